@@ -1,0 +1,189 @@
+"""Messages to frames and back. The only module that knows MessagePack."""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import msgpack
+
+from mesh.errors import DecodeError, LocalProtocolError
+from mesh.messages import PROTOCOL_VERSION, MessageSpec, spec_of_class, spec_of_tag
+from mesh.schema import INT_MAX, Layout, struct_layout
+
+__all__ = [
+    "MAX_CLUSTER_CHARS",
+    "MAX_STRUCT_BYTES",
+    "PROTOCOL_VERSION",
+    "Envelope",
+    "decode",
+    "decode_struct",
+    "encode",
+    "encode_struct",
+]
+
+MAX_CLUSTER_CHARS: Final = 64
+MAX_STRUCT_BYTES: Final = 65536
+_NUM_HEADER_FIELDS: Final = 4
+_VERSION_BYTE: Final = bytes([PROTOCOL_VERSION])
+_TOKEN_FORMATS: Final = {2: "H", 4: "I"}
+_UNPACK_FAILURES: Final = (ValueError, TypeError, RecursionError, msgpack.UnpackException)
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A decoded message with the cluster and epoch it was sent in."""
+
+    cluster: str
+    epoch: int
+    message: Any
+
+
+def encode(message: Any, *, cluster: str = "", epoch: int = 0) -> list[bytes]:
+    """Frames of a message; LocalProtocolError if it breaks its own schema or limits."""
+    spec = spec_of_class(type(message))
+    if spec is None:
+        raise LocalProtocolError(f"{type(message).__name__} is not declared with @message")
+    if not _is_header(cluster, epoch):
+        raise LocalProtocolError("cluster or epoch out of bounds")
+    layout = spec.layout
+    width, token_frame = 0, None
+    if layout.token_field is not None:
+        width, token_frame = _encode_tokens(getattr(message, layout.token_field), spec)
+    try:
+        values = layout.to_wire(message)
+        frame = _VERSION_BYTE + msgpack.packb([spec.tag, cluster, epoch, width, *values])
+    except (ValueError, TypeError, OverflowError) as error:
+        raise LocalProtocolError(str(error)) from error
+    if len(frame) > spec.max_bytes:
+        name = layout.cls.__name__
+        raise LocalProtocolError(f"{name}: {len(frame)} bytes, at most {spec.max_bytes}")
+    return [frame] if token_frame is None else [frame, token_frame]
+
+
+def decode(frames: Sequence[bytes]) -> Envelope:
+    """The message in these frames. Raises DecodeError and nothing else."""
+    if not 1 <= len(frames) <= 2:
+        raise DecodeError(f"{len(frames)} frames, expected 1 or 2")
+    frame = frames[0]
+    spec = _peek_spec(frame)
+    layout = spec.layout
+    has_tokens = layout.token_field is not None
+    name = layout.cls.__name__
+    # Every size is checked before anything is unpacked: that bounds what a peer can cost us.
+    if len(frames) != 1 + has_tokens:
+        raise DecodeError(f"{name}: {len(frames)} frames, expected {1 + has_tokens}")
+    if len(frame) > spec.max_bytes:
+        raise DecodeError(f"{name}: {len(frame)} bytes, at most {spec.max_bytes}")
+    if has_tokens and len(frames[1]) > 4 * spec.max_tokens:
+        raise DecodeError(f"{name}: token frame of {len(frames[1])} bytes is too long")
+    try:
+        body = _unpack(frame[1:], layout, _NUM_HEADER_FIELDS)
+        if type(body) is not list or len(body) < _NUM_HEADER_FIELDS:
+            raise DecodeError(f"{name}: not an array with a header")
+        tag, cluster, epoch, width = body[:_NUM_HEADER_FIELDS]
+        if type(tag) is not int or tag != spec.tag or not _is_header(cluster, epoch):
+            raise DecodeError(f"{name}: tag, cluster or epoch out of bounds")
+        if type(width) is not int or (width in _TOKEN_FORMATS) != has_tokens:
+            raise DecodeError(f"{name}: wrong token width")
+        token_ids = _decode_tokens(frames[1], width, spec) if has_tokens else None
+        message = layout.from_wire(body[_NUM_HEADER_FIELDS:], token_ids)
+    except _UNPACK_FAILURES as error:
+        raise DecodeError(f"{name}: {_reason(error)}") from error
+    return Envelope(cluster, epoch, message)
+
+
+def encode_struct(obj: Any) -> bytes:
+    """A struct on its own, such as the profile in a Hello; at most 64 KiB."""
+    layout = struct_layout(type(obj))
+    try:
+        data: bytes = msgpack.packb(layout.to_wire(obj))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise LocalProtocolError(str(error)) from error
+    if len(data) > MAX_STRUCT_BYTES:
+        raise LocalProtocolError(f"{layout.cls.__name__}: {len(data)} bytes is too long")
+    return data
+
+
+def decode_struct(cls: type[S], data: bytes) -> S:
+    """The inverse of encode_struct. Raises DecodeError for anything a peer may have sent."""
+    layout = struct_layout(cls)
+    if len(data) > MAX_STRUCT_BYTES:
+        raise DecodeError(f"{cls.__name__}: {len(data)} bytes is too long")
+    try:
+        values = _unpack(data, layout, 0)
+        if type(values) is not list:
+            raise DecodeError(f"{cls.__name__}: not an array")
+        obj: S = layout.from_wire(values)
+    except _UNPACK_FAILURES as error:
+        raise DecodeError(f"{cls.__name__}: {_reason(error)}") from error
+    return obj
+
+
+def _is_header(cluster: Any, epoch: Any) -> bool:
+    return (
+        type(cluster) is str
+        and len(cluster) <= MAX_CLUSTER_CHARS
+        and type(epoch) is int
+        and 0 <= epoch <= INT_MAX
+    )
+
+
+def _peek_spec(frame: bytes) -> MessageSpec:
+    """Read version and tag from the first bytes, to know the limits before unpacking."""
+    if frame[:1] != _VERSION_BYTE:
+        version = frame[0] if frame else None
+        raise DecodeError(f"protocol version {version}, this side speaks {PROTOCOL_VERSION}")
+    # An array of up to 15 items has a one-byte header, a longer one has 0xdc and two bytes.
+    at = 4 if frame[1:2] == b"\xdc" else 2
+    tag: int | None = frame[at] if len(frame) > at else None
+    if tag == 0xCC:  # uint8: tags from 128 on
+        tag = frame[at + 1] if len(frame) > at + 1 else None
+    spec = None if tag is None else spec_of_tag(tag)
+    if spec is None:
+        raise DecodeError(f"unknown message tag {tag}")
+    return spec
+
+
+def _unpack(data: bytes, layout: Layout, num_header_fields: int) -> Any:
+    return msgpack.unpackb(
+        data,
+        raw=False,
+        strict_map_key=True,
+        max_array_len=max(layout.max_array_len, layout.num_fields + num_header_fields),
+        max_str_len=max(layout.max_str_bytes, 4 * MAX_CLUSTER_CHARS),
+        max_bin_len=layout.max_bin_len,
+        max_map_len=0,
+        max_ext_len=0,
+    )
+
+
+def _encode_tokens(token_ids: Any, spec: MessageSpec) -> tuple[int, bytes]:
+    name = spec.layout.cls.__name__
+    if type(token_ids) is not tuple or not {int}.issuperset(map(type, token_ids)):
+        raise LocalProtocolError(f"{name}: token ids must be a tuple of int")
+    if len(token_ids) > spec.max_tokens:
+        raise LocalProtocolError(f"{name}: {len(token_ids)} tokens, at most {spec.max_tokens}")
+    width = 2 if max(token_ids, default=0) < 65536 else 4
+    try:
+        return width, struct.pack(f"<{len(token_ids)}{_TOKEN_FORMATS[width]}", *token_ids)
+    except struct.error as error:
+        raise LocalProtocolError(f"{name}: token id outside 0..2**32-1") from error
+
+
+def _decode_tokens(frame: bytes, width: int, spec: MessageSpec) -> tuple[int, ...]:
+    num_tokens, rest = divmod(len(frame), width)
+    if rest or num_tokens > spec.max_tokens:
+        raise DecodeError(f"{spec.layout.cls.__name__}: token frame of {len(frame)} bytes")
+    return struct.unpack(f"<{num_tokens}{_TOKEN_FORMATS[width]}", frame)
+
+
+def _reason(error: Exception) -> str:
+    # Text of a decoding error may quote what the peer sent, which may be a prompt.
+    return (
+        str(error)
+        if isinstance(error, ValueError) and not isinstance(error, UnicodeError)
+        else type(error).__name__
+    )

@@ -1,0 +1,75 @@
+"""Endpoints as text: `tcp://host:port` and `ipc:///path`, checked before they are used."""
+
+import errno
+import os
+import re
+import socket
+import stat
+
+from mesh.errors import AddressInUseError, EndpointError
+
+_TCP = re.compile(r"tcp://(\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+):(\d{1,5}|\*)")
+_IPC = re.compile(r"ipc://(/[^\0]+)")
+_MAX_IPC_PATH_BYTES = 107  # sun_path, less its terminating zero
+_LIVENESS_PROBE_S = 1.0
+
+
+def check_bind(endpoint: str) -> str:
+    """The endpoint in the form ZeroMQ binds; port 0 means one that the kernel picks."""
+    if ipc_path(endpoint) is not None:
+        return endpoint
+    host, port = _tcp_parts(endpoint)
+    # ZeroMQ resolves no names when it binds.
+    host = "127.0.0.1" if host == "localhost" else host
+    return f"tcp://{host}:{'*' if port in ('0', '*') else port}"
+
+
+def check_connect(endpoint: str) -> str:
+    """The endpoint in the form ZeroMQ connects to."""
+    if ipc_path(endpoint) is None:
+        host, port = _tcp_parts(endpoint)
+        if host == "*" or port in ("0", "*"):
+            raise EndpointError(endpoint, "connecting needs a host and a port from 1 to 65535")
+    return endpoint
+
+
+def ipc_path(endpoint: str) -> str | None:
+    """The socket file of an ipc endpoint, None for another kind of endpoint."""
+    if not endpoint.startswith("ipc:"):
+        return None
+    match = _IPC.fullmatch(endpoint)
+    if match is None:
+        raise EndpointError(endpoint, "expected ipc:///absolute/path")
+    if len(os.fsencode(match[1])) > _MAX_IPC_PATH_BYTES:
+        raise EndpointError(endpoint, f"the path is longer than {_MAX_IPC_PATH_BYTES} bytes")
+    return match[1]
+
+
+def clear_stale_socket(endpoint: str, path: str) -> None:
+    """Remove the socket file of a dead process; AddressInUseError if somebody still listens.
+
+    ZeroMQ would replace a living socket file without asking, and cut its owner off.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise AddressInUseError(endpoint, "the path is no socket: remove that file")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_LIVENESS_PROBE_S)
+        result = probe.connect_ex(path)
+    if result == errno.ECONNREFUSED:
+        os.unlink(path)
+    elif result != errno.ENOENT:
+        raise AddressInUseError(endpoint)
+
+
+def _tcp_parts(endpoint: str) -> tuple[str, str]:
+    match = _TCP.fullmatch(endpoint)
+    if match is None:
+        raise EndpointError(endpoint, "expected tcp://host:port or ipc:///path")
+    host, port = match.groups()
+    if port != "*" and int(port) > 65535:
+        raise EndpointError(endpoint, "the port is above 65535")
+    return host, port

@@ -1,0 +1,58 @@
+"""Application heartbeats of one connection, for either side; pure."""
+
+from collections import deque
+from typing import Final
+
+from mesh.messages import Ping, Pong
+
+_RTT_WEIGHT: Final = 1 / 8  # of a new sample, as in RFC 6298
+_MAX_PINGS_UNDERWAY: Final = 16
+
+
+class HeartbeatState:
+    """When to send a Ping, when the other side counts as gone, how long a round trip takes.
+
+    progress: finished pieces of work on this side; its owner increases it, every Ping tells it.
+    rtt_s: smoothed round trip, None before the first Pong.
+    """
+
+    def __init__(self, interval_s: float, timeout_s: float) -> None:
+        self.progress = 0
+        self.rtt_s: float | None = None
+        self._interval_s = interval_s
+        self._timeout_s = timeout_s
+        self._next_seq = 0
+        self._next_ping_at: float | None = None
+        self._last_heard_at: float | None = None
+        self._underway: deque[tuple[int, float]] = deque(maxlen=_MAX_PINGS_UNDERWAY)
+
+    def due(self, now: float) -> Ping | None:
+        """The Ping to send now. The first call starts the clock of expired()."""
+        if self._last_heard_at is None:
+            self._last_heard_at = now
+        if self._next_ping_at is not None and now < self._next_ping_at:
+            return None
+        self._next_ping_at = now + self._interval_s
+        ping = Ping(seq=self._next_seq, progress=self.progress)
+        self._next_seq += 1
+        self._underway.append((ping.seq, now))
+        return ping
+
+    def on_pong(self, pong: Pong, now: float) -> None:
+        """Take a round trip sample; a repeated or unknown seq gives none."""
+        self.on_any(now)
+        for seq, sent_at in self._underway:
+            if seq == pong.seq:
+                sample_s = now - sent_at
+                before_s = sample_s if self.rtt_s is None else self.rtt_s
+                self.rtt_s = before_s + _RTT_WEIGHT * (sample_s - before_s)
+                self._underway.remove((seq, sent_at))
+                return
+
+    def on_any(self, now: float) -> None:
+        """Anything received proves the other side alive."""
+        self._last_heard_at = now
+
+    def expired(self, now: float) -> bool:
+        """Whether the other side has been silent for longer than the time-out."""
+        return self._last_heard_at is not None and now - self._last_heard_at > self._timeout_s

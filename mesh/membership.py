@@ -1,0 +1,168 @@
+"""Who is in the mesh; pure. Peers are connections, nodes are names, generations order both."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from mesh.messages import PROTOCOL_VERSION, Hello
+
+REPLACED: Final = "replaced"
+_MAX_SUPERSEDED: Final = 16
+_MAX_NODE_NAMES: Final = 4096
+
+
+@dataclass
+class Member:
+    """A node that is in. All times are the owner's monotonic clock, seconds."""
+
+    node: str
+    role: str
+    peer: bytes
+    incarnation: int
+    generation: int
+    profile: bytes
+    joined_at: float
+    last_seen: float
+    progress: int
+    progress_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A node came in; to be answered with Welcome."""
+
+    member: Member
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A node is out; whatever ran there must run elsewhere."""
+
+    member: Member
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A node was not let in; to be answered with Refuse."""
+
+    peer: bytes
+    node: str
+    reason: str
+
+
+@dataclass(slots=True)
+class _History:
+    """What outlives a membership: how often the name joined, and as which process last."""
+
+    generation: int = 0
+    incarnation: int | None = None
+    superseded: deque[int] = field(default_factory=lambda: deque(maxlen=_MAX_SUPERSEDED))
+
+
+class MembershipState:
+    """Events and `now` in, joins and leaves out.
+
+    heartbeat_timeout_s: silence after which a member has left.
+    progress_timeout_s: the same for a busy member whose progress stands still.
+    """
+
+    def __init__(self, heartbeat_timeout_s: float, progress_timeout_s: float) -> None:
+        self._heartbeat_timeout_s = heartbeat_timeout_s
+        self._progress_timeout_s = progress_timeout_s
+        self._by_peer: dict[bytes, Member] = {}
+        self._by_node: dict[str, Member] = {}
+        self._history: dict[str, _History] = {}
+
+    def on_hello(self, peer: bytes, hello: Hello, now: float) -> list[Joined | Left | Refused]:
+        """A repeated Hello of a living membership only refreshes it: no event."""
+        here = self._by_peer.get(peer)
+        history = self._history.get(hello.node, _History())
+        if hello.protocol != PROTOCOL_VERSION:
+            reason = f"protocol {hello.protocol}, this side speaks {PROTOCOL_VERSION}"
+            return [Refused(peer, hello.node, reason)]
+        if not hello.node or not hello.role:
+            return [Refused(peer, hello.node, "a node needs a name and a role")]
+        if here is not None and here.node != hello.node:
+            return [Refused(peer, hello.node, f"this connection joined as {here.node!r}")]
+        if hello.incarnation in history.superseded:
+            # Two living processes with one name would otherwise throw each other out for ever.
+            return [Refused(peer, hello.node, "a later process joined under this name")]
+        if hello.node not in self._history and len(self._history) >= _MAX_NODE_NAMES:
+            return [Refused(peer, hello.node, "too many node names have been seen")]
+        if here is not None and here.incarnation == hello.incarnation:
+            here.last_seen = now
+            return []
+        events: list[Joined | Left | Refused] = []
+        old = self._by_node.get(hello.node)
+        if old is not None:
+            events.append(self._remove(old, REPLACED))
+        if history.incarnation != hello.incarnation:
+            if history.incarnation is not None:
+                history.superseded.append(history.incarnation)
+            history.incarnation = hello.incarnation
+        history.generation += 1
+        self._history[hello.node] = history
+        member = Member(
+            node=hello.node,
+            role=hello.role,
+            peer=peer,
+            incarnation=hello.incarnation,
+            generation=history.generation,
+            profile=hello.profile,
+            joined_at=now,
+            last_seen=now,
+            progress=0,
+            progress_at=now,
+        )
+        self._by_peer[peer] = self._by_node[member.node] = member
+        return [*events, Joined(member)]
+
+    def on_message(self, peer: bytes, now: float) -> Member | None:
+        """Any message proves life. None: no member, the message is to be dropped."""
+        member = self._by_peer.get(peer)
+        if member is not None:
+            member.last_seen = now
+        return member
+
+    def on_pong(self, peer: bytes, progress: int, busy: bool, now: float) -> Member | None:
+        """busy: work is underway there, so progress is expected."""
+        member = self.on_message(peer, now)
+        if member is not None and (progress != member.progress or not busy):
+            member.progress = progress
+            member.progress_at = now
+        return member
+
+    def on_bye(self, peer: bytes, reason: str, now: float) -> list[Left]:
+        """The node said that it leaves."""
+        member = self._by_peer.get(peer)
+        return [] if member is None else [self._remove(member, f"said bye: {reason}")]
+
+    def on_gone(self, peer: bytes, now: float) -> list[Left]:
+        """The transport has no connection of this peer any more."""
+        member = self._by_peer.get(peer)
+        return [] if member is None else [self._remove(member, "connection gone")]
+
+    def tick(self, now: float) -> list[Left]:
+        """Members whose time is up."""
+        events = []
+        for member in self.members():
+            silent_s = now - member.last_seen
+            stuck_s = now - member.progress_at
+            if silent_s > self._heartbeat_timeout_s:
+                events.append(self._remove(member, f"silent for {silent_s:.1f} s"))
+            elif stuck_s > self._progress_timeout_s:
+                events.append(self._remove(member, f"no progress for {stuck_s:.1f} s"))
+        return events
+
+    def by_peer(self, peer: bytes) -> Member | None:
+        return self._by_peer.get(peer)
+
+    def members(self, role: str | None = None) -> list[Member]:
+        """In order of joining."""
+        return [m for m in self._by_node.values() if role is None or m.role == role]
+
+    def _remove(self, member: Member, reason: str) -> Left:
+        del self._by_peer[member.peer]
+        del self._by_node[member.node]
+        return Left(member, reason)

@@ -1,0 +1,202 @@
+"""A server and its clients in one process, for tests; same contract as ZeroMQ's."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+
+from mesh.errors import BackpressureError, LocalProtocolError, PeerGoneError
+from mesh.transport import MAX_FRAMES, MAX_QUEUED_MESSAGES, Frames
+
+Received = tuple[bytes, Frames]
+
+
+class _Inbox:
+    """A bounded queue with one reader, and an end that the reader notices."""
+
+    def __init__(self, max_messages: int) -> None:
+        self.items: deque[Received] = deque()
+        self.closed = False
+        self._max_messages = max_messages
+        self._waiter: asyncio.Future[None] | None = None
+        self._room = asyncio.Event()
+        self._room.set()
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.items) >= self._max_messages
+
+    async def get(self) -> Received:
+        if self._waiter is not None:
+            raise LocalProtocolError("two tasks receive from one transport")
+        # Even with mail waiting the other tasks get their turn, as with a socket.
+        await asyncio.sleep(0)
+        while not self.closed and not self.items:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        if self.closed:
+            raise LocalProtocolError("the transport is closed")
+        item = self.items.popleft()
+        self._room.set()
+        return item
+
+    def put(self, item: Received) -> None:
+        self.items.append(item)
+        if self.is_full:
+            self._room.clear()
+        self._wake()
+
+    def close(self) -> None:
+        self.closed = True
+        self._room.set()
+        self._wake()
+
+    async def room(self) -> None:
+        await self._room.wait()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class _Endpoint:
+    def __init__(self, hub: "MemoryHub") -> None:
+        self.bytes_sent = self.bytes_received = 0
+        self.messages_sent = self.messages_received = self.messages_rejected = 0
+        self._hub = hub
+        self._inbox = _Inbox(hub.max_messages)
+
+    async def _get(self) -> Received:
+        while True:
+            peer, frames = await self._inbox.get()
+            if 1 <= len(frames) <= MAX_FRAMES:
+                break
+            self.messages_rejected += 1
+        self.messages_received += 1
+        self.bytes_received += sum(map(len, frames))
+        return peer, frames
+
+    def _put(self, inbox: _Inbox, peer: bytes, frames: Frames) -> None:
+        if self._inbox.closed:
+            raise LocalProtocolError("the transport is closed")
+        if inbox.closed or inbox.is_full:
+            raise BackpressureError(peer)
+        self.messages_sent += 1
+        self.bytes_sent += sum(map(len, frames))
+        if self._hub.drop is None or not self._hub.drop(frames):
+            inbox.put((peer, list(frames)))
+
+
+class MemoryServer(_Endpoint):
+    """The binding side of a hub."""
+
+    def __init__(self, hub: "MemoryHub", endpoint: str) -> None:
+        super().__init__(hub)
+        self.endpoint = endpoint
+
+    async def recv(self) -> Received:
+        return await self._get()
+
+    def send(self, peer: bytes, frames: Frames) -> None:
+        client = self._hub.client_of(self, peer)
+        if client is None and not self._inbox.closed:
+            raise PeerGoneError(peer)
+        self._put(client._inbox if client else self._inbox, peer, frames)
+
+    def close(self) -> None:
+        self._inbox.close()
+        self._hub.server_closed(self)
+
+
+class MemoryClient(_Endpoint):
+    """A connecting side of a hub."""
+
+    async def recv(self) -> Frames:
+        return (await self._get())[1]
+
+    async def writable(self) -> None:
+        while True:
+            inbox = await self._hub.server_inbox()
+            await inbox.room()
+            if not inbox.closed:
+                return
+
+    def send(self, frames: Frames) -> None:
+        connection = self._hub.connection_of(self)
+        if connection is None and not self._inbox.closed:
+            raise BackpressureError
+        peer, server = connection or (b"", self)
+        self._put(server._inbox, peer, frames)
+
+    def close(self) -> None:
+        self._inbox.close()
+        self._hub.client_closed(self)
+
+
+class MemoryHub:
+    """Joins one server to many clients.
+
+    A new server() after the old one closed is a restart: living clients are connected to it,
+    under new peer ids, and what was on its way is lost.
+    drop: called with the frames of every message sent; True loses it silently.
+    """
+
+    def __init__(
+        self,
+        max_messages: int = MAX_QUEUED_MESSAGES,
+        drop: Callable[[Frames], bool] | None = None,
+    ) -> None:
+        self.max_messages = max_messages
+        self.drop = drop
+        self._server: MemoryServer | None = None
+        self._server_up = asyncio.Event()
+        self._clients: dict[bytes, MemoryClient] = {}
+        self._peer_numbers = count(1)
+        self._server_numbers = count(1)
+
+    def server(self) -> MemoryServer:
+        if self._server is not None:
+            raise LocalProtocolError("the hub has a server already")
+        self._server = MemoryServer(self, f"memory://{next(self._server_numbers)}")
+        self._clients = {self._new_peer(): client for client in self._clients.values()}
+        self._server_up.set()
+        return self._server
+
+    def client(self) -> MemoryClient:
+        client = MemoryClient(self)
+        self._clients[self._new_peer()] = client
+        return client
+
+    def disconnect(self, client: MemoryClient) -> None:
+        """Break the client's connection: it comes back at once, as another peer."""
+        self.client_closed(client)
+        self._clients[self._new_peer()] = client
+
+    def client_of(self, server: MemoryServer, peer: bytes) -> MemoryClient | None:
+        return self._clients.get(peer) if server is self._server else None
+
+    def connection_of(self, client: MemoryClient) -> tuple[bytes, MemoryServer] | None:
+        if self._server is not None:
+            for peer, other in self._clients.items():
+                if other is client:
+                    return peer, self._server
+        return None
+
+    async def server_inbox(self) -> _Inbox:
+        while self._server is None:
+            await self._server_up.wait()
+        return self._server._inbox
+
+    def server_closed(self, server: MemoryServer) -> None:
+        if server is self._server:
+            self._server = None
+            self._server_up.clear()
+
+    def client_closed(self, client: MemoryClient) -> None:
+        self._clients = {p: c for p, c in self._clients.items() if c is not client}
+
+    def _new_peer(self) -> bytes:
+        return next(self._peer_numbers).to_bytes(5, "big")

@@ -1,0 +1,268 @@
+"""What a message field may hold: type hints compiled once into checking converters."""
+
+import math
+import types
+from collections.abc import Callable, Sized
+from dataclasses import dataclass, fields, is_dataclass
+from operator import attrgetter
+from typing import Annotated, Any, Final, NewType, TypeAlias, Union, get_args, get_origin
+from typing import get_type_hints as _get_type_hints
+
+from mesh.errors import LocalProtocolError
+
+MAX_STR_CHARS: Final = 1024
+MAX_BYTES_LEN: Final = 65536
+MAX_TUPLE_ITEMS: Final = 1024
+INT_MIN: Final = -(2**63)
+INT_MAX: Final = 2**63 - 1
+_WIRE_INT_MAX: Final = 2**64 - 1
+
+Convert = Callable[[Any], Any]
+
+
+class InvalidValueError(ValueError):
+    """A value breaks its field's schema; says which field, never shows the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Inclusive bounds of an int (within -2**63..2**64-1) or a float."""
+
+    lo: float
+    hi: float
+
+
+@dataclass(frozen=True, slots=True)
+class MaxLen:
+    """Most characters of a str, bytes of a bytes, or items of a tuple."""
+
+    n: int
+
+
+class TokenIdsMarker:
+    """Marks the one field that travels as a raw frame of its own."""
+
+
+TOKEN_IDS: Final = TokenIdsMarker()
+TokenIds: TypeAlias = Annotated[tuple[int, ...], TOKEN_IDS]
+
+
+@dataclass(frozen=True, slots=True)
+class Converter:
+    """Both directions of one field, and the largest container it may put on the wire."""
+
+    to_wire: Convert
+    from_wire: Convert
+    max_array_len: int = 0
+    max_str_bytes: int = 0
+    max_bin_len: int = 0
+
+
+class Layout:
+    """The wire layout of a message or struct class: its fields in order of declaration.
+
+    Raises LocalProtocolError for a field type that has no place on the wire.
+    """
+
+    def __init__(self, cls: type) -> None:
+        self.cls = cls
+        self.token_field: str | None = None
+        self._token_index = 0
+        converters: list[Converter] = []
+        names: list[str] = []
+        hints = _get_type_hints(cls, include_extras=True)
+        for index, field in enumerate(fields(cls)):
+            where = f"{cls.__name__}.{field.name}"
+            if not field.init:
+                raise LocalProtocolError(f"{where}: a field with init=False cannot travel")
+            hint = hints[field.name]
+            if get_origin(hint) is Annotated and TOKEN_IDS in hint.__metadata__:
+                if self.token_field is not None:
+                    raise LocalProtocolError(f"{where}: a second TokenIds field")
+                self.token_field, self._token_index = field.name, index
+                continue
+            converters.append(converter_for(hint, where))
+            names.append(field.name)
+        self.hints = hints
+        self.num_fields = len(names)
+        self.max_array_len = max([self.num_fields, *(c.max_array_len for c in converters)])
+        self.max_str_bytes = max((c.max_str_bytes for c in converters), default=0)
+        self.max_bin_len = max((c.max_bin_len for c in converters), default=0)
+        self._to_wire = [(attrgetter(n), c.to_wire) for n, c in zip(names, converters, strict=True)]
+        self._from_wire = [c.from_wire for c in converters]
+        # Fields may be keyword-only, and then their order in __init__ is not ours.
+        self._keywords = (
+            [f.name for f in fields(cls)] if any(f.kw_only for f in fields(cls)) else None
+        )
+
+    def to_wire(self, obj: Any) -> list[Any]:
+        """The checked values of every field but the token ids."""
+        return [convert(get(obj)) for get, convert in self._to_wire]
+
+    def from_wire(self, values: list[Any], token_ids: tuple[int, ...] | None = None) -> Any:
+        """The object those values describe; InvalidValueError if they do not fit."""
+        if len(values) != self.num_fields:
+            name = self.cls.__name__
+            raise InvalidValueError(f"{name}: {len(values)} fields, expected {self.num_fields}")
+        args = [convert(v) for convert, v in zip(self._from_wire, values, strict=True)]
+        if self.token_field is not None:
+            args.insert(self._token_index, token_ids)
+        if self._keywords is None:
+            return self.cls(*args)
+        return self.cls(**dict(zip(self._keywords, args, strict=True)))
+
+
+_struct_layouts: dict[type, Layout] = {}
+
+
+def register_struct(cls: type) -> None:
+    """Let cls be a field type; called by the struct decorator."""
+    layout = Layout(cls)
+    if layout.token_field is not None:
+        raise LocalProtocolError(f"{cls.__name__}: TokenIds belong in a message, not in a struct")
+    _struct_layouts[cls] = layout
+
+
+def struct_layout(cls: type) -> Layout:
+    """The layout of a struct class; LocalProtocolError if it is not one."""
+    try:
+        return _struct_layouts[cls]
+    except KeyError:
+        raise LocalProtocolError(f"{cls.__name__} is not declared with @struct") from None
+
+
+def converter_for(hint: Any, where: str) -> Converter:
+    """Compile one type hint; `where` names the field in errors."""
+    bounds: Range | None = None
+    max_len: int | None = None
+    while True:
+        if get_origin(hint) is Annotated:
+            for extra in hint.__metadata__:
+                if isinstance(extra, Range):
+                    bounds = extra
+                elif isinstance(extra, MaxLen):
+                    max_len = extra.n
+                elif isinstance(extra, TokenIdsMarker):
+                    raise LocalProtocolError(f"{where}: TokenIds cannot be nested")
+            hint = hint.__origin__
+        elif isinstance(hint, NewType):
+            hint = hint.__supertype__
+        else:
+            break
+    if hint is int:
+        return _int(where, bounds)
+    if hint is float:
+        return _float(where, bounds)
+    if hint is bool:
+        return Converter(*_both(_exactly(bool, where)))
+    if hint is str:
+        cap = MAX_STR_CHARS if max_len is None else max_len
+        return Converter(*_both(_sized(str, cap, where)), max_str_bytes=4 * cap)
+    if hint is bytes:
+        cap = MAX_BYTES_LEN if max_len is None else max_len
+        return Converter(*_both(_sized(bytes, cap, where)), max_bin_len=cap)
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType) and len(args) == 2 and types.NoneType in args:
+        return _optional(converter_for(args[args[0] is types.NoneType], where))
+    if origin is tuple and len(args) == 2 and args[1] is Ellipsis:
+        cap = MAX_TUPLE_ITEMS if max_len is None else max_len
+        return _tuple(converter_for(args[0], where), cap, where)
+    if is_dataclass(hint) and hint in _struct_layouts:
+        return _struct(_struct_layouts[hint], where)
+    raise LocalProtocolError(f"{where}: {hint!r} cannot travel")
+
+
+def _both(check: Convert) -> tuple[Convert, Convert]:
+    return check, check
+
+
+def _wrong_type(where: str, expected: str, value: Any) -> InvalidValueError:
+    return InvalidValueError(f"{where}: expected {expected}, got {type(value).__name__}")
+
+
+def _exactly(cls: type, where: str) -> Convert:
+    def check(value: Any) -> Any:
+        if type(value) is not cls:
+            raise _wrong_type(where, cls.__name__, value)
+        return value
+
+    return check
+
+
+def _int(where: str, bounds: Range | None) -> Converter:
+    lo, hi = (INT_MIN, INT_MAX) if bounds is None else (bounds.lo, bounds.hi)
+    if not INT_MIN <= lo <= hi <= _WIRE_INT_MAX:
+        raise LocalProtocolError(f"{where}: bounds outside -2**63..2**64-1")
+
+    def check(value: Any) -> Any:
+        if type(value) is not int:
+            raise _wrong_type(where, "int", value)
+        if not lo <= value <= hi:
+            raise InvalidValueError(f"{where}: outside {lo}..{hi}")
+        return value
+
+    return Converter(check, check)
+
+
+def _float(where: str, bounds: Range | None) -> Converter:
+    lo, hi = (-math.inf, math.inf) if bounds is None else (bounds.lo, bounds.hi)
+
+    def check(value: Any) -> Any:
+        if type(value) is not float:
+            raise _wrong_type(where, "float", value)
+        if not (lo <= value <= hi and math.isfinite(value)):
+            raise InvalidValueError(f"{where}: not finite or outside {lo}..{hi}")
+        return value
+
+    def to_wire(value: Any) -> Any:
+        # Type checkers take an int where a float is declared; the wire does not.
+        return check(float(value) if type(value) is int else value)
+
+    return Converter(to_wire, check)
+
+
+def _sized(cls: type[Sized], cap: int, where: str) -> Convert:
+    def check(value: Any) -> Any:
+        if type(value) is not cls:
+            raise _wrong_type(where, cls.__name__, value)
+        if len(value) > cap:
+            raise InvalidValueError(f"{where}: length {len(value)} above {cap}")
+        return value
+
+    return check
+
+
+def _optional(inner: Converter) -> Converter:
+    def maybe(convert: Convert) -> Convert:
+        return lambda value: None if value is None else convert(value)
+
+    return Converter(
+        maybe(inner.to_wire),
+        maybe(inner.from_wire),
+        inner.max_array_len,
+        inner.max_str_bytes,
+        inner.max_bin_len,
+    )
+
+
+def _tuple(item: Converter, cap: int, where: str) -> Converter:
+    check_out, check_in = _sized(tuple, cap, where), _sized(list, cap, where)
+    item_out, item_in = item.to_wire, item.from_wire
+    return Converter(
+        lambda value: [item_out(v) for v in check_out(value)],
+        lambda value: tuple([item_in(v) for v in check_in(value)]),
+        max(cap, item.max_array_len),
+        item.max_str_bytes,
+        item.max_bin_len,
+    )
+
+
+def _struct(layout: Layout, where: str) -> Converter:
+    check_out, check_in = _exactly(layout.cls, where), _exactly(list, where)
+    return Converter(
+        lambda value: layout.to_wire(check_out(value)),
+        lambda value: layout.from_wire(check_in(value)),
+        layout.max_array_len,
+        layout.max_str_bytes,
+        layout.max_bin_len,
+    )

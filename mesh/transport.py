@@ -1,0 +1,49 @@
+"""What carries frames between one server and its clients; says nothing of messages."""
+
+from typing import Final, Protocol, TypeAlias
+
+Frames: TypeAlias = list[bytes]
+
+MAX_FRAMES: Final = 3
+MAX_QUEUED_MESSAGES: Final = 1000
+
+
+class Counters(Protocol):
+    """Traffic so far; bytes are the sum of the frames' lengths, without framing."""
+
+    bytes_sent: int
+    bytes_received: int
+    messages_sent: int
+    messages_received: int
+    messages_rejected: int  # received, but with no frame or more than MAX_FRAMES: dropped
+
+
+class ServerTransport(Counters, Protocol):
+    """The side that binds, and knows its peers by ids the transport made up."""
+
+    endpoint: str  # as bound: a wildcard port is resolved
+
+    async def recv(self) -> tuple[bytes, Frames]:
+        """The next message and its sender. One task only; cancelling it loses nothing."""
+
+    def send(self, peer: bytes, frames: Frames) -> None:
+        """Queue without waiting. Raises PeerGoneError or BackpressureError."""
+
+    def close(self) -> None:
+        """Release the endpoint. A task still in recv gets LocalProtocolError."""
+
+
+class ClientTransport(Counters, Protocol):
+    """The side that connects, and connects again by itself after a loss."""
+
+    async def recv(self) -> Frames:
+        """The next message. One task only; cancelling it loses nothing."""
+
+    async def writable(self) -> None:
+        """Wait until a send has room: connected, and the queue not full. One task only."""
+
+    def send(self, frames: Frames) -> None:
+        """Queue without waiting. Raises BackpressureError when full or not connected."""
+
+    def close(self) -> None:
+        """Give the connection up. A task still in recv gets LocalProtocolError."""

@@ -1,0 +1,278 @@
+"""ZeroMQ sockets as transports. The only module that knows zmq.
+
+The sockets are plain ones driven by their file descriptor. That descriptor is edge-triggered:
+it turns readable once for a change of state, and *any* call on the socket, sends included, may
+eat that edge. So whoever waits first tries, and after every call the state (EVENTS) is looked at
+again while somebody waits. With zmq.asyncio a send on a second handle can hide an arrival
+until the poll's time-out.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import threading
+from typing import Any, Final, Self
+
+import zmq
+
+from mesh.endpoints import check_bind, check_connect, clear_stale_socket, ipc_path
+from mesh.errors import (
+    AddressInUseError,
+    BackpressureError,
+    EndpointError,
+    LocalProtocolError,
+    PeerGoneError,
+)
+from mesh.transport import MAX_FRAMES, MAX_QUEUED_MESSAGES, Frames
+
+logger = logging.getLogger(__name__)
+
+LINGER_MS: Final = 500
+_TERM_LIMIT_S: Final = 2.0
+_READS_PER_TURN: Final = 32
+_SOCKET_OPTIONS: Final = {
+    zmq.SNDHWM: MAX_QUEUED_MESSAGES,
+    zmq.RCVHWM: MAX_QUEUED_MESSAGES,
+    zmq.LINGER: LINGER_MS,
+    zmq.MAXMSGSIZE: 2**20,
+    zmq.HANDSHAKE_IVL: 2000,
+    zmq.RECONNECT_IVL: 50,
+    zmq.RECONNECT_IVL_MAX: 2000,
+    # No ZMTP heartbeats: with a full receive queue, a lost connection and then a heartbeat
+    # libzmq 4.3.5 aborts the process (issues 3937, 4364, 4767). The application has its own;
+    # data that stays unacknowledged ends a half-open TCP connection.
+    zmq.HEARTBEAT_IVL: 0,
+    zmq.TCP_MAXRT: 3000,
+    zmq.BACKLOG: 256,
+}
+
+
+class _ZmqEndpoint:
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self.bytes_sent = self.bytes_received = 0
+        self.messages_sent = self.messages_received = self.messages_rejected = 0
+        self._socket = socket
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._fd = _get_int(socket, zmq.FD)
+        self._waiters: dict[int, asyncio.Future[None]] = {}
+        self._reads_this_turn = 0
+
+    def close(self) -> None:
+        if self._socket.closed:
+            return
+        if self._loop is not None:
+            self._loop.remove_reader(self._fd)
+        for waiter in self._waiters.values():
+            if not waiter.done():
+                waiter.set_exception(LocalProtocolError("closed while a task waits on it"))
+        self._socket.close()
+
+    async def _recv(self, max_parts: int) -> list[bytes]:
+        # Without this a flood would keep every other task, heartbeats too, from running.
+        self._reads_this_turn += 1
+        if self._reads_this_turn >= _READS_PER_TURN:
+            self._reads_this_turn = 0
+            await asyncio.sleep(0)
+        while True:
+            self._check_open()
+            try:
+                part = self._socket.recv(zmq.DONTWAIT)
+            except zmq.Again:
+                await self._wait_for(zmq.POLLIN)
+                continue
+            parts = [part]
+            num_parts = 1
+            while self._socket.getsockopt(zmq.RCVMORE):
+                part = self._socket.recv(zmq.DONTWAIT)
+                num_parts += 1
+                if num_parts <= max_parts:
+                    parts.append(part)
+            self._wake_waiters()
+            payload = parts[max_parts - MAX_FRAMES :]
+            if num_parts > max_parts or not payload:
+                self.messages_rejected += 1
+                continue
+            self.messages_received += 1
+            self.bytes_received += sum(map(len, payload))
+            return parts
+
+    def _send(self, parts: list[bytes], frames: Frames) -> None:
+        self._check_open()
+        last = len(parts) - 1
+        error: zmq.ZMQError | None = None
+        for index, part in enumerate(parts):
+            try:
+                self._socket.send(part, zmq.DONTWAIT | (0 if index == last else zmq.SNDMORE))
+            except zmq.ZMQError as raised:
+                error = error or raised
+                if index == 0:
+                    break
+                # The connection went in the middle of the message. ZeroMQ drops frames up to
+                # the last one, so the rest must follow or the next message would be eaten.
+        self._wake_waiters()
+        if error is not None:
+            raise error
+        self.messages_sent += 1
+        self.bytes_sent += sum(map(len, frames))
+
+    async def _wait_for(self, event: int) -> None:
+        """Until the socket has the event; every edge eaten by another call is made up for."""
+        if event in self._waiters:
+            raise LocalProtocolError("two tasks wait for the same event of one transport")
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._loop.add_reader(self._fd, self._on_edge)
+        self._waiters[event] = waiter = self._loop.create_future()
+        try:
+            self._wake_waiters()
+            await waiter
+        finally:
+            del self._waiters[event]
+
+    def _wake_waiters(self) -> None:
+        if self._waiters and not self._socket.closed:
+            self._on_edge()
+
+    def _on_edge(self) -> None:
+        # Reading EVENTS also takes the edge, so an unread socket does not spin the loop.
+        events = _get_int(self._socket, zmq.EVENTS)
+        for event, waiter in self._waiters.items():
+            if events & event and not waiter.done():
+                waiter.set_result(None)
+
+    def _check_open(self) -> None:
+        if self._socket.closed:
+            raise LocalProtocolError("the transport is closed")
+
+
+class ZmqServer(_ZmqEndpoint):
+    """A bound ROUTER: peers are the routing ids that it drew itself."""
+
+    def __init__(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
+        super().__init__(socket)
+        self.endpoint = endpoint
+        path = ipc_path(endpoint)
+        self._inode = None if path is None else _inode(path)
+
+    async def recv(self) -> tuple[bytes, Frames]:
+        peer, *frames = await self._recv(1 + MAX_FRAMES)
+        return peer, frames
+
+    def send(self, peer: bytes, frames: Frames) -> None:
+        try:
+            self._send([peer, *frames], frames)
+        except zmq.Again as error:
+            raise BackpressureError(peer) from error
+        except zmq.ZMQError as error:
+            if error.errno != errno.EHOSTUNREACH:
+                raise
+            raise PeerGoneError(peer) from error
+
+    def close(self) -> None:
+        path = ipc_path(self.endpoint)
+        inode = None if path is None or self._socket.closed else _inode(path)
+        # ZeroMQ leaves the file behind; one with another inode is a successor's.
+        if path is not None and inode is not None and inode == self._inode:
+            os.unlink(path)
+        super().close()
+
+
+class ZmqClient(_ZmqEndpoint):
+    """A connecting DEALER; it reconnects by itself, as a new peer to the server."""
+
+    async def recv(self) -> Frames:
+        return await self._recv(MAX_FRAMES)
+
+    async def writable(self) -> None:
+        self._check_open()
+        while not _get_int(self._socket, zmq.EVENTS) & zmq.POLLOUT:
+            await self._wait_for(zmq.POLLOUT)
+
+    def send(self, frames: Frames) -> None:
+        try:
+            self._send(frames, frames)
+        except zmq.Again as error:
+            raise BackpressureError from error
+
+
+class ZmqContext:
+    """Owns the sockets and ZeroMQ's threads of one process; a context manager."""
+
+    def __init__(self) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._endpoints: list[_ZmqEndpoint] = []
+
+    def bind(self, endpoint: str) -> ZmqServer:
+        """Raises EndpointError or AddressInUseError."""
+        address = check_bind(endpoint)
+        path = ipc_path(endpoint)
+        if path is not None:
+            clear_stale_socket(endpoint, path)
+        socket = self._socket(zmq.ROUTER, {zmq.ROUTER_MANDATORY: 1, **_ipv6(address)})
+        try:
+            socket.bind(address)
+        except zmq.ZMQError as error:
+            socket.close()
+            if error.errno == errno.EADDRINUSE:
+                raise AddressInUseError(endpoint) from error
+            if error.errno == errno.ENODEV:
+                raise EndpointError(endpoint, "binding needs an address of this host") from error
+            raise EndpointError(endpoint, str(error.strerror)) from error
+        bound = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        server = ZmqServer(socket, bound.rstrip("\0"))
+        self._endpoints.append(server)
+        return server
+
+    def connect(self, endpoint: str) -> ZmqClient:
+        """Returns at once, connected or not: await writable(). Raises EndpointError."""
+        address = check_connect(endpoint)
+        # IMMEDIATE: without a connection a send fails instead of filling a queue.
+        socket = self._socket(zmq.DEALER, {zmq.IMMEDIATE: 1, **_ipv6(address)})
+        try:
+            socket.connect(address)
+        except zmq.ZMQError as error:
+            socket.close()
+            raise EndpointError(endpoint, str(error.strerror)) from error
+        client = ZmqClient(socket)
+        self._endpoints.append(client)
+        return client
+
+    def close(self) -> None:
+        """Close every socket and end ZeroMQ's threads, within about two seconds."""
+        for endpoint in self._endpoints:
+            endpoint.close()
+        self._endpoints.clear()
+        # Every linger is finite, so this ends; the limit is for a fault in ZeroMQ itself.
+        ending = threading.Thread(target=self._context.term, name="zmq-term", daemon=True)
+        ending.start()
+        ending.join(_TERM_LIMIT_S)
+        if ending.is_alive():
+            logger.warning("ZeroMQ did not end within %s s; leaving it behind", _TERM_LIMIT_S)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _socket(self, kind: int, options: dict[Any, int]) -> zmq.Socket[bytes]:
+        socket = self._context.socket(kind)
+        for option, value in {**_SOCKET_OPTIONS, **options}.items():
+            socket.setsockopt(option, value)
+        return socket
+
+
+def _inode(path: str) -> int | None:
+    try:
+        return os.lstat(path).st_ino
+    except FileNotFoundError:
+        return None
+
+
+def _get_int(socket: zmq.Socket[bytes], option: int) -> int:
+    return int(socket.getsockopt(option))
+
+
+def _ipv6(address: str) -> dict[Any, int]:
+    return {zmq.IPV6: 1} if address.startswith("tcp://[") else {}

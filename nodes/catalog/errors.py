@@ -1,0 +1,27 @@
+"""What can go wrong with a model file; every message is one line: what, where, what to do."""
+
+from __future__ import annotations
+
+
+class CatalogError(Exception):
+    """A model could not be found, fetched or stored."""
+
+
+class ModelNameError(CatalogError):
+    """The user's mistake: an unknown name, a model not pulled, a file that is no whole GGUF."""
+
+
+class TermsError(ModelNameError):
+    """The model has terms of use that were not accepted yet."""
+
+    def __init__(self, name: str, terms: str) -> None:
+        super().__init__(
+            f"model {name} has terms of use: read them with "
+            f"`airdraft models pull {name}` and accept them with --accept-terms"
+        )
+        self.name = name
+        self.terms = terms
+
+
+class FetchError(CatalogError):
+    """One source could not deliver; another may."""

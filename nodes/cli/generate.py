@@ -1,0 +1,59 @@
+"""`airdraft generate`: ask a mesh that is running."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+import click
+
+from mesh.zmq_transport import ZmqContext
+from nodes.cli.options import generate_options, options_of, read_prompt
+from nodes.cli.output import print_request
+from nodes.client import Client, GenerateOptions
+from nodes.config import CoordinatorConfig
+from nodes.runtime import run, set_up_logging
+
+
+@click.command("generate")
+@click.option(
+    "--connect",
+    default=CoordinatorConfig().listen,
+    show_default=True,
+    metavar="ENDPOINT",
+    help="The coordinator's endpoint.",
+)
+@generate_options
+@click.option("-v", "--verbose", count=True, help="Log more.")
+def generate_command(**values: Any) -> None:
+    """Generate text on a running mesh.
+
+    \b
+    Example:
+      airdraft generate --connect tcp://127.0.0.1:7411 --prompt "Why is the sky blue?"
+    """
+    set_up_logging(values["verbose"])
+    prompt = read_prompt(values["prompt"], values["prompt_file"])
+    options = options_of(values)
+    code = run(lambda: _ask(values["connect"], prompt, options, as_json=values["as_json"]))
+    if code:
+        sys.exit(code)
+
+
+async def _ask(endpoint: str, prompt: str, options: GenerateOptions, *, as_json: bool) -> None:
+    with ZmqContext() as context:
+        client = Client(context.connect(endpoint), endpoint=endpoint)
+        serving = asyncio.create_task(client.run())
+        asking = asyncio.create_task(print_request(client, prompt, options, as_json=as_json))
+        try:
+            await asyncio.wait([serving, asking], return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                serving.result()
+            await asking
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+            client.close()
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)

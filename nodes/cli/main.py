@@ -1,0 +1,47 @@
+"""The command `airdraft`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from nodes.cli.generate import generate_command
+from nodes.cli.models import models
+from nodes.cli.node import coordinator_command, draft_command, target_command, up_command
+from nodes.cli.run import run_command
+from nodes.runtime import set_engine_environment
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="airdraft")
+def cli() -> None:
+    """Several edge devices as one private LLM endpoint.
+
+    \b
+    Example:
+      airdraft run --prompt "Why is the sky blue?"
+    """
+
+
+cli.add_command(run_command)
+cli.add_command(up_command)
+cli.add_command(generate_command)
+cli.add_command(coordinator_command)
+cli.add_command(draft_command)
+cli.add_command(target_command)
+cli.add_command(models)
+
+
+def main() -> None:
+    set_engine_environment()
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        # One line: what, where, what to do. Click's own form takes three.
+        click.echo(f"error: {error.format_message()}", err=True)
+        sys.exit(error.exit_code)

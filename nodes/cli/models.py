@@ -1,0 +1,142 @@
+"""`airdraft models`: what the catalogue knows and what is on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import click
+
+from nodes.catalog import (
+    DEFAULT_DRAFT,
+    DEFAULT_TARGET,
+    Catalog,
+    CatalogError,
+    ModelNameError,
+    TermsError,
+    default_cache_dir,
+)
+from nodes.cli.progress import Progress
+
+
+@click.group()
+@click.pass_context
+def models(context: click.Context) -> None:
+    """Model files: list them, pull them, find them, remove them.
+
+    They are kept in the user's cache folder, or where AIRDRAFT_CACHE points.
+
+    \b
+    Example:
+      airdraft models pull smollm2-135m
+    """
+    context.obj = Catalog(default_cache_dir(os.environ))
+
+
+@models.command("list")
+@click.pass_obj
+def list_models(catalog: Catalog) -> None:
+    """List the models that have names; a star marks those on this machine.
+
+    \b
+    Example:
+      airdraft models list
+    """
+    installed = catalog.installed()
+    width = max(len(name) for name in catalog.names())
+    for name in catalog.names():
+        entry, mark = catalog.entry(name), "*" if name in installed else " "
+        megabytes = entry.size_bytes / 1e6
+        click.echo(
+            f"{mark} {name:<{width}}  {megabytes:6.1f} MB  {entry.licence:<18}  {entry.summary}"
+        )
+
+
+@models.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--accept-terms", is_flag=True, help="Accept the terms of use of the models named.")
+@click.pass_obj
+def pull(catalog: Catalog, names: tuple[str, ...], accept_terms: bool) -> None:
+    """Fetch models, or make them from others; without a NAME the default target and draft.
+
+    What is here already is left alone. Prints the path of each file.
+
+    \b
+    Examples:
+      airdraft models pull
+      airdraft models pull gemma-3-270m --accept-terms
+    """
+    signal.signal(signal.SIGTERM, _stop)  # unwinds, so that nothing half-fetched stays
+    with _errors_as_one_line():
+        for name in names or (DEFAULT_TARGET, DEFAULT_DRAFT):
+            _pull(catalog, name, accept_terms)
+
+
+@models.command()
+@click.argument("name")
+@click.option("--verify", is_flag=True, help="Hash the file again first.")
+@click.pass_obj
+def path(catalog: Catalog, name: str, verify: bool) -> None:
+    """Print the path of a model's file.
+
+    \b
+    Example:
+      airdraft models path smollm2-135m --verify
+    """
+    with _errors_as_one_line():
+        found = catalog.path(name)
+        if verify and name in catalog.names():
+            catalog.verify(name)
+        click.echo(found)
+
+
+@models.command("rm")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.pass_obj
+def remove(catalog: Catalog, names: tuple[str, ...]) -> None:
+    """Delete the files of models.
+
+    \b
+    Example:
+      airdraft models rm gemma-3-270m
+    """
+    with _errors_as_one_line():
+        for name in names:
+            catalog.remove(name)
+
+
+def _pull(catalog: Catalog, name: str, accept_terms: bool) -> None:
+    entry = catalog.entry(name)
+    is_new = name not in catalog.installed()
+    if is_new and entry.terms is not None and accept_terms:
+        click.echo(entry.terms, err=True)
+    with Progress() as progress:
+        try:
+            found = catalog.pull(name, progress, accept_terms=accept_terms)
+        except TermsError as error:
+            progress.clear()
+            click.echo(error.terms, err=True)
+            if not sys.stdin.isatty() or not click.confirm("Do you accept them?", err=True):
+                raise
+            found = catalog.pull(name, progress, accept_terms=True)
+    if is_new:
+        click.echo(f"{name}: licence {entry.licence}", err=True)
+    click.echo(found)
+
+
+@contextmanager
+def _errors_as_one_line() -> Iterator[None]:
+    """Exit code 2 for what the user can put right on the command line, 1 for other failures."""
+    try:
+        yield
+    except CatalogError as error:
+        click.echo(f"error: {error}", err=True)
+        raise SystemExit(2 if isinstance(error, ModelNameError) else 1) from error
+
+
+def _stop(signal_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + signal_number)

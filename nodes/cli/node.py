@@ -1,0 +1,172 @@
+"""`airdraft coordinator|draft|target|up`: nodes in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from nodes.cli.progress import Progress
+from nodes.cli.run import engine_options, settings_of, status_of
+from nodes.config import (
+    CoordinatorConfig,
+    DraftConfig,
+    EngineSettings,
+    TargetConfig,
+    load,
+)
+from nodes.local import local_mesh
+from nodes.roles import run_coordinator, run_draft, run_target
+from nodes.runtime import report, run, set_up_logging
+
+C = TypeVar("C")
+
+_config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE.toml",
+    help="Settings; the environment (AIRDRAFT_...) and options go before it.",
+)
+_verbose_option = click.option("-v", "--verbose", count=True, help="Log more.")
+
+
+def _engine_overrides(function: Any) -> Any:
+    for option in reversed(
+        [
+            click.option("--connect", metavar="ENDPOINT", help="The coordinator's endpoint."),
+            click.option("--name", help="The node's name in the mesh."),
+            click.option("--model", metavar="NAME|PATH", help="Catalogue name or GGUF file."),
+            click.option("--profile", type=click.Choice(["exact", "fast"])),
+            click.option("--cells", type=int, help="Tokens the KV cache holds."),
+            click.option("--max-streams", type=int, help="Streams at a time."),
+            click.option("--threads", type=int, help="Engine threads."),
+            click.option("--gpu-layers", type=int, help="Layers on the GPU; -1 for all."),
+            click.option("--supervised", is_flag=True, hidden=True),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+def _overrides(values: dict[str, Any]) -> dict[str, Any]:
+    engine = ("model", "profile", "cells", "max_streams", "threads", "gpu_layers")
+    overrides = {f"engine.{name}": values[name] for name in engine}
+    return {**overrides, "connect": values["connect"], "name": values["name"]}
+
+
+def _start(config_class: type[C], values: dict[str, Any], serve: Callable[..., Any]) -> None:
+    """Load a node's config and run it; a supervised node reports progress as lines."""
+    set_up_logging(values["verbose"])
+    try:
+        config = load(config_class, values["config"], _overrides(values))
+    except Exception as error:  # noqa: BLE001 - report() turns it into a line and an exit code
+        sys.exit(report(error))
+    supervised = values["supervised"]
+    with Progress() as bar:
+        progress = _progress_lines if supervised else bar
+        code = run(lambda: serve(config, supervised=supervised, progress=progress))
+    if code:
+        sys.exit(code)
+
+
+def _progress_lines(label: str, done: int, total: int | None) -> None:
+    print(
+        f"progress: {label} {done} {'-' if total is None else total}", file=sys.stderr, flush=True
+    )
+
+
+@click.command("target")
+@_config_option
+@_engine_overrides
+@_verbose_option
+def target_command(**values: Any) -> None:
+    """Run a target node: it verifies guesses and decodes.
+
+    \b
+    Example:
+      airdraft target --connect tcp://127.0.0.1:7411 --model smollm2-135m
+    """
+    _start(TargetConfig, values, run_target)
+
+
+@click.command("draft")
+@_config_option
+@_engine_overrides
+@_verbose_option
+def draft_command(**values: Any) -> None:
+    """Run a draft node: it guesses tokens for a target to verify.
+
+    \b
+    Example:
+      airdraft draft --connect tcp://127.0.0.1:7411 --model smollm2-135m-q4_0
+    """
+    _start(DraftConfig, values, run_draft)
+
+
+@click.command("coordinator")
+@_config_option
+@click.option("--listen", metavar="ENDPOINT", help="Endpoint to bind.")
+@click.option("--cluster", help="Name of the mesh.")
+@_verbose_option
+def coordinator_command(**values: Any) -> None:
+    """Run the coordinator: nodes and clients connect to it.
+
+    \b
+    Example:
+      airdraft coordinator --listen tcp://127.0.0.1:7411
+    """
+    set_up_logging(values["verbose"])
+    overrides = {"listen": values["listen"], "cluster": values["cluster"]}
+    try:
+        config = load(CoordinatorConfig, values["config"], overrides)
+    except Exception as error:  # noqa: BLE001 - report() turns it into a line and an exit code
+        sys.exit(report(error))
+    code = run(lambda: run_coordinator(config, _announce))
+    if code:
+        sys.exit(code)
+
+
+def _announce(endpoint: str) -> None:
+    click.echo(f"listening on {endpoint}")
+
+
+@click.command("up")
+@engine_options
+@click.option(
+    "--listen",
+    default=CoordinatorConfig().listen,
+    show_default=True,
+    metavar="ENDPOINT",
+    help="Endpoint that clients and further nodes connect to.",
+)
+@click.option("--max-streams", type=click.IntRange(1, 255), default=16, show_default=True)
+def up_command(**values: Any) -> None:
+    """Run a whole mesh on this machine in the foreground, until Ctrl-C.
+
+    \b
+    Example:
+      airdraft up --model smollm2-135m
+      airdraft generate --prompt "Why is the sky blue?"
+    """
+    set_up_logging(values["verbose"])
+    target, draft = settings_of(values, values["max_streams"])
+    serve: Callable[[], Awaitable[None]] = functools.partial(_up, target, draft, values["listen"])
+    code = run(serve)
+    if code:
+        sys.exit(code)
+
+
+async def _up(target: EngineSettings, draft: EngineSettings | None, listen: str) -> None:
+    with Progress() as progress:
+        async with local_mesh(target, draft, listen=listen, status=status_of(progress)) as (
+            mesh,
+            _client,
+        ):
+            progress.clear()
+            _announce(mesh.endpoint)
+            await mesh.beside(asyncio.Event().wait())

@@ -1,0 +1,144 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from nodes.client import GenerateOptions
+from nodes.messages import MAX_GAMMA
+
+F = TypeVar("F", bound=Callable[..., Any])
+_DEFAULTS = GenerateOptions()
+
+
+class GammaType(click.ParamType):
+    """A number of guesses a round, or auto (None)."""
+
+    name = "N|auto"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int | None:
+        if value is None or value == "auto":
+            return None
+        try:
+            gamma = int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor auto", param, ctx)
+        if not 0 <= gamma <= MAX_GAMMA:
+            self.fail(f"{gamma} is not in the range 0 to {MAX_GAMMA}", param, ctx)
+        return gamma
+
+
+def generate_options(function: F) -> F:
+    """What to generate, and how it is printed."""
+    for option in reversed(
+        [
+            click.option("--prompt", metavar="TEXT", help="The prompt."),
+            click.option(
+                "--prompt-file",
+                type=click.Path(dir_okay=False, allow_dash=True),
+                help="File with the prompt; - is standard input.",
+            ),
+            click.option(
+                "--max-tokens",
+                type=click.IntRange(1, 1 << 20),
+                default=_DEFAULTS.max_tokens,
+                show_default=True,
+                help="Tokens to generate at most.",
+            ),
+            click.option(
+                "--temperature",
+                type=click.FloatRange(0, 100),
+                default=_DEFAULTS.temperature,
+                show_default=True,
+                help="0 always takes the likeliest token.",
+            ),
+            click.option(
+                "--top-p",
+                type=click.FloatRange(0, 1, min_open=True),
+                default=_DEFAULTS.top_p,
+                show_default=True,
+                help="Least share of probability that is kept.",
+            ),
+            click.option(
+                "--top-k",
+                type=click.IntRange(0),
+                default=_DEFAULTS.top_k,
+                show_default=True,
+                help="Likeliest tokens kept; 0 keeps all.",
+            ),
+            click.option(
+                "--min-p",
+                type=click.FloatRange(0, 1),
+                default=_DEFAULTS.min_p,
+                show_default=True,
+                help="Least probability kept, relative to the likeliest token's.",
+            ),
+            click.option(
+                "--seed",
+                type=click.IntRange(0, (1 << 63) - 1),
+                help="Repeats a text; without it a random one is drawn.",
+            ),
+            click.option(
+                "--gamma",
+                type=GammaType(),
+                default="auto",
+                show_default=True,
+                help=f"Guesses a round, 0 to {MAX_GAMMA}; auto takes what pays by measured costs.",
+            ),
+            click.option(
+                "--streams",
+                type=click.IntRange(1, 64),
+                default=1,
+                show_default=True,
+                help="Choices of the same prompt, generated together.",
+            ),
+            click.option("--stop", multiple=True, metavar="TEXT", help="End before this text."),
+            click.option("--ignore-eog", is_flag=True, help="Go on after an end-of-text token."),
+            click.option(
+                "--chat/--raw",
+                default=True,
+                help="Use the model's chat template, or the bare text.",
+            ),
+            click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+def read_prompt(prompt: str | None, prompt_file: str | None) -> str:
+    """The prompt from whichever option gave it. Raises UsageError if none or both did."""
+    if (prompt is None) == (prompt_file is None):
+        raise click.UsageError("give the prompt with --prompt TEXT or --prompt-file FILE (or -)")
+    if prompt_file is not None:
+        try:
+            with click.open_file(prompt_file, encoding="utf-8") as file:
+                prompt = file.read()
+        except OSError as error:
+            raise click.UsageError(f"prompt file {prompt_file}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise click.UsageError(f"prompt file {prompt_file} is not UTF-8 text") from error
+    assert prompt is not None
+    if not prompt.strip():
+        raise click.UsageError("the prompt is empty: give some text")
+    return prompt
+
+
+def options_of(values: dict[str, Any]) -> GenerateOptions:
+    """The options of a request from what click parsed."""
+    return GenerateOptions(
+        max_tokens=values["max_tokens"],
+        temperature=values["temperature"],
+        top_k=values["top_k"],
+        top_p=values["top_p"],
+        min_p=values["min_p"],
+        seed=values["seed"],
+        gamma=values["gamma"],
+        num_choices=values["streams"],
+        stops=values["stop"],
+        ignore_eog=values["ignore_eog"],
+        chat=values["chat"],
+    )

@@ -1,0 +1,124 @@
+"""Printing a request: text as it comes and a line of figures, or one JSON object."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+
+from nodes.client import Client, Event, GenerateOptions
+from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
+
+_NO_FIGURES = StreamFigures(0, 0, 0, 0, 0, 0, "")
+
+
+@dataclass(slots=True)
+class _Choice:
+    text: bytes = b""
+    token_ids: list[int] = field(default_factory=list)
+    finish_reason: str = ""
+    figures: StreamFigures = _NO_FIGURES
+
+
+async def print_request(
+    client: Client, prompt: str, options: GenerateOptions, *, as_json: bool
+) -> None:
+    """Run one request and print it. Raises RequestFailedError."""
+    start = time.perf_counter()
+    choices = [_Choice() for _ in range(options.num_choices)]
+    started: StartedNotice | None = None
+    # Several streams would mix their text: they are printed one after the other at the end.
+    live = not as_json and options.num_choices == 1
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    events: AsyncIterator[Event] = client.generate(prompt, options)
+    async for event in events:
+        match event:
+            case StartedNotice():
+                started = event
+            case TokensNotice():
+                choice = choices[event.choice]
+                choice.token_ids += event.token_ids
+                choice.text += event.text
+                if live:
+                    sys.stdout.write(decoder.decode(event.text))
+                    sys.stdout.flush()
+            case FinishedNotice():
+                choices[event.choice].finish_reason = event.finish_reason
+                choices[event.choice].figures = event.figures
+    seconds = time.perf_counter() - start
+    assert started is not None
+    if as_json:
+        click.echo(json.dumps(_as_object(started, choices, seconds)))
+        return
+    if live:
+        click.echo(decoder.decode(b"", final=True))
+    else:
+        for index, choice in enumerate(choices):
+            click.echo(f"--- {index}\n{choice.text.decode('utf-8', 'replace')}")
+    click.echo(_figures_line(started, choices, seconds), err=True)
+
+
+def _as_object(started: StartedNotice, choices: list[_Choice], seconds: float) -> dict[str, Any]:
+    streams = []
+    for choice in choices:
+        figures = choice.figures
+        streams.append(
+            {
+                "text": choice.text.decode("utf-8", "replace"),
+                "token_ids": choice.token_ids,
+                "finish_reason": choice.finish_reason,
+                "num_rounds": figures.num_rounds,
+                "num_plain_steps": figures.num_plain_steps,
+                "num_draft_tokens": figures.num_draft_tokens,
+                "num_accepted_tokens": figures.num_accepted_tokens,
+                "wire_bytes": figures.draft_wire_bytes + figures.target_wire_bytes,
+                "draft_wire_bytes": figures.draft_wire_bytes,
+                "plain_reason": figures.plain_reason,
+            }
+        )
+    common = {
+        "time_s": seconds,
+        "exact": started.exact,
+        "seed": started.seed,
+        "num_prompt_tokens": started.num_prompt_tokens,
+        "target": started.target,
+        "draft": started.draft,
+    }
+    if len(streams) == 1:
+        return {**streams[0], **common}
+    summed = ("num_rounds", "num_plain_steps", "num_draft_tokens", "num_accepted_tokens")
+    totals = {
+        name: sum(stream[name] for stream in streams)
+        for name in (*summed, "wire_bytes", "draft_wire_bytes")
+    }
+    return {**totals, **common, "streams": streams}
+
+
+def _figures_line(started: StartedNotice, choices: list[_Choice], seconds: float) -> str:
+    figures = [choice.figures for choice in choices]
+    num_tokens = sum(len(choice.token_ids) for choice in choices)
+    num_rounds = sum(f.num_rounds for f in figures)
+    guesses = sum(f.num_draft_tokens for f in figures)
+    accepted = sum(f.num_accepted_tokens for f in figures)
+    wire = sum(f.draft_wire_bytes + f.target_wire_bytes for f in figures)
+    air = sum(f.draft_wire_bytes for f in figures)
+    parts = [
+        f"{num_tokens} tokens",
+        f"{num_tokens / seconds:.1f} tokens/s",
+        f"{num_rounds} rounds + {sum(f.num_plain_steps for f in figures)} plain steps",
+    ]
+    if num_rounds:
+        parts.append(f"mean acceptance length {1 + accepted / num_rounds:.2f}")
+    if guesses:
+        parts.append(f"acceptance {accepted / guesses:.2f}")
+    parts.append(f"{wire / max(1, num_tokens):.0f} wire bytes/token ({air} to and from the draft)")
+    parts.append(f"exact: {str(started.exact).lower()}")
+    parts.append(f"seed {started.seed}")
+    reasons = sorted({f.plain_reason for f in figures if f.plain_reason})
+    return "\n".join(["[" + ", ".join(parts) + "]", *(f"[{reason}]" for reason in reasons)])

@@ -1,0 +1,136 @@
+"""`airdraft run`: a private mesh for one prompt."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
+from nodes.cli.options import generate_options, options_of, read_prompt
+from nodes.cli.output import print_request
+from nodes.cli.progress import Progress
+from nodes.client import GenerateOptions
+from nodes.config import EngineSettings, environment
+from nodes.local import local_mesh
+from nodes.roles import NGRAM
+from nodes.runtime import run, set_up_logging
+
+
+def engine_options(function: Any) -> Any:
+    """Which models make the mesh and how they are run."""
+    for option in reversed(
+        [
+            click.option(
+                "--model",
+                default=DEFAULT_TARGET,
+                show_default=True,
+                metavar="NAME|PATH",
+                help="Target model: a catalogue name or a GGUF file.",
+            ),
+            click.option(
+                "--draft",
+                metavar="NAME|PATH|ngram|none",
+                help="Draft model; ngram looks guesses up in the text so far, none decodes plainly."
+                f"  [default: {DEFAULT_DRAFT} for the default target, else ngram]",
+            ),
+            click.option(
+                "--profile",
+                type=click.Choice(["exact", "fast"]),
+                default="exact",
+                show_default=True,
+                help="exact: equal bits whatever the batch; fast gives that up.",
+            ),
+            click.option(
+                "--cells",
+                type=click.IntRange(256, 1 << 22),
+                default=8192,
+                show_default=True,
+                help="Tokens the KV cache of each node holds.",
+            ),
+            click.option(
+                "--threads",
+                type=click.IntRange(1, 512),
+                default=1,
+                show_default=True,
+                help="Engine threads of each node; more than 1 only where cores are free.",
+            ),
+            click.option("-v", "--verbose", count=True, help="Log more; twice for every round."),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+def settings_of(
+    values: dict[str, Any], max_streams: int
+) -> tuple[EngineSettings, EngineSettings | None]:
+    """Settings of target and draft node, their model files pulled if need be."""
+    catalog = Catalog(default_cache_dir(environment()))
+    draft = values["draft"]
+    if draft is None:
+        draft = DEFAULT_DRAFT if values["model"] == DEFAULT_TARGET else NGRAM
+
+    def settings(name: str, profile: str) -> EngineSettings:
+        if name != NGRAM and not name.startswith("toy:"):
+            with Progress() as progress:
+                path = catalog.ensure(name, progress)
+            # The nodes get the path, so a name can only mean one file in one mesh.
+            name = str(Path(path).resolve())
+        return EngineSettings(
+            model=name,
+            profile=profile,
+            cells=values["cells"],
+            max_streams=max_streams,
+            threads=values["threads"],
+        )
+
+    target = settings(values["model"], values["profile"])
+    return target, None if draft == "none" else settings(draft, "fast")
+
+
+@click.command("run")
+@generate_options
+@engine_options
+def run_command(**values: Any) -> None:
+    """Generate text on a private mesh: draft and target in processes of their own.
+
+    \b
+    Examples:
+      airdraft run --prompt "Why is the sky blue?"
+      airdraft run --prompt-file notes.txt --gamma 4 --temperature 0.8 --seed 7
+      echo "Once upon a time" | airdraft run --prompt-file - --raw --json
+    """
+    set_up_logging(values["verbose"])
+    prompt = read_prompt(values["prompt"], values["prompt_file"])
+    options = options_of(values)
+    target, draft = settings_of(values, max_streams=max(16, options.num_choices))
+    code = run(lambda: _run(prompt, options, target, draft, as_json=values["as_json"]))
+    if code:
+        sys.exit(code)
+
+
+async def _run(
+    prompt: str,
+    options: GenerateOptions,
+    target: EngineSettings,
+    draft: EngineSettings | None,
+    *,
+    as_json: bool,
+) -> None:
+    with Progress() as progress:
+        async with local_mesh(target, draft, status=status_of(progress)) as (mesh, client):
+            progress.clear()
+            await mesh.beside(print_request(client, prompt, options, as_json=as_json))
+
+
+def status_of(progress: Progress) -> Any:
+    """Show a node's progress line: `label done total`, total - where unknown."""
+
+    def show(line: str) -> None:
+        label, done, total = line.rsplit(" ", 2)
+        progress(label, int(done), None if total == "-" else int(total))
+
+    return show

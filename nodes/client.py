@@ -1,0 +1,163 @@
+"""Asking a running mesh: submit a prompt, take its tokens as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from mesh.messages import Welcome
+from mesh.transport import ClientTransport
+from nodes.link import Link
+from nodes.messages import (
+    CancelRequest,
+    FinishedNotice,
+    NodesReply,
+    NodesRequest,
+    RequestFailedNotice,
+    StartedNotice,
+    SubmitRequest,
+    TokensNotice,
+)
+
+logger = logging.getLogger(__name__)
+
+Event = StartedNotice | TokensNotice | FinishedNotice
+
+
+class RequestFailedError(Exception):
+    """The mesh ended a request; code as in RequestFailedNotice, the text is its reason."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateOptions:
+    """What to generate from a prompt; defaults are the command line's."""
+
+    max_tokens: int = 128
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int | None = None
+    gamma: int | None = None
+    num_choices: int = 1
+    stops: tuple[str, ...] = ()
+    ignore_eog: bool = False
+    chat: bool = True
+
+
+class Client:
+    """One connection to a coordinator; any number of requests at a time. run() it in a task."""
+
+    def __init__(
+        self, transport: ClientTransport, *, endpoint: str, join_timeout_s: float | None = 10.0
+    ) -> None:
+        self._link = Link(
+            transport,
+            self,
+            endpoint=endpoint,
+            node=f"client-{os.getpid()}-{secrets.token_hex(4)}",
+            role="client",
+            join_timeout_s=join_timeout_s,
+        )
+        self._ids = itertools.count(1)
+        self._queues: dict[int, asyncio.Queue[Any]] = {}
+        self._joined = asyncio.Event()
+
+    async def run(self) -> None:
+        """Keep the connection; raises NoCoordinatorError or RefusedError."""
+        await self._link.run()
+
+    def on_joined(self, _welcome: Welcome) -> None:
+        self._joined.set()
+        # What was under way belonged to a membership that is over.
+        for queue in self._queues.values():
+            queue.put_nowait(None)
+
+    def on_message(self, message: Any) -> None:
+        queue = self._queues.get(getattr(message, "request_id", 0))
+        if queue is not None:
+            queue.put_nowait(message)
+
+    async def nodes(self) -> NodesReply:
+        """Who is in the mesh."""
+        async with _Subscription(self) as (request_id, queue):
+            self._link.send(NodesRequest(request_id))
+            reply = await self._next(queue)
+            assert isinstance(reply, NodesReply)
+            return reply
+
+    async def generate(
+        self, prompt: str | tuple[int, ...], options: GenerateOptions
+    ) -> AsyncIterator[Event]:
+        """Events of one request until all its choices have finished.
+
+        Closing the iterator early cancels the request. Raises RequestFailedError.
+        """
+        is_text = isinstance(prompt, str)
+        async with _Subscription(self) as (request_id, queue):
+            self._link.send(
+                SubmitRequest(
+                    request_id=request_id,
+                    prompt=prompt if isinstance(prompt, str) else "",
+                    chat=options.chat and is_text,
+                    num_choices=options.num_choices,
+                    temperature=options.temperature,
+                    top_k=options.top_k,
+                    top_p=options.top_p,
+                    min_p=options.min_p,
+                    seed=-1 if options.seed is None else options.seed,
+                    max_tokens=options.max_tokens,
+                    stops=options.stops,
+                    ignore_eog=options.ignore_eog,
+                    gamma=-1 if options.gamma is None else options.gamma,
+                    prompt_token_ids=() if isinstance(prompt, str) else prompt,
+                )
+            )
+            left = options.num_choices
+            try:
+                while left:
+                    message = await self._next(queue)
+                    if isinstance(message, FinishedNotice):
+                        left -= 1
+                    yield message
+            finally:
+                if left:
+                    self._link.send(CancelRequest(request_id))
+
+    async def _next(self, queue: asyncio.Queue[Any]) -> Any:
+        message = await queue.get()
+        if message is None:
+            raise RequestFailedError("unavailable", "the coordinator was lost and came back")
+        if isinstance(message, RequestFailedNotice):
+            raise RequestFailedError(message.code, message.reason)
+        return message
+
+    def close(self) -> None:
+        self._link.say_bye("done")
+
+
+class _Subscription:
+    """A request id and the queue of what comes for it."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def __aenter__(self) -> tuple[int, asyncio.Queue[Any]]:
+        await self._client._joined.wait()
+        self._request_id = next(self._client._ids)
+        queue: asyncio.Queue[Any] = asyncio.Queue()
+        self._client._queues[self._request_id] = queue
+        return self._request_id, queue
+
+    async def __aexit__(self, *_exc: object) -> None:
+        del self._client._queues[self._request_id]

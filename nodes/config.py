@@ -1,0 +1,205 @@
+"""Settings of each role: TOML file < AIRDRAFT_ environment < command line. Defaults live here."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
+
+T = TypeVar("T")
+
+
+class ConfigError(Exception):
+    """A setting is unknown or out of range; the text names key, value and what is accepted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """How a node runs its model. threads counts those of passes with several tokens."""
+
+    model: str
+    profile: str = "exact"
+    cells: int = 8192
+    max_streams: int = 16
+    threads: int = 1
+    gpu_layers: int = 0
+    calibrate: bool = True
+
+    def __post_init__(self) -> None:
+        _one_of("engine.profile", self.profile, ("exact", "fast"))
+        _in_range("engine.cells", self.cells, 256, 1 << 22)
+        _in_range("engine.max_streams", self.max_streams, 1, 255)
+        _in_range("engine.threads", self.threads, 1, 512)
+        _in_range("engine.gpu_layers", self.gpu_layers, -1, 1 << 16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoordinatorConfig:
+    listen: str = "tcp://127.0.0.1:7411"
+    cluster: str = "airdraft"
+    heartbeat_interval_s: float = 0.5
+    heartbeat_timeout_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        _in_range("heartbeat_interval_s", self.heartbeat_interval_s, 0.05, 60)
+        _in_range("heartbeat_timeout_s", self.heartbeat_timeout_s, 0.2, 600)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetConfig:
+    connect: str = "tcp://127.0.0.1:7411"
+    name: str = "target"
+    join_timeout_s: float = 10.0
+    engine: EngineSettings = field(default_factory=lambda: EngineSettings(model=DEFAULT_TARGET))
+
+    def __post_init__(self) -> None:
+        _in_range("join_timeout_s", self.join_timeout_s, 0.1, 3600)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DraftConfig:
+    """engine.model "ngram" drafts by prompt lookup, without a model."""
+
+    connect: str = "tcp://127.0.0.1:7411"
+    name: str = "draft"
+    join_timeout_s: float = 10.0
+    engine: EngineSettings = field(
+        default_factory=lambda: EngineSettings(model=DEFAULT_DRAFT, profile="fast")
+    )
+
+    def __post_init__(self) -> None:
+        _in_range("join_timeout_s", self.join_timeout_s, 0.1, 3600)
+
+
+def _one_of(key: str, value: str, accepted: tuple[str, ...]) -> None:
+    if value not in accepted:
+        raise ConfigError(f"{key} = {value!r}: one of {', '.join(accepted)} is accepted")
+
+
+def _in_range(key: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{key} = {value}: {low} to {high} is accepted")
+
+
+def load(
+    config_class: type[T],
+    path: Path | None,
+    overrides: Mapping[str, Any],
+    environ: Mapping[str, str] | None = None,
+) -> T:
+    """A role's config from all three sources.
+
+    overrides: dotted key -> value from the command line; None values are left out. In the
+    environment `engine.max_streams` is AIRDRAFT_ENGINE__MAX_STREAMS. Raises ConfigError.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        _merge_table(values, _read_toml(path), "", _schema(config_class), str(path))
+    schema = _schema(config_class)
+    for key, kind in schema.items():
+        name = "AIRDRAFT_" + key.upper().replace(".", "__")
+        text = (os.environ if environ is None else environ).get(name)
+        if text is not None:
+            values[key] = _parse(name, text, kind)
+    values |= {key: value for key, value in overrides.items() if value is not None}
+    return _build(config_class, values, "")
+
+
+def environment() -> Mapping[str, str]:
+    """The process's environment, for those who may not read it themselves."""
+    return os.environ
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        raise ConfigError(f"config file {path} not found") from None
+    except OSError as error:
+        raise ConfigError(f"config file {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config file {path} is not valid TOML: {error}") from error
+
+
+def _schema(config_class: type, prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> type of every leaf of a config class."""
+    schema: dict[str, Any] = {}
+    hints = typing.get_type_hints(config_class)
+    for item in dataclasses.fields(config_class):
+        kind = hints[item.name]
+        if dataclasses.is_dataclass(kind):
+            schema |= _schema(typing.cast(type, kind), f"{prefix}{item.name}.")
+        else:
+            schema[prefix + item.name] = kind
+    return schema
+
+
+def _merge_table(
+    values: dict[str, Any],
+    table: Mapping[str, Any],
+    prefix: str,
+    schema: dict[str, Any],
+    where: str,
+) -> None:
+    for name, value in table.items():
+        key = prefix + name
+        if isinstance(value, dict) and any(k.startswith(key + ".") for k in schema):
+            _merge_table(values, value, key + ".", schema, where)
+        elif key not in schema:
+            near = difflib.get_close_matches(key, schema, n=1)
+            hint = f", did you mean {near[0]}?" if near else f"; known: {', '.join(schema)}"
+            raise ConfigError(f"{where}: unknown key {key}{hint}")
+        else:
+            values[key] = _checked(where, key, value, schema[key])
+
+
+def _checked(where: str, key: str, value: Any, kind: Any) -> Any:
+    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if type(value) is int and float in kinds:
+        return float(value)
+    if type(value) not in kinds:
+        raise ConfigError(f"{where}: {key} = {value!r} is not of type {_type_name(kind)}")
+    return value
+
+
+def _type_name(kind: Any) -> str:
+    return getattr(kind, "__name__", str(kind))
+
+
+def _parse(name: str, text: str, kind: Any) -> Any:
+    if kind is bool:
+        if text.lower() in ("1", "true", "yes", "on"):
+            return True
+        if text.lower() in ("0", "false", "no", "off"):
+            return False
+        raise ConfigError(f"{name} = {text!r}: true or false is accepted")
+    try:
+        return kind(text)
+    except ValueError:
+        raise ConfigError(f"{name} = {text!r} is not of type {_type_name(kind)}") from None
+
+
+def _build(config_class: type[T], values: Mapping[str, Any], prefix: str) -> T:
+    arguments: dict[str, Any] = {}
+    hints = typing.get_type_hints(config_class)
+    for item in dataclasses.fields(config_class):  # type: ignore[arg-type]
+        key, kind = prefix + item.name, hints[item.name]
+        if dataclasses.is_dataclass(kind):
+            below = {k: v for k, v in values.items() if k.startswith(key + ".")}
+            if below:
+                default = item.default_factory()  # type: ignore[misc]
+                changed = {k.removeprefix(key + "."): v for k, v in below.items()}
+                arguments[item.name] = dataclasses.replace(default, **changed)
+        elif key in values:
+            arguments[item.name] = values[key]
+    return config_class(**arguments)

@@ -1,0 +1,149 @@
+"""The draft node: messages to commands of its engine thread, guesses back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mesh.messages import Welcome
+from mesh.transport import ClientTransport
+from nodes.draft_state import Drafted, Drafter, Event, Failed, Job, Ready
+from nodes.engine.protocol import EngineInfo
+from nodes.engine_thread import EngineThread
+from nodes.link import Link
+from nodes.messages import (
+    CloseStreamNotice,
+    DraftReply,
+    DraftRequest,
+    GuessEntry,
+    OpenStreamRequest,
+    StreamFailedNotice,
+    StreamReadyNotice,
+)
+from nodes.profile import ANY_VOCABULARY, encode_profile
+from nodes.stream import StreamId
+from nodes.target import spec_of
+from policies.latency import CostTable, NodeCosts
+
+logger = logging.getLogger(__name__)
+
+# Looking tokens up costs microseconds; the table says so to the policies.
+NGRAM_COSTS = NodeCosts(CostTable((1,), (2e-6,)), CostTable((1,), (2e-6,)))
+
+
+def ngram_info(max_streams: int) -> EngineInfo:
+    """What a prompt-lookup node tells of itself: it guesses for any vocabulary."""
+    return EngineInfo(
+        engine="ngram",
+        model="prompt lookup",
+        model_hash="ngram",
+        vocab_hash=ANY_VOCABULARY,
+        num_vocab=0,
+        num_cells=0,
+        max_sequences=max_streams,
+        max_batch_tokens=0,
+        context_length=0,
+        eog_token_ids=frozenset(),
+        exact=True,
+        numerics_class="ngram",
+        can_roll_back=True,
+    )
+
+
+class DraftNode:
+    """Serves one drafter to one coordinator."""
+
+    def __init__(
+        self,
+        transport: ClientTransport,
+        drafter: Drafter,
+        info: EngineInfo,
+        costs: NodeCosts,
+        *,
+        endpoint: str,
+        node: str,
+        join_timeout_s: float | None = 10.0,
+    ) -> None:
+        self._drafter = drafter
+        self._make_link: Callable[[], Link] = lambda: Link(
+            transport,
+            self,
+            endpoint=endpoint,
+            node=node,
+            role="draft",
+            profile=encode_profile(info, costs),
+            progress=lambda: self._engine.num_passes,
+            join_timeout_s=join_timeout_s,
+        )
+
+    async def run(self) -> None:
+        """Serve until cancelled; raises what the link or the engine raises."""
+        self._engine: EngineThread[Drafter] = EngineThread(self._drafter, self._on_events)
+        self._link = self._make_link()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._engine.run())
+            group.create_task(self._link.run())
+
+    def on_joined(self, welcome: Welcome) -> None:
+        logger.info("joined cluster %s as %s", welcome.cluster, welcome.node)
+        self._engine.post(_forget_all)
+
+    def on_message(self, message: Any) -> None:
+        match message:
+            case DraftRequest():
+                self._engine.post(lambda drafter: drafter.draft(message.round, jobs_of(message)))
+            case OpenStreamRequest():
+                self._engine.post(lambda drafter: drafter.open(spec_of(message)))
+            case CloseStreamNotice(stream_id=stream_id, generation=generation):
+                self._engine.post(lambda drafter: _close(drafter, stream_id, generation))
+            case _:
+                logger.warning("unexpected %s", type(message).__name__)
+
+    def _on_events(self, events: Sequence[object], _seconds: float) -> None:
+        for event in events:
+            match event:
+                case Drafted():
+                    self._link.send(draft_reply(event))
+                case Ready(stream_id=stream_id, generation=generation):
+                    self._link.send(StreamReadyNotice(stream_id, generation))
+                case Failed(stream_id=stream_id, generation=generation, reason=reason):
+                    self._link.send(StreamFailedNotice(stream_id, generation, reason))
+
+
+def jobs_of(request: DraftRequest) -> list[Job]:
+    jobs = []
+    offset = 0
+    for entry in request.entries:
+        new_token_ids = request.new_token_ids[offset : offset + entry.num_new_tokens]
+        offset += entry.num_new_tokens
+        jobs.append(
+            Job(
+                StreamId(entry.stream_id),
+                entry.generation,
+                entry.prefix_len,
+                new_token_ids,
+                entry.gamma,
+            )
+        )
+    return jobs
+
+
+def draft_reply(event: Drafted) -> DraftReply:
+    entries = tuple(
+        GuessEntry(guess.stream_id, guess.generation, guess.prefix_len, len(guess.token_ids))
+        for guess in event.guesses
+    )
+    token_ids = tuple(token_id for guess in event.guesses for token_id in guess.token_ids)
+    return DraftReply(event.round, entries, token_ids)
+
+
+def _close(drafter: Drafter, stream_id: int, generation: int) -> Sequence[Event]:
+    drafter.close(StreamId(stream_id), generation)
+    return ()
+
+
+def _forget_all(drafter: Drafter) -> Sequence[Event]:
+    drafter.forget_all()
+    return ()

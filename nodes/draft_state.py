@@ -1,0 +1,326 @@
+"""The draft's side of streams: catch up with what was committed, then guess ahead.
+
+Pure but for the engine it is given: no clock, no sockets, no asyncio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from nodes.engine.ngram import NgramIndex
+from nodes.engine.protocol import Model, Span
+from nodes.engine.sampling import sample
+from nodes.stream import StreamId, StreamSpec
+from nodes.target_state import Failed, Ready, cells_needed
+
+_PREFILL_TOKENS_BESIDE_DRAFTS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One stream of a draft round: tokens newly committed after prefix_len, and the cap gamma."""
+
+    stream_id: StreamId
+    generation: int
+    prefix_len: int
+    new_token_ids: tuple[int, ...]
+    gamma: int
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    stream_id: StreamId
+    generation: int
+    prefix_len: int
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drafted:
+    """A round is done; streams that this node does not hold are left out."""
+
+    round: int
+    guesses: tuple[Guess, ...]
+
+
+Event = Ready | Failed | Drafted
+
+
+class Drafter(Protocol):
+    """Who guesses. One thread owns it."""
+
+    num_stale: int
+
+    @property
+    def num_streams(self) -> int: ...
+
+    def open(self, spec: StreamSpec) -> list[Event]: ...
+
+    def close(self, stream_id: StreamId, generation: int) -> None: ...
+
+    def forget_all(self) -> None:
+        """Drop every stream: a coordinator that welcomes this node anew knows none of them."""
+
+    def draft(self, round_id: int, jobs: Sequence[Job]) -> list[Event]: ...
+
+    def has_work(self) -> bool: ...
+
+    def step(self) -> list[Event]:
+        """At most one forward pass."""
+
+
+@dataclass(slots=True)
+class _Stream:
+    spec: StreamSpec
+    seq_id: int
+    token_ids: list[int]
+    cached: list[int] = field(default_factory=list)
+    guesses: list[int] = field(default_factory=list)
+    gamma: int = 0
+    announced: bool = False
+
+    def drafting(self, eog: frozenset[int]) -> bool:
+        ended = bool(self.guesses) and self.guesses[-1] in eog
+        return len(self.guesses) < self.gamma and not ended
+
+
+@dataclass(slots=True)
+class _Round:
+    round_id: int
+    streams: list[_Stream]
+
+
+class ModelDrafter:
+    """Guesses by a small model, all streams of all rounds in one pass a step."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._streams: dict[StreamId, _Stream] = {}
+        self._rounds: list[_Round] = []
+        self._free_seqs = list(range(model.info.max_sequences))[::-1]
+        self._reserved = 0
+        self.num_stale = 0
+
+    @property
+    def num_streams(self) -> int:
+        return len(self._streams)
+
+    def open(self, spec: StreamSpec) -> list[Event]:
+        known = self._streams.get(spec.stream_id)
+        if known is not None:
+            if known.spec.generation >= spec.generation:
+                self.num_stale += 1
+                return []
+            self._forget(known)
+        info, needed = self._model.info, cells_needed(spec)
+        if not self._free_seqs or self._reserved + needed > info.num_cells:
+            reason = f"{info.model} is full: {self.num_streams} streams, {needed} cells wanted"
+            return [Failed(spec.stream_id, spec.generation, reason)]
+        if max(spec.token_ids) >= info.num_vocab:
+            reason = f"token ids outside the vocabulary of {info.model}"
+            return [Failed(spec.stream_id, spec.generation, reason)]
+        stream = _Stream(spec, self._free_seqs.pop(), list(spec.token_ids))
+        self._reserved += needed
+        self._streams[spec.stream_id] = stream
+        return self._announce(stream)
+
+    def close(self, stream_id: StreamId, generation: int) -> None:
+        stream = self._streams.get(stream_id)
+        if stream is not None and stream.spec.generation == generation:
+            self._forget(stream)
+
+    def forget_all(self) -> None:
+        for stream in list(self._streams.values()):
+            self._forget(stream)
+        self._rounds.clear()
+
+    def _forget(self, stream: _Stream) -> None:
+        del self._streams[stream.spec.stream_id]
+        self._model.truncate(stream.seq_id, 0)
+        self._free_seqs.append(stream.seq_id)
+        self._reserved -= cells_needed(stream.spec)
+        for waiting in self._rounds:
+            waiting.streams = [s for s in waiting.streams if s is not stream]
+
+    def draft(self, round_id: int, jobs: Sequence[Job]) -> list[Event]:
+        """Begin a round. A stream whose prefix does not fit what this node knows is left out."""
+        streams = []
+        events: list[Event] = []
+        for job in jobs:
+            stream = self._streams.get(job.stream_id)
+            if stream is None or stream.spec.generation != job.generation:
+                self.num_stale += 1
+                continue
+            if job.prefix_len != len(stream.token_ids):
+                self._forget(stream)
+                reason = f"out of step: at {len(stream.token_ids)} tokens, not {job.prefix_len}"
+                events.append(Failed(job.stream_id, job.generation, reason))
+                continue
+            # A stream is in one round at a time; a newer round replaces an abandoned one.
+            for waiting in self._rounds:
+                waiting.streams = [s for s in waiting.streams if s is not stream]
+            self._catch_up(stream, job)
+            streams.append(stream)
+        self._rounds.append(_Round(round_id, streams))
+        return events + self._finished_rounds()
+
+    def _catch_up(self, stream: _Stream, job: Job) -> None:
+        stream.token_ids += job.new_token_ids
+        stream.guesses = []
+        stream.gamma = job.gamma
+        # The guesses that proved right are in the cache already: only the rest is run again.
+        # At least the last token is, because its logits are what the first guess comes from.
+        limit = min(len(stream.cached), len(stream.token_ids) - 1)
+        # Up to prefix_len - 1 both are committed tokens and equal.
+        keep = min(max(0, job.prefix_len - 1), limit)
+        while keep < limit and stream.cached[keep] == stream.token_ids[keep]:
+            keep += 1
+        if keep < len(stream.cached):
+            self._model.truncate(stream.seq_id, keep)
+            del stream.cached[keep:]
+
+    def has_work(self) -> bool:
+        return bool(self._rounds) or any(
+            len(s.cached) < len(s.token_ids) - 1 for s in self._streams.values()
+        )
+
+    def step(self) -> list[Event]:
+        eog = self._model.info.eog_token_ids
+        budget = self._model.info.max_batch_tokens
+        spans: list[Span] = []
+        stepping: list[tuple[_Stream, bool]] = []
+        in_rounds = [s for r in self._rounds for s in r.streams if s.drafting(eog)]
+        for stream in in_rounds:
+            budget -= self._add_span(stream, budget, spans, stepping, guess=True)
+        waiting = [s for s in self._streams.values() if len(s.cached) < len(s.token_ids) - 1]
+        if spans:
+            budget = min(budget, _PREFILL_TOKENS_BESIDE_DRAFTS)
+        for stream in waiting:
+            if stream not in in_rounds:
+                budget -= self._add_span(stream, budget, spans, stepping, guess=False)
+        if spans:
+            self._run(spans, stepping)
+        events: list[Event] = []
+        for stream, _ in stepping:
+            events += self._announce(stream)
+        return events + self._finished_rounds()
+
+    def _add_span(
+        self,
+        stream: _Stream,
+        budget: int,
+        spans: list[Span],
+        stepping: list[tuple[_Stream, bool]],
+        *,
+        guess: bool,
+    ) -> int:
+        """Add what a stream lacks, as far as the budget goes; returns the tokens added."""
+        wanted = stream.token_ids + stream.guesses if guess else stream.token_ids[:-1]
+        start = len(stream.cached)
+        count = min(len(wanted) - start, budget)
+        if count <= 0:
+            return 0
+        guesses_next = guess and start + count == len(wanted)
+        spans.append(
+            Span(stream.seq_id, start, wanted[start : start + count], 1 if guesses_next else 0)
+        )
+        stepping.append((stream, guesses_next))
+        return count
+
+    def _run(self, spans: list[Span], stepping: list[tuple[_Stream, bool]]) -> None:
+        logits = self._model.forward(spans)
+        row = 0
+        for (stream, guesses_next), span in zip(stepping, spans, strict=True):
+            stream.cached += span.token_ids
+            if guesses_next:
+                position = len(stream.token_ids) + len(stream.guesses)
+                stream.guesses.append(sample(logits[row], stream.spec.sampling, position))
+                row += 1
+
+    def _announce(self, stream: _Stream) -> list[Event]:
+        if stream.announced or len(stream.cached) < len(stream.token_ids) - 1:
+            return []
+        stream.announced = True
+        return [Ready(stream.spec.stream_id, stream.spec.generation)]
+
+    def _finished_rounds(self) -> list[Event]:
+        eog = self._model.info.eog_token_ids
+        events: list[Event] = []
+        for waiting in list(self._rounds):
+            if any(s.drafting(eog) for s in waiting.streams):
+                continue
+            self._rounds.remove(waiting)
+            guesses = []
+            for stream in waiting.streams:
+                guesses.append(
+                    Guess(
+                        stream.spec.stream_id,
+                        stream.spec.generation,
+                        len(stream.token_ids),
+                        tuple(stream.guesses),
+                    )
+                )
+                stream.gamma = 0
+            events.append(Drafted(waiting.round_id, tuple(guesses)))
+        return events
+
+
+class NgramDrafter:
+    """Guesses by prompt lookup: what followed the last tokens the last time they occurred."""
+
+    def __init__(self, max_streams: int = 256) -> None:
+        self._streams: dict[StreamId, tuple[int, NgramIndex]] = {}
+        self._max_streams = max_streams
+        self.num_stale = 0
+
+    @property
+    def num_streams(self) -> int:
+        return len(self._streams)
+
+    def open(self, spec: StreamSpec) -> list[Event]:
+        known = self._streams.get(spec.stream_id)
+        if known is not None and known[0] >= spec.generation:
+            self.num_stale += 1
+            return []
+        if len(self._streams) >= self._max_streams:
+            reason = f"prompt lookup holds {self._max_streams} streams already"
+            return [Failed(spec.stream_id, spec.generation, reason)]
+        index = NgramIndex()
+        index.extend(spec.token_ids)
+        self._streams[spec.stream_id] = (spec.generation, index)
+        return [Ready(spec.stream_id, spec.generation)]
+
+    def close(self, stream_id: StreamId, generation: int) -> None:
+        known = self._streams.get(stream_id)
+        if known is not None and known[0] == generation:
+            del self._streams[stream_id]
+
+    def forget_all(self) -> None:
+        self._streams.clear()
+
+    def draft(self, round_id: int, jobs: Sequence[Job]) -> list[Event]:
+        guesses = []
+        events: list[Event] = []
+        for job in jobs:
+            known = self._streams.get(job.stream_id)
+            if known is None or known[0] != job.generation:
+                self.num_stale += 1
+                continue
+            index = known[1]
+            if job.prefix_len != len(index):
+                del self._streams[job.stream_id]
+                reason = f"out of step: at {len(index)} tokens, not {job.prefix_len}"
+                events.append(Failed(job.stream_id, job.generation, reason))
+                continue
+            index.extend(job.new_token_ids)
+            found = tuple(index.propose(job.gamma))
+            guesses.append(Guess(job.stream_id, job.generation, len(index), found))
+        return [*events, Drafted(round_id, tuple(guesses))]
+
+    def has_work(self) -> bool:
+        return False
+
+    def step(self) -> list[Event]:
+        return []

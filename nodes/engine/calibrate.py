@@ -1,0 +1,115 @@
+"""Measure what passes cost on this device, once, and keep the result with the self-test's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from nodes.engine.protocol import EngineInfo, Model, Span
+from nodes.engine.selftest import SelfTest
+from policies.latency import CostTable, NodeCosts, median
+
+DECODE_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+PREFILL_SIZES = (32, 64)
+_REPEATS = 3
+_FORMAT = 1
+
+Progress = Callable[[str, int, int | None], None]
+
+
+def calibrate(model: Model, *, progress: Progress | None = None) -> NodeCosts:
+    """Time passes of one sequence by size, and what used cells add. Leaves the cache empty.
+
+    Costs are those of tokens in a pass, whichever sequences they belong to; a draft step of b
+    sequences is a pass of b tokens.
+    """
+    sizes = [n for n in DECODE_SIZES if n <= model.info.max_batch_tokens]
+    prefill_sizes = [n for n in PREFILL_SIZES if n <= model.info.max_batch_tokens]
+    total = len(sizes) + len(prefill_sizes) + 2
+    done = 0
+
+    def measured(num_tokens: int, *, outputs: bool) -> float:
+        nonlocal done
+        seconds = median([_time_pass(model, num_tokens, outputs) for _ in range(_REPEATS)])
+        done += 1
+        if progress is not None:
+            progress("calibrating", done, total)
+        return seconds
+
+    _time_pass(model, 1, True)
+    decode = [measured(n, outputs=True) for n in sizes]
+    prefill = [measured(n, outputs=False) for n in prefill_sizes]
+    per_cell_s = _per_cell(model, measured)
+    return NodeCosts(
+        decode=CostTable(tuple(sizes), tuple(decode), per_cell_s),
+        prefill=CostTable(tuple(prefill_sizes), tuple(prefill), per_cell_s),
+    )
+
+
+def _time_pass(model: Model, num_tokens: int, outputs: bool) -> float:
+    base = model.length(0)
+    start = time.perf_counter()
+    model.forward([Span(0, base, [1] * num_tokens, num_tokens if outputs else 0)])
+    seconds = time.perf_counter() - start
+    model.truncate(0, base)
+    return seconds
+
+
+def _per_cell(model: Model, measured: Callable[..., float]) -> float:
+    """Extra seconds a used cell costs each token of a pass, from an empty and a filled cache."""
+    num_foreign = min(512, model.info.num_cells // 4)
+    chunk = model.info.max_batch_tokens
+    width = min(8, chunk)
+    empty = measured(width, outputs=True)
+    for start in range(0, num_foreign, chunk):
+        model.forward([Span(1, start, [1] * min(chunk, num_foreign - start))])
+    filled = measured(width, outputs=True)
+    model.truncate(1, 0)
+    return max(0.0, (filled - empty) / (width * num_foreign))
+
+
+def cache_key(info: EngineInfo, *, num_threads: int, profile: str) -> str:
+    """Name of a stored calibration: model, build, device, threads and profile."""
+    parts = (_FORMAT, info.model_hash, info.numerics_class, _device(), num_threads, profile)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+
+
+def _device() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return "unknown"
+    names = {line.partition(":")[2].strip() for line in lines if line.startswith("model name")}
+    return f"{sorted(names)} x{os.cpu_count()}"
+
+
+def load_cached(directory: Path, key: str) -> tuple[SelfTest, NodeCosts] | None:
+    """A stored self-test and calibration, or None; damaged files count as none."""
+    try:
+        data = json.loads((directory / f"{key}.json").read_text(encoding="utf-8"))
+        tables = [
+            CostTable(tuple(t["sizes"]), tuple(t["seconds"]), t["per_cell_s"])
+            for t in (data["decode"], data["prefill"])
+        ]
+        return SelfTest(data["exact"], data["failure"]), NodeCosts(*tables)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def store(directory: Path, key: str, self_test: SelfTest, costs: NodeCosts) -> None:
+    """Keep a result; written whole or not at all."""
+    directory.mkdir(parents=True, exist_ok=True)
+    data: dict[str, object] = {"exact": self_test.exact, "failure": self_test.failure}
+    for name, table in (("decode", costs.decode), ("prefill", costs.prefill)):
+        data[name] = {
+            "sizes": table.sizes,
+            "seconds": table.seconds,
+            "per_cell_s": table.per_cell_s,
+        }
+    temporary = directory / f".{key}.{os.getpid()}"
+    temporary.write_text(json.dumps(data), encoding="utf-8")
+    temporary.replace(directory / f"{key}.json")

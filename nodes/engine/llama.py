@@ -1,0 +1,265 @@
+"""llama.cpp behind the Model protocol: one context, many sequences, a log of cells."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from nodes.engine.cells import CellLog
+from nodes.engine.llama_abi import build_name, hash_file, library, load_model, take_last_error
+from nodes.engine.protocol import (
+    CacheFullError,
+    EngineError,
+    EngineInfo,
+    InvalidInputError,
+    Logits,
+    Span,
+    check_spans,
+)
+from nodes.engine.vocab import LlamaTokenizer
+
+logger = logging.getLogger(__name__)
+
+Profile = Literal["exact", "fast"]
+# From 64 queries of one stream in a pass the attention kernel changes, and with it the bits.
+_EXACT_MICRO_BATCH = 32
+_FAST_MICRO_BATCH = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlamaConfig:
+    """How one model is run. num_threads counts batch threads; see `_thread_counts`."""
+
+    path: Path
+    profile: Profile = "exact"
+    num_cells: int = 8192
+    max_sequences: int = 16
+    max_batch_tokens: int = 256
+    num_threads: int = 1
+    gpu_layers: int = 0
+    repack: bool = True
+
+
+class LlamaModel:
+    """A GGUF model in one libllama context. One thread owns it after construction."""
+
+    def __init__(self, config: LlamaConfig, *, model_hash: str | None = None) -> None:
+        self.config = config
+        self._llama = library()
+        self._context: Any = None
+        self._model = load_model(config.path, gpu_layers=config.gpu_layers, repack=config.repack)
+        try:
+            self._open_context()
+            self.tokenizer = LlamaTokenizer(self._model)
+            self._info = self._describe(model_hash or hash_file(config.path))
+        except BaseException:
+            self.close()
+            raise
+        self._log = CellLog(self._info.num_cells, config.max_sequences)
+        # The last sequence id is the graveyard: what lies there is occupied and never read.
+        self._graveyard = config.max_sequences
+        self._reserve_batch(config.max_batch_tokens)
+        self._state = np.empty(0, dtype=np.uint8)
+
+    def _open_context(self) -> None:
+        config = self.config
+        exact = config.profile == "exact"
+        params = self._llama.llama_context_default_params()
+        params.n_ctx = config.num_cells
+        params.n_batch = config.max_batch_tokens
+        params.n_ubatch = _EXACT_MICRO_BATCH if exact else _FAST_MICRO_BATCH
+        params.n_seq_max = config.max_sequences + 1
+        params.n_threads, params.n_threads_batch = self._thread_counts()
+        params.flash_attn_type = 1
+        params.kv_unified = True
+        params.swa_full = True
+        params.no_perf = True
+        take_last_error()
+        self._context = self._llama.llama_init_from_model(self._model, params)
+        if not self._context:
+            reason = take_last_error() or "not enough memory for the KV cache?"
+            raise EngineError(f"no context for {config.path.name}: {reason}")
+        self._memory = self._llama.llama_get_memory(self._context)
+
+    def _thread_counts(self) -> tuple[int, int]:
+        # A lone query over a long context splits its keys between threads and sums them in
+        # another order; exact keeps that one case on one thread.
+        threads = self.config.num_threads
+        return (1 if self.config.profile == "exact" else threads), threads
+
+    def _describe(self, model_hash: str) -> EngineInfo:
+        llama, config = self._llama, self.config
+        numerics = hashlib.sha256(
+            repr(
+                (model_hash, build_name(), config.profile, config.repack, config.gpu_layers)
+            ).encode()
+        ).hexdigest()[:16]
+        return EngineInfo(
+            engine="llama.cpp",
+            model=config.path.name,
+            model_hash=model_hash,
+            vocab_hash=self.tokenizer.content_hash(),
+            num_vocab=self.tokenizer.num_vocab,
+            num_cells=int(llama.llama_n_ctx(self._context)),
+            max_sequences=config.max_sequences,
+            max_batch_tokens=min(config.max_batch_tokens, int(llama.llama_n_batch(self._context))),
+            context_length=int(llama.llama_model_n_ctx_train(self._model)),
+            eog_token_ids=self.tokenizer.eog_token_ids(),
+            exact=False,
+            numerics_class=numerics,
+            can_roll_back=self._probe_roll_back(),
+        )
+
+    def _probe_roll_back(self) -> bool:
+        """Whether the last position of a sequence can be taken back (not so if recurrent)."""
+        self._reserve_batch(2)
+        self._fill([Span(0, 0, (0, 0))])
+        if self._llama.llama_decode(self._context, self._batch) != 0:
+            raise EngineError(f"{self.config.path.name} cannot run two tokens: {take_last_error()}")
+        removed = bool(self._llama.llama_memory_seq_rm(self._memory, 0, 1, -1))
+        self._llama.llama_memory_clear(self._memory, True)
+        return removed
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    def set_exact(self, exact: bool) -> None:
+        """Record the verdict of the self-test."""
+        self._info = replace(self._info, exact=exact)
+
+    def _reserve_batch(self, size: int) -> None:
+        # Numpy-backed: filling ctypes arrays element by element costs 30 times as much.
+        self._tokens = np.zeros(size, dtype=np.int32)
+        self._positions = np.zeros(size, dtype=np.int32)
+        self._seq_ids = np.zeros(size, dtype=np.int32)
+        self._outputs = np.zeros(size, dtype=np.int8)
+        self._seq_counts = np.ones(size, dtype=np.int32)
+        addresses = self._seq_ids.ctypes.data + 4 * np.arange(size, dtype=np.uintp)
+        self._seq_pointers = np.ascontiguousarray(addresses)
+        integers = ctypes.POINTER(ctypes.c_int32)
+        self._batch = self._llama.llama_batch(
+            n_tokens=0,
+            token=self._tokens.ctypes.data_as(integers),
+            embd=None,
+            pos=self._positions.ctypes.data_as(integers),
+            n_seq_id=self._seq_counts.ctypes.data_as(integers),
+            seq_id=self._seq_pointers.ctypes.data_as(ctypes.POINTER(integers)),
+            logits=self._outputs.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+        )
+
+    def _fill(self, spans: Sequence[Span]) -> int:
+        """Write spans into the batch; returns the number of output rows."""
+        index = rows = 0
+        for span in spans:
+            end = index + len(span.token_ids)
+            self._tokens[index:end] = span.token_ids
+            self._positions[index:end] = np.arange(span.start, span.start + end - index)
+            self._seq_ids[index:end] = span.seq_id
+            self._outputs[index:end] = 0
+            if span.num_outputs:
+                self._outputs[end - span.num_outputs : end] = 1
+            rows += span.num_outputs
+            index = end
+        self._batch.n_tokens = index
+        return rows
+
+    def forward(self, spans: Sequence[Span]) -> Logits:
+        log = self._log
+        num_tokens = check_spans(spans, self._info, log.lengths)
+        if not log.fits(num_tokens) or log.should_compact():
+            self._compact(num_tokens)
+        rows = self._fill(spans)
+        log.read(num_tokens)
+        code = self._llama.llama_decode(self._context, self._batch)
+        if code != 0:
+            raise EngineError(f"llama_decode failed with {code}: {take_last_error()}")
+        for span in spans:
+            log.append(span.seq_id, len(span.token_ids))
+        if rows == 0:
+            return np.empty((0, self._info.num_vocab), dtype=np.float32)
+        pointer = self._llama.llama_get_logits(self._context)
+        return np.ctypeslib.as_array(pointer, shape=(rows, self._info.num_vocab))
+
+    def truncate(self, seq_id: int, length: int) -> None:
+        current = self.length(seq_id)
+        if not 0 <= length <= current:
+            raise InvalidInputError(f"sequence {seq_id}: cannot keep {length} of {current}")
+        if length == current:
+            return
+        if length > 0 and not self._info.can_roll_back:
+            raise InvalidInputError(f"{self._info.model} cannot roll back a sequence")
+        llama, memory = self._llama, self._memory
+        if not self._log.truncate(seq_id, length):
+            llama.llama_memory_seq_cp(memory, seq_id, self._graveyard, length, -1)
+        if not llama.llama_memory_seq_rm(memory, seq_id, length or -1, -1):
+            raise EngineError(f"sequence {seq_id} could not be cut to {length}")
+        if self._log.live == 0:
+            llama.llama_memory_clear(memory, False)
+            self._log.compacted()
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        if self.length(target) != 0:
+            raise InvalidInputError(f"sequence {target} is not empty")
+        if not 0 < length <= self.length(source):
+            raise InvalidInputError(f"sequence {source} has no {length} positions")
+        self._llama.llama_memory_seq_cp(self._memory, source, target, 0, length)
+        self._log.share(source, target, length)
+
+    def length(self, seq_id: int) -> int:
+        if not 0 <= seq_id < self.config.max_sequences:
+            raise InvalidInputError(f"sequence id {seq_id} out of range")
+        return self._log.lengths[seq_id]
+
+    def free_cells(self) -> int:
+        return self._log.total - self._log.live
+
+    def _compact(self, wanted: int) -> None:
+        """Rewrite the live sequences one after the other and forget the garbage."""
+        log, llama = self._log, self._llama
+        if log.live + wanted > log.total:
+            raise CacheFullError(wanted, self.free_cells(), log.total)
+        saved = []
+        offset = 0
+        alive = [seq_id for seq_id, length in enumerate(log.lengths) if length]
+        sizes = [int(llama.llama_state_seq_get_size(self._context, seq_id)) for seq_id in alive]
+        if len(self._state) < sum(sizes):
+            self._state = np.empty(sum(sizes), dtype=np.uint8)
+        for seq_id, size in zip(alive, sizes, strict=True):
+            pointer = self._state_at(offset)
+            written = int(llama.llama_state_seq_get_data(self._context, pointer, size, seq_id))
+            if written == 0:
+                raise EngineError(f"sequence {seq_id} could not be saved for a compaction")
+            saved.append((seq_id, offset, written))
+            offset += written
+        llama.llama_memory_clear(self._memory, False)
+        for seq_id, start, size in saved:
+            pointer = self._state_at(start)
+            if llama.llama_state_seq_set_data(self._context, pointer, size, seq_id) != size:
+                raise EngineError(f"sequence {seq_id} was lost in a compaction")
+        logger.debug("compacted %d garbage cells, %d live", log.garbage, log.live)
+        log.compacted()
+
+    def _state_at(self, offset: int) -> Any:
+        address = self._state.ctypes.data + offset
+        return ctypes.cast(address, ctypes.POINTER(ctypes.c_uint8))
+
+    def set_batch_threads(self, num_threads: int) -> None:
+        """Change the threads of passes with more than one token."""
+        single = 1 if self.config.profile == "exact" else num_threads
+        self._llama.llama_set_n_threads(self._context, single, num_threads)
+
+    def close(self) -> None:
+        if self._context:
+            self._llama.llama_free(self._context)
+            self._context = None
+        if self._model:
+            self._llama.llama_model_free(self._model)
+            self._model = None

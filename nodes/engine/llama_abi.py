@@ -1,0 +1,144 @@
+"""Loading libllama safely: the ABI check, the log callback, model files and requantising."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from nodes.engine.protocol import EngineError, ModelFileError
+
+logger = logging.getLogger(__name__)
+
+# ggml.h as vendored by llama-cpp-python 0.3.36; its own Python map is of an older header.
+_GGML_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, 4: logging.WARNING}
+_FTYPES = {"Q4_0": 2, "Q8_0": 7}
+
+_last_error = ""
+_callback: Any = None
+_library: Any = None
+
+
+def library() -> Any:
+    """The llama_cpp module, checked and with our log callback; loaded on first use.
+
+    Loading is late because libgomp reads OMP_WAIT_POLICY when it is loaded, and because a
+    coordinator must never pay for it.
+    """
+    global _callback, _library
+    if _library is not None:
+        return _library
+    try:
+        import llama_cpp
+    except (ImportError, OSError, RuntimeError) as error:
+        raise EngineError(f"llama-cpp-python cannot be loaded: {error}") from error
+    _check_abi(llama_cpp)
+    _callback = llama_cpp.llama_log_callback(_on_log)
+    llama_cpp.llama_log_set(_callback, ctypes.c_void_p(0))
+    llama_cpp.llama_backend_init()
+    _library = llama_cpp
+    return llama_cpp
+
+
+def _on_log(level: int, text: bytes, _data: object) -> None:
+    global _last_error
+    line = text.decode("utf-8", "replace").strip()
+    if level == 4 and line:
+        _last_error = line
+    if line:
+        logger.log(_GGML_LEVELS.get(level, logging.DEBUG), "libllama: %s", line)
+
+
+def take_last_error() -> str:
+    """The last error line that libllama logged, and forget it."""
+    global _last_error
+    line, _last_error = _last_error, ""
+    return line
+
+
+def _check_abi(llama_cpp: Any) -> None:
+    """Refuse a libllama whose structs are not those the bindings were written for.
+
+    A newer library loads without complaint and its booleans shift; defaults give it away.
+    """
+    context = llama_cpp.llama_context_default_params()
+    model = llama_cpp.llama_model_default_params()
+    sentinels = {
+        "n_ctx": context.n_ctx == 512,
+        "n_batch": context.n_batch == 2048,
+        "type_k": context.type_k == 1,
+        "offload_kqv": bool(context.offload_kqv),
+        "swa_full": bool(context.swa_full),
+        "kv_unified": not context.kv_unified,
+        "use_extra_bufts": bool(model.use_extra_bufts),
+        "vocab_only": not model.vocab_only,
+    }
+    wrong = [name for name, good in sentinels.items() if not good]
+    if wrong:
+        raise EngineError(
+            f"libllama does not match llama-cpp-python {llama_cpp.__version__} "
+            f"(defaults of {', '.join(wrong)} differ): unset LLAMA_CPP_LIB_PATH or reinstall"
+        )
+
+
+def build_name() -> str:
+    """Version of the bindings and the CPU features libllama was built for."""
+    llama_cpp = library()
+    features = llama_cpp.llama_print_system_info().decode("utf-8", "replace")
+    return f"{llama_cpp.__version__} {' '.join(features.split())}"
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_model_file(path: Path) -> None:
+    """Raise ModelFileError unless the path is a readable file that begins like a GGUF."""
+    if not path.is_file():
+        raise ModelFileError(f"model file {path} not found: give a GGUF file or a catalogue name")
+    if not os.access(path, os.R_OK):
+        raise ModelFileError(f"model file {path} cannot be read: check its permissions")
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ModelFileError(f"model file {path} is not a GGUF file")
+
+
+def load_model(path: Path, *, gpu_layers: int, repack: bool, vocab_only: bool = False) -> Any:
+    """Load a GGUF; returns libllama's model pointer. Raises ModelFileError with its reason."""
+    check_model_file(path)
+    llama_cpp = library()
+    params = llama_cpp.llama_model_default_params()
+    params.n_gpu_layers = gpu_layers
+    params.use_extra_bufts = repack
+    params.vocab_only = vocab_only
+    take_last_error()
+    model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+    if not model:
+        reason = take_last_error() or "libllama gave no reason"
+        raise ModelFileError(f"model file {path} cannot be loaded: {reason}")
+    return model
+
+
+def quantize_model(source: Path, destination: Path, file_type: str) -> None:
+    """Write `source` as Q8_0 or Q4_0 to `destination`; quantised sources are allowed."""
+    check_model_file(source)
+    llama_cpp = library()
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype = _FTYPES[file_type]
+    params.nthread = os.cpu_count() or 1
+    params.allow_requantize = True
+    take_last_error()
+    code = llama_cpp.llama_model_quantize(
+        str(source).encode(), str(destination).encode(), ctypes.byref(params)
+    )
+    if code != 0:
+        reason = take_last_error() or "libllama gave no reason"
+        raise ModelFileError(f"cannot requantise {source} to {file_type}: {reason}")

@@ -1,0 +1,79 @@
+"""Open a model the way a node wants it: self-tested, calibrated, in its fastest exact form."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nodes.engine.calibrate import Progress, cache_key, calibrate, load_cached, store
+from nodes.engine.llama import LlamaConfig, LlamaModel
+from nodes.engine.selftest import SelfTest, run_self_test
+from nodes.engine.toy import ToyModel, ToyTokenizer
+from policies.latency import CostTable, NodeCosts
+
+logger = logging.getLogger(__name__)
+
+TOY_COSTS = NodeCosts(CostTable((1, 32), (1e-4, 1e-3)), CostTable((32,), (1e-3,)))
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedModel:
+    model: LlamaModel
+    self_test: SelfTest
+    costs: NodeCosts
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedToy:
+    model: ToyModel
+    tokenizer: ToyTokenizer
+    costs: NodeCosts = TOY_COSTS
+
+
+def open_model(
+    config: LlamaConfig, cache: Path | None, progress: Progress | None = None
+) -> OpenedModel:
+    """Load a model, self-test and calibrate it; both results are kept in `cache`.
+
+    Repacked weights are faster but on some CPUs depend on the batch. In profile exact they are
+    kept only if the self-test passes with them, else the plain weights are tried.
+    """
+    opened = _open_once(config, cache, progress)
+    if config.profile == "exact" and config.repack and not opened.self_test.exact:
+        logger.info("self-test with repacked weights: %s; trying without", opened.self_test.failure)
+        model_hash = opened.model.info.model_hash
+        opened.model.close()
+        opened = _open_once(replace(config, repack=False), cache, progress, model_hash)
+    if config.profile == "exact" and not opened.self_test.exact:
+        logger.warning("not exact on this device: %s", opened.self_test.failure)
+    return opened
+
+
+def _open_once(
+    config: LlamaConfig,
+    cache: Path | None,
+    progress: Progress | None,
+    model_hash: str | None = None,
+) -> OpenedModel:
+    model = LlamaModel(config, model_hash=model_hash)
+    key = cache_key(model.info, num_threads=config.num_threads, profile=config.profile)
+    known = load_cached(cache, key) if cache is not None else None
+    if known is None:
+        if progress is not None:
+            progress("self-test", 0, None)
+        # Profile fast promises nothing, so there is nothing to test.
+        if config.profile == "exact" and model.info.can_roll_back:
+            self_test = run_self_test(model)
+        else:
+            self_test = SelfTest(False, "not promised")
+        costs = calibrate(model, progress=progress)
+        if cache is not None:
+            try:
+                store(cache, key, self_test, costs)
+            except OSError as error:
+                logger.warning("calibration not kept in %s: %s", cache, error.strerror)
+    else:
+        self_test, costs = known
+    model.set_exact(self_test.exact)
+    return OpenedModel(model, self_test, costs)

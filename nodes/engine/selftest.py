@@ -1,0 +1,98 @@
+"""Does this engine compute equal bits whatever the batch? Asked at start-up, never assumed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nodes.engine.protocol import Logits, Model, Span
+
+_WIDTHS = (2, 5, 9)
+_NUM_STEPS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTest:
+    """exact: every probe gave the bits of plain single steps; failure names the first that did not."""
+
+    exact: bool
+    failure: str = ""
+
+
+def run_self_test(model: Model, *, prefix_lens: tuple[int, ...] = (24, 520)) -> SelfTest:
+    """Compare logits of single steps with those of other batch shapes, bit for bit.
+
+    Probes: wider passes, another prefill chunking, foreign sequences before and beside, rejected
+    guesses between (so that the cache holds garbage), and the place where attention changes its
+    kernel (512 keys). Leaves the cache empty. At most num_cells / 2 tokens are used.
+    """
+    for prefix_len in prefix_lens:
+        if prefix_len + 4 * _NUM_STEPS > model.info.num_cells // 2:
+            continue
+        failure = _probe(model, prefix_len)
+        if failure:
+            return SelfTest(False, f"{failure} after {prefix_len} tokens")
+    return SelfTest(True)
+
+
+def _probe(model: Model, prefix_len: int) -> str:
+    generator = np.random.default_rng(prefix_len)
+    token_ids = generator.integers(0, model.info.num_vocab, prefix_len + _NUM_STEPS).tolist()
+    foreign = generator.integers(0, model.info.num_vocab, 8 * _NUM_STEPS).tolist()
+    chunk = model.info.max_batch_tokens
+    try:
+        _prefill(model, 0, token_ids[:prefix_len], chunk)
+        plain = _steps(model, 0, token_ids, prefix_len)
+        for width in _WIDTHS:
+            model.truncate(0, prefix_len)
+            rows = model.forward([Span(0, prefix_len, token_ids[prefix_len:][:width], width)])
+            if not np.array_equal(rows, plain[:width]):
+                return f"a pass of {width} tokens differs from single steps"
+        model.truncate(0, 0)
+        # A neighbour's cells lie before, between and beside ours; then the neighbour leaves.
+        _prefill(model, 1, foreign[:20], chunk)
+        _prefill(model, 0, token_ids[:prefix_len], 23)
+        mixed = _mixed_steps(model, token_ids, foreign, prefix_len)
+        if not np.array_equal(mixed, plain):
+            return "passes shared with another sequence differ from single steps"
+    finally:
+        for seq_id in (0, 1):
+            model.truncate(seq_id, 0)
+    return ""
+
+
+def _prefill(model: Model, seq_id: int, token_ids: list[int], chunk: int) -> None:
+    for start in range(0, len(token_ids), chunk):
+        model.forward([Span(seq_id, start, token_ids[start : start + chunk])])
+
+
+def _steps(model: Model, seq_id: int, token_ids: list[int], start: int) -> Logits:
+    rows = [
+        model.forward([Span(seq_id, position, [token_ids[position]], 1)])[0].copy()
+        for position in range(start, start + _NUM_STEPS)
+    ]
+    return np.stack(rows)
+
+
+def _mixed_steps(model: Model, token_ids: list[int], foreign: list[int], start: int) -> Logits:
+    rows: list[Logits] = []
+    position, width = start, 1
+    while position < start + _NUM_STEPS:
+        right = token_ids[position : min(position + width, start + _NUM_STEPS)]
+        wrong = foreign[:2]
+        neighbour = model.length(1)
+        spans = [Span(0, position, right + wrong, len(right) + len(wrong))]
+        if len(rows) < _NUM_STEPS // 2:
+            spans.insert(0, Span(1, neighbour, foreign[:3], 1))
+        elif neighbour:
+            model.truncate(1, 0)
+        logits = model.forward(spans)
+        offset = len(spans) - 1
+        rows.extend(row.copy() for row in logits[offset : offset + len(right)])
+        position += len(right)
+        model.truncate(0, position)
+        if len(spans) == 2:
+            model.truncate(1, neighbour + 1)
+        width = width % 4 + 1
+    return np.stack(rows)

@@ -1,0 +1,143 @@
+"""An exact integer model: the logits of a position are a hash of the tokens before it.
+
+Equality tests on it need no luck: no rounding, no ties that depend on order. A draft of it
+agrees with its target on a chosen share of contexts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nodes.engine.protocol import (
+    CacheFullError,
+    EngineInfo,
+    InvalidInputError,
+    Logits,
+    Span,
+    check_spans,
+)
+
+_MASK64 = (1 << 64) - 1
+TOY_EOG = 0
+
+
+def _mix(x: int) -> int:
+    x = ((x ^ (x >> 32)) * 0xD6E8FEB86659FD93) & _MASK64
+    x = ((x ^ (x >> 32)) * 0xD6E8FEB86659FD93) & _MASK64
+    return x ^ (x >> 32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToyConfig:
+    """agreement: share of contexts where a draft's logits equal the target's (1: the target)."""
+
+    num_vocab: int = 96
+    num_cells: int = 4096
+    max_sequences: int = 16
+    max_batch_tokens: int = 256
+    agreement: float = 1.0
+    seed: int = 0
+    eog_rate: float = 0.0
+
+
+class ToyModel:
+    """Model protocol over integers. Token 0 ends a text."""
+
+    def __init__(self, config: ToyConfig | None = None) -> None:
+        self.config = config = config or ToyConfig()
+        # One hash a position: the state after it. Its length is the sequence's length.
+        self._states: list[list[int]] = [[] for _ in range(config.max_sequences)]
+        self._ids = np.arange(config.num_vocab, dtype=np.uint64)
+        self.num_forward_passes = 0
+
+    @property
+    def info(self) -> EngineInfo:
+        config = self.config
+        return EngineInfo(
+            engine="toy",
+            model=f"toy-{config.agreement:g}",
+            model_hash=f"toy-{config.seed}-{config.agreement:g}",
+            vocab_hash=f"toy-{config.num_vocab}",
+            num_vocab=config.num_vocab,
+            num_cells=config.num_cells,
+            max_sequences=config.max_sequences,
+            max_batch_tokens=config.max_batch_tokens,
+            context_length=config.num_cells,
+            eog_token_ids=frozenset({TOY_EOG}),
+            exact=True,
+            numerics_class="integers",
+            can_roll_back=True,
+            emulated=True,
+        )
+
+    def forward(self, spans: Sequence[Span]) -> Logits:
+        num_tokens = check_spans(spans, self.info, [len(s) for s in self._states])
+        if num_tokens > self.free_cells():
+            raise CacheFullError(num_tokens, self.free_cells(), self.config.num_cells)
+        self.num_forward_passes += 1
+        rows = []
+        for span in spans:
+            states = self._states[span.seq_id]
+            first_output = len(span.token_ids) - span.num_outputs
+            for index, token_id in enumerate(span.token_ids):
+                before = states[-1] if states else _mix(self.config.seed + 1)
+                states.append(_mix(before ^ _mix(token_id + 0x1234567)))
+                if index >= first_output:
+                    rows.append(self._row(states[-1]))
+        if not rows:
+            return np.empty((0, self.config.num_vocab), dtype=np.float32)
+        return np.stack(rows)
+
+    def _row(self, state: int) -> Logits:
+        differs = (_mix(state ^ 0xABCDEF) >> 11) * 2.0**-53 >= self.config.agreement
+        key = _mix(state + 77) if differs else state
+        bits = (self._ids + np.uint64(key)) * np.uint64(0x9E3779B97F4A7C15)
+        bits ^= bits >> np.uint64(29)
+        bits *= np.uint64(0xBF58476D1CE4E5B9)
+        # 0..8 in steps of 1/512: exact in float32, few ties, a distribution worth sampling.
+        row = (bits >> np.uint64(52)).astype(np.float32) / 512.0
+        if (_mix(key ^ 0x5A5A5A) >> 11) * 2.0**-53 >= self.config.eog_rate:
+            row[TOY_EOG] = -64.0
+        else:
+            row[TOY_EOG] = 64.0
+        return row
+
+    def truncate(self, seq_id: int, length: int) -> None:
+        states = self._states[seq_id]
+        if not 0 <= length <= len(states):
+            raise InvalidInputError(f"sequence {seq_id}: cannot keep {length} of {len(states)}")
+        del states[length:]
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        if self._states[target]:
+            raise InvalidInputError(f"sequence {target} is not empty")
+        if not 0 < length <= len(self._states[source]):
+            raise InvalidInputError(f"sequence {source} has no {length} positions")
+        self._states[target] = self._states[source][:length]
+
+    def length(self, seq_id: int) -> int:
+        return len(self._states[seq_id])
+
+    def free_cells(self) -> int:
+        return self.config.num_cells - sum(len(s) for s in self._states)
+
+    def close(self) -> None:
+        self._states = [[] for _ in range(self.config.max_sequences)]
+
+
+class ToyTokenizer:
+    """Bytes as tokens, folded into the toy's vocabulary."""
+
+    def __init__(self, num_vocab: int) -> None:
+        self._num_vocab = num_vocab
+
+    def encode(self, text: str, *, chat: bool) -> list[int]:
+        if not text:
+            raise InvalidInputError("the prompt is empty")
+        return [1 + byte % (self._num_vocab - 1) for byte in text.encode()]
+
+    def piece(self, token_id: int) -> bytes:
+        return b"" if token_id == TOY_EOG else b" %d" % token_id

@@ -1,0 +1,96 @@
+"""One thread owns the engine; commands go in, events come out on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+E = TypeVar("E", covariant=True)
+
+
+class Worker(Protocol[E]):
+    """A pure state around an engine: TargetState or a Drafter."""
+
+    def has_work(self) -> bool: ...
+
+    def step(self) -> Sequence[E]: ...
+
+
+W = TypeVar("W", bound=Worker[object])
+Command = Callable[[W], Sequence[object]]
+
+
+class EngineThread(Generic[W]):
+    """Runs a worker's passes one after the other, commands between them.
+
+    deliver: called on the event loop with the events of a command or pass, and its seconds.
+    """
+
+    def __init__(self, worker: W, deliver: Callable[[Sequence[object], float], None]) -> None:
+        self._worker = worker
+        self._deliver = deliver
+        self._commands: queue.SimpleQueue[Command[W] | None] = queue.SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self.num_passes = 0
+
+    def post(self, command: Command[W]) -> None:
+        self._commands.put(command)
+
+    async def run(self) -> None:
+        """Serve until cancelled; raises what the engine raised. Joins the thread at the end."""
+        self._thread.start()
+        try:
+            await asyncio.shield(self._ended)
+        finally:
+            self._commands.put(None)
+            # A pass cannot be interrupted, but it is short.
+            await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        try:
+            while self._serve_once():
+                pass
+        except BaseException as error:  # noqa: BLE001 - handed to run(), which raises it
+            self._call_loop(self._fail, error)
+        else:
+            self._call_loop(self._finish)
+
+    def _serve_once(self) -> bool:
+        """Apply waiting commands, then run one pass; False once asked to stop."""
+        must_wait = not self._worker.has_work()
+        events: list[object] = []
+        while must_wait or not self._commands.empty():
+            command = self._commands.get()
+            if command is None:
+                return False
+            events += command(self._worker)
+            must_wait = False
+        seconds = 0.0
+        if self._worker.has_work():
+            start = self._loop.time()
+            events += self._worker.step()
+            seconds = self._loop.time() - start
+            self.num_passes += 1
+        if events:
+            self._call_loop(self._deliver, events, seconds)
+        return True
+
+    def _call_loop(self, function: Callable[..., None], *args: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:
+            # The loop is closed: the process is on its way out.
+            self._commands.put(None)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._ended.done():
+            self._ended.set_exception(error)
+
+    def _finish(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)

@@ -1,0 +1,149 @@
+"""A node's or client's line to its coordinator: Hello, heartbeats, and again after a loss."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from mesh.codec import decode, encode
+from mesh.errors import BackpressureError, DecodeError, MeshError
+from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Refuse, Welcome
+from mesh.transport import ClientTransport
+
+logger = logging.getLogger(__name__)
+
+_HELLO_INTERVAL_S = 0.5
+
+
+class RefusedError(MeshError):
+    """The coordinator does not let this node in; the text is its reason."""
+
+
+class NoCoordinatorError(MeshError):
+    """Nobody answered at the endpoint within the time allowed."""
+
+    def __init__(self, endpoint: str, waited_s: float) -> None:
+        super().__init__(
+            f"no coordinator answered at {endpoint} within {waited_s:g} s: "
+            f"start one with `airdraft coordinator` or mend the endpoint"
+        )
+
+
+class LinkHandler(Protocol):
+    """Who uses the link. Both are called on the event loop and must not wait."""
+
+    def on_joined(self, welcome: Welcome) -> None:
+        """The coordinator knows this node anew: nothing from before holds."""
+
+    def on_message(self, message: Any) -> None: ...
+
+
+class Link:
+    """Keeps this node joined. run() ends only by an error or by being cancelled."""
+
+    def __init__(
+        self,
+        transport: ClientTransport,
+        handler: LinkHandler,
+        *,
+        endpoint: str,
+        node: str,
+        role: str,
+        profile: bytes = b"",
+        progress: Callable[[], int] = lambda: 0,
+        join_timeout_s: float | None = 10.0,
+    ) -> None:
+        self._transport = transport
+        self._handler = handler
+        self._endpoint = endpoint
+        self._hello = Hello(node, role, secrets.randbits(62), PROTOCOL_VERSION, profile)
+        self._progress = progress
+        self._join_timeout_s = join_timeout_s
+        self._welcome: Welcome | None = None
+        self._heard_at = 0.0
+        self.num_dropped = 0
+
+    @property
+    def transport(self) -> ClientTransport:
+        return self._transport
+
+    def send(self, message: Any) -> None:
+        """Send within the current membership; dropped and counted while there is none."""
+        welcome = self._welcome
+        if welcome is None:
+            self.num_dropped += 1
+            return
+        try:
+            self._transport.send(encode(message, cluster=welcome.cluster, epoch=welcome.epoch))
+        except BackpressureError:
+            # The coordinator is gone or stuck; the heartbeat decides which.
+            self.num_dropped += 1
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._read())
+            group.create_task(self._keep_joined())
+
+    async def _read(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            frames = await self._transport.recv()
+            try:
+                envelope = decode(frames)
+            except DecodeError as error:
+                self.num_dropped += 1
+                logger.warning("dropped a message from %s: %s", self._endpoint, error)
+                continue
+            self._heard_at = loop.time()
+            self._on_envelope(envelope.cluster, envelope.epoch, envelope.message)
+
+    def _on_envelope(self, cluster: str, epoch: int, message: Any) -> None:
+        match message:
+            case Welcome():
+                if self._welcome is None:
+                    self._welcome = message
+                    self._handler.on_joined(message)
+            case Refuse(reason=reason):
+                raise RefusedError(reason)
+            case Bye():
+                self._welcome = None
+            case _ if self._welcome is None or (
+                (cluster, epoch) != (self._welcome.cluster, self._welcome.epoch)
+            ):
+                self.num_dropped += 1
+            case Ping(seq=seq):
+                self.send(Pong(seq, self._progress()))
+            case _:
+                self._handler.on_message(message)
+
+    async def _keep_joined(self) -> None:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        has_joined = False
+        while True:
+            if self._welcome is not None:
+                has_joined = True
+                silent_s = loop.time() - self._heard_at
+                if silent_s > self._welcome.heartbeat_timeout_s:
+                    logger.warning("coordinator at %s silent for %.1f s", self._endpoint, silent_s)
+                    self._welcome = None
+                    continue
+                await asyncio.sleep(self._welcome.heartbeat_interval_s)
+                continue
+            waited_s = loop.time() - started
+            limit = self._join_timeout_s
+            if not has_joined and limit is not None and waited_s > limit:
+                raise NoCoordinatorError(self._endpoint, limit)
+            try:
+                self._transport.send(encode(self._hello))
+            except BackpressureError:
+                logger.debug("no connection to %s yet", self._endpoint)
+            # Full jitter, so that nodes do not come back in step after a coordinator's restart.
+            await asyncio.sleep(random.uniform(0.02, _HELLO_INTERVAL_S if has_joined else 0.1))
+
+    def say_bye(self, reason: str) -> None:
+        self.send(Bye(reason))

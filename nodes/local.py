@@ -1,0 +1,189 @@
+"""A private mesh on this machine: coordinator here, draft and target in processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mesh.zmq_transport import ZmqContext
+from nodes.client import Client
+from nodes.config import CoordinatorConfig, EngineSettings
+from nodes.coordinator import Coordinator
+from policies.uniform import uniform_plan
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_STOP_LIMIT_S = 5.0
+_POLL_S = 0.02
+
+
+class NodeFailedError(OSError):
+    """A node of the private mesh ended; the text is its own last line."""
+
+
+@dataclass(slots=True)
+class _Child:
+    role: str
+    process: asyncio.subprocess.Process
+    errors: list[str]
+
+
+def node_command(role: str, endpoint: str, engine: EngineSettings) -> list[str]:
+    """The command line that starts a supervised node of this installation."""
+    command = [sys.executable, "-m", "nodes.cli", role, "--supervised", "--connect", endpoint]
+    for name in ("model", "profile", "cells", "max_streams", "threads", "gpu_layers"):
+        command += ["--" + name.replace("_", "-"), str(getattr(engine, name))]
+    return command
+
+
+class LocalMesh:
+    """The coordinator of this process and the nodes it started."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self._children: list[_Child] = []
+        self._readers: list[asyncio.Task[None]] = []
+        self.status: Callable[[str], None] = lambda _line: None
+        self.serving: list[asyncio.Task[None]] = []
+        self.is_up = False
+
+    async def start(self, role: str, engine: EngineSettings) -> None:
+        process = await asyncio.create_subprocess_exec(
+            *node_command(role, self.endpoint, engine),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive")},
+            # A terminal's Ctrl-C goes to every process in front: the nodes stop when we say so.
+            start_new_session=True,
+        )
+        child = _Child(role, process, [])
+        self._children.append(child)
+        self._readers.append(asyncio.create_task(self._relay(child)))
+
+    async def _relay(self, child: _Child) -> None:
+        """Keep a node's last lines, and show its progress."""
+        assert child.process.stderr is not None
+        async for raw in child.process.stderr:
+            line = raw.decode("utf-8", "replace").rstrip()
+            if line.startswith("progress: "):
+                self.status(line.removeprefix("progress: "))
+            elif line:
+                child.errors.append(line)
+                del child.errors[:-20]
+                logger.info("%s: %s", child.role, line)
+
+    def pid(self, role: str) -> int:
+        """Process id of the first node of a role."""
+        return next(c.process.pid for c in self._children if c.role == role)
+
+    async def watch(self) -> None:
+        """Raise NodeFailedError when the target ends, or any node before the mesh is up.
+
+        After that a draft node may go at any time: it costs speed only.
+        """
+        while True:
+            for child in list(self._children):
+                if child.process.returncode is None:
+                    continue
+                await asyncio.sleep(_POLL_S)
+                self._children.remove(child)
+                error = self._last_error(child)
+                if child.role == "target" or not self.is_up:
+                    raise NodeFailedError(error)
+                logger.warning("%s", error)
+            await asyncio.sleep(_POLL_S)
+
+    async def beside(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await `work`, but raise at once what ends the mesh while it runs."""
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait([task, *self.serving], return_when=asyncio.FIRST_COMPLETED)
+            for other in self.serving:
+                if other.done():
+                    other.result()
+            return await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def _last_error(self, child: _Child) -> str:
+        for line in reversed(child.errors):
+            if line.startswith("error: "):
+                return line.removeprefix("error: ")
+        code = child.process.returncode
+        how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+        return f"the {child.role} node ended ({how})"
+
+    async def stop(self) -> None:
+        """End the nodes: they stop by themselves when their standard input closes."""
+        for child in self._children:
+            if child.process.returncode is None:
+                assert child.process.stdin is not None
+                child.process.stdin.close()
+        waits = [c.process.wait() for c in self._children]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*waits), _STOP_LIMIT_S)
+        for child in self._children:
+            if child.process.returncode is None:
+                child.process.kill()
+                await child.process.wait()
+        await asyncio.gather(*self._readers, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def local_mesh(
+    target: EngineSettings,
+    draft: EngineSettings | None,
+    *,
+    listen: str | None = None,
+    status: Callable[[str], None] = lambda _line: None,
+) -> AsyncIterator[tuple[LocalMesh, Client]]:
+    """Start a mesh, wait until it can serve, and end it whatever happens inside.
+
+    listen: endpoint to bind; None binds a socket file in a directory only we can enter.
+    Raises NodeFailedError if a node does not come up.
+    """
+    with tempfile.TemporaryDirectory(prefix="airdraft-") as folder, ZmqContext() as context:
+        endpoint = listen or f"ipc://{Path(folder) / secrets.token_hex(4)}"
+        coordinator = Coordinator(
+            context.bind(endpoint),
+            uniform_plan,
+            heartbeat_timeout_s=CoordinatorConfig().heartbeat_timeout_s,
+        )
+        mesh = LocalMesh(coordinator.endpoint)
+        mesh.status = status
+        client = Client(context.connect(mesh.endpoint), endpoint=mesh.endpoint)
+        mesh.serving += [asyncio.create_task(coordinator.run()), asyncio.create_task(client.run())]
+        try:
+            await mesh.start("target", target)
+            if draft is not None:
+                await mesh.start("draft", draft)
+            mesh.serving.append(asyncio.create_task(mesh.watch()))
+            wanted = {"target"} if draft is None else {"target", "draft"}
+            await mesh.beside(_until_joined(client, wanted))
+            mesh.is_up = True
+            yield mesh, client
+        finally:
+            coordinator.say_bye()
+            for task in mesh.serving:
+                task.cancel()
+            await asyncio.gather(*mesh.serving, return_exceptions=True)
+            await mesh.stop()
+
+
+async def _until_joined(client: Client, wanted: set[str]) -> None:
+    while not wanted <= {node.role for node in (await client.nodes()).nodes}:
+        await asyncio.sleep(_POLL_S)

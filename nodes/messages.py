@@ -1,0 +1,301 @@
+"""The messages about models and streams, tags 16 and up. PROTOCOL.md says what each means."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from mesh.messages import MaxLen, Range, TokenIds, message, struct
+from nodes.engine.sampling import Sampling
+
+MAX_GAMMA: Final = 16
+MAX_STREAMS_PER_MESSAGE: Final = 256
+MAX_PROMPT_TOKENS: Final = 131_072
+MAX_STOPS: Final = 8
+
+Id = Annotated[int, Range(0, 2**63 - 1)]
+Count = Annotated[int, Range(0, 2**31 - 1)]
+Position = Annotated[int, Range(0, 2**31 - 1)]
+Gamma = Annotated[int, Range(0, MAX_GAMMA)]
+Name = Annotated[str, MaxLen(256)]
+Reason = Annotated[str, MaxLen(1024)]
+Stops = Annotated[tuple[Annotated[str, MaxLen(256)], ...], MaxLen(MAX_STOPS)]
+PromptText = Annotated[str, MaxLen(1 << 18)]
+Text = Annotated[bytes, MaxLen(8192)]
+
+struct(Sampling)
+
+
+@struct
+class CostFields:
+    """A cost table on the wire: pass sizes, seconds, and seconds a used cell adds a token."""
+
+    sizes: tuple[Count, ...]
+    seconds: tuple[float, ...]
+    per_cell_s: float
+
+
+@struct
+class EngineProfile:
+    """What a node tells of its engine in Hello; fields as in engine.protocol.EngineInfo."""
+
+    engine: Name
+    model: Name
+    model_hash: Name
+    vocab_hash: Name
+    numerics_class: Name
+    num_vocab: Count
+    num_cells: Count
+    max_streams: Count
+    context_length: Count
+    exact: bool
+    can_roll_back: bool
+    emulated: bool
+    decode: CostFields
+    prefill: CostFields
+
+
+@message(16, max_bytes=(1 << 18) + 1024)
+class TokenizeRequest:
+    request_id: Id
+    prompt: PromptText
+    chat: bool
+
+
+@message(17, max_tokens=MAX_PROMPT_TOKENS)
+class TokenizeReply:
+    request_id: Id
+    error: Reason
+    prompt_token_ids: TokenIds
+
+
+@message(18, max_bytes=8192, max_tokens=MAX_PROMPT_TOKENS)
+class OpenStreamRequest:
+    """Hold a stream: prompt and committed tokens, num_prompt_tokens of them prompt."""
+
+    stream_id: Id
+    generation: Id
+    owner: Name
+    sampling: Sampling
+    max_tokens: Count
+    stops: Stops
+    ignore_eog: bool
+    num_prompt_tokens: Count
+    token_ids: TokenIds
+
+
+@message(19)
+class StreamReadyNotice:
+    """The stream's prefix is in the cache; guesses can be drafted or verified."""
+
+    stream_id: Id
+    generation: Id
+
+
+@message(20)
+class StreamFailedNotice:
+    """This node cannot serve the stream; it has forgotten it."""
+
+    stream_id: Id
+    generation: Id
+    reason: Reason
+
+
+@message(21)
+class CloseStreamNotice:
+    stream_id: Id
+    generation: Id
+
+
+@struct
+class DraftEntry:
+    """One stream of a DraftRequest. prefix_len: tokens that the new ones follow."""
+
+    stream_id: Id
+    generation: Id
+    prefix_len: Position
+    num_new_tokens: Count
+    gamma: Gamma
+
+
+@message(22, max_bytes=32_768, max_tokens=65_536)
+class DraftRequest:
+    """Draft up to gamma tokens for each stream after its newly committed ones."""
+
+    round: Id
+    entries: Annotated[tuple[DraftEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
+    new_token_ids: TokenIds
+
+
+@struct
+class GuessEntry:
+    """One stream's guesses: num_draft_tokens of the message's ids, after prefix_len tokens."""
+
+    stream_id: Id
+    generation: Id
+    prefix_len: Position
+    num_draft_tokens: Gamma
+
+
+@message(23, max_bytes=32_768, max_tokens=MAX_GAMMA * MAX_STREAMS_PER_MESSAGE)
+class DraftReply:
+    round: Id
+    entries: Annotated[tuple[GuessEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
+    draft_token_ids: TokenIds
+
+
+@message(24, max_bytes=32_768, max_tokens=MAX_GAMMA * MAX_STREAMS_PER_MESSAGE)
+class VerifyRequest:
+    """Verify all guesses of all streams in one pass and commit what they earn."""
+
+    round: Id
+    entries: Annotated[tuple[GuessEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
+    draft_token_ids: TokenIds
+
+
+@struct
+class LeaseEntry:
+    """The target may decode num_tokens after prefix_len tokens without asking again."""
+
+    stream_id: Id
+    generation: Id
+    prefix_len: Position
+    num_tokens: Count
+
+
+@message(25, max_bytes=32_768)
+class LeaseRequest:
+    entries: Annotated[tuple[LeaseEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
+
+
+@struct
+class CommitEntry:
+    """What one pass committed to one stream.
+
+    prefix_len: tokens before the new ones (prompt included). text: bytes they add, cut before a
+    stop string and held back where one may begin. finish_reason: "" while the stream goes on.
+    """
+
+    stream_id: Id
+    generation: Id
+    prefix_len: Position
+    num_tokens: Count
+    num_draft_tokens: Gamma
+    num_accepted_tokens: Gamma
+    finish_reason: Annotated[str, MaxLen(16)]
+    text: Text
+
+
+@message(26, max_bytes=1 << 18, max_tokens=(MAX_GAMMA + 1) * MAX_STREAMS_PER_MESSAGE)
+class CommitReply:
+    """All that one target pass committed, verified and leased streams together.
+
+    pass_s: seconds of the pass.
+    """
+
+    pass_s: float
+    entries: Annotated[tuple[CommitEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
+    token_ids: TokenIds
+
+
+@message(32, max_bytes=(1 << 18) + 8192, max_tokens=MAX_PROMPT_TOKENS)
+class SubmitRequest:
+    """A client's request: text or token ids, and how many choices of it.
+
+    gamma: -1 lets the policy choose. seed: -1 asks for a random one.
+    """
+
+    request_id: Id
+    prompt: PromptText
+    chat: bool
+    num_choices: Annotated[int, Range(1, 64)]
+    temperature: float
+    top_k: Count
+    top_p: float
+    min_p: float
+    seed: Annotated[int, Range(-1, 2**63 - 1)]
+    max_tokens: Annotated[int, Range(1, 1 << 20)]
+    stops: Stops
+    ignore_eog: bool
+    gamma: Annotated[int, Range(-1, MAX_GAMMA)]
+    prompt_token_ids: TokenIds
+
+
+@message(33)
+class CancelRequest:
+    request_id: Id
+
+
+@message(34)
+class StartedNotice:
+    request_id: Id
+    seed: Id
+    num_prompt_tokens: Count
+    exact: bool
+    target: Name
+    draft: Name
+
+
+@message(35, max_bytes=16_384, max_tokens=4096)
+class TokensNotice:
+    """Output tokens of one choice from `position` (0: the first output token) on."""
+
+    request_id: Id
+    choice: Count
+    position: Position
+    text: Text
+    token_ids: TokenIds
+
+
+@struct
+class StreamFigures:
+    """What a finished choice did: verify rounds, plain steps, guesses, bytes to and from drafts.
+
+    plain_reason: why it was decoded without guesses at the end, or "".
+    """
+
+    num_rounds: Count
+    num_plain_steps: Count
+    num_draft_tokens: Count
+    num_accepted_tokens: Count
+    draft_wire_bytes: Id
+    target_wire_bytes: Id
+    plain_reason: Annotated[str, MaxLen(256)]
+
+
+@message(36, max_bytes=8192)
+class FinishedNotice:
+    request_id: Id
+    choice: Count
+    num_tokens: Count
+    finish_reason: Annotated[str, MaxLen(16)]
+    figures: StreamFigures
+
+
+@message(37)
+class RequestFailedNotice:
+    """The whole request ends here. code: bad_request, overloaded, unavailable or internal."""
+
+    request_id: Id
+    code: Annotated[str, MaxLen(32)]
+    reason: Reason
+
+
+@message(38)
+class NodesRequest:
+    request_id: Id
+
+
+@struct
+class NodeFields:
+    node: Name
+    role: Name
+    model: Name
+    exact: bool
+    emulated: bool
+    num_streams: Count
+
+
+@message(39, max_bytes=65_536)
+class NodesReply:
+    request_id: Id
+    nodes: Annotated[tuple[NodeFields, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]

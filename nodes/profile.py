@@ -1,0 +1,53 @@
+"""An engine's facts and costs as they travel in Hello, and back."""
+
+from __future__ import annotations
+
+from mesh.codec import decode_struct, encode_struct
+from nodes.engine.protocol import EngineInfo
+from nodes.messages import CostFields, EngineProfile
+from policies.latency import CostTable, NodeCosts
+
+ANY_VOCABULARY = "any"
+
+
+def encode_profile(info: EngineInfo, costs: NodeCosts) -> bytes:
+    return encode_struct(
+        EngineProfile(
+            engine=info.engine,
+            model=info.model,
+            model_hash=info.model_hash,
+            vocab_hash=info.vocab_hash,
+            numerics_class=info.numerics_class,
+            num_vocab=info.num_vocab,
+            num_cells=info.num_cells,
+            max_streams=info.max_sequences,
+            context_length=info.context_length,
+            exact=info.exact,
+            can_roll_back=info.can_roll_back,
+            emulated=info.emulated,
+            decode=_to_fields(costs.decode),
+            prefill=_to_fields(costs.prefill),
+        )
+    )
+
+
+def decode_profile(data: bytes) -> EngineProfile:
+    """Raises mesh.errors.DecodeError for anything malformed."""
+    return decode_struct(EngineProfile, data)
+
+
+def costs_of(profile: EngineProfile) -> NodeCosts:
+    """Raises ValueError for tables that no measurement gives."""
+    return NodeCosts(_from_fields(profile.decode), _from_fields(profile.prefill))
+
+
+def same_vocabulary(draft: EngineProfile, target: EngineProfile) -> bool:
+    return draft.vocab_hash in (target.vocab_hash, ANY_VOCABULARY)
+
+
+def _to_fields(table: CostTable) -> CostFields:
+    return CostFields(table.sizes, table.seconds, table.per_cell_s)
+
+
+def _from_fields(fields: CostFields) -> CostTable:
+    return CostTable(fields.sizes, fields.seconds, fields.per_cell_s)

@@ -1,0 +1,109 @@
+"""Requests of clients: validation, the streams they become, and what their clients are told."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+
+from nodes.engine.sampling import Sampling
+from nodes.messages import EngineProfile, SubmitRequest
+from nodes.stream import StreamId, StreamSpec
+from nodes.target_state import cells_needed
+
+
+class BadRequestError(Exception):
+    """The request can never be served as it is; the text is one line for its sender."""
+
+
+@dataclass(slots=True)
+class Wire:
+    """Bytes of messages about one stream, its share of those about several."""
+
+    draft_bytes: int = 0
+    target_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Choice:
+    """One of a request's n choices: a stream on some target."""
+
+    spec: StreamSpec
+    target: str = ""
+    num_tokens: int = 0
+    wire: Wire = field(default_factory=Wire)
+
+
+@dataclass(slots=True)
+class Request:
+    client: bytes
+    submit: SubmitRequest
+    seed: int
+    choices: dict[StreamId, Choice] = field(default_factory=dict)
+    has_started: bool = False
+
+    @property
+    def request_id(self) -> int:
+        return self.submit.request_id
+
+    @property
+    def fixed_gamma(self) -> int | None:
+        return None if self.submit.gamma < 0 else self.submit.gamma
+
+
+def new_request(client: bytes, submit: SubmitRequest) -> Request:
+    """Take a request in; a seed of -1 becomes a random one, which the client is told."""
+    seed = submit.seed if submit.seed >= 0 else secrets.randbits(53)
+    request = Request(client, submit, seed)
+    sampling_of(request, 0)
+    if not submit.prompt and not submit.prompt_token_ids:
+        raise BadRequestError("the prompt is empty: give some text or token ids")
+    return request
+
+
+def sampling_of(request: Request, choice: int) -> Sampling:
+    """Raises BadRequestError naming the parameter that is out of range."""
+    submit = request.submit
+    try:
+        return Sampling(
+            temperature=submit.temperature,
+            top_k=submit.top_k,
+            top_p=submit.top_p,
+            min_p=submit.min_p,
+            seed=request.seed,
+            choice=choice,
+        )
+    except ValueError as error:
+        raise BadRequestError(str(error)) from error
+
+
+def specs_of(
+    request: Request, owner: str, first_id: int, prompt: tuple[int, ...], target: EngineProfile
+) -> list[StreamSpec]:
+    """The streams of a request on a target. Raises BadRequestError if they can never fit."""
+    submit = request.submit
+    if not prompt:
+        raise BadRequestError("the prompt is empty: give some text or token ids")
+    if max(prompt) >= target.num_vocab:
+        raise BadRequestError(f"token id {max(prompt)} is outside the vocabulary of {target.model}")
+    specs = [
+        StreamSpec(
+            stream_id=StreamId(first_id + index),
+            generation=1,
+            owner=owner,
+            sampling=sampling_of(request, index),
+            max_tokens=submit.max_tokens,
+            stops=submit.stops,
+            ignore_eog=submit.ignore_eog,
+            num_prompt_tokens=len(prompt),
+            token_ids=prompt,
+        )
+        for index in range(submit.num_choices)
+    ]
+    total = len(prompt) + submit.max_tokens
+    limit = min(target.num_cells, target.context_length)
+    if total > target.context_length or cells_needed(specs[0]) > target.num_cells:
+        raise BadRequestError(
+            f"context overflow: {len(prompt)} prompt tokens + {submit.max_tokens} to generate "
+            f"exceed the {limit} of {target.model}: shorten the prompt or lower --max-tokens"
+        )
+    return specs

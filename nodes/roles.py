@@ -1,0 +1,138 @@
+"""Build and run one node of each role from its config."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from mesh.zmq_transport import ZmqContext
+from nodes.catalog import Catalog, default_cache_dir
+from nodes.config import (
+    CoordinatorConfig,
+    DraftConfig,
+    EngineSettings,
+    TargetConfig,
+    environment,
+)
+from nodes.coordinator import Coordinator
+from nodes.draft import NGRAM_COSTS, DraftNode, ngram_info
+from nodes.draft_state import ModelDrafter, NgramDrafter
+from nodes.engine.calibrate import Progress
+from nodes.engine.llama import LlamaConfig
+from nodes.engine.load import OpenedModel, OpenedToy, open_model
+from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from nodes.runtime import stdin_closed
+from nodes.target import TargetNode
+from policies.uniform import uniform_plan
+
+logger = logging.getLogger(__name__)
+
+NGRAM = "ngram"
+_TOY = "toy:"
+
+
+async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], None]) -> None:
+    """Bind and serve until cancelled. on_bound gets the endpoint, a wildcard port resolved."""
+    with ZmqContext() as context:
+        coordinator = Coordinator(
+            context.bind(config.listen),
+            uniform_plan,
+            cluster=config.cluster,
+            heartbeat_interval_s=config.heartbeat_interval_s,
+            heartbeat_timeout_s=config.heartbeat_timeout_s,
+        )
+        on_bound(coordinator.endpoint)
+        try:
+            await coordinator.run()
+        finally:
+            coordinator.say_bye()
+
+
+async def run_target(
+    config: TargetConfig, *, supervised: bool = False, progress: Progress | None = None
+) -> None:
+    """Load the model, join, serve until cancelled (or until stdin ends, if supervised)."""
+    opened = await asyncio.to_thread(open_engine, config.engine, progress)
+    tokenizer = opened.tokenizer if isinstance(opened, OpenedToy) else opened.model.tokenizer
+    with ZmqContext() as context:
+        node = TargetNode(
+            context.connect(config.connect),
+            opened.model,
+            tokenizer,
+            opened.costs,
+            endpoint=config.connect,
+            node=config.name,
+            join_timeout_s=config.join_timeout_s,
+        )
+        await _serve(node.run(), supervised)
+    opened.model.close()
+
+
+async def run_draft(
+    config: DraftConfig, *, supervised: bool = False, progress: Progress | None = None
+) -> None:
+    """Load the model, unless drafting is by prompt lookup; join, serve until cancelled."""
+    if config.engine.model == NGRAM:
+        drafter: ModelDrafter | NgramDrafter = NgramDrafter(config.engine.max_streams)
+        info, costs = ngram_info(config.engine.max_streams), NGRAM_COSTS
+    else:
+        opened = await asyncio.to_thread(open_engine, config.engine, progress)
+        drafter = ModelDrafter(opened.model)
+        info, costs = opened.model.info, opened.costs
+    with ZmqContext() as context:
+        node = DraftNode(
+            context.connect(config.connect),
+            drafter,
+            info,
+            costs,
+            endpoint=config.connect,
+            node=config.name,
+            join_timeout_s=config.join_timeout_s,
+        )
+        await _serve(node.run(), supervised)
+
+
+async def _serve(serving: Awaitable[None], supervised: bool) -> None:
+    """Await a node; a supervised one also ends when its parent closes its standard input."""
+    tasks = [asyncio.ensure_future(serving)]
+    if supervised:
+        tasks.append(asyncio.ensure_future(stdin_closed()))
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+def open_engine(
+    settings: EngineSettings, progress: Progress | None = None
+) -> OpenedModel | OpenedToy:
+    """The engine a config names: a catalogue model, a GGUF path, or `toy:AGREEMENT` for tests."""
+    if settings.model.startswith(_TOY):
+        toy = ToyConfig(
+            agreement=float(settings.model.removeprefix(_TOY)),
+            max_sequences=settings.max_streams,
+            num_cells=settings.cells,
+        )
+        return OpenedToy(ToyModel(toy), ToyTokenizer(toy.num_vocab))
+    cache = default_cache_dir(environment())
+    path = model_path(settings.model, cache)
+    config = LlamaConfig(
+        path=path,
+        profile="exact" if settings.profile == "exact" else "fast",
+        num_cells=settings.cells,
+        max_sequences=settings.max_streams,
+        num_threads=settings.threads,
+        gpu_layers=settings.gpu_layers,
+    )
+    return open_model(config, cache / "calibration", progress)
+
+
+def model_path(name_or_path: str, cache: Path) -> Path:
+    """Raises CatalogError for what is neither an installed catalogue name nor a good file."""
+    return Catalog(cache).path(name_or_path)

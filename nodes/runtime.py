@@ -1,0 +1,132 @@
+"""Start, serve, stop: the frame every process of airdraft runs in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+
+from mesh.errors import MeshError
+from nodes.catalog import CatalogError
+from nodes.client import RequestFailedError
+from nodes.config import ConfigError
+from nodes.engine.protocol import EngineError
+
+logger = logging.getLogger(__name__)
+
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_CONFIG = 78
+_STOP_LIMIT_S = 10.0
+
+# What a user can cause or must know; each is one line without a traceback.
+_EXPECTED = (MeshError, EngineError, CatalogError, RequestFailedError, ConfigError, OSError)
+
+
+class StoppedError(Exception):
+    """A signal asked the process to stop."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal.Signals(signal_number).name)
+        self.exit_code = 128 + signal_number
+
+
+def set_engine_environment() -> None:
+    """Make libgomp sleep instead of spin; must come before anything loads it.
+
+    Spinning threads beside another busy process cost a factor of 20 to 40.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def set_up_logging(verbose: int) -> None:
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    logging.basicConfig(
+        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+
+
+def run(main: Callable[[], Awaitable[None]]) -> int:
+    """Run a role to its end; returns the exit code and prints at most one line of error."""
+    try:
+        asyncio.run(_until_signal(main))
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except Exception as error:  # noqa: BLE001 - the one place that turns failures into exit codes
+        return report(error)
+    return 0
+
+
+def report(error: BaseException) -> int:
+    """Print an error as one line, or as a traceback if it is our own fault; the exit code."""
+    cause = first_cause(error)
+    if isinstance(cause, StoppedError):
+        return cause.exit_code
+    if isinstance(cause, _EXPECTED):
+        print(f"error: {cause}", file=sys.stderr)
+        return EXIT_CONFIG if isinstance(cause, ConfigError) else EXIT_FAILURE
+    logger.error("internal error", exc_info=error)
+    return EXIT_FAILURE
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """The first failure inside nested exception groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def _until_signal(main: Callable[[], Awaitable[None]]) -> None:
+    """Serve until main ends or a signal comes; a second signal exits at once."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(main())
+    stopped: list[int] = []
+
+    def on_signal(number: int) -> None:
+        if stopped:
+            os._exit(128 + number)
+        stopped.append(number)
+        task.cancel()
+        # Whatever hangs in the stop phase must not outlive its limit.
+        timer = threading.Timer(_STOP_LIMIT_S, os._exit, (128 + number,))
+        timer.daemon = True
+        timer.start()
+
+    with _handlers(loop, on_signal):
+        try:
+            await task
+        except asyncio.CancelledError:
+            if stopped:
+                raise StoppedError(stopped[0]) from None
+            raise
+
+
+@contextlib.contextmanager
+def _handlers(loop: asyncio.AbstractEventLoop, on_signal: Callable[[int], None]) -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    for number in numbers:
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+async def stdin_closed() -> None:
+    """Return when standard input ends: how a supervised node notices that its parent is gone."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
+    try:
+        while await reader.read(4096):
+            pass
+    finally:
+        transport.close()

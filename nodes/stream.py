@@ -1,0 +1,67 @@
+"""A stream as every node sees it: what it is, and when its text ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NewType
+
+from nodes.engine.sampling import Sampling
+
+StreamId = NewType("StreamId", int)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSpec:
+    """Everything a node must know to serve a stream from some position on.
+
+    token_ids: prompt and committed tokens; generation: raised each time the stream is placed
+    anew, so that what an earlier placement still says can be dropped.
+    """
+
+    stream_id: StreamId
+    generation: int
+    owner: str
+    sampling: Sampling
+    max_tokens: int
+    stops: tuple[str, ...]
+    ignore_eog: bool
+    num_prompt_tokens: int
+    token_ids: tuple[int, ...]
+
+    @property
+    def num_committed(self) -> int:
+        return len(self.token_ids) - self.num_prompt_tokens
+
+
+class StopMatcher:
+    """Finds stop strings in a text that arrives in pieces, and holds back what may begin one."""
+
+    def __init__(self, stops: tuple[str, ...]) -> None:
+        self._stops = tuple(stop.encode() for stop in stops if stop)
+        self._held = b""
+
+    def push(self, piece: bytes) -> tuple[bytes, bool]:
+        """Text that is safe to show, and whether a stop string ended it."""
+        if not self._stops:
+            return piece, False
+        text = self._held + piece
+        found = [index for stop in self._stops if (index := text.find(stop)) >= 0]
+        if found:
+            self._held = b""
+            return text[: min(found)], True
+        held = max((_overlap(text, stop) for stop in self._stops), default=0)
+        self._held = text[len(text) - held :]
+        return text[: len(text) - held], False
+
+    def flush(self) -> bytes:
+        """What was held back, once the stream has ended for another reason."""
+        held, self._held = self._held, b""
+        return held
+
+
+def _overlap(text: bytes, stop: bytes) -> int:
+    """Length of the longest end of text that begins stop."""
+    for length in range(min(len(text), len(stop) - 1), 0, -1):
+        if text.endswith(stop[:length]):
+            return length
+    return 0

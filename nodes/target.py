@@ -1,0 +1,162 @@
+"""The target node: messages to commands of its engine thread, events back to messages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mesh.messages import Welcome
+from mesh.transport import ClientTransport
+from nodes.engine.protocol import InvalidInputError, Model, Tokenizer
+from nodes.engine_thread import EngineThread
+from nodes.link import Link
+from nodes.messages import (
+    CloseStreamNotice,
+    CommitEntry,
+    CommitReply,
+    LeaseRequest,
+    OpenStreamRequest,
+    StreamFailedNotice,
+    StreamReadyNotice,
+    TokenizeReply,
+    TokenizeRequest,
+    VerifyRequest,
+)
+from nodes.profile import encode_profile
+from nodes.stream import StreamId, StreamSpec
+from nodes.target_state import Committed, Event, Failed, Ready, TargetState
+from policies.latency import NodeCosts
+
+logger = logging.getLogger(__name__)
+
+
+def spec_of(request: OpenStreamRequest) -> StreamSpec:
+    return StreamSpec(
+        stream_id=StreamId(request.stream_id),
+        generation=request.generation,
+        owner=request.owner,
+        sampling=request.sampling,
+        max_tokens=request.max_tokens,
+        stops=request.stops,
+        ignore_eog=request.ignore_eog,
+        num_prompt_tokens=request.num_prompt_tokens,
+        token_ids=request.token_ids,
+    )
+
+
+class TargetNode:
+    """Serves one target model to one coordinator."""
+
+    def __init__(
+        self,
+        transport: ClientTransport,
+        model: Model,
+        tokenizer: Tokenizer,
+        costs: NodeCosts,
+        *,
+        endpoint: str,
+        node: str,
+        join_timeout_s: float | None = 10.0,
+    ) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._make_link: Callable[[], Link] = lambda: Link(
+            transport,
+            self,
+            endpoint=endpoint,
+            node=node,
+            role="target",
+            profile=encode_profile(model.info, costs),
+            progress=lambda: self._engine.num_passes,
+            join_timeout_s=join_timeout_s,
+        )
+
+    async def run(self) -> None:
+        """Serve until cancelled; raises what the link or the engine raises."""
+        self._engine = EngineThread(TargetState(self._model, self._tokenizer), self._on_events)
+        self._link = self._make_link()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._engine.run())
+            group.create_task(self._link.run())
+
+    def on_joined(self, welcome: Welcome) -> None:
+        logger.info("joined cluster %s as %s", welcome.cluster, welcome.node)
+        self._engine.post(_forget_all)
+
+    def on_message(self, message: Any) -> None:
+        match message:
+            case VerifyRequest():
+                self._engine.post(lambda state: _verify(state, message))
+            case LeaseRequest():
+                self._engine.post(lambda state: _lease(state, message))
+            case OpenStreamRequest():
+                self._engine.post(lambda state: state.open(spec_of(message)))
+            case CloseStreamNotice(stream_id=stream_id, generation=generation):
+                self._engine.post(lambda state: _close(state, stream_id, generation))
+            case TokenizeRequest():
+                self._link.send(self._tokenize(message))
+            case _:
+                logger.warning("unexpected %s", type(message).__name__)
+
+    def _tokenize(self, request: TokenizeRequest) -> TokenizeReply:
+        try:
+            token_ids = self._tokenizer.encode(request.prompt, chat=request.chat)
+        except InvalidInputError as error:
+            return TokenizeReply(request.request_id, str(error)[:1024], ())
+        return TokenizeReply(request.request_id, "", tuple(token_ids))
+
+    def _on_events(self, events: Sequence[object], seconds: float) -> None:
+        entries: list[CommitEntry] = []
+        token_ids: list[int] = []
+        for event in events:
+            match event:
+                case Committed():
+                    entries.append(commit_entry(event))
+                    token_ids += event.token_ids
+                case Ready(stream_id=stream_id, generation=generation):
+                    self._link.send(StreamReadyNotice(stream_id, generation))
+                case Failed(stream_id=stream_id, generation=generation, reason=reason):
+                    self._link.send(StreamFailedNotice(stream_id, generation, reason))
+        if entries:
+            self._link.send(CommitReply(seconds, tuple(entries), tuple(token_ids)))
+
+
+def commit_entry(event: Committed) -> CommitEntry:
+    return CommitEntry(
+        stream_id=event.stream_id,
+        generation=event.generation,
+        prefix_len=event.prefix_len,
+        num_tokens=len(event.token_ids),
+        num_draft_tokens=event.num_draft_tokens,
+        num_accepted_tokens=event.num_accepted_tokens,
+        finish_reason=event.finish_reason,
+        text=event.text,
+    )
+
+
+def _verify(state: TargetState, request: VerifyRequest) -> Sequence[Event]:
+    offset = 0
+    for entry in request.entries:
+        guesses = request.draft_token_ids[offset : offset + entry.num_draft_tokens]
+        offset += entry.num_draft_tokens
+        state.verify(StreamId(entry.stream_id), entry.generation, entry.prefix_len, guesses)
+    return ()
+
+
+def _lease(state: TargetState, request: LeaseRequest) -> Sequence[Event]:
+    for entry in request.entries:
+        stream_id = StreamId(entry.stream_id)
+        state.lease(stream_id, entry.generation, entry.prefix_len, entry.num_tokens)
+    return ()
+
+
+def _close(state: TargetState, stream_id: int, generation: int) -> Sequence[Event]:
+    state.close(StreamId(stream_id), generation)
+    return ()
+
+
+def _forget_all(state: TargetState) -> Sequence[Event]:
+    state.forget_all()
+    return ()

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog
+from nodes.catalog.entries import FileSource
+from nodes.cli import models as module
+from tests.nodes.catalog_fakes import entry, gguf_bytes
+
+CONTENT = gguf_bytes()
+
+
+@pytest.fixture(autouse=True)
+def _fake_catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    (tmp_path / "source.gguf").write_bytes(CONTENT)
+    source = (FileSource(tmp_path / "source.gguf"),)
+    entries = {name: entry(name, CONTENT, source) for name in (DEFAULT_TARGET, DEFAULT_DRAFT)}
+    entries["nice"] = entry("nice", CONTENT, source, terms="Be nice.")
+    entries["gone"] = entry("gone", CONTENT, (FileSource(tmp_path / "nowhere"),))
+    monkeypatch.setattr(module, "Catalog", lambda root: Catalog(root, entries))
+    monkeypatch.setenv("AIRDRAFT_CACHE", str(tmp_path / "cache"))
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def airdraft_models(*arguments: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(module.models, arguments, input=stdin)
+
+
+def test_pull_without_a_name_brings_the_defaults(tmp_path: Path) -> None:
+    result = airdraft_models("pull")
+    folder = tmp_path / "cache" / "models"
+    assert result.exit_code == 0
+    assert result.stdout.split() == [
+        str(folder / f"{name}.gguf") for name in (DEFAULT_TARGET, DEFAULT_DRAFT)
+    ]
+    assert result.stderr == "".join(
+        f"{name}: licence MIT\n" for name in (DEFAULT_TARGET, DEFAULT_DRAFT)
+    )
+    assert airdraft_models("pull").stderr == ""
+
+
+def test_list_marks_what_is_here() -> None:
+    airdraft_models("pull", DEFAULT_TARGET)
+    lines = airdraft_models("list").stdout.splitlines()
+    assert [line[0] for line in lines] == ["*", " ", " ", " "]
+    assert "MIT" in lines[0]
+
+
+def test_path_and_rm(tmp_path: Path) -> None:
+    airdraft_models("pull", DEFAULT_TARGET)
+    result = airdraft_models("path", DEFAULT_TARGET, "--verify")
+    assert result.stdout == f"{tmp_path}/cache/models/{DEFAULT_TARGET}.gguf\n"
+    Path(result.stdout.strip()).write_bytes(CONTENT[:-1] + b"X")
+    assert airdraft_models("path", DEFAULT_TARGET, "--verify").exit_code == 1
+    assert airdraft_models("rm", DEFAULT_TARGET).exit_code == 0
+    assert airdraft_models("path", DEFAULT_TARGET).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "reason"),
+    [
+        (("pull", "smolm"), 2, f"did you mean {DEFAULT_TARGET}"),
+        (("path", "none.gguf"), 2, "none.gguf not found"),
+        (("rm", "nice"), 2, "nothing to remove"),
+        (("pull", "nice"), 2, "--accept-terms"),
+        (("pull", "gone"), 1, "cannot read"),
+    ],
+)
+def test_errors_are_one_line(arguments: tuple[str, ...], exit_code: int, reason: str) -> None:
+    result = airdraft_models(*arguments)
+    assert result.exit_code == exit_code
+    assert result.stdout == ""
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert reason in last
+    assert len(result.stderr.splitlines()) == (
+        2 if "nice" in arguments and exit_code == 2 else 1
+    ) or ("nothing to remove" in last)
+
+
+def test_terms_are_shown_and_accepted() -> None:
+    result = airdraft_models("pull", "nice", "--accept-terms")
+    assert result.exit_code == 0
+    assert "Be nice." in result.stderr
+
+
+@pytest.mark.parametrize(("answer", "exit_code"), [("y\n", 0), ("n\n", 2)])
+def test_terms_are_asked_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, answer: str, exit_code: int
+) -> None:
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _self: True)
+    result = airdraft_models("pull", "nice", stdin=answer)
+    assert result.exit_code == exit_code
+    assert "Do you accept them?" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["list", "pull", "path", "rm"])
+def test_help_has_an_example(command: str) -> None:
+    assert f"  airdraft models {command}" in airdraft_models(command, "--help").stdout

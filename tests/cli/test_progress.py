@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import io
+
+from nodes.cli.progress import Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Clock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_nothing_in_the_first_second_then_a_bar_that_goes_away() -> None:
+    terminal, clock = Terminal(), Clock()
+    with Progress(terminal, clock) as progress:
+        progress("downloading m", 0, 100)
+        clock.now_s = 0.9
+        progress("downloading m", 10, 100)
+        assert terminal.getvalue() == ""
+        clock.now_s = 1.0
+        progress("downloading m", 50, 100)
+        assert terminal.getvalue() == f"\r\x1b[Kdownloading m [{'#' * 15}{'.' * 15}]  50%"
+        clock.now_s = 1.05
+        progress("downloading m", 60, 100)
+        assert "60%" not in terminal.getvalue()
+        clock.now_s = 1.2
+        progress("downloading m", 300, 100)
+        assert "100%" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\r\x1b[K")
+
+
+def test_a_wait_of_unknown_length_is_shown_at_once() -> None:
+    terminal = Terminal()
+    with Progress(terminal, Clock()) as progress:
+        progress("waiting", 0, None)
+        progress("waiting", 0, None)
+    assert terminal.getvalue() == "\r\x1b[Kwaiting ...\r\x1b[K"
+
+
+def test_a_new_label_starts_anew() -> None:
+    terminal, clock = Terminal(), Clock()
+    with Progress(terminal, clock) as progress:
+        progress("one", 0, 9)
+        clock.now_s = 2.0
+        progress("one", 1, 9)
+        progress("two", 1, 9)
+        clock.now_s = 2.5
+        progress("two", 2, 9)
+    assert "two" not in terminal.getvalue()
+
+
+def test_silent_where_there_is_no_terminal() -> None:
+    stream, clock = io.StringIO(), Clock()
+    with Progress(stream, clock) as progress:
+        progress("one", 0, None)
+        clock.now_s = 9.0
+        progress("one", 5, 9)
+    assert stream.getvalue() == ""

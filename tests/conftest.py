@@ -1,0 +1,78 @@
+"""Every test fails that leaves asyncio tasks, threads, sockets or pipes behind."""
+
+import asyncio
+import contextlib
+import gc
+import inspect
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+
+_SETTLE_LIMIT_S = 2.0
+_WATCHED_FDS = ("socket:", "pipe:", "anon_inode:")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.function):
+            # Inside the fixture for threads, which must look after the event loop has ended.
+            names = item.fixturenames
+            names.insert(names.index("no_leaked_threads_and_fds") + 1, "no_leaked_tasks")
+
+
+@pytest.fixture
+async def no_leaked_tasks() -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    own = asyncio.current_task()
+    leaked = [t for t in asyncio.all_tasks() - before if t is not own and not t.done()]
+    for task in leaked:
+        task.cancel()
+    await asyncio.gather(*leaked, return_exceptions=True)
+    assert not leaked, f"leaked tasks: {leaked}"
+
+
+@pytest.fixture(autouse=True)
+def no_leaked_threads_and_fds() -> Iterator[None]:
+    threads_before = set(threading.enumerate())
+    fds_before = _open_fds()
+    yield
+
+    def leaks() -> list[str]:
+        threads = [t for t in threading.enumerate() if t not in threads_before and not t.daemon]
+        return [*map(repr, threads), *sorted(_open_fds() - fds_before)]
+
+    # Threads and ZeroMQ's file descriptors end a moment after they were told to.
+    give_up_at = time.monotonic() + _SETTLE_LIMIT_S
+    while (left := leaks()) and time.monotonic() < give_up_at:
+        gc.collect()
+        time.sleep(0.01)
+    assert not left, f"leaked: {left}"
+
+
+@pytest.fixture
+def eventually() -> Callable[..., object]:
+    """Wait for a condition with a limit: `await eventually(lambda: queue.empty())`."""
+
+    async def wait(condition: Callable[[], object], limit_s: float = 5.0) -> None:
+        give_up_at = time.monotonic() + limit_s
+        while not condition():
+            assert time.monotonic() < give_up_at, "the condition did not come true in time"
+            await asyncio.sleep(0.002)
+
+    return wait
+
+
+def _open_fds() -> set[str]:
+    """Sockets, pipes and event descriptors by what they point to; empty where /proc is not."""
+    found: set[str] = set()
+    with contextlib.suppress(FileNotFoundError):
+        for fd in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                target = os.readlink(f"/proc/self/fd/{fd}")
+                if target.startswith(_WATCHED_FDS):
+                    found.add(f"fd {fd} {target}")
+    return found

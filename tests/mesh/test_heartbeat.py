@@ -1,0 +1,69 @@
+"""Two heartbeat states facing each other, under a clock of our own."""
+
+import pytest
+
+from mesh.heartbeat import HeartbeatState
+from mesh.messages import Ping, Pong
+
+
+def test_pings_keep_the_interval_and_tell_progress():
+    state = HeartbeatState(interval_s=1, timeout_s=3)
+    assert state.due(10) == Ping(seq=0, progress=0)
+    assert state.due(10.5) is None
+    state.progress += 7
+    assert state.due(11) == Ping(seq=1, progress=7)
+    # After a stall there is one Ping, not all the missed ones.
+    assert state.due(60) == Ping(seq=2, progress=7)
+    assert state.due(60) is None
+
+
+def test_silence_expires_and_anything_heard_renews():
+    state = HeartbeatState(interval_s=1, timeout_s=3)
+    assert not state.expired(1000)
+    state.due(0)
+    assert not state.expired(3)
+    assert state.expired(3.1)
+    state.on_any(3)
+    assert not state.expired(6)
+    state.on_pong(Pong(seq=99, progress=0), 6)
+    assert not state.expired(9)
+    assert state.expired(9.1)
+
+
+def test_round_trip_is_smoothed_and_needs_a_known_seq():
+    state = HeartbeatState(interval_s=1, timeout_s=3)
+    state.due(0)
+    assert state.rtt_s is None
+    state.on_pong(Pong(seq=5, progress=0), 0.1)
+    assert state.rtt_s is None
+    state.on_pong(Pong(seq=0, progress=0), 0.1)
+    assert state.rtt_s == pytest.approx(0.1)
+    state.on_pong(Pong(seq=0, progress=0), 2)
+    assert state.rtt_s == pytest.approx(0.1), "a repeated Pong is no sample"
+    state.due(1)
+    state.on_pong(Pong(seq=1, progress=0), 1.9)
+    assert state.rtt_s == pytest.approx(0.1 + 0.8 / 8)
+
+
+def test_two_sides_keep_each_other_alive_until_one_stops():
+    a, b = HeartbeatState(1, 3), HeartbeatState(1, 3)
+    for tenth in range(100):
+        now = tenth / 10
+        for one, other in ((a, b), (b, a)):
+            if ping := one.due(now):
+                other.on_any(now)
+                one.on_pong(Pong(seq=ping.seq, progress=other.progress), now + 0.02)
+        assert not a.expired(now)
+        assert not b.expired(now)
+    assert a.rtt_s == pytest.approx(0.02)
+    for _ in range(100):
+        assert b.due(50) is None or b.expired(50)
+    assert a.expired(50)
+
+
+def test_unanswered_pings_are_not_kept_for_ever():
+    state = HeartbeatState(interval_s=1, timeout_s=3)
+    for second in range(1000):
+        state.due(second)
+    state.on_pong(Pong(seq=1, progress=0), 1000)
+    assert state.rtt_s is None

@@ -1,0 +1,180 @@
+"""Membership: the cases by name, then any sequence of events against its invariants."""
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from mesh.membership import Joined, Left, MembershipState, Refused
+from mesh.messages import PROTOCOL_VERSION, Hello
+
+
+def hello(node="a", incarnation=1, role="draft", protocol=PROTOCOL_VERSION):
+    return Hello(node, role, incarnation, protocol, b"profile")
+
+
+@pytest.fixture
+def state():
+    return MembershipState(heartbeat_timeout_s=3, progress_timeout_s=10)
+
+
+def test_two_nodes_join(state):
+    (joined,) = state.on_hello(b"1", hello("a"), 5)
+    state.on_hello(b"2", hello("b", role="target"), 6)
+    assert isinstance(joined, Joined)
+    member = joined.member
+    assert (member.node, member.peer, member.generation, member.joined_at) == ("a", b"1", 1, 5)
+    assert member.profile == b"profile"
+    assert state.by_peer(b"1") is member
+    assert [m.node for m in state.members()] == ["a", "b"]
+    assert [m.node for m in state.members("target")] == ["b"]
+
+
+def test_repeated_hello_only_refreshes(state):
+    state.on_hello(b"1", hello(), 0)
+    assert state.on_hello(b"1", hello(), 2) == []
+    assert state.tick(4) == []
+
+
+@pytest.mark.parametrize(("peer", "incarnation"), [(b"2", 1), (b"1", 2), (b"2", 2)])
+def test_another_connection_or_process_replaces(state, peer, incarnation):
+    state.on_hello(b"1", hello(incarnation=1), 0)
+    left, joined = state.on_hello(peer, hello(incarnation=incarnation), 1)
+    assert isinstance(left, Left)
+    assert isinstance(joined, Joined)
+    assert left.reason == "replaced"
+    assert (left.member.generation, joined.member.generation) == (1, 2)
+    assert [m.peer for m in state.members()] == [peer]
+
+
+def test_a_replaced_process_does_not_come_back(state):
+    for incarnation in (1, 2, 3):
+        state.on_hello(b"%d" % incarnation, hello(incarnation=incarnation), 0)
+    for old in (1, 2):
+        (event,) = state.on_hello(b"9", hello(incarnation=old), 1)
+        assert isinstance(event, Refused)
+    assert [m.incarnation for m in state.members()] == [3]
+
+
+def test_a_lost_process_comes_back(state):
+    state.on_hello(b"1", hello(), 0)
+    assert len(state.on_gone(b"1", 1)) == 1
+    (event,) = state.on_hello(b"2", hello(), 2)
+    assert isinstance(event, Joined)
+    assert event.member.generation == 2
+
+
+@pytest.mark.parametrize(
+    "bad", [hello(protocol=PROTOCOL_VERSION + 1), hello(node=""), hello(role="")]
+)
+def test_refusals_change_nothing(state, bad):
+    (event,) = state.on_hello(b"1", bad, 0)
+    assert isinstance(event, Refused)
+    assert event.peer == b"1"
+    assert state.members() == []
+
+
+def test_one_connection_is_one_node(state):
+    state.on_hello(b"1", hello("a"), 0)
+    (event,) = state.on_hello(b"1", hello("b"), 0)
+    assert isinstance(event, Refused)
+    assert [m.node for m in state.members()] == ["a"]
+
+
+def test_silence(state):
+    state.on_hello(b"1", hello("a"), 0)
+    state.on_hello(b"2", hello("b"), 0)
+    assert state.on_message(b"2", 2) is state.by_peer(b"2")
+    assert state.tick(3) == []
+    (left,) = state.tick(3.2)
+    assert (left.member.node, left.reason) == ("a", "silent for 3.2 s")
+    assert state.by_peer(b"1") is None
+    assert state.on_message(b"1", 4) is None
+
+
+def test_a_busy_member_without_progress(state):
+    state.on_hello(b"1", hello("stuck"), 0)
+    state.on_hello(b"2", hello("working"), 0)
+    state.on_hello(b"3", hello("idle"), 0)
+    events = []
+    for now in range(1, 12):
+        state.on_pong(b"1", 0, True, now)
+        state.on_pong(b"2", now, True, now)
+        state.on_pong(b"3", 0, False, now)
+        events += state.tick(now)
+    (left,) = events
+    assert (left.member.node, left.reason) == ("stuck", "no progress for 11.0 s")
+
+
+def test_bye_and_strangers(state):
+    state.on_hello(b"1", hello(), 0)
+    (left,) = state.on_bye(b"1", "shutting down", 1)
+    assert left.reason == "said bye: shutting down"
+    assert state.on_bye(b"1", "again", 1) == []
+    assert state.on_gone(b"1", 1) == []
+    assert state.on_pong(b"1", 1, True, 1) is None
+
+
+def test_names_are_bounded(state):
+    for i in range(5000):
+        events = state.on_hello(b"%d" % i, hello(f"n{i}"), 0)
+    assert isinstance(events[0], Refused)
+    assert len(state.members()) == 4096
+
+
+PEERS = st.sampled_from([b"1", b"2", b"3", b"4"])
+
+
+class Machine(RuleBasedStateMachine):
+    def __init__(self):
+        super().__init__()
+        self.state = MembershipState(3, 10)
+        self.now = 0.0
+        self.inside = {}
+        self.generations = {}
+
+    def apply(self, events):
+        """Joins and leaves alternate per node, and generations only grow."""
+        for event in events:
+            match event:
+                case Joined(member):
+                    assert member.node not in self.inside
+                    assert member.generation > self.generations.get(member.node, 0)
+                    self.inside[member.node] = member
+                    self.generations[member.node] = member.generation
+                case Left(member):
+                    assert self.inside.pop(member.node) is member
+
+    @rule(peer=PEERS, node=st.sampled_from("abc"), incarnation=st.integers(1, 4))
+    def says_hello(self, peer, node, incarnation):
+        self.apply(self.state.on_hello(peer, hello(node, incarnation), self.now))
+
+    @rule(peer=PEERS)
+    def says_bye(self, peer):
+        self.apply(self.state.on_bye(peer, "", self.now))
+
+    @rule(peer=PEERS)
+    def is_gone(self, peer):
+        self.apply(self.state.on_gone(peer, self.now))
+
+    @rule(peer=PEERS, progress=st.integers(0, 2), busy=st.booleans())
+    def answers(self, peer, progress, busy):
+        self.state.on_pong(peer, progress, busy, self.now)
+
+    @rule(seconds=st.floats(0, 4))
+    def time_passes(self, seconds):
+        self.now += seconds
+        self.apply(self.state.tick(self.now))
+        for member in self.state.members():
+            assert self.now - member.last_seen <= 3
+            assert self.now - member.progress_at <= 10
+
+    @invariant()
+    def agrees(self):
+        members = self.state.members()
+        assert {m.node: m for m in members} == self.inside
+        assert len({m.peer for m in members}) == len(members)
+        for member in members:
+            assert self.state.by_peer(member.peer) is member
+
+
+TestMachine = Machine.TestCase

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import contextlib
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nodes.catalog.gguf import GgufError, check_gguf
+from tests.nodes.catalog_fakes import gguf_bytes, text
+
+
+def write(folder: Path, content: bytes) -> Path:
+    path = folder / "model.gguf"
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("tensor_type", "num_values", "num_bytes"),
+    [(0, 64, 256), (1, 64, 128), (2, 64, 36), (8, 64, 68), (14, 512, 420), (99, 64, 0)],
+)
+def test_whole_files_pass(
+    tmp_path: Path, tensor_type: int, num_values: int, num_bytes: int
+) -> None:
+    header = gguf_bytes(num_values, tensor_type=tensor_type, value_bytes=0)
+    check_gguf(write(tmp_path, header + bytes(num_bytes)))
+    if num_bytes:
+        with pytest.raises(GgufError, match=r"is truncated: \d+ of \d+ B"):
+            check_gguf(write(tmp_path, header + bytes(num_bytes - 1)))
+
+
+def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
+    content = gguf_bytes()
+    for size in range(len(content)):
+        with pytest.raises(GgufError, match=r"truncated|is not a GGUF"):
+            check_gguf(write(tmp_path, content[:size]))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is not a GGUF file"),
+        (b"PK\3\4" + bytes(60), "is not a GGUF file"),
+        (b"GGUF" + struct.pack("<IQQ", 1, 0, 0), "version 1"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 1 << 60, 0), "tensors, at most"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 0, 1 << 60), "keys, at most"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("k") + b"\x63\0\0\0", "unknown type 99"),
+        (
+            b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("k") + struct.pack("<IIQ", 9, 8, 1 << 40),
+            "items in an array",
+        ),
+        (
+            b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("k") + struct.pack("<IIQ", 9, 9, 1),
+            "unknown type 9",
+        ),
+        (
+            b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, (1 << 64) - 1),
+            "truncated",
+        ),
+        (
+            b"GGUF"
+            + struct.pack("<IQQ", 3, 1, 1)
+            + text("general.alignment")
+            + struct.pack("<II", 4, 3)
+            + text("t")
+            + struct.pack("<IIQ", 0, 0, 0),
+            "alignment 3",
+        ),
+        (
+            b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + text("t") + struct.pack("<I", 5),
+            "5 dimensions",
+        ),
+    ],
+)
+def test_damaged_headers_are_refused(tmp_path: Path, content: bytes, reason: str) -> None:
+    with pytest.raises(GgufError, match=reason):
+        check_gguf(write(tmp_path, content))
+
+
+def test_a_vocabulary_without_tensors_passes(tmp_path: Path) -> None:
+    check_gguf(write(tmp_path, b"GGUF" + struct.pack("<IQQ", 3, 0, 0)))
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(at=st.integers(4, 250), value=st.integers(0, 255))
+def test_a_changed_byte_never_ends_in_another_error(tmp_path: Path, at: int, value: int) -> None:
+    content = bytearray(gguf_bytes())
+    content[at] = value
+    with contextlib.suppress(GgufError):
+        check_gguf(write(tmp_path, bytes(content)))

