@@ -8,7 +8,7 @@ import os
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -135,7 +135,7 @@ def _schema(config_class: type, prefix: str = "") -> dict[str, Any]:
     """Dotted key -> type of every leaf of a config class."""
     schema: dict[str, Any] = {}
     hints = typing.get_type_hints(config_class)
-    for item in dataclasses.fields(config_class):
+    for item in dataclasses.fields(config_class):  # type: ignore[arg-type]
         kind = hints[item.name]
         if dataclasses.is_dataclass(kind):
             schema |= _schema(typing.cast(type, kind), f"{prefix}{item.name}.")
@@ -197,9 +197,9 @@ def _build(config_class: type[T], values: Mapping[str, Any], prefix: str) -> T:
         if dataclasses.is_dataclass(kind):
             below = {k: v for k, v in values.items() if k.startswith(key + ".")}
             if below:
-                default = item.default_factory()  # type: ignore[misc]
+                factory = typing.cast(Callable[[], Any], item.default_factory)
                 changed = {k.removeprefix(key + "."): v for k, v in below.items()}
-                arguments[item.name] = dataclasses.replace(default, **changed)
+                arguments[item.name] = dataclasses.replace(factory(), **changed)
         elif key in values:
             arguments[item.name] = values[key]
     return config_class(**arguments)

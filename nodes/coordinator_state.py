@@ -267,8 +267,8 @@ class CoordinatorState:
             for request in self._requests.values()
             if any(choice.target == node.name for choice in request.choices.values())
         }
-        for number, (request, target) in list(self._tokenizing.items()):
-            if target == node.name:
+        for number, (request, name) in list(self._tokenizing.items()):
+            if name == node.name:
                 del self._tokenizing[number]
                 lost[id(request)] = request
         for request in lost.values():

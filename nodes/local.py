@@ -185,5 +185,7 @@ async def local_mesh(
 
 
 async def _until_joined(client: Client, wanted: set[str]) -> None:
-    while not wanted <= {node.role for node in (await client.nodes()).nodes}:
+    present: set[str] = set()
+    while not wanted <= present:
         await asyncio.sleep(_POLL_S)
+        present = {node.role for node in (await client.nodes()).nodes}

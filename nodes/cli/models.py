@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from nodes.catalog import (
     default_cache_dir,
 )
 from nodes.cli.progress import Progress
+from nodes.config import environment
 
 
 @click.group()
@@ -34,7 +34,7 @@ def models(context: click.Context) -> None:
     Example:
       airdraft models pull smollm2-135m
     """
-    context.obj = Catalog(default_cache_dir(os.environ))
+    context.obj = Catalog(default_cache_dir(environment()))
 
 
 @models.command("list")

@@ -14,7 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _DEFAULTS = GenerateOptions()
 
 
-class GammaType(click.ParamType):
+class GammaType(click.ParamType[int | None]):
     """A number of guesses a round, or auto (None)."""
 
     name = "N|auto"

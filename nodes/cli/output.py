@@ -65,7 +65,7 @@ async def print_request(
 
 
 def _as_object(started: StartedNotice, choices: list[_Choice], seconds: float) -> dict[str, Any]:
-    streams = []
+    streams: list[dict[str, Any]] = []
     for choice in choices:
         figures = choice.figures
         streams.append(

@@ -14,7 +14,7 @@ _NUM_STEPS = 16
 
 @dataclass(frozen=True, slots=True)
 class SelfTest:
-    """exact: every probe gave the bits of plain single steps; failure names the first that did not."""
+    """exact: every probe gave the bits of plain single steps; failure names one that did not."""
 
     exact: bool
     failure: str = ""

@@ -213,7 +213,8 @@ names = dict(
     base=entry("base", base.read_bytes(), (FileSource(base),)),
     made=entry("made", b"12", Requantised("base", "Q8_0")),
 )
-Catalog(pathlib.Path("{tmp_path}/cache"), names).pull("made", lambda *_: print("at work", flush=True))
+catalog = Catalog(pathlib.Path("{tmp_path}/cache"), names)
+catalog.pull("made", lambda *_: print("at work", flush=True))
 """
     root = Path(__file__).parents[2]
     process = subprocess.Popen(

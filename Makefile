@@ -1,0 +1,68 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+#   make demo    virtual environment, install, models, then the main job on them
+#   make test    the same set-up, then the tests
+#   make check   what CI does: the tests and `make lint`
+#   make fix     let ruff put right what it can
+#   make bench   the measurements of bench/
+# Another Python: make demo PYTHON=python3.12
+
+PYTHON ?= python3
+PROMPT ?= The three most useful things to carry on a long walk are
+
+# llama.cpp is compiled once, by the installation of llama-cpp-python.
+CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
+CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || echo 1)
+export CMAKE_ARGS CMAKE_BUILD_PARALLEL_LEVEL
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
+
+.DELETE_ON_ERROR:
+.PHONY: demo test lint check fix bench models
+
+demo: $(VENV)/installed models
+	@$(BIN)/airdraft run --prompt "$(PROMPT)" --max-tokens 64
+
+test: $(VENV)/installed-dev models
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test
+
+fix: $(VENV)/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/installed-bench models
+	$(BIN)/python -m bench
+
+# Order only: with `make demo` the base installation comes first, with `make test` that of the tools.
+models: | $(VENV)/installed
+	@$(BIN)/airdraft models pull
+
+$(VENV)/installed: pyproject.toml | $(VENV)/made
+	@echo "Installing; compiling llama.cpp takes about three minutes on two cores."
+	$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP_INSTALL) -e '.[dev]'
+	@touch $@
+
+$(VENV)/installed-bench: $(VENV)/installed
+	$(PIP_INSTALL) -e '.[bench]'
+	@touch $@
+
+# CMake is not asked for: where it is missing, the build brings its own.
+$(VENV)/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "airdraft needs Python 3.11 or newer as $(PYTHON): sudo apt-get install python3 python3-venv, or make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "airdraft needs Python's venv module: sudo apt-get install python3-venv" >&2; exit 1; }
+	@for c in "$${CXX:-c++}" g++ clang++; do command -v $$c >/dev/null && exit 0; done; echo "airdraft needs a C++ compiler to build llama.cpp: sudo apt-get install g++" >&2; exit 1
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@touch $@
