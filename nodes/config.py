@@ -135,7 +135,7 @@ def _schema(config_class: type, prefix: str = "") -> dict[str, Any]:
     """Dotted key -> type of every leaf of a config class."""
     schema: dict[str, Any] = {}
     hints = typing.get_type_hints(config_class)
-    for item in dataclasses.fields(config_class):  # type: ignore[arg-type]
+    for item in dataclasses.fields(config_class):
         kind = hints[item.name]
         if dataclasses.is_dataclass(kind):
             schema |= _schema(typing.cast(type, kind), f"{prefix}{item.name}.")

@@ -143,7 +143,7 @@ class CoordinatorState:
                 out.append(Send(peer, ping))
         for node in list(self._nodes.values()):
             if node.scheduler is not None:
-                out += self._carry_out(node, node.scheduler.tick(now))
+                out += self._carry_out(node, node.scheduler.tick(now), now)
         return out
 
     def peers(self) -> list[bytes]:
@@ -228,13 +228,13 @@ class CoordinatorState:
             for draft in self._nodes.values():
                 if draft.role == "draft" and _can_pair(draft.profile, node.profile):
                     node.scheduler.draft_joined(draft.name, draft.costs)
-            return self._admit_waiting()
+            return self._admit_waiting(now)
         out: list[Send] = []
         for target in self._targets():
             if _can_pair(node.profile, target.profile):
                 assert target.scheduler is not None
                 joined = target.scheduler.draft_joined(node.name, node.costs)
-                out += self._carry_out(target, joined)
+                out += self._carry_out(target, joined, now)
         return out
 
     def _targets(self) -> list[_Node]:
@@ -260,7 +260,7 @@ class CoordinatorState:
         if node.role == "draft":
             for target in self._targets():
                 assert target.scheduler is not None
-                out += self._carry_out(target, target.scheduler.draft_lost(node.name, now))
+                out += self._carry_out(target, target.scheduler.draft_lost(node.name, now), now)
             return out
         lost = {
             id(request): request
@@ -272,7 +272,7 @@ class CoordinatorState:
                 del self._tokenizing[number]
                 lost[id(request)] = request
         for request in lost.values():
-            out += self._fail(request, "unavailable", f"target {node.name} left: {reason}")
+            out += self._fail(request, "unavailable", f"target {node.name} left: {reason}", now)
         return out
 
     def _on_pong(self, peer: bytes, pong: Pong, now: float) -> None:
@@ -292,14 +292,14 @@ class CoordinatorState:
             case CommitReply() if node.scheduler is not None:
                 streams = [StreamId(e.stream_id) for e in message.entries]
                 self._charge(streams, num_bytes, to_draft=False)
-                return self._carry_out(node, node.scheduler.committed(message, now))
+                return self._carry_out(node, node.scheduler.committed(message, now), now)
             case StreamReadyNotice(stream_id=s, generation=g) if node.scheduler is not None:
-                return self._carry_out(node, node.scheduler.target_ready(StreamId(s), g, now))
+                return self._carry_out(node, node.scheduler.target_ready(StreamId(s), g, now), now)
             case StreamFailedNotice(stream_id=s, generation=g, reason=reason) if (
                 node.scheduler is not None
             ):
                 failed = node.scheduler.target_failed(StreamId(s), g, reason)
-                return self._carry_out(node, failed)
+                return self._carry_out(node, failed, now)
             case TokenizeReply() if node.role == "target":
                 return self._on_tokenized(message, now)
             case DraftReply() | StreamReadyNotice() | StreamFailedNotice():
@@ -321,18 +321,20 @@ class CoordinatorState:
                         continue
                     streams = [StreamId(e.stream_id) for e in entries]
                     self._charge(streams, num_bytes, to_draft=True)
-                    out += self._carry_out(target, scheduler.drafted(node.name, message, now))
+                    out += self._carry_out(target, scheduler.drafted(node.name, message, now), now)
                 case StreamReadyNotice(stream_id=s, generation=g):
                     if scheduler.stream(StreamId(s)) is not None:
                         ready = scheduler.draft_ready(node.name, StreamId(s), g, now)
-                        out += self._carry_out(target, ready)
+                        out += self._carry_out(target, ready, now)
                 case StreamFailedNotice(stream_id=s, generation=g, reason=reason):
                     if scheduler.stream(StreamId(s)) is not None:
                         failed = scheduler.draft_failed(node.name, StreamId(s), g, reason, now)
-                        out += self._carry_out(target, failed)
+                        out += self._carry_out(target, failed, now)
         return out
 
-    def _carry_out(self, target: _Node, instructions: Sequence[Instruction]) -> list[Send]:
+    def _carry_out(
+        self, target: _Node, instructions: Sequence[Instruction], now: float
+    ) -> list[Send]:
         out: list[Send] = []
         freed = False
         for instruction in instructions:
@@ -351,10 +353,10 @@ class CoordinatorState:
                 case Abort(stream_id=stream_id, error=error):
                     request = self._streams.get(stream_id)
                     if request is not None:
-                        out += self._fail(request, "unavailable", error)
+                        out += self._fail(request, "unavailable", error, now)
                         freed = True
         if freed:
-            out += self._admit_waiting()
+            out += self._admit_waiting(now)
         return out
 
     # -- clients -----------------------------------------------------------------------------------
@@ -415,7 +417,7 @@ class CoordinatorState:
             self.num_stale += 1
             return []
         if reply.error:
-            return self._fail(request, "bad_request", reply.error)
+            return self._fail(request, "bad_request", reply.error, now)
         return self._open(request, target, reply.prompt_token_ids, now)
 
     def _open(
@@ -424,15 +426,15 @@ class CoordinatorState:
         try:
             specs = specs_of(request, request.client.hex(), self._next_id, prompt, target.profile)
         except BadRequestError as error:
-            return self._fail(request, "bad_request", str(error))
+            return self._fail(request, "bad_request", str(error), now)
         self._next_id += len(specs)
         for spec in specs:
             request.choices[spec.stream_id] = Choice(spec)
             self._streams[spec.stream_id] = request
             self._waiting.append(spec.stream_id)
-        return self._admit_waiting()
+        return self._admit_waiting(now)
 
-    def _admit_waiting(self) -> list[Send]:
+    def _admit_waiting(self, now: float) -> list[Send]:
         """Place waiting streams, first come first served, as far as cells and sequences go."""
         out: list[Send] = []
         while self._waiting:
@@ -452,7 +454,7 @@ class CoordinatorState:
                 out.append(Send(request.client, self._started(request, target)))
             assert target.scheduler is not None
             admitted = target.scheduler.admit(choice.spec, request.fixed_gamma)
-            out += self._carry_out(target, admitted)
+            out += self._carry_out(target, admitted, now)
         return out
 
     def _started(self, request: Request, target: _Node) -> StartedNotice:
@@ -516,13 +518,13 @@ class CoordinatorState:
         for stream_id, choice in list(request.choices.items()):
             target = self._nodes.get(choice.target)
             if target is not None and target.scheduler is not None:
-                out += self._carry_out(target, target.scheduler.cancel(stream_id))
+                out += self._carry_out(target, target.scheduler.cancel(stream_id, now), now)
             else:
                 self._forget_stream(request, stream_id)
         self._requests.pop((request.client, request.request_id), None)
         return out
 
-    def _fail(self, request: Request, code: str, reason: str) -> list[Send]:
+    def _fail(self, request: Request, code: str, reason: str, now: float) -> list[Send]:
         """End a whole request with an error; whatever still runs of it is closed."""
         self._requests.pop((request.client, request.request_id), None)
         self._drop_tokenizing(request)
@@ -535,7 +537,7 @@ class CoordinatorState:
             if target is not None and target.scheduler is not None:
                 target.used_cells -= cells_needed(choice.spec)
                 # Finish is for a stream that is forgotten already: nothing is told twice.
-                out += self._carry_out(target, target.scheduler.cancel(stream_id))
+                out += self._carry_out(target, target.scheduler.cancel(stream_id, now), now)
                 target.scheduler.take_figures(stream_id)
         out.append(
             Send(request.client, RequestFailedNotice(request.request_id, code, reason[:1024]))

@@ -122,12 +122,14 @@ class SchedulerState:
         self._streams[spec.stream_id] = stream
         return [ToTarget(open_request(spec)), *self._place_draft(stream)]
 
-    def cancel(self, stream_id: StreamId) -> list[Instruction]:
+    def cancel(self, stream_id: StreamId, now: float) -> list[Instruction]:
         stream = self._streams.get(stream_id)
         if stream is None:
             return []
         notice = CloseStreamNotice(stream_id, stream.spec.generation)
-        return [ToTarget(notice), *self._remove(stream), Finish(stream_id, "cancelled")]
+        out = [ToTarget(notice), *self._remove(stream), Finish(stream_id, "cancelled")]
+        # Others may have waited for a round that held only this stream.
+        return [*out, *self.plan(now)]
 
     def take_figures(self, stream_id: StreamId) -> tuple[Figures, str]:
         """What an ended stream did and why it was last decoded plainly; asked for once."""

@@ -15,6 +15,8 @@ from nodes.stream import StopMatcher, StreamId, StreamSpec
 
 # A prompt in pieces of this size stalls the streams it shares passes with only a little.
 _SHARED_PREFILL_TOKENS = 32
+# A shorter common prefix is run again rather than waited for.
+_MIN_SHARED_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +189,7 @@ class TargetState:
             decoding.append(stream)
         prefilling = self._prefill_spans(spans, budget)
         if not spans:
-            return []
+            return [event for stream in prefilling for event in self._announce(stream)]
         logits = self._model.forward(spans)
         events: list[Event] = []
         row = 0
@@ -220,14 +222,50 @@ class TargetState:
             budget = min(budget, _SHARED_PREFILL_TOKENS)
         prefilling = []
         for stream in self._streams.values():
-            count = min(self._missing(stream), budget)
-            if count <= 0:
+            if budget <= 0:
+                break
+            if not self._missing(stream) or self._waits_for_donor(stream):
                 continue
+            # Nothing may be missing after the donor's copy: then it is only announced.
             start = self._model.length(stream.seq_id)
+            count = min(self._missing(stream), budget)
+            if count == 0:
+                prefilling.append(stream)
+                continue
             spans.append(Span(stream.seq_id, start, stream.token_ids[start : start + count]))
             prefilling.append(stream)
             budget -= count
         return prefilling
+
+    def _waits_for_donor(self, stream: _Stream) -> bool:
+        """Copy what another stream of the same owner has in the cache of this one's prefix.
+
+        True while that stream is still being prefilled and will have more to give: the choices
+        of one request are prefilled once.
+        """
+        if self._model.length(stream.seq_id) > 0:
+            return False
+        wanted = stream.token_ids[:-1]
+        best, donor = 0, None
+        is_earlier = True
+        for other in self._streams.values():
+            if other is stream:
+                is_earlier = False
+                continue
+            if other.spec.owner != stream.spec.owner:
+                continue
+            shared = _common_prefix(wanted, other.token_ids[:-1])
+            if shared < _MIN_SHARED_TOKENS:
+                continue
+            cached = self._model.length(other.seq_id)
+            # Only for earlier ones, so that no two wait for each other.
+            if shared > cached and is_earlier:
+                return True
+            if min(shared, cached) > best:
+                best, donor = min(shared, cached), other
+        if donor is not None:
+            self._model.copy_prefix(donor.seq_id, stream.seq_id, best)
+        return False
 
     def _announce(self, stream: _Stream) -> list[Event]:
         if stream.announced or self._missing(stream):
@@ -271,6 +309,18 @@ class TargetState:
             if stream.num_output + len(kept) >= stream.spec.max_tokens:
                 return kept, text + stream.stops.flush(), "length"
         return kept, text, ""
+
+
+def _common_prefix(a: list[int], b: list[int]) -> int:
+    low, high = 0, min(len(a), len(b))
+    # Comparing slices runs in C: a binary search beats a loop over long prompts.
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def cells_needed(spec: StreamSpec) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,8 +25,13 @@ class CostTable:
             raise ValueError("a cost table needs as many times as sizes, and at least one")
         if any(b <= a for a, b in zip(self.sizes, self.sizes[1:], strict=False)):
             raise ValueError(f"sizes {self.sizes} are not ascending")
-        if min(self.seconds) <= 0:
+        if self.sizes[0] < 1:
+            raise ValueError("a pass has at least one token")
+        # Written so that NaN is refused too: tables come from peers and from files.
+        if not all(0 < seconds < math.inf for seconds in self.seconds):
             raise ValueError("a pass takes a positive time")
+        if not 0 <= self.per_cell_s < math.inf:
+            raise ValueError("a used cell costs no less than nothing")
 
     def at(self, num_tokens: int, used_cells: int = 0) -> float:
         """Seconds of a pass of num_tokens with used_cells in the cache.

@@ -28,7 +28,7 @@ def calibrate(model: Model, *, progress: Progress | None = None) -> NodeCosts:
     sequences is a pass of b tokens.
     """
     sizes = [n for n in DECODE_SIZES if n <= model.info.max_batch_tokens]
-    prefill_sizes = [n for n in PREFILL_SIZES if n <= model.info.max_batch_tokens]
+    prefill_sizes = [n for n in PREFILL_SIZES if n <= model.info.max_batch_tokens] or sizes[-1:]
     total = len(sizes) + len(prefill_sizes) + 2
     done = 0
 
@@ -95,7 +95,10 @@ def load_cached(directory: Path, key: str) -> tuple[SelfTest, NodeCosts] | None:
             CostTable(tuple(t["sizes"]), tuple(t["seconds"]), t["per_cell_s"])
             for t in (data["decode"], data["prefill"])
         ]
-        return SelfTest(data["exact"], data["failure"]), NodeCosts(*tables)
+        exact, failure = data["exact"], data["failure"]
+        if type(exact) is not bool or type(failure) is not str:
+            return None
+        return SelfTest(exact, failure), NodeCosts(*tables)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

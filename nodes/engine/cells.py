@@ -33,6 +33,8 @@ class CellLog:
     wasted_reads: int = 0
     lengths: list[int] = field(default_factory=list)
     _runs: list[list[_Run]] = field(default_factory=list)
+    # Cells below this are buried or above buried ones: they stay taken until a compaction.
+    _buried_below: int = 0
 
     def __post_init__(self) -> None:
         self.lengths = [0] * self.max_sequences
@@ -70,6 +72,7 @@ class CellLog:
         removed = self.lengths[seq_id] - length
         runs = self._runs[seq_id]
         expected_end = self.used
+        removed_end = runs[-1].cell + runs[-1].count if runs else 0
         is_tail = True
         while runs and runs[-1].position + runs[-1].count > length:
             run = runs[-1]
@@ -82,9 +85,13 @@ class CellLog:
         self.lengths[seq_id] = length
         is_tail = is_tail and expected_end == self.used - removed
         if is_tail:
+            is_tail = expected_end >= self._buried_below
+        if is_tail:
             is_tail = not self._shares(expected_end, seq_id)
         if is_tail:
             self.used = expected_end
+        elif removed:
+            self._buried_below = max(self._buried_below, removed_end)
         return is_tail
 
     def _shares(self, from_cell: int, seq_id: int) -> bool:
@@ -105,12 +112,15 @@ class CellLog:
         self.lengths[target] = length
 
     def should_compact(self) -> bool:
-        return self.wasted_reads > _COMPACTION_QUERIES_PER_CELL * max(self.live, 256)
+        # Sharing can leave no garbage, and then a compaction only takes more cells.
+        limit = _COMPACTION_QUERIES_PER_CELL * max(self.live, 256)
+        return self.garbage > 0 and self.wasted_reads > limit
 
     def compacted(self) -> None:
         """The live cells were rewritten, sequence after sequence, from cell 0 on."""
         self.used = 0
         self.wasted_reads = 0
+        self._buried_below = 0
         for seq_id, length in enumerate(self.lengths):
             self._runs[seq_id] = [_Run(0, self.used, length)] if length else []
             self.used += length

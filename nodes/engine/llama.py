@@ -219,7 +219,8 @@ class LlamaModel:
         return self._log.lengths[seq_id]
 
     def free_cells(self) -> int:
-        return self._log.total - self._log.live
+        # Sequences that share cells take more of them after a compaction, not fewer.
+        return self._log.total - min(self._log.live, self._log.used)
 
     def _compact(self, wanted: int) -> None:
         """Rewrite the live sequences one after the other and forget the garbage."""

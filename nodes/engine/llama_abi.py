@@ -120,7 +120,7 @@ def load_model(path: Path, *, gpu_layers: int, repack: bool, vocab_only: bool = 
     params.use_extra_bufts = repack
     params.vocab_only = vocab_only
     take_last_error()
-    model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
     if not model:
         reason = take_last_error() or "libllama gave no reason"
         raise ModelFileError(f"model file {path} cannot be loaded: {reason}")
@@ -137,7 +137,7 @@ def quantize_model(source: Path, destination: Path, file_type: str) -> None:
     params.allow_requantize = True
     take_last_error()
     code = llama_cpp.llama_model_quantize(
-        str(source).encode(), str(destination).encode(), ctypes.byref(params)
+        os.fsencode(source), os.fsencode(destination), ctypes.byref(params)
     )
     if code != 0:
         reason = take_last_error() or "libllama gave no reason"

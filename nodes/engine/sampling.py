@@ -21,6 +21,10 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _BLOCK = 64
 # Below the best logit by more than this, a token is only looked at if its noise is extreme.
 _BULK_GAP = 8.0
+# Top-p sorts this many of the best tokens first, and all of them only where these do not suffice.
+_NUCLEUS_SIZE = 1024
+# What a temperature must exceed for logits / T to stay finite and precise.
+_LEAST_TEMPERATURE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,10 @@ class Sampling:
     def __post_init__(self) -> None:
         if not 0.0 <= self.temperature <= 100.0:
             raise ValueError(f"temperature {self.temperature} outside 0..100")
+        if 0.0 < self.temperature < _LEAST_TEMPERATURE:
+            raise ValueError(
+                f"temperature {self.temperature} is neither 0 nor at least {_LEAST_TEMPERATURE}"
+            )
         if self.top_k < 0:
             raise ValueError(f"top_k {self.top_k} is negative")
         if not 0.0 < self.top_p <= 1.0:
@@ -63,7 +71,7 @@ def _position_key(seed: int, choice: int, position: int) -> int:
 
 
 def _hash_bits(key: int, token_ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """(n,) token ids -> (n,) hashes, the top 53 bits of SplitMix64 seeded with `key`."""
+    """(n,) token ids -> (n,) hashes, the top 52 bits of SplitMix64 seeded with `key`."""
     x = token_ids * _U64(_GOLDEN)
     x += _U64(key)
     y = x >> _U64(30)
@@ -74,12 +82,13 @@ def _hash_bits(key: int, token_ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.ui
     x *= _U64(0x94D049BB133111EB)
     np.right_shift(x, _U64(31), out=y)
     x ^= y
-    x >>= _U64(11)
+    x >>= _U64(12)
     return x
 
 
 def _gumbel_of_bits(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
-    uniform = (bits.astype(np.float64) + 0.5) * 2.0**-53
+    # With 53 bits the largest value plus a half would round up to 1, whose noise is infinite.
+    uniform = (bits.astype(np.float64) + 0.5) * 2.0**-52
     noise: npt.NDArray[np.float64] = -np.log(-np.log(uniform))
     return noise
 
@@ -100,8 +109,10 @@ def top_k_ids(logits: Logits, k: int) -> npt.NDArray[np.int64]:
     """
     num_vocab = logits.shape[0]
     num_blocks = num_vocab // _BLOCK
-    if k >= num_vocab or num_blocks <= k:
+    if k >= num_vocab:
         candidates = np.arange(num_vocab)
+    elif num_blocks <= k:
+        candidates = np.flatnonzero(logits >= np.partition(logits, -k)[-k])
     else:
         head = logits[: num_blocks * _BLOCK].reshape(num_blocks, _BLOCK)
         maxima = head.max(axis=1)
@@ -117,17 +128,67 @@ def top_k_ids(logits: Logits, k: int) -> npt.NDArray[np.int64]:
     return chosen
 
 
-def _keep_top_p(scaled: npt.NDArray[np.float64], top_p: float, min_p: float) -> int:
-    """How many of the scaled logits, best first, top-p and then min-p leave."""
-    weights = np.exp(scaled - scaled[0])
-    keep = len(scaled)
-    if top_p < 1.0:
-        cumulative = np.cumsum(weights)
-        keep = int(np.searchsorted(cumulative, top_p * cumulative[-1])) + 1
-    if min_p > 0.0:
+def _kept_ids(logits: Logits, sampling: Sampling) -> npt.NDArray[np.int64]:
+    """The ids that top-k, then top-p, then min-p leave, in no certain order; at least one."""
+    if 0 < sampling.top_k < logits.shape[0]:
+        ids = top_k_ids(logits, sampling.top_k)
+        weights = _weights(logits[ids], float(logits[ids[0]]), sampling.temperature)
+        return ids[: _num_kept(weights, float(weights.sum()), sampling)]
+    if sampling.top_p < 1.0:
+        return _nucleus_ids(logits, sampling)
+    best_logit = float(logits.max())
+    floor = best_logit + sampling.temperature * float(np.log(sampling.min_p))
+    # A little lower, for the rounding to float32; the weights decide.
+    ids = np.flatnonzero(logits >= floor - 1e-6 * (abs(floor) + sampling.temperature))
+    weights = _weights(logits[ids], best_logit, sampling.temperature)
+    return ids[weights >= sampling.min_p]
+
+
+def _weights(logits: Logits, best_logit: float, temperature: float) -> npt.NDArray[np.float64]:
+    """Probabilities at a temperature relative to that of the best logit."""
+    weights = logits.astype(np.float64)
+    # In place: fresh pages for every step would cost more than the arithmetic.
+    weights /= temperature
+    weights -= best_logit / temperature
+    return np.exp(weights, out=weights)
+
+
+def _num_kept(weights: npt.NDArray[np.float64], total: float, sampling: Sampling) -> int:
+    """How many of the weights, best first, top-p of `total` and then min-p leave."""
+    keep = len(weights)
+    if sampling.top_p < 1.0:
+        keep = min(keep, _num_reaching(weights, sampling.top_p * total))
+    if sampling.min_p > 0.0:
         # weights are relative to the best one, which is what min-p compares with.
-        keep = min(keep, int(np.count_nonzero(weights >= min_p)))
-    return max(1, min(keep, len(scaled)))
+        keep = min(keep, int(np.count_nonzero(weights >= sampling.min_p)))
+    return keep
+
+
+def _num_reaching(weights: npt.NDArray[np.float64], wanted: float) -> int:
+    """How many of the first weights sum up to `wanted`; one more than there are if all do not."""
+    return int(np.searchsorted(np.cumsum(weights), wanted)) + 1
+
+
+def _nucleus_ids(logits: Logits, sampling: Sampling) -> npt.NDArray[np.int64]:
+    """Top-p and min-p over the whole vocabulary, without the order of the ids.
+
+    Sorting values is many times faster than sorting ids, and equal logits have equal weights. The
+    sums are over the same weights in the same order whatever the number of tokens sorted.
+    """
+    best_logit = float(logits.max())
+    total = float(_weights(logits, best_logit, sampling.temperature).sum())
+    for size in (min(_NUCLEUS_SIZE, len(logits)), len(logits)):
+        best = np.sort(np.partition(logits, -size)[-size:])[::-1]
+        weights = _weights(best, best_logit, sampling.temperature)
+        if _num_reaching(weights, sampling.top_p * total) <= size:
+            break
+    keep = _num_kept(weights, total, sampling)
+    last = best[keep - 1]
+    ids = np.flatnonzero(logits >= last)
+    if len(ids) > keep:
+        # Of those that tie for the last place, the lowest ids stay.
+        ids = np.delete(ids, np.flatnonzero(logits[ids] == last)[keep - len(ids) :])
+    return ids
 
 
 def _noisy_argmax(logits: Logits, sampling: Sampling, position: int) -> int:
@@ -139,16 +200,18 @@ def _noisy_argmax(logits: Logits, sampling: Sampling, position: int) -> int:
     key = _position_key(sampling.seed, sampling.choice, position)
     temperature = sampling.temperature
     best_logit = float(logits.max())
-    near = np.flatnonzero(logits >= best_logit - _BULK_GAP * temperature)
+    # Rounded to a float32 here, so that the bound below is about exactly what was compared.
+    floor = np.float32(best_logit - _BULK_GAP * temperature)
+    near = np.flatnonzero(logits >= floor)
     scores = logits[near].astype(np.float64) / temperature
     scores += _gumbel_of_bits(_hash_bits(key, near.astype(np.uint64)))
     winner = int(scores.argmax())
     best_id, best_score = int(near[winner]), float(scores[winner])
-    # A far token scores at most best/T - gap + noise; turn "may win" into a bound on its hash.
-    needed = best_score - (best_logit / temperature - _BULK_GAP)
+    # A far token scores at most floor/T + noise; turn "may win" into a bound on its hash.
+    needed = best_score - float(floor) / temperature
     bound = np.exp(-np.exp(-needed)) if needed > -3.0 else 0.0
     bits = _hash_bits(key, np.arange(logits.shape[0], dtype=np.uint64))
-    far = np.flatnonzero(bits >= _U64(max(0.0, (bound - 1e-9)) * 2.0**53))
+    far = np.flatnonzero(bits >= _U64(max(0.0, (bound - 1e-9)) * 2.0**52))
     scores = logits[far].astype(np.float64) / temperature + _gumbel_of_bits(bits[far])
     if len(far):
         winner = int(scores.argmax())
@@ -165,28 +228,13 @@ def sample(logits: Logits, sampling: Sampling, position: int) -> int:
     """
     if sampling.temperature == 0.0:
         return int(logits.argmax())
-    if sampling.top_k == 0 and sampling.top_p >= 1.0 and sampling.min_p == 0.0:
+    cuts_off = 0 < sampling.top_k < len(logits)
+    if not cuts_off and sampling.top_p >= 1.0 and sampling.min_p == 0.0:
         return _noisy_argmax(logits, sampling, position)
-    if sampling.top_k > 0:
-        ids = top_k_ids(logits, sampling.top_k)
-    else:
-        ids = _reachable_ids(logits, sampling)
-    scaled = logits[ids].astype(np.float64) / sampling.temperature
-    ids = ids[: _keep_top_p(scaled, sampling.top_p, sampling.min_p)]
-    scores = scaled[: len(ids)] + gumbel_noise(sampling.seed, sampling.choice, position, ids)
-    best = float(scores.max())
-    return int(ids[scores == best].min())
-
-
-def _reachable_ids(logits: Logits, sampling: Sampling) -> npt.NDArray[np.int64]:
-    """Without top-k: the tokens that min-p keeps anyway, or all, best first."""
-    if sampling.min_p > 0.0 and sampling.top_p >= 1.0:
-        floor = float(logits.max()) + sampling.temperature * (np.log(sampling.min_p) - 1e-6)
-        ids = np.flatnonzero(logits >= floor)
-        order = np.argsort(-logits[ids], kind="stable")
-        kept: npt.NDArray[np.int64] = ids[order]
-        return kept
-    return np.argsort(-logits, kind="stable")
+    ids = _kept_ids(logits, sampling)
+    scores = logits[ids].astype(np.float64) / sampling.temperature
+    scores += gumbel_noise(sampling.seed, sampling.choice, position, ids)
+    return int(ids[scores == scores.max()].min())
 
 
 def sample_rows(

@@ -25,11 +25,13 @@ def run_self_test(model: Model, *, prefix_lens: tuple[int, ...] = (24, 520)) -> 
 
     Probes: wider passes, another prefill chunking, foreign sequences before and beside, rejected
     guesses between (so that the cache holds garbage), and the place where attention changes its
-    kernel (512 keys). Leaves the cache empty. At most num_cells / 2 tokens are used.
+    kernel (512 keys). Leaves the cache empty. A prefix that does not fit in it is left out.
     """
-    for prefix_len in prefix_lens:
-        if prefix_len + 4 * _NUM_STEPS > model.info.num_cells // 2:
-            continue
+    num_cells = model.info.num_cells
+    tested = [n for n in prefix_lens if n + 8 * _NUM_STEPS <= num_cells]
+    if not tested:
+        return SelfTest(False, f"a cache of {num_cells} cells is too small for a test")
+    for prefix_len in tested:
         failure = _probe(model, prefix_len)
         if failure:
             return SelfTest(False, f"{failure} after {prefix_len} tokens")

@@ -106,20 +106,25 @@ class ToyModel:
         return row
 
     def truncate(self, seq_id: int, length: int) -> None:
-        states = self._states[seq_id]
+        states = self._sequence(seq_id)
         if not 0 <= length <= len(states):
             raise InvalidInputError(f"sequence {seq_id}: cannot keep {length} of {len(states)}")
         del states[length:]
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
-        if self._states[target]:
+        if self._sequence(target):
             raise InvalidInputError(f"sequence {target} is not empty")
-        if not 0 < length <= len(self._states[source]):
+        if not 0 < length <= len(self._sequence(source)):
             raise InvalidInputError(f"sequence {source} has no {length} positions")
         self._states[target] = self._states[source][:length]
 
     def length(self, seq_id: int) -> int:
-        return len(self._states[seq_id])
+        return len(self._sequence(seq_id))
+
+    def _sequence(self, seq_id: int) -> list[int]:
+        if not 0 <= seq_id < len(self._states):
+            raise InvalidInputError(f"sequence id {seq_id} out of range")
+        return self._states[seq_id]
 
     def free_cells(self) -> int:
         return self.config.num_cells - sum(len(s) for s in self._states)

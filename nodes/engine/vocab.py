@@ -11,6 +11,7 @@ from nodes.engine.llama_abi import library
 from nodes.engine.protocol import EngineError, InvalidInputError
 
 MAX_PROMPT_BYTES = 1 << 20
+_MAX_PIECE_BYTES = 4096
 
 
 class LlamaTokenizer:
@@ -75,8 +76,13 @@ class LlamaTokenizer:
     def piece(self, token_id: int) -> bytes:
         piece = self._pieces.get(token_id)
         if piece is None:
-            buffer = ctypes.create_string_buffer(256)
-            size = self._llama.llama_token_to_piece(self._vocab, token_id, buffer, 256, 0, False)
+            # libllama ends the process on an id outside the vocabulary.
+            if not 0 <= token_id < self.num_vocab:
+                raise InvalidInputError(f"token id {token_id} outside 0..{self.num_vocab - 1}")
+            buffer = ctypes.create_string_buffer(_MAX_PIECE_BYTES)
+            size = self._llama.llama_token_to_piece(
+                self._vocab, token_id, buffer, _MAX_PIECE_BYTES, 0, False
+            )
             piece = buffer.raw[:size] if size > 0 else b""
             self._pieces[token_id] = piece
         return piece

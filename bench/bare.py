@@ -1,0 +1,105 @@
+"""The yardstick: a bare llama.cpp loop, as short as it can be, in a process of its own.
+
+Reads lines `NUM_STREAMS MAX_TOKENS` and answers with the tokens/s of its decode steps. The
+settings are those of a target node with profile exact; the choice of a token is an argmax.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO
+
+from nodes.runtime import set_engine_environment
+
+set_engine_environment()
+
+SKIPPED_STEPS = 8
+
+
+def main(path: str, num_threads: int, num_cells: int) -> None:
+    import llama_cpp
+    import numpy as np
+
+    callback = llama_cpp.llama_log_callback(lambda *_: None)
+    llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
+    params = llama_cpp.llama_model_default_params()
+    params.n_gpu_layers = 0
+    model = llama_cpp.llama_model_load_from_file(path.encode(), params)
+    context_params = llama_cpp.llama_context_default_params()
+    context_params.n_ctx = num_cells
+    context_params.n_batch = 256
+    context_params.n_ubatch = 32
+    context_params.n_seq_max = 17
+    context_params.n_threads = 1
+    context_params.n_threads_batch = num_threads
+    context_params.flash_attn_type = 1
+    context_params.kv_unified = True
+    context = llama_cpp.llama_init_from_model(model, context_params)
+    memory = llama_cpp.llama_get_memory(context)
+    num_vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
+    batch = llama_cpp.llama_batch_init(256, 0, 1)
+
+    def decode(tokens: list[tuple[int, int, int]]) -> list[int]:
+        """Run (sequence, position, token) triples; the next token of each."""
+        batch.n_tokens = len(tokens)
+        for index, (seq_id, position, token_id) in enumerate(tokens):
+            batch.token[index] = token_id
+            batch.pos[index] = position
+            batch.n_seq_id[index] = 1
+            batch.seq_id[index][0] = seq_id
+            batch.logits[index] = 1
+        if llama_cpp.llama_decode(context, batch) != 0:
+            raise RuntimeError("llama_decode failed")
+        pointer = llama_cpp.llama_get_logits(context)
+        logits = np.ctypeslib.as_array(pointer, shape=(len(tokens), num_vocab))
+        return [int(row.argmax()) for row in logits]
+
+    print("ready", flush=True)
+    for line in sys.stdin:
+        num_streams, max_tokens = map(int, line.split())
+        llama_cpp.llama_memory_clear(memory, False)
+        current = list(range(1000, 1000 + num_streams))
+        start = 0.0
+        for position in range(max_tokens):
+            if position == SKIPPED_STEPS:
+                start = time.perf_counter()
+            current = decode([(s, position, current[s]) for s in range(num_streams)])
+        seconds = time.perf_counter() - start
+        print(num_streams * (max_tokens - SKIPPED_STEPS) / seconds, flush=True)
+
+
+class BareLoop:
+    """Handle of the bare loop's process."""
+
+    def __init__(self, path: Path, *, num_threads: int = 1, num_cells: int = 8192) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bench.bare", str(path), str(num_threads), str(num_cells)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._stdin: IO[str] = self._process.stdin
+        self._stdout: IO[str] = self._process.stdout
+        if self._stdout.readline().strip() != "ready":
+            raise RuntimeError("the bare loop did not start")
+
+    def measure(self, num_streams: int, max_tokens: int) -> float:
+        """Tokens/s of one run."""
+        self._stdin.write(f"{num_streams} {max_tokens}\n")
+        self._stdin.flush()
+        return float(self._stdout.readline())
+
+    def close(self) -> None:
+        self._stdin.close()
+        self._process.wait(10)
+        self._stdout.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,82 @@
+"""What the mesh costs: plain decoding through coordinator and target beside the bare loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from statistics import median
+
+from bench.bare import SKIPPED_STEPS, BareLoop
+from bench.peers.xllamacpp import XllamacppServer
+from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
+from nodes.client import Client, GenerateOptions
+from nodes.config import EngineSettings, environment
+from nodes.local import local_mesh
+from nodes.messages import TokensNotice
+
+
+def run_cost(counts: list[int], *, repeats: int, max_tokens: int, with_peer: bool) -> str:
+    """Interleaved runs A B A B; a table of medians and of the paired ratios' median."""
+    return asyncio.run(_run(counts, repeats, max_tokens, with_peer))
+
+
+async def _run(counts: list[int], repeats: int, max_tokens: int, with_peer: bool) -> str:
+    path = Catalog(default_cache_dir(environment())).ensure(DEFAULT_TARGET)
+    settings = EngineSettings(model=str(path), max_streams=16)
+    rows = ["| streams | bare tokens/s | mesh tokens/s | mesh / bare (range) | llama.cpp server |"]
+    rows.append("|---|---|---|---|---|")
+    for count in counts:
+        pairs: list[tuple[float, float]] = []
+        bare = BareLoop(path)
+        try:
+            async with local_mesh(settings, None) as (mesh, client):
+                await mesh.beside(mesh_tokens_per_s(client, count, 24))
+                await asyncio.to_thread(bare.measure, count, 24)
+                for _ in range(repeats):
+                    bare_rate = await asyncio.to_thread(bare.measure, count, max_tokens)
+                    rate = await mesh.beside(mesh_tokens_per_s(client, count, max_tokens))
+                    pairs.append((bare_rate, rate))
+        finally:
+            bare.close()
+        ratios = sorted(mesh_rate / bare_rate for bare_rate, mesh_rate in pairs)
+        peer = "-"
+        if with_peer:
+            peer = await asyncio.to_thread(_peer_rate, str(path), count, max_tokens)
+        rows.append(
+            f"| {count} | {median(b for b, _ in pairs):.1f} | {median(m for _, m in pairs):.1f} "
+            f"| {median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f}) | {peer} |"
+        )
+    return "\n".join(rows)
+
+
+async def mesh_tokens_per_s(client: Client, num_streams: int, max_tokens: int) -> float:
+    """Tokens/s while all streams decode: from the step all have reached to the first one's end."""
+    counts = [0] * num_streams
+    began = ended = 0.0
+    at_begin = at_end = 0
+
+    async def one(index: int) -> None:
+        nonlocal began, ended, at_begin, at_end
+        options = GenerateOptions(max_tokens=max_tokens, gamma=0, ignore_eog=True)
+        async for event in client.generate((1000 + index,), options):
+            if not isinstance(event, TokensNotice):
+                continue
+            counts[index] += len(event.token_ids)
+            now = time.perf_counter()
+            if not began and min(counts) >= SKIPPED_STEPS:
+                began, at_begin = now, sum(counts)
+            if began and not ended and counts[index] == max_tokens:
+                ended, at_end = now, sum(counts)
+
+    await asyncio.gather(*(one(index) for index in range(num_streams)))
+    return (at_end - at_begin) / (ended - began)
+
+
+def _peer_rate(path: str, num_streams: int, max_tokens: int) -> str:
+    reason = XllamacppServer.missing()
+    if reason:
+        return reason
+    with XllamacppServer(path, num_slots=num_streams) as server:
+        server.tokens_per_s(num_streams, 16)
+        rates = [server.tokens_per_s(num_streams, max_tokens) for _ in range(2)]
+    return f"{median(rates):.1f}"

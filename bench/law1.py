@@ -1,0 +1,189 @@
+"""Law 1 on a real pair: the mesh's token ids against a plain loop over the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.prompts import make_prompts
+from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
+from nodes.client import Client, GenerateOptions
+from nodes.config import EngineSettings, environment
+from nodes.engine.llama import LlamaConfig, LlamaModel
+from nodes.engine.protocol import Span
+from nodes.engine.sampling import Sampling, sample
+from nodes.local import local_mesh
+from nodes.messages import FinishedNotice, TokensNotice
+
+_CELLS = 16_384
+_SEED = 7
+
+
+@dataclass(slots=True)
+class _Tally:
+    num_texts: int = 0
+    num_wrong: int = 0
+    num_draft_tokens: int = 0
+    num_accepted_tokens: int = 0
+
+
+def run_law1(
+    *,
+    num_prompts: int,
+    max_tokens: int,
+    gammas: list[int],
+    stream_counts: list[int],
+    draft: str | None,
+) -> tuple[str, int]:
+    """A table of configurations and how many texts differ from the reference; their number.
+
+    The reference is one sequence alone in a fresh engine, one token a pass. In the mesh, foreign
+    sequences are in the cache from the other streams, and passes with several tokens run on 1
+    and on 2 threads in turn.
+    """
+    catalog = Catalog(default_cache_dir(environment()))
+    path = catalog.ensure(DEFAULT_TARGET)
+    draft_path = str(catalog.ensure(draft or DEFAULT_DRAFT))
+    started = time.perf_counter()
+    prompts, references = _references(path, num_prompts, max_tokens)
+    _note(f"reference: {time.perf_counter() - started:.0f} s")
+    rows = ["| streams | threads | gamma | T | texts | differ | guesses | accepted |"]
+    rows.append("|---|---|---|---|---|---|---|---|")
+    tallies: dict[tuple[int, int, float], _Tally] = {}
+    for index, num_streams in enumerate(stream_counts):
+        began = time.perf_counter()
+        threads = 1 + index % 2
+        kinds = list(itertools.product(gammas, references))
+        work = [
+            _Work(prompt, references[temperature][number], (num_streams, gamma, temperature))
+            for number, prompt in enumerate(prompts)
+            for gamma, temperature in kinds
+        ]
+        for kind in kinds:
+            tallies[num_streams, *kind] = _Tally()
+        asyncio.run(_serve_all(path, draft_path, work, tallies, max_tokens, num_streams, threads))
+        _note(f"{num_streams} streams: {time.perf_counter() - began:.0f} s")
+        for kind in kinds:
+            tally = tallies[num_streams, *kind]
+            rows.append(
+                f"| {num_streams} | {threads} | {kind[0]} | {kind[1]} | {tally.num_texts} "
+                f"| {tally.num_wrong} | {tally.num_draft_tokens} | {tally.num_accepted_tokens} |"
+            )
+            _note(rows[-1])
+    return "\n".join(rows), sum(tally.num_wrong for tally in tallies.values())
+
+
+def _note(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _options(temperature: float, max_tokens: int, gamma: int) -> GenerateOptions:
+    return GenerateOptions(
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=40 if temperature else 0,
+        top_p=0.95 if temperature else 1.0,
+        seed=_SEED,
+        gamma=gamma,
+    )
+
+
+def _references(
+    path: Path, num_prompts: int, max_tokens: int
+) -> tuple[list[tuple[int, ...]], dict[float, list[tuple[int, ...]]]]:
+    """Prompt ids, and for each temperature the token ids of the plain loop."""
+    model = LlamaModel(LlamaConfig(path=path, num_cells=4096, max_sequences=1))
+    try:
+        prompts = [
+            tuple(model.tokenizer.encode(text, chat=False)) for text in make_prompts(num_prompts)
+        ]
+        references: dict[float, list[tuple[int, ...]]] = {0.0: [], 0.8: []}
+        for prompt in prompts:
+            for start in range(0, len(prompt) - 1, 256):
+                piece = prompt[:-1][start : start + 256]
+                model.forward([Span(0, start, piece)])
+            for temperature, texts in references.items():
+                model.truncate(0, len(prompt) - 1)
+                options = _options(temperature, max_tokens, 0)
+                texts.append(plain_loop(model, prompt, options))
+            model.truncate(0, 0)
+        return prompts, references
+    finally:
+        model.close()
+
+
+def plain_loop(
+    model: LlamaModel, prompt: tuple[int, ...], options: GenerateOptions
+) -> tuple[int, ...]:
+    """Token ids of one sequence, one token a pass; all but the last prompt token are cached."""
+    sampling = Sampling(
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        seed=options.seed or 0,
+    )
+    token_ids = list(prompt)
+    while len(token_ids) - len(prompt) < options.max_tokens:
+        position = len(token_ids) - 1
+        logits = model.forward([Span(0, position, [token_ids[-1]], 1)])
+        token_id = sample(logits[0], sampling, len(token_ids))
+        if token_id in model.info.eog_token_ids:
+            break
+        token_ids.append(token_id)
+    return tuple(token_ids[len(prompt) :])
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One text to generate, what it must be, and its kind: streams, gamma, temperature."""
+
+    prompt: tuple[int, ...]
+    reference: tuple[int, ...]
+    kind: tuple[int, int, float]
+
+
+async def _serve_all(
+    path: Path,
+    draft_path: str,
+    work: list[_Work],
+    tallies: dict[tuple[int, int, float], _Tally],
+    max_tokens: int,
+    num_streams: int,
+    threads: int,
+) -> None:
+    """Run all texts, num_streams at a time: streams of every gamma and T share the passes."""
+    target = EngineSettings(model=str(path), cells=_CELLS, threads=threads)
+    draft = EngineSettings(model=draft_path, cells=_CELLS, profile="fast")
+    todo = iter(work)
+    async with local_mesh(target, draft) as (mesh, client):
+
+        async def worker() -> None:
+            for item in todo:
+                await _one_text(client, item, max_tokens, tallies[item.kind])
+
+        async def all_workers() -> None:
+            await asyncio.gather(*(worker() for _ in range(num_streams)))
+
+        await mesh.beside(all_workers())
+
+
+async def _one_text(client: Client, item: _Work, max_tokens: int, tally: _Tally) -> None:
+    _, gamma, temperature = item.kind
+    options = _options(temperature, max_tokens, gamma)
+    token_ids: list[int] = []
+    async for event in client.generate(item.prompt, options):
+        if isinstance(event, TokensNotice):
+            token_ids += event.token_ids
+        elif isinstance(event, FinishedNotice):
+            tally.num_draft_tokens += event.figures.num_draft_tokens
+            tally.num_accepted_tokens += event.figures.num_accepted_tokens
+    tally.num_texts += 1
+    if tuple(token_ids) != item.reference:
+        tally.num_wrong += 1
+        pairs = zip(token_ids, item.reference, strict=False)
+        first = next((i for i, (a, b) in enumerate(pairs) if a != b), len(item.reference))
+        _note(f"{item.kind}: differs at output token {first}, prompt of {len(item.prompt)}")

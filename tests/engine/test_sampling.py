@@ -1,0 +1,413 @@
+"""Law 1: samples follow the target's distribution, and every shortcut equals the full computation.
+
+Seeds are fixed, so the statistical tests always give the same verdict.
+"""
+
+import math
+from collections import Counter
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nodes.engine.sampling import (
+    Sampling,
+    _gumbel_of_bits,
+    _kept_ids,
+    _noisy_argmax,
+    gumbel_noise,
+    sample,
+    sample_rows,
+    top_k_ids,
+)
+
+MASK64 = (1 << 64) - 1
+GOLDEN = 0x9E3779B97F4A7C15
+
+
+def make_logits(seed, num_vocab, scale=2.0, *, ties=False):
+    logits = np.random.default_rng(seed).normal(0.0, scale, num_vocab)
+    return (np.round(logits) if ties else logits).astype(np.float32)
+
+
+@st.composite
+def logits_rows(draw, max_vocab=2500):
+    """Flat and peaked, with and without ties; sizes around the block of 64 and beyond 1024."""
+    sizes = st.one_of(st.integers(1, 200), st.sampled_from([511, 1024, 1025]))
+    num_vocab = draw(sizes | st.integers(1, max_vocab))
+    scale = draw(st.sampled_from([0.0, 1e-3, 0.5, 3.0, 30.0]))
+    row = make_logits(draw(st.integers(0, 2**32)), num_vocab, scale, ties=draw(st.booleans()))
+    for _ in range(draw(st.integers(0, 3))):
+        row[draw(st.integers(0, num_vocab - 1))] += np.float32(draw(st.sampled_from([8, 9, 20])))
+    return row
+
+
+temperatures = st.sampled_from([1e-6, 0.05, 0.8, 1.0, 7.0, 100.0]) | st.floats(0.01, 3.0)
+samplings = st.builds(
+    Sampling,
+    temperature=temperatures,
+    top_k=st.sampled_from([0, 0, 1, 5, 40, 1030, 10**6]),
+    top_p=st.sampled_from([1.0, 1e-9, 0.3, 0.9, 0.95, 0.9999, 1.0 - 2.0**-53]),
+    min_p=st.sampled_from([0.0, 0.0, 1e-9, 0.05, 0.5, 1.0]),
+    seed=st.integers(0, 2**63 - 1),
+    choice=st.integers(0, 2**32 - 1),
+)
+positions = st.integers(0, 2**31 - 1)
+
+
+def sorted_ids(logits):
+    return np.lexsort((np.arange(len(logits)), -logits))
+
+
+def reference_kept(logits, sampling):
+    """Top-k, top-p, min-p one after the other on a fully sorted vocabulary, in plain Python."""
+    ids = sorted_ids(logits)
+    scaled = logits.astype(np.float64) / sampling.temperature
+    weights = np.exp(scaled - scaled[ids[0]])
+    total = weights.sum()
+    if 0 < sampling.top_k < len(ids):
+        ids = ids[: sampling.top_k]
+        total = weights[ids].sum()
+    if sampling.top_p < 1.0:
+        kept, mass = [], 0.0
+        for token_id in ids:
+            kept.append(token_id)
+            mass += weights[token_id]
+            if mass >= sampling.top_p * total:
+                break
+        ids = kept
+    return [int(i) for i in ids if weights[i] >= sampling.min_p]
+
+
+def reference_sample(logits, sampling, position):
+    if sampling.temperature == 0.0:
+        return min(i for i, logit in enumerate(logits) if logit == max(logits))
+    noise = gumbel_noise(sampling.seed, sampling.choice, position, np.arange(len(logits)))
+    scores = logits.astype(np.float64) / sampling.temperature + noise
+    return max(sorted(reference_kept(logits, sampling)), key=lambda i: scores[i])
+
+
+def reference_noise(seed, choice, position, token_id):
+    def mix(x):
+        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK64
+        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK64
+        return x ^ (x >> 31)
+
+    key = mix((seed + GOLDEN) & MASK64)
+    key = mix(key ^ (choice * GOLDEN & MASK64))
+    key = mix((key + position * 0xD1342543DE82EF95) & MASK64)
+    uniform = ((mix((key + token_id * GOLDEN) & MASK64) >> 12) + 0.5) / 2**52
+    return -math.log(-math.log(uniform))
+
+
+def probabilities(logits, sampling):
+    """What the target's distribution is after the filters, (num_vocab,)."""
+    kept = reference_kept(logits, sampling)
+    scaled = logits[kept].astype(np.float64) / sampling.temperature
+    result = np.zeros(len(logits))
+    result[kept] = np.exp(scaled - scaled.max())
+    return result / result.sum()
+
+
+def chi_square_excess(counts, expected):
+    """Pearson's statistic over its critical value at p = 1e-4; above 1 the fit is refused.
+
+    Cells that expect fewer than 5 are merged. Critical value by Wilson and Hilferty 1931.
+    """
+    counts, expected = np.asarray(counts, dtype=float), np.asarray(expected, dtype=float)
+    assert counts[expected == 0.0].sum() == 0, "a token that was filtered out was sampled"
+    rare = expected < 5.0
+    merged_counts, merged = counts[~rare], expected[~rare]
+    if expected[rare].sum() > 0:
+        merged_counts = np.append(merged_counts, counts[rare].sum())
+        merged = np.append(merged, expected[rare].sum())
+    freedom = len(merged) - 1
+    assert freedom >= 1
+    statistic = ((merged_counts - merged) ** 2 / merged).sum()
+    z = NormalDist().inv_cdf(1.0 - 1e-4)
+    critical = freedom * (1 - 2 / (9 * freedom) + z * math.sqrt(2 / (9 * freedom))) ** 3
+    return statistic / critical
+
+
+FILTERS = [
+    pytest.param({}, id="no filter"),
+    pytest.param({"top_k": 7}, id="top-k"),
+    pytest.param({"top_p": 0.8}, id="top-p"),
+    pytest.param({"min_p": 0.1}, id="min-p"),
+    pytest.param({"top_k": 9, "top_p": 0.9, "min_p": 0.05}, id="all three"),
+]
+
+
+@pytest.mark.parametrize("filters", FILTERS)
+@pytest.mark.parametrize(("num_vocab", "temperature"), [(12, 1.0), (200, 0.7)])
+def test_samples_over_positions_follow_the_target(num_vocab, temperature, filters):
+    logits = make_logits(num_vocab, num_vocab)
+    sampling = Sampling(temperature=temperature, seed=3, **filters)
+    num_samples = 8000
+    drawn = [sample(logits, sampling, position) for position in range(num_samples)]
+    counts = np.bincount(drawn, minlength=num_vocab)
+    assert chi_square_excess(counts, num_samples * probabilities(logits, sampling)) < 1.0
+
+
+@pytest.mark.parametrize("filters", FILTERS)
+@pytest.mark.parametrize(("num_vocab", "temperature"), [(12, 1.5), (130, 1.0)])
+def test_samples_over_seeds_follow_the_target(num_vocab, temperature, filters):
+    logits = make_logits(num_vocab + 1, num_vocab)
+    samplings = [Sampling(temperature=temperature, seed=seed, **filters) for seed in range(8000)]
+    drawn = [sample(logits, sampling, 17) for sampling in samplings]
+    counts = np.bincount(drawn, minlength=num_vocab)
+    expected = len(samplings) * probabilities(logits, samplings[0])
+    assert chi_square_excess(counts, expected) < 1.0
+
+
+def test_chi_square_would_notice_a_slightly_wrong_temperature():
+    logits = make_logits(12, 12)
+    drawn = [sample(logits, Sampling(temperature=1.1, seed=3), p) for p in range(8000)]
+    expected = 8000 * probabilities(logits, Sampling(temperature=1.0))
+    assert chi_square_excess(np.bincount(drawn, minlength=12), expected) > 1.0
+
+
+def streams(vary):
+    """Pairs of streams that must be independent: uniform over 8 tokens, 64 pairs of tokens."""
+    logits = np.zeros(8, dtype=np.float32)
+    for index in range(8000):
+        first, second = vary(index)
+        yield (
+            sample(logits, Sampling(temperature=1.0, seed=first[0], choice=first[1]), first[2]),
+            sample(logits, Sampling(temperature=1.0, seed=second[0], choice=second[1]), second[2]),
+        )
+
+
+@pytest.mark.parametrize(
+    "vary",
+    [
+        pytest.param(lambda i: ((5, 0, i), (5, 1, i)), id="choices"),
+        pytest.param(lambda i: ((5, 0, 2 * i), (5, 0, 2 * i + 1)), id="neighbouring positions"),
+        pytest.param(lambda i: ((2 * i, 0, 9), (2 * i + 1, 0, 9)), id="neighbouring seeds"),
+        pytest.param(lambda i: ((i, 1, 9), (i + 1, 0, 9)), id="seed against choice"),
+    ],
+)
+def test_noise_of_different_streams_is_independent(vary):
+    counts = Counter(streams(vary))
+    table = [counts[a, b] for a in range(8) for b in range(8)]
+    assert chi_square_excess(table, [8000 / 64] * 64) < 1.0
+
+
+def test_three_choices_of_one_seed_differ():
+    logits = make_logits(1, 50, 0.5)
+    texts = [
+        tuple(sample(logits, Sampling(temperature=1.0, seed=8, choice=c), p) for p in range(40))
+        for c in range(3)
+    ]
+    assert len(set(texts)) == 3
+
+
+@given(logits_rows(), samplings, positions)
+@settings(max_examples=150, deadline=None)
+def test_sample_equals_the_full_computation(logits, sampling, position):
+    chosen = sample(logits, sampling, position)
+    assert chosen == reference_sample(logits, sampling, position)
+    assert chosen == sample(logits.copy(), sampling, position)
+
+
+@given(logits_rows(), temperatures, st.integers(0, 2**40), positions)
+@settings(max_examples=150, deadline=None)
+def test_noisy_argmax_equals_the_full_computation(logits, temperature, seed, position):
+    noise = gumbel_noise(seed, 0, position, np.arange(len(logits)))
+    scores = logits.astype(np.float64) / temperature + noise
+    chosen = _noisy_argmax(logits, Sampling(temperature=temperature, seed=seed), position)
+    assert chosen == int(scores.argmax())
+
+
+def test_noisy_argmax_finds_winners_far_below_the_best():
+    """One token 9 above 20,000 others: nine nats are more than the shortcut looks at first."""
+    logits = np.zeros(20_000, dtype=np.float32)
+    logits[4321] = 9.0
+    sampling = Sampling(temperature=1.0, seed=2)
+    far = 0
+    for position in range(60):
+        noise = gumbel_noise(2, 0, position, np.arange(len(logits)))
+        chosen = _noisy_argmax(logits, sampling, position)
+        assert chosen == int((logits + noise).argmax())
+        far += chosen != 4321
+    assert 0 < far < 60
+
+
+@given(logits_rows(), st.integers(1, 2600))
+@settings(max_examples=150, deadline=None)
+def test_top_k_equals_a_full_sort_with_ties(logits, k):
+    assert top_k_ids(logits, k).tolist() == sorted_ids(logits)[:k].tolist()
+
+
+def test_top_k_takes_positive_and_negative_zero_as_equal():
+    logits = np.array([-0.0, 0.0, -1.0, 0.0] * 40, dtype=np.float32)
+    expected = [i for i in range(160) if i % 4 != 2]
+    assert top_k_ids(logits, 2).tolist() == expected[:2]
+    assert top_k_ids(logits, 100).tolist() == expected[:100]
+
+
+@given(logits_rows(), samplings)
+@settings(max_examples=150, deadline=None)
+def test_kept_ids_equal_the_filters_on_a_sorted_vocabulary(logits, sampling):
+    if sampling.top_k == 0 and sampling.top_p == 1.0 and sampling.min_p == 0.0:
+        return
+    if sampling.top_k >= len(logits) and sampling.top_p == 1.0 and sampling.min_p == 0.0:
+        return
+    assert sorted(_kept_ids(logits, sampling).tolist()) == sorted(reference_kept(logits, sampling))
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize(
+    ("scale", "num_kept"), [(0.05, range(1025, 6000)), (3.0, range(2, 1024))], ids=["flat", "peak"]
+)
+def test_top_p_without_top_k_keeps_the_least_set_that_reaches_it(scale, num_kept, ties):
+    logits = make_logits(4, 6000, scale, ties=ties)
+    sampling = Sampling(temperature=0.9, top_p=0.9)
+    kept = _kept_ids(logits, sampling)
+    assert len(kept) in num_kept
+    assert sorted(kept.tolist()) == sorted(reference_kept(logits, sampling))
+    everything = probabilities(logits, Sampling(temperature=0.9))
+    assert everything[kept].sum() == pytest.approx(0.9, abs=everything[kept].min())
+
+
+def test_top_p_keeps_the_lowest_ids_of_a_tie():
+    kept = _kept_ids(np.zeros(10, dtype=np.float32), Sampling(temperature=1.0, top_p=0.45))
+    assert sorted(kept.tolist()) == [0, 1, 2, 3, 4]
+
+
+def test_top_p_comes_after_top_k():
+    # Of two equal tokens that top-k leaves, 0.4 takes one; of ten, it would take four.
+    kept = _kept_ids(np.zeros(10, dtype=np.float32), Sampling(temperature=1.0, top_k=2, top_p=0.4))
+    assert kept.tolist() == [0]
+
+
+def test_min_p_is_relative_to_the_best_token():
+    logits = np.log(np.array([0.5, 0.26, 0.24, 0.2], dtype=np.float32))
+    kept = _kept_ids(logits, Sampling(temperature=1.0, min_p=0.5))
+    assert sorted(kept.tolist()) == [0, 1]
+
+
+def test_a_top_k_beyond_the_vocabulary_changes_nothing():
+    logits = make_logits(9, 300)
+    for position in range(20):
+        plain = sample(logits, Sampling(temperature=1.0, seed=4), position)
+        assert sample(logits, Sampling(temperature=1.0, seed=4, top_k=300), position) == plain
+
+
+def test_greedy_takes_the_best_and_ties_go_to_the_lowest_id():
+    logits = np.array([1.0, 5.0, 5.0, 2.0], dtype=np.float32)
+    for position in range(5):
+        assert sample(logits, Sampling(seed=position), position) == 1
+
+
+def test_least_temperature_is_greedy_on_distinct_logits():
+    logits = make_logits(2, 500)
+    for position in range(20):
+        sampling = Sampling(temperature=1e-6, seed=position)
+        assert sample(logits, sampling, position) == int(logits.argmax())
+
+
+@given(
+    st.integers(0, 2**63 - 1),
+    st.integers(0, 2**32 - 1),
+    positions,
+    st.lists(st.integers(0, 2**31), min_size=1, max_size=8),
+)
+def test_noise_is_splitmix64_of_seed_choice_position_and_token(seed, choice, position, token_ids):
+    noise = gumbel_noise(seed, choice, position, token_ids)
+    expected = [reference_noise(seed, choice, position, token_id) for token_id in token_ids]
+    assert noise.tolist() == pytest.approx(expected, rel=1e-12, abs=1e-12)
+
+
+def test_noise_is_finite_at_both_ends_of_the_hash():
+    noise = _gumbel_of_bits(np.array([0, 2**52 - 1], dtype=np.uint64))
+    assert np.isfinite(noise).all()
+    assert noise[0] < -3.5
+    assert noise[1] > 36.0
+
+
+@given(
+    st.integers(0, 1000),
+    st.integers(0, 6),
+    st.integers(0, 6),
+    st.sampled_from([0.0, 1.0]),
+    st.booleans(),
+)
+@settings(deadline=None)
+def test_sample_rows_gives_the_matching_prefix_and_one_token_more(
+    seed, num_guesses, num_right, temperature, spare_row
+):
+    rows = np.stack([make_logits(seed + i, 40) for i in range(num_guesses + 1 + spare_row)])
+    sampling = Sampling(temperature=temperature, top_k=20, seed=seed)
+    own = [sample(rows[i], sampling, 100 + i) for i in range(num_guesses + 1)]
+    num_right = min(num_right, num_guesses)
+    # Right again after the first mistake: those must not count.
+    guesses = own[:num_guesses]
+    if num_right < num_guesses:
+        guesses[num_right] = (own[num_right] + 1) % 40
+    token_ids, num_accepted = sample_rows(rows, sampling, 100, guesses)
+    assert num_accepted == num_right
+    assert token_ids == own[: num_right + 1]
+
+
+def test_sample_rows_needs_a_row_for_every_guess_and_one_more():
+    rows = np.stack([make_logits(i, 40) for i in range(2)])
+    guesses = [sample(row, Sampling(), 0) for row in rows]
+    with pytest.raises(ValueError, match="2 rows of logits for 2 guesses"):
+        sample_rows(rows, Sampling(), 0, guesses)
+
+
+@pytest.mark.parametrize("distance", [0.3, 1.0])
+def test_shared_noise_accepts_at_least_what_gumbel_coupling_promises(distance):
+    """P(same token) >= (1 - d) / (1 + d) for total variation d: Daliri, Musco, Suresh 2024."""
+    num_samples = 8000
+    target = make_logits(6, 60)
+    draft = target + make_logits(7, 60, distance)
+    sampling = Sampling(temperature=1.0, seed=11)
+    p, q = probabilities(target, sampling), probabilities(draft, sampling)
+    total_variation = np.abs(p - q).sum() / 2
+    accepted = sum(
+        sample_rows(np.stack([target, target]), sampling, i, [sample(draft, sampling, i)])[1]
+        for i in range(num_samples)
+    )
+    rate = accepted / num_samples
+    tolerance = 4.0 * math.sqrt(0.25 / num_samples)
+    assert 0.05 < total_variation < 0.6
+    assert rate >= (1 - total_variation) / (1 + total_variation) - tolerance
+    # No coupling can exceed 1 - d, and without a shared noise sum(p q) is all there is.
+    assert rate <= 1 - total_variation + tolerance
+    assert rate > (p * q).sum() + 0.2
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": -0.1},
+        {"temperature": 100.5},
+        {"temperature": math.nan},
+        {"temperature": 1e-310},
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+        {"top_p": math.nan},
+        {"min_p": -0.1},
+        {"min_p": 1.5},
+        {"seed": -1},
+        {"seed": 1 << 63},
+        {"choice": -1},
+        {"choice": 1 << 32},
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Sampling(**wrong)
+
+
+def test_extreme_values_are_accepted_and_sampled():
+    logits = make_logits(1, 100)
+    sampling = Sampling(
+        temperature=100.0, top_p=1.0, min_p=1.0, seed=(1 << 63) - 1, choice=(1 << 32) - 1
+    )
+    assert sample(logits, sampling, (1 << 31) - 1) == int(logits.argmax())

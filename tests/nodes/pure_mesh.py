@@ -1,0 +1,419 @@
+"""Scheduler, target and drafts without sockets or clocks; who moves next is chosen from outside."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from nodes.draft import draft_reply, jobs_of
+from nodes.draft_state import Drafted, Drafter, ModelDrafter, NgramDrafter
+from nodes.engine.sampling import Sampling
+from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from nodes.messages import (
+    MAX_GAMMA,
+    CloseStreamNotice,
+    CommitReply,
+    DraftReply,
+    DraftRequest,
+    LeaseRequest,
+    OpenStreamRequest,
+    StreamFailedNotice,
+    StreamReadyNotice,
+    VerifyRequest,
+)
+from nodes.scheduler import Abort, Emit, Finish, Instruction, SchedulerState, ToDraft, ToTarget
+from nodes.stream import StreamId, StreamSpec
+from nodes.target import commit_entry, spec_of
+from nodes.target_state import Committed, Failed, Ready, TargetState, cells_needed
+from policies.latency import CostTable, NodeCosts
+from policies.plan import Batch, Observation, Plan, Policy
+from policies.uniform import uniform_plan
+from tests.nodes.reference import Reference, reference
+
+# Guessing pays, so that the policy asks for it.
+TARGET_COSTS = NodeCosts(CostTable((1, 32), (1e-3, 2e-3)), CostTable((32,), (2e-3,)))
+DRAFT_COSTS = NodeCosts(CostTable((1, 32), (1e-5, 1e-4)), CostTable((32,), (1e-4,)))
+_MAX_MOVES = 50_000
+# Changes come now and then, so that most of a run lies between them.
+_RARE_ONE_IN = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DraftCase:
+    """One draft node. agreement None: prompt lookup instead of a model."""
+
+    agreement: float | None
+    num_cells: int
+    max_sequences: int
+    max_batch_tokens: int
+    starts_alive: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamCase:
+    prompt: tuple[int, ...]
+    max_tokens: int
+    sampling: Sampling
+    stops: tuple[str, ...]
+    ignore_eog: bool
+    gamma: int | None
+    is_cancelled: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A run; moves: the first choices of who goes next, later ones come from move_seed."""
+
+    target: ToyConfig
+    drafts: tuple[DraftCase, ...]
+    streams: tuple[StreamCase, ...]
+    num_churns: int
+    num_late_drafts: int
+    has_wild_policy: bool
+    moves: bytes
+    move_seed: int
+
+
+class Chooser:
+    """Picks by the given bytes, and at random once they are used up."""
+
+    def __init__(self, moves: bytes, seed: int) -> None:
+        self._moves = iter(moves)
+        self._random = random.Random(seed)
+
+    def below(self, count: int) -> int:
+        move = next(self._moves, None)
+        return self._random.randrange(count) if move is None else move % count
+
+
+@dataclass(slots=True)
+class _Draft:
+    case: DraftCase
+    name: str
+    drafter: Drafter | None = None
+    inbox: deque[Any] = field(default_factory=deque)
+    outbox: deque[Any] = field(default_factory=deque)
+
+
+def spec_of_case(stream_id: int, case: StreamCase) -> StreamSpec:
+    return StreamSpec(
+        stream_id=StreamId(stream_id),
+        generation=1,
+        owner="test",
+        sampling=case.sampling,
+        max_tokens=case.max_tokens,
+        stops=case.stops,
+        ignore_eog=case.ignore_eog,
+        num_prompt_tokens=len(case.prompt),
+        token_ids=case.prompt,
+    )
+
+
+def reference_of(case: StreamCase, target: ToyConfig) -> Reference:
+    return reference(
+        target,
+        case.prompt,
+        case.sampling,
+        max_tokens=case.max_tokens,
+        stops=case.stops,
+        ignore_eog=case.ignore_eog,
+    )
+
+
+class PureMesh:
+    """Runs a case to its end and checks law 1 on the way."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.choose = Chooser(case.moves, case.move_seed)
+        self.now = 0.0
+        policy: Policy = self._wild_plan if case.has_wild_policy else uniform_plan
+        self.scheduler = SchedulerState(policy, TARGET_COSTS)
+        self.model = ToyModel(case.target)
+        self.target = TargetState(self.model, ToyTokenizer(case.target.num_vocab))
+        self.target_inbox: deque[Any] = deque()
+        self.target_outbox: deque[Any] = deque()
+        self.drafts = [_Draft(d, f"draft-{i}") for i, d in enumerate(case.drafts)]
+        self.specs = {
+            StreamId(i + 1): spec_of_case(i + 1, stream) for i, stream in enumerate(case.streams)
+        }
+        self.waiting = deque(self.specs)
+        self.to_cancel = [
+            StreamId(i + 1) for i, stream in enumerate(case.streams) if stream.is_cancelled
+        ]
+        self.references: dict[StreamId, Reference] = {}
+        self.token_ids: dict[StreamId, list[int]] = {s: [] for s in self.specs}
+        self.text: dict[StreamId, bytes] = dict.fromkeys(self.specs, b"")
+        self.finished: dict[StreamId, str] = {}
+        self.churns_left = case.num_churns
+        self.late_left = case.num_late_drafts
+        for draft in self.drafts:
+            if draft.case.starts_alive:
+                self._join(draft)
+
+    # -- the run -----------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        for _ in range(_MAX_MOVES):
+            moves, rare = self._moves(), self._rare_moves()
+            if rare and self.choose.below(_RARE_ONE_IN) == 0:
+                rare[self.choose.below(len(rare))]()
+            elif moves:
+                moves[self.choose.below(len(moves))]()
+            elif not self._let_time_pass():
+                break
+        else:
+            raise AssertionError("the run does not end")
+        self._check_end()
+
+    def _moves(self) -> list[Callable[[], None]]:
+        moves: list[Callable[[], None]] = []
+        if self.target_inbox:
+            moves.append(self._target_takes)
+        if self.target_outbox:
+            moves.append(self._scheduler_takes_from_target)
+        if self.target.has_work():
+            moves.append(self._target_steps)
+        if self.waiting and self._has_room(self.waiting[0]):
+            moves.append(self._admit)
+        for draft in self.drafts:
+            if draft.inbox:
+                moves.append(lambda d=draft: self._draft_takes(d))
+            if draft.outbox:
+                moves.append(lambda d=draft: self._scheduler_takes_from_draft(d))
+            if draft.drafter is not None and draft.drafter.has_work():
+                moves.append(lambda d=draft: self._draft_steps(d))
+        return moves
+
+    def _rare_moves(self) -> list[Callable[[], None]]:
+        moves: list[Callable[[], None]] = []
+        # Once all streams have ended nothing is to be seen of a change any more.
+        if self.churns_left and len(self.finished) < len(self.specs):
+            moves += [lambda d=draft: self._churn(d) for draft in self.drafts]
+        if self.late_left and self.scheduler.next_deadline() is not None:
+            moves.append(self._be_late)
+        moves += [
+            lambda s=s: self._cancel(s)
+            for s in self.to_cancel
+            if self.scheduler.stream(s) is not None
+        ]
+        return moves
+
+    def _let_time_pass(self) -> bool:
+        """Nothing is under way: only the clock can bring something. False: nothing ever comes."""
+        deadline = self.scheduler.next_deadline()
+        if deadline is not None:
+            self.now = max(self.now, deadline)
+        out = self.scheduler.tick(self.now)
+        self._carry_out(out)
+        return bool(out)
+
+    def _be_late(self) -> None:
+        deadline = self.scheduler.next_deadline()
+        assert deadline is not None
+        self.late_left -= 1
+        self.now = max(self.now, deadline)
+        self._carry_out(self.scheduler.tick(self.now))
+
+    # -- streams -----------------------------------------------------------------------------------
+
+    def _has_room(self, stream_id: StreamId) -> bool:
+        held = [s for s in self.specs.values() if self.scheduler.stream(s.stream_id) is not None]
+        cells = sum(map(cells_needed, held)) + cells_needed(self.specs[stream_id])
+        config = self.case.target
+        return len(held) < config.max_sequences and cells <= config.num_cells
+
+    def _admit(self) -> None:
+        stream_id = self.waiting.popleft()
+        gamma = self.case.streams[stream_id - 1].gamma
+        self._carry_out(self.scheduler.admit(self.specs[stream_id], gamma))
+
+    def _cancel(self, stream_id: StreamId) -> None:
+        self.to_cancel.remove(stream_id)
+        self._carry_out(self.scheduler.cancel(stream_id, self.now))
+
+    def _carry_out(self, instructions: Sequence[Instruction]) -> None:
+        for instruction in instructions:
+            match instruction:
+                case ToTarget(message=message):
+                    self.target_inbox.append(message)
+                case ToDraft(node=node, message=message):
+                    draft = next(d for d in self.drafts if d.name == node)
+                    assert draft.drafter is not None, "a message to a draft that is gone"
+                    draft.inbox.append(message)
+                case Emit():
+                    self._check_emit(instruction)
+                case Finish(stream_id=stream_id, reason=reason):
+                    assert stream_id not in self.finished, "ended twice"
+                    self.finished[stream_id] = reason
+                    self.scheduler.take_figures(stream_id)
+                case Abort(error=error):
+                    raise AssertionError(f"aborted: {error}")
+
+    def _reference(self, stream_id: StreamId) -> Reference:
+        known = self.references.get(stream_id)
+        if known is None:
+            stream = self.case.streams[stream_id - 1]
+            known = self.references[stream_id] = reference_of(stream, self.case.target)
+        return known
+
+    def _check_emit(self, emit: Emit) -> None:
+        assert emit.stream_id not in self.finished, "tokens after the end"
+        known = self.token_ids[emit.stream_id]
+        assert emit.position == len(known), "a token is missing or repeated"
+        known += emit.token_ids
+        self.text[emit.stream_id] += emit.text
+        expected = self._reference(emit.stream_id)
+        assert tuple(known) == expected.token_ids[: len(known)]
+        assert expected.text.startswith(self.text[emit.stream_id])
+
+    def _check_end(self) -> None:
+        stuck = [s for s in self.specs if s not in self.finished]
+        assert not stuck, f"streams {stuck} never end"
+        for stream_id, reason in self.finished.items():
+            if reason != "cancelled":
+                expected = self._reference(stream_id)
+                assert tuple(self.token_ids[stream_id]) == expected.token_ids
+                assert self.text[stream_id] == expected.text
+                assert reason == expected.finish_reason
+        assert self.scheduler.num_streams == self.target.num_streams == 0
+        assert self.model.free_cells() == self.case.target.num_cells
+        for draft in self.drafts:
+            assert draft.drafter is None or draft.drafter.num_streams == 0
+
+    # -- the target --------------------------------------------------------------------------------
+
+    def _target_takes(self) -> None:
+        message = self.target_inbox.popleft()
+        match message:
+            case OpenStreamRequest():
+                self._target_says(self.target.open(spec_of(message)))
+            case CloseStreamNotice(stream_id=s, generation=g):
+                self.target.close(StreamId(s), g)
+            case LeaseRequest(entries=entries):
+                for e in entries:
+                    self.target.lease(
+                        StreamId(e.stream_id), e.generation, e.prefix_len, e.num_tokens
+                    )
+            case VerifyRequest(entries=entries, draft_token_ids=ids):
+                for e in entries:
+                    guesses, ids = ids[: e.num_draft_tokens], ids[e.num_draft_tokens :]
+                    self.target.verify(StreamId(e.stream_id), e.generation, e.prefix_len, guesses)
+
+    def _target_steps(self) -> None:
+        self._target_says(self.target.step())
+
+    def _target_says(self, events: Sequence[object]) -> None:
+        commits = [event for event in events if isinstance(event, Committed)]
+        self.target_outbox.extend(_notices(events))
+        if commits:
+            token_ids = tuple(t for commit in commits for t in commit.token_ids)
+            entries = tuple(map(commit_entry, commits))
+            self.target_outbox.append(CommitReply(0.0, entries, token_ids))
+
+    def _scheduler_takes_from_target(self) -> None:
+        message = self.target_outbox.popleft()
+        match message:
+            case CommitReply():
+                out = self.scheduler.committed(message, self.now)
+            case StreamReadyNotice(stream_id=s, generation=g):
+                out = self.scheduler.target_ready(StreamId(s), g, self.now)
+            case StreamFailedNotice(stream_id=s, generation=g, reason=reason):
+                out = self.scheduler.target_failed(StreamId(s), g, reason)
+        self._carry_out(out)
+
+    # -- the drafts --------------------------------------------------------------------------------
+
+    def _join(self, draft: _Draft) -> None:
+        case = draft.case
+        if case.agreement is None:
+            draft.drafter = NgramDrafter(case.max_sequences)
+        else:
+            config = replace(
+                self.case.target,
+                agreement=case.agreement,
+                num_cells=case.num_cells,
+                max_sequences=case.max_sequences,
+                max_batch_tokens=case.max_batch_tokens,
+            )
+            draft.drafter = ModelDrafter(ToyModel(config))
+        self._carry_out(self.scheduler.draft_joined(draft.name, DRAFT_COSTS))
+
+    def _churn(self, draft: _Draft) -> None:
+        """A dead draft joins; a living one dies, or only its link breaks and comes back."""
+        self.churns_left -= 1
+        drafter = draft.drafter
+        if drafter is None:
+            self._join(draft)
+            return
+        draft.drafter = None
+        draft.inbox.clear()
+        draft.outbox.clear()
+        self._carry_out(self.scheduler.draft_lost(draft.name, self.now))
+        if self.choose.below(2):
+            drafter.forget_all()
+            draft.drafter = drafter
+            self._carry_out(self.scheduler.draft_joined(draft.name, DRAFT_COSTS))
+
+    def _draft_takes(self, draft: _Draft) -> None:
+        assert draft.drafter is not None
+        message = draft.inbox.popleft()
+        match message:
+            case OpenStreamRequest():
+                self._draft_says(draft, draft.drafter.open(spec_of(message)))
+            case CloseStreamNotice(stream_id=s, generation=g):
+                draft.drafter.close(StreamId(s), g)
+            case DraftRequest():
+                self._draft_says(draft, draft.drafter.draft(message.round, jobs_of(message)))
+
+    def _draft_steps(self, draft: _Draft) -> None:
+        assert draft.drafter is not None
+        self._draft_says(draft, draft.drafter.step())
+
+    def _draft_says(self, draft: _Draft, events: Sequence[object]) -> None:
+        draft.outbox.extend(_notices(events))
+        draft.outbox.extend(draft_reply(e) for e in events if isinstance(e, Drafted))
+
+    def _scheduler_takes_from_draft(self, draft: _Draft) -> None:
+        message = draft.outbox.popleft()
+        match message:
+            case DraftReply():
+                out = self.scheduler.drafted(draft.name, message, self.now)
+            case StreamReadyNotice(stream_id=s, generation=g):
+                out = self.scheduler.draft_ready(draft.name, StreamId(s), g, self.now)
+            case StreamFailedNotice(stream_id=s, generation=g, reason=reason):
+                out = self.scheduler.draft_failed(draft.name, StreamId(s), g, reason, self.now)
+        self._carry_out(out)
+
+    # -- a policy that does what it likes ----------------------------------------------------------
+
+    def _wild_plan(self, observation: Observation) -> Plan:
+        """Any gamma, any batches, several rounds at a time; waits only while a round is away."""
+        batches: list[list[tuple[int, int]]] = [[], [], []]
+        for view in observation.ready:
+            is_plain = view.draft is None or self.choose.below(4) == 0
+            gamma = 0 if is_plain else 1 + self.choose.below(MAX_GAMMA)
+            pick = self.choose.below(4 if observation.num_rounds_in_flight else 3)
+            if pick < 3:
+                batches[pick].append((view.stream_id, gamma))
+        return Plan(
+            tuple(
+                Batch(tuple(s for s, _ in batch), tuple(g for _, g in batch))
+                for batch in batches
+                if batch
+            )
+        )
+
+
+def _notices(events: Sequence[object]) -> list[StreamReadyNotice | StreamFailedNotice]:
+    notices: list[StreamReadyNotice | StreamFailedNotice] = []
+    for event in events:
+        match event:
+            case Ready(stream_id=s, generation=g):
+                notices.append(StreamReadyNotice(s, g))
+            case Failed(stream_id=s, generation=g, reason=reason):
+                notices.append(StreamFailedNotice(s, g, reason))
+    return notices

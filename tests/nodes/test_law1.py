@@ -1,0 +1,97 @@
+"""Law 1: whatever drafts, deadlines and links do, a stream becomes what it would alone.
+
+AIRDRAFT_LAW1_CASES=10000 pytest tests/nodes/test_law1.py runs the long form.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nodes.engine.sampling import Sampling
+from nodes.engine.toy import ToyConfig
+from nodes.messages import MAX_GAMMA
+from tests.nodes.pure_mesh import Case, DraftCase, PureMesh, StreamCase
+
+NUM_CASES = int(os.environ.get("AIRDRAFT_LAW1_CASES", "300"))
+
+_samplings = st.builds(
+    Sampling,
+    temperature=st.sampled_from([0.0, 0.5, 1.0, 2.0]),
+    top_k=st.sampled_from([0, 1, 3, 20]),
+    top_p=st.sampled_from([1.0, 0.9, 0.5]),
+    min_p=st.sampled_from([0.0, 0.05, 0.5]),
+    seed=st.integers(0, 2**63 - 1),
+    choice=st.integers(0, 3),
+)
+
+
+def _prompts(num_vocab: int, max_size: int = 60) -> st.SearchStrategy[tuple[int, ...]]:
+    ids = st.integers(1, num_vocab - 1)
+    return st.lists(ids, min_size=1, max_size=max_size).map(tuple)
+
+
+def _streams(num_vocab: int, shared: tuple[int, ...]) -> st.SearchStrategy[StreamCase]:
+    own = _prompts(num_vocab)
+    return st.builds(
+        StreamCase,
+        # Prefixes that streams have in common are prefilled once.
+        prompt=own | st.just(shared) | _prompts(num_vocab, 3).map(lambda tail: shared + tail),
+        max_tokens=st.integers(1, 80),
+        sampling=_samplings,
+        stops=st.lists(st.text("0123 ", min_size=2, max_size=4), max_size=1).map(tuple),
+        ignore_eog=st.booleans(),
+        gamma=st.sampled_from([None, None, *range(9)]),
+        is_cancelled=st.sampled_from([False, False, False, True]),
+    )
+
+
+_drafts = st.builds(
+    DraftCase,
+    agreement=st.sampled_from([None, 0.0, 0.5, 0.8, 0.95, 1.0]),
+    num_cells=st.sampled_from([60, 120, 300, 1000]),
+    max_sequences=st.integers(1, 5),
+    max_batch_tokens=st.sampled_from([2, 16, 64]),
+    starts_alive=st.sampled_from([True, True, True, False]),
+)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    num_vocab = draw(st.sampled_from([4, 12, 96]))
+    shared = draw(_prompts(num_vocab))
+    streams = tuple(draw(st.lists(_streams(num_vocab, shared), min_size=1, max_size=5)))
+    largest = max(len(s.prompt) + s.max_tokens + MAX_GAMMA for s in streams)
+    target = ToyConfig(
+        num_vocab=num_vocab,
+        # The largest stream fits alone, not always with others.
+        num_cells=largest + draw(st.integers(0, 300)),
+        max_sequences=draw(st.integers(1, 5)),
+        max_batch_tokens=draw(st.sampled_from([MAX_GAMMA + 1, 24, 64])),
+        seed=draw(st.integers(0, 1000)),
+        eog_rate=draw(st.sampled_from([0.0, 0.0, 0.05])),
+    )
+    return Case(
+        target=target,
+        drafts=tuple(
+            draw(st.lists(_drafts, min_size=draw(st.sampled_from([0, 1, 1, 1])), max_size=2))
+        ),
+        streams=streams,
+        num_churns=draw(st.integers(0, 5)),
+        num_late_drafts=draw(st.integers(0, 4)),
+        has_wild_policy=draw(st.booleans()),
+        moves=draw(st.binary(max_size=64)),
+        move_seed=draw(st.integers(0, 2**32 - 1)),
+    )
+
+
+@pytest.mark.timeout(max(60, NUM_CASES // 4))
+@settings(
+    max_examples=NUM_CASES, deadline=None, suppress_health_check=list(HealthCheck), database=None
+)
+@given(case=cases())
+def test_every_stream_becomes_what_it_would_alone(case: Case) -> None:
+    PureMesh(case).run()
