@@ -1,12 +1,13 @@
 """Endpoints as text: `tcp://host:port` and `ipc:///path`, checked before they are used."""
 
 import errno
+import ipaddress
 import os
 import re
 import socket
 import stat
 
-from mesh.errors import AddressInUseError, EndpointError
+from mesh.errors import AddressInUseError, EndpointError, InsecureEndpointError
 
 _TCP = re.compile(r"tcp://(\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+):(\d{1,5}|\*)")
 _IPC = re.compile(r"ipc://(/[^\0]+)")
@@ -31,6 +32,22 @@ def check_connect(endpoint: str) -> str:
         if host == "*" or port in ("0", "*"):
             raise EndpointError(endpoint, "connecting needs a host and a port from 1 to 65535")
     return endpoint
+
+
+def check_secure(endpoint: str) -> None:
+    """Raise InsecureEndpointError unless only this machine can be at the other end."""
+    if ipc_path(endpoint) is not None:
+        return
+    host, _ = _tcp_parts(endpoint)
+    if host == "localhost":
+        return
+    try:
+        is_loopback = ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        # A name may resolve to anything.
+        is_loopback = False
+    if not is_loopback:
+        raise InsecureEndpointError(endpoint)
 
 
 def ipc_path(endpoint: str) -> str | None:

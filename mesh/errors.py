@@ -29,6 +29,17 @@ class EndpointError(MeshError):
         self.endpoint = endpoint
 
 
+class InsecureEndpointError(MeshError):
+    """An endpoint that other machines reach, without keys."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(
+            f"{endpoint} is not loopback, and links to other machines need keys, which this "
+            f"version does not have yet: use tcp://127.0.0.1:PORT or ipc:///path"
+        )
+        self.endpoint = endpoint
+
+
 class AddressInUseError(MeshError):
     """Another process, or a file that is no stale socket, holds the endpoint."""
 

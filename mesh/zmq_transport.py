@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 import zmq
 
-from mesh.endpoints import check_bind, check_connect, clear_stale_socket, ipc_path
+from mesh.endpoints import check_bind, check_connect, check_secure, clear_stale_socket, ipc_path
 from mesh.errors import (
     AddressInUseError,
     BackpressureError,
@@ -204,8 +204,9 @@ class ZmqContext:
         self._endpoints: list[_ZmqEndpoint] = []
 
     def bind(self, endpoint: str) -> ZmqServer:
-        """Raises EndpointError or AddressInUseError."""
+        """Raises EndpointError, InsecureEndpointError or AddressInUseError."""
         address = check_bind(endpoint)
+        check_secure(endpoint)
         path = ipc_path(endpoint)
         if path is not None:
             clear_stale_socket(endpoint, path)
@@ -225,8 +226,12 @@ class ZmqContext:
         return server
 
     def connect(self, endpoint: str) -> ZmqClient:
-        """Returns at once, connected or not: await writable(). Raises EndpointError."""
+        """Returns at once, connected or not: await writable().
+
+        Raises EndpointError or InsecureEndpointError.
+        """
         address = check_connect(endpoint)
+        check_secure(endpoint)
         # IMMEDIATE: without a connection a send fails instead of filling a queue.
         socket = self._socket(zmq.DEALER, {zmq.IMMEDIATE: 1, **_ipv6(address)})
         try:

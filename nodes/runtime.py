@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 
-from mesh.errors import MeshError
+from mesh.errors import InsecureEndpointError, MeshError
 from nodes.catalog import CatalogError
 from nodes.client import RequestFailedError
 from nodes.config import ConfigError
@@ -69,7 +69,8 @@ def report(error: BaseException) -> int:
         return cause.exit_code
     if isinstance(cause, _EXPECTED):
         print(f"error: {cause}", file=sys.stderr)
-        return EXIT_CONFIG if isinstance(cause, ConfigError) else EXIT_FAILURE
+        is_config = isinstance(cause, ConfigError | InsecureEndpointError)
+        return EXIT_CONFIG if is_config else EXIT_FAILURE
     logger.error("internal error", exc_info=error)
     return EXIT_FAILURE
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from mesh.endpoints import check_bind, check_connect, ipc_path
-from mesh.errors import EndpointError
+from mesh.endpoints import check_bind, check_connect, check_secure, ipc_path
+from mesh.errors import EndpointError, InsecureEndpointError
+from mesh.zmq_transport import ZmqContext
 
 
 @pytest.mark.parametrize(
@@ -61,3 +62,29 @@ def test_ipc_path():
     assert ipc_path("ipc:///run/x") == "/run/x"
     assert ipc_path("tcp://h:1") is None
     assert check_connect("tcp://h:1") == "tcp://h:1"
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "tcp://0.0.0.0:7411",
+        "tcp://*:7411",
+        "tcp://192.168.1.5:7411",
+        "tcp://[::]:7411",
+        "tcp://example.org:7411",
+        "tcp://127.0.0.1.example.org:7411",
+    ],
+)
+def test_without_keys_nothing_reaches_another_machine(endpoint: str) -> None:
+    with pytest.raises(InsecureEndpointError, match="need keys"):
+        check_secure(endpoint)
+    with ZmqContext() as context, pytest.raises(InsecureEndpointError):
+        context.bind(endpoint)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["tcp://127.0.0.1:7411", "tcp://127.8.8.8:1", "tcp://localhost:1", "tcp://[::1]:1", "ipc:///x"],
+)
+def test_loopback_needs_no_keys(endpoint: str) -> None:
+    check_secure(endpoint)

@@ -1,0 +1,150 @@
+"""Calibration measures what a pass costs, and its result comes back from the cache whole."""
+
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from nodes.engine import calibrate as calibrate_module
+from nodes.engine.calibrate import (
+    DECODE_SIZES,
+    PREFILL_SIZES,
+    cache_key,
+    calibrate,
+    load_cached,
+    store,
+)
+from nodes.engine.selftest import SelfTest
+from nodes.engine.toy import ToyConfig, ToyModel
+from policies.latency import CostTable, NodeCosts
+
+COSTS = NodeCosts(
+    CostTable((1, 2, 8), (0.001, 0.0015, 0.1 + 0.2), 1e-9), CostTable((32,), (0.004,), 0.0)
+)
+
+
+class PricedModel(ToyModel):
+    """Passes take 1 ms, 0.1 ms a token, and 1 us a used cell and token, on a clock of its own."""
+
+    def __init__(self, config=None):
+        super().__init__(config)
+        self.now_s = 0.0
+
+    def forward(self, spans):
+        num_tokens = sum(len(span.token_ids) for span in spans)
+        used = self.info.num_cells - self.free_cells()
+        self.now_s += 1e-3 + 1e-4 * num_tokens + 1e-6 * used * num_tokens
+        return super().forward(spans)
+
+
+@pytest.fixture
+def priced(monkeypatch):
+    model = PricedModel()
+    monkeypatch.setattr(calibrate_module, "time", SimpleNamespace(perf_counter=lambda: model.now_s))
+    return model
+
+
+def test_costs_are_those_of_the_passes(priced):
+    costs = calibrate(priced)
+    assert costs.decode.sizes == DECODE_SIZES
+    assert costs.prefill.sizes == PREFILL_SIZES
+    assert costs.decode.seconds == pytest.approx([1e-3 + 1e-4 * n for n in DECODE_SIZES])
+    assert costs.prefill.seconds == pytest.approx([1e-3 + 1e-4 * n for n in PREFILL_SIZES])
+    assert costs.decode.per_cell_s == pytest.approx(1e-6)
+    assert costs.decode.at(4, used_cells=100) == pytest.approx(1e-3 + 4e-4 + 4e-4)
+    assert priced.free_cells() == priced.info.num_cells
+
+
+def test_progress_counts_up_to_its_total(priced):
+    seen = []
+    calibrate(priced, progress=lambda *step: seen.append(step))
+    total = len(DECODE_SIZES) + len(PREFILL_SIZES) + 2
+    assert seen == [("calibrating", done, total) for done in range(1, total + 1)]
+
+
+@pytest.mark.parametrize("max_batch_tokens", [1, 16, 40])
+def test_sizes_stay_within_the_engines_limit(max_batch_tokens):
+    model = ToyModel(ToyConfig(max_batch_tokens=max_batch_tokens))
+    costs = calibrate(model)
+    assert max(costs.decode.sizes + costs.prefill.sizes) <= max_batch_tokens
+    assert min(costs.decode.seconds) > 0
+    assert model.free_cells() == model.info.num_cells
+
+
+def test_one_slow_pass_does_not_move_the_median(monkeypatch):
+    model = PricedModel()
+    hiccups = iter([0.0, 0.0, 5.0])
+
+    def clock():
+        if model.length(0) == 2:
+            model.now_s += next(hiccups, 0.0)
+        return model.now_s
+
+    monkeypatch.setattr(calibrate_module, "time", SimpleNamespace(perf_counter=clock))
+    assert calibrate(model).decode.at(2) == pytest.approx(1.2e-3)
+    assert next(hiccups, None) is None
+
+
+@pytest.mark.parametrize("self_test", [SelfTest(True), SelfTest(False, "a pass of 5 differs")])
+def test_a_stored_result_comes_back_equal(tmp_path, self_test):
+    directory = tmp_path / "new" / "calibration"
+    store(directory, "key", self_test, COSTS)
+    assert load_cached(directory, "key") == (self_test, COSTS)
+    assert [path.name for path in directory.iterdir()] == ["key.json"]
+    assert load_cached(directory, "other") is None
+
+
+def test_storing_again_replaces(tmp_path):
+    store(tmp_path, "key", SelfTest(True), COSTS)
+    store(tmp_path, "key", SelfTest(False, "later"), COSTS)
+    assert load_cached(tmp_path, "key") == (SelfTest(False, "later"), COSTS)
+
+
+def damaged_copies():
+    yield b""
+    yield b"\xff\xfe"
+    yield b"[1, 2]"
+    yield b"null"
+    changes = [
+        ("exact", "false"),
+        ("exact", None),
+        ("failure", 7),
+        ("decode", None),
+        ("decode", {"sizes": [2, 1], "seconds": [1.0, 1.0], "per_cell_s": 0.0}),
+        ("decode", {"sizes": [1, 2], "seconds": [1.0], "per_cell_s": 0.0}),
+        ("decode", {"sizes": [], "seconds": [], "per_cell_s": 0.0}),
+        ("decode", {"sizes": [1], "seconds": [0.0], "per_cell_s": 0.0}),
+        ("decode", {"sizes": [1], "seconds": ["1"], "per_cell_s": 0.0}),
+        ("decode", {"sizes": [1], "seconds": [float("nan")], "per_cell_s": 0.0}),
+        ("prefill", {"sizes": [1], "seconds": [1.0], "per_cell_s": "0"}),
+        ("prefill", {"sizes": [1], "seconds": [1.0]}),
+    ]
+    table = {"sizes": [1, 2], "seconds": [1.0, 2.0], "per_cell_s": 0.0}
+    good = {"exact": True, "failure": "", "decode": table, "prefill": table}
+    for name, value in changes:
+        yield json.dumps(good | {name: value}).encode()
+    yield json.dumps(good).encode()[:-10]
+
+
+@pytest.mark.parametrize("content", list(damaged_copies()))
+def test_a_damaged_file_counts_as_none(tmp_path, content):
+    (tmp_path / "key.json").write_bytes(content)
+    assert load_cached(tmp_path, "key") is None
+
+
+def test_the_key_changes_with_all_that_changes_the_costs():
+    info = ToyModel().info
+
+    def key(info=info, num_threads=1, profile="exact"):
+        return cache_key(info, num_threads=num_threads, profile=profile)
+
+    keys = [
+        key(),
+        key(dataclasses.replace(info, model_hash="another")),
+        key(dataclasses.replace(info, numerics_class="another")),
+        key(num_threads=2),
+        key(profile="fast"),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert key() == keys[0]

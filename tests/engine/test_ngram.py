@@ -1,0 +1,61 @@
+"""Prompt lookup against a search through the whole past."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nodes.engine.ngram import NgramIndex
+
+
+def search(tokens, gamma):
+    """The longest run of 4 to 2 last tokens, where it last stood before, and what followed."""
+    for length in (4, 3, 2):
+        for start in range(len(tokens) - length - 1, -1, -1):
+            if len(tokens) > length and tokens[start : start + length] == tokens[-length:]:
+                return tokens[start + length :][:gamma]
+    return []
+
+
+@given(st.lists(st.lists(st.integers(0, 3), max_size=6), max_size=12), st.integers(0, 9))
+def test_proposes_what_a_search_finds_however_the_tokens_arrive(chunks, gamma):
+    index = NgramIndex()
+    tokens = []
+    for chunk in chunks:
+        index.extend(chunk)
+        tokens += chunk
+        assert len(index) == len(tokens)
+        assert index.propose(gamma) == search(tokens, gamma)
+
+
+@pytest.mark.parametrize("tokens", [[], [1], [1, 2], [1, 2, 3, 4, 5, 6]])
+def test_nothing_is_proposed_without_a_repetition(tokens):
+    index = NgramIndex()
+    index.extend(tokens)
+    assert index.propose(4) == []
+
+
+def test_one_repeated_token_alone_is_too_short():
+    index = NgramIndex()
+    index.extend([7, 1, 2, 7])
+    assert index.propose(4) == []
+
+
+def test_longest_run_wins_over_a_later_shorter_one():
+    index = NgramIndex()
+    index.extend([1, 2, 3, 50, 9, 2, 3, 60, 1, 2, 3])
+    assert index.propose(2) == [50, 9]
+
+
+def test_latest_occurrence_wins():
+    index = NgramIndex()
+    index.extend([1, 2, 50, 1, 2, 60, 1, 2])
+    assert index.propose(1) == [60]
+
+
+def test_proposing_changes_nothing():
+    index = NgramIndex()
+    index.extend([1, 2, 3, 1, 2])
+    guesses = index.propose(3)
+    guesses.append(99)
+    assert index.propose(3) == [3, 1, 2]
+    assert len(index) == 5

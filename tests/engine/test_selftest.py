@@ -1,0 +1,120 @@
+"""The self-test passes an exact engine and catches each way of not being one."""
+
+import numpy as np
+import pytest
+
+from nodes.engine.protocol import Span
+from nodes.engine.selftest import run_self_test
+from nodes.engine.toy import ToyConfig, ToyModel
+
+
+class WrongModel(ToyModel):
+    """A toy whose logits are off by one step where `is_wrong(model, spans)` says so."""
+
+    def __init__(self, is_wrong, config=None):
+        super().__init__(config)
+        self._is_wrong = is_wrong
+
+    def forward(self, spans):
+        wrong = self._is_wrong(self, spans)
+        rows = super().forward(spans)
+        if wrong:
+            rows[:, 3] += np.float32(1 / 512)
+        return rows
+
+
+class NoteOutputs(ToyModel):
+    """Notes the longest sequence any output was asked for."""
+
+    longest = 0
+
+    def forward(self, spans):
+        ends = [span.start + len(span.token_ids) for span in spans if span.num_outputs]
+        self.longest = max(self.longest, *ends, 0)
+        return super().forward(spans)
+
+
+def test_an_exact_model_passes_and_is_left_empty():
+    model = ToyModel()
+    result = run_self_test(model)
+    assert (result.exact, result.failure) == (True, "")
+    assert model.free_cells() == model.info.num_cells
+
+
+@pytest.mark.parametrize("width", [2, 5, 9])
+def test_dependence_on_the_width_of_a_pass_is_named(width):
+    model = WrongModel(lambda _, spans: len(spans) == 1 and spans[0].num_outputs == width)
+    result = run_self_test(model)
+    assert not result.exact
+    assert result.failure == f"a pass of {width} tokens differs from single steps after 24 tokens"
+    assert model.free_cells() == model.info.num_cells
+
+
+def test_dependence_on_a_neighbour_is_named():
+    result = run_self_test(WrongModel(lambda _, spans: len(spans) > 1))
+    assert not result.exact
+    assert "shared with another sequence" in result.failure
+
+
+def test_dependence_on_how_the_prompt_was_cut_is_noticed():
+    class Chunky(ToyModel):
+        chunked = False
+
+        def forward(self, spans):
+            self.chunked |= spans[0].num_outputs == 0 and len(spans[0].token_ids) == 23
+            rows = super().forward(spans)
+            if self.chunked and len(rows):
+                rows[0, 5] = 7.5
+            return rows
+
+    assert not run_self_test(Chunky()).exact
+
+
+def test_dependence_that_begins_at_512_keys_is_noticed_and_its_length_named():
+    def is_wrong(model, spans):
+        return len(spans[0].token_ids) > 1 and model.length(0) >= 512
+
+    result = run_self_test(WrongModel(is_wrong))
+    assert not result.exact
+    assert result.failure.endswith("after 520 tokens")
+    assert run_self_test(WrongModel(is_wrong), prefix_lens=(24,)).exact
+
+
+def test_a_difference_of_the_last_bit_counts():
+    class LastBit(ToyModel):
+        def forward(self, spans):
+            rows = super().forward(spans)
+            if len(rows) == 9:
+                rows[4, 7] = np.nextafter(rows[4, 7], np.float32(100))
+            return rows
+
+    assert not run_self_test(LastBit()).exact
+
+
+def test_a_prefix_is_left_out_only_if_it_does_not_fit():
+    small = NoteOutputs(ToyConfig(num_cells=600))
+    assert run_self_test(small).exact
+    assert 24 < small.longest < 100
+    roomy = NoteOutputs(ToyConfig(num_cells=650))
+    assert run_self_test(roomy).exact
+    assert roomy.longest > 520
+
+
+def test_a_cache_too_small_for_any_probe_is_not_called_exact():
+    result = run_self_test(ToyModel(ToyConfig(num_cells=100)))
+    assert not result.exact
+    assert "too small" in result.failure
+
+
+def test_the_cache_is_left_empty_when_a_pass_fails():
+    class Broken(ToyModel):
+        def forward(self, spans):
+            if len(spans) > 1:
+                raise RuntimeError("broken")
+            return super().forward(spans)
+
+    model = Broken()
+    with pytest.raises(RuntimeError, match="broken"):
+        run_self_test(model)
+    assert model.free_cells() == model.info.num_cells
+    model.forward([Span(0, 0, [1], 1)])
