@@ -10,48 +10,48 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mesh.errors import DecodeError
-from mesh.heartbeat import HeartbeatState
-from mesh.membership import Joined, Left, MembershipState, Refused
 from mesh.messages import Bye, Hello, Ping, Pong, Refuse, Welcome
 from nodes.messages import (
     CancelRequest,
     CommitReply,
     DraftReply,
-    EngineProfile,
-    FinishedNotice,
-    NodeFields,
     NodesReply,
     NodesRequest,
     RequestFailedNotice,
-    StartedNotice,
     StreamFailedNotice,
-    StreamFigures,
     StreamReadyNotice,
     SubmitRequest,
     TokenizeReply,
     TokenizeRequest,
-    TokensNotice,
 )
-from nodes.profile import costs_of, decode_profile, same_vocabulary
-from nodes.requests import BadRequestError, Choice, Request, new_request, specs_of
-from nodes.scheduler import (
-    Abort,
-    Emit,
-    Finish,
-    Instruction,
-    SchedulerState,
-    ToDraft,
-    ToTarget,
+from nodes.requests import (
+    BadRequestError,
+    Choice,
+    Request,
+    finished_notice,
+    new_request,
+    specs_of,
+    started_notice,
+    tokens_notice,
 )
+from nodes.roster import (
+    ClientOut,
+    NodeIn,
+    NodeOut,
+    NodeRecord,
+    Rejected,
+    Roster,
+    RosterEvent,
+    Welcomed,
+)
+from nodes.scheduler import Abort, Emit, Finish, Instruction, SchedulerState, ToDraft, ToTarget
 from nodes.stream import StreamId
 from nodes.target_state import cells_needed
-from policies.latency import NodeCosts
 from policies.plan import Policy
 
 logger = logging.getLogger(__name__)
 
-PROGRESS_TIMEOUT_S = 120.0
+_MAX_REASON = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +62,6 @@ class Send:
     message: Any
     streams: tuple[StreamId, ...] = ()
     to_draft: bool = False
-
-
-@dataclass(slots=True)
-class _Node:
-    name: str
-    role: str
-    peer: bytes
-    profile: EngineProfile
-    costs: NodeCosts
-    heartbeat: HeartbeatState
-    scheduler: SchedulerState | None = None
-    used_cells: int = 0
 
 
 class CoordinatorState:
@@ -92,12 +80,8 @@ class CoordinatorState:
         self.cluster = cluster
         self.epoch = epoch
         self._policy = policy
-        self._interval_s = heartbeat_interval_s
-        self._timeout_s = heartbeat_timeout_s
         self._max_waiting = max_waiting
-        self._membership = MembershipState(heartbeat_timeout_s, PROGRESS_TIMEOUT_S)
-        self._nodes: dict[str, _Node] = {}
-        self._clients: dict[bytes, HeartbeatState] = {}
+        self._roster = Roster(heartbeat_interval_s, heartbeat_timeout_s)
         self._requests: dict[tuple[bytes, int], Request] = {}
         self._streams: dict[StreamId, Request] = {}
         self._waiting: list[StreamId] = []
@@ -110,45 +94,40 @@ class CoordinatorState:
     def on_message(
         self, peer: bytes, cluster: str, epoch: int, message: Any, num_bytes: int, now: float
     ) -> list[Send]:
+        """Answer one message. What is not of this cluster and epoch is counted and dropped."""
         if isinstance(message, Hello):
-            return self._on_hello(peer, message, now)
-        member = self._membership.on_message(peer, now)
+            return self._on_roster(self._roster.hello(peer, message, now), now)
+        member = self._roster.message(peer, now)
         if member is None or (cluster, epoch) != (self.cluster, self.epoch):
             self.num_stale += 1
             return []
-        if isinstance(message, Bye):
-            return self._on_left(self._membership.on_bye(peer, message.reason, now), now)
-        if isinstance(message, Pong):
-            self._on_pong(peer, message, now)
-            return []
-        if isinstance(message, Ping):
-            return [Send(peer, Pong(message.seq, 0))]
-        node = self._nodes.get(member.node)
-        if node is not None and node.peer == peer:
+        match message:
+            case Bye(reason=reason):
+                return self._on_roster(self._roster.bye(peer, reason, now), now)
+            case Pong():
+                self._roster.pong(member, message, now)
+                return []
+            case Ping(seq=seq):
+                return [Send(peer, Pong(seq, 0))]
+        node = self._roster.node_of(member)
+        if node is not None:
             return self._on_node_message(node, message, num_bytes, now)
-        if member.role == "client":
-            return self._on_client_message(peer, message, now)
-        return []
+        return self._on_client_message(peer, message, now)
 
     def peer_gone(self, peer: bytes, now: float) -> list[Send]:
-        return self._on_left(self._membership.on_gone(peer, now), now)
+        return self._on_roster(self._roster.gone(peer, now), now)
 
     def tick(self, now: float) -> list[Send]:
         """Heartbeats, silent members, late rounds; to be called some 20 times a second."""
-        out = self._on_left(self._membership.tick(now), now)
-        beats = [(node.peer, node.heartbeat) for node in self._nodes.values()]
-        for peer, heartbeat in [*beats, *self._clients.items()]:
-            ping = heartbeat.due(now)
-            if ping is not None:
-                out.append(Send(peer, ping))
-        for node in list(self._nodes.values()):
-            if node.scheduler is not None:
-                out += self._carry_out(node, node.scheduler.tick(now), now)
+        out = self._on_roster(self._roster.tick(now), now)
+        out += [Send(peer, ping) for peer, ping in self._roster.pings(now)]
+        for node, scheduler in self._roster.schedulers():
+            out += self._carry_out(node, scheduler.tick(now), now)
         return out
 
     def peers(self) -> list[bytes]:
         """Every member, nodes and clients."""
-        return [member.peer for member in self._membership.members()]
+        return self._roster.peers()
 
     def charge(self, send: Send, num_bytes: int) -> None:
         """Book the bytes of a sent message on the streams it is about."""
@@ -157,137 +136,73 @@ class CoordinatorState:
     def _charge(self, streams: Sequence[StreamId], num_bytes: int, *, to_draft: bool) -> None:
         for stream_id in streams:
             request = self._streams.get(stream_id)
-            if request is None:
-                continue
-            wire = request.choices[stream_id].wire
-            if to_draft:
-                wire.draft_bytes += num_bytes // len(streams)
-            else:
-                wire.target_bytes += num_bytes // len(streams)
+            if request is not None:
+                share = num_bytes // len(streams)
+                request.choices[stream_id].wire.add(share, to_draft=to_draft)
 
-    # -- membership ----------------------------------------------------------------------------
+    # -- members come and go -------------------------------------------------------------------
 
-    def _on_hello(self, peer: bytes, hello: Hello, now: float) -> list[Send]:
-        profile = None
-        if hello.role in ("target", "draft"):
-            try:
-                profile = decode_profile(hello.profile)
-                costs = costs_of(profile)
-            except (DecodeError, ValueError) as error:
-                return [Send(peer, Refuse(f"malformed profile: {error}"[:256]))]
-            reason = self._mismatch(hello.role, profile)
-            if reason:
-                return [Send(peer, Refuse(reason[:256]))]
-        elif hello.role != "client":
-            return [Send(peer, Refuse(f"unknown role {hello.role}"[:256]))]
+    def _on_roster(self, events: Sequence[RosterEvent], now: float) -> list[Send]:
         out: list[Send] = []
-        events = self._membership.on_hello(peer, hello, now)
-        out += self._on_left([e for e in events if isinstance(e, Left)], now)
         for event in events:
-            if isinstance(event, Refused):
-                out.append(Send(peer, Refuse(event.reason[:256])))
-            elif isinstance(event, Joined):
-                logger.info("%s %s joined", hello.role, hello.node)
-                out.append(self._welcome(peer, hello.node))
-                heartbeat = HeartbeatState(self._interval_s, self._timeout_s)
-                if profile is None:
-                    self._clients[peer] = heartbeat
-                else:
-                    node = _Node(hello.node, hello.role, peer, profile, costs, heartbeat)
-                    self._nodes[hello.node] = node
-                    out += self._on_node_joined(node, now)
-        if not events:
-            # The Welcome crossed a repeated Hello, or was lost.
-            out.append(self._welcome(peer, hello.node))
+            match event:
+                case Welcomed(peer=peer, node=name):
+                    out.append(Send(peer, self._welcome(name)))
+                case Rejected(peer=peer, reason=reason):
+                    out.append(Send(peer, Refuse(reason)))
+                case NodeIn(record=node):
+                    out += self._on_node_in(node, now)
+                case NodeOut(record=node, reason=reason):
+                    out += self._on_node_out(node, reason, now)
+                case ClientOut(peer=peer):
+                    for key in [key for key in self._requests if key[0] == peer]:
+                        out += self._cancel(self._requests[key], now)
         return out
 
-    def _welcome(self, peer: bytes, node: str) -> Send:
-        return Send(
-            peer, Welcome(node, self.cluster, self.epoch, self._interval_s, self._timeout_s)
+    def _welcome(self, name: str) -> Welcome:
+        roster = self._roster
+        return Welcome(
+            name,
+            self.cluster,
+            self.epoch,
+            roster.heartbeat_interval_s,
+            roster.heartbeat_timeout_s,
         )
 
-    def _mismatch(self, role: str, profile: EngineProfile) -> str:
-        """Why a node's vocabulary fits none of the other role; "" if it fits or none is there."""
-        others = [n for n in self._nodes.values() if n.role in ("target", "draft")]
-        others = [n for n in others if n.role != role]
-        if not others:
-            return ""
-        for other in others:
-            pair = (profile, other.profile) if role == "draft" else (other.profile, profile)
-            if same_vocabulary(*pair):
-                return ""
-        kind = "target" if role == "draft" else "draft"
-        return (
-            f"vocabularies differ: {role} model {profile.model} cannot work with "
-            f"{kind} model {others[0].profile.model}: choose models of one family"
-        )
-
-    def _on_node_joined(self, node: _Node, now: float) -> list[Send]:
+    def _on_node_in(self, node: NodeRecord, now: float) -> list[Send]:
         if node.role == "target":
             node.scheduler = SchedulerState(self._policy, node.costs)
-            for draft in self._nodes.values():
-                if draft.role == "draft" and _can_pair(draft.profile, node.profile):
+            for draft in self._roster.nodes("draft"):
+                if draft.can_draft_for(node):
                     node.scheduler.draft_joined(draft.name, draft.costs)
             return self._admit_waiting(now)
         out: list[Send] = []
-        for target in self._targets():
-            if _can_pair(node.profile, target.profile):
-                assert target.scheduler is not None
-                joined = target.scheduler.draft_joined(node.name, node.costs)
-                out += self._carry_out(target, joined, now)
+        for target, scheduler in self._roster.schedulers():
+            if node.can_draft_for(target):
+                out += self._carry_out(target, scheduler.draft_joined(node.name, node.costs), now)
         return out
 
-    def _targets(self) -> list[_Node]:
-        return [n for n in self._nodes.values() if n.role == "target"]
-
-    def _on_left(self, events: Sequence[Left], now: float) -> list[Send]:
-        out: list[Send] = []
-        for event in events:
-            member = event.member
-            if member.role != "client" or event.reason != "done":
-                logger.info("%s %s left: %s", member.role, member.node, event.reason)
-            node = self._nodes.get(member.node)
-            if node is not None and node.peer == member.peer:
-                del self._nodes[member.node]
-                out += self._on_node_left(node, event.reason, now)
-            elif self._clients.pop(member.peer, None) is not None:
-                for key in [k for k in self._requests if k[0] == member.peer]:
-                    out += self._cancel(self._requests[key], now)
-        return out
-
-    def _on_node_left(self, node: _Node, reason: str, now: float) -> list[Send]:
+    def _on_node_out(self, node: NodeRecord, reason: str, now: float) -> list[Send]:
         out: list[Send] = []
         if node.role == "draft":
-            for target in self._targets():
-                assert target.scheduler is not None
-                out += self._carry_out(target, target.scheduler.draft_lost(node.name, now), now)
+            for target, scheduler in self._roster.schedulers():
+                out += self._carry_out(target, scheduler.draft_lost(node.name, now), now)
             return out
-        lost = {
-            id(request): request
+        lost = [
+            request
             for request in self._requests.values()
             if any(choice.target == node.name for choice in request.choices.values())
-        }
-        for number, (request, name) in list(self._tokenizing.items()):
-            if name == node.name:
-                del self._tokenizing[number]
-                lost[id(request)] = request
-        for request in lost.values():
+        ]
+        lost += [request for request, name in self._tokenizing.values() if name == node.name]
+        for request in {id(request): request for request in lost}.values():
             out += self._fail(request, "unavailable", f"target {node.name} left: {reason}", now)
         return out
 
-    def _on_pong(self, peer: bytes, pong: Pong, now: float) -> None:
-        member = self._membership.by_peer(peer)
-        assert member is not None
-        node = self._nodes.get(member.node)
-        busy = node is not None and node.scheduler is not None and node.scheduler.num_streams > 0
-        self._membership.on_pong(peer, pong.progress, busy, now)
-        heartbeat = node.heartbeat if node is not None else self._clients.get(peer)
-        if heartbeat is not None:
-            heartbeat.on_pong(pong, now)
-
     # -- nodes -----------------------------------------------------------------------------------
 
-    def _on_node_message(self, node: _Node, message: Any, num_bytes: int, now: float) -> list[Send]:
+    def _on_node_message(
+        self, node: NodeRecord, message: Any, num_bytes: int, now: float
+    ) -> list[Send]:
         match message:
             case CommitReply() if node.scheduler is not None:
                 streams = [StreamId(e.stream_id) for e in message.entries]
@@ -308,13 +223,11 @@ class CoordinatorState:
         return []
 
     def _on_draft_message(
-        self, node: _Node, message: Any, num_bytes: int, now: float
+        self, node: NodeRecord, message: Any, num_bytes: int, now: float
     ) -> list[Send]:
         # Stream ids are unique in the mesh, round ids in a target: only one takes the message.
         out: list[Send] = []
-        for target in self._targets():
-            scheduler = target.scheduler
-            assert scheduler is not None
+        for target, scheduler in self._roster.schedulers():
             match message:
                 case DraftReply(entries=entries):
                     if entries and scheduler.stream(StreamId(entries[0].stream_id)) is None:
@@ -333,7 +246,7 @@ class CoordinatorState:
         return out
 
     def _carry_out(
-        self, target: _Node, instructions: Sequence[Instruction], now: float
+        self, target: NodeRecord, instructions: Sequence[Instruction], now: float
     ) -> list[Send]:
         out: list[Send] = []
         freed = False
@@ -342,7 +255,7 @@ class CoordinatorState:
                 case ToTarget(message=message):
                     out.append(Send(target.peer, message, streams_of(message)))
                 case ToDraft(node=name, message=message):
-                    draft = self._nodes.get(name)
+                    draft = self._roster.node(name)
                     if draft is not None:
                         out.append(Send(draft.peer, message, streams_of(message), to_draft=True))
                 case Emit():
@@ -369,26 +282,13 @@ class CoordinatorState:
                 request = self._requests.get((peer, request_id))
                 return self._cancel(request, now) if request is not None else []
             case NodesRequest(request_id=request_id):
-                return [Send(peer, NodesReply(request_id, self._node_fields()))]
+                return [Send(peer, NodesReply(request_id, self._roster.fields()))]
         self.num_stale += 1
         return []
 
-    def _node_fields(self) -> tuple[NodeFields, ...]:
-        return tuple(
-            NodeFields(
-                n.name,
-                n.role,
-                n.profile.model,
-                n.profile.exact,
-                n.profile.emulated,
-                n.scheduler.num_streams if n.scheduler is not None else 0,
-            )
-            for n in self._nodes.values()
-        )
-
     def _submit(self, peer: bytes, submit: SubmitRequest, now: float) -> list[Send]:
         def refuse(code: str, reason: str) -> list[Send]:
-            return [Send(peer, RequestFailedNotice(submit.request_id, code, reason[:1024]))]
+            return [Send(peer, RequestFailedNotice(submit.request_id, code, reason[:_MAX_REASON]))]
 
         if (peer, submit.request_id) in self._requests:
             return refuse("bad_request", f"request id {submit.request_id} is in use")
@@ -398,7 +298,7 @@ class CoordinatorState:
             request = new_request(peer, submit)
         except BadRequestError as error:
             return refuse("bad_request", str(error))
-        targets = self._targets()
+        targets = self._roster.nodes("target")
         if not targets:
             return refuse("unavailable", "no target node has joined: start one")
         target = min(targets, key=lambda n: n.used_cells)
@@ -412,7 +312,7 @@ class CoordinatorState:
 
     def _on_tokenized(self, reply: TokenizeReply, now: float) -> list[Send]:
         request, name = self._tokenizing.pop(reply.request_id, (None, ""))
-        target = self._nodes.get(name)
+        target = self._roster.node(name)
         if request is None or target is None:
             self.num_stale += 1
             return []
@@ -421,7 +321,7 @@ class CoordinatorState:
         return self._open(request, target, reply.prompt_token_ids, now)
 
     def _open(
-        self, request: Request, target: _Node, prompt: tuple[int, ...], now: float
+        self, request: Request, target: NodeRecord, prompt: tuple[int, ...], now: float
     ) -> list[Send]:
         try:
             specs = specs_of(request, request.client.hex(), self._next_id, prompt, target.profile)
@@ -442,7 +342,7 @@ class CoordinatorState:
             request = self._streams[stream_id]
             choice = request.choices[stream_id]
             needed = cells_needed(choice.spec)
-            fitting = [n for n in self._targets() if _has_room(n, needed)]
+            fitting = [n for n in self._roster.nodes("target") if n.has_room(needed)]
             if not fitting:
                 break
             target = min(fitting, key=lambda n: n.used_cells)
@@ -451,23 +351,13 @@ class CoordinatorState:
             target.used_cells += needed
             if not request.has_started:
                 request.has_started = True
-                out.append(Send(request.client, self._started(request, target)))
+                drafts = [n.profile for n in self._roster.nodes("draft")]
+                notice = started_notice(request, choice, target.profile, drafts)
+                out.append(Send(request.client, notice))
             assert target.scheduler is not None
             admitted = target.scheduler.admit(choice.spec, request.fixed_gamma)
             out += self._carry_out(target, admitted, now)
         return out
-
-    def _started(self, request: Request, target: _Node) -> StartedNotice:
-        spec = next(iter(request.choices.values())).spec
-        drafts = [n.profile.model for n in self._nodes.values() if n.role == "draft"]
-        return StartedNotice(
-            request_id=request.request_id,
-            seed=request.seed,
-            num_prompt_tokens=spec.num_prompt_tokens,
-            exact=target.profile.exact,
-            target=target.profile.model,
-            draft=", ".join(drafts)[:256],
-        )
 
     def _emit(self, emit: Emit) -> list[Send]:
         request = self._streams.get(emit.stream_id)
@@ -475,48 +365,28 @@ class CoordinatorState:
             return []
         choice = request.choices[emit.stream_id]
         choice.num_tokens = emit.position + len(emit.token_ids)
-        notice = TokensNotice(
-            request.request_id,
-            choice.spec.sampling.choice,
-            emit.position,
-            emit.text,
-            emit.token_ids,
-        )
+        notice = tokens_notice(request, choice, emit.position, emit.token_ids, emit.text)
         return [Send(request.client, notice)]
 
-    def _finish(self, target: _Node, stream_id: StreamId, reason: str) -> list[Send]:
+    def _finish(self, target: NodeRecord, stream_id: StreamId, reason: str) -> list[Send]:
         request = self._streams.pop(stream_id, None)
         if request is None:
             return []
+        assert target.scheduler is not None
         choice = request.choices.pop(stream_id)
         target.used_cells -= cells_needed(choice.spec)
         if not request.choices:
             del self._requests[(request.client, request.request_id)]
             logger.info("request %d finished: %s", request.request_id, reason)
-        figures = self._figures(target, stream_id, choice)
-        finished = FinishedNotice(
-            request.request_id, choice.spec.sampling.choice, choice.num_tokens, reason, figures
-        )
-        return [Send(request.client, finished)]
-
-    def _figures(self, target: _Node, stream_id: StreamId, choice: Choice) -> StreamFigures:
-        assert target.scheduler is not None
         figures, plain_reason = target.scheduler.take_figures(stream_id)
-        return StreamFigures(
-            num_rounds=figures.num_rounds,
-            num_plain_steps=figures.num_plain_steps,
-            num_draft_tokens=figures.num_draft_tokens,
-            num_accepted_tokens=figures.num_accepted_tokens,
-            draft_wire_bytes=choice.wire.draft_bytes,
-            target_wire_bytes=choice.wire.target_bytes,
-            plain_reason=plain_reason[:256],
-        )
+        notice = finished_notice(request, choice, reason, figures, plain_reason)
+        return [Send(request.client, notice)]
 
     def _cancel(self, request: Request, now: float) -> list[Send]:
         out: list[Send] = []
         self._drop_tokenizing(request)
         for stream_id, choice in list(request.choices.items()):
-            target = self._nodes.get(choice.target)
+            target = self._roster.node(choice.target)
             if target is not None and target.scheduler is not None:
                 out += self._carry_out(target, target.scheduler.cancel(stream_id, now), now)
             else:
@@ -533,14 +403,16 @@ class CoordinatorState:
         for stream_id in choices:
             self._forget_stream(request, stream_id)
         for stream_id, choice in choices.items():
-            target = self._nodes.get(choice.target)
+            target = self._roster.node(choice.target)
             if target is not None and target.scheduler is not None:
                 target.used_cells -= cells_needed(choice.spec)
                 # Finish is for a stream that is forgotten already: nothing is told twice.
                 out += self._carry_out(target, target.scheduler.cancel(stream_id, now), now)
                 target.scheduler.take_figures(stream_id)
         out.append(
-            Send(request.client, RequestFailedNotice(request.request_id, code, reason[:1024]))
+            Send(
+                request.client, RequestFailedNotice(request.request_id, code, reason[:_MAX_REASON])
+            )
         )
         return out
 
@@ -553,20 +425,6 @@ class CoordinatorState:
     def _drop_tokenizing(self, request: Request) -> None:
         for number in [n for n, (r, _) in self._tokenizing.items() if r is request]:
             del self._tokenizing[number]
-
-
-def _can_pair(draft: EngineProfile, target: EngineProfile) -> bool:
-    """A target that cannot take guesses back is served plainly."""
-    return same_vocabulary(draft, target) and target.can_roll_back
-
-
-def _has_room(node: _Node, needed: int) -> bool:
-    scheduler = node.scheduler
-    return (
-        scheduler is not None
-        and scheduler.num_streams < node.profile.max_streams
-        and node.used_cells + needed <= node.profile.num_cells
-    )
 
 
 def streams_of(message: Any) -> tuple[StreamId, ...]:

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nodes.engine.sampling import Sampling
-from nodes.messages import EngineProfile, SubmitRequest
+from nodes.messages import (
+    EngineProfile,
+    FinishedNotice,
+    StartedNotice,
+    StreamFigures,
+    SubmitRequest,
+    TokensNotice,
+)
+from nodes.scheduler_stream import Figures
 from nodes.stream import StreamId, StreamSpec
 from nodes.target_state import cells_needed
 
@@ -21,6 +30,12 @@ class Wire:
 
     draft_bytes: int = 0
     target_bytes: int = 0
+
+    def add(self, num_bytes: int, *, to_draft: bool) -> None:
+        if to_draft:
+            self.draft_bytes += num_bytes
+        else:
+            self.target_bytes += num_bytes
 
 
 @dataclass(slots=True)
@@ -107,3 +122,39 @@ def specs_of(
             f"exceed the {limit} of {target.model}: shorten the prompt or lower --max-tokens"
         )
     return specs
+
+
+def started_notice(
+    request: Request, choice: Choice, target: EngineProfile, drafts: Sequence[EngineProfile]
+) -> StartedNotice:
+    return StartedNotice(
+        request_id=request.request_id,
+        seed=request.seed,
+        num_prompt_tokens=choice.spec.num_prompt_tokens,
+        exact=target.exact,
+        target=target.model,
+        draft=", ".join(draft.model for draft in drafts)[:256],
+    )
+
+
+def tokens_notice(
+    request: Request, choice: Choice, position: int, token_ids: tuple[int, ...], text: bytes
+) -> TokensNotice:
+    return TokensNotice(request.request_id, choice.spec.sampling.choice, position, text, token_ids)
+
+
+def finished_notice(
+    request: Request, choice: Choice, reason: str, figures: Figures, plain_reason: str
+) -> FinishedNotice:
+    wire = StreamFigures(
+        num_rounds=figures.num_rounds,
+        num_plain_steps=figures.num_plain_steps,
+        num_draft_tokens=figures.num_draft_tokens,
+        num_accepted_tokens=figures.num_accepted_tokens,
+        draft_wire_bytes=choice.wire.draft_bytes,
+        target_wire_bytes=choice.wire.target_bytes,
+        plain_reason=plain_reason[:256],
+    )
+    return FinishedNotice(
+        request.request_id, choice.spec.sampling.choice, choice.num_tokens, reason, wire
+    )

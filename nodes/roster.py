@@ -1,0 +1,209 @@
+"""Who is in the mesh, as the coordinator sees it: nodes with engines, and clients. Pure."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mesh.errors import DecodeError
+from mesh.heartbeat import HeartbeatState
+from mesh.membership import Joined, Left, Member, MembershipState, Refused
+from mesh.messages import Hello, Ping, Pong
+from nodes.messages import EngineProfile, NodeFields
+from nodes.profile import costs_of, decode_profile, same_vocabulary
+from nodes.scheduler import SchedulerState
+from policies.latency import NodeCosts
+
+logger = logging.getLogger(__name__)
+
+# A node that has work and reports no finished pass for so long counts as gone.
+PROGRESS_TIMEOUT_S = 120.0
+_MAX_REASON = 256
+
+
+@dataclass(slots=True)
+class NodeRecord:
+    """A target or draft node; targets have a scheduler and an account of promised cells."""
+
+    name: str
+    role: str
+    peer: bytes
+    profile: EngineProfile
+    costs: NodeCosts
+    heartbeat: HeartbeatState
+    scheduler: SchedulerState | None = None
+    used_cells: int = 0
+
+    def has_room(self, cells: int) -> bool:
+        scheduler = self.scheduler
+        return (
+            scheduler is not None
+            and scheduler.num_streams < self.profile.max_streams
+            and self.used_cells + cells <= self.profile.num_cells
+        )
+
+    def can_draft_for(self, target: NodeRecord) -> bool:
+        """A target that cannot take guesses back is served plainly."""
+        return same_vocabulary(self.profile, target.profile) and target.profile.can_roll_back
+
+
+@dataclass(frozen=True, slots=True)
+class Welcomed:
+    """The peer is in (again): to be answered with Welcome."""
+
+    peer: bytes
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    peer: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeIn:
+    record: NodeRecord
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOut:
+    record: NodeRecord
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOut:
+    peer: bytes
+
+
+RosterEvent = Welcomed | Rejected | NodeIn | NodeOut | ClientOut
+
+
+class Roster:
+    """Memberships with what each member is for."""
+
+    def __init__(self, heartbeat_interval_s: float, heartbeat_timeout_s: float) -> None:
+        self.heartbeat_interval_s = heartbeat_interval_s
+        self.heartbeat_timeout_s = heartbeat_timeout_s
+        self._membership = MembershipState(heartbeat_timeout_s, PROGRESS_TIMEOUT_S)
+        self._nodes: dict[str, NodeRecord] = {}
+        self._clients: dict[bytes, HeartbeatState] = {}
+
+    def peers(self) -> list[bytes]:
+        return [member.peer for member in self._membership.members()]
+
+    def node(self, name: str) -> NodeRecord | None:
+        return self._nodes.get(name)
+
+    def node_of(self, member: Member) -> NodeRecord | None:
+        record = self._nodes.get(member.node)
+        return record if record is not None and record.peer == member.peer else None
+
+    def nodes(self, role: str | None = None) -> list[NodeRecord]:
+        return [n for n in self._nodes.values() if role in (None, n.role)]
+
+    def schedulers(self) -> list[tuple[NodeRecord, SchedulerState]]:
+        """Every target with its scheduler."""
+        return [(n, n.scheduler) for n in self._nodes.values() if n.scheduler is not None]
+
+    def fields(self) -> tuple[NodeFields, ...]:
+        """What a client may know of the nodes."""
+        return tuple(
+            NodeFields(
+                n.name,
+                n.role,
+                n.profile.model,
+                n.profile.exact,
+                n.profile.emulated,
+                n.scheduler.num_streams if n.scheduler is not None else 0,
+            )
+            for n in self._nodes.values()
+        )
+
+    def hello(self, peer: bytes, hello: Hello, now: float) -> list[RosterEvent]:
+        profile = None
+        if hello.role in ("target", "draft"):
+            try:
+                profile = decode_profile(hello.profile)
+                costs = costs_of(profile)
+            except (DecodeError, ValueError) as error:
+                return [Rejected(peer, f"malformed profile: {error}"[:_MAX_REASON])]
+            reason = self._mismatch(hello.role, profile)
+            if reason:
+                return [Rejected(peer, reason[:_MAX_REASON])]
+        elif hello.role != "client":
+            return [Rejected(peer, f"unknown role {hello.role}"[:_MAX_REASON])]
+        events = self._membership.on_hello(peer, hello, now)
+        out = self._left([event for event in events if isinstance(event, Left)])
+        for event in events:
+            if isinstance(event, Refused):
+                out.append(Rejected(peer, event.reason[:_MAX_REASON]))
+            elif isinstance(event, Joined):
+                out.append(Welcomed(peer, hello.node))
+                heartbeat = HeartbeatState(self.heartbeat_interval_s, self.heartbeat_timeout_s)
+                if profile is None:
+                    self._clients[peer] = heartbeat
+                    continue
+                logger.info("%s %s joined with %s", hello.role, hello.node, profile.model)
+                record = NodeRecord(hello.node, hello.role, peer, profile, costs, heartbeat)
+                self._nodes[hello.node] = record
+                out.append(NodeIn(record))
+        if not events:
+            # The Welcome crossed a repeated Hello, or was lost.
+            out.append(Welcomed(peer, hello.node))
+        return out
+
+    def _mismatch(self, role: str, profile: EngineProfile) -> str:
+        """Why a node's vocabulary fits none of the other role; "" if it fits or none is there."""
+        others = self.nodes("target" if role == "draft" else "draft")
+        for other in others:
+            pair = (profile, other.profile) if role == "draft" else (other.profile, profile)
+            if same_vocabulary(*pair):
+                return ""
+        if not others:
+            return ""
+        return (
+            f"vocabularies differ: {role} model {profile.model} cannot work with "
+            f"{others[0].role} model {others[0].profile.model}: choose models of one family"
+        )
+
+    def message(self, peer: bytes, now: float) -> Member | None:
+        """Note a sign of life; None for a stranger."""
+        return self._membership.on_message(peer, now)
+
+    def bye(self, peer: bytes, reason: str, now: float) -> list[RosterEvent]:
+        return self._left(self._membership.on_bye(peer, reason, now))
+
+    def gone(self, peer: bytes, now: float) -> list[RosterEvent]:
+        return self._left(self._membership.on_gone(peer, now))
+
+    def tick(self, now: float) -> list[RosterEvent]:
+        return self._left(self._membership.tick(now))
+
+    def pings(self, now: float) -> list[tuple[bytes, Ping]]:
+        """Who is to be pinged now."""
+        beats = [(node.peer, node.heartbeat) for node in self._nodes.values()]
+        due = [(peer, beat.due(now)) for peer, beat in [*beats, *self._clients.items()]]
+        return [(peer, ping) for peer, ping in due if ping is not None]
+
+    def pong(self, member: Member, pong: Pong, now: float) -> None:
+        node = self.node_of(member)
+        busy = node is not None and node.scheduler is not None and node.scheduler.num_streams > 0
+        self._membership.on_pong(member.peer, pong.progress, busy, now)
+        heartbeat = node.heartbeat if node is not None else self._clients.get(member.peer)
+        if heartbeat is not None:
+            heartbeat.on_pong(pong, now)
+
+    def _left(self, events: Sequence[Left]) -> list[RosterEvent]:
+        out: list[RosterEvent] = []
+        for event in events:
+            record = self.node_of(event.member)
+            if record is not None:
+                logger.info("%s %s left: %s", record.role, record.name, event.reason)
+                del self._nodes[record.name]
+                out.append(NodeOut(record, event.reason))
+            elif self._clients.pop(event.member.peer, None) is not None:
+                out.append(ClientOut(event.member.peer))
+        return out

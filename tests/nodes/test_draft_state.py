@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from nodes.draft_state import Drafted, Drafter, Event, Guess, Job, ModelDrafter, NgramDrafter
+from nodes.engine.protocol import Logits, Span
+from nodes.engine.sampling import Sampling
+from nodes.engine.toy import TOY_EOG, ToyConfig, ToyModel
+from nodes.stream import StreamId
+from nodes.target_state import Failed, Ready
+from tests.nodes.builders import PROMPT, make_spec
+from tests.nodes.reference import reference
+
+ONE = StreamId(1)
+TWO = StreamId(2)
+SAMPLED = Sampling(temperature=1.0, top_k=20, seed=3)
+
+
+class RecordingModel(ToyModel):
+    """Keeps the number of tokens of every pass."""
+
+    def __init__(self, config: ToyConfig) -> None:
+        super().__init__(config)
+        self.sizes: list[list[int]] = []
+
+    def forward(self, spans: Sequence[Span]) -> Logits:
+        self.sizes.append([len(s.token_ids) for s in spans])
+        return super().forward(spans)
+
+
+def make_drafter(**changes: Any) -> tuple[ModelDrafter, RecordingModel]:
+    model = RecordingModel(ToyConfig(**changes))
+    return ModelDrafter(model), model
+
+
+def run(drafter: Drafter) -> list[Event]:
+    events: list[Event] = []
+    while drafter.has_work():
+        events += drafter.step()
+    return events
+
+
+def expected(prompt: tuple[int, ...] = PROMPT, sampling: Sampling = SAMPLED) -> tuple[int, ...]:
+    """What a target of the same seed says; a draft of agreement 1 guesses it."""
+    return reference(ToyConfig(), prompt, sampling, max_tokens=20).token_ids
+
+
+def test_guesses_come_of_the_same_noise_as_the_targets_tokens() -> None:
+    drafter, model = make_drafter()
+    assert drafter.open(make_spec(sampling=SAMPLED)) == []
+    assert run(drafter) == [Ready(ONE, 1)]
+    assert drafter.draft(7, [Job(ONE, 1, 3, (), 4)]) == []
+    assert run(drafter) == [Drafted(7, (Guess(ONE, 1, 3, expected()[:4]),))]
+    assert model.sizes == [[2], [1], [1], [1], [1]]
+
+
+def test_all_streams_of_a_round_are_guessed_in_the_same_passes() -> None:
+    drafter, model = make_drafter()
+    drafter.open(make_spec(1, sampling=SAMPLED))
+    drafter.open(make_spec(2, prompt=(8, 9), sampling=SAMPLED))
+    run(drafter)
+    del model.sizes[:]
+    drafter.draft(1, [Job(ONE, 1, 3, (), 2), Job(TWO, 1, 2, (), 4)])
+    guesses = (Guess(ONE, 1, 3, expected()[:2]), Guess(TWO, 1, 2, expected((8, 9))[:4]))
+    assert run(drafter) == [Drafted(1, guesses)]
+    assert model.sizes == [[1, 1], [1, 1], [1], [1]]
+
+
+def test_guesses_that_proved_right_are_not_run_again() -> None:
+    drafter, model = make_drafter()
+    drafter.open(make_spec(sampling=SAMPLED))
+    drafter.draft(1, [Job(ONE, 1, 3, (), 4)])
+    run(drafter)
+    del model.sizes[:]
+    # Two of the four guesses were right, then came the target's own token.
+    right = expected()[:2]
+    other = 1 + expected()[2] % 90
+    drafter.draft(2, [Job(ONE, 1, 3, (*right, other), 3)])
+    prefix = (*PROMPT, *right, other)
+    guessed = expected(prefix)[:3]
+    assert run(drafter) == [Drafted(2, (Guess(ONE, 1, 6, guessed),))]
+    # Only the token that replaced the wrong guess had to be caught up with.
+    assert model.sizes == [[1], [1], [1]]
+
+
+def test_a_round_of_gamma_0_is_answered_at_once() -> None:
+    drafter, _ = make_drafter()
+    drafter.open(make_spec())
+    assert drafter.draft(1, [Job(ONE, 1, 3, (9,), 0)]) == [Drafted(1, (Guess(ONE, 1, 4, ()),))]
+
+
+def test_guessing_ends_at_an_end_of_text() -> None:
+    drafter, _ = make_drafter(eog_rate=1.0)
+    drafter.open(make_spec())
+    drafter.draft(1, [Job(ONE, 1, 3, (), 8)])
+    assert run(drafter)[-1] == Drafted(1, (Guess(ONE, 1, 3, (TOY_EOG,)),))
+
+
+def test_unknown_streams_and_generations_are_counted_and_left_out_of_the_answer() -> None:
+    drafter, _ = make_drafter()
+    drafter.open(make_spec(generation=2))
+    assert drafter.open(make_spec(generation=2)) == []
+    events = drafter.draft(5, [Job(ONE, 1, 3, (), 4), Job(TWO, 1, 3, (), 4)])
+    assert events == [Drafted(5, ())]
+    assert drafter.num_stale == 3
+    drafter.close(ONE, 1)
+    assert drafter.num_streams == 1
+    assert drafter.open(make_spec(prompt=(4,), generation=3)) == [Ready(ONE, 3)]
+    assert drafter.num_streams == 1
+
+
+@pytest.mark.parametrize("drafter", [make_drafter()[0], NgramDrafter()])
+def test_a_stream_out_of_step_is_given_up_with_the_reason(drafter: Drafter) -> None:
+    drafter.open(make_spec())
+    reason = "out of step: at 3 tokens, not 5"
+    assert drafter.draft(1, [Job(ONE, 1, 5, (), 4)]) == [Failed(ONE, 1, reason), Drafted(1, ())]
+    assert drafter.num_streams == 0
+
+
+def test_what_does_not_fit_is_refused_with_the_reason() -> None:
+    drafter, model = make_drafter(num_cells=60, max_sequences=2)
+    drafter.open(make_spec(1))
+    assert drafter.open(make_spec(2, max_tokens=15)) == [
+        Failed(TWO, 1, "toy-1 is full: 1 streams, 34 cells wanted")
+    ]
+    outside = Failed(TWO, 1, "token ids outside the vocabulary of toy-1")
+    assert drafter.open(make_spec(2, prompt=(96,))) == [outside]
+    drafter.open(make_spec(2))
+    refused = drafter.open(make_spec(3))
+    assert refused == [Failed(StreamId(3), 1, "toy-1 is full: 2 streams, 27 cells wanted")]
+    run(drafter)
+    drafter.close(ONE, 1)
+    drafter.close(TWO, 1)
+    assert (drafter.num_streams, model.free_cells()) == (0, 60)
+
+
+def test_a_newer_round_takes_a_stream_out_of_an_abandoned_one() -> None:
+    drafter, _ = make_drafter()
+    drafter.open(make_spec(1))
+    drafter.open(make_spec(2))
+    run(drafter)
+    drafter.draft(1, [Job(ONE, 1, 3, (), 4), Job(TWO, 1, 3, (), 2)])
+    drafter.step()
+    drafter.draft(2, [Job(ONE, 1, 3, (9,), 1)])
+    events = run(drafter)
+    rounds = {e.round: [g.stream_id for g in e.guesses] for e in events if isinstance(e, Drafted)}
+    assert rounds == {1: [TWO], 2: [ONE]}
+
+
+def test_a_stream_closed_in_mid_round_leaves_the_others_their_round() -> None:
+    drafter, _ = make_drafter()
+    drafter.open(make_spec(1))
+    drafter.open(make_spec(2))
+    run(drafter)
+    drafter.draft(1, [Job(ONE, 1, 3, (), 4), Job(TWO, 1, 3, (), 4)])
+    drafter.step()
+    drafter.close(ONE, 1)
+    (drafted,) = run(drafter)
+    assert isinstance(drafted, Drafted)
+    assert [g.stream_id for g in drafted.guesses] == [TWO]
+    drafter.draft(2, [Job(TWO, 1, 3, (), 4)])
+    drafter.close(TWO, 1)
+    assert run(drafter) == [Drafted(2, ())]
+
+
+def test_a_long_prompt_stalls_a_round_only_a_little() -> None:
+    drafter, model = make_drafter()
+    drafter.open(make_spec(1))
+    run(drafter)
+    drafter.open(make_spec(2, prompt=tuple(range(1, 91))))
+    drafter.draft(1, [Job(ONE, 1, 3, (), 4)])
+    del model.sizes[:]
+    run(drafter)
+    assert model.sizes == [[1, 32], [1, 32], [1, 25], [1]]
+
+
+def test_a_prompt_longer_than_a_pass_is_caught_up_with_in_pieces() -> None:
+    drafter, model = make_drafter(max_batch_tokens=16)
+    prompt = tuple(range(1, 41))
+    drafter.open(make_spec(prompt=prompt, sampling=SAMPLED))
+    drafter.draft(1, [Job(ONE, 1, 40, (), 2)])
+    drafted = Drafted(1, (Guess(ONE, 1, 40, expected(prompt)[:2]),))
+    assert run(drafter) == [Ready(ONE, 1), drafted]
+    assert model.sizes == [[16], [16], [8], [1]]
+
+
+def test_nothing_is_left_after_forget_all() -> None:
+    drafter, model = make_drafter()
+    drafter.open(make_spec())
+    drafter.draft(1, [Job(ONE, 1, 3, (), 4)])
+    drafter.step()
+    drafter.forget_all()
+    assert not drafter.has_work()
+    assert (drafter.num_streams, model.free_cells()) == (0, 4096)
+
+
+def test_prompt_lookup_guesses_what_followed_last_time() -> None:
+    drafter = NgramDrafter(max_streams=1)
+    assert drafter.open(make_spec(prompt=(1, 2, 3, 4, 9, 1))) == [Ready(ONE, 1)]
+    events = drafter.draft(1, [Job(ONE, 1, 6, (2,), 3)])
+    assert events == [Drafted(1, (Guess(ONE, 1, 7, (3, 4, 9)),))]
+    assert drafter.draft(2, [Job(ONE, 1, 7, (50,), 3)]) == [Drafted(2, (Guess(ONE, 1, 8, ()),))]
+    assert not drafter.has_work()
+    assert drafter.step() == []
+
+
+def test_prompt_lookup_counts_refuses_and_forgets_like_a_model() -> None:
+    drafter = NgramDrafter(max_streams=1)
+    drafter.open(make_spec(generation=2))
+    assert drafter.open(make_spec(generation=1)) == []
+    assert drafter.draft(1, [Job(ONE, 1, 3, (), 4)]) == [Drafted(1, ())]
+    assert drafter.num_stale == 2
+    reason = "prompt lookup holds 1 streams already"
+    assert drafter.open(make_spec(2)) == [Failed(TWO, 1, reason)]
+    # A newer generation of a stream it holds takes no second place.
+    assert drafter.open(make_spec(generation=3)) == [Ready(ONE, 3)]
+    drafter.close(ONE, 2)
+    assert drafter.num_streams == 1
+    drafter.close(ONE, 3)
+    drafter.open(make_spec(2))
+    drafter.forget_all()
+    assert drafter.num_streams == 0
