@@ -66,6 +66,19 @@ def law1(prompts: int, max_tokens: int, gammas: str, streams: str, draft: str | 
 
 
 @bench.command()
+def sampling() -> None:
+    """Sampling 16 rows by law 1 beside the decode of 16 rows, on every installed model.
+
+    \b
+    Example:
+      python -m bench sampling
+    """
+    from bench.sampling import run_sampling
+
+    click.echo(run_sampling())
+
+
+@bench.command()
 def memory() -> None:
     """Resident memory of a target and a coordinator against their budgets.
 

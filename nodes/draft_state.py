@@ -284,7 +284,7 @@ class NgramDrafter:
         if known is not None and known[0] >= spec.generation:
             self.num_stale += 1
             return []
-        if len(self._streams) >= self._max_streams:
+        if known is None and len(self._streams) >= self._max_streams:
             reason = f"prompt lookup holds {self._max_streams} streams already"
             return [Failed(spec.stream_id, spec.generation, reason)]
         index = NgramIndex()

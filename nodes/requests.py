@@ -114,12 +114,16 @@ def specs_of(
         )
         for index in range(submit.num_choices)
     ]
-    total = len(prompt) + submit.max_tokens
-    limit = min(target.num_cells, target.context_length)
-    if total > target.context_length or cells_needed(specs[0]) > target.num_cells:
+    wanted = f"context overflow: {len(prompt)} prompt tokens + {submit.max_tokens} to generate"
+    if len(prompt) + submit.max_tokens > target.context_length:
         raise BadRequestError(
-            f"context overflow: {len(prompt)} prompt tokens + {submit.max_tokens} to generate "
-            f"exceed the {limit} of {target.model}: shorten the prompt or lower --max-tokens"
+            f"{wanted} exceed the {target.context_length} of {target.model}: "
+            f"shorten the prompt or lower --max-tokens"
+        )
+    if cells_needed(specs[0]) > target.num_cells:
+        raise BadRequestError(
+            f"{wanted} + {MAX_GAMMA} guesses exceed the {target.num_cells} cells of "
+            f"{target.model}: shorten the prompt, lower --max-tokens or raise --cells"
         )
     return specs
 

@@ -144,17 +144,23 @@ class SchedulerState:
             self._drafts[placement.node].num_streams -= 1
             notice = CloseStreamNotice(stream.spec.stream_id, placement.generation)
             out.append(ToDraft(placement.node, notice))
-        self._leave_round(stream)
-        return out
+        return out + self._leave_round(stream)
 
-    def _leave_round(self, stream: Stream) -> None:
+    def _leave_round(self, stream: Stream) -> list[Instruction]:
         phase = stream.phase
-        if isinstance(phase, Drafting | Verifying):
-            current = self._rounds.get(phase.round_id)
-            if current is not None:
-                current.stream_ids.remove(stream.spec.stream_id)
-                if not current.stream_ids:
-                    del self._rounds[phase.round_id]
+        if not isinstance(phase, Drafting | Verifying):
+            return []
+        current = self._rounds.get(phase.round_id)
+        if current is None:
+            return []
+        current.stream_ids.remove(stream.spec.stream_id)
+        if not current.stream_ids:
+            del self._rounds[phase.round_id]
+            return []
+        # A draft node that has no other stream of the round is not waited for.
+        placements = (self._streams[s].draft for s in current.stream_ids)
+        current.waiting_for &= {p.node for p in placements if p is not None}
+        return self._verify_if_complete(phase.round_id, current)
 
     # -- draft nodes -------------------------------------------------------------------------
 

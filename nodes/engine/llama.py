@@ -174,7 +174,10 @@ class LlamaModel:
     def forward(self, spans: Sequence[Span]) -> Logits:
         log = self._log
         num_tokens = check_spans(spans, self._info, log.lengths)
-        if not log.fits(num_tokens) or log.should_compact():
+        # Compacting unshares cells: not for tidiness alone where the result would not fit.
+        if not log.fits(num_tokens) or (
+            log.should_compact() and log.live + num_tokens <= log.total
+        ):
             self._compact(num_tokens)
         rows = self._fill(spans)
         log.read(num_tokens)

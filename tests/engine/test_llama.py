@@ -74,6 +74,12 @@ def steps(model, seq_id, token_ids):
     return np.concatenate([step(model, seq_id, [token_id]) for token_id in token_ids])
 
 
+# Not control characters and unassigned planes: SmolLM2 has no token for some of their bytes.
+written = st.sampled_from("\n\t") | st.characters(
+    exclude_categories=["Cc", "Cs", "Cn", "Co"], max_codepoint=0x1FFFF
+)
+
+
 def prefill_and_step(model, seq_id):
     model.forward([Span(seq_id, 0, PROMPT)])
     return steps(model, seq_id, TEXT)
@@ -161,7 +167,7 @@ def test_rows_come_in_span_order_and_only_for_outputs(model):
 
 @needs_model
 def test_the_self_test_passes(model):
-    assert run_self_test(model, prefix_lens=(24, 330)).failure == ""
+    assert run_self_test(model, prefix_lens=(24,)).failure == ""
 
 
 @needs_model
@@ -190,7 +196,7 @@ def test_neighbours_in_the_same_passes_leave_no_trace(model, alone):
         spans.insert(index % 2, Span(1, model.length(1), FOREIGN[index : index + 2], 2))
         if index % 3 == 0:
             spans.append(Span(2, model.length(2), FOREIGN[index : index + 3]))
-        row = model.forward(spans)[2 if index % 2 else 0]
+        row = model.forward(spans)[0 if index % 2 else 2]
         assert np.array_equal(row, alone[index])
 
 
@@ -398,7 +404,7 @@ def test_raw_text_is_not_put_into_a_template_and_names_no_control_tokens(model):
 
 
 @needs_model
-@given(text=st.text(min_size=1, max_size=60))
+@given(text=st.text(written, min_size=1, max_size=60))
 @settings(max_examples=60, deadline=None)
 def test_pieces_put_together_are_the_text(loaded, text):
     tokenizer = loaded.tokenizer
@@ -465,7 +471,7 @@ def test_a_file_of_another_kind_is_told(tmp_path, content):
 def test_a_gguf_of_garbage_is_told(tmp_path):
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF" + bytes(range(256)) * 8)
-    with pytest.raises(ModelFileError, match="cannot be loaded: .+"):
+    with pytest.raises(ModelFileError, match=r"cannot be loaded: .+"):
         LlamaModel(LlamaConfig(path=path))
 
 
@@ -475,7 +481,7 @@ def test_a_truncated_file_is_told(tmp_path, model_path, num_bytes):
     path = tmp_path / "model.gguf"
     shutil.copyfile(model_path, path)
     os.truncate(path, num_bytes)
-    with pytest.raises(ModelFileError, match="cannot be loaded: .+"):
+    with pytest.raises(ModelFileError, match=r"cannot be loaded: .+"):
         LlamaModel(LlamaConfig(path=path))
 
 
@@ -489,9 +495,15 @@ def test_a_path_that_is_no_utf8_is_no_obstacle(tmp_path, model_path):
 
 
 @needs_model
-def test_a_cache_that_does_not_fit_into_memory_is_told(model_path):
-    with pytest.raises(EngineError, match="no context"):
-        LlamaModel(LlamaConfig(path=model_path, num_cells=1 << 31))
+def test_a_context_that_cannot_be_made_is_told_and_the_model_freed(model_path, monkeypatch):
+    library = llama_abi.library()
+    freed = []
+    free = library.llama_model_free
+    monkeypatch.setattr(library, "llama_init_from_model", lambda *_: None)
+    monkeypatch.setattr(library, "llama_model_free", lambda m: (freed.append(m), free(m)))
+    with pytest.raises(EngineError, match=r"no context for .*: not enough memory"):
+        LlamaModel(LlamaConfig(path=model_path))
+    assert len(freed) == 1
 
 
 def fake_library(**changes):
@@ -558,8 +570,7 @@ def test_libllamas_log_goes_to_ours_and_the_last_error_is_kept(caplog):
     llama_abi._on_log(4, b"\n", None)
     llama_abi._on_log(3, b"by the way\n", None)
     llama_abi._on_log(99, b"what?\n", None)
-    assert [record.levelno for record in caplog.records] == [40, 40, 30, 10] or [
-        record.levelno for record in caplog.records
-    ] == [30, 30, 20, 10]
+    levels = [record.levelno for record in caplog.records]
+    assert levels == [logging.WARNING, logging.WARNING, logging.INFO, logging.DEBUG]
     assert llama_abi.take_last_error() == "tensor missing"
     assert llama_abi.take_last_error() == ""

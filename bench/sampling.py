@@ -1,0 +1,77 @@
+"""What law 1 costs beside the decode it follows: 16 rows on real models."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import median
+
+import numpy as np
+
+from nodes.catalog import Catalog, default_cache_dir
+from nodes.config import environment
+from nodes.engine.llama import LlamaConfig, LlamaModel
+from nodes.engine.protocol import Span
+from nodes.engine.sampling import Sampling, sample
+
+NUM_ROWS = 16
+_REPEATS = 9
+_KINDS = {
+    "T 0.8, top-k 40, top-p 0.95": Sampling(temperature=0.8, top_k=40, top_p=0.95),
+    "T 0.8, top-p 0.95": Sampling(temperature=0.8, top_p=0.95),
+    "T 1, no filter": Sampling(temperature=1.0),
+    "greedy": Sampling(),
+}
+
+
+def run_sampling() -> str:
+    """A table of milliseconds for 16 rows, for each installed model of the catalogue."""
+    catalog = Catalog(default_cache_dir(environment()))
+    rows = ["| model | vocabulary | decode ms | sampling | ms | share of decode |"]
+    rows.append("|---|---|---|---|---|---|")
+    for name in catalog.installed():
+        model = LlamaModel(LlamaConfig(path=catalog.path(name), num_cells=2048))
+        try:
+            rows += _measure(name, model)
+        finally:
+            model.close()
+    return "\n".join(rows)
+
+
+def _measure(name: str, model: LlamaModel) -> list[str]:
+    # Real logits: what the filters leave, and so what they cost, depends on their shape.
+    token_ids = np.random.default_rng(0).integers(0, model.info.num_vocab, NUM_ROWS).tolist()
+    for seq_id, token_id in enumerate(token_ids):
+        model.forward([Span(seq_id, 0, [token_id])])
+
+    def decode() -> None:
+        for seq_id in range(NUM_ROWS):
+            model.truncate(seq_id, 1)
+        model.forward([Span(s, 1, [t], 1) for s, t in enumerate(token_ids)])
+
+    decode_s = _median_seconds(decode)
+    for seq_id in range(NUM_ROWS):
+        model.truncate(seq_id, 1)
+    logits = model.forward([Span(s, 1, [t], 1) for s, t in enumerate(token_ids)]).copy()
+    rows = []
+    for kind, sampling in _KINDS.items():
+
+        def draw(sampling: Sampling = sampling) -> None:
+            for row in logits:
+                sample(row, sampling, 7)
+
+        seconds = _median_seconds(draw)
+        rows.append(
+            f"| {name} | {model.info.num_vocab} | {decode_s * 1e3:.1f} | {kind} "
+            f"| {seconds * 1e3:.2f} | {seconds / decode_s:.3f} |"
+        )
+    return rows
+
+
+def _median_seconds(work: Callable[[], None]) -> float:
+    times = []
+    for _ in range(_REPEATS):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return median(times[1:])

@@ -1,0 +1,117 @@
+"""open_model: the fastest exact form, tested and timed once; with an engine that costs nothing."""
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+
+from nodes.engine import load
+from nodes.engine.llama import LlamaConfig
+from nodes.engine.load import open_model
+from nodes.engine.selftest import SelfTest
+from nodes.engine.toy import ToyModel
+from policies.latency import CostTable, NodeCosts
+
+COSTS = NodeCosts(CostTable((1, 8), (0.01, 0.02)), CostTable((32,), (0.1,)))
+
+
+class FakeLlama(ToyModel):
+    opened: list["FakeLlama"]
+
+    def __init__(self, config, *, model_hash=None):
+        super().__init__()
+        self.llama_config = config
+        self.model_hash = model_hash
+        self.closed = False
+        self.verdict = None
+        self.opened.append(self)
+
+    def set_exact(self, exact):
+        self.verdict = exact
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """What was called, and which forms are exact here."""
+
+    machine = SimpleNamespace(exact_with={True: True, False: True}, calls=[])
+    FakeLlama.opened = []
+
+    def self_test(model):
+        machine.calls.append("self-test")
+        exact = machine.exact_with[model.llama_config.repack]
+        return SelfTest(exact, "" if exact else "a pass of 2 differs")
+
+    def calibrate(model, *, progress=None):
+        machine.calls.append("calibrate")
+        return COSTS
+
+    def key(info, *, num_threads, profile):
+        return f"{FakeLlama.opened[-1].llama_config.repack}-{num_threads}-{profile}"
+
+    monkeypatch.setattr(load, "LlamaModel", FakeLlama)
+    monkeypatch.setattr(load, "run_self_test", self_test)
+    monkeypatch.setattr(load, "calibrate", calibrate)
+    monkeypatch.setattr(load, "cache_key", key)
+    return machine
+
+
+def config(tmp_path, **changes):
+    return LlamaConfig(path=tmp_path / "m.gguf", **changes)
+
+
+def test_repacked_weights_stay_where_they_are_exact(machine, tmp_path):
+    opened = open_model(config(tmp_path), None)
+    assert opened.model.llama_config.repack
+    assert opened.model.verdict is True
+    assert opened.costs == COSTS
+    assert machine.calls == ["self-test", "calibrate"]
+
+
+def test_plain_weights_are_taken_where_repacked_ones_are_not_exact(machine, tmp_path):
+    machine.exact_with = {True: False, False: True}
+    opened = open_model(config(tmp_path), None)
+    first, second = FakeLlama.opened
+    assert first.closed
+    assert not second.closed
+    assert opened.model is second
+    assert not second.llama_config.repack
+    assert second.verdict is True
+    # The file is not hashed again.
+    assert second.model_hash == first.info.model_hash
+
+
+def test_a_device_without_an_exact_form_is_told(machine, tmp_path, caplog):
+    machine.exact_with = {True: False, False: False}
+    with caplog.at_level(logging.WARNING):
+        opened = open_model(config(tmp_path), None)
+    assert opened.model.verdict is False
+    assert "not exact on this device: a pass of 2 differs" in caplog.text
+
+
+def test_profile_fast_is_not_tested_and_promises_nothing(machine, tmp_path):
+    opened = open_model(config(tmp_path, profile="fast"), None)
+    assert machine.calls == ["calibrate"]
+    assert opened.model.verdict is False
+    assert opened.model.llama_config.repack
+
+
+def test_the_second_opening_measures_nothing(machine, tmp_path):
+    machine.exact_with = {True: False, False: True}
+    first = open_model(config(tmp_path), tmp_path / "cache")
+    machine.calls.clear()
+    second = open_model(config(tmp_path), tmp_path / "cache")
+    assert machine.calls == []
+    assert (second.self_test, second.costs) == (first.self_test, first.costs)
+    assert not second.model.llama_config.repack
+    assert second.model.verdict is True
+
+
+def test_a_cache_that_cannot_be_written_is_only_logged(machine, tmp_path, caplog):
+    (tmp_path / "cache").write_text("a file in the way")
+    opened = open_model(config(tmp_path), tmp_path / "cache")
+    assert opened.costs == COSTS
+    assert "calibration not kept" in caplog.text

@@ -1,0 +1,197 @@
+"""TOML < environment < command line, and every mistake is told with its key."""
+
+import pytest
+
+from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
+from nodes.config import ConfigError, CoordinatorConfig, DraftConfig, TargetConfig, load
+
+
+@pytest.fixture
+def toml(tmp_path):
+    def write(text):
+        path = tmp_path / "airdraft.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def refused(*args):
+    with pytest.raises(ConfigError) as caught:
+        load(*args)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_defaults_without_any_source():
+    assert load(TargetConfig, None, {}, {}) == TargetConfig()
+    assert load(TargetConfig, None, {}, {}).engine.model == DEFAULT_TARGET
+    assert load(DraftConfig, None, {}, {}).engine.model == DEFAULT_DRAFT
+    assert load(DraftConfig, None, {}, {}).engine.profile == "fast"
+    assert load(CoordinatorConfig, None, {}, {}) == CoordinatorConfig()
+
+
+def test_each_source_overrides_the_one_before(toml):
+    path = toml('name = "toml"\n[engine]\ncells = 1024\nthreads = 2\nmax_streams = 3\n')
+    environ = {"AIRDRAFT_ENGINE__THREADS": "4", "AIRDRAFT_ENGINE__MAX_STREAMS": "5"}
+    config = load(TargetConfig, path, {"engine.max_streams": 6}, environ)
+    assert config.name == "toml"
+    assert (config.engine.cells, config.engine.threads, config.engine.max_streams) == (1024, 4, 6)
+
+
+def test_untouched_settings_of_a_table_keep_the_roles_defaults(toml):
+    config = load(DraftConfig, toml("[engine]\nthreads = 2\n"), {}, {})
+    assert (config.engine.model, config.engine.profile) == (DEFAULT_DRAFT, "fast")
+
+
+def test_overrides_that_were_not_given_change_nothing(toml):
+    config = load(TargetConfig, toml('name = "x"\n'), {"name": None, "engine.cells": None}, {})
+    assert config.name == "x"
+    assert config.engine == TargetConfig().engine
+    assert load(TargetConfig, None, {"engine.gpu_layers": 0, "name": ""}, {}).name == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("true", True),
+        ("YES", True),
+        ("1", True),
+        ("on", True),
+        ("false", False),
+        ("No", False),
+        ("0", False),
+        ("off", False),
+    ],
+)
+def test_booleans_in_the_environment(text, expected):
+    config = load(TargetConfig, None, {}, {"AIRDRAFT_ENGINE__CALIBRATE": text})
+    assert config.engine.calibrate is expected
+
+
+def test_numbers_in_the_environment():
+    environ = {"AIRDRAFT_HEARTBEAT_TIMEOUT_S": "7.5", "AIRDRAFT_HEARTBEAT_INTERVAL_S": "2"}
+    config = load(CoordinatorConfig, None, {}, environ)
+    assert (config.heartbeat_timeout_s, config.heartbeat_interval_s) == (7.5, 2.0)
+
+
+def test_a_whole_number_will_do_for_a_float(toml):
+    config = load(CoordinatorConfig, toml("heartbeat_timeout_s = 7\n"), {}, {})
+    assert type(config.heartbeat_timeout_s) is float
+    assert config.heartbeat_timeout_s == 7.0
+
+
+def test_the_process_environment_is_the_default(monkeypatch):
+    monkeypatch.setenv("AIRDRAFT_CLUSTER", "mine")
+    assert load(CoordinatorConfig, None, {}).cluster == "mine"
+    assert load(CoordinatorConfig, None, {}, {}).cluster == "airdraft"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "near"),
+    [
+        ("nmae = 1\n", "nmae", "name"),
+        ("[engine]\nmodle = 'x'\n", "engine.modle", "engine.model"),
+        ("engine.max_stream = 2\n", "engine.max_stream", "engine.max_streams"),
+    ],
+)
+def test_an_unknown_key_is_told_with_its_path_and_the_nearest(toml, text, key, near):
+    path = toml(text)
+    assert refused(TargetConfig, path, {}, {}) == f"{path}: unknown key {key}, did you mean {near}?"
+
+
+def test_an_unknown_key_like_no_other_is_told_with_all_that_are_known(toml):
+    text = refused(CoordinatorConfig, toml("zzzz = 1\n"), {}, {})
+    assert "unknown key zzzz; known: listen, cluster, heartbeat_interval_s" in text
+
+
+def test_keys_of_another_role_are_unknown(toml):
+    assert "unknown key join_timeout_s" in refused(
+        CoordinatorConfig, toml("join_timeout_s = 1\n"), {}, {}
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "kind"),
+    [
+        ("name = 3\n", "name", "str"),
+        ("[engine]\ncells = '1024'\n", "engine.cells", "int"),
+        ("[engine]\ncells = 1024.0\n", "engine.cells", "int"),
+        ("[engine]\ncells = true\n", "engine.cells", "int"),
+        ("[engine]\ncalibrate = 1\n", "engine.calibrate", "bool"),
+        ("join_timeout_s = true\n", "join_timeout_s", "float"),
+        ("[name]\nfirst = 'x'\n", "name", "str"),
+        ("name = ['x']\n", "name", "str"),
+    ],
+)
+def test_a_wrong_type_is_told_with_key_value_and_type(toml, text, key, kind):
+    message = refused(TargetConfig, toml(text), {}, {})
+    assert f": {key} = " in message
+    assert message.endswith(f"is not of type {kind}")
+
+
+def test_a_value_in_place_of_a_table_is_told(toml):
+    assert "engine" in refused(TargetConfig, toml("engine = 3\n"), {}, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "accepted"),
+    [
+        ("AIRDRAFT_ENGINE__CELLS", "many", "not of type int"),
+        ("AIRDRAFT_ENGINE__CELLS", "", "not of type int"),
+        ("AIRDRAFT_ENGINE__CELLS", "1e3", "not of type int"),
+        ("AIRDRAFT_JOIN_TIMEOUT_S", "soon", "not of type float"),
+        ("AIRDRAFT_ENGINE__CALIBRATE", "maybe", "true or false is accepted"),
+    ],
+)
+def test_a_wrong_value_in_the_environment_is_told(name, text, accepted):
+    message = refused(TargetConfig, None, {}, {name: text})
+    assert message.startswith(f"{name} = {text!r}")
+    assert accepted in message
+
+
+@pytest.mark.parametrize(
+    ("config_class", "key", "value", "accepted"),
+    [
+        (TargetConfig, "engine.profile", "quick", "one of exact, fast is accepted"),
+        (TargetConfig, "engine.cells", 255, "256 to 4194304 is accepted"),
+        (TargetConfig, "engine.max_streams", 0, "1 to 255 is accepted"),
+        (TargetConfig, "engine.max_streams", 256, "1 to 255 is accepted"),
+        (TargetConfig, "engine.threads", 0, "1 to 512 is accepted"),
+        (DraftConfig, "engine.gpu_layers", -2, "-1 to 65536 is accepted"),
+        (TargetConfig, "join_timeout_s", 0.0, "0.1 to 3600 is accepted"),
+        (DraftConfig, "join_timeout_s", float("nan"), "0.1 to 3600 is accepted"),
+        (CoordinatorConfig, "heartbeat_interval_s", 0.0, "0.05 to 60 is accepted"),
+        (CoordinatorConfig, "heartbeat_timeout_s", 601.0, "0.2 to 600 is accepted"),
+    ],
+)
+def test_a_value_out_of_range_is_told_with_what_is_accepted(config_class, key, value, accepted):
+    message = refused(config_class, None, {key: value}, {})
+    assert message.startswith(f"{key} = ")
+    assert message.endswith(accepted)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("engine.cells", 256), ("engine.max_streams", 255), ("engine.gpu_layers", -1)],
+)
+def test_the_ends_of_a_range_are_accepted(key, value):
+    config = load(TargetConfig, None, {key: value}, {})
+    assert getattr(config.engine, key.removeprefix("engine.")) == value
+
+
+def test_a_missing_file_is_told(tmp_path):
+    path = tmp_path / "none.toml"
+    assert refused(TargetConfig, path, {}, {}) == f"config file {path} not found"
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path):
+    assert "cannot be read: " in refused(TargetConfig, tmp_path, {}, {})
+
+
+@pytest.mark.parametrize("content", [b"name = \n", b"name = '\xff'\n", b"a = 1\na = 2\n"])
+def test_a_file_that_is_no_toml_is_told(tmp_path, content):
+    path = tmp_path / "airdraft.toml"
+    path.write_bytes(content)
+    assert refused(TargetConfig, path, {}, {}).startswith(f"config file {path} is not valid TOML")

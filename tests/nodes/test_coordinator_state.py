@@ -1,0 +1,442 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mesh.codec import encode_struct
+from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Refuse, Welcome
+from nodes.coordinator_state import CoordinatorState, Send, streams_of
+from nodes.draft import NGRAM_COSTS, ngram_info
+from nodes.messages import (
+    CancelRequest,
+    CloseStreamNotice,
+    CommitEntry,
+    CommitReply,
+    DraftReply,
+    DraftRequest,
+    EngineProfile,
+    FinishedNotice,
+    GuessEntry,
+    LeaseRequest,
+    NodesReply,
+    NodesRequest,
+    OpenStreamRequest,
+    RequestFailedNotice,
+    StartedNotice,
+    StreamFailedNotice,
+    StreamReadyNotice,
+    TokenizeReply,
+    TokenizeRequest,
+    TokensNotice,
+    VerifyRequest,
+)
+from nodes.profile import encode_profile
+from policies.uniform import uniform_plan
+from tests.nodes.builders import PROMPT, make_profile, make_submit
+
+TARGET, DRAFT, CLIENT, OTHER = b"target", b"draft", b"client", b"other"
+CLUSTER, EPOCH = "test", 5
+
+
+class Mesh:
+    """A coordinator and what it last sent."""
+
+    def __init__(self, **changes: Any) -> None:
+        self.state = CoordinatorState(
+            uniform_plan,
+            cluster=CLUSTER,
+            epoch=EPOCH,
+            heartbeat_interval_s=0.5,
+            heartbeat_timeout_s=5.0,
+            **changes,
+        )
+
+    def hear(self, peer: bytes, message: Any, now: float = 0.0, num_bytes: int = 10) -> list[Send]:
+        return self.state.on_message(peer, CLUSTER, EPOCH, message, num_bytes, now)
+
+    def join(
+        self, peer: bytes, role: str, profile: EngineProfile | None = None, name: str = ""
+    ) -> list[Send]:
+        data = b"" if profile is None else encode_struct(profile)
+        name = name or peer.decode()
+        return self.hear(peer, Hello(name, role, hash(peer) % 2**60, PROTOCOL_VERSION, data))
+
+
+def make_mesh(*, with_draft: bool = False, **changes: Any) -> Mesh:
+    """One target (changes are fields of its profile), perhaps a draft, one client."""
+    mesh = Mesh()
+    mesh.join(TARGET, "target", make_profile(**changes))
+    if with_draft:
+        mesh.join(DRAFT, "draft", make_profile(0.8))
+    mesh.join(CLIENT, "client")
+    return mesh
+
+
+def to(peer: bytes, sends: Sequence[Send]) -> list[Any]:
+    return [send.message for send in sends if send.peer == peer]
+
+
+def opened(sends: Sequence[Send], peer: bytes = TARGET) -> list[int]:
+    return [m.stream_id for m in to(peer, sends) if isinstance(m, OpenStreamRequest)]
+
+
+def failure(sends: Sequence[Send], peer: bytes = CLIENT) -> tuple[str, str]:
+    (notice,) = to(peer, sends)
+    assert isinstance(notice, RequestFailedNotice)
+    return notice.code, notice.reason
+
+
+def finish(stream_id: int, prefix_len: int = 3) -> CommitReply:
+    entry = CommitEntry(stream_id, 1, prefix_len, 1, 0, 0, "stop", b"!")
+    return CommitReply(0.0, (entry,), (9,))
+
+
+# -- membership ------------------------------------------------------------------------------------
+
+
+def test_nodes_and_clients_are_welcomed_again_if_they_say_hello_again() -> None:
+    mesh = Mesh()
+    for peer, role, profile in ((TARGET, "target", make_profile()), (CLIENT, "client", None)):
+        welcome = Send(peer, Welcome(peer.decode(), CLUSTER, EPOCH, 0.5, 5.0))
+        assert mesh.join(peer, role, profile) == [welcome]
+        assert mesh.join(peer, role, profile) == [welcome]
+    assert mesh.state.peers() == [TARGET, CLIENT]
+
+
+def test_who_cannot_be_a_member_is_refused_in_a_line() -> None:
+    mesh = Mesh()
+    assert mesh.join(OTHER, "oracle") == [Send(OTHER, Refuse("unknown role oracle"))]
+    malformed = mesh.hear(OTHER, Hello("x", "target", 1, PROTOCOL_VERSION, b"\xc1"))
+    assert to(OTHER, malformed)[0].reason.startswith("malformed profile: ")
+    bad_costs = make_profile()
+    bad_costs = replace(bad_costs, decode=replace(bad_costs.decode, seconds=(0.0, 1.0)))
+    assert (
+        "a pass takes a positive time" in to(OTHER, mesh.join(OTHER, "draft", bad_costs))[0].reason
+    )
+    old = mesh.hear(OTHER, Hello("x", "client", 1, PROTOCOL_VERSION + 1, b""))
+    assert isinstance(to(OTHER, old)[0], Refuse)
+    assert mesh.state.peers() == []
+
+
+@pytest.mark.parametrize("order", [("target", "draft"), ("draft", "target")])
+def test_vocabularies_that_differ_are_refused_with_both_names(order: tuple[str, str]) -> None:
+    profiles = {
+        "target": make_profile(model="big", vocab_hash="a"),
+        "draft": make_profile(model="small", vocab_hash="b"),
+    }
+    names = {"target": "big", "draft": "small"}
+    mesh = Mesh()
+    first, second = order
+    mesh.join(TARGET, first, profiles[first])
+    assert mesh.join(OTHER, second, profiles[second]) == [
+        Send(
+            OTHER,
+            Refuse(
+                f"vocabularies differ: {second} model {names[second]} cannot work with "
+                f"{first} model {names[first]}: choose models of one family"
+            ),
+        )
+    ]
+
+
+def test_prompt_lookup_works_with_any_vocabulary() -> None:
+    mesh = make_mesh(vocab_hash="odd")
+    hello = Hello("n", "draft", 1, PROTOCOL_VERSION, encode_profile(ngram_info(4), NGRAM_COSTS))
+    assert isinstance(to(DRAFT, mesh.hear(DRAFT, hello))[0], Welcome)
+    assert len(opened(mesh.hear(CLIENT, make_submit()), DRAFT)) == 1
+
+
+def test_a_target_that_cannot_roll_back_gets_no_draft() -> None:
+    mesh = make_mesh(with_draft=True, can_roll_back=False)
+    sends = mesh.hear(CLIENT, make_submit())
+    assert (len(opened(sends)), opened(sends, DRAFT)) == (1, [])
+
+
+def test_messages_of_strangers_and_of_another_cluster_or_epoch_are_counted() -> None:
+    mesh = make_mesh()
+    assert mesh.hear(OTHER, make_submit()) == []
+    assert mesh.state.on_message(CLIENT, "other", EPOCH, make_submit(), 9, 0.0) == []
+    assert mesh.state.on_message(CLIENT, CLUSTER, EPOCH - 1, make_submit(), 9, 0.0) == []
+    assert mesh.state.num_stale == 3
+    # Neither side may say what only the other one says.
+    assert mesh.hear(CLIENT, finish(1)) == mesh.hear(TARGET, make_submit()) == []
+    assert mesh.state.num_stale == 5
+
+
+def test_heartbeats_go_both_ways_and_the_silent_leave() -> None:
+    mesh = make_mesh()
+    sends = mesh.state.tick(0.0)
+    assert {send.peer for send in sends} == {TARGET, CLIENT}
+    assert all(isinstance(send.message, Ping) for send in sends)
+    assert mesh.hear(CLIENT, Ping(3, 0)) == [Send(CLIENT, Pong(3, 0))]
+    for now in (2.0, 4.0, 6.0):
+        assert mesh.hear(TARGET, Pong(0, 1), now) == []
+        mesh.state.tick(now)
+    assert mesh.state.peers() == [TARGET]
+
+
+def test_the_nodes_are_told_to_clients_who_ask() -> None:
+    mesh = make_mesh(with_draft=True)
+    mesh.hear(CLIENT, make_submit())
+    (reply,) = to(CLIENT, mesh.hear(CLIENT, NodesRequest(4)))
+    assert isinstance(reply, NodesReply)
+    assert [(n.node, n.role, n.model, n.num_streams) for n in reply.nodes] == [
+        ("target", "target", "toy-1", 1),
+        ("draft", "draft", "toy-0.8", 0),
+    ]
+
+
+# -- requests --------------------------------------------------------------------------------------
+
+
+def test_a_request_runs_from_submit_to_finish() -> None:
+    mesh = make_mesh(with_draft=True)
+    sends = mesh.hear(CLIENT, make_submit(gamma=0))
+    started = StartedNotice(1, 7, 3, True, "toy-1", "toy-0.8")
+    assert to(CLIENT, sends) == [started]
+    assert opened(sends) == [1]
+    for send in sends:
+        mesh.state.charge(send, 100)
+    (lease,) = mesh.hear(TARGET, StreamReadyNotice(1, 1))
+    assert isinstance(lease.message, LeaseRequest)
+    entry = CommitEntry(1, 1, 3, 2, 0, 0, "", b"ab")
+    (tokens,) = mesh.hear(TARGET, CommitReply(0.0, (entry,), (8, 9)), num_bytes=30)
+    assert tokens == Send(CLIENT, TokensNotice(1, 0, 0, b"ab", (8, 9)))
+    tokens, finished = mesh.hear(TARGET, finish(1, 5), num_bytes=20)
+    assert tokens.message == TokensNotice(1, 0, 2, b"!", (9,))
+    assert isinstance(finished.message, FinishedNotice)
+    assert (finished.message.num_tokens, finished.message.finish_reason) == (3, "stop")
+    figures = finished.message.figures
+    assert (figures.num_rounds, figures.num_plain_steps) == (0, 2)
+    assert (figures.target_wire_bytes, figures.draft_wire_bytes) == (150, 0)
+    assert figures.plain_reason == "draft off: no draft node holds the stream"
+    # The id is free again.
+    assert opened(mesh.hear(CLIENT, make_submit())) == [2]
+
+
+def test_a_text_is_tokenized_by_the_target_first() -> None:
+    mesh = make_mesh()
+    (send,) = mesh.hear(CLIENT, make_submit(prompt="hi", chat=True, prompt_token_ids=()))
+    assert send == Send(TARGET, TokenizeRequest(1, "hi", True))
+    sends = mesh.hear(TARGET, TokenizeReply(1, "", (4, 5)))
+    (request,) = [m for m in to(TARGET, sends) if isinstance(m, OpenStreamRequest)]
+    assert request.token_ids == (4, 5)
+    assert mesh.hear(TARGET, TokenizeReply(1, "", (4, 5))) == []
+    assert mesh.state.num_stale == 1
+
+
+def test_a_text_that_cannot_be_tokenized_is_the_clients_error() -> None:
+    mesh = make_mesh()
+    mesh.hear(CLIENT, make_submit(prompt="hi", prompt_token_ids=()))
+    failed = mesh.hear(TARGET, TokenizeReply(1, "the model has no chat template", ()))
+    assert failure(failed) == ("bad_request", "the model has no chat template")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"prompt_token_ids": ()}, "the prompt is empty: give some text or token ids"),
+        ({"temperature": 101.0}, "temperature 101.0 outside 0..100"),
+        ({"prompt_token_ids": (96,)}, "token id 96 is outside the vocabulary of toy-1"),
+        (
+            {"max_tokens": 5000},
+            "context overflow: 3 prompt tokens + 5000 to generate exceed the 4096 of toy-1: "
+            "shorten the prompt or lower --max-tokens",
+        ),
+    ],
+)
+def test_bad_requests_are_refused_with_a_line_and_leave_nothing(
+    changes: dict[str, Any], reason: str
+) -> None:
+    mesh = make_mesh()
+    sends = mesh.hear(CLIENT, make_submit(**changes))
+    assert failure(sends) == ("bad_request", reason)
+    assert opened(mesh.hear(CLIENT, make_submit())) != []
+
+
+def test_a_request_id_in_use_is_refused_and_the_first_request_goes_on() -> None:
+    mesh = make_mesh()
+    mesh.hear(CLIENT, make_submit())
+    assert failure(mesh.hear(CLIENT, make_submit())) == ("bad_request", "request id 1 is in use")
+    assert isinstance(mesh.hear(TARGET, StreamReadyNotice(1, 1))[0].message, LeaseRequest)
+
+
+def test_without_a_target_a_request_is_refused() -> None:
+    mesh = Mesh()
+    mesh.join(CLIENT, "client")
+    sends = mesh.hear(CLIENT, make_submit())
+    assert failure(sends) == ("unavailable", "no target node has joined: start one")
+
+
+def test_streams_wait_for_sequences_first_come_first_served() -> None:
+    mesh = make_mesh(max_streams=2)
+    mesh.join(OTHER, "client")
+    assert opened(mesh.hear(CLIENT, make_submit(1, num_choices=3))) == [1, 2]
+    assert mesh.hear(OTHER, make_submit(1)) == []
+    assert opened(mesh.hear(TARGET, finish(2))) == [3]
+    sends = mesh.hear(TARGET, finish(1))
+    assert opened(sends) == [4]
+    assert isinstance(to(OTHER, sends)[0], StartedNotice)
+
+
+def test_a_stream_that_waits_for_cells_is_not_overtaken_by_a_smaller_one() -> None:
+    mesh = make_mesh(num_cells=100)
+    assert opened(mesh.hear(CLIENT, make_submit(1, max_tokens=40))) == [1]
+    assert mesh.hear(CLIENT, make_submit(2, max_tokens=40)) == []
+    assert mesh.hear(CLIENT, make_submit(3, max_tokens=1)) == []
+    assert opened(mesh.hear(TARGET, finish(1))) == [2, 3]
+
+
+def test_more_than_may_wait_are_refused() -> None:
+    mesh = Mesh(max_waiting=2)
+    mesh.join(TARGET, "target", make_profile(max_streams=1))
+    mesh.join(CLIENT, "client")
+    for request_id in (1, 2, 3):
+        mesh.hear(CLIENT, make_submit(request_id))
+    sends = mesh.hear(CLIENT, make_submit(4))
+    assert failure(sends) == ("overloaded", "2 streams wait already: try later")
+
+
+def test_cancelling_frees_the_place_for_who_waits() -> None:
+    mesh = make_mesh(max_streams=1)
+    mesh.hear(CLIENT, make_submit(1))
+    mesh.hear(CLIENT, make_submit(2))
+    sends = mesh.hear(CLIENT, CancelRequest(1))
+    assert to(TARGET, sends)[0] == CloseStreamNotice(1, 1)
+    assert opened(sends) == [2]
+    (finished, _) = to(CLIENT, sends)
+    assert finished.finish_reason == "cancelled"
+    assert mesh.hear(CLIENT, CancelRequest(1)) == []
+    # A waiting one goes without a trace.
+    mesh.hear(CLIENT, make_submit(3))
+    mesh.hear(CLIENT, CancelRequest(3))
+    assert opened(mesh.hear(TARGET, finish(2))) == []
+
+
+def test_cancelling_while_the_text_is_tokenized() -> None:
+    mesh = make_mesh()
+    mesh.hear(CLIENT, make_submit(prompt="hi", prompt_token_ids=()))
+    assert mesh.hear(CLIENT, CancelRequest(1)) == []
+    assert mesh.hear(TARGET, TokenizeReply(1, "", (4,))) == []
+    assert mesh.state.num_stale == 1
+
+
+@pytest.mark.parametrize("how", ["bye", "gone", "silent"])
+def test_a_client_that_leaves_cancels_its_requests(how: str) -> None:
+    mesh = make_mesh(max_streams=2)
+    mesh.hear(CLIENT, make_submit(1, num_choices=3))
+    if how == "bye":
+        sends = mesh.hear(CLIENT, Bye("done"))
+    elif how == "gone":
+        sends = mesh.state.peer_gone(CLIENT, 0.0)
+    else:
+        mesh.hear(TARGET, Pong(0, 1), 4.0)
+        sends = mesh.state.tick(6.0)
+    closed = {m.stream_id for m in to(TARGET, sends) if isinstance(m, CloseStreamNotice)}
+    assert closed >= {1, 2}
+    assert closed == {1, 2} | set(opened(sends))
+    mesh.join(OTHER, "client")
+    assert len(opened(mesh.hear(OTHER, make_submit(1, num_choices=2)))) == 2
+
+
+# -- nodes that fail -------------------------------------------------------------------------------
+
+
+def test_a_lost_target_fails_its_requests_with_its_name() -> None:
+    mesh = make_mesh(max_streams=1)
+    mesh.hear(CLIENT, make_submit(1))
+    mesh.hear(CLIENT, make_submit(2, prompt="hi", prompt_token_ids=()))
+    mesh.hear(CLIENT, make_submit(3))
+    sends = mesh.state.peer_gone(TARGET, 0.0)
+    notices = to(CLIENT, sends)
+    reason = "target target left: connection gone"
+    # Those placed there, those it tokenized for, and those that only waited for it.
+    assert {(n.request_id, n.code, n.reason) for n in notices} == {
+        (i, "unavailable", reason) for i in (1, 2, 3)
+    }
+    assert len(notices) == 3
+    # A new target starts with nothing.
+    assert opened(mesh.join(OTHER, "target", make_profile())) == []
+
+
+def test_who_waits_goes_on_waiting_while_another_target_is_there() -> None:
+    mesh = make_mesh(max_streams=1)
+    mesh.join(OTHER, "target", make_profile(max_streams=1))
+    for request_id in (1, 2, 3):
+        mesh.hear(CLIENT, make_submit(request_id))
+    sends = mesh.state.peer_gone(OTHER, 0.0)
+    assert [n.request_id for n in to(CLIENT, sends)] == [2]
+    assert opened(mesh.hear(TARGET, finish(1))) == [3]
+
+
+def test_a_stream_that_the_target_refuses_fails_its_request() -> None:
+    mesh = make_mesh()
+    mesh.hear(CLIENT, make_submit(num_choices=2))
+    sends = mesh.hear(TARGET, StreamFailedNotice(1, 1, "full"))
+    assert to(TARGET, sends) == [CloseStreamNotice(2, 1)]
+    assert failure(sends) == ("unavailable", "full")
+
+
+def test_a_draft_that_joins_late_is_used_and_one_that_leaves_is_done_without() -> None:
+    mesh = make_mesh()
+    mesh.hear(CLIENT, make_submit(gamma=4, max_tokens=100))
+    assert opened(mesh.join(DRAFT, "draft", make_profile(0.8)), DRAFT) == [1]
+    mesh.hear(DRAFT, StreamReadyNotice(1, 1))
+    sends = mesh.hear(TARGET, StreamReadyNotice(1, 1))
+    (request,) = to(DRAFT, sends)
+    assert isinstance(request, DraftRequest)
+    (verify,) = to(TARGET, mesh.state.peer_gone(DRAFT, 0.0))
+    assert verify == VerifyRequest(1, (GuessEntry(1, 1, 3, 0),), ())
+
+
+def test_guesses_are_charged_and_verified() -> None:
+    mesh = _two_streams_in_a_round()
+    entries = (GuessEntry(1, 1, 3, 1), GuessEntry(2, 1, 3, 1))
+    (send,) = mesh.hear(DRAFT, DraftReply(1, entries, (8, 9)), num_bytes=40)
+    assert send == Send(TARGET, VerifyRequest(1, entries, (8, 9)), (1, 2))
+    (*_, finished) = to(CLIENT, mesh.hear(TARGET, finish(1)))
+    assert finished.figures.draft_wire_bytes == 20
+
+
+def test_an_answer_counts_even_if_the_first_stream_in_it_was_cancelled() -> None:
+    mesh = _two_streams_in_a_round()
+    mesh.hear(CLIENT, CancelRequest(1))
+    reply = DraftReply(1, (GuessEntry(1, 1, 3, 1), GuessEntry(2, 1, 3, 1)), (8, 9))
+    verify = VerifyRequest(1, (GuessEntry(2, 1, 3, 1),), (9,))
+    assert to(TARGET, mesh.hear(DRAFT, reply)) == [verify]
+
+
+def test_a_draft_that_refuses_a_stream_is_told_in_the_figures() -> None:
+    mesh = make_mesh(with_draft=True)
+    mesh.hear(CLIENT, make_submit(gamma=4))
+    mesh.hear(DRAFT, StreamFailedNotice(1, 1, "toy-0.8 is full"))
+    mesh.hear(TARGET, StreamReadyNotice(1, 1))
+    (*_, finished) = to(CLIENT, mesh.hear(TARGET, finish(1)))
+    assert finished.figures.plain_reason == "draft off: toy-0.8 is full"
+
+
+def test_a_late_draft_is_left_behind_by_the_tick() -> None:
+    mesh = _two_streams_in_a_round()
+    verify = VerifyRequest(1, (GuessEntry(1, 1, 3, 0), GuessEntry(2, 1, 3, 0)), ())
+    assert verify in to(TARGET, mesh.state.tick(1.5))
+
+
+def test_the_streams_of_a_message() -> None:
+    assert streams_of(CloseStreamNotice(4, 1)) == (4,)
+    assert streams_of(VerifyRequest(1, (GuessEntry(2, 1, 3, 0),), ())) == (2,)
+
+
+def _two_streams_in_a_round() -> Mesh:
+    mesh = make_mesh(with_draft=True)
+    mesh.hear(CLIENT, make_submit(1, gamma=4))
+    mesh.hear(CLIENT, make_submit(2, gamma=4))
+    for stream_id in (1, 2):
+        mesh.hear(DRAFT, StreamReadyNotice(stream_id, 1))
+    # The target was busy with the prompts, and then says both at once.
+    sends = mesh.hear(TARGET, StreamReadyNotice(1, 1))
+    assert len(to(DRAFT, sends)) == 1
+    mesh.hear(TARGET, StreamReadyNotice(2, 1))
+    return mesh

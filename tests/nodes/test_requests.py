@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from nodes.requests import BadRequestError, new_request, sampling_of, specs_of
+from tests.nodes.builders import PROMPT, make_profile, make_submit
+
+
+def test_a_request_without_a_seed_draws_one_that_repeats_it() -> None:
+    seeds = {new_request(b"c", make_submit(seed=-1)).seed for _ in range(20)}
+    assert len(seeds) > 1
+    assert all(0 <= seed < 2**53 for seed in seeds)
+    assert new_request(b"c", make_submit(seed=0)).seed == 0
+
+
+def test_the_choices_of_a_request_are_streams_that_differ_in_their_noise_only() -> None:
+    request = new_request(b"c", make_submit(num_choices=3, temperature=0.7, stops=("x",)))
+    specs = specs_of(request, "owner", 10, PROMPT, make_profile())
+    assert [s.stream_id for s in specs] == [10, 11, 12]
+    assert [s.sampling.choice for s in specs] == [0, 1, 2]
+    for spec in specs:
+        assert spec.sampling.seed == 7
+        assert (spec.token_ids, spec.num_prompt_tokens) == (PROMPT, 3)
+        assert (spec.owner, spec.generation, spec.stops) == ("owner", 1, ("x",))
+
+
+def test_a_gamma_of_minus_1_leaves_it_to_the_policy() -> None:
+    assert new_request(b"c", make_submit(gamma=-1)).fixed_gamma is None
+    assert new_request(b"c", make_submit(gamma=0)).fixed_gamma == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"temperature": -1.0}, "temperature -1.0 outside 0..100"),
+        ({"temperature": float("nan")}, "temperature nan outside 0..100"),
+        ({"top_p": 0.0}, r"top_p 0.0 outside \(0, 1\]"),
+        ({"min_p": 1.5}, "min_p 1.5 outside 0..1"),
+        ({"prompt_token_ids": ()}, "the prompt is empty"),
+    ],
+)
+def test_a_bad_request_is_told_which_parameter_is_bad(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadRequestError, match=message):
+        new_request(b"c", make_submit(**changes))
+
+
+def test_sampling_takes_every_parameter_over() -> None:
+    submit = make_submit(temperature=0.5, top_k=3, top_p=0.9, min_p=0.1)
+    sampling = sampling_of(new_request(b"c", submit), 2)
+    assert (sampling.temperature, sampling.top_k, sampling.top_p) == (0.5, 3, 0.9)
+    assert (sampling.min_p, sampling.seed, sampling.choice) == (0.1, 7, 2)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "changes", "message"),
+    [
+        ((), {}, "the prompt is empty"),
+        ((96,), {}, "token id 96 is outside the vocabulary of toy-1"),
+        (PROMPT, {"context_length": 10}, r"3 prompt tokens \+ 8 to generate exceed the 10 of toy"),
+        (PROMPT, {"num_cells": 26}, r"overflow: .* \+ 16 guesses exceed the 26 cells of toy-1"),
+    ],
+)
+def test_what_never_fits_is_refused_with_the_numbers(
+    prompt: tuple[int, ...], changes: dict[str, Any], message: str
+) -> None:
+    request = new_request(b"c", make_submit())
+    with pytest.raises(BadRequestError, match=message):
+        specs_of(request, "owner", 1, prompt, make_profile(**changes))
