@@ -194,6 +194,8 @@ class CoordinatorState:
             if any(choice.target == node.name for choice in request.choices.values())
         ]
         lost += [request for request, name in self._tokenizing.values() if name == node.name]
+        if not self._roster.nodes("target"):
+            lost += [self._streams[stream_id] for stream_id in self._waiting]
         for request in {id(request): request for request in lost}.values():
             out += self._fail(request, "unavailable", f"target {node.name} left: {reason}", now)
         return out
@@ -230,9 +232,10 @@ class CoordinatorState:
         for target, scheduler in self._roster.schedulers():
             match message:
                 case DraftReply(entries=entries):
-                    if entries and scheduler.stream(StreamId(entries[0].stream_id)) is None:
-                        continue
                     streams = [StreamId(e.stream_id) for e in entries]
+                    # Some of them may have been cancelled meanwhile.
+                    if streams and all(scheduler.stream(s) is None for s in streams):
+                        continue
                     self._charge(streams, num_bytes, to_draft=True)
                     out += self._carry_out(target, scheduler.drafted(node.name, message, now), now)
                 case StreamReadyNotice(stream_id=s, generation=g):
@@ -328,6 +331,7 @@ class CoordinatorState:
         except BadRequestError as error:
             return self._fail(request, "bad_request", str(error), now)
         self._next_id += len(specs)
+        request.numerics_class = target.profile.numerics_class
         for spec in specs:
             request.choices[spec.stream_id] = Choice(spec)
             self._streams[spec.stream_id] = request
@@ -342,7 +346,11 @@ class CoordinatorState:
             request = self._streams[stream_id]
             choice = request.choices[stream_id]
             needed = cells_needed(choice.spec)
-            fitting = [n for n in self._roster.nodes("target") if n.has_room(needed)]
+            fitting = [
+                n
+                for n in self._roster.nodes("target")
+                if n.profile.numerics_class == request.numerics_class and n.has_room(needed)
+            ]
             if not fitting:
                 break
             target = min(fitting, key=lambda n: n.used_cells)

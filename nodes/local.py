@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import secrets
 import signal
 import sys
@@ -25,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_STOP_LIMIT_S = 5.0
+_STOP_LIMIT_S = 3.0
 _POLL_S = 0.02
 
 
@@ -65,7 +64,6 @@ class LocalMesh:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive")},
             # A terminal's Ctrl-C goes to every process in front: the nodes stop when we say so.
             start_new_session=True,
         )

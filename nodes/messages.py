@@ -185,7 +185,7 @@ class CommitEntry:
     text: Text
 
 
-@message(26, max_bytes=1 << 18, max_tokens=(MAX_GAMMA + 1) * MAX_STREAMS_PER_MESSAGE)
+@message(26, max_bytes=1 << 20, max_tokens=(MAX_GAMMA + 1) * MAX_STREAMS_PER_MESSAGE)
 class CommitReply:
     """All that one target pass committed, verified and leased streams together.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from nodes.engine.sampling import Sampling
 from nodes.messages import (
+    MAX_GAMMA,
     EngineProfile,
     FinishedNotice,
     StartedNotice,
@@ -55,6 +56,8 @@ class Request:
     seed: int
     choices: dict[StreamId, Choice] = field(default_factory=dict)
     has_started: bool = False
+    # All choices stay with engines that compute equal bits (law 1).
+    numerics_class: str = ""
 
     @property
     def request_id(self) -> int:

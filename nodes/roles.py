@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -56,7 +57,7 @@ async def run_target(
     """Load the model, join, serve until cancelled (or until stdin ends, if supervised)."""
     opened = await asyncio.to_thread(open_engine, config.engine, progress)
     tokenizer = opened.tokenizer if isinstance(opened, OpenedToy) else opened.model.tokenizer
-    with ZmqContext() as context:
+    with contextlib.closing(opened.model), ZmqContext() as context:
         node = TargetNode(
             context.connect(config.connect),
             opened.model,
@@ -67,7 +68,6 @@ async def run_target(
             join_timeout_s=config.join_timeout_s,
         )
         await _serve(node.run(), supervised)
-    opened.model.close()
 
 
 async def run_draft(

@@ -35,7 +35,7 @@ from nodes.messages import (
 )
 from nodes.profile import encode_profile
 from policies.uniform import uniform_plan
-from tests.nodes.builders import PROMPT, make_profile, make_submit
+from tests.nodes.builders import make_profile, make_submit
 
 TARGET, DRAFT, CLIENT, OTHER = b"target", b"draft", b"client", b"other"
 CLUSTER, EPOCH = "test", 5
@@ -394,18 +394,18 @@ def test_a_draft_that_joins_late_is_used_and_one_that_leaves_is_done_without() -
 
 def test_guesses_are_charged_and_verified() -> None:
     mesh = _two_streams_in_a_round()
-    entries = (GuessEntry(1, 1, 3, 1), GuessEntry(2, 1, 3, 1))
-    (send,) = mesh.hear(DRAFT, DraftReply(1, entries, (8, 9)), num_bytes=40)
-    assert send == Send(TARGET, VerifyRequest(1, entries, (8, 9)), (1, 2))
-    (*_, finished) = to(CLIENT, mesh.hear(TARGET, finish(1)))
+    entries = (GuessEntry(1, 1, 4, 1), GuessEntry(2, 1, 3, 1))
+    (send,) = mesh.hear(DRAFT, DraftReply(2, entries, (8, 9)), num_bytes=40)
+    assert send == Send(TARGET, VerifyRequest(2, entries, (8, 9)), (1, 2))
+    (*_, finished) = to(CLIENT, mesh.hear(TARGET, finish(1, 4)))
     assert finished.figures.draft_wire_bytes == 20
 
 
 def test_an_answer_counts_even_if_the_first_stream_in_it_was_cancelled() -> None:
     mesh = _two_streams_in_a_round()
     mesh.hear(CLIENT, CancelRequest(1))
-    reply = DraftReply(1, (GuessEntry(1, 1, 3, 1), GuessEntry(2, 1, 3, 1)), (8, 9))
-    verify = VerifyRequest(1, (GuessEntry(2, 1, 3, 1),), (9,))
+    reply = DraftReply(2, (GuessEntry(1, 1, 4, 1), GuessEntry(2, 1, 3, 1)), (8, 9))
+    verify = VerifyRequest(2, (GuessEntry(2, 1, 3, 1),), (9,))
     assert to(TARGET, mesh.hear(DRAFT, reply)) == [verify]
 
 
@@ -420,7 +420,7 @@ def test_a_draft_that_refuses_a_stream_is_told_in_the_figures() -> None:
 
 def test_a_late_draft_is_left_behind_by_the_tick() -> None:
     mesh = _two_streams_in_a_round()
-    verify = VerifyRequest(1, (GuessEntry(1, 1, 3, 0), GuessEntry(2, 1, 3, 0)), ())
+    verify = VerifyRequest(2, (GuessEntry(1, 1, 4, 0), GuessEntry(2, 1, 3, 0)), ())
     assert verify in to(TARGET, mesh.state.tick(1.5))
 
 
@@ -430,13 +430,16 @@ def test_the_streams_of_a_message() -> None:
 
 
 def _two_streams_in_a_round() -> Mesh:
+    """Round 2 is being drafted: stream 1 after 4 tokens and stream 2 after 3."""
     mesh = make_mesh(with_draft=True)
     mesh.hear(CLIENT, make_submit(1, gamma=4))
     mesh.hear(CLIENT, make_submit(2, gamma=4))
     for stream_id in (1, 2):
         mesh.hear(DRAFT, StreamReadyNotice(stream_id, 1))
-    # The target was busy with the prompts, and then says both at once.
-    sends = mesh.hear(TARGET, StreamReadyNotice(1, 1))
-    assert len(to(DRAFT, sends)) == 1
-    mesh.hear(TARGET, StreamReadyNotice(2, 1))
+        mesh.hear(TARGET, StreamReadyNotice(stream_id, 1))
+    mesh.hear(DRAFT, DraftReply(1, (), ()))
+    first = CommitEntry(1, 1, 3, 1, 0, 0, "", b"a")
+    sends = mesh.hear(TARGET, CommitReply(0.0, (first,), (9,)))
+    ((request,),) = [to(DRAFT, sends)]
+    assert [(e.stream_id, e.prefix_len) for e in request.entries] == [(1, 3), (2, 3)]
     return mesh

@@ -300,6 +300,20 @@ def test_cancelling_the_only_stream_of_a_round_starts_those_who_waited_for_it() 
     assert [entry.stream_id for entry in request.entries] == [TWO]
 
 
+def test_a_draft_whose_only_stream_of_a_round_was_cancelled_is_not_waited_for() -> None:
+    scheduler = make_scheduler("a", "b")
+    for stream_id, node in ((ONE, "a"), (TWO, "b")):
+        scheduler.admit(make_spec(stream_id, max_tokens=LONG), None)
+        scheduler.draft_ready(node, stream_id, 1, 0.0)
+    scheduler.target_ready(ONE, 1, 0.0)
+    scheduler.target_ready(TWO, 1, 0.0)
+    scheduler.tick(5.0)
+    scheduler.committed(commit(ONE, 3, [9]), 6.0)
+    scheduler.drafted("b", DraftReply(2, (GuessEntry(TWO, 1, 3, 1),), (7,)), 6.0)
+    (verify,) = verify_requests(scheduler.cancel(ONE, 6.0))
+    assert verify == VerifyRequest(2, (GuessEntry(TWO, 1, 3, 1),), (7,))
+
+
 def test_a_stream_that_the_target_refuses_is_aborted_with_its_reason() -> None:
     scheduler = make_scheduler("a")
     scheduler.admit(make_spec(), None)
