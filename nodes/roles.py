@@ -11,6 +11,7 @@ from pathlib import Path
 from mesh.zmq_transport import ZmqContext
 from nodes.catalog import Catalog, default_cache_dir
 from nodes.config import (
+    ConfigError,
     CoordinatorConfig,
     DraftConfig,
     EngineSettings,
@@ -115,7 +116,7 @@ def open_engine(
     """The engine a config names: a catalogue model, a GGUF path, or `toy:AGREEMENT` for tests."""
     if settings.model.startswith(_TOY):
         toy = ToyConfig(
-            agreement=float(settings.model.removeprefix(_TOY)),
+            agreement=_agreement(settings.model),
             max_sequences=settings.max_streams,
             num_cells=settings.cells,
         )
@@ -131,6 +132,16 @@ def open_engine(
         gpu_layers=settings.gpu_layers,
     )
     return open_model(config, cache / "calibration", progress)
+
+
+def _agreement(model: str) -> float:
+    try:
+        agreement = float(model.removeprefix(_TOY))
+    except ValueError:
+        agreement = -1.0
+    if not 0.0 <= agreement <= 1.0:
+        raise ConfigError(f"engine.model = {model!r}: toy:0 to toy:1 is accepted")
+    return agreement
 
 
 def model_path(name_or_path: str, cache: Path) -> Path:

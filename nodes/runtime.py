@@ -12,7 +12,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 
 from mesh.errors import InsecureEndpointError, MeshError
-from nodes.catalog import CatalogError
+from nodes.catalog import CatalogError, ModelNameError
 from nodes.client import RequestFailedError
 from nodes.config import ConfigError
 from nodes.engine.protocol import EngineError
@@ -69,8 +69,9 @@ def report(error: BaseException) -> int:
         return cause.exit_code
     if isinstance(cause, _EXPECTED):
         print(f"error: {cause}", file=sys.stderr)
-        is_config = isinstance(cause, ConfigError | InsecureEndpointError)
-        return EXIT_CONFIG if is_config else EXIT_FAILURE
+        if isinstance(cause, ConfigError | InsecureEndpointError):
+            return EXIT_CONFIG
+        return EXIT_USAGE if isinstance(cause, ModelNameError) else EXIT_FAILURE
     logger.error("internal error", exc_info=error)
     return EXIT_FAILURE
 

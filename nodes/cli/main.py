@@ -10,7 +10,7 @@ from nodes.cli.generate import generate_command
 from nodes.cli.models import models
 from nodes.cli.node import coordinator_command, draft_command, target_command, up_command
 from nodes.cli.run import run_command
-from nodes.runtime import set_engine_environment
+from nodes.runtime import report, set_engine_environment
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -45,3 +45,5 @@ def main() -> None:
         # One line: what, where, what to do. Click's own form takes three.
         click.echo(f"error: {error.format_message()}", err=True)
         sys.exit(error.exit_code)
+    except Exception as error:  # noqa: BLE001 - report() turns it into a line and an exit code
+        sys.exit(report(error))

@@ -22,7 +22,7 @@ from nodes.config import (
 )
 from nodes.local import local_mesh
 from nodes.roles import run_coordinator, run_draft, run_target
-from nodes.runtime import report, run, set_up_logging
+from nodes.runtime import run, set_up_logging
 
 C = TypeVar("C")
 
@@ -62,10 +62,7 @@ def _overrides(values: dict[str, Any]) -> dict[str, Any]:
 def _start(config_class: type[C], values: dict[str, Any], serve: Callable[..., Any]) -> None:
     """Load a node's config and run it; a supervised node reports progress as lines."""
     set_up_logging(values["verbose"])
-    try:
-        config = load(config_class, values["config"], _overrides(values))
-    except Exception as error:  # noqa: BLE001 - report() turns it into a line and an exit code
-        sys.exit(report(error))
+    config = load(config_class, values["config"], _overrides(values))
     supervised = values["supervised"]
     with Progress() as bar:
         progress = _progress_lines if supervised else bar
@@ -122,10 +119,7 @@ def coordinator_command(**values: Any) -> None:
     """
     set_up_logging(values["verbose"])
     overrides = {"listen": values["listen"], "cluster": values["cluster"]}
-    try:
-        config = load(CoordinatorConfig, values["config"], overrides)
-    except Exception as error:  # noqa: BLE001 - report() turns it into a line and an exit code
-        sys.exit(report(error))
+    config = load(CoordinatorConfig, values["config"], overrides)
     code = run(lambda: run_coordinator(config, _announce))
     if code:
         sys.exit(code)

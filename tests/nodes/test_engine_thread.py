@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import pytest
+
+from nodes.engine_thread import EngineThread
+
+Eventually = Callable[..., "asyncio.Future[None]"]
+
+
+class Counter:
+    """A worker that counts down what it was given."""
+
+    def __init__(self) -> None:
+        self.left = 0
+        self.threads: set[str] = set()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def has_work(self) -> bool:
+        return self.left > 0
+
+    def step(self) -> Sequence[object]:
+        self.gate.wait()
+        self.threads.add(threading.current_thread().name)
+        self.left -= 1
+        return [f"{self.left} left"]
+
+    def add(self, count: int) -> Sequence[object]:
+        self.left += count
+        return [f"added {count}"]
+
+
+class Running:
+    """An engine thread, its worker and what it delivered."""
+
+    def __init__(self) -> None:
+        self.worker = Counter()
+        self.events: list[object] = []
+        self.threads: set[str] = set()
+        self.engine = EngineThread(self.worker, self._deliver)
+
+    def _deliver(self, events: Sequence[object], seconds: float) -> None:
+        assert seconds >= 0.0
+        self.threads.add(threading.current_thread().name)
+        self.events += events
+
+
+@contextlib.asynccontextmanager
+async def running() -> AsyncIterator[Running]:
+    thread = Running()
+    task = asyncio.create_task(thread.engine.run())
+    try:
+        yield thread
+    finally:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_commands_and_passes_run_in_the_thread_and_events_come_on_the_loop(
+    eventually: Eventually,
+) -> None:
+    async with running() as thread:
+        thread.engine.post(lambda worker: worker.add(2))
+        await eventually(lambda: thread.events == ["added 2", "1 left", "0 left"])
+        assert thread.worker.threads == {"engine"}
+        assert thread.threads == {threading.current_thread().name}
+        assert thread.engine.num_passes == 2
+
+
+async def test_commands_come_in_between_passes(eventually: Eventually) -> None:
+    async with running() as thread:
+        thread.worker.gate.clear()
+        thread.engine.post(lambda worker: worker.add(1))
+        await eventually(lambda: thread.worker.left == 1)
+        thread.engine.post(lambda worker: worker.add(3))
+        thread.engine.post(lambda worker: worker.add(5))
+        thread.worker.gate.set()
+        await eventually(lambda: thread.events[-1:] == ["0 left"])
+        assert thread.events[:4] == ["added 1", "0 left", "added 3", "added 5"]
+
+
+async def test_an_engine_without_work_waits_for_commands(eventually: Eventually) -> None:
+    async with running() as thread:
+        thread.engine.post(lambda _worker: ["nothing to do"])
+        await eventually(lambda: thread.events == ["nothing to do"])
+        assert thread.engine.num_passes == 0
+
+
+async def test_what_the_engine_raises_ends_run() -> None:
+    thread = Running()
+
+    def fail(_worker: Counter) -> Sequence[object]:
+        raise ValueError("broken")
+
+    thread.engine.post(fail)
+    with pytest.raises(ValueError, match="broken"):
+        await thread.engine.run()
+
+
+async def test_cancelling_waits_for_the_pass_under_way(eventually: Eventually) -> None:
+    thread = Running()
+    task = asyncio.create_task(thread.engine.run())
+    thread.worker.gate.clear()
+    thread.engine.post(lambda worker: worker.add(100))
+    await eventually(lambda: thread.worker.left == 100)
+    task.cancel()
+    asyncio.get_running_loop().call_soon(thread.worker.gate.set)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert thread.worker.left < 100

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from mesh.codec import decode, encode
+from mesh.memory_transport import MemoryHub, MemoryServer
+from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Refuse, Welcome
+from nodes.link import Link, NoCoordinatorError, RefusedError
+from nodes.messages import CloseStreamNotice, NodesRequest
+
+CLUSTER, EPOCH = "test", 5
+Eventually = Callable[..., "asyncio.Future[None]"]
+
+
+class Node:
+    """A link with a handler that keeps what it was told."""
+
+    def __init__(self, hub: MemoryHub, **changes: Any) -> None:
+        self.welcomes: list[Welcome] = []
+        self.messages: list[Any] = []
+        self.link = Link(
+            hub.client(),
+            self,
+            endpoint="memory://hub",
+            node="n",
+            role="draft",
+            profile=b"p",
+            progress=lambda: 42,
+            **changes,
+        )
+
+    def on_joined(self, welcome: Welcome) -> None:
+        self.welcomes.append(welcome)
+
+    def on_message(self, message: Any) -> None:
+        self.messages.append(message)
+
+
+class Desk:
+    """The coordinator's side, by hand."""
+
+    def __init__(self, server: MemoryServer) -> None:
+        self.server = server
+        self.peer = b""
+
+    async def hear(self, kind: type) -> Any:
+        """The next message of a kind; others before it are skipped."""
+        while True:
+            self.peer, frames = await self.server.recv()
+            message = decode(frames).message
+            if isinstance(message, kind):
+                return message
+
+    def say(self, message: Any, *, cluster: str = CLUSTER, epoch: int = EPOCH) -> None:
+        self.server.send(self.peer, encode(message, cluster=cluster, epoch=epoch))
+
+    def welcome(self, timeout_s: float = 5.0) -> None:
+        self.say(Welcome("n", CLUSTER, EPOCH, 0.02, timeout_s))
+
+
+@contextlib.asynccontextmanager
+async def joined(
+    eventually: Eventually, timeout_s: float = 5.0
+) -> AsyncIterator[tuple[Node, Desk]]:
+    hub = MemoryHub()
+    node, desk = Node(hub), Desk(hub.server())
+    task = asyncio.create_task(node.link.run())
+    try:
+        await desk.hear(Hello)
+        desk.welcome(timeout_s)
+        await eventually(lambda: node.welcomes)
+        yield node, desk
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_node_says_hello_until_it_is_welcomed(eventually: Eventually) -> None:
+    hub = MemoryHub()
+    node, desk = Node(hub), Desk(hub.server())
+    task = asyncio.create_task(node.link.run())
+    first, second = await desk.hear(Hello), await desk.hear(Hello)
+    assert first == second
+    assert (first.node, first.role, first.profile) == ("n", "draft", b"p")
+    assert first.protocol == PROTOCOL_VERSION
+    desk.welcome()
+    desk.welcome()
+    desk.say(NodesRequest(7))
+    await eventually(lambda: node.messages == [NodesRequest(7)])
+    # The second Welcome is of the same membership.
+    assert len(node.welcomes) == 1
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_refusal_ends_the_link_with_its_reason() -> None:
+    hub = MemoryHub()
+    node, desk = Node(hub), Desk(hub.server())
+    task = asyncio.create_task(node.link.run())
+    await desk.hear(Hello)
+    desk.say(Refuse("vocabularies differ"))
+    with pytest.raises(ExceptionGroup) as caught:
+        await task
+    assert caught.group_contains(RefusedError, match="vocabularies differ")
+
+
+async def test_nobody_at_the_endpoint_is_an_error_that_names_it() -> None:
+    node = Node(MemoryHub(), join_timeout_s=0.05)
+    with pytest.raises(ExceptionGroup) as caught:
+        await node.link.run()
+    match = "no coordinator answered at memory://hub within 0.05 s"
+    assert caught.group_contains(NoCoordinatorError, match=match)
+
+
+async def test_pings_are_answered_with_the_progress(eventually: Eventually) -> None:
+    async with joined(eventually) as (_, desk):
+        desk.say(Ping(3, 0))
+        assert await desk.hear(Pong) == Pong(3, 42)
+
+
+async def test_messages_of_another_cluster_or_epoch_are_counted(eventually: Eventually) -> None:
+    async with joined(eventually) as (node, desk):
+        desk.say(NodesRequest(1), cluster="other")
+        desk.say(NodesRequest(2), epoch=EPOCH - 1)
+        desk.server.send(desk.peer, [b"\xc1"])
+        desk.say(NodesRequest(3))
+        await eventually(lambda: node.messages == [NodesRequest(3)])
+        assert node.link.num_dropped == 3
+
+
+async def test_without_a_membership_nothing_is_sent_or_taken(eventually: Eventually) -> None:
+    hub = MemoryHub()
+    node, desk = Node(hub), Desk(hub.server())
+    node.link.send(CloseStreamNotice(1, 1))
+    assert node.link.num_dropped == 1
+    task = asyncio.create_task(node.link.run())
+    await desk.hear(Hello)
+    desk.say(NodesRequest(1))
+    await eventually(lambda: node.link.num_dropped == 2)
+    assert node.messages == []
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_does_not_go_out_is_counted_and_not_waited_for(eventually: Eventually) -> None:
+    async with joined(eventually) as (node, desk):
+        desk.server.close()
+        node.link.send(CloseStreamNotice(1, 1))
+        assert node.link.num_dropped == 1
+
+
+async def test_a_silent_coordinator_is_greeted_anew(eventually: Eventually) -> None:
+    async with joined(eventually, timeout_s=0.1) as (node, desk):
+        await desk.hear(Hello)
+        desk.welcome()
+        await eventually(lambda: len(node.welcomes) == 2)
+
+
+async def test_a_bye_of_the_coordinator_is_answered_with_a_new_hello(
+    eventually: Eventually,
+) -> None:
+    async with joined(eventually) as (node, desk):
+        desk.say(Bye("coordinator stops"))
+        await desk.hear(Hello)
+        desk.welcome()
+        await eventually(lambda: len(node.welcomes) == 2)
+        node.link.say_bye("done")
+        assert await desk.hear(Bye) == Bye("done")

@@ -1,0 +1,324 @@
+"""A whole mesh in one process: coordinator, target, drafts and clients over memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from mesh.memory_transport import MemoryHub, MemoryServer
+from nodes.client import Client, GenerateOptions, RequestFailedError
+from nodes.coordinator import Coordinator
+from nodes.draft import NGRAM_COSTS, DraftNode, ngram_info
+from nodes.draft_state import ModelDrafter, NgramDrafter
+from nodes.engine.load import TOY_COSTS
+from nodes.engine.sampling import Sampling
+from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
+from nodes.target import TargetNode
+from policies.uniform import uniform_plan
+from tests.nodes.reference import Reference, reference
+
+PROMPT = "several devices"
+Eventually = Callable[..., "asyncio.Future[None]"]
+
+
+@dataclass(slots=True)
+class Answer:
+    """One choice, put together from its notices."""
+
+    token_ids: list[int] = field(default_factory=list)
+    text: bytes = b""
+    finish_reason: str = ""
+    figures: StreamFigures | None = None
+
+
+class Members:
+    """Starts and stops members by name."""
+
+    def __init__(self, config: ToyConfig) -> None:
+        self.hub = MemoryHub()
+        self.config = config
+        self.model = ToyModel(config)
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+        self.transports: dict[str, Any] = {}
+        self.server: MemoryServer | None = None
+
+    def start_coordinator(self) -> None:
+        self.server = self.hub.server()
+        coordinator = Coordinator(
+            self.server, uniform_plan, heartbeat_interval_s=0.05, heartbeat_timeout_s=0.5
+        )
+        self.tasks["coordinator"] = asyncio.create_task(coordinator.run())
+
+    def start_target(self) -> None:
+        target = TargetNode(
+            self._connect("target"),
+            self.model,
+            ToyTokenizer(self.config.num_vocab),
+            TOY_COSTS,
+            endpoint="memory",
+            node="target",
+        )
+        self.tasks["target"] = asyncio.create_task(target.run())
+
+    def start_draft(self, name: str, agreement: float | None = 0.8) -> None:
+        if agreement is None:
+            drafter: ModelDrafter | NgramDrafter = NgramDrafter()
+            info, costs = ngram_info(16), NGRAM_COSTS
+        else:
+            model = ToyModel(ToyConfig(agreement=agreement))
+            drafter, info, costs = ModelDrafter(model), model.info, TOY_COSTS
+        transport = self._connect(name)
+        draft = DraftNode(transport, drafter, info, costs, endpoint="memory", node=name)
+        self.tasks[name] = asyncio.create_task(draft.run())
+
+    def start_client(self, name: str) -> Client:
+        client = Client(self._connect(name), endpoint="memory")
+        self.tasks[name] = asyncio.create_task(client.run())
+        return client
+
+    def _connect(self, name: str) -> Any:
+        self.transports[name] = self.hub.client()
+        return self.transports[name]
+
+    async def kill(self, name: str) -> None:
+        """End a member as a crash would: no Bye, the connection gone."""
+        task = self.tasks.pop(name)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        if name == "coordinator":
+            assert self.server is not None
+            self.server.close()
+        else:
+            self.transports.pop(name).close()
+
+    async def wait_for(self, client: Client, names: set[str]) -> None:
+        present: set[str] = set()
+        while present != names:
+            await asyncio.sleep(0.005)
+            present = {n.node for n in (await client.nodes()).nodes}
+
+
+@contextlib.asynccontextmanager
+async def mesh(*drafts: float | None, **changes: Any) -> AsyncIterator[Members]:
+    made = Members(ToyConfig(**changes))
+    made.start_coordinator()
+    made.start_target()
+    for index, agreement in enumerate(drafts):
+        made.start_draft(f"draft-{index}", agreement)
+    try:
+        yield made
+        for name, task in made.tasks.items():
+            assert not task.done(), f"{name} ended: {task}"
+    finally:
+        for task in made.tasks.values():
+            task.cancel()
+        await asyncio.gather(*made.tasks.values(), return_exceptions=True)
+
+
+async def ask(
+    client: Client,
+    options: GenerateOptions,
+    prompt: str | tuple[int, ...] = PROMPT,
+    on_tokens: Callable[[], None] = lambda: None,
+) -> list[Answer]:
+    answers = [Answer() for _ in range(options.num_choices)]
+    started: list[StartedNotice] = []
+    async for event in client.generate(prompt, options):
+        match event:
+            case StartedNotice():
+                started.append(event)
+            case TokensNotice(choice=choice):
+                assert started, "tokens before the start"
+                assert event.position == len(answers[choice].token_ids)
+                answers[choice].token_ids += event.token_ids
+                answers[choice].text += event.text
+                on_tokens()
+            case FinishedNotice(choice=choice):
+                assert event.num_tokens == len(answers[choice].token_ids)
+                answers[choice].finish_reason = event.finish_reason
+                answers[choice].figures = event.figures
+    assert len(started) == 1
+    return answers
+
+
+def expected(
+    options: GenerateOptions, prompt: str | tuple[int, ...] = PROMPT, choice: int = 0, **toy: Any
+) -> Reference:
+    config = ToyConfig(**toy)
+    ids = prompt
+    if isinstance(ids, str):
+        ids = tuple(ToyTokenizer(config.num_vocab).encode(ids, chat=False))
+    sampling = Sampling(
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        min_p=options.min_p,
+        seed=options.seed or 0,
+        choice=choice,
+    )
+    return reference(
+        config,
+        ids,
+        sampling,
+        max_tokens=options.max_tokens,
+        stops=options.stops,
+        ignore_eog=options.ignore_eog,
+    )
+
+
+def check(answers: Sequence[Answer], options: GenerateOptions, prompt: Any, **toy: Any) -> None:
+    for choice, answer in enumerate(answers):
+        alone = expected(options, prompt, choice, **toy)
+        assert tuple(answer.token_ids) == alone.token_ids
+        assert (answer.text, answer.finish_reason) == (alone.text, alone.finish_reason)
+
+
+async def test_many_requests_of_two_clients_become_what_they_would_alone() -> None:
+    toy = {"eog_rate": 0.01}
+    async with mesh(0.8, None, **toy) as made:
+        clients = [made.start_client("client-0"), made.start_client("client-1")]
+        await made.wait_for(clients[0], {"target", "draft-0", "draft-1"})
+        requests = [
+            (PROMPT, GenerateOptions(max_tokens=60, gamma=4)),
+            ("a" * 300, GenerateOptions(max_tokens=40, temperature=0.9, top_p=0.9, seed=3)),
+            ((7, 8, 9), GenerateOptions(max_tokens=50, temperature=1.0, seed=4, num_choices=3)),
+            ("x", GenerateOptions(max_tokens=80, gamma=0, ignore_eog=True)),
+            ("stop", GenerateOptions(max_tokens=90, gamma=8, stops=("42", " 7"), seed=1)),
+            ("one", GenerateOptions(max_tokens=1, gamma=8)),
+        ]
+        jobs = [
+            ask(clients[index % 2], options, prompt)
+            for index, (prompt, options) in enumerate(requests)
+        ]
+        for (prompt, options), answers in zip(requests, await asyncio.gather(*jobs), strict=True):
+            check(answers, options, prompt, **toy)
+        assert made.model.free_cells() == made.config.num_cells
+
+
+async def test_more_streams_than_sequences_are_served_one_after_the_other() -> None:
+    async with mesh(0.8, max_sequences=2) as made:
+        client = made.start_client("client")
+        await made.wait_for(client, {"target", "draft-0"})
+        options = GenerateOptions(max_tokens=30, gamma=4, num_choices=8, seed=1, temperature=1.0)
+        check(await ask(client, options), options, PROMPT)
+
+
+async def test_guesses_save_passes_and_are_counted() -> None:
+    async with mesh(1.0) as made:
+        client = made.start_client("client")
+        await made.wait_for(client, {"target", "draft-0"})
+        options = GenerateOptions(max_tokens=200, gamma=7)
+        (answer,) = await ask(client, options)
+        check([answer], options, PROMPT)
+        figures = answer.figures
+        assert figures is not None
+        assert figures.num_accepted_tokens == figures.num_draft_tokens > 100
+        assert made.model.num_forward_passes < 120
+        assert figures.draft_wire_bytes > 0
+        assert figures.target_wire_bytes > 0
+        assert figures.plain_reason == ""
+
+
+async def test_a_draft_that_dies_in_the_middle_changes_no_token() -> None:
+    async with mesh(0.8, 0.9) as made:
+        client = made.start_client("client")
+        await made.wait_for(client, {"target", "draft-0", "draft-1"})
+        options = GenerateOptions(max_tokens=400, gamma=4, num_choices=2, seed=0)
+        seen = asyncio.Event()
+        asking = asyncio.create_task(ask(client, options, on_tokens=seen.set))
+        await seen.wait()
+        await made.kill("draft-0")
+        seen.clear()
+        await seen.wait()
+        await made.kill("draft-1")
+        made.start_draft("draft-2")
+        answers = await asking
+        check(answers, options, PROMPT)
+        assert all(a.figures is not None and a.figures.num_rounds > 0 for a in answers)
+
+
+async def test_a_coordinator_that_restarts_gets_its_nodes_back() -> None:
+    async with mesh(0.8) as made:
+        client = made.start_client("client")
+        await made.wait_for(client, {"target", "draft-0"})
+        options = GenerateOptions(max_tokens=3000, gamma=4)
+        seen = asyncio.Event()
+        asking = asyncio.create_task(ask(client, options, on_tokens=seen.set))
+        await seen.wait()
+        await made.kill("coordinator")
+        made.start_coordinator()
+        with pytest.raises(RequestFailedError, match="the coordinator was lost and came back"):
+            await asking
+        await made.wait_for(client, {"target", "draft-0"})
+        options = GenerateOptions(max_tokens=50, gamma=4)
+        check(await ask(client, options), options, PROMPT)
+        assert made.model.free_cells() == made.config.num_cells
+
+
+async def test_a_request_given_up_by_its_client_frees_its_place(eventually: Eventually) -> None:
+    async with mesh(0.8) as made:
+        client = made.start_client("client")
+        await made.wait_for(client, {"target", "draft-0"})
+        events = client.generate(PROMPT, GenerateOptions(max_tokens=3000, gamma=4))
+        async for event in events:
+            if isinstance(event, TokensNotice):
+                break
+        assert made.model.free_cells() < made.config.num_cells
+        await events.aclose()
+        await eventually(lambda: made.model.free_cells() == made.config.num_cells)
+
+
+async def test_a_client_that_dies_frees_its_place(eventually: Eventually) -> None:
+    async with mesh() as made:
+        client = made.start_client("client")
+        await made.wait_for(client, {"target"})
+        seen = asyncio.Event()
+        options = GenerateOptions(max_tokens=3500)
+        asking = asyncio.create_task(ask(client, options, on_tokens=seen.set))
+        await seen.wait()
+        await made.kill("client")
+        await eventually(lambda: made.model.free_cells() == made.config.num_cells)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+
+
+async def test_a_target_that_dies_fails_its_requests_and_may_come_back() -> None:
+    async with mesh() as made:
+        client = made.start_client("client")
+        await made.wait_for(client, {"target"})
+        seen = asyncio.Event()
+        options = GenerateOptions(max_tokens=3500)
+        asking = asyncio.create_task(ask(client, options, on_tokens=seen.set))
+        await seen.wait()
+        await made.kill("target")
+        with pytest.raises(RequestFailedError, match="target target left") as failed:
+            await asking
+        assert failed.value.code == "unavailable"
+        with pytest.raises(RequestFailedError, match="no target node has joined"):
+            await ask(client, options)
+        made.model = ToyModel(made.config)
+        made.start_target()
+        await made.wait_for(client, {"target"})
+        options = GenerateOptions(max_tokens=20)
+        check(await ask(client, options), options, PROMPT)
+
+
+async def test_bad_requests_come_back_as_errors_with_their_code() -> None:
+    async with mesh() as made:
+        client = made.start_client("client")
+        await made.wait_for(client, {"target"})
+        for prompt, options, reason in (
+            ("", GenerateOptions(), "the prompt is empty"),
+            (PROMPT, GenerateOptions(max_tokens=9000), "context overflow"),
+            ((500,), GenerateOptions(), "token id 500 is outside the vocabulary"),
+            (PROMPT, GenerateOptions(temperature=-1.0), "temperature"),
+        ):
+            with pytest.raises(RequestFailedError, match=reason) as failed:
+                await ask(client, options, prompt)
+            assert failed.value.code == "bad_request"
