@@ -52,6 +52,11 @@ class CoordinatorConfig:
     def __post_init__(self) -> None:
         _in_range("heartbeat_interval_s", self.heartbeat_interval_s, 0.05, 60)
         _in_range("heartbeat_timeout_s", self.heartbeat_timeout_s, 0.2, 600)
+        if self.heartbeat_timeout_s < 2 * self.heartbeat_interval_s:
+            raise ConfigError(
+                f"heartbeat_timeout_s = {self.heartbeat_timeout_s}: at least two intervals of "
+                f"{self.heartbeat_interval_s} s are accepted"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,10 +45,13 @@ class StopMatcher:
         if not self._stops:
             return piece, False
         text = self._held + piece
-        found = [index for stop in self._stops if (index := text.find(stop)) >= 0]
+        # The stop that ends first decides, so that it does not matter how the text is cut.
+        found = [
+            (index + len(stop), index) for stop in self._stops if (index := text.find(stop)) >= 0
+        ]
         if found:
             self._held = b""
-            return text[: min(found)], True
+            return text[: min(found)[1]], True
         held = max((_overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - held :]
         return text[: len(text) - held], False

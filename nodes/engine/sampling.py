@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nodes.engine.protocol import Logits
+from nodes.engine.protocol import EngineError, Logits
 
 _U64 = np.uint64
 _MASK64 = (1 << 64) - 1
@@ -226,8 +226,11 @@ def sample(logits: Logits, sampling: Sampling, position: int) -> int:
     logits: (num_vocab,) float32, raw. position: absolute index of the token to be chosen in
     prompt + output. Returns its id.
     """
+    best_id = int(logits.argmax())
+    if np.isnan(logits[best_id]):
+        raise EngineError("the engine computed logits that are not numbers: check the model file")
     if sampling.temperature == 0.0:
-        return int(logits.argmax())
+        return best_id
     cuts_off = 0 < sampling.top_k < len(logits)
     if not cuts_off and sampling.top_p >= 1.0 and sampling.min_p == 0.0:
         return _noisy_argmax(logits, sampling, position)
