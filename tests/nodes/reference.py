@@ -41,10 +41,13 @@ def reference(
         if token_id == TOY_EOG and not ignore_eog:
             return Reference(tuple(output), text, "stop")
         output.append(token_id)
+        known = len(text)
         text += pieces.piece(token_id)
-        found = [index for stop in stops if stop and (index := text.find(stop.encode())) >= 0]
-        if found:
-            return Reference(tuple(output), text[: min(found)], "stop")
+        # As if the text came byte by byte: the stop string that is complete first ends it.
+        for end in range(known, len(text) + 1):
+            begins = [end - len(stop) for stop in stops if text[:end].endswith(stop.encode())]
+            if begins:
+                return Reference(tuple(output), text[: min(begins)], "stop")
         if len(output) == max_tokens:
             return Reference(tuple(output), text, "length")
         rows = model.forward([Span(0, position, [token_id], 1)])

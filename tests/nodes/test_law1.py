@@ -42,7 +42,7 @@ def _streams(num_vocab: int, shared: tuple[int, ...]) -> st.SearchStrategy[Strea
         prompt=own | st.just(shared) | _prompts(num_vocab, 3).map(lambda tail: shared + tail),
         max_tokens=st.integers(1, 80),
         sampling=_samplings,
-        stops=st.lists(st.text("0123 ", min_size=2, max_size=4), max_size=1).map(tuple),
+        stops=st.lists(st.text("0123 ", min_size=2, max_size=4), max_size=2).map(tuple),
         ignore_eog=st.booleans(),
         gamma=st.sampled_from([None, None, *range(9)]),
         is_cancelled=st.sampled_from([False, False, False, True]),
