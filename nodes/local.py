@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from mesh.zmq_transport import ZmqContext
 from nodes.client import Client
 from nodes.config import CoordinatorConfig, EngineSettings
-from nodes.coordinator import Coordinator
+from nodes.coordinator.service import Coordinator
 from policies.uniform import uniform_plan
 
 logger = logging.getLogger(__name__)

@@ -18,15 +18,15 @@ from nodes.config import (
     TargetConfig,
     environment,
 )
-from nodes.coordinator import Coordinator
-from nodes.draft import NGRAM_COSTS, DraftNode, ngram_info
-from nodes.draft_state import ModelDrafter, NgramDrafter
+from nodes.coordinator.service import Coordinator
+from nodes.draft.node import NGRAM_COSTS, DraftNode, ngram_info
+from nodes.draft.state import ModelDrafter, NgramDrafter
 from nodes.engine.calibrate import Progress
 from nodes.engine.llama import LlamaConfig
 from nodes.engine.load import OpenedModel, OpenedToy, open_model
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.runtime import stdin_closed
-from nodes.target import TargetNode
+from nodes.target.node import TargetNode
 from policies.uniform import uniform_plan
 
 logger = logging.getLogger(__name__)

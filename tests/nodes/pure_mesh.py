@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nodes.draft import draft_reply, jobs_of
-from nodes.draft_state import Drafted, Drafter, ModelDrafter, NgramDrafter
+from nodes.draft.node import draft_reply, jobs_of
+from nodes.draft.state import Drafted, Drafter, ModelDrafter, NgramDrafter
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.messages import (
@@ -26,8 +26,8 @@ from nodes.messages import (
 )
 from nodes.scheduler import Abort, Emit, Finish, Instruction, SchedulerState, ToDraft, ToTarget
 from nodes.stream import StreamId, StreamSpec
-from nodes.target import commit_entry, spec_of
-from nodes.target_state import Committed, Failed, Ready, TargetState, cells_needed
+from nodes.target.node import commit_entry, spec_of
+from nodes.target.state import Committed, Failed, Ready, TargetState, cells_needed
 from policies.latency import CostTable, NodeCosts
 from policies.plan import Batch, Observation, Plan, Policy
 from policies.uniform import uniform_plan

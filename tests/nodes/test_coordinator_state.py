@@ -8,8 +8,8 @@ import pytest
 
 from mesh.codec import encode_struct
 from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Refuse, Welcome
-from nodes.coordinator_state import CoordinatorState, Send, streams_of
-from nodes.draft import NGRAM_COSTS, ngram_info
+from nodes.coordinator.state import CoordinatorState, Send, streams_of
+from nodes.draft.node import NGRAM_COSTS, ngram_info
 from nodes.messages import (
     CancelRequest,
     CloseStreamNotice,

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from nodes.draft_state import Drafted, Drafter, Event, Guess, Job, ModelDrafter, NgramDrafter
+from nodes.draft.state import Drafted, Drafter, Event, Guess, Job, ModelDrafter, NgramDrafter
 from nodes.engine.protocol import Logits, Span
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import TOY_EOG, ToyConfig, ToyModel
 from nodes.stream import StreamId
-from nodes.target_state import Failed, Ready
+from nodes.target.state import Failed, Ready
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.reference import reference
 

@@ -12,14 +12,14 @@ import pytest
 
 from mesh.memory_transport import MemoryHub, MemoryServer
 from nodes.client import Client, GenerateOptions, RequestFailedError
-from nodes.coordinator import Coordinator
-from nodes.draft import NGRAM_COSTS, DraftNode, ngram_info
-from nodes.draft_state import ModelDrafter, NgramDrafter
+from nodes.coordinator.service import Coordinator
+from nodes.draft.node import NGRAM_COSTS, DraftNode, ngram_info
+from nodes.draft.state import ModelDrafter, NgramDrafter
 from nodes.engine.load import TOY_COSTS
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
-from nodes.target import TargetNode
+from nodes.target.node import TargetNode
 from policies.uniform import uniform_plan
 from tests.nodes.reference import Reference, reference
 

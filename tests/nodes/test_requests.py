@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from nodes.requests import BadRequestError, new_request, sampling_of, specs_of
+from nodes.coordinator.requests import BadRequestError, new_request, sampling_of, specs_of
 from tests.nodes.builders import PROMPT, make_profile, make_submit
 
 

@@ -11,7 +11,7 @@ from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.messages import MAX_GAMMA
 from nodes.stream import StreamId, StreamSpec
-from nodes.target_state import Committed, Failed, Ready, TargetState, cells_needed
+from nodes.target.state import Committed, Failed, Ready, TargetState, cells_needed
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.reference import Reference, reference
 

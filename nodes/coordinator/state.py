@@ -11,6 +11,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesh.messages import Bye, Hello, Ping, Pong, Refuse, Welcome
+from nodes.coordinator.requests import (
+    BadRequestError,
+    Choice,
+    Request,
+    finished_notice,
+    new_request,
+    specs_of,
+    started_notice,
+    tokens_notice,
+)
+from nodes.coordinator.roster import (
+    ClientOut,
+    NodeIn,
+    NodeOut,
+    NodeRecord,
+    Rejected,
+    Roster,
+    RosterEvent,
+    Welcomed,
+)
 from nodes.messages import (
     CancelRequest,
     CommitReply,
@@ -24,29 +44,9 @@ from nodes.messages import (
     TokenizeReply,
     TokenizeRequest,
 )
-from nodes.requests import (
-    BadRequestError,
-    Choice,
-    Request,
-    finished_notice,
-    new_request,
-    specs_of,
-    started_notice,
-    tokens_notice,
-)
-from nodes.roster import (
-    ClientOut,
-    NodeIn,
-    NodeOut,
-    NodeRecord,
-    Rejected,
-    Roster,
-    RosterEvent,
-    Welcomed,
-)
 from nodes.scheduler import Abort, Emit, Finish, Instruction, SchedulerState, ToDraft, ToTarget
 from nodes.stream import StreamId
-from nodes.target_state import cells_needed
+from nodes.target.state import cells_needed
 from policies.plan import Policy
 
 logger = logging.getLogger(__name__)

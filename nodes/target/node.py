@@ -26,7 +26,7 @@ from nodes.messages import (
 )
 from nodes.profile import encode_profile
 from nodes.stream import StreamId, StreamSpec
-from nodes.target_state import Committed, Event, Failed, Ready, TargetState
+from nodes.target.state import Committed, Event, Failed, Ready, TargetState
 from policies.latency import NodeCosts
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from nodes.messages import (
 )
 from nodes.scheduler_stream import Figures
 from nodes.stream import StreamId, StreamSpec
-from nodes.target_state import cells_needed
+from nodes.target.state import cells_needed
 
 
 class BadRequestError(Exception):

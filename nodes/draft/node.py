@@ -9,7 +9,7 @@ from typing import Any
 
 from mesh.messages import Welcome
 from mesh.transport import ClientTransport
-from nodes.draft_state import Drafted, Drafter, Event, Job
+from nodes.draft.state import Drafted, Drafter, Event, Job
 from nodes.engine.protocol import EngineInfo
 from nodes.engine_thread import EngineThread
 from nodes.link import Link
@@ -24,8 +24,8 @@ from nodes.messages import (
 )
 from nodes.profile import ANY_VOCABULARY, encode_profile
 from nodes.stream import StreamId
-from nodes.target import spec_of
-from nodes.target_state import Failed, Ready
+from nodes.target.node import spec_of
+from nodes.target.state import Failed, Ready
 from policies.latency import CostTable, NodeCosts
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from mesh.codec import decode, encode
 from mesh.errors import BackpressureError, DecodeError, PeerGoneError
 from mesh.messages import Bye
 from mesh.transport import ServerTransport
-from nodes.coordinator_state import CoordinatorState, Send
+from nodes.coordinator.state import CoordinatorState, Send
 from policies.plan import Policy
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from nodes.engine.ngram import NgramIndex
 from nodes.engine.protocol import Model, Span
 from nodes.engine.sampling import sample
 from nodes.stream import StreamId, StreamSpec
-from nodes.target_state import Failed, Ready, cells_needed
+from nodes.target.state import Failed, Ready, cells_needed
 
 _PREFILL_TOKENS_BESIDE_DRAFTS = 32
 

@@ -1,0 +1,1 @@
+"""The coordinator: pure state, and the shell around it."""

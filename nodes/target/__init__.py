@@ -1,0 +1,1 @@
+"""The target node: verifies guesses and decodes."""
