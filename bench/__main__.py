@@ -53,9 +53,10 @@ def law1(prompts: int, max_tokens: int, gammas: str, streams: str, draft: str | 
       python -m bench law1 --prompts 10 --gammas 0,4 --streams 4
     """
     from bench.law1 import run_law1
+    from bench.prompts import make_prompts
 
     text, num_wrong = run_law1(
-        num_prompts=prompts,
+        texts=make_prompts(prompts),
         max_tokens=max_tokens,
         gammas=[int(part) for part in gammas.split(",")],
         stream_counts=[int(part) for part in streams.split(",")],

@@ -9,7 +9,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.prompts import make_prompts
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.client import Client, GenerateOptions
 from nodes.config import EngineSettings, environment
@@ -33,7 +32,7 @@ class _Tally:
 
 def run_law1(
     *,
-    num_prompts: int,
+    texts: list[str],
     max_tokens: int,
     gammas: list[int],
     stream_counts: list[int],
@@ -49,7 +48,7 @@ def run_law1(
     path = catalog.ensure(DEFAULT_TARGET)
     draft_path = str(catalog.ensure(draft or DEFAULT_DRAFT))
     started = time.perf_counter()
-    prompts, references = _references(path, num_prompts, max_tokens)
+    prompts, references = _references(path, texts, max_tokens)
     _note(f"reference: {time.perf_counter() - started:.0f} s")
     rows = ["| streams | threads | gamma | T | texts | differ | guesses | accepted |"]
     rows.append("|---|---|---|---|---|---|---|---|")
@@ -93,23 +92,21 @@ def _options(temperature: float, max_tokens: int, gamma: int) -> GenerateOptions
 
 
 def _references(
-    path: Path, num_prompts: int, max_tokens: int
+    path: Path, texts: list[str], max_tokens: int
 ) -> tuple[list[tuple[int, ...]], dict[float, list[tuple[int, ...]]]]:
     """Prompt ids, and for each temperature the token ids of the plain loop."""
     model = LlamaModel(LlamaConfig(path=path, num_cells=4096, max_sequences=1))
     try:
-        prompts = [
-            tuple(model.tokenizer.encode(text, chat=False)) for text in make_prompts(num_prompts)
-        ]
+        prompts = [tuple(model.tokenizer.encode(text, chat=False)) for text in texts]
         references: dict[float, list[tuple[int, ...]]] = {0.0: [], 0.8: []}
         for prompt in prompts:
             for start in range(0, len(prompt) - 1, 256):
                 piece = prompt[:-1][start : start + 256]
                 model.forward([Span(0, start, piece)])
-            for temperature, texts in references.items():
+            for temperature, outputs in references.items():
                 model.truncate(0, len(prompt) - 1)
                 options = _options(temperature, max_tokens, 0)
-                texts.append(plain_loop(model, prompt, options))
+                outputs.append(plain_loop(model, prompt, options))
             model.truncate(0, 0)
         return prompts, references
     finally:

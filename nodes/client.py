@@ -59,7 +59,12 @@ class Client:
     """One connection to a coordinator; any number of requests at a time. run() it in a task."""
 
     def __init__(
-        self, transport: ClientTransport, *, endpoint: str, join_timeout_s: float | None = 10.0
+        self,
+        transport: ClientTransport,
+        *,
+        endpoint: str,
+        join_timeout_s: float | None = 10.0,
+        rejoins: bool = False,
     ) -> None:
         self._link = Link(
             transport,
@@ -68,13 +73,14 @@ class Client:
             node=f"client-{os.getpid()}-{secrets.token_hex(4)}",
             role="client",
             join_timeout_s=join_timeout_s,
+            rejoins=rejoins,
         )
         self._ids = itertools.count(1)
         self._queues: dict[int, asyncio.Queue[Any]] = {}
         self._joined = asyncio.Event()
 
     async def run(self) -> None:
-        """Keep the connection; raises NoCoordinatorError or RefusedError."""
+        """Keep the connection; raises NoCoordinatorError, LostCoordinatorError or RefusedError."""
         await self._link.run()
 
     def on_joined(self, _welcome: Welcome) -> None:

@@ -33,6 +33,13 @@ class NoCoordinatorError(MeshError):
         )
 
 
+class LostCoordinatorError(MeshError):
+    """The coordinator stopped or fell silent, and this member does not wait for another."""
+
+    def __init__(self, endpoint: str, how: str) -> None:
+        super().__init__(f"the coordinator at {endpoint} {how}: ask again when it is back")
+
+
 class LinkHandler(Protocol):
     """Who uses the link. Both are called on the event loop and must not wait."""
 
@@ -56,6 +63,7 @@ class Link:
         profile: bytes = b"",
         progress: Callable[[], int] = lambda: 0,
         join_timeout_s: float | None = 10.0,
+        rejoins: bool = True,
     ) -> None:
         self._transport = transport
         self._handler = handler
@@ -63,6 +71,7 @@ class Link:
         self._hello = Hello(node, role, secrets.randbits(62), PROTOCOL_VERSION, profile)
         self._progress = progress
         self._join_timeout_s = join_timeout_s
+        self._rejoins = rejoins
         self._welcome: Welcome | None = None
         self._heard_at = 0.0
         self.num_dropped = 0
@@ -110,7 +119,7 @@ class Link:
             case Refuse(reason=reason):
                 raise RefusedError(reason)
             case Bye():
-                self._welcome = None
+                self._lose("stopped")
             case _ if self._welcome is None or (
                 (cluster, epoch) != (self._welcome.cluster, self._welcome.epoch)
             ):
@@ -129,8 +138,7 @@ class Link:
                 has_joined = True
                 silent_s = loop.time() - self._heard_at
                 if silent_s > self._welcome.heartbeat_timeout_s:
-                    logger.warning("coordinator at %s silent for %.1f s", self._endpoint, silent_s)
-                    self._welcome = None
+                    self._lose(f"is silent for {silent_s:.1f} s")
                     continue
                 await asyncio.sleep(self._welcome.heartbeat_interval_s)
                 continue
@@ -144,6 +152,12 @@ class Link:
                 logger.debug("no connection to %s yet", self._endpoint)
             # Full jitter, so that nodes do not come back in step after a coordinator's restart.
             await asyncio.sleep(random.uniform(0.02, _HELLO_INTERVAL_S if has_joined else 0.1))
+
+    def _lose(self, how: str) -> None:
+        if not self._rejoins:
+            raise LostCoordinatorError(self._endpoint, how)
+        logger.warning("the coordinator at %s %s", self._endpoint, how)
+        self._welcome = None
 
     def say_bye(self, reason: str) -> None:
         self.send(Bye(reason))

@@ -76,7 +76,7 @@ class OpenStreamRequest:
     generation: Id
     owner: Name
     sampling: Sampling
-    max_tokens: Count
+    max_tokens: Annotated[int, Range(1, 2**31 - 1)]
     stops: Stops
     ignore_eog: bool
     num_prompt_tokens: Count

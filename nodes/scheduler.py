@@ -166,6 +166,9 @@ class SchedulerState:
 
     def draft_joined(self, node: str, costs: NodeCosts) -> list[Instruction]:
         self._drafts[node] = DraftNode(costs)
+        for stream in self._streams.values():
+            # A node that starts anew may have room now.
+            stream.refused_by.discard(node)
         homeless = [s for s in self._streams.values() if s.draft is None]
         return [instruction for s in homeless for instruction in self._place_draft(s)]
 

@@ -21,13 +21,14 @@ def uniform_plan(observation: Observation) -> Plan:
     gammas: dict[int, int] = {}
     free = []
     for view in observation.ready:
-        if view.draft is None:
+        if view.fixed_gamma == 0:
+            gammas[view.stream_id] = 0
+            reasons[view.stream_id] = "draft off: gamma 0 was asked for"
+        elif view.draft is None:
             gammas[view.stream_id] = 0
             reasons[view.stream_id] = "draft off: no draft node holds the stream"
         elif view.fixed_gamma is not None:
             gammas[view.stream_id] = min(view.fixed_gamma, max(0, view.tokens_left - 1))
-            if view.fixed_gamma == 0:
-                reasons[view.stream_id] = "draft off: gamma 0 was asked for"
         else:
             free.append(view)
     if free:

@@ -10,7 +10,7 @@ import pytest
 from mesh.codec import decode, encode
 from mesh.memory_transport import MemoryHub, MemoryServer
 from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Refuse, Welcome
-from nodes.link import Link, NoCoordinatorError, RefusedError
+from nodes.link import Link, LostCoordinatorError, NoCoordinatorError, RefusedError
 from nodes.messages import CloseStreamNotice, NodesRequest
 
 CLUSTER, EPOCH = "test", 5
@@ -171,3 +171,17 @@ async def test_a_bye_of_the_coordinator_is_answered_with_a_new_hello(
         await eventually(lambda: len(node.welcomes) == 2)
         node.link.say_bye("done")
         assert await desk.hear(Bye) == Bye("done")
+
+
+@pytest.mark.parametrize("says_bye", [True, False])
+async def test_who_does_not_rejoin_ends_when_the_coordinator_is_lost(says_bye: bool) -> None:
+    hub = MemoryHub()
+    node, desk = Node(hub, rejoins=False), Desk(hub.server())
+    task = asyncio.create_task(node.link.run())
+    await desk.hear(Hello)
+    desk.welcome(timeout_s=0.1)
+    if says_bye:
+        desk.say(Bye("stops"))
+    with pytest.raises(ExceptionGroup) as caught:
+        await task
+    assert caught.group_contains(LostCoordinatorError, match=r"memory://hub (stopped|is silent)")

@@ -78,7 +78,7 @@ class Members:
         self.tasks[name] = asyncio.create_task(draft.run())
 
     def start_client(self, name: str) -> Client:
-        client = Client(self._connect(name), endpoint="memory")
+        client = Client(self._connect(name), endpoint="memory", rejoins=True)
         self.tasks[name] = asyncio.create_task(client.run())
         return client
 
