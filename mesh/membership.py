@@ -88,8 +88,8 @@ class MembershipState:
         if hello.incarnation in history.superseded:
             # Two living processes with one name would otherwise throw each other out for ever.
             return [Refused(peer, hello.node, "a later process joined under this name")]
-        if hello.node not in self._history and len(self._history) >= _MAX_NODE_NAMES:
-            return [Refused(peer, hello.node, "too many node names have been seen")]
+        if hello.node not in self._history and not self._has_room_for_a_name():
+            return [Refused(peer, hello.node, "too many nodes are members")]
         if here is not None and here.incarnation == hello.incarnation:
             here.last_seen = now
             return []
@@ -117,6 +117,16 @@ class MembershipState:
         )
         self._by_peer[peer] = self._by_node[member.node] = member
         return [*events, Joined(member)]
+
+    def _has_room_for_a_name(self) -> bool:
+        """Forget the oldest name that is out, if need be; clients draw a new one each time."""
+        if len(self._history) < _MAX_NODE_NAMES:
+            return True
+        oldest = next((name for name in self._history if name not in self._by_node), None)
+        if oldest is None:
+            return False
+        del self._history[oldest]
+        return True
 
     def on_message(self, peer: bytes, now: float) -> Member | None:
         """Any message proves life. None: no member, the message is to be dropped."""

@@ -134,6 +134,8 @@ class Client:
                 while left:
                     message = await self._next(queue)
                     if isinstance(message, FinishedNotice):
+                        if message.finish_reason == "cancelled":
+                            raise RequestFailedError("unavailable", "the request was cancelled")
                         left -= 1
                     yield message
             finally:

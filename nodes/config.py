@@ -32,7 +32,6 @@ class EngineSettings:
     max_streams: int = 16
     threads: int = 1
     gpu_layers: int = 0
-    calibrate: bool = True
 
     def __post_init__(self) -> None:
         _one_of("engine.profile", self.profile, ("exact", "fast"))
@@ -182,12 +181,6 @@ def _type_name(kind: Any) -> str:
 
 
 def _parse(name: str, text: str, kind: Any) -> Any:
-    if kind is bool:
-        if text.lower() in ("1", "true", "yes", "on"):
-            return True
-        if text.lower() in ("0", "false", "no", "off"):
-            return False
-        raise ConfigError(f"{name} = {text!r}: true or false is accepted")
     try:
         return kind(text)
     except ValueError:

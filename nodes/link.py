@@ -157,6 +157,8 @@ class Link:
         if not self._rejoins:
             raise LostCoordinatorError(self._endpoint, how)
         logger.warning("the coordinator at %s %s", self._endpoint, how)
+        # Should it be there after all, it must know that what this node held is gone.
+        self.say_bye(how)
         self._welcome = None
 
     def say_bye(self, reason: str) -> None:

@@ -81,7 +81,8 @@ class LocalMesh:
             elif line:
                 child.errors.append(line)
                 del child.errors[:-20]
-                logger.info("%s: %s", child.role, line)
+                level = logging.WARNING if " WARNING " in line else logging.INFO
+                logger.log(level, "%s: %s", child.role, line)
 
     def pid(self, role: str) -> int:
         """Process id of the first node of a role."""

@@ -45,7 +45,7 @@ class EngineProfile:
     numerics_class: Name
     num_vocab: Count
     num_cells: Count
-    max_streams: Count
+    max_streams: Annotated[int, Range(1, MAX_STREAMS_PER_MESSAGE)]
     context_length: Count
     exact: bool
     can_roll_back: bool
@@ -54,7 +54,7 @@ class EngineProfile:
     prefill: CostFields
 
 
-@message(16, max_bytes=(1 << 18) + 1024)
+@message(16, max_bytes=(1 << 18) + 16_384)
 class TokenizeRequest:
     request_id: Id
     prompt: PromptText
@@ -68,7 +68,7 @@ class TokenizeReply:
     prompt_token_ids: TokenIds
 
 
-@message(18, max_bytes=8192, max_tokens=MAX_PROMPT_TOKENS)
+@message(18, max_bytes=16_384, max_tokens=MAX_PROMPT_TOKENS)
 class OpenStreamRequest:
     """Hold a stream: prompt and committed tokens, num_prompt_tokens of them prompt."""
 
@@ -117,7 +117,7 @@ class DraftEntry:
     gamma: Gamma
 
 
-@message(22, max_bytes=32_768, max_tokens=65_536)
+@message(22, max_bytes=32_768, max_tokens=2 * MAX_PROMPT_TOKENS - 1)
 class DraftRequest:
     """Draft up to gamma tokens for each stream after its newly committed ones."""
 
@@ -235,7 +235,7 @@ class StartedNotice:
     draft: Name
 
 
-@message(35, max_bytes=16_384, max_tokens=4096)
+@message(35, max_bytes=16_384, max_tokens=(MAX_GAMMA + 1) * MAX_STREAMS_PER_MESSAGE)
 class TokensNotice:
     """Output tokens of one choice from `position` (0: the first output token) on."""
 

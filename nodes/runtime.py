@@ -110,7 +110,7 @@ async def _until_signal(main: Callable[[], Awaitable[None]]) -> None:
 
 @contextlib.contextmanager
 def _handlers(loop: asyncio.AbstractEventLoop, on_signal: Callable[[int], None]) -> Iterator[None]:
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     for number in numbers:
         loop.add_signal_handler(number, on_signal, number)
     try:

@@ -42,8 +42,10 @@ LEASE_TOKENS = 32
 LEASE_LOW_TOKENS = 16
 # A stream whose draft node is about to be ready goes plainly in small steps until then.
 LEASE_WHILE_OPENING_TOKENS = 4
-_MIN_DRAFT_DEADLINE_S = 1.0
+_MIN_DRAFT_DEADLINE_S = 0.25
 _DEADLINE_FACTOR = 6.0
+# Each late round costs its deadline: a draft node that keeps doing so is done without.
+_MAX_LATE_ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +266,9 @@ class SchedulerState:
             or entry.prefix_len != len(stream.token_ids)
         ):
             self.num_stale += 1
-            return []
+            return self._check_gap(stream, entry)
+        if len(token_ids) > stream.tokens_left:
+            return self._abort(stream, "the target committed more tokens than were asked for")
         out: list[Instruction] = []
         position = len(stream.token_ids) - stream.spec.num_prompt_tokens
         stream.token_ids += token_ids
@@ -280,6 +284,21 @@ class SchedulerState:
         elif isinstance(phase, Leased) and len(stream.token_ids) >= phase.end:
             stream.phase = Idle()
         return out
+
+    def _check_gap(self, stream: Stream | None, entry: CommitEntry) -> list[Instruction]:
+        """A commit beyond the journal's end means that one was lost: it can never be filled."""
+        if (
+            stream is None
+            or stream.spec.generation != entry.generation
+            or entry.prefix_len < len(stream.token_ids)
+        ):
+            return []
+        return self._abort(stream, "tokens of the target were lost on the way")
+
+    def _abort(self, stream: Stream, error: str) -> list[Instruction]:
+        stream_id = stream.spec.stream_id
+        notice = CloseStreamNotice(stream_id, stream.spec.generation)
+        return [ToTarget(notice), *self._remove(stream), Abort(stream_id, error)]
 
     # -- rounds --------------------------------------------------------------------------------
 
@@ -354,6 +373,7 @@ class SchedulerState:
         current = self._rounds.get(reply.round)
         if current is None or node not in current.waiting_for:
             self.num_stale += 1
+            self._on_late_answer(node, reply)
             return []
         offset = 0
         for entry in reply.entries:
@@ -397,9 +417,38 @@ class SchedulerState:
         out: list[Instruction] = []
         for round_id, current in list(self._rounds.items()):
             if current.waiting_for and now >= current.deadline:
+                out += self._note_late(current)
                 current.waiting_for.clear()
                 out += self._verify_if_complete(round_id, current)
         return out
+
+    def _note_late(self, current: _Round) -> list[Instruction]:
+        out: list[Instruction] = []
+        for stream_id in current.stream_ids:
+            stream = self._streams[stream_id]
+            placement = stream.draft
+            if placement is None or placement.node not in current.waiting_for:
+                continue
+            placement.is_late = True
+            placement.num_late += 1
+            if placement.num_late < _MAX_LATE_ROUNDS:
+                stream.plain_reason = f"draft off: {placement.node} is late"
+                continue
+            self._drafts[placement.node].num_streams -= 1
+            notice = CloseStreamNotice(stream_id, placement.generation)
+            out.append(ToDraft(placement.node, notice))
+            stream.refused_by.add(placement.node)
+            stream.plain_reason = f"draft off: {placement.node} was late {_MAX_LATE_ROUNDS} times"
+            stream.draft = None
+            out += self._place_draft(stream)
+        return out
+
+    def _on_late_answer(self, node: str, reply: DraftReply) -> None:
+        """The node works after all: its streams may guess again."""
+        for entry in reply.entries:
+            placement = self._placement(node, entry.stream_id, entry.generation)
+            if placement is not None:
+                placement.is_late = False
 
 
 def open_request(spec: StreamSpec) -> OpenStreamRequest:

@@ -50,12 +50,18 @@ class DraftNode:
 
 @dataclass(slots=True)
 class DraftPlacement:
-    """The draft node that holds a stream; known: tokens it has been told of."""
+    """The draft node that holds a stream.
+
+    known: tokens it has been told of. num_late: deadlines it missed for this stream.
+    """
 
     node: str
     generation: int
     known: int
     is_ready: bool = False
+    # Missed a deadline and has not answered since: not asked until it does.
+    is_late: bool = False
+    num_late: int = 0
 
 
 @dataclass(slots=True)
@@ -97,7 +103,7 @@ class Stream:
     def view(self, drafts: Mapping[str, DraftNode]) -> StreamView:
         placement = self.draft
         costs = None
-        if placement is not None and placement.is_ready:
+        if placement is not None and placement.is_ready and not placement.is_late:
             costs = drafts[placement.node].costs
         return StreamView(
             stream_id=self.spec.stream_id,
@@ -108,8 +114,9 @@ class Stream:
         )
 
     def explain_plain(self, reason: str) -> None:
-        # What a draft node said when it refused the stream tells more than "none holds it".
-        if not (self.refused_by and "no draft node" in reason):
+        # Why a node does not draft for the stream tells more than that none does.
+        is_known = bool(self.refused_by) or (self.draft is not None and self.draft.is_late)
+        if not (is_known and "no draft node" in reason):
             self.plain_reason = reason
 
     def take_lease(self, num_tokens: int) -> LeaseEntry:

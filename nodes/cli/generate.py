@@ -34,7 +34,7 @@ def generate_command(**values: Any) -> None:
       airdraft generate --connect tcp://127.0.0.1:7411 --prompt "Why is the sky blue?"
     """
     set_up_logging(values["verbose"])
-    prompt = read_prompt(values["prompt"], values["prompt_file"])
+    prompt = read_prompt(values["source"], values["prompt"], values["prompt_file"])
     options = options_of(values)
     code = run(lambda: _ask(values["connect"], prompt, options, as_json=values["as_json"]))
     if code:

@@ -35,6 +35,7 @@ def generate_options(function: F) -> F:
     """What to generate, and how it is printed."""
     for option in reversed(
         [
+            click.argument("source", required=False, metavar="[-]"),
             click.option("--prompt", metavar="TEXT", help="The prompt."),
             click.option(
                 "--prompt-file",
@@ -109,10 +110,13 @@ def generate_options(function: F) -> F:
     return function
 
 
-def read_prompt(prompt: str | None, prompt_file: str | None) -> str:
-    """The prompt from whichever option gave it. Raises UsageError if none or both did."""
-    if (prompt is None) == (prompt_file is None):
-        raise click.UsageError("give the prompt with --prompt TEXT or --prompt-file FILE (or -)")
+def read_prompt(source: str | None, prompt: str | None, prompt_file: str | None) -> str:
+    """The prompt from whichever way gave it. Raises UsageError if none or several did."""
+    if source not in (None, "-"):
+        raise click.UsageError(f"unexpected argument {source!r}: give a text with --prompt")
+    if sum(way is not None for way in (source, prompt, prompt_file)) != 1:
+        raise click.UsageError("give the prompt with --prompt TEXT, --prompt-file FILE or -")
+    prompt_file = source or prompt_file
     if prompt_file is not None:
         try:
             with click.open_file(prompt_file, encoding="utf-8") as file:

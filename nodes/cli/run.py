@@ -101,10 +101,10 @@ def run_command(**values: Any) -> None:
     Examples:
       airdraft run --prompt "Why is the sky blue?"
       airdraft run --prompt-file notes.txt --gamma 4 --temperature 0.8 --seed 7
-      echo "Once upon a time" | airdraft run --prompt-file - --raw --json
+      echo "Once upon a time" | airdraft run - --raw --json
     """
     set_up_logging(values["verbose"])
-    prompt = read_prompt(values["prompt"], values["prompt_file"])
+    prompt = read_prompt(values["source"], values["prompt"], values["prompt_file"])
     options = options_of(values)
     target, draft = settings_of(values, max_streams=max(16, options.num_choices))
     code = run(lambda: _run(prompt, options, target, draft, as_json=values["as_json"]))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from mesh.codec import decode, encode
-from mesh.errors import BackpressureError, DecodeError, PeerGoneError
+from mesh.errors import BackpressureError, DecodeError, LocalProtocolError, PeerGoneError
 from mesh.messages import Bye
 from mesh.transport import ServerTransport
 from nodes.coordinator.state import CoordinatorState, Send
@@ -79,9 +79,12 @@ class Coordinator:
         pending = list(sends)
         while pending:
             send = pending.pop(0)
-            frames = encode(send.message, cluster=self.state.cluster, epoch=self.state.epoch)
             try:
+                frames = encode(send.message, cluster=self.state.cluster, epoch=self.state.epoch)
                 self._transport.send(send.peer, frames)
+            except LocalProtocolError as error:
+                # What a peer may say is not always what may be passed on: that request ends.
+                pending += self.state.undeliverable(send, str(error), now)
             except (PeerGoneError, BackpressureError) as error:
                 # A peer that cannot be reached, or does not read, is as good as gone.
                 logger.debug("peer %s: %s", send.peer.hex(), error)

@@ -52,6 +52,7 @@ from policies.plan import Policy
 logger = logging.getLogger(__name__)
 
 _MAX_REASON = 1024
+_MAX_NODES_SHOWN = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,21 @@ class CoordinatorState:
     def peer_gone(self, peer: bytes, now: float) -> list[Send]:
         return self._on_roster(self._roster.gone(peer, now), now)
 
+    def undeliverable(self, send: Send, error: str, now: float) -> list[Send]:
+        """End the requests of a message that breaks the limits of the wire."""
+        logger.error("%s cannot be sent: %s", type(send.message).__name__, error)
+        found = [self._streams.get(stream_id) for stream_id in send.streams]
+        number = getattr(send.message, "request_id", 0)
+        found.append(self._requests.get((send.peer, number)))
+        if isinstance(send.message, TokenizeRequest):
+            found.append(self._tokenizing.get(number, (None, ""))[0])
+        requests = {id(request): request for request in found if request is not None}
+        return [
+            out
+            for request in requests.values()
+            for out in self._fail(request, "internal", f"a message is too large: {error}", now)
+        ]
+
     def tick(self, now: float) -> list[Send]:
         """Heartbeats, silent members, late rounds; to be called some 20 times a second."""
         out = self._on_roster(self._roster.tick(now), now)
@@ -156,7 +172,9 @@ class CoordinatorState:
                     out += self._on_node_out(node, reason, now)
                 case ClientOut(peer=peer):
                     for key in [key for key in self._requests if key[0] == peer]:
-                        out += self._cancel(self._requests[key], now)
+                        # An error, should it still read: never the end of a whole text.
+                        reason = "the client left or was silent"
+                        out += self._fail(self._requests[key], "unavailable", reason, now)
         return out
 
     def _welcome(self, name: str) -> Welcome:
@@ -198,7 +216,7 @@ class CoordinatorState:
             lost += [self._streams[stream_id] for stream_id in self._waiting]
         for request in {id(request): request for request in lost}.values():
             out += self._fail(request, "unavailable", f"target {node.name} left: {reason}", now)
-        return out
+        return out + self._admit_waiting(now)
 
     # -- nodes -----------------------------------------------------------------------------------
 
@@ -285,7 +303,9 @@ class CoordinatorState:
                 request = self._requests.get((peer, request_id))
                 return self._cancel(request, now) if request is not None else []
             case NodesRequest(request_id=request_id):
-                return [Send(peer, NodesReply(request_id, self._roster.fields()))]
+                return [
+                    Send(peer, NodesReply(request_id, self._roster.fields()[:_MAX_NODES_SHOWN]))
+                ]
         self.num_stale += 1
         return []
 
@@ -339,33 +359,47 @@ class CoordinatorState:
         return self._admit_waiting(now)
 
     def _admit_waiting(self, now: float) -> list[Send]:
-        """Place waiting streams, first come first served, as far as cells and sequences go."""
+        """Place waiting streams, first come first served within a numerics class."""
         out: list[Send] = []
-        while self._waiting:
-            stream_id = self._waiting[0]
-            request = self._streams[stream_id]
+        blocked: set[str] = set()
+        for stream_id in list(self._waiting):
+            request = self._streams.get(stream_id)
+            # Placed or failed by what came before it in this very loop.
+            if request is None or stream_id not in self._waiting:
+                continue
+            kind = request.numerics_class
+            if kind in blocked:
+                continue
             choice = request.choices[stream_id]
             needed = cells_needed(choice.spec)
-            fitting = [
-                n
-                for n in self._roster.nodes("target")
-                if n.profile.numerics_class == request.numerics_class and n.has_room(needed)
-            ]
+            targets = self._roster.nodes("target")
+            targets = [n for n in targets if n.profile.numerics_class == kind]
+            if not any(n.profile.num_cells >= needed for n in targets):
+                reason = "no target that could serve the request is left"
+                out += self._fail(request, "unavailable", reason, now)
+                continue
+            fitting = [n for n in targets if n.has_room(needed)]
             if not fitting:
-                break
-            target = min(fitting, key=lambda n: n.used_cells)
-            self._waiting.pop(0)
-            choice.target = target.name
-            target.used_cells += needed
-            if not request.has_started:
-                request.has_started = True
-                drafts = [n.profile for n in self._roster.nodes("draft")]
-                notice = started_notice(request, choice, target.profile, drafts)
-                out.append(Send(request.client, notice))
-            assert target.scheduler is not None
-            admitted = target.scheduler.admit(choice.spec, request.fixed_gamma)
-            out += self._carry_out(target, admitted, now)
+                blocked.add(kind)
+                continue
+            out += self._place(request, choice, min(fitting, key=lambda n: n.used_cells), now)
         return out
+
+    def _place(
+        self, request: Request, choice: Choice, target: NodeRecord, now: float
+    ) -> list[Send]:
+        out: list[Send] = []
+        self._waiting.remove(choice.spec.stream_id)
+        choice.target = target.name
+        target.used_cells += cells_needed(choice.spec)
+        if not request.has_started:
+            request.has_started = True
+            drafts = [n.profile for n in self._roster.nodes("draft")]
+            notice = started_notice(request, choice, target.profile, drafts)
+            out.append(Send(request.client, notice))
+        assert target.scheduler is not None
+        admitted = target.scheduler.admit(choice.spec, request.fixed_gamma)
+        return out + self._carry_out(target, admitted, now)
 
     def _emit(self, emit: Emit) -> list[Send]:
         request = self._streams.get(emit.stream_id)

@@ -118,7 +118,7 @@ class ModelDrafter:
         if not self._free_seqs or self._reserved + needed > info.num_cells:
             reason = f"{info.model} is full: {self.num_streams} streams, {needed} cells wanted"
             return [Failed(spec.stream_id, spec.generation, reason)]
-        if max(spec.token_ids) >= info.num_vocab:
+        if max(spec.token_ids, default=info.num_vocab) >= info.num_vocab:
             reason = f"token ids outside the vocabulary of {info.model}"
             return [Failed(spec.stream_id, spec.generation, reason)]
         stream = _Stream(spec, self._free_seqs.pop(), list(spec.token_ids))
@@ -156,6 +156,11 @@ class ModelDrafter:
             if job.prefix_len != len(stream.token_ids):
                 self._forget(stream)
                 reason = f"out of step: at {len(stream.token_ids)} tokens, not {job.prefix_len}"
+                events.append(Failed(job.stream_id, job.generation, reason))
+                continue
+            if max(job.new_token_ids, default=0) >= self._model.info.num_vocab:
+                self._forget(stream)
+                reason = f"a token outside the vocabulary of {self._model.info.model}"
                 events.append(Failed(job.stream_id, job.generation, reason))
                 continue
             # A stream is in one round at a time; a newer round replaces an abandoned one.

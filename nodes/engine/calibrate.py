@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nodes.engine.protocol import EngineInfo, Model, Span
-from nodes.engine.selftest import SelfTest
+from nodes.engine.selftest import SelfTest, fitting_prefixes
 from policies.latency import CostTable, NodeCosts, median
 
 DECODE_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -74,7 +74,9 @@ def _per_cell(model: Model, measured: Callable[..., float]) -> float:
 
 def cache_key(info: EngineInfo, *, num_threads: int, profile: str) -> str:
     """Name of a stored calibration: model, build, device, threads and profile."""
-    parts = (_FORMAT, info.model_hash, info.numerics_class, _device(), num_threads, profile)
+    # A verdict from fewer probes must not pass for that of all.
+    probes = fitting_prefixes(info.num_cells)
+    parts = (_FORMAT, info.model_hash, info.numerics_class, _device(), num_threads, profile, probes)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 

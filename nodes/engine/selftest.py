@@ -10,6 +10,8 @@ from nodes.engine.protocol import Logits, Model, Span
 
 _WIDTHS = (2, 5, 9)
 _NUM_STEPS = 16
+# The second lies past 512 keys, where attention changes its kernel.
+PREFIX_LENS = (24, 520)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,7 @@ class SelfTest:
     failure: str = ""
 
 
-def run_self_test(model: Model, *, prefix_lens: tuple[int, ...] = (24, 520)) -> SelfTest:
+def run_self_test(model: Model, *, prefix_lens: tuple[int, ...] = PREFIX_LENS) -> SelfTest:
     """Compare logits of single steps with those of other batch shapes, bit for bit.
 
     Probes: wider passes, another prefill chunking, foreign sequences before and beside, rejected
@@ -28,7 +30,7 @@ def run_self_test(model: Model, *, prefix_lens: tuple[int, ...] = (24, 520)) -> 
     kernel (512 keys). Leaves the cache empty. A prefix that does not fit in it is left out.
     """
     num_cells = model.info.num_cells
-    tested = [n for n in prefix_lens if n + 8 * _NUM_STEPS <= num_cells]
+    tested = fitting_prefixes(num_cells, prefix_lens)
     if not tested:
         return SelfTest(False, f"a cache of {num_cells} cells is too small for a test")
     for prefix_len in tested:
@@ -36,6 +38,11 @@ def run_self_test(model: Model, *, prefix_lens: tuple[int, ...] = (24, 520)) -> 
         if failure:
             return SelfTest(False, f"{failure} after {prefix_len} tokens")
     return SelfTest(True)
+
+
+def fitting_prefixes(num_cells: int, prefix_lens: tuple[int, ...] = PREFIX_LENS) -> tuple[int, ...]:
+    """Which prefixes a cache has room to be tested with."""
+    return tuple(n for n in prefix_lens if n + 8 * _NUM_STEPS <= num_cells)
 
 
 def _probe(model: Model, prefix_len: int) -> str:

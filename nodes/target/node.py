@@ -13,6 +13,7 @@ from nodes.engine.protocol import InvalidInputError, Model, Tokenizer
 from nodes.engine_thread import EngineThread
 from nodes.link import Link
 from nodes.messages import (
+    MAX_PROMPT_TOKENS,
     CloseStreamNotice,
     CommitEntry,
     CommitReply,
@@ -105,6 +106,9 @@ class TargetNode:
             token_ids = self._tokenizer.encode(request.prompt, chat=request.chat)
         except InvalidInputError as error:
             return TokenizeReply(request.request_id, str(error)[:1024], ())
+        if len(token_ids) > MAX_PROMPT_TOKENS:
+            reason = f"the prompt has {len(token_ids)} tokens, limit {MAX_PROMPT_TOKENS}"
+            return TokenizeReply(request.request_id, reason, ())
         return TokenizeReply(request.request_id, "", tuple(token_ids))
 
     def _on_events(self, events: Sequence[object], seconds: float) -> None:

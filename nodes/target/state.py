@@ -5,6 +5,7 @@ Pure but for the engine it is given: no clock, no sockets, no asyncio.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -151,7 +152,10 @@ class TargetState:
         if prefix_len != len(stream.token_ids) or len(guesses) > MAX_GAMMA:
             self.num_stale += 1
             return
-        stream.guesses = tuple(guesses)
+        # A padded vocabulary of the draft may be larger: such a guess is wrong, not fatal.
+        num_vocab = self._model.info.num_vocab
+        known = itertools.takewhile(lambda token_id: token_id < num_vocab, guesses)
+        stream.guesses = tuple(known)
 
     def _current(self, stream_id: StreamId, generation: int) -> _Stream | None:
         stream = self._streams.get(stream_id)

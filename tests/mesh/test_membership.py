@@ -178,3 +178,13 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
+
+
+def test_names_that_are_out_make_room_for_new_ones():
+    state = MembershipState(5.0, 60.0)
+    for index in range(5000):
+        peer = index.to_bytes(4, "big")
+        hello = Hello(f"client-{index}", "client", index, PROTOCOL_VERSION, b"")
+        (event,) = state.on_hello(peer, hello, 0.0)
+        assert isinstance(event, Joined)
+        state.on_bye(peer, "done", 0.0)

@@ -52,24 +52,6 @@ def test_overrides_that_were_not_given_change_nothing(toml):
     assert load(TargetConfig, None, {"engine.gpu_layers": 0, "name": ""}, {}).name == ""
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("true", True),
-        ("YES", True),
-        ("1", True),
-        ("on", True),
-        ("false", False),
-        ("No", False),
-        ("0", False),
-        ("off", False),
-    ],
-)
-def test_booleans_in_the_environment(text, expected):
-    config = load(TargetConfig, None, {}, {"AIRDRAFT_ENGINE__CALIBRATE": text})
-    assert config.engine.calibrate is expected
-
-
 def test_numbers_in_the_environment():
     environ = {"AIRDRAFT_HEARTBEAT_TIMEOUT_S": "7.5", "AIRDRAFT_HEARTBEAT_INTERVAL_S": "2"}
     config = load(CoordinatorConfig, None, {}, environ)
@@ -119,7 +101,6 @@ def test_keys_of_another_role_are_unknown(toml):
         ("[engine]\ncells = '1024'\n", "engine.cells", "int"),
         ("[engine]\ncells = 1024.0\n", "engine.cells", "int"),
         ("[engine]\ncells = true\n", "engine.cells", "int"),
-        ("[engine]\ncalibrate = 1\n", "engine.calibrate", "bool"),
         ("join_timeout_s = true\n", "join_timeout_s", "float"),
         ("[name]\nfirst = 'x'\n", "name", "str"),
         ("name = ['x']\n", "name", "str"),
@@ -142,7 +123,6 @@ def test_a_value_in_place_of_a_table_is_told(toml):
         ("AIRDRAFT_ENGINE__CELLS", "", "not of type int"),
         ("AIRDRAFT_ENGINE__CELLS", "1e3", "not of type int"),
         ("AIRDRAFT_JOIN_TIMEOUT_S", "soon", "not of type float"),
-        ("AIRDRAFT_ENGINE__CALIBRATE", "maybe", "true or false is accepted"),
     ],
 )
 def test_a_wrong_value_in_the_environment_is_told(name, text, accepted):

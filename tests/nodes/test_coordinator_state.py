@@ -443,3 +443,35 @@ def _two_streams_in_a_round() -> Mesh:
     ((request,),) = [to(DRAFT, sends)]
     assert [(e.stream_id, e.prefix_len) for e in request.entries] == [(1, 3), (2, 3)]
     return mesh
+
+
+def test_a_message_that_breaks_the_limits_of_the_wire_ends_its_request_only() -> None:
+    mesh = make_mesh()
+    sends = mesh.hear(CLIENT, make_submit())
+    (open_send,) = [s for s in sends if isinstance(s.message, OpenStreamRequest)]
+    mesh.hear(CLIENT, make_submit(2))
+    out = mesh.state.undeliverable(open_send, "9000 bytes, at most 8192", 0.0)
+    assert failure(out)[0] == "internal"
+    assert to(CLIENT, mesh.hear(TARGET, finish(open_send.message.stream_id + 1)))
+
+
+def test_a_client_that_falls_silent_is_told_of_an_error_not_of_an_end() -> None:
+    mesh = make_mesh()
+    mesh.hear(CLIENT, make_submit())
+    mesh.hear(TARGET, Pong(0, 0), now=8.0)
+    out = mesh.state.tick(8.1)
+    messages = [m for m in to(CLIENT, out) if not isinstance(m, Ping)]
+    assert [type(m) for m in messages] == [RequestFailedNotice]
+
+
+def test_who_waits_for_a_kind_of_target_that_is_gone_fails_and_blocks_nobody() -> None:
+    mesh = Mesh()
+    mesh.join(TARGET, "target", make_profile(numerics_class="a", max_streams=1))
+    mesh.join(CLIENT, "client")
+    mesh.hear(CLIENT, make_submit(1))
+    mesh.hear(CLIENT, make_submit(2))
+    mesh.join(OTHER, "target", make_profile(numerics_class="b"))
+    out = mesh.hear(TARGET, Bye("over"))
+    failed = [m.request_id for m in to(CLIENT, out) if isinstance(m, RequestFailedNotice)]
+    assert sorted(failed) == [1, 2]
+    assert len(opened(mesh.hear(CLIENT, make_submit(3)), OTHER)) == 1

@@ -300,3 +300,14 @@ def test_a_stream_without_room_for_a_token_is_an_error_of_the_caller() -> None:
 
 def _text(token_ids: Sequence[int]) -> bytes:
     return b"".join(ToyTokenizer(96).piece(t) for t in token_ids)
+
+
+def test_guesses_outside_the_vocabulary_are_wrong_not_fatal() -> None:
+    spec = make_spec(max_tokens=4)
+    state, model = make_state()
+    state.open(spec)
+    right = alone(spec).token_ids[0]
+    state.verify(ONE, 1, 3, (right, model.info.num_vocab, right))
+    (commit,) = run(state)
+    assert commit.token_ids == alone(spec).token_ids[:2]
+    assert (commit.num_draft_tokens, commit.num_accepted_tokens) == (1, 1)
