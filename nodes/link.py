@@ -119,7 +119,7 @@ class Link:
             case Refuse(reason=reason):
                 raise RefusedError(reason)
             case Bye():
-                self._lose("stopped")
+                self._lose("stopped", logging.INFO)
             case _ if self._welcome is None or (
                 (cluster, epoch) != (self._welcome.cluster, self._welcome.epoch)
             ):
@@ -153,10 +153,10 @@ class Link:
             # Full jitter, so that nodes do not come back in step after a coordinator's restart.
             await asyncio.sleep(random.uniform(0.02, _HELLO_INTERVAL_S if has_joined else 0.1))
 
-    def _lose(self, how: str) -> None:
+    def _lose(self, how: str, level: int = logging.WARNING) -> None:
         if not self._rejoins:
             raise LostCoordinatorError(self._endpoint, how)
-        logger.warning("the coordinator at %s %s", self._endpoint, how)
+        logger.log(level, "the coordinator at %s %s", self._endpoint, how)
         # Should it be there after all, it must know that what this node held is gone.
         self.say_bye(how)
         self._welcome = None
