@@ -19,8 +19,9 @@ from nodes.config import (
     environment,
 )
 from nodes.coordinator.service import Coordinator
+from nodes.draft.lookup import NgramDrafter
 from nodes.draft.node import NGRAM_COSTS, DraftNode, ngram_info
-from nodes.draft.state import ModelDrafter, NgramDrafter
+from nodes.draft.state import ModelDrafter
 from nodes.engine.calibrate import Progress
 from nodes.engine.llama import LlamaConfig
 from nodes.engine.load import OpenedModel, OpenedToy, open_model

@@ -7,9 +7,9 @@ committed is what this state holds, whatever a node says later.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from nodes.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget, open_request
 from nodes.messages import (
     CloseStreamNotice,
     CommitEntry,
@@ -17,9 +17,7 @@ from nodes.messages import (
     DraftReply,
     DraftRequest,
     GuessEntry,
-    LeaseEntry,
     LeaseRequest,
-    OpenStreamRequest,
     VerifyRequest,
 )
 from nodes.scheduler_stream import (
@@ -46,44 +44,6 @@ _MIN_DRAFT_DEADLINE_S = 0.25
 _DEADLINE_FACTOR = 6.0
 # Each late round costs its deadline: a draft node that keeps doing so is done without.
 _MAX_LATE_ROUNDS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class ToTarget:
-    message: OpenStreamRequest | CloseStreamNotice | VerifyRequest | LeaseRequest
-
-
-@dataclass(frozen=True, slots=True)
-class ToDraft:
-    node: str
-    message: OpenStreamRequest | CloseStreamNotice | DraftRequest
-
-
-@dataclass(frozen=True, slots=True)
-class Emit:
-    """Output tokens of a stream from `position` on (0: the first output token)."""
-
-    stream_id: StreamId
-    position: int
-    token_ids: tuple[int, ...]
-    text: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    stream_id: StreamId
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Abort:
-    """The stream cannot go on; error is one line for the client."""
-
-    stream_id: StreamId
-    error: str
-
-
-Instruction = ToTarget | ToDraft | Emit | Finish | Abort
 
 
 @dataclass(slots=True)
@@ -449,27 +409,3 @@ class SchedulerState:
             placement = self._placement(node, entry.stream_id, entry.generation)
             if placement is not None:
                 placement.is_late = False
-
-
-def open_request(spec: StreamSpec) -> OpenStreamRequest:
-    return OpenStreamRequest(
-        stream_id=spec.stream_id,
-        generation=spec.generation,
-        owner=spec.owner,
-        sampling=spec.sampling,
-        max_tokens=spec.max_tokens,
-        stops=spec.stops,
-        ignore_eog=spec.ignore_eog,
-        num_prompt_tokens=spec.num_prompt_tokens,
-        token_ids=spec.token_ids,
-    )
-
-
-def leases_of(instructions: Iterable[Instruction]) -> list[LeaseEntry]:
-    """The lease entries among instructions; for tests and traces."""
-    return [
-        entry
-        for instruction in instructions
-        if isinstance(instruction, ToTarget) and isinstance(instruction.message, LeaseRequest)
-        for entry in instruction.message.entries
-    ]

@@ -31,6 +31,7 @@ from nodes.coordinator.roster import (
     RosterEvent,
     Welcomed,
 )
+from nodes.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
 from nodes.messages import (
     CancelRequest,
     CommitReply,
@@ -44,7 +45,7 @@ from nodes.messages import (
     TokenizeReply,
     TokenizeRequest,
 )
-from nodes.scheduler import Abort, Emit, Finish, Instruction, SchedulerState, ToDraft, ToTarget
+from nodes.scheduler import SchedulerState
 from nodes.stream import StreamId
 from nodes.target.state import cells_needed
 from policies.plan import Policy

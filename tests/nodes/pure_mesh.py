@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from nodes.draft.lookup import NgramDrafter
 from nodes.draft.node import draft_reply, jobs_of
-from nodes.draft.state import Drafted, Drafter, ModelDrafter, NgramDrafter
+from nodes.draft.state import Drafted, Drafter, ModelDrafter
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from nodes.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
 from nodes.messages import (
     MAX_GAMMA,
     CloseStreamNotice,
@@ -24,7 +26,7 @@ from nodes.messages import (
     StreamReadyNotice,
     VerifyRequest,
 )
-from nodes.scheduler import Abort, Emit, Finish, Instruction, SchedulerState, ToDraft, ToTarget
+from nodes.scheduler import SchedulerState
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.node import commit_entry, spec_of
 from nodes.target.state import Committed, Failed, Ready, TargetState, cells_needed

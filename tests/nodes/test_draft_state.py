@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from nodes.draft.state import Drafted, Drafter, Event, Guess, Job, ModelDrafter, NgramDrafter
+from nodes.draft.lookup import NgramDrafter
+from nodes.draft.state import Drafted, Drafter, Event, Guess, Job, ModelDrafter
 from nodes.engine.protocol import Logits, Span
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import TOY_EOG, ToyConfig, ToyModel

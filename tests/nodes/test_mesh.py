@@ -13,8 +13,9 @@ import pytest
 from mesh.memory_transport import MemoryHub, MemoryServer
 from nodes.client import Client, GenerateOptions, RequestFailedError
 from nodes.coordinator.service import Coordinator
+from nodes.draft.lookup import NgramDrafter
 from nodes.draft.node import NGRAM_COSTS, DraftNode, ngram_info
-from nodes.draft.state import ModelDrafter, NgramDrafter
+from nodes.draft.state import ModelDrafter
 from nodes.engine.load import TOY_COSTS
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer

@@ -3,6 +3,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from nodes.instructions import (
+    Abort,
+    Emit,
+    Finish,
+    Instruction,
+    ToDraft,
+    ToTarget,
+    leases_of,
+    open_request,
+)
 from nodes.messages import (
     CloseStreamNotice,
     CommitEntry,
@@ -18,15 +28,7 @@ from nodes.scheduler import (
     LEASE_LOW_TOKENS,
     LEASE_TOKENS,
     LEASE_WHILE_OPENING_TOKENS,
-    Abort,
-    Emit,
-    Finish,
-    Instruction,
     SchedulerState,
-    ToDraft,
-    ToTarget,
-    leases_of,
-    open_request,
 )
 from nodes.stream import StreamId
 from policies.plan import Batch, Observation, Plan

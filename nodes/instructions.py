@@ -1,0 +1,78 @@
+"""What a scheduler tells its surroundings to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from nodes.messages import (
+    CloseStreamNotice,
+    DraftRequest,
+    LeaseEntry,
+    LeaseRequest,
+    OpenStreamRequest,
+    VerifyRequest,
+)
+from nodes.stream import StreamId, StreamSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ToTarget:
+    message: OpenStreamRequest | CloseStreamNotice | VerifyRequest | LeaseRequest
+
+
+@dataclass(frozen=True, slots=True)
+class ToDraft:
+    node: str
+    message: OpenStreamRequest | CloseStreamNotice | DraftRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Output tokens of a stream from `position` on (0: the first output token)."""
+
+    stream_id: StreamId
+    position: int
+    token_ids: tuple[int, ...]
+    text: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    stream_id: StreamId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """The stream cannot go on; error is one line for the client."""
+
+    stream_id: StreamId
+    error: str
+
+
+Instruction = ToTarget | ToDraft | Emit | Finish | Abort
+
+
+def open_request(spec: StreamSpec) -> OpenStreamRequest:
+    return OpenStreamRequest(
+        stream_id=spec.stream_id,
+        generation=spec.generation,
+        owner=spec.owner,
+        sampling=spec.sampling,
+        max_tokens=spec.max_tokens,
+        stops=spec.stops,
+        ignore_eog=spec.ignore_eog,
+        num_prompt_tokens=spec.num_prompt_tokens,
+        token_ids=spec.token_ids,
+    )
+
+
+def leases_of(instructions: Iterable[Instruction]) -> list[LeaseEntry]:
+    """The lease entries among instructions; for tests and traces."""
+    return [
+        entry
+        for instruction in instructions
+        if isinstance(instruction, ToTarget) and isinstance(instruction.message, LeaseRequest)
+        for entry in instruction.message.entries
+    ]
