@@ -3,13 +3,17 @@
 Who is drafted and verified when. It knows messages, not sockets; the simulator and the live
 coordinator run this same code. The journal of a stream (its tokens) is here: what has been
 committed is what this state holds, whatever a node says later.
+
+The plan in force cuts the guessing streams into batches that circulate, each with at most one
+round of its own in flight. A batch starts when all its members are back; where the target would
+idle, those that are back go and the rest joins the next round. All other streams are leased to
+the target, which decodes them plainly in every pass.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
-from nodes.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget, open_request
 from nodes.messages import (
     CloseStreamNotice,
     CommitEntry,
@@ -20,9 +24,20 @@ from nodes.messages import (
     LeaseRequest,
     VerifyRequest,
 )
-from nodes.scheduler_stream import (
+from nodes.scheduler.cycle import Circulating, CycleState
+from nodes.scheduler.drafts import DraftNode, DraftPool
+from nodes.scheduler.instructions import (
+    Abort,
+    Emit,
+    Finish,
+    Instruction,
+    ToDraft,
+    ToTarget,
+    open_request,
+)
+from nodes.scheduler.rounds import Round, Share
+from nodes.scheduler.stream import (
     Drafting,
-    DraftNode,
     DraftPlacement,
     Figures,
     Idle,
@@ -32,38 +47,42 @@ from nodes.scheduler_stream import (
     Verifying,
 )
 from nodes.stream import StreamId, StreamSpec
-from policies.latency import NodeCosts
-from policies.plan import Batch, Observation, Policy
+from policies.acceptance import AcceptanceEstimate
+from policies.latency import Load, NodeCosts, TableRefit
+from policies.plan import Link, Observation, Plan, Policy
 
-LEASE_TOKENS = 32
+LEASE_TOKENS = 8
 # Renewed this early, so that the target never waits for the next lease.
-LEASE_LOW_TOKENS = 16
+LEASE_LOW_TOKENS = 4
 # A stream whose draft node is about to be ready goes plainly in small steps until then.
-LEASE_WHILE_OPENING_TOKENS = 4
-_MIN_DRAFT_DEADLINE_S = 0.25
-_DEADLINE_FACTOR = 6.0
+LEASE_WHILE_OPENING_TOKENS = 2
 # Each late round costs its deadline: a draft node that keeps doing so is done without.
 _MAX_LATE_ROUNDS = 3
-
-
-@dataclass(slots=True)
-class _Round:
-    stream_ids: list[StreamId]
-    waiting_for: set[str]
-    deadline: float
-    guesses: dict[StreamId, tuple[int, ...]] = field(default_factory=dict)
-    is_verifying: bool = False
+# Decoding goes on beside any number of prompts.
+_MAX_PREFILL_SHARE = 0.8
 
 
 class SchedulerState:
-    """All streams of one target."""
+    """All streams of one target.
 
-    def __init__(self, policy: Policy, target_costs: NodeCosts | None) -> None:
-        self._policy = policy
+    policy: plans the cycle. acceptance: estimate that a stream begins with, given its draft node's
+    prior; for simulations in which acceptance is known.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        target_costs: NodeCosts | None,
+        acceptance: Callable[[StreamId], AcceptanceEstimate] | None = None,
+    ) -> None:
+        self._cycle = CycleState(policy)
         self._target_costs = target_costs
+        self._decode = TableRefit(target_costs.decode) if target_costs is not None else None
+        self._acceptance = acceptance
+        self._prompts = Load()
         self._streams: dict[StreamId, Stream] = {}
-        self._drafts: dict[str, DraftNode] = {}
-        self._rounds: dict[int, _Round] = {}
+        self._drafts = DraftPool()
+        self._rounds: dict[int, Round] = {}
         self._next_round = 1
         # Of streams that ended, until the coordinator has told their clients.
         self._ended: dict[StreamId, tuple[Figures, str]] = {}
@@ -78,9 +97,15 @@ class SchedulerState:
 
     # -- streams come and go ---------------------------------------------------------------
 
+    @property
+    def plan_in_force(self) -> Plan:
+        return self._cycle.plan
+
     def admit(self, spec: StreamSpec, fixed_gamma: int | None) -> list[Instruction]:
-        """Place a stream on the target and, if there is one, on the least loaded draft node."""
+        """Place a stream on the target and, if there is one, on the draft node that suits best."""
         stream = Stream(spec, list(spec.token_ids), fixed_gamma)
+        if self._acceptance is not None:
+            stream.acceptance = self._acceptance(spec.stream_id)
         self._streams[spec.stream_id] = stream
         return [ToTarget(open_request(spec)), *self._place_draft(stream)]
 
@@ -99,14 +124,22 @@ class SchedulerState:
 
     def _remove(self, stream: Stream) -> list[Instruction]:
         del self._streams[stream.spec.stream_id]
-        self._ended[stream.spec.stream_id] = (stream.figures, stream.plain_reason)
+        self._cycle.members_changed()
+        stream_id = stream.spec.stream_id
+        reason = stream.plain_reason or self._cycle.why_plain(stream_id)
+        self._ended[stream_id] = (stream.figures, reason)
         out: list[Instruction] = []
-        placement = stream.draft
+        placement = self._displace(stream)
         if placement is not None:
-            self._drafts[placement.node].num_streams -= 1
-            notice = CloseStreamNotice(stream.spec.stream_id, placement.generation)
-            out.append(ToDraft(placement.node, notice))
+            out.append(ToDraft(placement.node, CloseStreamNotice(stream_id, placement.generation)))
         return out + self._leave_round(stream)
+
+    def _displace(self, stream: Stream) -> DraftPlacement | None:
+        """Take a stream off its draft node, which may be gone already."""
+        placement, stream.draft = stream.draft, None
+        if placement is not None and placement.node in self._drafts:
+            self._drafts[placement.node].num_streams -= 1
+        return placement
 
     def _leave_round(self, stream: Stream) -> list[Instruction]:
         phase = stream.phase
@@ -117,17 +150,22 @@ class SchedulerState:
             return []
         current.stream_ids.remove(stream.spec.stream_id)
         if not current.stream_ids:
+            current.drop_all()
             del self._rounds[phase.round_id]
             return []
         # A draft node that has no other stream of the round is not waited for.
         placements = (self._streams[s].draft for s in current.stream_ids)
-        current.waiting_for &= {p.node for p in placements if p is not None}
-        return self._verify_if_complete(phase.round_id, current)
+        needed = {p.node for p in placements if p is not None}
+        for name in set(current.shares) - needed:
+            current.drop_share(name)
+        return self._verify_if_complete(current)
 
     # -- draft nodes -------------------------------------------------------------------------
 
-    def draft_joined(self, node: str, costs: NodeCosts) -> list[Instruction]:
-        self._drafts[node] = DraftNode(costs)
+    def draft_joined(
+        self, node: str, costs: NodeCosts, link: Link | None = None
+    ) -> list[Instruction]:
+        self._drafts.add(DraftNode(node, costs, link or Link()))
         for stream in self._streams.values():
             # A node that starts anew may have room now.
             stream.refused_by.discard(node)
@@ -136,29 +174,32 @@ class SchedulerState:
 
     def draft_lost(self, node: str, now: float) -> list[Instruction]:
         """Its rounds go on with the guesses at hand; its streams look for another node."""
-        if self._drafts.pop(node, None) is None:
+        if not self._drafts.remove(node):
             return []
+        self._cycle.members_changed()
         out: list[Instruction] = []
         for stream in self._streams.values():
             if stream.draft is not None and stream.draft.node == node:
                 stream.draft = None
                 out += self._place_draft(stream)
-        for round_id, current in list(self._rounds.items()):
-            if node in current.waiting_for:
-                current.waiting_for.discard(node)
-                out += self._verify_if_complete(round_id, current)
-        return out
+        for current in list(self._rounds.values()):
+            if current.drop_share(node) is not None:
+                out += self._verify_if_complete(current)
+        return [*out, *self.plan(now)]
 
     def _place_draft(self, stream: Stream) -> list[Instruction]:
-        candidates = [n for n in self._drafts if n not in stream.refused_by]
-        if not candidates or stream.fixed_gamma == 0:
+        if stream.fixed_gamma == 0:
             return []
-        node = min(candidates, key=lambda n: self._drafts[n].num_streams)
-        self._drafts[node].num_streams += 1
+        node = self._drafts.choose(stream.refused_by)
+        if node is None:
+            return []
+        node.num_streams += 1
+        if stream.acceptance.is_untried and self._acceptance is None:
+            stream.acceptance = node.prior()
         stream.draft_generation += 1
         known = len(stream.token_ids)
-        stream.draft = DraftPlacement(node, stream.draft_generation, known)
-        return [ToDraft(node, open_request(stream.current_spec(stream.draft_generation)))]
+        stream.draft = DraftPlacement(node.name, stream.draft_generation, known)
+        return [ToDraft(node.name, open_request(stream.current_spec(stream.draft_generation)))]
 
     def draft_ready(
         self, node: str, stream_id: StreamId, generation: int, now: float
@@ -167,6 +208,7 @@ class SchedulerState:
         if placement is None:
             return []
         placement.is_ready = True
+        self._cycle.members_changed()
         return self.plan(now)
 
     def draft_failed(
@@ -176,8 +218,8 @@ class SchedulerState:
         if self._placement(node, stream_id, generation) is None:
             return []
         stream = self._streams[stream_id]
-        self._drafts[node].num_streams -= 1
-        stream.draft = None
+        self._displace(stream)
+        self._cycle.members_changed()
         stream.refused_by.add(node)
         stream.plain_reason = f"draft off: {reason}"
         return [*self._place_draft(stream), *self.plan(now)]
@@ -199,7 +241,15 @@ class SchedulerState:
             return []
         if isinstance(stream.phase, Opening):
             stream.phase = Idle()
+            self._count_prompt(stream, now)
+            self._cycle.members_changed()
         return self.plan(now)
+
+    def _count_prompt(self, stream: Stream, now: float) -> None:
+        if self._target_costs is not None:
+            prefill = self._target_costs.prefill
+            size = prefill.sizes[-1]
+            self._prompts.add(len(stream.token_ids) / size * prefill.at(size), now)
 
     def target_failed(self, stream_id: StreamId, generation: int, reason: str) -> list[Instruction]:
         stream = self._streams.get(stream_id)
@@ -211,12 +261,27 @@ class SchedulerState:
     def committed(self, reply: CommitReply, now: float) -> list[Instruction]:
         """Take what one target pass committed; what does not follow the journal is dropped."""
         out: list[Instruction] = []
+        self._learn_pass(reply)
         offset = 0
         for entry in reply.entries:
             token_ids = reply.token_ids[offset : offset + entry.num_tokens]
             offset += entry.num_tokens
             out += self._commit_one(entry, token_ids)
+        guessed = [self._streams.get(StreamId(e.stream_id)) for e in reply.entries]
+        self._cycle.round_done(
+            (s.spec.stream_id, s.acceptance.alpha) for s in guessed if s is not None
+        )
         return out + self.plan(now)
+
+    def _learn_pass(self, reply: CommitReply) -> None:
+        """Refit the target's costs, unless pieces of prompts were in the pass as well."""
+        opening = any(isinstance(s.phase, Opening) for s in self._streams.values())
+        if self._decode is not None and not opening:
+            num_tokens = sum(entry.num_draft_tokens + 1 for entry in reply.entries)
+            self._decode.observe(num_tokens, reply.pass_s, self._used_cells())
+
+    def _used_cells(self) -> int:
+        return sum(len(stream.token_ids) for stream in self._streams.values())
 
     def _commit_one(self, entry: CommitEntry, token_ids: tuple[int, ...]) -> list[Instruction]:
         stream = self._streams.get(StreamId(entry.stream_id))
@@ -233,6 +298,9 @@ class SchedulerState:
         position = len(stream.token_ids) - stream.spec.num_prompt_tokens
         stream.token_ids += token_ids
         stream.count(entry)
+        if stream.draft is not None and entry.num_draft_tokens:
+            node = self._drafts[stream.draft.node]
+            node.acceptance.observe(entry.num_draft_tokens, entry.num_accepted_tokens)
         if token_ids or entry.text:
             out.append(Emit(stream.spec.stream_id, position, token_ids, entry.text))
         if entry.finish_reason:
@@ -263,39 +331,81 @@ class SchedulerState:
     # -- rounds --------------------------------------------------------------------------------
 
     def plan(self, now: float) -> list[Instruction]:
-        """Ask the policy what the ready streams do next, and start it."""
-        ready = [s for s in self._streams.values() if s.wants_plan(LEASE_LOW_TOKENS)]
-        if not ready:
-            return []
-        others = sum(len(r.stream_ids) for r in self._rounds.values())
-        observation = Observation(
-            ready=tuple(s.view(self._drafts) for s in ready),
-            target=self._target_costs,
-            num_rounds_in_flight=len(self._rounds),
-            num_others=others,
-        )
-        plan = self._policy(observation)
-        for stream_id, reason in plan.reasons.items():
-            self._streams[StreamId(stream_id)].explain_plain(reason)
-        out: list[Instruction] = []
-        for batch in plan.batches:
-            out += self._start(batch, now)
+        """Start what may start, then plan anew if that is due, while the target is at work."""
+        out = self._dispatch(now)
+        if self._cycle.is_due:
+            self._cycle.replan(self._observe(now))
+            out += self._dispatch(now)
         return out
 
-    def _start(self, batch: Batch, now: float) -> list[Instruction]:
-        leases = []
-        drafted: list[tuple[Stream, int]] = []
-        for stream_id, gamma in zip(batch.stream_ids, batch.gammas, strict=True):
-            stream = self._streams[StreamId(stream_id)]
-            if gamma == 0:
-                opening = stream.draft is not None and not stream.draft.is_ready
-                count = LEASE_WHILE_OPENING_TOKENS if opening else LEASE_TOKENS
-                leases.append(stream.take_lease(count))
-            elif isinstance(stream.phase, Idle):
-                drafted.append((stream, gamma))
-            # A leased stream that shall guess from now on runs its lease out first.
-        out: list[Instruction] = [ToTarget(LeaseRequest(tuple(leases)))] if leases else []
-        return out + (self._draft_round(drafted, now) if drafted else [])
+    def _observe(self, now: float) -> Observation:
+        target = self._target_costs
+        if target is not None and self._decode is not None:
+            target = NodeCosts(self._decode.table, target.prefill)
+        active = [s for s in self._streams.values() if not isinstance(s.phase, Opening)]
+        for node in self._drafts:
+            node.used_cells = 0
+        for stream in active:
+            if stream.draft is not None:
+                self._drafts[stream.draft.node].used_cells += len(stream.token_ids)
+        return Observation(
+            streams=tuple(stream.view() for stream in active),
+            target=target,
+            drafts=self._drafts.views(),
+            used_cells=self._used_cells(),
+            prefill_share=min(_MAX_PREFILL_SHARE, self._prompts.share(now)),
+        )
+
+    def _dispatch(self, now: float) -> list[Instruction]:
+        """Renew leases of plain streams, start the batches that may go."""
+        leased = [
+            stream
+            for stream_id in self._cycle.plain
+            if (stream := self._streams.get(StreamId(stream_id))) is not None
+            and stream.wants_lease(LEASE_LOW_TOKENS)
+        ]
+        rounds: list[Instruction] = []
+        num_started = 0
+        for batch in self._cycle.batches:
+            ready = self._ready_members(batch, now)
+            # Who cannot guess any more, or wants but one token, decodes plainly meanwhile.
+            drafted = []
+            for stream in ready:
+                gamma = min(batch.gammas[stream.spec.stream_id], stream.tokens_left - 1)
+                if gamma > 0 and stream.can_guess:
+                    drafted.append((stream, gamma))
+                else:
+                    leased.append(stream)
+            if drafted and num_started:
+                # Batches that start together are drafted and verified together from then on.
+                batch.not_before = now + num_started * self._cycle.phase_s
+            elif drafted:
+                batch.round_id = self._next_round
+                batch.not_before = now + self._cycle.plan.min_cycle_s
+                rounds += self._draft_round(drafted, now)
+            num_started += bool(drafted)
+        leases = tuple(stream.take_lease(self._lease_tokens(stream)) for stream in leased)
+        return [ToTarget(LeaseRequest(leases)), *rounds] if leases else rounds
+
+    def _lease_tokens(self, stream: Stream) -> int:
+        opening = stream.draft is not None and not stream.draft.is_ready
+        return LEASE_WHILE_OPENING_TOKENS if opening else LEASE_TOKENS
+
+    def _ready_members(self, batch: Circulating, now: float) -> Sequence[Stream]:
+        """Who of a batch starts now: all that are back, or nobody yet.
+
+        Streams that run out a lease are left behind. Members still in rounds of an older plan are
+        waited for, unless the target would idle.
+        """
+        if batch.round_id in self._rounds or now < batch.not_before:
+            return []
+        if not self._cycle.plan.overlap and self._rounds:
+            return []
+        members = [self._streams[s] for s in batch.gammas if s in self._streams]
+        is_away = any(stream.is_away for stream in members)
+        if is_away and any(current.is_verifying for current in self._rounds.values()):
+            return []
+        return [stream for stream in members if isinstance(stream.phase, Idle)]
 
     def _draft_round(self, drafted: list[tuple[Stream, int]], now: float) -> list[Instruction]:
         round_id = self._next_round
@@ -307,31 +417,26 @@ class SchedulerState:
             stream.phase = Drafting(round_id)
             stream.plain_reason = ""
         out: list[Instruction] = []
-        longest = 0.0
-        for node, members in by_node.items():
+        shares = {}
+        for name, members in by_node.items():
+            node = self._drafts[name]
             entries = []
             new_token_ids: list[int] = []
             for stream, gamma in members:
                 entries.append(stream.draft_entry(gamma, new_token_ids))
-            out.append(ToDraft(node, DraftRequest(round_id, tuple(entries), tuple(new_token_ids))))
-            longest = max(longest, self._predicted_draft_s(node, members, len(new_token_ids)))
-        self._rounds[round_id] = _Round(
-            stream_ids=[stream.spec.stream_id for stream, _ in drafted],
-            waiting_for=set(by_node),
-            deadline=now + max(_MIN_DRAFT_DEADLINE_S, _DEADLINE_FACTOR * longest),
-        )
+            out.append(ToDraft(name, DraftRequest(round_id, tuple(entries), tuple(new_token_ids))))
+            gammas = [gamma for _, gamma in members]
+            num_new = len(new_token_ids)
+            times = node.draft_s(gammas, num_new), node.link_s(gammas, num_new)
+            shares[name] = Share(node, *times, is_alone=node.num_waiting == 0)
+            node.num_waiting += 1
+        members_of_round = [stream.spec.stream_id for stream, _ in drafted]
+        self._rounds[round_id] = Round(round_id, members_of_round, shares, now)
         return out
-
-    def _predicted_draft_s(
-        self, node: str, members: list[tuple[Stream, int]], num_new_tokens: int
-    ) -> float:
-        costs = self._drafts[node].costs
-        gamma = max(gamma for _, gamma in members)
-        return gamma * costs.decode.at(len(members)) + costs.decode.at(max(1, num_new_tokens))
 
     def drafted(self, node: str, reply: DraftReply, now: float) -> list[Instruction]:
         current = self._rounds.get(reply.round)
-        if current is None or node not in current.waiting_for:
+        if current is None or node not in current.shares:
             self.num_stale += 1
             self._on_late_answer(node, reply)
             return []
@@ -347,11 +452,11 @@ class SchedulerState:
             ):
                 continue
             current.guesses[stream.spec.stream_id] = guesses
-        current.waiting_for.discard(node)
-        return self._verify_if_complete(reply.round, current)
+        current.answered(node, now)
+        return self._verify_if_complete(current)
 
-    def _verify_if_complete(self, round_id: int, current: _Round) -> list[Instruction]:
-        if current.waiting_for or current.is_verifying:
+    def _verify_if_complete(self, current: Round) -> list[Instruction]:
+        if current.shares or current.is_verifying:
             return []
         current.is_verifying = True
         entries = []
@@ -361,45 +466,54 @@ class SchedulerState:
             # Whoever has no guesses takes a plain step in the same pass.
             guesses = current.guesses.get(stream_id, ())
             draft_token_ids += guesses
-            stream.phase = Verifying(round_id)
+            stream.phase = Verifying(current.round_id)
             entries.append(
                 GuessEntry(stream_id, stream.spec.generation, len(stream.token_ids), len(guesses))
             )
-        return [ToTarget(VerifyRequest(round_id, tuple(entries), tuple(draft_token_ids)))]
+        request = VerifyRequest(current.round_id, tuple(entries), tuple(draft_token_ids))
+        return [ToTarget(request)]
 
     def next_deadline(self) -> float | None:
         """When `tick` must be called at the latest."""
-        pending = (r.deadline for r in self._rounds.values() if r.waiting_for)
+        pending = [r.deadline for r in self._rounds.values() if r.shares]
+        pending += [
+            batch.not_before
+            for batch in self._cycle.batches
+            if batch.not_before and batch.round_id not in self._rounds
+        ]
         return min(pending, default=None)
 
     def tick(self, now: float) -> list[Instruction]:
-        """Leave late draft nodes behind: their streams take a plain step in this round."""
+        """Leave late draft nodes behind, start batches that were held back for plain streams."""
         out: list[Instruction] = []
-        for round_id, current in list(self._rounds.items()):
-            if current.waiting_for and now >= current.deadline:
+        for current in list(self._rounds.values()):
+            if current.shares and now >= current.deadline:
                 out += self._note_late(current)
-                current.waiting_for.clear()
-                out += self._verify_if_complete(round_id, current)
-        return out
+                current.drop_all()
+                out += self._verify_if_complete(current)
+        due = [b for b in self._cycle.batches if b.not_before and now >= b.not_before]
+        for batch in due:
+            batch.not_before = 0.0
+        return [*out, *self.plan(now)] if due or out else out
 
-    def _note_late(self, current: _Round) -> list[Instruction]:
+    def _note_late(self, current: Round) -> list[Instruction]:
         out: list[Instruction] = []
+        self._cycle.members_changed()
         for stream_id in current.stream_ids:
             stream = self._streams[stream_id]
             placement = stream.draft
-            if placement is None or placement.node not in current.waiting_for:
+            if placement is None or placement.node not in current.shares:
                 continue
             placement.is_late = True
             placement.num_late += 1
             if placement.num_late < _MAX_LATE_ROUNDS:
                 stream.plain_reason = f"draft off: {placement.node} is late"
                 continue
-            self._drafts[placement.node].num_streams -= 1
+            self._displace(stream)
             notice = CloseStreamNotice(stream_id, placement.generation)
             out.append(ToDraft(placement.node, notice))
             stream.refused_by.add(placement.node)
             stream.plain_reason = f"draft off: {placement.node} was late {_MAX_LATE_ROUNDS} times"
-            stream.draft = None
             out += self._place_draft(stream)
         return out
 
@@ -407,5 +521,6 @@ class SchedulerState:
         """The node works after all: its streams may guess again."""
         for entry in reply.entries:
             placement = self._placement(node, entry.stream_id, entry.generation)
-            if placement is not None:
+            if placement is not None and placement.is_late:
                 placement.is_late = False
+                self._cycle.members_changed()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from nodes.messages import CommitEntry, DraftEntry, LeaseEntry
 from nodes.stream import StreamSpec
 from policies.acceptance import AcceptanceEstimate
-from policies.latency import NodeCosts
 from policies.plan import StreamView
 
 
@@ -40,12 +38,6 @@ class Leased:
 
 
 Phase = Opening | Idle | Drafting | Verifying | Leased
-
-
-@dataclass(slots=True)
-class DraftNode:
-    costs: NodeCosts
-    num_streams: int = 0
 
 
 @dataclass(slots=True)
@@ -83,6 +75,7 @@ class Stream:
     refused_by: set[str] = field(default_factory=set)
     acceptance: AcceptanceEstimate = field(default_factory=AcceptanceEstimate)
     figures: Figures = field(default_factory=Figures)
+    # Why its draft node does not draft for it, where that is known; else the plan tells.
     plain_reason: str = ""
 
     @property
@@ -92,7 +85,17 @@ class Stream:
     def current_spec(self, generation: int) -> StreamSpec:
         return replace(self.spec, generation=generation, token_ids=tuple(self.token_ids))
 
-    def wants_plan(self, lease_low: int) -> bool:
+    @property
+    def is_away(self) -> bool:
+        """In a round."""
+        return isinstance(self.phase, Drafting | Verifying)
+
+    @property
+    def can_guess(self) -> bool:
+        placement = self.draft
+        return placement is not None and placement.is_ready and not placement.is_late
+
+    def wants_lease(self, lease_low: int) -> bool:
         """Idle, or leased and soon at the lease's end (but not at the stream's own)."""
         phase = self.phase
         if isinstance(phase, Leased):
@@ -100,24 +103,16 @@ class Stream:
             return left <= lease_low and left < self.tokens_left
         return isinstance(phase, Idle)
 
-    def view(self, drafts: Mapping[str, DraftNode]) -> StreamView:
-        placement = self.draft
-        costs = None
-        if placement is not None and placement.is_ready and not placement.is_late:
-            costs = drafts[placement.node].costs
+    def view(self) -> StreamView:
+        acceptance = self.acceptance
         return StreamView(
             stream_id=self.spec.stream_id,
-            alpha=self.acceptance.alpha,
+            alpha=acceptance.alpha,
             tokens_left=self.tokens_left,
             fixed_gamma=self.fixed_gamma,
-            draft=costs,
+            draft=self.draft.node if self.draft is not None and self.can_guess else None,
+            alphas=acceptance.alphas,
         )
-
-    def explain_plain(self, reason: str) -> None:
-        # Why a node does not draft for the stream tells more than that none does.
-        is_known = bool(self.refused_by) or (self.draft is not None and self.draft.is_late)
-        if not (is_known and "no draft node" in reason):
-            self.plain_reason = reason
 
     def take_lease(self, num_tokens: int) -> LeaseEntry:
         """Extend the lease, or begin one at the journal's end."""

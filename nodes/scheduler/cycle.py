@@ -1,0 +1,154 @@
+"""The plan in force: when it is made anew, which of its batches may start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from nodes.stream import StreamId
+from policies.joint import price_of
+from policies.plan import Batch, Observation, Plan, Policy
+
+# A new plan must promise this much more than the one in force.
+_HYSTERESIS = 0.04
+# Acceptance that drifted this far is worth a look, but not before some rounds have passed.
+_DRIFT = 0.05
+_MIN_ROUNDS = 8
+_MAX_ROUNDS = 128
+
+
+@dataclass(slots=True)
+class Circulating:
+    """A batch of the plan in force. round_id: its last round. not_before: of its next one."""
+
+    gammas: dict[StreamId, int]
+    round_id: int | None = None
+    not_before: float = 0.0
+
+
+@dataclass(slots=True)
+class CycleState:
+    """Keeps the plan, and keeps it steady: the least of noisy estimates is always too good."""
+
+    policy: Policy
+    plan: Plan = field(default_factory=Plan)
+    batches: list[Circulating] = field(default_factory=list)
+    _planned_alphas: dict[int, float] = field(default_factory=dict)
+    _is_stale: bool = False
+    _has_drifted: bool = False
+    _num_rounds: int = 0
+
+    @property
+    def plain(self) -> tuple[int, ...]:
+        return self.plan.plain
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a new plan is worth its while: who takes part has changed, or what is known."""
+        if self._is_stale or self._num_rounds >= _MAX_ROUNDS:
+            return True
+        return self._has_drifted and self._num_rounds >= _MIN_ROUNDS
+
+    @property
+    def phase_s(self) -> float:
+        """Seconds between the starts of two batches in an even cycle."""
+        prediction = self.plan.prediction
+        return prediction.cycle_s / len(self.batches) if prediction and self.batches else 0.0
+
+    def members_changed(self) -> None:
+        """A stream or a draft node came, went, or became able or unable to guess."""
+        self._is_stale = True
+
+    def round_done(self, alphas: Iterable[tuple[int, float]]) -> None:
+        """A target pass committed; alphas: present estimates of the streams in it."""
+        self._num_rounds += 1
+        for stream_id, alpha in alphas:
+            planned = self._planned_alphas.get(stream_id, alpha)
+            self._has_drifted = self._has_drifted or abs(alpha - planned) > _DRIFT
+
+    def why_plain(self, stream_id: int) -> str:
+        """Why the plan in force has a stream decoded plainly; "" if it makes guesses."""
+        if stream_id not in self.plan.plain:
+            return ""
+        kept = f"draft off: guesses would gain less than {_HYSTERESIS:.0%}"
+        return self.plan.reasons.get(stream_id, kept)
+
+    def replan(self, observation: Observation) -> None:
+        """Take the policy's plan, or as much of the plan in force as does nearly as well.
+
+        Streams that change batches wait for one another, streams that begin to guess run a lease
+        out first: so first the old plan with the new streams put in, then the old batches with
+        the new gammas are preferred.
+        """
+        plan = self.policy(observation)
+        self._planned_alphas = {view.stream_id: view.alpha for view in observation.streams}
+        self._is_stale = self._has_drifted = False
+        self._num_rounds = 0
+        chosen = self._steady(plan, observation)
+        planned = {s for batch in chosen.batches for s in batch.stream_ids} | set(chosen.plain)
+        left_out = [v.stream_id for v in observation.streams if v.stream_id not in planned]
+        # Nobody waits for ever because a policy forgot it.
+        if chosen is plan:
+            self.batches = [Circulating({}) for _ in plan.batches]
+        for batch, planned_batch in zip(self.batches, chosen.batches, strict=True):
+            members = zip(planned_batch.stream_ids, planned_batch.gammas, strict=True)
+            batch.gammas = {StreamId(s): gamma for s, gamma in members}
+        self.batches = [batch for batch in self.batches if batch.gammas]
+        self.plan = replace(
+            chosen,
+            batches=tuple(batch for batch in chosen.batches if batch.stream_ids),
+            plain=(*chosen.plain, *left_out),
+        )
+
+    def _steady(self, plan: Plan, observation: Observation) -> Plan:
+        if plan.prediction is None or observation.target is None or not observation.streams:
+            return plan
+        wanted = {
+            s: gamma
+            for batch in plan.batches
+            for s, gamma in zip(batch.stream_ids, batch.gammas, strict=True)
+        }
+        limit_s = plan.prediction.price_s * (1.0 + _HYSTERESIS)
+        if len(self.batches) != len(plan.batches) and not plan.is_cheapest:
+            return plan
+        # Other policies are held to what they ask for: their gammas, their number of batches.
+        for keeps_gammas in (True, False) if plan.is_cheapest else (False,):
+            kept = self._adapted(plan, observation, wanted, keeps_gammas)
+            if price_of(observation, kept) <= limit_s:
+                return kept
+        return plan
+
+    def _adapted(
+        self, plan: Plan, observation: Observation, wanted: Mapping[int, int], keeps_gammas: bool
+    ) -> Plan:
+        """The batches in force for the streams there are now; new ones join the smallest."""
+        can_guess = {v.stream_id for v in observation.streams if v.draft is not None}
+        was_plain = set(self.plan.plain)
+        batches: list[dict[int, int]] = []
+        placed: set[int] = set()
+        for batch in self.batches:
+            members = {
+                int(s): gamma if keeps_gammas else wanted.get(s, 0)
+                for s, gamma in batch.gammas.items()
+                if s in can_guess
+            }
+            placed |= members.keys()
+            batches.append({s: gamma for s, gamma in members.items() if gamma > 0})
+        plain = []
+        guessing = {stream_id for members in batches for stream_id in members}
+        for view in observation.streams:
+            stream_id = view.stream_id
+            if stream_id in guessing:
+                continue
+            gamma = wanted.get(stream_id, 0)
+            stays_plain = stream_id in placed or (keeps_gammas and stream_id in was_plain)
+            if gamma and batches and not stays_plain:
+                min(batches, key=len)[stream_id] = gamma
+            else:
+                plain.append(stream_id)
+        return replace(
+            plan,
+            batches=tuple(Batch(tuple(m), tuple(m.values())) for m in batches),
+            plain=tuple(plain),
+            grants=(),
+        )
