@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from policies.cycle import CyclePlan, evaluate
-from policies.joint import describe, handicapped, joint_plan, trivial_plan
+from policies.joint import describe, joint_plan, repriced, trivial_plan
 from policies.plan import MAX_AUTO_GAMMA, Observation, Plan, Policy
 from policies.problem import CycleProblem, Ints, problem_of
 
@@ -114,14 +114,14 @@ def policy_of(name: str, scheme: Scheme) -> Policy:
 
 def uniform_air(observation: Observation) -> Plan:
     """The joint plan where links of a medium send at once with equal shares of it."""
-    plan = replace(joint_plan(observation), equal_shares=True)
-    return handicapped(observation, plan, "uniform-air")
+    plan = replace(joint_plan(observation), policy="uniform-air", equal_shares=True)
+    return repriced(observation, plan) if plan.prediction else plan
 
 
 def no_overlap(observation: Observation) -> Plan:
     """The joint plan's batches one after another: nothing is drafted while the target works."""
-    plan = replace(joint_plan(observation), overlap=False)
-    return handicapped(observation, plan, "no-overlap")
+    plan = replace(joint_plan(observation), policy="no-overlap", overlap=False)
+    return repriced(observation, plan) if plan.prediction else plan
 
 
 POLICIES: Mapping[str, Policy] = {

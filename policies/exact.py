@@ -149,10 +149,6 @@ def _best_with(
     return Found(float(price_s[winner]), _trace(options, runs, labels, winner))
 
 
-def _columns(labels: _Labels) -> tuple[Floats, Floats, Ints, Ints]:
-    return labels.sums, labels.lap_s, labels.runs, labels.parents
-
-
 def _joined(parts: list[_Labels]) -> _Labels:
     return _Labels(
         np.concatenate([part.sums for part in parts]),
@@ -163,7 +159,7 @@ def _joined(parts: list[_Labels]) -> _Labels:
 
 
 def _only(labels: _Labels, keep: Ints | npt.NDArray[np.bool_]) -> _Labels:
-    return _Labels(*(column[keep] for column in _columns(labels)))
+    return _Labels(labels.sums[keep], labels.lap_s[keep], labels.runs[keep], labels.parents[keep])
 
 
 def _totals(problem: CycleProblem, labels: _Labels, num_plain: int, width: int) -> Totals:

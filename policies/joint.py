@@ -31,12 +31,13 @@ def joint_plan(observation: Observation) -> Plan:
     plain = CyclePlan((0, problem.num_streams), problem.least)
     if problem.least.any():
         plain_price_s = evaluate(problem, plain).price_s
-    if best.price_s < plain_price_s * (1.0 - _MARGIN):
-        chosen, rejected = best.plan, Rejected("no guesses", plain_price_s)
+    guessing_price_s = best.price_s * (observation.overrun if best.plan.gammas.any() else 1.0)
+    if guessing_price_s < plain_price_s * (1.0 - _MARGIN):
+        other = Rejected("no guesses", plain_price_s)
+        plan = describe(observation, problem, best.plan, "joint", rejected=other)
     else:
-        chosen = plain
-        rejected = Rejected("guesses", best.price_s) if best.plan.gammas.any() else None
-    plan = describe(observation, problem, chosen, "joint", rejected=rejected)
+        second = Rejected("guesses", best.price_s) if best.plan.gammas.any() else None
+        plan = describe(observation, problem, plain, "joint", rejected=second)
     return replace(plan, is_cheapest=True)
 
 
@@ -53,19 +54,25 @@ def price_of(observation: Observation, plan: Plan) -> float:
 
     Streams that the plan does not know are taken as plain, those that left are ignored.
     """
-    turned, cycle = _in_plan_order(problem_of(observation), plan)
-    options = {"equal_shares": plan.equal_shares, "overlap": plan.overlap}
-    return evaluate(turned, cycle, **options).price_s
+    return _cost_of(observation, plan)[2].price_s
 
 
-def handicapped(observation: Observation, plan: Plan, name: str) -> Plan:
-    """A plan under another name, its prediction made anew for its `overlap` and `equal_shares`."""
-    if plan.prediction is None:
-        return replace(plan, policy=name)
+def repriced(observation: Observation, plan: Plan) -> Plan:
+    """The plan with its prediction and reasons made anew, for its streams in its own order."""
+    problem, cycle, cost = _cost_of(observation, plan)
+    made = describe(observation, problem, cycle, plan.policy, cost, plan.rejected)
+    return replace(
+        made,
+        overlap=plan.overlap,
+        equal_shares=plan.equal_shares,
+        is_cheapest=plan.is_cheapest,
+    )
+
+
+def _cost_of(observation: Observation, plan: Plan) -> tuple[CycleProblem, CyclePlan, CycleCost]:
     turned, cycle = _in_plan_order(problem_of(observation), plan)
     cost = evaluate(turned, cycle, equal_shares=plan.equal_shares, overlap=plan.overlap)
-    priced = describe(observation, turned, cycle, name, cost)
-    return replace(priced, overlap=plan.overlap, equal_shares=plan.equal_shares)
+    return turned, cycle, cost
 
 
 def _in_plan_order(problem: CycleProblem, plan: Plan) -> tuple[CycleProblem, CyclePlan]:

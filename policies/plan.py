@@ -71,7 +71,8 @@ class Observation:
     """All active streams of one target, and what its passes and its draft nodes cost.
 
     prefill_share: part of the target's time that prompts take, in [0, 1).
-    token_bits: what a token id takes on a link, 16 or 32.
+    token_bits: what a token id takes on a link, 16 or 32. overrun: how much longer than predicted
+    cycles with guesses have taken of late, at least 1.
     """
 
     streams: tuple[StreamView, ...]
@@ -80,6 +81,7 @@ class Observation:
     used_cells: int = 0
     prefill_share: float = 0.0
     token_bits: int = 32
+    overrun: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -159,10 +160,10 @@ class World:
             name = f"draft-{index + 1}"
             self._join(name, node)
             if node.away is not None:
-                clock.at(node.away[0], lambda n=name: self._leave(n))
-                clock.at(node.away[1], lambda n=name, d=node: self._join(n, d))
+                clock.at(node.away[0], partial(self._leave, name))
+                clock.at(node.away[1], partial(self._join, name, node))
         for number, client in enumerate(scenario.clients):
-            clock.at(client.starts_at, lambda n=number: self._ask(n))
+            clock.at(client.starts_at, partial(self._ask, number))
         clock.run(scenario.duration_s)
         for request in self._requests.values():
             self._book(request)
@@ -236,7 +237,7 @@ class World:
         number = request.client
         think_s = self._scenario.clients[number].think_s
         pause_s = self._clients[number].expovariate(1.0 / think_s) if think_s else 0.0
-        self._clock.after(pause_s, lambda: self._ask(number))
+        self._clock.after(pause_s, partial(self._ask, number))
 
     def _book(self, request: _Request) -> None:
         """Count from when the prompt was read: prompts are another matter than decoding."""
@@ -249,7 +250,7 @@ class World:
     # -- messages ----------------------------------------------------------------------------------
 
     def _from_target(self, message: Any) -> None:
-        self._clock.after(self._scenario.target_delay_s, lambda: self._on_target(message))
+        self._clock.after(self._scenario.target_delay_s, partial(self._on_target, message))
 
     def _on_target(self, message: Any) -> None:
         now = self._clock.now
@@ -277,7 +278,7 @@ class World:
                 case ToTarget(message=message):
                     self._clock.after(
                         self._scenario.target_delay_s,
-                        lambda m=message: self._target.receive(m),
+                        partial(self._target.receive, message),
                     )
                 case ToDraft(node=name, message=message):
                     self._to_draft(name, message)
@@ -303,7 +304,7 @@ class World:
         draft = self._drafts.get(name)
         if draft is not None:
             medium = self._media[link.medium or name]
-            medium.send(self._clock, link, _bits_of(message), lambda: draft.receive(message))
+            medium.send(self._clock, link, _bits_of(message), partial(draft.receive, message))
 
 
 def _bits_of(message: Any) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from nodes.stream import StreamId
-from policies.joint import price_of
+from policies.joint import repriced
 from policies.plan import Batch, Observation, Plan, Policy
 
 # A new plan must promise this much more than the one in force.
@@ -15,6 +17,10 @@ _HYSTERESIS = 0.04
 _DRIFT = 0.05
 _MIN_ROUNDS = 8
 _MAX_ROUNDS = 128
+# What cycles take beyond what was predicted, as an average over some of them.
+_OVERRUN_RATE = 0.05
+_OVERRUN_MEMORY_S = 15.0
+_MAX_OVERRUN = 3.0
 
 
 @dataclass(slots=True)
@@ -37,6 +43,8 @@ class CycleState:
     _is_stale: bool = False
     _has_drifted: bool = False
     _num_rounds: int = 0
+    _overrun: float = 1.0
+    _overrun_since: float = 0.0
 
     @property
     def plain(self) -> tuple[int, ...]:
@@ -50,10 +58,26 @@ class CycleState:
         return self._has_drifted and self._num_rounds >= _MIN_ROUNDS
 
     @property
+    def cycle_s(self) -> float:
+        """Predicted seconds of a cycle of the plan in force."""
+        return self.plan.prediction.cycle_s if self.plan.prediction is not None else 0.0
+
+    @property
     def phase_s(self) -> float:
         """Seconds between the starts of two batches in an even cycle."""
-        prediction = self.plan.prediction
-        return prediction.cycle_s / len(self.batches) if prediction and self.batches else 0.0
+        return self.cycle_s / max(1, len(self.batches))
+
+    def lap_done(self, seconds: float, predicted_s: float, now: float) -> None:
+        """A batch is back: learn how much longer than predicted its cycle took."""
+        if predicted_s > 0:
+            ratio = min(_MAX_OVERRUN, seconds / predicted_s)
+            self._overrun += _OVERRUN_RATE * (ratio - self.overrun(now))
+            self._overrun_since = now
+
+    def overrun(self, now: float) -> float:
+        """At least 1; forgotten with time, or guesses would never be tried again."""
+        age = max(0.0, now - self._overrun_since)
+        return max(1.0, 1.0 + (self._overrun - 1.0) * math.exp(-age / _OVERRUN_MEMORY_S))
 
     def members_changed(self) -> None:
         """A stream or a draft node came, went, or became able or unable to guess."""
@@ -88,17 +112,25 @@ class CycleState:
         planned = {s for batch in chosen.batches for s in batch.stream_ids} | set(chosen.plain)
         left_out = [v.stream_id for v in observation.streams if v.stream_id not in planned]
         # Nobody waits for ever because a policy forgot it.
-        if chosen is plan:
-            self.batches = [Circulating({}) for _ in plan.batches]
-        for batch, planned_batch in zip(self.batches, chosen.batches, strict=True):
-            members = zip(planned_batch.stream_ids, planned_batch.gammas, strict=True)
-            batch.gammas = {StreamId(s): gamma for s, gamma in members}
-        self.batches = [batch for batch in self.batches if batch.gammas]
-        self.plan = replace(
-            chosen,
-            batches=tuple(batch for batch in chosen.batches if batch.stream_ids),
-            plain=(*chosen.plain, *left_out),
-        )
+        self.plan = replace(chosen, plain=(*chosen.plain, *left_out)) if left_out else chosen
+        self._circulate()
+
+    def _circulate(self) -> None:
+        """Batches of the plan, each going on from the one in force that most of it was in."""
+        before = {s: batch for batch in self.batches for s in batch.gammas}
+        taken: list[Circulating] = []
+        for batch in self.plan.batches:
+            members = {
+                StreamId(s): gamma for s, gamma in zip(batch.stream_ids, batch.gammas, strict=True)
+            }
+            known = [before[s] for s in members if s in before]
+            known = [old for old in known if not any(old is other for other in taken)]
+            votes = Counter(map(id, known))
+            old = max(known, key=lambda batch: votes[id(batch)], default=None)
+            current = Circulating(members) if old is None else old
+            current.gammas = members
+            taken.append(current)
+        self.batches = taken
 
     def _steady(self, plan: Plan, observation: Observation) -> Plan:
         if plan.prediction is None or observation.target is None or not observation.streams:
@@ -108,13 +140,13 @@ class CycleState:
             for batch in plan.batches
             for s, gamma in zip(batch.stream_ids, batch.gammas, strict=True)
         }
-        limit_s = plan.prediction.price_s * (1.0 + _HYSTERESIS)
+        limit_s = self._price_s(plan, observation) * (1.0 + _HYSTERESIS)
         if len(self.batches) != len(plan.batches) and not plan.is_cheapest:
             return plan
         # Other policies are held to what they ask for: their gammas, their number of batches.
         for keeps_gammas in (True, False) if plan.is_cheapest else (False,):
             kept = self._adapted(plan, observation, wanted, keeps_gammas)
-            if price_of(observation, kept) <= limit_s:
+            if self._price_s(kept, observation) <= limit_s:
                 return kept
         return plan
 
@@ -146,9 +178,9 @@ class CycleState:
                 min(batches, key=len)[stream_id] = gamma
             else:
                 plain.append(stream_id)
-        return replace(
-            plan,
-            batches=tuple(Batch(tuple(m), tuple(m.values())) for m in batches),
-            plain=tuple(plain),
-            grants=(),
-        )
+        kept = tuple(Batch(tuple(m), tuple(m.values())) for m in batches if m)
+        return repriced(observation, replace(plan, batches=kept, plain=tuple(plain)))
+
+    def _price_s(self, plan: Plan, observation: Observation) -> float:
+        assert plan.prediction is not None
+        return plan.prediction.price_s * (observation.overrun if plan.batches else 1.0)

@@ -23,12 +23,14 @@ class Share:
 
 @dataclass(slots=True)
 class Round:
-    """One batch on its way. shares: of the nodes that still draft."""
+    """One batch on its way. shares: of the nodes that still draft. predicted_s: its cycle, if it
+    went with all its members."""
 
     round_id: int
     stream_ids: list[StreamId]
     shares: dict[str, Share]
     started: float
+    predicted_s: float = 0.0
     guesses: dict[StreamId, tuple[int, ...]] = field(default_factory=dict)
     is_verifying: bool = False
 

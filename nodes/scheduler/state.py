@@ -266,7 +266,7 @@ class SchedulerState:
         for entry in reply.entries:
             token_ids = reply.token_ids[offset : offset + entry.num_tokens]
             offset += entry.num_tokens
-            out += self._commit_one(entry, token_ids)
+            out += self._commit_one(entry, token_ids, now)
         guessed = [self._streams.get(StreamId(e.stream_id)) for e in reply.entries]
         self._cycle.round_done(
             (s.spec.stream_id, s.acceptance.alpha) for s in guessed if s is not None
@@ -275,15 +275,20 @@ class SchedulerState:
 
     def _learn_pass(self, reply: CommitReply) -> None:
         """Refit the target's costs, unless pieces of prompts were in the pass as well."""
-        opening = any(isinstance(s.phase, Opening) for s in self._streams.values())
-        if self._decode is not None and not opening:
+        if self._decode is not None and not self._is_reading():
             num_tokens = sum(entry.num_draft_tokens + 1 for entry in reply.entries)
             self._decode.observe(num_tokens, reply.pass_s, self._used_cells())
+
+    def _is_reading(self) -> bool:
+        """Whether the target has prompts to read, which makes passes longer than planned."""
+        return any(isinstance(stream.phase, Opening) for stream in self._streams.values())
 
     def _used_cells(self) -> int:
         return sum(len(stream.token_ids) for stream in self._streams.values())
 
-    def _commit_one(self, entry: CommitEntry, token_ids: tuple[int, ...]) -> list[Instruction]:
+    def _commit_one(
+        self, entry: CommitEntry, token_ids: tuple[int, ...], now: float
+    ) -> list[Instruction]:
         stream = self._streams.get(StreamId(entry.stream_id))
         if (
             stream is None
@@ -307,7 +312,10 @@ class SchedulerState:
             return [*out, *self._remove(stream), Finish(stream.spec.stream_id, entry.finish_reason)]
         phase = stream.phase
         if isinstance(phase, Verifying):
+            current = self._rounds.get(phase.round_id)
             self._leave_round(stream)
+            if current is not None and not current.stream_ids and not self._is_reading():
+                self._cycle.lap_done(now - current.started, current.predicted_s, now)
             stream.phase = Idle()
         elif isinstance(phase, Leased) and len(stream.token_ids) >= phase.end:
             stream.phase = Idle()
@@ -354,6 +362,7 @@ class SchedulerState:
             drafts=self._drafts.views(),
             used_cells=self._used_cells(),
             prefill_share=min(_MAX_PREFILL_SHARE, self._prompts.share(now)),
+            overrun=self._cycle.overrun(now),
         )
 
     def _dispatch(self, now: float) -> list[Instruction]:
@@ -382,7 +391,8 @@ class SchedulerState:
             elif drafted:
                 batch.round_id = self._next_round
                 batch.not_before = now + self._cycle.plan.min_cycle_s
-                rounds += self._draft_round(drafted, now)
+                is_whole = len(drafted) == len(batch.gammas)
+                rounds += self._draft_round(drafted, now, is_whole)
             num_started += bool(drafted)
         leases = tuple(stream.take_lease(self._lease_tokens(stream)) for stream in leased)
         return [ToTarget(LeaseRequest(leases)), *rounds] if leases else rounds
@@ -407,7 +417,9 @@ class SchedulerState:
             return []
         return [stream for stream in members if isinstance(stream.phase, Idle)]
 
-    def _draft_round(self, drafted: list[tuple[Stream, int]], now: float) -> list[Instruction]:
+    def _draft_round(
+        self, drafted: list[tuple[Stream, int]], now: float, is_whole: bool
+    ) -> list[Instruction]:
         round_id = self._next_round
         self._next_round += 1
         by_node: dict[str, list[tuple[Stream, int]]] = {}
@@ -431,7 +443,8 @@ class SchedulerState:
             shares[name] = Share(node, *times, is_alone=node.num_waiting == 0)
             node.num_waiting += 1
         members_of_round = [stream.spec.stream_id for stream, _ in drafted]
-        self._rounds[round_id] = Round(round_id, members_of_round, shares, now)
+        predicted_s = self._cycle.cycle_s if is_whole and not self._is_reading() else 0.0
+        self._rounds[round_id] = Round(round_id, members_of_round, shares, now, predicted_s)
         return out
 
     def drafted(self, node: str, reply: DraftReply, now: float) -> list[Instruction]:

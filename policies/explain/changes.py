@@ -64,7 +64,9 @@ def _neighbours(
         least = min(gamma for _, gamma in guessing)
         more = [(stream_id, least) for stream_id in able]
         yield 0, "no plain streams", [[*more, *cuts[0]], *cuts[1:]]
-    yield 0, "no guesses", []
+    asked_for = [limits[stream_id][0] > 0 for stream_id, _ in guessing]
+    if not all(asked_for):
+        yield 0, "no guesses" + (" but those asked for" if any(asked_for) else ""), []
 
 
 def _first_guesses(observation: Observation, limits: _Limits, plan: Plan) -> list[Change]:

@@ -157,9 +157,9 @@ class _Play:
         self.sending = [[] for _ in self.problem.medium_names]
         self._missing = [0] * len(self.works)
         self._not_before_s = [0.0] * len(self.works)
-        cycle_s = self.horizon_s / (_WARM_UP_CYCLES + _SPARE_CYCLES)
-        rest_s = cycle_s * len(self.works) / _MAX_STARTS
-        self._min_lap_s = max(self.plan.min_cycle_s, rest_s)
+        assert self.plan.prediction is not None
+        quickest_s = self.plan.prediction.cycle_s * len(self.works) / _MAX_STARTS
+        self._min_lap_s = max(self.plan.min_cycle_s, quickest_s)
         self._plain_s = float(self.problem.target_s[len(self.plan.plain)])
 
     def run(self) -> None:

@@ -70,7 +70,7 @@ def _analytic(shape: TransformerShape, device: Device, used_cells: int) -> NodeC
     except (ValueError, ArithmeticError):
         return None
     seconds = (*costs.decode.seconds, *costs.prefill.seconds)
-    return costs if _MIN_SECONDS <= min(seconds) and max(seconds) <= _MAX_SECONDS else None
+    return costs if min(seconds) >= _MIN_SECONDS and max(seconds) <= _MAX_SECONDS else None
 
 
 def _measured(node: Table, key: str) -> CostTable:
