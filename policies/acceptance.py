@@ -61,7 +61,12 @@ class AcceptanceEstimate:
 
     @property
     def alphas(self) -> tuple[float, ...]:
-        """Acceptance by position of the guess, drawn towards `alpha` where little is known."""
+        """Acceptance by position of the guess, drawn towards `alpha` where little is known.
+
+        Empty while hardly anything is.
+        """
+        if self._tries[0] < _POSITION_TRUST:
+            return ()
         alpha = self.alpha
         return tuple(
             (hits + _POSITION_TRUST * alpha) / (tries + _POSITION_TRUST)

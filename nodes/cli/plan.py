@@ -22,7 +22,8 @@ from policies.scenario import ScenarioError, files_named, scenario_from
     type=click.Choice(list(POLICIES)),
     default="joint",
     show_default=True,
-    help="Who plans.",
+    metavar="NAME",
+    help=f"Who plans: {', '.join(POLICIES)}.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def plan_command(path: Path, policy: str, as_json: bool) -> None:

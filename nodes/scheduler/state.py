@@ -451,8 +451,7 @@ class SchedulerState:
         current = self._rounds.get(reply.round)
         if current is None or node not in current.shares:
             self.num_stale += 1
-            self._on_late_answer(node, reply)
-            return []
+            return self.plan(now) if self._on_late_answer(node, reply) else []
         offset = 0
         for entry in reply.entries:
             guesses = reply.draft_token_ids[offset : offset + entry.num_draft_tokens]
@@ -530,10 +529,13 @@ class SchedulerState:
             out += self._place_draft(stream)
         return out
 
-    def _on_late_answer(self, node: str, reply: DraftReply) -> None:
-        """The node works after all: its streams may guess again."""
+    def _on_late_answer(self, node: str, reply: DraftReply) -> bool:
+        """The node works after all: its streams may guess again. False if none had been late."""
+        found = False
         for entry in reply.entries:
             placement = self._placement(node, entry.stream_id, entry.generation)
             if placement is not None and placement.is_late:
                 placement.is_late = False
                 self._cycle.members_changed()
+                found = True
+        return found
