@@ -176,7 +176,9 @@ def _bound(problem: CycleProblem, cost: CycleCost, guesses: bool) -> str:
     air = zip(problem.medium_names, cost.stages.air_s.sum(axis=1), strict=True)
     terms += [(name, float(seconds)) for name, seconds in air]
     slowest = int(cost.lap_s.argmax())
-    terms.append((f"lap of batch {slowest + 1}", float(cost.lap_s[slowest])))
+    # Counted as the plan's batches are: without those in which nobody guesses.
+    number = int((cost.verify_s[: slowest + 1] > 0).sum())
+    terms.append((f"lap of batch {number}", float(cost.lap_s[slowest])))
     return max(terms, key=lambda term: term[1])[0]
 
 
@@ -213,7 +215,7 @@ class PlainReasons(Mapping[int, str]):
         view = next(view for view in self._views if view.stream_id == stream_id)
         if view.fixed_gamma == 0:
             return "draft off: gamma 0 was asked for"
-        if view.draft is None:
+        if view.draft not in self._problem.node_names:
             return "draft off: no draft node holds the stream"
         if view.tokens_left <= 1:
             return "draft off: one token is left"

@@ -18,6 +18,7 @@ from nodes.messages import (
     CloseStreamNotice,
     CommitEntry,
     CommitReply,
+    DraftEntry,
     DraftReply,
     DraftRequest,
     GuessEntry,
@@ -28,9 +29,18 @@ from nodes.messages import (
 )
 from policies.latency import NodeCosts
 
-# As the real nodes do: small pieces of prompts beside other work, large ones without.
+# As the real nodes do: small pieces of prompts beside other work and where some may come at any
+# moment, large ones without.
 _SHARED_PREFILL_TOKENS = 32
+_PREFILL_TOKENS_BETWEEN = 64
 _PREFILL_TOKENS = 256
+
+
+def _piece_limit(is_shared: bool, has_others: bool) -> int:
+    if is_shared:
+        return _SHARED_PREFILL_TOKENS
+    return _PREFILL_TOKENS_BETWEEN if has_others else _PREFILL_TOKENS
+
 
 Send = Callable[[Any], None]
 
@@ -148,7 +158,8 @@ class SimTarget:
         while self._reading:
             held = self._streams.get(self._reading[0])
             if held is not None and held.unread:
-                limit = _SHARED_PREFILL_TOKENS if is_shared else _PREFILL_TOKENS
+                others = any(not held.unread for held in self._streams.values())
+                limit = _piece_limit(is_shared, others)
                 return self._reading[0], min(held.unread, limit)
             self._reading.popleft()
         return -1, 0
@@ -206,9 +217,19 @@ class _Drafting:
 
 
 @dataclass(slots=True)
+class _Lag:
+    """A request to catch up: answered once that many tokens are read."""
+
+    round_id: int
+    entries: tuple[GuessEntry, ...]
+    unread: int
+
+
+@dataclass(slots=True)
 class _Prefix:
     generation: int
     unread: int
+    gamma: int = 0
 
 
 class SimDraft:
@@ -219,21 +240,28 @@ class SimDraft:
         self._rounds: list[_Drafting] = []
         self._prefixes: dict[int, _Prefix] = {}
         self._reading: deque[int] = deque()
+        self._lagging: deque[_Lag] = deque()
         self.is_alive = True
 
     def receive(self, message: Any) -> None:
         if not self.is_alive:
             return
         match message:
-            case DraftRequest(round=round_id, entries=entries, new_token_ids=new):
+            case DraftRequest(round=round_id, entries=entries):
                 guesses = [
                     GuessEntry(e.stream_id, e.generation, e.prefix_len + e.num_new_tokens, e.gamma)
                     for e in entries
                 ]
+                if not any(entry.gamma for entry in entries):
+                    unread = sum(entry.num_new_tokens for entry in entries)
+                    self._lagging.append(_Lag(round_id, tuple(guesses), unread))
+                    for entry in entries:
+                        self._catch_up(entry)
+                    self._begin()
+                    return
                 cells = sum(entry.prefix_len for entry in guesses)
                 left = [entry.gamma for entry in entries]
-                # Whoever has nothing new still runs its last token again.
-                catch_up = max(len(new), len(entries))
+                catch_up = sum(map(self._catch_up, entries))
                 self._rounds.append(_Drafting(round_id, guesses, left, catch_up, cells))
             case OpenStreamRequest(stream_id=stream_id, generation=generation, token_ids=ids):
                 self._prefixes[stream_id] = _Prefix(generation, len(ids))
@@ -242,6 +270,17 @@ class SimDraft:
                 self._prefixes.pop(stream_id, None)
         self._begin()
 
+    def _catch_up(self, entry: DraftEntry) -> int:
+        """Tokens to run before the first guess: those accepted are in the cache already."""
+        prefix = self._prefixes.get(entry.stream_id)
+        guessed = prefix.gamma if prefix is not None else 0
+        if prefix is not None:
+            prefix.gamma = entry.gamma
+        if entry.num_new_tokens <= guessed:
+            return 1
+        # All accepted: the last guess was never run. More than that: decoded plainly meanwhile.
+        return 2 if entry.num_new_tokens == guessed + 1 else entry.num_new_tokens
+
     def _begin(self) -> None:
         if self._engine.is_busy:
             return
@@ -249,10 +288,13 @@ class SimDraft:
         while self._reading:
             prefix = self._prefixes.get(self._reading[0])
             if prefix is not None and prefix.unread:
-                limit = _SHARED_PREFILL_TOKENS if self._rounds else _PREFILL_TOKENS
+                others = any(not prefix.unread for prefix in self._prefixes.values())
+                limit = _piece_limit(bool(self._rounds), others)
                 reading, piece = self._reading[0], min(prefix.unread, limit)
                 break
             self._reading.popleft()
+        if not piece and self._lagging:
+            piece = min(self._lagging[0].unread, _piece_limit(bool(self._rounds), True))
         if not self._rounds and not piece:
             return
         num_tokens = cells = 0
@@ -272,7 +314,12 @@ class SimDraft:
                 total = sum(entry.num_draft_tokens for entry in drafting.entries)
                 self._answer(DraftReply(drafting.round_id, tuple(drafting.entries), (0,) * total))
         prefix = self._prefixes.get(reading)
-        if prefix is not None and piece:
+        if reading < 0 and piece:
+            lag = self._lagging[0]
+            lag.unread -= piece
+            if not lag.unread:
+                self._answer(DraftReply(lag.round_id, self._lagging.popleft().entries, ()))
+        elif prefix is not None and piece:
             prefix.unread -= piece
             if not prefix.unread:
                 self._answer(StreamReadyNotice(reading, prefix.generation))

@@ -23,7 +23,10 @@ def table(first_s: float, knee: float, per_token: float) -> CostTable:
 
 def node_costs(first_s: float, knee: float, per_token: float) -> NodeCosts:
     decode = table(first_s, knee, per_token)
-    prefill = CostTable((32, 256), (decode.at(32), max(decode.at(32), 0.6 * decode.at(256))))
+    # Without logits, and more of the device is used.
+    sizes = (32, 64, 256)
+    seconds = (decode.at(32), max(decode.at(32), 0.8 * decode.at(64)))
+    prefill = CostTable(sizes, (*seconds, max(seconds[-1], 0.6 * decode.at(256))))
     return NodeCosts(decode, prefill)
 
 

@@ -18,9 +18,10 @@ _DRIFT = 0.05
 _MIN_ROUNDS = 8
 _MAX_ROUNDS = 128
 # What cycles take beyond what was predicted, as an average over some of them.
-_OVERRUN_RATE = 0.05
+_LAP_RATE = 0.02
+_PASS_RATE = 0.02
 _OVERRUN_MEMORY_S = 15.0
-_MAX_OVERRUN = 3.0
+_MAX_OVERRUN = 1.5
 
 
 @dataclass(slots=True)
@@ -43,8 +44,9 @@ class CycleState:
     _is_stale: bool = False
     _has_drifted: bool = False
     _num_rounds: int = 0
-    _overrun: float = 1.0
-    _overrun_since: float = 0.0
+    _lap_ratio: float = 1.0
+    _lap_seen: float = 0.0
+    _pass_ratio: float = 1.0
 
     @property
     def plain(self) -> tuple[int, ...]:
@@ -71,13 +73,23 @@ class CycleState:
         """A batch is back: learn how much longer than predicted its cycle took."""
         if predicted_s > 0:
             ratio = min(_MAX_OVERRUN, seconds / predicted_s)
-            self._overrun += _OVERRUN_RATE * (ratio - self.overrun(now))
-            self._overrun_since = now
+            self._lap_ratio += _LAP_RATE * (ratio - self._lap_ratio)
+            self._lap_seen = now
+
+    def pass_done(self, seconds: float, predicted_s: float) -> None:
+        """The target ran a pass: prompts and the like make all of them longer, plain ones too."""
+        if seconds > 0 and predicted_s > 0:
+            ratio = min(_MAX_OVERRUN, seconds / predicted_s)
+            self._pass_ratio += _PASS_RATE * (ratio - self._pass_ratio)
 
     def overrun(self, now: float) -> float:
-        """At least 1; forgotten with time, or guesses would never be tried again."""
-        age = max(0.0, now - self._overrun_since)
-        return max(1.0, 1.0 + (self._overrun - 1.0) * math.exp(-age / _OVERRUN_MEMORY_S))
+        """How much more cycles with guesses overrun than passes do, at least 1.
+
+        Forgotten with time, or guesses would never be tried again.
+        """
+        age = max(0.0, now - self._lap_seen)
+        excess = self._lap_ratio / self._pass_ratio - 1.0
+        return 1.0 + max(0.0, excess) * math.exp(-age / _OVERRUN_MEMORY_S)
 
     def members_changed(self) -> None:
         """A stream or a draft node came, went, or became able or unable to guess."""

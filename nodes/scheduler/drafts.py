@@ -36,10 +36,13 @@ class DraftNode:
     def view(self) -> DraftView:
         return DraftView(self.name, self.costs, self.link, self.used_cells)
 
-    def draft_s(self, gammas: Sequence[int], num_new_tokens: int) -> float:
-        """Predicted seconds to guess for streams, if the node has nothing else to do."""
+    def draft_s(self, gammas: Sequence[int], num_first_tokens: int) -> float:
+        """Predicted seconds to guess for streams, if the node has nothing else to do.
+
+        num_first_tokens: of the first step, which catches up with what was committed.
+        """
         costs, cells = self.costs.decode, self.used_cells
-        seconds = costs.at(max(len(gammas), num_new_tokens), cells)
+        seconds = costs.at(num_first_tokens, cells)
         for step in range(1, max(gammas)):
             seconds += costs.at(sum(1 for gamma in gammas if gamma > step), cells)
         return seconds
@@ -52,7 +55,7 @@ class DraftNode:
 
     def typical_round_s(self, num_streams: int) -> float:
         gammas = (_TYPICAL_GAMMA,) * num_streams
-        return self.draft_s(gammas, 0) + self.link_s(gammas, 0)
+        return self.draft_s(gammas, num_streams) + self.link_s(gammas, num_streams)
 
     def prior(self) -> AcceptanceEstimate:
         """What to expect of a stream that nothing is known of yet."""

@@ -58,6 +58,8 @@ LEASE_LOW_TOKENS = 4
 LEASE_WHILE_OPENING_TOKENS = 2
 # Each late round costs its deadline: a draft node that keeps doing so is done without.
 _MAX_LATE_ROUNDS = 3
+# Prompts are read in pieces of this size beside other work.
+_PIECE_TOKENS = 32
 # Decoding goes on beside any number of prompts.
 _MAX_PREFILL_SHARE = 0.8
 
@@ -246,10 +248,11 @@ class SchedulerState:
         return self.plan(now)
 
     def _count_prompt(self, stream: Stream, now: float) -> None:
-        if self._target_costs is not None:
-            prefill = self._target_costs.prefill
-            size = prefill.sizes[-1]
-            self._prompts.add(len(stream.token_ids) / size * prefill.at(size), now)
+        """Note what a prompt took of the target: its pieces went along with passes of others."""
+        if self._decode is not None:
+            decode, others = self._decode.table, max(1, len(self._streams) - 1)
+            piece_s = decode.at(others + _PIECE_TOKENS) - decode.at(others)
+            self._prompts.add(len(stream.token_ids) / _PIECE_TOKENS * max(0.0, piece_s), now)
 
     def target_failed(self, stream_id: StreamId, generation: int, reason: str) -> list[Instruction]:
         stream = self._streams.get(stream_id)
@@ -261,7 +264,7 @@ class SchedulerState:
     def committed(self, reply: CommitReply, now: float) -> list[Instruction]:
         """Take what one target pass committed; what does not follow the journal is dropped."""
         out: list[Instruction] = []
-        self._learn_pass(reply)
+        self._learn_pass(reply, now)
         offset = 0
         for entry in reply.entries:
             token_ids = reply.token_ids[offset : offset + entry.num_tokens]
@@ -273,11 +276,19 @@ class SchedulerState:
         )
         return out + self.plan(now)
 
-    def _learn_pass(self, reply: CommitReply) -> None:
+    def _learn_pass(self, reply: CommitReply, now: float) -> None:
         """Refit the target's costs, unless pieces of prompts were in the pass as well."""
-        if self._decode is not None and not self._is_reading():
-            num_tokens = sum(entry.num_draft_tokens + 1 for entry in reply.entries)
-            self._decode.observe(num_tokens, reply.pass_s, self._used_cells())
+        if self._decode is None:
+            return
+        num_tokens = sum(entry.num_draft_tokens + 1 for entry in reply.entries)
+        cells = self._used_cells()
+        predicted_s = self._decode.table.at(num_tokens, cells)
+        self._cycle.pass_done(reply.pass_s, predicted_s / (1.0 - self._prefill_share(now)))
+        if not self._is_reading():
+            self._decode.observe(num_tokens, reply.pass_s, cells)
+
+    def _prefill_share(self, now: float) -> float:
+        return min(_MAX_PREFILL_SHARE, self._prompts.share(now))
 
     def _is_reading(self) -> bool:
         """Whether the target has prompts to read, which makes passes longer than planned."""
@@ -314,7 +325,7 @@ class SchedulerState:
         if isinstance(phase, Verifying):
             current = self._rounds.get(phase.round_id)
             self._leave_round(stream)
-            if current is not None and not current.stream_ids and not self._is_reading():
+            if current is not None and not current.stream_ids:
                 self._cycle.lap_done(now - current.started, current.predicted_s, now)
             stream.phase = Idle()
         elif isinstance(phase, Leased) and len(stream.token_ids) >= phase.end:
@@ -361,30 +372,35 @@ class SchedulerState:
             target=target,
             drafts=self._drafts.views(),
             used_cells=self._used_cells(),
-            prefill_share=min(_MAX_PREFILL_SHARE, self._prompts.share(now)),
+            prefill_share=self._prefill_share(now),
             overrun=self._cycle.overrun(now),
         )
 
     def _dispatch(self, now: float) -> list[Instruction]:
         """Renew leases of plain streams, start the batches that may go."""
-        leased = [
-            stream
+        leases = [
+            stream.take_lease(self._lease_tokens(stream))
             for stream_id in self._cycle.plain
             if (stream := self._streams.get(StreamId(stream_id))) is not None
             and stream.wants_lease(LEASE_LOW_TOKENS)
         ]
         rounds: list[Instruction] = []
+        behind: list[Stream] = []
         num_started = 0
         for batch in self._cycle.batches:
-            ready = self._ready_members(batch, now)
-            # Who cannot guess any more, or wants but one token, decodes plainly meanwhile.
             drafted = []
-            for stream in ready:
+            for stream in self._ready_members(batch, now):
                 gamma = min(batch.gammas[stream.spec.stream_id], stream.tokens_left - 1)
-                if gamma > 0 and stream.can_guess:
+                if gamma > 0:
                     drafted.append((stream, gamma))
-                else:
-                    leased.append(stream)
+            for stream_id in batch.gammas:
+                member = self._streams.get(stream_id)
+                if member is None or not member.wants_lease(LEASE_LOW_TOKENS):
+                    continue
+                # Who cannot guess any more, or not yet, or wants but one token, goes plainly.
+                if member.is_behind or not member.can_guess or member.tokens_left <= 1:
+                    leases.append(member.take_lease(self._lease_tokens(member)))
+                    behind += [member] if member.is_behind else []
             if drafted and num_started:
                 # Batches that start together are drafted and verified together from then on.
                 batch.not_before = now + num_started * self._cycle.phase_s
@@ -394,12 +410,29 @@ class SchedulerState:
                 is_whole = len(drafted) == len(batch.gammas)
                 rounds += self._draft_round(drafted, now, is_whole)
             num_started += bool(drafted)
-        leases = tuple(stream.take_lease(self._lease_tokens(stream)) for stream in leased)
-        return [ToTarget(LeaseRequest(leases)), *rounds] if leases else rounds
+        rounds += self._catch_up([s for s in behind if s.draft and not s.draft.catching_up])
+        return [ToTarget(LeaseRequest(tuple(leases))), *rounds] if leases else rounds
 
     def _lease_tokens(self, stream: Stream) -> int:
+        """Short where the stream is about to guess."""
         opening = stream.draft is not None and not stream.draft.is_ready
-        return LEASE_WHILE_OPENING_TOKENS if opening else LEASE_TOKENS
+        return LEASE_WHILE_OPENING_TOKENS if opening or stream.is_behind else LEASE_TOKENS
+
+    def _catch_up(self, streams: Sequence[Stream]) -> list[Instruction]:
+        """Tell draft nodes what was decoded plainly, for streams that shall guess."""
+        by_node: dict[str, list[Stream]] = {}
+        for stream in streams:
+            assert stream.draft is not None
+            stream.draft.catching_up = True
+            by_node.setdefault(stream.draft.node, []).append(stream)
+        out: list[Instruction] = []
+        for name, members in by_node.items():
+            new_token_ids: list[int] = []
+            entries = tuple(stream.draft_entry(0, new_token_ids) for stream in members)
+            request = DraftRequest(self._next_round, entries, tuple(new_token_ids))
+            self._next_round += 1
+            out.append(ToDraft(name, request))
+        return out
 
     def _ready_members(self, batch: Circulating, now: float) -> Sequence[Stream]:
         """Who of a batch starts now: all that are back, or nobody yet.
@@ -415,7 +448,11 @@ class SchedulerState:
         is_away = any(stream.is_away for stream in members)
         if is_away and any(current.is_verifying for current in self._rounds.values()):
             return []
-        return [stream for stream in members if isinstance(stream.phase, Idle)]
+        return [
+            stream
+            for stream in members
+            if isinstance(stream.phase, Idle) and stream.can_guess and not stream.is_behind
+        ]
 
     def _draft_round(
         self, drafted: list[tuple[Stream, int]], now: float, is_whole: bool
@@ -434,24 +471,24 @@ class SchedulerState:
             node = self._drafts[name]
             entries = []
             new_token_ids: list[int] = []
+            num_first = 0
             for stream, gamma in members:
+                num_first += stream.catch_up()
                 entries.append(stream.draft_entry(gamma, new_token_ids))
             out.append(ToDraft(name, DraftRequest(round_id, tuple(entries), tuple(new_token_ids))))
             gammas = [gamma for _, gamma in members]
-            num_new = len(new_token_ids)
-            times = node.draft_s(gammas, num_new), node.link_s(gammas, num_new)
+            times = node.draft_s(gammas, num_first), node.link_s(gammas, len(new_token_ids))
             shares[name] = Share(node, *times, is_alone=node.num_waiting == 0)
             node.num_waiting += 1
         members_of_round = [stream.spec.stream_id for stream, _ in drafted]
-        predicted_s = self._cycle.cycle_s if is_whole and not self._is_reading() else 0.0
+        predicted_s = self._cycle.cycle_s if is_whole else 0.0
         self._rounds[round_id] = Round(round_id, members_of_round, shares, now, predicted_s)
         return out
 
     def drafted(self, node: str, reply: DraftReply, now: float) -> list[Instruction]:
         current = self._rounds.get(reply.round)
         if current is None or node not in current.shares:
-            self.num_stale += 1
-            return self.plan(now) if self._on_late_answer(node, reply) else []
+            return self.plan(now) if self._on_other_answer(node, reply) else []
         offset = 0
         for entry in reply.entries:
             guesses = reply.draft_token_ids[offset : offset + entry.num_draft_tokens]
@@ -529,13 +566,17 @@ class SchedulerState:
             out += self._place_draft(stream)
         return out
 
-    def _on_late_answer(self, node: str, reply: DraftReply) -> bool:
-        """The node works after all: its streams may guess again. False if none had been late."""
+    def _on_other_answer(self, node: str, reply: DraftReply) -> bool:
+        """An answer to no round: of a node that has caught up, or that was late but works.
+
+        Its streams may guess (again). False if that is not so.
+        """
         found = False
         for entry in reply.entries:
             placement = self._placement(node, entry.stream_id, entry.generation)
-            if placement is not None and placement.is_late:
-                placement.is_late = False
+            if placement is not None and (placement.is_late or placement.catching_up):
                 self._cycle.members_changed()
+                placement.is_late = placement.catching_up = False
                 found = True
+        self.num_stale += not found
         return found

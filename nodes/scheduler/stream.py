@@ -37,6 +37,9 @@ class Leased:
     end: int
 
 
+# A draft node that lags by more than this is asked to catch up while the stream goes on plainly.
+_MAX_BACKLOG_TOKENS = 16
+
 Phase = Opening | Idle | Drafting | Verifying | Leased
 
 
@@ -44,13 +47,17 @@ Phase = Opening | Idle | Drafting | Verifying | Leased
 class DraftPlacement:
     """The draft node that holds a stream.
 
-    known: tokens it has been told of. num_late: deadlines it missed for this stream.
+    known: tokens it has been told of. gamma: guesses it was last asked for. num_late: deadlines it
+    missed for this stream.
     """
 
     node: str
     generation: int
     known: int
     is_ready: bool = False
+    gamma: int = 0
+    # It reads what was decoded plainly, and says when it has.
+    catching_up: bool = False
     # Missed a deadline and has not answered since: not asked until it does.
     is_late: bool = False
     num_late: int = 0
@@ -103,6 +110,15 @@ class Stream:
             return left <= lease_low and left < self.tokens_left
         return isinstance(phase, Idle)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether its draft node has much to read before the first guess, or is reading it."""
+        placement = self.draft
+        if placement is None or not self.can_guess:
+            return False
+        backlog = len(self.token_ids) - placement.known - placement.gamma
+        return placement.catching_up or backlog > _MAX_BACKLOG_TOKENS
+
     def view(self) -> StreamView:
         acceptance = self.acceptance
         return StreamView(
@@ -131,7 +147,17 @@ class Stream:
             self.spec.stream_id, placement.generation, placement.known, len(unknown), gamma
         )
         placement.known = len(self.token_ids)
+        placement.gamma = gamma
         return entry
+
+    def catch_up(self) -> int:
+        """Tokens its draft node runs before the first guess: accepted ones are in its cache."""
+        placement = self.draft
+        assert placement is not None
+        num_new = len(self.token_ids) - placement.known
+        if num_new <= placement.gamma:
+            return 1
+        return 2 if num_new == placement.gamma + 1 else num_new
 
     def count(self, entry: CommitEntry) -> None:
         figures = self.figures
