@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from bench.paper.command import paper_command
 from nodes.runtime import set_engine_environment
 
 set_engine_environment()
@@ -122,6 +123,9 @@ def sim(scenarios: int, first_seed: int, passes: int, processes: int, out: str |
             err=True,
         )
     click.echo(report(outcomes))
+
+
+bench.add_command(paper_command, "paper")
 
 
 @bench.command()

@@ -235,8 +235,9 @@ def _price_of_guessing(problem: CycleProblem, k: int, num_plain: int) -> str:
     earned = problem.earned[k, gammas]
     best = int((round_s / earned).argmin())
     plain_s = float(problem.target_s[num_plain])
+    guesses = f"{best + 1} guesses make" if best else "1 guess makes"
     text = (
-        f"draft off: {best + 1} guesses make a round of {round_s[best] * 1e3:.0f} ms worth "
+        f"draft off: {guesses} a round of {round_s[best] * 1e3:.0f} ms worth "
         f"{earned[best]:.2f} tokens at acceptance {problem.alphas[k]:.2f}, "
         f"a plain step takes {plain_s * 1e3:.0f} ms"
     )
