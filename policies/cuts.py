@@ -21,9 +21,11 @@ from policies.cycle import (
     Stages,
     Totals,
     block_sums,
+    evaluate,
     price_of_totals,
     verify_times,
 )
+from policies.plan import MAX_AUTO_GAMMA
 from policies.problem import CycleProblem, Ints
 from policies.search import Found, Runs, Seed, best_equal, block_bounds, options_of, runs_of
 
@@ -40,7 +42,29 @@ def best_plan(problem: CycleProblem) -> Found:
     if len(options) == 1 or problem.num_streams == 1:
         return best
     mixed = best_mixed(problem, options, bounds, runs, seed)
-    return mixed if mixed.price_s < best.price_s else best
+    if mixed.price_s < best.price_s:
+        best = mixed
+    return best if problem.num_streams == len(bounds) - 1 else _best_single(problem, best)
+
+
+def _best_single(problem: CycleProblem, best: Found) -> Found:
+    """Every stream a batch of its own, which blocks of several cannot say, where it may pay."""
+    n = problem.num_streams
+    uniform = np.arange(MAX_AUTO_GAMMA + 1)[:, None]
+    gammas = np.clip(uniform, problem.least, problem.most)
+    guesses = gammas > 0
+    num_plain = (~guesses).sum(axis=1)
+    # The target alone takes at least this long: nearly always that is too much already.
+    verify_s = (problem.target_s[gammas + 1 + num_plain[:, None]] * guesses).sum(axis=1)
+    share = problem.weights / problem.earned[np.arange(n), gammas]
+    bound_s = verify_s * (share * guesses).sum(axis=1)
+    bound_s += (problem.weights * ~guesses).sum(axis=1) * problem.target_s[num_plain]
+    for option in np.flatnonzero(bound_s < best.price_s):
+        plan = CyclePlan(tuple(range(n + 1)), gammas[option])
+        price_s = evaluate(problem, plan).price_s
+        if price_s < best.price_s:
+            best = Found(price_s, plan)
+    return best
 
 
 def best_mixed(problem: CycleProblem, options: Ints, bounds: Ints, runs: Runs, seed: Seed) -> Found:

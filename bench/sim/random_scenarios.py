@@ -31,7 +31,8 @@ def node_costs(first_s: float, knee: float, per_token: float) -> NodeCosts:
 
 
 def random_scenario(seed: int, num_passes: int = 600) -> Scenario:
-    """Flat and steep verify tables, acceptance 0.3 to 0.95, rtt 1 to 120 ms, 1 to 32 streams,
+    """Flat and steep verify tables, acceptance 0.3 to 0.95, rtt 1 to 120 ms (each node's
+    own 0.7 to 1.4 times that), 1 to 32 streams,
     1 to 4 draft nodes, churn of streams and of draft nodes.
 
     It lasts as long as num_passes plain passes of all streams.

@@ -91,8 +91,8 @@ class Result:
 
     @property
     def price_s(self) -> float:
-        served = [c for c in self.clients if c.num_tokens]
-        return sum(c.seconds / c.num_tokens for c in served) / len(served)
+        served = [c for c in self.clients if c.seconds > 0]
+        return sum(c.seconds / max(1, c.num_tokens) for c in served) / len(served)
 
     @property
     def tokens_per_s(self) -> float:
@@ -297,9 +297,11 @@ class World:
         deadline = self._scheduler.next_deadline()
         if deadline is not None and deadline != self._deadline:
             self._deadline = deadline
-            self._clock.at(max(deadline, self._clock.now), self._tick)
+            self._clock.at(max(deadline, self._clock.now), partial(self._tick, deadline))
 
-    def _tick(self) -> None:
+    def _tick(self, deadline: float) -> None:
+        if deadline != self._deadline:
+            return
         self._deadline = None
         self._carry_out(self._scheduler.tick(self._clock.now))
 

@@ -195,6 +195,9 @@ class Roster:
         heartbeat = node.heartbeat if node is not None else self._clients.get(member.peer)
         if heartbeat is not None:
             heartbeat.on_pong(pong, now)
+        if node is not None and node.role == "draft" and node.heartbeat.rtt_s is not None:
+            for _, scheduler in self.schedulers():
+                scheduler.draft_rtt(node.name, node.heartbeat.rtt_s)
 
     def _left(self, events: Sequence[Left]) -> list[RosterEvent]:
         out: list[RosterEvent] = []

@@ -73,6 +73,8 @@ class CycleState:
         """A batch is back: learn how much longer than predicted its cycle took."""
         if predicted_s > 0:
             ratio = min(_MAX_OVERRUN, seconds / predicted_s)
+            # What has been forgotten by now stays forgotten.
+            self._lap_ratio = self._pass_ratio * (1.0 + self._excess(now))
             self._lap_ratio += _LAP_RATE * (ratio - self._lap_ratio)
             self._lap_seen = now
 
@@ -87,9 +89,12 @@ class CycleState:
 
         Forgotten with time, or guesses would never be tried again.
         """
+        return 1.0 + max(0.0, self._excess(now))
+
+    def _excess(self, now: float) -> float:
         age = max(0.0, now - self._lap_seen)
         excess = self._lap_ratio / self._pass_ratio - 1.0
-        return 1.0 + max(0.0, excess) * math.exp(-age / _OVERRUN_MEMORY_S)
+        return excess * math.exp(-age / _OVERRUN_MEMORY_S)
 
     def members_changed(self) -> None:
         """A stream or a draft node came, went, or became able or unable to guess."""

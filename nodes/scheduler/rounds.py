@@ -11,14 +11,19 @@ _MIN_DRAFT_DEADLINE_S = 0.25
 _DEADLINE_FACTOR = 6.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Share:
-    """A draft node's part of a round. is_alone: it does no other."""
+    """A draft node's part of a round. crowd: the most rounds it drafted at once meanwhile."""
 
     node: DraftNode
     draft_s: float
     link_s: float
-    is_alone: bool
+    crowd: int
+
+    @property
+    def expected_s(self) -> float:
+        """Seconds until its answer, if all that crowd it come first."""
+        return self.crowd * (self.draft_s + self.link_s)
 
 
 @dataclass(slots=True)
@@ -36,10 +41,14 @@ class Round:
 
     @property
     def deadline(self) -> float:
-        longest_s = max(
-            (share.draft_s + share.link_s for share in self.shares.values()), default=0.0
-        )
+        longest_s = max((share.expected_s for share in self.shares.values()), default=0.0)
         return self.started + max(_MIN_DRAFT_DEADLINE_S, _DEADLINE_FACTOR * longest_s)
+
+    def share_node(self, name: str, num_rounds: int) -> None:
+        """A node that still drafts for this round has taken on another."""
+        if name in self.shares:
+            share = self.shares[name]
+            share.crowd = max(share.crowd, num_rounds)
 
     def drop_share(self, name: str) -> Share | None:
         """The node is not waited for any more."""
@@ -55,6 +64,6 @@ class Round:
     def answered(self, name: str, now: float) -> None:
         """A node's guesses are there: learn how long it took, where that tells anything."""
         share = self.drop_share(name)
-        if share is not None and share.is_alone:
+        if share is not None and share.crowd == 1:
             # The link's part is known; what is beyond it was spent by the node.
             share.node.speed.observe(now - self.started - share.link_s, share.draft_s)

@@ -13,6 +13,7 @@ the target, which decodes them plainly in every pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from nodes.messages import (
     CloseStreamNotice,
@@ -21,6 +22,7 @@ from nodes.messages import (
     DraftReply,
     DraftRequest,
     GuessEntry,
+    LeaseEntry,
     LeaseRequest,
     VerifyRequest,
 )
@@ -58,6 +60,8 @@ LEASE_LOW_TOKENS = 4
 LEASE_WHILE_OPENING_TOKENS = 2
 # Each late round costs its deadline: a draft node that keeps doing so is done without.
 _MAX_LATE_ROUNDS = 3
+# A draft node that has not read a text by then is not waited for until it has.
+_READ_TIMEOUT_S = 30.0
 # Prompts are read in pieces of this size beside other work.
 _PIECE_TOKENS = 32
 # Decoding goes on beside any number of prompts.
@@ -174,6 +178,12 @@ class SchedulerState:
         homeless = [s for s in self._streams.values() if s.draft is None]
         return [instruction for s in homeless for instruction in self._place_draft(s)]
 
+    def draft_rtt(self, node: str, rtt_s: float) -> None:
+        """What heartbeats say of the way to a draft node: no part of what it takes to guess."""
+        if node in self._drafts:
+            known = self._drafts[node]
+            known.link = replace(known.link, rtt_s=rtt_s)
+
     def draft_lost(self, node: str, now: float) -> list[Instruction]:
         """Its rounds go on with the guesses at hand; its streams look for another node."""
         if not self._drafts.remove(node):
@@ -183,6 +193,7 @@ class SchedulerState:
         for stream in self._streams.values():
             if stream.draft is not None and stream.draft.node == node:
                 stream.draft = None
+                stream.plain_reason = ""
                 out += self._place_draft(stream)
         for current in list(self._rounds.values()):
             if current.drop_share(node) is not None:
@@ -196,6 +207,7 @@ class SchedulerState:
         if node is None:
             return []
         node.num_streams += 1
+        self._cycle.members_changed()
         if stream.acceptance.is_untried and self._acceptance is None:
             stream.acceptance = node.prior()
         stream.draft_generation += 1
@@ -210,6 +222,10 @@ class SchedulerState:
         if placement is None:
             return []
         placement.is_ready = True
+        placement.asked_at = None
+        if placement.is_late:
+            placement.is_late = False
+            self._cycle.members_changed()
         return self.plan(now)
 
     def draft_failed(
@@ -313,13 +329,17 @@ class SchedulerState:
         position = len(stream.token_ids) - stream.spec.num_prompt_tokens
         stream.token_ids += token_ids
         stream.count(entry)
-        if stream.draft is not None and entry.num_draft_tokens:
-            node = self._drafts[stream.draft.node]
+        placement = stream.draft
+        # A node that took the stream over since has made none of these guesses.
+        if placement is not None and placement.gamma and entry.num_draft_tokens:
+            node = self._drafts[placement.node]
             node.acceptance.observe(entry.num_draft_tokens, entry.num_accepted_tokens)
         if token_ids or entry.text:
             out.append(Emit(stream.spec.stream_id, position, token_ids, entry.text))
         if entry.finish_reason:
             return [*out, *self._remove(stream), Finish(stream.spec.stream_id, entry.finish_reason)]
+        if stream.tokens_left <= 0:
+            return [*out, *self._abort(stream, "the target did not say how the text ended")]
         phase = stream.phase
         if isinstance(phase, Verifying):
             current = self._rounds.get(phase.round_id)
@@ -377,28 +397,29 @@ class SchedulerState:
 
     def _dispatch(self, now: float) -> list[Instruction]:
         """Renew leases of plain streams, start the batches that may go."""
-        leases = [
-            stream.take_lease(self._lease_tokens(stream))
-            for stream_id in self._cycle.plain
-            if (stream := self._streams.get(StreamId(stream_id))) is not None
-            and stream.wants_lease(LEASE_LOW_TOKENS)
-        ]
+        leases: list[LeaseEntry] = []
+        for stream_id in self._cycle.plain:
+            stream = self._streams.get(StreamId(stream_id))
+            if stream is not None:
+                leases += stream.extend_lease(self._lease_tokens(stream), LEASE_LOW_TOKENS)
         rounds: list[Instruction] = []
         behind: list[Stream] = []
         num_started = 0
-        for batch in self._cycle.batches:
+        # Least recently started first: where only one may go at a time, all get their turn.
+        for batch in sorted(self._cycle.batches, key=lambda batch: batch.round_id or 0):
             drafted = []
             for stream in self._ready_members(batch, now):
                 gamma = min(batch.gammas[stream.spec.stream_id], stream.tokens_left - 1)
                 if gamma > 0:
                     drafted.append((stream, gamma))
-            for stream_id in batch.gammas:
-                member = self._streams.get(stream_id)
-                if member is None or not member.wants_lease(LEASE_LOW_TOKENS):
+            for member_id in batch.gammas:
+                member = self._streams.get(member_id)
+                if member is None or member.is_away:
                     continue
                 # Who cannot guess any more, or not yet, or wants but one token, goes plainly.
                 if member.is_behind or not member.can_guess or member.tokens_left <= 1:
-                    leases.append(member.take_lease(self._lease_tokens(member)))
+                    self._note_waiting(member, now)
+                    leases += member.extend_lease(self._lease_tokens(member), LEASE_LOW_TOKENS)
                     behind += [member] if member.is_behind else []
             if drafted and num_started:
                 # Batches that start together are drafted and verified together from then on.
@@ -409,7 +430,7 @@ class SchedulerState:
                 is_whole = len(drafted) == len(batch.gammas)
                 rounds += self._draft_round(drafted, now, is_whole)
             num_started += bool(drafted)
-        rounds += self._catch_up([s for s in behind if s.draft and not s.draft.catching_up])
+        rounds += self._catch_up([s for s in behind if s.draft and not s.draft.catching_up], now)
         return [ToTarget(LeaseRequest(tuple(leases))), *rounds] if leases else rounds
 
     def _lease_tokens(self, stream: Stream) -> int:
@@ -417,12 +438,26 @@ class SchedulerState:
         opening = stream.draft is not None and not stream.draft.is_ready
         return LEASE_WHILE_OPENING_TOKENS if opening or stream.is_behind else LEASE_TOKENS
 
-    def _catch_up(self, streams: Sequence[Stream]) -> list[Instruction]:
+    def _note_waiting(self, stream: Stream, now: float) -> None:
+        """Say why a stream that shall guess does not yet; do without a node that never answers."""
+        placement = stream.draft
+        if placement is None or placement.is_late or not (stream.is_behind or not stream.can_guess):
+            return
+        stream.plain_reason = f"draft off: {placement.node} still reads the text"
+        if placement.asked_at is None:
+            placement.asked_at = now
+        elif now - placement.asked_at > _READ_TIMEOUT_S:
+            placement.is_late, placement.catching_up = True, False
+            stream.plain_reason = f"draft off: {placement.node} does not answer"
+            self._cycle.members_changed()
+
+    def _catch_up(self, streams: Sequence[Stream], now: float) -> list[Instruction]:
         """Tell draft nodes what was decoded plainly, for streams that shall guess."""
         by_node: dict[str, list[Stream]] = {}
         for stream in streams:
             assert stream.draft is not None
             stream.draft.catching_up = True
+            stream.draft.asked_at = now
             by_node.setdefault(stream.draft.node, []).append(stream)
         out: list[Instruction] = []
         for name, members in by_node.items():
@@ -477,8 +512,10 @@ class SchedulerState:
             out.append(ToDraft(name, DraftRequest(round_id, tuple(entries), tuple(new_token_ids))))
             gammas = [gamma for _, gamma in members]
             times = node.draft_s(gammas, num_first), node.link_s(gammas, len(new_token_ids))
-            shares[name] = Share(node, *times, is_alone=node.num_waiting == 0)
             node.num_waiting += 1
+            shares[name] = Share(node, *times, crowd=node.num_waiting)
+            for other in self._rounds.values():
+                other.share_node(name, node.num_waiting)
         members_of_round = [stream.spec.stream_id for stream, _ in drafted]
         predicted_s = self._cycle.cycle_s if is_whole else 0.0
         self._rounds[round_id] = Round(round_id, members_of_round, shares, now, predicted_s)
@@ -554,14 +591,15 @@ class SchedulerState:
                 continue
             placement.is_late = True
             placement.num_late += 1
-            if placement.num_late < _MAX_LATE_ROUNDS:
+            elsewhere = self._drafts.choose(stream.refused_by | {placement.node})
+            if placement.num_late < _MAX_LATE_ROUNDS and elsewhere is None:
                 stream.plain_reason = f"draft off: {placement.node} is late"
                 continue
             self._displace(stream)
             notice = CloseStreamNotice(stream_id, placement.generation)
             out.append(ToDraft(placement.node, notice))
             stream.refused_by.add(placement.node)
-            stream.plain_reason = f"draft off: {placement.node} was late {_MAX_LATE_ROUNDS} times"
+            stream.plain_reason = f"draft off: {placement.node} was late {placement.num_late} times"
             out += self._place_draft(stream)
         return out
 
@@ -575,7 +613,9 @@ class SchedulerState:
             placement = self._placement(node, entry.stream_id, entry.generation)
             if placement is not None and (placement.is_late or placement.catching_up):
                 self._cycle.members_changed()
+                placement.has_caught_up = placement.catching_up
                 placement.is_late = placement.catching_up = False
+                placement.asked_at = None
                 found = True
         self.num_stale += not found
         return found

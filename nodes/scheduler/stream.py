@@ -39,6 +39,7 @@ class Leased:
 
 # A draft node that lags by more than this is asked to catch up while the stream goes on plainly.
 _MAX_BACKLOG_TOKENS = 16
+_MAX_BACKLOG_AFTER = 256
 
 Phase = Opening | Idle | Drafting | Verifying | Leased
 
@@ -58,6 +59,10 @@ class DraftPlacement:
     gamma: int = 0
     # It reads what was decoded plainly, and says when it has.
     catching_up: bool = False
+    # It has done so: what was decoded meanwhile it reads with the first round, or it never ends.
+    has_caught_up: bool = False
+    # When it was asked to read, while that is waited for.
+    asked_at: float | None = None
     # Missed a deadline and has not answered since: not asked until it does.
     is_late: bool = False
     num_late: int = 0
@@ -102,14 +107,6 @@ class Stream:
         placement = self.draft
         return placement is not None and placement.is_ready and not placement.is_late
 
-    def wants_lease(self, lease_low: int) -> bool:
-        """Idle, or leased and soon at the lease's end (but not at the stream's own)."""
-        phase = self.phase
-        if isinstance(phase, Leased):
-            left = phase.end - len(self.token_ids)
-            return left <= lease_low and left < self.tokens_left
-        return isinstance(phase, Idle)
-
     @property
     def is_behind(self) -> bool:
         """Whether its draft node has much to read before the first guess, or is reading it."""
@@ -117,7 +114,8 @@ class Stream:
         if placement is None or not self.can_guess:
             return False
         backlog = len(self.token_ids) - placement.known - placement.gamma
-        return placement.catching_up or backlog > _MAX_BACKLOG_TOKENS
+        limit = _MAX_BACKLOG_AFTER if placement.has_caught_up else _MAX_BACKLOG_TOKENS
+        return placement.catching_up or backlog > limit
 
     def view(self) -> StreamView:
         acceptance, placement = self.acceptance, self.draft
@@ -132,12 +130,20 @@ class Stream:
             alphas=acceptance.alphas,
         )
 
-    def take_lease(self, num_tokens: int) -> LeaseEntry:
-        """Extend the lease, or begin one at the journal's end."""
-        length = len(self.token_ids)
-        end = min(length + num_tokens, length + self.tokens_left)
+    def extend_lease(self, num_tokens: int, low: int) -> list[LeaseEntry]:
+        """Begin a lease at the journal's end, or extend one of which at most `low` tokens are left.
+
+        Nothing where it would not end later than it does.
+        """
+        phase, length = self.phase, len(self.token_ids)
+        end = length + min(num_tokens, self.tokens_left)
+        if isinstance(phase, Leased):
+            if phase.end - length > low or end <= phase.end:
+                return []
+        elif not isinstance(phase, Idle):
+            return []
         self.phase = Leased(end)
-        return LeaseEntry(self.spec.stream_id, self.spec.generation, length, end - length)
+        return [LeaseEntry(self.spec.stream_id, self.spec.generation, length, end - length)]
 
     def draft_entry(self, gamma: int, new_token_ids: list[int]) -> DraftEntry:
         """Describe the stream for a draft request, adding what its node has not been told."""
@@ -150,6 +156,8 @@ class Stream:
         )
         placement.known = len(self.token_ids)
         placement.gamma = gamma
+        if gamma:
+            placement.has_caught_up = False
         return entry
 
     def catch_up(self) -> int:

@@ -223,14 +223,16 @@ class PureMesh:
         return [r.deadline for r in self.scheduler._rounds.values() if r.shares]
 
     def _held_until(self) -> float | None:
-        """When the first batch that is held back may start."""
-        times = [batch.not_before for batch in self.scheduler._cycle.batches]
-        return min((time for time in times if time > self.now), default=None)
+        """When the first batch that is held back may start; it may be past, but needs a tick."""
+        rounds = self.scheduler._rounds
+        batches = self.scheduler._cycle.batches
+        times = [b.not_before for b in batches if b.not_before and b.round_id not in rounds]
+        return min(times, default=None)
 
     def _wait_for_batch(self) -> None:
         until = self._held_until()
         assert until is not None
-        self.now = until
+        self.now = max(self.now, until)
         self._carry_out(self.scheduler.tick(self.now))
 
     # -- streams -----------------------------------------------------------------------------------

@@ -179,7 +179,7 @@ def test_a_long_prompt_stalls_a_round_only_a_little() -> None:
     drafter.draft(1, [Job(ONE, 1, 3, (), 4)])
     del model.sizes[:]
     run(drafter)
-    assert model.sizes == [[1, 32], [1, 32], [1, 25], [1]]
+    assert model.sizes == [[1, 16], [1, 16], [1, 16], [1, 16], [25]]
 
 
 def test_a_prompt_longer_than_a_pass_is_caught_up_with_in_pieces() -> None:

@@ -117,8 +117,9 @@ def test_batches_that_could_start_together_are_spread_over_the_cycle() -> None:
         CommitEntry(s, 1, length_of(scheduler, s), 1, 0, 0, "", b"") for s in (ONE, TWO, THREE)
     )
     out = scheduler.committed(CommitReply(0.0, entries, (9, 9, 9)), 1.0)
-    assert started(out) == {3: [ONE]}
-    for round_id, stream_id, now in ((4, TWO, 1.1), (5, THREE, 1.2)):
+    # Batches that have not gone yet come first.
+    assert started(out) == {3: [TWO]}
+    for round_id, stream_id, now in ((4, THREE, 1.1), (5, ONE, 1.2)):
         assert scheduler.next_deadline() == pytest.approx(now)
         assert started(scheduler.tick(now - 0.01)) == {}
         assert started(scheduler.tick(now + 1e-9)) == {round_id: [stream_id]}

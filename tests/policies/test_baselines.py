@@ -18,7 +18,7 @@ from tests.policies.instances import observation
 from tests.policies.slow_cycle import SlowCycle
 
 # 10,000 take about a minute; fewer or more by this.
-NUM_CASES = int(os.environ.get("AIRDRAFT_PLAN_CASES", "10000"))
+NUM_CASES = int(os.environ.get("AIRDRAFT_PLAN_CASES", "2000"))
 NUM_PARTS = 40
 # Guesses are kept off unless they promise this much: so much dearer may a joint plan be.
 MARGIN = 0.05
