@@ -269,7 +269,7 @@ def test_a_target_of_unknown_costs_is_decoded_on_plainly() -> None:
 # -- walks -----------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None, database=None)
+@settings(max_examples=25, deadline=None, database=None)
 @given(seed=st.integers(0, 2**32), num_streams=st.integers(1, 6))
 def test_no_stream_waits_for_ever_and_nothing_leaks(seed: int, num_streams: int) -> None:
     walk = Walk(seed, num_streams, num_events=400)

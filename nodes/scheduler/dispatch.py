@@ -1,0 +1,207 @@
+"""Which streams go when: leases, batches that start, rounds on their way to the target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from nodes.messages import DraftRequest, GuessEntry, LeaseEntry, LeaseRequest, VerifyRequest
+from nodes.scheduler.cycle import Circulating, CycleState
+from nodes.scheduler.drafts import DraftPool
+from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget
+from nodes.scheduler.rounds import Round, Share
+from nodes.scheduler.stream import Drafting, Idle, Stream, Verifying
+from nodes.stream import StreamId
+
+LEASE_TOKENS = 8
+# Renewed this early, so that the target never waits for the next lease.
+LEASE_LOW_TOKENS = 4
+# A stream whose draft node is about to be ready goes plainly in small steps until then.
+LEASE_WHILE_OPENING_TOKENS = 2
+# A draft node that has not read a text by then is not waited for until it has.
+_READ_TIMEOUT_S = 30.0
+
+
+class Dispatcher:
+    """The rounds of one target. It shares streams, draft nodes and plan with the scheduler."""
+
+    def __init__(
+        self, streams: Mapping[StreamId, Stream], drafts: DraftPool, cycle: CycleState
+    ) -> None:
+        self._streams = streams
+        self._drafts = drafts
+        self._cycle = cycle
+        self.rounds: dict[int, Round] = {}
+        self._next_round = 1
+
+    def start(self, now: float) -> list[Instruction]:
+        """Renew leases of plain streams, start the batches that may go."""
+        leases: list[LeaseEntry] = []
+        for stream_id in self._cycle.plain:
+            stream = self._streams.get(StreamId(stream_id))
+            if stream is not None:
+                leases += stream.extend_lease(self._lease_tokens(stream), LEASE_LOW_TOKENS)
+        rounds: list[Instruction] = []
+        behind: list[Stream] = []
+        num_started = 0
+        # Least recently started first: where only one may go at a time, all get their turn.
+        for batch in sorted(self._cycle.batches, key=lambda batch: batch.round_id or 0):
+            drafted = []
+            for stream in self._ready_members(batch, now):
+                gamma = min(batch.gammas[stream.spec.stream_id], stream.tokens_left - 1)
+                if gamma > 0:
+                    drafted.append((stream, gamma))
+            for member_id in batch.gammas:
+                member = self._streams.get(member_id)
+                if member is None or member.is_away:
+                    continue
+                # Who cannot guess any more, or not yet, or wants but one token, goes plainly.
+                if member.is_behind or not member.can_guess or member.tokens_left <= 1:
+                    self._note_waiting(member, now)
+                    leases += member.extend_lease(self._lease_tokens(member), LEASE_LOW_TOKENS)
+                    behind += [member] if member.is_behind else []
+            if drafted and num_started:
+                # Batches that start together are drafted and verified together from then on.
+                batch.not_before = now + num_started * self._cycle.phase_s
+            elif drafted:
+                batch.round_id = self._next_round
+                batch.not_before = now + self._cycle.plan.min_cycle_s
+                is_whole = len(drafted) == len(batch.gammas)
+                rounds += self._draft_round(drafted, now, is_whole)
+            num_started += bool(drafted)
+        rounds += self._catch_up([s for s in behind if s.draft and not s.draft.catching_up], now)
+        return [ToTarget(LeaseRequest(tuple(leases))), *rounds] if leases else rounds
+
+    def _lease_tokens(self, stream: Stream) -> int:
+        """Short where the stream is about to guess."""
+        opening = stream.draft is not None and not stream.draft.is_ready
+        return LEASE_WHILE_OPENING_TOKENS if opening or stream.is_behind else LEASE_TOKENS
+
+    def _note_waiting(self, stream: Stream, now: float) -> None:
+        """Say why a stream that shall guess does not yet; do without a node that never answers."""
+        placement = stream.draft
+        if placement is None or placement.is_late or not (stream.is_behind or not stream.can_guess):
+            return
+        stream.plain_reason = f"draft off: {placement.node} still reads the text"
+        if placement.asked_at is None:
+            placement.asked_at = now
+        elif now - placement.asked_at > _READ_TIMEOUT_S:
+            placement.is_late, placement.catching_up = True, False
+            stream.plain_reason = f"draft off: {placement.node} does not answer"
+            self._cycle.members_changed()
+
+    def _catch_up(self, streams: Sequence[Stream], now: float) -> list[Instruction]:
+        """Tell draft nodes what was decoded plainly, for streams that shall guess."""
+        by_node: dict[str, list[Stream]] = {}
+        for stream in streams:
+            assert stream.draft is not None
+            stream.draft.catching_up = True
+            stream.draft.asked_at = now
+            by_node.setdefault(stream.draft.node, []).append(stream)
+        out: list[Instruction] = []
+        for name, members in by_node.items():
+            new_token_ids: list[int] = []
+            entries = tuple(stream.draft_entry(0, new_token_ids) for stream in members)
+            request = DraftRequest(self._next_round, entries, tuple(new_token_ids))
+            self._next_round += 1
+            out.append(ToDraft(name, request))
+        return out
+
+    def _ready_members(self, batch: Circulating, now: float) -> Sequence[Stream]:
+        """Who of a batch starts now: all that are back, or nobody yet.
+
+        Streams that run out a lease are left behind. Members still in rounds of an older plan are
+        waited for, unless the target would idle.
+        """
+        if batch.round_id in self.rounds or now < batch.not_before:
+            return []
+        if not self._cycle.plan.overlap and self.rounds:
+            return []
+        members = [self._streams[s] for s in batch.gammas if s in self._streams]
+        is_away = any(stream.is_away for stream in members)
+        if is_away and any(current.is_verifying for current in self.rounds.values()):
+            return []
+        return [
+            stream
+            for stream in members
+            if isinstance(stream.phase, Idle) and stream.can_guess and not stream.is_behind
+        ]
+
+    def _draft_round(
+        self, drafted: list[tuple[Stream, int]], now: float, is_whole: bool
+    ) -> list[Instruction]:
+        round_id = self._next_round
+        self._next_round += 1
+        by_node: dict[str, list[tuple[Stream, int]]] = {}
+        for stream, gamma in drafted:
+            assert stream.draft is not None
+            by_node.setdefault(stream.draft.node, []).append((stream, gamma))
+            stream.phase = Drafting(round_id)
+            stream.plain_reason = ""
+        out: list[Instruction] = []
+        shares = {}
+        for name, members in by_node.items():
+            node = self._drafts[name]
+            entries = []
+            new_token_ids: list[int] = []
+            num_first = 0
+            for stream, gamma in members:
+                num_first += stream.catch_up()
+                entries.append(stream.draft_entry(gamma, new_token_ids))
+            out.append(ToDraft(name, DraftRequest(round_id, tuple(entries), tuple(new_token_ids))))
+            gammas = [gamma for _, gamma in members]
+            times = node.draft_s(gammas, num_first), node.link_s(gammas, len(new_token_ids))
+            node.num_waiting += 1
+            shares[name] = Share(node, *times, crowd=node.num_waiting)
+            for other in self.rounds.values():
+                other.share_node(name, node.num_waiting)
+        members_of_round = [stream.spec.stream_id for stream, _ in drafted]
+        predicted_s = self._cycle.cycle_s if is_whole else 0.0
+        self.rounds[round_id] = Round(round_id, members_of_round, shares, now, predicted_s)
+        return out
+
+    def leave(self, stream: Stream) -> list[Instruction]:
+        phase = stream.phase
+        if not isinstance(phase, Drafting | Verifying):
+            return []
+        current = self.rounds.get(phase.round_id)
+        if current is None:
+            return []
+        current.stream_ids.remove(stream.spec.stream_id)
+        if not current.stream_ids:
+            current.drop_all()
+            del self.rounds[phase.round_id]
+            return []
+        # A draft node that has no other stream of the round is not waited for.
+        placements = (self._streams[s].draft for s in current.stream_ids)
+        needed = {p.node for p in placements if p is not None}
+        for name in set(current.shares) - needed:
+            current.drop_share(name)
+        return self.verify_if_complete(current)
+
+    def verify_if_complete(self, current: Round) -> list[Instruction]:
+        if current.shares or current.is_verifying:
+            return []
+        current.is_verifying = True
+        entries = []
+        draft_token_ids: list[int] = []
+        for stream_id in current.stream_ids:
+            stream = self._streams[stream_id]
+            # Whoever has no guesses takes a plain step in the same pass.
+            guesses = current.guesses.get(stream_id, ())
+            draft_token_ids += guesses
+            stream.phase = Verifying(current.round_id)
+            entries.append(
+                GuessEntry(stream_id, stream.spec.generation, len(stream.token_ids), len(guesses))
+            )
+        request = VerifyRequest(current.round_id, tuple(entries), tuple(draft_token_ids))
+        return [ToTarget(request)]
+
+    def next_deadline(self) -> float | None:
+        """When `tick` must be called at the latest."""
+        pending = [r.deadline for r in self.rounds.values() if r.shares]
+        pending += [
+            batch.not_before
+            for batch in self._cycle.batches
+            if batch.not_before and batch.round_id not in self.rounds
+        ]
+        return min(pending, default=None)
