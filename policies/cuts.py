@@ -21,15 +21,16 @@ from policies.cycle import (
     Stages,
     Totals,
     block_sums,
-    evaluate,
     price_of_totals,
     verify_times,
 )
 from policies.plan import MAX_AUTO_GAMMA
-from policies.problem import CycleProblem, Ints
+from policies.problem import CATCH_UP_TOKENS, CycleProblem, Ints
 from policies.search import Found, Runs, Seed, best_equal, block_bounds, options_of, runs_of
 
 _NUM_OPTIONS = 8
+# More batches of one stream each are more messages than any gain in laps is worth.
+_MAX_SINGLES = 48
 _CYCLES = (1.0, 1.2, 0.85, 0.6)
 
 
@@ -44,27 +45,52 @@ def best_plan(problem: CycleProblem) -> Found:
     mixed = best_mixed(problem, options, bounds, runs, seed)
     if mixed.price_s < best.price_s:
         best = mixed
-    return best if problem.num_streams == len(bounds) - 1 else _best_single(problem, best)
+    if len(bounds) - 1 < problem.num_streams <= _MAX_SINGLES:
+        best = _best_single(problem, best)
+    return best
 
 
 def _best_single(problem: CycleProblem, best: Found) -> Found:
     """Every stream a batch of its own, which blocks of several cannot say, where it may pay."""
-    n = problem.num_streams
-    uniform = np.arange(MAX_AUTO_GAMMA + 1)[:, None]
-    gammas = np.clip(uniform, problem.least, problem.most)
-    guesses = gammas > 0
-    num_plain = (~guesses).sum(axis=1)
+    n, nodes = problem.num_streams, problem.nodes
+    gammas = np.clip(np.arange(MAX_AUTO_GAMMA + 1)[:, None], problem.least, problem.most)
+    some = gammas > 0
+    num_plain = n - some.sum(axis=1)
+    plain_pass_s = problem.target_s[num_plain]
+    verify_s = problem.target_s[gammas + 1 + num_plain[:, None]] * some
+    worth = problem.weights / problem.earned[np.arange(n), gammas] * some
+    plain_weight = (problem.weights * ~some).sum(axis=1)
     # The target alone takes at least this long: nearly always that is too much already.
-    verify_s = (problem.target_s[gammas + 1 + num_plain[:, None]] * guesses).sum(axis=1)
-    share = problem.weights / problem.earned[np.arange(n), gammas]
-    bound_s = verify_s * (share * guesses).sum(axis=1)
-    bound_s += (problem.weights * ~guesses).sum(axis=1) * problem.target_s[num_plain]
-    for option in np.flatnonzero(bound_s < best.price_s):
-        plan = CyclePlan(tuple(range(n + 1)), gammas[option])
-        price_s = evaluate(problem, plan).price_s
-        if price_s < best.price_s:
-            best = Found(price_s, plan)
-    return best
+    bound_s = verify_s.sum(axis=1) * worth.sum(axis=1) + plain_weight * plain_pass_s
+    if bound_s.min() >= best.price_s:
+        return best
+    draft_s = problem.draft_s[nodes, CATCH_UP_TOKENS] + (gammas - 1) * problem.draft_s[nodes, 1]
+    air_s = (problem.message_air_s + problem.stream_air_s)[nodes]
+    air_s = (air_s + gammas * problem.token_air_s[nodes]) * some
+    draft_s = draft_s * some
+    laps_s = draft_s + problem.rtt_s[nodes] + air_s + verify_s + plain_pass_s[:, None] / 2
+    places = [nodes == node for node in range(len(problem.node_names))]
+    places += [problem.media[nodes] == medium for medium in range(len(problem.medium_names))]
+    num_nodes = len(problem.node_names)
+    sums = [
+        (draft_s if place < num_nodes else air_s)[:, mine].sum(axis=1)
+        for place, mine in enumerate(places)
+    ]
+    price_s, _ = price_of_totals(
+        Totals(
+            busy_s=np.max(sums, axis=0),
+            verify_s=verify_s.sum(axis=1),
+            lap_s=(laps_s * some).max(axis=1),
+            num_batches=some.sum(axis=1).astype(np.float64),
+            worth=worth.sum(axis=1),
+            plain_weight=plain_weight,
+            plain_pass_s=plain_pass_s,
+        )
+    )
+    option = int(price_s.argmin())
+    if price_s[option] >= best.price_s:
+        return best
+    return Found(float(price_s[option]), CyclePlan(tuple(range(n + 1)), gammas[option]))
 
 
 def best_mixed(problem: CycleProblem, options: Ints, bounds: Ints, runs: Runs, seed: Seed) -> Found:
@@ -72,18 +98,19 @@ def best_mixed(problem: CycleProblem, options: Ints, bounds: Ints, runs: Runs, s
     picked = np.argsort(seed.by_option, kind="stable")[:_NUM_OPTIONS]
     if 0 not in picked:
         picked[-1] = 0
+    stages = runs.stages
     runs = Runs(
         runs.starts,
         runs.stops,
         Stages(
-            runs.stages.draft_s[..., picked],
-            runs.stages.air_s[..., picked],
-            runs.stages.head_s[:, picked],
-            runs.stages.num_tokens[:, picked],
-            runs.stages.worth[:, picked],
+            stages.draft_s.take(picked, axis=-1),
+            stages.air_s.take(picked, axis=-1),
+            stages.head_s.take(picked, axis=-1),
+            stages.num_tokens.take(picked, axis=-1),
+            stages.worth.take(picked, axis=-1),
         ),
-        runs.plain_weight[:, picked],
-        runs.num_plain[:, picked],
+        runs.plain_weight.take(picked, axis=-1),
+        runs.num_plain.take(picked, axis=-1),
     )
     cost = _costs(problem, runs, seed)
     option = cost.argmin(axis=2)
