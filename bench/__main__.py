@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import click
 
+from bench.distill.commands import distill
 from nodes.runtime import set_engine_environment
 
 set_engine_environment()
@@ -95,77 +95,7 @@ def memory() -> None:
     sys.exit(0 if is_within else 1)
 
 
-@bench.group()
-def distill() -> None:
-    """Make a small draft model for a target: corpus, sample, train, export, evaluate.
-
-    \b
-    Example: bench/distill/CARD.md lists the commands that made the default draft.
-    """
-
-
-_target = click.option("--target", default="smollm2-135m", show_default=True, help="Name or path.")
-
-
-@distill.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@_target
-@click.option("--licence", "licences", multiple=True, help="Licence of a source, for the record.")
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
-def corpus(paths: tuple[Path, ...], target: str, licences: tuple[str, ...], out: Path) -> None:
-    """Token ids, topics and passages of text files (.txt, .rst, .md, .html).
-
-    \b
-    Example:
-      python -m bench distill corpus texts/ --licence "texts: PSF-2.0" --out data/corpus
-    """
-    from bench.distill.steps import make_corpus
-
-    click.echo(make_corpus(target, list(paths), list(licences), out))
-
-
-@distill.command("sample")
-@_target
-@click.option("--corpus", type=click.Path(exists=True, path_type=Path), help="Topics, passages.")
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
-@click.option("--tokens", default=1_000_000, show_default=True, help="Answer tokens wanted.")
-@click.option("--width", default=20, show_default=True, help="Sequences at once.")
-@click.option("--max-answer", default=224, show_default=True, help="Tokens of an answer at most.")
-@click.option("--best", default=32, show_default=True, help="Best tokens noted at a position.")
-@click.option("--seed", default=1, show_default=True)
-@click.option("--threads", default=1, show_default=True)
-def sample_(
-    target: str,
-    corpus: Path | None,
-    out: Path,
-    tokens: int,
-    width: int,
-    max_answer: int,
-    best: int,
-    seed: int,
-    threads: int,
-) -> None:
-    """The target's own answers to many prompts. Stop it at will; the same command goes on.
-
-    \b
-    Example:
-      python -m bench distill sample --corpus data/corpus --out data/answers --tokens 500000
-    """
-    from bench.distill.steps import sample_answers
-
-    click.echo(
-        sample_answers(
-            target,
-            corpus,
-            out,
-            num_tokens=tokens,
-            width=width,
-            max_answer=max_answer,
-            num_best=best,
-            seed=seed,
-            threads=threads,
-        )
-    )
+bench.add_command(distill)
 
 
 if __name__ == "__main__":

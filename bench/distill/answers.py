@@ -111,8 +111,10 @@ class AnswerFile:
             int(answer.is_finished),
         ]
         parts = [np.asarray(header, dtype=np.uint32).tobytes()]
-        for ids in (answer.prompt_ids, answer.answer_ids, answer.best_ids):
-            parts.append(np.ascontiguousarray(ids, dtype=self._dtype).tobytes())
+        parts += [
+            np.ascontiguousarray(ids, dtype=self._dtype).tobytes()
+            for ids in (answer.prompt_ids, answer.answer_ids, answer.best_ids)
+        ]
         parts.append(np.ascontiguousarray(answer.best_logps, dtype=np.float16).tobytes())
         with self.path.open("ab") as file:
             file.write(b"".join(parts))

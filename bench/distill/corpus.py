@@ -25,7 +25,8 @@ _SUFFIXES = (".txt", ".rst", ".md", ".html", ".htm")
 _SKIPPED_NAMES = re.compile(r"(genindex|search|sitemap|changelog|py-modindex|robots|copyright)")
 _SKIPPED_TAGS = frozenset({"script", "style", "nav", "head", "footer", "svg", "select", "button"})
 _BLOCK_TAGS = frozenset(
-    "p pre li dt dd h1 h2 h3 h4 h5 h6 td th div tr table section blockquote br".split()
+    {"p", "pre", "li", "dt", "dd", "h1", "h2", "h3", "h4", "h5", "h6", "td", "th", "div", "br"}
+    | {"tr", "table", "section", "blockquote"}
 )
 _PASSAGE_CHARS = (160, 480)
 _MAX_PASSAGES = 4000

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 # How often a prompt is of a kind; "self" is written by the target, the others here.
 _KINDS = (
@@ -126,6 +127,34 @@ class Prompt:
     text: str
     temperature: float
     top_p: float
+
+
+class PromptSource(Protocol):
+    """Prompts by number; None once there are no more."""
+
+    def prompt(self, index: int) -> Prompt | None: ...
+
+
+class HeldOutPrompts:
+    """The prompts of held_out.txt, greedy ones first, then the same at T = 0.8, top-p 0.95."""
+
+    def __init__(self, limit: int | None = None) -> None:
+        text = Path(__file__).with_name("held_out.txt").read_text(encoding="utf-8")
+        lines = [line.split("\t", 1) for line in text.splitlines()]
+        # Every so-manyth one, so that a few of each kind are left.
+        step = max(1, len(lines) // limit) if limit else 1
+        self._lines = [(kind, body.replace("\\n", "\n")) for kind, body in lines[::step]]
+
+    def texts(self) -> list[str]:
+        return [text for _kind, text in self._lines]
+
+    def prompt(self, index: int) -> Prompt | None:
+        warm, place = divmod(index, len(self._lines))
+        if warm > 1:
+            return None
+        kind, text = self._lines[place]
+        temperature, top_p = (0.8, 0.95) if warm else (0.0, 1.0)
+        return Prompt(index, kind, text, temperature, top_p)
 
 
 class PromptMaker:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from bench.distill.answers import Answer, AnswerFile
 from bench.distill.corpus import Progress
-from bench.distill.prompts import Prompt, PromptMaker
+from bench.distill.prompts import Prompt, PromptSource
 from nodes.engine.protocol import InvalidInputError, Logits, Model, Span, Tokenizer
 from nodes.engine.sampling import Sampling, sample, top_k_ids
 
@@ -29,15 +29,16 @@ class ChatFrame:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> ChatFrame | None:
-        """Found by comparing two prompts; None for a model without a chat template."""
+        """Found by comparing two prompts; None where there is no template, or one with no end."""
         try:
-            one, two = (tokenizer.encode(text, chat=True) for text in ("Apple pies", "7 ways"))
+            one, two = (tokenizer.encode(text, chat=True) for text in ("Apple pie", "7 ways"))
         except InvalidInputError:
             return None
         shorter = min(len(one), len(two))
         before = next((i for i in range(shorter) if one[i] != two[i]), shorter)
         after = next((i for i in range(shorter) if one[-1 - i] != two[-1 - i]), shorter)
-        return cls(one[:before], one[len(one) - after :])
+        prefix, suffix = one[:before], one[len(one) - after :]
+        return cls(prefix, suffix) if prefix and suffix else None
 
 
 @dataclass(slots=True)
@@ -59,7 +60,7 @@ class Sampler:
     """Fills a file with answers; prompts are taken in the order of their numbers."""
 
     def __init__(
-        self, model: Model, tokenizer: Tokenizer, file: AnswerFile, prompts: PromptMaker
+        self, model: Model, tokenizer: Tokenizer, file: AnswerFile, prompts: PromptSource
     ) -> None:
         assert file.recipe is not None
         self._model, self._tokenizer, self._file, self._prompts = model, tokenizer, file, prompts
@@ -71,12 +72,17 @@ class Sampler:
         self._slots: list[_Slot] = []
 
     def run(self, num_tokens: int, progress: Progress, *, should_stop: Callable[[], bool]) -> int:
-        """Go on until the file holds `num_tokens` answer ids; returns how many it holds."""
+        """Go on until the file holds `num_tokens` answer ids or the prompts end.
+
+        Returns how many it holds.
+        """
         done, have = self._file.repair()
-        waiting = (index for index in count() if index not in done)
+        waiting = self._waiting(done)
         began, had = time.monotonic(), have
         while have < num_tokens and not should_stop():
             self._admit(waiting)
+            if not self._slots:
+                break
             logits = self._step()
             best, logps = best_of(logits, self._recipe.num_best)
             ended = [
@@ -97,11 +103,18 @@ class Sampler:
         self._slots = []
         return have
 
-    def _admit(self, waiting: Iterator[int]) -> None:
+    def _waiting(self, done: set[int]) -> Iterator[Prompt]:
+        for index in count():
+            if index not in done:
+                prompt = self._prompts.prompt(index)
+                if prompt is None:
+                    return
+                yield prompt
+
+    def _admit(self, waiting: Iterator[Prompt]) -> None:
         used = {slot.seq_id for slot in self._slots}
-        for seq_id in range(self._holder):
-            if seq_id not in used:
-                self._slots.append(self._start(self._prompts.prompt(next(waiting)), seq_id))
+        free = (seq_id for seq_id in range(self._holder) if seq_id not in used)
+        self._slots += [self._start(p, seq_id) for seq_id, p in zip(free, waiting, strict=False)]
         # A pass over consecutive sequences is the quickest.
         self._slots.sort(key=lambda slot: slot.seq_id)
 

@@ -7,17 +7,21 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from bench.distill.answers import AnswerFile, Recipe
 from bench.distill.corpus import CorpusInfo, build_corpus, id_dtype, text_files
-from bench.distill.prompts import PromptMaker, read_lines
+from bench.distill.prompts import PromptMaker, PromptSource, read_lines
 from bench.distill.report import Reporter
 from bench.distill.sample import Sampler
 from bench.distill.streams import StreamedModel
 from nodes.catalog import Catalog, default_cache_dir
 from nodes.config import environment
 from nodes.engine.llama import LlamaConfig
-from nodes.engine.llama_abi import load_model
+from nodes.engine.llama_abi import hash_file, load_model
 from nodes.engine.vocab import LlamaTokenizer
+
+_CELLS_PER_SEQUENCE = 768
 
 
 def model_path(name_or_path: str) -> Path:
@@ -52,9 +56,10 @@ def make_corpus(target: str, paths: list[Path], licences: list[str], out: Path) 
 
 
 def sample_answers(
-    target: str,
-    corpus: Path | None,
+    target: Path,
     out: Path,
+    prompts: PromptSource,
+    prompts_sha256: str,
     *,
     num_tokens: int,
     width: int,
@@ -62,15 +67,12 @@ def sample_answers(
     num_best: int,
     seed: int,
     threads: int,
-) -> str:
-    """Answers of the target until `out` holds `num_tokens` of them; goes on where it stopped."""
-    topics = read_lines(corpus / "topics.txt") if corpus else []
-    passages = read_lines(corpus / "passages.txt") if corpus else []
-    prompts = PromptMaker(topics, passages, seed=seed)
+) -> tuple[AnswerFile, int]:
+    """Answers of the target until `out` holds `num_tokens`, or the prompts end; goes on there."""
     model = StreamedModel(
         LlamaConfig(
-            path=model_path(target),
-            num_cells=(width + 1) * 768,
+            path=target,
+            num_cells=(width + 1) * _CELLS_PER_SEQUENCE,
             max_sequences=width + 1,
             max_batch_tokens=512,
             num_threads=threads,
@@ -84,14 +86,71 @@ def sample_answers(
             num_best=num_best,
             max_answer=max_answer,
             seed=seed,
-            prompts_sha256=hashlib.sha256("\n".join([*topics, *passages]).encode()).hexdigest(),
+            prompts_sha256=prompts_sha256,
         )
-        sampler = Sampler(model, model.tokenizer, AnswerFile(out, recipe), prompts)
+        file = AnswerFile(out, recipe)
+        sampler = Sampler(model, model.tokenizer, file, prompts)
         with Reporter() as reporter:
-            have = sampler.run(num_tokens, reporter, should_stop=stop_flag())
+            return file, sampler.run(num_tokens, reporter, should_stop=stop_flag())
     finally:
         model.close()
-    return f"{have} answer tokens in {out / 'answers.bin'}"
+
+
+def training_prompts(corpus: Path | None, seed: int) -> tuple[PromptMaker, str]:
+    """Prompts over the topics and passages of a corpus, and a hash of these."""
+    topics = read_lines(corpus / "topics.txt") if corpus else []
+    passages = read_lines(corpus / "passages.txt") if corpus else []
+    return PromptMaker(topics, passages, seed=seed), hash_lines([*topics, *passages])
+
+
+def hash_lines(lines: list[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def train_draft(
+    target: Path,
+    corpus: Path | None,
+    answers: Path | None,
+    out: Path,
+    *,
+    corpus_tokens: int,
+    epochs: float,
+    max_tokens: int | None,
+    seed: int,
+    threads: int,
+) -> str:
+    """Both phases of training into the folder `out`, and a plot of how they went."""
+    # torch takes seconds to load, and only this step and the next need it.
+    from bench.distill.fit import FitOptions, fit
+    from bench.distill.plot import plot_log
+
+    options = FitOptions(
+        corpus_tokens=corpus_tokens,
+        epochs=epochs,
+        max_tokens=max_tokens,
+        seed=seed,
+        threads=threads,
+    )
+    with Reporter() as reporter:
+        line = fit(
+            target, corpus, answers, out, options, reporter=reporter, should_stop=stop_flag()
+        )
+    plot_log(out / "log.jsonl", out / "loss.png")
+    return line
+
+
+def export_draft(
+    target: Path, run: Path, out: Path, *, embedding: str, layers: str, name: str, licence: str
+) -> str:
+    """The checkpoint of a training folder as a quantised GGUF."""
+    from bench.distill.gguf_files import quantise_draft, write_draft
+    from bench.distill.train import load_draft
+
+    whole = out.with_suffix(".f16.gguf")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_draft(load_draft(run), target, whole, name=name, licence=licence, dtype=np.float16)
+    quantise_draft(whole, out, embedding=embedding, layers=layers)
+    return f"{out}: {out.stat().st_size} bytes, SHA-256 {hash_file(out)}"
 
 
 def stop_flag() -> Callable[[], bool]:
