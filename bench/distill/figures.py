@@ -53,9 +53,9 @@ def evaluate(
         prompts,
         hash_lines(prompts.texts()),
         num_tokens=1 << 40,
-        width=16,
+        width=24,
         max_answer=max_answer,
-        num_best=1,
+        num_best=32,
         seed=seed,
         threads=1,
     )

@@ -150,6 +150,7 @@ def export_draft(
     out.parent.mkdir(parents=True, exist_ok=True)
     write_draft(load_draft(run), target, whole, name=name, licence=licence, dtype=np.float16)
     quantise_draft(whole, out, embedding=embedding, layers=layers)
+    whole.unlink()
     return f"{out}: {out.stat().st_size} bytes, SHA-256 {hash_file(out)}"
 
 

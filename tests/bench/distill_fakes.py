@@ -27,7 +27,8 @@ def write_target(path: Path, *, num_vocab: int = 288, width: int = 64) -> None:
 
     writer = gguf.GGUFWriter(path, "llama")
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    tokens += [f"w{i}" for i in range(num_vocab - len(tokens))]
+    # Without a token for spaces each becomes three bytes, more than the engine reckons with.
+    tokens += ["\u2581", *(f"w{i}" for i in range(num_vocab - len(tokens) - 1))]
     kinds = [2, 3, 3, *[6] * 256, *[1] * (num_vocab - 259)]
     writer.add_tokenizer_model("llama")
     writer.add_token_list(tokens)
