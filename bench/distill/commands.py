@@ -87,7 +87,7 @@ def sample_(
 @click.option("--answers", type=click.Path(exists=True, path_type=Path), help="Second phase's.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--corpus-tokens", default=4_000_000, show_default=True, help="First phase's length.")
-@click.option("--epochs", default=6.0, show_default=True, help="Second phase's length.")
+@click.option("--epochs", default=4.0, show_default=True, help="Second phase's length.")
 @click.option("--max-tokens", type=int, help="Use at most this many answer tokens.")
 @click.option("--seed", default=1, show_default=True)
 @click.option("--threads", default=1, show_default=True)

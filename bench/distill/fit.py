@@ -32,8 +32,8 @@ class FitOptions:
     num_heads: int = 4
     num_hidden: int = 768
     corpus_tokens: int = 4_000_000
-    epochs: float = 6.0
-    answers_per_batch: int = 24
+    epochs: float = 4.0
+    answers_per_batch: int = 12
     max_tokens: int | None = None
     full_share: float = 0.25
     quantised_share: float = 0.25
