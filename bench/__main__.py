@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
 from bench.distill.commands import distill
+from bench.paper.command import paper_command
 from nodes.runtime import set_engine_environment
 
 set_engine_environment()
@@ -95,7 +97,51 @@ def memory() -> None:
     sys.exit(0 if is_within else 1)
 
 
+@bench.command()
+@click.option("--scenarios", default=250, show_default=True, help="Random scenarios.")
+@click.option("--first-seed", default=0, show_default=True)
+@click.option("--passes", default=600, show_default=True, help="Length of a scenario in passes.")
+@click.option("--processes", default=1, show_default=True)
+@click.option("--out", type=click.Path(dir_okay=False), help="Keep all figures as JSON.")
+def sim(scenarios: int, first_seed: int, passes: int, processes: int, out: str | None) -> None:
+    """The live scheduler in simulated meshes: the joint planner beside every other policy.
+
+    \b
+    Example:
+      python -m bench sim --scenarios 10 --passes 300
+    """
+    from bench.sim.closed_loop import report, run_many, save
+
+    outcomes = []
+    seeds = range(first_seed, first_seed + scenarios)
+    for outcome in run_many(seeds, passes, processes):
+        outcomes.append(outcome)
+        if out:
+            save(outcomes, Path(out))
+        click.echo(
+            f"seed {outcome.seed}: {outcome.num_clients} clients, {outcome.num_drafts} draft "
+            f"nodes, joint to the best {outcome.to_best:.3f}, to plain {outcome.to_ad:.3f}",
+            err=True,
+        )
+    click.echo(report(outcomes))
+
+
 bench.add_command(distill)
+bench.add_command(paper_command, "paper")
+
+
+@bench.command()
+@click.option("--plans", default=1000, show_default=True, help="Plans of each size.")
+def planner(plans: int) -> None:
+    """What a plan costs: processor time of the live planner on random observations.
+
+    \b
+    Example:
+      python -m bench planner --plans 200
+    """
+    from bench.planner import table
+
+    click.echo(table(plans))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from mesh.zmq_transport import ZmqContext
 from nodes.client import Client
 from nodes.config import CoordinatorConfig, EngineSettings
 from nodes.coordinator.service import Coordinator
-from policies.uniform import uniform_plan
+from policies.joint import joint_plan
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ async def local_mesh(
         endpoint = listen or f"ipc://{Path(folder) / secrets.token_hex(4)}"
         coordinator = Coordinator(
             context.bind(endpoint),
-            uniform_plan,
+            joint_plan,
             heartbeat_timeout_s=CoordinatorConfig().heartbeat_timeout_s,
         )
         mesh = LocalMesh(coordinator.endpoint)

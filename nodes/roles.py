@@ -28,7 +28,7 @@ from nodes.engine.load import OpenedModel, OpenedToy, open_model
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.runtime import stdin_closed
 from nodes.target.node import TargetNode
-from policies.uniform import uniform_plan
+from policies.joint import joint_plan
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], N
     with ZmqContext() as context:
         coordinator = Coordinator(
             context.bind(config.listen),
-            uniform_plan,
+            joint_plan,
             cluster=config.cluster,
             heartbeat_interval_s=config.heartbeat_interval_s,
             heartbeat_timeout_s=config.heartbeat_timeout_s,

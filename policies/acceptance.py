@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
 
 
 def expected_tokens(alpha: float, gamma: int) -> float:
@@ -16,6 +21,22 @@ def expected_tokens(alpha: float, gamma: int) -> float:
     return float((1.0 - alpha ** (gamma + 1)) / (1.0 - alpha))
 
 
+def expected_token_matrix(alphas: Floats) -> Floats:
+    """Expected tokens of every number of guesses at once.
+
+    alphas: (n, g) acceptance of each guess, given that those before were accepted. Returns
+    (n, g + 1), column gamma for gamma guesses: 1 + a_1 + a_1 a_2 + ...
+    """
+    earned = np.ones((alphas.shape[0], alphas.shape[1] + 1))
+    np.cumprod(alphas, axis=1, out=earned[:, 1:])
+    return np.cumsum(earned, axis=1, out=earned)
+
+
+# Positions that are told apart, and how many trials it takes before one is trusted half.
+_NUM_POSITIONS = 8
+_POSITION_TRUST = 50.0
+
+
 @dataclass(slots=True)
 class AcceptanceEstimate:
     """Running estimate of alpha with exponential forgetting and a Beta prior.
@@ -27,10 +48,30 @@ class AcceptanceEstimate:
     successes: float = 2.1
     failures: float = 0.9
     memory: float = 0.97
+    _hits: list[float] = field(default_factory=lambda: [0.0] * _NUM_POSITIONS)
+    _tries: list[float] = field(default_factory=lambda: [0.0] * _NUM_POSITIONS)
 
     @property
     def alpha(self) -> float:
         return self.successes / (self.successes + self.failures)
+
+    @property
+    def is_untried(self) -> bool:
+        return not any(self._tries)
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        """Acceptance by position of the guess, drawn towards `alpha` where little is known.
+
+        Empty while hardly anything is.
+        """
+        if self._tries[0] < _POSITION_TRUST:
+            return ()
+        alpha = self.alpha
+        return tuple(
+            (hits + _POSITION_TRUST * alpha) / (tries + _POSITION_TRUST)
+            for hits, tries in zip(self._hits, self._tries, strict=True)
+        )
 
     def observe(self, num_draft_tokens: int, num_accepted_tokens: int) -> None:
         """Learn from one verified round; rounds without guesses tell nothing."""
@@ -42,3 +83,9 @@ class AcceptanceEstimate:
         # A floor keeps alpha off 0 and 1, from which no estimate would come back.
         self.successes = max(self.successes, 0.05)
         self.failures = max(self.failures, 0.05)
+        # Positions are told apart over hundreds of rounds: they forget ten times slower.
+        memory = 1.0 - (1.0 - self.memory) / 10.0
+        for position in range(min(num_accepted_tokens + rejected, _NUM_POSITIONS)):
+            self._tries[position] = memory * self._tries[position] + 1.0
+            hit = position < num_accepted_tokens
+            self._hits[position] = memory * self._hits[position] + hit

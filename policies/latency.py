@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+
+# One stall tells no more than a ratio of this, and no node is corrected further than that.
+_MAX_RATIO = 4.0
+_MAX_FACTOR = 16.0
+_APPLY_STEP = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,11 @@ class CostTable:
             return seconds[-1] + slope * (num_tokens - sizes[-1]) + extra
         return float(np.interp(num_tokens, sizes, seconds)) + extra
 
+    def scaled(self, factor: float) -> CostTable:
+        """The same table on a device that takes `factor` times as long."""
+        seconds = tuple(factor * second for second in self.seconds)
+        return CostTable(self.sizes, seconds, factor * self.per_cell_s)
+
 
 @dataclass(frozen=True, slots=True)
 class NodeCosts:
@@ -54,6 +65,93 @@ class NodeCosts:
 
     decode: CostTable
     prefill: CostTable
+
+
+@dataclass(slots=True)
+class Speed:
+    """How much slower or faster a node is than its calibration says, with forgetting.
+
+    Learnt from ratios of observed to predicted times, averaged as logarithms: a round that took
+    twice as long and one that took half as long cancel.
+    """
+
+    factor: float = 1.0
+    rate: float = 0.1
+    _applied: float = 1.0
+    _costs: tuple[NodeCosts, NodeCosts] | None = None
+
+    def observe(self, observed_s: float, predicted_s: float) -> None:
+        """Learn from one pass or round; predicted_s by costs that `apply` gave."""
+        if observed_s <= 0 or predicted_s <= 0:
+            return
+        ratio = min(_MAX_RATIO, max(1.0 / _MAX_RATIO, observed_s / predicted_s))
+        factor = self.factor * ratio**self.rate
+        self.factor = min(_MAX_FACTOR, max(1.0 / _MAX_FACTOR, factor))
+
+    def apply(self, costs: NodeCosts) -> NodeCosts:
+        """Costs as corrected; tables are made anew only where they have changed by some percent."""
+        changed = abs(self.factor / self._applied - 1.0) > _APPLY_STEP
+        if self._costs is None or self._costs[0] is not costs or changed:
+            self._applied = self.factor
+            scaled = NodeCosts(
+                costs.decode.scaled(self._applied), costs.prefill.scaled(self._applied)
+            )
+            self._costs = (costs, scaled)
+        return self._costs[1]
+
+
+@dataclass(slots=True)
+class TableRefit:
+    """A cost table that follows what passes take: each size for itself, with forgetting."""
+
+    table: CostTable
+    rate: float = 0.1
+    _base: CostTable = field(init=False)
+    _log_factors: list[float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._base = self.table
+        self._log_factors = [0.0] * len(self.table.sizes)
+
+    def observe(self, num_tokens: int, seconds: float, used_cells: int = 0) -> None:
+        """Learn from one pass; the sizes on either side take their shares of the correction."""
+        if seconds <= 0 or num_tokens < 1:
+            return
+        ratio = seconds / self.table.at(num_tokens, used_cells)
+        log_ratio = math.log(min(_MAX_RATIO, max(1.0 / _MAX_RATIO, ratio)))
+        sizes = self._base.sizes
+        above = bisect.bisect_left(sizes, num_tokens)
+        if above == 0 or above == len(sizes):
+            shares = [(min(above, len(sizes) - 1), 1.0)]
+        else:
+            low, high = sizes[above - 1], sizes[above]
+            part = (num_tokens - low) / (high - low)
+            shares = [(above - 1, 1.0 - part), (above, part)]
+        limit = math.log(_MAX_FACTOR)
+        for index, share in shares:
+            moved = self._log_factors[index] + self.rate * share * log_ratio
+            self._log_factors[index] = min(limit, max(-limit, moved))
+        seconds_now = tuple(
+            second * math.exp(factor)
+            for second, factor in zip(self._base.seconds, self._log_factors, strict=True)
+        )
+        self.table = CostTable(sizes, seconds_now, self._base.per_cell_s)
+
+
+@dataclass(slots=True)
+class Load:
+    """Share of a device's time that some kind of work takes, over about the last memory_s."""
+
+    memory_s: float = 10.0
+    _share: float = 0.0
+    _since: float = 0.0
+
+    def add(self, work_s: float, now: float) -> None:
+        self._share = self.share(now) + work_s / self.memory_s
+        self._since = now
+
+    def share(self, now: float) -> float:
+        return self._share * math.exp(-max(0.0, now - self._since) / self.memory_s)
 
 
 def median(values: Sequence[float]) -> float:

@@ -2,42 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from policies.latency import NodeCosts
 
+# A plan never asks for more guesses; clients may, up to what the wire allows.
+MAX_AUTO_GAMMA = 8
+# What a message costs on a link: envelope, ZMTP and TCP/IP headers; an entry for each stream.
+HEADER_BITS = 8 * 84
+ENTRY_BITS = 8 * 10
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The way from the coordinator to a node.
+
+    rate_bps: bit/s when the link has its medium alone; infinite where it never matters.
+    medium: what it shares with other links ("cell-a"); "" for a medium of its own.
+    frame_s: fixed seconds of the medium a message takes, whatever its size.
+    """
+
+    rate_bps: float = math.inf
+    rtt_s: float = 0.0
+    medium: str = ""
+    frame_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.rate_bps > 0:
+            raise ValueError(f"a link cannot have a rate of {self.rate_bps:g} bit/s")
+        if not (0 <= self.rtt_s < math.inf and 0 <= self.frame_s < math.inf):
+            raise ValueError("the times of a link are finite and not negative")
+
+
+@dataclass(frozen=True, slots=True)
+class DraftView:
+    """A draft node as a policy sees it. used_cells: of its cache, at present."""
+
+    name: str
+    costs: NodeCosts
+    link: Link = Link()
+    used_cells: int = 0
+
 
 @dataclass(frozen=True, slots=True)
 class StreamView:
-    """What a policy may know of one stream that waits for its next tokens.
+    """What a policy may know of one stream.
 
-    alpha: probability that a guess is accepted. fixed_gamma: asked for by the client, or None.
-    draft: costs of the draft node that holds the stream, None where none does.
+    alpha: probability that a guess is accepted. alphas: the same by position of the guess, where
+    enough is known ((g,), given that all before were accepted); positions beyond take `alpha`.
+    fixed_gamma: asked for by the client, or None. draft: the node that holds the stream and can
+    guess now, None where none does.
     """
 
     stream_id: int
     alpha: float
     tokens_left: int
     fixed_gamma: int | None = None
-    draft: NodeCosts | None = None
+    draft: str | None = None
     weight: float = 1.0
+    alphas: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """Streams ready for a new round, and what their target costs.
+    """All active streams of one target, and what its passes and its draft nodes cost.
 
-    num_rounds_in_flight: rounds being drafted or verified. num_others: streams they hold.
-    rtt_s: round trip to the draft nodes.
+    prefill_share: part of the target's time that prompts take, in [0, 1).
+    token_bits: what a token id takes on a link, 16 or 32. overrun: how much longer than predicted
+    cycles with guesses have taken of late, at least 1.
     """
 
-    ready: tuple[StreamView, ...]
+    streams: tuple[StreamView, ...]
     target: NodeCosts | None = None
-    num_rounds_in_flight: int = 0
-    num_others: int = 0
-    rtt_s: float = 0.0
+    drafts: tuple[DraftView, ...] = ()
+    used_cells: int = 0
+    prefill_share: float = 0.0
+    token_bits: int = 32
+    overrun: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +93,63 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchTimes:
+    """Predicted seconds of one batch: the longest draft, all its air, its verify, its lap."""
+
+    draft_s: float
+    air_s: float
+    verify_s: float
+    lap_s: float
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a plan is expected to give.
+
+    cycle_s: seconds until every batch has gone round once. bound: what makes it so long.
+    price_s: the objective, the weighted sum over streams of seconds a token (DESIGN section 5).
+    tokens_per_s: of all streams together.
+    """
+
+    cycle_s: float
+    bound: str
+    price_s: float
+    tokens_per_s: float
+    batches: tuple[BatchTimes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The best plan of another kind, and its price."""
+
+    name: str
+    price_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """Batches to start now; streams in none of them wait. reasons: why a stream got gamma 0."""
+    """Batches that circulate, and streams that the target decodes plainly beside them.
+
+    A stream in neither is taken as plain. min_cycle_s: a batch starts no sooner after its last
+    start; plain streams get the target meanwhile. overlap: False lets one batch go at a time.
+    equal_shares: links of a medium send at once, each at an equal share, instead of in turns.
+    is_cheapest: the policy looked for the least price, so that a plan in force that does nearly
+    as well may be kept. grants: draft nodes in the order of their turns, batch by batch.
+    reasons: why a stream got gamma 0.
+    """
 
     batches: tuple[Batch, ...] = ()
-    reasons: dict[int, str] = field(default_factory=dict)
+    plain: tuple[int, ...] = ()
+    reasons: Mapping[int, str] = field(default_factory=dict)
+    policy: str = ""
+    min_cycle_s: float = 0.0
+    overlap: bool = True
+    equal_shares: bool = False
+    is_cheapest: bool = False
+    grants: tuple[tuple[str, ...], ...] = ()
+    prediction: Prediction | None = None
+    rejected: Rejected | None = None
 
 
 Policy: TypeAlias = Callable[[Observation], Plan]

@@ -9,6 +9,7 @@ import click
 from nodes.cli.generate import generate_command
 from nodes.cli.models import models
 from nodes.cli.node import coordinator_command, draft_command, target_command, up_command
+from nodes.cli.plan import plan_command
 from nodes.cli.run import run_command
 from nodes.runtime import report, set_engine_environment
 
@@ -31,6 +32,7 @@ cli.add_command(coordinator_command)
 cli.add_command(draft_command)
 cli.add_command(target_command)
 cli.add_command(models)
+cli.add_command(plan_command)
 
 
 def main() -> None:

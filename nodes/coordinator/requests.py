@@ -16,7 +16,7 @@ from nodes.messages import (
     SubmitRequest,
     TokensNotice,
 )
-from nodes.scheduler_stream import Figures
+from nodes.scheduler.stream import Figures
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.state import cells_needed
 

@@ -17,6 +17,7 @@ from policies.plan import Policy
 logger = logging.getLogger(__name__)
 
 _TICK_S = 0.05
+_MIN_TICK_S = 0.001
 
 
 class Coordinator:
@@ -71,7 +72,10 @@ class Coordinator:
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(_TICK_S)
+            # Held back batches go to the millisecond, heartbeats have time.
+            deadline = self.state.next_deadline()
+            wait_s = _TICK_S if deadline is None else deadline - loop.time()
+            await asyncio.sleep(min(_TICK_S, max(_MIN_TICK_S, wait_s)))
             self._send_all(self.state.tick(loop.time()))
 
     def _send_all(self, sends: Sequence[Send]) -> None:

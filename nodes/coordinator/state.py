@@ -31,7 +31,6 @@ from nodes.coordinator.roster import (
     RosterEvent,
     Welcomed,
 )
-from nodes.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
 from nodes.messages import (
     CancelRequest,
     CommitReply,
@@ -46,6 +45,7 @@ from nodes.messages import (
     TokenizeRequest,
 )
 from nodes.scheduler import SchedulerState
+from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
 from nodes.stream import StreamId
 from nodes.target.state import cells_needed
 from policies.plan import Policy
@@ -141,6 +141,11 @@ class CoordinatorState:
         for node, scheduler in self._roster.schedulers():
             out += self._carry_out(node, scheduler.tick(now), now)
         return out
+
+    def next_deadline(self) -> float | None:
+        """When a scheduler wants to be ticked, if it does."""
+        deadlines = [scheduler.next_deadline() for _, scheduler in self._roster.schedulers()]
+        return min((d for d in deadlines if d is not None), default=None)
 
     def peers(self) -> list[bytes]:
         """Every member, nodes and clients."""

@@ -15,6 +15,8 @@ from nodes.stream import StreamId, StreamSpec
 from nodes.target.state import Failed, Ready, cells_needed
 
 _PREFILL_TOKENS_BESIDE_DRAFTS = 32
+# The next round may come at any moment, and waits for the pass that is under way.
+_PREFILL_TOKENS_BETWEEN_DRAFTS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,11 @@ class _Stream:
     gamma: int = 0
     announced: bool = False
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether committed tokens are still to be read; the last one waits for a guess."""
+        return len(self.cached) < len(self.token_ids) - 1
+
     def drafting(self, eog: frozenset[int]) -> bool:
         ended = bool(self.guesses) and self.guesses[-1] in eog
         return len(self.guesses) < self.gamma and not ended
@@ -144,7 +151,10 @@ class ModelDrafter:
             waiting.streams = [s for s in waiting.streams if s is not stream]
 
     def draft(self, round_id: int, jobs: Sequence[Job]) -> list[Event]:
-        """Begin a round. A stream whose prefix does not fit what this node knows is left out."""
+        """Begin a round. A stream whose prefix does not fit what this node knows is left out.
+
+        It ends when all its streams have their guesses; with gamma 0, once they have caught up.
+        """
         streams = []
         events: list[Event] = []
         for job in jobs:
@@ -186,9 +196,7 @@ class ModelDrafter:
             del stream.cached[keep:]
 
     def has_work(self) -> bool:
-        return bool(self._rounds) or any(
-            len(s.cached) < len(s.token_ids) - 1 for s in self._streams.values()
-        )
+        return bool(self._rounds) or any(s.is_behind for s in self._streams.values())
 
     def step(self) -> list[Event]:
         eog = self._model.info.eog_token_ids
@@ -198,9 +206,11 @@ class ModelDrafter:
         in_rounds = [s for r in self._rounds for s in r.streams if s.drafting(eog)]
         for stream in in_rounds:
             budget -= self._add_span(stream, budget, spans, stepping, guess=True)
-        waiting = [s for s in self._streams.values() if len(s.cached) < len(s.token_ids) - 1]
+        waiting = [s for s in self._streams.values() if s.is_behind]
         if spans:
             budget = min(budget, _PREFILL_TOKENS_BESIDE_DRAFTS)
+        elif any(stream.announced for stream in self._streams.values()):
+            budget = min(budget, _PREFILL_TOKENS_BETWEEN_DRAFTS)
         for stream in waiting:
             if stream not in in_rounds:
                 budget -= self._add_span(stream, budget, spans, stepping, guess=False)
@@ -244,7 +254,7 @@ class ModelDrafter:
                 row += 1
 
     def _announce(self, stream: _Stream) -> list[Event]:
-        if stream.announced or len(stream.cached) < len(stream.token_ids) - 1:
+        if stream.announced or stream.is_behind:
             return []
         stream.announced = True
         return [Ready(stream.spec.stream_id, stream.spec.generation)]
@@ -253,7 +263,7 @@ class ModelDrafter:
         eog = self._model.info.eog_token_ids
         events: list[Event] = []
         for waiting in list(self._rounds):
-            if any(s.drafting(eog) for s in waiting.streams):
+            if any(s.drafting(eog) or s.is_behind for s in waiting.streams):
                 continue
             self._rounds.remove(waiting)
             guesses = []

@@ -16,6 +16,8 @@ from nodes.stream import StopMatcher, StreamId, StreamSpec
 
 # A prompt in pieces of this size stalls the streams it shares passes with only a little.
 _SHARED_PREFILL_TOKENS = 32
+# Guesses of others may come at any moment, and wait for the pass that is under way.
+_PREFILL_TOKENS_BETWEEN_ROUNDS = 64
 # A shorter common prefix is run again rather than waited for.
 _MIN_SHARED_TOKENS = 16
 
@@ -224,6 +226,8 @@ class TargetState:
         """Add pieces of waiting prompts, oldest first; small ones where others decode."""
         if spans:
             budget = min(budget, _SHARED_PREFILL_TOKENS)
+        elif any(stream.announced for stream in self._streams.values()):
+            budget = min(budget, _PREFILL_TOKENS_BETWEEN_ROUNDS)
         prefilling = []
         for stream in self._streams.values():
             if budget <= 0:

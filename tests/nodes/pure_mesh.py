@@ -13,7 +13,6 @@ from nodes.draft.node import draft_reply, jobs_of
 from nodes.draft.state import Drafted, Drafter, ModelDrafter
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
 from nodes.messages import (
     MAX_GAMMA,
     CloseStreamNotice,
@@ -27,12 +26,13 @@ from nodes.messages import (
     VerifyRequest,
 )
 from nodes.scheduler import SchedulerState
+from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.node import commit_entry, spec_of
 from nodes.target.state import Committed, Failed, Ready, TargetState, cells_needed
+from policies.joint import joint_plan
 from policies.latency import CostTable, NodeCosts
 from policies.plan import Batch, Observation, Plan, Policy
-from policies.uniform import uniform_plan
 from tests.nodes.reference import Reference, reference
 
 # Guessing pays, so that the policy asks for it.
@@ -132,7 +132,7 @@ class PureMesh:
         self.case = case
         self.choose = Chooser(case.moves, case.move_seed)
         self.now = 0.0
-        policy: Policy = self._wild_plan if case.has_wild_policy else uniform_plan
+        policy: Policy = self._wild_plan if case.has_wild_policy else joint_plan
         self.scheduler = SchedulerState(policy, TARGET_COSTS)
         self.model = ToyModel(case.target)
         self.target = TargetState(self.model, ToyTokenizer(case.target.num_vocab))
@@ -385,20 +385,23 @@ class PureMesh:
     # -- a policy that does what it likes ----------------------------------------------------------
 
     def _wild_plan(self, observation: Observation) -> Plan:
-        """Any gamma, any batches, several rounds at a time; waits only while a round is away."""
+        """Any gamma, any batches, one at a time or several, some streams left out."""
         batches: list[list[tuple[int, int]]] = [[], [], []]
-        for view in observation.ready:
-            is_plain = view.draft is None or self.choose.below(4) == 0
-            gamma = 0 if is_plain else 1 + self.choose.below(MAX_GAMMA)
-            pick = self.choose.below(4 if observation.num_rounds_in_flight else 3)
-            if pick < 3:
-                batches[pick].append((view.stream_id, gamma))
+        plain = []
+        for view in observation.streams:
+            pick = self.choose.below(5)
+            if pick < 3 and view.draft is not None:
+                batches[pick].append((view.stream_id, 1 + self.choose.below(MAX_GAMMA)))
+            elif pick < 4:
+                plain.append(view.stream_id)
         return Plan(
             tuple(
                 Batch(tuple(s for s, _ in batch), tuple(g for _, g in batch))
                 for batch in batches
                 if batch
-            )
+            ),
+            tuple(plain),
+            overlap=self.choose.below(4) > 0,
         )
 
 

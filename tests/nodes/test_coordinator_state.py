@@ -34,8 +34,7 @@ from nodes.messages import (
     VerifyRequest,
 )
 from nodes.profile import encode_profile
-from policies.uniform import uniform_plan
-from tests.nodes.builders import make_profile, make_submit
+from tests.nodes.builders import make_profile, make_submit, one_batch
 
 TARGET, DRAFT, CLIENT, OTHER = b"target", b"draft", b"client", b"other"
 CLUSTER, EPOCH = "test", 5
@@ -46,7 +45,7 @@ class Mesh:
 
     def __init__(self, **changes: Any) -> None:
         self.state = CoordinatorState(
-            uniform_plan,
+            one_batch,
             cluster=CLUSTER,
             epoch=EPOCH,
             heartbeat_interval_s=0.5,
@@ -434,10 +433,12 @@ def _two_streams_in_a_round() -> Mesh:
     mesh = make_mesh(with_draft=True)
     mesh.hear(CLIENT, make_submit(1, gamma=4))
     mesh.hear(CLIENT, make_submit(2, gamma=4))
-    for stream_id in (1, 2):
-        mesh.hear(DRAFT, StreamReadyNotice(stream_id, 1))
-        mesh.hear(TARGET, StreamReadyNotice(stream_id, 1))
+    mesh.hear(DRAFT, StreamReadyNotice(1, 1))
+    mesh.hear(TARGET, StreamReadyNotice(1, 1))
+    # Once the first is being verified the second waits for it.
     mesh.hear(DRAFT, DraftReply(1, (), ()))
+    mesh.hear(DRAFT, StreamReadyNotice(2, 1))
+    mesh.hear(TARGET, StreamReadyNotice(2, 1))
     first = CommitEntry(1, 1, 3, 1, 0, 0, "", b"a")
     sends = mesh.hear(TARGET, CommitReply(0.0, (first,), (9,)))
     ((request,),) = [to(DRAFT, sends)]

@@ -87,10 +87,14 @@ def test_guesses_that_proved_right_are_not_run_again() -> None:
     assert model.sizes == [[1], [1], [1]]
 
 
-def test_a_round_of_gamma_0_is_answered_at_once() -> None:
+def test_a_round_of_gamma_0_is_answered_once_the_stream_has_caught_up() -> None:
     drafter, _ = make_drafter()
     drafter.open(make_spec())
-    assert drafter.draft(1, [Job(ONE, 1, 3, (9,), 0)]) == [Drafted(1, (Guess(ONE, 1, 4, ()),))]
+    assert drafter.draft(1, [Job(ONE, 1, 3, (9,), 0)]) == []
+    answer = Drafted(1, (Guess(ONE, 1, 4, ()),))
+    assert drafter.step() == [Ready(ONE, 1), answer]
+    # Nothing is left to read: the last token waits for a guess to be asked for.
+    assert drafter.draft(2, [Job(ONE, 1, 4, (), 0)]) == [Drafted(2, (Guess(ONE, 1, 4, ()),))]
 
 
 def test_guessing_ends_at_an_end_of_text() -> None:

@@ -21,7 +21,7 @@ from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
 from nodes.target.node import TargetNode
-from policies.uniform import uniform_plan
+from policies.joint import joint_plan
 from tests.nodes.reference import Reference, reference
 
 PROMPT = "several devices"
@@ -52,7 +52,7 @@ class Members:
     def start_coordinator(self) -> None:
         self.server = self.hub.server()
         coordinator = Coordinator(
-            self.server, uniform_plan, heartbeat_interval_s=0.05, heartbeat_timeout_s=0.5
+            self.server, joint_plan, heartbeat_interval_s=0.05, heartbeat_timeout_s=0.5
         )
         self.tasks["coordinator"] = asyncio.create_task(coordinator.run())
 

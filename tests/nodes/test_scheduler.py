@@ -3,16 +3,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from nodes.instructions import (
-    Abort,
-    Emit,
-    Finish,
-    Instruction,
-    ToDraft,
-    ToTarget,
-    leases_of,
-    open_request,
-)
 from nodes.messages import (
     CloseStreamNotice,
     CommitEntry,
@@ -30,6 +20,16 @@ from nodes.scheduler import (
     LEASE_WHILE_OPENING_TOKENS,
     SchedulerState,
 )
+from nodes.scheduler.instructions import (
+    Abort,
+    Emit,
+    Finish,
+    Instruction,
+    ToDraft,
+    ToTarget,
+    leases_of,
+    open_request,
+)
 from nodes.stream import StreamId
 from policies.plan import Batch, Observation, Plan
 from tests.nodes.builders import PROMPT, make_spec
@@ -43,23 +43,30 @@ LONG = 200
 
 @dataclass(slots=True)
 class FixedPolicy:
-    """Every ready stream with a draft guesses gamma tokens, in one round at a time."""
+    """Batches of `size` streams that a draft node holds, gamma guesses each; the rest plain."""
 
     gamma: int = 4
+    size: int = 100
+    min_cycle_s: float = 0.0
+    overlap: bool = True
     seen: list[Observation] = field(default_factory=list)
 
     def __call__(self, observation: Observation) -> Plan:
         self.seen.append(observation)
-        plain = [v.stream_id for v in observation.ready if v.draft is None]
-        guessing = [v.stream_id for v in observation.ready if v.stream_id not in plain]
-        batches = [Batch(tuple(plain), (0,) * len(plain))] if plain else []
-        if guessing and not observation.num_rounds_in_flight:
-            batches.append(Batch(tuple(guessing), (self.gamma,) * len(guessing)))
-        return Plan(tuple(batches), dict.fromkeys(plain, "draft off: no draft node holds it"))
+        plain = tuple(v.stream_id for v in observation.streams if v.draft is None)
+        guessing = [v.stream_id for v in observation.streams if v.draft is not None]
+        cuts = [guessing[k : k + self.size] for k in range(0, len(guessing), self.size)]
+        return Plan(
+            tuple(Batch(tuple(cut), (self.gamma,) * len(cut)) for cut in cuts),
+            plain,
+            dict.fromkeys(plain, "draft off: no draft node holds it"),
+            min_cycle_s=self.min_cycle_s,
+            overlap=self.overlap,
+        )
 
 
-def make_scheduler(*drafts: str) -> SchedulerState:
-    scheduler = SchedulerState(FixedPolicy(), TARGET_COSTS)
+def make_scheduler(*drafts: str, policy: FixedPolicy | None = None) -> SchedulerState:
+    scheduler = SchedulerState(policy or FixedPolicy(), TARGET_COSTS)
     for draft in drafts:
         scheduler.draft_joined(draft, DRAFT_COSTS)
     return scheduler

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from nodes.messages import CommitEntry, DraftEntry, LeaseEntry
 from nodes.stream import StreamSpec
 from policies.acceptance import AcceptanceEstimate
-from policies.latency import NodeCosts
 from policies.plan import StreamView
 
 
@@ -39,26 +37,27 @@ class Leased:
     end: int
 
 
+# A draft node that lags by more than this is asked to catch up while the stream goes on plainly.
+_MAX_BACKLOG_TOKENS = 16
+
 Phase = Opening | Idle | Drafting | Verifying | Leased
-
-
-@dataclass(slots=True)
-class DraftNode:
-    costs: NodeCosts
-    num_streams: int = 0
 
 
 @dataclass(slots=True)
 class DraftPlacement:
     """The draft node that holds a stream.
 
-    known: tokens it has been told of. num_late: deadlines it missed for this stream.
+    known: tokens it has been told of. gamma: guesses it was last asked for. num_late: deadlines it
+    missed for this stream.
     """
 
     node: str
     generation: int
     known: int
     is_ready: bool = False
+    gamma: int = 0
+    # It reads what was decoded plainly, and says when it has.
+    catching_up: bool = False
     # Missed a deadline and has not answered since: not asked until it does.
     is_late: bool = False
     num_late: int = 0
@@ -83,6 +82,7 @@ class Stream:
     refused_by: set[str] = field(default_factory=set)
     acceptance: AcceptanceEstimate = field(default_factory=AcceptanceEstimate)
     figures: Figures = field(default_factory=Figures)
+    # Why its draft node does not draft for it, where that is known; else the plan tells.
     plain_reason: str = ""
 
     @property
@@ -92,7 +92,17 @@ class Stream:
     def current_spec(self, generation: int) -> StreamSpec:
         return replace(self.spec, generation=generation, token_ids=tuple(self.token_ids))
 
-    def wants_plan(self, lease_low: int) -> bool:
+    @property
+    def is_away(self) -> bool:
+        """In a round."""
+        return isinstance(self.phase, Drafting | Verifying)
+
+    @property
+    def can_guess(self) -> bool:
+        placement = self.draft
+        return placement is not None and placement.is_ready and not placement.is_late
+
+    def wants_lease(self, lease_low: int) -> bool:
         """Idle, or leased and soon at the lease's end (but not at the stream's own)."""
         phase = self.phase
         if isinstance(phase, Leased):
@@ -100,24 +110,25 @@ class Stream:
             return left <= lease_low and left < self.tokens_left
         return isinstance(phase, Idle)
 
-    def view(self, drafts: Mapping[str, DraftNode]) -> StreamView:
+    @property
+    def is_behind(self) -> bool:
+        """Whether its draft node has much to read before the first guess, or is reading it."""
         placement = self.draft
-        costs = None
-        if placement is not None and placement.is_ready and not placement.is_late:
-            costs = drafts[placement.node].costs
+        if placement is None or not self.can_guess:
+            return False
+        backlog = len(self.token_ids) - placement.known - placement.gamma
+        return placement.catching_up or backlog > _MAX_BACKLOG_TOKENS
+
+    def view(self) -> StreamView:
+        acceptance = self.acceptance
         return StreamView(
             stream_id=self.spec.stream_id,
-            alpha=self.acceptance.alpha,
+            alpha=acceptance.alpha,
             tokens_left=self.tokens_left,
             fixed_gamma=self.fixed_gamma,
-            draft=costs,
+            draft=self.draft.node if self.draft is not None and self.can_guess else None,
+            alphas=acceptance.alphas,
         )
-
-    def explain_plain(self, reason: str) -> None:
-        # Why a node does not draft for the stream tells more than that none does.
-        is_known = bool(self.refused_by) or (self.draft is not None and self.draft.is_late)
-        if not (is_known and "no draft node" in reason):
-            self.plain_reason = reason
 
     def take_lease(self, num_tokens: int) -> LeaseEntry:
         """Extend the lease, or begin one at the journal's end."""
@@ -136,7 +147,17 @@ class Stream:
             self.spec.stream_id, placement.generation, placement.known, len(unknown), gamma
         )
         placement.known = len(self.token_ids)
+        placement.gamma = gamma
         return entry
+
+    def catch_up(self) -> int:
+        """Tokens its draft node runs before the first guess: accepted ones are in its cache."""
+        placement = self.draft
+        assert placement is not None
+        num_new = len(self.token_ids) - placement.known
+        if num_new <= placement.gamma:
+            return 1
+        return 2 if num_new == placement.gamma + 1 else num_new
 
     def count(self, entry: CommitEntry) -> None:
         figures = self.figures

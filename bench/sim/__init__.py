@@ -1,0 +1,1 @@
+"""A discrete-event simulator: the live scheduler and policies with simulated nodes and links."""

@@ -1,0 +1,122 @@
+"""The closed loop: random simulated meshes under every policy, in virtual time."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bench.sim.random_scenarios import (
+    random_scenario,
+    with_acceptance_off_by,
+    with_draft_costs_off_by,
+    with_learnt_acceptance,
+)
+from bench.sim.world import Scenario, World
+from policies.baselines import POLICIES
+
+# Uniform air shares and no overlap are the joint plan under a handicap, not choices of their own.
+COMPARED = (
+    "joint",
+    "ad",
+    "fixed-gamma",
+    "fixed-gamma-alternating",
+    "max-batch",
+    "single-stream",
+    "alternating",
+    "greedy",
+)
+BELIEFS: dict[str, Callable[[Scenario], Scenario]] = {
+    "acceptance off by up to 0.2": lambda s: with_acceptance_off_by(s, 0.2),
+    "draft costs believed half": lambda s: with_draft_costs_off_by(s, 0.5),
+    "draft costs believed double": lambda s: with_draft_costs_off_by(s, 2.0),
+    "acceptance learnt": with_learnt_acceptance,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One scenario: seconds a token by policy, and of the joint planner that believes wrongly."""
+
+    seed: int
+    num_clients: int
+    num_drafts: int
+    prices_s: dict[str, float]
+    believing_s: dict[str, float]
+    worst_share: float
+    ad_worst_share: float
+    num_guesses: int
+
+    @property
+    def to_best(self) -> float:
+        return min(self.prices_s.values()) / self.prices_s["joint"]
+
+    @property
+    def to_ad(self) -> float:
+        return self.prices_s["ad"] / self.prices_s["joint"]
+
+
+def run_seed(seed: int, num_passes: int) -> Outcome:
+    """Every policy on one random scenario."""
+    scenario = random_scenario(seed, num_passes)
+    results = {name: World(scenario, POLICIES[name]).run() for name in COMPARED}
+    joint = results["joint"]
+    believing = {
+        name: World(change(scenario), POLICIES["joint"]).run().price_s
+        for name, change in BELIEFS.items()
+    }
+    return Outcome(
+        seed,
+        len(scenario.clients),
+        len(scenario.drafts),
+        {name: result.price_s for name, result in results.items()},
+        believing,
+        joint.worst_share,
+        results["ad"].worst_share,
+        joint.num_guesses,
+    )
+
+
+def run_many(seeds: Sequence[int], num_passes: int, processes: int) -> Iterator[Outcome]:
+    """Outcomes in the order of their seeds."""
+    if processes == 1:
+        for seed in seeds:
+            yield run_seed(seed, num_passes)
+        return
+    with ProcessPoolExecutor(processes) as pool:
+        yield from pool.map(run_seed, seeds, [num_passes] * len(seeds))
+
+
+def report(outcomes: Sequence[Outcome]) -> str:
+    """The figures of a run as lines of text."""
+    to_best = [outcome.to_best for outcome in outcomes]
+    to_ad = [outcome.to_ad for outcome in outcomes]
+    behind = sum(ratio < 0.97 for ratio in to_ad)
+    lines = [
+        f"{len(outcomes)} simulated scenarios; prices are mean seconds a token of each client",
+        f"joint to the best of {len(COMPARED)} policies: mean {statistics.mean(to_best):.4f}, "
+        f"median {statistics.median(to_best):.4f}, least {min(to_best):.3f}",
+        f"joint to plain decoding: mean {statistics.mean(to_ad):.3f}, least {min(to_ad):.3f}; "
+        f"more than 3 % behind in {behind}",
+        f"worst-served client to the mean rate: least {min(o.worst_share for o in outcomes):.2f} "
+        f"(plain decoding: {min(o.ad_worst_share for o in outcomes):.2f}); below 0.5 in "
+        f"{sum(o.worst_share < 0.5 for o in outcomes)}",
+        f"guesses were made in {sum(o.num_guesses > 0 for o in outcomes)}",
+        "mean and least ratio to the best, by policy:",
+    ]
+    for name in COMPARED:
+        ratios = [min(o.prices_s.values()) / o.prices_s[name] for o in outcomes]
+        lines.append(f"  {name:24} {statistics.mean(ratios):.3f}  {min(ratios):.3f}")
+    lines.append("joint with wrong beliefs, to joint that knows:")
+    for name in BELIEFS:
+        ratios = [o.prices_s["joint"] / o.believing_s[name] for o in outcomes]
+        lines.append(f"  {name:28} mean {statistics.mean(ratios):.4f}  least {min(ratios):.3f}")
+    return "\n".join(lines)
+
+
+def save(outcomes: Sequence[Outcome], path: Path) -> None:
+    """Keep every scenario's figures as JSON."""
+    path.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n")

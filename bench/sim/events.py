@@ -1,0 +1,49 @@
+"""Virtual time: what happens next, and links that take theirs."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable
+
+from policies.plan import HEADER_BITS, Link
+
+
+class Clock:
+    """Events in order of time; those of one instant in the order in which they were set."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.num_events = 0
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+
+    def at(self, time_s: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (time_s, next(self._order), action))
+
+    def after(self, delay_s: float, action: Callable[[], None]) -> None:
+        self.at(self.now + delay_s, action)
+
+    def run(self, until_s: float) -> None:
+        """Let everything happen that is due before until_s."""
+        while self._events and self._events[0][0] <= until_s:
+            self.now, _, action = heapq.heappop(self._events)
+            self.num_events += 1
+            action()
+        self.now = max(self.now, until_s)
+
+
+class Medium:
+    """What several links share: one sender at a time, first come first served."""
+
+    def __init__(self) -> None:
+        self.free_at = 0.0
+        self.busy_s = 0.0
+
+    def send(self, clock: Clock, link: Link, bits: int, action: Callable[[], None]) -> None:
+        """Bring a message over; action runs where it arrives."""
+        air_s = link.frame_s + (HEADER_BITS + bits) / link.rate_bps
+        start = max(clock.now, self.free_at)
+        self.free_at = start + air_s
+        self.busy_s += air_s
+        clock.at(start + air_s + link.rtt_s / 2, action)

@@ -1,0 +1,318 @@
+"""One simulated mesh: clients in a closed loop, a target, draft nodes, and the live scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+from typing import Any
+
+from bench.sim.events import Clock, Medium
+from bench.sim.nodes import Engine, SimDraft, SimTarget, Text
+from nodes.engine.sampling import Sampling
+from nodes.messages import DraftReply, DraftRequest, OpenStreamRequest, StreamReadyNotice
+from nodes.scheduler import SchedulerState
+from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
+from nodes.stream import StreamId, StreamSpec
+from policies.acceptance import AcceptanceEstimate
+from policies.latency import NodeCosts
+from policies.plan import ENTRY_BITS, Link, Policy
+
+_TOKEN_BITS = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimDraftNode:
+    """A draft node. believed: what the scheduler is told of its costs, the truth if not given.
+
+    away: (from, to) seconds in which it is gone.
+    """
+
+    costs: NodeCosts
+    link: Link
+    believed: NodeCosts | None = None
+    away: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimClient:
+    """A user who asks again some seconds after each answer. believed: acceptance as known.
+
+    alphas: by position. believed None: the scheduler learns it.
+    """
+
+    alphas: tuple[float, ...]
+    num_prompt_tokens: int
+    max_tokens: tuple[int, int]
+    think_s: float
+    starts_at: float
+    believed: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """Everything that a run depends on, but for the policy. target_delay_s: one way."""
+
+    seed: int
+    target: NodeCosts
+    drafts: tuple[SimDraftNode, ...]
+    clients: tuple[SimClient, ...]
+    duration_s: float
+    warm_up_s: float = 0.0
+    noise: float = 0.05
+    target_delay_s: float = 1e-4
+
+
+@dataclass(slots=True)
+class ClientFigures:
+    """What a client got after the warm-up: tokens, and seconds in which it waited for some."""
+
+    num_tokens: int = 0
+    seconds: float = 0.0
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.num_tokens / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass(slots=True)
+class Result:
+    """Figures of a run. price_s: mean over clients of seconds a token, what policies minimise."""
+
+    clients: list[ClientFigures]
+    num_passes: int
+    num_events: int
+    target_busy: float
+    num_guesses: int = 0
+    num_accepted: int = 0
+    num_stale: int = 0
+    plans: int = 0
+
+    @property
+    def price_s(self) -> float:
+        served = [c for c in self.clients if c.num_tokens]
+        return sum(c.seconds / c.num_tokens for c in served) / len(served)
+
+    @property
+    def tokens_per_s(self) -> float:
+        return sum(c.tokens_per_s for c in self.clients)
+
+    @property
+    def worst_share(self) -> float:
+        """Rate of the worst-served client over the mean rate."""
+        rates = [c.tokens_per_s for c in self.clients if c.seconds > 0]
+        return min(rates) * len(rates) / sum(rates)
+
+
+@dataclass(slots=True)
+class _Known(AcceptanceEstimate):
+    """An acceptance that is given and never learnt."""
+
+    def observe(self, num_draft_tokens: int, num_accepted_tokens: int) -> None:
+        pass
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        return ()
+
+
+@dataclass(slots=True)
+class _Request:
+    client: int
+    asked_at: float
+    num_tokens: int = 0
+    ready_at: float = field(default=-1.0)
+
+
+class World:
+    """Runs a scenario under a policy."""
+
+    def __init__(self, scenario: Scenario, policy: Policy) -> None:
+        self._scenario = scenario
+        self._clock = Clock()
+        self._random = Random(scenario.seed)
+        numbers = range(len(scenario.clients))
+        self._clients = [Random(f"{scenario.seed}/{number}") for number in numbers]
+        self._texts: dict[int, Text] = {}
+        self._requests: dict[int, _Request] = {}
+        self._num_requests = 0
+        self._figures = [ClientFigures() for _ in scenario.clients]
+        self._num_guesses = self._num_accepted = self._num_plans = 0
+
+        def counted(observation: Any) -> Any:
+            self._num_plans += 1
+            return policy(observation)
+
+        knows = any(client.believed is not None for client in scenario.clients)
+        self._scheduler = SchedulerState(
+            counted, scenario.target, self._believed if knows else None
+        )
+        self._engine = Engine(self._clock, scenario.target, scenario.noise, self._random)
+        self._target = SimTarget(self._engine, self._texts, self._from_target)
+        self._media: dict[str, Medium] = {}
+        self._drafts: dict[str, SimDraft] = {}
+        self._deadline: float | None = None
+
+    def run(self) -> Result:
+        scenario, clock = self._scenario, self._clock
+        for index, node in enumerate(scenario.drafts):
+            name = f"draft-{index + 1}"
+            self._join(name, node)
+            if node.away is not None:
+                clock.at(node.away[0], partial(self._leave, name))
+                clock.at(node.away[1], partial(self._join, name, node))
+        for number, client in enumerate(scenario.clients):
+            clock.at(client.starts_at, partial(self._ask, number))
+        clock.run(scenario.duration_s)
+        for request in self._requests.values():
+            self._book(request)
+        return Result(
+            self._figures,
+            self._target.num_passes,
+            clock.num_events,
+            self._engine.busy_s / scenario.duration_s,
+            self._num_guesses,
+            self._num_accepted,
+            self._scheduler.num_stale,
+            self._num_plans,
+        )
+
+    def _believed(self, stream_id: StreamId) -> AcceptanceEstimate:
+        client = self._scenario.clients[self._requests[stream_id].client]
+        alpha = client.believed if client.believed is not None else 0.7
+        return _Known(100.0 * alpha, 100.0 * (1.0 - alpha))
+
+    # -- draft nodes ---------------------------------------------------------------------------
+
+    def _join(self, name: str, node: SimDraftNode) -> None:
+        engine = Engine(self._clock, node.costs, self._scenario.noise, self._random)
+        link = node.link
+        medium = self._media.setdefault(link.medium or name, Medium())
+
+        def send(message: Any) -> None:
+            bits = _bits_of(message)
+            medium.send(self._clock, link, bits, lambda: self._from_draft(name, message))
+
+        self._drafts[name] = SimDraft(engine, send)
+        costs = node.believed or node.costs
+        self._carry_out(self._scheduler.draft_joined(name, costs, link))
+
+    def _leave(self, name: str) -> None:
+        self._drafts.pop(name).is_alive = False
+        self._carry_out(self._scheduler.draft_lost(name, self._clock.now))
+
+    # -- clients ---------------------------------------------------------------------------------
+
+    def _ask(self, number: int) -> None:
+        client = self._scenario.clients[number]
+        self._num_requests += 1
+        stream_id = StreamId(self._num_requests)
+        # Every policy gets the same requests: they depend on the client and their number alone.
+        random = self._clients[number]
+        self._requests[stream_id] = _Request(number, self._clock.now)
+        max_tokens = random.randint(*client.max_tokens)
+        luck = tuple(random.random() for _ in range(max_tokens))
+        self._texts[stream_id] = Text(client.alphas, luck)
+        spec = StreamSpec(
+            stream_id=stream_id,
+            generation=1,
+            owner=f"client-{number}",
+            sampling=Sampling(),
+            max_tokens=max_tokens,
+            stops=(),
+            ignore_eog=True,
+            num_prompt_tokens=client.num_prompt_tokens,
+            token_ids=(0,) * client.num_prompt_tokens,
+        )
+        self._carry_out(self._scheduler.admit(spec, None))
+
+    def _finished(self, stream_id: StreamId) -> None:
+        request = self._requests.pop(stream_id)
+        del self._texts[stream_id]
+        figures, _ = self._scheduler.take_figures(stream_id)
+        self._num_guesses += figures.num_draft_tokens
+        self._num_accepted += figures.num_accepted_tokens
+        self._book(request)
+        number = request.client
+        think_s = self._scenario.clients[number].think_s
+        pause_s = self._clients[number].expovariate(1.0 / think_s) if think_s else 0.0
+        self._clock.after(pause_s, partial(self._ask, number))
+
+    def _book(self, request: _Request) -> None:
+        """Count from when the prompt was read: prompts are another matter than decoding."""
+        if request.ready_at >= 0:
+            since = max(request.ready_at, self._scenario.warm_up_s)
+            figures = self._figures[request.client]
+            figures.seconds += max(0.0, self._clock.now - since)
+            figures.num_tokens += request.num_tokens
+
+    # -- messages ----------------------------------------------------------------------------------
+
+    def _from_target(self, message: Any) -> None:
+        self._clock.after(self._scenario.target_delay_s, partial(self._on_target, message))
+
+    def _on_target(self, message: Any) -> None:
+        now = self._clock.now
+        if isinstance(message, StreamReadyNotice):
+            request = self._requests[message.stream_id]
+            request.ready_at = now
+            stream_id = StreamId(message.stream_id)
+            self._carry_out(self._scheduler.target_ready(stream_id, message.generation, now))
+        else:
+            self._carry_out(self._scheduler.committed(message, now))
+
+    def _from_draft(self, name: str, message: Any) -> None:
+        now, scheduler = self._clock.now, self._scheduler
+        if isinstance(message, DraftReply):
+            self._carry_out(scheduler.drafted(name, message, now))
+        elif scheduler.stream(StreamId(message.stream_id)) is not None:
+            ready = scheduler.draft_ready(
+                name, StreamId(message.stream_id), message.generation, now
+            )
+            self._carry_out(ready)
+
+    def _carry_out(self, instructions: Sequence[Instruction]) -> None:
+        for instruction in instructions:
+            match instruction:
+                case ToTarget(message=message):
+                    self._clock.after(
+                        self._scenario.target_delay_s,
+                        partial(self._target.receive, message),
+                    )
+                case ToDraft(node=name, message=message):
+                    self._to_draft(name, message)
+                case Emit(stream_id=stream_id, token_ids=token_ids):
+                    if self._clock.now >= self._scenario.warm_up_s:
+                        self._requests[stream_id].num_tokens += len(token_ids)
+                case Finish(stream_id=stream_id):
+                    self._finished(stream_id)
+                case Abort(error=error):
+                    raise AssertionError(f"the scheduler gave a stream up: {error}")
+        deadline = self._scheduler.next_deadline()
+        if deadline is not None and deadline != self._deadline:
+            self._deadline = deadline
+            self._clock.at(max(deadline, self._clock.now), self._tick)
+
+    def _tick(self) -> None:
+        self._deadline = None
+        self._carry_out(self._scheduler.tick(self._clock.now))
+
+    def _to_draft(self, name: str, message: Any) -> None:
+        index = int(name.rpartition("-")[2]) - 1
+        link = self._scenario.drafts[index].link
+        draft = self._drafts.get(name)
+        if draft is not None:
+            medium = self._media[link.medium or name]
+            medium.send(self._clock, link, _bits_of(message), partial(draft.receive, message))
+
+
+def _bits_of(message: Any) -> int:
+    match message:
+        case DraftRequest(entries=entries, new_token_ids=ids):
+            return len(entries) * ENTRY_BITS + len(ids) * _TOKEN_BITS
+        case DraftReply(entries=entries, draft_token_ids=ids):
+            return len(entries) * ENTRY_BITS + len(ids) * _TOKEN_BITS
+        case OpenStreamRequest(token_ids=ids):
+            return ENTRY_BITS + len(ids) * _TOKEN_BITS
+    return ENTRY_BITS

@@ -1,0 +1,80 @@
+"""`airdraft plan`: what would be planned for a scenario, and why."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nodes.config import ConfigError
+from policies.baselines import POLICIES
+from policies.explain import as_object, explain, text_of
+from policies.scenario import ScenarioError, files_named, scenario_from
+
+
+@click.command("plan")
+@click.argument("path", metavar="SCENARIO.toml", type=click.Path(path_type=Path))
+@click.option(
+    "--policy",
+    type=click.Choice(list(POLICIES)),
+    default="joint",
+    show_default=True,
+    metavar="NAME",
+    help=f"Who plans: {', '.join(POLICIES)}.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def plan_command(path: Path, policy: str, as_json: bool) -> None:
+    """Plan a scenario and tell why: batches, guesses, timeline, alternatives.
+
+    All times are predictions from the costs that the scenario gives; nothing is run.
+
+    \b
+    Examples:
+      airdraft plan bench/scenarios/two-boxes-wifi.toml
+      airdraft plan bench/scenarios/narrow-cell.toml --policy max-batch --json
+    """
+    mapping = _scenario_file(path)
+    files = {name: _named_file(path, key, name) for key, name in files_named(mapping)}
+    try:
+        scenario = scenario_from(mapping, source=str(path), files=files)
+    except ScenarioError as error:
+        raise ConfigError(str(error)) from None
+    explanation = explain(scenario.observation(), policy)
+    if as_json:
+        found = {"scenario": str(path), "name": scenario.name, **as_object(explanation)}
+        click.echo(json.dumps(found, allow_nan=False))
+    else:
+        click.echo(text_of(explanation, scenario.name or path.name))
+
+
+def _scenario_file(path: Path) -> dict[str, Any]:
+    try:
+        return _toml(path)
+    except FileNotFoundError:
+        raise click.UsageError(f"scenario file {path} not found") from None
+    except OSError as error:
+        raise click.UsageError(f"scenario file {path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+
+
+def _named_file(scenario: Path, key: str, name: str) -> dict[str, Any]:
+    """A file that the scenario names, relative to it."""
+    where = f"{scenario}: {key} = {name!r}"
+    try:
+        return _toml(scenario.parent / name)
+    except OSError as error:
+        reason = (error.strerror or "cannot be read").lower()
+        says = "the path of a TOML file, relative to the scenario, is accepted"
+        raise ConfigError(f"{where}: {reason}; {says}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{where}: not valid TOML: {error}") from None
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    # ValueError is what tomllib raises, and for broken UTF-8, over-long numbers and NUL in a path.
+    with path.open("rb") as file:
+        return tomllib.load(file)

@@ -1,0 +1,198 @@
+"""The plan in force: when it is made anew, which of its batches may start."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from nodes.stream import StreamId
+from policies.joint import repriced
+from policies.plan import Batch, Observation, Plan, Policy
+
+# A new plan must promise this much more than the one in force.
+_HYSTERESIS = 0.04
+# Acceptance that drifted this far is worth a look, but not before some rounds have passed.
+_DRIFT = 0.05
+_MIN_ROUNDS = 8
+_MAX_ROUNDS = 128
+# What cycles take beyond what was predicted, as an average over some of them.
+_LAP_RATE = 0.02
+_PASS_RATE = 0.02
+_OVERRUN_MEMORY_S = 15.0
+_MAX_OVERRUN = 1.5
+
+
+@dataclass(slots=True)
+class Circulating:
+    """A batch of the plan in force. round_id: its last round. not_before: of its next one."""
+
+    gammas: dict[StreamId, int]
+    round_id: int | None = None
+    not_before: float = 0.0
+
+
+@dataclass(slots=True)
+class CycleState:
+    """Keeps the plan, and keeps it steady: the least of noisy estimates is always too good."""
+
+    policy: Policy
+    plan: Plan = field(default_factory=Plan)
+    batches: list[Circulating] = field(default_factory=list)
+    _planned_alphas: dict[int, float] = field(default_factory=dict)
+    _is_stale: bool = False
+    _has_drifted: bool = False
+    _num_rounds: int = 0
+    _lap_ratio: float = 1.0
+    _lap_seen: float = 0.0
+    _pass_ratio: float = 1.0
+
+    @property
+    def plain(self) -> tuple[int, ...]:
+        return self.plan.plain
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a new plan is worth its while: who takes part has changed, or what is known."""
+        if self._is_stale or self._num_rounds >= _MAX_ROUNDS:
+            return True
+        return self._has_drifted and self._num_rounds >= _MIN_ROUNDS
+
+    @property
+    def cycle_s(self) -> float:
+        """Predicted seconds of a cycle of the plan in force."""
+        return self.plan.prediction.cycle_s if self.plan.prediction is not None else 0.0
+
+    @property
+    def phase_s(self) -> float:
+        """Seconds between the starts of two batches in an even cycle."""
+        return self.cycle_s / max(1, len(self.batches))
+
+    def lap_done(self, seconds: float, predicted_s: float, now: float) -> None:
+        """A batch is back: learn how much longer than predicted its cycle took."""
+        if predicted_s > 0:
+            ratio = min(_MAX_OVERRUN, seconds / predicted_s)
+            self._lap_ratio += _LAP_RATE * (ratio - self._lap_ratio)
+            self._lap_seen = now
+
+    def pass_done(self, seconds: float, predicted_s: float) -> None:
+        """The target ran a pass: prompts and the like make all of them longer, plain ones too."""
+        if seconds > 0 and predicted_s > 0:
+            ratio = min(_MAX_OVERRUN, seconds / predicted_s)
+            self._pass_ratio += _PASS_RATE * (ratio - self._pass_ratio)
+
+    def overrun(self, now: float) -> float:
+        """How much more cycles with guesses overrun than passes do, at least 1.
+
+        Forgotten with time, or guesses would never be tried again.
+        """
+        age = max(0.0, now - self._lap_seen)
+        excess = self._lap_ratio / self._pass_ratio - 1.0
+        return 1.0 + max(0.0, excess) * math.exp(-age / _OVERRUN_MEMORY_S)
+
+    def members_changed(self) -> None:
+        """A stream or a draft node came, went, or became able or unable to guess."""
+        self._is_stale = True
+
+    def round_done(self, alphas: Iterable[tuple[int, float]]) -> None:
+        """A target pass committed; alphas: present estimates of the streams in it."""
+        self._num_rounds += 1
+        for stream_id, alpha in alphas:
+            planned = self._planned_alphas.get(stream_id, alpha)
+            self._has_drifted = self._has_drifted or abs(alpha - planned) > _DRIFT
+
+    def why_plain(self, stream_id: int) -> str:
+        """Why the plan in force has a stream decoded plainly; "" if it makes guesses."""
+        if stream_id not in self.plan.plain:
+            return ""
+        kept = f"draft off: guesses would gain less than {_HYSTERESIS:.0%}"
+        return self.plan.reasons.get(stream_id, kept)
+
+    def replan(self, observation: Observation) -> None:
+        """Take the policy's plan, or as much of the plan in force as does nearly as well.
+
+        Streams that change batches wait for one another, streams that begin to guess run a lease
+        out first: so first the old plan with the new streams put in, then the old batches with
+        the new gammas are preferred.
+        """
+        plan = self.policy(observation)
+        self._planned_alphas = {view.stream_id: view.alpha for view in observation.streams}
+        self._is_stale = self._has_drifted = False
+        self._num_rounds = 0
+        chosen = self._steady(plan, observation)
+        planned = {s for batch in chosen.batches for s in batch.stream_ids} | set(chosen.plain)
+        left_out = [v.stream_id for v in observation.streams if v.stream_id not in planned]
+        # Nobody waits for ever because a policy forgot it.
+        self.plan = replace(chosen, plain=(*chosen.plain, *left_out)) if left_out else chosen
+        self._circulate()
+
+    def _circulate(self) -> None:
+        """Batches of the plan, each going on from the one in force that most of it was in."""
+        before = {s: batch for batch in self.batches for s in batch.gammas}
+        taken: list[Circulating] = []
+        for batch in self.plan.batches:
+            members = {
+                StreamId(s): gamma for s, gamma in zip(batch.stream_ids, batch.gammas, strict=True)
+            }
+            known = [before[s] for s in members if s in before]
+            known = [old for old in known if not any(old is other for other in taken)]
+            votes = Counter(map(id, known))
+            old = max(known, key=lambda batch: votes[id(batch)], default=None)
+            current = Circulating(members) if old is None else old
+            current.gammas = members
+            taken.append(current)
+        self.batches = taken
+
+    def _steady(self, plan: Plan, observation: Observation) -> Plan:
+        if plan.prediction is None or observation.target is None or not observation.streams:
+            return plan
+        wanted = {
+            s: gamma
+            for batch in plan.batches
+            for s, gamma in zip(batch.stream_ids, batch.gammas, strict=True)
+        }
+        limit_s = self._price_s(plan, observation) * (1.0 + _HYSTERESIS)
+        if len(self.batches) != len(plan.batches) and not plan.is_cheapest:
+            return plan
+        # Other policies are held to what they ask for: their gammas, their number of batches.
+        for keeps_gammas in (True, False) if plan.is_cheapest else (False,):
+            kept = self._adapted(plan, observation, wanted, keeps_gammas)
+            if self._price_s(kept, observation) <= limit_s:
+                return kept
+        return plan
+
+    def _adapted(
+        self, plan: Plan, observation: Observation, wanted: Mapping[int, int], keeps_gammas: bool
+    ) -> Plan:
+        """The batches in force for the streams there are now; new ones join the smallest."""
+        can_guess = {v.stream_id for v in observation.streams if v.draft is not None}
+        was_plain = set(self.plan.plain)
+        batches: list[dict[int, int]] = []
+        placed: set[int] = set()
+        for batch in self.batches:
+            members = {
+                int(s): gamma if keeps_gammas else wanted.get(s, 0)
+                for s, gamma in batch.gammas.items()
+                if s in can_guess
+            }
+            placed |= members.keys()
+            batches.append({s: gamma for s, gamma in members.items() if gamma > 0})
+        plain = []
+        guessing = {stream_id for members in batches for stream_id in members}
+        for view in observation.streams:
+            stream_id = view.stream_id
+            if stream_id in guessing:
+                continue
+            gamma = wanted.get(stream_id, 0)
+            stays_plain = stream_id in placed or (keeps_gammas and stream_id in was_plain)
+            if gamma and batches and not stays_plain:
+                min(batches, key=len)[stream_id] = gamma
+            else:
+                plain.append(stream_id)
+        kept = tuple(Batch(tuple(m), tuple(m.values())) for m in batches if m)
+        return repriced(observation, replace(plan, batches=kept, plain=tuple(plain)))
+
+    def _price_s(self, plan: Plan, observation: Observation) -> float:
+        assert plan.prediction is not None
+        return plan.prediction.price_s * (observation.overrun if plan.batches else 1.0)

@@ -1,0 +1,97 @@
+"""The draft nodes of one target: who holds how much, what their rounds really take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, field
+
+from policies.acceptance import AcceptanceEstimate
+from policies.latency import NodeCosts, Speed
+from policies.plan import ENTRY_BITS, HEADER_BITS, DraftView, Link
+
+# Of the prior of a new stream: what rounds of other streams on the node tell counts this much.
+_PRIOR_ROUNDS = 3.0
+_TYPICAL_GAMMA = 4
+_TOKEN_BITS = 32
+
+
+@dataclass(slots=True)
+class DraftNode:
+    """A draft node. num_waiting: rounds it is drafting. used_cells: of the streams it holds."""
+
+    name: str
+    calibrated: NodeCosts
+    link: Link = field(default_factory=Link)
+    num_streams: int = 0
+    num_waiting: int = 0
+    used_cells: int = 0
+    speed: Speed = field(default_factory=Speed)
+    acceptance: AcceptanceEstimate = field(default_factory=lambda: AcceptanceEstimate(memory=0.99))
+
+    @property
+    def costs(self) -> NodeCosts:
+        """Calibrated costs as corrected by the rounds seen."""
+        return self.speed.apply(self.calibrated)
+
+    def view(self) -> DraftView:
+        return DraftView(self.name, self.costs, self.link, self.used_cells)
+
+    def draft_s(self, gammas: Sequence[int], num_first_tokens: int) -> float:
+        """Predicted seconds to guess for streams, if the node has nothing else to do.
+
+        num_first_tokens: of the first step, which catches up with what was committed.
+        """
+        costs, cells = self.costs.decode, self.used_cells
+        seconds = costs.at(num_first_tokens, cells)
+        for step in range(1, max(gammas)):
+            seconds += costs.at(sum(1 for gamma in gammas if gamma > step), cells)
+        return seconds
+
+    def link_s(self, gammas: Sequence[int], num_new_tokens: int) -> float:
+        """Predicted seconds of a request and its answer on the way."""
+        num_tokens = sum(gammas) + num_new_tokens
+        bits = 2 * HEADER_BITS + 2 * ENTRY_BITS * len(gammas) + _TOKEN_BITS * num_tokens
+        return self.link.rtt_s + 2 * self.link.frame_s + bits / self.link.rate_bps
+
+    def typical_round_s(self, num_streams: int) -> float:
+        gammas = (_TYPICAL_GAMMA,) * num_streams
+        return self.draft_s(gammas, num_streams) + self.link_s(gammas, num_streams)
+
+    def prior(self) -> AcceptanceEstimate:
+        """What to expect of a stream that nothing is known of yet."""
+        alpha = self.acceptance.alpha
+        return AcceptanceEstimate(_PRIOR_ROUNDS * alpha, _PRIOR_ROUNDS * (1.0 - alpha))
+
+
+class DraftPool:
+    """All draft nodes that may draft for the target."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[str, DraftNode] = {}
+
+    def __iter__(self) -> Iterator[DraftNode]:
+        return iter(self._nodes.values())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._nodes
+
+    def __getitem__(self, name: str) -> DraftNode:
+        return self._nodes[name]
+
+    def add(self, node: DraftNode) -> None:
+        self._nodes[node.name] = node
+
+    def remove(self, name: str) -> bool:
+        return self._nodes.pop(name, None) is not None
+
+    def views(self) -> tuple[DraftView, ...]:
+        return tuple(node.view() for node in self._nodes.values())
+
+    def choose(self, refused: Set[str]) -> DraftNode | None:
+        """The node that would answer a typical round of one stream more soonest."""
+        candidates = [node for node in self._nodes.values() if node.name not in refused]
+        return min(
+            candidates,
+            key=lambda n: (n.typical_round_s(n.num_streams + 1), n.num_streams),
+            default=None,
+        )

@@ -1,0 +1,60 @@
+"""Rounds in flight: who drafts, what has been guessed, when it is too late."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from nodes.scheduler.drafts import DraftNode
+from nodes.stream import StreamId
+
+_MIN_DRAFT_DEADLINE_S = 0.25
+_DEADLINE_FACTOR = 6.0
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A draft node's part of a round. is_alone: it does no other."""
+
+    node: DraftNode
+    draft_s: float
+    link_s: float
+    is_alone: bool
+
+
+@dataclass(slots=True)
+class Round:
+    """One batch on its way. shares: of the nodes that still draft. predicted_s: its cycle, if it
+    went with all its members."""
+
+    round_id: int
+    stream_ids: list[StreamId]
+    shares: dict[str, Share]
+    started: float
+    predicted_s: float = 0.0
+    guesses: dict[StreamId, tuple[int, ...]] = field(default_factory=dict)
+    is_verifying: bool = False
+
+    @property
+    def deadline(self) -> float:
+        longest_s = max(
+            (share.draft_s + share.link_s for share in self.shares.values()), default=0.0
+        )
+        return self.started + max(_MIN_DRAFT_DEADLINE_S, _DEADLINE_FACTOR * longest_s)
+
+    def drop_share(self, name: str) -> Share | None:
+        """The node is not waited for any more."""
+        share = self.shares.pop(name, None)
+        if share is not None:
+            share.node.num_waiting -= 1
+        return share
+
+    def drop_all(self) -> None:
+        for name in list(self.shares):
+            self.drop_share(name)
+
+    def answered(self, name: str, now: float) -> None:
+        """A node's guesses are there: learn how long it took, where that tells anything."""
+        share = self.drop_share(name)
+        if share is not None and share.is_alone:
+            # The link's part is known; what is beyond it was spent by the node.
+            share.node.speed.observe(now - self.started - share.link_s, share.draft_s)

@@ -1,0 +1,166 @@
+"""How links share one medium: turns, and constant shares with closed forms (DESIGN section 5, Air).
+
+Everywhere s_k is the seconds of the medium that link k needs alone. Where a link has nothing to
+send (s_k = 0) it needs no share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+
+class DeadLinkError(ValueError):
+    """A link over which nothing can be sent. link: its name, or its place if it has none."""
+
+    def __init__(self, link: str, what: str) -> None:
+        super().__init__(f"link {link} has {what}: nothing can be sent over it")
+        self.link = link
+
+
+def airtime_s(
+    bits: npt.ArrayLike,
+    frames: npt.ArrayLike,
+    rate_bps: npt.ArrayLike,
+    frame_s: npt.ArrayLike,
+    names: Sequence[str] | None = None,
+) -> Floats:
+    """Seconds of the medium each link needs alone: s_k = f_k o + D_k / R_k.
+
+    bits, frames, rate_bps: (n,), a rate may be infinite. frame_s: fixed cost of a frame, one for
+    all or (n,). names: of the links, for errors. Returns (n,).
+    Raises DeadLinkError for a rate that is not positive, ValueError for other bad values.
+    """
+    rates = np.atleast_1d(np.asarray(rate_bps, dtype=np.float64))
+    refuse_dead_links(rates, "a rate of {:g} bit/s", names)
+    size, count = amounts("bits", bits), amounts("frames", frames)
+    return np.asarray(count * amounts("seconds a frame", frame_s) + size / rates)
+
+
+def refuse_dead_links(values: Floats, what: str, names: Sequence[str] | None) -> None:
+    """Raise DeadLinkError for the first value that is not positive; what has a place for it."""
+    # Written so that NaN is refused too: rates come from peers and from files.
+    dead = np.flatnonzero(~(values > 0.0))
+    if dead.size:
+        index = int(dead[0])
+        name = str(index) if names is None else names[index]
+        raise DeadLinkError(name, what.format(values[index]))
+
+
+def amounts(what: str, values: npt.ArrayLike) -> Floats:
+    """The values as an array, or ValueError if one of them is negative or not finite."""
+    array = np.asarray(values, dtype=np.float64)
+    if not np.all((array >= 0.0) & (array < np.inf)):
+        raise ValueError(f"{what} are finite and not negative, got {array.tolist()}")
+    return array
+
+
+def batch_shares(airtime_s: npt.ArrayLike) -> Floats:
+    """Shares with which all links of a batch finish together, soonest: phi_k = s_k / sum(s).
+
+    airtime_s: (n,). Returns (n,) shares that sum to 1. DESIGN section 5 (i).
+    """
+    return _normalised(amounts("airtimes", airtime_s))
+
+
+def batch_time_s(airtime_s: npt.ArrayLike) -> float:
+    """Seconds until a batch has arrived with the shares of (i), or in turns: sum(s)."""
+    return float(amounts("airtimes", airtime_s).sum())
+
+
+def weighted_shares(airtime_s: npt.ArrayLike, weights: npt.ArrayLike) -> Floats:
+    """Shares with the least weighted sum of times: phi_k = sqrt(w_k s_k) / sum_j sqrt(w_j s_j).
+
+    airtime_s, weights: (n,). Returns (n,) shares that sum to 1; a link of weight 0 gets none and
+    never finishes. Stationary point of sum(w_k s_k / phi_k) on the simplex; DESIGN section 5 (ii).
+    """
+    return _normalised(_weighted_roots(airtime_s, weights))
+
+
+def weighted_time_s(airtime_s: npt.ArrayLike, weights: npt.ArrayLike) -> float:
+    """The weighted sum of times that weighted_shares reaches: (sum sqrt(w s))^2."""
+    return float(_weighted_roots(airtime_s, weights).sum() ** 2)
+
+
+def _weighted_roots(airtime_s: npt.ArrayLike, weights: npt.ArrayLike) -> Floats:
+    return np.sqrt(amounts("airtimes", airtime_s)) * np.sqrt(amounts("weights", weights))
+
+
+def _normalised(values: Floats) -> Floats:
+    total = values.sum()
+    return values / total if total > 0.0 else np.zeros_like(values)
+
+
+def release_shares(airtime_s: npt.ArrayLike, ready_s: npt.ArrayLike) -> tuple[Floats, float]:
+    """Shares with which links that become ready at r_k finish together, soonest.
+
+    phi_k = s_k / (T - r_k), T the root of sum_k s_k / (T - r_k) = 1; DESIGN section 5 (iii).
+    airtime_s: (n,). ready_s: (n,) on any clock. Returns the (n,) shares, which sum to 1, and the
+    time on that clock when all has arrived; a link with nothing to send has arrived when ready.
+    """
+    airtimes, ready = np.broadcast_arrays(
+        amounts("airtimes", airtime_s), np.asarray(ready_s, dtype=np.float64)
+    )
+    if not np.all(np.isfinite(ready)):
+        raise ValueError(f"times of readiness are finite, got {ready.tolist()}")
+    shares = np.zeros(airtimes.shape)
+    sends = airtimes > 0.0
+    if not sends.any():
+        return shares, float(ready.max(initial=-np.inf))
+    sizes = airtimes[sends]
+    # From the last readiness on, so that no digits are lost where the clock's numbers are large.
+    last = ready[sends].max()
+    head_starts = last - ready[sends]
+
+    def step(after_s: float) -> float:
+        """Newton's on 1 / sum_k s_k/(x + d_k) = 1, nearly a straight line in x, and concave."""
+        shares_now = sizes / (after_s + head_starts)
+        total = shares_now.sum()
+        return float((total - 1.0) * total / (shares_now / (after_s + head_starts)).sum())
+
+    after_s = climb(step, float((sizes - head_starts).max()))
+    shares[sends] = sizes / (after_s + head_starts)
+    return shares, float(max(last + after_s, ready.max()))
+
+
+def climb(step: Callable[[float], float], start: float) -> float:
+    """A root reached from its left by steps that never pass it, to the last digit."""
+    place = start
+    while True:
+        gain = max(step(place), 0.0)
+        place += gain
+        # The steps' errors go with the square of their size: after this one nothing is left.
+        if not gain > 1e-12 * place:
+            return place
+
+
+def equal_share_time_s(airtime_s: npt.ArrayLike) -> float:
+    """Seconds until the slowest of n links has finished with a share of 1/n each: n max(s)."""
+    airtimes = amounts("airtimes", airtime_s)
+    return float(airtimes.size * airtimes.max(initial=0.0))
+
+
+def grant_order(airtime_s: npt.ArrayLike, weights: npt.ArrayLike) -> npt.NDArray[np.intp]:
+    """Link indices in the order of turns with the least weighted sum of times: by s_k / w_k.
+
+    airtime_s, weights: (n,). Ties stay in the order given, weight 0 comes last. Smith 1956.
+    """
+    airtimes, importance = np.broadcast_arrays(
+        amounts("airtimes", airtime_s), amounts("weights", weights)
+    )
+    ratios = np.full(airtimes.shape, np.inf)
+    np.divide(airtimes, importance, out=ratios, where=importance > 0.0)
+    return np.argsort(ratios, kind="stable")
+
+
+def turn_times_s(airtime_s: npt.ArrayLike, order: npt.ArrayLike) -> Floats:
+    """When each link (n,) has finished if they send one after the other in this order."""
+    airtimes = amounts("airtimes", airtime_s)
+    turns = np.asarray(order, dtype=np.intp)
+    finished = np.zeros(airtimes.shape)
+    finished[turns] = np.cumsum(airtimes[turns])
+    return finished

@@ -1,0 +1,294 @@
+"""What a pass of a transformer costs, counted from its shape and a device's data sheet.
+
+For simulations of hardware that is not there; live nodes measure (policies.latency).
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.latency import CostTable, NodeCosts
+
+T = TypeVar("T")
+# One count for all sequences of a pass, or one for each of them.
+Counts: TypeAlias = int | Sequence[int] | NDArray[np.int64]
+
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+_KINDS = ("", "cpu", "integrated gpu", "gpu")
+_MAY_BE_ZERO = ("pass_overhead_s", "layer_overhead_s", "overlap")
+_UP_TO = {
+    "bits_per_weight": 64,
+    "kv_bits": 64,
+    "compute_efficiency": 1,
+    "memory_efficiency": 1,
+    "overlap": 1,
+}
+_TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (float, int),
+    "bool": (bool,),
+    "str": (str,),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransformerShape:
+    """A dense decoder: grouped attention, a feed-forward net, RMS norms, no biases.
+
+    bits_per_weight: mean over the file, 16 for F16, 8.5 for Q8_0, 4.54 for Llama-2-7B Q4_0.
+    kv_bits: of one number in the cache. Raises ValueError.
+    """
+
+    layers: int
+    hidden_size: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn_size: int
+    vocab_size: int
+    gated_ffn: bool = True
+    tied_embeddings: bool = False
+    bits_per_weight: float = 16.0
+    kv_bits: float = 16.0
+
+    def __post_init__(self) -> None:
+        _check_numbers("shape", self)
+        if self.heads % self.kv_heads:
+            raise ValueError(
+                f"shape.kv_heads = {self.kv_heads}: a divisor of heads = {self.heads} is accepted"
+            )
+
+    @property
+    def layer_matrix_parameters(self) -> int:
+        """Weights of one layer that every token is multiplied with."""
+        attention = 2 * self.hidden_size * self.head_dim * (self.heads + self.kv_heads)
+        return attention + (3 if self.gated_ffn else 2) * self.hidden_size * self.ffn_size
+
+    @property
+    def num_parameters(self) -> int:
+        """All weights: matrices, norms, embedding, and the output matrix where it is its own."""
+        table = self.vocab_size * self.hidden_size
+        norms = (2 * self.layers + 1) * self.hidden_size
+        tables = table if self.tied_embeddings else 2 * table
+        return self.layers * self.layer_matrix_parameters + norms + tables
+
+    @property
+    def weight_bytes(self) -> float:
+        """Bytes of all weights, as in the file and in memory."""
+        return self.num_parameters * self.bits_per_weight / 8
+
+    @property
+    def kv_bytes_per_token(self) -> float:
+        """Bytes of keys and values of one cell."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * self.kv_bits / 8
+
+    @property
+    def cell_flops(self) -> int:
+        """FLOPs for one token to attend to one cell: q.k and p.v of every head and layer."""
+        return 4 * self.layers * self.heads * self.head_dim
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """What a device could do by its data sheet, and the shares of it that llama.cpp reaches.
+
+    flops_per_s: peak, in the number format the kernels compute in. memory_bytes: for weights
+    and cache together. layer_overhead_s: launches and barriers, for each layer of a pass.
+    overlap: share of the lesser of computing and reading that hides behind the other. 1 is the
+    roofline; 0 their sum, which meets published passes of 1 to 512 tokens on an RTX 4090 to 8 %
+    where a roofline that fits the longest is up to 42 % too low. Raises ValueError.
+    """
+
+    name: str
+    kind: str = ""
+    flops_per_s: float
+    bytes_per_s: float
+    compute_efficiency: float
+    memory_efficiency: float
+    pass_overhead_s: float
+    layer_overhead_s: float = 0.0
+    overlap: float = 1.0
+    memory_bytes: float
+
+    def __post_init__(self) -> None:
+        if self.kind not in _KINDS:
+            raise ValueError(
+                f"device.kind = {self.kind!r}: one of {', '.join(_KINDS[1:])} is accepted"
+            )
+        _check_numbers("device", self)
+
+
+def pass_flops(shape: TransformerShape, tokens: Counts, contexts: Counts, num_logits: int) -> float:
+    """FLOPs of a pass, two for each multiply-add.
+
+    tokens: new tokens of each sequence, contexts: cells each holds before the pass; one number
+    each for a pass of one sequence, or arrays (num_sequences,), which broadcast. A token attends
+    to the cells of its sequence, to the new tokens before it and to itself. num_logits: rows of
+    the output matrix's product. Not counted: norms, rotations, softmax, activations (below 1 %).
+    Chowdhery et al. 2022 (PaLM), appendix B.
+    """
+    new, held = _per_sequence(tokens, contexts)
+    attended = float((new * held + new * (new + 1) / 2).sum())
+    return _flops(shape, float(new.sum()), attended, num_logits)
+
+
+def decode_flops(
+    shape: TransformerShape, num_tokens: int, context: Counts, num_logits: int
+) -> float:
+    """FLOPs of one token for each of num_tokens sequences that hold `context` cells each."""
+    return pass_flops(shape, np.ones(num_tokens, dtype=np.int64), context, num_logits)
+
+
+def prefill_flops(shape: TransformerShape, num_tokens: int, start: int) -> float:
+    """FLOPs of a causal chunk of one prompt behind `start` cells, without logits."""
+    return pass_flops(shape, num_tokens, start, 0)
+
+
+def pass_bytes(shape: TransformerShape, tokens: Counts, contexts: Counts, num_logits: int) -> float:
+    """Bytes a pass moves: weights once, every context's cells read once, new cells written.
+
+    Arguments as for pass_flops. The output matrix is read only for logits; of an embedding of
+    its own only some rows are, which count for nothing.
+    """
+    new, held = _per_sequence(tokens, contexts)
+    return _bytes(shape, float(new.sum()), float(held.sum()), num_logits)
+
+
+def pass_seconds(
+    shape: TransformerShape, device: Device, tokens: Counts, contexts: Counts, num_logits: int
+) -> float:
+    """Overhead + max(compute, memory), plus the lesser of the two times (1 - overlap).
+
+    Arguments as for pass_flops. Roofline: Williams, Waterman, Patterson 2009.
+    """
+    return _seconds(
+        shape,
+        device,
+        pass_flops(shape, tokens, contexts, num_logits),
+        pass_bytes(shape, tokens, contexts, num_logits),
+    )
+
+
+def cost_table(
+    shape: TransformerShape,
+    device: Device,
+    sizes: Sequence[int] = SIZES,
+    *,
+    logits: bool = True,
+    used_cells: int = 0,
+) -> CostTable:
+    """Table of passes of each size in one cache for all, as a node would have measured it.
+
+    At a size and `used_cells` the table is exact: n (used_cells + 1) cells attended with logits,
+    n used_cells + n (n + 1) / 2 without, used_cells read once. Give the fill that is typical: with
+    another one the table misses the reading of the difference (10 to 12 % for 1,000 cells of
+    Llama-2-7B Q4_0), for CostTable charges cells times tokens, which only the computing of
+    attention is. per_cell_s is that computing, or less where it hides behind the reading, so that
+    an empty cache's passes still rise with their size.
+    """
+    per_cell_s = shape.cell_flops / (device.flops_per_s * device.compute_efficiency)
+    whole_s = []
+    for size in sizes:
+        attended = size * used_cells + (size if logits else size * (size + 1) / 2)
+        flops = _flops(shape, size, attended, size if logits else 0)
+        moved = _bytes(shape, size, used_cells, size if logits else 0)
+        whole_s.append(_seconds(shape, device, flops, moved))
+    exact = CostTable(tuple(sizes), tuple(whole_s))
+    if used_cells:
+        rises = np.diff(exact.seconds) / (used_cells * np.diff(exact.sizes))
+        per_cell_s = min([per_cell_s, *rises.tolist()])
+    seconds = [t - per_cell_s * used_cells * n for t, n in zip(whole_s, sizes, strict=True)]
+    return CostTable(exact.sizes, tuple(seconds), per_cell_s)
+
+
+def node_costs(shape: TransformerShape, device: Device, *, used_cells: int = 0) -> NodeCosts:
+    """Both tables of a node that runs the model on the device, exact at `used_cells`."""
+    return NodeCosts(
+        decode=cost_table(shape, device, used_cells=used_cells),
+        prefill=cost_table(shape, device, logits=False, used_cells=used_cells),
+    )
+
+
+def max_cells(shape: TransformerShape, device: Device) -> int:
+    """Cells of the cache that fit beside the weights; 0 where not even those fit."""
+    return max(0, int((device.memory_bytes - shape.weight_bytes) // shape.kv_bytes_per_token))
+
+
+def device_from(mapping: Mapping[str, Any]) -> Device:
+    """The [device] table of a profile. ValueError names key, value and what is accepted."""
+    return _build("device", Device, mapping)
+
+
+def shape_from(mapping: Mapping[str, Any]) -> TransformerShape:
+    """A model's shape table. ValueError names key, value and what is accepted."""
+    return _build("shape", TransformerShape, mapping)
+
+
+def _per_sequence(
+    tokens: Counts, contexts: Counts
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    new, held = np.broadcast_arrays(
+        np.atleast_1d(np.asarray(tokens, dtype=np.float64)),
+        np.asarray(contexts, dtype=np.float64),
+    )
+    return new, held
+
+
+def _flops(shape: TransformerShape, num_tokens: float, attended: float, num_logits: int) -> float:
+    matrices = 2 * num_tokens * shape.layers * shape.layer_matrix_parameters
+    output = 2 * num_logits * shape.hidden_size * shape.vocab_size
+    return matrices + shape.cell_flops * attended + output
+
+
+def _bytes(shape: TransformerShape, num_tokens: float, cells: float, num_logits: int) -> float:
+    table = shape.vocab_size * shape.hidden_size
+    body = shape.num_parameters - (table if shape.tied_embeddings else 2 * table)
+    weights = body + (table if num_logits else 0)
+    return weights * shape.bits_per_weight / 8 + shape.kv_bytes_per_token * (cells + num_tokens)
+
+
+def _seconds(shape: TransformerShape, device: Device, flops: float, moved: float) -> float:
+    compute_s = flops / (device.flops_per_s * device.compute_efficiency)
+    memory_s = moved / (device.bytes_per_s * device.memory_efficiency)
+    exposed_s = (1 - device.overlap) * min(compute_s, memory_s)
+    overhead_s = device.pass_overhead_s + shape.layers * device.layer_overhead_s
+    return overhead_s + max(compute_s, memory_s) + exposed_s
+
+
+def _build(table: str, cls: type[T], mapping: Mapping[str, Any]) -> T:
+    # The annotations of both classes are the names of plain types.
+    known = {item.name: item for item in fields(cls)}  # type: ignore[arg-type]
+    for key, value in mapping.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"{', '.join(known)} are accepted"
+            raise ValueError(f"{table}.{key} = {value!r}: unknown key, {hint}")
+        wanted = str(known[key].type)
+        if not isinstance(value, _TYPES[wanted]) or (isinstance(value, bool) and wanted != "bool"):
+            raise ValueError(f"{table}.{key} = {value!r}: a value of type {wanted} is accepted")
+    for key, item in known.items():
+        if item.default is MISSING and key not in mapping:
+            raise ValueError(f"{table}.{key} is missing: a value of type {item.type} is accepted")
+    return cls(**mapping)
+
+
+def _check_numbers(table: str, item: TransformerShape | Device) -> None:
+    for name, kind in ((field.name, field.type) for field in fields(item)):
+        value = getattr(item, name)
+        if kind == "int" and value < 1:
+            raise ValueError(f"{table}.{name} = {value}: 1 or more is accepted")
+        if kind != "float":
+            continue
+        may_be_zero, high = name in _MAY_BE_ZERO, _UP_TO.get(name, math.inf)
+        # Written so that NaN is refused too.
+        if not ((value > 0 or (may_be_zero and value == 0)) and value <= high and value < math.inf):
+            low = "0 or more" if may_be_zero else "more than 0"
+            limit = "" if high == math.inf else f", up to {high:g},"
+            raise ValueError(f"{table}.{name} = {value}: {low}{limit} is accepted")

@@ -1,0 +1,132 @@
+"""Schemes to compare with, as policies of the same signature, priced by the same evaluator.
+
+They keep a client's own gamma, as the joint planner does. The last two take the joint planner's
+plans under a handicap, of the link or of the schedule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from policies.cycle import CyclePlan, evaluate
+from policies.joint import describe, joint_plan, repriced, trivial_plan
+from policies.plan import MAX_AUTO_GAMMA, Observation, Plan, Policy
+from policies.problem import CycleProblem, Ints, problem_of
+
+_FIXED_GAMMA = 4
+
+
+def equal_bounds(num_streams: int, num_batches: int) -> tuple[int, ...]:
+    """Positions that cut streams into batches of nearly equal size."""
+    num_batches = min(num_streams, num_batches)
+    return tuple((m * num_streams) // num_batches for m in range(num_batches + 1))
+
+
+def uniform_gammas(problem: CycleProblem, gamma: int) -> Ints:
+    """(n,) the same gamma for all, within what each stream may do."""
+    gammas: Ints = np.clip(gamma, problem.least, problem.most)
+    return gammas
+
+
+def best_uniform(problem: CycleProblem, bounds: tuple[int, ...]) -> CyclePlan:
+    """The cheapest single gamma, from 0, for given batches."""
+    plans = [
+        CyclePlan(bounds, uniform_gammas(problem, gamma)) for gamma in range(MAX_AUTO_GAMMA + 1)
+    ]
+    return min(plans, key=lambda plan: evaluate(problem, plan).price_s)
+
+
+def autoregressive(problem: CycleProblem) -> CyclePlan:
+    """No guesses: every stream a token a pass."""
+    return CyclePlan((0, problem.num_streams), uniform_gammas(problem, 0))
+
+
+def fixed_gamma(problem: CycleProblem) -> CyclePlan:
+    """Four guesses whatever they cost, all streams in one batch."""
+    return CyclePlan((0, problem.num_streams), uniform_gammas(problem, _FIXED_GAMMA))
+
+
+def fixed_gamma_alternating(problem: CycleProblem) -> CyclePlan:
+    """Four guesses whatever they cost, in two batches that take turns."""
+    return CyclePlan(equal_bounds(problem.num_streams, 2), uniform_gammas(problem, _FIXED_GAMMA))
+
+
+def max_batch(problem: CycleProblem) -> CyclePlan:
+    """All streams in one batch with the best gamma for all."""
+    return best_uniform(problem, (0, problem.num_streams))
+
+
+def single_stream(problem: CycleProblem) -> CyclePlan:
+    """Every stream a batch of its own, the best gamma for all."""
+    return best_uniform(problem, tuple(range(problem.num_streams + 1)))
+
+
+def alternating(problem: CycleProblem) -> CyclePlan:
+    """Two batches, one drafted while the other is verified, the best gamma for all."""
+    return best_uniform(problem, equal_bounds(problem.num_streams, 2))
+
+
+def greedy(problem: CycleProblem) -> CyclePlan:
+    """Batches of the size at which the target alone verifies a token cheapest.
+
+    It looks at the target's time only, neither at laps nor at draft nodes: the size b and the
+    gamma with the least v(b (gamma + 1)) / (b E(gamma)) at the mean acceptance.
+    """
+    n = problem.num_streams
+    sizes = np.arange(1, n + 1)
+    best = (np.inf, 0, n)
+    for gamma in range(min(MAX_AUTO_GAMMA, problem.max_gamma) + 1):
+        earned = problem.earned[:, gamma].mean()
+        cost = problem.target_s[sizes * (gamma + 1)] / (sizes * earned)
+        size = int(cost.argmin())
+        best = min(best, (float(cost[size]), gamma, size + 1))
+    bounds = equal_bounds(n, -(-n // best[2]))
+    return CyclePlan(bounds, uniform_gammas(problem, best[1]))
+
+
+Scheme = Callable[[CycleProblem], CyclePlan]
+SCHEMES: Mapping[str, Scheme] = {
+    "ad": autoregressive,
+    "fixed-gamma": fixed_gamma,
+    "fixed-gamma-alternating": fixed_gamma_alternating,
+    "max-batch": max_batch,
+    "single-stream": single_stream,
+    "alternating": alternating,
+    "greedy": greedy,
+}
+
+
+def policy_of(name: str, scheme: Scheme) -> Policy:
+    """A scheme as a policy."""
+
+    def policy(observation: Observation) -> Plan:
+        early = trivial_plan(observation, name)
+        if early is not None:
+            return early
+        problem = problem_of(observation)
+        return describe(observation, problem, scheme(problem), name)
+
+    return policy
+
+
+def uniform_air(observation: Observation) -> Plan:
+    """The joint plan where links of a medium send at once with equal shares of it."""
+    plan = replace(joint_plan(observation), policy="uniform-air", equal_shares=True)
+    return repriced(observation, plan) if plan.prediction else plan
+
+
+def no_overlap(observation: Observation) -> Plan:
+    """The joint plan's batches one after another: nothing is drafted while the target works."""
+    plan = replace(joint_plan(observation), policy="no-overlap", overlap=False)
+    return repriced(observation, plan) if plan.prediction else plan
+
+
+POLICIES: Mapping[str, Policy] = {
+    "joint": joint_plan,
+    **{name: policy_of(name, scheme) for name, scheme in SCHEMES.items()},
+    "uniform-air": uniform_air,
+    "no-overlap": no_overlap,
+}

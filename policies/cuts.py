@@ -1,0 +1,162 @@
+"""A dynamic program over unequal batches, each with an option of its own.
+
+With the cycle C, the number P of plain streams and the target's time X that guesses take beyond
+plain passes all held fixed, the price F of a plan is, to first order, a sum over its batches:
+
+    C w/E + s (v(T + P) - v(P)) for those that guess,   s = W_p v(P) C / (C - X)^2,
+    w v(P) C / (C - X)                 for plain streams,
+
+with prices for seconds of draft nodes and media where these bound the cycle, and no batch whose
+lap is longer than C. A grid of such points around the best candidate is solved at once, and what
+it finds is priced exactly.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from policies.acceptance import Floats
+from policies.cycle import (
+    CyclePlan,
+    Stages,
+    Totals,
+    block_sums,
+    price_of_totals,
+    verify_times,
+)
+from policies.problem import CycleProblem, Ints
+from policies.search import Found, Runs, Seed, best_equal, block_bounds, options_of, runs_of
+
+_NUM_OPTIONS = 8
+_CYCLES = (1.0, 1.2, 0.85, 0.6)
+
+
+def best_plan(problem: CycleProblem) -> Found:
+    """The cheapest plan found; all-plain (where a client's own gamma allows) is among them."""
+    options = options_of(problem)
+    bounds = block_bounds(problem)
+    runs = runs_of(problem, block_sums(problem, options, bounds))
+    best, seed = best_equal(problem, options, bounds, runs)
+    if len(options) == 1 or problem.num_streams == 1:
+        return best
+    mixed = best_mixed(problem, options, bounds, runs, seed)
+    return mixed if mixed.price_s < best.price_s else best
+
+
+def best_mixed(problem: CycleProblem, options: Ints, bounds: Ints, runs: Runs, seed: Seed) -> Found:
+    """The cheapest plan over unequal cuts that the program finds around a seed."""
+    picked = np.argsort(seed.by_option, kind="stable")[:_NUM_OPTIONS]
+    if 0 not in picked:
+        picked[-1] = 0
+    runs = Runs(
+        runs.starts,
+        runs.stops,
+        Stages(
+            runs.stages.draft_s[..., picked],
+            runs.stages.air_s[..., picked],
+            runs.stages.head_s[:, picked],
+            runs.stages.num_tokens[:, picked],
+            runs.stages.worth[:, picked],
+        ),
+        runs.plain_weight[:, picked],
+        runs.num_plain[:, picked],
+    )
+    cost = _costs(problem, runs, seed)
+    option = cost.argmin(axis=2)
+    cheapest = np.take_along_axis(cost, option[..., None], axis=2)[..., 0]
+    chains = _chains(cheapest, runs, len(bounds) - 1)
+    return _priced(problem, options[picked], bounds, runs, chains, option)
+
+
+def _costs(problem: CycleProblem, runs: Runs, seed: Seed) -> Floats:
+    """(g, r, o) first-order cost of every run; infinite where its lap is too long.
+
+    The grid: the seed's number of plain streams and another, times cycles around the seed's,
+    times a price of nothing or of the whole sum w/E for a second of the stages.
+    """
+    stages, n = runs.stages, problem.num_streams
+    other = n // 2 if seed.num_plain != n // 2 else 0
+    riders = np.array([seed.num_plain, other])
+    verify_s, lap_s = verify_times(problem, stages, riders[:, None, None])
+    cycle_s = (seed.cycle_s * np.array(_CYCLES))[:, None, None]
+    free = 1.0 - seed.stolen
+    pass_s = problem.target_s[np.maximum(1, riders)]
+    weight = problem.weights.sum() / n * riders
+    # A second that guesses take from plain passes, for each cycle and number of plain streams.
+    slope = (weight * pass_s)[:, None, None, None] / (cycle_s * free**2)
+    extra_s = verify_s - problem.target_s[riders][:, None, None] * (verify_s > 0)
+    plain = runs.plain_weight * (pass_s / free)[:, None, None]
+    free_of_price = cycle_s * stages.worth + slope * extra_s[:, None] + plain[:, None]
+    free_of_price += np.where(lap_s[:, None] > cycle_s, np.inf, 0.0)
+    priced = free_of_price + seed.worth * (extra_s + stages.busiest_s())[:, None]
+    return np.concatenate([free_of_price, priced]).reshape(-1, *stages.worth.shape)
+
+
+def _chains(cheapest: Floats, runs: Runs, num_blocks: int) -> Ints:
+    """(g, steps) runs of the cheapest chain of each grid point, from the end; -1 where it began.
+
+    A grid point without a chain gives a row of -1.
+    """
+    num_grid = len(cheapest)
+    number = np.zeros((num_blocks + 1, num_blocks + 1), dtype=np.int64)
+    number[runs.starts, runs.stops] = np.arange(len(runs.starts))
+    cost = np.full((num_grid, num_blocks + 1, num_blocks + 1), np.inf)
+    cost[:, runs.stops, runs.starts] = cheapest
+    best = np.full((num_grid, num_blocks + 1), np.inf)
+    best[:, 0] = 0.0
+    begin = np.zeros((num_grid, num_blocks + 1), dtype=np.int64)
+    row = np.arange(num_grid)
+    for stop in range(1, num_blocks + 1):
+        total = best[:, :stop] + cost[:, stop, :stop]
+        pick = total.argmin(axis=1)
+        begin[:, stop] = pick
+        best[:, stop] = total[row, pick]
+    position = np.where(np.isfinite(best[:, -1]), num_blocks, 0)
+    steps = []
+    while position.any():
+        start = begin[row, position]
+        steps.append(np.where(position > 0, number[start, position], -1))
+        position = start
+    return np.stack(steps, axis=1) if steps else np.full((num_grid, 1), -1)
+
+
+def _priced(
+    problem: CycleProblem, options: Ints, bounds: Ints, runs: Runs, chains: Ints, option: Ints
+) -> Found:
+    real = chains >= 0
+    run = np.maximum(chains, 0)
+    at = (run, option[np.arange(len(chains))[:, None], run])
+    num_plain = (runs.num_plain[at] * real).sum(axis=1)
+    stages = runs.stages
+    some = (stages.num_tokens[at] > 0) & real
+    chosen = Stages(
+        stages.draft_s[:, *at] * some,
+        stages.air_s[:, *at] * some,
+        stages.head_s[at],
+        stages.num_tokens[at] * some,
+        stages.worth[at] * some,
+    )
+    verify_s, lap_s = verify_times(problem, chosen, num_plain[:, None])
+    totals = Totals(
+        busy_s=np.maximum(
+            chosen.draft_s.sum(axis=2).max(axis=0), chosen.air_s.sum(axis=2).max(axis=0)
+        ),
+        verify_s=verify_s.sum(axis=1),
+        lap_s=lap_s.max(axis=1),
+        num_batches=some.sum(axis=1).astype(np.float64),
+        worth=chosen.worth.sum(axis=1),
+        plain_weight=(runs.plain_weight[at] * real).sum(axis=1),
+        plain_pass_s=problem.target_s[num_plain],
+    )
+    price_s = np.where(real[:, 0], price_of_totals(totals)[0], np.inf)
+    best = int(np.argmin(price_s))
+    gammas = np.zeros(problem.num_streams, dtype=np.int64)
+    cut = [len(bounds) - 1]
+    for index, choice in zip(chains[best], at[1][best], strict=True):
+        if index >= 0:
+            start, stop = int(runs.starts[index]), int(runs.stops[index])
+            gammas[bounds[start] : bounds[stop]] = options[choice, bounds[start] : bounds[stop]]
+            cut.append(start)
+    if cut[-1] != 0:
+        cut.append(0)
+    return Found(float(price_s[best]), CyclePlan(tuple(bounds[cut[::-1]].tolist()), gammas))

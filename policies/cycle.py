@@ -1,0 +1,219 @@
+"""The price of a cycle: batches that circulate, plain streams that ride along (DESIGN section 5).
+
+Batches of guessing streams go round: drafted, sent, verified. Streams without guesses ride in
+every pass of the target, and in passes of their own while no guesses are there. With P plain
+streams, batches m of T_m tokens and v(t) seconds for a pass of t tokens,
+
+    lap_m = max over its draft nodes (draft + rtt + air of the medium) + v(T_m + P) + v(P) / 2,
+    C     = max(busiest draft node, busiest medium, sum v(T_m + P), max lap_m),
+    F     = C * sum w_k / E_k + sum w_p * C / (M + (C - sum v(T_m + P)) / v(P)).
+
+The last term is the time of a plain token: M passes with guesses a cycle and as many others as
+fit. A longer cycle serves plain streams better and guessing ones worse; C is never shorter than
+the stages allow, and longer where that makes F smaller. So F never falls when a stage gets slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from policies.acceptance import Floats
+from policies.problem import CATCH_UP_TOKENS, CycleProblem, Ints
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSums:
+    """Sums over the blocks before each boundary, for every option: the blocks are consecutive.
+
+    counts: (g, J, b + 1, o) streams of each draft node with at least 1, 2, ... g guesses. worth:
+    (b + 1, o) sum of w/E over guessing streams. plain_weight, num_plain: (b + 1, o) of the others.
+    """
+
+    counts: Ints
+    worth: Floats
+    plain_weight: Floats
+    num_plain: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Stage times of runs of streams taken as one batch; any shape (...).
+
+    draft_s: (J, ...). air_s: (I, ...). head_s: (...) until the last guesses are there.
+    num_tokens: (...) that the target verifies. worth: (...) sum of w/E.
+    """
+
+    draft_s: Floats
+    air_s: Floats
+    head_s: Floats
+    num_tokens: Ints
+    worth: Floats
+
+    def busiest_s(self) -> Floats:
+        """(...) seconds of the draft node or medium that works longest."""
+        busiest: Floats = np.maximum(self.draft_s.max(axis=0), self.air_s.max(axis=0))
+        return busiest
+
+
+def block_sums(problem: CycleProblem, gammas: Ints, bounds: Sequence[int] | Ints) -> BlockSums:
+    """Sum up options over blocks of streams.
+
+    gammas: (o, n). bounds: b + 1 ascending positions from 0 to n.
+    """
+    num_options, n = gammas.shape
+    sizes = np.diff(bounds)
+    num_blocks, num_nodes = len(sizes), len(problem.node_names)
+    block_of = np.repeat(np.arange(num_blocks), sizes)
+    levels = np.arange(1, problem.max_gamma + 1)
+    # As floats, because only those are multiplied fast; below 2^24 they count exactly.
+    at_least = (gammas >= levels[:, None, None]).reshape(-1, n).astype(np.float32)
+    place = np.zeros((n, num_nodes * num_blocks), dtype=np.float32)
+    place[np.arange(n), problem.nodes * num_blocks + block_of] = 1.0
+    by_block = (at_least @ place).reshape(-1, num_options, num_nodes, num_blocks)
+    counts = np.zeros((len(levels), num_nodes, num_blocks + 1, num_options), dtype=np.int64)
+    np.cumsum(by_block.transpose(0, 2, 3, 1), axis=2, out=counts[:, :, 1:])
+    guesses = gammas > 0
+    share = problem.weights / problem.earned[np.arange(n), gammas]
+    member = np.zeros((n, num_blocks))
+    member[np.arange(n), block_of] = 1.0
+    rows = np.concatenate([guesses * share, ~guesses * problem.weights, ~guesses], axis=0)
+    sums = np.zeros((3, num_blocks + 1, num_options))
+    by_row = (rows @ member).reshape(3, num_options, -1)
+    np.cumsum(by_row.transpose(0, 2, 1), axis=1, out=sums[:, 1:])
+    return BlockSums(counts, sums[0], sums[1], sums[2].astype(np.int64))
+
+
+def stages_of(problem: CycleProblem, counts: Ints, worth: Floats) -> Stages:
+    """Stage times of batches from their counts, (g, J, ...), and worths, (...)."""
+    num_nodes, num_media = len(problem.node_names), len(problem.medium_names)
+    column = (num_nodes, *(1,) * (counts.ndim - 2))
+    asked, guesses = counts[0], counts.sum(axis=0)
+    # One flat look-up; the first step of a draft also catches up, so it takes more tokens.
+    places = counts + (np.arange(num_nodes) * problem.draft_s.shape[1]).reshape(column)
+    places[0] += (CATCH_UP_TOKENS - 1) * asked
+    draft_s = problem.draft_s.ravel().take(places).sum(axis=0)
+    some = asked > 0
+    air_s = some * problem.message_air_s.reshape(column)
+    air_s += asked * problem.stream_air_s.reshape(column)
+    air_s += guesses * problem.token_air_s.reshape(column)
+    arrival_s = draft_s + problem.rtt_s.reshape(column)
+    if num_media == num_nodes:
+        by_medium = air_s
+        arrival_s += air_s
+    else:
+        by_medium = np.zeros((num_media, *air_s.shape[1:]))
+        for node, medium in enumerate(problem.media):
+            by_medium[medium] += air_s[node]
+        arrival_s += by_medium[problem.media]
+    arrival_s *= some
+    num_tokens = asked.sum(axis=0) + guesses.sum(axis=0)
+    return Stages(draft_s, by_medium, arrival_s.max(axis=0), num_tokens, worth)
+
+
+def verify_times(problem: CycleProblem, stages: Stages, num_plain: Ints) -> tuple[Floats, Floats]:
+    """Seconds of each batch's pass and of its lap; zero for batches without guesses."""
+    some = stages.num_tokens > 0
+    # Only a guess at num_plain, in the dynamic program, can add up to more than there is.
+    num_tokens = np.minimum(stages.num_tokens + num_plain, len(problem.target_s) - 1)
+    verify_s = problem.target_s[num_tokens] * some
+    lap_s = (stages.head_s + verify_s + problem.target_s[num_plain] / 2) * some
+    return verify_s, lap_s
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What the price of a cycle is made of; arrays of one shape (...), see `price_of_totals`."""
+
+    busy_s: Floats
+    verify_s: Floats
+    lap_s: Floats
+    num_batches: Floats
+    worth: Floats
+    plain_weight: Floats
+    plain_pass_s: Floats
+
+
+def price_of_totals(totals: Totals) -> tuple[Floats, Floats]:
+    """F and C of plans (module docstring); C is v(P) where nobody guesses."""
+    plain_pass_s = np.where(totals.plain_pass_s > 0, totals.plain_pass_s, 1.0)
+    natural_s = np.maximum(np.maximum(totals.busy_s, totals.verify_s), totals.lap_s)
+    # dF/dC = 0: worth = weight * stolen / (M + (C - V)/v)^2, stolen = V/v - M.
+    stolen = np.maximum(0.0, totals.verify_s / plain_pass_s - totals.num_batches)
+    has_both = (totals.num_batches > 0) & (totals.plain_weight > 0)
+    worth = np.where(totals.worth > 0, totals.worth, 1.0)
+    wanted_s = plain_pass_s * (np.sqrt(stolen * totals.plain_weight / worth) + stolen)
+    cycle_s = np.where(has_both, np.maximum(natural_s, wanted_s), natural_s)
+    passes = totals.num_batches + (cycle_s - totals.verify_s) / plain_pass_s
+    plain_s = cycle_s / np.where(has_both, passes, 1.0)
+    none = totals.num_batches == 0
+    price_s = cycle_s * totals.worth + totals.plain_weight * np.where(none, plain_pass_s, plain_s)
+    return price_s, np.where(none, totals.plain_pass_s, cycle_s)
+
+
+@dataclass(frozen=True, slots=True)
+class CyclePlan:
+    """One plan of a problem. bounds: of the batches, m + 1 positions. gammas: (n,)."""
+
+    bounds: tuple[int, ...]
+    gammas: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class CycleCost:
+    """The price of one plan in full. natural_s: C without waiting for plain streams."""
+
+    price_s: float
+    cycle_s: float
+    natural_s: float
+    stages: Stages
+    verify_s: Floats
+    lap_s: Floats
+
+
+def evaluate(
+    problem: CycleProblem, plan: CyclePlan, *, equal_shares: bool = False, overlap: bool = True
+) -> CycleCost:
+    """Price of a plan.
+
+    equal_shares: links of a medium send at once, each with a constant equal share of it, instead
+    of one after another. overlap: without it a batch starts when the one before has ended.
+    """
+    sums = block_sums(problem, plan.gammas[None], plan.bounds)
+    counts = np.diff(sums.counts[..., 0], axis=2)
+    stages = stages_of(problem, counts, np.diff(sums.worth[:, 0]))
+    if equal_shares:
+        stages = _with_equal_shares(problem, counts, stages)
+    num_plain = int(sums.num_plain[-1, 0])
+    verify_s, lap_s = verify_times(problem, stages, np.array(num_plain))
+    busy_s = max(stages.draft_s.sum(axis=1).max(), stages.air_s.sum(axis=1).max())
+    totals = Totals(
+        busy_s=np.array(busy_s),
+        verify_s=verify_s.sum(),
+        lap_s=lap_s.max() if overlap else lap_s.sum(),
+        num_batches=np.array((stages.num_tokens > 0).sum(), dtype=np.float64),
+        worth=stages.worth.sum(),
+        plain_weight=sums.plain_weight[-1, 0],
+        plain_pass_s=problem.target_s[num_plain],
+    )
+    price_s, cycle_s = price_of_totals(totals)
+    natural_s = max(float(totals.busy_s), float(totals.verify_s), float(totals.lap_s))
+    return CycleCost(float(price_s), float(cycle_s), natural_s, stages, verify_s, lap_s)
+
+
+def _with_equal_shares(problem: CycleProblem, counts: Ints, stages: Stages) -> Stages:
+    asked = counts[0]
+    air_s = (
+        (asked > 0) * problem.message_air_s[:, None]
+        + asked * problem.stream_air_s[:, None]
+        + counts.sum(axis=0) * problem.token_air_s[:, None]
+    )
+    by_medium = np.zeros_like(stages.air_s)
+    for medium in range(len(by_medium)):
+        mine = problem.media == medium
+        by_medium[medium] = (asked[mine] > 0).sum(axis=0) * air_s[mine].max(axis=0)
+    arrival_s = stages.draft_s + problem.rtt_s[:, None] + by_medium[problem.media]
+    head_s = (arrival_s * (asked > 0)).max(axis=0)
+    return Stages(stages.draft_s, by_medium, head_s, stages.num_tokens, stages.worth)

@@ -1,0 +1,225 @@
+"""The exact plan for a given order of streams and set of options: the planner's reference.
+
+A label is what a chain of batches has added up to: seconds of every draft node, of every medium
+and of the target, the longest lap, sum w/E, weight of plain streams, number of batches. The price
+never falls when one of them grows (the number of batches: shrinks), so a label that is no better
+in any of them than another is dropped. How many streams ride along is fixed from the outside and
+tried for every number, because each pass carries them all. Slow: for tests and offline bench.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from policies.acceptance import Floats
+from policies.cuts import best_plan
+from policies.cycle import (
+    CyclePlan,
+    Stages,
+    Totals,
+    block_sums,
+    price_of_totals,
+    stages_of,
+    verify_times,
+)
+from policies.problem import CycleProblem, Ints
+from policies.search import Found, options_of
+
+
+@dataclass(slots=True)
+class _Runs:
+    """Every run of streams under every option, flat: (r, ...)."""
+
+    starts: Ints
+    stops: Ints
+    options: Ints
+    stages: Stages
+    plain_weight: Floats
+    num_plain: Ints
+
+
+def exact_plan(problem: CycleProblem, options: Ints | None = None) -> Found:
+    """The cheapest of all plans of consecutive batches, each with one of the options.
+
+    options: (o, n) gammas, those of the live planner if not given.
+    """
+    if options is None:
+        options = options_of(problem)
+    options = np.unique(options, axis=0)
+    runs = _runs_of(problem, options)
+    # A good plan at the start lets most labels be dropped by what they can still become.
+    best = best_plan(problem)
+    allowed = {tuple(row) for row in options.tolist()}
+    if not _uses_only(best.plan, allowed):
+        best = Found(np.inf, best.plan)
+    # Streams that no option lets guess are plain in every plan.
+    least = int((options == 0).all(axis=0).sum())
+    for num_plain in range(least, problem.num_streams + 1):
+        best = _best_with(problem, options, runs, num_plain, best)
+    return best
+
+
+def _uses_only(plan: CyclePlan, allowed: set[tuple[int, ...]]) -> bool:
+    for first, end in zip(plan.bounds, plan.bounds[1:], strict=False):
+        piece = tuple(plan.gammas[first:end].tolist())
+        if not any(option[first:end] == piece for option in allowed):
+            return False
+    return True
+
+
+def _runs_of(problem: CycleProblem, options: Ints) -> _Runs:
+    n = problem.num_streams
+    sums = block_sums(problem, options, range(n + 1))
+    starts, stops = np.triu_indices(n + 1, 1)
+    counts = sums.counts[:, :, stops] - sums.counts[:, :, starts]
+    worth = sums.worth[stops] - sums.worth[starts]
+    flat = (len(starts) * len(options),)
+    stages = stages_of(problem, counts.reshape(*counts.shape[:2], *flat), worth.reshape(flat))
+    return _Runs(
+        np.repeat(starts, len(options)),
+        np.repeat(stops, len(options)),
+        np.tile(np.arange(len(options)), len(starts)),
+        stages,
+        (sums.plain_weight[stops] - sums.plain_weight[starts]).reshape(flat),
+        (sums.num_plain[stops] - sums.num_plain[starts]).reshape(flat),
+    )
+
+
+@dataclass(slots=True)
+class _Labels:
+    """Chains that end at one position: sums (l, columns), longest lap (l,), where they come from.
+
+    Columns: draft nodes, media, then verify, w/E, weight of plain streams, -batches, plain count.
+    """
+
+    sums: Floats
+    lap_s: Floats
+    runs: Ints
+    parents: Ints
+
+
+def _best_with(
+    problem: CycleProblem, options: Ints, runs: _Runs, num_plain: int, best: Found
+) -> Found:
+    """Improve on `best` by chains in which exactly num_plain streams are plain."""
+    n = problem.num_streams
+    verify_s, lap_s = verify_times(problem, runs.stages, np.array(num_plain))
+    added = np.column_stack(
+        [
+            runs.stages.draft_s.T,
+            runs.stages.air_s.T,
+            verify_s,
+            runs.stages.worth,
+            runs.plain_weight,
+            -(runs.stages.num_tokens > 0).astype(np.float64),
+            runs.num_plain,
+        ]
+    )
+    width = len(problem.node_names) + len(problem.medium_names)
+    nothing = np.zeros(1, dtype=np.int64)
+    labels = [_Labels(np.zeros((1, added.shape[1])), np.zeros(1), nothing, nothing)]
+    for stop in range(1, n + 1):
+        parts = []
+        for run in np.flatnonzero((runs.stops == stop) & (runs.num_plain <= num_plain)):
+            old = labels[runs.starts[run]]
+            size = len(old.lap_s)
+            parts.append(
+                _Labels(
+                    old.sums + added[run],
+                    np.maximum(old.lap_s, lap_s[run]),
+                    np.full(size, run),
+                    np.arange(size),
+                )
+            )
+        here = _joined(parts)
+        missing = num_plain - here.sums[:, -1]
+        here = _only(here, (missing >= 0) & (missing <= n - stop))
+        here = _only(here, _bound(problem, here, num_plain, stop, width) < best.price_s)
+        labels.append(_only(here, _undominated(here)))
+    last = labels[n]
+    if len(last.lap_s) == 0:
+        return best
+    price_s, _ = price_of_totals(_totals(problem, last, num_plain, width))
+    winner = int(np.argmin(price_s))
+    if price_s[winner] >= best.price_s:
+        return best
+    return Found(float(price_s[winner]), _trace(options, runs, labels, winner))
+
+
+def _joined(parts: list[_Labels]) -> _Labels:
+    return _Labels(
+        np.concatenate([part.sums for part in parts]),
+        np.concatenate([part.lap_s for part in parts]),
+        np.concatenate([part.runs for part in parts]),
+        np.concatenate([part.parents for part in parts]),
+    )
+
+
+def _only(labels: _Labels, keep: Ints | npt.NDArray[np.bool_]) -> _Labels:
+    return _Labels(labels.sums[keep], labels.lap_s[keep], labels.runs[keep], labels.parents[keep])
+
+
+def _totals(problem: CycleProblem, labels: _Labels, num_plain: int, width: int) -> Totals:
+    sums = labels.sums
+    return Totals(
+        busy_s=sums[:, :width].max(axis=1),
+        verify_s=sums[:, width],
+        lap_s=labels.lap_s,
+        num_batches=-sums[:, width + 3],
+        worth=sums[:, width + 1],
+        plain_weight=sums[:, width + 2],
+        plain_pass_s=problem.target_s[np.full(len(sums), num_plain)],
+    )
+
+
+def _bound(problem: CycleProblem, labels: _Labels, num_plain: int, stop: int, width: int) -> Floats:
+    """What a chain costs at least when finished: a plain token takes a plain pass or longer."""
+    totals = _totals(problem, labels, num_plain, width)
+    cycle_s = np.maximum(np.maximum(totals.busy_s, totals.verify_s), totals.lap_s)
+    pass_s = problem.target_s[num_plain]
+    n = problem.num_streams
+    weights = problem.weights[stop:]
+    share = weights / problem.earned[np.arange(stop, n), problem.most[stop:]]
+    rest = cycle_s[:, None] * share
+    if num_plain:
+        rest = np.minimum(rest, weights * pass_s)
+    bound: Floats = cycle_s * totals.worth + totals.plain_weight * pass_s + rest.sum(axis=1)
+    # Rounding must not drop a label that ends exactly at the best price.
+    return bound * (1.0 - 1e-12)
+
+
+def _undominated(labels: _Labels) -> Ints:
+    """Indices of labels that no other one of the same plain count beats everywhere."""
+    values = np.column_stack([labels.sums[:, :-1], labels.lap_s])
+    kept: list[int] = []
+    for count in np.unique(labels.sums[:, -1]):
+        mine = np.flatnonzero(labels.sums[:, -1] == count)
+        # In this order a label can only be dominated by one before it.
+        mine = mine[np.lexsort([*values[mine].T[::-1], values[mine].sum(axis=1)])]
+        front: Floats = np.empty((len(mine), values.shape[1]))
+        size = 0
+        for index in mine:
+            if size and bool((front[:size] <= values[index]).all(axis=1).any()):
+                continue
+            front[size] = values[index]
+            size += 1
+            kept.append(int(index))
+    return np.array(kept, dtype=np.int64)
+
+
+def _trace(options: Ints, runs: _Runs, labels: list[_Labels], winner: int) -> CyclePlan:
+    n = options.shape[1]
+    gammas = np.zeros(n, dtype=np.int64)
+    bounds = [n]
+    index = winner
+    while bounds[-1] > 0:
+        stop = bounds[-1]
+        run = int(labels[stop].runs[index])
+        start = int(runs.starts[run])
+        gammas[start:stop] = options[runs.options[run], start:stop]
+        index = int(labels[stop].parents[index])
+        bounds.append(start)
+    return CyclePlan(tuple(bounds[::-1]), gammas)

@@ -1,0 +1,6 @@
+"""Why a plan is as it is, as numbers and as text."""
+
+from policies.explain.explanation import Compared, Explanation, as_object, explain
+from policies.explain.text import text_of
+
+__all__ = ["Compared", "Explanation", "as_object", "explain", "text_of"]

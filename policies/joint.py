@@ -1,0 +1,246 @@
+"""The joint planner as a policy, and how any cycle becomes a plan with its numbers and reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from policies.cuts import best_plan
+from policies.cycle import CycleCost, CyclePlan, evaluate
+from policies.plan import Batch, BatchTimes, Observation, Plan, Prediction, Rejected
+from policies.problem import CATCH_UP_TOKENS, CycleProblem, Ints, problem_of
+
+# The least of noisy estimates is too good to be true: guesses must promise this much more.
+_MARGIN = 0.05
+
+
+def joint_plan(observation: Observation) -> Plan:
+    """Batches, speculation lengths and grants together (DESIGN section 5).
+
+    Plain decoding of all streams (of those whose client did not ask for guesses) is kept unless
+    guesses are predicted to be at least 5 % better.
+    """
+    early = trivial_plan(observation, "joint")
+    if early is not None:
+        return early
+    problem = problem_of(observation)
+    best = best_plan(problem)
+    plain_price_s = problem.plain_price_s
+    plain = CyclePlan((0, problem.num_streams), problem.least)
+    if problem.least.any():
+        plain_price_s = evaluate(problem, plain).price_s
+    guessing_price_s = best.price_s * (observation.overrun if best.plan.gammas.any() else 1.0)
+    if guessing_price_s < plain_price_s * (1.0 - _MARGIN):
+        other = Rejected("no guesses", plain_price_s)
+        plan = describe(observation, problem, best.plan, "joint", rejected=other)
+    else:
+        second = Rejected("guesses", best.price_s) if best.plan.gammas.any() else None
+        plan = describe(observation, problem, plain, "joint", rejected=second)
+    return replace(plan, is_cheapest=True)
+
+
+def trivial_plan(observation: Observation, name: str) -> Plan | None:
+    """The plan where nothing is to be computed: no streams, or a target of unknown costs."""
+    if observation.streams and observation.target is not None:
+        return None
+    plain = tuple(view.stream_id for view in observation.streams)
+    return Plan(plain=plain, reasons=dict.fromkeys(plain, "draft off: no costs"), policy=name)
+
+
+def price_of(observation: Observation, plan: Plan) -> float:
+    """The price of a plan under an observation, which may be newer than what it was made for.
+
+    Streams that the plan does not know are taken as plain, those that left are ignored.
+    """
+    return _cost_of(observation, plan)[2].price_s
+
+
+def repriced(observation: Observation, plan: Plan) -> Plan:
+    """The plan with its prediction and reasons made anew, for its streams in its own order."""
+    problem, cycle, cost = _cost_of(observation, plan)
+    made = describe(observation, problem, cycle, plan.policy, cost, plan.rejected)
+    return replace(
+        made,
+        overlap=plan.overlap,
+        equal_shares=plan.equal_shares,
+        is_cheapest=plan.is_cheapest,
+    )
+
+
+def _cost_of(observation: Observation, plan: Plan) -> tuple[CycleProblem, CyclePlan, CycleCost]:
+    turned, cycle = _in_plan_order(problem_of(observation), plan)
+    cost = evaluate(turned, cycle, equal_shares=plan.equal_shares, overlap=plan.overlap)
+    return turned, cycle, cost
+
+
+def _in_plan_order(problem: CycleProblem, plan: Plan) -> tuple[CycleProblem, CyclePlan]:
+    at = {stream_id: k for k, stream_id in enumerate(problem.stream_ids)}
+    order: list[int] = []
+    gammas: list[int] = []
+    bounds = [0]
+    for batch in plan.batches:
+        for stream_id, gamma in zip(batch.stream_ids, batch.gammas, strict=True):
+            k = at.pop(stream_id, None)
+            if k is not None:
+                order.append(k)
+                gammas.append(gamma)
+        if len(order) > bounds[-1]:
+            bounds.append(len(order))
+    order += at.values()
+    gammas += [0] * len(at)
+    if len(order) > bounds[-1]:
+        bounds.append(len(order))
+    turned = problem.in_order(np.array(order, dtype=np.int64))
+    kept = np.clip(np.array(gammas, dtype=np.int64), turned.least, turned.most)
+    return turned, CyclePlan(tuple(bounds), kept)
+
+
+def describe(
+    observation: Observation,
+    problem: CycleProblem,
+    chosen: CyclePlan,
+    name: str,
+    cost: CycleCost | None = None,
+    rejected: Rejected | None = None,
+) -> Plan:
+    """A cycle as a plan: batches without guesses ride along, each plain stream gets its reason."""
+    if cost is None:
+        cost = evaluate(problem, chosen)
+    batches, times, grants = [], [], []
+    plain: list[int] = []
+    for m, (first, end) in enumerate(zip(chosen.bounds, chosen.bounds[1:], strict=False)):
+        gammas = chosen.gammas[first:end].tolist()
+        members = list(zip(problem.stream_ids[first:end], gammas, strict=True))
+        guessing = [pair for pair in members if pair[1] > 0]
+        plain += [stream_id for stream_id, gamma in members if gamma == 0]
+        if guessing:
+            batches.append(Batch(*(tuple(column) for column in zip(*guessing, strict=True))))
+            times.append(_times(cost, m))
+            grants.append(_grants(problem, first, end, chosen.gammas))
+    return Plan(
+        batches=tuple(batches),
+        plain=tuple(plain),
+        reasons=PlainReasons(observation, problem, chosen) if plain else {},
+        policy=name,
+        min_cycle_s=cost.cycle_s if batches and cost.cycle_s > cost.natural_s * 1.001 else 0.0,
+        grants=tuple(grants),
+        prediction=Prediction(
+            cost.cycle_s,
+            _bound(problem, cost, bool(batches)),
+            cost.price_s,
+            _tokens_per_s(problem, chosen, cost),
+            tuple(times),
+        ),
+        rejected=rejected,
+    )
+
+
+def _times(cost: CycleCost, m: int) -> BatchTimes:
+    stages = cost.stages
+    return BatchTimes(
+        float(stages.draft_s[:, m].max()),
+        float(stages.air_s[:, m].sum()),
+        float(cost.verify_s[m]),
+        float(cost.lap_s[m]),
+        int(stages.num_tokens[m]),
+    )
+
+
+def _grants(problem: CycleProblem, first: int, end: int, gammas: Ints) -> tuple[str, ...]:
+    """Draft nodes of a batch in the order of their turns: least air for its weight first."""
+    guessing = gammas[first:end] > 0
+    nodes = problem.nodes[first:end][guessing]
+    if len(problem.node_names) == 1:
+        return problem.node_names
+    weights = problem.weights[first:end][guessing]
+    names = []
+    for node in np.unique(nodes):
+        mine = nodes == node
+        air_s = problem.message_air_s[node] + mine.sum() * problem.stream_air_s[node]
+        air_s += gammas[first:end][guessing][mine].sum() * problem.token_air_s[node]
+        names.append((float(air_s / weights[mine].sum()), problem.node_names[node]))
+    return tuple(name for _, name in sorted(names))
+
+
+def _bound(problem: CycleProblem, cost: CycleCost, guesses: bool) -> str:
+    """Which term of C is the longest."""
+    if not guesses:
+        return "target"
+    if cost.cycle_s > cost.natural_s * 1.001:
+        return "plain streams"
+    terms = [("target", float(cost.verify_s.sum()))]
+    sums = zip(problem.node_names, cost.stages.draft_s.sum(axis=1), strict=True)
+    terms += [(f"draft node {name}", float(seconds)) for name, seconds in sums]
+    air = zip(problem.medium_names, cost.stages.air_s.sum(axis=1), strict=True)
+    terms += [(name, float(seconds)) for name, seconds in air]
+    slowest = int(cost.lap_s.argmax())
+    # Counted as the plan's batches are: without those in which nobody guesses.
+    number = int((cost.verify_s[: slowest + 1] > 0).sum())
+    terms.append((f"lap of batch {number}", float(cost.lap_s[slowest])))
+    return max(terms, key=lambda term: term[1])[0]
+
+
+def _tokens_per_s(problem: CycleProblem, chosen: CyclePlan, cost: CycleCost) -> float:
+    guessing = chosen.gammas > 0
+    rows = np.flatnonzero(guessing)
+    earned = problem.earned[rows, chosen.gammas[rows]].sum()
+    num_plain = int((~guessing).sum())
+    if not len(rows):
+        return num_plain / cost.cycle_s
+    if num_plain == 0:
+        return float(earned / cost.cycle_s)
+    passes = (cost.verify_s > 0).sum()
+    passes += (cost.cycle_s - cost.verify_s.sum()) / problem.target_s[num_plain]
+    return float((earned + num_plain * passes) / cost.cycle_s)
+
+
+class PlainReasons(Mapping[int, str]):
+    """Why each plain stream of a plan makes no guesses; a text is made when it is asked for."""
+
+    def __init__(self, observation: Observation, problem: CycleProblem, chosen: CyclePlan) -> None:
+        self._views = observation.streams
+        self._problem = problem
+        self._plain = {problem.stream_ids[k]: k for k in np.flatnonzero(chosen.gammas == 0)}
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._plain)
+
+    def __len__(self) -> int:
+        return len(self._plain)
+
+    def __getitem__(self, stream_id: int) -> str:
+        k = self._plain[stream_id]
+        view = next(view for view in self._views if view.stream_id == stream_id)
+        if view.fixed_gamma == 0:
+            return "draft off: gamma 0 was asked for"
+        if view.draft not in self._problem.node_names:
+            return "draft off: no draft node holds the stream"
+        if view.tokens_left <= 1:
+            return "draft off: one token is left"
+        return _price_of_guessing(self._problem, int(k), len(self._plain))
+
+
+def _price_of_guessing(problem: CycleProblem, k: int, num_plain: int) -> str:
+    """What the best number of guesses would take and earn if stream k alone made them."""
+    node = int(problem.nodes[k])
+    gammas = np.arange(1, int(problem.most[k]) + 1)
+    draft_s = problem.draft_s[node, CATCH_UP_TOKENS] + (gammas - 1) * problem.draft_s[node, 1]
+    air_s = problem.message_air_s[node] + problem.stream_air_s[node]
+    air_s = air_s + gammas * problem.token_air_s[node]
+    round_s = draft_s + problem.rtt_s[node] + air_s
+    # It takes its place in the pass of all plain streams, with its guesses.
+    round_s += problem.target_s[num_plain + gammas]
+    earned = problem.earned[k, gammas]
+    best = int((round_s / earned).argmin())
+    plain_s = float(problem.target_s[num_plain])
+    guesses = f"{best + 1} guesses make" if best else "1 guess makes"
+    text = (
+        f"draft off: {guesses} a round of {round_s[best] * 1e3:.0f} ms worth "
+        f"{earned[best]:.2f} tokens at acceptance {problem.alphas[k]:.2f}, "
+        f"a plain step takes {plain_s * 1e3:.0f} ms"
+    )
+    if round_s[best] / earned[best] < plain_s:
+        text += "; but they would slow the other streams down"
+    return text

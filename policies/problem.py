@@ -1,0 +1,178 @@
+"""An observation as arrays: what the cycle planner, its reference and the baselines compute on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from policies.acceptance import Floats, expected_token_matrix
+from policies.latency import CostTable, NodeCosts
+from policies.plan import (
+    ENTRY_BITS,
+    HEADER_BITS,
+    MAX_AUTO_GAMMA,
+    DraftView,
+    Link,
+    Observation,
+    StreamView,
+)
+
+Ints = npt.NDArray[np.int64]
+# After a round in which every guess was accepted, a draft node has two tokens to catch up with.
+CATCH_UP_TOKENS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class CycleProblem:
+    """n streams in order of acceptance, J draft nodes, I media; seconds and bits.
+
+    earned: (n, g + 1) expected tokens of a round by gamma. least, most: (n,) bounds of gamma.
+    nodes: (n,) index of the draft node, 0 where there is none (`most` is 0 then).
+    target_s: (t + 1,) seconds of a pass by its tokens, prompts' share included; draft_s likewise
+    for each node, (J, t + 1).
+    stream_air_s, token_air_s: (J,) seconds of the medium that a stream and a guess take;
+    message_air_s: (J,) those of the messages around them. media: (J,) index of the medium.
+    """
+
+    stream_ids: tuple[int, ...]
+    alphas: Floats
+    weights: Floats
+    earned: Floats
+    least: Ints
+    most: Ints
+    nodes: Ints
+    target_s: Floats
+    draft_s: Floats
+    rtt_s: Floats
+    message_air_s: Floats
+    stream_air_s: Floats
+    token_air_s: Floats
+    media: Ints
+    node_names: tuple[str, ...]
+    medium_names: tuple[str, ...]
+
+    @property
+    def num_streams(self) -> int:
+        return len(self.stream_ids)
+
+    @property
+    def max_gamma(self) -> int:
+        return int(self.earned.shape[1]) - 1
+
+    def in_order(self, order: Ints) -> CycleProblem:
+        """The same problem with its streams in another order; order: (n,) indices."""
+        return replace(
+            self,
+            stream_ids=tuple(self.stream_ids[k] for k in order),
+            alphas=self.alphas[order],
+            weights=self.weights[order],
+            earned=self.earned[order],
+            least=self.least[order],
+            most=self.most[order],
+            nodes=self.nodes[order],
+        )
+
+    @property
+    def plain_price_s(self) -> float:
+        """Price of decoding everything plainly: every stream a token a pass."""
+        return float(self.weights.sum() * self.target_s[self.num_streams])
+
+
+def problem_of(observation: Observation) -> CycleProblem:
+    """Arrays of an observation with target costs; streams in ascending order of acceptance."""
+    assert observation.target is not None
+    views = observation.streams
+    n = len(views)
+    ids = np.array([view.stream_id for view in views], dtype=np.int64)
+    alphas = np.array([view.alpha for view in views])
+    order = np.lexsort((ids, alphas))
+    drafts = observation.drafts
+    index = {draft.name: j for j, draft in enumerate(drafts)}
+    nodes = np.array([index.get(view.draft or "", -1) for view in views], dtype=np.int64)[order]
+    asked = np.array([-1 if v.fixed_gamma is None else v.fixed_gamma for v in views])[order]
+    left = np.array([view.tokens_left for view in views])[order]
+    # The target's own token is always the last one wanted: one guess fewer is of use.
+    most = np.minimum(np.where(asked < 0, MAX_AUTO_GAMMA, asked), np.maximum(0, left - 1))
+    most[nodes < 0] = 0
+    least = np.where(asked >= 0, most, 0)
+    max_gamma = max(1, int(most.max(initial=0)))
+    sorted_views = [views[k] for k in order]
+    return CycleProblem(
+        stream_ids=tuple(ids[order].tolist()),
+        alphas=alphas[order],
+        weights=np.array([view.weight for view in sorted_views]),
+        earned=expected_token_matrix(_alpha_matrix(alphas[order], sorted_views, max_gamma)),
+        least=least,
+        most=most,
+        nodes=np.maximum(0, nodes),
+        target_s=seconds_upto(
+            observation.target.decode, n * (max_gamma + 1), observation.used_cells
+        )
+        / (1.0 - observation.prefill_share),
+        **_draft_side(drafts, n, observation.token_bits),
+    )
+
+
+class _DraftSide(TypedDict):
+    draft_s: Floats
+    rtt_s: Floats
+    message_air_s: Floats
+    stream_air_s: Floats
+    token_air_s: Floats
+    media: Ints
+    node_names: tuple[str, ...]
+    medium_names: tuple[str, ...]
+
+
+def _draft_side(drafts: tuple[DraftView, ...], n: int, token_bits: int) -> _DraftSide:
+    if not drafts:
+        # Arrays of one node that nobody asks, rather than of none.
+        nothing = NodeCosts(CostTable((1,), (1.0,)), CostTable((1,), (1.0,)))
+        drafts = (DraftView("", nothing),)
+    links = [draft.link for draft in drafts]
+    media = [draft.link.medium or f"link of {draft.name}" for draft in drafts]
+    medium_names = tuple(dict.fromkeys(media))
+    return _DraftSide(
+        draft_s=np.array(
+            [seconds_upto(d.costs.decode, CATCH_UP_TOKENS * n, d.used_cells) for d in drafts]
+        ),
+        rtt_s=np.array([link.rtt_s for link in links]),
+        message_air_s=np.array([_air_s(2 * HEADER_BITS, 2, link) for link in links]),
+        # Newly committed tokens go out, guesses come back: gamma + 1 and gamma at most.
+        stream_air_s=np.array([_air_s(2 * ENTRY_BITS + token_bits, 0, link) for link in links]),
+        token_air_s=np.array([_air_s(2 * token_bits, 0, link) for link in links]),
+        media=np.array([medium_names.index(medium) for medium in media], dtype=np.int64),
+        node_names=tuple(draft.name for draft in drafts),
+        medium_names=medium_names,
+    )
+
+
+def _alpha_matrix(alphas: Floats, views: list[StreamView], max_gamma: int) -> Floats:
+    matrix = np.repeat(alphas[:, None], max_gamma, axis=1)
+    for row, view in enumerate(views):
+        if view.alphas:
+            known = view.alphas[:max_gamma]
+            matrix[row, : len(known)] = known
+    return matrix
+
+
+def _air_s(bits: float, num_frames: int, link: Link) -> float:
+    return num_frames * link.frame_s + (bits / link.rate_bps if link.rate_bps < math.inf else 0.0)
+
+
+def seconds_upto(table: CostTable, num_tokens: int, used_cells: int = 0) -> Floats:
+    """Seconds of passes of 0, 1, ... num_tokens tokens; nothing for the empty one."""
+    counts = np.arange(num_tokens + 1, dtype=np.float64)
+    sizes, seconds = table.sizes, table.seconds
+    out = np.interp(counts, sizes, seconds)
+    if num_tokens > sizes[-1]:
+        last = table.at(sizes[-1] + 1) - seconds[-1]
+        out[sizes[-1] + 1 :] = seconds[-1] + last * (counts[sizes[-1] + 1 :] - sizes[-1])
+    out += table.per_cell_s * used_cells * counts
+    out[0] = 0.0
+    # Measured tables are noisy; a larger pass never takes less.
+    return np.maximum.accumulate(out)

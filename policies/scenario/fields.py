@@ -1,0 +1,153 @@
+"""Tables of a scenario file, read key by key: what is wrong is said in one line.
+
+A line names the file, the key with its path, the value, and what is accepted instead.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+_MAX_SHOWN = 60
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,60}")
+_MAX_NAME = 40
+
+
+class ScenarioError(ValueError):
+    """A scenario cannot be used; the text is one line with file, key, value, what is accepted."""
+
+
+def shown(value: Any) -> str:
+    """A value as one short piece of a line."""
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
+
+
+class Table:
+    """One table of a file. source: the file; path: dotted, "" for the whole file.
+
+    known: the keys that are accepted; None for a file of which only a part is read. Raises
+    ScenarioError for any other key, as the readers do for a value that is not accepted.
+    """
+
+    def __init__(
+        self, source: str, path: str, values: Mapping[str, Any], known: Sequence[str] | None
+    ) -> None:
+        self.source = source
+        self.path = path
+        self.values = values
+        for key in values:
+            if known is not None and key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = (
+                    f"did you mean {self._at(near[0])}?" if near else f"known: {', '.join(known)}"
+                )
+                raise self.error(key, f"unknown key, {hint}")
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.values
+
+    def error(self, key: str, says: str, *, index: int | None = None) -> ScenarioError:
+        """What is wrong with the value of a key, or with one element of it."""
+        if key not in self.values:
+            return ScenarioError(f"{self.source}: {self._at(key)} is missing: {says}")
+        value, at = self.values[key], self._at(key)
+        if index is not None:
+            value, at = value[index], f"{at}[{index}]"
+        return ScenarioError(f"{self.source}: {at} = {shown(value)}: {says}")
+
+    def number(
+        self, key: str, default: float | None = None, *, low: float = 0.0, high: float
+    ) -> float:
+        """A number from low to high, which are finite."""
+        if key not in self.values and default is not None:
+            return default
+        if not _is_number(self.values.get(key), low, high):
+            raise self.error(key, f"a number from {low:g} to {high:g} is accepted")
+        return float(self.values[key])
+
+    def integer(self, key: str, default: int | None = None, *, low: int, high: int) -> int:
+        """A whole number from low to high."""
+        if key not in self.values and default is not None:
+            return default
+        value = self.values.get(key)
+        if type(value) is not int or not low <= value <= high:
+            raise self.error(key, f"a whole number from {low} to {high} is accepted")
+        return value
+
+    def numbers(self, key: str, *, low: float = 0.0, high: float) -> tuple[float, ...]:
+        """An array of numbers, at least one."""
+        for index, value in self._elements(key, "numbers"):
+            if not _is_number(value, low, high):
+                says = f"a number from {low:g} to {high:g} is accepted"
+                raise self.error(key, says, index=index)
+        return tuple(float(value) for value in self.values[key])
+
+    def ascending(self, key: str, *, high: int) -> tuple[int, ...]:
+        """An array of whole numbers from 1 to high, each more than the one before."""
+        last = 0
+        for index, value in self._elements(key, "ascending whole numbers"):
+            if type(value) is not int or not last < value <= high:
+                says = f"a whole number from {last + 1} to {high} is accepted"
+                raise self.error(key, says, index=index)
+            last = value
+        return tuple(self.values[key])
+
+    def text(self, key: str) -> str:
+        """A text, such as a path."""
+        value = self.values.get(key)
+        if not isinstance(value, str) or not value:
+            raise self.error(key, "a text is accepted")
+        return value
+
+    def name(self, key: str, default: str | None = None) -> str:
+        """A short name that can be printed in a table."""
+        if key not in self.values and default is not None:
+            return default
+        value = self.values.get(key)
+        if not (isinstance(value, str) and value.isascii() and value.isprintable()) or not (
+            value == value.strip() and 0 < len(value) <= _MAX_NAME
+        ):
+            raise self.error(key, f"a name of 1 to {_MAX_NAME} ASCII characters is accepted")
+        return value
+
+    def table(self, key: str, known: Sequence[str] | None) -> Table:
+        """A table below this one."""
+        value = self.values.get(key)
+        if not isinstance(value, Mapping):
+            raise self.error(key, "a table is accepted")
+        return Table(self.source, self._at(key), value, known)
+
+    def tables(self, key: str, known: Sequence[str] | None) -> list[Table]:
+        """An array of tables; empty where the key is missing."""
+        says = f"an array of tables, [[{self._at(key)}]], is accepted"
+        found = self.values.get(key, [])
+        if not isinstance(found, list):
+            raise self.error(key, says)
+        for index, value in enumerate(found):
+            if not isinstance(value, Mapping):
+                raise self.error(key, says, index=index)
+        return [
+            Table(self.source, f"{self._at(key)}[{index}]", value, known)
+            for index, value in enumerate(found)
+        ]
+
+    def _elements(self, key: str, kind: str) -> Iterator[tuple[int, Any]]:
+        value = self.values.get(key)
+        if not isinstance(value, list) or not value:
+            raise self.error(key, f"an array of {kind} is accepted")
+        return enumerate(value)
+
+    def _at(self, key: str) -> str:
+        # A quoted key may hold anything, a line break too.
+        shown_key = key if _BARE_KEY.fullmatch(key) else shown(key)
+        return f"{self.path}.{shown_key}" if self.path else shown_key
+
+
+def _is_number(value: Any, low: float, high: float) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    # Written so that NaN is refused too.
+    return low <= value <= high

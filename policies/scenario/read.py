@@ -1,0 +1,249 @@
+"""Scenarios: a target, its draft nodes and links, groups of streams, as a TOML file tells them.
+
+    name = "two boxes"              # optional, as all that has a default is
+    models = "../profiles/models.toml"
+    token_bits = 16                 # of an id on a link: 16 or 32 (default)
+
+    [target]
+    device = "../profiles/mini-pc.toml"   # or a table like the [device] of such a file
+    model = "qwen2.5-7b-instruct"         # of the models file; or a table like its [model.shape]
+    used_cells = 4096               # of its cache; 0
+    prefill_share = 0.1             # of its time that prompts take; 0
+
+    [[draft]]
+    name = "nano"
+    [draft.decode]                  # measured, in place of device and model
+    sizes = [1, 2, 4, 8]            # tokens of a pass
+    seconds = [0.010, 0.011, 0.012, 0.014]
+    per_cell_s = 0                  # for each used cell and token
+    [draft.link]                    # left out: as if on the target's machine
+    rate = "20 Mbit/s"              # or a number of bit/s; no limit
+    rtt_ms = 5                      # 0
+    medium = "wifi"                 # shared with the links that name it too; its own
+    frame_ms = 0.3                  # of the medium, for a message whatever its size; 0
+
+    [[streams]]
+    count = 4                       # 1
+    acceptance = 0.8                # of a guess; or by its position: [0.9, 0.8, 0.7]
+    tokens_left = 200               # 256
+    draft = "nano"                  # left out: no draft node holds them
+    gamma = 4                       # asked for by the client; left out: free
+    weight = 1                      # 1
+
+Paths are relative to the file. Streams are numbered from 1 in the order of their groups.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from policies.latency import NodeCosts
+from policies.plan import MAX_AUTO_GAMMA, DraftView, Link, Observation, StreamView
+from policies.scenario.costs import COST_KEYS, Files, costs_of
+from policies.scenario.fields import Table
+
+MAX_STREAMS = 1024
+# What a client may ask for (PROTOCOL, gamma).
+_MAX_GAMMA = 16
+_MAX_TOKENS = 1 << 20
+_MAX_MS = 600_000.0
+_MIN_WEIGHT, _MAX_WEIGHT = 1e-3, 1e3
+
+_ROOT_KEYS = ("name", "models", "token_bits", "target", "draft", "streams")
+_STREAM_KEYS = ("count", "acceptance", "tokens_left", "draft", "gamma", "weight")
+_LINK_KEYS = ("rate", "rtt_ms", "medium", "frame_ms")
+_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kMG]?)bit/s")
+_UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+_MIN_RATE_BPS, _MAX_RATE_BPS = 1.0, 1e12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetNode:
+    """The target. prefill_share: part of its time that prompts take, in [0, 1)."""
+
+    costs: NodeCosts
+    used_cells: int = 0
+    prefill_share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamGroup:
+    """Streams that are alike.
+
+    acceptance: of each guess by its position, given that those before were accepted; further
+    guesses are accepted like the last one. gamma: asked for by the client, or None.
+    """
+
+    count: int
+    acceptance: tuple[float, ...]
+    tokens_left: int
+    draft: str | None = None
+    gamma: int | None = None
+    weight: float = 1.0
+
+    def view(self, stream_id: int) -> StreamView:
+        """One of the streams."""
+        last = self.acceptance[-1]
+        by_position = (*self.acceptance, *(last,) * (_MAX_GAMMA - len(self.acceptance)))
+        differs = len(self.acceptance) > 1
+        return StreamView(
+            stream_id,
+            _pooled(by_position[:MAX_AUTO_GAMMA]) if differs else last,
+            self.tokens_left,
+            fixed_gamma=self.gamma,
+            draft=self.draft,
+            weight=self.weight,
+            alphas=by_position if differs else (),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """What a plan is to be made for. token_bits: of a token id on a link."""
+
+    name: str
+    target: TargetNode
+    drafts: tuple[DraftView, ...] = ()
+    streams: tuple[StreamGroup, ...]
+    token_bits: int = 32
+
+    def observation(self) -> Observation:
+        """The scenario as a policy sees it; streams are numbered from 1."""
+        groups = [group for group in self.streams for _ in range(group.count)]
+        return Observation(
+            streams=tuple(group.view(number) for number, group in enumerate(groups, 1)),
+            target=self.target.costs,
+            drafts=self.drafts,
+            used_cells=self.target.used_cells,
+            prefill_share=self.target.prefill_share,
+            token_bits=self.token_bits,
+        )
+
+
+def scenario_from(
+    mapping: Mapping[str, Any], *, source: str, files: Files | None = None
+) -> Scenario:
+    """A scenario from what a TOML file holds (module docstring).
+
+    source: the file's name, for messages. files: contents of the files that `files_named` lists,
+    by path. Raises ScenarioError.
+    """
+    root, files = Table(source, "", mapping, _ROOT_KEYS), files or {}
+    name = root.name("name", "")
+    token_bits = root.integer("token_bits", 32, low=16, high=32)
+    if token_bits not in (16, 32):
+        raise root.error("token_bits", "16 or 32 is accepted")
+    table = root.table("target", (*COST_KEYS, "prefill_share"))
+    costs, used_cells = costs_of(table, root, files)
+    prefill_share = table.number("prefill_share", 0.0, high=0.99)
+    drafts: list[DraftView] = []
+    for table in root.tables("draft", ("name", *COST_KEYS, "link")):
+        drafts.append(_draft(table, root, files))
+        if any(draft.name == drafts[-1].name for draft in drafts[:-1]):
+            raise table.error("name", "a name that no other draft node has is accepted")
+    names = [draft.name for draft in drafts]
+    groups = [_group(table, names) for table in root.tables("streams", _STREAM_KEYS)]
+    if not groups:
+        raise root.error("streams", "one table [[streams]] or more is accepted")
+    num_streams = sum(group.count for group in groups)
+    if num_streams > MAX_STREAMS:
+        raise root.error("streams", f"up to {MAX_STREAMS} in all are accepted, not {num_streams}")
+    return Scenario(
+        name=name,
+        target=TargetNode(costs=costs, used_cells=used_cells, prefill_share=prefill_share),
+        drafts=tuple(drafts),
+        streams=tuple(groups),
+        token_bits=token_bits,
+    )
+
+
+def files_named(mapping: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Key and path of each file that a scenario names; what is malformed is left out."""
+    if isinstance(mapping.get("models"), str):
+        yield "models", mapping["models"]
+    drafts = mapping.get("draft")
+    nodes = [("target", mapping.get("target"))]
+    nodes += [(f"draft[{j}]", node) for j, node in enumerate(_listed(drafts))]
+    for key, node in nodes:
+        if isinstance(node, Mapping) and isinstance(node.get("device"), str):
+            yield f"{key}.device", node["device"]
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else ()
+
+
+def _draft(table: Table, root: Table, files: Files) -> DraftView:
+    name = table.name("name")
+    costs, used_cells = costs_of(table, root, files)
+    link = _link(table.table("link", _LINK_KEYS), name) if "link" in table else Link()
+    return DraftView(name, costs, link, used_cells)
+
+
+def _link(table: Table, node: str) -> Link:
+    return Link(
+        rate_bps=_rate_bps(table, node) if "rate" in table else math.inf,
+        rtt_s=table.number("rtt_ms", 0.0, high=_MAX_MS) / 1e3,
+        medium=table.name("medium", ""),
+        frame_s=table.number("frame_ms", 0.0, high=_MAX_MS) / 1e3,
+    )
+
+
+def _rate_bps(table: Table, node: str) -> float:
+    value = table.values["rate"]
+    if isinstance(value, str):
+        match = _RATE.fullmatch(value.strip())
+        if match is None:
+            raise table.error("rate", 'a number of bit/s or a text like "500 kbit/s" is accepted')
+        rate_bps = float(match[1]) * _UNITS[match[2]]
+    elif isinstance(value, bool) or not isinstance(value, int | float):
+        raise table.error("rate", 'a number of bit/s or a text like "500 kbit/s" is accepted')
+    else:
+        rate_bps = value
+    if rate_bps == 0:
+        says = f"the link of {node} would carry nothing; 1 bit/s or more is accepted"
+        raise table.error("rate", says)
+    if not _MIN_RATE_BPS <= rate_bps <= _MAX_RATE_BPS:
+        raise table.error("rate", "1 bit/s to 1000 Gbit/s is accepted")
+    return float(rate_bps)
+
+
+def _group(table: Table, drafts: Sequence[str]) -> StreamGroup:
+    draft = table.name("draft") if "draft" in table else None
+    if draft is not None and draft not in drafts:
+        near = difflib.get_close_matches(draft, drafts, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"accepted: {', '.join(drafts) or 'none'}"
+        raise table.error("draft", f"no [[draft]] has this name, {hint}")
+    return StreamGroup(
+        count=table.integer("count", 1, low=1, high=MAX_STREAMS),
+        acceptance=_acceptance(table),
+        tokens_left=table.integer("tokens_left", 256, low=1, high=_MAX_TOKENS),
+        draft=draft,
+        gamma=table.integer("gamma", low=0, high=_MAX_GAMMA) if "gamma" in table else None,
+        weight=table.number("weight", 1.0, low=_MIN_WEIGHT, high=_MAX_WEIGHT),
+    )
+
+
+def _acceptance(table: Table) -> tuple[float, ...]:
+    if not isinstance(table.values.get("acceptance"), list):
+        return (table.number("acceptance", high=1.0),)
+    found = table.numbers("acceptance", high=1.0)
+    if len(found) > _MAX_GAMMA:
+        raise table.error("acceptance", f"up to {_MAX_GAMMA} positions are accepted")
+    return found
+
+
+def _pooled(by_position: Sequence[float]) -> float:
+    """What rounds of that many guesses would let one estimate: accepted / (accepted + rejected)."""
+    reached = 1.0
+    accepted = tried = 0.0
+    for alpha in by_position:
+        tried += reached
+        reached *= alpha
+        accepted += reached
+    return accepted / tried

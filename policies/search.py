@@ -1,0 +1,214 @@
+"""The live planner: closed-form candidates, then a dynamic program over unequal cuts.
+
+Streams in order of acceptance are grouped into at most a dozen blocks, which batches are made
+of; each batch takes one option: a gamma for all, or a threshold on what a guess is worth. The
+candidates leave a first part of the streams plain and cut the rest into equal batches with one
+option. The work is bounded by the number of blocks and options, not by a clock: the same
+observation gives the same plan.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from policies.acceptance import Floats
+from policies.cycle import (
+    BlockSums,
+    CyclePlan,
+    Stages,
+    Totals,
+    price_of_totals,
+    stages_of,
+    verify_times,
+)
+from policies.plan import MAX_AUTO_GAMMA
+from policies.problem import CycleProblem, Ints
+
+MAX_BLOCKS = 12
+# With many draft nodes there is more to sum up for every run of blocks.
+_MAX_BLOCKS_MANY_NODES = 8
+_MANY_NODES = 3
+_MAX_EQUAL_BATCHES = 4
+_NUM_THRESHOLDS = 8
+# Among many streams thresholds tell more than a uniform gamma, and all are close together.
+_MANY_STREAMS = 64
+_FEW_GAMMAS = (0, 1, 2, 3, 4, 6, 8)
+_FEW_THRESHOLDS = 5
+
+
+def options_of(problem: CycleProblem) -> Ints:
+    """(o, n) gammas: uniform 0..8, then thresholds, each kept within what a stream may do."""
+    many = problem.num_streams > _MANY_STREAMS
+    uniform = np.array(_FEW_GAMMAS if many else range(MAX_AUTO_GAMMA + 1))[:, None]
+    num_thresholds = _FEW_THRESHOLDS if many else _NUM_THRESHOLDS
+    earned = problem.earned
+    # What the g-th guess takes off w/E: falls with g, so counting those above a threshold cuts.
+    gains = problem.weights[:, None] * (1.0 / earned[:, :-1] - 1.0 / earned[:, 1:])
+    useful = gains[np.arange(problem.max_gamma) < problem.most[:, None]]
+    if useful.size == 0:
+        return np.broadcast_to(problem.least, (1, problem.num_streams)).astype(np.int64)
+    ranked = np.sort(useful)
+    picks = (np.arange(1, num_thresholds + 1) * len(ranked)) // (num_thresholds + 1)
+    thresholds = (gains[None] >= ranked[picks][:, None, None]).sum(axis=2)
+    options = np.concatenate([np.broadcast_to(uniform, (len(uniform), len(gains))), thresholds])
+    clipped: Ints = np.clip(options, problem.least, problem.most)
+    return clipped
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Every run of consecutive blocks as one batch, under every option: arrays (r, o, ...).
+
+    starts, stops: (r,) blocks. stages: as batches; plain_weight, num_plain: of the others.
+    """
+
+    starts: Ints
+    stops: Ints
+    stages: Stages
+    plain_weight: Floats
+    num_plain: Ints
+
+
+def runs_of(problem: CycleProblem, sums: BlockSums) -> Runs:
+    """Stage times of all runs; sums: over blocks."""
+    starts, stops = np.triu_indices(len(sums.worth), 1)
+    counts, worth = sums.counts[:, :, stops], sums.worth[stops]
+    counts -= sums.counts[:, :, starts]
+    worth -= sums.worth[starts]
+    return Runs(
+        starts,
+        stops,
+        stages_of(problem, counts, worth),
+        sums.plain_weight[stops] - sums.plain_weight[starts],
+        sums.num_plain[stops] - sums.num_plain[starts],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A plan and its price."""
+
+    price_s: float
+    plan: CyclePlan
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """Where the dynamic program begins: totals of a good plan, and prices by option."""
+
+    num_plain: int
+    cycle_s: float
+    stolen: float
+    worth: float
+    by_option: Floats
+
+
+def block_bounds(problem: CycleProblem) -> Ints:
+    """Positions that cut streams into at most MAX_BLOCKS blocks of nearly equal size."""
+    many = len(problem.node_names) >= _MANY_NODES
+    num_blocks = min(problem.num_streams, _MAX_BLOCKS_MANY_NODES if many else MAX_BLOCKS)
+    return (np.arange(num_blocks + 1) * problem.num_streams) // num_blocks
+
+
+@dataclass(frozen=True, slots=True)
+class _EqualCuts:
+    """Candidates (c,): plain head, then equal batches. heads: run of the head, -1 for none.
+
+    runs: (q,) runs of all candidates' batches; groups: (c,) where each one's begin in it.
+    """
+
+    heads: Ints
+    runs: Ints
+    groups: Ints
+    owner: Ints
+    bounds: tuple[tuple[int, ...], ...]
+
+
+@lru_cache(maxsize=64)
+def _equal_cuts(num_blocks: int, with_singles: bool) -> _EqualCuts:
+    starts, stops = np.triu_indices(num_blocks + 1, 1)
+    number = {(int(i), int(j)): r for r, (i, j) in enumerate(zip(starts, stops, strict=True))}
+    heads: list[int] = []
+    runs: list[int] = []
+    groups: list[int] = []
+    owner: list[int] = []
+    bounds: list[tuple[int, ...]] = []
+    for head in range(num_blocks):
+        left = num_blocks - head
+        nums = list(range(1, min(_MAX_EQUAL_BATCHES, left) + 1))
+        if with_singles and left > _MAX_EQUAL_BATCHES:
+            nums.append(left)
+        for num in nums:
+            cut = [head + (m * left) // num for m in range(num + 1)]
+            groups.append(len(runs))
+            owner += [len(heads)] * num
+            runs += [number[pair] for pair in itertools.pairwise(cut)]
+            heads.append(number[0, head] if head else -1)
+            bounds.append(tuple([0, *cut] if head else cut))
+    return _EqualCuts(
+        np.array(heads), np.array(runs), np.array(groups), np.array(owner), tuple(bounds)
+    )
+
+
+def best_equal(
+    problem: CycleProblem, options: Ints, bounds: Ints, runs: Runs
+) -> tuple[Found, Seed]:
+    """The best plan of a plain head and equal batches with one option."""
+    num_blocks = len(bounds) - 1
+    cuts = _equal_cuts(num_blocks, problem.num_streams == num_blocks)
+    stages = runs.stages
+    has_head = (cuts.heads >= 0)[:, None]
+    # Option 0 asks for no guesses: what a head is decoded with (but for clients' own gammas).
+    head_tokens = np.where(has_head, stages.num_tokens[cuts.heads, 0][:, None], 0)
+    head_plain = np.where(has_head, runs.num_plain[cuts.heads, 0][:, None], 0)
+    num_plain = np.add.reduceat(runs.num_plain[cuts.runs], cuts.groups, axis=0) + head_plain
+    plain_weight = np.add.reduceat(runs.plain_weight[cuts.runs], cuts.groups, axis=0)
+    plain_weight = plain_weight + np.where(has_head, runs.plain_weight[cuts.heads, 0][:, None], 0.0)
+    picked = _picked(stages, cuts.runs)
+    verify_s, lap_s = verify_times(problem, picked, num_plain[cuts.owner])
+    totals = Totals(
+        busy_s=np.maximum(
+            np.add.reduceat(picked.draft_s, cuts.groups, axis=1).max(axis=0),
+            np.add.reduceat(picked.air_s, cuts.groups, axis=1).max(axis=0),
+        ),
+        verify_s=np.add.reduceat(verify_s, cuts.groups, axis=0),
+        lap_s=np.maximum.reduceat(lap_s, cuts.groups, axis=0),
+        num_batches=np.add.reduceat(
+            (picked.num_tokens > 0).astype(np.float64), cuts.groups, axis=0
+        ),
+        worth=np.add.reduceat(picked.worth, cuts.groups, axis=0),
+        plain_weight=plain_weight,
+        plain_pass_s=problem.target_s[num_plain],
+    )
+    price_s, cycle_s = price_of_totals(totals)
+    # A head with guesses that clients asked for is no plain head: those plans are left out.
+    price_s = np.where(head_tokens > 0, np.inf, price_s)
+    row, option = np.unravel_index(int(np.argmin(price_s)), price_s.shape)
+    at = (row, option)
+    where = bounds[list(cuts.bounds[row])]
+    gammas = options[option].copy()
+    if cuts.heads[row] >= 0:
+        gammas[: where[1]] = options[0, : where[1]]
+    pass_s, cycle = float(totals.plain_pass_s[at]), float(cycle_s[at])
+    seed = Seed(
+        int(num_plain[at]),
+        cycle,
+        min(0.95, max(0.0, float(totals.verify_s[at] - totals.num_batches[at] * pass_s) / cycle)),
+        float(totals.worth[at]),
+        price_s.min(axis=0),
+    )
+    return Found(float(price_s[at]), CyclePlan(tuple(where.tolist()), gammas)), seed
+
+
+def _picked(stages: Stages, runs: Ints) -> Stages:
+    return Stages(
+        stages.draft_s[:, runs],
+        stages.air_s[:, runs],
+        stages.head_s[runs],
+        stages.num_tokens[runs],
+        stages.worth[runs],
+    )

@@ -1,0 +1,210 @@
+"""The price of a cycle in plain Python, from its definition and an observation: the reference.
+
+Loops over batches, nodes and streams; the length of the cycle by golden section, not by formula.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
+
+from policies.latency import CostTable
+from policies.plan import DraftView, Observation, StreamView
+
+HEADER_BITS, ENTRY_BITS = 672, 80
+GOLDEN = (5**0.5 - 1) / 2
+# Stream id and gamma of each member.
+Members = Sequence[tuple[int, int]]
+
+
+@dataclass
+class Price:
+    """batches: (draft by node, air by medium, head_s, verify_s, lap_s, tokens) of each."""
+
+    price_s: float
+    cycle_s: float
+    natural_s: float
+    tokens_per_s: float
+    batches: list[tuple[dict[str, float], dict[str, float], float, float, float, int]]
+
+
+def pass_s(table: CostTable, num_tokens: int, used_cells: int) -> float:
+    """Seconds of a pass by the table's points; a larger pass never takes less."""
+    longest = 0.0
+    points = list(zip(table.sizes, table.seconds, strict=True))
+    for tokens in range(1, num_tokens + 1):
+        if tokens <= points[0][0]:
+            seconds = points[0][1]
+        elif tokens <= points[-1][0]:
+            for (x, y), (x_next, y_next) in pairwise(points):
+                if x < tokens <= x_next:
+                    seconds = y + (y_next - y) * (tokens - x) / (x_next - x)
+        elif len(points) == 1:
+            seconds = points[0][1] * tokens / points[0][0]
+        else:
+            (x, y), (x_last, y_last) = points[-2:]
+            slope = max(0.0, (y_last - y) / (x_last - x))
+            seconds = y_last + slope * (tokens - x_last)
+        longest = max(longest, seconds + table.per_cell_s * used_cells * tokens)
+    return longest
+
+
+class SlowCycle:
+    """An observation with its views by name."""
+
+    def __init__(self, observation: Observation) -> None:
+        self.observation = observation
+        self.streams = {view.stream_id: view for view in observation.streams}
+        self.drafts = {draft.name: draft for draft in observation.drafts}
+        self._verify: dict[int, float] = {}
+        self._draft: dict[tuple[str, int], float] = {}
+
+    def verify_s(self, num_tokens: int) -> float:
+        """A pass of the target, with the prompts' share of its time."""
+        if num_tokens not in self._verify:
+            target = self.observation.target
+            assert target is not None
+            seconds = pass_s(target.decode, num_tokens, self.observation.used_cells)
+            self._verify[num_tokens] = seconds / (1 - self.observation.prefill_share)
+        return self._verify[num_tokens]
+
+    def step_s(self, draft: DraftView, num_tokens: int) -> float:
+        key = (draft.name, num_tokens)
+        if key not in self._draft:
+            self._draft[key] = pass_s(draft.costs.decode, num_tokens, draft.used_cells)
+        return self._draft[key]
+
+    def bounds_of(self, view: StreamView) -> tuple[int, int]:
+        """Least and most guesses that a stream may make."""
+        most = max(0, view.tokens_left - 1) if view.draft in self.drafts else 0
+        if view.fixed_gamma is None:
+            return 0, min(8, most)
+        return min(view.fixed_gamma, most), min(view.fixed_gamma, most)
+
+    def earned(self, stream_id: int, gamma: int) -> float:
+        """1 + a_1 + a_1 a_2 + ..."""
+        view = self.streams[stream_id]
+        total = so_far = 1.0
+        for position in range(gamma):
+            known = position < len(view.alphas)
+            so_far *= view.alphas[position] if known else view.alpha
+            total += so_far
+        return total
+
+    def stages(
+        self, members: Members, equal_shares: bool = False
+    ) -> tuple[dict[str, float], dict[str, float], float, int]:
+        """Draft by node, air by medium, seconds until the last guesses are there, tokens."""
+        draft_s, sends, head_s, num_tokens = {}, {}, 0.0, 0
+        for draft in self.observation.drafts:
+            mine = [g for k, g in members if g and self.streams[k].draft == draft.name]
+            if not mine:
+                continue
+            # The first step eats two tokens a stream: what was committed and not yet seen.
+            seconds = self.step_s(draft, 2 * len(mine))
+            for step in range(2, max(mine) + 1):
+                seconds += self.step_s(draft, sum(1 for g in mine if g >= step))
+            draft_s[draft.name] = seconds
+            # One message each way; every stream's entry in both, g + 1 token ids out, g back.
+            bits = 2 * HEADER_BITS
+            for g in mine:
+                bits += 2 * ENTRY_BITS + (2 * g + 1) * self.observation.token_bits
+            sends[draft.name] = 2 * draft.link.frame_s + bits / draft.link.rate_bps
+            num_tokens += sum(g + 1 for g in mine)
+        air_s: dict[str, list[float]] = {}
+        for name, seconds in sends.items():
+            air_s.setdefault(self.medium(name), []).append(seconds)
+        by_medium = {
+            medium: len(times) * max(times) if equal_shares else sum(times)
+            for medium, times in air_s.items()
+        }
+        for name, seconds in draft_s.items():
+            link = self.drafts[name].link
+            head_s = max(head_s, seconds + link.rtt_s + by_medium[self.medium(name)])
+        return draft_s, by_medium, head_s, num_tokens
+
+    def medium(self, name: str) -> str:
+        return self.drafts[name].link.medium or f"own of {name}"
+
+    def price(
+        self, batches: Sequence[Members], *, equal_shares: bool = False, overlap: bool = True
+    ) -> Price:
+        """Price of batches that together hold every stream."""
+        members = [pair for batch in batches for pair in batch]
+        assert sorted(k for k, _ in members) == sorted(self.streams)
+        staged = [self.stages(batch, equal_shares) for batch in batches]
+        return self.price_of_stages(staged, members, overlap)
+
+    def price_of_stages(self, staged, members: Members, overlap: bool = True) -> Price:
+        plain = [k for k, g in members if not g]
+        plain_weight = sum(self.streams[k].weight for k in plain)
+        worth = sum(self.streams[k].weight / self.earned(k, g) for k, g in members if g)
+        plain_s = self.verify_s(len(plain))
+        parts = []
+        for draft_s, air_s, head_s, num_tokens in staged:
+            if num_tokens:
+                verify_s = self.verify_s(num_tokens + len(plain))
+                lap_s = head_s + verify_s + plain_s / 2
+                parts.append((draft_s, air_s, head_s, verify_s, lap_s, num_tokens))
+            else:
+                parts.append(({}, {}, 0.0, 0.0, 0.0, 0))
+        busy: dict[tuple[str, str], float] = {}
+        for draft_s, air_s, *_ in parts:
+            for kind, seconds in (("draft", draft_s), ("air", air_s)):
+                for name, stage_s in seconds.items():
+                    busy[kind, name] = busy.get((kind, name), 0.0) + stage_s
+        target_s = sum(part[3] for part in parts)
+        laps = [part[4] for part in parts]
+        longest_s = max(laps) if overlap else sum(laps)
+        natural_s = max([0.0, *busy.values(), target_s, longest_s])
+        num_batches = sum(1 for part in parts if part[5])
+        if num_batches == 0:
+            rate = len(plain) / plain_s
+            return Price(plain_weight * plain_s, plain_s, natural_s, rate, parts)
+
+        def plain_passes(cycle_s: float) -> float:
+            return num_batches + (cycle_s - target_s) / plain_s
+
+        def price(cycle_s: float) -> float:
+            plain_token_s = cycle_s / plain_passes(cycle_s) if plain else 0.0
+            return cycle_s * worth + plain_weight * plain_token_s
+
+        cycle_s = natural_s
+        if plain:
+            cycle_s = _least(price, natural_s, max(natural_s, price(natural_s) / worth))
+        rate = sum(self.earned(k, g) for k, g in members if g) / cycle_s
+        rate += len(plain) * plain_passes(cycle_s) / cycle_s if plain else 0.0
+        return Price(price(cycle_s), cycle_s, natural_s, rate, parts)
+
+    def cheapest(self, order: Sequence[int], options: Sequence[Sequence[int]]) -> float:
+        """Least price over all consecutive cuts of `order` and an option for each batch."""
+        n = len(order)
+        pieces: dict[tuple[int, int], list[Members]] = {}
+        for first in range(n):
+            for end in range(first + 1, n + 1):
+                found = {tuple(zip(order[first:end], o[first:end], strict=True)) for o in options}
+                pieces[first, end] = sorted(found)
+        stages = {batch: self.stages(batch) for found in pieces.values() for batch in found}
+        least = float("inf")
+        for cuts in product((False, True), repeat=n - 1):
+            bounds = [0, *(k + 1 for k, cut in enumerate(cuts) if cut), n]
+            for batches in product(*(pieces[pair] for pair in pairwise(bounds))):
+                members = [pair for batch in batches for pair in batch]
+                staged = [stages[batch] for batch in batches]
+                least = min(least, self.price_of_stages(staged, members).price_s)
+        return least
+
+
+def _least(price, low: float, high: float) -> float:
+    """Where a function with one minimum is least, by golden section."""
+    left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+    at_left, at_right = price(left), price(right)
+    while high - low > 1e-9 * high and left < right:
+        if at_left <= at_right:
+            high, right, at_right = right, left, at_left
+            left = high - GOLDEN * (high - low)
+            at_left = price(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + GOLDEN * (high - low)
+            at_right = price(right)
+    return min((low, left, right, high), key=price)

@@ -1,0 +1,286 @@
+"""Shares of a medium against numeric optimisers, and turns against every order there is."""
+
+import itertools
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import linprog, minimize
+
+from policies.airtime import (
+    DeadLinkError,
+    airtime_s,
+    batch_shares,
+    batch_time_s,
+    equal_share_time_s,
+    grant_order,
+    release_shares,
+    turn_times_s,
+    weighted_shares,
+    weighted_time_s,
+)
+
+NUM_INSTANCES = 1000
+# Zero, or a size between a nanosecond and half a year.
+AIRTIMES = st.one_of(st.just(0.0), st.floats(1e-9, 1e7))
+SOME_AIRTIMES = st.lists(AIRTIMES, min_size=1, max_size=6).filter(any)
+
+
+def random_airtimes(seed, max_links=6):
+    rng = np.random.default_rng(seed)
+    for _ in range(NUM_INSTANCES):
+        yield rng, 10 ** rng.uniform(-3, 1, rng.integers(2, max_links + 1))
+
+
+def test_airtime_is_the_cost_of_frames_and_of_bits():
+    airtimes = airtime_s([3000, 500, 0], [2, 1, 1], [1e6, 50e3, 1e6], 0.001)
+    assert airtimes == pytest.approx([0.005, 0.011, 0.001])
+
+
+def test_a_frame_may_cost_each_link_its_own_and_a_rate_be_infinite():
+    assert airtime_s([800, 800], [1, 3], [math.inf, 1e5], [0.25, 0.5]) == pytest.approx(
+        [0.25, 1.508]
+    )
+
+
+@pytest.mark.parametrize(("rate_bps", "shown"), [(0.0, "0"), (-5e3, "-5000"), (math.nan, "nan")])
+def test_a_link_that_sends_nothing_is_refused_by_name(rate_bps, shown):
+    with pytest.raises(DeadLinkError) as caught:
+        airtime_s([8, 8, 8], [1, 1, 1], [1e6, rate_bps, 0.0], 0.0, ("nano-1", "nano-2", "nano-3"))
+    assert str(caught.value) == (
+        f"link nano-2 has a rate of {shown} bit/s: nothing can be sent over it"
+    )
+    assert caught.value.link == "nano-2"
+
+
+def test_a_dead_link_without_a_name_is_refused_by_its_place():
+    with pytest.raises(DeadLinkError, match=r"^link 1 has a rate of 0 bit/s"):
+        airtime_s([8, 0], [1, 0], [1e6, 0.0], 0.0)
+
+
+@pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf])
+@pytest.mark.parametrize(
+    ("what", "call"),
+    [
+        ("bits", lambda bad: airtime_s([1, bad], [1, 1], [1, 1], 0)),
+        ("frames", lambda bad: airtime_s([1, 1], [1, bad], [1, 1], 0)),
+        ("seconds a frame", lambda bad: airtime_s([1, 1], [1, 1], [1, 1], bad)),
+        ("airtimes", lambda bad: batch_shares([1, bad])),
+        ("weights", lambda bad: weighted_shares([1, 1], [1, bad])),
+        ("airtimes", lambda bad: release_shares([1, bad], [0, 0])),
+    ],
+)
+def test_amounts_that_cannot_be_are_refused(what, call, bad):
+    with pytest.raises(ValueError, match=f"^{what} are finite and not negative"):
+        call(bad)
+
+
+@pytest.mark.parametrize("ready_s", [math.nan, math.inf, -math.inf])
+def test_a_link_that_is_never_ready_is_refused(ready_s):
+    with pytest.raises(ValueError, match=r"^times of readiness are finite"):
+        release_shares([1, 1], [0, ready_s])
+
+
+def test_batch_shares_finish_as_soon_as_a_linear_program_can():
+    """In 1/T: the most finishes a second, with no share less than its link then needs."""
+    for _, airtimes in random_airtimes(1):
+        num_links = len(airtimes)
+        best = linprog(
+            np.r_[np.zeros(num_links), -1.0],
+            A_ub=np.c_[-np.eye(num_links), airtimes],
+            b_ub=np.zeros(num_links),
+            A_eq=[np.r_[np.ones(num_links), 0.0]],
+            b_eq=[1.0],
+        )
+        assert batch_time_s(airtimes) == pytest.approx(-1.0 / best.fun, rel=1e-6)
+        assert batch_shares(airtimes) == pytest.approx(best.x[:num_links], rel=1e-6)
+
+
+def test_weighted_shares_cost_as_little_as_a_descent_over_the_simplex_finds():
+    for rng, airtimes in random_airtimes(2, max_links=8):
+        weights = 10 ** rng.uniform(-2, 2, len(airtimes))
+        cost, shares = descend(airtimes, weights)
+        assert weighted_time_s(airtimes, weights) == pytest.approx(cost, rel=1e-6)
+        closed = weighted_shares(airtimes, weights)
+        assert closed == pytest.approx(shares, abs=1e-6)
+        assert np.sum(weights * airtimes / closed) == pytest.approx(cost, rel=1e-6)
+
+
+def descend(airtimes, weights):
+    """The least of sum(w s / phi) over phi = softmax(z), by BFGS on its logarithm, convex in z."""
+    log_costs = np.log(weights * airtimes)
+
+    def objective(z):
+        up, down = np.exp(z), np.exp(log_costs - z)
+        return np.log(up.sum() * down.sum()), up / up.sum() - down / down.sum()
+
+    best = minimize(
+        objective, np.zeros(len(airtimes)), jac=True, method="BFGS", options={"gtol": 1e-9}
+    )
+    return math.exp(best.fun), np.exp(best.x) / np.exp(best.x).sum()
+
+
+def test_release_shares_finish_as_soon_as_a_constrained_search_finds():
+    for rng, airtimes in random_airtimes(3):
+        ready = rng.uniform(0, 1, len(airtimes)) * 10 ** rng.uniform(-2, 1)
+        finish, shares = search_finish(airtimes, ready)
+        closed, closed_finish = release_shares(airtimes, ready)
+        assert closed_finish == pytest.approx(finish, rel=1e-6)
+        assert closed == pytest.approx(shares, abs=1e-6)
+
+
+def search_finish(airtimes, ready):
+    """SLSQP for the least T with r + s/phi <= T and sum(phi) <= 1, in log(phi): convex there."""
+    num_links, last = len(airtimes), ready.max()
+    scale = (ready - last + num_links * airtimes).max()
+    early, log_sizes = (ready - last) / scale, np.log(airtimes / scale)
+    arrive = {
+        "type": "ineq",
+        "fun": lambda x: np.log(x[-1] - early) + x[:-1] - log_sizes,
+        "jac": lambda x: np.c_[np.eye(num_links), 1.0 / (x[-1] - early)],
+    }
+    fit = {
+        "type": "ineq",
+        "fun": lambda x: 1.0 - np.exp(x[:-1]).sum(),
+        "jac": lambda x: np.r_[-np.exp(x[:-1]), 0.0][None],
+    }
+    best = minimize(
+        lambda x: x[-1],
+        np.r_[np.full(num_links, -math.log(num_links)), 1.0],
+        jac=lambda x: np.r_[np.zeros(num_links), 1.0],
+        constraints=[arrive, fit],
+        bounds=[(None, 0.0)] * num_links + [(1e-9, None)],
+        method="SLSQP",
+        options={"ftol": 1e-14, "maxiter": 300},
+    )
+    return last + scale * best.x[-1], np.exp(best.x[:-1])
+
+
+@given(
+    st.lists(st.tuples(AIRTIMES, st.floats(-1e6, 1e6)), min_size=1, max_size=6),
+    st.sampled_from([0.0, 1e-9, 1.0]),
+    st.sampled_from([0.0, 1.7e9]),
+)
+def test_release_shares_let_all_links_finish_at_once_whatever_the_clock(links, spread, epoch_s):
+    airtimes = [size for size, _ in links]
+    ready = [epoch_s + spread * at for _, at in links]
+    shares, finish = release_shares(airtimes, ready)
+    sends = [k for k, size in enumerate(airtimes) if size > 0]
+    assert all(shares[k] == 0.0 for k in range(len(links)) if k not in sends)
+    assert all(shares[k] > 0.0 for k in sends)
+    assert shares.sum() == pytest.approx(1.0 if sends else 0.0, abs=1e-12)
+    assert finish >= max(ready)
+    # In fractions, since a clock since 1970 shows no nanoseconds in a float.
+    spans = {k: Fraction(airtimes[k]) / Fraction(shares[k]) for k in sends}
+    if sends:
+        last = min(spans, key=spans.__getitem__)
+        end = Fraction(ready[last]) + spans[last]
+        for k, span in spans.items():
+            assert abs(Fraction(ready[k]) + span - end) <= Fraction(1e-12) * span
+        assert finish == pytest.approx(
+            max(float(end), *ready), rel=1e-14, abs=1e-14 * abs(ready[last])
+        )
+
+
+@pytest.mark.parametrize("epoch_s", [0.0, -3.0, 1e5])
+def test_two_equal_links_of_which_one_is_later(epoch_s):
+    """1/T + 1/(T - 1) = 1 gives the golden ratio squared."""
+    shares, finish = release_shares([1, 1], [epoch_s, epoch_s + 1])
+    golden = (1 + math.sqrt(5)) / 2
+    assert finish - epoch_s == pytest.approx(golden**2)
+    assert shares == pytest.approx([1 / golden**2, 1 / golden])
+
+
+def test_a_tiny_message_ready_as_a_large_one_would_end():
+    """Sizes 24 decades apart: s/x + 1/(x + 1) = 1 has the root sqrt(s), nearly."""
+    shares, finish = release_shares([1e-24, 1.0], [1.0, 0.0])
+    assert finish == pytest.approx(1.0)
+    assert shares[0] == pytest.approx(1e-12, rel=1e-3)
+
+
+@given(SOME_AIRTIMES, st.floats(-1e3, 1e3))
+def test_links_ready_at_once_share_as_a_batch_does(airtimes, ready_s):
+    shares, finish = release_shares(airtimes, [ready_s] * len(airtimes))
+    assert shares == pytest.approx(batch_shares(airtimes), rel=1e-9)
+    assert finish == pytest.approx(ready_s + batch_time_s(airtimes), rel=1e-9, abs=1e-9)
+
+
+@given(SOME_AIRTIMES, st.data())
+def test_shares_are_parts_of_one(airtimes, data):
+    weights = data.draw(
+        st.lists(st.floats(1e-6, 1e6), min_size=len(airtimes), max_size=len(airtimes))
+    )
+    for shares in (batch_shares(airtimes), weighted_shares(airtimes, weights)):
+        assert np.all(shares >= 0.0)
+        assert shares.sum() == pytest.approx(1.0)
+
+
+def test_nothing_to_send_needs_no_share_and_no_time():
+    assert batch_shares([0.0, 0.0]).tolist() == [0.0, 0.0]
+    assert weighted_shares([1.0, 2.0], [0.0, 0.0]).tolist() == [0.0, 0.0]
+    shares, finish = release_shares([0.0, 0.0], [3.0, 5.0])
+    assert (shares.tolist(), finish) == ([0.0, 0.0], 5.0)
+    assert (batch_time_s([]), equal_share_time_s([]), batch_shares([]).size) == (0.0, 0.0, 0)
+
+
+def test_a_link_that_has_nothing_to_send_until_much_later_changes_no_share():
+    shares, finish = release_shares([1e-6, 2e-6, 0.0], [0.0, 1e-6, 1e9])
+    alone, _ = release_shares([1e-6, 2e-6], [0.0, 1e-6])
+    assert shares == pytest.approx([*alone, 0.0], rel=1e-12)
+    assert finish == 1e9
+
+
+def test_a_weight_of_0_gets_no_share():
+    assert weighted_shares([4.0, 1.0, 9.0], [1.0, 0.0, 1.0]) == pytest.approx([0.4, 0.0, 0.6])
+    assert weighted_time_s([4.0, 1.0, 9.0], [1.0, 0.0, 1.0]) == pytest.approx(25.0)
+
+
+@given(SOME_AIRTIMES)
+def test_equal_shares_never_finish_sooner(airtimes):
+    slowest_s = max(size / (1 / len(airtimes)) for size in airtimes)
+    assert equal_share_time_s(airtimes) == pytest.approx(slowest_s)
+    assert equal_share_time_s(airtimes) >= batch_time_s(airtimes) * (1 - 1e-12)
+
+
+def test_turns_beat_the_best_constant_shares():
+    ratios = []
+    for rng, airtimes in random_airtimes(4, max_links=16):
+        weights = 10 ** rng.uniform(-2, 2, len(airtimes))
+        turns = turn_times_s(airtimes, grant_order(airtimes, weights))
+        assert turns.max() == pytest.approx(batch_time_s(airtimes))
+        ratios.append(weighted_time_s(airtimes, weights) / np.sum(weights * turns))
+    assert min(ratios) >= 1.0
+    assert max(ratios) > 1.5
+
+
+@given(
+    st.lists(
+        st.tuples(AIRTIMES, st.one_of(st.just(0.0), st.floats(0.01, 100))), min_size=1, max_size=5
+    )
+)
+def test_no_other_order_of_turns_is_cheaper(links):
+    def cost(order):
+        clock = total = 0.0
+        for size, weight in order:
+            clock += size
+            total += weight * clock
+        return total
+
+    airtimes, weights = np.array(links).T
+    order = grant_order(airtimes, weights)
+    assert sorted(order) == list(range(len(links)))
+    cheapest = min(cost(permuted) for permuted in itertools.permutations(links))
+    assert cost([links[k] for k in order]) == pytest.approx(cheapest)
+    assert np.sum(weights * turn_times_s(airtimes, order)) == pytest.approx(cheapest)
+
+
+def test_ties_stay_in_order_and_weight_0_comes_last():
+    order = grant_order([2.0, 1.0, 0.0, 4.0, 1.0], [1.0, 0.0, 0.0, 2.0, 1.0])
+    assert order.tolist() == [4, 0, 3, 1, 2]
+
+
+def test_turn_times_stand_at_their_links():
+    assert turn_times_s([5.0, 1.0, 2.0], [1, 2, 0]).tolist() == [8.0, 1.0, 3.0]
