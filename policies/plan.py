@@ -53,8 +53,8 @@ class StreamView:
 
     alpha: probability that a guess is accepted. alphas: the same by position of the guess, where
     enough is known ((g,), given that all before were accepted); positions beyond take `alpha`.
-    fixed_gamma: asked for by the client, or None. draft: the node that holds the stream and can
-    guess now, None where none does.
+    fixed_gamma: asked for by the client, or None. draft: the node that guesses for the stream, now
+    or as soon as it has read the prompt; None where none does.
     """
 
     stream_id: int

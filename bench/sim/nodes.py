@@ -30,16 +30,10 @@ from nodes.messages import (
 from policies.latency import NodeCosts
 
 # As the real nodes do: small pieces of prompts beside other work and where some may come at any
-# moment, large ones without.
-_SHARED_PREFILL_TOKENS = 32
-_PREFILL_TOKENS_BETWEEN = 64
-_PREFILL_TOKENS = 256
-
-
-def _piece_limit(is_shared: bool, has_others: bool) -> int:
-    if is_shared:
-        return _SHARED_PREFILL_TOKENS
-    return _PREFILL_TOKENS_BETWEEN if has_others else _PREFILL_TOKENS
+# moment, large ones without. Of the target, then of draft nodes.
+_BESIDE, _BETWEEN = 32, 64
+_DRAFT_BESIDE, _DRAFT_BETWEEN = 16, 32
+_ALONE = 256
 
 
 Send = Callable[[Any], None]
@@ -159,7 +153,7 @@ class SimTarget:
             held = self._streams.get(self._reading[0])
             if held is not None and held.unread:
                 others = any(not held.unread for held in self._streams.values())
-                limit = _piece_limit(is_shared, others)
+                limit = _BESIDE if is_shared else _BETWEEN if others else _ALONE
                 return self._reading[0], min(held.unread, limit)
             self._reading.popleft()
         return -1, 0
@@ -284,17 +278,20 @@ class SimDraft:
     def _begin(self) -> None:
         if self._engine.is_busy:
             return
+        # As the real node: small pieces of prompts beside rounds and between them.
+        others = any(not prefix.unread for prefix in self._prefixes.values())
+        limit = _DRAFT_BETWEEN if others else _ALONE
+        if self._rounds:
+            limit = _DRAFT_BESIDE
         reading, piece = -1, 0
         while self._reading:
             prefix = self._prefixes.get(self._reading[0])
             if prefix is not None and prefix.unread:
-                others = any(not prefix.unread for prefix in self._prefixes.values())
-                limit = _piece_limit(bool(self._rounds), others)
                 reading, piece = self._reading[0], min(prefix.unread, limit)
                 break
             self._reading.popleft()
-        if not piece and self._lagging:
-            piece = min(self._lagging[0].unread, _piece_limit(bool(self._rounds), True))
+        if reading < 0 and self._lagging:
+            piece = min(self._lagging[0].unread, limit)
         if not self._rounds and not piece:
             return
         num_tokens = cells = 0

@@ -75,7 +75,7 @@ def random_scenario(seed: int, num_passes: int = 600) -> Scenario:
                 max_tokens=(length, 2 * length),
                 think_s=random.choice([0.0, 0.02, 0.1]) * duration_s,
                 starts_at=random.uniform(0.0, 0.05) * duration_s,
-                believed=alpha,
+                believed=alphas,
             )
         )
     return Scenario(
@@ -93,8 +93,9 @@ def with_acceptance_off_by(scenario: Scenario, error: float) -> Scenario:
     random = Random(scenario.seed + 1)
 
     def off(client: SimClient) -> SimClient:
-        wrong = sum(client.alphas) / len(client.alphas) + random.uniform(-error, error)
-        return replace(client, believed=min(0.97, max(0.05, wrong)))
+        shift = random.uniform(-error, error)
+        wrong = tuple(min(0.97, max(0.05, alpha + shift)) for alpha in client.alphas)
+        return replace(client, believed=wrong)
 
     return replace(scenario, clients=tuple(map(off, scenario.clients)))
 

@@ -37,9 +37,9 @@ class SimDraftNode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimClient:
-    """A user who asks again some seconds after each answer. believed: acceptance as known.
+    """A user who asks again some seconds after each answer.
 
-    alphas: by position. believed None: the scheduler learns it.
+    alphas: acceptance by position. believed: the same as the scheduler knows it; None: it learns.
     """
 
     alphas: tuple[float, ...]
@@ -47,7 +47,7 @@ class SimClient:
     max_tokens: tuple[int, int]
     think_s: float
     starts_at: float
-    believed: float | None = None
+    believed: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,12 +109,18 @@ class Result:
 class _Known(AcceptanceEstimate):
     """An acceptance that is given and never learnt."""
 
+    given: tuple[float, ...] = ()
+
     def observe(self, num_draft_tokens: int, num_accepted_tokens: int) -> None:
         pass
 
     @property
+    def alpha(self) -> float:
+        return self.given[0]
+
+    @property
     def alphas(self) -> tuple[float, ...]:
-        return ()
+        return self.given
 
 
 @dataclass(slots=True)
@@ -180,8 +186,7 @@ class World:
 
     def _believed(self, stream_id: StreamId) -> AcceptanceEstimate:
         client = self._scenario.clients[self._requests[stream_id].client]
-        alpha = client.believed if client.believed is not None else 0.7
-        return _Known(100.0 * alpha, 100.0 * (1.0 - alpha))
+        return _Known(given=client.believed or client.alphas)
 
     # -- draft nodes ---------------------------------------------------------------------------
 

@@ -14,9 +14,10 @@ from nodes.engine.sampling import sample
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.state import Failed, Ready, cells_needed
 
-_PREFILL_TOKENS_BESIDE_DRAFTS = 32
-# The next round may come at any moment, and waits for the pass that is under way.
-_PREFILL_TOKENS_BETWEEN_DRAFTS = 64
+# A piece beside each step of a round makes it longer for all of its streams; between rounds the
+# next one may come at any moment, and waits for the pass that is under way.
+_PREFILL_TOKENS_BESIDE_DRAFTS = 16
+_PREFILL_TOKENS_BETWEEN_DRAFTS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,10 +208,9 @@ class ModelDrafter:
         for stream in in_rounds:
             budget -= self._add_span(stream, budget, spans, stepping, guess=True)
         waiting = [s for s in self._streams.values() if s.is_behind]
-        if spans:
-            budget = min(budget, _PREFILL_TOKENS_BESIDE_DRAFTS)
-        elif any(stream.announced for stream in self._streams.values()):
-            budget = min(budget, _PREFILL_TOKENS_BETWEEN_DRAFTS)
+        if spans or any(stream.announced for stream in self._streams.values()):
+            limit = _PREFILL_TOKENS_BESIDE_DRAFTS if spans else _PREFILL_TOKENS_BETWEEN_DRAFTS
+            budget = min(budget, limit)
         for stream in waiting:
             if stream not in in_rounds:
                 budget -= self._add_span(stream, budget, spans, stepping, guess=False)

@@ -210,7 +210,6 @@ class SchedulerState:
         if placement is None:
             return []
         placement.is_ready = True
-        self._cycle.members_changed()
         return self.plan(now)
 
     def draft_failed(

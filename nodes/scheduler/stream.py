@@ -120,13 +120,15 @@ class Stream:
         return placement.catching_up or backlog > _MAX_BACKLOG_TOKENS
 
     def view(self) -> StreamView:
-        acceptance = self.acceptance
+        acceptance, placement = self.acceptance, self.draft
+        # A node that still reads the prompt will guess soon: no plan is made for the meantime.
+        will_guess = placement is not None and not placement.is_late
         return StreamView(
             stream_id=self.spec.stream_id,
             alpha=acceptance.alpha,
             tokens_left=self.tokens_left,
             fixed_gamma=self.fixed_gamma,
-            draft=self.draft.node if self.draft is not None and self.can_guess else None,
+            draft=placement.node if placement is not None and will_guess else None,
             alphas=acceptance.alphas,
         )
 

@@ -6,6 +6,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from nodes.draft.lookup import NgramDrafter
@@ -14,7 +15,6 @@ from nodes.draft.state import Drafted, Drafter, ModelDrafter
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.messages import (
-    MAX_GAMMA,
     CloseStreamNotice,
     CommitReply,
     DraftReply,
@@ -30,10 +30,11 @@ from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDra
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.node import commit_entry, spec_of
 from nodes.target.state import Committed, Failed, Ready, TargetState, cells_needed
-from policies.joint import joint_plan
+from policies.baselines import POLICIES
 from policies.latency import CostTable, NodeCosts
-from policies.plan import Batch, Observation, Plan, Policy
+from policies.plan import Policy
 from tests.nodes.reference import Reference, reference
+from tests.nodes.wild_policy import WildPolicy
 
 # Guessing pays, so that the policy asks for it.
 TARGET_COSTS = NodeCosts(CostTable((1, 32), (1e-3, 2e-3)), CostTable((32,), (2e-3,)))
@@ -41,6 +42,9 @@ DRAFT_COSTS = NodeCosts(CostTable((1, 32), (1e-5, 1e-4)), CostTable((32,), (1e-4
 _MAX_MOVES = 50_000
 # Changes come now and then, so that most of a run lies between them.
 _RARE_ONE_IN = 24
+_MOVE_S = 1e-4
+# One batch or several, with and without overlap.
+_TAME = ("joint", "alternating", "single-stream", "single-stream", "no-overlap")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +136,8 @@ class PureMesh:
         self.case = case
         self.choose = Chooser(case.moves, case.move_seed)
         self.now = 0.0
-        policy: Policy = self._wild_plan if case.has_wild_policy else joint_plan
+        tame = POLICIES[_TAME[self.choose.below(len(_TAME))]]
+        policy: Policy = WildPolicy(self.choose.below) if case.has_wild_policy else tame
         self.scheduler = SchedulerState(policy, TARGET_COSTS)
         self.model = ToyModel(case.target)
         self.target = TargetState(self.model, ToyTokenizer(case.target.num_vocab))
@@ -160,13 +165,17 @@ class PureMesh:
 
     def run(self) -> None:
         for _ in range(_MAX_MOVES):
+            self.now += _MOVE_S
             moves, rare = self._moves(), self._rare_moves()
             if rare and self.choose.below(_RARE_ONE_IN) == 0:
                 rare[self.choose.below(len(rare))]()
             elif moves:
                 moves[self.choose.below(len(moves))]()
+            elif self._held_until() is not None:
+                self._wait_for_batch()
             else:
-                # No message is ever lost here, so no stream may need a deadline to go on.
+                # No message is ever lost here: only a batch that is held back may need a tick,
+                # no stream may need a deadline to go on.
                 break
         else:
             raise AssertionError("the run does not end")
@@ -184,32 +193,44 @@ class PureMesh:
             moves.append(self._admit)
         for draft in self.drafts:
             if draft.inbox:
-                moves.append(lambda d=draft: self._draft_takes(d))
+                moves.append(partial(self._draft_takes, draft))
             if draft.outbox:
-                moves.append(lambda d=draft: self._scheduler_takes_from_draft(d))
+                moves.append(partial(self._scheduler_takes_from_draft, draft))
             if draft.drafter is not None and draft.drafter.has_work():
-                moves.append(lambda d=draft: self._draft_steps(d))
+                moves.append(partial(self._draft_steps, draft))
         return moves
 
     def _rare_moves(self) -> list[Callable[[], None]]:
         moves: list[Callable[[], None]] = []
         # Once all streams have ended nothing is to be seen of a change any more.
         if self.churns_left and len(self.finished) < len(self.specs):
-            moves += [lambda d=draft: self._churn(d) for draft in self.drafts]
-        if self.late_left and self.scheduler.next_deadline() is not None:
+            moves += [partial(self._churn, draft) for draft in self.drafts]
+        if self.late_left and self._deadlines():
             moves.append(self._be_late)
+        if self._held_until() is not None:
+            moves.append(self._wait_for_batch)
         moves += [
-            lambda s=s: self._cancel(s)
-            for s in self.to_cancel
-            if self.scheduler.stream(s) is not None
+            partial(self._cancel, s) for s in self.to_cancel if self.scheduler.stream(s) is not None
         ]
         return moves
 
     def _be_late(self) -> None:
-        deadline = self.scheduler.next_deadline()
-        assert deadline is not None
         self.late_left -= 1
-        self.now = max(self.now, deadline)
+        self.now = max(self.now, min(self._deadlines()))
+        self._carry_out(self.scheduler.tick(self.now))
+
+    def _deadlines(self) -> list[float]:
+        return [r.deadline for r in self.scheduler._rounds.values() if r.shares]
+
+    def _held_until(self) -> float | None:
+        """When the first batch that is held back may start."""
+        times = [batch.not_before for batch in self.scheduler._cycle.batches]
+        return min((time for time in times if time > self.now), default=None)
+
+    def _wait_for_batch(self) -> None:
+        until = self._held_until()
+        assert until is not None
+        self.now = until
         self._carry_out(self.scheduler.tick(self.now))
 
     # -- streams -----------------------------------------------------------------------------------
@@ -287,10 +308,13 @@ class PureMesh:
                 self._target_says(self.target.open(spec_of(message)))
             case CloseStreamNotice(stream_id=s, generation=g):
                 self.target.close(StreamId(s), g)
-            case LeaseRequest(entries=entries):
-                for e in entries:
+            case LeaseRequest(entries=leases):
+                for lease in leases:
                     self.target.lease(
-                        StreamId(e.stream_id), e.generation, e.prefix_len, e.num_tokens
+                        StreamId(lease.stream_id),
+                        lease.generation,
+                        lease.prefix_len,
+                        lease.num_tokens,
                     )
             case VerifyRequest(entries=entries, draft_token_ids=ids):
                 for e in entries:
@@ -381,28 +405,6 @@ class PureMesh:
             case StreamFailedNotice(stream_id=s, generation=g, reason=reason):
                 out = self.scheduler.draft_failed(draft.name, StreamId(s), g, reason, self.now)
         self._carry_out(out)
-
-    # -- a policy that does what it likes ----------------------------------------------------------
-
-    def _wild_plan(self, observation: Observation) -> Plan:
-        """Any gamma, any batches, one at a time or several, some streams left out."""
-        batches: list[list[tuple[int, int]]] = [[], [], []]
-        plain = []
-        for view in observation.streams:
-            pick = self.choose.below(5)
-            if pick < 3 and view.draft is not None:
-                batches[pick].append((view.stream_id, 1 + self.choose.below(MAX_GAMMA)))
-            elif pick < 4:
-                plain.append(view.stream_id)
-        return Plan(
-            tuple(
-                Batch(tuple(s for s, _ in batch), tuple(g for _, g in batch))
-                for batch in batches
-                if batch
-            ),
-            tuple(plain),
-            overlap=self.choose.below(4) > 0,
-        )
 
 
 def _notices(events: Sequence[object]) -> list[StreamReadyNotice | StreamFailedNotice]:

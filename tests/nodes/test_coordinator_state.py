@@ -34,6 +34,8 @@ from nodes.messages import (
     VerifyRequest,
 )
 from nodes.profile import encode_profile
+from policies.joint import joint_plan
+from policies.plan import Policy
 from tests.nodes.builders import make_profile, make_submit, one_batch
 
 TARGET, DRAFT, CLIENT, OTHER = b"target", b"draft", b"client", b"other"
@@ -43,9 +45,9 @@ CLUSTER, EPOCH = "test", 5
 class Mesh:
     """A coordinator and what it last sent."""
 
-    def __init__(self, **changes: Any) -> None:
+    def __init__(self, policy: Policy = one_batch, **changes: Any) -> None:
         self.state = CoordinatorState(
-            one_batch,
+            policy,
             cluster=CLUSTER,
             epoch=EPOCH,
             heartbeat_interval_s=0.5,
@@ -64,9 +66,9 @@ class Mesh:
         return self.hear(peer, Hello(name, role, hash(peer) % 2**60, PROTOCOL_VERSION, data))
 
 
-def make_mesh(*, with_draft: bool = False, **changes: Any) -> Mesh:
+def make_mesh(*, with_draft: bool = False, policy: Policy = one_batch, **changes: Any) -> Mesh:
     """One target (changes are fields of its profile), perhaps a draft, one client."""
-    mesh = Mesh()
+    mesh = Mesh(policy)
     mesh.join(TARGET, "target", make_profile(**changes))
     if with_draft:
         mesh.join(DRAFT, "draft", make_profile(0.8))
@@ -192,7 +194,7 @@ def test_the_nodes_are_told_to_clients_who_ask() -> None:
 
 
 def test_a_request_runs_from_submit_to_finish() -> None:
-    mesh = make_mesh(with_draft=True)
+    mesh = make_mesh(with_draft=True, policy=joint_plan)
     sends = mesh.hear(CLIENT, make_submit(gamma=0))
     started = StartedNotice(1, 7, 3, True, "toy-1", "toy-0.8")
     assert to(CLIENT, sends) == [started]
@@ -211,7 +213,7 @@ def test_a_request_runs_from_submit_to_finish() -> None:
     figures = finished.message.figures
     assert (figures.num_rounds, figures.num_plain_steps) == (0, 2)
     assert (figures.target_wire_bytes, figures.draft_wire_bytes) == (150, 0)
-    assert figures.plain_reason.startswith("draft off: ")
+    assert figures.plain_reason == "draft off: gamma 0 was asked for"
     # The id is free again.
     assert opened(mesh.hear(CLIENT, make_submit())) == [2]
 

@@ -1,5 +1,6 @@
 """Random observations for tests of the planners: tables, links and streams of every kind."""
 
+from dataclasses import dataclass, replace
 from random import Random
 
 from policies.latency import CostTable, NodeCosts
@@ -45,20 +46,32 @@ def draft(random: Random, name: str, target_s: float) -> DraftView:
     return DraftView(name, NodeCosts(costs, costs), link(random), used_cells)
 
 
-def stream(random: Random, stream_id: int, names: list[str]) -> StreamView:
+@dataclass(frozen=True)
+class Traits:
+    """What the streams of one observation may differ in."""
+
+    weighted: bool
+    asked: bool
+    short: bool
+    positional: bool
+
+
+def stream(random: Random, stream_id: int, names: list[str], traits: Traits) -> StreamView:
     """Mostly long and free in its gamma, now and then anything that a view allows."""
     alpha = random.choice((0.0, 1.0)) if random.random() < 0.05 else random.random()
     alphas: tuple[float, ...] = ()
-    if random.random() < 0.2:
+    if traits.positional and random.random() < 0.5:
         decay = random.uniform(0.7, 1.05)
         alphas = tuple(min(1.0, alpha * decay**i) for i in range(random.randint(1, 10)))
+    is_short = traits.short and random.random() < 0.3
+    is_asked = traits.asked and random.random() < 0.3
     return StreamView(
         stream_id,
         alpha,
-        tokens_left=random.randint(0, 6) if random.random() < 0.15 else random.randint(7, 500),
-        fixed_gamma=random.choice((0, 1, 3, 4, 12)) if random.random() < 0.08 else None,
-        draft=random.choice(names) if names and random.random() < 0.92 else None,
-        weight=10 ** random.uniform(-1, 1) if random.random() < 0.3 else 1.0,
+        tokens_left=random.randint(0, 6) if is_short else random.randint(7, 500),
+        fixed_gamma=random.choice((0, 1, 3, 4, 12)) if is_asked else None,
+        draft=random.choice(names) if names and random.random() < 0.95 else None,
+        weight=10 ** random.uniform(-1, 1) if traits.weighted else 1.0,
         alphas=alphas,
     )
 
@@ -70,13 +83,64 @@ def observation(seed: int, num_streams: int, max_drafts: int = 4) -> Observation
     names = [f"draft-{j}" for j in range(random.randint(1, max_drafts))]
     if random.random() < 0.03:
         names = []
-    ids = random.sample(range(100), num_streams) if num_streams <= 100 else range(num_streams)
+    traits = Traits(*(random.random() < chance for chance in (0.25, 0.25, 0.4, 0.4)))
     target = table(random, first_s)
     return Observation(
-        streams=tuple(stream(random, stream_id, names) for stream_id in ids),
+        streams=tuple(
+            stream(random, stream_id, names, traits)
+            for stream_id in random.sample(range(4 * num_streams), num_streams)
+        ),
         target=NodeCosts(target, target),
         drafts=tuple(draft(random, name, first_s) for name in names),
         used_cells=random.choice((0, random.randint(1, 3000))),
         prefill_share=random.choice((0.0, 0.0, random.uniform(0.0, 0.7))),
         token_bits=random.choice((16, 32)),
     )
+
+
+BETTER = ("bandwidth", "frame", "rtt", "target", "draft", "target entry", "draft entry", "alpha")
+
+
+def better(random: Random, seen: Observation, change: str) -> Observation:
+    """The same with one thing improved on: never a reason for a higher price."""
+    less = random.uniform(0.3, 0.99)
+    if change == "alpha":
+        return replace(seen, streams=tuple(_likelier(random, view) for view in seen.streams))
+    if change.startswith("target"):
+        assert seen.target is not None
+        return replace(seen, target=_faster(random, seen.target, less, change.endswith("entry")))
+    if not seen.drafts:
+        return seen
+    drafts = list(seen.drafts)
+    number = random.randrange(len(drafts))
+    old = drafts[number]
+    changes = {"bandwidth": {"rate_bps": old.link.rate_bps / less}}
+    changes["rtt"] = {"rtt_s": old.link.rtt_s * less}
+    changes["frame"] = {"frame_s": old.link.frame_s * less}
+    if change in changes:
+        drafts[number] = replace(old, link=replace(old.link, **changes[change]))
+    else:
+        costs = _faster(random, old.costs, less, change.endswith("entry"))
+        drafts[number] = replace(old, costs=costs)
+    return replace(seen, drafts=tuple(drafts))
+
+
+def _faster(random: Random, costs: NodeCosts, less: float, one_entry: bool) -> NodeCosts:
+    """All times of a node scaled, or one of a table lowered and those before it with it."""
+    if not one_entry:
+        return NodeCosts(costs.decode.scaled(less), costs.prefill)
+    table = costs.decode
+    seconds = list(table.seconds)
+    # The last two entries give the slope beyond: the last but one alone would make it steeper.
+    entry = random.choice([i for i in range(len(seconds)) if i != len(seconds) - 2])
+    seconds[entry] *= less
+    seconds = [min(seconds[i:]) for i in range(len(seconds))]
+    return NodeCosts(replace(table, seconds=tuple(seconds)), costs.prefill)
+
+
+def _likelier(random: Random, view: StreamView) -> StreamView:
+    if random.random() < 0.5:
+        return view
+    share = random.random()
+    alphas = tuple(alpha + share * (1 - alpha) for alpha in view.alphas)
+    return replace(view, alpha=view.alpha + share * (1 - view.alpha), alphas=alphas)

@@ -2,11 +2,12 @@
 
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.acceptance import AcceptanceEstimate, expected_tokens
+from policies.acceptance import AcceptanceEstimate, expected_token_matrix, expected_tokens
 
 
 @given(st.floats(0, 1), st.integers(0, 20))
@@ -87,3 +88,88 @@ def test_no_number_of_equal_rounds_makes_an_estimate_certain(accepted, then):
     for _ in range(60):
         estimate.observe(4, then)
     assert abs(estimate.alpha - before) > 0.5
+
+
+@given(
+    st.lists(st.lists(st.floats(0, 1), min_size=5, max_size=5), min_size=1, max_size=4),
+)
+def test_the_matrix_sums_the_chances_to_get_so_far_by_position(alphas):
+    matrix = expected_token_matrix(np.array(alphas))
+    assert matrix.shape == (len(alphas), 6)
+    for row, chances in zip(matrix, alphas, strict=True):
+        total = so_far = 1.0
+        assert row[0] == 1.0
+        for gamma, alpha in enumerate(chances, start=1):
+            so_far *= alpha
+            total += so_far
+            assert row[gamma] == pytest.approx(total)
+    same = expected_token_matrix(np.full((1, 5), alphas[0][0]))[0]
+    assert same == pytest.approx([expected_tokens(alphas[0][0], gamma) for gamma in range(6)])
+
+
+DECAY = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
+
+
+def play_positions(estimate, chances, num_rounds, seed=0):
+    generator = random.Random(seed)
+    for _ in range(num_rounds):
+        accepted = 0
+        while accepted < len(chances) and generator.random() < chances[accepted]:
+            accepted += 1
+        estimate.observe(len(chances), accepted)
+
+
+def test_positions_are_not_told_apart_before_they_have_been_tried():
+    estimate = AcceptanceEstimate()
+    play_positions(estimate, DECAY, 20)
+    assert estimate.alphas == ()
+    # In 120 rounds of two guesses nothing is learnt of the third, and not much of the others.
+    estimate = AcceptanceEstimate()
+    play_positions(estimate, (0.95, 0.05), 120)
+    alphas = estimate.alphas
+    assert len(alphas) == 8
+    assert alphas[2:] == pytest.approx([estimate.alpha] * 6)
+    assert estimate.alpha < alphas[0] < 0.95
+    assert 0.05 < alphas[1] < estimate.alpha
+
+
+def test_positions_are_told_apart_after_hundreds_of_rounds():
+    found = []
+    for seed in range(20):
+        estimate = AcceptanceEstimate()
+        play_positions(estimate, DECAY, 3000, seed)
+        found.append((estimate.alpha, *estimate.alphas[:6]))
+    alpha, *means = np.mean(found, axis=0)
+    assert means == sorted(means, reverse=True)
+    for mean, true in zip(means, DECAY, strict=True):
+        assert abs(mean - true) < 0.07
+        assert abs(mean - true) < 0.5 * abs(alpha - true) + 0.02
+
+
+def test_positions_all_alike_stay_alike():
+    found = []
+    for seed in range(20):
+        estimate = AcceptanceEstimate()
+        play_positions(estimate, (0.7,) * 6, 1500, seed)
+        found.append(estimate.alphas[:6])
+    assert np.mean(found, axis=0) == pytest.approx([0.7] * 6, abs=0.03)
+
+
+def test_positions_follow_a_change_more_slowly_than_the_whole_does():
+    estimate = AcceptanceEstimate()
+    play_positions(estimate, (0.9, 0.9), 1000)
+    play_positions(estimate, (0.2, 0.2), 150, seed=1)
+    assert estimate.alpha < 0.35
+    assert 0.4 < estimate.alphas[0] < 0.85
+    play_positions(estimate, (0.2, 0.2), 2000, seed=2)
+    assert estimate.alphas[0] < 0.3
+
+
+def test_guesses_beyond_the_positions_that_are_told_apart_count_as_well():
+    estimate = AcceptanceEstimate()
+    for _ in range(100):
+        estimate.observe(12, 12)
+    assert len(estimate.alphas) == 8
+    assert min(estimate.alphas) > 0.95
+    assert not estimate.is_untried
+    assert AcceptanceEstimate().is_untried

@@ -1,13 +1,14 @@
-"""Cost tables: the measured points, lines between them, and no negative slope beyond."""
+"""Cost tables: points, lines between, no negative slope beyond; and how they follow the truth."""
 
 import itertools
 import math
+import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.latency import CostTable, median
+from policies.latency import CostTable, Load, NodeCosts, Speed, TableRefit, median
 
 TABLE = CostTable((1, 4, 8), (10.0, 13.0, 25.0))
 
@@ -76,3 +77,160 @@ def test_median():
     assert median([5.0]) == 5.0
     assert median([9.0, 1.0, 2.0]) == 2.0
     assert median([4.0, 1.0]) == 2.5
+
+
+@given(st.floats(0.05, 20), st.integers(1, 60), st.integers(0, 2000))
+def test_a_scaled_table_is_the_same_table_on_a_slower_device(factor, num_tokens, used_cells):
+    table = CostTable((1, 4, 8), (10.0, 13.0, 25.0), per_cell_s=0.002)
+    scaled = table.scaled(factor)
+    expected = factor * table.at(num_tokens, used_cells)
+    assert scaled.at(num_tokens, used_cells) == pytest.approx(expected)
+
+
+COSTS = NodeCosts(CostTable((1, 4, 8), (0.010, 0.013, 0.025), 1e-6), CostTable((32,), (0.2,)))
+
+
+def noisy(generator, spread=0.2):
+    return math.exp(generator.gauss(0.0, spread))
+
+
+@pytest.mark.parametrize("factor", [0.3, 1.0, 2.5, 10.0])
+def test_speed_comes_to_the_true_factor_and_follows_a_change(factor):
+    generator = random.Random(f"{factor}")
+    speed = Speed()
+    for true in (factor, 1.0 / factor):
+        found = []
+        for step in range(400):
+            num_tokens = generator.randint(1, 12)
+            seen = true * COSTS.decode.at(num_tokens, 100) * noisy(generator)
+            speed.observe(seen, speed.apply(COSTS).decode.at(num_tokens, 100))
+            if step >= 100:
+                found.append(speed.apply(COSTS).decode.at(8, 100) / COSTS.decode.at(8, 100))
+        # The median of the noise is 1: in logarithms the estimate has no bias.
+        assert math.exp(sum(map(math.log, found)) / len(found)) == pytest.approx(true, rel=0.05)
+        assert all(0.75 * true < value < 1.33 * true for value in found)
+
+
+def test_one_stall_and_one_lucky_round_move_the_speed_little():
+    speed = Speed()
+    speed.observe(100.0, 0.01)
+    assert 1.0 < speed.factor < 1.2
+    speed.observe(1e-9, 0.01)
+    assert speed.factor == pytest.approx(1.0)
+    speed.observe(0.02, 0.01)
+    speed.observe(0.01, 0.02)
+    assert speed.factor == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("seconds", "factor"), [(1e6, 16.0), (1e-9, 1 / 16)])
+def test_no_node_is_taken_for_more_than_sixteen_times_as_slow_or_fast(seconds, factor):
+    speed = Speed()
+    for _ in range(200):
+        speed.observe(seconds, 1.0)
+    assert speed.factor == pytest.approx(factor)
+    # And it comes back.
+    for _ in range(200):
+        speed.observe(1.0, speed.apply(COSTS).decode.at(1) / COSTS.decode.at(1))
+    assert speed.factor == pytest.approx(1.0, rel=0.05)
+
+
+@pytest.mark.parametrize(("observed_s", "predicted_s"), [(0.0, 1.0), (-1.0, 1.0), (1.0, 0.0)])
+def test_times_that_cannot_be_teach_nothing(observed_s, predicted_s):
+    speed = Speed()
+    speed.observe(observed_s, predicted_s)
+    assert speed.factor == 1.0
+    refit = TableRefit(TABLE)
+    refit.observe(4, min(0.0, observed_s))
+    refit.observe(0, 1.0)
+    assert refit.table == TABLE
+
+
+def test_costs_are_made_anew_only_where_they_have_changed():
+    speed = Speed()
+    first = speed.apply(COSTS)
+    assert first == COSTS
+    speed.observe(1.05, 1.0)
+    assert speed.apply(COSTS) is first
+    for _ in range(10):
+        speed.observe(1.5, 1.0)
+    second = speed.apply(COSTS)
+    assert second is not first
+    assert speed.apply(COSTS) is second
+    for before, after in ((COSTS.decode, second.decode), (COSTS.prefill, second.prefill)):
+        assert after.at(20, 50) == pytest.approx(speed.factor * before.at(20, 50))
+    # Costs of another calibration are corrected at once.
+    other = NodeCosts(TABLE, TABLE)
+    assert speed.apply(other).decode.at(4) == pytest.approx(speed.factor * TABLE.at(4))
+
+
+def test_a_table_follows_every_size_for_itself():
+    base = CostTable((1, 2, 4, 8, 16, 32), (10.0, 11.0, 13.0, 17.0, 30.0, 58.0), 1e-3)
+    truth = CostTable(base.sizes, (20.0, 20.5, 21.0, 15.0, 20.0, 35.0), 1e-3)
+    generator = random.Random(1)
+    refit = TableRefit(base)
+    for true in (truth, base):
+        for _ in range(4000):
+            num_tokens, used_cells = generator.randint(1, 40), generator.choice((0, 300))
+            seconds = true.at(num_tokens, used_cells) * noisy(generator, 0.05)
+            refit.observe(num_tokens, seconds, used_cells)
+        for num_tokens in range(1, 41):
+            expected = true.at(num_tokens, 300)
+            assert refit.table.at(num_tokens, 300) == pytest.approx(expected, rel=0.08)
+
+
+@pytest.mark.parametrize("num_tokens", [1, 3, 16, 60])
+def test_passes_of_one_size_are_learnt_wherever_it_lies(num_tokens):
+    base = CostTable((2, 4, 16, 32), (10.0, 11.0, 12.0, 20.0))
+    refit = TableRefit(base)
+    for _ in range(300):
+        refit.observe(num_tokens, 1.7 * base.at(num_tokens))
+    assert refit.table.at(num_tokens) == pytest.approx(1.7 * base.at(num_tokens), rel=0.01)
+    untouched = {1: 16, 3: 32, 16: 2, 60: 4}[num_tokens]
+    assert refit.table.at(untouched) == pytest.approx(base.at(untouched))
+
+
+def test_a_table_of_one_size_is_scaled():
+    refit = TableRefit(CostTable((8,), (0.1,)))
+    for num_tokens in [1, 8, 20] * 100:
+        refit.observe(num_tokens, 0.3 * max(1.0, num_tokens / 8))
+    assert refit.table.at(8) == pytest.approx(0.3, rel=0.01)
+
+
+def test_one_stalled_pass_moves_a_table_little():
+    refit = TableRefit(TABLE)
+    refit.observe(4, 1e6)
+    assert 1.0 < refit.table.at(4) / TABLE.at(4) < 1.2
+    refit.observe(4, 1e-6)
+    assert refit.table.seconds == pytest.approx(TABLE.seconds)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(-1, 300), st.floats(0, 1e300), st.integers(0, 5000)), max_size=60
+    )
+)
+def test_whatever_passes_take_a_table_stays_one(passes):
+    refit = TableRefit(CostTable((1, 4, 8), (10.0, 13.0, 25.0), 1e-3), rate=1.0)
+    for num_tokens, seconds, used_cells in passes:
+        refit.observe(num_tokens, seconds, used_cells)
+    assert refit.table.sizes == TABLE.sizes
+    assert refit.table.per_cell_s == 1e-3
+    for found, first in zip(refit.table.seconds, TABLE.seconds, strict=True):
+        assert first / 16.001 < found < first * 16.001
+
+
+def test_load_is_the_share_of_time_that_work_takes_and_is_forgotten():
+    load = Load(memory_s=10.0)
+    assert load.share(5.0) == 0.0
+    now = 0.0
+    for share in (0.3, 0.8):
+        for _ in range(2000):
+            now += 0.05
+            load.add(0.05 * share, now)
+        assert load.share(now) == pytest.approx(share, rel=0.01)
+    before = load.share(now)
+    assert load.share(now + 10.0) == pytest.approx(before / math.e)
+    assert load.share(now + 1000.0) < 1e-9
+    # Asking changes nothing; a clock that is a little behind does not make it grow.
+    assert load.share(now) == before
+    assert load.share(now - 5.0) == before

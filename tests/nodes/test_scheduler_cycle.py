@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from nodes.scheduler.cycle import CycleState
+from policies.joint import joint_plan, price_of
+from policies.plan import Batch, DraftView, Observation, Plan, Prediction, StreamView
+from tests.nodes.builders import make_spec
+from tests.nodes.pure_mesh import DRAFT_COSTS, TARGET_COSTS
+from tests.nodes.scheduler_script import (
+    ONE,
+    TWO,
+    FixedPolicy,
+    commit,
+    commit_one,
+    guesses,
+    length_of,
+    make_scheduler,
+    open_stream,
+)
+
+
+def observe(*stream_ids: int, alpha: float = 0.8, plain: tuple[int, ...] = ()) -> Observation:
+    """Streams on draft node "a", those of `plain` on none."""
+    streams = tuple(
+        StreamView(s, alpha, 100, draft=None if s in plain else "a") for s in stream_ids
+    )
+    return Observation(streams, TARGET_COSTS, (DraftView("a", DRAFT_COSTS),))
+
+
+def make_plan(
+    *batches: Mapping[int, int], plain: tuple[int, ...] = (), price_s: float, is_cheapest: bool
+) -> Plan:
+    return Plan(
+        tuple(Batch(tuple(members), tuple(members.values())) for members in batches),
+        plain,
+        prediction=Prediction(0.1, "", price_s, 1.0),
+        is_cheapest=is_cheapest,
+    )
+
+
+class Asked:
+    """A policy that returns the plan it holds."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    def __call__(self, observation: Observation) -> Plan:
+        return self.plan
+
+
+def in_force(*batches: Mapping[int, int], is_cheapest: bool) -> tuple[CycleState, Asked]:
+    """A state with a plan that was taken, so low was its price."""
+    policy = Asked(make_plan(*batches, price_s=0.0, is_cheapest=is_cheapest))
+    state = CycleState(policy)
+    state.replan(observe(*(s for members in batches for s in members)))
+    return state, policy
+
+
+def groups(state: CycleState) -> list[dict[int, int]]:
+    return [{int(s): gamma for s, gamma in batch.gammas.items()} for batch in state.batches]
+
+
+# -- when a plan is made anew ----------------------------------------------------------------------
+
+
+def test_a_plan_is_made_anew_when_acceptance_drifted_and_some_rounds_have_passed() -> None:
+    state, _ = in_force({1: 4}, is_cheapest=True)
+    assert not state.is_due
+    state.round_done([(1, 0.86)])
+    for _ in range(6):
+        state.round_done([(1, 0.8)])
+        assert not state.is_due
+    state.round_done([])
+    assert state.is_due
+    state.replan(observe(1, alpha=0.86))
+    for _ in range(20):
+        state.round_done([(1, 0.86)])
+        assert not state.is_due
+
+
+def test_acceptance_that_stays_is_looked_at_after_many_rounds() -> None:
+    state, _ = in_force({1: 4}, is_cheapest=True)
+    for _ in range(127):
+        state.round_done([(1, 0.84), (99, 0.1)])
+        assert not state.is_due
+    state.round_done([(1, 0.84)])
+    assert state.is_due
+
+
+def test_a_plan_is_made_anew_at_once_when_members_change() -> None:
+    state, _ = in_force({1: 4}, is_cheapest=True)
+    state.members_changed()
+    assert state.is_due
+
+
+def test_every_change_of_streams_and_draft_nodes_makes_a_plan() -> None:
+    policy = FixedPolicy()
+    scheduler = make_scheduler("a", "b", policy=policy)
+    scheduler.admit(make_spec(ONE), None)
+    assert len(policy.seen) == 0
+    scheduler.target_ready(ONE, 1, 0.0)
+    assert len(policy.seen) == 1
+    open_stream(scheduler, TWO)
+    assert len(policy.seen) == 2
+    scheduler.draft_failed("b", TWO, 1, "b is full", 0.0)
+    assert len(policy.seen) == 3
+    scheduler.cancel(TWO, 0.0)
+    assert len(policy.seen) == 4
+    scheduler.draft_lost("a", 0.0)
+    assert len(policy.seen) == 5
+    scheduler.committed(commit(ONE, 3, [9], finish_reason="stop"), 0.0)
+    assert len(policy.seen) == 6
+
+
+def test_a_late_draft_makes_a_plan_and_its_late_answer_another() -> None:
+    policy = FixedPolicy()
+    scheduler = make_scheduler("a", policy=policy)
+    open_stream(scheduler, ONE, "a")
+    before = len(policy.seen)
+    scheduler.tick(9.0)
+    assert [view.draft for view in policy.seen[-1].streams] == [None]
+    scheduler.drafted("a", guesses(1, ONE, 3), 9.0)
+    commit_one(scheduler, ONE, 9.0)
+    assert [view.draft for view in policy.seen[-1].streams] == ["a"]
+    assert len(policy.seen) == before + 2
+
+
+def test_rounds_that_change_what_is_known_make_a_plan() -> None:
+    policy = FixedPolicy()
+    scheduler = make_scheduler("a", policy=policy)
+    open_stream(scheduler, ONE, "a")
+    made = []
+    for round_id in range(1, 10):
+        length = length_of(scheduler, ONE)
+        scheduler.drafted("a", guesses(round_id, ONE, length, 8, 8, 8, 8), 0.0)
+        before = len(policy.seen)
+        scheduler.committed(commit(ONE, length, [8, 8, 8, 8, 9], num_draft_tokens=4), 0.0)
+        made += [round_id] if len(policy.seen) > before else []
+    # All guesses were right: far from what was expected, but only then is it looked at.
+    assert made == [8]
+    assert policy.seen[-1].streams[0].alpha > 0.8
+
+
+# -- how much of the plan in force is kept ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gain", "expected"),
+    [
+        (1.039, [{1: 4, 2: 4}, {3: 4, 4: 8}]),
+        (1.041, [{1: 8, 2: 8, 3: 8, 4: 8}]),
+    ],
+)
+def test_new_streams_join_the_plan_in_force_unless_a_new_one_gains_4_percent(
+    gain: float, expected: list[dict[int, int]]
+) -> None:
+    state, policy = in_force({1: 4, 2: 4}, {3: 4}, is_cheapest=True)
+    seen = observe(1, 2, 3, 4, alpha=0.3)
+    joined = make_plan({1: 4, 2: 4}, {3: 4, 4: 8}, price_s=1.0, is_cheapest=True)
+    regrouped = make_plan({1: 8, 2: 8}, {3: 8, 4: 8}, price_s=1.0, is_cheapest=True)
+    # With the new gammas the old batches are worse: more guesses, and few are right.
+    assert price_of(seen, regrouped) > price_of(seen, joined)
+    price_s = price_of(seen, joined) / gain
+    policy.plan = make_plan({1: 8, 2: 8, 3: 8, 4: 8}, price_s=price_s, is_cheapest=True)
+    state.replan(seen)
+    assert groups(state) == expected
+
+
+@pytest.mark.parametrize(
+    ("gain", "expected"),
+    [
+        (1.039, [{1: 2, 2: 2}, {3: 2}]),
+        (1.041, [{1: 2, 2: 2, 3: 2}]),
+    ],
+)
+def test_else_the_batches_in_force_get_the_new_gammas(
+    gain: float, expected: list[dict[int, int]]
+) -> None:
+    state, policy = in_force({1: 16, 2: 16}, {3: 16}, is_cheapest=True)
+    seen = observe(1, 2, 3, alpha=0.1)
+    kept = make_plan({1: 16, 2: 16}, {3: 16}, price_s=1.0, is_cheapest=True)
+    regrouped = make_plan({1: 2, 2: 2}, {3: 2}, price_s=1.0, is_cheapest=True)
+    price_s = price_of(seen, regrouped) / gain
+    assert price_of(seen, kept) > 1.04 * price_s
+    policy.plan = make_plan({1: 2, 2: 2, 3: 2}, price_s=price_s, is_cheapest=True)
+    state.replan(seen)
+    assert groups(state) == expected
+
+
+def test_policies_that_do_not_look_for_the_cheapest_get_their_gammas_and_number_of_batches() -> (
+    None
+):
+    state, policy = in_force({1: 4, 2: 4}, {3: 4}, is_cheapest=False)
+    policy.plan = make_plan({1: 3}, {2: 3, 3: 3}, price_s=1e9, is_cheapest=False)
+    state.replan(observe(1, 2, 3))
+    assert groups(state) == [{1: 3, 2: 3}, {3: 3}]
+    policy.plan = make_plan({1: 3, 2: 3, 3: 3}, price_s=1e9, is_cheapest=False)
+    state.replan(observe(1, 2, 3))
+    assert groups(state) == [{1: 3, 2: 3, 3: 3}]
+
+
+def test_streams_that_left_are_forgotten_and_so_are_batches_without_any() -> None:
+    state, policy = in_force({1: 4, 2: 4}, {3: 4}, is_cheapest=True)
+    policy.plan = make_plan({1: 4}, price_s=1e9, is_cheapest=True)
+    state.replan(observe(1))
+    assert groups(state) == [{1: 4}]
+    assert state.plain == ()
+
+
+def test_a_stream_that_cannot_guess_any_more_leaves_its_batch_for_plain_decoding() -> None:
+    state, policy = in_force({1: 4, 2: 4}, is_cheapest=True)
+    policy.plan = make_plan({1: 4}, plain=(2,), price_s=1e9, is_cheapest=True)
+    state.replan(observe(1, 2, plain=(2,)))
+    assert groups(state) == [{1: 4}]
+    assert state.plain == (2,)
+    assert state.why_plain(2) == "draft off: no draft node holds the stream"
+    assert state.why_plain(1) == ""
+
+
+def test_no_guesses_are_begun_for_a_gain_below_4_percent_and_the_reason_is_told() -> None:
+    seen = observe(1, 2)
+    plain_s = price_of(seen, Plan(plain=(1, 2)))
+    for gain, begins in ((1.039, False), (1.041, True)):
+        plan = make_plan({1: 1, 2: 1}, price_s=plain_s / gain, is_cheapest=True)
+        state = CycleState(Asked(plan))
+        state.replan(seen)
+        assert groups(state) == ([{1: 1, 2: 1}] if begins else [])
+        for stream_id in state.plain:
+            assert state.why_plain(stream_id).startswith("draft off: ")
+        assert len(state.plain) == (0 if begins else 2)
+
+
+def test_a_stream_that_a_policy_forgot_is_decoded_plainly() -> None:
+    state, policy = in_force({1: 4}, is_cheapest=True)
+    policy.plan = Plan((Batch((1,), (4,)),), (2,))
+    state.replan(observe(1, 2, 3))
+    assert groups(state) == [{1: 4}]
+    assert state.plain == (2, 3)
+
+
+def test_the_joint_plan_is_kept_by_its_own_prices() -> None:
+    state = CycleState(joint_plan)
+    state.replan(observe(1, 2))
+    before = groups(state)
+    assert sum(map(len, before)) == 2
+    state.replan(observe(1, 2, alpha=0.79))
+    assert groups(state) == before
+    # Hopeless guesses are given up.
+    state.replan(observe(1, 2, alpha=0.0))
+    assert (groups(state), sorted(state.plain)) == ([], [1, 2])
+
+
+def test_an_even_cycle_starts_a_batch_every_mth_part_of_it() -> None:
+    state, policy = in_force({1: 4}, {2: 4}, {3: 4}, {4: 4}, is_cheapest=True)
+    assert state.phase_s == pytest.approx(0.1 / 4)
+    policy.plan = replace(policy.plan, batches=(), plain=(1,), prediction=None)
+    state.replan(observe(1))
+    assert state.phase_s == 0.0

@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from nodes.messages import CloseStreamNotice, LeaseEntry
+from nodes.scheduler import LEASE_TOKENS, SchedulerState
+from nodes.scheduler.drafts import DraftNode, DraftPool
+from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget, leases_of, open_request
+from nodes.scheduler.stream import Leased
+from nodes.stream import StreamId
+from policies.latency import CostTable, NodeCosts
+from policies.plan import Link
+from tests.nodes.builders import PROMPT, make_spec
+from tests.nodes.pure_mesh import DRAFT_COSTS, TARGET_COSTS
+from tests.nodes.scheduler_script import (
+    LONG,
+    ONE,
+    THREE,
+    TWO,
+    FixedPolicy,
+    answer,
+    commit,
+    commit_one,
+    draft_requests,
+    guesses,
+    length_of,
+    make_scheduler,
+    open_stream,
+    started,
+    verify_requests,
+)
+
+# 1 ms for one token, 2 for two and 3 for four; 1 us more for every cell and token.
+COSTS = NodeCosts(CostTable((1, 2, 4), (1e-3, 2e-3, 3e-3), 1e-6), CostTable((32,), (2e-3,)))
+
+
+def costs(token_s: float) -> NodeCosts:
+    """Of a node whose passes take the same time for up to 32 tokens."""
+    return NodeCosts(CostTable((1, 32), (token_s, token_s)), CostTable((32,), (token_s,)))
+
+
+# -- one node --------------------------------------------------------------------------------------
+
+
+def test_a_draft_takes_a_pass_a_guess_with_those_who_still_guess() -> None:
+    node = DraftNode("a", COSTS)
+    # Passes of 3 (2.5 ms), 2, 2 and 1 token.
+    assert node.draft_s((4, 1, 3), 3) == pytest.approx(7.5e-3)
+    # The first pass catches up with 4 tokens.
+    assert node.draft_s((4, 1, 3), 4) == pytest.approx(8e-3)
+    node.used_cells = 100
+    assert node.draft_s((4, 1, 3), 3) == pytest.approx(7.5e-3 + 100e-6 * (3 + 2 + 2 + 1))
+
+
+@pytest.mark.parametrize(
+    ("committed", "first_pass_s"),
+    [
+        # Guesses that proved right are in the cache of the node, but for the last one.
+        (1, 1e-3),
+        (4, 1e-3),
+        (5, 2e-3),
+    ],
+)
+def test_a_round_is_expected_to_run_what_the_node_has_not_run_yet(
+    committed: int, first_pass_s: float
+) -> None:
+    scheduler = SchedulerState(FixedPolicy(gamma=4), TARGET_COSTS)
+    scheduler.draft_joined("a", replace(COSTS, decode=replace(COSTS.decode, per_cell_s=0.0)))
+    open_stream(scheduler, ONE, "a")
+    # The last token of the prompt, then three guesses.
+    assert scheduler._rounds[1].shares["a"].draft_s == pytest.approx(4e-3)
+    scheduler.drafted("a", guesses(1, ONE, 3, 9, 9, 9, 9), 0.0)
+    tokens = [9] * committed
+    assert started(scheduler.committed(commit(ONE, 3, tokens, num_draft_tokens=4), 0.0))
+    assert scheduler._rounds[2].shares["a"].draft_s == pytest.approx(first_pass_s + 3e-3)
+
+
+def test_a_request_and_its_answer_take_the_medium_and_the_way() -> None:
+    node = DraftNode("a", COSTS, Link(rate_bps=1e6, rtt_s=0.02, frame_s=1e-3))
+    # Two headers of 84 bytes, two entries a stream of 10, and 4 bytes a token.
+    bits = 8 * (2 * 84 + 2 * 10 * 2 + 4 * (7 + 5))
+    assert node.link_s((4, 3), 5) == pytest.approx(0.02 + 2e-3 + bits / 1e6)
+    assert DraftNode("b", COSTS).link_s((4, 3), 5) == 0.0
+
+
+# -- choosing one ----------------------------------------------------------------------------------
+
+
+def test_the_node_that_would_answer_soonest_is_chosen() -> None:
+    pool = DraftPool()
+    assert pool.choose(set()) is None
+    pool.add(DraftNode("slow", costs(3e-3)))
+    pool.add(DraftNode("far", costs(1e-3), Link(rtt_s=0.1)))
+    pool.add(DraftNode("near", costs(2e-3)))
+    assert pool["near"] is pool.choose(set())
+    assert pool["slow"] is pool.choose({"near"})
+    assert pool["far"] is pool.choose({"near", "slow"})
+    assert pool.choose({"near", "slow", "far"}) is None
+    assert pool.remove("near")
+    assert not pool.remove("near")
+    assert [node.name for node in pool] == ["slow", "far"]
+
+
+def test_a_fast_node_gets_more_streams_than_a_slow_one() -> None:
+    pool = DraftPool()
+    # A token takes the second twice as long, and passes grow with their tokens.
+    pool.add(DraftNode("fast", NodeCosts(CostTable((1, 32), (1e-3, 32e-3)), COSTS.prefill)))
+    pool.add(DraftNode("slow", NodeCosts(CostTable((1, 32), (2e-3, 64e-3)), COSTS.prefill)))
+    chosen = []
+    for _ in range(9):
+        node = pool.choose(set())
+        assert node is not None
+        node.num_streams += 1
+        chosen.append(node.name)
+    assert (chosen.count("fast"), chosen.count("slow")) == (6, 3)
+
+
+def test_streams_are_opened_on_the_target_and_on_nodes_in_turn() -> None:
+    scheduler = make_scheduler("a", "b")
+    for stream_id, node in ((1, "a"), (2, "b"), (3, "a")):
+        spec = make_spec(stream_id)
+        opened = open_request(spec)
+        assert scheduler.admit(spec, None) == [ToTarget(opened), ToDraft(node, opened)]
+
+
+def test_a_stream_that_asks_for_gamma_0_takes_no_room_on_a_draft() -> None:
+    scheduler = make_scheduler("a")
+    assert scheduler.admit(make_spec(), 0) == [ToTarget(open_request(make_spec()))]
+    assert scheduler.draft_joined("b", DRAFT_COSTS) == []
+
+
+# -- nodes come, go and refuse ---------------------------------------------------------------------
+
+
+def test_a_stream_of_a_lost_draft_moves_to_another_with_all_its_tokens() -> None:
+    scheduler = make_scheduler("a", "b")
+    open_stream(scheduler, ONE, "a")
+    answer(scheduler, 1, "a")
+    commit_one(scheduler, ONE)
+    out = scheduler.draft_lost("a", 0.1)
+    moved = make_spec(1, max_tokens=LONG, generation=2, token_ids=(*PROMPT, 9))
+    assert out[0] == ToDraft("b", open_request(moved))
+    assert len(verify_requests(out)) == 1
+    # What the lost node still said, and what the new one said of another generation, is counted.
+    assert scheduler.draft_ready("a", ONE, 1, 0.2) == []
+    assert scheduler.draft_ready("b", ONE, 1, 0.2) == []
+    assert scheduler.num_stale == 2
+
+
+def test_a_draft_that_joins_takes_the_streams_that_have_none() -> None:
+    scheduler = make_scheduler()
+    open_stream(scheduler, ONE)
+    assert [type(i) for i in scheduler.draft_joined("a", DRAFT_COSTS)] == [ToDraft]
+    scheduler.draft_ready("a", ONE, 1, 0.0)
+    # A stream more makes a plan.
+    open_stream(scheduler, TWO)
+    stream = scheduler.stream(ONE)
+    assert stream is not None
+    # It runs its lease out first.
+    assert isinstance(stream.phase, Leased)
+    out: list[Instruction] = []
+    while isinstance(stream.phase, Leased):
+        out = commit_one(scheduler, ONE)
+    ((node, request),) = draft_requests(out)
+    assert node == "a"
+    assert request.entries[0].gamma == 4
+    # The node was opened with the prompt alone.
+    assert request.new_token_ids == (9,) * (length_of(scheduler, ONE) - len(PROMPT))
+
+
+def test_a_draft_that_refuses_is_not_asked_again_and_its_reason_is_kept() -> None:
+    scheduler = make_scheduler("a", "b")
+    scheduler.admit(make_spec(max_tokens=LONG), None)
+    (moved,) = scheduler.draft_failed("a", ONE, 1, "a is full", 0.0)
+    assert isinstance(moved, ToDraft)
+    assert moved.node == "b"
+    assert scheduler.draft_failed("b", ONE, 2, "b is full", 0.0) == []
+    assert scheduler.draft_failed("b", ONE, 2, "b is full", 0.0) == []
+    assert scheduler.num_stale == 1
+    out = scheduler.target_ready(ONE, 1, 0.0)
+    assert leases_of(out) == [LeaseEntry(ONE, 1, 3, LEASE_TOKENS)]
+    scheduler.committed(commit(ONE, 3, [9], finish_reason="length"), 0.0)
+    assert scheduler.take_figures(ONE)[1] == "draft off: b is full"
+
+
+def test_a_node_that_starts_anew_may_be_asked_again() -> None:
+    scheduler = make_scheduler("a")
+    scheduler.admit(make_spec(), None)
+    assert scheduler.draft_failed("a", ONE, 1, "a is full", 0.0) == []
+    scheduler.draft_lost("a", 0.0)
+    (opened,) = scheduler.draft_joined("a", DRAFT_COSTS)
+    assert opened == ToDraft("a", open_request(make_spec(generation=2)))
+
+
+def test_a_place_that_is_given_up_is_free_again() -> None:
+    scheduler = make_scheduler("a", "b")
+    for stream_id in (ONE, TWO, THREE):
+        scheduler.admit(make_spec(stream_id), None)
+    # a holds the first and the third, b the second; once the third is gone they are even.
+    assert ToDraft("a", CloseStreamNotice(THREE, 1)) in scheduler.cancel(THREE, 0.0)
+    scheduler.target_failed(ONE, 1, "full")
+    for stream_id, node in ((StreamId(4), "a"), (StreamId(5), "a"), (StreamId(6), "b")):
+        spec = make_spec(stream_id)
+        assert scheduler.admit(spec, None)[1] == ToDraft(node, open_request(spec))
+
+
+# -- what rounds tell of a node --------------------------------------------------------------------
+
+
+def test_a_node_that_takes_twice_as_long_is_planned_with_as_much() -> None:
+    policy = FixedPolicy(gamma=4)
+    scheduler = SchedulerState(policy, TARGET_COSTS)
+    scheduler.draft_joined("a", costs(0.01), Link(rtt_s=0.02))
+    open_stream(scheduler, ONE, "a")
+    now = 0.0
+    for round_id in range(1, 40):
+        # 4 passes of 20 ms instead of 10, and the way there and back.
+        now += 0.02 + 0.08
+        length = length_of(scheduler, ONE)
+        scheduler.drafted("a", guesses(round_id, ONE, length), now)
+        commit_one(scheduler, ONE, now)
+    scheduler.target_ready(ONE, 1, now)
+    open_stream(scheduler, TWO, now=now)
+    (draft,) = policy.seen[-1].drafts
+    assert draft.costs.decode.at(1) == pytest.approx(0.02, rel=0.03)
+
+
+def test_new_streams_expect_what_rounds_of_others_on_the_node_showed() -> None:
+    policy = FixedPolicy()
+    scheduler = make_scheduler("a", policy=policy)
+    open_stream(scheduler, ONE, "a")
+    for round_id in range(1, 13):
+        length = length_of(scheduler, ONE)
+        scheduler.drafted("a", guesses(round_id, ONE, length, 8, 8, 8, 8), 0.0)
+        scheduler.committed(commit(ONE, length, [9], num_draft_tokens=4), 0.0)
+    open_stream(scheduler, TWO, "a")
+    one, two = policy.seen[-1].streams
+    # A prior of 2.1 guesses right and 0.9 wrong, of which 12 wrong ones leave 0.99^12.
+    fade = 0.99**12
+    wrong = 0.9 * fade + sum(0.99**k for k in range(12))
+    assert two.alpha == pytest.approx(2.1 * fade / (2.1 * fade + wrong))
+    assert one.alpha < two.alpha

@@ -1,0 +1,136 @@
+"""The live planner's plans: priced as their definition says, close to the exact ones."""
+
+from dataclasses import replace
+from itertools import pairwise
+from random import Random
+
+import numpy as np
+import pytest
+
+from policies.cuts import best_mixed, best_plan
+from policies.cycle import CyclePlan, block_sums, evaluate
+from policies.exact import exact_plan
+from policies.latency import CostTable, NodeCosts
+from policies.plan import DraftView, Link, Observation, StreamView
+from policies.problem import problem_of
+from policies.search import best_equal, block_bounds, options_of, runs_of
+from tests.policies.instances import observation
+from tests.policies.slow_cycle import SlowCycle
+
+
+def flat(first_s, last_s=None):
+    """Costs of up to 100 tokens a pass."""
+    costs = CostTable((1, 100), (first_s, last_s or first_s))
+    return NodeCosts(costs, costs)
+
+
+@pytest.mark.parametrize("num_streams", [1, 3, 8, 20, 70])
+def test_a_plan_found_costs_what_it_says_and_keeps_every_bound(num_streams):
+    for seed in range(25):
+        seen = observation(seed, num_streams)
+        problem = problem_of(seen)
+        found = best_plan(problem)
+        bounds, gammas = found.plan.bounds, found.plan.gammas
+        assert (bounds[0], bounds[-1]) == (0, num_streams)
+        assert list(bounds) == sorted(set(bounds))
+        assert np.all(problem.least <= gammas)
+        assert np.all(gammas <= problem.most)
+        members = list(zip(problem.stream_ids, gammas.tolist(), strict=True))
+        slow = SlowCycle(seen).price([members[first:end] for first, end in pairwise(bounds)])
+        assert found.price_s == pytest.approx(slow.price_s, rel=1e-9), seed
+
+
+def test_plain_decoding_is_never_cheaper_and_the_mix_never_dearer_than_equal_batches():
+    better = 0
+    for seed in range(80):
+        problem = problem_of(observation(seed, 2 + seed % 20))
+        plain = CyclePlan((0, problem.num_streams), problem.least)
+        found = best_plan(problem)
+        assert found.price_s <= evaluate(problem, plain).price_s * (1 + 1e-12)
+        options, bounds = options_of(problem), block_bounds(problem)
+        runs = runs_of(problem, block_sums(problem, options, bounds))
+        equal, seed_point = best_equal(problem, options, bounds, runs)
+        assert found.price_s <= equal.price_s
+        better += found.price_s < equal.price_s * (1 - 1e-6)
+        if len(options) > 1:
+            mixed = best_mixed(problem, options, bounds, runs, seed_point)
+            assert found.price_s <= mixed.price_s
+    assert better > 1
+
+
+def test_batches_of_unequal_size_and_gamma_are_found():
+    """One sure stream far away, four near ones: the far one goes alone, with more guesses."""
+    far = DraftView("far", flat(1e-3), Link(rtt_s=0.5))
+    near = DraftView("near", flat(1e-3), Link(rtt_s=0.01))
+    views = [StreamView(k, 0.5, 500, draft="near") for k in range(4)]
+    views.append(StreamView(9, 0.98, 500, draft="far"))
+    problem = problem_of(Observation(tuple(views), flat(0.1, 0.4), (far, near)))
+    found = best_plan(problem)
+    assert found.price_s == pytest.approx(exact_plan(problem).price_s, rel=0.005)
+    assert found.plan.bounds[-2] == 4
+    assert found.plan.gammas[4] == 8
+    assert max(found.plan.gammas[:4]) < 8
+
+
+def test_two_batches_hide_a_slow_link():
+    """With rtt nearly as long as a pass, one batch would leave the target idle while it waits."""
+    draft = DraftView("a", flat(1e-4), Link(rtt_s=0.2))
+    views = tuple(StreamView(k, 0.9, 500, draft="a") for k in range(8))
+    problem = problem_of(Observation(views, flat(0.105, 0.6), (draft,)))
+    found = best_plan(problem)
+    assert len(found.plan.bounds) > 2
+    one_batch = [
+        evaluate(problem, CyclePlan((0, 8), np.full(8, gamma))).price_s for gamma in range(9)
+    ]
+    assert found.price_s < 0.98 * min(one_batch)
+
+
+def test_no_guesses_where_they_cannot_pay():
+    views = tuple(StreamView(k, 0.3, 500, draft="a") for k in range(6))
+    slow = DraftView("a", flat(0.2), Link(rtt_s=0.1))
+    problem = problem_of(Observation(views, flat(0.1, 10.0), (slow,)))
+    found = best_plan(problem)
+    assert not found.plan.gammas.any()
+    assert found.price_s == pytest.approx(problem.plain_price_s)
+
+
+def test_the_order_of_streams_in_an_observation_does_not_matter():
+    for seed in range(40):
+        seen = observation(seed, 1 + seed % 15)
+        views = list(seen.streams)
+        Random(seed).shuffle(views)
+        one, other = (
+            best_plan(problem_of(replace(seen, streams=tuple(streams))))
+            for streams in (seen.streams, views)
+        )
+        assert one.price_s == other.price_s
+        assert one.plan.bounds == other.plan.bounds
+        assert one.plan.gammas.tolist() == other.plan.gammas.tolist()
+
+
+def gaps(seeds, sizes, weighted):
+    """How much dearer than the exact plan the live one is, as a fraction, for each instance."""
+    out = []
+    for seed in seeds:
+        seen = observation(seed, Random(seed).choice(sizes))
+        if not weighted:
+            views = tuple(replace(view, weight=1.0) for view in seen.streams)
+            seen = replace(seen, streams=views)
+        problem = problem_of(seen)
+        out.append(best_plan(problem).price_s / exact_plan(problem).price_s - 1.0)
+    return np.array(out)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_the_live_plan_is_close_to_the_exact_one(part):
+    """Of streams of equal weight, as the coordinator's are."""
+    found = gaps(range(80 * part, 80 * (part + 1)), (2, 3, 4, 5, 6), weighted=False)
+    assert found.min() >= -1e-9
+    assert found.mean() <= 0.005
+    assert found.max() <= 0.15
+
+
+def test_a_plan_for_streams_of_unequal_weight_is_not_far_off():
+    found = gaps(range(100), (2, 3, 4, 5), weighted=True)
+    assert found.min() >= -1e-9
+    assert found.mean() <= 0.01

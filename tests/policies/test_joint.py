@@ -1,0 +1,309 @@
+"""What a joint plan tells: its streams, numbers, turns and reasons, all worked out once more."""
+
+import re
+from dataclasses import replace
+from itertools import pairwise
+from random import Random
+
+import numpy as np
+import pytest
+
+from policies.cycle import CyclePlan
+from policies.joint import describe, joint_plan, price_of, repriced
+from policies.latency import CostTable, NodeCosts
+from policies.plan import Batch, DraftView, Link, Observation, Plan, StreamView
+from policies.problem import problem_of
+from tests.policies.instances import observation
+from tests.policies.slow_cycle import SlowCycle
+
+REASON = re.compile(
+    r"draft off: (1 guess makes|\d+ guesses make) a round of (\d+) ms worth (\d+\.\d\d) tokens "
+    r"at acceptance (\d\.\d\d), a plain step takes (\d+) ms(; but they would slow .* down)?"
+)
+
+
+def gammas_of(plan):
+    pairs = [zip(batch.stream_ids, batch.gammas, strict=True) for batch in plan.batches]
+    return {stream_id: gamma for batch in pairs for stream_id, gamma in batch}
+
+
+def members_of(plan):
+    batches = [list(zip(b.stream_ids, b.gammas, strict=True)) for b in plan.batches]
+    return [*batches, [(stream_id, 0) for stream_id in plan.plain]] if plan.plain else batches
+
+
+def some_plan(seen, seed):
+    """Any cycle at all, described."""
+    random, problem = Random(seed), problem_of(seen)
+    n = problem.num_streams
+    cuts = sorted(random.sample(range(1, n), random.randint(0, n - 1)))
+    gammas = [random.choice((0, random.randint(1, 8))) for _ in range(n)]
+    chosen = CyclePlan((0, *cuts, n), np.clip(gammas, problem.least, problem.most))
+    return describe(seen, problem, chosen, "any")
+
+
+def plans(count, num_streams=9):
+    """Observations with the joint plan of each and with any other."""
+    for seed in range(count):
+        seen = observation(seed, 1 + seed % num_streams)
+        yield seen, joint_plan(seen)
+        yield seen, some_plan(seen, seed)
+
+
+def test_every_stream_has_one_place_and_guesses_that_it_may_make():
+    for seen, plan in plans(80):
+        gammas, slow = gammas_of(plan), SlowCycle(seen)
+        placed = [s for batch in plan.batches for s in batch.stream_ids] + list(plan.plain)
+        assert sorted(placed) == sorted(slow.streams)
+        for stream_id, view in slow.streams.items():
+            least, most = slow.bounds_of(view)
+            assert least <= gammas.get(stream_id, 0) <= most
+        assert all(gamma > 0 for gamma in gammas.values())
+        assert all(batch.stream_ids for batch in plan.batches)
+
+
+def test_the_prediction_is_that_of_the_definition():
+    for seen, plan in plans(80):
+        price = SlowCycle(seen).price(members_of(plan))
+        made = plan.prediction
+        assert made.price_s == pytest.approx(price.price_s, rel=1e-9)
+        assert made.cycle_s == pytest.approx(price.cycle_s, rel=1e-6)
+        assert made.tokens_per_s == pytest.approx(price.tokens_per_s, rel=1e-6)
+        assert len(made.batches) == len(plan.batches) == len(plan.grants)
+        for times, batch in zip(made.batches, price.batches, strict=False):
+            draft_s, air_s, _, verify_s, lap_s, num_tokens = batch
+            assert times.draft_s == pytest.approx(max(draft_s.values()))
+            assert times.air_s == pytest.approx(sum(air_s.values()))
+            assert times.verify_s == pytest.approx(verify_s)
+            assert times.lap_s == pytest.approx(lap_s)
+            assert times.num_tokens == num_tokens
+
+
+def test_the_bound_is_the_longest_stage():
+    seen_bounds = set()
+    for seen, plan in plans(150):
+        slow, made = SlowCycle(seen), plan.prediction
+        price = slow.price(members_of(plan))
+        if not plan.batches:
+            assert made.bound == "target"
+            continue
+        if price.cycle_s > 1.01 * price.natural_s:
+            assert made.bound == "plain streams"
+            continue
+        terms = {"target": sum(batch[3] for batch in price.batches)}
+        for m, batch in enumerate(price.batches):
+            terms[f"lap of batch {m + 1}"] = batch[4]
+            for name, seconds in batch[0].items():
+                key = f"draft node {name}"
+                terms[key] = terms.get(key, 0.0) + seconds
+            for name, seconds in batch[1].items():
+                key = name.replace("own of", "link of")
+                terms[key] = terms.get(key, 0.0) + seconds
+        if made.bound != "plain streams":
+            assert terms[made.bound] == pytest.approx(max(terms.values())), terms
+        seen_bounds.add(made.bound.split()[0])
+    assert {"target", "draft", "lap", "plain"} <= seen_bounds
+
+
+def test_a_bound_counts_batches_as_the_plan_does():
+    """A batch without guesses stands before the slow one in the cut, and not in the plan."""
+    costs = NodeCosts(CostTable((1,), (0.01,)), CostTable((1,), (0.01,)))
+    views = (StreamView(1, 0.1, 99), StreamView(2, 0.9, 99, draft="a"))
+    seen = Observation(views, costs, (DraftView("a", costs, Link(rtt_s=1.0)),))
+    plan = describe(seen, problem_of(seen), CyclePlan((0, 1, 2), np.array([0, 4])), "any")
+    assert len(plan.batches) == 1
+    assert plan.prediction.bound in ("lap of batch 1", "plain streams")
+
+
+def test_batches_wait_only_where_the_cycle_is_longer_than_its_stages():
+    waits = 0
+    for seen, plan in plans(150):
+        price = SlowCycle(seen).price(members_of(plan))
+        if plan.min_cycle_s:
+            waits += 1
+            assert plan.batches
+            assert plan.plain
+            assert plan.min_cycle_s == plan.prediction.cycle_s
+            assert price.cycle_s > price.natural_s
+        elif plan.batches:
+            assert price.cycle_s <= 1.002 * price.natural_s
+    assert waits > 10
+
+
+def test_turns_go_by_air_for_weight_within_each_batch():
+    several = 0
+    for seen, plan in plans(150):
+        slow = SlowCycle(seen)
+        for batch, grants in zip(plan.batches, plan.grants, strict=True):
+            members = list(zip(batch.stream_ids, batch.gammas, strict=True))
+            nodes = {slow.streams[stream_id].draft for stream_id, _ in members}
+            assert sorted(grants) == sorted(nodes)
+            costs = []
+            for name in grants:
+                mine = [(s, g) for s, g in members if slow.streams[s].draft == name]
+                air_s = sum(slow.stages(mine)[1].values())
+                costs.append(air_s / sum(slow.streams[s].weight for s, _ in mine))
+            assert all(a <= b * (1 + 1e-9) for a, b in pairwise(costs))
+            several += len(grants) > 1
+    assert several > 20
+
+
+def test_reasons_are_there_for_every_plain_stream_and_true():
+    """With a stream's own caps and acceptance, and the best number of guesses it could make."""
+    numbers = 0
+    for seen, plan in plans(150):
+        slow = SlowCycle(seen)
+        assert set(plan.reasons) == set(plan.plain)
+        assert len(plan.reasons) == len(plan.plain)
+        for stream_id, text in plan.reasons.items():
+            view = slow.streams[stream_id]
+            if view.fixed_gamma == 0:
+                assert text == "draft off: gamma 0 was asked for"
+            elif view.draft not in slow.drafts:
+                assert text == "draft off: no draft node holds the stream"
+            elif view.tokens_left <= 1:
+                assert text == "draft off: one token is left"
+            else:
+                numbers += 1
+                check_numbers(slow, view, len(plan.plain), text)
+    assert numbers > 50
+
+
+def check_numbers(slow, view, num_plain, text):
+    found = REASON.fullmatch(text)
+    assert found, text
+    rounds = {}
+    for gamma in range(1, slow.bounds_of(view)[1] + 1):
+        _, _, head_s, num_tokens = slow.stages([(view.stream_id, gamma)])
+        round_s = head_s + slow.verify_s(num_plain - 1 + num_tokens)
+        rounds[gamma] = (round_s, slow.earned(view.stream_id, gamma))
+    gamma = int(found.group(1).split()[0])
+    round_ms, tokens, alpha, step_ms = map(float, found.groups()[1:5])
+    assert (gamma == 1) == found.group(1).endswith("makes")
+    assert gamma in rounds, text
+    round_s, earned = rounds[gamma]
+    best = min(seconds / got for seconds, got in rounds.values())
+    assert round_s / earned == pytest.approx(best, rel=1e-9)
+    plain_s = slow.verify_s(num_plain)
+    assert round_ms == pytest.approx(round_s * 1e3, abs=0.51)
+    assert tokens == pytest.approx(earned, abs=0.00501)
+    assert alpha == pytest.approx(view.alpha, abs=0.00501)
+    assert step_ms == pytest.approx(plain_s * 1e3, abs=0.51)
+    if abs(best / plain_s - 1) > 1e-9:
+        assert bool(found.group(6)) == (best < plain_s)
+
+
+def test_a_stream_whose_draft_node_is_gone_says_so():
+    costs = NodeCosts(CostTable((1,), (0.01,)), CostTable((1,), (0.01,)))
+    seen = Observation((StreamView(1, 0.9, 99, draft="gone"),), costs, (DraftView("a", costs),))
+    assert joint_plan(seen).reasons[1] == "draft off: no draft node holds the stream"
+    assert joint_plan(replace(seen, drafts=())).reasons[1] == joint_plan(seen).reasons[1]
+
+
+def test_a_plan_is_priced_as_it_was_predicted():
+    for seen, plan in plans(80):
+        assert price_of(seen, plan) == pytest.approx(plan.prediction.price_s, rel=1e-12)
+        again = repriced(seen, plan)
+        assert again.batches == plan.batches
+        assert sorted(again.plain) == sorted(plan.plain)
+        assert dict(again.reasons) == dict(plan.reasons)
+        assert again.prediction.price_s == pytest.approx(plan.prediction.price_s, rel=1e-12)
+        assert again.grants == plan.grants
+        assert again.min_cycle_s == pytest.approx(plan.min_cycle_s)
+        assert (again.policy, again.rejected) == (plan.policy, plan.rejected)
+
+
+@pytest.mark.parametrize("handicap", [{"equal_shares": True}, {"overlap": False}])
+def test_a_handicapped_plan_is_priced_with_its_handicap(handicap):
+    dearer = 0
+    for seed in range(60):
+        seen = observation(seed, 2 + seed % 8)
+        plan = replace(some_plan(seen, seed), **handicap)
+        price_s = SlowCycle(seen).price(members_of(plan), **handicap).price_s
+        assert price_of(seen, plan) == pytest.approx(price_s, rel=1e-9)
+        again = repriced(seen, plan)
+        assert again.prediction.price_s == pytest.approx(price_s, rel=1e-9)
+        assert again.equal_shares == plan.equal_shares
+        assert again.overlap == plan.overlap
+        dearer += price_s > plan.prediction.price_s * (1 + 1e-9)
+    assert dearer > 1
+
+
+def test_newcomers_are_priced_as_plain_and_the_gone_are_left_out():
+    for seed in range(60):
+        before = observation(seed, 3 + seed % 5)
+        plan = some_plan(before, seed)
+        gone = Random(seed).choice(before.streams)
+        newcomer = StreamView(10_000, 0.9, 200, draft=before.streams[0].draft)
+        after = replace(before, streams=(*(v for v in before.streams if v is not gone), newcomer))
+        batches = [
+            [(s, g) for s, g in members if s != gone.stream_id] for members in members_of(plan)
+        ]
+        expected = SlowCycle(after).price([*filter(None, batches), [(10_000, 0)]]).price_s
+        assert price_of(after, plan) == pytest.approx(expected, rel=1e-9)
+
+
+def test_caps_that_have_changed_hold_when_an_old_plan_is_priced():
+    costs = NodeCosts(CostTable((1, 64), (0.1, 0.5)), CostTable((1,), (0.1,)))
+    views = (StreamView(1, 0.8, 3, draft="a"), StreamView(2, 0.7, 99, 2, draft="a"))
+    seen = Observation(views, costs, (DraftView("a", costs),))
+    expected = SlowCycle(seen).price([[(2, 2), (1, 2)]]).price_s
+    for old in ((8, 8), (1, 2)):
+        plan = Plan(batches=(Batch((2, 1), old),))
+        assert price_of(seen, plan) == pytest.approx(expected)
+
+
+def test_the_order_of_streams_in_an_observation_changes_nothing():
+    for seed in range(60):
+        seen = observation(seed, 1 + seed % 14)
+        views = list(seen.streams)
+        Random(seed).shuffle(views)
+        one, two, three = (
+            joint_plan(replace(seen, streams=tuple(streams)))
+            for streams in (seen.streams, views, seen.streams)
+        )
+        assert replace(one, reasons={}) == replace(two, reasons={}) == replace(three, reasons={})
+        assert dict(one.reasons) == dict(two.reasons)
+
+
+def test_guesses_are_kept_off_unless_they_gain_some_percent():
+    """Slower draft nodes by and by: plain decoding takes over at a gain of 5 %."""
+    target = NodeCosts(CostTable((1, 64), (0.1, 0.3)), CostTable((1,), (0.1,)))
+    views = tuple(StreamView(k, 0.6, 200, draft="a") for k in range(4))
+    ratios = {True: [], False: []}
+    for step in np.linspace(0.0, 0.08, 200):
+        costs = NodeCosts(CostTable((1,), (1e-4,)), CostTable((1,), (1e-4,)))
+        seen = Observation(views, target, (DraftView("a", costs, Link(rtt_s=float(step))),))
+        plan = joint_plan(seen)
+        assert plan.is_cheapest
+        if plan.batches:
+            assert plan.rejected.name == "no guesses"
+            plain_s = plan.rejected.price_s
+            assert plain_s == pytest.approx(problem_of(seen).plain_price_s)
+            ratios[True].append(plan.prediction.price_s / plain_s)
+        elif plan.rejected is not None:
+            assert plan.rejected.name == "guesses"
+            assert plan.plain == (0, 1, 2, 3)
+            ratios[False].append(plan.rejected.price_s / plan.prediction.price_s)
+    assert 0.93 < max(ratios[True]) < 0.95
+    assert 0.95 <= min(ratios[False]) < 0.97
+
+
+def test_cycles_that_take_longer_than_predicted_must_gain_more():
+    target = NodeCosts(CostTable((1, 64), (0.1, 0.3)), CostTable((1,), (0.1,)))
+    costs = NodeCosts(CostTable((1,), (1e-3,)), CostTable((1,), (1e-3,)))
+    views = tuple(StreamView(k, 0.6, 200, draft="a") for k in range(4))
+    seen = Observation(views, target, (DraftView("a", costs),))
+    plan = joint_plan(seen)
+    gain = plan.rejected.price_s / plan.prediction.price_s
+    assert joint_plan(replace(seen, overrun=0.94 * gain)).batches == plan.batches
+    assert joint_plan(replace(seen, overrun=0.96 * gain)).batches == ()
+
+
+def test_a_gamma_that_a_client_asked_for_is_kept_though_it_does_not_pay():
+    slow = NodeCosts(CostTable((1,), (1.0,)), CostTable((1,), (1.0,)))
+    costs = NodeCosts(CostTable((1, 2), (0.1, 0.2)), CostTable((1,), (0.1,)))
+    views = (StreamView(1, 0.1, 99, 3, "a"), StreamView(2, 0.1, 99, None, "a"))
+    plan = joint_plan(Observation(views, costs, (DraftView("a", slow),)))
+    assert plan.batches == (Batch((1,), (3,)),)
+    assert plan.plain == (2,)
