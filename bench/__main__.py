@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from bench.distill.commands import distill
 from bench.paper.command import paper_command
 from nodes.runtime import set_engine_environment
 
@@ -125,6 +126,7 @@ def sim(scenarios: int, first_seed: int, passes: int, processes: int, out: str |
     click.echo(report(outcomes))
 
 
+bench.add_command(distill)
 bench.add_command(paper_command, "paper")
 
 

@@ -36,7 +36,7 @@ def paper_command(quick: bool, out: Path, seeds: int | None, scenario_path: Path
 
     \b
     Example:
-      python -m bench paper --quick --out /tmp/paper
+      python -m bench paper --quick --out build/paper
     """
     from bench.paper.report import run_paper
 

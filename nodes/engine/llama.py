@@ -68,7 +68,7 @@ class LlamaModel:
         self._reserve_batch(config.max_batch_tokens)
         self._state = np.empty(0, dtype=np.uint8)
 
-    def _open_context(self) -> None:
+    def _context_params(self) -> Any:
         config = self.config
         exact = config.profile == "exact"
         params = self._llama.llama_context_default_params()
@@ -81,11 +81,14 @@ class LlamaModel:
         params.kv_unified = True
         params.swa_full = True
         params.no_perf = True
+        return params
+
+    def _open_context(self) -> None:
         take_last_error()
-        self._context = self._llama.llama_init_from_model(self._model, params)
+        self._context = self._llama.llama_init_from_model(self._model, self._context_params())
         if not self._context:
             reason = take_last_error() or "not enough memory for the KV cache?"
-            raise EngineError(f"no context for {config.path.name}: {reason}")
+            raise EngineError(f"no context for {self.config.path.name}: {reason}")
         self._memory = self._llama.llama_get_memory(self._context)
 
     def _thread_counts(self) -> tuple[int, int]:

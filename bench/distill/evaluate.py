@@ -1,0 +1,131 @@
+"""How many of a draft's guesses its target accepts under law 1, on prompts held out of training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.distill.answers import Answer
+from bench.distill.corpus import Progress
+from nodes.engine.protocol import Logits, Model, Span
+from nodes.engine.sampling import Sampling, sample
+
+_CHUNK = 64
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Guesses:
+    """What a draft guesses at every position of one answer, given all before it.
+
+    accepted: (n,) the guess equals the target's token. confidences: (n,) the draft's probability of
+    its guess (T = 1). In a round all guesses before are accepted ones, so these are also the
+    guesses of rounds, of whatever length.
+    """
+
+    kind: str
+    temperature: float
+    accepted: Flags
+    confidences: npt.NDArray[np.float64]
+
+
+def answer_rows(model: Model, answer: Answer) -> Iterator[Logits]:
+    """Logits for every answer position, in chunks that the next one overwrites."""
+    prompt = answer.prompt_ids.tolist()
+    for start in range(0, len(prompt) - 1, _CHUNK):
+        model.forward([Span(0, start, prompt[:-1][start : start + _CHUNK])])
+    inputs = [prompt[-1], *answer.answer_ids[:-1].tolist()]
+    for start in range(0, len(inputs), _CHUNK):
+        piece = inputs[start : start + _CHUNK]
+        yield model.forward([Span(0, len(prompt) - 1 + start, piece, len(piece))])
+    model.truncate(0, 0)
+
+
+def guess(draft: Model, answer: Answer, seed: int) -> Guesses:
+    """Let a draft guess every token of an answer with the noise the target used."""
+    sampling = Sampling(answer.temperature, top_p=answer.top_p, seed=seed, choice=answer.index)
+    position = len(answer.prompt_ids)
+    token_ids: list[int] = []
+    confidences: list[float] = []
+    for rows in answer_rows(draft, answer):
+        for row in rows:
+            token_id = sample(row, sampling, position)
+            token_ids.append(token_id)
+            best = float(row.max())
+            confidences.append(float(np.exp(row[token_id] - best) / np.exp(row - best).sum()))
+            position += 1
+    return Guesses(
+        kind=answer.kind,
+        temperature=answer.temperature,
+        accepted=np.asarray(token_ids) == answer.answer_ids,
+        confidences=np.asarray(confidences),
+    )
+
+
+def guess_all(
+    draft: Model, answers: Sequence[Answer], seed: int, progress: Progress
+) -> list[Guesses]:
+    results = []
+    for done, answer in enumerate(answers):
+        results.append(guess(draft, answer, seed))
+        progress("guesses of answers", done + 1, len(answers))
+    return results
+
+
+def acceptance(guesses: Iterable[Guesses]) -> float:
+    """Share of guesses accepted, all positions alike."""
+    flags = np.concatenate([g.accepted for g in guesses])
+    return float(flags.mean())
+
+
+def rounds(accepted: Flags, gamma: int) -> tuple[npt.NDArray[np.int64], int, int]:
+    """Cut an answer into rounds of gamma guesses and the target's token after the accepted ones.
+
+    Returns how often guess j = 0..gamma-1 was accepted, the number of rounds, tokens committed.
+    """
+    counts = np.zeros(gamma, dtype=np.int64)
+    num_rounds = place = 0
+    while place < len(accepted):
+        part = accepted[place : place + gamma]
+        run = len(part) if part.all() else int(part.argmin())
+        counts[:run] += 1
+        num_rounds += 1
+        place += run + 1
+    return counts, num_rounds, min(place, len(accepted))
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """Of the guesses from this confidence on, `accepted` are; they are `share` of all."""
+
+    confidence: float
+    accepted: float
+    share: float
+
+
+def find_threshold(guesses: Sequence[Guesses], wanted: float = 0.8) -> Threshold:
+    """The lowest confidence above which at least `wanted` of the guesses are accepted."""
+    confidences = np.concatenate([g.confidences for g in guesses])
+    accepted = np.concatenate([g.accepted for g in guesses])
+    order = np.argsort(-confidences)
+    shares = np.cumsum(accepted[order]) / np.arange(1, len(order) + 1)
+    good = np.flatnonzero(shares >= wanted)
+    if not len(good):
+        return Threshold(1.0, 0.0, 0.0)
+    last = int(good[-1])
+    return Threshold(float(confidences[order[last]]), float(shares[last]), (last + 1) / len(order))
+
+
+def calibration(guesses: Sequence[Guesses], num_bins: int = 10) -> list[tuple[float, float, int]]:
+    """(mean confidence, share accepted, count) for equal bins of confidence that hold any."""
+    confidences = np.concatenate([g.confidences for g in guesses])
+    accepted = np.concatenate([g.accepted for g in guesses])
+    bins = np.minimum((confidences * num_bins).astype(int), num_bins - 1)
+    return [
+        (float(confidences[bins == b].mean()), float(accepted[bins == b].mean()), int(n))
+        for b in range(num_bins)
+        if (n := np.count_nonzero(bins == b))
+    ]

@@ -1,0 +1,187 @@
+"""The step `evaluate`: figures of a draft on held-out prompts, as tables and as JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from bench.distill.coupling import Coupling, compare
+from bench.distill.evaluate import (
+    Guesses,
+    acceptance,
+    calibration,
+    find_threshold,
+    guess_all,
+    rounds,
+)
+from bench.distill.prompts import HeldOutPrompts
+from bench.distill.report import Reporter
+from bench.distill.steps import hash_lines, sample_answers
+from nodes.engine.llama import LlamaConfig, LlamaModel
+from nodes.engine.protocol import EngineError, Model, Span
+
+_TEMPERATURES = (0.5, 0.8, 1.0)
+_GAMMAS = (1, 2, 4, 8)
+_NUM_STEPS = 60
+
+
+def evaluate(
+    target: Path,
+    draft: Path,
+    out: Path,
+    *,
+    num_prompts: int | None,
+    max_answer: int,
+    num_compared: int,
+    seed: int,
+) -> str:
+    """Tables of acceptance, confidence, noise and step time; figures go to OUT/DRAFT.json.
+
+    The target's answers are sampled once and kept in `out`. num_compared: answers on which the
+    kinds of noise are compared.
+    """
+    prompts = HeldOutPrompts(num_prompts)
+    file, _ = sample_answers(
+        target,
+        out,
+        prompts,
+        hash_lines(prompts.texts()),
+        num_tokens=1 << 40,
+        width=24,
+        max_answer=max_answer,
+        num_best=32,
+        seed=seed,
+        threads=1,
+    )
+    answers = sorted(file, key=lambda answer: answer.index)
+    models = [_open(path) for path in (target, draft)]
+    try:
+        hashes = {model.info.vocab_hash for model in models}
+        if len(hashes) > 1:
+            raise EngineError(f"{draft.name} has another vocabulary than {target.name}")
+        with Reporter() as reporter:
+            guesses = guess_all(models[1], answers, seed, reporter)
+            chosen = answers[:: max(1, len(answers) // num_compared)] if num_compared else []
+            couplings = (
+                compare(models[0], models[1], chosen, _TEMPERATURES, reporter) if chosen else []
+            )
+            step_s = step_times(models)
+    finally:
+        for model in models:
+            model.close()
+    _keep(out / f"{draft.stem}.json", guesses, couplings, step_s)
+    return "\n\n".join(
+        [
+            _acceptance_table(guesses),
+            _round_table(guesses),
+            _confidence_table(guesses),
+            *([_coupling_table(couplings)] if couplings else []),
+            f"One step: target {step_s[0] * 1e3:.2f} ms, draft {step_s[1] * 1e3:.2f} ms, "
+            f"ratio 1/{step_s[0] / step_s[1]:.1f}",
+        ]
+    )
+
+
+def _open(path: Path) -> LlamaModel:
+    return LlamaModel(LlamaConfig(path=path, num_cells=2048, max_sequences=1))
+
+
+def step_times(models: Sequence[Model]) -> list[float]:
+    """Median seconds of a step of one token, the models taking turns."""
+    seconds: list[list[float]] = [[] for _ in models]
+    for step in range(_NUM_STEPS):
+        for model, times in zip(models, seconds, strict=True):
+            began_s = time.perf_counter()
+            model.forward([Span(0, step, [100 + step], 1)])
+            times.append(time.perf_counter() - began_s)
+    for model in models:
+        model.truncate(0, 0)
+    return [median(times) for times in seconds]
+
+
+def _by_temperature(guesses: Sequence[Guesses]) -> list[tuple[str, list[Guesses]]]:
+    greedy = [g for g in guesses if g.temperature == 0]
+    warm = [g for g in guesses if g.temperature > 0]
+    return [("greedy", greedy), ("T 0.8, top-p 0.95", warm)]
+
+
+def _acceptance_table(guesses: Sequence[Guesses]) -> str:
+    kinds = sorted({g.kind for g in guesses})
+    rows = ["| acceptance | all | " + " | ".join(kinds) + " |", "|---" * (len(kinds) + 2) + "|"]
+    for name, part in _by_temperature(guesses):
+        cells = [acceptance(part), *(acceptance(g for g in part if g.kind == k) for k in kinds)]
+        rows.append(f"| {name} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |")
+    return "\n".join(rows)
+
+
+def _round_table(guesses: Sequence[Guesses]) -> str:
+    most = _GAMMAS[-1]
+    heads = [f"gamma {gamma}" for gamma in _GAMMAS] + [f"guess {j + 1}" for j in range(most)]
+    rows = [
+        "Tokens a round by gamma, and how often guess j is accepted once those before it were:",
+        "| | " + " | ".join(heads) + " |",
+        "|---" * (len(heads) + 1) + "|",
+    ]
+    for name, part in _by_temperature(guesses):
+        cells = []
+        for gamma in _GAMMAS:
+            results = [rounds(g.accepted, gamma) for g in part]
+            cells.append(sum(r[2] for r in results) / sum(r[1] for r in results))
+        longest = [rounds(g.accepted, most) for g in part]
+        counts = np.sum([r[0] for r in longest], axis=0).tolist()
+        reached = [sum(r[1] for r in longest), *counts[:-1]]
+        cells += [c / max(1, r) for c, r in zip(counts, reached, strict=True)]
+        rows.append(f"| {name} | " + " | ".join(f"{cell:.2f}" for cell in cells) + " |")
+    return "\n".join(rows)
+
+
+def _confidence_table(guesses: Sequence[Guesses]) -> str:
+    rows = [
+        "| | threshold for 0.8 | accepted above | guesses above | confidence: accepted (count) |",
+        "|---|---|---|---|---|",
+    ]
+    for name, part in _by_temperature(guesses):
+        found = find_threshold(part)
+        bins = ", ".join(f"{c:.2f}: {a:.2f} ({n})" for c, a, n in calibration(part))
+        rows.append(
+            f"| {name} | {found.confidence:.2f} | {found.accepted:.2f} | {found.share:.2f} "
+            f"| {bins} |"
+        )
+    return "\n".join(rows)
+
+
+def _coupling_table(couplings: Sequence[Coupling]) -> str:
+    rows = [
+        "| T | coupled (law 1) | independent | rejection (optimum) | coupled / rejection |",
+        "|---|---|---|---|---|",
+    ]
+    rows += [
+        f"| {c.temperature} | {c.coupled:.3f} | {c.independent:.3f} | {c.rejection:.3f} "
+        f"| {c.coupled / c.rejection:.2f} |"
+        for c in couplings
+    ]
+    return "\n".join(rows)
+
+
+def _keep(
+    path: Path,
+    guesses: Sequence[Guesses],
+    couplings: Sequence[Coupling],
+    step_s: Sequence[float],
+) -> None:
+    parts = {
+        name: {
+            "acceptance": acceptance(part),
+            "threshold": asdict(find_threshold(part)),
+            "calibration": calibration(part),
+        }
+        for name, part in _by_temperature(guesses)
+    }
+    figures = {**parts, "couplings": [asdict(c) for c in couplings], "step_s": list(step_s)}
+    path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

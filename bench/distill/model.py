@@ -1,0 +1,136 @@
+"""The draft as torch sees it: llama.cpp's `llama` architecture, small, embedding and head tied."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """Sizes of a draft. Rows must be multiples of 32 for quantised files, of 256 for K-quants."""
+
+    num_vocab: int
+    width: int = 256
+    num_layers: int = 3
+    num_heads: int = 4
+    num_hidden: int = 768
+    context_length: int = 8192
+    rope_base: float = 10_000.0
+    norm_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if self.width % 32 or self.num_hidden % 32:
+            raise ValueError(f"width {self.width} or hidden {self.num_hidden} is no multiple of 32")
+        if self.width % self.num_heads or self.head_size % 2:
+            raise ValueError(f"width {self.width} does not split into {self.num_heads} even heads")
+
+    @property
+    def head_size(self) -> int:
+        return self.width // self.num_heads
+
+
+class RmsNorm(nn.Module):
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self._eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        # In float32 whatever autocast does, as llama.cpp computes it.
+        wide = x.float()
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self._eps)
+        return wide * scale * self.weight
+
+
+class Layer(nn.Module):
+    """Attention and gated feed-forward, each added to the stream. Names follow GGUF's."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        width, hidden = shape.width, shape.num_hidden
+        self._num_heads, self._head_size = shape.num_heads, shape.head_size
+        self.attn_norm = RmsNorm(width, shape.norm_eps)
+        self.attn_q = nn.Linear(width, width, bias=False)
+        self.attn_k = nn.Linear(width, width, bias=False)
+        self.attn_v = nn.Linear(width, width, bias=False)
+        self.attn_output = nn.Linear(width, width, bias=False)
+        self.ffn_norm = RmsNorm(width, shape.norm_eps)
+        self.ffn_gate = nn.Linear(width, hidden, bias=False)
+        self.ffn_up = nn.Linear(width, hidden, bias=False)
+        self.ffn_down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor, rotation: Tensor) -> Tensor:
+        x = x + self.attn_output(self._attend(self.attn_norm(x), rotation))
+        y = self.ffn_norm(x)
+        return x + self.ffn_down(functional.silu(self.ffn_gate(y)) * self.ffn_up(y))
+
+    def _attend(self, x: Tensor, rotation: Tensor) -> Tensor:
+        rows, length, width = x.shape
+        heads = (rows, length, self._num_heads, self._head_size)
+        q, k, v = (
+            linear(x).view(heads).transpose(1, 2)
+            for linear in (self.attn_q, self.attn_k, self.attn_v)
+        )
+        q, k = rotate(q, rotation).to(v.dtype), rotate(k, rotation).to(v.dtype)
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return mixed.transpose(1, 2).reshape(rows, length, width)
+
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Rotary embedding on neighbouring pairs (llama.cpp's NORM kind); x: (..., length, size)."""
+    pairs = x.float().view(*x.shape[:-1], -1, 2)
+    even, odd = pairs[..., 0], pairs[..., 1]
+    cos, sin = rotation[0], rotation[1]
+    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
+
+
+class DraftModel(nn.Module):
+    """forward gives the normed last states; logits are their products with the embedding."""
+
+    def __init__(self, shape: Shape, *, seed: int = 0) -> None:
+        super().__init__()
+        self.shape = shape
+        generator = torch.Generator().manual_seed(seed)
+        self.token_embd = nn.Embedding(shape.num_vocab, shape.width)
+        self.blk = nn.ModuleList(Layer(shape) for _ in range(shape.num_layers))
+        self.output_norm = RmsNorm(shape.width, shape.norm_eps)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 2:
+                deviation = 0.06 if name.startswith("token_embd") else shape.width**-0.5 / 2
+                if name.endswith(("attn_output.weight", "ffn_down.weight")):
+                    deviation /= (2 * shape.num_layers) ** 0.5
+                nn.init.normal_(parameter, std=deviation, generator=generator)
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        """(rows, length) ids -> (rows, length, width) states."""
+        rotation = self._rotation(token_ids.shape[1])
+        x = self.token_embd(token_ids)
+        for layer in self.blk:
+            x = layer(x, rotation)
+        states: Tensor = self.output_norm(x)
+        return states
+
+    def logits(self, token_ids: Tensor) -> Tensor:
+        """(rows, length) ids -> (rows, length, num_vocab)."""
+        return self.forward(token_ids) @ self.token_embd.weight.T
+
+    def _rotation(self, length: int) -> Tensor:
+        shape = self.shape
+        exponents = torch.arange(0, shape.head_size, 2, dtype=torch.float64) / shape.head_size
+        angles = torch.outer(torch.arange(length, dtype=torch.float64), shape.rope_base**-exponents)
+        return torch.stack((angles.cos(), angles.sin())).float()
+
+
+def reduced_embedding(rows: Tensor, width: int, *, deviation: float = 0.06) -> Tensor:
+    """(vocab, n) rows of the target's embedding on their `width` main axes, scaled.
+
+    Axes of the uncentred second moment, as products of rows are what a tied head uses.
+    """
+    wide = rows.double()
+    _values, axes = torch.linalg.eigh(wide.T @ wide)
+    reduced = wide @ axes[:, -width:].flip(1)
+    return (reduced * (deviation / reduced.std())).float()

@@ -1,0 +1,44 @@
+"""Progress of long steps: a line that is redrawn on a terminal, a line a minute in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from nodes.cli.progress import Progress
+
+_LINE_EVERY_S = 60.0
+
+
+class Reporter:
+    """Call it with (label, done, total or None) as often as you like."""
+
+    def __init__(self) -> None:
+        self._bar = Progress()
+        self._on_terminal = sys.stderr.isatty()
+        self._written_s = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.clear()
+
+    def __call__(self, label: str, done: int, total: int | None) -> None:
+        if self._on_terminal:
+            self._bar(label, done, total)
+        elif time.monotonic() - self._written_s >= _LINE_EVERY_S or done == total:
+            self.note(f"{label}: {done}" + (f" of {total}" if total else ""))
+            self._written_s = time.monotonic()
+
+    def note(self, line: str) -> None:
+        """A line that stays."""
+        self._bar.clear()
+        print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,219 @@
+"""Training in two phases: plain text, then the target's answers. Stops and goes on at any step."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.distill.data import Batch
+from bench.distill.loss import backward_head, choose_candidates
+from bench.distill.model import DraftModel, Shape
+from bench.distill.quant import fake_quantised
+from bench.distill.report import Reporter
+from nodes.engine.protocol import EngineError
+
+_SAVE_EVERY_S = 300.0
+_LOG_EVERY = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """One phase. The rate warms up, stays, and falls to zero over the last `decay` of the steps.
+
+    num_negatives: of the sampled softmax, which the last `full_share` of the steps does without.
+    quantised_share: the last steps see the embedding as the file will hold it.
+    """
+
+    name: str
+    num_steps: int
+    matrix_rate: float = 3e-3
+    other_rate: float = 1e-3
+    warmup_steps: int = 50
+    decay: float = 0.5
+    temperature: float = 1.0
+    num_negatives: int = 2048
+    full_share: float = 0.0
+    quantised_share: float = 0.0
+
+    def rate(self, step: int) -> float:
+        """Factor of the learning rates at a step of this phase."""
+        rising = min(1.0, (step + 1) / self.warmup_steps)
+        falling = min(1.0, (self.num_steps - step) / max(1.0, self.decay * self.num_steps))
+        return min(rising, falling)
+
+    def is_in_last(self, step: int, share: float) -> bool:
+        return step >= self.num_steps * (1.0 - share)
+
+
+def load_draft(folder: Path) -> DraftModel:
+    """The model of a training folder."""
+    path = folder / "checkpoint.pt"
+    if not path.exists():
+        raise EngineError(f"no checkpoint in {folder}: run `python -m bench distill train`")
+    state = torch.load(path, weights_only=True)
+    model = DraftModel(Shape(**state["shape"]))
+    model.load_state_dict(state["model"])
+    return model
+
+
+class Batches(Protocol):
+    def batch(self, step: int) -> Batch: ...
+
+
+class Trainer:
+    """A model, its optimisers and the step reached, kept in OUT/checkpoint.pt."""
+
+    def __init__(self, out: Path, shape: Shape, *, seed: int, embedding: Tensor | None) -> None:
+        self._out, self._seed = out, seed
+        self.model = DraftModel(shape, seed=seed)
+        if embedding is not None:
+            with torch.no_grad():
+                self.model.token_embd.weight.copy_(embedding)
+        matrices = [p for p in self.model.blk.parameters() if p.dim() == 2]
+        chosen = {id(p) for p in matrices}
+        others = [p for p in self.model.parameters() if id(p) not in chosen]
+        self._optimisers: dict[str, torch.optim.Optimizer] = {
+            "matrix": torch.optim.Muon(
+                matrices, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+            ),
+            "other": torch.optim.AdamW(others, weight_decay=0.0, betas=(0.9, 0.98)),
+        }
+        # Steps done of each phase, by name.
+        self.done: dict[str, int] = {}
+        out.mkdir(parents=True, exist_ok=True)
+        self._load(shape)
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self._out / "checkpoint.pt"
+
+    def _load(self, shape: Shape) -> None:
+        if not self._checkpoint.exists():
+            return
+        state = torch.load(self._checkpoint, weights_only=True)
+        if state["shape"] != asdict(shape):
+            raise EngineError(f"{self._checkpoint} is of another shape: choose another folder")
+        self.model.load_state_dict(state["model"])
+        for name, optimiser in self._optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+        self.done = dict(state["done"])
+
+    def save(self) -> None:
+        temporary = self._checkpoint.with_suffix(".new")
+        torch.save(
+            {
+                "shape": asdict(self.model.shape),
+                "model": self.model.state_dict(),
+                "optimisers": {n: o.state_dict() for n, o in self._optimisers.items()},
+                "done": self.done,
+            },
+            temporary,
+        )
+        temporary.replace(self._checkpoint)
+
+    def run(
+        self,
+        phase: Schedule,
+        batches: Batches,
+        reporter: Reporter,
+        *,
+        should_stop: Callable[[], bool],
+        validate: Callable[[DraftModel], dict[str, float]] | None = None,
+        validate_every: int = 200,
+    ) -> bool:
+        """Do what is left of a phase; False if it was stopped before its end."""
+        saved_s = time.monotonic()
+        for step in range(self.done.get(phase.name, 0), phase.num_steps):
+            if should_stop():
+                self.save()
+                return False
+            began_s = time.monotonic()
+            batch = batches.batch(step)
+            loss, agreement = self._step(phase, step, batch)
+            self.done[phase.name] = step + 1
+            rate = len(batch.positions) / (time.monotonic() - began_s)
+            label = f"{phase.name}: loss {loss:.3f}, agrees {agreement:.3f}, {rate:.0f} tokens/s"
+            reporter(label, step + 1, phase.num_steps)
+            figures = {"loss": loss, "agreement": agreement, "tokens": len(batch.positions)}
+            is_last = step + 1 == phase.num_steps
+            if validate is not None and ((step + 1) % validate_every == 0 or is_last):
+                figures |= validate(self.model)
+                reporter.note(f"step {step + 1}: " + _described(figures))
+            if (step + 1) % _LOG_EVERY == 0 or is_last:
+                self._log(phase.name, step + 1, figures)
+            if is_last or time.monotonic() - saved_s > _SAVE_EVERY_S:
+                self.save()
+                saved_s = time.monotonic()
+        return True
+
+    def _step(self, phase: Schedule, step: int, batch: Batch) -> tuple[float, float]:
+        model, embedding = self.model, self.model.token_embd.weight
+        rates = {"matrix": phase.matrix_rate, "other": phase.other_rate}
+        for name, optimiser in self._optimisers.items():
+            for group in optimiser.param_groups:
+                group["lr"] = rates[name] * phase.rate(step)
+            optimiser.zero_grad(set_to_none=True)
+        generator = np.random.default_rng([self._seed, 3, step])
+        is_full = phase.is_in_last(step, phase.full_share)
+        candidates = choose_candidates(
+            batch, model.shape.num_vocab, 0 if is_full else phase.num_negatives, generator
+        )
+        with fake_quantised(embedding, enabled=phase.is_in_last(step, phase.quantised_share)):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                states = model(torch.from_numpy(batch.token_ids)).float()
+            wanted = states.flatten(0, 1)[torch.from_numpy(batch.positions)]
+            loss, agreement, gradient = backward_head(
+                wanted.detach(), embedding, batch, candidates, phase.temperature
+            )
+            torch.autograd.backward(wanted, gradient)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimiser in self._optimisers.values():
+            optimiser.step()
+        return loss, agreement
+
+    def _log(self, phase: str, step: int, figures: dict[str, float]) -> None:
+        line = json.dumps({"phase": phase, "step": step, "time_s": round(time.time()), **figures})
+        with (self._out / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def _described(figures: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+
+
+def validation(batch: Batch, temperature: float) -> Callable[[DraftModel], dict[str, float]]:
+    """Agreement and overlap of distributions with the target on answers not trained on.
+
+    agreement: share of positions with the same best token. overlap: sum of min(p, q) at the
+    temperature over the target's best tokens, what rejection sampling would accept.
+    """
+
+    @torch.no_grad()
+    def measure(model: DraftModel) -> dict[str, float]:
+        states = model(torch.from_numpy(batch.token_ids)).flatten(0, 1)
+        states = states[torch.from_numpy(batch.positions)]
+        agreed = overlap = loss = 0.0
+        for start in range(0, len(states), 512):
+            logits = states[start : start + 512] @ model.token_embd.weight.T
+            ids = torch.from_numpy(batch.teacher_ids[start : start + 512])
+            p = torch.from_numpy(batch.teacher_weights[start : start + 512])
+            log_q = torch.log_softmax(logits / temperature, 1).gather(1, ids)
+            agreed += float((logits.argmax(1) == ids[:, 0]).sum())
+            overlap += float(torch.minimum(p, log_q.exp()).sum())
+            loss -= float((p * log_q).sum())
+        count = len(states)
+        return {
+            "held_out_loss": loss / count,
+            "held_out_agreement": agreed / count,
+            "held_out_overlap": overlap / count,
+        }
+
+    return measure

@@ -1,0 +1,99 @@
+"""Acceptance: a draft that is the target is always right, and rounds are counted as in the mesh."""
+
+import numpy as np
+import pytest
+
+from bench.distill.answers import Answer
+from bench.distill.coupling import compare
+from bench.distill.evaluate import (
+    Guesses,
+    acceptance,
+    calibration,
+    find_threshold,
+    guess,
+    guess_all,
+    rounds,
+)
+from nodes.engine.protocol import Span
+from nodes.engine.sampling import Sampling, sample
+from nodes.engine.toy import ToyConfig, ToyModel
+
+_SEED = 2
+
+
+def _silent(_label: str, _done: int, _total: int | None) -> None:
+    pass
+
+
+def _toy(agreement: float = 1.0) -> ToyModel:
+    return ToyModel(ToyConfig(agreement=agreement, seed=9))
+
+
+def _answer(index: int, temperature: float, length: int = 100) -> Answer:
+    model, prompt = _toy(), [3, 4, 5 + index]
+    sampling = Sampling(temperature, seed=_SEED, choice=index)
+    rows = model.forward([Span(0, 0, prompt, 1)])
+    ids: list[int] = []
+    for position in range(len(prompt), len(prompt) + length):
+        ids.append(sample(rows[0], sampling, position))
+        rows = model.forward([Span(0, position, ids[-1:], 1)])
+    return Answer(
+        index=index,
+        kind="chat",
+        temperature=temperature,
+        top_p=1.0,
+        is_finished=False,
+        prompt_ids=np.asarray(prompt, dtype=np.uint32),
+        answer_ids=np.asarray(ids, dtype=np.uint32),
+        best_ids=np.zeros((length, 0), dtype=np.uint32),
+        best_logps=np.zeros((length, 0), dtype=np.float16),
+    )
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_the_target_as_its_own_draft_is_always_accepted(temperature: float) -> None:
+    result = guess(_toy(), _answer(1, temperature), _SEED)
+    assert result.accepted.all()
+    assert len(result.confidences) == 100
+
+
+def test_acceptance_is_the_share_of_contexts_where_the_models_agree() -> None:
+    answers = [_answer(index, 0.0) for index in range(8)]
+    results = guess_all(_toy(0.6), answers, _SEED, _silent)
+    assert acceptance(results) == pytest.approx(0.6, abs=0.06)
+
+
+def test_rounds_end_with_the_targets_token() -> None:
+    flags = np.array([1, 1, 0, 1, 1, 1, 0, 0, 1], dtype=bool)
+    counts, num_rounds, num_tokens = rounds(flags, 2)
+    # 1 1 (0) | 1 1 (1) | 0 | 0 | 1 and the end: the brackets are bonus tokens.
+    assert (counts.tolist(), num_rounds, num_tokens) == ([3, 2], 5, 9)
+
+
+def test_a_threshold_is_the_lowest_that_keeps_the_share() -> None:
+    confidences = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.1])
+    accepted = np.array([1, 1, 0, 1, 1, 0], dtype=bool)
+    found = find_threshold([Guesses("chat", 0.0, accepted, confidences)], wanted=0.8)
+    assert found.confidence == 0.5
+    assert found.accepted == 0.8
+    assert found.share == pytest.approx(5 / 6)
+    never = find_threshold([Guesses("chat", 0.0, ~accepted & False, confidences)])
+    assert never.share == 0.0
+
+
+def test_calibration_counts_every_guess_once() -> None:
+    confidences = np.array([0.05, 0.15, 0.17, 1.0])
+    accepted = np.array([0, 1, 0, 1], dtype=bool)
+    bins = calibration([Guesses("chat", 0.0, accepted, confidences)])
+    assert [n for *_, n in bins] == [1, 2, 1]
+    assert bins[1][:2] == (pytest.approx(0.16), 0.5)
+
+
+def test_shared_noise_lies_between_independent_draws_and_the_optimum() -> None:
+    answers = [_answer(index, 1.0) for index in range(4)]
+    (result,) = compare(_toy(), _toy(0.5), answers, [1.0], _silent)
+    assert result.num_positions == 400
+    assert result.independent < result.coupled < result.rejection + 0.05
+    (same,) = compare(_toy(), _toy(), answers, [1.0], _silent)
+    assert same.coupled == 1.0
+    assert same.rejection == pytest.approx(1.0)
