@@ -31,7 +31,7 @@ from policies.search import Found, Runs, Seed, best_equal, block_bounds, options
 _NUM_OPTIONS = 8
 # More batches of one stream each are more messages than any gain in laps is worth.
 _MAX_SINGLES = 48
-_CYCLES = (1.0, 1.2, 0.85, 0.6)
+_CYCLES = (1.0, 2.0, 0.6)
 
 
 def best_plan(problem: CycleProblem) -> Found:
@@ -122,12 +122,11 @@ def best_mixed(problem: CycleProblem, options: Ints, bounds: Ints, runs: Runs, s
 def _costs(problem: CycleProblem, runs: Runs, seed: Seed) -> Floats:
     """(g, r, o) first-order cost of every run; infinite where its lap is too long.
 
-    The grid: the seed's number of plain streams and another, times cycles around the seed's,
-    times a price of nothing or of the whole sum w/E for a second of the stages.
+    The grid: the seed's number of plain streams and three others, times cycles around
+    the seed's, times a price of nothing or of the whole sum w/E for a second of the stages.
     """
     stages, n = runs.stages, problem.num_streams
-    other = n // 2 if seed.num_plain != n // 2 else 0
-    riders = np.array([seed.num_plain, other])
+    riders = np.array([seed.num_plain, n // 4, n // 2, (3 * n) // 4])
     verify_s, lap_s = verify_times(problem, stages, riders[:, None, None])
     cycle_s = (seed.cycle_s * np.array(_CYCLES))[:, None, None]
     free = 1.0 - seed.stolen
@@ -137,6 +136,10 @@ def _costs(problem: CycleProblem, runs: Runs, seed: Seed) -> Floats:
     slope = (weight * pass_s)[:, None, None, None] / (cycle_s * free**2)
     extra_s = verify_s - problem.target_s[riders][:, None, None] * (verify_s > 0)
     plain = runs.plain_weight * (pass_s / free)[:, None, None]
+    # One more plain stream makes the passes of all others longer.
+    longer_s = problem.target_s[riders + 1] - problem.target_s[riders]
+    each_s = problem.weights.sum() / n * np.maximum(1, riders) * longer_s / free
+    plain += runs.num_plain * each_s[:, None, None]
     free_of_price = cycle_s * stages.worth + slope * extra_s[:, None] + plain[:, None]
     free_of_price += np.where(lap_s[:, None] > cycle_s, np.inf, 0.0)
     priced = free_of_price + seed.worth * (extra_s + stages.busiest_s())[:, None]

@@ -36,7 +36,7 @@ _MAX_EQUAL_BATCHES = 4
 _NUM_THRESHOLDS = 8
 # Among many streams thresholds tell more than a uniform gamma, and all are close together.
 _MANY_STREAMS = 64
-_FEW_GAMMAS = (0, 1, 2, 3, 4, 6, 8)
+_FEW_GAMMAS = (0, 1, 2, 3, 4, 5, 6, 7, 8)
 _FEW_THRESHOLDS = 5
 
 
