@@ -9,6 +9,9 @@ from nodes.engine.sampling import Sampling
 
 StreamId = NewType("StreamId", int)
 
+# A target reads prompts in pieces of this size beside other work, which they stall only a little.
+PROMPT_PIECE_TOKENS = 32
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamSpec:

@@ -4,11 +4,11 @@ With the cycle C, the number P of plain streams and the target's time X that gue
 plain passes all held fixed, the price F of a plan is, to first order, a sum over its batches:
 
     C w/E + s (v(T + P) - v(P)) for those that guess,   s = W_p v(P) C / (C - X)^2,
-    w v(P) C / (C - X)                 for plain streams,
+    w v(P) C / (C - X) + W_p (v(P + 1) - v(P)) C / (C - X)      for plain streams,
 
-with prices for seconds of draft nodes and media where these bound the cycle, and no batch whose
-lap is longer than C. A grid of such points around the best candidate is solved at once, and what
-it finds is priced exactly.
+(each makes the passes of all the others longer), with prices for seconds of draft nodes and media
+where these bound the cycle, and no batch whose lap is longer than C. A grid of such points around
+the best candidate is solved at once, and what it finds is priced exactly.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from policies.airtime import grant_order
 from policies.cuts import best_plan
 from policies.cycle import CycleCost, CyclePlan, evaluate
 from policies.plan import Batch, BatchTimes, Observation, Plan, Prediction, Rejected
@@ -150,18 +151,16 @@ def _times(cost: CycleCost, m: int) -> BatchTimes:
 
 def _grants(problem: CycleProblem, first: int, end: int, gammas: Ints) -> tuple[str, ...]:
     """Draft nodes of a batch in the order of their turns: least air for its weight first."""
-    guessing = gammas[first:end] > 0
-    nodes = problem.nodes[first:end][guessing]
     if len(problem.node_names) == 1:
         return problem.node_names
-    weights = problem.weights[first:end][guessing]
-    names = []
-    for node in np.unique(nodes):
-        mine = nodes == node
-        air_s = problem.message_air_s[node] + mine.sum() * problem.stream_air_s[node]
-        air_s += gammas[first:end][guessing][mine].sum() * problem.token_air_s[node]
-        names.append((float(air_s / weights[mine].sum()), problem.node_names[node]))
-    return tuple(name for _, name in sorted(names))
+    mine = first + np.flatnonzero(gammas[first:end])
+    nodes, num_nodes = problem.nodes[mine], len(problem.node_names)
+    streams = np.bincount(nodes, minlength=num_nodes)
+    guesses = np.bincount(nodes, gammas[mine], minlength=num_nodes)
+    weights = np.bincount(nodes, problem.weights[mine], minlength=num_nodes)
+    air_s = problem.message_air_s + streams * problem.stream_air_s + guesses * problem.token_air_s
+    order = grant_order(air_s, weights)
+    return tuple(problem.node_names[node] for node in order if streams[node])
 
 
 def _bound(problem: CycleProblem, cost: CycleCost, guesses: bool) -> str:

@@ -36,6 +36,10 @@ class Link:
         if not (0 <= self.rtt_s < math.inf and 0 <= self.frame_s < math.inf):
             raise ValueError("the times of a link are finite and not negative")
 
+    def airtime_s(self, bits: float, num_frames: int) -> float:
+        """Seconds of the medium that messages take: f o + D / R (DESIGN section 5, Air)."""
+        return num_frames * self.frame_s + bits / self.rate_bps
+
 
 @dataclass(frozen=True, slots=True)
 class DraftView:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TypedDict
 
@@ -16,7 +15,6 @@ from policies.plan import (
     HEADER_BITS,
     MAX_AUTO_GAMMA,
     DraftView,
-    Link,
     Observation,
     StreamView,
 )
@@ -141,10 +139,10 @@ def _draft_side(drafts: tuple[DraftView, ...], n: int, token_bits: int) -> _Draf
             [seconds_upto(d.costs.decode, CATCH_UP_TOKENS * n, d.used_cells) for d in drafts]
         ),
         rtt_s=np.array([link.rtt_s for link in links]),
-        message_air_s=np.array([_air_s(2 * HEADER_BITS, 2, link) for link in links]),
+        message_air_s=np.array([link.airtime_s(2 * HEADER_BITS, 2) for link in links]),
         # Newly committed tokens go out, guesses come back: gamma + 1 and gamma at most.
-        stream_air_s=np.array([_air_s(2 * ENTRY_BITS + token_bits, 0, link) for link in links]),
-        token_air_s=np.array([_air_s(2 * token_bits, 0, link) for link in links]),
+        stream_air_s=np.array([link.airtime_s(2 * ENTRY_BITS + token_bits, 0) for link in links]),
+        token_air_s=np.array([link.airtime_s(2 * token_bits, 0) for link in links]),
         media=np.array([medium_names.index(medium) for medium in media], dtype=np.int64),
         node_names=tuple(draft.name for draft in drafts),
         medium_names=medium_names,
@@ -158,10 +156,6 @@ def _alpha_matrix(alphas: Floats, views: list[StreamView], max_gamma: int) -> Fl
             known = view.alphas[:max_gamma]
             matrix[row, : len(known)] = known
     return matrix
-
-
-def _air_s(bits: float, num_frames: int, link: Link) -> float:
-    return num_frames * link.frame_s + (bits / link.rate_bps if link.rate_bps < math.inf else 0.0)
 
 
 def seconds_upto(table: CostTable, num_tokens: int, used_cells: int = 0) -> Floats:

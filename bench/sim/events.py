@@ -42,7 +42,7 @@ class Medium:
 
     def send(self, clock: Clock, link: Link, bits: int, action: Callable[[], None]) -> None:
         """Bring a message over; action runs where it arrives."""
-        air_s = link.frame_s + (HEADER_BITS + bits) / link.rate_bps
+        air_s = link.airtime_s(HEADER_BITS + bits, 1)
         start = max(clock.now, self.free_at)
         self.free_at = start + air_s
         self.busy_s += air_s

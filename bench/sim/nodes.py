@@ -70,8 +70,6 @@ class Engine:
         self.clock, self.costs, self.noise, self.random = clock, costs, noise, random
         self.busy_s = 0.0
         self.is_busy = False
-        # Slower or faster than the tables from some time on, as by heat.
-        self.slowdown = 1.0
 
     def run_pass(
         self, num_decode: int, num_prefill: int, cells: int, done: Callable[[], None]
@@ -81,7 +79,7 @@ class Engine:
             seconds = self.costs.decode.at(num_decode + num_prefill, cells)
         else:
             seconds = self.costs.prefill.at(num_prefill, cells)
-        seconds *= self.slowdown * self.random.lognormvariate(0.0, self.noise)
+        seconds *= self.random.lognormvariate(0.0, self.noise)
         self.busy_s += seconds
         self.is_busy = True
         self.clock.after(seconds, done)

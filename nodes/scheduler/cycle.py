@@ -13,10 +13,10 @@ from policies.plan import Batch, Observation, Plan, Policy
 
 # A new plan must promise this much more than the one in force.
 _HYSTERESIS = 0.04
-# Acceptance that drifted this far is worth a look, but not before some rounds have passed.
+# Acceptance that drifted this far is worth a look, but not before some passes.
 _DRIFT = 0.05
-_MIN_ROUNDS = 8
-_MAX_ROUNDS = 128
+_MIN_PASSES = 8
+_MAX_PASSES = 128
 # What cycles take beyond what was predicted, as an average over some of them.
 _LAP_RATE = 0.02
 _PASS_RATE = 0.02
@@ -43,7 +43,7 @@ class CycleState:
     _planned_alphas: dict[int, float] = field(default_factory=dict)
     _is_stale: bool = False
     _has_drifted: bool = False
-    _num_rounds: int = 0
+    _num_passes: int = 0
     _lap_ratio: float = 1.0
     _lap_seen: float = 0.0
     _pass_ratio: float = 1.0
@@ -55,9 +55,9 @@ class CycleState:
     @property
     def is_due(self) -> bool:
         """Whether a new plan is worth its while: who takes part has changed, or what is known."""
-        if self._is_stale or self._num_rounds >= _MAX_ROUNDS:
+        if self._is_stale or self._num_passes >= _MAX_PASSES:
             return True
-        return self._has_drifted and self._num_rounds >= _MIN_ROUNDS
+        return self._has_drifted and self._num_passes >= _MIN_PASSES
 
     @property
     def cycle_s(self) -> float:
@@ -100,9 +100,9 @@ class CycleState:
         """A stream or a draft node came, went, or became able or unable to guess."""
         self._is_stale = True
 
-    def round_done(self, alphas: Iterable[tuple[int, float]]) -> None:
+    def committed(self, alphas: Iterable[tuple[int, float]]) -> None:
         """A target pass committed; alphas: present estimates of the streams in it."""
-        self._num_rounds += 1
+        self._num_passes += 1
         for stream_id, alpha in alphas:
             planned = self._planned_alphas.get(stream_id, alpha)
             self._has_drifted = self._has_drifted or abs(alpha - planned) > _DRIFT
@@ -124,7 +124,7 @@ class CycleState:
         plan = self.policy(observation)
         self._planned_alphas = {view.stream_id: view.alpha for view in observation.streams}
         self._is_stale = self._has_drifted = False
-        self._num_rounds = 0
+        self._num_passes = 0
         chosen = self._steady(plan, observation)
         planned = {s for batch in chosen.batches for s in batch.stream_ids} | set(chosen.plain)
         left_out = [v.stream_id for v in observation.streams if v.stream_id not in planned]

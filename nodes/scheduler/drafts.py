@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 
+from nodes.scheduler.instructions import Instruction, ToDraft, open_request
+from nodes.scheduler.stream import DraftPlacement, Stream
 from policies.acceptance import AcceptanceEstimate
 from policies.latency import NodeCosts, Speed
 from policies.plan import ENTRY_BITS, HEADER_BITS, DraftView, Link
@@ -51,7 +53,7 @@ class DraftNode:
         """Predicted seconds of a request and its answer on the way."""
         num_tokens = sum(gammas) + num_new_tokens
         bits = 2 * HEADER_BITS + 2 * ENTRY_BITS * len(gammas) + _TOKEN_BITS * num_tokens
-        return self.link.rtt_s + 2 * self.link.frame_s + bits / self.link.rate_bps
+        return self.link.rtt_s + self.link.airtime_s(bits, 2)
 
     def typical_round_s(self, num_streams: int) -> float:
         gammas = (_TYPICAL_GAMMA,) * num_streams
@@ -64,10 +66,14 @@ class DraftNode:
 
 
 class DraftPool:
-    """All draft nodes that may draft for the target."""
+    """All draft nodes that may draft for the target, and which streams they hold.
 
-    def __init__(self) -> None:
+    gives_priors: a stream of which nothing is known begins with what its node knows of others.
+    """
+
+    def __init__(self, *, gives_priors: bool = True) -> None:
         self._nodes: dict[str, DraftNode] = {}
+        self._gives_priors = gives_priors
 
     def __iter__(self) -> Iterator[DraftNode]:
         return iter(self._nodes.values())
@@ -95,3 +101,23 @@ class DraftPool:
             key=lambda n: (n.typical_round_s(n.num_streams + 1), n.num_streams),
             default=None,
         )
+
+    def place(self, stream: Stream) -> list[Instruction]:
+        """Open a stream on the node that suits it best; on none if it makes no guesses."""
+        node = None if stream.fixed_gamma == 0 else self.choose(stream.refused_by)
+        if node is None:
+            return []
+        node.num_streams += 1
+        if stream.acceptance.is_untried and self._gives_priors:
+            stream.acceptance = node.prior()
+        stream.draft_generation += 1
+        known = len(stream.token_ids)
+        stream.draft = DraftPlacement(node.name, stream.draft_generation, known)
+        return [ToDraft(node.name, open_request(stream.current_spec(stream.draft_generation)))]
+
+    def displace(self, stream: Stream) -> DraftPlacement | None:
+        """Take a stream off its draft node, which may be gone already."""
+        placement, stream.draft = stream.draft, None
+        if placement is not None and placement.node in self._nodes:
+            self._nodes[placement.node].num_streams -= 1
+        return placement

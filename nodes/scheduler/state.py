@@ -43,17 +43,14 @@ from nodes.scheduler.stream import (
     Stream,
     Verifying,
 )
+from nodes.scheduler.target import TargetCosts
 from nodes.stream import StreamId, StreamSpec
 from policies.acceptance import AcceptanceEstimate
-from policies.latency import Load, NodeCosts, TableRefit
-from policies.plan import Link, Observation, Plan, Policy
+from policies.latency import NodeCosts
+from policies.plan import Link, Observation, Policy
 
 # Each late round costs its deadline: a draft node that keeps doing so is done without.
 _MAX_LATE_ROUNDS = 3
-# Prompts are read in pieces of this size beside other work.
-_PIECE_TOKENS = 32
-# Decoding goes on beside any number of prompts.
-_MAX_PREFILL_SHARE = 0.8
 
 
 class SchedulerState:
@@ -70,12 +67,11 @@ class SchedulerState:
         acceptance: Callable[[StreamId], AcceptanceEstimate] | None = None,
     ) -> None:
         self._cycle = CycleState(policy)
-        self._target_costs = target_costs
-        self._decode = TableRefit(target_costs.decode) if target_costs is not None else None
+        self._target = TargetCosts(target_costs) if target_costs is not None else None
         self._acceptance = acceptance
-        self._prompts = Load()
         self._streams: dict[StreamId, Stream] = {}
-        self._drafts = DraftPool()
+        # Where acceptance is given, no node's prior takes its place.
+        self._drafts = DraftPool(gives_priors=acceptance is None)
         self._dispatcher = Dispatcher(self._streams, self._drafts, self._cycle)
         self._rounds = self._dispatcher.rounds
         # Of streams that ended, until the coordinator has told their clients.
@@ -91,17 +87,13 @@ class SchedulerState:
 
     # -- streams come and go ---------------------------------------------------------------
 
-    @property
-    def plan_in_force(self) -> Plan:
-        return self._cycle.plan
-
     def admit(self, spec: StreamSpec, fixed_gamma: int | None) -> list[Instruction]:
         """Place a stream on the target and, if there is one, on the draft node that suits best."""
         stream = Stream(spec, list(spec.token_ids), fixed_gamma)
         if self._acceptance is not None:
             stream.acceptance = self._acceptance(spec.stream_id)
         self._streams[spec.stream_id] = stream
-        return [ToTarget(open_request(spec)), *self._place_draft(stream)]
+        return [ToTarget(open_request(spec)), *self._place(stream)]
 
     def cancel(self, stream_id: StreamId, now: float) -> list[Instruction]:
         stream = self._streams.get(stream_id)
@@ -123,17 +115,10 @@ class SchedulerState:
         reason = stream.plain_reason or self._cycle.why_plain(stream_id)
         self._ended[stream_id] = (stream.figures, reason)
         out: list[Instruction] = []
-        placement = self._displace(stream)
+        placement = self._drafts.displace(stream)
         if placement is not None:
             out.append(ToDraft(placement.node, CloseStreamNotice(stream_id, placement.generation)))
         return out + self._dispatcher.leave(stream)
-
-    def _displace(self, stream: Stream) -> DraftPlacement | None:
-        """Take a stream off its draft node, which may be gone already."""
-        placement, stream.draft = stream.draft, None
-        if placement is not None and placement.node in self._drafts:
-            self._drafts[placement.node].num_streams -= 1
-        return placement
 
     # -- draft nodes -------------------------------------------------------------------------
 
@@ -145,7 +130,7 @@ class SchedulerState:
             # A node that starts anew may have room now.
             stream.refused_by.discard(node)
         homeless = [s for s in self._streams.values() if s.draft is None]
-        return [instruction for s in homeless for instruction in self._place_draft(s)]
+        return [instruction for s in homeless for instruction in self._place(s)]
 
     def draft_rtt(self, node: str, rtt_s: float) -> None:
         """What heartbeats say of the way to a draft node: no part of what it takes to guess."""
@@ -163,26 +148,15 @@ class SchedulerState:
             if stream.draft is not None and stream.draft.node == node:
                 stream.draft = None
                 stream.plain_reason = ""
-                out += self._place_draft(stream)
+                out += self._place(stream)
         for current in list(self._rounds.values()):
             if current.drop_share(node) is not None:
                 out += self._dispatcher.verify_if_complete(current)
         return [*out, *self.plan(now)]
 
-    def _place_draft(self, stream: Stream) -> list[Instruction]:
-        if stream.fixed_gamma == 0:
-            return []
-        node = self._drafts.choose(stream.refused_by)
-        if node is None:
-            return []
-        node.num_streams += 1
+    def _place(self, stream: Stream) -> list[Instruction]:
         self._cycle.members_changed()
-        if stream.acceptance.is_untried and self._acceptance is None:
-            stream.acceptance = node.prior()
-        stream.draft_generation += 1
-        known = len(stream.token_ids)
-        stream.draft = DraftPlacement(node.name, stream.draft_generation, known)
-        return [ToDraft(node.name, open_request(stream.current_spec(stream.draft_generation)))]
+        return self._drafts.place(stream)
 
     def draft_ready(
         self, node: str, stream_id: StreamId, generation: int, now: float
@@ -204,11 +178,10 @@ class SchedulerState:
         if self._placement(node, stream_id, generation) is None:
             return []
         stream = self._streams[stream_id]
-        self._displace(stream)
-        self._cycle.members_changed()
+        self._drafts.displace(stream)
         stream.refused_by.add(node)
         stream.plain_reason = f"draft off: {reason}"
-        return [*self._place_draft(stream), *self.plan(now)]
+        return [*self._place(stream), *self.plan(now)]
 
     def _placement(self, node: str, stream_id: int, generation: int) -> DraftPlacement | None:
         stream = self._streams.get(StreamId(stream_id))
@@ -227,16 +200,10 @@ class SchedulerState:
             return []
         if isinstance(stream.phase, Opening):
             stream.phase = Idle()
-            self._count_prompt(stream, now)
+            if self._target is not None:
+                self._target.prompt_read(len(stream.token_ids), len(self._streams) - 1, now)
             self._cycle.members_changed()
         return self.plan(now)
-
-    def _count_prompt(self, stream: Stream, now: float) -> None:
-        """Note what a prompt took of the target: its pieces went along with passes of others."""
-        if self._decode is not None:
-            decode, others = self._decode.table, max(1, len(self._streams) - 1)
-            piece_s = decode.at(others + _PIECE_TOKENS) - decode.at(others)
-            self._prompts.add(len(stream.token_ids) / _PIECE_TOKENS * max(0.0, piece_s), now)
 
     def target_failed(self, stream_id: StreamId, generation: int, reason: str) -> list[Instruction]:
         stream = self._streams.get(stream_id)
@@ -255,24 +222,19 @@ class SchedulerState:
             offset += entry.num_tokens
             out += self._commit_one(entry, token_ids, now)
         guessed = [self._streams.get(StreamId(e.stream_id)) for e in reply.entries]
-        self._cycle.round_done(
+        self._cycle.committed(
             (s.spec.stream_id, s.acceptance.alpha) for s in guessed if s is not None
         )
         return out + self.plan(now)
 
     def _learn_pass(self, reply: CommitReply, now: float) -> None:
-        """Refit the target's costs, unless pieces of prompts were in the pass as well."""
-        if self._decode is None:
+        if self._target is None:
             return
         num_tokens = sum(entry.num_draft_tokens + 1 for entry in reply.entries)
         cells = self._used_cells()
-        predicted_s = self._decode.table.at(num_tokens, cells)
-        self._cycle.pass_done(reply.pass_s, predicted_s / (1.0 - self._prefill_share(now)))
+        self._cycle.pass_done(reply.pass_s, self._target.predicted_s(num_tokens, cells, now))
         if not self._is_reading():
-            self._decode.observe(num_tokens, reply.pass_s, cells)
-
-    def _prefill_share(self, now: float) -> float:
-        return min(_MAX_PREFILL_SHARE, self._prompts.share(now))
+            self._target.pass_seen(num_tokens, reply.pass_s, cells)
 
     def _is_reading(self) -> bool:
         """Whether the target has prompts to read, which makes passes longer than planned."""
@@ -346,9 +308,6 @@ class SchedulerState:
         return out
 
     def _observe(self, now: float) -> Observation:
-        target = self._target_costs
-        if target is not None and self._decode is not None:
-            target = NodeCosts(self._decode.table, target.prefill)
         active = [s for s in self._streams.values() if not isinstance(s.phase, Opening)]
         for node in self._drafts:
             node.used_cells = 0
@@ -357,10 +316,10 @@ class SchedulerState:
                 self._drafts[stream.draft.node].used_cells += len(stream.token_ids)
         return Observation(
             streams=tuple(stream.view() for stream in active),
-            target=target,
+            target=self._target.now() if self._target is not None else None,
             drafts=self._drafts.views(),
             used_cells=self._used_cells(),
-            prefill_share=self._prefill_share(now),
+            prefill_share=self._target.prefill_share(now) if self._target is not None else 0.0,
             overrun=self._cycle.overrun(now),
         )
 
@@ -414,12 +373,12 @@ class SchedulerState:
             if placement.num_late < _MAX_LATE_ROUNDS and elsewhere is None:
                 stream.plain_reason = f"draft off: {placement.node} is late"
                 continue
-            self._displace(stream)
+            self._drafts.displace(stream)
             notice = CloseStreamNotice(stream_id, placement.generation)
             out.append(ToDraft(placement.node, notice))
             stream.refused_by.add(placement.node)
             stream.plain_reason = f"draft off: {placement.node} was late {placement.num_late} times"
-            out += self._place_draft(stream)
+            out += self._place(stream)
         return out
 
     def _on_other_answer(self, node: str, reply: DraftReply) -> bool:

@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from nodes.engine.protocol import InvalidInputError, Logits, Model, Span, Tokenizer
 from nodes.engine.sampling import sample_rows
 from nodes.messages import MAX_GAMMA
-from nodes.stream import StopMatcher, StreamId, StreamSpec
+from nodes.stream import PROMPT_PIECE_TOKENS, StopMatcher, StreamId, StreamSpec
 
-# A prompt in pieces of this size stalls the streams it shares passes with only a little.
-_SHARED_PREFILL_TOKENS = 32
 # Guesses of others may come at any moment, and wait for the pass that is under way.
 _PREFILL_TOKENS_BETWEEN_ROUNDS = 64
 # A shorter common prefix is run again rather than waited for.
@@ -225,7 +223,7 @@ class TargetState:
     def _prefill_spans(self, spans: list[Span], budget: int) -> list[_Stream]:
         """Add pieces of waiting prompts, oldest first; small ones where others decode."""
         if spans:
-            budget = min(budget, _SHARED_PREFILL_TOKENS)
+            budget = min(budget, PROMPT_PIECE_TOKENS)
         elif any(stream.announced for stream in self._streams.values()):
             budget = min(budget, _PREFILL_TOKENS_BETWEEN_ROUNDS)
         prefilling = []

@@ -314,3 +314,30 @@ def test_every_policy_runs_a_random_scenario() -> None:
     assert all(0.0 < price_s < 1.0 for price_s in outcome.prices_s.values())
     assert outcome.to_best <= 1.0
     assert outcome.to_ad == outcome.prices_s["ad"] / outcome.prices_s["joint"]
+
+
+def test_ticks_of_the_simulator_do_not_multiply() -> None:
+    """A batch a stream, all on links of 0.3 s: a draft is always out."""
+
+    def policy(o: Observation) -> Plan:
+        return Plan(
+            tuple(Batch((v.stream_id,), (4,)) for v in o.streams if v.draft is not None),
+            tuple(v.stream_id for v in o.streams if v.draft is None),
+        )
+
+    share = []
+    for duration_s in (20.0, 80.0):
+        slow = NodeCosts(CostTable((1, 64), (0.02, 0.05)), CostTable((32,), (0.05,)))
+        scenario = make_scenario(
+            [make_client()] * 8, [Link(rtt_s=0.3)], duration_s=duration_s, target=slow
+        )
+        world = World(scenario, policy)
+        num_events = world.run().num_events
+        share.append(num_events / duration_s)
+    assert share[1] < 1.2 * share[0]
+
+
+def test_a_client_that_is_never_served_counts() -> None:
+    clients = [ClientFigures(100, 2.0), ClientFigures(0, 60.0)]
+    result = Result(clients, num_passes=1, num_events=1, target_busy=1.0)
+    assert result.price_s > 1.0

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog
 from nodes.catalog.entries import FileSource
 from nodes.cli import models as module
-from tests.nodes.catalog_fakes import entry, gguf_bytes
+from tests.nodes.catalog.fakes import entry, gguf_bytes
 
 CONTENT = gguf_bytes()
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from bench.sim.world import ClientFigures, Result, World
 from nodes.scheduler import LEASE_TOKENS, SchedulerState
 from nodes.scheduler.cycle import CycleState
 from nodes.scheduler.instructions import ToDraft, leases_of
 from nodes.stream import StreamId
 from policies.joint import joint_plan
 from policies.latency import CostTable, NodeCosts
-from policies.plan import Batch, Link, Observation, Plan
-from tests.bench.test_sim import make_client, make_scenario
 from tests.nodes.pure_mesh import DRAFT_COSTS, TARGET_COSTS
-from tests.nodes.scheduler_script import (
+from tests.nodes.scheduler.script import (
     ONE,
     THREE,
     TWO,
@@ -20,16 +17,16 @@ from tests.nodes.scheduler_script import (
     answer,
     commit,
     commit_one,
+    costs,
     draft_requests,
     guesses,
     length_of,
     make_scheduler,
     open_stream,
 )
-from tests.nodes.test_scheduler_drafts import costs
 
 
-def test_01_without_overlap_batches_take_turns() -> None:
+def test_without_overlap_batches_take_turns() -> None:
     scheduler = make_scheduler("a", policy=FixedPolicy(size=1, overlap=False))
     open_stream(scheduler, ONE, "a")
     open_stream(scheduler, TWO, "a")
@@ -42,28 +39,7 @@ def test_01_without_overlap_batches_take_turns() -> None:
     assert served == [ONE, TWO] * 4
 
 
-def test_02_ticks_of_the_simulator_do_not_multiply() -> None:
-    """A batch a stream, all on links of 0.3 s: a draft is always out."""
-
-    def policy(o: Observation) -> Plan:
-        return Plan(
-            tuple(Batch((v.stream_id,), (4,)) for v in o.streams if v.draft is not None),
-            tuple(v.stream_id for v in o.streams if v.draft is None),
-        )
-
-    share = []
-    for duration_s in (20.0, 80.0):
-        slow = NodeCosts(CostTable((1, 64), (0.02, 0.05)), CostTable((32,), (0.05,)))
-        scenario = make_scenario(
-            [make_client()] * 8, [Link(rtt_s=0.3)], duration_s=duration_s, target=slow
-        )
-        world = World(scenario, policy)
-        num_events = world.run().num_events
-        share.append(num_events / duration_s)
-    assert share[1] < 1.2 * share[0]
-
-
-def test_03_a_lease_never_shrinks() -> None:
+def test_a_lease_never_shrinks() -> None:
     scheduler = make_scheduler()
     open_stream(scheduler, ONE)
     ends = [3 + LEASE_TOKENS]
@@ -73,7 +49,7 @@ def test_03_a_lease_never_shrinks() -> None:
     assert ends == sorted(ends)
 
 
-def test_04_a_lease_is_not_sent_again_when_nothing_moved() -> None:
+def test_a_lease_is_not_sent_again_when_nothing_moved() -> None:
     scheduler = make_scheduler("a", "b")
     open_stream(scheduler, ONE)
     open_stream(scheduler, TWO)
@@ -84,13 +60,13 @@ def test_04_a_lease_is_not_sent_again_when_nothing_moved() -> None:
     assert seen == []
 
 
-def test_05_a_stream_whose_draft_gets_ready_is_not_leased_anew_under_the_old_plan() -> None:
+def test_a_stream_whose_draft_gets_ready_is_not_leased_anew_under_the_old_plan() -> None:
     scheduler = make_scheduler("a")
     open_stream(scheduler, ONE)
     assert leases_of(scheduler.draft_ready("a", ONE, 1, 0.0)) == []
 
 
-def test_07_an_overrun_that_is_forgotten_does_not_come_back_with_a_good_lap() -> None:
+def test_an_overrun_that_is_forgotten_does_not_come_back_with_a_good_lap() -> None:
     state = CycleState(joint_plan)
     for k in range(100):
         state.lap_done(1.5, 1.0, k * 0.1)
@@ -100,7 +76,7 @@ def test_07_an_overrun_that_is_forgotten_does_not_come_back_with_a_good_lap() ->
     assert state.overrun(70.0) <= before
 
 
-def test_08_rounds_that_queue_at_a_node_are_not_late() -> None:
+def test_rounds_that_queue_at_a_node_are_not_late() -> None:
     """Eight batches at one node whose passes cost their tokens: as predicted, one after another."""
     per_token = NodeCosts(CostTable((1, 32), (0.05, 1.6)), CostTable((32,), (1.0,)))
     scheduler = SchedulerState(FixedPolicy(size=1), TARGET_COSTS)
@@ -114,7 +90,7 @@ def test_08_rounds_that_queue_at_a_node_are_not_late() -> None:
     assert late == []
 
 
-def test_09_a_round_that_another_joined_tells_nothing_of_speed() -> None:
+def test_a_round_that_another_joined_tells_nothing_of_speed() -> None:
     scheduler = SchedulerState(FixedPolicy(size=1), TARGET_COSTS)
     scheduler.draft_joined("a", costs(0.1))
     open_stream(scheduler, ONE, "a", now=0.0)
@@ -124,7 +100,7 @@ def test_09_a_round_that_another_joined_tells_nothing_of_speed() -> None:
     assert scheduler._drafts["a"].speed.factor == 1.0
 
 
-def test_10_a_stream_whose_draft_is_silent_moves_to_one_that_answers() -> None:
+def test_a_stream_whose_draft_is_silent_moves_to_one_that_answers() -> None:
     scheduler = make_scheduler("a")
     open_stream(scheduler, ONE, "a")
     scheduler.draft_joined("b", DRAFT_COSTS)
@@ -136,7 +112,7 @@ def test_10_a_stream_whose_draft_is_silent_moves_to_one_that_answers() -> None:
     assert moved
 
 
-def test_11_a_batch_that_was_held_back_goes_before_who_held_it_back() -> None:
+def test_a_batch_that_was_held_back_goes_before_who_held_it_back() -> None:
     """Without a tick between the laps of the first, the second is pushed back again and again."""
     policy = FixedPolicy(cycle_s=0.1)
     scheduler = make_scheduler("a", policy=policy)
@@ -165,20 +141,14 @@ def test_11_a_batch_that_was_held_back_goes_before_who_held_it_back() -> None:
     assert TWO in served or len(scheduler._rounds) > 1
 
 
-def test_12_a_client_that_is_never_served_counts() -> None:
-    clients = [ClientFigures(100, 2.0), ClientFigures(0, 60.0)]
-    result = Result(clients, num_passes=1, num_events=1, target_busy=1.0)
-    assert result.price_s > 1.0
-
-
-def test_13_a_target_that_says_nothing_of_the_end_does_not_leave_a_stream_waiting() -> None:
+def test_a_target_that_says_nothing_of_the_end_does_not_leave_a_stream_waiting() -> None:
     scheduler = make_scheduler()
     open_stream(scheduler, ONE, max_tokens=2)
     out = scheduler.committed(commit(ONE, 3, [9, 9]), 0.0)
     assert scheduler.num_streams == 0, out
 
 
-def test_14_guesses_of_a_lost_node_are_not_held_against_the_next() -> None:
+def test_guesses_of_a_lost_node_are_not_held_against_the_next() -> None:
     scheduler = make_scheduler("a", "b")
     open_stream(scheduler, ONE, "a")
     scheduler.drafted("a", guesses(1, ONE, 3, 1, 1, 1, 1), 0.0)
@@ -188,7 +158,7 @@ def test_14_guesses_of_a_lost_node_are_not_held_against_the_next() -> None:
     assert scheduler._drafts["b"].acceptance.alpha == before
 
 
-def test_16_a_draft_on_a_slow_link_catches_up_some_day() -> None:
+def test_a_draft_on_a_slow_link_catches_up_some_day() -> None:
     """Plain decoding runs away: more than 16 tokens in every round trip of catching up."""
     scheduler = make_scheduler("a")
     open_stream(scheduler, ONE)
@@ -212,7 +182,7 @@ def test_16_a_draft_on_a_slow_link_catches_up_some_day() -> None:
     assert any(asked), asked
 
 
-def test_17_a_stream_that_its_draft_lags_behind_is_given_a_reason() -> None:
+def test_a_stream_that_its_draft_lags_behind_is_given_a_reason() -> None:
     scheduler = make_scheduler("a")
     open_stream(scheduler, ONE)
     for _ in range(20):
@@ -224,7 +194,7 @@ def test_17_a_stream_that_its_draft_lags_behind_is_given_a_reason() -> None:
     assert scheduler.take_figures(ONE)[1] != ""
 
 
-def test_19_a_catch_up_that_is_never_answered_makes_a_draft_late() -> None:
+def test_a_catch_up_that_is_never_answered_makes_a_draft_late() -> None:
     scheduler = make_scheduler("a")
     open_stream(scheduler, ONE)
     for _ in range(20):
@@ -236,7 +206,7 @@ def test_19_a_catch_up_that_is_never_answered_makes_a_draft_late() -> None:
     assert scheduler.stream(ONE).draft.is_late
 
 
-def test_20_a_draft_that_joins_is_used_without_any_other_change() -> None:
+def test_a_draft_that_joins_is_used_without_any_other_change() -> None:
     """120 tokens on: the stream has been ready on the node all the time."""
     scheduler = make_scheduler()
     open_stream(scheduler, ONE)
@@ -248,7 +218,7 @@ def test_20_a_draft_that_joins_is_used_without_any_other_change() -> None:
     assert draft_requests(out)
 
 
-def test_21_a_stream_that_is_left_behind_for_good_reason_says_why() -> None:
+def test_a_stream_that_is_left_behind_for_good_reason_says_why() -> None:
     """In a batch of the plan, but its node still reads the prompt when it ends."""
     scheduler = make_scheduler("a")
     open_stream(scheduler, ONE)

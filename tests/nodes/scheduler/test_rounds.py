@@ -28,7 +28,7 @@ from nodes.scheduler.rounds import Round, Share
 from nodes.scheduler.stream import Leased
 from tests.nodes.builders import make_spec
 from tests.nodes.pure_mesh import DRAFT_COSTS
-from tests.nodes.scheduler_script import (
+from tests.nodes.scheduler.script import (
     LONG,
     NO_DRAFT,
     ONE,

@@ -14,7 +14,7 @@ from policies.latency import CostTable, NodeCosts
 from policies.plan import Link
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.pure_mesh import DRAFT_COSTS, TARGET_COSTS
-from tests.nodes.scheduler_script import (
+from tests.nodes.scheduler.script import (
     LONG,
     ONE,
     THREE,
@@ -23,6 +23,7 @@ from tests.nodes.scheduler_script import (
     answer,
     commit,
     commit_one,
+    costs,
     draft_requests,
     guesses,
     length_of,
@@ -34,11 +35,6 @@ from tests.nodes.scheduler_script import (
 
 # 1 ms for one token, 2 for two and 3 for four; 1 us more for every cell and token.
 COSTS = NodeCosts(CostTable((1, 2, 4), (1e-3, 2e-3, 3e-3), 1e-6), CostTable((32,), (2e-3,)))
-
-
-def costs(token_s: float) -> NodeCosts:
-    """Of a node whose passes take the same time for up to 32 tokens."""
-    return NodeCosts(CostTable((1, 32), (token_s, token_s)), CostTable((32,), (token_s,)))
 
 
 # -- one node --------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from nodes.catalog import (
     store,
 )
 from nodes.catalog.entries import FileSource, PackageSource, Requantised, WheelMember
-from tests.nodes.catalog_fakes import entry, gguf_bytes
+from tests.nodes.catalog.fakes import entry, gguf_bytes
 
 BASE, SMALL = gguf_bytes(4096), gguf_bytes(1024)
 
@@ -205,7 +205,7 @@ import pathlib, signal, sys
 from nodes.catalog import Catalog
 from nodes.catalog import fetch
 from nodes.catalog.entries import FileSource, Requantised
-from tests.nodes.catalog_fakes import entry
+from tests.nodes.catalog.fakes import entry
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 base = pathlib.Path("{tmp_path}/source.gguf")
 fetch._QUANTIZE = "import sys, time; open(sys.argv[2], 'w'); print(time.sleep(60))"
@@ -216,7 +216,7 @@ names = dict(
 catalog = Catalog(pathlib.Path("{tmp_path}/cache"), names)
 catalog.pull("made", lambda *_: print("at work", flush=True))
 """
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     process = subprocess.Popen(
         [sys.executable, "-c", script],
         cwd=root,

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nodes.catalog.gguf import GgufError, check_gguf
-from tests.nodes.catalog_fakes import gguf_bytes, text
+from tests.nodes.catalog.fakes import gguf_bytes, text
 
 
 def write(folder: Path, content: bytes) -> Path:

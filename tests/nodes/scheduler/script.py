@@ -16,6 +16,7 @@ from nodes.messages import (
 from nodes.scheduler import SchedulerState
 from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget
 from nodes.stream import StreamId
+from policies.latency import CostTable, NodeCosts
 from policies.plan import Batch, Observation, Plan, Prediction
 from tests.nodes.builders import make_spec
 from tests.nodes.pure_mesh import DRAFT_COSTS, TARGET_COSTS
@@ -140,3 +141,8 @@ def started(instructions: Sequence[Instruction]) -> dict[int, list[int]]:
         members = [entry.stream_id for entry in request.entries]
         rounds.setdefault(request.round, []).extend(members)
     return rounds
+
+
+def costs(token_s: float) -> NodeCosts:
+    """Of a node whose passes take the same time for up to 32 tokens."""
+    return NodeCosts(CostTable((1, 32), (token_s, token_s)), CostTable((32,), (token_s,)))

@@ -6,7 +6,7 @@ from nodes.messages import CommitEntry, CommitReply
 from nodes.scheduler.instructions import Instruction, leases_of
 from nodes.scheduler.stream import Leased
 from tests.nodes.builders import make_spec
-from tests.nodes.scheduler_script import (
+from tests.nodes.scheduler.script import (
     FOUR,
     ONE,
     THREE,

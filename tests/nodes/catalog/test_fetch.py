@@ -17,7 +17,7 @@ from nodes.catalog.entries import (
     WheelMember,
 )
 from nodes.catalog.fetch import fetch, quantize_in_child, watched
-from tests.nodes.catalog_fakes import write_wheel
+from tests.nodes.catalog.fakes import write_wheel
 
 CONTENT = bytes(range(256)) * 5000
 

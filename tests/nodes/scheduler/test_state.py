@@ -25,7 +25,7 @@ from policies.acceptance import AcceptanceEstimate
 from policies.joint import joint_plan
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.pure_mesh import DRAFT_COSTS, TARGET_COSTS
-from tests.nodes.scheduler_script import (
+from tests.nodes.scheduler.script import (
     FOUR,
     LONG,
     ONE,
@@ -41,7 +41,7 @@ from tests.nodes.scheduler_script import (
     started,
     verify_requests,
 )
-from tests.nodes.scheduler_walk import Walk, replayed
+from tests.nodes.scheduler.walk import Walk, replayed
 
 # -- leases ----------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from policies.joint import joint_plan, price_of
 from policies.plan import Batch, DraftView, Observation, Plan, Prediction, StreamView
 from tests.nodes.builders import make_spec
 from tests.nodes.pure_mesh import DRAFT_COSTS, TARGET_COSTS
-from tests.nodes.scheduler_script import (
+from tests.nodes.scheduler.script import (
     ONE,
     TWO,
     FixedPolicy,
@@ -70,24 +70,24 @@ def groups(state: CycleState) -> list[dict[int, int]]:
 def test_a_plan_is_made_anew_when_acceptance_drifted_and_some_rounds_have_passed() -> None:
     state, _ = in_force({1: 4}, is_cheapest=True)
     assert not state.is_due
-    state.round_done([(1, 0.86)])
+    state.committed([(1, 0.86)])
     for _ in range(6):
-        state.round_done([(1, 0.8)])
+        state.committed([(1, 0.8)])
         assert not state.is_due
-    state.round_done([])
+    state.committed([])
     assert state.is_due
     state.replan(observe(1, alpha=0.86))
     for _ in range(20):
-        state.round_done([(1, 0.86)])
+        state.committed([(1, 0.86)])
         assert not state.is_due
 
 
 def test_acceptance_that_stays_is_looked_at_after_many_rounds() -> None:
     state, _ = in_force({1: 4}, is_cheapest=True)
     for _ in range(127):
-        state.round_done([(1, 0.84), (99, 0.1)])
+        state.committed([(1, 0.84), (99, 0.1)])
         assert not state.is_due
-    state.round_done([(1, 0.84)])
+    state.committed([(1, 0.84)])
     assert state.is_due
 
 

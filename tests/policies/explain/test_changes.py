@@ -1,0 +1,186 @@
+"""Prices of changed plans by hand, and what other policies would do."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policies.baselines import POLICIES
+from policies.explain import explain
+from policies.explain.explanation import ranges
+from policies.plan import (
+    MAX_AUTO_GAMMA,
+    DraftView,
+    Link,
+    Observation,
+    StreamView,
+)
+from tests.policies.explain.cases import (
+    LINK,
+    NAMES,
+    NODE,
+    flat,
+    free,
+    line,
+    lone_price_s,
+    observations,
+    stream,
+)
+
+# -- prices of changes, by hand --------------------------------------------------------------------
+
+
+def test_changes_of_a_lone_stream():
+    observation = Observation((free(1, 0.9),), line(0.040, 0.002), (NODE,))
+    best = min(range(MAX_AUTO_GAMMA + 1), key=lambda gamma: lone_price_s(gamma, 0.9))
+    assert 1 < best < MAX_AUTO_GAMMA
+    found = explain(observation, "joint")
+    assert found.plan.batches[0].gammas == (best,)
+    expected = {
+        "a guess fewer": lone_price_s(best - 1, 0.9),
+        "a guess more": lone_price_s(best + 1, 0.9),
+        "no guesses": 0.040,
+    }
+    assert {c.what: c.price_s for c in found.changes} == pytest.approx(expected)
+    assert {c.batch for c in found.changes} == {0}
+    relative = found.relative(found.changes[0].price_s)
+    assert relative == pytest.approx(lone_price_s(best - 1, 0.9) / lone_price_s(best, 0.9) - 1)
+
+
+def test_changes_where_nobody_guesses():
+    observation = Observation((free(1, 0.2),), line(0.040, 0.002), (NODE,))
+    (change,) = explain(observation, "joint").changes
+    price_s, gamma = min((lone_price_s(g, 0.2), g) for g in range(1, MAX_AUTO_GAMMA + 1))
+    assert gamma == 1
+    assert change.what == "1 guess each in 1 batch"
+    assert change.price_s == pytest.approx(price_s)
+
+
+def test_changes_of_two_batches():
+    """Cycles by hand: the target or a lap, whichever is longer; drafts are never the longest."""
+    observation = Observation((free(1, 0.7), free(2, 0.9)), flat(0.040), (NODE,))
+    found = explain(observation, "alternating")
+    (low,), (high,) = (batch.gammas for batch in found.plan.batches)
+
+    def price_s(first, second):
+        # Two steps at most 8 each: a node that drafts for both is busy for 10 ms a guess.
+        laps = [0.010 * gamma + 0.012 + 0.040 for gamma in (first, second)]
+        cycle_s = max(0.080, 0.010 * (first + second), *laps)
+        return cycle_s * (
+            1 / sum(0.7**k for k in range(first + 1)) + 1 / sum(0.9**k for k in range(second + 1))
+        )
+
+    assert found.prediction.price_s == pytest.approx(price_s(low, high))
+    prices = {(c.batch, c.what): c.price_s for c in found.changes}
+    assert prices[0, "a guess more"] == pytest.approx(price_s(low + 1, high + 1))
+    assert prices[1, "a guess fewer"] == pytest.approx(price_s(low - 1, high))
+    assert prices[2, "a guess more"] == pytest.approx(price_s(low, high + 1))
+    # In one batch the drafts of both are made in the same steps.
+    cycle_s = 0.010 * max(low, high) + 0.012 + 0.040
+    earned = [sum(a**k for k in range(g + 1)) for a, g in ((0.7, low), (0.9, high))]
+    assert prices[0, "1 batch"] == pytest.approx(cycle_s * sum(1 / e for e in earned))
+    assert prices[0, "no guesses"] == pytest.approx(0.080)
+    assert (0, "3 batches") not in prices
+
+
+def test_what_clients_asked_for_is_not_changed():
+    streams = (stream(1, gamma=3), stream(2, gamma=0), stream(3, draft=None, gamma=None))
+    found = explain(Observation(streams, flat(0.040), (NODE,)), "max-batch")
+    assert found.changes == ()
+    assert (found.acceptance, found.turning_acceptance) == (None, None)
+    assert [ids for _, ids in found.plain_groups()] == [(2,), (3,)]
+    one_left = StreamView(1, 0.9, 1, draft="a")
+    assert explain(Observation((one_left,), flat(0.040), (NODE,)), "joint").changes == ()
+
+
+def test_guesses_that_were_asked_for_stay():
+    streams = (free(1, 0.9), free(2, 0.9), stream(3, 0.5, 3))
+    found = explain(Observation(streams, flat(0.040), (NODE,)), "max-batch")
+    (change,) = [c for c in found.changes if c.what.startswith("no guesses")]
+    assert change.what == "no guesses but those asked for"
+    # A flat target: three guesses of one stream, and its passes for the others beside it and
+    # between: one a lap, which is 30 + 12 + 40 + half a plain pass, and one of the rest.
+    lap_s = 0.030 + 0.012 + 0.040 + 0.020
+    passes = 1 + (lap_s - 0.040) / 0.040
+    assert change.price_s == pytest.approx(lap_s / 1.875 + 2 * lap_s / passes)
+
+
+def test_plain_streams_could_guess_too():
+    streams = (free(1, 0.05), free(2, 0.95), free(3, 0.95))
+    slow = DraftView("a", line(0.004, 0.004), LINK)
+    found = explain(Observation(streams, line(0.040, 0.010), (slow,)), "joint")
+    assert found.plan.plain == (1,)
+    (change,) = [c for c in found.changes if c.what == "no plain streams"]
+    assert found.relative(change.price_s) > 0
+
+
+@pytest.mark.parametrize("policy", ["joint", "max-batch"])
+@pytest.mark.parametrize("alpha", [0.15, 0.9])
+def test_where_the_decision_turns(alpha, policy):
+    """As a scan over acceptances finds it; guesses there are worth about what they cost."""
+
+    def observation(alpha):
+        return Observation((free(1, alpha),), line(0.040, 0.002), (NODE,))
+
+    found = explain(observation(alpha), policy)
+    turning = next(a / 500 for a in range(500) if POLICIES[policy](observation(a / 500)).batches)
+    assert found.acceptance == alpha
+    assert found.turning_acceptance == pytest.approx(turning, abs=0.006)
+    gain = min(lone_price_s(g, found.turning_acceptance) for g in range(1, 9)) / 0.040
+    assert 0.9 < gain < 1.01
+
+
+def test_no_acceptance_turns_a_hopeless_link():
+    far = DraftView("a", flat(0.010), Link(rtt_s=30.0))
+    found = explain(Observation((free(1, 0.5),), flat(0.040), (far,)), "joint")
+    assert found.plan.batches == ()
+    assert found.turning_acceptance is None
+
+
+# -- what other policies would do ------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(observations(max_streams=6), NAMES)
+def test_every_policy_is_compared_and_the_best_rejected_is_the_cheapest(observation, policy):
+    found = explain(observation, policy)
+    plans = {name: make(observation) for name, make in POLICIES.items()}
+    assert [item.name for item in found.compared] == list(POLICIES)
+    for item in found.compared:
+        assert item.prediction == plans[item.name].prediction
+    assert found.plan == plans[policy]
+    others = [item for item in found.compared if not item.is_same]
+    assert policy not in {item.name for item in others}
+    if found.best_rejected is None:
+        assert others == []
+    else:
+        cheapest_s = min(item.prediction.price_s for item in others)
+        assert found.best_rejected in others
+        assert found.best_rejected.prediction.price_s == cheapest_s
+
+
+def test_policies_with_the_same_plan_are_no_alternatives():
+    observation = Observation((free(1, 0.9),), line(0.040, 0.002), (NODE,))
+    same = {item.name: item.is_same for item in explain(observation, "joint").compared}
+    assert same["max-batch"]
+    assert same["alternating"]
+    assert not same["ad"]
+    # One batch over a medium of its own: neither turns nor shares, nothing to overlap with.
+    assert same["uniform-air"]
+    assert same["no-overlap"]
+
+
+def test_expected_tokens_of_each_batch():
+    observation = Observation((stream(1, 0.5), stream(2, 0.8, 3)), flat(0.04), (NODE,))
+    found = explain(observation, "max-batch")
+    assert found.expected_tokens == pytest.approx((1.75 + 1 + 0.8 + 0.64 + 0.512,))
+
+
+@given(st.sets(st.integers(0, 60)))
+def test_ranges_hold_every_number_once(numbers):
+    text = ranges(numbers)
+    back = []
+    for piece in filter(None, text.split(",")):
+        first, _, last = piece.partition("-")
+        back += range(int(first), int(last or first) + 1)
+    assert back == sorted(numbers)
+    assert len(text.split(",")) == max(1, sum(n - 1 not in numbers for n in numbers))

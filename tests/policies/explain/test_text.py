@@ -1,0 +1,174 @@
+"""Texts that fit and say what is so."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given, settings
+
+from policies.baselines import POLICIES
+from policies.explain import as_object, explain, text_of
+from policies.explain.drawing import lane_text, timeline_lines
+from policies.explain.timeline import Lane, Span, Timeline
+from policies.plan import (
+    Observation,
+    StreamView,
+)
+from tests.policies.explain.cases import (
+    NAMES,
+    NODE,
+    flat,
+    free,
+    line,
+    lone_price_s,
+    observations,
+    stream,
+)
+
+# -- texts -----------------------------------------------------------------------------------------
+
+
+def test_a_row_shows_who_holds_most_of_a_column():
+    spans = (Span(1, 0.0, 2.0), Span(2, 2.0, 3.4), Span(0, 3.4, 5.0), Span(3, 5.2, 5.3))
+    assert lane_text(spans, 1.0, 8) == "112pp3.."
+    assert lane_text(spans, 2.0, 4) == "12p."
+    assert lane_text((), 1.0, 3) == "..."
+    # What began before and ends after the picture is cut; letters follow 9 and begin anew.
+    wide = (Span(10, -5.0, 1.0), Span(35, 1.0, 2.0), Span(36, 2.0, 99.0))
+    assert lane_text(wide, 1.0, 4) == "AZ11"
+    # Half a column and no more: the first of two halves.
+    assert lane_text((Span(1, 0.0, 0.5), Span(2, 0.5, 1.0)), 1.0, 1) == "1"
+
+
+def test_rows_and_scale_of_a_timeline():
+    lanes = (
+        Lane("draft", "a", (Span(1, 0.0, 0.01),)),
+        Lane("draft", "a-node-with-a-long-name", (Span(1, 0.01, 0.02),)),
+        Lane("target", "", (Span(1, 0.02, 0.04),)),
+    )
+    rows, column_s = timeline_lines(Timeline(0.04, None, lanes), 62)
+    assert column_s == pytest.approx(0.001)
+    assert rows == [
+        "draft a               " + "1" * 10 + "." * 30,
+        "draft a-node-with-a~  " + "." * 10 + "1" * 10 + "." * 20,
+        "target                " + "." * 20 + "1" * 20,
+        "                      |0 ms     |10       |20       |30",
+    ]
+
+
+def test_a_text_says_what_was_planned_and_why():
+    streams = (
+        StreamView(1, 0.9, 500, draft="a"),
+        StreamView(2, 0.9, 500, draft="a"),
+        StreamView(3, 0.9, 1, draft="a", weight=2.0),
+        stream(4, 0.7, 0),
+    )
+    found = explain(Observation(streams, line(0.040, 0.002), (NODE,)), "max-batch")
+    (batch,) = found.plan.batches
+    text = text_of(found, "a test")
+    assert text.startswith("a test: 4 streams, 1 draft node; policy max-batch\n")
+    assert "streams 1-2: acceptance 0.90, 500 tokens left, draft a\n" in text
+    assert "stream 3: acceptance 0.90, 1 token left, draft a, weight 2\n" in text
+    assert "stream 4: acceptance 0.70, 500 tokens left, draft a, gamma 0 asked for\n" in text
+    times = found.prediction.batches[0]
+    row = next(line.split() for line in text.splitlines() if line.startswith("1 "))
+    assert row[:3] == ["1", "1-2", str(batch.gammas[0])]
+    in_ms = [1e3 * s for s in (times.draft_s, times.air_s, times.verify_s, times.lap_s)]
+    assert [float(cell) for cell in row[3:7]] == pytest.approx(in_ms, abs=0.051)
+    assert row[7] == str(times.num_tokens)
+    plain = next(line.split() for line in text.splitlines() if line.startswith("plain "))
+    # Two tokens in a pass of the plain streams.
+    assert plain == ["plain", "3-4", "0", "-", "-", "42.0", "42.0", "2", "2.0"]
+    assert f"predicted: a cycle of {1e3 * found.prediction.cycle_s:.1f} ms" in text
+    mean_ms = 1e3 * found.prediction.price_s / 5
+    assert re.search(rf"price {mean_ms:.1f} ms a token\s+\(mean", text)
+    assert re.search(r"^max-batch .*<- chosen$", text, re.M)
+    assert re.search(rf"^{found.best_rejected.name} .*best rejected$", text, re.M)
+    assert "stream 3 is plain: draft off: one token is left" in text
+    assert "stream 4 is plain: draft off: gamma 0 was asked for" in text
+    assert re.search(r"^draft a .*1", text, re.M)
+    assert re.search(r"^target .*p", text, re.M)
+    worse = found.relative(found.changes[-1].price_s)
+    assert f"no guesses {worse:.1%} dearer" in " ".join(text.split())
+
+
+def test_different_guesses_of_a_batch_have_a_row_each():
+    streams = tuple(stream(n, gamma=2 if n % 2 else 3) for n in range(1, 41))
+    found = explain(Observation(streams, flat(0.04), (NODE,)), "max-batch")
+    lines = text_of(found, "x").splitlines()
+    start = next(k for k, row in enumerate(lines) if row.startswith("1 "))
+    cells = [row.split() for row in lines[start : start + 12]]
+    odd = "".join(row[1 if k == 0 else 0] for k, row in enumerate(cells[:4]))
+    assert cells[0][2] == "2"
+    assert odd.startswith("1,3,5,7,")
+    assert any(row[1:] == ["3"] for row in cells)
+
+
+def test_many_batches_are_cut_short():
+    streams = tuple(stream(n) for n in range(1, 41))
+    found = explain(Observation(streams, flat(0.04), (NODE,)), "single-stream")
+    text = text_of(found, "x")
+    assert "\nand 24 more batches\n" in text
+    # Too many to look at them one by one.
+    assert {change.batch for change in found.changes} == {0}
+
+
+def test_a_small_gain_is_not_trusted():
+    """Guesses 1 % cheaper than plain decoding: the joint policy wants more, and says so."""
+    alpha = next(
+        a / 10000
+        for a in range(10000)
+        if min(lone_price_s(g, a / 10000) for g in range(1, 9)) < 0.99 * 0.040
+    )
+    observation = Observation((free(1, alpha),), line(0.040, 0.002), (NODE,))
+    text = text_of(explain(observation, "joint"), "x")
+    assert "1.0% cheaper" in text
+    assert "so small a gain is not trusted" in text
+    assert "not trusted" not in text_of(explain(observation, "ad"), "x")
+
+
+def test_acceptance_by_position_is_shown():
+    view = StreamView(1, 0.6, 9, draft="a", alphas=(0.9, 0.5, 0.5, 0.5))
+    text = text_of(explain(Observation((view,), flat(0.04), (NODE,)), "joint"), "x")
+    assert "acceptance 0.90, 0.50 by position (0.60 in all)" in text
+
+
+@settings(max_examples=25, deadline=None)
+@given(observations(), NAMES)
+def test_every_text_fits_and_every_object_is_json(observation, policy):
+    found = explain(observation, policy)
+    text = text_of(found, "some name of a scenario")
+    assert text.isascii()
+    assert [row for row in text.splitlines() if len(row) > 80 or row != row.rstrip()] == []
+    read = json.loads(json.dumps(as_object(found), allow_nan=False))
+    assert [item["streams"] for item in read["batches"]] == [
+        list(batch.stream_ids) for batch in found.plan.batches
+    ]
+
+
+def keys_of(value):
+    if isinstance(value, dict):
+        for key, below in value.items():
+            yield key
+            yield from keys_of(below)
+    elif isinstance(value, list | tuple):
+        for below in value:
+            yield from keys_of(below)
+
+
+def test_the_object_is_documented_and_agrees_with_the_plan():
+    streams = (free(1, 0.9), free(2, 0.9), stream(3, gamma=0))
+    found = explain(Observation(streams, line(0.040, 0.002), (NODE,)), "max-batch")
+    written = as_object(found)
+    words = set(re.findall(r"\w+", as_object.__doc__))
+    assert set(keys_of(written)) <= words
+    (batch,) = written["batches"]
+    plan = found.plan
+    assert (batch["streams"], batch["gammas"]) == ([1, 2], list(plan.batches[0].gammas))
+    assert batch["lap_s"] == plan.prediction.batches[0].lap_s
+    assert batch["grants"] == ["a"]
+    assert written["plain"] == [{"streams": [3], "reason": plan.reasons[3]}]
+    assert written["mean_token_s"] == pytest.approx(plan.prediction.price_s / 3)
+    assert {item["name"] for item in written["policies"]} == set(POLICIES)
+    assert written["best_rejected"] == found.best_rejected.name
+    assert [lane["kind"] for lane in written["timeline"]["lanes"]] == ["draft", "air", "target"]

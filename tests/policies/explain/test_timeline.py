@@ -1,0 +1,177 @@
+"""Schedules worked out by hand, and what holds in every one."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+
+from policies.plan import (
+    ENTRY_BITS,
+    HEADER_BITS,
+    DraftView,
+    Observation,
+)
+from tests.policies.explain.cases import (
+    LINK,
+    NAMES,
+    NODE,
+    SHARED,
+    flat,
+    in_ms,
+    observations,
+    played,
+    stream,
+)
+
+# -- the schedule, by hand -------------------------------------------------------------------------
+
+
+def test_one_batch_goes_round_and_round():
+    """Request 5, two steps 20, air 2, answer 5, verify 40: a lap of 72 ms."""
+    observation = Observation((stream(1),), flat(0.040), (NODE,))
+    plan, timeline = played(observation, "max-batch")
+    assert plan.prediction.cycle_s == pytest.approx(0.072)
+    assert timeline.cycle_s == pytest.approx(0.072)
+    assert timeline.end_s == pytest.approx(0.144)
+    assert in_ms(timeline) == {
+        "draft a": [(1, 5, 25), (1, 77, 97)],
+        "air link of a": [(1, 25, 27), (1, 97, 99)],
+        "target": [(1, 32, 72), (1, 104, 144)],
+    }
+
+
+def test_two_batches_keep_the_target_busy():
+    """While one is verified for 40 ms the other is drafted: the cycle is twice the verify."""
+    observation = Observation((stream(1), stream(2)), flat(0.040), (NODE,))
+    _, timeline = played(observation, "alternating")
+    assert timeline.cycle_s == pytest.approx(0.080)
+    assert in_ms(timeline) == {
+        "draft a": [(1, 5, 25), (2, 45, 65), (1, 85, 105), (2, 125, 145)],
+        "air link of a": [(1, 25, 27), (2, 65, 67), (1, 105, 107), (2, 145, 147)],
+        "target": [(2, 0, 40), (1, 40, 80), (2, 80, 120), (1, 120, 160)],
+    }
+
+
+def test_plain_streams_get_the_passes_between():
+    """The target's own pass begins before the guesses are there, at 32, and ends at 40."""
+    observation = Observation((stream(1), stream(2, gamma=0)), flat(0.040), (NODE,))
+    _, timeline = played(observation, "max-batch", 1)
+    assert timeline.cycle_s == pytest.approx(0.080)
+    assert in_ms(timeline)["target"] == [(0, 0, 40), (1, 40, 80), (0, 80, 120)]
+
+
+def test_several_plain_passes_are_one_span():
+    observation = Observation((stream(1), stream(2, gamma=0)), flat(0.010), (NODE,))
+    _, timeline = played(observation, "max-batch", 1)
+    (target,) = [lane for lane in timeline.lanes if lane.kind == "target"]
+    # 32 ms until the guesses are there: four passes of 10 have begun by then.
+    assert [(s.batch, s.num_passes) for s in target.spans[:2]] == [(0, 4), (1, 1)]
+    assert target.spans[1].start_s == pytest.approx(0.040)
+
+
+def test_nodes_take_turns_on_their_medium_or_share_it():
+    nodes = (DraftView("a", flat(0.010), SHARED), DraftView("b", flat(0.010), SHARED))
+    observation = Observation((stream(1), stream(2, draft="b")), flat(0.040), nodes)
+    _, timeline = played(observation, "max-batch", 1)
+    assert in_ms(timeline) == {
+        "draft a": [(1, 5, 25)],
+        "draft b": [(1, 5, 25)],
+        "air cell": [(1, 25, 27), (1, 27, 29)],
+        "target": [(1, 34, 74)],
+    }
+    _, timeline = played(observation, "uniform-air", 1)
+    assert in_ms(timeline)["air cell"] == [(1, 25, 29)]
+    assert in_ms(timeline)["target"] == [(1, 34, 74)]
+
+
+def test_without_overlap_one_batch_waits_for_the_other():
+    slow = DraftView("a", flat(0.060), LINK)
+    observation = Observation((stream(1), stream(2)), flat(0.040), (slow,))
+    plan, timeline = played(observation, "no-overlap")
+    batches = len(plan.batches)
+    times = sorted((s.start_s, s.end_s, s.batch) for lane in timeline.lanes for s in lane.spans)
+    assert timeline.cycle_s == pytest.approx(0.172 * batches)
+    for (_, end_s, batch), (start_s, _, following) in pairwise(times):
+        if batch != following:
+            assert start_s >= end_s
+
+
+def test_without_guesses_the_target_is_all_there_is():
+    observation = Observation((stream(1, gamma=0),), flat(0.040), (NODE,))
+    _, timeline = played(observation, "ad")
+    assert [(lane.kind, lane.spans[0].num_passes >= 2) for lane in timeline.lanes] == [
+        ("target", True)
+    ]
+    assert timeline.cycle_s is None
+
+
+# -- the schedule, whatever the scenario -----------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(observations(), NAMES)
+def test_nobody_does_two_things_at_once_and_nothing_comes_too_early(observation, policy):
+    plan, timeline = played(observation, policy, 3)
+    lanes = {(lane.kind, lane.name): lane.spans for lane in timeline.lanes}
+    for spans in lanes.values():
+        for before, after in pairwise(spans):
+            assert after.start_s >= before.end_s - 1e-12
+    verified = lanes["target", ""]
+    for m, batch in enumerate(plan.batches, 1):
+        holders = {observation.streams[s - 1].draft for s in batch.stream_ids}
+        ends = [s.end_s for s in verified if s.batch == m]
+        starts = [s.start_s for s in verified if s.batch == m]
+        for node in observation.drafts:
+            drafted = [s for s in lanes.get(("draft", node.name), ()) if s.batch == m]
+            if node.name not in holders:
+                assert drafted == []
+                continue
+            # Between two passes of a batch each of its nodes has drafted, and its message gone.
+            half_s = node.link.rtt_s / 2
+            for ended_s, start_s in zip(ends, starts[1:], strict=False):
+                between = [s for s in drafted if ended_s <= s.start_s < start_s]
+                assert len(between) == 1
+                assert between[0].start_s >= ended_s + half_s - 1e-12
+                assert start_s >= between[0].end_s + half_s + 2 * node.link.frame_s - 1e-12
+    # The target does not idle while there are plain streams.
+    if plan.plain:
+        for before, after in pairwise(verified):
+            assert after.start_s == pytest.approx(before.end_s, abs=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(observations(own_media=True).filter(lambda o: all(v.draft for v in o.streams)))
+def test_a_single_batch_takes_the_lap_that_the_price_is_made_of(observation):
+    """With nobody to wait for, the schedule and the closed form of the cycle are the same."""
+    plan, timeline = played(observation, "fixed-gamma")
+    if plan.batches and not plan.plain:
+        assert timeline.cycle_s == pytest.approx(plan.prediction.cycle_s, rel=1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(observations(), NAMES)
+def test_media_are_held_as_long_as_the_bits_take(observation, policy):
+    """Seconds of the air of one round, added up from the messages; shares make it longer."""
+    plan, timeline = played(observation, policy, 4)
+    lanes = {(lane.kind, lane.name): lane.spans for lane in timeline.lanes}
+    for m, batch in enumerate(plan.batches, 1):
+        air_s: dict[str, float] = {}
+        for node in observation.drafts:
+            pairs = zip(batch.stream_ids, batch.gammas, strict=True)
+            gammas = [g for s, g in pairs if observation.streams[s - 1].draft == node.name]
+            if gammas:
+                bits = 2 * HEADER_BITS + sum(2 * ENTRY_BITS + 32 + 2 * 32 * g for g in gammas)
+                medium = node.link.medium or f"link of {node.name}"
+                needed_s = 2 * node.link.frame_s + bits / node.link.rate_bps
+                air_s[medium] = air_s.get(medium, 0.0) + needed_s
+        passes = [s for s in lanes["target", ""] if s.batch == m]
+        for medium, needed_s in air_s.items():
+            if len(passes) < 2:
+                continue
+            start_s, end_s = passes[0].end_s, passes[1].start_s
+            mine = [s for s in lanes["air", medium] if s.batch == m]
+            held_s = sum(s.end_s - s.start_s for s in mine if start_s <= s.start_s < end_s)
+            if plan.equal_shares:
+                assert held_s >= needed_s - 1e-9
+            else:
+                assert held_s == pytest.approx(needed_s, rel=1e-9)
