@@ -131,17 +131,60 @@ bench.add_command(paper_command, "paper")
 
 
 @bench.command()
+@click.option("--scenarios", default=100, show_default=True, help="Random scenarios.")
+@click.option("--passes", default=400, show_default=True, help="Length of a scenario in passes.")
+def steady(scenarios: int, passes: int) -> None:
+    """Predicted and simulated prices in simulated meshes where nobody comes or goes.
+
+    \b
+    Example:
+      python -m bench steady --scenarios 20
+    """
+    from bench.sim.closed_loop import steady_report
+
+    click.echo(steady_report(range(scenarios), passes))
+
+
+@bench.command()
+@click.option("--clients", default=1000, show_default=True)
+@click.option("--seconds", default=3600.0, show_default=True, help="Virtual time.")
+def scale(clients: int, seconds: float) -> None:
+    """How long the simulator takes for a crowd.
+
+    \b
+    Example:
+      python -m bench scale --seconds 60
+    """
+    import time
+
+    from bench.sim.random_scenarios import crowded_scenario
+    from bench.sim.world import World
+    from policies.joint import joint_plan
+
+    world = World(crowded_scenario(clients, seconds), joint_plan)
+    start_s = time.process_time()
+    result = world.run()
+    took_s = time.process_time() - start_s
+    click.echo(
+        f"{clients} clients, {seconds:g} s simulated in {took_s:.0f} s of processor time: "
+        f"{result.num_passes} passes, {result.plans} plans, {result.tokens_per_s:.0f} tokens/s"
+    )
+
+
+@bench.command()
 @click.option("--plans", default=1000, show_default=True, help="Plans of each size.")
-def planner(plans: int) -> None:
-    """What a plan costs: processor time of the live planner on random observations.
+@click.option("--exact", default=500, show_default=True, help="Instances for the exact planner.")
+def planner(plans: int, exact: int) -> None:
+    """What a plan costs in processor time, and how near it is to the exact one.
 
     \b
     Example:
       python -m bench planner --plans 200
     """
-    from bench.planner import table
+    from bench.planner import gap_to_exact, table
 
     click.echo(table(plans))
+    click.echo(gap_to_exact(exact))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bench.sim.random_scenarios import (
     random_scenario,
+    steady,
     with_acceptance_off_by,
     with_draft_costs_off_by,
     with_learnt_acceptance,
@@ -88,6 +89,29 @@ def run_many(seeds: Sequence[int], num_passes: int, processes: int) -> Iterator[
         return
     with ProcessPoolExecutor(processes) as pool:
         yield from pool.map(run_seed, seeds, [num_passes] * len(seeds))
+
+
+def steady_ratio(seed: int, num_passes: int) -> tuple[float, bool]:
+    """Simulated over predicted price of the joint plan in a steady mesh; whether any guess."""
+    world = World(steady(random_scenario(seed, num_passes)), POLICIES["joint"])
+    result = world.run()
+    prediction = world.plan.prediction
+    assert prediction is not None
+    return result.price_s * len(result.clients) / prediction.price_s, bool(world.plan.batches)
+
+
+def steady_report(seeds: Sequence[int], num_passes: int) -> str:
+    """How well predicted prices hold where nobody comes or goes."""
+    found = [steady_ratio(seed, num_passes) for seed in seeds]
+    lines = [f"{len(found)} simulated steady meshes, simulated over predicted price of joint plans"]
+    for name, wanted in (("plain", False), ("with guesses", True)):
+        ratios = sorted(ratio for ratio, guesses in found if guesses is wanted)
+        if ratios:
+            lines.append(
+                f"  {name:14} {len(ratios)}: median {statistics.median(ratios):.3f}, "
+                f"{ratios[0]:.3f} to {ratios[-1]:.3f}"
+            )
+    return "\n".join(lines)
 
 
 def report(outcomes: Sequence[Outcome]) -> str:

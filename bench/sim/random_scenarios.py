@@ -116,3 +116,38 @@ def with_learnt_acceptance(scenario: Scenario) -> Scenario:
     """Nothing is known of acceptance but what rounds show."""
     clients = tuple(replace(client, believed=None) for client in scenario.clients)
     return replace(scenario, clients=clients)
+
+
+def steady(scenario: Scenario) -> Scenario:
+    """The same mesh with nobody coming or going: what a plan is made for."""
+    clients = tuple(
+        replace(client, max_tokens=(100_000, 100_000), think_s=0.0, starts_at=0.0)
+        for client in scenario.clients
+    )
+    drafts = tuple(replace(draft, away=None) for draft in scenario.drafts)
+    return replace(scenario, clients=clients, drafts=drafts)
+
+
+def crowded_scenario(num_clients: int, duration_s: float) -> Scenario:
+    """Many clients on a target whose passes are nearly flat and four quick draft nodes."""
+    random = Random(num_clients)
+    draft = SimDraftNode(
+        costs=node_costs(0.004, 32, 0.004), link=Link(1e8, 0.004, "cell", 1e-4), away=None
+    )
+    clients = tuple(
+        SimClient(
+            alphas=(random.uniform(0.4, 0.9),),
+            num_prompt_tokens=64,
+            max_tokens=(100, 400),
+            think_s=20.0,
+            starts_at=random.uniform(0.0, 20.0),
+        )
+        for _ in range(num_clients)
+    )
+    return Scenario(
+        seed=num_clients,
+        target=node_costs(0.03, 64, 0.002),
+        drafts=(draft,) * 4,
+        clients=clients,
+        duration_s=duration_s,
+    )

@@ -17,7 +17,7 @@ from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDra
 from nodes.stream import StreamId, StreamSpec
 from policies.acceptance import AcceptanceEstimate
 from policies.latency import NodeCosts
-from policies.plan import ENTRY_BITS, Link, Policy
+from policies.plan import ENTRY_BITS, Link, Plan, Policy
 
 _TOKEN_BITS = 32
 
@@ -183,6 +183,11 @@ class World:
             self._scheduler.num_stale,
             self._num_plans,
         )
+
+    @property
+    def plan(self) -> Plan:
+        """The plan in force, when the run has ended."""
+        return self._scheduler.plan_in_force
 
     def _believed(self, stream_id: StreamId) -> AcceptanceEstimate:
         client = self._scenario.clients[self._requests[stream_id].client]

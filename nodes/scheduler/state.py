@@ -47,7 +47,7 @@ from nodes.scheduler.target import TargetCosts
 from nodes.stream import StreamId, StreamSpec
 from policies.acceptance import AcceptanceEstimate
 from policies.latency import NodeCosts
-from policies.plan import Link, Observation, Policy
+from policies.plan import Link, Observation, Plan, Policy
 
 # Each late round costs its deadline: a draft node that keeps doing so is done without.
 _MAX_LATE_ROUNDS = 3
@@ -84,6 +84,10 @@ class SchedulerState:
 
     def stream(self, stream_id: StreamId) -> Stream | None:
         return self._streams.get(stream_id)
+
+    @property
+    def plan_in_force(self) -> Plan:
+        return self._cycle.plan
 
     # -- streams come and go ---------------------------------------------------------------
 
