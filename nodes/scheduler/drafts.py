@@ -8,18 +8,25 @@ from dataclasses import dataclass, field
 from nodes.scheduler.instructions import Instruction, ToDraft, open_request
 from nodes.scheduler.stream import DraftPlacement, Stream
 from policies.acceptance import AcceptanceEstimate
-from policies.latency import NodeCosts, Speed
+from policies.latency import CostTable, NodeCosts, Speed
 from policies.plan import ENTRY_BITS, HEADER_BITS, DraftView, Link
 
 # Of the prior of a new stream: what rounds of other streams on the node tell counts this much.
 _PRIOR_ROUNDS = 3.0
 _TYPICAL_GAMMA = 4
 _TOKEN_BITS = 32
+# A single text is soon read; only many at once are worth another plan.
+_READING_HORIZON_S = 2.0
+_MAX_READING_SHARE = 0.8
 
 
 @dataclass(slots=True)
 class DraftNode:
-    """A draft node. num_waiting: rounds it is drafting. used_cells: of the streams it holds."""
+    """A draft node.
+
+    num_waiting: rounds it is drafting. used_cells: of the streams it holds. num_unread: tokens of
+    texts it was given and has not read.
+    """
 
     name: str
     calibrated: NodeCosts
@@ -27,6 +34,7 @@ class DraftNode:
     num_streams: int = 0
     num_waiting: int = 0
     used_cells: int = 0
+    num_unread: int = 0
     speed: Speed = field(default_factory=Speed)
     acceptance: AcceptanceEstimate = field(default_factory=lambda: AcceptanceEstimate(memory=0.99))
 
@@ -36,7 +44,16 @@ class DraftNode:
         return self.speed.apply(self.calibrated)
 
     def view(self) -> DraftView:
-        return DraftView(self.name, self.costs, self.link, self.used_cells)
+        costs = self.costs
+        slow = 1.0 / (1.0 - self._reading_share(costs.prefill))
+        slowed = NodeCosts(costs.decode.scaled(slow), costs.prefill) if slow > 1.0 else costs
+        return DraftView(self.name, slowed, self.link, self.used_cells)
+
+    def _reading_share(self, prefill: CostTable) -> float:
+        """Part of the node's time that texts take in the next seconds."""
+        size = prefill.sizes[0]
+        seconds = self.num_unread / size * prefill.at(size)
+        return min(_MAX_READING_SHARE, seconds / _READING_HORIZON_S)
 
     def draft_s(self, gammas: Sequence[int], num_first_tokens: int) -> float:
         """Predicted seconds to guess for streams, if the node has nothing else to do.

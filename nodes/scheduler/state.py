@@ -314,10 +314,16 @@ class SchedulerState:
     def _observe(self, now: float) -> Observation:
         active = [s for s in self._streams.values() if not isinstance(s.phase, Opening)]
         for node in self._drafts:
-            node.used_cells = 0
-        for stream in active:
-            if stream.draft is not None:
-                self._drafts[stream.draft.node].used_cells += len(stream.token_ids)
+            node.used_cells = node.num_unread = 0
+        for stream in self._streams.values():
+            placement = stream.draft
+            if placement is None:
+                continue
+            node = self._drafts[placement.node]
+            if placement.is_ready:
+                node.used_cells += len(stream.token_ids)
+            else:
+                node.num_unread += placement.known
         return Observation(
             streams=tuple(stream.view() for stream in active),
             target=self._target.now() if self._target is not None else None,

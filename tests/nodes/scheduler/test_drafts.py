@@ -238,3 +238,33 @@ def test_new_streams_expect_what_rounds_of_others_on_the_node_showed() -> None:
     wrong = 0.9 * fade + sum(0.99**k for k in range(12))
     assert two.alpha == pytest.approx(2.1 * fade / (2.1 * fade + wrong))
     assert one.alpha < two.alpha
+
+
+def test_a_node_with_texts_to_read_is_planned_as_slower() -> None:
+    node = DraftNode("a", costs(0.01))
+    idle = node.view().costs
+    # A piece of 32 tokens takes 10 ms: half of the next two seconds.
+    node.num_unread = 3200
+    assert node.view().costs.decode.at(1) == pytest.approx(2 * idle.decode.at(1))
+    assert node.view().costs.prefill == idle.prefill
+    node.num_unread = 10**6
+    assert node.view().costs.decode.at(1) == pytest.approx(5 * idle.decode.at(1))
+
+
+def test_what_a_node_has_to_read_is_what_it_was_given_and_has_not_confirmed() -> None:
+    policy = FixedPolicy()
+    scheduler = make_scheduler("a", policy=policy)
+    slow = NodeCosts(CostTable((1,), (0.01,)), CostTable((32,), (1.0,)))
+    scheduler.draft_joined("b", slow)
+    scheduler.admit(make_spec(ONE, prompt=tuple(range(1, 33)), max_tokens=LONG), None)
+    placement = scheduler._streams[ONE].draft
+    assert placement is not None
+    scheduler.target_ready(ONE, 1, 0.0)
+    views = {view.name: view for view in policy.seen[-1].drafts}
+    reading = scheduler._drafts[placement.node]
+    assert reading.num_unread == 32
+    assert views[placement.node].costs.decode.at(1) > reading.costs.decode.at(1)
+    scheduler.draft_ready(placement.node, ONE, placement.generation, 0.0)
+    scheduler.admit(make_spec(TWO), 0)
+    scheduler.target_ready(TWO, 1, 0.0)
+    assert reading.num_unread == 0
