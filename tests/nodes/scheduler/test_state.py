@@ -212,7 +212,12 @@ def test_the_policy_sees_all_active_streams_wherever_they_are() -> None:
     assert [view.tokens_left for view in seen.streams] == [LONG, 7, 8]
     assert (seen.target, seen.used_cells) == (TARGET_COSTS, 3 + 3 + 4 + 3)
     (draft,) = seen.drafts
-    assert (draft.name, draft.costs, draft.used_cells) == ("a", DRAFT_COSTS, 3 + 4)
+    # It holds the first; the prompts of the second and third it still reads.
+    assert (draft.name, draft.used_cells) == ("a", 3)
+    assert scheduler._drafts["a"].num_unread == 3 + 3
+    reading_s = 6 / 32 * DRAFT_COSTS.prefill.at(32)
+    slower = DRAFT_COSTS.decode.at(1) / (1 - reading_s / 2.0)
+    assert draft.costs.decode.at(1) == pytest.approx(slower, rel=1e-9)
 
 
 def test_prompts_take_a_share_of_the_target_that_fades() -> None:
