@@ -35,6 +35,8 @@ def expected_token_matrix(alphas: Floats) -> Floats:
 # Positions that are told apart, and how many trials it takes before one is trusted half.
 _NUM_POSITIONS = 8
 _POSITION_TRUST = 50.0
+# A draft node that always stopped so far may yet go on.
+_LEAST_KEPT = 0.02
 
 
 @dataclass(slots=True)
@@ -42,12 +44,16 @@ class AcceptanceEstimate:
     """Running estimate of alpha with exponential forgetting and a Beta prior.
 
     A round that accepted everything tells nothing of where it would have ended: its guesses
-    count as successes, and no failure is counted.
+    count as successes, and no failure is counted. A guess that the draft node kept to itself, as
+    not likely enough, earns as little as a wrong one and counts like one.
     """
 
     successes: float = 2.1
     failures: float = 0.9
     memory: float = 0.97
+    # Guesses made, and rounds in which the draft node stopped before its cap.
+    _made: float = 4.0
+    _stops: float = 0.0
     _hits: list[float] = field(default_factory=lambda: [0.0] * _NUM_POSITIONS)
     _tries: list[float] = field(default_factory=lambda: [0.0] * _NUM_POSITIONS)
 
@@ -73,11 +79,24 @@ class AcceptanceEstimate:
             for hits, tries in zip(self._hits, self._tries, strict=True)
         )
 
-    def observe(self, num_draft_tokens: int, num_accepted_tokens: int) -> None:
-        """Learn from one verified round; rounds without guesses tell nothing."""
-        if num_draft_tokens == 0:
+    @property
+    def kept(self) -> float:
+        """Probability that the draft node makes a guess, once it made those before it."""
+        return max(_LEAST_KEPT, self._made / (self._made + self._stops))
+
+    def observe(
+        self, num_draft_tokens: int, num_accepted_tokens: int, num_asked: int | None = None
+    ) -> None:
+        """Learn from one verified round; rounds in which no guesses were asked for tell nothing.
+
+        num_asked: the cap on its guesses; without it the round is taken to have reached its cap.
+        """
+        if not (num_draft_tokens if num_asked is None else num_asked):
             return
-        rejected = num_accepted_tokens < num_draft_tokens
+        stopped = num_asked is not None and num_draft_tokens < num_asked
+        rejected = stopped or num_accepted_tokens < num_draft_tokens
+        self._made = self.memory * self._made + num_draft_tokens
+        self._stops = self.memory * self._stops + stopped
         self.successes = self.memory * self.successes + num_accepted_tokens
         self.failures = self.memory * self.failures + (1.0 if rejected else 0.0)
         # A floor keeps alpha off 0 and 1, from which no estimate would come back.

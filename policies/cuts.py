@@ -22,6 +22,7 @@ from policies.cycle import (
     Totals,
     block_sums,
     price_of_totals,
+    seconds_at,
     verify_times,
 )
 from policies.plan import MAX_AUTO_GAMMA
@@ -57,16 +58,20 @@ def _best_single(problem: CycleProblem, best: Found) -> Found:
     some = gammas > 0
     num_plain = n - some.sum(axis=1)
     plain_pass_s = problem.target_s[num_plain]
-    verify_s = problem.target_s[gammas + 1 + num_plain[:, None]] * some
-    worth = problem.weights / problem.earned[np.arange(n), gammas] * some
+    every = np.arange(n)
+    sent = problem.sent[every, gammas]
+    verify_s = seconds_at(problem.target_s, sent + 1 + num_plain[:, None]) * some
+    worth = problem.weights / problem.earned[every, gammas] * some
     plain_weight = (problem.weights * ~some).sum(axis=1)
     # The target alone takes at least this long: nearly always that is too much already.
     bound_s = verify_s.sum(axis=1) * worth.sum(axis=1) + plain_weight * plain_pass_s
     if bound_s.min() >= best.price_s:
         return best
-    draft_s = problem.draft_s[nodes, CATCH_UP_TOKENS] + (gammas - 1) * problem.draft_s[nodes, 1]
+    # A further step is run for every guess that is not the cap's last.
+    further = problem.sent[every, np.maximum(0, gammas - 1)]
+    draft_s = problem.draft_s[nodes, CATCH_UP_TOKENS] + further * problem.draft_s[nodes, 1]
     air_s = (problem.message_air_s + problem.stream_air_s)[nodes]
-    air_s = (air_s + gammas * problem.token_air_s[nodes]) * some
+    air_s = (air_s + sent * problem.token_air_s[nodes]) * some
     draft_s = draft_s * some
     laps_s = draft_s + problem.rtt_s[nodes] + air_s + verify_s + plain_pass_s[:, None] / 2
     places = [nodes == node for node in range(len(problem.node_names))]

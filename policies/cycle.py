@@ -21,18 +21,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from policies.acceptance import Floats
-from policies.problem import CATCH_UP_TOKENS, CycleProblem, Ints
+from policies.problem import CATCH_UP_TOKENS, Counts, CycleProblem, Ints
 
 
 @dataclass(frozen=True, slots=True)
 class BlockSums:
     """Sums over the blocks before each boundary, for every option: the blocks are consecutive.
 
-    counts: (g, J, b + 1, o) streams of each draft node with at least 1, 2, ... g guesses. worth:
-    (b + 1, o) sum of w/E over guessing streams. plain_weight, num_plain: (b + 1, o) of the others.
+    counts: (g, J, b + 1, o) streams of each draft node that take step 1, 2, ... g; guesses: (J,
+    b + 1, o) of them all. Whole numbers, or expected ones where drafts may stop before their cap.
+    worth: (b + 1, o) sum of w/E over guessing streams. plain_weight, num_plain: (b + 1, o) of the
+    others.
     """
 
-    counts: Ints
+    counts: Counts
+    guesses: Counts
     worth: Floats
     plain_weight: Floats
     num_plain: Ints
@@ -43,13 +46,13 @@ class Stages:
     """Stage times of runs of streams taken as one batch; any shape (...).
 
     draft_s: (J, ...). air_s: (I, ...). head_s: (...) until the last guesses are there.
-    num_tokens: (...) that the target verifies. worth: (...) sum of w/E.
+    num_tokens: (...) that the target verifies, expected ones if not whole. worth: (...) sum of w/E.
     """
 
     draft_s: Floats
     air_s: Floats
     head_s: Floats
-    num_tokens: Ints
+    num_tokens: Counts
     worth: Floats
 
     def busiest_s(self) -> Floats:
@@ -69,12 +72,20 @@ def block_sums(problem: CycleProblem, gammas: Ints, bounds: Sequence[int] | Ints
     block_of = np.repeat(np.arange(num_blocks), sizes)
     levels = np.arange(1, problem.max_gamma + 1)
     # As floats, because only those are multiplied fast; below 2^24 they count exactly.
-    at_least = (gammas >= levels[:, None, None]).reshape(-1, n).astype(np.float32)
+    at_least: Counts = (gammas >= levels[:, None, None]).reshape(-1, n).astype(np.float32)
     place = np.zeros((n, num_nodes * num_blocks), dtype=np.float32)
     place[np.arange(n), problem.nodes * num_blocks + block_of] = 1.0
+    kind = np.float64 if problem.has_stops else np.int64
+    counts = np.zeros((len(levels), num_nodes, num_blocks + 1, num_options), dtype=kind)
+    num_guesses = np.zeros((num_nodes, num_blocks + 1, num_options), dtype=kind)
+    if problem.has_stops:
+        at_least = at_least.reshape(-1, num_options, n) * problem.going.T[:, None]
+        sent = (problem.sent[np.arange(n), gammas] @ place).reshape(num_options, num_nodes, -1)
+        np.cumsum(sent.transpose(1, 2, 0), axis=1, out=num_guesses[:, 1:])
     by_block = (at_least @ place).reshape(-1, num_options, num_nodes, num_blocks)
-    counts = np.zeros((len(levels), num_nodes, num_blocks + 1, num_options), dtype=np.int64)
     np.cumsum(by_block.transpose(0, 2, 3, 1), axis=2, out=counts[:, :, 1:])
+    if not problem.has_stops:
+        counts.sum(axis=0, out=num_guesses)
     guesses = gammas > 0
     share = problem.weights / problem.earned[np.arange(n), gammas]
     member = np.zeros((n, num_blocks))
@@ -83,19 +94,21 @@ def block_sums(problem: CycleProblem, gammas: Ints, bounds: Sequence[int] | Ints
     sums = np.zeros((3, num_blocks + 1, num_options))
     by_row = (rows @ member).reshape(3, num_options, -1)
     np.cumsum(by_row.transpose(0, 2, 1), axis=1, out=sums[:, 1:])
-    return BlockSums(counts, sums[0], sums[1], sums[2].astype(np.int64))
+    return BlockSums(counts, num_guesses, sums[0], sums[1], sums[2].astype(np.int64))
 
 
-def stages_of(problem: CycleProblem, counts: Ints, worth: Floats) -> Stages:
-    """Stage times of batches from their counts, (g, J, ...), and worths, (...)."""
+def stages_of(problem: CycleProblem, counts: Counts, guesses: Counts, worth: Floats) -> Stages:
+    """Stage times of batches from counts, (g, J, ...), guesses, (J, ...), and worths, (...)."""
     num_nodes, num_media = len(problem.node_names), len(problem.medium_names)
     column = (num_nodes, *(1,) * (counts.ndim - 2))
-    asked, guesses = counts[0], counts.sum(axis=0)
+    asked = counts[0]
+    some = asked > 0
+    # Differences of sums of fractions: nothing must be left where nobody guesses.
+    guesses = guesses * some
     # One flat look-up; the first step of a draft also catches up, so it takes more tokens.
     places = counts + (np.arange(num_nodes) * problem.draft_s.shape[1]).reshape(column)
     places[0] += (CATCH_UP_TOKENS - 1) * asked
-    draft_s = problem.draft_s.ravel().take(places).sum(axis=0)
-    some = asked > 0
+    draft_s = seconds_at(problem.draft_s.ravel(), places).sum(axis=0)
     air_s = some * problem.message_air_s.reshape(column)
     air_s += asked * problem.stream_air_s.reshape(column)
     air_s += guesses * problem.token_air_s.reshape(column)
@@ -113,12 +126,24 @@ def stages_of(problem: CycleProblem, counts: Ints, worth: Floats) -> Stages:
     return Stages(draft_s, by_medium, arrival_s.max(axis=0), num_tokens, worth)
 
 
+def seconds_at(table: Floats, places: Counts) -> Floats:
+    """Entries of a flat table; between two of them for expected numbers, which are not whole."""
+    if places.dtype.kind == "i":
+        return table.take(places)
+    below = places.astype(np.int64)
+    part = places - below
+    low = table.take(below)
+    step: Floats = table.take(below + 1, mode="clip") - low
+    # A whole number takes nothing of the next entry, which may be that of another node.
+    return low + np.where(part > 0, part * step, 0.0)
+
+
 def verify_times(problem: CycleProblem, stages: Stages, num_plain: Ints) -> tuple[Floats, Floats]:
     """Seconds of each batch's pass and of its lap; zero for batches without guesses."""
     some = stages.num_tokens > 0
     # Only a guess at num_plain, in the dynamic program, can add up to more than there is.
     num_tokens = np.minimum(stages.num_tokens + num_plain, len(problem.target_s) - 1)
-    verify_s = problem.target_s[num_tokens] * some
+    verify_s = seconds_at(problem.target_s, num_tokens) * some
     lap_s = (stages.head_s + verify_s + problem.target_s[num_plain] / 2) * some
     return verify_s, lap_s
 
@@ -183,9 +208,10 @@ def evaluate(
     """
     sums = block_sums(problem, plan.gammas[None], plan.bounds)
     counts = np.diff(sums.counts[..., 0], axis=2)
-    stages = stages_of(problem, counts, np.diff(sums.worth[:, 0]))
+    guesses = np.diff(sums.guesses[..., 0], axis=1)
+    stages = stages_of(problem, counts, guesses, np.diff(sums.worth[:, 0]))
     if equal_shares:
-        stages = _with_equal_shares(problem, counts, stages)
+        stages = _with_equal_shares(problem, counts[0], guesses, stages)
     num_plain = int(sums.num_plain[-1, 0])
     verify_s, lap_s = verify_times(problem, stages, np.array(num_plain))
     busy_s = max(stages.draft_s.sum(axis=1).max(), stages.air_s.sum(axis=1).max())
@@ -203,12 +229,13 @@ def evaluate(
     return CycleCost(float(price_s), float(cycle_s), natural_s, stages, verify_s, lap_s)
 
 
-def _with_equal_shares(problem: CycleProblem, counts: Ints, stages: Stages) -> Stages:
-    asked = counts[0]
+def _with_equal_shares(
+    problem: CycleProblem, asked: Counts, guesses: Counts, stages: Stages
+) -> Stages:
     air_s = (
         (asked > 0) * problem.message_air_s[:, None]
         + asked * problem.stream_air_s[:, None]
-        + counts.sum(axis=0) * problem.token_air_s[:, None]
+        + guesses * problem.token_air_s[:, None]
     )
     by_medium = np.zeros_like(stages.air_s)
     for medium in range(len(by_medium)):

@@ -75,9 +75,15 @@ def _runs_of(problem: CycleProblem, options: Ints) -> _Runs:
     sums = block_sums(problem, options, range(n + 1))
     starts, stops = np.triu_indices(n + 1, 1)
     counts = sums.counts[:, :, stops] - sums.counts[:, :, starts]
+    guesses = sums.guesses[:, stops] - sums.guesses[:, starts]
     worth = sums.worth[stops] - sums.worth[starts]
     flat = (len(starts) * len(options),)
-    stages = stages_of(problem, counts.reshape(*counts.shape[:2], *flat), worth.reshape(flat))
+    stages = stages_of(
+        problem,
+        counts.reshape(*counts.shape[:2], *flat),
+        guesses.reshape(-1, *flat),
+        worth.reshape(flat),
+    )
     return _Runs(
         np.repeat(starts, len(options)),
         np.repeat(stops, len(options)),

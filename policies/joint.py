@@ -9,9 +9,10 @@ import numpy as np
 
 from policies.airtime import grant_order
 from policies.cuts import best_plan
-from policies.cycle import CycleCost, CyclePlan, evaluate
+from policies.cycle import CycleCost, CyclePlan, evaluate, seconds_at
 from policies.plan import Batch, BatchTimes, Observation, Plan, Prediction, Rejected
 from policies.problem import CATCH_UP_TOKENS, CycleProblem, Ints, problem_of
+from policies.stops import stop_chances
 
 # The least of noisy estimates is too good to be true: guesses must promise this much more.
 _MARGIN = 0.05
@@ -111,11 +112,13 @@ def describe(
         cost = evaluate(problem, chosen)
     batches, times, grants = [], [], []
     plain: list[int] = []
+    stops = stop_chances(problem, chosen, cost)
     for m, (first, end) in enumerate(zip(chosen.bounds, chosen.bounds[1:], strict=False)):
         gammas = chosen.gammas[first:end].tolist()
-        members = list(zip(problem.stream_ids[first:end], gammas, strict=True))
-        guessing = [pair for pair in members if pair[1] > 0]
-        plain += [stream_id for stream_id, gamma in members if gamma == 0]
+        ids = problem.stream_ids[first:end]
+        members = list(zip(ids, gammas, stops[first:end].tolist(), strict=True))
+        guessing = [member for member in members if member[1] > 0]
+        plain += [stream_id for stream_id, gamma, _ in members if gamma == 0]
         if guessing:
             batches.append(Batch(*(tuple(column) for column in zip(*guessing, strict=True))))
             times.append(_times(cost, m))
@@ -145,7 +148,7 @@ def _times(cost: CycleCost, m: int) -> BatchTimes:
         float(stages.air_s[:, m].sum()),
         float(cost.verify_s[m]),
         float(cost.lap_s[m]),
-        int(stages.num_tokens[m]),
+        round(float(stages.num_tokens[m])),
     )
 
 
@@ -156,7 +159,7 @@ def _grants(problem: CycleProblem, first: int, end: int, gammas: Ints) -> tuple[
     mine = first + np.flatnonzero(gammas[first:end])
     nodes, num_nodes = problem.nodes[mine], len(problem.node_names)
     streams = np.bincount(nodes, minlength=num_nodes)
-    guesses = np.bincount(nodes, gammas[mine], minlength=num_nodes)
+    guesses = np.bincount(nodes, problem.sent[mine, gammas[mine]], minlength=num_nodes)
     weights = np.bincount(nodes, problem.weights[mine], minlength=num_nodes)
     air_s = problem.message_air_s + streams * problem.stream_air_s + guesses * problem.token_air_s
     order = grant_order(air_s, weights)
@@ -225,12 +228,14 @@ def _price_of_guessing(problem: CycleProblem, k: int, num_plain: int) -> str:
     """What the best number of guesses would take and earn if stream k alone made them."""
     node = int(problem.nodes[k])
     gammas = np.arange(1, int(problem.most[k]) + 1)
-    draft_s = problem.draft_s[node, CATCH_UP_TOKENS] + (gammas - 1) * problem.draft_s[node, 1]
+    sent = problem.sent[k, gammas]
+    steps_s = problem.sent[k, gammas - 1] * problem.draft_s[node, 1]
+    draft_s = problem.draft_s[node, CATCH_UP_TOKENS] + steps_s
     air_s = problem.message_air_s[node] + problem.stream_air_s[node]
-    air_s = air_s + gammas * problem.token_air_s[node]
+    air_s = air_s + sent * problem.token_air_s[node]
     round_s = draft_s + problem.rtt_s[node] + air_s
     # It takes its place in the pass of all plain streams, with its guesses.
-    round_s += problem.target_s[num_plain + gammas]
+    round_s += seconds_at(problem.target_s, num_plain + sent)
     earned = problem.earned[k, gammas]
     best = int((round_s / earned).argmin())
     plain_s = float(problem.target_s[num_plain])

@@ -58,7 +58,9 @@ class StreamView:
     alpha: probability that a guess is accepted. alphas: the same by position of the guess, where
     enough is known ((g,), given that all before were accepted); positions beyond take `alpha`.
     fixed_gamma: asked for by the client, or None. draft: the node that guesses for the stream, now
-    or as soon as it has read the prompt; None where none does.
+    or as soon as it has read the prompt; None where none does. kept: probability that a guess is
+    made once those before it were: the draft node may stop before its cap (`Batch.stops`), and
+    alpha counts what was not made as not accepted.
     """
 
     stream_id: int
@@ -68,6 +70,7 @@ class StreamView:
     draft: str | None = None
     weight: float = 1.0
     alphas: tuple[float, ...] = ()
+    kept: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +93,15 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Streams that are drafted and verified together, with each one's cap on guesses."""
+    """Streams that are drafted and verified together, with each one's cap on guesses.
+
+    stops: for each, the least chance of being accepted at which a guess is worth its costs; none
+    at all: every guess up to the cap is made.
+    """
 
     stream_ids: tuple[int, ...]
     gammas: tuple[int, ...]
+    stops: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ from policies.plan import (
 )
 
 Ints = npt.NDArray[np.int64]
+# Numbers of streams or tokens: whole, or expected ones (float64).
+Counts = npt.NDArray[Any]
 # After a round in which every guess was accepted, a draft node has two tokens to catch up with.
 CATCH_UP_TOKENS = 2
 
@@ -29,6 +31,8 @@ class CycleProblem:
     """n streams in order of acceptance, J draft nodes, I media; seconds and bits.
 
     earned: (n, g + 1) expected tokens of a round by gamma. least, most: (n,) bounds of gamma.
+    going: (n, g) chance that step 1, 2, ... g of a draft is run; sent: (n, g + 1) expected guesses
+    by gamma. Both are those of drafts that never stop before their cap unless has_stops.
     nodes: (n,) index of the draft node, 0 where there is none (`most` is 0 then).
     target_s: (t + 1,) seconds of a pass by its tokens, prompts' share included; draft_s likewise
     for each node, (J, t + 1).
@@ -40,6 +44,9 @@ class CycleProblem:
     alphas: Floats
     weights: Floats
     earned: Floats
+    going: Floats
+    sent: Counts
+    has_stops: bool
     least: Ints
     most: Ints
     nodes: Ints
@@ -69,6 +76,8 @@ class CycleProblem:
             alphas=self.alphas[order],
             weights=self.weights[order],
             earned=self.earned[order],
+            going=self.going[order],
+            sent=self.sent[order],
             least=self.least[order],
             most=self.most[order],
             nodes=self.nodes[order],
@@ -99,11 +108,19 @@ def problem_of(observation: Observation) -> CycleProblem:
     least = np.where(asked >= 0, most, 0)
     max_gamma = max(1, int(most.max(initial=0)))
     sorted_views = [views[k] for k in order]
+    kept = np.array([view.kept for view in sorted_views], dtype=np.float64)
+    has_stops = bool((kept < 1.0).any())
+    going: Floats = kept[:, None] ** np.arange(max_gamma, dtype=np.float64)
+    sent = np.zeros((n, max_gamma + 1), dtype=np.float64 if has_stops else np.int64)
+    np.cumsum(going * kept[:, None], axis=1, out=sent[:, 1:], dtype=np.float64)
     return CycleProblem(
         stream_ids=tuple(ids[order].tolist()),
         alphas=alphas[order],
         weights=np.array([view.weight for view in sorted_views]),
         earned=expected_token_matrix(_alpha_matrix(alphas[order], sorted_views, max_gamma)),
+        going=going,
+        sent=sent,
+        has_stops=has_stops,
         least=least,
         most=most,
         nodes=np.maximum(0, nodes),

@@ -79,10 +79,11 @@ def runs_of(problem: CycleProblem, sums: BlockSums) -> Runs:
     counts, worth = sums.counts[:, :, stops], sums.worth[stops]
     counts -= sums.counts[:, :, starts]
     worth -= sums.worth[starts]
+    guesses = sums.guesses[:, stops] - sums.guesses[:, starts]
     return Runs(
         starts,
         stops,
-        stages_of(problem, counts, worth),
+        stages_of(problem, counts, guesses, worth),
         sums.plain_weight[stops] - sums.plain_weight[starts],
         sums.num_plain[stops] - sums.num_plain[starts],
     )

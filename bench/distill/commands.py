@@ -46,6 +46,13 @@ def corpus(paths: tuple[Path, ...], target: str, licences: tuple[str, ...], out:
 @click.option("--best", default=32, show_default=True, help="Best tokens noted at a position.")
 @click.option("--seed", default=1, show_default=True)
 @click.option("--threads", default=1, show_default=True)
+@click.option(
+    "--engine",
+    type=click.Choice(["llama.cpp", "torch"]),
+    default="llama.cpp",
+    show_default=True,
+    help="torch: plain llama models only; faster without AMX, at width 96.",
+)
 def sample_(
     target: str,
     corpus: Path | None,
@@ -56,6 +63,7 @@ def sample_(
     best: int,
     seed: int,
     threads: int,
+    engine: str,
 ) -> None:
     """The target's own answers to many prompts. Stop it at will; the same command goes on.
 
@@ -77,6 +85,7 @@ def sample_(
         num_best=best,
         seed=seed,
         threads=threads,
+        engine=engine,
     )
     click.echo(f"{num_tokens} answer tokens in {out}")
 

@@ -54,17 +54,22 @@ def choose_candidates(
 
 @torch.no_grad()
 def backward_head(
-    states: Tensor, embedding: Tensor, batch: Batch, candidates: Candidates, temperature: float
+    states: Tensor,
+    embedding: Tensor,
+    batch: Batch,
+    candidates: Candidates,
+    temperature: float,
+    dtype: torch.dtype,
 ) -> tuple[float, float, Tensor]:
     """Loss per position, share of positions whose best token is the teacher's, gradient of states.
 
     states: (n, width); the embedding's gradient is added to embedding.grad. The gradient of a
     cross-entropy is (softmax - teacher), written out here: autograd would read and write the
-    logits, which are most of the work, twice as often.
+    logits, which are most of the work, twice as often. dtype: of the products.
     """
     weights = torch.from_numpy(batch.teacher_weights)
     ids = candidates.token_ids
-    head = (embedding if ids is None else embedding[ids]).bfloat16()
+    head = (embedding if ids is None else embedding[ids]).to(dtype)
     head_grad = torch.zeros(head.shape)
     state_grads = torch.empty_like(states)
     total_loss = 0.0
@@ -72,7 +77,7 @@ def backward_head(
     factor = 1.0 / (temperature * len(states))
     for start in range(0, len(states), _CHUNK):
         chunk = slice(start, start + _CHUNK)
-        x = states[chunk].bfloat16()
+        x = states[chunk].to(dtype)
         places, teacher = candidates.places[chunk], weights[chunk]
         logits = (x @ head.T).float().div_(temperature)
         if candidates.log_weights is not None:
@@ -83,7 +88,7 @@ def backward_head(
         total = softmax.sum(1, keepdim=True)
         total_loss += float(((total.log() + best - picked) * teacher).sum())
         num_agreed += int((best_places[:, 0] == places[:, 0]).sum())
-        gradient = softmax.div_(total).scatter_add_(1, places, -teacher).bfloat16()
+        gradient = softmax.div_(total).scatter_add_(1, places, -teacher).to(dtype)
         state_grads[chunk] = (gradient @ head).float() * factor
         head_grad += (gradient.T @ x).float() * factor
     if embedding.grad is None:

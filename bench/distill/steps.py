@@ -6,6 +6,7 @@ import hashlib
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from nodes.config import environment
 from nodes.engine.llama import LlamaConfig
 from nodes.engine.llama_abi import hash_file, load_model
 from nodes.engine.vocab import LlamaTokenizer
+
+if TYPE_CHECKING:
+    from bench.distill.teacher import TorchTarget
 
 _CELLS_PER_SEQUENCE = 768
 
@@ -67,17 +71,10 @@ def sample_answers(
     num_best: int,
     seed: int,
     threads: int,
+    engine: str = "llama.cpp",
 ) -> tuple[AnswerFile, int]:
     """Answers of the target until `out` holds `num_tokens`, or the prompts end; goes on there."""
-    model = StreamedModel(
-        LlamaConfig(
-            path=target,
-            num_cells=(width + 1) * _CELLS_PER_SEQUENCE,
-            max_sequences=width + 1,
-            max_batch_tokens=512,
-            num_threads=threads,
-        )
-    )
+    model = _teacher(target, width, threads, engine)
     try:
         recipe = Recipe(
             model_hash=model.info.model_hash,
@@ -94,6 +91,25 @@ def sample_answers(
             return file, sampler.run(num_tokens, reporter, should_stop=stop_flag())
     finally:
         model.close()
+
+
+def _teacher(target: Path, width: int, threads: int, engine: str) -> StreamedModel | TorchTarget:
+    """One sequence more than `width` for what all prompts share."""
+    if engine == "torch":
+        from bench.distill.teacher import TorchTarget
+
+        return TorchTarget(
+            target, max_sequences=width + 1, max_length=_CELLS_PER_SEQUENCE, threads=threads
+        )
+    return StreamedModel(
+        LlamaConfig(
+            path=target,
+            num_cells=(width + 1) * _CELLS_PER_SEQUENCE,
+            max_sequences=width + 1,
+            max_batch_tokens=512,
+            num_threads=threads,
+        )
+    )
 
 
 def training_prompts(corpus: Path | None, seed: int) -> tuple[PromptMaker, str]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from policies.cycle import stages_of
 from policies.plan import Plan
-from policies.problem import CycleProblem, Ints
+from policies.problem import Counts, CycleProblem
 
 # Cycles until a schedule has settled, and how many more may be played to find a batch's start.
 _WARM_UP_CYCLES = 4
@@ -99,26 +99,31 @@ def _between(spans: list[Span], start_s: float, end_s: float) -> tuple[Span, ...
     )
 
 
-def node_counts(problem: CycleProblem, plan: Plan) -> Ints:
-    """(g, J, m) streams of each draft node in each batch with at least 1, 2, ... g guesses."""
+def node_counts(problem: CycleProblem, plan: Plan) -> tuple[Counts, Counts]:
+    """(g, J, m) streams of each draft node in each batch that take step 1, 2, ... g of a draft,
+    and (J, m) their guesses; expected numbers where drafts may stop before their cap."""
     at = {stream_id: k for k, stream_id in enumerate(problem.stream_ids)}
     shape = (problem.max_gamma, len(problem.node_names), len(plan.batches))
-    counts = np.zeros(shape, dtype=np.int64)
+    counts = np.zeros(shape, dtype=problem.sent.dtype)
+    guesses = np.zeros(shape[1:], dtype=problem.sent.dtype)
     for m, batch in enumerate(plan.batches):
         for stream_id, gamma in zip(batch.stream_ids, batch.gammas, strict=True):
-            counts[:gamma, problem.nodes[at[stream_id]], m] += 1
-    return counts
+            k = at[stream_id]
+            going = problem.going[k, :gamma]
+            counts[:gamma, problem.nodes[k], m] += going.astype(counts.dtype)
+            guesses[problem.nodes[k], m] += problem.sent[k, gamma]
+    return counts, guesses
 
 
 def _works(problem: CycleProblem, plan: Plan) -> list[_Work]:
     assert plan.prediction is not None
-    counts = node_counts(problem, plan)
+    counts, guesses = node_counts(problem, plan)
     asked = counts[0]
-    draft_s = stages_of(problem, counts, np.zeros(len(plan.batches))).draft_s
+    draft_s = stages_of(problem, counts, guesses, np.zeros(len(plan.batches))).draft_s
     air_s = (
         problem.message_air_s[:, None]
         + asked * problem.stream_air_s[:, None]
-        + counts.sum(axis=0) * problem.token_air_s[:, None]
+        + guesses * problem.token_air_s[:, None]
     )
     works = []
     for m, times in enumerate(plan.prediction.batches):

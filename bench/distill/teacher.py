@@ -1,0 +1,213 @@
+"""A target of the `llama` architecture in torch, for sampling on processors without AMX.
+
+libllama multiplies blocks of 8 bits without AMX at a third of what float32 products of many rows
+reach. The same weights, dequantised; logits differ from libllama's by rounding, so that an answer
+is the target's, but not to the bit. Behind the engine's protocol as far as the sampler uses it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bench.distill.model import rotate
+from nodes.engine.llama_abi import hash_file, load_model
+from nodes.engine.protocol import EngineError, EngineInfo, InvalidInputError, Logits, Span
+from nodes.engine.vocab import LlamaTokenizer
+
+# So many neighbouring sequences attend at once, each as far as the longest of them: more would
+# read more than they need, fewer are more calls.
+_GROUP = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    width: int
+    eps: float
+    rope_base: float
+
+    @property
+    def head_size(self) -> int:
+        return self.width // self.num_heads
+
+
+class TorchTarget:
+    """Weights in float32 and a cache with room for `max_length` tokens of every sequence."""
+
+    def __init__(self, path: Path, *, max_sequences: int, max_length: int, threads: int) -> None:
+        torch.set_num_threads(threads)
+        reader = gguf.GGUFReader(path)
+        self._shape = _read_shape(reader, path)
+        self._weights = {
+            tensor.name: torch.from_numpy(
+                np.array(gguf.dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
+            )
+            for tensor in reader.tensors
+        }
+        shape = self._shape
+        cache = (shape.num_layers, max_sequences, shape.num_kv_heads, max_length, shape.head_size)
+        self._keys, self._values = torch.zeros(cache), torch.zeros(cache)
+        self._lengths = [0] * max_sequences
+        positions = torch.arange(max_length, dtype=torch.float64)
+        exponents = torch.arange(0, shape.head_size, 2, dtype=torch.float64) / shape.head_size
+        angles = torch.outer(positions, shape.rope_base**-exponents)
+        self._rotation = torch.stack((angles.cos(), angles.sin())).float()
+        self.tokenizer = LlamaTokenizer(
+            load_model(path, gpu_layers=0, repack=False, vocab_only=True)
+        )
+        self._info = EngineInfo(
+            engine="torch",
+            model=path.name,
+            model_hash=hash_file(path),
+            vocab_hash=self.tokenizer.content_hash(),
+            num_vocab=self.tokenizer.num_vocab,
+            num_cells=max_sequences * max_length,
+            max_sequences=max_sequences,
+            max_batch_tokens=max_length,
+            context_length=max_length,
+            eog_token_ids=self.tokenizer.eog_token_ids(),
+            exact=False,
+            numerics_class="torch",
+            can_roll_back=True,
+        )
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    @torch.inference_mode()
+    def forward(self, spans: Sequence[Span]) -> Logits:
+        """One token of many sequences, or several of one; (rows, num_vocab) of the outputs."""
+        if len(spans) > 1 and any(len(span.token_ids) != 1 for span in spans):
+            raise InvalidInputError("one token of many sequences, or many tokens of one")
+        count = len(spans[0].token_ids)
+        seqs = torch.tensor([span.seq_id for span in spans])
+        starts = torch.tensor([span.start for span in spans])
+        ids = torch.tensor([span.token_ids for span in spans])
+        x = self._weights["token_embd.weight"][ids]
+        places = starts[:, None] + torch.arange(count)
+        rotation = self._rotation[:, places].unsqueeze(2)
+        for layer in range(self._shape.num_layers):
+            x = self._layer(layer, x, seqs, places, rotation)
+        for span in spans:
+            self._lengths[span.seq_id] = span.start + count
+        num_outputs = max(span.num_outputs for span in spans)
+        if not num_outputs:
+            return np.empty((0, self._info.num_vocab), dtype=np.float32)
+        states = _norm(x[:, count - num_outputs :], self._weights["output_norm.weight"], self._eps)
+        head = self._weights.get("output.weight", self._weights["token_embd.weight"])
+        logits: Logits = (states.flatten(0, 1) @ head.T).numpy()
+        return logits
+
+    @property
+    def _eps(self) -> float:
+        return self._shape.eps
+
+    def _layer(
+        self, layer: int, x: Tensor, seqs: Tensor, places: Tensor, rotation: Tensor
+    ) -> Tensor:
+        shape = self._shape
+
+        def weight(name: str) -> Tensor:
+            return self._weights[f"blk.{layer}.{name}.weight"]
+
+        y = _norm(x, weight("attn_norm"), shape.eps)
+        rows, count, _ = y.shape
+
+        def heads(name: str, num_heads: int) -> Tensor:
+            flat = y.flatten(0, 1) @ weight(name).T
+            return flat.view(rows, count, num_heads, shape.head_size).transpose(1, 2)
+
+        q = rotate(heads("attn_q", shape.num_heads), rotation)
+        k = rotate(heads("attn_k", shape.num_kv_heads), rotation)
+        keys, values = self._keys[layer], self._values[layer]
+        keys[seqs[:, None], :, places] = k.transpose(1, 2)
+        values[seqs[:, None], :, places] = heads("attn_v", shape.num_kv_heads).transpose(1, 2)
+        mixed = [
+            self._attend(q[first:end], keys[seq_ids], values[seq_ids], places[first:end])
+            for first, end, seq_ids in _groups(seqs.tolist())
+        ]
+        x = x + torch.cat(mixed) @ weight("attn_output").T
+        y = _norm(x, weight("ffn_norm"), shape.eps)
+        gated = functional.silu(y @ weight("ffn_gate").T) * (y @ weight("ffn_up").T)
+        return x + gated @ weight("ffn_down").T
+
+    def _attend(self, q: Tensor, keys: Tensor, values: Tensor, places: Tensor) -> Tensor:
+        """q: (rows, heads, count, size); returns (rows, count, width)."""
+        shape = self._shape
+        rows, _, count, size = q.shape
+        length = int(places.max()) + 1
+        k, v = keys[:, :, :length], values[:, :, :length]
+        grouped = q.reshape(rows, shape.num_kv_heads, -1, size)
+        scores = grouped @ k.transpose(2, 3) / math.sqrt(size)
+        # (rows, kv heads, heads of each x count, length); a query sees itself and what is before.
+        hidden = torch.arange(length) > places[:, :, None]
+        scores = scores.view(rows, shape.num_kv_heads, -1, count, length)
+        scores = scores.masked_fill(hidden[:, None, None], -torch.inf).softmax(-1)
+        mixed = scores.flatten(2, 3) @ v
+        return mixed.view(rows, shape.num_heads, count, size).transpose(1, 2).flatten(2)
+
+    def truncate(self, seq_id: int, length: int) -> None:
+        self._lengths[seq_id] = length
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        for cache in (self._keys, self._values):
+            cache[:, target, :, :length] = cache[:, source, :, :length]
+        self._lengths[target] = length
+
+    def length(self, seq_id: int) -> int:
+        return self._lengths[seq_id]
+
+    def free_cells(self) -> int:
+        return self._info.num_cells - sum(self._lengths)
+
+    def close(self) -> None:
+        self._weights.clear()
+
+
+def _groups(seqs: list[int]) -> list[tuple[int, int, slice]]:
+    """Rows first to end, which are the sequences of a slice: no copy is made of their cache."""
+    groups = []
+    first = 0
+    for end in range(1, len(seqs) + 1):
+        if end == len(seqs) or seqs[end] != seqs[end - 1] + 1 or end - first == _GROUP:
+            groups.append((first, end, slice(seqs[first], seqs[end - 1] + 1)))
+            first = end
+    return groups
+
+
+def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight
+
+
+def _read_shape(reader: gguf.GGUFReader, path: Path) -> _Shape:
+    def value(key: str) -> Any:
+        field = reader.fields.get(key)
+        return field.contents() if field is not None else None
+
+    architecture = value("general.architecture")
+    if architecture != "llama" or value("llama.rope.scaling.type") not in (None, "none"):
+        raise EngineError(
+            f"{path.name} is no plain llama model ({architecture}): sample it with --engine llama.cpp"
+        )
+    heads = value("llama.attention.head_count")
+    return _Shape(
+        num_layers=value("llama.block_count"),
+        num_heads=heads,
+        num_kv_heads=value("llama.attention.head_count_kv") or heads,
+        width=value("llama.embedding_length"),
+        eps=value("llama.attention.layer_norm_rms_epsilon"),
+        rope_base=value("llama.rope.freq_base") or 10_000.0,
+    )
