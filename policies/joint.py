@@ -120,7 +120,8 @@ def describe(
         guessing = [member for member in members if member[1] > 0]
         plain += [stream_id for stream_id, gamma, _ in members if gamma == 0]
         if guessing:
-            batches.append(Batch(*(tuple(column) for column in zip(*guessing, strict=True))))
+            ids, caps, least = zip(*guessing, strict=True)
+            batches.append(Batch(ids, caps, least if any(least) else ()))
             times.append(_times(cost, m))
             grants.append(_grants(problem, first, end, chosen.gammas))
     return Plan(

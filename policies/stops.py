@@ -23,7 +23,10 @@ _NEARLY = 0.9
 
 
 def stop_chances(problem: CycleProblem, plan: CyclePlan, cost: CycleCost) -> Floats:
-    """(n,) least chances, whole percent in [0, 1]; 0 for streams that make no guesses."""
+    """(n,) least chances, whole percent in [0, 1].
+
+    0 for streams that make no guesses, and for those whose client asked for a number of them.
+    """
     chances = np.zeros(problem.num_streams)
     limit_s = _NEARLY * cost.natural_s
     # Where the cycle is drawn out for plain streams, each second of the target is one of theirs.
@@ -46,7 +49,7 @@ def stop_chances(problem: CycleProblem, plan: CyclePlan, cost: CycleCost) -> Flo
             np.maximum(draft_s * busy[0][nodes], air_s * busy[1][problem.media[nodes]]),
         )
         worth = problem.weights[mine] / problem.earned[mine, plan.gammas[mine]] ** 2
-        chances[mine] = added_s * cost.price_s / (cost.cycle_s**2 * worth)
+        chances[mine] = (problem.least[mine] == 0) * added_s * cost.price_s / (cost.cycle_s**2 * worth)
     # Whole percent: nothing finer is known, and two equal plans have equal stops.
     rounded: Floats = np.clip(chances, 0.0, 1.0).round(2)
     return rounded

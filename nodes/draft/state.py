@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from nodes.engine.protocol import Model, Span
-from nodes.engine.sampling import sample
+from nodes.draft.outlook import Outlook
+from nodes.engine.protocol import Logits, Model, Span
+from nodes.engine.sampling import probability, sample
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.state import Failed, Ready, cells_needed
+from policies.confidence import DraftCalibration
 
 # A piece beside each step of a round makes it longer for all of its streams; between rounds the
 # next one may come at any moment, and waits for the pass that is under way.
@@ -22,13 +24,17 @@ _PREFILL_TOKENS_BETWEEN_DRAFTS = 32
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One stream of a draft round: tokens newly committed after prefix_len, and the cap gamma."""
+    """One stream of a draft round: tokens newly committed after prefix_len, and the cap gamma.
+
+    stop: guesses end before the first that is less likely than this to be accepted, in [0, 1].
+    """
 
     stream_id: StreamId
     generation: int
     prefix_len: int
     new_token_ids: tuple[int, ...]
     gamma: int
+    stop: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +88,7 @@ class _Stream:
     guesses: list[int] = field(default_factory=list)
     gamma: int = 0
     announced: bool = False
+    outlook: Outlook = field(default_factory=Outlook)
 
     @property
     def is_behind(self) -> bool:
@@ -90,7 +97,7 @@ class _Stream:
 
     def drafting(self, eog: frozenset[int]) -> bool:
         ended = bool(self.guesses) and self.guesses[-1] in eog
-        return len(self.guesses) < self.gamma and not ended
+        return len(self.guesses) < self.gamma and not ended and not self.outlook.has_stopped
 
 
 @dataclass(slots=True)
@@ -102,8 +109,9 @@ class _Round:
 class ModelDrafter:
     """Guesses by a small model, all streams of all rounds in one pass a step."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, calibration: DraftCalibration | None = None) -> None:
         self._model = model
+        self._calibration = calibration or DraftCalibration()
         self._streams: dict[StreamId, _Stream] = {}
         self._rounds: list[_Round] = []
         self._free_seqs = list(range(model.info.max_sequences))[::-1]
@@ -182,6 +190,9 @@ class ModelDrafter:
         return events + self._finished_rounds()
 
     def _catch_up(self, stream: _Stream, job: Job) -> None:
+        calibration = self._calibration.of(stream.spec.sampling.temperature)
+        stream.outlook.learn(calibration, job.new_token_ids)
+        stream.outlook.begin(job.stop)
         stream.token_ids += job.new_token_ids
         stream.guesses = []
         stream.gamma = job.gamma
@@ -249,9 +260,16 @@ class ModelDrafter:
         for (stream, guesses_next), span in zip(stepping, spans, strict=True):
             stream.cached += span.token_ids
             if guesses_next:
-                position = len(stream.token_ids) + len(stream.guesses)
-                stream.guesses.append(sample(logits[row], stream.spec.sampling, position))
+                self._guess(stream, logits[row])
                 row += 1
+
+    def _guess(self, stream: _Stream, logits: Logits) -> None:
+        sampling = stream.spec.sampling
+        position = len(stream.token_ids) + len(stream.guesses)
+        token_id = sample(logits, sampling, position)
+        calibration = self._calibration.of(sampling.temperature)
+        if stream.outlook.takes(token_id, probability(logits, token_id), calibration):
+            stream.guesses.append(token_id)
 
     def _announce(self, stream: _Stream) -> list[Event]:
         if stream.announced or stream.is_behind:

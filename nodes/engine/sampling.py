@@ -240,6 +240,12 @@ def sample(logits: Logits, sampling: Sampling, position: int) -> int:
     return int(ids[scores == scores.max()].min())
 
 
+def probability(logits: Logits, token_id: int) -> float:
+    """The model's probability of a token, whatever the sampling: softmax of (num_vocab,) logits."""
+    best = logits.max()
+    return float(np.exp(logits[token_id] - best) / np.exp(logits - best).sum())
+
+
 def sample_rows(
     logits: Logits, sampling: Sampling, position: int, guesses: Sequence[int]
 ) -> tuple[list[int], int]:
