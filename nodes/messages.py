@@ -36,7 +36,10 @@ class CostFields:
 
 @struct
 class EngineProfile:
-    """What a node tells of its engine in Hello; fields as in engine.protocol.EngineInfo."""
+    """What a node tells of its engine in Hello; fields as in engine.protocol.EngineInfo.
+
+    acceptance: share of a draft's guesses that its target accepted where it was measured, or -1.
+    """
 
     engine: Name
     model: Name
@@ -50,6 +53,7 @@ class EngineProfile:
     exact: bool
     can_roll_back: bool
     emulated: bool
+    acceptance: Annotated[float, Range(-1, 1)]
     decode: CostFields
     prefill: CostFields
 
@@ -108,13 +112,18 @@ class CloseStreamNotice:
 
 @struct
 class DraftEntry:
-    """One stream of a DraftRequest. prefix_len: tokens that the new ones follow."""
+    """One stream of a DraftRequest. prefix_len: tokens that the new ones follow.
+
+    stop_percent: guesses end before the first one whose chance of being accepted, with all before
+    it, is lower.
+    """
 
     stream_id: Id
     generation: Id
     prefix_len: Position
     num_new_tokens: Count
     gamma: Gamma
+    stop_percent: Annotated[int, Range(0, 100)]
 
 
 @message(22, max_bytes=32_768, max_tokens=2 * MAX_PROMPT_TOKENS - 1)

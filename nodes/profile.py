@@ -10,7 +10,8 @@ from policies.latency import CostTable, NodeCosts
 ANY_VOCABULARY = "any"
 
 
-def encode_profile(info: EngineInfo, costs: NodeCosts) -> bytes:
+def encode_profile(info: EngineInfo, costs: NodeCosts, acceptance: float | None = None) -> bytes:
+    """acceptance: of a draft, where it was measured."""
     return encode_struct(
         EngineProfile(
             engine=info.engine,
@@ -25,6 +26,7 @@ def encode_profile(info: EngineInfo, costs: NodeCosts) -> bytes:
             exact=info.exact,
             can_roll_back=info.can_roll_back,
             emulated=info.emulated,
+            acceptance=-1.0 if acceptance is None else acceptance,
             decode=_to_fields(costs.decode),
             prefill=_to_fields(costs.prefill),
         )

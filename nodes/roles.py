@@ -23,11 +23,12 @@ from nodes.draft.lookup import NgramDrafter
 from nodes.draft.node import NGRAM_COSTS, DraftNode, ngram_info
 from nodes.draft.state import ModelDrafter
 from nodes.engine.calibrate import Progress
-from nodes.engine.llama import LlamaConfig
+from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.load import OpenedModel, OpenedToy, open_model
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.runtime import stdin_closed
 from nodes.target.node import TargetNode
+from policies.confidence import CALIBRATION_KEY, DraftCalibration
 from policies.joint import joint_plan
 
 logger = logging.getLogger(__name__)
@@ -79,10 +80,13 @@ async def run_draft(
     if config.engine.model == NGRAM:
         drafter: ModelDrafter | NgramDrafter = NgramDrafter(config.engine.max_streams)
         info, costs = ngram_info(config.engine.max_streams), NGRAM_COSTS
+        acceptance = None
     else:
         opened = await asyncio.to_thread(open_engine, config.engine, progress)
-        drafter = ModelDrafter(opened.model)
+        calibration = calibration_of(opened.model)
+        drafter = ModelDrafter(opened.model, calibration)
         info, costs = opened.model.info, opened.costs
+        acceptance = calibration.acceptance
     with ZmqContext() as context:
         node = DraftNode(
             context.connect(config.connect),
@@ -91,9 +95,22 @@ async def run_draft(
             costs,
             endpoint=config.connect,
             node=config.name,
+            acceptance=acceptance,
             join_timeout_s=config.join_timeout_s,
         )
         await _serve(node.run(), supervised)
+
+
+def calibration_of(model: LlamaModel | ToyModel) -> DraftCalibration:
+    """What a draft's file says of how its confidence is to be read, if it says so."""
+    text = model.metadata(CALIBRATION_KEY) if isinstance(model, LlamaModel) else ""
+    if not text:
+        return DraftCalibration()
+    try:
+        return DraftCalibration.from_json(text)
+    except ValueError as error:
+        logger.warning("%s: calibration left aside: %s", model.info.model, error)
+        return DraftCalibration()
 
 
 async def _serve(serving: Awaitable[None], supervised: bool) -> None:

@@ -84,6 +84,16 @@ class AcceptanceEstimate:
         """Probability that the draft node makes a guess, once it made those before it."""
         return max(_LEAST_KEPT, self._made / (self._made + self._stops))
 
+    def prior(self, num_rounds: float) -> AcceptanceEstimate:
+        """What this tells of a stream that nothing is known of: as much as num_rounds would."""
+        alpha, kept = self.alpha, self.kept
+        return AcceptanceEstimate(
+            num_rounds * alpha,
+            num_rounds * (1.0 - alpha),
+            _made=num_rounds * kept,
+            _stops=num_rounds * (1.0 - kept),
+        )
+
     def observe(
         self, num_draft_tokens: int, num_accepted_tokens: int, num_asked: int | None = None
     ) -> None:

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+# Where a draft's model file keeps it.
+CALIBRATION_KEY = "airdraft.calibration"
 MAX_BINS = 64
 # How many guesses of a bin what is shipped counts for, and how fast they are forgotten.
 _TRUST = 100.0
@@ -105,9 +107,7 @@ def _floats(values: Any) -> tuple[float, ...]:
     return tuple(float(value) for value in values)
 
 
-def bin_rates(
-    confidences: Sequence[float], accepted: Sequence[bool]
-) -> tuple[float, ...]:
+def bin_rates(confidences: Sequence[float], accepted: Sequence[bool]) -> tuple[float, ...]:
     """(b,) shares accepted by bins of confidence, drawn towards the draft's word where few are."""
     hits = [_LITTLE_TRUST * rate for rate in _UNKNOWN]
     tries = [_LITTLE_TRUST] * len(_UNKNOWN)
@@ -118,9 +118,7 @@ def bin_rates(
     return tuple(hit / count for hit, count in zip(hits, tries, strict=True))
 
 
-def calibration_json(
-    greedy: Sequence[float], sampled: Sequence[float], acceptance: float
-) -> str:
+def calibration_json(greedy: Sequence[float], sampled: Sequence[float], acceptance: float) -> str:
     """Rates over the usual edges as one line, as draft files carry it."""
     table = {
         "edges": list(_EDGES),

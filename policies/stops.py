@@ -49,7 +49,8 @@ def stop_chances(problem: CycleProblem, plan: CyclePlan, cost: CycleCost) -> Flo
             np.maximum(draft_s * busy[0][nodes], air_s * busy[1][problem.media[nodes]]),
         )
         worth = problem.weights[mine] / problem.earned[mine, plan.gammas[mine]] ** 2
-        chances[mine] = (problem.least[mine] == 0) * added_s * cost.price_s / (cost.cycle_s**2 * worth)
+        is_free = problem.least[mine] == 0
+        chances[mine] = is_free * added_s * cost.price_s / (cost.cycle_s**2 * worth)
     # Whole percent: nothing finer is known, and two equal plans have equal stops.
     rounded: Floats = np.clip(chances, 0.0, 1.0).round(2)
     return rounded

@@ -200,7 +200,7 @@ def _read_shape(reader: gguf.GGUFReader, path: Path) -> _Shape:
     architecture = value("general.architecture")
     if architecture != "llama" or value("llama.rope.scaling.type") not in (None, "none"):
         raise EngineError(
-            f"{path.name} is no plain llama model ({architecture}): sample it with --engine llama.cpp"
+            f"{path.name} is no plain llama model ({architecture}): use --engine llama.cpp"
         )
     heads = value("llama.attention.head_count")
     return _Shape(

@@ -111,7 +111,9 @@ class _Known(AcceptanceEstimate):
 
     given: tuple[float, ...] = ()
 
-    def observe(self, num_draft_tokens: int, num_accepted_tokens: int) -> None:
+    def observe(
+        self, num_draft_tokens: int, num_accepted_tokens: int, num_asked: int | None = None
+    ) -> None:
         pass
 
     @property

@@ -35,6 +35,11 @@ class NodeRecord:
     scheduler: SchedulerState | None = None
     used_cells: int = 0
 
+    @property
+    def acceptance(self) -> float | None:
+        """Of a draft model, where it was measured."""
+        return self.profile.acceptance if self.profile.acceptance >= 0.0 else None
+
     def has_room(self, cells: int) -> bool:
         scheduler = self.scheduler
         return (

@@ -198,12 +198,15 @@ class CoordinatorState:
             node.scheduler = SchedulerState(self._policy, node.costs)
             for draft in self._roster.nodes("draft"):
                 if draft.can_draft_for(node):
-                    node.scheduler.draft_joined(draft.name, draft.costs)
+                    node.scheduler.draft_joined(
+                        draft.name, draft.costs, acceptance=draft.acceptance
+                    )
             return self._admit_waiting(now)
         out: list[Send] = []
         for target, scheduler in self._roster.schedulers():
             if node.can_draft_for(target):
-                out += self._carry_out(target, scheduler.draft_joined(node.name, node.costs), now)
+                joined = scheduler.draft_joined(node.name, node.costs, acceptance=node.acceptance)
+                out += self._carry_out(target, joined, now)
         return out
 
     def _on_node_out(self, node: NodeRecord, reason: str, now: float) -> list[Send]:

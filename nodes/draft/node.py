@@ -65,6 +65,7 @@ class DraftNode:
         *,
         endpoint: str,
         node: str,
+        acceptance: float | None = None,
         join_timeout_s: float | None = 10.0,
     ) -> None:
         self._drafter = drafter
@@ -74,7 +75,7 @@ class DraftNode:
             endpoint=endpoint,
             node=node,
             role="draft",
-            profile=encode_profile(info, costs),
+            profile=encode_profile(info, costs, acceptance),
             progress=lambda: self._engine.num_passes,
             join_timeout_s=join_timeout_s,
         )
@@ -126,6 +127,7 @@ def jobs_of(request: DraftRequest) -> list[Job]:
                 entry.prefix_len,
                 new_token_ids,
                 entry.gamma,
+                entry.stop_percent / 100.0,
             )
         )
     return jobs

@@ -31,6 +31,7 @@ Profile = Literal["exact", "fast"]
 # From 64 queries of one stream in a pass the attention kernel changes, and with it the bits.
 _EXACT_MICRO_BATCH = 32
 _FAST_MICRO_BATCH = 512
+_MAX_METADATA_BYTES = 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +134,16 @@ class LlamaModel:
     @property
     def info(self) -> EngineInfo:
         return self._info
+
+    def metadata(self, key: str) -> str:
+        """A text of the model file by its key; "" if there is none, or one of unusual size."""
+        buffer = ctypes.create_string_buffer(_MAX_METADATA_BYTES)
+        count = self._llama.llama_model_meta_val_str(
+            self._model, key.encode(), buffer, _MAX_METADATA_BYTES
+        )
+        if not 0 < count < _MAX_METADATA_BYTES:
+            return ""
+        return buffer.value.decode("utf-8", "replace")
 
     def set_exact(self, exact: bool) -> None:
         """Record the verdict of the self-test."""

@@ -26,9 +26,13 @@ _MAX_OVERRUN = 1.5
 
 @dataclass(slots=True)
 class Circulating:
-    """A batch of the plan in force. round_id: its last round. not_before: of its next one."""
+    """A batch of the plan in force. round_id: its last round. not_before: of its next one.
+
+    stops: least chances of acceptance at which guesses are made, of streams that have one.
+    """
 
     gammas: dict[StreamId, int]
+    stops: dict[StreamId, float] = field(default_factory=dict)
     round_id: int | None = None
     not_before: float = 0.0
 
@@ -146,6 +150,7 @@ class CycleState:
             old = max(known, key=lambda batch: votes[id(batch)], default=None)
             current = Circulating(members) if old is None else old
             current.gammas = members
+            current.stops = dict(zip(members, batch.stops, strict=False))
             taken.append(current)
         self.batches = taken
 

@@ -66,7 +66,7 @@ class Dispatcher:
                 batch.round_id = self._next_round
                 batch.not_before = now + self._cycle.plan.min_cycle_s
                 is_whole = len(drafted) == len(batch.gammas)
-                rounds += self._draft_round(drafted, now, is_whole)
+                rounds += self._draft_round(drafted, batch.stops, now, is_whole)
             num_started += bool(drafted)
         rounds += self._catch_up([s for s in behind if s.draft and not s.draft.catching_up], now)
         return [ToTarget(LeaseRequest(tuple(leases))), *rounds] if leases else rounds
@@ -127,7 +127,11 @@ class Dispatcher:
         ]
 
     def _draft_round(
-        self, drafted: list[tuple[Stream, int]], now: float, is_whole: bool
+        self,
+        drafted: list[tuple[Stream, int]],
+        stops: Mapping[StreamId, float],
+        now: float,
+        is_whole: bool,
     ) -> list[Instruction]:
         round_id = self._next_round
         self._next_round += 1
@@ -146,7 +150,8 @@ class Dispatcher:
             num_first = 0
             for stream, gamma in members:
                 num_first += stream.catch_up()
-                entries.append(stream.draft_entry(gamma, new_token_ids))
+                stop = stops.get(stream.spec.stream_id, 0.0)
+                entries.append(stream.draft_entry(gamma, new_token_ids, stop))
             out.append(ToDraft(name, DraftRequest(round_id, tuple(entries), tuple(new_token_ids))))
             gammas = [gamma for _, gamma in members]
             times = node.draft_s(gammas, num_first), node.link_s(gammas, len(new_token_ids))
@@ -156,7 +161,8 @@ class Dispatcher:
                 other.share_node(name, node.num_waiting)
         members_of_round = [stream.spec.stream_id for stream, _ in drafted]
         predicted_s = self._cycle.cycle_s if is_whole else 0.0
-        self.rounds[round_id] = Round(round_id, members_of_round, shares, now, predicted_s)
+        asked = {stream.spec.stream_id: gamma for stream, gamma in drafted}
+        self.rounds[round_id] = Round(round_id, members_of_round, shares, now, predicted_s, asked)
         return out
 
     def leave(self, stream: Stream) -> list[Instruction]:

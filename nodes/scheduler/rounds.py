@@ -29,13 +29,14 @@ class Share:
 @dataclass(slots=True)
 class Round:
     """One batch on its way. shares: of the nodes that still draft. predicted_s: its cycle, if it
-    went with all its members."""
+    went with all its members. asked: caps on guesses."""
 
     round_id: int
     stream_ids: list[StreamId]
     shares: dict[str, Share]
     started: float
     predicted_s: float = 0.0
+    asked: dict[StreamId, int] = field(default_factory=dict)
     guesses: dict[StreamId, tuple[int, ...]] = field(default_factory=dict)
     is_verifying: bool = False
 
@@ -43,6 +44,10 @@ class Round:
     def deadline(self) -> float:
         longest_s = max((share.expected_s for share in self.shares.values()), default=0.0)
         return self.started + max(_MIN_DRAFT_DEADLINE_S, _DEADLINE_FACTOR * longest_s)
+
+    def num_asked(self, stream_id: StreamId) -> int:
+        """The cap on a stream's guesses, if its node answered: a late one tells nothing."""
+        return self.asked.get(stream_id, 0) if stream_id in self.guesses else 0
 
     def share_node(self, name: str, num_rounds: int) -> None:
         """A node that still drafts for this round has taken on another."""

@@ -127,9 +127,17 @@ class SchedulerState:
     # -- draft nodes -------------------------------------------------------------------------
 
     def draft_joined(
-        self, node: str, costs: NodeCosts, link: Link | None = None
+        self,
+        node: str,
+        costs: NodeCosts,
+        link: Link | None = None,
+        acceptance: float | None = None,
     ) -> list[Instruction]:
-        self._drafts.add(DraftNode(node, costs, link or Link()))
+        """acceptance: what was measured of its draft model, if anything was."""
+        draft = DraftNode(node, costs, link or Link())
+        if acceptance is not None:
+            draft.expect(acceptance)
+        self._drafts.add(draft)
         for stream in self._streams.values():
             # A node that starts anew may have room now.
             stream.refused_by.discard(node)
@@ -263,12 +271,13 @@ class SchedulerState:
         out: list[Instruction] = []
         position = len(stream.token_ids) - stream.spec.num_prompt_tokens
         stream.token_ids += token_ids
-        stream.count(entry)
+        num_asked = self._num_asked(stream)
+        stream.count(entry, num_asked)
         placement = stream.draft
         # A node that took the stream over since has made none of these guesses.
-        if placement is not None and placement.gamma and entry.num_draft_tokens:
-            node = self._drafts[placement.node]
-            node.acceptance.observe(entry.num_draft_tokens, entry.num_accepted_tokens)
+        if placement is not None and placement.gamma:
+            acceptance = self._drafts[placement.node].acceptance
+            acceptance.observe(entry.num_draft_tokens, entry.num_accepted_tokens, num_asked)
         if token_ids or entry.text:
             out.append(Emit(stream.spec.stream_id, position, token_ids, entry.text))
         if entry.finish_reason:
@@ -285,6 +294,11 @@ class SchedulerState:
         elif isinstance(phase, Leased) and len(stream.token_ids) >= phase.end:
             stream.phase = Idle()
         return out
+
+    def _num_asked(self, stream: Stream) -> int:
+        phase = stream.phase
+        current = self._rounds.get(phase.round_id) if isinstance(phase, Verifying) else None
+        return current.num_asked(stream.spec.stream_id) if current is not None else 0
 
     def _check_gap(self, stream: Stream | None, entry: CommitEntry) -> list[Instruction]:
         """A commit beyond the journal's end means that one was lost: it can never be filled."""

@@ -128,6 +128,7 @@ class Stream:
             fixed_gamma=self.fixed_gamma,
             draft=placement.node if placement is not None and will_guess else None,
             alphas=acceptance.alphas,
+            kept=acceptance.kept,
         )
 
     def extend_lease(self, num_tokens: int, low: int) -> list[LeaseEntry]:
@@ -145,14 +146,19 @@ class Stream:
         self.phase = Leased(end)
         return [LeaseEntry(self.spec.stream_id, self.spec.generation, length, end - length)]
 
-    def draft_entry(self, gamma: int, new_token_ids: list[int]) -> DraftEntry:
+    def draft_entry(self, gamma: int, new_token_ids: list[int], stop: float = 0.0) -> DraftEntry:
         """Describe the stream for a draft request, adding what its node has not been told."""
         placement = self.draft
         assert placement is not None
         unknown = self.token_ids[placement.known :]
         new_token_ids += unknown
         entry = DraftEntry(
-            self.spec.stream_id, placement.generation, placement.known, len(unknown), gamma
+            self.spec.stream_id,
+            placement.generation,
+            placement.known,
+            len(unknown),
+            gamma,
+            round(100 * stop),
         )
         placement.known = len(self.token_ids)
         placement.gamma = gamma
@@ -169,7 +175,8 @@ class Stream:
             return 1
         return 2 if num_new == placement.gamma + 1 else num_new
 
-    def count(self, entry: CommitEntry) -> None:
+    def count(self, entry: CommitEntry, num_asked: int) -> None:
+        """Book what a pass did for the stream; num_asked: cap on the guesses of its round."""
         figures = self.figures
         if isinstance(self.phase, Verifying):
             figures.num_rounds += 1
@@ -177,4 +184,4 @@ class Stream:
             figures.num_plain_steps += 1
         figures.num_draft_tokens += entry.num_draft_tokens
         figures.num_accepted_tokens += entry.num_accepted_tokens
-        self.acceptance.observe(entry.num_draft_tokens, entry.num_accepted_tokens)
+        self.acceptance.observe(entry.num_draft_tokens, entry.num_accepted_tokens, num_asked)

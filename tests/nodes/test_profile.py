@@ -55,8 +55,13 @@ def test_facts_come_back_equal(changes):
     for name in (f.name for f in dataclasses.fields(profile)):
         if name == "max_streams":
             assert profile.max_streams == info.max_sequences
-        elif name not in ("decode", "prefill"):
+        elif name not in ("decode", "prefill", "acceptance"):
             assert getattr(profile, name) == getattr(info, name)
+
+
+@pytest.mark.parametrize(("acceptance", "told"), [(None, -1.0), (0.0, 0.0), (0.45, 0.45)])
+def test_a_drafts_acceptance_is_told_where_it_was_measured(acceptance, told):
+    assert decode_profile(encode_profile(INFO, COSTS, acceptance)).acceptance == told
 
 
 @pytest.mark.parametrize("cut", [0, 1, 10, -1])

@@ -100,14 +100,14 @@ def test_a_nodes_speed_is_learnt_from_rounds_it_did_alone() -> None:
 def test_a_round_drafts_verifies_and_commits() -> None:
     scheduler = make_scheduler("a")
     out = open_stream(scheduler, ONE, "a")
-    request = DraftRequest(1, (DraftEntry(ONE, 1, 3, 0, 4),), ())
+    request = DraftRequest(1, (DraftEntry(ONE, 1, 3, 0, 4, 0),), ())
     assert draft_requests(out) == [("a", request)]
     verify = VerifyRequest(1, (GuessEntry(ONE, 1, 3, 2),), (8, 9))
     assert scheduler.drafted("a", guesses(1, ONE, 3, 8, 9), 0.1) == [ToTarget(verify)]
     out = scheduler.committed(commit(ONE, 3, [8, 4], num_draft_tokens=2), 0.2)
     assert out[0] == Emit(ONE, 0, (8, 4), b"x")
     # The draft node is told of exactly what it does not know yet.
-    request = DraftRequest(2, (DraftEntry(ONE, 1, 3, 2, 4),), (8, 4))
+    request = DraftRequest(2, (DraftEntry(ONE, 1, 3, 2, 4, 0),), (8, 4))
     assert draft_requests(out) == [("a", request)]
     out = answer(scheduler, 2, "a", 0.3)
     assert verify_requests(out) == [VerifyRequest(2, (GuessEntry(ONE, 1, 5, 0),), ())]
