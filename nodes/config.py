@@ -18,6 +18,9 @@ from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 T = TypeVar("T")
 
 
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+
+
 class ConfigError(Exception):
     """A setting is unknown or out of range; the text names key, value and what is accepted."""
 
@@ -43,10 +46,13 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoordinatorConfig:
+    """prompt_lookup: guess from the streams' own texts where that is worth more than a draft."""
+
     listen: str = "tcp://127.0.0.1:7411"
     cluster: str = "airdraft"
     heartbeat_interval_s: float = 0.5
     heartbeat_timeout_s: float = 5.0
+    prompt_lookup: bool = True
 
     def __post_init__(self) -> None:
         _in_range("heartbeat_interval_s", self.heartbeat_interval_s, 0.05, 60)
@@ -71,8 +77,6 @@ class TargetConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DraftConfig:
-    """engine.model "ngram" drafts by prompt lookup, without a model."""
-
     connect: str = "tcp://127.0.0.1:7411"
     name: str = "draft"
     join_timeout_s: float = 10.0
@@ -182,8 +186,8 @@ def _type_name(kind: Any) -> str:
 
 def _parse(name: str, text: str, kind: Any) -> Any:
     try:
-        return kind(text)
-    except ValueError:
+        return _BOOLEANS[text.lower()] if kind is bool else kind(text)
+    except (ValueError, KeyError):
         raise ConfigError(f"{name} = {text!r} is not of type {_type_name(kind)}") from None
 
 

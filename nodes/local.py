@@ -147,12 +147,14 @@ async def local_mesh(
     target: EngineSettings,
     draft: EngineSettings | None,
     *,
+    lookup: bool = False,
     listen: str | None = None,
     status: Callable[[str], None] = lambda _line: None,
 ) -> AsyncIterator[tuple[LocalMesh, Client]]:
     """Start a mesh, wait until it can serve, and end it whatever happens inside.
 
-    listen: endpoint to bind; None binds a socket file in a directory only we can enter.
+    lookup: guess from the texts so far, too. listen: endpoint to bind; None binds a socket file in
+    a directory only we can enter.
     Raises NodeFailedError if a node does not come up.
     """
     with tempfile.TemporaryDirectory(prefix="airdraft-") as folder, ZmqContext() as context:
@@ -161,6 +163,7 @@ async def local_mesh(
             context.bind(endpoint),
             joint_plan,
             heartbeat_timeout_s=CoordinatorConfig().heartbeat_timeout_s,
+            lookup=lookup,
         )
         mesh = LocalMesh(coordinator.endpoint)
         mesh.status = status

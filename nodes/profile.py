@@ -7,8 +7,6 @@ from nodes.engine.protocol import EngineInfo
 from nodes.messages import CostFields, EngineProfile
 from policies.latency import CostTable, NodeCosts
 
-ANY_VOCABULARY = "any"
-
 
 def encode_profile(info: EngineInfo, costs: NodeCosts, acceptance: float | None = None) -> bytes:
     """acceptance: of a draft, where it was measured."""
@@ -44,7 +42,7 @@ def costs_of(profile: EngineProfile) -> NodeCosts:
 
 
 def same_vocabulary(draft: EngineProfile, target: EngineProfile) -> bool:
-    return draft.vocab_hash in (target.vocab_hash, ANY_VOCABULARY)
+    return draft.vocab_hash == target.vocab_hash
 
 
 def _to_fields(table: CostTable) -> CostFields:

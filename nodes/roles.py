@@ -19,8 +19,7 @@ from nodes.config import (
     environment,
 )
 from nodes.coordinator.service import Coordinator
-from nodes.draft.lookup import NgramDrafter
-from nodes.draft.node import NGRAM_COSTS, DraftNode, ngram_info
+from nodes.draft.node import DraftNode
 from nodes.draft.state import ModelDrafter
 from nodes.engine.calibrate import Progress
 from nodes.engine.llama import LlamaConfig, LlamaModel
@@ -46,6 +45,7 @@ async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], N
             cluster=config.cluster,
             heartbeat_interval_s=config.heartbeat_interval_s,
             heartbeat_timeout_s=config.heartbeat_timeout_s,
+            lookup=config.prompt_lookup,
         )
         on_bound(coordinator.endpoint)
         try:
@@ -76,26 +76,22 @@ async def run_target(
 async def run_draft(
     config: DraftConfig, *, supervised: bool = False, progress: Progress | None = None
 ) -> None:
-    """Load the model, unless drafting is by prompt lookup; join, serve until cancelled."""
+    """Load the model, join, serve until cancelled."""
     if config.engine.model == NGRAM:
-        drafter: ModelDrafter | NgramDrafter = NgramDrafter(config.engine.max_streams)
-        info, costs = ngram_info(config.engine.max_streams), NGRAM_COSTS
-        acceptance = None
-    else:
-        opened = await asyncio.to_thread(open_engine, config.engine, progress)
-        calibration = calibration_of(opened.model)
-        drafter = ModelDrafter(opened.model, calibration)
-        info, costs = opened.model.info, opened.costs
-        acceptance = calibration.acceptance
-    with ZmqContext() as context:
+        raise ConfigError(
+            f"engine.model = {NGRAM!r}: the coordinator looks guesses up itself, no node is needed"
+        )
+    opened = await asyncio.to_thread(open_engine, config.engine, progress)
+    calibration = calibration_of(opened.model)
+    with contextlib.closing(opened.model), ZmqContext() as context:
         node = DraftNode(
             context.connect(config.connect),
-            drafter,
-            info,
-            costs,
+            ModelDrafter(opened.model, calibration),
+            opened.model.info,
+            opened.costs,
             endpoint=config.connect,
             node=config.name,
-            acceptance=acceptance,
+            acceptance=calibration.acceptance,
             join_timeout_s=config.join_timeout_s,
         )
         await _serve(node.run(), supervised)

@@ -148,19 +148,22 @@ def up_command(**values: Any) -> None:
       airdraft generate --prompt "Why is the sky blue?"
     """
     set_up_logging(values["verbose"])
-    target, draft = settings_of(values, values["max_streams"])
-    serve: Callable[[], Awaitable[None]] = functools.partial(_up, target, draft, values["listen"])
+    target, draft, lookup = settings_of(values, values["max_streams"])
+    serve: Callable[[], Awaitable[None]] = functools.partial(
+        _up, target, draft, lookup=lookup, listen=values["listen"]
+    )
     code = run(serve)
     if code:
         sys.exit(code)
 
 
-async def _up(target: EngineSettings, draft: EngineSettings | None, listen: str) -> None:
+async def _up(
+    target: EngineSettings, draft: EngineSettings | None, *, lookup: bool, listen: str
+) -> None:
     with Progress() as progress:
-        async with local_mesh(target, draft, listen=listen, status=status_of(progress)) as (
-            mesh,
-            _client,
-        ):
+        status = status_of(progress)
+        local = local_mesh(target, draft, lookup=lookup, listen=listen, status=status)
+        async with local as (mesh, _client):
             progress.clear()
             _announce(mesh.endpoint)
             await mesh.beside(asyncio.Event().wait())

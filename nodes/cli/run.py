@@ -33,7 +33,8 @@ def engine_options(function: Any) -> Any:
             click.option(
                 "--draft",
                 metavar="NAME|PATH|ngram|none",
-                help="Draft model; ngram looks guesses up in the text so far, none decodes plainly."
+                help="Draft model; guesses are looked up in the text so far, too, where that is "
+                "better. ngram: looked up only; none: plain decoding."
                 f"  [default: {DEFAULT_DRAFT} for the default target, else ngram]",
             ),
             click.option(
@@ -66,15 +67,16 @@ def engine_options(function: Any) -> Any:
 
 def settings_of(
     values: dict[str, Any], max_streams: int
-) -> tuple[EngineSettings, EngineSettings | None]:
-    """Settings of target and draft node, their model files pulled if need be."""
+) -> tuple[EngineSettings, EngineSettings | None, bool]:
+    """Settings of target and draft node, their model files pulled if need be; whether guesses are
+    looked up, too."""
     catalog = Catalog(default_cache_dir(environment()))
     draft = values["draft"]
     if draft is None:
         draft = DEFAULT_DRAFT if values["model"] == DEFAULT_TARGET else NGRAM
 
     def settings(name: str, profile: str) -> EngineSettings:
-        if name != NGRAM and not name.startswith("toy:"):
+        if not name.startswith("toy:"):
             with Progress() as progress:
                 path = catalog.ensure(name, progress)
             # The nodes get the path, so a name can only mean one file in one mesh.
@@ -88,7 +90,8 @@ def settings_of(
         )
 
     target = settings(values["model"], values["profile"])
-    return target, None if draft == "none" else settings(draft, "fast")
+    has_model = draft not in (NGRAM, "none")
+    return target, settings(draft, "fast") if has_model else None, draft != "none"
 
 
 @click.command("run")
@@ -106,8 +109,9 @@ def run_command(**values: Any) -> None:
     set_up_logging(values["verbose"])
     prompt = read_prompt(values["source"], values["prompt"], values["prompt_file"])
     options = options_of(values)
-    target, draft = settings_of(values, max_streams=max(16, options.num_choices))
-    code = run(lambda: _run(prompt, options, target, draft, as_json=values["as_json"]))
+    target, draft, lookup = settings_of(values, max_streams=max(16, options.num_choices))
+    as_json = values["as_json"]
+    code = run(lambda: _run(prompt, options, target, draft, lookup=lookup, as_json=as_json))
     if code:
         sys.exit(code)
 
@@ -118,10 +122,12 @@ async def _run(
     target: EngineSettings,
     draft: EngineSettings | None,
     *,
+    lookup: bool,
     as_json: bool,
 ) -> None:
     with Progress() as progress:
-        async with local_mesh(target, draft, status=status_of(progress)) as (mesh, client):
+        local = local_mesh(target, draft, lookup=lookup, status=status_of(progress))
+        async with local as (mesh, client):
             progress.clear()
             await mesh.beside(print_request(client, prompt, options, as_json=as_json))
 

@@ -31,6 +31,7 @@ class Coordinator:
         cluster: str = "airdraft",
         heartbeat_interval_s: float = 0.5,
         heartbeat_timeout_s: float = 5.0,
+        lookup: bool = False,
     ) -> None:
         self._transport = transport
         self.num_dropped = 0
@@ -41,6 +42,7 @@ class Coordinator:
             epoch=time.time_ns(),
             heartbeat_interval_s=heartbeat_interval_s,
             heartbeat_timeout_s=heartbeat_timeout_s,
+            lookup=lookup,
         )
 
     @property

@@ -78,11 +78,13 @@ class CoordinatorState:
         heartbeat_interval_s: float,
         heartbeat_timeout_s: float,
         max_waiting: int = 1024,
+        lookup: bool = False,
     ) -> None:
         self.cluster = cluster
         self.epoch = epoch
         self._policy = policy
         self._max_waiting = max_waiting
+        self._has_lookup = lookup
         self._roster = Roster(heartbeat_interval_s, heartbeat_timeout_s)
         self._requests: dict[tuple[bytes, int], Request] = {}
         self._streams: dict[StreamId, Request] = {}
@@ -195,7 +197,9 @@ class CoordinatorState:
 
     def _on_node_in(self, node: NodeRecord, now: float) -> list[Send]:
         if node.role == "target":
-            node.scheduler = SchedulerState(self._policy, node.costs)
+            # A target that cannot take guesses back is served plainly.
+            lookup = self._has_lookup and node.profile.can_roll_back
+            node.scheduler = SchedulerState(self._policy, node.costs, lookup=lookup)
             for draft in self._roster.nodes("draft"):
                 if draft.can_draft_for(node):
                     node.scheduler.draft_joined(

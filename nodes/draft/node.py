@@ -22,35 +22,13 @@ from nodes.messages import (
     StreamFailedNotice,
     StreamReadyNotice,
 )
-from nodes.profile import ANY_VOCABULARY, encode_profile
+from nodes.profile import encode_profile
 from nodes.stream import StreamId
 from nodes.target.node import spec_of
 from nodes.target.state import Failed, Ready
-from policies.latency import CostTable, NodeCosts
+from policies.latency import NodeCosts
 
 logger = logging.getLogger(__name__)
-
-# Looking tokens up costs microseconds; the table says so to the policies.
-NGRAM_COSTS = NodeCosts(CostTable((1,), (2e-6,)), CostTable((1,), (2e-6,)))
-
-
-def ngram_info(max_streams: int) -> EngineInfo:
-    """What a prompt-lookup node tells of itself: it guesses for any vocabulary."""
-    return EngineInfo(
-        engine="ngram",
-        model="prompt lookup",
-        model_hash="ngram",
-        vocab_hash=ANY_VOCABULARY,
-        num_vocab=0,
-        num_cells=0,
-        max_sequences=max_streams,
-        max_batch_tokens=0,
-        context_length=0,
-        eog_token_ids=frozenset(),
-        exact=True,
-        numerics_class="ngram",
-        can_roll_back=True,
-    )
 
 
 class DraftNode:

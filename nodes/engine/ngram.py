@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 _LONGEST = 4
 _SHORTEST = 2
+# A match is followed back no further: longer ones are no surer.
+MAX_MATCH = 32
 
 
 class NgramIndex:
@@ -30,13 +32,22 @@ class NgramIndex:
                     followers[tuple(self._token_ids[end - length :])] = end
             self._token_ids.append(token_id)
 
-    def propose(self, gamma: int) -> list[int]:
-        """Up to gamma tokens that followed the longest known run; [] where none is known."""
+    def propose(self, gamma: int) -> Iterator[tuple[int, int]]:
+        """Up to gamma tokens that followed the longest known run of at most 4, and for each how
+        many tokens before it are those before its model, MAX_MATCH at most."""
         tokens = self._token_ids
-        for length in range(_LONGEST, _SHORTEST - 1, -1):
-            if len(tokens) < length:
-                continue
+        for length in range(min(_LONGEST, len(tokens)), _SHORTEST - 1, -1):
             start = self._followers[length].get(tuple(tokens[-length:]))
             if start is not None:
-                return tokens[start : start + gamma]
-        return []
+                match = self._match(start, length)
+                for place in range(start, min(start + gamma, len(tokens))):
+                    yield tokens[place], min(MAX_MATCH, match + place - start)
+                return
+
+    def _match(self, start: int, length: int) -> int:
+        """How many of the last tokens stand before `start` too; `length` of them are known to."""
+        tokens = self._token_ids
+        most = min(start, MAX_MATCH)
+        while length < most and tokens[start - 1 - length] == tokens[-1 - length]:
+            length += 1
+        return length

@@ -136,11 +136,17 @@ class Dispatcher:
         round_id = self._next_round
         self._next_round += 1
         by_node: dict[str, list[tuple[Stream, int]]] = {}
+        guesses: dict[StreamId, tuple[int, ...]] = {}
+        lookup = self._drafts.lookup
         for stream, gamma in drafted:
             assert stream.draft is not None
-            by_node.setdefault(stream.draft.node, []).append((stream, gamma))
             stream.phase = Drafting(round_id)
             stream.plain_reason = ""
+            if stream.is_by_lookup and lookup is not None:
+                stream_id = stream.spec.stream_id
+                guesses[stream_id] = lookup.propose(stream_id, gamma, stops.get(stream_id, 0.0))
+                continue
+            by_node.setdefault(stream.draft.node, []).append((stream, gamma))
         out: list[Instruction] = []
         shares = {}
         for name, members in by_node.items():
@@ -162,8 +168,9 @@ class Dispatcher:
         members_of_round = [stream.spec.stream_id for stream, _ in drafted]
         predicted_s = self._cycle.cycle_s if is_whole else 0.0
         asked = {stream.spec.stream_id: gamma for stream, gamma in drafted}
-        self.rounds[round_id] = Round(round_id, members_of_round, shares, now, predicted_s, asked)
-        return out
+        current = Round(round_id, members_of_round, shares, now, predicted_s, asked, guesses)
+        self.rounds[round_id] = current
+        return out + self.verify_if_complete(current)
 
     def leave(self, stream: Stream) -> list[Instruction]:
         phase = stream.phase

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 
+from nodes.messages import CloseStreamNotice
 from nodes.scheduler.instructions import Instruction, ToDraft, open_request
+from nodes.scheduler.lookup import LOOKUP, LOOKUP_COSTS, Lookup
 from nodes.scheduler.stream import DraftPlacement, Stream
 from policies.acceptance import AcceptanceEstimate
+from policies.drafter import MOVE_GAIN, token_s
 from policies.latency import CostTable, NodeCosts, Speed
 from policies.plan import ENTRY_BITS, HEADER_BITS, DraftView, Link
 
@@ -92,11 +95,14 @@ class DraftPool:
     """All draft nodes that may draft for the target, and which streams they hold.
 
     gives_priors: a stream of which nothing is known begins with what its node knows of others.
+    lookup: guesses from the streams' own texts; as a draft node it is always there.
     """
 
-    def __init__(self, *, gives_priors: bool = True) -> None:
+    def __init__(self, *, gives_priors: bool = True, lookup: Lookup | None = None) -> None:
         self._nodes: dict[str, DraftNode] = {}
         self._gives_priors = gives_priors
+        self.lookup = lookup
+        self._by_lookup = DraftNode(LOOKUP, LOOKUP_COSTS)
 
     def __iter__(self) -> Iterator[DraftNode]:
         return iter(self._nodes.values())
@@ -105,7 +111,7 @@ class DraftPool:
         return name in self._nodes
 
     def __getitem__(self, name: str) -> DraftNode:
-        return self._nodes[name]
+        return self._by_lookup if name == LOOKUP else self._nodes[name]
 
     def add(self, node: DraftNode) -> None:
         self._nodes[node.name] = node
@@ -114,7 +120,10 @@ class DraftPool:
         return self._nodes.pop(name, None) is not None
 
     def views(self) -> tuple[DraftView, ...]:
-        return tuple(node.view() for node in self._nodes.values())
+        nodes = list(self._nodes.values())
+        if self._by_lookup.num_streams:
+            nodes.append(self._by_lookup)
+        return tuple(node.view() for node in nodes)
 
     def choose(self, refused: Set[str]) -> DraftNode | None:
         """The node that would answer a typical round of one stream more soonest."""
@@ -129,18 +138,67 @@ class DraftPool:
         """Open a stream on the node that suits it best; on none if it makes no guesses."""
         node = None if stream.fixed_gamma == 0 else self.choose(stream.refused_by)
         if node is None:
+            return self._place_by_lookup(stream)
+        return self._place_on(node, stream)
+
+    def _place_by_lookup(self, stream: Stream) -> list[Instruction]:
+        stream_id = stream.spec.stream_id
+        if stream.fixed_gamma != 0 and self.lookup is not None and self.lookup.holds(stream_id):
+            self._by_lookup.num_streams += 1
+            stream.draft = DraftPlacement(LOOKUP, 0, len(stream.token_ids), is_ready=True)
+            stream.acceptance = self.lookup.acceptance(stream_id)
+        return []
+
+    def move(self, stream: Stream, target: CostTable, num_streams: int) -> list[Instruction]:
+        """Serve a stream by lookup instead of its draft node, or the other way round, where that
+        is better by far; target: what its passes cost. Whose number of guesses a client chose
+        stays where it is."""
+        lookup, placement = self.lookup, stream.draft
+        if lookup is None or placement is None or stream.fixed_gamma is not None:
             return []
+        if not lookup.holds(stream.spec.stream_id):
+            return []
+        by_lookup = lookup.acceptance(stream.spec.stream_id)
+        is_by_lookup = placement.node == LOOKUP
+        node = self.choose(stream.refused_by) if is_by_lookup else self[placement.node]
+        if node is None:
+            return []
+        by_node = stream.acceptance
+        if is_by_lookup:
+            by_node = stream.known.get(node.name) or node.prior()
+        lookup_s = token_s(target, self._by_lookup.view(), by_lookup, num_streams)
+        node_s = token_s(target, node.view(), by_node, num_streams)
+        now_s, other_s = (lookup_s, node_s) if is_by_lookup else (node_s, lookup_s)
+        if other_s >= now_s * (1.0 - MOVE_GAIN):
+            return []
+        self.displace(stream)
+        if is_by_lookup:
+            return self._place_on(node, stream)
+        self._place_by_lookup(stream)
+        return [ToDraft(node.name, CloseStreamNotice(stream.spec.stream_id, placement.generation))]
+
+    def _place_on(self, node: DraftNode, stream: Stream) -> list[Instruction]:
         node.num_streams += 1
-        if stream.acceptance.is_untried and self._gives_priors:
+        known = stream.known.pop(node.name, None)
+        if known is not None:
+            stream.acceptance = known
+        elif self._gives_priors and (stream.acceptance.is_untried or stream.was_by_lookup):
             stream.acceptance = node.prior()
+        stream.was_by_lookup = False
         stream.draft_generation += 1
-        known = len(stream.token_ids)
-        stream.draft = DraftPlacement(node.name, stream.draft_generation, known)
+        stream.draft = DraftPlacement(node.name, stream.draft_generation, len(stream.token_ids))
         return [ToDraft(node.name, open_request(stream.current_spec(stream.draft_generation)))]
 
     def displace(self, stream: Stream) -> DraftPlacement | None:
         """Take a stream off its draft node, which may be gone already."""
         placement, stream.draft = stream.draft, None
-        if placement is not None and placement.node in self._nodes:
-            self._nodes[placement.node].num_streams -= 1
+        if placement is None:
+            return None
+        if placement.node == LOOKUP:
+            self._by_lookup.num_streams -= 1
+            stream.was_by_lookup = True
+        else:
+            stream.known[placement.node] = stream.acceptance
+            if placement.node in self._nodes:
+                self._nodes[placement.node].num_streams -= 1
         return placement

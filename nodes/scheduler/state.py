@@ -33,6 +33,7 @@ from nodes.scheduler.instructions import (
     ToTarget,
     open_request,
 )
+from nodes.scheduler.lookup import Lookup
 from nodes.scheduler.rounds import Round
 from nodes.scheduler.stream import (
     DraftPlacement,
@@ -51,13 +52,16 @@ from policies.plan import Link, Observation, Plan, Policy
 
 # Each late round costs its deadline: a draft node that keeps doing so is done without.
 _MAX_LATE_ROUNDS = 3
+# Tokens of a stream between two looks at who drafts for it.
+_RECONSIDER_TOKENS = 16
 
 
 class SchedulerState:
     """All streams of one target.
 
     policy: plans the cycle. acceptance: estimate that a stream begins with, given its draft node's
-    prior; for simulations in which acceptance is known.
+    prior; for simulations in which acceptance is known. lookup: guess from the streams' own texts
+    too, where that is better than a draft node or there is none.
     """
 
     def __init__(
@@ -65,13 +69,16 @@ class SchedulerState:
         policy: Policy,
         target_costs: NodeCosts | None,
         acceptance: Callable[[StreamId], AcceptanceEstimate] | None = None,
+        *,
+        lookup: bool = False,
     ) -> None:
         self._cycle = CycleState(policy)
         self._target = TargetCosts(target_costs) if target_costs is not None else None
         self._acceptance = acceptance
         self._streams: dict[StreamId, Stream] = {}
         # Where acceptance is given, no node's prior takes its place.
-        self._drafts = DraftPool(gives_priors=acceptance is None)
+        self._lookup = Lookup() if lookup else None
+        self._drafts = DraftPool(gives_priors=acceptance is None, lookup=self._lookup)
         self._dispatcher = Dispatcher(self._streams, self._drafts, self._cycle)
         self._rounds = self._dispatcher.rounds
         # Of streams that ended, until the coordinator has told their clients.
@@ -97,6 +104,8 @@ class SchedulerState:
         if self._acceptance is not None:
             stream.acceptance = self._acceptance(spec.stream_id)
         self._streams[spec.stream_id] = stream
+        if self._lookup is not None and fixed_gamma != 0:
+            self._lookup.open(spec)
         return [ToTarget(open_request(spec)), *self._place(stream)]
 
     def cancel(self, stream_id: StreamId, now: float) -> list[Instruction]:
@@ -119,8 +128,11 @@ class SchedulerState:
         reason = stream.plain_reason or self._cycle.why_plain(stream_id)
         self._ended[stream_id] = (stream.figures, reason)
         out: list[Instruction] = []
+        if self._lookup is not None:
+            self._lookup.close(stream_id)
+        was_by_lookup = stream.is_by_lookup
         placement = self._drafts.displace(stream)
-        if placement is not None:
+        if placement is not None and not was_by_lookup:
             out.append(ToDraft(placement.node, CloseStreamNotice(stream_id, placement.generation)))
         return out + self._dispatcher.leave(stream)
 
@@ -271,11 +283,13 @@ class SchedulerState:
         out: list[Instruction] = []
         position = len(stream.token_ids) - stream.spec.num_prompt_tokens
         stream.token_ids += token_ids
+        if self._lookup is not None:
+            self._lookup.commit(stream.spec.stream_id, token_ids)
         num_asked = self._num_asked(stream)
         stream.count(entry, num_asked)
         placement = stream.draft
         # A node that took the stream over since has made none of these guesses.
-        if placement is not None and placement.gamma:
+        if placement is not None and placement.gamma and not stream.is_by_lookup:
             acceptance = self._drafts[placement.node].acceptance
             acceptance.observe(entry.num_draft_tokens, entry.num_accepted_tokens, num_asked)
         if token_ids or entry.text:
@@ -293,7 +307,22 @@ class SchedulerState:
             stream.phase = Idle()
         elif isinstance(phase, Leased) and len(stream.token_ids) >= phase.end:
             stream.phase = Idle()
-        return out
+        return out + self._reconsider(stream)
+
+    def _reconsider(self, stream: Stream) -> list[Instruction]:
+        """Now and then: is a stream better served by lookup, or by a draft node again?"""
+        if self._lookup is None or self._target is None or stream.is_away:
+            return []
+        if len(stream.token_ids) < stream.reconsidered_at + _RECONSIDER_TOKENS:
+            return []
+        stream.reconsidered_at = len(stream.token_ids)
+        costs = self._target.now().decode
+        before = stream.draft
+        moved = self._drafts.move(stream, costs, len(self._streams))
+        if stream.draft is not before:
+            stream.plain_reason = ""
+            self._cycle.members_changed()
+        return moved
 
     def _num_asked(self, stream: Stream) -> int:
         phase = stream.phase

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from nodes.messages import CommitEntry, DraftEntry, LeaseEntry
+from nodes.scheduler.lookup import LOOKUP
 from nodes.stream import StreamSpec
 from policies.acceptance import AcceptanceEstimate
 from policies.plan import StreamView
@@ -87,6 +88,12 @@ class Stream:
     refused_by: set[str] = field(default_factory=set)
     acceptance: AcceptanceEstimate = field(default_factory=AcceptanceEstimate)
     figures: Figures = field(default_factory=Figures)
+    # What was learnt with draft nodes it is not on now; after lookup the present estimate is not
+    # one of a draft node.
+    known: dict[str, AcceptanceEstimate] = field(default_factory=dict)
+    was_by_lookup: bool = False
+    # Its length when it was last asked whether another draft suits it better.
+    reconsidered_at: int = 0
     # Why its draft node does not draft for it, where that is known; else the plan tells.
     plain_reason: str = ""
 
@@ -96,6 +103,10 @@ class Stream:
 
     def current_spec(self, generation: int) -> StreamSpec:
         return replace(self.spec, generation=generation, token_ids=tuple(self.token_ids))
+
+    @property
+    def is_by_lookup(self) -> bool:
+        return self.draft is not None and self.draft.node == LOOKUP
 
     @property
     def is_away(self) -> bool:
@@ -111,7 +122,7 @@ class Stream:
     def is_behind(self) -> bool:
         """Whether its draft node has much to read before the first guess, or is reading it."""
         placement = self.draft
-        if placement is None or not self.can_guess:
+        if placement is None or self.is_by_lookup or not self.can_guess:
             return False
         backlog = len(self.token_ids) - placement.known - placement.gamma
         limit = _MAX_BACKLOG_AFTER if placement.has_caught_up else _MAX_BACKLOG_TOKENS
@@ -184,4 +195,6 @@ class Stream:
             figures.num_plain_steps += 1
         figures.num_draft_tokens += entry.num_draft_tokens
         figures.num_accepted_tokens += entry.num_accepted_tokens
-        self.acceptance.observe(entry.num_draft_tokens, entry.num_accepted_tokens, num_asked)
+        # What lookup is worth is learnt from the text itself.
+        if not self.is_by_lookup:
+            self.acceptance.observe(entry.num_draft_tokens, entry.num_accepted_tokens, num_asked)

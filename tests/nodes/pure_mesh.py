@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from nodes.draft.lookup import NgramDrafter
 from nodes.draft.node import draft_reply, jobs_of
 from nodes.draft.state import Drafted, Drafter, ModelDrafter
 from nodes.engine.sampling import Sampling
@@ -49,9 +48,9 @@ _TAME = ("joint", "alternating", "single-stream", "single-stream", "no-overlap")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DraftCase:
-    """One draft node. agreement None: prompt lookup instead of a model."""
+    """One draft node."""
 
-    agreement: float | None
+    agreement: float
     num_cells: int
     max_sequences: int
     max_batch_tokens: int
@@ -79,6 +78,7 @@ class Case:
     num_churns: int
     num_late_drafts: int
     has_wild_policy: bool
+    has_lookup: bool
     moves: bytes
     move_seed: int
 
@@ -138,7 +138,7 @@ class PureMesh:
         self.now = 0.0
         tame = POLICIES[_TAME[self.choose.below(len(_TAME))]]
         policy: Policy = WildPolicy(self.choose.below) if case.has_wild_policy else tame
-        self.scheduler = SchedulerState(policy, TARGET_COSTS)
+        self.scheduler = SchedulerState(policy, TARGET_COSTS, lookup=case.has_lookup)
         self.model = ToyModel(case.target)
         self.target = TargetState(self.model, ToyTokenizer(case.target.num_vocab))
         self.target_inbox: deque[Any] = deque()
@@ -349,17 +349,14 @@ class PureMesh:
 
     def _join(self, draft: _Draft) -> None:
         case = draft.case
-        if case.agreement is None:
-            draft.drafter = NgramDrafter(case.max_sequences)
-        else:
-            config = replace(
-                self.case.target,
-                agreement=case.agreement,
-                num_cells=case.num_cells,
-                max_sequences=case.max_sequences,
-                max_batch_tokens=case.max_batch_tokens,
-            )
-            draft.drafter = ModelDrafter(ToyModel(config))
+        config = replace(
+            self.case.target,
+            agreement=case.agreement,
+            num_cells=case.num_cells,
+            max_sequences=case.max_sequences,
+            max_batch_tokens=case.max_batch_tokens,
+        )
+        draft.drafter = ModelDrafter(ToyModel(config))
         self._carry_out(self.scheduler.draft_joined(draft.name, DRAFT_COSTS))
 
     def _churn(self, draft: _Draft) -> None:

@@ -9,7 +9,6 @@ import pytest
 from mesh.codec import encode_struct
 from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Refuse, Welcome
 from nodes.coordinator.state import CoordinatorState, Send, streams_of
-from nodes.draft.node import NGRAM_COSTS, ngram_info
 from nodes.messages import (
     CancelRequest,
     CloseStreamNotice,
@@ -33,7 +32,6 @@ from nodes.messages import (
     TokensNotice,
     VerifyRequest,
 )
-from nodes.profile import encode_profile
 from policies.joint import joint_plan
 from policies.plan import Policy
 from tests.nodes.builders import make_profile, make_submit, one_batch
@@ -141,13 +139,6 @@ def test_vocabularies_that_differ_are_refused_with_both_names(order: tuple[str, 
             ),
         )
     ]
-
-
-def test_prompt_lookup_works_with_any_vocabulary() -> None:
-    mesh = make_mesh(vocab_hash="odd")
-    hello = Hello("n", "draft", 1, PROTOCOL_VERSION, encode_profile(ngram_info(4), NGRAM_COSTS))
-    assert isinstance(to(DRAFT, mesh.hear(DRAFT, hello))[0], Welcome)
-    assert len(opened(mesh.hear(CLIENT, make_submit()), DRAFT)) == 1
 
 
 def test_a_target_that_cannot_roll_back_gets_no_draft() -> None:

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from nodes.draft.lookup import NgramDrafter
-from nodes.draft.state import Drafted, Drafter, Event, Guess, Job, ModelDrafter
+from nodes.draft.state import Drafted, Event, Guess, Job, ModelDrafter
 from nodes.engine.protocol import Logits, Span
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import TOY_EOG, ToyConfig, ToyModel
 from nodes.stream import StreamId
 from nodes.target.state import Failed, Ready
+from policies.confidence import Calibration, DraftCalibration
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.reference import reference
 
@@ -37,7 +37,7 @@ def make_drafter(**changes: Any) -> tuple[ModelDrafter, RecordingModel]:
     return ModelDrafter(model), model
 
 
-def run(drafter: Drafter) -> list[Event]:
+def run(drafter: ModelDrafter) -> list[Event]:
     events: list[Event] = []
     while drafter.has_work():
         events += drafter.step()
@@ -117,8 +117,8 @@ def test_unknown_streams_and_generations_are_counted_and_left_out_of_the_answer(
     assert drafter.num_streams == 1
 
 
-@pytest.mark.parametrize("drafter", [make_drafter()[0], NgramDrafter()])
-def test_a_stream_out_of_step_is_given_up_with_the_reason(drafter: Drafter) -> None:
+def test_a_stream_out_of_step_is_given_up_with_the_reason() -> None:
+    drafter, _ = make_drafter()
     drafter.open(make_spec())
     reason = "out of step: at 3 tokens, not 5"
     assert drafter.draft(1, [Job(ONE, 1, 5, (), 4)]) == [Failed(ONE, 1, reason), Drafted(1, ())]
@@ -202,29 +202,41 @@ def test_nothing_is_left_after_forget_all() -> None:
     assert (drafter.num_streams, model.free_cells()) == (0, 4096)
 
 
-def test_prompt_lookup_guesses_what_followed_last_time() -> None:
-    drafter = NgramDrafter(max_streams=1)
-    assert drafter.open(make_spec(prompt=(1, 2, 3, 4, 9, 1))) == [Ready(ONE, 1)]
-    events = drafter.draft(1, [Job(ONE, 1, 6, (2,), 3)])
-    assert events == [Drafted(1, (Guess(ONE, 1, 7, (3, 4, 9)),))]
-    assert drafter.draft(2, [Job(ONE, 1, 7, (50,), 3)]) == [Drafted(2, (Guess(ONE, 1, 8, ()),))]
-    assert not drafter.has_work()
-    assert drafter.step() == []
+def never(chance: float) -> DraftCalibration:
+    """Whatever the draft says of its guesses, they are accepted with this chance."""
+    same = Calibration((), (chance,), trust=1e9)
+    return DraftCalibration(same, same)
 
 
-def test_prompt_lookup_counts_refuses_and_forgets_like_a_model() -> None:
-    drafter = NgramDrafter(max_streams=1)
-    drafter.open(make_spec(generation=2))
-    assert drafter.open(make_spec(generation=1)) == []
-    assert drafter.draft(1, [Job(ONE, 1, 3, (), 4)]) == [Drafted(1, ())]
-    assert drafter.num_stale == 2
-    reason = "prompt lookup holds 1 streams already"
-    assert drafter.open(make_spec(2)) == [Failed(TWO, 1, reason)]
-    # A newer generation of a stream it holds takes no second place.
-    assert drafter.open(make_spec(generation=3)) == [Ready(ONE, 3)]
-    drafter.close(ONE, 2)
-    assert drafter.num_streams == 1
-    drafter.close(ONE, 3)
-    drafter.open(make_spec(2))
-    drafter.forget_all()
-    assert drafter.num_streams == 0
+@pytest.mark.parametrize(
+    ("stop", "num_guesses"), [(0.0, 6), (0.13, 2), (0.25, 2), (0.5, 1), (0.51, 0), (1.0, 0)]
+)
+def test_guesses_end_before_the_first_that_is_not_likely_enough(
+    stop: float, num_guesses: int
+) -> None:
+    """Half of the guesses are accepted: a quarter of the second ones, an eighth of the third."""
+    model = RecordingModel(ToyConfig())
+    drafter = ModelDrafter(model, never(0.5))
+    drafter.open(make_spec(sampling=SAMPLED))
+    run(drafter)
+    del model.sizes[:]
+    drafter.draft(1, [Job(ONE, 1, 3, (), 6, stop)])
+    guesses = Guess(ONE, 1, 3, expected()[:num_guesses])
+    assert run(drafter) == [Drafted(1, (guesses,))]
+    # The guess that is kept back has cost a step all the same.
+    assert len(model.sizes) == min(6, num_guesses + 1)
+    # The next round begins anew, with what the target said instead.
+    drafter.draft(2, [Job(ONE, 1, 3, (expected()[0],), 2)])
+    assert run(drafter) == [Drafted(2, (Guess(ONE, 1, 4, expected()[1:3]),))]
+
+
+def test_what_is_committed_teaches_how_far_guesses_can_be_trusted() -> None:
+    calibration = DraftCalibration(never(0.5).greedy, Calibration((), (0.5,), trust=2.0))
+    drafter = ModelDrafter(ToyModel(ToyConfig()), calibration)
+    drafter.open(make_spec(sampling=SAMPLED))
+    drafter.draft(1, [Job(ONE, 1, 3, (), 4, 0.2)])
+    run(drafter)
+    # One of the two guesses made was right; the third, kept back, is not judged after a wrong one.
+    drafter.draft(2, [Job(ONE, 1, 3, (expected()[0], 1 + expected()[1] % 90), 0)])
+    assert calibration.sampled.chance(0.7) == pytest.approx((2.0 * 0.5 + 0.998) / (2.0 + 1.998))
+    assert calibration.greedy.chance(0.7) == 0.5

@@ -51,7 +51,7 @@ def _streams(num_vocab: int, shared: tuple[int, ...]) -> st.SearchStrategy[Strea
 
 _drafts = st.builds(
     DraftCase,
-    agreement=st.sampled_from([None, 0.0, 0.5, 0.8, 0.95, 1.0]),
+    agreement=st.sampled_from([0.0, 0.5, 0.8, 0.95, 1.0]),
     num_cells=st.sampled_from([60, 120, 300, 1000]),
     max_sequences=st.integers(1, 5),
     max_batch_tokens=st.sampled_from([2, 16, 64]),
@@ -83,6 +83,7 @@ def cases(draw: st.DrawFn) -> Case:
         num_churns=draw(st.integers(0, 5)),
         num_late_drafts=draw(st.integers(0, 4)),
         has_wild_policy=draw(st.booleans()),
+        has_lookup=draw(st.booleans()),
         moves=draw(st.binary(max_size=64)),
         move_seed=draw(st.integers(0, 2**32 - 1)),
     )

@@ -13,8 +13,7 @@ import pytest
 from mesh.memory_transport import MemoryHub, MemoryServer
 from nodes.client import Client, GenerateOptions, RequestFailedError
 from nodes.coordinator.service import Coordinator
-from nodes.draft.lookup import NgramDrafter
-from nodes.draft.node import NGRAM_COSTS, DraftNode, ngram_info
+from nodes.draft.node import DraftNode
 from nodes.draft.state import ModelDrafter
 from nodes.engine.load import TOY_COSTS
 from nodes.engine.sampling import Sampling
@@ -67,15 +66,16 @@ class Members:
         )
         self.tasks["target"] = asyncio.create_task(target.run())
 
-    def start_draft(self, name: str, agreement: float | None = 0.8) -> None:
-        if agreement is None:
-            drafter: ModelDrafter | NgramDrafter = NgramDrafter()
-            info, costs = ngram_info(16), NGRAM_COSTS
-        else:
-            model = ToyModel(ToyConfig(agreement=agreement))
-            drafter, info, costs = ModelDrafter(model), model.info, TOY_COSTS
-        transport = self._connect(name)
-        draft = DraftNode(transport, drafter, info, costs, endpoint="memory", node=name)
+    def start_draft(self, name: str, agreement: float = 0.8) -> None:
+        model = ToyModel(ToyConfig(agreement=agreement))
+        draft = DraftNode(
+            self._connect(name),
+            ModelDrafter(model),
+            model.info,
+            TOY_COSTS,
+            endpoint="memory",
+            node=name,
+        )
         self.tasks[name] = asyncio.create_task(draft.run())
 
     def start_client(self, name: str) -> Client:
@@ -106,7 +106,7 @@ class Members:
 
 
 @contextlib.asynccontextmanager
-async def mesh(*drafts: float | None, **changes: Any) -> AsyncIterator[Members]:
+async def mesh(*drafts: float, **changes: Any) -> AsyncIterator[Members]:
     made = Members(ToyConfig(**changes))
     made.start_coordinator()
     made.start_target()
@@ -182,7 +182,7 @@ def check(answers: Sequence[Answer], options: GenerateOptions, prompt: Any, **to
 
 async def test_many_requests_of_two_clients_become_what_they_would_alone() -> None:
     toy = {"eog_rate": 0.01}
-    async with mesh(0.8, None, **toy) as made:
+    async with mesh(0.8, 0.5, **toy) as made:
         clients = [made.start_client("client-0"), made.start_client("client-1")]
         await made.wait_for(clients[0], {"target", "draft-0", "draft-1"})
         requests = [

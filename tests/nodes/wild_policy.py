@@ -11,7 +11,7 @@ from policies.plan import Batch, Observation, Plan, Prediction
 
 @dataclass(frozen=True, slots=True)
 class WildPolicy:
-    """Any gammas, batches, waits and prices; some streams are left out.
+    """Any gammas, stops, batches, waits and prices; some streams are left out.
 
     below: picks a number from 0 to below what it is given.
     """
@@ -19,12 +19,13 @@ class WildPolicy:
     below: Callable[[int], int]
 
     def __call__(self, observation: Observation) -> Plan:
-        batches: list[list[tuple[int, int]]] = [[], [], []]
+        batches: list[list[tuple[int, int, float]]] = [[], [], []]
         plain = []
         for view in observation.streams:
             pick = self.below(10)
             if pick < 7 and view.draft is not None:
-                batches[pick % 3].append((view.stream_id, 1 + self.below(MAX_GAMMA)))
+                stop = (0.0, 0.3, 0.9, 1.0)[self.below(4)]
+                batches[pick % 3].append((view.stream_id, 1 + self.below(MAX_GAMMA), stop))
             elif pick < 9:
                 plain.append(view.stream_id)
         plan = Plan(

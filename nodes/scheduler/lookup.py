@@ -1,0 +1,117 @@
+"""Prompt lookup in the coordinator: guesses that cost no draft node and no air.
+
+Every stream's text is indexed, and what the lookup would have guessed is compared with what is
+committed, whoever drafts for the stream: so its acceptance is known before it is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from nodes.draft.outlook import Outlook
+from nodes.engine.ngram import NgramIndex
+from nodes.stream import StreamId, StreamSpec
+from policies.acceptance import AcceptanceEstimate
+from policies.confidence import Calibration, DraftCalibration
+from policies.latency import CostTable, NodeCosts
+from policies.plan import MAX_AUTO_GAMMA
+
+LOOKUP = "prompt lookup"
+# A proposal takes some microseconds; the policies are told so.
+LOOKUP_COSTS = NodeCosts(CostTable((1,), (2e-6,)), CostTable((1,), (2e-6,)))
+# Bytes of an indexed token are some 350, and this is in the coordinator's memory.
+_MAX_TOKENS = 1 << 16
+_MAX_PROMPT_TOKENS = 1 << 14
+# Of what is guessed on trial. A stream that is served by lookup has the plan's.
+_TRIAL_STOP = 0.4
+# Tokens that match before a guess, in bins, and the share of guesses accepted there.
+_EDGES = (2.5, 3.5, 4.5, 6.5, 9.5, 13.5, 20.5)
+_GREEDY = (0.2, 0.35, 0.5, 0.65, 0.75, 0.85, 0.9, 0.95)
+_SAMPLED = (0.15, 0.25, 0.4, 0.55, 0.65, 0.75, 0.8, 0.85)
+
+
+def lookup_calibration() -> DraftCalibration:
+    return DraftCalibration(Calibration(_EDGES, _GREEDY), Calibration(_EDGES, _SAMPLED))
+
+
+@dataclass(slots=True)
+class _Text:
+    calibration: Calibration
+    index: NgramIndex = field(default_factory=NgramIndex)
+    # Of rounds as they would have gone. Texts copy in stretches, so it forgets faster than others.
+    estimate: AcceptanceEstimate = field(
+        default_factory=lambda: AcceptanceEstimate(0.6, 2.4, memory=0.93)
+    )
+    outlook: Outlook = field(default_factory=Outlook)
+    trial: tuple[int, ...] = ()
+    num_right: int = 0
+
+    def begin_trial(self) -> None:
+        self.outlook.begin(_TRIAL_STOP)
+        self.trial = self.guesses(MAX_AUTO_GAMMA, self.outlook)
+        self.num_right = 0
+
+    def guesses(self, gamma: int, outlook: Outlook) -> tuple[int, ...]:
+        found = []
+        for token_id, match in self.index.propose(gamma):
+            if not outlook.takes(token_id, match, self.calibration):
+                break
+            found.append(token_id)
+        return tuple(found)
+
+    def commit(self, token_id: int) -> None:
+        """Take the next token of the text: what was guessed of it is right, wrong, or nothing."""
+        self.index.extend((token_id,))
+        if self.num_right < len(self.trial) and self.trial[self.num_right] == token_id:
+            self.num_right += 1
+            return
+        # The target's own token ends a round.
+        self.estimate.observe(len(self.trial), self.num_right, MAX_AUTO_GAMMA)
+        known = (*self.trial[: self.num_right], token_id)
+        self.outlook.learn(self.calibration, known)
+        self.begin_trial()
+
+
+class Lookup:
+    """Texts of the streams of one target, and guesses from them."""
+
+    def __init__(self) -> None:
+        self._calibration = lookup_calibration()
+        self._texts: dict[StreamId, _Text] = {}
+        self._num_tokens = 0
+
+    def open(self, spec: StreamSpec) -> None:
+        """Index a stream's text, if there is room; its end, if it is very long."""
+        token_ids = spec.token_ids[-_MAX_PROMPT_TOKENS:]
+        if self._num_tokens + len(token_ids) + spec.max_tokens > _MAX_TOKENS:
+            return
+        text = _Text(self._calibration.of(spec.sampling.temperature))
+        text.index.extend(token_ids)
+        text.begin_trial()
+        self._texts[spec.stream_id] = text
+        self._num_tokens += len(token_ids)
+
+    def commit(self, stream_id: StreamId, token_ids: Sequence[int]) -> None:
+        text = self._texts.get(stream_id)
+        if text is not None:
+            self._num_tokens += len(token_ids)
+            for token_id in token_ids:
+                text.commit(token_id)
+
+    def close(self, stream_id: StreamId) -> None:
+        text = self._texts.pop(stream_id, None)
+        if text is not None:
+            self._num_tokens -= len(text.index)
+
+    def holds(self, stream_id: StreamId) -> bool:
+        return stream_id in self._texts
+
+    def acceptance(self, stream_id: StreamId) -> AcceptanceEstimate:
+        """What rounds of lookup earn for a stream it holds; goes on learning."""
+        return self._texts[stream_id].estimate
+
+    def propose(self, stream_id: StreamId, gamma: int, stop: float) -> tuple[int, ...]:
+        """At most gamma guesses, none that is less likely than `stop` to be accepted."""
+        text = self._texts.get(stream_id)
+        return text.guesses(gamma, Outlook(stop=stop)) if text is not None else ()
