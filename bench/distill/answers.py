@@ -72,8 +72,7 @@ class AnswerFile:
             manifest.write_text(json.dumps(asdict(recipe), indent=1) + "\n")
         elif recipe is not None and recipe != known:
             raise EngineError(f"{folder} holds answers of another recipe: choose another folder")
-        self.recipe = known or recipe
-        assert self.recipe is not None
+        self.recipe: Recipe = known or recipe  # type: ignore[assignment]
         self._dtype = np.dtype(id_dtype(self.recipe.num_vocab))
 
     def __iter__(self) -> Iterator[Answer]:
@@ -122,7 +121,6 @@ class AnswerFile:
             os.fdatasync(file.fileno())
 
     def _read(self, file: IO[bytes], size: int) -> Answer | None:
-        assert self.recipe is not None
         header = np.frombuffer(file.read(4 * _HEADER_ITEMS), dtype=np.uint32)
         if len(header) < _HEADER_ITEMS:
             return None

@@ -16,6 +16,12 @@ def distill() -> None:
     """
 
 
+_answers = click.option(
+    "--answers",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of answers; may be given again, with those of another seed.",
+)
 _target = click.option("--target", default="smollm2-135m", show_default=True, help="Name or path.")
 
 
@@ -93,7 +99,7 @@ def sample_(
 @distill.command()
 @_target
 @click.option("--corpus", type=click.Path(exists=True, path_type=Path), help="First phase's text.")
-@click.option("--answers", type=click.Path(exists=True, path_type=Path), help="Second phase's.")
+@_answers
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--corpus-tokens", default=4_000_000, show_default=True, help="First phase's length.")
 @click.option("--epochs", default=4.0, show_default=True, help="Second phase's length.")
@@ -103,7 +109,7 @@ def sample_(
 def train(
     target: str,
     corpus: Path | None,
-    answers: Path | None,
+    answers: tuple[Path, ...],
     out: Path,
     corpus_tokens: int,
     epochs: float,
@@ -137,19 +143,29 @@ def train(
 @distill.command()
 @_target
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@_answers
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--embedding", default="Q4_0", show_default=True, help="Type of the embedding.")
 @click.option("--layers", default="Q6_K", show_default=True, help="Type of the layers' matrices.")
 @click.option("--name", default="draft", show_default=True, help="The model's name in the file.")
 @click.option("--licence", default="apache-2.0", show_default=True)
 def export(
-    run: Path, target: str, out: Path, embedding: str, layers: str, name: str, licence: str
+    run: Path,
+    answers: tuple[Path, ...],
+    target: str,
+    out: Path,
+    embedding: str,
+    layers: str,
+    name: str,
+    licence: str,
 ) -> None:
     """A training folder's model as a GGUF with the target's vocabulary.
 
+    With answers, those held out of training calibrate its confidence.
+
     \b
     Example:
-      python -m bench distill export data/run --out data/smollm2-draft.gguf
+      python -m bench distill export data/run --answers data/answers --out data/draft.gguf
     """
     from bench.distill.steps import export_draft, model_path
 
@@ -158,6 +174,7 @@ def export(
             model_path(target),
             run,
             out,
+            answers=answers,
             embedding=embedding,
             layers=layers,
             name=name,

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from bench.distill.answers import Answer, AnswerFile
 from bench.distill.corpus import TokenIds
+from nodes.engine.protocol import EngineError
 
 # One answer in this many is never trained on.
 HELD_OUT_EVERY = 50
@@ -116,10 +117,16 @@ def pack(answers: Sequence[Answer], length: int, temperature: float, best_share:
     )
 
 
-def split_answers(file: AnswerFile) -> tuple[list[Answer], list[Answer]]:
-    """Answers to train on, and those held out."""
+def split_answers(files: Sequence[AnswerFile]) -> tuple[list[Answer], list[Answer]]:
+    """Answers to train on, and those held out; files: of one target, sampled with several seeds."""
     trained: list[Answer] = []
     held_out: list[Answer] = []
-    for answer in file:
-        (trained if answer.index % HELD_OUT_EVERY else held_out).append(answer)
+    for file in files:
+        if (file.recipe.model_hash, file.recipe.num_best) != (
+            files[0].recipe.model_hash,
+            files[0].recipe.num_best,
+        ):
+            raise EngineError(f"{file.path} and {files[0].path} are answers of different targets")
+        for answer in file:
+            (trained if answer.index % HELD_OUT_EVERY else held_out).append(answer)
     return trained, held_out

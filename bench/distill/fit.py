@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +44,7 @@ class FitOptions:
 def fit(
     target: Path,
     corpus: Path | None,
-    answers: Path | None,
+    answers: Sequence[Path],
     out: Path,
     options: FitOptions,
     *,
@@ -66,8 +66,8 @@ def fit(
     trainer = Trainer(out, shape, seed=options.seed, embedding=embedding)
     trained: list[Answer] = []
     validate = None
-    if answers is not None:
-        trained, held_out = split_answers(AnswerFile(answers))
+    if answers:
+        trained, held_out = split_answers([AnswerFile(folder) for folder in answers])
         trained = up_to(trained, options.max_tokens)
         if held_out:
             validate = validation(_held_out_batch(held_out), _TEMPERATURE)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from bench.distill.model import DraftModel
 from nodes.engine.llama_abi import library, take_last_error
 from nodes.engine.protocol import EngineError
+from policies.confidence import CALIBRATION_KEY
 
 _EMBEDDING = "token_embd.weight"
 # Drafts stand on the shoulders of the target's tokenizer: every key of it is copied.
@@ -37,8 +38,12 @@ def write_draft(
     name: str,
     licence: str,
     dtype: type[np.floating[Any]] = np.float32,
+    calibration: str = "",
 ) -> None:
-    """Write a model in float32 or float16; norms stay float32, the head is the embedding."""
+    """Write a model in float32 or float16; norms stay float32, the head is the embedding.
+
+    calibration: of its confidence, as policies.confidence writes it.
+    """
     shape = model.shape
     writer = gguf.GGUFWriter(out, "llama")
     writer.add_name(name)
@@ -53,6 +58,8 @@ def write_draft(
     writer.add_rope_dimension_count(shape.head_size)
     writer.add_rope_freq_base(shape.rope_base)
     writer.add_vocab_size(shape.num_vocab)
+    if calibration:
+        writer.add_string(CALIBRATION_KEY, calibration)
     _copy_vocabulary(gguf.GGUFReader(target), writer)
     for parameter_name, parameter in model.named_parameters():
         values = parameter.detach().float().numpy()

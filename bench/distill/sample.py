@@ -62,7 +62,6 @@ class Sampler:
     def __init__(
         self, model: Model, tokenizer: Tokenizer, file: AnswerFile, prompts: PromptSource
     ) -> None:
-        assert file.recipe is not None
         self._model, self._tokenizer, self._file, self._prompts = model, tokenizer, file, prompts
         self._recipe = file.recipe
         self._frame = ChatFrame.of(tokenizer)

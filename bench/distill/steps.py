@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,7 +126,7 @@ def hash_lines(lines: list[str]) -> str:
 def train_draft(
     target: Path,
     corpus: Path | None,
-    answers: Path | None,
+    answers: Sequence[Path],
     out: Path,
     *,
     corpus_tokens: int,
@@ -156,17 +156,46 @@ def train_draft(
 
 
 def export_draft(
-    target: Path, run: Path, out: Path, *, embedding: str, layers: str, name: str, licence: str
+    target: Path,
+    run: Path,
+    out: Path,
+    *,
+    answers: Sequence[Path],
+    embedding: str,
+    layers: str,
+    name: str,
+    licence: str,
 ) -> str:
-    """The checkpoint of a training folder as a quantised GGUF."""
+    """The checkpoint of a training folder as a quantised GGUF.
+
+    answers: where there are any, those held out of training calibrate the draft's confidence.
+    """
+    from bench.distill.calibrate import calibrate_draft
     from bench.distill.gguf_files import quantise_draft, write_draft
     from bench.distill.train import load_draft
 
+    model = load_draft(run)
     whole = out.with_suffix(".f16.gguf")
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_draft(load_draft(run), target, whole, name=name, licence=licence, dtype=np.float16)
-    quantise_draft(whole, out, embedding=embedding, layers=layers)
-    whole.unlink()
+
+    def write(calibration: str) -> None:
+        write_draft(
+            model,
+            target,
+            whole,
+            name=name,
+            licence=licence,
+            dtype=np.float16,
+            calibration=calibration,
+        )
+        quantise_draft(whole, out, embedding=embedding, layers=layers)
+        whole.unlink()
+
+    write("")
+    if answers:
+        # The file as it will be used is what is calibrated: quantisation is part of it.
+        with Reporter() as reporter:
+            write(calibrate_draft(out, [AnswerFile(folder) for folder in answers], reporter))
     return f"{out}: {out.stat().st_size} bytes, SHA-256 {hash_file(out)}"
 
 

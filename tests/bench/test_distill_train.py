@@ -76,7 +76,7 @@ def test_the_written_gradient_is_that_of_autograd() -> None:
     for num_negatives in (0, 40):
         candidates = choose_candidates(batch, _NUM_VOCAB, num_negatives, np.random.default_rng(1))
         embedding.grad = None
-        loss, _, gradient = backward_head(states, embedding, batch, candidates, 0.8)
+        loss, _, gradient = backward_head(states, embedding, batch, candidates, 0.8, torch.bfloat16)
         ours = embedding.grad.clone()
         embedding.grad = None
         x = states.clone().requires_grad_()
@@ -209,7 +209,7 @@ def test_the_step_goes_from_files_to_a_checkpoint_and_a_plot(tmp_path: Path) -> 
     file = AnswerFile(tmp_path / "answers", recipe)
     for index in range(2 * HELD_OUT_EVERY):
         file.append(_answer(index))
-    trained, held_out = split_answers(file)
+    trained, held_out = split_answers([file])
     assert [answer.index for answer in held_out] == [0, HELD_OUT_EVERY]
     assert len(up_to(trained, 99)) == 4
     (tmp_path / "corpus").mkdir()
@@ -229,7 +229,7 @@ def test_the_step_goes_from_files_to_a_checkpoint_and_a_plot(tmp_path: Path) -> 
         line = fit(
             target,
             tmp_path / "corpus",
-            tmp_path / "answers",
+            [tmp_path / "answers"],
             tmp_path / "run",
             options,
             reporter=reporter,

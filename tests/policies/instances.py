@@ -54,6 +54,7 @@ class Traits:
     asked: bool
     short: bool
     positional: bool
+    stopping: bool = False
 
 
 def stream(random: Random, stream_id: int, names: list[str], traits: Traits) -> StreamView:
@@ -73,17 +74,23 @@ def stream(random: Random, stream_id: int, names: list[str], traits: Traits) -> 
         draft=random.choice(names) if names and random.random() < 0.95 else None,
         weight=10 ** random.uniform(-1, 1) if traits.weighted else 1.0,
         alphas=alphas,
+        kept=random.choice((1.0, random.uniform(0.05, 1.0))) if traits.stopping else 1.0,
     )
 
 
-def observation(seed: int, num_streams: int, max_drafts: int = 4) -> Observation:
-    """num_streams streams on up to max_drafts draft nodes; stream ids in no order."""
+def observation(
+    seed: int, num_streams: int, max_drafts: int = 4, *, stopping: bool = False
+) -> Observation:
+    """num_streams streams on up to max_drafts draft nodes; stream ids in no order.
+
+    stopping: some of their drafts may stop before their cap.
+    """
     random = Random(f"{seed} {num_streams} {max_drafts}")
     first_s = 10 ** random.uniform(-2.3, -0.7)
     names = [f"draft-{j}" for j in range(random.randint(1, max_drafts))]
     if random.random() < 0.03:
         names = []
-    traits = Traits(*(random.random() < chance for chance in (0.25, 0.25, 0.4, 0.4)))
+    traits = Traits(*(random.random() < chance for chance in (0.25, 0.25, 0.4, 0.4)), stopping)
     target = table(random, first_s)
     return Observation(
         streams=tuple(

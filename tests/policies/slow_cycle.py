@@ -24,7 +24,7 @@ class Price:
     cycle_s: float
     natural_s: float
     tokens_per_s: float
-    batches: list[tuple[dict[str, float], dict[str, float], float, float, float, int]]
+    batches: list[tuple[dict[str, float], dict[str, float], float, float, float, float]]
 
 
 def pass_s(table: CostTable, num_tokens: int, used_cells: int) -> float:
@@ -58,8 +58,11 @@ class SlowCycle:
         self._verify: dict[int, float] = {}
         self._draft: dict[tuple[str, int], float] = {}
 
-    def verify_s(self, num_tokens: int) -> float:
+    def verify_s(self, num_tokens: float) -> float:
         """A pass of the target, with the prompts' share of its time."""
+        return between(self._verify_s, num_tokens)
+
+    def _verify_s(self, num_tokens: int) -> float:
         if num_tokens not in self._verify:
             target = self.observation.target
             assert target is not None
@@ -67,7 +70,11 @@ class SlowCycle:
             self._verify[num_tokens] = seconds / (1 - self.observation.prefill_share)
         return self._verify[num_tokens]
 
-    def step_s(self, draft: DraftView, num_tokens: int) -> float:
+    def step_s(self, draft: DraftView, num_tokens: float) -> float:
+        """A pass of a draft node; of expected numbers of streams, if some may have stopped."""
+        return between(lambda n: self._step_s(draft, n), num_tokens)
+
+    def _step_s(self, draft: DraftView, num_tokens: int) -> float:
         key = (draft.name, num_tokens)
         if key not in self._draft:
             self._draft[key] = pass_s(draft.costs.decode, num_tokens, draft.used_cells)
@@ -92,24 +99,32 @@ class SlowCycle:
 
     def stages(
         self, members: Members, equal_shares: bool = False
-    ) -> tuple[dict[str, float], dict[str, float], float, int]:
+    ) -> tuple[dict[str, float], dict[str, float], float, float]:
         """Draft by node, air by medium, seconds until the last guesses are there, tokens."""
-        draft_s, sends, head_s, num_tokens = {}, {}, 0.0, 0
+        draft_s, sends, head_s, num_tokens = {}, {}, 0.0, 0.0
         for draft in self.observation.drafts:
-            mine = [g for k, g in members if g and self.streams[k].draft == draft.name]
+            mine = [
+                (g, self.streams[k].kept)
+                for k, g in members
+                if g and self.streams[k].draft == draft.name
+            ]
             if not mine:
                 continue
             # The first step eats two tokens a stream: what was committed and not yet seen.
             seconds = self.step_s(draft, 2 * len(mine))
-            for step in range(2, max(mine) + 1):
-                seconds += self.step_s(draft, sum(1 for g in mine if g >= step))
+            for step in range(2, max(mine)[0] + 1):
+                # Those that have not stopped: all guesses before were likely enough.
+                seconds += self.step_s(
+                    draft, sum(kept ** (step - 1) for g, kept in mine if g >= step)
+                )
             draft_s[draft.name] = seconds
-            # One message each way; every stream's entry in both, g + 1 token ids out, g back.
+            # One message each way; every stream's entry in both, sent + 1 token ids out, sent back.
             bits = 2 * HEADER_BITS
-            for g in mine:
-                bits += 2 * ENTRY_BITS + (2 * g + 1) * self.observation.token_bits
+            for g, kept in mine:
+                sent = sum(kept**position for position in range(1, g + 1))
+                bits += 2 * ENTRY_BITS + (2 * sent + 1) * self.observation.token_bits
+                num_tokens += sent + 1
             sends[draft.name] = 2 * draft.link.frame_s + bits / draft.link.rate_bps
-            num_tokens += sum(g + 1 for g in mine)
         air_s: dict[str, list[float]] = {}
         for name, seconds in sends.items():
             air_s.setdefault(self.medium(name), []).append(seconds)
@@ -192,6 +207,13 @@ class SlowCycle:
                 staged = [stages[batch] for batch in batches]
                 least = min(least, self.price_of_stages(staged, members).price_s)
         return least
+
+
+def between(seconds, number: float) -> float:
+    """A function of whole numbers, taken as straight between them."""
+    low = int(number + 1e-9)
+    part = max(0.0, number - low)
+    return seconds(low) if part < 1e-9 else (1 - part) * seconds(low) + part * seconds(low + 1)
 
 
 def _least(price, low: float, high: float) -> float:

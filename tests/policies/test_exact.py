@@ -60,6 +60,11 @@ def test_the_exact_plan_is_what_a_search_over_everything_finds(part):
     assert beside > 5
 
 
+def test_the_exact_plan_with_drafts_that_may_stop():
+    for seed in range(60):
+        check_one(seed, observation(seed, 1 + seed % 5, stopping=True))
+
+
 # Found by search: a label dropped for one that is better but in this sum would be missed.
 @pytest.mark.parametrize(
     ("seed", "num_streams", "max_drafts"),

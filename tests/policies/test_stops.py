@@ -1,0 +1,92 @@
+"""Stop chances against what a guess does to the price, and by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from policies.cycle import CyclePlan, evaluate
+from policies.joint import joint_plan
+from policies.latency import CostTable, NodeCosts
+from policies.plan import DraftView, Link, Observation, StreamView
+from policies.problem import problem_of
+from policies.stops import stop_chances
+from tests.policies.instances import observation
+
+
+def linear(first_s, each_s):
+    costs = CostTable((1, 201), (first_s, first_s + 200 * each_s))
+    return NodeCosts(costs, costs)
+
+
+def one_stream(token_s, *, alpha=0.5, step_s=0.004, rtt_s=0.0, gamma=None):
+    view = StreamView(1, alpha, 500, gamma, "a")
+    draft = DraftView("a", linear(step_s, 0.0), Link(rtt_s=rtt_s))
+    return Observation((view,), linear(0.05, token_s), (draft,))
+
+
+@pytest.mark.parametrize("token_s", [0.001, 0.004])
+@pytest.mark.parametrize("gamma", [1, 3])
+def test_one_stream_by_hand(gamma, token_s):
+    """The guess pays where its chance of a token is worth its seconds at the present rate."""
+    problem = problem_of(one_stream(token_s, rtt_s=0.02))
+    plan = CyclePlan((0, 1), np.array([gamma]))
+    cost = evaluate(problem, plan)
+    lap_s = 0.02 + gamma * 0.004 + 0.05 + gamma * token_s
+    tokens_per_s = sum(0.5**i for i in range(gamma + 1)) / lap_s
+    expected = round((0.004 + token_s) * tokens_per_s, 2)
+    assert stop_chances(problem, plan, cost).tolist() == [pytest.approx(expected, abs=0.01)]
+
+
+def test_a_guess_less_likely_than_that_raises_the_price_and_a_likelier_one_lowers_it():
+    """The chance of the next guess is put right below and above, where the cycle is a lap."""
+    for token_s in (0.0005, 0.002, 0.006):
+        for gamma in (1, 2, 4):
+            seen = one_stream(token_s, alpha=0.7, step_s=0.002)
+            problem = problem_of(seen)
+            plan = CyclePlan((0, 1), np.array([gamma]))
+            cost = evaluate(problem, plan)
+            (stop,) = stop_chances(problem, plan, cost)
+            so_far = 0.7**gamma
+            for factor, is_cheaper in ((0.7, False), (1.5, True)):
+                chance = min(1.0, stop * factor / so_far)
+                alphas = (*(0.7,) * gamma, chance)
+                known = replace(seen.streams[0], alphas=alphas)
+                other = problem_of(replace(seen, streams=(known,)))
+                longer = evaluate(other, CyclePlan((0, 1), np.array([gamma + 1])))
+                if so_far * chance < stop * factor * 0.999:
+                    continue  # a chance cannot be above 1
+                assert (longer.price_s < cost.price_s) is is_cheaper, (token_s, gamma, factor)
+
+
+def test_chances_are_whole_percent_and_only_of_streams_that_guess():
+    guessing = 0
+    for seed in range(200):
+        problem = problem_of(observation(seed, 1 + seed % 12, stopping=seed % 2 == 1))
+        random = np.random.default_rng(seed)
+        n = problem.num_streams
+        gammas = np.clip(random.integers(0, 9, n), problem.least, problem.most)
+        plan = CyclePlan((0, n // 2, n) if n > 1 else (0, n), gammas)
+        stops = stop_chances(problem, plan, evaluate(problem, plan))
+        assert ((stops >= 0) & (stops <= 1)).all()
+        assert (np.abs(stops * 100 - np.round(stops * 100)) < 1e-9).all()
+        assert not stops[(gammas == 0) | (problem.least > 0)].any()
+        guessing += np.count_nonzero(stops)
+    assert guessing > 100
+
+
+def test_a_number_of_guesses_that_a_client_asked_for_is_made_whole():
+    plan = joint_plan(one_stream(0.004, gamma=3))
+    assert plan.batches[0].gammas == (3,)
+    assert plan.batches[0].stops == ()
+    assert joint_plan(one_stream(0.001, alpha=0.9)).batches[0].stops[0] > 0
+
+
+def test_the_dearer_a_guess_the_surer_it_must_be():
+    stops = []
+    for token_s in (0.0, 0.001, 0.005, 0.02):
+        problem = problem_of(one_stream(token_s))
+        plan = CyclePlan((0, 1), np.array([2]))
+        stops.append(float(stop_chances(problem, plan, evaluate(problem, plan))[0]))
+    assert stops == sorted(stops)
+    assert 0 < stops[0] < stops[-1]
