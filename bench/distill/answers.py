@@ -22,7 +22,11 @@ from nodes.engine.protocol import EngineError
 
 _MAGIC = 0x41534E31
 _HEADER_ITEMS = 8
-KINDS = ("self", "explain", "list", "question", "code", "write", "chat", "summarise", "rewrite")
+# Never reordered: files hold their places.
+KINDS = (
+    *("self", "explain", "list", "question", "code", "write", "chat", "summarise", "rewrite"),
+    *("edit", "extract"),
+)
 
 
 @dataclass(frozen=True, slots=True)

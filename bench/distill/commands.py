@@ -220,3 +220,21 @@ def evaluate(
             seed=seed,
         )
     )
+
+
+@distill.command()
+@_target
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--max-answer", default=128, show_default=True)
+@click.option("--seed", default=1, show_default=True)
+def lookup(target: str, out: Path, max_answer: int, seed: int) -> None:
+    """What prompt lookup earns on prompts whose answers copy, and on the held-out chat prompts.
+
+    \b
+    Example:
+      python -m bench distill lookup --out data/lookup
+    """
+    from bench.distill.copying import measure_lookup
+    from bench.distill.steps import model_path
+
+    click.echo(measure_lookup(model_path(target), out, max_answer=max_answer, seed=seed))

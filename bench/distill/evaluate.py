@@ -10,8 +10,10 @@ import numpy.typing as npt
 
 from bench.distill.answers import Answer
 from bench.distill.corpus import Progress
+from nodes.draft.outlook import Outlook
 from nodes.engine.protocol import Logits, Model, Span
-from nodes.engine.sampling import Sampling, sample
+from nodes.engine.sampling import Sampling, probability, sample
+from policies.confidence import DraftCalibration
 
 _CHUNK = 64
 Flags = npt.NDArray[np.bool_]
@@ -54,8 +56,7 @@ def guess(draft: Model, answer: Answer, seed: int) -> Guesses:
         for row in rows:
             token_id = sample(row, sampling, position)
             token_ids.append(token_id)
-            best = float(row.max())
-            confidences.append(float(np.exp(row[token_id] - best) / np.exp(row - best).sum()))
+            confidences.append(probability(row, token_id))
             position += 1
     return Guesses(
         kind=answer.kind,
@@ -95,6 +96,53 @@ def rounds(accepted: Flags, gamma: int) -> tuple[npt.NDArray[np.int64], int, int
         num_rounds += 1
         place += run + 1
     return counts, num_rounds, min(place, len(accepted))
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """Rounds that end where the chance of all their guesses falls below `stop`.
+
+    accepted: share of the guesses made that are accepted, once those before them were. made: how
+    many were judged in a round, until the first wrong one. tokens: committed a round.
+    """
+
+    stop: float
+    accepted: float
+    made: float
+    tokens: float
+
+
+def stopped_rounds(
+    guesses: Sequence[Guesses], calibration: DraftCalibration, stop: float, gamma: int
+) -> Stopped:
+    """Play answers in rounds of at most gamma guesses as a draft node does, learning on the way."""
+    num_accepted = num_judged = num_rounds = num_tokens = 0
+    for answer in guesses:
+        table = calibration.of(answer.temperature)
+        place = 0
+        while place < len(answer.accepted):
+            outlook = Outlook(stop=stop)
+            right = 0
+            for at in range(place, min(place + gamma, len(answer.accepted))):
+                # A token id stands for itself: 0 where the guess is the target's, else 1.
+                guess_id = 0 if answer.accepted[at] else 1
+                if not outlook.takes(guess_id, float(answer.confidences[at]), table):
+                    break
+                num_judged += 1
+                if guess_id:
+                    break
+                right += 1
+            outlook.learn(table, (0,) * (right + 1))
+            num_accepted += right
+            num_rounds += 1
+            num_tokens += min(right + 1, len(answer.accepted) - place)
+            place += right + 1
+    return Stopped(
+        stop,
+        num_accepted / max(1, num_judged),
+        num_judged / max(1, num_rounds),
+        num_tokens / max(1, num_rounds),
+    )
 
 
 @dataclass(frozen=True, slots=True)

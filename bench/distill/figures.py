@@ -14,21 +14,26 @@ import numpy as np
 from bench.distill.coupling import Coupling, compare
 from bench.distill.evaluate import (
     Guesses,
+    Stopped,
     acceptance,
     calibration,
     find_threshold,
     guess_all,
     rounds,
+    stopped_rounds,
 )
 from bench.distill.prompts import HeldOutPrompts
 from bench.distill.report import Reporter
 from bench.distill.steps import hash_lines, sample_answers
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.protocol import EngineError, Model, Span
+from nodes.roles import calibration_of
 
 _TEMPERATURES = (0.5, 0.8, 1.0)
 _GAMMAS = (1, 2, 4, 8)
 _NUM_STEPS = 60
+_MAX_GAMMA = 8
+_STOPS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
 
 def evaluate(
@@ -67,6 +72,17 @@ def evaluate(
             raise EngineError(f"{draft.name} has another vocabulary than {target.name}")
         with Reporter() as reporter:
             guesses = guess_all(models[1], answers, seed, reporter)
+            # Each begins with what the file says, and learns on the way.
+            stopped = [
+                (
+                    name,
+                    [
+                        stopped_rounds(part, calibration_of(models[1]), stop, _MAX_GAMMA)
+                        for stop in _STOPS
+                    ],
+                )
+                for name, part in _by_temperature(guesses)
+            ]
             chosen = answers[:: max(1, len(answers) // num_compared)] if num_compared else []
             couplings = (
                 compare(models[0], models[1], chosen, _TEMPERATURES, reporter) if chosen else []
@@ -75,12 +91,13 @@ def evaluate(
     finally:
         for model in models:
             model.close()
-    _keep(out / f"{draft.stem}.json", guesses, couplings, step_s)
+    _keep(out / f"{draft.stem}.json", guesses, stopped, couplings, step_s)
     return "\n\n".join(
         [
             _acceptance_table(guesses),
             _round_table(guesses),
             _confidence_table(guesses),
+            _stop_table(stopped),
             *([_coupling_table(couplings)] if couplings else []),
             f"One step: target {step_s[0] * 1e3:.2f} ms, draft {step_s[1] * 1e3:.2f} ms, "
             f"ratio 1/{step_s[0] / step_s[1]:.1f}",
@@ -156,6 +173,20 @@ def _confidence_table(guesses: Sequence[Guesses]) -> str:
     return "\n".join(rows)
 
 
+def _stop_table(stopped: Sequence[tuple[str, Sequence[Stopped]]]) -> str:
+    rows = [
+        f"Rounds of at most {_MAX_GAMMA} guesses that end by the draft's calibrated confidence:",
+        "| | stop | accepted of those made | guesses judged a round | tokens a round |",
+        "|---|---|---|---|---|",
+    ]
+    rows += [
+        f"| {name} | {s.stop:.1f} | {s.accepted:.3f} | {s.made:.2f} | {s.tokens:.2f} |"
+        for name, part in stopped
+        for s in part
+    ]
+    return "\n".join(rows)
+
+
 def _coupling_table(couplings: Sequence[Coupling]) -> str:
     rows = [
         "| T | coupled (law 1) | independent | rejection (optimum) | coupled / rejection |",
@@ -172,6 +203,7 @@ def _coupling_table(couplings: Sequence[Coupling]) -> str:
 def _keep(
     path: Path,
     guesses: Sequence[Guesses],
+    stopped: Sequence[tuple[str, Sequence[Stopped]]],
     couplings: Sequence[Coupling],
     step_s: Sequence[float],
 ) -> None:
@@ -180,8 +212,9 @@ def _keep(
             "acceptance": acceptance(part),
             "threshold": asdict(find_threshold(part)),
             "calibration": calibration(part),
+            "stopped": [asdict(s) for s in rounds_of],
         }
-        for name, part in _by_temperature(guesses)
+        for (name, part), (_, rounds_of) in zip(_by_temperature(guesses), stopped, strict=True)
     }
     figures = {**parts, "couplings": [asdict(c) for c in couplings], "step_s": list(step_s)}
     path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

@@ -135,11 +135,16 @@ class PromptSource(Protocol):
     def prompt(self, index: int) -> Prompt | None: ...
 
 
-class HeldOutPrompts:
-    """The prompts of held_out.txt, greedy ones first, then the same at T = 0.8, top-p 0.95."""
+HELD_OUT = "held_out.txt"
+# Prompts whose answers copy much of them.
+COPYING = "copying.txt"
 
-    def __init__(self, limit: int | None = None) -> None:
-        text = Path(__file__).with_name("held_out.txt").read_text(encoding="utf-8")
+
+class HeldOutPrompts:
+    """The prompts of a file here, greedy ones first, then the same at T = 0.8, top-p 0.95."""
+
+    def __init__(self, limit: int | None = None, name: str = HELD_OUT) -> None:
+        text = Path(__file__).with_name(name).read_text(encoding="utf-8")
         lines = [line.split("\t", 1) for line in text.splitlines()]
         # Every so-manyth one, so that a few of each kind are left.
         step = max(1, len(lines) // limit) if limit else 1

@@ -17,7 +17,7 @@ from nodes.engine.protocol import InvalidInputError, Logits, Model, Span, Tokeni
 from nodes.engine.sampling import Sampling, sample, top_k_ids
 
 _MAX_SELF_PROMPT = 80
-_MAX_PROMPT = 320
+_MAX_PROMPT = 480
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,12 @@ from bench.distill.evaluate import (
     guess,
     guess_all,
     rounds,
+    stopped_rounds,
 )
 from nodes.engine.protocol import Span
 from nodes.engine.sampling import Sampling, sample
 from nodes.engine.toy import ToyConfig, ToyModel
+from policies.confidence import Calibration, DraftCalibration
 
 _SEED = 2
 
@@ -79,6 +81,21 @@ def test_a_threshold_is_the_lowest_that_keeps_the_share() -> None:
     assert found.share == pytest.approx(5 / 6)
     never = find_threshold([Guesses("chat", 0.0, ~accepted & False, confidences)])
     assert never.share == 0.0
+
+
+def test_stopped_rounds_make_the_guesses_that_are_likely_enough() -> None:
+    # Whatever the confidence below a half, one of five is accepted; above, all are.
+    table = Calibration((0.5,), (0.2, 1.0), trust=1e9)
+    flags = np.array([1, 1, 0, 1, 0, 1, 1, 1], dtype=bool)
+    confidences = np.array([0.9, 0.9, 0.1, 0.9, 0.9, 0.1, 0.9, 0.1])
+    guesses = [Guesses("chat", 0.0, flags, confidences)]
+    calibration = DraftCalibration(table, table)
+    # 1 1 | stop (0) | 1 0 (0) | stop (1) | 1 | stop (1): 5 guesses judged, 4 right, in 4 rounds.
+    found = stopped_rounds(guesses, calibration, 0.3, gamma=4)
+    assert (found.accepted, found.made, found.tokens) == (4 / 5, 5 / 4, 2.0)
+    # Without a stop: 1 1 0 | 1 0 | 1 1 1.
+    found = stopped_rounds(guesses, calibration, 0.0, gamma=4)
+    assert (found.accepted, found.made, found.tokens) == (6 / 8, 8 / 3, 8 / 3)
 
 
 def test_calibration_counts_every_guess_once() -> None:
