@@ -12,7 +12,7 @@ E = TypeVar("E", covariant=True)
 
 
 class Worker(Protocol[E]):
-    """A pure state around an engine: TargetState or a Drafter."""
+    """A pure state around an engine: TargetState or ModelDrafter."""
 
     def has_work(self) -> bool: ...
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from mesh.messages import Welcome
 from mesh.transport import ClientTransport
-from nodes.draft.state import Drafted, Drafter, Event, Job
+from nodes.draft.state import Drafted, Event, Job, ModelDrafter
 from nodes.engine.protocol import EngineInfo
 from nodes.engine_thread import EngineThread
 from nodes.link import Link
@@ -37,7 +37,7 @@ class DraftNode:
     def __init__(
         self,
         transport: ClientTransport,
-        drafter: Drafter,
+        drafter: ModelDrafter,
         info: EngineInfo,
         costs: NodeCosts,
         *,
@@ -60,7 +60,7 @@ class DraftNode:
 
     async def run(self) -> None:
         """Serve until cancelled; raises what the link or the engine raises."""
-        self._engine: EngineThread[Drafter] = EngineThread(self._drafter, self._on_events)
+        self._engine: EngineThread[ModelDrafter] = EngineThread(self._drafter, self._on_events)
         self._link = self._make_link()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._engine.run())
@@ -120,11 +120,11 @@ def draft_reply(event: Drafted) -> DraftReply:
     return DraftReply(event.round, entries, token_ids)
 
 
-def _close(drafter: Drafter, stream_id: int, generation: int) -> Sequence[Event]:
+def _close(drafter: ModelDrafter, stream_id: int, generation: int) -> Sequence[Event]:
     drafter.close(StreamId(stream_id), generation)
     return ()
 
 
-def _forget_all(drafter: Drafter) -> Sequence[Event]:
+def _forget_all(drafter: ModelDrafter) -> Sequence[Event]:
     drafter.forget_all()
     return ()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from nodes.draft.outlook import Outlook
 from nodes.engine.protocol import Logits, Model, Span
@@ -56,29 +55,6 @@ class Drafted:
 Event = Ready | Failed | Drafted
 
 
-class Drafter(Protocol):
-    """Who guesses. One thread owns it."""
-
-    num_stale: int
-
-    @property
-    def num_streams(self) -> int: ...
-
-    def open(self, spec: StreamSpec) -> list[Event]: ...
-
-    def close(self, stream_id: StreamId, generation: int) -> None: ...
-
-    def forget_all(self) -> None:
-        """Drop every stream: a coordinator that welcomes this node anew knows none of them."""
-
-    def draft(self, round_id: int, jobs: Sequence[Job]) -> list[Event]: ...
-
-    def has_work(self) -> bool: ...
-
-    def step(self) -> list[Event]:
-        """At most one forward pass."""
-
-
 @dataclass(slots=True)
 class _Stream:
     spec: StreamSpec
@@ -107,7 +83,10 @@ class _Round:
 
 
 class ModelDrafter:
-    """Guesses by a small model, all streams of all rounds in one pass a step."""
+    """Guesses by a small model, all streams of all rounds in one pass a step.
+
+    One thread owns it.
+    """
 
     def __init__(self, model: Model, calibration: DraftCalibration | None = None) -> None:
         self._model = model
@@ -147,6 +126,7 @@ class ModelDrafter:
             self._forget(stream)
 
     def forget_all(self) -> None:
+        """Drop every stream: a coordinator that welcomes this node anew knows none of them."""
         for stream in list(self._streams.values()):
             self._forget(stream)
         self._rounds.clear()
@@ -211,6 +191,7 @@ class ModelDrafter:
         return bool(self._rounds) or any(s.is_behind for s in self._streams.values())
 
     def step(self) -> list[Event]:
+        """At most one forward pass."""
         eog = self._model.info.eog_token_ids
         budget = self._model.info.max_batch_tokens
         spans: list[Span] = []

@@ -34,6 +34,7 @@ from nodes.scheduler.instructions import (
     open_request,
 )
 from nodes.scheduler.lookup import Lookup
+from nodes.scheduler.observe import is_reading, observe, used_cells
 from nodes.scheduler.rounds import Round
 from nodes.scheduler.stream import (
     DraftPlacement,
@@ -48,7 +49,7 @@ from nodes.scheduler.target import TargetCosts
 from nodes.stream import StreamId, StreamSpec
 from policies.acceptance import AcceptanceEstimate
 from policies.latency import NodeCosts
-from policies.plan import Link, Observation, Plan, Policy
+from policies.plan import Link, Plan, Policy
 
 # Each late round costs its deadline: a draft node that keeps doing so is done without.
 _MAX_LATE_ROUNDS = 3
@@ -255,17 +256,11 @@ class SchedulerState:
         if self._target is None:
             return
         num_tokens = sum(entry.num_draft_tokens + 1 for entry in reply.entries)
-        cells = self._used_cells()
+        streams = self._streams.values()
+        cells = used_cells(streams)
         self._cycle.pass_done(reply.pass_s, self._target.predicted_s(num_tokens, cells, now))
-        if not self._is_reading():
+        if not is_reading(streams):
             self._target.pass_seen(num_tokens, reply.pass_s, cells)
-
-    def _is_reading(self) -> bool:
-        """Whether the target has prompts to read, which makes passes longer than planned."""
-        return any(isinstance(stream.phase, Opening) for stream in self._streams.values())
-
-    def _used_cells(self) -> int:
-        return sum(len(stream.token_ids) for stream in self._streams.values())
 
     def _commit_one(
         self, entry: CommitEntry, token_ids: tuple[int, ...], now: float
@@ -350,31 +345,12 @@ class SchedulerState:
         """Start what may start, then plan anew if that is due, while the target is at work."""
         out = self._dispatcher.start(now)
         if self._cycle.is_due:
-            self._cycle.replan(self._observe(now))
+            streams = self._streams.values()
+            overrun = self._cycle.overrun(now)
+            seen = observe(streams, self._drafts, self._target, overrun, now)
+            self._cycle.replan(seen)
             out += self._dispatcher.start(now)
         return out
-
-    def _observe(self, now: float) -> Observation:
-        active = [s for s in self._streams.values() if not isinstance(s.phase, Opening)]
-        for node in self._drafts:
-            node.used_cells = node.num_unread = 0
-        for stream in self._streams.values():
-            placement = stream.draft
-            if placement is None:
-                continue
-            node = self._drafts[placement.node]
-            if placement.is_ready:
-                node.used_cells += len(stream.token_ids)
-            else:
-                node.num_unread += placement.known
-        return Observation(
-            streams=tuple(stream.view() for stream in active),
-            target=self._target.now() if self._target is not None else None,
-            drafts=self._drafts.views(),
-            used_cells=self._used_cells(),
-            prefill_share=self._target.prefill_share(now) if self._target is not None else 0.0,
-            overrun=self._cycle.overrun(now),
-        )
 
     def drafted(self, node: str, reply: DraftReply, now: float) -> list[Instruction]:
         current = self._rounds.get(reply.round)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from nodes.draft.node import draft_reply, jobs_of
-from nodes.draft.state import Drafted, Drafter, ModelDrafter
+from nodes.draft.state import Drafted, ModelDrafter
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.messages import (
@@ -99,7 +99,7 @@ class Chooser:
 class _Draft:
     case: DraftCase
     name: str
-    drafter: Drafter | None = None
+    drafter: ModelDrafter | None = None
     inbox: deque[Any] = field(default_factory=deque)
     outbox: deque[Any] = field(default_factory=deque)
 

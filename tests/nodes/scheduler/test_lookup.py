@@ -13,6 +13,7 @@ from nodes.scheduler.lookup import LOOKUP, Lookup
 from nodes.scheduler.stream import Drafting
 from policies.joint import joint_plan
 from policies.latency import CostTable, NodeCosts
+from policies.plan import Observation, Plan
 from tests.nodes.builders import make_spec
 from tests.nodes.scheduler.script import (
     ONE,
@@ -129,7 +130,13 @@ def play(scheduler: SchedulerState, tokens: list[int], now: float) -> list:
 
 
 def test_a_stream_that_copies_leaves_its_draft_node_and_comes_back_when_it_stops() -> None:
-    scheduler = make(joint_plan)
+    seen: list[Observation] = []
+
+    def policy(observation: Observation) -> Plan:
+        seen.append(observation)
+        return joint_plan(observation)
+
+    scheduler = make(policy)
     scheduler.draft_joined("a", DRAFT, acceptance=0.4)
     begin(scheduler, COPY * 2)
     scheduler.draft_ready("a", ONE, 1, 0.0)
@@ -139,13 +146,14 @@ def test_a_stream_that_copies_leaves_its_draft_node_and_comes_back_when_it_stops
     moved = play(scheduler, list(COPY) * 3, 1.0)
     assert stream.is_by_lookup
     assert ToDraft("a", CloseStreamNotice(ONE, 1)) in moved
-    assert any(view.name == LOOKUP for view in scheduler._observe(3.0).drafts)
+    assert [view.name for view in seen[-1].drafts] == ["a", LOOKUP]
+    assert [view.draft for view in seen[-1].streams] == [LOOKUP]
     source = random.Random(1)
     play(scheduler, [source.randrange(1000, 9999) for _ in range(250)], 5.0)
     assert not stream.is_by_lookup
     assert stream.draft is not None
     assert stream.draft.node == "a"
-    assert [view.name for view in scheduler._observe(9.0).drafts] == ["a"]
+    assert [view.name for view in seen[-1].drafts] == ["a"]
 
 
 def test_another_stream_is_none_of_its_business() -> None:

@@ -1,0 +1,49 @@
+"""What a policy is told: the scheduler's streams and nodes as numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from nodes.scheduler.drafts import DraftPool
+from nodes.scheduler.stream import Opening, Stream
+from nodes.scheduler.target import TargetCosts
+from policies.plan import Observation
+
+
+def used_cells(streams: Collection[Stream]) -> int:
+    """Cells of the target's cache that streams occupy."""
+    return sum(len(stream.token_ids) for stream in streams)
+
+
+def is_reading(streams: Collection[Stream]) -> bool:
+    """Whether the target has prompts to read, which makes passes longer than planned."""
+    return any(isinstance(stream.phase, Opening) for stream in streams)
+
+
+def observe(
+    streams: Collection[Stream],
+    drafts: DraftPool,
+    target: TargetCosts | None,
+    overrun: float,
+    now: float,
+) -> Observation:
+    """All streams that the target has read, and what passes and draft nodes cost now."""
+    for node in drafts:
+        node.used_cells = node.num_unread = 0
+    for stream in streams:
+        placement = stream.draft
+        if placement is None or stream.is_by_lookup:
+            continue
+        node = drafts[placement.node]
+        if placement.is_ready:
+            node.used_cells += len(stream.token_ids)
+        else:
+            node.num_unread += placement.known
+    return Observation(
+        streams=tuple(s.view() for s in streams if not isinstance(s.phase, Opening)),
+        target=target.now() if target is not None else None,
+        drafts=drafts.views(),
+        used_cells=used_cells(streams),
+        prefill_share=target.prefill_share(now) if target is not None else 0.0,
+        overrun=overrun,
+    )
