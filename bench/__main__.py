@@ -146,6 +146,21 @@ def steady(scenarios: int, passes: int) -> None:
 
 
 @bench.command()
+@click.option("--scenarios", default=100, show_default=True, help="Random scenarios.")
+@click.option("--passes", default=400, show_default=True, help="Length of a scenario in passes.")
+def stops(scenarios: int, passes: int) -> None:
+    """What it is worth, in simulated meshes, that drafts stop where they are not sure.
+
+    \b
+    Example:
+      python -m bench stops --scenarios 20
+    """
+    from bench.sim.closed_loop import stop_outcome, stop_report
+
+    click.echo(stop_report([stop_outcome(seed, passes) for seed in range(scenarios)]))
+
+
+@bench.command()
 @click.option("--clients", default=1000, show_default=True)
 @click.option("--seconds", default=3600.0, show_default=True, help="Virtual time.")
 def scale(clients: int, seconds: float) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 from mesh.messages import MaxLen, Range, TokenIds, message, struct
 from nodes.engine.sampling import Sampling
+from policies.confidence import MAX_BINS
 
 MAX_GAMMA: Final = 16
 MAX_STREAMS_PER_MESSAGE: Final = 256
@@ -35,10 +36,18 @@ class CostFields:
 
 
 @struct
+class ConfidenceBin:
+    """A share of a draft's guesses, and the rate at which its target accepted these."""
+
+    share: Annotated[float, Range(0, 1)]
+    rate: Annotated[float, Range(0, 1)]
+
+
+@struct
 class EngineProfile:
     """What a node tells of its engine in Hello; fields as in engine.protocol.EngineInfo.
 
-    acceptance: share of a draft's guesses that its target accepted where it was measured, or -1.
+    confidence: of a draft, where it was measured.
     """
 
     engine: Name
@@ -53,7 +62,7 @@ class EngineProfile:
     exact: bool
     can_roll_back: bool
     emulated: bool
-    acceptance: Annotated[float, Range(-1, 1)]
+    confidence: Annotated[tuple[ConfidenceBin, ...], MaxLen(2 * MAX_BINS)]
     decode: CostFields
     prefill: CostFields
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from mesh.codec import decode_struct, encode_struct
 from nodes.engine.protocol import EngineInfo
-from nodes.messages import CostFields, EngineProfile
+from nodes.messages import ConfidenceBin, CostFields, EngineProfile
+from policies.confidence import Spread
 from policies.latency import CostTable, NodeCosts
 
 
-def encode_profile(info: EngineInfo, costs: NodeCosts, acceptance: float | None = None) -> bytes:
-    """acceptance: of a draft, where it was measured."""
+def encode_profile(info: EngineInfo, costs: NodeCosts, spread: Spread | None = None) -> bytes:
+    """spread: of a draft's confidence, where it was measured."""
+    bins = zip(spread.shares, spread.rates, strict=True) if spread is not None else ()
     return encode_struct(
         EngineProfile(
             engine=info.engine,
@@ -24,7 +26,7 @@ def encode_profile(info: EngineInfo, costs: NodeCosts, acceptance: float | None 
             exact=info.exact,
             can_roll_back=info.can_roll_back,
             emulated=info.emulated,
-            acceptance=-1.0 if acceptance is None else acceptance,
+            confidence=tuple(ConfidenceBin(share, rate) for share, rate in bins),
             decode=_to_fields(costs.decode),
             prefill=_to_fields(costs.prefill),
         )
@@ -39,6 +41,14 @@ def decode_profile(data: bytes) -> EngineProfile:
 def costs_of(profile: EngineProfile) -> NodeCosts:
     """Raises ValueError for tables that no measurement gives."""
     return NodeCosts(_from_fields(profile.decode), _from_fields(profile.prefill))
+
+
+def spread_of(profile: EngineProfile) -> Spread | None:
+    """Raises ValueError for shares that no measurement gives."""
+    if not profile.confidence:
+        return None
+    shares = tuple(part.share for part in profile.confidence)
+    return Spread(shares, tuple(part.rate for part in profile.confidence))
 
 
 def same_vocabulary(draft: EngineProfile, target: EngineProfile) -> bool:

@@ -91,7 +91,7 @@ async def run_draft(
             opened.costs,
             endpoint=config.connect,
             node=config.name,
-            acceptance=calibration.acceptance,
+            spread=calibration.spread,
             join_timeout_s=config.join_timeout_s,
         )
         await _serve(node.run(), supervised)

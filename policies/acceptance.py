@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -84,12 +84,17 @@ class AcceptanceEstimate:
         """Probability that the draft node makes a guess, once it made those before it."""
         return max(_LEAST_KEPT, self._made / (self._made + self._stops))
 
-    def prior(self, num_rounds: float) -> AcceptanceEstimate:
+    def told(self, kept: float) -> AcceptanceEstimate:
+        """The same estimate where this is known of how often guesses are made."""
+        return replace(self, _made=kept, _stops=1.0 - kept)
+
+    def prior(self, num_rounds: float, memory: float = 0.97) -> AcceptanceEstimate:
         """What this tells of a stream that nothing is known of: as much as num_rounds would."""
         alpha, kept = self.alpha, self.kept
         return AcceptanceEstimate(
             num_rounds * alpha,
             num_rounds * (1.0 - alpha),
+            memory,
             _made=num_rounds * kept,
             _stops=num_rounds * (1.0 - kept),
         )

@@ -15,11 +15,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 # Where a draft's model file keeps it.
 CALIBRATION_KEY = "airdraft.calibration"
 MAX_BINS = 64
 # How many guesses of a bin what is shipped counts for, and how fast they are forgotten.
 _TRUST = 100.0
+# Products of chances are told apart this finely.
+_GRID = 1000
 _MEMORY = 0.998
 
 
@@ -72,16 +77,56 @@ def unknown_calibration() -> Calibration:
     return Calibration(_EDGES, _UNKNOWN, _LITTLE_TRUST)
 
 
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How sure a draft is of its guesses: shares of them, which sum to 1, and those accepted.
+
+    shares, rates: (b,) of guesses that are accepted with the same chance.
+    """
+
+    shares: tuple[float, ...]
+    rates: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.shares) != len(self.rates) or not 0 < len(self.shares) <= 2 * MAX_BINS:
+            raise ValueError(f"{len(self.shares)} shares for {len(self.rates)} rates")
+        if not all(0.0 <= value <= 1.0 for value in (*self.shares, *self.rates)):
+            raise ValueError("shares and rates are in [0, 1]")
+        if not 0.99 < sum(self.shares) < 1.01:
+            raise ValueError(f"shares sum to {sum(self.shares):g}")
+
+    def expected_round(self, stop: float, gamma: int) -> tuple[float, float]:
+        """Tokens committed and guesses made in a round of at most gamma guesses.
+
+        Guesses end before the product of their chances falls below `stop`; how sure one is tells
+        nothing of the next. That product is the chance that all of them are accepted.
+        """
+        shares, rates = np.array(self.shares), np.array(self.rates)
+        values = np.arange(_GRID + 1) / _GRID
+        chances = values[:, None] * rates
+        goes_on = chances >= stop
+        places = np.rint(chances * _GRID).astype(np.int64)
+        reached: npt.NDArray[np.float64] = np.zeros(_GRID + 1)
+        reached[-1] = 1.0
+        earned, sent = 1.0, 0.0
+        for _ in range(gamma):
+            weights = reached[:, None] * shares * goes_on
+            earned += float((weights * chances).sum())
+            reached = np.bincount(places.ravel(), weights.ravel(), _GRID + 1).astype(np.float64)
+            sent += float(reached.sum())
+        return earned, sent
+
+
 @dataclass(slots=True)
 class DraftCalibration:
-    """Calibrations of a draft model for greedy and for sampled streams, and its acceptance.
+    """Calibrations of a draft model for greedy and for sampled streams.
 
-    acceptance: share of its guesses accepted where it was measured; None where it never was.
+    spread: how sure it was of its guesses where it was measured; None where it never was.
     """
 
     greedy: Calibration = field(default_factory=unknown_calibration)
     sampled: Calibration = field(default_factory=unknown_calibration)
-    acceptance: float | None = None
+    spread: Spread | None = None
 
     def of(self, temperature: float) -> Calibration:
         return self.greedy if temperature == 0.0 else self.sampled
@@ -93,12 +138,13 @@ class DraftCalibration:
             table = json.loads(text)
             edges = _floats(table["edges"])
             greedy, sampled = _floats(table["greedy"]), _floats(table["sampled"])
-            (acceptance,) = _floats([table["acceptance"]])
+            shares = _floats(table["greedy_shares"]), _floats(table["sampled_shares"])
         except (TypeError, KeyError, RecursionError) as error:
             raise ValueError(f"no calibration: {error}") from error
-        if not 0.0 <= acceptance <= 1.0:
-            raise ValueError(f"an acceptance of {acceptance:g}")
-        return cls(Calibration(edges, greedy), Calibration(edges, sampled), acceptance)
+        # Whether the next stream is sampled is not known: both are as likely.
+        halves = tuple(share / 2 for part in shares for share in part)
+        spread = Spread(halves, greedy + sampled)
+        return cls(Calibration(edges, greedy), Calibration(edges, sampled), spread)
 
 
 def _floats(values: Any) -> tuple[float, ...]:
@@ -107,23 +153,35 @@ def _floats(values: Any) -> tuple[float, ...]:
     return tuple(float(value) for value in values)
 
 
-def bin_rates(confidences: Sequence[float], accepted: Sequence[bool]) -> tuple[float, ...]:
-    """(b,) shares accepted by bins of confidence, drawn towards the draft's word where few are."""
+@dataclass(frozen=True, slots=True)
+class Binned:
+    """Guesses of known fate by the usual bins of confidence: (b,) rates accepted, (b,) shares."""
+
+    rates: tuple[float, ...]
+    shares: tuple[float, ...]
+
+
+def binned(confidences: Sequence[float], accepted: Sequence[bool]) -> Binned:
+    """Rates are drawn towards the draft's word where there are few guesses."""
     hits = [_LITTLE_TRUST * rate for rate in _UNKNOWN]
-    tries = [_LITTLE_TRUST] * len(_UNKNOWN)
+    tries = [0] * len(_UNKNOWN)
     for confidence, flag in zip(confidences, accepted, strict=True):
         place = bisect.bisect_right(_EDGES, confidence)
         hits[place] += flag
         tries[place] += 1
-    return tuple(hit / count for hit, count in zip(hits, tries, strict=True))
+    return Binned(
+        tuple(hit / (_LITTLE_TRUST + count) for hit, count in zip(hits, tries, strict=True)),
+        tuple(count / max(1, sum(tries)) for count in tries),
+    )
 
 
-def calibration_json(greedy: Sequence[float], sampled: Sequence[float], acceptance: float) -> str:
-    """Rates over the usual edges as one line, as draft files carry it."""
+def calibration_json(greedy: Binned, sampled: Binned) -> str:
+    """One line, as draft files carry it."""
     table = {
         "edges": list(_EDGES),
-        "greedy": [round(rate, 4) for rate in greedy],
-        "sampled": [round(rate, 4) for rate in sampled],
-        "acceptance": round(acceptance, 4),
+        "greedy": [round(rate, 4) for rate in greedy.rates],
+        "sampled": [round(rate, 4) for rate in sampled.rates],
+        "greedy_shares": [round(share, 5) for share in greedy.shares],
+        "sampled_shares": [round(share, 5) for share in sampled.shares],
     }
     return json.dumps(table)

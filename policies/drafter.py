@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 from policies.acceptance import AcceptanceEstimate
+from policies.confidence import Spread
 from policies.latency import CostTable
 from policies.plan import MAX_AUTO_GAMMA, DraftView
 
 # What is measured of a few rounds is noisy, and a move costs the new draft node the whole text.
 MOVE_GAIN = 0.1
 _MOST_STREAMS = 16
+_STOPS = tuple(percent / 100 for percent in range(0, 100, 10))
+# What was measured of a draft model counts this much, against rounds seen.
+_MEASURED_ROUNDS = 10.0
+
+
+def expected_acceptance(
+    target: CostTable, draft: DraftView, spread: Spread, num_streams: int
+) -> AcceptanceEstimate:
+    """What to expect of a draft model that was measured, where it stops as suits these costs."""
+    found = []
+    for stop in _STOPS:
+        earned, sent = spread.expected_round(stop, MAX_AUTO_GAMMA)
+        alpha = _ratio_of(earned - 1.0)
+        estimate = AcceptanceEstimate(alpha, 1.0 - alpha).told(_ratio_of(sent))
+        found.append((token_s(target, draft, estimate, num_streams), -stop, estimate))
+    # Of equals the one that guesses least.
+    _, _, best = min(found, key=lambda item: item[:2])
+    return best.prior(_MEASURED_ROUNDS, memory=0.99)
+
+
+def _ratio_of(total: float) -> float:
+    """The ratio whose powers 1 to MAX_AUTO_GAMMA sum up to `total`."""
+    low, high = 0.0, 1.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        powers = sum(middle**power for power in range(1, MAX_AUTO_GAMMA + 1))
+        low, high = (middle, high) if powers < total else (low, middle)
+    return (low + high) / 2
 
 
 def token_s(

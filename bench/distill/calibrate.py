@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from bench.distill.answers import AnswerFile
 from bench.distill.corpus import Progress
 from bench.distill.data import split_answers
 from bench.distill.evaluate import Guesses, guess
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.protocol import EngineError
-from policies.confidence import bin_rates, calibration_json
+from policies.confidence import Binned, binned, calibration_json
 
 _MAX_ANSWERS = 160
 
 
 def calibrate_draft(draft: Path, files: Sequence[AnswerFile], progress: Progress) -> str:
-    """What the draft's file shall say: shares accepted by confidence, and in all."""
+    """What the draft's file shall say: how sure it is of its guesses, and how often rightly."""
     chosen = []
     for file in files:
         _, held_out = split_answers([file])
@@ -34,13 +32,12 @@ def calibrate_draft(draft: Path, files: Sequence[AnswerFile], progress: Progress
             progress("calibrating", done + 1, len(chosen))
     finally:
         model.close()
-    accepted = np.concatenate([g.accepted for g in guesses])
-    greedy = _rates([g for g in guesses if g.temperature == 0])
-    sampled = _rates([g for g in guesses if g.temperature > 0])
-    return calibration_json(greedy, sampled, float(accepted.mean()))
+    greedy = _binned([g for g in guesses if g.temperature == 0])
+    sampled = _binned([g for g in guesses if g.temperature > 0])
+    return calibration_json(greedy, sampled)
 
 
-def _rates(guesses: Sequence[Guesses]) -> tuple[float, ...]:
+def _binned(guesses: Sequence[Guesses]) -> Binned:
     confidences = [c for g in guesses for c in g.confidences.tolist()]
     accepted = [a for g in guesses for a in g.accepted.tolist()]
-    return bin_rates(confidences, accepted)
+    return binned(confidences, accepted)

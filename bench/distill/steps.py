@@ -25,7 +25,7 @@ from nodes.engine.vocab import LlamaTokenizer
 if TYPE_CHECKING:
     from bench.distill.teacher import TorchTarget
 
-_CELLS_PER_SEQUENCE = 768
+_CELLS_PER_SEQUENCE = 1280
 
 
 def model_path(name_or_path: str) -> Path:

@@ -6,7 +6,7 @@ import json
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bench.sim.random_scenarios import (
@@ -15,9 +15,12 @@ from bench.sim.random_scenarios import (
     with_acceptance_off_by,
     with_draft_costs_off_by,
     with_learnt_acceptance,
+    with_uneven_tokens,
 )
 from bench.sim.world import Scenario, World
 from policies.baselines import POLICIES
+from policies.joint import joint_plan
+from policies.plan import Observation, Plan
 
 # Uniform air shares and no overlap are the joint plan under a handicap, not choices of their own.
 COMPARED = (
@@ -112,6 +115,50 @@ def steady_report(seeds: Sequence[int], num_passes: int) -> str:
                 f"{ratios[0]:.3f} to {ratios[-1]:.3f}"
             )
     return "\n".join(lines)
+
+
+def without_stops(observation: Observation) -> Plan:
+    """The joint plan with guesses always made up to their cap."""
+    plan = joint_plan(observation)
+    return replace(plan, batches=tuple(replace(batch, stops=()) for batch in plan.batches))
+
+
+@dataclass(frozen=True, slots=True)
+class StopOutcome:
+    """Prices in one scenario of uneven tokens: with stops, without, plain."""
+
+    stops_s: float
+    no_stops_s: float
+    plain_s: float
+    num_guesses: int
+
+
+def stop_outcome(seed: int, num_passes: int) -> StopOutcome:
+    scenario = with_uneven_tokens(random_scenario(seed, num_passes))
+    stops, no_stops, plain = (
+        World(scenario, policy).run() for policy in (joint_plan, without_stops, POLICIES["ad"])
+    )
+    return StopOutcome(stops.price_s, no_stops.price_s, plain.price_s, stops.num_guesses)
+
+
+def stop_report(outcomes: Sequence[StopOutcome]) -> str:
+    """What it is worth that drafts stop where they are not sure."""
+    guessing = [o for o in outcomes if o.num_guesses]
+    gains = [o.no_stops_s / o.stops_s for o in guessing]
+    to_plain = [o.plain_s / o.stops_s for o in outcomes]
+    without = [o.plain_s / o.no_stops_s for o in outcomes]
+    return "\n".join(
+        [
+            f"{len(outcomes)} simulated scenarios, tokens of uneven chances, acceptance learnt; "
+            f"guesses in {len(guessing)}",
+            f"without stops to with stops, where guesses are made: "
+            f"mean {statistics.mean(gains):.3f}, least {min(gains):.3f}, most {max(gains):.3f}",
+            f"with stops to plain decoding: mean {statistics.mean(to_plain):.3f}, "
+            f"least {min(to_plain):.3f}",
+            f"without stops to plain decoding: mean {statistics.mean(without):.3f}, "
+            f"least {min(without):.3f}",
+        ]
+    )
 
 
 def report(outcomes: Sequence[Outcome]) -> str:

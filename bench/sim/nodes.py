@@ -45,11 +45,28 @@ class Text:
 
     alphas: chance of a guess by its position in a round. luck: (max_tokens,) of each token of the
     output, in [0, 1): a guess of it is accepted if that is below alpha. The same for every policy,
-    as the text itself is by law 1.
+    as the text itself is by law 1. chances: (max_tokens,) of each token of the output, where some
+    are harder than others and the draft knows it; () where all are alike.
     """
 
     alphas: tuple[float, ...]
     luck: tuple[float, ...]
+    chances: tuple[float, ...] = ()
+
+    def is_right(self, token: int, position: int) -> bool:
+        """Whether the guess of an output token, at a position of its round, is accepted."""
+        if self.chances:
+            return self.luck[token] < self.chances[token]
+        return self.luck[token] < self.alphas[min(position, len(self.alphas) - 1)]
+
+    def num_likely(self, token: int, gamma: int, stop: float) -> int:
+        """Guesses from an output token on until they are all right with a chance below `stop`."""
+        chance = 1.0
+        for position, each in enumerate(self.chances[token : token + gamma]):
+            chance *= each
+            if chance < stop:
+                return position
+        return gamma
 
 
 @dataclass(slots=True)
@@ -193,10 +210,8 @@ class SimTarget:
     def _accept(self, stream_id: int, held: _Held, guesses: int) -> int:
         text = self._texts[stream_id]
         at = held.length - held.start
-        for position in range(guesses):
-            if text.luck[at + position] >= text.alphas[min(position, len(text.alphas) - 1)]:
-                return position
-        return guesses
+        wrong = (p for p in range(guesses) if not text.is_right(at + p, p))
+        return next(wrong, guesses)
 
 
 @dataclass(slots=True)
@@ -221,14 +236,15 @@ class _Lag:
 class _Prefix:
     generation: int
     unread: int
+    start: int
     gamma: int = 0
 
 
 class SimDraft:
     """Guesses for all rounds it holds at once, a token a stream and step, prompts beside."""
 
-    def __init__(self, engine: Engine, send: Send) -> None:
-        self._engine, self._send = engine, send
+    def __init__(self, engine: Engine, texts: Mapping[int, Text], send: Send) -> None:
+        self._engine, self._texts, self._send = engine, texts, send
         self._rounds: list[_Drafting] = []
         self._prefixes: dict[int, _Prefix] = {}
         self._reading: deque[int] = deque()
@@ -241,7 +257,12 @@ class SimDraft:
         match message:
             case DraftRequest(round=round_id, entries=entries):
                 guesses = [
-                    GuessEntry(e.stream_id, e.generation, e.prefix_len + e.num_new_tokens, e.gamma)
+                    GuessEntry(
+                        e.stream_id,
+                        e.generation,
+                        e.prefix_len + e.num_new_tokens,
+                        self._num_guesses(e),
+                    )
                     for e in entries
                 ]
                 if not any(entry.gamma for entry in entries):
@@ -252,15 +273,27 @@ class SimDraft:
                     self._begin()
                     return
                 cells = sum(entry.prefix_len for entry in guesses)
-                left = [entry.gamma for entry in entries]
+                # The guess that is kept back has cost its step.
+                left = [
+                    min(entry.gamma, guess.num_draft_tokens + 1)
+                    for entry, guess in zip(entries, guesses, strict=True)
+                ]
                 catch_up = sum(map(self._catch_up, entries))
                 self._rounds.append(_Drafting(round_id, guesses, left, catch_up, cells))
             case OpenStreamRequest(stream_id=stream_id, generation=generation, token_ids=ids):
-                self._prefixes[stream_id] = _Prefix(generation, len(ids))
+                start = message.num_prompt_tokens
+                self._prefixes[stream_id] = _Prefix(generation, len(ids), start)
                 self._reading.append(stream_id)
             case CloseStreamNotice(stream_id=stream_id):
                 self._prefixes.pop(stream_id, None)
         self._begin()
+
+    def _num_guesses(self, entry: DraftEntry) -> int:
+        prefix, text = self._prefixes.get(entry.stream_id), self._texts.get(entry.stream_id)
+        if prefix is None or text is None:
+            return entry.gamma
+        token = entry.prefix_len + entry.num_new_tokens - prefix.start
+        return text.num_likely(token, entry.gamma, entry.stop_percent / 100.0)
 
     def _catch_up(self, entry: DraftEntry) -> int:
         """Tokens to run before the first guess: those accepted are in the cache already."""

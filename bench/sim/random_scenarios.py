@@ -118,6 +118,12 @@ def with_learnt_acceptance(scenario: Scenario) -> Scenario:
     return replace(scenario, clients=clients)
 
 
+def with_uneven_tokens(scenario: Scenario) -> Scenario:
+    """Some tokens are sure and others are not, as with real drafts; all is learnt from rounds."""
+    clients = tuple(replace(client, believed=None, evenness=1.0) for client in scenario.clients)
+    return replace(scenario, clients=clients)
+
+
 def steady(scenario: Scenario) -> Scenario:
     """The same mesh with nobody coming or going: what a plan is made for."""
     clients = tuple(

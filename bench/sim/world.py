@@ -40,6 +40,8 @@ class SimClient:
     """A user who asks again some seconds after each answer.
 
     alphas: acceptance by position. believed: the same as the scheduler knows it; None: it learns.
+    evenness: where given, tokens differ: each has a chance of its own, of a beta distribution with
+    mean alphas[0], and more alike the greater this is; drafts know it. None: all are alike.
     """
 
     alphas: tuple[float, ...]
@@ -48,6 +50,7 @@ class SimClient:
     think_s: float
     starts_at: float
     believed: tuple[float, ...] | None = None
+    evenness: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +209,7 @@ class World:
             bits = _bits_of(message)
             medium.send(self._clock, link, bits, lambda: self._from_draft(name, message))
 
-        self._drafts[name] = SimDraft(engine, send)
+        self._drafts[name] = SimDraft(engine, self._texts, send)
         costs = node.believed or node.costs
         self._carry_out(self._scheduler.draft_joined(name, costs, link))
 
@@ -225,7 +228,11 @@ class World:
         self._requests[stream_id] = _Request(number, self._clock.now)
         max_tokens = random.randint(*client.max_tokens)
         luck = tuple(random.random() for _ in range(max_tokens))
-        self._texts[stream_id] = Text(client.alphas, luck)
+        chances: tuple[float, ...] = ()
+        if client.evenness is not None:
+            a, b = (client.evenness * share for share in (client.alphas[0], 1 - client.alphas[0]))
+            chances = tuple(random.betavariate(a, b) for _ in range(max_tokens))
+        self._texts[stream_id] = Text(client.alphas, luck, chances)
         spec = StreamSpec(
             stream_id=stream_id,
             generation=1,

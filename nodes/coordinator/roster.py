@@ -11,8 +11,9 @@ from mesh.heartbeat import HeartbeatState
 from mesh.membership import Joined, Left, Member, MembershipState, Refused
 from mesh.messages import Hello, Ping, Pong
 from nodes.messages import EngineProfile, NodeFields
-from nodes.profile import costs_of, decode_profile, same_vocabulary
+from nodes.profile import costs_of, decode_profile, same_vocabulary, spread_of
 from nodes.scheduler import SchedulerState
+from policies.confidence import Spread
 from policies.latency import NodeCosts
 
 logger = logging.getLogger(__name__)
@@ -31,14 +32,10 @@ class NodeRecord:
     peer: bytes
     profile: EngineProfile
     costs: NodeCosts
+    spread: Spread | None
     heartbeat: HeartbeatState
     scheduler: SchedulerState | None = None
     used_cells: int = 0
-
-    @property
-    def acceptance(self) -> float | None:
-        """Of a draft model, where it was measured."""
-        return self.profile.acceptance if self.profile.acceptance >= 0.0 else None
 
     def has_room(self, cells: int) -> bool:
         scheduler = self.scheduler
@@ -132,7 +129,7 @@ class Roster:
         if hello.role in ("target", "draft"):
             try:
                 profile = decode_profile(hello.profile)
-                costs = costs_of(profile)
+                costs, spread = costs_of(profile), spread_of(profile)
             except (DecodeError, ValueError) as error:
                 return [Rejected(peer, f"malformed profile: {error}"[:_MAX_REASON])]
             reason = self._mismatch(hello.role, profile)
@@ -152,7 +149,7 @@ class Roster:
                     self._clients[peer] = heartbeat
                     continue
                 logger.info("%s %s joined with %s", hello.role, hello.node, profile.model)
-                record = NodeRecord(hello.node, hello.role, peer, profile, costs, heartbeat)
+                record = NodeRecord(hello.node, hello.role, peer, profile, costs, spread, heartbeat)
                 self._nodes[hello.node] = record
                 out.append(NodeIn(record))
         if not events:

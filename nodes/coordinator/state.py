@@ -202,14 +202,12 @@ class CoordinatorState:
             node.scheduler = SchedulerState(self._policy, node.costs, lookup=lookup)
             for draft in self._roster.nodes("draft"):
                 if draft.can_draft_for(node):
-                    node.scheduler.draft_joined(
-                        draft.name, draft.costs, acceptance=draft.acceptance
-                    )
+                    node.scheduler.draft_joined(draft.name, draft.costs, spread=draft.spread)
             return self._admit_waiting(now)
         out: list[Send] = []
         for target, scheduler in self._roster.schedulers():
             if node.can_draft_for(target):
-                joined = scheduler.draft_joined(node.name, node.costs, acceptance=node.acceptance)
+                joined = scheduler.draft_joined(node.name, node.costs, spread=node.spread)
                 out += self._carry_out(target, joined, now)
         return out
 

@@ -26,6 +26,7 @@ from nodes.profile import encode_profile
 from nodes.stream import StreamId
 from nodes.target.node import spec_of
 from nodes.target.state import Failed, Ready
+from policies.confidence import Spread
 from policies.latency import NodeCosts
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class DraftNode:
         *,
         endpoint: str,
         node: str,
-        acceptance: float | None = None,
+        spread: Spread | None = None,
         join_timeout_s: float | None = 10.0,
     ) -> None:
         self._drafter = drafter
@@ -53,7 +54,7 @@ class DraftNode:
             endpoint=endpoint,
             node=node,
             role="draft",
-            profile=encode_profile(info, costs, acceptance),
+            profile=encode_profile(info, costs, spread),
             progress=lambda: self._engine.num_passes,
             join_timeout_s=join_timeout_s,
         )

@@ -16,8 +16,6 @@ from policies.plan import ENTRY_BITS, HEADER_BITS, DraftView, Link
 
 # Of the prior of a new stream: what rounds of other streams on the node tell counts this much.
 _PRIOR_ROUNDS = 3.0
-# What was measured of a draft model counts this much, against rounds seen.
-_SHIPPED_ROUNDS = 10.0
 _TYPICAL_GAMMA = 4
 _TOKEN_BITS = 32
 # A single text is soon read; only many at once are worth another plan.
@@ -42,11 +40,6 @@ class DraftNode:
     num_unread: int = 0
     speed: Speed = field(default_factory=Speed)
     acceptance: AcceptanceEstimate = field(default_factory=lambda: AcceptanceEstimate(memory=0.99))
-
-    def expect(self, acceptance: float) -> None:
-        """Begin with what was measured of its draft model, not with the usual hope."""
-        self.acceptance.successes = _SHIPPED_ROUNDS * acceptance
-        self.acceptance.failures = _SHIPPED_ROUNDS * (1.0 - acceptance)
 
     @property
     def costs(self) -> NodeCosts:

@@ -48,6 +48,8 @@ from nodes.scheduler.stream import (
 from nodes.scheduler.target import TargetCosts
 from nodes.stream import StreamId, StreamSpec
 from policies.acceptance import AcceptanceEstimate
+from policies.confidence import Spread
+from policies.drafter import expected_acceptance
 from policies.latency import NodeCosts
 from policies.plan import Link, Plan, Policy
 
@@ -144,12 +146,14 @@ class SchedulerState:
         node: str,
         costs: NodeCosts,
         link: Link | None = None,
-        acceptance: float | None = None,
+        spread: Spread | None = None,
     ) -> list[Instruction]:
-        """acceptance: what was measured of its draft model, if anything was."""
+        """spread: how sure its draft model was where it was measured, if it was."""
         draft = DraftNode(node, costs, link or Link())
-        if acceptance is not None:
-            draft.expect(acceptance)
+        if spread is not None and self._target is not None:
+            target = self._target.now().decode
+            together = max(1, len(self._streams))
+            draft.acceptance = expected_acceptance(target, draft.view(), spread, together)
         self._drafts.add(draft)
         for stream in self._streams.values():
             # A node that starts anew may have room now.

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from policies.confidence import (
     Calibration,
     DraftCalibration,
-    bin_rates,
+    Spread,
+    binned,
     calibration_json,
 )
 
@@ -48,15 +50,24 @@ def test_what_is_measured_comes_back_from_a_file():
     source = random.Random(1)
     confidences = [source.random() for _ in range(20_000)]
     accepted = [source.random() < c * c for c in confidences]
-    rates = bin_rates(confidences, accepted)
-    read = DraftCalibration.from_json(calibration_json(rates, (0.5,) * len(rates), 0.31))
-    assert read.acceptance == 0.31
+    found = binned(confidences, accepted)
+    other = replace(found, rates=(0.5,) * len(found.rates))
+    read = DraftCalibration.from_json(calibration_json(found, other))
+    assert read.spread is not None
+    overall = sum(s * r for s, r in zip(read.spread.shares, read.spread.rates, strict=True))
+    assert overall == pytest.approx((1 / 3 + 1 / 2) / 2, abs=0.01)
     for confidence in (0.08, 0.25, 0.45, 0.65, 0.85):
         assert read.of(0.0).chance(confidence) == pytest.approx(confidence**2, abs=0.05)
         assert read.of(0.8).chance(confidence) == 0.5
 
 
-GOOD = {"edges": [0.5], "greedy": [0.1, 0.9], "sampled": [0.1, 0.8], "acceptance": 0.4}
+GOOD = {
+    "edges": [0.5],
+    "greedy": [0.1, 0.9],
+    "sampled": [0.1, 0.8],
+    "greedy_shares": [0.5, 0.5],
+    "sampled_shares": [0.6, 0.4],
+}
 
 
 @pytest.mark.parametrize(
@@ -72,14 +83,15 @@ GOOD = {"edges": [0.5], "greedy": [0.1, 0.9], "sampled": [0.1, 0.8], "acceptance
         {"greedy": [0.1, None]},
         {"sampled": [0.1]},
         {"sampled": {"0": 1}},
-        {"acceptance": 1.5},
-        {"acceptance": None},
-        {"acceptance": "0.4"},
+        {"greedy_shares": [0.5, 1.5]},
+        {"greedy_shares": None},
+        {"greedy_shares": [0.4, 0.5]},
+        {"sampled_shares": [1.0]},
         {"edges": list(range(99)), "greedy": [0.1] * 100, "sampled": [0.1] * 100},
     ],
 )
 def test_what_no_measurement_gives_is_refused(changes):
-    assert DraftCalibration.from_json(json.dumps(GOOD)).acceptance == 0.4
+    assert DraftCalibration.from_json(json.dumps(GOOD)).spread is not None
     with pytest.raises(ValueError, match=r"."):
         DraftCalibration.from_json(json.dumps(GOOD | changes))
 
@@ -88,3 +100,29 @@ def test_what_no_measurement_gives_is_refused(changes):
 def test_a_file_that_says_anything_else_is_refused(text):
     with pytest.raises(ValueError, match=r"."):
         DraftCalibration.from_json(text)
+
+
+SPREAD = Spread((0.3, 0.2, 0.5), (0.95, 0.6, 0.1))
+
+
+@pytest.mark.parametrize("stop", [0.0, 0.09, 0.3, 0.55, 0.8, 1.0])
+@pytest.mark.parametrize("gamma", [1, 3, 8])
+def test_a_round_is_expected_to_be_what_rounds_are_on_average(gamma, stop):
+    """Played out: each guess is as sure as one of a kind drawn at random."""
+    source = random.Random(5)
+    tokens = made = 0
+    num_rounds = 20_000
+    for _ in range(num_rounds):
+        chance, is_right = 1.0, True
+        tokens += 1
+        for _ in range(gamma):
+            rate = source.choices(SPREAD.rates, SPREAD.shares)[0]
+            chance *= rate
+            if chance < stop:
+                break
+            made += 1
+            is_right = is_right and source.random() < rate
+            tokens += is_right
+    earned, sent = SPREAD.expected_round(stop, gamma)
+    assert earned == pytest.approx(tokens / num_rounds, rel=0.02)
+    assert sent == pytest.approx(made / num_rounds, rel=0.02, abs=0.015)

@@ -11,6 +11,7 @@ from nodes.scheduler import SchedulerState
 from nodes.scheduler.instructions import ToDraft
 from nodes.scheduler.lookup import LOOKUP, Lookup
 from nodes.scheduler.stream import Drafting
+from policies.confidence import Spread
 from policies.joint import joint_plan
 from policies.latency import CostTable, NodeCosts
 from policies.plan import Observation, Plan
@@ -137,7 +138,7 @@ def test_a_stream_that_copies_leaves_its_draft_node_and_comes_back_when_it_stops
         return joint_plan(observation)
 
     scheduler = make(policy)
-    scheduler.draft_joined("a", DRAFT, acceptance=0.4)
+    scheduler.draft_joined("a", DRAFT, spread=Spread((0.4, 0.6), (1.0, 0.0)))
     begin(scheduler, COPY * 2)
     scheduler.draft_ready("a", ONE, 1, 0.0)
     stream = scheduler.stream(ONE)
