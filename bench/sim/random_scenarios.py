@@ -6,10 +6,15 @@ from dataclasses import replace
 from random import Random
 
 from bench.sim.world import Scenario, SimClient, SimDraftNode
+from policies.confidence import Spread
 from policies.latency import CostTable, NodeCosts
 from policies.plan import Link
 
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+_DRAWS = 400
+_BINS = 20
 
 
 def table(first_s: float, knee: float, per_token: float) -> CostTable:
@@ -121,7 +126,15 @@ def with_learnt_acceptance(scenario: Scenario) -> Scenario:
 def with_uneven_tokens(scenario: Scenario) -> Scenario:
     """Some tokens are sure and others are not, as with real drafts; all is learnt from rounds."""
     clients = tuple(replace(client, believed=None, evenness=1.0) for client in scenario.clients)
-    return replace(scenario, clients=clients)
+    random = Random(scenario.seed + 2)
+    drawn = []
+    for client in clients:
+        alpha = client.alphas[0]
+        drawn += [random.betavariate(alpha, 1.0 - alpha) for _ in range(_DRAWS)]
+    places = [min(_BINS - 1, int(chance * _BINS)) for chance in drawn]
+    shares = tuple(places.count(place) / len(places) for place in range(_BINS))
+    rates = tuple((place + 0.5) / _BINS for place in range(_BINS))
+    return replace(scenario, clients=clients, spread=Spread(shares, rates))
 
 
 def steady(scenario: Scenario) -> Scenario:

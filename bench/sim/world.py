@@ -16,6 +16,7 @@ from nodes.scheduler import SchedulerState
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
 from nodes.stream import StreamId, StreamSpec
 from policies.acceptance import AcceptanceEstimate
+from policies.confidence import Spread
 from policies.latency import NodeCosts
 from policies.plan import ENTRY_BITS, Link, Plan, Policy
 
@@ -55,12 +56,16 @@ class SimClient:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """Everything that a run depends on, but for the policy. target_delay_s: one way."""
+    """Everything that a run depends on, but for the policy. target_delay_s: one way.
+
+    spread: how sure drafts are of their guesses, as was measured of them.
+    """
 
     seed: int
     target: NodeCosts
     drafts: tuple[SimDraftNode, ...]
     clients: tuple[SimClient, ...]
+    spread: Spread | None = None
     duration_s: float
     warm_up_s: float = 0.0
     noise: float = 0.05
@@ -211,7 +216,8 @@ class World:
 
         self._drafts[name] = SimDraft(engine, self._texts, send)
         costs = node.believed or node.costs
-        self._carry_out(self._scheduler.draft_joined(name, costs, link))
+        spread = self._scenario.spread
+        self._carry_out(self._scheduler.draft_joined(name, costs, link, spread))
 
     def _leave(self, name: str) -> None:
         self._drafts.pop(name).is_alive = False
