@@ -18,7 +18,6 @@ import numpy as np
 from policies.acceptance import Floats
 from policies.cycle import (
     CyclePlan,
-    Stages,
     Totals,
     block_sums,
     price_of_totals,
@@ -60,7 +59,10 @@ def _best_single(problem: CycleProblem, best: Found) -> Found:
     plain_pass_s = problem.target_s[num_plain]
     every = np.arange(n)
     sent = problem.sent[every, gammas]
-    verify_s = seconds_at(problem.target_s, sent + 1 + num_plain[:, None]) * some
+    likely = np.where(some, 1.0 - np.exp(problem.log_none), 1.0)
+    alone = 1 + num_plain[:, None]
+    verify_s = likely * seconds_at(problem.target_s, alone + sent / likely)
+    verify_s = (verify_s + (1.0 - likely) * problem.target_s[np.minimum(alone, n)]) * some
     worth = problem.weights / problem.earned[every, gammas] * some
     plain_weight = (problem.weights * ~some).sum(axis=1)
     # The target alone takes at least this long: nearly always that is too much already.
@@ -103,17 +105,10 @@ def best_mixed(problem: CycleProblem, options: Ints, bounds: Ints, runs: Runs, s
     picked = np.argsort(seed.by_option, kind="stable")[:_NUM_OPTIONS]
     if 0 not in picked:
         picked[-1] = 0
-    stages = runs.stages
     runs = Runs(
         runs.starts,
         runs.stops,
-        Stages(
-            stages.draft_s.take(picked, axis=-1),
-            stages.air_s.take(picked, axis=-1),
-            stages.head_s.take(picked, axis=-1),
-            stages.num_tokens.take(picked, axis=-1),
-            stages.worth.take(picked, axis=-1),
-        ),
+        runs.stages.at(picked),
         runs.plain_weight.take(picked, axis=-1),
         runs.num_plain.take(picked, axis=-1),
     )
@@ -186,15 +181,8 @@ def _priced(
     run = np.maximum(chains, 0)
     at = (run, option[np.arange(len(chains))[:, None], run])
     num_plain = (runs.num_plain[at] * real).sum(axis=1)
-    stages = runs.stages
-    some = (stages.num_tokens[at] > 0) & real
-    chosen = Stages(
-        stages.draft_s[:, *at] * some,
-        stages.air_s[:, *at] * some,
-        stages.head_s[at],
-        stages.num_tokens[at] * some,
-        stages.worth[at] * some,
-    )
+    some = (runs.stages.num_streams[at] > 0) & real
+    chosen = runs.stages.at(*at, only=some)
     verify_s, lap_s = verify_times(problem, chosen, num_plain[:, None])
     totals = Totals(
         busy_s=np.maximum(

@@ -16,7 +16,8 @@ the stages allow, and longer where that makes F smaller. So F never falls when a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -30,12 +31,13 @@ class BlockSums:
 
     counts: (g, J, b + 1, o) streams of each draft node that take step 1, 2, ... g; guesses: (J,
     b + 1, o) of them all. Whole numbers, or expected ones where drafts may stop before their cap.
-    worth: (b + 1, o) sum of w/E over guessing streams. plain_weight, num_plain: (b + 1, o) of the
-    others.
+    log_none: (b + 1, o) logarithm of the chance that no stream makes any guess. worth: (b + 1, o)
+    sum of w/E over guessing streams. plain_weight, num_plain: (b + 1, o) of the others.
     """
 
     counts: Counts
     guesses: Counts
+    log_none: Floats
     worth: Floats
     plain_weight: Floats
     num_plain: Ints
@@ -46,14 +48,36 @@ class Stages:
     """Stage times of runs of streams taken as one batch; any shape (...).
 
     draft_s: (J, ...). air_s: (I, ...). head_s: (...) until the last guesses are there.
-    num_tokens: (...) that the target verifies, expected ones if not whole. worth: (...) sum of w/E.
+    num_streams: (...) that guess. num_guesses: (...) that the target verifies, expected ones if not
+    whole. none: (...) chance that no guess is made; all 0 where drafts never stop. worth: (...) sum
+    of w/E.
     """
 
     draft_s: Floats
     air_s: Floats
     head_s: Floats
-    num_tokens: Counts
+    num_streams: Counts
+    num_guesses: Counts
+    none: Floats
     worth: Floats
+
+    @property
+    def num_tokens(self) -> Counts:
+        """(...) in the batch's pass."""
+        return self.num_streams + self.num_guesses
+
+    def at(self, *index: Any, only: Counts | int = 1) -> Stages:
+        """The same of some batches; index: into the last axes. only: 0 for those taken as empty."""
+        place = (..., *index)
+        return Stages(
+            self.draft_s[place] * only,
+            self.air_s[place] * only,
+            self.head_s[place],
+            self.num_streams[place] * only,
+            self.num_guesses[place] * only,
+            self.none[place],
+            self.worth[place] * only,
+        )
 
     def busiest_s(self) -> Floats:
         """(...) seconds of the draft node or medium that works longest."""
@@ -90,15 +114,20 @@ def block_sums(problem: CycleProblem, gammas: Ints, bounds: Sequence[int] | Ints
     share = problem.weights / problem.earned[np.arange(n), gammas]
     member = np.zeros((n, num_blocks))
     member[np.arange(n), block_of] = 1.0
-    rows = np.concatenate([guesses * share, ~guesses * problem.weights, ~guesses], axis=0)
-    sums = np.zeros((3, num_blocks + 1, num_options))
-    by_row = (rows @ member).reshape(3, num_options, -1)
-    np.cumsum(by_row.transpose(0, 2, 1), axis=1, out=sums[:, 1:])
-    return BlockSums(counts, num_guesses, sums[0], sums[1], sums[2].astype(np.int64))
+    columns = [guesses * share, ~guesses * problem.weights, ~guesses]
+    if problem.has_stops:
+        columns.append(guesses * problem.log_none)
+    sums = np.zeros((4, num_blocks + 1, num_options))
+    by_row = (np.concatenate(columns) @ member).reshape(len(columns), num_options, -1)
+    np.cumsum(by_row.transpose(0, 2, 1), axis=1, out=sums[: len(columns), 1:])
+    num_plain = sums[2].astype(np.int64)
+    return BlockSums(counts, num_guesses, sums[3], sums[0], sums[1], num_plain)
 
 
-def stages_of(problem: CycleProblem, counts: Counts, guesses: Counts, worth: Floats) -> Stages:
-    """Stage times of batches from counts, (g, J, ...), guesses, (J, ...), and worths, (...)."""
+def stages_of(
+    problem: CycleProblem, counts: Counts, guesses: Counts, log_none: Floats, worth: Floats
+) -> Stages:
+    """Stage times of batches from counts, (g, J, ...), guesses, (J, ...), and (...) of the rest."""
     num_nodes, num_media = len(problem.node_names), len(problem.medium_names)
     column = (num_nodes, *(1,) * (counts.ndim - 2))
     asked = counts[0]
@@ -122,8 +151,16 @@ def stages_of(problem: CycleProblem, counts: Counts, guesses: Counts, worth: Flo
             by_medium[medium] += air_s[node]
         arrival_s += by_medium[problem.media]
     arrival_s *= some
-    num_tokens = asked.sum(axis=0) + guesses.sum(axis=0)
-    return Stages(draft_s, by_medium, arrival_s.max(axis=0), num_tokens, worth)
+    none = np.exp(log_none) if problem.has_stops else np.zeros(1)
+    return Stages(
+        draft_s,
+        by_medium,
+        arrival_s.max(axis=0),
+        asked.sum(axis=0),
+        guesses.sum(axis=0),
+        np.broadcast_to(none, worth.shape),
+        worth,
+    )
 
 
 def seconds_at(table: Floats, places: Counts) -> Floats:
@@ -139,11 +176,23 @@ def seconds_at(table: Floats, places: Counts) -> Floats:
 
 
 def verify_times(problem: CycleProblem, stages: Stages, num_plain: Ints) -> tuple[Floats, Floats]:
-    """Seconds of each batch's pass and of its lap; zero for batches without guesses."""
-    some = stages.num_tokens > 0
-    # Only a guess at num_plain, in the dynamic program, can add up to more than there is.
-    num_tokens = np.minimum(stages.num_tokens + num_plain, len(problem.target_s) - 1)
-    verify_s = seconds_at(problem.target_s, num_tokens) * some
+    """Seconds of each batch's pass and of its lap; zero for batches without guesses.
+
+    Where drafts may stop: with the chance that there are no guesses at all, the pass is one of the
+    streams alone, else one of as many guesses as are then expected. Tables rise steeply at first.
+    """
+    some = stages.num_streams > 0
+    last = len(problem.target_s) - 1
+    if problem.has_stops:
+        likely = np.where(some, 1.0 - stages.none, 1.0)
+        alone = np.minimum(stages.num_streams + num_plain, last)
+        num_tokens = np.minimum(alone + stages.num_guesses / likely, last)
+        verify_s = likely * seconds_at(problem.target_s, num_tokens)
+        verify_s = (verify_s + (1.0 - likely) * seconds_at(problem.target_s, alone)) * some
+    else:
+        # Only a guess at num_plain, in the dynamic program, can add up to more than there is.
+        num_tokens = np.minimum(stages.num_tokens + num_plain, last)
+        verify_s = seconds_at(problem.target_s, num_tokens) * some
     lap_s = (stages.head_s + verify_s + problem.target_s[num_plain] / 2) * some
     return verify_s, lap_s
 
@@ -209,7 +258,8 @@ def evaluate(
     sums = block_sums(problem, plan.gammas[None], plan.bounds)
     counts = np.diff(sums.counts[..., 0], axis=2)
     guesses = np.diff(sums.guesses[..., 0], axis=1)
-    stages = stages_of(problem, counts, guesses, np.diff(sums.worth[:, 0]))
+    log_none = np.diff(sums.log_none[:, 0])
+    stages = stages_of(problem, counts, guesses, log_none, np.diff(sums.worth[:, 0]))
     if equal_shares:
         stages = _with_equal_shares(problem, counts[0], guesses, stages)
     num_plain = int(sums.num_plain[-1, 0])
@@ -219,7 +269,7 @@ def evaluate(
         busy_s=np.array(busy_s),
         verify_s=verify_s.sum(),
         lap_s=lap_s.max() if overlap else lap_s.sum(),
-        num_batches=np.array((stages.num_tokens > 0).sum(), dtype=np.float64),
+        num_batches=np.array((stages.num_streams > 0).sum(), dtype=np.float64),
         worth=stages.worth.sum(),
         plain_weight=sums.plain_weight[-1, 0],
         plain_pass_s=problem.target_s[num_plain],
@@ -243,4 +293,4 @@ def _with_equal_shares(
         by_medium[medium] = (asked[mine] > 0).sum(axis=0) * air_s[mine].max(axis=0)
     arrival_s = stages.draft_s + problem.rtt_s[:, None] + by_medium[problem.media]
     head_s = (arrival_s * (asked > 0)).max(axis=0)
-    return Stages(stages.draft_s, by_medium, head_s, stages.num_tokens, stages.worth)
+    return replace(stages, air_s=by_medium, head_s=head_s)

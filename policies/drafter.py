@@ -58,6 +58,9 @@ def token_s(
         earned += so_far
         going *= kept
         sent += going
-        verify_s = target.at(round(together * (1.0 + sent)))
+        # Either nobody makes a guess, or as many are made as are then expected.
+        likely = 1.0 - (1.0 - kept) ** together
+        verify_s = (1.0 - likely) * target.at(together)
+        verify_s += likely * target.at(together * (1.0 + sent / likely))
         best_s = min(best_s, (draft_s + verify_s) / earned)
     return best_s

@@ -76,12 +76,14 @@ def _runs_of(problem: CycleProblem, options: Ints) -> _Runs:
     starts, stops = np.triu_indices(n + 1, 1)
     counts = sums.counts[:, :, stops] - sums.counts[:, :, starts]
     guesses = sums.guesses[:, stops] - sums.guesses[:, starts]
+    log_none = sums.log_none[stops] - sums.log_none[starts]
     worth = sums.worth[stops] - sums.worth[starts]
     flat = (len(starts) * len(options),)
     stages = stages_of(
         problem,
         counts.reshape(*counts.shape[:2], *flat),
         guesses.reshape(-1, *flat),
+        log_none.reshape(flat),
         worth.reshape(flat),
     )
     return _Runs(
@@ -120,7 +122,7 @@ def _best_with(
             verify_s,
             runs.stages.worth,
             runs.plain_weight,
-            -(runs.stages.num_tokens > 0).astype(np.float64),
+            -(runs.stages.num_streams > 0).astype(np.float64),
             runs.num_plain,
         ]
     )

@@ -236,7 +236,9 @@ def _price_of_guessing(problem: CycleProblem, k: int, num_plain: int) -> str:
     air_s = air_s + sent * problem.token_air_s[node]
     round_s = draft_s + problem.rtt_s[node] + air_s
     # It takes its place in the pass of all plain streams, with its guesses.
-    round_s += seconds_at(problem.target_s, num_plain + sent)
+    likely = 1.0 - np.exp(problem.log_none[k])
+    round_s += likely * seconds_at(problem.target_s, num_plain + sent / likely)
+    round_s += (1.0 - likely) * problem.target_s[num_plain]
     earned = problem.earned[k, gammas]
     best = int((round_s / earned).argmin())
     plain_s = float(problem.target_s[num_plain])

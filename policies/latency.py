@@ -39,8 +39,8 @@ class CostTable:
         if not 0 <= self.per_cell_s < math.inf:
             raise ValueError("a used cell costs no less than nothing")
 
-    def at(self, num_tokens: int, used_cells: int = 0) -> float:
-        """Seconds of a pass of num_tokens with used_cells in the cache.
+    def at(self, num_tokens: float, used_cells: int = 0) -> float:
+        """Seconds of a pass of num_tokens with used_cells in the cache; of expected ones, too.
 
         Between measured sizes linear; beyond the last one in proportion to the last slope.
         """

@@ -24,6 +24,7 @@ Ints = npt.NDArray[np.int64]
 Counts = npt.NDArray[Any]
 # After a round in which every guess was accepted, a draft node has two tokens to catch up with.
 CATCH_UP_TOKENS = 2
+_NEVER = 1e-300
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class CycleProblem:
 
     earned: (n, g + 1) expected tokens of a round by gamma. least, most: (n,) bounds of gamma.
     going: (n, g) chance that step 1, 2, ... g of a draft is run; sent: (n, g + 1) expected guesses
-    by gamma. Both are those of drafts that never stop before their cap unless has_stops.
+    by gamma; log_none: (n,) logarithm of the chance that none is made. They are those of drafts
+    that never stop before their cap unless has_stops.
     nodes: (n,) index of the draft node, 0 where there is none (`most` is 0 then).
     target_s: (t + 1,) seconds of a pass by its tokens, prompts' share included; draft_s likewise
     for each node, (J, t + 1).
@@ -46,6 +48,7 @@ class CycleProblem:
     earned: Floats
     going: Floats
     sent: Counts
+    log_none: Floats
     has_stops: bool
     least: Ints
     most: Ints
@@ -78,6 +81,7 @@ class CycleProblem:
             earned=self.earned[order],
             going=self.going[order],
             sent=self.sent[order],
+            log_none=self.log_none[order],
             least=self.least[order],
             most=self.most[order],
             nodes=self.nodes[order],
@@ -120,6 +124,8 @@ def problem_of(observation: Observation) -> CycleProblem:
         earned=expected_token_matrix(_alpha_matrix(alphas[order], sorted_views, max_gamma)),
         going=going,
         sent=sent,
+        # Where the first guess is always made it never happens.
+        log_none=np.log(np.maximum(1.0 - kept, _NEVER)),
         has_stops=has_stops,
         least=least,
         most=most,

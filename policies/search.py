@@ -80,10 +80,11 @@ def runs_of(problem: CycleProblem, sums: BlockSums) -> Runs:
     counts -= sums.counts[:, :, starts]
     worth -= sums.worth[starts]
     guesses = sums.guesses[:, stops] - sums.guesses[:, starts]
+    log_none = sums.log_none[stops] - sums.log_none[starts]
     return Runs(
         starts,
         stops,
-        stages_of(problem, counts, guesses, worth),
+        stages_of(problem, counts, guesses, log_none, worth),
         sums.plain_weight[stops] - sums.plain_weight[starts],
         sums.num_plain[stops] - sums.num_plain[starts],
     )
@@ -164,12 +165,12 @@ def best_equal(
     stages = runs.stages
     has_head = (cuts.heads >= 0)[:, None]
     # Option 0 asks for no guesses: what a head is decoded with (but for clients' own gammas).
-    head_tokens = np.where(has_head, stages.num_tokens[cuts.heads, 0][:, None], 0)
+    head_guesses = np.where(has_head, stages.num_streams[cuts.heads, 0][:, None], 0)
     head_plain = np.where(has_head, runs.num_plain[cuts.heads, 0][:, None], 0)
     num_plain = np.add.reduceat(runs.num_plain[cuts.runs], cuts.groups, axis=0) + head_plain
     plain_weight = np.add.reduceat(runs.plain_weight[cuts.runs], cuts.groups, axis=0)
     plain_weight = plain_weight + np.where(has_head, runs.plain_weight[cuts.heads, 0][:, None], 0.0)
-    picked = _picked(stages, cuts.runs)
+    picked = stages.at(cuts.runs, slice(None))
     verify_s, lap_s = verify_times(problem, picked, num_plain[cuts.owner])
     totals = Totals(
         busy_s=np.maximum(
@@ -179,7 +180,7 @@ def best_equal(
         verify_s=np.add.reduceat(verify_s, cuts.groups, axis=0),
         lap_s=np.maximum.reduceat(lap_s, cuts.groups, axis=0),
         num_batches=np.add.reduceat(
-            (picked.num_tokens > 0).astype(np.float64), cuts.groups, axis=0
+            (picked.num_streams > 0).astype(np.float64), cuts.groups, axis=0
         ),
         worth=np.add.reduceat(picked.worth, cuts.groups, axis=0),
         plain_weight=plain_weight,
@@ -187,7 +188,7 @@ def best_equal(
     )
     price_s, cycle_s = price_of_totals(totals)
     # A head with guesses that clients asked for is no plain head: those plans are left out.
-    price_s = np.where(head_tokens > 0, np.inf, price_s)
+    price_s = np.where(head_guesses > 0, np.inf, price_s)
     row, option = np.unravel_index(int(np.argmin(price_s)), price_s.shape)
     at = (row, option)
     where = bounds[list(cuts.bounds[row])]
@@ -203,13 +204,3 @@ def best_equal(
         price_s.min(axis=0),
     )
     return Found(float(price_s[at]), CyclePlan(tuple(where.tolist()), gammas)), seed
-
-
-def _picked(stages: Stages, runs: Ints) -> Stages:
-    return Stages(
-        stages.draft_s[:, runs],
-        stages.air_s[:, runs],
-        stages.head_s[runs],
-        stages.num_tokens[runs],
-        stages.worth[runs],
-    )

@@ -20,6 +20,8 @@ from policies.problem import CycleProblem
 
 # A stage this near the longest bounds the cycle too: plans are balanced, and tables noisy.
 _NEARLY = 0.9
+# Between the first token of a pass and the second there often is a step, which all guesses share.
+_LEAST_REACH = 2
 
 
 def stop_chances(problem: CycleProblem, plan: CyclePlan, cost: CycleCost) -> Floats:
@@ -38,7 +40,8 @@ def stop_chances(problem: CycleProblem, plan: CyclePlan, cost: CycleCost) -> Flo
         if not len(mine):
             continue
         nodes = problem.nodes[mine]
-        verify_s = _slope(problem.target_s, cost.stages.num_tokens[m] + num_plain, len(mine))
+        reach = max(_LEAST_REACH, len(mine))
+        verify_s = _slope(problem.target_s, cost.stages.num_tokens[m] + num_plain, reach)
         beside = np.bincount(nodes, minlength=len(problem.node_names))
         # A step serves all streams of the batch that the node still drafts for.
         draft_s = problem.draft_s[nodes, beside[nodes]] / beside[nodes]

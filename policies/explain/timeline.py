@@ -119,7 +119,8 @@ def _works(problem: CycleProblem, plan: Plan) -> list[_Work]:
     assert plan.prediction is not None
     counts, guesses = node_counts(problem, plan)
     asked = counts[0]
-    draft_s = stages_of(problem, counts, guesses, np.zeros(len(plan.batches))).draft_s
+    nothing = np.zeros(len(plan.batches))
+    draft_s = stages_of(problem, counts, guesses, nothing, nothing).draft_s
     air_s = (
         problem.message_air_s[:, None]
         + asked * problem.stream_air_s[:, None]

@@ -48,6 +48,18 @@ def pass_s(table: CostTable, num_tokens: int, used_cells: int) -> float:
     return longest
 
 
+@dataclass(frozen=True)
+class Tokens:
+    """Of a batch: its guessing streams, their expected guesses, the chance that there are none."""
+
+    streams: int = 0
+    guesses: float = 0.0
+    none: float = 1.0
+
+    def with_stream(self, sent: float, none: float) -> "Tokens":
+        return Tokens(self.streams + 1, self.guesses + sent, self.none * none)
+
+
 class SlowCycle:
     """An observation with its views by name."""
 
@@ -99,9 +111,9 @@ class SlowCycle:
 
     def stages(
         self, members: Members, equal_shares: bool = False
-    ) -> tuple[dict[str, float], dict[str, float], float, float]:
+    ) -> "tuple[dict[str, float], dict[str, float], float, Tokens]":
         """Draft by node, air by medium, seconds until the last guesses are there, tokens."""
-        draft_s, sends, head_s, num_tokens = {}, {}, 0.0, 0.0
+        draft_s, sends, head_s, num_tokens = {}, {}, 0.0, Tokens()
         for draft in self.observation.drafts:
             mine = [
                 (g, self.streams[k].kept)
@@ -123,7 +135,7 @@ class SlowCycle:
             for g, kept in mine:
                 sent = sum(kept**position for position in range(1, g + 1))
                 bits += 2 * ENTRY_BITS + (2 * sent + 1) * self.observation.token_bits
-                num_tokens += sent + 1
+                num_tokens = num_tokens.with_stream(sent, 1 - kept)
             sends[draft.name] = 2 * draft.link.frame_s + bits / draft.link.rate_bps
         air_s: dict[str, list[float]] = {}
         for name, seconds in sends.items():
@@ -156,10 +168,16 @@ class SlowCycle:
         plain_s = self.verify_s(len(plain))
         parts = []
         for draft_s, air_s, head_s, num_tokens in staged:
-            if num_tokens:
-                verify_s = self.verify_s(num_tokens + len(plain))
+            if num_tokens.streams:
+                # Either nobody makes a guess, or as many are made as are then expected.
+                alone = num_tokens.streams + len(plain)
+                verify_s = num_tokens.none * self.verify_s(alone)
+                likely = 1 - num_tokens.none
+                if likely:
+                    verify_s += likely * self.verify_s(alone + num_tokens.guesses / likely)
                 lap_s = head_s + verify_s + plain_s / 2
-                parts.append((draft_s, air_s, head_s, verify_s, lap_s, num_tokens))
+                total = num_tokens.streams + num_tokens.guesses
+                parts.append((draft_s, air_s, head_s, verify_s, lap_s, total))
             else:
                 parts.append(({}, {}, 0.0, 0.0, 0.0, 0))
         busy: dict[tuple[str, str], float] = {}

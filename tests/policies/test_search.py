@@ -136,7 +136,7 @@ def test_runs_are_batches_of_consecutive_blocks():
             assert stages.draft_s[:, r, o].sum() == pytest.approx(sum(draft_s.values()))
             assert stages.air_s[:, r, o].sum() == pytest.approx(sum(air_s.values()))
             assert stages.head_s[r, o] == pytest.approx(head_s)
-            assert stages.num_tokens[r, o] == num_tokens
+            assert stages.num_tokens[r, o] == num_tokens.streams + num_tokens.guesses
             assert stages.busiest_s()[r, o] == pytest.approx(
                 max([0.0, *draft_s.values(), *air_s.values()])
             )
