@@ -98,6 +98,33 @@ def memory() -> None:
 
 
 @bench.command()
+@click.option("--streams", default="1,4", show_default=True, help="Stream counts.")
+@click.option("--prompts", default=16, show_default=True, help="Prompts of each kind.")
+@click.option("--max-tokens", default=128, show_default=True)
+@click.option("--temperature", default=0.0, show_default=True)
+@click.option("--draft", default="", help="Another draft: a name or a GGUF file.")
+def speed(streams: str, prompts: int, max_tokens: int, temperature: float, draft: str) -> None:
+    """What guesses gain: the default pair, as planned and plainly, on chat and on copied text.
+
+    \b
+    Example:
+      python -m bench speed --streams 1 --prompts 8
+    """
+    from bench.speed import run_speed
+
+    counts = [int(part) for part in streams.split(",")]
+    click.echo(
+        run_speed(
+            counts,
+            num_prompts=prompts,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            draft=draft,
+        )
+    )
+
+
+@bench.command()
 @click.option("--scenarios", default=250, show_default=True, help="Random scenarios.")
 @click.option("--first-seed", default=0, show_default=True)
 @click.option("--passes", default=600, show_default=True, help="Length of a scenario in passes.")
