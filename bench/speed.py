@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from bench.distill.prompts import COPYING, HELD_OUT, HeldOutPrompts
+from bench.distill.sampling.prompts import COPYING, HELD_OUT, HeldOutPrompts
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.client import Client, GenerateOptions
 from nodes.config import EngineSettings, environment

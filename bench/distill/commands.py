@@ -206,7 +206,7 @@ def evaluate(
     Example:
       python -m bench distill evaluate data/smollm2-draft.gguf --out data/held-out
     """
-    from bench.distill.figures import evaluate as evaluate_draft
+    from bench.distill.measuring.figures import evaluate as evaluate_draft
     from bench.distill.steps import model_path
 
     click.echo(
@@ -234,7 +234,7 @@ def lookup(target: str, out: Path, max_answer: int, seed: int) -> None:
     Example:
       python -m bench distill lookup --out data/lookup
     """
-    from bench.distill.copying import measure_lookup
+    from bench.distill.measuring.copying import measure_lookup
     from bench.distill.steps import model_path
 
     click.echo(measure_lookup(model_path(target), out, max_answer=max_answer, seed=seed))

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.distill.answers import AnswerFile, Recipe
-from bench.distill.corpus import CorpusInfo, build_corpus, id_dtype, text_files
-from bench.distill.prompts import PromptMaker, PromptSource, read_lines
 from bench.distill.report import Reporter
-from bench.distill.sample import Sampler
-from bench.distill.streams import StreamedModel
+from bench.distill.sampling.answers import AnswerFile, Recipe
+from bench.distill.sampling.corpus import CorpusInfo, build_corpus, id_dtype, text_files
+from bench.distill.sampling.prompts import PromptMaker, PromptSource, read_lines
+from bench.distill.sampling.sample import Sampler
+from bench.distill.sampling.streams import StreamedModel
 from nodes.catalog import Catalog, default_cache_dir
 from nodes.config import environment
 from nodes.engine.llama import LlamaConfig
@@ -23,7 +23,7 @@ from nodes.engine.llama_abi import hash_file, load_model
 from nodes.engine.vocab import LlamaTokenizer
 
 if TYPE_CHECKING:
-    from bench.distill.teacher import TorchTarget
+    from bench.distill.sampling.teacher import TorchTarget
 
 _CELLS_PER_SEQUENCE = 1280
 
@@ -96,7 +96,7 @@ def sample_answers(
 def _teacher(target: Path, width: int, threads: int, engine: str) -> StreamedModel | TorchTarget:
     """One sequence more than `width` for what all prompts share."""
     if engine == "torch":
-        from bench.distill.teacher import TorchTarget
+        from bench.distill.sampling.teacher import TorchTarget
 
         return TorchTarget(
             target, max_sequences=width + 1, max_length=_CELLS_PER_SEQUENCE, threads=threads
@@ -137,8 +137,8 @@ def train_draft(
 ) -> str:
     """Both phases of training into the folder `out`, and a plot of how they went."""
     # torch takes seconds to load, and only this step and the next need it.
-    from bench.distill.fit import FitOptions, fit
-    from bench.distill.plot import plot_log
+    from bench.distill.training.fit import FitOptions, fit
+    from bench.distill.training.plot import plot_log
 
     options = FitOptions(
         corpus_tokens=corpus_tokens,
@@ -170,9 +170,9 @@ def export_draft(
 
     answers: where there are any, those held out of training calibrate the draft's confidence.
     """
-    from bench.distill.calibrate import calibrate_draft
-    from bench.distill.gguf_files import quantise_draft, write_draft
-    from bench.distill.train import load_draft
+    from bench.distill.measuring.calibrate import calibrate_draft
+    from bench.distill.training.gguf_files import quantise_draft, write_draft
+    from bench.distill.training.train import load_draft
 
     model = load_draft(run)
     whole = out.with_suffix(".f16.gguf")

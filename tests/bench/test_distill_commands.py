@@ -10,10 +10,11 @@ torch = pytest.importorskip("torch", reason="the extra `distill` is not installe
 pytest.importorskip("gguf", reason="the extra `distill` is not installed (gguf)")
 pytest.importorskip("matplotlib", reason="the extra `distill` is not installed (matplotlib)")
 
-from bench.distill import fit, steps  # noqa: E402
+from bench.distill import steps  # noqa: E402
 from bench.distill.commands import distill  # noqa: E402
-from bench.distill.gguf_files import write_draft  # noqa: E402
-from bench.distill.model import DraftModel, Shape  # noqa: E402
+from bench.distill.training import fit  # noqa: E402
+from bench.distill.training.gguf_files import write_draft  # noqa: E402
+from bench.distill.training.model import DraftModel, Shape  # noqa: E402
 from tests.bench.distill_fakes import write_target  # noqa: E402
 
 

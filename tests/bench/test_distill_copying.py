@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.distill.answers import Answer
-from bench.distill.copying import play
-from bench.distill.prompts import COPYING, HELD_OUT, HeldOutPrompts
+from bench.distill.measuring.copying import play
+from bench.distill.sampling.answers import Answer
+from bench.distill.sampling.prompts import COPYING, HELD_OUT, HeldOutPrompts
 
 
 def _answer(prompt: list[int], answer: list[int]) -> Answer:
@@ -48,5 +48,5 @@ def test_prompts_are_all_there_and_all_different(name: str, count: int) -> None:
     assert len(texts) == len(set(texts)) == count
     other = {HELD_OUT: COPYING, COPYING: HELD_OUT}[name]
     assert not set(texts) & set(HeldOutPrompts(name=other).texts())
-    path = Path("bench/distill") / name
+    path = Path("bench/distill/sampling") / name
     assert all(len(line.split("\t")) == 2 for line in path.read_text().splitlines())

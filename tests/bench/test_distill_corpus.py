@@ -7,7 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.distill.corpus import CorpusInfo, build_corpus, id_dtype, read_blocks, text_files
+from bench.distill.sampling.corpus import (
+    CorpusInfo,
+    build_corpus,
+    id_dtype,
+    read_blocks,
+    text_files,
+)
 from nodes.engine.protocol import EngineError
 from tests.bench.distill_fakes import NUM_VOCAB, FramedTokenizer
 

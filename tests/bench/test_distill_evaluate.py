@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from bench.distill.answers import Answer
-from bench.distill.coupling import compare
-from bench.distill.evaluate import (
+from bench.distill.measuring.coupling import compare
+from bench.distill.measuring.evaluate import (
     Guesses,
     acceptance,
     calibration,
@@ -15,6 +14,7 @@ from bench.distill.evaluate import (
     rounds,
     stopped_rounds,
 )
+from bench.distill.sampling.answers import Answer
 from nodes.engine.protocol import Span
 from nodes.engine.sampling import Sampling, sample
 from nodes.engine.toy import ToyConfig, ToyModel

@@ -8,10 +8,10 @@ import pytest
 torch = pytest.importorskip("torch", reason="the extra `distill` is not installed (torch)")
 gguf = pytest.importorskip("gguf", reason="the extra `distill` is not installed (gguf)")
 
-from bench.distill.gguf_files import quantise_draft, read_embedding, write_draft  # noqa: E402
-from bench.distill.model import DraftModel, Shape, reduced_embedding  # noqa: E402
-from bench.distill.quant import round_q4_0  # noqa: E402
-from bench.distill.streams import StreamedModel  # noqa: E402
+from bench.distill.sampling.streams import StreamedModel  # noqa: E402
+from bench.distill.training.gguf_files import quantise_draft, read_embedding, write_draft  # noqa: E402
+from bench.distill.training.model import DraftModel, Shape, reduced_embedding  # noqa: E402
+from bench.distill.training.quant import round_q4_0  # noqa: E402
 from nodes.engine.llama import LlamaConfig, LlamaModel  # noqa: E402
 from nodes.engine.protocol import CacheFullError, InvalidInputError, Span  # noqa: E402
 from tests.bench.distill_fakes import write_target  # noqa: E402

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.distill.answers import Answer, AnswerFile, Recipe
-from bench.distill.prompts import HeldOutPrompts, PromptMaker
-from bench.distill.sample import ChatFrame, Sampler, best_of
+from bench.distill.sampling.answers import Answer, AnswerFile, Recipe
+from bench.distill.sampling.prompts import HeldOutPrompts, PromptMaker
+from bench.distill.sampling.sample import ChatFrame, Sampler, best_of
 from nodes.engine.protocol import EngineError, Span
 from nodes.engine.sampling import Sampling, sample
 from nodes.engine.toy import TOY_EOG, ToyConfig, ToyModel, ToyTokenizer

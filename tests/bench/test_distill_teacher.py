@@ -8,9 +8,9 @@ import pytest
 pytest.importorskip("torch", reason="the extra `distill` is not installed (torch)")
 pytest.importorskip("gguf", reason="the extra `distill` is not installed (gguf)")
 
-from bench.distill.gguf_files import write_draft
-from bench.distill.model import DraftModel, Shape
-from bench.distill.teacher import TorchTarget
+from bench.distill.sampling.teacher import TorchTarget
+from bench.distill.training.gguf_files import write_draft
+from bench.distill.training.model import DraftModel, Shape
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.protocol import EngineError, InvalidInputError, Span
 from tests.bench.distill_fakes import write_target

@@ -9,8 +9,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="the extra `distill` is not installed (torch)")
 pytest.importorskip("gguf", reason="the extra `distill` is not installed (gguf)")
 
-from bench.distill.answers import Answer, AnswerFile, Recipe  # noqa: E402
-from bench.distill.data import (  # noqa: E402
+from bench.distill.report import Reporter  # noqa: E402
+from bench.distill.sampling.answers import Answer, AnswerFile, Recipe  # noqa: E402
+from bench.distill.training.data import (  # noqa: E402
     HELD_OUT_EVERY,
     AnswerBatches,
     Batch,
@@ -18,13 +19,12 @@ from bench.distill.data import (  # noqa: E402
     pack,
     split_answers,
 )
-from bench.distill.fit import FitOptions, fit, up_to  # noqa: E402
-from bench.distill.loss import backward_head, choose_candidates  # noqa: E402
-from bench.distill.model import DraftModel, Shape  # noqa: E402
-from bench.distill.plot import plot_log  # noqa: E402
-from bench.distill.quant import fake_quantised, round_q4_0  # noqa: E402
-from bench.distill.report import Reporter  # noqa: E402
-from bench.distill.train import Schedule, Trainer, load_draft, validation  # noqa: E402
+from bench.distill.training.fit import FitOptions, fit, up_to  # noqa: E402
+from bench.distill.training.loss import backward_head, choose_candidates  # noqa: E402
+from bench.distill.training.model import DraftModel, Shape  # noqa: E402
+from bench.distill.training.plot import plot_log  # noqa: E402
+from bench.distill.training.quant import fake_quantised, round_q4_0  # noqa: E402
+from bench.distill.training.train import Schedule, Trainer, load_draft, validation  # noqa: E402
 from nodes.engine.protocol import EngineError  # noqa: E402
 from tests.bench.distill_fakes import write_target  # noqa: E402
 

@@ -11,7 +11,7 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
-from bench.distill.model import DraftModel
+from bench.distill.training.model import DraftModel
 from nodes.engine.llama_abi import library, take_last_error
 from nodes.engine.protocol import EngineError
 from policies.confidence import CALIBRATION_KEY

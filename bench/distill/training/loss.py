@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.distill.data import Batch
+from bench.distill.training.data import Batch
 
 # Rows of logits at once: bounds the memory, not the result.
 _CHUNK = 1024

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from bench.distill.answers import Answer, AnswerFile
-from bench.distill.corpus import id_dtype
-from bench.distill.data import AnswerBatches, Batch, CorpusBatches, pack, split_answers
-from bench.distill.gguf_files import read_embedding
-from bench.distill.model import Shape, reduced_embedding
 from bench.distill.report import Reporter
-from bench.distill.train import Schedule, Trainer, validation
+from bench.distill.sampling.answers import Answer, AnswerFile
+from bench.distill.sampling.corpus import id_dtype
+from bench.distill.training.data import AnswerBatches, Batch, CorpusBatches, pack, split_answers
+from bench.distill.training.gguf_files import read_embedding
+from bench.distill.training.model import Shape, reduced_embedding
+from bench.distill.training.train import Schedule, Trainer, validation
 
 _ROW_LENGTH = 512
 _ROWS = 8

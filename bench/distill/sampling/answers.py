@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.distill.corpus import TokenIds, id_dtype
+from bench.distill.sampling.corpus import TokenIds, id_dtype
 from nodes.engine.protocol import EngineError
 
 _MAGIC = 0x41534E31

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bench.distill.model import rotate
+from bench.distill.training.model import rotate
 from nodes.engine.llama_abi import hash_file, load_model
 from nodes.engine.protocol import EngineError, EngineInfo, InvalidInputError, Logits, Span
 from nodes.engine.vocab import LlamaTokenizer

@@ -10,9 +10,9 @@ from itertools import count
 import numpy as np
 import numpy.typing as npt
 
-from bench.distill.answers import Answer, AnswerFile
-from bench.distill.corpus import Progress
-from bench.distill.prompts import Prompt, PromptSource
+from bench.distill.sampling.answers import Answer, AnswerFile
+from bench.distill.sampling.corpus import Progress
+from bench.distill.sampling.prompts import Prompt, PromptSource
 from nodes.engine.protocol import InvalidInputError, Logits, Model, Span, Tokenizer
 from nodes.engine.sampling import Sampling, sample, top_k_ids
 

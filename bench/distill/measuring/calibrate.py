@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.distill.answers import AnswerFile
-from bench.distill.corpus import Progress
-from bench.distill.data import split_answers
-from bench.distill.evaluate import Guesses, guess
+from bench.distill.measuring.evaluate import Guesses, guess
+from bench.distill.sampling.answers import AnswerFile
+from bench.distill.sampling.corpus import Progress
+from bench.distill.training.data import split_answers
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.protocol import EngineError
 from policies.confidence import Binned, binned, calibration_json

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.distill.answers import Answer
-from bench.distill.corpus import Progress
-from bench.distill.evaluate import answer_rows
+from bench.distill.measuring.evaluate import answer_rows
+from bench.distill.sampling.answers import Answer
+from bench.distill.sampling.corpus import Progress
 from nodes.engine.protocol import Logits, Model
 from nodes.engine.sampling import Sampling, sample
 

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.distill.data import Batch
-from bench.distill.loss import backward_head, choose_candidates
-from bench.distill.model import DraftModel, Shape
-from bench.distill.quant import fake_quantised
 from bench.distill.report import Reporter
+from bench.distill.training.data import Batch
+from bench.distill.training.loss import backward_head, choose_candidates
+from bench.distill.training.model import DraftModel, Shape
+from bench.distill.training.quant import fake_quantised
 from nodes.engine.protocol import EngineError
 
 _SAVE_EVERY_S = 300.0

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bench.distill.answers import Answer
-from bench.distill.corpus import Progress
+from bench.distill.sampling.answers import Answer
+from bench.distill.sampling.corpus import Progress
 from nodes.draft.outlook import Outlook
 from nodes.engine.protocol import Logits, Model, Span
 from nodes.engine.sampling import Sampling, probability, sample

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.distill.answers import Answer, AnswerFile
-from bench.distill.corpus import TokenIds
+from bench.distill.sampling.answers import Answer, AnswerFile
+from bench.distill.sampling.corpus import TokenIds
 from nodes.engine.protocol import EngineError
 
 # One answer in this many is never trained on.

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.distill.answers import Answer
-from bench.distill.prompts import COPYING, HELD_OUT, HeldOutPrompts
+from bench.distill.sampling.answers import Answer
+from bench.distill.sampling.prompts import COPYING, HELD_OUT, HeldOutPrompts
 from bench.distill.steps import hash_lines, sample_answers
 from nodes.engine.sampling import Sampling
 from nodes.scheduler.lookup import Lookup

@@ -11,8 +11,8 @@ from statistics import median
 
 import numpy as np
 
-from bench.distill.coupling import Coupling, compare
-from bench.distill.evaluate import (
+from bench.distill.measuring.coupling import Coupling, compare
+from bench.distill.measuring.evaluate import (
     Guesses,
     Stopped,
     acceptance,
@@ -22,8 +22,8 @@ from bench.distill.evaluate import (
     rounds,
     stopped_rounds,
 )
-from bench.distill.prompts import HeldOutPrompts
 from bench.distill.report import Reporter
+from bench.distill.sampling.prompts import HeldOutPrompts
 from bench.distill.steps import hash_lines, sample_answers
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.protocol import EngineError, Model, Span

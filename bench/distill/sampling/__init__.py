@@ -1,0 +1,1 @@
+"""What a draft learns from: text, prompts, and the target's own answers."""
