@@ -15,6 +15,8 @@ from bench.distill.commands import distill  # noqa: E402
 from bench.distill.training import fit  # noqa: E402
 from bench.distill.training.gguf_files import write_draft  # noqa: E402
 from bench.distill.training.model import DraftModel, Shape  # noqa: E402
+from nodes.engine.llama import LlamaConfig, LlamaModel  # noqa: E402
+from nodes.roles import calibration_of  # noqa: E402
 from tests.bench.distill_fakes import write_target  # noqa: E402
 
 
@@ -38,7 +40,7 @@ def test_texts_become_a_draft_with_figures(tmp_path: Path, monkeypatch: pytest.M
         assert result.exit_code == 0, result.output
         return result.output
 
-    at = {name: str(tmp_path / name) for name in ("corpus", "answers", "run", "held-out")}
+    at = {name: str(tmp_path / name) for name in ("corpus", "answers", "more", "run", "held-out")}
     draft = str(tmp_path / "draft.gguf")
     on = ["--target", str(target)]
     run("corpus", str(tmp_path / "text.txt"), *on, "--licence", "text: mine", "--out", at["corpus"])
@@ -47,16 +49,28 @@ def test_texts_become_a_draft_with_figures(tmp_path: Path, monkeypatch: pytest.M
             *("sample", *on, "--corpus", at["corpus"], "--out", at["answers"]),
             *("--tokens", tokens, "--max-answer", "12", "--width", "4", "--best", "4"),
         )
+    # Another machine may sample with another seed.
     run(
-        *("train", *on, "--corpus", at["corpus"], "--answers", at["answers"], "--out", at["run"]),
+        *("sample", *on, "--out", at["more"], "--tokens", "200", "--max-answer", "12"),
+        *("--width", "4", "--best", "4", "--seed", "2", "--engine", "torch"),
+    )
+    both = ("--answers", at["answers"], "--answers", at["more"])
+    run(
+        *("train", *on, "--corpus", at["corpus"], *both, "--out", at["run"]),
         *("--corpus-tokens", "8192", "--epochs", "1"),
     )
-    run("export", at["run"], *on, "--out", draft, "--layers", "Q8_0")
+    run("export", at["run"], *on, *both, "--out", draft, "--layers", "Q8_0")
+    model = LlamaModel(LlamaConfig(path=Path(draft), num_cells=256, max_sequences=1))
+    calibration = calibration_of(model)
+    model.close()
+    assert calibration.spread is not None
+    assert sum(calibration.spread.shares) == pytest.approx(1.0, abs=1e-3)
     output = run(
         *("evaluate", draft, *on, "--out", at["held-out"], "--prompts", "8"),
         *("--max-answer", "6", "--compare", "2"),
     )
     assert "| greedy |" in output
+    assert "| greedy | 0.5 |" in output
     assert "coupled / rejection" in output
     figures = json.loads((tmp_path / "held-out" / "draft.json").read_text())
     assert 0.0 <= figures["greedy"]["acceptance"] <= 1.0
