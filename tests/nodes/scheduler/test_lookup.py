@@ -47,8 +47,8 @@ def test_it_guesses_what_followed_last_time() -> None:
 
 def test_the_longer_the_match_the_further_it_guesses() -> None:
     short, long = opened((*COPY, 10, 11)), opened((*COPY, *COPY[:20]))
-    assert len(short.propose(ONE, 8, 0.1)) < len(long.propose(ONE, 8, 0.1))
-    assert short.propose(ONE, 8, 0.5) == ()
+    assert len(short.propose(ONE, 8, 0.4)) < len(long.propose(ONE, 8, 0.4))
+    assert short.propose(ONE, 8, 0.6) == ()
     assert long.propose(ONE, 8, 1.0) == ()
 
 
