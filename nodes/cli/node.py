@@ -100,7 +100,7 @@ def draft_command(**values: Any) -> None:
 
     \b
     Example:
-      airdraft draft --connect tcp://127.0.0.1:7411 --model smollm2-135m-q4_0
+      airdraft draft --connect tcp://127.0.0.1:7411 --model smollm2-draft
     """
     _start(DraftConfig, values, run_draft)
 

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -310,6 +311,12 @@ def test_the_shipped_entries_hold_together() -> None:
         else:
             assert one.sha256 is not None
             assert len(one.sha256) == 64
+    draft = DEFAULT_ENTRIES[DEFAULT_DRAFT]
+    (source,) = draft.sources if isinstance(draft.sources, tuple) else ()
+    assert isinstance(source, FileSource)
+    content = source.path.read_bytes()
+    assert (len(content), sha256(content).hexdigest()) == (draft.size_bytes, draft.sha256)
+    assert len(content) <= 12_000_000
     gemma = DEFAULT_ENTRIES["gemma-3-270m"].sources
     assert isinstance(gemma, tuple)
     assert isinstance(gemma[0], PackageSource)
