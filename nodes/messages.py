@@ -62,7 +62,7 @@ class EngineProfile:
     exact: bool
     can_roll_back: bool
     emulated: bool
-    confidence: Annotated[tuple[ConfidenceBin, ...], MaxLen(2 * MAX_BINS)]
+    confidence: Annotated[tuple[ConfidenceBin, ...], MaxLen(MAX_BINS)]
     decode: CostFields
     prefill: CostFields
 

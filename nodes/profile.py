@@ -8,6 +8,10 @@ from nodes.messages import ConfidenceBin, CostFields, EngineProfile
 from policies.confidence import Spread
 from policies.latency import CostTable, NodeCosts
 
+# What no device takes: the planner computes with these, and nothing must overflow.
+_LEAST_S, _MOST_S = 1e-9, 1e5
+_MOST_CELL_S = 1.0
+
 
 def encode_profile(info: EngineInfo, costs: NodeCosts, spread: Spread | None = None) -> bytes:
     """spread: of a draft's confidence, where it was measured."""
@@ -60,4 +64,9 @@ def _to_fields(table: CostTable) -> CostFields:
 
 
 def _from_fields(fields: CostFields) -> CostTable:
-    return CostTable(fields.sizes, fields.seconds, fields.per_cell_s)
+    table = CostTable(fields.sizes, fields.seconds, fields.per_cell_s)
+    if not all(_LEAST_S <= seconds <= _MOST_S for seconds in table.seconds):
+        raise ValueError(f"a pass takes {_LEAST_S:g} to {_MOST_S:g} s")
+    if table.per_cell_s > _MOST_CELL_S:
+        raise ValueError(f"a used cell costs {_MOST_CELL_S:g} s at most")
+    return table

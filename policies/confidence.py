@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,7 @@ class Spread:
     rates: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if len(self.shares) != len(self.rates) or not 0 < len(self.shares) <= 2 * MAX_BINS:
+        if len(self.shares) != len(self.rates) or not 0 < len(self.shares) <= MAX_BINS:
             raise ValueError(f"{len(self.shares)} shares for {len(self.rates)} rates")
         if not all(0.0 <= value <= 1.0 for value in (*self.shares, *self.rates)):
             raise ValueError("shares and rates are in [0, 1]")
@@ -101,20 +102,26 @@ class Spread:
         Guesses end before the product of their chances falls below `stop`; how sure one is tells
         nothing of the next. That product is the chance that all of them are accepted.
         """
-        shares, rates = np.array(self.shares), np.array(self.rates)
-        values = np.arange(_GRID + 1) / _GRID
-        chances = values[:, None] * rates
-        goes_on = chances >= stop
-        places = np.rint(chances * _GRID).astype(np.int64)
-        reached: npt.NDArray[np.float64] = np.zeros(_GRID + 1)
-        reached[-1] = 1.0
-        earned, sent = 1.0, 0.0
-        for _ in range(gamma):
-            weights = reached[:, None] * shares * goes_on
-            earned += float((weights * chances).sum())
-            reached = np.bincount(places.ravel(), weights.ravel(), _GRID + 1).astype(np.float64)
-            sent += float(reached.sum())
-        return earned, sent
+        return _expected_round(self, stop, gamma)
+
+
+# A node that comes again is asked the same again.
+@lru_cache(maxsize=256)
+def _expected_round(spread: Spread, stop: float, gamma: int) -> tuple[float, float]:
+    shares, rates = np.array(spread.shares), np.array(spread.rates)
+    values = np.arange(_GRID + 1) / _GRID
+    chances = values[:, None] * rates
+    goes_on = chances >= stop
+    places = np.rint(chances * _GRID).astype(np.int64)
+    reached: npt.NDArray[np.float64] = np.zeros(_GRID + 1)
+    reached[-1] = 1.0
+    earned, sent = 1.0, 0.0
+    for _ in range(gamma):
+        weights = reached[:, None] * shares * goes_on
+        earned += float((weights * chances).sum())
+        reached = np.bincount(places.ravel(), weights.ravel(), _GRID + 1).astype(np.float64)
+        sent += float(reached.sum())
+    return earned, sent
 
 
 @dataclass(slots=True)
@@ -139,11 +146,12 @@ class DraftCalibration:
             edges = _floats(table["edges"])
             greedy, sampled = _floats(table["greedy"]), _floats(table["sampled"])
             shares = _floats(table["greedy_shares"]), _floats(table["sampled_shares"])
-        except (TypeError, KeyError, RecursionError) as error:
+        except (TypeError, KeyError, RecursionError, OverflowError) as error:
             raise ValueError(f"no calibration: {error}") from error
-        # Whether the next stream is sampled is not known: both are as likely.
-        halves = tuple(share / 2 for part in shares for share in part)
-        spread = Spread(halves, greedy + sampled)
+        # Whether the next stream is sampled is not known: what was measured is as likely.
+        num_measured = sum(any(part) for part in shares)
+        parts = tuple(share / max(1, num_measured) for part in shares for share in part)
+        spread = Spread(parts, greedy + sampled) if num_measured else None
         return cls(Calibration(edges, greedy), Calibration(edges, sampled), spread)
 
 

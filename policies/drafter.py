@@ -40,6 +40,15 @@ def _ratio_of(total: float) -> float:
     return (low + high) / 2
 
 
+def plain_token_s(target: CostTable, num_streams: int) -> float:
+    """Seconds a token without any guesses."""
+    return target.at(_together(num_streams))
+
+
+def _together(num_streams: int) -> int:
+    return max(1, min(num_streams, _MOST_STREAMS))
+
+
 def token_s(
     target: CostTable, draft: DraftView, acceptance: AcceptanceEstimate, num_streams: int
 ) -> float:
@@ -47,9 +56,9 @@ def token_s(
 
     num_streams: drafted and verified together, all as this one.
     """
-    together = max(1, min(num_streams, _MOST_STREAMS))
+    together = _together(num_streams)
     alphas, alpha, kept = acceptance.alphas, acceptance.alpha, acceptance.kept
-    best_s = target.at(together)
+    best_s = plain_token_s(target, num_streams)
     draft_s = draft.link.rtt_s
     so_far, earned, going, sent = 1.0, 1.0, 1.0, 0.0
     for position in range(MAX_AUTO_GAMMA):

@@ -53,9 +53,9 @@ def stop_chances(problem: CycleProblem, plan: CyclePlan, cost: CycleCost) -> Flo
         )
         worth = problem.weights[mine] / problem.earned[mine, plan.gammas[mine]] ** 2
         is_free = problem.least[mine] == 0
-        chances[mine] = is_free * added_s * cost.price_s / (cost.cycle_s**2 * worth)
+        chances[mine] = is_free * added_s / cost.cycle_s * cost.price_s / cost.cycle_s / worth
     # Whole percent: nothing finer is known, and two equal plans have equal stops.
-    rounded: Floats = np.clip(chances, 0.0, 1.0).round(2)
+    rounded: Floats = np.clip(np.nan_to_num(chances, nan=1.0), 0.0, 1.0).round(2)
     return rounded
 
 

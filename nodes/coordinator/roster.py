@@ -13,6 +13,7 @@ from mesh.messages import Hello, Ping, Pong
 from nodes.messages import EngineProfile, NodeFields
 from nodes.profile import costs_of, decode_profile, same_vocabulary, spread_of
 from nodes.scheduler import SchedulerState
+from nodes.scheduler.lookup import LOOKUP
 from policies.confidence import Spread
 from policies.latency import NodeCosts
 
@@ -135,6 +136,8 @@ class Roster:
             reason = self._mismatch(hello.role, profile)
             if reason:
                 return [Rejected(peer, reason[:_MAX_REASON])]
+            if hello.node == LOOKUP:
+                return [Rejected(peer, f"the name {LOOKUP} is taken: choose another")]
         elif hello.role != "client":
             return [Rejected(peer, f"unknown role {hello.role}"[:_MAX_REASON])]
         events = self._membership.on_hello(peer, hello, now)

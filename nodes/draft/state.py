@@ -72,7 +72,7 @@ class _Stream:
         return len(self.cached) < len(self.token_ids) - 1
 
     def drafting(self, eog: frozenset[int]) -> bool:
-        ended = bool(self.guesses) and self.guesses[-1] in eog
+        ended = bool(self.guesses) and self.guesses[-1] in eog and not self.spec.ignore_eog
         return len(self.guesses) < self.gamma and not ended and not self.outlook.has_stopped
 
 

@@ -162,7 +162,8 @@ class Dispatcher:
             gammas = [gamma for _, gamma in members]
             times = node.draft_s(gammas, num_first), node.link_s(gammas, len(new_token_ids))
             node.num_waiting += 1
-            shares[name] = Share(node, *times, crowd=node.num_waiting)
+            ids = tuple(stream.spec.stream_id for stream, _ in members)
+            shares[name] = Share(node, *times, node.num_waiting, ids, num_first)
             for other in self.rounds.values():
                 other.share_node(name, node.num_waiting)
         members_of_round = [stream.spec.stream_id for stream, _ in drafted]

@@ -10,7 +10,7 @@ from nodes.scheduler.instructions import Instruction, ToDraft, open_request
 from nodes.scheduler.lookup import LOOKUP, LOOKUP_COSTS, Lookup
 from nodes.scheduler.stream import DraftPlacement, Stream
 from policies.acceptance import AcceptanceEstimate
-from policies.drafter import MOVE_GAIN, token_s
+from policies.drafter import MOVE_GAIN, plain_token_s, token_s
 from policies.latency import CostTable, NodeCosts, Speed
 from policies.plan import ENTRY_BITS, HEADER_BITS, DraftView, Link
 
@@ -161,12 +161,17 @@ class DraftPool:
             by_node = stream.known.get(node.name) or node.prior()
         lookup_s = token_s(target, self._by_lookup.view(), by_lookup, num_streams)
         node_s = token_s(target, node.view(), by_node, num_streams)
+        if placement.is_late:
+            # It is not asked: the stream is decoded plainly.
+            node_s = plain_token_s(target, num_streams)
         now_s, other_s = (lookup_s, node_s) if is_by_lookup else (node_s, lookup_s)
         if other_s >= now_s * (1.0 - MOVE_GAIN):
             return []
         self.displace(stream)
         if is_by_lookup:
             return self._place_on(node, stream)
+        if placement.is_late:
+            stream.refused_by.add(node.name)
         self._place_by_lookup(stream)
         return [ToDraft(node.name, CloseStreamNotice(stream.spec.stream_id, placement.generation))]
 
@@ -175,7 +180,7 @@ class DraftPool:
         known = stream.known.pop(node.name, None)
         if known is not None:
             stream.acceptance = known
-        elif self._gives_priors and (stream.acceptance.is_untried or stream.was_by_lookup):
+        elif stream.was_by_lookup or (self._gives_priors and stream.acceptance.is_untried):
             stream.acceptance = node.prior()
         stream.was_by_lookup = False
         stream.draft_generation += 1

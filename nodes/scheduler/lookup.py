@@ -20,7 +20,7 @@ from policies.plan import MAX_AUTO_GAMMA
 LOOKUP = "prompt lookup"
 # A proposal takes some microseconds; the policies are told so.
 LOOKUP_COSTS = NodeCosts(CostTable((1,), (2e-6,)), CostTable((1,), (2e-6,)))
-# Bytes of an indexed token are some 350, and this is in the coordinator's memory.
+# Promised to streams. An indexed token takes some 350 bytes of the coordinator's memory.
 _MAX_TOKENS = 1 << 16
 _MAX_PROMPT_TOKENS = 1 << 14
 # Of what is guessed on trial. A stream that is served by lookup has the plan's.
@@ -45,6 +45,7 @@ class _Text:
         default_factory=lambda: AcceptanceEstimate(0.6, 2.4, memory=0.93)
     )
     outlook: Outlook = field(default_factory=Outlook)
+    reserved: int = 0
     trial: tuple[int, ...] = ()
     num_right: int = 0
 
@@ -80,30 +81,30 @@ class Lookup:
     def __init__(self) -> None:
         self._calibration = lookup_calibration()
         self._texts: dict[StreamId, _Text] = {}
-        self._num_tokens = 0
+        self._reserved = 0
 
     def open(self, spec: StreamSpec) -> None:
         """Index a stream's text, if there is room; its end, if it is very long."""
         token_ids = spec.token_ids[-_MAX_PROMPT_TOKENS:]
-        if self._num_tokens + len(token_ids) + spec.max_tokens > _MAX_TOKENS:
+        reserved = len(token_ids) + spec.max_tokens
+        if self._reserved + reserved > _MAX_TOKENS:
             return
-        text = _Text(self._calibration.of(spec.sampling.temperature))
+        text = _Text(self._calibration.of(spec.sampling.temperature), reserved=reserved)
         text.index.extend(token_ids)
         text.begin_trial()
         self._texts[spec.stream_id] = text
-        self._num_tokens += len(token_ids)
+        self._reserved += reserved
 
     def commit(self, stream_id: StreamId, token_ids: Sequence[int]) -> None:
         text = self._texts.get(stream_id)
         if text is not None:
-            self._num_tokens += len(token_ids)
             for token_id in token_ids:
                 text.commit(token_id)
 
     def close(self, stream_id: StreamId) -> None:
         text = self._texts.pop(stream_id, None)
         if text is not None:
-            self._num_tokens -= len(text.index)
+            self._reserved -= text.reserved
 
     def holds(self, stream_id: StreamId) -> bool:
         return stream_id in self._texts

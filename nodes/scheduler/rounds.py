@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from nodes.messages import CommitEntry
 from nodes.scheduler.drafts import DraftNode
 from nodes.stream import StreamId
 
@@ -13,12 +14,17 @@ _DEADLINE_FACTOR = 6.0
 
 @dataclass(slots=True)
 class Share:
-    """A draft node's part of a round. crowd: the most rounds it drafted at once meanwhile."""
+    """A draft node's part of a round. crowd: the most rounds it drafted at once meanwhile.
+
+    draft_s: if it makes all guesses it is asked for. num_first: tokens of its first step.
+    """
 
     node: DraftNode
     draft_s: float
     link_s: float
     crowd: int
+    stream_ids: tuple[StreamId, ...]
+    num_first: int
 
     @property
     def expected_s(self) -> float:
@@ -45,9 +51,18 @@ class Round:
         longest_s = max((share.expected_s for share in self.shares.values()), default=0.0)
         return self.started + max(_MIN_DRAFT_DEADLINE_S, _DEADLINE_FACTOR * longest_s)
 
-    def num_asked(self, stream_id: StreamId) -> int:
-        """The cap on a stream's guesses, if its node answered: a late one tells nothing."""
-        return self.asked.get(stream_id, 0) if stream_id in self.guesses else 0
+    def num_asked(self, stream_id: StreamId, entry: CommitEntry) -> int:
+        """The guesses that a commit tells of: those judged, or the cap where some were not made.
+
+        0 where the node did not answer: a late one tells nothing. A text that ends with its last
+        guess ended the guesses too.
+        """
+        made = len(self.guesses.get(stream_id, ()))
+        if stream_id not in self.guesses or made >= self.asked.get(stream_id, 0):
+            return entry.num_draft_tokens
+        if entry.finish_reason and entry.num_accepted_tokens == entry.num_draft_tokens:
+            return entry.num_draft_tokens
+        return self.asked[stream_id]
 
     def share_node(self, name: str, num_rounds: int) -> None:
         """A node that still drafts for this round has taken on another."""
@@ -69,6 +84,14 @@ class Round:
     def answered(self, name: str, now: float) -> None:
         """A node's guesses are there: learn how long it took, where that tells anything."""
         share = self.drop_share(name)
-        if share is not None and share.crowd == 1:
+        if share is None or share.crowd != 1:
+            return
+        asked = [self.asked[s] for s in share.stream_ids if s in self.guesses]
+        made = [len(self.guesses[s]) for s in share.stream_ids if s in self.guesses]
+        if asked:
+            # Guesses that were not made have cost one step, not all that were asked for.
+            steps = [min(a, m + 1) for a, m in zip(asked, made, strict=True)]
+            node, num_first = share.node, share.num_first
+            part = node.draft_s(steps, num_first) / node.draft_s(asked, num_first)
             # The link's part is known; what is beyond it was spent by the node.
-            share.node.speed.observe(now - self.started - share.link_s, share.draft_s)
+            node.speed.observe(now - self.started - share.link_s, part * share.draft_s)

@@ -158,6 +158,10 @@ class SchedulerState:
         for stream in self._streams.values():
             # A node that starts anew may have room now.
             stream.refused_by.discard(node)
+        # Where a client chose how much to guess, lookup only stands in for a draft node.
+        stood_in = [s for s in self._streams.values() if s.is_by_lookup and s.fixed_gamma]
+        for stream in stood_in:
+            self._drafts.displace(stream)
         homeless = [s for s in self._streams.values() if s.draft is None]
         return [instruction for s in homeless for instruction in self._place(s)]
 
@@ -175,7 +179,7 @@ class SchedulerState:
         out: list[Instruction] = []
         for stream in self._streams.values():
             if stream.draft is not None and stream.draft.node == node:
-                stream.draft = None
+                self._drafts.displace(stream)
                 stream.plain_reason = ""
                 out += self._place(stream)
         for current in list(self._rounds.values()):
@@ -284,7 +288,7 @@ class SchedulerState:
         stream.token_ids += token_ids
         if self._lookup is not None:
             self._lookup.commit(stream.spec.stream_id, token_ids)
-        num_asked = self._num_asked(stream)
+        num_asked = self._num_asked(stream, entry)
         stream.count(entry, num_asked)
         placement = stream.draft
         # A node that took the stream over since has made none of these guesses.
@@ -323,10 +327,10 @@ class SchedulerState:
             self._cycle.members_changed()
         return moved
 
-    def _num_asked(self, stream: Stream) -> int:
+    def _num_asked(self, stream: Stream, entry: CommitEntry) -> int:
         phase = stream.phase
         current = self._rounds.get(phase.round_id) if isinstance(phase, Verifying) else None
-        return current.num_asked(stream.spec.stream_id) if current is not None else 0
+        return current.num_asked(stream.spec.stream_id, entry) if current is not None else 0
 
     def _check_gap(self, stream: Stream | None, entry: CommitEntry) -> list[Instruction]:
         """A commit beyond the journal's end means that one was lost: it can never be filled."""

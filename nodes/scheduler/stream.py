@@ -139,7 +139,8 @@ class Stream:
             fixed_gamma=self.fixed_gamma,
             draft=placement.node if placement is not None and will_guess else None,
             alphas=acceptance.alphas,
-            kept=acceptance.kept,
+            # Whose client chose the number of guesses is not stopped.
+            kept=1.0 if self.fixed_gamma is not None else acceptance.kept,
         )
 
     def extend_lease(self, num_tokens: int, low: int) -> list[LeaseEntry]:

@@ -24,7 +24,7 @@ from policies.latency import CostTable, NodeCosts
 INFO = ToyModel().info
 COSTS = NodeCosts(CostTable((1, 4), (0.01, 0.02), 1e-9), CostTable((32,), (0.3,)))
 
-times = st.floats(1e-9, 1e6)
+times = st.floats(1e-9, 1e5)
 
 
 @st.composite
@@ -38,6 +38,19 @@ def tables(draw):
 def test_costs_come_back_equal(decode, prefill):
     costs = NodeCosts(decode, prefill)
     assert costs_of(decode_profile(encode_profile(INFO, costs))) == costs
+
+
+@pytest.mark.parametrize(
+    ("seconds", "per_cell_s"), [(1e-10, 0.0), (1e6, 0.0), (1e154, 0.0), (0.1, 2.0), (0.1, 1e160)]
+)
+def test_costs_of_no_device_are_refused(seconds, per_cell_s):
+    """The planner computes with them: nothing a peer says may overflow there."""
+    table = CostTable((1, 4), (0.1, max(0.1, seconds)), per_cell_s)
+    if seconds < 0.1:
+        table = CostTable((1, 4), (seconds, 0.1))
+    for costs in (NodeCosts(table, COSTS.prefill), NodeCosts(COSTS.decode, table)):
+        with pytest.raises(ValueError, match=r"a pass takes|a used cell costs"):
+            costs_of(decode_profile(encode_profile(INFO, costs)))
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,7 @@ GOOD = {
         {"greedy_shares": None},
         {"greedy_shares": [0.4, 0.5]},
         {"sampled_shares": [1.0]},
+        {"greedy": [0.1, 10**400]},
         {"edges": list(range(99)), "greedy": [0.1] * 100, "sampled": [0.1] * 100},
     ],
 )
@@ -94,6 +95,16 @@ def test_what_no_measurement_gives_is_refused(changes):
     assert DraftCalibration.from_json(json.dumps(GOOD)).spread is not None
     with pytest.raises(ValueError, match=r"."):
         DraftCalibration.from_json(json.dumps(GOOD | changes))
+
+
+def test_what_was_only_measured_greedily_is_all_that_is_known():
+    found = binned([0.3, 0.9], [False, True])
+    read = DraftCalibration.from_json(calibration_json(found, binned([], [])))
+    assert read.spread is not None
+    assert sum(read.spread.shares) == pytest.approx(1.0)
+    assert (
+        DraftCalibration.from_json(calibration_json(binned([], []), binned([], []))).spread is None
+    )
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", "null", '{"edges": [1]}', "[" * 5000])

@@ -212,10 +212,12 @@ def test_a_node_that_takes_twice_as_long_is_planned_with_as_much() -> None:
     open_stream(scheduler, ONE, "a")
     now = 0.0
     for round_id in range(1, 40):
-        # 4 passes of 20 ms instead of 10, and the way there and back.
-        now += 0.02 + 0.08
+        # A step for every guess made, and one for the guess that was not, each of 20 ms instead
+        # of 10; and the way there and back.
+        made = round_id % 5
+        now += 0.02 + 0.02 * min(4, made + 1)
         length = length_of(scheduler, ONE)
-        scheduler.drafted("a", guesses(round_id, ONE, length), now)
+        scheduler.drafted("a", guesses(round_id, ONE, length, *range(made)), now)
         commit_one(scheduler, ONE, now)
     scheduler.target_ready(ONE, 1, now)
     open_stream(scheduler, TWO, now=now)

@@ -81,6 +81,9 @@ def test_texts_are_indexed_while_there_is_room() -> None:
     lookup = Lookup()
     for number in range(1, 10):
         lookup.open(make_spec(number, prompt=COPY * 300, max_tokens=1000))
+    # What they may yet become counts too, so that promises are kept.
+    lookup.open(make_spec(10, prompt=COPY, max_tokens=20_000))
+    assert not lookup.holds(make_spec(10).stream_id)
     assert lookup.holds(ONE)
     assert not lookup.holds(make_spec(9).stream_id)
     assert lookup.propose(make_spec(9).stream_id, 4, 0.0) == ()
@@ -155,6 +158,51 @@ def test_a_stream_that_copies_leaves_its_draft_node_and_comes_back_when_it_stops
     assert stream.draft is not None
     assert stream.draft.node == "a"
     assert [view.name for view in seen[-1].drafts] == ["a"]
+
+
+def test_a_stream_whose_draft_node_does_not_answer_goes_by_lookup() -> None:
+    scheduler = make(joint_plan)
+    scheduler.draft_joined("a", DRAFT, spread=Spread((1.0,), (0.95,)))
+    begin(scheduler, COPY * 2)
+    scheduler.draft_ready("a", ONE, 1, 0.0)
+    stream = scheduler.stream(ONE)
+    assert stream is not None
+    # The lease from before the node was ready ends, then it is asked.
+    play(scheduler, list(COPY)[:2], 0.1)
+    assert isinstance(stream.phase, Drafting)
+    scheduler.tick(100.0)
+    assert stream.draft is not None
+    assert stream.draft.is_late
+    play(scheduler, [*COPY[2:], *COPY], 101.0)
+    assert stream.is_by_lookup
+    # It is not given to that node again.
+    assert stream.refused_by == {"a"}
+
+
+def test_where_a_client_chose_how_much_to_guess_lookup_only_stands_in() -> None:
+    scheduler = make(joint_plan)
+    begin(scheduler, COPY * 2, gamma=4)
+    stream = scheduler.stream(ONE)
+    assert stream is not None
+    assert stream.is_by_lookup
+    scheduler.draft_joined("a", DRAFT)
+    assert stream.draft is not None
+    assert stream.draft.node == "a"
+    scheduler.draft_lost("a", 1.0)
+    assert stream.is_by_lookup
+
+
+def test_what_was_learnt_with_a_node_that_was_lost_is_known_when_it_comes_back() -> None:
+    scheduler = make(joint_plan)
+    scheduler.draft_joined("a", DRAFT)
+    begin(scheduler, COPY)
+    stream = scheduler.stream(ONE)
+    assert stream is not None
+    stream.acceptance.observe(4, 0)
+    learnt = stream.acceptance
+    scheduler.draft_lost("a", 1.0)
+    assert stream.acceptance is not learnt
+    assert stream.known["a"] is learnt
 
 
 def test_another_stream_is_none_of_its_business() -> None:

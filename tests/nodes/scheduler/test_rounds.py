@@ -51,8 +51,8 @@ def make_round(now: float, **times: tuple[float, float]) -> Round:
     shares = {}
     for name, (draft_s, link_s) in times.items():
         node = DraftNode(name, DRAFT_COSTS, num_waiting=1)
-        shares[name] = Share(node, draft_s, link_s, crowd=1)
-    return Round(1, [ONE], shares, now)
+        shares[name] = Share(node, draft_s, link_s, 1, (ONE,), 1)
+    return Round(1, [ONE], shares, now, asked={ONE: 4}, guesses={ONE: (1, 2, 3, 4)})
 
 
 # -- deadlines -------------------------------------------------------------------------------------
@@ -87,11 +87,26 @@ def test_a_nodes_speed_is_learnt_from_rounds_it_did_alone() -> None:
     alone.answered("a", 1.9)
     # 0.4 s of drafting instead of 0.2.
     assert node.speed.factor == pytest.approx(2**node.speed.rate)
-    beside = Round(2, [ONE], {"a": Share(node, 0.2, 0.5, crowd=1)}, 2.0)
+    beside = make_round(2.0, a=(0.2, 0.5))
+    beside.shares["a"].node = node
     beside.share_node("a", 2)
     beside.answered("a", 9.0)
     beside.answered("b", 9.0)
     assert node.speed.factor == pytest.approx(2**node.speed.rate)
+
+
+def test_guesses_that_were_not_made_cost_a_node_one_step() -> None:
+    """It stops at the second guess of eight: two steps, whatever it could have taken."""
+    stopped = make_round(1.0, a=(0.8, 0.5))
+    stopped.asked, stopped.guesses = {ONE: 8}, {ONE: (1,)}
+    node = stopped.shares["a"].node
+    stopped.answered("a", 1.5 + 0.2)
+    assert node.speed.factor == pytest.approx(1.0)
+    # A stream that the node left out tells nothing.
+    silent = make_round(1.0, a=(0.8, 0.5))
+    silent.guesses = {}
+    silent.answered("a", 9.0)
+    assert silent.shares == {}
 
 
 # -- a round and what may come between -------------------------------------------------------------

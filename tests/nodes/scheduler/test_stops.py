@@ -82,6 +82,19 @@ def test_a_guess_that_was_not_made_earned_nothing(
     assert (found.kept < 1.0) is stops
 
 
+def test_a_text_that_ends_with_the_last_guess_was_not_stopped_short() -> None:
+    """An end-of-text token ends the guesses too: no failure is booked on the node."""
+    scheduler = make()
+    open_stream(scheduler, ONE, "a")
+    open_stream(scheduler, TWO, "a")
+    scheduler.drafted("a", guesses(1, ONE, 3, 20, 21), 0.1)
+    end = commit(ONE, 3, [20, 21, 22], num_draft_tokens=2, finish_reason="stop")
+    scheduler.committed(end, 0.2)
+    node = scheduler._drafts["a"].acceptance
+    assert node.kept == 1.0
+    assert node.failures < AcceptanceEstimate().failures
+
+
 def test_a_round_in_which_nothing_was_likely_enough_is_a_plain_step_that_counts() -> None:
     scheduler = make()
     open_stream(scheduler, ONE, "a")
