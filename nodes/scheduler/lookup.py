@@ -23,7 +23,7 @@ LOOKUP_COSTS = NodeCosts(CostTable((1,), (2e-6,)), CostTable((1,), (2e-6,)))
 # Promised to streams. An indexed token takes some 350 bytes of the coordinator's memory.
 _MAX_TOKENS = 1 << 16
 _MAX_PROMPT_TOKENS = 1 << 14
-# Of what is guessed on trial. A stream that is served by lookup has the plan's.
+# Of what is guessed on trial, until the stream is served by lookup: then it is the plan's.
 _TRIAL_STOP = 0.4
 # Tokens that match before a guess, in bins, and the share of guesses accepted there: of the answers
 # that the default draft was trained on. Learnt further for whatever target this is.
@@ -46,11 +46,12 @@ class _Text:
     )
     outlook: Outlook = field(default_factory=Outlook)
     reserved: int = 0
+    stop: float = _TRIAL_STOP
     trial: tuple[int, ...] = ()
     num_right: int = 0
 
     def begin_trial(self) -> None:
-        self.outlook.begin(_TRIAL_STOP)
+        self.outlook.begin(self.stop)
         self.trial = self.guesses(MAX_AUTO_GAMMA, self.outlook)
         self.num_right = 0
 
@@ -116,4 +117,8 @@ class Lookup:
     def propose(self, stream_id: StreamId, gamma: int, stop: float) -> tuple[int, ...]:
         """At most gamma guesses, none that is less likely than `stop` to be accepted."""
         text = self._texts.get(stream_id)
-        return text.guesses(gamma, Outlook(stop=stop)) if text is not None else ()
+        if text is None:
+            return ()
+        # What is learnt from now on is what rounds with this stop earn.
+        text.stop = stop
+        return text.guesses(gamma, Outlook(stop=stop))
