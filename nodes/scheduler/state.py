@@ -267,7 +267,13 @@ class SchedulerState:
         streams = self._streams.values()
         cells = used_cells(streams)
         self._cycle.pass_done(reply.pass_s, self._target.predicted_s(num_tokens, cells, now))
-        if not is_reading(streams):
+        # A verify without guesses comes after a pause: it tells nothing of plain passes in a lease.
+        is_after_pause = num_tokens == len(reply.entries) and any(
+            isinstance(s.phase, Verifying)
+            for e in reply.entries
+            if (s := self._streams.get(StreamId(e.stream_id))) is not None
+        )
+        if not is_reading(streams) and not is_after_pause:
             self._target.pass_seen(num_tokens, reply.pass_s, cells)
 
     def _commit_one(

@@ -106,6 +106,19 @@ def test_a_round_in_which_nothing_was_likely_enough_is_a_plain_step_that_counts(
     assert estimate_of(scheduler).kept < 1.0
 
 
+def test_a_verify_without_guesses_tells_nothing_of_plain_passes() -> None:
+    """It comes after the pause of a draft; a pass of as many tokens with guesses is learnt from."""
+    for made, is_learnt in ((0, False), (1, True)):
+        scheduler = make()
+        open_stream(scheduler, ONE, "a")
+        assert scheduler._target is not None
+        before = scheduler._target.now().decode
+        scheduler.drafted("a", guesses(1, ONE, 3, *range(20, 20 + made)), 0.1)
+        slow = commit(ONE, 3, [20], num_draft_tokens=made, pass_s=1.0)
+        scheduler.committed(slow, 0.2)
+        assert (scheduler._target.now().decode != before) is is_learnt
+
+
 def test_an_answer_that_did_not_come_tells_nothing_of_guesses() -> None:
     """Neither a late one nor one in which the stream is left out."""
     for reply in (None, DraftReply(1, (), ()), DraftReply(1, (GuessEntry(ONE, 9, 3, 0),), ())):
