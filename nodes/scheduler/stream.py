@@ -188,7 +188,7 @@ class Stream:
         return 2 if num_new == placement.gamma + 1 else num_new
 
     def count(self, entry: CommitEntry, num_asked: int) -> None:
-        """Book what a pass did for the stream; num_asked: cap on the guesses of its round."""
+        """Book what a pass did for the stream; num_asked: guesses it tells of."""
         figures = self.figures
         if isinstance(self.phase, Verifying):
             figures.num_rounds += 1

@@ -202,7 +202,7 @@ def test_nothing_is_left_after_forget_all() -> None:
     assert (drafter.num_streams, model.free_cells()) == (0, 4096)
 
 
-def never(chance: float) -> DraftCalibration:
+def always(chance: float) -> DraftCalibration:
     """Whatever the draft says of its guesses, they are accepted with this chance."""
     same = Calibration((), (chance,), trust=1e9)
     return DraftCalibration(same, same)
@@ -216,7 +216,7 @@ def test_guesses_end_before_the_first_that_is_not_likely_enough(
 ) -> None:
     """Half of the guesses are accepted: a quarter of the second ones, an eighth of the third."""
     model = RecordingModel(ToyConfig())
-    drafter = ModelDrafter(model, never(0.5))
+    drafter = ModelDrafter(model, always(0.5))
     drafter.open(make_spec(sampling=SAMPLED))
     run(drafter)
     del model.sizes[:]
@@ -231,7 +231,7 @@ def test_guesses_end_before_the_first_that_is_not_likely_enough(
 
 
 def test_what_is_committed_teaches_how_far_guesses_can_be_trusted() -> None:
-    calibration = DraftCalibration(never(0.5).greedy, Calibration((), (0.5,), trust=2.0))
+    calibration = DraftCalibration(always(0.5).greedy, Calibration((), (0.5,), trust=2.0))
     drafter = ModelDrafter(ToyModel(ToyConfig()), calibration)
     drafter.open(make_spec(sampling=SAMPLED))
     drafter.draft(1, [Job(ONE, 1, 3, (), 4, 0.2)])
