@@ -28,11 +28,12 @@ struct(Sampling)
 
 @struct
 class CostFields:
-    """A cost table on the wire: pass sizes, seconds, and seconds a used cell adds a token."""
+    """A cost table on the wire; fields as in policies.latency.CostTable."""
 
     sizes: tuple[Count, ...]
     seconds: tuple[float, ...]
     per_cell_s: float
+    per_own_cell_s: float
 
 
 @struct

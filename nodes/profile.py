@@ -60,13 +60,14 @@ def same_vocabulary(draft: EngineProfile, target: EngineProfile) -> bool:
 
 
 def _to_fields(table: CostTable) -> CostFields:
-    return CostFields(table.sizes, table.seconds, table.per_cell_s)
+    return CostFields(table.sizes, table.seconds, table.per_cell_s, table.per_own_cell_s)
 
 
 def _from_fields(fields: CostFields) -> CostTable:
-    table = CostTable(fields.sizes, fields.seconds, fields.per_cell_s)
+    per_cells = fields.per_cell_s, fields.per_own_cell_s
+    table = CostTable(fields.sizes, fields.seconds, *per_cells)
     if not all(_LEAST_S <= seconds <= _MOST_S for seconds in table.seconds):
         raise ValueError(f"a pass takes {_LEAST_S:g} to {_MOST_S:g} s")
-    if table.per_cell_s > _MOST_CELL_S:
-        raise ValueError(f"a used cell costs {_MOST_CELL_S:g} s at most")
+    if max(per_cells) > _MOST_CELL_S:
+        raise ValueError(f"a cell costs {_MOST_CELL_S:g} s at most")
     return table

@@ -19,12 +19,14 @@ _APPLY_STEP = 0.02
 class CostTable:
     """Seconds of one pass by its number of tokens, measured at `sizes` (ascending).
 
-    per_cell_s: extra seconds for each used cell and token of the pass.
+    per_cell_s: extra seconds for each used cell and token of the pass. per_own_cell_s: for each
+    token and cell of its own sequence, which it attends to; others' cells are only skipped.
     """
 
     sizes: tuple[int, ...]
     seconds: tuple[float, ...]
     per_cell_s: float = 0.0
+    per_own_cell_s: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.sizes or len(self.sizes) != len(self.seconds):
@@ -36,15 +38,16 @@ class CostTable:
         # Written so that NaN is refused too: tables come from peers and from files.
         if not all(0 < seconds < math.inf for seconds in self.seconds):
             raise ValueError("a pass takes a positive time")
-        if not 0 <= self.per_cell_s < math.inf:
+        if not (0 <= self.per_cell_s < math.inf and 0 <= self.per_own_cell_s < math.inf):
             raise ValueError("a used cell costs no less than nothing")
 
-    def at(self, num_tokens: float, used_cells: int = 0) -> float:
+    def at(self, num_tokens: float, used_cells: int = 0, own_cells: float = 0.0) -> float:
         """Seconds of a pass of num_tokens with used_cells in the cache; of expected ones, too.
 
-        Between measured sizes linear; beyond the last one in proportion to the last slope.
+        own_cells: of a token's own sequence, on average over the tokens. Between measured sizes
+        linear; beyond the last one in proportion to the last slope.
         """
-        extra = self.per_cell_s * used_cells * num_tokens
+        extra = self.cells_s(used_cells, own_cells) * num_tokens
         sizes, seconds = self.sizes, self.seconds
         if num_tokens > sizes[-1]:
             slope = seconds[-1] / sizes[-1]
@@ -53,10 +56,24 @@ class CostTable:
             return seconds[-1] + slope * (num_tokens - sizes[-1]) + extra
         return float(np.interp(num_tokens, sizes, seconds)) + extra
 
+    def cells_s(self, used_cells: int, own_cells: float) -> float:
+        """Seconds that the cells of a cache add to each token of a pass."""
+        return self.per_cell_s * used_cells + self.per_own_cell_s * own_cells
+
     def scaled(self, factor: float) -> CostTable:
         """The same table on a device that takes `factor` times as long."""
         seconds = tuple(factor * second for second in self.seconds)
-        return CostTable(self.sizes, seconds, factor * self.per_cell_s)
+        per_cells = factor * self.per_cell_s, factor * self.per_own_cell_s
+        return CostTable(self.sizes, seconds, *per_cells)
+
+    def with_own(self, own_cells: float) -> CostTable:
+        """The table of tokens whose own sequences have so many cells, these being paid for."""
+        each_s = self.per_own_cell_s * own_cells
+        if each_s == 0.0:
+            return self
+        pairs = zip(self.sizes, self.seconds, strict=True)
+        seconds = tuple(second + each_s * size for size, second in pairs)
+        return CostTable(self.sizes, seconds, self.per_cell_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,23 +119,35 @@ class Speed:
 
 @dataclass(slots=True)
 class TableRefit:
-    """A cost table that follows what passes take: each size for itself, with forgetting."""
+    """A cost table that follows what passes take, with forgetting.
+
+    Each size is corrected for itself, and what cells add apart from them: a pass moves both in the
+    parts that they have in what was predicted of it.
+    """
 
     table: CostTable
     rate: float = 0.1
     _base: CostTable = field(init=False)
     _log_factors: list[float] = field(init=False)
+    _log_cells: float = 0.0
 
     def __post_init__(self) -> None:
         self._base = self.table
         self._log_factors = [0.0] * len(self.table.sizes)
 
-    def observe(self, num_tokens: int, seconds: float, used_cells: int = 0) -> None:
+    def observe(
+        self, num_tokens: int, seconds: float, used_cells: int = 0, own_cells: float = 0.0
+    ) -> None:
         """Learn from one pass; the sizes on either side take their shares of the correction."""
         if seconds <= 0 or num_tokens < 1:
             return
-        ratio = seconds / self.table.at(num_tokens, used_cells)
+        predicted_s = self.table.at(num_tokens, used_cells, own_cells)
+        ratio = seconds / predicted_s
         log_ratio = math.log(min(_MAX_RATIO, max(1.0 / _MAX_RATIO, ratio)))
+        by_cells = self.table.cells_s(used_cells, own_cells) * num_tokens / predicted_s
+        limit = math.log(_MAX_FACTOR)
+        moved = self._log_cells + self.rate * by_cells * log_ratio
+        self._log_cells = min(limit, max(-limit, moved))
         sizes = self._base.sizes
         above = bisect.bisect_left(sizes, num_tokens)
         if above == 0 or above == len(sizes):
@@ -127,15 +156,16 @@ class TableRefit:
             low, high = sizes[above - 1], sizes[above]
             part = (num_tokens - low) / (high - low)
             shares = [(above - 1, 1.0 - part), (above, part)]
-        limit = math.log(_MAX_FACTOR)
         for index, share in shares:
-            moved = self._log_factors[index] + self.rate * share * log_ratio
+            moved = self._log_factors[index] + self.rate * (1.0 - by_cells) * share * log_ratio
             self._log_factors[index] = min(limit, max(-limit, moved))
         seconds_now = tuple(
             second * math.exp(factor)
             for second, factor in zip(self._base.seconds, self._log_factors, strict=True)
         )
-        self.table = CostTable(sizes, seconds_now, self._base.per_cell_s)
+        factor = math.exp(self._log_cells)
+        per_cells = factor * self._base.per_cell_s, factor * self._base.per_own_cell_s
+        self.table = CostTable(sizes, seconds_now, *per_cells)
 
 
 @dataclass(slots=True)

@@ -60,7 +60,8 @@ class StreamView:
     fixed_gamma: asked for by the client, or None. draft: the node that guesses for the stream, now
     or as soon as it has read the prompt; None where none does. kept: probability that a guess is
     made once those before it were: the draft node may stop before its cap (`Batch.stops`), and
-    alpha counts what was not made as not accepted.
+    alpha counts what was not made as not accepted. extra_s: seconds that its tokens take in a
+    target pass beyond the mean stream's, each one; negative where its text is shorter.
     """
 
     stream_id: int
@@ -71,6 +72,7 @@ class StreamView:
     weight: float = 1.0
     alphas: tuple[float, ...] = ()
     kept: float = 1.0
+    extra_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,8 @@ class CycleProblem:
     earned: (n, g + 1) expected tokens of a round by gamma. least, most: (n,) bounds of gamma.
     going: (n, g) chance that step 1, 2, ... g of a draft is run; sent: (n, g + 1) expected guesses
     by gamma; log_none: (n,) logarithm of the chance that none is made. They are those of drafts
-    that never stop before their cap unless has_stops.
+    that never stop before their cap unless has_stops. extra_s: (n,) seconds that a token takes in a
+    target pass beyond the mean stream's.
     nodes: (n,) index of the draft node, 0 where there is none (`most` is 0 then).
     target_s: (t + 1,) seconds of a pass by its tokens, prompts' share included; draft_s likewise
     for each node, (J, t + 1).
@@ -45,6 +46,7 @@ class CycleProblem:
     stream_ids: tuple[int, ...]
     alphas: Floats
     weights: Floats
+    extra_s: Floats
     earned: Floats
     going: Floats
     sent: Counts
@@ -78,6 +80,7 @@ class CycleProblem:
             stream_ids=tuple(self.stream_ids[k] for k in order),
             alphas=self.alphas[order],
             weights=self.weights[order],
+            extra_s=self.extra_s[order],
             earned=self.earned[order],
             going=self.going[order],
             sent=self.sent[order],
@@ -121,6 +124,7 @@ def problem_of(observation: Observation) -> CycleProblem:
         stream_ids=tuple(ids[order].tolist()),
         alphas=alphas[order],
         weights=np.array([view.weight for view in sorted_views]),
+        extra_s=np.array([view.extra_s for view in sorted_views]),
         earned=expected_token_matrix(_alpha_matrix(alphas[order], sorted_views, max_gamma)),
         going=going,
         sent=sent,

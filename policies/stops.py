@@ -7,7 +7,8 @@ in a cycle, F changes by dC F/C - p C w/E^2, so the guess pays from
     p = (dC F/C) / (C w/E^2).
 
 p is the chance that this guess and all before it are accepted. dC is what the guess adds to the
-stages that bound the cycle: tables have steps, so slopes are means over some tokens.
+stages that bound the cycle: tables have steps, so slopes are means over some tokens. A guess of a
+stream with a long text takes more of the target's time than one of a short one.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def stop_chances(problem: CycleProblem, plan: CyclePlan, cost: CycleCost) -> Flo
             continue
         nodes = problem.nodes[mine]
         reach = max(_LEAST_REACH, len(mine))
-        verify_s = _slope(problem.target_s, cost.stages.num_tokens[m] + num_plain, reach)
+        slope_s = _slope(problem.target_s, cost.stages.num_tokens[m] + num_plain, reach)
+        verify_s = np.maximum(0.0, slope_s + problem.extra_s[mine])
         beside = np.bincount(nodes, minlength=len(problem.node_names))
         # A step serves all streams of the batch that the node still drafts for.
         draft_s = problem.draft_s[nodes, beside[nodes]] / beside[nodes]

@@ -16,60 +16,67 @@ from policies.latency import CostTable, NodeCosts, median
 DECODE_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 PREFILL_SIZES = (32, 64)
 _REPEATS = 3
-_FORMAT = 1
+_NUM_CELLS = 512
+_FORMAT = 2
 
 Progress = Callable[[str, int, int | None], None]
 
 
 def calibrate(model: Model, *, progress: Progress | None = None) -> NodeCosts:
-    """Time passes of one sequence by size, and what used cells add. Leaves the cache empty.
+    """Time passes of one sequence by size, and what cells add. Leaves the cache empty.
 
     Costs are those of tokens in a pass, whichever sequences they belong to; a draft step of b
     sequences is a pass of b tokens.
     """
     sizes = [n for n in DECODE_SIZES if n <= model.info.max_batch_tokens]
     prefill_sizes = [n for n in PREFILL_SIZES if n <= model.info.max_batch_tokens] or sizes[-1:]
-    total = len(sizes) + len(prefill_sizes) + 2
+    total = len(sizes) + len(prefill_sizes) + 3
     done = 0
 
-    def measured(num_tokens: int, *, outputs: bool) -> float:
+    def measured(num_tokens: int, *, outputs: bool, seq_id: int = 0) -> float:
         nonlocal done
-        seconds = median([_time_pass(model, num_tokens, outputs) for _ in range(_REPEATS)])
+        times = [_time_pass(model, seq_id, num_tokens, outputs) for _ in range(_REPEATS)]
+        seconds = median(times)
         done += 1
         if progress is not None:
             progress("calibrating", done, total)
         return seconds
 
-    _time_pass(model, 1, True)
+    _time_pass(model, 0, 1, True)
     decode = [measured(n, outputs=True) for n in sizes]
     prefill = [measured(n, outputs=False) for n in prefill_sizes]
-    per_cell_s = _per_cell(model, measured)
+    per_cells = _per_cells(model, measured)
     return NodeCosts(
-        decode=CostTable(tuple(sizes), tuple(decode), per_cell_s),
-        prefill=CostTable(tuple(prefill_sizes), tuple(prefill), per_cell_s),
+        decode=CostTable(tuple(sizes), tuple(decode), *per_cells),
+        prefill=CostTable(tuple(prefill_sizes), tuple(prefill), *per_cells),
     )
 
 
-def _time_pass(model: Model, num_tokens: int, outputs: bool) -> float:
-    base = model.length(0)
+def _time_pass(model: Model, seq_id: int, num_tokens: int, outputs: bool) -> float:
+    base = model.length(seq_id)
     start = time.perf_counter()
-    model.forward([Span(0, base, [1] * num_tokens, num_tokens if outputs else 0)])
+    model.forward([Span(seq_id, base, [1] * num_tokens, num_tokens if outputs else 0)])
     seconds = time.perf_counter() - start
-    model.truncate(0, base)
+    model.truncate(seq_id, base)
     return seconds
 
 
-def _per_cell(model: Model, measured: Callable[..., float]) -> float:
-    """Extra seconds a used cell costs each token of a pass, from an empty and a filled cache."""
-    num_foreign = min(512, model.info.num_cells // 4)
+def _per_cells(model: Model, measured: Callable[..., float]) -> tuple[float, float]:
+    """Extra seconds that a used cell, and one of its own sequence, costs each token of a pass.
+
+    From passes with the cache empty, with another sequence in it, and of that sequence.
+    """
+    num_cells = min(_NUM_CELLS, model.info.num_cells // 4)
     chunk = model.info.max_batch_tokens
     width = min(8, chunk)
     empty = measured(width, outputs=True)
-    for start in range(0, num_foreign, chunk):
-        model.forward([Span(1, start, [1] * min(chunk, num_foreign - start))])
-    filled = measured(width, outputs=True)
+    for start in range(0, num_cells, chunk):
+        model.forward([Span(1, start, [1] * min(chunk, num_cells - start))])
+    foreign = measured(width, outputs=True)
+    own = measured(width, outputs=True, seq_id=1)
     model.truncate(1, 0)
-    return max(0.0, (filled - empty) / (width * num_foreign))
+    tokens_cells = width * num_cells
+    return max(0.0, (foreign - empty) / tokens_cells), max(0.0, (own - foreign) / tokens_cells)
 
 
 def cache_key(info: EngineInfo, *, num_threads: int, profile: str) -> str:
@@ -94,7 +101,7 @@ def load_cached(directory: Path, key: str) -> tuple[SelfTest, NodeCosts] | None:
     try:
         data = json.loads((directory / f"{key}.json").read_text(encoding="utf-8"))
         tables = [
-            CostTable(tuple(t["sizes"]), tuple(t["seconds"]), t["per_cell_s"])
+            CostTable(tuple(t["sizes"]), tuple(t["seconds"]), t["per_cell_s"], t["per_own_cell_s"])
             for t in (data["decode"], data["prefill"])
         ]
         exact, failure = data["exact"], data["failure"]
@@ -114,6 +121,7 @@ def store(directory: Path, key: str, self_test: SelfTest, costs: NodeCosts) -> N
             "sizes": table.sizes,
             "seconds": table.seconds,
             "per_cell_s": table.per_cell_s,
+            "per_own_cell_s": table.per_own_cell_s,
         }
     temporary = directory / f".{key}.{os.getpid()}"
     temporary.write_text(json.dumps(data), encoding="utf-8")

@@ -27,8 +27,8 @@ _MAX_READING_SHARE = 0.8
 class DraftNode:
     """A draft node.
 
-    num_waiting: rounds it is drafting. used_cells: of the streams it holds. num_unread: tokens of
-    texts it was given and has not read.
+    num_waiting: rounds it is drafting. used_cells: of the streams it holds; own_cells: of one of
+    them, on average. num_unread: tokens of texts it was given and has not read.
     """
 
     name: str
@@ -37,6 +37,7 @@ class DraftNode:
     num_streams: int = 0
     num_waiting: int = 0
     used_cells: int = 0
+    own_cells: float = 0.0
     num_unread: int = 0
     speed: Speed = field(default_factory=Speed)
     acceptance: AcceptanceEstimate = field(default_factory=lambda: AcceptanceEstimate(memory=0.99))
@@ -49,7 +50,8 @@ class DraftNode:
     def view(self) -> DraftView:
         costs = self.costs
         slow = 1.0 / (1.0 - self._reading_share(costs.prefill))
-        slowed = NodeCosts(costs.decode.scaled(slow), costs.prefill) if slow > 1.0 else costs
+        decode = costs.decode.with_own(self.own_cells)
+        slowed = NodeCosts(decode.scaled(slow) if slow > 1.0 else decode, costs.prefill)
         return DraftView(self.name, slowed, self.link, self.used_cells)
 
     def _reading_share(self, prefill: CostTable) -> float:
@@ -63,10 +65,10 @@ class DraftNode:
 
         num_first_tokens: of the first step, which catches up with what was committed.
         """
-        costs, cells = self.costs.decode, self.used_cells
-        seconds = costs.at(num_first_tokens, cells)
+        costs, cells = self.costs.decode, (self.used_cells, self.own_cells)
+        seconds = costs.at(num_first_tokens, *cells)
         for step in range(1, max(gammas)):
-            seconds += costs.at(sum(1 for gamma in gammas if gamma > step), cells)
+            seconds += costs.at(sum(1 for gamma in gammas if gamma > step), *cells)
         return seconds
 
     def link_s(self, gammas: Sequence[int], num_new_tokens: int) -> float:

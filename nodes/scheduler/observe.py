@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 
 from nodes.scheduler.drafts import DraftPool
@@ -13,6 +14,11 @@ from policies.plan import Observation
 def used_cells(streams: Collection[Stream]) -> int:
     """Cells of the target's cache that streams occupy."""
     return sum(len(stream.token_ids) for stream in streams)
+
+
+def own_cells(streams: Collection[Stream]) -> float:
+    """Cells of the target's cache that a stream has, on average."""
+    return used_cells(streams) / max(1, len(streams))
 
 
 def is_reading(streams: Collection[Stream]) -> bool:
@@ -28,6 +34,7 @@ def observe(
     now: float,
 ) -> Observation:
     """All streams that the target has read, and what passes and draft nodes cost now."""
+    num_ready = Counter[str]()
     for node in drafts:
         node.used_cells = node.num_unread = 0
     for stream in streams:
@@ -37,11 +44,19 @@ def observe(
         node = drafts[placement.node]
         if placement.is_ready:
             node.used_cells += len(stream.token_ids)
+            num_ready[node.name] += 1
         else:
             node.num_unread += placement.known
+    for node in drafts:
+        node.own_cells = node.used_cells / max(1, num_ready[node.name])
+    decoding = [stream for stream in streams if not isinstance(stream.phase, Opening)]
+    mean = own_cells(decoding)
+    extra_s = {}
+    if target is not None:
+        extra_s = {s.spec.stream_id: target.extra_s(len(s.token_ids) - mean) for s in decoding}
     return Observation(
-        streams=tuple(s.view() for s in streams if not isinstance(s.phase, Opening)),
-        target=target.now() if target is not None else None,
+        streams=tuple(s.view(extra_s.get(s.spec.stream_id, 0.0)) for s in decoding),
+        target=target.now(mean) if target is not None else None,
         drafts=drafts.views(),
         used_cells=used_cells(streams),
         prefill_share=target.prefill_share(now) if target is not None else 0.0,

@@ -34,7 +34,7 @@ from nodes.scheduler.instructions import (
     open_request,
 )
 from nodes.scheduler.lookup import Lookup
-from nodes.scheduler.observe import is_reading, observe, used_cells
+from nodes.scheduler.observe import is_reading, observe, own_cells, used_cells
 from nodes.scheduler.rounds import Round
 from nodes.scheduler.stream import (
     DraftPlacement,
@@ -151,7 +151,7 @@ class SchedulerState:
         """spread: how sure its draft model was where it was measured, if it was."""
         draft = DraftNode(node, costs, link or Link())
         if spread is not None and self._target is not None:
-            target = self._target.now().decode
+            target = self._target.now(own_cells(self._streams.values())).decode
             together = max(1, len(self._streams))
             draft.acceptance = expected_acceptance(target, draft.view(), spread, together)
         self._drafts.add(draft)
@@ -263,18 +263,20 @@ class SchedulerState:
     def _learn_pass(self, reply: CommitReply, now: float) -> None:
         if self._target is None:
             return
-        num_tokens = sum(entry.num_draft_tokens + 1 for entry in reply.entries)
         streams = self._streams.values()
         cells = used_cells(streams)
-        self._cycle.pass_done(reply.pass_s, self._target.predicted_s(num_tokens, cells, now))
+        num_tokens, attended, is_verify = 0, 0, False
+        for entry in reply.entries:
+            num_tokens += entry.num_draft_tokens + 1
+            attended += (entry.num_draft_tokens + 1) * entry.prefix_len
+            stream = self._streams.get(StreamId(entry.stream_id))
+            is_verify = is_verify or (stream is not None and isinstance(stream.phase, Verifying))
+        own = attended / max(1, num_tokens)
+        self._cycle.pass_done(reply.pass_s, self._target.predicted_s(num_tokens, cells, own, now))
         # A verify without guesses comes after a pause: it tells nothing of plain passes in a lease.
-        is_after_pause = num_tokens == len(reply.entries) and any(
-            isinstance(s.phase, Verifying)
-            for e in reply.entries
-            if (s := self._streams.get(StreamId(e.stream_id))) is not None
-        )
+        is_after_pause = is_verify and num_tokens == len(reply.entries)
         if not is_reading(streams) and not is_after_pause:
-            self._target.pass_seen(num_tokens, reply.pass_s, cells)
+            self._target.pass_seen(num_tokens, reply.pass_s, cells, own)
 
     def _commit_one(
         self, entry: CommitEntry, token_ids: tuple[int, ...], now: float
@@ -325,7 +327,7 @@ class SchedulerState:
         if len(stream.token_ids) < stream.reconsidered_at + _RECONSIDER_TOKENS:
             return []
         stream.reconsidered_at = len(stream.token_ids)
-        costs = self._target.now().decode
+        costs = self._target.now(len(stream.token_ids)).decode
         before = stream.draft
         moved = self._drafts.move(stream, costs, len(self._streams))
         if stream.draft is not before:

@@ -128,7 +128,8 @@ class Stream:
         limit = _MAX_BACKLOG_AFTER if placement.has_caught_up else _MAX_BACKLOG_TOKENS
         return placement.catching_up or backlog > limit
 
-    def view(self) -> StreamView:
+    def view(self, extra_s: float = 0.0) -> StreamView:
+        """What policies are told; extra_s as there."""
         acceptance, placement = self.acceptance, self.draft
         # A node that still reads the prompt will guess soon: no plan is made for the meantime.
         will_guess = placement is not None and not placement.is_late
@@ -141,6 +142,7 @@ class Stream:
             alphas=acceptance.alphas,
             # Whose client chose the number of guesses is not stopped.
             kept=1.0 if self.fixed_gamma is not None else acceptance.kept,
+            extra_s=extra_s,
         )
 
     def extend_lease(self, num_tokens: int, low: int) -> list[LeaseEntry]:

@@ -17,23 +17,29 @@ class TargetCosts:
         self._decode = TableRefit(calibrated.decode)
         self._prompts = Load()
 
-    def now(self) -> NodeCosts:
-        """Costs by what is known by now."""
-        return NodeCosts(self._decode.table, self._prefill)
+    def now(self, own_cells: float = 0.0) -> NodeCosts:
+        """Costs by what is known by now, of streams that have so many cells each."""
+        return NodeCosts(self._decode.table.with_own(own_cells), self._prefill)
+
+    def extra_s(self, num_cells: float) -> float:
+        """Seconds that so many cells of its own add to each token of a stream."""
+        return self._decode.table.cells_s(0, num_cells)
 
     def prefill_share(self, now: float) -> float:
         return min(_MAX_PREFILL_SHARE, self._prompts.share(now))
 
     def prompt_read(self, num_tokens: int, num_others: int, now: float) -> None:
         """Note what a prompt took: its pieces went along with passes of num_others streams."""
-        decode, others = self._decode.table, max(1, num_others)
+        # A piece reads what was read before it: half of the prompt, on average.
+        decode, others = self._decode.table.with_own(num_tokens / 2), max(1, num_others)
         piece_s = decode.at(others + PROMPT_PIECE_TOKENS) - decode.at(others)
         self._prompts.add(num_tokens / PROMPT_PIECE_TOKENS * max(0.0, piece_s), now)
 
-    def predicted_s(self, num_tokens: int, used_cells: int, now: float) -> float:
+    def predicted_s(self, num_tokens: int, used_cells: int, own_cells: float, now: float) -> float:
         """Seconds of a pass that decodes num_tokens, with the pieces of prompts it may hold."""
-        return self._decode.table.at(num_tokens, used_cells) / (1.0 - self.prefill_share(now))
+        seconds = self._decode.table.at(num_tokens, used_cells, own_cells)
+        return seconds / (1.0 - self.prefill_share(now))
 
-    def pass_seen(self, num_tokens: int, seconds: float, used_cells: int) -> None:
+    def pass_seen(self, num_tokens: int, seconds: float, used_cells: int, own_cells: float) -> None:
         """Learn from a pass that held no piece of a prompt."""
-        self._decode.observe(num_tokens, seconds, used_cells)
+        self._decode.observe(num_tokens, seconds, used_cells, own_cells)

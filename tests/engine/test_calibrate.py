@@ -20,12 +20,12 @@ from nodes.engine.toy import ToyConfig, ToyModel
 from policies.latency import CostTable, NodeCosts
 
 COSTS = NodeCosts(
-    CostTable((1, 2, 8), (0.001, 0.0015, 0.1 + 0.2), 1e-9), CostTable((32,), (0.004,), 0.0)
+    CostTable((1, 2, 8), (0.001, 0.0015, 0.1 + 0.2), 1e-9, 1e-7), CostTable((32,), (0.004,), 0.0)
 )
 
 
 class PricedModel(ToyModel):
-    """Passes take 1 ms, 0.1 ms a token, and 1 us a used cell and token, on a clock of its own."""
+    """Passes take 1 ms, 0.1 ms a token, and for each token 1 us a used cell and 9 an own one."""
 
     def __init__(self, config=None):
         super().__init__(config)
@@ -34,7 +34,8 @@ class PricedModel(ToyModel):
     def forward(self, spans):
         num_tokens = sum(len(span.token_ids) for span in spans)
         used = self.info.num_cells - self.free_cells()
-        self.now_s += 1e-3 + 1e-4 * num_tokens + 1e-6 * used * num_tokens
+        own = sum(len(span.token_ids) * span.start for span in spans)
+        self.now_s += 1e-3 + 1e-4 * num_tokens + 1e-6 * used * num_tokens + 9e-6 * own
         return super().forward(spans)
 
 
@@ -52,6 +53,7 @@ def test_costs_are_those_of_the_passes(priced):
     assert costs.decode.seconds == pytest.approx([1e-3 + 1e-4 * n for n in DECODE_SIZES])
     assert costs.prefill.seconds == pytest.approx([1e-3 + 1e-4 * n for n in PREFILL_SIZES])
     assert costs.decode.per_cell_s == pytest.approx(1e-6)
+    assert costs.decode.per_own_cell_s == pytest.approx(9e-6)
     assert costs.decode.at(4, used_cells=100) == pytest.approx(1e-3 + 4e-4 + 4e-4)
     assert priced.free_cells() == priced.info.num_cells
 
@@ -59,7 +61,7 @@ def test_costs_are_those_of_the_passes(priced):
 def test_progress_counts_up_to_its_total(priced):
     seen = []
     calibrate(priced, progress=lambda *step: seen.append(step))
-    total = len(DECODE_SIZES) + len(PREFILL_SIZES) + 2
+    total = len(DECODE_SIZES) + len(PREFILL_SIZES) + 3
     assert seen == [("calibrating", done, total) for done in range(1, total + 1)]
 
 
@@ -106,21 +108,22 @@ def damaged_copies():
     yield b"\xff\xfe"
     yield b"[1, 2]"
     yield b"null"
+    table = {"sizes": [1, 2], "seconds": [1.0, 2.0], "per_cell_s": 0.0, "per_own_cell_s": 0.0}
     changes = [
         ("exact", "false"),
         ("exact", None),
         ("failure", 7),
         ("decode", None),
-        ("decode", {"sizes": [2, 1], "seconds": [1.0, 1.0], "per_cell_s": 0.0}),
-        ("decode", {"sizes": [1, 2], "seconds": [1.0], "per_cell_s": 0.0}),
-        ("decode", {"sizes": [], "seconds": [], "per_cell_s": 0.0}),
-        ("decode", {"sizes": [1], "seconds": [0.0], "per_cell_s": 0.0}),
-        ("decode", {"sizes": [1], "seconds": ["1"], "per_cell_s": 0.0}),
-        ("decode", {"sizes": [1], "seconds": [float("nan")], "per_cell_s": 0.0}),
-        ("prefill", {"sizes": [1], "seconds": [1.0], "per_cell_s": "0"}),
+        ("decode", table | {"sizes": [2, 1]}),
+        ("decode", table | {"seconds": [1.0]}),
+        ("decode", table | {"sizes": [], "seconds": []}),
+        ("decode", table | {"seconds": [0.0, 1.0]}),
+        ("decode", table | {"seconds": ["1", 1.0]}),
+        ("decode", table | {"seconds": [1.0, float("nan")]}),
+        ("prefill", table | {"per_cell_s": "0"}),
+        ("prefill", table | {"per_own_cell_s": -1.0}),
         ("prefill", {"sizes": [1], "seconds": [1.0]}),
     ]
-    table = {"sizes": [1, 2], "seconds": [1.0, 2.0], "per_cell_s": 0.0}
     good = {"exact": True, "failure": "", "decode": table, "prefill": table}
     for name, value in changes:
         yield json.dumps(good | {name: value}).encode()

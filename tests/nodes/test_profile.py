@@ -49,7 +49,7 @@ def test_costs_of_no_device_are_refused(seconds, per_cell_s):
     if seconds < 0.1:
         table = CostTable((1, 4), (seconds, 0.1))
     for costs in (NodeCosts(table, COSTS.prefill), NodeCosts(COSTS.decode, table)):
-        with pytest.raises(ValueError, match=r"a pass takes|a used cell costs"):
+        with pytest.raises(ValueError, match=r"a pass takes|a cell costs"):
             costs_of(decode_profile(encode_profile(INFO, costs)))
 
 
@@ -95,23 +95,25 @@ def test_a_profile_that_was_cut_is_malformed(cut):
 
 def test_another_struct_is_malformed():
     with pytest.raises(DecodeError):
-        decode_profile(encode_struct(CostFields((1,), (1.0,), 0.0)))
+        decode_profile(encode_struct(CostFields((1,), (1.0,), 0.0, 0.0)))
 
 
 @pytest.mark.parametrize(
     "fields",
     [
-        CostFields((), (), 0.0),
-        CostFields((1, 2), (1.0,), 0.0),
-        CostFields((2, 1), (1.0, 1.0), 0.0),
-        CostFields((1, 1), (1.0, 1.0), 0.0),
-        CostFields((0,), (1.0,), 0.0),
-        CostFields((1,), (0.0,), 0.0),
-        CostFields((1,), (-1.0,), 0.0),
-        CostFields((1,), (math.nan,), 0.0),
-        CostFields((1, 2), (1.0, math.inf), 0.0),
-        CostFields((1,), (1.0,), -1e-9),
-        CostFields((1,), (1.0,), math.nan),
+        CostFields((), (), 0.0, 0.0),
+        CostFields((1, 2), (1.0,), 0.0, 0.0),
+        CostFields((2, 1), (1.0, 1.0), 0.0, 0.0),
+        CostFields((1, 1), (1.0, 1.0), 0.0, 0.0),
+        CostFields((0,), (1.0,), 0.0, 0.0),
+        CostFields((1,), (0.0,), 0.0, 0.0),
+        CostFields((1,), (-1.0,), 0.0, 0.0),
+        CostFields((1,), (math.nan,), 0.0, 0.0),
+        CostFields((1, 2), (1.0, math.inf), 0.0, 0.0),
+        CostFields((1,), (1.0,), -1e-9, 0.0),
+        CostFields((1,), (1.0,), math.nan, 0.0),
+        CostFields((1,), (1.0,), 0.0, -1e-9),
+        CostFields((1,), (1.0,), 0.0, 2.0),
     ],
 )
 @pytest.mark.parametrize("table", ["decode", "prefill"])

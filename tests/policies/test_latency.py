@@ -42,6 +42,16 @@ def test_used_cells_cost_each_token(num_tokens):
     assert table.at(num_tokens) == TABLE.at(num_tokens)
 
 
+@pytest.mark.parametrize("num_tokens", [1, 3, 8, 20])
+def test_cells_of_its_own_sequence_cost_a_token_more(num_tokens):
+    table = CostTable((1, 4, 8), (10.0, 13.0, 25.0), per_cell_s=0.001, per_own_cell_s=0.01)
+    expected = TABLE.at(num_tokens) + (0.5 + 2.5) * num_tokens
+    assert table.at(num_tokens, 500, 250.0) == pytest.approx(expected)
+    assert table.with_own(250.0).at(num_tokens, 500) == pytest.approx(expected)
+    assert table.scaled(2.0).at(num_tokens, 500, 250.0) == pytest.approx(2 * expected)
+    assert table.with_own(0.0) is table
+
+
 @given(st.lists(st.floats(1e-6, 10), min_size=1, max_size=6), st.data())
 def test_costs_that_rise_give_costs_that_rise(seconds, data):
     sizes = sorted(
@@ -178,6 +188,20 @@ def test_a_table_follows_every_size_for_itself():
             assert refit.table.at(num_tokens, 300) == pytest.approx(expected, rel=0.08)
 
 
+def test_what_own_cells_add_is_learnt_apart_from_the_sizes():
+    """A device whose attention is dearer than measured shows it in passes over long texts only."""
+    base = CostTable((1, 2, 4, 8), (10.0, 11.0, 13.0, 17.0), 0.0, 1e-3)
+    truth = CostTable(base.sizes, base.seconds, 0.0, 4e-3)
+    generator = random.Random(1)
+    refit = TableRefit(base)
+    for _ in range(4000):
+        num_tokens, own_cells = generator.randint(1, 8), generator.choice((0, 300, 2000))
+        seconds = truth.at(num_tokens, 0, own_cells) * noisy(generator, 0.05)
+        refit.observe(num_tokens, seconds, 0, own_cells)
+    assert refit.table.per_own_cell_s == pytest.approx(4e-3, rel=0.1)
+    assert refit.table.seconds == pytest.approx(base.seconds, rel=0.1)
+
+
 @pytest.mark.parametrize("num_tokens", [1, 3, 16, 60])
 def test_passes_of_one_size_are_learnt_wherever_it_lies(num_tokens):
     base = CostTable((2, 4, 16, 32), (10.0, 11.0, 12.0, 20.0))
@@ -210,13 +234,18 @@ def test_one_stalled_pass_moves_a_table_little():
     )
 )
 def test_whatever_passes_take_a_table_stays_one(passes):
-    refit = TableRefit(CostTable((1, 4, 8), (10.0, 13.0, 25.0), 1e-3), rate=1.0)
-    for num_tokens, seconds, used_cells in passes:
-        refit.observe(num_tokens, seconds, used_cells)
-    assert refit.table.sizes == TABLE.sizes
-    assert refit.table.per_cell_s == 1e-3
-    for found, first in zip(refit.table.seconds, TABLE.seconds, strict=True):
-        assert first / 16.001 < found < first * 16.001
+    first = CostTable((1, 4, 8), (10.0, 13.0, 25.0), 1e-3, 1e-2)
+    refit = TableRefit(first, rate=1.0)
+    for num_tokens, seconds, cells in passes:
+        refit.observe(num_tokens, seconds, cells, cells / 2)
+    table = refit.table
+    assert table.sizes == first.sizes
+    for found, known in zip(
+        (*table.seconds, table.per_cell_s, table.per_own_cell_s),
+        (*first.seconds, first.per_cell_s, first.per_own_cell_s),
+        strict=True,
+    ):
+        assert known / 16.001 < found < known * 16.001
 
 
 def test_load_is_the_share_of_time_that_work_takes_and_is_forgotten():

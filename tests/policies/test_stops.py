@@ -13,6 +13,9 @@ from policies.problem import problem_of
 from policies.stops import stop_chances
 from tests.policies.instances import observation
 
+# Streams, and seconds that each of their tokens takes beyond the mean one's.
+LENGTHS = {1: 0.0, 2: 0.003, 3: -0.006}
+
 
 def linear(first_s, each_s):
     costs = CostTable((1, 201), (first_s, first_s + 200 * each_s))
@@ -73,6 +76,21 @@ def test_chances_are_whole_percent_and_only_of_streams_that_guess():
         assert not stops[(gammas == 0) | (problem.least > 0)].any()
         guessing += np.count_nonzero(stops)
     assert guessing > 100
+
+
+def test_a_guess_of_a_longer_text_must_be_surer():
+    """Its tokens take more of the target's time than those of the mean stream."""
+    views = [StreamView(k, 0.6, 500, draft="a", extra_s=extra_s) for k, extra_s in LENGTHS.items()]
+    seen = Observation(tuple(views), linear(0.05, 0.004), (DraftView("a", linear(0.004, 0.0)),))
+    problem = problem_of(seen)
+    plan = CyclePlan((0, 3), np.array([2, 2, 2]))
+    cost = evaluate(problem, plan)
+    stops = dict(zip(problem.stream_ids, stop_chances(problem, plan, cost), strict=True))
+    # What a guess adds to the lap: its own token, and its share of a draft step.
+    step_s = 0.004 / 3
+    for stream_id, extra_s in LENGTHS.items():
+        ratio = (step_s + max(0.0, 0.004 + extra_s)) / (step_s + 0.004)
+        assert stops[stream_id] == pytest.approx(stops[1] * ratio, abs=0.015)
 
 
 def test_a_number_of_guesses_that_a_client_asked_for_is_made_whole():

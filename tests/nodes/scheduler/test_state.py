@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -23,6 +24,7 @@ from nodes.scheduler import (
 from nodes.scheduler.instructions import Abort, Emit, Finish, ToDraft, ToTarget, leases_of
 from policies.acceptance import AcceptanceEstimate
 from policies.joint import joint_plan
+from policies.latency import NodeCosts
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.pure_mesh import DRAFT_COSTS, TARGET_COSTS
 from tests.nodes.scheduler.script import (
@@ -218,6 +220,20 @@ def test_the_policy_sees_all_active_streams_wherever_they_are() -> None:
     reading_s = 6 / 32 * DRAFT_COSTS.prefill.at(32)
     slower = DRAFT_COSTS.decode.at(1) / (1 - reading_s / 2.0)
     assert draft.costs.decode.at(1) == pytest.approx(slower, rel=1e-9)
+
+
+def test_the_policy_sees_what_the_length_of_texts_costs() -> None:
+    policy = FixedPolicy()
+    costs = NodeCosts(replace(TARGET_COSTS.decode, per_own_cell_s=1e-3), TARGET_COSTS.prefill)
+    scheduler = SchedulerState(policy, costs)
+    for stream_id, num_tokens in ((ONE, 3), (TWO, 11)):
+        scheduler.admit(make_spec(stream_id, token_ids=tuple(range(num_tokens))), None)
+        scheduler.target_ready(stream_id, 1, 0.0)
+    seen = policy.seen[-1]
+    assert seen.target is not None
+    # The mean stream has 7 tokens.
+    assert seen.target.decode.at(4) == pytest.approx(TARGET_COSTS.decode.at(4) + 4 * 7e-3)
+    assert [view.extra_s for view in seen.streams] == pytest.approx([-4e-3, 4e-3])
 
 
 def test_prompts_take_a_share_of_the_target_that_fades() -> None:
