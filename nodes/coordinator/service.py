@@ -43,6 +43,7 @@ class Coordinator:
             heartbeat_interval_s=heartbeat_interval_s,
             heartbeat_timeout_s=heartbeat_timeout_s,
             lookup=lookup,
+            trials=True,
         )
 
     @property

@@ -79,12 +79,14 @@ class CoordinatorState:
         heartbeat_timeout_s: float,
         max_waiting: int = 1024,
         lookup: bool = False,
+        trials: bool = False,
     ) -> None:
         self.cluster = cluster
         self.epoch = epoch
         self._policy = policy
         self._max_waiting = max_waiting
         self._has_lookup = lookup
+        self._has_trials = trials
         self._roster = Roster(heartbeat_interval_s, heartbeat_timeout_s)
         self._requests: dict[tuple[bytes, int], Request] = {}
         self._streams: dict[StreamId, Request] = {}
@@ -199,7 +201,9 @@ class CoordinatorState:
         if node.role == "target":
             # A target that cannot take guesses back is served plainly.
             lookup = self._has_lookup and node.profile.can_roll_back
-            node.scheduler = SchedulerState(self._policy, node.costs, lookup=lookup)
+            node.scheduler = SchedulerState(
+                self._policy, node.costs, lookup=lookup, trials=self._has_trials
+            )
             for draft in self._roster.nodes("draft"):
                 if draft.can_draft_for(node):
                     node.scheduler.draft_joined(draft.name, draft.costs, spread=draft.spread)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from nodes.messages import DraftRequest, GuessEntry, LeaseEntry, LeaseRequest, VerifyRequest
+from nodes.scheduler import trials
 from nodes.scheduler.cycle import Circulating, CycleState
 from nodes.scheduler.drafts import DraftPool
 from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget
@@ -36,10 +37,9 @@ class Dispatcher:
     def start(self, now: float) -> list[Instruction]:
         """Renew leases of plain streams, start the batches that may go."""
         leases: list[LeaseEntry] = []
-        for stream_id in self._cycle.plain:
-            stream = self._streams.get(StreamId(stream_id))
-            if stream is not None:
-                leases += stream.extend_lease(self._lease_tokens(stream), LEASE_LOW_TOKENS)
+        plain = [s for k in self._cycle.plain if (s := self._streams.get(StreamId(k))) is not None]
+        for stream in plain:
+            leases += stream.extend_lease(self._lease_tokens(stream), LEASE_LOW_TOKENS)
         rounds: list[Instruction] = []
         behind: list[Stream] = []
         num_started = 0
@@ -69,12 +69,16 @@ class Dispatcher:
                 rounds += self._draft_round(drafted, batch.stops, now, is_whole)
             num_started += bool(drafted)
         rounds += self._catch_up([s for s in behind if s.draft and not s.draft.catching_up], now)
+        tried = trials.begin(plain, self._drafts, self._next_round)
+        self._next_round += bool(tried)
+        rounds += tried
         return [ToTarget(LeaseRequest(tuple(leases))), *rounds] if leases else rounds
 
     def _lease_tokens(self, stream: Stream) -> int:
         """Short where the stream is about to guess."""
         opening = stream.draft is not None and not stream.draft.is_ready
-        return LEASE_WHILE_OPENING_TOKENS if opening or stream.is_behind else LEASE_TOKENS
+        is_short = opening or stream.is_behind or stream.is_on_probation
+        return LEASE_WHILE_OPENING_TOKENS if is_short else LEASE_TOKENS
 
     def _note_waiting(self, stream: Stream, now: float) -> None:
         """Say why a stream that shall guess does not yet; do without a node that never answers."""
@@ -95,6 +99,8 @@ class Dispatcher:
         for stream in streams:
             assert stream.draft is not None
             stream.draft.catching_up = True
+            if stream.tries is not None:
+                stream.tries.trial = None
             stream.draft.asked_at = now
             by_node.setdefault(stream.draft.node, []).append(stream)
         out: list[Instruction] = []
@@ -142,6 +148,8 @@ class Dispatcher:
             assert stream.draft is not None
             stream.phase = Drafting(round_id)
             stream.plain_reason = ""
+            if stream.tries is not None:
+                stream.tries.trial = None
             if stream.is_by_lookup and lookup is not None:
                 stream_id = stream.spec.stream_id
                 guesses[stream_id] = lookup.propose(stream_id, gamma, stops.get(stream_id, 0.0))

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from nodes.messages import CommitEntry
+from nodes.messages import CommitEntry, DraftReply, GuessEntry
 from nodes.scheduler.drafts import DraftNode
 from nodes.stream import StreamId
 
 _MIN_DRAFT_DEADLINE_S = 0.25
 _DEADLINE_FACTOR = 6.0
+
+
+def guesses_of(reply: DraftReply) -> Iterator[tuple[GuessEntry, tuple[int, ...]]]:
+    """Each stream's entry with its guesses."""
+    offset = 0
+    for entry in reply.entries:
+        yield entry, reply.draft_token_ids[offset : offset + entry.num_draft_tokens]
+        offset += entry.num_draft_tokens
 
 
 @dataclass(slots=True)

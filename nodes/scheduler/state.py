@@ -21,6 +21,7 @@ from nodes.messages import (
     CommitReply,
     DraftReply,
 )
+from nodes.scheduler import trials
 from nodes.scheduler.cycle import CycleState
 from nodes.scheduler.dispatch import Dispatcher
 from nodes.scheduler.drafts import DraftNode, DraftPool
@@ -35,7 +36,7 @@ from nodes.scheduler.instructions import (
 )
 from nodes.scheduler.lookup import Lookup
 from nodes.scheduler.observe import is_reading, observe, own_cells, used_cells
-from nodes.scheduler.rounds import Round
+from nodes.scheduler.rounds import Round, guesses_of
 from nodes.scheduler.stream import (
     DraftPlacement,
     Figures,
@@ -46,6 +47,7 @@ from nodes.scheduler.stream import (
     Verifying,
 )
 from nodes.scheduler.target import TargetCosts
+from nodes.scheduler.tries import Tries
 from nodes.stream import StreamId, StreamSpec
 from policies.acceptance import AcceptanceEstimate
 from policies.confidence import Spread
@@ -64,7 +66,8 @@ class SchedulerState:
 
     policy: plans the cycle. acceptance: estimate that a stream begins with, given its draft node's
     prior; for simulations in which acceptance is known. lookup: guess from the streams' own texts
-    too, where that is better than a draft node or there is none.
+    too, where that is better than a draft node or there is none. trials: try a draft node's guesses
+    beside plain passes before they are verified in rounds.
     """
 
     def __init__(
@@ -74,7 +77,9 @@ class SchedulerState:
         acceptance: Callable[[StreamId], AcceptanceEstimate] | None = None,
         *,
         lookup: bool = False,
+        trials: bool = False,
     ) -> None:
+        self._has_trials = trials
         self._cycle = CycleState(policy)
         self._target = TargetCosts(target_costs) if target_costs is not None else None
         self._acceptance = acceptance
@@ -104,6 +109,8 @@ class SchedulerState:
     def admit(self, spec: StreamSpec, fixed_gamma: int | None) -> list[Instruction]:
         """Place a stream on the target and, if there is one, on the draft node that suits best."""
         stream = Stream(spec, list(spec.token_ids), fixed_gamma)
+        if self._has_trials and fixed_gamma is None:
+            stream.tries = Tries()
         if self._acceptance is not None:
             stream.acceptance = self._acceptance(spec.stream_id)
         self._streams[spec.stream_id] = stream
@@ -129,6 +136,8 @@ class SchedulerState:
         self._cycle.members_changed()
         stream_id = stream.spec.stream_id
         reason = stream.plain_reason or self._cycle.why_plain(stream_id)
+        if stream.is_on_probation:
+            reason = "draft off: the text ended before its guesses were tried"
         self._ended[stream_id] = (stream.figures, reason)
         out: list[Instruction] = []
         if self._lookup is not None:
@@ -265,17 +274,20 @@ class SchedulerState:
             return
         streams = self._streams.values()
         cells = used_cells(streams)
-        num_tokens, attended, is_verify = 0, 0, False
+        num_tokens, attended, is_verify, is_beside_trial = 0, 0, False, False
         for entry in reply.entries:
             num_tokens += entry.num_draft_tokens + 1
             attended += (entry.num_draft_tokens + 1) * entry.prefix_len
             stream = self._streams.get(StreamId(entry.stream_id))
-            is_verify = is_verify or (stream is not None and isinstance(stream.phase, Verifying))
+            if stream is not None:
+                is_verify = is_verify or isinstance(stream.phase, Verifying)
+                is_beside_trial = is_beside_trial or trials.is_under_way(stream)
         own = attended / max(1, num_tokens)
         self._cycle.pass_done(reply.pass_s, self._target.predicted_s(num_tokens, cells, own, now))
         # A verify without guesses comes after a pause: it tells nothing of plain passes in a lease.
         is_after_pause = is_verify and num_tokens == len(reply.entries)
-        if not is_reading(streams) and not is_after_pause:
+        # A draft node on the same machine slows the passes that it guesses beside.
+        if not is_reading(streams) and not is_after_pause and not is_beside_trial:
             self._target.pass_seen(num_tokens, reply.pass_s, cells, own)
 
     def _commit_one(
@@ -293,7 +305,11 @@ class SchedulerState:
             return self._abort(stream, "the target committed more tokens than were asked for")
         out: list[Instruction] = []
         position = len(stream.token_ids) - stream.spec.num_prompt_tokens
+        was_on_probation = stream.is_on_probation
         stream.token_ids += token_ids
+        self._learn_trial(stream)
+        if was_on_probation and not stream.is_on_probation:
+            self._cycle.members_changed()
         if self._lookup is not None:
             self._lookup.commit(stream.spec.stream_id, token_ids)
         num_asked = self._num_asked(stream, entry)
@@ -319,6 +335,19 @@ class SchedulerState:
         elif isinstance(phase, Leased) and len(stream.token_ids) >= phase.end:
             stream.phase = Idle()
         return out + self._reconsider(stream)
+
+    def _learn_trial(self, stream: Stream) -> None:
+        """What a decided round on trial tells; after the first ones a stream may go in rounds."""
+        was_on_probation = stream.is_on_probation
+        over = trials.decided(stream)
+        if over is None or stream.draft is None:
+            return
+        trial, num_right = over
+        seen = len(trial.guesses or ()), num_right, trial.num_asked
+        stream.acceptance.observe(*seen)
+        self._drafts[stream.draft.node].acceptance.observe(*seen)
+        if was_on_probation and not stream.is_on_probation:
+            self._cycle.members_changed()
 
     def _reconsider(self, stream: Stream) -> list[Instruction]:
         """Now and then: is a stream better served by lookup, or by a draft node again?"""
@@ -371,11 +400,11 @@ class SchedulerState:
     def drafted(self, node: str, reply: DraftReply, now: float) -> list[Instruction]:
         current = self._rounds.get(reply.round)
         if current is None or node not in current.shares:
-            return self.plan(now) if self._on_other_answer(node, reply) else []
-        offset = 0
-        for entry in reply.entries:
-            guesses = reply.draft_token_ids[offset : offset + entry.num_draft_tokens]
-            offset += entry.num_draft_tokens
+            tried = trials.answered(self._streams, node, reply)
+            for trying in tried:
+                self._learn_trial(trying)
+            return self.plan(now) if tried or self._on_other_answer(node, reply) else []
+        for entry, guesses in guesses_of(reply):
             stream = self._streams.get(StreamId(entry.stream_id))
             if (
                 stream is None

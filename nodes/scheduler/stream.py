@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from nodes.messages import CommitEntry, DraftEntry, LeaseEntry
 from nodes.scheduler.lookup import LOOKUP
+from nodes.scheduler.tries import Tries
 from nodes.stream import StreamSpec
 from policies.acceptance import AcceptanceEstimate
 from policies.plan import StreamView
@@ -94,6 +95,8 @@ class Stream:
     was_by_lookup: bool = False
     # Its length when it was last asked whether another draft suits it better.
     reconsidered_at: int = 0
+    # Rounds on trial, where those are made.
+    tries: Tries | None = None
     # Why its draft node does not draft for it, where that is known; else the plan tells.
     plain_reason: str = ""
 
@@ -107,6 +110,14 @@ class Stream:
     @property
     def is_by_lookup(self) -> bool:
         return self.draft is not None and self.draft.node == LOOKUP
+
+    @property
+    def is_on_probation(self) -> bool:
+        """Whether its draft node's guesses are tried before the first round."""
+        if self.tries is None or self.draft is None or self.is_by_lookup:
+            return False
+        num_output = len(self.token_ids) - self.spec.num_prompt_tokens
+        return self.figures.num_rounds == 0 and self.tries.are_first(num_output)
 
     @property
     def is_away(self) -> bool:
@@ -132,7 +143,7 @@ class Stream:
         """What policies are told; extra_s as there."""
         acceptance, placement = self.acceptance, self.draft
         # A node that still reads the prompt will guess soon: no plan is made for the meantime.
-        will_guess = placement is not None and not placement.is_late
+        will_guess = placement is not None and not placement.is_late and not self.is_on_probation
         return StreamView(
             stream_id=self.spec.stream_id,
             alpha=acceptance.alpha,

@@ -79,6 +79,7 @@ class Case:
     num_late_drafts: int
     has_wild_policy: bool
     has_lookup: bool
+    has_trials: bool
     moves: bytes
     move_seed: int
 
@@ -138,7 +139,9 @@ class PureMesh:
         self.now = 0.0
         tame = POLICIES[_TAME[self.choose.below(len(_TAME))]]
         policy: Policy = WildPolicy(self.choose.below) if case.has_wild_policy else tame
-        self.scheduler = SchedulerState(policy, TARGET_COSTS, lookup=case.has_lookup)
+        self.scheduler = SchedulerState(
+            policy, TARGET_COSTS, lookup=case.has_lookup, trials=case.has_trials
+        )
         self.model = ToyModel(case.target)
         self.target = TargetState(self.model, ToyTokenizer(case.target.num_vocab))
         self.target_inbox: deque[Any] = deque()

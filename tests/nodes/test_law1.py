@@ -84,6 +84,7 @@ def cases(draw: st.DrawFn) -> Case:
         num_late_drafts=draw(st.integers(0, 4)),
         has_wild_policy=draw(st.booleans()),
         has_lookup=draw(st.booleans()),
+        has_trials=draw(st.booleans()),
         moves=draw(st.binary(max_size=64)),
         move_seed=draw(st.integers(0, 2**32 - 1)),
     )

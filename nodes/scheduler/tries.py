@@ -1,0 +1,53 @@
+"""What rounds on trial have told of a stream so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# Trials before a first round, unless they have not come by so many tokens.
+_NUM_FIRST = 6
+_MAX_FIRST_TOKENS = 24
+# Tokens between two trials of a stream that stays plain.
+_INTERVAL_TOKENS = 16
+
+
+@dataclass(slots=True)
+class Trial:
+    """A round on trial. guesses: after prefix_len tokens, once the draft node has answered."""
+
+    round_id: int
+    prefix_len: int
+    num_asked: int
+    guesses: tuple[int, ...] | None = None
+
+    def num_right(self, token_ids: Sequence[int]) -> int | None:
+        """Guesses that the text went on with; None while that cannot be told."""
+        if self.guesses is None:
+            return None
+        for right, guess in enumerate(self.guesses):
+            at = self.prefix_len + right
+            if at >= len(token_ids):
+                return None
+            if token_ids[at] != guess:
+                return right
+        return len(self.guesses)
+
+
+@dataclass(slots=True)
+class Tries:
+    """The trials of one stream. last: its length when the last one began."""
+
+    trial: Trial | None = None
+    num_done: int = 0
+    last: int = 0
+
+    def are_first(self, num_output: int) -> bool:
+        """Whether a stream with so many output tokens is to be tried before its first round."""
+        return self.num_done < _NUM_FIRST and num_output < _MAX_FIRST_TOKENS
+
+    def is_due(self, num_tokens: int) -> bool:
+        """Whether another trial is to begin at this length."""
+        if self.trial is not None:
+            return False
+        return self.num_done < _NUM_FIRST or num_tokens >= self.last + _INTERVAL_TOKENS
