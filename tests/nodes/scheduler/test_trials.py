@@ -175,9 +175,7 @@ def test_nobody_is_tried_while_the_node_drafts_for_others() -> None:
     ((_, request),) = draft_requests(out)
     assert draft_requests(open_stream(scheduler, TWO, "a")) == []
     # With its answer the node is free.
-    out = scheduler.drafted(
-        "a", guesses(request.round, ONE, length_of(scheduler, ONE), 7), 0.0
-    )
+    out = scheduler.drafted("a", guesses(request.round, ONE, length_of(scheduler, ONE), 7), 0.0)
     ((_, trial),) = draft_requests([*out, *commit_one(scheduler, TWO)])
     assert [entry.stream_id for entry in trial.entries] == [TWO]
 
@@ -234,5 +232,3 @@ def test_a_trial_is_decided_by_the_text(
     guessed: tuple[int, ...] | None, token_ids: tuple[int, ...], right: int | None
 ) -> None:
     assert Trial(1, 2, 4, guessed).num_right(token_ids) == right
-
-
