@@ -50,6 +50,14 @@ def check_secure(endpoint: str) -> None:
         raise InsecureEndpointError(endpoint)
 
 
+def on_this_machine(endpoint: str) -> str:
+    """How a bound endpoint is reached from the same machine; by loopback if it is at any address."""
+    for anywhere, here in (("0.0.0.0", "127.0.0.1"), ("*", "127.0.0.1"), ("[::]", "[::1]")):
+        if endpoint.startswith(f"tcp://{anywhere}:"):
+            return f"tcp://{here}:{endpoint.removeprefix(f'tcp://{anywhere}:')}"
+    return endpoint
+
+
 def ipc_path(endpoint: str) -> str | None:
     """The socket file of an ipc endpoint, None for another kind of endpoint."""
     if not endpoint.startswith("ipc:"):

@@ -34,10 +34,18 @@ class InsecureEndpointError(MeshError):
 
     def __init__(self, endpoint: str) -> None:
         super().__init__(
-            f"{endpoint} is not loopback, and links to other machines need keys, which this "
-            f"version does not have yet: use tcp://127.0.0.1:PORT or ipc:///path"
+            f"{endpoint} is not loopback, and links to other machines need keys: "
+            f"`airdraft keys init` on the coordinator's machine, `airdraft join` on others"
         )
         self.endpoint = endpoint
+
+
+class KeysError(MeshError):
+    """A key or a file of keys is missing, malformed, or open to others; the text says the mend."""
+
+
+class SecurityError(MeshError):
+    """What keeps strangers out has failed: this process must not go on."""
 
 
 class AddressInUseError(MeshError):

@@ -6,9 +6,7 @@ from collections.abc import Callable
 from itertools import count
 
 from mesh.errors import BackpressureError, LocalProtocolError, PeerGoneError
-from mesh.transport import MAX_FRAMES, MAX_QUEUED_MESSAGES, Frames
-
-Received = tuple[bytes, Frames]
+from mesh.transport import MAX_FRAMES, MAX_QUEUED_MESSAGES, Frames, Received
 
 
 class _Inbox:
@@ -63,7 +61,8 @@ class _Inbox:
 
 
 class _Endpoint:
-    def __init__(self, hub: "MemoryHub") -> None:
+    def __init__(self, hub: "MemoryHub", key: str = "") -> None:
+        self.key = key
         self.bytes_sent = self.bytes_received = 0
         self.messages_sent = self.messages_received = self.messages_rejected = 0
         self._hub = hub
@@ -71,13 +70,14 @@ class _Endpoint:
 
     async def _get(self) -> Received:
         while True:
-            peer, frames = await self._inbox.get()
+            received = await self._inbox.get()
+            frames = received.frames
             if 1 <= len(frames) <= MAX_FRAMES:
                 break
             self.messages_rejected += 1
         self.messages_received += 1
         self.bytes_received += sum(map(len, frames))
-        return peer, frames
+        return received
 
     def _put(self, inbox: _Inbox, peer: bytes, frames: Frames) -> None:
         if self._inbox.closed:
@@ -87,7 +87,7 @@ class _Endpoint:
         self.messages_sent += 1
         self.bytes_sent += sum(map(len, frames))
         if self._hub.drop is None or not self._hub.drop(frames):
-            inbox.put((peer, list(frames)))
+            inbox.put(Received(peer, list(frames), self.key))
 
 
 class MemoryServer(_Endpoint):
@@ -115,7 +115,7 @@ class MemoryClient(_Endpoint):
     """A connecting side of a hub."""
 
     async def recv(self) -> Frames:
-        return (await self._get())[1]
+        return (await self._get()).frames
 
     async def writable(self) -> None:
         while True:
@@ -165,8 +165,9 @@ class MemoryHub:
         self._server_up.set()
         return self._server
 
-    def client(self) -> MemoryClient:
-        client = MemoryClient(self)
+    def client(self, key: str = "") -> MemoryClient:
+        """key: the public key that it shall count as having proved to hold."""
+        client = MemoryClient(self, key)
         self._clients[self._new_peer()] = client
         return client
 

@@ -13,6 +13,8 @@ __all__ = [
     "TOKEN_IDS",
     "Bye",
     "Credit",
+    "EnrolReply",
+    "EnrolRequest",
     "Hello",
     "MaxLen",
     "MessageSpec",
@@ -168,3 +170,20 @@ class Bye:
     """The sender leaves; nothing follows."""
 
     reason: Reason
+
+
+@message(8)
+class EnrolRequest:
+    """Who was invited brings its own public key; who has one already, the next one."""
+
+    public_key: Annotated[str, MaxLen(40)]
+    name: Name
+
+
+@message(9)
+class EnrolReply:
+    """error: "" if the key is authorized from now on, under this name and for these roles."""
+
+    error: Reason
+    name: Name
+    roles: Annotated[tuple[Name, ...], MaxLen(8)]

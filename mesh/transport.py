@@ -1,6 +1,6 @@
 """What carries frames between one server and its clients; says nothing of messages."""
 
-from typing import Final, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 Frames: TypeAlias = list[bytes]
 
@@ -18,13 +18,24 @@ class Counters(Protocol):
     messages_rejected: int  # received, but with no frame or more than MAX_FRAMES: dropped
 
 
+class Received(NamedTuple):
+    """A message and its sender. key: the public key it proved to hold, "" on links without keys."""
+
+    peer: bytes
+    frames: Frames
+    key: str = ""
+
+
 class ServerTransport(Counters, Protocol):
     """The side that binds, and knows its peers by ids the transport made up."""
 
     endpoint: str  # as bound: a wildcard port is resolved
 
-    async def recv(self) -> tuple[bytes, Frames]:
-        """The next message and its sender. One task only; cancelling it loses nothing."""
+    async def recv(self) -> Received:
+        """The next message and its sender. One task only; cancelling it loses nothing.
+
+        Raises SecurityError once strangers are no longer kept out.
+        """
 
     def send(self, peer: bytes, frames: Frames) -> None:
         """Queue without waiting. Raises PeerGoneError or BackpressureError."""

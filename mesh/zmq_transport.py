@@ -8,6 +8,7 @@ until the poll's time-out.
 """
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -23,8 +24,11 @@ from mesh.errors import (
     EndpointError,
     LocalProtocolError,
     PeerGoneError,
+    SecurityError,
 )
-from mesh.transport import MAX_FRAMES, MAX_QUEUED_MESSAGES, Frames
+from mesh.keys import ClientKeys
+from mesh.security import ServerKeys, ZapHandler, client_options, server_options
+from mesh.transport import MAX_FRAMES, MAX_QUEUED_MESSAGES, Frames, Received
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +61,19 @@ class _ZmqEndpoint:
         self._fd = _get_int(socket, zmq.FD)
         self._waiters: dict[int, asyncio.Future[None]] = {}
         self._reads_this_turn = 0
+        self._failure: SecurityError | None = None
+
+    def fail_soon(self, error: SecurityError) -> None:
+        """Let every wait and call from now on raise this; from any thread."""
+        self._failure = error
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                self._loop.call_soon_threadsafe(self._fail_waiters, error)
+
+    def _fail_waiters(self, error: SecurityError) -> None:
+        for waiter in self._waiters.values():
+            if not waiter.done():
+                waiter.set_exception(error)
 
     def close(self) -> None:
         if self._socket.closed:
@@ -68,7 +85,8 @@ class _ZmqEndpoint:
                 waiter.set_exception(LocalProtocolError("closed while a task waits on it"))
         self._socket.close()
 
-    async def _recv(self, max_parts: int) -> list[bytes]:
+    async def _recv(self, max_parts: int) -> tuple[list[bytes], str]:
+        """The parts of the next message, and the key of its sender."""
         # Without this a flood would keep every other task, heartbeats too, from running.
         self._reads_this_turn += 1
         if self._reads_this_turn >= _READS_PER_TURN:
@@ -77,11 +95,12 @@ class _ZmqEndpoint:
         while True:
             self._check_open()
             try:
-                part = self._socket.recv(zmq.DONTWAIT)
+                first = self._socket.recv(zmq.DONTWAIT, copy=False)
             except zmq.Again:
                 await self._wait_for(zmq.POLLIN)
                 continue
-            parts = [part]
+            key = self._key_of(first)
+            parts = [first.bytes]
             num_parts = 1
             while self._socket.getsockopt(zmq.RCVMORE):
                 part = self._socket.recv(zmq.DONTWAIT)
@@ -95,7 +114,10 @@ class _ZmqEndpoint:
                 continue
             self.messages_received += 1
             self.bytes_received += sum(map(len, payload))
-            return parts
+            return parts, key
+
+    def _key_of(self, first: zmq.Frame) -> str:
+        return ""
 
     def _send(self, parts: list[bytes], frames: Frames) -> None:
         self._check_open()
@@ -142,6 +164,8 @@ class _ZmqEndpoint:
                 waiter.set_result(None)
 
     def _check_open(self) -> None:
+        if self._failure is not None:
+            raise self._failure
         if self._socket.closed:
             raise LocalProtocolError("the transport is closed")
 
@@ -149,15 +173,20 @@ class _ZmqEndpoint:
 class ZmqServer(_ZmqEndpoint):
     """A bound ROUTER: peers are the routing ids that it drew itself."""
 
-    def __init__(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
+    def __init__(self, socket: zmq.Socket[bytes], endpoint: str, *, has_keys: bool) -> None:
         super().__init__(socket)
+        self._has_keys = has_keys
         self.endpoint = endpoint
         path = ipc_path(endpoint)
         self._inode = None if path is None else _inode(path)
 
-    async def recv(self) -> tuple[bytes, Frames]:
-        peer, *frames = await self._recv(1 + MAX_FRAMES)
-        return peer, frames
+    async def recv(self) -> Received:
+        (peer, *frames), key = await self._recv(1 + MAX_FRAMES)
+        return Received(peer, frames, key)
+
+    def _key_of(self, first: zmq.Frame) -> str:
+        # Every part has the key that its connection proved in the handshake.
+        return str(first.get("User-Id")) if self._has_keys else ""
 
     def send(self, peer: bytes, frames: Frames) -> None:
         try:
@@ -182,7 +211,8 @@ class ZmqClient(_ZmqEndpoint):
     """A connecting DEALER; it reconnects by itself, as a new peer to the server."""
 
     async def recv(self) -> Frames:
-        return await self._recv(MAX_FRAMES)
+        frames, _ = await self._recv(MAX_FRAMES)
+        return frames
 
     async def writable(self) -> None:
         self._check_open()
@@ -202,15 +232,26 @@ class ZmqContext:
     def __init__(self) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._endpoints: list[_ZmqEndpoint] = []
+        self._zap: ZapHandler | None = None
 
-    def bind(self, endpoint: str) -> ZmqServer:
-        """Raises EndpointError, InsecureEndpointError or AddressInUseError."""
+    def bind(self, endpoint: str, keys: ServerKeys | None = None) -> ZmqServer:
+        """With keys only who authenticates comes in; without them only this machine may.
+
+        Raises EndpointError, InsecureEndpointError, AddressInUseError or SecurityError.
+        """
         address = check_bind(endpoint)
-        check_secure(endpoint)
+        if keys is None:
+            check_secure(endpoint)
+        elif self._zap is None:
+            # Before the bind: without a handler nobody would be let in.
+            self._zap = ZapHandler(self._context, keys.authenticate, self._on_zap_death)
+        else:
+            raise SecurityError("one endpoint with keys a context")
         path = ipc_path(endpoint)
         if path is not None:
             clear_stale_socket(endpoint, path)
-        socket = self._socket(zmq.ROUTER, {zmq.ROUTER_MANDATORY: 1, **_ipv6(address)})
+        curve = {} if keys is None else server_options(keys)
+        socket = self._socket(zmq.ROUTER, {zmq.ROUTER_MANDATORY: 1, **_ipv6(address), **curve})
         try:
             socket.bind(address)
         except zmq.ZMQError as error:
@@ -221,19 +262,27 @@ class ZmqContext:
                 raise EndpointError(endpoint, "binding needs an address of this host") from error
             raise EndpointError(endpoint, str(error.strerror)) from error
         bound = socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        server = ZmqServer(socket, bound.rstrip("\0"))
+        server = ZmqServer(socket, bound.rstrip("\0"), has_keys=keys is not None)
         self._endpoints.append(server)
         return server
 
-    def connect(self, endpoint: str) -> ZmqClient:
+    def _on_zap_death(self, error: SecurityError) -> None:
+        """From the handler's thread: nobody may take the silence for a quiet hour."""
+        logger.critical("%s", error)
+        for endpoint in self._endpoints:
+            endpoint.fail_soon(error)
+
+    def connect(self, endpoint: str, keys: ClientKeys | None = None) -> ZmqClient:
         """Returns at once, connected or not: await writable().
 
         Raises EndpointError or InsecureEndpointError.
         """
         address = check_connect(endpoint)
-        check_secure(endpoint)
+        if keys is None:
+            check_secure(endpoint)
+        curve = {} if keys is None else client_options(keys)
         # IMMEDIATE: without a connection a send fails instead of filling a queue.
-        socket = self._socket(zmq.DEALER, {zmq.IMMEDIATE: 1, **_ipv6(address)})
+        socket = self._socket(zmq.DEALER, {zmq.IMMEDIATE: 1, **_ipv6(address), **curve})
         try:
             socket.connect(address)
         except zmq.ZMQError as error:
@@ -248,6 +297,8 @@ class ZmqContext:
         for endpoint in self._endpoints:
             endpoint.close()
         self._endpoints.clear()
+        if self._zap is not None:
+            self._zap.stop()
         # Every linger is finite, so this ends; the limit is for a fault in ZeroMQ itself.
         ending = threading.Thread(target=self._context.term, name="zmq-term", daemon=True)
         ending.start()
@@ -261,7 +312,7 @@ class ZmqContext:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _socket(self, kind: int, options: dict[Any, int]) -> zmq.Socket[bytes]:
+    def _socket(self, kind: int, options: dict[Any, Any]) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
         for option, value in {**_SOCKET_OPTIONS, **options}.items():
             socket.setsockopt(option, value)

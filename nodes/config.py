@@ -46,13 +46,17 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoordinatorConfig:
-    """prompt_lookup: guess from the streams' own texts where that is worth more than a draft."""
+    """prompt_lookup: guess from the streams' own texts where that is worth more than a draft.
+
+    keys: directory of key files; "" for the usual one.
+    """
 
     listen: str = "tcp://127.0.0.1:7411"
     cluster: str = "airdraft"
     heartbeat_interval_s: float = 0.5
     heartbeat_timeout_s: float = 5.0
     prompt_lookup: bool = True
+    keys: str = ""
 
     def __post_init__(self) -> None:
         _in_range("heartbeat_interval_s", self.heartbeat_interval_s, 0.05, 60)
@@ -66,8 +70,14 @@ class CoordinatorConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetConfig:
-    connect: str = "tcp://127.0.0.1:7411"
+    """connect: "" for the coordinator that this machine joined, else the one on it.
+
+    keys: as in CoordinatorConfig.
+    """
+
+    connect: str = ""
     name: str = "target"
+    keys: str = ""
     join_timeout_s: float = 10.0
     engine: EngineSettings = field(default_factory=lambda: EngineSettings(model=DEFAULT_TARGET))
 
@@ -77,8 +87,11 @@ class TargetConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DraftConfig:
-    connect: str = "tcp://127.0.0.1:7411"
+    """connect, keys: as in TargetConfig."""
+
+    connect: str = ""
     name: str = "draft"
+    keys: str = ""
     join_timeout_s: float = 10.0
     engine: EngineSettings = field(
         default_factory=lambda: EngineSettings(model=DEFAULT_DRAFT, profile="fast")

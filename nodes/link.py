@@ -29,7 +29,8 @@ class NoCoordinatorError(MeshError):
     def __init__(self, endpoint: str, waited_s: float) -> None:
         super().__init__(
             f"no coordinator answered at {endpoint} within {waited_s:g} s: "
-            f"start one with `airdraft coordinator` or mend the endpoint"
+            f"start one with `airdraft coordinator`, mend the endpoint, or, where links have keys, "
+            f"let this machine's be authorized there"
         )
 
 

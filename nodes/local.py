@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mesh.endpoints import on_this_machine
 from mesh.zmq_transport import ZmqContext
 from nodes.client import Client
-from nodes.config import CoordinatorConfig, EngineSettings
+from nodes.config import CoordinatorConfig, EngineSettings, environment
 from nodes.coordinator.service import Coordinator
+from nodes.keyring import Keyring, default_keys_dir
 from policies.joint import joint_plan
 
 logger = logging.getLogger(__name__)
@@ -157,17 +159,21 @@ async def local_mesh(
     a directory only we can enter.
     Raises NodeFailedError if a node does not come up.
     """
+    ring = Keyring(default_keys_dir(environment()))
     with tempfile.TemporaryDirectory(prefix="airdraft-") as folder, ZmqContext() as context:
         endpoint = listen or f"ipc://{Path(folder) / secrets.token_hex(4)}"
+        secured = ring.server_keys(endpoint)
         coordinator = Coordinator(
-            context.bind(endpoint),
+            context.bind(endpoint, secured),
             joint_plan,
             heartbeat_timeout_s=CoordinatorConfig().heartbeat_timeout_s,
             lookup=lookup,
+            authorized=ring.authorized if secured is not None else None,
         )
-        mesh = LocalMesh(coordinator.endpoint)
+        mesh = LocalMesh(on_this_machine(coordinator.endpoint))
         mesh.status = status
-        client = Client(context.connect(mesh.endpoint), endpoint=mesh.endpoint)
+        keys = ring.client_keys(mesh.endpoint) if secured is not None else None
+        client = Client(context.connect(mesh.endpoint, keys), endpoint=mesh.endpoint)
         mesh.serving += [asyncio.create_task(coordinator.run()), asyncio.create_task(client.run())]
         try:
             await mesh.start("target", target)

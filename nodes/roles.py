@@ -8,6 +8,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from mesh.endpoints import check_connect
+from mesh.keys import ClientKeys
 from mesh.zmq_transport import ZmqContext
 from nodes.catalog import Catalog, default_cache_dir
 from nodes.config import (
@@ -25,6 +27,7 @@ from nodes.engine.calibrate import Progress
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.load import OpenedModel, OpenedToy, open_model
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from nodes.keyring import Keyring, default_keys_dir
 from nodes.runtime import stdin_closed
 from nodes.target.node import TargetNode
 from policies.confidence import CALIBRATION_KEY, DraftCalibration
@@ -38,14 +41,17 @@ _TOY = "toy:"
 
 async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], None]) -> None:
     """Bind and serve until cancelled. on_bound gets the endpoint, a wildcard port resolved."""
+    ring = keyring(config.keys)
+    secured = ring.server_keys(config.listen)
     with ZmqContext() as context:
         coordinator = Coordinator(
-            context.bind(config.listen),
+            context.bind(config.listen, secured),
             joint_plan,
             cluster=config.cluster,
             heartbeat_interval_s=config.heartbeat_interval_s,
             heartbeat_timeout_s=config.heartbeat_timeout_s,
             lookup=config.prompt_lookup,
+            authorized=ring.authorized if secured is not None else None,
         )
         on_bound(coordinator.endpoint)
         try:
@@ -58,15 +64,16 @@ async def run_target(
     config: TargetConfig, *, supervised: bool = False, progress: Progress | None = None
 ) -> None:
     """Load the model, join, serve until cancelled (or until stdin ends, if supervised)."""
+    endpoint, keys = link_of(config.connect, config.keys)
     opened = await asyncio.to_thread(open_engine, config.engine, progress)
     tokenizer = opened.tokenizer if isinstance(opened, OpenedToy) else opened.model.tokenizer
     with contextlib.closing(opened.model), ZmqContext() as context:
         node = TargetNode(
-            context.connect(config.connect),
+            context.connect(endpoint, keys),
             opened.model,
             tokenizer,
             opened.costs,
-            endpoint=config.connect,
+            endpoint=endpoint,
             node=config.name,
             join_timeout_s=config.join_timeout_s,
         )
@@ -81,20 +88,36 @@ async def run_draft(
         raise ConfigError(
             f"engine.model = {NGRAM!r}: the coordinator looks guesses up itself, no node is needed"
         )
+    endpoint, keys = link_of(config.connect, config.keys)
     opened = await asyncio.to_thread(open_engine, config.engine, progress)
     calibration = calibration_of(opened.model)
     with contextlib.closing(opened.model), ZmqContext() as context:
         node = DraftNode(
-            context.connect(config.connect),
+            context.connect(endpoint, keys),
             ModelDrafter(opened.model, calibration),
             opened.model.info,
             opened.costs,
-            endpoint=config.connect,
+            endpoint=endpoint,
             node=config.name,
             spread=calibration.spread,
             join_timeout_s=config.join_timeout_s,
         )
         await _serve(node.run(), supervised)
+
+
+def keyring(directory: str) -> Keyring:
+    return Keyring(Path(directory) if directory else default_keys_dir(environment()))
+
+
+def link_of(connect: str, directory: str) -> tuple[str, ClientKeys | None]:
+    """Where a node or client connects, and with which keys, if any.
+
+    Raises EndpointError, InsecureEndpointError or KeysError.
+    """
+    ring = keyring(directory)
+    endpoint = ring.endpoint(connect)
+    check_connect(endpoint)
+    return endpoint, ring.client_keys(endpoint)
 
 
 def calibration_of(model: LlamaModel | ToyModel) -> DraftCalibration:

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 
-from mesh.errors import InsecureEndpointError, MeshError
+from mesh.errors import InsecureEndpointError, KeysError, MeshError
 from nodes.catalog import CatalogError, ModelNameError
 from nodes.client import RequestFailedError
 from nodes.config import ConfigError
@@ -69,7 +69,7 @@ def report(error: BaseException) -> int:
         return cause.exit_code
     if isinstance(cause, _EXPECTED):
         print(f"error: {cause}", file=sys.stderr)
-        if isinstance(cause, ConfigError | InsecureEndpointError):
+        if isinstance(cause, ConfigError | InsecureEndpointError | KeysError):
             return EXIT_CONFIG
         return EXIT_USAGE if isinstance(cause, ModelNameError) else EXIT_FAILURE
     logger.error("internal error", exc_info=error)

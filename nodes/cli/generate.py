@@ -8,22 +8,23 @@ from typing import Any
 
 import click
 
+from mesh.keys import ClientKeys
 from mesh.zmq_transport import ZmqContext
-from nodes.cli.options import generate_options, options_of, read_prompt
+from nodes.cli.options import generate_options, keys_option, options_of, read_prompt
 from nodes.cli.output import print_request
 from nodes.client import Client, GenerateOptions
-from nodes.config import CoordinatorConfig
+from nodes.roles import link_of
 from nodes.runtime import run, set_up_logging
 
 
 @click.command("generate")
 @click.option(
     "--connect",
-    default=CoordinatorConfig().listen,
-    show_default=True,
+    default="",
     metavar="ENDPOINT",
-    help="The coordinator's endpoint.",
+    help="The coordinator's endpoint.  [default: the one this machine joined, else the one on it]",
 )
+@keys_option
 @generate_options
 @click.option("-v", "--verbose", count=True, help="Log more.")
 def generate_command(**values: Any) -> None:
@@ -36,14 +37,22 @@ def generate_command(**values: Any) -> None:
     set_up_logging(values["verbose"])
     prompt = read_prompt(values["source"], values["prompt"], values["prompt_file"])
     options = options_of(values)
-    code = run(lambda: _ask(values["connect"], prompt, options, as_json=values["as_json"]))
+    endpoint, keys = link_of(values["connect"], values["keys"] or "")
+    code = run(lambda: _ask(endpoint, keys, prompt, options, as_json=values["as_json"]))
     if code:
         sys.exit(code)
 
 
-async def _ask(endpoint: str, prompt: str, options: GenerateOptions, *, as_json: bool) -> None:
+async def _ask(
+    endpoint: str,
+    keys: ClientKeys | None,
+    prompt: str,
+    options: GenerateOptions,
+    *,
+    as_json: bool,
+) -> None:
     with ZmqContext() as context:
-        client = Client(context.connect(endpoint), endpoint=endpoint)
+        client = Client(context.connect(endpoint, keys), endpoint=endpoint)
         serving = asyncio.create_task(client.run())
         asking = asyncio.create_task(print_request(client, prompt, options, as_json=as_json))
         try:

@@ -7,6 +7,7 @@ import sys
 import click
 
 from nodes.cli.generate import generate_command
+from nodes.cli.keys import join_command, keys_group
 from nodes.cli.models import models
 from nodes.cli.node import coordinator_command, draft_command, target_command, up_command
 from nodes.cli.plan import plan_command
@@ -33,6 +34,8 @@ cli.add_command(draft_command)
 cli.add_command(target_command)
 cli.add_command(models)
 cli.add_command(plan_command)
+cli.add_command(keys_group)
+cli.add_command(join_command)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from nodes.cli.options import keys_option
 from nodes.cli.progress import Progress
 from nodes.cli.run import engine_options, settings_of, status_of
 from nodes.config import (
@@ -39,6 +40,7 @@ def _engine_overrides(function: Any) -> Any:
     for option in reversed(
         [
             click.option("--connect", metavar="ENDPOINT", help="The coordinator's endpoint."),
+            keys_option,
             click.option("--name", help="The node's name in the mesh."),
             click.option("--model", metavar="NAME|PATH", help="Catalogue name or GGUF file."),
             click.option("--profile", type=click.Choice(["exact", "fast"])),
@@ -56,7 +58,7 @@ def _engine_overrides(function: Any) -> Any:
 def _overrides(values: dict[str, Any]) -> dict[str, Any]:
     engine = ("model", "profile", "cells", "max_streams", "threads", "gpu_layers")
     overrides = {f"engine.{name}": values[name] for name in engine}
-    return {**overrides, "connect": values["connect"], "name": values["name"]}
+    return overrides | {key: values[key] for key in ("connect", "keys", "name")}
 
 
 def _start(config_class: type[C], values: dict[str, Any], serve: Callable[..., Any]) -> None:
@@ -109,6 +111,7 @@ def draft_command(**values: Any) -> None:
 @_config_option
 @click.option("--listen", metavar="ENDPOINT", help="Endpoint to bind.")
 @click.option("--cluster", help="Name of the mesh.")
+@keys_option
 @_verbose_option
 def coordinator_command(**values: Any) -> None:
     """Run the coordinator: nodes and clients connect to it.
@@ -118,7 +121,7 @@ def coordinator_command(**values: Any) -> None:
       airdraft coordinator --listen tcp://127.0.0.1:7411
     """
     set_up_logging(values["verbose"])
-    overrides = {"listen": values["listen"], "cluster": values["cluster"]}
+    overrides = {key: values[key] for key in ("listen", "cluster", "keys")}
     config = load(CoordinatorConfig, values["config"], overrides)
     code = run(lambda: run_coordinator(config, _announce))
     if code:

@@ -14,6 +14,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 _DEFAULTS = GenerateOptions()
 
 
+keys_option = click.option(
+    "--keys",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="Directory of key files.  [default: AIRDRAFT_KEYS, or airdraft/keys in the user's config]",
+)
+
+
 class GammaType(click.ParamType[int | None]):
     """A number of guesses a round, or auto (None)."""
 

@@ -97,6 +97,14 @@ class Roster:
     def peers(self) -> list[bytes]:
         return [member.peer for member in self._membership.members()]
 
+    def role_of(self, peer: bytes) -> str:
+        """What a peer joined as; "" for a stranger."""
+        member = self._membership.by_peer(peer)
+        return member.role if member is not None else ""
+
+    def roles(self) -> dict[bytes, str]:
+        return {member.peer: member.role for member in self._membership.members()}
+
     def node(self, name: str) -> NodeRecord | None:
         return self._nodes.get(name)
 

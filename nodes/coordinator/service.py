@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from mesh.codec import decode, encode
+from mesh.authorized import AuthorizedNodes
+from mesh.codec import Envelope, decode, encode
 from mesh.errors import BackpressureError, DecodeError, LocalProtocolError, PeerGoneError
-from mesh.messages import Bye
+from mesh.messages import Bye, EnrolRequest
 from mesh.transport import ServerTransport
-from nodes.coordinator.state import CoordinatorState, Send
+from nodes.coordinator.conduct import Conduct
+from nodes.coordinator.door import Door
+from nodes.coordinator.state import CoordinatorState, ForbiddenError, Send
 from policies.plan import Policy
 
 logger = logging.getLogger(__name__)
 
 _TICK_S = 0.05
 _MIN_TICK_S = 0.001
+_MAX_ENROLLING = 8
 
 
 class Coordinator:
@@ -32,8 +36,13 @@ class Coordinator:
         heartbeat_interval_s: float = 0.5,
         heartbeat_timeout_s: float = 5.0,
         lookup: bool = False,
+        authorized: Callable[[], AuthorizedNodes] | None = None,
     ) -> None:
+        """authorized: opens the files of authorized keys; None where links need no keys."""
         self._transport = transport
+        self._door = Door(authorized)
+        self._conduct = Conduct()
+        self._enrolling: set[bytes] = set()
         self.num_dropped = 0
         self.state = CoordinatorState(
             policy,
@@ -52,25 +61,63 @@ class Coordinator:
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._read())
+            group.create_task(self._read(group))
             group.create_task(self._tick())
 
-    async def _read(self) -> None:
+    async def _read(self, group: asyncio.TaskGroup) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            peer, frames = await self._transport.recv()
+            peer, frames, key = await self._transport.recv()
+            now = loop.time()
+            if not self._conduct.may_speak(peer, now):
+                self._send_all(self.state.peer_gone(peer, now))
+                continue
             try:
                 envelope = decode(frames)
-            except DecodeError as error:
-                self.num_dropped += 1
-                logger.warning("dropped a message of peer %s: %s", peer.hex(), error)
-                continue
-            num_bytes = sum(len(frame) for frame in frames)
-            self._send_all(
-                self.state.on_message(
-                    peer, envelope.cluster, envelope.epoch, envelope.message, num_bytes, loop.time()
-                )
-            )
+                self._check_in(group, peer, key, envelope, sum(map(len, frames)), now)
+            except (DecodeError, ForbiddenError) as error:
+                self._offence(peer, str(error), now)
+
+    def _check_in(
+        self,
+        group: asyncio.TaskGroup,
+        peer: bytes,
+        key: str,
+        envelope: Envelope,
+        num_bytes: int,
+        now: float,
+    ) -> None:
+        """Give the state a message whose sender may send it. Raises ForbiddenError."""
+        caller, message = self._door.caller(peer, key), envelope.message
+        if caller is None:
+            self.num_dropped += 1
+            self._send_all(self.state.peer_gone(peer, now))
+            return
+        if isinstance(message, EnrolRequest):
+            if peer not in self._enrolling and len(self._enrolling) < _MAX_ENROLLING:
+                self._enrolling.add(peer)
+                group.create_task(self._enrol(peer, key, message))
+            return
+        if caller.is_guest:
+            raise ForbiddenError(f"who was invited may not send {type(message).__name__}")
+        cluster, epoch = envelope.cluster, envelope.epoch
+        self._send_all(self.state.on_message(peer, cluster, epoch, message, num_bytes, now, caller))
+
+    def _offence(self, peer: bytes, reason: str, now: float) -> None:
+        self.num_dropped += 1
+        self._conduct.offended(peer)
+        if self._conduct.is_banned(peer):
+            logger.warning("peer %s is not listened to any more: %s", peer.hex(), reason)
+            self._send_all(self.state.peer_gone(peer, now))
+        else:
+            logger.warning("dropped a message of peer %s: %s", peer.hex(), reason)
+
+    async def _enrol(self, peer: bytes, key: str, request: EnrolRequest) -> None:
+        try:
+            reply = await asyncio.to_thread(self._door.enrol, key, request)
+            self._send_all([Send(peer, reply)])
+        finally:
+            self._enrolling.discard(peer)
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
@@ -79,6 +126,8 @@ class Coordinator:
             deadline = self.state.next_deadline()
             wait_s = _TICK_S if deadline is None else deadline - loop.time()
             await asyncio.sleep(min(_TICK_S, max(_MIN_TICK_S, wait_s)))
+            for peer in self._door.revoked(self.state.roles()):
+                self._send_all(self.state.peer_gone(peer, loop.time()))
             self._send_all(self.state.tick(loop.time()))
 
     def _send_all(self, sends: Sequence[Send]) -> None:

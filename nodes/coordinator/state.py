@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mesh.messages import Bye, Hello, Ping, Pong, Refuse, Welcome
+from nodes.coordinator.access import ANYBODY, ROLES, Caller
 from nodes.coordinator.requests import (
     BadRequestError,
     Choice,
@@ -53,6 +54,7 @@ from policies.plan import Policy
 logger = logging.getLogger(__name__)
 
 _MAX_REASON = 1024
+_MAX_SHORT_REASON = 256
 _MAX_NODES_SHOWN = 128
 
 
@@ -64,6 +66,17 @@ class Send:
     message: Any
     streams: tuple[StreamId, ...] = ()
     to_draft: bool = False
+
+
+class ForbiddenError(Exception):
+    """A member sent what its role may not send."""
+
+
+def _why_not(caller: Caller, role: str) -> str:
+    if role not in ROLES:
+        return f"unknown role {role}"[:_MAX_SHORT_REASON]
+    roles = ", ".join(sorted(caller.roles or ()))
+    return f"the key of {caller.name} is authorized as {roles}, not as {role}"[:_MAX_SHORT_REASON]
 
 
 class CoordinatorState:
@@ -98,11 +111,27 @@ class CoordinatorState:
     # -- what comes in -----------------------------------------------------------------------
 
     def on_message(
-        self, peer: bytes, cluster: str, epoch: int, message: Any, num_bytes: int, now: float
+        self,
+        peer: bytes,
+        cluster: str,
+        epoch: int,
+        message: Any,
+        num_bytes: int,
+        now: float,
+        caller: Caller = ANYBODY,
     ) -> list[Send]:
-        """Answer one message. What is not of this cluster and epoch is counted and dropped."""
+        """Answer one message. What is not of this cluster and epoch is counted and dropped.
+
+        What the sender may not say changes nothing. Raises ForbiddenError.
+        """
         if isinstance(message, Hello):
-            return self._on_roster(self._roster.hello(peer, message, now), now)
+            if not caller.may_join_as(message.role):
+                return [Send(peer, Refuse(_why_not(caller, message.role)))]
+            hello = replace(message, node=caller.node_name(message.node))
+            return self._on_roster(self._roster.hello(peer, hello, now), now)
+        role = self._roster.role_of(peer)
+        if role and not caller.may_send(role, message):
+            raise ForbiddenError(f"a {role} may not send {type(message).__name__}")
         member = self._roster.message(peer, now)
         if member is None or (cluster, epoch) != (self.cluster, self.epoch):
             self.num_stale += 1
@@ -150,6 +179,10 @@ class CoordinatorState:
         """When a scheduler wants to be ticked, if it does."""
         deadlines = [scheduler.next_deadline() for _, scheduler in self._roster.schedulers()]
         return min((d for d in deadlines if d is not None), default=None)
+
+    def roles(self) -> dict[bytes, str]:
+        """What each member joined as, by peer."""
+        return self._roster.roles()
 
     def peers(self) -> list[bytes]:
         """Every member, nodes and clients."""

@@ -13,7 +13,7 @@ async def test_echo_and_counters():
     server, client = hub.server(), hub.client()
     await client.writable()
     client.send([b"one", b""])
-    peer, frames = await server.recv()
+    peer, frames, _ = await server.recv()
     server.send(peer, frames)
     assert await client.recv() == [b"one", b""]
     assert (client.messages_sent, client.bytes_sent) == (1, 3)
@@ -54,7 +54,7 @@ async def test_full_queues_and_unknown_peers():
     client.send([b"x"])
     with pytest.raises(BackpressureError):
         client.send([b"x"])
-    peer, _ = await server.recv()
+    peer, *_ = await server.recv()
     server.send(peer, [b"x"])
     with pytest.raises(BackpressureError) as caught:
         server.send(peer, [b"x"])

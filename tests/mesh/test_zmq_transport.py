@@ -48,7 +48,7 @@ async def running(*coroutines):
 
 async def echo(server):
     while True:
-        peer, frames = await server.recv()
+        peer, frames, _ = await server.recv()
         server.send(peer, frames)
 
 
@@ -58,7 +58,7 @@ async def joined(context, endpoint):
     client = context.connect(server.endpoint)
     await client.writable()
     client.send([b"hello"])
-    peer, frames = await server.recv()
+    peer, frames, _ = await server.recv()
     assert frames == [b"hello"]
     return server, client, peer
 
@@ -236,7 +236,7 @@ async def test_client_finds_a_restarted_server_as_a_new_peer(context, tmp_path):
             client.send([b"again"])
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.1):
-                new_peer, frames = await server.recv()
+                new_peer, frames, _ = await server.recv()
                 break
     assert frames == [b"again"]
     with pytest.raises(PeerGoneError):
@@ -249,7 +249,7 @@ async def test_too_many_frames_are_rejected_and_counted(context, endpoint):
     server, client, peer = await joined(context, endpoint)
     client.send([b"1", b"2", b"3", b"4"])
     client.send([b"good"])
-    assert await server.recv() == (peer, [b"good"])
+    assert await server.recv() == (peer, [b"good"], "")
     assert server.messages_rejected == 1
     server.send(peer, [b"x"] * 9)
     server.send(peer, [b"good"])
@@ -315,7 +315,7 @@ async def test_closing_with_an_unread_queue_has_a_limit(tmp_path):
             deaf = at_client.connect(endpoint)
             await deaf.writable()
             deaf.send([b"hello"])
-            peer, _ = await server.recv()
+            peer, *_ = await server.recv()
             idle_rounds = 0
             while idle_rounds < 10:  # until ZeroMQ's own queues and the kernel's are full too
                 idle_rounds += 1

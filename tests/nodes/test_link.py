@@ -51,7 +51,7 @@ class Desk:
     async def hear(self, kind: type) -> Any:
         """The next message of a kind; others before it are skipped."""
         while True:
-            self.peer, frames = await self.server.recv()
+            self.peer, frames, _ = await self.server.recv()
             message = decode(frames).message
             if isinstance(message, kind):
                 return message

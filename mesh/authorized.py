@@ -1,0 +1,224 @@
+"""Who may do what: public keys with names and roles, and invitations to become one of them.
+
+Both files are read again whenever they have changed, so that a key that was revoked is one with
+the next message. Changes are made under a lock, by whichever process makes them.
+"""
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from mesh.errors import KeysError
+from mesh.keys import AUTHORIZED_FILE, INVITATIONS_FILE, is_key, is_name, read_toml, write_private
+
+_LOCK_FILE: Final = ".lock"
+_LOCK_LIMIT_S: Final = 5.0
+_LOCK_POLL_S: Final = 0.02
+_MAX_ENTRIES: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A key's owner. expires_unix: of an invitation, wall-clock seconds; else 0."""
+
+    key: str
+    name: str
+    roles: frozenset[str]
+    expires_unix: int = 0
+
+
+Entries = Mapping[str, Entry]
+_Stamp = tuple[int, int, int] | None
+
+
+class AuthorizedNodes:
+    """The files of one directory. known_roles: names that a role may have."""
+
+    def __init__(
+        self,
+        directory: Path,
+        known_roles: frozenset[str],
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._nodes_path = directory / AUTHORIZED_FILE
+        self._invitations_path = directory / INVITATIONS_FILE
+        self._known_roles = known_roles
+        self._wall_clock = wall_clock
+        self._cache: dict[Path, tuple[_Stamp, Entries]] = {}
+
+    def nodes(self) -> Entries:
+        """By key. Raises KeysError for a file that cannot be understood: nobody is in it then."""
+        return self._read(self._nodes_path, "node")
+
+    def invitations(self) -> Entries:
+        """Those that have not expired, by key."""
+        now = self._wall_clock()
+        found = self._read(self._invitations_path, "invitation")
+        return {key: entry for key, entry in found.items() if entry.expires_unix > now}
+
+    def add(self, entry: Entry) -> None:
+        """Authorize a key. Raises KeysError where key or name are taken."""
+        with self._lock():
+            self._add(entry)
+
+    def _add(self, entry: Entry) -> None:
+        entry = self._checked(entry, self._nodes_path)
+        nodes = dict(self.nodes())
+        if entry.key in nodes:
+            raise KeysError(f"that key is authorized already, as {nodes[entry.key].name}")
+        if any(other.name == entry.name for other in nodes.values()):
+            raise KeysError(f"the name {entry.name} is taken: choose another, or revoke it first")
+        self._write(self._nodes_path, "node", [*nodes.values(), entry])
+
+    def revoke(self, key_or_name: str) -> Entry:
+        """Take a key off the list. Raises KeysError where it is not on it."""
+        with self._lock():
+            nodes = self.nodes()
+            found = [e for e in nodes.values() if key_or_name in (e.key, e.name)]
+            if not found:
+                raise KeysError(f"no authorized node has the key or name {key_or_name!r}")
+            rest = [entry for entry in nodes.values() if entry is not found[0]]
+            self._write(self._nodes_path, "node", rest)
+            return found[0]
+
+    def replace(self, old: str, new: str) -> Entry:
+        """Let a new key take an old one's name and roles. Raises KeysError."""
+        with self._lock():
+            nodes = dict(self.nodes())
+            if old not in nodes:
+                raise KeysError("the old key is not authorized (any more)")
+            if new in nodes:
+                raise KeysError("the new key is authorized already")
+            entry = self._checked(replace(nodes[old], key=new), self._nodes_path)
+            rest = [entry if other.key == old else other for other in nodes.values()]
+            self._write(self._nodes_path, "node", rest)
+            return entry
+
+    def invite(self, entry: Entry) -> None:
+        """Let the holder of a one-use key bring its own key, until the invitation expires."""
+        with self._lock():
+            entry = self._checked(entry, self._invitations_path)
+            if entry.name and any(e.name == entry.name for e in self.nodes().values()):
+                raise KeysError(f"the name {entry.name} is taken: choose another")
+            waiting = list(self.invitations().values())
+            self._write(self._invitations_path, "invitation", [*waiting, entry])
+
+    def enrol(self, invited: str, key: str, name: str) -> Entry:
+        """Use an invitation up: `key` gets its roles. Raises KeysError, the invitation kept."""
+        with self._lock():
+            invitation = self.invitations().get(invited)
+            if invitation is None:
+                raise KeysError("the invitation has been used or has expired: ask for another")
+            entry = Entry(key, invitation.name or name, invitation.roles)
+            self._add(entry)
+            rest = [e for e in self.invitations().values() if e.key != invited]
+            self._write(self._invitations_path, "invitation", rest)
+            return entry
+
+    # -- files ---------------------------------------------------------------------------------
+
+    def _read(self, path: Path, table: str) -> Entries:
+        stamp = _stamp(path)
+        cached = self._cache.get(path)
+        if cached is not None and cached[0] == stamp:
+            return cached[1]
+        # Should it be malformed, nobody is let in, and it is read again at the next message.
+        self._cache.pop(path, None)
+        entries = self._parse(path, table) if stamp is not None else {}
+        self._cache[path] = (stamp, entries)
+        return entries
+
+    def _parse(self, path: Path, table: str) -> Entries:
+        try:
+            content = read_toml(path)
+        except FileNotFoundError:
+            return {}
+        rows = content.get(table, [])
+        unknown = set(content) - {table}
+        if unknown or not isinstance(rows, list) or len(rows) > _MAX_ENTRIES:
+            raise KeysError(f"{path}: tables [[{table}]] are accepted, {_MAX_ENTRIES} at most")
+        entries: dict[str, Entry] = {}
+        for row in rows:
+            entry = self._entry(row, path, table)
+            if entry.key in entries:
+                raise KeysError(f"{path}: the key of {entry.name} is there twice")
+            entries[entry.key] = entry
+        return entries
+
+    def _entry(self, row: Any, path: Path, table: str) -> Entry:
+        known = {"key", "name", "roles"} | ({"expires_unix"} if table == "invitation" else set())
+        if not isinstance(row, dict) or set(row) - known:
+            raise KeysError(f"{path}: a [[{table}]] has {', '.join(sorted(known))}")
+        key, name, roles = row.get("key"), row.get("name", ""), row.get("roles")
+        expires = row.get("expires_unix", 0)
+        if not isinstance(key, str) or not isinstance(name, str) or not isinstance(roles, list):
+            raise KeysError(f"{path}: key and name are texts, roles a list")
+        if not all(isinstance(role, str) for role in roles):
+            raise KeysError(f"{path}: roles are texts")
+        if type(expires) is not int:
+            raise KeysError(f"{path}: expires_unix is a whole number of seconds")
+        return self._checked(Entry(key, name, frozenset(roles), expires), path)
+
+    def _checked(self, entry: Entry, path: Path) -> Entry:
+        if not is_key(entry.key):
+            raise KeysError(f"{path}: {entry.name or 'a key'}: a key is 40 characters of Z85")
+        may_be_nameless = path == self._invitations_path and not entry.name
+        if not may_be_nameless and not is_name(entry.name):
+            raise KeysError(
+                f"name {entry.name!r}: 1 to 32 letters, digits, dots, dashes are accepted"
+            )
+        if not entry.roles or entry.roles - self._known_roles:
+            wrong = ", ".join(sorted(entry.roles - self._known_roles)) or "none"
+            raise KeysError(
+                f"roles of {entry.name or 'the invitation'}: {wrong}; "
+                f"{', '.join(sorted(self._known_roles))} are accepted"
+            )
+        return replace(entry, roles=frozenset(entry.roles))
+
+    def _write(self, path: Path, table: str, entries: list[Entry]) -> None:
+        lines = ["# Written by `airdraft keys`; read again whenever it changes.\n"]
+        for entry in entries:
+            roles = ", ".join(f'"{role}"' for role in sorted(entry.roles))
+            lines.append(f'\n[[{table}]]\nkey = "{entry.key}"\nname = "{entry.name}"\n')
+            lines.append(f"roles = [{roles}]\n")
+            if entry.expires_unix:
+                lines.append(f"expires_unix = {entry.expires_unix}\n")
+        write_private(path, "".join(lines))
+        # Two changes within one tick of the clock must not look like one.
+        self._cache.pop(path, None)
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        path = self._nodes_path.with_name(_LOCK_FILE)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise KeysError(f"{path}: {error.strerror}") from error
+        try:
+            deadline = time.monotonic() + _LOCK_LIMIT_S
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise KeysError(f"{path} is held by another process") from None
+                    time.sleep(_LOCK_POLL_S)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _stamp(path: Path) -> _Stamp:
+    """What tells one content of a file from another: it is always replaced whole."""
+    try:
+        info = path.stat()
+    except OSError:
+        return None
+    return info.st_ino, info.st_mtime_ns, info.st_size

@@ -1,0 +1,146 @@
+"""CURVE keys and the files they are kept in. Secrets only ever leave through `KeyPair.secret`."""
+
+import os
+import re
+import secrets
+import stat
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from mesh.errors import KeysError
+
+# 32 bytes as 40 characters (ZeroMQ RFC 32); none of them needs an escape in TOML.
+_KEY: Final = re.compile(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
+_MAX_FILE_BYTES: Final = 1 << 20
+
+OWN_KEY_FILE: Final = "node.key"
+COORDINATOR_KEY_FILE: Final = "coordinator.key"
+COORDINATOR_FILE: Final = "coordinator.toml"
+AUTHORIZED_FILE: Final = "authorized_nodes.toml"
+INVITATIONS_FILE: Final = "invitations.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """A CURVE key pair, both as 40 characters of Z85. The secret is kept out of its repr."""
+
+    public: str
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCoordinator:
+    """What a node knows of the coordinator it joined: where it is, and its public key."""
+
+    endpoint: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientKeys:
+    """What a connecting side needs: its own pair, and the key that the other side must have."""
+
+    own: KeyPair
+    server_key: str
+
+
+def is_key(text: str) -> bool:
+    return _KEY.fullmatch(text) is not None
+
+
+def is_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None
+
+
+def read_key_pair(path: Path) -> KeyPair | None:
+    """The pair in a secret file, None if there is none.
+
+    Raises KeysError where others may read it, or it holds no pair.
+    """
+    try:
+        info = path.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise KeysError(f"key file {path}: {error.strerror}") from error
+    if not stat.S_ISREG(info.st_mode):
+        raise KeysError(f"key file {path} is not a regular file: remove it")
+    if info.st_mode & 0o077:
+        raise KeysError(
+            f"key file {path} can be read by others (mode {info.st_mode & 0o777:o}): "
+            f"chmod 600 it, and rotate the key if they may have"
+        )
+    if info.st_uid not in (0, os.geteuid()):
+        raise KeysError(f"key file {path} belongs to another user: chown it")
+    table = read_toml(path)
+    public, secret = table.get("public"), table.get("secret")
+    if not isinstance(public, str) or not isinstance(secret, str):
+        raise KeysError(f"key file {path}: expected public and secret")
+    if not is_key(public) or not is_key(secret):
+        raise KeysError(f"key file {path}: a key is 40 characters of Z85")
+    return KeyPair(public, secret)
+
+
+def write_key_pair(path: Path, pair: KeyPair) -> None:
+    """Keep a pair where only its owner can read it; an existing file is replaced whole."""
+    text = f'public = "{pair.public}"\nsecret = "{pair.secret}"\n'
+    write_private(path, "# Secret: whoever can read this file can act as this node.\n" + text)
+
+
+def read_coordinator(path: Path) -> KnownCoordinator | None:
+    """What `airdraft join` has written, None if there is none. Raises KeysError."""
+    try:
+        table = read_toml(path)
+    except FileNotFoundError:
+        return None
+    endpoint, key = table.get("endpoint"), table.get("key")
+    if not isinstance(endpoint, str) or not isinstance(key, str) or not is_key(key):
+        raise KeysError(f"{path}: expected endpoint and key; join anew")
+    return KnownCoordinator(endpoint, key)
+
+
+def write_coordinator(path: Path, known: KnownCoordinator) -> None:
+    if any(c in known.endpoint for c in '"\\\n'):
+        raise KeysError(f"endpoint {known.endpoint!r} has characters that cannot be kept")
+    write_private(path, f'endpoint = "{known.endpoint}"\nkey = "{known.key}"\n')
+
+
+def read_toml(path: Path) -> Mapping[str, Any]:
+    """A small TOML file. Raises FileNotFoundError, and KeysError for everything else."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_FILE_BYTES + 1)
+        if len(data) > _MAX_FILE_BYTES:
+            raise KeysError(f"{path} is larger than {_MAX_FILE_BYTES} bytes")
+        return tomllib.loads(data.decode())
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise KeysError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        # Only the place: the text may hold a secret.
+        where = re.search(r"at line \d+", str(error))
+        raise KeysError(f"{path} is not valid TOML {where[0] if where else ''}".rstrip()) from None
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file whole or not at all, readable by its owner only."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise KeysError(f"{path} cannot be written: {error.strerror}") from error

@@ -1,0 +1,245 @@
+"""`airdraft keys ...` and `airdraft join`: who may talk to whom."""
+
+from __future__ import annotations
+
+import re
+import socket
+import sys
+import time
+from typing import Any
+
+import click
+
+from mesh.authorized import Entry
+from mesh.endpoints import check_connect
+from mesh.errors import KeysError
+from mesh.keys import ClientKeys, KnownCoordinator, is_name
+from mesh.security import new_key_pair
+from nodes.cli.options import keys_option
+from nodes.coordinator.access import ROLES
+from nodes.enrol import Invitation, enrol
+from nodes.keyring import Keyring
+from nodes.roles import keyring
+from nodes.runtime import run
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_MAX_EXPIRY_S = 30 * 86400
+_roles_option = click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    required=True,
+    type=click.Choice(sorted(ROLES)),
+    help="What the key may be used for; may be given several times.",
+)
+
+
+def _host_name() -> str:
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", socket.gethostname()).strip("-.")[:32]
+    return name if is_name(name) else "node"
+
+
+@click.group("keys")
+def keys_group() -> None:
+    """Keys of this machine and of those that may connect to it.
+
+    \b
+    Example, on the coordinator's machine:
+      airdraft keys init
+      airdraft keys invite --role draft --endpoint tcp://10.0.0.1:7411
+    and on the other:
+      airdraft join TOKEN
+    """
+
+
+@keys_group.command("init")
+@keys_option
+@click.option("--name", help="Name of this machine.  [default: its host name]")
+def init_command(keys: str | None, name: str | None) -> None:
+    """Make this machine a coordinator's: draw its keys, and authorize its own nodes.
+
+    \b
+    Example:
+      airdraft keys init
+    """
+    ring = keyring(keys or "")
+    if ring.coordinator_pair() is not None:
+        raise KeysError(f"{ring.directory} has a coordinator's key already")
+    own = ring.make_own()
+    ring.authorized().add(Entry(own.public, name or _host_name(), ROLES))
+    pair = ring.make_coordinator_pair()
+    click.echo(f"keys in {ring.directory}; the coordinator's public key is {pair.public}")
+
+
+@keys_group.command("show-public")
+@keys_option
+def show_public_command(keys: str | None) -> None:
+    """Print the public keys of this machine; its own is drawn if there is none.
+
+    \b
+    Example:
+      airdraft keys show-public
+    """
+    ring = keyring(keys or "")
+    click.echo(f"node {ring.make_own().public}")
+    pair = ring.coordinator_pair()
+    if pair is not None:
+        click.echo(f"coordinator {pair.public}")
+
+
+@keys_group.command("add")
+@click.argument("public_key")
+@click.option("--name", required=True, help="Name of the machine.")
+@_roles_option
+@keys_option
+def add_command(public_key: str, name: str, roles: tuple[str, ...], keys: str | None) -> None:
+    """Authorize a machine's public key, as `airdraft keys show-public` prints it there.
+
+    \b
+    Example:
+      airdraft keys add 'Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID' --name nano --role draft
+    """
+    _coordinator_of(keys).authorized().add(Entry(public_key, name, frozenset(roles)))
+    click.echo(f"{name} is authorized as {', '.join(sorted(roles))}")
+
+
+@keys_group.command("invite")
+@_roles_option
+@click.option(
+    "--endpoint",
+    required=True,
+    metavar="ENDPOINT",
+    help="Where the coordinator can be reached from there, such as tcp://10.0.0.1:7411.",
+)
+@click.option("--name", default="", help="Name of the machine.  [default: what it calls itself]")
+@click.option(
+    "--expires", default="15m", show_default=True, metavar="TIME", help="30s, 15m, 2h, 1d."
+)
+@keys_option
+def invite_command(
+    roles: tuple[str, ...], endpoint: str, name: str, expires: str, keys: str | None
+) -> None:
+    """Print a token with which one machine can join, once.
+
+    \b
+    Example:
+      airdraft keys invite --role draft --endpoint tcp://10.0.0.1:7411
+    """
+    ring = _coordinator_of(keys)
+    server = ring.coordinator_pair()
+    assert server is not None
+    check_connect(endpoint)
+    pair = new_key_pair()
+    deadline = int(time.time()) + _seconds(expires)
+    ring.authorized().invite(Entry(pair.public, name, frozenset(roles), deadline))
+    click.echo(Invitation(endpoint, server.public, pair).token())
+
+
+@keys_group.command("revoke")
+@click.argument("name_or_key")
+@keys_option
+def revoke_command(name_or_key: str, keys: str | None) -> None:
+    """Take a machine off the list; a running coordinator heeds it with the next message.
+
+    \b
+    Example:
+      airdraft keys revoke nano
+    """
+    entry = _coordinator_of(keys).authorized().revoke(name_or_key)
+    click.echo(f"{entry.name} is not authorized any more")
+
+
+@keys_group.command("list")
+@keys_option
+def list_command(keys: str | None) -> None:
+    """Show who is authorized, and which invitations are open.
+
+    \b
+    Example:
+      airdraft keys list
+    """
+    store = _coordinator_of(keys).authorized()
+    for entry in store.nodes().values():
+        click.echo(f"{entry.name}  {', '.join(sorted(entry.roles))}  {entry.key}")
+    for entry in store.invitations().values():
+        left_s = entry.expires_unix - int(time.time())
+        click.echo(
+            f"(invited{' ' + entry.name if entry.name else ''})  "
+            f"{', '.join(sorted(entry.roles))}  for {max(0, left_s)} s more"
+        )
+
+
+@keys_group.command("rotate")
+@keys_option
+@click.option("--connect", default="", metavar="ENDPOINT", help="The coordinator's endpoint.")
+def rotate_command(keys: str | None, connect: str) -> None:
+    """Draw a new key for this machine, and let the coordinator take it for the old one.
+
+    The nodes of this machine go on with the old key until they are started anew, but are not
+    listened to any more: restart them.
+
+    \b
+    Example:
+      airdraft keys rotate
+    """
+    ring = keyring(keys or "")
+    endpoint = ring.endpoint(connect)
+    old = ring.client_keys(endpoint)
+    if old is None:
+        raise KeysError(f"links to {endpoint} need no keys: there is none to rotate")
+    pair = new_key_pair()
+    _run(lambda: enrol(endpoint, old, pair.public, ""))
+    ring.keep_own(pair)
+    click.echo(f"the key of this machine is now {pair.public}; restart its nodes")
+
+
+@click.command("join")
+@click.argument("token", default="-")
+@click.option("--name", help="Name of this machine.  [default: its host name]")
+@keys_option
+def join_command(token: str, name: str | None, keys: str | None) -> None:
+    """Join a mesh with a token that `airdraft keys invite` printed there; - reads it from stdin.
+
+    \b
+    Example:
+      airdraft join airdraft1-WyJ0Y3A6Ly8xMC4wLjAuMTo3NDEx...
+      airdraft draft
+    """
+    invitation = Invitation.from_token(sys.stdin.readline() if token == "-" else token)
+    ring = keyring(keys or "")
+    own = ring.make_own()
+    invited = ClientKeys(invitation.pair, invitation.server_key)
+    reply = _run(lambda: enrol(invitation.endpoint, invited, own.public, name or _host_name()))
+    ring.keep_coordinator(KnownCoordinator(invitation.endpoint, invitation.server_key))
+    click.echo(f"joined {invitation.endpoint} as {reply.name}, for {', '.join(reply.roles)}")
+
+
+def _run(work: Any) -> Any:
+    """What a coroutine returns; ends the process with a line and a code if it fails."""
+    result: list[Any] = []
+
+    async def keep() -> None:
+        result.append(await work())
+
+    code = run(keep)
+    if code:
+        sys.exit(code)
+    return result[0]
+
+
+def _coordinator_of(keys: str | None) -> Keyring:
+    ring = keyring(keys or "")
+    if ring.coordinator_pair() is None:
+        raise KeysError(f"{ring.directory} has no coordinator's key: `airdraft keys init` first")
+    return ring
+
+
+def _seconds(text: str) -> int:
+    number, unit = text[:-1], text[-1:]
+    if (
+        unit not in _UNITS
+        or not number.isdigit()
+        or not 0 < int(number) * _UNITS[unit] <= 30 * 86400
+    ):
+        raise click.UsageError(f"--expires {text!r}: such as 30s, 15m, 2h or 1d, at most 30d")
+    return int(number) * _UNITS[unit]

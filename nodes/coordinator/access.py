@@ -1,0 +1,58 @@
+"""Who may say what: roles by key, messages by role. What is not listed is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from mesh.messages import Bye, EnrolRequest, Hello, Ping, Pong
+from nodes.messages import (
+    CancelRequest,
+    CommitReply,
+    DraftReply,
+    NodesRequest,
+    StreamFailedNotice,
+    StreamReadyNotice,
+    SubmitRequest,
+    TokenizeReply,
+)
+
+# Of those who were invited and have not brought their own key yet.
+GUEST: Final = "guest"
+_OF_MEMBERS: Final = frozenset({Hello, Ping, Pong, Bye})
+MAY_SEND: Final[Mapping[str, frozenset[type]]] = {
+    "target": _OF_MEMBERS
+    | {CommitReply, TokenizeReply, StreamReadyNotice, StreamFailedNotice, EnrolRequest},
+    "draft": _OF_MEMBERS | {DraftReply, StreamReadyNotice, StreamFailedNotice, EnrolRequest},
+    "client": _OF_MEMBERS | {SubmitRequest, CancelRequest, NodesRequest, EnrolRequest},
+    GUEST: frozenset({EnrolRequest}),
+}
+ROLES: Final = frozenset(MAY_SEND) - {GUEST}
+_MAX_NAME_CHARS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose message it is. roles: of its key; None where links need no keys and it says itself."""
+
+    name: str = ""
+    roles: frozenset[str] | None = None
+
+    @property
+    def is_guest(self) -> bool:
+        return self.roles == frozenset({GUEST})
+
+    def may_join_as(self, role: str) -> bool:
+        return role in ROLES and (self.roles is None or role in self.roles)
+
+    def may_send(self, role: str, message: object) -> bool:
+        """Whether a member that joined in `role` may send this now."""
+        return self.may_join_as(role) and type(message) in MAY_SEND[role]
+
+    def node_name(self, wanted: str) -> str:
+        """The name of one of its nodes: no key can take the name of another's."""
+        return f"{self.name}/{wanted}"[:_MAX_NAME_CHARS] if self.name else wanted
+
+
+ANYBODY: Final = Caller()

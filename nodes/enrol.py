@@ -1,0 +1,97 @@
+"""Invitations as tokens, and bringing a key to the coordinator that sent one."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+from dataclasses import dataclass, field
+
+from mesh.codec import decode, encode
+from mesh.endpoints import check_connect
+from mesh.errors import BackpressureError, DecodeError, EndpointError, KeysError, MeshError
+from mesh.keys import ClientKeys, KeyPair, is_key
+from mesh.messages import EnrolReply, EnrolRequest
+from mesh.transport import ClientTransport
+from mesh.zmq_transport import ZmqContext
+
+_PREFIX = "airdraft1-"
+_MAX_TOKEN_CHARS = 2048
+_RESEND_S = 1.0
+_POLL_S = 0.05
+
+
+class EnrolError(MeshError):
+    """The coordinator did not take the key; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """What a token holds: where to go, whom to find there, and a key pair of one use."""
+
+    endpoint: str
+    server_key: str
+    pair: KeyPair = field(repr=False)
+
+    def token(self) -> str:
+        fields = [self.endpoint, self.server_key, self.pair.public, self.pair.secret]
+        return _PREFIX + base64.urlsafe_b64encode(json.dumps(fields).encode()).decode().rstrip("=")
+
+    @staticmethod
+    def from_token(text: str) -> Invitation:
+        """Raises KeysError; nothing of the text is quoted, as it is a secret."""
+        text = text.strip()
+        body = text.removeprefix(_PREFIX)
+        try:
+            if body == text or len(text) > _MAX_TOKEN_CHARS:
+                raise ValueError
+            fields = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+            endpoint, server_key, public, secret = fields
+            if not all(is_key(key) for key in (server_key, public, secret)):
+                raise ValueError
+            check_connect(endpoint)
+        except (ValueError, TypeError, binascii.Error, EndpointError):
+            raise KeysError(
+                "that is no invitation: give the whole line that `airdraft keys invite` printed"
+            ) from None
+        return Invitation(endpoint, server_key, KeyPair(public, secret))
+
+
+async def enrol(
+    endpoint: str, keys: ClientKeys, public_key: str, name: str, timeout_s: float = 10.0
+) -> EnrolReply:
+    """Let the coordinator authorize public_key in the place of the key that `keys` holds.
+
+    Raises EnrolError.
+    """
+    with ZmqContext() as context:
+        transport = context.connect(endpoint, keys)
+        request = encode(EnrolRequest(public_key, name))
+        try:
+            async with asyncio.timeout(timeout_s):
+                asking = asyncio.create_task(_repeat(transport, request))
+                try:
+                    while True:
+                        reply = decode(await transport.recv()).message
+                        if isinstance(reply, EnrolReply):
+                            break
+                finally:
+                    asking.cancel()
+        except (TimeoutError, DecodeError):
+            raise EnrolError(
+                f"no answer from {endpoint} within {timeout_s:g} s: is the coordinator running, "
+                f"and is the invitation younger than its expiry and unused?"
+            ) from None
+    if reply.error:
+        raise EnrolError(reply.error)
+    return reply
+
+
+async def _repeat(transport: ClientTransport, request: list[bytes]) -> None:
+    while True:
+        try:
+            transport.send(request)
+            await asyncio.sleep(_RESEND_S)
+        except BackpressureError:
+            await asyncio.sleep(_POLL_S)
