@@ -162,11 +162,16 @@ class AuthorizedNodes:
             raise KeysError(f"{path}: roles are texts")
         if type(expires) is not int:
             raise KeysError(f"{path}: expires_unix is a whole number of seconds")
-        return self._checked(Entry(key, name, frozenset(roles), expires), path)
+        try:
+            return self._checked(Entry(key, name, frozenset(roles), expires), path)
+        except KeysError as error:
+            raise KeysError(f"{path}: {error}") from None
 
     def _checked(self, entry: Entry, path: Path) -> Entry:
         if not is_key(entry.key):
-            raise KeysError(f"{path}: {entry.name or 'a key'}: a key is 40 characters of Z85")
+            raise KeysError(
+                f"the key of {entry.name or 'an invitation'} is not 40 characters of Z85"
+            )
         may_be_nameless = path == self._invitations_path and not entry.name
         if not may_be_nameless and not is_name(entry.name):
             raise KeysError(

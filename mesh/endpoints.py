@@ -51,7 +51,7 @@ def check_secure(endpoint: str) -> None:
 
 
 def on_this_machine(endpoint: str) -> str:
-    """How a bound endpoint is reached from the same machine; by loopback if it is at any address."""
+    """How a bound endpoint is reached from its machine: by loopback, if it is at any address."""
     for anywhere, here in (("0.0.0.0", "127.0.0.1"), ("*", "127.0.0.1"), ("[::]", "[::1]")):
         if endpoint.startswith(f"tcp://{anywhere}:"):
             return f"tcp://{here}:{endpoint.removeprefix(f'tcp://{anywhere}:')}"

@@ -131,6 +131,9 @@ class MemoryClient(_Endpoint):
         peer, server = connection or (b"", self)
         self._put(server._inbox, peer, frames)
 
+    def retry(self) -> None:
+        """Nothing is ever refused here."""
+
     def close(self) -> None:
         self._inbox.close()
         self._hub.client_closed(self)

@@ -56,5 +56,8 @@ class ClientTransport(Counters, Protocol):
     def send(self, frames: Frames) -> None:
         """Queue without waiting. Raises BackpressureError when full or not connected."""
 
+    def retry(self) -> None:
+        """Connect anew: a connection that was refused for its key is not tried again by itself."""
+
     def close(self) -> None:
         """Give the connection up. A task still in recv gets LocalProtocolError."""

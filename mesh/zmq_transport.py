@@ -210,6 +210,18 @@ class ZmqServer(_ZmqEndpoint):
 class ZmqClient(_ZmqEndpoint):
     """A connecting DEALER; it reconnects by itself, as a new peer to the server."""
 
+    def __init__(self, socket: zmq.Socket[bytes], address: str) -> None:
+        super().__init__(socket)
+        self._address = address
+
+    def retry(self) -> None:
+        # ZeroMQ gives a session up for good when the other side refuses its handshake.
+        self._check_open()
+        with contextlib.suppress(zmq.ZMQError):
+            self._socket.disconnect(self._address)
+        self._socket.connect(self._address)
+        self._wake_waiters()
+
     async def recv(self) -> Frames:
         frames, _ = await self._recv(MAX_FRAMES)
         return frames
@@ -288,7 +300,7 @@ class ZmqContext:
         except zmq.ZMQError as error:
             socket.close()
             raise EndpointError(endpoint, str(error.strerror)) from error
-        client = ZmqClient(socket)
+        client = ZmqClient(socket, address)
         self._endpoints.append(client)
         return client
 

@@ -17,6 +17,8 @@ from mesh.transport import ClientTransport
 logger = logging.getLogger(__name__)
 
 _HELLO_INTERVAL_S = 0.5
+# Without a connection for this long it may have been refused, which ZeroMQ does not tell.
+_RETRY_S = 2.0
 
 
 class RefusedError(MeshError):
@@ -133,6 +135,7 @@ class Link:
     async def _keep_joined(self) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
+        unconnected_since = started
         has_joined = False
         while True:
             if self._welcome is not None:
@@ -149,8 +152,12 @@ class Link:
                 raise NoCoordinatorError(self._endpoint, limit)
             try:
                 self._transport.send(encode(self._hello))
+                unconnected_since = loop.time()
             except BackpressureError:
                 logger.debug("no connection to %s yet", self._endpoint)
+                if loop.time() - unconnected_since > _RETRY_S:
+                    unconnected_since = loop.time()
+                    self._transport.retry()
             # Full jitter, so that nodes do not come back in step after a coordinator's restart.
             await asyncio.sleep(random.uniform(0.02, _HELLO_INTERVAL_S if has_joined else 0.1))
 

@@ -30,7 +30,9 @@ class Commands:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("AIRDRAFT_")}
         if "AIRDRAFT_CACHE" in os.environ:
             clean["AIRDRAFT_CACHE"] = os.environ["AIRDRAFT_CACHE"]
-        return {**clean, "TMPDIR": str(self.tmp), **changes}
+        # The keys of whoever runs the tests are none of ours.
+        keys = {"AIRDRAFT_KEYS": str(self.tmp / "keys")}
+        return {**clean, **keys, "TMPDIR": str(self.tmp), **changes}
 
     def run(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""

@@ -1,0 +1,189 @@
+"""Files of authorized keys: read anew when they change, changed under a lock, strict."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mesh.authorized import AuthorizedNodes, Entry
+from mesh.errors import KeysError
+from mesh.keys import AUTHORIZED_FILE, INVITATIONS_FILE
+from mesh.security import new_key_pair
+
+ROLES = frozenset({"target", "draft", "client"})
+DRAFT = frozenset({"draft"})
+
+
+def key() -> str:
+    return new_key_pair().public
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path, clock):
+    return AuthorizedNodes(tmp_path, ROLES, clock)
+
+
+def test_what_one_process_writes_another_reads_at_once(store, tmp_path):
+    other = AuthorizedNodes(tmp_path, ROLES)
+    assert other.nodes() == {}
+    for number in range(20):
+        entry = Entry(key(), f"n{number}", DRAFT)
+        store.add(entry)
+        assert other.nodes()[entry.key] == entry
+        if number % 2:
+            store.revoke(entry.name if number % 3 else entry.key)
+            assert entry.key not in other.nodes()
+    assert [entry.name for entry in other.nodes().values()] == [f"n{n}" for n in range(0, 20, 2)]
+    # An unchanged file is not parsed again.
+    assert other.nodes() is other.nodes()
+
+
+def test_no_key_and_no_name_is_there_twice(store):
+    first = Entry(key(), "a", DRAFT)
+    store.add(first)
+    with pytest.raises(KeysError, match="authorized already, as a"):
+        store.add(Entry(first.key, "b", DRAFT))
+    with pytest.raises(KeysError, match="name a is taken"):
+        store.add(Entry(key(), "a", DRAFT))
+    assert list(store.nodes().values()) == [first]
+
+
+def test_only_who_is_there_can_be_revoked(store):
+    with pytest.raises(KeysError, match="no authorized node"):
+        store.revoke("a")
+
+
+def test_a_new_key_takes_the_place_of_the_old_one(store):
+    old, new, other = key(), key(), Entry(key(), "b", ROLES)
+    store.add(Entry(old, "a", DRAFT))
+    store.add(other)
+    assert store.replace(old, new) == Entry(new, "a", DRAFT)
+    assert store.nodes() == {new: Entry(new, "a", DRAFT), other.key: other}
+    for wrong_old, wrong_new in ((old, key()), (new, other.key), (new, "short")):
+        with pytest.raises(KeysError):
+            store.replace(wrong_old, wrong_new)
+    assert set(store.nodes()) == {new, other.key}
+
+
+def test_an_invitation_is_used_once_and_until_it_expires(store, clock):
+    invited, mine = key(), key()
+    store.invite(Entry(invited, "", DRAFT, 1060))
+    assert set(store.invitations()) == {invited}
+    assert store.nodes() == {}
+    assert store.enrol(invited, mine, "nano") == Entry(mine, "nano", DRAFT)
+    assert set(store.nodes()) == {mine}
+    assert store.invitations() == {}
+    with pytest.raises(KeysError, match="used or has expired"):
+        store.enrol(invited, key(), "other")
+    late = key()
+    store.invite(Entry(late, "given", DRAFT, 1060))
+    clock.now = 1060.0
+    assert store.invitations() == {}
+    with pytest.raises(KeysError, match="used or has expired"):
+        store.enrol(late, key(), "other")
+    assert set(store.nodes()) == {mine}
+
+
+def test_who_invites_may_choose_the_name(store):
+    invited = key()
+    store.invite(Entry(invited, "given", DRAFT, 1060))
+    assert store.enrol(invited, key(), "chosen").name == "given"
+    with pytest.raises(KeysError, match="name given is taken"):
+        store.invite(Entry(key(), "given", DRAFT, 1060))
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "x" * 33, "a\nb", 'a"b'])
+def test_a_bad_name_leaves_the_invitation_open(store, name):
+    invited = key()
+    store.invite(Entry(invited, "", DRAFT, 1060))
+    with pytest.raises(KeysError, match="name"):
+        store.enrol(invited, key(), name)
+    assert set(store.invitations()) == {invited}
+    assert store.nodes() == {}
+
+
+@pytest.mark.parametrize("roles", [frozenset(), frozenset({"boss"}), frozenset({"draft", "boss"})])
+def test_roles_are_those_there_are(store, roles):
+    with pytest.raises(KeysError, match="are accepted"):
+        store.add(Entry(key(), "a", roles))
+
+
+GOOD = f'key = "{"a" * 40}"\nname = "a"\nroles = ["draft"]\n'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[[node]",
+        "[[nodes]]\n" + GOOD,
+        "[[node]]\n" + GOOD + "admin = true\n",
+        "[[node]]\n" + GOOD + "[[node]]\n" + GOOD,
+        "[[node]]\n" + GOOD.replace('"draft"', "1"),
+        "[[node]]\n" + GOOD.replace('["draft"]', '"draft"'),
+        "[[node]]\n" + GOOD.replace("a" * 40, "a" * 39),
+        "[[node]]\n" + GOOD.replace('"a"', '"a b"'),
+        "node = 3",
+        "\0",
+    ],
+)
+def test_a_file_that_cannot_be_understood_authorizes_nobody_until_it_is_mended(
+    store, tmp_path, content
+):
+    store.add(Entry(key(), "b", DRAFT))
+    path = tmp_path / AUTHORIZED_FILE
+    good = path.read_bytes()
+    path.write_text(content)
+    for _ in range(2):
+        with pytest.raises(KeysError, match=AUTHORIZED_FILE):
+            store.nodes()
+    with pytest.raises(KeysError):
+        store.add(Entry(key(), "c", DRAFT))
+    assert path.read_text() == content
+    path.write_bytes(good)
+    assert [entry.name for entry in store.nodes().values()] == ["b"]
+    path.unlink()
+    assert store.nodes() == {}
+
+
+def test_an_invitation_needs_a_whole_number_to_expire_at(store, tmp_path):
+    (tmp_path / INVITATIONS_FILE).write_text("[[invitation]]\n" + GOOD + "expires_unix = 9e9\n")
+    with pytest.raises(KeysError, match="whole number"):
+        store.invitations()
+    # Without one it has always expired.
+    (tmp_path / INVITATIONS_FILE).write_text("[[invitation]]\n" + GOOD)
+    assert store.invitations() == {}
+
+
+_ADD_MANY = """
+import sys
+from pathlib import Path
+from mesh.authorized import AuthorizedNodes, Entry
+from mesh.security import new_key_pair
+store = AuthorizedNodes(Path(sys.argv[1]), frozenset({"draft"}))
+for number in range(25):
+    store.add(Entry(new_key_pair().public, f"{sys.argv[2]}{number}", frozenset({"draft"})))
+"""
+
+
+def test_two_processes_that_change_the_file_lose_nothing(tmp_path):
+    adding = [
+        subprocess.Popen([sys.executable, "-c", _ADD_MANY, str(tmp_path), name])
+        for name in ("a", "b")
+    ]
+    for process in adding:
+        assert process.wait(timeout=8) == 0
+    assert len(AuthorizedNodes(tmp_path, ROLES).nodes()) == 50
+    assert sorted(os.listdir(tmp_path)) == [".lock", AUTHORIZED_FILE]

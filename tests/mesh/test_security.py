@@ -1,0 +1,210 @@
+"""CURVE links: who is not authorized is not heard, whatever fails."""
+
+import asyncio
+import contextlib
+import socket
+import time
+
+import pytest
+import zmq
+
+from mesh.errors import InsecureEndpointError, KeysError, SecurityError
+from mesh.keys import ClientKeys
+from mesh.security import ServerKeys, new_key_pair, server_options
+from mesh.zmq_transport import ZmqContext
+
+TCP = "tcp://127.0.0.1:0"
+SILENCE_S = 0.5
+
+
+@pytest.fixture
+def contexts():
+    """One for the server and one for its clients, as in life."""
+    with ZmqContext() as server, ZmqContext() as clients:
+        yield server, clients
+
+
+def client_keys(pair, own=None):
+    return ClientKeys(own or new_key_pair(), pair.public)
+
+
+async def heard(server, limit_s=SILENCE_S):
+    """All messages that come within the limit."""
+    out = []
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):
+            while True:
+                out.append(await server.recv())
+    return out
+
+
+async def shout(client, frames, limit_s=SILENCE_S):
+    """Send for a while, connected or not."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):
+            await client.writable()
+            client.send(frames)
+
+
+async def test_every_message_has_the_key_of_its_sender(contexts):
+    pair = new_key_pair()
+    known = [new_key_pair() for _ in range(3)]
+    server = contexts[0].bind(TCP, ServerKeys(pair, {k.public for k in known}.__contains__))
+    clients = [contexts[1].connect(server.endpoint, client_keys(pair, own)) for own in known]
+    for number, client in enumerate(clients):
+        await client.writable()
+        client.send([b"%d" % number, b"token ids"])
+    found = [await server.recv() for _ in clients]
+    assert {m.frames[0]: m.key for m in found} == {
+        b"%d" % number: own.public for number, own in enumerate(known)
+    }
+    for message in found:
+        server.send(message.peer, [message.key.encode()])
+    for client, own in zip(clients, known, strict=True):
+        assert await client.recv() == [own.public.encode()]
+
+
+@pytest.mark.parametrize("stranger", ["unknown key", "wrong server key", "no keys"])
+async def test_strangers_are_not_heard(contexts, stranger):
+    pair, known = new_key_pair(), new_key_pair()
+    server = contexts[0].bind(TCP, ServerKeys(pair, {known.public}.__contains__))
+    keys = {
+        "unknown key": client_keys(pair),
+        "wrong server key": client_keys(new_key_pair(), known),
+        "no keys": None,
+    }[stranger]
+    client = contexts[1].connect(server.endpoint, keys)
+    await asyncio.gather(shout(client, [b"secret"]), heard(server, 0.0))
+    assert await heard(server) == []
+    # Who is known still is.
+    friend = contexts[1].connect(server.endpoint, client_keys(pair, known))
+    await friend.writable()
+    friend.send([b"hello"])
+    assert [message.frames for message in await heard(server)] == [[b"hello"]]
+
+
+async def test_a_key_is_let_in_as_soon_as_it_is_authorized(contexts):
+    pair, own = new_key_pair(), new_key_pair()
+    authorized: set[str] = set()
+    server = contexts[0].bind(TCP, ServerKeys(pair, authorized.__contains__))
+    client = contexts[1].connect(server.endpoint, client_keys(pair, own))
+    await shout(client, [b"early"], 0.3)
+    authorized.add(own.public)
+    # ZeroMQ by itself does not try again, once it was refused.
+    client.retry()
+    await client.writable()
+    client.send([b"now"])
+    assert (await server.recv()).frames == [b"now"]
+
+
+async def test_files_that_cannot_be_read_keep_everybody_out(contexts, caplog):
+    def authenticate(_key):
+        raise KeysError("authorized_nodes.toml is not valid TOML")
+
+    pair = new_key_pair()
+    server = contexts[0].bind(TCP, ServerKeys(pair, authenticate))
+    for _ in range(3):
+        await shout(contexts[1].connect(server.endpoint, client_keys(pair)), [b"x"], 0.2)
+    assert await heard(server, 0.2) == []
+    # Said once, not at every attempt.
+    assert [r.message for r in caplog.records if r.levelname == "ERROR"] == [
+        "nobody is let in: authorized_nodes.toml is not valid TOML"
+    ]
+
+
+async def test_the_handlers_death_ends_the_server_and_lets_nobody_in(contexts):
+    pair, known = new_key_pair(), new_key_pair()
+    is_broken = False
+
+    def authenticate(key):
+        if is_broken:
+            raise RuntimeError("disk on fire")
+        return key == known.public
+
+    server = contexts[0].bind(TCP, ServerKeys(pair, authenticate))
+    friend = contexts[1].connect(server.endpoint, client_keys(pair, known))
+    await friend.writable()
+    is_broken = True
+    reading = asyncio.ensure_future(server.recv())
+    await shout(contexts[1].connect(server.endpoint, client_keys(pair)), [b"x"], 0.3)
+    with pytest.raises(SecurityError, match="handler of handshakes ended: RuntimeError: disk"):
+        await asyncio.wait_for(reading, 2.0)
+    # Not the next message of a friend either: the process is to end.
+    friend.send([b"y"])
+    for _ in range(2):
+        with pytest.raises(SecurityError):
+            await server.recv()
+    with pytest.raises(SecurityError):
+        server.send(b"peer", [b"x"])
+
+
+def test_a_socket_without_a_handler_refuses_everybody():
+    """The options alone, in a context without a handler: what keeps a race at the start shut."""
+    pair, known = new_key_pair(), new_key_pair()
+    with zmq.Context() as context:
+        server = context.socket(zmq.ROUTER)
+        for option, value in server_options(ServerKeys(pair, {known.public}.__contains__)).items():
+            server.setsockopt(option, value)
+        port = server.bind_to_random_port("tcp://127.0.0.1")
+        client = context.socket(zmq.DEALER)
+        client.curve_publickey, client.curve_secretkey = (
+            known.public.encode(),
+            known.secret.encode(),
+        )
+        client.curve_serverkey = pair.public.encode()
+        client.connect(f"tcp://127.0.0.1:{port}")
+        client.send(b"x")
+        assert server.poll(500) == 0
+        server.close(linger=0)
+        client.close(linger=0)
+
+
+async def test_one_handler_a_context(contexts):
+    keys = ServerKeys(new_key_pair(), lambda _key: True)
+    contexts[0].bind(TCP, keys)
+    with pytest.raises(SecurityError, match="one endpoint with keys"):
+        contexts[0].bind(TCP, keys)
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://0.0.0.0:0", "tcp://*:0", "tcp://[::]:0"])
+async def test_other_machines_are_only_served_with_keys(contexts, endpoint):
+    with pytest.raises(InsecureEndpointError, match="airdraft keys init"):
+        contexts[0].bind(endpoint)
+    server = contexts[0].bind(endpoint, ServerKeys(new_key_pair(), lambda _key: True))
+    assert server.endpoint.startswith("tcp://")
+    with pytest.raises(InsecureEndpointError):
+        contexts[1].connect("tcp://192.0.2.1:7411")
+    contexts[1].connect("tcp://192.0.2.1:7411", client_keys(new_key_pair()))
+
+
+async def test_garbage_on_the_port_keeps_nobody_waiting(contexts):
+    """Greetings of other protocols, torn ones, silent ones (CVE-2020-15166 and its kin)."""
+    pair, known = new_key_pair(), new_key_pair()
+    server = contexts[0].bind(TCP, ServerKeys(pair, {known.public}.__contains__))
+    port = int(server.endpoint.rpartition(":")[2])
+    greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00"
+    openings = [
+        b"",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        greeting,
+        greeting + b"NULL".ljust(20, b"\0") + bytes(32) + b"\x04\x05READY",
+        greeting + b"CURVE".ljust(20, b"\0") + bytes(32) + b"\x04\xc8" + b"\x05HELLO" + bytes(194),
+        b"\xff" * 4096,
+    ]
+    sockets = []
+    try:
+        for number in range(70):
+            garbage = socket.create_connection(("127.0.0.1", port))
+            garbage.sendall(openings[number % len(openings)])
+            sockets.append(garbage)
+        started = time.monotonic()
+        friend = contexts[1].connect(server.endpoint, client_keys(pair, known))
+        await friend.writable()
+        friend.send([b"hello"])
+        message = await server.recv()
+        assert (message.frames, message.key) == ([b"hello"], known.public)
+        assert time.monotonic() - started < 3.0
+    finally:
+        for garbage in sockets:
+            garbage.close()
