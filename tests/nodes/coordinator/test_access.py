@@ -1,0 +1,121 @@
+"""Roles and messages: every pair that is not listed changes nothing."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+import mesh.messages
+import nodes.messages
+from mesh.codec import encode_struct
+from mesh.messages import PROTOCOL_VERSION, Hello, Refuse, Welcome, spec_of_class, spec_of_tag
+from nodes.coordinator.access import ANYBODY, MAY_SEND, ROLES, Caller
+from nodes.coordinator.state import CoordinatorState, ForbiddenError
+from tests.nodes.builders import make_profile, make_submit
+from tests.nodes.coordinator.examples import MESSAGES
+from tests.nodes.coordinator.test_state import CLUSTER, EPOCH, Mesh, make_mesh
+
+PEERS = {"target": b"target", "draft": b"draft", "client": b"client"}
+PAIRS = [(role, message) for role in sorted(ROLES) for message in MESSAGES]
+
+
+def test_every_message_of_the_wire_is_among_the_examples() -> None:
+    modules = (mesh.messages.__name__, nodes.messages.__name__)
+    declared = {
+        spec.layout.cls
+        for tag in range(1, 256)
+        if (spec := spec_of_tag(tag)) is not None and spec.layout.cls.__module__ in modules
+    }
+    assert {type(message) for message in MESSAGES} == declared
+    assert all(spec_of_class(type(message)) is not None for message in MESSAGES)
+
+
+def seen(state: CoordinatorState) -> Any:
+    """Everything that a message may change: requests, streams, members and what they last did."""
+    scheduler = state._roster.schedulers()[0][1]
+    members = [
+        (m.node, m.role, m.last_seen, m.progress) for m in state._roster._membership.members()
+    ]
+    streams = {
+        key: (list(stream.token_ids), repr(stream.phase))
+        for key, stream in scheduler._streams.items()
+    }
+    return copy.deepcopy(
+        (members, sorted(map(str, state._requests)), streams, state.num_stale, state._waiting)
+    )
+
+
+@pytest.mark.parametrize(
+    ("role", "message"), PAIRS, ids=[f"{r}-{type(m).__name__}" for r, m in PAIRS]
+)
+def test_forbidden_messages_change_no_state(role: str, message: Any) -> None:
+    """A target, a draft and a client are in, and one stream is under way; keys tell the roles."""
+    mesh = make_mesh(with_draft=True)
+    mesh.hear(PEERS["client"], make_submit(1))
+    caller = Caller(role, frozenset({role}))
+    before = seen(mesh.state)
+
+    def hear() -> Any:
+        return mesh.state.on_message(PEERS[role], CLUSTER, EPOCH, message, 10, 1.0, caller)
+
+    if type(message) in MAY_SEND[role]:
+        hear()
+        return
+    with pytest.raises(ForbiddenError, match=f"a {role} may not send {type(message).__name__}"):
+        hear()
+    assert seen(mesh.state) == before
+
+
+@pytest.mark.parametrize("role", sorted(ROLES))
+@pytest.mark.parametrize("wanted", [*sorted(ROLES), "guest", "oracle", ""])
+def test_a_key_joins_only_in_its_roles(role: str, wanted: str) -> None:
+    mesh = Mesh()
+    caller = Caller("nano", frozenset({role}))
+    profile = b"" if wanted == "client" else encoded_profile()
+    hello = Hello("one", wanted, 3, PROTOCOL_VERSION, profile)
+    (send,) = mesh.state.on_message(b"p", "", 0, hello, 10, 0.0, caller)
+    if wanted == role:
+        # Its name in the mesh begins with that of its key.
+        assert isinstance(send.message, Welcome)
+        assert send.message.node == "nano/one"
+        assert mesh.state.roles() == {b"p": role}
+    else:
+        assert isinstance(send.message, Refuse)
+        assert mesh.state.roles() == {}
+
+
+def encoded_profile() -> bytes:
+    return encode_struct(make_profile())
+
+
+def test_a_key_that_lost_a_role_is_not_heard_in_it() -> None:
+    mesh = make_mesh(with_draft=True)
+    for roles in (frozenset({"client"}), frozenset[str]()):
+        with pytest.raises(ForbiddenError):
+            mesh.state.on_message(
+                PEERS["draft"],
+                CLUSTER,
+                EPOCH,
+                next(m for m in MESSAGES if type(m).__name__ == "DraftReply"),
+                10,
+                0.0,
+                Caller("nano", roles),
+            )
+
+
+def test_no_key_can_throw_out_anothers_node() -> None:
+    """Two keys whose nodes say the same name are two nodes."""
+    mesh = Mesh()
+    hello = Hello("draft", "client", 3, PROTOCOL_VERSION, b"")
+    for number, name in enumerate(("a", "b")):
+        caller = Caller(name, frozenset({"client"}))
+        mesh.state.on_message(b"%d" % number, "", 0, hello, 10, 0.0, caller)
+    assert len(mesh.state.peers()) == 2
+
+
+def test_without_keys_a_member_says_itself_what_it_is() -> None:
+    assert all(ANYBODY.may_join_as(role) for role in ROLES)
+    assert not ANYBODY.may_join_as("guest")
+    assert ANYBODY.node_name("x") == "x"

@@ -1,0 +1,47 @@
+"""Who sends garbage or floods is not listened to any more; nobody else notices."""
+
+from __future__ import annotations
+
+from nodes.coordinator.conduct import BURST_MESSAGES, MAX_OFFENCES, MESSAGES_PER_S, Conduct
+
+GOOD, BAD = b"good", b"bad"
+
+
+def test_some_offences_are_borne_and_then_a_peer_is_ignored() -> None:
+    conduct = Conduct()
+    for _ in range(MAX_OFFENCES):
+        assert conduct.may_speak(BAD, 0.0)
+        assert not conduct.is_banned(BAD)
+        conduct.offended(BAD)
+    assert conduct.is_banned(BAD)
+    assert not conduct.may_speak(BAD, 1e9)
+    assert conduct.may_speak(GOOD, 0.0)
+    assert (conduct.num_banned, conduct.num_ignored) == (1, 1)
+
+
+def test_a_flood_is_cut_off_and_a_busy_node_is_not() -> None:
+    conduct = Conduct()
+    for number in range(int(BURST_MESSAGES) + 5_000):
+        # Nine tenths of what is allowed, for seconds.
+        assert conduct.may_speak(GOOD, number / (0.9 * MESSAGES_PER_S))
+    heard = sum(conduct.may_speak(BAD, 0.0) for _ in range(3 * int(BURST_MESSAGES)))
+    assert heard == BURST_MESSAGES
+    assert conduct.is_banned(BAD)
+    assert not conduct.is_banned(GOOD)
+
+
+def test_a_clock_that_stands_still_or_goes_back_earns_nothing() -> None:
+    conduct = Conduct()
+    for _ in range(int(BURST_MESSAGES)):
+        assert conduct.may_speak(BAD, 5.0)
+    assert not conduct.may_speak(BAD, 4.0)
+
+
+def test_peers_without_end_take_no_memory_without_end() -> None:
+    conduct = Conduct()
+    for number in range(20_000):
+        conduct.may_speak(b"%d" % number, 0.0)
+    assert len(conduct._records) == 4_096
+    # Of one that is not known any more nothing is held against the next.
+    conduct.offended(b"0")
+    assert not conduct.is_banned(b"0")
