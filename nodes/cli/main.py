@@ -48,7 +48,7 @@ def main() -> None:
         sys.exit(done.exit_code)
     except click.ClickException as error:
         # One line: what, where, what to do. Click's own form takes three.
-        click.echo(f"error: {error.format_message()}", err=True)
+        click.echo("error: " + " ".join(error.format_message().split()), err=True)
         sys.exit(error.exit_code)
     except Exception as error:  # noqa: BLE001 - report() turns it into a line and an exit code
         sys.exit(report(error))

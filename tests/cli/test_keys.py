@@ -1,0 +1,170 @@
+"""Keys from the command line: a mesh by invitation, wrong input, no secret where others look."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mesh.keys import KeyPair, read_key_pair
+from tests.cli.commands import Commands, wait_until
+from tests.cli.test_run import error_line
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> Iterator[Commands]:
+    commands = Commands(tmp_path)
+    yield commands
+    commands.kill_all()
+
+
+def printed(commands: Commands, *arguments: str) -> str:
+    done = commands.run(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.strip()
+
+
+@contextlib.contextmanager
+def coordinator(commands: Commands, keys: Path) -> Iterator[str]:
+    """A running one; its endpoint."""
+    arguments = ("--listen", "tcp://127.0.0.1:0", "--keys", str(keys), "-v")
+    with commands.started("coordinator", *arguments) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().split()[-1]
+
+
+def test_a_mesh_by_invitation(commands: Commands, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    printed(commands, "keys", "init", "--keys", str(here), "--name", "hub")
+    for name in ("node.key", "coordinator.key"):
+        assert stat.S_IMODE((here / name).stat().st_mode) == 0o600
+    with coordinator(commands, here) as endpoint:
+        invite = ("keys", "invite", "--role", "draft", "--role", "client")
+        token = printed(commands, *invite, "--endpoint", endpoint, "--keys", str(here))
+        said = printed(commands, "join", token, "--name", "nano", "--keys", str(there))
+        assert said == f"joined {endpoint} as nano, for client, draft"
+        assert not (there / "coordinator.key").exists()
+        # A second machine cannot use it.
+        done = commands.run("join", token, "--keys", str(tmp_path / "third"))
+        assert done.returncode == 1
+        assert "no answer from" in error_line(done)
+        target = ("target", "--model", "toy:1", "--keys", str(here), "--connect", endpoint)
+        # The endpoint is known from joining.
+        draft = ("draft", "--model", "toy:1", "--keys", str(there))
+        with commands.started(*target), commands.started(*draft):
+            ask = ("generate", "--prompt", "x", "--raw", "--max-tokens", "40", "--gamma", "3")
+            answers = [
+                printed_json(commands, *ask, "--keys", str(keys), "--connect", endpoint)
+                for keys in (here, there)
+            ]
+            assert answers[0] == answers[1]
+            secrets = [pair.secret for ring in (here, there) for pair in pairs(ring)] + [token]
+            assert len(secrets) == 4
+            for text in everything_others_see(commands):
+                assert not any(secret in text for secret in secrets)
+            printed(commands, "keys", "revoke", "nano", "--keys", str(here))
+            done = commands.run(*ask, "--keys", str(there))
+            assert done.returncode == 1
+            assert "let this machine's be authorized" in error_line(done)
+            wait_until(lambda: "nano" not in printed(commands, "keys", "list", "--keys", str(here)))
+
+
+def printed_json(commands: Commands, *arguments: str) -> object:
+    done = commands.run(*arguments, "--json", "--seed", "1")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["token_ids"]
+
+
+def pairs(ring: Path) -> list[KeyPair]:
+    found = [read_key_pair(ring / name) for name in ("node.key", "coordinator.key")]
+    return [pair for pair in found if pair is not None]
+
+
+def everything_others_see(commands: Commands) -> Iterator[str]:
+    for pid in commands.alive("coordinator", "target", "draft"):
+        for name in ("cmdline", "environ"):
+            yield Path(f"/proc/{pid}/{name}").read_text(errors="replace")
+
+
+def test_a_token_may_come_by_standard_input(commands: Commands, tmp_path: Path) -> None:
+    done = commands.run("join", "-", "--keys", str(tmp_path / "there"))
+    assert done.returncode == 78
+    assert "that is no invitation" in error_line(done)
+    assert not (tmp_path / "there").exists()
+
+
+def test_keys_change_hands_by_hand_too(commands: Commands, tmp_path: Path) -> None:
+    here, there = str(tmp_path / "here"), str(tmp_path / "there")
+    printed(commands, "keys", "init", "--keys", here, "--name", "hub")
+    _, key = printed(commands, "keys", "show-public", "--keys", there).split()
+    add = ("keys", "add", key, "--role", "draft", "--keys", here)
+    assert printed(commands, *add, "--name", "nano") == "nano is authorized as draft"
+    assert f"nano  draft  {key}" in printed(commands, "keys", "list", "--keys", here)
+    done = commands.run(*add, "--name", "other")
+    assert (done.returncode, "authorized already, as nano" in error_line(done)) == (78, True)
+    assert printed(commands, "keys", "revoke", key, "--keys", here).startswith("nano is not")
+
+
+def test_a_machine_changes_its_key(commands: Commands, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    printed(commands, "keys", "init", "--keys", str(here), "--name", "hub")
+    before = read_key_pair(here / "node.key")
+    with coordinator(commands, here) as endpoint:
+        printed(commands, "keys", "rotate", "--keys", str(here), "--connect", endpoint)
+    after = read_key_pair(here / "node.key")
+    assert before is not None
+    assert after is not None
+    listed = printed(commands, "keys", "list", "--keys", str(here))
+    assert after.public in listed
+    assert before.public not in listed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("coordinator", "--listen", "tcp://0.0.0.0:7411"), 78, "need keys: `airdraft keys init`"),
+        (("draft", "--connect", "tcp://10.0.0.1:7411"), 78, "`airdraft join` on others"),
+        (("generate", "--prompt", "x", "--connect", "tcp://h:1"), 78, "tcp://h:1 is not loopback"),
+        (("up", "--listen", "tcp://*:7411", "--model", "toy:1"), 78, "need keys"),
+        (
+            ("keys", "invite", "--role", "draft", "--endpoint", "x"),
+            78,
+            "keys init` first",
+        ),
+        (("keys", "list"), 78, "has no coordinator's key"),
+        (("keys", "rotate"), 78, "need no keys"),
+        (("keys", "add", "short", "--name", "a", "--role", "draft"), 78, "keys init` first"),
+        (("keys", "invite", "--endpoint", "x"), 2, "--role"),
+        (("keys", "add", "x", "--name", "a", "--role", "boss"), 2, "boss"),
+        (("join", "airdraft1-x"), 78, "that is no invitation"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    commands: Commands, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    done = commands.run(*arguments)
+    assert done.returncode == code
+    assert said in error_line(done)
+
+
+def test_after_init_wrong_input_still_is(commands: Commands, tmp_path: Path) -> None:
+    ring = ("--keys", str(tmp_path / "here"))
+    printed(commands, "keys", "init", *ring)
+    cases = [
+        (("keys", "init"), 78, "has a coordinator's key already"),
+        (("keys", "revoke", "nobody"), 78, "no authorized node has the key or name"),
+        (("keys", "add", "short", "--name", "a", "--role", "draft"), 78, "40 characters of Z85"),
+        (("keys", "invite", "--role", "draft", "--endpoint", "10.0.0.1"), 1, "expected tcp://"),
+    ]
+    for expiry in ("0s", "5", "1w", "99d", "-5m", "m", "½h"):
+        invite = ("keys", "invite", "--role", "draft", "--endpoint", "tcp://10.0.0.1:7")
+        cases.append(((*invite, f"--expires={expiry}"), 2, "--expires"))
+    for arguments, code, said in cases:
+        done = commands.run(*arguments, *ring)
+        assert (done.returncode, said in error_line(done)) == (code, True), done.stderr
