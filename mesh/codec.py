@@ -9,6 +9,7 @@ import msgpack
 
 from mesh.errors import DecodeError, LocalProtocolError
 from mesh.messages import PROTOCOL_VERSION, MessageSpec, spec_of_class, spec_of_tag
+from mesh.padding import unpad
 from mesh.schema import INT_MAX, Layout, struct_layout
 
 __all__ = [
@@ -65,6 +66,7 @@ def encode(message: Any, *, cluster: str = "", epoch: int = 0) -> list[bytes]:
 
 def decode(frames: Sequence[bytes]) -> Envelope:
     """The message in these frames. Raises DecodeError and nothing else."""
+    frames = unpad(frames)
     if not 1 <= len(frames) <= 2:
         raise DecodeError(f"{len(frames)} frames, expected 1 or 2")
     frame = frames[0]

@@ -126,13 +126,17 @@ class Hello:
 
 @message(2)
 class Welcome:
-    """The node is in; how often both sides send a Ping, and how long silence is borne."""
+    """The node is in; how often both sides send a Ping, and how long silence is borne.
+
+    pads: whether both sides send messages of a few sizes only.
+    """
 
     node: Name
     cluster: Name
     epoch: Count
     heartbeat_interval_s: Seconds
     heartbeat_timeout_s: Seconds
+    pads: bool
 
 
 @message(3)

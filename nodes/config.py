@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
 import tomllib
 import types
 import typing
@@ -18,6 +19,7 @@ from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 T = TypeVar("T")
 
 
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -27,9 +29,15 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """How a node runs its model. threads counts those of passes with several tokens."""
+    """How a node runs its model. threads counts those of passes with several tokens.
+
+    model_dir: where model files that are not the catalogue's must lie; "" for anywhere.
+    model_sha256: what the file must have; "" for whatever it has.
+    """
 
     model: str
+    model_dir: str = ""
+    model_sha256: str = ""
     profile: str = "exact"
     cells: int = 8192
     max_streams: int = 16
@@ -37,6 +45,10 @@ class EngineSettings:
     gpu_layers: int = 0
 
     def __post_init__(self) -> None:
+        if self.model_sha256 and not _SHA256.fullmatch(self.model_sha256):
+            raise ConfigError(
+                f"engine.model_sha256 = {self.model_sha256!r}: 64 hexadecimal digits are accepted"
+            )
         _one_of("engine.profile", self.profile, ("exact", "fast"))
         _in_range("engine.cells", self.cells, 256, 1 << 22)
         _in_range("engine.max_streams", self.max_streams, 1, 255)
@@ -48,7 +60,8 @@ class EngineSettings:
 class CoordinatorConfig:
     """prompt_lookup: guess from the streams' own texts where that is worth more than a draft.
 
-    keys: directory of key files; "" for the usual one.
+    keys: directory of key files; "" for the usual one. pad_messages: send messages of a few sizes
+    only, nodes and clients too, so that lengths tell less of prompts.
     """
 
     listen: str = "tcp://127.0.0.1:7411"
@@ -57,6 +70,7 @@ class CoordinatorConfig:
     heartbeat_timeout_s: float = 5.0
     prompt_lookup: bool = True
     keys: str = ""
+    pad_messages: bool = False
 
     def __post_init__(self) -> None:
         _in_range("heartbeat_interval_s", self.heartbeat_interval_s, 0.05, 60)

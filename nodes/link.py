@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from mesh.codec import decode, encode
 from mesh.errors import BackpressureError, DecodeError, MeshError
 from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Refuse, Welcome
+from mesh.padding import pad
 from mesh.transport import ClientTransport
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,8 @@ class Link:
             self.num_dropped += 1
             return
         try:
-            self._transport.send(encode(message, cluster=welcome.cluster, epoch=welcome.epoch))
+            frames = encode(message, cluster=welcome.cluster, epoch=welcome.epoch)
+            self._transport.send(pad(frames) if welcome.pads else frames)
         except BackpressureError:
             # The coordinator is gone or stuck; the heartbeat decides which.
             self.num_dropped += 1

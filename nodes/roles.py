@@ -11,7 +11,7 @@ from pathlib import Path
 from mesh.endpoints import check_connect
 from mesh.keys import ClientKeys
 from mesh.zmq_transport import ZmqContext
-from nodes.catalog import Catalog, default_cache_dir
+from nodes.catalog import Catalog, CatalogError, default_cache_dir
 from nodes.config import (
     ConfigError,
     CoordinatorConfig,
@@ -25,6 +25,7 @@ from nodes.draft.node import DraftNode
 from nodes.draft.state import ModelDrafter
 from nodes.engine.calibrate import Progress
 from nodes.engine.llama import LlamaConfig, LlamaModel
+from nodes.engine.llama_abi import hash_file
 from nodes.engine.load import OpenedModel, OpenedToy, open_model
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.keyring import Keyring, default_keys_dir
@@ -52,6 +53,7 @@ async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], N
             heartbeat_timeout_s=config.heartbeat_timeout_s,
             lookup=config.prompt_lookup,
             authorized=ring.authorized if secured is not None else None,
+            pads=config.pad_messages,
         )
         on_bound(coordinator.endpoint)
         try:
@@ -159,7 +161,7 @@ def open_engine(
         )
         return OpenedToy(ToyModel(toy), ToyTokenizer(toy.num_vocab))
     cache = default_cache_dir(environment())
-    path = model_path(settings.model, cache)
+    path, model_hash = checked_model(settings, cache)
     config = LlamaConfig(
         path=path,
         profile="exact" if settings.profile == "exact" else "fast",
@@ -168,7 +170,7 @@ def open_engine(
         num_threads=settings.threads,
         gpu_layers=settings.gpu_layers,
     )
-    return open_model(config, cache / "calibration", progress)
+    return open_model(config, cache / "calibration", progress, model_hash=model_hash)
 
 
 def _agreement(model: str) -> float:
@@ -181,6 +183,23 @@ def _agreement(model: str) -> float:
     return agreement
 
 
-def model_path(name_or_path: str, cache: Path) -> Path:
-    """Raises CatalogError for what is neither an installed catalogue name nor a good file."""
-    return Catalog(cache).path(name_or_path)
+def checked_model(settings: EngineSettings, cache: Path) -> tuple[Path, str]:
+    """A node's model file and its SHA-256, before libllama sees it.
+
+    Raises CatalogError for what is neither an installed catalogue name nor a good file, lies
+    outside engine.model_dir where that is set, or is not the file it should be.
+    """
+    catalog = Catalog(cache)
+    path = catalog.path(settings.model)
+    wanted = catalog.sha256(settings.model)
+    if wanted is None and settings.model_dir:
+        allowed = Path(settings.model_dir).resolve()
+        if not path.resolve().is_relative_to(allowed):
+            raise CatalogError(f"model file {path} is not in engine.model_dir = {allowed}")
+    found = hash_file(path)
+    for known in (wanted, settings.model_sha256 or None):
+        if known is not None and found != known.lower():
+            raise CatalogError(
+                f"model file {path} has SHA-256 {found} instead of {known}: get the file again"
+            )
+    return path, found

@@ -14,6 +14,22 @@ _MAX_KEYS = 1 << 16
 _MAX_TENSORS = 1 << 16
 _MAX_ARRAY_ITEMS = 1 << 22  # the largest vocabularies have a few hundred thousand entries
 _MAX_DIMENSIONS = 4
+_MAX_KEY_BYTES = 1 << 16
+# Sizes that libllama multiplies, divides by and allocates from: what no model has is damage.
+_BOUNDS = {
+    b".block_count": (1, 1024),
+    b".context_length": (1, 1 << 26),
+    b".embedding_length": (1, 1 << 17),
+    b".feed_forward_length": (1, 1 << 20),
+    b".attention.head_count": (1, 4096),
+    b".attention.head_count_kv": (0, 4096),
+    b".attention.key_length": (1, 1 << 14),
+    b".attention.value_length": (1, 1 << 14),
+    b".rope.dimension_count": (0, 1 << 14),
+    b".expert_count": (0, 4096),
+    b".expert_used_count": (0, 4096),
+    b".vocab_size": (1, _MAX_ARRAY_ITEMS),
+}
 
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
@@ -21,6 +37,7 @@ _U64 = struct.Struct("<Q")
 # Value types: UINT8 INT8 UINT16 INT16 UINT32 INT32 FLOAT32 BOOL, then UINT64 INT64 FLOAT64.
 _VALUE_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _TYPE_U32, _TYPE_STRING, _TYPE_ARRAY = 4, 8, 9
+_INTEGERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 10: "<Q", 11: "<q"}
 
 # Tensor type: (values in a block, bytes of a block); GGML_QUANT_SIZES of gguf-py 0.19.
 # fmt: off
@@ -77,8 +94,10 @@ class _Header:
             key, value_type = self._string(), self._u32()
             if key == b"general.alignment" and value_type == _TYPE_U32:
                 alignment = self._u32()
-            else:
-                self._skip_value(value_type)
+                continue
+            if value_type in _INTEGERS:
+                self._check_bounds(key, value_type)
+            self._skip_value(value_type)
         end = max((self._tensor_end() for _ in range(num_tensors)), default=0)
         if alignment == 0 or alignment & (alignment - 1):
             raise GgufError(f"is damaged: alignment {alignment} is no power of two")
@@ -105,8 +124,20 @@ class _Header:
         if self._at > len(self._data):
             raise IndexError
 
+    def _check_bounds(self, key: bytes, value_type: int) -> None:
+        _, dot, name = key.partition(b".")
+        low, high = _BOUNDS.get(dot + name, (None, None))
+        if low is None or high is None:
+            return
+        (value,) = struct.unpack_from(_INTEGERS[value_type], self._data, self._at)
+        if not low <= value <= high:
+            where = key.decode("ascii", "replace")
+            raise GgufError(f"is damaged: {where} is {value}, {low} to {high} make sense")
+
     def _string(self) -> bytes:
         num_bytes = self._u64()
+        if num_bytes > _MAX_KEY_BYTES:
+            raise GgufError(f"is damaged: a name of {num_bytes} B")
         start = self._at
         self._skip(num_bytes)
         return self._data[start : self._at]

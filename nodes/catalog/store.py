@@ -112,6 +112,12 @@ class Catalog:
         with self._explained(entry, "store"), disk.locked(self._folder, report):
             return self._pull_locked(entry, report, accept_terms)
 
+    def sha256(self, name_or_path: str | Path) -> str | None:
+        """What the file of a name had when it was stored; None for a path."""
+        name = str(name_or_path)
+        manifest = self._manifest(name) if name in self._entries else None
+        return manifest.sha256 if manifest is not None else None
+
     def verify(self, name: str) -> None:
         """Hash the stored file again; CatalogError if it is not what was stored."""
         path, manifest = self.path(name), self._manifest(name)

@@ -11,6 +11,7 @@ from mesh.authorized import AuthorizedNodes
 from mesh.codec import Envelope, decode, encode
 from mesh.errors import BackpressureError, DecodeError, LocalProtocolError, PeerGoneError
 from mesh.messages import Bye, EnrolRequest
+from mesh.padding import pad
 from mesh.transport import ServerTransport
 from nodes.coordinator.conduct import Conduct
 from nodes.coordinator.door import Door
@@ -37,8 +38,12 @@ class Coordinator:
         heartbeat_timeout_s: float = 5.0,
         lookup: bool = False,
         authorized: Callable[[], AuthorizedNodes] | None = None,
+        pads: bool = False,
     ) -> None:
-        """authorized: opens the files of authorized keys; None where links need no keys."""
+        """authorized: opens the files of authorized keys; None where links need no keys.
+
+        pads: messages have a few sizes only.
+        """
         self._transport = transport
         self._door = Door(authorized)
         self._conduct = Conduct()
@@ -53,6 +58,7 @@ class Coordinator:
             heartbeat_timeout_s=heartbeat_timeout_s,
             lookup=lookup,
             trials=True,
+            pads=pads,
         )
 
     @property
@@ -137,6 +143,8 @@ class Coordinator:
             send = pending.pop(0)
             try:
                 frames = encode(send.message, cluster=self.state.cluster, epoch=self.state.epoch)
+                if self.state.pads:
+                    frames = pad(frames)
                 self._transport.send(send.peer, frames)
             except LocalProtocolError as error:
                 # What a peer may say is not always what may be passed on: that request ends.

@@ -93,8 +93,10 @@ class CoordinatorState:
         max_waiting: int = 1024,
         lookup: bool = False,
         trials: bool = False,
+        pads: bool = False,
     ) -> None:
         self.cluster = cluster
+        self.pads = pads
         self.epoch = epoch
         self._policy = policy
         self._max_waiting = max_waiting
@@ -228,6 +230,7 @@ class CoordinatorState:
             self.epoch,
             roster.heartbeat_interval_s,
             roster.heartbeat_timeout_s,
+            self.pads,
         )
 
     def _on_node_in(self, node: NodeRecord, now: float) -> list[Send]:

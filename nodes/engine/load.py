@@ -32,14 +32,20 @@ class OpenedToy:
 
 
 def open_model(
-    config: LlamaConfig, cache: Path | None, progress: Progress | None = None
+    config: LlamaConfig,
+    cache: Path | None,
+    progress: Progress | None = None,
+    *,
+    model_hash: str | None = None,
 ) -> OpenedModel:
     """Load a model, self-test and calibrate it; both results are kept in `cache`.
+
+    model_hash: SHA-256 of the file, if it is known.
 
     Repacked weights are faster but on some CPUs depend on the batch. In profile exact they are
     kept only if the self-test passes with them, else the plain weights are tried.
     """
-    opened = _open_once(config, cache, progress)
+    opened = _open_once(config, cache, progress, model_hash)
     if config.profile == "exact" and config.repack and not opened.self_test.exact:
         logger.info("self-test with repacked weights: %s; trying without", opened.self_test.failure)
         model_hash = opened.model.info.model_hash

@@ -10,6 +10,7 @@ import pytest
 from mesh.codec import decode, encode
 from mesh.memory_transport import MemoryHub, MemoryServer
 from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Refuse, Welcome
+from mesh.padding import SIZES, pad
 from nodes.link import Link, LostCoordinatorError, NoCoordinatorError, RefusedError
 from nodes.messages import CloseStreamNotice, NodesRequest
 
@@ -59,8 +60,8 @@ class Desk:
     def say(self, message: Any, *, cluster: str = CLUSTER, epoch: int = EPOCH) -> None:
         self.server.send(self.peer, encode(message, cluster=cluster, epoch=epoch))
 
-    def welcome(self, timeout_s: float = 5.0) -> None:
-        self.say(Welcome("n", CLUSTER, EPOCH, 0.02, timeout_s))
+    def welcome(self, timeout_s: float = 5.0, *, pads: bool = False) -> None:
+        self.say(Welcome("n", CLUSTER, EPOCH, 0.02, timeout_s, pads))
 
 
 @contextlib.asynccontextmanager
@@ -94,6 +95,25 @@ async def test_a_node_says_hello_until_it_is_welcomed(eventually: Eventually) ->
     await eventually(lambda: node.messages == [NodesRequest(7)])
     # The second Welcome is of the same membership.
     assert len(node.welcomes) == 1
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_where_the_coordinator_pads_so_do_its_members(eventually: Eventually) -> None:
+    hub = MemoryHub()
+    node, desk = Node(hub), Desk(hub.server())
+    task = asyncio.create_task(node.link.run())
+    await desk.hear(Hello)
+    desk.welcome(pads=True)
+    await eventually(lambda: node.welcomes)
+    node.link.send(NodesRequest(7))
+    while True:
+        _, frames, _ = await desk.server.recv()
+        if isinstance(decode(frames).message, NodesRequest):
+            break
+    assert [len(frame) for frame in frames] == [SIZES[0]]
+    desk.server.send(desk.peer, pad(encode(NodesRequest(8), cluster=CLUSTER, epoch=EPOCH)))
+    await eventually(lambda: node.messages == [NodesRequest(8)])
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 

@@ -58,7 +58,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
         ),
         (
             b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, (1 << 64) - 1),
-            "truncated",
+            "a name of",
         ),
         (
             b"GGUF"
@@ -77,6 +77,28 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
 )
 def test_damaged_headers_are_refused(tmp_path: Path, content: bytes, reason: str) -> None:
     with pytest.raises(GgufError, match=reason):
+        check_gguf(write(tmp_path, content))
+
+
+def test_sizes_that_no_model_has_are_refused(tmp_path: Path) -> None:
+    """libllama divides by them and allocates from them."""
+    for name, value_type, value in (
+        ("llama.attention.head_count", "I", 0),
+        ("llama.block_count", "I", 1 << 31),
+        ("llama.embedding_length", "Q", 1 << 60),
+        ("qwen2.context_length", "i", -1),
+        ("gemma3.attention.key_length", "H", 0),
+    ):
+        number = {"I": 4, "i": 5, "Q": 10, "H": 2}[value_type]
+        content = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text(name)
+        content += struct.pack("<I" + value_type, number, value)
+        with pytest.raises(GgufError, match=rf"{name} is {value}, \d+ to \d+ make sense"):
+            check_gguf(write(tmp_path, content))
+
+
+def test_an_endless_name_is_refused_before_it_is_copied(tmp_path: Path) -> None:
+    content = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1 << 17) + bytes(1 << 17)
+    with pytest.raises(GgufError, match="a name of 131072 B"):
         check_gguf(write(tmp_path, content))
 
 

@@ -43,7 +43,7 @@ from tests.nodes.builders import make_submit
 
 MESSAGES: tuple[Any, ...] = (
     Hello("other", "client", 7, PROTOCOL_VERSION, b""),
-    Welcome("x", "test", 1, 0.5, 5.0),
+    Welcome("x", "test", 1, 0.5, 5.0, False),
     Refuse("no"),
     Ping(1, 1),
     Pong(1, 1),

@@ -99,7 +99,7 @@ def finish(stream_id: int, prefix_len: int = 3) -> CommitReply:
 def test_nodes_and_clients_are_welcomed_again_if_they_say_hello_again() -> None:
     mesh = Mesh()
     for peer, role, profile in ((TARGET, "target", make_profile()), (CLIENT, "client", None)):
-        welcome = Send(peer, Welcome(peer.decode(), CLUSTER, EPOCH, 0.5, 5.0))
+        welcome = Send(peer, Welcome(peer.decode(), CLUSTER, EPOCH, 0.5, 5.0, False))
         assert mesh.join(peer, role, profile) == [welcome]
         assert mesh.join(peer, role, profile) == [welcome]
     assert mesh.state.peers() == [TARGET, CLIENT]

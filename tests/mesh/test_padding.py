@@ -1,0 +1,75 @@
+"""Padded messages: one frame of one of a few sizes, and what was in it comes out whole."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.codec import decode, encode
+from mesh.errors import DecodeError
+from mesh.messages import Ping
+from mesh.padding import PADDED, SIZES, pad, unpad
+from tests.mesh.wire_examples import Guess
+
+FRAMES = st.lists(st.binary(min_size=1, max_size=3000), min_size=1, max_size=2)
+
+
+@given(FRAMES)
+def test_what_was_padded_comes_back(frames):
+    (padded,) = pad(frames)
+    assert len(padded) in SIZES
+    assert list(unpad([padded])) == frames
+
+
+def test_an_empty_second_frame_is_not_the_same_as_none():
+    for frames in ([b"\x01"], [b"\x01", b""]):
+        assert list(unpad(pad(frames))) == frames
+
+
+def test_messages_of_any_content_have_the_same_length():
+    random_ids = random.Random(1)
+    sizes = set()
+    for count in range(65):
+        ids = tuple(random_ids.randrange(1 << 16) for _ in range(count))
+        padded = pad(encode(Guess(token_ids=ids)))
+        sizes.add(tuple(map(len, padded)))
+        assert decode(padded).message == Guess(token_ids=ids)
+    assert sizes == {(SIZES[0],)}
+    assert [len(frame) for frame in pad(encode(Ping(1, 1)))] == [SIZES[0]]
+
+
+def test_what_is_larger_than_all_sizes_is_left_as_it_is():
+    frames = [b"\x01" * SIZES[-1], b"x"]
+    assert pad(frames) is frames
+    assert unpad(frames) is frames
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [bytes([PADDED])],
+        [bytes([PADDED]) * SIZES[0]],
+        [bytes([PADDED]) + bytes(SIZES[0])],
+        [bytes([PADDED]) + bytes(SIZES[0] - 1), b""],
+        [bytes([PADDED, 0xFF, 0xFF, 0xFF, 0xFF]) + bytes(SIZES[0] - 5)],
+        [bytes([PADDED, 0, 1, 0, 0, 0, 1, 0, 0]) + bytes(SIZES[0] - 9)],
+    ],
+)
+def test_torn_padding_is_a_decode_error(frames):
+    with pytest.raises(DecodeError):
+        unpad(frames)
+    with pytest.raises(DecodeError):
+        decode(frames)
+
+
+@given(st.lists(st.binary(max_size=600), max_size=3))
+def test_nothing_else_comes_of_any_bytes(frames):
+    marked = [bytes([PADDED]) + frame for frame in frames[:1]] + frames[1:]
+    for candidate in (marked, [f.ljust(SIZES[0], b"\1")[: SIZES[0]] for f in marked]):
+        try:
+            decode(candidate)
+        except DecodeError:
+            pass
+        else:
+            pytest.fail("random bytes are no message")

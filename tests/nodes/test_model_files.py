@@ -1,0 +1,66 @@
+"""Which model files a node opens: the catalogue's with their hash, others where they may lie."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from nodes.catalog import DEFAULT_TARGET, CatalogError
+from nodes.config import ConfigError, EngineSettings
+from nodes.roles import checked_model
+from tests.nodes.catalog.fakes import gguf_bytes
+
+CONTENT = gguf_bytes()
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+def model_file(folder: Path, name: str = "x.gguf") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(CONTENT)
+    return folder / name
+
+
+def test_a_file_comes_with_its_hash(tmp_path: Path) -> None:
+    path = model_file(tmp_path)
+    settings = EngineSettings(model=str(path))
+    assert checked_model(settings, tmp_path / "cache") == (path, SHA256)
+
+
+def test_a_file_must_be_the_one_it_should_be(tmp_path: Path) -> None:
+    path = model_file(tmp_path)
+    good = EngineSettings(model=str(path), model_sha256=SHA256.upper())
+    assert checked_model(good, tmp_path)[1] == SHA256
+    with pytest.raises(CatalogError, match=f"SHA-256 {SHA256} instead of {'0' * 64}"):
+        checked_model(EngineSettings(model=str(path), model_sha256="0" * 64), tmp_path)
+    with pytest.raises(ConfigError, match="64 hexadecimal digits"):
+        EngineSettings(model="x", model_sha256="abc")
+
+
+def test_files_outside_the_directory_are_refused_however_they_are_named(tmp_path: Path) -> None:
+    inside, outside = model_file(tmp_path / "models"), model_file(tmp_path / "other")
+    (tmp_path / "models" / "link.gguf").symlink_to(outside)
+    allowed = str(tmp_path / "models")
+    assert (
+        checked_model(EngineSettings(model=str(inside), model_dir=allowed), tmp_path)[0] == inside
+    )
+    for path in (outside, tmp_path / "models/../other/x.gguf", tmp_path / "models/link.gguf"):
+        with pytest.raises(CatalogError, match=r"is not in engine\.model_dir"):
+            checked_model(EngineSettings(model=str(path), model_dir=allowed), tmp_path)
+
+
+def test_a_file_of_the_catalogue_that_was_changed_is_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same size, so that nothing but the hash tells."""
+    path = model_file(tmp_path / "models", f"{DEFAULT_TARGET}.gguf")
+    manifest = {"sha256": SHA256, "size_bytes": len(CONTENT)}
+    path.with_suffix(".json").write_text(json.dumps(manifest))
+    monkeypatch.setattr("nodes.catalog.store.Catalog._is_whole", lambda *_: True)
+    settings = EngineSettings(model=DEFAULT_TARGET, model_dir="/nowhere")
+    assert checked_model(settings, tmp_path) == (path, SHA256)
+    path.write_bytes(CONTENT[:-1] + b"!")
+    with pytest.raises(CatalogError, match="get the file again"):
+        checked_model(settings, tmp_path)
