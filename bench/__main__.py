@@ -25,6 +25,40 @@ def bench() -> None:
 
 
 @bench.command()
+@click.option("--frames", default=10_000_000, show_default=True, help="Through the decoder.")
+@click.option("--seed", default=1, show_default=True)
+@click.option("--connections", default=100_000, show_default=True, help="Garbage at the port.")
+@click.option("--unknown", "strangers", default=10_000, show_default=True, help="Messages.")
+@click.option("--silent", "quiet", default=350, show_default=True, help="Connections.")
+@click.option("--peers", default=1_000, show_default=True, help="With keys of their own.")
+@click.option("--seconds", default=10.0, show_default=True, help="With all peers there.")
+def hostile(
+    frames: int, seed: int, connections: int, strangers: int, quiet: int, peers: int, seconds: float
+) -> None:
+    """What strangers and broken peers can do to a coordinator; 0 leaves a part out.
+
+    \b
+    Example:
+      python -m bench hostile --frames 100000 --connections 1000
+    """
+    import asyncio
+
+    from bench.hostile import frames as decoder
+    from bench.hostile import port
+
+    if strangers:
+        click.echo(asyncio.run(port.unknown(strangers)))
+    if quiet:
+        click.echo(asyncio.run(port.silent(quiet, max_files=256)))
+    if connections:
+        click.echo(asyncio.run(port.garbage(connections)))
+    if peers:
+        click.echo(asyncio.run(port.crowd(peers, seconds)))
+    if frames:
+        click.echo(str(decoder.decode_hostile(frames, seed)))
+
+
+@bench.command()
 @click.option("--streams", default="1,4,16", show_default=True, help="Stream counts.")
 @click.option("--repeats", default=5, show_default=True, help="Pairs of runs of each count.")
 @click.option("--max-tokens", default=96, show_default=True)

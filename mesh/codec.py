@@ -10,7 +10,7 @@ import msgpack
 from mesh.errors import DecodeError, LocalProtocolError
 from mesh.messages import PROTOCOL_VERSION, MessageSpec, spec_of_class, spec_of_tag
 from mesh.padding import unpad
-from mesh.schema import INT_MAX, Layout, struct_layout
+from mesh.schema import INT_MAX, Layout, Reader, struct_layout
 
 __all__ = [
     "MAX_CLUSTER_CHARS",
@@ -26,6 +26,7 @@ __all__ = [
 MAX_CLUSTER_CHARS: Final = 64
 MAX_STRUCT_BYTES: Final = 65536
 _NUM_HEADER_FIELDS: Final = 4
+_LEAST_BUFFER_BYTES: Final = 64
 _VERSION_BYTE: Final = bytes([PROTOCOL_VERSION])
 _TOKEN_FORMATS: Final = {2: "H", 4: "I"}
 _UNPACK_FAILURES: Final = (ValueError, TypeError, RecursionError, msgpack.UnpackException)
@@ -82,16 +83,15 @@ def decode(frames: Sequence[bytes]) -> Envelope:
     if has_tokens and len(frames[1]) > 4 * spec.max_tokens:
         raise DecodeError(f"{name}: token frame of {len(frames[1])} bytes is too long")
     try:
-        body = _unpack(frame[1:], layout, _NUM_HEADER_FIELDS)
-        if type(body) is not list or len(body) < _NUM_HEADER_FIELDS:
-            raise DecodeError(f"{name}: not an array with a header")
-        tag, cluster, epoch, width = body[:_NUM_HEADER_FIELDS]
+        reader = _reader(frame[1:], layout, _NUM_HEADER_FIELDS)
+        tag, cluster, epoch, width = (reader.unpack() for _ in range(_NUM_HEADER_FIELDS))
         if type(tag) is not int or tag != spec.tag or not _is_header(cluster, epoch):
             raise DecodeError(f"{name}: tag, cluster or epoch out of bounds")
         if type(width) is not int or (width in _TOKEN_FORMATS) != has_tokens:
             raise DecodeError(f"{name}: wrong token width")
         token_ids = _decode_tokens(frames[1], width, spec) if has_tokens else None
-        message = layout.from_wire(body[_NUM_HEADER_FIELDS:], token_ids)
+        message = layout.read(reader, token_ids)
+        _check_end(reader, len(frame) - 1)
     except _UNPACK_FAILURES as error:
         raise DecodeError(f"{name}: {_reason(error)}") from error
     return Envelope(cluster, epoch, message)
@@ -115,10 +115,9 @@ def decode_struct(cls: type[S], data: bytes) -> S:
     if len(data) > MAX_STRUCT_BYTES:
         raise DecodeError(f"{cls.__name__}: {len(data)} bytes is too long")
     try:
-        values = _unpack(data, layout, 0)
-        if type(values) is not list:
-            raise DecodeError(f"{cls.__name__}: not an array")
-        obj: S = layout.from_wire(values)
+        reader = _reader(data, layout, 0)
+        obj: S = layout.read(reader)
+        _check_end(reader, len(data))
     except _UNPACK_FAILURES as error:
         raise DecodeError(f"{cls.__name__}: {_reason(error)}") from error
     return obj
@@ -149,17 +148,32 @@ def _peek_spec(frame: bytes) -> MessageSpec:
     return spec
 
 
-def _unpack(data: bytes, layout: Layout, num_header_fields: int) -> Any:
-    return msgpack.unpackb(
-        data,
+def _reader(data: bytes, layout: Layout, num_header_fields: int) -> Reader:
+    """A reader inside the array that the data is. One for each message: a failure may spoil it."""
+    reader = msgpack.Unpacker(
+        None,
         raw=False,
         strict_map_key=True,
-        max_array_len=max(layout.max_array_len, layout.num_fields + num_header_fields),
+        # Arrays are entered where the schema has some, and nowhere else: no depth, no memory.
+        max_array_len=0,
         max_str_len=max(layout.max_str_bytes, 4 * MAX_CLUSTER_CHARS),
         max_bin_len=layout.max_bin_len,
         max_map_len=0,
         max_ext_len=0,
+        max_buffer_size=max(len(data), _LEAST_BUFFER_BYTES),
+        read_size=_LEAST_BUFFER_BYTES,
     )
+    reader.feed(data)
+    expected = layout.num_fields + num_header_fields
+    if (found := reader.read_array_header()) != expected:
+        raise ValueError(f"{found} fields, expected {expected}")
+    checked: Reader = reader
+    return checked
+
+
+def _check_end(reader: Reader, num_bytes: int) -> None:
+    if reader.tell() != num_bytes:
+        raise ValueError("bytes after the end")
 
 
 def _encode_tokens(token_ids: Any, spec: MessageSpec) -> tuple[int, bytes]:

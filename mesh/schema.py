@@ -5,7 +5,17 @@ import types
 from collections.abc import Callable, Sized
 from dataclasses import dataclass, fields, is_dataclass
 from operator import attrgetter
-from typing import Annotated, Any, Final, NewType, TypeAlias, Union, get_args, get_origin
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    NewType,
+    Protocol,
+    TypeAlias,
+    Union,
+    get_args,
+    get_origin,
+)
 from typing import get_type_hints as _get_type_hints
 
 from mesh.errors import LocalProtocolError
@@ -18,6 +28,21 @@ INT_MAX: Final = 2**63 - 1
 _WIRE_INT_MAX: Final = 2**64 - 1
 
 Convert = Callable[[Any], Any]
+
+
+class Reader(Protocol):
+    """Values of one encoded array after another; both raise ValueError for what is not there."""
+
+    def unpack(self) -> Any:
+        """The next value: a number, text, bytes, bool or None, or an array without items."""
+
+    def read_array_header(self) -> int:
+        """Enter the next value, an array; returns how many items it says it has."""
+
+    def tell(self) -> int: ...
+
+
+Read = Callable[[Reader], Any]
 
 
 class InvalidValueError(ValueError):
@@ -49,13 +74,18 @@ TokenIds: TypeAlias = Annotated[tuple[int, ...], TOKEN_IDS]
 
 @dataclass(frozen=True, slots=True)
 class Converter:
-    """Both directions of one field, and the largest container it may put on the wire."""
+    """Both directions of one field, and the longest text and bytes that may be in it.
+
+    read: the field from a reader that stands at it. Only arrays that the schema has at this place
+    are entered, so that nesting costs a receiver nothing.
+    """
 
     to_wire: Convert
-    from_wire: Convert
-    max_array_len: int = 0
+    read: Read
     max_str_bytes: int = 0
     max_bin_len: int = 0
+    # Of a field that is one value, not an array.
+    check: Convert | None = None
 
 
 class Layout:
@@ -85,11 +115,10 @@ class Layout:
             names.append(field.name)
         self.hints = hints
         self.num_fields = len(names)
-        self.max_array_len = max([self.num_fields, *(c.max_array_len for c in converters)])
         self.max_str_bytes = max((c.max_str_bytes for c in converters), default=0)
         self.max_bin_len = max((c.max_bin_len for c in converters), default=0)
         self._to_wire = [(attrgetter(n), c.to_wire) for n, c in zip(names, converters, strict=True)]
-        self._from_wire = [c.from_wire for c in converters]
+        self._read = [c.read for c in converters]
         # Fields may be keyword-only, and then their order in __init__ is not ours.
         self._keywords = (
             [f.name for f in fields(cls)] if any(f.kw_only for f in fields(cls)) else None
@@ -99,12 +128,9 @@ class Layout:
         """The checked values of every field but the token ids."""
         return [convert(get(obj)) for get, convert in self._to_wire]
 
-    def from_wire(self, values: list[Any], token_ids: tuple[int, ...] | None = None) -> Any:
-        """The object those values describe; InvalidValueError if they do not fit."""
-        if len(values) != self.num_fields:
-            name = self.cls.__name__
-            raise InvalidValueError(f"{name}: {len(values)} fields, expected {self.num_fields}")
-        args = [convert(v) for convert, v in zip(self._from_wire, values, strict=True)]
+    def read(self, reader: Reader, token_ids: tuple[int, ...] | None = None) -> Any:
+        """The object whose fields come next; InvalidValueError if they do not fit."""
+        args = [read(reader) for read in self._read]
         if self.token_field is not None:
             args.insert(self._token_index, token_ids)
         if self._keywords is None:
@@ -154,13 +180,13 @@ def converter_for(hint: Any, where: str) -> Converter:
     if hint is float:
         return _float(where, bounds)
     if hint is bool:
-        return Converter(*_both(_exactly(bool, where)))
+        return _scalar(_exactly(bool, where))
     if hint is str:
         cap = MAX_STR_CHARS if max_len is None else max_len
-        return Converter(*_both(_sized(str, cap, where)), max_str_bytes=4 * cap)
+        return _scalar(_sized(str, cap, where), max_str_bytes=4 * cap)
     if hint is bytes:
         cap = MAX_BYTES_LEN if max_len is None else max_len
-        return Converter(*_both(_sized(bytes, cap, where)), max_bin_len=cap)
+        return _scalar(_sized(bytes, cap, where), max_bin_len=cap)
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType) and len(args) == 2 and types.NoneType in args:
         return _optional(converter_for(args[args[0] is types.NoneType], where))
@@ -172,8 +198,16 @@ def converter_for(hint: Any, where: str) -> Converter:
     raise LocalProtocolError(f"{where}: {hint!r} cannot travel")
 
 
-def _both(check: Convert) -> tuple[Convert, Convert]:
-    return check, check
+def _scalar(
+    check: Convert,
+    to_wire: Convert | None = None,
+    *,
+    max_str_bytes: int = 0,
+    max_bin_len: int = 0,
+) -> Converter:
+    return Converter(
+        to_wire or check, lambda reader: check(reader.unpack()), max_str_bytes, max_bin_len, check
+    )
 
 
 def _wrong_type(where: str, expected: str, value: Any) -> InvalidValueError:
@@ -201,7 +235,7 @@ def _int(where: str, bounds: Range | None) -> Converter:
             raise InvalidValueError(f"{where}: outside {lo}..{hi}")
         return value
 
-    return Converter(check, check)
+    return _scalar(check)
 
 
 def _float(where: str, bounds: Range | None) -> Converter:
@@ -218,7 +252,7 @@ def _float(where: str, bounds: Range | None) -> Converter:
         # Type checkers take an int where a float is declared; the wire does not.
         return check(float(value) if type(value) is int else value)
 
-    return Converter(to_wire, check)
+    return _scalar(check, to_wire)
 
 
 def _sized(cls: type[Sized], cap: int, where: str) -> Convert:
@@ -233,36 +267,59 @@ def _sized(cls: type[Sized], cap: int, where: str) -> Convert:
 
 
 def _optional(inner: Converter) -> Converter:
-    def maybe(convert: Convert) -> Convert:
-        return lambda value: None if value is None else convert(value)
+    check = inner.check
+
+    def read_value(reader: Reader) -> Any:
+        value = reader.unpack()
+        return None if value is None or check is None else check(value)
+
+    def read_array(reader: Reader) -> Any:
+        at = reader.tell()
+        try:
+            return inner.read(reader)
+        except ValueError:
+            # Who finds no array to enter has not moved.
+            if reader.tell() == at and reader.unpack() is None:
+                return None
+            raise
 
     return Converter(
-        maybe(inner.to_wire),
-        maybe(inner.from_wire),
-        inner.max_array_len,
+        lambda value: None if value is None else inner.to_wire(value),
+        read_array if check is None else read_value,
         inner.max_str_bytes,
         inner.max_bin_len,
     )
 
 
 def _tuple(item: Converter, cap: int, where: str) -> Converter:
-    check_out, check_in = _sized(tuple, cap, where), _sized(list, cap, where)
-    item_out, item_in = item.to_wire, item.from_wire
+    check, item_out, item_in = _sized(tuple, cap, where), item.to_wire, item.read
+
+    def read(reader: Reader) -> Any:
+        num_items = reader.read_array_header()
+        if num_items > cap:
+            raise InvalidValueError(f"{where}: length {num_items} above {cap}")
+        return tuple([item_in(reader) for _ in range(num_items)])
+
     return Converter(
-        lambda value: [item_out(v) for v in check_out(value)],
-        lambda value: tuple([item_in(v) for v in check_in(value)]),
-        max(cap, item.max_array_len),
+        lambda value: [item_out(v) for v in check(value)],
+        read,
         item.max_str_bytes,
         item.max_bin_len,
     )
 
 
 def _struct(layout: Layout, where: str) -> Converter:
-    check_out, check_in = _exactly(layout.cls, where), _exactly(list, where)
+    check, num_fields = _exactly(layout.cls, where), layout.num_fields
+
+    def read(reader: Reader) -> Any:
+        found = reader.read_array_header()
+        if found != num_fields:
+            raise InvalidValueError(f"{where}: {found} fields, expected {num_fields}")
+        return layout.read(reader)
+
     return Converter(
-        lambda value: layout.to_wire(check_out(value)),
-        lambda value: layout.from_wire(check_in(value)),
-        layout.max_array_len,
+        lambda value: layout.to_wire(check(value)),
+        read,
         layout.max_str_bytes,
         layout.max_bin_len,
     )

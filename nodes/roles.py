@@ -29,7 +29,7 @@ from nodes.engine.llama_abi import hash_file
 from nodes.engine.load import OpenedModel, OpenedToy, open_model
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.keyring import Keyring, default_keys_dir
-from nodes.runtime import stdin_closed
+from nodes.runtime import raise_file_limit, stdin_closed
 from nodes.target.node import TargetNode
 from policies.confidence import CALIBRATION_KEY, DraftCalibration
 from policies.joint import joint_plan
@@ -42,6 +42,7 @@ _TOY = "toy:"
 
 async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], None]) -> None:
     """Bind and serve until cancelled. on_bound gets the endpoint, a wildcard port resolved."""
+    raise_file_limit()
     ring = keyring(config.keys)
     secured = ring.server_keys(config.listen)
     with ZmqContext() as context:

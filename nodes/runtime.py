@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -42,6 +43,13 @@ def set_engine_environment() -> None:
     Spinning threads beside another busy process cost a factor of 20 to 40.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def raise_file_limit() -> None:
+    """As many open files as this process may have: each peer takes one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def set_up_logging(verbose: int) -> None:

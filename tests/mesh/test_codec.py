@@ -5,6 +5,7 @@ import dataclasses
 import math
 import struct
 import timeit
+import tracemalloc
 
 import msgpack
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from mesh import codec
 from mesh.codec import Envelope, decode, decode_struct, encode, encode_struct
 from mesh.errors import DecodeError, LocalProtocolError
-from mesh.messages import Bye, Credit, Hello, Ping, Pong, Refuse, Welcome
+from mesh.messages import Bye, Credit, Hello, Ping, Pong, Refuse, Welcome, spec_of_tag
 from mesh.messages import struct as as_struct
 from tests.mesh.schema_strategies import instances
 from tests.mesh.wire_examples import Everything, Guess, Link
@@ -266,3 +267,30 @@ def test_speed():
     message = Guess(a=2**40, token_ids=tuple(range(1000, 1040)))
     best_s = min(timeit.repeat(lambda: decode(encode(message)), number=200, repeat=20)) / 200
     assert best_s < 100e-6, "about 10 us on an idle machine"
+
+
+@pytest.mark.parametrize("header", [b"\x9f", b"\xdc\x00\xff", b"\xdd\x00\x00\x00\xff", b"\x92\x01"])
+def test_nested_arrays_cost_no_memory(header):
+    """Every message type, as much of the bomb as it may be long, at each of its places."""
+    for tag in range(1, 256):
+        spec = spec_of_tag(tag)
+        if spec is None:
+            continue
+        num_fields = spec.layout.num_fields + 4
+        start = b"\x01" + (
+            bytes([0x90 | num_fields]) if num_fields < 16 else b"\xdc\0" + bytes([num_fields])
+        )
+        for before in (b"", encode_tag(tag), encode_tag(tag) + b"\xa0\x00\x00"):
+            bomb = (start + before + header * (spec.max_bytes // len(header)))[: spec.max_bytes]
+            frames = [bomb] + ([b""] if spec.layout.token_field else [])
+            tracemalloc.start()
+            try:
+                with pytest.raises(DecodeError):
+                    decode(frames)
+                assert tracemalloc.get_traced_memory()[1] < 2 * len(bomb) + 65_536
+            finally:
+                tracemalloc.stop()
+
+
+def encode_tag(tag):
+    return bytes([tag]) if tag < 128 else bytes([0xCC, tag])

@@ -1,0 +1,229 @@
+"""Hostile frames through the decoder: random ones, torn valid ones, well-formed nonsense."""
+
+from __future__ import annotations
+
+import random
+import time
+import tracemalloc
+import types
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any, NewType, Union, get_args, get_origin, get_type_hints
+
+import msgpack
+
+import nodes.messages
+from mesh.codec import decode, encode
+from mesh.errors import DecodeError, LocalProtocolError
+from mesh.messages import MessageSpec, spec_of_tag
+from mesh.padding import pad
+from mesh.schema import INT_MAX, INT_MIN, MaxLen, Range, TokenIdsMarker
+
+Frames = list[bytes]
+_MAX_FRAME_BYTES = 65_536
+# Peak memory is looked at for one frame in so many: tracing makes each 20 times as slow.
+_TRACED_EVERY = 200
+_EDGES = (0, 1, -1, 127, 128, 255, 256, 65535, 65536, INT_MAX, INT_MIN, 2**64 - 1)
+
+
+def message_specs() -> list[MessageSpec]:
+    """Every message of the wire."""
+    assert nodes.messages.MAX_GAMMA
+    return [spec for tag in range(1, 256) if (spec := spec_of_tag(tag)) is not None]
+
+
+class Generator:
+    """Frames of every kind from one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._specs = message_specs()
+        self._kinds: tuple[Callable[[], Frames], ...] = (
+            self._noise,
+            self._torn,
+            self._torn,
+            self._nonsense,
+            self._bomb,
+        )
+
+    def frames(self) -> Frames:
+        return self._random.choice(self._kinds)()
+
+    def valid(self) -> Frames:
+        """A message of any type with any contents that its schema allows."""
+        while True:
+            spec = self._random.choice(self._specs)
+            try:
+                frames = encode(
+                    self._instance(spec.layout.cls, spec.max_tokens), cluster="c", epoch=7
+                )
+            except (LocalProtocolError, ValueError):
+                continue
+            return pad(frames) if self._random.random() < 0.1 else frames
+
+    def _noise(self) -> Frames:
+        sizes = (0, 1, 2, 5, 30, 300, 4_000)
+        frames = [
+            self._random.randbytes(self._random.choice(sizes))
+            for _ in range(self._random.choice((0, 1, 1, 1, 2, 3)))
+        ]
+        if frames and self._random.random() < 0.7:
+            # Past the first look: right version, perhaps right tag and length.
+            spec = self._random.choice(self._specs)
+            head = bytes([1, 0x90 | (self._random.randrange(16)), spec.tag & 0x7F])
+            frames[0] = head + frames[0]
+        return frames
+
+    def _torn(self) -> Frames:
+        frames = self.valid()
+        for _ in range(self._random.choice((1, 1, 2, 8))):
+            index = self._random.randrange(len(frames))
+            frame = bytearray(frames[index])
+            if not frame:
+                continue
+            at = self._random.randrange(len(frame))
+            match self._random.randrange(5):
+                case 0:
+                    frame[at] = self._random.randrange(256)
+                case 1:
+                    del frame[at:]
+                case 2:
+                    frame[at:at] = self._random.randbytes(self._random.choice((1, 4, 60)))
+                case 3:
+                    frame[at : at + 4] = b"\xdd\xff\xff\xff"
+                case _:
+                    frame[at] ^= 1 << self._random.randrange(8)
+            frames[index] = bytes(frame)
+        if self._random.random() < 0.05:
+            frames.append(frames[0])
+        return frames
+
+    def _nonsense(self) -> Frames:
+        """Well-formed MessagePack of the right outer form, with any values inside."""
+        spec = self._random.choice(self._specs)
+        values = [self._value(0) for _ in range(spec.layout.num_fields)]
+        body = msgpack.packb([spec.tag, "c", 7, self._random.choice((0, 2, 4)), *values])
+        return [b"\x01" + body, *([self._random.randbytes(8)] if spec.layout.token_field else [])]
+
+    def _bomb(self) -> Frames:
+        spec = self._random.choice(self._specs)
+        header = self._random.choice((b"\x9f", b"\xdc\x01\x00", b"\xdd\x00\x00\x01\x00", b"\x91"))
+        size = min(spec.max_bytes, _MAX_FRAME_BYTES) // self._random.choice((1, 4, 64))
+        start = bytes([1, 0x90 | min(15, spec.layout.num_fields + 4), spec.tag & 0x7F])
+        frame = (start + header * (size // len(header)))[:size]
+        return [frame, *([b""] if spec.layout.token_field else [])]
+
+    def _value(self, depth: int) -> Any:
+        match self._random.randrange(9 if depth < 3 else 6):
+            case 0:
+                return self._random.choice(_EDGES)
+            case 1:
+                return self._random.random()
+            case 2:
+                return "x" * self._random.choice((0, 3, 70, 300))
+            case 3:
+                return self._random.randbytes(self._random.choice((0, 3, 70)))
+            case 4:
+                return None
+            case 5:
+                return self._random.random() < 0.5
+            case 6:
+                return {self._random.randrange(9): self._value(depth + 1)}
+            case 7:
+                return msgpack.ExtType(5, b"x")
+            case _:
+                count = self._random.choice((0, 1, 3, 20))
+                return [self._value(depth + 1) for _ in range(count)]
+
+    def _instance(self, cls: type, max_tokens: int) -> Any:
+        hints = get_type_hints(cls, include_extras=True)
+        # Every field of these classes has a type hint, that is how they were registered.
+        return cls(**{item.name: self._of(hints[item.name], max_tokens) for item in fields(cls)})
+
+    def _of(self, hint: Any, max_tokens: int) -> Any:
+        bounds, max_len = Range(INT_MIN, INT_MAX), 20
+        while True:
+            if get_origin(hint) is Annotated:
+                for extra in hint.__metadata__:
+                    if isinstance(extra, TokenIdsMarker):
+                        count = self._random.choice((0, 1, 5, min(300, max_tokens)))
+                        return tuple(self._random.randrange(1 << 17) for _ in range(count))
+                    bounds = extra if isinstance(extra, Range) else bounds
+                    max_len = min(max_len, extra.n) if isinstance(extra, MaxLen) else max_len
+                hint = hint.__origin__
+            elif isinstance(hint, NewType):
+                hint = hint.__supertype__
+            else:
+                break
+        count = self._random.randint(0, max_len)
+        if hint is int:
+            low, high = int(max(bounds.lo, INT_MIN)), int(min(bounds.hi, INT_MAX))
+            return self._random.choice((low, high, self._random.randint(low, min(high, low + 99))))
+        if hint is float:
+            low_f = bounds.lo if bounds.lo != INT_MIN else 0.0
+            return self._random.choice(
+                (low_f, 1.0, self._random.uniform(low_f, min(bounds.hi, 9.0)))
+            )
+        if hint is bool:
+            return self._random.random() < 0.5
+        if hint is str:
+            return "".join(self._random.choice("aé\0漢") for _ in range(count))
+        if hint is bytes:
+            return self._random.randbytes(count)
+        origin, args = get_origin(hint), get_args(hint)
+        if origin in (Union, types.UnionType):
+            return None if self._random.random() < 0.5 else self._of(args[0], max_tokens)
+        if origin is tuple:
+            return tuple(self._of(args[0], max_tokens) for _ in range(min(count, 4)))
+        assert is_dataclass(hint), hint
+        return self._instance(hint, max_tokens)  # type: ignore[arg-type]
+
+
+@dataclass(slots=True)
+class Figures:
+    num_frames: int = 0
+    num_bytes: int = 0
+    num_taken: int = 0
+    seconds: float = 0.0
+    longest_s: float = 0.0
+    num_traced: int = 0
+    peak_bytes: int = 0
+
+    def __str__(self) -> str:
+        each_us = self.seconds / max(1, self.num_frames) * 1e6
+        return (
+            f"{self.num_frames} messages, {self.num_bytes / 1e6:.0f} MB: {self.num_taken} were "
+            f"messages after all, the rest DecodeError and nothing else; {each_us:.1f} us each, "
+            f"longest {self.longest_s * 1e3:.2f} ms of processor time; most memory of "
+            f"{self.num_traced} that were traced {self.peak_bytes / 1024:.0f} KiB"
+        )
+
+
+def decode_hostile(count: int, seed: int) -> Figures:
+    """Decode `count` hostile messages; any error but DecodeError comes through."""
+    generator, figures = Generator(seed), Figures()
+    for number in range(count):
+        frames = generator.frames()
+        figures.num_frames += 1
+        figures.num_bytes += sum(map(len, frames))
+        if number % _TRACED_EVERY == 0:
+            tracemalloc.start()
+            figures.num_taken += _is_taken(frames)
+            figures.peak_bytes = max(figures.peak_bytes, tracemalloc.get_traced_memory()[1])
+            figures.num_traced += 1
+            tracemalloc.stop()
+            continue
+        start = time.thread_time()
+        figures.num_taken += _is_taken(frames)
+        spent_s = time.thread_time() - start
+        figures.seconds += spent_s
+        figures.longest_s = max(figures.longest_s, spent_s)
+    return figures
+
+
+def _is_taken(frames: Frames) -> bool:
+    try:
+        decode(frames)
+    except DecodeError:
+        return False
+    return True

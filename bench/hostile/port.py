@@ -1,0 +1,214 @@
+"""Strangers at a coordinator's port, and many friends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import tempfile
+import time
+from pathlib import Path
+
+import zmq
+
+from bench.hostile.live import Live, asking, live_coordinator, new_pairs
+from mesh.codec import decode, encode
+from mesh.errors import BackpressureError
+from mesh.keys import ClientKeys, KeyPair
+from mesh.messages import PROTOCOL_VERSION, Hello, Ping, Pong, Welcome
+from mesh.security import ServerKeys, client_options, server_options
+from mesh.zmq_transport import ZmqClient, ZmqContext, ZmqServer
+from nodes.runtime import raise_file_limit
+
+_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00"
+# Other protocols, torn greetings, the wrong mechanism, a hello of zeros; "" says nothing.
+OPENINGS = (
+    b"",
+    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(32),
+    _GREETING,
+    _GREETING + b"NULL".ljust(20, b"\0") + bytes(32) + b"\x04\x19\x05READY",
+    _GREETING + b"CURVE".ljust(20, b"\0") + bytes(32) + b"\x04\xc8" + b"\x05HELLO" + bytes(194),
+    b"\xff" * 2048,
+)
+_AT_ONCE = 200
+_QUEUE = 1_000
+_SETTLE_S = 1.5
+_PEERS_A_CONTEXT = 250
+
+
+async def garbage(count: int) -> str:
+    """Open `count` connections that send garbage while a client is served."""
+    raise_file_limit()
+    with tempfile.TemporaryDirectory() as folder:
+        async with live_coordinator(Path(folder), new_pairs(1)) as live, asking(live) as asked:
+            before_mb, cpu_s = live.rss_mb(), live.cpu_s()
+            started = time.perf_counter()
+            gate = asyncio.Semaphore(_AT_ONCE)
+            for first in range(0, count, _AT_ONCE):
+                numbers = range(first, min(count, first + _AT_ONCE))
+                await asyncio.gather(*(_connection(live, n, gate) for n in numbers))
+            seconds = time.perf_counter() - started
+            return (
+                f"{count} garbage connections in {seconds:.0f} s, {_AT_ONCE} at a time: {asked}; "
+                f"coordinator {before_mb:.0f} to {live.rss_mb():.0f} MB, "
+                f"{live.cpu_s() - cpu_s:.1f} s of processor time"
+            )
+
+
+async def _connection(live: Live, number: int, gate: asyncio.Semaphore) -> None:
+    async with gate:
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(2.0):
+                _, writer = await asyncio.open_connection("127.0.0.1", live.port)
+                try:
+                    writer.write(OPENINGS[number % len(OPENINGS)])
+                    await writer.drain()
+                    await asyncio.sleep(0.01)
+                finally:
+                    writer.close()
+
+
+async def silent(count: int, max_files: int) -> str:
+    """Silent connections against a coordinator with few file descriptors; then a client comes."""
+    raise_file_limit()
+    with tempfile.TemporaryDirectory() as folder:
+        async with live_coordinator(Path(folder), new_pairs(1), max_files) as live:
+            sockets = []
+            try:
+                for _ in range(count):
+                    quiet = socket.socket()
+                    quiet.setblocking(False)
+                    quiet.connect_ex(("127.0.0.1", live.port))
+                    sockets.append(quiet)
+                cpu_s, started = live.cpu_s(), time.perf_counter()
+                async with asking(live) as asked:
+                    joined_s = asked.joined_s
+                    await asyncio.sleep(1.0)
+                cpu = (live.cpu_s() - cpu_s) / (time.perf_counter() - started)
+            finally:
+                for quiet in sockets:
+                    quiet.close()
+    return (
+        f"{count} silent connections, {max_files} file descriptors: a client is in after "
+        f"{joined_s:.2f} s; the coordinator takes {cpu:.0%} of a core meanwhile"
+    )
+
+
+async def unknown(count: int) -> str:
+    """Messages of strangers at a socket of ours in this process; all that arrives is counted."""
+    raise_file_limit()
+    server_pair, known = new_pairs(2)
+    with ZmqContext() as context, zmq.Context() as strangers:
+        door = ServerKeys(server_pair, {known.public}.__contains__)
+        server = context.bind("tcp://127.0.0.1:0", door)
+        queued = _shout(strangers, server.endpoint, server_pair.public, count)
+        await asyncio.sleep(_SETTLE_S)
+        heard = await _heard(server)
+    with zmq.Context() as alone, zmq.Context() as strangers:
+        # The same options without a handler: a context in which it has died.
+        socket_ = alone.socket(zmq.ROUTER)
+        for option, value in server_options(door).items():
+            socket_.setsockopt(option, value)
+        port = socket_.bind_to_random_port("tcp://127.0.0.1")
+        queued += _shout(strangers, f"tcp://127.0.0.1:{port}", server_pair.public, count)
+        await asyncio.sleep(_SETTLE_S)
+        heard_without = 0
+        while socket_.poll(0):
+            socket_.recv_multipart()
+            heard_without += 1
+        socket_.close(linger=0)
+    return (
+        f"{queued} messages of unknown keys: {heard} were delivered, {heard_without} of them where "
+        f"no handler answered"
+    )
+
+
+def _shout(
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, server_key: str, count: int
+) -> int:
+    """Queue messages on sockets of keys that nobody knows, without waiting for a handshake."""
+    num_queued, sockets = 0, list[zmq.Socket[bytes]]()
+    for pair in new_pairs(max(1, count // _QUEUE)):
+        socket_ = context.socket(zmq.DEALER)
+        socket_.setsockopt(zmq.LINGER, 0)
+        socket_.setsockopt(zmq.SNDHWM, 2 * _QUEUE)
+        for option, value in client_options(ClientKeys(pair, server_key)).items():
+            socket_.setsockopt(option, value)
+        socket_.connect(endpoint)
+        for _ in range(min(count, _QUEUE)):
+            socket_.send(b"secret", zmq.DONTWAIT)
+            num_queued += 1
+        sockets.append(socket_)
+    # The context closes them at its end.
+    return num_queued
+
+
+async def _heard(server: ZmqServer) -> int:
+    count = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_SETTLE_S):
+            while True:
+                await server.recv()
+                count += 1
+    return count
+
+
+class _Peer:
+    """A member that answers heartbeats."""
+
+    def __init__(self, transport: ZmqClient, number: int) -> None:
+        self.transport = transport
+        self._hello = encode(Hello(f"c{number}", "client", number + 1, PROTOCOL_VERSION, b""))
+        self.joined = asyncio.Event()
+
+    async def run(self) -> None:
+        await self.transport.writable()
+        self.transport.send(self._hello)
+        welcome: Welcome | None = None
+        while True:
+            message = decode(await self.transport.recv()).message
+            if isinstance(message, Welcome):
+                welcome = message
+                self.joined.set()
+            elif isinstance(message, Ping) and welcome is not None:
+                pong = Pong(message.seq, 0)
+                with contextlib.suppress(BackpressureError):
+                    self.transport.send(encode(pong, cluster=welcome.cluster, epoch=welcome.epoch))
+
+
+async def crowd(count: int, seconds: float) -> str:
+    """`count` authenticated peers at once, each with a key of its own."""
+    raise_file_limit()
+    pairs = new_pairs(count + 1)
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        async with live_coordinator(Path(folder), pairs) as live:
+            contexts = [
+                stack.enter_context(ZmqContext()) for _ in range(-(-count // _PEERS_A_CONTEXT))
+            ]
+            started = time.perf_counter()
+            peers = [
+                _Peer(_connected(contexts[number // _PEERS_A_CONTEXT], live, pair), number)
+                for number, pair in enumerate(pairs[1:])
+            ]
+            tasks = [asyncio.create_task(peer.run()) for peer in peers]
+            await asyncio.gather(*(peer.joined.wait() for peer in peers))
+            joined_s = time.perf_counter() - started
+            async with asking(live) as asked:
+                cpu_s = live.cpu_s()
+                await asyncio.sleep(seconds)
+                cpu = (live.cpu_s() - cpu_s) / seconds
+            rss_mb = live.rss_mb()
+            num_dead = sum(task.done() for task in tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+    return (
+        f"{count} peers with keys of their own: registered in {joined_s:.1f} s, coordinator "
+        f"{rss_mb:.0f} MB and {cpu:.0%} of a core with heartbeats of 0.5 s, {num_dead} lost; "
+        f"one more client: {asked}"
+    )
+
+
+def _connected(context: ZmqContext, live: Live, own: KeyPair) -> ZmqClient:
+    return context.connect(live.endpoint, ClientKeys(own, live.server_key))
