@@ -58,6 +58,29 @@ def hostile(
         click.echo(str(decoder.decode_hostile(frames, seed)))
 
 
+@bench.command("two-machines")
+@click.option("--airdraft", default="", help="The command to try; default this installation's.")
+@click.option("--target", default="", help="Default: the catalogue's default target.")
+@click.option("--draft", default="", help="Default: the catalogue's default draft.")
+@click.option("--max-tokens", default=48, show_default=True)
+def two_machines(airdraft: str, target: str, draft: str, max_tokens: int) -> None:
+    """A mesh by invitation over two network namespaces, with a listener on the cable (root).
+
+    \b
+    Example:
+      python -m bench two-machines --airdraft /opt/airdraft/bin/airdraft
+    """
+    from bench.hostile.two_machines import NamespacesError, mesh_by_invitation
+    from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
+
+    command = [airdraft] if airdraft else [sys.executable, "-m", "nodes.cli"]
+    try:
+        models = target or DEFAULT_TARGET, draft or DEFAULT_DRAFT
+        click.echo(mesh_by_invitation(command, *models, max_tokens))
+    except NamespacesError as error:
+        raise click.ClickException(str(error)) from error
+
+
 @bench.command()
 @click.option("--streams", default="1,4,16", show_default=True, help="Stream counts.")
 @click.option("--repeats", default=5, show_default=True, help="Pairs of runs of each count.")

@@ -7,6 +7,8 @@ import contextlib
 import socket
 import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import zmq
@@ -37,7 +39,20 @@ _SETTLE_S = 1.5
 _PEERS_A_CONTEXT = 250
 
 
-async def garbage(count: int) -> str:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a run showed, and the numbers that a test may hold it to."""
+
+    text: str
+    num_answers: int = 0
+    num_delivered: int = 0
+    num_lost: int = 0
+
+    def __str__(self) -> str:
+        return self.text
+
+
+async def garbage(count: int) -> Found:
     """Open `count` connections that send garbage while a client is served."""
     raise_file_limit()
     with tempfile.TemporaryDirectory() as folder:
@@ -49,11 +64,12 @@ async def garbage(count: int) -> str:
                 numbers = range(first, min(count, first + _AT_ONCE))
                 await asyncio.gather(*(_connection(live, n, gate) for n in numbers))
             seconds = time.perf_counter() - started
-            return (
+            text = (
                 f"{count} garbage connections in {seconds:.0f} s, {_AT_ONCE} at a time: {asked}; "
                 f"coordinator {before_mb:.0f} to {live.rss_mb():.0f} MB, "
                 f"{live.cpu_s() - cpu_s:.1f} s of processor time"
             )
+            return Found(text, num_answers=len(asked.times_s))
 
 
 async def _connection(live: Live, number: int, gate: asyncio.Semaphore) -> None:
@@ -69,7 +85,7 @@ async def _connection(live: Live, number: int, gate: asyncio.Semaphore) -> None:
                     writer.close()
 
 
-async def silent(count: int, max_files: int) -> str:
+async def silent(count: int, max_files: int) -> Found:
     """Silent connections against a coordinator with few file descriptors; then a client comes."""
     raise_file_limit()
     with tempfile.TemporaryDirectory() as folder:
@@ -89,59 +105,69 @@ async def silent(count: int, max_files: int) -> str:
             finally:
                 for quiet in sockets:
                     quiet.close()
-    return (
+    text = (
         f"{count} silent connections, {max_files} file descriptors: a client is in after "
         f"{joined_s:.2f} s; the coordinator takes {cpu:.0%} of a core meanwhile"
     )
+    return Found(text, num_answers=len(asked.times_s))
 
 
-async def unknown(count: int) -> str:
+async def unknown(count: int) -> Found:
     """Messages of strangers at a socket of ours in this process; all that arrives is counted."""
     raise_file_limit()
     server_pair, known = new_pairs(2)
-    with ZmqContext() as context, zmq.Context() as strangers:
-        door = ServerKeys(server_pair, {known.public}.__contains__)
+    door = ServerKeys(server_pair, {known.public}.__contains__)
+    with ZmqContext() as context:
         server = context.bind("tcp://127.0.0.1:0", door)
-        queued = _shout(strangers, server.endpoint, server_pair.public, count)
-        await asyncio.sleep(_SETTLE_S)
-        heard = await _heard(server)
-    with zmq.Context() as alone, zmq.Context() as strangers:
-        # The same options without a handler: a context in which it has died.
-        socket_ = alone.socket(zmq.ROUTER)
+        with _strangers(server.endpoint, server_pair.public, count) as queued:
+            await asyncio.sleep(_SETTLE_S)
+            heard = await _heard(server)
+    # The same options without a handler: a context in which it has died.
+    alone = zmq.Context()
+    socket_ = alone.socket(zmq.ROUTER)
+    try:
         for option, value in server_options(door).items():
             socket_.setsockopt(option, value)
         port = socket_.bind_to_random_port("tcp://127.0.0.1")
-        queued += _shout(strangers, f"tcp://127.0.0.1:{port}", server_pair.public, count)
-        await asyncio.sleep(_SETTLE_S)
         heard_without = 0
-        while socket_.poll(0):
-            socket_.recv_multipart()
-            heard_without += 1
+        with _strangers(f"tcp://127.0.0.1:{port}", server_pair.public, count) as more:
+            queued += more
+            await asyncio.sleep(_SETTLE_S)
+            while socket_.poll(0):
+                socket_.recv_multipart()
+                heard_without += 1
+    finally:
         socket_.close(linger=0)
-    return (
-        f"{queued} messages of unknown keys: {heard} were delivered, {heard_without} of them where "
-        f"no handler answered"
+        alone.term()
+    text = (
+        f"{queued} messages of unknown keys: {heard + heard_without} were delivered, "
+        f"{heard_without} of them where no handler answered"
     )
+    return Found(text, num_delivered=heard + heard_without)
 
 
-def _shout(
-    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, server_key: str, count: int
-) -> int:
-    """Queue messages on sockets of keys that nobody knows, without waiting for a handshake."""
-    num_queued, sockets = 0, list[zmq.Socket[bytes]]()
-    for pair in new_pairs(max(1, count // _QUEUE)):
-        socket_ = context.socket(zmq.DEALER)
-        socket_.setsockopt(zmq.LINGER, 0)
-        socket_.setsockopt(zmq.SNDHWM, 2 * _QUEUE)
-        for option, value in client_options(ClientKeys(pair, server_key)).items():
-            socket_.setsockopt(option, value)
-        socket_.connect(endpoint)
-        for _ in range(min(count, _QUEUE)):
-            socket_.send(b"secret", zmq.DONTWAIT)
-            num_queued += 1
-        sockets.append(socket_)
-    # The context closes them at its end.
-    return num_queued
+@contextlib.contextmanager
+def _strangers(endpoint: str, server_key: str, count: int) -> Iterator[int]:
+    """Sockets of unknown keys with messages queued, which wait for no handshake; how many."""
+    context = zmq.Context()
+    sockets: list[zmq.Socket[bytes]] = []
+    num_queued = 0
+    try:
+        for pair in new_pairs(max(1, count // _QUEUE)):
+            socket_ = context.socket(zmq.DEALER)
+            sockets.append(socket_)
+            socket_.setsockopt(zmq.SNDHWM, 2 * _QUEUE)
+            for option, value in client_options(ClientKeys(pair, server_key)).items():
+                socket_.setsockopt(option, value)
+            socket_.connect(endpoint)
+            for _ in range(min(count, _QUEUE)):
+                socket_.send(b"secret", zmq.DONTWAIT)
+                num_queued += 1
+        yield num_queued
+    finally:
+        for socket_ in sockets:
+            socket_.close(linger=0)
+        context.term()
 
 
 async def _heard(server: ZmqServer) -> int:
@@ -177,7 +203,7 @@ class _Peer:
                     self.transport.send(encode(pong, cluster=welcome.cluster, epoch=welcome.epoch))
 
 
-async def crowd(count: int, seconds: float) -> str:
+async def crowd(count: int, seconds: float) -> Found:
     """`count` authenticated peers at once, each with a key of its own."""
     raise_file_limit()
     pairs = new_pairs(count + 1)
@@ -203,11 +229,12 @@ async def crowd(count: int, seconds: float) -> str:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-    return (
+    text = (
         f"{count} peers with keys of their own: registered in {joined_s:.1f} s, coordinator "
         f"{rss_mb:.0f} MB and {cpu:.0%} of a core with heartbeats of 0.5 s, {num_dead} lost; "
         f"one more client: {asked}"
     )
+    return Found(text, num_answers=len(asked.times_s), num_lost=num_dead)
 
 
 def _connected(context: ZmqContext, live: Live, own: KeyPair) -> ZmqClient:

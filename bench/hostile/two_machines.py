@@ -1,0 +1,233 @@
+"""Two network namespaces joined by a cable, with somebody listening on it.
+
+A coordinator and a target on one, a draft and a client on the other, brought up with the documented
+commands alone. Needs root and `ip`. What the listener must not find is the text; that it would
+find it is shown first, with a message in the clear.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HERE, THERE = "10.99.7.1", "10.99.7.2"
+_START_LIMIT_S = 30.0
+
+
+class NamespacesError(Exception):
+    """Namespaces cannot be made here; the text says why."""
+
+
+@dataclass
+class Machine:
+    """One namespace. command: how `airdraft` is run in it."""
+
+    name: str
+    command: Sequence[str]
+    keys: Path
+    _running: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def _argv(self, arguments: Sequence[str]) -> list[str]:
+        return ["ip", "netns", "exec", self.name, *self.command, *arguments]
+
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "AIRDRAFT_KEYS": str(self.keys)}
+
+    def run(self, *arguments: str) -> str:
+        """A command to its end; its output. Raises CalledProcessError."""
+        done = subprocess.run(
+            self._argv(arguments), env=self._environment(), stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise NamespacesError(f"airdraft {arguments[0]}: {done.stderr.strip()}")
+        return done.stdout.strip()
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            self._argv(arguments), env=self._environment(), stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
+        self._running.append(process)
+        return process
+
+    def stop(self) -> None:
+        for process in self._running:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+        for process in self._running:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=5)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+_SNIFF = """
+import socket, sys
+raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+raw.bind((sys.argv[1], 0))
+print("up", flush=True)
+with open(sys.argv[2], "wb", buffering=0) as out:
+    while True:
+        out.write(raw.recv(65536))
+"""
+
+
+class Sniffer:
+    """Takes every packet of an interface of one namespace, into a file."""
+
+    def __init__(self, namespace: str, interface: str, folder: Path) -> None:
+        self._path = folder / f"packets-{secrets.token_hex(4)}"
+        self._process = subprocess.Popen(
+            ["ip", "netns", "exec", namespace, sys.executable, "-c", _SNIFF, interface, self._path],
+            stdout=subprocess.PIPE,
+        )
+        assert self._process.stdout is not None
+        self._process.stdout.readline()
+
+    def stop(self) -> bytes:
+        """What was on the cable."""
+        time.sleep(0.3)
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        return self._path.read_bytes()
+
+
+@contextlib.contextmanager
+def namespaces() -> Iterator[tuple[str, str, str]]:
+    """Two of them and the interface in the first one; removed at the end."""
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        raise NamespacesError("two network namespaces need root and `ip`")
+    mark = secrets.token_hex(2)
+    here, there, cable = f"ad{mark}a", f"ad{mark}b", f"ve{mark}"
+    made = []
+    try:
+        for name in (here, there):
+            _ip("netns", "add", name)
+            made.append(name)
+        _ip("link", "add", cable, "netns", here, "type", "veth", "peer", cable, "netns", there)
+        for name, address in ((here, HERE), (there, THERE)):
+            _ip("-n", name, "addr", "add", f"{address}/24", "dev", cable)
+            for device in ("lo", cable):
+                _ip("-n", name, "link", "set", device, "up")
+        yield here, there, cable
+    finally:
+        for name in made:
+            _ip("netns", "del", name)
+
+
+def _ip(*arguments: str) -> None:
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NamespacesError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+
+
+def mesh_by_invitation(
+    command: Sequence[str], target: str, draft: str, max_tokens: int = 48
+) -> str:
+    """Bring the mesh up, ask it from the other machine, and look for the texts on the cable."""
+    prompt = f"The heron {secrets.token_hex(8)} waits beside the water because"
+    with tempfile.TemporaryDirectory() as folder, namespaces() as (here, there, cable):
+        hub = Machine(here, command, Path(folder) / "hub")
+        nano = Machine(there, command, Path(folder) / "nano")
+        control = Sniffer(here, cable, Path(folder))
+        _say_in_the_clear(there, here, prompt)
+        if prompt.encode() not in control.stop():
+            raise NamespacesError("the listener does not hear what is in the clear")
+        try:
+            sniffer = Sniffer(here, cable, Path(folder))
+            return _serve(hub, nano, sniffer, prompt, target, draft, max_tokens)
+        finally:
+            nano.stop()
+            hub.stop()
+
+
+def _serve(
+    hub: Machine, nano: Machine, sniffer: Sniffer, prompt: str, target: str, draft: str, count: int
+) -> str:
+    endpoint = f"tcp://{HERE}:7411"
+    hub.run("keys", "init", "--name", "hub")
+    coordinator = hub.start("coordinator", "--listen", endpoint)
+    assert coordinator.stdout is not None
+    if "listening" not in (line := coordinator.stdout.readline()):
+        raise NamespacesError(f"the coordinator did not come up: {line}")
+    token = hub.run("keys", "invite", "--role", "draft", "--role", "client", "--endpoint", endpoint)
+    joined = nano.run("join", token, "--name", "nano")
+    hub.start("target", "--connect", endpoint, "--model", target)
+    nano.start("draft", "--model", draft)
+    ask = ("generate", "--raw", "--prompt", prompt, "--max-tokens", str(count), "--gamma", "3")
+    text, figures = "", ""
+    give_up_at = time.monotonic() + _START_LIMIT_S
+    # Both nodes load their models first.
+    while "rounds" not in figures:
+        if time.monotonic() > give_up_at:
+            raise NamespacesError("no round with guesses within the limit")
+        with contextlib.suppress(NamespacesError):
+            answer = nano.run(*ask, "--json")
+            text, figures = _read(answer)
+        time.sleep(0.3)
+    data, pieces = sniffer.stop(), _pieces(prompt, text)
+    found = [part for part in pieces if part in data]
+    if found:
+        raise AssertionError(f"{len(found)} pieces of the texts were on the cable")
+    return (
+        f"{joined}; {count} tokens asked for from the other machine, {figures}; {len(data)} bytes "
+        f"on the cable hold none of {len(pieces)} pieces of prompt and answer (the listener heard "
+        f"the prompt when it was sent in the clear)"
+    )
+
+
+def _read(answer: str) -> tuple[str, str]:
+    found = json.loads(answer)
+    rounds, accepted = found["num_rounds"], found["num_accepted_tokens"]
+    return found["text"], f"{rounds} rounds with {accepted} guesses accepted" if rounds else ""
+
+
+def _pieces(prompt: str, text: str) -> list[bytes]:
+    """Every stretch of 12 bytes: less would be found by chance."""
+    out = set()
+    for source in (prompt.encode(), text.encode()):
+        out |= {source[at : at + 12] for at in range(max(0, len(source) - 11))}
+    return sorted(out)
+
+
+def _say_in_the_clear(sender: str, receiver: str, text: str) -> None:
+    script = (
+        "import socket,sys; s=socket.create_server((sys.argv[1],7400)); print('up',flush=True); "
+        "c,_=s.accept(); c.recv(4096)"
+    )
+    listening = subprocess.Popen(
+        ["ip", "netns", "exec", receiver, sys.executable, "-c", script, HERE],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert listening.stdout is not None
+        listening.stdout.readline()
+        script = (
+            "import socket,sys; socket.create_connection((sys.argv[1],7400),5)"
+            ".sendall(sys.argv[2].encode())"
+        )
+        command = ["ip", "netns", "exec", sender, sys.executable, "-c", script, HERE, text]
+        subprocess.run(command, check=True, timeout=10)
+        listening.wait(timeout=10)
+    finally:
+        listening.kill()
+        listening.wait()
+        if listening.stdout is not None:
+            listening.stdout.close()

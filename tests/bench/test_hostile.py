@@ -1,0 +1,58 @@
+"""The short form of `python -m bench hostile` and `two-machines`: what must hold, holds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+
+import pytest
+
+from bench.hostile import port
+from bench.hostile.frames import Generator, decode_hostile
+from bench.hostile.two_machines import mesh_by_invitation
+from mesh.codec import decode
+
+pytestmark = pytest.mark.timeout(120)
+HAS_NAMESPACES = os.geteuid() == 0 and shutil.which("ip") is not None
+
+
+def test_hostile_frames_are_decode_errors_and_nothing_else() -> None:
+    figures = decode_hostile(int(os.environ.get("AIRDRAFT_HOSTILE_FRAMES", "30000")), seed=1)
+    assert 0 < figures.num_taken < figures.num_frames
+    assert figures.num_traced > 100
+    assert figures.peak_bytes < 1 << 20
+
+
+def test_the_generator_makes_messages_of_every_type() -> None:
+    generator = Generator(2)
+    kinds = {type(decode(generator.valid()).message) for _ in range(3000)}
+    assert len(kinds) == 28
+
+
+def test_messages_of_unknown_keys_are_never_delivered() -> None:
+    found = asyncio.run(port.unknown(10_000))
+    assert found.text.startswith("20000 messages")
+    assert found.num_delivered == 0
+
+
+def test_a_client_is_served_beside_garbage() -> None:
+    assert asyncio.run(port.garbage(1_000)).num_answers > 0
+
+
+def test_a_client_gets_in_beside_silent_connections() -> None:
+    assert asyncio.run(port.silent(350, max_files=256)).num_answers > 0
+
+
+def test_many_peers_with_keys_of_their_own() -> None:
+    found = asyncio.run(port.crowd(300, 1.0))
+    assert (found.num_lost, found.num_answers > 0) == (0, True)
+
+
+@pytest.mark.skipif(not HAS_NAMESPACES, reason="network namespaces need root and `ip`")
+def test_a_mesh_by_invitation_shows_a_listener_nothing() -> None:
+    command = [sys.executable, "-m", "nodes.cli"]
+    found = mesh_by_invitation(command, "toy:1", "toy:0.8")
+    assert "guesses accepted" in found
+    assert "hold none of" in found
