@@ -158,11 +158,13 @@ class Generator:
         count = self._random.randint(0, max_len)
         if hint is int:
             low, high = int(max(bounds.lo, INT_MIN)), int(min(bounds.hi, INT_MAX))
-            return self._random.choice((low, high, self._random.randint(low, min(high, low + 99))))
+            near = self._random.randint(start := max(low, 0), min(high, start + 99))
+            return self._random.choice((low, high, near, near, near))
         if hint is float:
+            # What is often accepted, often: sampling has bounds that no type hint tells.
             low_f = bounds.lo if bounds.lo != INT_MIN else 0.0
             return self._random.choice(
-                (low_f, 1.0, self._random.uniform(low_f, min(bounds.hi, 9.0)))
+                (low_f, 1.0, 0.5, 0.5, self._random.uniform(low_f, min(bounds.hi, 9.0)))
             )
         if hint is bool:
             return self._random.random() < 0.5
