@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from mesh.codec import decode, encode
+from mesh.credits import Meter
 from mesh.errors import BackpressureError, DecodeError, MeshError
-from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Refuse, Welcome
+from mesh.messages import PROTOCOL_VERSION, Bye, Credit, Hello, Ping, Pong, Refuse, Welcome
 from mesh.padding import pad
 from mesh.transport import ClientTransport
 
@@ -78,6 +79,7 @@ class Link:
         self._rejoins = rejoins
         self._welcome: Welcome | None = None
         self._heard_at = 0.0
+        self._meter = Meter()
         self.num_dropped = 0
 
     @property
@@ -113,6 +115,8 @@ class Link:
                 logger.warning("dropped a message from %s: %s", self._endpoint, error)
                 continue
             self._heard_at = loop.time()
+            if granted := self._meter.read():
+                self.send(Credit(granted))
             self._on_envelope(envelope.cluster, envelope.epoch, envelope.message)
 
     def _on_envelope(self, cluster: str, epoch: int, message: Any) -> None:
@@ -120,6 +124,7 @@ class Link:
             case Welcome():
                 if self._welcome is None:
                     self._welcome = message
+                    self._meter.reset()
                     self._handler.on_joined(message)
             case Refuse(reason=reason):
                 raise RefusedError(reason)

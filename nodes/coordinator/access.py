@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from mesh.messages import Bye, EnrolRequest, Hello, Ping, Pong
+from mesh.messages import Bye, Credit, EnrolRequest, Hello, Ping, Pong
 from nodes.messages import (
     CancelRequest,
     CommitReply,
@@ -20,7 +20,7 @@ from nodes.messages import (
 
 # Of those who were invited and have not brought their own key yet.
 GUEST: Final = "guest"
-_OF_MEMBERS: Final = frozenset({Hello, Ping, Pong, Bye})
+_OF_MEMBERS: Final = frozenset({Hello, Ping, Pong, Bye, Credit})
 MAY_SEND: Final[Mapping[str, frozenset[type]]] = {
     "target": _OF_MEMBERS
     | {CommitReply, TokenizeReply, StreamReadyNotice, StreamFailedNotice, EnrolRequest},

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 
 from mesh.authorized import AuthorizedNodes
 from mesh.codec import Envelope, decode, encode
+from mesh.credits import Credits
 from mesh.errors import BackpressureError, DecodeError, LocalProtocolError, PeerGoneError
-from mesh.messages import Bye, EnrolRequest
+from mesh.messages import Bye, Credit, EnrolRequest, Welcome
 from mesh.padding import pad
 from mesh.transport import ServerTransport
 from nodes.coordinator.conduct import Conduct
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 _TICK_S = 0.05
 _MIN_TICK_S = 0.001
 _MAX_ENROLLING = 8
+_MAX_LEFT_PEERS = 64
 
 
 class Coordinator:
@@ -47,6 +49,7 @@ class Coordinator:
         self._transport = transport
         self._door = Door(authorized)
         self._conduct = Conduct()
+        self._credits = Credits()
         self._enrolling: set[bytes] = set()
         self.num_dropped = 0
         self.state = CoordinatorState(
@@ -106,6 +109,8 @@ class Coordinator:
             return
         if caller.is_guest:
             raise ForbiddenError(f"who was invited may not send {type(message).__name__}")
+        if isinstance(message, Credit):
+            self._credits.grant(peer, message.num_messages)
         cluster, epoch = envelope.cluster, envelope.epoch
         self._send_all(self.state.on_message(peer, cluster, epoch, message, num_bytes, now, caller))
 
@@ -132,8 +137,11 @@ class Coordinator:
             deadline = self.state.next_deadline()
             wait_s = _TICK_S if deadline is None else deadline - loop.time()
             await asyncio.sleep(min(_TICK_S, max(_MIN_TICK_S, wait_s)))
-            for peer in self._door.revoked(self.state.roles()):
+            roles = self.state.roles()
+            for peer in self._door.revoked(roles):
                 self._send_all(self.state.peer_gone(peer, loop.time()))
+            if len(self._credits) > len(roles) + _MAX_LEFT_PEERS:
+                self._credits.keep(roles)
             self._send_all(self.state.tick(loop.time()))
 
     def _send_all(self, sends: Sequence[Send]) -> None:
@@ -145,6 +153,10 @@ class Coordinator:
                 frames = encode(send.message, cluster=self.state.cluster, epoch=self.state.epoch)
                 if self.state.pads:
                     frames = pad(frames)
+                if isinstance(send.message, Welcome):
+                    self._credits.open(send.peer)
+                if not self._credits.take(send.peer):
+                    raise BackpressureError(send.peer)
                 self._transport.send(send.peer, frames)
             except LocalProtocolError as error:
                 # What a peer may say is not always what may be passed on: that request ends.
@@ -152,6 +164,7 @@ class Coordinator:
             except (PeerGoneError, BackpressureError) as error:
                 # A peer that cannot be reached, or does not read, is as good as gone.
                 logger.debug("peer %s: %s", send.peer.hex(), error)
+                self._credits.close(send.peer)
                 pending += self.state.peer_gone(send.peer, now)
             else:
                 self.state.charge(send, sum(len(frame) for frame in frames))

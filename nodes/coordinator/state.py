@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mesh.messages import Bye, Hello, Ping, Pong, Refuse, Welcome
+from mesh.messages import Bye, Credit, Hello, Ping, Pong, Refuse, Welcome
 from nodes.coordinator.access import ANYBODY, ROLES, Caller
 from nodes.coordinator.requests import (
     BadRequestError,
@@ -146,6 +146,9 @@ class CoordinatorState:
                 return []
             case Ping(seq=seq):
                 return [Send(peer, Pong(seq, 0))]
+            case Credit():
+                # For the shell, which knows what is on its way.
+                return []
         node = self._roster.node_of(member)
         if node is not None:
             return self._on_node_message(node, message, num_bytes, now)

@@ -13,6 +13,7 @@ import pytest
 
 from mesh.authorized import AuthorizedNodes, Entry
 from mesh.codec import decode, encode
+from mesh.credits import WINDOW_MESSAGES
 from mesh.keys import AUTHORIZED_FILE
 from mesh.memory_transport import MemoryClient, MemoryHub
 from mesh.messages import PROTOCOL_VERSION, EnrolReply, EnrolRequest, Hello, Ping, Pong, Welcome
@@ -63,7 +64,7 @@ class Peer:
 
 class Scene:
     def __init__(self, directory: Path) -> None:
-        self.hub = MemoryHub()
+        self.hub = MemoryHub(max_messages=5_000)
         self.store = AuthorizedNodes(directory, ROLES)
         self.path = directory / AUTHORIZED_FILE
         self.coordinator = Coordinator(
@@ -183,6 +184,20 @@ async def test_garbage_is_borne_for_a_while_and_then_the_peer_is_dropped(scene: 
     assert not await bad.is_heard()
     assert await good.is_heard()
     assert len(scene.coordinator.state.peers()) == 1
+
+
+async def test_who_does_not_read_is_sent_a_window_and_then_gone(
+    scene: Scene, eventually: Eventually
+) -> None:
+    """Each Ping is answered, and none of the answers is said to have been read."""
+    stuck, good = scene.known("stuck"), scene.known("good")
+    for peer in (stuck, good):
+        await peer.join()
+    for number in range(WINDOW_MESSAGES + 10):
+        stuck.send(Ping(number, 0))
+    await eventually(lambda: len(scene.coordinator.state.peers()) == 1)
+    assert len(stuck.transport._inbox.items) <= WINDOW_MESSAGES
+    assert await good.is_heard()
 
 
 async def test_an_unknown_key_changes_nothing(scene: Scene) -> None:

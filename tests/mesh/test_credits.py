@@ -1,0 +1,51 @@
+"""Nobody is sent more than a window ahead of what it has read."""
+
+import random
+
+from mesh.credits import GRANT_MESSAGES, WINDOW_MESSAGES, Credits, Meter
+
+PEER = b"p"
+
+
+def test_a_peer_that_stopped_reading_gets_a_window_and_no_more():
+    credits = Credits()
+    credits.open(PEER)
+    assert sum(credits.take(PEER) for _ in range(5000)) == WINDOW_MESSAGES
+    credits.grant(PEER, 3)
+    assert [credits.take(PEER) for _ in range(4)] == [True, True, True, False]
+    # A new membership begins anew.
+    credits.open(PEER)
+    assert credits.take(PEER)
+
+
+def test_no_grant_is_worth_more_than_the_window():
+    credits = Credits()
+    credits.open(PEER)
+    for grant in (2**62, 2**62):
+        credits.grant(PEER, grant)
+    assert sum(credits.take(PEER) for _ in range(5000)) == WINDOW_MESSAGES
+
+
+def test_who_is_no_member_has_no_window():
+    credits = Credits()
+    credits.grant(PEER, 5)
+    assert all(credits.take(PEER) for _ in range(5000))
+    credits.open(PEER)
+    credits.close(PEER)
+    assert credits._left == {}
+
+
+def test_a_peer_that_reads_is_never_out_of_credit():
+    """However its reading lags behind within the window."""
+    random_lag = random.Random(3)
+    credits, meter = Credits(), Meter()
+    credits.open(PEER)
+    unread = 0
+    for _ in range(20_000):
+        assert credits.take(PEER)
+        unread += 1
+        if unread > random_lag.randrange(WINDOW_MESSAGES - GRANT_MESSAGES):
+            for _ in range(unread):
+                if granted := meter.read():
+                    credits.grant(PEER, granted)
+            unread = 0
