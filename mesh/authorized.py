@@ -33,7 +33,7 @@ class Entry:
 
 
 Entries = Mapping[str, Entry]
-_Stamp = tuple[int, int, int] | None
+_Stamp = tuple[int, int, int, int] | None
 
 
 class AuthorizedNodes:
@@ -71,20 +71,28 @@ class AuthorizedNodes:
         nodes = dict(self.nodes())
         if entry.key in nodes:
             raise KeysError(f"that key is authorized already, as {nodes[entry.key].name}")
-        if any(other.name == entry.name for other in nodes.values()):
-            raise KeysError(f"the name {entry.name} is taken: choose another, or revoke it first")
+        self._check_free(entry)
         self._write(self._nodes_path, "node", [*nodes.values(), entry])
 
-    def revoke(self, key_or_name: str) -> Entry:
-        """Take a key off the list. Raises KeysError where it is not on it."""
+    def revoke(self, key_or_name: str) -> list[Entry]:
+        """Take a key, and open invitations of that key or name, off the lists.
+
+        Raises KeysError where it is on neither.
+        """
         with self._lock():
-            nodes = self.nodes()
-            found = [e for e in nodes.values() if key_or_name in (e.key, e.name)]
-            if not found:
+            revoked = []
+            for path, table, entries in (
+                (self._nodes_path, "node", self.nodes()),
+                (self._invitations_path, "invitation", self.invitations()),
+            ):
+                found = [e for e in entries.values() if key_or_name in (e.key, e.name)]
+                if found:
+                    rest = [e for e in entries.values() if e not in found]
+                    self._write(path, table, rest)
+                    revoked += found
+            if not revoked:
                 raise KeysError(f"no authorized node has the key or name {key_or_name!r}")
-            rest = [entry for entry in nodes.values() if entry is not found[0]]
-            self._write(self._nodes_path, "node", rest)
-            return found[0]
+            return revoked
 
     def replace(self, old: str, new: str) -> Entry:
         """Let a new key take an old one's name and roles. Raises KeysError."""
@@ -92,6 +100,8 @@ class AuthorizedNodes:
             nodes = dict(self.nodes())
             if old not in nodes:
                 raise KeysError("the old key is not authorized (any more)")
+            if new == old:
+                return nodes[old]
             if new in nodes:
                 raise KeysError("the new key is authorized already")
             entry = self._checked(replace(nodes[old], key=new), self._nodes_path)
@@ -115,10 +125,26 @@ class AuthorizedNodes:
             if invitation is None:
                 raise KeysError("the invitation has been used or has expired: ask for another")
             entry = Entry(key, invitation.name or name, invitation.roles)
-            self._add(entry)
+            known = self.nodes().get(key)
+            # A machine that was let in and has not been told asks with its next invitation.
+            if known is not None:
+                entry = replace(known, roles=known.roles | invitation.roles)
+            self._check_free(entry)
+            # Used up first: should what follows fail, it lets nobody else in.
             rest = [e for e in self.invitations().values() if e.key != invited]
             self._write(self._invitations_path, "invitation", rest)
+            others = [e for e in self.nodes().values() if e.key != key]
+            self._write(self._nodes_path, "node", [*others, entry])
             return entry
+
+    def _check_free(self, entry: Entry) -> None:
+        """Raise KeysError for what cannot be authorized beside the others."""
+        self._checked(entry, self._nodes_path)
+        for other in self.nodes().values():
+            if other.name == entry.name and other.key != entry.key:
+                raise KeysError(
+                    f"the name {entry.name} is taken: choose another, or revoke it first"
+                )
 
     # -- files ---------------------------------------------------------------------------------
 
@@ -130,6 +156,8 @@ class AuthorizedNodes:
         # Should it be malformed, nobody is let in, and it is read again at the next message.
         self._cache.pop(path, None)
         entries = self._parse(path, table) if stamp is not None else {}
+        if stamp is not None and stamp[3] & 0o022:
+            raise KeysError(f"{path} can be changed by others: chmod 600 it")
         self._cache[path] = (stamp, entries)
         return entries
 
@@ -148,6 +176,10 @@ class AuthorizedNodes:
             if entry.key in entries:
                 raise KeysError(f"{path}: the key of {entry.name} is there twice")
             entries[entry.key] = entry
+        names = [entry.name for entry in entries.values() if entry.name]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise KeysError(f"{path}: the name {twice} is there twice")
         return entries
 
     def _entry(self, row: Any, path: Path, table: str) -> Entry:
@@ -215,6 +247,8 @@ class AuthorizedNodes:
                     if time.monotonic() > deadline:
                         raise KeysError(f"{path} is held by another process") from None
                     time.sleep(_LOCK_POLL_S)
+                except OSError as error:
+                    raise KeysError(f"{path} cannot be locked: {error.strerror}") from error
             yield
         finally:
             os.close(descriptor)
@@ -226,4 +260,4 @@ def _stamp(path: Path) -> _Stamp:
         info = path.stat()
     except OSError:
         return None
-    return info.st_ino, info.st_mtime_ns, info.st_size
+    return info.st_ino, info.st_mtime_ns, info.st_size, info.st_mode

@@ -36,18 +36,22 @@ def check_connect(endpoint: str) -> str:
 
 def check_secure(endpoint: str) -> None:
     """Raise InsecureEndpointError unless only this machine can be at the other end."""
+    if not is_loopback(endpoint):
+        raise InsecureEndpointError(endpoint)
+
+
+def is_loopback(endpoint: str) -> bool:
+    """Whether only this machine can be at the other end."""
     if ipc_path(endpoint) is not None:
-        return
+        return True
     host, _ = _tcp_parts(endpoint)
     if host == "localhost":
-        return
+        return True
     try:
-        is_loopback = ipaddress.ip_address(host.strip("[]")).is_loopback
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         # A name may resolve to anything.
-        is_loopback = False
-    if not is_loopback:
-        raise InsecureEndpointError(endpoint)
+        return False
 
 
 def on_this_machine(endpoint: str) -> str:

@@ -18,6 +18,8 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 _MAX_FILE_BYTES: Final = 1 << 20
 
 OWN_KEY_FILE: Final = "node.key"
+# Drawn, but perhaps not known to the coordinator yet.
+NEXT_KEY_FILE: Final = "node.key.next"
 COORDINATOR_KEY_FILE: Final = "coordinator.key"
 COORDINATOR_FILE: Final = "coordinator.toml"
 AUTHORIZED_FILE: Final = "authorized_nodes.toml"
@@ -121,7 +123,7 @@ def read_toml(path: Path) -> Mapping[str, Any]:
         raise
     except OSError as error:
         raise KeysError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         # Only the place: the text may hold a secret.
         where = re.search(r"at line \d+", str(error))
         raise KeysError(f"{path} is not valid TOML {where[0] if where else ''}".rstrip()) from None

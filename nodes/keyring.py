@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mesh.authorized import AuthorizedNodes
-from mesh.endpoints import check_secure, ipc_path
+from mesh.endpoints import check_secure, ipc_path, is_loopback
 from mesh.errors import KeysError
 from mesh.keys import (
     COORDINATOR_FILE,
     COORDINATOR_KEY_FILE,
+    NEXT_KEY_FILE,
     OWN_KEY_FILE,
     ClientKeys,
     KeyPair,
@@ -60,6 +61,19 @@ class Keyring:
     def keep_own(self, pair: KeyPair) -> None:
         write_key_pair(self.directory / OWN_KEY_FILE, pair)
 
+    def make_next(self) -> KeyPair:
+        """The pair that shall take the place of this machine's own; kept before anybody is told."""
+        path = self.directory / NEXT_KEY_FILE
+        pair = read_key_pair(path)
+        if pair is None:
+            pair = new_key_pair()
+            write_key_pair(path, pair)
+        return pair
+
+    def adopt_next(self, pair: KeyPair) -> None:
+        self.keep_own(pair)
+        (self.directory / NEXT_KEY_FILE).unlink(missing_ok=True)
+
     def make_own(self) -> KeyPair:
         """This machine's pair; drawn anew if there is none."""
         pair = self.own()
@@ -98,7 +112,8 @@ class Keyring:
         elif server is not None:
             # The coordinator of this machine.
             server_key = server.public
-        elif known is not None:
+        elif known is not None and not is_loopback(endpoint):
+            # The one that was joined, by another of its addresses.
             server_key = known.key
         if own is not None and server_key:
             return ClientKeys(own, server_key)

@@ -96,7 +96,7 @@ _ENTRIES = (
         name=DEFAULT_DRAFT,
         # It comes with the package; bench/distill/CARD.md says how it was made.
         sources=(FileSource(_FILES / "smollm2-draft.gguf"),),
-        sha256="ef1a4d51cb667e4a1178e1541dd2cb93b16704313f2c6465d77e4d517123bdeb",
+        sha256="dbdb1e74b0dce9a7b5aa9c98f2359e3447b66816c7c472d016bcd806a4b8441d",
         size_bytes=11_654_752,
         licence="Apache-2.0",
         summary="16 M parameters distilled from SmolLM2-135M-Instruct, the default draft",

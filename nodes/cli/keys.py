@@ -6,6 +6,7 @@ import re
 import socket
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -13,11 +14,11 @@ import click
 from mesh.authorized import Entry
 from mesh.endpoints import check_connect
 from mesh.errors import KeysError
-from mesh.keys import ClientKeys, KnownCoordinator, is_name
+from mesh.keys import ClientKeys, KeyPair, KnownCoordinator, is_name
 from mesh.security import new_key_pair
 from nodes.cli.options import keys_option
 from nodes.coordinator.access import ROLES
-from nodes.enrol import Invitation, enrol
+from nodes.enrol import EnrolError, Invitation, enrol
 from nodes.keyring import Keyring
 from nodes.roles import keyring
 from nodes.runtime import run
@@ -145,8 +146,12 @@ def revoke_command(name_or_key: str, keys: str | None) -> None:
     Example:
       airdraft keys revoke nano
     """
-    entry = _coordinator_of(keys).authorized().revoke(name_or_key)
-    click.echo(f"{entry.name} is not authorized any more")
+    for entry in _coordinator_of(keys).authorized().revoke(name_or_key):
+        name = entry.name or entry.key
+        if entry.expires_unix:
+            click.echo(f"the invitation of {name} cannot be used any more")
+        else:
+            click.echo(f"{name} is not authorized any more")
 
 
 @keys_group.command("list")
@@ -165,7 +170,7 @@ def list_command(keys: str | None) -> None:
         left_s = entry.expires_unix - int(time.time())
         click.echo(
             f"(invited{' ' + entry.name if entry.name else ''})  "
-            f"{', '.join(sorted(entry.roles))}  for {max(0, left_s)} s more"
+            f"{', '.join(sorted(entry.roles))}  {entry.key}  for {max(0, left_s)} s more"
         )
 
 
@@ -187,9 +192,9 @@ def rotate_command(keys: str | None, connect: str) -> None:
     old = ring.client_keys(endpoint)
     if old is None:
         raise KeysError(f"links to {endpoint} need no keys: there is none to rotate")
-    pair = new_key_pair()
-    _run(lambda: enrol(endpoint, old, pair.public, ""))
-    ring.keep_own(pair)
+    pair = ring.make_next()
+    _run(lambda: _rotate(endpoint, old, pair))
+    ring.adopt_next(pair)
     click.echo(f"the key of this machine is now {pair.public}; restart its nodes")
 
 
@@ -212,6 +217,14 @@ def join_command(token: str, name: str | None, keys: str | None) -> None:
     reply = _run(lambda: enrol(invitation.endpoint, invited, own.public, name or _host_name()))
     ring.keep_coordinator(KnownCoordinator(invitation.endpoint, invitation.server_key))
     click.echo(f"joined {invitation.endpoint} as {reply.name}, for {', '.join(reply.roles)}")
+
+
+async def _rotate(endpoint: str, old: ClientKeys, pair: KeyPair) -> None:
+    try:
+        await enrol(endpoint, old, pair.public, "")
+    except EnrolError:
+        # An earlier attempt may have been heard, and only its answer lost.
+        await enrol(endpoint, replace(old, own=pair), pair.public, "")
 
 
 def _run(work: Any) -> Any:

@@ -11,6 +11,11 @@ MAX_OFFENCES: Final = 16
 # No node of ours comes near: a target tells of each pass, some hundreds a second at most.
 MESSAGES_PER_S: Final = 5_000.0
 BURST_MESSAGES: Final = 10_000.0
+# A client's messages make more work than a node's answers do.
+CLIENT_COST: Final = 5.0
+# To welcome a node takes some milliseconds. Of one key, or of one connection without keys.
+JOINS_PER_S: Final = 5.0
+BURST_JOINS: Final = 20.0
 _MAX_PEERS: Final = 4_096
 
 
@@ -27,10 +32,21 @@ class Conduct:
 
     def __init__(self) -> None:
         self._records: OrderedDict[bytes, _Record] = OrderedDict()
+        self._joins: OrderedDict[str | bytes, tuple[float, float]] = OrderedDict()
         self.num_banned = 0
         self.num_ignored = 0
 
-    def may_speak(self, peer: bytes, now: float) -> bool:
+    def may_join(self, who: str | bytes, now: float) -> bool:
+        """Note a Hello of a key or peer; False if it is to be ignored, and tried again."""
+        allowance, seen_at = self._joins.pop(who, (BURST_JOINS, now))
+        allowance = min(BURST_JOINS, allowance + JOINS_PER_S * max(0.0, now - seen_at))
+        is_allowed = allowance >= 1.0
+        self._joins[who] = (allowance - is_allowed, now)
+        if len(self._joins) > _MAX_PEERS:
+            self._joins.popitem(last=False)
+        return is_allowed
+
+    def may_speak(self, peer: bytes, now: float, cost: float = 1.0) -> bool:
         """Note a message; False if it is to be ignored unread."""
         record = self._records.get(peer)
         if record is None:
@@ -43,7 +59,7 @@ class Conduct:
             self.num_ignored += 1
             return False
         record.allowance += MESSAGES_PER_S * max(0.0, now - record.seen_at)
-        record.allowance = min(BURST_MESSAGES, record.allowance) - 1.0
+        record.allowance = min(BURST_MESSAGES, record.allowance) - cost
         record.seen_at = now
         if record.allowance < 0.0:
             self._ban(record)

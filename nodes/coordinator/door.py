@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from mesh.authorized import AuthorizedNodes, Entries
 from mesh.errors import KeysError
@@ -13,6 +13,9 @@ from nodes.coordinator.access import ANYBODY, GUEST, Caller
 logger = logging.getLogger(__name__)
 
 _MAX_REASON = 256
+_MAX_LEFT_PEERS = 64
+# Nodes and clients of one machine.
+_MAX_MEMBERS_OF_KEY = 256
 _NOBODY: Entries = {}
 
 
@@ -62,16 +65,23 @@ class Door:
         if self._store is None:
             return []
         nodes = self._nodes()
+        if len(self._keys) > len(members) + _MAX_LEFT_PEERS:
+            self._keys = {peer: key for peer, key in self._keys.items() if peer in members}
         if nodes is self._checked:
             return []
         self._checked = nodes
-        self._keys = {peer: key for peer, key in self._keys.items() if peer in members}
         out = []
         for peer, role in members.items():
             entry = nodes.get(self._keys.get(peer, ""))
             if entry is None or role not in entry.roles:
                 out.append(peer)
         return out
+
+    def is_crowded(self, key: str, members: Collection[bytes]) -> bool:
+        """Whether one key has as many members as it may."""
+        if self._store is None:
+            return False
+        return sum(self._keys.get(peer) == key for peer in members) >= _MAX_MEMBERS_OF_KEY
 
     def enrol(self, key: str, request: EnrolRequest) -> EnrolReply:
         """Authorize another key in the place of this one. Waits for files: not on an event loop."""

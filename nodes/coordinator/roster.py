@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 # A node that has work and reports no finished pass for so long counts as gone.
 PROGRESS_TIMEOUT_S = 120.0
 _MAX_REASON = 256
+# 64 nodes with names of four bytes a character are some 37 KB, of 64 allowed.
+_MAX_NODES_SHOWN, _MAX_MODEL_CHARS = 64, 64
 
 
 @dataclass(slots=True)
@@ -37,6 +39,7 @@ class NodeRecord:
     heartbeat: HeartbeatState
     scheduler: SchedulerState | None = None
     used_cells: int = 0
+    num_tokenizing: int = 0
 
     def has_room(self, cells: int) -> bool:
         scheduler = self.scheduler
@@ -120,17 +123,17 @@ class Roster:
         return [(n, n.scheduler) for n in self._nodes.values() if n.scheduler is not None]
 
     def fields(self) -> tuple[NodeFields, ...]:
-        """What a client may know of the nodes."""
+        """What a client may know of the nodes; as many as one message holds."""
         return tuple(
             NodeFields(
                 n.name,
                 n.role,
-                n.profile.model,
+                n.profile.model[:_MAX_MODEL_CHARS],
                 n.profile.exact,
                 n.profile.emulated,
                 n.scheduler.num_streams if n.scheduler is not None else 0,
             )
-            for n in self._nodes.values()
+            for n in list(self._nodes.values())[:_MAX_NODES_SHOWN]
         )
 
     def hello(self, peer: bytes, hello: Hello, now: float) -> list[RosterEvent]:
@@ -142,10 +145,15 @@ class Roster:
             except (DecodeError, ValueError) as error:
                 return [Rejected(peer, f"malformed profile: {error}"[:_MAX_REASON])]
             reason = self._mismatch(hello.role, profile)
-            if reason:
+            if reason and hello.role == "draft":
                 return [Rejected(peer, reason[:_MAX_REASON])]
+            if reason:
+                # No draft keeps a target out: it only finds none to work with.
+                logger.warning("%s: %s", hello.node, reason)
             if hello.node == LOOKUP:
                 return [Rejected(peer, f"the name {LOOKUP} is taken: choose another")]
+        elif hello.role == "client" and hello.profile:
+            return [Rejected(peer, "a client has no profile")]
         elif hello.role != "client":
             return [Rejected(peer, f"unknown role {hello.role}"[:_MAX_REASON])]
         events = self._membership.on_hello(peer, hello, now)

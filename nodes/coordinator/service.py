@@ -11,10 +11,10 @@ from mesh.authorized import AuthorizedNodes
 from mesh.codec import Envelope, decode, encode
 from mesh.credits import Credits
 from mesh.errors import BackpressureError, DecodeError, LocalProtocolError, PeerGoneError
-from mesh.messages import Bye, Credit, EnrolRequest, Welcome
+from mesh.messages import Bye, Credit, EnrolRequest, Hello, Refuse, Welcome
 from mesh.padding import pad
 from mesh.transport import ServerTransport
-from nodes.coordinator.conduct import Conduct
+from nodes.coordinator.conduct import CLIENT_COST, Conduct
 from nodes.coordinator.door import Door
 from nodes.coordinator.state import CoordinatorState, ForbiddenError, Send
 from policies.plan import Policy
@@ -78,7 +78,8 @@ class Coordinator:
         while True:
             peer, frames, key = await self._transport.recv()
             now = loop.time()
-            if not self._conduct.may_speak(peer, now):
+            cost = 1.0 if self.state.is_node(peer) else CLIENT_COST
+            if not self._conduct.may_speak(peer, now, cost):
                 self._send_all(self.state.peer_gone(peer, now))
                 continue
             try:
@@ -109,10 +110,19 @@ class Coordinator:
             return
         if caller.is_guest:
             raise ForbiddenError(f"who was invited may not send {type(message).__name__}")
+        if isinstance(message, Hello) and not self._may_join(peer, key, now):
+            return
         if isinstance(message, Credit):
             self._credits.grant(peer, message.num_messages)
         cluster, epoch = envelope.cluster, envelope.epoch
         self._send_all(self.state.on_message(peer, cluster, epoch, message, num_bytes, now, caller))
+
+    def _may_join(self, peer: bytes, key: str, now: float) -> bool:
+        roles = self.state.roles()
+        if peer not in roles and self._door.is_crowded(key, roles):
+            self._send_all([Send(peer, Refuse("too many members have this key"))])
+            return False
+        return self._conduct.may_join(key or peer, now)
 
     def _offence(self, peer: bytes, reason: str, now: float) -> None:
         self.num_dropped += 1

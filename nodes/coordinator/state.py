@@ -55,7 +55,9 @@ logger = logging.getLogger(__name__)
 
 _MAX_REASON = 1024
 _MAX_SHORT_REASON = 256
-_MAX_NODES_SHOWN = 128
+# Requests of one connection, and texts that one target is given to tokenize, at a time.
+_MAX_REQUESTS = 64
+_MAX_TOKENIZING = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class CoordinatorState:
         self._streams: dict[StreamId, Request] = {}
         self._waiting: list[StreamId] = []
         self._tokenizing: dict[int, tuple[Request, str]] = {}
+        self._to_tokenize: list[tuple[str, TokenizeRequest]] = []
         self._next_id = 1
         self.num_stale = 0
 
@@ -189,6 +192,10 @@ class CoordinatorState:
         """What each member joined as, by peer."""
         return self._roster.roles()
 
+    def is_node(self, peer: bytes) -> bool:
+        """Whether a peer joined as a target or draft node."""
+        return self._roster.role_of(peer) in ("target", "draft")
+
     def peers(self) -> list[bytes]:
         """Every member, nodes and clients."""
         return self._roster.peers()
@@ -220,9 +227,12 @@ class CoordinatorState:
                     out += self._on_node_out(node, reason, now)
                 case ClientOut(peer=peer):
                     for key in [key for key in self._requests if key[0] == peer]:
-                        # An error, should it still read: never the end of a whole text.
-                        reason = "the client left or was silent"
-                        out += self._fail(self._requests[key], "unavailable", reason, now)
+                        # One that fails frees room, and others may fail before their turn.
+                        request = self._requests.get(key)
+                        if request is not None:
+                            # An error, should it still read: never the end of a whole text.
+                            reason = "the client left or was silent"
+                            out += self._fail(request, "unavailable", reason, now)
         return out
 
     def _welcome(self, name: str) -> Welcome:
@@ -290,7 +300,7 @@ class CoordinatorState:
                 failed = node.scheduler.target_failed(StreamId(s), g, reason)
                 return self._carry_out(node, failed, now)
             case TokenizeReply() if node.role == "target":
-                return self._on_tokenized(message, now)
+                return self._on_tokenized(node, message, now)
             case DraftReply() | StreamReadyNotice() | StreamFailedNotice():
                 return self._on_draft_message(node, message, num_bytes, now)
         self.num_stale += 1
@@ -357,9 +367,7 @@ class CoordinatorState:
                 request = self._requests.get((peer, request_id))
                 return self._cancel(request, now) if request is not None else []
             case NodesRequest(request_id=request_id):
-                return [
-                    Send(peer, NodesReply(request_id, self._roster.fields()[:_MAX_NODES_SHOWN]))
-                ]
+                return [Send(peer, NodesReply(request_id, self._roster.fields()))]
         self.num_stale += 1
         return []
 
@@ -369,8 +377,11 @@ class CoordinatorState:
 
         if (peer, submit.request_id) in self._requests:
             return refuse("bad_request", f"request id {submit.request_id} is in use")
-        if len(self._waiting) + submit.num_choices > self._max_waiting:
-            return refuse("overloaded", f"{len(self._waiting)} streams wait already: try later")
+        num_waiting = len(self._waiting) + len(self._tokenizing)
+        if num_waiting + submit.num_choices > self._max_waiting:
+            return refuse("overloaded", f"{num_waiting} streams wait already: try later")
+        if sum(key[0] == peer for key in self._requests) >= _MAX_REQUESTS:
+            return refuse("overloaded", f"{_MAX_REQUESTS} requests of this client are under way")
         try:
             request = new_request(peer, submit)
         except BadRequestError as error:
@@ -384,18 +395,41 @@ class CoordinatorState:
             return self._open(request, target, submit.prompt_token_ids, now)
         number = self._next_id
         self._next_id += 1
+        asked = TokenizeRequest(number, submit.prompt, submit.chat)
         self._tokenizing[number] = (request, target.name)
-        return [Send(target.peer, TokenizeRequest(number, submit.prompt, submit.chat))]
+        self._to_tokenize.append((target.name, asked))
+        return self._ask_tokenizers()
 
-    def _on_tokenized(self, reply: TokenizeReply, now: float) -> list[Send]:
-        request, name = self._tokenizing.pop(reply.request_id, (None, ""))
-        target = self._roster.node(name)
-        if request is None or target is None:
+    def _ask_tokenizers(self) -> list[Send]:
+        """A few texts at a time to each target: it reads them beside its passes."""
+        out, later = [], []
+        for name, asked in self._to_tokenize:
+            target = self._roster.node(name)
+            if asked.request_id not in self._tokenizing or target is None:
+                continue
+            if target.num_tokenizing >= _MAX_TOKENIZING:
+                later.append((name, asked))
+                continue
+            target.num_tokenizing += 1
+            out.append(Send(target.peer, asked))
+        self._to_tokenize = later
+        return out
+
+    def _on_tokenized(self, node: NodeRecord, reply: TokenizeReply, now: float) -> list[Send]:
+        request, name = self._tokenizing.get(reply.request_id, (None, node.name))
+        if name != node.name:
+            # Another target was asked.
             self.num_stale += 1
             return []
+        node.num_tokenizing = max(0, node.num_tokenizing - 1)
+        out = self._ask_tokenizers()
+        if request is None:
+            self.num_stale += 1
+            return out
+        del self._tokenizing[reply.request_id]
         if reply.error:
-            return self._fail(request, "bad_request", reply.error, now)
-        return self._open(request, target, reply.prompt_token_ids, now)
+            return [*out, *self._fail(request, "bad_request", reply.error, now)]
+        return [*out, *self._open(request, node, reply.prompt_token_ids, now)]
 
     def _open(
         self, request: Request, target: NodeRecord, prompt: tuple[int, ...], now: float
@@ -422,8 +456,6 @@ class CoordinatorState:
             if request is None or stream_id not in self._waiting:
                 continue
             kind = request.numerics_class
-            if kind in blocked:
-                continue
             choice = request.choices[stream_id]
             needed = cells_needed(choice.spec)
             targets = self._roster.nodes("target")
@@ -431,6 +463,8 @@ class CoordinatorState:
             if not any(n.profile.num_cells >= needed for n in targets):
                 reason = "no target that could serve the request is left"
                 out += self._fail(request, "unavailable", reason, now)
+                continue
+            if kind in blocked:
                 continue
             fitting = [n for n in targets if n.has_room(needed)]
             if not fitting:

@@ -37,6 +37,11 @@ def coordinator(commands: Commands, keys: Path) -> Iterator[str]:
     with commands.started("coordinator", *arguments) as process:
         assert process.stdout is not None
         yield process.stdout.readline().split()[-1]
+        process.terminate()
+        _, logged = process.communicate(timeout=20)
+        assert "joined with" in logged or "authorized" in logged
+        for pair in pairs(keys):
+            assert pair.secret not in logged
 
 
 def test_a_mesh_by_invitation(commands: Commands, tmp_path: Path) -> None:
@@ -59,6 +64,8 @@ def test_a_mesh_by_invitation(commands: Commands, tmp_path: Path) -> None:
         draft = ("draft", "--model", "toy:1", "--keys", str(there))
         with commands.started(*target), commands.started(*draft):
             ask = ("generate", "--prompt", "x", "--raw", "--max-tokens", "40", "--gamma", "3")
+            asked = (*ask, "--keys", str(here), "--connect", endpoint)
+            wait_until(lambda: commands.run(*asked).returncode == 0)
             answers = [
                 printed_json(commands, *ask, "--keys", str(keys), "--connect", endpoint)
                 for keys in (here, there)
@@ -66,8 +73,9 @@ def test_a_mesh_by_invitation(commands: Commands, tmp_path: Path) -> None:
             assert answers[0] == answers[1]
             secrets = [pair.secret for ring in (here, there) for pair in pairs(ring)] + [token]
             assert len(secrets) == 4
-            for text in everything_others_see(commands):
-                assert not any(secret in text for secret in secrets)
+            seen = list(everything_others_see(commands))
+            assert len(seen) == 2 * 3
+            assert not any(secret in text for secret in secrets for text in seen)
             printed(commands, "keys", "revoke", "nano", "--keys", str(here))
             done = commands.run(*ask, "--keys", str(there))
             assert done.returncode == 1

@@ -97,6 +97,55 @@ def test_an_invitation_is_used_once_and_until_it_expires(store, clock):
     assert set(store.nodes()) == {mine}
 
 
+def test_who_was_let_in_and_not_told_gets_in_with_the_next_invitation(store):
+    mine = key()
+    for roles in (DRAFT, frozenset({"client"})):
+        invited = key()
+        store.invite(Entry(invited, "", roles, 1060))
+        entry = store.enrol(invited, mine, "nano")
+    assert store.nodes() == {mine: Entry(mine, "nano", frozenset({"draft", "client"}))}
+    assert entry == store.nodes()[mine]
+
+
+def test_an_invitation_that_was_used_is_used_up_though_the_rest_failed(store, monkeypatch):
+    invited = key()
+    store.invite(Entry(invited, "", DRAFT, 1060))
+    write = AuthorizedNodes._write
+
+    def broken(self, path, table, entries):
+        if table == "node":
+            raise KeysError("disk full")
+        write(self, path, table, entries)
+
+    monkeypatch.setattr(AuthorizedNodes, "_write", broken)
+    with pytest.raises(KeysError, match="disk full"):
+        store.enrol(invited, key(), "nano")
+    monkeypatch.undo()
+    with pytest.raises(KeysError, match="used or has expired"):
+        store.enrol(invited, key(), "other")
+    assert store.nodes() == {}
+
+
+def test_an_open_invitation_can_be_withdrawn(store):
+    invited, named = key(), key()
+    store.invite(Entry(invited, "", DRAFT, 1060))
+    store.invite(Entry(named, "nano", DRAFT, 1060))
+    assert [entry.key for entry in store.revoke(invited)] == [invited]
+    assert [entry.key for entry in store.revoke("nano")] == [named]
+    assert store.invitations() == {}
+
+
+def test_a_list_that_others_can_change_authorizes_nobody(store, tmp_path):
+    store.add(Entry(key(), "a", DRAFT))
+    path = tmp_path / AUTHORIZED_FILE
+    for mode in (0o620, 0o602, 0o666):
+        path.chmod(mode)
+        with pytest.raises(KeysError, match="can be changed by others: chmod 600"):
+            store.nodes()
+    path.chmod(0o644)
+    assert len(store.nodes()) == 1
+
+
 def test_who_invites_may_choose_the_name(store):
     invited = key()
     store.invite(Entry(invited, "given", DRAFT, 1060))
@@ -135,6 +184,9 @@ GOOD = f'key = "{"a" * 40}"\nname = "a"\nroles = ["draft"]\n'
         "[[node]]\n" + GOOD.replace('["draft"]', '"draft"'),
         "[[node]]\n" + GOOD.replace("a" * 40, "a" * 39),
         "[[node]]\n" + GOOD.replace('"a"', '"a b"'),
+        "[[node]]\n" + GOOD + "[[node]]\n" + GOOD.replace("a" * 40, "b" * 40),
+        "node = " + "9" * 5000,
+        "node = " + "[" * 5000,
         "node = 3",
         "\0",
     ],

@@ -78,12 +78,28 @@ def test_a_machine_that_joined_knows_where_to_go(tmp_path: Path) -> None:
     keys = ring.client_keys(WIFI)
     assert keys is not None
     assert (keys.own, keys.server_key) == (own, far)
+    # A mesh of its own on this machine has nothing to do with the one it joined.
+    assert ring.client_keys(LOOPBACK) is None
+    other = ring.client_keys("tcp://10.0.0.2:7411")
+    assert other is not None
+    assert other.server_key == far
     # A machine that is a coordinator's itself tells the two apart by the endpoint.
     here = ring.make_coordinator_pair()
     for endpoint, key in ((WIFI, far), (LOOPBACK, here.public)):
         keys = ring.client_keys(endpoint)
         assert keys is not None
         assert keys.server_key == key
+
+
+def test_the_next_pair_is_kept_before_it_is_used(tmp_path: Path) -> None:
+    ring = Keyring(tmp_path)
+    own, pair = ring.make_own(), ring.make_next()
+    # An attempt that failed half-way goes on with the same one.
+    assert ring.make_next() == pair
+    assert ring.own() == own
+    ring.adopt_next(pair)
+    assert ring.own() == pair
+    assert ring.make_next() != pair
 
 
 def test_a_secret_that_others_can_read_is_used_for_nothing(tmp_path: Path) -> None:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from nodes.coordinator.conduct import BURST_MESSAGES, MAX_OFFENCES, MESSAGES_PER_S, Conduct
+from nodes.coordinator.conduct import (
+    BURST_JOINS,
+    BURST_MESSAGES,
+    CLIENT_COST,
+    JOINS_PER_S,
+    MAX_OFFENCES,
+    MESSAGES_PER_S,
+    Conduct,
+)
 
 GOOD, BAD = b"good", b"bad"
 
@@ -35,6 +43,24 @@ def test_a_clock_that_stands_still_or_goes_back_earns_nothing() -> None:
     for _ in range(int(BURST_MESSAGES)):
         assert conduct.may_speak(BAD, 5.0)
     assert not conduct.may_speak(BAD, 4.0)
+
+
+def test_nobody_joins_without_end() -> None:
+    conduct = Conduct()
+    assert sum(conduct.may_join("key", 0.0) for _ in range(1000)) == BURST_JOINS
+    assert conduct.may_join("other", 0.0)
+    # A second later a few more, and after a while a whole burst.
+    assert sum(conduct.may_join("key", 1.0) for _ in range(1000)) == JOINS_PER_S
+    assert sum(conduct.may_join("key", 99.0) for _ in range(1000)) == BURST_JOINS
+    for number in range(20_000):
+        conduct.may_join(f"k{number}", 0.0)
+    assert len(conduct._joins) == 4_096
+
+
+def test_clients_may_say_less_than_nodes() -> None:
+    conduct = Conduct()
+    heard = sum(conduct.may_speak(BAD, 0.0, CLIENT_COST) for _ in range(20_000))
+    assert heard == BURST_MESSAGES / CLIENT_COST
 
 
 def test_peers_without_end_take_no_memory_without_end() -> None:

@@ -16,7 +16,16 @@ from mesh.codec import decode, encode
 from mesh.credits import WINDOW_MESSAGES
 from mesh.keys import AUTHORIZED_FILE
 from mesh.memory_transport import MemoryClient, MemoryHub
-from mesh.messages import PROTOCOL_VERSION, EnrolReply, EnrolRequest, Hello, Ping, Pong, Welcome
+from mesh.messages import (
+    PROTOCOL_VERSION,
+    EnrolReply,
+    EnrolRequest,
+    Hello,
+    Ping,
+    Pong,
+    Refuse,
+    Welcome,
+)
 from mesh.security import new_key_pair
 from nodes.coordinator.access import ROLES
 from nodes.coordinator.conduct import MAX_OFFENCES
@@ -117,7 +126,7 @@ async def test_a_revoked_key_that_is_silent_hears_nothing_either(
 async def test_a_role_can_be_taken_away(scene: Scene, eventually: Eventually) -> None:
     peer = scene.known("first", frozenset({"client", "draft"}))
     await peer.join()
-    entry = scene.store.revoke("first")
+    (entry,) = scene.store.revoke("first")
     scene.store.add(Entry(entry.key, entry.name, frozenset({"draft"})))
     assert not await peer.is_heard()
     await eventually(lambda: not scene.coordinator.state.peers())
@@ -170,6 +179,36 @@ async def test_a_member_can_change_its_key(scene: Scene) -> None:
     assert await peer.next() == EnrolReply("", "first", ("client",))
     assert set(scene.store.nodes()) == {new}
     assert not await peer.is_heard()
+
+
+async def test_a_change_of_keys_whose_answer_was_lost_can_be_asked_for_again(scene: Scene) -> None:
+    peer = scene.known("first")
+    new = new_key_pair().public
+    peer.send(EnrolRequest(new, ""))
+    await peer.next()
+    again = scene.peer(new)
+    again.send(EnrolRequest(new, ""))
+    assert await again.next() == EnrolReply("", "first", ("client",))
+
+
+async def test_one_key_has_some_members_and_not_all_there_may_be(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nodes.coordinator.door._MAX_MEMBERS_OF_KEY", 3)
+    first = scene.known("many")
+    peers = [first, *(scene.peer(first.transport.key) for _ in range(3))]
+    answers = [await peer.join(f"c{number}") for number, peer in enumerate(peers)]
+    assert [type(answer) for answer in answers] == [Welcome, Welcome, Welcome, Refuse]
+    assert isinstance(await scene.known("other").join(), Welcome)
+
+
+async def test_keys_of_connections_that_are_gone_are_forgotten(
+    scene: Scene, eventually: Eventually
+) -> None:
+    first = scene.known("many")
+    for _ in range(300):
+        scene.peer(first.transport.key).send(Ping(1, 1))
+    await eventually(lambda: len(scene.coordinator._door._keys) < 100)
 
 
 async def test_garbage_is_borne_for_a_while_and_then_the_peer_is_dropped(scene: Scene) -> None:

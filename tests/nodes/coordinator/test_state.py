@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mesh.codec import encode_struct
+from mesh.codec import encode, encode_struct
 from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Refuse, Welcome
 from nodes.coordinator.state import CoordinatorState, ForbiddenError, Send, streams_of
 from nodes.messages import (
@@ -120,25 +120,93 @@ def test_who_cannot_be_a_member_is_refused_in_a_line() -> None:
     assert mesh.state.peers() == []
 
 
-@pytest.mark.parametrize("order", [("target", "draft"), ("draft", "target")])
-def test_vocabularies_that_differ_are_refused_with_both_names(order: tuple[str, str]) -> None:
-    profiles = {
-        "target": make_profile(model="big", vocab_hash="a"),
-        "draft": make_profile(model="small", vocab_hash="b"),
-    }
-    names = {"target": "big", "draft": "small"}
+def test_a_draft_whose_vocabulary_differs_is_refused_with_both_names() -> None:
     mesh = Mesh()
-    first, second = order
-    mesh.join(TARGET, first, profiles[first])
-    assert mesh.join(OTHER, second, profiles[second]) == [
+    mesh.join(TARGET, "target", make_profile(model="big", vocab_hash="a"))
+    assert mesh.join(OTHER, "draft", make_profile(model="small", vocab_hash="b")) == [
         Send(
             OTHER,
             Refuse(
-                f"vocabularies differ: {second} model {names[second]} cannot work with "
-                f"{first} model {names[first]}: choose models of one family"
+                "vocabularies differ: draft model small cannot work with "
+                "target model big: choose models of one family"
             ),
         )
     ]
+
+
+def test_no_draft_keeps_a_target_out() -> None:
+    mesh = Mesh()
+    mesh.join(OTHER, "draft", make_profile(model="small", vocab_hash="b"))
+    (send,) = mesh.join(TARGET, "target", make_profile(model="big", vocab_hash="a"))
+    assert isinstance(send.message, Welcome)
+
+
+def test_a_client_that_leaves_ends_all_its_requests_whatever_ends_with_them() -> None:
+    """A target comes back smaller: one waiting request fails while another is being ended."""
+    mesh = Mesh()
+    mesh.join(TARGET, "target", make_profile(max_streams=1, num_cells=8192))
+    mesh.join(CLIENT, "client")
+    for number, max_tokens in ((1, 8), (2, 8), (3, 2000), (4, 8)):
+        mesh.hear(CLIENT, make_submit(number, max_tokens=max_tokens))
+    smaller = encode_struct(make_profile(max_streams=1, num_cells=200))
+    sends = mesh.hear(TARGET, Hello("target", "target", 99, PROTOCOL_VERSION, smaller))
+    # It can never be served now, and does not wait behind those that can.
+    assert 3 in [m.request_id for m in to(CLIENT, sends) if isinstance(m, RequestFailedNotice)]
+    mesh.hear(CLIENT, Bye("done"))
+    assert mesh.state._requests == {}
+    assert mesh.state._waiting == []
+
+
+def texts(mesh: Mesh, sends: Sequence[Send], peer: bytes = TARGET) -> list[int]:
+    return [m.request_id for m in to(peer, sends) if isinstance(m, TokenizeRequest)]
+
+
+def test_a_target_gets_some_texts_to_tokenize_at_a_time() -> None:
+    mesh = make_mesh()
+    asked: list[int] = []
+    for number in range(1, 41):
+        text = make_submit(number, prompt="x", prompt_token_ids=())
+        asked += texts(mesh, mesh.hear(CLIENT, text))
+    assert len(asked) == 16
+    for _ in range(40):
+        asked += texts(mesh, mesh.hear(TARGET, TokenizeReply(asked.pop(0), "too long", ())))
+        if not asked:
+            break
+    assert (asked, mesh.state._requests) == ([], {})
+
+
+def test_texts_without_end_are_refused() -> None:
+    mesh = make_mesh()
+    for number in range(1, 2000):
+        sends = mesh.hear(CLIENT, make_submit(number, prompt="x", prompt_token_ids=()))
+        if any(isinstance(m, RequestFailedNotice) for m in to(CLIENT, sends)):
+            break
+    assert failure(sends) == ("overloaded", "64 requests of this client are under way")
+    assert number == 65
+
+
+def test_only_the_target_that_was_asked_says_what_a_text_is() -> None:
+    mesh = make_mesh()
+    mesh.join(OTHER, "target", make_profile())
+    (number,) = texts(mesh, mesh.hear(CLIENT, make_submit(1, prompt="x", prompt_token_ids=())))
+    assert mesh.hear(OTHER, TokenizeReply(number, "", (7, 7))) == []
+    assert mesh.hear(OTHER, TokenizeReply(number, "no", ())) == []
+    assert mesh.state.num_stale == 2
+    sends = mesh.hear(TARGET, TokenizeReply(number, "", (5, 6)))
+    (opening,) = [m for m in to(TARGET, sends) if isinstance(m, OpenStreamRequest)]
+    assert opening.token_ids == (5, 6)
+
+
+def test_a_list_of_many_nodes_with_long_names_is_still_a_message() -> None:
+    mesh = make_mesh()
+    for number in range(100):
+        peer = b"%d" % number
+        mesh.join(
+            peer, "draft", make_profile(model="\U0001f600" * 256), "\U0001f600" * 60 + f"{number}"
+        )
+    ((_, reply),) = [(s.peer, s.message) for s in mesh.hear(CLIENT, NodesRequest(1))]
+    assert len(reply.nodes) == 64
+    assert encode(reply, cluster="c" * 64, epoch=2**62)
 
 
 def test_a_target_that_cannot_roll_back_gets_no_draft() -> None:
