@@ -30,6 +30,7 @@ class Door:
         self._store = open_files() if open_files is not None else None
         self._last_error = ""
         self._checked: Entries = _NOBODY
+        self._last_seen: Entries = _NOBODY
         # Keys of those who sent something lately; a connection keeps its key.
         self._keys: dict[bytes, str] = {}
 
@@ -65,9 +66,11 @@ class Door:
         if self._store is None:
             return []
         nodes = self._nodes()
+        # An editor may truncate a file before it writes it: what was seen once may be half of it.
+        is_settled, self._last_seen = nodes is self._last_seen, nodes
         if len(self._keys) > len(members) + _MAX_LEFT_PEERS:
             self._keys = {peer: key for peer, key in self._keys.items() if peer in members}
-        if nodes is self._checked:
+        if nodes is self._checked or not is_settled:
             return []
         self._checked = nodes
         out = []

@@ -24,13 +24,17 @@ _STOP = 0.4
 
 def begin(streams: Iterable[Stream], drafts: DraftPool, round_id: int) -> list[Instruction]:
     """Ask idle draft nodes for guesses of plain streams that are due, all in rounds of one id."""
-    by_node: dict[str, list[Stream]] = {}
+    able: dict[str, list[Stream]] = {}
     for stream in streams:
-        if stream.draft is None or not _is_due(stream):
+        if stream.draft is None or not _can_be_tried(stream):
             continue
         # Nobody else's round may take longer for it.
         if drafts[stream.draft.node].num_waiting == 0:
-            by_node.setdefault(stream.draft.node, []).append(stream)
+            able.setdefault(stream.draft.node, []).append(stream)
+    by_node = {}
+    for name, members in able.items():
+        if any(_is_due(stream) for stream in members):
+            by_node[name] = [s for s in members if _is_due(s, is_beside_others=True)]
     out: list[Instruction] = []
     for name, members in by_node.items():
         new_token_ids: list[int] = []
@@ -44,12 +48,15 @@ def begin(streams: Iterable[Stream], drafts: DraftPool, round_id: int) -> list[I
     return out
 
 
-def _is_due(stream: Stream) -> bool:
+def _can_be_tried(stream: Stream) -> bool:
     if stream.tries is None or stream.is_by_lookup or not isinstance(stream.phase, Leased):
         return False
-    if not stream.can_guess or stream.is_behind or stream.tokens_left <= _GAMMA:
-        return False
-    return stream.tries.is_due(len(stream.token_ids))
+    return stream.can_guess and not stream.is_behind and stream.tokens_left > _GAMMA
+
+
+def _is_due(stream: Stream, *, is_beside_others: bool = False) -> bool:
+    tries, num_tokens = stream.tries, len(stream.token_ids)
+    return tries is not None and tries.is_due(num_tokens, is_beside_others=is_beside_others)
 
 
 def is_under_way(stream: Stream) -> bool:

@@ -34,11 +34,11 @@ def test_the_generator_makes_messages_of_every_type() -> None:
 def test_messages_of_unknown_keys_are_never_delivered() -> None:
     found = asyncio.run(port.unknown(10_000))
     assert found.text.startswith("20000 messages")
-    assert found.num_delivered == 0
+    assert (found.num_delivered, found.num_answers) == (0, 1)
 
 
 def test_a_client_is_served_beside_garbage() -> None:
-    assert asyncio.run(port.garbage(1_000)).num_answers > 0
+    assert asyncio.run(port.garbage(1_000)).num_answers > 3
 
 
 def test_a_client_gets_in_beside_silent_connections() -> None:

@@ -28,7 +28,7 @@ from tests.nodes.scheduler.script import (
     verify_requests,
 )
 
-NUM_FIRST, MAX_FIRST, INTERVAL = 6, 24, 16
+NUM_FIRST, MAX_FIRST, INTERVAL = 4, 24, 32
 GAMMA, STOP_PERCENT = 4, 40
 
 
@@ -141,18 +141,19 @@ def test_a_stream_that_stays_plain_is_tried_again_now_and_then() -> None:
 
     scheduler = SchedulerState(all_plain, TARGET_COSTS, trials=True)
     scheduler.draft_joined("a", DRAFT_COSTS)
-    out = open_stream(scheduler, ONE, "a")
+    out = open_stream(scheduler, ONE, "a", max_tokens=3000)
     for _ in range(NUM_FIRST):
         out = try_once(scheduler, out)
     begun = []
-    for _ in range(5 * INTERVAL):
+    for _ in range(60 * INTERVAL):
         if draft_requests(out):
             begun.append(length_of(scheduler, ONE))
             out = try_once(scheduler, out)
         else:
             out = commit_one(scheduler, ONE)
-    assert [b - a for a, b in itertools.pairwise(begun)] == [INTERVAL] * (len(begun) - 1)
-    assert len(begun) >= 4
+    # Ever more seldom: it costs something where the draft shares the target's machine.
+    gaps = [b - a for a, b in itertools.pairwise(begun)]
+    assert gaps == [2 * INTERVAL, 4 * INTERVAL, 8 * INTERVAL, 512, 512]
 
 
 @pytest.mark.parametrize("gamma", [0, 3])

@@ -1,0 +1,46 @@
+"""Members that say anything their schema allows, in any order: the coordinator goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+
+from bench.hostile.frames import Generator
+from mesh.codec import decode
+from mesh.messages import Hello, Pong
+from nodes.coordinator.state import ForbiddenError
+from tests.nodes.builders import make_profile, make_submit
+from tests.nodes.coordinator.test_state import CLUSTER, EPOCH, Mesh
+
+ROLES = {b"t1": "target", b"t2": "target", b"d1": "draft", b"d2": "draft", b"c": "client"}
+STEPS = int(os.environ.get("AIRDRAFT_HOSTILE_STEPS", "4000"))
+
+
+def test_no_message_of_a_member_ends_the_coordinator() -> None:
+    generator, choice = Generator(5), random.Random(5)
+    mesh, now, num_taken = Mesh(lookup=True, trials=True), 0.0, 0
+    for step in range(STEPS):
+        now += choice.choice((0.0, 0.01, 0.2))
+        peer = choice.choice(list(ROLES))
+        if mesh.state.roles().get(peer) is None:
+            profile = None if peer == b"c" else make_profile(num_cells=choice.choice((300, 8192)))
+            mesh.join(peer, ROLES[peer], profile, f"{peer.decode()}{step}")
+        message = decode(generator.valid()).message
+        if isinstance(message, Hello):
+            continue
+        if choice.random() < 0.1:
+            message = make_submit(step, num_choices=choice.choice((1, 3)))
+        with contextlib.suppress(ForbiddenError):
+            mesh.state.on_message(peer, CLUSTER, EPOCH, message, 10, now)
+            num_taken += 1
+        for other in ROLES:
+            if choice.random() < 0.3:
+                mesh.state.on_message(other, CLUSTER, EPOCH, Pong(0, step), 10, now)
+        mesh.state.tick(now)
+    assert num_taken > STEPS // 20
+    # It still serves.
+    mesh.join(b"t9", "target", make_profile(), "t9")
+    mesh.join(b"c9", "client", None, "c9")
+    sends = mesh.state.on_message(b"c9", CLUSTER, EPOCH, make_submit(1), 10, now)
+    assert any(send.peer.startswith(b"t") for send in sends)
