@@ -49,9 +49,12 @@ def begin(streams: Iterable[Stream], drafts: DraftPool, round_id: int) -> list[I
 
 
 def _can_be_tried(stream: Stream) -> bool:
+    placement = stream.draft
     if stream.tries is None or stream.is_by_lookup or not isinstance(stream.phase, Leased):
         return False
-    return stream.can_guess and not stream.is_behind and stream.tokens_left > _GAMMA
+    # A node that is behind reads what it lacks with the trial, unless it does so already.
+    is_free = placement is not None and not placement.catching_up
+    return is_free and stream.can_guess and stream.tokens_left > _GAMMA
 
 
 def _is_due(stream: Stream, *, is_beside_others: bool = False) -> bool:
