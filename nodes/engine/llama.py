@@ -90,9 +90,10 @@ class LlamaModel:
 
     def _cache_types(self) -> tuple[int, int]:
         # On x86 attention over values in F16 takes three to four times as long as over BF16, which
-        # are as large: there ggml adds them up in F16, and that loop is not a vector one.
+        # are as large but less precise: there ggml adds F16 up in a loop that is not a vector one.
         is_x86 = platform.machine() in ("x86_64", "AMD64")
-        return _F16, _BF16 if is_x86 and self.config.gpu_layers == 0 else _F16
+        is_fast = self.config.profile == "fast" and self.config.gpu_layers == 0
+        return _F16, _BF16 if is_x86 and is_fast else _F16
 
     def _open_context(self) -> None:
         take_last_error()
