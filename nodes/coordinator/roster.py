@@ -144,12 +144,9 @@ class Roster:
                 costs, spread = costs_of(profile), spread_of(profile)
             except (DecodeError, ValueError) as error:
                 return [Rejected(peer, f"malformed profile: {error}"[:_MAX_REASON])]
-            reason = self._mismatch(hello.role, profile)
-            if reason and hello.role == "draft":
-                return [Rejected(peer, reason[:_MAX_REASON])]
+            reason = self._mismatch(profile) if hello.role == "draft" else ""
             if reason:
-                # No draft keeps a target out: it only finds none to work with.
-                logger.warning("%s: %s", hello.node, reason)
+                return [Rejected(peer, reason[:_MAX_REASON])]
             if hello.node == LOOKUP:
                 return [Rejected(peer, f"the name {LOOKUP} is taken: choose another")]
         elif hello.role == "client" and hello.profile:
@@ -171,23 +168,34 @@ class Roster:
                 record = NodeRecord(hello.node, hello.role, peer, profile, costs, spread, heartbeat)
                 self._nodes[hello.node] = record
                 out.append(NodeIn(record))
+                if hello.role == "target":
+                    out += self._dismiss_drafts(now)
         if not events:
             # The Welcome crossed a repeated Hello, or was lost.
             out.append(Welcomed(peer, hello.node))
         return out
 
-    def _mismatch(self, role: str, profile: EngineProfile) -> str:
-        """Why a node's vocabulary fits none of the other role; "" if it fits or none is there."""
-        others = self.nodes("target" if role == "draft" else "draft")
-        for other in others:
-            pair = (profile, other.profile) if role == "draft" else (other.profile, profile)
-            if same_vocabulary(*pair):
-                return ""
-        if not others:
+    def _dismiss_drafts(self, now: float) -> list[RosterEvent]:
+        """Send away drafts that fit no target, now that there is one.
+
+        They came first; no draft keeps a target out.
+        """
+        out: list[RosterEvent] = []
+        for draft in self.nodes("draft"):
+            reason = self._mismatch(draft.profile)
+            if reason:
+                out.append(Rejected(draft.peer, reason[:_MAX_REASON]))
+                out += self.bye(draft.peer, reason, now)
+        return out
+
+    def _mismatch(self, draft: EngineProfile) -> str:
+        """Why a draft's vocabulary fits no target; "" if it fits one or none is there."""
+        targets = self.nodes("target")
+        if not targets or any(same_vocabulary(draft, n.profile) for n in targets):
             return ""
         return (
-            f"vocabularies differ: {role} model {profile.model} cannot work with "
-            f"{others[0].role} model {others[0].profile.model}: choose models of one family"
+            f"vocabularies differ: draft model {draft.model} cannot work with "
+            f"target model {targets[0].profile.model}: choose models of one family"
         )
 
     def message(self, peer: bytes, now: float) -> Member | None:

@@ -137,8 +137,12 @@ def test_a_draft_whose_vocabulary_differs_is_refused_with_both_names() -> None:
 def test_no_draft_keeps_a_target_out() -> None:
     mesh = Mesh()
     mesh.join(OTHER, "draft", make_profile(model="small", vocab_hash="b"))
-    (send,) = mesh.join(TARGET, "target", make_profile(model="big", vocab_hash="a"))
-    assert isinstance(send.message, Welcome)
+    welcome, refusal = mesh.join(TARGET, "target", make_profile(model="big", vocab_hash="a"))
+    assert (welcome.peer, type(welcome.message)) == (TARGET, Welcome)
+    # The draft goes: it would wait for ever.
+    assert (refusal.peer, type(refusal.message)) == (OTHER, Refuse)
+    assert "draft model small cannot work with target model big" in refusal.message.reason
+    assert mesh.state.peers() == [TARGET]
 
 
 def test_a_client_that_leaves_ends_all_its_requests_whatever_ends_with_them() -> None:
