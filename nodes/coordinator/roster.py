@@ -39,7 +39,6 @@ class NodeRecord:
     heartbeat: HeartbeatState
     scheduler: SchedulerState | None = None
     used_cells: int = 0
-    num_tokenizing: int = 0
 
     def has_room(self, cells: int) -> bool:
         scheduler = self.scheduler

@@ -32,6 +32,7 @@ from nodes.coordinator.roster import (
     RosterEvent,
     Welcomed,
 )
+from nodes.coordinator.tokenizing import Tokenizing
 from nodes.messages import (
     CancelRequest,
     CommitReply,
@@ -55,9 +56,8 @@ logger = logging.getLogger(__name__)
 
 _MAX_REASON = 1024
 _MAX_SHORT_REASON = 256
-# Requests of one connection, and texts that one target is given to tokenize, at a time.
+# Requests of one connection at a time.
 _MAX_REQUESTS = 64
-_MAX_TOKENIZING = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +108,7 @@ class CoordinatorState:
         self._requests: dict[tuple[bytes, int], Request] = {}
         self._streams: dict[StreamId, Request] = {}
         self._waiting: list[StreamId] = []
-        self._tokenizing: dict[int, tuple[Request, str]] = {}
-        self._to_tokenize: list[tuple[str, TokenizeRequest]] = []
+        self._tokenizing = Tokenizing()
         self._next_id = 1
         self.num_stale = 0
 
@@ -167,7 +166,7 @@ class CoordinatorState:
         number = getattr(send.message, "request_id", 0)
         found.append(self._requests.get((send.peer, number)))
         if isinstance(send.message, TokenizeRequest):
-            found.append(self._tokenizing.get(number, (None, ""))[0])
+            found.append(self._tokenizing.request(number))
         requests = {id(request): request for request in found if request is not None}
         return [
             out
@@ -275,7 +274,8 @@ class CoordinatorState:
             for request in self._requests.values()
             if any(choice.target == node.name for choice in request.choices.values())
         ]
-        lost += [request for request, name in self._tokenizing.values() if name == node.name]
+        lost += self._tokenizing.at(node.name)
+        self._tokenizing.target_gone(node.name)
         if not self._roster.nodes("target"):
             lost += [self._streams[stream_id] for stream_id in self._waiting]
         for request in {id(request): request for request in lost}.values():
@@ -395,38 +395,24 @@ class CoordinatorState:
             return self._open(request, target, submit.prompt_token_ids, now)
         number = self._next_id
         self._next_id += 1
-        asked = TokenizeRequest(number, submit.prompt, submit.chat)
-        self._tokenizing[number] = (request, target.name)
-        self._to_tokenize.append((target.name, asked))
+        question = TokenizeRequest(number, submit.prompt, submit.chat)
+        self._tokenizing.add(request, target.name, question)
         return self._ask_tokenizers()
 
     def _ask_tokenizers(self) -> list[Send]:
-        """A few texts at a time to each target: it reads them beside its passes."""
-        out, later = [], []
-        for name, asked in self._to_tokenize:
+        out = []
+        for name, question in self._tokenizing.due():
             target = self._roster.node(name)
-            if asked.request_id not in self._tokenizing or target is None:
-                continue
-            if target.num_tokenizing >= _MAX_TOKENIZING:
-                later.append((name, asked))
-                continue
-            target.num_tokenizing += 1
-            out.append(Send(target.peer, asked))
-        self._to_tokenize = later
+            if target is not None:
+                out.append(Send(target.peer, question))
         return out
 
     def _on_tokenized(self, node: NodeRecord, reply: TokenizeReply, now: float) -> list[Send]:
-        request, name = self._tokenizing.get(reply.request_id, (None, node.name))
-        if name != node.name:
-            # Another target was asked.
-            self.num_stale += 1
-            return []
-        node.num_tokenizing = max(0, node.num_tokenizing - 1)
-        out = self._ask_tokenizers()
+        request, was_asked = self._tokenizing.answered(node.name, reply.request_id)
+        out = self._ask_tokenizers() if was_asked else []
         if request is None:
             self.num_stale += 1
             return out
-        del self._tokenizing[reply.request_id]
         if reply.error:
             return [*out, *self._fail(request, "bad_request", reply.error, now)]
         return [*out, *self._open(request, node, reply.prompt_token_ids, now)]
@@ -514,7 +500,7 @@ class CoordinatorState:
 
     def _cancel(self, request: Request, now: float) -> list[Send]:
         out: list[Send] = []
-        self._drop_tokenizing(request)
+        self._tokenizing.drop(request)
         for stream_id, choice in list(request.choices.items()):
             target = self._roster.node(choice.target)
             if target is not None and target.scheduler is not None:
@@ -527,7 +513,7 @@ class CoordinatorState:
     def _fail(self, request: Request, code: str, reason: str, now: float) -> list[Send]:
         """End a whole request with an error; whatever still runs of it is closed."""
         self._requests.pop((request.client, request.request_id), None)
-        self._drop_tokenizing(request)
+        self._tokenizing.drop(request)
         out: list[Send] = []
         choices = dict(request.choices)
         for stream_id in choices:
@@ -551,10 +537,6 @@ class CoordinatorState:
         self._streams.pop(stream_id, None)
         if stream_id in self._waiting:
             self._waiting.remove(stream_id)
-
-    def _drop_tokenizing(self, request: Request) -> None:
-        for number in [n for n, (r, _) in self._tokenizing.items() if r is request]:
-            del self._tokenizing[number]
 
 
 def streams_of(message: Any) -> tuple[StreamId, ...]:
