@@ -124,7 +124,7 @@ class AuthorizedNodes:
             invitation = self.invitations().get(invited)
             if invitation is None:
                 raise KeysError("the invitation has been used or has expired: ask for another")
-            entry = Entry(key, invitation.name or name, invitation.roles)
+            entry = Entry(key, invitation.name or self._free_name(name), invitation.roles)
             known = self.nodes().get(key)
             # A machine that was let in and has not been told asks with its next invitation.
             if known is not None:
@@ -136,6 +136,12 @@ class AuthorizedNodes:
             others = [e for e in self.nodes().values() if e.key != key]
             self._write(self._nodes_path, "node", [*others, entry])
             return entry
+
+    def _free_name(self, name: str) -> str:
+        """The name, or with a number where it is taken: machines of one make have one host name."""
+        taken = {entry.name for entry in self.nodes().values()}
+        numbered = (f"{name[:28]}-{number}" for number in range(2, _MAX_ENTRIES))
+        return name if name not in taken else next(n for n in numbered if n not in taken)
 
     def _check_free(self, entry: Entry) -> None:
         """Raise KeysError for what cannot be authorized beside the others."""

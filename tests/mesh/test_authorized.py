@@ -97,6 +97,15 @@ def test_an_invitation_is_used_once_and_until_it_expires(store, clock):
     assert set(store.nodes()) == {mine}
 
 
+def test_machines_of_one_host_name_are_numbered(store):
+    names = []
+    for name in ("ubuntu", "ubuntu", "ubuntu", "u" * 32, "u" * 32):
+        invited = key()
+        store.invite(Entry(invited, "", DRAFT, 1060))
+        names.append(store.enrol(invited, key(), name).name)
+    assert names == ["ubuntu", "ubuntu-2", "ubuntu-3", "u" * 32, "u" * 28 + "-2"]
+
+
 def test_who_was_let_in_and_not_told_gets_in_with_the_next_invitation(store):
     mine = key()
     for roles in (DRAFT, frozenset({"client"})):
