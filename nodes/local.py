@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,8 +44,9 @@ class _Child:
 def node_command(role: str, endpoint: str, engine: EngineSettings) -> list[str]:
     """The command line that starts a supervised node of this installation."""
     command = [sys.executable, "-m", "nodes.cli", role, "--supervised", "--connect", endpoint]
-    for name in ("model", "profile", "cells", "max_streams", "threads", "gpu_layers"):
-        command += ["--" + name.replace("_", "-"), str(getattr(engine, name))]
+    for item in fields(engine):
+        if (value := getattr(engine, item.name)) != "":
+            command += ["--" + item.name.replace("_", "-"), str(value)]
     return command
 
 

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,6 +44,8 @@ def _engine_overrides(function: Any) -> Any:
             keys_option,
             click.option("--name", help="The node's name in the mesh."),
             click.option("--model", metavar="NAME|PATH", help="Catalogue name or GGUF file."),
+            click.option("--model-dir", metavar="DIR", help="Where GGUF files must lie."),
+            click.option("--model-sha256", metavar="HEX", help="What the model file must have."),
             click.option("--profile", type=click.Choice(["exact", "fast"])),
             click.option("--cells", type=int, help="Tokens the KV cache holds."),
             click.option("--max-streams", type=int, help="Streams at a time."),
@@ -56,7 +59,7 @@ def _engine_overrides(function: Any) -> Any:
 
 
 def _overrides(values: dict[str, Any]) -> dict[str, Any]:
-    engine = ("model", "profile", "cells", "max_streams", "threads", "gpu_layers")
+    engine = tuple(item.name for item in fields(EngineSettings))
     overrides = {f"engine.{name}": values[name] for name in engine}
     return overrides | {key: values[key] for key in ("connect", "keys", "name")}
 

@@ -76,13 +76,16 @@ def settings_of(
         draft = DEFAULT_DRAFT if values["model"] == DEFAULT_TARGET else NGRAM
 
     def settings(name: str, profile: str) -> EngineSettings:
+        sha256 = None
         if not name.startswith("toy:"):
             with Progress() as progress:
                 path = catalog.ensure(name, progress)
+            sha256 = catalog.sha256(name)
             # The nodes get the path, so a name can only mean one file in one mesh.
             name = str(Path(path).resolve())
         return EngineSettings(
             model=name,
+            model_sha256=sha256 or "",
             profile=profile,
             cells=values["cells"],
             max_streams=max_streams,
