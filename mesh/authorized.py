@@ -64,15 +64,11 @@ class AuthorizedNodes:
     def add(self, entry: Entry) -> None:
         """Authorize a key. Raises KeysError where key or name are taken."""
         with self._lock():
-            self._add(entry)
-
-    def _add(self, entry: Entry) -> None:
-        entry = self._checked(entry, self._nodes_path)
-        nodes = dict(self.nodes())
-        if entry.key in nodes:
-            raise KeysError(f"that key is authorized already, as {nodes[entry.key].name}")
-        self._check_free(entry)
-        self._write(self._nodes_path, "node", [*nodes.values(), entry])
+            nodes = self.nodes()
+            if entry.key in nodes:
+                raise KeysError(f"that key is authorized already, as {nodes[entry.key].name}")
+            self._check_free(entry)
+            self._write(self._nodes_path, "node", [*nodes.values(), entry])
 
     def revoke(self, key_or_name: str) -> list[Entry]:
         """Take a key, and open invitations of that key or name, off the lists.
@@ -97,14 +93,15 @@ class AuthorizedNodes:
     def replace(self, old: str, new: str) -> Entry:
         """Let a new key take an old one's name and roles. Raises KeysError."""
         with self._lock():
-            nodes = dict(self.nodes())
+            nodes = self.nodes()
             if old not in nodes:
                 raise KeysError("the old key is not authorized (any more)")
             if new == old:
                 return nodes[old]
             if new in nodes:
                 raise KeysError("the new key is authorized already")
-            entry = self._checked(replace(nodes[old], key=new), self._nodes_path)
+            entry = replace(nodes[old], key=new)
+            self._check(entry, self._nodes_path)
             rest = [entry if other.key == old else other for other in nodes.values()]
             self._write(self._nodes_path, "node", rest)
             return entry
@@ -112,7 +109,7 @@ class AuthorizedNodes:
     def invite(self, entry: Entry) -> None:
         """Let the holder of a one-use key bring its own key, until the invitation expires."""
         with self._lock():
-            entry = self._checked(entry, self._invitations_path)
+            self._check(entry, self._invitations_path)
             if entry.name and any(e.name == entry.name for e in self.nodes().values()):
                 raise KeysError(f"the name {entry.name} is taken: choose another")
             waiting = list(self.invitations().values())
@@ -145,7 +142,7 @@ class AuthorizedNodes:
 
     def _check_free(self, entry: Entry) -> None:
         """Raise KeysError for what cannot be authorized beside the others."""
-        self._checked(entry, self._nodes_path)
+        self._check(entry, self._nodes_path)
         for other in self.nodes().values():
             if other.name == entry.name and other.key != entry.key:
                 raise KeysError(
@@ -201,11 +198,12 @@ class AuthorizedNodes:
         if type(expires) is not int:
             raise KeysError(f"{path}: expires_unix is a whole number of seconds")
         try:
-            return self._checked(Entry(key, name, frozenset(roles), expires), path)
+            self._check(entry := Entry(key, name, frozenset(roles), expires), path)
         except KeysError as error:
             raise KeysError(f"{path}: {error}") from None
+        return entry
 
-    def _checked(self, entry: Entry, path: Path) -> Entry:
+    def _check(self, entry: Entry, path: Path) -> None:
         if not is_key(entry.key):
             raise KeysError(
                 f"the key of {entry.name or 'an invitation'} is not 40 characters of Z85"
@@ -221,7 +219,6 @@ class AuthorizedNodes:
                 f"roles of {entry.name or 'the invitation'}: {wrong}; "
                 f"{', '.join(sorted(self._known_roles))} are accepted"
             )
-        return replace(entry, roles=frozenset(entry.roles))
 
     def _write(self, path: Path, table: str, entries: list[Entry]) -> None:
         lines = ["# Written by `airdraft keys`; read again whenever it changes.\n"]

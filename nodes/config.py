@@ -19,6 +19,7 @@ from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 T = TypeVar("T")
 
 
+DEFAULT_ENDPOINT = "tcp://127.0.0.1:7411"
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -64,7 +65,7 @@ class CoordinatorConfig:
     only, nodes and clients too, so that lengths tell less of prompts.
     """
 
-    listen: str = "tcp://127.0.0.1:7411"
+    listen: str = DEFAULT_ENDPOINT
     cluster: str = "airdraft"
     heartbeat_interval_s: float = 0.5
     heartbeat_timeout_s: float = 5.0

@@ -23,9 +23,8 @@ from mesh.keys import (
     write_key_pair,
 )
 from mesh.security import ServerKeys, new_key_pair
+from nodes.config import DEFAULT_ENDPOINT
 from nodes.coordinator.access import ROLES
-
-DEFAULT_ENDPOINT = "tcp://127.0.0.1:7411"
 
 
 def default_keys_dir(environ: Mapping[str, str]) -> Path:

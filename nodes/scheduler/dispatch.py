@@ -99,8 +99,7 @@ class Dispatcher:
         for stream in streams:
             assert stream.draft is not None
             stream.draft.catching_up = True
-            if stream.tries is not None:
-                stream.tries.trial = None
+            stream.drop_trial()
             stream.draft.asked_at = now
             by_node.setdefault(stream.draft.node, []).append(stream)
         out: list[Instruction] = []
@@ -148,8 +147,7 @@ class Dispatcher:
             assert stream.draft is not None
             stream.phase = Drafting(round_id)
             stream.plain_reason = ""
-            if stream.tries is not None:
-                stream.tries.trial = None
+            stream.drop_trial()
             if stream.is_by_lookup and lookup is not None:
                 stream_id = stream.spec.stream_id
                 guesses[stream_id] = lookup.propose(stream_id, gamma, stops.get(stream_id, 0.0))

@@ -192,8 +192,7 @@ class DraftPool:
     def displace(self, stream: Stream) -> DraftPlacement | None:
         """Take a stream off its draft node, which may be gone already."""
         placement, stream.draft = stream.draft, None
-        if stream.tries is not None:
-            stream.tries.trial = None
+        stream.drop_trial()
         if placement is None:
             return None
         if placement.node == LOOKUP:

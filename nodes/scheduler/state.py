@@ -274,20 +274,16 @@ class SchedulerState:
             return
         streams = self._streams.values()
         cells = used_cells(streams)
-        num_tokens, attended, is_verify, is_beside_trial = 0, 0, False, False
+        num_tokens, attended, is_beside_trial = 0, 0, False
         for entry in reply.entries:
             num_tokens += entry.num_draft_tokens + 1
             attended += (entry.num_draft_tokens + 1) * entry.prefix_len
             stream = self._streams.get(StreamId(entry.stream_id))
-            if stream is not None:
-                is_verify = is_verify or isinstance(stream.phase, Verifying)
-                is_beside_trial = is_beside_trial or trials.is_under_way(stream)
+            is_beside_trial |= stream is not None and trials.is_under_way(stream)
         own = attended / max(1, num_tokens)
         self._cycle.pass_done(reply.pass_s, self._target.predicted_s(num_tokens, cells, own, now))
-        # A verify without guesses comes after a pause: it tells nothing of plain passes in a lease.
-        is_after_pause = is_verify and num_tokens == len(reply.entries)
         # A draft node on the same machine slows the passes that it guesses beside.
-        if not is_reading(streams) and not is_after_pause and not is_beside_trial:
+        if not is_reading(streams) and not is_beside_trial:
             self._target.pass_seen(num_tokens, reply.pass_s, cells, own)
 
     def _commit_one(

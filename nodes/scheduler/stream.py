@@ -139,6 +139,11 @@ class Stream:
         limit = _MAX_BACKLOG_AFTER if placement.has_caught_up else _MAX_BACKLOG_TOKENS
         return placement.catching_up or backlog > limit
 
+    def drop_trial(self) -> None:
+        """Its draft node does something else now: an answer that comes yet tells nothing."""
+        if self.tries is not None:
+            self.tries.trial = None
+
     def view(self, extra_s: float = 0.0) -> StreamView:
         """What policies are told; extra_s as there."""
         acceptance, placement = self.acceptance, self.draft

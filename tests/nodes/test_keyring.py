@@ -10,9 +10,10 @@ from mesh.authorized import Entry
 from mesh.errors import InsecureEndpointError, KeysError
 from mesh.keys import KnownCoordinator
 from mesh.security import new_key_pair
+from nodes.config import DEFAULT_ENDPOINT
 from nodes.coordinator.access import ROLES
 from nodes.enrol import Invitation
-from nodes.keyring import DEFAULT_ENDPOINT, Keyring, default_keys_dir
+from nodes.keyring import Keyring, default_keys_dir
 
 LOOPBACK, WIFI, IPC = "tcp://127.0.0.1:7411", "tcp://10.0.0.1:7411", "ipc:///tmp/x.sock"
 

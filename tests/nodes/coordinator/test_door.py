@@ -32,6 +32,7 @@ from nodes.coordinator.conduct import MAX_OFFENCES
 from nodes.coordinator.service import Coordinator
 from nodes.messages import NodesReply, NodesRequest
 from policies.joint import joint_plan
+from tests.nodes.coordinator.examples import MESSAGES
 
 CLIENT = frozenset({"client"})
 Eventually = Callable[..., "asyncio.Future[None]"]
@@ -156,6 +157,21 @@ async def test_an_invited_key_can_bring_another_once_and_nothing_else(scene: Sce
     member = scene.peer(own)
     assert isinstance(await member.join(), Welcome)
     assert [entry.name for entry in scene.store.nodes().values()] == ["nano"]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+async def test_of_an_invited_key_nothing_but_its_new_key_is_heard(
+    scene: Scene, message: Any
+) -> None:
+    invited = new_key_pair().public
+    scene.store.invite(Entry(invited, "", CLIENT, 2**40))
+    guest, friend = scene.peer(invited), scene.known("friend")
+    await friend.join()
+    guest.send(message)
+    assert await friend.is_heard()
+    assert len(scene.coordinator.state.peers()) == 1
+    is_enrolment = isinstance(message, EnrolRequest)
+    assert scene.coordinator.num_dropped == (0 if is_enrolment else 1)
 
 
 async def test_a_bad_name_or_key_is_told_and_can_be_mended(scene: Scene) -> None:
