@@ -5,7 +5,7 @@ import re
 import secrets
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +21,7 @@ OWN_KEY_FILE: Final = "node.key"
 # Drawn, but perhaps not known to the coordinator yet.
 NEXT_KEY_FILE: Final = "node.key.next"
 COORDINATOR_KEY_FILE: Final = "coordinator.key"
+NEXT_COORDINATOR_KEY_FILE: Final = "coordinator.key.next"
 COORDINATOR_FILE: Final = "coordinator.toml"
 AUTHORIZED_FILE: Final = "authorized_nodes.toml"
 INVITATIONS_FILE: Final = "invitations.toml"
@@ -36,18 +37,28 @@ class KeyPair:
 
 @dataclass(frozen=True, slots=True)
 class KnownCoordinator:
-    """What a node knows of the coordinator it joined: where it is, and its public key."""
+    """What a node knows of the coordinator it joined: where it is, and its public key.
+
+    next_key: the one that it said it would change to, "" if none.
+    """
 
     endpoint: str
     key: str
+    next_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientKeys:
-    """What a connecting side needs: its own pair, and the key that the other side must have."""
+    """What a connecting side needs: its own pair, and the key that the other side must have.
+
+    next_server_key: the other side's key may have become this one. keep: called with both when
+    the other side, under the first, has said what its next one is.
+    """
 
     own: KeyPair
     server_key: str
+    next_server_key: str = ""
+    keep: Callable[[str, str], None] = field(default=lambda _key, _next: None, compare=False)
 
 
 def is_key(text: str) -> bool:
@@ -58,9 +69,10 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
-def read_key_pair(path: Path) -> KeyPair | None:
+def read_key_pair(path: Path, *, is_credential: bool = False) -> KeyPair | None:
     """The pair in a secret file, None if there is none.
 
+    is_credential: systemd put it there, which lets one user in by an ACL that looks like a group.
     Raises KeysError where others may read it, or it holds no pair.
     """
     try:
@@ -71,7 +83,7 @@ def read_key_pair(path: Path) -> KeyPair | None:
         raise KeysError(f"key file {path}: {error.strerror}") from error
     if not stat.S_ISREG(info.st_mode):
         raise KeysError(f"key file {path} is not a regular file: remove it")
-    if info.st_mode & 0o077:
+    if info.st_mode & (0o037 if is_credential else 0o077):
         raise KeysError(
             f"key file {path} can be read by others (mode {info.st_mode & 0o777:o}): "
             f"chmod 600 it, and rotate the key if they may have"
@@ -99,16 +111,18 @@ def read_coordinator(path: Path) -> KnownCoordinator | None:
         table = read_toml(path)
     except FileNotFoundError:
         return None
-    endpoint, key = table.get("endpoint"), table.get("key")
-    if not isinstance(endpoint, str) or not isinstance(key, str) or not is_key(key):
+    endpoint, key, next_key = (table.get(name, "") for name in ("endpoint", "key", "next_key"))
+    keys = [key, next_key] if next_key else [key]
+    if not isinstance(endpoint, str) or not all(isinstance(k, str) and is_key(k) for k in keys):
         raise KeysError(f"{path}: expected endpoint and key; join anew")
-    return KnownCoordinator(endpoint, key)
+    return KnownCoordinator(endpoint, key, next_key)
 
 
 def write_coordinator(path: Path, known: KnownCoordinator) -> None:
     if any(c in known.endpoint for c in '"\\\n'):
         raise KeysError(f"endpoint {known.endpoint!r} has characters that cannot be kept")
-    write_private(path, f'endpoint = "{known.endpoint}"\nkey = "{known.key}"\n')
+    text = f'endpoint = "{known.endpoint}"\nkey = "{known.key}"\n'
+    write_private(path, text + (f'next_key = "{known.next_key}"\n' if known.next_key else ""))
 
 
 def read_toml(path: Path) -> Mapping[str, Any]:

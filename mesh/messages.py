@@ -16,6 +16,7 @@ __all__ = [
     "EnrolReply",
     "EnrolRequest",
     "Hello",
+    "KeyNotice",
     "MaxLen",
     "MessageSpec",
     "Ping",
@@ -191,3 +192,10 @@ class EnrolReply:
     error: Reason
     name: Name
     roles: Annotated[tuple[Name, ...], MaxLen(8)]
+
+
+@message(10)
+class KeyNotice:
+    """The coordinator's public key will be this one; "" if the present one stays."""
+
+    next_key: Annotated[str, MaxLen(40)]

@@ -57,7 +57,13 @@ class ClientTransport(Counters, Protocol):
         """Queue without waiting. Raises BackpressureError when full or not connected."""
 
     def retry(self) -> None:
-        """Connect anew: a connection that was refused for its key is not tried again by itself."""
+        """Connect anew: a connection that was refused for its key is not tried again by itself.
+
+        Where the other side has said that its key will change, each call tries the other one.
+        """
+
+    def expect_key(self, next_key: str) -> None:
+        """The other side said that its key will be this one; "": that it stays as it is."""
 
     def close(self) -> None:
         """Give the connection up. A task still in recv gets LocalProtocolError."""

@@ -13,6 +13,7 @@ import errno
 import logging
 import os
 import threading
+from dataclasses import replace
 from typing import Any, Final, Self
 
 import zmq
@@ -210,17 +211,31 @@ class ZmqServer(_ZmqEndpoint):
 class ZmqClient(_ZmqEndpoint):
     """A connecting DEALER; it reconnects by itself, as a new peer to the server."""
 
-    def __init__(self, socket: zmq.Socket[bytes], address: str) -> None:
+    def __init__(
+        self, socket: zmq.Socket[bytes], address: str, keys: ClientKeys | None = None
+    ) -> None:
         super().__init__(socket)
         self._address = address
+        self._keys = keys
 
     def retry(self) -> None:
         # ZeroMQ gives a session up for good when the other side refuses its handshake.
         self._check_open()
         with contextlib.suppress(zmq.ZMQError):
             self._socket.disconnect(self._address)
+        if self._keys is not None and self._keys.next_server_key:
+            swapped = self._keys.next_server_key, self._keys.server_key
+            self._keys = replace(self._keys, server_key=swapped[0], next_server_key=swapped[1])
+            for option, value in client_options(self._keys).items():
+                self._socket.setsockopt(option, value)
         self._socket.connect(self._address)
         self._wake_waiters()
+
+    def expect_key(self, next_key: str) -> None:
+        # Whoever says so has proved to hold the key that is in use.
+        if self._keys is not None:
+            self._keys = replace(self._keys, next_server_key=next_key)
+            self._keys.keep(self._keys.server_key, next_key)
 
     async def recv(self) -> Frames:
         frames, _ = await self._recv(MAX_FRAMES)
@@ -300,7 +315,7 @@ class ZmqContext:
         except zmq.ZMQError as error:
             socket.close()
             raise EndpointError(endpoint, str(error.strerror)) from error
-        client = ZmqClient(socket, address)
+        client = ZmqClient(socket, address, keys)
         self._endpoints.append(client)
         return client
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from mesh.errors import KeysError
 from mesh.keys import (
     COORDINATOR_FILE,
     COORDINATOR_KEY_FILE,
+    NEXT_COORDINATOR_KEY_FILE,
     NEXT_KEY_FILE,
     OWN_KEY_FILE,
     ClientKeys,
@@ -26,30 +28,50 @@ from mesh.security import ServerKeys, new_key_pair
 from nodes.config import DEFAULT_ENDPOINT
 from nodes.coordinator.access import ROLES
 
+logger = logging.getLogger(__name__)
+
 
 def default_keys_dir(environ: Mapping[str, str]) -> Path:
-    """AIRDRAFT_KEYS, else systemd's credentials where ours are in them, else the user's config."""
+    """AIRDRAFT_KEYS, else the state directory that systemd gave, else the user's config."""
     if chosen := environ.get("AIRDRAFT_KEYS"):
         return Path(chosen)
-    if credentials := environ.get("CREDENTIALS_DIRECTORY"):
-        directory = Path(credentials)
-        if any((directory / name).exists() for name in (OWN_KEY_FILE, COORDINATOR_KEY_FILE)):
-            return directory
+    if state := environ.get("STATE_DIRECTORY"):
+        return Path(state.split(":")[0]) / "keys"
     config = environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
     return Path(config) / "airdraft" / "keys"
 
 
 @dataclass(frozen=True, slots=True)
 class Keyring:
-    """The key files of one directory; each is read when it is asked for."""
+    """The key files of one directory; each is read when it is asked for.
+
+    credentials: where systemd has put copies of secret files, read-only; they go first.
+    """
 
     directory: Path
+    credentials: Path | None = None
 
     def own(self) -> KeyPair | None:
-        return read_key_pair(self.directory / OWN_KEY_FILE)
+        return self._pair(OWN_KEY_FILE)
 
     def coordinator_pair(self) -> KeyPair | None:
-        return read_key_pair(self.directory / COORDINATOR_KEY_FILE)
+        return self._pair(COORDINATOR_KEY_FILE)
+
+    def _pair(self, name: str) -> KeyPair | None:
+        if self._is_credential(name):
+            assert self.credentials is not None
+            return read_key_pair(self.credentials / name, is_credential=True)
+        return read_key_pair(self.directory / name)
+
+    def _is_credential(self, name: str) -> bool:
+        return self.credentials is not None and (self.credentials / name).exists()
+
+    def _keep_pair(self, name: str, pair: KeyPair) -> None:
+        if self._is_credential(name):
+            raise KeysError(
+                f"{name} is a credential of this service: change it where its unit loads it from"
+            )
+        write_key_pair(self.directory / name, pair)
 
     def known_coordinator(self) -> KnownCoordinator | None:
         return read_coordinator(self.directory / COORDINATOR_FILE)
@@ -58,15 +80,17 @@ class Keyring:
         write_coordinator(self.directory / COORDINATOR_FILE, known)
 
     def keep_own(self, pair: KeyPair) -> None:
-        write_key_pair(self.directory / OWN_KEY_FILE, pair)
+        self._keep_pair(OWN_KEY_FILE, pair)
 
     def make_next(self) -> KeyPair:
         """The pair that shall take the place of this machine's own; kept before anybody is told."""
-        path = self.directory / NEXT_KEY_FILE
-        pair = read_key_pair(path)
+        return self._drawn(NEXT_KEY_FILE)
+
+    def _drawn(self, name: str) -> KeyPair:
+        pair = read_key_pair(self.directory / name)
         if pair is None:
             pair = new_key_pair()
-            write_key_pair(path, pair)
+            write_key_pair(self.directory / name, pair)
         return pair
 
     def adopt_next(self, pair: KeyPair) -> None:
@@ -83,8 +107,60 @@ class Keyring:
 
     def make_coordinator_pair(self) -> KeyPair:
         pair = new_key_pair()
-        write_key_pair(self.directory / COORDINATOR_KEY_FILE, pair)
+        self._keep_pair(COORDINATOR_KEY_FILE, pair)
         return pair
+
+    # -- the coordinator's next key ------------------------------------------------------------
+
+    def make_next_coordinator_pair(self) -> KeyPair:
+        """The pair that the coordinator will change to; a running one tells its members."""
+        if self._is_credential(COORDINATOR_KEY_FILE):
+            raise KeysError(
+                f"{COORDINATOR_KEY_FILE} is a credential of this service: rotate it where its "
+                f"unit loads it from"
+            )
+        return self._drawn(NEXT_COORDINATOR_KEY_FILE)
+
+    def next_coordinator_key(self, in_use: str) -> str:
+        """The public key that a coordinator that uses `in_use` will change to, "" if none."""
+        pair = read_key_pair(self.directory / NEXT_COORDINATOR_KEY_FILE)
+        # Where it has been made the present one, the coordinator has not been started anew yet.
+        pair = pair or self.coordinator_pair()
+        return "" if pair is None or pair.public == in_use else pair.public
+
+    def next_key_reader(self, secured: ServerKeys | None) -> Callable[[], str] | None:
+        """Asks for the next key of a coordinator that uses these; None where it has no keys."""
+        if secured is None:
+            return None
+        in_use = secured.own.public
+        return lambda: self.next_coordinator_key(in_use)
+
+    def adopt_next_coordinator_pair(self) -> KeyPair:
+        path = self.directory / NEXT_COORDINATOR_KEY_FILE
+        pair = read_key_pair(path)
+        if pair is None:
+            raise KeysError("no rotation was begun: `airdraft keys rotate-coordinator` first")
+        # In one step: whoever looks sees the key as the next or as the present one.
+        path.replace(self.directory / COORDINATOR_KEY_FILE)
+        return pair
+
+    def drop_next_coordinator_pair(self) -> None:
+        (self.directory / NEXT_COORDINATOR_KEY_FILE).unlink(missing_ok=True)
+
+    def _keeper(self, endpoint: str) -> Callable[[str, str], None]:
+        """Remembers what the coordinator of an endpoint says of its keys."""
+
+        def keep(key: str, next_key: str) -> None:
+            told = KnownCoordinator(endpoint, key, next_key)
+            try:
+                known = self.known_coordinator()
+                # Another process of this machine may have been first.
+                if known is not None and known.endpoint == endpoint and known != told:
+                    self.keep_coordinator(told)
+            except KeysError as error:
+                logger.warning("the coordinator's next key is not kept: %s", error)
+
+        return keep
 
     def authorized(self) -> AuthorizedNodes:
         return AuthorizedNodes(self.directory, ROLES)
@@ -105,17 +181,14 @@ class Keyring:
             return None
         own, server = self.own(), self.coordinator_pair()
         known = self.known_coordinator()
-        server_key = ""
-        if known is not None and known.endpoint == endpoint:
-            server_key = known.key
-        elif server is not None:
-            # The coordinator of this machine.
-            server_key = server.public
-        elif known is not None and not is_loopback(endpoint):
+        if own is not None and known is not None and known.endpoint == endpoint:
+            return ClientKeys(own, known.key, known.next_key, self._keeper(endpoint))
+        if own is not None and server is not None:
+            # The coordinator of this machine: it may be about to change, or have just changed.
+            return ClientKeys(own, server.public, self.next_coordinator_key(server.public))
+        if own is not None and known is not None and not is_loopback(endpoint):
             # The one that was joined, by another of its addresses.
-            server_key = known.key
-        if own is not None and server_key:
-            return ClientKeys(own, server_key)
+            return ClientKeys(own, known.key, known.next_key, self._keeper(known.endpoint))
         check_secure(endpoint)
         return None
 
@@ -140,3 +213,9 @@ class Keyring:
         # A store of its own: the handshakes have a thread of their own.
         door = self.authorized()
         return ServerKeys(pair, lambda key: key in door.nodes() or key in door.invitations())
+
+
+def default_keyring(environ: Mapping[str, str]) -> Keyring:
+    """Of the environment: systemd's credentials before what is in the default directory."""
+    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    return Keyring(default_keys_dir(environ), Path(credentials) if credentials else None)

@@ -12,7 +12,18 @@ from typing import Any, Protocol
 from mesh.codec import decode, encode
 from mesh.credits import Meter
 from mesh.errors import BackpressureError, DecodeError, MeshError
-from mesh.messages import PROTOCOL_VERSION, Bye, Credit, Hello, Ping, Pong, Refuse, Welcome
+from mesh.keys import is_key
+from mesh.messages import (
+    PROTOCOL_VERSION,
+    Bye,
+    Credit,
+    Hello,
+    KeyNotice,
+    Ping,
+    Pong,
+    Refuse,
+    Welcome,
+)
 from mesh.padding import pad
 from mesh.transport import ClientTransport
 
@@ -136,6 +147,11 @@ class Link:
                 self.num_dropped += 1
             case Ping(seq=seq):
                 self.send(Pong(seq, self._progress()))
+            case KeyNotice(next_key=next_key):
+                if not next_key or is_key(next_key):
+                    self._transport.expect_key(next_key)
+                else:
+                    self.num_dropped += 1
             case _:
                 self._handler.on_message(message)
 

@@ -19,7 +19,7 @@ from mesh.zmq_transport import ZmqContext
 from nodes.client import Client
 from nodes.config import CoordinatorConfig, EngineSettings, environment
 from nodes.coordinator.service import Coordinator
-from nodes.keyring import Keyring, default_keys_dir
+from nodes.keyring import default_keyring
 from policies.joint import joint_plan
 
 logger = logging.getLogger(__name__)
@@ -160,7 +160,7 @@ async def local_mesh(
     a directory only we can enter.
     Raises NodeFailedError if a node does not come up.
     """
-    ring = Keyring(default_keys_dir(environment()))
+    ring = default_keyring(environment())
     with tempfile.TemporaryDirectory(prefix="airdraft-") as folder, ZmqContext() as context:
         endpoint = listen or f"ipc://{Path(folder) / secrets.token_hex(4)}"
         secured = ring.server_keys(endpoint)
@@ -170,6 +170,7 @@ async def local_mesh(
             heartbeat_timeout_s=CoordinatorConfig().heartbeat_timeout_s,
             lookup=lookup,
             authorized=ring.authorized if secured is not None else None,
+            next_key=ring.next_key_reader(secured),
         )
         mesh = LocalMesh(on_this_machine(coordinator.endpoint))
         mesh.status = status

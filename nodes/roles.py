@@ -28,7 +28,7 @@ from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.llama_abi import hash_file
 from nodes.engine.load import OpenedModel, OpenedToy, open_model
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.keyring import Keyring, default_keys_dir
+from nodes.keyring import Keyring, default_keyring
 from nodes.runtime import raise_file_limit, stdin_closed
 from nodes.target.node import TargetNode
 from policies.confidence import CALIBRATION_KEY, DraftCalibration
@@ -54,6 +54,7 @@ async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], N
             heartbeat_timeout_s=config.heartbeat_timeout_s,
             lookup=config.prompt_lookup,
             authorized=ring.authorized if secured is not None else None,
+            next_key=ring.next_key_reader(secured),
             pads=config.pad_messages,
         )
         on_bound(coordinator.endpoint)
@@ -109,7 +110,7 @@ async def run_draft(
 
 
 def keyring(directory: str) -> Keyring:
-    return Keyring(Path(directory) if directory else default_keys_dir(environment()))
+    return Keyring(Path(directory)) if directory else default_keyring(environment())
 
 
 def link_of(connect: str, directory: str) -> tuple[str, ClientKeys | None]:

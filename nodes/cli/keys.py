@@ -6,22 +6,20 @@ import re
 import socket
 import sys
 import time
-from dataclasses import replace
-from typing import Any
 
 import click
 
 from mesh.authorized import Entry
 from mesh.endpoints import check_connect
 from mesh.errors import KeysError
-from mesh.keys import ClientKeys, KeyPair, KnownCoordinator, is_name
+from mesh.keys import ClientKeys, KnownCoordinator, is_name
 from mesh.security import new_key_pair
+from nodes.cli.keyring import coordinator_keyring, run_to_result
 from nodes.cli.options import keys_option
+from nodes.cli.rotate import rotate_command, rotate_coordinator_command
 from nodes.coordinator.access import ROLES
-from nodes.enrol import EnrolError, Invitation, enrol
-from nodes.keyring import Keyring
+from nodes.enrol import Invitation, enrol
 from nodes.roles import keyring
-from nodes.runtime import run
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _MAX_EXPIRY_S = 30 * 86400
@@ -100,7 +98,7 @@ def add_command(public_key: str, name: str, roles: tuple[str, ...], keys: str | 
     Example:
       airdraft keys add 'Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID' --name nano --role draft
     """
-    _coordinator_of(keys).authorized().add(Entry(public_key, name, frozenset(roles)))
+    coordinator_keyring(keys).authorized().add(Entry(public_key, name, frozenset(roles)))
     click.echo(f"{name} is authorized as {', '.join(sorted(roles))}")
 
 
@@ -126,7 +124,7 @@ def invite_command(
     Example:
       airdraft keys invite --role draft --endpoint tcp://10.0.0.1:7411
     """
-    ring = _coordinator_of(keys)
+    ring = coordinator_keyring(keys)
     server = ring.coordinator_pair()
     assert server is not None
     check_connect(endpoint)
@@ -146,7 +144,7 @@ def revoke_command(name_or_key: str, keys: str | None) -> None:
     Example:
       airdraft keys revoke nano
     """
-    for entry in _coordinator_of(keys).authorized().revoke(name_or_key):
+    for entry in coordinator_keyring(keys).authorized().revoke(name_or_key):
         name = entry.name or entry.key
         if entry.expires_unix:
             click.echo(f"the invitation of {name} cannot be used any more")
@@ -163,7 +161,7 @@ def list_command(keys: str | None) -> None:
     Example:
       airdraft keys list
     """
-    store = _coordinator_of(keys).authorized()
+    store = coordinator_keyring(keys).authorized()
     for entry in store.nodes().values():
         click.echo(f"{entry.name}  {', '.join(sorted(entry.roles))}  {entry.key}")
     for entry in store.invitations().values():
@@ -172,30 +170,6 @@ def list_command(keys: str | None) -> None:
             f"(invited{' ' + entry.name if entry.name else ''})  "
             f"{', '.join(sorted(entry.roles))}  {entry.key}  for {max(0, left_s)} s more"
         )
-
-
-@keys_group.command("rotate")
-@keys_option
-@click.option("--connect", default="", metavar="ENDPOINT", help="The coordinator's endpoint.")
-def rotate_command(keys: str | None, connect: str) -> None:
-    """Draw a new key for this machine, and let the coordinator take it for the old one.
-
-    The nodes of this machine go on with the old key until they are started anew, but are not
-    listened to any more: restart them.
-
-    \b
-    Example:
-      airdraft keys rotate
-    """
-    ring = keyring(keys or "")
-    endpoint = ring.endpoint(connect)
-    old = ring.client_keys(endpoint)
-    if old is None:
-        raise KeysError(f"links to {endpoint} need no keys: there is none to rotate")
-    pair = ring.make_next()
-    _run(lambda: _rotate(endpoint, old, pair))
-    ring.adopt_next(pair)
-    click.echo(f"the key of this machine is now {pair.public}; restart its nodes")
 
 
 @click.command("join")
@@ -214,37 +188,11 @@ def join_command(token: str, name: str | None, keys: str | None) -> None:
     ring = keyring(keys or "")
     own = ring.make_own()
     invited = ClientKeys(invitation.pair, invitation.server_key)
-    reply = _run(lambda: enrol(invitation.endpoint, invited, own.public, name or _host_name()))
+    reply = run_to_result(
+        lambda: enrol(invitation.endpoint, invited, own.public, name or _host_name())
+    )
     ring.keep_coordinator(KnownCoordinator(invitation.endpoint, invitation.server_key))
     click.echo(f"joined {invitation.endpoint} as {reply.name}, for {', '.join(reply.roles)}")
-
-
-async def _rotate(endpoint: str, old: ClientKeys, pair: KeyPair) -> None:
-    try:
-        await enrol(endpoint, old, pair.public, "")
-    except EnrolError:
-        # An earlier attempt may have been heard, and only its answer lost.
-        await enrol(endpoint, replace(old, own=pair), pair.public, "")
-
-
-def _run(work: Any) -> Any:
-    """What a coroutine returns; ends the process with a line and a code if it fails."""
-    result: list[Any] = []
-
-    async def keep() -> None:
-        result.append(await work())
-
-    code = run(keep)
-    if code:
-        sys.exit(code)
-    return result[0]
-
-
-def _coordinator_of(keys: str | None) -> Keyring:
-    ring = keyring(keys or "")
-    if ring.coordinator_pair() is None:
-        raise KeysError(f"{ring.directory} has no coordinator's key: `airdraft keys init` first")
-    return ring
 
 
 def _seconds(text: str) -> int:
@@ -256,3 +204,7 @@ def _seconds(text: str) -> int:
     ):
         raise click.UsageError(f"--expires {text!r}: such as 30s, 15m, 2h or 1d, at most 30d")
     return int(number) * _UNITS[unit]
+
+
+keys_group.add_command(rotate_command)
+keys_group.add_command(rotate_coordinator_command)

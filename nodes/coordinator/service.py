@@ -16,6 +16,7 @@ from mesh.padding import pad
 from mesh.transport import ServerTransport
 from nodes.coordinator.conduct import CLIENT_COST, Conduct
 from nodes.coordinator.door import Door
+from nodes.coordinator.rotation import Rotation
 from nodes.coordinator.state import CoordinatorState, ForbiddenError, Send
 from policies.plan import Policy
 
@@ -40,14 +41,17 @@ class Coordinator:
         heartbeat_timeout_s: float = 5.0,
         lookup: bool = False,
         authorized: Callable[[], AuthorizedNodes] | None = None,
+        next_key: Callable[[], str] | None = None,
         pads: bool = False,
     ) -> None:
         """authorized: opens the files of authorized keys; None where links need no keys.
 
+        next_key: the public key that the coordinator will change to, "" if none; likewise.
         pads: messages have a few sizes only.
         """
         self._transport = transport
         self._door = Door(authorized)
+        self._rotation = Rotation(next_key)
         self._conduct = Conduct()
         self._credits = Credits()
         self._enrolling: set[bytes] = set()
@@ -150,6 +154,8 @@ class Coordinator:
             roles = self.state.roles()
             for peer in self._door.revoked(roles):
                 self._send_all(self.state.peer_gone(peer, loop.time()))
+            if notice := self._rotation.changed(loop.time()):
+                self._send_all([Send(peer, notice) for peer in roles])
             if len(self._credits) > len(roles) + _MAX_LEFT_PEERS:
                 self._credits.keep(roles)
             self._send_all(self.state.tick(loop.time()))
@@ -177,6 +183,8 @@ class Coordinator:
                 self._credits.close(send.peer)
                 pending += self.state.peer_gone(send.peer, now)
             else:
+                if isinstance(send.message, Welcome) and (notice := self._rotation.notice(now)):
+                    pending.insert(0, Send(send.peer, notice))
                 self.state.charge(send, sum(len(frame) for frame in frames))
 
     def say_bye(self) -> None:

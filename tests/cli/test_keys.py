@@ -133,6 +133,40 @@ def test_a_machine_changes_its_key(commands: Commands, tmp_path: Path) -> None:
     assert before.public not in listed
 
 
+def test_the_coordinator_changes_its_key_under_running_nodes(
+    commands: Commands, tmp_path: Path
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    printed(commands, "keys", "init", "--keys", str(here), "--name", "hub")
+    rotate = ("keys", "rotate-coordinator", "--keys", str(here))
+    with contextlib.ExitStack() as stack:
+        with coordinator(commands, here) as endpoint:
+            invite = ("keys", "invite", "--role", "target", "--role", "client")
+            token = printed(commands, *invite, "--endpoint", endpoint, "--keys", str(here))
+            printed(commands, "join", token, "--name", "nano", "--keys", str(there))
+            stack.enter_context(
+                commands.started("target", "--model", "toy:1", "--keys", str(there))
+            )
+            old = read_key_pair(here / "coordinator.key")
+            _, _, next_key = printed(commands, *rotate).partition("public key is ")
+            next_key = next_key.partition(";")[0]
+            told = f'next_key = "{next_key}"'
+            wait_until(lambda: told in (there / "coordinator.toml").read_text())
+            printed(commands, *rotate, "--finish")
+        new = read_key_pair(here / "coordinator.key")
+        assert new is not None
+        assert old is not None
+        assert (new.public, new.public == old.public) == (next_key, False)
+        listen = ("coordinator", "--listen", endpoint, "--keys", str(here))
+        stack.enter_context(commands.started(*listen))
+        # The node that went on running, and a command that is started now.
+        ask = ("generate", "--prompt", "x", "--raw", "--max-tokens", "4", "--keys", str(there))
+        wait_until(lambda: commands.run(*ask).returncode == 0)
+        known = (there / "coordinator.toml").read_text()
+        assert f'key = "{next_key}"' in known
+        assert "next_key" not in known
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -147,6 +181,7 @@ def test_a_machine_changes_its_key(commands: Commands, tmp_path: Path) -> None:
         ),
         (("keys", "list"), 78, "has no coordinator's key"),
         (("keys", "rotate"), 78, "need no keys"),
+        (("keys", "rotate-coordinator"), 78, "keys init` first"),
         (("keys", "add", "short", "--name", "a", "--role", "draft"), 78, "keys init` first"),
         (("keys", "invite", "--endpoint", "x"), 2, "--role"),
         (("keys", "add", "x", "--name", "a", "--role", "boss"), 2, "boss"),
@@ -166,6 +201,7 @@ def test_after_init_wrong_input_still_is(commands: Commands, tmp_path: Path) -> 
     printed(commands, "keys", "init", *ring)
     cases = [
         (("keys", "init"), 78, "has a coordinator's key already"),
+        (("keys", "rotate-coordinator", "--finish"), 78, "no rotation was begun"),
         (("keys", "revoke", "nobody"), 78, "no authorized node has the key or name"),
         (("keys", "add", "short", "--name", "a", "--role", "draft"), 78, "40 characters of Z85"),
         (("keys", "invite", "--role", "draft", "--endpoint", "10.0.0.1"), 1, "expected tcp://"),

@@ -208,3 +208,37 @@ async def test_garbage_on_the_port_keeps_nobody_waiting(contexts):
     finally:
         for garbage in sockets:
             garbage.close()
+
+
+async def test_a_client_follows_the_other_side_to_its_next_key(contexts):
+    first, second, own = new_key_pair(), new_key_pair(), new_key_pair()
+    kept = []
+    keys = ClientKeys(own, first.public, keep=lambda *told: kept.append(told))
+    with ZmqContext() as context:
+        server = context.bind(TCP, ServerKeys(first, {own.public}.__contains__))
+        endpoint = server.endpoint
+        client = contexts[1].connect(endpoint, keys)
+        await client.writable()
+        client.expect_key(second.public)
+        assert kept == [(first.public, second.public)]
+    server = contexts[0].bind(endpoint, ServerKeys(second, {own.public}.__contains__))
+    client.retry()
+    await client.writable()
+    client.send([b"under the next key"])
+    assert (await server.recv()).key == own.public
+    client.expect_key("")
+    assert kept[1:] == [(second.public, "")]
+    # From now on there is one key to try.
+    client.retry()
+    await client.writable()
+
+
+async def test_who_waits_for_the_change_finds_the_present_key_again(contexts):
+    first, second, own = new_key_pair(), new_key_pair(), new_key_pair()
+    server = contexts[0].bind(TCP, ServerKeys(first, {own.public}.__contains__))
+    client = contexts[1].connect(server.endpoint, ClientKeys(own, second.public, first.public))
+    await shout(client, [b"x"])
+    client.retry()
+    await client.writable()
+    client.send([b"y"])
+    assert (await server.recv()).frames == [b"y"]

@@ -13,7 +13,7 @@ from mesh.security import new_key_pair
 from nodes.config import DEFAULT_ENDPOINT
 from nodes.coordinator.access import ROLES
 from nodes.enrol import Invitation
-from nodes.keyring import Keyring, default_keys_dir
+from nodes.keyring import Keyring, default_keyring, default_keys_dir
 
 LOOPBACK, WIFI, IPC = "tcp://127.0.0.1:7411", "tcp://10.0.0.1:7411", "ipc:///tmp/x.sock"
 
@@ -22,11 +22,9 @@ def test_the_directory_is_the_one_asked_for_or_the_users(tmp_path: Path) -> None
     home = {"XDG_CONFIG_HOME": "/home/config"}
     assert default_keys_dir(home) == Path("/home/config/airdraft/keys")
     assert default_keys_dir(home | {"AIRDRAFT_KEYS": "/other"}) == Path("/other")
-    credentials = home | {"CREDENTIALS_DIRECTORY": str(tmp_path)}
-    # systemd gives services directories that hold no keys of ours, too.
-    assert default_keys_dir(credentials) == Path("/home/config/airdraft/keys")
-    (tmp_path / "node.key").write_text("")
-    assert default_keys_dir(credentials) == tmp_path
+    service = home | {"STATE_DIRECTORY": "/var/lib/airdraft:/var/lib/other"}
+    assert default_keys_dir(service) == Path("/var/lib/airdraft/keys")
+    assert default_keys_dir(service | {"AIRDRAFT_KEYS": "/other"}) == Path("/other")
 
 
 def test_without_keys_only_this_machine_is_reached(tmp_path: Path) -> None:
@@ -145,3 +143,81 @@ def test_a_torn_token_is_one_line_that_shows_none_of_it(change: object) -> None:
         Invitation.from_token(text)
     assert "\n" not in str(caught.value)
     assert not text or text not in str(caught.value)
+
+
+def test_the_coordinators_next_key_is_its_present_one_in_one_step(tmp_path: Path) -> None:
+    ring = Keyring(tmp_path)
+    ring.make_own()
+    before = ring.make_coordinator_pair()
+    assert ring.next_coordinator_key(before.public) == ""
+    with pytest.raises(KeysError, match="no rotation was begun"):
+        ring.adopt_next_coordinator_pair()
+    after = ring.make_next_coordinator_pair()
+    assert ring.make_next_coordinator_pair() == after
+    assert ring.next_coordinator_key(before.public) == after.public
+    keys = ring.client_keys(LOOPBACK)
+    assert keys is not None
+    assert (keys.server_key, keys.next_server_key) == (before.public, after.public)
+    assert ring.adopt_next_coordinator_pair() == after
+    assert ring.coordinator_pair() == after
+    # A coordinator that has not been started anew goes on telling of it.
+    assert ring.next_coordinator_key(before.public) == after.public
+    assert ring.next_coordinator_key(after.public) == ""
+
+
+def test_a_rotation_can_be_given_up(tmp_path: Path) -> None:
+    ring = Keyring(tmp_path)
+    pair = ring.make_coordinator_pair()
+    ring.make_next_coordinator_pair()
+    ring.drop_next_coordinator_pair()
+    ring.drop_next_coordinator_pair()
+    assert ring.next_coordinator_key(pair.public) == ""
+
+
+def test_what_the_coordinator_says_of_its_keys_is_remembered(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ring = Keyring(tmp_path)
+    ring.make_own()
+    first, second = new_key_pair().public, new_key_pair().public
+    ring.keep_coordinator(KnownCoordinator(WIFI, first))
+    keys = ring.client_keys(WIFI)
+    assert keys is not None
+    keys.keep(first, second)
+    assert ring.known_coordinator() == KnownCoordinator(WIFI, first, second)
+    again = ring.client_keys(WIFI)
+    assert again is not None
+    assert (again.server_key, again.next_server_key) == (first, second)
+    again.keep(second, "")
+    assert ring.known_coordinator() == KnownCoordinator(WIFI, second)
+    # This machine has joined another coordinator meanwhile.
+    ring.keep_coordinator(KnownCoordinator("tcp://10.0.0.9:7411", first))
+    again.keep(second, first)
+    assert ring.known_coordinator() == KnownCoordinator("tcp://10.0.0.9:7411", first)
+    (tmp_path / "coordinator.toml").write_text("half a file")
+    again.keep(second, first)
+    assert "is not kept" in caplog.text
+
+
+def test_credentials_of_a_service_go_before_its_directory(tmp_path: Path) -> None:
+    state, given = tmp_path / "state", tmp_path / "credentials"
+    Keyring(state).make_own()
+    pair = Keyring(given).make_own()
+    path = given / "node.key"
+    # As systemd makes it for a service with a user of its own: an ACL, shown as the group's mode.
+    path.chmod(0o440)
+    ring = default_keyring({"STATE_DIRECTORY": str(tmp_path), "CREDENTIALS_DIRECTORY": str(given)})
+    assert ring.directory == tmp_path / "keys"
+    ring = Keyring(state, given)
+    assert ring.own() == pair
+    assert ring.make_own() == pair
+    with pytest.raises(KeysError, match=r"node\.key is a credential .* its unit loads it from"):
+        ring.adopt_next(ring.make_next())
+    ring.make_coordinator_pair()
+    assert (state / "coordinator.key").exists()
+    Keyring(given).make_coordinator_pair()
+    with pytest.raises(KeysError, match=r"coordinator\.key is a credential"):
+        ring.make_next_coordinator_pair()
+    path.chmod(0o444)
+    with pytest.raises(KeysError, match="can be read by others"):
+        ring.own()

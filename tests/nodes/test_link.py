@@ -9,7 +9,7 @@ import pytest
 
 from mesh.codec import decode, encode
 from mesh.memory_transport import MemoryHub, MemoryServer
-from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Refuse, Welcome
+from mesh.messages import PROTOCOL_VERSION, Bye, Hello, KeyNotice, Ping, Pong, Refuse, Welcome
 from mesh.padding import SIZES, pad
 from nodes.link import Link, LostCoordinatorError, NoCoordinatorError, RefusedError
 from nodes.messages import CloseStreamNotice, NodesRequest
@@ -97,6 +97,22 @@ async def test_a_node_says_hello_until_it_is_welcomed(eventually: Eventually) ->
     assert len(node.welcomes) == 1
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_key_notice_is_for_the_transport(eventually: Eventually) -> None:
+    told: list[str] = []
+    async with joined(eventually) as (node, desk):
+        node.link.transport.expect_key = told.append  # type: ignore[method-assign]
+        for key in ("k" * 40, "", "no key"):
+            desk.say(KeyNotice(key))
+        desk.say(NodesRequest(7))
+        await eventually(lambda: node.messages)
+        assert told == ["k" * 40, ""]
+        assert node.link.num_dropped == 1
+        desk.say(KeyNotice("k" * 40), cluster="another")
+        desk.say(NodesRequest(8))
+        await eventually(lambda: len(node.messages) == 2)
+        assert len(told) == 2
 
 
 async def test_where_the_coordinator_pads_so_do_its_members(eventually: Eventually) -> None:

@@ -1,0 +1,31 @@
+"""What the commands about keys share."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from mesh.errors import KeysError
+from nodes.keyring import Keyring
+from nodes.roles import keyring
+from nodes.runtime import run
+
+
+def run_to_result(work: Any) -> Any:
+    """What a coroutine returns; ends the process with a line and a code if it fails."""
+    result: list[Any] = []
+
+    async def keep() -> None:
+        result.append(await work())
+
+    code = run(keep)
+    if code:
+        sys.exit(code)
+    return result[0]
+
+
+def coordinator_keyring(keys: str | None) -> Keyring:
+    ring = keyring(keys or "")
+    if ring.coordinator_pair() is None:
+        raise KeysError(f"{ring.directory} has no coordinator's key: `airdraft keys init` first")
+    return ring
