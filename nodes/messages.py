@@ -138,11 +138,15 @@ class DraftEntry:
 
 @message(22, max_bytes=32_768, max_tokens=2 * MAX_PROMPT_TOKENS - 1)
 class DraftRequest:
-    """Draft up to gamma tokens for each stream after its newly committed ones."""
+    """Draft up to gamma tokens for each stream after its newly committed ones.
+
+    ahead: go on after the answer, as if all guesses were accepted, until there are new tokens.
+    """
 
     round: Id
     entries: Annotated[tuple[DraftEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
     new_token_ids: TokenIds
+    ahead: bool = False
 
 
 @struct
@@ -157,9 +161,15 @@ class GuessEntry:
 
 @message(23, max_bytes=32_768, max_tokens=MAX_GAMMA * MAX_STREAMS_PER_MESSAGE)
 class DraftReply:
+    """num_ready: guesses that had been made before they were asked for. num_wasted: tokens that
+    had been drafted ahead of these and proved to be of no use.
+    """
+
     round: Id
     entries: Annotated[tuple[GuessEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
     draft_token_ids: TokenIds
+    num_ready: Count = 0
+    num_wasted: Count = 0
 
 
 @message(24, max_bytes=32_768, max_tokens=MAX_GAMMA * MAX_STREAMS_PER_MESSAGE)

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from policies.acceptance import Floats
+from policies.ahead import ahead_gains_s, cycle_gain_s
 from policies.airtime import grant_order
 from policies.cuts import best_plan
 from policies.cycle import CycleCost, CyclePlan, evaluate, seconds_at
@@ -29,16 +31,18 @@ def joint_plan(observation: Observation) -> Plan:
         return early
     problem = problem_of(observation)
     best = best_plan(problem)
+    cost = evaluate(problem, best.plan)
+    best_price_s = best.price_s * (1.0 - _ahead_gain(observation, problem, best.plan, cost)[1])
     plain_price_s = problem.plain_price_s
     plain = CyclePlan((0, problem.num_streams), problem.least)
     if problem.least.any():
         plain_price_s = evaluate(problem, plain).price_s
-    guessing_price_s = best.price_s * (observation.overrun if best.plan.gammas.any() else 1.0)
+    guessing_price_s = best_price_s * (observation.overrun if best.plan.gammas.any() else 1.0)
     if guessing_price_s < plain_price_s * (1.0 - _MARGIN):
         other = Rejected("no guesses", plain_price_s)
-        plan = describe(observation, problem, best.plan, "joint", rejected=other)
+        plan = describe(observation, problem, best.plan, "joint", cost, other, may_go_ahead=True)
     else:
-        second = Rejected("guesses", best.price_s) if best.plan.gammas.any() else None
+        second = Rejected("guesses", best_price_s) if best.plan.gammas.any() else None
         plan = describe(observation, problem, plain, "joint", rejected=second)
     return replace(plan, is_cheapest=True)
 
@@ -62,7 +66,10 @@ def price_of(observation: Observation, plan: Plan) -> float:
 def repriced(observation: Observation, plan: Plan) -> Plan:
     """The plan with its prediction and reasons made anew, for its streams in its own order."""
     problem, cycle, cost = _cost_of(observation, plan)
-    made = describe(observation, problem, cycle, plan.policy, cost, plan.rejected)
+    ahead = plan.is_cheapest and plan.overlap and not plan.equal_shares
+    made = describe(
+        observation, problem, cycle, plan.policy, cost, plan.rejected, may_go_ahead=ahead
+    )
     return replace(
         made,
         overlap=plan.overlap,
@@ -106,10 +113,18 @@ def describe(
     name: str,
     cost: CycleCost | None = None,
     rejected: Rejected | None = None,
+    *,
+    may_go_ahead: bool = False,
 ) -> Plan:
-    """A cycle as a plan: batches without guesses ride along, each plain stream gets its reason."""
+    """A cycle as a plan: batches without guesses ride along, each plain stream gets its reason.
+
+    may_go_ahead: batches are drafted ahead where that pays.
+    """
     if cost is None:
         cost = evaluate(problem, chosen)
+    gains_s, ahead_gain = np.zeros(len(chosen.bounds) - 1), 0.0
+    if may_go_ahead:
+        gains_s, ahead_gain = _ahead_gain(observation, problem, chosen, cost)
     batches, times, grants = [], [], []
     plain: list[int] = []
     stops = stop_chances(problem, chosen, cost)
@@ -121,7 +136,8 @@ def describe(
         plain += [stream_id for stream_id, gamma, _ in members if gamma == 0]
         if guessing:
             ids, caps, least = zip(*guessing, strict=True)
-            batches.append(Batch(ids, caps, least if any(least) else ()))
+            ahead = bool(gains_s[m] > 0)
+            batches.append(Batch(ids, caps, least if any(least) else (), ahead))
             times.append(_times(cost, m))
             grants.append(_grants(problem, first, end, chosen.gammas))
     return Plan(
@@ -137,9 +153,23 @@ def describe(
             cost.price_s,
             _tokens_per_s(problem, chosen, cost),
             tuple(times),
+            ahead_gain,
         ),
         rejected=rejected,
     )
+
+
+def _ahead_gain(
+    observation: Observation, problem: CycleProblem, chosen: CyclePlan, cost: CycleCost
+) -> tuple[Floats, float]:
+    """Seconds that each batch's lap gains by drafting ahead, and the part of the cycle it saves."""
+    none = np.zeros(len(chosen.bounds) - 1), 0.0
+    if not chosen.gammas.any():
+        return none
+    gains_s = ahead_gains_s(problem, chosen, cost)
+    gain_s = cycle_gain_s(cost, gains_s) if gains_s.any() else 0.0
+    loss_s = (observation.ahead_overrun - 1.0) * cost.cycle_s
+    return (gains_s, gain_s / cost.cycle_s) if gain_s > loss_s else none
 
 
 def _times(cost: CycleCost, m: int) -> BatchTimes:

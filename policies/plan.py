@@ -81,7 +81,8 @@ class Observation:
 
     prefill_share: part of the target's time that prompts take, in [0, 1).
     token_bits: what a token id takes on a link, 16 or 32. overrun: how much longer than predicted
-    cycles with guesses have taken of late, at least 1.
+    cycles with guesses have taken of late, at least 1; ahead_overrun: how much more so those with
+    batches that are drafted ahead, as they slow a target on the same machine.
     """
 
     streams: tuple[StreamView, ...]
@@ -91,6 +92,7 @@ class Observation:
     prefill_share: float = 0.0
     token_bits: int = 32
     overrun: float = 1.0
+    ahead_overrun: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +100,14 @@ class Batch:
     """Streams that are drafted and verified together, with each one's cap on guesses.
 
     stops: for each, the least chance of being accepted at which a guess is worth its costs; none
-    at all: every guess up to the cap is made.
+    at all: every guess up to the cap is made. ahead: while its guesses are verified, draft nodes
+    make those of the next round, as if all were accepted.
     """
 
     stream_ids: tuple[int, ...]
     gammas: tuple[int, ...]
     stops: tuple[float, ...] = ()
+    ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,7 @@ class Prediction:
 
     cycle_s: seconds until every batch has gone round once. bound: what makes it so long.
     price_s: the objective, the weighted sum over streams of seconds a token (DESIGN section 5).
-    tokens_per_s: of all streams together.
+    tokens_per_s: of all streams together. ahead_gain: part of all this that drafting ahead saves.
     """
 
     cycle_s: float
@@ -131,6 +135,7 @@ class Prediction:
     price_s: float
     tokens_per_s: float
     batches: tuple[BatchTimes, ...] = ()
+    ahead_gain: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

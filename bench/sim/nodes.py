@@ -221,6 +221,8 @@ class _Drafting:
     left: list[int]
     catch_up: int
     cells: int = 0
+    ahead: bool = False
+    num_ready: int = 0
 
 
 @dataclass(slots=True)
@@ -234,10 +236,15 @@ class _Lag:
 
 @dataclass(slots=True)
 class _Prefix:
+    """num_guessed: guesses of its last answer. num_ahead: tokens drafted beyond them since."""
+
     generation: int
     unread: int
     start: int
     gamma: int = 0
+    num_guessed: int = 0
+    num_ahead: int = 0
+    ahead_wanted: int = 0
 
 
 class SimDraft:
@@ -273,13 +280,19 @@ class SimDraft:
                     self._begin()
                     return
                 cells = sum(entry.prefix_len for entry in guesses)
+                ready = [self._num_ready(entry) for entry in entries]
                 # The guess that is kept back has cost its step.
                 left = [
-                    min(entry.gamma, guess.num_draft_tokens + 1)
-                    for entry, guess in zip(entries, guesses, strict=True)
+                    max(0, min(entry.gamma, guess.num_draft_tokens + 1) - made)
+                    for entry, guess, made in zip(entries, guesses, ready, strict=True)
                 ]
-                catch_up = sum(map(self._catch_up, entries))
-                self._rounds.append(_Drafting(round_id, guesses, left, catch_up, cells))
+                catch_up = sum(map(self._catch_up, entries, ready, left))
+                drafting = _Drafting(round_id, guesses, left, catch_up, cells, message.ahead)
+                drafting.num_ready = sum(ready)
+                if any(left):
+                    self._rounds.append(drafting)
+                else:
+                    self._finish(drafting)
             case OpenStreamRequest(stream_id=stream_id, generation=generation, token_ids=ids):
                 start = message.num_prompt_tokens
                 self._prefixes[stream_id] = _Prefix(generation, len(ids), start)
@@ -295,9 +308,25 @@ class SimDraft:
         token = entry.prefix_len + entry.num_new_tokens - prefix.start
         return text.num_likely(token, entry.gamma, entry.stop_percent / 100.0)
 
-    def _catch_up(self, entry: DraftEntry) -> int:
+    def _num_ready(self, entry: DraftEntry) -> int:
+        """Guesses that were made before they are asked for."""
+        prefix, text = self._prefixes.get(entry.stream_id), self._texts.get(entry.stream_id)
+        if prefix is None or text is None:
+            return 0
+        made, prefix.num_ahead, prefix.ahead_wanted = prefix.num_ahead, 0, 0
+        bonus = entry.prefix_len + prefix.num_guessed - prefix.start
+        is_hit = made > 0 and entry.num_new_tokens == prefix.num_guessed + 1
+        if not is_hit or not text.is_right(bonus, prefix.num_guessed):
+            return 0
+        return min(entry.gamma, made - 1)
+
+    def _catch_up(self, entry: DraftEntry, num_ready: int = 0, left: int = 1) -> int:
         """Tokens to run before the first guess: those accepted are in the cache already."""
         prefix = self._prefixes.get(entry.stream_id)
+        if num_ready or not left:
+            if prefix is not None:
+                prefix.gamma = entry.gamma
+            return min(1, left)
         guessed = prefix.gamma if prefix is not None else 0
         if prefix is not None:
             prefix.gamma = entry.gamma
@@ -324,6 +353,7 @@ class SimDraft:
         if reading < 0 and self._lagging:
             piece = min(self._lagging[0].unread, limit)
         if not self._rounds and not piece:
+            self._go_ahead()
             return
         num_tokens = cells = 0
         for drafting in self._rounds:
@@ -332,6 +362,35 @@ class SimDraft:
         rounds = list(self._rounds)
         self._engine.run_pass(num_tokens, piece, cells, lambda: self._end(rounds, reading, piece))
 
+    def _go_ahead(self) -> None:
+        """A step of streams whose guesses are being verified, as there is nothing else to do."""
+        going = [p for p in self._prefixes.values() if p.num_ahead < p.ahead_wanted]
+        if not going:
+            return
+
+        def done() -> None:
+            self._engine.is_busy = False
+            for prefix in going:
+                # Unless it was of no use by then.
+                prefix.num_ahead += prefix.num_ahead < prefix.ahead_wanted
+            self._begin()
+
+        self._engine.run_pass(len(going), 0, 0, done)
+
+    def _finish(self, drafting: _Drafting) -> None:
+        for entry in drafting.entries:
+            prefix = self._prefixes.get(entry.stream_id)
+            if prefix is None:
+                continue
+            prefix.num_guessed, prefix.num_ahead = entry.num_draft_tokens, 0
+            is_whole = 0 < entry.num_draft_tokens == prefix.gamma
+            prefix.ahead_wanted = prefix.gamma + 1 if drafting.ahead and is_whole else 0
+        total = sum(entry.num_draft_tokens for entry in drafting.entries)
+        entries = tuple(drafting.entries)
+        self._answer(
+            DraftReply(drafting.round_id, entries, (0,) * total, num_ready=drafting.num_ready)
+        )
+
     def _end(self, rounds: list[_Drafting], reading: int, piece: int) -> None:
         self._engine.is_busy = False
         for drafting in rounds:
@@ -339,8 +398,7 @@ class SimDraft:
             drafting.left = [max(0, left - 1) for left in drafting.left]
             if not any(drafting.left):
                 self._rounds.remove(drafting)
-                total = sum(entry.num_draft_tokens for entry in drafting.entries)
-                self._answer(DraftReply(drafting.round_id, tuple(drafting.entries), (0,) * total))
+                self._finish(drafting)
         prefix = self._prefixes.get(reading)
         if reading < 0 and piece:
             lag = self._lagging[0]

@@ -74,7 +74,7 @@ class DraftNode:
     def on_message(self, message: Any) -> None:
         match message:
             case DraftRequest():
-                self._engine.post(lambda drafter: drafter.draft(message.round, jobs_of(message)))
+                self._engine.post(lambda drafter: _draft(drafter, message))
             case OpenStreamRequest():
                 self._engine.post(lambda drafter: drafter.open(spec_of(message)))
             case CloseStreamNotice(stream_id=stream_id, generation=generation):
@@ -118,7 +118,11 @@ def draft_reply(event: Drafted) -> DraftReply:
         for guess in event.guesses
     )
     token_ids = tuple(token_id for guess in event.guesses for token_id in guess.token_ids)
-    return DraftReply(event.round, entries, token_ids)
+    return DraftReply(event.round, entries, token_ids, event.num_ready, event.num_wasted)
+
+
+def _draft(drafter: ModelDrafter, request: DraftRequest) -> Sequence[Event]:
+    return drafter.draft(request.round, jobs_of(request), ahead=request.ahead)
 
 
 def _close(drafter: ModelDrafter, stream_id: int, generation: int) -> Sequence[Event]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from nodes.draft.ahead import Ahead
 from nodes.draft.outlook import Outlook
 from nodes.engine.protocol import Logits, Model, Span
 from nodes.engine.sampling import probability, sample
@@ -46,10 +47,15 @@ class Guess:
 
 @dataclass(frozen=True, slots=True)
 class Drafted:
-    """A round is done; streams that this node does not hold are left out."""
+    """A round is done; streams that this node does not hold are left out.
+
+    num_ready, num_wasted: as in DraftReply.
+    """
 
     round: int
     guesses: tuple[Guess, ...]
+    num_ready: int = 0
+    num_wasted: int = 0
 
 
 Event = Ready | Failed | Drafted
@@ -65,21 +71,28 @@ class _Stream:
     gamma: int = 0
     announced: bool = False
     outlook: Outlook = field(default_factory=Outlook)
+    ahead: Ahead = field(default_factory=Ahead)
 
     @property
     def is_behind(self) -> bool:
         """Whether committed tokens are still to be read; the last one waits for a guess."""
         return len(self.cached) < len(self.token_ids) - 1
 
+    def has_ended(self, eog: frozenset[int]) -> bool:
+        return bool(self.guesses) and self.guesses[-1] in eog and not self.spec.ignore_eog
+
     def drafting(self, eog: frozenset[int]) -> bool:
-        ended = bool(self.guesses) and self.guesses[-1] in eog and not self.spec.ignore_eog
-        return len(self.guesses) < self.gamma and not ended and not self.outlook.has_stopped
+        is_short = len(self.guesses) < self.gamma and not self.outlook.has_stopped
+        return is_short and not self.has_ended(eog)
 
 
 @dataclass(slots=True)
 class _Round:
     round_id: int
     streams: list[_Stream]
+    goes_ahead: bool = False
+    num_ready: int = 0
+    num_wasted: int = 0
 
 
 class ModelDrafter:
@@ -139,12 +152,13 @@ class ModelDrafter:
         for waiting in self._rounds:
             waiting.streams = [s for s in waiting.streams if s is not stream]
 
-    def draft(self, round_id: int, jobs: Sequence[Job]) -> list[Event]:
+    def draft(self, round_id: int, jobs: Sequence[Job], *, ahead: bool = False) -> list[Event]:
         """Begin a round. A stream whose prefix does not fit what this node knows is left out.
 
         It ends when all its streams have their guesses; with gamma 0, once they have caught up.
+        ahead: while nothing else is to be done, go on as if all guesses were accepted.
         """
-        streams = []
+        begun = _Round(round_id, [], goes_ahead=ahead)
         events: list[Event] = []
         for job in jobs:
             stream = self._streams.get(job.stream_id)
@@ -164,31 +178,42 @@ class ModelDrafter:
             # A stream is in one round at a time; a newer round replaces an abandoned one.
             for waiting in self._rounds:
                 waiting.streams = [s for s in waiting.streams if s is not stream]
+            num_ahead = stream.ahead.num_drafted
             self._catch_up(stream, job)
-            streams.append(stream)
-        self._rounds.append(_Round(round_id, streams))
+            begun.streams.append(stream)
+            begun.num_ready += len(stream.guesses)
+            begun.num_wasted += max(0, num_ahead - len(stream.guesses) - bool(stream.guesses))
+        self._rounds.append(begun)
         return events + self._finished_rounds()
 
     def _catch_up(self, stream: _Stream, job: Job) -> None:
         calibration = self._calibration.of(stream.spec.sampling.temperature)
         stream.outlook.learn(calibration, job.new_token_ids)
         stream.outlook.begin(job.stop)
+        ready = stream.ahead.after(stream.guesses, job.new_token_ids)
         stream.token_ids += job.new_token_ids
         stream.guesses = []
         stream.gamma = job.gamma
-        # The guesses that proved right are in the cache already: only the rest is run again.
-        # At least the last token is, because its logits are what the first guess comes from.
-        limit = min(len(stream.cached), len(stream.token_ids) - 1)
+        for token_id, confidence in ready[: job.gamma]:
+            if not stream.outlook.takes(token_id, confidence, calibration):
+                break
+            stream.guesses.append(token_id)
+        # What proved right is in the cache already: only the rest is run again. At least the last
+        # token is, because its logits are what the next guess comes from.
+        wanted = stream.token_ids + stream.guesses
+        limit = min(len(stream.cached), len(wanted) - 1)
         # Up to prefix_len - 1 both are committed tokens and equal.
         keep = min(max(0, job.prefix_len - 1), limit)
-        while keep < limit and stream.cached[keep] == stream.token_ids[keep]:
+        while keep < limit and stream.cached[keep] == wanted[keep]:
             keep += 1
         if keep < len(stream.cached):
             self._model.truncate(stream.seq_id, keep)
             del stream.cached[keep:]
 
     def has_work(self) -> bool:
-        return bool(self._rounds) or any(s.is_behind for s in self._streams.values())
+        return bool(self._rounds) or any(
+            s.is_behind or s.ahead.goes_on for s in self._streams.values()
+        )
 
     def step(self) -> list[Event]:
         """At most one forward pass."""
@@ -208,6 +233,8 @@ class ModelDrafter:
                 budget -= self._add_span(stream, budget, spans, stepping, guess=False)
         if spans:
             self._run(spans, stepping)
+        elif not waiting:
+            self._go_ahead(budget)
         events: list[Event] = []
         for stream, _ in stepping:
             events += self._announce(stream)
@@ -252,6 +279,26 @@ class ModelDrafter:
         if stream.outlook.takes(token_id, probability(logits, token_id), calibration):
             stream.guesses.append(token_id)
 
+    def _go_ahead(self, budget: int) -> None:
+        """One step of all streams that are drafted ahead: nothing else is to be done."""
+        going = [s for s in self._streams.values() if s.ahead.goes_on][:budget]
+        if not going:
+            return
+        spans = []
+        for stream in going:
+            start = len(stream.cached)
+            wanted = stream.token_ids + stream.guesses + stream.ahead.token_ids
+            spans.append(Span(stream.seq_id, start, wanted[start:], 1))
+        logits = self._model.forward(spans)
+        for stream, span, row in zip(going, spans, logits, strict=True):
+            stream.cached += span.token_ids
+            sampling = stream.spec.sampling
+            token_id = sample(row, sampling, len(stream.cached))
+            confidence = probability(row, token_id)
+            chance = self._calibration.of(sampling.temperature).chance(confidence)
+            ends = token_id in self._model.info.eog_token_ids and not stream.spec.ignore_eog
+            stream.ahead.add(token_id, confidence, chance, is_end=ends)
+
     def _announce(self, stream: _Stream) -> list[Event]:
         if stream.announced or stream.is_behind:
             return []
@@ -275,6 +322,10 @@ class ModelDrafter:
                         tuple(stream.guesses),
                     )
                 )
+                if waiting.goes_ahead and stream.guesses and not stream.has_ended(eog):
+                    stream.ahead.begin(stream.outlook, stream.gamma)
                 stream.gamma = 0
-            events.append(Drafted(waiting.round_id, tuple(guesses)))
+            events.append(
+                Drafted(waiting.round_id, tuple(guesses), waiting.num_ready, waiting.num_wasted)
+            )
         return events

@@ -20,6 +20,7 @@ _MAX_PASSES = 128
 # What cycles take beyond what was predicted, as an average over some of them.
 _LAP_RATE = 0.02
 _PASS_RATE = 0.02
+_AHEAD_RATE = 0.05
 _OVERRUN_MEMORY_S = 15.0
 _MAX_OVERRUN = 1.5
 
@@ -28,13 +29,15 @@ _MAX_OVERRUN = 1.5
 class Circulating:
     """A batch of the plan in force. round_id: its last round. not_before: of its next one.
 
-    stops: least chances of acceptance at which guesses are made, of streams that have one.
+    stops: least chances of acceptance at which guesses are made, of streams that have one. ahead:
+    as in policies.plan.Batch.
     """
 
     gammas: dict[StreamId, int]
     stops: dict[StreamId, float] = field(default_factory=dict)
     round_id: int | None = None
     not_before: float = 0.0
+    ahead: bool = False
 
 
 @dataclass(slots=True)
@@ -51,6 +54,9 @@ class CycleState:
     _lap_ratio: float = 1.0
     _lap_seen: float = 0.0
     _pass_ratio: float = 1.0
+    # The same of laps of batches that were drafted ahead; the lap ratio knows the others only.
+    _ahead_ratio: float = 1.0
+    _ahead_seen: float = 0.0
 
     @property
     def plain(self) -> tuple[int, ...]:
@@ -66,17 +72,24 @@ class CycleState:
     @property
     def cycle_s(self) -> float:
         """Predicted seconds of a cycle of the plan in force."""
-        return self.plan.prediction.cycle_s if self.plan.prediction is not None else 0.0
+        made = self.plan.prediction
+        return made.cycle_s * (1.0 - made.ahead_gain) if made is not None else 0.0
 
     @property
     def phase_s(self) -> float:
         """Seconds between the starts of two batches in an even cycle."""
         return self.cycle_s / max(1, len(self.batches))
 
-    def lap_done(self, seconds: float, predicted_s: float, now: float) -> None:
+    def lap_done(self, seconds: float, predicted_s: float, now: float, *, ahead: bool) -> None:
         """A batch is back: learn how much longer than predicted its cycle took."""
-        if predicted_s > 0:
-            ratio = min(_MAX_OVERRUN, seconds / predicted_s)
+        if predicted_s <= 0:
+            return
+        ratio = min(_MAX_OVERRUN, seconds / predicted_s)
+        if ahead:
+            self._ahead_ratio = 1.0 + self._ahead_excess(now)
+            self._ahead_ratio += _AHEAD_RATE * (ratio - self._ahead_ratio)
+            self._ahead_seen = now
+        else:
             # What has been forgotten by now stays forgotten.
             self._lap_ratio = self._pass_ratio * (1.0 + self._excess(now))
             self._lap_ratio += _LAP_RATE * (ratio - self._lap_ratio)
@@ -94,6 +107,15 @@ class CycleState:
         Forgotten with time, or guesses would never be tried again.
         """
         return 1.0 + max(0.0, self._excess(now))
+
+    def ahead_overrun(self, now: float) -> float:
+        """How much more cycles that are drafted ahead overrun than others, at least 1."""
+        others = max(1.0, self._pass_ratio * (1.0 + self._excess(now)))
+        return max(1.0, (1.0 + self._ahead_excess(now)) / others)
+
+    def _ahead_excess(self, now: float) -> float:
+        age = max(0.0, now - self._ahead_seen)
+        return (self._ahead_ratio - 1.0) * math.exp(-age / _OVERRUN_MEMORY_S)
 
     def _excess(self, now: float) -> float:
         age = max(0.0, now - self._lap_seen)
@@ -151,6 +173,7 @@ class CycleState:
             current = Circulating(members) if old is None else old
             current.gammas = members
             current.stops = dict(zip(members, batch.stops, strict=False))
+            current.ahead = batch.ahead
             taken.append(current)
         self.batches = taken
 
@@ -205,4 +228,5 @@ class CycleState:
 
     def _price_s(self, plan: Plan, observation: Observation) -> float:
         assert plan.prediction is not None
-        return plan.prediction.price_s * (observation.overrun if plan.batches else 1.0)
+        price_s = plan.prediction.price_s * (1.0 - plan.prediction.ahead_gain)
+        return price_s * (observation.overrun if plan.batches else 1.0)

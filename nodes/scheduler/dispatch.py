@@ -66,7 +66,7 @@ class Dispatcher:
                 batch.round_id = self._next_round
                 batch.not_before = now + self._cycle.plan.min_cycle_s
                 is_whole = len(drafted) == len(batch.gammas)
-                rounds += self._draft_round(drafted, batch.stops, now, is_whole)
+                rounds += self._draft_round(drafted, batch, now, is_whole)
             num_started += bool(drafted)
         rounds += self._catch_up([s for s in behind if s.draft and not s.draft.catching_up], now)
         tried = trials.begin(plain, self._drafts, self._next_round)
@@ -134,7 +134,7 @@ class Dispatcher:
     def _draft_round(
         self,
         drafted: list[tuple[Stream, int]],
-        stops: Mapping[StreamId, float],
+        batch: Circulating,
         now: float,
         is_whole: bool,
     ) -> list[Instruction]:
@@ -150,7 +150,8 @@ class Dispatcher:
             stream.drop_trial()
             if stream.is_by_lookup and lookup is not None:
                 stream_id = stream.spec.stream_id
-                guesses[stream_id] = lookup.propose(stream_id, gamma, stops.get(stream_id, 0.0))
+                stop = batch.stops.get(stream_id, 0.0)
+                guesses[stream_id] = lookup.propose(stream_id, gamma, stop)
                 continue
             by_node.setdefault(stream.draft.node, []).append((stream, gamma))
         out: list[Instruction] = []
@@ -162,9 +163,10 @@ class Dispatcher:
             num_first = 0
             for stream, gamma in members:
                 num_first += stream.catch_up()
-                stop = stops.get(stream.spec.stream_id, 0.0)
+                stop = batch.stops.get(stream.spec.stream_id, 0.0)
                 entries.append(stream.draft_entry(gamma, new_token_ids, stop))
-            out.append(ToDraft(name, DraftRequest(round_id, tuple(entries), tuple(new_token_ids))))
+            message = DraftRequest(round_id, tuple(entries), tuple(new_token_ids), batch.ahead)
+            out.append(ToDraft(name, message))
             gammas = [gamma for _, gamma in members]
             times = node.draft_s(gammas, num_first), node.link_s(gammas, len(new_token_ids))
             node.num_waiting += 1
@@ -175,7 +177,9 @@ class Dispatcher:
         members_of_round = [stream.spec.stream_id for stream, _ in drafted]
         predicted_s = self._cycle.cycle_s if is_whole else 0.0
         asked = {stream.spec.stream_id: gamma for stream, gamma in drafted}
-        current = Round(round_id, members_of_round, shares, now, predicted_s, asked, guesses)
+        current = Round(
+            round_id, members_of_round, shares, now, predicted_s, asked, guesses, batch.ahead
+        )
         self.rounds[round_id] = current
         return out + self.verify_if_complete(current)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from nodes.messages import CloseStreamNotice
 from nodes.scheduler.instructions import Instruction, ToDraft, open_request
 from nodes.scheduler.lookup import LOOKUP, LOOKUP_COSTS, Lookup
+from nodes.scheduler.punctuality import Punctuality
 from nodes.scheduler.stream import DraftPlacement, Stream
 from policies.acceptance import AcceptanceEstimate
 from policies.drafter import MOVE_GAIN, plain_token_s, token_s
@@ -28,7 +29,8 @@ class DraftNode:
     """A draft node.
 
     num_waiting: rounds it is drafting. used_cells: of the streams it holds; own_cells: of one of
-    them, on average. num_unread: tokens of texts it was given and has not read.
+    them, on average. num_unread: tokens of texts it was given and has not read. num_ready,
+    num_wasted: tokens that it drafted ahead, and that were of use or not.
     """
 
     name: str
@@ -39,7 +41,10 @@ class DraftNode:
     used_cells: int = 0
     own_cells: float = 0.0
     num_unread: int = 0
+    num_ready: int = 0
+    num_wasted: int = 0
     speed: Speed = field(default_factory=Speed)
+    punctuality: Punctuality = field(default_factory=Punctuality)
     acceptance: AcceptanceEstimate = field(default_factory=lambda: AcceptanceEstimate(memory=0.99))
 
     @property

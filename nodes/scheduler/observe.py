@@ -30,7 +30,6 @@ def observe(
     streams: Collection[Stream],
     drafts: DraftPool,
     target: TargetCosts | None,
-    overrun: float,
     now: float,
 ) -> Observation:
     """All streams that the target has read, and what passes and draft nodes cost now."""
@@ -60,5 +59,4 @@ def observe(
         drafts=drafts.views(),
         used_cells=used_cells(streams),
         prefill_share=target.prefill_share(now) if target is not None else 0.0,
-        overrun=overrun,
     )

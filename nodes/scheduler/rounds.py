@@ -9,9 +9,6 @@ from nodes.messages import CommitEntry, DraftReply, GuessEntry
 from nodes.scheduler.drafts import DraftNode
 from nodes.stream import StreamId
 
-_MIN_DRAFT_DEADLINE_S = 0.25
-_DEADLINE_FACTOR = 6.0
-
 
 def guesses_of(reply: DraftReply) -> Iterator[tuple[GuessEntry, tuple[int, ...]]]:
     """Each stream's entry with its guesses."""
@@ -44,7 +41,7 @@ class Share:
 @dataclass(slots=True)
 class Round:
     """One batch on its way. shares: of the nodes that still draft. predicted_s: its cycle, if it
-    went with all its members. asked: caps on guesses."""
+    went with all its members. asked: caps on guesses. ahead: draft nodes go on meanwhile."""
 
     round_id: int
     stream_ids: list[StreamId]
@@ -53,12 +50,14 @@ class Round:
     predicted_s: float = 0.0
     asked: dict[StreamId, int] = field(default_factory=dict)
     guesses: dict[StreamId, tuple[int, ...]] = field(default_factory=dict)
+    ahead: bool = False
     is_verifying: bool = False
 
     @property
     def deadline(self) -> float:
-        longest_s = max((share.expected_s for share in self.shares.values()), default=0.0)
-        return self.started + max(_MIN_DRAFT_DEADLINE_S, _DEADLINE_FACTOR * longest_s)
+        """When those that still draft are left behind: all of them late by their own measure."""
+        waits = (s.node.punctuality.patience_s(s.expected_s) for s in self.shares.values())
+        return self.started + max(waits, default=0.0)
 
     def num_asked(self, stream_id: StreamId, entry: CommitEntry) -> int:
         """The guesses that a commit tells of: those judged, or the cap where some were not made.
@@ -86,14 +85,26 @@ class Round:
             share.node.num_waiting -= 1
         return share
 
+    def give_up(self, now: float) -> None:
+        """Nobody who still drafts is waited for any more."""
+        for share in self.shares.values():
+            share.node.punctuality.observe(now - self.started, share.expected_s)
+        self.drop_all()
+
     def drop_all(self) -> None:
         for name in list(self.shares):
             self.drop_share(name)
 
-    def answered(self, name: str, now: float) -> None:
-        """A node's guesses are there: learn how long it took, where that tells anything."""
+    def answered(self, name: str, now: float, num_ready: int = 0) -> None:
+        """A node's guesses are there: learn how long it took, where that tells anything.
+
+        num_ready: guesses that it had made before it was asked.
+        """
         share = self.drop_share(name)
         if share is None or share.crowd != 1:
+            return
+        share.node.punctuality.observe(now - self.started, share.expected_s)
+        if num_ready:
             return
         asked = [self.asked[s] for s in share.stream_ids if s in self.guesses]
         made = [len(self.guesses[s]) for s in share.stream_ids if s in self.guesses]

@@ -326,7 +326,8 @@ class SchedulerState:
             current = self._rounds.get(phase.round_id)
             self._dispatcher.leave(stream)
             if current is not None and not current.stream_ids:
-                self._cycle.lap_done(now - current.started, current.predicted_s, now)
+                lap_s = now - current.started
+                self._cycle.lap_done(lap_s, current.predicted_s, now, ahead=current.ahead)
             stream.phase = Idle()
         elif isinstance(phase, Leased) and len(stream.token_ids) >= phase.end:
             stream.phase = Idle()
@@ -387,13 +388,16 @@ class SchedulerState:
         out = self._dispatcher.start(now)
         if self._cycle.is_due:
             streams = self._streams.values()
-            overrun = self._cycle.overrun(now)
-            seen = observe(streams, self._drafts, self._target, overrun, now)
-            self._cycle.replan(seen)
+            seen = observe(streams, self._drafts, self._target, now)
+            overruns = self._cycle.overrun(now), self._cycle.ahead_overrun(now)
+            self._cycle.replan(replace(seen, overrun=overruns[0], ahead_overrun=overruns[1]))
             out += self._dispatcher.start(now)
         return out
 
     def drafted(self, node: str, reply: DraftReply, now: float) -> list[Instruction]:
+        if node in self._drafts:
+            self._drafts[node].num_ready += reply.num_ready
+            self._drafts[node].num_wasted += reply.num_wasted
         current = self._rounds.get(reply.round)
         if current is None or node not in current.shares:
             tried = trials.answered(self._streams, node, reply)
@@ -409,7 +413,7 @@ class SchedulerState:
             ):
                 continue
             current.guesses[stream.spec.stream_id] = guesses
-        current.answered(node, now)
+        current.answered(node, now, reply.num_ready)
         return self._dispatcher.verify_if_complete(current)
 
     def next_deadline(self) -> float | None:
@@ -422,7 +426,7 @@ class SchedulerState:
         for current in list(self._rounds.values()):
             if current.shares and now >= current.deadline:
                 out += self._note_late(current)
-                current.drop_all()
+                current.give_up(now)
                 out += self._dispatcher.verify_if_complete(current)
         due = [b for b in self._cycle.batches if b.not_before and now >= b.not_before]
         for batch in due:

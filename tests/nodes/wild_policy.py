@@ -29,7 +29,7 @@ class WildPolicy:
             elif pick < 9:
                 plain.append(view.stream_id)
         plan = Plan(
-            tuple(Batch(*map(tuple, zip(*batch, strict=True))) for batch in batches if batch),
+            tuple(self._batch(batch) for batch in batches if batch),
             tuple(plain),
             overlap=self.below(2) > 0,
             min_cycle_s=(0.0, 0.0, 0.01, 1.0)[self.below(4)],
@@ -40,3 +40,7 @@ class WildPolicy:
             price_s = (1e-9, 1e9)[self.below(2)]
             plan = replace(plan, prediction=Prediction(0.02, "", price_s, 1.0))
         return plan
+
+    def _batch(self, members: list[tuple[int, int, float]]) -> Batch:
+        ids, gammas, stops = zip(*members, strict=True)
+        return Batch(ids, gammas, stops, ahead=self.below(2) > 0)

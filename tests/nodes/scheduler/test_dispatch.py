@@ -120,6 +120,7 @@ def test_batches_that_could_start_together_are_spread_over_the_cycle() -> None:
     # Batches that have not gone yet come first.
     assert started(out) == {3: [TWO]}
     for round_id, stream_id, now in ((4, THREE, 1.1), (5, ONE, 1.2)):
+        answer(scheduler, round_id - 1, "a", now - 0.05)
         assert scheduler.next_deadline() == pytest.approx(now)
         assert started(scheduler.tick(now - 0.01)) == {}
         assert started(scheduler.tick(now + 1e-9)) == {round_id: [stream_id]}

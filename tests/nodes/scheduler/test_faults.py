@@ -69,10 +69,10 @@ def test_a_stream_whose_draft_gets_ready_is_not_leased_anew_under_the_old_plan()
 def test_an_overrun_that_is_forgotten_does_not_come_back_with_a_good_lap() -> None:
     state = CycleState(joint_plan)
     for k in range(100):
-        state.lap_done(1.5, 1.0, k * 0.1)
+        state.lap_done(1.5, 1.0, k * 0.1, ahead=False)
     before = state.overrun(70.0)
     assert before < 1.05
-    state.lap_done(1.0, 1.0, 70.0)
+    state.lap_done(1.0, 1.0, 70.0, ahead=False)
     assert state.overrun(70.0) <= before
 
 
