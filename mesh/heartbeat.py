@@ -4,6 +4,7 @@ from collections import deque
 from typing import Final
 
 from mesh.messages import Ping, Pong
+from mesh.rates import MIN_PROBE_BYTES, RateEstimate
 
 _RTT_WEIGHT: Final = 1 / 8  # of a new sample, as in RFC 6298
 _MAX_PINGS_UNDERWAY: Final = 16
@@ -13,7 +14,7 @@ class HeartbeatState:
     """When to send a Ping, when the other side counts as gone, how long a round trip takes.
 
     progress: finished pieces of work on this side; its owner increases it, every Ping tells it.
-    rtt_s: smoothed round trip, None before the first Pong.
+    rtt_s: smoothed round trip, None before the first Pong. rate: of what this side sends.
     """
 
     def __init__(self, interval_s: float, timeout_s: float) -> None:
@@ -25,6 +26,9 @@ class HeartbeatState:
         self._next_ping_at: float | None = None
         self._last_heard_at: float | None = None
         self._underway: deque[tuple[int, float]] = deque(maxlen=_MAX_PINGS_UNDERWAY)
+        self.rate = RateEstimate()
+        # The Ping that follows a large message, and the bytes of that.
+        self._probe: tuple[int, int] | None = None
 
     def due(self, now: float) -> Ping | None:
         """The Ping to send now. The first call starts the clock of expired()."""
@@ -33,6 +37,17 @@ class HeartbeatState:
         if self._next_ping_at is not None and now < self._next_ping_at:
             return None
         self._next_ping_at = now + self._interval_s
+        return self._ping(now)
+
+    def sent(self, num_bytes: int, now: float) -> Ping | None:
+        """A message went out: the Ping that is to follow it, if it tells the link's rate."""
+        if num_bytes < MIN_PROBE_BYTES or self.rtt_s is None or self._probe is not None:
+            return None
+        ping = self._ping(now)
+        self._probe = ping.seq, num_bytes
+        return ping
+
+    def _ping(self, now: float) -> Ping:
         ping = Ping(seq=self._next_seq, progress=self.progress)
         self._next_seq += 1
         self._underway.append((ping.seq, now))
@@ -44,9 +59,14 @@ class HeartbeatState:
         for seq, sent_at in self._underway:
             if seq == pong.seq:
                 sample_s = now - sent_at
+                self._underway.remove((seq, sent_at))
+                if self._probe is not None and seq >= self._probe[0]:
+                    probe, self._probe = self._probe, None
+                    if seq == probe[0] and self.rtt_s is not None:
+                        self.rate.observe(probe[1], sample_s, self.rtt_s)
+                        return
                 before_s = sample_s if self.rtt_s is None else self.rtt_s
                 self.rtt_s = before_s + _RTT_WEIGHT * (sample_s - before_s)
-                self._underway.remove((seq, sent_at))
                 return
 
     def on_any(self, now: float) -> None:

@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 LINGER_MS: Final = 500
 _TERM_LIMIT_S: Final = 2.0
 _READS_PER_TURN: Final = 32
+# Class selector 5, which Wi-Fi maps to its access class of video (RFC 8325).
+_INTERACTIVE_TOS: Final = 5 << 5
 _SOCKET_OPTIONS: Final = {
     zmq.SNDHWM: MAX_QUEUED_MESSAGES,
     zmq.RCVHWM: MAX_QUEUED_MESSAGES,
@@ -261,8 +263,12 @@ class ZmqContext:
         self._endpoints: list[_ZmqEndpoint] = []
         self._zap: ZapHandler | None = None
 
-    def bind(self, endpoint: str, keys: ServerKeys | None = None) -> ZmqServer:
+    def bind(
+        self, endpoint: str, keys: ServerKeys | None = None, *, interactive: bool = False
+    ) -> ZmqServer:
         """With keys only who authenticates comes in; without them only this machine may.
+
+        interactive: mark packets so that Wi-Fi sends them in the access class of video.
 
         Raises EndpointError, InsecureEndpointError, AddressInUseError or SecurityError.
         """
@@ -278,7 +284,8 @@ class ZmqContext:
         if path is not None:
             clear_stale_socket(endpoint, path)
         curve = {} if keys is None else server_options(keys)
-        socket = self._socket(zmq.ROUTER, {zmq.ROUTER_MANDATORY: 1, **_ipv6(address), **curve})
+        options = {zmq.ROUTER_MANDATORY: 1, **_ipv6(address), **_mark(interactive), **curve}
+        socket = self._socket(zmq.ROUTER, options)
         try:
             socket.bind(address)
         except zmq.ZMQError as error:
@@ -299,8 +306,10 @@ class ZmqContext:
         for endpoint in self._endpoints:
             endpoint.fail_soon(error)
 
-    def connect(self, endpoint: str, keys: ClientKeys | None = None) -> ZmqClient:
-        """Returns at once, connected or not: await writable().
+    def connect(
+        self, endpoint: str, keys: ClientKeys | None = None, *, interactive: bool = False
+    ) -> ZmqClient:
+        """Returns at once, connected or not: await writable(). interactive: as in bind.
 
         Raises EndpointError or InsecureEndpointError.
         """
@@ -309,7 +318,8 @@ class ZmqContext:
             check_secure(endpoint)
         curve = {} if keys is None else client_options(keys)
         # IMMEDIATE: without a connection a send fails instead of filling a queue.
-        socket = self._socket(zmq.DEALER, {zmq.IMMEDIATE: 1, **_ipv6(address), **curve})
+        options = {zmq.IMMEDIATE: 1, **_ipv6(address), **_mark(interactive), **curve}
+        socket = self._socket(zmq.DEALER, options)
         try:
             socket.connect(address)
         except zmq.ZMQError as error:
@@ -355,6 +365,10 @@ def _inode(path: str) -> int | None:
 
 def _get_int(socket: zmq.Socket[bytes], option: int) -> int:
     return int(socket.getsockopt(option))
+
+
+def _mark(interactive: bool) -> dict[Any, int]:
+    return {zmq.TOS: _INTERACTIVE_TOS} if interactive else {}
 
 
 def _ipv6(address: str) -> dict[Any, int]:

@@ -58,11 +58,33 @@ class EngineSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LinkSettings:
+    """A node's way to the coordinator, as far as it is known beforehand.
+
+    air: name of a medium that it shares with all nodes that give the same, such as a Wi-Fi cell;
+    packets are then marked for the access class of interactive media. rate_kbps: what the link
+    carries when it has the medium alone; 0 where it shall be measured. frame_ms: what a message
+    takes of the medium at least, whatever its size.
+    """
+
+    air: str = ""
+    rate_kbps: float = 0.0
+    frame_ms: float = 0.0
+
+    def __post_init__(self) -> None:
+        if len(self.air) > 64:
+            raise ConfigError(f"link.air = {self.air!r}: 64 characters at most are accepted")
+        _in_range("link.rate_kbps", self.rate_kbps, 0, 1e9)
+        _in_range("link.frame_ms", self.frame_ms, 0, 1000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CoordinatorConfig:
     """prompt_lookup: guess from the streams' own texts where that is worth more than a draft.
 
     keys: directory of key files; "" for the usual one. pad_messages: send messages of a few sizes
-    only, nodes and clients too, so that lengths tell less of prompts.
+    only, nodes and clients too, so that lengths tell less of prompts. mark_air: mark packets for
+    the Wi-Fi access class of interactive media, where nodes are on air.
     """
 
     listen: str = DEFAULT_ENDPOINT
@@ -72,6 +94,7 @@ class CoordinatorConfig:
     prompt_lookup: bool = True
     keys: str = ""
     pad_messages: bool = False
+    mark_air: bool = False
 
     def __post_init__(self) -> None:
         _in_range("heartbeat_interval_s", self.heartbeat_interval_s, 0.05, 60)
@@ -94,6 +117,7 @@ class TargetConfig:
     name: str = "target"
     keys: str = ""
     join_timeout_s: float = 10.0
+    link: LinkSettings = field(default_factory=LinkSettings)
     engine: EngineSettings = field(default_factory=lambda: EngineSettings(model=DEFAULT_TARGET))
 
     def __post_init__(self) -> None:
@@ -108,6 +132,7 @@ class DraftConfig:
     name: str = "draft"
     keys: str = ""
     join_timeout_s: float = 10.0
+    link: LinkSettings = field(default_factory=LinkSettings)
     engine: EngineSettings = field(
         default_factory=lambda: EngineSettings(model=DEFAULT_DRAFT, profile="fast")
     )

@@ -45,6 +45,19 @@ class ConfidenceBin:
 
 
 @struct
+class LinkFields:
+    """What a node knows of its way to the coordinator.
+
+    air: the medium it shares with other nodes that name the same, "" for none. rate_bps: of the
+    link alone, 0 where it is to be measured. frame_s: what a message takes of the medium at least.
+    """
+
+    air: Name
+    rate_bps: Annotated[float, Range(0, 1e12)]
+    frame_s: Annotated[float, Range(0, 10)]
+
+
+@struct
 class EngineProfile:
     """What a node tells of its engine in Hello; fields as in engine.protocol.EngineInfo.
 
@@ -66,6 +79,7 @@ class EngineProfile:
     confidence: Annotated[tuple[ConfidenceBin, ...], MaxLen(MAX_BINS)]
     decode: CostFields
     prefill: CostFields
+    link: LinkFields = LinkFields("", 0.0, 0.0)
 
 
 @message(16, max_bytes=(1 << 18) + 16_384)
@@ -141,12 +155,15 @@ class DraftRequest:
     """Draft up to gamma tokens for each stream after its newly committed ones.
 
     ahead: go on after the answer, as if all guesses were accepted, until there are new tokens.
+    hold_us: microseconds after the request before which the answer is not sent: others of the
+    medium have their turns until then.
     """
 
     round: Id
     entries: Annotated[tuple[DraftEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
     new_token_ids: TokenIds
     ahead: bool = False
+    hold_us: Annotated[int, Range(0, 10_000_000)] = 0
 
 
 @struct

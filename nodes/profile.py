@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import math
+
 from mesh.codec import decode_struct, encode_struct
 from nodes.engine.protocol import EngineInfo
-from nodes.messages import ConfidenceBin, CostFields, EngineProfile
+from nodes.messages import ConfidenceBin, CostFields, EngineProfile, LinkFields
 from policies.confidence import Spread
 from policies.latency import CostTable, NodeCosts
+from policies.plan import Link
 
 # What no device takes: the planner computes with these, and nothing must overflow.
 _LEAST_S, _MOST_S = 1e-9, 1e5
 _MOST_CELL_S = 1.0
+_LEAST_BPS = 1000.0
 
 
-def encode_profile(info: EngineInfo, costs: NodeCosts, spread: Spread | None = None) -> bytes:
-    """spread: of a draft's confidence, where it was measured."""
+def encode_profile(
+    info: EngineInfo,
+    costs: NodeCosts,
+    spread: Spread | None = None,
+    link: LinkFields | None = None,
+) -> bytes:
+    """spread: of a draft's confidence, where it was measured. link: what was declared of it."""
     bins = zip(spread.shares, spread.rates, strict=True) if spread is not None else ()
     return encode_struct(
         EngineProfile(
@@ -33,6 +42,7 @@ def encode_profile(info: EngineInfo, costs: NodeCosts, spread: Spread | None = N
             confidence=tuple(ConfidenceBin(share, rate) for share, rate in bins),
             decode=_to_fields(costs.decode),
             prefill=_to_fields(costs.prefill),
+            link=link or LinkFields("", 0.0, 0.0),
         )
     )
 
@@ -47,12 +57,28 @@ def costs_of(profile: EngineProfile) -> NodeCosts:
     return NodeCosts(_from_fields(profile.decode), _from_fields(profile.prefill))
 
 
+def link_of(profile: EngineProfile) -> Link:
+    """What a node has declared of its link; unlimited where it has not.
+
+    Raises ValueError for a rate at which nothing would ever arrive.
+    """
+    fields = profile.link
+    if 0 < fields.rate_bps < _LEAST_BPS:
+        raise ValueError(f"a link has {_LEAST_BPS:g} bit/s at least")
+    return Link(fields.rate_bps or math.inf, medium=fields.air, frame_s=fields.frame_s)
+
+
 def spread_of(profile: EngineProfile) -> Spread | None:
     """Raises ValueError for shares that no measurement gives."""
     if not profile.confidence:
         return None
     shares = tuple(part.share for part in profile.confidence)
     return Spread(shares, tuple(part.rate for part in profile.confidence))
+
+
+def token_bits(profile: EngineProfile) -> int:
+    """What one of its token ids takes on the wire."""
+    return 16 if profile.num_vocab <= 1 << 16 else 32
 
 
 def same_vocabulary(draft: EngineProfile, target: EngineProfile) -> bool:

@@ -17,6 +17,7 @@ from nodes.config import (
     CoordinatorConfig,
     DraftConfig,
     EngineSettings,
+    LinkSettings,
     TargetConfig,
     environment,
 )
@@ -29,6 +30,7 @@ from nodes.engine.llama_abi import hash_file
 from nodes.engine.load import OpenedModel, OpenedToy, open_model
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.keyring import Keyring, default_keyring
+from nodes.messages import LinkFields
 from nodes.runtime import raise_file_limit, stdin_closed
 from nodes.target.node import TargetNode
 from policies.confidence import CALIBRATION_KEY, DraftCalibration
@@ -47,7 +49,7 @@ async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], N
     secured = ring.server_keys(config.listen)
     with ZmqContext() as context:
         coordinator = Coordinator(
-            context.bind(config.listen, secured),
+            context.bind(config.listen, secured, interactive=config.mark_air),
             joint_plan,
             cluster=config.cluster,
             heartbeat_interval_s=config.heartbeat_interval_s,
@@ -73,13 +75,14 @@ async def run_target(
     tokenizer = opened.tokenizer if isinstance(opened, OpenedToy) else opened.model.tokenizer
     with contextlib.closing(opened.model), ZmqContext() as context:
         node = TargetNode(
-            context.connect(endpoint, keys),
+            context.connect(endpoint, keys, interactive=bool(config.link.air)),
             opened.model,
             tokenizer,
             opened.costs,
             endpoint=endpoint,
             node=config.name,
             join_timeout_s=config.join_timeout_s,
+            declared=declared(config.link),
         )
         await _serve(node.run(), supervised)
 
@@ -97,7 +100,7 @@ async def run_draft(
     calibration = calibration_of(opened.model)
     with contextlib.closing(opened.model), ZmqContext() as context:
         node = DraftNode(
-            context.connect(endpoint, keys),
+            context.connect(endpoint, keys, interactive=bool(config.link.air)),
             ModelDrafter(opened.model, calibration),
             opened.model.info,
             opened.costs,
@@ -105,6 +108,7 @@ async def run_draft(
             node=config.name,
             spread=calibration.spread,
             join_timeout_s=config.join_timeout_s,
+            declared=declared(config.link),
         )
         await _serve(node.run(), supervised)
 
@@ -122,6 +126,11 @@ def link_of(connect: str, directory: str) -> tuple[str, ClientKeys | None]:
     endpoint = ring.endpoint(connect)
     check_connect(endpoint)
     return endpoint, ring.client_keys(endpoint)
+
+
+def declared(link: LinkSettings) -> LinkFields:
+    """What a node says of its link."""
+    return LinkFields(link.air, link.rate_kbps * 1e3, link.frame_ms * 1e-3)
 
 
 def calibration_of(model: LlamaModel | ToyModel) -> DraftCalibration:

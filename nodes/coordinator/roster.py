@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from mesh.errors import DecodeError
 from mesh.heartbeat import HeartbeatState
 from mesh.membership import Joined, Left, Member, MembershipState, Refused
 from mesh.messages import Hello, Ping, Pong
 from nodes.messages import EngineProfile, NodeFields
-from nodes.profile import costs_of, decode_profile, same_vocabulary, spread_of
+from nodes.profile import costs_of, decode_profile, link_of, same_vocabulary, spread_of
 from nodes.scheduler import SchedulerState
 from nodes.scheduler.lookup import LOOKUP
 from policies.confidence import Spread
 from policies.latency import NodeCosts
+from policies.plan import Link
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,15 @@ class NodeRecord:
     heartbeat: HeartbeatState
     scheduler: SchedulerState | None = None
     used_cells: int = 0
+    # As declared by the node; what it has not declared is measured.
+    link: Link = field(default_factory=Link)
+
+    def measured_link(self) -> Link:
+        """The declared link with the round trip, and the rate where none was declared."""
+        rate_bps = self.link.rate_bps
+        if self.profile.link.rate_bps == 0:
+            rate_bps = self.heartbeat.rate.bps or rate_bps
+        return replace(self.link, rtt_s=self.heartbeat.rtt_s or 0.0, rate_bps=rate_bps)
 
     def has_room(self, cells: int) -> bool:
         scheduler = self.scheduler
@@ -141,6 +151,7 @@ class Roster:
             try:
                 profile = decode_profile(hello.profile)
                 costs, spread = costs_of(profile), spread_of(profile)
+                link = link_of(profile)
             except (DecodeError, ValueError) as error:
                 return [Rejected(peer, f"malformed profile: {error}"[:_MAX_REASON])]
             reason = self._mismatch(profile) if hello.role == "draft" else ""
@@ -165,6 +176,7 @@ class Roster:
                     continue
                 logger.info("%s %s joined with %s", hello.role, hello.node, profile.model)
                 record = NodeRecord(hello.node, hello.role, peer, profile, costs, spread, heartbeat)
+                record.link = link
                 self._nodes[hello.node] = record
                 out.append(NodeIn(record))
                 if hello.role == "target":
@@ -216,6 +228,14 @@ class Roster:
         due = [(peer, beat.due(now)) for peer, beat in [*beats, *self._clients.items()]]
         return [(peer, ping) for peer, ping in due if ping is not None]
 
+    def sent(self, peer: bytes, num_bytes: int, now: float) -> Ping | None:
+        """A message went to a peer: the Ping that is to follow it, if it tells the link's rate."""
+        member = self._membership.by_peer(peer)
+        node = self.node_of(member) if member is not None else None
+        if node is None or node.profile.link.rate_bps > 0:
+            return None
+        return node.heartbeat.sent(num_bytes, now)
+
     def pong(self, member: Member, pong: Pong, now: float) -> None:
         node = self.node_of(member)
         busy = node is not None and node.scheduler is not None and node.scheduler.num_streams > 0
@@ -225,7 +245,7 @@ class Roster:
             heartbeat.on_pong(pong, now)
         if node is not None and node.role == "draft" and node.heartbeat.rtt_s is not None:
             for _, scheduler in self.schedulers():
-                scheduler.draft_rtt(node.name, node.heartbeat.rtt_s)
+                scheduler.draft_link(node.name, node.measured_link())
 
     def _left(self, events: Sequence[Left]) -> list[RosterEvent]:
         out: list[RosterEvent] = []

@@ -185,7 +185,8 @@ class Coordinator:
             else:
                 if isinstance(send.message, Welcome) and (notice := self._rotation.notice(now)):
                     pending.insert(0, Send(send.peer, notice))
-                self.state.charge(send, sum(len(frame) for frame in frames))
+                num_bytes = sum(len(frame) for frame in frames)
+                pending[:0] = self.state.sent(send, num_bytes, now)
 
     def say_bye(self) -> None:
         """Tell every member that nothing follows."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mesh.grants import Air
 from mesh.messages import Bye, Credit, Hello, Ping, Pong, Refuse, Welcome
 from nodes.coordinator.access import ANYBODY, ROLES, Caller
 from nodes.coordinator.requests import (
@@ -46,6 +47,7 @@ from nodes.messages import (
     TokenizeReply,
     TokenizeRequest,
 )
+from nodes.profile import token_bits
 from nodes.scheduler import SchedulerState
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
 from nodes.stream import StreamId
@@ -109,6 +111,8 @@ class CoordinatorState:
         self._streams: dict[StreamId, Request] = {}
         self._waiting: list[StreamId] = []
         self._tokenizing = Tokenizing()
+        # Draft nodes serve all targets.
+        self._air = Air()
         self._next_id = 1
         self.num_stale = 0
 
@@ -199,9 +203,11 @@ class CoordinatorState:
         """Every member, nodes and clients."""
         return self._roster.peers()
 
-    def charge(self, send: Send, num_bytes: int) -> None:
-        """Book the bytes of a sent message on the streams it is about."""
+    def sent(self, send: Send, num_bytes: int, now: float) -> list[Send]:
+        """Book the bytes of a message on the streams it is about; what is to follow it."""
         self._charge(send.streams, num_bytes, to_draft=send.to_draft)
+        ping = self._roster.sent(send.peer, num_bytes, now)
+        return [Send(send.peer, ping)] if ping is not None else []
 
     def _charge(self, streams: Sequence[StreamId], num_bytes: int, *, to_draft: bool) -> None:
         for stream_id in streams:
@@ -250,16 +256,21 @@ class CoordinatorState:
             # A target that cannot take guesses back is served plainly.
             lookup = self._has_lookup and node.profile.can_roll_back
             node.scheduler = SchedulerState(
-                self._policy, node.costs, lookup=lookup, trials=self._has_trials
+                self._policy,
+                node.costs,
+                lookup=lookup,
+                trials=self._has_trials,
+                air=self._air,
+                token_bits=token_bits(node.profile),
             )
             for draft in self._roster.nodes("draft"):
                 if draft.can_draft_for(node):
-                    node.scheduler.draft_joined(draft.name, draft.costs, spread=draft.spread)
+                    node.scheduler.draft_joined(draft.name, draft.costs, draft.link, draft.spread)
             return self._admit_waiting(now)
         out: list[Send] = []
         for target, scheduler in self._roster.schedulers():
             if node.can_draft_for(target):
-                joined = scheduler.draft_joined(node.name, node.costs, spread=node.spread)
+                joined = scheduler.draft_joined(node.name, node.costs, node.link, node.spread)
                 out += self._carry_out(target, joined, now)
         return out
 

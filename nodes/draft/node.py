@@ -18,6 +18,7 @@ from nodes.messages import (
     DraftReply,
     DraftRequest,
     GuessEntry,
+    LinkFields,
     OpenStreamRequest,
     StreamFailedNotice,
     StreamReadyNotice,
@@ -46,7 +47,9 @@ class DraftNode:
         node: str,
         spread: Spread | None = None,
         join_timeout_s: float | None = 10.0,
+        declared: LinkFields | None = None,
     ) -> None:
+        """declared: what is known of the link beforehand."""
         self._drafter = drafter
         self._make_link: Callable[[], Link] = lambda: Link(
             transport,
@@ -54,10 +57,13 @@ class DraftNode:
             endpoint=endpoint,
             node=node,
             role="draft",
-            profile=encode_profile(info, costs, spread),
+            profile=encode_profile(info, costs, spread, declared),
             progress=lambda: self._engine.num_passes,
             join_timeout_s=join_timeout_s,
         )
+
+        # Before when the answers of rounds must not go out: others have their turns.
+        self._held_until: dict[int, float] = {}
 
     async def run(self) -> None:
         """Serve until cancelled; raises what the link or the engine raises."""
@@ -69,11 +75,15 @@ class DraftNode:
 
     def on_joined(self, welcome: Welcome) -> None:
         logger.info("joined cluster %s as %s", welcome.cluster, welcome.node)
+        self._held_until.clear()
         self._engine.post(_forget_all)
 
     def on_message(self, message: Any) -> None:
         match message:
             case DraftRequest():
+                if message.hold_us:
+                    now = asyncio.get_running_loop().time()
+                    self._held_until[message.round] = now + message.hold_us * 1e-6
                 self._engine.post(lambda drafter: _draft(drafter, message))
             case OpenStreamRequest():
                 self._engine.post(lambda drafter: drafter.open(spec_of(message)))
@@ -86,11 +96,19 @@ class DraftNode:
         for event in events:
             match event:
                 case Drafted():
-                    self._link.send(draft_reply(event))
+                    self._send_in_turn(draft_reply(event))
                 case Ready(stream_id=stream_id, generation=generation):
                     self._link.send(StreamReadyNotice(stream_id, generation))
                 case Failed(stream_id=stream_id, generation=generation, reason=reason):
                     self._link.send(StreamFailedNotice(stream_id, generation, reason))
+
+    def _send_in_turn(self, reply: DraftReply) -> None:
+        loop = asyncio.get_running_loop()
+        until = self._held_until.pop(reply.round, 0.0)
+        if until > loop.time():
+            loop.call_at(until, self._link.send, reply)
+        else:
+            self._link.send(reply)
 
 
 def jobs_of(request: DraftRequest) -> list[Job]:

@@ -30,7 +30,7 @@ class Circulating:
     """A batch of the plan in force. round_id: its last round. not_before: of its next one.
 
     stops: least chances of acceptance at which guesses are made, of streams that have one. ahead:
-    as in policies.plan.Batch.
+    as in policies.plan.Batch. grants: draft nodes in the order of their turns.
     """
 
     gammas: dict[StreamId, int]
@@ -38,6 +38,11 @@ class Circulating:
     round_id: int | None = None
     not_before: float = 0.0
     ahead: bool = False
+    grants: tuple[str, ...] = ()
+
+    def turn_of(self, node: str) -> int:
+        """A draft node's place in the batch's turns on the air."""
+        return self.grants.index(node) if node in self.grants else len(self.grants)
 
 
 @dataclass(slots=True)
@@ -162,7 +167,8 @@ class CycleState:
         """Batches of the plan, each going on from the one in force that most of it was in."""
         before = {s: batch for batch in self.batches for s in batch.gammas}
         taken: list[Circulating] = []
-        for batch in self.plan.batches:
+        no_turns = ((),) * len(self.plan.batches)
+        for batch, grants in zip(self.plan.batches, self.plan.grants or no_turns, strict=False):
             members = {
                 StreamId(s): gamma for s, gamma in zip(batch.stream_ids, batch.gammas, strict=True)
             }
@@ -173,7 +179,7 @@ class CycleState:
             current = Circulating(members) if old is None else old
             current.gammas = members
             current.stops = dict(zip(members, batch.stops, strict=False))
-            current.ahead = batch.ahead
+            current.ahead, current.grants = batch.ahead, grants
             taken.append(current)
         self.batches = taken
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mesh.grants import Air
 from nodes.messages import DraftRequest, GuessEntry, LeaseEntry, LeaseRequest, VerifyRequest
 from nodes.scheduler import trials
 from nodes.scheduler.cycle import Circulating, CycleState
-from nodes.scheduler.drafts import DraftPool
+from nodes.scheduler.drafts import DraftNode, DraftPool
 from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget
 from nodes.scheduler.rounds import Round, Share
 from nodes.scheduler.stream import Drafting, Idle, Stream, Verifying
@@ -18,6 +19,8 @@ LEASE_TOKENS = 8
 LEASE_LOW_TOKENS = 4
 # A stream whose draft node is about to be ready goes plainly in small steps until then.
 LEASE_WHILE_OPENING_TOKENS = 2
+# A turn that far off is no turn: what was predicted then does not hold any more.
+_LONGEST_HOLD_S = 1.0
 # A draft node that has not read a text by then is not waited for until it has.
 _READ_TIMEOUT_S = 30.0
 
@@ -26,11 +29,12 @@ class Dispatcher:
     """The rounds of one target. It shares streams, draft nodes and plan with the scheduler."""
 
     def __init__(
-        self, streams: Mapping[StreamId, Stream], drafts: DraftPool, cycle: CycleState
+        self, streams: Mapping[StreamId, Stream], drafts: DraftPool, cycle: CycleState, air: Air
     ) -> None:
         self._streams = streams
         self._drafts = drafts
         self._cycle = cycle
+        self._air = air
         self.rounds: dict[int, Round] = {}
         self._next_round = 1
 
@@ -68,6 +72,7 @@ class Dispatcher:
                 is_whole = len(drafted) == len(batch.gammas)
                 rounds += self._draft_round(drafted, batch, now, is_whole)
             num_started += bool(drafted)
+        behind += [stream for stream in plain if self._is_being_told(stream)]
         rounds += self._catch_up([s for s in behind if s.draft and not s.draft.catching_up], now)
         tried = trials.begin(plain, self._drafts, self._next_round)
         self._next_round += bool(tried)
@@ -98,6 +103,8 @@ class Dispatcher:
         by_node: dict[str, list[Stream]] = {}
         for stream in streams:
             assert stream.draft is not None
+            if not self._fits_in_a_gap(stream, now):
+                continue
             stream.draft.catching_up = True
             stream.drop_trial()
             stream.draft.asked_at = now
@@ -105,11 +112,27 @@ class Dispatcher:
         out: list[Instruction] = []
         for name, members in by_node.items():
             new_token_ids: list[int] = []
-            entries = tuple(stream.draft_entry(0, new_token_ids) for stream in members)
+            most = self._drafts[name].piece_tokens
+            entries = tuple(s.draft_entry(0, new_token_ids, most=most) for s in members)
             request = DraftRequest(self._next_round, entries, tuple(new_token_ids))
             self._next_round += 1
             out.append(ToDraft(name, request))
         return out
+
+    def _is_being_told(self, stream: Stream) -> bool:
+        """Whether its draft node knows but a piece of the text, and could hear the next one."""
+        placement = stream.draft
+        if placement is None or stream.is_by_lookup or not stream.can_guess:
+            return False
+        return stream.backlog > self._drafts[placement.node].piece_tokens
+
+    def _fits_in_a_gap(self, stream: Stream, now: float) -> bool:
+        """Texts give way to the messages of rounds."""
+        assert stream.draft is not None
+        node = self._drafts[stream.draft.node]
+        num_tokens = min(stream.backlog, node.piece_tokens)
+        medium = node.link.medium
+        return not medium or self._air[medium].is_free(now, node.message_s(1, num_tokens))
 
     def _ready_members(self, batch: Circulating, now: float) -> Sequence[Stream]:
         """Who of a batch starts now: all that are back, or nobody yet.
@@ -156,8 +179,9 @@ class Dispatcher:
             by_node.setdefault(stream.draft.node, []).append((stream, gamma))
         out: list[Instruction] = []
         shares = {}
-        for name, members in by_node.items():
-            node = self._drafts[name]
+        # In the plan's order of turns.
+        for name in sorted(by_node, key=batch.turn_of):
+            members, node = by_node[name], self._drafts[name]
             entries = []
             new_token_ids: list[int] = []
             num_first = 0
@@ -165,10 +189,17 @@ class Dispatcher:
                 num_first += stream.catch_up()
                 stop = batch.stops.get(stream.spec.stream_id, 0.0)
                 entries.append(stream.draft_entry(gamma, new_token_ids, stop))
-            message = DraftRequest(round_id, tuple(entries), tuple(new_token_ids), batch.ahead)
-            out.append(ToDraft(name, message))
             gammas = [gamma for _, gamma in members]
-            times = node.draft_s(gammas, num_first), node.link_s(gammas, len(new_token_ids))
+            draft_s, link_s = (
+                node.draft_s(gammas, num_first),
+                node.link_s(gammas, len(new_token_ids)),
+            )
+            held_s, waits_s = self._turn(node, draft_s, gammas, len(new_token_ids), now)
+            times = draft_s, link_s + waits_s
+            message = DraftRequest(
+                round_id, tuple(entries), tuple(new_token_ids), batch.ahead, round(held_s * 1e6)
+            )
+            out.append(ToDraft(name, message))
             node.num_waiting += 1
             ids = tuple(stream.spec.stream_id for stream, _ in members)
             shares[name] = Share(node, *times, node.num_waiting, ids, num_first)
@@ -182,6 +213,28 @@ class Dispatcher:
         )
         self.rounds[round_id] = current
         return out + self.verify_if_complete(current)
+
+    def _turn(
+        self,
+        node: DraftNode,
+        draft_s: float,
+        gammas: Sequence[int],
+        num_new_tokens: int,
+        now: float,
+    ) -> tuple[float, float]:
+        """Reserve the medium for a request and its answer.
+
+        Returns how long after the request the answer must not go out, and by how much it comes
+        later than it would if the node were alone.
+        """
+        if not node.link.medium:
+            return 0.0, 0.0
+        medium = self._air[node.link.medium]
+        arrived = medium.reserve(now, now, node.message_s(len(gammas), num_new_tokens)).end
+        arrived += node.link.rtt_s / 2
+        turn = medium.reserve(now, arrived + draft_s, node.message_s(len(gammas), sum(gammas)))
+        held_s = min(_LONGEST_HOLD_S, max(0.0, turn.free_from - arrived))
+        return held_s, turn.start - arrived - draft_s
 
     def leave(self, stream: Stream) -> list[Instruction]:
         phase = stream.phase

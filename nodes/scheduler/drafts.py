@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from nodes.messages import CloseStreamNotice
+from nodes.messages import MAX_PROMPT_TOKENS, CloseStreamNotice
 from nodes.scheduler.instructions import Instruction, ToDraft, open_request
 from nodes.scheduler.lookup import LOOKUP, LOOKUP_COSTS, Lookup
 from nodes.scheduler.punctuality import Punctuality
@@ -18,7 +19,9 @@ from policies.plan import ENTRY_BITS, HEADER_BITS, DraftView, Link
 # Of the prior of a new stream: what rounds of other streams on the node tell counts this much.
 _PRIOR_ROUNDS = 3.0
 _TYPICAL_GAMMA = 4
-_TOKEN_BITS = 32
+# A text goes to a draft node in pieces, or the messages of rounds would wait behind it.
+_PIECE_S = 0.05
+_LEAST_PIECE_TOKENS = 32
 # A single text is soon read; only many at once are worth another plan.
 _READING_HORIZON_S = 2.0
 _MAX_READING_SHARE = 0.8
@@ -43,6 +46,7 @@ class DraftNode:
     num_unread: int = 0
     num_ready: int = 0
     num_wasted: int = 0
+    token_bits: int = 32
     speed: Speed = field(default_factory=Speed)
     punctuality: Punctuality = field(default_factory=Punctuality)
     acceptance: AcceptanceEstimate = field(default_factory=lambda: AcceptanceEstimate(memory=0.99))
@@ -76,11 +80,21 @@ class DraftNode:
             seconds += costs.at(sum(1 for gamma in gammas if gamma > step), *cells)
         return seconds
 
+    def message_s(self, num_streams: int, num_tokens: int) -> float:
+        """Predicted seconds of the medium that one message takes."""
+        bits = HEADER_BITS + ENTRY_BITS * num_streams + self.token_bits * num_tokens
+        return self.link.airtime_s(bits, 1)
+
     def link_s(self, gammas: Sequence[int], num_new_tokens: int) -> float:
         """Predicted seconds of a request and its answer on the way."""
-        num_tokens = sum(gammas) + num_new_tokens
-        bits = 2 * HEADER_BITS + 2 * ENTRY_BITS * len(gammas) + _TOKEN_BITS * num_tokens
-        return self.link.rtt_s + self.link.airtime_s(bits, 2)
+        request_s = self.message_s(len(gammas), num_new_tokens)
+        return self.link.rtt_s + request_s + self.message_s(len(gammas), sum(gammas))
+
+    @property
+    def piece_tokens(self) -> int:
+        """Tokens of a text that one message tells this node: what its link carries in a moment."""
+        room = self.link.rate_bps * _PIECE_S / self.token_bits
+        return MAX_PROMPT_TOKENS if math.isinf(room) else max(_LEAST_PIECE_TOKENS, int(room))
 
     def typical_round_s(self, num_streams: int) -> float:
         gammas = (_TYPICAL_GAMMA,) * num_streams
@@ -191,8 +205,11 @@ class DraftPool:
             stream.acceptance = node.prior()
         stream.was_by_lookup = False
         stream.draft_generation += 1
-        stream.draft = DraftPlacement(node.name, stream.draft_generation, len(stream.token_ids))
-        return [ToDraft(node.name, open_request(stream.current_spec(stream.draft_generation)))]
+        num_told = min(len(stream.token_ids), node.piece_tokens)
+        stream.draft = DraftPlacement(node.name, stream.draft_generation, num_told)
+        spec = stream.current_spec(stream.draft_generation)
+        spec = replace(spec, token_ids=spec.token_ids[:num_told])
+        return [ToDraft(node.name, open_request(spec))]
 
     def displace(self, stream: Stream) -> DraftPlacement | None:
         """Take a stream off its draft node, which may be gone already."""

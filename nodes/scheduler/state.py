@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from mesh.grants import Air
 from nodes.messages import (
     CloseStreamNotice,
     CommitEntry,
@@ -67,7 +68,8 @@ class SchedulerState:
     policy: plans the cycle. acceptance: estimate that a stream begins with, given its draft node's
     prior; for simulations in which acceptance is known. lookup: guess from the streams' own texts
     too, where that is better than a draft node or there is none. trials: try a draft node's guesses
-    beside plain passes before they are verified in rounds.
+    beside plain passes before they are verified in rounds. air: turns on shared media, of all
+    targets. token_bits: what a token id takes on a link.
     """
 
     def __init__(
@@ -78,6 +80,8 @@ class SchedulerState:
         *,
         lookup: bool = False,
         trials: bool = False,
+        air: Air | None = None,
+        token_bits: int = 32,
     ) -> None:
         self._has_trials = trials
         self._cycle = CycleState(policy)
@@ -87,7 +91,8 @@ class SchedulerState:
         # Where acceptance is given, no node's prior takes its place.
         self._lookup = Lookup() if lookup else None
         self._drafts = DraftPool(gives_priors=acceptance is None, lookup=self._lookup)
-        self._dispatcher = Dispatcher(self._streams, self._drafts, self._cycle)
+        self._token_bits = token_bits
+        self._dispatcher = Dispatcher(self._streams, self._drafts, self._cycle, air or Air())
         self._rounds = self._dispatcher.rounds
         # Of streams that ended, until the coordinator has told their clients.
         self._ended: dict[StreamId, tuple[Figures, str]] = {}
@@ -158,7 +163,7 @@ class SchedulerState:
         spread: Spread | None = None,
     ) -> list[Instruction]:
         """spread: how sure its draft model was where it was measured, if it was."""
-        draft = DraftNode(node, costs, link or Link())
+        draft = DraftNode(node, costs, link or Link(), token_bits=self._token_bits)
         if spread is not None and self._target is not None:
             target = self._target.now(own_cells(self._streams.values())).decode
             together = max(1, len(self._streams))
@@ -174,11 +179,10 @@ class SchedulerState:
         homeless = [s for s in self._streams.values() if s.draft is None]
         return [instruction for s in homeless for instruction in self._place(s)]
 
-    def draft_rtt(self, node: str, rtt_s: float) -> None:
-        """What heartbeats say of the way to a draft node: no part of what it takes to guess."""
+    def draft_link(self, node: str, link: Link) -> None:
+        """What is known by now of the way to a draft node: no part of what it takes to guess."""
         if node in self._drafts:
-            known = self._drafts[node]
-            known.link = replace(known.link, rtt_s=rtt_s)
+            self._drafts[node].link = link
 
     def draft_lost(self, node: str, now: float) -> list[Instruction]:
         """Its rounds go on with the guesses at hand; its streams look for another node."""
@@ -390,7 +394,14 @@ class SchedulerState:
             streams = self._streams.values()
             seen = observe(streams, self._drafts, self._target, now)
             overruns = self._cycle.overrun(now), self._cycle.ahead_overrun(now)
-            self._cycle.replan(replace(seen, overrun=overruns[0], ahead_overrun=overruns[1]))
+            self._cycle.replan(
+                replace(
+                    seen,
+                    overrun=overruns[0],
+                    ahead_overrun=overruns[1],
+                    token_bits=self._token_bits,
+                )
+            )
             out += self._dispatcher.start(now)
         return out
 

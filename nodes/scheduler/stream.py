@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from nodes.messages import CommitEntry, DraftEntry, LeaseEntry
+from nodes.messages import MAX_PROMPT_TOKENS, CommitEntry, DraftEntry, LeaseEntry
 from nodes.scheduler.lookup import LOOKUP
 from nodes.scheduler.tries import Tries
 from nodes.stream import StreamSpec
@@ -130,12 +130,19 @@ class Stream:
         return placement is not None and placement.is_ready and not placement.is_late
 
     @property
+    def backlog(self) -> int:
+        """Tokens that its draft node neither knows nor has guessed."""
+        placement = self.draft
+        assert placement is not None
+        return len(self.token_ids) - placement.known - placement.gamma
+
+    @property
     def is_behind(self) -> bool:
         """Whether its draft node has much to read before the first guess, or is reading it."""
         placement = self.draft
         if placement is None or self.is_by_lookup or not self.can_guess:
             return False
-        backlog = len(self.token_ids) - placement.known - placement.gamma
+        backlog = self.backlog
         limit = _MAX_BACKLOG_AFTER if placement.has_caught_up else _MAX_BACKLOG_TOKENS
         return placement.catching_up or backlog > limit
 
@@ -176,11 +183,20 @@ class Stream:
         self.phase = Leased(end)
         return [LeaseEntry(self.spec.stream_id, self.spec.generation, length, end - length)]
 
-    def draft_entry(self, gamma: int, new_token_ids: list[int], stop: float = 0.0) -> DraftEntry:
-        """Describe the stream for a draft request, adding what its node has not been told."""
+    def draft_entry(
+        self,
+        gamma: int,
+        new_token_ids: list[int],
+        stop: float = 0.0,
+        most: int = MAX_PROMPT_TOKENS,
+    ) -> DraftEntry:
+        """Describe the stream for a draft request, adding what its node has not been told.
+
+        most: so many tokens of it, where no guesses are asked for.
+        """
         placement = self.draft
         assert placement is not None
-        unknown = self.token_ids[placement.known :]
+        unknown = self.token_ids[placement.known :][:most]
         new_token_ids += unknown
         entry = DraftEntry(
             self.spec.stream_id,
@@ -190,7 +206,7 @@ class Stream:
             gamma,
             round(100 * stop),
         )
-        placement.known = len(self.token_ids)
+        placement.known += len(unknown)
         placement.gamma = gamma
         if gamma:
             placement.has_caught_up = False

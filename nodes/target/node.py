@@ -18,6 +18,7 @@ from nodes.messages import (
     CommitEntry,
     CommitReply,
     LeaseRequest,
+    LinkFields,
     OpenStreamRequest,
     StreamFailedNotice,
     StreamReadyNotice,
@@ -60,7 +61,9 @@ class TargetNode:
         endpoint: str,
         node: str,
         join_timeout_s: float | None = 10.0,
+        declared: LinkFields | None = None,
     ) -> None:
+        """declared: what is known of the link beforehand."""
         self._model = model
         self._tokenizer = tokenizer
         self._make_link: Callable[[], Link] = lambda: Link(
@@ -69,7 +72,7 @@ class TargetNode:
             endpoint=endpoint,
             node=node,
             role="target",
-            profile=encode_profile(model.info, costs),
+            profile=encode_profile(model.info, costs, link=declared),
             progress=lambda: self._engine.num_passes,
             join_timeout_s=join_timeout_s,
         )

@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import socket
+import struct
 import sys
 import time
 from pathlib import Path
@@ -426,3 +427,30 @@ def test_context_closes_twice_and_leaves_no_descriptors(tmp_path):
             context.connect(context.bind(f"ipc://{tmp_path}/mesh.sock").endpoint)
         context.close()
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+async def test_packets_of_interactive_links_are_marked():
+    """As they go over the loopback device: looked at there, which takes root."""
+    try:
+        wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+    except PermissionError:
+        pytest.skip("raw sockets are not allowed here")
+    with wire, ZmqContext() as at_server, ZmqContext() as at_client:
+        wire.bind(("lo", 0))
+        wire.setblocking(False)
+        server = at_server.bind("tcp://127.0.0.1:0", interactive=True)
+        port = int(server.endpoint.rpartition(":")[2])
+        client = at_client.connect(server.endpoint, interactive=True)
+        await client.writable()
+        client.send([b"there"])
+        server.send((await server.recv()).peer, [b"and back"])
+        await client.recv()
+        marks = {port: set(), 0: set()}
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                packet = wire.recv(2048)[14:]
+                source, target = struct.unpack("!HH", packet[20:24])
+                # With data: headers are 20 bytes of IP and at most 60 of TCP.
+                if port in (source, target) and len(packet) > 80:
+                    marks[port if source == port else 0].add(packet[1])
+        assert marks == {port: {0xA0}, 0: {0xA0}}

@@ -175,3 +175,11 @@ def test_a_file_that_is_no_toml_is_told(tmp_path, content):
     path = tmp_path / "airdraft.toml"
     path.write_bytes(content)
     assert refused(TargetConfig, path, {}, {}).startswith(f"config file {path} is not valid TOML")
+
+
+def test_a_link_is_declared_in_a_section_of_its_own(toml):
+    path = toml('[link]\nair = "cell-a"\nrate_kbps = 250\n')
+    link = load(DraftConfig, path, {}, {}).link
+    assert (link.air, link.rate_kbps, link.frame_ms) == ("cell-a", 250.0, 0.0)
+    assert "link.rate_kbps = -1.0: 0 to" in refused(DraftConfig, None, {"link.rate_kbps": -1.0}, {})
+    assert "64 characters" in refused(DraftConfig, None, {"link.air": "x" * 65}, {})

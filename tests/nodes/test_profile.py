@@ -10,16 +10,19 @@ from hypothesis import strategies as st
 from mesh.codec import encode_struct
 from mesh.errors import DecodeError
 from nodes.engine.toy import ToyModel
-from nodes.messages import ConfidenceBin, CostFields
+from nodes.messages import ConfidenceBin, CostFields, LinkFields
 from nodes.profile import (
     costs_of,
     decode_profile,
     encode_profile,
+    link_of,
     same_vocabulary,
     spread_of,
+    token_bits,
 )
 from policies.confidence import Spread
 from policies.latency import CostTable, NodeCosts
+from policies.plan import Link
 
 INFO = ToyModel().info
 COSTS = NodeCosts(CostTable((1, 4), (0.01, 0.02), 1e-9), CostTable((32,), (0.3,)))
@@ -69,7 +72,7 @@ def test_facts_come_back_equal(changes):
     for name in (f.name for f in dataclasses.fields(profile)):
         if name == "max_streams":
             assert profile.max_streams == info.max_sequences
-        elif name not in ("decode", "prefill", "confidence"):
+        elif name not in ("decode", "prefill", "confidence", "link"):
             assert getattr(profile, name) == getattr(info, name)
 
 
@@ -131,3 +134,19 @@ def test_guesses_need_the_targets_vocabulary():
 
     assert same_vocabulary(draft(target.vocab_hash), target)
     assert not same_vocabulary(draft("another"), target)
+
+
+def test_a_declared_link_comes_back_and_another_is_unlimited():
+    declared = LinkFields("cell-a", 250e3, 0.002)
+    profile = decode_profile(encode_profile(INFO, COSTS, link=declared))
+    assert link_of(profile) == Link(250e3, medium="cell-a", frame_s=0.002)
+    assert link_of(decode_profile(encode_profile(INFO, COSTS))) == Link()
+    dead = decode_profile(encode_profile(INFO, COSTS, link=LinkFields("", 1.0, 0.0)))
+    with pytest.raises(ValueError, match="1000 bit/s at least"):
+        link_of(dead)
+
+
+def test_token_ids_take_two_bytes_where_all_of_a_vocabulary_fit():
+    for num_vocab, bits in ((49_152, 16), (65_536, 16), (65_537, 32)):
+        info = dataclasses.replace(INFO, num_vocab=num_vocab)
+        assert token_bits(decode_profile(encode_profile(info, COSTS))) == bits

@@ -264,7 +264,7 @@ def test_a_request_runs_from_submit_to_finish() -> None:
     assert to(CLIENT, sends) == [started]
     assert opened(sends) == [1]
     for send in sends:
-        mesh.state.charge(send, 100)
+        mesh.state.sent(send, 100, 0.0)
     (lease,) = mesh.hear(TARGET, StreamReadyNotice(1, 1))
     assert isinstance(lease.message, LeaseRequest)
     entry = CommitEntry(1, 1, 3, 2, 0, 0, "", b"ab")

@@ -1,0 +1,59 @@
+"""Turns on a shared medium: who sends when, so that senders need not fight for it. Pure.
+
+Reservations are of predicted times on one clock. They bind nobody: who is early waits until those
+before it are through, who is late sends at once, and the medium's own rules do the rest.
+"""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Turn(NamedTuple):
+    """Seconds on the reserving clock. free_from: since when nobody before it has the medium."""
+
+    start: float
+    end: float
+    free_from: float
+
+
+@dataclass(slots=True)
+class Medium:
+    """Reservations of one medium, in order and without overlap."""
+
+    _starts: list[float] = field(default_factory=list)
+    _ends: list[float] = field(default_factory=list)
+
+    def reserve(self, now: float, ready: float, airtime_s: float) -> Turn:
+        """The first gap that is long enough, not before `ready`."""
+        self._forget(now)
+        place = bisect.bisect_right(self._ends, ready)
+        start = ready
+        while place < len(self._starts) and self._starts[place] < start + airtime_s:
+            start = max(start, self._ends[place])
+            place += 1
+        free_from = self._ends[place - 1] if place else now
+        self._starts.insert(place, start)
+        self._ends.insert(place, start + airtime_s)
+        return Turn(start, start + airtime_s, free_from)
+
+    def is_free(self, now: float, airtime_s: float) -> bool:
+        """Whether nobody's turn begins before something sent now would be through."""
+        self._forget(now)
+        return not self._starts or self._starts[0] >= now + airtime_s
+
+    def _forget(self, now: float) -> None:
+        over = bisect.bisect_right(self._ends, now)
+        del self._starts[:over], self._ends[:over]
+
+
+@dataclass(slots=True)
+class Air:
+    """All shared media, by name."""
+
+    _media: dict[str, Medium] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Medium:
+        return self._media.setdefault(name, Medium())

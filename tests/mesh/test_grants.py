@@ -1,0 +1,65 @@
+"""Turns on a medium: nobody overlaps, gaps are used, nothing is kept for ever."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.grants import Air, Medium, Turn
+
+
+def test_turns_follow_one_another_and_say_since_when_they_are_free():
+    medium = Medium()
+    assert medium.reserve(0.0, 1.0, 0.5) == Turn(1.0, 1.5, 0.0)
+    assert medium.reserve(0.0, 1.2, 0.5) == Turn(1.5, 2.0, 1.5)
+    # Ready later than all before it are through.
+    assert medium.reserve(0.0, 3.0, 0.5) == Turn(3.0, 3.5, 2.0)
+    # It fits before the first, and between.
+    assert medium.reserve(0.0, 0.0, 0.9) == Turn(0.0, 0.9, 0.0)
+    assert medium.reserve(0.0, 0.5, 0.8) == Turn(2.0, 2.8, 2.0)
+
+
+def test_what_is_sent_in_a_gap_delays_nobody():
+    medium = Medium()
+    assert medium.is_free(0.0, 100.0)
+    medium.reserve(0.0, 1.0, 0.5)
+    assert medium.is_free(0.0, 1.0)
+    assert not medium.is_free(0.1, 1.0)
+    assert not medium.is_free(1.2, 0.01)
+    assert medium.is_free(1.5, 0.01)
+
+
+def test_media_have_nothing_to_do_with_one_another():
+    air = Air()
+    air["a"].reserve(0.0, 0.0, 9.0)
+    assert air["b"].is_free(0.0, 1.0)
+    assert not air["a"].is_free(0.0, 1.0)
+
+
+wishes = st.lists(
+    st.tuples(st.floats(0, 1), st.floats(0, 2), st.floats(0.001, 0.7)), min_size=1, max_size=30
+)
+
+
+@given(wishes)
+def test_no_two_turns_overlap_and_none_waits_without_need(wishes):
+    medium, now = Medium(), 0.0
+    made: list[Turn] = []
+    for later, wait, airtime_s in wishes:
+        now += later
+        ready = now + wait
+        turn = medium.reserve(now, ready, airtime_s)
+        assert turn.start >= ready
+        assert turn.free_from <= turn.start
+        assert turn.end == turn.start + airtime_s
+        # Whatever lies between ready and the start leaves no gap that is long enough.
+        busy = sorted((t.start, t.end) for t in made if t.end > ready and t.start < turn.start)
+        at = ready
+        for start, end in busy:
+            assert start < at + airtime_s
+            at = max(at, end)
+        assert turn.start == pytest.approx(at)
+        made.append(turn)
+    for a, b in pairwise(sorted(made)):
+        assert a.end <= b.start + 1e-12

@@ -1,0 +1,60 @@
+"""What the coordinator knows of its links: declared, or measured by what it sends anyway."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from mesh.messages import Ping, Pong, Refuse
+from nodes.coordinator.roster import NodeRecord
+from nodes.coordinator.state import Send
+from nodes.messages import CloseStreamNotice, EngineProfile, LinkFields
+from tests.nodes.builders import make_profile
+from tests.nodes.coordinator.test_state import DRAFT, Mesh, make_mesh
+
+RTT_S = 0.02
+
+
+def joined(profile: EngineProfile) -> tuple[Mesh, NodeRecord]:
+    """A draft node whose round trip has been measured."""
+    mesh = make_mesh()
+    mesh.join(DRAFT, "draft", profile)
+    pings = [s.message for s in mesh.state.tick(1.0) if s.peer == DRAFT]
+    (ping,) = (message for message in pings if isinstance(message, Ping))
+    mesh.hear(DRAFT, Pong(ping.seq, 0), 1.0 + RTT_S)
+    record = mesh.state._roster.node(DRAFT.decode())
+    assert record is not None
+    return mesh, record
+
+
+def sent(mesh: Mesh, num_bytes: int, now: float) -> list[Send]:
+    return mesh.state.sent(Send(DRAFT, CloseStreamNotice(1, 1)), num_bytes, now)
+
+
+def test_the_rate_is_that_of_large_messages() -> None:
+    mesh, record = joined(make_profile(0.8))
+    assert record.measured_link().rtt_s == pytest.approx(RTT_S)
+    assert record.measured_link().rate_bps == float("inf")
+    assert sent(mesh, 100, 2.0) == []
+    (ping,) = sent(mesh, 4000, 2.0)
+    assert isinstance(ping.message, Ping)
+    mesh.hear(DRAFT, Pong(ping.message.seq, 0), 2.0 + RTT_S + 8 * 4000 / 100e3)
+    assert record.measured_link().rate_bps == pytest.approx(100e3)
+    assert record.measured_link().rtt_s == pytest.approx(RTT_S)
+
+
+def test_a_declared_rate_is_not_measured() -> None:
+    declared = replace(make_profile(0.8), link=LinkFields("cell-a", 200e3, 0.001))
+    mesh, record = joined(declared)
+    assert sent(mesh, 4000, 2.0) == []
+    link = record.measured_link()
+    assert (link.medium, link.rate_bps, link.frame_s) == ("cell-a", 200e3, 0.001)
+
+
+def test_a_link_over_which_nothing_comes_is_refused() -> None:
+    mesh = make_mesh()
+    dead = replace(make_profile(0.8), link=LinkFields("", 1e-300, 0.0))
+    (refusal,) = mesh.join(DRAFT, "draft", dead)
+    assert isinstance(refusal.message, Refuse)
+    assert "1000 bit/s at least" in refusal.message.reason

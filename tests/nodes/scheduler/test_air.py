@@ -1,0 +1,121 @@
+"""Turns on a shared medium, and texts that give way to rounds."""
+
+from __future__ import annotations
+
+import pytest
+
+from mesh.grants import Air
+from nodes.messages import DraftReply, DraftRequest, GuessEntry, OpenStreamRequest
+from nodes.scheduler import SchedulerState
+from nodes.scheduler.drafts import DraftNode
+from nodes.scheduler.instructions import Instruction, ToDraft
+from nodes.stream import StreamId
+from policies.plan import Link
+from tests.nodes.builders import make_spec
+from tests.nodes.pure_mesh import DRAFT_COSTS, TARGET_COSTS
+from tests.nodes.scheduler.script import ONE, TWO, FixedPolicy, answer, commit_one
+
+# 20 kB/s: a byte takes 50 us.
+SLOW = Link(160e3, rtt_s=0.01, medium="cell-a")
+
+
+def make_scheduler(*nodes: str, link: Link = SLOW, **options: object) -> SchedulerState:
+    scheduler = SchedulerState(FixedPolicy(gamma=4), TARGET_COSTS, **options)  # type: ignore[arg-type]
+    for node in nodes:
+        scheduler.draft_joined(node, DRAFT_COSTS, link)
+    return scheduler
+
+
+def to_drafts(out: list[Instruction], kind: type) -> list[tuple[str, DraftRequest]]:
+    found = [(i.node, i.message) for i in out if isinstance(i, ToDraft)]
+    return [(node, message) for node, message in found if isinstance(message, kind)]  # type: ignore[misc]
+
+
+def start_both(scheduler: SchedulerState) -> list[Instruction]:
+    """Streams one and two, each on its draft node, start in one round."""
+    for stream_id in (ONE, TWO):
+        scheduler.admit(make_spec(stream_id), None)
+    out: list[Instruction] = []
+    for stream_id in (ONE, TWO):
+        stream = scheduler.stream(stream_id)
+        assert stream is not None
+        assert stream.draft is not None
+        scheduler.draft_ready(stream.draft.node, stream_id, 1, 0.0)
+    for stream_id in (ONE, TWO):
+        out += scheduler.target_ready(stream_id, 1, 0.0)
+    return out
+
+
+def test_the_second_answer_of_a_medium_waits_for_the_first() -> None:
+    scheduler = make_scheduler("a", "b")
+    out = start_both(scheduler)
+    # The first stream went alone; its round ends, and then both go.
+    answer(scheduler, 1, "a")
+    requests = to_drafts(commit_one(scheduler, ONE, 1.0), DraftRequest)
+    assert [node for node, _ in requests] == ["a", "b"]
+    holds = [request.hold_us for _, request in requests]
+    assert len(to_drafts(out, DraftRequest)) == 1
+    # The second request arrives after the first one; the first answer is through when its node has
+    # guessed and sent.
+    node = DraftNode("any", DRAFT_COSTS, SLOW)
+    asked_s = [node.message_s(1, len(request.new_token_ids)) for _, request in requests]
+    through_s = asked_s[0] + node.draft_s((4,), 1) + node.message_s(1, 4)
+    assert sum(asked_s) + holds[1] * 1e-6 == pytest.approx(through_s, abs=2e-6)
+    assert holds[0] < holds[1]
+
+
+def test_links_of_their_own_hold_nobody() -> None:
+    own = Link(160e3, rtt_s=0.01)
+    scheduler = make_scheduler("a", "b", link=own)
+    start_both(scheduler)
+    answer(scheduler, 1, "a")
+    requests = to_drafts(commit_one(scheduler, ONE, 1.0), DraftRequest)
+    assert [request.hold_us for _, request in requests] == [0, 0]
+
+
+def test_a_long_text_goes_in_pieces() -> None:
+    scheduler = make_scheduler("a")
+    prompt = tuple(k % 50 for k in range(1000))
+    opened = to_drafts(scheduler.admit(make_spec(1, prompt=prompt), None), OpenStreamRequest)
+    # 50 ms of the link carry 1,000 bytes: 250 ids of four.
+    ((_, request),) = opened
+    assert len(request.token_ids) == 250  # type: ignore[attr-defined]
+    scheduler.target_ready(ONE, 1, 0.0)
+    told = list(request.token_ids)  # type: ignore[attr-defined]
+    out = scheduler.draft_ready("a", ONE, 1, 0.0)
+    for now in range(1, 9):
+        requests = to_drafts(out, DraftRequest)
+        if not requests:
+            break
+        ((_, piece),) = requests
+        assert piece.entries[0].prefix_len == len(told)
+        assert len(piece.new_token_ids) <= 250
+        told += piece.new_token_ids
+        entry = GuessEntry(ONE, 1, len(told), 0)
+        out = scheduler.drafted("a", DraftReply(piece.round, (entry,), ()), float(now))
+    assert told[:1000] == list(prompt)[: len(told)]
+    # What is left goes along with the first round.
+    assert len(told) >= 1000 - 256
+    assert to_drafts(out, DraftRequest) == []
+
+
+def test_a_piece_of_text_waits_while_a_round_has_its_turn() -> None:
+    air = Air()
+    scheduler = make_scheduler("a", air=air)
+    prompt = tuple(k % 50 for k in range(1000))
+    scheduler.admit(make_spec(1, prompt=prompt), None)
+    scheduler.target_ready(ONE, 1, 0.0)
+    air["cell-a"].reserve(0.0, 0.02, 0.01)
+    assert to_drafts(scheduler.draft_ready("a", ONE, 1, 0.0), DraftRequest) == []
+    # The turn is over.
+    assert to_drafts(scheduler.plan(0.05), DraftRequest) != []
+
+
+def test_a_fast_link_tells_a_text_at_once() -> None:
+    scheduler = make_scheduler("a", link=Link())
+    prompt = tuple(k % 50 for k in range(5000))
+    ((_, request),) = to_drafts(
+        scheduler.admit(make_spec(1, prompt=prompt), None), OpenStreamRequest
+    )
+    assert len(request.token_ids) == 5000  # type: ignore[attr-defined]
+    assert scheduler.stream(StreamId(1)) is not None

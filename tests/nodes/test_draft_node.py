@@ -1,0 +1,68 @@
+"""A draft node waits for its turn on the air, and not a moment if it is late for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+from mesh.codec import decode, encode
+from mesh.memory_transport import MemoryHub, MemoryServer
+from mesh.messages import Hello, Welcome
+from nodes.draft.node import DraftNode
+from nodes.draft.state import ModelDrafter
+from nodes.engine.load import TOY_COSTS
+from nodes.engine.toy import ToyModel
+from nodes.messages import DraftEntry, DraftReply, DraftRequest, LinkFields, StreamReadyNotice
+from nodes.profile import decode_profile
+from nodes.scheduler.instructions import open_request
+from tests.nodes.builders import PROMPT, make_spec
+
+HOLD_S = 0.05
+DECLARED = LinkFields("cell-a", 1e6, 0.0)
+
+
+async def hear(server: MemoryServer, kind: type) -> Any:
+    while True:
+        received = await server.recv()
+        message = decode(received.frames).message
+        if isinstance(message, kind):
+            return received.peer, message
+
+
+async def test_an_answer_is_held_until_its_turn() -> None:
+    hub, model = MemoryHub(), ToyModel()
+    server = hub.server()
+    node = DraftNode(
+        hub.client(),
+        ModelDrafter(model),
+        model.info,
+        TOY_COSTS,
+        endpoint="memory",
+        node="a",
+        declared=DECLARED,
+    )
+    task = asyncio.create_task(node.run())
+    try:
+        async with asyncio.timeout(5):
+            peer, hello = await hear(server, Hello)
+            assert decode_profile(hello.profile).link == DECLARED
+
+            def say(message: Any) -> None:
+                server.send(peer, encode(message, cluster="c", epoch=1))
+
+            say(Welcome("a", "c", 1, 1.0, 5.0, False))
+            say(open_request(make_spec()))
+            await hear(server, StreamReadyNotice)
+            loop = asyncio.get_running_loop()
+            for round_id, hold_s in ((1, HOLD_S), (2, 0.0)):
+                entry = DraftEntry(1, 1, len(PROMPT), 0, 3, 0)
+                asked = loop.time()
+                say(DraftRequest(round_id, (entry,), (), hold_us=round(hold_s * 1e6)))
+                _, reply = await hear(server, DraftReply)
+                assert reply.round == round_id
+                assert loop.time() - asked >= hold_s
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
