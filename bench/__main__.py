@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from bench.distill.commands import distill
+from bench.live.command import live
 from bench.paper.command import paper_command
 from nodes.runtime import set_engine_environment
 
@@ -211,6 +212,7 @@ def sim(scenarios: int, first_seed: int, passes: int, processes: int, out: str |
 
 
 bench.add_command(distill)
+bench.add_command(live)
 bench.add_command(paper_command, "paper")
 
 

@@ -1,7 +1,8 @@
 """The yardstick: a bare llama.cpp loop, as short as it can be, in a process of its own.
 
-Reads lines `NUM_STREAMS MAX_TOKENS` and answers with the tokens/s of its decode steps. The
-settings are those of a target node with profile exact; the choice of a token is an argmax.
+Reads lines `NUM_STREAMS MAX_TOKENS PROMPT_TOKENS` and answers with the tokens/s of its decode
+steps. The settings are those of a target node with profile exact; the choice of a token is an
+argmax.
 """
 
 from __future__ import annotations
@@ -60,14 +61,16 @@ def main(path: str, num_threads: int, num_cells: int) -> None:
 
     print("ready", flush=True)
     for line in sys.stdin:
-        num_streams, max_tokens = map(int, line.split())
+        num_streams, max_tokens, num_prompt = map(int, line.split())
         llama_cpp.llama_memory_clear(memory, False)
         current = list(range(1000, 1000 + num_streams))
+        for position in range(num_prompt):
+            decode([(s, position, current[s]) for s in range(num_streams)])
         start = 0.0
         for position in range(max_tokens):
             if position == SKIPPED_STEPS:
                 start = time.perf_counter()
-            current = decode([(s, position, current[s]) for s in range(num_streams)])
+            current = decode([(s, num_prompt + position, current[s]) for s in range(num_streams)])
         seconds = time.perf_counter() - start
         print(num_streams * (max_tokens - SKIPPED_STEPS) / seconds, flush=True)
 
@@ -89,9 +92,9 @@ class BareLoop:
         if self._stdout.readline().strip() != "ready":
             raise RuntimeError("the bare loop did not start")
 
-    def measure(self, num_streams: int, max_tokens: int) -> float:
-        """Tokens/s of one run."""
-        self._stdin.write(f"{num_streams} {max_tokens}\n")
+    def measure(self, num_streams: int, max_tokens: int, num_prompt_tokens: int = 0) -> float:
+        """Tokens/s of one run, after so many tokens of a prompt."""
+        self._stdin.write(f"{num_streams} {max_tokens} {num_prompt_tokens}\n")
         self._stdin.flush()
         return float(self._stdout.readline())
 

@@ -21,6 +21,7 @@ from nodes.config import CoordinatorConfig, EngineSettings, environment
 from nodes.coordinator.service import Coordinator
 from nodes.keyring import default_keyring
 from policies.joint import joint_plan
+from policies.plan import Policy
 
 logger = logging.getLogger(__name__)
 
@@ -152,6 +153,7 @@ async def local_mesh(
     *,
     lookup: bool = False,
     listen: str | None = None,
+    policy: Policy = joint_plan,
     status: Callable[[str], None] = lambda _line: None,
 ) -> AsyncIterator[tuple[LocalMesh, Client]]:
     """Start a mesh, wait until it can serve, and end it whatever happens inside.
@@ -166,7 +168,7 @@ async def local_mesh(
         secured = ring.server_keys(endpoint)
         coordinator = Coordinator(
             context.bind(endpoint, secured),
-            joint_plan,
+            policy,
             heartbeat_timeout_s=CoordinatorConfig().heartbeat_timeout_s,
             lookup=lookup,
             authorized=ring.authorized if secured is not None else None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import mmap
 import struct
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 _MAX_KEYS = 1 << 16
@@ -66,7 +67,7 @@ def check_gguf(path: Path) -> None:
             raise GgufError("is not a GGUF file")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             try:
-                num_bytes = _Header(data).file_bytes()
+                num_bytes = Header(data).file_bytes()
             except (struct.error, IndexError) as error:
                 raise GgufError(
                     f"is truncated: its header does not end in {len(data)} B"
@@ -75,12 +76,23 @@ def check_gguf(path: Path) -> None:
                 raise GgufError(f"is truncated: {len(data)} of {num_bytes} B")
 
 
-class _Header:
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """Where a tensor lies: offset from the file's start, blocks of block_bytes each."""
+
+    name: str
+    offset: int
+    num_blocks: int
+    block_bytes: int
+
+
+class Header:
     """Reads forward through the header; the end of the file is a struct.error."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self._data = data
         self._at = 4
+        self._tensors: list[Tensor] = []
 
     def file_bytes(self) -> int:
         """The size that the file must have."""
@@ -98,10 +110,17 @@ class _Header:
             if value_type in _INTEGERS:
                 self._check_bounds(key, value_type)
             self._skip_value(value_type)
-        end = max((self._tensor_end() for _ in range(num_tensors)), default=0)
+        for _ in range(num_tensors):
+            self._tensors.append(self._tensor())
+        end = max((t.offset + t.num_blocks * t.block_bytes for t in self._tensors), default=0)
         if alignment == 0 or alignment & (alignment - 1):
             raise GgufError(f"is damaged: alignment {alignment} is no power of two")
-        return -(-self._at // alignment) * alignment + end if num_tensors else self._at
+        self._tensor_data = -(-self._at // alignment) * alignment
+        return self._tensor_data + end if num_tensors else self._at
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors, after file_bytes()."""
+        return [replace(t, offset=t.offset + self._tensor_data) for t in self._tensors]
 
     def _u32(self) -> int:
         (value,) = _U32.unpack_from(self._data, self._at)
@@ -169,9 +188,9 @@ class _Header:
             raise GgufError(f"is damaged: a value of unknown type {value_type}")
         return _VALUE_BYTES[value_type]
 
-    def _tensor_end(self) -> int:
-        """Where the next tensor's bytes end, counted from the start of the tensor data."""
-        self._string()
+    def _tensor(self) -> Tensor:
+        """The next tensor, its offset counted from the start of the tensor data."""
+        name = self._string().decode("utf-8", "replace")
         num_dimensions = self._u32()
         if num_dimensions > _MAX_DIMENSIONS:
             raise GgufError(f"is damaged: a tensor of {num_dimensions} dimensions")
@@ -179,4 +198,4 @@ class _Header:
         tensor_type, offset = self._u32(), self._u64()
         # A type newer than this table still has its offset checked.
         block_values, block_bytes = _BLOCKS.get(tensor_type, (1, 0))
-        return offset + -(-num_values // block_values) * block_bytes
+        return Tensor(name, offset, -(-num_values // block_values), block_bytes)

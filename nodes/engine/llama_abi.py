@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 # ggml.h as vendored by llama-cpp-python 0.3.36; its own Python map is of an older header.
 _GGML_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, 4: logging.WARNING}
-_FTYPES = {"Q4_0": 2, "Q8_0": 7}
+_FTYPES = {"F16": 1, "Q4_0": 2, "Q8_0": 7}
 
 _last_error = ""
 _callback: Any = None
@@ -128,7 +128,7 @@ def load_model(path: Path, *, gpu_layers: int, repack: bool, vocab_only: bool = 
 
 
 def quantize_model(source: Path, destination: Path, file_type: str) -> None:
-    """Write `source` as Q8_0 or Q4_0 to `destination`; quantised sources are allowed."""
+    """Write `source` as F16, Q8_0 or Q4_0; quantised sources are allowed."""
     check_model_file(source)
     llama_cpp = library()
     params = llama_cpp.llama_model_quantize_default_params()

@@ -1,0 +1,38 @@
+"""`python -m bench live`: meshes that run, beside what they are to be compared with."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.group("live")
+def live() -> None:
+    """Whole meshes beside their yardsticks, in one run.
+
+    \b
+    Example:
+      python -m bench live machine --targets Q8_0 --streams 1,4
+    """
+
+
+@live.command("machine")
+@click.option("--targets", default="Q8_0,Q4_0,F16", show_default=True)
+@click.option("--drafts", default="good,bad,lookup,none", show_default=True)
+@click.option("--streams", default="1,4,16", show_default=True, help="Stream counts.")
+@click.option("--pairs", default=9, show_default=True, help="Of runs, A B then B A.")
+@click.option("--max-tokens", default=128, show_default=True)
+def machine(targets: str, drafts: str, streams: str, pairs: int, max_tokens: int) -> None:
+    """This machine, nothing emulated, beside a bare llama.cpp loop of the same numerics.
+
+    \b
+    Example:
+      python -m bench live machine --targets Q8_0 --drafts good --streams 1 --pairs 3
+    """
+    from bench.live.machine import DRAFTS, TARGETS, run_machine
+
+    chosen = targets.split(","), drafts.split(",")
+    for given, known in zip(chosen, (TARGETS, DRAFTS), strict=True):
+        if unknown := set(given) - set(known):
+            raise click.UsageError(f"{', '.join(sorted(unknown))}: {', '.join(known)} are accepted")
+    counts = [int(part) for part in streams.split(",")]
+    run_machine(*chosen, counts, num_pairs=pairs, max_tokens=max_tokens, report=click.echo)

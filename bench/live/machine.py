@@ -1,0 +1,174 @@
+"""This machine, nothing emulated: the mesh as planned beside the bare loop, pair by pair."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from bench.bare import BareLoop
+from bench.distill.sampling.prompts import COPYING, HELD_OUT, HeldOutPrompts
+from bench.live.answers import Together, ask_together
+from bench.live.bad_draft import write_bad_draft
+from bench.live.pairs import Ratio, paired_ratio
+from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
+from nodes.catalog.fetch import quantize_in_child
+from nodes.client import Client, GenerateOptions
+from nodes.config import EngineSettings, environment
+from nodes.local import local_mesh
+from nodes.messages import StartedNotice
+
+TARGETS = ("Q8_0", "Q4_0", "F16")
+DRAFTS = ("good", "bad", "lookup", "none")
+# Of a whole row of pairs; a stream's first rounds are its trials.
+_WARM_UP_TOKENS = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One target, draft and number of streams. ratio: mesh to bare loop, tokens/s."""
+
+    target: str
+    draft: str
+    num_streams: int
+    bare_tokens_per_s: float
+    ratio: Ratio
+    figures: Together
+
+    def row(self) -> str:
+        made = self.figures
+        accepted = f"{made.num_accepted / made.num_guesses:.2f}" if made.num_guesses else "-"
+        reason, count = (made.reasons.most_common(1) or [("-", 0)])[0]
+        times = f" ({count} of {made.reasons.total()})" if count else ""
+        return (
+            f"| {self.target} | {self.draft} | {self.num_streams} | {self.bare_tokens_per_s:.1f} "
+            f"| {self.ratio} | {made.guessing_share:.2f} | {accepted} | {reason}{times} |"
+        )
+
+
+HEAD = (
+    "| target | draft | streams | bare tokens/s | mesh / bare (95 %) | passes with guesses | "
+    "accepted | why plain, most often |\n|---|---|---|---|---|---|---|---|"
+)
+
+
+def run_machine(
+    targets: Sequence[str],
+    drafts: Sequence[str],
+    counts: Sequence[int],
+    *,
+    num_pairs: int,
+    max_tokens: int,
+    report: Callable[[str], None],
+) -> list[Cell]:
+    """Every cell in turn; report gets each row as soon as it is there."""
+    report(HEAD)
+    with tempfile.TemporaryDirectory(prefix="airdraft-live-") as folder:
+        files = _Files(Path(folder))
+        cells = []
+        for target in targets:
+            for draft in drafts:
+                made = asyncio.run(
+                    _cells(files, target, draft, counts, num_pairs, max_tokens, report)
+                )
+                cells += made
+    return cells
+
+
+class _Files:
+    """The models of the table, made where the catalogue has none."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._catalog = Catalog(default_cache_dir(environment()))
+
+    def target(self, name: str) -> Path:
+        if name == "F16":
+            made = self._folder / "f16.gguf"
+            if not made.exists():
+                quantize_in_child(self._catalog.ensure("smollm2-135m-q4_1"), made, "F16")
+            return made
+        return self._catalog.ensure({"Q8_0": DEFAULT_TARGET, "Q4_0": "smollm2-135m-q4_0"}[name])
+
+    def draft(self, name: str) -> Path | None:
+        good = self._catalog.ensure(DEFAULT_DRAFT)
+        if name == "bad":
+            made = self._folder / "bad.gguf"
+            if not made.exists():
+                write_bad_draft(good, made)
+            return made
+        return good if name == "good" else None
+
+
+async def _cells(
+    files: _Files,
+    target_name: str,
+    draft_name: str,
+    counts: Sequence[int],
+    num_pairs: int,
+    max_tokens: int,
+    report: Callable[[str], None],
+) -> list[Cell]:
+    path, draft_path = files.target(target_name), files.draft(draft_name)
+    target = EngineSettings(model=str(path), max_streams=16)
+    draft = None
+    if draft_path is not None:
+        draft = EngineSettings(model=str(draft_path), max_streams=16, profile="fast")
+    prompts = HeldOutPrompts(64, COPYING if draft_name == "lookup" else HELD_OUT).texts()
+    options = GenerateOptions(max_tokens=max_tokens, ignore_eog=True, seed=1)
+    cells = []
+    bare = await asyncio.to_thread(BareLoop, path)
+    try:
+        async with local_mesh(target, draft, lookup=draft_name == "lookup") as (mesh, client):
+            for count in counts:
+                cell = await mesh.beside(_cell(client, bare, prompts, options, num_pairs, count))
+                made = Cell(target_name, draft_name, count, *cell)
+                report(made.row())
+                cells.append(made)
+    finally:
+        bare.close()
+    return cells
+
+
+async def _cell(
+    client: Client,
+    bare: BareLoop,
+    prompts: Sequence[str],
+    options: GenerateOptions,
+    num_pairs: int,
+    count: int,
+) -> tuple[float, Ratio, Together]:
+    def some(turn: int) -> list[str]:
+        return [prompts[(turn * count + k) % len(prompts)] for k in range(count)]
+
+    warm_up = GenerateOptions(max_tokens=_WARM_UP_TOKENS, ignore_eog=True, seed=2)
+    await ask_together(client, some(num_pairs), warm_up)
+    await asyncio.to_thread(bare.measure, count, _WARM_UP_TOKENS)
+    pairs, figures = [], Together()
+    for turn in range(num_pairs):
+        group = some(turn)
+        length = round(median([await _num_tokens(client, prompt) for prompt in group]))
+        rates = {}
+        for side in ("bare", "mesh") if turn % 2 else ("mesh", "bare"):
+            if side == "bare":
+                rates[side] = await asyncio.to_thread(
+                    bare.measure, count, options.max_tokens, length
+                )
+            else:
+                made = await ask_together(client, group, options)
+                rates[side] = made.tokens_per_s
+                figures.add(made)
+        pairs.append((rates["bare"], rates["mesh"]))
+    return median(rate for rate, _ in pairs), paired_ratio(pairs), figures
+
+
+async def _num_tokens(client: Client, prompt: str) -> int:
+    options = GenerateOptions(max_tokens=1, ignore_eog=True, seed=1, gamma=0)
+    length = 0
+    async for event in client.generate(prompt, options):
+        if isinstance(event, StartedNotice):
+            length = event.num_prompt_tokens
+    return length

@@ -1,0 +1,32 @@
+"""Ratios of runs that were made in pairs, A B then B A: machines drift, pairs do less."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+_NUM_SAMPLES = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Median of paired ratios. low, high: ends of its bootstrap interval of 95 %."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+def paired_ratio(pairs: Sequence[tuple[float, float]], seed: int = 1) -> Ratio:
+    """Of the second of each pair to the first. At least one pair of positive numbers."""
+    ratios = [b / a for a, b in pairs]
+    source = random.Random(seed)
+    medians = sorted(median(source.choices(ratios, k=len(ratios))) for _ in range(_NUM_SAMPLES))
+    return Ratio(
+        median(ratios), medians[_NUM_SAMPLES // 40], medians[_NUM_SAMPLES - 1 - _NUM_SAMPLES // 40]
+    )
