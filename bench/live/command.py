@@ -36,3 +36,22 @@ def machine(targets: str, drafts: str, streams: str, pairs: int, max_tokens: int
             raise click.UsageError(f"{', '.join(sorted(unknown))}: {', '.join(known)} are accepted")
     counts = [int(part) for part in streams.split(",")]
     run_machine(*chosen, counts, num_pairs=pairs, max_tokens=max_tokens, report=click.echo)
+
+
+@live.command("scale")
+@click.option("--streams", default="16,64,256", show_default=True, help="Stream counts.")
+@click.option("--seconds", default=10.0, show_default=True)
+@click.option("--gamma", default=4, show_default=True)
+def scale(streams: str, seconds: float, gamma: int) -> None:
+    """What one coordinator on one core carries, with toy models on the other cores.
+
+    \b
+    Example:
+      python -m bench live scale --streams 256 --seconds 5
+    """
+    import asyncio
+
+    from bench.live.scale import measure
+
+    for part in streams.split(","):
+        click.echo(str(asyncio.run(measure(int(part), seconds, gamma=gamma))))
