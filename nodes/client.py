@@ -23,6 +23,8 @@ from nodes.messages import (
     StartedNotice,
     SubmitRequest,
     TokensNotice,
+    TraceReply,
+    TraceRequest,
 )
 
 logger = logging.getLogger(__name__)
@@ -100,6 +102,14 @@ class Client:
             self._link.send(NodesRequest(request_id))
             reply = await self._next(queue)
             assert isinstance(reply, NodesReply)
+            return reply
+
+    async def trace(self, after: int) -> TraceReply:
+        """What was recorded after a number; -1 begins. Recording ends some seconds later."""
+        async with _Subscription(self) as (request_id, queue):
+            self._link.send(TraceRequest(request_id, after))
+            reply = await self._next(queue)
+            assert isinstance(reply, TraceReply)
             return reply
 
     async def generate(

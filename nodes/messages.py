@@ -12,6 +12,8 @@ MAX_GAMMA: Final = 16
 MAX_STREAMS_PER_MESSAGE: Final = 256
 MAX_PROMPT_TOKENS: Final = 131_072
 MAX_STOPS: Final = 8
+# A plan of 256 streams is some 60 KB.
+MAX_TRACE_BYTES: Final = 130_000
 
 Id = Annotated[int, Range(0, 2**63 - 1)]
 Count = Annotated[int, Range(0, 2**31 - 1)]
@@ -179,7 +181,8 @@ class GuessEntry:
 @message(23, max_bytes=32_768, max_tokens=MAX_GAMMA * MAX_STREAMS_PER_MESSAGE)
 class DraftReply:
     """num_ready: guesses that had been made before they were asked for. num_wasted: tokens that
-    had been drafted ahead of these and proved to be of no use.
+    had been drafted ahead of these and proved to be of no use. draft_s: seconds from the request's
+    arrival until the guesses were there; 0.0 if not known.
     """
 
     round: Id
@@ -187,6 +190,7 @@ class DraftReply:
     draft_token_ids: TokenIds
     num_ready: Count = 0
     num_wasted: Count = 0
+    draft_s: Annotated[float, Range(0, 86_400)] = 0.0
 
 
 @message(24, max_bytes=32_768, max_tokens=MAX_GAMMA * MAX_STREAMS_PER_MESSAGE)
@@ -345,3 +349,30 @@ class NodeFields:
 class NodesReply:
     request_id: Id
     nodes: Annotated[tuple[NodeFields, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
+
+
+@message(40)
+class TraceRequest:
+    """A client asks for what schedulers have recorded after record `after`.
+
+    Recording goes on for some seconds after each of these. after: -1 begins: with the plans in
+    force as the first records.
+    """
+
+    request_id: Id
+    after: Annotated[int, Range(-1, 2**63 - 1)]
+
+
+@message(41, max_bytes=MAX_TRACE_BYTES + 1024)
+class TraceReply:
+    """Records as JSON lines, none of them cut; never tokens or text of a stream.
+
+    last: number of the last record that was looked at. num_lost: records that were forgotten
+    before they were asked for, or are too large. has_more: others are there already.
+    """
+
+    request_id: Id
+    last: Id
+    num_lost: Id
+    has_more: bool
+    records: Annotated[bytes, MaxLen(MAX_TRACE_BYTES)]

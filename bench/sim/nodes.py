@@ -220,7 +220,8 @@ class _Drafting:
     entries: list[GuessEntry]
     left: list[int]
     catch_up: int
-    cells: int = 0
+    cells: int
+    asked_at: float
     ahead: bool = False
     num_ready: int = 0
 
@@ -287,7 +288,8 @@ class SimDraft:
                     for entry, guess, made in zip(entries, guesses, ready, strict=True)
                 ]
                 catch_up = sum(map(self._catch_up, entries, ready, left))
-                drafting = _Drafting(round_id, guesses, left, catch_up, cells, message.ahead)
+                now = self._engine.clock.now
+                drafting = _Drafting(round_id, guesses, left, catch_up, cells, now, message.ahead)
                 drafting.num_ready = sum(ready)
                 if any(left):
                     self._rounds.append(drafting)
@@ -387,9 +389,9 @@ class SimDraft:
             prefix.ahead_wanted = prefix.gamma + 1 if drafting.ahead and is_whole else 0
         total = sum(entry.num_draft_tokens for entry in drafting.entries)
         entries = tuple(drafting.entries)
-        self._answer(
-            DraftReply(drafting.round_id, entries, (0,) * total, num_ready=drafting.num_ready)
-        )
+        draft_s = self._engine.clock.now - drafting.asked_at
+        num_ready, token_ids = drafting.num_ready, (0,) * total
+        self._answer(DraftReply(drafting.round_id, entries, token_ids, num_ready, 0, draft_s))
 
     def _end(self, rounds: list[_Drafting], reading: int, piece: int) -> None:
         self._engine.is_busy = False

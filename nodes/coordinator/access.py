@@ -16,6 +16,7 @@ from nodes.messages import (
     StreamReadyNotice,
     SubmitRequest,
     TokenizeReply,
+    TraceRequest,
 )
 
 # Of those who were invited and have not brought their own key yet.
@@ -25,7 +26,8 @@ MAY_SEND: Final[Mapping[str, frozenset[type]]] = {
     "target": _OF_MEMBERS
     | {CommitReply, TokenizeReply, StreamReadyNotice, StreamFailedNotice, EnrolRequest},
     "draft": _OF_MEMBERS | {DraftReply, StreamReadyNotice, StreamFailedNotice, EnrolRequest},
-    "client": _OF_MEMBERS | {SubmitRequest, CancelRequest, NodesRequest, EnrolRequest},
+    "client": _OF_MEMBERS
+    | {SubmitRequest, CancelRequest, NodesRequest, TraceRequest, EnrolRequest},
     GUEST: frozenset({EnrolRequest}),
 }
 ROLES: Final = frozenset(MAY_SEND) - {GUEST}

@@ -34,6 +34,7 @@ from nodes.coordinator.roster import (
     Welcomed,
 )
 from nodes.coordinator.tokenizing import Tokenizing
+from nodes.coordinator.tracing import Tracing
 from nodes.messages import (
     CancelRequest,
     CommitReply,
@@ -46,6 +47,7 @@ from nodes.messages import (
     SubmitRequest,
     TokenizeReply,
     TokenizeRequest,
+    TraceRequest,
 )
 from nodes.profile import token_bits
 from nodes.scheduler import SchedulerState
@@ -113,6 +115,7 @@ class CoordinatorState:
         self._tokenizing = Tokenizing()
         # Draft nodes serve all targets.
         self._air = Air()
+        self._tracing = Tracing()
         self._next_id = 1
         self.num_stale = 0
 
@@ -184,6 +187,7 @@ class CoordinatorState:
         out += [Send(peer, ping) for peer, ping in self._roster.pings(now)]
         for node, scheduler in self._roster.schedulers():
             out += self._carry_out(node, scheduler.tick(now), now)
+        self._tracing.tick(self._roster.schedulers(), now)
         return out
 
     def next_deadline(self) -> float | None:
@@ -266,6 +270,7 @@ class CoordinatorState:
             for draft in self._roster.nodes("draft"):
                 if draft.can_draft_for(node):
                     node.scheduler.draft_joined(draft.name, draft.costs, draft.link, draft.spread)
+            self._tracing.target_joined(node, node.scheduler, now)
             return self._admit_waiting(now)
         out: list[Send] = []
         for target, scheduler in self._roster.schedulers():
@@ -308,7 +313,7 @@ class CoordinatorState:
             case StreamFailedNotice(stream_id=s, generation=g, reason=reason) if (
                 node.scheduler is not None
             ):
-                failed = node.scheduler.target_failed(StreamId(s), g, reason)
+                failed = node.scheduler.target_failed(StreamId(s), g, reason, now)
                 return self._carry_out(node, failed, now)
             case TokenizeReply() if node.role == "target":
                 return self._on_tokenized(node, message, now)
@@ -379,6 +384,9 @@ class CoordinatorState:
                 return self._cancel(request, now) if request is not None else []
             case NodesRequest(request_id=request_id):
                 return [Send(peer, NodesReply(request_id, self._roster.fields()))]
+            case TraceRequest():
+                schedulers = self._roster.schedulers()
+                return [Send(peer, self._tracing.answer(message, schedulers, now))]
         self.num_stale += 1
         return []
 

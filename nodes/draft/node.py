@@ -81,10 +81,10 @@ class DraftNode:
     def on_message(self, message: Any) -> None:
         match message:
             case DraftRequest():
+                now = asyncio.get_running_loop().time()
                 if message.hold_us:
-                    now = asyncio.get_running_loop().time()
                     self._held_until[message.round] = now + message.hold_us * 1e-6
-                self._engine.post(lambda drafter: _draft(drafter, message))
+                self._engine.post(lambda drafter: _draft(drafter, message, now))
             case OpenStreamRequest():
                 self._engine.post(lambda drafter: drafter.open(spec_of(message)))
             case CloseStreamNotice(stream_id=stream_id, generation=generation):
@@ -96,7 +96,8 @@ class DraftNode:
         for event in events:
             match event:
                 case Drafted():
-                    self._send_in_turn(draft_reply(event))
+                    draft_s = asyncio.get_running_loop().time() - event.asked_at
+                    self._send_in_turn(draft_reply(event, draft_s))
                 case Ready(stream_id=stream_id, generation=generation):
                     self._link.send(StreamReadyNotice(stream_id, generation))
                 case Failed(stream_id=stream_id, generation=generation, reason=reason):
@@ -130,17 +131,19 @@ def jobs_of(request: DraftRequest) -> list[Job]:
     return jobs
 
 
-def draft_reply(event: Drafted) -> DraftReply:
+def draft_reply(event: Drafted, draft_s: float = 0.0) -> DraftReply:
     entries = tuple(
         GuessEntry(guess.stream_id, guess.generation, guess.prefix_len, len(guess.token_ids))
         for guess in event.guesses
     )
     token_ids = tuple(token_id for guess in event.guesses for token_id in guess.token_ids)
-    return DraftReply(event.round, entries, token_ids, event.num_ready, event.num_wasted)
+    return DraftReply(
+        event.round, entries, token_ids, event.num_ready, event.num_wasted, draft_s
+    )
 
 
-def _draft(drafter: ModelDrafter, request: DraftRequest) -> Sequence[Event]:
-    return drafter.draft(request.round, jobs_of(request), ahead=request.ahead)
+def _draft(drafter: ModelDrafter, request: DraftRequest, now: float) -> Sequence[Event]:
+    return drafter.draft(request.round, jobs_of(request), ahead=request.ahead, asked_at=now)
 
 
 def _close(drafter: ModelDrafter, stream_id: int, generation: int) -> Sequence[Event]:

@@ -49,13 +49,14 @@ class Guess:
 class Drafted:
     """A round is done; streams that this node does not hold are left out.
 
-    num_ready, num_wasted: as in DraftReply.
+    num_ready, num_wasted: as in DraftReply. asked_at: as `draft` was told.
     """
 
     round: int
     guesses: tuple[Guess, ...]
     num_ready: int = 0
     num_wasted: int = 0
+    asked_at: float = 0.0
 
 
 Event = Ready | Failed | Drafted
@@ -90,6 +91,7 @@ class _Stream:
 class _Round:
     round_id: int
     streams: list[_Stream]
+    asked_at: float
     goes_ahead: bool = False
     num_ready: int = 0
     num_wasted: int = 0
@@ -152,13 +154,16 @@ class ModelDrafter:
         for waiting in self._rounds:
             waiting.streams = [s for s in waiting.streams if s is not stream]
 
-    def draft(self, round_id: int, jobs: Sequence[Job], *, ahead: bool = False) -> list[Event]:
+    def draft(
+        self, round_id: int, jobs: Sequence[Job], *, ahead: bool = False, asked_at: float = 0.0
+    ) -> list[Event]:
         """Begin a round. A stream whose prefix does not fit what this node knows is left out.
 
         It ends when all its streams have their guesses; with gamma 0, once they have caught up.
         ahead: while nothing else is to be done, go on as if all guesses were accepted.
+        asked_at: when it was asked for, by the caller's clock.
         """
-        begun = _Round(round_id, [], goes_ahead=ahead)
+        begun = _Round(round_id, [], asked_at, goes_ahead=ahead)
         events: list[Event] = []
         for job in jobs:
             stream = self._streams.get(job.stream_id)
@@ -325,7 +330,6 @@ class ModelDrafter:
                 if waiting.goes_ahead and stream.guesses and not stream.has_ended(eog):
                     stream.ahead.begin(stream.outlook, stream.gamma)
                 stream.gamma = 0
-            events.append(
-                Drafted(waiting.round_id, tuple(guesses), waiting.num_ready, waiting.num_wasted)
-            )
+            figures = waiting.num_ready, waiting.num_wasted, waiting.asked_at
+            events.append(Drafted(waiting.round_id, tuple(guesses), *figures))
         return events

@@ -12,6 +12,7 @@ from nodes.scheduler.drafts import DraftNode, DraftPool
 from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget
 from nodes.scheduler.rounds import Round, Share
 from nodes.scheduler.stream import Drafting, Idle, Stream, Verifying
+from nodes.scheduler.watch import Watch
 from nodes.stream import StreamId
 
 LEASE_TOKENS = 8
@@ -29,8 +30,14 @@ class Dispatcher:
     """The rounds of one target. It shares streams, draft nodes and plan with the scheduler."""
 
     def __init__(
-        self, streams: Mapping[StreamId, Stream], drafts: DraftPool, cycle: CycleState, air: Air
+        self,
+        streams: Mapping[StreamId, Stream],
+        drafts: DraftPool,
+        cycle: CycleState,
+        air: Air,
+        watch: Watch,
     ) -> None:
+        self._watch = watch
         self._streams = streams
         self._drafts = drafts
         self._cycle = cycle
@@ -76,6 +83,7 @@ class Dispatcher:
         rounds += self._catch_up([s for s in behind if s.draft and not s.draft.catching_up], now)
         tried = trials.begin(plain, self._drafts, self._next_round)
         self._next_round += bool(tried)
+        self._watch.trials_started(tried, now)
         rounds += tried
         return [ToTarget(LeaseRequest(tuple(leases))), *rounds] if leases else rounds
 
@@ -212,7 +220,8 @@ class Dispatcher:
             round_id, members_of_round, shares, now, predicted_s, asked, guesses, batch.ahead
         )
         self.rounds[round_id] = current
-        return out + self.verify_if_complete(current)
+        self._watch.round_started(current, self._cycle.batches, now)
+        return out + self.verify_if_complete(current, now)
 
     def _turn(
         self,
@@ -236,7 +245,7 @@ class Dispatcher:
         held_s = min(_LONGEST_HOLD_S, max(0.0, turn.free_from - arrived))
         return held_s, turn.start - arrived - draft_s
 
-    def leave(self, stream: Stream) -> list[Instruction]:
+    def leave(self, stream: Stream, now: float) -> list[Instruction]:
         phase = stream.phase
         if not isinstance(phase, Drafting | Verifying):
             return []
@@ -253,9 +262,9 @@ class Dispatcher:
         needed = {p.node for p in placements if p is not None}
         for name in set(current.shares) - needed:
             current.drop_share(name)
-        return self.verify_if_complete(current)
+        return self.verify_if_complete(current, now)
 
-    def verify_if_complete(self, current: Round) -> list[Instruction]:
+    def verify_if_complete(self, current: Round, now: float) -> list[Instruction]:
         if current.shares or current.is_verifying:
             return []
         current.is_verifying = True
@@ -271,6 +280,7 @@ class Dispatcher:
                 GuessEntry(stream_id, stream.spec.generation, len(stream.token_ids), len(guesses))
             )
         request = VerifyRequest(current.round_id, tuple(entries), tuple(draft_token_ids))
+        self._watch.verify_sent(request, now)
         return [ToTarget(request)]
 
     def next_deadline(self) -> float | None:

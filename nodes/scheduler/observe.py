@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
+from nodes.messages import CommitEntry, GuessEntry
 from nodes.scheduler.drafts import DraftPool
 from nodes.scheduler.stream import Opening, Stream
 from nodes.scheduler.target import TargetCosts
@@ -19,6 +20,15 @@ def used_cells(streams: Collection[Stream]) -> int:
 def own_cells(streams: Collection[Stream]) -> float:
     """Cells of the target's cache that a stream has, on average."""
     return used_cells(streams) / max(1, len(streams))
+
+
+def pass_size(entries: Iterable[CommitEntry | GuessEntry]) -> tuple[int, float]:
+    """Tokens of a target pass, and the cells of its own stream that one has, on average."""
+    num_tokens, attended = 0, 0
+    for entry in entries:
+        num_tokens += entry.num_draft_tokens + 1
+        attended += (entry.num_draft_tokens + 1) * entry.prefix_len
+    return num_tokens, attended / max(1, num_tokens)
 
 
 def is_reading(streams: Collection[Stream]) -> bool:

@@ -95,23 +95,26 @@ class Round:
         for name in list(self.shares):
             self.drop_share(name)
 
-    def answered(self, name: str, now: float, num_ready: int = 0) -> None:
+    def answered(self, name: str, now: float, num_ready: int = 0) -> float:
         """A node's guesses are there: learn how long it took, where that tells anything.
 
-        num_ready: guesses that it had made before it was asked.
+        num_ready: guesses that it had made before it was asked. Returns the seconds predicted for
+        the guesses it made; 0.0 where its answer tells nothing.
         """
         share = self.drop_share(name)
         if share is None or share.crowd != 1:
-            return
+            return 0.0
         share.node.punctuality.observe(now - self.started, share.expected_s)
         if num_ready:
-            return
+            return 0.0
         asked = [self.asked[s] for s in share.stream_ids if s in self.guesses]
         made = [len(self.guesses[s]) for s in share.stream_ids if s in self.guesses]
-        if asked:
-            # Guesses that were not made have cost one step, not all that were asked for.
-            steps = [min(a, m + 1) for a, m in zip(asked, made, strict=True)]
-            node, num_first = share.node, share.num_first
-            part = node.draft_s(steps, num_first) / node.draft_s(asked, num_first)
-            # The link's part is known; what is beyond it was spent by the node.
-            node.speed.observe(now - self.started - share.link_s, part * share.draft_s)
+        if not asked:
+            return 0.0
+        # Guesses that were not made have cost one step, not all that were asked for.
+        steps = [min(a, m + 1) for a, m in zip(asked, made, strict=True)]
+        node, num_first = share.node, share.num_first
+        part = node.draft_s(steps, num_first) / node.draft_s(asked, num_first)
+        # The link's part is known; what is beyond it was spent by the node.
+        node.speed.observe(now - self.started - share.link_s, part * share.draft_s)
+        return part * share.draft_s

@@ -36,8 +36,10 @@ from nodes.scheduler.instructions import (
     open_request,
 )
 from nodes.scheduler.lookup import Lookup
-from nodes.scheduler.observe import is_reading, observe, own_cells, used_cells
+from nodes.scheduler.observe import is_reading, observe, own_cells, pass_size, used_cells
+from nodes.scheduler.recorder import Recorder
 from nodes.scheduler.rounds import Round, guesses_of
+from nodes.scheduler.stage_errors import StageErrors
 from nodes.scheduler.stream import (
     DraftPlacement,
     Figures,
@@ -49,6 +51,7 @@ from nodes.scheduler.stream import (
 )
 from nodes.scheduler.target import TargetCosts
 from nodes.scheduler.tries import Tries
+from nodes.scheduler.watch import Watch
 from nodes.stream import StreamId, StreamSpec
 from policies.acceptance import AcceptanceEstimate
 from policies.confidence import Spread
@@ -92,7 +95,10 @@ class SchedulerState:
         self._lookup = Lookup() if lookup else None
         self._drafts = DraftPool(gives_priors=acceptance is None, lookup=self._lookup)
         self._token_bits = token_bits
-        self._dispatcher = Dispatcher(self._streams, self._drafts, self._cycle, air or Air())
+        self._watch = Watch(self._predicted_pass_s)
+        self._dispatcher = Dispatcher(
+            self._streams, self._drafts, self._cycle, air or Air(), self._watch
+        )
         self._rounds = self._dispatcher.rounds
         # Of streams that ended, until the coordinator has told their clients.
         self._ended: dict[StreamId, tuple[Figures, str]] = {}
@@ -108,6 +114,15 @@ class SchedulerState:
     @property
     def plan_in_force(self) -> Plan:
         return self._cycle.plan
+
+    @property
+    def stage_errors(self) -> StageErrors:
+        """How far predicted times have been from observed ones."""
+        return self._watch.errors
+
+    def record(self, recorder: Recorder | None, now: float) -> None:
+        """Tell a recorder of plans and rounds from now on; None: nobody any more."""
+        self._watch.record(recorder, now)
 
     # -- streams come and go ---------------------------------------------------------------
 
@@ -128,7 +143,7 @@ class SchedulerState:
         if stream is None:
             return []
         notice = CloseStreamNotice(stream_id, stream.spec.generation)
-        out = [ToTarget(notice), *self._remove(stream), Finish(stream_id, "cancelled")]
+        out = [ToTarget(notice), *self._remove(stream, now), Finish(stream_id, "cancelled")]
         # Others may have waited for a round that held only this stream.
         return [*out, *self.plan(now)]
 
@@ -136,7 +151,7 @@ class SchedulerState:
         """What an ended stream did and why it was last decoded plainly; asked for once."""
         return self._ended.pop(stream_id, (Figures(), ""))
 
-    def _remove(self, stream: Stream) -> list[Instruction]:
+    def _remove(self, stream: Stream, now: float) -> list[Instruction]:
         del self._streams[stream.spec.stream_id]
         self._cycle.members_changed()
         stream_id = stream.spec.stream_id
@@ -151,7 +166,7 @@ class SchedulerState:
         placement = self._drafts.displace(stream)
         if placement is not None and not was_by_lookup:
             out.append(ToDraft(placement.node, CloseStreamNotice(stream_id, placement.generation)))
-        return out + self._dispatcher.leave(stream)
+        return out + self._dispatcher.leave(stream, now)
 
     # -- draft nodes -------------------------------------------------------------------------
 
@@ -197,7 +212,8 @@ class SchedulerState:
                 out += self._place(stream)
         for current in list(self._rounds.values()):
             if current.drop_share(node) is not None:
-                out += self._dispatcher.verify_if_complete(current)
+                self._watch.given_up(current, (node,), now)
+                out += self._dispatcher.verify_if_complete(current, now)
         return [*out, *self.plan(now)]
 
     def _place(self, stream: Stream) -> list[Instruction]:
@@ -251,17 +267,20 @@ class SchedulerState:
             self._cycle.members_changed()
         return self.plan(now)
 
-    def target_failed(self, stream_id: StreamId, generation: int, reason: str) -> list[Instruction]:
+    def target_failed(
+        self, stream_id: StreamId, generation: int, reason: str, now: float
+    ) -> list[Instruction]:
         stream = self._streams.get(stream_id)
         if stream is None or stream.spec.generation != generation:
             self.num_stale += 1
             return []
-        return [*self._remove(stream), Abort(stream_id, reason)]
+        return [*self._remove(stream, now), Abort(stream_id, reason)]
 
     def committed(self, reply: CommitReply, now: float) -> list[Instruction]:
         """Take what one target pass committed; what does not follow the journal is dropped."""
         out: list[Instruction] = []
-        self._learn_pass(reply, now)
+        predicted_s = self._learn_pass(reply, now)
+        self._watch.committed(reply, predicted_s, self._streams, now)
         offset = 0
         for entry in reply.entries:
             token_ids = reply.token_ids[offset : offset + entry.num_tokens]
@@ -273,22 +292,28 @@ class SchedulerState:
         )
         return out + self.plan(now)
 
-    def _learn_pass(self, reply: CommitReply, now: float) -> None:
+    def _predicted_pass_s(self, num_tokens: int, own: float, now: float) -> float:
         if self._target is None:
-            return
+            return 0.0
+        return self._target.predicted_s(num_tokens, used_cells(self._streams.values()), own, now)
+
+    def _learn_pass(self, reply: CommitReply, now: float) -> float:
+        """Learn what a pass took; returns what was predicted, 0.0 where that is not known."""
+        if self._target is None:
+            return 0.0
         streams = self._streams.values()
         cells = used_cells(streams)
-        num_tokens, attended, is_beside_trial = 0, 0, False
+        is_beside_trial = False
         for entry in reply.entries:
-            num_tokens += entry.num_draft_tokens + 1
-            attended += (entry.num_draft_tokens + 1) * entry.prefix_len
             stream = self._streams.get(StreamId(entry.stream_id))
             is_beside_trial |= stream is not None and trials.is_under_way(stream)
-        own = attended / max(1, num_tokens)
-        self._cycle.pass_done(reply.pass_s, self._target.predicted_s(num_tokens, cells, own, now))
+        num_tokens, own = pass_size(reply.entries)
+        predicted_s = self._target.predicted_s(num_tokens, cells, own, now)
+        self._cycle.pass_done(reply.pass_s, predicted_s)
         # A draft node on the same machine slows the passes that it guesses beside.
         if not is_reading(streams) and not is_beside_trial:
             self._target.pass_seen(num_tokens, reply.pass_s, cells, own)
+        return predicted_s
 
     def _commit_one(
         self, entry: CommitEntry, token_ids: tuple[int, ...], now: float
@@ -300,14 +325,15 @@ class SchedulerState:
             or entry.prefix_len != len(stream.token_ids)
         ):
             self.num_stale += 1
-            return self._check_gap(stream, entry)
+            return self._check_gap(stream, entry, now)
         if len(token_ids) > stream.tokens_left:
-            return self._abort(stream, "the target committed more tokens than were asked for")
+            reason = "the target committed more tokens than were asked for"
+            return self._abort(stream, reason, now)
         out: list[Instruction] = []
         position = len(stream.token_ids) - stream.spec.num_prompt_tokens
         was_on_probation = stream.is_on_probation
         stream.token_ids += token_ids
-        self._learn_trial(stream)
+        self._learn_trial(stream, now)
         if was_on_probation and not stream.is_on_probation:
             self._cycle.members_changed()
         if self._lookup is not None:
@@ -322,28 +348,32 @@ class SchedulerState:
         if token_ids or entry.text:
             out.append(Emit(stream.spec.stream_id, position, token_ids, entry.text))
         if entry.finish_reason:
-            return [*out, *self._remove(stream), Finish(stream.spec.stream_id, entry.finish_reason)]
+            finish = Finish(stream.spec.stream_id, entry.finish_reason)
+            return [*out, *self._remove(stream, now), finish]
         if stream.tokens_left <= 0:
-            return [*out, *self._abort(stream, "the target did not say how the text ended")]
+            reason = "the target did not say how the text ended"
+            return [*out, *self._abort(stream, reason, now)]
         phase = stream.phase
         if isinstance(phase, Verifying):
             current = self._rounds.get(phase.round_id)
-            self._dispatcher.leave(stream)
+            self._dispatcher.leave(stream, now)
             if current is not None and not current.stream_ids:
                 lap_s = now - current.started
                 self._cycle.lap_done(lap_s, current.predicted_s, now, ahead=current.ahead)
+                self._watch.lap_done(current, now)
             stream.phase = Idle()
         elif isinstance(phase, Leased) and len(stream.token_ids) >= phase.end:
             stream.phase = Idle()
         return out + self._reconsider(stream)
 
-    def _learn_trial(self, stream: Stream) -> None:
+    def _learn_trial(self, stream: Stream, now: float) -> None:
         """What a decided round on trial tells; after the first ones a stream may go in rounds."""
         was_on_probation = stream.is_on_probation
         over = trials.decided(stream)
         if over is None or stream.draft is None:
             return
         trial, num_right = over
+        self._watch.trial_decided(stream.spec.stream_id, trial, num_right, now)
         seen = len(trial.guesses or ()), num_right, trial.num_asked
         stream.acceptance.observe(*seen)
         self._drafts[stream.draft.node].acceptance.observe(*seen)
@@ -370,7 +400,9 @@ class SchedulerState:
         current = self._rounds.get(phase.round_id) if isinstance(phase, Verifying) else None
         return current.num_asked(stream.spec.stream_id, entry) if current is not None else 0
 
-    def _check_gap(self, stream: Stream | None, entry: CommitEntry) -> list[Instruction]:
+    def _check_gap(
+        self, stream: Stream | None, entry: CommitEntry, now: float
+    ) -> list[Instruction]:
         """A commit beyond the journal's end means that one was lost: it can never be filled."""
         if (
             stream is None
@@ -378,12 +410,12 @@ class SchedulerState:
             or entry.prefix_len < len(stream.token_ids)
         ):
             return []
-        return self._abort(stream, "tokens of the target were lost on the way")
+        return self._abort(stream, "tokens of the target were lost on the way", now)
 
-    def _abort(self, stream: Stream, error: str) -> list[Instruction]:
+    def _abort(self, stream: Stream, error: str, now: float) -> list[Instruction]:
         stream_id = stream.spec.stream_id
         notice = CloseStreamNotice(stream_id, stream.spec.generation)
-        return [ToTarget(notice), *self._remove(stream), Abort(stream_id, error)]
+        return [ToTarget(notice), *self._remove(stream, now), Abort(stream_id, error)]
 
     # -- rounds --------------------------------------------------------------------------------
 
@@ -394,14 +426,14 @@ class SchedulerState:
             streams = self._streams.values()
             seen = observe(streams, self._drafts, self._target, now)
             overruns = self._cycle.overrun(now), self._cycle.ahead_overrun(now)
-            self._cycle.replan(
-                replace(
-                    seen,
-                    overrun=overruns[0],
-                    ahead_overrun=overruns[1],
-                    token_bits=self._token_bits,
-                )
+            seen = replace(
+                seen,
+                overrun=overruns[0],
+                ahead_overrun=overruns[1],
+                token_bits=self._token_bits,
             )
+            self._cycle.replan(seen)
+            self._watch.planned(seen, self._cycle.plan, now)
             out += self._dispatcher.start(now)
         return out
 
@@ -412,8 +444,11 @@ class SchedulerState:
         current = self._rounds.get(reply.round)
         if current is None or node not in current.shares:
             tried = trials.answered(self._streams, node, reply)
+            if tried:
+                rtt_s = self._drafts[node].link.rtt_s
+                self._watch.trial_answered(reply.round, node, reply.draft_s, rtt_s, now)
             for trying in tried:
-                self._learn_trial(trying)
+                self._learn_trial(trying, now)
             return self.plan(now) if tried or self._on_other_answer(node, reply) else []
         for entry, guesses in guesses_of(reply):
             stream = self._streams.get(StreamId(entry.stream_id))
@@ -424,8 +459,10 @@ class SchedulerState:
             ):
                 continue
             current.guesses[stream.spec.stream_id] = guesses
-        current.answered(node, now, reply.num_ready)
-        return self._dispatcher.verify_if_complete(current)
+        share = current.shares[node]
+        made_s = current.answered(node, now, reply.num_ready)
+        self._watch.drafted(current, share, made_s, reply.draft_s, now)
+        return self._dispatcher.verify_if_complete(current, now)
 
     def next_deadline(self) -> float | None:
         """When `tick` must be called at the latest."""
@@ -437,8 +474,9 @@ class SchedulerState:
         for current in list(self._rounds.values()):
             if current.shares and now >= current.deadline:
                 out += self._note_late(current)
+                self._watch.given_up(current, current.shares, now)
                 current.give_up(now)
-                out += self._dispatcher.verify_if_complete(current)
+                out += self._dispatcher.verify_if_complete(current, now)
         due = [b for b in self._cycle.batches if b.not_before and now >= b.not_before]
         for batch in due:
             batch.not_before = 0.0

@@ -345,7 +345,7 @@ class PureMesh:
             case StreamReadyNotice(stream_id=s, generation=g):
                 out = self.scheduler.target_ready(StreamId(s), g, self.now)
             case StreamFailedNotice(stream_id=s, generation=g, reason=reason):
-                out = self.scheduler.target_failed(StreamId(s), g, reason)
+                out = self.scheduler.target_failed(StreamId(s), g, reason, self.now)
         self._carry_out(out)
 
     # -- the drafts --------------------------------------------------------------------------------

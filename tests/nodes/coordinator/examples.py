@@ -38,6 +38,8 @@ from nodes.messages import (
     TokenizeReply,
     TokenizeRequest,
     TokensNotice,
+    TraceReply,
+    TraceRequest,
     VerifyRequest,
 )
 from tests.nodes.builders import make_submit
@@ -72,4 +74,6 @@ MESSAGES: tuple[Any, ...] = (
     RequestFailedNotice(1, "internal", "x"),
     NodesRequest(1),
     NodesReply(1, ()),
+    TraceRequest(1, -1),
+    TraceReply(1, 0, 0, False, b""),
 )

@@ -196,7 +196,7 @@ def test_a_place_that_is_given_up_is_free_again() -> None:
         scheduler.admit(make_spec(stream_id), None)
     # a holds the first and the third, b the second; once the third is gone they are even.
     assert ToDraft("a", CloseStreamNotice(THREE, 1)) in scheduler.cancel(THREE, 0.0)
-    scheduler.target_failed(ONE, 1, "full")
+    scheduler.target_failed(ONE, 1, "full", 0.0)
     for stream_id, node in ((StreamId(4), "a"), (StreamId(5), "a"), (StreamId(6), "b")):
         spec = make_spec(stream_id)
         assert scheduler.admit(spec, None)[1] == ToDraft(node, open_request(spec))

@@ -185,9 +185,9 @@ def test_a_draft_whose_only_stream_of_a_round_was_cancelled_is_not_waited_for() 
 def test_a_stream_that_the_target_refuses_is_aborted_with_its_reason() -> None:
     scheduler = make_scheduler("a")
     scheduler.admit(make_spec(), None)
-    assert scheduler.target_failed(ONE, 2, "other") == []
+    assert scheduler.target_failed(ONE, 2, "other", 0.0) == []
     closed = ToDraft("a", CloseStreamNotice(ONE, 1))
-    assert scheduler.target_failed(ONE, 1, "full") == [closed, Abort(ONE, "full")]
+    assert scheduler.target_failed(ONE, 1, "full", 0.0) == [closed, Abort(ONE, "full")]
     assert scheduler.target_ready(ONE, 1, 0.0) == []
     assert scheduler.num_stale == 2
 

@@ -245,7 +245,7 @@ class Walk:
             case StreamReadyNotice(stream_id=stream_id, generation=generation):
                 self._tell("target_ready", StreamId(stream_id), generation, self.now)
             case StreamFailedNotice(stream_id=s, generation=g, reason=reason):
-                self._tell("target_failed", StreamId(s), g, reason)
+                self._tell("target_failed", StreamId(s), g, reason, self.now)
 
     # -- draft nodes ---------------------------------------------------------------------------
 

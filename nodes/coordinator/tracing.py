@@ -1,0 +1,58 @@
+"""Recording what the schedulers do, while a client asks for it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from nodes.coordinator.roster import NodeRecord
+from nodes.messages import MAX_TRACE_BYTES, TraceReply, TraceRequest
+from nodes.scheduler import SchedulerState
+from nodes.trace.recorder import RingRecorder
+from nodes.trace.ring import Ring
+
+# Recording goes on for so long after the last request.
+LINGER_S: Final = 5.0
+
+Schedulers = Iterable[tuple[NodeRecord, SchedulerState]]
+
+
+class Tracing:
+    """One ring for all targets and all clients that ask; off until somebody does."""
+
+    def __init__(self) -> None:
+        self._ring = Ring()
+        self._until: float | None = None
+
+    @property
+    def is_on(self) -> bool:
+        return self._until is not None
+
+    def answer(self, request: TraceRequest, schedulers: Schedulers, now: float) -> TraceReply:
+        after = request.after
+        if after < 0:
+            # Whoever begins is told the plans in force first, others are told them once more.
+            after = self._ring.last
+        if request.after < 0 or self._until is None:
+            for target, scheduler in schedulers:
+                self._record(target, scheduler, now)
+        self._until = now + LINGER_S
+        part = self._ring.after(after, MAX_TRACE_BYTES)
+        return TraceReply(request.request_id, part.last, part.num_lost, part.has_more, part.lines)
+
+    def target_joined(self, target: NodeRecord, scheduler: SchedulerState, now: float) -> None:
+        if self._until is not None:
+            self._record(target, scheduler, now)
+
+    def tick(self, schedulers: Schedulers, now: float) -> None:
+        """Cease when nobody has asked for some seconds."""
+        if self._until is not None and now > self._until:
+            self._until = None
+            for _, scheduler in schedulers:
+                scheduler.record(None, now)
+            self._ring.clear()
+
+    def _record(self, target: NodeRecord, scheduler: SchedulerState, now: float) -> None:
+        heartbeat = target.heartbeat
+        recorder = RingRecorder(self._ring, target.name, lambda: heartbeat.rtt_s or 0.0)
+        scheduler.record(recorder, now)

@@ -1,0 +1,122 @@
+"""What becomes of rounds: predicted against observed times, and records while somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from nodes.messages import CommitEntry, CommitReply, DraftRequest, VerifyRequest
+from nodes.scheduler.cycle import Circulating
+from nodes.scheduler.instructions import Instruction, ToDraft
+from nodes.scheduler.observe import pass_size
+from nodes.scheduler.recorder import Recorder
+from nodes.scheduler.rounds import Round, Share
+from nodes.scheduler.stage_errors import StageErrors
+from nodes.scheduler.stream import Stream, Verifying
+from nodes.scheduler.tries import Trial
+from nodes.stream import StreamId
+from policies.plan import Observation, Plan
+
+PredictPass = Callable[[int, float, float], float]
+
+
+class Watch:
+    """Hooks of one scheduler. Without a recorder they cost next to nothing.
+
+    predict_pass_s: seconds of a target pass by tokens, cells of their own sequences, and now.
+    """
+
+    def __init__(self, predict_pass_s: PredictPass) -> None:
+        self.errors = StageErrors()
+        self._predict_pass_s = predict_pass_s
+        self._recorder: Recorder | None = None
+        self._last: tuple[Observation, Plan] | None = None
+
+    def record(self, recorder: Recorder | None, now: float) -> None:
+        """Tell a recorder from now on, of the plan in force first; None: nobody any more."""
+        self._recorder = recorder
+        if recorder is not None and self._last is not None:
+            recorder.planned(*self._last, now)
+
+    def planned(self, observation: Observation, plan: Plan, now: float) -> None:
+        self._last = observation, plan
+        if self._recorder is not None:
+            self._recorder.planned(observation, plan, now)
+
+    def round_started(self, current: Round, batches: Sequence[Circulating], now: float) -> None:
+        if self._recorder is None:
+            return
+        number, stops = 0, dict[StreamId, float]()
+        for k, batch in enumerate(batches):
+            if batch.round_id == current.round_id:
+                number, stops = k + 1, batch.stops
+        self._recorder.round_started(current, number, stops, now)
+
+    def drafted(
+        self, current: Round, share: Share, made_s: float, draft_s: float, now: float
+    ) -> None:
+        """made_s: predicted for the guesses made; 0.0 where others' rounds were in the way."""
+        if draft_s > 0.0:
+            # A node cannot have taken longer than it took to hear from it.
+            draft_s = min(draft_s, now - current.started)
+            self.errors.observe("draft", draft_s, made_s)
+            self.errors.observe("link", now - current.started - draft_s, share.link_s)
+        if self._recorder is not None:
+            node = share.node
+            self._recorder.drafted(current.round_id, node.name, draft_s, node.link.rtt_s, now)
+
+    def given_up(self, current: Round, nodes: Iterable[str], now: float) -> None:
+        if self._recorder is not None:
+            self._recorder.given_up(current.round_id, tuple(nodes), now)
+
+    def verify_sent(self, request: VerifyRequest, now: float) -> None:
+        if self._recorder is not None:
+            size = pass_size(request.entries)
+            predicted_s = self._predict_pass_s(*size, now)
+            self._recorder.verify_sent(request.round, size[0], predicted_s, now)
+
+    def committed(
+        self,
+        reply: CommitReply,
+        predicted_s: float,
+        streams: Mapping[StreamId, Stream],
+        now: float,
+    ) -> None:
+        """Must come before streams are told, whose phases say what the pass was to them."""
+        self.errors.observe("pass", reply.pass_s, predicted_s)
+        if self._recorder is None:
+            return
+        entries: list[tuple[CommitEntry, int]] = []
+        for entry in reply.entries:
+            stream = streams.get(StreamId(entry.stream_id))
+            # As in the journal: what does not follow it was not committed.
+            if stream is not None and (stream.spec.generation, len(stream.token_ids)) == (
+                entry.generation,
+                entry.prefix_len,
+            ):
+                phase = stream.phase
+                entries.append((entry, phase.round_id if isinstance(phase, Verifying) else 0))
+        self._recorder.committed(reply.pass_s, predicted_s, entries, now)
+
+    def lap_done(self, current: Round, now: float) -> None:
+        self.errors.observe("lap", now - current.started, current.predicted_s)
+        if self._recorder is not None:
+            self._recorder.lap_done(current, now)
+
+    def trials_started(self, requests: Iterable[Instruction], now: float) -> None:
+        if self._recorder is None:
+            return
+        for request in requests:
+            if isinstance(request, ToDraft) and isinstance(request.message, DraftRequest):
+                stream_ids = [entry.stream_id for entry in request.message.entries]
+                self._recorder.trial_started(request.message.round, request.node, stream_ids, now)
+
+    def trial_answered(
+        self, round_id: int, node: str, draft_s: float, rtt_s: float, now: float
+    ) -> None:
+        if self._recorder is not None:
+            self._recorder.drafted(round_id, node, draft_s, rtt_s, now)
+
+    def trial_decided(self, stream_id: StreamId, trial: Trial, num_right: int, now: float) -> None:
+        if self._recorder is not None:
+            num_guesses = len(trial.guesses or ())
+            self._recorder.trial_decided(stream_id, num_guesses, num_right, now)

@@ -1,0 +1,1 @@
+"""Records of what schedulers plan and do: kept, sent to who asks, drawn and planned anew."""

@@ -1,0 +1,95 @@
+"""Frozen dataclasses of plain values as JSON, and back to equal ones.
+
+A field that has its default is left out. What JSON has no number for, infinity, is the text "inf".
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any, NewType, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+
+def as_object(value: Any) -> Any:
+    """What json.dumps takes: of a dataclass, tuples, numbers, texts and None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, tuple):
+        return [as_object(item) for item in value]
+    found = {}
+    for name, default in _form(type(value)).defaults:
+        item = getattr(value, name)
+        if item != default:
+            found[name] = as_object(item)
+    return found
+
+
+def from_object(cls: type[T], value: Any, where: str = "") -> T:
+    """The inverse of as_object. Raises ValueError that names the field."""
+    if not isinstance(value, dict):
+        raise _wrong(where or cls.__name__, "an object")
+    form = _form(cls)
+    arguments = {}
+    for name, default in form.defaults:
+        path = f"{where}.{name}" if where else name
+        if name in value:
+            arguments[name] = _read(form.hints[name], value[name], path)
+        elif default is MISSING:
+            raise ValueError(f"{path} is missing")
+    if unknown := value.keys() - form.hints.keys():
+        raise ValueError(f"{where or cls.__name__} has no field {min(unknown)}")
+    try:
+        return cls(**arguments)
+    except ValueError as error:
+        raise ValueError(f"{where or cls.__name__}: {error}") from None
+
+
+def _read(hint: Any, value: Any, where: str) -> Any:
+    if isinstance(hint, NewType):
+        hint = hint.__supertype__
+    if hint is float:
+        if value == "inf" or (isinstance(value, int | float) and not isinstance(value, bool)):
+            return float(value)
+        raise _wrong(where, "a number")
+    if hint in (int, str, bool):
+        if type(value) is not hint:
+            raise _wrong(where, f"of type {hint.__name__}")
+        return value
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        inner = next(arg for arg in args if arg is not types.NoneType)
+        return None if value is None else _read(inner, value, where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise _wrong(where, "a list")
+        return tuple(_read(args[0], item, f"{where}[{k}]") for k, item in enumerate(value))
+    assert is_dataclass(hint), f"{where}: {hint!r} has no place in a record"
+    return from_object(cast(type, hint), value, where)
+
+
+def _wrong(where: str, expected: str) -> ValueError:
+    return ValueError(f"{where} is not {expected}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """Fields of a class with their defaults, MISSING where there are none, and their types."""
+
+    defaults: tuple[tuple[str, Any], ...]
+    hints: dict[str, Any]
+
+
+_forms: dict[type, _Form] = {}
+
+
+def _form(cls: Any) -> _Form:
+    form = _forms.get(cls)
+    if form is None:
+        defaults = tuple((field.name, field.default) for field in fields(cls))
+        form = _forms[cls] = _Form(defaults, get_type_hints(cls))
+    return form
