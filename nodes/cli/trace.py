@@ -1,0 +1,194 @@
+"""`airdraft trace`: what a running coordinator does, recorded for some seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mesh.keys import ClientKeys
+from mesh.zmq_transport import ZmqContext
+from nodes.cli.keyring import run_to_result
+from nodes.cli.options import keys_option
+from nodes.client import Client
+from nodes.config import ConfigError
+from nodes.roles import link_of
+from nodes.runtime import set_up_logging
+from nodes.trace.chrome import chrome_trace
+from nodes.trace.records import KINDS, PlanRecord, Record, from_line
+from nodes.trace.replan import replan, table_of
+from policies.baselines import POLICIES
+
+_POLL_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class _Recording:
+    lines: tuple[bytes, ...]
+    num_lost: int
+
+
+@click.group("trace", invoke_without_command=True)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0, 3600, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="How long to record.",
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.json",
+    help="Timeline for ui.perfetto.dev or chrome://tracing.",
+)
+@click.option(
+    "--raw",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.jsonl",
+    help="The records, a JSON object a line; `airdraft trace replan` reads them.",
+)
+@click.option(
+    "--connect",
+    default="",
+    metavar="ENDPOINT",
+    help="The coordinator's endpoint.  [default: the one this machine joined, else the one on it]",
+)
+@keys_option
+@click.option("-v", "--verbose", count=True, help="Log more.")
+@click.pass_context
+def trace_group(context: click.Context, /, **values: Any) -> None:
+    """Record what the coordinator plans and what rounds take, and draw it.
+
+    Records hold stream ids, counts and times; never text or tokens.
+
+    \b
+    Examples:
+      airdraft trace --seconds 10 --output trace.json
+      airdraft trace --raw trace.jsonl
+      airdraft trace replan trace.jsonl --policy max-batch
+    """
+    if context.invoked_subcommand is not None:
+        return
+    set_up_logging(values["verbose"])
+    output, raw = values["output"], values["raw"]
+    if output is None and raw is None:
+        raise click.UsageError(
+            "nothing to write: give --output FILE.json, --raw FILE.jsonl or both"
+        )
+    for path in (output, raw):
+        # Before the recording, which would be lost.
+        if path is not None and not path.parent.is_dir():
+            raise click.UsageError(f"{path}: there is no directory {path.parent}")
+    endpoint, keys = link_of(values["connect"], values["keys"] or "")
+    recording: _Recording = run_to_result(lambda: _record(endpoint, keys, values["seconds"]))
+    records = _records(recording)
+    if raw is not None:
+        raw.write_bytes(b"".join(recording.lines))
+    if output is not None:
+        output.write_text(json.dumps(chrome_trace(records), allow_nan=False))
+    click.echo(_summary(records, recording.num_lost), err=True)
+
+
+def _records(recording: _Recording) -> list[Record]:
+    try:
+        return [from_line(line) for line in recording.lines]
+    except ValueError as error:
+        says = "use the version of airdraft that the coordinator has"
+        raise click.ClickException(f"a record is not understood: {error}; {says}") from None
+
+
+def _summary(records: list[Record], num_lost: int) -> str:
+    names = {cls: name for name, cls in KINDS.items()}
+    counts = dict.fromkeys(("plan", "round", "pass"), 0)
+    for record in records:
+        if (name := names[type(record)]) in counts:
+            counts[name] += 1
+    text = f"{len(records)} records: " + ", ".join(f"{n} of a {kind}" for kind, n in counts.items())
+    return f"{text}; {num_lost} lost" if num_lost else text
+
+
+async def _record(endpoint: str, keys: ClientKeys | None, seconds: float) -> _Recording:
+    with ZmqContext() as context:
+        client = Client(context.connect(endpoint, keys), endpoint=endpoint)
+        serving = asyncio.create_task(client.run())
+        recording = asyncio.create_task(_poll(client, seconds))
+        try:
+            await asyncio.wait([serving, recording], return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                serving.result()
+            return await recording
+        finally:
+            recording.cancel()
+            await asyncio.gather(recording, return_exceptions=True)
+            client.close()
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+
+
+async def _poll(client: Client, seconds: float) -> _Recording:
+    """Ask for the records of so many seconds from now on."""
+    loop = asyncio.get_running_loop()
+    parts: list[bytes] = []
+    reply = await client.trace(-1)
+    ends_at = loop.time() + seconds
+    num_lost = 0
+    while True:
+        is_over = loop.time() >= ends_at
+        parts.append(reply.records)
+        num_lost += reply.num_lost
+        if not reply.has_more:
+            if is_over:
+                break
+            await asyncio.sleep(min(_POLL_S, max(0.0, ends_at - loop.time())))
+        reply = await client.trace(reply.last)
+    return _Recording(tuple(b"".join(parts).splitlines(keepends=True)), num_lost)
+
+
+@trace_group.command("replan")
+@click.argument("path", metavar="FILE.jsonl", type=click.Path(path_type=Path))
+@click.option(
+    "--policy",
+    type=click.Choice(list(POLICIES)),
+    default="joint",
+    show_default=True,
+    metavar="NAME",
+    help=f"Who plans: {', '.join(POLICIES)}.",
+)
+def replan_command(path: Path, policy: str) -> None:
+    """Plan recorded observations anew, and compare with the plans that were in force.
+
+    Prices are predictions: the sum over streams of seconds a token. A plan that is in force may be
+    a few percent dearer than the best one, which is not worth a change.
+
+    \b
+    Example:
+      airdraft trace replan trace.jsonl --policy alternating
+    """
+    found = replan(_plans_of(path), POLICIES[policy])
+    if not found:
+        raise click.UsageError(f"{path} has no plan with streams: record while streams are decoded")
+    click.echo(table_of(found, policy))
+
+
+def _plans_of(path: Path) -> list[PlanRecord]:
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        raise click.UsageError(f"trace file {path} not found") from None
+    except OSError as error:
+        raise click.UsageError(f"trace file {path} cannot be read: {error.strerror}") from None
+    plans = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = from_line(line)
+        except ValueError as error:
+            says = "a file that `airdraft trace --raw` wrote is accepted"
+            raise ConfigError(f"{path}, line {number}: {error}; {says}") from None
+        if isinstance(record, PlanRecord):
+            plans.append(record)
+    return plans
