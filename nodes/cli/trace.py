@@ -6,7 +6,7 @@ import asyncio
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import click
 
@@ -16,6 +16,7 @@ from nodes.cli.keyring import run_to_result
 from nodes.cli.options import keys_option
 from nodes.client import Client
 from nodes.config import ConfigError
+from nodes.messages import TraceReply
 from nodes.roles import link_of
 from nodes.runtime import set_up_logging
 from nodes.trace.chrome import chrome_trace
@@ -27,7 +28,7 @@ _POLL_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class _Recording:
+class Recording:
     lines: tuple[bytes, ...]
     num_lost: int
 
@@ -85,7 +86,7 @@ def trace_group(context: click.Context, /, **values: Any) -> None:
         if path is not None and not path.parent.is_dir():
             raise click.UsageError(f"{path}: there is no directory {path.parent}")
     endpoint, keys = link_of(values["connect"], values["keys"] or "")
-    recording: _Recording = run_to_result(lambda: _record(endpoint, keys, values["seconds"]))
+    recording: Recording = run_to_result(lambda: _record(endpoint, keys, values["seconds"]))
     records = _records(recording)
     if raw is not None:
         raw.write_bytes(b"".join(recording.lines))
@@ -94,7 +95,7 @@ def trace_group(context: click.Context, /, **values: Any) -> None:
     click.echo(_summary(records, recording.num_lost), err=True)
 
 
-def _records(recording: _Recording) -> list[Record]:
+def _records(recording: Recording) -> list[Record]:
     try:
         return [from_line(line) for line in recording.lines]
     except ValueError as error:
@@ -112,11 +113,11 @@ def _summary(records: list[Record], num_lost: int) -> str:
     return f"{text}; {num_lost} lost" if num_lost else text
 
 
-async def _record(endpoint: str, keys: ClientKeys | None, seconds: float) -> _Recording:
+async def _record(endpoint: str, keys: ClientKeys | None, seconds: float) -> Recording:
     with ZmqContext() as context:
         client = Client(context.connect(endpoint, keys), endpoint=endpoint)
         serving = asyncio.create_task(client.run())
-        recording = asyncio.create_task(_poll(client, seconds))
+        recording = asyncio.create_task(poll(client, seconds))
         try:
             await asyncio.wait([serving, recording], return_when=asyncio.FIRST_COMPLETED)
             if serving.done():
@@ -130,7 +131,13 @@ async def _record(endpoint: str, keys: ClientKeys | None, seconds: float) -> _Re
             await asyncio.gather(serving, return_exceptions=True)
 
 
-async def _poll(client: Client, seconds: float) -> _Recording:
+class Asked(Protocol):
+    """What of a client is needed here."""
+
+    async def trace(self, after: int) -> TraceReply: ...
+
+
+async def poll(client: Asked, seconds: float) -> Recording:
     """Ask for the records of so many seconds from now on."""
     loop = asyncio.get_running_loop()
     parts: list[bytes] = []
@@ -138,6 +145,7 @@ async def _poll(client: Client, seconds: float) -> _Recording:
     ends_at = loop.time() + seconds
     num_lost = 0
     while True:
+        # Before the next request: what came until the end is asked for after it.
         is_over = loop.time() >= ends_at
         parts.append(reply.records)
         num_lost += reply.num_lost
@@ -146,7 +154,7 @@ async def _poll(client: Client, seconds: float) -> _Recording:
                 break
             await asyncio.sleep(min(_POLL_S, max(0.0, ends_at - loop.time())))
         reply = await client.trace(reply.last)
-    return _Recording(tuple(b"".join(parts).splitlines(keepends=True)), num_lost)
+    return Recording(tuple(b"".join(parts).splitlines(keepends=True)), num_lost)
 
 
 @trace_group.command("replan")

@@ -23,6 +23,7 @@ from nodes.trace.records import (
     TrialResultRecord,
     VerifyRecord,
 )
+from policies.plan import Batch
 
 Round = tuple[str, int]
 
@@ -120,7 +121,9 @@ class _Builder:
                 "bound": prediction.bound,
                 "tokens_per_s": prediction.tokens_per_s,
             }
-        name = f"plan: {len(record.batches)} batches, {len(record.plain)} plain streams"
+        name = f"plan: gammas {' | '.join(map(_gammas, record.batches)) or 'none'}"
+        if record.plain:
+            name += f", {len(record.plain)} plain"
         track = coordinator_track(target, "plan in force")
         self._spans.append(Span(track, name, record.at_s, self._last_s, notes))
 
@@ -205,6 +208,10 @@ class _Builder:
         self._spans.append(
             Span(track, name, begun.at_s, record.at_s, notes, parts, rounds=(round_key,))
         )
+
+
+def _gammas(batch: Batch) -> str:
+    return " ".join(map(str, batch.gammas))
 
 
 def _ms(seconds: float) -> float:

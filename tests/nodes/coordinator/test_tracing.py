@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from mesh.codec import encode
+from mesh.messages import Ping
+from mesh.padding import SIZES, pad
+from nodes.coordinator.tracing import LINGER_S
+from nodes.messages import (
+    MAX_TRACE_BYTES,
+    CommitEntry,
+    CommitReply,
+    StreamReadyNotice,
+    TraceReply,
+    TraceRequest,
+)
+from tests.nodes.builders import make_profile, make_submit
+from tests.nodes.coordinator.test_state import CLIENT, OTHER, TARGET, Mesh, make_mesh
+
+CANARY = (41_417, 42_428, 43_439)
+
+
+def ask(mesh: Mesh, after: int, now: float = 0.0, peer: bytes = CLIENT) -> TraceReply:
+    (send,) = mesh.hear(peer, TraceRequest(1, after), now)
+    assert send.peer == peer
+    assert isinstance(send.message, TraceReply)
+    return send.message
+
+
+def records(reply: TraceReply) -> list[Any]:
+    return [json.loads(line) for line in reply.records.splitlines()]
+
+
+def kinds(reply: TraceReply) -> list[str]:
+    return [record["kind"] for record in records(reply)]
+
+
+def busy_mesh() -> Mesh:
+    """One stream that is decoded plainly; its tokens are canaries."""
+    mesh = make_mesh(num_vocab=50_000)
+    submit = make_submit(1, prompt_token_ids=CANARY, max_tokens=100)
+    mesh.hear(CLIENT, submit)
+    mesh.hear(TARGET, StreamReadyNotice(1, 1))
+    return mesh
+
+
+def go_on(mesh: Mesh, position: int, now: float = 0.0) -> None:
+    entry = CommitEntry(1, 1, position, 1, 0, 0, "", b"canary")
+    mesh.hear(TARGET, CommitReply(0.01, (entry,), (CANARY[0],)), now)
+
+
+def test_recording_begins_with_the_first_request_and_the_plan_in_force() -> None:
+    mesh = busy_mesh()
+    go_on(mesh, 3)
+    first = ask(mesh, -1)
+    assert kinds(first) == ["plan"]
+    (plan,) = records(first)
+    assert (plan["plain"], plan["target"]) == ([1], "target")
+    go_on(mesh, 4)
+    go_on(mesh, 5)
+    second = ask(mesh, first.last)
+    assert kinds(second) == ["pass", "pass"]
+    assert (second.num_lost, second.has_more) == (0, False)
+    assert records(ask(mesh, second.last)) == []
+
+
+def test_recording_ends_when_nobody_asks() -> None:
+    mesh = busy_mesh()
+
+    def is_on(now: float) -> bool:
+        """After a tick; nobody has fallen silent meanwhile."""
+        for peer in (TARGET, CLIENT):
+            mesh.hear(peer, Ping(1, 1), now)
+        mesh.state.tick(now)
+        return mesh.state._tracing.is_on
+
+    last = ask(mesh, -1, 1.0).last
+    assert is_on(1.0 + LINGER_S)
+    last = ask(mesh, last, 4.0).last
+    assert is_on(1.1 + LINGER_S)
+    go_on(mesh, 3, 7.0)
+    assert is_on(4.0 + LINGER_S)
+    assert not is_on(4.1 + LINGER_S)
+    go_on(mesh, 4, 10.0)
+    # Nothing of it is left, but numbers go on.
+    again = ask(mesh, last + 1, 11.0)
+    assert (kinds(again), again.num_lost) == (["plan"], 0)
+    assert again.last == last + 2
+
+
+def test_two_clients_are_told_the_same_each_from_its_own_beginning() -> None:
+    mesh = busy_mesh()
+    mesh.join(OTHER, "client")
+    one = ask(mesh, -1)
+    go_on(mesh, 3)
+    two = ask(mesh, -1, peer=OTHER)
+    assert kinds(two) == ["plan"]
+    go_on(mesh, 4)
+    assert kinds(ask(mesh, two.last, peer=OTHER)) == ["pass"]
+    assert kinds(ask(mesh, one.last)) == ["pass", "plan", "pass"]
+
+
+def test_targets_that_join_later_are_recorded_too() -> None:
+    mesh = busy_mesh()
+    last = ask(mesh, -1).last
+    mesh.join(OTHER, "target", make_profile(), name="second")
+    for request_id in (2, 3):
+        mesh.hear(CLIENT, make_submit(request_id))
+    mesh.hear(OTHER, StreamReadyNotice(2, 1))
+    mesh.hear(OTHER, CommitReply(0.01, (CommitEntry(2, 1, 3, 1, 0, 0, "", b"x"),), (9,)))
+    assert "second" in {record["target"] for record in records(ask(mesh, last))}
+
+
+def test_no_record_holds_tokens_texts_or_owners() -> None:
+    mesh = busy_mesh()
+    found = ask(mesh, -1)
+    text = found.records
+    for position in range(3, 50):
+        go_on(mesh, position)
+    text += ask(mesh, found.last).records
+    assert b'"kind":"pass"' in text
+    for canary in (*map(str, CANARY), "canary", CLIENT.hex()):
+        assert canary.encode() not in text
+
+
+def test_the_largest_reply_fits_a_message_even_a_padded_one() -> None:
+    reply = TraceReply(2**63 - 1, 2**63 - 1, 2**63 - 1, True, b"x" * MAX_TRACE_BYTES)
+    (frame,) = pad(encode(reply, cluster="c" * 64, epoch=2**63 - 1))
+    assert len(frame) in SIZES[:-1]
+
+
+def test_long_traces_come_in_parts() -> None:
+    mesh = busy_mesh()
+    reply = ask(mesh, -1)
+    last = reply.last
+    for position in range(3, 95):
+        go_on(mesh, position)
+        for _ in range(10):
+            # Repeated ones commit nothing, but are passes.
+            go_on(mesh, position)
+    parts = [ask(mesh, last)]
+    while parts[-1].has_more:
+        parts.append(ask(mesh, parts[-1].last))
+    assert len(parts) > 1
+    assert all(len(part.records) <= MAX_TRACE_BYTES for part in parts)
+    numbers = [record["number"] for part in parts for record in records(part)]
+    assert numbers == list(range(last + 1, parts[-1].last + 1))
