@@ -137,9 +137,7 @@ def draft_reply(event: Drafted, draft_s: float = 0.0) -> DraftReply:
         for guess in event.guesses
     )
     token_ids = tuple(token_id for guess in event.guesses for token_id in guess.token_ids)
-    return DraftReply(
-        event.round, entries, token_ids, event.num_ready, event.num_wasted, draft_s
-    )
+    return DraftReply(event.round, entries, token_ids, event.num_ready, event.num_wasted, draft_s)
 
 
 def _draft(drafter: ModelDrafter, request: DraftRequest, now: float) -> Sequence[Event]:

@@ -8,7 +8,7 @@ from typing import Final
 
 from nodes.trace.records import Record, num_entries, to_line
 
-# Some 10 MB: a minute of 100 passes a second with 4 streams each.
+# Some 5 to 10 MB: a minute of 100 passes a second with 4 streams each.
 MAX_ENTRIES: Final = 32_768
 
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from nodes.cli.main import cli
 from nodes.cli.trace import Recording, poll
 from nodes.messages import TraceReply
-from nodes.trace.records import PlanRecord, from_line, to_line
+from nodes.trace.records import DraftRecord, PlanRecord, from_line, to_line
 from policies.baselines import POLICIES
 from tests.cli.commands import Commands
 from tests.nodes.trace.examples import ROUND, guessing, plan_record
@@ -69,6 +69,8 @@ def test_a_mesh_at_work_is_recorded_drawn_and_planned_anew(
     records = [from_line(line) for line in raw.read_bytes().splitlines()]
     kinds = {type(record).__name__ for record in records}
     assert {"PlanRecord", "RoundRecord", "DraftRecord", "VerifyRecord", "PassRecord"} <= kinds
+    # Nodes say how long they took.
+    assert all(record.draft_s > 0 for record in records if isinstance(record, DraftRecord))
     trace = json.loads(output.read_text())
     threads = {e["args"]["name"] for e in trace["traceEvents"] if e["name"] == "thread_name"}
     assert {"plan in force", "batch 1", "draft", "link to draft", "pass"} <= threads

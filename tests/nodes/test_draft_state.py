@@ -104,6 +104,14 @@ def test_guessing_ends_at_an_end_of_text() -> None:
     assert run(drafter)[-1] == Drafted(1, (Guess(ONE, 1, 3, (TOY_EOG,)),))
 
 
+def test_an_answer_says_when_it_was_asked_for() -> None:
+    drafter, _ = make_drafter()
+    drafter.open(make_spec())
+    drafter.draft(1, [Job(ONE, 1, 3, (), 1)], asked_at=7.5)
+    answers = [event for event in run(drafter) if isinstance(event, Drafted)]
+    assert [(answer.round, answer.asked_at) for answer in answers] == [(1, 7.5)]
+
+
 def test_unknown_streams_and_generations_are_counted_and_left_out_of_the_answer() -> None:
     drafter, _ = make_drafter()
     drafter.open(make_spec(generation=2))

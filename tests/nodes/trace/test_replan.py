@@ -30,6 +30,14 @@ def test_every_policy_is_priced_beside_the_recorded_plan(name: str) -> None:
     assert f"{name} to recorded, 1 plans: prices {item.ratio:.3f} on average" in table
 
 
+def test_what_drafting_ahead_saves_is_part_of_the_price() -> None:
+    record = plan_record(guessing(2))
+    assert record.prediction is not None
+    ahead = replace(record, prediction=replace(record.prediction, ahead_gain=0.2))
+    (item,) = replan([ahead], POLICIES["joint"])
+    assert item.ratio == pytest.approx(1 / 0.8)
+
+
 def test_where_nothing_was_planned_nothing_is_compared() -> None:
     empty = plan_record(Observation(()))
     no_costs = plan_record(replace(guessing(), target=None))
