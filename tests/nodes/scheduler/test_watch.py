@@ -61,7 +61,7 @@ def taken(ring: Ring, *kinds: type[Record]) -> list[Any]:
 
 def test_a_round_is_told_step_by_step() -> None:
     scheduler = make_scheduler("a", policy=FixedPolicy(cycle_s=2.0))
-    scheduler.draft_rtt("a", 0.01)
+    scheduler.draft_link("a", Link(rtt_s=0.01))
     ring = recorded(scheduler)
     open_stream(scheduler, ONE, "a", now=1.0)
     *_, plan, begun = taken(ring, PlanRecord, RoundRecord)
@@ -87,7 +87,7 @@ def test_a_round_is_told_step_by_step() -> None:
 
 def test_errors_are_kept_without_a_recorder() -> None:
     scheduler = make_scheduler("a", policy=FixedPolicy(cycle_s=2.0))
-    scheduler.draft_rtt("a", 0.1)
+    scheduler.draft_link("a", Link(rtt_s=0.1))
     open_stream(scheduler, ONE, "a", now=1.0)
     (share,) = scheduler._rounds[1].shares.values()
     draft_s = share.draft_s
@@ -105,7 +105,7 @@ def test_errors_are_kept_without_a_recorder() -> None:
 
 def test_a_node_cannot_have_taken_longer_than_its_answer() -> None:
     scheduler = make_scheduler("a")
-    scheduler.draft_rtt("a", 0.1)
+    scheduler.draft_link("a", Link(rtt_s=0.1))
     ring = recorded(scheduler)
     open_stream(scheduler, ONE, "a", now=1.0)
     scheduler.drafted("a", replace(guesses(1, ONE, 3, 7), draft_s=99.0), 1.5)
@@ -117,7 +117,7 @@ def test_a_node_cannot_have_taken_longer_than_its_answer() -> None:
 
 def test_a_node_that_says_nothing_teaches_no_stage() -> None:
     scheduler = make_scheduler("a")
-    scheduler.draft_rtt("a", 0.1)
+    scheduler.draft_link("a", Link(rtt_s=0.1))
     open_stream(scheduler, ONE, "a", now=1.0)
     scheduler.drafted("a", guesses(1, ONE, 3, 7), 1.5)
     figures = scheduler.stage_errors.figures()
