@@ -20,6 +20,7 @@ from nodes.messages import TraceReply
 from nodes.roles import link_of
 from nodes.runtime import set_up_logging
 from nodes.trace.chrome import chrome_trace
+from nodes.trace.errors import errors_of, errors_text
 from nodes.trace.records import KINDS, PlanRecord, Record, from_line
 from nodes.trace.replan import replan, table_of
 from policies.baselines import POLICIES
@@ -93,6 +94,8 @@ def trace_group(context: click.Context, /, **values: Any) -> None:
     if output is not None:
         output.write_text(json.dumps(chrome_trace(records), allow_nan=False))
     click.echo(_summary(records, recording.num_lost), err=True)
+    if text := errors_text(errors_of(records)):
+        click.echo(text, err=True)
 
 
 def _records(recording: Recording) -> list[Record]:

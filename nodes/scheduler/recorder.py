@@ -25,8 +25,19 @@ class Recorder(Protocol):
     ) -> None:
         """batch: its number in the plan in force, from 1; 0 where that has changed meanwhile."""
 
-    def drafted(self, round_id: int, node: str, draft_s: float, rtt_s: float, now: float) -> None:
-        """A draft node has answered. draft_s: as it says itself, between request and answer."""
+    def drafted(
+        self,
+        round_id: int,
+        node: str,
+        draft_s: float,
+        predicted_s: float,
+        rtt_s: float,
+        now: float,
+    ) -> None:
+        """A draft node has answered. draft_s: as it says itself, until its guesses were there.
+
+        predicted_s: for the guesses that it made; 0.0 where others' rounds were in the way.
+        """
 
     def given_up(self, round_id: int, nodes: Sequence[str], now: float) -> None:
         """These draft nodes were late or left: the round goes on without their guesses."""

@@ -61,8 +61,8 @@ class Watch:
             self.errors.observe("draft", draft_s, made_s)
             self.errors.observe("link", now - current.started - draft_s, share.link_s)
         if self._recorder is not None:
-            node = share.node
-            self._recorder.drafted(current.round_id, node.name, draft_s, node.link.rtt_s, now)
+            node, rtt_s = share.node, share.node.link.rtt_s
+            self._recorder.drafted(current.round_id, node.name, draft_s, made_s, rtt_s, now)
 
     def given_up(self, current: Round, nodes: Iterable[str], now: float) -> None:
         if self._recorder is not None:
@@ -114,7 +114,7 @@ class Watch:
         self, round_id: int, node: str, draft_s: float, rtt_s: float, now: float
     ) -> None:
         if self._recorder is not None:
-            self._recorder.drafted(round_id, node, draft_s, rtt_s, now)
+            self._recorder.drafted(round_id, node, draft_s, 0.0, rtt_s, now)
 
     def trial_decided(self, stream_id: StreamId, trial: Trial, num_right: int, now: float) -> None:
         if self._recorder is not None:

@@ -58,8 +58,16 @@ class RingRecorder:
         round_id, predicted_s = current.round_id, current.predicted_s
         self._ring.add(RoundRecord(now, self._target, round_id, batch, predicted_s, streams, nodes))
 
-    def drafted(self, round_id: int, node: str, draft_s: float, rtt_s: float, now: float) -> None:
-        self._ring.add(DraftRecord(now, self._target, round_id, node, draft_s, rtt_s))
+    def drafted(
+        self,
+        round_id: int,
+        node: str,
+        draft_s: float,
+        predicted_s: float,
+        rtt_s: float,
+        now: float,
+    ) -> None:
+        self._ring.add(DraftRecord(now, self._target, round_id, node, draft_s, predicted_s, rtt_s))
 
     def given_up(self, round_id: int, nodes: Sequence[str], now: float) -> None:
         self._ring.add(GivenUpRecord(now, self._target, round_id, tuple(nodes)))

@@ -65,7 +65,8 @@ class RoundRecord:
 class DraftRecord:
     """A draft node's answer, of a round or of a round on trial, is there.
 
-    draft_s: as the node says, from request to answer; 0.0 if it does not. rtt_s: of its link.
+    draft_s: as the node says, from request to guesses; 0.0 if it does not. predicted_s: for the
+    guesses that it made; 0.0 where others' rounds were in the way. rtt_s: of its link.
     """
 
     at_s: float
@@ -73,6 +74,7 @@ class DraftRecord:
     round_id: int
     node: str
     draft_s: float
+    predicted_s: float
     rtt_s: float
 
 

@@ -2,7 +2,7 @@
 
 All times are the coordinator's. What a node did is put before its answer by half the round trip of
 its link, as far as it then lies between what the coordinator sent and heard: where it lies is an
-estimate, how long it took is what the node says.
+estimate (a wait for a turn on the air is not known of), how long it took is what the node says.
 """
 
 from __future__ import annotations
@@ -147,7 +147,8 @@ class _Builder:
             rounds = (round_key,)
             part = next((node for node in begun.nodes if node.node == record.node), None)
             if part is not None:
-                notes |= {"predicted_ms": _ms(part.draft_s), "streams": list(part.stream_ids)}
+                predicted_s = record.predicted_s or part.draft_s
+                notes |= {"predicted_ms": _ms(predicted_s), "streams": list(part.stream_ids)}
                 link_notes = {"link_ms": _ms(way_s), "predicted_ms": _ms(part.link_s)}
         process = f"draft node {record.node}"
         draft, link = Track(process, "draft"), Track(process, f"link to {record.node}")

@@ -74,7 +74,9 @@ def test_a_round_is_told_step_by_step() -> None:
     reply = replace(guesses(1, ONE, 3, 7, 8), draft_s=0.3)
     scheduler.drafted("a", reply, 1.5)
     drafted, verify = taken(ring)
-    assert drafted == DraftRecord(1.5, "t", 1, "a", 0.3, 0.01)
+    # Three steps of four: two guesses, and the one that was kept back.
+    made_s = pytest.approx(0.75 * share.draft_s)
+    assert drafted == DraftRecord(1.5, "t", 1, "a", 0.3, made_s, 0.01)
     predicted_s = scheduler._predicted_pass_s(3, 3.0, 1.5)
     assert verify == VerifyRecord(1.5, "t", 1, 3, predicted_s)
     assert predicted_s > 0
@@ -176,7 +178,7 @@ def test_trials_are_told() -> None:
     (begun,) = taken(ring, TrialRecord)
     assert begun == TrialRecord(1.0, "t", request.round, "a", (1,))
     scheduler.drafted("a", replace(guesses(request.round, ONE, 3, 9, 5), draft_s=0.2), 2.0)
-    assert taken(ring) == [DraftRecord(2.0, "t", request.round, "a", 0.2, 0.01)]
+    assert taken(ring) == [DraftRecord(2.0, "t", request.round, "a", 0.2, 0.0, 0.01)]
     commit_one(scheduler, ONE, 3.0)
     commit_one(scheduler, ONE, 4.0)
     (result,) = taken(ring, TrialResultRecord)

@@ -50,7 +50,7 @@ ROUND: tuple[Record, ...] = (
         (RoundStream(1, 4, 0.3), RoundStream(2, 3)),
         (RoundNode("a", 0.02, 0.01, (1, 2)),),
     ),
-    DraftRecord(10.05, "t", 7, "a", 0.03, 0.01),
+    DraftRecord(10.05, "t", 7, "a", 0.03, 0.024, 0.01),
     VerifyRecord(10.05, "t", 7, 9, 0.05),
     PassRecord(
         10.12, "t", 0.06, 0.05, 0.002, (PassStream(1, 7, 3, 4, 2), PassStream(2, 7, 1, 3, 0))
@@ -60,7 +60,7 @@ ROUND: tuple[Record, ...] = (
 OTHERS: tuple[Record, ...] = (
     GivenUpRecord(10.2, "t", 8, ("a", "b")),
     TrialRecord(10.2, "t", 9, "a", (3,)),
-    DraftRecord(10.25, "t", 9, "a", 0.02, 0.01),
+    DraftRecord(10.25, "t", 9, "a", 0.02, 0.0, 0.01),
     TrialResultRecord(10.3, "t", 3, 4, 1),
     PassRecord(10.3, "t", 0.04, 0.0, 0.0, (PassStream(3, 0, 1),)),
 )

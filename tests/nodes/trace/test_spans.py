@@ -46,7 +46,7 @@ def test_a_round_is_a_span_on_each_track_it_passes() -> None:
     ]
     assert times(plan) == (10.0, 10.12)
     assert [span.rounds for span in (draft, verified, lap)] == [(("t", 7),)] * 3
-    assert draft.notes == {"draft_ms": 30.0, "predicted_ms": 20.0, "streams": [1, 2]}
+    assert draft.notes == {"draft_ms": 30.0, "predicted_ms": 24.0, "streams": [1, 2]}
     assert request.notes == {"link_ms": 20.0, "predicted_ms": 10.0}
     assert verified.notes["accepted"] == 2
     assert (verified.notes["committed"], verified.notes["on_lease"]) == (4, 0)
