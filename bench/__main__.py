@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from bench.distill.commands import distill
+from bench.emulate.command import air_command
 from bench.live.command import live
 from bench.paper.command import paper_command
 from nodes.runtime import set_engine_environment
@@ -71,7 +72,8 @@ def two_machines(airdraft: str, target: str, draft: str, max_tokens: int) -> Non
     Example:
       python -m bench two-machines --airdraft /opt/airdraft/bin/airdraft
     """
-    from bench.hostile.two_machines import NamespacesError, mesh_by_invitation
+    from bench.hostile.two_machines import mesh_by_invitation
+    from bench.netns import NamespacesError
     from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 
     command = [airdraft] if airdraft else [sys.executable, "-m", "nodes.cli"]
@@ -214,6 +216,7 @@ def sim(scenarios: int, first_seed: int, passes: int, processes: int, out: str |
 bench.add_command(distill)
 bench.add_command(live)
 bench.add_command(paper_command, "paper")
+bench.add_command(air_command)
 
 
 @bench.command()

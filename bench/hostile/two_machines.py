@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,12 +20,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.netns import NamespacesError, inside, ip, namespaces
+
 HERE, THERE = "10.99.7.1", "10.99.7.2"
 _START_LIMIT_S = 30.0
-
-
-class NamespacesError(Exception):
-    """Namespaces cannot be made here; the text says why."""
 
 
 @dataclass
@@ -39,7 +36,7 @@ class Machine:
     _running: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def _argv(self, arguments: Sequence[str]) -> list[str]:
-        return ["ip", "netns", "exec", self.name, *self.command, *arguments]
+        return inside(self.name, [*self.command, *arguments])
 
     def _environment(self) -> dict[str, str]:
         return {**os.environ, "AIRDRAFT_KEYS": str(self.keys)}
@@ -93,7 +90,7 @@ class Sniffer:
     def __init__(self, namespace: str, interface: str, folder: Path) -> None:
         self._path = folder / f"packets-{secrets.token_hex(4)}"
         self._process = subprocess.Popen(
-            ["ip", "netns", "exec", namespace, sys.executable, "-c", _SNIFF, interface, self._path],
+            inside(namespace, [sys.executable, "-c", _SNIFF, interface, str(self._path)]),
             stdout=subprocess.PIPE,
         )
         assert self._process.stdout is not None
@@ -110,32 +107,15 @@ class Sniffer:
 
 
 @contextlib.contextmanager
-def namespaces() -> Iterator[tuple[str, str, str]]:
-    """Two of them and the interface in the first one; removed at the end."""
-    if os.geteuid() != 0 or shutil.which("ip") is None:
-        raise NamespacesError("two network namespaces need root and `ip`")
-    mark = secrets.token_hex(2)
-    here, there, cable = f"ad{mark}a", f"ad{mark}b", f"ve{mark}"
-    made = []
-    try:
-        for name in (here, there):
-            _ip("netns", "add", name)
-            made.append(name)
-        _ip("link", "add", cable, "netns", here, "type", "veth", "peer", cable, "netns", there)
+def cabled() -> Iterator[tuple[str, str, str]]:
+    """Two namespaces and the interface in the first one; removed at the end."""
+    with namespaces(2) as (here, there):
+        cable = f"ve{secrets.token_hex(2)}"
+        ip("link", "add", cable, "netns", here, "type", "veth", "peer", cable, "netns", there)
         for name, address in ((here, HERE), (there, THERE)):
-            _ip("-n", name, "addr", "add", f"{address}/24", "dev", cable)
-            for device in ("lo", cable):
-                _ip("-n", name, "link", "set", device, "up")
+            ip("-n", name, "addr", "add", f"{address}/24", "dev", cable)
+            ip("-n", name, "link", "set", cable, "up")
         yield here, there, cable
-    finally:
-        for name in made:
-            _ip("netns", "del", name)
-
-
-def _ip(*arguments: str) -> None:
-    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise NamespacesError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
 
 
 def mesh_by_invitation(
@@ -143,7 +123,7 @@ def mesh_by_invitation(
 ) -> str:
     """Bring the mesh up, ask it from the other machine, and look for the texts on the cable."""
     prompt = f"The heron {secrets.token_hex(8)} waits beside the water because"
-    with tempfile.TemporaryDirectory() as folder, namespaces() as (here, there, cable):
+    with tempfile.TemporaryDirectory() as folder, cabled() as (here, there, cable):
         hub = Machine(here, command, Path(folder) / "hub")
         nano = Machine(there, command, Path(folder) / "nano")
         control = Sniffer(here, cable, Path(folder))
@@ -213,7 +193,7 @@ def _say_in_the_clear(sender: str, receiver: str, text: str) -> None:
         "c,_=s.accept(); c.recv(4096)"
     )
     listening = subprocess.Popen(
-        ["ip", "netns", "exec", receiver, sys.executable, "-c", script, HERE],
+        inside(receiver, [sys.executable, "-c", script, HERE]),
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -223,7 +203,7 @@ def _say_in_the_clear(sender: str, receiver: str, text: str) -> None:
             "import socket,sys; socket.create_connection((sys.argv[1],7400),5)"
             ".sendall(sys.argv[2].encode())"
         )
-        command = ["ip", "netns", "exec", sender, sys.executable, "-c", script, HERE, text]
+        command = inside(sender, [sys.executable, "-c", script, HERE, text])
         subprocess.run(command, check=True, timeout=10)
         listening.wait(timeout=10)
     finally:

@@ -1,0 +1,1 @@
+"""One radio cell emulated for several nodes: a pure medium, and two ways to put nodes on it."""

@@ -1,0 +1,229 @@
+"""Batches of several stations through an emulated cell, beside what closed forms say of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+
+from bench.emulate import prediction
+from bench.emulate.cell import Cell, Contention, CountersOf, Shares, Station, Turns
+from bench.emulate.open import LiveCell, Means, open_cell
+from bench.emulate.proxy import SEGMENT_BYTES
+from bench.emulate.tun import HUB
+
+RATIOS = (1, 4, 10)
+BATCH_BYTES = 6 * SEGMENT_BYTES
+WITHIN = 0.10
+_START_LIMIT_S = 20.0
+_QUIET_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """One way to share the cell. arrival_s: predicted, of each station or of the last one."""
+
+    name: str
+    cell: Cell
+    arrival_s: dict[str, float]
+    grants: tuple[str, ...] = ()
+
+    @property
+    def batch_s(self) -> float:
+        return max(self.arrival_s.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """arrivals_s: of each repeat, by station. used: what the repeats took of the medium."""
+
+    scheme: Scheme
+    arrivals_s: list[dict[str, float]]
+    used: CountersOf
+
+    @property
+    def batches_s(self) -> list[float]:
+        return [max(arrived.values()) for arrived in self.arrivals_s]
+
+    @property
+    def ratio(self) -> float:
+        """Measured (median) to predicted arrival of the whole batch."""
+        return statistics.median(self.batches_s) / self.scheme.batch_s
+
+
+def narrow_cell(slowest_bps: float, frame_s: float) -> Cell:
+    """Three stations with rates as 1 to 4 to 10."""
+    stations = tuple(
+        Station(name=f"rate-{ratio}", rate_bps=slowest_bps * ratio) for ratio in RATIOS
+    )
+    return Cell(stations=stations, access=Turns(), frame_s=frame_s)
+
+
+def schemes(cell: Cell) -> list[Scheme]:
+    load = prediction.load(cell, BATCH_BYTES)
+    names = [station.name for station in cell.stations]
+    turns_s = prediction.turns_s(load)
+    phi = tuple(float(share) for share in prediction.shares(load))
+    equal = (1.0 / len(names),) * len(names)
+    each_s = load.until_arrived_s * len(names)
+    contention_s = prediction.contention_s(load, cell.window)
+    return [
+        Scheme(
+            "turns by grants",
+            replace(cell, access=Turns()),
+            {name: float(s) for name, s in zip(names, turns_s, strict=True)},
+            tuple(names[k] for k in prediction.order(load)),
+        ),
+        Scheme(
+            "shares (i)",
+            replace(cell, access=Shares(phi)),
+            dict.fromkeys(names, prediction.shares_s(load)),
+        ),
+        Scheme(
+            "equal reserved slots",
+            replace(cell, access=Shares(equal)),
+            {name: float(s) for name, s in zip(names, each_s, strict=True)},
+        ),
+        Scheme("contention", replace(cell, access=Contention()), {"last": contention_s}),
+    ]
+
+
+async def measure(scheme: Scheme, repeats: int, means: Means) -> tuple[Outcome, str]:
+    """And what the cell was made of."""
+    async with open_cell(scheme.cell, means=means, calm=True) as (live, kind):
+        async with _peers(live, scheme.cell) as (hub, stations):
+            before = await _quiet(live)
+            arrivals = []
+            for _ in range(repeats):
+                arrivals.append(await _round(scheme, hub, stations))
+                after = await _quiet(live)
+        used = {key: after[key] - before[key] for key in after}
+        return Outcome(scheme, arrivals, used), kind
+
+
+Process = asyncio.subprocess.Process
+
+
+@contextlib.asynccontextmanager
+async def _peers(live: LiveCell, cell: Cell) -> AsyncIterator[tuple[Process, list[Process]]]:
+    """The hub and the stations, connected."""
+    batch, count = str(BATCH_BYTES), str(len(cell.stations))
+    async with contextlib.AsyncExitStack() as stack:
+        hub = await stack.enter_async_context(_peer(live, HUB, "hub", live.hub_host, count, batch))
+        port = int(await _line(hub))
+        stations = []
+        for station in cell.stations:
+            host, at = await live.dial(station.name, port)
+            arguments = ("station", station.name, host, str(at), batch)
+            peer = _peer(live, station.name, *arguments)
+            stations.append(await stack.enter_async_context(peer))
+        await _line(hub)
+        yield hub, stations
+
+
+@contextlib.asynccontextmanager
+async def _peer(live: LiveCell, place: str, *arguments: str) -> AsyncIterator[Process]:
+    argv = live.command(place, [sys.executable, "-m", "bench.emulate.peers", *arguments])
+    process = await asyncio.create_subprocess_exec(
+        *argv, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+
+
+async def _line(process: Process, limit_s: float = _START_LIMIT_S) -> str:
+    assert process.stdout is not None
+    line = await asyncio.wait_for(process.stdout.readline(), limit_s)
+    if not line:
+        raise RuntimeError("a program of the cell has ended; its message is above")
+    return line.decode()
+
+
+async def _round(scheme: Scheme, hub: Process, stations: list[Process]) -> dict[str, float]:
+    """Seconds until the batch of each station was there."""
+    start_s = time.monotonic()
+    _say(hub, " ".join(scheme.grants))
+    if not scheme.grants:
+        for station in stations:
+            _say(station, "go")
+    arrived = json.loads(await _line(hub, _START_LIMIT_S + 10 * scheme.batch_s))
+    return {name: at_s - start_s for name, at_s in arrived.items()}
+
+
+async def _quiet(live: LiveCell) -> CountersOf:
+    """When the last acknowledgements are through: the counters, which change no more."""
+    before, found = None, live.counters()
+    while found != before:
+        await asyncio.sleep(_QUIET_S)
+        before, found = found, live.counters()
+    return found
+
+
+def _say(process: Process, line: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write(f"{line}\n".encode())
+
+
+def report(outcomes: list[Outcome], kind: str) -> str:
+    cell = outcomes[0].scheme.cell
+    rates = ", ".join(f"{station.rate_bps / 1e3:g}" for station in cell.stations)
+    lines = [
+        f"*emulated* cell ({kind}): stations at {rates} kbit/s, {cell.frame_s * 1e3:g} ms a frame, "
+        f"{BATCH_BYTES} bytes each, {len(outcomes[0].arrivals_s)} repeats",
+        "",
+        "| access | predicted s | measured s, median (range) | ratio | frames up, down | failed |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [_row(outcome) for outcome in outcomes]
+    lines += ["", "| access | station | predicted s | measured s, median | ratio |"]
+    lines += ["|---|---|---|---|---|"]
+    for outcome in outcomes:
+        lines += _station_rows(outcome)
+    return "\n".join(lines)
+
+
+def _row(outcome: Outcome) -> str:
+    measured = outcome.batches_s
+    up, down = (
+        sum(c.num_frames for (_, way), c in outcome.used.items() if way == direction)
+        for direction in ("up", "down")
+    )
+    failed = sum(c.num_lost + c.num_collided + c.num_dropped for c in outcome.used.values())
+    return (
+        f"| {outcome.scheme.name} | {outcome.scheme.batch_s:.3f} | "
+        f"{statistics.median(measured):.3f} ({min(measured):.3f} to {max(measured):.3f}) | "
+        f"{outcome.ratio:.3f} | {up}, {down} | {failed} |"
+    )
+
+
+def _station_rows(outcome: Outcome) -> list[str]:
+    rows = []
+    for name in outcome.arrivals_s[0]:
+        measured_s = statistics.median(arrived[name] for arrived in outcome.arrivals_s)
+        predicted_s = outcome.scheme.arrival_s.get(name)
+        if predicted_s is not None:
+            rows.append(
+                f"| {outcome.scheme.name} | {name} | {predicted_s:.3f} | {measured_s:.3f} | "
+                f"{measured_s / predicted_s:.3f} |"
+            )
+    return rows
+
+
+async def run_check(
+    slowest_bps: float, frame_s: float, repeats: int, means: Means
+) -> tuple[str, bool]:
+    """The tables, and whether the median of every batch is within WITHIN of its prediction."""
+    outcomes, kind = [], ""
+    for scheme in schemes(narrow_cell(slowest_bps, frame_s)):
+        outcome, kind = await measure(scheme, repeats, means)
+        outcomes.append(outcome)
+    return report(outcomes, kind), all(abs(o.ratio - 1.0) <= WITHIN for o in outcomes)

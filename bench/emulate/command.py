@@ -1,0 +1,36 @@
+"""`python -m bench air`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import get_args
+
+import click
+
+from bench.emulate.check import WITHIN, run_check
+from bench.emulate.open import Means
+from bench.netns import NamespacesError
+
+
+@click.command("air")
+@click.option("--repeats", default=12, show_default=True, type=click.IntRange(min=1))
+@click.option("--slowest-kbps", default=50.0, show_default=True, help="Of rates 1 : 4 : 10.")
+@click.option("--frame-ms", default=2.0, show_default=True, help="Fixed time of a frame.")
+@click.option("--means", default="auto", show_default=True, type=click.Choice(get_args(Means)))
+def air_command(repeats: int, slowest_kbps: float, frame_ms: float, means: Means) -> None:
+    """Batches of three stations on one emulated cell, beside the closed forms of the air.
+
+    \b
+    Example:
+      python -m bench air --repeats 20
+    """
+    try:
+        found = asyncio.run(run_check(slowest_kbps * 1e3, frame_ms / 1e3, repeats, means))
+    except (NamespacesError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    text, is_within = found
+    click.echo(text)
+    if not is_within:
+        click.echo(f"not every ratio is within {WITHIN:.0%} of 1", err=True)
+    sys.exit(0 if is_within else 1)

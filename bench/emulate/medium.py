@@ -1,0 +1,157 @@
+"""The shared medium of a cell: frames and `now` in, departures out. No clock, no sockets."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+from bench.emulate.access import discipline
+from bench.emulate.cell import DOWN, UP, Cell, CountersOf, Direction
+from bench.emulate.flows import Flow, Frame, Sending
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Departure:
+    """A frame that has passed. arrives_s: on the clock of `now`, propagation included."""
+
+    station: str
+    direction: Direction
+    payload: Any
+    num_bytes: int
+    arrives_s: float
+
+
+class Medium:
+    """All of a cell's stations and the hub, on one medium.
+
+    Whatever happened between two calls happens at its own time, however late the call comes, so
+    a clock that is read late delays what it reads, and nothing after it.
+    """
+
+    def __init__(self, cell: Cell) -> None:
+        self._cell = cell
+        self._random = Random(cell.seed)
+        self._discipline = discipline(cell, self._random)
+        directions: tuple[Direction, Direction] = (UP, DOWN)
+        self._flows = {
+            (station.name, direction): Flow(station=station, direction=direction)
+            for station in cell.stations
+            for direction in directions
+        }
+        self._all = list(self._flows.values())
+        self._on_air: list[Sending] = []
+        self._under_way: list[tuple[float, int, Departure]] = []
+        self._now = -math.inf
+        self._num_offered = 0
+        self._num_sent = 0
+
+    def has_room(self, station: str, direction: Direction, num_bytes: int) -> bool:
+        flow = self._flows[station, direction]
+        return flow.queued_bytes + num_bytes <= flow.station.queue_bytes
+
+    def offer(
+        self, station: str, direction: Direction, num_bytes: int, payload: Any, now: float
+    ) -> bool:
+        """Queue a frame; False if it was dropped, for want of room. now: never earlier than before.
+
+        num_bytes: on the air, headers included.
+        """
+        self._run(now)
+        flow = self._flows[station, direction]
+        if not self.has_room(station, direction, num_bytes):
+            flow.counters.num_dropped += 1
+            return False
+        flow.queue.append(
+            Frame(
+                payload=payload,
+                num_bytes=num_bytes,
+                air_s=self._cell.frame_s + num_bytes * 8 / flow.station.rate_bps,
+                order=self._num_offered,
+            )
+        )
+        flow.queued_bytes += num_bytes
+        self._num_offered += 1
+        self._start()
+        return True
+
+    def advance(self, now: float) -> list[Departure]:
+        """What has arrived by now and was not returned before, in order of arrival."""
+        self._run(now)
+        arrived = []
+        while self._under_way and self._under_way[0][0] <= now:
+            arrived.append(heapq.heappop(self._under_way)[2])
+        return arrived
+
+    def next_event_s(self) -> float:
+        """When advance has something to do next, if nothing is offered before; else infinity."""
+        first = self._under_way[0][0] if self._under_way else math.inf
+        return min(first, self._next_change_s())
+
+    def counters(self) -> CountersOf:
+        return {key: replace(flow.counters) for key, flow in self._flows.items()}
+
+    def _run(self, now: float) -> None:
+        if now < self._now:
+            raise ValueError(f"time goes backwards, from {self._now} to {now}")
+        while (change_s := self._next_change_s()) <= now:
+            self._pass_time(change_s)
+            self._end(change_s)
+            self._start()
+        self._pass_time(now)
+
+    def _next_change_s(self) -> float:
+        """The next end of a frame or of a back-off."""
+        ends = [self._now + sending.ends_in_s for sending in self._on_air]
+        waits = [f.waits_until for f in self._all if f.queue and f.waits_until > self._now]
+        return min(ends + waits, default=math.inf)
+
+    def _pass_time(self, now: float) -> None:
+        for sending in self._on_air:
+            # An end is met to the last digit, or it would be looked for again and again.
+            gone = self._now + sending.ends_in_s <= now
+            sending.left_s = 0.0 if gone else sending.left_s - (now - self._now) * sending.rate
+        self._now = now
+
+    def _end(self, now: float) -> None:
+        ended = [sending for sending in self._on_air if sending.left_s <= 0.0]
+        self._on_air = [sending for sending in self._on_air if sending.left_s > 0.0]
+        for sending in ended:
+            flow = sending.flow
+            frame = flow.queue[0]
+            flow.counters.air_s += frame.air_s
+            lost = not sending.collides and self._random.random() < flow.station.loss
+            if sending.collides or lost:
+                flow.counters.num_lost += lost
+                flow.counters.num_collided += sending.collides
+                self._failed(flow, frame)
+            else:
+                self._passed(flow, flow.take(), now)
+
+    def _failed(self, flow: Flow, frame: Frame) -> None:
+        frame.tries += 1
+        if frame.tries >= self._cell.max_tries:
+            flow.counters.num_given_up += 1
+            flow.take()
+        else:
+            flow.waits_until = self._now + self._discipline.pause_s(frame)
+
+    def _passed(self, flow: Flow, frame: Frame, now: float) -> None:
+        flow.counters.num_frames += 1
+        flow.counters.num_bytes += frame.num_bytes
+        departure = Departure(
+            station=flow.station.name,
+            direction=flow.direction,
+            payload=frame.payload,
+            num_bytes=frame.num_bytes,
+            arrives_s=now + flow.station.delay_s,
+        )
+        heapq.heappush(self._under_way, (departure.arrives_s, self._num_sent, departure))
+        self._num_sent += 1
+
+    def _start(self) -> None:
+        started = self._discipline.starts(self._all, self._on_air, self._now)
+        self._on_air += started
+        self._discipline.set_rates(self._on_air)

@@ -1,0 +1,50 @@
+"""A cell by the best means there are here."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Literal, Protocol
+
+from bench.emulate.cell import Cell, CountersOf
+from bench.emulate.proxy import proxy_cell
+from bench.emulate.tun import tun_cell
+from bench.netns import NamespacesError
+
+Means = Literal["auto", "tun", "proxy"]
+
+
+class LiveCell(Protocol):
+    """A running cell. kind: what it is made of, for reports. hub_host: where the hub listens."""
+
+    kind: str
+    hub_host: str
+
+    def command(self, place: str, argv: Sequence[str]) -> list[str]: ...
+    async def dial(self, station: str, port: int) -> tuple[str, int]: ...
+    def counters(self) -> CountersOf: ...
+
+
+@contextlib.asynccontextmanager
+async def open_cell(
+    cell: Cell, *, means: Means = "auto", calm: bool = False
+) -> AsyncIterator[tuple[LiveCell, str]]:
+    """A running cell, and what it is made of; auto: TUN devices where allowed, else the proxy.
+
+    calm: see tun_cell. Raises NamespacesError if TUN devices are asked for and not allowed.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        if means != "proxy":
+            try:
+                live = stack.enter_context(tun_cell(cell, calm=calm))
+            except NamespacesError as error:
+                if means == "tun":
+                    raise
+                why_not = f" ({error})"
+            else:
+                yield live, live.kind
+                return
+        else:
+            why_not = ""
+        proxy = await stack.enter_async_context(proxy_cell(cell))
+        yield proxy, proxy.kind + why_not

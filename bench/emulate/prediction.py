@@ -1,0 +1,129 @@
+"""When the batches of a cell's stations should have arrived, by the closed forms of policies."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.emulate.cell import Cell
+from bench.emulate.peers import GRANT
+from bench.emulate.proxy import HEADER_BYTES, SEGMENT_BYTES
+from policies.acceptance import Floats
+from policies.airtime import (
+    airtime_s,
+    batch_shares,
+    batch_time_s,
+    equal_share_time_s,
+    grant_order,
+    turn_times_s,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a batch of each station costs on the medium, (n,) seconds each.
+
+    data_s: its segments. ack_s: one acknowledgement, of which there is one a segment. grant_s: one
+    grant. num_segments: of a batch.
+    """
+
+    data_s: Floats
+    ack_s: Floats
+    grant_s: Floats
+    num_segments: int
+
+    @property
+    def until_arrived_s(self) -> Floats:
+        """Where a station's directions alternate: the last two acknowledgements come after it.
+
+        An acknowledgement is queued when the next segment is already on the air.
+        """
+        return self.data_s + max(0, self.num_segments - 2) * self.ack_s
+
+
+def load(cell: Cell, batch_bytes: int) -> Load:
+    """Raises ValueError unless the batch is of whole segments, all of which TCP sends at once."""
+    num_segments, rest = divmod(batch_bytes, SEGMENT_BYTES)
+    if rest or not 1 <= num_segments <= 10:
+        raise ValueError(f"a batch is 1 to 10 segments of {SEGMENT_BYTES} bytes, not {batch_bytes}")
+    rates = [station.rate_bps for station in cell.stations]
+
+    def alone_s(num_bytes: int, frames: int) -> Floats:
+        return airtime_s(num_bytes * 8, frames, rates, cell.frame_s)
+
+    wire_bytes = batch_bytes + num_segments * HEADER_BYTES
+    return Load(
+        data_s=alone_s(wire_bytes, num_segments),
+        ack_s=alone_s(HEADER_BYTES, 1),
+        grant_s=alone_s(HEADER_BYTES + len(GRANT), 1),
+        num_segments=num_segments,
+    )
+
+
+def order(load: Load) -> tuple[int, ...]:
+    """Stations in the order of their grants: by s_k."""
+    return tuple(int(k) for k in grant_order(load.data_s, np.ones(len(load.data_s))))
+
+
+def turns_s(load: Load) -> Floats:
+    """(n,) with grants one after the other, each after the acknowledgements of the last batch."""
+    acknowledged_s = load.data_s + load.num_segments * load.ack_s
+    after_s = acknowledged_s - load.until_arrived_s
+    # The grant is acknowledged, too.
+    whole_s = load.grant_s + load.ack_s + acknowledged_s
+    return turn_times_s(whole_s, list(order(load))) - after_s
+
+
+def shares(load: Load) -> Floats:
+    """(n,) shares with which all arrive together, soonest: (i)."""
+    return batch_shares(load.until_arrived_s)
+
+
+def shares_s(load: Load) -> float:
+    return batch_time_s(load.until_arrived_s)
+
+
+def uniform_s(load: Load) -> float:
+    """With a reserved share of 1/n each."""
+    return equal_share_time_s(load.until_arrived_s)
+
+
+def contention_s(load: Load, window: int) -> float:
+    """Expected seconds until the last batch has arrived by chance: all air, and the collisions.
+
+    Exact for first draws of equal frames a station, each acknowledged by the hub as one more
+    contender; second draws from wider windows and the slots themselves (microseconds) are left out.
+    """
+    data_s = load.data_s / load.num_segments
+    ack_s = float(load.ack_s.mean())
+
+    @functools.cache
+    def left_s(segments: tuple[int, ...], num_acks: int) -> float:
+        if not any(segments):
+            return 0.0
+        who = [k for k, count in enumerate(segments) if count]
+        airs = [float(data_s[k]) for k in who] + [ack_s] * (num_acks > 0)
+        fails, costs_s = _collisions(tuple(airs), window)
+        total = 0.0
+        for k, air_s in zip([*who, -1], airs, strict=False):
+            after = tuple(count - (place == k) for place, count in enumerate(segments))
+            total += air_s + left_s(after, num_acks + (1 if k >= 0 else -1))
+        return total / len(airs) + costs_s / (1.0 - fails)
+
+    return left_s((load.num_segments,) * len(data_s), 0)
+
+
+@functools.cache
+def _collisions(airs_s: tuple[float, ...], window: int) -> tuple[float, float]:
+    """Chance that a draw collides, and seconds expected of it: the longest frame of those tied."""
+    fails, costs_s = 0.0, 0.0
+    for size in range(2, len(airs_s) + 1):
+        later = len(airs_s) - size
+        tied = sum(((window - 1 - slot) / window) ** later for slot in range(window)) / window**size
+        for group in itertools.combinations(airs_s, size):
+            fails += tied
+            costs_s += tied * max(group)
+    return fails, costs_s

@@ -1,0 +1,169 @@
+"""A cell without privileges: TCP connections to the hub through this process and its medium.
+
+Only what is sent over a connection takes air, cut into segments; each is acknowledged by an empty
+one, as a kernel would, and the end of a direction is one more. Opening a connection costs none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from bench.emulate.cell import DOWN, UP, Cell, CountersOf, Direction
+from bench.emulate.medium import Departure, Medium
+
+HEADER_BYTES = 52  # IPv4, and TCP with time stamps
+SEGMENT_BYTES = 1348
+_LOOPBACK = "127.0.0.1"
+# A stream has no gaps: TCP would go on trying.
+_NEVER = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """What goes to a writer; no data: that direction has ended."""
+
+    data: bytes
+    writer: asyncio.StreamWriter
+    has_arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class ProxyCell:
+    """A running cell, in the event loop of its user. Stations and hub are all on loopback."""
+
+    kind = "TCP proxy"
+    hub_host = _LOOPBACK
+
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
+        self._medium = Medium(replace(cell, max_tries=_NEVER))
+        self._loop = asyncio.get_running_loop()
+        self._offered = asyncio.Event()
+        self._departed = asyncio.Condition()
+        self._servers: dict[tuple[str, int], asyncio.Server] = {}
+        self._connections: set[asyncio.Task[None]] = set()
+
+    def command(self, place: str, argv: Sequence[str]) -> list[str]:
+        """argv itself: every place is this machine."""
+        del place
+        return list(argv)
+
+    async def dial(self, station: str, port: int) -> tuple[str, int]:
+        """Where a station finds a port of the hub: at an address of its own, which leads there."""
+
+        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._connections.add(task)
+            # By close() alone; asyncio logs a cancelled handler as if it had failed.
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._connect(station, port, reader, writer)
+            self._connections.discard(task)
+
+        if (station, port) not in self._servers:
+            server = await asyncio.start_server(connected, _LOOPBACK, 0)
+            self._servers[station, port] = server
+        host, own_port = self._servers[station, port].sockets[0].getsockname()
+        return host, own_port
+
+    def counters(self) -> CountersOf:
+        """Of each station and direction, so far."""
+        self._deliver()
+        return self._medium.counters()
+
+    async def carry(self) -> None:
+        """Bring every segment to its end, for ever."""
+        while True:
+            self._offered.clear()
+            if self._deliver():
+                async with self._departed:
+                    self._departed.notify_all()
+            next_s = self._medium.next_event_s()
+            limit_s = None if next_s == math.inf else max(0.0, next_s - self._loop.time())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._offered.wait(), limit_s)
+
+    async def close(self) -> None:
+        for server in self._servers.values():
+            server.close()
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    async def _connect(
+        self,
+        station: str,
+        port: int,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        """One connection, until both directions have ended or either side has gone."""
+        with contextlib.closing(writer):
+            try:
+                hub_reader, hub_writer = await asyncio.open_connection(_LOOPBACK, port)
+                with contextlib.closing(hub_writer):
+                    async with asyncio.TaskGroup() as pumps:
+                        pumps.create_task(self._pump(station, UP, reader, hub_writer))
+                        pumps.create_task(self._pump(station, DOWN, hub_reader, writer))
+            except* ConnectionError:
+                pass  # The other side is told by closing.
+
+    async def _pump(
+        self,
+        station: str,
+        direction: Direction,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        while data := await reader.read(SEGMENT_BYTES):
+            await self._send(station, direction, _Segment(data, writer))
+        end = _Segment(b"", writer)
+        await self._send(station, direction, end)
+        await end.has_arrived.wait()
+
+    async def _send(self, station: str, direction: Direction, segment: _Segment) -> None:
+        """Queue a segment when there is room for it; meanwhile the sender's own buffer fills."""
+        size = HEADER_BYTES + len(segment.data)
+        async with self._departed:
+            await self._departed.wait_for(lambda: self._medium.has_room(station, direction, size))
+        self._medium.offer(station, direction, size, segment, self._loop.time())
+        self._offered.set()
+
+    def _deliver(self) -> list[Departure]:
+        departures = self._medium.advance(self._loop.time())
+        for departure in departures:
+            segment = departure.payload
+            if segment is not None:
+                self._hand_over(segment)
+                self._acknowledge(departure)
+        return departures
+
+    def _hand_over(self, segment: _Segment) -> None:
+        segment.has_arrived.set()
+        if segment.writer.is_closing():
+            return
+        if segment.data:
+            segment.writer.write(segment.data)
+        else:
+            segment.writer.write_eof()
+
+    def _acknowledge(self, departure: Departure) -> None:
+        back = DOWN if departure.direction == UP else UP
+        self._medium.offer(departure.station, back, HEADER_BYTES, None, self._loop.time())
+
+
+@contextlib.asynccontextmanager
+async def proxy_cell(cell: Cell) -> AsyncIterator[ProxyCell]:
+    """A cell of proxies; all closed at the end."""
+    proxy = ProxyCell(cell)
+    carrying = asyncio.create_task(proxy.carry())
+    try:
+        yield proxy
+    finally:
+        await proxy.close()
+        carrying.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await carrying

@@ -1,0 +1,107 @@
+"""The process that carries packets between the TUN devices of a cell, by the medium's leave.
+
+Started by bench/emulate/tun.py with a JSON object: the cell, its namespaces, its devices' file
+descriptors, the hub's first. Lines on its standard input: `counters`, answered with one line of
+JSON, and `end`. If the input ends without `end`, whoever made the namespaces is gone: they are
+removed here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import select
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from bench.emulate.cell import DOWN, UP, Cell
+from bench.emulate.medium import Medium
+from bench.netns import remove
+
+# Longer than any packet: the devices' MTU is 1,400.
+_PACKET_BYTES = 4096
+_MOST_PACKETS_AT_ONCE = 64
+
+
+def address(place: int) -> str:
+    """Of the hub (0) and of the stations (1, 2, ...)."""
+    return f"10.77.0.{place + 1}"
+
+
+class Relay:
+    """fds: not blocking, of the hub's device and the stations', in the order of the cell."""
+
+    def __init__(self, cell: Cell, fds: Sequence[int]) -> None:
+        self._medium = Medium(cell)
+        self._hub = fds[0]
+        names = [station.name for station in cell.stations]
+        self._name_of = dict(zip(fds[1:], names, strict=True))
+        self._fd_of = dict(zip(names, fds[1:], strict=True))
+        self._at = {_wire(address(place + 1)): name for place, name in enumerate(names)}
+
+    def serve(self, commands: int) -> bool:
+        """Until told to end; False if the commands ended before that."""
+        buffered = b""
+        while True:
+            next_s = self._medium.next_event_s()
+            wait_s = None if next_s == math.inf else max(0.0, next_s - time.monotonic())
+            # Not epoll, which waits for whole milliseconds.
+            ready, _, _ = select.select([commands, self._hub, *self._name_of], [], [], wait_s)
+            self._deliver()
+            for fd in ready:
+                if fd != commands:
+                    self._take(fd)
+            if commands in ready:
+                said = os.read(commands, 4096)
+                *lines, buffered = (buffered + said).split(b"\n")
+                if b"end" in lines or not said:
+                    return bool(said)
+                if b"counters" in lines:
+                    print(self._counters(), flush=True)
+
+    def _take(self, fd: int) -> None:
+        for _ in range(_MOST_PACKETS_AT_ONCE):
+            try:
+                packet = os.read(fd, _PACKET_BYTES)
+            except BlockingIOError:
+                return
+            # What kernels say to nobody (IPv6 solicitations, multicast) costs no air.
+            if packet[0] >> 4 != 4:
+                continue
+            to = packet[16:20]
+            if fd == self._hub and to in self._at:
+                self._offer(self._at[to], packet, from_hub=True)
+            elif fd != self._hub and to == _wire(address(0)):
+                self._offer(self._name_of[fd], packet, from_hub=False)
+
+    def _offer(self, station: str, packet: bytes, *, from_hub: bool) -> None:
+        direction = DOWN if from_hub else UP
+        self._medium.offer(station, direction, len(packet), packet, time.monotonic())
+
+    def _deliver(self) -> None:
+        for departure in self._medium.advance(time.monotonic()):
+            up = departure.direction == UP
+            os.write(self._hub if up else self._fd_of[departure.station], departure.payload)
+
+    def _counters(self) -> str:
+        found = self._medium.counters().items()
+        return json.dumps([[*key, asdict(counters)] for key, counters in found])
+
+
+def _wire(dotted: str) -> bytes:
+    return bytes(int(part) for part in dotted.split("."))
+
+
+def main() -> None:
+    order = json.loads(sys.argv[1])
+    relay = Relay(Cell.from_fields(order["cell"]), order["fds"])
+    print("ready", flush=True)
+    if not relay.serve(sys.stdin.fileno()):
+        remove(order["namespaces"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""A cell of network namespaces joined by TUN devices: real kernels, one user-space medium."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from bench.emulate.cell import Cell, Counters, CountersOf
+from bench.emulate.relay import address
+from bench.netns import NamespacesError, inside, ip, namespaces
+
+HUB = "hub"
+MTU = 1400
+_TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
+_STOP_LIMIT_S = 5.0
+# Nothing is sent twice on suspicion and each segment is acknowledged: frames can be counted.
+_CALM = ("rto_min", "10s", "quickack", "1", "congctl", "reno")
+
+
+@dataclass(frozen=True, slots=True)
+class TunCell:
+    """A running cell. places: the namespace of the hub (HUB) and of each station, by name."""
+
+    cell: Cell
+    places: dict[str, str]
+    _relay: subprocess.Popen[str]
+
+    kind = "TUN devices in network namespaces"
+    hub_host = address(0)
+
+    def command(self, place: str, argv: Sequence[str]) -> list[str]:
+        """What runs argv at a place; whatever still runs there at the end is killed."""
+        return inside(self.places[place], argv)
+
+    async def dial(self, station: str, port: int) -> tuple[str, int]:
+        """Where a station finds a port of the hub."""
+        del station
+        return self.hub_host, port
+
+    def counters(self) -> CountersOf:
+        """Of each station and direction, so far. Raises NamespacesError if the relay has ended."""
+        assert self._relay.stdin is not None
+        assert self._relay.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            print("counters", file=self._relay.stdin, flush=True)
+        if not (line := self._relay.stdout.readline()):
+            raise NamespacesError(f"the cell's relay has ended, status {self._relay.wait()}")
+        return {(name, way): Counters(**values) for name, way, values in json.loads(line)}
+
+
+@contextlib.contextmanager
+def tun_cell(cell: Cell, *, calm: bool = False) -> Iterator[TunCell]:
+    """Namespaces, devices and the relay; all gone at the end, and if this process is killed.
+
+    calm: TCP without retransmissions on suspicion and delayed acknowledgements, for measurements
+    that count frames. Raises NamespacesError where namespaces or devices cannot be made.
+    """
+    with contextlib.ExitStack() as stack:
+        names = stack.enter_context(namespaces(len(cell.stations) + 1))
+        fds = []
+        for place, name in enumerate(names):
+            fds.append(_open_tun(name))
+            stack.callback(os.close, fds[-1])
+            _set_up(name, place, calm=calm)
+        relay = _start_relay(cell, names, fds)
+        stack.callback(_stop_relay, relay)
+        assert relay.stdout is not None
+        if relay.stdout.readline() != "ready\n":
+            raise NamespacesError(f"the cell's relay did not start, status {relay.wait()}")
+        stations = [station.name for station in cell.stations]
+        yield TunCell(cell, dict(zip([HUB, *stations], names, strict=True)), relay)
+
+
+def _open_tun(name: str) -> int:
+    """A new device in the present namespace, there for as long as it is open."""
+    try:
+        fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise NamespacesError(f"/dev/net/tun: {error.strerror}") from error
+    try:
+        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI))
+    except OSError as error:
+        os.close(fd)
+        raise NamespacesError(f"no TUN device can be made: {error.strerror}") from error
+    return fd
+
+
+def _set_up(name: str, place: int, *, calm: bool) -> None:
+    """Move the device into the namespace of its name. Its file descriptor stays good."""
+    ip("link", "set", name, "netns", name)
+    ip("-n", name, "addr", "add", f"{address(place)}/24", "dev", name)
+    ip("-n", name, "link", "set", name, "mtu", str(MTU), "up")
+    if calm:
+        route = ("10.77.0.0/24", "dev", name, "src", address(place))
+        ip("-n", name, "route", "replace", *route, *_CALM)
+        no_tail_probes = "echo 0 > /proc/sys/net/ipv4/tcp_early_retrans"
+        ip("netns", "exec", name, "sh", "-c", no_tail_probes)
+
+
+def _start_relay(cell: Cell, names: list[str], fds: list[int]) -> subprocess.Popen[str]:
+    order = {"cell": cell.as_fields(), "namespaces": names, "fds": fds}
+    # A session of its own: Ctrl-C is for whoever uses the cell, which then ends it.
+    return subprocess.Popen(
+        [sys.executable, "-m", "bench.emulate.relay", json.dumps(order)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=fds,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def _stop_relay(relay: subprocess.Popen[str]) -> None:
+    assert relay.stdin is not None
+    assert relay.stdout is not None
+    with contextlib.suppress(BrokenPipeError):
+        print("end", file=relay.stdin, flush=True)
+    with contextlib.suppress(BrokenPipeError):
+        relay.stdin.close()
+    try:
+        relay.wait(_STOP_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        relay.kill()
+        relay.wait()
+    relay.stdout.close()

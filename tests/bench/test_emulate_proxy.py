@@ -1,0 +1,108 @@
+"""A cell of TCP proxies: what arrives, what is counted, and that all of it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from bench.emulate.cell import DOWN, UP, Access, Cell, Contention, Counters, Shares, Station, Turns
+from bench.emulate.proxy import HEADER_BYTES, SEGMENT_BYTES, ProxyCell, proxy_cell
+
+Received = asyncio.Queue[bytes]
+
+
+def cell_of(access: Access, **fields: float) -> Cell:
+    stations = tuple(Station(name=name, rate_bps=2e7, **fields) for name in ("a", "b"))  # type: ignore[arg-type]
+    return Cell(stations=stations, access=access, frame_s=0.0001)
+
+
+@contextlib.asynccontextmanager
+async def hub_of(answer: bytes) -> AsyncIterator[tuple[int, Received]]:
+    """A hub that takes a message to its end and answers it."""
+    received: Received = asyncio.Queue()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
+            received.put_nowait(await reader.read())
+            writer.write(answer)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1], received
+
+
+async def say(live: ProxyCell, station: str, port: int, message: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection(*await live.dial(station, port))
+    with contextlib.closing(writer):
+        writer.write(message)
+        writer.write_eof()
+        return await reader.read()
+
+
+@pytest.mark.parametrize("access", [Contention(), Turns(), Shares((0.5, 0.5))])
+async def test_bytes_arrive_in_order_over_a_lossy_cell(access: Access) -> None:
+    message, answer = bytes(range(256)) * 60, bytes(reversed(range(256))) * 20
+    async with (
+        hub_of(answer) as (port, received),
+        proxy_cell(cell_of(access, loss=0.2)) as live,
+    ):
+        answers = await asyncio.gather(
+            say(live, "a", port, message), say(live, "b", port, message[::-1])
+        )
+        assert answers == [answer, answer]
+        assert {received.get_nowait(), received.get_nowait()} == {message, message[::-1]}
+        assert sum(c.num_lost for c in live.counters().values()) > 0
+
+
+async def test_every_segment_is_counted_and_acknowledged(eventually) -> None:
+    message = bytes(3 * SEGMENT_BYTES)
+    async with hub_of(b"") as (port, _), proxy_cell(cell_of(Turns())) as live:
+        assert await say(live, "a", port, message) == b""
+        # Three and the end of each direction, each acknowledged.
+        await eventually(lambda: live.counters()["a", UP].num_frames == 5)
+        await eventually(lambda: live.counters()["a", DOWN].num_frames == 5)
+        up, down = live.counters()["a", UP], live.counters()["a", DOWN]
+        assert up.num_bytes == len(message) + 5 * HEADER_BYTES
+        assert down.num_bytes == 5 * HEADER_BYTES
+        assert up.air_s == pytest.approx(5 * 0.0001 + up.num_bytes * 8 / 2e7)
+        assert live.counters()["b", UP] == Counters()
+
+
+async def test_a_full_queue_holds_the_sender_back_and_drops_nothing() -> None:
+    message = bytes(200_000)
+    async with (
+        hub_of(b"ok") as (port, received),
+        proxy_cell(cell_of(Turns(), queue_bytes=3000)) as live,
+    ):
+        assert await say(live, "a", port, message) == b"ok"
+        assert received.get_nowait() == message
+        assert live.counters()["a", UP].num_dropped == 0
+
+
+async def test_a_hub_that_is_not_there_ends_the_connection() -> None:
+    async with hub_of(b"") as (port, _):
+        pass
+    async with proxy_cell(cell_of(Turns())) as live:
+        with contextlib.suppress(ConnectionError):
+            assert await say(live, "a", port, b"anybody?") == b""
+
+
+async def test_a_connection_in_use_ends_with_the_cell() -> None:
+    async with hub_of(b"") as (port, _):
+        async with proxy_cell(cell_of(Turns())) as live:
+            reader, writer = await asyncio.open_connection(*await live.dial("a", port))
+            writer.write(b"not the end")
+            await live.dial("b", port)
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+
+
+async def test_a_port_of_the_hub_has_one_address_a_station() -> None:
+    async with proxy_cell(cell_of(Turns())) as live:
+        first, again = await live.dial("a", 7400), await live.dial("a", 7400)
+        assert first == again
+        assert len({first, await live.dial("b", 7400), await live.dial("a", 7401)}) == 3
+        assert live.command("a", ["echo"]) == ["echo"]

@@ -1,0 +1,131 @@
+"""A cell of namespaces and TUN devices: real TCP through the medium, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.emulate.cell import DOWN, UP, Cell, Station, Turns
+from bench.emulate.tun import HUB, TunCell, tun_cell
+from bench.netns import NamespacesError, ip
+
+
+def why_not() -> str:
+    if os.geteuid() != 0 or shutil.which("ip") is None or not Path("/dev/net/tun").exists():
+        return "a cell of TUN devices needs root, `ip` and /dev/net/tun"
+    return ""
+
+
+pytestmark = [
+    pytest.mark.skipif(bool(why_not()), reason=why_not()),
+    pytest.mark.timeout(60),
+]
+
+CELL = Cell(
+    stations=(Station(name="far", rate_bps=1e6), Station(name="near", rate_bps=1e7)),
+    access=Turns(),
+    frame_s=0.001,
+)
+LISTEN = """
+import socket, sys
+with socket.create_server((sys.argv[1], 7400)) as server:
+    print("up", flush=True)
+    for _ in range(2):
+        link, _ = server.accept()
+        with link:
+            data = b"".join(iter(lambda: link.recv(4096), b""))
+            link.sendall(b"%d from %s" % (len(data), link.getpeername()[0].encode()))
+"""
+CALL = """
+import socket, sys
+with socket.create_connection((sys.argv[1], 7400), 10) as link:
+    link.sendall(bytes(5392))
+    link.shutdown(socket.SHUT_WR)
+    print(link.recv(100).decode())
+"""
+
+
+def there() -> set[str]:
+    return {line.split()[0] for line in ip("netns", "list").splitlines()}
+
+
+def call(live: TunCell, station: str) -> str:
+    argv = live.command(station, [sys.executable, "-c", CALL, live.hub_host])
+    return subprocess.run(argv, capture_output=True, text=True, timeout=20, check=True).stdout
+
+
+def test_stations_reach_the_hub_and_their_air_is_counted() -> None:
+    with tun_cell(CELL, calm=True) as live:
+        argv = live.command(HUB, [sys.executable, "-c", LISTEN, live.hub_host])
+        with subprocess.Popen(argv, stdout=subprocess.PIPE) as hub:
+            assert hub.stdout is not None
+            hub.stdout.readline()
+            assert call(live, "far") == "5392 from 10.77.0.2\n"
+            assert call(live, "near") == "5392 from 10.77.0.3\n"
+            assert hub.wait(10) == 0
+        assert asyncio.run(live.dial("far", 7400)) == ("10.77.0.1", 7400)
+        counters = live.counters()
+    for name, rate_bps in (("far", 1e6), ("near", 1e7)):
+        for way, at_least in ((UP, 5392), (DOWN, 20)):
+            found = counters[name, way]
+            assert found.num_bytes > at_least
+            assert found.num_dropped == found.num_lost == found.num_collided == 0
+            air_s = found.num_frames * 0.001 + found.num_bytes * 8 / rate_bps
+            assert found.air_s == pytest.approx(air_s)
+        # SYN, its acknowledgement, four segments, FIN, and acknowledgements of what the hub says.
+        assert 7 <= counters[name, UP].num_frames <= 12
+    assert not set(live.places.values()) & there()
+
+
+def test_nothing_is_left_when_a_user_fails() -> None:
+    lives: list[TunCell] = []
+
+    def fail() -> None:
+        with tun_cell(CELL) as live:
+            lives.append(live)
+            raise KeyError("a user's failure")
+
+    with pytest.raises(KeyError):
+        fail()
+    assert set(lives[0].places) == {HUB, "far", "near"}
+    assert not set(lives[0].places.values()) & there()
+
+
+def test_a_relay_that_ended_is_said() -> None:
+    with tun_cell(CELL) as live:
+        live._relay.kill()
+        with pytest.raises(NamespacesError, match="relay has ended, status -9"):
+            live.counters()
+    assert not set(live.places.values()) & there()
+
+
+USER = """
+import json, sys
+from bench.emulate.cell import Cell
+from bench.emulate.tun import tun_cell
+with tun_cell(Cell.from_fields(json.loads(sys.argv[1]))) as live:
+    print(*live.places.values(), flush=True)
+    sys.stdin.read()
+"""
+
+
+def kill_a_user() -> set[str]:
+    argv = [sys.executable, "-c", USER, json.dumps(CELL.as_fields())]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as user:
+        assert user.stdout is not None
+        names = set(user.stdout.readline().split())
+        assert len(names & there()) == 3
+        user.kill()
+    return names
+
+
+async def test_nothing_is_left_when_the_user_is_killed(eventually):
+    names = kill_a_user()
+    await eventually(lambda: not names & there(), 10.0)
