@@ -68,16 +68,16 @@ def schemes(cell: Cell) -> list[Scheme]:
     load = prediction.load(cell, BATCH_BYTES)
     names = [station.name for station in cell.stations]
     turns_s = prediction.turns_s(load)
+    grants = tuple(names[k] for k in prediction.order(load))
     phi = tuple(float(share) for share in prediction.shares(load))
     equal = (1.0 / len(names),) * len(names)
     each_s = load.until_arrived_s * len(names)
-    contention_s = prediction.contention_s(load, cell.window)
     return [
         Scheme(
             "turns by grants",
             replace(cell, access=Turns()),
             {name: float(s) for name, s in zip(names, turns_s, strict=True)},
-            tuple(names[k] for k in prediction.order(load)),
+            grants,
         ),
         Scheme(
             "shares (i)",
@@ -89,7 +89,17 @@ def schemes(cell: Cell) -> list[Scheme]:
             replace(cell, access=Shares(equal)),
             {name: float(s) for name, s in zip(names, each_s, strict=True)},
         ),
-        Scheme("contention", replace(cell, access=Contention()), {"last": contention_s}),
+        Scheme(
+            "contention, unscheduled",
+            replace(cell, access=Contention()),
+            {"last": prediction.contention_s(load, cell.window)},
+        ),
+        Scheme(
+            "contention, by grants",
+            replace(cell, access=Contention()),
+            {"last": prediction.granted_contention_s(load, cell.window)},
+            grants,
+        ),
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -42,6 +42,13 @@ class Load:
         An acknowledgement is queued when the next segment is already on the air.
         """
         return self.data_s + max(0, self.num_segments - 2) * self.ack_s
+
+    def of(self, station: int) -> Load:
+        """That of one station alone, by its index."""
+        only = [station]
+        return replace(
+            self, data_s=self.data_s[only], ack_s=self.ack_s[only], grant_s=self.grant_s[only]
+        )
 
 
 def load(cell: Cell, batch_bytes: int) -> Load:
@@ -91,8 +98,23 @@ def uniform_s(load: Load) -> float:
     return equal_share_time_s(load.until_arrived_s)
 
 
-def contention_s(load: Load, window: int) -> float:
+def granted_contention_s(load: Load, window: int) -> float:
+    """Expected seconds until the last batch has arrived where stations contend, but are granted to.
+
+    Only a batch's segments and their acknowledgements then collide.
+    """
+    turns = order(load)
+    return sum(
+        float(load.grant_s[k] + load.ack_s[k])
+        + contention_s(load.of(k), window, acknowledged=k != turns[-1])
+        for k in turns
+    )
+
+
+def contention_s(load: Load, window: int, *, acknowledged: bool = False) -> float:
     """Expected seconds until the last batch has arrived by chance: all air, and the collisions.
+
+    acknowledged: until the hub has sent its last acknowledgement, instead.
 
     Exact for first draws of equal frames a station, each acknowledged by the hub as one more
     contender; second draws from wider windows and the slots themselves (microseconds) are left out.
@@ -103,7 +125,7 @@ def contention_s(load: Load, window: int) -> float:
     @functools.cache
     def left_s(segments: tuple[int, ...], num_acks: int) -> float:
         if not any(segments):
-            return 0.0
+            return num_acks * ack_s if acknowledged else 0.0
         who = [k for k, count in enumerate(segments) if count]
         airs = [float(data_s[k]) for k in who] + [ack_s] * (num_acks > 0)
         fails, costs_s = _collisions(tuple(airs), window)

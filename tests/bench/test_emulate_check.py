@@ -55,6 +55,13 @@ def test_contention_is_predicted_on_average() -> None:
     assert predicted_s > 1.05 * prediction.shares_s(LOAD)
 
 
+def test_grants_leave_few_collisions() -> None:
+    turns_s = float(prediction.turns_s(LOAD).max())
+    granted_s = prediction.granted_contention_s(LOAD, CELL.window)
+    assert turns_s < granted_s < prediction.contention_s(LOAD, CELL.window)
+    assert prediction.granted_contention_s(LOAD, 1 << 14) == pytest.approx(turns_s, rel=0.02)
+
+
 def test_a_wide_window_has_no_collisions_to_predict() -> None:
     all_air_s = float((LOAD.data_s + LOAD.num_segments * LOAD.ack_s).sum())
     assert LOAD.data_s.sum() < prediction.contention_s(LOAD, 1 << 14) < all_air_s
