@@ -71,7 +71,7 @@ def schemes(cell: Cell) -> list[Scheme]:
     grants = tuple(names[k] for k in prediction.order(load))
     phi = tuple(float(share) for share in prediction.shares(load))
     equal = (1.0 / len(names),) * len(names)
-    each_s = load.until_arrived_s * len(names)
+    slots_s = prediction.slots_s(load)
     return [
         Scheme(
             "turns by grants",
@@ -87,7 +87,7 @@ def schemes(cell: Cell) -> list[Scheme]:
         Scheme(
             "equal reserved slots",
             replace(cell, access=Shares(equal)),
-            {name: float(s) for name, s in zip(names, each_s, strict=True)},
+            {name: float(s) for name, s in zip(names, slots_s, strict=True)},
         ),
         Scheme(
             "contention, unscheduled",

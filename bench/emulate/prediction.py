@@ -16,7 +16,6 @@ from policies.airtime import (
     airtime_s,
     batch_shares,
     batch_time_s,
-    equal_share_time_s,
     grant_order,
     turn_times_s,
 )
@@ -93,9 +92,9 @@ def shares_s(load: Load) -> float:
     return batch_time_s(load.until_arrived_s)
 
 
-def uniform_s(load: Load) -> float:
-    """With a reserved share of 1/n each."""
-    return equal_share_time_s(load.until_arrived_s)
+def slots_s(load: Load) -> Floats:
+    """(n,) with a reserved share of 1/n each."""
+    return load.until_arrived_s * len(load.until_arrived_s)
 
 
 def granted_contention_s(load: Load, window: int) -> float:

@@ -16,6 +16,7 @@ from bench.emulate.medium import Medium
 from bench.emulate.open import open_cell
 from bench.emulate.proxy import HEADER_BYTES, SEGMENT_BYTES
 from bench.netns import NamespacesError
+from policies.airtime import equal_share_time_s
 from tests.bench.test_emulate_tun import why_not
 
 CELL = narrow_cell(50e3, 0.002)
@@ -44,7 +45,9 @@ def test_shares_and_slots_are_predicted_exactly() -> None:
     shares = Shares(tuple(float(share) for share in prediction.shares(LOAD)))
     assert batch_s(replace(CELL, access=shares)) == pytest.approx(prediction.shares_s(LOAD))
     equal = replace(CELL, access=Shares((1 / 3,) * 3))
-    assert batch_s(equal) == pytest.approx(prediction.uniform_s(LOAD))
+    predicted_s = prediction.slots_s(LOAD).max()
+    assert batch_s(equal) == pytest.approx(predicted_s)
+    assert predicted_s == pytest.approx(equal_share_time_s(LOAD.until_arrived_s))
 
 
 def test_contention_is_predicted_on_average() -> None:

@@ -1,0 +1,61 @@
+"""Cells and messages for the tests of the emulated medium."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from hypothesis import strategies as st
+
+from bench.emulate.cell import UP, Access, Cell, Direction, Station
+from bench.emulate.medium import Departure, Medium
+from policies.airtime import airtime_s
+
+FRAME_S = 0.002
+NAMES = "abcdef"
+
+
+def cell_of(rates: Sequence[float], access: Access, **fields: float) -> Cell:
+    stations = tuple(
+        Station(name=name, rate_bps=rate, queue_bytes=1 << 20)
+        for name, rate in zip(NAMES, rates, strict=False)
+    )
+    return Cell(stations=stations, access=access, frame_s=FRAME_S, **fields)  # type: ignore[arg-type]
+
+
+def run_out(medium: Medium, now: float = 0.0) -> list[Departure]:
+    """Everything that departs, asked for whenever the medium says that something happens."""
+    departures = medium.advance(now)
+    while (next_s := medium.next_event_s()) < math.inf:
+        assert next_s >= now
+        now = next_s
+        departures += medium.advance(now)
+    return departures
+
+
+def send_all(cell: Cell, messages: Sequence[Sequence[int]], way: Direction = UP) -> list[Departure]:
+    """Each station's frames, all queued at time 0. Returns what departed."""
+    medium = Medium(cell)
+    for station, frames in zip(cell.stations, messages, strict=True):
+        for place, num_bytes in enumerate(frames):
+            assert medium.offer(station.name, way, num_bytes, place, 0.0)
+    return run_out(medium)
+
+
+def finished_s(departures: Sequence[Departure]) -> dict[str, float]:
+    return {d.station: d.arrives_s for d in departures}
+
+
+def alone_s(cell: Cell, messages: Sequence[Sequence[int]]) -> list[float]:
+    bits = [sum(frames) * 8 for frames in messages]
+    rates = [station.rate_bps for station in cell.stations]
+    return [float(s) for s in airtime_s(bits, [len(frames) for frames in messages], rates, FRAME_S)]
+
+
+loads = st.integers(1, 6).flatmap(
+    lambda n: st.tuples(
+        st.lists(st.floats(1e4, 1e7), min_size=n, max_size=n),
+        st.lists(st.lists(st.integers(40, 1400), min_size=1, max_size=8), min_size=n, max_size=n),
+    )
+)
+Load = tuple[list[float], list[list[int]]]

@@ -1,0 +1,41 @@
+"""`python -m bench air`: what it says and how it ends."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from bench.emulate import command
+from bench.netns import NamespacesError
+
+
+@pytest.mark.parametrize(("is_within", "status"), [(True, 0), (False, 1)])
+def test_it_ends_as_the_ratios_say(
+    monkeypatch: pytest.MonkeyPatch, *, is_within: bool, status: int
+) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    async def run_check(*arguments: object) -> tuple[str, bool]:
+        asked.append(arguments)
+        return "the tables", is_within
+
+    monkeypatch.setattr(command, "run_check", run_check)
+    result = CliRunner().invoke(command.air_command, ["--repeats", "3", "--slowest-kbps", "25"])
+    assert (result.exit_code, "the tables" in result.output) == (status, True)
+    assert asked == [(25e3, 0.002, 3, "auto")]
+
+
+def test_what_cannot_be_made_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run_check(*arguments: object) -> tuple[str, bool]:
+        raise NamespacesError("network namespaces need root and `ip`")
+
+    monkeypatch.setattr(command, "run_check", run_check)
+    result = CliRunner().invoke(command.air_command, ["--means", "tun"])
+    assert result.exit_code == 1
+    assert result.output == "Error: network namespaces need root and `ip`\n"
+
+
+def test_a_rate_that_cannot_be_is_one_line() -> None:
+    result = CliRunner().invoke(command.air_command, ["--slowest-kbps", "0"])
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: station rate-1: rate_bps is more than 0")
