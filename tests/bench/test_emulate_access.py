@@ -132,3 +132,36 @@ def test_a_frame_backs_off_while_the_other_direction_has_the_turn() -> None:
     # Both were tried, though the first one waits for seconds.
     counters = medium.counters()
     assert [c.num_lost + c.num_frames for c in counters.values()] == [1, 1]
+
+
+def test_a_turn_lasts_until_the_station_has_nothing_left() -> None:
+    medium = Medium(cell_of([1e6, 1e6], Turns()))
+    for name, now in (("a", 0.0), ("b", 0.001), ("a", 0.002)):
+        medium.offer(name, UP, 1000, None, now)
+    assert [d.station for d in run_out(medium, 0.002)] == ["a", "a", "b"]
+
+
+@pytest.mark.parametrize("access", [Turns(), Shares((1.0,))])
+def test_a_failed_frame_is_tried_again_after_whole_slots(access: Turns | Shares) -> None:
+    station = Station(name="a", rate_bps=1e6, loss=0.9)
+    pauses = []
+    for seed in range(20):
+        cell = Cell(stations=(station,), access=access, slot_s=1.0, max_tries=2, seed=seed)
+        medium = Medium(cell)
+        medium.offer("a", UP, 125, None, 0.0)
+        while medium.counters()["a", UP].air_s < 0.002 and medium.next_event_s() < 1e9:
+            last_s = medium.next_event_s()
+            medium.advance(last_s)
+        pauses.append(last_s - 0.002 if medium.counters()["a", UP].num_lost else 0.0)
+    assert pauses == pytest.approx([round(pause) for pause in pauses], abs=1e-9)
+    # A first window of 32 slots, doubled.
+    assert 32 < max(pauses) < 64
+
+
+def test_windows_double_or_two_of_one_slot_would_collide_for_ever() -> None:
+    medium = Medium(cell_of([1e6, 1e6, 1e6], Contention(), window=1))
+    # The first has the medium until both others are there.
+    for name in ("a", "b", "c"):
+        medium.offer(name, UP, 1000, None, 0.0)
+    assert sorted(d.station for d in run_out(medium)) == ["a", "b", "c"]
+    assert [medium.counters()[name, UP].num_collided > 0 for name in "abc"] == [False, True, True]
