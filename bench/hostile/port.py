@@ -168,7 +168,12 @@ def _strangers(endpoint: str, server_key: str, count: int) -> Iterator[int]:
                 socket_.setsockopt(option, value)
             socket_.connect(endpoint)
             for _ in range(min(count, _QUEUE)):
-                socket_.send(b"secret", zmq.DONTWAIT)
+                try:
+                    socket_.send(b"secret", zmq.DONTWAIT)
+                except zmq.Again:
+                    # Refused so soon that the connection is given up already: once more.
+                    socket_.connect(endpoint)
+                    socket_.send(b"secret", zmq.DONTWAIT)
                 num_queued += 1
         yield num_queued
     finally:
