@@ -161,20 +161,20 @@ def _strangers(endpoint: str, server_key: str, count: int) -> Iterator[int]:
     num_queued = 0
     try:
         for pair in new_pairs(max(1, count // _QUEUE)):
-            socket_ = context.socket(zmq.DEALER)
-            sockets.append(socket_)
-            socket_.setsockopt(zmq.SNDHWM, 2 * _QUEUE)
-            for option, value in client_options(ClientKeys(pair, server_key)).items():
-                socket_.setsockopt(option, value)
-            socket_.connect(endpoint)
-            for _ in range(min(count, _QUEUE)):
-                try:
-                    socket_.send(b"secret", zmq.DONTWAIT)
-                except zmq.Again:
-                    # Refused so soon that the connection is given up already: once more.
-                    socket_.connect(endpoint)
-                    socket_.send(b"secret", zmq.DONTWAIT)
-                num_queued += 1
+            left = min(count, _QUEUE)
+            while left:
+                socket_ = context.socket(zmq.DEALER)
+                sockets.append(socket_)
+                socket_.setsockopt(zmq.SNDHWM, 2 * _QUEUE)
+                for option, value in client_options(ClientKeys(pair, server_key)).items():
+                    socket_.setsockopt(option, value)
+                socket_.connect(endpoint)
+                # A stranger may be refused, and its connection given up, while it queues.
+                with contextlib.suppress(zmq.Again):
+                    for _ in range(left):
+                        socket_.send(b"secret", zmq.DONTWAIT)
+                        left -= 1
+                        num_queued += 1
         yield num_queued
     finally:
         for socket_ in sockets:
