@@ -130,6 +130,38 @@ def law1(prompts: int, max_tokens: int, gammas: str, streams: str, draft: str | 
 
 
 @bench.command()
+@click.option("--target", default="smollm2-135m", show_default=True, help="Name or path.")
+@click.option(
+    "--draft",
+    "drafts",
+    multiple=True,
+    default=("smollm2-draft", "smollm2-135m-q4_0"),
+    show_default=True,
+    help="Name or path; may be given again.",
+)
+@click.option("--texts", type=click.IntRange(10, 250), default=80, show_default=True)
+@click.option(
+    "--max-tokens", type=click.IntRange(1), default=192, show_default=True, help="Of a text."
+)
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
+def record(target: str, drafts: tuple[str, ...], texts: int, max_tokens: int, out: Path) -> None:
+    """Texts of a target and its drafts' guesses, for nodes that replay them.
+
+    \b
+    Example:
+      python -m bench record --out bench/emulate/recordings/smollm2-135m.json.z
+    """
+    from bench.emulate.record_command import record_models
+    from nodes.catalog import CatalogError
+    from nodes.engine.protocol import EngineError
+
+    try:
+        click.echo(record_models(target, drafts, out, num_texts=texts, max_tokens=max_tokens))
+    except (CatalogError, EngineError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@bench.command()
 def sampling() -> None:
     """Sampling 16 rows by law 1 beside the decode of 16 rows, on every installed model.
 

@@ -25,9 +25,11 @@ from nodes.coordinator.service import Coordinator
 from nodes.draft.node import DraftNode
 from nodes.draft.state import ModelDrafter
 from nodes.engine.calibrate import Progress
+from nodes.engine.emulation import OpenedReplay, open_replay
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.llama_abi import hash_file
 from nodes.engine.load import OpenedModel, OpenedToy, open_model
+from nodes.engine.replay import ReplayModel
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.keyring import Keyring, default_keyring
 from nodes.messages import LinkFields
@@ -40,6 +42,9 @@ logger = logging.getLogger(__name__)
 
 NGRAM = "ngram"
 _TOY = "toy:"
+_REPLAY = "replay:"
+# Engines that are no model file of the catalogue's kind.
+EMULATED = (_TOY, _REPLAY)
 
 
 async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], None]) -> None:
@@ -72,7 +77,11 @@ async def run_target(
     """Load the model, join, serve until cancelled (or until stdin ends, if supervised)."""
     endpoint, keys = link_of(config.connect, config.keys)
     opened = await asyncio.to_thread(open_engine, config.engine, progress)
-    tokenizer = opened.tokenizer if isinstance(opened, OpenedToy) else opened.model.tokenizer
+    if isinstance(opened, OpenedReplay) and opened.model.config.draft:
+        raise ConfigError(
+            f"engine.model = {config.engine.model!r}: a target has no key draft there"
+        )
+    tokenizer = opened.model.tokenizer if isinstance(opened, OpenedModel) else opened.tokenizer
     with contextlib.closing(opened.model), ZmqContext() as context:
         node = TargetNode(
             context.connect(endpoint, keys, interactive=bool(config.link.air)),
@@ -97,6 +106,10 @@ async def run_draft(
         )
     endpoint, keys = link_of(config.connect, config.keys)
     opened = await asyncio.to_thread(open_engine, config.engine, progress)
+    if isinstance(opened, OpenedReplay) and not opened.model.config.draft:
+        raise ConfigError(
+            f"engine.model = {config.engine.model!r}: a draft needs the key draft there"
+        )
     calibration = calibration_of(opened.model)
     with contextlib.closing(opened.model), ZmqContext() as context:
         node = DraftNode(
@@ -133,9 +146,12 @@ def declared(link: LinkSettings) -> LinkFields:
     return LinkFields(link.air, link.rate_kbps * 1e3, link.frame_ms * 1e-3)
 
 
-def calibration_of(model: LlamaModel | ToyModel) -> DraftCalibration:
+def calibration_of(model: LlamaModel | ToyModel | ReplayModel) -> DraftCalibration:
     """What a draft's file says of how its confidence is to be read, if it says so."""
-    text = model.metadata(CALIBRATION_KEY) if isinstance(model, LlamaModel) else ""
+    if isinstance(model, ReplayModel):
+        text = model.calibration
+    else:
+        text = model.metadata(CALIBRATION_KEY) if isinstance(model, LlamaModel) else ""
     if not text:
         return DraftCalibration()
     try:
@@ -162,8 +178,9 @@ async def _serve(serving: Awaitable[None], supervised: bool) -> None:
 
 def open_engine(
     settings: EngineSettings, progress: Progress | None = None
-) -> OpenedModel | OpenedToy:
-    """The engine a config names: a catalogue model, a GGUF path, or `toy:AGREEMENT` for tests."""
+) -> OpenedModel | OpenedToy | OpenedReplay:
+    """The engine a config names: a catalogue model, a GGUF path, `replay:FILE.toml` for an emulated
+    node, or `toy:AGREEMENT` for tests."""
     if settings.model.startswith(_TOY):
         toy = ToyConfig(
             agreement=_agreement(settings.model),
@@ -171,6 +188,12 @@ def open_engine(
             num_cells=settings.cells,
         )
         return OpenedToy(ToyModel(toy), ToyTokenizer(toy.num_vocab))
+    if settings.model.startswith(_REPLAY):
+        return open_replay(
+            Path(settings.model.removeprefix(_REPLAY)),
+            num_cells=settings.cells,
+            max_sequences=settings.max_streams,
+        )
     cache = default_cache_dir(environment())
     path, model_hash = checked_model(settings, cache)
     config = LlamaConfig(

@@ -15,7 +15,7 @@ from nodes.cli.progress import Progress
 from nodes.client import GenerateOptions
 from nodes.config import EngineSettings, environment
 from nodes.local import local_mesh
-from nodes.roles import NGRAM
+from nodes.roles import EMULATED, NGRAM
 from nodes.runtime import run, set_up_logging
 
 
@@ -77,7 +77,7 @@ def settings_of(
 
     def settings(name: str, profile: str) -> EngineSettings:
         sha256 = None
-        if not name.startswith("toy:"):
+        if not name.startswith(EMULATED):
             with Progress() as progress:
                 path = catalog.ensure(name, progress)
             sha256 = catalog.sha256(name)

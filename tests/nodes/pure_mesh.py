@@ -11,6 +11,7 @@ from typing import Any
 
 from nodes.draft.node import draft_reply, jobs_of
 from nodes.draft.state import Drafted, ModelDrafter
+from nodes.engine.protocol import Model, Tokenizer
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.messages import (
@@ -142,8 +143,8 @@ class PureMesh:
         self.scheduler = SchedulerState(
             policy, TARGET_COSTS, lookup=case.has_lookup, trials=case.has_trials
         )
-        self.model = ToyModel(case.target)
-        self.target = TargetState(self.model, ToyTokenizer(case.target.num_vocab))
+        self.model, tokenizer = self._target_engine()
+        self.target = TargetState(self.model, tokenizer)
         self.target_inbox: deque[Any] = deque()
         self.target_outbox: deque[Any] = deque()
         self.drafts = [_Draft(d, f"draft-{i}") for i, d in enumerate(case.drafts)]
@@ -163,6 +164,25 @@ class PureMesh:
         for draft in self.drafts:
             if draft.case.starts_alive:
                 self._join(draft)
+
+    # -- engines -----------------------------------------------------------------------------------
+
+    def _target_engine(self) -> tuple[Model, Tokenizer]:
+        return ToyModel(self.case.target), ToyTokenizer(self.case.target.num_vocab)
+
+    def _draft_engine(self, case: DraftCase) -> Model:
+        return ToyModel(
+            replace(
+                self.case.target,
+                agreement=case.agreement,
+                num_cells=case.num_cells,
+                max_sequences=case.max_sequences,
+                max_batch_tokens=case.max_batch_tokens,
+            )
+        )
+
+    def _reference_of(self, case: StreamCase) -> Reference:
+        return reference_of(case, self.case.target)
 
     # -- the run -----------------------------------------------------------------------------------
 
@@ -277,7 +297,7 @@ class PureMesh:
         known = self.references.get(stream_id)
         if known is None:
             stream = self.case.streams[stream_id - 1]
-            known = self.references[stream_id] = reference_of(stream, self.case.target)
+            known = self.references[stream_id] = self._reference_of(stream)
         return known
 
     def _check_emit(self, emit: Emit) -> None:
@@ -351,15 +371,7 @@ class PureMesh:
     # -- the drafts --------------------------------------------------------------------------------
 
     def _join(self, draft: _Draft) -> None:
-        case = draft.case
-        config = replace(
-            self.case.target,
-            agreement=case.agreement,
-            num_cells=case.num_cells,
-            max_sequences=case.max_sequences,
-            max_batch_tokens=case.max_batch_tokens,
-        )
-        draft.drafter = ModelDrafter(ToyModel(config))
+        draft.drafter = ModelDrafter(self._draft_engine(draft.case))
         self._carry_out(self.scheduler.draft_joined(draft.name, DRAFT_COSTS))
 
     def _churn(self, draft: _Draft) -> None:

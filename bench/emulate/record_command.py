@@ -1,0 +1,124 @@
+"""`python -m bench record`: a real target and its drafts to a recording, and what is in it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bench.distill.report import Reporter
+from bench.distill.sampling.prompts import COPYING, HELD_OUT, HeldOutPrompts
+from bench.emulate.record import PromptToRecord, add_guesses, dense_recording, record_texts
+from nodes.catalog import Catalog, default_cache_dir
+from nodes.config import environment
+from nodes.engine.llama import LlamaConfig, LlamaModel, Profile
+from nodes.engine.protocol import EngineError
+from nodes.engine.recording import RecordedModel, Recording, to_bytes
+from policies.confidence import CALIBRATION_KEY
+
+_CELLS = 2048
+# Where the columns of the table of texts by acceptance begin and end.
+_EDGES = (0.0, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95, 1.01)
+
+
+def prompts_to_record(count: int) -> list[PromptToRecord]:
+    """`count` chat prompts that no draft of ours was trained on.
+
+    Two of five are of all kinds but code, three of ten about code, three of ten copy.
+    """
+    held_out = [p for p in map(HeldOutPrompts(name=HELD_OUT).prompt, range(200)) if p is not None]
+    code = [prompt.text for prompt in held_out if prompt.kind == "code"]
+    chat = [prompt.text for prompt in held_out if prompt.kind != "code"]
+    num_each = 3 * count // 10
+    wanted = {
+        "chat": _spread(chat, count - 2 * num_each),
+        "code": _spread(code, num_each),
+        "copy": _spread(HeldOutPrompts(name=COPYING).texts(), num_each),
+    }
+    return [
+        PromptToRecord(kind, text, chat=True) for kind, texts in wanted.items() for text in texts
+    ]
+
+
+def _spread(texts: Sequence[str], count: int) -> list[str]:
+    """`count` of the texts, at equal distances."""
+    count = min(count, len(texts))
+    return [texts[index * len(texts) // count] for index in range(count)]
+
+
+def record_models(
+    target: str, drafts: Sequence[str], out: Path, *, num_texts: int, max_tokens: int
+) -> str:
+    """Record models of the catalogue into the file `out`; returns tables of acceptance.
+
+    The target runs in profile exact. Drafts run in profile fast, as draft nodes do by default.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with Reporter() as reporter, _opened(target, "exact") as model:
+        prompts = prompts_to_record(num_texts)
+        texts = record_texts(model, model.tokenizer, prompts, max_tokens, reporter)
+        described = []
+        for name in drafts:
+            with _opened(name, "fast") as draft:
+                if draft.info.vocab_hash != model.info.vocab_hash:
+                    raise EngineError(f"{name} has another vocabulary than {target}")
+                texts = add_guesses(draft, texts, reporter)
+                described.append(_described(name, draft))
+        recording = dense_recording(
+            RecordedModel(Path(target).name, model.info.model_hash),
+            described,
+            texts,
+            model.tokenizer,
+            model.info.eog_token_ids,
+        )
+    out.write_bytes(to_bytes(recording))
+    return acceptance_tables(recording)
+
+
+@contextlib.contextmanager
+def _opened(name: str, profile: Profile) -> Iterator[LlamaModel]:
+    path = Catalog(default_cache_dir(environment())).ensure(name)
+    config = LlamaConfig(path=path, profile=profile, num_cells=_CELLS, max_sequences=1)
+    with contextlib.closing(LlamaModel(config)) as model:
+        yield model
+
+
+def _described(name: str, draft: LlamaModel) -> RecordedModel:
+    # Of a path only the file's name: recordings travel.
+    calibration = draft.metadata(CALIBRATION_KEY)
+    return RecordedModel(Path(name).name, draft.info.model_hash, calibration)
+
+
+def acceptance_tables(recording: Recording) -> str:
+    """For each draft its mean acceptance by kind of text, and how many texts have which."""
+    lines = [f"{model.name}: SHA-256 {model.sha256}" for model in _models(recording)]
+    num_tokens = sum(len(text.output_ids) for text in recording.texts)
+    lines.append(
+        f"{len(recording.texts)} texts, {num_tokens} tokens, vocabulary of {recording.num_vocab}"
+    )
+    kinds = list(dict.fromkeys(text.kind for text in recording.texts))
+    lines += ["", "| draft | all | " + " | ".join(kinds) + " |", "|---|---|" + "---|" * len(kinds)]
+    for index, draft in enumerate(recording.drafts):
+        flags = [(text.kind, text.accepted(index)) for text in recording.texts]
+        means = [_mean([f for k, row in flags if k == kind for f in row]) for kind in kinds]
+        whole = _mean([f for _, row in flags for f in row])
+        lines.append(f"| {draft.name} | {whole:.3f} | " + " | ".join(f"{m:.3f}" for m in means))
+        lines[-1] += " |"
+    columns = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(_EDGES)]
+    lines += ["", "| texts with | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
+    for draft in recording.drafts:
+        counts = [
+            len(recording.texts_with(draft.name, low, high))
+            for low, high in itertools.pairwise(_EDGES)
+        ]
+        lines.append(f"| {draft.name} | " + " | ".join(map(str, counts)) + " |")
+    return "\n".join(lines)
+
+
+def _models(recording: Recording) -> tuple[RecordedModel, ...]:
+    return (recording.target, *recording.drafts)
+
+
+def _mean(flags: Sequence[bool]) -> float:
+    return sum(flags) / max(1, len(flags))

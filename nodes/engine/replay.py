@@ -1,0 +1,166 @@
+"""A model that answers from a recording, as late as another device would: emulated hardware."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nodes.engine.protocol import (
+    CacheFullError,
+    EngineInfo,
+    InvalidInputError,
+    Logits,
+    Span,
+    check_spans,
+)
+from nodes.engine.recording import Recording
+from nodes.engine.script import Passage, Script
+from policies.latency import NodeCosts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayConfig:
+    """What is replayed, and how fast. draft: a draft's name in the recording; "" for the target."""
+
+    name: str
+    recording: Recording
+    costs: NodeCosts
+    draft: str = ""
+    num_cells: int = 8192
+    max_sequences: int = 16
+    max_batch_tokens: int = 256
+
+
+class ReplayModel:
+    """Model protocol over a recording. A pass takes what `costs` says, most of it asleep.
+
+    now, sleep: the clock of these passes, in seconds.
+    """
+
+    def __init__(
+        self,
+        config: ReplayConfig,
+        *,
+        now: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.config = config
+        self._now, self._sleep = now, sleep
+        recording = config.recording
+        self._draft = recording.draft_index(config.draft) if config.draft else None
+        self._script = Script(recording, self._draft)
+        self._passages = [Passage()] * config.max_sequences
+        self._info = self._describe()
+
+    def _describe(self) -> EngineInfo:
+        config, recording = self.config, self.config.recording
+        content = recording.content_hash()
+        return EngineInfo(
+            engine="replay",
+            model=config.name,
+            model_hash=f"replay-{content}-{config.draft}",
+            vocab_hash=f"replay-{recording.vocab_hash()}",
+            num_vocab=recording.num_vocab,
+            num_cells=config.num_cells,
+            max_sequences=config.max_sequences,
+            max_batch_tokens=config.max_batch_tokens,
+            context_length=config.num_cells,
+            eog_token_ids=frozenset(recording.eog_ids),
+            exact=True,
+            numerics_class=f"replay-{content}",
+            can_roll_back=True,
+            emulated=True,
+        )
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    @property
+    def calibration(self) -> str:
+        """How a draft's confidence is to be read, as its model file says; "" if it does not."""
+        return "" if self._draft is None else self.config.recording.drafts[self._draft].calibration
+
+    def forward(self, spans: Sequence[Span]) -> Logits:
+        began = self._now()
+        num_tokens = check_spans(spans, self._info, [len(p.token_ids) for p in self._passages])
+        if num_tokens > self.free_cells():
+            raise CacheFullError(num_tokens, self.free_cells(), self.config.num_cells)
+        grown = [self._script.grown(self._passages[span.seq_id], span) for span in spans]
+        used_cells = self.config.num_cells - self.free_cells()
+        seconds = pass_seconds(self.config.costs, spans, used_cells)
+        num_rows = sum(span.num_outputs for span in spans)
+        logits = np.zeros((num_rows, self._info.num_vocab), dtype=np.float32)
+        row = 0
+        for span, passage in zip(spans, grown, strict=True):
+            self._passages[span.seq_id] = passage
+            end = len(passage.token_ids)
+            for position in range(end - span.num_outputs + 1, end + 1):
+                self._script.fill(logits[row], passage, position)
+                row += 1
+        left = began + seconds - self._now()
+        if left > 0:
+            self._sleep(left)
+        return logits
+
+    def truncate(self, seq_id: int, length: int) -> None:
+        if not 0 <= length <= self.length(seq_id):
+            raise InvalidInputError(
+                f"sequence {seq_id}: cannot keep {length} of {self.length(seq_id)}"
+            )
+        self._passages[seq_id] = self._passages[seq_id].cut(length)
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        if self.length(target):
+            raise InvalidInputError(f"sequence {target} is not empty")
+        if not 0 < length <= self.length(source):
+            raise InvalidInputError(f"sequence {source} has no {length} positions")
+        self._passages[target] = self._passages[source].cut(length)
+
+    def length(self, seq_id: int) -> int:
+        if not 0 <= seq_id < len(self._passages):
+            raise InvalidInputError(f"sequence id {seq_id} out of range")
+        return len(self._passages[seq_id].token_ids)
+
+    def free_cells(self) -> int:
+        return self.config.num_cells - sum(len(p.token_ids) for p in self._passages)
+
+    def close(self) -> None:
+        self._passages = [Passage()] * self.config.max_sequences
+
+
+class ReplayTokenizer:
+    """Prompts and pieces of a recording."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+        self._prompts = {(text.prompt, text.chat): text.prompt_ids for text in recording.texts}
+
+    def encode(self, text: str, *, chat: bool) -> list[int]:
+        prompt_ids = self._prompts.get((text, chat))
+        if prompt_ids is None:
+            recording = self._recording
+            raise InvalidInputError(
+                f"the prompt is none of the {len(recording.texts)} that were recorded of "
+                f"{recording.target.name}"
+            )
+        return list(prompt_ids)
+
+    def piece(self, token_id: int) -> bytes:
+        if not 0 <= token_id < self._recording.num_vocab:
+            raise InvalidInputError(f"token id {token_id} outside the recording's vocabulary")
+        return self._recording.pieces[token_id]
+
+
+def pass_seconds(costs: NodeCosts, spans: Sequence[Span], used_cells: int) -> float:
+    """What a pass takes by a node's costs; a token costs the same whichever sequence it is of.
+
+    used_cells: in the cache before the pass.
+    """
+    num_tokens = sum(len(span.token_ids) for span in spans)
+    own_cells = sum(span.start * len(span.token_ids) for span in spans) / num_tokens
+    table = costs.decode if any(span.num_outputs for span in spans) else costs.prefill
+    return table.at(num_tokens, used_cells, own_cells)

@@ -1,0 +1,113 @@
+"""Emulated nodes as files tell them: costs, recording, draft, and one line for what is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from nodes.engine.emulation import open_replay
+from nodes.engine.protocol import ModelFileError, Span
+from nodes.engine.recording import read_recording, to_bytes
+from policies.analytic import device_from, node_costs, shape_from
+from policies.latency import CostTable, NodeCosts
+from tests.engine.recordings import toy_recording
+
+SHIPPED = Path(__file__).parents[2] / "bench" / "emulate"
+RECORDING = toy_recording(0.5, num_texts=2, max_tokens=8)
+DEVICE = {
+    "name": "box",
+    "flops_per_s": 1e12,
+    "bytes_per_s": 1e11,
+    "compute_efficiency": 0.5,
+    "memory_efficiency": 0.5,
+    "pass_overhead_s": 1e-4,
+    "memory_bytes": 1e9,
+}
+SHAPE = {
+    "layers": 2,
+    "hidden_size": 64,
+    "heads": 4,
+    "kv_heads": 2,
+    "head_dim": 16,
+    "ffn_size": 128,
+    "vocab_size": 1000,
+}
+MEASURED = "[costs]\ndecode = {sizes = [1, 8], seconds = [0.01, 0.02]}"
+
+
+def lines(table):
+    return "\n".join(f"{k} = {v!r}" for k, v in table.items())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "r").write_bytes(to_bytes(RECORDING))
+    (tmp_path / "device.toml").write_text(f"[device]\n{lines(DEVICE)}")
+    (tmp_path / "models.toml").write_text(f"[[model]]\nname = 'm'\n[model.shape]\n{lines(SHAPE)}")
+    (tmp_path / "bad.toml").write_text("[[")
+    return tmp_path
+
+
+def opened(folder, text):
+    path = folder / "node.toml"
+    path.write_text(text)
+    return open_replay(path, num_cells=500, max_sequences=3)
+
+
+def test_measured_costs(folder):
+    node = opened(folder, f'recording = "r"\n{MEASURED}')
+    table = CostTable((1, 8), (0.01, 0.02))
+    assert node.costs == node.model.config.costs == NodeCosts(table, table)
+    info = node.model.info
+    assert (info.model, info.num_cells, info.max_sequences, info.emulated) == ("node", 500, 3, True)
+    (row,) = node.model.forward([Span(0, 0, RECORDING.texts[0].prompt_ids, 1)])
+    assert row.argmax() == RECORDING.texts[0].output_ids[0]
+    text = RECORDING.texts[1]
+    assert tuple(node.tokenizer.encode(text.prompt, chat=True)) == text.prompt_ids
+
+
+def test_costs_of_a_device_and_a_model(folder):
+    costs = '[costs]\ndevice = "device.toml"\nmodel = "m"\nused_cells = 100'
+    head = 'recording = "r"\ndraft = "draft-0"\nmodels = "models.toml"'
+    node = opened(folder, f"{head}\n{costs}")
+    assert node.costs == node_costs(shape_from(SHAPE), device_from(DEVICE), used_cells=100)
+    assert node.model.config.draft == "draft-0"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[[", "not valid TOML"),
+        (f'recordings = "r"\n{MEASURED}', "recordings = 'r': unknown key, did you mean recording"),
+        (MEASURED, "recording is missing: a text is accepted"),
+        ('recording = "r"', "costs is missing: a table is accepted"),
+        (f'recording = "s"\n{MEASURED}', "recording .*s cannot be read: No such file"),
+        (f'recording = "device.toml"\n{MEASURED}', "device.toml is not a recording"),
+        (f'recording = "r"\ndraft = "x"\n{MEASURED}', "draft = 'x': .* is accepted: draft-0"),
+        (f'recording = "r"\ndraft = 1\n{MEASURED}', "draft = 1: a text is accepted"),
+        ('recording = "r"\n[costs]\ndevice = "x"\nmodel = "m"', "costs.device = 'x': no such file"),
+        ('recording = "r"\n[costs]\ndevice = "bad.toml"', "costs.device = 'bad.toml': not valid"),
+        (
+            'recording = "r"\nmodels = "models.toml"\n[costs]\ndevice = "device.toml"\nmodel = "n"',
+            "costs.model = 'n': no such model in models.toml, m are accepted",
+        ),
+        ('recording = "r"\n[costs]\ndecode = {sizes = [1], seconds = [0]}', "seconds"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(folder, text, says):
+    with pytest.raises(ModelFileError, match=says) as caught:
+        opened(folder, text)
+    assert "\n" not in str(caught.value)
+    assert str(folder) in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(ModelFileError, match=r"emulated node .*x\.toml: no such file"):
+        open_replay(tmp_path / "x.toml", num_cells=500, max_sequences=3)
+
+
+@pytest.mark.parametrize("path", sorted((SHIPPED / "nodes").glob("*.toml")), ids=lambda p: p.stem)
+def test_shipped_nodes_open(path):
+    node = open_replay(path, num_cells=8192, max_sequences=16)
+    assert 1e-4 < node.costs.decode.at(1) < 1
+    recording = read_recording(SHIPPED / "recordings" / "smollm2-135m.json.z")
+    assert node.model.config.recording == recording

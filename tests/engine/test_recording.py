@@ -1,0 +1,139 @@
+"""A recording comes back as it was written, and what is none is refused in one line."""
+
+import json
+import zlib
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nodes.engine.protocol import ModelFileError
+from nodes.engine.recording import (
+    RecordedGuesses,
+    RecordedModel,
+    RecordedText,
+    Recording,
+    read_recording,
+    to_bytes,
+)
+from tests.engine.recordings import toy_recording
+
+
+def two_texts():
+    """The draft is right 1 of 2 times, and 3 of 3. A piece is no UTF-8."""
+    half = RecordedText("chat", "A?", True, (1, 2), (3, 0), (RecordedGuesses((3, 1), (0.5, 0.25)),))
+    whole = RecordedText(
+        "code", "B?", False, (2, 2), (1, 1, 1), (RecordedGuesses((1, 1, 1), (1, 1, 0)),)
+    )
+    drafts = (RecordedModel("small", "cd", '{"edges": []}'),)
+    pieces = (b"", b"a", "b\n\u00e9".encode(), b"\xff")
+    return Recording(RecordedModel("large", "ab"), drafts, pieces, (0,), (half, whole))
+
+
+def write(path, recording):
+    path.write_bytes(to_bytes(recording))
+    return path
+
+
+def test_a_recording_comes_back(tmp_path):
+    recording = two_texts()
+    assert read_recording(write(tmp_path / "r", recording)) == recording
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.sampled_from([0.0, 0.5, 1.0]), max_size=2), st.sampled_from([0.0, 0.2]))
+def test_recordings_of_toys_come_back_but_for_digits(tmp_path_factory, agreements, eog_rate):
+    recording = toy_recording(*agreements, num_texts=2, max_tokens=5, eog_rate=eog_rate)
+    path = write(tmp_path_factory.mktemp("r") / "r", recording)
+    read = read_recording(path)
+    assert to_bytes(read) == to_bytes(recording)
+    for text, known in zip(read.texts, recording.texts, strict=True):
+        assert text.output_ids == known.output_ids
+        for guesses, other in zip(text.guesses, known.guesses, strict=True):
+            assert guesses.token_ids == other.token_ids
+            assert guesses.probabilities == pytest.approx(other.probabilities, abs=5.1e-5)
+
+
+def test_texts_are_chosen_by_acceptance():
+    recording = two_texts()
+    half, whole = recording.texts
+    assert [text.acceptance(0) for text in recording.texts] == [0.5, 1.0]
+    assert half.accepted(0) == (True, False)
+    assert recording.texts_with("small", 0.5, 1.0) == (half,)
+    assert recording.texts_with("small", 0.6, 1.01) == (whole,)
+    assert recording.texts_with("small", 0.0, 0.5) == ()
+    with pytest.raises(ModelFileError, match="no draft 'large' in the recording: it has small"):
+        recording.texts_with("large", 0.0, 1.0)
+
+
+def test_hashes_tell_vocabularies_and_contents_apart():
+    recording = two_texts()
+    other = replace(recording, texts=recording.texts[:1])
+    assert other.vocab_hash() == recording.vocab_hash()
+    assert other.content_hash() != recording.content_hash()
+    pieces = replace(recording, pieces=(*recording.pieces[:3], b"c"))
+    ends = replace(recording, eog_ids=(0, 1))
+    assert len({r.vocab_hash() for r in (recording, pieces, ends)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda d: d.update(format="airdraft recording 9"), "format 'airdraft recording 9'"),
+        (lambda d: d.pop("eog_ids"), "'eog_ids' is missing"),
+        (lambda d: d.update(eog_ids=[]), "a token that ends texts"),
+        (lambda d: d.update(texts=[]), "has a text"),
+        (lambda d: d.update(texts=7), "not iterable"),
+        (lambda d: d.update(models=[]), "not enough values"),
+        (lambda d: d.update(models=[["a", 1, ""]]), "'1' is not a text"),
+        (lambda d: d["pieces"].__setitem__(1, "\u20ac"), "latin-1"),
+        (lambda d: d["texts"][0].update(prompt_ids=[]), "a prompt and an output"),
+        (lambda d: d["texts"][0].update(prompt_ids=[4]), r"a token id outside 0\.\.3"),
+        (lambda d: d["texts"][0].update(output_ids=[True, 0]), "a token id outside"),
+        (lambda d: d["texts"][0].update(output_ids=[1]), "one guess for each position"),
+        (lambda d: d["texts"][0].update(guess_ids=[]), "zip"),
+        (lambda d: d["texts"][0].update(guess_ids=[], probabilities=[]), "each draft has one"),
+        (lambda d: d["texts"][0].update(probabilities=[[0.5]]), "one guess for each position"),
+        (lambda d: d["texts"][0].update(probabilities=[[0.5, 1.5]]), r"outside 0\.\.1"),
+        (lambda d: d["texts"][0].update(probabilities=[[0.5, float("nan")]]), r"outside 0\.\.1"),
+        (lambda d: d["texts"][0].update(chat=1), "chat is true or false"),
+        (lambda d: d["texts"][0].update(prompt=None), "'None' is not a text"),
+        (lambda d: d["texts"][0].update(prompt_ids=[2, 2]), "a prompt occurs twice"),
+        (lambda d: d["texts"][0].update(prompt_ids=[2]), "begins with another one"),
+    ],
+)
+def test_damage_is_named_in_one_line(tmp_path, change, says):
+    data = json.loads(zlib.decompress(to_bytes(two_texts())))
+    change(data)
+    path = tmp_path / "r"
+    path.write_bytes(zlib.compress(json.dumps(data).encode()))
+    with pytest.raises(ModelFileError, match=says) as caught:
+        read_recording(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "is damaged"),
+        (b"GGUF", "is not a recording"),
+        (zlib.compress(b"[1, 2]"), "is damaged"),
+        (zlib.compress(b"{"), "is damaged"),
+        (zlib.compress(b"\xff"), "is damaged"),
+        (zlib.compress(b"[" * 100_000), "is not a recording"),
+        (to_bytes(two_texts())[:-9], "is damaged"),
+    ],
+)
+def test_files_of_other_kinds_are_refused_in_one_line(tmp_path, data, says):
+    path = tmp_path / "r"
+    path.write_bytes(data)
+    with pytest.raises(ModelFileError, match=says) as caught:
+        read_recording(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(ModelFileError, match="cannot be read: No such file"):
+        read_recording(tmp_path / "nothing")

@@ -1,0 +1,144 @@
+"""A script answers what was recorded, and takes nothing that no recorded run would feed it."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nodes.engine.protocol import InvalidInputError, Span
+from nodes.engine.recording import RecordedGuesses, RecordedModel, RecordedText, Recording
+from nodes.engine.sampling import Sampling, probability, sample
+from nodes.engine.script import Passage, Script, logit_of
+
+# Prompts 1 2 and 2 2 2. Of the first one the draft guesses the second token wrong: 5, not 4.
+FIRST = RecordedText(
+    "chat", "A", True, (1, 2), (3, 4, 3), (RecordedGuesses((3, 5, 3), (0.9, 0.4, 0.6)),)
+)
+SECOND = RecordedText("chat", "B", True, (2, 2, 2), (1, 0), (RecordedGuesses((1, 0), (0.9, 0.8)),))
+RECORDING = Recording(
+    RecordedModel("large", "a"),
+    (RecordedModel("small", "b"),),
+    tuple(b"%d" % i for i in range(6)),
+    (0,),
+    (FIRST, SECOND),
+)
+
+
+def answers(script, passage, start, *token_ids, outputs=1):
+    """The passage with more tokens, and the rows of the last `outputs` of them."""
+    grown = script.grown(passage, Span(7, start, token_ids, outputs))
+    rows = []
+    for position in range(len(grown.token_ids) - outputs + 1, len(grown.token_ids) + 1):
+        row = np.zeros(RECORDING.num_vocab, dtype=np.float32)
+        script.fill(row, grown, position)
+        rows.append(row)
+    return grown, rows
+
+
+def tokens(rows):
+    return [int(row.argmax()) for row in rows]
+
+
+def test_a_target_says_the_texts_to_their_ends_and_then_that_they_have_ended():
+    target = Script(RECORDING, None)
+    for text, token_ids in ((FIRST, [3, 4, 3, 0, 0]), (SECOND, [1, 0, 0, 0])):
+        passage, start, last = Passage(), 0, text.prompt_ids
+        for token_id in token_ids:
+            passage, rows = answers(target, passage, start, *last)
+            assert tokens(rows) == [token_id]
+            start, last = len(passage.token_ids), (token_id,)
+
+
+@given(st.floats(0.01, 100), st.integers(0, 2**63 - 1))
+def test_a_target_says_the_text_whatever_the_sampling(temperature, seed):
+    _, (row,) = answers(Script(RECORDING, None), Passage(), 0, 1, 2)
+    assert sample(row, Sampling(temperature=temperature, seed=seed), 2) == 3
+
+
+def test_rows_of_a_target_behind_a_wrong_guess_are_no_numbers():
+    target = Script(RECORDING, None)
+    passage, rows = answers(target, Passage(), 0, 1, 2, 3, 5, 3, outputs=4)
+    assert tokens(rows[:2]) == [3, 4]
+    assert all(np.isnan(row).all() for row in rows[2:])
+    assert passage.num_right == 3
+    # Taken back, the text goes on.
+    _, rows = answers(target, passage.cut(3), 3, 4, 3, outputs=2)
+    assert tokens(rows) == [3, 0]
+
+
+@pytest.mark.parametrize("pieces", [[(1,), (2,)], [(1, 2)], [(1, 2, 3)], [(1,), (2, 3), (4,)]])
+def test_a_text_is_known_however_its_tokens_come(pieces):
+    target, passage = Script(RECORDING, None), Passage()
+    for piece in pieces:
+        passage = target.grown(passage, Span(0, len(passage.token_ids), piece))
+    assert passage.text is (FIRST if len(passage.token_ids) > 1 else None)
+    assert passage.cut(1).text is None
+    assert passage.num_right == len(passage.token_ids)
+
+
+@pytest.mark.parametrize(
+    ("before", "token_ids", "outputs", "says"),
+    [
+        # No text begins so: told at the first logits, or when no prompt is longer.
+        ((), (1,), 1, "sequence 7 is none of the 2 recorded texts of large"),
+        ((), (1, 3, 2), 0, "sequence 7 is none of the 2 recorded texts of large"),
+        ((), (1, 2), 2, "logits inside of a recorded prompt"),
+        # Committed tokens: whatever has no logits, and the first that has.
+        ((1, 2), (5,), 1, "token 5 at position 2 is not in the 2 recorded texts of large"),
+        ((1, 2), (3, 5), 0, "token 5 at position 3 is not in"),
+        ((1, 2, 3, 4, 3), (1,), 1, "token 1 at position 5 is not in"),
+    ],
+)
+def test_a_target_takes_only_recorded_texts(before, token_ids, outputs, says):
+    target = Script(RECORDING, None)
+    passage = target.grown(Passage(), Span(7, 0, before)) if before else Passage()
+    with pytest.raises(InvalidInputError, match=says):
+        target.grown(passage, Span(7, len(before), token_ids, outputs))
+
+
+def test_a_target_does_not_go_on_behind_a_wrong_guess():
+    target = Script(RECORDING, None)
+    passage, _ = answers(target, Passage(), 0, 1, 2, 5, outputs=2)
+    with pytest.raises(InvalidInputError, match="token 5 at position 2"):
+        target.grown(passage, Span(7, 3, (4,), 1))
+
+
+def test_a_draft_guesses_what_was_recorded_and_is_as_sure_of_it():
+    draft, passage = Script(RECORDING, 0), Passage()
+    last = FIRST.prompt_ids
+    for token_id, certainty in ((3, 0.9), (5, 0.4), (3, 0.6)):
+        # Its own guesses go in, the wrong one too.
+        passage, (row,) = answers(draft, passage, len(passage.token_ids), *last)
+        assert sample(row, Sampling(), len(passage.token_ids)) == token_id
+        assert probability(row, token_id) == pytest.approx(certainty, rel=1e-5)
+        last = (token_id,)
+    # Behind the last token it guesses nothing that a target would take.
+    _, (row,) = answers(draft, passage, len(passage.token_ids), *last)
+    assert row.argmax() != 0
+
+
+def test_a_draft_catches_up_with_what_was_committed():
+    draft = Script(RECORDING, 0)
+    passage, _ = answers(draft, Passage(), 0, 1, 2, 3, 5)
+    passage, (row,) = answers(draft, passage.cut(3), 3, 4)
+    assert row.argmax() == 3
+    assert passage.num_right == 4
+
+
+def test_a_draft_takes_neither_other_texts_nor_guesses_that_are_not_its_own():
+    draft = Script(RECORDING, 0)
+    passage = draft.grown(Passage(), Span(7, 0, (1, 2)))
+    with pytest.raises(InvalidInputError, match=r"token 4 at position 2 .*temperature is 0"):
+        draft.grown(passage, Span(7, 2, (4,), 1))
+    behind = draft.grown(passage, Span(7, 2, (3, 5)))
+    with pytest.raises(InvalidInputError, match="token 1 at position 4"):
+        draft.grown(behind, Span(7, 4, (1,), 1))
+
+
+@given(st.floats(0, 1), st.integers(2, 50_000))
+def test_a_logit_is_the_largest_and_gives_its_probability(p, num_vocab):
+    row = np.zeros(num_vocab, dtype=np.float32)
+    row[1] = logit_of(p, num_vocab)
+    assert row.argmax() == 1
+    expected = min(1 - 1e-6, max(1.01 / num_vocab, p))
+    assert probability(row, 1) == pytest.approx(expected, rel=1e-3)
