@@ -20,6 +20,9 @@ from nodes.engine.recording import Recording
 from nodes.engine.script import Passage, Script
 from policies.latency import NodeCosts
 
+# A sleep ends a little late; the next pass makes up for it, but not for stalls of this machine.
+_MOST_OVERSLEPT_S = 5e-4
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayConfig:
@@ -49,6 +52,7 @@ class ReplayModel:
     ) -> None:
         self.config = config
         self._now, self._sleep = now, sleep
+        self._overslept_s = 0.0
         recording = config.recording
         self._draft = recording.draft_index(config.draft) if config.draft else None
         self._script = Script(recording, self._draft)
@@ -101,10 +105,14 @@ class ReplayModel:
             for position in range(end - span.num_outputs + 1, end + 1):
                 self._script.fill(logits[row], passage, position)
                 row += 1
-        left = began + seconds - self._now()
+        self._wait_until(began + seconds - self._overslept_s)
+        return logits
+
+    def _wait_until(self, when: float) -> None:
+        left = when - self._now()
         if left > 0:
             self._sleep(left)
-        return logits
+            self._overslept_s = min(_MOST_OVERSLEPT_S, max(0.0, self._now() - when))
 
     def truncate(self, seq_id: int, length: int) -> None:
         if not 0 <= length <= self.length(seq_id):

@@ -18,10 +18,10 @@ PROMPT = TEXT.prompt_ids
 
 
 class Clock:
-    """Time passes by computing, a millisecond a look, and by sleeping."""
+    """Time passes by computing, step_s a look, and by sleeping, late_s too long."""
 
-    def __init__(self, step_s=0.0):
-        self.now_s, self.step_s = 0.0, step_s
+    def __init__(self, step_s=0.0, late_s=0.0):
+        self.now_s, self.step_s, self.late_s = 0.0, step_s, late_s
         self.naps = []
 
     def now(self):
@@ -30,7 +30,7 @@ class Clock:
 
     def sleep(self, seconds):
         self.naps.append(seconds)
-        self.now_s += seconds
+        self.now_s += seconds + self.late_s
 
 
 def replay(clock=None, draft="", **changes):
@@ -97,12 +97,23 @@ def test_it_says_that_it_is_emulated_and_shares_a_vocabulary_with_its_drafts():
 def test_a_pass_sleeps_what_is_left_of_its_time():
     clock = Clock(step_s=1e-4)
     model = replay(clock)
-    # Two looks at the clock: one step of it lies between.
+    # Two looks at the clock: one step of it lies between. A third one sees when the sleep ended.
     model.forward([Span(0, 0, PROMPT)])
     model.forward([Span(0, len(PROMPT), TEXT.output_ids[:2], 2)])
     assert clock.naps == pytest.approx(
-        [COSTS.prefill.at(len(PROMPT)) - 1e-4, COSTS.decode.at(2) - 1e-4]
+        [COSTS.prefill.at(len(PROMPT)) - 1e-4, COSTS.decode.at(2) - 2e-4]
     )
+
+
+@pytest.mark.parametrize(("late_s", "made_up_s"), [(3e-4, 3e-4), (0.2, 5e-4), (-1e-4, 0.0)])
+def test_a_pass_makes_up_for_the_sleep_before_but_not_for_stalls(late_s, made_up_s):
+    clock = Clock(late_s=late_s)
+    model = replay(clock)
+    model.forward([Span(0, 0, PROMPT)])
+    for place, token_id in enumerate(TEXT.output_ids[:5]):
+        model.forward([Span(0, len(PROMPT) + place, (token_id,), 1)])
+    one_s = COSTS.decode.at(1)
+    assert clock.naps[1:] == pytest.approx([one_s - made_up_s] * 5)
 
 
 def test_a_pass_that_computed_too_long_does_not_sleep():
