@@ -8,16 +8,17 @@
     device = "../../profiles/jetson-agx-orin.toml"
     model = "llama-3.1-8b"        # whose times are emulated, whatever was recorded
     used_cells = 4000             # of the cache, for which the times hold best
+    per_own_cell_s = 0            # more for each token and cell of its own sequence
 
-In place of device and model: measured times, [costs.decode] and [costs.prefill] with `sizes` and
-`seconds`. Paths are relative to the file.
+In place of device and model: measured times, [costs.decode] and [costs.prefill] with `sizes`,
+`seconds` and `per_cell_s`. Paths are relative to the file.
 """
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,11 @@ from nodes.engine.protocol import ModelFileError
 from nodes.engine.recording import read_recording
 from nodes.engine.replay import ReplayConfig, ReplayModel, ReplayTokenizer
 from policies.latency import NodeCosts
-from policies.scenario.costs import COST_KEYS, costs_of
+from policies.scenario.costs import COST_KEYS, Files, costs_of
 from policies.scenario.fields import ScenarioError, Table
+
+_OWN = "per_own_cell_s"
+_MAX_OWN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,7 @@ def open_replay(path: Path, *, num_cells: int, max_sequences: int) -> OpenedRepl
     values = _toml(path, f"emulated node {path}")
     try:
         root = Table(str(path), "", values, ("recording", "draft", "models", "costs"))
-        table = root.table("costs", COST_KEYS)
-        costs, _ = costs_of(table, root, _files_named(path, values))
+        costs = _costs(root, _files_named(path, values))
         recording = read_recording(path.parent / root.text("recording"))
         draft = root.text("draft") if "draft" in root else ""
         if draft not in ("", *(model.name for model in recording.drafts)):
@@ -59,6 +62,15 @@ def open_replay(path: Path, *, num_cells: int, max_sequences: int) -> OpenedRepl
         max_sequences=max_sequences,
     )
     return OpenedReplay(ReplayModel(config), ReplayTokenizer(recording), costs)
+
+
+def _costs(root: Table, files: Files) -> NodeCosts:
+    table = root.table("costs", (*COST_KEYS, _OWN))
+    costs, _ = costs_of(table, root, files)
+    own_s = table.number(_OWN, 0.0, high=_MAX_OWN_S)
+    return NodeCosts(
+        replace(costs.decode, per_own_cell_s=own_s), replace(costs.prefill, per_own_cell_s=own_s)
+    )
 
 
 def _files_named(path: Path, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -70,13 +70,9 @@ class Script:
         num_fed = len(token_ids) - max(0, span.num_outputs - 1)
         if span.num_outputs and num_fed < len(text.prompt_ids):
             raise InvalidInputError(f"sequence {span.seq_id}: logits inside of a recorded prompt")
-        num_right = passage.num_right
-        if num_right == len(passage.token_ids):
-            num_right = max(num_right, len(text.prompt_ids))
-            while num_right < len(token_ids) and token_ids[num_right] == self._next(
-                text, num_right
-            ):
-                num_right += 1
+        num_right = max(passage.num_right, len(text.prompt_ids))
+        while num_right < len(token_ids) and token_ids[num_right] == self._next(text, num_right):
+            num_right += 1
         if self.draft is None:
             # Only guesses, behind the last committed token, may be wrong.
             self._check(span, token_ids, num_right, num_fed)

@@ -73,6 +73,12 @@ def test_costs_of_a_device_and_a_model(folder):
     assert node.model.config.draft == "draft-0"
 
 
+def test_cells_of_their_own_cost_more(folder):
+    node = opened(folder, f'recording = "r"\n{MEASURED}\nper_own_cell_s = 1e-3')
+    assert node.costs.prefill.at(8, 0, 20) == node.costs.decode.at(8, 0, 20)
+    assert node.costs.decode.at(8, 0, 20) == pytest.approx(0.02 + 8 * 20 * 1e-3)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -90,6 +96,7 @@ def test_costs_of_a_device_and_a_model(folder):
             'recording = "r"\nmodels = "models.toml"\n[costs]\ndevice = "device.toml"\nmodel = "n"',
             "costs.model = 'n': no such model in models.toml, m are accepted",
         ),
+        (f'recording = "r"\n{MEASURED}\nper_own_cell_s = -1', "costs.per_own_cell_s = -1"),
         ('recording = "r"\n[costs]\ndecode = {sizes = [1], seconds = [0]}', "seconds"),
     ],
 )

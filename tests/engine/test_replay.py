@@ -179,6 +179,8 @@ def test_a_full_cache_is_refused_and_close_frees_it():
     with pytest.raises(CacheFullError) as caught:
         model.forward([Span(1, 0, OTHER.prompt_ids[:2])])
     assert (caught.value.wanted, caught.value.free) == (2, 1)
+    model.forward([Span(1, 0, OTHER.prompt_ids[:1])])
+    assert model.free_cells() == 0
     model.close()
     assert model.free_cells() == len(PROMPT) + 1
 
