@@ -283,6 +283,7 @@ class StartedNotice:
     exact: bool
     target: Name
     draft: Name
+    emulated: bool
 
 
 @message(35, max_bytes=16_384, max_tokens=(MAX_GAMMA + 1) * MAX_STREAMS_PER_MESSAGE)

@@ -85,6 +85,7 @@ def _as_object(started: StartedNotice, choices: list[_Choice], seconds: float) -
     common = {
         "time_s": seconds,
         "exact": started.exact,
+        "emulated": started.emulated,
         "seed": started.seed,
         "num_prompt_tokens": started.num_prompt_tokens,
         "target": started.target,
@@ -119,6 +120,8 @@ def _figures_line(started: StartedNotice, choices: list[_Choice], seconds: float
         parts.append(f"acceptance {accepted / guesses:.2f}")
     parts.append(f"{wire / max(1, num_tokens):.0f} wire bytes/token ({air} to and from the draft)")
     parts.append(f"exact: {str(started.exact).lower()}")
+    if started.emulated:
+        parts.append("emulated")
     parts.append(f"seed {started.seed}")
     reasons = sorted({f.plain_reason for f in figures if f.plain_reason})
     return "\n".join(["[" + ", ".join(parts) + "]", *(f"[{reason}]" for reason in reasons)])

@@ -141,6 +141,7 @@ def started_notice(
         exact=target.exact,
         target=target.model,
         draft=", ".join(draft.model for draft in drafts)[:256],
+        emulated=any(profile.emulated for profile in (target, *drafts)),
     )
 
 

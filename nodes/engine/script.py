@@ -101,10 +101,11 @@ class Script:
     def _check(self, span: Span, token_ids: tuple[int, ...], num_good: int, wanted: int) -> None:
         if num_good >= wanted:
             return
-        guessed = "" if self.draft is None else " and was not guessed (temperature is 0 here)"
+        # Sampled, a draft guesses what it would not guess at temperature 0.
+        hint = "" if self.draft is None else ", nor guessed at temperature 0"
         raise InvalidInputError(
             f"sequence {span.seq_id}: token {token_ids[num_good]} at position {num_good} is not "
-            f"in {self._source()}{guessed}"
+            f"in {self._source()}{hint}"
         )
 
     def _source(self) -> str:

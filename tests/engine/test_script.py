@@ -128,7 +128,7 @@ def test_a_draft_catches_up_with_what_was_committed():
 def test_a_draft_takes_neither_other_texts_nor_guesses_that_are_not_its_own():
     draft = Script(RECORDING, 0)
     passage = draft.grown(Passage(), Span(7, 0, (1, 2)))
-    with pytest.raises(InvalidInputError, match=r"token 4 at position 2 .*temperature is 0"):
+    with pytest.raises(InvalidInputError, match=r"token 4 at position 2 .*temperature 0"):
         draft.grown(passage, Span(7, 2, (4,), 1))
     behind = draft.grown(passage, Span(7, 2, (3, 5)))
     with pytest.raises(InvalidInputError, match="token 1 at position 4"):

@@ -68,7 +68,7 @@ MESSAGES: tuple[Any, ...] = (
     CommitReply(0.0, (CommitEntry(1, 1, 3, 1, 0, 0, "", b"x"),), (9,)),
     make_submit(9),
     CancelRequest(1),
-    StartedNotice(1, 1, 3, True, "t", "d"),
+    StartedNotice(1, 1, 3, True, "t", "d", False),
     TokensNotice(1, 0, 0, b"x", (1,)),
     FinishedNotice(1, 0, 1, "stop", StreamFigures(0, 0, 0, 0, 0, 0, "")),
     RequestFailedNotice(1, "internal", "x"),

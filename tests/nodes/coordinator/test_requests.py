@@ -1,10 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from nodes.coordinator.requests import BadRequestError, new_request, sampling_of, specs_of
+from nodes.coordinator.requests import (
+    BadRequestError,
+    Choice,
+    new_request,
+    sampling_of,
+    specs_of,
+    started_notice,
+)
 from tests.nodes.builders import PROMPT, make_profile, make_submit
 
 
@@ -70,3 +78,13 @@ def test_what_never_fits_is_refused_with_the_numbers(
     request = new_request(b"c", make_submit())
     with pytest.raises(BadRequestError, match=message):
         specs_of(request, "owner", 1, prompt, make_profile(**changes))
+
+
+@pytest.mark.parametrize("emulated", [(), ("target",), ("draft",)])
+def test_an_answer_is_called_emulated_if_one_of_its_nodes_is(emulated: tuple[str, ...]) -> None:
+    request = new_request(b"c", make_submit())
+    real = make_profile(emulated=False)
+    (spec,) = specs_of(request, "owner", 10, PROMPT, real)
+    nodes = {name: replace(real, emulated=name in emulated) for name in ("target", "draft")}
+    notice = started_notice(request, Choice(spec), nodes["target"], [real, nodes["draft"]])
+    assert notice.emulated == bool(emulated)

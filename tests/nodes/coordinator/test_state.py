@@ -260,7 +260,7 @@ def test_the_nodes_are_told_to_clients_who_ask() -> None:
 def test_a_request_runs_from_submit_to_finish() -> None:
     mesh = make_mesh(with_draft=True, policy=joint_plan)
     sends = mesh.hear(CLIENT, make_submit(gamma=0))
-    started = StartedNotice(1, 7, 3, True, "toy-1", "toy-0.8")
+    started = StartedNotice(1, 7, 3, True, "toy-1", "toy-0.8", True)
     assert to(CLIENT, sends) == [started]
     assert opened(sends) == [1]
     for send in sends:
