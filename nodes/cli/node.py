@@ -43,7 +43,11 @@ def _engine_overrides(function: Any) -> Any:
             click.option("--connect", metavar="ENDPOINT", help="The coordinator's endpoint."),
             keys_option,
             click.option("--name", help="The node's name in the mesh."),
-            click.option("--model", metavar="NAME|PATH", help="Catalogue name or GGUF file."),
+            click.option(
+                "--model",
+                metavar="NAME|PATH",
+                help="Catalogue name or GGUF file; replay:FILE.toml for an emulated node.",
+            ),
             click.option("--model-dir", metavar="DIR", help="Where GGUF files must lie."),
             click.option("--model-sha256", metavar="HEX", help="What the model file must have."),
             click.option("--profile", type=click.Choice(["exact", "fast"])),
