@@ -1,1 +1,1 @@
-"""One radio cell emulated for several nodes: a pure medium, and two ways to put nodes on it."""
+"""A radio cell emulated for several nodes, and recordings for nodes that are not there."""
