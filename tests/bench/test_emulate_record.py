@@ -4,8 +4,8 @@ import pytest
 from click.testing import CliRunner
 
 from bench.__main__ import bench
-from bench.emulate.record_command import acceptance_tables, prompts_to_record
 from bench.emulate.record import PromptToRecord, record_texts
+from bench.emulate.record_command import acceptance_tables, prompts_to_record
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 from nodes.engine.protocol import Span
 from nodes.engine.recording import read_recording
