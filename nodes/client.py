@@ -15,6 +15,7 @@ from mesh.messages import Welcome
 from mesh.transport import ClientTransport
 from nodes.link import Link
 from nodes.messages import (
+    DEFAULT_PRIORITY,
     CancelRequest,
     FinishedNotice,
     NodesReply,
@@ -51,6 +52,7 @@ class GenerateOptions:
     min_p: float = 0.0
     seed: int | None = None
     gamma: int | None = None
+    priority: int = DEFAULT_PRIORITY
     num_choices: int = 1
     stops: tuple[str, ...] = ()
     ignore_eog: bool = False
@@ -136,6 +138,7 @@ class Client:
                     stops=options.stops,
                     ignore_eog=options.ignore_eog,
                     gamma=-1 if options.gamma is None else options.gamma,
+                    priority=options.priority,
                     prompt_token_ids=() if isinstance(prompt, str) else prompt,
                 )
             )

@@ -14,6 +14,9 @@ MAX_PROMPT_TOKENS: Final = 131_072
 MAX_STOPS: Final = 8
 # A plan of 256 streams is some 60 KB.
 MAX_TRACE_BYTES: Final = 130_000
+# A weight: twice the priority counts twice as much.
+MAX_PRIORITY: Final = 10
+DEFAULT_PRIORITY: Final = 5
 
 Id = Annotated[int, Range(0, 2**63 - 1)]
 Count = Annotated[int, Range(0, 2**31 - 1)]
@@ -251,7 +254,8 @@ class CommitReply:
 class SubmitRequest:
     """A client's request: text or token ids, and how many choices of it.
 
-    gamma: -1 lets the policy choose. seed: -1 asks for a random one.
+    gamma: -1 lets the policy choose. seed: -1 asks for a random one. priority: what its speed
+    counts against that of others.
     """
 
     request_id: Id
@@ -267,6 +271,7 @@ class SubmitRequest:
     stops: Stops
     ignore_eog: bool
     gamma: Annotated[int, Range(-1, MAX_GAMMA)]
+    priority: Annotated[int, Range(1, MAX_PRIORITY)]
     prompt_token_ids: TokenIds
 
 

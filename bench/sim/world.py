@@ -43,6 +43,7 @@ class SimClient:
     alphas: acceptance by position. believed: the same as the scheduler knows it; None: it learns.
     evenness: where given, tokens differ: each has a chance of its own, of a beta distribution with
     mean alphas[0], and more alike the greater this is; drafts know it. None: all are alike.
+    weight: in the plan's objective.
     """
 
     alphas: tuple[float, ...]
@@ -52,6 +53,7 @@ class SimClient:
     starts_at: float
     believed: tuple[float, ...] | None = None
     evenness: float | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,7 +252,7 @@ class World:
             num_prompt_tokens=client.num_prompt_tokens,
             token_ids=(0,) * client.num_prompt_tokens,
         )
-        self._carry_out(self._scheduler.admit(spec, None))
+        self._carry_out(self._scheduler.admit(spec, None, client.weight))
 
     def _finished(self, stream_id: StreamId) -> None:
         request = self._requests.pop(stream_id)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from nodes.client import GenerateOptions
-from nodes.messages import MAX_GAMMA
+from nodes.messages import MAX_GAMMA, MAX_PRIORITY
 
 F = TypeVar("F", bound=Callable[..., Any])
 _DEFAULTS = GenerateOptions()
@@ -98,6 +98,14 @@ def generate_options(function: F) -> F:
                 help=f"Guesses a round, 0 to {MAX_GAMMA}; auto takes what pays by measured costs.",
             ),
             click.option(
+                "--priority",
+                type=click.IntRange(1, MAX_PRIORITY),
+                default=_DEFAULTS.priority,
+                show_default=True,
+                help="Weight of its speed beside other requests, and its place among those that "
+                "wait; nobody waits for ever.",
+            ),
+            click.option(
                 "--streams",
                 type=click.IntRange(1, 64),
                 default=1,
@@ -149,6 +157,7 @@ def options_of(values: dict[str, Any]) -> GenerateOptions:
         min_p=values["min_p"],
         seed=values["seed"],
         gamma=values["gamma"],
+        priority=values["priority"],
         num_choices=values["streams"],
         stops=values["stop"],
         ignore_eog=values["ignore_eog"],

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nodes.engine.sampling import Sampling
 from nodes.messages import (
+    DEFAULT_PRIORITY,
     MAX_GAMMA,
     EngineProfile,
     FinishedNotice,
@@ -16,7 +18,7 @@ from nodes.messages import (
     SubmitRequest,
     TokensNotice,
 )
-from nodes.scheduler.stream import Figures
+from nodes.scheduler.stream import Figures, Stream
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.state import cells_needed
 
@@ -41,11 +43,15 @@ class Wire:
 
 @dataclass(slots=True)
 class Choice:
-    """One of a request's n choices: a stream on some target."""
+    """One of a request's n choices: a stream on some target.
+
+    journal: the stream itself, while it waits for another target.
+    """
 
     spec: StreamSpec
     target: str = ""
     num_tokens: int = 0
+    journal: Stream | None = None
     wire: Wire = field(default_factory=Wire)
 
 
@@ -56,8 +62,20 @@ class Request:
     seed: int
     choices: dict[StreamId, Choice] = field(default_factory=dict)
     has_started: bool = False
-    # All choices stay with engines that compute equal bits (law 1).
+    arrived_at: float = 0.0
+    model_hash: str = ""
+    # All choices stay with engines that compute equal bits (law 1); "" until one has begun.
     numerics_class: str = ""
+    # What the client was told.
+    is_exact: bool | None = None
+    moved_at: float = -math.inf
+    # When it was last asked whether it is better off elsewhere.
+    looked_at: float = -math.inf
+    # Targets that left while it was theirs.
+    num_losses: int = 0
+    last_loss: str = "all targets that could serve it left"
+    # Since when there is no target that could serve it.
+    stranded_at: float | None = None
 
     @property
     def request_id(self) -> int:
@@ -66,6 +84,24 @@ class Request:
     @property
     def fixed_gamma(self) -> int | None:
         return None if self.submit.gamma < 0 else self.submit.gamma
+
+    @property
+    def weight(self) -> float:
+        return self.submit.priority / DEFAULT_PRIORITY
+
+    def note_able(self, is_able: bool, now: float) -> None:
+        """Whether there is a target that could serve it."""
+        if is_able:
+            self.stranded_at = None
+        elif self.stranded_at is None:
+            self.stranded_at = now
+
+    def unbind(self) -> None:
+        """A target is gone: without any token from its kind, another kind will do as well."""
+        is_whole = len(self.choices) == self.submit.num_choices
+        has_begun = any(choice.target or choice.num_tokens for choice in self.choices.values())
+        if is_whole and not has_begun:
+            self.numerics_class = ""
 
 
 def new_request(client: bytes, submit: SubmitRequest) -> Request:

@@ -50,11 +50,12 @@ class NodeRecord:
             rate_bps = self.heartbeat.rate.bps or rate_bps
         return replace(self.link, rtt_s=self.heartbeat.rtt_s or 0.0, rate_bps=rate_bps)
 
-    def has_room(self, cells: int) -> bool:
+    def has_room(self, cells: int, num_streams: int = 1) -> bool:
+        """For streams that need so many cells together."""
         scheduler = self.scheduler
         return (
             scheduler is not None
-            and scheduler.num_streams < self.profile.max_streams
+            and scheduler.num_streams + num_streams <= self.profile.max_streams
             and self.used_cells + cells <= self.profile.num_cells
         )
 

@@ -17,7 +17,8 @@ from mesh.transport import ServerTransport
 from nodes.coordinator.conduct import CLIENT_COST, Conduct
 from nodes.coordinator.door import Door
 from nodes.coordinator.rotation import Rotation
-from nodes.coordinator.state import CoordinatorState, ForbiddenError, Send
+from nodes.coordinator.sends import Send
+from nodes.coordinator.state import CoordinatorState, ForbiddenError
 from policies.plan import Policy
 
 logger = logging.getLogger(__name__)

@@ -6,8 +6,9 @@ Messages and `now` in, messages to send out. Nothing here waits or reads a clock
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from mesh.grants import Air
@@ -15,13 +16,7 @@ from mesh.messages import Bye, Credit, Hello, Ping, Pong, Refuse, Welcome
 from nodes.coordinator.access import ANYBODY, ROLES, Caller
 from nodes.coordinator.requests import (
     BadRequestError,
-    Choice,
-    Request,
-    finished_notice,
     new_request,
-    specs_of,
-    started_notice,
-    tokens_notice,
 )
 from nodes.coordinator.roster import (
     ClientOut,
@@ -33,7 +28,8 @@ from nodes.coordinator.roster import (
     RosterEvent,
     Welcomed,
 )
-from nodes.coordinator.tokenizing import Tokenizing
+from nodes.coordinator.sends import Send
+from nodes.coordinator.serving import Serving
 from nodes.coordinator.tracing import Tracing
 from nodes.messages import (
     CancelRequest,
@@ -51,9 +47,9 @@ from nodes.messages import (
 )
 from nodes.profile import token_bits
 from nodes.scheduler import SchedulerState
-from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
+from nodes.scheduler.instructions import Instruction
+from nodes.scheduler.rounds import RoundIds
 from nodes.stream import StreamId
-from nodes.target.state import cells_needed
 from policies.plan import Policy
 
 logger = logging.getLogger(__name__)
@@ -62,16 +58,6 @@ _MAX_REASON = 1024
 _MAX_SHORT_REASON = 256
 # Requests of one connection at a time.
 _MAX_REQUESTS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """A message for a peer; its bytes are charged to the streams it is about."""
-
-    peer: bytes
-    message: Any
-    streams: tuple[StreamId, ...] = ()
-    to_draft: bool = False
 
 
 class ForbiddenError(Exception):
@@ -109,14 +95,13 @@ class CoordinatorState:
         self._has_lookup = lookup
         self._has_trials = trials
         self._roster = Roster(heartbeat_interval_s, heartbeat_timeout_s)
-        self._requests: dict[tuple[bytes, int], Request] = {}
-        self._streams: dict[StreamId, Request] = {}
-        self._waiting: list[StreamId] = []
-        self._tokenizing = Tokenizing()
+        self._serving = Serving(self._roster)
         # Draft nodes serve all targets.
         self._air = Air()
+        self._round_ids = RoundIds()
+        self._draft_load = Counter[str]()
         self._tracing = Tracing()
-        self._next_id = 1
+        self._next_question = 1
         self.num_stale = 0
 
     # -- what comes in -----------------------------------------------------------------------
@@ -169,16 +154,18 @@ class CoordinatorState:
     def undeliverable(self, send: Send, error: str, now: float) -> list[Send]:
         """End the requests of a message that breaks the limits of the wire."""
         logger.error("%s cannot be sent: %s", type(send.message).__name__, error)
-        found = [self._streams.get(stream_id) for stream_id in send.streams]
+        found = [self._serving.streams.get(stream_id) for stream_id in send.streams]
         number = getattr(send.message, "request_id", 0)
-        found.append(self._requests.get((send.peer, number)))
+        found.append(self._serving.requests.get((send.peer, number)))
         if isinstance(send.message, TokenizeRequest):
-            found.append(self._tokenizing.request(number))
+            found.append(self._serving.tokenizing.request(number))
         requests = {id(request): request for request in found if request is not None}
         return [
             out
             for request in requests.values()
-            for out in self._fail(request, "internal", f"a message is too large: {error}", now)
+            for out in self._serving.fail(
+                request, "internal", f"a message is too large: {error}", now
+            )
         ]
 
     def tick(self, now: float) -> list[Send]:
@@ -188,7 +175,7 @@ class CoordinatorState:
         for node, scheduler in self._roster.schedulers():
             out += self._carry_out(node, scheduler.tick(now), now)
         self._tracing.tick(self._roster.schedulers(), now)
-        return out
+        return out + self._serving.tick(now)
 
     def next_deadline(self) -> float | None:
         """When a scheduler wants to be ticked, if it does."""
@@ -209,16 +196,9 @@ class CoordinatorState:
 
     def sent(self, send: Send, num_bytes: int, now: float) -> list[Send]:
         """Book the bytes of a message on the streams it is about; what is to follow it."""
-        self._charge(send.streams, num_bytes, to_draft=send.to_draft)
+        self._serving.charge(send.streams, num_bytes, to_draft=send.to_draft)
         ping = self._roster.sent(send.peer, num_bytes, now)
         return [Send(send.peer, ping)] if ping is not None else []
-
-    def _charge(self, streams: Sequence[StreamId], num_bytes: int, *, to_draft: bool) -> None:
-        for stream_id in streams:
-            request = self._streams.get(stream_id)
-            if request is not None:
-                share = num_bytes // len(streams)
-                request.choices[stream_id].wire.add(share, to_draft=to_draft)
 
     # -- members come and go -------------------------------------------------------------------
 
@@ -235,13 +215,13 @@ class CoordinatorState:
                 case NodeOut(record=node, reason=reason):
                     out += self._on_node_out(node, reason, now)
                 case ClientOut(peer=peer):
-                    for key in [key for key in self._requests if key[0] == peer]:
+                    for key in [key for key in self._serving.requests if key[0] == peer]:
                         # One that fails frees room, and others may fail before their turn.
-                        request = self._requests.get(key)
+                        request = self._serving.requests.get(key)
                         if request is not None:
                             # An error, should it still read: never the end of a whole text.
                             reason = "the client left or was silent"
-                            out += self._fail(request, "unavailable", reason, now)
+                            out += self._serving.fail(request, "unavailable", reason, now)
         return out
 
     def _welcome(self, name: str) -> Welcome:
@@ -266,12 +246,16 @@ class CoordinatorState:
                 trials=self._has_trials,
                 air=self._air,
                 token_bits=token_bits(node.profile),
+                round_ids=self._round_ids,
+                draft_load=self._draft_load,
             )
             for draft in self._roster.nodes("draft"):
                 if draft.can_draft_for(node):
                     node.scheduler.draft_joined(draft.name, draft.costs, draft.link, draft.spread)
             self._tracing.target_joined(node, node.scheduler, now)
-            return self._admit_waiting(now)
+            self._serving.tokenizing.target_came(node.name, now)
+            self._serving.placement.targets_changed(now)
+            return [*self._ask_tokenizers(), *self._serving.admit_waiting(now)]
         out: list[Send] = []
         for target, scheduler in self._roster.schedulers():
             if node.can_draft_for(target):
@@ -285,18 +269,7 @@ class CoordinatorState:
             for target, scheduler in self._roster.schedulers():
                 out += self._carry_out(target, scheduler.draft_lost(node.name, now), now)
             return out
-        lost = [
-            request
-            for request in self._requests.values()
-            if any(choice.target == node.name for choice in request.choices.values())
-        ]
-        lost += self._tokenizing.at(node.name)
-        self._tokenizing.target_gone(node.name)
-        if not self._roster.nodes("target"):
-            lost += [self._streams[stream_id] for stream_id in self._waiting]
-        for request in {id(request): request for request in lost}.values():
-            out += self._fail(request, "unavailable", f"target {node.name} left: {reason}", now)
-        return out + self._admit_waiting(now)
+        return [*self._serving.target_gone(node, reason, now), *self._ask_tokenizers()]
 
     # -- nodes -----------------------------------------------------------------------------------
 
@@ -306,7 +279,7 @@ class CoordinatorState:
         match message:
             case CommitReply() if node.scheduler is not None:
                 streams = [StreamId(e.stream_id) for e in message.entries]
-                self._charge(streams, num_bytes, to_draft=False)
+                self._serving.charge(streams, num_bytes, to_draft=False)
                 return self._carry_out(node, node.scheduler.committed(message, now), now)
             case StreamReadyNotice(stream_id=s, generation=g) if node.scheduler is not None:
                 return self._carry_out(node, node.scheduler.target_ready(StreamId(s), g, now), now)
@@ -325,16 +298,17 @@ class CoordinatorState:
     def _on_draft_message(
         self, node: NodeRecord, message: Any, num_bytes: int, now: float
     ) -> list[Send]:
-        # Stream ids are unique in the mesh, round ids in a target: only one takes the message.
+        # Ids of streams and of rounds are unique in the mesh: only one takes the message.
         out: list[Send] = []
+        if isinstance(message, DraftReply):
+            streams = [StreamId(e.stream_id) for e in message.entries]
+            self._serving.charge(streams, num_bytes, to_draft=True)
         for target, scheduler in self._roster.schedulers():
             match message:
-                case DraftReply(entries=entries):
-                    streams = [StreamId(e.stream_id) for e in entries]
-                    # Some of them may have been cancelled meanwhile.
+                case DraftReply():
+                    # Some of its streams may have been cancelled or moved meanwhile.
                     if streams and all(scheduler.stream(s) is None for s in streams):
                         continue
-                    self._charge(streams, num_bytes, to_draft=True)
                     out += self._carry_out(target, scheduler.drafted(node.name, message, now), now)
                 case StreamReadyNotice(stream_id=s, generation=g):
                     if scheduler.stream(StreamId(s)) is not None:
@@ -349,29 +323,7 @@ class CoordinatorState:
     def _carry_out(
         self, target: NodeRecord, instructions: Sequence[Instruction], now: float
     ) -> list[Send]:
-        out: list[Send] = []
-        freed = False
-        for instruction in instructions:
-            match instruction:
-                case ToTarget(message=message):
-                    out.append(Send(target.peer, message, streams_of(message)))
-                case ToDraft(node=name, message=message):
-                    draft = self._roster.node(name)
-                    if draft is not None:
-                        out.append(Send(draft.peer, message, streams_of(message), to_draft=True))
-                case Emit():
-                    out += self._emit(instruction)
-                case Finish(stream_id=stream_id, reason=reason):
-                    out += self._finish(target, stream_id, reason)
-                    freed = True
-                case Abort(stream_id=stream_id, error=error):
-                    request = self._streams.get(stream_id)
-                    if request is not None:
-                        out += self._fail(request, "unavailable", error, now)
-                        freed = True
-        if freed:
-            out += self._admit_waiting(now)
-        return out
+        return self._serving.carry_out(target, instructions, now)
 
     # -- clients -----------------------------------------------------------------------------------
 
@@ -380,8 +332,8 @@ class CoordinatorState:
             case SubmitRequest():
                 return self._submit(peer, message, now)
             case CancelRequest(request_id=request_id):
-                request = self._requests.get((peer, request_id))
-                return self._cancel(request, now) if request is not None else []
+                request = self._serving.requests.get((peer, request_id))
+                return self._serving.cancel(request, now) if request is not None else []
             case NodesRequest(request_id=request_id):
                 return [Send(peer, NodesReply(request_id, self._roster.fields()))]
             case TraceRequest():
@@ -394,173 +346,45 @@ class CoordinatorState:
         def refuse(code: str, reason: str) -> list[Send]:
             return [Send(peer, RequestFailedNotice(submit.request_id, code, reason[:_MAX_REASON]))]
 
-        if (peer, submit.request_id) in self._requests:
+        if (peer, submit.request_id) in self._serving.requests:
             return refuse("bad_request", f"request id {submit.request_id} is in use")
-        num_waiting = len(self._waiting) + len(self._tokenizing)
+        num_waiting = self._serving.num_waiting
         if num_waiting + submit.num_choices > self._max_waiting:
             return refuse("overloaded", f"{num_waiting} streams wait already: try later")
-        if sum(key[0] == peer for key in self._requests) >= _MAX_REQUESTS:
+        if sum(key[0] == peer for key in self._serving.requests) >= _MAX_REQUESTS:
             return refuse("overloaded", f"{_MAX_REQUESTS} requests of this client are under way")
         try:
             request = new_request(peer, submit)
         except BadRequestError as error:
             return refuse("bad_request", str(error))
-        targets = self._roster.nodes("target")
-        if not targets:
+        name = self._serving.tokenizer()
+        target = self._roster.node(name)
+        if target is None:
             return refuse("unavailable", "no target node has joined: start one")
-        target = min(targets, key=lambda n: n.used_cells)
-        self._requests[(peer, submit.request_id)] = request
+        request.arrived_at = now
+        self._serving.requests[(peer, submit.request_id)] = request
         if submit.prompt_token_ids:
-            return self._open(request, target, submit.prompt_token_ids, now)
-        number = self._next_id
-        self._next_id += 1
+            return self._serving.open(request, target, submit.prompt_token_ids, now)
+        number = self._next_question
+        self._next_question += 1
         question = TokenizeRequest(number, submit.prompt, submit.chat)
-        self._tokenizing.add(request, target.name, question)
+        self._serving.tokenizing.add(request, name, question)
         return self._ask_tokenizers()
 
     def _ask_tokenizers(self) -> list[Send]:
         out = []
-        for name, question in self._tokenizing.due():
+        for name, question in self._serving.tokenizing.due():
             target = self._roster.node(name)
             if target is not None:
                 out.append(Send(target.peer, question))
         return out
 
     def _on_tokenized(self, node: NodeRecord, reply: TokenizeReply, now: float) -> list[Send]:
-        request, was_asked = self._tokenizing.answered(node.name, reply.request_id)
+        request, was_asked = self._serving.tokenizing.answered(node.name, reply.request_id)
         out = self._ask_tokenizers() if was_asked else []
         if request is None:
             self.num_stale += 1
             return out
         if reply.error:
-            return [*out, *self._fail(request, "bad_request", reply.error, now)]
-        return [*out, *self._open(request, node, reply.prompt_token_ids, now)]
-
-    def _open(
-        self, request: Request, target: NodeRecord, prompt: tuple[int, ...], now: float
-    ) -> list[Send]:
-        try:
-            specs = specs_of(request, request.client.hex(), self._next_id, prompt, target.profile)
-        except BadRequestError as error:
-            return self._fail(request, "bad_request", str(error), now)
-        self._next_id += len(specs)
-        request.numerics_class = target.profile.numerics_class
-        for spec in specs:
-            request.choices[spec.stream_id] = Choice(spec)
-            self._streams[spec.stream_id] = request
-            self._waiting.append(spec.stream_id)
-        return self._admit_waiting(now)
-
-    def _admit_waiting(self, now: float) -> list[Send]:
-        """Place waiting streams, first come first served within a numerics class."""
-        out: list[Send] = []
-        blocked: set[str] = set()
-        for stream_id in list(self._waiting):
-            request = self._streams.get(stream_id)
-            # Placed or failed by what came before it in this very loop.
-            if request is None or stream_id not in self._waiting:
-                continue
-            kind = request.numerics_class
-            choice = request.choices[stream_id]
-            needed = cells_needed(choice.spec)
-            targets = self._roster.nodes("target")
-            targets = [n for n in targets if n.profile.numerics_class == kind]
-            if not any(n.profile.num_cells >= needed for n in targets):
-                reason = "no target that could serve the request is left"
-                out += self._fail(request, "unavailable", reason, now)
-                continue
-            if kind in blocked:
-                continue
-            fitting = [n for n in targets if n.has_room(needed)]
-            if not fitting:
-                blocked.add(kind)
-                continue
-            out += self._place(request, choice, min(fitting, key=lambda n: n.used_cells), now)
-        return out
-
-    def _place(
-        self, request: Request, choice: Choice, target: NodeRecord, now: float
-    ) -> list[Send]:
-        out: list[Send] = []
-        self._waiting.remove(choice.spec.stream_id)
-        choice.target = target.name
-        target.used_cells += cells_needed(choice.spec)
-        if not request.has_started:
-            request.has_started = True
-            drafts = [n.profile for n in self._roster.nodes("draft")]
-            notice = started_notice(request, choice, target.profile, drafts)
-            out.append(Send(request.client, notice))
-        assert target.scheduler is not None
-        admitted = target.scheduler.admit(choice.spec, request.fixed_gamma)
-        return out + self._carry_out(target, admitted, now)
-
-    def _emit(self, emit: Emit) -> list[Send]:
-        request = self._streams.get(emit.stream_id)
-        if request is None:
-            return []
-        choice = request.choices[emit.stream_id]
-        choice.num_tokens = emit.position + len(emit.token_ids)
-        notice = tokens_notice(request, choice, emit.position, emit.token_ids, emit.text)
-        return [Send(request.client, notice)]
-
-    def _finish(self, target: NodeRecord, stream_id: StreamId, reason: str) -> list[Send]:
-        request = self._streams.pop(stream_id, None)
-        if request is None:
-            return []
-        assert target.scheduler is not None
-        choice = request.choices.pop(stream_id)
-        target.used_cells -= cells_needed(choice.spec)
-        if not request.choices:
-            del self._requests[(request.client, request.request_id)]
-            logger.info("request %d finished: %s", request.request_id, reason)
-        figures, plain_reason = target.scheduler.take_figures(stream_id)
-        notice = finished_notice(request, choice, reason, figures, plain_reason)
-        return [Send(request.client, notice)]
-
-    def _cancel(self, request: Request, now: float) -> list[Send]:
-        out: list[Send] = []
-        self._tokenizing.drop(request)
-        for stream_id, choice in list(request.choices.items()):
-            target = self._roster.node(choice.target)
-            if target is not None and target.scheduler is not None:
-                out += self._carry_out(target, target.scheduler.cancel(stream_id, now), now)
-            else:
-                self._forget_stream(request, stream_id)
-        self._requests.pop((request.client, request.request_id), None)
-        return out
-
-    def _fail(self, request: Request, code: str, reason: str, now: float) -> list[Send]:
-        """End a whole request with an error; whatever still runs of it is closed."""
-        self._requests.pop((request.client, request.request_id), None)
-        self._tokenizing.drop(request)
-        out: list[Send] = []
-        choices = dict(request.choices)
-        for stream_id in choices:
-            self._forget_stream(request, stream_id)
-        for stream_id, choice in choices.items():
-            target = self._roster.node(choice.target)
-            if target is not None and target.scheduler is not None:
-                target.used_cells -= cells_needed(choice.spec)
-                # Finish is for a stream that is forgotten already: nothing is told twice.
-                out += self._carry_out(target, target.scheduler.cancel(stream_id, now), now)
-                target.scheduler.take_figures(stream_id)
-        out.append(
-            Send(
-                request.client, RequestFailedNotice(request.request_id, code, reason[:_MAX_REASON])
-            )
-        )
-        return out
-
-    def _forget_stream(self, request: Request, stream_id: StreamId) -> None:
-        request.choices.pop(stream_id, None)
-        self._streams.pop(stream_id, None)
-        if stream_id in self._waiting:
-            self._waiting.remove(stream_id)
-
-
-def streams_of(message: Any) -> tuple[StreamId, ...]:
-    """The streams a message to a node is about."""
-    entries = getattr(message, "entries", None)
-    if entries is not None:
-        return tuple(StreamId(entry.stream_id) for entry in entries)
-    return (StreamId(message.stream_id),)
+            return [*out, *self._serving.fail(request, "bad_request", reply.error, now)]
+        return [*out, *self._serving.open(request, node, reply.prompt_token_ids, now)]

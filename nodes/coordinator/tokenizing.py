@@ -53,16 +53,30 @@ class Tokenizing:
     def request(self, number: int) -> Request | None:
         return self._asked.get(number, (None, ""))[0]
 
-    def at(self, target: str) -> list[Request]:
-        """Requests whose texts a target has, or is about to get."""
-        return [request for request, name in self._asked.values() if name == target]
-
     def drop(self, request: Request) -> None:
         """The request has ended: an answer that comes yet is for nobody."""
         for number in [n for n, (known, _) in self._asked.items() if known is request]:
             del self._asked[number]
 
-    def target_gone(self, target: str) -> None:
-        """Nothing that it was asked is under way any more."""
+    def target_gone(self, target: str, other: str, now: float) -> list[Request]:
+        """Another target gets what this one was asked; "" if there is none as yet.
+
+        Returns whose texts these are.
+        """
         del self._under_way[target]
         self._queue = [(name, question) for name, question in self._queue if name != target]
+        return self._pass_on(target, other, now)
+
+    def target_came(self, target: str, now: float) -> None:
+        """There is a target for the texts that had none."""
+        self._pass_on("", target, now)
+
+    def _pass_on(self, source: str, target: str, now: float) -> list[Request]:
+        passed = [(number, r) for number, (r, name) in self._asked.items() if name == source]
+        for number, request in passed:
+            self._asked[number] = (request, target)
+            request.note_able(bool(target), now)
+            submit = request.submit
+            if target:
+                self._queue.append((target, TokenizeRequest(number, submit.prompt, submit.chat)))
+        return [request for _, request in passed]

@@ -10,7 +10,7 @@ from nodes.scheduler import trials
 from nodes.scheduler.cycle import Circulating, CycleState
 from nodes.scheduler.drafts import DraftNode, DraftPool
 from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget
-from nodes.scheduler.rounds import Round, Share
+from nodes.scheduler.rounds import Round, RoundIds, Share
 from nodes.scheduler.stream import Drafting, Idle, Stream, Verifying
 from nodes.scheduler.watch import Watch
 from nodes.stream import StreamId
@@ -36,6 +36,7 @@ class Dispatcher:
         cycle: CycleState,
         air: Air,
         watch: Watch,
+        round_ids: RoundIds,
     ) -> None:
         self._watch = watch
         self._streams = streams
@@ -43,7 +44,7 @@ class Dispatcher:
         self._cycle = cycle
         self._air = air
         self.rounds: dict[int, Round] = {}
-        self._next_round = 1
+        self._round_ids = round_ids
 
     def start(self, now: float) -> list[Instruction]:
         """Renew leases of plain streams, start the batches that may go."""
@@ -74,15 +75,15 @@ class Dispatcher:
                 # Batches that start together are drafted and verified together from then on.
                 batch.not_before = now + num_started * self._cycle.phase_s
             elif drafted:
-                batch.round_id = self._next_round
+                batch.round_id = self._round_ids.next
                 batch.not_before = now + self._cycle.plan.min_cycle_s
                 is_whole = len(drafted) == len(batch.gammas)
                 rounds += self._draft_round(drafted, batch, now, is_whole)
             num_started += bool(drafted)
         behind += [stream for stream in plain if self._is_being_told(stream)]
         rounds += self._catch_up([s for s in behind if s.draft and not s.draft.catching_up], now)
-        tried = trials.begin(plain, self._drafts, self._next_round)
-        self._next_round += bool(tried)
+        tried = trials.begin(plain, self._drafts, self._round_ids.next)
+        self._round_ids.next += bool(tried)
         self._watch.trials_started(tried, now)
         rounds += tried
         return [ToTarget(LeaseRequest(tuple(leases))), *rounds] if leases else rounds
@@ -122,8 +123,7 @@ class Dispatcher:
             new_token_ids: list[int] = []
             most = self._drafts[name].piece_tokens
             entries = tuple(s.draft_entry(0, new_token_ids, most=most) for s in members)
-            request = DraftRequest(self._next_round, entries, tuple(new_token_ids))
-            self._next_round += 1
+            request = DraftRequest(self._round_ids.take(), entries, tuple(new_token_ids))
             out.append(ToDraft(name, request))
         return out
 
@@ -169,8 +169,7 @@ class Dispatcher:
         now: float,
         is_whole: bool,
     ) -> list[Instruction]:
-        round_id = self._next_round
-        self._next_round += 1
+        round_id = self._round_ids.take()
         by_node: dict[str, list[tuple[Stream, int]]] = {}
         guesses: dict[StreamId, tuple[int, ...]] = {}
         lookup = self._drafts.lookup

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 
@@ -25,6 +26,11 @@ _LEAST_PIECE_TOKENS = 32
 # A single text is soon read; only many at once are worth another plan.
 _READING_HORIZON_S = 2.0
 _MAX_READING_SHARE = 0.8
+# A stream goes to another node for rounds that are shorter by this much; times are noisy.
+_REBALANCE_GAIN = 0.2
+_TYPICAL_ROUND_TOKENS = 2.5
+# Streams on their way to another node at a time: each is decoded plainly until it has been read.
+_MOST_MOVING = 2
 
 
 @dataclass(slots=True)
@@ -65,9 +71,13 @@ class DraftNode:
 
     def _reading_share(self, prefill: CostTable) -> float:
         """Part of the node's time that texts take in the next seconds."""
-        size = prefill.sizes[0]
-        seconds = self.num_unread / size * prefill.at(size)
+        seconds = _reading_s(prefill, self.num_unread)
         return min(_MAX_READING_SHARE, seconds / _READING_HORIZON_S)
+
+    def reading_s(self, num_tokens: int) -> float:
+        """Predicted seconds until a text more has been told and read, those before it included."""
+        unread_s = _reading_s(self.costs.prefill, self.num_unread + num_tokens)
+        return self.message_s(1, num_tokens) + unread_s
 
     def draft_s(self, gammas: Sequence[int], num_first_tokens: int) -> float:
         """Predicted seconds to guess for streams, if the node has nothing else to do.
@@ -105,15 +115,28 @@ class DraftNode:
         return self.acceptance.prior(_PRIOR_ROUNDS)
 
 
+def _reading_s(prefill: CostTable, num_tokens: int) -> float:
+    size = prefill.sizes[0]
+    return num_tokens / size * prefill.at(size)
+
+
 class DraftPool:
     """All draft nodes that may draft for the target, and which streams they hold.
 
     gives_priors: a stream of which nothing is known begins with what its node knows of others.
     lookup: guesses from the streams' own texts; as a draft node it is always there.
+    load: streams of all targets by draft node, which the pools of these targets share.
     """
 
-    def __init__(self, *, gives_priors: bool = True, lookup: Lookup | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        gives_priors: bool = True,
+        lookup: Lookup | None = None,
+        load: Counter[str] | None = None,
+    ) -> None:
         self._nodes: dict[str, DraftNode] = {}
+        self._load = Counter[str]() if load is None else load
         self._gives_priors = gives_priors
         self.lookup = lookup
         self._by_lookup = DraftNode(LOOKUP, LOOKUP_COSTS)
@@ -144,7 +167,7 @@ class DraftPool:
         candidates = [node for node in self._nodes.values() if node.name not in refused]
         return min(
             candidates,
-            key=lambda n: (n.typical_round_s(n.num_streams + 1), n.num_streams),
+            key=lambda n: (n.typical_round_s(self._load[n.name] + 1), self._load[n.name]),
             default=None,
         )
 
@@ -196,8 +219,37 @@ class DraftPool:
         self._place_by_lookup(stream)
         return [ToDraft(node.name, CloseStreamNotice(stream.spec.stream_id, placement.generation))]
 
+    def rebalance(self, stream: Stream, num_moving: int) -> list[Instruction]:
+        """Move a stream that is in no round off a crowded or slow node, where that pays.
+
+        num_moving: streams whose draft nodes have yet to read them.
+        """
+        placement = stream.draft
+        if placement is None or stream.is_by_lookup or num_moving >= _MOST_MOVING:
+            return []
+        if not stream.can_guess or placement.catching_up:
+            return []
+        here = self._nodes[placement.node]
+        other = self.choose(stream.refused_by | {here.name})
+        if other is None:
+            return []
+        # Its own text is as long on either node.
+        own = float(len(stream.token_ids))
+        here_s = replace(here, own_cells=own).typical_round_s(self._load[here.name])
+        there = replace(other, own_cells=own, used_cells=other.used_cells + len(stream.token_ids))
+        there_s = there.typical_round_s(self._load[other.name] + 1)
+        gain_s = (here_s - there_s) * stream.tokens_left / _TYPICAL_ROUND_TOKENS
+        if there_s > here_s * (1.0 - _REBALANCE_GAIN):
+            return []
+        if gain_s <= other.reading_s(len(stream.token_ids)):
+            return []
+        self.displace(stream)
+        notice = CloseStreamNotice(stream.spec.stream_id, placement.generation)
+        return [ToDraft(here.name, notice), *self._place_on(other, stream)]
+
     def _place_on(self, node: DraftNode, stream: Stream) -> list[Instruction]:
         node.num_streams += 1
+        self._load[node.name] += 1
         known = stream.known.pop(node.name, None)
         if known is not None:
             stream.acceptance = known
@@ -222,6 +274,7 @@ class DraftPool:
             stream.was_by_lookup = True
         else:
             stream.known[placement.node] = stream.acceptance
+            self._load[placement.node] -= 1
             if placement.node in self._nodes:
                 self._nodes[placement.node].num_streams -= 1
         return placement

@@ -41,8 +41,13 @@ def observe(
     drafts: DraftPool,
     target: TargetCosts | None,
     now: float,
+    *,
+    is_ahead: bool = False,
 ) -> Observation:
-    """All streams that the target has read, and what passes and draft nodes cost now."""
+    """All streams that the target has read, and what passes and draft nodes cost now.
+
+    is_ahead: those that it has yet to read, too.
+    """
     num_ready = Counter[str]()
     for node in drafts:
         node.used_cells = node.num_unread = 0
@@ -58,7 +63,7 @@ def observe(
             node.num_unread += placement.known
     for node in drafts:
         node.own_cells = node.used_cells / max(1, num_ready[node.name])
-    decoding = [stream for stream in streams if not isinstance(stream.phase, Opening)]
+    decoding = [s for s in streams if is_ahead or not isinstance(s.phase, Opening)]
     mean = own_cells(decoding)
     extra_s = {}
     if target is not None:

@@ -19,6 +19,17 @@ def guesses_of(reply: DraftReply) -> Iterator[tuple[GuessEntry, tuple[int, ...]]
 
 
 @dataclass(slots=True)
+class RoundIds:
+    """Numbers of rounds; of all targets together, for draft nodes answer to numbers alone."""
+
+    next: int = 1
+
+    def take(self) -> int:
+        self.next += 1
+        return self.next - 1
+
+
+@dataclass(slots=True)
 class Share:
     """A draft node's part of a round. crowd: the most rounds it drafted at once meanwhile.
 

@@ -12,6 +12,7 @@ the target, which decodes them plainly in every pass.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -26,6 +27,7 @@ from nodes.scheduler import trials
 from nodes.scheduler.cycle import CycleState
 from nodes.scheduler.dispatch import Dispatcher
 from nodes.scheduler.drafts import DraftNode, DraftPool
+from nodes.scheduler.forecast import Forecast
 from nodes.scheduler.instructions import (
     Abort,
     Emit,
@@ -38,7 +40,7 @@ from nodes.scheduler.instructions import (
 from nodes.scheduler.lookup import Lookup
 from nodes.scheduler.observe import is_reading, observe, own_cells, pass_size, used_cells
 from nodes.scheduler.recorder import Recorder
-from nodes.scheduler.rounds import Round, guesses_of
+from nodes.scheduler.rounds import Round, RoundIds, guesses_of
 from nodes.scheduler.stage_errors import StageErrors
 from nodes.scheduler.stream import (
     DraftPlacement,
@@ -72,7 +74,8 @@ class SchedulerState:
     prior; for simulations in which acceptance is known. lookup: guess from the streams' own texts
     too, where that is better than a draft node or there is none. trials: try a draft node's guesses
     beside plain passes before they are verified in rounds. air: turns on shared media, of all
-    targets. token_bits: what a token id takes on a link.
+    targets. token_bits: what a token id takes on a link. round_ids, draft_load: what schedulers
+    share whose targets share draft nodes.
     """
 
     def __init__(
@@ -85,6 +88,8 @@ class SchedulerState:
         trials: bool = False,
         air: Air | None = None,
         token_bits: int = 32,
+        round_ids: RoundIds | None = None,
+        draft_load: Counter[str] | None = None,
     ) -> None:
         self._has_trials = trials
         self._cycle = CycleState(policy)
@@ -93,12 +98,20 @@ class SchedulerState:
         self._streams: dict[StreamId, Stream] = {}
         # Where acceptance is given, no node's prior takes its place.
         self._lookup = Lookup() if lookup else None
-        self._drafts = DraftPool(gives_priors=acceptance is None, lookup=self._lookup)
+        self._drafts = DraftPool(
+            gives_priors=acceptance is None, lookup=self._lookup, load=draft_load
+        )
         self._token_bits = token_bits
         self._watch = Watch(self._predicted_pass_s)
         self._dispatcher = Dispatcher(
-            self._streams, self._drafts, self._cycle, air or Air(), self._watch
+            self._streams,
+            self._drafts,
+            self._cycle,
+            air or Air(),
+            self._watch,
+            round_ids or RoundIds(),
         )
+        self.forecast = Forecast(self._streams, self._drafts, self._cycle, self._target)
         self._rounds = self._dispatcher.rounds
         # Of streams that ended, until the coordinator has told their clients.
         self._ended: dict[StreamId, tuple[Figures, str]] = {}
@@ -126,17 +139,44 @@ class SchedulerState:
 
     # -- streams come and go ---------------------------------------------------------------
 
-    def admit(self, spec: StreamSpec, fixed_gamma: int | None) -> list[Instruction]:
+    def admit(
+        self, spec: StreamSpec, fixed_gamma: int | None, weight: float = 1.0
+    ) -> list[Instruction]:
         """Place a stream on the target and, if there is one, on the draft node that suits best."""
-        stream = Stream(spec, list(spec.token_ids), fixed_gamma)
+        stream = Stream(spec, list(spec.token_ids), fixed_gamma, weight)
         if self._has_trials and fixed_gamma is None:
             stream.tries = Tries()
         if self._acceptance is not None:
             stream.acceptance = self._acceptance(spec.stream_id)
+        return self._take_in(stream)
+
+    def adopt(self, stream: Stream) -> list[Instruction]:
+        """Go on with a stream that another target's scheduler released."""
+        stream.spec = stream.current_spec(stream.spec.generation + 1)
+        stream.phase = Opening()
+        stream.refused_by.clear()
+        return self._take_in(stream)
+
+    def _take_in(self, stream: Stream) -> list[Instruction]:
+        spec = stream.spec
         self._streams[spec.stream_id] = stream
-        if self._lookup is not None and fixed_gamma != 0:
+        if self._lookup is not None and stream.fixed_gamma != 0:
             self._lookup.open(spec)
         return [ToTarget(open_request(spec)), *self._place(stream)]
+
+    def release(self, stream_id: StreamId, now: float) -> tuple[Stream, list[Instruction]]:
+        """Let a stream go to another target, with its journal; what this one still says of it is
+        stale. Raises KeyError."""
+        stream = self._streams[stream_id]
+        notice = CloseStreamNotice(stream_id, stream.spec.generation)
+        out = [ToTarget(notice), *self._detach(stream, now)]
+        return stream, [*out, *self.plan(now)]
+
+    def release_all(self, now: float) -> tuple[list[Stream], list[Instruction]]:
+        """The target is gone: every stream, and what draft nodes are to be told."""
+        streams = list(self._streams.values())
+        told = [instruction for stream in streams for instruction in self._detach(stream, now)]
+        return streams, [i for i in told if isinstance(i, ToDraft)]
 
     def cancel(self, stream_id: StreamId, now: float) -> list[Instruction]:
         stream = self._streams.get(stream_id)
@@ -152,13 +192,17 @@ class SchedulerState:
         return self._ended.pop(stream_id, (Figures(), ""))
 
     def _remove(self, stream: Stream, now: float) -> list[Instruction]:
-        del self._streams[stream.spec.stream_id]
-        self._cycle.members_changed()
         stream_id = stream.spec.stream_id
         reason = stream.plain_reason or self._cycle.why_plain(stream_id)
         if stream.is_on_probation:
             reason = "draft off: the text ended before its guesses were tried"
         self._ended[stream_id] = (stream.figures, reason)
+        return self._detach(stream, now)
+
+    def _detach(self, stream: Stream, now: float) -> list[Instruction]:
+        stream_id = stream.spec.stream_id
+        del self._streams[stream_id]
+        self._cycle.members_changed()
         out: list[Instruction] = []
         if self._lookup is not None:
             self._lookup.close(stream_id)
@@ -381,15 +425,18 @@ class SchedulerState:
             self._cycle.members_changed()
 
     def _reconsider(self, stream: Stream) -> list[Instruction]:
-        """Now and then: is a stream better served by lookup, or by a draft node again?"""
-        if self._lookup is None or self._target is None or stream.is_away:
-            return []
-        if len(stream.token_ids) < stream.reconsidered_at + _RECONSIDER_TOKENS:
+        """Now and then: is a stream better served by lookup, by a draft node again, by another?"""
+        if stream.is_away or len(stream.token_ids) < stream.reconsidered_at + _RECONSIDER_TOKENS:
             return []
         stream.reconsidered_at = len(stream.token_ids)
-        costs = self._target.now(len(stream.token_ids)).decode
-        before = stream.draft
-        moved = self._drafts.move(stream, costs, len(self._streams))
+        before, moved = stream.draft, list[Instruction]()
+        if self._lookup is not None and self._target is not None:
+            costs = self._target.now(len(stream.token_ids)).decode
+            moved = self._drafts.move(stream, costs, len(self._streams))
+        if stream.draft is before:
+            placed = [s.draft for s in self._streams.values() if s.draft is not None]
+            num_moving = sum(not placement.is_ready for placement in placed)
+            moved = self._drafts.rebalance(stream, num_moving)
         if stream.draft is not before:
             stream.plain_reason = ""
             self._cycle.members_changed()

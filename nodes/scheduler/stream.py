@@ -83,6 +83,8 @@ class Stream:
     spec: StreamSpec
     token_ids: list[int]
     fixed_gamma: int | None
+    # What its seconds a token count in the plan.
+    weight: float = 1.0
     phase: Phase = field(default_factory=Opening)
     draft: DraftPlacement | None = None
     draft_generation: int = 0
@@ -162,6 +164,7 @@ class Stream:
             tokens_left=self.tokens_left,
             fixed_gamma=self.fixed_gamma,
             draft=placement.node if placement is not None and will_guess else None,
+            weight=self.weight,
             alphas=acceptance.alphas,
             # Whose client chose the number of guesses is not stopped.
             kept=1.0 if self.fixed_gamma is not None else acceptance.kept,

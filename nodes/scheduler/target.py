@@ -35,6 +35,14 @@ class TargetCosts:
         piece_s = decode.at(others + PROMPT_PIECE_TOKENS) - decode.at(others)
         self._prompts.add(num_tokens / PROMPT_PIECE_TOKENS * max(0.0, piece_s), now)
 
+    def reading_s(self, num_tokens: int, num_others: int) -> float:
+        """Seconds until a text has been read, beside passes of so many other streams."""
+        if num_others == 0:
+            size = self._prefill.sizes[-1]
+            return num_tokens / size * self._prefill.at(size)
+        decode = self._decode.table.with_own(num_tokens / 2)
+        return num_tokens / PROMPT_PIECE_TOKENS * decode.at(num_others + PROMPT_PIECE_TOKENS)
+
     def predicted_s(self, num_tokens: int, used_cells: int, own_cells: float, now: float) -> float:
         """Seconds of a pass that decodes num_tokens, with the pieces of prompts it may hold."""
         seconds = self._decode.table.at(num_tokens, used_cells, own_cells)

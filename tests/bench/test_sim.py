@@ -146,6 +146,23 @@ def test_a_medium_bounds_what_its_links_carry_together() -> None:
     assert rates[""] == pytest.approx(2 * 5 / (air_s + rest_s), rel=0.03)
 
 
+def test_streams_of_more_weight_get_more_tokens_where_guesses_crowd_the_target() -> None:
+    def rates(*weights: float) -> list[float]:
+        clients = [make_client(weight=weight) for weight in weights]
+        world = World(make_scenario(clients, [Link(rtt_s=5e-3)]), POLICIES["joint"])
+        return [client.tokens_per_s for client in world.run().clients]
+
+    equal = rates(1, 1, 1, 1, 1, 1)
+    # Priorities 10 and 1.
+    weighted = rates(2, 2, 0.2, 0.2, 0.2, 0.2)
+    high, low = weighted[:2], weighted[2:]
+    assert max(equal) < 1.1 * min(equal)
+    assert min(high) > 1.2 * max(equal)
+    assert min(high) > 1.4 * max(low)
+    # A weight is no precedence.
+    assert min(low) > 0.4 * min(equal)
+
+
 def test_a_prompt_is_read_in_pieces_beside_who_decodes() -> None:
     late = make_client(starts_at=5.0, num_prompt_tokens=3200)
     result = World(make_scenario([make_client(), late], duration_s=6.0), POLICIES["ad"]).run()

@@ -139,6 +139,7 @@ def test_a_text_is_printed_as_it_comes_and_figures_go_to_stderr(commands: Comman
         ((*TOYS, "--cells", "256", "--max-tokens", "5000"), "context overflow: 2 prompt tokens"),
         ((*TOYS, "--cells", "256", "--max-tokens", "240"), "+ 16 guesses exceed the 256 cells"),
         ((*TOYS, "--prompt", ""), "the prompt is empty"),
+        ((*TOYS, "--priority", "11"), "11 is not in the range 1<=x<=10"),
         ((*TOYS, "--gamma", "17"), "17 is not in the range 0 to 16"),
         ((*TOYS, "--gamma", "-1"), "-1 is not in the range 0 to 16"),
         ((*TOYS, "--gamma", "x"), "'x' is neither a number nor auto"),

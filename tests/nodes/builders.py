@@ -61,6 +61,7 @@ def make_submit(request_id: int = 1, **changes: Any) -> SubmitRequest:
         stops=(),
         ignore_eog=False,
         gamma=-1,
+        priority=5,
         prompt_token_ids=PROMPT,
     )
     return replace(submit, **changes)

@@ -351,7 +351,7 @@ class PureMesh:
 
     def _target_says(self, events: Sequence[object]) -> None:
         commits = [event for event in events if isinstance(event, Committed)]
-        self.target_outbox.extend(_notices(events))
+        self.target_outbox.extend(notices(events))
         if commits:
             token_ids = tuple(t for commit in commits for t in commit.token_ids)
             entries = tuple(map(commit_entry, commits))
@@ -406,7 +406,7 @@ class PureMesh:
         self._draft_says(draft, draft.drafter.step())
 
     def _draft_says(self, draft: _Draft, events: Sequence[object]) -> None:
-        draft.outbox.extend(_notices(events))
+        draft.outbox.extend(notices(events))
         draft.outbox.extend(draft_reply(e) for e in events if isinstance(e, Drafted))
 
     def _scheduler_takes_from_draft(self, draft: _Draft) -> None:
@@ -421,7 +421,7 @@ class PureMesh:
         self._carry_out(out)
 
 
-def _notices(events: Sequence[object]) -> list[StreamReadyNotice | StreamFailedNotice]:
+def notices(events: Sequence[object]) -> list[StreamReadyNotice | StreamFailedNotice]:
     notices: list[StreamReadyNotice | StreamFailedNotice] = []
     for event in events:
         match event:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig
 from nodes.messages import MAX_GAMMA
+from tests.nodes.pure_cluster import ClusterCase, PureCluster
 from tests.nodes.pure_mesh import Case, DraftCase, PureMesh, StreamCase
 
 NUM_CASES = int(os.environ.get("AIRDRAFT_LAW1_CASES", "300"))
@@ -60,7 +61,7 @@ _drafts = st.builds(
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> Case:
+def _work(draw: st.DrawFn) -> tuple[ToyConfig, tuple[StreamCase, ...]]:
     num_vocab = draw(st.sampled_from([4, 12, 96]))
     shared = draw(_prompts(num_vocab))
     streams = tuple(draw(st.lists(_streams(num_vocab, shared), min_size=1, max_size=5)))
@@ -74,6 +75,12 @@ def cases(draw: st.DrawFn) -> Case:
         seed=draw(st.integers(0, 1000)),
         eog_rate=draw(st.sampled_from([0.0, 0.0, 0.05])),
     )
+    return target, streams
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    target, streams = draw(_work())
     return Case(
         target=target,
         drafts=tuple(
@@ -90,6 +97,26 @@ def cases(draw: st.DrawFn) -> Case:
     )
 
 
+@st.composite
+def cluster_cases(draw: st.DrawFn) -> ClusterCase:
+    target, streams = draw(_work())
+    return ClusterCase(
+        target=target,
+        num_targets=draw(st.integers(1, 3)),
+        drafts=tuple(draw(st.lists(_drafts, max_size=2))),
+        streams=streams,
+        num_choices=tuple(draw(st.sampled_from([1, 1, 2, 3])) for _ in streams),
+        num_deaths=draw(st.integers(0, 3)),
+        num_draft_deaths=draw(st.integers(0, 2)),
+        num_moves=draw(st.integers(0, 6)),
+        has_wild_policy=draw(st.booleans()),
+        has_lookup=draw(st.booleans()),
+        has_trials=draw(st.booleans()),
+        moves=draw(st.binary(max_size=64)),
+        move_seed=draw(st.integers(0, 2**32 - 1)),
+    )
+
+
 @pytest.mark.timeout(max(60, NUM_CASES // 4))
 @settings(
     max_examples=NUM_CASES, deadline=None, suppress_health_check=list(HealthCheck), database=None
@@ -97,3 +124,16 @@ def cases(draw: st.DrawFn) -> Case:
 @given(case=cases())
 def test_every_stream_becomes_what_it_would_alone(case: Case) -> None:
     PureMesh(case).run()
+
+
+@pytest.mark.timeout(max(60, NUM_CASES // 4))
+@settings(
+    max_examples=NUM_CASES // 4,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    database=None,
+)
+@given(case=cluster_cases())
+def test_every_stream_becomes_what_it_would_alone_on_whichever_target(case: ClusterCase) -> None:
+    """Targets of one class join, leave and die, and requests go from one to the other."""
+    PureCluster(case).run()

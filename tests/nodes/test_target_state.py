@@ -223,6 +223,18 @@ def test_a_moved_stream_goes_on_where_it_was_and_knows_the_text_before() -> None
     assert [c.finish_reason for c in commits] == ["stop"]
 
 
+def test_text_that_another_target_held_back_comes_out_after_the_move() -> None:
+    whole = alone(make_spec(max_tokens=20))
+    # A stop string may begin at the end of what was committed elsewhere, but does not go on.
+    shown = _text(whole.token_ids[:5])
+    stop = shown[-2:].decode() + "x"
+    spec = make_spec(max_tokens=20, stops=(stop,))
+    state, _ = make_state()
+    state.open(replace(spec, generation=2, token_ids=PROMPT + whole.token_ids[:5]))
+    state.lease(ONE, 2, 8, 20)
+    assert b"".join(commit.text for commit in run(state)) == shown[-2:] + whole.text[len(shown) :]
+
+
 def test_max_tokens_ends_a_stream_whatever_was_guessed() -> None:
     state, _ = make_state()
     spec = make_spec(max_tokens=3)

@@ -42,8 +42,10 @@ def seen(state: CoordinatorState) -> Any:
         key: (list(stream.token_ids), repr(stream.phase))
         for key, stream in scheduler._streams.items()
     }
+    serving = state._serving
+    waiting = [choice.spec.stream_id for _, choice in serving.placement.waiting]
     return copy.deepcopy(
-        (members, sorted(map(str, state._requests)), streams, state.num_stale, state._waiting)
+        (members, sorted(map(str, serving.requests)), streams, state.num_stale, waiting)
     )
 
 

@@ -39,6 +39,11 @@ def test_a_gamma_of_minus_1_leaves_it_to_the_policy() -> None:
     assert new_request(b"c", make_submit(gamma=0)).fixed_gamma == 0
 
 
+def test_twice_the_priority_weighs_twice_as_much() -> None:
+    weights = [new_request(b"c", make_submit(priority=priority)).weight for priority in (1, 5, 10)]
+    assert weights == [0.2, 1.0, 2.0]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

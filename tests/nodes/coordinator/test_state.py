@@ -8,7 +8,8 @@ import pytest
 
 from mesh.codec import encode, encode_struct
 from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Refuse, Welcome
-from nodes.coordinator.state import CoordinatorState, ForbiddenError, Send, streams_of
+from nodes.coordinator.sends import Send, streams_of
+from nodes.coordinator.state import CoordinatorState, ForbiddenError
 from nodes.messages import (
     CancelRequest,
     CloseStreamNotice,
@@ -146,19 +147,22 @@ def test_no_draft_keeps_a_target_out() -> None:
 
 
 def test_a_client_that_leaves_ends_all_its_requests_whatever_ends_with_them() -> None:
-    """A target comes back smaller: one waiting request fails while another is being ended."""
+    """A target comes back smaller: one waiting request has none that could serve it."""
     mesh = Mesh()
     mesh.join(TARGET, "target", make_profile(max_streams=1, num_cells=8192))
     mesh.join(CLIENT, "client")
     for number, max_tokens in ((1, 8), (2, 8), (3, 2000), (4, 8)):
         mesh.hear(CLIENT, make_submit(number, max_tokens=max_tokens))
     smaller = encode_struct(make_profile(max_streams=1, num_cells=200))
-    sends = mesh.hear(TARGET, Hello("target", "target", 99, PROTOCOL_VERSION, smaller))
-    # It can never be served now, and does not wait behind those that can.
-    assert 3 in [m.request_id for m in to(CLIENT, sends) if isinstance(m, RequestFailedNotice)]
+    mesh.hear(TARGET, Hello("target", "target", 99, PROTOCOL_VERSION, smaller))
+    # Those that can be served do not wait behind it.
+    first = CommitEntry(1, 2, 3, 1, 0, 0, "stop", b"!")
+    assert opened(mesh.hear(TARGET, CommitReply(0.0, (first,), (9,)))) == [2]
+    second = CommitEntry(2, 1, 3, 1, 0, 0, "stop", b"!")
+    assert opened(mesh.hear(TARGET, CommitReply(0.0, (second,), (9,)))) == [4]
     mesh.hear(CLIENT, Bye("done"))
-    assert mesh.state._requests == {}
-    assert mesh.state._waiting == []
+    assert mesh.state._serving.requests == {}
+    assert len(mesh.state._serving.placement.waiting) == 0
 
 
 def texts(mesh: Mesh, sends: Sequence[Send], peer: bytes = TARGET) -> list[int]:
@@ -176,7 +180,7 @@ def test_a_target_gets_some_texts_to_tokenize_at_a_time() -> None:
         asked += texts(mesh, mesh.hear(TARGET, TokenizeReply(asked.pop(0), "too long", ())))
         if not asked:
             break
-    assert (asked, mesh.state._requests) == ([], {})
+    assert (asked, mesh.state._serving.requests) == ([], {})
 
 
 def test_texts_without_end_are_refused() -> None:
@@ -410,31 +414,40 @@ def test_a_client_that_leaves_cancels_its_requests(how: str) -> None:
 # -- nodes that fail -------------------------------------------------------------------------------
 
 
-def test_a_lost_target_fails_its_requests_with_its_name() -> None:
+def test_without_any_target_requests_wait_for_a_while_and_then_fail_with_its_name() -> None:
     mesh = make_mesh(max_streams=1)
     mesh.hear(CLIENT, make_submit(1))
     mesh.hear(CLIENT, make_submit(2, prompt="hi", prompt_token_ids=()))
     mesh.hear(CLIENT, make_submit(3))
-    sends = mesh.state.peer_gone(TARGET, 0.0)
-    notices = to(CLIENT, sends)
-    reason = "target target left: connection gone"
+    assert to(CLIENT, mesh.state.peer_gone(TARGET, 1.0)) == []
+    mesh.hear(CLIENT, Pong(0, 1), 30.9)
+    assert failures(mesh.state.tick(30.9)) == {}
+    reason = (
+        "target target left: connection gone; no other that could go on came within 30 s",
+        "all targets that could serve it left; no other that could go on came within 30 s",
+    )
     # Those placed there, those it tokenized for, and those that only waited for it.
-    assert {(n.request_id, n.code, n.reason) for n in notices} == {
-        (i, "unavailable", reason) for i in (1, 2, 3)
-    }
-    assert len(notices) == 3
+    assert failures(mesh.state.tick(31.0)) == {1: reason[0], 2: reason[0], 3: reason[1]}
+    assert mesh.state._serving.requests == {}
     # A new target starts with nothing.
     assert opened(mesh.join(OTHER, "target", make_profile())) == []
 
 
-def test_who_waits_goes_on_waiting_while_another_target_is_there() -> None:
-    mesh = make_mesh(max_streams=1)
-    mesh.join(OTHER, "target", make_profile(max_streams=1))
-    for request_id in (1, 2, 3):
-        mesh.hear(CLIENT, make_submit(request_id))
-    sends = mesh.state.peer_gone(OTHER, 0.0)
-    assert [n.request_id for n in to(CLIENT, sends)] == [2]
-    assert opened(mesh.hear(TARGET, finish(1))) == [3]
+def failures(sends: Sequence[Send]) -> dict[int, str]:
+    failed = [m for m in to(CLIENT, sends) if isinstance(m, RequestFailedNotice)]
+    assert {m.code for m in failed} <= {"unavailable"}
+    return {m.request_id: m.reason for m in failed}
+
+
+def test_who_waits_for_a_kind_of_target_that_is_gone_blocks_nobody() -> None:
+    mesh = Mesh()
+    mesh.join(TARGET, "target", make_profile(model_hash="a", max_streams=1))
+    mesh.join(CLIENT, "client")
+    mesh.hear(CLIENT, make_submit(1))
+    mesh.hear(CLIENT, make_submit(2))
+    mesh.join(OTHER, "target", make_profile(model_hash="b"))
+    assert opened(mesh.hear(TARGET, Bye("over")), OTHER) == []
+    assert opened(mesh.hear(CLIENT, make_submit(3)), OTHER) == [3]
 
 
 def test_a_stream_that_the_target_refuses_fails_its_request() -> None:
@@ -529,16 +542,3 @@ def test_a_client_that_falls_silent_is_told_of_an_error_not_of_an_end() -> None:
     out = mesh.state.tick(8.1)
     messages = [m for m in to(CLIENT, out) if not isinstance(m, Ping)]
     assert [type(m) for m in messages] == [RequestFailedNotice]
-
-
-def test_who_waits_for_a_kind_of_target_that_is_gone_fails_and_blocks_nobody() -> None:
-    mesh = Mesh()
-    mesh.join(TARGET, "target", make_profile(numerics_class="a", max_streams=1))
-    mesh.join(CLIENT, "client")
-    mesh.hear(CLIENT, make_submit(1))
-    mesh.hear(CLIENT, make_submit(2))
-    mesh.join(OTHER, "target", make_profile(numerics_class="b"))
-    out = mesh.hear(TARGET, Bye("over"))
-    failed = [m.request_id for m in to(CLIENT, out) if isinstance(m, RequestFailedNotice)]
-    assert sorted(failed) == [1, 2]
-    assert len(opened(mesh.hear(CLIENT, make_submit(3)), OTHER)) == 1

@@ -1,0 +1,210 @@
+"""Which target serves a stream, and when it goes to another: by predicted seconds a token.
+
+A stream that has begun stays with engines of one numerics class, which compute equal bits; before
+its first token it may go to any target of its model. Here is only decided; nothing is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from nodes.coordinator.requests import Choice, Request
+from nodes.coordinator.roster import NodeRecord, Roster
+from nodes.coordinator.waiting import Waiting
+from nodes.messages import EngineProfile
+from nodes.scheduler.stream import Opening, Stream
+from nodes.stream import StreamSpec
+from nodes.target.state import cells_needed
+
+# A request without any target that could serve it is kept so long: a target may start again.
+STRANDED_LIMIT_S = 30.0
+# Between two looks at who is better off elsewhere, at most one request moves in each; and between
+# two moves of the same one.
+LOOK_S = 2.0
+_REST_S = 10.0
+# What a stream gets must be so much slower than elsewhere: predictions are noisy.
+_OVERLOAD = 1.3
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A stream that waited is to be served by a target."""
+
+    request: Request
+    choice: Choice
+    target: NodeRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """All choices that a request has on one target go to another."""
+
+    request: Request
+    choices: tuple[Choice, ...]
+    target: NodeRecord
+    gain_s: float
+
+
+def _can_hold(target: NodeRecord, spec: StreamSpec) -> bool:
+    profile = target.profile
+    fits = spec.num_prompt_tokens + spec.max_tokens <= profile.context_length
+    return fits and cells_needed(spec) <= profile.num_cells
+
+
+def _journal_of(request: Request, choice: Choice) -> Stream:
+    if choice.journal is not None:
+        return choice.journal
+    spec = choice.spec
+    return Stream(spec, list(spec.token_ids), request.fixed_gamma, request.weight)
+
+
+class Placement:
+    """Streams that wait, and what targets would give them."""
+
+    def __init__(self, roster: Roster) -> None:
+        self.waiting = Waiting()
+        self._roster = roster
+        self._next_look = 0.0
+
+    def widest_of(self, target: NodeRecord) -> EngineProfile:
+        """Of all targets of the same model, the one that holds the longest text."""
+        model = target.profile.model_hash
+        kin = [n.profile for n in self._targets() if n.profile.model_hash == model]
+        return max(kin, key=lambda p: min(p.num_cells, p.context_length), default=target.profile)
+
+    def wait(self, request: Request, choice: Choice, now: float) -> None:
+        self.waiting.add(request, choice)
+        request.note_able(bool(self._able(request, choice)), now)
+
+    def targets_changed(self, now: float) -> None:
+        """Note who waits for a target that is not there."""
+        for request, choice in self.waiting:
+            request.note_able(bool(self._able(request, choice)), now)
+
+    def next_placed(self, now: float) -> Placed | None:
+        """The first waiting stream for which there is room, and the target that suits it best.
+
+        Nobody is overtaken by who waits for the same targets: a small one would keep a large one
+        out for ever.
+        """
+        kinds = {n.profile.numerics_class for n in self._targets()}
+        blocked: set[str] = set()
+        for request, choice in self.waiting:
+            if blocked == kinds:
+                break
+            able = self._able(request, choice)
+            free = [n for n in able if n.profile.numerics_class not in blocked]
+            fitting = [n for n in free if n.has_room(cells_needed(choice.spec))]
+            if fitting:
+                return Placed(request, choice, self._best(request, choice, fitting, now))
+            blocked |= {n.profile.numerics_class for n in free}
+        return None
+
+    def _targets(self) -> list[NodeRecord]:
+        return self._roster.nodes("target")
+
+    def _able(self, request: Request, choice: Choice) -> list[NodeRecord]:
+        """Targets, crowded or not, that may serve a stream without a change of its text."""
+        kind = request.numerics_class
+        return [
+            n
+            for n in self._targets()
+            if n.profile.model_hash == request.model_hash
+            and kind in ("", n.profile.numerics_class)
+            and request.is_exact in (None, n.profile.exact)
+            and _can_hold(n, choice.spec)
+        ]
+
+    def _best(
+        self, request: Request, choice: Choice, targets: Sequence[NodeRecord], now: float
+    ) -> NodeRecord:
+        if len(targets) == 1:
+            return targets[0]
+        stream = _journal_of(request, choice)
+
+        def token_s(target: NodeRecord) -> float:
+            """Seconds a token, its share of the time until the first one included."""
+            assert target.scheduler is not None
+            forecast = target.scheduler.forecast
+            num_unread = len(stream.token_ids)
+            # The prompt of several choices is read once.
+            if any(other.target == target.name for other in request.choices.values()):
+                num_unread -= stream.spec.num_prompt_tokens
+            reading_s = forecast.reading_s(num_unread) / max(1, stream.tokens_left)
+            return forecast.token_s_of_newcomer(stream, now) + reading_s
+
+        return min(targets, key=lambda n: (token_s(n), n.used_cells))
+
+    # -- rebalancing -------------------------------------------------------------------------------
+
+    def next_move(self, requests: Collection[Request], now: float) -> Move | None:
+        """Now and then: the move that saves the most seconds, if any saves some."""
+        if now < self._next_look:
+            return None
+        self._next_look = now + LOOK_S
+        kinds: dict[tuple[str, str], list[NodeRecord]] = {}
+        for target in self._targets():
+            kind = target.profile.model_hash, target.profile.numerics_class
+            kinds.setdefault(kind, []).append(target)
+        found: list[Move] = []
+        for targets in kinds.values():
+            for source in targets if len(targets) > 1 else ():
+                others = [n for n in targets if n is not source]
+                found += self._moves(source, others, requests, now)
+        return max(found, key=lambda move: move.gain_s, default=None)
+
+    def _moves(
+        self,
+        source: NodeRecord,
+        others: Iterable[NodeRecord],
+        requests: Iterable[Request],
+        now: float,
+    ) -> list[Move]:
+        """Moves of one request off a target: the one not looked at for longest, of those that fit
+        elsewhere, and of these the one that has most to come."""
+        units: list[tuple[Request, list[Stream], list[NodeRecord]]] = []
+        for request in requests:
+            streams = _unit(request, source) if now >= request.moved_at + _REST_S else []
+            able = [target for target in others if streams and _has_room(target, streams)]
+            if able:
+                units.append((request, streams, able))
+        if not units or source.scheduler is None:
+            return []
+        request, streams, able = min(units, key=lambda u: (u[0].looked_at, -_num_left(u[1])))
+        request.looked_at = now
+        ids = [stream.spec.stream_id for stream in streams]
+        here_s = source.scheduler.forecast.token_s(ids, now)
+        # Rates are means over the streams, which go on side by side.
+        left = _num_left(streams) / len(streams)
+        prompt = streams[0].spec.num_prompt_tokens
+        num_unread = prompt + sum(len(stream.token_ids) - prompt for stream in streams)
+        moves = []
+        for target in able:
+            assert target.scheduler is not None
+            forecast = target.scheduler.forecast
+            there_s = forecast.token_s_of_newcomers(streams, now)
+            gain_s = (here_s - there_s) * left - forecast.reading_s(num_unread)
+            if here_s > _OVERLOAD * there_s and gain_s > 0:
+                choices = tuple(request.choices[stream_id] for stream_id in ids)
+                moves.append(Move(request, choices, target, gain_s))
+        return moves
+
+
+def _has_room(target: NodeRecord, streams: Sequence[Stream]) -> bool:
+    cells = sum(cells_needed(stream.spec) for stream in streams)
+    holds = all(_can_hold(target, stream.spec) for stream in streams)
+    return holds and target.has_room(cells, len(streams))
+
+
+def _num_left(streams: Iterable[Stream]) -> int:
+    return sum(stream.tokens_left for stream in streams)
+
+
+def _unit(request: Request, source: NodeRecord) -> list[Stream]:
+    """What would go together: a request's streams on a target; none while one is being read."""
+    assert source.scheduler is not None
+    ids = [s for s, choice in request.choices.items() if choice.target == source.name]
+    streams = [source.scheduler.stream(stream_id) for stream_id in ids]
+    known = [stream for stream in streams if stream is not None]
+    return [] if any(isinstance(stream.phase, Opening) for stream in known) else known

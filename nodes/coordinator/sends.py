@@ -1,0 +1,26 @@
+"""What the coordinator's pure state gives its shell to send."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nodes.stream import StreamId
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A message for a peer; its bytes are charged to the streams it is about."""
+
+    peer: bytes
+    message: Any
+    streams: tuple[StreamId, ...] = ()
+    to_draft: bool = False
+
+
+def streams_of(message: Any) -> tuple[StreamId, ...]:
+    """The streams a message to a node is about."""
+    entries = getattr(message, "entries", None)
+    if entries is not None:
+        return tuple(StreamId(entry.stream_id) for entry in entries)
+    return (StreamId(message.stream_id),)

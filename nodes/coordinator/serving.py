@@ -1,0 +1,262 @@
+"""Requests on targets: from the ids of a prompt to the last notice, wherever the streams go."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+
+from nodes.coordinator.placement import STRANDED_LIMIT_S, Move, Placed, Placement
+from nodes.coordinator.requests import (
+    BadRequestError,
+    Choice,
+    Request,
+    finished_notice,
+    specs_of,
+    started_notice,
+    tokens_notice,
+)
+from nodes.coordinator.roster import NodeRecord, Roster
+from nodes.coordinator.sends import Send, streams_of
+from nodes.coordinator.tokenizing import Tokenizing
+from nodes.messages import RequestFailedNotice
+from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
+from nodes.scheduler.stream import Stream
+from nodes.stream import StreamId
+from nodes.target.state import cells_needed
+
+logger = logging.getLogger(__name__)
+
+_MAX_REASON = 1024
+# A request that ends the process of whoever serves it must not go through all targets.
+_MAX_LOSSES = 4
+
+
+class Serving:
+    """Every request that has been taken in, and its streams."""
+
+    def __init__(self, roster: Roster) -> None:
+        self.requests: dict[tuple[bytes, int], Request] = {}
+        self.streams: dict[StreamId, Request] = {}
+        self.tokenizing = Tokenizing()
+        self.placement = Placement(roster)
+        self._roster = roster
+        self._next_id = 1
+
+    @property
+    def num_waiting(self) -> int:
+        """Streams without a place, and requests whose texts are not tokenized yet."""
+        return len(self.placement.waiting) + len(self.tokenizing)
+
+    def charge(self, streams: Sequence[StreamId], num_bytes: int, *, to_draft: bool) -> None:
+        """Book the bytes of a message on the streams it is about, in equal shares."""
+        for stream_id in streams:
+            request = self.streams.get(stream_id)
+            if request is not None:
+                share = num_bytes // len(streams)
+                request.choices[stream_id].wire.add(share, to_draft=to_draft)
+
+    def open(
+        self, request: Request, target: NodeRecord, prompt: tuple[int, ...], now: float
+    ) -> list[Send]:
+        try:
+            widest = self.placement.widest_of(target)
+            specs = specs_of(request, request.client.hex(), self._next_id, prompt, widest)
+        except BadRequestError as error:
+            return self.fail(request, "bad_request", str(error), now)
+        self._next_id += len(specs)
+        request.model_hash = target.profile.model_hash
+        for spec in specs:
+            request.choices[spec.stream_id] = choice = Choice(spec)
+            self.streams[spec.stream_id] = request
+            self.placement.wait(request, choice, now)
+        return self.admit_waiting(now)
+
+    def admit_waiting(self, now: float) -> list[Send]:
+        """Place waiting streams while there is room."""
+        out: list[Send] = []
+        while (placed := self.placement.next_placed(now)) is not None:
+            out += self._place(placed, now)
+        return out
+
+    def _place(self, placed: Placed, now: float) -> list[Send]:
+        request, choice, target = placed.request, placed.choice, placed.target
+        out: list[Send] = []
+        self.placement.waiting.remove(request, choice)
+        request.numerics_class = target.profile.numerics_class
+        if not request.has_started:
+            request.has_started = True
+            request.is_exact = target.profile.exact
+            drafts = [n.profile for n in self._roster.nodes("draft")]
+            notice = started_notice(request, choice, target.profile, drafts)
+            out.append(Send(request.client, notice))
+        return out + self._serve(request, choice, target, now)
+
+    def _serve(
+        self, request: Request, choice: Choice, target: NodeRecord, now: float
+    ) -> list[Send]:
+        """Open a stream on a target: a new one, or from its journal."""
+        choice.target = target.name
+        target.used_cells += cells_needed(choice.spec)
+        assert target.scheduler is not None
+        journal, choice.journal = choice.journal, None
+        if journal is None:
+            opened = target.scheduler.admit(choice.spec, request.fixed_gamma, request.weight)
+        else:
+            opened = target.scheduler.adopt(journal)
+        return self.carry_out(target, opened, now)
+
+    def _unplace(self, journal: Stream) -> None:
+        """A target does not serve a stream any more."""
+        stream_id = journal.spec.stream_id
+        choice = self.streams[stream_id].choices[stream_id]
+        choice.target, choice.journal = "", journal
+
+    def _move(self, move: Move, now: float) -> list[Send]:
+        """Close streams on their target and open them on another one, from their journals."""
+        request, out = move.request, list[Send]()
+        request.moved_at = now
+        for choice in move.choices:
+            source = self._roster.node(choice.target)
+            assert source is not None
+            assert source.scheduler is not None
+            journal, released = source.scheduler.release(choice.spec.stream_id, now)
+            source.used_cells -= cells_needed(choice.spec)
+            self._unplace(journal)
+            out += self.carry_out(source, released, now)
+        for choice in move.choices:
+            out += self._serve(request, choice, move.target, now)
+        return out + self.admit_waiting(now)
+
+    def target_gone(self, target: NodeRecord, reason: str, now: float) -> list[Send]:
+        """Its streams go on elsewhere: their journals are here."""
+        assert target.scheduler is not None
+        streams, told = target.scheduler.release_all(now)
+        out = self.carry_out(target, told, now)
+        for stream in streams:
+            self._unplace(stream)
+        lost = [self.streams[stream.spec.stream_id] for stream in streams]
+        for stream, request in zip(streams, lost, strict=True):
+            request.unbind()
+            self.placement.wait(request, request.choices[stream.spec.stream_id], now)
+        lost += self.tokenizing.target_gone(target.name, self.tokenizer(), now)
+        self.placement.targets_changed(now)
+        for request in {id(request): request for request in lost}.values():
+            request.num_losses += 1
+            request.last_loss = f"target {target.name} left: {reason}"
+        hopeless = [request for request in lost if request.num_losses >= _MAX_LOSSES]
+        why = f", the last of {_MAX_LOSSES} that served this request"
+        return [*out, *self._give_up(hopeless, why, now), *self.admit_waiting(now)]
+
+    def tokenizer(self) -> str:
+        """The target that reads the next text; "" if there is none."""
+        targets = self._roster.nodes("target")
+        return min(targets, key=lambda n: n.used_cells).name if targets else ""
+
+    def tick(self, now: float) -> list[Send]:
+        """Move a request, if one is due; give up those that have waited long for any target."""
+        move = self.placement.next_move(self.requests.values(), now)
+        out = [] if move is None else self._move(move, now)
+        stranded = [
+            request
+            for request in self.requests.values()
+            if request.stranded_at is not None and now - request.stranded_at >= STRANDED_LIMIT_S
+        ]
+        why = f"; no other that could go on came within {STRANDED_LIMIT_S:.0f} s"
+        return [*out, *self._give_up(stranded, why, now)]
+
+    def _give_up(self, requests: Iterable[Request], why: str, now: float) -> list[Send]:
+        out: list[Send] = []
+        for request in requests:
+            if self.requests.get((request.client, request.request_id)) is request:
+                out += self.fail(request, "unavailable", request.last_loss + why, now)
+        return out
+
+    def carry_out(
+        self, target: NodeRecord, instructions: Sequence[Instruction], now: float
+    ) -> list[Send]:
+        out: list[Send] = []
+        freed = False
+        for instruction in instructions:
+            match instruction:
+                case ToTarget(message=message):
+                    out.append(Send(target.peer, message, streams_of(message)))
+                case ToDraft(node=name, message=message):
+                    draft = self._roster.node(name)
+                    if draft is not None:
+                        out.append(Send(draft.peer, message, streams_of(message), to_draft=True))
+                case Emit():
+                    out += self._emit(instruction)
+                case Finish(stream_id=stream_id, reason=reason):
+                    out += self._finish(target, stream_id, reason)
+                    freed = True
+                case Abort(stream_id=stream_id, error=error):
+                    request = self.streams.get(stream_id)
+                    if request is not None:
+                        out += self.fail(request, "unavailable", error, now)
+                        freed = True
+        if freed:
+            out += self.admit_waiting(now)
+        return out
+
+    def _emit(self, emit: Emit) -> list[Send]:
+        request = self.streams.get(emit.stream_id)
+        if request is None:
+            return []
+        choice = request.choices[emit.stream_id]
+        choice.num_tokens = emit.position + len(emit.token_ids)
+        notice = tokens_notice(request, choice, emit.position, emit.token_ids, emit.text)
+        return [Send(request.client, notice)]
+
+    def _finish(self, target: NodeRecord, stream_id: StreamId, reason: str) -> list[Send]:
+        request = self.streams.pop(stream_id, None)
+        if request is None:
+            return []
+        assert target.scheduler is not None
+        choice = request.choices.pop(stream_id)
+        target.used_cells -= cells_needed(choice.spec)
+        if not request.choices:
+            del self.requests[(request.client, request.request_id)]
+            logger.info("request %d finished: %s", request.request_id, reason)
+        figures, plain_reason = target.scheduler.take_figures(stream_id)
+        notice = finished_notice(request, choice, reason, figures, plain_reason)
+        return [Send(request.client, notice)]
+
+    def cancel(self, request: Request, now: float) -> list[Send]:
+        out: list[Send] = []
+        self.tokenizing.drop(request)
+        for stream_id, choice in list(request.choices.items()):
+            target = self._roster.node(choice.target)
+            if target is not None and target.scheduler is not None:
+                out += self.carry_out(target, target.scheduler.cancel(stream_id, now), now)
+            else:
+                self._forget_stream(request, stream_id)
+        self.requests.pop((request.client, request.request_id), None)
+        return out
+
+    def fail(self, request: Request, code: str, reason: str, now: float) -> list[Send]:
+        """End a whole request with an error; whatever still runs of it is closed."""
+        self.requests.pop((request.client, request.request_id), None)
+        self.tokenizing.drop(request)
+        out: list[Send] = []
+        choices = dict(request.choices)
+        for stream_id in choices:
+            self._forget_stream(request, stream_id)
+        for stream_id, choice in choices.items():
+            target = self._roster.node(choice.target)
+            if target is not None and target.scheduler is not None:
+                target.used_cells -= cells_needed(choice.spec)
+                # Finish is for a stream that is forgotten already: nothing is told twice.
+                out += self.carry_out(target, target.scheduler.cancel(stream_id, now), now)
+                target.scheduler.take_figures(stream_id)
+        out.append(
+            Send(
+                request.client, RequestFailedNotice(request.request_id, code, reason[:_MAX_REASON])
+            )
+        )
+        return out
+
+    def _forget_stream(self, request: Request, stream_id: StreamId) -> None:
+        choice = request.choices.pop(stream_id, None)
+        self.streams.pop(stream_id, None)
+        if choice is not None and stream_id in self.placement.waiting:
+            self.placement.waiting.remove(request, choice)

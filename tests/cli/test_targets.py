@@ -1,0 +1,100 @@
+"""Two target processes, one of which is killed in the middle of its work."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from mesh.zmq_transport import ZmqContext
+from nodes.client import Client, GenerateOptions
+from nodes.engine.sampling import Sampling
+from nodes.engine.toy import ToyConfig, ToyTokenizer
+from nodes.messages import FinishedNotice, TokensNotice
+from tests.cli.commands import Commands
+from tests.nodes.reference import reference
+
+pytestmark = pytest.mark.timeout(60)
+
+TEXTS = ("one", "two", "three", "four")
+LONG = 6000
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> Iterator[Commands]:
+    made = Commands(tmp_path)
+    try:
+        yield made
+        assert made.alive() == {}
+    finally:
+        made.kill_all()
+
+
+@contextlib.asynccontextmanager
+async def client_of(endpoint: str) -> AsyncIterator[Client]:
+    with ZmqContext() as context:
+        client = Client(context.connect(endpoint, None), endpoint=endpoint)
+        serving = asyncio.create_task(client.run())
+        try:
+            yield client
+        finally:
+            client.close()
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+
+
+async def until_nodes(client: Client, names: set[str], *, busy: bool = False) -> None:
+    """Wait until those are there, each with a stream if `busy`."""
+    async with asyncio.timeout(30):
+        while True:
+            nodes = (await client.nodes()).nodes
+            if {n.node for n in nodes if n.num_streams or not busy} == names:
+                return
+            await asyncio.sleep(0.01)
+
+
+async def ask(client: Client, prompt: str, options: GenerateOptions) -> tuple[list[int], bytes]:
+    token_ids: list[int] = []
+    text = b""
+    async for event in client.generate(prompt, options):
+        match event:
+            case TokensNotice():
+                assert event.position == len(token_ids)
+                token_ids += event.token_ids
+                text += event.text
+            case FinishedNotice():
+                assert event.num_tokens == len(token_ids)
+    return token_ids, text
+
+
+async def test_a_target_that_is_killed_costs_a_stall_and_no_token(commands: Commands) -> None:
+    with contextlib.ExitStack() as stack:
+        listen = ("coordinator", "--listen", "tcp://127.0.0.1:*")
+        coordinator = stack.enter_context(commands.started(*listen))
+        assert coordinator.stdout is not None
+        endpoint = coordinator.stdout.readline().removeprefix("listening on ").strip()
+        engine = ("--connect", endpoint, "--model", "toy:1", "--cells", "65536")
+        killed, left = (
+            stack.enter_context(commands.started("target", *engine, "--name", name))
+            for name in ("killed", "left")
+        )
+        async with client_of(endpoint) as client:
+            await until_nodes(client, {"killed", "left"})
+            options = GenerateOptions(max_tokens=LONG, temperature=0.9, seed=5)
+            asking = [asyncio.create_task(ask(client, text, options)) for text in TEXTS]
+            await until_nodes(client, {"killed", "left"}, busy=True)
+            killed.kill()
+            await until_nodes(client, {"left"})
+            assert not any(task.done() for task in asking), "nothing was left to be done"
+            answers = await asyncio.gather(*asking)
+        for process in (left, coordinator):
+            process.terminate()
+            process.communicate(timeout=20)
+    config = ToyConfig(num_cells=65536)
+    for text, (token_ids, shown) in zip(TEXTS, answers, strict=True):
+        ids = ToyTokenizer(config.num_vocab).encode(text, chat=False)
+        alone = reference(config, ids, Sampling(temperature=0.9, seed=5), max_tokens=LONG)
+        assert (tuple(token_ids), shown) == (alone.token_ids, alone.text)

@@ -1,0 +1,130 @@
+"""Targets come and go under requests that are under way."""
+
+from __future__ import annotations
+
+from mesh.messages import Bye
+from nodes.coordinator.sends import Send
+from nodes.messages import (
+    CancelRequest,
+    CloseStreamNotice,
+    CommitEntry,
+    CommitReply,
+    FinishedNotice,
+    OpenStreamRequest,
+    RequestFailedNotice,
+    StreamReadyNotice,
+    TokenizeReply,
+    TokenizeRequest,
+    TokensNotice,
+)
+from tests.nodes.builders import PROMPT, make_profile, make_submit
+from tests.nodes.coordinator.test_state import (
+    CLIENT,
+    DRAFT,
+    OTHER,
+    TARGET,
+    Mesh,
+    failure,
+    make_mesh,
+    opened,
+    to,
+)
+
+
+def commit(
+    stream_id: int, generation: int, prefix_len: int, text: bytes, reason: str = ""
+) -> CommitReply:
+    entry = CommitEntry(stream_id, generation, prefix_len, 1, 0, 0, reason, text)
+    return CommitReply(0.0, (entry,), (9,))
+
+
+def opening(sends: list[Send], peer: bytes) -> OpenStreamRequest:
+    (found,) = [m for m in to(peer, sends) if isinstance(m, OpenStreamRequest)]
+    return found
+
+
+def test_a_stream_of_a_lost_target_goes_on_from_its_journal() -> None:
+    mesh = make_mesh(with_draft=True)
+    mesh.hear(CLIENT, make_submit())
+    mesh.hear(TARGET, StreamReadyNotice(1, 1))
+    mesh.hear(TARGET, commit(1, 1, 3, b"a"))
+    sends = mesh.state.peer_gone(TARGET, 0.0)
+    # Nobody is there yet. The draft node is told, the client is not.
+    assert to(DRAFT, sends) == [CloseStreamNotice(1, 1)]
+    assert to(CLIENT, sends) == []
+    sends = mesh.join(OTHER, "target", make_profile())
+    there = opening(sends, OTHER)
+    assert (there.generation, there.num_prompt_tokens, there.token_ids) == (2, 3, (*PROMPT, 9))
+    assert opening(sends, DRAFT).generation == 2
+    mesh.hear(OTHER, StreamReadyNotice(1, 2))
+    tokens, finished = to(CLIENT, mesh.hear(OTHER, commit(1, 2, 4, b"b", "stop")))
+    assert tokens == TokensNotice(1, 0, 1, b"b", (9,))
+    assert isinstance(finished, FinishedNotice)
+    # What it did on both.
+    assert (finished.num_tokens, finished.figures.num_plain_steps) == (2, 2)
+    assert mesh.state._serving.streams == {}
+
+
+def test_streams_of_a_lost_target_find_room_on_the_others_and_the_rest_waits() -> None:
+    mesh = make_mesh(max_streams=2)
+    for number in (1, 2):
+        mesh.hear(CLIENT, make_submit(number))
+    mesh.join(OTHER, "target", make_profile(max_streams=1))
+    assert opened(mesh.hear(TARGET, Bye("over")), OTHER) == [1]
+    assert opened(mesh.hear(OTHER, commit(1, 2, 3, b"a", "stop")), OTHER) == [2]
+
+
+def test_a_target_that_comes_back_gets_its_streams_back_as_new_ones() -> None:
+    mesh = make_mesh()
+    mesh.hear(CLIENT, make_submit(1, num_choices=2))
+    mesh.state.peer_gone(TARGET, 0.0)
+    sends = mesh.join(b"again", "target", make_profile(), name="target")
+    assert opened(sends, b"again") == [1, 2]
+    # What it says of the old ones is of another generation.
+    before = mesh.state._roster.schedulers()[0][1].num_stale
+    assert mesh.hear(b"again", StreamReadyNotice(1, 1)) == []
+    assert mesh.state._roster.schedulers()[0][1].num_stale == before + 1
+
+
+def test_texts_that_a_lost_target_was_to_tokenize_go_to_another() -> None:
+    mesh = make_mesh()
+    mesh.hear(CLIENT, make_submit(prompt="hi", prompt_token_ids=()))
+    mesh.state.peer_gone(TARGET, 0.0)
+    sends = mesh.join(OTHER, "target", make_profile())
+    assert to(OTHER, sends)[1:] == [TokenizeRequest(1, "hi", False)]
+    assert opened(mesh.hear(OTHER, TokenizeReply(1, "", (4, 5))), OTHER) == [1]
+
+
+def test_a_target_that_comes_in_time_ends_the_wait() -> None:
+    mesh = make_mesh()
+    mesh.hear(CLIENT, make_submit())
+    mesh.state.peer_gone(TARGET, 0.0)
+    mesh.join(OTHER, "target", make_profile(model_hash="another"))
+    mesh.join(b"late", "target", make_profile())
+    assert mesh.state._serving.requests[CLIENT, 1].stranded_at is None
+
+
+def test_a_request_that_waits_for_a_target_can_be_cancelled() -> None:
+    mesh = make_mesh()
+    mesh.hear(CLIENT, make_submit())
+    mesh.state.peer_gone(TARGET, 0.0)
+    mesh.hear(CLIENT, CancelRequest(1))
+    assert opened(mesh.join(OTHER, "target", make_profile()), OTHER) == []
+    assert mesh.state._serving.requests == {}
+
+
+def test_a_request_that_ends_one_target_after_the_other_is_given_up() -> None:
+    mesh = Mesh()
+    mesh.join(CLIENT, "client")
+    mesh.join(b"t1", "target", make_profile())
+    mesh.hear(CLIENT, make_submit())
+    for number in (2, 3, 4):
+        mesh.join(b"t%d" % number, "target", make_profile())
+        sends = mesh.state.peer_gone(b"t%d" % (number - 1), 0.0)
+        assert opened(sends, b"t%d" % number) == [1]
+    code, reason = failure(mesh.state.peer_gone(b"t4", 0.0))
+    assert (code, reason) == (
+        "unavailable",
+        "target t4 left: connection gone, the last of 4 that served this request",
+    )
+    assert [m for m in mesh.state.tick(99.0) if isinstance(m.message, RequestFailedNotice)] == []

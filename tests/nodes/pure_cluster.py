@@ -1,0 +1,382 @@
+"""The coordinator's state with several targets that join, leave and die, and no sockets or clocks.
+
+Who moves next is chosen from outside. Requests go from target to target on the way; what their
+client is sent is compared with what each choice becomes alone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Welcome
+from nodes.coordinator.placement import LOOK_S, Move
+from nodes.coordinator.sends import Send
+from nodes.coordinator.state import CoordinatorState
+from nodes.draft.node import draft_reply, jobs_of
+from nodes.draft.state import Drafted, ModelDrafter
+from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from nodes.messages import (
+    CancelRequest,
+    CloseStreamNotice,
+    CommitReply,
+    DraftRequest,
+    FinishedNotice,
+    LeaseRequest,
+    OpenStreamRequest,
+    StartedNotice,
+    TokensNotice,
+    VerifyRequest,
+)
+from nodes.profile import encode_profile
+from nodes.stream import StreamId
+from nodes.target.node import commit_entry, spec_of
+from nodes.target.state import Committed, TargetState, cells_needed
+from policies.baselines import POLICIES
+from policies.latency import NodeCosts
+from policies.plan import Policy
+from tests.nodes.builders import make_submit
+from tests.nodes.pure_mesh import (
+    DRAFT_COSTS,
+    TARGET_COSTS,
+    Chooser,
+    DraftCase,
+    StreamCase,
+    notices,
+    reference_of,
+)
+from tests.nodes.wild_policy import WildPolicy
+
+CLIENT = b"client"
+_MAX_MOVES = 60_000
+_RARE_ONE_IN = 24
+_MOVE_S = 1e-4
+# Targets differ, and what is learnt of them makes them differ more.
+_SPEEDS = (1.0, 3.0, 0.4)
+_PASS_S = (0.0, 1e-3, 2e-2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterCase:
+    """A run; num_choices: of each stream's request. num_deaths: of targets, below what ends a
+    request. moves: as in pure_mesh.Case."""
+
+    target: ToyConfig
+    num_targets: int
+    drafts: tuple[DraftCase, ...]
+    streams: tuple[StreamCase, ...]
+    num_choices: tuple[int, ...]
+    num_deaths: int
+    num_draft_deaths: int
+    num_moves: int
+    has_wild_policy: bool
+    has_lookup: bool
+    has_trials: bool
+    moves: bytes
+    move_seed: int
+
+
+@dataclass(slots=True)
+class _Node:
+    """A node's process. peer: its connection, a new one each time; b"" while it has none."""
+
+    name: str
+    role: str
+    costs: NodeCosts
+    engine: Any = None
+    model: ToyModel | None = None
+    peer: bytes = b""
+    inbox: deque[Any] = field(default_factory=deque)
+    outbox: deque[Any] = field(default_factory=deque)
+
+
+class PureCluster:
+    """Runs a case to its end and checks law 1 on the way."""
+
+    def __init__(self, case: ClusterCase) -> None:
+        self.case = case
+        self.choose = Chooser(case.moves, case.move_seed)
+        self.now = 0.0
+        policy: Policy = POLICIES["joint"]
+        self.state = CoordinatorState(
+            WildPolicy(self.choose.below) if case.has_wild_policy else policy,
+            cluster="",
+            epoch=0,
+            heartbeat_interval_s=1e9,
+            heartbeat_timeout_s=1e9,
+            lookup=case.has_lookup,
+            trials=case.has_trials,
+        )
+        self.num_joins = self.num_moved = 0
+        self.targets = [
+            _Node(f"target-{i}", "target", _scaled(_SPEEDS[i])) for i in range(case.num_targets)
+        ]
+        self.drafts = [_Node(f"draft-{i}", "draft", DRAFT_COSTS) for i in range(len(case.drafts))]
+        self.nodes = [*self.targets, *self.drafts]
+        self.to_submit = deque(range(len(case.streams)))
+        self.to_cancel = [i for i, stream in enumerate(case.streams) if stream.is_cancelled]
+        self.token_ids: dict[tuple[int, int], list[int]] = {}
+        self.text: dict[tuple[int, int], bytes] = {}
+        self.ended: dict[tuple[int, int], str] = {}
+        self.deaths_left, self.draft_deaths_left = case.num_deaths, case.num_draft_deaths
+        self.moves_left = case.num_moves
+        self._say(CLIENT, Hello("client", "client", 1, PROTOCOL_VERSION, b""))
+        self._start(self.targets[0])
+        for node, draft in zip(self.drafts, case.drafts, strict=True):
+            if draft.starts_alive:
+                self._start(node)
+
+    # -- the run -----------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        for _ in range(_MAX_MOVES):
+            self.now += _MOVE_S
+            moves, rare = self._moves(), self._rare_moves()
+            if rare and self.choose.below(_RARE_ONE_IN) == 0:
+                rare[self.choose.below(len(rare))]()
+            elif moves:
+                moves[self.choose.below(len(moves))]()
+            elif (deadline := self.state.next_deadline()) is not None:
+                self._tick(deadline)
+            elif self._has_requests() and not self._alive(self.targets):
+                self._start(self.targets[0])
+            else:
+                break
+        else:
+            raise AssertionError("the run does not end")
+        self._check_end()
+
+    def _has_requests(self) -> bool:
+        return bool(self.to_submit or self.state._serving.requests)
+
+    def _alive(self, nodes: Sequence[_Node]) -> list[_Node]:
+        return [node for node in nodes if node.peer]
+
+    def _moves(self) -> list[Callable[[], None]]:
+        moves: list[Callable[[], None]] = []
+        if self.to_submit and self._alive(self.targets):
+            moves.append(self._submit)
+        for node in self._alive(self.nodes):
+            if node.inbox:
+                moves.append(partial(self._node_takes, node))
+            if node.outbox:
+                moves.append(partial(self._coordinator_takes, node))
+            if node.engine.has_work():
+                moves.append(partial(self._node_steps, node))
+        return moves
+
+    def _rare_moves(self) -> list[Callable[[], None]]:
+        if not self.state._serving.requests:
+            return []
+        moves: list[Callable[[], None]] = []
+        moves += [partial(self._start, node) for node in self.nodes if not node.peer]
+        if self.deaths_left:
+            moves += [partial(self._die, node) for node in self._alive(self.targets)]
+        if self.draft_deaths_left:
+            moves += [partial(self._die, node) for node in self._alive(self.drafts)]
+        if self.moves_left:
+            moves += [self._force_a_move, partial(self._look_around)]
+        moves += [partial(self._cancel, i) for i in self.to_cancel if i not in self.to_submit]
+        return moves
+
+    def _tick(self, now: float) -> None:
+        self.now = max(self.now, now)
+        self._carry_out(self.state.tick(self.now))
+
+    def _look_around(self) -> None:
+        """Time for the coordinator to see who is better off elsewhere."""
+        self.moves_left -= 1
+        self._tick(self.now + LOOK_S)
+
+    def _force_a_move(self) -> None:
+        """As if it were better for a request to be elsewhere."""
+        serving = self.state._serving
+        found: list[Move] = []
+        for request in serving.requests.values():
+            for target in self.state._roster.nodes("target"):
+                choices = tuple(
+                    c for c in request.choices.values() if c.target not in ("", target.name)
+                )
+                cells = sum(cells_needed(choice.spec) for choice in choices)
+                if choices and target.has_room(cells, len(choices)):
+                    found.append(Move(request, choices, target, 0.0))
+        if found:
+            self.moves_left -= 1
+            self.num_moved += 1
+            self._carry_out(serving._move(found[self.choose.below(len(found))], self.now))
+
+    # -- members -----------------------------------------------------------------------------------
+
+    def _start(self, node: _Node) -> None:
+        """A new process, or one whose connection broke: it goes on until it is welcomed."""
+        self.num_joins += 1
+        node.peer = b"%d" % self.num_joins
+        if node.engine is None:
+            config = self.case.target
+            if node.role == "draft":
+                draft = self.case.drafts[self.drafts.index(node)]
+                config = replace(
+                    config,
+                    agreement=draft.agreement,
+                    num_cells=draft.num_cells,
+                    max_sequences=draft.max_sequences,
+                    max_batch_tokens=draft.max_batch_tokens,
+                )
+            node.model = ToyModel(config)
+            tokenizer = ToyTokenizer(config.num_vocab)
+            is_target = node.role == "target"
+            node.engine = (
+                TargetState(node.model, tokenizer) if is_target else ModelDrafter(node.model)
+            )
+        assert node.model is not None
+        profile = encode_profile(node.model.info, node.costs)
+        hello = Hello(node.name, node.role, self.num_joins, PROTOCOL_VERSION, profile)
+        self._say(node.peer, hello)
+
+    def _die(self, node: _Node) -> None:
+        """The process dies, says bye, or only its connection breaks: then it still says it all."""
+        if node.role == "target":
+            self.deaths_left -= 1
+        else:
+            self.draft_deaths_left -= 1
+        peer, node.peer = node.peer, b""
+        node.inbox.clear()
+        how = self.choose.below(3)
+        if how == 0:
+            self._say(peer, Bye("over"))
+        else:
+            self._carry_out(self.state.peer_gone(peer, self.now))
+        if how != 2:
+            node.engine = None
+            node.outbox.clear()
+
+    def _say(self, peer: bytes, message: Any) -> None:
+        self._carry_out(self.state.on_message(peer, "", 0, message, 0, self.now))
+
+    def _carry_out(self, sends: Sequence[Send]) -> None:
+        for send in sends:
+            if send.peer == CLIENT:
+                self._client_takes(send.message)
+            for node in self.nodes:
+                if node.peer == send.peer and not isinstance(send.message, Ping):
+                    node.inbox.append(send.message)
+
+    def _coordinator_takes(self, node: _Node) -> None:
+        self._say(node.peer, node.outbox.popleft())
+
+    # -- the client --------------------------------------------------------------------------------
+
+    def _submit(self) -> None:
+        index = self.to_submit.popleft()
+        stream, num_choices = self.case.streams[index], self.case.num_choices[index]
+        for choice in range(num_choices):
+            self.token_ids[index, choice], self.text[index, choice] = [], b""
+        sampling = stream.sampling
+        submit = make_submit(
+            index,
+            num_choices=num_choices,
+            temperature=sampling.temperature,
+            top_k=sampling.top_k,
+            top_p=sampling.top_p,
+            min_p=sampling.min_p,
+            seed=sampling.seed,
+            max_tokens=stream.max_tokens,
+            stops=stream.stops,
+            ignore_eog=stream.ignore_eog,
+            gamma=-1 if stream.gamma is None else stream.gamma,
+            priority=1 + index % 10,
+            prompt_token_ids=stream.prompt,
+        )
+        self._say(CLIENT, submit)
+
+    def _cancel(self, index: int) -> None:
+        self.to_cancel.remove(index)
+        for choice in range(self.case.num_choices[index]):
+            self.ended.setdefault((index, choice), "cancelled")
+        self._say(CLIENT, CancelRequest(index))
+
+    def _client_takes(self, message: Any) -> None:
+        match message:
+            case TokensNotice(request_id=index, choice=choice):
+                key = index, choice
+                known = self.token_ids[key]
+                assert message.position == len(known), "a token is missing or repeated"
+                known += message.token_ids
+                self.text[key] += message.text
+                expected = self._alone(*key)
+                assert tuple(known) == expected.token_ids[: len(known)]
+                assert expected.text.startswith(self.text[key])
+            case FinishedNotice(request_id=index, choice=choice, finish_reason=reason):
+                was = self.ended.setdefault((index, choice), reason)
+                assert was in (reason, "cancelled")
+                if reason != "cancelled":
+                    expected = self._alone(index, choice)
+                    assert tuple(self.token_ids[index, choice]) == expected.token_ids
+                    assert self.text[index, choice] == expected.text
+                    assert reason == expected.finish_reason
+            case StartedNotice() | Welcome() | Ping():
+                pass
+            case _:
+                raise AssertionError(f"unexpected {message}")
+
+    def _alone(self, index: int, choice: int) -> Any:
+        stream = self.case.streams[index]
+        sampling = replace(stream.sampling, choice=choice)
+        return reference_of(replace(stream, sampling=sampling), self.case.target)
+
+    def _check_end(self) -> None:
+        assert not self.to_submit
+        assert set(self.ended) == set(self.token_ids), "choices never end"
+        serving = self.state._serving
+        assert serving.requests == {} == serving.streams
+        assert len(serving.placement.waiting) == 0
+        assert not any(self.state._draft_load.values())
+        for record in self.state._roster.nodes("target"):
+            assert (record.used_cells, record.scheduler.num_streams) == (0, 0)  # type: ignore[union-attr]
+        for node in self._alive(self.nodes):
+            assert node.engine.num_streams == 0
+
+    # -- nodes -------------------------------------------------------------------------------------
+
+    def _node_takes(self, node: _Node) -> None:
+        message, engine = node.inbox.popleft(), node.engine
+        events: Sequence[object] = ()
+        match message:
+            case Welcome():
+                engine.forget_all()
+            case OpenStreamRequest():
+                events = engine.open(spec_of(message))
+            case CloseStreamNotice(stream_id=s, generation=g):
+                engine.close(StreamId(s), g)
+            case LeaseRequest(entries=leases):
+                for e in leases:
+                    engine.lease(StreamId(e.stream_id), e.generation, e.prefix_len, e.num_tokens)
+            case VerifyRequest(entries=entries, draft_token_ids=ids):
+                for e in entries:
+                    guesses, ids = ids[: e.num_draft_tokens], ids[e.num_draft_tokens :]
+                    engine.verify(StreamId(e.stream_id), e.generation, e.prefix_len, guesses)
+            case DraftRequest():
+                events = engine.draft(message.round, jobs_of(message))
+            case _:
+                raise AssertionError(f"unexpected {message}")
+        self._node_says(node, events)
+
+    def _node_steps(self, node: _Node) -> None:
+        self._node_says(node, node.engine.step())
+
+    def _node_says(self, node: _Node, events: Sequence[object]) -> None:
+        node.outbox.extend(notices(events))
+        node.outbox.extend(draft_reply(e) for e in events if isinstance(e, Drafted))
+        commits = [event for event in events if isinstance(event, Committed)]
+        if commits:
+            token_ids = tuple(t for commit in commits for t in commit.token_ids)
+            pass_s = _PASS_S[self.choose.below(len(_PASS_S))]
+            entries = tuple(map(commit_entry, commits))
+            node.outbox.append(CommitReply(pass_s, entries, token_ids))
+
+
+def _scaled(factor: float) -> NodeCosts:
+    return NodeCosts(TARGET_COSTS.decode.scaled(factor), TARGET_COSTS.prefill.scaled(factor))
