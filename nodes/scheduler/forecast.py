@@ -45,6 +45,7 @@ class Forecast:
     drafts: DraftPool
     cycle: CycleState
     target: TargetCosts | None
+    token_bits: int
     _gains: dict[int | None, _Gain] = field(default_factory=dict)
 
     def token_s(self, stream_ids: Collection[int], now: float) -> float:
@@ -85,7 +86,12 @@ class Forecast:
     def _observation(self, now: float) -> Observation:
         seen = observe(self.streams.values(), self.drafts, self.target, now, is_ahead=True)
         overruns = self.cycle.overrun(now), self.cycle.ahead_overrun(now)
-        return replace(seen, overrun=overruns[0], ahead_overrun=overruns[1])
+        return replace(
+            seen,
+            overrun=overruns[0],
+            ahead_overrun=overruns[1],
+            token_bits=self.token_bits,
+        )
 
     def _view(self, stream: Stream) -> StreamView:
         node = None if stream.fixed_gamma == 0 else self.drafts.choose(set())

@@ -111,7 +111,7 @@ class SchedulerState:
             self._watch,
             round_ids or RoundIds(),
         )
-        self.forecast = Forecast(self._streams, self._drafts, self._cycle, self._target)
+        self.forecast = Forecast(self._streams, self._drafts, self._cycle, self._target, token_bits)
         self._rounds = self._dispatcher.rounds
         # Of streams that ended, until the coordinator has told their clients.
         self._ended: dict[StreamId, tuple[Figures, str]] = {}
