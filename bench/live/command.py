@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
+
+from bench.emulate.open import Means
 
 
 @click.group("live")
@@ -55,3 +59,41 @@ def scale(streams: str, seconds: float, gamma: int) -> None:
 
     for part in streams.split(","):
         click.echo(str(asyncio.run(measure(int(part), seconds, gamma=gamma))))
+
+
+@live.command("edge")
+@click.option("--rates-kbps", default="200,2000,20000", show_default=True, help="Of the cell.")
+@click.option("--alphas", default="0.4,0.6,0.7,0.8,0.9", show_default=True)
+@click.option("--policies", default="", help="Default: joint and every baseline.")
+@click.option("--streams", default=16, show_default=True)
+@click.option("--seconds", default=12.0, show_default=True, help="Of each policy, measured.")
+@click.option("--means", type=click.Choice(["auto", "tun", "proxy"]), default="auto")
+def edge(
+    rates_kbps: str, alphas: str, policies: str, streams: int, seconds: float, means: Means
+) -> None:
+    """EMULATED: one strong target, four small draft nodes of unequal rates on one radio cell.
+
+    \b
+    Example:
+      python -m bench live edge --rates-kbps 2000 --alphas 0.8 --policies ad,joint
+    """
+    import asyncio
+
+    from bench.live.edge import ALPHAS, HEAD, Setting, run_setting, verdict
+    from bench.sim.closed_loop import COMPARED
+
+    wanted = [float(part) for part in alphas.split(",")]
+    if unknown := set(wanted) - set(ALPHAS):
+        raise click.UsageError(f"--alphas: {unknown} not among {', '.join(map(str, ALPHAS))}")
+    names = policies.split(",") if policies else ["ad", *(p for p in COMPARED if p != "ad")]
+    click.echo("emulated devices, emulated air\n" + HEAD)
+    found = {}
+    for rate in rates_kbps.split(","):
+        for alpha in wanted:
+            setting = Setting(
+                rate_bps=float(rate) * 1e3, alpha=alpha, num_streams=streams, seconds=seconds
+            )
+            found[setting] = asyncio.run(run_setting(setting, names, means, click.echo))
+    text, is_good = verdict(found)
+    click.echo(text)
+    sys.exit(0 if is_good else 1)

@@ -182,6 +182,11 @@ class CoordinatorState:
         deadlines = [scheduler.next_deadline() for _, scheduler in self._roster.schedulers()]
         return min((d for d in deadlines if d is not None), default=None)
 
+    @property
+    def schedulers(self) -> list[SchedulerState]:
+        """Of all targets: what is planned, and how well that was predicted."""
+        return [scheduler for _, scheduler in self._roster.schedulers()]
+
     def roles(self) -> dict[bytes, str]:
         """What each member joined as, by peer."""
         return self._roster.roles()

@@ -1,0 +1,171 @@
+"""The hub of the edge cell, in a process of its own: a coordinator with some policy, and clients.
+
+Reads one JSON object, a Task, from standard input; prints one, a Figures. A closed loop: each
+stream asks for its next text as soon as it has one. All tokens are compared with the recording.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mesh.zmq_transport import ZmqContext
+from nodes.client import Client, GenerateOptions
+from nodes.coordinator.service import Coordinator
+from nodes.engine.recording import RecordedText, read_recording
+from nodes.keyring import Keyring
+from nodes.messages import FinishedNotice, TokensNotice
+from nodes.runtime import set_engine_environment
+from policies.baselines import POLICIES
+
+_START_LIMIT_S = 40.0
+_POLL_S = 0.1
+_JOIN_LIMIT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """texts: places in the recording, asked for in turns. num_nodes: target and drafts."""
+
+    policy: str
+    listen: str
+    keys: str
+    recording: str
+    texts: list[int]
+    num_streams: int
+    num_nodes: int
+    warm_up_s: float
+    seconds: float
+
+
+@dataclass(slots=True)
+class Figures:
+    """tokens_per_s, planned_tokens_per_s: of all streams, the latter as the plans in force promise.
+
+    guessing_share: of the streams' passes. errors: by stage, median and p95 of how far observed
+    times were from predicted ones, and their number.
+    """
+
+    tokens_per_s: float = 0.0
+    planned_tokens_per_s: float = 0.0
+    num_rounds: int = 0
+    num_plain_steps: int = 0
+    num_guesses: int = 0
+    num_accepted: int = 0
+    num_texts: int = 0
+    num_wrong: int = 0
+    wire_bytes: int = 0
+    errors: dict[str, tuple[float, float, int]] | None = None
+
+    @property
+    def guessing_share(self) -> float:
+        return self.num_rounds / max(1, self.num_rounds + self.num_plain_steps)
+
+    @property
+    def acceptance(self) -> float:
+        return self.num_accepted / max(1, self.num_guesses)
+
+
+class _Loop:
+    """Streams that never stop asking, and what they got."""
+
+    def __init__(self, client: Client, texts: Sequence[RecordedText]) -> None:
+        self._client, self._texts = client, texts
+        self.num_tokens = 0
+        self.figures = Figures()
+
+    async def stream(self, number: int, num_streams: int) -> None:
+        turn = number
+        while True:
+            text = self._texts[turn % len(self._texts)]
+            turn += num_streams
+            options = GenerateOptions(max_tokens=len(text.output_ids), ignore_eog=True)
+            got: list[int] = []
+            async for event in self._client.generate(text.prompt_ids, options):
+                if isinstance(event, TokensNotice):
+                    got += event.token_ids
+                    self.num_tokens += len(event.token_ids)
+                elif isinstance(event, FinishedNotice):
+                    self._finished(event)
+            self.figures.num_texts += 1
+            self.figures.num_wrong += got != list(text.output_ids)
+
+    def _finished(self, event: FinishedNotice) -> None:
+        made, of_stream = self.figures, event.figures
+        made.num_rounds += of_stream.num_rounds
+        made.num_plain_steps += of_stream.num_plain_steps
+        made.num_guesses += of_stream.num_draft_tokens
+        made.num_accepted += of_stream.num_accepted_tokens
+        made.wire_bytes += of_stream.draft_wire_bytes
+
+
+async def serve(task: Task) -> Figures:
+    """Run one policy for a while."""
+    recording = read_recording(Path(task.recording))
+    texts = [recording.texts[place] for place in task.texts]
+    ring = Keyring(Path(task.keys))
+    with ZmqContext() as context, ZmqContext() as clients:
+        coordinator = Coordinator(
+            context.bind(task.listen, ring.server_keys(task.listen)),
+            POLICIES[task.policy],
+            authorized=ring.authorized,
+            heartbeat_timeout_s=5.0,
+        )
+        keys = ring.client_keys(task.listen)
+        client = Client(clients.connect(task.listen, keys), endpoint=task.listen)
+        serving = [asyncio.create_task(coordinator.run()), asyncio.create_task(client.run())]
+        try:
+            async with asyncio.timeout(_START_LIMIT_S):
+                present = 0
+                while present < task.num_nodes:
+                    await asyncio.sleep(_POLL_S)
+                    present = len((await client.nodes()).nodes)
+            loop = _Loop(client, texts)
+            count = task.num_streams
+            serving += [asyncio.create_task(loop.stream(k, count)) for k in range(count)]
+            await asyncio.sleep(task.warm_up_s)
+            return await _measured(coordinator, loop, task, serving)
+        finally:
+            coordinator.say_bye()
+            for running in serving:
+                running.cancel()
+            await asyncio.gather(*serving, return_exceptions=True)
+
+
+async def _measured(
+    coordinator: Coordinator, loop: _Loop, task: Task, serving: Sequence[asyncio.Task[None]]
+) -> Figures:
+    clock = asyncio.get_running_loop().time
+    before, began = loop.num_tokens, clock()
+    planned = []
+    while clock() < began + task.seconds:
+        await asyncio.sleep(_POLL_S)
+        for running in serving:
+            if running.done():
+                running.result()
+        made = [s.plan_in_force.prediction for s in coordinator.state.schedulers]
+        planned.append(sum(p.tokens_per_s / (1.0 - p.ahead_gain) for p in made if p is not None))
+    figures = loop.figures
+    figures.tokens_per_s = (loop.num_tokens - before) / (clock() - began)
+    figures.planned_tokens_per_s = sum(planned) / len(planned)
+    figures.errors = {
+        stage: (error.median, error.p95, error.num_seen)
+        for scheduler in coordinator.state.schedulers
+        for stage, error in scheduler.stage_errors.figures().items()
+    }
+    return figures
+
+
+def main() -> None:
+    task = Task(**json.loads(sys.stdin.readline()))
+    figures = asyncio.run(serve(task))
+    print(json.dumps(asdict(figures)), flush=True)
+
+
+if __name__ == "__main__":
+    set_engine_environment()
+    main()
