@@ -34,6 +34,7 @@ class EngineSettings:
 
     model_dir: where model files that are not the catalogue's must lie; "" for anywhere.
     model_sha256: what the file must have; "" for whatever it has.
+    prefix_cache_mb: of a target, host memory for texts that have left its KV cache; 0 for none.
     """
 
     model: str
@@ -44,6 +45,7 @@ class EngineSettings:
     max_streams: int = 16
     threads: int = 1
     gpu_layers: int = 0
+    prefix_cache_mb: int = 256
 
     def __post_init__(self) -> None:
         if self.model_sha256 and not _SHA256.fullmatch(self.model_sha256):
@@ -55,6 +57,7 @@ class EngineSettings:
         _in_range("engine.max_streams", self.max_streams, 1, 255)
         _in_range("engine.threads", self.threads, 1, 512)
         _in_range("engine.gpu_layers", self.gpu_layers, -1, 1 << 16)
+        _in_range("engine.prefix_cache_mb", self.prefix_cache_mb, 0, 1 << 20)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

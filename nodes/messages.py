@@ -118,10 +118,14 @@ class OpenStreamRequest:
 
 @message(19)
 class StreamReadyNotice:
-    """The stream's prefix is in the cache; guesses can be drafted or verified."""
+    """The stream's prefix is in the cache; guesses can be drafted or verified.
+
+    num_read: tokens that a target ran for it; the others it had from before.
+    """
 
     stream_id: Id
     generation: Id
+    num_read: Count = 0
 
 
 @message(20)
@@ -248,6 +252,17 @@ class CommitReply:
     pass_s: float
     entries: Annotated[tuple[CommitEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
     token_ids: TokenIds
+
+
+@message(27)
+class StreamParkedNotice:
+    """The target took the stream out of its cache, for want of cells; it goes on by itself.
+
+    generation: until now; from here on the stream has the next one.
+    """
+
+    stream_id: Id
+    generation: Id
 
 
 @message(32, max_bytes=(1 << 18) + 8192, max_tokens=MAX_PROMPT_TOKENS)

@@ -92,6 +92,7 @@ async def run_target(
             node=config.name,
             join_timeout_s=config.join_timeout_s,
             declared=declared(config.link),
+            prefix_cache_bytes=config.engine.prefix_cache_mb * 1_000_000,
         )
         await _serve(node.run(), supervised)
 

@@ -55,6 +55,11 @@ def _engine_overrides(function: Any) -> Any:
             click.option("--max-streams", type=int, help="Streams at a time."),
             click.option("--threads", type=int, help="Engine threads."),
             click.option("--gpu-layers", type=int, help="Layers on the GPU; -1 for all."),
+            click.option(
+                "--prefix-cache-mb",
+                type=int,
+                help="Memory of a target for texts that have left its KV cache; 0 for none.",
+            ),
             click.option("--supervised", is_flag=True, hidden=True),
         ]
     ):

@@ -13,6 +13,7 @@ from nodes.messages import (
     DraftReply,
     NodesRequest,
     StreamFailedNotice,
+    StreamParkedNotice,
     StreamReadyNotice,
     SubmitRequest,
     TokenizeReply,
@@ -24,7 +25,8 @@ GUEST: Final = "guest"
 _OF_MEMBERS: Final = frozenset({Hello, Ping, Pong, Bye, Credit})
 MAY_SEND: Final[Mapping[str, frozenset[type]]] = {
     "target": _OF_MEMBERS
-    | {CommitReply, TokenizeReply, StreamReadyNotice, StreamFailedNotice, EnrolRequest},
+    | {CommitReply, TokenizeReply, StreamReadyNotice, StreamFailedNotice, EnrolRequest}
+    | {StreamParkedNotice},
     "draft": _OF_MEMBERS | {DraftReply, StreamReadyNotice, StreamFailedNotice, EnrolRequest},
     "client": _OF_MEMBERS
     | {SubmitRequest, CancelRequest, NodesRequest, TraceRequest, EnrolRequest},

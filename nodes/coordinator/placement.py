@@ -15,7 +15,7 @@ from nodes.coordinator.waiting import Waiting
 from nodes.messages import EngineProfile
 from nodes.scheduler.stream import Opening, Stream
 from nodes.stream import StreamSpec
-from nodes.target.state import cells_needed
+from nodes.target.stream import cells_needed, cells_soon
 
 # A request without any target that could serve it is kept so long: a target may start again.
 STRANDED_LIMIT_S = 30.0
@@ -95,7 +95,8 @@ class Placement:
                 break
             able = self._able(request, choice)
             free = [n for n in able if n.profile.numerics_class not in blocked]
-            fitting = [n for n in free if n.has_room(cells_needed(choice.spec))]
+            cells = _cells([_journal_of(request, choice)])
+            fitting = [n for n in free if n.has_room(cells)]
             if fitting:
                 return Placed(request, choice, self._best(request, choice, fitting, now))
             blocked |= {n.profile.numerics_class for n in free}
@@ -192,9 +193,13 @@ class Placement:
 
 
 def _has_room(target: NodeRecord, streams: Sequence[Stream]) -> bool:
-    cells = sum(cells_needed(stream.spec) for stream in streams)
     holds = all(_can_hold(target, stream.spec) for stream in streams)
-    return holds and target.has_room(cells, len(streams))
+    return holds and target.has_room(_cells(streams), len(streams))
+
+
+def _cells(streams: Iterable[Stream]) -> int:
+    """What streams take at first, as their target counts it."""
+    return sum(cells_soon(len(s.token_ids), s.tokens_left) for s in streams)
 
 
 def _num_left(streams: Iterable[Stream]) -> int:

@@ -20,7 +20,7 @@ from nodes.messages import (
 )
 from nodes.scheduler.stream import Figures, Stream
 from nodes.stream import StreamId, StreamSpec
-from nodes.target.state import cells_needed
+from nodes.target.stream import cells_needed
 
 
 class BadRequestError(Exception):
@@ -57,10 +57,13 @@ class Choice:
 
 @dataclass(slots=True)
 class Request:
+    """owner: whose other requests may share what a target has computed for this one."""
+
     client: bytes
     submit: SubmitRequest
     seed: int
     choices: dict[StreamId, Choice] = field(default_factory=dict)
+    owner: str = ""
     has_started: bool = False
     arrived_at: float = 0.0
     model_hash: str = ""

@@ -29,7 +29,7 @@ _MAX_NODES_SHOWN, _MAX_MODEL_CHARS = 64, 64
 
 @dataclass(slots=True)
 class NodeRecord:
-    """A target or draft node; targets have a scheduler and an account of promised cells."""
+    """A target or draft node; targets have a scheduler."""
 
     name: str
     role: str
@@ -39,7 +39,6 @@ class NodeRecord:
     spread: Spread | None
     heartbeat: HeartbeatState
     scheduler: SchedulerState | None = None
-    used_cells: int = 0
     # As declared by the node; what it has not declared is measured.
     link: Link = field(default_factory=Link)
 
@@ -49,6 +48,11 @@ class NodeRecord:
         if self.profile.link.rate_bps == 0:
             rate_bps = self.heartbeat.rate.bps or rate_bps
         return replace(self.link, rtt_s=self.heartbeat.rtt_s or 0.0, rate_bps=rate_bps)
+
+    @property
+    def used_cells(self) -> int:
+        """Cells that a target's streams take, with room for each to grow."""
+        return self.scheduler.cells if self.scheduler is not None else 0
 
     def has_room(self, cells: int, num_streams: int = 1) -> bool:
         """For streams that need so many cells together."""

@@ -22,7 +22,6 @@ from nodes.messages import RequestFailedNotice
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
 from nodes.scheduler.stream import Stream
 from nodes.stream import StreamId
-from nodes.target.state import cells_needed
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +59,7 @@ class Serving:
     ) -> list[Send]:
         try:
             widest = self.placement.widest_of(target)
-            specs = specs_of(request, request.client.hex(), self._next_id, prompt, widest)
+            specs = specs_of(request, request.owner, self._next_id, prompt, widest)
         except BadRequestError as error:
             return self.fail(request, "bad_request", str(error), now)
         self._next_id += len(specs)
@@ -96,7 +95,6 @@ class Serving:
     ) -> list[Send]:
         """Open a stream on a target: a new one, or from its journal."""
         choice.target = target.name
-        target.used_cells += cells_needed(choice.spec)
         assert target.scheduler is not None
         journal, choice.journal = choice.journal, None
         if journal is None:
@@ -120,7 +118,6 @@ class Serving:
             assert source is not None
             assert source.scheduler is not None
             journal, released = source.scheduler.release(choice.spec.stream_id, now)
-            source.used_cells -= cells_needed(choice.spec)
             self._unplace(journal)
             out += self.carry_out(source, released, now)
         for choice in move.choices:
@@ -213,7 +210,6 @@ class Serving:
             return []
         assert target.scheduler is not None
         choice = request.choices.pop(stream_id)
-        target.used_cells -= cells_needed(choice.spec)
         if not request.choices:
             del self.requests[(request.client, request.request_id)]
             logger.info("request %d finished: %s", request.request_id, reason)
@@ -244,7 +240,6 @@ class Serving:
         for stream_id, choice in choices.items():
             target = self._roster.node(choice.target)
             if target is not None and target.scheduler is not None:
-                target.used_cells -= cells_needed(choice.spec)
                 # Finish is for a stream that is forgotten already: nothing is told twice.
                 out += self.carry_out(target, target.scheduler.cancel(stream_id, now), now)
                 target.scheduler.take_figures(stream_id)

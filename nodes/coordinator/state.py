@@ -39,6 +39,7 @@ from nodes.messages import (
     NodesRequest,
     RequestFailedNotice,
     StreamFailedNotice,
+    StreamParkedNotice,
     StreamReadyNotice,
     SubmitRequest,
     TokenizeReply,
@@ -146,7 +147,8 @@ class CoordinatorState:
         node = self._roster.node_of(member)
         if node is not None:
             return self._on_node_message(node, message, num_bytes, now)
-        return self._on_client_message(peer, message, now)
+        # Prefixes are shared by the requests of one key, wherever they come from.
+        return self._on_client_message(peer, caller.name or peer.hex(), message, now)
 
     def peer_gone(self, peer: bytes, now: float) -> list[Send]:
         return self._on_roster(self._roster.gone(peer, now), now)
@@ -286,13 +288,18 @@ class CoordinatorState:
                 streams = [StreamId(e.stream_id) for e in message.entries]
                 self._serving.charge(streams, num_bytes, to_draft=False)
                 return self._carry_out(node, node.scheduler.committed(message, now), now)
-            case StreamReadyNotice(stream_id=s, generation=g) if node.scheduler is not None:
-                return self._carry_out(node, node.scheduler.target_ready(StreamId(s), g, now), now)
+            case StreamReadyNotice(stream_id=s, generation=g, num_read=num_read) if (
+                node.scheduler is not None
+            ):
+                ready = node.scheduler.target_ready(StreamId(s), g, now, num_read)
+                return self._carry_out(node, ready, now)
             case StreamFailedNotice(stream_id=s, generation=g, reason=reason) if (
                 node.scheduler is not None
             ):
                 failed = node.scheduler.target_failed(StreamId(s), g, reason, now)
                 return self._carry_out(node, failed, now)
+            case StreamParkedNotice(stream_id=s, generation=g) if node.scheduler is not None:
+                return self._carry_out(node, node.scheduler.target_parked(StreamId(s), g, now), now)
             case TokenizeReply() if node.role == "target":
                 return self._on_tokenized(node, message, now)
             case DraftReply() | StreamReadyNotice() | StreamFailedNotice():
@@ -332,10 +339,10 @@ class CoordinatorState:
 
     # -- clients -----------------------------------------------------------------------------------
 
-    def _on_client_message(self, peer: bytes, message: Any, now: float) -> list[Send]:
+    def _on_client_message(self, peer: bytes, owner: str, message: Any, now: float) -> list[Send]:
         match message:
             case SubmitRequest():
-                return self._submit(peer, message, now)
+                return self._submit(peer, owner, message, now)
             case CancelRequest(request_id=request_id):
                 request = self._serving.requests.get((peer, request_id))
                 return self._serving.cancel(request, now) if request is not None else []
@@ -347,7 +354,7 @@ class CoordinatorState:
         self.num_stale += 1
         return []
 
-    def _submit(self, peer: bytes, submit: SubmitRequest, now: float) -> list[Send]:
+    def _submit(self, peer: bytes, owner: str, submit: SubmitRequest, now: float) -> list[Send]:
         def refuse(code: str, reason: str) -> list[Send]:
             return [Send(peer, RequestFailedNotice(submit.request_id, code, reason[:_MAX_REASON]))]
 
@@ -360,6 +367,7 @@ class CoordinatorState:
             return refuse("overloaded", f"{_MAX_REQUESTS} requests of this client are under way")
         try:
             request = new_request(peer, submit)
+            request.owner = owner
         except BadRequestError as error:
             return refuse("bad_request", str(error))
         name = self._serving.tokenizer()

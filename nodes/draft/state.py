@@ -13,7 +13,8 @@ from nodes.draft.outlook import Outlook
 from nodes.engine.protocol import Logits, Model, Span
 from nodes.engine.sampling import probability, sample
 from nodes.stream import StreamId, StreamSpec
-from nodes.target.state import Failed, Ready, cells_needed
+from nodes.target.state import Failed, Ready
+from nodes.target.stream import cells_needed
 from policies.confidence import DraftCalibration
 
 # A piece beside each step of a round makes it longer for all of its streams; between rounds the

@@ -16,11 +16,13 @@ import numpy as np
 from nodes.engine.cells import CellLog
 from nodes.engine.llama_abi import build_name, hash_file, library, load_model, take_last_error
 from nodes.engine.protocol import (
+    Bytes,
     CacheFullError,
     EngineError,
     EngineInfo,
     InvalidInputError,
     Logits,
+    SavedPrefix,
     Span,
     check_spans,
 )
@@ -248,6 +250,38 @@ class LlamaModel:
         self._llama.llama_memory_seq_cp(self._memory, source, target, 0, length)
         self._log.share(source, target, length)
 
+    def save(self, seq_id: int) -> SavedPrefix:
+        length = self.length(seq_id)
+        if length == 0:
+            raise InvalidInputError(f"sequence {seq_id} is empty")
+        size = int(self._llama.llama_state_seq_get_size(self._context, seq_id))
+        state = np.empty(size, dtype=np.uint8)
+        written = self._llama.llama_state_seq_get_data(
+            self._context, _pointer_to(state), size, seq_id
+        )
+        if written == 0:
+            raise EngineError(f"sequence {seq_id} could not be saved: {take_last_error()}")
+        return SavedPrefix(length, state[:written])
+
+    def restore(self, seq_id: int, saved: SavedPrefix, length: int) -> None:
+        if self.length(seq_id) != 0:
+            raise InvalidInputError(f"sequence {seq_id} is not empty")
+        if not 0 < length <= saved.length:
+            raise InvalidInputError(f"{length} positions wanted, {saved.length} were saved")
+        if length < saved.length and not self._info.can_roll_back:
+            raise InvalidInputError(f"{self._info.model} cannot roll back a sequence")
+        if not self._log.fits(saved.length):
+            self._compact(saved.length)
+        # No cell below the log's end is free: the positions come to lie behind it, in order.
+        size = saved.num_bytes
+        read = self._llama.llama_state_seq_set_data(
+            self._context, _pointer_to(saved.state), size, seq_id
+        )
+        if read != size:
+            raise EngineError(f"a saved sequence could not be restored: {take_last_error()}")
+        self._log.append(seq_id, saved.length)
+        self.truncate(seq_id, length)
+
     def length(self, seq_id: int) -> int:
         if not 0 <= seq_id < self.config.max_sequences:
             raise InvalidInputError(f"sequence id {seq_id} out of range")
@@ -269,7 +303,7 @@ class LlamaModel:
         if len(self._state) < sum(sizes):
             self._state = np.empty(sum(sizes), dtype=np.uint8)
         for seq_id, size in zip(alive, sizes, strict=True):
-            pointer = self._state_at(offset)
+            pointer = _pointer_to(self._state[offset:])
             written = int(llama.llama_state_seq_get_data(self._context, pointer, size, seq_id))
             if written == 0:
                 raise EngineError(f"sequence {seq_id} could not be saved for a compaction")
@@ -277,15 +311,11 @@ class LlamaModel:
             offset += written
         llama.llama_memory_clear(self._memory, False)
         for seq_id, start, size in saved:
-            pointer = self._state_at(start)
+            pointer = _pointer_to(self._state[start:])
             if llama.llama_state_seq_set_data(self._context, pointer, size, seq_id) != size:
                 raise EngineError(f"sequence {seq_id} was lost in a compaction")
         logger.debug("compacted %d garbage cells, %d live", log.garbage, log.live)
         log.compacted()
-
-    def _state_at(self, offset: int) -> Any:
-        address = self._state.ctypes.data + offset
-        return ctypes.cast(address, ctypes.POINTER(ctypes.c_uint8))
 
     def set_batch_threads(self, num_threads: int) -> None:
         """Change the threads of passes with more than one token."""
@@ -299,3 +329,7 @@ class LlamaModel:
         if self._model:
             self._llama.llama_model_free(self._model)
             self._model = None
+
+
+def _pointer_to(state: Bytes) -> Any:
+    return state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))

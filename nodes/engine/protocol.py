@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Logits: TypeAlias = npt.NDArray[np.float32]
+Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 
 class EngineError(Exception):
@@ -46,6 +47,18 @@ class Span:
     start: int
     token_ids: Sequence[int]
     num_outputs: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SavedPrefix:
+    """A sequence's first `length` positions in host memory; for the engine that saved them only."""
+
+    length: int
+    state: Bytes
+
+    @property
+    def num_bytes(self) -> int:
+        return self.state.nbytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +105,16 @@ class Model(Protocol):
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         """Give the empty sequence `target` the first `length` positions of `source`."""
+
+    def save(self, seq_id: int) -> SavedPrefix:
+        """A copy of a sequence that is not empty; it stays in the cache."""
+
+    def restore(self, seq_id: int, saved: SavedPrefix, length: int) -> None:
+        """Give the empty sequence the first `length` positions of what was saved.
+
+        Logits after it are those after the sequence that was saved, bit for bit. All of `saved`
+        takes cells for a moment: raises CacheFullError when these do not suffice.
+        """
 
     def length(self, seq_id: int) -> int:
         """Positions of a sequence that are in the cache."""

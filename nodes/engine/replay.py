@@ -13,6 +13,7 @@ from nodes.engine.protocol import (
     EngineInfo,
     InvalidInputError,
     Logits,
+    SavedPrefix,
     Span,
     check_spans,
 )
@@ -127,6 +128,22 @@ class ReplayModel:
         if not 0 < length <= self.length(source):
             raise InvalidInputError(f"sequence {source} has no {length} positions")
         self._passages[target] = self._passages[source].cut(length)
+
+    def save(self, seq_id: int) -> SavedPrefix:
+        if not self.length(seq_id):
+            raise InvalidInputError(f"sequence {seq_id} is empty")
+        token_ids = self._passages[seq_id].token_ids
+        return SavedPrefix(len(token_ids), np.array(token_ids, dtype=np.uint32).view(np.uint8))
+
+    def restore(self, seq_id: int, saved: SavedPrefix, length: int) -> None:
+        if self.length(seq_id):
+            raise InvalidInputError(f"sequence {seq_id} is not empty")
+        if not 0 < length <= saved.length:
+            raise InvalidInputError(f"{length} positions wanted, {saved.length} were saved")
+        if saved.length > self.free_cells():
+            raise CacheFullError(saved.length, self.free_cells(), self.config.num_cells)
+        token_ids = saved.state.view(np.uint32)[:length].tolist()
+        self._passages[seq_id] = self._script.grown(Passage(), Span(seq_id, 0, token_ids))
 
     def length(self, seq_id: int) -> int:
         if not 0 <= seq_id < len(self._passages):

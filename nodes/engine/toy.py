@@ -16,6 +16,7 @@ from nodes.engine.protocol import (
     EngineInfo,
     InvalidInputError,
     Logits,
+    SavedPrefix,
     Span,
     check_spans,
 )
@@ -117,6 +118,21 @@ class ToyModel:
         if not 0 < length <= len(self._sequence(source)):
             raise InvalidInputError(f"sequence {source} has no {length} positions")
         self._states[target] = self._states[source][:length]
+
+    def save(self, seq_id: int) -> SavedPrefix:
+        states = self._sequence(seq_id)
+        if not states:
+            raise InvalidInputError(f"sequence {seq_id} is empty")
+        return SavedPrefix(len(states), np.array(states, dtype=np.uint64).view(np.uint8))
+
+    def restore(self, seq_id: int, saved: SavedPrefix, length: int) -> None:
+        if self._sequence(seq_id):
+            raise InvalidInputError(f"sequence {seq_id} is not empty")
+        if not 0 < length <= saved.length:
+            raise InvalidInputError(f"{length} positions wanted, {saved.length} were saved")
+        if saved.length > self.free_cells():
+            raise CacheFullError(saved.length, self.free_cells(), self.config.num_cells)
+        self._states[seq_id] = saved.state.view(np.uint64)[:length].tolist()
 
     def length(self, seq_id: int) -> int:
         return len(self._sequence(seq_id))

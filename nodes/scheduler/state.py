@@ -55,6 +55,7 @@ from nodes.scheduler.target import TargetCosts
 from nodes.scheduler.tries import Tries
 from nodes.scheduler.watch import Watch
 from nodes.stream import StreamId, StreamSpec
+from nodes.target.stream import cells_soon
 from policies.acceptance import AcceptanceEstimate
 from policies.confidence import Spread
 from policies.drafter import expected_acceptance
@@ -120,6 +121,12 @@ class SchedulerState:
     @property
     def num_streams(self) -> int:
         return len(self._streams)
+
+    @property
+    def cells(self) -> int:
+        """Cells that admission counts for all streams, those that are parked included."""
+        streams = self._streams.values()
+        return sum(cells_soon(len(s.token_ids), s.tokens_left) for s in streams)
 
     def stream(self, stream_id: StreamId) -> Stream | None:
         return self._streams.get(stream_id)
@@ -299,7 +306,10 @@ class SchedulerState:
 
     # -- the target ----------------------------------------------------------------------------
 
-    def target_ready(self, stream_id: StreamId, generation: int, now: float) -> list[Instruction]:
+    def target_ready(
+        self, stream_id: StreamId, generation: int, now: float, num_read: int | None = None
+    ) -> list[Instruction]:
+        """num_read: tokens the target ran for it; None for all of its text."""
         stream = self._streams.get(stream_id)
         if stream is None or stream.spec.generation != generation:
             self.num_stale += 1
@@ -307,9 +317,27 @@ class SchedulerState:
         if isinstance(stream.phase, Opening):
             stream.phase = Idle()
             if self._target is not None:
-                self._target.prompt_read(len(stream.token_ids), len(self._streams) - 1, now)
+                length = len(stream.token_ids)
+                num_read = length if num_read is None else min(num_read, length)
+                self._target.prompt_read(num_read, length, len(self._streams) - 1, now)
             self._cycle.members_changed()
         return self.plan(now)
+
+    def target_parked(self, stream_id: StreamId, generation: int, now: float) -> list[Instruction]:
+        """The target had no cells left for a stream. It says ready when it goes on.
+
+        What was sent meanwhile under the old generation is void: the target drops it.
+        """
+        stream = self._streams.get(stream_id)
+        if stream is None or stream.spec.generation != generation:
+            self.num_stale += 1
+            return []
+        out = self._dispatcher.leave(stream, now)
+        stream.phase = Opening()
+        stream.spec = replace(stream.spec, generation=generation + 1)
+        stream.drop_trial()
+        self._cycle.members_changed()
+        return [*out, *self.plan(now)]
 
     def target_failed(
         self, stream_id: StreamId, generation: int, reason: str, now: float
@@ -353,6 +381,9 @@ class SchedulerState:
             is_beside_trial |= stream is not None and trials.is_under_way(stream)
         num_tokens, own = pass_size(reply.entries)
         predicted_s = self._target.predicted_s(num_tokens, cells, own, now)
+        # Where a stream ends, the target also saves what it had in the cache.
+        if any(entry.finish_reason for entry in reply.entries):
+            return predicted_s
         self._cycle.pass_done(reply.pass_s, predicted_s)
         # A draft node on the same machine slows the passes that it guesses beside.
         if not is_reading(streams) and not is_beside_trial:

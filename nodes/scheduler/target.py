@@ -28,10 +28,12 @@ class TargetCosts:
     def prefill_share(self, now: float) -> float:
         return min(_MAX_PREFILL_SHARE, self._prompts.share(now))
 
-    def prompt_read(self, num_tokens: int, num_others: int, now: float) -> None:
-        """Note what a prompt took: its pieces went along with passes of num_others streams."""
-        # A piece reads what was read before it: half of the prompt, on average.
-        decode, others = self._decode.table.with_own(num_tokens / 2), max(1, num_others)
+    def prompt_read(self, num_tokens: int, length: int, num_others: int, now: float) -> None:
+        """Note what the last num_tokens of a text took to read: their pieces went along with
+        passes of num_others streams."""
+        # A piece attends to what is before it: half of these tokens, on average, and all others.
+        own_cells = length - num_tokens / 2
+        decode, others = self._decode.table.with_own(own_cells), max(1, num_others)
         piece_s = decode.at(others + PROMPT_PIECE_TOKENS) - decode.at(others)
         self._prompts.add(num_tokens / PROMPT_PIECE_TOKENS * max(0.0, piece_s), now)
 

@@ -21,6 +21,7 @@ from nodes.messages import (
     LinkFields,
     OpenStreamRequest,
     StreamFailedNotice,
+    StreamParkedNotice,
     StreamReadyNotice,
     TokenizeReply,
     TokenizeRequest,
@@ -28,7 +29,7 @@ from nodes.messages import (
 )
 from nodes.profile import encode_profile
 from nodes.stream import StreamId, StreamSpec
-from nodes.target.state import Committed, Event, Failed, Ready, TargetState
+from nodes.target.state import Committed, Event, Failed, Parked, Ready, TargetState
 from policies.latency import NodeCosts
 
 logger = logging.getLogger(__name__)
@@ -62,10 +63,12 @@ class TargetNode:
         node: str,
         join_timeout_s: float | None = 10.0,
         declared: LinkFields | None = None,
+        prefix_cache_bytes: int = 0,
     ) -> None:
         """declared: what is known of the link beforehand."""
         self._model = model
         self._tokenizer = tokenizer
+        self._prefix_cache_bytes = prefix_cache_bytes
         self._make_link: Callable[[], Link] = lambda: Link(
             transport,
             self,
@@ -79,7 +82,8 @@ class TargetNode:
 
     async def run(self) -> None:
         """Serve until cancelled; raises what the link or the engine raises."""
-        self._engine = EngineThread(TargetState(self._model, self._tokenizer), self._on_events)
+        state = TargetState(self._model, self._tokenizer, self._prefix_cache_bytes)
+        self._engine = EngineThread(state, self._on_events)
         self._link = self._make_link()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._engine.run())
@@ -122,10 +126,12 @@ class TargetNode:
                 case Committed():
                     entries.append(commit_entry(event))
                     token_ids += event.token_ids
-                case Ready(stream_id=stream_id, generation=generation):
-                    self._link.send(StreamReadyNotice(stream_id, generation))
+                case Ready(stream_id=stream_id, generation=generation, num_read=num_read):
+                    self._link.send(StreamReadyNotice(stream_id, generation, num_read))
                 case Failed(stream_id=stream_id, generation=generation, reason=reason):
                     self._link.send(StreamFailedNotice(stream_id, generation, reason))
+                case Parked(stream_id=stream_id, generation=generation):
+                    self._link.send(StreamParkedNotice(stream_id, generation))
         if entries:
             self._link.send(CommitReply(seconds, tuple(entries), tuple(token_ids)))
 

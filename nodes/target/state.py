@@ -9,21 +9,24 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nodes.engine.protocol import InvalidInputError, Logits, Model, Span, Tokenizer
+from nodes.engine.protocol import Logits, Model, Span, Tokenizer
 from nodes.engine.sampling import sample_rows
 from nodes.messages import MAX_GAMMA
 from nodes.stream import PROMPT_PIECE_TOKENS, StopMatcher, StreamId, StreamSpec
+from nodes.target.residents import Residents
+from nodes.target.stream import TargetStream, cells_needed
 
 # Guesses of others may come at any moment, and wait for the pass that is under way.
 _PREFILL_TOKENS_BETWEEN_ROUNDS = 64
-# A shorter common prefix is run again rather than waited for.
-_MIN_SHARED_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
+    """num_read: tokens that were run for it, not copied."""
+
     stream_id: StreamId
     generation: int
+    num_read: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,14 @@ class Failed:
     stream_id: StreamId
     generation: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A stream gave up its place in the cache. It goes on, with the next generation, when Ready."""
+
+    stream_id: StreamId
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,33 +58,25 @@ class Committed:
     text: bytes
 
 
-Event = Ready | Failed | Committed
-
-
-@dataclass(slots=True)
-class _Stream:
-    spec: StreamSpec
-    seq_id: int
-    token_ids: list[int]
-    stops: StopMatcher
-    lease: int = 0
-    guesses: tuple[int, ...] | None = None
-    announced: bool = False
-
-    @property
-    def num_output(self) -> int:
-        return len(self.token_ids) - self.spec.num_prompt_tokens
+Event = Ready | Failed | Parked | Committed
 
 
 class TargetState:
-    """Streams on one target engine. Each `step` runs at most one forward pass."""
+    """Streams on one target engine. Each `step` runs at most one forward pass.
 
-    def __init__(self, model: Model, tokenizer: Tokenizer) -> None:
+    prefix_cache_bytes: host memory for what finished and parked streams had in the cache.
+
+    Streams are in the cache or parked. Who is parked is younger than all that are in, so the
+    oldest always go on, end, and make room.
+    """
+
+    def __init__(self, model: Model, tokenizer: Tokenizer, prefix_cache_bytes: int = 0) -> None:
         self._model = model
         self._tokenizer = tokenizer
-        self._streams: dict[StreamId, _Stream] = {}
-        self._free_seqs = list(range(model.info.max_sequences))[::-1]
-        self._reserved = 0
+        self._streams: dict[StreamId, TargetStream] = {}
+        self._residents = Residents(model, prefix_cache_bytes)
+        self._num_opened = 0
+        self._num_reads = 0
         self.num_stale = 0
 
     @property
@@ -84,20 +87,22 @@ class TargetState:
         """Take a stream in, or say why not. An older generation of it is replaced."""
         known = self._streams.get(spec.stream_id)
         if known is not None:
-            if known.spec.generation >= spec.generation:
+            if known.generation >= spec.generation:
                 self.num_stale += 1
                 return []
             self._forget(known)
         reason = self._refusal(spec)
         if reason:
             return [Failed(spec.stream_id, spec.generation, reason)]
-        stream = _Stream(spec, self._free_seqs.pop(), list(spec.token_ids), StopMatcher(spec.stops))
+        self._num_opened += 1
+        stream = TargetStream(
+            spec, self._num_opened, spec.generation, list(spec.token_ids), StopMatcher(spec.stops)
+        )
         # A stream that was moved here has shown this text already.
         for token_id in spec.token_ids[spec.num_prompt_tokens :]:
             stream.stops.push(self._tokenizer.piece(token_id))
-        self._reserved += cells_needed(spec)
         self._streams[spec.stream_id] = stream
-        return self._announce(stream)
+        return [event for resumed in self._resume() for event in self._announce(resumed)]
 
     def _refusal(self, spec: StreamSpec) -> str:
         info = self._model.info
@@ -105,31 +110,61 @@ class TargetState:
             return "the prompt is empty"
         if max(spec.token_ids) >= info.num_vocab:
             return "the prompt has token ids outside the model's vocabulary"
-        if not self._free_seqs:
+        if len(self._streams) >= info.max_sequences:
             return f"all {info.max_sequences} sequences of {info.model} are taken"
         needed = cells_needed(spec)
-        if self._reserved + needed > info.num_cells:
-            return (
-                f"{needed} cells wanted, {info.num_cells - self._reserved} of "
-                f"{info.num_cells} free on {info.model}"
-            )
+        if needed > info.num_cells:
+            return f"{needed} cells wanted, {info.model} has {info.num_cells}"
         return ""
 
     def close(self, stream_id: StreamId, generation: int) -> None:
-        stream = self._current(stream_id, generation)
-        if stream is not None:
-            self._forget(stream)
+        stream = self._streams.get(stream_id)
+        # Its parking may not have been known to who closes it.
+        if stream is None or not stream.spec.generation <= generation <= stream.generation:
+            self.num_stale += 1
+            return
+        self._forget(stream)
 
     def forget_all(self) -> None:
-        """Drop every stream: a coordinator that welcomes this node anew knows none of them."""
-        for stream in list(self._streams.values()):
-            self._forget(stream)
+        """Drop every stream: a coordinator that welcomes this node anew knows none of them.
 
-    def _forget(self, stream: _Stream) -> None:
+        What is saved goes, too: owners are names that the coordinator before gave.
+        """
+        for stream in list(self._streams.values()):
+            self._forget(stream, num_valid=0)
+        self._residents.forget_saved()
+
+    def _forget(self, stream: TargetStream, *, num_valid: int | None = None) -> None:
         del self._streams[stream.spec.stream_id]
-        self._model.truncate(stream.seq_id, 0)
-        self._free_seqs.append(stream.seq_id)
-        self._reserved -= cells_needed(stream.spec)
+        self._residents.leave(stream, num_valid=num_valid)
+
+    # -- who is in the cache -------------------------------------------------------------------
+
+    def _next_parked(self) -> TargetStream | None:
+        """The oldest of those that are parked, if it fits: none overtakes it."""
+        parked = (stream for stream in self._streams.values() if stream.seq_id is None)
+        oldest = min(parked, key=lambda stream: stream.number, default=None)
+        return oldest if oldest is not None and self._residents.fits(oldest) else None
+
+    def _resume(self) -> list[TargetStream]:
+        resumed = []
+        while (stream := self._next_parked()) is not None:
+            self._residents.enter(stream)
+            resumed.append(stream)
+        return resumed
+
+    def _make_room(self) -> list[Event]:
+        """Park the youngest until the others can go on; the oldest alone always can."""
+        events: list[Event] = []
+        while len(self._residents) > 1 and self._residents.shortage() > 0:
+            youngest = self._residents.by_age()[-1]
+            if youngest.announced:
+                events.append(Parked(youngest.spec.stream_id, youngest.generation))
+            self._residents.leave(youngest)
+            youngest.park()
+        return events
+
+    # -- what streams are asked to do ----------------------------------------------------------
 
     def lease(self, stream_id: StreamId, generation: int, prefix_len: int, num_tokens: int) -> None:
         """Let a stream decode plainly until it has prefix_len + num_tokens tokens."""
@@ -157,54 +192,43 @@ class TargetState:
         known = itertools.takewhile(lambda token_id: token_id < num_vocab, guesses)
         stream.guesses = tuple(known)
 
-    def _current(self, stream_id: StreamId, generation: int) -> _Stream | None:
+    def _current(self, stream_id: StreamId, generation: int) -> TargetStream | None:
         stream = self._streams.get(stream_id)
-        if stream is None or stream.spec.generation != generation:
+        if stream is None or stream.generation != generation:
             self.num_stale += 1
             return None
         return stream
 
-    def _missing(self, stream: _Stream) -> int:
-        """Tokens to prefill; the last token always goes in with the next decode."""
-        return len(stream.token_ids) - 1 - self._model.length(stream.seq_id)
-
-    def _wants_decode(self, stream: _Stream) -> bool:
-        return self._missing(stream) == 0 and (
-            stream.guesses is not None or stream.lease > len(stream.token_ids)
-        )
+    # -- passes --------------------------------------------------------------------------------
 
     def has_work(self) -> bool:
-        return any(self._wants_decode(s) or self._missing(s) for s in self._streams.values())
+        return (
+            any(s.may_decode or self._residents.missing(s) for s in self._residents.by_age())
+            or self._next_parked() is not None
+        )
 
     def step(self) -> list[Event]:
-        """One pass: every stream that may decode, and a piece of one waiting prompt."""
+        """One pass: every stream that may decode, and pieces of waiting prompts."""
+        resumed = self._resume()
+        events = self._make_room()
         spans: list[Span] = []
-        decoding: list[_Stream] = []
+        decoding: list[TargetStream] = []
         budget = self._model.info.max_batch_tokens
         for stream in self._streams.values():
-            if not self._wants_decode(stream):
+            is_waiting = not stream.may_decode or self._residents.missing(stream)
+            if stream.seq_id is None or is_waiting:
                 continue
-            token_ids = [stream.token_ids[-1], *self._useful_guesses(stream)]
+            token_ids = [stream.token_ids[-1], *stream.useful_guesses]
             if len(token_ids) > budget:
                 break
             budget -= len(token_ids)
             start = len(stream.token_ids) - 1
             spans.append(Span(stream.seq_id, start, token_ids, len(token_ids)))
             decoding.append(stream)
-        prefilling = self._prefill_spans(spans, budget)
-        if not spans:
-            return [event for stream in prefilling for event in self._announce(stream)]
-        logits = self._model.forward(spans)
-        events: list[Event] = []
-        row = 0
-        for stream, span in zip(decoding, spans, strict=False):
-            rows = logits[row : row + span.num_outputs]
-            row += span.num_outputs
-            events.append(self._commit(stream, rows, span.token_ids[1:]))
-        for stream in decoding:
-            if self._is_alive(stream):
-                self._model.truncate(stream.seq_id, len(stream.token_ids) - 1)
-        for stream in prefilling:
+        reading = self._prefill_spans(spans, budget)
+        if spans:
+            events += self._run(spans, decoding)
+        for stream in [*reading, *resumed]:
             events += self._announce(stream)
         # Move those served to the back: a pass that cannot hold all must not starve the rest.
         if budget < MAX_GAMMA + 1:
@@ -213,84 +237,77 @@ class TargetState:
                     self._streams[stream.spec.stream_id] = self._streams.pop(stream.spec.stream_id)
         return events
 
-    def _is_alive(self, stream: _Stream) -> bool:
+    def _run(self, spans: Sequence[Span], decoding: Sequence[TargetStream]) -> list[Event]:
+        logits = self._model.forward(spans)
+        commits = []
+        row = 0
+        for stream, span in zip(decoding, spans, strict=False):
+            rows = logits[row : row + span.num_outputs]
+            row += span.num_outputs
+            commits.append(self._commit(stream, rows, span.token_ids[1:]))
+        for stream, span, commit in zip(decoding, spans, commits, strict=False):
+            if commit.finish_reason:
+                right = span.start + 1 + commit.num_accepted_tokens
+                self._forget(stream, num_valid=min(right, len(stream.token_ids)))
+            else:
+                self._model.truncate(span.seq_id, len(stream.token_ids) - 1)
+        return [*commits]
+
+    def _is_alive(self, stream: TargetStream) -> bool:
         return self._streams.get(stream.spec.stream_id) is stream
 
-    def _useful_guesses(self, stream: _Stream) -> tuple[int, ...]:
-        left = stream.spec.max_tokens - stream.num_output
-        return (stream.guesses or ())[: max(0, left - 1)]
+    def _prefill_spans(self, spans: list[Span], budget: int) -> list[TargetStream]:
+        """Add pieces of waiting prompts, small ones where others decode; returns whose.
 
-    def _prefill_spans(self, spans: list[Span], budget: int) -> list[_Stream]:
-        """Add pieces of waiting prompts, oldest first; small ones where others decode."""
+        In turns the oldest prompt goes first and the one with the fewest tokens left: a short one
+        does not wait for a long one, and any number of short ones take half of its pieces at most.
+        """
+        residents = self._residents
         if spans:
             budget = min(budget, PROMPT_PIECE_TOKENS)
         elif any(stream.announced for stream in self._streams.values()):
             budget = min(budget, _PREFILL_TOKENS_BETWEEN_ROUNDS)
-        prefilling = []
-        for stream in self._streams.values():
+        waiting = [stream for stream in residents.by_age() if residents.missing(stream)]
+        if not waiting:
+            return []
+        self._num_reads += 1
+        order = sorted(waiting, key=residents.missing)
+        if self._num_reads % 2:
+            order = waiting[:1] + order
+        reading: list[TargetStream] = []
+        for stream in order:
             if budget <= 0:
                 break
-            if not self._missing(stream) or self._waits_for_donor(stream):
+            reader = residents.to_read(stream)
+            if reader.seq_id is None or any(reader is other for other in reading):
                 continue
-            # Nothing may be missing after the donor's copy: then it is only announced.
-            start = self._model.length(stream.seq_id)
-            count = min(self._missing(stream), budget)
-            if count == 0:
-                prefilling.append(stream)
-                continue
-            spans.append(Span(stream.seq_id, start, stream.token_ids[start : start + count]))
-            prefilling.append(stream)
-            budget -= count
-        return prefilling
+            reading.append(reader)
+            # Nothing may be missing after a copy: then it is only announced.
+            start = residents.cached(reader)
+            count = min(residents.missing(reader), budget)
+            if count:
+                spans.append(Span(reader.seq_id, start, reader.token_ids[start : start + count]))
+                reader.num_read += count
+                budget -= count
+        return reading
 
-    def _waits_for_donor(self, stream: _Stream) -> bool:
-        """Copy what another stream of the same owner has in the cache of this one's prefix.
-
-        True while that stream is still being prefilled and will have more to give: the choices
-        of one request are prefilled once.
-        """
-        if self._model.length(stream.seq_id) > 0:
-            return False
-        wanted = stream.token_ids[:-1]
-        best, donor = 0, None
-        is_earlier = True
-        for other in self._streams.values():
-            if other is stream:
-                is_earlier = False
-                continue
-            if other.spec.owner != stream.spec.owner:
-                continue
-            shared = _common_prefix(wanted, other.token_ids[:-1])
-            if shared < _MIN_SHARED_TOKENS:
-                continue
-            cached = self._model.length(other.seq_id)
-            # Only for earlier ones, so that no two wait for each other.
-            if shared > cached and is_earlier:
-                return True
-            if min(shared, cached) > best:
-                best, donor = min(shared, cached), other
-        if donor is not None:
-            self._model.copy_prefix(donor.seq_id, stream.seq_id, best)
-        return False
-
-    def _announce(self, stream: _Stream) -> list[Event]:
-        if stream.announced or self._missing(stream):
+    def _announce(self, stream: TargetStream) -> list[Event]:
+        if stream.announced or self._residents.missing(stream):
             return []
         stream.announced = True
-        return [Ready(stream.spec.stream_id, stream.spec.generation)]
+        return [Ready(stream.spec.stream_id, stream.generation, stream.num_read)]
 
-    def _commit(self, stream: _Stream, logits: Logits, guesses: Sequence[int]) -> Committed:
+    def _commit(self, stream: TargetStream, logits: Logits, guesses: Sequence[int]) -> Committed:
         spec = stream.spec
         prefix_len = len(stream.token_ids)
         token_ids, num_accepted = sample_rows(logits, spec.sampling, prefix_len, guesses)
-        kept, text, reason = self._until_end(stream, token_ids)
+        eog = self._model.info.eog_token_ids
+        kept, text, reason = stream.until_end(token_ids, eog, self._tokenizer)
         stream.token_ids += kept
         stream.guesses = None
-        if reason:
-            self._forget(stream)
         return Committed(
             spec.stream_id,
-            spec.generation,
+            stream.generation,
             prefix_len,
             tuple(kept),
             len(guesses),
@@ -298,42 +315,3 @@ class TargetState:
             reason,
             text,
         )
-
-    def _until_end(self, stream: _Stream, token_ids: list[int]) -> tuple[list[int], bytes, str]:
-        """Tokens up to the end of the text, their bytes, and why it ended ("" if it did not)."""
-        eog = self._model.info.eog_token_ids
-        kept: list[int] = []
-        text = b""
-        for token_id in token_ids:
-            if token_id in eog and not stream.spec.ignore_eog:
-                return kept, text + stream.stops.flush(), "stop"
-            kept.append(token_id)
-            shown, stopped = stream.stops.push(self._tokenizer.piece(token_id))
-            text += shown
-            if stopped:
-                return kept, text, "stop"
-            if stream.num_output + len(kept) >= stream.spec.max_tokens:
-                return kept, text + stream.stops.flush(), "length"
-        return kept, text, ""
-
-
-def _common_prefix(a: list[int], b: list[int]) -> int:
-    low, high = 0, min(len(a), len(b))
-    # Comparing slices runs in C: a binary search beats a loop over long prompts.
-    while low < high:
-        middle = (low + high + 1) // 2
-        if a[low:middle] == b[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-def cells_needed(spec: StreamSpec) -> int:
-    """Cells a stream may come to hold: prompt, output, and guesses under verification.
-
-    Raises InvalidInputError for a stream without room for a token.
-    """
-    if spec.max_tokens < 1:
-        raise InvalidInputError(f"max_tokens {spec.max_tokens} is below 1")
-    return spec.num_prompt_tokens + spec.max_tokens + MAX_GAMMA

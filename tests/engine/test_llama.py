@@ -130,7 +130,14 @@ def test_a_wrong_pass_is_refused_and_changes_nothing(model, spans):
 @needs_model
 def test_wrong_sequences_and_lengths_are_refused(model):
     model.forward([Span(0, 0, PROMPT[:3])])
+    saved = model.save(0)
     calls = [
+        lambda: model.save(1),
+        lambda: model.save(4),
+        lambda: model.restore(0, saved, 1),
+        lambda: model.restore(1, saved, 0),
+        lambda: model.restore(1, saved, 4),
+        lambda: model.restore(4, saved, 1),
         lambda: model.truncate(0, 4),
         lambda: model.truncate(0, -1),
         lambda: model.truncate(4, 0),
@@ -308,6 +315,69 @@ def test_a_compaction_gives_sharers_cells_of_their_own(model, alone):
     model.truncate(2, 0)
     rows.append(steps(model, 0, TEXT[8:]))
     assert np.array_equal(np.concatenate(rows), alone)
+
+
+@needs_model
+@pytest.mark.parametrize("cut", [20, len(PROMPT)])
+def test_a_saved_prefix_goes_on_with_the_same_bits(model, alone, cut):
+    # Saved from cells between those of neighbours, shared ones, behind rejected guesses.
+    model.forward([Span(1, 0, FOREIGN[:10])])
+    model.forward([Span(0, 0, PROMPT[:15])])
+    step(model, 0, FOREIGN[:3])
+    model.truncate(0, 15)
+    model.forward([Span(1, 10, FOREIGN[10:14]), Span(0, 15, PROMPT[15:])])
+    model.copy_prefix(0, 2, 30)
+    steps(model, 0, TEXT[:4])
+    saved = model.save(0)
+    assert saved.length == len(PROMPT) + 4
+    model.truncate(0, 0)
+    model.forward([Span(1, 14, FOREIGN[14:20])])
+    model.restore(0, saved, cut)
+    assert model.length(0) == cut
+    rows = []
+    if cut < len(PROMPT):
+        model.forward([Span(0, cut, PROMPT[cut:])])
+    rows.append(step(model, 0, TEXT[:8]))
+    model.truncate(2, 0)
+    model.forward([Span(2, 0, FOREIGN[:30])])
+    rows.append(steps(model, 0, TEXT[8:16]))
+    model.truncate(1, 0)
+    rows.append(step(model, 0, TEXT[16:]))
+    assert np.array_equal(np.concatenate(rows), alone)
+
+
+@needs_model
+def test_a_prefix_is_restored_into_a_cache_full_of_garbage(model, alone, monkeypatch):
+    compactions = note_compactions(model, monkeypatch)
+    model.forward([Span(0, 0, PROMPT)])
+    saved = model.save(0)
+    model.truncate(0, 0)
+    # Garbage up to the last cells, with a neighbour that lives in the middle of it.
+    model.forward([Span(1, 0, FOREIGN)])
+    model.forward([Span(2, 0, FOREIGN[:90])])
+    model.forward([Span(3, 0, FOREIGN)])
+    model.truncate(1, 0)
+    model.restore(0, saved, len(PROMPT))
+    assert compactions == [len(PROMPT)]
+    assert np.array_equal(steps(model, 0, TEXT), alone)
+    model.truncate(0, 0)
+    survivor = step(model, 2, FOREIGN[90:95])
+    model.truncate(2, 0)
+    assert np.array_equal(survivor, step(model, 2, FOREIGN[:95])[90:])
+
+
+@needs_model
+def test_a_prefix_for_which_there_are_no_cells_is_not_restored(model, alone):
+    model.forward([Span(0, 0, PROMPT)])
+    saved = model.save(0)
+    model.forward([Span(1, 0, [5] * 256)])
+    model.forward([Span(2, 0, [6] * 190)])
+    with pytest.raises(CacheFullError):
+        model.restore(3, saved, 1)
+    assert [model.length(i) for i in range(4)] == [40, 256, 190, 0]
+    model.truncate(1, 0)
+    model.restore(3, saved, len(PROMPT))
+    assert np.array_equal(steps(model, 3, TEXT), alone)
 
 
 @needs_model

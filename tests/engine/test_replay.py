@@ -152,6 +152,20 @@ def test_a_prefix_is_copied_with_what_is_known_of_it():
     assert row.argmax() == TEXT.output_ids[0]
 
 
+def test_a_prefix_is_saved_and_goes_on_as_it_would_have():
+    model = replay()
+    model.forward([Span(0, 0, (*PROMPT, *TEXT.output_ids[:4]))])
+    saved = model.save(0)
+    assert saved.length == len(PROMPT) + 4
+    model.truncate(0, 0)
+    model.restore(1, saved, len(PROMPT) + 2)
+    (row,) = model.forward([Span(1, len(PROMPT) + 2, TEXT.output_ids[2:3], 1)])
+    assert row.argmax() == TEXT.output_ids[3]
+    for call in (lambda: model.save(0), lambda: model.restore(1, saved, 1)):
+        with pytest.raises(InvalidInputError):
+            call()
+
+
 def test_invalid_calls_change_nothing():
     model = replay(max_sequences=2)
     model.forward([Span(0, 0, PROMPT)])

@@ -95,6 +95,31 @@ def test_copy_prefix_gives_the_same_logits_and_sequences_of_their_own():
     assert np.array_equal(copied, rows_of(ToyModel(), 0, [1, 2, 7, 8])[2:])
 
 
+def test_a_saved_prefix_goes_on_with_the_same_logits_whatever_became_of_its_sequence():
+    model = ToyModel()
+    rows_of(model, 0, [1, 2, 3, 4])
+    saved = model.save(0)
+    assert (saved.length, saved.num_bytes, model.length(0)) == (4, 32, 4)
+    rows_of(model, 0, [5])
+    model.truncate(0, 0)
+    model.restore(1, saved, 2)
+    model.restore(2, saved, 4)
+    assert np.array_equal(rows_of(model, 1, [7, 8]), rows_of(ToyModel(), 0, [1, 2, 7, 8])[2:])
+    assert np.array_equal(rows_of(model, 2, [9]), rows_of(ToyModel(), 0, [1, 2, 3, 4, 9])[4:])
+
+
+def test_a_saved_prefix_needs_cells_for_all_of_it():
+    model = ToyModel(ToyConfig(num_cells=10))
+    rows_of(model, 0, [1] * 6)
+    saved = model.save(0)
+    with pytest.raises(CacheFullError):
+        model.restore(1, saved, 1)
+    assert model.length(1) == 0
+    model.truncate(0, 4)
+    model.restore(1, saved, 6)
+    assert model.free_cells() == 0
+
+
 def test_a_full_cache_is_refused_and_recoverable():
     model = ToyModel(ToyConfig(num_cells=10))
     rows_of(model, 0, [1] * 6)
@@ -110,7 +135,14 @@ def test_a_full_cache_is_refused_and_recoverable():
 def test_invalid_calls_change_nothing():
     model = ToyModel(ToyConfig(max_sequences=2))
     rows_of(model, 0, [1, 2, 3])
+    saved = model.save(0)
     calls = [
+        lambda: model.save(1),
+        lambda: model.save(2),
+        lambda: model.restore(0, saved, 1),
+        lambda: model.restore(1, saved, 0),
+        lambda: model.restore(1, saved, 4),
+        lambda: model.restore(2, saved, 1),
         lambda: model.truncate(0, 4),
         lambda: model.truncate(0, -1),
         lambda: model.truncate(-1, 0),

@@ -48,6 +48,7 @@ from tests.nodes.pure_mesh import (
     notices,
     reference_of,
 )
+from tests.nodes.reference import Reference
 from tests.nodes.wild_policy import WildPolicy
 
 CLIENT = b"client"
@@ -120,6 +121,7 @@ class PureCluster:
         self.to_cancel = [i for i, stream in enumerate(case.streams) if stream.is_cancelled]
         self.token_ids: dict[tuple[int, int], list[int]] = {}
         self.text: dict[tuple[int, int], bytes] = {}
+        self._references: dict[tuple[int, int], Reference] = {}
         self.ended: dict[tuple[int, int], str] = {}
         self.deaths_left, self.draft_deaths_left = case.num_deaths, case.num_draft_deaths
         self.moves_left = case.num_moves
@@ -322,10 +324,13 @@ class PureCluster:
             case _:
                 raise AssertionError(f"unexpected {message}")
 
-    def _alone(self, index: int, choice: int) -> Any:
-        stream = self.case.streams[index]
-        sampling = replace(stream.sampling, choice=choice)
-        return reference_of(replace(stream, sampling=sampling), self.case.target)
+    def _alone(self, index: int, choice: int) -> Reference:
+        if (index, choice) not in self._references:
+            stream = self.case.streams[index]
+            sampling = replace(stream.sampling, choice=choice)
+            alone = reference_of(replace(stream, sampling=sampling), self.case.target)
+            self._references[index, choice] = alone
+        return self._references[index, choice]
 
     def _check_end(self) -> None:
         assert not self.to_submit

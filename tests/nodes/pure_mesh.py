@@ -22,6 +22,7 @@ from nodes.messages import (
     LeaseRequest,
     OpenStreamRequest,
     StreamFailedNotice,
+    StreamParkedNotice,
     StreamReadyNotice,
     VerifyRequest,
 )
@@ -29,7 +30,7 @@ from nodes.scheduler import SchedulerState
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.node import commit_entry, spec_of
-from nodes.target.state import Committed, Failed, Ready, TargetState, cells_needed
+from nodes.target.state import Committed, Failed, Parked, Ready, TargetState
 from policies.baselines import POLICIES
 from policies.latency import CostTable, NodeCosts
 from policies.plan import Policy
@@ -81,6 +82,7 @@ class Case:
     has_wild_policy: bool
     has_lookup: bool
     has_trials: bool
+    prefix_cache_bytes: int = 0
     moves: bytes
     move_seed: int
 
@@ -110,7 +112,8 @@ def spec_of_case(stream_id: int, case: StreamCase) -> StreamSpec:
     return StreamSpec(
         stream_id=StreamId(stream_id),
         generation=1,
-        owner="test",
+        # Two owners, who share nothing, and each something with itself.
+        owner=f"owner-{stream_id % 2}",
         sampling=case.sampling,
         max_tokens=case.max_tokens,
         stops=case.stops,
@@ -144,7 +147,7 @@ class PureMesh:
             policy, TARGET_COSTS, lookup=case.has_lookup, trials=case.has_trials
         )
         self.model, tokenizer = self._target_engine()
-        self.target = TargetState(self.model, tokenizer)
+        self.target = TargetState(self.model, tokenizer, case.prefix_cache_bytes)
         self.target_inbox: deque[Any] = deque()
         self.target_outbox: deque[Any] = deque()
         self.drafts = [_Draft(d, f"draft-{i}") for i, d in enumerate(case.drafts)]
@@ -161,6 +164,7 @@ class PureMesh:
         self.finished: dict[StreamId, str] = {}
         self.churns_left = case.num_churns
         self.late_left = case.num_late_drafts
+        self.num_parked = 0
         for draft in self.drafts:
             if draft.case.starts_alive:
                 self._join(draft)
@@ -212,7 +216,7 @@ class PureMesh:
             moves.append(self._scheduler_takes_from_target)
         if self.target.has_work():
             moves.append(self._target_steps)
-        if self.waiting and self._has_room(self.waiting[0]):
+        if self.waiting and self._has_room():
             moves.append(self._admit)
         for draft in self.drafts:
             if draft.inbox:
@@ -260,11 +264,9 @@ class PureMesh:
 
     # -- streams -----------------------------------------------------------------------------------
 
-    def _has_room(self, stream_id: StreamId) -> bool:
-        held = [s for s in self.specs.values() if self.scheduler.stream(s.stream_id) is not None]
-        cells = sum(map(cells_needed, held)) + cells_needed(self.specs[stream_id])
-        config = self.case.target
-        return len(held) < config.max_sequences and cells <= config.num_cells
+    def _has_room(self) -> bool:
+        # Of cells the target takes care itself: who does not fit yet waits there.
+        return self.scheduler.num_streams < self.case.target.max_sequences
 
     def _admit(self) -> None:
         stream_id = self.waiting.popleft()
@@ -362,8 +364,11 @@ class PureMesh:
         match message:
             case CommitReply():
                 out = self.scheduler.committed(message, self.now)
-            case StreamReadyNotice(stream_id=s, generation=g):
-                out = self.scheduler.target_ready(StreamId(s), g, self.now)
+            case StreamReadyNotice(stream_id=s, generation=g, num_read=num_read):
+                out = self.scheduler.target_ready(StreamId(s), g, self.now, num_read)
+            case StreamParkedNotice(stream_id=s, generation=g):
+                self.num_parked += 1
+                out = self.scheduler.target_parked(StreamId(s), g, self.now)
             case StreamFailedNotice(stream_id=s, generation=g, reason=reason):
                 out = self.scheduler.target_failed(StreamId(s), g, reason, self.now)
         self._carry_out(out)
@@ -421,12 +426,16 @@ class PureMesh:
         self._carry_out(out)
 
 
-def notices(events: Sequence[object]) -> list[StreamReadyNotice | StreamFailedNotice]:
-    notices: list[StreamReadyNotice | StreamFailedNotice] = []
+def notices(
+    events: Sequence[object],
+) -> list[StreamReadyNotice | StreamFailedNotice | StreamParkedNotice]:
+    notices: list[StreamReadyNotice | StreamFailedNotice | StreamParkedNotice] = []
     for event in events:
         match event:
-            case Ready(stream_id=s, generation=g):
-                notices.append(StreamReadyNotice(s, g))
+            case Ready(stream_id=s, generation=g, num_read=num_read):
+                notices.append(StreamReadyNotice(s, g, num_read))
             case Failed(stream_id=s, generation=g, reason=reason):
                 notices.append(StreamFailedNotice(s, g, reason))
+            case Parked(stream_id=s, generation=g):
+                notices.append(StreamParkedNotice(s, g))
     return notices

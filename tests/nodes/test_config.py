@@ -140,6 +140,7 @@ def test_a_wrong_value_in_the_environment_is_told(name, text, accepted):
         (TargetConfig, "engine.max_streams", 256, "1 to 255 is accepted"),
         (TargetConfig, "engine.threads", 0, "1 to 512 is accepted"),
         (DraftConfig, "engine.gpu_layers", -2, "-1 to 65536 is accepted"),
+        (TargetConfig, "engine.prefix_cache_mb", -1, "0 to 1048576 is accepted"),
         (TargetConfig, "join_timeout_s", 0.0, "0.1 to 3600 is accepted"),
         (DraftConfig, "join_timeout_s", float("nan"), "0.1 to 3600 is accepted"),
         (CoordinatorConfig, "heartbeat_interval_s", 0.0, "0.05 to 60 is accepted"),
@@ -154,7 +155,12 @@ def test_a_value_out_of_range_is_told_with_what_is_accepted(config_class, key, v
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("engine.cells", 256), ("engine.max_streams", 255), ("engine.gpu_layers", -1)],
+    [
+        ("engine.cells", 256),
+        ("engine.max_streams", 255),
+        ("engine.gpu_layers", -1),
+        ("engine.prefix_cache_mb", 0),
+    ],
 )
 def test_the_ends_of_a_range_are_accepted(key, value):
     config = load(TargetConfig, None, {key: value}, {})

@@ -32,7 +32,9 @@ _samplings = st.builds(
 
 def _prompts(num_vocab: int, max_size: int = 60) -> st.SearchStrategy[tuple[int, ...]]:
     ids = st.integers(1, num_vocab - 1)
-    return st.lists(ids, min_size=1, max_size=max_size).map(tuple)
+    short = st.lists(ids, min_size=1, max_size=max_size)
+    # Lists are mostly short: some must be worth sharing.
+    return (short | st.lists(ids, min_size=max_size // 2, max_size=max_size)).map(tuple)
 
 
 def _streams(num_vocab: int, shared: tuple[int, ...]) -> st.SearchStrategy[StreamCase]:
@@ -41,7 +43,7 @@ def _streams(num_vocab: int, shared: tuple[int, ...]) -> st.SearchStrategy[Strea
         StreamCase,
         # Prefixes that streams have in common are prefilled once.
         prompt=own | st.just(shared) | _prompts(num_vocab, 3).map(lambda tail: shared + tail),
-        max_tokens=st.integers(1, 80),
+        max_tokens=st.integers(1, 80) | st.integers(120, 240),
         sampling=_samplings,
         stops=st.lists(st.text("0123 ", min_size=2, max_size=4), max_size=2).map(tuple),
         ignore_eog=st.booleans(),
@@ -69,7 +71,7 @@ def _work(draw: st.DrawFn) -> tuple[ToyConfig, tuple[StreamCase, ...]]:
     target = ToyConfig(
         num_vocab=num_vocab,
         # The largest stream fits alone, not always with others.
-        num_cells=largest + draw(st.integers(0, 300)),
+        num_cells=largest + draw(st.integers(0, 300) | st.integers(0, 60)),
         max_sequences=draw(st.integers(1, 5)),
         max_batch_tokens=draw(st.sampled_from([MAX_GAMMA + 1, 24, 64])),
         seed=draw(st.integers(0, 1000)),
@@ -92,6 +94,8 @@ def cases(draw: st.DrawFn) -> Case:
         has_wild_policy=draw(st.booleans()),
         has_lookup=draw(st.booleans()),
         has_trials=draw(st.booleans()),
+        # Toy positions take 8 bytes: room for nothing, for a text or so, for all.
+        prefix_cache_bytes=draw(st.sampled_from([0, 1000, 100_000])),
         moves=draw(st.binary(max_size=64)),
         move_seed=draw(st.integers(0, 2**32 - 1)),
     )

@@ -63,6 +63,7 @@ class Members:
             TOY_COSTS,
             endpoint="memory",
             node="target",
+            prefix_cache_bytes=100_000,
         )
         self.tasks["target"] = asyncio.create_task(target.run())
 
@@ -208,6 +209,22 @@ async def test_more_streams_than_sequences_are_served_one_after_the_other() -> N
         await made.wait_for(client, {"target", "draft-0"})
         options = GenerateOptions(max_tokens=30, gamma=4, num_choices=8, seed=1, temperature=1.0)
         check(await ask(client, options), options, PROMPT)
+
+
+async def test_streams_that_outgrow_the_cache_are_parked_and_end_as_they_would_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with mesh(0.8, num_cells=500) as made:
+        restored: list[int] = []
+        restore = made.model.restore
+        monkeypatch.setattr(made.model, "restore", lambda *a: (restored.append(a[2]), restore(*a)))
+        client = made.start_client("client")
+        await made.wait_for(client, {"target", "draft-0"})
+        options = GenerateOptions(max_tokens=300, num_choices=4, seed=1, temperature=1.0)
+        check(await ask(client, options), options, PROMPT)
+        # Four of 300 tokens are more than the cache holds: some came back from host memory.
+        assert restored
+        assert made.model.free_cells() == made.config.num_cells
 
 
 async def test_guesses_save_passes_and_are_counted() -> None:

@@ -13,6 +13,7 @@ from mesh.codec import encode_struct
 from mesh.messages import PROTOCOL_VERSION, Hello, Refuse, Welcome, spec_of_class, spec_of_tag
 from nodes.coordinator.access import ANYBODY, MAY_SEND, ROLES, Caller
 from nodes.coordinator.state import CoordinatorState, ForbiddenError
+from nodes.messages import OpenStreamRequest
 from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.examples import MESSAGES
 from tests.nodes.coordinator.test_state import CLUSTER, EPOCH, Mesh, make_mesh
@@ -121,3 +122,18 @@ def test_without_keys_a_member_says_itself_what_it_is() -> None:
     assert all(ANYBODY.may_join_as(role) for role in ROLES)
     assert not ANYBODY.may_join_as("guest")
     assert ANYBODY.node_name("x") == "x"
+
+
+def test_prefixes_are_shared_by_the_requests_of_one_key_and_of_nobody_else() -> None:
+    """Without keys by those of one connection."""
+    mesh = make_mesh()
+    mesh.join(b"p", "client", name="p")
+    owners = []
+    for number, (peer, name) in enumerate(
+        [(PEERS["client"], "alice"), (b"p", "alice"), (b"p", "bob"), (b"p", ""), (b"p", "")]
+    ):
+        caller = Caller(name, frozenset({"client"})) if name else ANYBODY
+        submit = make_submit(number)
+        sends = mesh.state.on_message(peer, CLUSTER, EPOCH, submit, 10, 0.0, caller)
+        owners += [s.message.owner for s in sends if isinstance(s.message, OpenStreamRequest)]
+    assert owners == ["alice", "alice", "bob", b"p".hex(), b"p".hex()]

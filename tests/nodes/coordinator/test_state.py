@@ -27,6 +27,7 @@ from nodes.messages import (
     RequestFailedNotice,
     StartedNotice,
     StreamFailedNotice,
+    StreamParkedNotice,
     StreamReadyNotice,
     TokenizeReply,
     TokenizeRequest,
@@ -357,6 +358,45 @@ def test_a_stream_that_waits_for_cells_is_not_overtaken_by_a_smaller_one() -> No
     assert mesh.hear(CLIENT, make_submit(2, max_tokens=40)) == []
     assert mesh.hear(CLIENT, make_submit(3, max_tokens=1)) == []
     assert opened(mesh.hear(TARGET, finish(1))) == [2, 3]
+
+
+def test_output_that_is_yet_to_come_keeps_nobody_waiting() -> None:
+    # 3 tokens, 64 of growth and 16 guesses each, though each may come to 519 cells.
+    mesh = make_mesh(num_cells=600)
+    sends = mesh.hear(CLIENT, make_submit(1, max_tokens=500, num_choices=8))
+    assert opened(sends) == [1, 2, 3, 4, 5, 6, 7]
+    # The eighth waits for room: one that ends makes it, one that goes on does not.
+    commit = CommitEntry(1, 1, 3, 2, 0, 0, "", b"!!")
+    assert opened(mesh.hear(TARGET, CommitReply(0.0, (commit,), (9, 9)))) == []
+    assert opened(mesh.hear(TARGET, finish(2))) == [8]
+
+
+def test_a_stream_that_alone_cannot_fit_is_refused() -> None:
+    mesh = make_mesh(num_cells=600)
+    code, reason = failure(mesh.hear(CLIENT, make_submit(1, max_tokens=582)))
+    assert code == "bad_request"
+    assert "exceed the 600" in reason
+
+
+def test_only_what_a_target_read_of_a_prompt_counts_as_its_load() -> None:
+    seen = []
+    mesh = make_mesh(
+        policy=lambda observation: (seen.append(observation), one_batch(observation))[1]
+    )
+    for request_id, num_read in ((1, 0), (2, 3)):
+        (stream_id,) = opened(mesh.hear(CLIENT, make_submit(request_id)))
+        mesh.hear(TARGET, StreamReadyNotice(stream_id, 1, num_read), 1.0)
+    assert seen[0].prefill_share == 0 < seen[-1].prefill_share
+
+
+def test_a_parked_stream_goes_on_in_its_next_generation() -> None:
+    mesh = make_mesh()
+    mesh.hear(CLIENT, make_submit(1))
+    mesh.hear(TARGET, StreamReadyNotice(1, 1))
+    assert mesh.hear(TARGET, StreamParkedNotice(1, 1)) == []
+    (lease,) = to(TARGET, mesh.hear(TARGET, StreamReadyNotice(1, 2)))
+    assert [entry.generation for entry in lease.entries] == [2]
+    assert mesh.state.num_stale == 0
 
 
 def test_more_than_may_wait_are_refused() -> None:

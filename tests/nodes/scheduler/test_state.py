@@ -251,13 +251,29 @@ def test_prompts_take_a_share_of_the_target_that_fades() -> None:
     assert policy.seen[-1].prefill_share == 0.8
 
 
+def test_what_a_target_had_of_a_prompt_takes_no_share_of_it() -> None:
+    policy = FixedPolicy()
+    scheduler = make_scheduler(policy=policy)
+    scheduler.admit(make_spec(ONE, prompt=(5,) * 6400), None)
+    scheduler.target_ready(ONE, 1, 100.0, 3200)
+    share = 100 * 32 * (1e-3 / 31) / 10
+    assert policy.seen[-1].prefill_share == pytest.approx(share)
+    scheduler.target_parked(ONE, 1, 100.0)
+    scheduler.target_ready(ONE, 2, 100.0, 0)
+    assert policy.seen[-1].prefill_share == pytest.approx(share)
+
+
 def test_the_targets_costs_follow_what_its_passes_take() -> None:
     policy = FixedPolicy()
     scheduler = make_scheduler(policy=policy)
     open_stream(scheduler, ONE)
     for length in range(3, 103):
         scheduler.committed(commit(ONE, length, [9], pass_s=3e-3), 0.0)
-    # While a prompt is read, passes tell nothing of what decoding takes.
+    # One in which a stream ends, which is saved, tells nothing of what decoding takes, nor do
+    # those in which a prompt is read.
+    scheduler.admit(make_spec(TWO, max_tokens=200), None)
+    scheduler.target_ready(TWO, 1, 0.0)
+    scheduler.committed(commit(TWO, 3, [9], finish_reason="stop", pass_s=9e-3), 0.0)
     scheduler.admit(make_spec(TWO), None)
     for length in range(103, 153):
         scheduler.committed(commit(ONE, length, [9], pass_s=9e-3), 0.0)

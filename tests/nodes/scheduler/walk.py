@@ -23,6 +23,7 @@ from nodes.messages import (
     LeaseRequest,
     OpenStreamRequest,
     StreamFailedNotice,
+    StreamParkedNotice,
     StreamReadyNotice,
     VerifyRequest,
 )
@@ -160,6 +161,7 @@ class Walk:
     def _troubles(self) -> list[Callable[[], None]]:
         """What need not happen."""
         troubles = [self._pass_time, self._pass_time, self._tick, self._churn, self._be_late]
+        troubles += [partial(self._park, h, s) for s, h in self._held.items() if h.is_open]
         return [*troubles, self._cancel] if self.lengths else troubles
 
     def _admit(self) -> None:
@@ -203,14 +205,23 @@ class Walk:
             case LeaseRequest(entries=leases):
                 for lease in leases:
                     held = self._held.get(lease.stream_id)
-                    if held is not None:
+                    if held is not None and held.generation == lease.generation:
+                        assert held.is_open
                         assert lease.prefix_len <= held.length
                         held.lease = max(held.lease, lease.prefix_len + lease.num_tokens)
             case VerifyRequest(entries=entries):
                 for entry in entries:
                     held = self._held.get(entry.stream_id)
-                    if held is not None and held.length == entry.prefix_len:
+                    if held is None or held.generation != entry.generation:
+                        continue
+                    assert held.is_open
+                    if held.length == entry.prefix_len:
                         held.guesses = entry.num_draft_tokens
+
+    def _park(self, held: _Held, stream_id: int) -> None:
+        self._from_target.append(StreamParkedNotice(stream_id, held.generation))
+        held.generation += 1
+        held.lease, held.guesses, held.is_open = 0, -1, False
 
     def _target_opens(self, stream_id: int) -> None:
         held = self._held[stream_id]
@@ -244,6 +255,8 @@ class Walk:
                 self._tell("committed", message, self.now)
             case StreamReadyNotice(stream_id=stream_id, generation=generation):
                 self._tell("target_ready", StreamId(stream_id), generation, self.now)
+            case StreamParkedNotice(stream_id=stream_id, generation=generation):
+                self._tell("target_parked", StreamId(stream_id), generation, self.now)
             case StreamFailedNotice(stream_id=s, generation=g, reason=reason):
                 self._tell("target_failed", StreamId(s), g, reason, self.now)
 

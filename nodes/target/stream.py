@@ -1,0 +1,99 @@
+"""One stream on the target, and the cells it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+
+from nodes.engine.protocol import InvalidInputError, Tokenizer
+from nodes.messages import MAX_GAMMA
+from nodes.stream import StopMatcher, StreamSpec
+
+# Room that a stream must have to grow before it is taken in: fewer and it would soon be parked
+# again, more and cells would wait for tokens that may never come.
+_GROWTH_TOKENS = 64
+
+
+@dataclass(slots=True)
+class TargetStream:
+    """A stream the target holds.
+
+    number: rises with each stream that is opened, so that the youngest can be told.
+    generation: of the placement, raised by one each time it is parked.
+    seq_id: its sequence in the engine; None while it is parked. num_read: tokens run to fill it.
+    """
+
+    spec: StreamSpec
+    number: int
+    generation: int
+    token_ids: list[int]
+    stops: StopMatcher
+    seq_id: int | None = None
+    lease: int = 0
+    guesses: tuple[int, ...] | None = None
+    announced: bool = False
+    num_read: int = 0
+
+    @property
+    def num_output(self) -> int:
+        return len(self.token_ids) - self.spec.num_prompt_tokens
+
+    @property
+    def tokens_left(self) -> int:
+        return self.spec.max_tokens - self.num_output
+
+    @property
+    def cells(self) -> int:
+        return cells_soon(len(self.token_ids), self.tokens_left)
+
+    @property
+    def useful_guesses(self) -> tuple[int, ...]:
+        """Guesses that may be committed: the last token of a stream is never a guess."""
+        return (self.guesses or ())[: max(0, self.tokens_left - 1)]
+
+    @property
+    def may_decode(self) -> bool:
+        """Whether it is asked to go on, once its prefix is in the cache."""
+        return self.guesses is not None or self.lease > len(self.token_ids)
+
+    def park(self) -> None:
+        """Give up its place in the cache: what it was asked to do is void."""
+        self.lease = 0
+        self.guesses = None
+        self.num_read = 0
+        if self.announced:
+            self.announced = False
+            self.generation += 1
+
+    def until_end(
+        self, token_ids: list[int], eog: Set[int], tokenizer: Tokenizer
+    ) -> tuple[list[int], bytes, str]:
+        """Tokens up to the end of the text, their bytes, and why it ended ("" if it did not)."""
+        kept: list[int] = []
+        text = b""
+        for token_id in token_ids:
+            if token_id in eog and not self.spec.ignore_eog:
+                return kept, text + self.stops.flush(), "stop"
+            kept.append(token_id)
+            shown, stopped = self.stops.push(tokenizer.piece(token_id))
+            text += shown
+            if stopped:
+                return kept, text, "stop"
+            if len(kept) >= self.tokens_left:
+                return kept, text + self.stops.flush(), "length"
+        return kept, text, ""
+
+
+def cells_soon(num_tokens: int, tokens_left: int) -> int:
+    """Cells that admission counts for a stream: what it has, some growth, guesses."""
+    return num_tokens + min(tokens_left, _GROWTH_TOKENS) + MAX_GAMMA
+
+
+def cells_needed(spec: StreamSpec) -> int:
+    """Cells a stream may come to hold: prompt, output, and guesses under verification.
+
+    Raises InvalidInputError for a stream without room for a token.
+    """
+    if spec.max_tokens < 1:
+        raise InvalidInputError(f"max_tokens {spec.max_tokens} is below 1")
+    return spec.num_prompt_tokens + spec.max_tokens + MAX_GAMMA
