@@ -10,7 +10,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from mesh.zmq_transport import ZmqContext
@@ -60,6 +60,7 @@ class Figures:
     num_wrong: int = 0
     wire_bytes: int = 0
     errors: dict[str, tuple[float, float, int]] | None = None
+    reasons: dict[str, int] = field(default_factory=dict)
 
     @property
     def guessing_share(self) -> float:
@@ -101,6 +102,8 @@ class _Loop:
         made.num_guesses += of_stream.num_draft_tokens
         made.num_accepted += of_stream.num_accepted_tokens
         made.wire_bytes += of_stream.draft_wire_bytes
+        if reason := of_stream.plain_reason:
+            made.reasons[reason] = made.reasons.get(reason, 0) + 1
 
 
 async def serve(task: Task) -> Figures:

@@ -58,7 +58,7 @@ from nodes.stream import StreamId, StreamSpec
 from nodes.target.stream import cells_soon
 from policies.acceptance import AcceptanceEstimate
 from policies.confidence import Spread
-from policies.drafter import expected_acceptance
+from policies.drafter import expected_acceptance, plain_token_s, token_s
 from policies.latency import NodeCosts
 from policies.plan import Link, Plan, Policy
 
@@ -269,7 +269,15 @@ class SchedulerState:
 
     def _place(self, stream: Stream) -> list[Instruction]:
         self._cycle.members_changed()
-        return self._drafts.place(stream)
+        out = self._drafts.place(stream)
+        placement = stream.draft
+        if stream.tries is not None and placement is not None and self._target is not None:
+            costs, crowd = self._target.now(len(stream.token_ids)).decode, len(self._streams)
+            node = self._drafts[placement.node]
+            guessing_s = token_s(costs, node.view(), stream.acceptance, crowd)
+            gain = plain_token_s(costs, crowd) / guessing_s
+            stream.tries.expect(1.0 if node.acceptance.is_untried else gain)
+        return out
 
     def draft_ready(
         self, node: str, stream_id: StreamId, generation: int, now: float

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Trials before a first round, unless they have not come by so many tokens.
+# Trials before a first round, unless they have not come by so many tokens: fewer where what the
+# draft node is known for promises more than a bad stream would lose until that is noticed.
 _NUM_FIRST = 4
+_SURE_GAIN, _LIKELY_GAIN = 1.3, 1.1
 _MAX_FIRST_TOKENS = 24
 # Tokens between two trials of a stream that stays plain: twice as many each time, for a draft node
 # on the same machine slows the passes that it guesses beside.
@@ -38,15 +40,25 @@ class Trial:
 
 @dataclass(slots=True)
 class Tries:
-    """The trials of one stream. last: its length when the last one began."""
+    """The trials of one stream. last: its length when the last one began. num_first: before its
+    first round.
+    """
 
     trial: Trial | None = None
     num_done: int = 0
     last: int = 0
+    num_first: int = _NUM_FIRST
+
+    def expect(self, gain: float) -> None:
+        """gain: seconds of a plain token to those of one with guesses, as the draft node's other
+        streams suggest."""
+        self.num_first = _NUM_FIRST
+        if gain >= _LIKELY_GAIN:
+            self.num_first = 0 if gain >= _SURE_GAIN else _NUM_FIRST // 2
 
     def are_first(self, num_output: int) -> bool:
         """Whether a stream with so many output tokens is to be tried before its first round."""
-        return self.num_done < _NUM_FIRST and num_output < _MAX_FIRST_TOKENS
+        return self.num_done < self.num_first and num_output < _MAX_FIRST_TOKENS
 
     def is_due(self, num_tokens: int, *, is_beside_others: bool = False) -> bool:
         """Whether another trial is to begin at this length.
@@ -55,8 +67,8 @@ class Tries:
         """
         if self.trial is not None:
             return False
-        if self.num_done < _NUM_FIRST:
+        if self.num_done < self.num_first:
             return True
-        interval = _FIRST_INTERVAL_TOKENS << min(self.num_done - _NUM_FIRST, 10)
+        interval = _FIRST_INTERVAL_TOKENS << min(self.num_done - self.num_first, 10)
         interval = min(interval, _MAX_INTERVAL_TOKENS)
         return num_tokens >= self.last + (interval // 2 if is_beside_others else interval)

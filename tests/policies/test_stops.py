@@ -28,8 +28,7 @@ def one_stream(token_s, *, alpha=0.5, step_s=0.004, rtt_s=0.0, gamma=None):
     return Observation((view,), linear(0.05, token_s), (draft,))
 
 
-@pytest.mark.parametrize("token_s", [0.001, 0.004])
-@pytest.mark.parametrize("gamma", [1, 3])
+@pytest.mark.parametrize(("gamma", "token_s"), [(1, 0.001), (1, 0.004), (2, 0.001), (3, 0.0005)])
 def test_one_stream_by_hand(gamma, token_s):
     """The guess pays where its chance of a token is worth its seconds at the present rate."""
     problem = problem_of(one_stream(token_s, rtt_s=0.02))
@@ -80,10 +79,10 @@ def test_chances_are_whole_percent_and_only_of_streams_that_guess():
 
 def test_a_guess_of_a_longer_text_must_be_surer():
     """Its tokens take more of the target's time than those of the mean stream."""
-    views = [StreamView(k, 0.6, 500, draft="a", extra_s=extra_s) for k, extra_s in LENGTHS.items()]
+    views = [StreamView(k, 0.9, 500, draft="a", extra_s=extra_s) for k, extra_s in LENGTHS.items()]
     seen = Observation(tuple(views), linear(0.05, 0.004), (DraftView("a", linear(0.004, 0.0)),))
     problem = problem_of(seen)
-    plan = CyclePlan((0, 3), np.array([2, 2, 2]))
+    plan = CyclePlan((0, 3), np.array([1, 1, 1]))
     cost = evaluate(problem, plan)
     stops = dict(zip(problem.stream_ids, stop_chances(problem, plan, cost), strict=True))
     # What a guess adds to the lap: its own token, and its share of a draft step.
@@ -108,3 +107,36 @@ def test_the_dearer_a_guess_the_surer_it_must_be():
         stops.append(float(stop_chances(problem, plan, evaluate(problem, plan))[0]))
     assert stops == sorted(stops)
     assert 0 < stops[0] < stops[-1]
+
+
+def test_guesses_that_are_alike_are_made_as_long_as_they_pay():
+    """A stop is below the chance of what the plan's own reckoning lets a typical round make."""
+    for alpha in (0.6, 0.8, 0.9, 0.95):
+        for token_s in (0.0, 0.001, 0.004, 0.01):
+            problem = problem_of(one_stream(token_s, alpha=alpha, rtt_s=0.02))
+            plan = CyclePlan((0, 1), np.array([8]))
+            cost = evaluate(problem, plan)
+            (stop,) = stop_chances(problem, plan, cost)
+            num_made = next((k for k in range(8) if alpha ** (k + 1) < stop - 0.005), 8)
+            # What the next one is worth at what these earn, the last one at what those before do.
+            price = (0.004 + token_s) / cost.cycle_s / float(problem.earned[0, 8])
+            earned = [sum(alpha**j for j in range(k + 1)) for k in range(9)]
+            if stop < 0.74 and num_made < 8:
+                assert alpha ** (num_made + 1) < price * earned[num_made] ** 2 + 0.05
+            if num_made:
+                assert alpha**num_made > price * earned[num_made - 1] ** 2 - 0.05
+            assert stop <= 0.75
+
+
+def test_a_longer_lap_is_nothing_that_plain_streams_pay_for():
+    """Plain streams go on in passes of their own, so that guesses may be no less sure."""
+    alone = one_stream(0.0005, alpha=0.9, rtt_s=0.2)
+    plain = tuple(StreamView(k, 0.1, 500) for k in range(2, 12))
+    crowd = replace(alone, streams=(*alone.streams, *plain))
+    stops = []
+    for seen, gammas in ((alone, [4]), (crowd, [0] * 10 + [4])):
+        problem = problem_of(seen)
+        plan = CyclePlan((0, problem.num_streams), np.array(gammas))
+        stops.append(float(stop_chances(problem, plan, evaluate(problem, plan))[-1]))
+    # With ten times as much at stake it was near 1 when each second was charged to all.
+    assert stops[1] <= stops[0] + 0.2

@@ -9,7 +9,7 @@ import pytest
 
 from nodes.scheduler import LEASE_WHILE_OPENING_TOKENS, SchedulerState
 from nodes.scheduler.instructions import Instruction, leases_of
-from nodes.scheduler.tries import Trial
+from nodes.scheduler.tries import Trial, Tries
 from policies.acceptance import AcceptanceEstimate
 from policies.plan import Observation, Plan
 from tests.nodes.builders import make_spec
@@ -233,3 +233,25 @@ def test_a_trial_is_decided_by_the_text(
     guessed: tuple[int, ...] | None, token_ids: tuple[int, ...], right: int | None
 ) -> None:
     assert Trial(1, 2, 4, guessed).num_right(token_ids) == right
+
+
+@pytest.mark.parametrize(("num_right", "num_first"), [(4, 0), (0, NUM_FIRST)])
+def test_what_other_streams_of_a_draft_node_earn_spares_trials(
+    num_right: int, num_first: int
+) -> None:
+    scheduler = make()
+    for _ in range(20):
+        scheduler._drafts["a"].acceptance.observe(4, num_right, 4)
+    scheduler.admit(make_spec(ONE), None)
+    stream = scheduler.stream(ONE)
+    assert stream is not None
+    assert stream.tries is not None
+    assert stream.tries.num_first == num_first
+    assert stream.is_on_probation == (num_first > 0)
+
+
+def test_between_little_and_much_there_are_some_trials() -> None:
+    tries = Tries()
+    for gain, num_first in ((0.9, 4), (1.2, 2), (1.4, 0), (1.0, 4)):
+        tries.expect(gain)
+        assert tries.num_first == num_first
