@@ -29,6 +29,7 @@ class HeartbeatState:
         self.rate = RateEstimate()
         # The Ping that follows a large message, and the bytes of that.
         self._probe: tuple[int, int] | None = None
+        self._num_samples = 0
 
     def due(self, now: float) -> Ping | None:
         """The Ping to send now. The first call starts the clock of expired()."""
@@ -66,7 +67,10 @@ class HeartbeatState:
                         self.rate.observe(probe[1], sample_s, self.rtt_s)
                         return
                 before_s = sample_s if self.rtt_s is None else self.rtt_s
-                self.rtt_s = before_s + _RTT_WEIGHT * (sample_s - before_s)
+                # The first ones, which wait for all that a start brings, are outweighed soon.
+                self._num_samples += 1
+                weight = max(_RTT_WEIGHT, 1.0 / self._num_samples)
+                self.rtt_s = before_s + weight * (sample_s - before_s)
                 return
 
     def on_any(self, now: float) -> None:

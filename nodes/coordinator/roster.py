@@ -248,6 +248,8 @@ class Roster:
         heartbeat = node.heartbeat if node is not None else self._clients.get(member.peer)
         if heartbeat is not None:
             heartbeat.on_pong(pong, now)
+        if node is not None and node.scheduler is not None and node.heartbeat.rtt_s is not None:
+            node.scheduler.target_link(node.heartbeat.rtt_s)
         if node is not None and node.role == "draft" and node.heartbeat.rtt_s is not None:
             for _, scheduler in self.schedulers():
                 scheduler.draft_link(node.name, node.measured_link())

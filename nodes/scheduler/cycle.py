@@ -13,6 +13,11 @@ from policies.plan import Batch, Observation, Plan, Policy
 
 # A new plan must promise this much more than the one in force.
 _HYSTERESIS = 0.04
+# Where it has another number of batches, they have to fall into step anew: some part of a cycle is
+# lost, which pays only if the streams stay the same for long enough.
+_REGROUPING_CYCLES = 0.5
+_MOST_REGROUPING = 0.15
+_INTERVAL_RATE = 0.1
 # Acceptance that drifted this far is worth a look, but not before some passes.
 _DRIFT = 0.05
 _MIN_PASSES = 8
@@ -62,6 +67,9 @@ class CycleState:
     # The same of laps of batches that were drafted ahead; the lap ratio knows the others only.
     _ahead_ratio: float = 1.0
     _ahead_seen: float = 0.0
+    # Seconds between two changes of the streams, on average; infinite before the first.
+    _interval_s: float = math.inf
+    _changed_at: float = -math.inf
 
     @property
     def plain(self) -> tuple[int, ...]:
@@ -145,7 +153,7 @@ class CycleState:
         kept = f"draft off: guesses would gain less than {_HYSTERESIS:.0%}"
         return self.plan.reasons.get(stream_id, kept)
 
-    def replan(self, observation: Observation) -> None:
+    def replan(self, observation: Observation, now: float) -> None:
         """Take the policy's plan, or as much of the plan in force as does nearly as well.
 
         Streams that change batches wait for one another, streams that begin to guess run a lease
@@ -153,6 +161,12 @@ class CycleState:
         the new gammas are preferred.
         """
         plan = self.policy(observation)
+        if self._planned_alphas.keys() != {view.stream_id for view in observation.streams}:
+            since_s, self._changed_at = now - self._changed_at, now
+            if math.isinf(self._interval_s):
+                self._interval_s = since_s
+            else:
+                self._interval_s += _INTERVAL_RATE * (since_s - self._interval_s)
         self._planned_alphas = {view.stream_id: view.alpha for view in observation.streams}
         self._is_stale = self._has_drifted = False
         self._num_passes = 0
@@ -191,15 +205,25 @@ class CycleState:
             for batch in plan.batches
             for s, gamma in zip(batch.stream_ids, batch.gammas, strict=True)
         }
-        limit_s = self._price_s(plan, observation) * (1.0 + _HYSTERESIS)
+        price_s = self._price_s(plan, observation)
         if len(self.batches) != len(plan.batches) and not plan.is_cheapest:
             return plan
         # Other policies are held to what they ask for: their gammas, their number of batches.
         for keeps_gammas in (True, False) if plan.is_cheapest else (False,):
             kept = self._adapted(plan, observation, wanted, keeps_gammas)
-            if self._price_s(kept, observation) <= limit_s:
+            gain = _HYSTERESIS
+            if len(kept.batches) != len(plan.batches):
+                gain += self._regrouping(kept)
+            if self._price_s(kept, observation) <= price_s * (1.0 + gain):
                 return kept
         return plan
+
+    def _regrouping(self, kept: Plan) -> float:
+        """Part of the time until the streams change again that is lost by changing the batches."""
+        cycle_s = kept.prediction.cycle_s if kept.prediction is not None else 0.0
+        if self._interval_s <= 0.0:
+            return _MOST_REGROUPING
+        return min(_MOST_REGROUPING, _REGROUPING_CYCLES * cycle_s / self._interval_s)
 
     def _adapted(
         self, plan: Plan, observation: Observation, wanted: Mapping[int, int], keeps_gammas: bool

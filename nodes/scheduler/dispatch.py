@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from mesh.grants import Air
@@ -18,6 +19,9 @@ from nodes.stream import StreamId
 LEASE_TOKENS = 8
 # Renewed this early, so that the target never waits for the next lease.
 LEASE_LOW_TOKENS = 4
+# What a lease lasts at least beyond its renewal: messages, and an event loop that is busy.
+_LEASE_S = 0.05
+_PASS_RATE = 0.1
 # A stream whose draft node is about to be ready goes plainly in small steps until then.
 LEASE_WHILE_OPENING_TOKENS = 2
 # A turn that far off is no turn: what was predicted then does not hold any more.
@@ -43,6 +47,9 @@ class Dispatcher:
         self._drafts = drafts
         self._cycle = cycle
         self._air = air
+        # Of the way to the target and back; of its passes of late.
+        self.target_rtt_s = 0.0
+        self._pass_s = 0.0
         self.rounds: dict[int, Round] = {}
         self._round_ids = round_ids
 
@@ -51,7 +58,7 @@ class Dispatcher:
         leases: list[LeaseEntry] = []
         plain = [s for k in self._cycle.plain if (s := self._streams.get(StreamId(k))) is not None]
         for stream in plain:
-            leases += stream.extend_lease(self._lease_tokens(stream), LEASE_LOW_TOKENS)
+            leases += self._extend_lease(stream)
         rounds: list[Instruction] = []
         behind: list[Stream] = []
         num_started = 0
@@ -69,7 +76,7 @@ class Dispatcher:
                 # Who cannot guess any more, or not yet, or wants but one token, goes plainly.
                 if member.is_behind or not member.can_guess or member.tokens_left <= 1:
                     self._note_waiting(member, now)
-                    leases += member.extend_lease(self._lease_tokens(member), LEASE_LOW_TOKENS)
+                    leases += self._extend_lease(member)
                     behind += [member] if member.is_behind else []
             if drafted and num_started:
                 # Batches that start together are drafted and verified together from then on.
@@ -88,11 +95,26 @@ class Dispatcher:
         rounds += tried
         return [ToTarget(LeaseRequest(tuple(leases))), *rounds] if leases else rounds
 
+    def pass_done(self, seconds: float) -> None:
+        """The target ran a pass, which a lease has to last for."""
+        before_s = self._pass_s or seconds
+        self._pass_s = before_s + _PASS_RATE * (seconds - before_s)
+
+    def _extend_lease(self, stream: Stream) -> list[LeaseEntry]:
+        num_tokens = self._lease_tokens(stream)
+        return stream.extend_lease(num_tokens, min(LEASE_LOW_TOKENS, num_tokens // 2))
+
     def _lease_tokens(self, stream: Stream) -> int:
-        """Short where the stream is about to guess."""
+        """Short where the stream is about to guess, no longer than need be where it may: a plan
+        that lets it waits until the lease has run out."""
         opening = stream.draft is not None and not stream.draft.is_ready
         is_short = opening or stream.is_behind or stream.is_on_probation
-        return LEASE_WHILE_OPENING_TOKENS if is_short else LEASE_TOKENS
+        if is_short:
+            return LEASE_WHILE_OPENING_TOKENS
+        if not stream.can_guess or self._pass_s <= 0.0:
+            return LEASE_TOKENS
+        lasting = math.ceil((_LEASE_S + self.target_rtt_s) / self._pass_s)
+        return min(LEASE_TOKENS, LEASE_WHILE_OPENING_TOKENS + lasting)
 
     def _note_waiting(self, stream: Stream, now: float) -> None:
         """Say why a stream that shall guess does not yet; do without a node that never answers."""

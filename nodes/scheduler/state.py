@@ -245,6 +245,10 @@ class SchedulerState:
         homeless = [s for s in self._streams.values() if s.draft is None]
         return [instruction for s in homeless for instruction in self._place(s)]
 
+    def target_link(self, rtt_s: float) -> None:
+        """What is known by now of the way to the target."""
+        self._dispatcher.target_rtt_s = rtt_s
+
     def draft_link(self, node: str, link: Link) -> None:
         """What is known by now of the way to a draft node: no part of what it takes to guess."""
         if node in self._drafts:
@@ -359,6 +363,7 @@ class SchedulerState:
     def committed(self, reply: CommitReply, now: float) -> list[Instruction]:
         """Take what one target pass committed; what does not follow the journal is dropped."""
         out: list[Instruction] = []
+        self._dispatcher.pass_done(reply.pass_s)
         predicted_s = self._learn_pass(reply, now)
         self._watch.committed(reply, predicted_s, self._streams, now)
         offset = 0
@@ -518,7 +523,7 @@ class SchedulerState:
                 ahead_overrun=overruns[1],
                 token_bits=self._token_bits,
             )
-            self._cycle.replan(seen)
+            self._cycle.replan(seen, now)
             self._watch.planned(seen, self._cycle.plan, now)
             out += self._dispatcher.start(now)
         return out

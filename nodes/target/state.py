@@ -17,7 +17,7 @@ from nodes.target.residents import Residents
 from nodes.target.stream import TargetStream, cells_needed
 
 # Guesses of others may come at any moment, and wait for the pass that is under way.
-_PREFILL_TOKENS_BETWEEN_ROUNDS = 64
+_PREFILL_TOKENS_BETWEEN_ROUNDS = 32
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,14 @@ def test_round_trip_is_smoothed_and_needs_a_known_seq():
     assert state.rtt_s == pytest.approx(0.1), "a repeated Pong is no sample"
     state.due(1)
     state.on_pong(Pong(seq=1, progress=0), 1.9)
-    assert state.rtt_s == pytest.approx(0.1 + 0.8 / 8)
+    assert state.rtt_s == pytest.approx((0.1 + 0.9) / 2), "of the first ones the mean"
+    for seq in range(2, 30):
+        state.due(seq)
+        state.on_pong(Pong(seq=seq, progress=0), seq + 0.2)
+    before_s = state.rtt_s
+    state.due(30)
+    state.on_pong(Pong(seq=30, progress=0), 31.0)
+    assert state.rtt_s == pytest.approx(before_s + (1.0 - before_s) / 8)
 
 
 def test_two_sides_keep_each_other_alive_until_one_stops():
