@@ -66,7 +66,7 @@ def scale(streams: str, seconds: float, gamma: int) -> None:
 @click.option("--alphas", default="0.4,0.6,0.7,0.8,0.9", show_default=True)
 @click.option("--policies", default="", help="Default: joint and every baseline.")
 @click.option("--streams", default=16, show_default=True)
-@click.option("--seconds", default=12.0, show_default=True, help="Of each policy, measured.")
+@click.option("--seconds", default=16.0, show_default=True, help="Of each policy, measured.")
 @click.option("--means", type=click.Choice(["auto", "tun", "proxy"]), default="auto")
 def edge(
     rates_kbps: str, alphas: str, policies: str, streams: int, seconds: float, means: Means

@@ -56,7 +56,7 @@ class Setting:
     rate_bps: float
     alpha: float
     num_streams: int = 16
-    warm_up_s: float = 5.0
+    warm_up_s: float = 8.0
     seconds: float = 12.0
 
     def cell(self) -> Cell:
