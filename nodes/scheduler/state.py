@@ -26,7 +26,8 @@ from nodes.messages import (
 from nodes.scheduler import trials
 from nodes.scheduler.cycle import CycleState
 from nodes.scheduler.dispatch import Dispatcher
-from nodes.scheduler.drafts import DraftNode, DraftPool
+from nodes.scheduler.draft_side import DraftSide
+from nodes.scheduler.drafts import DraftPool
 from nodes.scheduler.forecast import Forecast
 from nodes.scheduler.instructions import (
     Abort,
@@ -37,13 +38,13 @@ from nodes.scheduler.instructions import (
     ToTarget,
     open_request,
 )
+from nodes.scheduler.learning import Learning
 from nodes.scheduler.lookup import Lookup
-from nodes.scheduler.observe import is_reading, observe, own_cells, pass_size, used_cells
+from nodes.scheduler.observe import observe
 from nodes.scheduler.recorder import Recorder
-from nodes.scheduler.rounds import Round, RoundIds, guesses_of
+from nodes.scheduler.rounds import RoundIds, guesses_of
 from nodes.scheduler.stage_errors import StageErrors
 from nodes.scheduler.stream import (
-    DraftPlacement,
     Figures,
     Idle,
     Leased,
@@ -58,14 +59,8 @@ from nodes.stream import StreamId, StreamSpec
 from nodes.target.stream import cells_soon
 from policies.acceptance import AcceptanceEstimate
 from policies.confidence import Spread
-from policies.drafter import expected_acceptance, plain_token_s, token_s
 from policies.latency import NodeCosts
 from policies.plan import Link, Plan, Policy
-
-# Each late round costs its deadline: a draft node that keeps doing so is done without.
-_MAX_LATE_ROUNDS = 3
-# Tokens of a stream between two looks at who drafts for it.
-_RECONSIDER_TOKENS = 16
 
 
 class SchedulerState:
@@ -103,7 +98,7 @@ class SchedulerState:
             gives_priors=acceptance is None, lookup=self._lookup, load=draft_load
         )
         self._token_bits = token_bits
-        self._watch = Watch(self._predicted_pass_s)
+        self._watch = Watch(lambda *size: self._learning.predicted_pass_s(*size))
         self._dispatcher = Dispatcher(
             self._streams,
             self._drafts,
@@ -114,9 +109,26 @@ class SchedulerState:
         )
         self.forecast = Forecast(self._streams, self._drafts, self._cycle, self._target, token_bits)
         self._rounds = self._dispatcher.rounds
+        self._draft_side = DraftSide(
+            self._streams,
+            self._drafts,
+            self._cycle,
+            self._dispatcher,
+            self._target,
+            self._watch,
+            token_bits,
+        )
+        self._learning = Learning(
+            self._streams, self._drafts, self._cycle, self._target, self._rounds, self._watch
+        )
         # Of streams that ended, until the coordinator has told their clients.
         self._ended: dict[StreamId, tuple[Figures, str]] = {}
-        self.num_stale = 0
+        self._num_stale = 0
+
+    @property
+    def num_stale(self) -> int:
+        """Messages that spoke of what is past."""
+        return self._num_stale + self._draft_side.num_stale
 
     @property
     def num_streams(self) -> int:
@@ -169,7 +181,7 @@ class SchedulerState:
         self._streams[spec.stream_id] = stream
         if self._lookup is not None and stream.fixed_gamma != 0:
             self._lookup.open(spec)
-        return [ToTarget(open_request(spec)), *self._place(stream)]
+        return [ToTarget(open_request(spec)), *self._draft_side.place(stream)]
 
     def release(self, stream_id: StreamId, now: float) -> tuple[Stream, list[Instruction]]:
         """Let a stream go to another target, with its journal; what this one still says of it is
@@ -229,92 +241,30 @@ class SchedulerState:
         spread: Spread | None = None,
     ) -> list[Instruction]:
         """spread: how sure its draft model was where it was measured, if it was."""
-        draft = DraftNode(node, costs, link or Link(), token_bits=self._token_bits)
-        if spread is not None and self._target is not None:
-            target = self._target.now(own_cells(self._streams.values())).decode
-            together = max(1, len(self._streams))
-            draft.acceptance = expected_acceptance(target, draft.view(), spread, together)
-        self._drafts.add(draft)
-        for stream in self._streams.values():
-            # A node that starts anew may have room now.
-            stream.refused_by.discard(node)
-        # Where a client chose how much to guess, lookup only stands in for a draft node.
-        stood_in = [s for s in self._streams.values() if s.is_by_lookup and s.fixed_gamma]
-        for stream in stood_in:
-            self._drafts.displace(stream)
-        homeless = [s for s in self._streams.values() if s.draft is None]
-        return [instruction for s in homeless for instruction in self._place(s)]
-
-    def target_link(self, rtt_s: float) -> None:
-        """What is known by now of the way to the target."""
-        self._dispatcher.target_rtt_s = rtt_s
+        return self._draft_side.joined(node, costs, link, spread)
 
     def draft_link(self, node: str, link: Link) -> None:
-        """What is known by now of the way to a draft node: no part of what it takes to guess."""
-        if node in self._drafts:
-            self._drafts[node].link = link
+        """What is known by now of the way to a draft node."""
+        self._draft_side.link(node, link)
 
     def draft_lost(self, node: str, now: float) -> list[Instruction]:
-        """Its rounds go on with the guesses at hand; its streams look for another node."""
-        if not self._drafts.remove(node):
-            return []
-        self._cycle.members_changed()
-        out: list[Instruction] = []
-        for stream in self._streams.values():
-            if stream.draft is not None and stream.draft.node == node:
-                self._drafts.displace(stream)
-                stream.plain_reason = ""
-                out += self._place(stream)
-        for current in list(self._rounds.values()):
-            if current.drop_share(node) is not None:
-                self._watch.given_up(current, (node,), now)
-                out += self._dispatcher.verify_if_complete(current, now)
-        return [*out, *self.plan(now)]
-
-    def _place(self, stream: Stream) -> list[Instruction]:
-        self._cycle.members_changed()
-        out = self._drafts.place(stream)
-        placement = stream.draft
-        if stream.tries is not None and placement is not None and self._target is not None:
-            costs, crowd = self._target.now(len(stream.token_ids)).decode, len(self._streams)
-            node = self._drafts[placement.node]
-            guessing_s = token_s(costs, node.view(), stream.acceptance, crowd)
-            gain = plain_token_s(costs, crowd) / guessing_s
-            stream.tries.expect(1.0 if node.acceptance.is_untried else gain)
-        return out
+        lost = self._draft_side.lost(node, now)
+        return [] if lost is None else [*lost, *self.plan(now)]
 
     def draft_ready(
         self, node: str, stream_id: StreamId, generation: int, now: float
     ) -> list[Instruction]:
-        placement = self._placement(node, stream_id, generation)
-        if placement is None:
-            return []
-        placement.is_ready = True
-        placement.asked_at = None
-        if placement.is_late:
-            placement.is_late = False
-            self._cycle.members_changed()
-        return self.plan(now)
+        return self.plan(now) if self._draft_side.ready(node, stream_id, generation) else []
 
     def draft_failed(
         self, node: str, stream_id: StreamId, generation: int, reason: str, now: float
     ) -> list[Instruction]:
-        """A draft node cannot hold the stream: it goes plainly, or to another node."""
-        if self._placement(node, stream_id, generation) is None:
-            return []
-        stream = self._streams[stream_id]
-        self._drafts.displace(stream)
-        stream.refused_by.add(node)
-        stream.plain_reason = f"draft off: {reason}"
-        return [*self._place(stream), *self.plan(now)]
+        placed = self._draft_side.failed(node, stream_id, generation, reason)
+        return [] if placed is None else [*placed, *self.plan(now)]
 
-    def _placement(self, node: str, stream_id: int, generation: int) -> DraftPlacement | None:
-        stream = self._streams.get(StreamId(stream_id))
-        placement = stream.draft if stream is not None else None
-        if placement is None or (placement.node, placement.generation) != (node, generation):
-            self.num_stale += 1
-            return None
-        return placement
+    def target_link(self, rtt_s: float) -> None:
+        """What is known by now of the way to the target."""
+        self._dispatcher.target_rtt_s = rtt_s
 
     # -- the target ----------------------------------------------------------------------------
 
@@ -324,7 +274,7 @@ class SchedulerState:
         """num_read: tokens the target ran for it; None for all of its text."""
         stream = self._streams.get(stream_id)
         if stream is None or stream.spec.generation != generation:
-            self.num_stale += 1
+            self._num_stale += 1
             return []
         if isinstance(stream.phase, Opening):
             stream.phase = Idle()
@@ -342,7 +292,7 @@ class SchedulerState:
         """
         stream = self._streams.get(stream_id)
         if stream is None or stream.spec.generation != generation:
-            self.num_stale += 1
+            self._num_stale += 1
             return []
         out = self._dispatcher.leave(stream, now)
         stream.phase = Opening()
@@ -356,7 +306,7 @@ class SchedulerState:
     ) -> list[Instruction]:
         stream = self._streams.get(stream_id)
         if stream is None or stream.spec.generation != generation:
-            self.num_stale += 1
+            self._num_stale += 1
             return []
         return [*self._remove(stream, now), Abort(stream_id, reason)]
 
@@ -364,7 +314,7 @@ class SchedulerState:
         """Take what one target pass committed; what does not follow the journal is dropped."""
         out: list[Instruction] = []
         self._dispatcher.pass_done(reply.pass_s)
-        predicted_s = self._learn_pass(reply, now)
+        predicted_s = self._learning.pass_done(reply, now)
         self._watch.committed(reply, predicted_s, self._streams, now)
         offset = 0
         for entry in reply.entries:
@@ -377,32 +327,6 @@ class SchedulerState:
         )
         return out + self.plan(now)
 
-    def _predicted_pass_s(self, num_tokens: int, own: float, now: float) -> float:
-        if self._target is None:
-            return 0.0
-        return self._target.predicted_s(num_tokens, used_cells(self._streams.values()), own, now)
-
-    def _learn_pass(self, reply: CommitReply, now: float) -> float:
-        """Learn what a pass took; returns what was predicted, 0.0 where that is not known."""
-        if self._target is None:
-            return 0.0
-        streams = self._streams.values()
-        cells = used_cells(streams)
-        is_beside_trial = False
-        for entry in reply.entries:
-            stream = self._streams.get(StreamId(entry.stream_id))
-            is_beside_trial |= stream is not None and trials.is_under_way(stream)
-        num_tokens, own = pass_size(reply.entries)
-        predicted_s = self._target.predicted_s(num_tokens, cells, own, now)
-        # Where a stream ends, the target also saves what it had in the cache.
-        if any(entry.finish_reason for entry in reply.entries):
-            return predicted_s
-        self._cycle.pass_done(reply.pass_s, predicted_s)
-        # A draft node on the same machine slows the passes that it guesses beside.
-        if not is_reading(streams) and not is_beside_trial:
-            self._target.pass_seen(num_tokens, reply.pass_s, cells, own)
-        return predicted_s
-
     def _commit_one(
         self, entry: CommitEntry, token_ids: tuple[int, ...], now: float
     ) -> list[Instruction]:
@@ -412,7 +336,7 @@ class SchedulerState:
             or stream.spec.generation != entry.generation
             or entry.prefix_len != len(stream.token_ids)
         ):
-            self.num_stale += 1
+            self._num_stale += 1
             return self._check_gap(stream, entry, now)
         if len(token_ids) > stream.tokens_left:
             reason = "the target committed more tokens than were asked for"
@@ -421,18 +345,12 @@ class SchedulerState:
         position = len(stream.token_ids) - stream.spec.num_prompt_tokens
         was_on_probation = stream.is_on_probation
         stream.token_ids += token_ids
-        self._learn_trial(stream, now)
+        self._learning.trial(stream, now)
         if was_on_probation and not stream.is_on_probation:
             self._cycle.members_changed()
         if self._lookup is not None:
             self._lookup.commit(stream.spec.stream_id, token_ids)
-        num_asked = self._num_asked(stream, entry)
-        stream.count(entry, num_asked)
-        placement = stream.draft
-        # A node that took the stream over since has made none of these guesses.
-        if placement is not None and placement.gamma and not stream.is_by_lookup:
-            acceptance = self._drafts[placement.node].acceptance
-            acceptance.observe(entry.num_draft_tokens, entry.num_accepted_tokens, num_asked)
+        self._learning.commit(stream, entry)
         if token_ids or entry.text:
             out.append(Emit(stream.spec.stream_id, position, token_ids, entry.text))
         if entry.finish_reason:
@@ -452,44 +370,7 @@ class SchedulerState:
             stream.phase = Idle()
         elif isinstance(phase, Leased) and len(stream.token_ids) >= phase.end:
             stream.phase = Idle()
-        return out + self._reconsider(stream)
-
-    def _learn_trial(self, stream: Stream, now: float) -> None:
-        """What a decided round on trial tells; after the first ones a stream may go in rounds."""
-        was_on_probation = stream.is_on_probation
-        over = trials.decided(stream)
-        if over is None or stream.draft is None:
-            return
-        trial, num_right = over
-        self._watch.trial_decided(stream.spec.stream_id, trial, num_right, now)
-        seen = len(trial.guesses or ()), num_right, trial.num_asked
-        stream.acceptance.observe(*seen)
-        self._drafts[stream.draft.node].acceptance.observe(*seen)
-        if was_on_probation and not stream.is_on_probation:
-            self._cycle.members_changed()
-
-    def _reconsider(self, stream: Stream) -> list[Instruction]:
-        """Now and then: is a stream better served by lookup, by a draft node again, by another?"""
-        if stream.is_away or len(stream.token_ids) < stream.reconsidered_at + _RECONSIDER_TOKENS:
-            return []
-        stream.reconsidered_at = len(stream.token_ids)
-        before, moved = stream.draft, list[Instruction]()
-        if self._lookup is not None and self._target is not None:
-            costs = self._target.now(len(stream.token_ids)).decode
-            moved = self._drafts.move(stream, costs, len(self._streams))
-        if stream.draft is before:
-            placed = [s.draft for s in self._streams.values() if s.draft is not None]
-            num_moving = sum(not placement.is_ready for placement in placed)
-            moved = self._drafts.rebalance(stream, num_moving)
-        if stream.draft is not before:
-            stream.plain_reason = ""
-            self._cycle.members_changed()
-        return moved
-
-    def _num_asked(self, stream: Stream, entry: CommitEntry) -> int:
-        phase = stream.phase
-        current = self._rounds.get(phase.round_id) if isinstance(phase, Verifying) else None
-        return current.num_asked(stream.spec.stream_id, entry) if current is not None else 0
+        return out + self._draft_side.reconsider(stream)
 
     def _check_gap(
         self, stream: Stream | None, entry: CommitEntry, now: float
@@ -539,13 +420,14 @@ class SchedulerState:
                 rtt_s = self._drafts[node].link.rtt_s
                 self._watch.trial_answered(reply.round, node, reply.draft_s, rtt_s, now)
             for trying in tried:
-                self._learn_trial(trying, now)
-            return self.plan(now) if tried or self._on_other_answer(node, reply) else []
+                self._learning.trial(trying, now)
+            is_heard = tried or self._draft_side.other_answer(node, reply)
+            return self.plan(now) if is_heard else []
         for entry, guesses in guesses_of(reply):
             stream = self._streams.get(StreamId(entry.stream_id))
             if (
                 stream is None
-                or self._placement(node, entry.stream_id, entry.generation) is None
+                or self._draft_side.placement(node, entry.stream_id, entry.generation) is None
                 or entry.prefix_len != len(stream.token_ids)
             ):
                 continue
@@ -564,7 +446,7 @@ class SchedulerState:
         out: list[Instruction] = []
         for current in list(self._rounds.values()):
             if current.shares and now >= current.deadline:
-                out += self._note_late(current)
+                out += self._draft_side.left_behind(current)
                 self._watch.given_up(current, current.shares, now)
                 current.give_up(now)
                 out += self._dispatcher.verify_if_complete(current, now)
@@ -572,42 +454,3 @@ class SchedulerState:
         for batch in due:
             batch.not_before = 0.0
         return [*out, *self.plan(now)] if due or out else out
-
-    def _note_late(self, current: Round) -> list[Instruction]:
-        out: list[Instruction] = []
-        self._cycle.members_changed()
-        for stream_id in current.stream_ids:
-            stream = self._streams[stream_id]
-            placement = stream.draft
-            if placement is None or placement.node not in current.shares:
-                continue
-            placement.is_late = True
-            placement.num_late += 1
-            elsewhere = self._drafts.choose(stream.refused_by | {placement.node})
-            if placement.num_late < _MAX_LATE_ROUNDS and elsewhere is None:
-                stream.plain_reason = f"draft off: {placement.node} is late"
-                continue
-            self._drafts.displace(stream)
-            notice = CloseStreamNotice(stream_id, placement.generation)
-            out.append(ToDraft(placement.node, notice))
-            stream.refused_by.add(placement.node)
-            stream.plain_reason = f"draft off: {placement.node} was late {placement.num_late} times"
-            out += self._place(stream)
-        return out
-
-    def _on_other_answer(self, node: str, reply: DraftReply) -> bool:
-        """An answer to no round: of a node that has caught up, or that was late but works.
-
-        Its streams may guess (again). False if that is not so.
-        """
-        found = False
-        for entry in reply.entries:
-            placement = self._placement(node, entry.stream_id, entry.generation)
-            if placement is not None and (placement.is_late or placement.catching_up):
-                self._cycle.members_changed()
-                placement.has_caught_up = placement.catching_up
-                placement.is_late = placement.catching_up = False
-                placement.asked_at = None
-                found = True
-        self.num_stale += not found
-        return found

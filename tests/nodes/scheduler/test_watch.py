@@ -77,7 +77,7 @@ def test_a_round_is_told_step_by_step() -> None:
     # Three steps of four: two guesses, and the one that was kept back.
     made_s = pytest.approx(0.75 * share.draft_s)
     assert drafted == DraftRecord(1.5, "t", 1, "a", 0.3, made_s, 0.01)
-    predicted_s = scheduler._predicted_pass_s(3, 3.0, 1.5)
+    predicted_s = scheduler._learning.predicted_pass_s(3, 3.0, 1.5)
     assert verify == VerifyRecord(1.5, "t", 1, 3, predicted_s)
     assert predicted_s > 0
     scheduler.committed(commit(ONE, 3, [7, 9], num_draft_tokens=2, pass_s=0.1), 2.0)
@@ -94,7 +94,7 @@ def test_errors_are_kept_without_a_recorder() -> None:
     (share,) = scheduler._rounds[1].shares.values()
     draft_s = share.draft_s
     scheduler.drafted("a", replace(guesses(1, ONE, 3, 7, 8, 9, 10), draft_s=2 * draft_s), 1.5)
-    predicted_s = scheduler._predicted_pass_s(5, 3.0, 2.0)
+    predicted_s = scheduler._learning.predicted_pass_s(5, 3.0, 2.0)
     reply = commit(ONE, 3, [7, 9], num_draft_tokens=4, pass_s=3 * predicted_s)
     scheduler.committed(reply, 2.0)
     figures = scheduler.stage_errors.figures()

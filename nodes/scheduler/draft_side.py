@@ -1,0 +1,207 @@
+"""The draft nodes of one target's streams: who drafts for whom, and who is left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nodes.messages import CloseStreamNotice, DraftReply
+from nodes.scheduler.cycle import CycleState
+from nodes.scheduler.dispatch import Dispatcher
+from nodes.scheduler.drafts import DraftNode, DraftPool
+from nodes.scheduler.instructions import Instruction, ToDraft
+from nodes.scheduler.observe import own_cells
+from nodes.scheduler.rounds import Round
+from nodes.scheduler.stream import DraftPlacement, Stream
+from nodes.scheduler.target import TargetCosts
+from nodes.scheduler.watch import Watch
+from nodes.stream import StreamId
+from policies.confidence import Spread
+from policies.drafter import expected_acceptance, plain_token_s, token_s
+from policies.latency import NodeCosts
+from policies.plan import Link
+
+# Each late round costs its deadline: a draft node that keeps doing so is done without.
+_MAX_LATE_ROUNDS = 3
+# Tokens of a stream between two looks at who drafts for it.
+_RECONSIDER_TOKENS = 16
+
+
+class DraftSide:
+    """What a scheduler hears of and tells draft nodes, but for rounds. It shares its streams, draft
+    nodes and plan with the scheduler.
+    """
+
+    def __init__(
+        self,
+        streams: Mapping[StreamId, Stream],
+        drafts: DraftPool,
+        cycle: CycleState,
+        dispatcher: Dispatcher,
+        target: TargetCosts | None,
+        watch: Watch,
+        token_bits: int,
+    ) -> None:
+        self._streams = streams
+        self._drafts = drafts
+        self._cycle = cycle
+        self._dispatcher = dispatcher
+        self._target = target
+        self._watch = watch
+        self._token_bits = token_bits
+        self.num_stale = 0
+
+    def joined(
+        self,
+        node: str,
+        costs: NodeCosts,
+        link: Link | None = None,
+        spread: Spread | None = None,
+    ) -> list[Instruction]:
+        """spread: how sure its draft model was where it was measured, if it was."""
+        draft = DraftNode(node, costs, link or Link(), token_bits=self._token_bits)
+        if spread is not None and self._target is not None:
+            target = self._target.now(own_cells(self._streams.values())).decode
+            together = max(1, len(self._streams))
+            draft.acceptance = expected_acceptance(target, draft.view(), spread, together)
+        self._drafts.add(draft)
+        for stream in self._streams.values():
+            # A node that starts anew may have room now.
+            stream.refused_by.discard(node)
+        # Where a client chose how much to guess, lookup only stands in for a draft node.
+        stood_in = [s for s in self._streams.values() if s.is_by_lookup and s.fixed_gamma]
+        for stream in stood_in:
+            self._drafts.displace(stream)
+        homeless = [s for s in self._streams.values() if s.draft is None]
+        return [instruction for s in homeless for instruction in self.place(s)]
+
+    def link(self, node: str, link: Link) -> None:
+        """What is known by now of the way to a draft node: no part of what it takes to guess."""
+        if node in self._drafts:
+            self._drafts[node].link = link
+
+    def lost(self, node: str, now: float) -> list[Instruction] | None:
+        """Its rounds go on with the guesses at hand; its streams look for another node.
+
+        None if it was not known.
+        """
+        if not self._drafts.remove(node):
+            return None
+        self._cycle.members_changed()
+        out: list[Instruction] = []
+        for stream in self._streams.values():
+            if stream.draft is not None and stream.draft.node == node:
+                self._drafts.displace(stream)
+                stream.plain_reason = ""
+                out += self.place(stream)
+        for current in list(self._dispatcher.rounds.values()):
+            if current.drop_share(node) is not None:
+                self._watch.given_up(current, (node,), now)
+                out += self._dispatcher.verify_if_complete(current, now)
+        return out
+
+    def place(self, stream: Stream) -> list[Instruction]:
+        """Open a stream on the draft node that suits it best, if there is one."""
+        self._cycle.members_changed()
+        out = self._drafts.place(stream)
+        placement = stream.draft
+        if stream.tries is not None and placement is not None and self._target is not None:
+            costs, crowd = self._target.now(len(stream.token_ids)).decode, len(self._streams)
+            node = self._drafts[placement.node]
+            guessing_s = token_s(costs, node.view(), stream.acceptance, crowd)
+            gain = plain_token_s(costs, crowd) / guessing_s
+            stream.tries.expect(1.0 if node.acceptance.is_untried else gain)
+        return out
+
+    def ready(self, node: str, stream_id: StreamId, generation: int) -> bool:
+        """A draft node has read a stream's text; False if that is of the past."""
+        placement = self.placement(node, stream_id, generation)
+        if placement is None:
+            return False
+        placement.is_ready = True
+        placement.asked_at = None
+        if placement.is_late:
+            placement.is_late = False
+            self._cycle.members_changed()
+        return True
+
+    def failed(
+        self, node: str, stream_id: StreamId, generation: int, reason: str
+    ) -> list[Instruction] | None:
+        """A draft node cannot hold the stream: it goes plainly, or to another node.
+
+        None if that is of the past.
+        """
+        if self.placement(node, stream_id, generation) is None:
+            return None
+        stream = self._streams[stream_id]
+        self._drafts.displace(stream)
+        stream.refused_by.add(node)
+        stream.plain_reason = f"draft off: {reason}"
+        return self.place(stream)
+
+    def placement(self, node: str, stream_id: int, generation: int) -> DraftPlacement | None:
+        """A stream's, if it is the one that is spoken of; else it is counted as stale."""
+        stream = self._streams.get(StreamId(stream_id))
+        placement = stream.draft if stream is not None else None
+        if placement is None or (placement.node, placement.generation) != (node, generation):
+            self.num_stale += 1
+            return None
+        return placement
+
+    def left_behind(self, current: Round) -> list[Instruction]:
+        """Nodes that are late for a round are not asked until they answer, or done without."""
+        out: list[Instruction] = []
+        self._cycle.members_changed()
+        for stream_id in current.stream_ids:
+            stream = self._streams[stream_id]
+            placement = stream.draft
+            if placement is None or placement.node not in current.shares:
+                continue
+            placement.is_late = True
+            placement.num_late += 1
+            elsewhere = self._drafts.choose(stream.refused_by | {placement.node})
+            if placement.num_late < _MAX_LATE_ROUNDS and elsewhere is None:
+                stream.plain_reason = f"draft off: {placement.node} is late"
+                continue
+            self._drafts.displace(stream)
+            notice = CloseStreamNotice(stream_id, placement.generation)
+            out.append(ToDraft(placement.node, notice))
+            stream.refused_by.add(placement.node)
+            stream.plain_reason = f"draft off: {placement.node} was late {placement.num_late} times"
+            out += self.place(stream)
+        return out
+
+    def other_answer(self, node: str, reply: DraftReply) -> bool:
+        """An answer to no round: of a node that has caught up, or that was late but works.
+
+        Its streams may guess (again). False if that is not so.
+        """
+        found = False
+        for entry in reply.entries:
+            placement = self.placement(node, entry.stream_id, entry.generation)
+            if placement is not None and (placement.is_late or placement.catching_up):
+                self._cycle.members_changed()
+                placement.has_caught_up = placement.catching_up
+                placement.is_late = placement.catching_up = False
+                placement.asked_at = None
+                found = True
+        self.num_stale += not found
+        return found
+
+    def reconsider(self, stream: Stream) -> list[Instruction]:
+        """Now and then: is a stream better served by lookup, by a draft node again, by another?"""
+        if stream.is_away or len(stream.token_ids) < stream.reconsidered_at + _RECONSIDER_TOKENS:
+            return []
+        stream.reconsidered_at = len(stream.token_ids)
+        before, moved = stream.draft, list[Instruction]()
+        if self._drafts.lookup is not None and self._target is not None:
+            costs = self._target.now(len(stream.token_ids)).decode
+            moved = self._drafts.move(stream, costs, len(self._streams))
+        if stream.draft is before:
+            placed = [s.draft for s in self._streams.values() if s.draft is not None]
+            num_moving = sum(not placement.is_ready for placement in placed)
+            moved = self._drafts.rebalance(stream, num_moving)
+        if stream.draft is not before:
+            stream.plain_reason = ""
+            self._cycle.members_changed()
+        return moved
