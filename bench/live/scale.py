@@ -55,13 +55,21 @@ async def measure(num_streams: int, seconds: float, *, gamma: int = 4) -> Carrie
     """
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, set(cores[1:]) or set(cores))
+    try:
+        return await _beside(cores[0], num_streams, seconds, gamma)
+    finally:
+        os.sched_setaffinity(0, set(cores))
+
+
+async def _beside(core: int, num_streams: int, seconds: float, gamma: int) -> Carried:
+    """The coordinator on a core, its nodes and clients where this process is."""
     with tempfile.TemporaryDirectory(prefix="airdraft-scale-") as folder:
         endpoint = f"ipc://{folder}/mesh.sock"
         num_nodes = -(-num_streams // 128)
         room = ["--max-streams", "128", "--cells", str(_CELLS)]
         async with contextlib.AsyncExitStack() as stack:
             coordinator = await stack.enter_async_context(
-                _process("coordinator", "--listen", endpoint, core=cores[0])
+                _process("coordinator", "--listen", endpoint, core=core)
             )
             for number in range(num_nodes):
                 for role in ("target", "draft"):

@@ -9,6 +9,7 @@ import pytest
 from bench.live.answers import ask_together
 from bench.live.bad_draft import write_bad_draft
 from bench.live.pairs import paired_ratio
+from bench.live.scale import measure
 from nodes.catalog import DEFAULT_DRAFT, Catalog, default_cache_dir
 from nodes.catalog.gguf import check_gguf
 from nodes.client import GenerateOptions
@@ -54,3 +55,13 @@ async def test_streams_asked_together_have_one_rate_and_all_their_figures() -> N
     rounds = made.num_rounds
     made.add(again)
     assert made.num_rounds == rounds + again.num_rounds
+
+
+@pytest.mark.timeout(60)
+async def test_what_a_coordinator_carries_is_counted_from_outside() -> None:
+    carried = await measure(8, 1.0)
+    assert carried.num_streams == 8
+    assert carried.tokens_per_s >= carried.rounds_per_s > 0
+    p50, p99, most = carried.delay_s
+    assert 0 < p50 <= p99 <= most
+    assert 0 < carried.coordinator_busy <= 1.5

@@ -1,0 +1,58 @@
+"""The edge cell in its short form: keys, air, replayed models, and texts as they were recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from bench.live.edge import ALPHAS, Setting, run_setting, verdict
+from bench.live.edge_hub import Figures
+
+
+def figures(tokens_per_s: float, **changes: int) -> Figures:
+    made = Figures(tokens_per_s=tokens_per_s, planned_tokens_per_s=100.0, num_texts=10)
+    made.num_rounds, made.num_plain_steps = 5, 5
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+def said(**by_policy: Figures) -> tuple[str, bool]:
+    found: Mapping[Setting, Mapping[str, Figures]] = {
+        Setting(rate_bps=1e6, alpha=0.8): by_policy,
+        Setting(rate_bps=1e5, alpha=0.6): by_policy,
+    }
+    return verdict(found)
+
+
+def test_the_verdict_sees_the_worst_setting_and_any_wrong_text() -> None:
+    text, is_good = said(ad=figures(50.0), joint=figures(80.0))
+    assert is_good
+    assert "joint to the best other policy: least 1.600, median 1.600" in text
+    assert "joint to ad at alpha 0.7 and above: least 1.600" in text
+    assert "achieved by joint to planned: least 0.800" in text
+    assert "0 of 40" in text
+    assert not said(ad=figures(50.0, num_wrong=1), joint=figures(80.0))[1]
+    # A suite in which nobody ever guessed has shown nothing.
+    assert not said(ad=figures(50.0), joint=figures(50.0, num_rounds=0))[1]
+
+
+def test_a_setting_is_a_cell_of_unequal_stations() -> None:
+    cell = Setting(rate_bps=1e6, alpha=0.8).cell()
+    assert [station.rate_bps for station in cell.stations] == [250e3, 500e3, 1e6, 1e6]
+    assert sorted(ALPHAS) == [0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+
+
+@pytest.mark.timeout(120)
+async def test_the_cell_serves_what_was_recorded() -> None:
+    lines: list[str] = []
+    setting = Setting(rate_bps=20e6, alpha=0.9, num_streams=4, warm_up_s=0.5, seconds=9.0)
+    found = await run_setting(setting, ["joint"], "auto", lines.append)
+    made = found["joint"]
+    assert made.num_wrong == 0
+    assert made.num_texts >= 4
+    assert made.tokens_per_s > 0
+    assert made.num_accepted > 0
+    assert made.wire_bytes > 0
+    assert "TUN devices" in lines[0] or "prox" in lines[0].lower()
