@@ -188,8 +188,8 @@ class GuessEntry:
 @message(23, max_bytes=32_768, max_tokens=MAX_GAMMA * MAX_STREAMS_PER_MESSAGE)
 class DraftReply:
     """num_ready: guesses that had been made before they were asked for. num_wasted: tokens that
-    had been drafted ahead of these and proved to be of no use. draft_s: seconds from the request's
-    arrival until the guesses were there; 0.0 if not known.
+    had been drafted ahead of these and proved to be of no use. draft_us: microseconds from the
+    request's arrival until the guesses were there; 0 if not known.
     """
 
     round: Id
@@ -197,7 +197,7 @@ class DraftReply:
     draft_token_ids: TokenIds
     num_ready: Count = 0
     num_wasted: Count = 0
-    draft_s: Annotated[float, Range(0, 86_400)] = 0.0
+    draft_us: Count = 0
 
 
 @message(24, max_bytes=32_768, max_tokens=MAX_GAMMA * MAX_STREAMS_PER_MESSAGE)

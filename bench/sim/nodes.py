@@ -389,9 +389,9 @@ class SimDraft:
             prefix.ahead_wanted = prefix.gamma + 1 if drafting.ahead and is_whole else 0
         total = sum(entry.num_draft_tokens for entry in drafting.entries)
         entries = tuple(drafting.entries)
-        draft_s = self._engine.clock.now - drafting.asked_at
+        draft_us = round(1e6 * (self._engine.clock.now - drafting.asked_at))
         num_ready, token_ids = drafting.num_ready, (0,) * total
-        self._answer(DraftReply(drafting.round_id, entries, token_ids, num_ready, 0, draft_s))
+        self._answer(DraftReply(drafting.round_id, entries, token_ids, num_ready, 0, draft_us))
 
     def _end(self, rounds: list[_Drafting], reading: int, piece: int) -> None:
         self._engine.is_busy = False

@@ -32,6 +32,8 @@ from policies.latency import NodeCosts
 
 logger = logging.getLogger(__name__)
 
+_MOST_US = 2**31 - 1
+
 
 class DraftNode:
     """Serves one drafter to one coordinator."""
@@ -82,6 +84,8 @@ class DraftNode:
         match message:
             case DraftRequest():
                 now = asyncio.get_running_loop().time()
+                # What nobody answered any more is forgotten.
+                self._held_until = {r: t for r, t in self._held_until.items() if t > now}
                 if message.hold_us:
                     self._held_until[message.round] = now + message.hold_us * 1e-6
                 self._engine.post(lambda drafter: _draft(drafter, message, now))
@@ -137,7 +141,8 @@ def draft_reply(event: Drafted, draft_s: float = 0.0) -> DraftReply:
         for guess in event.guesses
     )
     token_ids = tuple(token_id for guess in event.guesses for token_id in guess.token_ids)
-    return DraftReply(event.round, entries, token_ids, event.num_ready, event.num_wasted, draft_s)
+    made_us = min(_MOST_US, round(draft_s * 1e6))
+    return DraftReply(event.round, entries, token_ids, event.num_ready, event.num_wasted, made_us)
 
 
 def _draft(drafter: ModelDrafter, request: DraftRequest, now: float) -> Sequence[Event]:

@@ -418,7 +418,7 @@ class SchedulerState:
             tried = trials.answered(self._streams, node, reply)
             if tried:
                 rtt_s = self._drafts[node].link.rtt_s
-                self._watch.trial_answered(reply.round, node, reply.draft_s, rtt_s, now)
+                self._watch.trial_answered(reply.round, node, reply.draft_us / 1e6, rtt_s, now)
             for trying in tried:
                 self._learning.trial(trying, now)
             is_heard = tried or self._draft_side.other_answer(node, reply)
@@ -434,7 +434,7 @@ class SchedulerState:
             current.guesses[stream.spec.stream_id] = guesses
         share = current.shares[node]
         made_s = current.answered(node, now, reply.num_ready)
-        self._watch.drafted(current, share, made_s, reply.draft_s, now)
+        self._watch.drafted(current, share, made_s, reply.draft_us / 1e6, now)
         return self._dispatcher.verify_if_complete(current, now)
 
     def next_deadline(self) -> float | None:

@@ -21,8 +21,9 @@ def errors(noise: float) -> StageErrors:
 def test_where_costs_are_as_believed_there_are_hardly_any() -> None:
     figures = errors(noise=0.0).figures()
     assert min(figures[stage].num_seen for stage in ("draft", "link", "pass")) > 500
-    assert figures["draft"].p95 < 1e-6
-    assert figures["link"].p95 < 1e-6
+    # A node tells its time in whole microseconds, of some 25 ms here.
+    assert figures["draft"].p95 < 1e-4
+    assert figures["link"].p95 < 1e-4
     # What prompts take of the target's time is an estimate.
     assert figures["pass"].p95 < 0.01
 
@@ -34,4 +35,4 @@ def test_noise_of_passes_is_seen_as_such_and_not_as_the_links() -> None:
     assert figures["pass"].p95 == pytest.approx(0.2, rel=0.1)
     # Four steps average out.
     assert 0.01 < figures["draft"].median < figures["pass"].median
-    assert figures["link"].p95 < 1e-6
+    assert figures["link"].p95 < 1e-4

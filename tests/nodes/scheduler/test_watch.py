@@ -71,7 +71,7 @@ def test_a_round_is_told_step_by_step() -> None:
     assert share.link_s == 0.01
     node = RoundNode("a", share.draft_s, share.link_s, (1,))
     assert begun == RoundRecord(1.0, "t", 1, 1, 2.0, (RoundStream(1, 4),), (node,))
-    reply = replace(guesses(1, ONE, 3, 7, 8), draft_s=0.3)
+    reply = replace(guesses(1, ONE, 3, 7, 8), draft_us=300_000)
     scheduler.drafted("a", reply, 1.5)
     drafted, verify = taken(ring)
     # Three steps of four: two guesses, and the one that was kept back.
@@ -93,7 +93,9 @@ def test_errors_are_kept_without_a_recorder() -> None:
     open_stream(scheduler, ONE, "a", now=1.0)
     (share,) = scheduler._rounds[1].shares.values()
     draft_s = share.draft_s
-    scheduler.drafted("a", replace(guesses(1, ONE, 3, 7, 8, 9, 10), draft_s=2 * draft_s), 1.5)
+    scheduler.drafted(
+        "a", replace(guesses(1, ONE, 3, 7, 8, 9, 10), draft_us=round(1e6 * (2 * draft_s))), 1.5
+    )
     predicted_s = scheduler._learning.predicted_pass_s(5, 3.0, 2.0)
     reply = commit(ONE, 3, [7, 9], num_draft_tokens=4, pass_s=3 * predicted_s)
     scheduler.committed(reply, 2.0)
@@ -110,7 +112,7 @@ def test_a_node_cannot_have_taken_longer_than_its_answer() -> None:
     scheduler.draft_link("a", Link(rtt_s=0.1))
     ring = recorded(scheduler)
     open_stream(scheduler, ONE, "a", now=1.0)
-    scheduler.drafted("a", replace(guesses(1, ONE, 3, 7), draft_s=99.0), 1.5)
+    scheduler.drafted("a", replace(guesses(1, ONE, 3, 7), draft_us=99_000_000), 1.5)
     (record,) = taken(ring, DraftRecord)
     assert record.draft_s == 0.5
     # Nothing was left for the way: that is not known then.
@@ -132,7 +134,7 @@ def test_who_guesses_less_is_judged_by_the_steps_it_made() -> None:
     (share,) = scheduler._rounds[1].shares.values()
     node, first = share.node, share.num_first
     two_steps_s = node.draft_s([2], first) / node.draft_s([4], first) * share.draft_s
-    scheduler.drafted("a", replace(guesses(1, ONE, 3, 7), draft_s=two_steps_s), 1.5)
+    scheduler.drafted("a", replace(guesses(1, ONE, 3, 7), draft_us=round(1e6 * (two_steps_s))), 1.5)
     assert scheduler.stage_errors.figures()["draft"].median == pytest.approx(0.0)
 
 
@@ -177,7 +179,7 @@ def test_trials_are_told() -> None:
     ((_, request),) = draft_requests(out)
     (begun,) = taken(ring, TrialRecord)
     assert begun == TrialRecord(1.0, "t", request.round, "a", (1,))
-    scheduler.drafted("a", replace(guesses(request.round, ONE, 3, 9, 5), draft_s=0.2), 2.0)
+    scheduler.drafted("a", replace(guesses(request.round, ONE, 3, 9, 5), draft_us=200_000), 2.0)
     assert taken(ring) == [DraftRecord(2.0, "t", request.round, "a", 0.2, 0.0, 0.01)]
     commit_one(scheduler, ONE, 3.0)
     commit_one(scheduler, ONE, 4.0)
