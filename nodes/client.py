@@ -13,13 +13,16 @@ from typing import Any
 
 from mesh.messages import Welcome
 from mesh.transport import ClientTransport
+from nodes.engine.rules import NO_RULES, LogitRules
 from nodes.link import Link
 from nodes.messages import (
     DEFAULT_PRIORITY,
     CancelRequest,
+    ChatMessage,
     FinishedNotice,
     NodesReply,
     NodesRequest,
+    PromptLogprobsNotice,
     RequestFailedNotice,
     StartedNotice,
     SubmitRequest,
@@ -30,7 +33,9 @@ from nodes.messages import (
 
 logger = logging.getLogger(__name__)
 
-Event = StartedNotice | TokensNotice | FinishedNotice
+Event = StartedNotice | PromptLogprobsNotice | TokensNotice | FinishedNotice
+# Text, token ids, or a conversation for the chat template.
+Prompt = str | tuple[int, ...] | tuple[ChatMessage, ...]
 
 
 class RequestFailedError(Exception):
@@ -43,7 +48,12 @@ class RequestFailedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateOptions:
-    """What to generate from a prompt; defaults are the command line's."""
+    """What to generate from a prompt; defaults are the command line's.
+
+    chat: a prompt that is text is one message of a user, for the model's chat template. model: ""
+    for any. user: owner of the request among those of this client. num_logprobs: None for none, or
+    how many alternatives to each token. scores_prompt: log-probabilities of the prompt as well.
+    """
 
     max_tokens: int = 128
     temperature: float = 0.0
@@ -57,6 +67,11 @@ class GenerateOptions:
     stops: tuple[str, ...] = ()
     ignore_eog: bool = False
     chat: bool = True
+    model: str = ""
+    user: str = ""
+    rules: LogitRules = NO_RULES
+    num_logprobs: int | None = None
+    scores_prompt: bool = False
 
 
 class Client:
@@ -114,20 +129,17 @@ class Client:
             assert isinstance(reply, TraceReply)
             return reply
 
-    async def generate(
-        self, prompt: str | tuple[int, ...], options: GenerateOptions
-    ) -> AsyncIterator[Event]:
+    async def generate(self, prompt: Prompt, options: GenerateOptions) -> AsyncIterator[Event]:
         """Events of one request until all its choices have finished.
 
         Closing the iterator early cancels the request. Raises RequestFailedError.
         """
-        is_text = isinstance(prompt, str)
+        text, token_ids, messages = _kinds(prompt, options.chat)
         async with _Subscription(self) as (request_id, queue):
             self._link.send(
                 SubmitRequest(
                     request_id=request_id,
-                    prompt=prompt if isinstance(prompt, str) else "",
-                    chat=options.chat and is_text,
+                    prompt=text,
                     num_choices=options.num_choices,
                     temperature=options.temperature,
                     top_k=options.top_k,
@@ -139,7 +151,13 @@ class Client:
                     ignore_eog=options.ignore_eog,
                     gamma=-1 if options.gamma is None else options.gamma,
                     priority=options.priority,
-                    prompt_token_ids=() if isinstance(prompt, str) else prompt,
+                    prompt_token_ids=token_ids,
+                    messages=messages,
+                    model=options.model,
+                    user=options.user,
+                    rules=options.rules,
+                    num_logprobs=-1 if options.num_logprobs is None else options.num_logprobs,
+                    scores_prompt=options.scores_prompt,
                 )
             )
             left = options.num_choices
@@ -165,6 +183,14 @@ class Client:
 
     def close(self) -> None:
         self._link.say_bye("done")
+
+
+def _kinds(prompt: Prompt, is_chat: bool) -> tuple[str, tuple[int, ...], tuple[ChatMessage, ...]]:
+    """A prompt as text, token ids and messages: one of them, the others empty."""
+    if isinstance(prompt, str):
+        return ("", (), (ChatMessage("user", prompt),)) if is_chat else (prompt, (), ())
+    messages = tuple(item for item in prompt if isinstance(item, ChatMessage))
+    return "", tuple(item for item in prompt if isinstance(item, int)), messages
 
 
 class _Subscription:

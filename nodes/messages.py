@@ -5,6 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 from mesh.messages import MaxLen, Range, TokenIds, message, struct
+from nodes.engine.rules import (
+    MAX_BIASES,
+    MAX_GRAMMAR_CHARS,
+    NO_RULES,
+    Grammar,
+    LogitBias,
+    LogitRules,
+)
 from nodes.engine.sampling import Sampling
 from policies.confidence import MAX_BINS
 
@@ -12,6 +20,10 @@ MAX_GAMMA: Final = 16
 MAX_STREAMS_PER_MESSAGE: Final = 256
 MAX_PROMPT_TOKENS: Final = 131_072
 MAX_STOPS: Final = 8
+MAX_MESSAGES: Final = 1024
+# What OpenAI's API gives at most.
+MAX_TOP_LOGPROBS: Final = 20
+_MAX_RULES_BYTES: Final = 4 * MAX_GRAMMAR_CHARS + 20 * MAX_BIASES
 # A plan of 256 streams is some 60 KB.
 MAX_TRACE_BYTES: Final = 130_000
 # A weight: twice the priority counts twice as much.
@@ -28,7 +40,38 @@ Stops = Annotated[tuple[Annotated[str, MaxLen(256)], ...], MaxLen(MAX_STOPS)]
 PromptText = Annotated[str, MaxLen(1 << 18)]
 Text = Annotated[bytes, MaxLen(8192)]
 
+Piece = Annotated[bytes, MaxLen(4096)]
+NumLogprobs = Annotated[int, Range(-1, MAX_TOP_LOGPROBS)]
+
+struct(LogitBias)
+struct(Grammar)
+struct(LogitRules)
 struct(Sampling)
+
+
+@struct
+class ChatMessage:
+    """One message of a conversation; role: as the model's chat template calls it."""
+
+    role: Annotated[str, MaxLen(64)]
+    content: PromptText
+
+
+@struct
+class Score:
+    """A token, the logarithm of its probability by the raw logits, and its bytes."""
+
+    token_id: Count
+    logprob: float
+    piece: Piece
+
+
+@struct
+class TokenScores:
+    """A token of a text and, best first, what was most probable in its place."""
+
+    chosen: Score
+    top: Annotated[tuple[Score, ...], MaxLen(MAX_TOP_LOGPROBS)]
 
 
 @struct
@@ -89,9 +132,11 @@ class EngineProfile:
 
 @message(16, max_bytes=(1 << 18) + 16_384)
 class TokenizeRequest:
+    """messages: a conversation, for the model's chat template; without one, the prompt as it is."""
+
     request_id: Id
     prompt: PromptText
-    chat: bool
+    messages: Annotated[tuple[ChatMessage, ...], MaxLen(MAX_MESSAGES)] = ()
 
 
 @message(17, max_tokens=MAX_PROMPT_TOKENS)
@@ -101,9 +146,13 @@ class TokenizeReply:
     prompt_token_ids: TokenIds
 
 
-@message(18, max_bytes=16_384, max_tokens=MAX_PROMPT_TOKENS)
+@message(18, max_bytes=_MAX_RULES_BYTES + 16_384, max_tokens=MAX_PROMPT_TOKENS)
 class OpenStreamRequest:
-    """Hold a stream: prompt and committed tokens, num_prompt_tokens of them prompt."""
+    """Hold a stream: prompt and committed tokens, num_prompt_tokens of them prompt.
+
+    num_logprobs: with each committed token its log-probability and those of so many others; -1 for
+    none. scores_prompt: those of the prompt's tokens, too.
+    """
 
     stream_id: Id
     generation: Id
@@ -114,6 +163,8 @@ class OpenStreamRequest:
     ignore_eog: bool
     num_prompt_tokens: Count
     token_ids: TokenIds
+    num_logprobs: NumLogprobs = -1
+    scores_prompt: bool = False
 
 
 @message(19)
@@ -240,6 +291,7 @@ class CommitEntry:
     num_accepted_tokens: Gamma
     finish_reason: Annotated[str, MaxLen(16)]
     text: Text
+    scores: Annotated[tuple[TokenScores, ...], MaxLen(MAX_GAMMA + 1)] = ()
 
 
 @message(26, max_bytes=1 << 20, max_tokens=(MAX_GAMMA + 1) * MAX_STREAMS_PER_MESSAGE)
@@ -265,29 +317,46 @@ class StreamParkedNotice:
     generation: Id
 
 
-@message(32, max_bytes=(1 << 18) + 8192, max_tokens=MAX_PROMPT_TOKENS)
-class SubmitRequest:
-    """A client's request: text or token ids, and how many choices of it.
+@message(28, max_bytes=1 << 20)
+class PromptScoresNotice:
+    """Scores of consecutive tokens of a stream's prompt, the first at `position`."""
 
+    stream_id: Id
+    generation: Id
+    position: Position
+    scores: Annotated[tuple[TokenScores, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
+
+
+@message(32, max_bytes=(1 << 18) + _MAX_RULES_BYTES + 65_536, max_tokens=MAX_PROMPT_TOKENS)
+class SubmitRequest:
+    """A client's request: a conversation, text or token ids, and how many choices of it.
+
+    model: "" for any. user: whose request it is among those of this client. num_logprobs and
+    scores_prompt as in OpenStreamRequest; max_tokens may be 0 only where the prompt is scored.
     gamma: -1 lets the policy choose. seed: -1 asks for a random one. priority: what its speed
     counts against that of others.
     """
 
     request_id: Id
     prompt: PromptText
-    chat: bool
     num_choices: Annotated[int, Range(1, 64)]
     temperature: float
     top_k: Count
     top_p: float
     min_p: float
     seed: Annotated[int, Range(-1, 2**63 - 1)]
-    max_tokens: Annotated[int, Range(1, 1 << 20)]
+    max_tokens: Annotated[int, Range(0, 1 << 20)]
     stops: Stops
     ignore_eog: bool
     gamma: Annotated[int, Range(-1, MAX_GAMMA)]
     priority: Annotated[int, Range(1, MAX_PRIORITY)]
     prompt_token_ids: TokenIds
+    messages: Annotated[tuple[ChatMessage, ...], MaxLen(MAX_MESSAGES)] = ()
+    model: Name = ""
+    user: Name = ""
+    rules: LogitRules = NO_RULES
+    num_logprobs: NumLogprobs = -1
+    scores_prompt: bool = False
 
 
 @message(33)
@@ -306,15 +375,22 @@ class StartedNotice:
     emulated: bool
 
 
-@message(35, max_bytes=16_384, max_tokens=(MAX_GAMMA + 1) * MAX_STREAMS_PER_MESSAGE)
+@message(35, max_bytes=1 << 20, max_tokens=(MAX_GAMMA + 1) * MAX_STREAMS_PER_MESSAGE)
 class TokensNotice:
-    """Output tokens of one choice from `position` (0: the first output token) on."""
+    """Output tokens of one choice from `position` (0: the first output token) on.
+
+    num_draft_tokens guesses were verified for them; the first num_accepted_tokens tokens are
+    guesses that were right.
+    """
 
     request_id: Id
     choice: Count
     position: Position
     text: Text
     token_ids: TokenIds
+    num_draft_tokens: Gamma = 0
+    num_accepted_tokens: Gamma = 0
+    scores: Annotated[tuple[TokenScores, ...], MaxLen(MAX_GAMMA + 1)] = ()
 
 
 @struct
@@ -397,3 +473,12 @@ class TraceReply:
     num_lost: Id
     has_more: bool
     records: Annotated[bytes, MaxLen(MAX_TRACE_BYTES)]
+
+
+@message(42, max_bytes=1 << 20)
+class PromptLogprobsNotice:
+    """As PromptScoresNotice, to the client: of the prompt of all choices, sent once."""
+
+    request_id: Id
+    position: Position
+    scores: Annotated[tuple[TokenScores, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]

@@ -17,7 +17,8 @@ PROMPT_PIECE_TOKENS = 32
 class StreamSpec:
     """Everything a node must know to serve a stream from some position on.
 
-    token_ids: prompt and committed tokens; generation: raised each time the stream is placed
+    token_ids: prompt and committed tokens; num_logprobs, scores_prompt: as in OpenStreamRequest;
+    generation: raised each time the stream is placed
     anew, so that what an earlier placement still says can be dropped.
     """
 
@@ -30,6 +31,8 @@ class StreamSpec:
     ignore_eog: bool
     num_prompt_tokens: int
     token_ids: tuple[int, ...]
+    num_logprobs: int = -1
+    scores_prompt: bool = False
 
     @property
     def num_committed(self) -> int:

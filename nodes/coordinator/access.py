@@ -12,6 +12,7 @@ from nodes.messages import (
     CommitReply,
     DraftReply,
     NodesRequest,
+    PromptScoresNotice,
     StreamFailedNotice,
     StreamParkedNotice,
     StreamReadyNotice,
@@ -26,7 +27,7 @@ _OF_MEMBERS: Final = frozenset({Hello, Ping, Pong, Bye, Credit})
 MAY_SEND: Final[Mapping[str, frozenset[type]]] = {
     "target": _OF_MEMBERS
     | {CommitReply, TokenizeReply, StreamReadyNotice, StreamFailedNotice, EnrolRequest}
-    | {StreamParkedNotice},
+    | {StreamParkedNotice, PromptScoresNotice},
     "draft": _OF_MEMBERS | {DraftReply, StreamReadyNotice, StreamFailedNotice, EnrolRequest},
     "client": _OF_MEMBERS
     | {SubmitRequest, CancelRequest, NodesRequest, TraceRequest, EnrolRequest},

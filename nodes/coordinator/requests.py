@@ -112,7 +112,7 @@ def new_request(client: bytes, submit: SubmitRequest) -> Request:
     seed = submit.seed if submit.seed >= 0 else secrets.randbits(53)
     request = Request(client, submit, seed)
     sampling_of(request, 0)
-    if not submit.prompt and not submit.prompt_token_ids:
+    if not (submit.prompt or submit.prompt_token_ids or submit.messages):
         raise BadRequestError("the prompt is empty: give some text or token ids")
     return request
 
@@ -128,6 +128,7 @@ def sampling_of(request: Request, choice: int) -> Sampling:
             min_p=submit.min_p,
             seed=request.seed,
             choice=choice,
+            rules=submit.rules,
         )
     except ValueError as error:
         raise BadRequestError(str(error)) from error
@@ -153,6 +154,8 @@ def specs_of(
             ignore_eog=submit.ignore_eog,
             num_prompt_tokens=len(prompt),
             token_ids=prompt,
+            num_logprobs=submit.num_logprobs,
+            scores_prompt=submit.scores_prompt,
         )
         for index in range(submit.num_choices)
     ]

@@ -380,7 +380,7 @@ class CoordinatorState:
             return self._serving.open(request, target, submit.prompt_token_ids, now)
         number = self._next_question
         self._next_question += 1
-        question = TokenizeRequest(number, submit.prompt, submit.chat)
+        question = TokenizeRequest(number, submit.prompt, submit.messages)
         self._serving.tokenizing.add(request, name, question)
         return self._ask_tokenizers()
 

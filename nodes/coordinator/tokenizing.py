@@ -78,5 +78,6 @@ class Tokenizing:
             request.note_able(bool(target), now)
             submit = request.submit
             if target:
-                self._queue.append((target, TokenizeRequest(number, submit.prompt, submit.chat)))
+                question = TokenizeRequest(number, submit.prompt, submit.messages)
+                self._queue.append((target, question))
         return [request for _, request in passed]

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nodes.engine.protocol import EngineError, Logits
+from nodes.engine.rules import NO_RULES, LogitRules
 
 _U64 = np.uint64
 _MASK64 = (1 << 64) - 1
@@ -37,6 +38,7 @@ class Sampling:
     min_p: float = 0.0
     seed: int = 0
     choice: int = 0
+    rules: LogitRules = NO_RULES
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.temperature <= 100.0:
@@ -55,6 +57,7 @@ class Sampling:
             raise ValueError(f"seed {self.seed} outside 0..2^63-1")
         if not 0 <= self.choice < 1 << 32:
             raise ValueError(f"choice {self.choice} outside 0..2^32-1")
+        self.rules.check()
 
 
 def _mix(x: int) -> int:

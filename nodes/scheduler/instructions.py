@@ -65,6 +65,8 @@ def open_request(spec: StreamSpec) -> OpenStreamRequest:
         ignore_eog=spec.ignore_eog,
         num_prompt_tokens=spec.num_prompt_tokens,
         token_ids=spec.token_ids,
+        num_logprobs=spec.num_logprobs,
+        scores_prompt=spec.scores_prompt,
     )
 
 

@@ -46,6 +46,8 @@ def spec_of(request: OpenStreamRequest) -> StreamSpec:
         ignore_eog=request.ignore_eog,
         num_prompt_tokens=request.num_prompt_tokens,
         token_ids=request.token_ids,
+        num_logprobs=request.num_logprobs,
+        scores_prompt=request.scores_prompt,
     )
 
 
@@ -110,7 +112,10 @@ class TargetNode:
 
     def _tokenize(self, request: TokenizeRequest) -> TokenizeReply:
         try:
-            token_ids = self._tokenizer.encode(request.prompt, chat=request.chat)
+            if request.messages:
+                token_ids = self._tokenizer.encode(request.messages[-1].content, chat=True)
+            else:
+                token_ids = self._tokenizer.encode(request.prompt, chat=False)
         except InvalidInputError as error:
             return TokenizeReply(request.request_id, str(error)[:1024], ())
         if len(token_ids) > MAX_PROMPT_TOKENS:

@@ -50,7 +50,6 @@ def make_submit(request_id: int = 1, **changes: Any) -> SubmitRequest:
     submit = SubmitRequest(
         request_id=request_id,
         prompt="",
-        chat=False,
         num_choices=1,
         temperature=0.0,
         top_k=0,

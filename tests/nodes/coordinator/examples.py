@@ -30,7 +30,10 @@ from nodes.messages import (
     NodesReply,
     NodesRequest,
     OpenStreamRequest,
+    PromptLogprobsNotice,
+    PromptScoresNotice,
     RequestFailedNotice,
+    Score,
     StartedNotice,
     StreamFailedNotice,
     StreamFigures,
@@ -38,6 +41,7 @@ from nodes.messages import (
     StreamReadyNotice,
     TokenizeReply,
     TokenizeRequest,
+    TokenScores,
     TokensNotice,
     TraceReply,
     TraceRequest,
@@ -45,6 +49,7 @@ from nodes.messages import (
 )
 from tests.nodes.builders import make_submit
 
+SCORE = Score(9, -0.5, b"x")
 MESSAGES: tuple[Any, ...] = (
     Hello("other", "client", 7, PROTOCOL_VERSION, b""),
     Welcome("x", "test", 1, 0.5, 5.0, False),
@@ -56,7 +61,7 @@ MESSAGES: tuple[Any, ...] = (
     EnrolRequest("k" * 40, "x"),
     EnrolReply("", "x", ("draft",)),
     KeyNotice(""),
-    TokenizeRequest(1, "x", False),
+    TokenizeRequest(1, "x"),
     TokenizeReply(1, "", (1,)),
     OpenStreamRequest(1, 1, "x", Sampling(), 4, (), False, 1, (1,)),
     StreamReadyNotice(1, 1),
@@ -78,4 +83,6 @@ MESSAGES: tuple[Any, ...] = (
     NodesReply(1, ()),
     TraceRequest(1, -1),
     TraceReply(1, 0, 0, False, b""),
+    PromptScoresNotice(1, 1, 0, (TokenScores(SCORE, (SCORE,)),)),
+    PromptLogprobsNotice(1, 0, (TokenScores(SCORE, ()),)),
 )

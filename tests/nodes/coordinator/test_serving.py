@@ -91,7 +91,7 @@ def test_texts_that_a_lost_target_was_to_tokenize_go_to_another() -> None:
     mesh.hear(CLIENT, make_submit(prompt="hi", prompt_token_ids=()))
     mesh.state.peer_gone(TARGET, 0.0)
     sends = mesh.join(OTHER, "target", make_profile())
-    assert to(OTHER, sends)[1:] == [TokenizeRequest(1, "hi", False)]
+    assert to(OTHER, sends)[1:] == [TokenizeRequest(1, "hi")]
     assert opened(mesh.hear(OTHER, TokenizeReply(1, "", (4, 5))), OTHER) == [1]
 
 

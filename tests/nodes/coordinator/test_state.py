@@ -12,6 +12,7 @@ from nodes.coordinator.sends import Send, streams_of
 from nodes.coordinator.state import CoordinatorState, ForbiddenError
 from nodes.messages import (
     CancelRequest,
+    ChatMessage,
     CloseStreamNotice,
     CommitEntry,
     CommitReply,
@@ -38,6 +39,7 @@ from policies.joint import joint_plan
 from policies.plan import Policy
 from tests.nodes.builders import make_profile, make_submit, one_batch
 
+HELLO = (ChatMessage("user", "hi"),)
 TARGET, DRAFT, CLIENT, OTHER = b"target", b"draft", b"client", b"other"
 CLUSTER, EPOCH = "test", 5
 
@@ -289,8 +291,8 @@ def test_a_request_runs_from_submit_to_finish() -> None:
 
 def test_a_text_is_tokenized_by_the_target_first() -> None:
     mesh = make_mesh()
-    (send,) = mesh.hear(CLIENT, make_submit(prompt="hi", chat=True, prompt_token_ids=()))
-    assert send == Send(TARGET, TokenizeRequest(1, "hi", True))
+    (send,) = mesh.hear(CLIENT, make_submit(messages=HELLO, prompt_token_ids=()))
+    assert send == Send(TARGET, TokenizeRequest(1, "", HELLO))
     sends = mesh.hear(TARGET, TokenizeReply(1, "", (4, 5)))
     (request,) = [m for m in to(TARGET, sends) if isinstance(m, OpenStreamRequest)]
     assert request.token_ids == (4, 5)
