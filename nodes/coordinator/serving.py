@@ -127,8 +127,10 @@ class Serving:
     def target_gone(self, target: NodeRecord, reason: str, now: float) -> list[Send]:
         """Its streams go on elsewhere: their journals are here."""
         assert target.scheduler is not None
-        streams, told = target.scheduler.release_all(now)
+        released, told = target.scheduler.release_all(now)
         out = self.carry_out(target, told, now)
+        # A client that fell silent with it took its requests along, which nobody told this target.
+        streams = [stream for stream in released if stream.spec.stream_id in self.streams]
         for stream in streams:
             self._unplace(stream)
         lost = [self.streams[stream.spec.stream_id] for stream in streams]

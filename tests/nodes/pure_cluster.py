@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Welcome
+from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Welcome
 from nodes.coordinator.placement import LOOK_S, Move
+from nodes.coordinator.roster import PROGRESS_TIMEOUT_S
 from nodes.coordinator.sends import Send
 from nodes.coordinator.state import CoordinatorState
 from nodes.draft.node import draft_reply, jobs_of
@@ -112,6 +113,7 @@ class PureCluster:
             trials=case.has_trials,
         )
         self.num_joins = self.num_moved = 0
+        self._heard_at = 0.0
         self.targets = [
             _Node(f"target-{i}", "target", _scaled(_SPEEDS[i])) for i in range(case.num_targets)
         ]
@@ -186,6 +188,10 @@ class PureCluster:
 
     def _tick(self, now: float) -> None:
         self.now = max(self.now, now)
+        if self.now - self._heard_at > PROGRESS_TIMEOUT_S / 2:
+            self._heard_at = self.now
+            for peer in [CLIENT, *(node.peer for node in self._alive(self.nodes))]:
+                self._say(peer, Pong(0, round(self.now)))
         self._carry_out(self.state.tick(self.now))
 
     def _look_around(self) -> None:

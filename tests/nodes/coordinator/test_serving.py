@@ -128,3 +128,17 @@ def test_a_request_that_ends_one_target_after_the_other_is_given_up() -> None:
         "target t4 left: connection gone, the last of 4 that served this request",
     )
     assert [m for m in mesh.state.tick(99.0) if isinstance(m.message, RequestFailedNotice)] == []
+
+
+def test_a_client_and_its_target_may_fall_silent_together() -> None:
+    """Whoever of them joined first."""
+    mesh = Mesh()
+    mesh.join(CLIENT, "client")
+    mesh.join(TARGET, "target", make_profile())
+    mesh.hear(CLIENT, make_submit())
+    mesh.hear(TARGET, StreamReadyNotice(1, 1))
+    mesh.state.tick(100.0)
+    assert mesh.state.roles() == {}
+    assert mesh.state._serving.streams == {}
+    assert mesh.state._serving.requests == {}
+    assert len(mesh.state._serving.placement.waiting) == 0
