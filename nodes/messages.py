@@ -298,12 +298,13 @@ class CommitEntry:
 class CommitReply:
     """All that one target pass committed, verified and leased streams together.
 
-    pass_s: seconds of the pass.
+    pass_s: seconds of the pass. num_read_tokens: of prompts that the pass read besides.
     """
 
     pass_s: float
     entries: Annotated[tuple[CommitEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
     token_ids: TokenIds
+    num_read_tokens: Count = 0
 
 
 @message(27)

@@ -18,12 +18,20 @@ from mesh.errors import DecodeError, LocalProtocolError
 from mesh.messages import MessageSpec, spec_of_tag
 from mesh.padding import pad
 from mesh.schema import INT_MAX, INT_MIN, MaxLen, Range, TokenIdsMarker
+from nodes.engine.rules import NO_RULES, Grammar, LogitBias, LogitRules
 
 Frames = list[bytes]
 _MAX_FRAME_BYTES = 65_536
 # Peak memory is looked at for one frame in so many: tracing makes each 20 times as slow.
 _TRACED_EVERY = 200
 _LONG_S = 1e-3
+# These have bounds that no type hint tells, and more of them than chance keeps.
+_RULES = (
+    NO_RULES,
+    LogitRules((LogitBias(3, -100.0), LogitBias(99_999, 0.5)), 2.0, -0.1),
+    LogitRules(grammar=Grammar("gbnf", 'root ::= "a" | root')),
+    LogitRules(grammar=Grammar("json_schema", "{")),
+)
 _EDGES = (0, 1, -1, 127, 128, 255, 256, 65535, 65536, INT_MAX, INT_MIN, 2**64 - 1)
 
 
@@ -179,6 +187,8 @@ class Generator:
         if origin is tuple:
             return tuple(self._of(args[0], max_tokens) for _ in range(min(count, 4)))
         assert is_dataclass(hint), hint
+        if hint is LogitRules and self._random.random() < 0.7:
+            return self._random.choice(_RULES)
         return self._instance(hint, max_tokens)  # type: ignore[arg-type]
 
 

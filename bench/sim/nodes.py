@@ -199,7 +199,7 @@ class SimTarget:
             total += count
         if entries:
             seconds = self._engine.clock.now - started
-            self._send(CommitReply(seconds, tuple(entries), (0,) * total))
+            self._send(CommitReply(seconds, tuple(entries), (0,) * total, piece))
         read = self._streams.get(reading)
         if read is not None and piece:
             read.unread -= piece

@@ -58,6 +58,7 @@ class CycleState:
     plan: Plan = field(default_factory=Plan)
     batches: list[Circulating] = field(default_factory=list)
     _planned_alphas: dict[int, float] = field(default_factory=dict)
+    _planned_share: float = 0.0
     _is_stale: bool = False
     _has_drifted: bool = False
     _num_passes: int = 0
@@ -92,6 +93,21 @@ class CycleState:
     def phase_s(self) -> float:
         """Seconds between the starts of two batches in an even cycle."""
         return self.cycle_s / max(1, len(self.batches))
+
+    def lap_s(self, piece_s: float) -> float:
+        """Predicted seconds of a lap that starts now; piece_s: that pieces of prompts add to each
+        of its passes.
+
+        A plan counts prompts as a share of the target's time: now there are some or there are not.
+        """
+        made = self.plan.prediction
+        if made is None:
+            return 0.0
+        verifies_s = [batch.verify_s for batch in made.batches] or [0.0]
+        is_by_target = made.bound == "target" or len(verifies_s) == 1
+        passes_s = sum(verifies_s) if is_by_target else max(verifies_s)
+        num_passes = len(verifies_s) if is_by_target else 1
+        return self.cycle_s - self._planned_share * passes_s + num_passes * piece_s
 
     def lap_done(self, seconds: float, predicted_s: float, now: float, *, ahead: bool) -> None:
         """A batch is back: learn how much longer than predicted its cycle took."""
@@ -168,6 +184,7 @@ class CycleState:
             else:
                 self._interval_s += _INTERVAL_RATE * (since_s - self._interval_s)
         self._planned_alphas = {view.stream_id: view.alpha for view in observation.streams}
+        self._planned_share = observation.prefill_share
         self._is_stale = self._has_drifted = False
         self._num_passes = 0
         chosen = self._steady(plan, observation)

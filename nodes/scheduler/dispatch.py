@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from mesh.grants import Air
 from nodes.messages import DraftRequest, GuessEntry, LeaseEntry, LeaseRequest, VerifyRequest
@@ -41,7 +41,10 @@ class Dispatcher:
         air: Air,
         watch: Watch,
         round_ids: RoundIds,
+        piece_s: Callable[[], float],
     ) -> None:
+        """piece_s: seconds that prompts add to each pass of the target now."""
+        self._piece_s = piece_s
         self._watch = watch
         self._streams = streams
         self._drafts = drafts
@@ -235,7 +238,7 @@ class Dispatcher:
             for other in self.rounds.values():
                 other.share_node(name, node.num_waiting)
         members_of_round = [stream.spec.stream_id for stream, _ in drafted]
-        predicted_s = self._cycle.cycle_s if is_whole else 0.0
+        predicted_s = self._cycle.lap_s(self._piece_s()) if is_whole else 0.0
         asked = {stream.spec.stream_id: gamma for stream, gamma in drafted}
         current = Round(
             round_id, members_of_round, shares, now, predicted_s, asked, guesses, batch.ahead

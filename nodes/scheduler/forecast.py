@@ -72,7 +72,7 @@ class Forecast:
             return 0.0
         num_streams = len(self.streams) + 1
         cells = used_cells(self.streams.values()) + len(stream.token_ids)
-        pass_s = self.target.predicted_s(num_streams, cells, cells / num_streams, now)
+        pass_s = self.target.expected_s(num_streams, cells, cells / num_streams, now)
         gain = self._gains.get(stream.fixed_gamma)
         if gain is None or not gain.holds(num_streams, now):
             ratio = self.token_s_of_newcomers([stream], now) / pass_s

@@ -8,7 +8,7 @@ from nodes.messages import CommitEntry, CommitReply
 from nodes.scheduler import trials
 from nodes.scheduler.cycle import CycleState
 from nodes.scheduler.drafts import DraftPool
-from nodes.scheduler.observe import is_reading, pass_size, used_cells
+from nodes.scheduler.observe import cells_of_unread, pass_size, used_cells
 from nodes.scheduler.rounds import Round
 from nodes.scheduler.stream import Stream, Verifying
 from nodes.scheduler.target import TargetCosts
@@ -35,13 +35,24 @@ class Learning:
         self._rounds = rounds
         self._watch = watch
 
-    def predicted_pass_s(self, num_tokens: int, own: float, now: float) -> float:
-        """Seconds of a pass; own: mean cells of the sequences of its tokens. 0.0 if not known."""
+    def predicted_pass_s(self, num_tokens: int, own: float) -> float:
+        """Seconds of a pass that is about to be; own: mean cells of the sequences of its tokens.
+
+        0.0 if not known.
+        """
         if self._target is None:
             return 0.0
-        return self._target.predicted_s(num_tokens, used_cells(self._streams.values()), own, now)
+        cells = used_cells(self._streams.values())
+        return self._target.pass_s(num_tokens, cells, own) + self.piece_s()
 
-    def pass_done(self, reply: CommitReply, now: float) -> float:
+    def piece_s(self) -> float:
+        """Seconds that the pieces of prompts there are to read add to each pass now."""
+        own = cells_of_unread(self._streams.values())
+        if self._target is None or own == 0.0:
+            return 0.0
+        return self._target.piece_s(len(self._streams), own)
+
+    def pass_done(self, reply: CommitReply) -> float:
         """Learn what a pass took; returns what was predicted, 0.0 where that is not known."""
         if self._target is None:
             return 0.0
@@ -52,13 +63,17 @@ class Learning:
             stream = self._streams.get(StreamId(entry.stream_id))
             is_beside_trial |= stream is not None and trials.is_under_way(stream)
         num_tokens, own = pass_size(reply.entries)
-        predicted_s = self._target.predicted_s(num_tokens, cells, own, now)
+        if reply.num_read_tokens:
+            attended = num_tokens * own + reply.num_read_tokens * cells_of_unread(streams)
+            num_tokens += reply.num_read_tokens
+            own = attended / num_tokens
+        predicted_s = self._target.pass_s(num_tokens, cells, own)
         # Where a stream ends, the target also saves what it had in the cache.
         if any(entry.finish_reason for entry in reply.entries):
             return predicted_s
         self._cycle.pass_done(reply.pass_s, predicted_s)
         # A draft node on the same machine slows the passes that it guesses beside.
-        if not is_reading(streams) and not is_beside_trial:
+        if not reply.num_read_tokens and not is_beside_trial:
             self._target.pass_seen(num_tokens, reply.pass_s, cells, own)
         return predicted_s
 

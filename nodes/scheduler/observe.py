@@ -31,9 +31,13 @@ def pass_size(entries: Iterable[CommitEntry | GuessEntry]) -> tuple[int, float]:
     return num_tokens, attended / max(1, num_tokens)
 
 
-def is_reading(streams: Collection[Stream]) -> bool:
-    """Whether the target has prompts to read, which makes passes longer than planned."""
-    return any(isinstance(stream.phase, Opening) for stream in streams)
+def cells_of_unread(streams: Collection[Stream]) -> float:
+    """Cells of its own text that a piece of a prompt attends to, on average; 0.0 without prompts.
+
+    A piece is as often near the end of its text as near the beginning.
+    """
+    unread = [len(stream.token_ids) for stream in streams if isinstance(stream.phase, Opening)]
+    return sum(unread) / len(unread) / 2 if unread else 0.0
 
 
 def observe(

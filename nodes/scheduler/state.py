@@ -106,6 +106,7 @@ class SchedulerState:
             air or Air(),
             self._watch,
             round_ids or RoundIds(),
+            lambda: self._learning.piece_s(),
         )
         self.forecast = Forecast(self._streams, self._drafts, self._cycle, self._target, token_bits)
         self._rounds = self._dispatcher.rounds
@@ -314,7 +315,7 @@ class SchedulerState:
         """Take what one target pass committed; what does not follow the journal is dropped."""
         out: list[Instruction] = []
         self._dispatcher.pass_done(reply.pass_s)
-        predicted_s = self._learning.pass_done(reply, now)
+        predicted_s = self._learning.pass_done(reply)
         self._watch.committed(reply, predicted_s, self._streams, now)
         offset = 0
         for entry in reply.entries:

@@ -33,9 +33,8 @@ class TargetCosts:
         passes of num_others streams."""
         # A piece attends to what is before it: half of these tokens, on average, and all others.
         own_cells = length - num_tokens / 2
-        decode, others = self._decode.table.with_own(own_cells), max(1, num_others)
-        piece_s = decode.at(others + PROMPT_PIECE_TOKENS) - decode.at(others)
-        self._prompts.add(num_tokens / PROMPT_PIECE_TOKENS * max(0.0, piece_s), now)
+        piece_s = self.piece_s(max(1, num_others), own_cells)
+        self._prompts.add(num_tokens / PROMPT_PIECE_TOKENS * piece_s, now)
 
     def reading_s(self, num_tokens: int, num_others: int) -> float:
         """Seconds until a text has been read, beside passes of so many other streams."""
@@ -45,10 +44,19 @@ class TargetCosts:
         decode = self._decode.table.with_own(num_tokens / 2)
         return num_tokens / PROMPT_PIECE_TOKENS * decode.at(num_others + PROMPT_PIECE_TOKENS)
 
-    def predicted_s(self, num_tokens: int, used_cells: int, own_cells: float, now: float) -> float:
+    def expected_s(self, num_tokens: int, used_cells: int, own_cells: float, now: float) -> float:
         """Seconds of a pass that decodes num_tokens, with the pieces of prompts it may hold."""
         seconds = self._decode.table.at(num_tokens, used_cells, own_cells)
         return seconds / (1.0 - self.prefill_share(now))
+
+    def pass_s(self, num_tokens: int, used_cells: int, own_cells: float) -> float:
+        """Seconds of a pass of so many tokens, those of prompts included."""
+        return self._decode.table.at(num_tokens, used_cells, own_cells)
+
+    def piece_s(self, num_others: int, own_cells: float) -> float:
+        """Seconds that a piece of a prompt adds to a pass of so many other tokens."""
+        decode = self._decode.table.with_own(own_cells)
+        return max(0.0, decode.at(num_others + PROMPT_PIECE_TOKENS) - decode.at(num_others))
 
     def pass_seen(self, num_tokens: int, seconds: float, used_cells: int, own_cells: float) -> None:
         """Learn from a pass that held no piece of a prompt."""

@@ -16,13 +16,13 @@ from nodes.scheduler.tries import Trial
 from nodes.stream import StreamId
 from policies.plan import Observation, Plan
 
-PredictPass = Callable[[int, float, float], float]
+PredictPass = Callable[[int, float], float]
 
 
 class Watch:
     """Hooks of one scheduler. Without a recorder they cost next to nothing.
 
-    predict_pass_s: seconds of a target pass by tokens, cells of their own sequences, and now.
+    predict_pass_s: seconds of a target pass by tokens and the cells of their own sequences.
     """
 
     def __init__(self, predict_pass_s: PredictPass) -> None:
@@ -71,7 +71,7 @@ class Watch:
     def verify_sent(self, request: VerifyRequest, now: float) -> None:
         if self._recorder is not None:
             size = pass_size(request.entries)
-            predicted_s = self._predict_pass_s(*size, now)
+            predicted_s = self._predict_pass_s(*size)
             self._recorder.verify_sent(request.round, size[0], predicted_s, now)
 
     def committed(

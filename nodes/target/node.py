@@ -29,7 +29,7 @@ from nodes.messages import (
 )
 from nodes.profile import encode_profile
 from nodes.stream import StreamId, StreamSpec
-from nodes.target.state import Committed, Event, Failed, Parked, Ready, TargetState
+from nodes.target.state import Committed, Event, Failed, Parked, ReadBeside, Ready, TargetState
 from policies.latency import NodeCosts
 
 logger = logging.getLogger(__name__)
@@ -126,6 +126,7 @@ class TargetNode:
     def _on_events(self, events: Sequence[object], seconds: float) -> None:
         entries: list[CommitEntry] = []
         token_ids: list[int] = []
+        num_read = 0
         for event in events:
             match event:
                 case Committed():
@@ -135,10 +136,12 @@ class TargetNode:
                     self._link.send(StreamReadyNotice(stream_id, generation, num_read))
                 case Failed(stream_id=stream_id, generation=generation, reason=reason):
                     self._link.send(StreamFailedNotice(stream_id, generation, reason))
+                case ReadBeside(num_tokens=num_tokens):
+                    num_read += num_tokens
                 case Parked(stream_id=stream_id, generation=generation):
                     self._link.send(StreamParkedNotice(stream_id, generation))
         if entries:
-            self._link.send(CommitReply(seconds, tuple(entries), tuple(token_ids)))
+            self._link.send(CommitReply(seconds, tuple(entries), tuple(token_ids), num_read))
 
 
 def commit_entry(event: Committed) -> CommitEntry:

@@ -58,7 +58,14 @@ class Committed:
     text: bytes
 
 
-Event = Ready | Failed | Parked | Committed
+@dataclass(frozen=True, slots=True)
+class ReadBeside:
+    """A pass that committed read so many tokens of prompts, too."""
+
+    num_tokens: int
+
+
+Event = Ready | Failed | Parked | Committed | ReadBeside
 
 
 class TargetState:
@@ -226,8 +233,11 @@ class TargetState:
             spans.append(Span(stream.seq_id, start, token_ids, len(token_ids)))
             decoding.append(stream)
         reading = self._prefill_spans(spans, budget)
+        num_read = sum(len(span.token_ids) for span in spans[len(decoding) :])
         if spans:
             events += self._run(spans, decoding)
+        if decoding and num_read:
+            events.append(ReadBeside(num_read))
         for stream in [*reading, *resumed]:
             events += self._announce(stream)
         # Move those served to the back: a pass that cannot hold all must not starve the rest.

@@ -11,7 +11,7 @@ from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.messages import MAX_GAMMA
 from nodes.stream import StreamId, StreamSpec
-from nodes.target.state import Committed, Failed, Ready, TargetState
+from nodes.target.state import Committed, Failed, ReadBeside, Ready, TargetState
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.reference import Reference, reference
 
@@ -168,6 +168,9 @@ def test_a_long_prompt_goes_in_small_pieces_beside_a_decoding_stream() -> None:
     events = [state.step() for _ in range(3)]
     pieces = [len(s.token_ids) for spans in model.passes for s in spans if s.num_outputs == 0]
     assert pieces == [32, 32, 25]
+    # Who predicts passes is told of them.
+    beside = [[e.num_tokens for e in es if isinstance(e, ReadBeside)] for es in events]
+    assert beside == [[32], [32], [25]]
     # Every pass gave the decoding stream its token, and the last made the other one ready.
     assert [len(tokens_of([e for e in es if isinstance(e, Committed)])) for es in events] == [1] * 3
     assert events[2][-1] == Ready(TWO, 1, 89)

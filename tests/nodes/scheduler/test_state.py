@@ -276,7 +276,8 @@ def test_the_targets_costs_follow_what_its_passes_take() -> None:
     scheduler.committed(commit(TWO, 3, [9], finish_reason="stop", pass_s=9e-3), 0.0)
     scheduler.admit(make_spec(TWO), None)
     for length in range(103, 153):
-        scheduler.committed(commit(ONE, length, [9], pass_s=9e-3), 0.0)
+        reading = replace(commit(ONE, length, [9], pass_s=9e-3), num_read_tokens=32)
+        scheduler.committed(reading, 0.0)
     scheduler.target_ready(TWO, 1, 0.0)
     target = policy.seen[-1].target
     assert target is not None

@@ -29,6 +29,7 @@ from nodes.trace.records import (
 )
 from nodes.trace.ring import Ring
 from policies.plan import Batch, Link
+from tests.nodes.builders import make_spec
 from tests.nodes.pure_mesh import DRAFT_COSTS, TARGET_COSTS
 from tests.nodes.scheduler.script import (
     ONE,
@@ -77,7 +78,7 @@ def test_a_round_is_told_step_by_step() -> None:
     # Three steps of four: two guesses, and the one that was kept back.
     made_s = pytest.approx(0.75 * share.draft_s)
     assert drafted == DraftRecord(1.5, "t", 1, "a", 0.3, made_s, 0.01)
-    predicted_s = scheduler._learning.predicted_pass_s(3, 3.0, 1.5)
+    predicted_s = scheduler._learning.predicted_pass_s(3, 3.0)
     assert verify == VerifyRecord(1.5, "t", 1, 3, predicted_s)
     assert predicted_s > 0
     scheduler.committed(commit(ONE, 3, [7, 9], num_draft_tokens=2, pass_s=0.1), 2.0)
@@ -96,7 +97,7 @@ def test_errors_are_kept_without_a_recorder() -> None:
     scheduler.drafted(
         "a", replace(guesses(1, ONE, 3, 7, 8, 9, 10), draft_us=round(1e6 * (2 * draft_s))), 1.5
     )
-    predicted_s = scheduler._learning.predicted_pass_s(5, 3.0, 2.0)
+    predicted_s = scheduler._learning.predicted_pass_s(5, 3.0)
     reply = commit(ONE, 3, [7, 9], num_draft_tokens=4, pass_s=3 * predicted_s)
     scheduler.committed(reply, 2.0)
     figures = scheduler.stage_errors.figures()
@@ -208,3 +209,21 @@ def test_batches_are_numbered_as_in_the_plan() -> None:
     commit_one(scheduler, ONE)
     batches = {record.streams[0].stream_id: record.batch for record in taken(ring, RoundRecord)}
     assert batches == {1: 1, 2: 2}
+
+
+def test_prompts_that_are_read_beside_are_predicted() -> None:
+    """A pass by the tokens it read, a lap by whether there is something to read as it starts."""
+    scheduler = make_scheduler("a", policy=FixedPolicy(cycle_s=2.0))
+    ring = recorded(scheduler)
+    scheduler.admit(make_spec(TWO, prompt=tuple(range(1, 101))), None)
+    open_stream(scheduler, ONE, "a", now=1.0)
+    (begun,) = taken(ring, RoundRecord)
+    # One batch, one pass in its lap.
+    piece_s = TARGET_COSTS.decode.with_own(50).at(2 + 32) - TARGET_COSTS.decode.with_own(50).at(2)
+    assert piece_s > 0
+    assert begun.predicted_s == pytest.approx(2.0 + piece_s)
+    scheduler.drafted("a", guesses(1, ONE, 3, 7, 8, 9, 10), 1.5)
+    expected_s = TARGET_COSTS.decode.at(5 + 32, 103, (5 * 3 + 32 * 50) / 37)
+    reply = commit(ONE, 3, [7, 9], num_draft_tokens=4, pass_s=2 * expected_s)
+    scheduler.committed(replace(reply, num_read_tokens=32), 2.0)
+    assert scheduler.stage_errors.figures()["pass"].median == pytest.approx(1.0)
