@@ -14,7 +14,8 @@ from nodes.client import Client, GenerateOptions
 from nodes.config import EngineSettings, environment
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.protocol import Span
-from nodes.engine.sampling import Sampling, sample
+from nodes.engine.sampler import Sampler
+from nodes.engine.sampling import Sampling
 from nodes.local import local_mesh
 from nodes.messages import FinishedNotice, TokensNotice
 
@@ -123,11 +124,12 @@ def plain_loop(
         top_p=options.top_p,
         seed=options.seed or 0,
     )
+    sampler = Sampler(sampling)
     token_ids = list(prompt)
     while len(token_ids) - len(prompt) < options.max_tokens:
         position = len(token_ids) - 1
         logits = model.forward([Span(0, position, [token_ids[-1]], 1)])
-        token_id = sample(logits[0], sampling, len(token_ids))
+        token_id = sampler.sample(logits[0], len(token_ids))
         if token_id in model.info.eog_token_ids:
             break
         token_ids.append(token_id)

@@ -36,6 +36,7 @@ Position = Annotated[int, Range(0, 2**31 - 1)]
 Gamma = Annotated[int, Range(0, MAX_GAMMA)]
 Name = Annotated[str, MaxLen(256)]
 Reason = Annotated[str, MaxLen(1024)]
+Code = Annotated[str, MaxLen(32)]
 Stops = Annotated[tuple[Annotated[str, MaxLen(256)], ...], MaxLen(MAX_STOPS)]
 PromptText = Annotated[str, MaxLen(1 << 18)]
 Text = Annotated[bytes, MaxLen(8192)]
@@ -158,7 +159,7 @@ class OpenStreamRequest:
     generation: Id
     owner: Name
     sampling: Sampling
-    max_tokens: Annotated[int, Range(1, 2**31 - 1)]
+    max_tokens: Count
     stops: Stops
     ignore_eog: bool
     num_prompt_tokens: Count
@@ -181,11 +182,12 @@ class StreamReadyNotice:
 
 @message(20)
 class StreamFailedNotice:
-    """This node cannot serve the stream; it has forgotten it."""
+    """This node cannot serve the stream; it has forgotten it. code: as in RequestFailedNotice."""
 
     stream_id: Id
     generation: Id
     reason: Reason
+    code: Code = "unavailable"
 
 
 @message(21)
@@ -424,7 +426,7 @@ class RequestFailedNotice:
     """The whole request ends here. code: bad_request, overloaded, unavailable or internal."""
 
     request_id: Id
-    code: Annotated[str, MaxLen(32)]
+    code: Code
     reason: Reason
 
 

@@ -26,9 +26,11 @@ from nodes.draft.node import DraftNode
 from nodes.draft.state import ModelDrafter
 from nodes.engine.calibrate import Progress
 from nodes.engine.emulation import OpenedReplay, open_replay
+from nodes.engine.grammar import Grammars
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.llama_abi import hash_file
 from nodes.engine.load import OpenedModel, OpenedToy, open_model
+from nodes.engine.protocol import Tokenizer
 from nodes.engine.replay import ReplayModel
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.keyring import Keyring, default_keyring
@@ -81,12 +83,11 @@ async def run_target(
         raise ConfigError(
             f"engine.model = {config.engine.model!r}: a target has no key draft there"
         )
-    tokenizer = opened.model.tokenizer if isinstance(opened, OpenedModel) else opened.tokenizer
     with contextlib.closing(opened.model), ZmqContext() as context:
         node = TargetNode(
             context.connect(endpoint, keys, interactive=bool(config.link.air)),
             opened.model,
-            tokenizer,
+            tokenizer_of(opened),
             opened.costs,
             endpoint=endpoint,
             node=config.name,
@@ -112,10 +113,11 @@ async def run_draft(
             f"engine.model = {config.engine.model!r}: a draft needs the key draft there"
         )
     calibration = calibration_of(opened.model)
+    grammars = Grammars(tokenizer_of(opened), opened.model.info)
     with contextlib.closing(opened.model), ZmqContext() as context:
         node = DraftNode(
             context.connect(endpoint, keys, interactive=bool(config.link.air)),
-            ModelDrafter(opened.model, calibration),
+            ModelDrafter(opened.model, calibration, grammars),
             opened.model.info,
             opened.costs,
             endpoint=endpoint,
@@ -145,6 +147,10 @@ def link_of(connect: str, directory: str) -> tuple[str, ClientKeys | None]:
 def declared(link: LinkSettings) -> LinkFields:
     """What a node says of its link."""
     return LinkFields(link.air, link.rate_kbps * 1e3, link.frame_ms * 1e-3)
+
+
+def tokenizer_of(opened: OpenedModel | OpenedToy | OpenedReplay) -> Tokenizer:
+    return opened.model.tokenizer if isinstance(opened, OpenedModel) else opened.tokenizer
 
 
 def calibration_of(model: LlamaModel | ToyModel | ReplayModel) -> DraftCalibration:

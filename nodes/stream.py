@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NewType
 
+from nodes.engine.grammar import Grammars
+from nodes.engine.sampler import Sampler
 from nodes.engine.sampling import Sampling
 
 StreamId = NewType("StreamId", int)
@@ -18,8 +20,8 @@ class StreamSpec:
     """Everything a node must know to serve a stream from some position on.
 
     token_ids: prompt and committed tokens; num_logprobs, scores_prompt: as in OpenStreamRequest;
-    generation: raised each time the stream is placed
-    anew, so that what an earlier placement still says can be dropped.
+    generation: raised each time the stream is placed anew, so that what an earlier placement still
+    says can be dropped.
     """
 
     stream_id: StreamId
@@ -37,6 +39,21 @@ class StreamSpec:
     @property
     def num_committed(self) -> int:
         return len(self.token_ids) - self.num_prompt_tokens
+
+    @property
+    def ends_at_eog(self) -> bool:
+        """A grammar says where its text may end: after that there is nothing to ignore."""
+        return not self.ignore_eog or bool(self.sampling.rules.grammar.kind)
+
+    def sampler(self, num_vocab: int, grammars: Grammars | None) -> Sampler:
+        """Of a node that samples the stream; raises GrammarError."""
+        return Sampler(
+            self.sampling,
+            num_vocab=num_vocab,
+            prompt=self.token_ids[: self.num_prompt_tokens],
+            output=self.token_ids[self.num_prompt_tokens :],
+            grammars=grammars,
+        )
 
 
 class StopMatcher:

@@ -13,11 +13,14 @@ from nodes.messages import (
     MAX_GAMMA,
     EngineProfile,
     FinishedNotice,
+    PromptLogprobsNotice,
+    PromptScoresNotice,
     StartedNotice,
     StreamFigures,
     SubmitRequest,
     TokensNotice,
 )
+from nodes.scheduler.instructions import Emit
 from nodes.scheduler.stream import Figures, Stream
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.stream import cells_needed
@@ -79,6 +82,9 @@ class Request:
     last_loss: str = "all targets that could serve it left"
     # Since when there is no target that could serve it.
     stranded_at: float | None = None
+    # Position of the next token of the prompt of which the client is to be told the score.
+    next_score: int = 1
+    num_prompt_tokens: int = 0
 
     @property
     def request_id(self) -> int:
@@ -99,10 +105,29 @@ class Request:
         elif self.stranded_at is None:
             self.stranded_at = now
 
+    @property
+    def awaits_scores(self) -> bool:
+        """Whether there are scores of the prompt that the client is still to be told."""
+        return self.submit.scores_prompt and self.next_score < self.num_prompt_tokens
+
+    def scored(self, notice: PromptScoresNotice) -> PromptLogprobsNotice | None:
+        """What is new in scores of the prompt; a target that reads it anew tells all again.
+
+        Raises ValueError for a gap, which can never be filled.
+        """
+        position, num_known = self.next_score, self.next_score - notice.position
+        if num_known < 0:
+            raise ValueError("scores of the prompt were lost on the way")
+        scores = notice.scores[num_known:]
+        self.next_score += len(scores)
+        return PromptLogprobsNotice(self.request_id, position, scores) if scores else None
+
     def unbind(self) -> None:
         """A target is gone: without any token from its kind, another kind will do as well."""
         is_whole = len(self.choices) == self.submit.num_choices
-        has_begun = any(choice.target or choice.num_tokens for choice in self.choices.values())
+        has_begun = self.next_score > 1 or any(
+            choice.target or choice.num_tokens for choice in self.choices.values()
+        )
         if is_whole and not has_begun:
             self.numerics_class = ""
 
@@ -114,6 +139,8 @@ def new_request(client: bytes, submit: SubmitRequest) -> Request:
     sampling_of(request, 0)
     if not (submit.prompt or submit.prompt_token_ids or submit.messages):
         raise BadRequestError("the prompt is empty: give some text or token ids")
+    if submit.max_tokens == 0 and not submit.scores_prompt:
+        raise BadRequestError("max_tokens is 0: at least 1, unless the prompt is scored")
     return request
 
 
@@ -143,6 +170,11 @@ def specs_of(
         raise BadRequestError("the prompt is empty: give some text or token ids")
     if max(prompt) >= target.num_vocab:
         raise BadRequestError(f"token id {max(prompt)} is outside the vocabulary of {target.model}")
+    for entry in submit.rules.logit_bias:
+        if entry.token_id >= target.num_vocab:
+            raise BadRequestError(
+                f"logit_bias: token id {entry.token_id} is outside the vocabulary of {target.model}"
+            )
     specs = [
         StreamSpec(
             stream_id=StreamId(first_id + index),
@@ -155,7 +187,8 @@ def specs_of(
             num_prompt_tokens=len(prompt),
             token_ids=prompt,
             num_logprobs=submit.num_logprobs,
-            scores_prompt=submit.scores_prompt,
+            # It is the prompt of all of them, and read once.
+            scores_prompt=submit.scores_prompt and index == 0,
         )
         for index in range(submit.num_choices)
     ]
@@ -187,10 +220,17 @@ def started_notice(
     )
 
 
-def tokens_notice(
-    request: Request, choice: Choice, position: int, token_ids: tuple[int, ...], text: bytes
-) -> TokensNotice:
-    return TokensNotice(request.request_id, choice.spec.sampling.choice, position, text, token_ids)
+def tokens_notice(request: Request, choice: Choice, emit: Emit) -> TokensNotice:
+    return TokensNotice(
+        request_id=request.request_id,
+        choice=choice.spec.sampling.choice,
+        position=emit.position,
+        text=emit.text,
+        token_ids=emit.token_ids,
+        num_draft_tokens=emit.num_draft_tokens,
+        num_accepted_tokens=emit.num_accepted_tokens,
+        scores=emit.scores,
+    )
 
 
 def finished_notice(

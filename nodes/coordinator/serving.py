@@ -18,7 +18,7 @@ from nodes.coordinator.requests import (
 from nodes.coordinator.roster import NodeRecord, Roster
 from nodes.coordinator.sends import Send, streams_of
 from nodes.coordinator.tokenizing import Tokenizing
-from nodes.messages import RequestFailedNotice
+from nodes.messages import PromptScoresNotice, RequestFailedNotice
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
 from nodes.scheduler.stream import Stream
 from nodes.stream import StreamId
@@ -64,11 +64,34 @@ class Serving:
             return self.fail(request, "bad_request", str(error), now)
         self._next_id += len(specs)
         request.model_hash = target.profile.model_hash
+        request.num_prompt_tokens = len(prompt)
         for spec in specs:
             request.choices[spec.stream_id] = choice = Choice(spec)
             self.streams[spec.stream_id] = request
-            self.placement.wait(request, choice, now)
+            # The client has the scores of the prompt before any token, whoever serves the others.
+            if spec.scores_prompt or not request.awaits_scores:
+                self.placement.wait(request, choice, now)
         return self.admit_waiting(now)
+
+    def prompt_scored(
+        self, target: NodeRecord, notice: PromptScoresNotice, now: float
+    ) -> list[Send] | None:
+        """Pass scores on; None if they are of the past."""
+        request = self.streams.get(StreamId(notice.stream_id))
+        stream = target.scheduler.stream(StreamId(notice.stream_id)) if target.scheduler else None
+        if request is None or stream is None or stream.spec.generation != notice.generation:
+            return None
+        try:
+            fresh = request.scored(notice)
+        except ValueError as error:
+            return self.fail(request, "unavailable", str(error), now)
+        out = [Send(request.client, fresh)] if fresh is not None else []
+        if fresh is None or request.awaits_scores:
+            return out
+        for choice in request.choices.values():
+            if not choice.spec.scores_prompt:
+                self.placement.wait(request, choice, now)
+        return out + self.admit_waiting(now)
 
     def admit_waiting(self, now: float) -> list[Send]:
         """Place waiting streams while there is room."""
@@ -188,10 +211,10 @@ class Serving:
                 case Finish(stream_id=stream_id, reason=reason):
                     out += self._finish(target, stream_id, reason)
                     freed = True
-                case Abort(stream_id=stream_id, error=error):
+                case Abort(stream_id=stream_id, error=error, code=code):
                     request = self.streams.get(stream_id)
                     if request is not None:
-                        out += self.fail(request, "unavailable", error, now)
+                        out += self.fail(request, code, error, now)
                         freed = True
         if freed:
             out += self.admit_waiting(now)
@@ -203,8 +226,7 @@ class Serving:
             return []
         choice = request.choices[emit.stream_id]
         choice.num_tokens = emit.position + len(emit.token_ids)
-        notice = tokens_notice(request, choice, emit.position, emit.token_ids, emit.text)
-        return [Send(request.client, notice)]
+        return [Send(request.client, tokens_notice(request, choice, emit))]
 
     def _finish(self, target: NodeRecord, stream_id: StreamId, reason: str) -> list[Send]:
         request = self.streams.pop(stream_id, None)

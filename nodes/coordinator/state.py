@@ -37,6 +37,7 @@ from nodes.messages import (
     DraftReply,
     NodesReply,
     NodesRequest,
+    PromptScoresNotice,
     RequestFailedNotice,
     StreamFailedNotice,
     StreamParkedNotice,
@@ -296,8 +297,14 @@ class CoordinatorState:
             case StreamFailedNotice(stream_id=s, generation=g, reason=reason) if (
                 node.scheduler is not None
             ):
-                failed = node.scheduler.target_failed(StreamId(s), g, reason, now)
+                # Of a target's codes only that one says more than that it failed.
+                code = "bad_request" if message.code == "bad_request" else "unavailable"
+                failed = node.scheduler.target_failed(StreamId(s), g, reason, now, code)
                 return self._carry_out(node, failed, now)
+            case PromptScoresNotice() if node.scheduler is not None:
+                passed_on = self._serving.prompt_scored(node, message, now)
+                if passed_on is not None:
+                    return passed_on
             case StreamParkedNotice(stream_id=s, generation=g) if node.scheduler is not None:
                 return self._carry_out(node, node.scheduler.target_parked(StreamId(s), g, now), now)
             case TokenizeReply() if node.role == "target":

@@ -20,13 +20,13 @@ from nodes.messages import (
     GuessEntry,
     LinkFields,
     OpenStreamRequest,
-    StreamFailedNotice,
     StreamReadyNotice,
 )
+from nodes.opening import Opening
 from nodes.profile import encode_profile
 from nodes.stream import StreamId
-from nodes.target.node import spec_of
-from nodes.target.state import Failed, Ready
+from nodes.target.events import Failed, Ready
+from nodes.target.node import failed_notice, spec_of
 from policies.confidence import Spread
 from policies.latency import NodeCosts
 
@@ -70,14 +70,17 @@ class DraftNode:
     async def run(self) -> None:
         """Serve until cancelled; raises what the link or the engine raises."""
         self._engine: EngineThread[ModelDrafter] = EngineThread(self._drafter, self._on_events)
+        self._opening = Opening(self._drafter.grammars, self._open)
         self._link = self._make_link()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._engine.run())
+            group.create_task(self._opening.run())
             group.create_task(self._link.run())
 
     def on_joined(self, welcome: Welcome) -> None:
         logger.info("joined cluster %s as %s", welcome.cluster, welcome.node)
         self._held_until.clear()
+        self._opening.forget_all()
         self._engine.post(_forget_all)
 
     def on_message(self, message: Any) -> None:
@@ -90,11 +93,15 @@ class DraftNode:
                     self._held_until[message.round] = now + message.hold_us * 1e-6
                 self._engine.post(lambda drafter: _draft(drafter, message, now))
             case OpenStreamRequest():
-                self._engine.post(lambda drafter: drafter.open(spec_of(message)))
+                self._opening.open(message)
             case CloseStreamNotice(stream_id=stream_id, generation=generation):
+                self._opening.close(stream_id, generation)
                 self._engine.post(lambda drafter: _close(drafter, stream_id, generation))
             case _:
                 logger.warning("unexpected %s", type(message).__name__)
+
+    def _open(self, request: OpenStreamRequest) -> None:
+        self._engine.post(lambda drafter: drafter.open(spec_of(request)))
 
     def _on_events(self, events: Sequence[object], _seconds: float) -> None:
         for event in events:
@@ -104,8 +111,8 @@ class DraftNode:
                     self._send_in_turn(draft_reply(event, draft_s))
                 case Ready(stream_id=stream_id, generation=generation):
                     self._link.send(StreamReadyNotice(stream_id, generation))
-                case Failed(stream_id=stream_id, generation=generation, reason=reason):
-                    self._link.send(StreamFailedNotice(stream_id, generation, reason))
+                case Failed():
+                    self._link.send(failed_notice(event))
 
     def _send_in_turn(self, reply: DraftReply) -> None:
         loop = asyncio.get_running_loop()

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 
 from nodes.draft.ahead import Ahead
 from nodes.draft.outlook import Outlook
+from nodes.engine.grammar import GrammarError, Grammars
 from nodes.engine.protocol import Logits, Model, Span
-from nodes.engine.sampling import probability, sample
+from nodes.engine.sampler import Sampler
+from nodes.engine.sampling import probability
 from nodes.stream import StreamId, StreamSpec
-from nodes.target.state import Failed, Ready
+from nodes.target.events import Failed, Ready, failed_by
 from nodes.target.stream import cells_needed
 from policies.confidence import DraftCalibration
 
@@ -68,6 +70,8 @@ class _Stream:
     spec: StreamSpec
     seq_id: int
     token_ids: list[int]
+    # Follows the guesses, and what is drafted ahead of the next ones.
+    sampler: Sampler
     cached: list[int] = field(default_factory=list)
     guesses: list[int] = field(default_factory=list)
     gamma: int = 0
@@ -81,7 +85,7 @@ class _Stream:
         return len(self.cached) < len(self.token_ids) - 1
 
     def has_ended(self, eog: frozenset[int]) -> bool:
-        return bool(self.guesses) and self.guesses[-1] in eog and not self.spec.ignore_eog
+        return bool(self.guesses) and self.guesses[-1] in eog and self.spec.ends_at_eog
 
     def drafting(self, eog: frozenset[int]) -> bool:
         is_short = len(self.guesses) < self.gamma and not self.outlook.has_stopped
@@ -104,8 +108,15 @@ class ModelDrafter:
     One thread owns it.
     """
 
-    def __init__(self, model: Model, calibration: DraftCalibration | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        calibration: DraftCalibration | None = None,
+        grammars: Grammars | None = None,
+    ) -> None:
+        """grammars: None where it has none; such streams go plainly, or to other nodes."""
         self._model = model
+        self.grammars = grammars
         self._calibration = calibration or DraftCalibration()
         self._streams: dict[StreamId, _Stream] = {}
         self._rounds: list[_Round] = []
@@ -131,7 +142,11 @@ class ModelDrafter:
         if max(spec.token_ids, default=info.num_vocab) >= info.num_vocab:
             reason = f"token ids outside the vocabulary of {info.model}"
             return [Failed(spec.stream_id, spec.generation, reason)]
-        stream = _Stream(spec, self._free_seqs.pop(), list(spec.token_ids))
+        try:
+            sampler = spec.sampler(info.num_vocab, self.grammars)
+        except GrammarError as error:
+            return [failed_by(spec, spec.generation, error)]
+        stream = _Stream(spec, self._free_seqs.pop(), list(spec.token_ids), sampler)
         self._reserved += needed
         self._streams[spec.stream_id] = stream
         return self._announce(stream)
@@ -185,14 +200,25 @@ class ModelDrafter:
             for waiting in self._rounds:
                 waiting.streams = [s for s in waiting.streams if s is not stream]
             num_ahead = stream.ahead.num_drafted
-            self._catch_up(stream, job)
+            try:
+                self._catch_up(stream, job)
+            except GrammarError as error:
+                events += self._fail(stream, error)
+                continue
             begun.streams.append(stream)
             begun.num_ready += len(stream.guesses)
             begun.num_wasted += max(0, num_ahead - len(stream.guesses) - bool(stream.guesses))
         self._rounds.append(begun)
         return events + self._finished_rounds()
 
+    def _fail(self, stream: _Stream, error: GrammarError) -> list[Event]:
+        """Its target goes on without guesses, or with those of another node."""
+        self._forget(stream)
+        return [failed_by(stream.spec, stream.spec.generation, error)]
+
     def _catch_up(self, stream: _Stream, job: Job) -> None:
+        stream.sampler.cut(len(stream.token_ids))
+        stream.sampler.extend(job.new_token_ids)
         calibration = self._calibration.of(stream.spec.sampling.temperature)
         stream.outlook.learn(calibration, job.new_token_ids)
         stream.outlook.begin(job.stop)
@@ -204,6 +230,7 @@ class ModelDrafter:
             if not stream.outlook.takes(token_id, confidence, calibration):
                 break
             stream.guesses.append(token_id)
+            stream.sampler.push(token_id)
         # What proved right is in the cache already: only the rest is run again. At least the last
         # token is, because its logits are what the next guess comes from.
         wanted = stream.token_ids + stream.guesses
@@ -237,11 +264,11 @@ class ModelDrafter:
         for stream in waiting:
             if stream not in in_rounds:
                 budget -= self._add_span(stream, budget, spans, stepping, guess=False)
-        if spans:
-            self._run(spans, stepping)
-        elif not waiting:
-            self._go_ahead(budget)
         events: list[Event] = []
+        if spans:
+            events += self._run(spans, stepping)
+        elif not waiting:
+            events += self._go_ahead(budget)
         for stream, _ in stepping:
             events += self._announce(stream)
         return events + self._finished_rounds()
@@ -268,45 +295,59 @@ class ModelDrafter:
         stepping.append((stream, guesses_next))
         return count
 
-    def _run(self, spans: list[Span], stepping: list[tuple[_Stream, bool]]) -> None:
+    def _run(self, spans: list[Span], stepping: list[tuple[_Stream, bool]]) -> list[Event]:
         logits = self._model.forward(spans)
+        failed: list[tuple[_Stream, GrammarError]] = []
         row = 0
         for (stream, guesses_next), span in zip(stepping, spans, strict=True):
             stream.cached += span.token_ids
             if guesses_next:
-                self._guess(stream, logits[row])
+                try:
+                    self._guess(stream, logits[row])
+                except GrammarError as error:
+                    failed.append((stream, error))
                 row += 1
+        return [event for stream, error in failed for event in self._fail(stream, error)]
 
     def _guess(self, stream: _Stream, logits: Logits) -> None:
         sampling = stream.spec.sampling
         position = len(stream.token_ids) + len(stream.guesses)
-        token_id = sample(logits, sampling, position)
+        token_id = stream.sampler.sample(logits, position)
         calibration = self._calibration.of(sampling.temperature)
         if stream.outlook.takes(token_id, probability(logits, token_id), calibration):
             stream.guesses.append(token_id)
+            stream.sampler.push(token_id)
 
-    def _go_ahead(self, budget: int) -> None:
+    def _go_ahead(self, budget: int) -> list[Event]:
         """One step of all streams that are drafted ahead: nothing else is to be done."""
         going = [s for s in self._streams.values() if s.ahead.goes_on][:budget]
         if not going:
-            return
+            return []
         spans = []
         for stream in going:
             start = len(stream.cached)
             wanted = stream.token_ids + stream.guesses + stream.ahead.token_ids
             spans.append(Span(stream.seq_id, start, wanted[start:], 1))
         logits = self._model.forward(spans)
+        events: list[Event] = []
         for stream, span, row in zip(going, spans, logits, strict=True):
             stream.cached += span.token_ids
             sampling = stream.spec.sampling
-            token_id = sample(row, sampling, len(stream.cached))
+            try:
+                token_id = stream.sampler.sample(row, len(stream.cached))
+                stream.sampler.push(token_id)
+            except GrammarError as error:
+                events += self._fail(stream, error)
+                continue
             confidence = probability(row, token_id)
             chance = self._calibration.of(sampling.temperature).chance(confidence)
-            ends = token_id in self._model.info.eog_token_ids and not stream.spec.ignore_eog
+            ends = token_id in self._model.info.eog_token_ids and stream.spec.ends_at_eog
             stream.ahead.add(token_id, confidence, chance, is_end=ends)
+        return events
 
     def _announce(self, stream: _Stream) -> list[Event]:
-        if stream.announced or stream.is_behind:
+        is_alive = self._streams.get(stream.spec.stream_id) is stream
+        if stream.announced or stream.is_behind or not is_alive:
             return []
         stream.announced = True
         return [Ready(stream.spec.stream_id, stream.spec.generation)]

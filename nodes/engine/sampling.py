@@ -1,13 +1,12 @@
 """Sampling by law 1: every position has its own noise, so a sample is an argmax.
 
-raw logits -> [logit bias -> penalties -> grammar mask: their place, not used yet] -> / T
+raw logits -> logit bias -> penalties -> grammar mask (these three: sampler.py) -> / T
 -> top-k -> top-p -> min-p -> + Gumbel noise of (seed, choice, position, token id) -> argmax.
 Two nodes that repeat these steps on equal logits choose equal tokens, whatever else they do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -226,8 +225,8 @@ def _noisy_argmax(logits: Logits, sampling: Sampling, position: int) -> int:
 def sample(logits: Logits, sampling: Sampling, position: int) -> int:
     """The token of one position, law 1.
 
-    logits: (num_vocab,) float32, raw. position: absolute index of the token to be chosen in
-    prompt + output. Returns its id.
+    logits: (num_vocab,) float32, raw or, where the stream has rules, by these. position: absolute
+    index of the token to be chosen in prompt + output. Returns its id.
     """
     best_id = int(logits.argmax())
     if np.isnan(logits[best_id]):
@@ -247,20 +246,3 @@ def probability(logits: Logits, token_id: int) -> float:
     """The model's probability of a token, whatever the sampling: softmax of (num_vocab,) logits."""
     best = logits.max()
     return float(np.exp(logits[token_id] - best) / np.exp(logits - best).sum())
-
-
-def sample_rows(
-    logits: Logits, sampling: Sampling, position: int, guesses: Sequence[int]
-) -> tuple[list[int], int]:
-    """Verify guesses: sample row after row while the samples equal the guesses.
-
-    logits: (len(guesses) + 1, num_vocab), row j for position + j. Returns the tokens to commit
-    (accepted guesses and the target's next token) and the number of accepted guesses.
-    """
-    token_ids: list[int] = []
-    for index, row in enumerate(logits[: len(guesses) + 1]):
-        token_id = sample(row, sampling, position + index)
-        token_ids.append(token_id)
-        if index == len(guesses) or token_id != guesses[index]:
-            return token_ids, index
-    raise ValueError(f"{len(logits)} rows of logits for {len(guesses)} guesses")

@@ -11,6 +11,7 @@ from nodes.messages import (
     LeaseEntry,
     LeaseRequest,
     OpenStreamRequest,
+    TokenScores,
     VerifyRequest,
 )
 from nodes.stream import StreamId, StreamSpec
@@ -29,12 +30,18 @@ class ToDraft:
 
 @dataclass(frozen=True, slots=True)
 class Emit:
-    """Output tokens of a stream from `position` on (0: the first output token)."""
+    """Output tokens of a stream from `position` on (0: the first output token).
+
+    num_draft_tokens guesses were verified for them; num_accepted_tokens of them are guesses.
+    """
 
     stream_id: StreamId
     position: int
     token_ids: tuple[int, ...]
     text: bytes
+    num_draft_tokens: int = 0
+    num_accepted_tokens: int = 0
+    scores: tuple[TokenScores, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +52,11 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """The stream cannot go on; error is one line for the client."""
+    """The stream cannot go on; error is one line for the client, code as in RequestFailedNotice."""
 
     stream_id: StreamId
     error: str
+    code: str = "unavailable"
 
 
 Instruction = ToTarget | ToDraft | Emit | Finish | Abort

@@ -182,7 +182,9 @@ class SchedulerState:
         self._streams[spec.stream_id] = stream
         if self._lookup is not None and stream.fixed_gamma != 0:
             self._lookup.open(spec)
-        return [ToTarget(open_request(spec)), *self._draft_side.place(stream)]
+        opened = ToTarget(open_request(spec))
+        # Where only the prompt is scored there is nothing to guess.
+        return [opened, *self._draft_side.place(stream)] if stream.tokens_left else [opened]
 
     def release(self, stream_id: StreamId, now: float) -> tuple[Stream, list[Instruction]]:
         """Let a stream go to another target, with its journal; what this one still says of it is
@@ -303,13 +305,19 @@ class SchedulerState:
         return [*out, *self.plan(now)]
 
     def target_failed(
-        self, stream_id: StreamId, generation: int, reason: str, now: float
+        self,
+        stream_id: StreamId,
+        generation: int,
+        reason: str,
+        now: float,
+        code: str = "unavailable",
     ) -> list[Instruction]:
+        """code: whose fault it is, as in RequestFailedNotice."""
         stream = self._streams.get(stream_id)
         if stream is None or stream.spec.generation != generation:
             self._num_stale += 1
             return []
-        return [*self._remove(stream, now), Abort(stream_id, reason)]
+        return [*self._remove(stream, now), Abort(stream_id, reason, code)]
 
     def committed(self, reply: CommitReply, now: float) -> list[Instruction]:
         """Take what one target pass committed; what does not follow the journal is dropped."""
@@ -342,6 +350,8 @@ class SchedulerState:
         if len(token_ids) > stream.tokens_left:
             reason = "the target committed more tokens than were asked for"
             return self._abort(stream, reason, now)
+        if len(entry.scores) != (len(token_ids) if stream.spec.num_logprobs >= 0 else 0):
+            return self._abort(stream, "the target did not score what it committed", now)
         out: list[Instruction] = []
         position = len(stream.token_ids) - stream.spec.num_prompt_tokens
         was_on_probation = stream.is_on_probation
@@ -353,7 +363,12 @@ class SchedulerState:
             self._lookup.commit(stream.spec.stream_id, token_ids)
         self._learning.commit(stream, entry)
         if token_ids or entry.text:
-            out.append(Emit(stream.spec.stream_id, position, token_ids, entry.text))
+            # A guess that ends the text was right and is no token of it.
+            num_accepted = min(entry.num_accepted_tokens, len(token_ids))
+            counts = entry.num_draft_tokens, num_accepted
+            out.append(
+                Emit(stream.spec.stream_id, position, token_ids, entry.text, *counts, entry.scores)
+            )
         if entry.finish_reason:
             finish = Finish(stream.spec.stream_id, entry.finish_reason)
             return [*out, *self._remove(stream, now), finish]

@@ -229,7 +229,7 @@ class Stream:
         figures = self.figures
         if isinstance(self.phase, Verifying):
             figures.num_rounds += 1
-        else:
+        elif entry.num_tokens or entry.num_draft_tokens or self.tokens_left:
             figures.num_plain_steps += 1
         figures.num_draft_tokens += entry.num_draft_tokens
         figures.num_accepted_tokens += entry.num_accepted_tokens

@@ -9,6 +9,7 @@ from typing import Any
 
 from mesh.messages import Welcome
 from mesh.transport import ClientTransport
+from nodes.engine.grammar import Grammars
 from nodes.engine.protocol import InvalidInputError, Model, Tokenizer
 from nodes.engine_thread import EngineThread
 from nodes.link import Link
@@ -20,6 +21,7 @@ from nodes.messages import (
     LeaseRequest,
     LinkFields,
     OpenStreamRequest,
+    PromptScoresNotice,
     StreamFailedNotice,
     StreamParkedNotice,
     StreamReadyNotice,
@@ -27,9 +29,11 @@ from nodes.messages import (
     TokenizeRequest,
     VerifyRequest,
 )
+from nodes.opening import Opening
 from nodes.profile import encode_profile
 from nodes.stream import StreamId, StreamSpec
-from nodes.target.state import Committed, Event, Failed, Parked, ReadBeside, Ready, TargetState
+from nodes.target.events import Committed, Event, Failed, Parked, PromptScored, ReadBeside, Ready
+from nodes.target.state import TargetState
 from policies.latency import NodeCosts
 
 logger = logging.getLogger(__name__)
@@ -84,15 +88,19 @@ class TargetNode:
 
     async def run(self) -> None:
         """Serve until cancelled; raises what the link or the engine raises."""
-        state = TargetState(self._model, self._tokenizer, self._prefix_cache_bytes)
+        grammars = Grammars(self._tokenizer, self._model.info)
+        state = TargetState(self._model, self._tokenizer, self._prefix_cache_bytes, grammars)
         self._engine = EngineThread(state, self._on_events)
+        self._opening = Opening(grammars, self._open)
         self._link = self._make_link()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._engine.run())
+            group.create_task(self._opening.run())
             group.create_task(self._link.run())
 
     def on_joined(self, welcome: Welcome) -> None:
         logger.info("joined cluster %s as %s", welcome.cluster, welcome.node)
+        self._opening.forget_all()
         self._engine.post(_forget_all)
 
     def on_message(self, message: Any) -> None:
@@ -102,13 +110,17 @@ class TargetNode:
             case LeaseRequest():
                 self._engine.post(lambda state: _lease(state, message))
             case OpenStreamRequest():
-                self._engine.post(lambda state: state.open(spec_of(message)))
+                self._opening.open(message)
             case CloseStreamNotice(stream_id=stream_id, generation=generation):
+                self._opening.close(stream_id, generation)
                 self._engine.post(lambda state: _close(state, stream_id, generation))
             case TokenizeRequest():
                 self._link.send(self._tokenize(message))
             case _:
                 logger.warning("unexpected %s", type(message).__name__)
+
+    def _open(self, request: OpenStreamRequest) -> None:
+        self._engine.post(lambda state: state.open(spec_of(request)))
 
     def _tokenize(self, request: TokenizeRequest) -> TokenizeReply:
         try:
@@ -132,16 +144,24 @@ class TargetNode:
                 case Committed():
                     entries.append(commit_entry(event))
                     token_ids += event.token_ids
-                case Ready(stream_id=stream_id, generation=generation, num_read=num_read):
-                    self._link.send(StreamReadyNotice(stream_id, generation, num_read))
-                case Failed(stream_id=stream_id, generation=generation, reason=reason):
-                    self._link.send(StreamFailedNotice(stream_id, generation, reason))
+                case Ready(stream_id=stream_id, generation=generation):
+                    self._link.send(StreamReadyNotice(stream_id, generation, event.num_read))
                 case ReadBeside(num_tokens=num_tokens):
                     num_read += num_tokens
+                case Failed():
+                    self._link.send(failed_notice(event))
+                case PromptScored(stream_id=stream_id, generation=generation, position=position):
+                    self._link.send(
+                        PromptScoresNotice(stream_id, generation, position, event.scores)
+                    )
                 case Parked(stream_id=stream_id, generation=generation):
                     self._link.send(StreamParkedNotice(stream_id, generation))
         if entries:
             self._link.send(CommitReply(seconds, tuple(entries), tuple(token_ids), num_read))
+
+
+def failed_notice(event: Failed) -> StreamFailedNotice:
+    return StreamFailedNotice(event.stream_id, event.generation, event.reason[:1024], event.code)
 
 
 def commit_entry(event: Committed) -> CommitEntry:
@@ -154,6 +174,7 @@ def commit_entry(event: Committed) -> CommitEntry:
         num_accepted_tokens=event.num_accepted_tokens,
         finish_reason=event.finish_reason,
         text=event.text,
+        scores=event.scores,
     )
 
 

@@ -92,7 +92,7 @@ class Residents:
         """
         if stream.seq_id is None or self._model.length(stream.seq_id) > 0:
             return stream
-        wanted = stream.token_ids[:-1]
+        wanted = stream.token_ids[: stream.num_copyable]
         owner, can_cut = stream.spec.owner, self._model.info.can_roll_back
         best, donor = 0, None
         promised, reader = 0, None

@@ -7,65 +7,32 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from nodes.engine.grammar import GrammarError, Grammars
 from nodes.engine.protocol import Logits, Model, Span, Tokenizer
-from nodes.engine.sampling import sample_rows
-from nodes.messages import MAX_GAMMA
+from nodes.messages import MAX_GAMMA, MAX_TOP_LOGPROBS, TokenScores
 from nodes.stream import PROMPT_PIECE_TOKENS, StopMatcher, StreamId, StreamSpec
+from nodes.target.events import (
+    Committed,
+    Event,
+    Failed,
+    Parked,
+    PromptScored,
+    ReadBeside,
+    Ready,
+    failed_by,
+)
 from nodes.target.residents import Residents
+from nodes.target.scoring import score_rows
 from nodes.target.stream import TargetStream, cells_needed
 
 # Guesses of others may come at any moment, and wait for the pass that is under way.
 _PREFILL_TOKENS_BETWEEN_ROUNDS = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """num_read: tokens that were run for it, not copied."""
-
-    stream_id: StreamId
-    generation: int
-    num_read: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    stream_id: StreamId
-    generation: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Parked:
-    """A stream gave up its place in the cache. It goes on, with the next generation, when Ready."""
-
-    stream_id: StreamId
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """Tokens of one stream that one pass added after prefix_len; fields as in CommitEntry."""
-
-    stream_id: StreamId
-    generation: int
-    prefix_len: int
-    token_ids: tuple[int, ...]
-    num_draft_tokens: int
-    num_accepted_tokens: int
-    finish_reason: str
-    text: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class ReadBeside:
-    """A pass that committed read so many tokens of prompts, too."""
-
-    num_tokens: int
-
-
-Event = Ready | Failed | Parked | Committed | ReadBeside
+# A row of logits for each token of a prompt that is scored: of all such prompts in a pass.
+_SCORED_TOKENS = 32
+# Of some 30 bytes, so that what a pass commits is well below a frame.
+_MAX_SCORES_PER_PASS = 12_000
+_MOST_SCORES_PER_STREAM = (MAX_GAMMA + 1) * (MAX_TOP_LOGPROBS + 1)
 
 
 class TargetState:
@@ -77,9 +44,16 @@ class TargetState:
     oldest always go on, end, and make room.
     """
 
-    def __init__(self, model: Model, tokenizer: Tokenizer, prefix_cache_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: Tokenizer,
+        prefix_cache_bytes: int = 0,
+        grammars: Grammars | None = None,
+    ) -> None:
         self._model = model
         self._tokenizer = tokenizer
+        self._grammars = grammars or Grammars(tokenizer, model.info)
         self._streams: dict[StreamId, TargetStream] = {}
         self._residents = Residents(model, prefix_cache_bytes)
         self._num_opened = 0
@@ -101,9 +75,18 @@ class TargetState:
         reason = self._refusal(spec)
         if reason:
             return [Failed(spec.stream_id, spec.generation, reason)]
+        try:
+            sampler = spec.sampler(self._model.info.num_vocab, self._grammars)
+        except GrammarError as error:
+            return [failed_by(spec, spec.generation, error)]
         self._num_opened += 1
         stream = TargetStream(
-            spec, self._num_opened, spec.generation, list(spec.token_ids), StopMatcher(spec.stops)
+            spec,
+            self._num_opened,
+            spec.generation,
+            list(spec.token_ids),
+            StopMatcher(spec.stops),
+            sampler,
         )
         # A stream that was moved here has shown this text already.
         for token_id in spec.token_ids[spec.num_prompt_tokens :]:
@@ -220,60 +203,76 @@ class TargetState:
         events = self._make_room()
         spans: list[Span] = []
         decoding: list[TargetStream] = []
-        budget = self._model.info.max_batch_tokens
+        budget, score_budget = self._model.info.max_batch_tokens, _MAX_SCORES_PER_PASS
         for stream in self._streams.values():
             is_waiting = not stream.may_decode or self._residents.missing(stream)
             if stream.seq_id is None or is_waiting:
                 continue
             token_ids = [stream.token_ids[-1], *stream.useful_guesses]
-            if len(token_ids) > budget:
+            if len(token_ids) > budget or stream.num_scores > score_budget:
                 break
             budget -= len(token_ids)
+            score_budget -= stream.num_scores
             start = len(stream.token_ids) - 1
             spans.append(Span(stream.seq_id, start, token_ids, len(token_ids)))
             decoding.append(stream)
-        reading = self._prefill_spans(spans, budget)
-        num_read = sum(len(span.token_ids) for span in spans[len(decoding) :])
+        pieces = self._prefill_pieces(budget, is_beside_others=bool(spans))
+        reading = [(stream, span) for stream, span in pieces if span is not None]
+        spans += [span for _, span in reading]
         if spans:
-            events += self._run(spans, decoding)
-        if decoding and num_read:
-            events.append(ReadBeside(num_read))
-        for stream in [*reading, *resumed]:
+            events += self._run(spans, decoding, [stream for stream, _ in reading])
+        if decoding and reading:
+            events.append(ReadBeside(sum(len(span.token_ids) for _, span in reading)))
+        for stream in [*(stream for stream, _ in pieces), *resumed]:
             events += self._announce(stream)
         # Move those served to the back: a pass that cannot hold all must not starve the rest.
-        if budget < MAX_GAMMA + 1:
+        if budget < MAX_GAMMA + 1 or score_budget < _MOST_SCORES_PER_STREAM:
             for stream in decoding:
                 if self._is_alive(stream):
                     self._streams[stream.spec.stream_id] = self._streams.pop(stream.spec.stream_id)
         return events
 
-    def _run(self, spans: Sequence[Span], decoding: Sequence[TargetStream]) -> list[Event]:
+    def _run(
+        self,
+        spans: Sequence[Span],
+        decoding: Sequence[TargetStream],
+        reading: Sequence[TargetStream],
+    ) -> list[Event]:
+        """One pass over the spans of those who decode, then those who read."""
         logits = self._model.forward(spans)
-        commits = []
+        done: list[tuple[TargetStream, Span, Committed | Failed]] = []
+        scored: list[Event] = []
         row = 0
-        for stream, span in zip(decoding, spans, strict=False):
+        for stream, span in zip([*decoding, *reading], spans, strict=True):
             rows = logits[row : row + span.num_outputs]
             row += span.num_outputs
-            commits.append(self._commit(stream, rows, span.token_ids[1:]))
-        for stream, span, commit in zip(decoding, spans, commits, strict=False):
-            if commit.finish_reason:
-                right = span.start + 1 + commit.num_accepted_tokens
+            if len(done) < len(decoding):
+                done.append((stream, span, self._commit(stream, rows, span.token_ids[1:])))
+            elif span.num_outputs:
+                scored.append(self._score(stream, rows))
+        for stream, span, event in done:
+            if isinstance(event, Failed):
+                self._forget(stream, num_valid=span.start + 1)
+            elif event.finish_reason:
+                right = span.start + 1 + event.num_accepted_tokens
                 self._forget(stream, num_valid=min(right, len(stream.token_ids)))
             else:
                 self._model.truncate(span.seq_id, len(stream.token_ids) - 1)
-        return [*commits]
+        return [*scored, *(event for _, _, event in done)]
 
     def _is_alive(self, stream: TargetStream) -> bool:
         return self._streams.get(stream.spec.stream_id) is stream
 
-    def _prefill_spans(self, spans: list[Span], budget: int) -> list[TargetStream]:
-        """Add pieces of waiting prompts, small ones where others decode; returns whose.
+    def _prefill_pieces(
+        self, budget: int, *, is_beside_others: bool
+    ) -> list[tuple[TargetStream, Span | None]]:
+        """Pieces of waiting prompts, small ones where others decode, and whose they are.
 
         In turns the oldest prompt goes first and the one with the fewest tokens left: a short one
         does not wait for a long one, and any number of short ones take half of its pieces at most.
         """
         residents = self._residents
-        if spans:
+        if is_beside_others:
             budget = min(budget, PROMPT_PIECE_TOKENS)
         elif any(stream.announced for stream in self._streams.values()):
             budget = min(budget, _PREFILL_TOKENS_BETWEEN_ROUNDS)
@@ -284,35 +283,61 @@ class TargetState:
         order = sorted(waiting, key=residents.missing)
         if self._num_reads % 2:
             order = waiting[:1] + order
-        reading: list[TargetStream] = []
+        pieces: list[tuple[TargetStream, Span | None]] = []
+        scored_budget = _SCORED_TOKENS
         for stream in order:
             if budget <= 0:
                 break
             reader = residents.to_read(stream)
-            if reader.seq_id is None or any(reader is other for other in reading):
+            if reader.seq_id is None or any(reader is other for other, _ in pieces):
                 continue
-            reading.append(reader)
             # Nothing may be missing after a copy: then it is only announced.
             start = residents.cached(reader)
             count = min(residents.missing(reader), budget)
+            num_outputs = 0
+            if reader.scores_left:
+                count = min(count, scored_budget)
+                # Of what was read before it was parked, scores are known.
+                num_outputs = max(0, start + count - max(start, reader.next_score - 1))
+                scored_budget -= count
+                if not count:
+                    continue
+            span = None
             if count:
-                spans.append(Span(reader.seq_id, start, reader.token_ids[start : start + count]))
+                token_ids = reader.token_ids[start : start + count]
+                span = Span(reader.seq_id, start, token_ids, num_outputs)
                 reader.num_read += count
                 budget -= count
-        return reading
+            pieces.append((reader, span))
+        return pieces
 
     def _announce(self, stream: TargetStream) -> list[Event]:
+        spec = stream.spec
+        if not self._is_alive(stream):
+            return []
+        if stream.is_over:
+            self._forget(stream)
+            length = len(stream.token_ids)
+            return [Committed(spec.stream_id, stream.generation, length, (), 0, 0, "length", b"")]
         if stream.announced or self._residents.missing(stream):
             return []
         stream.announced = True
-        return [Ready(stream.spec.stream_id, stream.generation, stream.num_read)]
+        return [Ready(spec.stream_id, stream.generation, stream.num_read)]
 
-    def _commit(self, stream: TargetStream, logits: Logits, guesses: Sequence[int]) -> Committed:
+    def _commit(
+        self, stream: TargetStream, logits: Logits, guesses: Sequence[int]
+    ) -> Committed | Failed:
         spec = stream.spec
         prefix_len = len(stream.token_ids)
-        token_ids, num_accepted = sample_rows(logits, spec.sampling, prefix_len, guesses)
+        try:
+            token_ids, num_accepted = stream.sampler.verify(logits, prefix_len, guesses)
+        except GrammarError as error:
+            return failed_by(spec, stream.generation, error)
         eog = self._model.info.eog_token_ids
         kept, text, reason = stream.until_end(token_ids, eog, self._tokenizer)
+        scores: tuple[TokenScores, ...] = ()
+        if spec.num_logprobs >= 0:
+            scores = score_rows(logits, kept, spec.num_logprobs, self._tokenizer.piece)
         stream.token_ids += kept
         stream.guesses = None
         return Committed(
@@ -324,4 +349,14 @@ class TargetState:
             num_accepted,
             reason,
             text,
+            scores,
         )
+
+    def _score(self, stream: TargetStream, logits: Logits) -> PromptScored:
+        """logits: (n, num_vocab), the first row of the place of the next token to be scored."""
+        spec, position = stream.spec, stream.next_score
+        token_ids = stream.token_ids[position : position + len(logits)]
+        stream.next_score += len(logits)
+        num_top = max(0, spec.num_logprobs)
+        scores = score_rows(logits, token_ids, num_top, self._tokenizer.piece)
+        return PromptScored(spec.stream_id, stream.generation, position, scores)

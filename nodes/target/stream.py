@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import dataclass
 
-from nodes.engine.protocol import InvalidInputError, Tokenizer
+from nodes.engine.protocol import Tokenizer
+from nodes.engine.sampler import Sampler
 from nodes.messages import MAX_GAMMA
 from nodes.stream import StopMatcher, StreamSpec
 
@@ -21,6 +22,7 @@ class TargetStream:
     number: rises with each stream that is opened, so that the youngest can be told.
     generation: of the placement, raised by one each time it is parked.
     seq_id: its sequence in the engine; None while it is parked. num_read: tokens run to fill it.
+    next_score: position of the next prompt token to be scored, if any is.
     """
 
     spec: StreamSpec
@@ -28,11 +30,14 @@ class TargetStream:
     generation: int
     token_ids: list[int]
     stops: StopMatcher
+    sampler: Sampler
     seq_id: int | None = None
     lease: int = 0
     guesses: tuple[int, ...] | None = None
     announced: bool = False
     num_read: int = 0
+    # The first token follows nothing.
+    next_score: int = 1
 
     @property
     def num_output(self) -> int:
@@ -41,6 +46,28 @@ class TargetStream:
     @property
     def tokens_left(self) -> int:
         return self.spec.max_tokens - self.num_output
+
+    @property
+    def scores_left(self) -> int:
+        """Tokens of the prompt that are still to be scored; none once there is output."""
+        if not self.spec.scores_prompt or self.spec.num_committed:
+            return 0
+        return self.spec.num_prompt_tokens - self.next_score
+
+    @property
+    def num_copyable(self) -> int:
+        """Tokens that need not be run for it: others may have them in the cache."""
+        return self.next_score - 1 if self.scores_left else len(self.token_ids) - 1
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to be done for it, though it had no token to decode."""
+        return self.tokens_left <= 0 and not self.scores_left
+
+    @property
+    def num_scores(self) -> int:
+        """Scores that its next decode makes: of each token, and of those in its place."""
+        return (1 + len(self.useful_guesses)) * (1 + self.spec.num_logprobs)
 
     @property
     def cells(self) -> int:
@@ -72,7 +99,7 @@ class TargetStream:
         kept: list[int] = []
         text = b""
         for token_id in token_ids:
-            if token_id in eog and not self.spec.ignore_eog:
+            if token_id in eog and self.spec.ends_at_eog:
                 return kept, text + self.stops.flush(), "stop"
             kept.append(token_id)
             shown, stopped = self.stops.push(tokenizer.piece(token_id))
@@ -90,10 +117,5 @@ def cells_soon(num_tokens: int, tokens_left: int) -> int:
 
 
 def cells_needed(spec: StreamSpec) -> int:
-    """Cells a stream may come to hold: prompt, output, and guesses under verification.
-
-    Raises InvalidInputError for a stream without room for a token.
-    """
-    if spec.max_tokens < 1:
-        raise InvalidInputError(f"max_tokens {spec.max_tokens} is below 1")
+    """Cells a stream may come to hold: prompt, output, and guesses under verification."""
     return spec.num_prompt_tokens + spec.max_tokens + MAX_GAMMA

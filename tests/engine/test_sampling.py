@@ -19,7 +19,6 @@ from nodes.engine.sampling import (
     _noisy_argmax,
     gumbel_noise,
     sample,
-    sample_rows,
     top_k_ids,
 )
 
@@ -328,37 +327,6 @@ def test_noise_is_finite_at_both_ends_of_the_hash():
     assert noise[1] > 36.0
 
 
-@given(
-    st.integers(0, 1000),
-    st.integers(0, 6),
-    st.integers(0, 6),
-    st.sampled_from([0.0, 1.0]),
-    st.booleans(),
-)
-@settings(deadline=None)
-def test_sample_rows_gives_the_matching_prefix_and_one_token_more(
-    seed, num_guesses, num_right, temperature, spare_row
-):
-    rows = np.stack([make_logits(seed + i, 40) for i in range(num_guesses + 1 + spare_row)])
-    sampling = Sampling(temperature=temperature, top_k=20, seed=seed)
-    own = [sample(rows[i], sampling, 100 + i) for i in range(num_guesses + 1)]
-    num_right = min(num_right, num_guesses)
-    # Right again after the first mistake: those must not count.
-    guesses = own[:num_guesses]
-    if num_right < num_guesses:
-        guesses[num_right] = (own[num_right] + 1) % 40
-    token_ids, num_accepted = sample_rows(rows, sampling, 100, guesses)
-    assert num_accepted == num_right
-    assert token_ids == own[: num_right + 1]
-
-
-def test_sample_rows_needs_a_row_for_every_guess_and_one_more():
-    rows = np.stack([make_logits(i, 40) for i in range(2)])
-    guesses = [sample(row, Sampling(), 0) for row in rows]
-    with pytest.raises(ValueError, match="2 rows of logits for 2 guesses"):
-        sample_rows(rows, Sampling(), 0, guesses)
-
-
 @pytest.mark.parametrize("distance", [0.3, 1.0])
 def test_shared_noise_accepts_at_least_what_gumbel_coupling_promises(distance):
     """P(same token) >= (1 - d) / (1 + d) for total variation d: Daliri, Musco, Suresh 2024."""
@@ -369,8 +337,7 @@ def test_shared_noise_accepts_at_least_what_gumbel_coupling_promises(distance):
     p, q = probabilities(target, sampling), probabilities(draft, sampling)
     total_variation = np.abs(p - q).sum() / 2
     accepted = sum(
-        sample_rows(np.stack([target, target]), sampling, i, [sample(draft, sampling, i)])[1]
-        for i in range(num_samples)
+        sample(target, sampling, i) == sample(draft, sampling, i) for i in range(num_samples)
     )
     rate = accepted / num_samples
     tolerance = 4.0 * math.sqrt(0.25 / num_samples)

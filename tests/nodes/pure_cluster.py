@@ -28,14 +28,18 @@ from nodes.messages import (
     FinishedNotice,
     LeaseRequest,
     OpenStreamRequest,
+    PromptLogprobsNotice,
     StartedNotice,
+    TokenScores,
     TokensNotice,
     VerifyRequest,
 )
 from nodes.profile import encode_profile
 from nodes.stream import StreamId
+from nodes.target.events import Committed
 from nodes.target.node import commit_entry, spec_of
-from nodes.target.state import Committed, TargetState, cells_needed
+from nodes.target.state import TargetState
+from nodes.target.stream import cells_needed
 from policies.baselines import POLICIES
 from policies.latency import NodeCosts
 from policies.plan import Policy
@@ -49,7 +53,7 @@ from tests.nodes.pure_mesh import (
     notices,
     reference_of,
 )
-from tests.nodes.reference import Reference
+from tests.nodes.reference import Reference, toy_grammars
 from tests.nodes.wild_policy import WildPolicy
 
 CLIENT = b"client"
@@ -123,6 +127,7 @@ class PureCluster:
         self.to_cancel = [i for i, stream in enumerate(case.streams) if stream.is_cancelled]
         self.token_ids: dict[tuple[int, int], list[int]] = {}
         self.text: dict[tuple[int, int], bytes] = {}
+        self.prompt_scores: dict[int, tuple[TokenScores, ...]] = {}
         self._references: dict[tuple[int, int], Reference] = {}
         self.ended: dict[tuple[int, int], str] = {}
         self.deaths_left, self.draft_deaths_left = case.num_deaths, case.num_draft_deaths
@@ -236,8 +241,11 @@ class PureCluster:
             node.model = ToyModel(config)
             tokenizer = ToyTokenizer(config.num_vocab)
             is_target = node.role == "target"
+            grammars = toy_grammars(config.num_vocab)
             node.engine = (
-                TargetState(node.model, tokenizer) if is_target else ModelDrafter(node.model)
+                TargetState(node.model, tokenizer, grammars=grammars)
+                if is_target
+                else ModelDrafter(node.model, grammars=grammars)
             )
         assert node.model is not None
         profile = encode_profile(node.model.info, node.costs)
@@ -297,6 +305,9 @@ class PureCluster:
             gamma=-1 if stream.gamma is None else stream.gamma,
             priority=1 + index % 10,
             prompt_token_ids=stream.prompt,
+            rules=sampling.rules,
+            num_logprobs=stream.num_logprobs,
+            scores_prompt=stream.scores_prompt,
         )
         self._say(CLIENT, submit)
 
@@ -312,16 +323,26 @@ class PureCluster:
                 key = index, choice
                 known = self.token_ids[key]
                 assert message.position == len(known), "a token is missing or repeated"
+                expected = self._alone(*key)
+                assert self.prompt_scores.get(index, ()) == expected.prompt_scores
+                num_known = len(known)
                 known += message.token_ids
                 self.text[key] += message.text
-                expected = self._alone(*key)
+                assert message.scores == expected.scores[num_known:][: len(message.scores)]
+                assert len(message.scores) in (0, len(message.token_ids))
+                assert bool(message.scores) == bool(message.token_ids and expected.scores)
                 assert tuple(known) == expected.token_ids[: len(known)]
                 assert expected.text.startswith(self.text[key])
+            case PromptLogprobsNotice(request_id=index, position=position, scores=scores):
+                known_scores = self.prompt_scores.get(index, ())
+                assert position == 1 + len(known_scores), "a score is missing or repeated"
+                self.prompt_scores[index] = known_scores + scores
             case FinishedNotice(request_id=index, choice=choice, finish_reason=reason):
                 was = self.ended.setdefault((index, choice), reason)
                 assert was in (reason, "cancelled")
                 if reason != "cancelled":
                     expected = self._alone(index, choice)
+                    assert self.prompt_scores.get(index, ()) == expected.prompt_scores
                     assert tuple(self.token_ids[index, choice]) == expected.token_ids
                     assert self.text[index, choice] == expected.text
                     assert reason == expected.finish_reason

@@ -21,6 +21,7 @@ from nodes.messages import (
     DraftRequest,
     LeaseRequest,
     OpenStreamRequest,
+    PromptScoresNotice,
     StreamFailedNotice,
     StreamParkedNotice,
     StreamReadyNotice,
@@ -29,12 +30,13 @@ from nodes.messages import (
 from nodes.scheduler import SchedulerState
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
 from nodes.stream import StreamId, StreamSpec
-from nodes.target.node import commit_entry, spec_of
-from nodes.target.state import Committed, Failed, Parked, Ready, TargetState
+from nodes.target.events import Committed, Failed, Parked, PromptScored, Ready
+from nodes.target.node import commit_entry, failed_notice, spec_of
+from nodes.target.state import TargetState
 from policies.baselines import POLICIES
 from policies.latency import CostTable, NodeCosts
 from policies.plan import Policy
-from tests.nodes.reference import Reference, reference
+from tests.nodes.reference import Reference, reference, toy_grammars
 from tests.nodes.wild_policy import WildPolicy
 
 # Guessing pays, so that the policy asks for it.
@@ -57,6 +59,7 @@ class DraftCase:
     max_sequences: int
     max_batch_tokens: int
     starts_alive: bool
+    has_grammars: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +71,8 @@ class StreamCase:
     ignore_eog: bool
     gamma: int | None
     is_cancelled: bool
+    num_logprobs: int = -1
+    scores_prompt: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +125,7 @@ def spec_of_case(stream_id: int, case: StreamCase) -> StreamSpec:
         ignore_eog=case.ignore_eog,
         num_prompt_tokens=len(case.prompt),
         token_ids=case.prompt,
+        num_logprobs=case.num_logprobs,
     )
 
 
@@ -131,6 +137,8 @@ def reference_of(case: StreamCase, target: ToyConfig) -> Reference:
         max_tokens=case.max_tokens,
         stops=case.stops,
         ignore_eog=case.ignore_eog,
+        num_logprobs=case.num_logprobs,
+        scores_prompt=case.scores_prompt,
     )
 
 
@@ -147,7 +155,9 @@ class PureMesh:
             policy, TARGET_COSTS, lookup=case.has_lookup, trials=case.has_trials
         )
         self.model, tokenizer = self._target_engine()
-        self.target = TargetState(self.model, tokenizer, case.prefix_cache_bytes)
+        # As many as there are vocabularies in all tests: compiled once.
+        self.grammars = toy_grammars(case.target.num_vocab)
+        self.target = TargetState(self.model, tokenizer, case.prefix_cache_bytes, self.grammars)
         self.target_inbox: deque[Any] = deque()
         self.target_outbox: deque[Any] = deque()
         self.drafts = [_Draft(d, f"draft-{i}") for i, d in enumerate(case.drafts)]
@@ -306,9 +316,11 @@ class PureMesh:
         assert emit.stream_id not in self.finished, "tokens after the end"
         known = self.token_ids[emit.stream_id]
         assert emit.position == len(known), "a token is missing or repeated"
+        expected = self._reference(emit.stream_id)
+        assert emit.scores == expected.scores[len(known) : len(known) + len(emit.scores)]
+        assert emit.num_accepted_tokens <= min(len(emit.token_ids), emit.num_draft_tokens)
         known += emit.token_ids
         self.text[emit.stream_id] += emit.text
-        expected = self._reference(emit.stream_id)
         assert tuple(known) == expected.token_ids[: len(known)]
         assert expected.text.startswith(self.text[emit.stream_id])
 
@@ -376,7 +388,10 @@ class PureMesh:
     # -- the drafts --------------------------------------------------------------------------------
 
     def _join(self, draft: _Draft) -> None:
-        draft.drafter = ModelDrafter(self._draft_engine(draft.case))
+        draft.drafter = ModelDrafter(
+            self._draft_engine(draft.case),
+            grammars=self.grammars if draft.case.has_grammars else None,
+        )
         self._carry_out(self.scheduler.draft_joined(draft.name, DRAFT_COSTS))
 
     def _churn(self, draft: _Draft) -> None:
@@ -426,16 +441,16 @@ class PureMesh:
         self._carry_out(out)
 
 
-def notices(
-    events: Sequence[object],
-) -> list[StreamReadyNotice | StreamFailedNotice | StreamParkedNotice]:
-    notices: list[StreamReadyNotice | StreamFailedNotice | StreamParkedNotice] = []
+def notices(events: Sequence[object]) -> list[Any]:
+    notices: list[Any] = []
     for event in events:
         match event:
             case Ready(stream_id=s, generation=g, num_read=num_read):
                 notices.append(StreamReadyNotice(s, g, num_read))
-            case Failed(stream_id=s, generation=g, reason=reason):
-                notices.append(StreamFailedNotice(s, g, reason))
+            case Failed():
+                notices.append(failed_notice(event))
+            case PromptScored(stream_id=s, generation=g, position=position, scores=scores):
+                notices.append(PromptScoresNotice(s, g, position, scores))
             case Parked(stream_id=s, generation=g):
                 notices.append(StreamParkedNotice(s, g))
     return notices

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
+from nodes.engine.grammar import Grammars
 from nodes.engine.protocol import Span
-from nodes.engine.sampling import Sampling, sample
+from nodes.engine.sampler import Sampler
+from nodes.engine.sampling import Sampling
 from nodes.engine.toy import TOY_EOG, ToyConfig, ToyModel, ToyTokenizer
+from nodes.messages import TokenScores
+from nodes.target.scoring import score_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +20,13 @@ class Reference:
     token_ids: tuple[int, ...]
     text: bytes
     finish_reason: str
+    scores: tuple[TokenScores, ...] = ()
+    prompt_scores: tuple[TokenScores, ...] = ()
+
+
+@cache
+def toy_grammars(num_vocab: int) -> Grammars:
+    return Grammars(ToyTokenizer(num_vocab), ToyModel(ToyConfig(num_vocab=num_vocab)).info)
 
 
 def reference(
@@ -25,6 +37,8 @@ def reference(
     max_tokens: int,
     stops: Sequence[str] = (),
     ignore_eog: bool = False,
+    num_logprobs: int = -1,
+    scores_prompt: bool = False,
 ) -> Reference:
     """Plain decoding of one stream on a fresh toy target."""
     size = len(prompt) + max_tokens
@@ -32,22 +46,42 @@ def reference(
         replace(config, num_cells=size, max_sequences=1, max_batch_tokens=len(prompt) + 1)
     )
     pieces = ToyTokenizer(config.num_vocab)
+    sampler = Sampler(
+        sampling,
+        num_vocab=config.num_vocab,
+        prompt=prompt,
+        grammars=toy_grammars(config.num_vocab),
+    )
     output: list[int] = []
+    scores: list[TokenScores] = []
     text = b""
-    rows = model.forward([Span(0, 0, list(prompt), 1)])
-    while True:
+    rows = model.forward([Span(0, 0, list(prompt), len(prompt))])
+    prompt_scores: tuple[TokenScores, ...] = ()
+    if scores_prompt:
+        prompt_scores = score_rows(rows, prompt[1:], max(0, num_logprobs), pieces.piece)
+    rows = rows[-1:]
+
+    def ended(text: bytes, reason: str) -> Reference:
+        return Reference(tuple(output), text, reason, tuple(scores), prompt_scores)
+
+    # What a grammar says of the end counts.
+    ignore_eog = ignore_eog and not sampling.rules.grammar.kind
+    while len(output) < max_tokens:
         position = len(prompt) + len(output)
-        token_id = sample(rows[0], sampling, position)
+        token_id = sampler.sample(rows[0], position)
         if token_id == TOY_EOG and not ignore_eog:
-            return Reference(tuple(output), text, "stop")
+            return ended(text, "stop")
+        sampler.push(token_id)
         output.append(token_id)
+        if num_logprobs >= 0:
+            scores += score_rows(rows, [token_id], num_logprobs, pieces.piece)
         known = len(text)
         text += pieces.piece(token_id)
         # As if the text came byte by byte: the stop string that is complete first ends it.
         for end in range(known, len(text) + 1):
             begins = [end - len(stop) for stop in stops if text[:end].endswith(stop.encode())]
             if begins:
-                return Reference(tuple(output), text[: min(begins)], "stop")
-        if len(output) == max_tokens:
-            return Reference(tuple(output), text, "length")
-        rows = model.forward([Span(0, position, [token_id], 1)])
+                return ended(text[: min(begins)], "stop")
+        if len(output) < max_tokens:
+            rows = model.forward([Span(0, position, [token_id], 1)])
+    return ended(text, "length")

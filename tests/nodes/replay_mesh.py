@@ -9,7 +9,7 @@ from nodes.engine.recording import RecordedText, Recording
 from nodes.engine.replay import ReplayConfig, ReplayModel, ReplayTokenizer
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig
-from nodes.target.state import Committed
+from nodes.target.events import Committed
 from tests.engine.recordings import COSTS
 from tests.nodes.pure_mesh import Case, DraftCase, PureMesh, StreamCase
 from tests.nodes.reference import Reference

@@ -10,7 +10,7 @@ from nodes.engine.protocol import Logits, Span
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import TOY_EOG, ToyConfig, ToyModel
 from nodes.stream import StreamId
-from nodes.target.state import Failed, Ready
+from nodes.target.events import Failed, Ready
 from policies.confidence import Calibration, DraftCalibration
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.reference import reference

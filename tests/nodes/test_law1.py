@@ -6,11 +6,13 @@ AIRDRAFT_LAW1_CASES=10000 pytest tests/nodes/test_law1.py runs the long form.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nodes.engine.rules import NO_RULES, Grammar, LogitBias, LogitRules
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig
 from nodes.messages import MAX_GAMMA
@@ -19,6 +21,25 @@ from tests.nodes.pure_mesh import Case, DraftCase, PureMesh, StreamCase
 
 NUM_CASES = int(os.environ.get("AIRDRAFT_LAW1_CASES", "300"))
 
+# What the pieces of the toy's tokens, " 1", " 2" and so on, can spell.
+_grammars = st.sampled_from(
+    [
+        Grammar("gbnf", 'root ::= (" 1" | " 2" " 1"?)+ " 3"'),
+        Grammar("gbnf", 'root ::= (" " [1-3] [0-9]?)+'),
+        Grammar("gbnf", 'root ::= " 2"* (" 1" | " 3")'),
+        Grammar("gbnf", 'root ::= (" " [1-9] [0-9]?){3,20}'),
+    ]
+)
+_rules = st.builds(
+    LogitRules,
+    logit_bias=st.lists(
+        st.builds(LogitBias, st.integers(0, 3), st.sampled_from([-100.0, -2.5, 1.7, 6.0])),
+        max_size=3,
+    ).map(tuple),
+    presence_penalty=st.sampled_from([0.0, 0.0, 1.3, -0.7]),
+    frequency_penalty=st.sampled_from([0.0, 0.0, 0.4, -0.1]),
+    grammar=st.just(Grammar()) | _grammars,
+)
 _samplings = st.builds(
     Sampling,
     temperature=st.sampled_from([0.0, 0.5, 1.0, 2.0]),
@@ -27,6 +48,7 @@ _samplings = st.builds(
     min_p=st.sampled_from([0.0, 0.05, 0.5]),
     seed=st.integers(0, 2**63 - 1),
     choice=st.integers(0, 3),
+    rules=st.just(NO_RULES) | _rules,
 )
 
 
@@ -49,7 +71,15 @@ def _streams(num_vocab: int, shared: tuple[int, ...]) -> st.SearchStrategy[Strea
         ignore_eog=st.booleans(),
         gamma=st.sampled_from([None, None, *range(9)]),
         is_cancelled=st.sampled_from([False, False, False, True]),
-    )
+        num_logprobs=st.sampled_from([-1, -1, -1, 0, 2]),
+        scores_prompt=st.sampled_from([False, False, True]),
+    ).map(_without_tokens)
+
+
+def _without_tokens(stream: StreamCase) -> StreamCase:
+    """Of some prompts only the scores are wanted."""
+    only_scores = stream.scores_prompt and stream.max_tokens % 4 == 0
+    return replace(stream, max_tokens=0) if only_scores else stream
 
 
 _drafts = st.builds(
@@ -59,6 +89,7 @@ _drafts = st.builds(
     max_sequences=st.integers(1, 5),
     max_batch_tokens=st.sampled_from([2, 16, 64]),
     starts_alive=st.sampled_from([True, True, True, False]),
+    has_grammars=st.sampled_from([True, True, True, False]),
 )
 
 

@@ -16,7 +16,8 @@ from nodes.catalog import Catalog, default_cache_dir
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.sampling import Sampling
 from nodes.stream import StreamId, StreamSpec
-from nodes.target.state import Committed, Event, Failed, Parked, Ready, TargetState
+from nodes.target.events import Committed, Event, Failed, Parked, Ready
+from nodes.target.state import TargetState
 from nodes.target.stream import cells_needed
 from tests.nodes.builders import make_spec
 from tests.nodes.test_target_state import (

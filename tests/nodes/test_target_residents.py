@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 
 from nodes.engine.protocol import EngineInfo, Span
+from nodes.engine.sampler import Sampler
+from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel
 from nodes.stream import StopMatcher
 from nodes.target.residents import Residents
@@ -29,7 +31,9 @@ class Setting:
     def enter(self, prompt: tuple[int, ...], owner: str = "me") -> TargetStream:
         self.num_streams += 1
         spec = make_spec(self.num_streams, prompt=prompt, owner=owner)
-        stream = TargetStream(spec, self.num_streams, 1, list(prompt), StopMatcher(()))
+        stream = TargetStream(
+            spec, self.num_streams, 1, list(prompt), StopMatcher(()), Sampler(spec.sampling)
+        )
         self.residents.enter(stream)
         return stream
 
@@ -195,7 +199,7 @@ def test_room_is_counted_with_growth_and_shortage_with_what_is_unread() -> None:
     first, second = setting.enter(LONG), setting.enter(LONG, "you")
     # 267 tokens, 8 to come and 16 guesses, twice.
     assert 2 * first.cells == 2 * (267 + 8 + 16)
-    third = TargetStream(make_spec(9, prompt=(1,)), 9, 1, [1], StopMatcher(()))
+    third = TargetStream(make_spec(9, prompt=(1,)), 9, 1, [1], StopMatcher(()), Sampler(Sampling()))
     assert not residents.fits(third)
     assert residents.shortage() == 2 * 266 - 600
     setting.read(first, 266)

@@ -11,7 +11,8 @@ from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.messages import MAX_GAMMA
 from nodes.stream import StreamId, StreamSpec
-from nodes.target.state import Committed, Failed, ReadBeside, Ready, TargetState
+from nodes.target.events import Committed, Failed, ReadBeside, Ready
+from nodes.target.state import TargetState
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.reference import Reference, reference
 

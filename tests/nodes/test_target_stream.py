@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import pytest
-
-from nodes.engine.protocol import InvalidInputError
 from nodes.engine.toy import TOY_EOG, ToyTokenizer
 from nodes.messages import MAX_GAMMA
 from nodes.stream import StopMatcher, StreamSpec
@@ -11,7 +8,8 @@ from tests.nodes.builders import PROMPT, make_spec
 
 
 def make_stream(spec: StreamSpec, *output: int) -> TargetStream:
-    return TargetStream(spec, 1, 1, [*spec.token_ids, *output], StopMatcher(spec.stops))
+    sampler = spec.sampler(96, None)
+    return TargetStream(spec, 1, 1, [*spec.token_ids, *output], StopMatcher(spec.stops), sampler)
 
 
 def end_of(stream: TargetStream, *token_ids: int) -> tuple[list[int], bytes, str]:
@@ -27,9 +25,31 @@ def test_admission_counts_what_a_stream_has_and_a_margin_never_more_than_it_may_
     assert make_stream(spec, *[9] * 490).cells == cells_needed(spec)
 
 
-def test_a_stream_without_room_for_a_token_is_an_error_of_the_caller() -> None:
-    with pytest.raises(InvalidInputError, match="max_tokens 0 is below 1"):
-        cells_needed(make_spec(max_tokens=0))
+def test_a_prompt_that_is_scored_is_read_by_itself_and_then_all_of_it_may_be_copied() -> None:
+    stream = make_stream(make_spec(prompt=(1, 2, 3, 4), scores_prompt=True))
+    assert (stream.scores_left, stream.num_copyable) == (3, 0)
+    stream.next_score = 3
+    assert (stream.scores_left, stream.num_copyable) == (1, 2)
+    stream.next_score = 4
+    assert (stream.scores_left, stream.num_copyable) == (0, 3)
+    # What a stream that was moved here has shown came after the scores.
+    moved = make_spec(prompt=(1, 2, 3, 4), scores_prompt=True, num_prompt_tokens=3)
+    assert make_stream(moved).scores_left == 0
+
+
+def test_a_stream_of_no_tokens_is_over_once_its_prompt_is_scored() -> None:
+    stream = make_stream(make_spec(prompt=(1, 2), max_tokens=0, scores_prompt=True))
+    assert not stream.is_over
+    stream.next_score = 2
+    assert stream.is_over
+    assert not make_stream(make_spec()).is_over
+
+
+def test_a_decode_makes_scores_of_each_token_and_of_those_in_its_place() -> None:
+    assert make_stream(make_spec()).num_scores == 0
+    stream = make_stream(make_spec(num_logprobs=4))
+    stream.guesses = (1, 2)
+    assert stream.num_scores == 3 * 5
 
 
 def test_parking_voids_what_was_asked_and_begins_a_generation() -> None:

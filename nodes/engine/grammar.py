@@ -1,0 +1,243 @@
+"""Grammars: which tokens may come next. The only module that knows llguidance.
+
+Its tokenizer is the vocabulary's pieces and nothing else, and it never forces a spelling, so what
+is allowed is a function of the grammar, the pieces and the tokens so far: on any node the same.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Collection
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from nodes.engine.protocol import EngineError, EngineInfo, Tokenizer
+from nodes.engine.rules import Grammar
+
+Mask: TypeAlias = npt.NDArray[np.bool_]
+
+# Some kilobytes to megabytes each.
+_MAX_COMPILED: Final = 32
+# The translation of GBNF is Python: 1.7 s for 60,000 characters, and rules squared.
+_MAX_GBNF_CHARS: Final = 16_384
+_MAX_GBNF_RULES: Final = 500
+# Counts of work, not seconds, so that all nodes give up at the same token. A state of the lexer
+# takes 1 to 2 KB.
+_LIMITS: Final = {
+    "max_grammar_size": 100_000,
+    "max_lexer_states": 30_000,
+    "initial_lexer_fuel": 1_000_000,
+    "step_lexer_fuel": 200_000,
+    "step_max_items": 50_000,
+    "verbose_errors": False,
+}
+# Where JSON may have any whitespace a model can go on with it for ever.
+_JSON_OPTIONS: Final = {
+    "whitespace_flexible": True,
+    "whitespace_pattern": "( |\\n {0,20})?",
+}
+# Any of the token's spellings is as good: what the model prefers decides.
+_HEADER: Final = '%llguidance {"no_forcing": true}\n'
+
+
+class GrammarError(EngineError):
+    """A grammar cannot be used, or a text cannot go on by it; one line for who asked for it.
+
+    is_request_bad: False where the node is what lacks.
+    """
+
+    def __init__(self, reason: str, *, is_request_bad: bool = True) -> None:
+        super().__init__(reason)
+        self.is_request_bad = is_request_bad
+
+
+class GrammarState:
+    """What a grammar says of one text so far."""
+
+    def __init__(self, matcher: Any, num_vocab: int, eog_ids: frozenset[int]) -> None:
+        self._matcher = matcher
+        self._num_vocab = num_vocab
+        self._eog_ids = eog_ids
+        self._eog_list = sorted(eog_ids)
+        # Tokens that have come since the text ended.
+        self._num_after_end = 0
+
+    def allowed(self) -> Mask:
+        """(num_vocab,) which tokens may come next; at least one. Raises GrammarError."""
+        if self._num_after_end:
+            mask = np.zeros(self._num_vocab, dtype=np.bool_)
+            mask[self._eog_list] = True
+            return mask
+        packed = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        self._check()
+        bits = np.unpackbits(packed, count=self._num_vocab + 1, bitorder="little").view(np.bool_)
+        mask = bits[:-1]
+        # The tokenizer's own end token, the last one, stands for all of the model's.
+        mask[self._eog_list] = bits[-1]
+        if not mask.any():
+            raise GrammarError("the grammar ends here, and the model has no token to end a text")
+        return mask
+
+    def push(self, token_id: int) -> None:
+        """The text has one more token. Raises GrammarError if it may not be there."""
+        if self._num_after_end or token_id in self._eog_ids:
+            self._num_after_end += 1
+        elif not self._matcher.consume_token(token_id):
+            self._check()
+            raise GrammarError("a token does not follow the grammar")
+
+    def take_back(self, num_tokens: int) -> None:
+        """Forget the last tokens."""
+        after_end = min(num_tokens, self._num_after_end)
+        self._num_after_end -= after_end
+        if num_tokens > after_end and not self._matcher.rollback(num_tokens - after_end):
+            self._check()
+            raise GrammarError("the grammar cannot go back")
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            reason = _first_line(self._matcher.get_error())
+            # Where nothing that it allows can be spelt, this is all that is said.
+            if reason.startswith("NoExtension"):
+                reason = "no token of the model's vocabulary can come next"
+            raise GrammarError(f"the grammar cannot go on: {reason}")
+
+
+class Grammars:
+    """Compiled grammars of one vocabulary. Any thread may call."""
+
+    def __init__(self, tokenizer: Tokenizer, info: EngineInfo) -> None:
+        self._tokenizer = tokenizer
+        self._num_vocab = info.num_vocab
+        self._eog_ids = info.eog_token_ids
+        self._lock = threading.Lock()
+        self._trie: Any = None
+        # Least recently used first; an error is known, too.
+        self._compiled: dict[Grammar, Any] = {}
+
+    def knows(self, grammar: Grammar) -> bool:
+        """Whether it is compiled, or known to be wrong."""
+        return grammar in self._compiled
+
+    def compile(self, grammar: Grammar) -> None:
+        """Have a grammar ready, which may take some 0.1 s the first time. Raises GrammarError."""
+        self._matcher_of(grammar)
+
+    def begin(self, grammar: Grammar) -> GrammarState:
+        """The state of an empty text; quick for what was compiled. Raises GrammarError."""
+        matcher = self._matcher_of(grammar).deep_copy()
+        return GrammarState(matcher, self._num_vocab, self._eog_ids)
+
+    def _matcher_of(self, grammar: Grammar) -> Any:
+        # Without a lock: two that compile the same at a time waste some work, and nobody waits.
+        found = self._compiled.pop(grammar, None)
+        if found is None:
+            try:
+                found = self._compile(grammar)
+            except GrammarError as error:
+                if not error.is_request_bad:
+                    raise
+                found = error
+        self._compiled[grammar] = found
+        for oldest in list(self._compiled)[:-_MAX_COMPILED]:
+            self._compiled.pop(oldest, None)
+        if isinstance(found, GrammarError):
+            raise GrammarError(str(found))
+        return found
+
+    def _compile(self, grammar: Grammar) -> Any:
+        library = _library()
+        text = _HEADER + (
+            _json_rules(grammar.text)
+            if grammar.kind == "json_schema"
+            else _gbnf_rules(grammar.text)
+        )
+        limits = library.LLParserLimits(**_LIMITS)
+        matcher = library.LLMatcher(self._vocabulary(library), text, log_level=0, limits=limits)
+        if matcher.is_error():
+            raise GrammarError(f"the grammar is not valid: {_reason(matcher.get_error())}")
+        # The first one takes longest; and a grammar by which no text can begin is none.
+        GrammarState(matcher, self._num_vocab, self._eog_ids).allowed()
+        return matcher
+
+    def _vocabulary(self, library: Any) -> Any:
+        with self._lock:
+            if self._trie is None:
+                pieces = [
+                    b"" if token_id in self._eog_ids else self._tokenizer.piece(token_id)
+                    for token_id in range(self._num_vocab)
+                ]
+                wrapper = library.TokenizerWrapper(_Pieces(pieces))
+                self._trie = library.LLTokenizer(wrapper, eos_token=self._num_vocab)
+            return self._trie
+
+
+class _Pieces:
+    """A vocabulary as llguidance wants to see one: with an end token of its own at its end.
+
+    Tokens without bytes are never allowed by it.
+    """
+
+    bos_token_id = None
+    special_token_ids: Collection[int] = ()
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self.tokens = [*pieces, b""]
+        self.eos_token_id = len(pieces)
+
+    def __call__(self, _text: bytes) -> list[int]:
+        """Never needed: no spelling is forced."""
+        return []
+
+
+def _library() -> Any:
+    try:
+        import llguidance
+    except ImportError:
+        reason = "this node has no grammars: install airdraft[grammar]"
+        raise GrammarError(reason, is_request_bad=False) from None
+    return llguidance
+
+
+def _json_rules(text: str) -> str:
+    try:
+        schema = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise GrammarError(f"the JSON schema is not JSON: {_first_line(str(error))}") from None
+    if not isinstance(schema, dict):
+        raise GrammarError("the JSON schema is not an object")
+    return "start: %json " + json.dumps({**schema, "x-guidance": _JSON_OPTIONS})
+
+
+def _gbnf_rules(text: str) -> str:
+    if len(text) > _MAX_GBNF_CHARS:
+        raise GrammarError(f"the grammar has {len(text)} characters, limit {_MAX_GBNF_CHARS}")
+    if (count := text.count("::=")) > _MAX_GBNF_RULES:
+        raise GrammarError(f"the grammar has {count} rules, limit {_MAX_GBNF_RULES}")
+    from llguidance.gbnf_to_lark import gbnf_to_lark
+
+    try:
+        rules = gbnf_to_lark(text)
+    except Exception as error:  # noqa: BLE001 - it raises this very class, and RecursionError
+        raise GrammarError(f"the grammar is not valid: {_first_line(str(error))}") from None
+    # Its own header, which is empty.
+    return rules.partition("\n")[2]
+
+
+def _reason(error: str) -> str:
+    """What is wrong, without the place in what the grammar was translated to."""
+    line = _first_line(error)
+    # Of a regular expression that is not one, the last line says why.
+    line += "".join(f" {rest}" for rest in error.splitlines() if rest.startswith("error: "))
+    for marker in ("failed to compile JSON schema: ", "): "):
+        _, found, rest = line.partition(marker)
+        if found:
+            return rest
+    return line
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or ["unknown reason"])[0][:300]

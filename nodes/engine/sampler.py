@@ -1,0 +1,164 @@
+"""One stream's sampling: law 1 with all that its rules need to know of its text.
+
+raw logits -> logit bias -> penalties -> grammar mask, here; then as in sampling.py.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from nodes.engine.grammar import GrammarError, Grammars, GrammarState
+from nodes.engine.protocol import Logits
+from nodes.engine.rules import NO_RULES, LogitRules
+from nodes.engine.sampling import Sampling, sample
+
+_OUT = np.float32(-np.inf)
+
+
+class Sampler:
+    """Samples one stream and follows its text, guesses that are not committed included.
+
+    The text is what it was made with and all that was pushed since. It is followed only where there
+    are rules: without them a sampler is as cheap as `sample`.
+    """
+
+    def __init__(
+        self,
+        sampling: Sampling,
+        *,
+        num_vocab: int = 0,
+        prompt: Sequence[int] = (),
+        output: Sequence[int] = (),
+        grammars: Grammars | None = None,
+    ) -> None:
+        """num_vocab: of the logits. grammars: None on a node that has none.
+
+        Raises GrammarError for a grammar that cannot be used, or that the output does not follow.
+        """
+        self.sampling = sampling
+        rules = sampling.rules
+        self._ruled = None
+        if rules != NO_RULES:
+            grammar = _begin(rules, grammars)
+            self._ruled = _RuledText(rules, num_vocab, prompt, grammar)
+            for token_id in output:
+                self._ruled.push(token_id)
+
+    def sample(self, logits: Logits, position: int) -> int:
+        """The token that follows the text; logits and position as in `sampling.sample`.
+
+        The logits are only read. Raises GrammarError where the grammar cannot go on.
+        """
+        if self._ruled is not None:
+            logits = self._ruled.applied(logits, position)
+        return sample(logits, self.sampling, position)
+
+    def push(self, token_id: int) -> None:
+        """The text has one more token."""
+        if self._ruled is not None:
+            self._ruled.push(token_id)
+
+    def extend(self, token_ids: Iterable[int]) -> None:
+        if self._ruled is not None:
+            for token_id in token_ids:
+                self._ruled.push(token_id)
+
+    def cut(self, length: int) -> None:
+        """Back to the first `length` tokens of the text, not into its prompt."""
+        if self._ruled is not None:
+            self._ruled.cut(length)
+
+    def verify(
+        self, logits: Logits, position: int, guesses: Sequence[int]
+    ) -> tuple[list[int], int]:
+        """Verify guesses: sample row after row while the samples equal the guesses.
+
+        logits: (len(guesses) + 1, num_vocab), row j for position + j. Returns the tokens to commit
+        (accepted guesses and the target's next token), which the text has from now on, and the
+        number of accepted guesses.
+        """
+        token_ids: list[int] = []
+        for index, row in enumerate(logits[: len(guesses) + 1]):
+            token_id = self.sample(row, position + index)
+            token_ids.append(token_id)
+            self.push(token_id)
+            if index == len(guesses) or token_id != guesses[index]:
+                return token_ids, index
+        raise ValueError(f"{len(logits)} rows of logits for {len(guesses)} guesses")
+
+
+def _begin(rules: LogitRules, grammars: Grammars | None) -> GrammarState | None:
+    if not rules.grammar.kind:
+        return None
+    if grammars is None:
+        raise GrammarError("this engine has no grammars", is_request_bad=False)
+    return grammars.begin(rules.grammar)
+
+
+class _RuledText:
+    """What the rules add to the logits of the next token, given the text so far."""
+
+    def __init__(
+        self,
+        rules: LogitRules,
+        num_vocab: int,
+        prompt: Sequence[int],
+        grammar: GrammarState | None,
+    ) -> None:
+        self._rules = rules
+        self._grammar = grammar
+        self._num_prompt = len(prompt)
+        self._output: list[int] = []
+        self._bias: dict[int, float] = {}
+        for entry in rules.logit_bias:
+            # A draft's vocabulary may lack the padded end of its target's.
+            if entry.token_id < num_vocab:
+                self._bias[entry.token_id] = self._bias.get(entry.token_id, 0.0) + entry.bias
+        self._penalizes = rules.presence_penalty != 0.0 or rules.frequency_penalty != 0.0
+        self._counts = Counter(prompt) if self._penalizes else Counter[int]()
+        # (num_vocab,) what is added to each logit; dense, for adding rows is quick.
+        self._shifts: Logits | None = None
+        if self._penalizes or self._bias:
+            self._shifts = np.zeros(num_vocab, dtype=np.float32)
+            for token_id in self._bias.keys() | self._counts.keys():
+                self._set_shift(token_id)
+
+    def applied(self, logits: Logits, position: int) -> Logits:
+        """A copy of the logits by bias, penalties and grammar."""
+        assert position == self._num_prompt + len(self._output), "a text that was not followed"
+        ruled = logits if self._shifts is None else logits + self._shifts
+        if self._grammar is not None:
+            ruled = np.where(self._grammar.allowed(), ruled, _OUT)
+        return ruled
+
+    def push(self, token_id: int) -> None:
+        if self._grammar is not None:
+            self._grammar.push(token_id)
+        self._output.append(token_id)
+        self._count(token_id, 1)
+
+    def cut(self, length: int) -> None:
+        num_kept = length - self._num_prompt
+        assert 0 <= num_kept <= len(self._output), "a text is cut to what it was"
+        gone = self._output[num_kept:]
+        if gone and self._grammar is not None:
+            self._grammar.take_back(len(gone))
+        del self._output[num_kept:]
+        for token_id in gone:
+            self._count(token_id, -1)
+
+    def _count(self, token_id: int, change: int) -> None:
+        if self._penalizes:
+            self._counts[token_id] += change
+            self._set_shift(token_id)
+
+    def _set_shift(self, token_id: int) -> None:
+        assert self._shifts is not None
+        count = self._counts[token_id]
+        shift = self._bias.get(token_id, 0.0)
+        if count:
+            shift -= self._rules.presence_penalty + self._rules.frequency_penalty * count
+        self._shifts[token_id] = shift

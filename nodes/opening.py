@@ -1,0 +1,57 @@
+"""Streams on their way to an engine: those with a grammar wait beside it until that is compiled."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from nodes.engine.grammar import GrammarError, Grammars
+from nodes.messages import OpenStreamRequest
+
+
+class Opening:
+    """Compiles one grammar at a time in a thread of its own: passes of others go on meanwhile.
+
+    grammars: None for an engine that has none. open: hands a stream to the engine.
+    """
+
+    def __init__(
+        self, grammars: Grammars | None, open_stream: Callable[[OpenStreamRequest], None]
+    ) -> None:
+        self._grammars = grammars
+        self._open = open_stream
+        self._waiting: dict[int, OpenStreamRequest] = {}
+        self._queue: asyncio.Queue[OpenStreamRequest] = asyncio.Queue()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        while True:
+            request = await self._queue.get()
+            if self._waiting.get(request.stream_id) is not request:
+                continue
+            assert self._grammars is not None
+            # What is wrong with it is found again, at once, where the stream is opened.
+            with contextlib.suppress(GrammarError):
+                await asyncio.to_thread(self._grammars.compile, request.sampling.rules.grammar)
+            if self._waiting.get(request.stream_id) is request:
+                del self._waiting[request.stream_id]
+                self._open(request)
+
+    def open(self, request: OpenStreamRequest) -> None:
+        grammar = request.sampling.rules.grammar
+        if not grammar.kind or self._grammars is None or self._grammars.knows(grammar):
+            self._open(request)
+            return
+        # A later generation replaces the one that waits.
+        self._waiting[request.stream_id] = request
+        self._queue.put_nowait(request)
+
+    def close(self, stream_id: int, generation: int) -> None:
+        """Forget a stream that waits; the engine may know it, too."""
+        waiting = self._waiting.get(stream_id)
+        if waiting is not None and waiting.generation == generation:
+            del self._waiting[stream_id]
+
+    def forget_all(self) -> None:
+        self._waiting.clear()
