@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 
 import numpy as np
 
 from nodes.catalog import Catalog, default_cache_dir
 from nodes.config import environment
+from nodes.engine.grammar import Grammars
 from nodes.engine.llama import LlamaConfig, LlamaModel
-from nodes.engine.protocol import Span
-from nodes.engine.sampling import Sampling, sample
+from nodes.engine.protocol import Logits, Span
+from nodes.engine.rules import Grammar, LogitBias, LogitRules
+from nodes.engine.sampler import Sampler
+from nodes.engine.sampling import Sampling
+from nodes.target.scoring import score_rows
 
 NUM_ROWS = 16
+_PROMPT = tuple(range(100, 107))
 _REPEATS = 9
 _KINDS = {
     "T 0.8, top-k 40, top-p 0.95": Sampling(temperature=0.8, top_k=40, top_p=0.95),
     "T 0.8, top-p 0.95": Sampling(temperature=0.8, top_p=0.95),
     "T 1, no filter": Sampling(temperature=1.0),
     "greedy": Sampling(),
+    "greedy, biases and penalties": Sampling(
+        rules=LogitRules((LogitBias(9, 2.0),), presence_penalty=0.5, frequency_penalty=0.5)
+    ),
+    "greedy, JSON schema": Sampling(
+        rules=LogitRules(grammar=Grammar("json_schema", '{"type": "object"}'))
+    ),
+    "greedy, any text without a quotation mark": Sampling(
+        rules=LogitRules(grammar=Grammar("gbnf", 'root ::= [^"]+'))
+    ),
 }
 
 
@@ -53,14 +68,20 @@ def _measure(name: str, model: LlamaModel) -> list[str]:
     for seq_id in range(NUM_ROWS):
         model.truncate(seq_id, 1)
     logits = model.forward([Span(s, 1, [t], 1) for s, t in enumerate(token_ids)]).copy()
-    rows = []
+    work: dict[str, Callable[[], object]] = {}
+    grammars = Grammars(model.tokenizer, model.info)
     for kind, sampling in _KINDS.items():
-
-        def draw(sampling: Sampling = sampling) -> None:
-            for row in logits:
-                sample(row, sampling, 7)
-
-        seconds = _median_seconds(draw)
+        samplers = [
+            Sampler(sampling, num_vocab=model.info.num_vocab, prompt=_PROMPT, grammars=grammars)
+            for _ in token_ids
+        ]
+        work[kind] = partial(_draw, samplers, logits)
+    work["log-probabilities, best 5"] = partial(
+        score_rows, logits, token_ids, 5, model.tokenizer.piece
+    )
+    rows = []
+    for kind, run in work.items():
+        seconds = _median_seconds(run)
         rows.append(
             f"| {name} | {model.info.num_vocab} | {decode_s * 1e3:.1f} | {kind} "
             f"| {seconds * 1e3:.2f} | {seconds / decode_s:.3f} |"
@@ -68,7 +89,12 @@ def _measure(name: str, model: LlamaModel) -> list[str]:
     return rows
 
 
-def _median_seconds(work: Callable[[], None]) -> float:
+def _draw(samplers: Sequence[Sampler], logits: Logits) -> None:
+    for sampler, row in zip(samplers, logits, strict=True):
+        sampler.sample(row, len(_PROMPT))
+
+
+def _median_seconds(work: Callable[[], object]) -> float:
     times = []
     for _ in range(_REPEATS):
         start = time.perf_counter()
