@@ -1,0 +1,189 @@
+"""Grammars over a small vocabulary whose pieces can be looked at."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nodes.engine.grammar import GrammarError, Grammars, GrammarState
+from nodes.engine.rules import Grammar
+from nodes.engine.toy import ToyConfig, ToyModel
+
+# Two end tokens, a control token, and bytes alone and together.
+PIECES = [b"", b"", b"", *(bytes([b]) for b in range(1, 128)), b'{"', b'":', b'"a"', b"ab", b"abc"]
+EOG = frozenset({0, 1})
+INFO = replace(ToyModel(ToyConfig()).info, num_vocab=len(PIECES), eog_token_ids=EOG)
+
+
+class Pieces:
+    """A tokenizer of PIECES; its end tokens have text, which must not count."""
+
+    def encode(self, text: str, *, chat: bool) -> list[int]:
+        raise NotImplementedError
+
+    def piece(self, token_id: int) -> bytes:
+        return b"a" if token_id in EOG else PIECES[token_id]
+
+
+def gbnf(text: str) -> Grammar:
+    return Grammar("gbnf", text)
+
+
+def begin(grammar: Grammar) -> GrammarState:
+    return Grammars(Pieces(), INFO).begin(grammar)
+
+
+def pieces(state: GrammarState) -> set[bytes]:
+    """What may come next; b"" for the end."""
+    allowed = np.flatnonzero(state.allowed())
+    assert 2 not in allowed
+    assert (0 in allowed) == (1 in allowed)
+    return {PIECES[i] for i in allowed}
+
+
+def push(state: GrammarState, *texts: bytes) -> None:
+    for text in texts:
+        state.push(PIECES.index(text) if text else 0)
+
+
+def test_every_spelling_of_what_may_come_is_allowed_and_nothing_else() -> None:
+    state = begin(gbnf('root ::= "abc" | "b"'))
+    assert pieces(state) == {b"a", b"ab", b"abc", b"b"}
+    push(state, b"a")
+    assert pieces(state) == {b"b"}
+
+
+def test_the_end_is_allowed_where_the_text_may_end_and_alone_where_it_must() -> None:
+    state = begin(gbnf('root ::= "b" "c"?'))
+    assert pieces(state) == {b"b"}
+    push(state, b"b")
+    assert pieces(state) == {b"c", b""}
+    push(state, b"c")
+    assert pieces(state) == {b""}
+    push(state, b"")
+    assert pieces(state) == {b""}
+
+
+def test_an_empty_text_may_be_what_a_grammar_wants() -> None:
+    assert pieces(begin(gbnf('root ::= ""'))) == {b""}
+
+
+@pytest.mark.parametrize("num_after_end", [0, 1, 3])
+def test_tokens_can_be_taken_back_across_the_end(num_after_end: int) -> None:
+    state = begin(gbnf('root ::= [ab] [cd] "e"'))
+    push(state, b"a", b"c", b"e", *[b""] * num_after_end)
+    state.take_back(2 + num_after_end)
+    assert pieces(state) == {b"c", b"d"}
+    push(state, b"d")
+    assert pieces(state) == {b"e"}
+    state.take_back(0)
+    assert pieces(state) == {b"e"}
+
+
+def test_states_of_one_grammar_know_nothing_of_each_other() -> None:
+    grammars = Grammars(Pieces(), INFO)
+    one, other = (grammars.begin(gbnf('root ::= "a" "b"')) for _ in range(2))
+    push(one, b"a")
+    assert (pieces(one), pieces(other)) == ({b"b"}, {b"a", b"ab"})
+
+
+def test_a_json_schema_says_what_the_text_is_and_bounds_its_whitespace() -> None:
+    schema = {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"]}
+    state = begin(Grammar("json_schema", json.dumps({**schema, "additionalProperties": False})))
+    assert pieces(state) == {b"{", b'{"'}
+    push(state, b"{", b" ")
+    # One blank is enough: a model can go on with them for ever.
+    assert pieces(state) == {b'"', b'"a"'}
+    push(state, b'"a"', b":", b"2")
+    assert pieces(state) == {b"}", b" ", b"\n"}
+    push(state, b"}")
+    assert pieces(state) == {b""}
+
+
+def test_a_schema_cannot_loosen_the_whitespace_by_itself() -> None:
+    state = begin(Grammar("json_schema", '{"type": "array", "x-guidance": {"lenient": true}}'))
+    push(state, b"[", b" ")
+    assert b" " not in pieces(state)
+
+
+@pytest.mark.parametrize(
+    ("grammar", "reason"),
+    [
+        (gbnf("root ::= ("), r"the grammar is not valid: Expected '\)' at line 1"),
+        (gbnf("root ::= other"), "the grammar is not valid: Rule 'other' not found"),
+        (gbnf("rot ::= 'a'"), "the grammar is not valid"),
+        # Another notation, with which more could be said.
+        (gbnf("start: /a/"), "the grammar is not valid: Expected ::="),
+        (gbnf("root ::= " + "(" * 10_000), "the grammar is not valid: maximum recursion depth"),
+        (gbnf("root ::= root"), "the grammar cannot go on: no token of the model's vocabulary"),
+        (gbnf("root ::= [à]"), "the grammar cannot go on: no token of the model's vocabulary"),
+        (gbnf("a ::= " + "b" * 20_000), "the grammar has 20006 characters, limit 16384"),
+        (gbnf("a::=b\n" * 501), "the grammar has 501 rules, limit 500"),
+        (Grammar("json_schema", "{"), "the JSON schema is not JSON: Expecting property name"),
+        (Grammar("json_schema", '[{"a":' * 9000), "the JSON schema is not JSON: maximum"),
+        (Grammar("json_schema", "[]"), "the JSON schema is not an object"),
+        (Grammar("json_schema", '{"type": "foo"}'), "the grammar is not valid: Invalid type: foo$"),
+        (
+            Grammar("json_schema", '{"type": "string", "pattern": "(?!b)"}'),
+            "the grammar is not valid: .*look-ahead and look-behind, is not supported",
+        ),
+    ],
+)
+def test_what_is_no_grammar_is_told_in_one_line_and_again_without_another_try(
+    grammar: Grammar, reason: str
+) -> None:
+    grammars = Grammars(Pieces(), INFO)
+    for _ in range(2):
+        with pytest.raises(GrammarError, match=reason) as failed:
+            grammars.compile(grammar)
+        assert failed.value.is_request_bad
+        assert "\n" not in str(failed.value)
+        assert len(str(failed.value)) < 400
+    assert grammars.knows(grammar)
+
+
+def test_the_work_of_a_token_is_bounded() -> None:
+    names = {f"f{i}": {"type": "string", "pattern": "^(a|b){0,50}$"} for i in range(700)}
+    state = begin(Grammar("json_schema", json.dumps({"type": "object", "properties": names})))
+    with pytest.raises(GrammarError, match="cannot go on: Parser Error: .* items; max is 2000"):
+        push(state, b"{")
+
+
+def test_a_token_that_does_not_follow_is_an_error() -> None:
+    state = begin(gbnf('root ::= "a" "b"'))
+    with pytest.raises(GrammarError, match="the grammar cannot go on: Parser Error"):
+        push(state, b"c")
+
+
+def test_a_vocabulary_without_an_end_cannot_end_a_text() -> None:
+    grammars = Grammars(Pieces(), replace(INFO, eog_token_ids=frozenset()))
+    state = grammars.begin(gbnf('root ::= "c"'))
+    push(state, b"c")
+    with pytest.raises(GrammarError, match="no token to end a text"):
+        state.allowed()
+
+
+def test_a_node_without_the_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    grammars = Grammars(Pieces(), INFO)
+    with pytest.raises(GrammarError) as failed:
+        grammars.begin(gbnf('root ::= "a"'))
+    assert str(failed.value) == "this node has no grammars: install airdraft[grammar]"
+    assert not failed.value.is_request_bad
+    # It may be installed, and the request is not at fault.
+    assert not grammars.knows(gbnf('root ::= "a"'))
+
+
+def test_only_so_many_grammars_are_kept_the_last_ones_used() -> None:
+    grammars = Grammars(Pieces(), INFO)
+    texts = [gbnf(f'root ::= "a"{{{i}}}') for i in range(1, 42)]
+    for text in texts:
+        grammars.compile(text)
+        grammars.compile(texts[0])
+    assert grammars.knows(texts[0])
+    assert not grammars.knows(texts[1])
+    assert grammars.knows(texts[-1])

@@ -1,0 +1,173 @@
+"""Rules before the temperature: what a sampler says against the same steps one after the other."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nodes.engine.grammar import GrammarError, Grammars
+from nodes.engine.protocol import Logits
+from nodes.engine.rules import Grammar, LogitBias, LogitRules
+from nodes.engine.sampler import Sampler
+from nodes.engine.sampling import Sampling, sample
+from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+
+NUM_VOCAB = 40
+GRAMMAR = Grammar("gbnf", 'root ::= (" " [1-3] [0-9]?)+ " 4"')
+GRAMMARS = Grammars(ToyTokenizer(NUM_VOCAB), ToyModel(ToyConfig(num_vocab=NUM_VOCAB)).info)
+FIRST = {1, 2, 3, *range(10, 40)}
+
+
+def make_logits(seed: int, num_rows: int = 1) -> Logits:
+    drawn = np.random.default_rng(seed).normal(0.0, 2.0, (num_rows, NUM_VOCAB))
+    return drawn.astype(np.float32)
+
+
+def make_sampler(rules: LogitRules, *prompt: int, **changes: float) -> Sampler:
+    sampling = Sampling(rules=rules, **changes)  # type: ignore[arg-type]
+    return Sampler(sampling, num_vocab=NUM_VOCAB, prompt=prompt, grammars=GRAMMARS)
+
+
+def step_by_step(row: Logits, rules: LogitRules, text: list[int], allowed: set[int]) -> Logits:
+    """Bias, then penalties, then the mask, a token at a time."""
+    counts = Counter(text)
+    out = np.full(NUM_VOCAB, -np.inf, dtype=np.float32)
+    for token_id in sorted(allowed):
+        shift = sum(entry.bias for entry in rules.logit_bias if entry.token_id == token_id)
+        if count := counts[token_id]:
+            shift -= rules.presence_penalty + rules.frequency_penalty * count
+        out[token_id] = row[token_id] + np.float32(shift)
+    return out
+
+
+rules_of_all_kinds = st.builds(
+    LogitRules,
+    logit_bias=st.lists(
+        st.builds(LogitBias, st.integers(0, 60), st.sampled_from([-100.0, -1.5, 2.25])), max_size=5
+    ).map(tuple),
+    presence_penalty=st.sampled_from([0.0, 0.5, -1.25]),
+    frequency_penalty=st.sampled_from([0.0, 0.75, -0.5]),
+    grammar=st.sampled_from([Grammar(), GRAMMAR]),
+)
+
+
+@given(
+    rules_of_all_kinds,
+    st.lists(st.integers(0, NUM_VOCAB - 1), max_size=8),
+    st.sampled_from([0.0, 0.8]),
+    st.sampled_from([0, 5]),
+    st.integers(0, 1000),
+)
+@settings(deadline=None)
+def test_rules_come_one_after_the_other_before_the_temperature(
+    rules: LogitRules, prompt: list[int], temperature: float, top_k: int, seed: int
+) -> None:
+    sampler = make_sampler(rules, *prompt, temperature=temperature, top_k=top_k, seed=seed)
+    text = list(prompt)
+    for step, row in enumerate(make_logits(seed, 6)):
+        before = row.copy()
+        token_id = sampler.sample(row, len(text))
+        allowed = set(range(NUM_VOCAB))
+        if rules.grammar.kind:
+            allowed = FIRST | ({4} if step else set())
+        ruled = step_by_step(row, rules, text, allowed)
+        assert token_id == sample(ruled, sampler.sampling, len(text))
+        # Scores and confidence are read from the same row.
+        assert (row == before).all()
+        if token_id == 4 and rules.grammar.kind:
+            break
+        sampler.push(token_id)
+        text.append(token_id)
+
+
+@given(rules_of_all_kinds, st.integers(0, 5), st.integers(0, 5), st.integers(0, 1000))
+@settings(deadline=None)
+def test_a_text_that_was_cut_is_as_if_the_rest_had_never_been(
+    rules: LogitRules, num_kept: int, num_gone: int, seed: int
+) -> None:
+    kept = np.random.default_rng(seed).choice([1, 2, 3, 17], num_kept).tolist()
+    gone = np.random.default_rng(seed + 1).choice([2, 3, 30], num_gone).tolist()
+    once, twice = (make_sampler(rules, 9, 9, 1, temperature=1.0) for _ in range(2))
+    once.extend(kept)
+    twice.extend(kept + gone)
+    twice.cut(3 + num_kept)
+    (row,) = make_logits(seed)
+    position = 3 + num_kept
+    assert once.sample(row, position) == twice.sample(row, position)
+
+
+def test_a_sampler_that_begins_with_output_has_read_it() -> None:
+    rules = LogitRules(presence_penalty=2.0, grammar=GRAMMAR)
+    sampling = Sampling(rules=rules)
+    made = {"num_vocab": NUM_VOCAB, "grammars": GRAMMARS}
+    moved = Sampler(sampling, prompt=(5, 5), output=(1, 20), **made)  # type: ignore[arg-type]
+    grown = Sampler(sampling, prompt=(5, 5), **made)  # type: ignore[arg-type]
+    grown.extend([1, 20])
+    for row in make_logits(3, 20):
+        assert moved.sample(row, 4) == grown.sample(row, 4)
+    with pytest.raises(GrammarError, match="cannot go on"):
+        Sampler(sampling, prompt=(5,), output=(6,), **made)  # type: ignore[arg-type]
+
+
+def test_biases_of_tokens_that_a_vocabulary_lacks_are_left_out() -> None:
+    (row,) = make_logits(1)
+    assert make_sampler(LogitRules((LogitBias(99, 100.0),))).sample(row, 0) == int(row.argmax())
+    twice = LogitRules((LogitBias(7, 50.0), LogitBias(7, 50.0), LogitBias(8, 99.0)))
+    assert make_sampler(twice).sample(row, 0) == 7
+
+
+def test_an_engine_without_grammars_has_none_and_says_so() -> None:
+    with pytest.raises(GrammarError, match="this engine has no grammars") as failed:
+        Sampler(Sampling(rules=LogitRules(grammar=GRAMMAR)), num_vocab=NUM_VOCAB)
+    assert not failed.value.is_request_bad
+
+
+@given(
+    st.integers(0, 1000),
+    st.integers(0, 6),
+    st.integers(0, 6),
+    st.sampled_from([0.0, 1.0]),
+    st.booleans(),
+)
+@settings(deadline=None)
+def test_verify_gives_the_matching_prefix_and_one_token_more(
+    seed: int, num_guesses: int, num_right: int, temperature: float, spare_row: bool
+) -> None:
+    rows = make_logits(seed, num_guesses + 1 + spare_row)
+    sampling = Sampling(temperature=temperature, top_k=20, seed=seed)
+    own = [sample(rows[i], sampling, 100 + i) for i in range(num_guesses + 1)]
+    num_right = min(num_right, num_guesses)
+    # Right again after the first mistake: those must not count.
+    guesses = own[:num_guesses]
+    if num_right < num_guesses:
+        guesses[num_right] = (own[num_right] + 1) % 40
+    token_ids, num_accepted = Sampler(sampling).verify(rows, 100, guesses)
+    assert num_accepted == num_right
+    assert token_ids == own[: num_right + 1]
+
+
+def test_verify_needs_a_row_for_every_guess_and_one_more() -> None:
+    rows = make_logits(0, 2)
+    guesses = [sample(row, Sampling(), 0) for row in rows]
+    with pytest.raises(ValueError, match="2 rows of logits for 2 guesses"):
+        Sampler(Sampling()).verify(rows, 0, guesses)
+
+
+@given(rules_of_all_kinds, st.integers(0, 6), st.integers(0, 1000))
+@settings(deadline=None)
+def test_guesses_that_were_not_accepted_leave_no_trace(
+    rules: LogitRules, num_right: int, seed: int
+) -> None:
+    rows = make_logits(seed, 8)
+    plain, guessing = (make_sampler(rules, 5, 6, temperature=1.0, seed=seed) for _ in range(2))
+    own = [plain.verify(rows[i : i + 1], 2 + i, ())[0][0] for i in range(num_right + 1)]
+    if rules.grammar.kind and 4 in own:
+        return
+    guesses = [*own[:num_right], (own[num_right] + 1) % NUM_VOCAB]
+    assert guessing.verify(rows, 2, guesses) == (own, num_right)
+    position = 2 + len(own)
+    assert guessing.sample(rows[7], position) == plain.sample(rows[7], position)
