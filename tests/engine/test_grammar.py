@@ -149,7 +149,7 @@ def test_what_is_no_grammar_is_told_in_one_line_and_again_without_another_try(
 def test_the_work_of_a_token_is_bounded() -> None:
     names = {f"f{i}": {"type": "string", "pattern": "^(a|b){0,50}$"} for i in range(700)}
     state = begin(Grammar("json_schema", json.dumps({"type": "object", "properties": names})))
-    with pytest.raises(GrammarError, match="cannot go on: Parser Error: .* items; max is 2000"):
+    with pytest.raises(GrammarError, match=r"cannot go on: Parser Error: .* items; max is 2000"):
         push(state, b"{")
 
 

@@ -15,15 +15,24 @@ from nodes.client import Client, GenerateOptions, RequestFailedError
 from nodes.coordinator.service import Coordinator
 from nodes.draft.node import DraftNode
 from nodes.draft.state import ModelDrafter
+from nodes.engine.grammar import Grammars
 from nodes.engine.load import TOY_COSTS
+from nodes.engine.rules import Grammar, LogitBias, LogitRules
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
+from nodes.messages import (
+    FinishedNotice,
+    PromptLogprobsNotice,
+    StartedNotice,
+    StreamFigures,
+    TokensNotice,
+)
 from nodes.target.node import TargetNode
 from policies.joint import joint_plan
 from tests.nodes.reference import Reference, reference
 
 PROMPT = "several devices"
+BAD = Grammar("gbnf", "root ::= (")
 Eventually = Callable[..., "asyncio.Future[None]"]
 
 
@@ -71,7 +80,7 @@ class Members:
         model = ToyModel(ToyConfig(agreement=agreement))
         draft = DraftNode(
             self._connect(name),
-            ModelDrafter(model),
+            ModelDrafter(model, grammars=Grammars(ToyTokenizer(96), model.info)),
             model.info,
             TOY_COSTS,
             endpoint="memory",
@@ -163,6 +172,7 @@ def expected(
         min_p=options.min_p,
         seed=options.seed or 0,
         choice=choice,
+        rules=options.rules,
     )
     return reference(
         config,
@@ -171,6 +181,8 @@ def expected(
         max_tokens=options.max_tokens,
         stops=options.stops,
         ignore_eog=options.ignore_eog,
+        num_logprobs=-1 if options.num_logprobs is None else options.num_logprobs,
+        scores_prompt=options.scores_prompt,
     )
 
 
@@ -324,6 +336,45 @@ async def test_a_target_that_dies_and_comes_back_goes_on_with_its_requests() -> 
         assert made.model.free_cells() == made.config.num_cells
 
 
+async def test_rules_and_scores_are_as_they_would_be_alone() -> None:
+    rules = LogitRules((LogitBias(2, 1.0),), 0.5, 0.1, Grammar("gbnf", 'root ::= (" " [0-9]+)+'))
+    options = GenerateOptions(
+        max_tokens=40,
+        temperature=1.0,
+        seed=2,
+        gamma=4,
+        num_choices=2,
+        rules=rules,
+        num_logprobs=2,
+        scores_prompt=True,
+    )
+    async with mesh(0.9) as made:
+        client = made.start_client("client")
+        await made.wait_for(client, {"target", "draft-0"})
+        events = [event async for event in client.generate(PROMPT, options)]
+    prompt = [e for e in events if isinstance(e, PromptLogprobsNotice)]
+    tokens = [e for e in events if isinstance(e, TokensNotice)]
+    assert sum((e.scores for e in prompt), ()) == expected(options).prompt_scores
+    assert events.index(prompt[-1]) < events.index(tokens[0])
+    for choice in range(2):
+        mine = [e for e in tokens if e.choice == choice]
+        alone = expected(options, choice=choice)
+        assert sum((e.token_ids for e in mine), ()) == alone.token_ids
+        assert sum((e.scores for e in mine), ()) == alone.scores
+    assert 0 < sum(e.num_accepted_tokens for e in tokens) <= sum(e.num_draft_tokens for e in tokens)
+
+
+async def test_a_prompt_can_be_scored_without_a_token_after_it() -> None:
+    options = GenerateOptions(max_tokens=0, num_logprobs=1, scores_prompt=True, num_choices=2)
+    async with mesh(0.9) as made:
+        client = made.start_client("client")
+        await made.wait_for(client, {"target", "draft-0"})
+        _, *scored, first, second = [e async for e in client.generate(PROMPT, options)]
+        assert made.model.free_cells() == made.config.num_cells
+    assert sum((e.scores for e in scored), ()) == expected(options).prompt_scores
+    assert {(e.num_tokens, e.finish_reason) for e in (first, second)} == {(0, "length")}
+
+
 async def test_bad_requests_come_back_as_errors_with_their_code() -> None:
     async with mesh() as made:
         client = made.start_client("client")
@@ -333,6 +384,7 @@ async def test_bad_requests_come_back_as_errors_with_their_code() -> None:
             (PROMPT, GenerateOptions(max_tokens=9000), "context overflow"),
             ((500,), GenerateOptions(), "token id 500 is outside the vocabulary"),
             (PROMPT, GenerateOptions(temperature=-1.0), "temperature"),
+            (PROMPT, GenerateOptions(rules=LogitRules(grammar=BAD)), "the grammar is not valid"),
         ):
             with pytest.raises(RequestFailedError, match=reason) as failed:
                 await ask(client, options, prompt)

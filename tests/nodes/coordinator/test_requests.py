@@ -13,6 +13,8 @@ from nodes.coordinator.requests import (
     specs_of,
     started_notice,
 )
+from nodes.engine.rules import LogitBias, LogitRules
+from nodes.messages import PromptLogprobsNotice, PromptScoresNotice, Score, TokenScores
 from tests.nodes.builders import PROMPT, make_profile, make_submit
 
 
@@ -52,6 +54,8 @@ def test_twice_the_priority_weighs_twice_as_much() -> None:
         ({"top_p": 0.0}, r"top_p 0.0 outside \(0, 1\]"),
         ({"min_p": 1.5}, "min_p 1.5 outside 0..1"),
         ({"prompt_token_ids": ()}, "the prompt is empty"),
+        ({"max_tokens": 0}, "max_tokens is 0: at least 1, unless the prompt is scored"),
+        ({"rules": LogitRules(presence_penalty=3.0)}, r"presence_penalty 3.0 outside -2..2"),
     ],
 )
 def test_a_bad_request_is_told_which_parameter_is_bad(
@@ -83,6 +87,38 @@ def test_what_never_fits_is_refused_with_the_numbers(
     request = new_request(b"c", make_submit())
     with pytest.raises(BadRequestError, match=message):
         specs_of(request, "owner", 1, prompt, make_profile(**changes))
+
+
+def test_biases_of_tokens_that_the_model_lacks_are_refused() -> None:
+    request = new_request(b"c", make_submit(rules=LogitRules((LogitBias(96, 1.0),))))
+    reason = "logit_bias: token id 96 is outside the vocabulary of toy-1"
+    with pytest.raises(BadRequestError, match=reason):
+        specs_of(request, "owner", 1, PROMPT, make_profile())
+
+
+def test_the_prompt_of_all_choices_is_scored_once() -> None:
+    submit = make_submit(num_choices=3, max_tokens=0, scores_prompt=True, num_logprobs=4)
+    specs = specs_of(new_request(b"c", submit), "owner", 1, PROMPT, make_profile())
+    assert [s.scores_prompt for s in specs] == [True, False, False]
+    assert [s.num_logprobs for s in specs] == [4, 4, 4]
+
+
+def test_scores_that_are_told_again_are_not_passed_on_and_a_gap_is_an_error() -> None:
+    request = new_request(b"c", make_submit(scores_prompt=True))
+    request.num_prompt_tokens = 6
+    scores = tuple(TokenScores(Score(i, -1.0, b""), ()) for i in range(6))
+
+    def told(position: int, end: int) -> PromptLogprobsNotice | None:
+        return request.scored(PromptScoresNotice(1, 1, position, scores[position:end]))
+
+    assert told(1, 3) == PromptLogprobsNotice(1, 1, scores[1:3])
+    assert told(1, 3) is None
+    assert told(1, 5) == PromptLogprobsNotice(1, 3, scores[3:5])
+    assert request.awaits_scores
+    with pytest.raises(ValueError, match="scores of the prompt were lost on the way"):
+        told(6, 6)
+    assert told(5, 6) == PromptLogprobsNotice(1, 5, scores[5:])
+    assert not request.awaits_scores
 
 
 @pytest.mark.parametrize("emulated", [(), ("target",), ("draft",)])

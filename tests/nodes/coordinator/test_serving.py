@@ -11,10 +11,15 @@ from nodes.messages import (
     CommitReply,
     FinishedNotice,
     OpenStreamRequest,
+    PromptLogprobsNotice,
+    PromptScoresNotice,
     RequestFailedNotice,
+    Score,
+    StreamFailedNotice,
     StreamReadyNotice,
     TokenizeReply,
     TokenizeRequest,
+    TokenScores,
     TokensNotice,
 )
 from tests.nodes.builders import PROMPT, make_profile, make_submit
@@ -142,3 +147,94 @@ def test_a_client_and_its_target_may_fall_silent_together() -> None:
     assert mesh.state._serving.streams == {}
     assert mesh.state._serving.requests == {}
     assert len(mesh.state._serving.placement.waiting) == 0
+
+
+def prompt_scores(stream_id: int, generation: int, position: int, count: int) -> PromptScoresNotice:
+    scores = tuple(TokenScores(Score(i, -0.5, b"x"), ()) for i in range(count))
+    return PromptScoresNotice(stream_id, generation, position, scores)
+
+
+def test_the_other_choices_begin_when_the_client_has_all_scores_of_their_prompt() -> None:
+    mesh = make_mesh()
+    sends = mesh.hear(CLIENT, make_submit(num_choices=3, scores_prompt=True))
+    assert opened(sends, TARGET) == [1]
+    (told,) = mesh.hear(TARGET, prompt_scores(1, 1, 1, 1))
+    assert told == Send(CLIENT, PromptLogprobsNotice(1, 1, prompt_scores(1, 1, 1, 1).scores))
+    sends = mesh.hear(TARGET, prompt_scores(1, 1, 2, 1))
+    assert [type(m) for m in to(CLIENT, sends)] == [PromptLogprobsNotice]
+    assert opened(sends, TARGET) == [2, 3]
+    # Told again, and of a stream that is not there.
+    assert mesh.hear(TARGET, prompt_scores(1, 1, 1, 2)) == []
+    before = mesh.state.num_stale
+    assert mesh.hear(TARGET, prompt_scores(7, 1, 1, 2)) == []
+    assert mesh.hear(TARGET, prompt_scores(1, 2, 1, 2)) == []
+    assert mesh.state.num_stale == before + 2
+
+
+def test_a_prompt_of_one_token_has_no_scores_to_wait_for() -> None:
+    mesh = make_mesh()
+    submit = make_submit(num_choices=2, scores_prompt=True, prompt_token_ids=(9,))
+    assert opened(mesh.hear(CLIENT, submit), TARGET) == [1, 2]
+
+
+def test_scores_that_were_lost_end_the_request() -> None:
+    mesh = make_mesh()
+    mesh.hear(CLIENT, make_submit(num_choices=2, scores_prompt=True))
+    sends = mesh.hear(TARGET, prompt_scores(1, 1, 2, 1))
+    assert failure(sends) == ("unavailable", "scores of the prompt were lost on the way")
+    assert to(TARGET, sends) == [CloseStreamNotice(1, 1)]
+    assert mesh.state._serving.streams == {}
+
+
+def test_choices_that_wait_for_scores_can_be_cancelled() -> None:
+    mesh = make_mesh()
+    mesh.hear(CLIENT, make_submit(num_choices=2, scores_prompt=True))
+    assert to(TARGET, mesh.hear(CLIENT, CancelRequest(1))) == [CloseStreamNotice(1, 1)]
+    assert mesh.state._serving.requests == {} == mesh.state._serving.streams
+
+
+def test_a_prompt_that_another_target_scores_anew_is_told_once() -> None:
+    mesh = make_mesh()
+    mesh.hear(CLIENT, make_submit(scores_prompt=True, num_logprobs=0))
+    mesh.hear(TARGET, prompt_scores(1, 1, 1, 1))
+    mesh.join(OTHER, "target", make_profile())
+    mesh.state.peer_gone(TARGET, 0.0)
+    (told,) = to(CLIENT, mesh.hear(OTHER, prompt_scores(1, 2, 1, 2)))
+    assert (told.position, len(told.scores)) == (2, 1)
+
+
+def test_a_client_is_told_scores_and_guesses_of_its_tokens() -> None:
+    mesh = make_mesh()
+    mesh.hear(CLIENT, make_submit(num_logprobs=0))
+    mesh.hear(TARGET, StreamReadyNotice(1, 1))
+    scores = prompt_scores(1, 1, 1, 2).scores
+    # A third guess was right and ended the text: no token of it.
+    entry = CommitEntry(1, 1, 3, 2, 4, 3, "stop", b"ab", scores)
+    tokens, _ = to(CLIENT, mesh.hear(TARGET, CommitReply(0.0, (entry,), (9, 8))))
+    assert tokens == TokensNotice(1, 0, 0, b"ab", (9, 8), 4, 2, scores)
+
+
+def test_a_target_that_does_not_score_what_it_was_to_ends_the_request() -> None:
+    mesh = make_mesh()
+    mesh.hear(CLIENT, make_submit(num_logprobs=0))
+    mesh.hear(TARGET, StreamReadyNotice(1, 1))
+    sends = mesh.hear(TARGET, commit(1, 1, 3, b"a"))
+    assert failure(sends) == ("unavailable", "the target did not score what it committed")
+
+
+def test_only_bad_requests_are_told_as_such_by_targets() -> None:
+    for code, told in (("bad_request", "bad_request"), ("nonsense", "unavailable")):
+        mesh = make_mesh()
+        mesh.hear(CLIENT, make_submit())
+        assert failure(mesh.hear(TARGET, StreamFailedNotice(1, 1, "no", code))) == (told, "no")
+
+
+def test_where_only_the_prompt_is_scored_no_draft_node_is_asked() -> None:
+    mesh = make_mesh(with_draft=True)
+    sends = mesh.hear(CLIENT, make_submit(max_tokens=0, scores_prompt=True))
+    assert (opened(sends, TARGET), to(DRAFT, sends)) == ([1], [])
+    mesh.hear(TARGET, prompt_scores(1, 1, 1, 2))
+    over = CommitReply(0.0, (CommitEntry(1, 1, 3, 0, 0, 0, "length", b""),), ())
+    (finished,) = to(CLIENT, mesh.hear(TARGET, over))
+    assert (finished.num_tokens, finished.finish_reason) == (0, "length")
+    assert finished.figures.num_plain_steps == 0

@@ -1,0 +1,335 @@
+"""Streams with rules and scores on target and draft; tests/nodes/test_law1.py has the long run."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from nodes.draft.state import Drafted, Job, ModelDrafter
+from nodes.engine.rules import Grammar, LogitBias, LogitRules
+from nodes.engine.sampling import Sampling
+from nodes.engine.toy import ToyConfig, ToyModel
+from nodes.messages import MAX_GAMMA, MAX_TOP_LOGPROBS
+from nodes.stream import StreamId, StreamSpec
+from nodes.target.events import Committed, Event, Failed, PromptScored, Ready
+from nodes.target.state import TargetState
+from tests.nodes.builders import PROMPT, make_spec
+from tests.nodes.reference import Reference, reference, toy_grammars
+from tests.nodes.test_target_parking import run_all
+from tests.nodes.test_target_state import ONE, TWO, make_state, run, tokens_of
+
+ENDING = Grammar("gbnf", 'root ::= (" 1" | " 2"){4} " 3"')
+# After a 7 there is nothing that the toy can spell.
+DEAD = Grammar("gbnf", 'root ::= " 7" "x"')
+BAD = Grammar("gbnf", "root ::= (")
+LONG = tuple(range(1, 91))
+
+
+def spec_with(grammar: Grammar, **changes: Any) -> StreamSpec:
+    return make_spec(sampling=Sampling(rules=LogitRules(grammar=grammar)), **changes)
+
+
+def alone(spec: StreamSpec) -> Reference:
+    return reference(
+        ToyConfig(),
+        spec.token_ids[: spec.num_prompt_tokens],
+        spec.sampling,
+        max_tokens=spec.max_tokens,
+        stops=spec.stops,
+        ignore_eog=spec.ignore_eog,
+        num_logprobs=spec.num_logprobs,
+        scores_prompt=spec.scores_prompt,
+    )
+
+
+def scores_of(events: list[Event], stream_id: StreamId = ONE) -> list[tuple[int, int]]:
+    """Where the scores of a prompt began, and how many there were."""
+    return [
+        (e.position, len(e.scores))
+        for e in events
+        if isinstance(e, PromptScored) and e.stream_id == stream_id
+    ]
+
+
+def check_prompt_scores(events: list[Event], spec: StreamSpec) -> None:
+    """Each position once, in order, and before the stream is ready or has output."""
+    mine = [e for e in events if getattr(e, "stream_id", None) == spec.stream_id]
+    scored = [e for e in mine if isinstance(e, PromptScored)]
+    assert mine[: len(scored)] == scored
+    position = 1
+    for event in scored:
+        assert event.position == position
+        position += len(event.scores)
+    assert sum((e.scores for e in scored), ()) == alone(spec).prompt_scores
+
+
+def steps(state: TargetState) -> list[Event]:
+    events: list[Event] = []
+    while state.has_work():
+        events += state.step()
+    return events
+
+
+# -- grammars --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ignore_eog", [False, True])
+def test_a_text_ends_where_its_grammar_does(ignore_eog: bool) -> None:
+    state, model = make_state()
+    spec = spec_with(ENDING, max_tokens=20, ignore_eog=ignore_eog)
+    state.open(spec)
+    run(state)
+    state.lease(ONE, 1, 3, 20)
+    commits = run(state)
+    assert tokens_of(commits) == alone(spec).token_ids
+    assert (len(tokens_of(commits)), tokens_of(commits)[-1]) == (5, 3)
+    assert commits[-1].finish_reason == "stop"
+    assert model.free_cells() == model.config.num_cells
+
+
+def test_guesses_of_a_draft_with_the_same_rules_are_accepted() -> None:
+    rules = LogitRules((LogitBias(2, 1.5),), 0.4, 0.3, ENDING)
+    sampling = Sampling(temperature=1.0, seed=3, rules=rules)
+    spec = make_spec(sampling=sampling, max_tokens=20)
+    state, _ = make_state()
+    drafter = ModelDrafter(ToyModel(ToyConfig()), grammars=toy_grammars(96))
+    for node in (state, drafter):
+        node.open(spec)
+    run(state)
+    while drafter.has_work():
+        drafter.step()
+    drafter.draft(1, [Job(ONE, 1, 3, (), 4)])
+    drafted: list[Any] = []
+    while drafter.has_work():
+        drafted += [e for e in drafter.step() if isinstance(e, Drafted)]
+    (guess,) = drafted[0].guesses
+    state.verify(ONE, 1, 3, guess.token_ids)
+    (commit,) = run(state)
+    assert commit.num_accepted_tokens == commit.num_draft_tokens == 4
+    # The next round's first guess ends the text: after it there is none.
+    drafter.draft(2, [Job(ONE, 1, 3, commit.token_ids, 4)])
+    (done,) = [e for e in drafter.step() if isinstance(e, Drafted)]
+    assert done.guesses[0].token_ids == (0,)
+
+
+def test_a_bad_grammar_is_the_fault_of_the_request() -> None:
+    state, _ = make_state()
+    (failed,) = state.open(spec_with(BAD))
+    assert isinstance(failed, Failed)
+    assert failed.code == "bad_request"
+    assert failed.reason.startswith("the grammar is not valid: Expected ')'")
+    assert state.num_streams == 0
+
+
+def test_a_text_that_cannot_go_on_fails_its_stream_and_leaves_the_others() -> None:
+    state, model = make_state()
+    state.open(spec_with(DEAD))
+    other = make_spec(2)
+    state.open(other)
+    run(state)
+    state.lease(ONE, 1, 3, 5)
+    state.lease(TWO, 1, 3, 100)
+    events = steps(state)
+    (failed,) = [e for e in events if isinstance(e, Failed)]
+    assert isinstance(failed, Failed)
+    assert (failed.stream_id, failed.code) == (ONE, "bad_request")
+    assert "no token of the model's vocabulary can come next" in failed.reason
+    commits = [e for e in events if isinstance(e, Committed)]
+    assert tokens_of(commits, TWO) == alone(other).token_ids
+    assert (state.num_streams, model.free_cells()) == (0, model.config.num_cells)
+
+
+def test_without_the_library_only_streams_with_grammars_fail(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    state, _ = make_state()
+    reason = "this node has no grammars: install airdraft[grammar]"
+    assert state.open(spec_with(ENDING)) == [Failed(ONE, 1, reason, "unavailable")]
+    state.open(make_spec(2))
+    assert run(state) == []
+    assert state.num_streams == 1
+
+
+def test_a_draft_without_grammars_refuses_the_stream_and_keeps_its_room() -> None:
+    drafter = ModelDrafter(ToyModel(ToyConfig(max_sequences=1)))
+    reason = "this engine has no grammars"
+    assert drafter.open(spec_with(ENDING)) == [Failed(ONE, 1, reason, "unavailable")]
+    assert drafter.open(make_spec(2, prompt=(9,))) == [Ready(TWO, 1)]
+
+
+def test_a_draft_that_was_told_of_another_text_gives_the_stream_up() -> None:
+    drafter = ModelDrafter(ToyModel(ToyConfig()), grammars=toy_grammars(96))
+    drafter.open(spec_with(ENDING))
+    while drafter.has_work():
+        drafter.step()
+    failed, done = drafter.draft(1, [Job(ONE, 1, 3, (50,), 4)])
+    assert isinstance(failed, Failed)
+    assert failed.reason.startswith("the grammar cannot go on")
+    assert done == Drafted(1, ())
+    assert drafter.num_streams == 0
+
+
+def test_a_draft_whose_grammar_cannot_go_on_leaves_the_others_their_guesses() -> None:
+    grammar = Grammar("gbnf", 'root ::= " 5" "x" | " 6" " 6"')
+    drafter = ModelDrafter(ToyModel(ToyConfig()), grammars=toy_grammars(96))
+    bias = LogitRules((LogitBias(5, 100.0),), grammar=grammar)
+    drafter.open(make_spec(1, sampling=Sampling(rules=bias)))
+    drafter.open(make_spec(2))
+    while drafter.has_work():
+        drafter.step()
+    events: list[Any] = drafter.draft(1, [Job(ONE, 1, 3, (), 4), Job(TWO, 1, 3, (), 4)])
+    while drafter.has_work():
+        events += drafter.step()
+    failed, drafted = events
+    assert failed.stream_id == ONE
+    assert [guess.stream_id for guess in drafted.guesses] == [TWO]
+    assert len(drafted.guesses[0].token_ids) == 4
+
+
+# -- log-probabilities -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_right", [0, 2, 4])
+def test_what_is_committed_is_scored_whatever_the_rules_and_guesses(num_right: int) -> None:
+    rules = LogitRules((LogitBias(9, 3.0),), presence_penalty=1.0)
+    sampling = Sampling(temperature=1.0, seed=5, rules=rules)
+    spec = make_spec(sampling=sampling, max_tokens=9, num_logprobs=3)
+    expected = alone(spec)
+    state, _ = make_state()
+    state.open(spec)
+    run(state)
+    guesses = [*expected.token_ids[:num_right], *[95] * (4 - num_right)]
+    state.verify(ONE, 1, 3, guesses)
+    commits = run(state)
+    state.lease(ONE, 1, 3, 99)
+    commits += run(state)
+    assert all(len(c.scores) == len(c.token_ids) for c in commits)
+    assert sum((c.scores for c in commits), ()) == expected.scores
+    assert all(len(s.top) == 3 for s in expected.scores)
+
+
+def test_scores_end_where_the_text_does_and_an_end_token_has_none() -> None:
+    state, _ = make_state(eog_rate=0.2)
+    for number in range(1, 12):
+        spec = make_spec(number, prompt=(number,), max_tokens=30, num_logprobs=0)
+        state.open(spec)
+        run(state)
+        state.lease(spec.stream_id, 1, 1, 30)
+        last = run(state)[-1]
+        assert last.finish_reason in ("stop", "length")
+        assert len(last.scores) == len(last.token_ids)
+
+
+def test_a_pass_makes_so_many_scores_that_they_fit_a_message_and_starves_nobody() -> None:
+    state, model = make_state(max_sequences=64, max_batch_tokens=2000)
+    most = (MAX_GAMMA + 1) * (MAX_TOP_LOGPROBS + 1)
+    num_streams = 12_000 // most + 3
+    for number in range(1, num_streams + 1):
+        spec = make_spec(number, max_tokens=90, num_logprobs=MAX_TOP_LOGPROBS)
+        state.open(replace(spec, owner="one"))
+    run(state)
+    for number in range(1, num_streams + 1):
+        state.verify(StreamId(number), 1, 3, (1,) * MAX_GAMMA)
+    model.passes.clear()
+    first, second = ([e for e in state.step() if isinstance(e, Committed)] for _ in range(2))
+    assert len(first) == num_streams - 3
+    assert {c.stream_id for c in first} | {c.stream_id for c in second} == {
+        StreamId(n) for n in range(1, num_streams + 1)
+    }
+
+
+# -- prompts ---------------------------------------------------------------------------------------
+
+
+def test_a_prompt_is_scored_in_pieces_while_it_is_read() -> None:
+    state, model = make_state()
+    spec = make_spec(prompt=LONG, num_logprobs=2, scores_prompt=True)
+    events = [*state.open(spec), *steps(state)]
+    assert scores_of(events) == [(1, 32), (33, 32), (65, 25)]
+    check_prompt_scores(events, spec)
+    assert events[-1] == Ready(ONE, 1, 89)
+    assert max(s.num_outputs for spans in model.passes for s in spans) == 32
+
+
+def test_prompts_that_are_scored_share_the_rows_of_a_pass() -> None:
+    state, model = make_state()
+    specs = [make_spec(n, prompt=LONG[n:], scores_prompt=True) for n in (1, 2, 3)]
+    events = [event for spec in specs for event in state.open(spec)] + steps(state)
+    for spec in specs:
+        check_prompt_scores(events, spec)
+    assert max(sum(s.num_outputs for s in spans) for spans in model.passes) == 32
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_the_first_token_of_a_prompt_has_no_score(length: int) -> None:
+    state, _ = make_state()
+    spec = make_spec(prompt=LONG[:length], scores_prompt=True)
+    events = [*state.open(spec), *steps(state)]
+    assert scores_of(events) == [(1, 1)] * (length - 1)
+    assert events[-1] == Ready(ONE, 1, length - 1)
+
+
+@pytest.mark.parametrize("length", [1, 40])
+def test_where_only_the_prompt_is_wanted_nothing_is_decoded(length: int) -> None:
+    state, model = make_state()
+    spec = make_spec(prompt=LONG[:length], max_tokens=0, scores_prompt=True)
+    events = [*state.open(spec), *steps(state)]
+    check_prompt_scores(events, spec)
+    assert events[-1] == Committed(ONE, 1, length, (), 0, 0, "length", b"")
+    assert (state.num_streams, model.free_cells()) == (0, model.config.num_cells)
+
+
+def test_a_prompt_that_others_have_in_the_cache_is_read_anew_and_then_serves_them() -> None:
+    state, _ = make_state(prefix_cache_bytes=100_000)
+    first = make_spec(1, prompt=LONG, owner="me")
+    state.open(first)
+    steps(state)
+    scored = make_spec(2, prompt=LONG, owner="me", scores_prompt=True)
+    copied = make_spec(3, prompt=LONG, owner="me")
+    events = [*state.open(scored), *state.open(copied), *steps(state)]
+    check_prompt_scores(events, scored)
+    assert Ready(TWO, 1, 89) in events
+    assert Ready(StreamId(3), 1, 0) in events
+
+
+def test_choices_of_a_prompt_that_is_scored_are_read_once() -> None:
+    state, model = make_state()
+    scored = make_spec(1, prompt=LONG, owner="me", scores_prompt=True)
+    copied = make_spec(2, prompt=LONG, owner="me")
+    events = [*state.open(scored), *state.open(copied), *steps(state)]
+    check_prompt_scores(events, scored)
+    assert events[-2:] == [Ready(ONE, 1, 89), Ready(TWO, 1, 0)]
+    assert sum(len(s.token_ids) for spans in model.passes for s in spans) == 89
+
+
+@pytest.mark.parametrize("prefix_cache_bytes", [0, 100_000])
+def test_a_prompt_that_is_parked_while_it_is_scored_goes_on_where_it_was(
+    prefix_cache_bytes: int,
+) -> None:
+    """Decoding streams take the cells of the one that still reads."""
+    state, _ = make_state(prefix_cache_bytes, num_cells=420, max_batch_tokens=40)
+    old = make_spec(1, prompt=(7,), max_tokens=250)
+    spec = make_spec(2, prompt=LONG * 3, max_tokens=9, num_logprobs=1, scores_prompt=True)
+    events: list[Event] = [*state.open(old), *state.open(spec)]
+    state.lease(ONE, 1, 1, 250)
+    while not any(isinstance(e, PromptScored) for e in events):
+        events += state.step()
+    # As when cells run short.
+    stream = state._streams[TWO]
+    state._residents.leave(stream)
+    stream.park()
+    events += run_all(state)
+    check_prompt_scores(events, spec)
+    commits = [e for e in events if isinstance(e, Committed)]
+    assert tokens_of(commits, TWO) == alone(spec).token_ids
+    assert tokens_of(commits, ONE) == alone(old).token_ids
+
+
+def test_a_stream_that_has_shown_some_text_elsewhere_has_told_its_scores() -> None:
+    state, _ = make_state()
+    spec = make_spec(prompt=(*PROMPT, 9), num_prompt_tokens=3, scores_prompt=True, num_logprobs=0)
+    assert scores_of([*state.open(spec), *steps(state)]) == []
