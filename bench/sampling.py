@@ -71,10 +71,7 @@ def _measure(name: str, model: LlamaModel) -> list[str]:
     work: dict[str, Callable[[], object]] = {}
     grammars = Grammars(model.tokenizer, model.info)
     for kind, sampling in _KINDS.items():
-        samplers = [
-            Sampler(sampling, num_vocab=model.info.num_vocab, prompt=_PROMPT, grammars=grammars)
-            for _ in token_ids
-        ]
+        samplers = [_sampler(sampling, model.info.num_vocab, grammars) for _ in token_ids]
         work[kind] = partial(_draw, samplers, logits)
     work["log-probabilities, best 5"] = partial(
         score_rows, logits, token_ids, 5, model.tokenizer.piece
@@ -87,6 +84,16 @@ def _measure(name: str, model: LlamaModel) -> list[str]:
             f"| {seconds * 1e3:.2f} | {seconds / decode_s:.3f} |"
         )
     return rows
+
+
+def _sampler(sampling: Sampling, num_vocab: int, grammars: Grammars) -> Sampler:
+    return Sampler(
+        sampling,
+        num_vocab=num_vocab,
+        token_ids=_PROMPT,
+        num_prompt_tokens=len(_PROMPT),
+        grammars=grammars,
+    )
 
 
 def _draw(samplers: Sequence[Sampler], logits: Logits) -> None:

@@ -50,8 +50,8 @@ class StreamSpec:
         return Sampler(
             self.sampling,
             num_vocab=num_vocab,
-            prompt=self.token_ids[: self.num_prompt_tokens],
-            output=self.token_ids[self.num_prompt_tokens :],
+            token_ids=self.token_ids,
+            num_prompt_tokens=self.num_prompt_tokens,
             grammars=grammars,
         )
 

@@ -30,11 +30,12 @@ class Sampler:
         sampling: Sampling,
         *,
         num_vocab: int = 0,
-        prompt: Sequence[int] = (),
-        output: Sequence[int] = (),
+        token_ids: Sequence[int] = (),
+        num_prompt_tokens: int = 0,
         grammars: Grammars | None = None,
     ) -> None:
-        """num_vocab: of the logits. grammars: None on a node that has none.
+        """num_vocab: of the logits. num_prompt_tokens: of the text, of which fewer may be known yet.
+        grammars: None on a node that has none.
 
         Raises GrammarError for a grammar that cannot be used, or that the output does not follow.
         """
@@ -43,9 +44,9 @@ class Sampler:
         self._ruled = None
         if rules != NO_RULES:
             grammar = _begin(rules, grammars)
-            self._ruled = _RuledText(rules, num_vocab, prompt, grammar)
-            for token_id in output:
-                self._ruled.push(token_id)
+            prompt = token_ids[:num_prompt_tokens]
+            self._ruled = _RuledText(rules, num_vocab, prompt, num_prompt_tokens, grammar)
+            self.extend(token_ids[num_prompt_tokens:])
 
     def sample(self, logits: Logits, position: int) -> int:
         """The token that follows the text; logits and position as in `sampling.sample`.
@@ -67,7 +68,7 @@ class Sampler:
                 self._ruled.push(token_id)
 
     def cut(self, length: int) -> None:
-        """Back to the first `length` tokens of the text, not into its prompt."""
+        """Back to the first `length` tokens of the text, not into what it was made with."""
         if self._ruled is not None:
             self._ruled.cut(length)
 
@@ -106,12 +107,14 @@ class _RuledText:
         rules: LogitRules,
         num_vocab: int,
         prompt: Sequence[int],
+        num_prompt_tokens: int,
         grammar: GrammarState | None,
     ) -> None:
         self._rules = rules
         self._grammar = grammar
-        self._num_prompt = len(prompt)
-        self._output: list[int] = []
+        self._num_prompt_tokens = num_prompt_tokens
+        self._num_given = len(prompt)
+        self._pushed: list[int] = []
         self._bias: dict[int, float] = {}
         for entry in rules.logit_bias:
             # A draft's vocabulary may lack the padded end of its target's.
@@ -126,27 +129,33 @@ class _RuledText:
             for token_id in self._bias.keys() | self._counts.keys():
                 self._set_shift(token_id)
 
+    @property
+    def _length(self) -> int:
+        return self._num_given + len(self._pushed)
+
     def applied(self, logits: Logits, position: int) -> Logits:
         """A copy of the logits by bias, penalties and grammar."""
-        assert position == self._num_prompt + len(self._output), "a text that was not followed"
+        assert position == self._length, "a text that was not followed"
         ruled = logits if self._shifts is None else logits + self._shifts
         if self._grammar is not None:
             ruled = np.where(self._grammar.allowed(), ruled, _OUT)
         return ruled
 
     def push(self, token_id: int) -> None:
-        if self._grammar is not None:
+        # A grammar is about the output alone; a draft is told a long prompt in pieces.
+        if self._grammar is not None and self._length >= self._num_prompt_tokens:
             self._grammar.push(token_id)
-        self._output.append(token_id)
+        self._pushed.append(token_id)
         self._count(token_id, 1)
 
     def cut(self, length: int) -> None:
-        num_kept = length - self._num_prompt
-        assert 0 <= num_kept <= len(self._output), "a text is cut to what it was"
-        gone = self._output[num_kept:]
-        if gone and self._grammar is not None:
-            self._grammar.take_back(len(gone))
-        del self._output[num_kept:]
+        num_kept = length - self._num_given
+        assert 0 <= num_kept <= len(self._pushed), "a text is cut to what it was"
+        num_gone = self._length - max(length, self._num_prompt_tokens)
+        if num_gone > 0 and self._grammar is not None:
+            self._grammar.take_back(num_gone)
+        gone = self._pushed[num_kept:]
+        del self._pushed[num_kept:]
         for token_id in gone:
             self._count(token_id, -1)
 

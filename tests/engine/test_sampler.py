@@ -29,7 +29,17 @@ def make_logits(seed: int, num_rows: int = 1) -> Logits:
 
 def make_sampler(rules: LogitRules, *prompt: int, **changes: float) -> Sampler:
     sampling = Sampling(rules=rules, **changes)  # type: ignore[arg-type]
-    return Sampler(sampling, num_vocab=NUM_VOCAB, prompt=prompt, grammars=GRAMMARS)
+    return sampler_of(sampling, prompt, len(prompt))
+
+
+def sampler_of(sampling: Sampling, token_ids: tuple[int, ...], num_prompt_tokens: int) -> Sampler:
+    return Sampler(
+        sampling,
+        num_vocab=NUM_VOCAB,
+        token_ids=token_ids,
+        num_prompt_tokens=num_prompt_tokens,
+        grammars=GRAMMARS,
+    )
 
 
 def step_by_step(row: Logits, rules: LogitRules, text: list[int], allowed: set[int]) -> Logits:
@@ -103,14 +113,28 @@ def test_a_text_that_was_cut_is_as_if_the_rest_had_never_been(
 def test_a_sampler_that_begins_with_output_has_read_it() -> None:
     rules = LogitRules(presence_penalty=2.0, grammar=GRAMMAR)
     sampling = Sampling(rules=rules)
-    made = {"num_vocab": NUM_VOCAB, "grammars": GRAMMARS}
-    moved = Sampler(sampling, prompt=(5, 5), output=(1, 20), **made)  # type: ignore[arg-type]
-    grown = Sampler(sampling, prompt=(5, 5), **made)  # type: ignore[arg-type]
+    moved = sampler_of(sampling, (5, 5, 1, 20), 2)
+    grown = sampler_of(sampling, (5, 5), 2)
     grown.extend([1, 20])
     for row in make_logits(3, 20):
         assert moved.sample(row, 4) == grown.sample(row, 4)
     with pytest.raises(GrammarError, match="cannot go on"):
-        Sampler(sampling, prompt=(5,), output=(6,), **made)  # type: ignore[arg-type]
+        sampler_of(sampling, (5, 6), 1)
+
+
+def test_a_prompt_that_comes_in_pieces_is_none_of_the_grammars_text() -> None:
+    sampling = Sampling(rules=LogitRules(frequency_penalty=0.5, grammar=GRAMMAR))
+    whole, pieces = sampler_of(sampling, (5, 5, 6, 7), 4), sampler_of(sampling, (5, 5), 4)
+    pieces.extend([6, 8, 1])
+    # Back into the prompt, as far as it came in pieces.
+    pieces.cut(3)
+    pieces.extend([7, 1])
+    whole.push(1)
+    for row in make_logits(3, 20):
+        assert whole.sample(row, 5) == pieces.sample(row, 5)
+    pieces.cut(4)
+    for row in make_logits(4, 20):
+        assert pieces.sample(row, 4) in FIRST
 
 
 def test_biases_of_tokens_that_a_vocabulary_lacks_are_left_out() -> None:

@@ -49,7 +49,8 @@ def reference(
     sampler = Sampler(
         sampling,
         num_vocab=config.num_vocab,
-        prompt=prompt,
+        token_ids=prompt,
+        num_prompt_tokens=len(prompt),
         grammars=toy_grammars(config.num_vocab),
     )
     output: list[int] = []

@@ -16,7 +16,6 @@ from nodes.engine.grammar import Grammars
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.protocol import Span
 from nodes.engine.rules import Grammar, LogitBias, LogitRules
-from nodes.engine.sampler import Sampler
 from nodes.engine.sampling import Sampling
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.events import Committed, PromptScored
@@ -57,9 +56,7 @@ def grammars(model: LlamaModel) -> Grammars:
 
 def plain_loop(model: LlamaModel, spec: StreamSpec, grammars: Grammars) -> tuple[int, ...]:
     """One sequence, one token a pass."""
-    sampler = Sampler(
-        spec.sampling, num_vocab=model.info.num_vocab, prompt=spec.token_ids, grammars=grammars
-    )
+    sampler = spec.sampler(model.info.num_vocab, grammars)
     token_ids = list(spec.token_ids)
     model.forward([Span(0, 0, token_ids[:-1])])
     while len(token_ids) - len(spec.token_ids) < spec.max_tokens:
