@@ -34,7 +34,7 @@ class Sampler:
         num_prompt_tokens: int = 0,
         grammars: Grammars | None = None,
     ) -> None:
-        """num_vocab: of the logits. num_prompt_tokens: of the text, of which fewer may be known yet.
+        """num_vocab: of the logits. num_prompt_tokens: of the text; fewer may be known as yet.
         grammars: None on a node that has none.
 
         Raises GrammarError for a grammar that cannot be used, or that the output does not follow.
