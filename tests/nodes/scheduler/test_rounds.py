@@ -120,7 +120,7 @@ def test_a_round_drafts_verifies_and_commits() -> None:
     verify = VerifyRequest(1, (GuessEntry(ONE, 1, 3, 2),), (8, 9))
     assert scheduler.drafted("a", guesses(1, ONE, 3, 8, 9), 0.1) == [ToTarget(verify)]
     out = scheduler.committed(commit(ONE, 3, [8, 4], num_draft_tokens=2), 0.2)
-    assert out[0] == Emit(ONE, 0, (8, 4), b"x")
+    assert out[0] == Emit(ONE, 0, (8, 4), b"x", 2, 1)
     # The draft node is told of exactly what it does not know yet.
     request = DraftRequest(2, (DraftEntry(ONE, 1, 3, 2, 4, 0),), (8, 4))
     assert draft_requests(out) == [("a", request)]
