@@ -46,7 +46,7 @@ def commands(tmp_path: Path) -> Iterator[Commands]:
 
 def alone(prompt: str, max_tokens: int, sampling: Sampling | None = None) -> Reference:
     config = ToyConfig()
-    ids = ToyTokenizer(config.num_vocab).encode(prompt, chat=False)
+    ids = ToyTokenizer(config.num_vocab).encode(prompt)
     return reference(config, ids, sampling or Sampling(), max_tokens=max_tokens)
 
 

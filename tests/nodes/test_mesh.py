@@ -155,7 +155,7 @@ def expected(
     config = ToyConfig(**toy)
     ids = prompt
     if isinstance(ids, str):
-        ids = tuple(ToyTokenizer(config.num_vocab).encode(ids, chat=False))
+        ids = tuple(ToyTokenizer(config.num_vocab).encode(ids))
     sampling = Sampling(
         temperature=options.temperature,
         top_k=options.top_k,
