@@ -219,6 +219,12 @@ def test_an_unknown_key_of_a_config_is_named(commands: Commands, tmp_path: Path,
     assert done.returncode == 78
 
 
+def test_a_limit_of_the_coordinator_is_an_option(commands: Commands) -> None:
+    done = commands.run("coordinator", "--max-gateway-requests", "0")
+    assert error_line(done) == "limits.max_gateway_requests = 0: 1 to 1048576 is accepted"
+    assert done.returncode == 78
+
+
 def test_an_endpoint_off_loopback_is_refused(commands: Commands) -> None:
     done = commands.run("coordinator", "--listen", "tcp://0.0.0.0:7411")
     assert "tcp://0.0.0.0:7411 is not loopback" in error_line(done)
