@@ -84,13 +84,15 @@ class Client:
         endpoint: str,
         join_timeout_s: float | None = 10.0,
         rejoins: bool = False,
+        role: str = "client",
     ) -> None:
+        """role: client, or gateway for one that asks for many users."""
         self._link = Link(
             transport,
             self,
             endpoint=endpoint,
-            node=f"client-{os.getpid()}-{secrets.token_hex(4)}",
-            role="client",
+            node=f"{role}-{os.getpid()}-{secrets.token_hex(4)}",
+            role=role,
             join_timeout_s=join_timeout_s,
             rejoins=rejoins,
         )

@@ -82,6 +82,24 @@ class LinkSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LimitSettings:
+    """How much the coordinator takes in; what is more is refused as overloaded.
+
+    max_requests: of one client's connection at a time. max_waiting: streams without a place, of all
+    clients together. Those of gateways, which ask for many users, are counted apart.
+    """
+
+    max_requests: int = 64
+    max_waiting: int = 1024
+    max_gateway_requests: int = 16_384
+    max_gateway_waiting: int = 16_384
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):
+            _in_range(f"limits.{item.name}", getattr(self, item.name), 1, 1 << 20)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CoordinatorConfig:
     """prompt_lookup: guess from the streams' own texts where that is worth more than a draft.
 
@@ -98,6 +116,7 @@ class CoordinatorConfig:
     keys: str = ""
     pad_messages: bool = False
     mark_air: bool = False
+    limits: LimitSettings = field(default_factory=LimitSettings)
 
     def __post_init__(self) -> None:
         _in_range("heartbeat_interval_s", self.heartbeat_interval_s, 0.05, 60)

@@ -423,7 +423,10 @@ class FinishedNotice:
 
 @message(37)
 class RequestFailedNotice:
-    """The whole request ends here. code: bad_request, overloaded, unavailable or internal."""
+    """The whole request ends here.
+
+    code: bad_request, not_found (its model), overloaded, unavailable or internal.
+    """
 
     request_id: Id
     code: Code

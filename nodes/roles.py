@@ -65,6 +65,7 @@ async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], N
             authorized=ring.authorized if secured is not None else None,
             next_key=ring.next_key_reader(secured),
             pads=config.pad_messages,
+            limits=config.limits,
         )
         on_bound(coordinator.endpoint)
         try:

@@ -33,7 +33,9 @@ def record_texts(
     """The target's greedy answers, in its own token ids, without guesses."""
     texts = []
     for done, prompt in enumerate(prompts):
-        prompt_ids = tuple(tokenizer.encode(prompt.text, chat=prompt.chat))
+        is_chat, text = prompt.chat, prompt.text
+        token_ids = tokenizer.encode_chat([("user", text)]) if is_chat else tokenizer.encode(text)
+        prompt_ids = tuple(token_ids)
         output_ids = greedy_output(target, prompt_ids, max_tokens)
         texts.append(
             RecordedText(prompt.kind, prompt.text, prompt.chat, prompt_ids, output_ids, ())

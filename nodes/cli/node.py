@@ -19,6 +19,7 @@ from nodes.config import (
     CoordinatorConfig,
     DraftConfig,
     EngineSettings,
+    LimitSettings,
     TargetConfig,
     load,
 )
@@ -124,6 +125,10 @@ def draft_command(**values: Any) -> None:
 @click.option("--listen", metavar="ENDPOINT", help="Endpoint to bind.")
 @click.option("--cluster", help="Name of the mesh.")
 @keys_option
+@click.option("--max-requests", type=int, help="Requests of one client at a time.")
+@click.option("--max-waiting", type=int, help="Streams of clients that may wait for a place.")
+@click.option("--max-gateway-requests", type=int, help="Requests of one gateway at a time.")
+@click.option("--max-gateway-waiting", type=int, help="Streams of gateways that may wait.")
 @_verbose_option
 def coordinator_command(**values: Any) -> None:
     """Run the coordinator: nodes and clients connect to it.
@@ -134,6 +139,8 @@ def coordinator_command(**values: Any) -> None:
     """
     set_up_logging(values["verbose"])
     overrides = {key: values[key] for key in ("listen", "cluster", "keys")}
+    limits = (item.name for item in fields(LimitSettings))
+    overrides |= {f"limits.{name}": values[name] for name in limits}
     config = load(CoordinatorConfig, values["config"], overrides)
     code = run(lambda: run_coordinator(config, _announce))
     if code:

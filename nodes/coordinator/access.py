@@ -23,14 +23,24 @@ from nodes.messages import (
 
 # Of those who were invited and have not brought their own key yet.
 GUEST: Final = "guest"
+# A client that asks for many users.
+GATEWAY: Final = "gateway"
+CLIENT_ROLES: Final = frozenset({"client", GATEWAY})
 _OF_MEMBERS: Final = frozenset({Hello, Ping, Pong, Bye, Credit})
+_OF_CLIENTS: Final = _OF_MEMBERS | {
+    SubmitRequest,
+    CancelRequest,
+    NodesRequest,
+    TraceRequest,
+    EnrolRequest,
+}
 MAY_SEND: Final[Mapping[str, frozenset[type]]] = {
     "target": _OF_MEMBERS
     | {CommitReply, TokenizeReply, StreamReadyNotice, StreamFailedNotice, EnrolRequest}
     | {StreamParkedNotice, PromptScoresNotice},
     "draft": _OF_MEMBERS | {DraftReply, StreamReadyNotice, StreamFailedNotice, EnrolRequest},
-    "client": _OF_MEMBERS
-    | {SubmitRequest, CancelRequest, NodesRequest, TraceRequest, EnrolRequest},
+    "client": _OF_CLIENTS,
+    GATEWAY: _OF_CLIENTS,
     GUEST: frozenset({EnrolRequest}),
 }
 ROLES: Final = frozenset(MAY_SEND) - {GUEST}

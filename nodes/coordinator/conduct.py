@@ -6,6 +6,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
+from nodes.coordinator.access import GATEWAY
+
 # Malformed or forbidden messages of a peer before it is dropped.
 MAX_OFFENCES: Final = 16
 # No node of ours comes near: a target tells of each pass, some hundreds a second at most.
@@ -13,6 +15,8 @@ MESSAGES_PER_S: Final = 5_000.0
 BURST_MESSAGES: Final = 10_000.0
 # A client's messages make more work than a node's answers do.
 CLIENT_COST: Final = 5.0
+# It asks for many users, who may all come back at once.
+GATEWAY_COST: Final = 0.25
 # To welcome a node takes some milliseconds. Of one key, or of one connection without keys.
 JOINS_PER_S: Final = 5.0
 BURST_JOINS: Final = 20.0
@@ -25,6 +29,11 @@ class _Record:
     seen_at: float = 0.0
     num_offences: int = 0
     is_banned: bool = False
+
+
+def cost_of(role: str) -> float:
+    """What a message of a member that joined in a role counts, or of a stranger."""
+    return {"target": 1.0, "draft": 1.0, GATEWAY: GATEWAY_COST}.get(role, CLIENT_COST)
 
 
 class Conduct:

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 
 from nodes.coordinator.requests import Choice, Request
 from nodes.coordinator.roster import NodeRecord, Roster
-from nodes.coordinator.waiting import Waiting
+from nodes.coordinator.stranded import Stranded
+from nodes.coordinator.waiting import Kind, Waiting
 from nodes.messages import EngineProfile
 from nodes.scheduler.stream import Opening, Stream
 from nodes.stream import StreamSpec
 from nodes.target.stream import cells_needed, cells_soon
 
-# A request without any target that could serve it is kept so long: a target may start again.
-STRANDED_LIMIT_S = 30.0
 # Between two looks at who is better off elsewhere, at most one request moves in each; and between
 # two moves of the same one.
 LOOK_S = 2.0
@@ -52,6 +51,14 @@ def _can_hold(target: NodeRecord, spec: StreamSpec) -> bool:
     return fits and cells_needed(spec) <= profile.num_cells
 
 
+def _kind(target: NodeRecord) -> Kind:
+    return target.profile.model_hash, target.profile.numerics_class
+
+
+def _kinds(targets: Iterable[NodeRecord]) -> frozenset[Kind]:
+    return frozenset(_kind(target) for target in targets)
+
+
 def _journal_of(request: Request, choice: Choice) -> Stream:
     if choice.journal is not None:
         return choice.journal
@@ -64,6 +71,7 @@ class Placement:
 
     def __init__(self, roster: Roster) -> None:
         self.waiting = Waiting()
+        self.stranded = Stranded()
         self._roster = roster
         self._next_look = 0.0
 
@@ -74,13 +82,28 @@ class Placement:
         return max(kin, key=lambda p: min(p.num_cells, p.context_length), default=target.profile)
 
     def wait(self, request: Request, choice: Choice, now: float) -> None:
-        self.waiting.add(request, choice)
-        request.note_able(bool(self._able(request, choice)), now)
+        kinds = _kinds(self._able(request, choice))
+        self.waiting.add(request, choice, kinds)
+        self.stranded.note(request, is_able=bool(kinds), now=now)
+
+    def serve(self, placed: Placed, now: float) -> None:
+        """A waiting stream gets its place; the request's others stay with engines of its kind."""
+        request, profile = placed.request, placed.target.profile
+        self.waiting.serve(request, placed.choice, now)
+        is_bound = request.numerics_class == profile.numerics_class
+        request.numerics_class = profile.numerics_class
+        if request.is_exact is None:
+            request.is_exact = profile.exact
+        for choice in () if is_bound else request.choices.values():
+            if choice.spec.stream_id in self.waiting:
+                self.waiting.change(choice, _kinds(self._able(request, choice)))
 
     def targets_changed(self, now: float) -> None:
-        """Note who waits for a target that is not there."""
+        """See anew who may serve whom, and note who waits for a target that is not there."""
         for request, choice in self.waiting:
-            request.note_able(bool(self._able(request, choice)), now)
+            kinds = _kinds(self._able(request, choice))
+            self.waiting.change(choice, kinds)
+            self.stranded.note(request, is_able=bool(kinds), now=now)
 
     def next_placed(self, now: float) -> Placed | None:
         """The first waiting stream for which there is room, and the target that suits it best.
@@ -88,18 +111,18 @@ class Placement:
         Nobody is overtaken by who waits for the same targets: a small one would keep a large one
         out for ever.
         """
-        kinds = {n.profile.numerics_class for n in self._targets()}
-        blocked: set[str] = set()
-        for request, choice in self.waiting:
-            if blocked == kinds:
-                break
-            able = self._able(request, choice)
-            free = [n for n in able if n.profile.numerics_class not in blocked]
+        blocked: set[Kind] = set()
+        # Whoever is behind the first of a line waits for targets of the same kinds.
+        for head in self.waiting.heads():
+            if head.kinds <= blocked:
+                continue
+            request, choice = head.request, head.choice
+            free = [n for n in self._able(request, choice) if _kind(n) not in blocked]
             cells = _cells([_journal_of(request, choice)])
             fitting = [n for n in free if n.has_room(cells)]
             if fitting:
                 return Placed(request, choice, self._best(request, choice, fitting, now))
-            blocked |= {n.profile.numerics_class for n in free}
+            blocked |= _kinds(free)
         return None
 
     def _targets(self) -> list[NodeRecord]:
@@ -144,10 +167,9 @@ class Placement:
         if now < self._next_look:
             return None
         self._next_look = now + LOOK_S
-        kinds: dict[tuple[str, str], list[NodeRecord]] = {}
+        kinds: dict[Kind, list[NodeRecord]] = {}
         for target in self._targets():
-            kind = target.profile.model_hash, target.profile.numerics_class
-            kinds.setdefault(kind, []).append(target)
+            kinds.setdefault(_kind(target), []).append(target)
         found: list[Move] = []
         for targets in kinds.values():
             for source in targets if len(targets) > 1 else ():

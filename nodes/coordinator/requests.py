@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nodes.engine.sampling import Sampling
 from nodes.messages import (
@@ -60,13 +60,18 @@ class Choice:
 
 @dataclass(slots=True)
 class Request:
-    """owner: whose other requests may share what a target has computed for this one."""
+    """owner: whose other requests may share what a target has computed for this one.
+
+    role: what its client joined as. party: with whose other requests it takes turns.
+    """
 
     client: bytes
     submit: SubmitRequest
     seed: int
     choices: dict[StreamId, Choice] = field(default_factory=dict)
+    role: str = "client"
     owner: str = ""
+    party: str = ""
     has_started: bool = False
     arrived_at: float = 0.0
     model_hash: str = ""
@@ -80,7 +85,7 @@ class Request:
     # Targets that left while it was theirs.
     num_losses: int = 0
     last_loss: str = "all targets that could serve it left"
-    # Since when there is no target that could serve it.
+    # Since when there is no target that could serve it; stranded.py keeps it.
     stranded_at: float | None = None
     # Position of the next token of the prompt of which the client is to be told the score.
     next_score: int = 1
@@ -98,12 +103,9 @@ class Request:
     def weight(self) -> float:
         return self.submit.priority / DEFAULT_PRIORITY
 
-    def note_able(self, is_able: bool, now: float) -> None:
-        """Whether there is a target that could serve it."""
-        if is_able:
-            self.stranded_at = None
-        elif self.stranded_at is None:
-            self.stranded_at = now
+    def forget_text(self) -> None:
+        """It has become token ids."""
+        self.submit = replace(self.submit, prompt="", messages=(), prompt_token_ids=())
 
     @property
     def awaits_scores(self) -> bool:

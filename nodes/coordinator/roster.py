@@ -10,6 +10,7 @@ from mesh.errors import DecodeError
 from mesh.heartbeat import HeartbeatState
 from mesh.membership import Joined, Left, Member, MembershipState, Refused
 from mesh.messages import Hello, Ping, Pong
+from nodes.coordinator.access import CLIENT_ROLES
 from nodes.messages import EngineProfile, NodeFields
 from nodes.profile import costs_of, decode_profile, link_of, same_vocabulary, spread_of
 from nodes.scheduler import SchedulerState
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 PROGRESS_TIMEOUT_S = 120.0
 _MAX_REASON = 256
 # 64 nodes with names of four bytes a character are some 37 KB, of 64 allowed.
-_MAX_NODES_SHOWN, _MAX_MODEL_CHARS = 64, 64
+_MAX_NODES_SHOWN, MAX_MODEL_CHARS = 64, 64
 
 
 @dataclass(slots=True)
@@ -142,7 +143,7 @@ class Roster:
             NodeFields(
                 n.name,
                 n.role,
-                n.profile.model[:_MAX_MODEL_CHARS],
+                n.profile.model[:MAX_MODEL_CHARS],
                 n.profile.exact,
                 n.profile.emulated,
                 n.scheduler.num_streams if n.scheduler is not None else 0,
@@ -164,9 +165,9 @@ class Roster:
                 return [Rejected(peer, reason[:_MAX_REASON])]
             if hello.node == LOOKUP:
                 return [Rejected(peer, f"the name {LOOKUP} is taken: choose another")]
-        elif hello.role == "client" and hello.profile:
-            return [Rejected(peer, "a client has no profile")]
-        elif hello.role != "client":
+        elif hello.role in CLIENT_ROLES and hello.profile:
+            return [Rejected(peer, f"a {hello.role} has no profile")]
+        elif hello.role not in CLIENT_ROLES:
             return [Rejected(peer, f"unknown role {hello.role}"[:_MAX_REASON])]
         events = self._membership.on_hello(peer, hello, now)
         out = self._left([event for event in events if isinstance(event, Left)])

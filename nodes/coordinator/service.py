@@ -14,7 +14,8 @@ from mesh.errors import BackpressureError, DecodeError, LocalProtocolError, Peer
 from mesh.messages import Bye, Credit, EnrolRequest, Hello, Refuse, Welcome
 from mesh.padding import pad
 from mesh.transport import ServerTransport
-from nodes.coordinator.conduct import CLIENT_COST, Conduct
+from nodes.config import LimitSettings
+from nodes.coordinator.conduct import Conduct, cost_of
 from nodes.coordinator.door import Door
 from nodes.coordinator.rotation import Rotation
 from nodes.coordinator.sends import Send
@@ -44,6 +45,7 @@ class Coordinator:
         authorized: Callable[[], AuthorizedNodes] | None = None,
         next_key: Callable[[], str] | None = None,
         pads: bool = False,
+        limits: LimitSettings | None = None,
     ) -> None:
         """authorized: opens the files of authorized keys; None where links need no keys.
 
@@ -67,6 +69,7 @@ class Coordinator:
             lookup=lookup,
             trials=True,
             pads=pads,
+            limits=limits,
         )
 
     @property
@@ -83,8 +86,7 @@ class Coordinator:
         while True:
             peer, frames, key = await self._transport.recv()
             now = loop.time()
-            cost = 1.0 if self.state.is_node(peer) else CLIENT_COST
-            if not self._conduct.may_speak(peer, now, cost):
+            if not self._conduct.may_speak(peer, now, cost_of(self.state.role_of(peer))):
                 self._send_all(self.state.peer_gone(peer, now))
                 continue
             try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 
-from nodes.coordinator.placement import STRANDED_LIMIT_S, Move, Placed, Placement
+from nodes.coordinator.models import suits
+from nodes.coordinator.placement import Move, Placed, Placement
 from nodes.coordinator.requests import (
     BadRequestError,
     Choice,
@@ -17,6 +18,7 @@ from nodes.coordinator.requests import (
 )
 from nodes.coordinator.roster import NodeRecord, Roster
 from nodes.coordinator.sends import Send, streams_of
+from nodes.coordinator.stranded import STRANDED_LIMIT_S
 from nodes.coordinator.tokenizing import Tokenizing
 from nodes.messages import PromptScoresNotice, RequestFailedNotice
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
@@ -35,16 +37,37 @@ class Serving:
 
     def __init__(self, roster: Roster) -> None:
         self.requests: dict[tuple[bytes, int], Request] = {}
+        self._ids_of_client: dict[bytes, set[int]] = {}
         self.streams: dict[StreamId, Request] = {}
         self.tokenizing = Tokenizing()
         self.placement = Placement(roster)
         self._roster = roster
         self._next_id = 1
 
-    @property
-    def num_waiting(self) -> int:
-        """Streams without a place, and requests whose texts are not tokenized yet."""
-        return len(self.placement.waiting) + len(self.tokenizing)
+    def num_waiting(self, role: str) -> int:
+        """Streams without a place, and requests whose texts are not tokenized yet, of clients that
+        joined in a role."""
+        return self.placement.waiting.num_of(role) + self.tokenizing.num_of(role)
+
+    def num_requests(self, client: bytes) -> int:
+        return len(self._ids_of_client.get(client, ()))
+
+    def of_client(self, client: bytes) -> list[Request]:
+        return [self.requests[client, number] for number in self._ids_of_client.get(client, ())]
+
+    def take_in(self, request: Request) -> None:
+        self.requests[request.client, request.request_id] = request
+        self._ids_of_client.setdefault(request.client, set()).add(request.request_id)
+
+    def _forget(self, request: Request) -> None:
+        """A request has ended; its streams are forgotten by who ends it."""
+        self.tokenizing.drop(request)
+        self.placement.stranded.forget(request)
+        if self.requests.pop((request.client, request.request_id), None) is not None:
+            ids = self._ids_of_client[request.client]
+            ids.remove(request.request_id)
+            if not ids:
+                del self._ids_of_client[request.client]
 
     def charge(self, streams: Sequence[StreamId], num_bytes: int, *, to_draft: bool) -> None:
         """Book the bytes of a message on the streams it is about, in equal shares."""
@@ -63,6 +86,7 @@ class Serving:
         except BadRequestError as error:
             return self.fail(request, "bad_request", str(error), now)
         self._next_id += len(specs)
+        request.forget_text()
         request.model_hash = target.profile.model_hash
         request.num_prompt_tokens = len(prompt)
         for spec in specs:
@@ -103,11 +127,9 @@ class Serving:
     def _place(self, placed: Placed, now: float) -> list[Send]:
         request, choice, target = placed.request, placed.choice, placed.target
         out: list[Send] = []
-        self.placement.waiting.remove(request, choice)
-        request.numerics_class = target.profile.numerics_class
+        self.placement.serve(placed, now)
         if not request.has_started:
             request.has_started = True
-            request.is_exact = target.profile.exact
             drafts = [n.profile for n in self._roster.nodes("draft")]
             notice = started_notice(request, choice, target.profile, drafts)
             out.append(Send(request.client, notice))
@@ -160,8 +182,7 @@ class Serving:
         for stream, request in zip(streams, lost, strict=True):
             request.unbind()
             self.placement.wait(request, request.choices[stream.spec.stream_id], now)
-        lost += self.tokenizing.target_gone(target.name, self.tokenizer(), now)
-        self.placement.targets_changed(now)
+        lost += self.targets_changed(now, target.name)
         for request in {id(request): request for request in lost}.values():
             request.num_losses += 1
             request.last_loss = f"target {target.name} left: {reason}"
@@ -169,20 +190,28 @@ class Serving:
         why = f", the last of {_MAX_LOSSES} that served this request"
         return [*out, *self._give_up(hopeless, why, now), *self.admit_waiting(now)]
 
-    def tokenizer(self) -> str:
-        """The target that reads the next text; "" if there is none."""
-        targets = self._roster.nodes("target")
-        return min(targets, key=lambda n: n.used_cells).name if targets else ""
+    def targets_changed(self, now: float, gone: str = "") -> list[Request]:
+        """A target came, or is gone; returns those whose texts it was to tokenize."""
+        lost = self.tokenizing.targets_changed(self._tokenizer_of, gone)
+        for request, name in self.tokenizing:
+            self.placement.stranded.note(request, is_able=bool(name), now=now)
+        self.placement.targets_changed(now)
+        return lost
+
+    def _tokenizer_of(self, request: Request) -> str:
+        target = self.tokenizer(request.submit.model)
+        return "" if target is None else target.name
+
+    def tokenizer(self, model: str) -> NodeRecord | None:
+        """The target that reads the next text for a model; None if there is none."""
+        targets = suits(self._roster.nodes("target"), model)
+        return min(targets, key=lambda n: n.used_cells, default=None)
 
     def tick(self, now: float) -> list[Send]:
         """Move a request, if one is due; give up those that have waited long for any target."""
         move = self.placement.next_move(self.requests.values(), now)
         out = [] if move is None else self._move(move, now)
-        stranded = [
-            request
-            for request in self.requests.values()
-            if request.stranded_at is not None and now - request.stranded_at >= STRANDED_LIMIT_S
-        ]
+        stranded = self.placement.stranded.due(now)
         why = f"; no other that could go on came within {STRANDED_LIMIT_S:.0f} s"
         return [*out, *self._give_up(stranded, why, now)]
 
@@ -235,7 +264,7 @@ class Serving:
         assert target.scheduler is not None
         choice = request.choices.pop(stream_id)
         if not request.choices:
-            del self.requests[(request.client, request.request_id)]
+            self._forget(request)
             logger.info("request %d finished: %s", request.request_id, reason)
         figures, plain_reason = target.scheduler.take_figures(stream_id)
         notice = finished_notice(request, choice, reason, figures, plain_reason)
@@ -243,20 +272,18 @@ class Serving:
 
     def cancel(self, request: Request, now: float) -> list[Send]:
         out: list[Send] = []
-        self.tokenizing.drop(request)
         for stream_id, choice in list(request.choices.items()):
             target = self._roster.node(choice.target)
             if target is not None and target.scheduler is not None:
                 out += self.carry_out(target, target.scheduler.cancel(stream_id, now), now)
             else:
                 self._forget_stream(request, stream_id)
-        self.requests.pop((request.client, request.request_id), None)
+        self._forget(request)
         return out
 
     def fail(self, request: Request, code: str, reason: str, now: float) -> list[Send]:
         """End a whole request with an error; whatever still runs of it is closed."""
-        self.requests.pop((request.client, request.request_id), None)
-        self.tokenizing.drop(request)
+        self._forget(request)
         out: list[Send] = []
         choices = dict(request.choices)
         for stream_id in choices:
@@ -272,6 +299,19 @@ class Serving:
                 request.client, RequestFailedNotice(request.request_id, code, reason[:_MAX_REASON])
             )
         )
+        return out
+
+    def client_gone(self, client: bytes, now: float) -> list[Send]:
+        """End all that a client asked for: first what waits, so that none of it gets a place."""
+        # An error, should it still read: never the end of a whole text.
+        reason = "the client left or was silent"
+        requests = self.of_client(client)
+        requests.sort(key=lambda r: any(choice.target for choice in r.choices.values()))
+        out: list[Send] = []
+        for request in requests:
+            # One that fails frees room, and others may fail before their turn.
+            if self.requests.get((client, request.request_id)) is request:
+                out += self.fail(request, "unavailable", reason, now)
         return out
 
     def _forget_stream(self, request: Request, stream_id: StreamId) -> None:

@@ -13,11 +13,9 @@ from typing import Any
 
 from mesh.grants import Air
 from mesh.messages import Bye, Credit, Hello, Ping, Pong, Refuse, Welcome
+from nodes.config import LimitSettings
 from nodes.coordinator.access import ANYBODY, ROLES, Caller
-from nodes.coordinator.requests import (
-    BadRequestError,
-    new_request,
-)
+from nodes.coordinator.intake import Intake
 from nodes.coordinator.roster import (
     ClientOut,
     NodeIn,
@@ -38,7 +36,6 @@ from nodes.messages import (
     NodesReply,
     NodesRequest,
     PromptScoresNotice,
-    RequestFailedNotice,
     StreamFailedNotice,
     StreamParkedNotice,
     StreamReadyNotice,
@@ -56,10 +53,7 @@ from policies.plan import Policy
 
 logger = logging.getLogger(__name__)
 
-_MAX_REASON = 1024
 _MAX_SHORT_REASON = 256
-# Requests of one connection at a time.
-_MAX_REQUESTS = 64
 
 
 class ForbiddenError(Exception):
@@ -84,7 +78,7 @@ class CoordinatorState:
         epoch: int,
         heartbeat_interval_s: float,
         heartbeat_timeout_s: float,
-        max_waiting: int = 1024,
+        limits: LimitSettings | None = None,
         lookup: bool = False,
         trials: bool = False,
         pads: bool = False,
@@ -93,17 +87,16 @@ class CoordinatorState:
         self.pads = pads
         self.epoch = epoch
         self._policy = policy
-        self._max_waiting = max_waiting
         self._has_lookup = lookup
         self._has_trials = trials
         self._roster = Roster(heartbeat_interval_s, heartbeat_timeout_s)
         self._serving = Serving(self._roster)
+        self._intake = Intake(self._roster, self._serving, limits or LimitSettings())
         # Draft nodes serve all targets.
         self._air = Air()
         self._round_ids = RoundIds()
         self._draft_load = Counter[str]()
         self._tracing = Tracing()
-        self._next_question = 1
         self.num_stale = 0
 
     # -- what comes in -----------------------------------------------------------------------
@@ -148,8 +141,8 @@ class CoordinatorState:
         node = self._roster.node_of(member)
         if node is not None:
             return self._on_node_message(node, message, num_bytes, now)
-        # Prefixes are shared by the requests of one key, wherever they come from.
-        return self._on_client_message(peer, caller.name or peer.hex(), message, now)
+        # Prefixes are shared by the requests of one user of a key, wherever they come from.
+        return self._on_client_message(peer, role, caller.name or peer.hex(), message, now)
 
     def peer_gone(self, peer: bytes, now: float) -> list[Send]:
         return self._on_roster(self._roster.gone(peer, now), now)
@@ -194,9 +187,9 @@ class CoordinatorState:
         """What each member joined as, by peer."""
         return self._roster.roles()
 
-    def is_node(self, peer: bytes) -> bool:
-        """Whether a peer joined as a target or draft node."""
-        return self._roster.role_of(peer) in ("target", "draft")
+    def role_of(self, peer: bytes) -> str:
+        """What a peer joined as; "" for a stranger."""
+        return self._roster.role_of(peer)
 
     def peers(self) -> list[bytes]:
         """Every member, nodes and clients."""
@@ -223,13 +216,7 @@ class CoordinatorState:
                 case NodeOut(record=node, reason=reason):
                     out += self._on_node_out(node, reason, now)
                 case ClientOut(peer=peer):
-                    for key in [key for key in self._serving.requests if key[0] == peer]:
-                        # One that fails frees room, and others may fail before their turn.
-                        request = self._serving.requests.get(key)
-                        if request is not None:
-                            # An error, should it still read: never the end of a whole text.
-                            reason = "the client left or was silent"
-                            out += self._serving.fail(request, "unavailable", reason, now)
+                    out += self._serving.client_gone(peer, now)
         return out
 
     def _welcome(self, name: str) -> Welcome:
@@ -261,9 +248,9 @@ class CoordinatorState:
                 if draft.can_draft_for(node):
                     node.scheduler.draft_joined(draft.name, draft.costs, draft.link, draft.spread)
             self._tracing.target_joined(node, node.scheduler, now)
-            self._serving.tokenizing.target_came(node.name, now)
-            self._serving.placement.targets_changed(now)
-            return [*self._ask_tokenizers(), *self._serving.admit_waiting(now)]
+            self._intake.target_came(node)
+            self._serving.targets_changed(now)
+            return [*self._intake.ask_tokenizers(), *self._serving.admit_waiting(now)]
         out: list[Send] = []
         for target, scheduler in self._roster.schedulers():
             if node.can_draft_for(target):
@@ -277,7 +264,7 @@ class CoordinatorState:
             for target, scheduler in self._roster.schedulers():
                 out += self._carry_out(target, scheduler.draft_lost(node.name, now), now)
             return out
-        return [*self._serving.target_gone(node, reason, now), *self._ask_tokenizers()]
+        return [*self._serving.target_gone(node, reason, now), *self._intake.ask_tokenizers()]
 
     # -- nodes -----------------------------------------------------------------------------------
 
@@ -346,10 +333,12 @@ class CoordinatorState:
 
     # -- clients -----------------------------------------------------------------------------------
 
-    def _on_client_message(self, peer: bytes, owner: str, message: Any, now: float) -> list[Send]:
+    def _on_client_message(
+        self, peer: bytes, role: str, who: str, message: Any, now: float
+    ) -> list[Send]:
         match message:
             case SubmitRequest():
-                return self._submit(peer, owner, message, now)
+                return self._intake.submit(peer, role, who, message, now)
             case CancelRequest(request_id=request_id):
                 request = self._serving.requests.get((peer, request_id))
                 return self._serving.cancel(request, now) if request is not None else []
@@ -361,47 +350,9 @@ class CoordinatorState:
         self.num_stale += 1
         return []
 
-    def _submit(self, peer: bytes, owner: str, submit: SubmitRequest, now: float) -> list[Send]:
-        def refuse(code: str, reason: str) -> list[Send]:
-            return [Send(peer, RequestFailedNotice(submit.request_id, code, reason[:_MAX_REASON]))]
-
-        if (peer, submit.request_id) in self._serving.requests:
-            return refuse("bad_request", f"request id {submit.request_id} is in use")
-        num_waiting = self._serving.num_waiting
-        if num_waiting + submit.num_choices > self._max_waiting:
-            return refuse("overloaded", f"{num_waiting} streams wait already: try later")
-        if sum(key[0] == peer for key in self._serving.requests) >= _MAX_REQUESTS:
-            return refuse("overloaded", f"{_MAX_REQUESTS} requests of this client are under way")
-        try:
-            request = new_request(peer, submit)
-            request.owner = owner
-        except BadRequestError as error:
-            return refuse("bad_request", str(error))
-        name = self._serving.tokenizer()
-        target = self._roster.node(name)
-        if target is None:
-            return refuse("unavailable", "no target node has joined: start one")
-        request.arrived_at = now
-        self._serving.requests[(peer, submit.request_id)] = request
-        if submit.prompt_token_ids:
-            return self._serving.open(request, target, submit.prompt_token_ids, now)
-        number = self._next_question
-        self._next_question += 1
-        question = TokenizeRequest(number, submit.prompt, submit.messages)
-        self._serving.tokenizing.add(request, name, question)
-        return self._ask_tokenizers()
-
-    def _ask_tokenizers(self) -> list[Send]:
-        out = []
-        for name, question in self._serving.tokenizing.due():
-            target = self._roster.node(name)
-            if target is not None:
-                out.append(Send(target.peer, question))
-        return out
-
     def _on_tokenized(self, node: NodeRecord, reply: TokenizeReply, now: float) -> list[Send]:
         request, was_asked = self._serving.tokenizing.answered(node.name, reply.request_id)
-        out = self._ask_tokenizers() if was_asked else []
+        out = self._intake.ask_tokenizers() if was_asked else []
         if request is None:
             self.num_stale += 1
             return out

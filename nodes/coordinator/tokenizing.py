@@ -2,82 +2,139 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from nodes.coordinator.requests import Request
 from nodes.messages import TokenizeRequest
 
-# A target reads texts on its event loop, beside the messages of its rounds.
-MAX_AT_ONCE = 16
+# A target reads one text at a time; the others are on their way meanwhile.
+MAX_AT_ONCE = 4
+# Characters of one connection's texts that wait to be read: 64 of the longest.
+MAX_CHARS = 1 << 24
+
+
+@dataclass(slots=True)
+class _Text:
+    """A request's text. target: who was or is to be asked, "" for nobody as yet."""
+
+    number: int
+    request: Request
+    target: str
+    num_chars: int
 
 
 class Tokenizing:
-    """Requests whose texts targets tokenize. Each method says what may be asked next."""
+    """Requests whose texts targets tokenize, those of each party in turn with the others'."""
 
     def __init__(self) -> None:
-        self._asked: dict[int, tuple[Request, str]] = {}
-        self._queue: list[tuple[str, TokenizeRequest]] = []
+        self._texts: dict[int, _Text] = {}
+        self._number_of: dict[tuple[bytes, int], int] = {}
+        # By target, then by party, those whose turn is next first: numbers of texts.
+        self._queues: dict[str, dict[str, deque[int]]] = {}
         self._under_way: Counter[str] = Counter()
+        self._num_chars: Counter[bytes] = Counter()
+        self._num_of_role: Counter[str] = Counter()
+        self._next_number = 1
 
     def __len__(self) -> int:
-        return len(self._asked)
+        return len(self._texts)
 
-    def add(self, request: Request, target: str, question: TokenizeRequest) -> None:
-        """Queue a text for the target of that name."""
-        self._asked[question.request_id] = (request, target)
-        self._queue.append((target, question))
+    def num_of(self, role: str) -> int:
+        """Texts of clients that joined in a role."""
+        return self._num_of_role[role]
+
+    def has_room(self, client: bytes, num_chars: int) -> bool:
+        """Whether a connection may have so many characters more in here."""
+        return self._num_chars[client] + num_chars <= MAX_CHARS
+
+    def add(self, request: Request, target: str) -> None:
+        """Queue the text of a request for the target of that name."""
+        number = self._next_number
+        self._next_number += 1
+        text = _Text(number, request, target, num_chars_of(request))
+        self._texts[number] = text
+        self._number_of[request.client, request.request_id] = number
+        self._num_chars[request.client] += text.num_chars
+        self._num_of_role[request.role] += 1
+        self._queue(text)
+
+    def _queue(self, text: _Text) -> None:
+        parties = self._queues.setdefault(text.target, {})
+        parties.setdefault(text.request.party, deque()).append(text.number)
 
     def due(self) -> list[tuple[str, TokenizeRequest]]:
         """What is to be sent now, by name of the target."""
-        out, later = [], []
-        for name, question in self._queue:
-            if question.request_id not in self._asked:
-                continue
-            if self._under_way[name] >= MAX_AT_ONCE:
-                later.append((name, question))
-                continue
-            self._under_way[name] += 1
-            out.append((name, question))
-        self._queue = later
+        out = []
+        for target, parties in self._queues.items():
+            while parties and self._under_way[target] < MAX_AT_ONCE:
+                party = next(iter(parties))
+                numbers = parties.pop(party)
+                text = self._texts.get(numbers.popleft())
+                if numbers:
+                    parties[party] = numbers
+                if text is None or text.target != target:
+                    continue
+                self._under_way[target] += 1
+                submit = text.request.submit
+                out.append((target, TokenizeRequest(text.number, submit.prompt, submit.messages)))
         return out
 
     def answered(self, target: str, number: int) -> tuple[Request | None, bool]:
         """The request that an answer is for, and whether this target was to give it."""
-        request, name = self._asked.get(number, (None, target))
-        if name != target:
+        text = self._texts.get(number)
+        if text is not None and text.target != target:
             return None, False
         self._under_way[target] = max(0, self._under_way[target] - 1)
-        self._asked.pop(number, None)
-        return request, True
+        if text is None:
+            return None, True
+        self._forget(text)
+        return text.request, True
+
+    def _forget(self, text: _Text) -> None:
+        request = text.request
+        del self._texts[text.number]
+        del self._number_of[request.client, request.request_id]
+        self._num_of_role[request.role] -= 1
+        self._num_chars[request.client] -= text.num_chars
+        if not self._num_chars[request.client]:
+            del self._num_chars[request.client]
 
     def request(self, number: int) -> Request | None:
-        return self._asked.get(number, (None, ""))[0]
+        text = self._texts.get(number)
+        return None if text is None else text.request
 
     def drop(self, request: Request) -> None:
-        """The request has ended: an answer that comes yet is for nobody."""
-        for number in [n for n, (known, _) in self._asked.items() if known is request]:
-            del self._asked[number]
+        """The request has ended: its text is not sent, an answer that comes yet is for nobody."""
+        number = self._number_of.get((request.client, request.request_id))
+        if number is not None:
+            self._forget(self._texts[number])
 
-    def target_gone(self, target: str, other: str, now: float) -> list[Request]:
-        """Another target gets what this one was asked; "" if there is none as yet.
+    def targets_changed(self, choose: Callable[[Request], str], gone: str = "") -> list[Request]:
+        """Texts without a target, and those of the one that is gone, get another.
 
-        Returns whose texts these are.
+        choose: the target that is to tokenize a request's text; "" if there is none as yet.
+        Returns whose texts the target that is gone had.
         """
-        del self._under_way[target]
-        self._queue = [(name, question) for name, question in self._queue if name != target]
-        return self._pass_on(target, other, now)
+        self._under_way.pop(gone, None)
+        self._queues.pop(gone, None)
+        lost = []
+        for text in self._texts.values():
+            if text.target not in ("", gone):
+                continue
+            if text.target:
+                lost.append(text.request)
+            text.target = choose(text.request)
+            if text.target:
+                self._queue(text)
+        return lost
 
-    def target_came(self, target: str, now: float) -> None:
-        """There is a target for the texts that had none."""
-        self._pass_on("", target, now)
+    def __iter__(self) -> Iterator[tuple[Request, str]]:
+        """Requests, and the target whose turn it is with their texts, "" for none."""
+        return iter([(text.request, text.target) for text in self._texts.values()])
 
-    def _pass_on(self, source: str, target: str, now: float) -> list[Request]:
-        passed = [(number, r) for number, (r, name) in self._asked.items() if name == source]
-        for number, request in passed:
-            self._asked[number] = (request, target)
-            request.note_able(bool(target), now)
-            submit = request.submit
-            if target:
-                question = TokenizeRequest(number, submit.prompt, submit.messages)
-                self._queue.append((target, question))
-        return [request for _, request in passed]
+
+def num_chars_of(request: Request) -> int:
+    submit = request.submit
+    return len(submit.prompt) + sum(len(message.content) for message in submit.messages)

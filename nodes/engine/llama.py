@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import logging
@@ -60,10 +61,12 @@ class LlamaModel:
         self.config = config
         self._llama = library()
         self._context: Any = None
+        self._closing = contextlib.ExitStack()
         self._model = load_model(config.path, gpu_layers=config.gpu_layers, repack=config.repack)
         try:
             self._open_context()
             self.tokenizer = LlamaTokenizer(self._model)
+            self._closing.callback(self.tokenizer.close)
             self._info = self._describe(model_hash or hash_file(config.path))
         except BaseException:
             self.close()
@@ -323,6 +326,7 @@ class LlamaModel:
         self._llama.llama_set_n_threads(self._context, single, num_threads)
 
     def close(self) -> None:
+        self._closing.close()
         if self._context:
             self._llama.llama_free(self._context)
             self._context = None

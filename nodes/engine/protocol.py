@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 Logits: TypeAlias = npt.NDArray[np.float32]
 Bytes: TypeAlias = npt.NDArray[np.uint8]
+# Role and content of one message of a conversation.
+Message: TypeAlias = tuple[str, str]
 
 
 class EngineError(Exception):
@@ -128,8 +130,15 @@ class Model(Protocol):
 class Tokenizer(Protocol):
     """Text to token ids and back. Thread-safe."""
 
-    def encode(self, text: str, *, chat: bool) -> list[int]:
-        """Prompt ids of a text, or of one user message in the model's chat template."""
+    def encode(self, text: str) -> list[int]:
+        """Prompt ids of a text as it is; nothing in it names control tokens."""
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Prompt ids of a conversation in the model's chat template, up to where it is answered.
+
+        Only the template names control tokens. Both raise InvalidInputError, one line for who
+        asked; this one may take some seconds.
+        """
 
     def piece(self, token_id: int) -> bytes:
         """The bytes a token adds to the text; empty for control tokens."""

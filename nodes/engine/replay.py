@@ -13,6 +13,7 @@ from nodes.engine.protocol import (
     EngineInfo,
     InvalidInputError,
     Logits,
+    Message,
     SavedPrefix,
     Span,
     check_spans,
@@ -164,8 +165,16 @@ class ReplayTokenizer:
         self._recording = recording
         self._prompts = {(text.prompt, text.chat): text.prompt_ids for text in recording.texts}
 
-    def encode(self, text: str, *, chat: bool) -> list[int]:
-        prompt_ids = self._prompts.get((text, chat))
+    def encode(self, text: str) -> list[int]:
+        return self._recorded(text, is_chat=False)
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """What was recorded are single messages of a user."""
+        text = messages[0][1] if [role for role, _ in messages] == ["user"] else ""
+        return self._recorded(text, is_chat=True)
+
+    def _recorded(self, text: str, *, is_chat: bool) -> list[int]:
+        prompt_ids = self._prompts.get((text, is_chat))
         if prompt_ids is None:
             recording = self._recording
             raise InvalidInputError(

@@ -16,6 +16,7 @@ from nodes.engine.protocol import (
     EngineInfo,
     InvalidInputError,
     Logits,
+    Message,
     SavedPrefix,
     Span,
     check_spans,
@@ -155,10 +156,14 @@ class ToyTokenizer:
     def __init__(self, num_vocab: int) -> None:
         self._num_vocab = num_vocab
 
-    def encode(self, text: str, *, chat: bool) -> list[int]:
+    def encode(self, text: str) -> list[int]:
         if not text:
             raise InvalidInputError("the prompt is empty")
         return [1 + byte % (self._num_vocab - 1) for byte in text.encode()]
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Its template is the contents, a line each."""
+        return self.encode("\n".join(content for _, content in messages))
 
     def piece(self, token_id: int) -> bytes:
         return b"" if token_id == TOY_EOG else b" %d" % token_id

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
-from datetime import datetime
+from collections.abc import Sequence
 from typing import Any
 
+from nodes.engine.chat.quoting import ControlTexts, Quotes, check_role
+from nodes.engine.chat.renderer import ChatRenderer
 from nodes.engine.llama_abi import library
-from nodes.engine.protocol import EngineError, InvalidInputError
+from nodes.engine.protocol import EngineError, InvalidInputError, Message
 
 MAX_PROMPT_BYTES = 1 << 20
 _MAX_PIECE_BYTES = 4096
+# SentencePiece puts a space before a text, but not after this.
+_LINE_BREAK = "\n"
 
 
 class LlamaTokenizer:
@@ -26,44 +31,68 @@ class LlamaTokenizer:
             raise EngineError("the model has no vocabulary")
         self._pieces: dict[int, bytes] = {}
 
-    def encode(self, text: str, *, chat: bool) -> list[int]:
-        if chat:
-            # A template writes the special tokens itself, the first one included.
-            text = self._render_chat(text)
-        data = text.encode()
-        if not data:
+    def encode(self, text: str) -> list[int]:
+        if not text:
             raise InvalidInputError("the prompt is empty")
+        return _some(self._tokens(text, add_special=True, parse_special=False))
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        for role, _ in messages:
+            check_role(role)
+        quotes = Quotes(self._controls)
+        quoted = [(role, quotes.quote(content)) for role, content in messages]
+        token_ids: list[int] = []
+        for piece in quotes.split(self._renderer.render(quoted)):
+            if piece.is_plain:
+                token_ids += self._inner_tokens(piece.text)
+            else:
+                # A template writes the special tokens itself, the first one included.
+                token_ids += self._tokens(piece.text, add_special=False, parse_special=True)
+        return _some(token_ids)
+
+    def close(self) -> None:
+        """End what renders conversations."""
+        renderer = self.__dict__.get("_renderer")
+        if renderer is not None:
+            renderer.close()
+
+    def _inner_tokens(self, text: str) -> list[int]:
+        """Of plain text that stands behind other text."""
+        plain = functools.partial(self._tokens, add_special=False, parse_special=False)
+        if self._llama.llama_vocab_type(self._vocab) == self._llama.LLAMA_VOCAB_TYPE_SPM:
+            before, both = plain(_LINE_BREAK), plain(_LINE_BREAK + text)
+            if both[: len(before)] == before:
+                return both[len(before) :]
+        return plain(text)
+
+    def _tokens(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        data = text.encode()
         if len(data) > MAX_PROMPT_BYTES:
             raise InvalidInputError(f"the prompt has {len(data)} bytes, limit {MAX_PROMPT_BYTES}")
         room = len(data) + 16
         buffer = (self._llama.llama_token * room)()
         count = self._llama.llama_tokenize(
-            self._vocab, data, len(data), buffer, room, not chat, chat
+            self._vocab, data, len(data), buffer, room, add_special, parse_special
         )
-        if count <= 0:
-            raise InvalidInputError("the prompt has no tokens")
+        if count < 0:
+            raise InvalidInputError("the prompt has more tokens than bytes")
         return list(buffer[:count])
 
-    def _render_chat(self, text: str) -> str:
+    @functools.cached_property
+    def _renderer(self) -> ChatRenderer:
         template = self._llama.llama_model_chat_template(self._model, None)
         if not template:
             raise InvalidInputError("the model has no chat template: use --raw")
-        # jinja2 comes with llama-cpp-python; templates are code of the model file, so sandboxed.
-        from jinja2 import TemplateError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
+        variables = {f"{name}_token": self._special(name) for name in ("bos", "eos")}
+        return ChatRenderer(template.decode("utf-8", "replace"), variables)
 
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-        try:
-            rendered = environment.from_string(template.decode()).render(
-                messages=[{"role": "user", "content": text}],
-                add_generation_prompt=True,
-                bos_token=self._special("bos"),
-                eos_token=self._special("eos"),
-            )
-        except (TemplateError, TypeError) as error:
-            raise InvalidInputError(f"the model's chat template fails: {error}") from error
-        return rendered
+    @functools.cached_property
+    def _controls(self) -> ControlTexts:
+        """What libllama reads as a special token where special tokens are to be parsed only."""
+        kinds = self._llama.LLAMA_TOKEN_ATTR_CONTROL | self._llama.LLAMA_TOKEN_ATTR_UNKNOWN
+        attributes = self._llama.llama_vocab_get_attr
+        controls = [i for i in range(self.num_vocab) if attributes(self._vocab, i) & kinds]
+        return ControlTexts(self._text(i).decode("utf-8", "replace") for i in controls)
 
     def _special(self, name: str) -> str:
         token_id = getattr(self._llama, f"llama_vocab_{name}")(self._vocab)
@@ -113,3 +142,9 @@ class LlamaTokenizer:
         for text in texts:
             digest.update(len(text).to_bytes(4, "little") + text)
         return digest.hexdigest()[:32]
+
+
+def _some(token_ids: list[int]) -> list[int]:
+    if not token_ids:
+        raise InvalidInputError("the prompt has no tokens")
+    return token_ids

@@ -10,11 +10,10 @@ from typing import Any
 from mesh.messages import Welcome
 from mesh.transport import ClientTransport
 from nodes.engine.grammar import Grammars
-from nodes.engine.protocol import InvalidInputError, Model, Tokenizer
+from nodes.engine.protocol import Model, Tokenizer
 from nodes.engine_thread import EngineThread
 from nodes.link import Link
 from nodes.messages import (
-    MAX_PROMPT_TOKENS,
     CloseStreamNotice,
     CommitEntry,
     CommitReply,
@@ -25,7 +24,6 @@ from nodes.messages import (
     StreamFailedNotice,
     StreamParkedNotice,
     StreamReadyNotice,
-    TokenizeReply,
     TokenizeRequest,
     VerifyRequest,
 )
@@ -34,6 +32,7 @@ from nodes.profile import encode_profile
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.events import Committed, Event, Failed, Parked, PromptScored, ReadBeside, Ready
 from nodes.target.state import TargetState
+from nodes.target.texts import TextReader
 from policies.latency import NodeCosts
 
 logger = logging.getLogger(__name__)
@@ -92,15 +91,18 @@ class TargetNode:
         state = TargetState(self._model, self._tokenizer, self._prefix_cache_bytes, grammars)
         self._engine = EngineThread(state, self._on_events)
         self._opening = Opening(grammars, self._open)
+        self._texts = TextReader(self._tokenizer, lambda reply: self._link.send(reply))
         self._link = self._make_link()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._engine.run())
             group.create_task(self._opening.run())
+            group.create_task(self._texts.run())
             group.create_task(self._link.run())
 
     def on_joined(self, welcome: Welcome) -> None:
         logger.info("joined cluster %s as %s", welcome.cluster, welcome.node)
         self._opening.forget_all()
+        self._texts.forget_all()
         self._engine.post(_forget_all)
 
     def on_message(self, message: Any) -> None:
@@ -115,25 +117,12 @@ class TargetNode:
                 self._opening.close(stream_id, generation)
                 self._engine.post(lambda state: _close(state, stream_id, generation))
             case TokenizeRequest():
-                self._link.send(self._tokenize(message))
+                self._texts.ask(message)
             case _:
                 logger.warning("unexpected %s", type(message).__name__)
 
     def _open(self, request: OpenStreamRequest) -> None:
         self._engine.post(lambda state: state.open(spec_of(request)))
-
-    def _tokenize(self, request: TokenizeRequest) -> TokenizeReply:
-        try:
-            if request.messages:
-                token_ids = self._tokenizer.encode(request.messages[-1].content, chat=True)
-            else:
-                token_ids = self._tokenizer.encode(request.prompt, chat=False)
-        except InvalidInputError as error:
-            return TokenizeReply(request.request_id, str(error)[:1024], ())
-        if len(token_ids) > MAX_PROMPT_TOKENS:
-            reason = f"the prompt has {len(token_ids)} tokens, limit {MAX_PROMPT_TOKENS}"
-            return TokenizeReply(request.request_id, reason, ())
-        return TokenizeReply(request.request_id, "", tuple(token_ids))
 
     def _on_events(self, events: Sequence[object], seconds: float) -> None:
         entries: list[CommitEntry] = []

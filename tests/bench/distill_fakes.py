@@ -1,7 +1,9 @@
 """A tokenizer with a chat template over the toy's vocabulary, and a file with a vocabulary."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from nodes.engine.protocol import Message
 from nodes.engine.toy import TOY_EOG
 
 NUM_VOCAB = 96
@@ -12,9 +14,11 @@ SUFFIX = [TOY_EOG, 5, 6]
 class FramedTokenizer:
     """Bytes as tokens, folded; a chat prompt gets a beginning and an end."""
 
-    def encode(self, text: str, *, chat: bool) -> list[int]:
-        ids = [10 + byte % (NUM_VOCAB - 10) for byte in text.encode()]
-        return [*PREFIX, *ids, *SUFFIX] if chat else ids
+    def encode(self, text: str) -> list[int]:
+        return [10 + byte % (NUM_VOCAB - 10) for byte in text.encode()]
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        return [*PREFIX, *(i for _, content in messages for i in self.encode(content)), *SUFFIX]
 
     def piece(self, token_id: int) -> bytes:
         return b"%d " % token_id

@@ -81,7 +81,7 @@ def test_a_corpus_holds_every_long_paragraph_once(tmp_path: Path) -> None:
     ids = np.fromfile(out / "corpus.bin", dtype=np.uint16)
     assert info.num_tokens == len(ids)
     assert np.count_nonzero(ids == 0) == info.num_files == 2
-    wanted = tokenizer.encode(paragraph.strip(), chat=False)
+    wanted = tokenizer.encode(paragraph.strip())
     windows = np.lib.stride_tricks.sliding_window_view(ids, len(wanted))
     assert np.count_nonzero((windows == wanted).all(axis=1)) == 1
     assert (out / "passages.txt").read_text() == paragraph.strip() + "\n"

@@ -31,7 +31,7 @@ def test_texts_are_what_plain_decoding_gives():
     ended = 0
     for text in recording.texts:
         prompt = [raw[token_id] for token_id in text.prompt_ids]
-        assert prompt == ToyTokenizer(96).encode(text.prompt, chat=True)
+        assert prompt == ToyTokenizer(96).encode_chat([("user", text.prompt)])
         alone = reference(ToyConfig(eog_rate=0.01), prompt, GREEDY, max_tokens=60)
         output = [raw[token_id] for token_id in text.output_ids]
         if alone.finish_reason == "stop":

@@ -46,7 +46,7 @@ def commands(tmp_path: Path) -> Iterator[Commands]:
 
 def alone(prompt: str, max_tokens: int, sampling: Sampling | None = None) -> Reference:
     config = ToyConfig()
-    ids = ToyTokenizer(config.num_vocab).encode(prompt, chat=False)
+    ids = ToyTokenizer(config.num_vocab).encode(prompt)
     return reference(config, ids, sampling or Sampling(), max_tokens=max_tokens)
 
 
@@ -216,6 +216,12 @@ def test_an_unknown_key_of_a_config_is_named(commands: Commands, tmp_path: Path,
     config.write_text(f'{key} = "tcp://127.0.0.1:1"\n')
     done = commands.run(role, "--config", str(config))
     assert error_line(done) == f"{config}: unknown key {key}, did you mean {near}?"
+    assert done.returncode == 78
+
+
+def test_a_limit_of_the_coordinator_is_an_option(commands: Commands) -> None:
+    done = commands.run("coordinator", "--max-gateway-requests", "0")
+    assert error_line(done) == "limits.max_gateway_requests = 0: 1 to 1048576 is accepted"
     assert done.returncode == 78
 
 

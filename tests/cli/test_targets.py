@@ -95,6 +95,6 @@ async def test_a_target_that_is_killed_costs_a_stall_and_no_token(commands: Comm
             process.communicate(timeout=20)
     config = ToyConfig(num_cells=65536)
     for text, (token_ids, shown) in zip(TEXTS, answers, strict=True):
-        ids = ToyTokenizer(config.num_vocab).encode(text, chat=False)
+        ids = ToyTokenizer(config.num_vocab).encode(text)
         alone = reference(config, ids, Sampling(temperature=0.9, seed=5), max_tokens=LONG)
         assert (tuple(token_ids), shown) == (alone.token_ids, alone.text)

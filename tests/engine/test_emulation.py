@@ -62,7 +62,7 @@ def test_measured_costs(folder):
     (row,) = node.model.forward([Span(0, 0, RECORDING.texts[0].prompt_ids, 1)])
     assert row.argmax() == RECORDING.texts[0].output_ids[0]
     text = RECORDING.texts[1]
-    assert tuple(node.tokenizer.encode(text.prompt, chat=True)) == text.prompt_ids
+    assert tuple(node.tokenizer.encode_chat([("user", text.prompt)])) == text.prompt_ids
 
 
 def test_costs_of_a_device_and_a_model(folder):

@@ -201,10 +201,13 @@ def test_a_full_cache_is_refused_and_close_frees_it():
 
 def test_the_tokenizer_knows_the_recorded_prompts():
     tokenizer = ReplayTokenizer(RECORDING)
-    assert tuple(tokenizer.encode(TEXT.prompt, chat=True)) == PROMPT
-    for text, chat in ((TEXT.prompt, False), ("else", True), ("", True)):
+    assert tuple(tokenizer.encode_chat([("user", TEXT.prompt)])) == PROMPT
+    user = ("user", TEXT.prompt)
+    for messages in ([("user", "else")], [("user", "")], [("system", TEXT.prompt)], [user, user]):
         with pytest.raises(InvalidInputError, match="none of the 6 that were recorded of toy"):
-            tokenizer.encode(text, chat=chat)
+            tokenizer.encode_chat(messages)
+    with pytest.raises(InvalidInputError, match="none of the 6"):
+        tokenizer.encode(TEXT.prompt)
     assert tokenizer.piece(3) == RECORDING.pieces[3]
     with pytest.raises(InvalidInputError):
         tokenizer.piece(RECORDING.num_vocab)

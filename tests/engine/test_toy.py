@@ -172,7 +172,7 @@ def test_close_frees_everything():
 
 @given(st.text(min_size=1))
 def test_the_tokenizer_never_gives_the_end_token(text):
-    token_ids = ToyTokenizer(96).encode(text, chat=True)
+    token_ids = ToyTokenizer(96).encode_chat([("user", text)])
     assert len(token_ids) == len(text.encode())
     assert all(1 <= token_id < 96 for token_id in token_ids)
 
@@ -182,4 +182,4 @@ def test_the_tokenizer_tells_tokens_apart_and_refuses_nothing_to_say():
     assert len({tokenizer.piece(i) for i in range(96)}) == 96
     assert tokenizer.piece(TOY_EOG) == b""
     with pytest.raises(InvalidInputError):
-        tokenizer.encode("", chat=False)
+        tokenizer.encode("")

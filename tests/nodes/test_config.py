@@ -145,6 +145,8 @@ def test_a_wrong_value_in_the_environment_is_told(name, text, accepted):
         (DraftConfig, "join_timeout_s", float("nan"), "0.1 to 3600 is accepted"),
         (CoordinatorConfig, "heartbeat_interval_s", 0.0, "0.05 to 60 is accepted"),
         (CoordinatorConfig, "heartbeat_timeout_s", 601.0, "0.2 to 600 is accepted"),
+        (CoordinatorConfig, "limits.max_requests", 0, "1 to 1048576 is accepted"),
+        (CoordinatorConfig, "limits.max_gateway_waiting", 1 << 21, "1 to 1048576 is accepted"),
     ],
 )
 def test_a_value_out_of_range_is_told_with_what_is_accepted(config_class, key, value, accepted):
@@ -189,3 +191,11 @@ def test_a_link_is_declared_in_a_section_of_its_own(toml):
     assert (link.air, link.rate_kbps, link.frame_ms) == ("cell-a", 250.0, 0.0)
     assert "link.rate_kbps = -1.0: 0 to" in refused(DraftConfig, None, {"link.rate_kbps": -1.0}, {})
     assert "64 characters" in refused(DraftConfig, None, {"link.air": "x" * 65}, {})
+
+
+def test_limits_of_the_coordinator_have_a_section_of_their_own(toml):
+    path = toml("[limits]\nmax_requests = 8\nmax_waiting = 9\n")
+    environ = {"AIRDRAFT_LIMITS__MAX_WAITING": "10", "AIRDRAFT_LIMITS__MAX_GATEWAY_REQUESTS": "11"}
+    limits = load(CoordinatorConfig, path, {"limits.max_gateway_requests": 12}, environ).limits
+    assert (limits.max_requests, limits.max_waiting) == (8, 10)
+    assert (limits.max_gateway_requests, limits.max_gateway_waiting) == (12, 16_384)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mesh.memory_transport import MemoryHub, MemoryServer
-from nodes.client import Client, GenerateOptions, RequestFailedError
+from nodes.client import Client, GenerateOptions, Prompt, RequestFailedError
 from nodes.coordinator.service import Coordinator
 from nodes.draft.node import DraftNode
 from nodes.draft.state import ModelDrafter
@@ -21,6 +21,7 @@ from nodes.engine.rules import Grammar, LogitBias, LogitRules
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.messages import (
+    ChatMessage,
     FinishedNotice,
     PromptLogprobsNotice,
     StartedNotice,
@@ -88,8 +89,8 @@ class Members:
         )
         self.tasks[name] = asyncio.create_task(draft.run())
 
-    def start_client(self, name: str) -> Client:
-        client = Client(self._connect(name), endpoint="memory", rejoins=True)
+    def start_client(self, name: str, role: str = "client") -> Client:
+        client = Client(self._connect(name), endpoint="memory", rejoins=True, role=role)
         self.tasks[name] = asyncio.create_task(client.run())
         return client
 
@@ -135,7 +136,7 @@ async def mesh(*drafts: float, **changes: Any) -> AsyncIterator[Members]:
 async def ask(
     client: Client,
     options: GenerateOptions,
-    prompt: str | tuple[int, ...] = PROMPT,
+    prompt: Prompt = PROMPT,
     on_tokens: Callable[[], None] = lambda: None,
 ) -> list[Answer]:
     answers = [Answer() for _ in range(options.num_choices)]
@@ -164,7 +165,7 @@ def expected(
     config = ToyConfig(**toy)
     ids = prompt
     if isinstance(ids, str):
-        ids = tuple(ToyTokenizer(config.num_vocab).encode(ids, chat=False))
+        ids = tuple(ToyTokenizer(config.num_vocab).encode(ids))
     sampling = Sampling(
         temperature=options.temperature,
         top_k=options.top_k,
@@ -221,6 +222,26 @@ async def test_more_streams_than_sequences_are_served_one_after_the_other() -> N
         await made.wait_for(client, {"target", "draft-0"})
         options = GenerateOptions(max_tokens=30, gamma=4, num_choices=8, seed=1, temperature=1.0)
         check(await ask(client, options), options, PROMPT)
+
+
+async def test_a_gateway_asks_for_its_users_with_conversations_and_by_model() -> None:
+    async with mesh(0.8) as made:
+        client = made.start_client("gateway", role="gateway")
+        await made.wait_for(client, {"target", "draft-0"})
+        messages = (
+            ChatMessage("system", "Be brief."),
+            ChatMessage("user", "Why?"),
+            ChatMessage("assistant", "So."),
+            ChatMessage("user", "Oh."),
+        )
+        pairs = [(message.role, message.content) for message in messages]
+        ids = tuple(ToyTokenizer(made.config.num_vocab).encode_chat(pairs))
+        for user in ("ann", "bob"):
+            options = GenerateOptions(max_tokens=12, user=user, model=made.model.info.model)
+            check(await ask(client, options, messages), options, ids)
+        with pytest.raises(RequestFailedError, match="there are: toy-1") as caught:
+            await ask(client, GenerateOptions(model="other"), messages)
+        assert caught.value.code == "not_found"
 
 
 async def test_streams_that_outgrow_the_cache_are_parked_and_end_as_they_would_alone(

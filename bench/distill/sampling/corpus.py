@@ -145,7 +145,7 @@ def build_corpus(
             topics.update(dict.fromkeys(topic for h in headings if (topic := _topic(h))))
             passages += [block for block in blocks if _is_passage(block)]
             for piece in _pieces(blocks):
-                token_ids = [separator_id, *tokenizer.encode(piece, chat=False)]
+                token_ids = [separator_id, *tokenizer.encode(piece)]
                 data = np.asarray(token_ids, dtype=dtype).tobytes()
                 digest.update(data)
                 binary.write(data)

@@ -31,7 +31,7 @@ class ChatFrame:
     def of(cls, tokenizer: Tokenizer) -> ChatFrame | None:
         """Found by comparing two prompts; None where there is no template, or one with no end."""
         try:
-            one, two = (tokenizer.encode(text, chat=True) for text in ("Apple pie", "7 ways"))
+            one, two = (tokenizer.encode_chat([("user", t)]) for t in ("Apple pie", "7 ways"))
         except InvalidInputError:
             return None
         shorter = min(len(one), len(two))
@@ -121,9 +121,9 @@ class Sampler:
         frame = self._frame
         if frame is None:
             # A base model: the prompt is the beginning of a text.
-            ids = self._tokenizer.encode(prompt.text or "The", chat=False)
+            ids = self._tokenizer.encode(prompt.text or "The")
         elif prompt.text:
-            ids = self._tokenizer.encode(prompt.text, chat=True)
+            ids = self._tokenizer.encode_chat([("user", prompt.text)])
         else:
             ids = list(frame.prefix)
         if len(ids) > _MAX_PROMPT:

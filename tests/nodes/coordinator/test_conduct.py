@@ -10,6 +10,7 @@ from nodes.coordinator.conduct import (
     MAX_OFFENCES,
     MESSAGES_PER_S,
     Conduct,
+    cost_of,
 )
 
 GOOD, BAD = b"good", b"bad"
@@ -71,3 +72,10 @@ def test_peers_without_end_take_no_memory_without_end() -> None:
     # Of one that is not known any more nothing is held against the next.
     conduct.offended(b"0")
     assert not conduct.is_banned(b"0")
+
+
+def test_all_users_of_a_gateway_may_come_back_at_once() -> None:
+    conduct = Conduct()
+    assert all(conduct.may_speak(GOOD, 0.0, cost_of("gateway")) for _ in range(40_000))
+    # Who has not said what it is counts as a client.
+    assert cost_of("") == cost_of("client") > cost_of("target") == cost_of("draft")

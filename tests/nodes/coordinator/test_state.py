@@ -8,6 +8,7 @@ import pytest
 
 from mesh.codec import encode, encode_struct
 from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Refuse, Welcome
+from nodes.config import LimitSettings
 from nodes.coordinator.sends import Send, streams_of
 from nodes.coordinator.state import CoordinatorState, ForbiddenError
 from nodes.messages import (
@@ -178,7 +179,7 @@ def test_a_target_gets_some_texts_to_tokenize_at_a_time() -> None:
     for number in range(1, 41):
         text = make_submit(number, prompt="x", prompt_token_ids=())
         asked += texts(mesh, mesh.hear(CLIENT, text))
-    assert len(asked) == 16
+    assert len(asked) == 4
     for _ in range(40):
         asked += texts(mesh, mesh.hear(TARGET, TokenizeReply(asked.pop(0), "too long", ())))
         if not asked:
@@ -343,15 +344,15 @@ def test_without_a_target_a_request_is_refused() -> None:
     assert failure(sends) == ("unavailable", "no target node has joined: start one")
 
 
-def test_streams_wait_for_sequences_first_come_first_served() -> None:
+def test_streams_wait_for_sequences_and_clients_take_turns() -> None:
     mesh = make_mesh(max_streams=2)
     mesh.join(OTHER, "client")
     assert opened(mesh.hear(CLIENT, make_submit(1, num_choices=3))) == [1, 2]
     assert mesh.hear(OTHER, make_submit(1)) == []
-    assert opened(mesh.hear(TARGET, finish(2))) == [3]
-    sends = mesh.hear(TARGET, finish(1))
+    sends = mesh.hear(TARGET, finish(2))
     assert opened(sends) == [4]
     assert isinstance(to(OTHER, sends)[0], StartedNotice)
+    assert opened(mesh.hear(TARGET, finish(1))) == [3]
 
 
 def test_a_stream_that_waits_for_cells_is_not_overtaken_by_a_smaller_one() -> None:
@@ -402,7 +403,7 @@ def test_a_parked_stream_goes_on_in_its_next_generation() -> None:
 
 
 def test_more_than_may_wait_are_refused() -> None:
-    mesh = Mesh(max_waiting=2)
+    mesh = Mesh(limits=LimitSettings(max_waiting=2))
     mesh.join(TARGET, "target", make_profile(max_streams=1))
     mesh.join(CLIENT, "client")
     for request_id in (1, 2, 3):

@@ -3,10 +3,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from nodes.coordinator.requests import Choice, Request
-from nodes.coordinator.waiting import STEP_S, Waiting
+from nodes.coordinator.waiting import STEP_S, Head, Kind, Waiting
 from tests.nodes.builders import make_spec, make_submit
+
+ONE = frozenset({("m", "a")})
+OTHER = frozenset({("m", "b")})
 
 
 @dataclass(slots=True)
@@ -16,17 +22,37 @@ class Line:
     waiting: Waiting
     num_added: int = 0
 
-    def add(self, arrived_at: float, priority: int = 5, num_tokens: int = 0) -> Request:
+    def add(
+        self,
+        arrived_at: float,
+        priority: int = 5,
+        num_tokens: int = 0,
+        party: str = "",
+        kinds: frozenset[Kind] = ONE,
+    ) -> Request:
         self.num_added += 1
         request = Request(b"c", make_submit(self.num_added, priority=priority), 7)
         request.arrived_at = arrived_at
+        request.party = party
+        request.role = "gateway" if party else "client"
         choice = Choice(make_spec(self.num_added), num_tokens=num_tokens)
         request.choices[choice.spec.stream_id] = choice
-        self.waiting.add(request, choice)
+        self.waiting.add(request, choice, kinds)
         return request
 
+    def first(self) -> Head | None:
+        return next(iter(self.waiting.heads()), None)
+
+    def serve(self, now: float) -> Request:
+        head = self.first()
+        assert head is not None
+        self.waiting.serve(head.request, head.choice, now)
+        return head.request
+
     def order(self) -> list[int]:
-        return [request.request_id for request, _ in self.waiting]
+        """All of them as they are served, from now on."""
+        assert len(list(self.waiting)) == len(self.waiting)
+        return [self.serve(1e6).request_id for _ in range(len(self.waiting))]
 
 
 @pytest.fixture
@@ -37,8 +63,9 @@ def line() -> Line:
 def test_of_one_priority_who_came_first_is_first(line: Line) -> None:
     for arrived_at in (1.0, 0.5, 1.0):
         line.add(arrived_at)
-    assert line.order() == [2, 1, 3]
     assert len(line.waiting) == 3
+    assert line.order() == [2, 1, 3]
+    assert len(line.waiting) == 0
 
 
 def test_a_higher_priority_goes_before_those_that_came_a_little_earlier(line: Line) -> None:
@@ -68,6 +95,122 @@ def test_who_is_taken_out_leaves_the_others_in_order(line: Line) -> None:
     assert choice.spec.stream_id in line.waiting
     line.waiting.remove(requests[1], choice)
     assert choice.spec.stream_id not in line.waiting
-    assert line.order() == [3, 1]
     with pytest.raises(KeyError):
         line.waiting.remove(requests[1], choice)
+    assert line.order() == [3, 1]
+
+
+# -- parties take turns ----------------------------------------------------------------------------
+
+
+def test_many_streams_of_one_party_do_not_keep_out_another(line: Line) -> None:
+    for _ in range(1000):
+        line.add(0.0, party="many")
+    line.serve(1.0)
+    line.add(2.0, party="few")
+    line.add(2.0, party="few")
+    # The first one had come before; from there on they take turns.
+    assert [line.serve(2.0 + n).party for n in range(5)] == ["many", "few", "many", "few", "many"]
+    assert line.waiting.num_of("gateway") == 996
+    assert line.waiting.num_of("client") == 0
+
+
+def test_places_that_become_free_together_are_shared(line: Line) -> None:
+    for party in ("a", "a", "a", "b", "b", "c"):
+        line.add(1.0, party=party)
+    assert [line.serve(1.0).party for _ in range(6)] == ["a", "b", "c", "a", "b", "a"]
+
+
+def test_a_party_that_was_away_has_no_turns_in_store(line: Line) -> None:
+    line.add(0.0, party="a")
+    line.serve(0.0)
+    for _ in range(3):
+        line.add(5.0, party="b")
+    line.serve(6.0)
+    line.add(7.0, party="a")
+    line.add(7.0, party="a")
+    assert [line.serve(8.0 + n).party for n in range(4)] == ["b", "a", "b", "a"]
+
+
+def test_priority_goes_before_turns_within_its_lead(line: Line) -> None:
+    for _ in range(3):
+        line.add(0.0, party="a", priority=9)
+    line.add(0.0, party="b", priority=5)
+    # 4 steps of 5 s: b's turn comes when a was served more than 20 s later than b came.
+    assert [line.serve(now).party for now in (10.0, 30.0, 31.0)] == ["a", "a", "b"]
+
+
+def test_whose_text_has_begun_does_not_wait_for_turns(line: Line) -> None:
+    line.add(0.0, party="b")
+    for _ in range(2):
+        line.add(9.0, party="a", num_tokens=1)
+    assert [line.serve(10.0).party for _ in range(3)] == ["a", "a", "b"]
+
+
+def test_lines_are_by_targets_and_those_of_none_are_not_looked_at(line: Line) -> None:
+    line.add(3.0, kinds=OTHER)
+    line.add(1.0, kinds=frozenset())
+    line.add(2.0)
+    line.add(4.0)
+    heads = line.waiting.heads()
+    assert [(h.request.request_id, h.kinds) for h in heads] == [(3, ONE), (1, OTHER)]
+    assert len(line.waiting) == 4
+
+
+def test_who_may_be_served_elsewhere_changes_lines_and_keeps_its_place(line: Line) -> None:
+    requests = [line.add(float(n)) for n in range(3)]
+    for request in (requests[2], requests[0]):
+        (choice,) = request.choices.values()
+        line.waiting.change(choice, OTHER)
+    assert [h.request.request_id for h in line.waiting.heads()] == [1, 2]
+    assert line.order() == [1, 2, 3]
+
+
+class Turns(RuleBasedStateMachine):
+    """Streams come, go and are served at equal priority, a second apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = Line(Waiting())
+        self.now = 0.0
+        self.requests: list[Request] = []
+        # By party: its last turn.
+        self.served_at: dict[str, float] = {}
+
+    @rule(party=st.sampled_from("abcde"), count=st.integers(1, 6))
+    def come(self, party: str, count: int) -> None:
+        self.now += 1
+        self.requests += [self.line.add(self.now, party=party) for _ in range(count)]
+
+    @precondition(lambda self: self.requests)
+    @rule(data=st.data())
+    def go(self, data: st.DataObject) -> None:
+        self.now += 1
+        request = data.draw(st.sampled_from(self.requests))
+        (choice,) = request.choices.values()
+        self.line.waiting.remove(request, choice)
+        self.requests.remove(request)
+
+    @precondition(lambda self: self.requests)
+    @rule()
+    def serve(self) -> None:
+        self.now += 1
+        request = self.line.serve(self.now)
+        mine = [other for other in self.requests if other.party == request.party]
+        assert request is mine[0], "its own streams are served as they came"
+        last = self.served_at.get(request.party, 0.0)
+        for other in self.requests:
+            # Whoever has waited since this party's last turn has had one meanwhile.
+            if other.party != request.party and other.arrived_at < last:
+                assert self.served_at.get(other.party, 0.0) > last, "two turns to another's none"
+        self.served_at[request.party] = self.now
+        self.requests.remove(request)
+
+    @invariant()
+    def all_are_there(self) -> None:
+        assert len(self.line.waiting) == len(self.requests)
+        assert (self.line.first() is None) == (not self.requests)
+
+
+TestTurns = Turns.TestCase
+TestTurns.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

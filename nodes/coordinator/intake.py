@@ -1,0 +1,120 @@
+"""What clients submit: whose it is, for which model, and whether it is taken in."""
+
+from __future__ import annotations
+
+import hashlib
+
+from nodes.config import LimitSettings
+from nodes.coordinator.access import GATEWAY
+from nodes.coordinator.models import KnownModels, shown_name
+from nodes.coordinator.requests import BadRequestError, Request, new_request
+from nodes.coordinator.roster import NodeRecord, Roster
+from nodes.coordinator.sends import Send
+from nodes.coordinator.serving import Serving
+from nodes.coordinator.tokenizing import MAX_CHARS, num_chars_of
+from nodes.messages import RequestFailedNotice, SubmitRequest
+
+_MAX_REASON = 1024
+_DIGEST_BYTES = 16
+
+
+class RefusedRequestError(Exception):
+    """A request is not taken in; code as in RequestFailedNotice."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason[:_MAX_REASON])
+        self.code = code
+
+
+def owner_of(who: str, user: str) -> str:
+    """The name under which a request shares prefixes: that of a key or connection, and the user's.
+
+    Nodes have no use for what users are called; and no user of one client is one of another.
+    """
+    if not user:
+        return who
+    return f"{who}/{hashlib.blake2b(user.encode(), digest_size=_DIGEST_BYTES).hexdigest()}"
+
+
+class Intake:
+    """Takes requests in, within limits."""
+
+    def __init__(self, roster: Roster, serving: Serving, limits: LimitSettings) -> None:
+        self._roster = roster
+        self._serving = serving
+        self._limits = limits
+        self._models = KnownModels()
+
+    def target_came(self, target: NodeRecord) -> None:
+        self._models.note(target.profile)
+
+    def submit(
+        self, client: bytes, role: str, who: str, submit: SubmitRequest, now: float
+    ) -> list[Send]:
+        """role: what the client joined as. who: its key's name, or its connection."""
+        try:
+            request, target = self._checked(client, role, who, submit)
+        except RefusedRequestError as error:
+            return [Send(client, RequestFailedNotice(submit.request_id, error.code, str(error)))]
+        request.arrived_at = now
+        self._serving.take_in(request)
+        if submit.prompt_token_ids:
+            return self._serving.open(request, target, submit.prompt_token_ids, now)
+        self._serving.tokenizing.add(request, target.name)
+        return self.ask_tokenizers()
+
+    def _checked(
+        self, client: bytes, role: str, who: str, submit: SubmitRequest
+    ) -> tuple[Request, NodeRecord]:
+        """The request, and the target that tokenizes it. Raises RefusedRequestError."""
+        serving, limits = self._serving, self._limits
+        if (client, submit.request_id) in serving.requests:
+            raise RefusedRequestError("bad_request", f"request id {submit.request_id} is in use")
+        is_gateway = role == GATEWAY
+        num_waiting = serving.num_waiting(role)
+        max_waiting = limits.max_gateway_waiting if is_gateway else limits.max_waiting
+        if num_waiting + submit.num_choices > max_waiting:
+            raise RefusedRequestError(
+                "overloaded", f"{num_waiting} streams wait already: try later"
+            )
+        max_requests = limits.max_gateway_requests if is_gateway else limits.max_requests
+        if serving.num_requests(client) >= max_requests:
+            raise RefusedRequestError(
+                "overloaded", f"{max_requests} requests of this {role} are under way"
+            )
+        try:
+            request = new_request(client, submit)
+        except BadRequestError as error:
+            raise RefusedRequestError("bad_request", str(error)) from error
+        request.role = role
+        request.owner = owner_of(who, submit.user)
+        # The users of a client are its own invention: they get it no more turns.
+        request.party = request.owner if is_gateway else who
+        if not serving.tokenizing.has_room(client, num_chars_of(request)):
+            raise RefusedRequestError(
+                "overloaded", f"{MAX_CHARS} characters of this {role} wait to be read: try later"
+            )
+        return request, self._target_for(submit.model)
+
+    def _target_for(self, model: str) -> NodeRecord:
+        target = self._serving.tokenizer(model)
+        if target is not None:
+            return target
+        targets = self._roster.nodes("target")
+        if not targets:
+            raise RefusedRequestError("unavailable", "no target node has joined: start one")
+        if self._models.has(model):
+            raise RefusedRequestError(
+                "unavailable", f"no target of model {model!r} is there at present: try later"
+            )
+        names = ", ".join(sorted({shown_name(n.profile) for n in targets}))
+        raise RefusedRequestError("not_found", f"no target has model {model!r}; there are: {names}")
+
+    def ask_tokenizers(self) -> list[Send]:
+        """The texts that may be sent to targets now."""
+        out = []
+        for name, question in self._serving.tokenizing.due():
+            target = self._roster.node(name)
+            if target is not None:
+                out.append(Send(target.peer, question))
+        return out

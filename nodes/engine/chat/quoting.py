@@ -1,0 +1,103 @@
+"""Texts of control tokens inside messages, kept apart from those that the template writes.
+
+Whoever writes a message must not be able to end it and begin another one. Before rendering, what
+reads like a control token in a message is replaced by a mark, and after it the mark by the text, to
+be tokenized as plain text. Messages without such texts are rendered as they are.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from nodes.engine.protocol import InvalidInputError
+
+_NONCE_BYTES: Final = 12
+# Templates put roles between characters of control tokens.
+_ROLE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_PREFIX_CHARS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a rendered conversation. is_plain: it names no control tokens."""
+
+    text: str
+    is_plain: bool
+
+
+class ControlTexts:
+    """The texts of a vocabulary's control tokens."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._texts = frozenset(filter(None, texts))
+        self._lengths = sorted({len(text) for text in self._texts}, reverse=True)
+        starts = sorted({re.escape(text[:_PREFIX_CHARS]) for text in self._texts})
+        # Where one may begin; a look-ahead, as they may overlap. Thousands of texts would be slow.
+        self._start = re.compile(f"(?={'|'.join(starts)})") if starts else None
+        self._prefixes = frozenset(t[:n] for t in self._texts for n in range(1, len(t)))
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where control tokens stand, the longest first, and where one may begin at the end.
+
+        The end counts without white space, which templates trim: what they put behind it must not
+        complete a control token.
+        """
+        spans, end = [], 0
+        for match in self._start.finditer(text) if self._start is not None else ():
+            start = match.start()
+            size = self._size_at(text, start) if start >= end else 0
+            if size:
+                end = start + size
+                spans.append((start, end))
+        last = len(text.rstrip())
+        for size in range(min(self._lengths[0] - 1 if self._lengths else 0, last - end), 0, -1):
+            if text[last - size : last] in self._prefixes:
+                spans.append((last - size, last))
+                break
+        return spans
+
+    def _size_at(self, text: str, start: int) -> int:
+        sizes = (n for n in self._lengths if text[start : start + n] in self._texts)
+        return next(sizes, 0)
+
+
+class Quotes:
+    """The marks of one conversation. They are random, so that no message can hold one."""
+
+    def __init__(self, controls: ControlTexts) -> None:
+        self._controls = controls
+        self._nonce = secrets.token_hex(_NONCE_BYTES)
+        self._texts: list[str] = []
+        # A template may change the case of letters.
+        self._mark = re.compile(f"q{self._nonce}x([0-9]+)z", re.IGNORECASE)
+
+    def quote(self, content: str) -> str:
+        """A message's content with marks in it, or as it is."""
+        parts, end = [], 0
+        for start, stop in self._controls.spans(content):
+            parts += [content[end:start], f"q{self._nonce}x{len(self._texts)}z"]
+            self._texts.append(content[start:stop])
+            end = stop
+        return "".join([*parts, content[end:]])
+
+    def split(self, rendered: str) -> list[Piece]:
+        """The rendered text with what the marks stand for; no piece is empty."""
+        pieces = []
+        for index, part in enumerate(self._mark.split(rendered)):
+            is_plain = index % 2 == 1
+            text = self._texts[int(part)] if is_plain else part
+            if text:
+                pieces.append(Piece(text, is_plain))
+        return pieces
+
+
+def check_role(role: str) -> None:
+    """Raises InvalidInputError for what is no role in any template."""
+    if not _ROLE.fullmatch(role):
+        raise InvalidInputError(
+            f"role {role[:64]!r}: letters, digits, and one of . _ - are accepted, 64 at most"
+        )

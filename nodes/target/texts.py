@@ -1,0 +1,72 @@
+"""Texts become token ids in a thread, one after the other: no round waits for a long one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from nodes.engine.protocol import InvalidInputError, Tokenizer
+from nodes.messages import MAX_PROMPT_TOKENS, TokenizeReply, TokenizeRequest
+
+# The coordinator asks for a few at a time.
+MAX_WAITING: Final = 64
+
+
+class TextReader:
+    """Answers TokenizeRequests. run() it in a task; ask() is for the event loop, too."""
+
+    def __init__(self, tokenizer: Tokenizer, answer: Callable[[TokenizeReply], None]) -> None:
+        self._tokenizer = tokenizer
+        self._answer = answer
+        self._waiting: deque[TokenizeRequest] = deque()
+        self._is_asked = asyncio.Event()
+        self._membership = 0
+
+    def ask(self, request: TokenizeRequest) -> None:
+        """Queue a text; where too many wait it is refused at once."""
+        if len(self._waiting) >= MAX_WAITING:
+            reason = f"{MAX_WAITING} texts wait to be tokenized already: try later"
+            self._answer(TokenizeReply(request.request_id, reason, ()))
+            return
+        self._waiting.append(request)
+        self._is_asked.set()
+
+    def forget_all(self) -> None:
+        """A membership is over: its questions are nobody's, and their numbers are used again."""
+        self._membership += 1
+        self._waiting.clear()
+
+    async def run(self) -> None:
+        """Serve until cancelled; then the text that is being read is finished first."""
+        while True:
+            await self._is_asked.wait()
+            self._is_asked.clear()
+            while self._waiting:
+                asked_in = self._membership
+                reading = asyncio.create_task(
+                    asyncio.to_thread(tokenize, self._tokenizer, self._waiting.popleft())
+                )
+                try:
+                    reply = await asyncio.shield(reading)
+                finally:
+                    # The tokenizer's model must not be closed under its thread.
+                    await asyncio.wait([reading])
+                if self._membership == asked_in:
+                    self._answer(reply)
+
+
+def tokenize(tokenizer: Tokenizer, request: TokenizeRequest) -> TokenizeReply:
+    """The ids of a text or conversation, or why there are none."""
+    try:
+        if request.messages:
+            token_ids = tokenizer.encode_chat([(m.role, m.content) for m in request.messages])
+        else:
+            token_ids = tokenizer.encode(request.prompt)
+    except InvalidInputError as error:
+        return TokenizeReply(request.request_id, str(error)[:1024], ())
+    if len(token_ids) > MAX_PROMPT_TOKENS:
+        reason = f"the prompt has {len(token_ids)} tokens, limit {MAX_PROMPT_TOKENS}"
+        return TokenizeReply(request.request_id, reason, ())
+    return TokenizeReply(request.request_id, "", tuple(token_ids))
