@@ -13,6 +13,7 @@ from nodes.messages import (
     DraftReply,
     NodesRequest,
     PromptScoresNotice,
+    StatusRequest,
     StreamFailedNotice,
     StreamParkedNotice,
     StreamReadyNotice,
@@ -30,7 +31,7 @@ MAY_SEND: Final[Mapping[str, frozenset[type]]] = {
     | {StreamParkedNotice, PromptScoresNotice},
     "draft": _OF_MEMBERS | {DraftReply, StreamReadyNotice, StreamFailedNotice, EnrolRequest},
     "client": _OF_MEMBERS
-    | {SubmitRequest, CancelRequest, NodesRequest, TraceRequest, EnrolRequest},
+    | {SubmitRequest, CancelRequest, NodesRequest, StatusRequest, TraceRequest, EnrolRequest},
     GUEST: frozenset({EnrolRequest}),
 }
 ROLES: Final = frozenset(MAY_SEND) - {GUEST}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from nodes.coordinator.placement import STRANDED_LIMIT_S, Move, Placed, Placement
 from nodes.coordinator.requests import (
@@ -26,6 +28,11 @@ from nodes.stream import StreamId
 logger = logging.getLogger(__name__)
 
 _MAX_REASON = 1024
+# What becomes of requests: the codes of RequestFailedNotice, and these.
+OUTCOMES: Final = (
+    *("done", "cancelled", "left"),
+    *("bad_request", "overloaded", "unavailable", "internal"),
+)
 # A request that ends the process of whoever serves it must not go through all targets.
 _MAX_LOSSES = 4
 
@@ -40,6 +47,9 @@ class Serving:
         self.placement = Placement(roster)
         self._roster = roster
         self._next_id = 1
+        # Requests that are over, and those that went to another target meanwhile.
+        self.outcomes = Counter[str]()
+        self.num_moved = 0
 
     @property
     def num_waiting(self) -> int:
@@ -113,6 +123,7 @@ class Serving:
         """Close streams on their target and open them on another one, from their journals."""
         request, out = move.request, list[Send]()
         request.moved_at = now
+        self.num_moved += 1
         for choice in move.choices:
             source = self._roster.node(choice.target)
             assert source is not None
@@ -214,6 +225,7 @@ class Serving:
         choice = request.choices.pop(stream_id)
         if not request.choices:
             del self.requests[(request.client, request.request_id)]
+            self.outcomes["cancelled" if reason == "cancelled" else "done"] += 1
             logger.info("request %d finished: %s", request.request_id, reason)
         figures, plain_reason = target.scheduler.take_figures(stream_id)
         notice = finished_notice(request, choice, reason, figures, plain_reason)
@@ -228,12 +240,19 @@ class Serving:
                 out += self.carry_out(target, target.scheduler.cancel(stream_id, now), now)
             else:
                 self._forget_stream(request, stream_id)
-        self.requests.pop((request.client, request.request_id), None)
+        if self.requests.pop((request.client, request.request_id), None) is not None:
+            self.outcomes["cancelled"] += 1
         return out
 
-    def fail(self, request: Request, code: str, reason: str, now: float) -> list[Send]:
-        """End a whole request with an error; whatever still runs of it is closed."""
-        self.requests.pop((request.client, request.request_id), None)
+    def fail(
+        self, request: Request, code: str, reason: str, now: float, outcome: str = ""
+    ) -> list[Send]:
+        """End a whole request with an error; whatever still runs of it is closed.
+
+        outcome: as what it is counted, where that is not its code.
+        """
+        if self.requests.pop((request.client, request.request_id), None) is not None:
+            self.outcomes[outcome or code] += 1
         self.tokenizing.drop(request)
         out: list[Send] = []
         choices = dict(request.choices)
