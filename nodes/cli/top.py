@@ -19,6 +19,7 @@ from nodes.client import Client
 from nodes.roles import link_of
 from nodes.runtime import run, set_up_logging
 from nodes.status import encode_status
+from nodes.status_history import History
 
 _REFRESH_S: Final = 1.0
 # Of a frame for a file or a pipe.
@@ -92,13 +93,15 @@ async def _live(client: Client) -> None:
     loop = asyncio.get_running_loop()
     # Before the screen is taken: until the coordinator has answered there is nothing to show.
     status = await client.status()
-    screen = Screen(sys.stdout)
+    screen, history = Screen(sys.stdout), History()
+    history.add(status)
     with screen.taken(keyboard()):
         due = loop.time() + _REFRESH_S
         while True:
-            screen.draw(frame(status, *screen.size()))
+            screen.draw(frame(status, *screen.size(), list(history)))
             if "q" in await screen.wait(max(0.0, due - loop.time())):
                 return
             if loop.time() >= due:
                 status = await client.status()
+                history.add(status)
                 due = loop.time() + _REFRESH_S

@@ -8,6 +8,7 @@ from typing import Final
 
 from nodes.cli.cells import Column, cut, fitted, shown, table
 from nodes.status import NodeStatus, SpanStatus, Status, StreamStatus, TargetStatus
+from nodes.status_history import Point
 
 _NODES: Final = (
     Column("NODE", 16),
@@ -33,22 +34,24 @@ _STREAMS: Final = (
     Column("ACC", 4, right=True),
     Column("PLAIN BECAUSE", 120, needs=24),
 )
+_RAMP: Final = " .:-=+*#%@"
 _TRACK_NAME: Final = 12
 _CYCLES_SHOWN: Final = 10
 _LEAST_SHOWN_S, _MOST_SHOWN_S = 0.2, 10.0
 
 
-def frame(status: Status, width: int, height: int) -> list[str]:
-    """At most `height` lines of at most `width` cells: title, nodes, plans, streams."""
+def frame(status: Status, width: int, height: int, history: Sequence[Point] = ()) -> list[str]:
+    """At most `height` lines of at most `width` cells: title, speed, nodes, plans, streams."""
     nodes, streams = _nodes(status, width), _streams(status, width)
     plans = [line for target in status.targets for line in _target(target, status, width)]
-    room = max(0, height - 1)
+    head = [_title(status), *_speed(history, width)]
+    room = max(0, height - len(head))
     # Streams are many and shrink first, then nodes; plans are what this is for.
     spared = len(plans) + min(len(streams), 4)
     kept_nodes = fitted(nodes, max(room - spared, min(len(nodes), max(2, room // 4))))
     kept_plans = fitted(plans, max(0, room - len(kept_nodes) - min(len(streams), 3)))
     left = room - len(kept_nodes) - len(kept_plans)
-    lines = [_title(status), *kept_nodes, *kept_plans, *fitted(streams, left)]
+    lines = [*head, *kept_nodes, *kept_plans, *fitted(streams, left)]
     return [cut(line, width) for line in lines[:height]]
 
 
@@ -62,6 +65,17 @@ def _title(status: Status) -> str:
         f"{shown(status.cluster)} up {_clock(status.uptime_s)}: {speed:.1f} tokens/s, "
         f"{num_placed} streams, {waiting} waiting; nodes: {', '.join(told) or 'none'}"
     )
+
+
+def _speed(history: Sequence[Point], width: int) -> list[str]:
+    """Tokens a second of the last minutes, a character a step, the last one at the right."""
+    most = max((point.tokens_per_s for point in history), default=0.0)
+    if most <= 0.0:
+        return []
+    title = f"up to {most:.1f} tokens/s "
+    recent = history[-max(1, width - len(title)) :]
+    marks = [_RAMP[round(point.tokens_per_s / most * (len(_RAMP) - 1))] for point in recent]
+    return [title + "".join(marks)]
 
 
 def _clock(seconds: float) -> str:

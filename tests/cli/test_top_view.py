@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from nodes.cli.cells import width_of
 from nodes.cli.top_view import frame
 from nodes.status import SpanStatus, Status
+from nodes.status_history import Point
 from tests.nodes.status_examples import DRAFT_NODE, GUESSING, PLAIN, STATUS
 
 TARGET = STATUS.targets[0]
@@ -74,6 +75,13 @@ def test_in_a_crowd_everything_keeps_some_lines() -> None:
     for title in ("NODE ", "PLAN ", "STREAM "):
         assert any(line.startswith(title) for line in found), title
     assert sum("more" in line for line in found) == 2
+
+
+def test_the_last_minutes_are_a_line_of_marks() -> None:
+    points = [Point(float(k), speed, None) for k, speed in enumerate((0.0, 45.0, 90.0))]
+    assert frame(STATUS, 80, 24, points)[1] == "up to 90.0 tokens/s  =@"
+    assert frame(STATUS, 22, 24, points)[1] == "up to 90.0 tokens/s =@"
+    assert frame(STATUS, 80, 24, points[:1])[1].startswith("NODE")
 
 
 def test_an_empty_mesh_is_a_title_and_two_empty_tables() -> None:
