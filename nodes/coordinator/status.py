@@ -236,7 +236,7 @@ class Reporting:
     def _media(self, now: float) -> Iterator[MediumStatus]:
         for name, reserved_s in list(self._air.reserved_s())[:_MAX_MEDIA]:
             busy = min(1.0, self._recent.rate(("air", name), reserved_s, now))
-            yield MediumStatus(parts.cut(name), round(reserved_s, 6), round(busy, 4))
+            yield MediumStatus(parts.cut(name), parts.number(reserved_s, 6), parts.number(busy, 4))
 
     def _all(self, num_stale: int, num_dropped: int) -> Totals:
         schedulers = [scheduler for _, scheduler in self._roster.schedulers()]

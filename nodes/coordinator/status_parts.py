@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
@@ -32,6 +33,11 @@ _MAX_NAME, _MAX_LINE = 64, 200
 _COST_SIZES: Final = (1, 2, 4, 8, 16, 32)
 _SPANS_S: Final = 10.0
 _NO_TIMES: Final = BatchTimes(0.0, 0.0, 0.0, 0.0, 0)
+
+
+def number(value: float, digits: int) -> float:
+    """Rounded; 0.0 for what JSON has no number for, which must not end the coordinator."""
+    return round(float(value), digits) if math.isfinite(value) else 0.0
 
 
 def cut(name: str, most: int = _MAX_NAME) -> str:
@@ -65,7 +71,7 @@ def node_status(
     declared, measured = profile.link.rate_bps, heartbeat.rate.bps
     now = (costs or node.costs).decode
     points = tuple(
-        CostPoint(size, round(node.costs.decode.at(size), 7), round(now.at(size), 7))
+        CostPoint(size, number(node.costs.decode.at(size), 7), number(now.at(size), 7))
         for size in _COST_SIZES
     )
     return NodeStatus(
@@ -77,8 +83,8 @@ def node_status(
         emulated=profile.emulated,
         state=state,
         reason=cut(reason, _MAX_LINE),
-        silent_s=round(silent_s, 3),
-        joined_s=round(joined_s, 3),
+        silent_s=number(silent_s, 3),
+        joined_s=number(joined_s, 3),
         rtt_s=finite(heartbeat.rtt_s),
         rate_bps=finite(declared or measured),
         rate_is="declared" if declared else "measured" if measured else "unknown",
@@ -87,8 +93,8 @@ def node_status(
         max_streams=profile.max_streams,
         used_cells=node.used_cells,
         num_cells=profile.num_cells,
-        busy=round(busy, 4),
-        busy_s=round(node.busy_s, 6),
+        busy=number(busy, 4),
+        busy_s=number(node.busy_s, 6),
         bytes_in=node.traffic.bytes_in,
         bytes_out=node.traffic.bytes_out,
         costs=points,
@@ -119,7 +125,7 @@ def waiting_status(
         plain="",
         reason="",
         tokens_per_s=0.0,
-        age_s=round(age_s, 3),
+        age_s=number(age_s, 3),
         num_rounds=0,
         num_draft_tokens=0,
         num_accepted_tokens=0,
@@ -147,8 +153,8 @@ def stream_status(
         phase=phase,
         num_tokens=len(stream.token_ids) - stream.spec.num_prompt_tokens,
         gamma=gamma,
-        acceptance=round(stream.acceptance.alpha, 4),
-        tokens_per_s=round(tokens_per_s, 3),
+        acceptance=number(stream.acceptance.alpha, 4),
+        tokens_per_s=number(tokens_per_s, 3),
         num_rounds=figures.num_rounds,
         num_draft_tokens=figures.num_draft_tokens,
         num_accepted_tokens=figures.num_accepted_tokens,
@@ -172,29 +178,29 @@ def plan_status(report: Report) -> PlanStatus:
     ]
     ratio = 0.0
     if plan.rejected is not None and made is not None and made.price_s > 0.0:
-        ratio = finite(plan.rejected.price_s / made.price_s) or 0.0
+        ratio = plan.rejected.price_s / made.price_s
     return PlanStatus(
         policy=cut(plan.policy),
         batches=tuple(batches),
-        plain=tuple(plan.plain),
-        cycle_s=round(report.cycle_s, 6),
+        plain=tuple(map(int, plan.plain)),
+        cycle_s=number(report.cycle_s, 6),
         bound=cut(made.bound, _MAX_LINE) if made is not None else "",
-        tokens_per_s=round(made.tokens_per_s, 3) if made is not None else 0.0,
+        tokens_per_s=number(made.tokens_per_s, 3) if made is not None else 0.0,
         rejected=cut(plan.rejected.name) if plan.rejected is not None else "",
-        rejected_ratio=round(ratio, 4),
+        rejected_ratio=number(ratio, 4),
     )
 
 
 def _batch(batch: Batch, times: BatchTimes) -> BatchStatus:
     return BatchStatus(
-        stream_ids=tuple(batch.stream_ids),
-        gammas=tuple(batch.gammas),
+        stream_ids=tuple(map(int, batch.stream_ids)),
+        gammas=tuple(map(int, batch.gammas)),
         ahead=batch.ahead,
-        draft_s=round(times.draft_s, 6),
-        air_s=round(times.air_s, 6),
-        verify_s=round(times.verify_s, 6),
-        lap_s=round(times.lap_s, 6),
-        num_tokens=times.num_tokens,
+        draft_s=number(times.draft_s, 6),
+        air_s=number(times.air_s, 6),
+        verify_s=number(times.verify_s, 6),
+        lap_s=number(times.lap_s, 6),
+        num_tokens=int(times.num_tokens),
     )
 
 
@@ -202,11 +208,11 @@ def observed_status(
     report: Report, *, tokens_per_s: float, passes_per_s: float, cycle_s: float
 ) -> ObservedStatus:
     errors = {
-        str(stage): ErrorStatus(found.num_seen, round(found.median, 4), round(found.p95, 4))
+        str(stage): ErrorStatus(found.num_seen, number(found.median, 4), number(found.p95, 4))
         for stage, found in report.errors().items()
     }
-    rates = round(tokens_per_s, 3), round(passes_per_s, 3)
-    return ObservedStatus(*rates, round(cycle_s, 6), errors)
+    rates = number(tokens_per_s, 3), number(passes_per_s, 3)
+    return ObservedStatus(*rates, number(cycle_s, 6), errors)
 
 
 def count_status(counts: Counts) -> CountStatus:
@@ -225,12 +231,12 @@ def count_status(counts: Counts) -> CountStatus:
         tokens_read=counts.tokens_read,
         tokens_reused=counts.tokens_reused,
         num_passes=counts.num_passes,
-        pass_s=round(counts.pass_s, 6),
+        pass_s=number(counts.pass_s, 6),
         num_rounds=counts.num_rounds,
         num_laps=counts.num_laps,
-        lap_s=round(counts.lap_s, 6),
+        lap_s=number(counts.lap_s, 6),
         ratios={
-            stage: RatioStatus(tuple(ratios.counts), round(ratios.total, 4))
+            stage: RatioStatus(tuple(ratios.counts), number(ratios.total, 4))
             for stage, ratios in counts.ratios.items()
         },
     )
@@ -244,8 +250,8 @@ def spans_of(counts: Counts, now: float) -> tuple[SpanStatus, ...]:
             cut(span.node),
             span.batch,
             span.round_id,
-            round(span.start, 6),
-            round(span.end, 6),
+            number(span.start, 6),
+            number(span.end, 6),
             span.num_tokens,
         )
         for span in counts.spans

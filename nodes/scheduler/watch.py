@@ -96,7 +96,7 @@ class Watch:
     ) -> None:
         """Must come before streams are told, whose phases say what the pass was to them."""
         self._observe("pass", reply.pass_s, predicted_s)
-        num_tokens, round_id = 0, 0
+        num_tokens, round_id = reply.num_read_tokens, 0
         for entry in reply.entries:
             num_tokens += entry.num_draft_tokens + 1
             if not round_id and (stream := streams.get(StreamId(entry.stream_id))) is not None:
