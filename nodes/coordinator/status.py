@@ -38,6 +38,8 @@ _FRESH_S: Final = 0.5
 # Nodes that left are shown for so long.
 _LEFT_S: Final = 300.0
 _MAX_LEFT: Final = 32
+# Streams that are told why they are plain in a line; the others have the label.
+_MAX_WHY: Final = 64
 _MAX_NODES, _MAX_STREAMS, _MAX_TARGETS, _MAX_MEDIA = 64, 512, 32, 32
 
 
@@ -182,12 +184,15 @@ class Reporting:
             age_s = now - request.arrived_at
             if stream is None or scheduler is None:
                 if len(waiting) < _MAX_STREAMS:
-                    waiting.append(parts.waiting_status(request, choice, whose, age_s))
+                    waiting.append(parts.stream_status(request, choice, whose, age_s, None))
                 continue
             gamma = gammas[choice.target].get(stream_id, 0)
+            plain = scheduler.report.plain(stream, gamma)
+            # Making the line is most of the work.
+            reason = scheduler.report.why_plain(stream) if plain and len(found) < _MAX_WHY else ""
             rate = self._recent.rate(stream_id, len(stream.token_ids), now)
-            told = parts.stream_status(request, choice, stream, whose, age_s, gamma, rate)
-            found.append(parts.explained(told, scheduler.report.plain(stream, gamma)))
+            placed = parts.Placed(stream, gamma, rate, (plain, reason))
+            found.append(parts.stream_status(request, choice, whose, age_s, placed))
             if len(found) == _MAX_STREAMS:
                 break
         return (found + waiting)[:_MAX_STREAMS]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Final
 
 from nodes.coordinator.requests import Choice, Request
@@ -12,7 +12,7 @@ from nodes.coordinator.roster import NodeRecord
 from nodes.scheduler import SchedulerState
 from nodes.scheduler.counts import PLAIN_LABELS, TOKEN_KINDS, Counts
 from nodes.scheduler.report import Report
-from nodes.scheduler.stream import Opening, Stream
+from nodes.scheduler.stream import Figures, Opening, Stream
 from nodes.status import (
     BatchStatus,
     CostPoint,
@@ -104,66 +104,53 @@ def node_status(
 # -- streams ---------------------------------------------------------------------------------------
 
 
-def waiting_status(
-    request: Request, choice: Choice, whose: tuple[str, str], age_s: float
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What is known of a stream that has a place. gamma: its cap in the plan in force. plain: label
+    and line on why it makes no guesses; both empty if it does."""
+
+    stream: Stream
+    gamma: int
+    tokens_per_s: float
+    plain: tuple[str, str]
+
+
+def stream_status(
+    request: Request, choice: Choice, whose: tuple[str, str], age_s: float, placed: Placed | None
 ) -> StreamStatus:
-    """A stream without a place. whose: aliases of its client and user."""
+    """whose: aliases of its client and user. placed: None while it waits."""
     spec = choice.spec
+    stream = placed.stream if placed is not None else None
+    figures = stream.figures if stream is not None else Figures()
     return StreamStatus(
         stream_id=spec.stream_id,
         client=whose[0],
         user=whose[1],
         priority=request.submit.priority,
-        target="",
-        draft="",
-        phase="waiting",
+        target=cut(choice.target) if placed is not None else "",
+        draft=cut(stream.draft.node) if stream is not None and stream.draft is not None else "",
+        phase=_phase(stream),
         num_prompt_tokens=spec.num_prompt_tokens,
         num_tokens=choice.num_tokens,
         max_tokens=spec.max_tokens,
-        gamma=0,
-        acceptance=0.0,
-        plain="",
-        reason="",
-        tokens_per_s=0.0,
+        gamma=placed.gamma if placed is not None else 0,
+        acceptance=number(stream.acceptance.alpha, 4) if stream is not None else 0.0,
+        plain=placed.plain[0] if placed is not None else "",
+        reason=cut(placed.plain[1], _MAX_LINE) if placed is not None else "",
+        tokens_per_s=number(placed.tokens_per_s, 3) if placed is not None else 0.0,
         age_s=number(age_s, 3),
-        num_rounds=0,
-        num_draft_tokens=0,
-        num_accepted_tokens=0,
-    )
-
-
-def stream_status(
-    request: Request,
-    choice: Choice,
-    stream: Stream,
-    whose: tuple[str, str],
-    age_s: float,
-    gamma: int,
-    tokens_per_s: float,
-) -> StreamStatus:
-    """gamma: its cap in the plan in force."""
-    figures = stream.figures
-    phase = "decoding"
-    if isinstance(stream.phase, Opening):
-        phase = "parked" if stream.is_parked else "reading"
-    return replace(
-        waiting_status(request, choice, whose, age_s),
-        target=cut(choice.target),
-        draft=cut(stream.draft.node) if stream.draft is not None else "",
-        phase=phase,
-        num_tokens=len(stream.token_ids) - stream.spec.num_prompt_tokens,
-        gamma=gamma,
-        acceptance=number(stream.acceptance.alpha, 4),
-        tokens_per_s=number(tokens_per_s, 3),
         num_rounds=figures.num_rounds,
         num_draft_tokens=figures.num_draft_tokens,
         num_accepted_tokens=figures.num_accepted_tokens,
     )
 
 
-def explained(status: StreamStatus, plain: tuple[str, str]) -> StreamStatus:
-    """With a label and a line on why it makes no guesses; both empty if it does."""
-    return replace(status, plain=plain[0], reason=cut(plain[1], _MAX_LINE))
+def _phase(stream: Stream | None) -> str:
+    if stream is None:
+        return "waiting"
+    if isinstance(stream.phase, Opening):
+        return "parked" if stream.is_parked else "reading"
+    return "decoding"
 
 
 # -- targets ---------------------------------------------------------------------------------------

@@ -54,12 +54,15 @@ class Report:
         """Caps on guesses of the streams that guess by the plan in force."""
         return {s: gamma for batch in self._cycle.batches for s, gamma in batch.gammas.items()}
 
-    def plain(self, stream: Stream, gamma: int) -> tuple[str, str]:
-        """A label and a line on why a stream makes no guesses; empty if it does. gamma: its cap."""
+    def plain(self, stream: Stream, gamma: int) -> str:
+        """Why a stream makes no guesses, as a label; "" if it does. gamma: its cap."""
         if isinstance(stream.phase, Opening) or (gamma and stream.can_guess):
-            return "", ""
-        reason = stream.plain_reason or self._cycle.why_plain(stream.spec.stream_id)
-        return plain_label(stream), reason
+            return ""
+        return plain_label(stream)
+
+    def why_plain(self, stream: Stream) -> str:
+        """The same as a line."""
+        return stream.plain_reason or self._cycle.why_plain(stream.spec.stream_id)
 
     def target_costs(self) -> NodeCosts | None:
         """As seen in its passes."""

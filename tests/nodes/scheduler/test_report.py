@@ -26,11 +26,12 @@ def test_a_plain_stream_has_a_label_and_a_line_and_others_have_none() -> None:
     scheduler = make_scheduler()
     open_stream(scheduler, ONE)
     (plain,) = scheduler.streams()
-    assert scheduler.report.plain(plain, 0) == ("no_draft", NO_DRAFT)
+    assert scheduler.report.plain(plain, 0) == "no_draft"
+    assert scheduler.report.why_plain(plain) == NO_DRAFT
     guessing = make_scheduler("d")
     open_stream(guessing, TWO, "d")
     (guesser,) = guessing.streams()
-    assert guessing.report.plain(guesser, 4) == ("", "")
+    assert guessing.report.plain(guesser, 4) == ""
 
 
 def test_costs_are_told_as_seen_since() -> None:
