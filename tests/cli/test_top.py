@@ -142,6 +142,8 @@ def test_a_coordinator_that_stops_ends_it_with_a_line(commands: Commands) -> Non
         terminal.wait_for(b"error: the coordinator at ", place)
         assert terminal.process.wait(LIMIT_S) == 1
         assert b"Traceback" not in terminal.seen
+        # A second signal would end it at once, before its nodes.
+        mesh.wait(LIMIT_S)
         assert termios.tcgetattr(terminal.its) == terminal.before
 
 
