@@ -25,6 +25,8 @@ class Medium:
 
     _starts: list[float] = field(default_factory=list)
     _ends: list[float] = field(default_factory=list)
+    # Of all turns so far.
+    reserved_s: float = 0.0
 
     def reserve(self, now: float, ready: float, airtime_s: float) -> Turn:
         """The first gap that is long enough, not before `ready`."""
@@ -35,6 +37,7 @@ class Medium:
             start = max(start, self._ends[place])
             place += 1
         free_from = self._ends[place - 1] if place else now
+        self.reserved_s += airtime_s
         self._starts.insert(place, start)
         self._ends.insert(place, start + airtime_s)
         return Turn(start, start + airtime_s, free_from)
@@ -57,3 +60,7 @@ class Air:
 
     def __getitem__(self, name: str) -> Medium:
         return self._media.setdefault(name, Medium())
+
+    def reserved_s(self) -> list[tuple[str, float]]:
+        """Seconds that have been reserved on each medium."""
+        return [(name, medium.reserved_s) for name, medium in self._media.items()]

@@ -25,11 +25,14 @@ from nodes.messages import (
     PromptLogprobsNotice,
     RequestFailedNotice,
     StartedNotice,
+    StatusReply,
+    StatusRequest,
     SubmitRequest,
     TokensNotice,
     TraceReply,
     TraceRequest,
 )
+from nodes.status import Status, decode_status
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +133,19 @@ class Client:
             reply = await self._next(queue)
             assert isinstance(reply, TraceReply)
             return reply
+
+    async def status(self) -> Status:
+        """What the mesh does. Raises RequestFailedError where this side does not understand it."""
+        async with _Subscription(self) as (request_id, queue):
+            self._link.send(StatusRequest(request_id))
+            reply = await self._next(queue)
+            assert isinstance(reply, StatusReply)
+        try:
+            return decode_status(reply.status)
+        except ValueError as error:
+            says = "use the version of airdraft that the coordinator has"
+            reason = f"the status is not understood: {error}; {says}"
+            raise RequestFailedError("internal", reason) from None
 
     async def generate(self, prompt: Prompt, options: GenerateOptions) -> AsyncIterator[Event]:
         """Events of one request until all its choices have finished.

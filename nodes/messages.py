@@ -26,6 +26,8 @@ MAX_TOP_LOGPROBS: Final = 20
 _MAX_RULES_BYTES: Final = 4 * MAX_GRAMMAR_CHARS + 20 * MAX_BIASES
 # A plan of 256 streams is some 60 KB.
 MAX_TRACE_BYTES: Final = 130_000
+# One padded message holds it.
+MAX_STATUS_BYTES: Final = 400_000
 # A weight: twice the priority counts twice as much.
 MAX_PRIORITY: Final = 10
 DEFAULT_PRIORITY: Final = 5
@@ -488,3 +490,16 @@ class PromptLogprobsNotice:
     request_id: Id
     position: Position
     scores: Annotated[tuple[TokenScores, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
+
+
+@message(43)
+class StatusRequest:
+    request_id: Id
+
+
+@message(44, max_bytes=MAX_STATUS_BYTES + 1024)
+class StatusReply:
+    """The status document (docs/status.md), as JSON; never tokens or text of a stream."""
+
+    request_id: Id
+    status: Annotated[bytes, MaxLen(MAX_STATUS_BYTES)]

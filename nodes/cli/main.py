@@ -12,6 +12,7 @@ from nodes.cli.models import models
 from nodes.cli.node import coordinator_command, draft_command, target_command, up_command
 from nodes.cli.plan import plan_command
 from nodes.cli.run import run_command
+from nodes.cli.top import top_command
 from nodes.cli.trace import trace_group
 from nodes.runtime import report, set_engine_environment
 
@@ -35,6 +36,7 @@ cli.add_command(draft_command)
 cli.add_command(target_command)
 cli.add_command(models)
 cli.add_command(plan_command)
+cli.add_command(top_command)
 cli.add_command(trace_group)
 cli.add_command(keys_group)
 cli.add_command(join_command)

@@ -13,6 +13,7 @@ from nodes.messages import (
     DraftReply,
     NodesRequest,
     PromptScoresNotice,
+    StatusRequest,
     StreamFailedNotice,
     StreamParkedNotice,
     StreamReadyNotice,
@@ -31,6 +32,7 @@ _OF_CLIENTS: Final = _OF_MEMBERS | {
     SubmitRequest,
     CancelRequest,
     NodesRequest,
+    StatusRequest,
     TraceRequest,
     EnrolRequest,
 }

@@ -55,6 +55,7 @@ class Intake:
         try:
             request, target = self._checked(client, role, who, submit)
         except RefusedRequestError as error:
+            self._serving.outcomes[error.code] += 1
             return [Send(client, RequestFailedNotice(submit.request_id, error.code, str(error)))]
         request.arrived_at = now
         self._serving.take_in(request)

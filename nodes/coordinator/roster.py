@@ -11,6 +11,7 @@ from mesh.heartbeat import HeartbeatState
 from mesh.membership import Joined, Left, Member, MembershipState, Refused
 from mesh.messages import Hello, Ping, Pong
 from nodes.coordinator.access import CLIENT_ROLES
+from nodes.coordinator.traffic import NodeTraffic
 from nodes.messages import EngineProfile, NodeFields
 from nodes.profile import costs_of, decode_profile, link_of, same_vocabulary, spread_of
 from nodes.scheduler import SchedulerState
@@ -42,6 +43,9 @@ class NodeRecord:
     scheduler: SchedulerState | None = None
     # As declared by the node; what it has not declared is measured.
     link: Link = field(default_factory=Link)
+    # Seconds of work that it has told of, and bytes of its messages.
+    busy_s: float = 0.0
+    traffic: NodeTraffic = field(default_factory=NodeTraffic)
 
     def measured_link(self) -> Link:
         """The declared link with the round trip, and the rate where none was declared."""
@@ -151,6 +155,13 @@ class Roster:
             for n in list(self._nodes.values())[:_MAX_NODES_SHOWN]
         )
 
+    def ages_s(self, node: NodeRecord, now: float) -> tuple[float, float]:
+        """Seconds since it was last heard of, and since it joined."""
+        member = self._membership.by_peer(node.peer)
+        return (
+            (now - member.last_seen, now - member.joined_at) if member is not None else (0.0, 0.0)
+        )
+
     def hello(self, peer: bytes, hello: Hello, now: float) -> list[RosterEvent]:
         profile = None
         if hello.role in ("target", "draft"):
@@ -238,7 +249,10 @@ class Roster:
         """A message went to a peer: the Ping that is to follow it, if it tells the link's rate."""
         member = self._membership.by_peer(peer)
         node = self.node_of(member) if member is not None else None
-        if node is None or node.profile.link.rate_bps > 0:
+        if node is None:
+            return None
+        node.traffic.bytes_out += num_bytes
+        if node.profile.link.rate_bps > 0:
             return None
         return node.heartbeat.sent(num_bytes, now)
 

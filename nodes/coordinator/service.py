@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +29,13 @@ _TICK_S = 0.05
 _MIN_TICK_S = 0.001
 _MAX_ENROLLING = 8
 _MAX_LEFT_PEERS = 64
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("airdraft")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 class Coordinator:
@@ -58,7 +66,6 @@ class Coordinator:
         self._conduct = Conduct()
         self._credits = Credits()
         self._enrolling: set[bytes] = set()
-        self.num_dropped = 0
         self.state = CoordinatorState(
             policy,
             cluster=cluster,
@@ -70,7 +77,13 @@ class Coordinator:
             trials=True,
             pads=pads,
             limits=limits,
+            version=_version(),
         )
+
+    @property
+    def num_dropped(self) -> int:
+        """Messages that did not come as far as the state."""
+        return self.state.num_dropped
 
     @property
     def endpoint(self) -> str:
@@ -107,7 +120,7 @@ class Coordinator:
         """Give the state a message whose sender may send it. Raises ForbiddenError."""
         caller, message = self._door.caller(peer, key), envelope.message
         if caller is None:
-            self.num_dropped += 1
+            self.state.num_dropped += 1
             self._send_all(self.state.peer_gone(peer, now))
             return
         if isinstance(message, EnrolRequest):
@@ -132,7 +145,7 @@ class Coordinator:
         return self._conduct.may_join(key or peer, now)
 
     def _offence(self, peer: bytes, reason: str, now: float) -> None:
-        self.num_dropped += 1
+        self.state.num_dropped += 1
         self._conduct.offended(peer)
         if self._conduct.is_banned(peer):
             logger.warning("peer %s is not listened to any more: %s", peer.hex(), reason)

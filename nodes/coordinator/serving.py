@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from nodes.coordinator.models import suits
 from nodes.coordinator.placement import Move, Placed, Placement
@@ -28,6 +30,11 @@ from nodes.stream import StreamId
 logger = logging.getLogger(__name__)
 
 _MAX_REASON = 1024
+# What becomes of requests: the codes of RequestFailedNotice, and these.
+OUTCOMES: Final = (
+    *("done", "cancelled", "left"),
+    *("bad_request", "not_found", "overloaded", "unavailable", "internal"),
+)
 # A request that ends the process of whoever serves it must not go through all targets.
 _MAX_LOSSES = 4
 
@@ -43,6 +50,9 @@ class Serving:
         self.placement = Placement(roster)
         self._roster = roster
         self._next_id = 1
+        # Requests that are over, and those that went to another target meanwhile.
+        self.outcomes = Counter[str]()
+        self.num_moved = 0
 
     def num_waiting(self, role: str) -> int:
         """Streams without a place, and requests whose texts are not tokenized yet, of clients that
@@ -59,11 +69,12 @@ class Serving:
         self.requests[request.client, request.request_id] = request
         self._ids_of_client.setdefault(request.client, set()).add(request.request_id)
 
-    def _forget(self, request: Request) -> None:
+    def _forget(self, request: Request, outcome: str) -> None:
         """A request has ended; its streams are forgotten by who ends it."""
         self.tokenizing.drop(request)
         self.placement.stranded.forget(request)
         if self.requests.pop((request.client, request.request_id), None) is not None:
+            self.outcomes[outcome] += 1
             ids = self._ids_of_client[request.client]
             ids.remove(request.request_id)
             if not ids:
@@ -158,6 +169,7 @@ class Serving:
         """Close streams on their target and open them on another one, from their journals."""
         request, out = move.request, list[Send]()
         request.moved_at = now
+        self.num_moved += 1
         for choice in move.choices:
             source = self._roster.node(choice.target)
             assert source is not None
@@ -264,7 +276,7 @@ class Serving:
         assert target.scheduler is not None
         choice = request.choices.pop(stream_id)
         if not request.choices:
-            self._forget(request)
+            self._forget(request, "cancelled" if reason == "cancelled" else "done")
             logger.info("request %d finished: %s", request.request_id, reason)
         figures, plain_reason = target.scheduler.take_figures(stream_id)
         notice = finished_notice(request, choice, reason, figures, plain_reason)
@@ -278,12 +290,17 @@ class Serving:
                 out += self.carry_out(target, target.scheduler.cancel(stream_id, now), now)
             else:
                 self._forget_stream(request, stream_id)
-        self._forget(request)
+        self._forget(request, "cancelled")
         return out
 
-    def fail(self, request: Request, code: str, reason: str, now: float) -> list[Send]:
-        """End a whole request with an error; whatever still runs of it is closed."""
-        self._forget(request)
+    def fail(
+        self, request: Request, code: str, reason: str, now: float, outcome: str = ""
+    ) -> list[Send]:
+        """End a whole request with an error; whatever still runs of it is closed.
+
+        outcome: as what it is counted, where that is not its code.
+        """
+        self._forget(request, outcome or code)
         out: list[Send] = []
         choices = dict(request.choices)
         for stream_id in choices:
@@ -311,7 +328,7 @@ class Serving:
         for request in requests:
             # One that fails frees room, and others may fail before their turn.
             if self.requests.get((client, request.request_id)) is request:
-                out += self.fail(request, "unavailable", reason, now)
+                out += self.fail(request, "unavailable", reason, now, "left")
         return out
 
     def _forget_stream(self, request: Request, stream_id: StreamId) -> None:

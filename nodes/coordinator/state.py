@@ -28,6 +28,7 @@ from nodes.coordinator.roster import (
 )
 from nodes.coordinator.sends import Send
 from nodes.coordinator.serving import Serving
+from nodes.coordinator.status import Reporting
 from nodes.coordinator.tracing import Tracing
 from nodes.messages import (
     CancelRequest,
@@ -36,6 +37,7 @@ from nodes.messages import (
     NodesReply,
     NodesRequest,
     PromptScoresNotice,
+    StatusRequest,
     StreamFailedNotice,
     StreamParkedNotice,
     StreamReadyNotice,
@@ -46,6 +48,7 @@ from nodes.messages import (
 )
 from nodes.profile import token_bits
 from nodes.scheduler import SchedulerState
+from nodes.scheduler.counts import MOST_S
 from nodes.scheduler.instructions import Instruction
 from nodes.scheduler.rounds import RoundIds
 from nodes.stream import StreamId
@@ -82,6 +85,7 @@ class CoordinatorState:
         lookup: bool = False,
         trials: bool = False,
         pads: bool = False,
+        version: str = "",
     ) -> None:
         self.cluster = cluster
         self.pads = pads
@@ -98,6 +102,17 @@ class CoordinatorState:
         self._draft_load = Counter[str]()
         self._tracing = Tracing()
         self.num_stale = 0
+        # Messages that did not come so far, counted by the shell.
+        self.num_dropped = 0
+        self._reporting = Reporting(
+            cluster=cluster,
+            epoch=epoch,
+            version=version,
+            roster=self._roster,
+            serving=self._serving,
+            air=self._air,
+            draft_load=self._draft_load,
+        )
 
     # -- what comes in -----------------------------------------------------------------------
 
@@ -115,6 +130,7 @@ class CoordinatorState:
 
         What the sender may not say changes nothing. Raises ForbiddenError.
         """
+        self._reporting.traffic.received(type(message), num_bytes)
         if isinstance(message, Hello):
             if not caller.may_join_as(message.role):
                 return [Send(peer, Refuse(_why_not(caller, message.role)))]
@@ -140,6 +156,7 @@ class CoordinatorState:
                 return []
         node = self._roster.node_of(member)
         if node is not None:
+            node.traffic.bytes_in += num_bytes
             return self._on_node_message(node, message, num_bytes, now)
         # Prefixes are shared by the requests of one user of a key, wherever they come from.
         return self._on_client_message(peer, role, caller.name or peer.hex(), message, now)
@@ -171,6 +188,7 @@ class CoordinatorState:
         for node, scheduler in self._roster.schedulers():
             out += self._carry_out(node, scheduler.tick(now), now)
         self._tracing.tick(self._roster.schedulers(), now)
+        self._reporting.tick(now)
         return out + self._serving.tick(now)
 
     def next_deadline(self) -> float | None:
@@ -198,6 +216,7 @@ class CoordinatorState:
     def sent(self, send: Send, num_bytes: int, now: float) -> list[Send]:
         """Book the bytes of a message on the streams it is about; what is to follow it."""
         self._serving.charge(send.streams, num_bytes, to_draft=send.to_draft)
+        self._reporting.traffic.sent(type(send.message), num_bytes)
         ping = self._roster.sent(send.peer, num_bytes, now)
         return [Send(send.peer, ping)] if ping is not None else []
 
@@ -231,6 +250,7 @@ class CoordinatorState:
         )
 
     def _on_node_in(self, node: NodeRecord, now: float) -> list[Send]:
+        self._reporting.node_in(node)
         if node.role == "target":
             # A target that cannot take guesses back is served plainly.
             lookup = self._has_lookup and node.profile.can_roll_back
@@ -243,6 +263,8 @@ class CoordinatorState:
                 token_bits=token_bits(node.profile),
                 round_ids=self._round_ids,
                 draft_load=self._draft_load,
+                name=node.name,
+                counts=self._reporting.counts_of(node.name),
             )
             for draft in self._roster.nodes("draft"):
                 if draft.can_draft_for(node):
@@ -260,6 +282,7 @@ class CoordinatorState:
 
     def _on_node_out(self, node: NodeRecord, reason: str, now: float) -> list[Send]:
         out: list[Send] = []
+        self._reporting.node_out(node, reason, now)
         if node.role == "draft":
             for target, scheduler in self._roster.schedulers():
                 out += self._carry_out(target, scheduler.draft_lost(node.name, now), now)
@@ -275,6 +298,7 @@ class CoordinatorState:
             case CommitReply() if node.scheduler is not None:
                 streams = [StreamId(e.stream_id) for e in message.entries]
                 self._serving.charge(streams, num_bytes, to_draft=False)
+                node.busy_s += min(max(0.0, message.pass_s), MOST_S)
                 return self._carry_out(node, node.scheduler.committed(message, now), now)
             case StreamReadyNotice(stream_id=s, generation=g, num_read=num_read) if (
                 node.scheduler is not None
@@ -309,6 +333,7 @@ class CoordinatorState:
         if isinstance(message, DraftReply):
             streams = [StreamId(e.stream_id) for e in message.entries]
             self._serving.charge(streams, num_bytes, to_draft=True)
+            node.busy_s += min(message.draft_us / 1e6, MOST_S)
         for target, scheduler in self._roster.schedulers():
             match message:
                 case DraftReply():
@@ -338,12 +363,16 @@ class CoordinatorState:
     ) -> list[Send]:
         match message:
             case SubmitRequest():
+                self._reporting.num_submitted += 1
                 return self._intake.submit(peer, role, who, message, now)
             case CancelRequest(request_id=request_id):
                 request = self._serving.requests.get((peer, request_id))
                 return self._serving.cancel(request, now) if request is not None else []
             case NodesRequest(request_id=request_id):
                 return [Send(peer, NodesReply(request_id, self._roster.fields()))]
+            case StatusRequest():
+                dropped = self.num_stale, self.num_dropped
+                return [Send(peer, self._reporting.answer(message, *dropped, now))]
             case TraceRequest():
                 schedulers = self._roster.schedulers()
                 return [Send(peer, self._tracing.answer(message, schedulers, now))]

@@ -13,7 +13,7 @@ the target, which decodes them plainly in every pass.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from mesh.grants import Air
@@ -24,6 +24,7 @@ from nodes.messages import (
     DraftReply,
 )
 from nodes.scheduler import trials
+from nodes.scheduler.counts import Counts
 from nodes.scheduler.cycle import CycleState
 from nodes.scheduler.dispatch import Dispatcher
 from nodes.scheduler.draft_side import DraftSide
@@ -42,6 +43,7 @@ from nodes.scheduler.learning import Learning
 from nodes.scheduler.lookup import Lookup
 from nodes.scheduler.observe import observe
 from nodes.scheduler.recorder import Recorder
+from nodes.scheduler.report import Report
 from nodes.scheduler.rounds import RoundIds, guesses_of
 from nodes.scheduler.stage_errors import StageErrors
 from nodes.scheduler.stream import (
@@ -71,7 +73,8 @@ class SchedulerState:
     too, where that is better than a draft node or there is none. trials: try a draft node's guesses
     beside plain passes before they are verified in rounds. air: turns on shared media, of all
     targets. token_bits: what a token id takes on a link. round_ids, draft_load: what schedulers
-    share whose targets share draft nodes.
+    share whose targets share draft nodes. name: of the target. counts: of what it has done, if it
+    was here before.
     """
 
     def __init__(
@@ -86,6 +89,8 @@ class SchedulerState:
         token_bits: int = 32,
         round_ids: RoundIds | None = None,
         draft_load: Counter[str] | None = None,
+        name: str = "",
+        counts: Counts | None = None,
     ) -> None:
         self._has_trials = trials
         self._cycle = CycleState(policy)
@@ -98,7 +103,7 @@ class SchedulerState:
             gives_priors=acceptance is None, lookup=self._lookup, load=draft_load
         )
         self._token_bits = token_bits
-        self._watch = Watch(lambda *size: self._learning.predicted_pass_s(*size))
+        self._watch = Watch(lambda *size: self._learning.predicted_pass_s(*size), name, counts)
         self._dispatcher = Dispatcher(
             self._streams,
             self._drafts,
@@ -122,6 +127,7 @@ class SchedulerState:
         self._learning = Learning(
             self._streams, self._drafts, self._cycle, self._target, self._rounds, self._watch
         )
+        self.report = Report(self._streams, self._drafts, self._cycle, self._target, self._watch)
         # Of streams that ended, until the coordinator has told their clients.
         self._ended: dict[StreamId, tuple[Figures, str]] = {}
         self._num_stale = 0
@@ -140,6 +146,9 @@ class SchedulerState:
         """Cells that admission counts for all streams, those that are parked included."""
         streams = self._streams.values()
         return sum(cells_soon(len(s.token_ids), s.tokens_left) for s in streams)
+
+    def streams(self) -> Iterable[Stream]:
+        return self._streams.values()
 
     def stream(self, stream_id: StreamId) -> Stream | None:
         return self._streams.get(stream_id)
@@ -173,7 +182,7 @@ class SchedulerState:
     def adopt(self, stream: Stream) -> list[Instruction]:
         """Go on with a stream that another target's scheduler released."""
         stream.spec = stream.current_spec(stream.spec.generation + 1)
-        stream.phase = Opening()
+        stream.phase, stream.is_parked = Opening(), False
         stream.refused_by.clear()
         return self._take_in(stream)
 
@@ -280,10 +289,11 @@ class SchedulerState:
             self._num_stale += 1
             return []
         if isinstance(stream.phase, Opening):
-            stream.phase = Idle()
+            stream.phase, stream.is_parked = Idle(), False
             if self._target is not None:
                 length = len(stream.token_ids)
                 num_read = length if num_read is None else min(num_read, length)
+                self._watch.counts.text_read(num_read, length)
                 self._target.prompt_read(num_read, length, len(self._streams) - 1, now)
             self._cycle.members_changed()
         return self.plan(now)
@@ -298,7 +308,8 @@ class SchedulerState:
             self._num_stale += 1
             return []
         out = self._dispatcher.leave(stream, now)
-        stream.phase = Opening()
+        stream.phase, stream.is_parked = Opening(), True
+        self._watch.counts.num_parked += 1
         stream.spec = replace(stream.spec, generation=generation + 1)
         stream.drop_trial()
         self._cycle.members_changed()
@@ -353,6 +364,7 @@ class SchedulerState:
         if len(entry.scores) != (len(token_ids) if stream.spec.num_logprobs >= 0 else 0):
             return self._abort(stream, "the target did not score what it committed", now)
         out: list[Instruction] = []
+        self._watch.counts.committed(entry, len(token_ids), stream)
         position = len(stream.token_ids) - stream.spec.num_prompt_tokens
         was_on_probation = stream.is_on_probation
         stream.token_ids += token_ids

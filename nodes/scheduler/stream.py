@@ -99,6 +99,8 @@ class Stream:
     reconsidered_at: int = 0
     # Rounds on trial, where those are made.
     tries: Tries | None = None
+    # The target took it out of its cache, for want of cells.
+    is_parked: bool = False
     # Why its draft node does not draft for it, where that is known; else the plan tells.
     plain_reason: str = ""
 

@@ -1,16 +1,17 @@
-"""What becomes of rounds: predicted against observed times, and records while somebody asks."""
+"""What becomes of rounds: counts, predicted against observed times, records while somebody asks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from nodes.messages import CommitEntry, CommitReply, DraftRequest, VerifyRequest
+from nodes.scheduler.counts import MOST_S, Counts
 from nodes.scheduler.cycle import Circulating
 from nodes.scheduler.instructions import Instruction, ToDraft
 from nodes.scheduler.observe import pass_size
 from nodes.scheduler.recorder import Recorder
 from nodes.scheduler.rounds import Round, Share
-from nodes.scheduler.stage_errors import StageErrors
+from nodes.scheduler.stage_errors import Stage, StageErrors
 from nodes.scheduler.stream import Stream, Verifying
 from nodes.scheduler.tries import Trial
 from nodes.stream import StreamId
@@ -23,10 +24,15 @@ class Watch:
     """Hooks of one scheduler. Without a recorder they cost next to nothing.
 
     predict_pass_s: seconds of a target pass by tokens and the cells of their own sequences.
+    target, counts: whose scheduler it is, and what is counted of it.
     """
 
-    def __init__(self, predict_pass_s: PredictPass) -> None:
+    def __init__(
+        self, predict_pass_s: PredictPass, target: str = "", counts: Counts | None = None
+    ) -> None:
         self.errors = StageErrors()
+        self.counts = counts if counts is not None else Counts()
+        self._target = target
         self._predict_pass_s = predict_pass_s
         self._recorder: Recorder | None = None
         self._last: tuple[Observation, Plan] | None = None
@@ -43,13 +49,13 @@ class Watch:
             self._recorder.planned(observation, plan, now)
 
     def round_started(self, current: Round, batches: Sequence[Circulating], now: float) -> None:
-        if self._recorder is None:
-            return
         number, stops = 0, dict[StreamId, float]()
         for k, batch in enumerate(batches):
             if batch.round_id == current.round_id:
                 number, stops = k + 1, batch.stops
-        self._recorder.round_started(current, number, stops, now)
+        self.counts.round_started(current.round_id, number, tuple(current.asked.values()))
+        if self._recorder is not None:
+            self._recorder.round_started(current, number, stops, now)
 
     def drafted(
         self, current: Round, share: Share, made_s: float, draft_s: float, now: float
@@ -58,15 +64,22 @@ class Watch:
         if draft_s > 0.0:
             # A node cannot have taken longer than it took to hear from it.
             draft_s = min(draft_s, now - current.started)
-            self.errors.observe("draft", draft_s, made_s)
-            self.errors.observe("link", now - current.started - draft_s, share.link_s)
+            self._observe("draft", draft_s, made_s)
+            self._observe("link", now - current.started - draft_s, share.link_s)
+        # As in traces: it was through half a round trip ago.
+        end = max(current.started, now - share.node.link.rtt_s / 2)
+        start = max(current.started, end - draft_s) if draft_s > 0.0 else current.started
+        num_guesses = sum(len(current.guesses.get(s, ())) for s in share.stream_ids)
+        self.counts.drafted(current.round_id, share.node.name, start, end, num_guesses)
         if self._recorder is not None:
             node, rtt_s = share.node, share.node.link.rtt_s
             self._recorder.drafted(current.round_id, node.name, draft_s, made_s, rtt_s, now)
 
     def given_up(self, current: Round, nodes: Iterable[str], now: float) -> None:
+        names = tuple(nodes)
+        self.counts.num_late += len(names)
         if self._recorder is not None:
-            self._recorder.given_up(current.round_id, tuple(nodes), now)
+            self._recorder.given_up(current.round_id, names, now)
 
     def verify_sent(self, request: VerifyRequest, now: float) -> None:
         if self._recorder is not None:
@@ -82,7 +95,14 @@ class Watch:
         now: float,
     ) -> None:
         """Must come before streams are told, whose phases say what the pass was to them."""
-        self.errors.observe("pass", reply.pass_s, predicted_s)
+        self._observe("pass", reply.pass_s, predicted_s)
+        num_tokens, round_id = reply.num_read_tokens, 0
+        for entry in reply.entries:
+            num_tokens += entry.num_draft_tokens + 1
+            if not round_id and (stream := streams.get(StreamId(entry.stream_id))) is not None:
+                phase = stream.phase
+                round_id = phase.round_id if isinstance(phase, Verifying) else 0
+        self.counts.pass_done(self._target, reply.pass_s, round_id, num_tokens, now)
         if self._recorder is None:
             return
         entries: list[tuple[CommitEntry, int]] = []
@@ -98,9 +118,15 @@ class Watch:
         self._recorder.committed(reply.pass_s, predicted_s, entries, now)
 
     def lap_done(self, current: Round, now: float) -> None:
-        self.errors.observe("lap", now - current.started, current.predicted_s)
+        self._observe("lap", now - current.started, current.predicted_s)
+        self.counts.lap_done(now - current.started)
         if self._recorder is not None:
             self._recorder.lap_done(current, now)
+
+    def _observe(self, stage: Stage, observed_s: float, predicted_s: float) -> None:
+        observed_s = min(observed_s, MOST_S)
+        self.errors.observe(stage, observed_s, predicted_s)
+        self.counts.ratios[stage].observe(observed_s, predicted_s)
 
     def trials_started(self, requests: Iterable[Instruction], now: float) -> None:
         if self._recorder is None:

@@ -14,13 +14,15 @@ T = TypeVar("T")
 
 
 def as_object(value: Any) -> Any:
-    """What json.dumps takes: of a dataclass, tuples, numbers, texts and None."""
+    """What json.dumps takes: of a dataclass, tuples, dicts by text, numbers, texts and None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if value is None or isinstance(value, str | int):
         return value
     if isinstance(value, tuple):
         return [as_object(item) for item in value]
+    if isinstance(value, dict):
+        return {name: as_object(item) for name, item in value.items()}
     found = {}
     for name, default in _form(type(value)).defaults:
         item = getattr(value, name)
@@ -64,6 +66,10 @@ def _read(hint: Any, value: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         inner = next(arg for arg in args if arg is not types.NoneType)
         return None if value is None else _read(inner, value, where)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise _wrong(where, "an object")
+        return {name: _read(args[1], item, f"{where}.{name}") for name, item in value.items()}
     if origin is tuple:
         if not isinstance(value, list):
             raise _wrong(where, "a list")

@@ -37,6 +37,14 @@ def test_media_have_nothing_to_do_with_one_another():
     assert not air["a"].is_free(0.0, 1.0)
 
 
+def test_what_was_reserved_adds_up_by_medium():
+    air = Air()
+    air["a"].reserve(0.0, 0.0, 0.5)
+    air["a"].reserve(9.0, 9.0, 0.25)
+    air["b"].reserve(0.0, 0.0, 1.0)
+    assert air.reserved_s() == [("a", 0.75), ("b", 1.0)]
+
+
 wishes = st.lists(
     st.tuples(st.floats(0, 1), st.floats(0, 2), st.floats(0.001, 0.7)), min_size=1, max_size=30
 )

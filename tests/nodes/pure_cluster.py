@@ -35,6 +35,7 @@ from nodes.messages import (
     VerifyRequest,
 )
 from nodes.profile import encode_profile
+from nodes.status import Status, decode_status, encode_status
 from nodes.stream import StreamId
 from nodes.target.events import Committed
 from nodes.target.node import commit_entry, spec_of
@@ -198,6 +199,14 @@ class PureCluster:
             for peer in [CLIENT, *(node.peer for node in self._alive(self.nodes))]:
                 self._say(peer, Pong(0, round(self.now)))
         self._carry_out(self.state.tick(self.now))
+        self._status()
+
+    def _status(self) -> Status:
+        """What the coordinator would tell, in whatever state it is."""
+        status = self.state._reporting.status(0, 0, self.now)
+        assert decode_status(encode_status(status)) == status
+        assert status.num_streams == len(status.streams)
+        return status
 
     def _look_around(self) -> None:
         """Time for the coordinator to see who is better off elsewhere."""
@@ -370,6 +379,11 @@ class PureCluster:
             assert (record.used_cells, record.scheduler.num_streams) == (0, 0)  # type: ignore[union-attr]
         for node in self._alive(self.nodes):
             assert node.engine.num_streams == 0
+        # Every token that a client was told has been counted once, wherever it came from.
+        status = self._status()
+        counted = sum(sum(target.counts.tokens.values()) for target in status.targets)
+        assert counted == sum(map(len, self.token_ids.values()))
+        assert sum(status.totals.requests.values()) == len(self.case.streams)
 
     # -- nodes -------------------------------------------------------------------------------------
 

@@ -159,6 +159,23 @@ async def ask(
     return answers
 
 
+async def test_a_client_is_told_what_the_mesh_does() -> None:
+    async with mesh(0.8) as members:
+        client = members.start_client("client")
+        await members.wait_for(client, {"target", "draft-0"})
+        await ask(client, GenerateOptions(max_tokens=20, seed=1))
+        # The document is at most half a second old.
+        status = await client.status()
+        while not status.totals.requests["done"]:
+            await asyncio.sleep(0.02)
+            status = await client.status()
+        assert {node.name for node in status.nodes} == {"target", "draft-0"}
+        (target,) = status.targets
+        assert sum(target.counts.tokens.values()) == 20
+        assert status.streams == ()
+        assert {wire.direction for wire in status.totals.wire} == {"in", "out"}
+
+
 def expected(
     options: GenerateOptions, prompt: str | tuple[int, ...] = PROMPT, choice: int = 0, **toy: Any
 ) -> Reference:

@@ -35,6 +35,8 @@ from nodes.messages import (
     RequestFailedNotice,
     Score,
     StartedNotice,
+    StatusReply,
+    StatusRequest,
     StreamFailedNotice,
     StreamFigures,
     StreamParkedNotice,
@@ -83,6 +85,8 @@ MESSAGES: tuple[Any, ...] = (
     NodesReply(1, ()),
     TraceRequest(1, -1),
     TraceReply(1, 0, 0, False, b""),
+    StatusRequest(1),
+    StatusReply(1, b"{}"),
     PromptScoresNotice(1, 1, 0, (TokenScores(SCORE, (SCORE,)),)),
     PromptLogprobsNotice(1, 0, (TokenScores(SCORE, ()),)),
 )

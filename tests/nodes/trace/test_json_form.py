@@ -29,6 +29,7 @@ class Outer:
     one: Inner | None = None
     name: str = ""
     is_on: bool = False
+    counts: dict[str, Inner] | None = None
 
 
 def through_text(value: Any) -> Any:
@@ -53,6 +54,16 @@ def test_fields_with_their_defaults_are_left_out() -> None:
         "is_on": True,
     }
     assert from_object(Outer, through_text(value)) == value
+
+
+def test_objects_by_name_come_back_equal() -> None:
+    value = Outer(StreamId(1), counts={"a": Inner(2), "b": Inner(3)})
+    assert as_object(value)["counts"] == {"a": {"count": 2}, "b": {"count": 3}}
+    assert from_object(Outer, through_text(value)) == value
+    with pytest.raises(ValueError, match=r"counts is not an object"):
+        from_object(Outer, {"stream_id": 1, "counts": []})
+    with pytest.raises(ValueError, match=r"counts\.a\.count is not of type int"):
+        from_object(Outer, {"stream_id": 1, "counts": {"a": {"count": "x"}}})
 
 
 def test_infinity_is_a_text() -> None:

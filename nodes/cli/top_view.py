@@ -1,0 +1,225 @@
+"""The frame of `airdraft top`: a status as lines of a terminal of some size. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from nodes.cli.cells import Column, cut, fitted, shown, table
+from nodes.status import NodeStatus, SpanStatus, Status, StreamStatus, TargetStatus
+from nodes.status_history import Point
+
+_NODES: Final = (
+    Column("NODE", 16),
+    Column("ROLE", 6),
+    Column("MODEL", 18, spare=1),
+    Column("STATE", 20),
+    Column("BUSY", 5, right=True),
+    Column("STREAMS", 7, right=True),
+    Column("CELLS", 13, right=True, spare=3),
+    Column("RTT", 8, right=True),
+    Column("LINK", 8, right=True, spare=2),
+    Column("IN/OUT", 15, right=True, spare=4),
+)
+_STREAMS: Final = (
+    Column("STREAM", 6, right=True),
+    Column("CLIENT", 10, spare=2),
+    Column("PHASE", 8),
+    Column("TARGET", 12, spare=3),
+    Column("DRAFT", 13, spare=1),
+    Column("TOKENS", 11, right=True),
+    Column("TOK/S", 6, right=True),
+    Column("GAMMA", 5, right=True),
+    Column("ACC", 4, right=True),
+    Column("PLAIN BECAUSE", 120, needs=24),
+)
+_RAMP: Final = " .:-=+*#%@"
+_TRACK_NAME: Final = 12
+_CYCLES_SHOWN: Final = 10
+_LEAST_SHOWN_S, _MOST_SHOWN_S = 0.2, 10.0
+
+
+def frame(status: Status, width: int, height: int, history: Sequence[Point] = ()) -> list[str]:
+    """At most `height` lines of at most `width` cells: title, speed, nodes, plans, streams."""
+    nodes, streams = _nodes(status, width), _streams(status, width)
+    plans = [line for target in status.targets for line in _target(target, status, width)]
+    head = [_title(status), *_speed(history, width)]
+    room = max(0, height - len(head))
+    # Streams are many and shrink first, then nodes; plans are what this is for.
+    spared = len(plans) + min(len(streams), 4)
+    kept_nodes = fitted(nodes, max(room - spared, min(len(nodes), max(2, room // 4))))
+    kept_plans = fitted(plans, max(0, room - len(kept_nodes) - min(len(streams), 3)))
+    left = room - len(kept_nodes) - len(kept_plans)
+    lines = [*head, *kept_nodes, *kept_plans, *fitted(streams, left)]
+    return [cut(line, width) for line in lines[:height]]
+
+
+def _title(status: Status) -> str:
+    speed = sum(target.observed.tokens_per_s for target in status.targets if target.observed)
+    states = Counter(node.state for node in status.nodes)
+    told = [f"{states[state]} {state}" for state in ("ok", "silent", "left") if states[state]]
+    waiting = status.waiting.num_streams + status.waiting.num_tokenizing
+    num_placed = status.num_streams - status.waiting.num_streams
+    return (
+        f"{shown(status.cluster)} up {_clock(status.uptime_s)}: {speed:.1f} tokens/s, "
+        f"{num_placed} streams, {waiting} waiting; nodes: {', '.join(told) or 'none'}"
+    )
+
+
+def _speed(history: Sequence[Point], width: int) -> list[str]:
+    """Tokens a second of the last minutes, a character a step, the last one at the right."""
+    most = max((point.tokens_per_s for point in history), default=0.0)
+    if most <= 0.0:
+        return []
+    title = f"up to {most:.1f} tokens/s "
+    recent = history[-max(1, width - len(title)) :]
+    marks = [_RAMP[round(point.tokens_per_s / most * (len(_RAMP) - 1))] for point in recent]
+    return [title + "".join(marks)]
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+# -- nodes -----------------------------------------------------------------------------------------
+
+
+def _nodes(status: Status, width: int) -> list[str]:
+    return table(_NODES, map(_node, status.nodes), width)
+
+
+def _node(node: NodeStatus) -> tuple[str, ...]:
+    state = node.state if node.state == "ok" else f"{node.state} {node.silent_s:.0f} s"
+    state += " emulated" if node.emulated else ""
+    return (
+        node.name,
+        node.role,
+        node.model,
+        state,
+        f"{node.busy:.0%}" if node.state != "left" else "",
+        f"{node.num_streams}/{node.max_streams}",
+        f"{node.used_cells}/{node.num_cells}" if node.role == "target" else str(node.num_cells),
+        f"{node.rtt_s * 1e3:.1f} ms" if node.rtt_s is not None else "",
+        _rate(node.rate_bps) + (" d" if node.rate_is == "declared" else ""),
+        f"{_size(node.bytes_in)}/{_size(node.bytes_out)}",
+    )
+
+
+def _rate(bps: float | None) -> str:
+    if bps is None:
+        return ""
+    return f"{bps / 1e6:.1f}M" if bps >= 1e6 else f"{bps / 1e3:.0f}k"
+
+
+def _size(num_bytes: int) -> str:
+    value, units = float(num_bytes), iter(("B", "kB", "MB", "GB"))
+    unit = next(units)
+    while value >= 1000 and (larger := next(units, "")):
+        value, unit = value / 1000, larger
+    return f"{value:.0f}{unit}" if unit == "B" else f"{value:.1f}{unit}"
+
+
+# -- targets ---------------------------------------------------------------------------------------
+
+
+def _target(target: TargetStatus, status: Status, width: int) -> list[str]:
+    plan, seen = target.plan, target.observed
+    if plan is None or seen is None:
+        return []
+    batches = ", ".join(f"{len(b.gammas)} with {_caps(b.gammas)}" for b in plan.batches)
+    lines = [f"PLAN of {shown(target.name)}: {len(plan.plain)} plain; in batches: {batches or '-'}"]
+    if plan.bound:
+        cycle, bound = _ms(plan.cycle_s), shown(plan.bound)
+        lines.append(
+            f"  promised {plan.tokens_per_s:.1f} tokens/s, cycle {cycle}, bound by {bound}"
+        )
+    off = ", ".join(f"{name} {e.median:.0%}" for name, e in seen.errors.items() if e.num_seen)
+    observed = f"  observed {seen.tokens_per_s:.1f} tokens/s, cycle {_ms(seen.cycle_s)}"
+    lines.append(f"{observed}; off by {off}" if off else observed)
+    lines += _learnt(target)
+    return lines + _tracks(target.spans, status, _shown_s(target), width)
+
+
+def _caps(gammas: Sequence[int]) -> str:
+    low, high = min(gammas, default=0), max(gammas, default=0)
+    return f"gamma {low}" if low == high else f"gamma {low}-{high}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.1f} ms" if seconds > 0.0 else "-"
+
+
+def _learnt(target: TargetStatus) -> list[str]:
+    """What guesses came to."""
+    counts, lines = target.counts, []
+    rates = [
+        f"{position} {accepted / judged:.0%}"
+        for position, (judged, accepted) in enumerate(
+            zip(counts.judged, counts.accepted, strict=True), 1
+        )
+        if judged
+    ]
+    if rates:
+        lines.append(f"  accepted by position: {', '.join(rates[:8])}")
+    if total := sum(counts.tokens.values()):
+        kinds = ", ".join(f"{count / total:.0%} {kind}" for kind, count in counts.tokens.items())
+        lines.append(f"  {total} tokens: {kinds}")
+    return lines
+
+
+def _shown_s(target: TargetStatus) -> float:
+    """How much of the timeline is worth the width: some cycles, or some passes."""
+    counts = target.counts
+    each_s = counts.lap_s / counts.num_laps if counts.num_laps else 0.0
+    if each_s <= 0.0 and counts.num_passes:
+        each_s = counts.pass_s / counts.num_passes
+    return min(_MOST_SHOWN_S, max(_LEAST_SHOWN_S, _CYCLES_SHOWN * each_s))
+
+
+def _tracks(spans: Sequence[SpanStatus], status: Status, shown_s: float, width: int) -> list[str]:
+    """A line a node: the number of the batch that it works for, = for plain passes."""
+    begins = status.at_s - shown_s
+    recent = [span for span in spans if span.end_s > begins]
+    columns = width - _TRACK_NAME - 4
+    if not recent or columns < 10:
+        return []
+    tracks: dict[str, list[str]] = {}
+    for span in recent:
+        track = tracks.setdefault(span.node, ["."] * columns)
+        mark = "=" if span.batch == 0 else str(span.batch) if span.batch < 10 else "+"
+        first = int((span.start_s - begins) / shown_s * columns)
+        last = int((span.end_s - begins) / shown_s * columns)
+        for column in range(max(0, first), min(columns - 1, max(first, last - 1)) + 1):
+            track[column] = mark
+    title = f"  last {shown_s:.1f} s by batch, = plain:"
+    return [
+        title,
+        *(f"  {cut(shown(n), _TRACK_NAME):{_TRACK_NAME}} {''.join(t)}" for n, t in tracks.items()),
+    ]
+
+
+# -- streams ---------------------------------------------------------------------------------------
+
+
+def _streams(status: Status, width: int) -> list[str]:
+    lines = table(_STREAMS, map(_stream, status.streams), width)
+    num_left = status.num_streams - len(status.streams)
+    return [*lines, f"... {num_left} more"] if num_left > 0 else lines
+
+
+def _stream(stream: StreamStatus) -> tuple[str, ...]:
+    return (
+        str(stream.stream_id),
+        stream.user or stream.client,
+        stream.phase,
+        stream.target,
+        stream.draft,
+        f"{stream.num_tokens}/{stream.max_tokens}",
+        f"{stream.tokens_per_s:.1f}",
+        str(stream.gamma) if stream.phase == "decoding" else "",
+        f"{stream.acceptance:.2f}".removeprefix("0") if stream.phase != "waiting" else "",
+        stream.reason.removeprefix("draft off: ") or stream.plain,
+    )

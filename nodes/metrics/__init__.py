@@ -1,0 +1,1 @@
+"""What a mesh and its gateway do, as metrics for Prometheus."""

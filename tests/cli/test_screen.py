@@ -1,0 +1,85 @@
+"""A terminal that is a pty: taken, drawn on, and given back as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import signal
+import termios
+from collections.abc import Iterator
+
+import pytest
+
+from nodes.cli.screen import Screen, painted
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, int]]:
+    """Our end and the program's."""
+    ours, its = pty.openpty()
+    yield ours, its
+    os.close(ours)
+    os.close(its)
+
+
+def screen_of(its: int) -> Screen:
+    return Screen(os.fdopen(its, "w", closefd=False))
+
+
+async def test_it_is_taken_and_given_back(terminal: tuple[int, int]) -> None:
+    ours, its = terminal
+    before = termios.tcgetattr(its)
+    screen = screen_of(its)
+    with screen.taken(its):
+        assert termios.tcgetattr(its)[3] & termios.ICANON == 0
+        assert os.read(ours, 100).startswith(b"\x1b[?1049h")
+    assert termios.tcgetattr(its) == before
+    assert os.read(ours, 100).endswith(b"\x1b[?1049l")
+
+
+async def test_it_is_given_back_after_an_error(terminal: tuple[int, int]) -> None:
+    ours, its = terminal
+    before = termios.tcgetattr(its)
+    with pytest.raises(KeyError), screen_of(its).taken(its):
+        raise KeyError
+    assert termios.tcgetattr(its) == before
+    assert os.read(ours, 1000).endswith(b"\x1b[?1049l")
+    loop = asyncio.get_running_loop()
+    assert not loop.remove_reader(its)
+    assert not loop.remove_signal_handler(signal.SIGWINCH)
+
+
+async def test_keys_and_sizes_end_the_wait(terminal: tuple[int, int]) -> None:
+    ours, its = terminal
+    screen = screen_of(its)
+    with screen.taken(its):
+        os.write(ours, b"q")
+        assert await screen.wait(30.0) == "q"
+        os.kill(os.getpid(), signal.SIGWINCH)
+        assert await screen.wait(30.0) == ""
+        assert await screen.wait(0.0) == ""
+
+
+async def test_a_terminal_that_is_gone_is_as_good_as_q() -> None:
+    reading, writing = os.pipe()
+    screen = screen_of(writing)
+    os.close(writing)
+    screen._read(reading)
+    os.close(reading)
+    assert await screen.wait(30.0) == "q"
+
+
+async def test_without_a_keyboard_it_only_draws(terminal: tuple[int, int]) -> None:
+    ours, its = terminal
+    screen = screen_of(its)
+    before = termios.tcgetattr(its)
+    with screen.taken(None):
+        assert termios.tcgetattr(its) == before
+        os.read(ours, 100)
+        screen.draw(["title", "line"])
+        assert b"line" in os.read(ours, 1000)
+
+
+def test_a_frame_is_drawn_over_the_last_one_without_scrolling() -> None:
+    assert painted(["one", "two"], 5) == "\x1b[H\x1b[7mone  \x1b[0m\r\ntwo\x1b[K\x1b[J"
