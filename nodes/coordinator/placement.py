@@ -6,7 +6,7 @@ its first token it may go to any target of its model. Here is only decided; noth
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nodes.coordinator.requests import Choice, Request
@@ -15,7 +15,7 @@ from nodes.coordinator.stranded import Stranded
 from nodes.coordinator.waiting import Kind, Waiting
 from nodes.messages import EngineProfile
 from nodes.scheduler.stream import Opening, Stream
-from nodes.stream import StreamSpec
+from nodes.stream import StreamId, StreamSpec
 from nodes.target.stream import cells_needed, cells_soon
 
 # Between two looks at who is better off elsewhere, at most one request moves in each; and between
@@ -162,8 +162,11 @@ class Placement:
 
     # -- rebalancing -------------------------------------------------------------------------------
 
-    def next_move(self, requests: Collection[Request], now: float) -> Move | None:
-        """Now and then: the move that saves the most seconds, if any saves some."""
+    def next_move(self, streams: Mapping[StreamId, Request], now: float) -> Move | None:
+        """Now and then: the move that saves the most seconds, if any saves some.
+
+        streams: whose they are.
+        """
         if now < self._next_look:
             return None
         self._next_look = now + LOOK_S
@@ -174,6 +177,11 @@ class Placement:
         for targets in kinds.values():
             for source in targets if len(targets) > 1 else ():
                 others = [n for n in targets if n is not source]
+                assert source.scheduler is not None
+                # Many more may wait than are here.
+                ids = source.scheduler.stream_ids
+                here = (streams[stream_id] for stream_id in ids if stream_id in streams)
+                requests = {id(request): request for request in here}.values()
                 found += self._moves(source, others, requests, now)
         return max(found, key=lambda move: move.gain_s, default=None)
 

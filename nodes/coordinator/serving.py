@@ -221,7 +221,7 @@ class Serving:
 
     def tick(self, now: float) -> list[Send]:
         """Move a request, if one is due; give up those that have waited long for any target."""
-        move = self.placement.next_move(self.requests.values(), now)
+        move = self.placement.next_move(self.streams, now)
         out = [] if move is None else self._move(move, now)
         stranded = self.placement.stranded.due(now)
         why = f"; no other that could go on came within {STRANDED_LIMIT_S:.0f} s"

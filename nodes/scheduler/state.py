@@ -142,6 +142,10 @@ class SchedulerState:
         return len(self._streams)
 
     @property
+    def stream_ids(self) -> list[StreamId]:
+        return list(self._streams)
+
+    @property
     def cells(self) -> int:
         """Cells that admission counts for all streams, those that are parked included."""
         streams = self._streams.values()

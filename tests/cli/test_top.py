@@ -78,7 +78,7 @@ class Terminal:
 def top(commands: Commands, endpoint: str) -> Iterator[Terminal]:
     ours, its = pty.openpty()
     fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    environment = {**os.environ, "TMPDIR": str(commands.tmp), "TERM": "xterm"}
+    environment = commands._environment({"TERM": "xterm"})
     for name in ("COLUMNS", "LINES"):
         environment.pop(name, None)
     command = [sys.executable, "-m", "nodes.cli", "top", "--connect", endpoint]

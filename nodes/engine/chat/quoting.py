@@ -61,8 +61,9 @@ class ControlTexts:
         return spans
 
     def _size_at(self, text: str, start: int) -> int:
-        sizes = (n for n in self._lengths if text[start : start + n] in self._texts)
-        return next(sizes, 0)
+        # At the end of the text a part is shorter than it was to be.
+        parts = (text[start : start + size] for size in self._lengths)
+        return next((len(part) for part in parts if part in self._texts), 0)
 
 
 class Quotes:
