@@ -20,6 +20,8 @@ from nodes.messages import (
     CancelRequest,
     ChatMessage,
     FinishedNotice,
+    NodeCommandReply,
+    NodeCommandRequest,
     NodesReply,
     NodesRequest,
     PromptLogprobsNotice,
@@ -84,13 +86,15 @@ class Client:
         endpoint: str,
         join_timeout_s: float | None = 10.0,
         rejoins: bool = False,
+        role: str = "client",
     ) -> None:
+        """role: "admin" for who gives commands about nodes; a key needs it, too."""
         self._link = Link(
             transport,
             self,
             endpoint=endpoint,
             node=f"client-{os.getpid()}-{secrets.token_hex(4)}",
-            role="client",
+            role=role,
             join_timeout_s=join_timeout_s,
             rejoins=rejoins,
         )
@@ -120,6 +124,19 @@ class Client:
             reply = await self._next(queue)
             assert isinstance(reply, NodesReply)
             return reply
+
+    async def command_node(self, command: str, node: str) -> int:
+        """drain, undrain or drop a node; how many streams it still has. For role admin.
+
+        Raises RequestFailedError where that cannot be done.
+        """
+        async with _Subscription(self) as (request_id, queue):
+            self._link.send(NodeCommandRequest(request_id, command, node))
+            reply = await self._next(queue)
+            assert isinstance(reply, NodeCommandReply)
+            if reply.error:
+                raise RequestFailedError("bad_request", reply.error)
+            return reply.num_streams
 
     async def trace(self, after: int) -> TraceReply:
         """What was recorded after a number; -1 begins. Recording ends some seconds later."""

@@ -11,6 +11,7 @@ from nodes.messages import (
     CancelRequest,
     CommitReply,
     DraftReply,
+    NodeCommandRequest,
     NodesRequest,
     PromptScoresNotice,
     StreamFailedNotice,
@@ -24,16 +25,21 @@ from nodes.messages import (
 # Of those who were invited and have not brought their own key yet.
 GUEST: Final = "guest"
 _OF_MEMBERS: Final = frozenset({Hello, Ping, Pong, Bye, Credit})
+_OF_CLIENTS: Final = frozenset(
+    {SubmitRequest, CancelRequest, NodesRequest, TraceRequest, EnrolRequest}
+)
 MAY_SEND: Final[Mapping[str, frozenset[type]]] = {
     "target": _OF_MEMBERS
     | {CommitReply, TokenizeReply, StreamReadyNotice, StreamFailedNotice, EnrolRequest}
     | {StreamParkedNotice, PromptScoresNotice},
     "draft": _OF_MEMBERS | {DraftReply, StreamReadyNotice, StreamFailedNotice, EnrolRequest},
-    "client": _OF_MEMBERS
-    | {SubmitRequest, CancelRequest, NodesRequest, TraceRequest, EnrolRequest},
+    "client": _OF_MEMBERS | _OF_CLIENTS,
+    "admin": _OF_MEMBERS | _OF_CLIENTS | {NodeCommandRequest},
     GUEST: frozenset({EnrolRequest}),
 }
 ROLES: Final = frozenset(MAY_SEND) - {GUEST}
+# Who runs no engine.
+CLIENT_ROLES: Final = ROLES - {"target", "draft"}
 _MAX_NAME_CHARS: Final = 64
 
 

@@ -70,7 +70,8 @@ class Placement:
     def widest_of(self, target: NodeRecord) -> EngineProfile:
         """Of all targets of the same model, the one that holds the longest text."""
         model = target.profile.model_hash
-        kin = [n.profile for n in self._targets() if n.profile.model_hash == model]
+        targets = [n for n in self._targets() if not n.is_draining]
+        kin = [n.profile for n in targets if n.profile.model_hash == model]
         return max(kin, key=lambda p: min(p.num_cells, p.context_length), default=target.profile)
 
     def wait(self, request: Request, choice: Choice, now: float) -> None:
@@ -98,7 +99,8 @@ class Placement:
             cells = _cells([_journal_of(request, choice)])
             fitting = [n for n in free if n.has_room(cells)]
             if fitting:
-                return Placed(request, choice, self._best(request, choice, fitting, now))
+                stream = _journal_of(request, choice)
+                return Placed(request, choice, self._best(request, stream, fitting, now))
             blocked |= {n.profile.numerics_class for n in free}
         return None
 
@@ -106,9 +108,12 @@ class Placement:
         return self._roster.nodes("target")
 
     def _able(self, request: Request, choice: Choice) -> list[NodeRecord]:
-        """Targets, crowded or not, that may serve a stream without a change of its text."""
+        """Targets, crowded or not, that may serve a stream without a change of its text.
+
+        One that is drained only where there is no other, and for what has begun.
+        """
         kind = request.numerics_class
-        return [
+        able = [
             n
             for n in self._targets()
             if n.profile.model_hash == request.model_hash
@@ -116,13 +121,14 @@ class Placement:
             and request.is_exact in (None, n.profile.exact)
             and _can_hold(n, choice.spec)
         ]
+        staying = [n for n in able if not n.is_draining]
+        return staying or (able if request.has_started else [])
 
     def _best(
-        self, request: Request, choice: Choice, targets: Sequence[NodeRecord], now: float
+        self, request: Request, stream: Stream, targets: Sequence[NodeRecord], now: float
     ) -> NodeRecord:
         if len(targets) == 1:
             return targets[0]
-        stream = _journal_of(request, choice)
 
         def token_s(target: NodeRecord) -> float:
             """Seconds a token, its share of the time until the first one included."""
@@ -137,6 +143,20 @@ class Placement:
 
         return min(targets, key=lambda n: (token_s(n), n.used_cells))
 
+    def evacuated(self, request: Request, choice: Choice, now: float) -> Move | None:
+        """Where a stream of a target that is drained can go on at once, if there is room."""
+        source = self._roster.node(choice.target)
+        if source is None or source.scheduler is None or not source.is_draining:
+            return None
+        stream = source.scheduler.stream(choice.spec.stream_id)
+        if stream is None:
+            return None
+        able = [n for n in self._able(request, choice) if not n.is_draining]
+        fitting = [n for n in able if _has_room(n, [stream])]
+        if not fitting:
+            return None
+        return Move(request, (choice,), self._best(request, stream, fitting, now), 0.0)
+
     # -- rebalancing -------------------------------------------------------------------------------
 
     def next_move(self, requests: Collection[Request], now: float) -> Move | None:
@@ -146,6 +166,8 @@ class Placement:
         self._next_look = now + LOOK_S
         kinds: dict[tuple[str, str], list[NodeRecord]] = {}
         for target in self._targets():
+            if target.is_draining:
+                continue
             kind = target.profile.model_hash, target.profile.numerics_class
             kinds.setdefault(kind, []).append(target)
         found: list[Move] = []

@@ -146,9 +146,20 @@ class Serving:
         why = f", the last of {_MAX_LOSSES} that served this request"
         return [*out, *self._give_up(hopeless, why, now), *self.admit_waiting(now)]
 
+    def evacuate(self, now: float) -> list[Send]:
+        """Move streams off targets that are drained, where others have room for them."""
+        out: list[Send] = []
+        for request in list(self.requests.values()):
+            for stream_id, choice in list(request.choices.items()):
+                # One that moved may have let others in, who ended some request.
+                if request.choices.get(stream_id) is choice:
+                    move = self.placement.evacuated(request, choice, now)
+                    out += [] if move is None else self._move(move, now)
+        return out
+
     def tokenizer(self) -> str:
         """The target that reads the next text; "" if there is none."""
-        targets = self._roster.nodes("target")
+        targets = [n for n in self._roster.nodes("target") if not n.is_draining]
         return min(targets, key=lambda n: n.used_cells).name if targets else ""
 
     def tick(self, now: float) -> list[Send]:

@@ -14,12 +14,14 @@ from typing import Any
 from mesh.grants import Air
 from mesh.messages import Bye, Credit, Hello, Ping, Pong, Refuse, Welcome
 from nodes.coordinator.access import ANYBODY, ROLES, Caller
+from nodes.coordinator.drains import Drains
 from nodes.coordinator.requests import (
     BadRequestError,
     new_request,
 )
 from nodes.coordinator.roster import (
     ClientOut,
+    Dismissed,
     NodeIn,
     NodeOut,
     NodeRecord,
@@ -35,6 +37,7 @@ from nodes.messages import (
     CancelRequest,
     CommitReply,
     DraftReply,
+    NodeCommandRequest,
     NodesReply,
     NodesRequest,
     RequestFailedNotice,
@@ -97,6 +100,7 @@ class CoordinatorState:
         self._has_trials = trials
         self._roster = Roster(heartbeat_interval_s, heartbeat_timeout_s)
         self._serving = Serving(self._roster)
+        self._drains = Drains(self._roster, self._serving)
         # Draft nodes serve all targets.
         self._air = Air()
         self._round_ids = RoundIds()
@@ -177,7 +181,9 @@ class CoordinatorState:
         for node, scheduler in self._roster.schedulers():
             out += self._carry_out(node, scheduler.tick(now), now)
         self._tracing.tick(self._roster.schedulers(), now)
-        return out + self._serving.tick(now)
+        out += self._serving.tick(now)
+        moved, events = self._drains.tick(now)
+        return [*out, *moved, *self._on_roster(events, now)]
 
     def next_deadline(self) -> float | None:
         """When a scheduler wants to be ticked, if it does."""
@@ -217,6 +223,8 @@ class CoordinatorState:
                     out.append(Send(peer, self._welcome(name)))
                 case Rejected(peer=peer, reason=reason):
                     out.append(Send(peer, Refuse(reason)))
+                case Dismissed(peer=peer, reason=reason):
+                    out.append(Send(peer, Bye(reason)))
                 case NodeIn(record=node):
                     out += self._on_node_in(node, now)
                 case NodeOut(record=node, reason=reason):
@@ -351,6 +359,10 @@ class CoordinatorState:
             case TraceRequest():
                 schedulers = self._roster.schedulers()
                 return [Send(peer, self._tracing.answer(message, schedulers, now))]
+            case NodeCommandRequest():
+                reply, events, moved = self._drains.command(message, now)
+                moved += self._on_roster(events, now)
+                return [Send(peer, reply), *moved, *self._ask_tokenizers()]
         self.num_stale += 1
         return []
 
@@ -373,7 +385,7 @@ class CoordinatorState:
         name = self._serving.tokenizer()
         target = self._roster.node(name)
         if target is None:
-            return refuse("unavailable", "no target node has joined: start one")
+            return refuse("unavailable", self._drains.why_no_target())
         request.arrived_at = now
         self._serving.requests[(peer, submit.request_id)] = request
         if submit.prompt_token_ids:

@@ -11,14 +11,14 @@ import mesh.messages
 import nodes.messages
 from mesh.codec import encode_struct
 from mesh.messages import PROTOCOL_VERSION, Hello, Refuse, Welcome, spec_of_class, spec_of_tag
-from nodes.coordinator.access import ANYBODY, MAY_SEND, ROLES, Caller
+from nodes.coordinator.access import ANYBODY, CLIENT_ROLES, MAY_SEND, ROLES, Caller
 from nodes.coordinator.state import CoordinatorState, ForbiddenError
 from nodes.messages import OpenStreamRequest
 from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.examples import MESSAGES
 from tests.nodes.coordinator.test_state import CLUSTER, EPOCH, Mesh, make_mesh
 
-PEERS = {"target": b"target", "draft": b"draft", "client": b"client"}
+PEERS = {"target": b"target", "draft": b"draft", "client": b"client", "admin": b"admin"}
 PAIRS = [(role, message) for role in sorted(ROLES) for message in MESSAGES]
 
 
@@ -54,8 +54,9 @@ def seen(state: CoordinatorState) -> Any:
     ("role", "message"), PAIRS, ids=[f"{r}-{type(m).__name__}" for r, m in PAIRS]
 )
 def test_forbidden_messages_change_no_state(role: str, message: Any) -> None:
-    """A target, a draft and a client are in, and one stream is under way; keys tell the roles."""
+    """One of each role is in, and one stream is under way; keys tell the roles."""
     mesh = make_mesh(with_draft=True)
+    mesh.join(PEERS["admin"], "admin")
     mesh.hear(PEERS["client"], make_submit(1))
     caller = Caller(role, frozenset({role}))
     before = seen(mesh.state)
@@ -76,7 +77,7 @@ def test_forbidden_messages_change_no_state(role: str, message: Any) -> None:
 def test_a_key_joins_only_in_its_roles(role: str, wanted: str) -> None:
     mesh = Mesh()
     caller = Caller("nano", frozenset({role}))
-    profile = b"" if wanted == "client" else encoded_profile()
+    profile = b"" if wanted in CLIENT_ROLES else encoded_profile()
     hello = Hello("one", wanted, 3, PROTOCOL_VERSION, profile)
     (send,) = mesh.state.on_message(b"p", "", 0, hello, 10, 0.0, caller)
     if wanted == role:
