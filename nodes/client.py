@@ -40,6 +40,9 @@ Event = StartedNotice | PromptLogprobsNotice | TokensNotice | FinishedNotice
 Prompt = str | tuple[int, ...] | tuple[ChatMessage, ...]
 
 
+_OVER = "the connection to the coordinator has ended"
+
+
 class RequestFailedError(Exception):
     """The mesh ended a request; code as in RequestFailedNotice, the text is its reason."""
 
@@ -101,10 +104,18 @@ class Client:
         self._ids = itertools.count(1)
         self._queues: dict[int, asyncio.Queue[Any]] = {}
         self._joined = asyncio.Event()
+        self._is_over = False
 
     async def run(self) -> None:
         """Keep the connection; raises NoCoordinatorError, LostCoordinatorError or RefusedError."""
-        await self._link.run()
+        try:
+            await self._link.run()
+        finally:
+            # Whoever waits for an answer need not wait any more.
+            self._is_over = True
+            self._joined.set()
+            for queue in self._queues.values():
+                queue.put_nowait(None)
 
     def on_joined(self, _welcome: Welcome) -> None:
         self._joined.set()
@@ -191,7 +202,11 @@ class Client:
                     self._link.send(CancelRequest(request_id))
 
     async def _next(self, queue: asyncio.Queue[Any]) -> Any:
+        if self._is_over and queue.empty():
+            raise RequestFailedError("unavailable", _OVER)
         message = await queue.get()
+        if message is None and self._is_over:
+            raise RequestFailedError("unavailable", _OVER)
         if message is None:
             raise RequestFailedError("unavailable", "the coordinator was lost and came back")
         if isinstance(message, RequestFailedNotice):
