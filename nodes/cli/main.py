@@ -8,6 +8,7 @@ import click
 
 from nodes.cli.chat.command import chat_command
 from nodes.cli.completion import completion_command
+from nodes.cli.doctor import doctor_command
 from nodes.cli.generate import generate_command
 from nodes.cli.keys import join_command, keys_group
 from nodes.cli.models import models
@@ -44,6 +45,7 @@ cli.add_command(plan_command)
 cli.add_command(trace_group)
 cli.add_command(keys_group)
 cli.add_command(join_command)
+cli.add_command(doctor_command)
 cli.add_command(completion_command)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,7 +75,9 @@ class Conversation:
         said = [{"role": m.role, "content": m.content} for m in self.messages]
         text = json.dumps({"system": self.system, "messages": said}, ensure_ascii=False, indent=1)
         try:
-            path.write_text(text + "\n", encoding="utf-8")
+            # What was said is nobody else's to read.
+            with open(path, "w", encoding="utf-8", opener=_private) as file:
+                file.write(text + "\n")
         except OSError as error:
             raise CommandError(f"{path} cannot be written: {error.strerror}") from None
         return f"{len(said)} messages in {path}"
@@ -132,6 +135,10 @@ _COMMANDS: dict[str, Callable[[Conversation, str], str]] = {
     "temp": Conversation._temperature,
     "quit": Conversation._quit,
 }
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _path(text: str, command: str) -> Path:
