@@ -56,10 +56,13 @@ async def measure(client: Asked) -> Hop:
 
 def check_hop(hop: Hop, endpoint: str) -> list[Finding]:
     rtt = f"coordinator at {endpoint}: answers in {hop.rtt_s * 1e3:.1f} ms"
-    seconds = max(1e-6, hop.upload_s - hop.rtt_s)
-    bits_per_s = 8 * hop.num_bytes / seconds
-    kilobytes, mbits_per_s = hop.num_bytes // 1000, bits_per_s / 1e6
-    rate = f"{kilobytes} kB to it take {seconds * 1e3:.0f} ms ({mbits_per_s:.1f} Mbit/s)"
+    seconds = hop.upload_s - hop.rtt_s
+    rate = f"{hop.num_bytes // 1000} kB to it take "
+    if seconds < hop.rtt_s / 2:
+        rate += "hardly longer than a small message"
+    else:
+        mbits_per_s = 8 * hop.num_bytes / seconds / 1e6
+        rate += f"{seconds * 1e3:.0f} ms more than a small message ({mbits_per_s:.1f} Mbit/s)"
     if hop.rtt_s > _SLOW_RTT_S:
         mend = "a wired link or a nearer access point; plain decoding is little disturbed by it"
         return [warn(rtt, mend), ok(rate)]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, cast
 
 import click
 
-from nodes.api import SyncClient
+from nodes.api import Options, SyncClient
 from nodes.cli.chat.conversation import CommandError, Conversation
 from nodes.cli.chat.terminal import Terminal, use_readline
 from nodes.cli.connection import connect_option
@@ -58,7 +58,7 @@ def chat_command(**values: Any) -> None:
     set_up_logging(0)
     names = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "gamma")
     conversation = Conversation(
-        {name: values[name] for name in names},  # type: ignore[misc]
+        cast(Options, {name: values[name] for name in names}),
         system=values["system"],
         has_stats=values["stats"],
     )

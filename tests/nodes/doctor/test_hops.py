@@ -40,7 +40,12 @@ async def test_a_hop_is_measured_with_what_is_refused() -> None:
 
 def test_fast_and_slow_hops() -> None:
     rtt, rate = check_hop(Hop(0.01, 200_000, 0.11, ()), "tcp://x:1")
-    assert (rtt.level, rate.what) == (Level.OK, "200 kB to it take 100 ms (16.0 Mbit/s)")
+    assert (rtt.level, rate.what) == (
+        Level.OK,
+        "200 kB to it take 100 ms more than a small message (16.0 Mbit/s)",
+    )
+    _, rate = check_hop(Hop(0.01, 200_000, 0.009, ()), "tcp://x:1")
+    assert rate.what.endswith("hardly longer than a small message")
     slow, _ = check_hop(Hop(0.3, 200_000, 0.3, ()), "tcp://x:1")
     assert slow.level is Level.WARN
 
