@@ -55,6 +55,10 @@ _SOCKET_OPTIONS: Final = {
 }
 
 
+def libzmq_version() -> str:
+    return zmq.zmq_version()
+
+
 class _ZmqEndpoint:
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self.bytes_sent = self.bytes_received = 0

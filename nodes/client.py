@@ -20,6 +20,8 @@ from nodes.messages import (
     CancelRequest,
     ChatMessage,
     FinishedNotice,
+    NodeCommandReply,
+    NodeCommandRequest,
     NodesReply,
     NodesRequest,
     PromptLogprobsNotice,
@@ -39,6 +41,9 @@ logger = logging.getLogger(__name__)
 Event = StartedNotice | PromptLogprobsNotice | TokensNotice | FinishedNotice
 # Text, token ids, or a conversation for the chat template.
 Prompt = str | tuple[int, ...] | tuple[ChatMessage, ...]
+
+
+_OVER = "the connection to the coordinator has ended"
 
 
 class RequestFailedError(Exception):
@@ -89,7 +94,8 @@ class Client:
         rejoins: bool = False,
         role: str = "client",
     ) -> None:
-        """role: client, or gateway for one that asks for many users."""
+        """role: client; gateway for one that asks for many users, admin for one that gives commands
+        about nodes. A key needs it, too."""
         self._link = Link(
             transport,
             self,
@@ -102,10 +108,18 @@ class Client:
         self._ids = itertools.count(1)
         self._queues: dict[int, asyncio.Queue[Any]] = {}
         self._joined = asyncio.Event()
+        self._is_over = False
 
     async def run(self) -> None:
         """Keep the connection; raises NoCoordinatorError, LostCoordinatorError or RefusedError."""
-        await self._link.run()
+        try:
+            await self._link.run()
+        finally:
+            # Whoever waits for an answer need not wait any more.
+            self._is_over = True
+            self._joined.set()
+            for queue in self._queues.values():
+                queue.put_nowait(None)
 
     def on_joined(self, _welcome: Welcome) -> None:
         self._joined.set()
@@ -125,6 +139,19 @@ class Client:
             reply = await self._next(queue)
             assert isinstance(reply, NodesReply)
             return reply
+
+    async def command_node(self, command: str, node: str) -> int:
+        """drain, undrain or drop a node; how many streams it still has. For role admin.
+
+        Raises RequestFailedError where that cannot be done.
+        """
+        async with _Subscription(self) as (request_id, queue):
+            self._link.send(NodeCommandRequest(request_id, command, node))
+            reply = await self._next(queue)
+            assert isinstance(reply, NodeCommandReply)
+            if reply.error:
+                raise RequestFailedError("bad_request", reply.error)
+            return reply.num_streams
 
     async def trace(self, after: int) -> TraceReply:
         """What was recorded after a number; -1 begins. Recording ends some seconds later."""
@@ -192,7 +219,11 @@ class Client:
                     self._link.send(CancelRequest(request_id))
 
     async def _next(self, queue: asyncio.Queue[Any]) -> Any:
+        if self._is_over and queue.empty():
+            raise RequestFailedError("unavailable", _OVER)
         message = await queue.get()
+        if message is None and self._is_over:
+            raise RequestFailedError("unavailable", _OVER)
         if message is None:
             raise RequestFailedError("unavailable", "the coordinator was lost and came back")
         if isinstance(message, RequestFailedNotice):

@@ -197,6 +197,11 @@ def load(
     return _build(config_class, values, "")
 
 
+def known_keys(config_class: type) -> frozenset[str]:
+    """The dotted keys that a role's configuration may have."""
+    return frozenset(_schema(config_class))
+
+
 def environment() -> Mapping[str, str]:
     """The process's environment, for those who may not read it themselves."""
     return os.environ

@@ -442,12 +442,16 @@ class NodesRequest:
 
 @struct
 class NodeFields:
+    """num_streams: of a target. rtt_us: round trip of a Ping, 0 if not known."""
+
     node: Name
     role: Name
     model: Name
     exact: bool
     emulated: bool
     num_streams: Count
+    is_draining: bool = False
+    rtt_us: Count = 0
 
 
 @message(39, max_bytes=65_536)
@@ -503,3 +507,21 @@ class StatusReply:
 
     request_id: Id
     status: Annotated[bytes, MaxLen(MAX_STATUS_BYTES)]
+
+
+@message(45)
+class NodeCommandRequest:
+    """An operator's word about a node. command: drain, undrain or drop."""
+
+    request_id: Id
+    command: Annotated[str, MaxLen(16)]
+    node: Name
+
+
+@message(46)
+class NodeCommandReply:
+    """error: "" if it was done. num_streams: those that the node still serves."""
+
+    request_id: Id
+    error: Reason
+    num_streams: Count

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 
 from mesh.errors import InsecureEndpointError, KeysError, MeshError
+from nodes.api.errors import AirdraftError
 from nodes.catalog import CatalogError, ModelNameError
 from nodes.client import RequestFailedError
 from nodes.config import ConfigError
@@ -26,7 +27,15 @@ EXIT_CONFIG = 78
 _STOP_LIMIT_S = 10.0
 
 # What a user can cause or must know; each is one line without a traceback.
-_EXPECTED = (MeshError, EngineError, CatalogError, RequestFailedError, ConfigError, OSError)
+_EXPECTED = (
+    MeshError,
+    EngineError,
+    CatalogError,
+    RequestFailedError,
+    ConfigError,
+    AirdraftError,
+    OSError,
+)
 
 
 class StoppedError(Exception):

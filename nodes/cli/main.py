@@ -6,19 +6,24 @@ import sys
 
 import click
 
+from nodes.cli.chat.command import chat_command
+from nodes.cli.completion import completion_command
+from nodes.cli.doctor import doctor_command
 from nodes.cli.generate import generate_command
 from nodes.cli.keys import join_command, keys_group
 from nodes.cli.models import models
 from nodes.cli.node import coordinator_command, draft_command, target_command, up_command
+from nodes.cli.nodes import nodes_group
 from nodes.cli.plan import plan_command
 from nodes.cli.run import run_command
 from nodes.cli.top import top_command
 from nodes.cli.trace import trace_group
+from nodes.cli.version import version_option
 from nodes.runtime import report, set_engine_environment
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="airdraft")
+@version_option
 def cli() -> None:
     """Several edge devices as one private LLM endpoint.
 
@@ -31,15 +36,19 @@ def cli() -> None:
 cli.add_command(run_command)
 cli.add_command(up_command)
 cli.add_command(generate_command)
+cli.add_command(chat_command)
 cli.add_command(coordinator_command)
 cli.add_command(draft_command)
 cli.add_command(target_command)
 cli.add_command(models)
+cli.add_command(nodes_group)
 cli.add_command(plan_command)
 cli.add_command(top_command)
 cli.add_command(trace_group)
 cli.add_command(keys_group)
 cli.add_command(join_command)
+cli.add_command(doctor_command)
+cli.add_command(completion_command)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from nodes.messages import (
     CancelRequest,
     CommitReply,
     DraftReply,
+    NodeCommandRequest,
     NodesRequest,
     PromptScoresNotice,
     StatusRequest,
@@ -26,7 +27,6 @@ from nodes.messages import (
 GUEST: Final = "guest"
 # A client that asks for many users.
 GATEWAY: Final = "gateway"
-CLIENT_ROLES: Final = frozenset({"client", GATEWAY})
 _OF_MEMBERS: Final = frozenset({Hello, Ping, Pong, Bye, Credit})
 _OF_CLIENTS: Final = _OF_MEMBERS | {
     SubmitRequest,
@@ -43,9 +43,12 @@ MAY_SEND: Final[Mapping[str, frozenset[type]]] = {
     "draft": _OF_MEMBERS | {DraftReply, StreamReadyNotice, StreamFailedNotice, EnrolRequest},
     "client": _OF_CLIENTS,
     GATEWAY: _OF_CLIENTS,
+    "admin": _OF_CLIENTS | {NodeCommandRequest},
     GUEST: frozenset({EnrolRequest}),
 }
 ROLES: Final = frozenset(MAY_SEND) - {GUEST}
+# Who runs no engine.
+CLIENT_ROLES: Final = ROLES - {"target", "draft"}
 _MAX_NAME_CHARS: Final = 64
 
 

@@ -104,6 +104,11 @@ class Intake:
         targets = self._roster.nodes("target")
         if not targets:
             raise RefusedRequestError("unavailable", "no target node has joined: start one")
+        if all(target.is_draining for target in targets):
+            raise RefusedRequestError(
+                "unavailable",
+                "all target nodes are being drained: start another, or take one back",
+            )
         if self._models.has(model):
             raise RefusedRequestError(
                 "unavailable", f"no target of model {model!r} is there at present: try later"

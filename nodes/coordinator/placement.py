@@ -78,7 +78,8 @@ class Placement:
     def widest_of(self, target: NodeRecord) -> EngineProfile:
         """Of all targets of the same model, the one that holds the longest text."""
         model = target.profile.model_hash
-        kin = [n.profile for n in self._targets() if n.profile.model_hash == model]
+        targets = [n for n in self._targets() if not n.is_draining]
+        kin = [n.profile for n in targets if n.profile.model_hash == model]
         return max(kin, key=lambda p: min(p.num_cells, p.context_length), default=target.profile)
 
     def wait(self, request: Request, choice: Choice, now: float) -> None:
@@ -121,7 +122,8 @@ class Placement:
             cells = _cells([_journal_of(request, choice)])
             fitting = [n for n in free if n.has_room(cells)]
             if fitting:
-                return Placed(request, choice, self._best(request, choice, fitting, now))
+                stream = _journal_of(request, choice)
+                return Placed(request, choice, self._best(request, stream, fitting, now))
             blocked |= _kinds(free)
         return None
 
@@ -129,9 +131,12 @@ class Placement:
         return self._roster.nodes("target")
 
     def _able(self, request: Request, choice: Choice) -> list[NodeRecord]:
-        """Targets, crowded or not, that may serve a stream without a change of its text."""
+        """Targets, crowded or not, that may serve a stream without a change of its text.
+
+        One that is drained only where there is no other, and for what has begun.
+        """
         kind = request.numerics_class
-        return [
+        able = [
             n
             for n in self._targets()
             if n.profile.model_hash == request.model_hash
@@ -139,13 +144,14 @@ class Placement:
             and request.is_exact in (None, n.profile.exact)
             and _can_hold(n, choice.spec)
         ]
+        staying = [n for n in able if not n.is_draining]
+        return staying or (able if request.has_started else [])
 
     def _best(
-        self, request: Request, choice: Choice, targets: Sequence[NodeRecord], now: float
+        self, request: Request, stream: Stream, targets: Sequence[NodeRecord], now: float
     ) -> NodeRecord:
         if len(targets) == 1:
             return targets[0]
-        stream = _journal_of(request, choice)
 
         def token_s(target: NodeRecord) -> float:
             """Seconds a token, its share of the time until the first one included."""
@@ -160,6 +166,20 @@ class Placement:
 
         return min(targets, key=lambda n: (token_s(n), n.used_cells))
 
+    def evacuated(self, request: Request, choice: Choice, now: float) -> Move | None:
+        """Where a stream of a target that is drained can go on at once, if there is room."""
+        source = self._roster.node(choice.target)
+        if source is None or source.scheduler is None or not source.is_draining:
+            return None
+        stream = source.scheduler.stream(choice.spec.stream_id)
+        if stream is None:
+            return None
+        able = [n for n in self._able(request, choice) if not n.is_draining]
+        fitting = [n for n in able if _has_room(n, [stream])]
+        if not fitting:
+            return None
+        return Move(request, (choice,), self._best(request, stream, fitting, now), 0.0)
+
     # -- rebalancing -------------------------------------------------------------------------------
 
     def next_move(self, streams: Mapping[StreamId, Request], now: float) -> Move | None:
@@ -172,7 +192,8 @@ class Placement:
         self._next_look = now + LOOK_S
         kinds: dict[Kind, list[NodeRecord]] = {}
         for target in self._targets():
-            kinds.setdefault(_kind(target), []).append(target)
+            if not target.is_draining:
+                kinds.setdefault(_kind(target), []).append(target)
         found: list[Move] = []
         for targets in kinds.values():
             for source in targets if len(targets) > 1 else ():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -27,6 +28,10 @@ PROGRESS_TIMEOUT_S = 120.0
 _MAX_REASON = 256
 # 64 nodes with names of four bytes a character are some 37 KB, of 64 allowed.
 _MAX_NODES_SHOWN, MAX_MODEL_CHARS = 64, 64
+# Processes that were told to leave and are remembered.
+_MAX_DISMISSED = 1024
+DRAINED = "drained by an operator: start the node anew to bring it back"
+DROPPED = "dropped by an operator: start the node anew to bring it back"
 
 
 @dataclass(slots=True)
@@ -46,6 +51,9 @@ class NodeRecord:
     # Seconds of work that it has told of, and bytes of its messages.
     busy_s: float = 0.0
     traffic: NodeTraffic = field(default_factory=NodeTraffic)
+    incarnation: int = 0
+    # A target that takes no new streams, and leaves when it has none any more.
+    is_draining: bool = False
 
     def measured_link(self) -> Link:
         """The declared link with the round trip, and the rate where none was declared."""
@@ -103,7 +111,15 @@ class ClientOut:
     peer: bytes
 
 
-RosterEvent = Welcomed | Rejected | NodeIn | NodeOut | ClientOut
+@dataclass(frozen=True, slots=True)
+class Dismissed:
+    """A node is to be told that it leaves."""
+
+    peer: bytes
+    reason: str
+
+
+RosterEvent = Welcomed | Rejected | NodeIn | NodeOut | ClientOut | Dismissed
 
 
 class Roster:
@@ -115,6 +131,8 @@ class Roster:
         self._membership = MembershipState(heartbeat_timeout_s, PROGRESS_TIMEOUT_S)
         self._nodes: dict[str, NodeRecord] = {}
         self._clients: dict[bytes, HeartbeatState] = {}
+        # Name and incarnation of processes that are not let in again, and why.
+        self._dismissed: OrderedDict[tuple[str, int], str] = OrderedDict()
 
     def peers(self) -> list[bytes]:
         return [member.peer for member in self._membership.members()]
@@ -151,6 +169,8 @@ class Roster:
                 n.profile.exact,
                 n.profile.emulated,
                 n.scheduler.num_streams if n.scheduler is not None else 0,
+                n.is_draining,
+                round(1e6 * (n.heartbeat.rtt_s or 0.0)),
             )
             for n in list(self._nodes.values())[:_MAX_NODES_SHOWN]
         )
@@ -164,6 +184,8 @@ class Roster:
 
     def hello(self, peer: bytes, hello: Hello, now: float) -> list[RosterEvent]:
         profile = None
+        if reason := self._dismissed.get((hello.node, hello.incarnation), ""):
+            return [Rejected(peer, reason)]
         if hello.role in ("target", "draft"):
             try:
                 profile = decode_profile(hello.profile)
@@ -194,6 +216,7 @@ class Roster:
                 logger.info("%s %s joined with %s", hello.role, hello.node, profile.model)
                 record = NodeRecord(hello.node, hello.role, peer, profile, costs, spread, heartbeat)
                 record.link = link
+                record.incarnation = hello.incarnation
                 self._nodes[hello.node] = record
                 out.append(NodeIn(record))
                 if hello.role == "target":
@@ -232,6 +255,18 @@ class Roster:
 
     def bye(self, peer: bytes, reason: str, now: float) -> list[RosterEvent]:
         return self._left(self._membership.on_bye(peer, reason, now))
+
+    def dismiss(self, record: NodeRecord, reason: str, now: float) -> list[RosterEvent]:
+        """Tell a node to leave; its process is not let in again, a new one is."""
+        self._forbid(record, reason)
+        events = self._membership.on_gone(record.peer, now)
+        left = [replace(event, reason=reason) for event in events]
+        return [Dismissed(record.peer, reason), *self._left(left)]
+
+    def _forbid(self, record: NodeRecord, reason: str) -> None:
+        self._dismissed[record.name, record.incarnation] = reason[:_MAX_REASON]
+        if len(self._dismissed) > _MAX_DISMISSED:
+            self._dismissed.popitem(last=False)
 
     def gone(self, peer: bytes, now: float) -> list[RosterEvent]:
         return self._left(self._membership.on_gone(peer, now))
@@ -276,6 +311,8 @@ class Roster:
             if record is not None:
                 logger.info("%s %s left: %s", record.role, record.name, event.reason)
                 del self._nodes[record.name]
+                if record.is_draining:
+                    self._forbid(record, DRAINED)
                 out.append(NodeOut(record, event.reason))
             elif self._clients.pop(event.member.peer, None) is not None:
                 out.append(ClientOut(event.member.peer))

@@ -202,6 +202,17 @@ class Serving:
         why = f", the last of {_MAX_LOSSES} that served this request"
         return [*out, *self._give_up(hopeless, why, now), *self.admit_waiting(now)]
 
+    def evacuate(self, now: float) -> list[Send]:
+        """Move streams off targets that are drained, where others have room for them."""
+        out: list[Send] = []
+        for request in list(self.requests.values()):
+            for stream_id, choice in list(request.choices.items()):
+                # One that moved may have let others in, who ended some request.
+                if request.choices.get(stream_id) is choice:
+                    move = self.placement.evacuated(request, choice, now)
+                    out += [] if move is None else self._move(move, now)
+        return out
+
     def targets_changed(self, now: float, gone: str = "") -> list[Request]:
         """A target came, or is gone; returns those whose texts it was to tokenize."""
         lost = self.tokenizing.targets_changed(self._tokenizer_of, gone)
@@ -216,8 +227,8 @@ class Serving:
 
     def tokenizer(self, model: str) -> NodeRecord | None:
         """The target that reads the next text for a model; None if there is none."""
-        targets = suits(self._roster.nodes("target"), model)
-        return min(targets, key=lambda n: n.used_cells, default=None)
+        targets = [n for n in self._roster.nodes("target") if not n.is_draining]
+        return min(suits(targets, model), key=lambda n: n.used_cells, default=None)
 
     def tick(self, now: float) -> list[Send]:
         """Move a request, if one is due; give up those that have waited long for any target."""

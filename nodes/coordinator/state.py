@@ -15,9 +15,11 @@ from mesh.grants import Air
 from mesh.messages import Bye, Credit, Hello, Ping, Pong, Refuse, Welcome
 from nodes.config import LimitSettings
 from nodes.coordinator.access import ANYBODY, ROLES, Caller
+from nodes.coordinator.drains import Drains
 from nodes.coordinator.intake import Intake
 from nodes.coordinator.roster import (
     ClientOut,
+    Dismissed,
     NodeIn,
     NodeOut,
     NodeRecord,
@@ -34,6 +36,7 @@ from nodes.messages import (
     CancelRequest,
     CommitReply,
     DraftReply,
+    NodeCommandRequest,
     NodesReply,
     NodesRequest,
     PromptScoresNotice,
@@ -96,6 +99,7 @@ class CoordinatorState:
         self._roster = Roster(heartbeat_interval_s, heartbeat_timeout_s)
         self._serving = Serving(self._roster)
         self._intake = Intake(self._roster, self._serving, limits or LimitSettings())
+        self._drains = Drains(self._roster, self._serving)
         # Draft nodes serve all targets.
         self._air = Air()
         self._round_ids = RoundIds()
@@ -189,7 +193,9 @@ class CoordinatorState:
             out += self._carry_out(node, scheduler.tick(now), now)
         self._tracing.tick(self._roster.schedulers(), now)
         self._reporting.tick(now)
-        return out + self._serving.tick(now)
+        out += self._serving.tick(now)
+        moved, events = self._drains.tick(now)
+        return [*out, *moved, *self._on_roster(events, now)]
 
     def next_deadline(self) -> float | None:
         """When a scheduler wants to be ticked, if it does."""
@@ -230,6 +236,8 @@ class CoordinatorState:
                     out.append(Send(peer, self._welcome(name)))
                 case Rejected(peer=peer, reason=reason):
                     out.append(Send(peer, Refuse(reason)))
+                case Dismissed(peer=peer, reason=reason):
+                    out.append(Send(peer, Bye(reason)))
                 case NodeIn(record=node):
                     out += self._on_node_in(node, now)
                 case NodeOut(record=node, reason=reason):
@@ -376,6 +384,10 @@ class CoordinatorState:
             case TraceRequest():
                 schedulers = self._roster.schedulers()
                 return [Send(peer, self._tracing.answer(message, schedulers, now))]
+            case NodeCommandRequest():
+                reply, events, moved = self._drains.command(message, now)
+                moved += self._on_roster(events, now)
+                return [Send(peer, reply), *moved, *self._intake.ask_tokenizers()]
         self.num_stale += 1
         return []
 

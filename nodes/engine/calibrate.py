@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from nodes.engine.protocol import EngineInfo, Model, Span
@@ -112,10 +112,28 @@ def load_cached(directory: Path, key: str) -> tuple[SelfTest, NodeCosts] | None:
         return None
 
 
-def store(directory: Path, key: str, self_test: SelfTest, costs: NodeCosts) -> None:
-    """Keep a result; written whole or not at all."""
+def about(model_hash: str, build: str, num_threads: int, profile: str) -> dict[str, object]:
+    """What a calibration is of, for who looks through those that are kept."""
+    return {
+        "model_hash": model_hash,
+        "build": build,
+        "device": _device(),
+        "threads": num_threads,
+        "profile": profile,
+    }
+
+
+def store(
+    directory: Path,
+    key: str,
+    self_test: SelfTest,
+    costs: NodeCosts,
+    about: Mapping[str, object] | None = None,
+) -> None:
+    """Keep a result; written whole or not at all. about: see the function of that name."""
     directory.mkdir(parents=True, exist_ok=True)
     data: dict[str, object] = {"exact": self_test.exact, "failure": self_test.failure}
+    data["about"] = dict(about or {})
     for name, table in (("decode", costs.decode), ("prefill", costs.prefill)):
         data[name] = {
             "sizes": table.sizes,

@@ -6,8 +6,9 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nodes.engine.calibrate import Progress, cache_key, calibrate, load_cached, store
+from nodes.engine.calibrate import Progress, about, cache_key, calibrate, load_cached, store
 from nodes.engine.llama import LlamaConfig, LlamaModel
+from nodes.engine.llama_abi import build_name
 from nodes.engine.selftest import SelfTest, run_self_test
 from nodes.engine.toy import ToyModel, ToyTokenizer
 from policies.latency import CostTable, NodeCosts
@@ -76,7 +77,9 @@ def _open_once(
         costs = calibrate(model, progress=progress)
         if cache is not None:
             try:
-                store(cache, key, self_test, costs)
+                hashed, threads = model.info.model_hash, config.num_threads
+                kept = about(hashed, build_name(), threads, config.profile)
+                store(cache, key, self_test, costs, kept)
             except OSError as error:
                 logger.warning("calibration not kept in %s: %s", cache, error.strerror)
     else:

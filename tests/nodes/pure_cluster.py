@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Welcome
-from nodes.coordinator.placement import LOOK_S, Move
+from nodes.coordinator.placement import LOOK_S, STRANDED_LIMIT_S, Move
 from nodes.coordinator.roster import PROGRESS_TIMEOUT_S
 from nodes.coordinator.sends import Send
 from nodes.coordinator.state import CoordinatorState
@@ -27,6 +27,8 @@ from nodes.messages import (
     DraftRequest,
     FinishedNotice,
     LeaseRequest,
+    NodeCommandReply,
+    NodeCommandRequest,
     OpenStreamRequest,
     PromptLogprobsNotice,
     StartedNotice,
@@ -57,7 +59,7 @@ from tests.nodes.pure_mesh import (
 from tests.nodes.reference import Reference, toy_grammars
 from tests.nodes.wild_policy import WildPolicy
 
-CLIENT = b"client"
+CLIENT, ADMIN = b"client", b"admin"
 _MAX_MOVES = 60_000
 _RARE_ONE_IN = 24
 _MOVE_S = 1e-4
@@ -69,7 +71,7 @@ _PASS_S = (0.0, 1e-3, 2e-2)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterCase:
     """A run; num_choices: of each stream's request. num_deaths: of targets, below what ends a
-    request. moves: as in pure_mesh.Case."""
+    request. num_commands: drains, undrains and drops. moves: as in pure_mesh.Case."""
 
     target: ToyConfig
     num_targets: int
@@ -84,6 +86,7 @@ class ClusterCase:
     has_trials: bool
     moves: bytes
     move_seed: int
+    num_commands: int = 0
 
 
 @dataclass(slots=True)
@@ -132,8 +135,9 @@ class PureCluster:
         self._references: dict[tuple[int, int], Reference] = {}
         self.ended: dict[tuple[int, int], str] = {}
         self.deaths_left, self.draft_deaths_left = case.num_deaths, case.num_draft_deaths
-        self.moves_left = case.num_moves
+        self.moves_left, self.commands_left = case.num_moves, case.num_commands
         self._say(CLIENT, Hello("client", "client", 1, PROTOCOL_VERSION, b""))
+        self._say(ADMIN, Hello("admin", "admin", 2, PROTOCOL_VERSION, b""))
         self._start(self.targets[0])
         for node, draft in zip(self.drafts, case.drafts, strict=True):
             if draft.starts_alive:
@@ -153,6 +157,9 @@ class PureCluster:
                 self._tick(deadline)
             elif self._has_requests() and not self._alive(self.targets):
                 self._start(self.targets[0])
+            elif self._is_draining():
+                # The empty ones leave.
+                self._tick(self.now + STRANDED_LIMIT_S / 100)
             else:
                 break
         else:
@@ -162,12 +169,15 @@ class PureCluster:
     def _has_requests(self) -> bool:
         return bool(self.to_submit or self.state._serving.requests)
 
+    def _is_draining(self) -> bool:
+        return any(record.is_draining for record in self.state._roster.nodes())
+
     def _alive(self, nodes: Sequence[_Node]) -> list[_Node]:
         return [node for node in nodes if node.peer]
 
     def _moves(self) -> list[Callable[[], None]]:
         moves: list[Callable[[], None]] = []
-        if self.to_submit and self._alive(self.targets):
+        if self.to_submit and self.state._serving.tokenizer():
             moves.append(self._submit)
         for node in self._alive(self.nodes):
             if node.inbox:
@@ -189,6 +199,9 @@ class PureCluster:
             moves += [partial(self._die, node) for node in self._alive(self.drafts)]
         if self.moves_left:
             moves += [self._force_a_move, partial(self._look_around)]
+        if self.commands_left:
+            commands = ("drain", "drain", "undrain", "drop")
+            moves += [partial(self._command, c, n) for c in commands for n in self.nodes]
         moves += [partial(self._cancel, i) for i in self.to_cancel if i not in self.to_submit]
         return moves
 
@@ -196,8 +209,9 @@ class PureCluster:
         self.now = max(self.now, now)
         if self.now - self._heard_at > PROGRESS_TIMEOUT_S / 2:
             self._heard_at = self.now
-            for peer in [CLIENT, *(node.peer for node in self._alive(self.nodes))]:
+            for peer in [CLIENT, ADMIN, *(node.peer for node in self._alive(self.nodes))]:
                 self._say(peer, Pong(0, round(self.now)))
+        self._relent()
         self._carry_out(self.state.tick(self.now))
         self._status()
 
@@ -207,6 +221,15 @@ class PureCluster:
         assert decode_status(encode_status(status)) == status
         assert status.num_streams == len(status.streams)
         return status
+
+    def _relent(self) -> None:
+        """Take drained targets back before what waits for them is given up."""
+        requests = self.state._serving.requests.values()
+        since = [r.stranded_at for r in requests if r.stranded_at is not None]
+        if since and self.now - min(since) > STRANDED_LIMIT_S / 2:
+            for record in self.state._roster.nodes("target"):
+                if record.is_draining:
+                    self._say(ADMIN, NodeCommandRequest(2, "undrain", record.name))
 
     def _look_around(self) -> None:
         """Time for the coordinator to see who is better off elsewhere."""
@@ -229,6 +252,15 @@ class PureCluster:
             self.moves_left -= 1
             self.num_moved += 1
             self._carry_out(serving._move(found[self.choose.below(len(found))], self.now))
+
+    def _command(self, command: str, node: _Node) -> None:
+        """Of an operator; a drop counts as a death of the target."""
+        if command == "drop" and node.role == "target":
+            if not self.deaths_left:
+                return
+            self.deaths_left -= 1
+        self.commands_left -= 1
+        self._say(ADMIN, NodeCommandRequest(1, command, node.name))
 
     # -- members -----------------------------------------------------------------------------------
 
@@ -283,6 +315,8 @@ class PureCluster:
 
     def _carry_out(self, sends: Sequence[Send]) -> None:
         for send in sends:
+            if send.peer == ADMIN:
+                assert isinstance(send.message, Welcome | NodeCommandReply | Ping)
             if send.peer == CLIENT:
                 self._client_takes(send.message)
             for node in self.nodes:
@@ -391,6 +425,11 @@ class PureCluster:
         message, engine = node.inbox.popleft(), node.engine
         events: Sequence[object] = ()
         match message:
+            case Bye():
+                # Told to leave: the process ends, another may be started.
+                node.peer, node.engine = b"", None
+                node.inbox.clear()
+                node.outbox.clear()
             case Welcome():
                 engine.forget_all()
             case OpenStreamRequest():

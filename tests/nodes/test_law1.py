@@ -144,6 +144,7 @@ def cluster_cases(draw: st.DrawFn) -> ClusterCase:
         num_deaths=draw(st.integers(0, 3)),
         num_draft_deaths=draw(st.integers(0, 2)),
         num_moves=draw(st.integers(0, 6)),
+        num_commands=draw(st.sampled_from([0, 0, 1, 4, 8])),
         has_wild_policy=draw(st.booleans()),
         has_lookup=draw(st.booleans()),
         has_trials=draw(st.booleans()),
@@ -170,5 +171,5 @@ def test_every_stream_becomes_what_it_would_alone(case: Case) -> None:
 )
 @given(case=cluster_cases())
 def test_every_stream_becomes_what_it_would_alone_on_whichever_target(case: ClusterCase) -> None:
-    """Targets of one class join, leave and die, and requests go from one to the other."""
+    """Targets of one class join, leave, die and are drained; requests go from one to the other."""
     PureCluster(case).run()

@@ -27,6 +27,8 @@ from nodes.messages import (
     DraftRequest,
     FinishedNotice,
     LeaseRequest,
+    NodeCommandReply,
+    NodeCommandRequest,
     NodesReply,
     NodesRequest,
     OpenStreamRequest,
@@ -89,4 +91,6 @@ MESSAGES: tuple[Any, ...] = (
     StatusReply(1, b"{}"),
     PromptScoresNotice(1, 1, 0, (TokenScores(SCORE, (SCORE,)),)),
     PromptLogprobsNotice(1, 0, (TokenScores(SCORE, ()),)),
+    NodeCommandRequest(1, "drain", "nobody"),
+    NodeCommandReply(1, "", 0),
 )

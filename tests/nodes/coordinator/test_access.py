@@ -18,7 +18,7 @@ from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.examples import MESSAGES
 from tests.nodes.coordinator.test_state import CLUSTER, EPOCH, Mesh, make_mesh
 
-PEERS = {"target": b"target", "draft": b"draft", "client": b"client", "gateway": b"gateway"}
+PEERS = {role: role.encode() for role in ROLES}
 PAIRS = [(role, message) for role in sorted(ROLES) for message in MESSAGES]
 
 
@@ -54,9 +54,10 @@ def seen(state: CoordinatorState) -> Any:
     ("role", "message"), PAIRS, ids=[f"{r}-{type(m).__name__}" for r, m in PAIRS]
 )
 def test_forbidden_messages_change_no_state(role: str, message: Any) -> None:
-    """A target, a draft and a client are in, and one stream is under way; keys tell the roles."""
+    """One of each role is in, and one stream is under way; keys tell the roles."""
     mesh = make_mesh(with_draft=True)
     mesh.join(PEERS["gateway"], "gateway")
+    mesh.join(PEERS["admin"], "admin")
     mesh.hear(PEERS["client"], make_submit(1))
     caller = Caller(role, frozenset({role}))
     before = seen(mesh.state)

@@ -1,0 +1,189 @@
+"""The front for programs without asyncio: the same client on an event loop in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import os
+import threading
+from collections.abc import Coroutine, Iterable, Iterator
+from typing import Any, Self, TypeVar, Unpack
+
+from mesh.keys import ClientKeys
+from nodes.api.answers import Completion, Piece
+from nodes.api.client import Conversation, MeshClient, Options, Stream, connect
+from nodes.api.errors import ConnectionLostError
+from nodes.messages import NodeFields
+
+T = TypeVar("T")
+
+_CLOSE_LIMIT_S = 5.0
+
+
+class SyncClient:
+    """A connection to a mesh, for use from any thread. close() it, or use it in a with block."""
+
+    def __init__(
+        self,
+        endpoint: str = "",
+        *,
+        key: str | os.PathLike[str] | ClientKeys | None = None,
+        timeout_s: float = 10.0,
+    ) -> None:
+        """Waits until it is connected. Arguments and errors are those of connect()."""
+        self._started: concurrent.futures.Future[MeshClient] = concurrent.futures.Future()
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._serve(endpoint, key, timeout_s)),
+            name="airdraft-client",
+            # A program that forgets to close it can end nevertheless.
+            daemon=True,
+        )
+        self._thread.start()
+        try:
+            self._client = self._started.result()
+        except BaseException:
+            self.close()
+            raise
+
+    async def _serve(self, endpoint: str, key: Any, timeout_s: float) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        try:
+            async with connect(endpoint, key=key, timeout_s=timeout_s) as client:
+                self._started.set_result(client)
+                await self._stop.wait()
+        except Exception as error:  # noqa: BLE001 - raised where the client was made
+            if not self._started.done():
+                self._started.set_exception(error)
+
+    def complete(
+        self,
+        prompt: str | Iterable[int],
+        *,
+        timeout_s: float | None = None,
+        **options: Unpack[Options],
+    ) -> Completion:
+        """As MeshClient.complete()."""
+        return self._wait(self._client.complete(prompt, timeout_s=timeout_s, **options))
+
+    def chat(
+        self,
+        messages: str | Conversation,
+        *,
+        timeout_s: float | None = None,
+        **options: Unpack[Options],
+    ) -> Completion:
+        """As MeshClient.chat()."""
+        return self._wait(self._client.chat(messages, timeout_s=timeout_s, **options))
+
+    def stream(
+        self,
+        prompt: str | Iterable[int],
+        *,
+        timeout_s: float | None = None,
+        **options: Unpack[Options],
+    ) -> SyncStream:
+        """As complete(), piece by piece."""
+
+        async def ask() -> Stream:
+            return self._client.stream(prompt, timeout_s=timeout_s, **options)
+
+        return SyncStream(self, self._wait(ask()))
+
+    def stream_chat(
+        self,
+        messages: str | Conversation,
+        *,
+        timeout_s: float | None = None,
+        **options: Unpack[Options],
+    ) -> SyncStream:
+        """As chat(), piece by piece."""
+
+        async def ask() -> Stream:
+            return self._client.stream_chat(messages, timeout_s=timeout_s, **options)
+
+        return SyncStream(self, self._wait(ask()))
+
+    def nodes(self) -> tuple[NodeFields, ...]:
+        """Who is in the mesh."""
+        return self._wait(self._client.nodes())
+
+    def close(self) -> None:
+        """End the connection and its thread; what is under way is cancelled."""
+        with contextlib.suppress(RuntimeError, AttributeError):
+            # The loop may be closed already, or may never have begun.
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(_CLOSE_LIMIT_S)
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:
+            work.close()
+            raise ConnectionLostError("the client was closed") from None
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError:
+            raise ConnectionLostError("the client was closed") from None
+        finally:
+            # Ctrl-C here stops the request there.
+            future.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+
+class SyncStream(Iterator[Piece]):
+    """An answer on its way; as Stream, with `with` and `for`."""
+
+    def __init__(self, client: SyncClient, stream: Stream) -> None:
+        self._client = client
+        self._stream = stream
+
+    @property
+    def seed(self) -> int | None:
+        return self._stream.seed
+
+    @property
+    def completion(self) -> Completion | None:
+        return self._stream.completion
+
+    def __next__(self) -> Piece:
+        piece = self._client._wait(self._next())
+        if piece is None:
+            raise StopIteration
+        return piece
+
+    async def _next(self) -> Piece | None:
+        # A coroutine that is waited for in another thread cannot raise StopAsyncIteration.
+        return await anext(self._stream, None)
+
+    def close(self) -> None:
+        """Cancel the request, if it is still under way."""
+        with contextlib.suppress(ConnectionLostError):
+            self._client._wait(self._stream.aclose())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # Left early, as by break: nothing waits here.
+        with contextlib.suppress(RuntimeError, AttributeError):
+            loop = self._client._loop
+            loop.call_soon_threadsafe(lambda: loop.create_task(self._stream.aclose()))
+
+
+def open_client(
+    endpoint: str = "",
+    *,
+    key: str | os.PathLike[str] | ClientKeys | None = None,
+    timeout_s: float = 10.0,
+) -> SyncClient:
+    """`with open_client("tcp://127.0.0.1:7411") as client:`; arguments are those of connect()."""
+    return SyncClient(endpoint, key=key, timeout_s=timeout_s)

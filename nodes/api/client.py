@@ -1,0 +1,273 @@
+"""The front for asyncio: a connection, and requests as awaitables and iterators."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self, TypedDict, Unpack
+
+from mesh.endpoints import check_connect
+from mesh.errors import LocalProtocolError, MeshError
+from mesh.keys import ClientKeys
+from mesh.zmq_transport import ZmqContext
+from nodes.api.answers import Assembly, Completion, Piece
+from nodes.api.errors import (
+    AnswerTimeoutError,
+    ConnectError,
+    ConnectionLostError,
+    InvalidRequestError,
+    request_error,
+)
+from nodes.client import Client, Event, GenerateOptions, Prompt, RequestFailedError
+from nodes.config import environment
+from nodes.keyring import Keyring, default_keyring
+from nodes.messages import ChatMessage, NodeFields
+
+# Messages as ChatMessage, as (role, content), or as mappings with these two keys.
+Conversation = Iterable[ChatMessage | tuple[str, str] | Mapping[str, str]]
+
+
+class Options(TypedDict, total=False):
+    """What may be asked for; what is left out is as for `airdraft generate`.
+
+    gamma: guesses a round, None for what pays. stops: the text ends before any of these.
+    """
+
+    max_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    seed: int | None
+    gamma: int | None
+    priority: int
+    num_choices: int
+    stops: tuple[str, ...]
+    ignore_eog: bool
+    model: str
+    user: str
+
+
+class MeshClient:
+    """A connection to a mesh; any number of requests at a time. Made by connect()."""
+
+    def __init__(self, client: Client, serving: asyncio.Task[None]) -> None:
+        self._client = client
+        self._serving = serving
+
+    async def complete(
+        self,
+        prompt: str | Iterable[int],
+        *,
+        timeout_s: float | None = None,
+        **options: Unpack[Options],
+    ) -> Completion:
+        """Go on with a text, or with token ids. timeout_s: for the whole answer.
+
+        Raises RequestError, AnswerTimeoutError or ConnectionLostError.
+        """
+        return await self.stream(prompt, timeout_s=timeout_s, **options).completed()
+
+    async def chat(
+        self,
+        messages: str | Conversation,
+        *,
+        timeout_s: float | None = None,
+        **options: Unpack[Options],
+    ) -> Completion:
+        """Answer a conversation, or one message of a user; raises what complete() does."""
+        return await self.stream_chat(messages, timeout_s=timeout_s, **options).completed()
+
+    def stream(
+        self,
+        prompt: str | Iterable[int],
+        *,
+        timeout_s: float | None = None,
+        **options: Unpack[Options],
+    ) -> Stream:
+        """As complete(), piece by piece."""
+        text = prompt if isinstance(prompt, str) else tuple(prompt)
+        return self._ask(text, timeout_s, is_chat=False, options=options)
+
+    def stream_chat(
+        self,
+        messages: str | Conversation,
+        *,
+        timeout_s: float | None = None,
+        **options: Unpack[Options],
+    ) -> Stream:
+        """As chat(), piece by piece."""
+        if isinstance(messages, str):
+            messages = (ChatMessage("user", messages),)
+        conversation = tuple(_message(item) for item in messages)
+        return self._ask(conversation, timeout_s, is_chat=True, options=options)
+
+    async def nodes(self) -> tuple[NodeFields, ...]:
+        """Who is in the mesh."""
+        try:
+            return (await self._client.nodes()).nodes
+        except RequestFailedError as error:
+            raise self._error(error) from error
+
+    def _ask(
+        self, prompt: Prompt, timeout_s: float | None, *, is_chat: bool, options: Options
+    ) -> Stream:
+        wanted = GenerateOptions(chat=is_chat, **options)
+        return Stream(self, self._client.generate(prompt, wanted), wanted.num_choices, timeout_s)
+
+    def _error(self, error: RequestFailedError) -> Exception:
+        """What a failed request means, where the connection may have been the reason."""
+        if self._serving.done():
+            return ConnectionLostError(_why_over(self._serving))
+        return request_error(error.code, str(error))
+
+
+class Stream(AsyncIterator[Piece]):
+    """An answer on its way. Whoever leaves it early cancels the request.
+
+    `async with client.stream(...) as pieces:` does so at once, whatever happens inside.
+    """
+
+    def __init__(
+        self,
+        client: MeshClient,
+        events: AsyncIterator[Event],
+        num_choices: int,
+        timeout_s: float | None,
+    ) -> None:
+        self._client = client
+        self._events = events
+        self._assembly = Assembly(num_choices)
+        self._timeout_s = timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._asked_at = self._loop.time()
+        self._completion: Completion | None = None
+
+    @property
+    def seed(self) -> int | None:
+        """Of the text; None until the first piece is there."""
+        return self._assembly.seed
+
+    @property
+    def completion(self) -> Completion | None:
+        """The whole answer, once the last piece has been read."""
+        return self._completion
+
+    async def completed(self) -> Completion:
+        """Read what is left and return the whole answer."""
+        async with self:
+            async for _ in self:
+                pass
+        assert self._completion is not None
+        return self._completion
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Piece:
+        if self._completion is not None:
+            raise StopAsyncIteration
+        limit = None if self._timeout_s is None else self._asked_at + self._timeout_s
+        try:
+            async with asyncio.timeout_at(limit):
+                while True:
+                    piece = self._assembly.take(await anext(self._events))
+                    if piece is not None and (piece.text or piece.token_ids or piece.finish_reason):
+                        return piece
+        except StopAsyncIteration:
+            # Of a request that failed or was left there is no more.
+            if not self._assembly.is_complete:
+                raise
+            self._completion = self._assembly.completion(self._loop.time() - self._asked_at)
+            raise
+        except TimeoutError:
+            await self.aclose()
+            raise AnswerTimeoutError(f"no whole answer within {self._timeout_s:g} s") from None
+        except RequestFailedError as error:
+            raise self._client._error(error) from error
+        except LocalProtocolError as error:
+            raise InvalidRequestError(str(error)) from error
+
+    async def aclose(self) -> None:
+        """Cancel the request, if it is still under way."""
+        if isinstance(self._events, AsyncGenerator):
+            await self._events.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self.aclose()
+
+
+def _message(item: Any) -> ChatMessage:
+    """Raises TypeError or ValueError for what is no message."""
+    if isinstance(item, ChatMessage):
+        return item
+    if isinstance(item, Mapping):
+        if set(item) != {"role", "content"}:
+            raise ValueError("a message has the keys role and content")
+        item = (item["role"], item["content"])
+    role, content = item
+    if not isinstance(role, str) or not isinstance(content, str):
+        raise TypeError("role and content of a message are texts")
+    return ChatMessage(role, content)
+
+
+def link_keys(
+    endpoint: str, key: str | os.PathLike[str] | ClientKeys | None
+) -> tuple[str, ClientKeys | None]:
+    """Where to connect and with which keys. Raises ConnectError."""
+    try:
+        if isinstance(key, ClientKeys):
+            check_connect(endpoint)
+            return endpoint, key
+        ring = default_keyring(environment()) if key is None else Keyring(Path(key))
+        endpoint = ring.endpoint(endpoint)
+        check_connect(endpoint)
+        return endpoint, ring.client_keys(endpoint)
+    except MeshError as error:
+        raise ConnectError(str(error)) from error
+
+
+@contextlib.asynccontextmanager
+async def connect(
+    endpoint: str = "",
+    *,
+    key: str | os.PathLike[str] | ClientKeys | None = None,
+    timeout_s: float = 10.0,
+) -> AsyncIterator[MeshClient]:
+    """A client of a running mesh; its requests are cancelled when the block is left.
+
+    endpoint: such as tcp://127.0.0.1:7411; "" for the mesh this machine joined, else the one on it.
+    key: directory of key files, as `airdraft join` fills it; None for the usual one. timeout_s: to
+    be let in. Raises ConnectError.
+    """
+    endpoint, keys = link_keys(endpoint, key)
+    with ZmqContext() as context:
+        client = Client(
+            context.connect(endpoint, keys), endpoint=endpoint, join_timeout_s=timeout_s
+        )
+        serving = asyncio.create_task(client.run())
+        try:
+            try:
+                await client.nodes()
+            except RequestFailedError as error:
+                if serving.done():
+                    raise ConnectError(_why_over(serving)) from error
+                raise request_error(error.code, str(error)) from error
+            yield MeshClient(client, serving)
+        finally:
+            client.close()
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+
+
+def _why_over(serving: asyncio.Task[None]) -> str:
+    error = None if serving.cancelled() else serving.exception()
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return "the client was closed" if error is None else str(error)

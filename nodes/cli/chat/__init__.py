@@ -1,0 +1,1 @@
+"""`airdraft chat`: a conversation in the terminal."""

@@ -1,0 +1,81 @@
+"""The command `airdraft chat`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, cast
+
+import click
+
+from nodes.api import Options, SyncClient
+from nodes.cli.chat.conversation import CommandError, Conversation
+from nodes.cli.chat.terminal import Terminal, use_readline
+from nodes.cli.connection import connect_option
+from nodes.cli.options import GammaType, keys_option
+from nodes.runtime import set_up_logging
+
+_MAX_TOKENS = 512
+
+
+@click.command("chat")
+@click.option("--system", default="", metavar="TEXT", help="What the model is told first.")
+@click.option("--load", metavar="FILE", help="Go on with a conversation that /save wrote.")
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(1, 1 << 20),
+    default=_MAX_TOKENS,
+    show_default=True,
+    help="Tokens of an answer at most.",
+)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0, 100),
+    default=0.0,
+    show_default=True,
+    help="0 always takes the likeliest token.",
+)
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, hidden=True)
+@click.option("--top-k", type=click.IntRange(0), default=0, hidden=True)
+@click.option("--min-p", type=click.FloatRange(0, 1), default=0.0, hidden=True)
+@click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), help="Repeats a text.")
+@click.option(
+    "--gamma", type=GammaType(), default="auto", show_default=True, help="Guesses a round."
+)
+@click.option("--stats", is_flag=True, help="Show speed and acceptance after each answer.")
+@connect_option
+@keys_option
+def chat_command(**values: Any) -> None:
+    """Talk with the model of a running mesh.
+
+    Answers come as they are made. Ctrl-C stops one, Ctrl-D leaves, /help lists the commands. From a
+    pipe each line is a turn.
+
+    \b
+    Examples:
+      airdraft chat --system "Answer in one sentence." --stats
+      printf 'My name is Ada.\\nWhat is my name?\\n' | airdraft chat
+    """
+    set_up_logging(0)
+    names = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "gamma")
+    conversation = Conversation(
+        cast(Options, {name: values[name] for name in names}),
+        system=values["system"],
+        has_stats=values["stats"],
+    )
+    if values["load"] is not None:
+        try:
+            conversation.load(values["load"])
+        except CommandError as error:
+            raise click.UsageError(f"--load: {error}") from None
+        conversation.system = values["system"] or conversation.system
+    if sys.stdin.isatty():
+        use_readline()
+    terminal = Terminal(
+        conversation,
+        lambda: SyncClient(values["connect"], key=values["keys"]),
+        stdin=sys.stdin,
+        stdout=sys.stdout,
+        stderr=sys.stderr,
+    )
+    if code := terminal.run():
+        sys.exit(code)

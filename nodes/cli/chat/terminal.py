@@ -1,0 +1,146 @@
+"""The loop of a chat: a line in, an answer out as it comes."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+from typing import TextIO
+
+from nodes.api import AirdraftError, Completion, ConnectionLostError, SyncClient
+from nodes.cli.chat.conversation import CommandError, Conversation
+
+_PROMPT = "> "
+_SHOWN_CONTROLS = "\n\t"
+
+
+class Terminal:
+    """A chat on some streams. connect: makes a client, and another one when that one is lost."""
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        connect: Callable[[], SyncClient],
+        *,
+        stdin: TextIO,
+        stdout: TextIO,
+        stderr: TextIO,
+    ) -> None:
+        self._conversation = conversation
+        self._connect = connect
+        self._client: SyncClient | None = None
+        self._in, self._out, self._err = stdin, stdout, stderr
+        self._is_interactive = stdin.isatty()
+
+    def run(self) -> int:
+        """Until /quit or the end of the input; the exit code."""
+        try:
+            self._client = self._connect()
+            if self._is_interactive:
+                self._tell("/help lists the commands, Ctrl-D leaves.")
+            while not self._conversation.is_over:
+                try:
+                    line = self._read()
+                except KeyboardInterrupt:
+                    # Drops what was typed.
+                    self._tell("")
+                    continue
+                if line is None:
+                    break
+                if not self._take(line.strip()) and not self._is_interactive:
+                    return 1
+        finally:
+            if self._client is not None:
+                self._client.close()
+        return 0
+
+    def _read(self) -> str | None:
+        """The next line; None at the end."""
+        if self._is_interactive and self._in is sys.stdin:
+            try:
+                # Edits and recalls lines where readline is there.
+                return input(_PROMPT)
+            except EOFError:
+                self._tell("")
+                return None
+        return self._in.readline() or None
+
+    def _take(self, line: str) -> bool:
+        """Do what a line says; False if that failed."""
+        if not line:
+            return True
+        if line.startswith("/") and not line.startswith("//"):
+            try:
+                self._tell(self._conversation.command(line))
+            except CommandError as error:
+                self._tell(f"error: {error}")
+                return False
+            return True
+        return self._answer(line.removeprefix("/") if line.startswith("//") else line)
+
+    def _answer(self, text: str) -> bool:
+        parts: list[str] = []
+        completion: Completion | None = None
+        is_fine = True
+        try:
+            if self._client is None:
+                self._client = self._connect()
+            options = self._conversation.options
+            with self._client.stream_chat(self._conversation.asked(text), **options) as pieces:
+                for piece in pieces:
+                    parts.append(piece.text)
+                    self._write(piece.text)
+            completion = pieces.completion
+        except KeyboardInterrupt:
+            self._write(" [stopped]")
+        except AirdraftError as error:
+            is_fine = False
+            self._end_line(parts)
+            self._tell(f"error: {error}")
+            if isinstance(error, ConnectionLostError) and self._client is not None:
+                # What was said is here: the next line tries again.
+                self._client.close()
+                self._client = None
+        if is_fine:
+            self._write("\n")
+        self._conversation.answered(text, "".join(parts))
+        if completion is not None and self._conversation.has_stats:
+            self._tell(figures_line(completion))
+        return is_fine
+
+    def _end_line(self, parts: list[str]) -> None:
+        if parts:
+            self._write("\n")
+
+    def _write(self, text: str) -> None:
+        if self._out.isatty():
+            # A text must not give the terminal commands.
+            text = "".join(c for c in text if c.isprintable() or c in _SHOWN_CONTROLS)
+        self._out.write(text)
+        self._out.flush()
+
+    def _tell(self, text: str) -> None:
+        if text or self._is_interactive:
+            print(text, file=self._err, flush=True)
+
+
+def figures_line(completion: Completion) -> str:
+    """Speed and acceptance of an answer."""
+    usage = completion.usage
+    parts = [f"{usage.num_tokens} tokens", f"{usage.tokens_per_s:.1f} tokens/s"]
+    if usage.acceptance_rate is not None:
+        parts.append(f"acceptance {usage.acceptance_rate:.2f} of {usage.num_draft_tokens} guesses")
+    parts.append(f"seed {completion.seed}")
+    if completion.finish_reason == "length":
+        parts.append("cut at --max-tokens")
+    if completion.plain_reason:
+        parts.append(completion.plain_reason)
+    return "[" + ", ".join(parts) + "]"
+
+
+def use_readline() -> None:
+    """Lets input() edit and recall lines. Nothing typed is kept on disk."""
+    with contextlib.suppress(ImportError):
+        import readline
+
+        readline.set_history_length(1000)

@@ -1,0 +1,48 @@
+"""A client for the length of one piece of work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import click
+
+from mesh.zmq_transport import ZmqContext
+from nodes.client import Client
+from nodes.roles import link_of
+
+T = TypeVar("T")
+
+connect_option = click.option(
+    "--connect",
+    default="",
+    metavar="ENDPOINT",
+    help="The coordinator's endpoint.  [default: the one this machine joined, else the one on it]",
+)
+
+
+async def with_client(
+    connect: str,
+    keys: str | None,
+    work: Callable[[Client], Awaitable[T]],
+    *,
+    role: str = "client",
+) -> T:
+    """What `work` returns; raises at once what ends the connection meanwhile."""
+    endpoint, client_keys = link_of(connect, keys or "")
+    with ZmqContext() as context:
+        client = Client(context.connect(endpoint, client_keys), endpoint=endpoint, role=role)
+        serving = asyncio.create_task(client.run())
+        working = asyncio.ensure_future(work(client))
+        try:
+            await asyncio.wait([serving, working], return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                serving.result()
+            return await working
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+            client.close()
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)

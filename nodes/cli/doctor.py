@@ -1,0 +1,119 @@
+"""`airdraft doctor`: what is wrong here, and how it is mended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from mesh.errors import MeshError
+from nodes.cli.connection import connect_option, with_client
+from nodes.cli.options import keys_option
+from nodes.client import RequestFailedError
+from nodes.config import DEFAULT_ENDPOINT, environment
+from nodes.doctor import hops, ports
+from nodes.doctor.checks import Asked, all_local
+from nodes.doctor.finding import Finding, Level, fail, has_failed
+from nodes.doctor.settings import ROLES
+from nodes.roles import keyring
+from nodes.runtime import first_cause, set_up_logging
+
+_HOP_LIMIT_S = 30.0
+
+
+@click.command("doctor")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE.toml",
+    help="Configuration to check, of the role given by --role.",
+)
+@click.option(
+    "--role",
+    type=click.Choice(list(ROLES)),
+    help="Check for this role only.  [default: all, with what the environment says]",
+)
+@click.option("--local", is_flag=True, help="Leave the coordinator and its nodes out.")
+@click.option("-v", "--verbose", is_flag=True, help="Show what is right, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list of all findings.")
+@connect_option
+@keys_option
+def doctor_command(
+    config: Path | None,
+    role: str | None,
+    local: bool,
+    verbose: bool,
+    as_json: bool,
+    connect: str,
+    keys: str | None,
+) -> None:
+    """Check this machine, its installation and its way to the mesh; say how to mend what is wrong.
+
+    The exit code is 1 if something will not work, else 0.
+
+    \b
+    Examples:
+      airdraft doctor
+      airdraft doctor --role target --config target.toml
+      airdraft doctor --connect tcp://10.0.0.1:7411 --json
+    """
+    set_up_logging(0)
+    if config is not None and role is None:
+        raise click.UsageError(f"--config needs --role: {', '.join(ROLES)}")
+    roles = [role] if role is not None else list(ROLES)
+    asked = Asked(dict.fromkeys(roles, config), environment(), keyring(keys or ""))
+    findings = all_local(asked)
+    findings.append(hops.check_clock())
+    if not local:
+        findings += _mesh(connect, keys)
+    if as_json:
+        rows = [{"level": f.level.value, "what": f.what, "mend": f.mend} for f in findings]
+        click.echo(json.dumps(rows))
+    else:
+        click.echo(text_of(findings, verbose=verbose))
+    if has_failed(findings):
+        sys.exit(1)
+
+
+def _mesh(connect: str, keys: str | None) -> list[Finding]:
+    try:
+        endpoint = keyring(keys or "").endpoint(connect)
+    except MeshError:
+        # Said among the keys.
+        return []
+    if endpoint == DEFAULT_ENDPOINT and not connect and ports.is_free(endpoint):
+        return [hops.check_absent(endpoint)]
+    return asyncio.run(_hops(endpoint, keys))
+
+
+async def _hops(connect: str, keys: str | None) -> list[Finding]:
+    try:
+        async with asyncio.timeout(_HOP_LIMIT_S):
+            hop = await with_client(connect, keys, hops.measure)
+    except TimeoutError:
+        return [fail("the coordinator does not answer", "look at its log; start it anew")]
+    except (MeshError, RequestFailedError, ExceptionGroup) as error:
+        cause = first_cause(error)
+        if not isinstance(cause, MeshError | RequestFailedError):
+            raise
+        what, _, mend = str(cause).partition(": ")
+        return [fail(what, mend)]
+    return [*hops.check_hop(hop, connect), *hops.check_nodes(hop.nodes)]
+
+
+def text_of(findings: Sequence[Finding], *, verbose: bool) -> str:
+    """A line a finding, its mend below it; what is right only if asked for."""
+    lines = []
+    for finding in findings:
+        if finding.level is Level.OK and not verbose:
+            continue
+        lines.append(f"{finding.level:<5} {finding.what}")
+        if finding.mend:
+            lines.append(f"      -> {finding.mend}")
+    counts = {level: sum(f.level is level for f in findings) for level in Level}
+    lines.append(", ".join(f"{number} {level}" for level, number in counts.items() if number))
+    return "\n".join(lines)

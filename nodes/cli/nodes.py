@@ -1,0 +1,156 @@
+"""`airdraft nodes list|drain|undrain|drop`: who is in the mesh, and who is to leave it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from collections.abc import Sequence
+
+import click
+
+from nodes.cli.connection import connect_option, with_client
+from nodes.cli.keyring import run_to_result
+from nodes.cli.options import keys_option
+from nodes.client import Client
+from nodes.messages import NodeFields
+from nodes.runtime import set_up_logging
+
+_POLL_S = 0.25
+_HEADS = ("node", "role", "state", "model", "streams", "rtt", "notes")
+
+
+@click.group("nodes")
+def nodes_group() -> None:
+    """The nodes of a running mesh: list them, take one out.
+
+    Where links have keys, taking out needs one with the role admin.
+
+    \b
+    Examples:
+      airdraft nodes list
+      airdraft nodes drain nano/target
+    """
+    set_up_logging(0)
+
+
+@nodes_group.command("list")
+@connect_option
+@keys_option
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+def list_command(connect: str, keys: str | None, as_json: bool) -> None:
+    """Show who is in the mesh.
+
+    \b
+    Example:
+      airdraft nodes list
+    """
+
+    async def ask(client: Client) -> Sequence[NodeFields]:
+        return (await client.nodes()).nodes
+
+    found: Sequence[NodeFields] = run_to_result(lambda: with_client(connect, keys, ask))
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(node) for node in found]))
+    elif found:
+        click.echo(table_of(found))
+    else:
+        click.echo("no node has joined: start one with `airdraft target`", err=True)
+
+
+def table_of(nodes: Sequence[NodeFields]) -> str:
+    rows = [_HEADS, *(_row(node) for node in nodes)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS))]
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(lines)
+
+
+def _row(node: NodeFields) -> tuple[str, ...]:
+    is_target = node.role == "target"
+    notes = ["emulated"] if node.emulated else []
+    if is_target and not node.exact:
+        notes.append("not exact")
+    return (
+        node.node,
+        node.role,
+        "draining" if node.is_draining else "up",
+        node.model,
+        str(node.num_streams) if is_target else "-",
+        f"{node.rtt_us / 1000:.1f} ms" if node.rtt_us else "-",
+        ", ".join(notes),
+    )
+
+
+@nodes_group.command("drain")
+@click.argument("name")
+@click.option("--wait/--no-wait", default=True, help="Wait until the node has left.")
+@connect_option
+@keys_option
+def drain_command(name: str, wait: bool, connect: str, keys: str | None) -> None:
+    """Take a node out without disturbing anybody.
+
+    It gets no new streams. Those it has go on elsewhere, where another node can serve them, or end
+    where they are; then it is told to leave. Ctrl-C ends the waiting, not the draining.
+
+    \b
+    Example:
+      airdraft nodes drain nano/target
+    """
+
+    async def drain(client: Client) -> None:
+        num_streams = await client.command_node("drain", name)
+        if not wait:
+            click.echo(f"{name} is being drained: {_streams(num_streams)}")
+            return
+        while (node := await _find(client, name)) is not None:
+            if not node.is_draining:
+                raise click.ClickException(f"{name} takes streams again: somebody took it back")
+            if node.num_streams != num_streams:
+                num_streams = node.num_streams
+                click.echo(f"{name}: {_streams(num_streams)}", err=True)
+            await asyncio.sleep(_POLL_S)
+        click.echo(f"{name} has left")
+
+    run_to_result(lambda: with_client(connect, keys, drain, role="admin"))
+
+
+async def _find(client: Client, name: str) -> NodeFields | None:
+    return next((node for node in (await client.nodes()).nodes if node.node == name), None)
+
+
+def _streams(number: int) -> str:
+    return f"{number} stream{'' if number == 1 else 's'} left"
+
+
+@nodes_group.command("undrain")
+@click.argument("name")
+@connect_option
+@keys_option
+def undrain_command(name: str, connect: str, keys: str | None) -> None:
+    """Take a drain back, while the node is still there.
+
+    \b
+    Example:
+      airdraft nodes undrain nano/target
+    """
+    run_to_result(
+        lambda: with_client(connect, keys, lambda c: c.command_node("undrain", name), role="admin")
+    )
+    click.echo(f"{name} takes streams again")
+
+
+@nodes_group.command("drop")
+@click.argument("name")
+@connect_option
+@keys_option
+def drop_command(name: str, connect: str, keys: str | None) -> None:
+    """Take a node out at once, as if it had died: its streams stall until they go on elsewhere.
+
+    \b
+    Example:
+      airdraft nodes drop nano/draft
+    """
+    run_to_result(
+        lambda: with_client(connect, keys, lambda c: c.command_node("drop", name), role="admin")
+    )
+    click.echo(f"{name} is out")

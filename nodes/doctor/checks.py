@@ -1,0 +1,122 @@
+"""All checks of this machine, in the order in which a user reads them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import resource
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nodes.catalog import Catalog, default_cache_dir
+from nodes.config import CoordinatorConfig, EngineSettings, known_keys
+from nodes.doctor import calibration, engine, keys, machine, models, ports, settings, toolchain
+from nodes.doctor.finding import Finding
+from nodes.doctor.settings import Config
+from nodes.engine.calibrate import about
+from nodes.engine.llama_abi import build_name
+from nodes.keyring import Keyring
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What to look at. configs: roles and their files, None for environment alone."""
+
+    configs: Mapping[str, Path | None]
+    environ: Mapping[str, str]
+    ring: Keyring
+    root: Path = Path("/")
+
+
+def all_local(asked: Asked) -> list[Finding]:
+    """Everything but the mesh."""
+    checked = [settings.check_config(r, p, asked.environ) for r, p in asked.configs.items()]
+    configs = [config for _, config in checked if config is not None]
+    known = frozenset(key for role in settings.ROLES.values() for key in known_keys(role))
+    libraries, build = _software(asked)
+    return [
+        *libraries,
+        *[finding for finding, _ in checked],
+        *settings.check_environment(asked.environ, known),
+        *_models(configs, build, asked),
+        *_machine(asked.root),
+        *keys.check_keys(asked.ring),
+        *_ports(configs, asked.root),
+    ]
+
+
+def _software(asked: Asked) -> tuple[list[Finding], str]:
+    try:
+        importlib.metadata.version("llama-cpp-python")
+        is_built = True
+    except importlib.metadata.PackageNotFoundError:
+        is_built = False
+    library, build = engine.check_library(build_name)
+    findings = [
+        toolchain.check_python(sys.version_info[:3]),
+        toolchain.check_compiler(shutil.which, is_built=is_built),
+        toolchain.check_cmake(shutil.which, is_built=is_built),
+        library,
+    ]
+    if build:
+        flags = _cpu_flags(asked.root)
+        findings.append(engine.check_isa(build, flags, platform.machine()))
+    return [*findings, engine.check_omp(asked.environ)], build
+
+
+def _cpu_flags(root: Path) -> frozenset[str]:
+    lines = _text(root / "proc/cpuinfo").splitlines()
+    flags = [line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))]
+    return frozenset(flags[0].split()) if flags else frozenset()
+
+
+def _models(configs: list[Config], build: str, asked: Asked) -> list[Finding]:
+    cache = default_cache_dir(asked.environ)
+    catalog = Catalog(cache)
+    findings = [models.check_cache(cache)]
+    kept = calibration.read_kept(cache / "calibration")
+    num_cores = len(os.sched_getaffinity(0))
+    num_bytes = 0
+    for wanted in _engines(configs):
+        found, path, sha256 = models.check_model(wanted, catalog)
+        findings.append(found)
+        what = f"model {wanted.model}"
+        findings.append(engine.check_threads(wanted.threads, num_cores, what))
+        if path is not None:
+            num_bytes += path.stat().st_size
+            runs = about(sha256, build, wanted.threads, wanted.profile)
+            as_kept = calibration.Kept(**runs, exact=False)  # type: ignore[arg-type]
+            findings.append(calibration.check_calibration(what, as_kept, kept))
+    memory = models.memory_of(_text(asked.root / "proc/meminfo"))
+    soft = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+    findings.append(models.check_memory(num_bytes, *memory))
+    return [*findings, machine.check_memlock(soft, num_bytes)]
+
+
+def _engines(configs: list[Config]) -> list[EngineSettings]:
+    return [c.engine for c in configs if not isinstance(c, CoordinatorConfig)]
+
+
+def _machine(root: Path) -> list[Finding]:
+    return [
+        machine.check_swap(_text(root / "proc/meminfo")),
+        machine.check_files(*resource.getrlimit(resource.RLIMIT_NOFILE)),
+        machine.check_thermal(machine.read_zones(root)),
+        machine.check_frequency(machine.read_cores(root)),
+    ]
+
+
+def _ports(configs: list[Config], root: Path) -> list[Finding]:
+    listening = [c.listen for c in configs if isinstance(c, CoordinatorConfig)]
+    return [ports.check_port(endpoint, root) for endpoint in listening]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,60 @@
+"""libllama and the threads it runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from nodes.doctor.finding import Finding, fail, note, ok, warn
+from nodes.engine.protocol import EngineError
+
+_REINSTALL = "pip install --force-reinstall --no-cache-dir llama-cpp-python==VERSION builds it anew"
+# What makes small passes fast on each kind of CPU.
+_WANTED = {"x86_64": ("AVX2", "FMA", "F16C"), "aarch64": ("NEON", "DOTPROD")}
+
+
+def check_library(build: Callable[[], str]) -> tuple[Finding, str]:
+    """build: name of the build, loads the library. The finding and that name, "" if none."""
+    try:
+        name = build()
+    except EngineError as error:
+        return fail(str(error), _REINSTALL), ""
+    version = name.partition(" ")[0]
+    return ok(f"libllama of llama-cpp-python {version}"), name
+
+
+def check_isa(build: str, cpu_flags: frozenset[str], machine: str) -> Finding:
+    """Whether the build uses what the CPU can do. build: as of llama_abi.build_name()."""
+    used = {part.split("=")[0].split(":")[-1].strip() for part in build.split("|") if "= 1" in part}
+    wanted = _WANTED.get(machine, ())
+    names = {"NEON": "asimd", "DOTPROD": "asimddp"}
+    unused = [f for f in wanted if names.get(f, f.lower()) in cpu_flags and f not in used]
+    if unused:
+        return warn(
+            f"libllama was built without {', '.join(unused)}, which this CPU has",
+            f"build it on this machine: {_REINSTALL}",
+        )
+    features = ", ".join(sorted(used - {"LLAMAFILE", "OPENMP", "REPACK"})) or "none named"
+    return ok(f"libllama uses {features}")
+
+
+def check_omp(environ: Mapping[str, str]) -> Finding:
+    """As the commands find it: they set the policy themselves where it is not set."""
+    policy = environ.get("OMP_WAIT_POLICY", "")
+    if policy.lower() == "active":
+        return warn(
+            "OMP_WAIT_POLICY=active: waiting engine threads take the CPU from all others",
+            "unset OMP_WAIT_POLICY, or set it to passive",
+        )
+    if limit := environ.get("OMP_NUM_THREADS") or environ.get("OMP_THREAD_LIMIT"):
+        return note(f"OpenMP is limited to {limit} threads by the environment")
+    return ok("OMP_WAIT_POLICY is passive")
+
+
+def check_threads(num_threads: int, num_cores: int, what: str) -> Finding:
+    """num_cores: that this process may use."""
+    if num_threads > num_cores:
+        return warn(
+            f"{what}: {num_threads} engine threads on {num_cores} cores",
+            f"set engine.threads (--threads) to {num_cores} at most",
+        )
+    return ok(f"{what}: {num_threads} engine thread(s) on {num_cores} cores")

@@ -1,0 +1,102 @@
+"""The way to the coordinator and from it to each node."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from nodes.client import Event, GenerateOptions, RequestFailedError
+from nodes.doctor.finding import Finding, fail, note, ok, warn
+from nodes.messages import NodeFields, NodesReply
+
+_NUM_PINGS = 5
+_LARGE_CHARS = 200_000
+_SLOW_RTT_S = 0.1
+
+
+class Asked(Protocol):
+    """What of a client is needed here."""
+
+    async def nodes(self) -> NodesReply: ...
+
+    def generate(self, prompt: str, options: GenerateOptions) -> AsyncIterator[Event]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """Between this machine and the coordinator. upload_s: what so many bytes took, there and a
+    short answer back."""
+
+    rtt_s: float
+    num_bytes: int
+    upload_s: float
+    nodes: tuple[NodeFields, ...]
+
+
+async def measure(client: Asked) -> Hop:
+    """Small messages there and back, then a large one there, which is refused."""
+    times = []
+    reply = NodesReply(0, ())
+    for _ in range(_NUM_PINGS):
+        started = time.perf_counter()
+        reply = await client.nodes()
+        times.append(time.perf_counter() - started)
+    started = time.perf_counter()
+    refused = GenerateOptions(chat=False, temperature=-1.0)
+    try:
+        async for _ in client.generate("x" * _LARGE_CHARS, refused):
+            pass
+    except RequestFailedError as error:
+        if error.code != "bad_request":
+            raise
+    return Hop(min(times), _LARGE_CHARS, time.perf_counter() - started, reply.nodes)
+
+
+def check_hop(hop: Hop, endpoint: str) -> list[Finding]:
+    rtt = f"coordinator at {endpoint}: answers in {hop.rtt_s * 1e3:.1f} ms"
+    seconds = hop.upload_s - hop.rtt_s
+    rate = f"{hop.num_bytes // 1000} kB to it take "
+    if seconds < hop.rtt_s / 2:
+        rate += "hardly longer than a small message"
+    else:
+        mbits_per_s = 8 * hop.num_bytes / seconds / 1e6
+        rate += f"{seconds * 1e3:.0f} ms more than a small message ({mbits_per_s:.1f} Mbit/s)"
+    if hop.rtt_s > _SLOW_RTT_S:
+        mend = "a wired link or a nearer access point; plain decoding is little disturbed by it"
+        return [warn(rtt, mend), ok(rate)]
+    return [ok(rtt), ok(rate)]
+
+
+def check_absent(endpoint: str) -> Finding:
+    """Nobody listens, and no other place is known."""
+    text = f"no coordinator runs at {endpoint}; `airdraft run` needs none"
+    return note(text, "airdraft up, or airdraft join TOKEN for a mesh elsewhere")
+
+
+def check_nodes(nodes: Sequence[NodeFields]) -> list[Finding]:
+    """As the coordinator sees them: its Ping to each, and back."""
+    if not any(node.role == "target" for node in nodes):
+        mend = "start one: airdraft target"
+        return [fail("no target node has joined: nothing can be served", mend)]
+    findings = []
+    for node in nodes:
+        rtt_s = node.rtt_us / 1e6
+        text = f"{node.role} {node.node}: {node.model}"
+        text += f", {rtt_s * 1e3:.1f} ms from the coordinator and back" if node.rtt_us else ""
+        if node.is_draining:
+            findings.append(
+                note(f"{text}; it is being drained", f"airdraft nodes undrain {node.node}")
+            )
+        elif rtt_s > _SLOW_RTT_S:
+            findings.append(warn(text, "a wired link, or [link] air if nodes share a radio cell"))
+        else:
+            findings.append(ok(text))
+    return findings
+
+
+def check_clock() -> Finding:
+    return ok(
+        "clocks need not agree: messages carry durations, and only the coordinator's ages keys"
+    )

@@ -1,0 +1,91 @@
+"""Key files: who can read them, what they are good for, what has expired."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from mesh.errors import KeysError
+from nodes.doctor.finding import Finding, fail, note, ok, warn
+from nodes.keyring import Keyring
+
+_INIT = "`airdraft keys init` on the coordinator's machine, `airdraft join TOKEN` on others"
+
+
+def check_keys(ring: Keyring) -> list[Finding]:
+    """All that can be said of a directory of keys."""
+    try:
+        if ring.own() is None and ring.coordinator_pair() is None:
+            return [
+                note(f"no keys in {ring.directory}: this machine works on loopback only", _INIT)
+            ]
+    except KeysError:
+        # Said below.
+        pass
+    findings = [check_mode(ring.directory)]
+    for part in (_own, _known, _coordinator):
+        findings += _said(lambda part=part: part(ring))  # type: ignore[misc]
+    return findings
+
+
+def _said(check: Callable[[], list[Finding]]) -> list[Finding]:
+    try:
+        return check()
+    except KeysError as error:
+        return [fail(str(error), "mend or remove that file, and join anew")]
+
+
+def check_mode(directory: Path) -> Finding:
+    try:
+        info = directory.stat()
+    except OSError as error:
+        return fail(f"key directory {directory}: {error.strerror}", "chmod 700 it")
+    if info.st_uid not in (0, os.geteuid()):
+        return fail(f"key directory {directory} belongs to another user", "chown it")
+    if stat.S_IMODE(info.st_mode) & 0o022:
+        return fail(f"others can write to key directory {directory}", f"chmod 700 {directory}")
+    return ok(f"key directory {directory}")
+
+
+def _own(ring: Keyring) -> list[Finding]:
+    if ring.own() is None:
+        return [warn("this machine has no key of its own", _INIT)]
+    return [ok("this machine's key")]
+
+
+def _known(ring: Keyring) -> list[Finding]:
+    known = ring.known_coordinator()
+    if known is None:
+        return []
+    findings = [ok(f"joined the coordinator at {known.endpoint}")]
+    if known.next_key:
+        findings.append(note("the coordinator is about to change its key; this machine knows it"))
+    return findings
+
+
+def _coordinator(ring: Keyring) -> list[Finding]:
+    pair = ring.coordinator_pair()
+    if pair is None:
+        return []
+    store = ring.authorized()
+    nodes, invited = store.nodes(), store.invitations()
+    if not nodes and not invited:
+        return [fail("nobody is authorized", "airdraft keys invite, or airdraft keys add")]
+    counts = {
+        role: sum(role in e.roles for e in nodes.values())
+        for e in nodes.values()
+        for role in e.roles
+    }
+    roles = ", ".join(f"{number} {role}" for role, number in sorted(counts.items()))
+    findings = [ok(f"{len(nodes)} authorized key(s): {roles or 'none yet'}")]
+    if "admin" not in counts:
+        mend = "airdraft keys revoke NAME, then airdraft keys add KEY --name NAME --role admin ..."
+        findings.append(note("no key has the role admin: nobody may drain or drop nodes", mend))
+    if invited:
+        findings.append(note(f"{len(invited)} open invitation(s)", "airdraft keys list"))
+    if ring.next_coordinator_key(pair.public):
+        mend = "airdraft keys rotate-coordinator --finish, once all machines have been connected"
+        findings.append(note("a change of the coordinator's key was begun", mend))
+    return findings

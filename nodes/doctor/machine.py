@@ -1,0 +1,126 @@
+"""The machine: memory, limits, heat."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nodes.doctor.finding import Finding, note, ok, warn
+
+_MUCH_SWAP_BYTES = 256 << 20
+_FEW_FILES = 4096
+_HOT_BELOW_TRIP_C = 10.0
+_HOT_C = 85.0
+_SLOW_SHARE = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """A thermal zone. trip_c: where it throttles, if it says so."""
+
+    name: str
+    celsius: float
+    trip_c: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """cpufreq of a core, in kHz, and how often it was throttled."""
+
+    name: str
+    limit_khz: int
+    most_khz: int
+    num_throttled: int
+
+
+def check_swap(meminfo: str) -> Finding:
+    values = {
+        line.partition(":")[0]: int(line.partition(":")[2].split()[0]) * 1024
+        for line in meminfo.splitlines()
+        if line.startswith("Swap")
+    }
+    used = values.get("SwapTotal", 0) - values.get("SwapFree", 0)
+    if used > _MUCH_SWAP_BYTES:
+        return warn(
+            f"{used >> 20} MiB are swapped out: passes that wait for swap are slow",
+            "use a smaller model, fewer cells, or end other programs",
+        )
+    return ok(f"swap: {used >> 20} MiB in use")
+
+
+def check_files(soft: int, hard: int) -> Finding:
+    """A coordinator raises the soft limit to the hard one by itself."""
+    if 0 <= hard < _FEW_FILES:
+        return warn(
+            f"{hard} open files at most: a coordinator takes one for each peer",
+            "raise LimitNOFILE= of the service, or nofile in /etc/security/limits.conf",
+        )
+    return ok(f"open files: {soft}, can be raised to {hard if hard >= 0 else 'any number'}")
+
+
+def check_memlock(soft: int, model_bytes: int) -> Finding:
+    """Models are mapped, not locked: this matters only to who locks them."""
+    if soft < 0 or soft >= model_bytes:
+        return ok("locked memory: enough for the models")
+    return note(f"locked memory: {soft >> 20} MiB; models are mapped and can be paged out")
+
+
+def check_thermal(zones: Sequence[Zone]) -> Finding:
+    if not zones:
+        return note("no temperatures can be read here")
+    hottest = max(zones, key=lambda z: z.celsius - (z.trip_c or _HOT_C))
+    text = f"hottest: {hottest.name} at {hottest.celsius:.0f} C"
+    limit = _HOT_C if hottest.trip_c is None else hottest.trip_c - _HOT_BELOW_TRIP_C
+    if hottest.celsius >= limit:
+        return warn(
+            f"{text}, near where it is slowed down",
+            "better cooling, a lower power mode, or fewer engine threads",
+        )
+    return ok(text)
+
+
+def check_frequency(cores: Sequence[Core]) -> Finding:
+    if not cores:
+        return note("no CPU frequencies can be read here")
+    slow = [core for core in cores if core.limit_khz < _SLOW_SHARE * core.most_khz]
+    if slow:
+        core = slow[0]
+        return warn(
+            f"{core.name} is limited to {core.limit_khz / 1e6:.1f} of "
+            f"{core.most_khz / 1e6:.1f} GHz",
+            "a power mode or heat does that: `nvpmodel`, `cpupower frequency-info`",
+        )
+    if throttled := sum(core.num_throttled for core in cores):
+        return note(f"the CPU was throttled {throttled} times since it was started")
+    return ok(f"CPU up to {max(core.limit_khz for core in cores) / 1e6:.1f} GHz, not throttled")
+
+
+def read_zones(root: Path = Path("/")) -> list[Zone]:
+    zones = []
+    for folder in sorted(root.glob("sys/class/thermal/thermal_zone*")):
+        with contextlib.suppress(OSError, ValueError):
+            celsius = int((folder / "temp").read_text()) / 1000
+            trips = []
+            for path in folder.glob("trip_point_*_type"):
+                if path.read_text().strip() in ("passive", "hot", "critical"):
+                    temp = path.with_name(path.name.replace("_type", "_temp"))
+                    trips.append(int(temp.read_text()) / 1000)
+            above = [trip for trip in trips if trip > 0]
+            name = (folder / "type").read_text().strip()
+            zones.append(Zone(name, celsius, min(above, default=None)))
+    return zones
+
+
+def read_cores(root: Path = Path("/")) -> list[Core]:
+    cores = []
+    for folder in sorted(root.glob("sys/devices/system/cpu/cpu[0-9]*")):
+        with contextlib.suppress(OSError, ValueError):
+            limit = int((folder / "cpufreq/scaling_max_freq").read_text())
+            most = int((folder / "cpufreq/cpuinfo_max_freq").read_text())
+            count = 0
+            with contextlib.suppress(OSError):
+                count = int((folder / "thermal_throttle/core_throttle_count").read_text())
+            cores.append(Core(folder.name, limit, most, count))
+    return cores

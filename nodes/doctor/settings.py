@@ -1,0 +1,45 @@
+"""Configuration: files and environment."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+
+from nodes.config import ConfigError, CoordinatorConfig, DraftConfig, TargetConfig, load
+from nodes.doctor.finding import Finding, fail, ok, warn
+
+Config = CoordinatorConfig | TargetConfig | DraftConfig
+ROLES: Mapping[str, type[Config]] = {
+    "target": TargetConfig,
+    "draft": DraftConfig,
+    "coordinator": CoordinatorConfig,
+}
+# Read elsewhere than in a role's configuration.
+_OTHERS = ("AIRDRAFT_CACHE", "AIRDRAFT_KEYS", "AIRDRAFT_LAW1_CASES")
+
+
+def check_config(
+    role: str, path: Path | None, environ: Mapping[str, str]
+) -> tuple[Finding, Config | None]:
+    """The finding, and the configuration if it is valid. path: None for environment alone."""
+    where = str(path) if path is not None else "environment and defaults"
+    try:
+        config = load(ROLES[role], path, {}, environ)
+    except ConfigError as error:
+        return fail(f"configuration of a {role}: {error}", "mend that key"), None
+    return ok(f"configuration of a {role} from {where}"), config
+
+
+def check_environment(environ: Mapping[str, str], known: frozenset[str]) -> list[Finding]:
+    """Names that begin like ours and mean nothing. known: of all roles, dotted."""
+    names = {"AIRDRAFT_" + key.upper().replace(".", "__") for key in known} | set(_OTHERS)
+    findings = []
+    for name in sorted(environ):
+        if name.startswith("AIRDRAFT_") and name not in names:
+            # The part that all have in common would make them all alike.
+            ends = {known.removeprefix("AIRDRAFT_"): known for known in names}
+            near = difflib.get_close_matches(name.removeprefix("AIRDRAFT_"), ends, n=1)
+            mend = f"did you mean {ends[near[0]]}?" if near else "unset it"
+            findings.append(warn(f"{name} in the environment means nothing", mend))
+    return findings

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import io
+import os
+import pty
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nodes.api import ConnectError, ConnectionLostError, Piece, SyncClient, open_client
+from nodes.api.answers import Choice, Completion, Usage
+from nodes.cli.chat.conversation import Conversation
+from nodes.cli.chat.terminal import Terminal, figures_line
+from tests.cli.commands import ROOT
+from tests.nodes.api.toy_mesh import ToyMesh, toy_mesh
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+def mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ToyMesh]:
+    monkeypatch.setenv("AIRDRAFT_KEYS", str(tmp_path / "keys"))
+    with toy_mesh() as made:
+        yield made
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def run(
+    text: str, connect: Callable[[], SyncClient], **changes: Any
+) -> tuple[int, str, str, Conversation]:
+    conversation = Conversation({"max_tokens": 6}, **changes)
+    out, err = io.StringIO(), io.StringIO()
+    streams: Any = {"stdin": io.StringIO(text), "stdout": out, "stderr": err}
+    code = Terminal(conversation, connect, **streams).run()
+    return code, out.getvalue(), err.getvalue(), conversation
+
+
+def test_from_a_pipe_each_line_is_a_turn(mesh: ToyMesh) -> None:
+    text = "hello\n\n/stats\n//slash\n"
+    code, out, err, talk = run(text, lambda: open_client(mesh.endpoint))
+    assert (code, len(out.splitlines())) == (0, 2)
+    assert [m.content for m in talk.messages[::2]] == ["hello", "/slash"]
+    shown, figures = err.splitlines()
+    assert shown == "figures are shown"
+    assert figures.startswith("[6 tokens, ")
+
+
+def test_from_a_pipe_the_first_error_ends_it(mesh: ToyMesh) -> None:
+    code, out, err, _ = run("/foo\nhello\n", lambda: open_client(mesh.endpoint))
+    assert (code, out) == (1, "")
+    assert err == "error: unknown command /foo: /help lists them\n"
+
+
+def test_quit_leaves(mesh: ToyMesh) -> None:
+    code, out, _, _ = run("/quit\nhello\n", lambda: open_client(mesh.endpoint))
+    assert (code, out) == (0, "")
+
+
+def test_without_a_mesh_the_error_goes_on() -> None:
+    def nobody() -> SyncClient:
+        raise ConnectError("nobody")
+
+    with pytest.raises(ConnectError):
+        run("hello\n", nobody)
+
+
+class Broken:
+    """A client whose answers break off."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+        self.is_closed = False
+        self.completion = None
+
+    def stream_chat(self, _messages: Any, **_options: Any) -> Broken:
+        return self
+
+    def __enter__(self) -> Broken:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        pass
+
+    def __iter__(self) -> Iterator[Piece]:
+        yield Piece("half\x1b[2J")
+        raise self.error
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def interactive(clients: list[Any], text: str) -> tuple[str, str, Conversation]:
+    conversation = Conversation({})
+    out, err, stdin = Screen(), io.StringIO(), Screen(text)
+    streams: Any = {"stdin": stdin, "stdout": out, "stderr": err}
+    assert Terminal(conversation, lambda: clients.pop(0), **streams).run() == 0
+    return out.getvalue(), err.getvalue(), conversation
+
+
+def test_an_answer_that_is_stopped_is_kept_as_far_as_it_came() -> None:
+    out, _, talk = interactive([Broken(KeyboardInterrupt())], "one\n")
+    # Nothing of it reaches the terminal as a command.
+    assert out == "half[2J [stopped]\n"
+    assert [m.role for m in talk.messages] == ["user", "assistant"]
+
+
+def test_a_lost_connection_is_made_anew_with_the_next_line() -> None:
+    lost, again = Broken(ConnectionLostError("gone")), Broken(KeyboardInterrupt())
+    _, err, talk = interactive([lost, again], "one\ntwo\n")
+    assert "error: gone" in err
+    assert (lost.is_closed, again.is_closed) == (True, True)
+    assert len(talk.messages) == 4
+
+
+def test_figures() -> None:
+    def line(drafted: int, accepted: int, finish: str = "stop", why: str = "") -> str:
+        usage = Usage(3, 10, drafted, accepted, 2, 2.0)
+        return figures_line(Completion((Choice("", (), finish),), 7, usage, "t", True, why))
+
+    assert line(0, 0) == "[10 tokens, 5.0 tokens/s, seed 7]"
+    assert line(8, 6) == "[10 tokens, 5.0 tokens/s, acceptance 0.75 of 8 guesses, seed 7]"
+    assert line(0, 0, "length", "draft off: slow").endswith(
+        "seed 7, cut at --max-tokens, draft off: slow]"
+    )
+
+
+class Pty:
+    """`airdraft chat` at a terminal."""
+
+    def __init__(self, endpoint: str, keys: Path, *arguments: str) -> None:
+        self._main, there = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "nodes.cli", "chat", "--connect", endpoint, *arguments],
+            cwd=ROOT,
+            env={**os.environ, "AIRDRAFT_KEYS": str(keys), "TERM": "dumb"},
+            stdin=there,
+            stdout=there,
+            stderr=there,
+            start_new_session=True,
+            preexec_fn=_take_terminal,
+        )
+        os.close(there)
+        self.seen = ""
+
+    def type(self, text: str) -> None:
+        os.write(self._main, text.encode())
+
+    def wait_for(self, text: str) -> None:
+        give_up_at = time.monotonic() + 30
+        while text not in self.seen:
+            assert time.monotonic() < give_up_at, self.seen
+            self.seen += os.read(self._main, 4096).decode("utf-8", "replace")
+        self.seen = self.seen.partition(text)[2]
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        os.close(self._main)
+
+
+def _take_terminal() -> None:
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves(mesh: ToyMesh, tmp_path: Path) -> None:
+    chat = Pty(mesh.endpoint, tmp_path / "keys", "--max-tokens", "4000")
+    try:
+        chat.wait_for("Ctrl-D leaves.")
+        chat.wait_for("> ")
+        chat.type("hello\n")
+        chat.wait_for(" 72")
+        chat.type("\x03")
+        chat.wait_for("[stopped]")
+        chat.wait_for("> ")
+        # At the prompt it drops what was typed.
+        chat.type("abc\x03")
+        chat.wait_for("> ")
+        chat.type("/seed 5\n")
+        chat.wait_for("seed 5\r\n")
+        chat.type("\x04")
+        assert chat.process.wait(timeout=30) == 0
+    finally:
+        chat.close()

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nodes.cli.nodes import table_of
+from nodes.messages import NodeFields
+from tests.cli.commands import Commands
+from tests.nodes.api.toy_mesh import ToyMesh, toy_mesh
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> Iterator[Commands]:
+    made = Commands(tmp_path)
+    try:
+        yield made
+        assert made.alive() == {}
+    finally:
+        made.kill_all()
+
+
+@pytest.fixture
+def mesh() -> Iterator[ToyMesh]:
+    with toy_mesh(num_targets=2) as made:
+        yield made
+
+
+def test_nodes_are_listed_drained_and_dropped(commands: Commands, mesh: ToyMesh) -> None:
+    there = ("--connect", mesh.endpoint)
+    listed = commands.run("nodes", "list", *there)
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert re.findall(r"^(\S+)", listed.stdout, re.MULTILINE) == [
+        "node",
+        *sorted(("target-0", "target-1", "draft"), key=listed.stdout.index),
+    ]
+    drained = commands.run("nodes", "drain", "target-0", *there)
+    assert (drained.returncode, drained.stdout) == (0, "target-0 has left\n")
+    dropped = commands.run("nodes", "drop", "draft", *there)
+    assert (dropped.returncode, dropped.stdout) == (0, "draft is out\n")
+    left = json.loads(commands.run("nodes", "list", "--json", *there).stdout)
+    assert [node["node"] for node in left] == ["target-1"]
+    # Those that were told to leave do not come back.
+    for name in ("target-0", "draft"):
+        assert mesh.nodes[name].done()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("drain", "target-9"), "error: no node has the name target-9, did you mean target-"),
+        (("undrain", "target-0"), "error: target-0 is not being drained"),
+        (("drop", "zzz"), "error: no node has the name zzz; there are: "),
+    ],
+)
+def test_what_cannot_be_done_is_a_line(
+    commands: Commands, mesh: ToyMesh, arguments: tuple[str, ...], says: str
+) -> None:
+    done = commands.run("nodes", *arguments, "--connect", mesh.endpoint)
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert line.startswith(says)
+
+
+def test_the_table_says_what_is_special() -> None:
+    nodes = (
+        NodeFields("a/target", "target", "big", False, True, 3, True, 1500),
+        NodeFields("d", "draft", "small", False, False, 0, False, 0),
+    )
+    assert table_of(nodes).splitlines() == [
+        "node      role    state     model  streams  rtt     notes",
+        "a/target  target  draining  big    3        1.5 ms  emulated, not exact",
+        "d         draft   up        small  -        -",
+    ]

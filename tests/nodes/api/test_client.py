@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nodes.api import (
+    AnswerTimeoutError,
+    ChatMessage,
+    ConnectError,
+    ConnectionLostError,
+    InvalidRequestError,
+    connect,
+)
+from nodes.engine.sampling import Sampling
+from nodes.engine.toy import ToyConfig, ToyTokenizer
+from tests.nodes.api.toy_mesh import ToyMesh, toy_mesh
+from tests.nodes.reference import reference
+
+pytestmark = pytest.mark.timeout(60)
+Eventually = Callable[..., Any]
+
+
+@pytest.fixture
+def mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ToyMesh]:
+    monkeypatch.setenv("AIRDRAFT_KEYS", str(tmp_path / "keys"))
+    with toy_mesh() as made:
+        yield made
+
+
+def alone(prompt: str, max_tokens: int, **sampling: Any) -> Any:
+    config = ToyConfig()
+    ids = ToyTokenizer(config.num_vocab).encode(prompt, chat=False)
+    return reference(config, ids, Sampling(**sampling), max_tokens=max_tokens)
+
+
+async def test_a_completion_is_what_the_model_says_alone(mesh: ToyMesh) -> None:
+    async with connect(mesh.endpoint) as client:
+        answer = await client.complete("hi", max_tokens=40)
+        again = await client.complete("hi", max_tokens=40, temperature=0.9, seed=5, num_choices=2)
+    expected = alone("hi", 40)
+    assert (answer.text.encode(), answer.token_ids) == (expected.text, expected.token_ids)
+    assert (answer.finish_reason, answer.usage.num_tokens) == ("length", 40)
+    for index, choice in enumerate(again.choices):
+        alike = alone("hi", 40, temperature=0.9, seed=5, choice=index)
+        assert choice.token_ids == alike.token_ids
+    assert again.seed == 5
+
+
+async def test_pieces_make_the_text(mesh: ToyMesh) -> None:
+    async with connect(mesh.endpoint) as client:
+        stream = client.stream("hi", max_tokens=30)
+        pieces = [piece async for piece in stream]
+        assert stream.completion is not None
+        assert "".join(piece.text for piece in pieces) == stream.completion.text
+        assert pieces[-1].finish_reason == "length"
+        assert stream.seed == stream.completion.seed
+        assert [piece async for piece in stream] == []
+
+
+async def test_messages_may_have_several_forms(mesh: ToyMesh) -> None:
+    async with connect(mesh.endpoint) as client:
+        answers = [
+            await client.chat(messages, max_tokens=5)
+            for messages in (
+                "hi",
+                [ChatMessage("user", "hi")],
+                [("user", "hi")],
+                [{"role": "user", "content": "hi"}],
+            )
+        ]
+        assert len({answer.text for answer in answers}) == 1
+        for wrong in ([{"role": "user"}], [("user", 3)], ["x"]):
+            with pytest.raises((TypeError, ValueError)):
+                await client.chat(wrong)  # type: ignore[arg-type]
+
+
+async def test_who_leaves_a_stream_cancels_it(mesh: ToyMesh, eventually: Eventually) -> None:
+    async with connect(mesh.endpoint) as client:
+        async with client.stream("hi", max_tokens=4000) as pieces:
+            async for _ in pieces:
+                break
+        await eventually(lambda: mesh.num_streams() == 0)
+        async for _ in client.stream("hi", max_tokens=4000):
+            break
+        await eventually(lambda: mesh.num_streams() == 0)
+
+
+async def test_time_is_bounded(mesh: ToyMesh, eventually: Eventually) -> None:
+    async with connect(mesh.endpoint) as client:
+        with pytest.raises(AnswerTimeoutError, match=r"no whole answer within 0\.001 s"):
+            await client.complete("hi", max_tokens=4000, timeout_s=0.001)
+        await eventually(lambda: mesh.num_streams() == 0)
+
+
+async def test_wrong_requests_are_the_callers(mesh: ToyMesh) -> None:
+    async with connect(mesh.endpoint) as client:
+        for options in ({"temperature": -1.0}, {"max_tokens": -1}, {"max_tokens": 1 << 19}):
+            with pytest.raises(InvalidRequestError):
+                await client.complete("hi", **options)  # type: ignore[arg-type]
+        with pytest.raises(InvalidRequestError, match="the prompt is empty"):
+            await client.complete("")
+        # The connection is as good as before.
+        assert {node.role for node in await client.nodes()} == {"target", "draft"}
+
+
+async def test_a_lost_coordinator_ends_what_waits_and_what_comes(mesh: ToyMesh) -> None:
+    async with connect(mesh.endpoint) as client:
+        stream = client.stream("hi", max_tokens=4000)
+        await anext(stream)
+        mesh.say_bye()
+        with pytest.raises(ConnectionLostError, match="stopped: ask again when it is back"):
+            await stream.completed()
+        with pytest.raises(ConnectionLostError):
+            await client.complete("hi")
+        with pytest.raises(ConnectionLostError):
+            await client.nodes()
+
+
+async def test_an_error_inside_the_block_comes_out_as_it_is(mesh: ToyMesh) -> None:
+    with pytest.raises(KeyError):
+        async with connect(mesh.endpoint):
+            raise KeyError
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "says"),
+    [
+        ("tcp://127.0.0.1:9", "no coordinator answered"),
+        ("127.0.0.1:9", "endpoint"),
+        ("tcp://192.0.2.1:7411", "need keys"),
+    ],
+)
+async def test_without_a_connection_it_is_said_why(
+    tmp_path: Path, endpoint: str, says: str
+) -> None:
+    with pytest.raises(ConnectError, match=says):
+        async with connect(endpoint, key=tmp_path, timeout_s=0.2):
+            pass
+
+
+async def test_requests_run_beside_each_other(mesh: ToyMesh) -> None:
+    async with connect(mesh.endpoint) as client:
+        prompts = [f"prompt {index}" for index in range(6)]
+        answers = await asyncio.gather(*(client.complete(p, max_tokens=20) for p in prompts))
+    assert [a.token_ids for a in answers] == [alone(p, 20).token_ids for p in prompts]

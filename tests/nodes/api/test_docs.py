@@ -1,0 +1,35 @@
+"""The examples of docs/library.md, against a toy mesh."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import nodes.api
+from tests.nodes.api.toy_mesh import toy_mesh
+
+TEXT = (Path(__file__).parents[3] / "docs" / "library.md").read_text()
+EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+ENDPOINT = "tcp://127.0.0.1:7411"
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("index", range(len(EXAMPLES)))
+def test_an_example_runs(
+    index: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AIRDRAFT_KEYS", str(tmp_path / "keys"))
+    assert ENDPOINT in EXAMPLES[index]
+    with toy_mesh() as mesh:
+        code = compile(EXAMPLES[index].replace(ENDPOINT, mesh.endpoint), "docs/library.md", "exec")
+        exec(code, {"__name__": "example"})  # noqa: S102 - our own page
+    assert capsys.readouterr().out
+
+
+def test_every_error_and_call_of_the_page_is_public() -> None:
+    names = set(re.findall(r"`(\w+Error)`", TEXT))
+    assert names
+    assert names <= {*nodes.api.__all__, "TimeoutError"}
+    assert all(hasattr(nodes.api, name) for name in nodes.api.__all__)

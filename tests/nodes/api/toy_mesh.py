@@ -1,0 +1,91 @@
+"""A toy mesh on loopback in a thread of its own, for those who connect to one."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mesh.zmq_transport import ZmqContext
+from nodes.coordinator.service import Coordinator
+from nodes.draft.node import DraftNode
+from nodes.draft.state import ModelDrafter
+from nodes.engine.load import TOY_COSTS
+from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from nodes.target.node import TargetNode
+from policies.joint import joint_plan
+
+
+@dataclass(slots=True)
+class ToyMesh:
+    endpoint: str
+    coordinator: Coordinator
+    loop: asyncio.AbstractEventLoop
+    nodes: dict[str, asyncio.Task[None]]
+
+    def num_streams(self) -> int:
+        return sum(scheduler.num_streams for scheduler in self.coordinator.state.schedulers)
+
+    def say_bye(self) -> None:
+        """The coordinator stops, as its members see it."""
+        self.loop.call_soon_threadsafe(self.coordinator.say_bye)
+
+
+@contextlib.contextmanager
+def toy_mesh(num_targets: int = 1, **changes: Any) -> Iterator[ToyMesh]:
+    """changes: of the toy model."""
+    started: concurrent.futures.Future[tuple[ToyMesh, asyncio.Event]] = concurrent.futures.Future()
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        with ZmqContext() as context:
+            coordinator = Coordinator(
+                context.bind("tcp://127.0.0.1:0"), joint_plan, heartbeat_interval_s=0.05
+            )
+            endpoint = coordinator.endpoint
+            serving = asyncio.create_task(coordinator.run())
+            config = ToyConfig(**changes)
+            nodes: dict[str, asyncio.Task[None]] = {}
+            for index in range(num_targets):
+                name = f"target-{index}"
+                target = TargetNode(
+                    context.connect(endpoint),
+                    ToyModel(config),
+                    ToyTokenizer(config.num_vocab),
+                    TOY_COSTS,
+                    endpoint=endpoint,
+                    node=name,
+                )
+                nodes[name] = asyncio.create_task(target.run())
+            model = ToyModel(ToyConfig(agreement=0.8))
+            draft = DraftNode(
+                context.connect(endpoint),
+                ModelDrafter(model),
+                model.info,
+                TOY_COSTS,
+                endpoint=endpoint,
+                node="draft",
+            )
+            nodes["draft"] = asyncio.create_task(draft.run())
+            async with asyncio.timeout(20):
+                while len(coordinator.state.peers()) < num_targets + 1:  # noqa: ASYNC110
+                    await asyncio.sleep(0.005)
+            loop = asyncio.get_running_loop()
+            started.set_result((ToyMesh(endpoint, coordinator, loop, nodes), stop))
+            await stop.wait()
+            for task in (*nodes.values(), serving):
+                task.cancel()
+            await asyncio.gather(*nodes.values(), serving, return_exceptions=True)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    mesh, stop = started.result(timeout=30)
+    try:
+        yield mesh
+    finally:
+        mesh.loop.call_soon_threadsafe(stop.set)
+        thread.join()

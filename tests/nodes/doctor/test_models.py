@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nodes.catalog import Catalog
+from nodes.config import EngineSettings
+from nodes.doctor import calibration, models
+from nodes.doctor.calibration import Kept
+from nodes.doctor.finding import Level
+from nodes.engine.calibrate import about, store
+from nodes.engine.load import TOY_COSTS
+from nodes.engine.selftest import SelfTest
+from tests.nodes.catalog.fakes import gguf_bytes
+
+MEMINFO = "MemTotal:  1000000 kB\nMemFree: 1 kB\nMemAvailable:   500000 kB\n"
+MB = 1_000_000
+KEPT = Kept("hash", "build", "device", 1, "exact", True)
+
+
+def test_memory_is_judged_by_what_is_free_and_what_there_is() -> None:
+    available, total = models.memory_of(MEMINFO)
+    assert (available, total) == (512_000_000, 1_024_000_000)
+    assert models.check_memory(100 * MB, available, total).level is Level.OK
+    assert models.check_memory(400 * MB, available, total).level is Level.WARN
+    assert models.check_memory(800 * MB, available, total).level is Level.FAIL
+    assert models.memory_of("") == (0, 0)
+
+
+def test_a_cache_directory_is_made_where_one_can_be(tmp_path: Path) -> None:
+    assert models.check_cache(tmp_path / "a" / "b").level in (Level.OK, Level.WARN)
+    (tmp_path / "file").write_text("x")
+    finding = models.check_cache(tmp_path / "file" / "below")
+    assert finding.level is Level.FAIL
+    assert "AIRDRAFT_CACHE" in finding.mend
+
+
+def test_model_files(tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path)
+    path = tmp_path / "m.gguf"
+    path.write_bytes(gguf_bytes())
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    wanted = EngineSettings(model=str(path))
+    finding, found, digest = models.check_model(wanted, catalog)
+    assert (finding.level, found, digest) == (Level.OK, path, sha256)
+    right = replace(wanted, model_sha256=sha256.upper())
+    assert models.check_model(right, catalog)[0].what.endswith("hash is right")
+    wrong = models.check_model(replace(wanted, model_sha256="0" * 64), catalog)[0]
+    assert (wrong.level, "engine.model_sha256" in wrong.mend) == (Level.FAIL, True)
+    missing = models.check_model(EngineSettings(model=str(tmp_path / "no.gguf")), catalog)
+    assert (missing[0].level, missing[1]) == (Level.FAIL, None)
+    toy = models.check_model(EngineSettings(model="toy:1"), catalog)
+    assert (toy[0].level, toy[1]) == (Level.NOTE, None)
+
+
+@pytest.mark.parametrize(
+    ("kept", "level", "says"),
+    [
+        ([], Level.NOTE, "not calibrated yet"),
+        ([replace(KEPT, model_hash="other")], Level.NOTE, "not calibrated yet"),
+        ([replace(KEPT, device="other")], Level.NOTE, "of another device or libllama"),
+        ([replace(KEPT, build="other")], Level.NOTE, "of another device or libllama"),
+        ([replace(KEPT, threads=2)], Level.NOTE, "other threads"),
+        ([replace(KEPT, exact=False)], Level.WARN, "failed the self-test"),
+        ([KEPT], Level.OK, "calibrated for this device"),
+    ],
+)
+def test_calibrations(kept: list[Kept], level: Level, says: str) -> None:
+    finding = calibration.check_calibration("m", KEPT, kept)
+    assert (finding.level, says in finding.what) == (level, True)
+
+
+def test_what_is_kept_says_what_it_is_of(tmp_path: Path) -> None:
+    of = about("hash", "build", 2, "fast")
+    store(tmp_path, "a", SelfTest(True, ""), TOY_COSTS, of)
+    store(tmp_path, "older", SelfTest(True, ""), TOY_COSTS)
+    (tmp_path / "damaged.json").write_text("{")
+    (tmp_path / "strange.json").write_text(json.dumps({"about": {"x": 1}, "exact": True}))
+    (kept,) = calibration.read_kept(tmp_path)
+    assert (kept.model_hash, kept.build, kept.threads, kept.profile) == ("hash", "build", 2, "fast")
+    assert calibration.read_kept(tmp_path / "none") == []
