@@ -6,6 +6,8 @@ import sys
 
 import click
 
+from nodes.cli.apikeys import apikeys_group
+from nodes.cli.gateway import gateway_command
 from nodes.cli.generate import generate_command
 from nodes.cli.keys import join_command, keys_group
 from nodes.cli.models import models
@@ -33,6 +35,8 @@ cli.add_command(generate_command)
 cli.add_command(coordinator_command)
 cli.add_command(draft_command)
 cli.add_command(target_command)
+cli.add_command(gateway_command)
+cli.add_command(apikeys_group)
 cli.add_command(models)
 cli.add_command(plan_command)
 cli.add_command(trace_group)
