@@ -48,6 +48,10 @@ class Running:
     def __len__(self) -> int:
         return len(self._runs)
 
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping is not None
+
     @contextlib.contextmanager
     def entered(self, request_id: str, key: str, max_of_key: int) -> Iterator[Run]:
         if self._stopping is not None:

@@ -41,7 +41,7 @@ class _Server(uvicorn.Server):
 
 
 class HttpServer:
-    """Bound when it is made: raises ConfigError, KeysError or ListenError. url: of the API."""
+    """Raises ConfigError or KeysError when it is made. url: of the API, once it is served."""
 
     def __init__(self, mesh: Mesh, config: GatewayConfig, keys_directory: Path) -> None:
         host, port = address_of(config.listen)
@@ -61,6 +61,7 @@ class HttpServer:
             allowed_hosts=hosts or None,
             allowed_origins=names(config.cors_origins),
         )
+        self._server: _Server | None = None
         self._uvicorn = uvicorn.Config(
             guarded,
             http=type("_Connection", (Connection,), {"limits": config.limits}),
@@ -77,25 +78,31 @@ class HttpServer:
         self._uvicorn.load()
         if config.tls_cert:
             self._uvicorn.ssl = _tls(config)
-        self._socket = _bound(host, port)
-        bound_port = self._socket.getsockname()[1]
-        shown = f"[{host}]" if ":" in host else host
-        scheme = "https" if config.tls_cert else "http"
-        self.url = f"{scheme}://{shown}:{bound_port}/v1"
+        self._address = host, port
+        self._scheme = "https" if config.tls_cert else "http"
+        self.url = ""
+
+    @property
+    def num_connections(self) -> int:
+        return 0 if self._server is None else len(self._server.server_state.connections)
 
     async def serve(self, on_started: Callable[[], None] = lambda: None) -> None:
-        """Serve until cancelled; then streams have some seconds to end by themselves."""
-        server = _Server(self._uvicorn)
-        serving = asyncio.create_task(server.serve(sockets=[self._socket]))
-        on_started()
-        try:
-            # Its end while nobody stops it is an error of its own.
-            await asyncio.shield(serving)
-        except asyncio.CancelledError:
-            await self._stop(server, serving)
-            raise
-        finally:
-            self._socket.close()
+        """Serve until cancelled; then streams have some seconds to end by themselves.
+
+        Raises ListenError.
+        """
+        server = self._server = _Server(self._uvicorn)
+        with _bound(*self._address) as bound:
+            host = self._address[0]
+            shown = f"[{host}]" if ":" in host else host
+            self.url = f"{self._scheme}://{shown}:{bound.getsockname()[1]}/v1"
+            serving = asyncio.create_task(server.serve(sockets=[bound]))
+            on_started()
+            try:
+                await asyncio.shield(serving)
+            except asyncio.CancelledError:
+                await self._stop(server, serving)
+                raise
 
     async def _stop(self, server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
         server.should_exit = True
