@@ -106,13 +106,24 @@ class Answers:
             case FinishedNotice():
                 return self._on_finished(prompt_index, event)
             case PromptLogprobsNotice():
-                self._prompt_scores[prompt_index] += event.scores
+                self._on_prompt_scores(prompt_index, event)
             case StartedNotice():
                 self.model = event.target
                 self.usage.num_prompt_tokens += event.num_prompt_tokens
                 self.usage.exact &= event.exact
                 self.usage.emulated |= event.emulated
         return None
+
+    def _on_prompt_scores(self, prompt_index: int, event: PromptLogprobsNotice) -> None:
+        """The first is of position 1. They may begin anew where a stream has moved."""
+        known = self._prompt_scores[prompt_index]
+        num_known = 1 + len(known) - event.position
+        if num_known < 0:
+            raise RequestFailedError(
+                "internal",
+                f"scores of a prompt came at {event.position} instead of {1 + len(known)}",
+            )
+        known += event.scores[num_known:]
 
     def _on_tokens(self, prompt_index: int, event: TokensNotice) -> Delta | None:
         index = prompt_index * self._num_choices + event.choice

@@ -115,3 +115,13 @@ def test_the_first_token_of_a_text_is_what_the_others_leave() -> None:
     (delta,) = deltas(made, PromptLogprobsNotice(1, 1, (scored("you", -1.0),)), tokens("!", 0))
     # What the tokenizer put before it is not of the text.
     assert [t.scores.chosen.piece for t in delta.tokens] == [b"", b"you"]
+
+
+def test_scores_of_a_prompt_that_come_again_are_known() -> None:
+    made = answers(prompt=[5, 6, 7], echo=True, logprobs=0)
+    first, second = scored("a", -1.0), scored("b", -2.0)
+    notices = [PromptLogprobsNotice(1, 1, (first,)), PromptLogprobsNotice(1, 1, (first, second))]
+    (delta,) = deltas(made, *notices, tokens("!", 0))
+    assert delta.text == "ab!"
+    with pytest.raises(RequestFailedError, match="came at 5 instead of 3"):
+        made.on_event(0, PromptLogprobsNotice(1, 5, (first,)))
