@@ -49,7 +49,7 @@ def idle(streams: int) -> None:
 
 @gateway.command("cost")
 @click.option("--streams", default="1,16", show_default=True, help="Stream counts.")
-@click.option("--tokens", default=20_000, show_default=True, help="Tokens of each measurement.")
+@click.option("--tokens", default=4_000, show_default=True, help="Tokens of each measurement.")
 def cost(streams: str, tokens: int) -> None:
     """Processor time of the gateway for each token that it sends.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,6 @@ from nodes.runtime import run, set_up_logging
 if TYPE_CHECKING:
     from nodes.gateway.config import GatewayConfig
 
-_NEEDS = (
-    "the gateway needs `pip install 'airdraft[gateway]'` (`airdraft up` can do without: --http off)"
-)
 _OPTIONS = ("listen", "connect", "keys", "apikeys", "tls_cert", "tls_key")
 
 
@@ -70,12 +68,15 @@ def announce(url: str) -> None:
     click.echo(f"OpenAI API at {url}")
 
 
+def is_installed() -> bool:
+    """Whether the extra is."""
+    return all(importlib.util.find_spec(name) is not None for name in ("starlette", "uvicorn"))
+
+
 def gateway_config(path: Path | None, overrides: dict[str, Any]) -> GatewayConfig:
     """Raises ConfigError, also where the extra is not installed."""
-    try:
-        from nodes.gateway import role
-        from nodes.gateway.config import GatewayConfig
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{_NEEDS} (no module {error.name})") from None
-    assert role
+    if not is_installed():
+        raise ConfigError("the gateway needs `pip install 'airdraft[gateway]'`")
+    from nodes.gateway.config import GatewayConfig
+
     return load(GatewayConfig, path, overrides)

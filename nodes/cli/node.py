@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from nodes.cli.gateway import announce as announce_api
-from nodes.cli.gateway import gateway_config
+from nodes.cli.gateway import gateway_config, is_installed
 from nodes.cli.options import keys_option
 from nodes.cli.progress import Progress
 from nodes.cli.run import engine_options, settings_of, status_of
@@ -164,10 +164,8 @@ def _announce(endpoint: str) -> None:
 @click.option("--max-streams", type=click.IntRange(1, 255), default=16, show_default=True)
 @click.option(
     "--http",
-    default=_HTTP,
-    show_default=True,
     metavar="HOST:PORT|off",
-    help="Where to serve the OpenAI HTTP API.",
+    help=f"Where to serve the OpenAI HTTP API.  [default: {_HTTP}, if its extra is installed]",
 )
 def up_command(**values: Any) -> None:
     """Run a whole mesh on this machine in the foreground, until Ctrl-C.
@@ -179,7 +177,7 @@ def up_command(**values: Any) -> None:
       curl http://127.0.0.1:8080/v1/models
     """
     set_up_logging(values["verbose"])
-    http = None if values["http"] == "off" else gateway_config(None, {"listen": values["http"]})
+    http = _http_config(values["http"])
     target, draft, lookup = settings_of(values, values["max_streams"])
     serve: Callable[[], Awaitable[None]] = functools.partial(
         _up, target, draft, lookup=lookup, listen=values["listen"], http=http
@@ -187,6 +185,13 @@ def up_command(**values: Any) -> None:
     code = run(serve)
     if code:
         sys.exit(code)
+
+
+def _http_config(listen: str | None) -> GatewayConfig | None:
+    """Where to serve the API; None for nowhere."""
+    if listen == "off" or (listen is None and not is_installed()):
+        return None
+    return gateway_config(None, {"listen": listen or _HTTP})
 
 
 async def _up(

@@ -141,4 +141,6 @@ def _bound(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        raise ListenError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        raise ListenError(
+            f"cannot serve HTTP on {host}:{port}: {error.strerror or error}; choose another address"
+        ) from error
