@@ -129,31 +129,33 @@ class Generate:
     ) -> None:
         gateway = self._gateway
         limits = limits_of(gateway.limits, key)
-        body = parse_json(await _body(Request(scope, receive), limits.max_body_bytes))
-        fields: Fields = self._fields(limits)
-        job = fields.job(body)
+        # First of all: what is read of bodies, too, is bounded by how many there may be.
         with gateway.running.entered(
             record.request_id, key.name, limits.max_concurrent_per_key
         ) as run:
+            body = parse_json(await _body(Request(scope, receive), limits.max_body_bytes))
+            fields: Fields = self._fields(limits)
+            job = fields.job(body)
+            shape = fields.shape(body, job)
+            # What is left of it is the answer's, not the question's.
+            del body
             await gateway.models.check(job.model)
-            exchange = Exchange(
+            exchange = record.exchange = Exchange(
                 gateway.mesh,
                 job,
-                fields.shape(body, job),
+                shape,
                 run,
                 owner=f"{key.name}/{job.user}" if job.user else key.name,
                 created_unix=now_unix(),
                 abort=lambda: abort(scope),
             )
-            record.exchange = exchange
-            # What is left of it is the answer's, not the question's.
-            del body
             if job.stream:
                 await exchange.stream(
                     receive, send, limits.max_unsent_bytes, limits.write_timeout_s
                 )
             else:
                 await _send_whole(await exchange.whole(receive), exchange, send)
+        record.status = 200 if exchange.failure is None else exchange.failure.status
 
 
 class _Record:
@@ -161,7 +163,8 @@ class _Record:
 
     def __init__(self, request_id: str, key: str) -> None:
         self.request_id = request_id
-        self.status = 200
+        # Until something else is known.
+        self.status = 500
         self.exchange: Exchange | None = None
         self._key = key
         self._started = time.monotonic()

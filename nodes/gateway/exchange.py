@@ -28,7 +28,10 @@ class ClientLeftError(Exception):
 
 
 class Exchange:
-    """answers: what has come of it so far. abort: closes the connection, whoever reads it."""
+    """answers: what has come of it so far. failure: why the rest will not come, if so.
+
+    abort: closes the connection, whoever reads it.
+    """
 
     def __init__(
         self,
@@ -48,6 +51,7 @@ class Exchange:
         self._created_unix = created_unix
         self._abort = abort
         self.answers = Answers(job)
+        self.failure: ApiError | None = None
 
     @property
     def _seed(self) -> int:
@@ -71,12 +75,12 @@ class Exchange:
             if delta is not None:
                 choices[delta.index].add(delta)
 
-        async with self._started(self._outcome(on_event), receive) as asking:
+        async with self._started(self._ask_all_or_fail(on_event), receive) as asking:
             await asyncio.wait({asking})
         if asking.cancelled():
             raise self._run.ended_by or ClientLeftError()
-        if (failure := asking.result()) is not None:
-            raise failure
+        if self.failure is not None:
+            raise self.failure
         return self._shape.whole(self._head(), choices, self.answers.usage.as_json(self._seed))
 
     async def stream(
@@ -109,9 +113,9 @@ class Exchange:
                 outbox.put(self._shape.chunks(self._head(), delta))
 
         try:
-            failure = await self._outcome(on_event)
-            if failure is not None:
-                outbox.fail(failure)
+            await self._ask_all_or_fail(on_event)
+            if self.failure is not None:
+                outbox.fail(self.failure)
                 return
             if self._job.include_usage:
                 usage = self.answers.usage.as_json(self._seed)
@@ -152,8 +156,8 @@ class Exchange:
             leaving.cancel()
             await asyncio.gather(asking, leaving, return_exceptions=True)
 
-    async def _outcome(self, on_event: _OnEvent) -> ApiError | None:
-        """Ask the mesh until all is there; why it never will be, if so.
+    async def _ask_all_or_fail(self, on_event: _OnEvent) -> None:
+        """Ask the mesh until all is there or `failure` is set.
 
         Raises SlowReaderError of on_event, and CancelledError when whoever asked has left.
         """
@@ -162,13 +166,15 @@ class Exchange:
         except asyncio.CancelledError:
             if self._run.ended_by is None:
                 raise
-            return self._run.ended_by
-        except Exception as error:  # noqa: BLE001 - the stream has to be told, whatever it is
+            self.failure = self._run.ended_by
+        except Exception as error:  # noqa: BLE001 - whoever asked has to be told, whatever it is
             cause = first_cause(error)
             if isinstance(cause, SlowReaderError):
                 raise cause from None
-            return of_failure(cause) if isinstance(cause, RequestFailedError) else internal(cause)
-        return None
+            if isinstance(cause, RequestFailedError):
+                self.failure = of_failure(cause)
+            else:
+                self.failure = internal(cause)
 
     async def _ask_all(self, on_event: _OnEvent) -> None:
         if len(self._job.prompts) == 1:

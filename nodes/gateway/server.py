@@ -68,6 +68,8 @@ class HttpServer:
             ws="none",
             lifespan="off",
             log_config=None,
+            # Its warnings are what strangers send.
+            log_level="error",
             access_log=False,
             proxy_headers=False,
             server_header=False,

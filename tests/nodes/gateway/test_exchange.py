@@ -124,11 +124,15 @@ async def test_a_fault_before_the_first_token_is_a_status(
 
 
 @pytest.mark.parametrize("path", [COMPLETIONS, CHAT])
-async def test_a_fault_after_it_is_an_event_and_no_end(tmp_path: Path, path: str) -> None:
+async def test_a_fault_after_it_is_an_event_and_no_end(
+    tmp_path: Path, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
     mesh = FakeMesh([started(), tokens("a", 0), RequestFailedError("unavailable", "why")])
     chat = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
-    call = await post(app_of(mesh, tmp_path), path, STREAM if path == COMPLETIONS else chat)
+    with caplog.at_level(logging.INFO):
+        call = await post(app_of(mesh, tmp_path), path, STREAM if path == COMPLETIONS else chat)
     assert call.status == 200
+    assert "status 503, 1 tokens" in caplog.text
     assert call.events[-1]["error"]["message"] == "why"
     assert "[DONE]" not in call.events
     assert all(e["choices"][0]["finish_reason"] is None for e in call.events[:-1])
