@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -59,14 +60,16 @@ class Models:
         self._mesh = mesh
         self._clock = clock
         self._known: dict[str, ServedModel] = {}
-        self._asked_at = -_MAX_AGE_S
+        self._asked_at = -math.inf
 
     async def served(self) -> dict[str, ServedModel]:
         """By name; empty while no target is there. Raises ApiError where nobody can be asked."""
-        if self._clock() - self._asked_at < _MAX_AGE_S and self._mesh.is_joined:
-            return self._known
         if not self._mesh.is_joined:
+            # The next coordinator's targets are others, at first none.
+            self._asked_at = -math.inf
             raise unavailable("the coordinator cannot be reached: ask again when it is back")
+        if self._clock() - self._asked_at < _MAX_AGE_S:
+            return self._known
         try:
             async with asyncio.timeout(_ASK_LIMIT_S):
                 reply = await self._mesh.nodes()
@@ -84,7 +87,7 @@ class Models:
             return
         if not served:
             # One may have come since.
-            self._asked_at = -_MAX_AGE_S
+            self._asked_at = -math.inf
             raise unavailable("no target is there: start one, or ask again when it is back")
         if name:
             raise ApiError(

@@ -73,3 +73,16 @@ async def test_without_a_coordinator_nobody_waits(monkeypatch: pytest.MonkeyPatc
         with pytest.raises(ApiError, match=message) as caught:
             await Models(mesh).check("")
         assert caught.value.status == 503
+
+
+async def test_what_was_known_is_not_known_of_the_next_coordinator() -> None:
+    mesh = FakeMesh()
+    made = Models(mesh, lambda: 0.0)
+    await made.check("")
+    mesh.is_joined = False
+    with pytest.raises(ApiError):
+        await made.check("")
+    mesh.is_joined = True
+    mesh.models.clear()
+    with pytest.raises(ApiError, match="no target is there"):
+        await made.check("")
