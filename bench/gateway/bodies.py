@@ -22,60 +22,69 @@ _wild = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_text, inner, max_size=4),
     max_leaves=8,
 )
-_token_ids = st.lists(st.integers(0, 120), min_size=1, max_size=8)
-_schema = st.sampled_from([{"type": "object"}, {"type": "string", "maxLength": 4}, {}, True, []])
+_token_ids = st.lists(st.integers(1, 95), min_size=1, max_size=8)
+_some_text = st.text(min_size=1, max_size=20)
+_formats = [
+    {"type": "text"},
+    {"type": "json_object"},
+    {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "string"}}},
+    {"type": "json_schema", "json_schema": {"schema": {"type": "nothing"}}},
+]
+# Right values, but for a few: what is wrong comes by _body.
 _COMMON: Final[dict[str, st.SearchStrategy[Any]]] = {
-    "model": st.sampled_from(["", "toy-1", "gpt-4o"]),
-    "stream": st.booleans(),
-    "stream_options": st.fixed_dictionaries({"include_usage": st.booleans()}),
-    "n": st.integers(0, 4),
-    "seed": st.integers(-1, 2**63),
-    "stop": _text | st.lists(_text, max_size=9),
-    "temperature": st.floats(-0.1, 2.1) | st.integers(0, 2),
-    "top_p": st.floats(-0.1, 1.1),
-    "top_k": st.integers(-1, 100),
-    "min_p": st.floats(0, 1.1),
-    "max_tokens": st.integers(-1, 9),
-    "presence_penalty": st.floats(-2.5, 2.5),
-    "frequency_penalty": st.floats(-2.5, 2.5),
-    "logit_bias": st.dictionaries(st.integers(0, 120).map(str) | _text, st.floats(-101, 101)),
+    "model": st.sampled_from(["", "toy-1", "toy-1", "gpt-4o"]),
+    "n": st.integers(1, 4),
+    "seed": st.integers(0, 2**63 - 1),
+    "stop": _some_text | st.lists(_some_text, max_size=8),
+    "temperature": st.floats(0, 2) | st.integers(0, 2),
+    "top_p": st.floats(0, 1),
+    "top_k": st.integers(0, 200),
+    "min_p": st.floats(0, 1),
+    "max_tokens": st.integers(1, 8),
+    "presence_penalty": st.floats(-2, 2),
+    "frequency_penalty": st.floats(-2, 2),
+    "logit_bias": st.dictionaries(st.integers(0, 120).map(str), st.floats(-100, 100)),
     "ignore_eos": st.booleans(),
-    "priority": st.integers(0, 11),
+    "priority": st.integers(1, 10),
     "user": _text,
-    "grammar": _text,
-    "response_format": st.fixed_dictionaries(
-        {"type": st.sampled_from(["text", "json_object", "json_schema", "x"])},
-        optional={"json_schema": st.fixed_dictionaries({"name": _text, "schema": _schema})},
-    ),
-    "tools": st.lists(st.just({}), max_size=1),
+    "grammar": st.sampled_from(["root ::= [0-9 ]+", 'root ::= "a"', "root ::=", "x"]),
+    "response_format": st.sampled_from(_formats),
+    "tools": st.just([]),
 }
 _OF_COMPLETIONS: Final = {
     **_COMMON,
     "echo": st.booleans(),
-    "logprobs": st.integers(-1, 21),
-    "prompt": _text | _token_ids | st.lists(_text, max_size=3) | st.lists(_token_ids, max_size=3),
+    "logprobs": st.integers(0, 20),
+    "prompt": _some_text
+    | _token_ids
+    | st.lists(_some_text, min_size=1, max_size=3)
+    | st.lists(_token_ids, min_size=1, max_size=3),
 }
-_message = st.fixed_dictionaries(
-    {"role": st.sampled_from(["user", "user", "system", "assistant", "tool"])},
-    optional={
-        "content": _text | st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": _text}))
-    },
+_parts = st.lists(
+    st.fixed_dictionaries({"type": st.just("text"), "text": _some_text}), min_size=1, max_size=3
 )
-_OF_CHAT: Final = {
-    **_COMMON,
-    "messages": st.lists(_message, max_size=3),
-    "logprobs": st.booleans(),
-    "top_logprobs": st.integers(0, 21),
-    "max_completion_tokens": st.integers(0, 9),
-}
+_messages = st.lists(
+    st.fixed_dictionaries(
+        {
+            "role": st.sampled_from(["system", "user", "assistant"]),
+            "content": _some_text | _parts,
+        }
+    ),
+    min_size=1,
+    max_size=3,
+)
+_OF_CHAT: Final = {**_COMMON, "messages": _messages, "logprobs": st.booleans()}
 
 
 @st.composite
 def _body(draw: st.DrawFn, fields: dict[str, st.SearchStrategy[Any]], main: str) -> Any:
-    """A body with some fields, one of them possibly anything at all."""
+    """A body with some fields; in every second one anything at all stands somewhere."""
     names = draw(st.sets(st.sampled_from(sorted(fields)), max_size=5))
     body = {name: draw(fields[name]) for name in names | {main, "max_tokens"}}
-    if draw(st.integers(0, 3)) == 0:
+    if draw(st.booleans()):
+        body["stream"] = True
+        body["stream_options"] = {"include_usage": draw(st.booleans())}
+    if draw(st.booleans()):
         name = draw(st.sampled_from(sorted(fields)) | _text)
         body[name] = draw(_wild)
     return body
