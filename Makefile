@@ -48,7 +48,7 @@ models: | $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml | $(VENV)/made
 	@echo "Installing; compiling llama.cpp takes about three minutes on two cores."
-	$(PIP_INSTALL) -e .
+	$(PIP_INSTALL) -e '.[gateway]'
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed

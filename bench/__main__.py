@@ -9,6 +9,7 @@ import click
 
 from bench.distill.commands import distill
 from bench.emulate.command import air_command
+from bench.gateway.command import gateway
 from bench.live.command import live
 from bench.paper.command import paper_command
 from nodes.runtime import set_engine_environment
@@ -247,6 +248,7 @@ def sim(scenarios: int, first_seed: int, passes: int, processes: int, out: str |
 
 bench.add_command(distill)
 bench.add_command(live)
+bench.add_command(gateway)
 bench.add_command(paper_command, "paper")
 bench.add_command(air_command)
 

@@ -104,6 +104,7 @@ class Client:
             role=role,
             join_timeout_s=join_timeout_s,
             rejoins=rejoins,
+            on_lost=self._end_all,
         )
         self._ids = itertools.count(1)
         self._queues: dict[int, asyncio.Queue[Any]] = {}
@@ -121,9 +122,17 @@ class Client:
             for queue in self._queues.values():
                 queue.put_nowait(None)
 
+    @property
+    def is_joined(self) -> bool:
+        """Whether the coordinator is there; a request that is made while it is not waits for it."""
+        return self._link.is_joined
+
     def on_joined(self, _welcome: Welcome) -> None:
         self._joined.set()
-        # What was under way belonged to a membership that is over.
+        self._end_all()
+
+    def _end_all(self) -> None:
+        """What is under way belongs to a membership that is over."""
         for queue in self._queues.values():
             queue.put_nowait(None)
 
@@ -225,7 +234,7 @@ class Client:
         if message is None and self._is_over:
             raise RequestFailedError("unavailable", _OVER)
         if message is None:
-            raise RequestFailedError("unavailable", "the coordinator was lost and came back")
+            raise RequestFailedError("unavailable", "the coordinator was lost")
         if isinstance(message, RequestFailedNotice):
             raise RequestFailedError(message.code, message.reason)
         return message

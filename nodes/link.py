@@ -80,6 +80,7 @@ class Link:
         progress: Callable[[], int] = lambda: 0,
         join_timeout_s: float | None = 10.0,
         rejoins: bool = True,
+        on_lost: Callable[[], None] = lambda: None,
     ) -> None:
         self._transport = transport
         self._handler = handler
@@ -88,6 +89,7 @@ class Link:
         self._progress = progress
         self._join_timeout_s = join_timeout_s
         self._rejoins = rejoins
+        self._on_lost = on_lost
         self._welcome: Welcome | None = None
         self._heard_at = 0.0
         self._meter = Meter()
@@ -96,6 +98,11 @@ class Link:
     @property
     def transport(self) -> ClientTransport:
         return self._transport
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether the coordinator has welcomed this member and has not been lost since."""
+        return self._welcome is not None
 
     def send(self, message: Any) -> None:
         """Send within the current membership; dropped and counted while there is none."""
@@ -191,6 +198,7 @@ class Link:
         # Should it be there after all, it must know that what this node held is gone.
         self.say_bye(how)
         self._welcome = None
+        self._on_lost()
 
     def say_bye(self, reason: str) -> None:
         self.send(Bye(reason))

@@ -6,9 +6,11 @@ import sys
 
 import click
 
+from nodes.cli.apikeys import apikeys_group
 from nodes.cli.chat.command import chat_command
 from nodes.cli.completion import completion_command
 from nodes.cli.doctor import doctor_command
+from nodes.cli.gateway import gateway_command
 from nodes.cli.generate import generate_command
 from nodes.cli.keys import join_command, keys_group
 from nodes.cli.models import models
@@ -40,6 +42,8 @@ cli.add_command(chat_command)
 cli.add_command(coordinator_command)
 cli.add_command(draft_command)
 cli.add_command(target_command)
+cli.add_command(gateway_command)
+cli.add_command(apikeys_group)
 cli.add_command(models)
 cli.add_command(nodes_group)
 cli.add_command(plan_command)

@@ -8,13 +8,16 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from nodes.cli.gateway import announce as announce_api
+from nodes.cli.gateway import gateway_config, is_installed
 from nodes.cli.options import keys_option
 from nodes.cli.progress import Progress
 from nodes.cli.run import engine_options, settings_of, status_of
+from nodes.client import Client
 from nodes.config import (
     CoordinatorConfig,
     DraftConfig,
@@ -27,7 +30,12 @@ from nodes.local import local_mesh
 from nodes.roles import run_coordinator, run_draft, run_target
 from nodes.runtime import run, set_up_logging
 
+if TYPE_CHECKING:
+    from nodes.gateway.config import GatewayConfig
+
 C = TypeVar("C")
+
+_HTTP = "127.0.0.1:8080"
 
 _config_option = click.option(
     "--config",
@@ -161,6 +169,11 @@ def _announce(endpoint: str) -> None:
     help="Endpoint that clients and further nodes connect to.",
 )
 @click.option("--max-streams", type=click.IntRange(1, 255), default=16, show_default=True)
+@click.option(
+    "--http",
+    metavar="HOST:PORT|off",
+    help=f"Where to serve the OpenAI HTTP API.  [default: {_HTTP}, if its extra is installed]",
+)
 def up_command(**values: Any) -> None:
     """Run a whole mesh on this machine in the foreground, until Ctrl-C.
 
@@ -168,24 +181,47 @@ def up_command(**values: Any) -> None:
     Example:
       airdraft up --model smollm2-135m
       airdraft generate --prompt "Why is the sky blue?"
+      curl http://127.0.0.1:8080/v1/models
     """
     set_up_logging(values["verbose"])
+    http = _http_config(values["http"])
     target, draft, lookup = settings_of(values, values["max_streams"])
     serve: Callable[[], Awaitable[None]] = functools.partial(
-        _up, target, draft, lookup=lookup, listen=values["listen"]
+        _up, target, draft, lookup=lookup, listen=values["listen"], http=http
     )
     code = run(serve)
     if code:
         sys.exit(code)
 
 
+def _http_config(listen: str | None) -> GatewayConfig | None:
+    """Where to serve the API; None for nowhere."""
+    if listen == "off" or (listen is None and not is_installed()):
+        return None
+    return gateway_config(None, {"listen": listen or _HTTP})
+
+
 async def _up(
-    target: EngineSettings, draft: EngineSettings | None, *, lookup: bool, listen: str
+    target: EngineSettings,
+    draft: EngineSettings | None,
+    *,
+    lookup: bool,
+    listen: str,
+    http: GatewayConfig | None,
 ) -> None:
     with Progress() as progress:
         status = status_of(progress)
         local = local_mesh(target, draft, lookup=lookup, listen=listen, status=status)
-        async with local as (mesh, _client):
+        async with local as (mesh, client):
             progress.clear()
             _announce(mesh.endpoint)
-            await mesh.beside(asyncio.Event().wait())
+            await mesh.beside(_served(client, http))
+
+
+async def _served(client: Client, http: GatewayConfig | None) -> None:
+    if http is None:
+        await asyncio.Event().wait()
+        return
+    from nodes.gateway.role import serve_beside
+
+    await serve_beside(client, http, announce_api)

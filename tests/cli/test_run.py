@@ -195,7 +195,7 @@ def test_a_port_in_use_is_named(commands: Commands) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         endpoint = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
-        for arguments in (("coordinator",), ("up", *TOYS)):
+        for arguments in (("coordinator",), ("up", *TOYS, "--http", "off")):
             assert endpoint in error_line(commands.run(*arguments, "--listen", endpoint))
 
 
@@ -314,7 +314,7 @@ def generate(commands: Commands, endpoint: str, *arguments: str) -> dict[str, An
 
 
 def test_a_mesh_that_is_up_answers_one_client_after_the_other(commands: Commands) -> None:
-    with commands.started("up", *TOYS, "--listen", "tcp://127.0.0.1:*") as process:
+    with commands.started("up", *TOYS, "--listen", "tcp://127.0.0.1:*", "--http", "off") as process:
         endpoint = endpoint_of(process)
         for prompt, gamma in (("hi", "4"), ("ho", "0")):
             options = ("--prompt", prompt, "--max-tokens", "30", "--gamma", gamma)

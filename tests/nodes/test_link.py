@@ -221,3 +221,24 @@ async def test_who_does_not_rejoin_ends_when_the_coordinator_is_lost(says_bye: b
     with pytest.raises(ExceptionGroup) as caught:
         await task
     assert caught.group_contains(LostCoordinatorError, match=r"memory://hub (stopped|is silent)")
+
+
+async def test_a_loss_is_told_once_and_the_link_is_not_joined_meanwhile(
+    eventually: Eventually,
+) -> None:
+    hub = MemoryHub()
+    losses: list[bool] = []
+    node, desk = Node(hub, on_lost=lambda: losses.append(node.link.is_joined)), Desk(hub.server())
+    task = asyncio.create_task(node.link.run())
+    try:
+        assert not node.link.is_joined
+        for count in (1, 2):
+            await desk.hear(Hello)
+            desk.welcome()
+            await eventually(lambda count=count: len(node.welcomes) == count)
+            assert node.link.is_joined
+            desk.say(Bye("done"))
+            await eventually(lambda count=count: losses == [False] * count)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

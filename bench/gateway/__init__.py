@@ -1,0 +1,1 @@
+"""The gateway under what clients may send, and under many of them."""

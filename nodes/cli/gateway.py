@@ -1,0 +1,82 @@
+"""`airdraft gateway`: the OpenAI HTTP API of a mesh that runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nodes.cli.options import keys_option
+from nodes.config import ConfigError, load
+from nodes.runtime import run, set_up_logging
+
+if TYPE_CHECKING:
+    from nodes.gateway.config import GatewayConfig
+
+_OPTIONS = ("listen", "connect", "keys", "apikeys", "tls_cert", "tls_key")
+
+
+@click.command("gateway")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE.toml",
+    help="Settings; the environment (AIRDRAFT_...) and options go before it.",
+)
+@click.option("--listen", metavar="HOST:PORT", help="Where to serve.  [default: 127.0.0.1:8080]")
+@click.option(
+    "--connect",
+    "--coordinator",
+    "connect",
+    metavar="ENDPOINT",
+    help="The coordinator's endpoint.  [default: the one this machine joined, else the one on it]",
+)
+@keys_option
+@click.option(
+    "--apikeys", metavar="FILE", help="API keys.  [default: apikeys.toml beside the keys]"
+)
+@click.option("--tls-cert", metavar="FILE", help="Certificate chain, PEM; with --tls-key.")
+@click.option("--tls-key", metavar="FILE", help="Its private key, PEM.")
+@click.option("--cors-origin", multiple=True, metavar="URL", help="A page's origin that may ask.")
+@click.option("--allowed-host", multiple=True, metavar="NAME", help="A name to accept in Host.")
+@click.option("-v", "--verbose", count=True, help="Log more: once for a line a request.")
+def gateway_command(**values: Any) -> None:
+    """Serve the OpenAI HTTP API for a running mesh.
+
+    \b
+    Examples:
+      airdraft gateway --connect tcp://127.0.0.1:7411
+      airdraft apikeys add laptop
+      airdraft gateway --listen 0.0.0.0:8080 --tls-cert chain.pem --tls-key key.pem
+    """
+    set_up_logging(values["verbose"])
+    overrides = {name: values[name] for name in _OPTIONS}
+    overrides["cors_origins"] = ",".join(values["cors_origin"]) or None
+    overrides["allowed_hosts"] = ",".join(values["allowed_host"]) or None
+    config = gateway_config(values["config"], overrides)
+    from nodes.gateway.role import run_gateway
+
+    code = run(lambda: run_gateway(config, announce))
+    if code:
+        sys.exit(code)
+
+
+def announce(url: str) -> None:
+    click.echo(f"OpenAI API at {url}")
+
+
+def is_installed() -> bool:
+    """Whether the extra is."""
+    return all(importlib.util.find_spec(name) is not None for name in ("starlette", "uvicorn"))
+
+
+def gateway_config(path: Path | None, overrides: dict[str, Any]) -> GatewayConfig:
+    """Raises ConfigError, also where the extra is not installed."""
+    if not is_installed():
+        raise ConfigError("the gateway needs `pip install 'airdraft[gateway]'`")
+    from nodes.gateway.config import GatewayConfig
+
+    return load(GatewayConfig, path, overrides)

@@ -1,0 +1,197 @@
+"""What the mesh says of a request's choices, put together: texts, scores, counts. Pure."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from nodes.client import Event, Prompt, RequestFailedError
+from nodes.gateway.fields import Job
+from nodes.messages import (
+    FinishedNotice,
+    PromptLogprobsNotice,
+    Score,
+    StartedNotice,
+    TokenScores,
+    TokensNotice,
+)
+
+# What follows bytes that begin a character and do not end it becomes one U+FFFD.
+_utf8_decoder: Final = codecs.getincrementaldecoder("utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredToken:
+    """A token of a text; is_first: of a whole text, whose probability nothing can tell."""
+
+    scores: TokenScores
+    is_first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What one event adds to one choice; begins: nothing came of it before."""
+
+    index: int
+    text: str
+    tokens: tuple[ScoredToken, ...]
+    begins: bool
+    finish_reason: str | None = None
+
+
+@dataclass(slots=True)
+class Usage:
+    """Counts over all prompts and choices of one body."""
+
+    num_prompt_tokens: int = 0
+    num_tokens: int = 0
+    num_draft_tokens: int = 0
+    num_accepted_tokens: int = 0
+    exact: bool = True
+    emulated: bool = False
+
+    def as_json(self, seed: int) -> dict[str, object]:
+        rejected = self.num_draft_tokens - self.num_accepted_tokens
+        return {
+            "prompt_tokens": self.num_prompt_tokens,
+            "completion_tokens": self.num_tokens,
+            "total_tokens": self.num_prompt_tokens + self.num_tokens,
+            "completion_tokens_details": {
+                "accepted_prediction_tokens": self.num_accepted_tokens,
+                "rejected_prediction_tokens": rejected,
+            },
+            "airdraft": {
+                "drafted": self.num_draft_tokens,
+                "accepted": self.num_accepted_tokens,
+                "exact": self.exact,
+                "seed": seed,
+                "emulated": self.emulated,
+            },
+        }
+
+
+@dataclass(slots=True)
+class _Choice:
+    decoder: codecs.IncrementalDecoder = field(default_factory=lambda: _utf8_decoder("replace"))
+    num_tokens: int = 0
+    has_begun: bool = False
+
+
+class Answers:
+    """All choices of one job. Choice c of prompt p has index p * n + c."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._num_choices = job.options.num_choices
+        self._choices = [_Choice() for _ in range(len(job.prompts) * self._num_choices)]
+        self._prompt_scores: list[list[TokenScores]] = [[] for _ in job.prompts]
+        self.model = ""
+        self.usage = Usage()
+
+    @property
+    def num_tokens(self) -> int:
+        """Those that have come so far."""
+        return sum(choice.num_tokens for choice in self._choices)
+
+    def on_event(self, prompt_index: int, event: Event) -> Delta | None:
+        """What the client of the API is to be told; None for nothing.
+
+        Raises RequestFailedError where tokens are missing or come twice.
+        """
+        match event:
+            case TokensNotice():
+                return self._on_tokens(prompt_index, event)
+            case FinishedNotice():
+                return self._on_finished(prompt_index, event)
+            case PromptLogprobsNotice():
+                self._on_prompt_scores(prompt_index, event)
+            case StartedNotice():
+                self.model = event.target
+                self.usage.num_prompt_tokens += event.num_prompt_tokens
+                self.usage.exact &= event.exact
+                self.usage.emulated |= event.emulated
+        return None
+
+    def _on_prompt_scores(self, prompt_index: int, event: PromptLogprobsNotice) -> None:
+        """The first is of position 1. They may begin anew where a stream has moved."""
+        known = self._prompt_scores[prompt_index]
+        num_known = 1 + len(known) - event.position
+        if num_known < 0:
+            raise RequestFailedError(
+                "internal",
+                f"scores of a prompt came at {event.position} instead of {1 + len(known)}",
+            )
+        known += event.scores[num_known:]
+
+    def _on_tokens(self, prompt_index: int, event: TokensNotice) -> Delta | None:
+        index = prompt_index * self._num_choices + event.choice
+        choice = self._choices[index]
+        if event.position != choice.num_tokens:
+            raise RequestFailedError(
+                "internal",
+                f"tokens of choice {index} came at {event.position} instead of {choice.num_tokens}",
+            )
+        choice.num_tokens += len(event.token_ids)
+        text = choice.decoder.decode(event.text)
+        if not text and not event.scores:
+            return None
+        return self._delta(index, prompt_index, text, event.scores)
+
+    def _on_finished(self, prompt_index: int, event: FinishedNotice) -> Delta:
+        index = prompt_index * self._num_choices + event.choice
+        choice = self._choices[index]
+        if event.num_tokens != choice.num_tokens:
+            raise RequestFailedError(
+                "internal",
+                f"choice {index} ended with {event.num_tokens} tokens of which "
+                f"{choice.num_tokens} came",
+            )
+        usage = self.usage
+        usage.num_tokens += event.num_tokens
+        usage.num_draft_tokens += event.figures.num_draft_tokens
+        usage.num_accepted_tokens += event.figures.num_accepted_tokens
+        text = choice.decoder.decode(b"", final=True)
+        return self._delta(index, prompt_index, text, (), event.finish_reason)
+
+    def _delta(
+        self,
+        index: int,
+        prompt_index: int,
+        text: str,
+        scores: tuple[TokenScores, ...],
+        finish_reason: str | None = None,
+    ) -> Delta:
+        choice = self._choices[index]
+        begins, choice.has_begun = not choice.has_begun, True
+        tokens = tuple(ScoredToken(entry) for entry in scores)
+        if begins and self._job.echo:
+            prompt = self._job.prompts[prompt_index]
+            echoed = tuple(_echoed(prompt, self._prompt_scores[prompt_index]))
+            text = _text_of(prompt, echoed) + text
+            tokens = echoed + tokens
+        return Delta(index, text, tokens, begins, finish_reason)
+
+
+def _echoed(prompt: Prompt, scores: list[TokenScores]) -> Iterator[ScoredToken]:
+    """The tokens of a prompt. There is no score of the first: it has nothing before it."""
+    if not scores:
+        return
+    rest = b"".join(entry.chosen.piece for entry in scores)
+    piece, token_id = b"", 0
+    if isinstance(prompt, str):
+        # What a template or tokenizer put before the text has no place in it.
+        whole = prompt.encode()
+        piece = whole[: len(whole) - len(rest)] if whole.endswith(rest) else b""
+    elif isinstance(prompt[0], int):
+        token_id = prompt[0]
+    yield ScoredToken(TokenScores(Score(token_id, 0.0, piece), ()), is_first=True)
+    for entry in scores:
+        yield ScoredToken(entry)
+
+
+def _text_of(prompt: Prompt, echoed: tuple[ScoredToken, ...]) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    return b"".join(entry.scores.chosen.piece for entry in echoed).decode("utf-8", "replace")

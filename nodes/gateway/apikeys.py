@@ -1,0 +1,185 @@
+"""API keys: who may use the gateway. A file of hashes, read again whenever it has changed.
+
+A key has 256 random bits, so that its SHA-256 cannot be turned round by guessing; a slow hash is
+for what people choose.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import hmac
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from mesh.errors import KeysError
+from mesh.keys import is_name, read_toml, write_private
+
+FILE_NAME: Final = "apikeys.toml"
+SCOPES: Final = ("infer", "admin")
+KEY_PREFIX: Final = "ad-"
+_MAX_KEYS: Final = 1000
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_HEADER: Final = "# Hashes of API keys; `airdraft apikeys` changes this file.\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """A key as it is kept. Of the limits, 0 leaves those of the gateway."""
+
+    name: str
+    sha256: str
+    scopes: tuple[str, ...] = ("infer",)
+    max_concurrent: int = 0
+    max_tokens: int = 0
+    max_choices: int = 0
+
+    def __post_init__(self) -> None:
+        if not is_name(self.name):
+            raise KeysError(
+                "the name of an API key has 1 to 32 letters, digits, dots and hyphens, and begins "
+                "with a letter or digit"
+            )
+        if not _SHA256.fullmatch(self.sha256):
+            raise KeysError(f"API key {self.name}: sha256 has 64 hexadecimal digits")
+        if not self.scopes or set(self.scopes) - set(SCOPES):
+            raise KeysError(f"API key {self.name}: scopes are some of {', '.join(SCOPES)}")
+        for name in ("max_concurrent", "max_tokens", "max_choices"):
+            if not 0 <= getattr(self, name) <= 1 << 20:
+                raise KeysError(f"API key {self.name}: {name} is 0 to {1 << 20}")
+
+
+# Where no keys are asked for.
+ANYBODY: Final = ApiKey(name="anybody", sha256="0" * 64, scopes=SCOPES)
+
+
+def new_key() -> str:
+    return KEY_PREFIX + secrets.token_urlsafe(32)
+
+
+def digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+class ApiKeys:
+    """The keys of one file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stamp: tuple[int, ...] | None = None
+        self._keys: tuple[ApiKey, ...] = ()
+
+    def all(self) -> tuple[ApiKey, ...]:
+        """Raises KeysError for a file that cannot be understood: nobody is let in then."""
+        stamp = _stamp(self.path)
+        if stamp is None or stamp != self._stamp:
+            self._stamp, self._keys = None, ()
+            if stamp is not None:
+                self._keys = _parsed(self.path)
+            self._stamp = stamp
+        return self._keys
+
+    def find(self, key: str) -> ApiKey | None:
+        """Whose key this is. All are compared, in the same time wherever they differ."""
+        wanted = digest(key)
+        found = None
+        for entry in self.all():
+            if hmac.compare_digest(entry.sha256, wanted):
+                found = entry
+        return found
+
+    def add(self, entry: ApiKey) -> None:
+        """Raises KeysError where the name is taken."""
+        with self._lock():
+            entries = self.all()
+            if any(other.name == entry.name for other in entries):
+                raise KeysError(f"there is an API key {entry.name}: remove it first")
+            if len(entries) >= _MAX_KEYS:
+                raise KeysError(f"{self.path} has {_MAX_KEYS} keys, the most there may be")
+            self._write((*entries, entry))
+
+    def remove(self, name: str) -> None:
+        """Raises KeysError where there is none of the name."""
+        with self._lock():
+            entries = self.all()
+            rest = tuple(entry for entry in entries if entry.name != name)
+            if len(rest) == len(entries):
+                raise KeysError(f"{self.path} has no API key {name!r}")
+            self._write(rest)
+
+    def _write(self, entries: tuple[ApiKey, ...]) -> None:
+        write_private(self.path, _HEADER + "".join(_row(entry) for entry in entries))
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(self.path.parent / ".apikeys.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise KeysError(f"{self.path} cannot be written: {error.strerror}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    try:
+        info = path.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise KeysError(f"{path}: {error.strerror}") from error
+    if info.st_mode & 0o077:
+        raise KeysError(f"{path} can be read by others (mode {info.st_mode & 0o777:o}): chmod 600")
+    return (info.st_mtime_ns, info.st_ino, info.st_size, info.st_mode)
+
+
+def _row(entry: ApiKey) -> str:
+    scopes = ", ".join(f'"{scope}"' for scope in entry.scopes)
+    return (
+        f'\n[[key]]\nname = "{entry.name}"\nsha256 = "{entry.sha256}"\nscopes = [{scopes}]\n'
+        f"max_concurrent = {entry.max_concurrent}\nmax_tokens = {entry.max_tokens}\n"
+        f"max_choices = {entry.max_choices}\n"
+    )
+
+
+def _parsed(path: Path) -> tuple[ApiKey, ...]:
+    try:
+        content = read_toml(path)
+    except FileNotFoundError:
+        return ()
+    rows = content.get("key", [])
+    if set(content) - {"key"} or not isinstance(rows, list) or len(rows) > _MAX_KEYS:
+        raise KeysError(f"{path}: tables [[key]] are accepted, {_MAX_KEYS} at most")
+    entries = tuple(_entry(row, path) for row in rows)
+    if len({entry.name for entry in entries}) < len(entries):
+        raise KeysError(f"{path}: a name is there twice")
+    return entries
+
+
+def _entry(row: Any, path: Path) -> ApiKey:
+    kinds: Mapping[str, type] = {
+        "name": str,
+        "sha256": str,
+        "scopes": list,
+        "max_concurrent": int,
+        "max_tokens": int,
+        "max_choices": int,
+    }
+    if not isinstance(row, dict) or set(row) - set(kinds) or not {"name", "sha256"} <= set(row):
+        raise KeysError(f"{path}: a [[key]] has name, sha256 and some of {', '.join(kinds)}")
+    for name, value in row.items():
+        if type(value) is not kinds[name]:
+            raise KeysError(f"{path}: {name} is not of type {kinds[name].__name__}")
+    scopes = tuple(row.get("scopes", ["infer"]))
+    if not all(isinstance(scope, str) for scope in scopes):
+        raise KeysError(f"{path}: scopes are texts")
+    return ApiKey(**{**row, "scopes": scopes})

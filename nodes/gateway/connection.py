@@ -1,0 +1,151 @@
+"""One HTTP connection: uvicorn's, with limits to how long and how much a peer may keep us waiting.
+
+uvicorn by itself waits for ever for the rest of a header or body, and at the end of a connection
+for a peer that does not read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+from typing import Any, Final
+
+import h11
+from uvicorn.config import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from nodes.gateway.config import GatewayLimits
+
+logger = logging.getLogger(__name__)
+
+# Of a large body, in the time that one more second is allowed for.
+_BODY_BYTES_PER_S: Final = 65_536
+_TRANSPORT_BYTES: Final = 16_384
+_KERNEL_BYTES: Final = 65_536
+_TIMED_OUT: Final = json.dumps(
+    {
+        "error": {
+            "message": "the request did not come in time",
+            "type": "invalid_request_error",
+            "param": None,
+            "code": "request_timeout",
+        }
+    }
+).encode()
+
+
+class Connection(H11Protocol):
+    """limits: set by the subclass that a server makes for itself."""
+
+    limits: GatewayLimits
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        # The state that each request gets; with it a route can end its connection.
+        super().__init__(config, server_state, {**app_state, "connection": self}, _loop)
+        self._phase: object = None
+        self._phase_began = 0.0
+        self._phase_bytes = 0
+        self._deadline: asyncio.TimerHandle | None = None
+        self._last_unsent = 0
+
+    def abort(self) -> None:
+        self.transport.abort()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.max_connections:
+            logger.warning("refused a connection: there are %d", self.limits.max_connections)
+            transport.abort()
+            return
+        transport.set_write_buffer_limits(high=_TRANSPORT_BYTES)
+        raw = transport.get_extra_info("socket")
+        if raw is not None:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BYTES)
+        self._watch(0)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch(len(data))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_watching()
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._drain()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._drain()
+
+    def _watch(self, num_bytes: int) -> None:
+        """Follow which part of a request is awaited, and since when."""
+        phase = self.conn.their_state
+        if phase is not self._phase:
+            self._stop_watching()
+            self._phase, self._phase_bytes = phase, 0
+            if phase in (h11.IDLE, h11.SEND_BODY):
+                self._phase_began = self.loop.time()
+                self._deadline = self.loop.call_later(self._allowed_s(), self._check)
+        self._phase_bytes += num_bytes
+
+    def _stop_watching(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _allowed_s(self) -> float:
+        if self._phase is h11.IDLE:
+            return self.limits.header_timeout_s
+        # Of what is not wanted any more, as much as would have been accepted.
+        counted = min(self._phase_bytes, self.limits.max_body_bytes)
+        return self.limits.body_timeout_s + counted / _BODY_BYTES_PER_S
+
+    def _check(self) -> None:
+        self._deadline = None
+        if self.transport.is_closing() or self.conn.their_state is not self._phase:
+            return
+        left_s = self._phase_began + self._allowed_s() - self.loop.time()
+        if left_s > 0:
+            self._deadline = self.loop.call_later(left_s, self._check)
+            return
+        logger.info("closed a connection that did not send the rest of its request")
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.write(_response(408, b"Request Timeout", _TIMED_OUT))
+        self.transport.close()
+        self._drain()
+
+    def _drain(self) -> None:
+        """After close(): end the connection of a peer that takes nothing of what is left."""
+        unsent = self.transport.get_write_buffer_size()
+        if not unsent:
+            return
+        if unsent == self._last_unsent:
+            self.transport.abort()
+            return
+        self._last_unsent = unsent
+        self.loop.call_later(self.limits.write_timeout_s, self._drain)
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP, or has too large a header, in the shape of all errors."""
+        error = {"message": msg, "type": "invalid_request_error", "param": None, "code": None}
+        self.transport.write(_response(400, b"Bad Request", json.dumps({"error": error}).encode()))
+        self.transport.close()
+
+
+def _response(status: int, phrase: bytes, content: bytes) -> bytes:
+    return (
+        b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+        b"connection: close\r\n\r\n%s" % (status, phrase, len(content), content)
+    )

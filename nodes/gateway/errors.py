@@ -1,0 +1,87 @@
+"""What a client of the API is told when it cannot be served, in OpenAI's shape."""
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+from typing import Any, Final
+
+from nodes.client import RequestFailedError
+
+logger = logging.getLogger(__name__)
+
+# Codes of RequestFailedError: status, type, and seconds after which asking again may help.
+_FAILURES: Final[dict[str, tuple[int, str, int | None]]] = {
+    "bad_request": (400, "invalid_request_error", None),
+    "overloaded": (429, "rate_limit_error", 1),
+    "unavailable": (503, "server_error", 2),
+    "internal": (500, "server_error", None),
+}
+
+
+class ApiError(Exception):
+    """A request ends with this status.
+
+    param: the field that is wrong, as `messages[0].role`. retry_after_s: for the header.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.kind = kind
+        self.param = param
+        self.code = code
+        self.retry_after_s = retry_after_s
+
+    def body(self) -> dict[str, Any]:
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.kind,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+    def content(self) -> bytes:
+        return json.dumps(self.body()).encode()
+
+    def event(self) -> bytes:
+        """What a stream says that has begun already."""
+        return b"data: " + self.content() + b"\n\n"
+
+    def headers(self) -> dict[str, str]:
+        return {} if self.retry_after_s is None else {"retry-after": str(self.retry_after_s)}
+
+
+def of_failure(error: RequestFailedError) -> ApiError:
+    """What the mesh said, for the client."""
+    status, kind, retry_after_s = _FAILURES.get(error.code, _FAILURES["internal"])
+    return ApiError(status, str(error), kind=kind, code=error.code, retry_after_s=retry_after_s)
+
+
+def unavailable(message: str) -> ApiError:
+    return of_failure(RequestFailedError("unavailable", message))
+
+
+def overloaded(message: str) -> ApiError:
+    return of_failure(RequestFailedError("overloaded", message))
+
+
+def internal(error: BaseException) -> ApiError:
+    """A fault of ours, which is logged: where, but not with its text, which may be a user's."""
+    frames = traceback.extract_tb(error.__traceback__)[-5:]
+    where = " < ".join(f"{f.name} ({f.filename}:{f.lineno})" for f in reversed(frames))
+    logger.error("internal error: %s in %s", type(error).__name__, where)
+    return of_failure(RequestFailedError("internal", "an internal error; the gateway's log has it"))

@@ -1,0 +1,197 @@
+"""One request from its checked body to the end of its answer, streamed or whole."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from dataclasses import replace
+from typing import Any, cast
+
+from starlette.types import Receive, Send
+
+from nodes.client import Event, Prompt, RequestFailedError
+from nodes.gateway.answers import Answers
+from nodes.gateway.errors import ApiError, internal, of_failure
+from nodes.gateway.fields import Job
+from nodes.gateway.models import Mesh
+from nodes.gateway.outbox import Outbox, SlowReaderError
+from nodes.gateway.running import Run
+from nodes.gateway.shape import DONE, Head, Shape, Whole
+from nodes.runtime import first_cause
+
+_OnEvent = Callable[[int, Event], None]
+
+
+class ClientLeftError(Exception):
+    """Whoever asked is gone, or was too slow to be told more."""
+
+
+class Exchange:
+    """answers: what has come of it so far. failure: why the rest will not come, if so.
+
+    abort: closes the connection, whoever reads it.
+    """
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        job: Job,
+        shape: Shape,
+        run: Run,
+        *,
+        owner: str,
+        created_unix: int,
+        abort: Callable[[], None],
+    ) -> None:
+        self._mesh = mesh
+        self._job = replace(job, options=replace(job.options, user=owner))
+        self._shape = shape
+        self._run = run
+        self._created_unix = created_unix
+        self._abort = abort
+        self.answers = Answers(job)
+        self.failure: ApiError | None = None
+
+    @property
+    def _seed(self) -> int:
+        seed = self._job.options.seed
+        assert seed is not None
+        return seed
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What every answer says, and a stream without its usage says nowhere else."""
+        return [
+            (b"x-request-id", self._run.request_id.encode()),
+            (b"x-airdraft-seed", str(self._seed).encode()),
+        ]
+
+    async def whole(self, receive: Receive) -> bytes:
+        """The body of an answer. Raises ApiError or ClientLeftError."""
+        choices = [Whole() for _ in range(len(self._job.prompts) * self._job.options.num_choices)]
+
+        def on_event(prompt_index: int, event: Event) -> None:
+            delta = self.answers.on_event(prompt_index, event)
+            if delta is not None:
+                choices[delta.index].add(delta)
+
+        async with self._started(self._ask_all_or_fail(on_event), receive) as asking:
+            await asyncio.wait({asking})
+        if asking.cancelled():
+            raise self._run.ended_by or ClientLeftError()
+        if self.failure is not None:
+            raise self.failure
+        return self._shape.whole(self._head(), choices, self.answers.usage.as_json(self._seed))
+
+    async def stream(
+        self, receive: Receive, send: Send, max_unsent_bytes: int, write_timeout_s: float
+    ) -> None:
+        """Send events as they come. Raises ApiError before the first, and ClientLeftError."""
+        # The transport holds another write or two.
+        outbox = Outbox(max_unsent_bytes // 2)
+        loop = asyncio.get_running_loop()
+        timers: list[asyncio.TimerHandle] = []
+
+        def on_filled(_asking: asyncio.Task[None]) -> None:
+            outbox.close()
+            # Until here the bound of the outbox told who is too slow.
+            timers.append(loop.call_later(write_timeout_s, self._abort))
+
+        async with self._started(self._fill(outbox), receive) as asking:
+            asking.add_done_callback(on_filled)
+            try:
+                await self._send(outbox, send, asking)
+            finally:
+                asking.remove_done_callback(on_filled)
+                for timer in timers:
+                    timer.cancel()
+
+    async def _fill(self, outbox: Outbox) -> None:
+        def on_event(prompt_index: int, event: Event) -> None:
+            delta = self.answers.on_event(prompt_index, event)
+            if delta is not None:
+                outbox.put(self._shape.chunks(self._head(), delta))
+
+        try:
+            await self._ask_all_or_fail(on_event)
+            if self.failure is not None:
+                outbox.fail(self.failure)
+                return
+            if self._job.include_usage:
+                usage = self.answers.usage.as_json(self._seed)
+                outbox.put(self._shape.usage_chunk(self._head(), usage))
+            outbox.put(DONE)
+        except SlowReaderError:
+            self._abort()
+
+    async def _send(self, outbox: Outbox, send: Send, asking: asyncio.Task[None]) -> None:
+        part = await outbox.take()
+        if not part:
+            raise self._run.ended_by or ClientLeftError()
+        headers = [(b"content-type", b"text/event-stream; charset=utf-8"), *self.headers()]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        while part:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+            part = await outbox.take()
+        if outbox.was_dropped or asking.cancelled():
+            raise ClientLeftError
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _head(self) -> Head:
+        return Head(self._run.request_id, self._created_unix, self.answers.model)
+
+    @contextlib.asynccontextmanager
+    async def _started(
+        self, work: Coroutine[Any, Any, Any], receive: Receive
+    ) -> AsyncIterator[asyncio.Task[Any]]:
+        """A task that ends when it is done, when whoever asked leaves, or with the run."""
+        asking = asyncio.create_task(work)
+        leaving = asyncio.create_task(_left(receive))
+        leaving.add_done_callback(lambda _leaving: asking.cancel())
+        self._run.attach(asking)
+        try:
+            yield asking
+        finally:
+            asking.cancel()
+            leaving.cancel()
+            await asyncio.gather(asking, leaving, return_exceptions=True)
+
+    async def _ask_all_or_fail(self, on_event: _OnEvent) -> None:
+        """Ask the mesh until all is there or `failure` is set.
+
+        Raises SlowReaderError of on_event, and CancelledError when whoever asked has left.
+        """
+        try:
+            await self._ask_all(on_event)
+        except asyncio.CancelledError:
+            if self._run.ended_by is None:
+                raise
+            self.failure = self._run.ended_by
+        except Exception as error:  # noqa: BLE001 - whoever asked has to be told, whatever it is
+            cause = first_cause(error)
+            if isinstance(cause, SlowReaderError):
+                raise cause from None
+            if isinstance(cause, RequestFailedError):
+                self.failure = of_failure(cause)
+            else:
+                self.failure = internal(cause)
+
+    async def _ask_all(self, on_event: _OnEvent) -> None:
+        if len(self._job.prompts) == 1:
+            await self._ask(0, self._job.prompts[0], on_event)
+            return
+        async with asyncio.TaskGroup() as group:
+            for index, prompt in enumerate(self._job.prompts):
+                group.create_task(self._ask(index, prompt, on_event))
+
+    async def _ask(self, index: int, prompt: Prompt, on_event: _OnEvent) -> None:
+        events = self._mesh.generate(prompt, self._job.options)
+        # Its end frees the request in the mesh; a generator that is only dropped ends later.
+        async with contextlib.aclosing(cast(AsyncGenerator[Event, None], events)):
+            async for event in events:
+                on_event(index, event)
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,175 @@
+"""What stands before every route: host names, origins, API keys, headers, and errors as answers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Final
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mesh.errors import KeysError
+from nodes.gateway.apikeys import ANYBODY, ApiKey, ApiKeys
+from nodes.gateway.errors import ApiError, internal, unavailable
+
+logger = logging.getLogger(__name__)
+
+Headers = list[tuple[bytes, bytes]]
+
+# Says that the process lives, and nothing else: needs no key, and any name will do.
+_PUBLIC: Final = "/healthz"
+_SECURITY: Final[Headers] = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
+]
+
+
+class Guard:
+    """allowed_hosts: names in Host; None for any. allowed_origins: of pages of other sites.
+
+    is_open: without a file of keys anybody may ask; once there was one, it never is again.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: ApiKeys,
+        *,
+        is_open: bool,
+        allowed_hosts: Iterable[str] | None,
+        allowed_origins: Iterable[str] = (),
+    ) -> None:
+        self._app = app
+        self._keys = keys
+        self._is_open = is_open
+        self._allowed_hosts = None if allowed_hosts is None else frozenset(allowed_hosts)
+        self._allowed_origins = frozenset(origin.encode() for origin in allowed_origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        headers = dict(reversed(scope["headers"]))
+        origin = headers.get(b"origin", b"")
+        has_started = False
+
+        async def sending(message: Message) -> None:
+            nonlocal has_started
+            if message["type"] == "http.response.start":
+                has_started = True
+                own = message.get("headers", [])
+                names = {name for name, _ in own}
+                added = [pair for pair in _SECURITY if pair[0] not in names]
+                message["headers"] = [*own, *added, *self._cors(origin)]
+            await send(message)
+
+        try:
+            self._check_host(scope, headers)
+            if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
+                await self._preflight(origin, headers, sending)
+                return
+            scope.setdefault("state", {})["key"] = self._key_of(scope, headers)
+            await self._app(scope, receive, sending)
+        except Exception as error:  # noqa: BLE001 - the last one before the server, which logs texts
+            answer = _answer_to(error)
+            if not has_started:
+                await send_error(answer, sending)
+            else:
+                abort(scope)
+
+    def _check_host(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        """A page whose name was made to mean this machine must not get through."""
+        if self._allowed_hosts is None or scope["path"] == _PUBLIC:
+            return
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        name = host[: host.rfind("]") + 1] if host.startswith("[") else host.partition(":")[0]
+        if name.strip("[]") not in self._allowed_hosts:
+            raise ApiError(421, "this name is not one of the gateway's: see allowed_hosts")
+
+    def _key_of(self, scope: Scope, headers: dict[bytes, bytes]) -> ApiKey:
+        if scope["path"] == _PUBLIC:
+            return ANYBODY
+        if self._is_open:
+            if not self._keys.path.exists():
+                return ANYBODY
+            self._is_open = False
+        kind, _, text = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        found = self._keys.find(text.strip()) if kind.lower() == "bearer" else None
+        if found is None:
+            raise ApiError(
+                401,
+                "an API key is needed: Authorization: Bearer KEY",
+                kind="authentication_error",
+                code="invalid_api_key",
+            )
+        return found
+
+    def _cors(self, origin: bytes) -> Headers:
+        if not self._allowed_origins:
+            return []
+        vary = [(b"vary", b"origin")]
+        if origin not in self._allowed_origins:
+            return vary
+        exposed = b"x-request-id, x-airdraft-seed, retry-after"
+        return [
+            *vary,
+            (b"access-control-allow-origin", origin),
+            (b"access-control-expose-headers", exposed),
+        ]
+
+    async def _preflight(self, origin: bytes, headers: dict[bytes, bytes], send: Send) -> None:
+        if origin not in self._allowed_origins:
+            raise ApiError(403, "pages of this origin may not use the gateway: see cors_origins")
+        allowed = [
+            (b"access-control-allow-methods", b"GET, POST, DELETE"),
+            (b"access-control-allow-headers", headers.get(b"access-control-request-headers", b"")),
+            (b"access-control-max-age", b"600"),
+        ]
+        await send({"type": "http.response.start", "status": 204, "headers": allowed})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def _answer_to(error: Exception) -> ApiError:
+    match error:
+        case ApiError():
+            return error
+        case HTTPException():
+            return ApiError(error.status_code, error.detail, code="not_found")
+        case KeysError():
+            logger.error("%s", error)
+            return unavailable("the file of API keys cannot be used: the gateway's log says why")
+        case _:
+            return internal(error)
+
+
+async def send_error(error: ApiError, send: Send) -> None:
+    content = error.content()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(content)).encode()),
+        *((name.encode(), value.encode()) for name, value in error.headers().items()),
+    ]
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
+
+
+def key_of(scope: Scope, wanted: str) -> ApiKey:
+    """The key of a request. Raises ApiError where it has not the scope."""
+    key: ApiKey = scope["state"]["key"]
+    if wanted not in key.scopes:
+        raise ApiError(
+            403, f"this API key has not the scope {wanted}", kind="permission_error", code="scope"
+        )
+    return key
+
+
+def abort(scope: Scope) -> None:
+    """Close the connection without waiting for its reader, where the server lets us."""
+    connection = scope.get("state", {}).get("connection")
+    if connection is not None:
+        connection.abort()

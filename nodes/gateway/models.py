@@ -1,0 +1,113 @@
+"""What the gateway asks of a mesh, and which models it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from nodes.client import Event, GenerateOptions, Prompt, RequestFailedError
+from nodes.gateway.errors import ApiError, of_failure, unavailable
+from nodes.messages import NodesReply
+
+_ASK_LIMIT_S: Final = 2.0
+_MAX_AGE_S: Final = 1.0
+
+
+class Mesh(Protocol):
+    """As nodes.client.Client."""
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether the coordinator is there, as far as is known."""
+
+    def generate(self, prompt: Prompt, options: GenerateOptions) -> AsyncIterator[Event]:
+        """Must have aclose(), which cancels the request. Raises RequestFailedError."""
+
+    async def nodes(self) -> NodesReply: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model that targets of the mesh have; exact, emulated: whether any of them is not, is."""
+
+    name: str
+    exact: bool
+    emulated: bool
+    num_targets: int
+
+    def as_json(self, created_unix: int) -> dict[str, Any]:
+        return {
+            "id": self.name,
+            "object": "model",
+            "created": created_unix,
+            "owned_by": "airdraft",
+            "airdraft": {
+                "exact": self.exact,
+                "emulated": self.emulated,
+                "num_targets": self.num_targets,
+            },
+        }
+
+
+class Models:
+    """The models of a mesh, asked for again when what is known is a second old."""
+
+    def __init__(self, mesh: Mesh, clock: Callable[[], float] = time.monotonic) -> None:
+        self._mesh = mesh
+        self._clock = clock
+        self._known: dict[str, ServedModel] = {}
+        self._asked_at = -math.inf
+
+    async def served(self) -> dict[str, ServedModel]:
+        """By name; empty while no target is there. Raises ApiError where nobody can be asked."""
+        if not self._mesh.is_joined:
+            # The next coordinator's targets are others, at first none.
+            self._asked_at = -math.inf
+            raise unavailable("the coordinator cannot be reached: ask again when it is back")
+        if self._clock() - self._asked_at < _MAX_AGE_S:
+            return self._known
+        try:
+            async with asyncio.timeout(_ASK_LIMIT_S):
+                reply = await self._mesh.nodes()
+        except TimeoutError:
+            raise unavailable("the coordinator does not answer") from None
+        except RequestFailedError as error:
+            raise of_failure(error) from error
+        self._known, self._asked_at = _by_name(reply), self._clock()
+        return self._known
+
+    async def check(self, name: str) -> None:
+        """Raises ApiError for a model that no target has; "" is any."""
+        served = await self.served()
+        if name in served:
+            return
+        if not served:
+            # One may have come since.
+            self._asked_at = -math.inf
+            raise unavailable("no target is there: start one, or ask again when it is back")
+        if name:
+            raise ApiError(
+                404,
+                f"model: the one asked for is not served; there is {', '.join(sorted(served))}",
+                param="model",
+                code="model_not_found",
+            )
+
+
+def _by_name(reply: NodesReply) -> dict[str, ServedModel]:
+    found: dict[str, ServedModel] = {}
+    for node in reply.nodes:
+        if node.role != "target":
+            continue
+        known = found.get(node.model, ServedModel(node.model, True, False, 0))
+        found[node.model] = ServedModel(
+            node.model,
+            known.exact and node.exact,
+            known.emulated or node.emulated,
+            known.num_targets + 1,
+        )
+    return found

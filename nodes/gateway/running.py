@@ -1,0 +1,97 @@
+"""Requests under way: how many each key may have, and how one of them is ended from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from nodes.gateway.errors import ApiError, overloaded
+
+CANCELLED: Final = "cancelled"
+
+
+class Run:
+    """One request. ended_by: why it was ended from outside, if it was."""
+
+    def __init__(self, request_id: str, key: str) -> None:
+        self.request_id = request_id
+        self.key = key
+        self.ended_by: ApiError | None = None
+        self._cancel: Callable[[], object] = lambda: None
+
+    def attach(self, task: asyncio.Task[None]) -> None:
+        """The task that asks the mesh: its end frees the request there."""
+        self._cancel = task.cancel
+        if self.ended_by is not None:
+            task.cancel()
+
+    def end(self, reason: ApiError) -> None:
+        if self.ended_by is None:
+            self.ended_by = reason
+            self._cancel()
+
+
+class Running:
+    """All requests under way. Raises ApiError where there are too many."""
+
+    def __init__(self, max_concurrent: int) -> None:
+        self._max_concurrent = max_concurrent
+        self._runs: dict[str, Run] = {}
+        self._of_key: Counter[str] = Counter()
+        self._stopping: ApiError | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping is not None
+
+    @contextlib.contextmanager
+    def entered(self, request_id: str, key: str, max_of_key: int) -> Iterator[Run]:
+        if self._stopping is not None:
+            raise self._stopping
+        if len(self._runs) >= self._max_concurrent:
+            raise overloaded(f"{self._max_concurrent} requests are under way: ask again later")
+        if self._of_key[key] >= max_of_key:
+            raise overloaded(f"{max_of_key} requests of this key are under way: let one end first")
+        run = self._runs[request_id] = Run(request_id, key)
+        self._of_key[key] += 1
+        self._idle.clear()
+        try:
+            yield run
+        finally:
+            del self._runs[request_id]
+            self._of_key[key] -= 1
+            if not self._of_key[key]:
+                del self._of_key[key]
+            if not self._runs:
+                self._idle.set()
+
+    def cancel(self, request_id: str, key: str | None) -> bool:
+        """End a request of a key, or of any where it is None; whether there is one."""
+        run = self._runs.get(request_id)
+        if run is None or key not in (None, run.key):
+            return False
+        # 410 and not 409: that one is tried again by OpenAI's client.
+        run.end(
+            ApiError(410, "the request was cancelled", kind="request_cancelled", code=CANCELLED)
+        )
+        return True
+
+    def refuse_new(self, reason: ApiError) -> None:
+        self._stopping = reason
+
+    async def until_idle(self, limit_s: float) -> None:
+        """Wait for all to end by themselves; those that do not are ended with the reason."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._idle.wait()
+        for run in list(self._runs.values()):
+            assert self._stopping is not None
+            run.end(self._stopping)

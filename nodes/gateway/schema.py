@@ -1,0 +1,144 @@
+"""Bodies checked against a declaration: strict types, ranges, and no field that is not known.
+
+A kind takes a value and the path of its field, and returns the value that the rest works with.
+null stands for a field that is not there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from nodes.gateway.errors import ApiError
+
+Kind = Callable[[Any, str], Any]
+Fields = Mapping[str, Kind]
+
+
+def parse_json(body: bytes) -> dict[str, Any]:
+    """The object of a body. Raises ApiError; the text of the body is in none of its messages."""
+    try:
+        value = json.loads(body, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise ApiError(400, "the body is not valid JSON", code="invalid_json") from None
+    if not isinstance(value, dict):
+        raise ApiError(400, "the body must be a JSON object", code="invalid_json")
+    return value
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+def wrong(path: str, message: str, code: str = "invalid_value") -> ApiError:
+    return ApiError(400, f"{path}: {message}", param=path, code=code)
+
+
+def check(value: Any, fields: Fields, path: str = "") -> dict[str, Any]:
+    """The fields of an object that are there and not null. Raises ApiError naming the first
+    that is unknown or wrong."""
+    if not isinstance(value, dict):
+        raise wrong(path, "an object is accepted", "invalid_type")
+    found: dict[str, Any] = {}
+    for name, item in value.items():
+        where = f"{path}.{name}" if path else name
+        kind = fields.get(name)
+        if kind is None:
+            near = difflib.get_close_matches(name[:64], fields, n=1)
+            hint = f", did you mean {near[0]}?" if near else ""
+            # A name is whatever the client sent: not all of it is repeated.
+            where = where[:128].encode("utf-8", "replace").decode()
+            raise wrong(where, f"unknown field{hint}", "unknown_parameter")
+        if item is not None:
+            found[name] = kind(item, where)
+    return found
+
+
+def integer(low: int, high: int) -> Kind:
+    def kind(value: Any, path: str) -> int:
+        if type(value) is not int:
+            raise wrong(path, "an integer is accepted", "invalid_type")
+        if not low <= value <= high:
+            raise wrong(path, f"{low} to {high} is accepted")
+        return value
+
+    return kind
+
+
+def number(low: float, high: float) -> Kind:
+    def kind(value: Any, path: str) -> float:
+        if type(value) not in (int, float):
+            raise wrong(path, "a number is accepted", "invalid_type")
+        if not (low <= value <= high and math.isfinite(value)):
+            raise wrong(path, f"{low:g} to {high:g} is accepted")
+        return float(value)
+
+    return kind
+
+
+def boolean(value: Any, path: str) -> bool:
+    if type(value) is not bool:
+        raise wrong(path, "true or false is accepted", "invalid_type")
+    return value
+
+
+def string(max_chars: int, min_chars: int = 0) -> Kind:
+    def kind(value: Any, path: str) -> str:
+        if type(value) is not str:
+            raise wrong(path, "a string is accepted", "invalid_type")
+        if not min_chars <= len(value) <= max_chars:
+            raise wrong(path, f"{min_chars} to {max_chars} characters are accepted")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise wrong(path, "half of a surrogate pair is no text") from None
+        return value
+
+    return kind
+
+
+def one_of(*accepted: str) -> Kind:
+    def kind(value: Any, path: str) -> str:
+        if type(value) is not str:
+            raise wrong(path, "a string is accepted", "invalid_type")
+        if value not in accepted:
+            raise wrong(path, f"one of {', '.join(accepted)} is accepted")
+        return value
+
+    return kind
+
+
+def sequence(item: Kind, max_items: int, min_items: int = 0) -> Kind:
+    def kind(value: Any, path: str) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise wrong(path, "a list is accepted", "invalid_type")
+        if not min_items <= len(value) <= max_items:
+            raise wrong(path, f"{min_items} to {max_items} entries are accepted")
+        return tuple(item(entry, f"{path}[{index}]") for index, entry in enumerate(value))
+
+    return kind
+
+
+def obj(fields: Fields, required: Sequence[str] = ()) -> Kind:
+    def kind(value: Any, path: str) -> dict[str, Any]:
+        found = check(value, fields, path)
+        for name in required:
+            if name not in found:
+                raise wrong(f"{path}.{name}", "this field is needed", "missing_required_parameter")
+        return found
+
+    return kind
+
+
+def unsupported(*neutral: Any) -> Kind:
+    """A field of OpenAI's that is not served; the neutral values ask for nothing."""
+
+    def kind(value: Any, path: str) -> None:
+        # True == 1 in Python: the types are compared, too.
+        if not any(type(value) is type(other) and value == other for other in neutral):
+            raise wrong(path, "this is not supported here", "unsupported_parameter")
+
+    return kind

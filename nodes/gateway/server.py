@@ -1,0 +1,148 @@
+"""Start, serve, stop: the gateway's HTTP server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import uvicorn
+
+from mesh.endpoints import is_loopback
+from mesh.errors import KeysError
+from nodes.config import ConfigError
+from nodes.gateway.apikeys import FILE_NAME, ApiKeys
+from nodes.gateway.app import Gateway
+from nodes.gateway.config import GatewayConfig, address_of, names
+from nodes.gateway.connection import Connection
+from nodes.gateway.errors import unavailable
+from nodes.gateway.guard import Guard
+from nodes.gateway.models import Mesh
+
+logger = logging.getLogger(__name__)
+
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+class ListenError(OSError):
+    """The address cannot be had; the text says which and why."""
+
+
+class _Server(uvicorn.Server):
+    """Signals are those of nodes.runtime."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class HttpServer:
+    """Raises ConfigError or KeysError when it is made. url: of the API, once it is served."""
+
+    def __init__(self, mesh: Mesh, config: GatewayConfig, keys_directory: Path) -> None:
+        host, port = address_of(config.listen)
+        at_home = is_loopback(f"tcp://{f'[{host}]' if ':' in host else host}:{port}")
+        path = Path(config.apikeys) if config.apikeys else keys_directory / FILE_NAME
+        keys = ApiKeys(path)
+        check_keys(keys, config.listen, at_home=at_home, is_named=bool(config.apikeys))
+        self._limits = config.limits
+        self.gateway = Gateway(mesh, config.limits)
+        hosts = names(config.allowed_hosts.lower())
+        if at_home:
+            hosts = (*hosts, *_LOOPBACK_NAMES, host.lower())
+        guarded = Guard(
+            self.gateway.router(),
+            keys,
+            is_open=at_home and not config.apikeys,
+            allowed_hosts=hosts or None,
+            allowed_origins=names(config.cors_origins),
+        )
+        self._server: _Server | None = None
+        self._uvicorn = uvicorn.Config(
+            guarded,
+            http=type("_Connection", (Connection,), {"limits": config.limits}),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            # Its warnings are what strangers send.
+            log_level="error",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            h11_max_incomplete_event_size=config.limits.max_header_bytes,
+            timeout_keep_alive=config.limits.keep_alive_s,
+            timeout_graceful_shutdown=int(config.limits.stop_timeout_s) + 1,
+        )
+        self._uvicorn.load()
+        if config.tls_cert:
+            self._uvicorn.ssl = _tls(config)
+        self._address = host, port
+        self._scheme = "https" if config.tls_cert else "http"
+        self.url = ""
+
+    @property
+    def num_connections(self) -> int:
+        return 0 if self._server is None else len(self._server.server_state.connections)
+
+    async def serve(self, on_started: Callable[[], None] = lambda: None) -> None:
+        """Serve until cancelled; then streams have some seconds to end by themselves.
+
+        Raises ListenError.
+        """
+        server = self._server = _Server(self._uvicorn)
+        with _bound(*self._address) as bound:
+            host = self._address[0]
+            shown = f"[{host}]" if ":" in host else host
+            self.url = f"{self._scheme}://{shown}:{bound.getsockname()[1]}/v1"
+            serving = asyncio.create_task(server.serve(sockets=[bound]))
+            on_started()
+            try:
+                await asyncio.shield(serving)
+            except asyncio.CancelledError:
+                await self._stop(server, serving)
+                raise
+
+    async def _stop(self, server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
+        server.should_exit = True
+        self.gateway.running.refuse_new(unavailable("the gateway is being stopped"))
+        logger.info("stopping: %d requests are under way", len(self.gateway.running))
+        await self.gateway.running.until_idle(self._limits.stop_timeout_s)
+        await asyncio.gather(serving, return_exceptions=True)
+
+
+def check_keys(keys: ApiKeys, listen: str, *, at_home: bool, is_named: bool) -> None:
+    """Raises KeysError where anybody off this machine could ask, or nobody at all."""
+    if at_home and not is_named and not keys.path.exists():
+        return
+    if not keys.all():
+        raise KeysError(
+            f"{listen} needs API keys and {keys.path} has none: "
+            f"`airdraft apikeys add NAME` first, or listen on loopback"
+        )
+
+
+def _tls(config: GatewayConfig) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(config.tls_cert, config.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"tls_cert = {config.tls_cert!r}, tls_key = {config.tls_key!r}: "
+            f"PEM files of one pair are accepted ({error.strerror or 'they are none'})"
+        ) from None
+    return context
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ListenError(
+            f"cannot serve HTTP on {host}:{port}: {error.strerror or error}; choose another address"
+        ) from error

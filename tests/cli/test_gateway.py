@@ -1,0 +1,334 @@
+"""The gateway as processes, asked by what people ask with."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from nodes.engine.sampling import Sampling
+from nodes.engine.toy import ToyConfig, ToyTokenizer
+from tests.cli.commands import Commands, wait_until
+from tests.nodes.reference import Reference, reference
+
+pytestmark = pytest.mark.timeout(60)
+
+UP = ("up", "--model", "toy:1", "--draft", "toy:0.8", "--listen", "tcp://127.0.0.1:*")
+CANARY = "CANARY-7f3a"
+MODEL = "toy-1"
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, Path]]:
+    """A mesh that all tests of this file ask: its coordinator, its API, and its log."""
+    folder = tmp_path_factory.mktemp("mesh")
+    commands = Commands(folder)
+    log = folder / "log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            commands._command((*UP, "--http", "127.0.0.1:0", "-v", "-v")),
+            cwd=Path(__file__).parents[2],
+            env=commands._environment({}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=file,
+            text=True,
+        )
+    assert process.stdout is not None
+    (folder / "pid").write_text(str(process.pid))
+    try:
+        endpoint = process.stdout.readline().removeprefix("listening on ").strip()
+        url = process.stdout.readline().removeprefix("OpenAI API at ").strip()
+        assert url.startswith("http://127.0.0.1:"), log.read_text()
+        yield endpoint, url, log
+        process.terminate()
+        assert process.wait(20) == 128 + signal.SIGTERM
+        assert commands.alive() == {}
+        # After everything that this file has asked.
+        assert CANARY not in log.read_text()
+        assert "status 200" in log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        commands.kill_all()
+
+
+@pytest.fixture
+def mesh_pid(mesh: tuple[str, str, Path]) -> int:
+    """Of the coordinator and gateway that all tests ask."""
+    return int(mesh[2].with_name("pid").read_text())
+
+
+@pytest.fixture
+def client(mesh: tuple[str, str, Path]) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=mesh[1], api_key="none", max_retries=0) as made:
+        yield made
+
+
+def alone(prompt: str, max_tokens: int, **sampling: Any) -> Reference:
+    config = ToyConfig()
+    ids = ToyTokenizer(config.num_vocab).encode(prompt, chat=False)
+    return reference(config, ids, Sampling(**sampling), max_tokens=max_tokens)
+
+
+def test_models(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == [MODEL]
+    assert client.models.retrieve(MODEL).id == MODEL
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.models.retrieve("none")
+    assert caught.value.code == "model_not_found"
+
+
+def test_completions(client: openai.OpenAI) -> None:
+    found = client.completions.create(
+        model=MODEL, prompt="hi", max_tokens=40, seed=3, n=3, temperature=0.8
+    )
+    expected = [alone("hi", 40, temperature=0.8, seed=3, choice=c).text.decode() for c in range(3)]
+    assert [choice.text for choice in found.choices] == expected
+    assert len(set(expected)) == 3
+    assert {choice.finish_reason for choice in found.choices} == {"length"}
+    assert found.usage is not None
+    assert (found.usage.completion_tokens, found.usage.prompt_tokens) == (120, 2)
+    details = found.usage.completion_tokens_details
+    assert details is not None
+    assert (details.accepted_prediction_tokens or 0) >= 0
+
+
+def test_chat_streams_roles_texts_reasons_and_usage(client: openai.OpenAI) -> None:
+    asked: Any = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": [{"type": "text", "text": f"{CANARY} hi"}]}],
+        "max_tokens": 30,
+        "seed": 4,
+    }
+    whole = client.chat.completions.create(**asked)
+    text, reasons, roles, usages = "", [], [], []
+    options = {"include_usage": True}
+    for chunk in client.chat.completions.create(**asked, stream=True, stream_options=options):
+        if chunk.usage is not None:
+            usages.append(chunk.usage)
+        for choice in chunk.choices:
+            roles.append(choice.delta.role)
+            text += choice.delta.content or ""
+            reasons.append(choice.finish_reason)
+    assert text == whole.choices[0].message.content
+    assert whole.choices[0].message.role == "assistant"
+    assert (roles[0], set(roles[1:])) == ("assistant", {None})
+    assert (reasons[-1], set(reasons[:-1])) == ("length", {None})
+    (usage,) = usages
+    assert whole.usage is not None
+    assert usage.total_tokens == whole.usage.total_tokens
+    assert usage.model_extra is not None
+    assert usage.model_extra["airdraft"]["seed"] == 4
+
+
+def test_a_text_ends_before_a_stop(client: openai.OpenAI) -> None:
+    asked: Any = {"model": MODEL, "prompt": "hi", "max_tokens": 40, "temperature": 0}
+    text = client.completions.create(**asked).choices[0].text
+    stop = text[30:34]
+    for stream in (False, True):
+        found = client.completions.create(**asked, stop=[stop, CANARY], stream=stream)
+        choices = [c.choices[0] for c in found] if stream else [found.choices[0]]
+        assert "".join(choice.text for choice in choices) == text[: text.index(stop)]
+        assert choices[-1].finish_reason == "stop"
+
+
+def test_a_drawn_seed_repeats_a_text(client: openai.OpenAI) -> None:
+    asked: Any = {"model": MODEL, "prompt": f"hi {CANARY}", "max_tokens": 30}
+    first = client.completions.create(**asked)
+    assert first.usage is not None
+    assert first.usage.model_extra is not None
+    seed = first.usage.model_extra["airdraft"]["seed"]
+    assert client.completions.create(**asked, seed=seed).choices[0].text == first.choices[0].text
+    assert client.completions.create(**asked).choices[0].text != first.choices[0].text
+
+
+def test_errors_have_the_classes_of_the_official_client(client: openai.OpenAI) -> None:
+    asked: Any = {"model": MODEL, "messages": [{"role": "user", "content": CANARY}]}
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(**asked, temperature=3)
+    assert (caught.value.param, caught.value.code) == ("temperature", "invalid_value")
+    tool: Any = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(**asked, tools=[tool])
+    assert caught.value.param == "tools"
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(**asked, extra_body={CANARY.lower(): 1})
+    assert caught.value.code == "unknown_parameter"
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(**{**asked, "model": "gpt-4o"})
+
+
+async def test_the_async_client_asks_for_many_at_a_time(mesh: tuple[str, str, Path]) -> None:
+    async with openai.AsyncOpenAI(base_url=mesh[1], api_key="none") as client:
+
+        async def ask(seed: int) -> str:
+            stream = await client.completions.create(
+                model=MODEL, prompt="hi", max_tokens=30, seed=seed, stream=True
+            )
+            return "".join([chunk.choices[0].text async for chunk in stream])
+
+        texts = await asyncio.gather(*(ask(seed) for seed in range(8)))
+    assert texts == [alone("hi", 30, temperature=1.0, seed=s).text.decode() for s in range(8)]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
+def test_curl(mesh: tuple[str, str, Path]) -> None:
+    body = json.dumps({"prompt": "hi", "max_tokens": 5, "temperature": 0})
+    command = ["curl", "-sS", f"{mesh[1]}/completions", "-H", "Content-Type: application/json"]
+    done = subprocess.run([*command, "-d", body], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["choices"][0]["text"] == alone("hi", 5).text.decode()
+
+
+def test_one_may_cancel_a_stream_by_its_id(client: openai.OpenAI, mesh: Any) -> None:
+    stream = client.completions.create(model=MODEL, prompt="hi", max_tokens=3000, stream=True)
+    first = next(stream)
+    assert httpx.delete(f"{mesh[1]}/completions/{first.id}").json()["cancelled"] is True
+    rest: list[Any] = []
+    with pytest.raises(openai.APIError, match="cancelled"):
+        rest.extend(stream)
+    assert all(chunk.choices[0].finish_reason is None for chunk in rest)
+
+
+# -- a process of its own --------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def started(commands: Commands, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    with commands.started("gateway", "--listen", "127.0.0.1:0", *arguments) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("OpenAI API at http://")
+        yield process, line.removeprefix("OpenAI API at ").strip()
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> Iterator[Commands]:
+    made = Commands(tmp_path)
+    try:
+        yield made
+        assert made.alive() == {}
+    finally:
+        made.kill_all()
+
+
+def test_a_gateway_of_its_own_with_keys(commands: Commands, mesh: tuple[str, str, Path]) -> None:
+    key = commands.run("apikeys", "add", "laptop").stdout.strip()
+    with started(commands, "--coordinator", mesh[0]) as (process, url):
+        wait_until(lambda: httpx.get(f"{url}/models").status_code == 401)
+        root = url.removesuffix("/v1")
+        headers = {"authorization": f"Bearer {key}"}
+        wait_until(lambda: httpx.get(f"{root}/readyz", headers=headers).status_code == 200)
+        with openai.OpenAI(base_url=url, api_key=key, max_retries=0) as client:
+            found = client.completions.create(model=MODEL, prompt="hi", max_tokens=5, temperature=0)
+            assert found.choices[0].text == alone("hi", 5).text.decode()
+            commands.run("apikeys", "remove", "laptop")
+            with pytest.raises(openai.AuthenticationError):
+                client.models.list()
+        assert httpx.get(f"{root}/healthz").status_code == 200
+        process.terminate()
+        assert process.wait(20) == 128 + signal.SIGTERM
+
+
+def test_a_gateway_without_a_coordinator_says_so(commands: Commands) -> None:
+    with started(commands, "--connect", "tcp://127.0.0.1:9") as (process, url):
+        answer = httpx.post(f"{url}/completions", json={"prompt": "hi"})
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 128 + signal.SIGINT
+
+
+def test_a_stream_is_told_that_the_gateway_stops(
+    commands: Commands, mesh: tuple[str, str, Path], tmp_path: Path
+) -> None:
+    config = tmp_path / "gateway.toml"
+    config.write_text("[limits]\nstop_timeout_s = 0\n")
+    with started(commands, "--connect", mesh[0], "--config", str(config)) as (process, url):
+        root = url.removesuffix("/v1")
+        wait_until(lambda: httpx.get(f"{root}/readyz").status_code == 200)
+        body = {"prompt": "hi", "max_tokens": 3000, "stream": True}
+        with httpx.stream("POST", f"{url}/completions", json=body) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            process.terminate()
+            rest = [line for line in lines if line]
+        assert "the gateway is being stopped" in rest[-1]
+        assert process.wait(20) == 128 + signal.SIGTERM
+
+
+def test_a_second_signal_ends_it_at_once(
+    commands: Commands, mesh: tuple[str, str, Path], mesh_pid: int
+) -> None:
+    with started(commands, "--connect", mesh[0]) as (process, url):
+        root = url.removesuffix("/v1")
+        wait_until(lambda: httpx.get(f"{root}/readyz").status_code == 200)
+        body = {"prompt": "hi", "max_tokens": 3000, "stream": True}
+        with httpx.stream("POST", f"{url}/completions", json=body) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            with paused(mesh_pid):
+                process.terminate()
+                wait_until(lambda: refuses(url))
+                os.kill(process.pid, signal.SIGTERM)
+                assert process.wait(20) == 128 + signal.SIGTERM
+            rest: list[str] = []
+            with pytest.raises(httpx.HTTPError):
+                rest.extend(lines)
+            assert not any("error" in line or "[DONE]" in line for line in rest)
+
+
+@contextlib.contextmanager
+def paused(pid: int) -> Iterator[None]:
+    """Nothing more comes from the mesh meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def refuses(url: str) -> bool:
+    try:
+        return httpx.post(f"{url}/completions", json={"prompt": "hi"}).status_code == 503
+    except httpx.HTTPError:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--listen", "0.0.0.0:0"), 78, "apikeys add"),
+        (("--listen", "nonsense"), 78, "HOST:PORT"),
+        (("--tls-cert", "x"), 78, "both or neither"),
+        (("--config", "none.toml"), 78, "not found"),
+        (("--connect", "tcp://10.0.0.1:7411"), 78, "keys"),
+    ],
+)
+def test_errors_are_one_line(
+    commands: Commands, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    done = commands.run("gateway", *arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    (line,) = done.stderr.splitlines()
+    assert message in line
+
+
+def test_an_address_that_is_taken(commands: Commands, mesh: tuple[str, str, Path]) -> None:
+    address = mesh[1].removeprefix("http://").removesuffix("/v1")
+    for arguments in (("gateway", "--listen", address), (*UP, "--http", address)):
+        done = commands.run(*arguments)
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert "Address already in use" in line

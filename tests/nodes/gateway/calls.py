@@ -1,0 +1,133 @@
+"""Requests to an ASGI application without a server: every message is seen when it is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from starlette.types import ASGIApp, Message
+
+from nodes.gateway.apikeys import ApiKeys
+from nodes.gateway.app import Gateway
+from nodes.gateway.config import GatewayLimits
+from nodes.gateway.guard import Guard
+from tests.nodes.gateway.fake_mesh import FakeMesh
+
+JSON = {"content-type": "application/json"}
+
+
+class Call:
+    """One request. reads: cleared while the reader takes nothing."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        given = {"host": "localhost", **(JSON if body is not None else {}), **(headers or {})}
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.parts: list[bytes] = []
+        self.is_complete = False
+        self.is_aborted = False
+        self.reads = asyncio.Event()
+        self.reads.set()
+        self._left = asyncio.Event()
+        self._incoming: list[Message] = [
+            {"type": "http.request", "body": raw if body is not None else b"", "more_body": False}
+        ]
+        self.scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "root_path": "",
+            "query_string": b"",
+            "scheme": "http",
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 2),
+            "headers": [(k.lower().encode(), v.encode()) for k, v in given.items()],
+            "state": {"connection": self},
+        }
+        self._app = app
+
+    def start(self) -> asyncio.Task[None]:
+        return asyncio.create_task(self.run())
+
+    async def run(self) -> None:
+        await self._app(self.scope, self._receive, self._send)
+
+    def leave(self) -> None:
+        """The client goes away."""
+        self._left.set()
+        self.reads.set()
+
+    def abort(self) -> None:
+        """As of the server's connection."""
+        self.is_aborted = True
+        self.leave()
+
+    async def _receive(self) -> Message:
+        if self._incoming:
+            return self._incoming.pop(0)
+        await self._left.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        await self.reads.wait()
+        if self._left.is_set():
+            return
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.headers = {k.decode(): v.decode() for k, v in message["headers"]}
+            return
+        if message.get("body"):
+            self.parts.append(message["body"])
+        self.is_complete = not message.get("more_body", False)
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.parts)
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def events(self) -> list[Any]:
+        """What a stream has said so far; "[DONE]" as it is."""
+        found = []
+        for event in self.body.decode().split("\n\n")[:-1]:
+            assert event.startswith("data: ")
+            data = event.removeprefix("data: ")
+            found.append(data if data == "[DONE]" else json.loads(data))
+        return found
+
+
+def gateway_of(mesh: FakeMesh, **limits: Any) -> Gateway:
+    return Gateway(mesh, GatewayLimits(**limits))
+
+
+def open_app(gateway: Gateway, tmp_path: Any, **changes: Any) -> ASGIApp:
+    """The whole application, as on loopback without a file of keys."""
+    settings: dict[str, Any] = {"is_open": True, "allowed_hosts": ("localhost",), **changes}
+    return Guard(gateway.router(), ApiKeys(tmp_path / "apikeys.toml"), **settings)
+
+
+async def post(app: ASGIApp, path: str, body: Any, **headers: str) -> Call:
+    call = Call(app, "POST", path, body, headers)
+    await call.run()
+    return call
+
+
+async def get(app: ASGIApp, path: str, **headers: str) -> Call:
+    call = Call(app, "GET", path, headers=headers)
+    await call.run()
+    return call

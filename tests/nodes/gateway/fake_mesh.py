@@ -1,0 +1,107 @@
+"""A mesh whose answers a test writes down."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from nodes.client import Event, GenerateOptions, Prompt
+from nodes.messages import (
+    FinishedNotice,
+    NodeFields,
+    NodesReply,
+    Score,
+    StartedNotice,
+    StreamFigures,
+    TokenScores,
+    TokensNotice,
+)
+
+MODEL = "toy-1"
+# What a script may hold: events, errors to raise, and things to wait for.
+Step = Event | Exception | asyncio.Event
+
+
+def started(num_prompt_tokens: int = 3) -> StartedNotice:
+    return StartedNotice(1, 7, num_prompt_tokens, True, MODEL, "toy-0.8", True)
+
+
+def tokens(
+    text: str | bytes,
+    position: int,
+    choice: int = 0,
+    num_tokens: int = 1,
+    scores: tuple[TokenScores, ...] = (),
+) -> TokensNotice:
+    raw = text.encode() if isinstance(text, str) else text
+    ids = tuple(range(num_tokens))
+    return TokensNotice(1, choice, position, raw, ids, scores=scores)
+
+
+def finished(
+    num_tokens: int, reason: str = "stop", choice: int = 0, drafted: int = 0, accepted: int = 0
+) -> FinishedNotice:
+    figures = StreamFigures(1, 1, drafted, accepted, 0, 0, "")
+    return FinishedNotice(1, choice, num_tokens, reason, figures)
+
+
+def scored(piece: str | bytes, logprob: float, *top: tuple[str, float]) -> TokenScores:
+    raw = piece.encode() if isinstance(piece, str) else piece
+    best = tuple(Score(10 + i, value, text.encode()) for i, (text, value) in enumerate(top))
+    return TokenScores(Score(1, logprob, raw), best)
+
+
+def text_answer(*texts: str, reason: str = "stop") -> list[Step]:
+    """One choice whose tokens have these texts."""
+    steps: list[Step] = [started()]
+    steps += [tokens(text, index) for index, text in enumerate(texts)]
+    return [*steps, finished(len(texts), reason)]
+
+
+class FakeMesh:
+    """script: the steps of the answer to a prompt with options.
+
+    asked: what was asked for; num_open: requests that have neither ended nor been given up.
+    """
+
+    def __init__(
+        self,
+        script: Sequence[Step] | Callable[[Prompt, GenerateOptions], Sequence[Step]] = (),
+        models: Sequence[str] = (MODEL,),
+    ) -> None:
+        self._script = script
+        self.models = list(models)
+        self.is_joined = True
+        self.asked: list[tuple[Prompt, GenerateOptions]] = []
+        self.num_open = 0
+        self.num_cancelled = 0
+        self.num_node_requests = 0
+
+    async def generate(self, prompt: Prompt, options: GenerateOptions) -> AsyncIterator[Event]:
+        self.asked.append((prompt, options))
+        script = self._script(prompt, options) if callable(self._script) else self._script
+        self.num_open += 1
+        done = False
+        try:
+            for step in script:
+                if isinstance(step, Exception):
+                    raise step
+                if isinstance(step, asyncio.Event):
+                    await step.wait()
+                else:
+                    # As from a queue: others run between two events.
+                    await asyncio.sleep(0)
+                    yield step
+            done = True
+        finally:
+            self.num_open -= 1
+            self.num_cancelled += not done
+
+    async def nodes(self) -> NodesReply:
+        self.num_node_requests += 1
+        targets = [
+            NodeFields(f"target-{i}", "target", model, True, False, 0)
+            for i, model in enumerate(self.models)
+        ]
+        draft = NodeFields("draft", "draft", "toy-0.8", True, True, 0)
+        return NodesReply(1, (draft, *targets))

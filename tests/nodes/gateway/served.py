@@ -1,0 +1,83 @@
+"""The gateway's HTTP server in this process, on a port of the kernel's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nodes.gateway.config import GatewayConfig, GatewayLimits
+from nodes.gateway.models import Mesh
+from nodes.gateway.server import HttpServer
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    http: HttpServer
+    task: asyncio.Task[None]
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    mesh: Mesh, tmp_path: Path, *, limits: dict[str, Any] | None = None, **changes: Any
+) -> AsyncIterator[Served]:
+    given = {"stop_timeout_s": 0.2, **(limits or {})}
+    config = GatewayConfig(**{"listen": "127.0.0.1:0", "limits": GatewayLimits(**given), **changes})
+    server = HttpServer(mesh, config, tmp_path)
+    started = asyncio.Event()
+    task = asyncio.create_task(server.serve(started.set))
+    try:
+        await started.wait()
+        yield Served(server, task)
+        assert not task.done() or task.cancelled(), task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def port_of(server: Served) -> int:
+    return int(server.http.url.rsplit(":", 1)[1].removesuffix("/v1"))
+
+
+class RawConnection:
+    """Bytes over a socket."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def until(self, data: bytes) -> bytes:
+        return await self.reader.readuntil(data)
+
+    async def rest(self) -> bytes:
+        """All until the server closes; what was on its way is lost where it does so hard."""
+        found = b""
+        with contextlib.suppress(ConnectionError):
+            while part := await self.reader.read(65_536):
+                found += part
+        return found
+
+
+@contextlib.asynccontextmanager
+async def connected(server: Served, **options: Any) -> AsyncIterator[RawConnection]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server), **options)
+    try:
+        yield RawConnection(reader, writer)
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+def request(body: bytes, path: str = "/v1/completions", length: int | None = None) -> bytes:
+    return (
+        f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body) if length is None else length}\r\n\r\n"
+    ).encode() + body

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nodes.client import RequestFailedError
+from nodes.gateway.answers import Answers, Delta
+from nodes.gateway.completions import CompletionFields
+from nodes.gateway.config import GatewayLimits
+from nodes.messages import PromptLogprobsNotice
+from tests.nodes.gateway.fake_mesh import finished, scored, started, tokens
+
+
+def answers(**body: object) -> Answers:
+    return Answers(CompletionFields(GatewayLimits()).job({"prompt": "hi", **body}))
+
+
+def deltas(made: Answers, *events: object, prompt: int = 0) -> list[Delta]:
+    found = (made.on_event(prompt, event) for event in events)  # type: ignore[arg-type]
+    return [delta for delta in found if delta is not None]
+
+
+@given(st.binary(max_size=60), st.data())
+def test_the_text_is_that_of_all_bytes_at_once(raw: bytes, data: st.DataObject) -> None:
+    made, found, at, position = answers(), "", 0, 0
+    while at < len(raw):
+        size = data.draw(st.integers(1, 6))
+        found += "".join(d.text for d in deltas(made, tokens(raw[at : at + size], position)))
+        at, position = at + size, position + 1
+    (last,) = deltas(made, finished(position))
+    assert found + last.text == raw.decode("utf-8", "replace")
+
+
+def test_an_unfinished_character_is_one_replacement_at_the_end() -> None:
+    made = answers()
+    assert deltas(made, tokens(b"a\xf0\x9f\x98", 0))[0].text == "a"
+    assert deltas(made, finished(1))[0].text == "\ufffd"
+
+
+def test_a_notice_without_text_is_not_told() -> None:
+    made = answers()
+    assert deltas(made, started(), tokens(b"", 0), tokens(b"\xe2", 1)) == []
+    (delta,) = deltas(made, tokens(b"", 2, scores=(scored("x", -1.0),)))
+    assert (delta.text, len(delta.tokens)) == ("", 1)
+
+
+def test_choices_of_several_prompts_have_indices_of_their_own() -> None:
+    made = answers(prompt=["a", "b"], n=2)
+    (delta,) = deltas(made, tokens("x", 0, choice=1), prompt=1)
+    assert (delta.index, delta.begins) == (3, True)
+    (delta,) = deltas(made, tokens("x", 1, choice=1), prompt=1)
+    assert not delta.begins
+
+
+def test_missing_and_repeated_tokens_are_faults() -> None:
+    made = answers()
+    deltas(made, tokens("ab", 0, num_tokens=2))
+    for position in (0, 1, 3):
+        with pytest.raises(RequestFailedError, match="tokens of choice 0"):
+            made.on_event(0, tokens("x", position))
+    with pytest.raises(RequestFailedError, match="ended with 3"):
+        made.on_event(0, finished(3))
+
+
+def test_usage_counts_prompts_once_and_all_choices() -> None:
+    made = answers(prompt=["a", "b"], n=2)
+    for prompt in (0, 1):
+        deltas(made, started(5), prompt=prompt)
+        for choice in (0, 1):
+            deltas(made, tokens("x", 0, choice), finished(1, "stop", choice, 4, 3), prompt=prompt)
+    found = made.usage.as_json(9)
+    assert (found["prompt_tokens"], found["completion_tokens"], found["total_tokens"]) == (
+        10,
+        4,
+        14,
+    )
+    assert found["completion_tokens_details"] == {
+        "accepted_prediction_tokens": 12,
+        "rejected_prediction_tokens": 4,
+    }
+    assert found["airdraft"] == {
+        "drafted": 16,
+        "accepted": 12,
+        "exact": True,
+        "seed": 9,
+        "emulated": True,
+    }
+    assert made.num_tokens == 4
+
+
+def test_an_echo_of_text_goes_before_each_choice() -> None:
+    made = answers(prompt="hi ", echo=True, n=2)
+    (first, second, last) = deltas(
+        made, started(), tokens("a", 0), tokens("b", 0, choice=1), tokens("c", 1)
+    )
+    assert (first.text, second.text, last.text) == ("hi a", "hi b", "c")
+
+
+def test_an_echo_of_token_ids_is_made_of_their_bytes() -> None:
+    made = answers(prompt=[5, 6, 7], echo=True, max_tokens=0, logprobs=1)
+    scores = (scored(b"\xe2\x82", -1.0), scored(b"\xac", -2.0))
+    (delta,) = deltas(made, started(), PromptLogprobsNotice(1, 1, scores), finished(0, "length"))
+    assert delta.text == "€"
+    assert [t.is_first for t in delta.tokens] == [True, False, False]
+    assert delta.finish_reason == "length"
+
+
+def test_the_first_token_of_a_text_is_what_the_others_leave() -> None:
+    made = answers(prompt="hello you", echo=True, logprobs=0)
+    scores = PromptLogprobsNotice(1, 1, (scored(" you", -1.0),))
+    (delta,) = deltas(made, started(), scores, tokens("!", 0))
+    assert [t.scores.chosen.piece for t in delta.tokens] == [b"hello", b" you"]
+    made = answers(prompt="you", echo=True, logprobs=0)
+    (delta,) = deltas(made, PromptLogprobsNotice(1, 1, (scored("you", -1.0),)), tokens("!", 0))
+    # What the tokenizer put before it is not of the text.
+    assert [t.scores.chosen.piece for t in delta.tokens] == [b"", b"you"]
+
+
+def test_scores_of_a_prompt_that_come_again_are_known() -> None:
+    made = answers(prompt=[5, 6, 7], echo=True, logprobs=0)
+    first, second = scored("a", -1.0), scored("b", -2.0)
+    notices = [PromptLogprobsNotice(1, 1, (first,)), PromptLogprobsNotice(1, 1, (first, second))]
+    (delta,) = deltas(made, *notices, tokens("!", 0))
+    assert delta.text == "ab!"
+    with pytest.raises(RequestFailedError, match="came at 5 instead of 3"):
+        made.on_event(0, PromptLogprobsNotice(1, 5, (first,)))

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import hmac
+from pathlib import Path
+
+import pytest
+
+from mesh.errors import KeysError
+from nodes.gateway.apikeys import ApiKey, ApiKeys, digest, new_key
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> ApiKeys:
+    return ApiKeys(tmp_path / "deep" / "apikeys.toml")
+
+
+def test_a_key_is_kept_as_its_hash(keys: ApiKeys) -> None:
+    key = new_key()
+    assert len(key) > 40
+    entry = ApiKey(name="laptop", sha256=digest(key), max_tokens=5)
+    keys.add(entry)
+    assert key not in keys.path.read_text()
+    assert keys.path.stat().st_mode & 0o777 == 0o600
+    assert keys.find(key) == entry
+    assert keys.find(key + "x") is None
+    assert keys.find("") is None
+
+
+def test_changes_by_another_process_are_seen(keys: ApiKeys) -> None:
+    other = ApiKeys(keys.path)
+    assert other.all() == ()
+    key = new_key()
+    keys.add(ApiKey(name="a", sha256=digest(key)))
+    assert other.find(key) is not None
+    keys.remove("a")
+    assert other.find(key) is None
+    assert keys.path.exists()
+
+
+def test_all_keys_are_compared_whichever_fits(
+    keys: ApiKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = [new_key() for _ in range(3)]
+    for index, key in enumerate(drawn):
+        keys.add(ApiKey(name=f"k{index}", sha256=digest(key)))
+    compared: list[str] = []
+
+    def compare(one: str, other: str) -> bool:
+        compared.append(one)
+        return one == other
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    for key in (drawn[0], "none"):
+        compared.clear()
+        keys.find(key)
+        assert len(compared) == 3
+
+
+def test_names_are_there_once(keys: ApiKeys) -> None:
+    keys.add(ApiKey(name="a", sha256="0" * 64))
+    with pytest.raises(KeysError, match="there is an API key a"):
+        keys.add(ApiKey(name="a", sha256="1" * 64))
+    with pytest.raises(KeysError, match="no API key 'b'"):
+        keys.remove("b")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "a b"}, "name of an API key"),
+        ({"name": 'x"'}, "name of an API key"),
+        ({"sha256": "0"}, "sha256"),
+        ({"scopes": ()}, "scopes"),
+        ({"scopes": ("root",)}, "scopes"),
+        ({"max_tokens": -1}, "max_tokens"),
+    ],
+)
+def test_entries_that_are_refused(changes: dict[str, object], message: str) -> None:
+    values = {"name": "a", "sha256": "0" * 64, **changes}
+    with pytest.raises(KeysError, match=message):
+        ApiKey(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "key = 1",
+        "[[key]]\nname = 'a'",
+        "[[key]]\nname = 'a'\nsha256 = 5",
+        "[[key]]\nname = 'a'\nsha256 = 'x'",
+        "[[key]]\nname = 'a'\nsha256 = '" + "0" * 64 + "'\nother = 1",
+        "[[key]]\nname = 'a'\nsha256 = '" + "0" * 64 + "'\nscopes = [1]",
+        2 * ("[[key]]\nname = 'a'\nsha256 = '" + "0" * 64 + "'\n"),
+        "[other]",
+        "[[",
+    ],
+)
+def test_a_file_that_cannot_be_understood_lets_nobody_in(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "apikeys.toml"
+    path.touch(mode=0o600)
+    path.write_text(text)
+    keys = ApiKeys(path)
+    for _ in range(2):
+        with pytest.raises(KeysError):
+            keys.find("x")
+
+
+def test_a_file_that_others_can_read_is_refused(keys: ApiKeys) -> None:
+    keys.add(ApiKey(name="a", sha256="0" * 64))
+    keys.path.chmod(0o644)
+    with pytest.raises(KeysError, match="chmod 600"):
+        keys.all()

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from nodes.config import ConfigError, load
+from nodes.gateway.config import _ACCEPTED, GatewayConfig, GatewayLimits, address_of, names
+
+
+def test_a_file_the_environment_and_options_in_this_order(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_text('listen = "127.0.0.1:1"\n[limits]\nmax_choices = 2\nheader_timeout_s = 3\n')
+    environ = {"AIRDRAFT_LIMITS__MAX_CHOICES": "4", "AIRDRAFT_CONNECT": "tcp://a:1"}
+    found = load(GatewayConfig, path, {"connect": "tcp://b:1"}, environ)
+    assert (found.listen, found.connect) == ("127.0.0.1:1", "tcp://b:1")
+    assert (found.limits.max_choices, found.limits.header_timeout_s) == (4, 3.0)
+
+
+def test_an_unknown_limit_is_told_the_right_name(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_text("[limits]\nmax_choice = 2\n")
+    with pytest.raises(ConfigError, match=r"did you mean limits\.max_choices"):
+        load(GatewayConfig, path, {}, {})
+
+
+def test_every_limit_has_bounds() -> None:
+    assert {item.name for item in fields(GatewayLimits)} == set(_ACCEPTED)
+    for name, (low, _high) in _ACCEPTED.items():
+        with pytest.raises(ConfigError, match=f"limits.{name} = "):
+            GatewayLimits(**{name: low - 1})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("listen", ["", "8080", ":8080", "a:b", "a:70000", "a:-1"])
+def test_addresses_that_are_none(listen: str) -> None:
+    with pytest.raises(ConfigError, match="HOST:PORT"):
+        GatewayConfig(listen=listen)
+
+
+def test_addresses() -> None:
+    assert address_of("localhost:0") == ("localhost", 0)
+    assert address_of("[::1]:80") == ("::1", 80)
+
+
+def test_half_a_certificate_and_origins_that_are_none() -> None:
+    with pytest.raises(ConfigError, match="both or neither"):
+        GatewayConfig(tls_cert="x")
+    for origin in ("example.org", "https://a/", "*"):
+        with pytest.raises(ConfigError, match="cors_origins"):
+            GatewayConfig(cors_origins=origin)
+    assert GatewayConfig(cors_origins="https://a, http://b:1").cors_origins
+    assert names(" a, b ,,") == ("a", "b")

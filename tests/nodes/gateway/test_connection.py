@@ -1,0 +1,150 @@
+"""The server over raw sockets: what half a request, and half a reader, can do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.nodes.gateway.fake_mesh import FakeMesh, started, text_answer, tokens
+from tests.nodes.gateway.served import connected, port_of, request, serving
+
+BODY = json.dumps({"prompt": "hi"}).encode()
+STREAM = json.dumps({"prompt": "hi", "stream": True}).encode()
+SHORT = {"header_timeout_s": 0.2, "body_timeout_s": 0.2}
+Eventually = Callable[..., "asyncio.Future[None]"]
+
+
+@pytest.mark.parametrize(
+    "half",
+    [
+        b"",
+        b"GET /v1/models HT",
+        b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nx: ",
+        request(b"", length=100),
+        request(BODY, length=1000),
+    ],
+)
+async def test_who_does_not_send_the_rest_is_closed(tmp_path: Path, half: bytes) -> None:
+    mesh = FakeMesh(text_answer("a"))
+    async with serving(mesh, tmp_path, limits=SHORT) as server, connected(server) as raw:
+        await raw.send(half)
+        answer = await raw.rest()
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert json.loads(answer.split(b"\r\n\r\n", 1)[1])["error"]["code"] == "request_timeout"
+        assert mesh.asked == []
+        assert len(server.http.gateway.running) == 0
+
+
+@pytest.mark.parametrize("start", [b"GET /v1/models HTTP/1.1\r\nx: ", request(b"", length=10**6)])
+async def test_who_drips_is_closed_all_the_same(tmp_path: Path, start: bytes) -> None:
+    async with serving(FakeMesh(), tmp_path, limits=SHORT) as server, connected(server) as raw:
+        await raw.send(start)
+        reading = asyncio.create_task(raw.rest())
+        while not reading.done():
+            try:
+                await raw.send(b"x")
+            except ConnectionError:
+                break
+            await asyncio.wait({reading}, timeout=0.02)
+        assert (await reading).startswith((b"HTTP/1.1 408 ", b""))
+
+
+async def test_a_second_request_has_its_own_time(tmp_path: Path) -> None:
+    async with serving(FakeMesh(), tmp_path, limits=SHORT) as server, connected(server) as raw:
+        await raw.send(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        await raw.until(b'{"status":"ok"}')
+        await raw.send(b"GET /heal")
+        assert (await raw.rest()).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_a_slow_answer_is_not_half_a_request(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    mesh = FakeMesh([started(), gate, *text_answer("a")[1:]])
+    limits = {"header_timeout_s": 0.1, "body_timeout_s": 0.1}
+    async with serving(mesh, tmp_path, limits=limits) as server, connected(server) as raw:
+        await raw.send(request(BODY))
+        asyncio.get_running_loop().call_later(0.3, gate.set)
+        assert b"200 OK" in await raw.until(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"\x16\x03\x01\x02\x00\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: localhost\r\n" + b"x: " + b"y" * 20_000,
+    ],
+)
+async def test_what_is_no_request_is_refused(tmp_path: Path, bad: bytes) -> None:
+    async with serving(FakeMesh(), tmp_path) as server, connected(server) as raw:
+        await raw.send(bad)
+        answer = await raw.rest()
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert "error" in json.loads(answer.split(b"\r\n\r\n", 1)[1])
+
+
+async def test_an_idle_connection_is_closed(tmp_path: Path) -> None:
+    limits = {"keep_alive_s": 1}
+    async with serving(FakeMesh(), tmp_path, limits=limits) as server, connected(server) as raw:
+        await raw.send(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert (await raw.rest()).endswith(b'{"status":"ok"}')
+
+
+async def test_there_are_only_so_many_connections(tmp_path: Path) -> None:
+    limits = {"max_connections": 1}
+    async with serving(FakeMesh(), tmp_path, limits=limits) as server, connected(server) as first:
+        await first.send(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        await first.until(b"ok")
+        async with connected(server) as second:
+            assert await second.rest() == b""
+
+
+async def test_who_hangs_up_frees_the_request(tmp_path: Path, eventually: Eventually) -> None:
+    for body in (BODY, STREAM):
+        mesh = FakeMesh([started(), tokens("a", 0), asyncio.Event()])
+        async with serving(mesh, tmp_path) as server:
+            async with connected(server) as raw:
+                await raw.send(request(body))
+                await eventually(lambda mesh=mesh: mesh.num_open == 1)
+            await eventually(lambda mesh=mesh: mesh.num_cancelled == 1)
+            await eventually(lambda server=server: len(server.http.gateway.running) == 0)
+
+
+async def test_who_does_not_read_is_dropped_and_others_are_not(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    mesh = FakeMesh(text_answer(*["x" * 1000] * 5000))
+    async with serving(mesh, tmp_path) as server:
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(slow, ("127.0.0.1", port_of(server)))
+            await loop.sock_sendall(slow, request(STREAM))
+            await eventually(lambda: mesh.num_cancelled == 1)
+            await eventually(lambda: not server.http.gateway.running)
+        async with connected(server, limit=1 << 24) as raw:
+            await raw.send(request(STREAM))
+            answer = await raw.until(b"data: [DONE]\n\n")
+            assert answer.count(b"data: ") == 5002
+
+
+async def test_a_whole_answer_that_is_not_read_does_not_stay(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    mesh = FakeMesh(text_answer("x" * 4_000_000))
+    limits = {"keep_alive_s": 1, "write_timeout_s": 0.1}
+    async with serving(mesh, tmp_path, limits=limits) as server:
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(slow, ("127.0.0.1", port_of(server)))
+            await loop.sock_sendall(slow, request(BODY))
+            await eventually(lambda: server.http.num_connections == 1)
+            await eventually(lambda: server.http.num_connections == 0)

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nodes.client import GenerateOptions, Prompt, RequestFailedError
+from nodes.messages import PromptLogprobsNotice
+from tests.nodes.gateway.calls import Call, gateway_of, open_app, post
+from tests.nodes.gateway.fake_mesh import (
+    FakeMesh,
+    Step,
+    finished,
+    scored,
+    started,
+    text_answer,
+    tokens,
+)
+
+COMPLETIONS = "/v1/completions"
+CHAT = "/v1/chat/completions"
+ASK = {"prompt": "hi", "seed": 4}
+STREAM = {**ASK, "stream": True}
+Eventually = Callable[..., "asyncio.Future[None]"]
+
+
+def app_of(mesh: FakeMesh, tmp_path: Path, **limits: Any) -> Any:
+    return open_app(gateway_of(mesh, **limits), tmp_path)
+
+
+async def test_a_whole_answer(tmp_path: Path) -> None:
+    mesh = FakeMesh(text_answer("one ", "two", reason="length"))
+    call = await post(app_of(mesh, tmp_path), COMPLETIONS, ASK)
+    assert call.status == 200
+    assert call.json["choices"][0]["text"] == "one two"
+    assert call.json["choices"][0]["finish_reason"] == "length"
+    assert call.json["usage"]["total_tokens"] == 5
+    assert call.json["usage"]["airdraft"]["seed"] == 4
+    assert call.headers["x-airdraft-seed"] == "4"
+    assert call.headers["x-request-id"] == call.json["id"]
+    assert (mesh.num_open, mesh.num_cancelled) == (0, 0)
+
+
+async def test_every_batch_of_tokens_is_sent_when_it_comes(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    gates = [asyncio.Event() for _ in range(3)]
+    script: list[Step] = [
+        started(),
+        gates[0],
+        tokens("a", 0),
+        gates[1],
+        tokens("bc", 1, num_tokens=2),
+        gates[2],
+        finished(3),
+    ]
+    body = {**STREAM, "stream_options": {"include_usage": True}}
+    call = Call(app_of(FakeMesh(script), tmp_path), "POST", COMPLETIONS, body)
+    running = call.start()
+    await asyncio.sleep(0.01)
+    # Until there is something, it may still become an error with a status of its own.
+    assert call.status == 0
+    for count, gate in enumerate(gates[:2], 1):
+        gate.set()
+        await eventually(lambda count=count: len(call.parts) == count)
+    assert [e["choices"][0]["text"] for e in call.events] == ["a", "bc"]
+    gates[2].set()
+    await running
+    assert call.headers["content-type"].startswith("text/event-stream")
+    assert call.events[-1] == "[DONE]"
+    assert call.events[-2]["usage"]["completion_tokens"] == 3
+    assert call.events[-3]["choices"][0]["finish_reason"] == "stop"
+    assert call.is_complete
+
+
+async def test_a_list_of_prompts_is_one_answer(tmp_path: Path) -> None:
+    def script(prompt: Prompt, _options: GenerateOptions) -> Sequence[Step]:
+        return text_answer(f"to {prompt}")
+
+    mesh = FakeMesh(script)
+    body = {"prompt": ["a", "b", "c"]}
+    call = await post(app_of(mesh, tmp_path), COMPLETIONS, body)
+    texts = [choice["text"] for choice in call.json["choices"]]
+    assert texts == ["to a", "to b", "to c"]
+    assert call.json["usage"]["prompt_tokens"] == 9
+    assert len({options.seed for _, options in mesh.asked}) == 1
+
+
+async def test_scoring(tmp_path: Path) -> None:
+    scores = PromptLogprobsNotice(1, 1, (scored("b", -1.0, ("b", -1.0)), scored("c", -3.0)))
+    mesh = FakeMesh([started(), scores, finished(0, "length")])
+    body = {"prompt": [7, 8, 9], "echo": True, "logprobs": 1, "max_tokens": 0, "temperature": 0}
+    call = await post(app_of(mesh, tmp_path), COMPLETIONS, body)
+    found = call.json["choices"][0]["logprobs"]
+    assert found["token_logprobs"] == [None, -1.0, -3.0]
+    assert found["tokens"][1:] == ["b", "c"]
+    assert mesh.asked[0][0] == (7, 8, 9)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "retry"),
+    [
+        ("bad_request", 400, None),
+        ("overloaded", 429, "1"),
+        ("unavailable", 503, "2"),
+        ("internal", 500, None),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("prompt", ["hi", ["hi", "ho"]])
+async def test_a_fault_before_the_first_token_is_a_status(
+    tmp_path: Path, code: str, status: int, retry: str | None, stream: bool, prompt: Any
+) -> None:
+    mesh = FakeMesh([started(), RequestFailedError(code, "why")])
+    body = {"prompt": prompt, "stream": stream}
+    call = await post(app_of(mesh, tmp_path), COMPLETIONS, body)
+    assert (call.status, call.headers.get("retry-after")) == (status, retry)
+    assert call.json["error"]["message"] == "why"
+    assert mesh.num_open == 0
+
+
+@pytest.mark.parametrize("path", [COMPLETIONS, CHAT])
+async def test_a_fault_after_it_is_an_event_and_no_end(
+    tmp_path: Path, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    mesh = FakeMesh([started(), tokens("a", 0), RequestFailedError("unavailable", "why")])
+    chat = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
+    with caplog.at_level(logging.INFO):
+        call = await post(app_of(mesh, tmp_path), path, STREAM if path == COMPLETIONS else chat)
+    assert call.status == 200
+    assert "status 503, 1 tokens" in caplog.text
+    assert call.events[-1]["error"]["message"] == "why"
+    assert "[DONE]" not in call.events
+    assert all(e["choices"][0]["finish_reason"] is None for e in call.events[:-1])
+    assert call.is_complete
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_fault_of_ours_is_told_and_logged(
+    tmp_path: Path, stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    mesh = FakeMesh([started(), tokens("a", 0), ValueError("CANARY")])
+    with caplog.at_level(logging.DEBUG):
+        call = await post(app_of(mesh, tmp_path), COMPLETIONS, {**ASK, "stream": stream})
+    assert "CANARY" not in caplog.text + call.body.decode()
+    assert "ValueError" in caplog.text
+    if stream:
+        assert call.events[-1]["error"]["type"] == "server_error"
+    else:
+        assert call.status == 500
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("has_begun", [False, True])
+async def test_who_leaves_frees_the_request_at_once(
+    tmp_path: Path, eventually: Eventually, stream: bool, has_begun: bool
+) -> None:
+    begun: list[Step] = [started(), tokens("a", 0)] if has_begun else []
+    mesh = FakeMesh([*begun, asyncio.Event()])
+    gateway = gateway_of(mesh)
+    call = Call(open_app(gateway, tmp_path), "POST", COMPLETIONS, {**ASK, "stream": stream})
+    running = call.start()
+    await eventually(lambda: mesh.num_open == 1)
+    call.leave()
+    await running
+    assert (mesh.num_open, mesh.num_cancelled) == (0, 1)
+    assert len(gateway.running) == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_is_cancelled_by_its_id(
+    tmp_path: Path, eventually: Eventually, stream: bool
+) -> None:
+    mesh = FakeMesh([started(), tokens("a", 0), asyncio.Event()])
+    gateway = gateway_of(mesh)
+    app = open_app(gateway, tmp_path)
+    call = Call(app, "POST", COMPLETIONS, {**ASK, "stream": stream})
+    running = call.start()
+    await eventually(lambda: mesh.num_open == 1 and (call.events or not stream))
+    (request_id,) = gateway.running._runs
+    cancelling = Call(app, "DELETE", f"{COMPLETIONS}/{request_id}")
+    await cancelling.run()
+    assert cancelling.json == {"id": request_id, "object": "request", "cancelled": True}
+    await running
+    assert mesh.num_cancelled == 1
+    if stream:
+        assert call.events[-1]["error"]["code"] == "cancelled"
+        assert "[DONE]" not in call.events
+    else:
+        assert (call.status, call.json["error"]["code"]) == (410, "cancelled")
+    again = Call(app, "DELETE", f"{COMPLETIONS}/{request_id}")
+    await again.run()
+    assert again.status == 404
+
+
+async def test_a_slow_reader_costs_so_much_and_is_dropped(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    gate = asyncio.Event()
+    script = text_answer(*["x" * 500] * 1000)
+    mesh = FakeMesh([*script[:3], gate, *script[3:]])
+    gateway = gateway_of(mesh, max_unsent_bytes=32_768)
+    call = Call(open_app(gateway, tmp_path), "POST", COMPLETIONS, STREAM)
+    running = call.start()
+    await eventually(lambda: len(call.events) == 2)
+    call.reads.clear()
+    gate.set()
+    await eventually(lambda: call.is_aborted)
+    await running
+    assert (mesh.num_open, mesh.num_cancelled) == (0, 1)
+    assert not call.is_complete
+    assert "[DONE]" not in call.body.decode()
+    assert len(gateway.running) == 0
+
+
+async def test_a_reader_that_keeps_up_is_not_dropped(tmp_path: Path) -> None:
+    mesh = FakeMesh(text_answer(*["x" * 500] * 1000))
+    call = await post(app_of(mesh, tmp_path, max_unsent_bytes=8192), COMPLETIONS, STREAM)
+    assert call.events[-1] == "[DONE]"
+    assert sum(len(e["choices"][0]["text"]) for e in call.events[:-1]) == 500_000
+
+
+async def test_a_reader_that_stops_at_the_end_has_some_seconds(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    mesh = FakeMesh(text_answer("a", "b"))
+    app = app_of(mesh, tmp_path, write_timeout_s=0.1)
+    call = Call(app, "POST", COMPLETIONS, STREAM)
+    call.reads.clear()
+    running = call.start()
+    await eventually(lambda: call.is_aborted)
+    await running
+    assert not call.is_complete
+
+
+async def test_over_the_limit_of_requests_is_429(tmp_path: Path, eventually: Eventually) -> None:
+    mesh = FakeMesh([started(), asyncio.Event()])
+    app = app_of(mesh, tmp_path, max_concurrent_per_key=1)
+    first = Call(app, "POST", COMPLETIONS, ASK)
+    running = first.start()
+    await eventually(lambda: mesh.num_open == 1)
+    second = await post(app, COMPLETIONS, ASK)
+    assert (second.status, second.headers["retry-after"]) == (429, "1")
+    first.leave()
+    await running

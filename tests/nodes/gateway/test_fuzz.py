@@ -1,0 +1,34 @@
+"""Bodies of every kind; `python -m bench gateway fuzz` sends many more to a real mesh."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from hypothesis import given, settings
+
+from bench.gateway.bodies import fault_of, requests
+from nodes.client import GenerateOptions, Prompt
+from tests.nodes.gateway.calls import gateway_of, open_app, post
+from tests.nodes.gateway.fake_mesh import FakeMesh, Step, finished, started, tokens
+
+
+def script(_prompt: Prompt, options: GenerateOptions) -> Sequence[Step]:
+    options.rules.check()
+    steps: list[Step] = [started()]
+    for choice in range(options.num_choices):
+        steps += [tokens("a", 0, choice), finished(1, choice=choice)]
+    return steps
+
+
+@settings(max_examples=150, deadline=None)
+@given(requests)
+def test_no_body_is_a_fault_of_ours(request: tuple[str, bytes]) -> None:
+    mesh = FakeMesh(script)
+    app = open_app(gateway_of(mesh), Path("/nonexistent"))
+    path, body = request
+    call = asyncio.run(post(app, path, body))
+    is_stream = call.headers["content-type"].startswith("text/event-stream")
+    assert fault_of(call.status, call.body, is_stream=is_stream) == ""
+    assert mesh.num_open == 0

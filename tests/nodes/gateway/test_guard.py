@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from nodes.gateway.apikeys import ANYBODY, ApiKey, ApiKeys, digest
+from nodes.gateway.errors import ApiError
+from nodes.gateway.guard import Guard, key_of
+from tests.nodes.gateway.calls import Call, get
+
+
+class Inner:
+    """The application behind the guard: keeps who came through."""
+
+    def __init__(self, error: Exception | None = None, *, late: bool = False) -> None:
+        self.keys: list[ApiKey] = []
+        self._error = error
+        self._late = late
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.keys.append(scope["state"]["key"])
+        if self._error is not None and not self._late:
+            raise self._error
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        if self._error is not None:
+            raise self._error
+        await send({"type": "http.response.body", "body": b"ok"})
+
+
+def guard(inner: Inner, tmp_path: Path, **changes: Any) -> Guard:
+    settings: dict[str, Any] = {"is_open": True, "allowed_hosts": ("localhost", "::1"), **changes}
+    return Guard(inner, ApiKeys(tmp_path / "apikeys.toml"), **settings)
+
+
+async def test_on_loopback_without_keys_anybody_may(tmp_path: Path) -> None:
+    inner = Inner()
+    assert (await get(guard(inner, tmp_path), "/v1/models")).status == 200
+    assert inner.keys == [ANYBODY]
+
+
+async def test_where_keys_are_needed_nothing_but_the_health_check_goes_without(
+    tmp_path: Path,
+) -> None:
+    inner = Inner()
+    made = guard(inner, tmp_path, is_open=False)
+    ApiKeys(tmp_path / "apikeys.toml").add(ApiKey(name="a", sha256=digest("ad-1")))
+    for authorization in ("", "Bearer", "Bearer ad-2", "Basic ad-1", "ad-1", "Bearer \xff"):
+        for path in ("/v1/models", "/", "/readyz", "/none"):
+            call = Call(made, "GET", path)
+            call.scope["headers"].append((b"authorization", authorization.encode("latin-1")))
+            await call.run()
+            assert (call.status, call.json["error"]["code"]) == (401, "invalid_api_key")
+            assert call.headers["www-authenticate"] == "Bearer"
+    assert inner.keys == []
+    assert (await get(made, "/healthz")).status == 200
+    assert (await get(made, "/v1/models", authorization="bearer ad-1")).status == 200
+    assert [key.name for key in inner.keys] == ["anybody", "a"]
+
+
+async def test_a_file_of_keys_that_comes_later_closes_for_good(tmp_path: Path) -> None:
+    made = guard(Inner(), tmp_path)
+    assert (await get(made, "/v1/models")).status == 200
+    keys = ApiKeys(tmp_path / "apikeys.toml")
+    keys.add(ApiKey(name="a", sha256=digest("ad-1")))
+    assert (await get(made, "/v1/models")).status == 401
+    assert (await get(made, "/v1/models", authorization="Bearer ad-1")).status == 200
+    keys.path.unlink()
+    assert (await get(made, "/v1/models")).status == 401
+
+
+async def test_a_broken_file_of_keys_lets_nobody_in(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "apikeys.toml").touch(mode=0o600)
+    (tmp_path / "apikeys.toml").write_text("[[")
+    call = await get(
+        guard(Inner(), tmp_path, is_open=False), "/v1/models", authorization="Bearer x"
+    )
+    assert call.status == 503
+    assert "apikeys.toml" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("LOCALHOST:8080", 200),
+        ("[::1]:8080", 200),
+        ("evil.example", 421),
+        ("localhost.evil.example", 421),
+        ("", 421),
+    ],
+)
+async def test_names_that_are_not_ours_are_refused(tmp_path: Path, host: str, status: int) -> None:
+    assert (await get(guard(Inner(), tmp_path), "/v1/models", host=host)).status == status
+    assert (await get(guard(Inner(), tmp_path), "/healthz", host=host)).status == 200
+    anywhere = guard(Inner(), tmp_path, allowed_hosts=None)
+    assert (await get(anywhere, "/v1/models", host=host)).status == 200
+
+
+async def test_pages_of_other_sites_are_let_in_only_where_listed(tmp_path: Path) -> None:
+    closed = await get(guard(Inner(), tmp_path), "/v1/models", origin="https://a.example")
+    assert "access-control-allow-origin" not in closed.headers
+    made = guard(Inner(), tmp_path, allowed_origins=("https://a.example",))
+    found = await get(made, "/v1/models", origin="https://a.example")
+    assert found.headers["access-control-allow-origin"] == "https://a.example"
+    assert found.headers["vary"] == "origin"
+    other = await get(made, "/v1/models", origin="https://b.example")
+    assert "access-control-allow-origin" not in other.headers
+
+
+async def test_a_preflight_needs_no_key_but_a_listed_origin(tmp_path: Path) -> None:
+    inner = Inner()
+    made = guard(inner, tmp_path, is_open=False, allowed_origins=("https://a.example",))
+    asked = {
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization, content-type",
+    }
+    for origin, status in (("https://a.example", 204), ("https://b.example", 403)):
+        call = Call(made, "OPTIONS", "/v1/completions", headers={**asked, "origin": origin})
+        await call.run()
+        assert call.status == status
+    assert inner.keys == []
+
+
+async def test_every_answer_has_the_security_headers(tmp_path: Path) -> None:
+    for error in (None, ApiError(400, "no"), ValueError()):
+        call = await get(guard(Inner(error), tmp_path), "/v1/models")
+        assert call.headers["x-content-type-options"] == "nosniff"
+        assert call.headers["cache-control"] == "no-store"
+
+
+async def test_a_fault_is_a_500_without_its_text(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        call = await get(guard(Inner(ValueError("CANARY")), tmp_path), "/v1/models")
+        assert (call.status, call.json["error"]["type"]) == (500, "server_error")
+        call = await get(guard(Inner(ValueError("CANARY"), late=True), tmp_path), "/v1/models")
+        assert call.is_aborted
+    assert "CANARY" not in caplog.text
+
+
+async def test_a_scope_that_a_key_has_not() -> None:
+    entry = ApiKey(name="a", sha256="0" * 64, scopes=("infer",))
+    scope: dict[str, Any] = {"state": {"key": entry}}
+    assert key_of(scope, "infer") == entry
+    with pytest.raises(ApiError) as caught:
+        key_of(scope, "admin")
+    assert caught.value.status == 403

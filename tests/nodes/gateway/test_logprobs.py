@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from nodes.gateway.answers import ScoredToken
+from nodes.gateway.logprobs import CompletionLogprobs, chat_logprobs
+from tests.nodes.gateway.fake_mesh import scored
+
+
+def test_completions_have_lists_beside_each_other() -> None:
+    found = CompletionLogprobs().of(
+        [
+            ScoredToken(scored("ab", 0.0), is_first=True),
+            ScoredToken(scored("c", -2.0, ("d", -1.0))),
+            ScoredToken(scored("é", -0.5, ("é", -0.5))),
+        ]
+    )
+    assert found == {
+        "tokens": ["ab", "c", "é"],
+        "token_logprobs": [None, -2.0, -0.5],
+        # The one that was chosen is there, even where others were likelier.
+        "top_logprobs": [None, {"d": -1.0, "c": -2.0}, {"é": -0.5}],
+        "text_offset": [0, 2, 3],
+    }
+
+
+def test_tokens_that_are_parts_of_a_character() -> None:
+    pieces = [ScoredToken(scored(piece, -1.0)) for piece in (b"\xe2\x82", b"\xac", b"x")]
+    found = CompletionLogprobs().of(pieces)
+    assert found["tokens"] == ["bytes:\\xe2\\x82", "bytes:\\xac", "x"]
+    assert found["text_offset"] == [0, 0, 1]
+    content = chat_logprobs(pieces)["content"]
+    assert [entry["bytes"] for entry in content] == [[0xE2, 0x82], [0xAC], [0x78]]
+    assert content[0]["token"] == "\ufffd"
+
+
+def test_of_two_tokens_with_one_text_the_likelier_stands() -> None:
+    (top,) = CompletionLogprobs().of([ScoredToken(scored("a", -3.0, ("a", -1.0)))])["top_logprobs"]
+    assert top == {"a": -1.0}

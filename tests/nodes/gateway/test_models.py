@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from nodes.client import RequestFailedError
+from nodes.gateway import models
+from nodes.gateway.errors import ApiError
+from nodes.gateway.models import Models
+from nodes.messages import NodesReply
+from tests.nodes.gateway.fake_mesh import FakeMesh
+
+
+async def test_models_are_those_of_targets() -> None:
+    mesh = FakeMesh(models=["b", "a", "b"])
+    served = await Models(mesh).served()
+    assert {name: entry.num_targets for name, entry in served.items()} == {"b": 2, "a": 1}
+    found = served["b"].as_json(7)
+    assert (found["id"], found["object"], found["created"]) == ("b", "model", 7)
+
+
+async def test_the_mesh_is_asked_once_a_second() -> None:
+    now = [0.0]
+    mesh = FakeMesh()
+    made = Models(mesh, lambda: now[0])
+    for _ in range(3):
+        await made.check("")
+    assert mesh.num_node_requests == 1
+    now[0] = 1.0
+    await made.check("toy-1")
+    assert mesh.num_node_requests == 2
+
+
+async def test_a_model_that_nobody_has() -> None:
+    with pytest.raises(ApiError) as caught:
+        await Models(FakeMesh()).check("gpt-9")
+    assert (caught.value.status, caught.value.param) == (404, "model")
+    assert caught.value.code == "model_not_found"
+    assert "toy-1" in caught.value.message
+
+
+async def test_a_target_that_comes_is_seen_at_once() -> None:
+    mesh = FakeMesh(models=[])
+    made = Models(mesh, lambda: 0.0)
+    with pytest.raises(ApiError) as caught:
+        await made.check("")
+    assert (caught.value.status, caught.value.retry_after_s) == (503, 2)
+    mesh.models.append("toy-1")
+    await made.check("")
+
+
+async def test_without_a_coordinator_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = FakeMesh()
+    made = Models(mesh)
+    await made.check("")
+    mesh.is_joined = False
+    with pytest.raises(ApiError, match="cannot be reached") as caught:
+        await made.check("")
+    assert caught.value.status == 503
+    mesh.is_joined = True
+
+    async def silent() -> NodesReply:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def lost() -> NodesReply:
+        raise RequestFailedError("unavailable", "the coordinator was lost")
+
+    monkeypatch.setattr(models, "_ASK_LIMIT_S", 0.01)
+    for nodes, message in ((silent, "does not answer"), (lost, "was lost")):
+        monkeypatch.setattr(mesh, "nodes", nodes)
+        with pytest.raises(ApiError, match=message) as caught:
+            await Models(mesh).check("")
+        assert caught.value.status == 503
+
+
+async def test_what_was_known_is_not_known_of_the_next_coordinator() -> None:
+    mesh = FakeMesh()
+    made = Models(mesh, lambda: 0.0)
+    await made.check("")
+    mesh.is_joined = False
+    with pytest.raises(ApiError):
+        await made.check("")
+    mesh.is_joined = True
+    mesh.models.clear()
+    with pytest.raises(ApiError, match="no target is there"):
+        await made.check("")

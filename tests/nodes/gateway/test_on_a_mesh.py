@@ -1,0 +1,104 @@
+"""The gateway in front of a real coordinator, target and draft, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import httpx
+
+from nodes.engine.sampling import Sampling
+from nodes.engine.toy import ToyConfig, ToyTokenizer
+from tests.nodes.gateway.served import Served, serving
+from tests.nodes.reference import Reference, reference
+from tests.nodes.test_mesh import Members, mesh
+
+PROMPT = "several devices"
+Eventually = Callable[..., "asyncio.Future[None]"]
+
+
+@contextlib.asynccontextmanager
+async def gateway(tmp_path: Path) -> AsyncIterator[tuple[Members, Served, httpx.AsyncClient]]:
+    async with mesh(0.8) as made:
+        client = made.start_client("client")
+        await made.wait_for(client, {"target", "draft-0"})
+        async with (
+            serving(client, tmp_path) as server,
+            httpx.AsyncClient(base_url=server.http.url, timeout=20) as http,
+        ):
+            yield made, server, http
+
+
+def alone(max_tokens: int, **sampling: float) -> Reference:
+    config = ToyConfig()
+    ids = ToyTokenizer(config.num_vocab).encode(PROMPT, chat=False)
+    return reference(config, ids, Sampling(**sampling), max_tokens=max_tokens)  # type: ignore[arg-type]
+
+
+async def test_the_text_is_that_of_the_model_alone(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as (_made, _server, http):
+        body = {"prompt": PROMPT, "max_tokens": 60, "seed": 5, "temperature": 0.9, "n": 3}
+        found = (await http.post("/completions", json=body)).json()
+        expected = [alone(60, temperature=0.9, seed=5, choice=c).text.decode() for c in range(3)]
+        assert [choice["text"] for choice in found["choices"]] == expected
+        assert found["usage"]["completion_tokens"] == 180
+        assert found["usage"]["airdraft"]["exact"] is True
+        streamed = ["", "", ""]
+        async with http.stream("POST", "/completions", json={**body, "stream": True}) as answer:
+            async for line in answer.aiter_lines():
+                if line.startswith("data: {"):
+                    (choice,) = json.loads(line[6:])["choices"]
+                    streamed[choice["index"]] += choice["text"]
+        assert streamed == expected
+
+
+async def test_what_the_mesh_refuses_is_a_400(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as (_made, _server, http):
+        answer = await http.post("/completions", json={"prompt": [95, 96], "max_tokens": 4})
+        assert answer.status_code == 400
+        assert "vocabulary" in answer.json()["error"]["message"]
+        answer = await http.post("/completions", json={"prompt": "a", "max_tokens": 32_768})
+        assert answer.status_code == 400
+        assert "context overflow" in answer.json()["error"]["message"]
+
+
+async def test_who_hangs_up_frees_cells_on_the_target(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    async with gateway(tmp_path) as (made, _server, http):
+        body = {"prompt": PROMPT, "max_tokens": 3000, "stream": True}
+        async with http.stream("POST", "/completions", json=body) as answer:
+            async for _line in answer.aiter_lines():
+                break
+            assert made.model.free_cells() < made.config.num_cells
+        await eventually(lambda: made.model.free_cells() == made.config.num_cells)
+
+
+async def test_a_coordinator_that_is_lost_and_comes_back(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    async with gateway(tmp_path) as (made, server, http):
+        body = {"prompt": PROMPT, "max_tokens": 3000, "stream": True}
+        async with http.stream("POST", "/completions", json=body) as answer:
+            lines = answer.aiter_lines()
+            await anext(lines)
+            await made.kill("coordinator")
+            rest = [line async for line in lines if line]
+        assert "the coordinator was lost" in rest[-1]
+        assert "data: [DONE]" not in rest
+        refused = await http.post("/completions", json=body)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+        root = server.http.url.removesuffix("/v1")
+        assert (await http.get(f"{root}/healthz")).status_code == 200
+        assert (await http.get(f"{root}/readyz")).status_code == 503
+        made.start_coordinator()
+        status = 0
+        while status != 200:
+            status = (await http.get(f"{root}/readyz")).status_code
+            await asyncio.sleep(0.01)
+        body = {"prompt": PROMPT, "max_tokens": 20, "temperature": 0}
+        found = (await http.post("/completions", json=body)).json()
+        assert found["choices"][0]["text"] == alone(20).text.decode()

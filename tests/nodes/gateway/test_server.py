@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import ssl
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from mesh.errors import KeysError
+from nodes.config import ConfigError
+from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
+from nodes.gateway.config import GatewayConfig
+from nodes.gateway.server import HttpServer, ListenError
+from tests.nodes.gateway.fake_mesh import FakeMesh, started, text_answer, tokens
+from tests.nodes.gateway.served import connected, port_of, request, serving
+
+STREAM = json.dumps({"prompt": "hi", "stream": True}).encode()
+Eventually = Callable[..., "asyncio.Future[None]"]
+
+
+def make(tmp_path: Path, **changes: str) -> HttpServer:
+    return HttpServer(FakeMesh(), GatewayConfig(**changes), tmp_path)
+
+
+def test_off_loopback_it_does_not_start_without_keys(tmp_path: Path) -> None:
+    for listen in ("0.0.0.0:0", "[::]:0", "example.org:80"):
+        with pytest.raises(KeysError, match="apikeys add"):
+            make(tmp_path, listen=listen)
+    # A file that was named must be there on loopback, too.
+    with pytest.raises(KeysError, match="apikeys add"):
+        make(tmp_path, listen="127.0.0.1:0", apikeys=str(tmp_path / "none.toml"))
+
+
+async def test_off_loopback_with_keys_any_name_will_do(tmp_path: Path) -> None:
+    ApiKeys(tmp_path / "apikeys.toml").add(ApiKey(name="a", sha256=digest("ad-1")))
+    headers = {"host": "box.example", "authorization": "Bearer ad-1"}
+    async with (
+        serving(FakeMesh(), tmp_path, listen="0.0.0.0:0") as server,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port_of(server)}") as client,
+    ):
+        assert (await client.get("/v1/models", headers=headers)).status_code == 200
+        assert (await client.get("/v1/models")).status_code == 401
+
+
+async def test_an_address_that_is_taken(tmp_path: Path) -> None:
+    async with serving(FakeMesh(), tmp_path) as server:
+        with pytest.raises(ListenError, match="Address already in use"):
+            await make(tmp_path, listen=f"127.0.0.1:{port_of(server)}").serve()
+
+
+def test_files_that_are_no_certificate(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("x")
+    for name in ("x", "none"):
+        file = str(tmp_path / name)
+        with pytest.raises(ConfigError, match="PEM files"):
+            make(tmp_path, listen="127.0.0.1:0", tls_cert=file, tls_key=file)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[str, str]:
+    cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+    if (openssl := shutil.which("openssl")) is None:
+        pytest.skip("no openssl to make a certificate")
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1")
+    command = [openssl, "req", "-x509", *curve, "-keyout", key, "-out", cert, *names]
+    subprocess.run(command, check=True, capture_output=True)
+    return cert, key
+
+
+async def test_tls(tmp_path: Path, certificate: tuple[str, str]) -> None:
+    cert, key = certificate
+    async with serving(FakeMesh(), tmp_path, tls_cert=cert, tls_key=key) as server:
+        assert server.http.url.startswith("https://")
+        context = ssl.create_default_context(cafile=cert)
+        async with httpx.AsyncClient(base_url=server.http.url, verify=context) as client:
+            assert (await client.get("/models")).status_code == 200
+
+
+async def test_stopping_lets_streams_end_by_themselves(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    gate = asyncio.Event()
+    script = text_answer("a", "b")
+    mesh = FakeMesh([*script[:2], gate, *script[2:]])
+    limits = {"stop_timeout_s": 5.0}
+    async with serving(mesh, tmp_path, limits=limits) as server, connected(server) as raw:
+        await raw.send(request(STREAM))
+        await raw.until(b'"text":"a"')
+        stopping = server.task
+        stopping.cancel()
+        await eventually(lambda: server.http.gateway.running.is_stopping)
+        async with httpx.AsyncClient(base_url=server.http.url) as client:
+            refused = await client.post("/completions", json={"prompt": "hi"})
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+        gate.set()
+        assert (await raw.rest()).endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+        await asyncio.wait({stopping})
+
+
+async def test_stopping_ends_streams_that_do_not_end(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    mesh = FakeMesh([started(), tokens("a", 0), asyncio.Event()])
+    async with serving(mesh, tmp_path) as server:
+        async with connected(server) as raw:
+            await raw.send(request(STREAM))
+            await raw.until(b'"text":"a"')
+            stopping = server.task
+            stopping.cancel()
+            rest = await raw.rest()
+        assert b"the gateway is being stopped" in rest
+        assert b"[DONE]" not in rest
+        await asyncio.wait({stopping})
+        assert mesh.num_cancelled == 1
