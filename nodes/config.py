@@ -144,6 +144,15 @@ class DraftConfig:
         _in_range("join_timeout_s", self.join_timeout_s, 0.1, 3600)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientConfig:
+    """connect, keys, link: as in TargetConfig."""
+
+    connect: str = ""
+    keys: str = ""
+    link: LinkSettings = field(default_factory=LinkSettings)
+
+
 def _one_of(key: str, value: str, accepted: tuple[str, ...]) -> None:
     if value not in accepted:
         raise ConfigError(f"{key} = {value!r}: one of {', '.join(accepted)} is accepted")

@@ -26,6 +26,9 @@ MAX_TOP_LOGPROBS: Final = 20
 _MAX_RULES_BYTES: Final = 4 * MAX_GRAMMAR_CHARS + 20 * MAX_BIASES
 # A plan of 256 streams is some 60 KB.
 MAX_TRACE_BYTES: Final = 130_000
+# Of a SubmitRequest, both frames.
+MAX_UPLOAD_BYTES: Final = (1 << 18) + _MAX_RULES_BYTES + 65_536 + 4 * MAX_PROMPT_TOKENS
+MAX_PIECE_BYTES: Final = 32_768
 # A weight: twice the priority counts twice as much.
 MAX_PRIORITY: Final = 10
 DEFAULT_PRIORITY: Final = 5
@@ -483,3 +486,38 @@ class PromptLogprobsNotice:
     request_id: Id
     position: Position
     scores: Annotated[tuple[TokenScores, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
+
+
+@message(47)
+class UploadOffer:
+    """A client has a SubmitRequest of so many bytes to send over a shared medium.
+
+    num_head_bytes: of its frame 0, which comes first. priority: as in the request.
+    """
+
+    request_id: Id
+    num_bytes: Annotated[int, Range(1, MAX_UPLOAD_BYTES)]
+    num_head_bytes: Annotated[int, Range(1, MAX_UPLOAD_BYTES)]
+    priority: Annotated[int, Range(1, MAX_PRIORITY)]
+    link: LinkFields
+
+
+@message(48)
+class UploadGrant:
+    """The client may send num_bytes more, delay_us microseconds after this has come in.
+
+    num_bytes: 0 where it has to wait for another grant.
+    """
+
+    request_id: Id
+    num_bytes: Annotated[int, Range(0, MAX_PIECE_BYTES)]
+    delay_us: Annotated[int, Range(0, 10_000_000)]
+
+
+@message(49, max_bytes=MAX_PIECE_BYTES + 1024)
+class UploadPiece:
+    """Bytes of the frames that were offered, from `offset` on."""
+
+    request_id: Id
+    offset: Count
+    data: Annotated[bytes, MaxLen(MAX_PIECE_BYTES)]

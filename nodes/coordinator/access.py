@@ -19,6 +19,8 @@ from nodes.messages import (
     SubmitRequest,
     TokenizeReply,
     TraceRequest,
+    UploadOffer,
+    UploadPiece,
 )
 
 # Of those who were invited and have not brought their own key yet.
@@ -30,7 +32,8 @@ MAY_SEND: Final[Mapping[str, frozenset[type]]] = {
     | {StreamParkedNotice, PromptScoresNotice},
     "draft": _OF_MEMBERS | {DraftReply, StreamReadyNotice, StreamFailedNotice, EnrolRequest},
     "client": _OF_MEMBERS
-    | {SubmitRequest, CancelRequest, NodesRequest, TraceRequest, EnrolRequest},
+    | {SubmitRequest, CancelRequest, NodesRequest, TraceRequest, EnrolRequest}
+    | {UploadOffer, UploadPiece},
     GUEST: frozenset({EnrolRequest}),
 }
 ROLES: Final = frozenset(MAY_SEND) - {GUEST}

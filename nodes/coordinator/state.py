@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from mesh.codec import decode
 from mesh.grants import Air
 from mesh.messages import Bye, Credit, Hello, Ping, Pong, Refuse, Welcome
 from nodes.coordinator.access import ANYBODY, ROLES, Caller
@@ -31,6 +32,7 @@ from nodes.coordinator.roster import (
 from nodes.coordinator.sends import Send
 from nodes.coordinator.serving import Serving
 from nodes.coordinator.tracing import Tracing
+from nodes.coordinator.uploads import Uploads
 from nodes.messages import (
     CancelRequest,
     CommitReply,
@@ -45,6 +47,8 @@ from nodes.messages import (
     TokenizeReply,
     TokenizeRequest,
     TraceRequest,
+    UploadOffer,
+    UploadPiece,
 )
 from nodes.profile import token_bits
 from nodes.scheduler import SchedulerState
@@ -99,6 +103,7 @@ class CoordinatorState:
         self._serving = Serving(self._roster)
         # Draft nodes serve all targets.
         self._air = Air()
+        self._uploads = Uploads(self._air, self._roster.client_rtt_s, pads=pads)
         self._round_ids = RoundIds()
         self._draft_load = Counter[str]()
         self._tracing = Tracing()
@@ -177,11 +182,12 @@ class CoordinatorState:
         for node, scheduler in self._roster.schedulers():
             out += self._carry_out(node, scheduler.tick(now), now)
         self._tracing.tick(self._roster.schedulers(), now)
-        return out + self._serving.tick(now)
+        return out + self._uploads.grants(now) + self._serving.tick(now)
 
     def next_deadline(self) -> float | None:
-        """When a scheduler wants to be ticked, if it does."""
+        """When a scheduler or an upload wants a tick, if one does."""
         deadlines = [scheduler.next_deadline() for _, scheduler in self._roster.schedulers()]
+        deadlines.append(self._uploads.next_deadline)
         return min((d for d in deadlines if d is not None), default=None)
 
     @property
@@ -222,6 +228,7 @@ class CoordinatorState:
                 case NodeOut(record=node, reason=reason):
                     out += self._on_node_out(node, reason, now)
                 case ClientOut(peer=peer):
+                    self._uploads.gone(peer)
                     for key in [key for key in self._serving.requests if key[0] == peer]:
                         # One that fails frees room, and others may fail before their turn.
                         request = self._serving.requests.get(key)
@@ -342,8 +349,14 @@ class CoordinatorState:
     def _on_client_message(self, peer: bytes, owner: str, message: Any, now: float) -> list[Send]:
         match message:
             case SubmitRequest():
+                self._uploads.forget(peer, message.request_id)
                 return self._submit(peer, owner, message, now)
+            case UploadOffer():
+                return self._uploads.offered(peer, message, now)
+            case UploadPiece():
+                return self._uploaded(peer, owner, message, now)
             case CancelRequest(request_id=request_id):
+                self._uploads.forget(peer, request_id)
                 request = self._serving.requests.get((peer, request_id))
                 return self._serving.cancel(request, now) if request is not None else []
             case NodesRequest(request_id=request_id):
@@ -353,6 +366,20 @@ class CoordinatorState:
                 return [Send(peer, self._tracing.answer(message, schedulers, now))]
         self.num_stale += 1
         return []
+
+    def _uploaded(self, peer: bytes, owner: str, piece: UploadPiece, now: float) -> list[Send]:
+        """A piece of a large request. Raises DecodeError or ForbiddenError for what is none."""
+        frames, is_known = self._uploads.arrived(peer, piece, now)
+        self.num_stale += not is_known
+        grants = self._uploads.grants(now)
+        if frames is None:
+            return grants
+        whole = decode(frames)
+        if not isinstance(whole.message, SubmitRequest):
+            raise ForbiddenError(f"only requests are uploaded, not {type(whole.message).__name__}")
+        if whole.message.request_id != piece.request_id:
+            raise ForbiddenError("an upload is of another request than was offered")
+        return [*grants, *self._submit(peer, owner, whole.message, now)]
 
     def _submit(self, peer: bytes, owner: str, submit: SubmitRequest, now: float) -> list[Send]:
         def refuse(code: str, reason: str) -> list[Send]:

@@ -27,6 +27,7 @@ from nodes.messages import (
     DraftRequest,
     FinishedNotice,
     LeaseRequest,
+    LinkFields,
     NodesReply,
     NodesRequest,
     OpenStreamRequest,
@@ -45,6 +46,9 @@ from nodes.messages import (
     TokensNotice,
     TraceReply,
     TraceRequest,
+    UploadGrant,
+    UploadOffer,
+    UploadPiece,
     VerifyRequest,
 )
 from tests.nodes.builders import make_submit
@@ -85,4 +89,7 @@ MESSAGES: tuple[Any, ...] = (
     TraceReply(1, 0, 0, False, b""),
     PromptScoresNotice(1, 1, 0, (TokenScores(SCORE, (SCORE,)),)),
     PromptLogprobsNotice(1, 0, (TokenScores(SCORE, ()),)),
+    UploadOffer(1, 2000, 1500, 5, LinkFields("cell-a", 1e6, 0.0)),
+    UploadGrant(1, 256, 100),
+    UploadPiece(1, 0, b"x"),
 )
