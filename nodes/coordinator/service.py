@@ -67,6 +67,7 @@ class Coordinator:
             lookup=lookup,
             trials=True,
             pads=pads,
+            plans_later=True,
         )
 
     @property
@@ -162,8 +163,14 @@ class Coordinator:
             self._send_all(self.state.tick(loop.time()))
 
     def _send_all(self, sends: Sequence[Send]) -> None:
+        """Send all, and only then plan: no token waits for a plan."""
+        self._hand_over(sends)
+        self._hand_over(self.state.plan_anew(asyncio.get_running_loop().time()))
+
+    def _hand_over(self, sends: Sequence[Send]) -> None:
         now = asyncio.get_running_loop().time()
-        pending = list(sends)
+        # Nodes first: they have work to begin, while clients have only to read.
+        pending = sorted(sends, key=lambda send: not self.state.is_node(send.peer))
         while pending:
             send = pending.pop(0)
             try:

@@ -91,8 +91,11 @@ class CoordinatorState:
         lookup: bool = False,
         trials: bool = False,
         pads: bool = False,
+        plans_later: bool = False,
     ) -> None:
+        """plans_later: plan_anew() is called when what the last call gave has been sent."""
         self.cluster = cluster
+        self._plans_later = plans_later
         self.pads = pads
         self.epoch = epoch
         self._policy = policy
@@ -184,6 +187,13 @@ class CoordinatorState:
         self._tracing.tick(self._roster.schedulers(), now)
         return out + self._uploads.grants(now) + self._serving.tick(now)
 
+    def plan_anew(self, now: float) -> list[Send]:
+        """Plan where that is due; what may start by it."""
+        out: list[Send] = []
+        for node, scheduler in self._roster.schedulers():
+            out += self._carry_out(node, scheduler.plan_anew(now), now)
+        return out
+
     def next_deadline(self) -> float | None:
         """When a scheduler or an upload wants a tick, if one does."""
         deadlines = [scheduler.next_deadline() for _, scheduler in self._roster.schedulers()]
@@ -262,6 +272,7 @@ class CoordinatorState:
                 token_bits=token_bits(node.profile),
                 round_ids=self._round_ids,
                 draft_load=self._draft_load,
+                plans_later=self._plans_later,
             )
             for draft in self._roster.nodes("draft"):
                 if draft.can_draft_for(node):

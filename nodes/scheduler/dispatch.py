@@ -281,6 +281,8 @@ class Dispatcher:
             current.drop_all()
             del self.rounds[phase.round_id]
             return []
+        if current.is_verifying:
+            return []
         # A draft node that has no other stream of the round is not waited for.
         placements = (self._streams[s].draft for s in current.stream_ids)
         needed = {p.node for p in placements if p is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
@@ -86,8 +87,10 @@ class DraftNode:
         """
         costs, cells = self.costs.decode, (self.used_cells, self.own_cells)
         seconds = costs.at(num_first_tokens, *cells)
-        for step in range(1, max(gammas)):
-            seconds += costs.at(sum(1 for gamma in gammas if gamma > step), *cells)
+        ordered = sorted(gammas)
+        for step in range(1, ordered[-1]):
+            num_going_on = len(ordered) - bisect.bisect_right(ordered, step)
+            seconds += costs.at(num_going_on, *cells)
         return seconds
 
     def message_s(self, num_streams: int, num_tokens: int) -> float:

@@ -71,7 +71,8 @@ class SchedulerState:
     too, where that is better than a draft node or there is none. trials: try a draft node's guesses
     beside plain passes before they are verified in rounds. air: turns on shared media, of all
     targets. token_bits: what a token id takes on a link. round_ids, draft_load: what schedulers
-    share whose targets share draft nodes.
+    share whose targets share draft nodes. plans_later: plan_anew() is called by who has sent what
+    the last call gave; else every call plans, if that is due.
     """
 
     def __init__(
@@ -86,8 +87,10 @@ class SchedulerState:
         token_bits: int = 32,
         round_ids: RoundIds | None = None,
         draft_load: Counter[str] | None = None,
+        plans_later: bool = False,
     ) -> None:
         self._has_trials = trials
+        self._plans_later = plans_later
         self._cycle = CycleState(policy)
         self._target = TargetCosts(target_costs) if target_costs is not None else None
         self._acceptance = acceptance
@@ -393,22 +396,26 @@ class SchedulerState:
     # -- rounds --------------------------------------------------------------------------------
 
     def plan(self, now: float) -> list[Instruction]:
-        """Start what may start, then plan anew if that is due, while the target is at work."""
+        """Start what may start, then plan anew, while the target is at work."""
         out = self._dispatcher.start(now)
-        if self._cycle.is_due:
-            streams = self._streams.values()
-            seen = observe(streams, self._drafts, self._target, now)
-            overruns = self._cycle.overrun(now), self._cycle.ahead_overrun(now)
-            seen = replace(
-                seen,
-                overrun=overruns[0],
-                ahead_overrun=overruns[1],
-                token_bits=self._token_bits,
-            )
-            self._cycle.replan(seen, now)
-            self._watch.planned(seen, self._cycle.plan, now)
-            out += self._dispatcher.start(now)
-        return out
+        return out if self._plans_later else out + self.plan_anew(now)
+
+    def plan_anew(self, now: float) -> list[Instruction]:
+        """Plan if that is due, and start what the new plan lets start."""
+        if not self._cycle.is_due:
+            return []
+        streams = self._streams.values()
+        seen = observe(streams, self._drafts, self._target, now)
+        overruns = self._cycle.overrun(now), self._cycle.ahead_overrun(now)
+        seen = replace(
+            seen,
+            overrun=overruns[0],
+            ahead_overrun=overruns[1],
+            token_bits=self._token_bits,
+        )
+        self._cycle.replan(seen, now)
+        self._watch.planned(seen, self._cycle.plan, now)
+        return self._dispatcher.start(now)
 
     def drafted(self, node: str, reply: DraftReply, now: float) -> list[Instruction]:
         if node in self._drafts:
