@@ -241,14 +241,17 @@ class LightNode:
                 self._has_work.clear()
 
 
-def light_profile(role: str, pass_s: float) -> bytes:
-    """What such a node says of itself; its passes take the same whatever is in them."""
+def light_profile(role: str, pass_s: float, family: str = "light") -> bytes:
+    """What such a node says of itself; its passes take the same whatever is in them.
+
+    family: of models; only nodes of one have to do with one another.
+    """
     seconds = max(_LEAST_PASS_S, pass_s)
     info = EngineInfo(
         engine="light",
         model=f"looked-up-{role}",
-        model_hash=role,
-        vocab_hash="light",
+        model_hash=f"{family}-{role}",
+        vocab_hash=family,
         num_vocab=_NUM_VOCAB,
         num_cells=_STREAMS * _CONTEXT // 64,
         max_sequences=_STREAMS,
@@ -256,7 +259,7 @@ def light_profile(role: str, pass_s: float) -> bytes:
         context_length=_CONTEXT,
         eog_token_ids=frozenset(),
         exact=True,
-        numerics_class="light",
+        numerics_class=family,
         can_roll_back=True,
         emulated=True,
     )

@@ -9,6 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from mesh.codec import decode
@@ -96,6 +97,8 @@ class CoordinatorState:
         """plans_later: plan_anew() is called when what the last call gave has been sent."""
         self.cluster = cluster
         self._plans_later = plans_later
+        # Targets whose schedulers want another plan, in order.
+        self._plans_due: dict[str, None] = {}
         self.pads = pads
         self.epoch = epoch
         self._policy = policy
@@ -190,8 +193,12 @@ class CoordinatorState:
     def plan_anew(self, now: float) -> list[Send]:
         """Plan where that is due; what may start by it."""
         out: list[Send] = []
-        for node, scheduler in self._roster.schedulers():
-            out += self._carry_out(node, scheduler.plan_anew(now), now)
+        due = list(self._plans_due)
+        self._plans_due.clear()
+        for name in due:
+            node = self._roster.node(name)
+            if node is not None and node.scheduler is not None:
+                out += self._carry_out(node, node.scheduler.plan_anew(now), now)
         return out
 
     def next_deadline(self) -> float | None:
@@ -263,6 +270,7 @@ class CoordinatorState:
         if node.role == "target":
             # A target that cannot take guesses back is served plainly.
             lookup = self._has_lookup and node.profile.can_roll_back
+            due = partial(self._plans_due.setdefault, node.name)
             node.scheduler = SchedulerState(
                 self._policy,
                 node.costs,
@@ -272,7 +280,7 @@ class CoordinatorState:
                 token_bits=token_bits(node.profile),
                 round_ids=self._round_ids,
                 draft_load=self._draft_load,
-                plans_later=self._plans_later,
+                plans_later=due if self._plans_later else None,
             )
             for draft in self._roster.nodes("draft"):
                 if draft.can_draft_for(node):
@@ -328,27 +336,31 @@ class CoordinatorState:
     def _on_draft_message(
         self, node: NodeRecord, message: Any, num_bytes: int, now: float
     ) -> list[Send]:
-        # Ids of streams and of rounds are unique in the mesh: only one takes the message.
+        # Ids of streams and of rounds are unique in the mesh: only those who have them are asked.
         out: list[Send] = []
-        if isinstance(message, DraftReply):
-            streams = [StreamId(e.stream_id) for e in message.entries]
-            self._serving.charge(streams, num_bytes, to_draft=True)
-        for target, scheduler in self._roster.schedulers():
-            match message:
-                case DraftReply():
-                    # Some of its streams may have been cancelled or moved meanwhile.
-                    if streams and all(scheduler.stream(s) is None for s in streams):
-                        continue
+        match message:
+            case DraftReply():
+                streams = [StreamId(e.stream_id) for e in message.entries]
+                self._serving.charge(streams, num_bytes, to_draft=True)
+                # Some of its streams may have been cancelled or moved meanwhile.
+                holders = self._holders(streams) if streams else self._roster.schedulers()
+                for target, scheduler in holders:
                     out += self._carry_out(target, scheduler.drafted(node.name, message, now), now)
-                case StreamReadyNotice(stream_id=s, generation=g):
-                    if scheduler.stream(StreamId(s)) is not None:
-                        ready = scheduler.draft_ready(node.name, StreamId(s), g, now)
-                        out += self._carry_out(target, ready, now)
-                case StreamFailedNotice(stream_id=s, generation=g, reason=reason):
-                    if scheduler.stream(StreamId(s)) is not None:
-                        failed = scheduler.draft_failed(node.name, StreamId(s), g, reason, now)
-                        out += self._carry_out(target, failed, now)
+            case StreamReadyNotice(stream_id=s, generation=g):
+                for target, scheduler in self._holders([StreamId(s)]):
+                    ready = scheduler.draft_ready(node.name, StreamId(s), g, now)
+                    out += self._carry_out(target, ready, now)
+            case StreamFailedNotice(stream_id=s, generation=g, reason=reason):
+                for target, scheduler in self._holders([StreamId(s)]):
+                    failed = scheduler.draft_failed(node.name, StreamId(s), g, reason, now)
+                    out += self._carry_out(target, failed, now)
         return out
+
+    def _holders(self, streams: Sequence[StreamId]) -> list[tuple[NodeRecord, SchedulerState]]:
+        """The targets that have any of these streams."""
+        names = dict.fromkeys(self._serving.target_of(stream_id) for stream_id in streams)
+        nodes = [self._roster.node(name) for name in names]
+        return [(n, n.scheduler) for n in nodes if n is not None and n.scheduler is not None]
 
     def _carry_out(
         self, target: NodeRecord, instructions: Sequence[Instruction], now: float

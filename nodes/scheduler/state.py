@@ -71,8 +71,8 @@ class SchedulerState:
     too, where that is better than a draft node or there is none. trials: try a draft node's guesses
     beside plain passes before they are verified in rounds. air: turns on shared media, of all
     targets. token_bits: what a token id takes on a link. round_ids, draft_load: what schedulers
-    share whose targets share draft nodes. plans_later: plan_anew() is called by who has sent what
-    the last call gave; else every call plans, if that is due.
+    share whose targets share draft nodes. plans_later: told where a plan is due, so that it is
+    made by plan_anew() when what the last call gave has been sent; without it each call plans.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class SchedulerState:
         token_bits: int = 32,
         round_ids: RoundIds | None = None,
         draft_load: Counter[str] | None = None,
-        plans_later: bool = False,
+        plans_later: Callable[[], None] | None = None,
     ) -> None:
         self._has_trials = trials
         self._plans_later = plans_later
@@ -398,7 +398,11 @@ class SchedulerState:
     def plan(self, now: float) -> list[Instruction]:
         """Start what may start, then plan anew, while the target is at work."""
         out = self._dispatcher.start(now)
-        return out if self._plans_later else out + self.plan_anew(now)
+        if self._plans_later is None:
+            return out + self.plan_anew(now)
+        if self._cycle.is_due:
+            self._plans_later()
+        return out
 
     def plan_anew(self, now: float) -> list[Instruction]:
         """Plan if that is due, and start what the new plan lets start."""

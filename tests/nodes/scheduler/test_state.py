@@ -322,9 +322,9 @@ def test_no_stream_waits_for_ever_and_nothing_leaks(seed: int, num_streams: int)
 
 def test_a_scheduler_that_plans_later_starts_nothing_new_before_it_does() -> None:
     policy = FixedPolicy(gamma=4)
-    at_once, later = (
-        SchedulerState(policy, TARGET_COSTS, plans_later=is_late) for is_late in (False, True)
-    )
+    due: list[bool] = []
+    at_once = SchedulerState(policy, TARGET_COSTS)
+    later = SchedulerState(policy, TARGET_COSTS, plans_later=lambda: due.append(True))
     for scheduler in (at_once, later):
         scheduler.draft_joined("a", DRAFT_COSTS)
         scheduler.admit(make_spec(ONE), None)
@@ -332,5 +332,6 @@ def test_a_scheduler_that_plans_later_starts_nothing_new_before_it_does() -> Non
     together = at_once.target_ready(ONE, 1, 0.0)
     assert together
     assert later.target_ready(ONE, 1, 0.0) == []
+    assert due
     assert later.plan_anew(0.0) == together
     assert later.plan_anew(0.0) == []
