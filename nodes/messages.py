@@ -101,11 +101,13 @@ class LinkFields:
 
     air: the medium it shares with other nodes that name the same, "" for none. rate_bps: of the
     link alone, 0 where it is to be measured. frame_s: what a message takes of the medium at least.
+    shares: the medium is shared all the time, not in turns.
     """
 
     air: Name
     rate_bps: Annotated[float, Range(0, 1e12)]
     frame_s: Annotated[float, Range(0, 10)]
+    shares: bool = False
 
 
 @struct
@@ -219,7 +221,8 @@ class DraftRequest:
 
     ahead: go on after the answer, as if all guesses were accepted, until there are new tokens.
     hold_us: microseconds after the request before which the answer is not sent: others of the
-    medium have their turns until then.
+    medium have their turns until then. rate_bps: what the answer keeps to, where the medium is
+    shared all the time; 0 for no limit.
     """
 
     round: Id
@@ -227,6 +230,7 @@ class DraftRequest:
     new_token_ids: TokenIds
     ahead: bool = False
     hold_us: Annotated[int, Range(0, 10_000_000)] = 0
+    rate_bps: Count = 0
 
 
 @struct

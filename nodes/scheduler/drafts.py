@@ -93,10 +93,13 @@ class DraftNode:
             seconds += costs.at(num_going_on, *cells)
         return seconds
 
+    def message_bits(self, num_streams: int, num_tokens: int) -> int:
+        """Of a request or an answer, as they are counted beforehand."""
+        return HEADER_BITS + ENTRY_BITS * num_streams + self.token_bits * num_tokens
+
     def message_s(self, num_streams: int, num_tokens: int) -> float:
         """Predicted seconds of the medium that one message takes."""
-        bits = HEADER_BITS + ENTRY_BITS * num_streams + self.token_bits * num_tokens
-        return self.link.airtime_s(bits, 1)
+        return self.link.airtime_s(self.message_bits(num_streams, num_tokens), 1)
 
     def link_s(self, gammas: Sequence[int], num_new_tokens: int) -> float:
         """Predicted seconds of a request and its answer on the way."""
