@@ -309,6 +309,27 @@ def scale(clients: int, seconds: float) -> None:
     )
 
 
+@bench.command("scale-sim")
+@click.option("--streams", default="16,64,256,1024,4096,10000", show_default=True)
+@click.option("--together", default="16,64,256,1024", show_default=True, help="Of one pool.")
+@click.option("--settle", default=1.0, show_default=True, help="Virtual seconds before.")
+@click.option("--seconds", default=1.0, show_default=True, help="Virtual seconds measured.")
+def scale_sim(streams: str, together: str, settle: float, seconds: float) -> None:
+    """How the coordinator's costs grow with cells of 16 streams: its state, planner, codec, memory.
+
+    \b
+    Example:
+      python -m bench scale-sim --streams 16,256 --together 256
+    """
+    from bench.sim.growth import HEAD, Kind, grow_apart
+
+    click.echo(HEAD)
+    kinds: tuple[tuple[Kind, str], ...] = (("apart", streams), ("together", together))
+    for kind, counts in kinds:
+        for part in filter(None, counts.split(",")):
+            click.echo(grow_apart(int(part), kind, settle, seconds).row())
+
+
 @bench.command()
 @click.option("--plans", default=1000, show_default=True, help="Plans of each size.")
 @click.option("--exact", default=500, show_default=True, help="Instances for the exact planner.")

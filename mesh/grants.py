@@ -30,17 +30,24 @@ class Medium:
 
     def reserve(self, now: float, ready: float, airtime_s: float) -> Turn:
         """The first gap that is long enough, not before `ready`."""
+        return self.reserve_gap(now, ready, airtime_s, airtime_s)
+
+    def reserve_gap(self, now: float, ready: float, least_s: float, most_s: float) -> Turn:
+        """The first gap of least_s or more, not before `ready`; most_s of it, if it is as long."""
         self._forget(now)
         place = bisect.bisect_right(self._ends, ready)
         start = ready
-        while place < len(self._starts) and self._starts[place] < start + airtime_s:
+        while place < len(self._starts) and self._starts[place] < start + least_s:
             start = max(start, self._ends[place])
             place += 1
+        end = start + most_s
+        if place < len(self._starts):
+            end = min(end, self._starts[place])
         free_from = self._ends[place - 1] if place else now
-        self.reserved_s += airtime_s
+        self.reserved_s += end - start
         self._starts.insert(place, start)
-        self._ends.insert(place, start + airtime_s)
-        return Turn(start, start + airtime_s, free_from)
+        self._ends.insert(place, end)
+        return Turn(start, end, free_from)
 
     def is_free(self, now: float, airtime_s: float) -> bool:
         """Whether nobody's turn begins before something sent now would be through."""

@@ -20,6 +20,7 @@ from nodes.messages import (
     CancelRequest,
     ChatMessage,
     FinishedNotice,
+    LinkFields,
     NodeCommandReply,
     NodeCommandRequest,
     NodesReply,
@@ -33,8 +34,10 @@ from nodes.messages import (
     TokensNotice,
     TraceReply,
     TraceRequest,
+    UploadGrant,
 )
 from nodes.status import Status, decode_status
+from nodes.upload import ANSWER_LIMIT_S, GRANT_LIMIT_S, Granted, Upload, is_worth_offering
 
 logger = logging.getLogger(__name__)
 
@@ -93,9 +96,15 @@ class Client:
         join_timeout_s: float | None = 10.0,
         rejoins: bool = False,
         role: str = "client",
+        declared: LinkFields | None = None,
     ) -> None:
         """role: client; gateway for one that asks for many users, admin for one that gives commands
-        about nodes. A key needs it, too."""
+        about nodes. A key needs it, too. declared: what is known of the link. On a shared medium
+        large requests take turns.
+        """
+        self._declared = declared
+        # Whether the coordinator answers offers, as far as is known.
+        self._may_offer = True
         self._link = Link(
             transport,
             self,
@@ -129,6 +138,7 @@ class Client:
 
     def on_joined(self, _welcome: Welcome) -> None:
         self._joined.set()
+        self._may_offer = True
         self._end_all()
 
     def _end_all(self) -> None:
@@ -139,6 +149,8 @@ class Client:
     def on_message(self, message: Any) -> None:
         queue = self._queues.get(getattr(message, "request_id", 0))
         if queue is not None:
+            if isinstance(message, UploadGrant):
+                message = Granted(message, asyncio.get_running_loop().time())
             queue.put_nowait(message)
 
     async def nodes(self) -> NodesReply:
@@ -190,34 +202,36 @@ class Client:
         """
         text, token_ids, messages = _kinds(prompt, options.chat)
         async with _Subscription(self) as (request_id, queue):
-            self._link.send(
-                SubmitRequest(
-                    request_id=request_id,
-                    prompt=text,
-                    num_choices=options.num_choices,
-                    temperature=options.temperature,
-                    top_k=options.top_k,
-                    top_p=options.top_p,
-                    min_p=options.min_p,
-                    seed=-1 if options.seed is None else options.seed,
-                    max_tokens=options.max_tokens,
-                    stops=options.stops,
-                    ignore_eog=options.ignore_eog,
-                    gamma=-1 if options.gamma is None else options.gamma,
-                    priority=options.priority,
-                    prompt_token_ids=token_ids,
-                    messages=messages,
-                    model=options.model,
-                    user=options.user,
-                    rules=options.rules,
-                    num_logprobs=-1 if options.num_logprobs is None else options.num_logprobs,
-                    scores_prompt=options.scores_prompt,
-                )
+            submit = SubmitRequest(
+                request_id=request_id,
+                prompt=text,
+                num_choices=options.num_choices,
+                temperature=options.temperature,
+                top_k=options.top_k,
+                top_p=options.top_p,
+                min_p=options.min_p,
+                seed=-1 if options.seed is None else options.seed,
+                max_tokens=options.max_tokens,
+                stops=options.stops,
+                ignore_eog=options.ignore_eog,
+                gamma=-1 if options.gamma is None else options.gamma,
+                priority=options.priority,
+                prompt_token_ids=token_ids,
+                messages=messages,
+                model=options.model,
+                user=options.user,
+                rules=options.rules,
+                num_logprobs=-1 if options.num_logprobs is None else options.num_logprobs,
+                scores_prompt=options.scores_prompt,
             )
             left = options.num_choices
             try:
+                await self._submit(submit, queue)
                 while left:
                     message = await self._next(queue)
+                    if isinstance(message, Granted):
+                        # Of an upload that did not wait for it any more.
+                        continue
                     if isinstance(message, FinishedNotice):
                         if message.finish_reason == "cancelled":
                             raise RequestFailedError("unavailable", "the request was cancelled")
@@ -226,6 +240,34 @@ class Client:
             finally:
                 if left:
                     self._link.send(CancelRequest(request_id))
+
+    async def _submit(self, submit: SubmitRequest, queue: asyncio.Queue[Any]) -> None:
+        """Send a request: large ones on a shared medium in pieces, when each may go."""
+        link = self._declared
+        frames = self._link.packed(submit) if link is not None and self._may_offer else []
+        if link is None or not is_worth_offering(link, frames):
+            self._link.send(submit)
+            return
+        upload = Upload(submit.request_id, frames)
+        self._link.send(upload.offer(submit.priority, link))
+        limit_s = ANSWER_LIMIT_S
+        while not upload.is_over:
+            try:
+                async with asyncio.timeout(limit_s):
+                    message = await self._next(queue)
+            except TimeoutError:
+                if limit_s == ANSWER_LIMIT_S:
+                    # It knows nothing of offers: it is not asked again.
+                    self._may_offer = False
+                    self._link.send(submit)
+                    return
+                for piece in upload.rest():
+                    self._link.send(piece)
+                return
+            limit_s = GRANT_LIMIT_S
+            if isinstance(message, Granted) and message.grant.num_bytes:
+                await asyncio.sleep(message.send_at - asyncio.get_running_loop().time())
+                self._link.send(upload.piece(message.grant.num_bytes))
 
     async def _next(self, queue: asyncio.Queue[Any]) -> Any:
         if self._is_over and queue.empty():

@@ -67,18 +67,21 @@ class LinkSettings:
     air: name of a medium that it shares with all nodes that give the same, such as a Wi-Fi cell;
     packets are then marked for the access class of interactive media. rate_kbps: what the link
     carries when it has the medium alone; 0 where it shall be measured. frame_ms: what a message
-    takes of the medium at least, whatever its size.
+    takes of the medium at least, whatever its size. sharing: turns, where senders can be told to
+    wait for one another; shares, where each has a part of the medium all the time.
     """
 
     air: str = ""
     rate_kbps: float = 0.0
     frame_ms: float = 0.0
+    sharing: str = "turns"
 
     def __post_init__(self) -> None:
         if len(self.air) > 64:
             raise ConfigError(f"link.air = {self.air!r}: 64 characters at most are accepted")
         _in_range("link.rate_kbps", self.rate_kbps, 0, 1e9)
         _in_range("link.frame_ms", self.frame_ms, 0, 1000)
+        _one_of("link.sharing", self.sharing, ("turns", "shares"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +164,15 @@ class DraftConfig:
 
     def __post_init__(self) -> None:
         _in_range("join_timeout_s", self.join_timeout_s, 0.1, 3600)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientConfig:
+    """connect, keys, link: as in TargetConfig."""
+
+    connect: str = ""
+    keys: str = ""
+    link: LinkSettings = field(default_factory=LinkSettings)
 
 
 def _one_of(key: str, value: str, accepted: tuple[str, ...]) -> None:

@@ -117,6 +117,13 @@ class Link:
             # The coordinator is gone or stuck; the heartbeat decides which.
             self.num_dropped += 1
 
+    def packed(self, message: Any) -> list[bytes]:
+        """Frames of a message as it would be sent now; none while there is no membership."""
+        welcome = self._welcome
+        if welcome is None:
+            return []
+        return encode(message, cluster=welcome.cluster, epoch=welcome.epoch)
+
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._read())

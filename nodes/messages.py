@@ -28,6 +28,10 @@ _MAX_RULES_BYTES: Final = 4 * MAX_GRAMMAR_CHARS + 20 * MAX_BIASES
 MAX_TRACE_BYTES: Final = 130_000
 # One padded message holds it.
 MAX_STATUS_BYTES: Final = 400_000
+
+# Of a SubmitRequest, both frames.
+MAX_UPLOAD_BYTES: Final = (1 << 18) + _MAX_RULES_BYTES + 65_536 + 4 * MAX_PROMPT_TOKENS
+MAX_PIECE_BYTES: Final = 32_768
 # A weight: twice the priority counts twice as much.
 MAX_PRIORITY: Final = 10
 DEFAULT_PRIORITY: Final = 5
@@ -101,11 +105,13 @@ class LinkFields:
 
     air: the medium it shares with other nodes that name the same, "" for none. rate_bps: of the
     link alone, 0 where it is to be measured. frame_s: what a message takes of the medium at least.
+    shares: the medium is shared all the time, not in turns.
     """
 
     air: Name
     rate_bps: Annotated[float, Range(0, 1e12)]
     frame_s: Annotated[float, Range(0, 10)]
+    shares: bool = False
 
 
 @struct
@@ -220,7 +226,8 @@ class DraftRequest:
 
     ahead: go on after the answer, as if all guesses were accepted, until there are new tokens.
     hold_us: microseconds after the request before which the answer is not sent: others of the
-    medium have their turns until then.
+    medium have their turns until then. rate_bps: what the answer keeps to, where the medium is
+    shared all the time; 0 for no limit.
     """
 
     round: Id
@@ -228,6 +235,7 @@ class DraftRequest:
     new_token_ids: TokenIds
     ahead: bool = False
     hold_us: Annotated[int, Range(0, 10_000_000)] = 0
+    rate_bps: Count = 0
 
 
 @struct
@@ -525,3 +533,38 @@ class NodeCommandReply:
     request_id: Id
     error: Reason
     num_streams: Count
+
+
+@message(47)
+class UploadOffer:
+    """A client has a SubmitRequest of so many bytes to send over a shared medium.
+
+    num_head_bytes: of its frame 0, which comes first. priority: as in the request.
+    """
+
+    request_id: Id
+    num_bytes: Annotated[int, Range(1, MAX_UPLOAD_BYTES)]
+    num_head_bytes: Annotated[int, Range(1, MAX_UPLOAD_BYTES)]
+    priority: Annotated[int, Range(1, MAX_PRIORITY)]
+    link: LinkFields
+
+
+@message(48)
+class UploadGrant:
+    """The client may send num_bytes more, delay_us microseconds after this has come in.
+
+    num_bytes: 0 where it has to wait for another grant.
+    """
+
+    request_id: Id
+    num_bytes: Annotated[int, Range(0, MAX_PIECE_BYTES)]
+    delay_us: Annotated[int, Range(0, 10_000_000)]
+
+
+@message(49, max_bytes=MAX_PIECE_BYTES + 1024)
+class UploadPiece:
+    """Bytes of the frames that were offered, from `offset` on."""
+
+    request_id: Id
+    offset: Count
+    data: Annotated[bytes, MaxLen(MAX_PIECE_BYTES)]

@@ -65,7 +65,12 @@ def link_of(profile: EngineProfile) -> Link:
     fields = profile.link
     if 0 < fields.rate_bps < _LEAST_BPS:
         raise ValueError(f"a link has {_LEAST_BPS:g} bit/s at least")
-    return Link(fields.rate_bps or math.inf, medium=fields.air, frame_s=fields.frame_s)
+    return Link(
+        fields.rate_bps or math.inf,
+        medium=fields.air,
+        frame_s=fields.frame_s,
+        shares=fields.shares,
+    )
 
 
 def spread_of(profile: EngineProfile) -> Spread | None:

@@ -147,7 +147,8 @@ def link_of(connect: str, directory: str) -> tuple[str, ClientKeys | None]:
 
 def declared(link: LinkSettings) -> LinkFields:
     """What a node says of its link."""
-    return LinkFields(link.air, link.rate_kbps * 1e3, link.frame_ms * 1e-3)
+    shares = link.sharing == "shares"
+    return LinkFields(link.air, link.rate_kbps * 1e3, link.frame_ms * 1e-3, shares)
 
 
 def tokenizer_of(opened: OpenedModel | OpenedToy | OpenedReplay) -> Tokenizer:

@@ -23,12 +23,14 @@ class Link:
     rate_bps: bit/s when the link has its medium alone; infinite where it never matters.
     medium: what it shares with other links ("cell-a"); "" for a medium of its own.
     frame_s: fixed seconds of the medium a message takes, whatever its size.
+    shares: senders have parts of the medium all the time, instead of turns.
     """
 
     rate_bps: float = math.inf
     rtt_s: float = 0.0
     medium: str = ""
     frame_s: float = 0.0
+    shares: bool = False
 
     def __post_init__(self) -> None:
         if not self.rate_bps > 0:

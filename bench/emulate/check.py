@@ -9,7 +9,7 @@ import statistics
 import sys
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from bench.emulate import prediction
 from bench.emulate.cell import Cell, Contention, CountersOf, Shares, Station, Turns
@@ -26,12 +26,16 @@ _QUIET_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """One way to share the cell. arrival_s: predicted, of each station or of the last one."""
+    """One way to share the cell. arrival_s: predicted, of each station or of the last one.
+
+    paced_bps: what senders keep to by themselves, of the bytes of their batches.
+    """
 
     name: str
     cell: Cell
     arrival_s: dict[str, float]
     grants: tuple[str, ...] = ()
+    paced_bps: dict[str, float] = field(default_factory=dict)
 
     @property
     def batch_s(self) -> float:
@@ -66,7 +70,7 @@ def narrow_cell(slowest_bps: float, frame_s: float) -> Cell:
 
 def schemes(cell: Cell) -> list[Scheme]:
     load = prediction.load(cell, BATCH_BYTES)
-    names = [station.name for station in cell.stations]
+    names = _names(cell)
     turns_s = prediction.turns_s(load)
     grants = tuple(names[k] for k in prediction.order(load))
     phi = tuple(float(share) for share in prediction.shares(load))
@@ -83,6 +87,12 @@ def schemes(cell: Cell) -> list[Scheme]:
             "shares (i)",
             replace(cell, access=Shares(phi)),
             dict.fromkeys(names, prediction.shares_s(load)),
+        ),
+        Scheme(
+            "shares (i), kept to by senders",
+            replace(cell, access=Turns()),
+            dict.fromkeys(names, prediction.shares_s(load)),
+            paced_bps=dict.fromkeys(names, 8 * BATCH_BYTES / prediction.shares_s(load)),
         ),
         Scheme(
             "equal reserved slots",
@@ -163,10 +173,15 @@ async def _round(scheme: Scheme, hub: Process, stations: list[Process]) -> dict[
     start_s = time.monotonic()
     _say(hub, " ".join(scheme.grants))
     if not scheme.grants:
-        for station in stations:
-            _say(station, "go")
+        for station, name in zip(stations, _names(scheme.cell), strict=True):
+            rate_bps = scheme.paced_bps.get(name)
+            _say(station, "go" if rate_bps is None else f"go {rate_bps}")
     arrived = json.loads(await _line(hub, _START_LIMIT_S + 10 * scheme.batch_s))
     return {name: at_s - start_s for name, at_s in arrived.items()}
+
+
+def _names(cell: Cell) -> list[str]:
+    return [station.name for station in cell.stations]
 
 
 async def _quiet(live: LiveCell) -> CountersOf:

@@ -3,7 +3,8 @@
     python -m bench.emulate.peers hub HOST NUM_STATIONS BATCH_BYTES
     python -m bench.emulate.peers station NAME HOST PORT BATCH_BYTES
 
-A line `go` on a station's standard input, or a grant from the hub, makes it send its batch. A line
+A line `go` on a station's standard input, or a grant from the hub, makes it send its batch; `go
+BPS` in segments that keep to this rate. A line
 of names on the hub's standard input (perhaps of none) makes it wait for a batch of every station,
 granting to these names one after the other; it answers with a line of JSON: when each had arrived,
 on the machine's monotonic clock. Both end with their input.
@@ -12,11 +13,15 @@ on the machine's monotonic clock. Both end with their input.
 from __future__ import annotations
 
 import json
+import math
 import select
 import socket
 import sys
 import time
 from collections.abc import Sequence
+
+from bench.emulate.proxy import SEGMENT_BYTES
+from mesh.pacing import Pacer
 
 GRANT = b"g"
 _LIMIT_S = 60.0
@@ -73,7 +78,20 @@ def station(name: str, host: str, port: int, batch_bytes: int) -> None:
                 said = link.recv(1) if ready is link else sys.stdin.readline().encode()
                 if not said:
                     return
-                link.sendall(batch)
+                rate_bps = float(said.split()[1]) if len(said.split()) > 1 else math.inf
+                _send(link, batch, rate_bps)
+
+
+def _send(link: socket.socket, batch: bytes, rate_bps: float) -> None:
+    """A batch, in segments that keep to a rate if there is one."""
+    if math.isinf(rate_bps):
+        link.sendall(batch)
+        return
+    pacer, ready = Pacer(), time.monotonic()
+    for start in range(0, len(batch), SEGMENT_BYTES):
+        segment = batch[start : start + SEGMENT_BYTES]
+        time.sleep(max(0.0, pacer.send_at(len(segment), rate_bps, ready) - time.monotonic()))
+        link.sendall(segment)
 
 
 def main(role: str, *arguments: str) -> None:

@@ -46,8 +46,9 @@ def machine(targets: str, drafts: str, streams: str, pairs: int, max_tokens: int
 @click.option("--streams", default="16,64,256", show_default=True, help="Stream counts.")
 @click.option("--seconds", default=10.0, show_default=True)
 @click.option("--gamma", default=4, show_default=True)
-def scale(streams: str, seconds: float, gamma: int) -> None:
-    """What one coordinator on one core carries, with toy models on the other cores.
+@click.option("--pass-ms", default=0.0, show_default=True, help="A pass of a node; 0: all it can.")
+def scale(streams: str, seconds: float, gamma: int, pass_ms: float) -> None:
+    """What one coordinator on one core carries, with nodes that look tokens up on the others.
 
     \b
     Example:
@@ -58,7 +59,27 @@ def scale(streams: str, seconds: float, gamma: int) -> None:
     from bench.live.scale import measure
 
     for part in streams.split(","):
-        click.echo(str(asyncio.run(measure(int(part), seconds, gamma=gamma))))
+        click.echo(str(asyncio.run(measure(int(part), seconds, gamma=gamma, pass_ms=pass_ms))))
+
+
+@live.command("planning")
+@click.option("--streams", default=64, show_default=True)
+@click.option("--seconds", default=10.0, show_default=True, help="Of each planner.")
+@click.option("--pass-ms", default=20.0, show_default=True, help="A pass of a node.")
+@click.option("--gamma", default=-1, show_default=True, help="Guesses a round; -1: as planned.")
+def planning(streams: int, seconds: float, pass_ms: float, gamma: int) -> None:
+    """What planning adds between a commit and what its streams do next.
+
+    \b
+    Example:
+      python -m bench live planning --streams 16 --seconds 5
+    """
+    import asyncio
+
+    from bench.live.planning import compare
+
+    fixed = None if gamma < 0 else gamma
+    click.echo(asyncio.run(compare(streams, seconds, pass_ms, fixed)))
 
 
 @live.command("edge")

@@ -1,4 +1,4 @@
-"""How much one coordinator carries: many streams on toy models, the coordinator on a core alone."""
+"""How much one coordinator carries: many streams on nodes that look tokens up, on a core alone."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from bench.live.light_nodes import key_of, token_at
 from mesh.codec import decode, encode
 from mesh.messages import PROTOCOL_VERSION, Hello, Ping, Pong, Welcome
 from mesh.zmq_transport import ZmqContext
@@ -21,22 +22,29 @@ from nodes.client import Client, GenerateOptions
 from nodes.messages import TokensNotice
 
 _CHOICES = 64
-# More than is decoded while it is measured, and room for it in a cache for 128 streams.
-_MAX_TOKENS, _CELLS = 8000, 1 << 20
+STREAMS_A_TARGET = 128
+# More than is decoded while it is measured.
+_MAX_TOKENS = 16_000
 _POLL_S = 0.05
 _PROBE_S = 0.01
 _START_LIMIT_S = 30.0
+_SETTLE_S = 2.0
+_LONGEST_LINE = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """rounds_per_s: of all streams. delay_s: of Pings answered between messages, p50 p99 most."""
+    """rounds_per_s: of all streams. delay_s: of Pings answered between messages, p50 p99 most.
+
+    num_wrong: notices with tokens that are not those of law 1.
+    """
 
     num_streams: int
     rounds_per_s: float
     tokens_per_s: float
     delay_s: tuple[float, float, float]
     coordinator_busy: float
+    num_wrong: int
 
     def __str__(self) -> str:
         p50, p99, most = (f"{seconds * 1e3:.1f}" for seconds in self.delay_s)
@@ -44,115 +52,152 @@ class Carried:
             f"{self.num_streams} streams: {self.rounds_per_s:.0f} stream-rounds/s, "
             f"{self.tokens_per_s:.0f} tokens/s; a Ping between them is answered after {p50} ms "
             f"(median), {p99} ms (p99), {most} ms (most); coordinator busy "
-            f"{self.coordinator_busy:.0%} of its core"
+            f"{self.coordinator_busy:.0%} of its core; {self.num_wrong} wrong texts"
         )
 
 
-async def measure(num_streams: int, seconds: float, *, gamma: int = 4) -> Carried:
+async def measure(
+    num_streams: int, seconds: float, *, gamma: int = 4, pass_ms: float = 0.0
+) -> Carried:
     """Run num_streams streams for some seconds after all have begun.
 
-    The coordinator has the first core for itself where there are two; all else shares the others.
+    pass_ms: what a pass of a target takes, and a draft node's answer; 0: nothing but messages. The
+    coordinator has the first core for itself where there are two; all else shares the others.
     """
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, set(cores[1:]) or set(cores))
     try:
-        return await _beside(cores[0], num_streams, seconds, gamma)
+        return await _beside(cores[0], num_streams, seconds, gamma, pass_ms)
     finally:
         os.sched_setaffinity(0, set(cores))
 
 
-async def _beside(core: int, num_streams: int, seconds: float, gamma: int) -> Carried:
+async def _beside(
+    core: int, num_streams: int, seconds: float, gamma: int, pass_ms: float
+) -> Carried:
     """The coordinator on a core, its nodes and clients where this process is."""
     with tempfile.TemporaryDirectory(prefix="airdraft-scale-") as folder:
         endpoint = f"ipc://{folder}/mesh.sock"
-        num_nodes = -(-num_streams // 128)
-        room = ["--max-streams", "128", "--cells", str(_CELLS)]
+        num_nodes = -(-num_streams // STREAMS_A_TARGET)
         async with contextlib.AsyncExitStack() as stack:
             coordinator = await stack.enter_async_context(
-                _process("coordinator", "--listen", endpoint, core=core)
+                running("nodes.cli", "coordinator", "--listen", endpoint, core=core)
             )
             for number in range(num_nodes):
                 for role in ("target", "draft"):
-                    name = ["--name", f"{role}-{number}", "--connect", endpoint]
-                    node = _process(role, "--model", "toy:0.9", *name, *room)
-                    await stack.enter_async_context(node)
-            with ZmqContext() as context:
-                return await _measure(
-                    context, endpoint, 2 * num_nodes, num_streams, seconds, gamma, coordinator
-                )
+                    told = role, endpoint, f"{role}-{number}", str(pass_ms)
+                    await stack.enter_async_context(running("bench.live.light_nodes", *told))
+            context = stack.enter_context(ZmqContext())
+            asked = streams_on(context, endpoint, 2 * num_nodes, num_streams, gamma)
+            counts = await stack.enter_async_context(asked)
+            return await _measure(context, endpoint, counts, num_streams, seconds, coordinator.pid)
 
 
 @contextlib.asynccontextmanager
-async def _process(*arguments: str, core: int | None = None) -> AsyncIterator[int]:
-    """A node of this installation; its process id."""
-    command = [sys.executable, "-m", "nodes.cli", *arguments]
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
+async def running(
+    module: str, *arguments: str, core: int | None = None, piped: bool = False
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A module that runs. piped: its standard streams are here."""
+    pipe = asyncio.subprocess.PIPE if piped else None
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", module, *arguments),
+        stdin=pipe,
+        stdout=pipe or asyncio.subprocess.DEVNULL,
+        limit=_LONGEST_LINE,
+    )
     if core is not None:
         os.sched_setaffinity(process.pid, {core})
     try:
-        yield process.pid
+        yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
         await process.wait()
 
 
-async def _measure(
-    context: ZmqContext,
-    endpoint: str,
-    num_nodes: int,
-    num_streams: int,
-    seconds: float,
-    gamma: int,
-    coordinator: int,
-) -> Carried:
-    counts = {"rounds": 0, "tokens": 0}
+@dataclass(slots=True)
+class Counts:
+    """What clients were sent. wrong: notices whose tokens are not those of law 1."""
+
+    rounds: int = 0
+    tokens: int = 0
+    wrong: int = 0
+
+
+@contextlib.asynccontextmanager
+async def streams_on(
+    context: ZmqContext, endpoint: str, num_nodes: int, num_streams: int, gamma: int | None
+) -> AsyncIterator[Counts]:
+    """Streams that run until the end, after all have begun and fallen into step."""
+    counts = Counts()
     begun: set[tuple[int, int]] = set()
     client = Client(context.connect(endpoint), endpoint=endpoint, join_timeout_s=_START_LIMIT_S)
     all_begun = asyncio.Event()
-    delays: list[float] = []
+
+    async def ask(number: int, num_choices: int) -> None:
+        options = GenerateOptions(
+            max_tokens=_MAX_TOKENS,
+            num_choices=num_choices,
+            temperature=0.8,
+            seed=number,
+            gamma=gamma,
+            ignore_eog=True,
+        )
+        prompt = (5 + number,)
+        keys = [key_of(prompt, number, choice) for choice in range(num_choices)]
+        async for event in client.generate(prompt, options):
+            if isinstance(event, TokensNotice):
+                counts.rounds += 1
+                counts.tokens += len(event.token_ids)
+                key, first = keys[event.choice], len(prompt) + event.position
+                law = tuple(token_at(key, first + k) for k in range(len(event.token_ids)))
+                counts.wrong += law != event.token_ids
+                begun.add((number, event.choice))
+                if len(begun) == num_streams:
+                    all_begun.set()
+
     async with asyncio.TaskGroup() as group:
         serving = [group.create_task(client.run())]
         await _until(client, num_nodes)
-
-        async def ask(number: int, num_choices: int) -> None:
-            options = GenerateOptions(
-                max_tokens=_MAX_TOKENS,
-                num_choices=num_choices,
-                temperature=0.8,
-                seed=number,
-                gamma=gamma,
-                ignore_eog=True,
-            )
-            async for event in client.generate((5 + number,), options):
-                if isinstance(event, TokensNotice):
-                    counts["rounds"] += 1
-                    counts["tokens"] += len(event.token_ids)
-                    begun.add((number, event.choice))
-                    if len(begun) == num_streams:
-                        all_begun.set()
-
         for number in range(-(-num_streams // _CHOICES)):
             some = min(_CHOICES, num_streams - number * _CHOICES)
             serving.append(group.create_task(ask(number, some)))
         async with asyncio.timeout(_START_LIMIT_S):
             await all_begun.wait()
-        serving.append(group.create_task(_probe(context, endpoint, delays)))
-        await asyncio.sleep(2.0)
+        await asyncio.sleep(_SETTLE_S)
+        yield counts
+        for task in serving:
+            task.cancel()
+
+
+async def _measure(
+    context: ZmqContext,
+    endpoint: str,
+    counts: Counts,
+    num_streams: int,
+    seconds: float,
+    coordinator: int,
+) -> Carried:
+    delays: list[float] = []
+    probing = asyncio.create_task(_probe(context, endpoint, delays))
+    try:
+        await asyncio.sleep(_SETTLE_S / 4)
         del delays[:]
-        before, busy_s, started = dict(counts), _cpu_s(coordinator), time.perf_counter()
+        before, busy_s, started = replace(counts), _cpu_s(coordinator), time.perf_counter()
         await asyncio.sleep(seconds)
         took_s = time.perf_counter() - started
         busy_s = _cpu_s(coordinator) - busy_s
-        for task in serving:
-            task.cancel()
+    finally:
+        probing.cancel()
+        await asyncio.gather(probing, return_exceptions=True)
     p50, p99, most = np.quantile(delays, [0.5, 0.99, 1.0])
     return Carried(
         num_streams,
-        (counts["rounds"] - before["rounds"]) / took_s,
-        (counts["tokens"] - before["tokens"]) / took_s,
+        (counts.rounds - before.rounds) / took_s,
+        (counts.tokens - before.tokens) / took_s,
         (float(p50), float(p99), float(most)),
         busy_s / took_s,
+        counts.wrong,
     )
 
 

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
-from mesh.keys import ClientKeys
 from mesh.zmq_transport import ZmqContext
 from nodes.cli.options import generate_options, keys_option, options_of, read_prompt
 from nodes.cli.output import print_request
 from nodes.client import Client, GenerateOptions
-from nodes.roles import link_of
+from nodes.config import ClientConfig, load
+from nodes.roles import declared, link_of
 from nodes.runtime import run, set_up_logging
 
 
 @click.command("generate")
 @click.option(
     "--connect",
-    default="",
     metavar="ENDPOINT",
     help="The coordinator's endpoint.  [default: the one this machine joined, else the one on it]",
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE.toml",
+    help="connect, keys and [link] of this client.",
 )
 @keys_option
 @generate_options
@@ -37,22 +43,24 @@ def generate_command(**values: Any) -> None:
     set_up_logging(values["verbose"])
     prompt = read_prompt(values["source"], values["prompt"], values["prompt_file"])
     options = options_of(values)
-    endpoint, keys = link_of(values["connect"], values["keys"] or "")
-    code = run(lambda: _ask(endpoint, keys, prompt, options, as_json=values["as_json"]))
+    given = {key: values[key] for key in ("connect", "keys")}
+    config = load(ClientConfig, values["config"], given)
+    code = run(lambda: _ask(config, prompt, options, as_json=values["as_json"]))
     if code:
         sys.exit(code)
 
 
 async def _ask(
-    endpoint: str,
-    keys: ClientKeys | None,
+    config: ClientConfig,
     prompt: str,
     options: GenerateOptions,
     *,
     as_json: bool,
 ) -> None:
+    endpoint, keys = link_of(config.connect, config.keys)
     with ZmqContext() as context:
-        client = Client(context.connect(endpoint, keys), endpoint=endpoint)
+        transport = context.connect(endpoint, keys, interactive=bool(config.link.air))
+        client = Client(transport, endpoint=endpoint, declared=declared(config.link))
         serving = asyncio.create_task(client.run())
         asking = asyncio.create_task(print_request(client, prompt, options, as_json=as_json))
         try:

@@ -21,6 +21,8 @@ from nodes.messages import (
     SubmitRequest,
     TokenizeReply,
     TraceRequest,
+    UploadOffer,
+    UploadPiece,
 )
 
 # Of those who were invited and have not brought their own key yet.
@@ -35,6 +37,8 @@ _OF_CLIENTS: Final = _OF_MEMBERS | {
     StatusRequest,
     TraceRequest,
     EnrolRequest,
+    UploadOffer,
+    UploadPiece,
 }
 MAY_SEND: Final[Mapping[str, frozenset[type]]] = {
     "target": _OF_MEMBERS

@@ -291,6 +291,11 @@ class Roster:
             return None
         return node.heartbeat.sent(num_bytes, now)
 
+    def client_rtt_s(self, peer: bytes) -> float:
+        """Of the way to a client and back, 0 as long as it is not known."""
+        heartbeat = self._clients.get(peer)
+        return heartbeat.rtt_s or 0.0 if heartbeat is not None else 0.0
+
     def pong(self, member: Member, pong: Pong, now: float) -> None:
         node = self.node_of(member)
         busy = node is not None and node.scheduler is not None and node.scheduler.num_streams > 0

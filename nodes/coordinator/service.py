@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 _TICK_S = 0.05
 _MIN_TICK_S = 0.001
 _MAX_ENROLLING = 8
+_NODE_ROLES = frozenset({"target", "draft"})
 _MAX_LEFT_PEERS = 64
 
 
@@ -78,6 +79,7 @@ class Coordinator:
             pads=pads,
             limits=limits,
             version=_version(),
+            plans_later=True,
         )
 
     @property
@@ -177,8 +179,14 @@ class Coordinator:
             self._send_all(self.state.tick(loop.time()))
 
     def _send_all(self, sends: Sequence[Send]) -> None:
+        """Send all, and only then plan: no token waits for a plan."""
+        self._hand_over(sends)
+        self._hand_over(self.state.plan_anew(asyncio.get_running_loop().time()))
+
+    def _hand_over(self, sends: Sequence[Send]) -> None:
         now = asyncio.get_running_loop().time()
-        pending = list(sends)
+        # Nodes first: they have work to begin, while clients have only to read.
+        pending = sorted(sends, key=lambda send: self.state.role_of(send.peer) not in _NODE_ROLES)
         while pending:
             send = pending.pop(0)
             try:

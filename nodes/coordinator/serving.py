@@ -80,6 +80,11 @@ class Serving:
             if not ids:
                 del self._ids_of_client[request.client]
 
+    def target_of(self, stream_id: StreamId) -> str:
+        """The target that has a stream; "" if none has."""
+        request = self.streams.get(stream_id)
+        return request.choices[stream_id].target if request is not None else ""
+
     def charge(self, streams: Sequence[StreamId], num_bytes: int, *, to_draft: bool) -> None:
         """Book the bytes of a message on the streams it is about, in equal shares."""
         for stream_id in streams:

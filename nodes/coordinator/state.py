@@ -9,8 +9,10 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+from mesh.codec import decode
 from mesh.grants import Air
 from mesh.messages import Bye, Credit, Hello, Ping, Pong, Refuse, Welcome
 from nodes.config import LimitSettings
@@ -32,6 +34,7 @@ from nodes.coordinator.sends import Send
 from nodes.coordinator.serving import Serving
 from nodes.coordinator.status import Reporting
 from nodes.coordinator.tracing import Tracing
+from nodes.coordinator.uploads import Uploads
 from nodes.messages import (
     CancelRequest,
     CommitReply,
@@ -48,6 +51,8 @@ from nodes.messages import (
     TokenizeReply,
     TokenizeRequest,
     TraceRequest,
+    UploadOffer,
+    UploadPiece,
 )
 from nodes.profile import token_bits
 from nodes.scheduler import SchedulerState
@@ -89,8 +94,13 @@ class CoordinatorState:
         trials: bool = False,
         pads: bool = False,
         version: str = "",
+        plans_later: bool = False,
     ) -> None:
+        """plans_later: plan_anew() is called when what the last call gave has been sent."""
         self.cluster = cluster
+        self._plans_later = plans_later
+        # Targets whose schedulers want another plan, in order.
+        self._plans_due: dict[str, None] = {}
         self.pads = pads
         self.epoch = epoch
         self._policy = policy
@@ -102,6 +112,7 @@ class CoordinatorState:
         self._drains = Drains(self._roster, self._serving)
         # Draft nodes serve all targets.
         self._air = Air()
+        self._uploads = Uploads(self._air, self._roster.client_rtt_s, pads=pads)
         self._round_ids = RoundIds()
         self._draft_load = Counter[str]()
         self._tracing = Tracing()
@@ -193,13 +204,25 @@ class CoordinatorState:
             out += self._carry_out(node, scheduler.tick(now), now)
         self._tracing.tick(self._roster.schedulers(), now)
         self._reporting.tick(now)
-        out += self._serving.tick(now)
+        out += self._uploads.grants(now) + self._serving.tick(now)
         moved, events = self._drains.tick(now)
         return [*out, *moved, *self._on_roster(events, now)]
 
+    def plan_anew(self, now: float) -> list[Send]:
+        """Plan where that is due; what may start by it."""
+        out: list[Send] = []
+        due = list(self._plans_due)
+        self._plans_due.clear()
+        for name in due:
+            node = self._roster.node(name)
+            if node is not None and node.scheduler is not None:
+                out += self._carry_out(node, node.scheduler.plan_anew(now), now)
+        return out
+
     def next_deadline(self) -> float | None:
-        """When a scheduler wants to be ticked, if it does."""
+        """When a scheduler or an upload wants a tick, if one does."""
         deadlines = [scheduler.next_deadline() for _, scheduler in self._roster.schedulers()]
+        deadlines.append(self._uploads.next_deadline)
         return min((d for d in deadlines if d is not None), default=None)
 
     @property
@@ -243,6 +266,7 @@ class CoordinatorState:
                 case NodeOut(record=node, reason=reason):
                     out += self._on_node_out(node, reason, now)
                 case ClientOut(peer=peer):
+                    self._uploads.gone(peer)
                     out += self._serving.client_gone(peer, now)
         return out
 
@@ -262,6 +286,7 @@ class CoordinatorState:
         if node.role == "target":
             # A target that cannot take guesses back is served plainly.
             lookup = self._has_lookup and node.profile.can_roll_back
+            due = partial(self._plans_due.setdefault, node.name)
             node.scheduler = SchedulerState(
                 self._policy,
                 node.costs,
@@ -273,6 +298,7 @@ class CoordinatorState:
                 draft_load=self._draft_load,
                 name=node.name,
                 counts=self._reporting.counts_of(node.name),
+                plans_later=due if self._plans_later else None,
             )
             for draft in self._roster.nodes("draft"):
                 if draft.can_draft_for(node):
@@ -336,28 +362,32 @@ class CoordinatorState:
     def _on_draft_message(
         self, node: NodeRecord, message: Any, num_bytes: int, now: float
     ) -> list[Send]:
-        # Ids of streams and of rounds are unique in the mesh: only one takes the message.
+        # Ids of streams and of rounds are unique in the mesh: only those who have them are asked.
         out: list[Send] = []
-        if isinstance(message, DraftReply):
-            streams = [StreamId(e.stream_id) for e in message.entries]
-            self._serving.charge(streams, num_bytes, to_draft=True)
-            node.busy_s += min(message.draft_us / 1e6, MOST_S)
-        for target, scheduler in self._roster.schedulers():
-            match message:
-                case DraftReply():
-                    # Some of its streams may have been cancelled or moved meanwhile.
-                    if streams and all(scheduler.stream(s) is None for s in streams):
-                        continue
+        match message:
+            case DraftReply():
+                node.busy_s += min(message.draft_us / 1e6, MOST_S)
+                streams = [StreamId(e.stream_id) for e in message.entries]
+                self._serving.charge(streams, num_bytes, to_draft=True)
+                # Some of its streams may have been cancelled or moved meanwhile.
+                holders = self._holders(streams) if streams else self._roster.schedulers()
+                for target, scheduler in holders:
                     out += self._carry_out(target, scheduler.drafted(node.name, message, now), now)
-                case StreamReadyNotice(stream_id=s, generation=g):
-                    if scheduler.stream(StreamId(s)) is not None:
-                        ready = scheduler.draft_ready(node.name, StreamId(s), g, now)
-                        out += self._carry_out(target, ready, now)
-                case StreamFailedNotice(stream_id=s, generation=g, reason=reason):
-                    if scheduler.stream(StreamId(s)) is not None:
-                        failed = scheduler.draft_failed(node.name, StreamId(s), g, reason, now)
-                        out += self._carry_out(target, failed, now)
+            case StreamReadyNotice(stream_id=s, generation=g):
+                for target, scheduler in self._holders([StreamId(s)]):
+                    ready = scheduler.draft_ready(node.name, StreamId(s), g, now)
+                    out += self._carry_out(target, ready, now)
+            case StreamFailedNotice(stream_id=s, generation=g, reason=reason):
+                for target, scheduler in self._holders([StreamId(s)]):
+                    failed = scheduler.draft_failed(node.name, StreamId(s), g, reason, now)
+                    out += self._carry_out(target, failed, now)
         return out
+
+    def _holders(self, streams: Sequence[StreamId]) -> list[tuple[NodeRecord, SchedulerState]]:
+        """The targets that have any of these streams."""
+        names = dict.fromkeys(self._serving.target_of(stream_id) for stream_id in streams)
+        nodes = [self._roster.node(name) for name in names]
+        return [(n, n.scheduler) for n in nodes if n is not None and n.scheduler is not None]
 
     def _carry_out(
         self, target: NodeRecord, instructions: Sequence[Instruction], now: float
@@ -371,9 +401,14 @@ class CoordinatorState:
     ) -> list[Send]:
         match message:
             case SubmitRequest():
-                self._reporting.num_submitted += 1
-                return self._intake.submit(peer, role, who, message, now)
+                self._uploads.forget(peer, message.request_id)
+                return self._submit(peer, role, who, message, now)
+            case UploadOffer():
+                return self._uploads.offered(peer, message, now)
+            case UploadPiece():
+                return self._uploaded(peer, role, who, message, now)
             case CancelRequest(request_id=request_id):
+                self._uploads.forget(peer, request_id)
                 request = self._serving.requests.get((peer, request_id))
                 return self._serving.cancel(request, now) if request is not None else []
             case NodesRequest(request_id=request_id):
@@ -390,6 +425,28 @@ class CoordinatorState:
                 return [Send(peer, reply), *moved, *self._intake.ask_tokenizers()]
         self.num_stale += 1
         return []
+
+    def _submit(
+        self, peer: bytes, role: str, who: str, submit: SubmitRequest, now: float
+    ) -> list[Send]:
+        self._reporting.num_submitted += 1
+        return self._intake.submit(peer, role, who, submit, now)
+
+    def _uploaded(
+        self, peer: bytes, role: str, who: str, piece: UploadPiece, now: float
+    ) -> list[Send]:
+        """A piece of a large request. Raises DecodeError or ForbiddenError for what is none."""
+        frames, is_known = self._uploads.arrived(peer, piece, now)
+        self.num_stale += not is_known
+        grants = self._uploads.grants(now)
+        if frames is None:
+            return grants
+        whole = decode(frames)
+        if not isinstance(whole.message, SubmitRequest):
+            raise ForbiddenError(f"only requests are uploaded, not {type(whole.message).__name__}")
+        if whole.message.request_id != piece.request_id:
+            raise ForbiddenError("an upload is of another request than was offered")
+        return [*grants, *self._submit(peer, role, who, whole.message, now)]
 
     def _on_tokenized(self, node: NodeRecord, reply: TokenizeReply, now: float) -> list[Send]:
         request, was_asked = self._serving.tokenizing.answered(node.name, reply.request_id)

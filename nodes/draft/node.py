@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mesh.messages import Welcome
+from mesh.pacing import Pacer
 from mesh.transport import ClientTransport
 from nodes.draft.state import Drafted, Event, Job, ModelDrafter
 from nodes.engine.protocol import EngineInfo
@@ -66,6 +67,9 @@ class DraftNode:
 
         # Before when the answers of rounds must not go out: others have their turns.
         self._held_until: dict[int, float] = {}
+        # What they keep to on a medium that is shared all the time.
+        self._rates_bps: dict[int, int] = {}
+        self._pacer = Pacer()
 
     async def run(self) -> None:
         """Serve until cancelled; raises what the link or the engine raises."""
@@ -81,6 +85,7 @@ class DraftNode:
         logger.info("joined cluster %s as %s", welcome.cluster, welcome.node)
         self._held_until.clear()
         self._opening.forget_all()
+        self._rates_bps.clear()
         self._engine.post(_forget_all)
 
     def on_message(self, message: Any) -> None:
@@ -91,6 +96,8 @@ class DraftNode:
                 self._held_until = {r: t for r, t in self._held_until.items() if t > now}
                 if message.hold_us:
                     self._held_until[message.round] = now + message.hold_us * 1e-6
+                if message.rate_bps:
+                    self._rates_bps[message.round] = message.rate_bps
                 self._engine.post(lambda drafter: _draft(drafter, message, now))
             case OpenStreamRequest():
                 self._opening.open(message)
@@ -117,6 +124,9 @@ class DraftNode:
     def _send_in_turn(self, reply: DraftReply) -> None:
         loop = asyncio.get_running_loop()
         until = self._held_until.pop(reply.round, 0.0)
+        if rate_bps := self._rates_bps.pop(reply.round, 0):
+            num_bytes = sum(map(len, self._link.packed(reply)))
+            until = self._pacer.send_at(num_bytes, rate_bps, max(until, loop.time()))
         if until > loop.time():
             loop.call_at(until, self._link.send, reply)
         else:

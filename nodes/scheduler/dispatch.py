@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from mesh.grants import Air
 from nodes.messages import DraftRequest, GuessEntry, LeaseEntry, LeaseRequest, VerifyRequest
 from nodes.scheduler import trials
+from nodes.scheduler.air import Asked, Way, shared_ways, turn
 from nodes.scheduler.cycle import Circulating, CycleState
-from nodes.scheduler.drafts import DraftNode, DraftPool
+from nodes.scheduler.drafts import DraftPool
 from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget
 from nodes.scheduler.rounds import Round, RoundIds, Share
 from nodes.scheduler.stream import Drafting, Idle, Stream, Verifying
@@ -24,8 +25,6 @@ _LEASE_S = 0.05
 _PASS_RATE = 0.1
 # A stream whose draft node is about to be ready goes plainly in small steps until then.
 LEASE_WHILE_OPENING_TOKENS = 2
-# A turn that far off is no turn: what was predicted then does not hold any more.
-_LONGEST_HOLD_S = 1.0
 # A draft node that has not read a text by then is not waited for until it has.
 _READ_TIMEOUT_S = 30.0
 
@@ -211,32 +210,31 @@ class Dispatcher:
             by_node.setdefault(stream.draft.node, []).append((stream, gamma))
         out: list[Instruction] = []
         shares = {}
+        asked_of: list[Asked] = []
         # In the plan's order of turns.
         for name in sorted(by_node, key=batch.turn_of):
-            members, node = by_node[name], self._drafts[name]
             entries = []
             new_token_ids: list[int] = []
             num_first = 0
-            for stream, gamma in members:
+            for stream, gamma in by_node[name]:
                 num_first += stream.catch_up()
                 stop = batch.stops.get(stream.spec.stream_id, 0.0)
                 entries.append(stream.draft_entry(gamma, new_token_ids, stop))
-            gammas = [gamma for _, gamma in members]
-            draft_s, link_s = (
-                node.draft_s(gammas, num_first),
-                node.link_s(gammas, len(new_token_ids)),
-            )
-            held_s, waits_s = self._turn(node, draft_s, gammas, len(new_token_ids), now)
-            times = draft_s, link_s + waits_s
-            message = DraftRequest(
-                round_id, tuple(entries), tuple(new_token_ids), batch.ahead, round(held_s * 1e6)
-            )
-            out.append(ToDraft(name, message))
+            gammas = [gamma for _, gamma in by_node[name]]
+            made = tuple(entries), tuple(new_token_ids)
+            asked_of.append(Asked(self._drafts[name], *made, gammas, num_first))
+        for asked_one, way in zip(asked_of, self._ways(asked_of, now), strict=True):
+            node = asked_one.node
+            times = asked_one.draft_s, asked_one.link_s + way.waits_s
+            entries_, new_ids = asked_one.entries, asked_one.new_token_ids
+            held_us, rate_bps = round(way.held_s * 1e6), way.rate_bps
+            message = DraftRequest(round_id, entries_, new_ids, batch.ahead, held_us, rate_bps)
+            out.append(ToDraft(node.name, message))
             node.num_waiting += 1
-            ids = tuple(stream.spec.stream_id for stream, _ in members)
-            shares[name] = Share(node, *times, node.num_waiting, ids, num_first)
+            ids = tuple(stream.spec.stream_id for stream, _ in by_node[node.name])
+            shares[node.name] = Share(node, *times, node.num_waiting, ids, asked_one.num_first)
             for other in self.rounds.values():
-                other.share_node(name, node.num_waiting)
+                other.share_node(node.name, node.num_waiting)
         members_of_round = [stream.spec.stream_id for stream, _ in drafted]
         predicted_s = self._cycle.lap_s(self._piece_s()) if is_whole else 0.0
         asked = {stream.spec.stream_id: gamma for stream, gamma in drafted}
@@ -247,27 +245,13 @@ class Dispatcher:
         self._watch.round_started(current, self._cycle.batches, now)
         return out + self.verify_if_complete(current, now)
 
-    def _turn(
-        self,
-        node: DraftNode,
-        draft_s: float,
-        gammas: Sequence[int],
-        num_new_tokens: int,
-        now: float,
-    ) -> tuple[float, float]:
-        """Reserve the medium for a request and its answer.
-
-        Returns how long after the request the answer must not go out, and by how much it comes
-        later than it would if the node were alone.
-        """
-        if not node.link.medium:
-            return 0.0, 0.0
-        medium = self._air[node.link.medium]
-        arrived = medium.reserve(now, now, node.message_s(len(gammas), num_new_tokens)).end
-        arrived += node.link.rtt_s / 2
-        turn = medium.reserve(now, arrived + draft_s, node.message_s(len(gammas), sum(gammas)))
-        held_s = min(_LONGEST_HOLD_S, max(0.0, turn.free_from - arrived))
-        return held_s, turn.start - arrived - draft_s
+    def _ways(self, asked: Sequence[Asked], now: float) -> list[Way]:
+        """How the answers of a round come back, each in its turn or with its share."""
+        shared = [a for a in asked if a.node.link.medium and a.node.link.shares]
+        shares = shared_ways(self._air, shared, now)
+        return [
+            shares[a.node.name] if a.node.name in shares else turn(self._air, a, now) for a in asked
+        ]
 
     def leave(self, stream: Stream, now: float) -> list[Instruction]:
         phase = stream.phase
@@ -280,6 +264,8 @@ class Dispatcher:
         if not current.stream_ids:
             current.drop_all()
             del self.rounds[phase.round_id]
+            return []
+        if current.is_verifying:
             return []
         # A draft node that has no other stream of the round is not waited for.
         placements = (self._streams[s].draft for s in current.stream_ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
@@ -86,14 +87,19 @@ class DraftNode:
         """
         costs, cells = self.costs.decode, (self.used_cells, self.own_cells)
         seconds = costs.at(num_first_tokens, *cells)
-        for step in range(1, max(gammas)):
-            seconds += costs.at(sum(1 for gamma in gammas if gamma > step), *cells)
+        ordered = sorted(gammas)
+        for step in range(1, ordered[-1]):
+            num_going_on = len(ordered) - bisect.bisect_right(ordered, step)
+            seconds += costs.at(num_going_on, *cells)
         return seconds
+
+    def message_bits(self, num_streams: int, num_tokens: int) -> int:
+        """Of a request or an answer, as they are counted beforehand."""
+        return HEADER_BITS + ENTRY_BITS * num_streams + self.token_bits * num_tokens
 
     def message_s(self, num_streams: int, num_tokens: int) -> float:
         """Predicted seconds of the medium that one message takes."""
-        bits = HEADER_BITS + ENTRY_BITS * num_streams + self.token_bits * num_tokens
-        return self.link.airtime_s(bits, 1)
+        return self.link.airtime_s(self.message_bits(num_streams, num_tokens), 1)
 
     def link_s(self, gammas: Sequence[int], num_new_tokens: int) -> float:
         """Predicted seconds of a request and its answer on the way."""

@@ -74,7 +74,8 @@ class SchedulerState:
     beside plain passes before they are verified in rounds. air: turns on shared media, of all
     targets. token_bits: what a token id takes on a link. round_ids, draft_load: what schedulers
     share whose targets share draft nodes. name: of the target. counts: of what it has done, if it
-    was here before.
+    was here before. plans_later: told where a plan is due, so that it is made by plan_anew() when
+    what the last call gave has been sent; without it each call plans.
     """
 
     def __init__(
@@ -91,8 +92,10 @@ class SchedulerState:
         draft_load: Counter[str] | None = None,
         name: str = "",
         counts: Counts | None = None,
+        plans_later: Callable[[], None] | None = None,
     ) -> None:
         self._has_trials = trials
+        self._plans_later = plans_later
         self._cycle = CycleState(policy)
         self._target = TargetCosts(target_costs) if target_costs is not None else None
         self._acceptance = acceptance
@@ -424,22 +427,30 @@ class SchedulerState:
     # -- rounds --------------------------------------------------------------------------------
 
     def plan(self, now: float) -> list[Instruction]:
-        """Start what may start, then plan anew if that is due, while the target is at work."""
+        """Start what may start, then plan anew, while the target is at work."""
         out = self._dispatcher.start(now)
+        if self._plans_later is None:
+            return out + self.plan_anew(now)
         if self._cycle.is_due:
-            streams = self._streams.values()
-            seen = observe(streams, self._drafts, self._target, now)
-            overruns = self._cycle.overrun(now), self._cycle.ahead_overrun(now)
-            seen = replace(
-                seen,
-                overrun=overruns[0],
-                ahead_overrun=overruns[1],
-                token_bits=self._token_bits,
-            )
-            self._cycle.replan(seen, now)
-            self._watch.planned(seen, self._cycle.plan, now)
-            out += self._dispatcher.start(now)
+            self._plans_later()
         return out
+
+    def plan_anew(self, now: float) -> list[Instruction]:
+        """Plan if that is due, and start what the new plan lets start."""
+        if not self._cycle.is_due:
+            return []
+        streams = self._streams.values()
+        seen = observe(streams, self._drafts, self._target, now)
+        overruns = self._cycle.overrun(now), self._cycle.ahead_overrun(now)
+        seen = replace(
+            seen,
+            overrun=overruns[0],
+            ahead_overrun=overruns[1],
+            token_bits=self._token_bits,
+        )
+        self._cycle.replan(seen, now)
+        self._watch.planned(seen, self._cycle.plan, now)
+        return self._dispatcher.start(now)
 
     def drafted(self, node: str, reply: DraftReply, now: float) -> list[Instruction]:
         if node in self._drafts:

@@ -71,3 +71,13 @@ def test_no_two_turns_overlap_and_none_waits_without_need(wishes):
         made.append(turn)
     for a, b in pairwise(sorted(made)):
         assert a.end <= b.start + 1e-12
+
+
+def test_a_gap_is_filled_as_far_as_it_goes():
+    medium = Medium()
+    medium.reserve(0.0, 1.0, 1.0)
+    medium.reserve(0.0, 2.5, 0.5)
+    assert medium.reserve_gap(0.0, 0.9, 0.2, 1.0) == Turn(2.0, 2.5, 2.0)
+    assert medium.reserve_gap(0.0, 0.0, 0.2, 0.5) == Turn(0.0, 0.5, 0.0)
+    assert medium.reserve_gap(0.0, 0.0, 0.6, 2.0) == Turn(3.0, 5.0, 3.0)
+    assert medium.reserve_gap(0.0, 0.0, 0.5, 2.0) == Turn(0.5, 1.0, 0.5)

@@ -9,6 +9,7 @@ from typing import Any
 from mesh.codec import decode, encode
 from mesh.memory_transport import MemoryHub, MemoryServer
 from mesh.messages import Hello, Welcome
+from mesh.pacing import DEPTH_BYTES
 from nodes.draft.node import DraftNode
 from nodes.draft.state import ModelDrafter
 from nodes.engine.load import TOY_COSTS
@@ -19,6 +20,7 @@ from nodes.scheduler.instructions import open_request
 from tests.nodes.builders import PROMPT, make_spec
 
 HOLD_S = 0.05
+PACED_BPS = 20_000
 DECLARED = LinkFields("cell-a", 1e6, 0.0)
 
 
@@ -62,6 +64,15 @@ async def test_an_answer_is_held_until_its_turn() -> None:
                 _, reply = await hear(server, DraftReply)
                 assert reply.round == round_id
                 assert loop.time() - asked >= hold_s
+            # Small answers go at once until a frame's worth has gone; then they have to be earned.
+            entry = DraftEntry(1, 1, len(PROMPT), 0, 8, 0)
+            size, round_id, began = 0, 3, loop.time()
+            while size < DEPTH_BYTES + 200:
+                say(DraftRequest(round_id, (entry,), (), rate_bps=PACED_BPS))
+                _, reply = await hear(server, DraftReply)
+                size += sum(map(len, encode(reply, cluster="c", epoch=1)))
+                round_id += 1
+            assert loop.time() - began >= 8 * (size - DEPTH_BYTES) / PACED_BPS
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

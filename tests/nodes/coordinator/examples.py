@@ -27,6 +27,7 @@ from nodes.messages import (
     DraftRequest,
     FinishedNotice,
     LeaseRequest,
+    LinkFields,
     NodeCommandReply,
     NodeCommandRequest,
     NodesReply,
@@ -49,6 +50,9 @@ from nodes.messages import (
     TokensNotice,
     TraceReply,
     TraceRequest,
+    UploadGrant,
+    UploadOffer,
+    UploadPiece,
     VerifyRequest,
 )
 from tests.nodes.builders import make_submit
@@ -93,4 +97,7 @@ MESSAGES: tuple[Any, ...] = (
     PromptLogprobsNotice(1, 0, (TokenScores(SCORE, ()),)),
     NodeCommandRequest(1, "drain", "nobody"),
     NodeCommandReply(1, "", 0),
+    UploadOffer(1, 2000, 1500, 5, LinkFields("cell-a", 1e6, 0.0)),
+    UploadGrant(1, 256, 100),
+    UploadPiece(1, 0, b"x"),
 )

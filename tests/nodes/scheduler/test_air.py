@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mesh.grants import Air
@@ -10,6 +12,7 @@ from nodes.scheduler import SchedulerState
 from nodes.scheduler.drafts import DraftNode
 from nodes.scheduler.instructions import Instruction, ToDraft
 from nodes.stream import StreamId
+from policies.airtime import release_shares
 from policies.plan import Link
 from tests.nodes.builders import make_spec
 from tests.nodes.pure_mesh import DRAFT_COSTS, TARGET_COSTS
@@ -119,3 +122,43 @@ def test_a_fast_link_tells_a_text_at_once() -> None:
     )
     assert len(request.token_ids) == 5000  # type: ignore[attr-defined]
     assert scheduler.stream(StreamId(1)) is not None
+
+
+SHARED = replace(SLOW, shares=True)
+
+
+def test_answers_of_a_medium_of_shares_end_together() -> None:
+    scheduler = make_scheduler("a", "b", link=SHARED)
+    start_both(scheduler)
+    answer(scheduler, 1, "a")
+    requests = to_drafts(commit_one(scheduler, ONE, 1.0), DraftRequest)
+    assert [node for node, _ in requests] == ["a", "b"]
+    node = DraftNode("any", DRAFT_COSTS, SHARED)
+    asked_s = [node.message_s(1, len(request.new_token_ids)) for _, request in requests]
+    ready = [sum(asked_s[: k + 1]) + node.draft_s((4,), 1) for k in range(2)]
+    shares, _ = release_shares([node.message_s(1, 4)] * 2, ready)
+    for (_, request), share in zip(requests, shares, strict=True):
+        assert request.rate_bps == pytest.approx(share * 160e3, rel=1e-4)
+        assert request.hold_us == 0
+    # Who is ready first has less of the medium.
+    assert requests[0][1].rate_bps < requests[1][1].rate_bps
+
+
+def test_rounds_on_a_medium_of_shares_follow_one_another() -> None:
+    scheduler = make_scheduler("a", link=SHARED, air=(air := Air()))
+    scheduler.admit(make_spec(ONE), None)
+    air["cell-a"].reserve(0.0, 0.001, 5.0)
+    scheduler.draft_ready("a", ONE, 1, 0.0)
+    ((_, request),) = to_drafts(scheduler.target_ready(ONE, 1, 0.0), DraftRequest)
+    # Alone in its round it has all of the rate, and waits as it would for a turn.
+    assert request.rate_bps == 160_000
+    assert request.hold_us == 0.0 or request.hold_us <= 1_000_000
+
+
+def test_a_share_of_a_link_of_unknown_rate_is_no_limit() -> None:
+    unknown = Link(rtt_s=0.01, medium="cell-a", shares=True)
+    scheduler = make_scheduler("a", link=unknown)
+    scheduler.admit(make_spec(ONE), None)
+    scheduler.draft_ready("a", ONE, 1, 0.0)
+    ((_, request),) = to_drafts(scheduler.target_ready(ONE, 1, 0.0), DraftRequest)
+    assert (request.rate_bps, request.hold_us) == (0, 0)

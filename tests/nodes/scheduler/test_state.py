@@ -318,3 +318,20 @@ def test_no_stream_waits_for_ever_and_nothing_leaks(seed: int, num_streams: int)
     assert not scheduler._ended
     assert all(node.num_streams == node.num_waiting == 0 for node in scheduler._drafts)
     assert replayed(walk, walk.told), "not a function of what it was told"
+
+
+def test_a_scheduler_that_plans_later_starts_nothing_new_before_it_does() -> None:
+    policy = FixedPolicy(gamma=4)
+    due: list[bool] = []
+    at_once = SchedulerState(policy, TARGET_COSTS)
+    later = SchedulerState(policy, TARGET_COSTS, plans_later=lambda: due.append(True))
+    for scheduler in (at_once, later):
+        scheduler.draft_joined("a", DRAFT_COSTS)
+        scheduler.admit(make_spec(ONE), None)
+        scheduler.draft_ready("a", ONE, 1, 0.0)
+    together = at_once.target_ready(ONE, 1, 0.0)
+    assert together
+    assert later.target_ready(ONE, 1, 0.0) == []
+    assert due
+    assert later.plan_anew(0.0) == together
+    assert later.plan_anew(0.0) == []

@@ -1,0 +1,235 @@
+"""Large requests of clients on shared media: who may send which piece, and when. Pure.
+
+On each medium one client sends at a time, pieces in the gaps between the turns of rounds, first
+whose rest takes least of the medium for its weight. The next grant is on its way while a piece is
+sent. Grants bind nobody but those who wait for them: what comes without one is taken as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from mesh.grants import Air, Turn
+from mesh.padding import SIZES
+from mesh.rates import RateEstimate
+from nodes.coordinator.sends import Send
+from nodes.messages import (
+    DEFAULT_PRIORITY,
+    MAX_PIECE_BYTES,
+    LinkFields,
+    UploadGrant,
+    UploadOffer,
+    UploadPiece,
+)
+
+# Of the medium at a time: what begins without a turn waits for so long at most.
+PIECE_S: Final = 0.02
+LEAST_PIECE_BYTES: Final = 256
+# Where nothing is known of a link yet.
+_FIRST_PIECE_BYTES: Final = 1024
+_FIRST_BPS: Final = 250e3
+# A message's own bytes and ZeroMQ's, keys included.
+_OVERHEAD_BYTES: Final = 96
+# Pieces of one medium on their way: one is sent, the next one's grant arrives.
+_MOST_OUT: Final = 2
+# Who does not send by then, after his turn, is not waited for.
+_OVERDUE_S: Final = 1.0
+# Who waits is told so again, that he does not take the coordinator for lost.
+_WAIT_NOTICE_S: Final = 3.0
+_SILENT_S: Final = 60.0
+_MAX_UPLOADS: Final = 256
+_LEAST_BPS: Final = 1000.0
+
+Key = tuple[bytes, int]
+
+
+class _Out(NamedTuple):
+    """A piece that was granted and has not arrived: where it ends, how long it was to wait."""
+
+    end: int
+    granted_at: float
+    delay_s: float
+    turn: Turn
+
+
+@dataclass(slots=True)
+class _Upload:
+    """rate: where it was not declared, as its pieces tell. told_at: when its client last heard."""
+
+    offer: UploadOffer
+    rtt_s: float
+    pads: bool
+    told_at: float
+    num_granted: int = 0
+    data: bytearray = field(default_factory=bytearray)
+    out: deque[_Out] = field(default_factory=deque)
+    rate: RateEstimate = field(default_factory=RateEstimate)
+
+    @property
+    def link(self) -> LinkFields:
+        return self.offer.link
+
+    @property
+    def num_left(self) -> int:
+        return self.offer.num_bytes - self.num_granted
+
+    @property
+    def rate_bps(self) -> float:
+        return self.link.rate_bps or self.rate.bps or _FIRST_BPS
+
+    def air_s(self, num_bytes: int) -> float:
+        """Of the medium, for a message with so many bytes of the upload."""
+        size = num_bytes + _OVERHEAD_BYTES
+        if self.pads:
+            size = next((padded for padded in SIZES if padded >= size), size)
+        return self.link.frame_s + 8 * size / self.rate_bps
+
+    def most_bytes(self, seconds: float) -> int:
+        """What a message of so many seconds may carry of it, or the least one."""
+        if not self.link.rate_bps and self.rate.bps is None:
+            return min(_FIRST_PIECE_BYTES, self.num_left)
+        room = (seconds - self.link.frame_s) * self.rate_bps / 8
+        if self.pads:
+            # Up to a size: a byte more, and the next one would be sent.
+            room = max((size for size in SIZES if size <= room), default=SIZES[0])
+        # A gap is as long as a piece, but for the last digit.
+        num_bytes = max(LEAST_PIECE_BYTES, int(room + 1e-3) - _OVERHEAD_BYTES)
+        return min(MAX_PIECE_BYTES, num_bytes, self.num_left)
+
+    @property
+    def price(self) -> float:
+        """s/w: the rest that takes least of the medium for its weight comes first."""
+        return self.air_s(self.num_left) * DEFAULT_PRIORITY / self.offer.priority
+
+    def is_overdue(self, now: float, for_s: float = _OVERDUE_S) -> bool:
+        return bool(self.out) and now >= self.out[0].turn.end + for_s
+
+    def waits(self, now: float) -> bool:
+        """Whether it may be granted more."""
+        return self.num_left > 0 and not self.is_overdue(now)
+
+
+class Uploads:
+    """All uploads under way. rtt_s: of the way to a client and back."""
+
+    def __init__(self, air: Air, rtt_s: Callable[[bytes], float], *, pads: bool = False) -> None:
+        self._air = air
+        self._rtt_s = rtt_s
+        self._pads = pads
+        self._uploads: dict[Key, _Upload] = {}
+        # When grants() has something to do, if nothing is heard before.
+        self.next_deadline: float | None = None
+
+    @property
+    def num_under_way(self) -> int:
+        return len(self._uploads)
+
+    def offered(self, peer: bytes, offer: UploadOffer, now: float) -> list[Send]:
+        """Take a client into its medium's line.
+
+        What cannot be taken has no answer: its client waits no longer than it would for a
+        coordinator that knows nothing of offers, and sends.
+        """
+        key = peer, offer.request_id
+        is_known = key in self._uploads
+        if is_known or len(self._uploads) >= _MAX_UPLOADS or not _is_sound(offer):
+            return []
+        self._uploads[key] = upload = _Upload(offer, self._rtt_s(peer), self._pads, now)
+        out = self.grants(now)
+        if not upload.num_granted:
+            out.append(Send(peer, UploadGrant(offer.request_id, 0, 0)))
+        return out
+
+    def arrived(
+        self, peer: bytes, piece: UploadPiece, now: float
+    ) -> tuple[list[bytes] | None, bool]:
+        """The offered message's frames, if that was the last of it; whether it was expected."""
+        key = peer, piece.request_id
+        upload = self._uploads.get(key)
+        if upload is None:
+            return None, False
+        end = piece.offset + len(piece.data)
+        if piece.offset != len(upload.data) or not piece.data or end > upload.offer.num_bytes:
+            del self._uploads[key]
+            return None, False
+        upload.data += piece.data
+        upload.num_granted = max(upload.num_granted, end)
+        while upload.out and upload.out[0].end <= end:
+            out = upload.out.popleft()
+            if out.end == end:
+                seconds = now - out.granted_at - out.delay_s
+                upload.rate.observe(len(piece.data) + _OVERHEAD_BYTES, seconds, upload.rtt_s)
+        if end < upload.offer.num_bytes:
+            return None, True
+        del self._uploads[key]
+        data, head = bytes(upload.data), upload.offer.num_head_bytes
+        return [data[:head], data[head:]], True
+
+    def forget(self, peer: bytes, request_id: int) -> None:
+        """The request was sent otherwise, or is not wanted any more."""
+        self._uploads.pop((peer, request_id), None)
+
+    def gone(self, peer: bytes) -> None:
+        for key in [key for key in self._uploads if key[0] == peer]:
+            del self._uploads[key]
+
+    def grants(self, now: float) -> list[Send]:
+        """What is to be told now."""
+        for key in [k for k, u in self._uploads.items() if u.is_overdue(now, _SILENT_S)]:
+            del self._uploads[key]
+        out: list[Send] = []
+        deadlines = []
+        media: dict[str, list[Key]] = {}
+        for key, upload in self._uploads.items():
+            media.setdefault(upload.link.air, []).append(key)
+        for line in media.values():
+            while (next_at := self._next_grant(line, now)) <= now:
+                waiting = [key for key in line if self._uploads[key].waits(now)]
+                first = min(waiting, key=lambda key: self._uploads[key].price)
+                out.append(Send(first[0], self._grant(self._uploads[first], now)))
+            deadlines.append(next_at)
+        for (peer, request_id), upload in self._uploads.items():
+            if not upload.out and now - upload.told_at >= _WAIT_NOTICE_S:
+                upload.told_at = now
+                out.append(Send(peer, UploadGrant(request_id, 0, 0)))
+        self.next_deadline = min(deadlines, default=None)
+        return out
+
+    def _next_grant(self, line: list[Key], now: float) -> float:
+        """When the next piece of a medium may be granted."""
+        uploads = [self._uploads[key] for key in line]
+        if not any(upload.waits(now) for upload in uploads):
+            return math.inf
+        out = [piece for u in uploads if not u.is_overdue(now) for piece in u.out]
+        if not out:
+            return now
+        ends = [piece.turn.end for piece in out]
+        if len(out) >= _MOST_OUT:
+            return min(ends) + _OVERDUE_S
+        # So that it arrives when the medium is free again.
+        return max(ends) - max(upload.rtt_s for upload in uploads)
+
+    def _grant(self, upload: _Upload, now: float) -> UploadGrant:
+        medium = self._air[upload.link.air]
+        told = medium.reserve(now, now, upload.air_s(0))
+        comes_at = told.end + upload.rtt_s / 2
+        most_s = upload.air_s(upload.most_bytes(PIECE_S))
+        least_s = min(most_s, upload.air_s(upload.most_bytes(0.0)))
+        turn = medium.reserve_gap(now, comes_at, least_s, most_s)
+        num_bytes = upload.most_bytes(turn.end - turn.start)
+        delay_us = min(10_000_000, round(max(0.0, turn.start - comes_at) * 1e6))
+        upload.num_granted += num_bytes
+        upload.told_at = now
+        upload.out.append(_Out(upload.num_granted, now, delay_us * 1e-6, turn))
+        return UploadGrant(upload.offer.request_id, num_bytes, delay_us)
+
+
+def _is_sound(offer: UploadOffer) -> bool:
+    """Whether there is a medium and a rate at which anything would ever arrive."""
+    link = offer.link
+    known = link.rate_bps == 0 or link.rate_bps >= _LEAST_BPS
+    return bool(link.air) and known and offer.num_head_bytes <= offer.num_bytes

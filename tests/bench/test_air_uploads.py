@@ -1,0 +1,337 @@
+"""Rounds and an upload on one emulated cell: the upload gives way, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from bench.emulate.cell import DOWN, UP, Cell, Contention, Direction, Station, Turns
+from bench.emulate.medium import Medium
+from bench.emulate.proxy import HEADER_BYTES, SEGMENT_BYTES, proxy_cell
+from mesh.codec import encode, encode_struct
+from mesh.messages import PROTOCOL_VERSION, Hello, Ping, Welcome
+from mesh.zmq_transport import ZmqContext
+from nodes.client import Client, GenerateOptions
+from nodes.coordinator.sends import Send
+from nodes.coordinator.service import Coordinator
+from nodes.coordinator.state import CoordinatorState
+from nodes.coordinator.uploads import PIECE_S
+from nodes.draft.node import DraftNode
+from nodes.draft.state import ModelDrafter
+from nodes.engine.load import TOY_COSTS
+from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from nodes.messages import (
+    CommitEntry,
+    CommitReply,
+    DraftReply,
+    DraftRequest,
+    GuessEntry,
+    LeaseRequest,
+    LinkFields,
+    OpenStreamRequest,
+    StreamReadyNotice,
+    TokensNotice,
+    UploadGrant,
+    UploadPiece,
+    VerifyRequest,
+)
+from nodes.target.node import TargetNode
+from nodes.upload import Upload
+from policies.joint import joint_plan
+from policies.latency import CostTable
+from tests.nodes.builders import make_profile, make_submit, one_batch
+
+RATE_BPS, FRAME_S = 400e3, 0.0005
+AIR = LinkFields("cell-a", RATE_BPS, FRAME_S)
+DRAFT_S, PASS_S = 0.03, 0.04
+CLUSTER, EPOCH = "c", 1
+# 12 kB: a quarter of a second of the cell.
+LONG = tuple(k % 50 + 1 for k in range(6000))
+
+
+class AirWorld:
+    """A coordinator, its target beside it, a draft node and a client on one cell."""
+
+    def __init__(self) -> None:
+        stations = tuple(
+            Station(name=name, rate_bps=RATE_BPS, queue_bytes=1 << 20)
+            for name in ("draft", "client")
+        )
+        self.medium = Medium(Cell(stations=stations, access=Turns(), frame_s=FRAME_S))
+        self.now = 0.0
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self.state = CoordinatorState(
+            one_batch,
+            cluster=CLUSTER,
+            epoch=EPOCH,
+            heartbeat_interval_s=1e9,
+            heartbeat_timeout_s=2e9,
+        )
+        self.verified_at: list[float] = []
+        self.uploaded_at = math.inf
+        self.sender: Upload | None = None
+        self._generation: dict[int, int] = {}
+        costs = make_profile(1.0)
+        slow = CostTable((1, 256), (PASS_S, PASS_S))
+        target = replace(
+            costs, decode=replace(costs.decode, sizes=slow.sizes, seconds=slow.seconds)
+        )
+        draft = replace(
+            costs,
+            decode=replace(costs.decode, sizes=(1, 256), seconds=(DRAFT_S / 4, DRAFT_S / 4)),
+            link=AIR,
+        )
+        for name, profile in (("target", target), ("draft", draft)):
+            hello = Hello(name, name, 1, PROTOCOL_VERSION, encode_struct(profile))
+            self.hear(name, hello)
+        for name in ("client", "user"):
+            self.hear(name, Hello(name, "client", 1, PROTOCOL_VERSION, b""))
+
+    # -- what happens ------------------------------------------------------------------------
+
+    def run(self, until_s: float) -> None:
+        while True:
+            deadline = self.state.next_deadline()
+            wakes_s = math.inf if deadline is None else max(deadline, self.now)
+            event_s = self._events[0][0] if self._events else math.inf
+            next_s = min(event_s, self.medium.next_event_s(), wakes_s)
+            if next_s > until_s:
+                return
+            self.now = next_s
+            for departure in self.medium.advance(next_s):
+                if departure.payload is not None:
+                    departure.payload()
+            if event_s <= next_s:
+                heapq.heappop(self._events)[2]()
+            if wakes_s <= next_s:
+                self.carry_out(self.state.tick(self.now))
+
+    def at(self, time_s: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (time_s, next(self._order), action))
+
+    def over(self, station: str, way: Direction, message: Any, arrived: Callable[[], None]) -> None:
+        """Bring a message over the cell, in segments."""
+        left = sum(map(len, encode(message, cluster=CLUSTER, epoch=EPOCH)))
+        while left > 0:
+            size = min(left, SEGMENT_BYTES)
+            left -= size
+            payload = arrived if left == 0 else None
+            assert self.medium.offer(station, way, HEADER_BYTES + size, payload, self.now)
+
+    def hear(self, peer: str, message: Any) -> None:
+        self.carry_out(self.state.on_message(peer.encode(), CLUSTER, EPOCH, message, 100, self.now))
+
+    def carry_out(self, sends: list[Send]) -> None:
+        for send in sends:
+            peer, message = send.peer.decode(), send.message
+            if isinstance(message, Welcome | Ping):
+                continue
+            if peer == "target":
+                self.to_target(message)
+            elif peer == "draft":
+                self.over("draft", DOWN, message, lambda m=message: self.to_draft(m))
+            elif peer == "client" and isinstance(message, UploadGrant):
+                self.over("client", DOWN, message, lambda m=message: self.granted(m))
+
+    # -- the nodes -----------------------------------------------------------------------------
+
+    def to_target(self, message: Any) -> None:
+        match message:
+            case OpenStreamRequest(stream_id=s, generation=g):
+                self._generation[s] = g
+                self.at(self.now, lambda: self.hear("target", StreamReadyNotice(s, g)))
+            case VerifyRequest(entries=entries):
+                self.verified_at.append(self.now)
+                self.at(self.now + PASS_S, lambda: self.commit(entries))
+            case LeaseRequest(entries=entries):
+                self.at(self.now + PASS_S, lambda: self.commit(entries))
+
+    def commit(self, entries: Any) -> None:
+        made, token_ids = [], []
+        for entry in entries:
+            guesses = getattr(entry, "num_draft_tokens", 0)
+            num = guesses + 1 if isinstance(entry, GuessEntry) else entry.num_tokens
+            made.append(
+                CommitEntry(
+                    entry.stream_id,
+                    entry.generation,
+                    entry.prefix_len,
+                    num,
+                    guesses,
+                    guesses,
+                    "",
+                    b"",
+                )
+            )
+            token_ids += [1] * num
+        self.hear("target", CommitReply(PASS_S, tuple(made), tuple(token_ids)))
+
+    def to_draft(self, message: Any) -> None:
+        match message:
+            case OpenStreamRequest(stream_id=s, generation=g):
+                ready = StreamReadyNotice(s, g)
+                self.over("draft", UP, ready, lambda: self.hear("draft", ready))
+            case DraftRequest():
+                gammas = [entry.gamma for entry in message.entries]
+                entries = tuple(
+                    GuessEntry(e.stream_id, e.generation, e.prefix_len + e.num_new_tokens, e.gamma)
+                    for e in message.entries
+                )
+                reply = DraftReply(message.round, entries, (1,) * sum(gammas))
+                made_s = DRAFT_S if any(gammas) else 0.0
+                leaves = max(self.now + made_s, self.now + message.hold_us * 1e-6)
+                self.at(
+                    leaves,
+                    lambda: self.over("draft", UP, reply, lambda: self.hear("draft", reply)),
+                )
+
+    # -- the client ----------------------------------------------------------------------------
+
+    def offer(self, message: Any) -> None:
+        self.sender = Upload(1, encode(message, cluster=CLUSTER, epoch=EPOCH))
+        offer = self.sender.offer(5, AIR)
+        self.over("client", UP, offer, lambda: self.hear("client", offer))
+
+    def granted(self, grant: UploadGrant) -> None:
+        if grant.num_bytes:
+            self.at(self.now + grant.delay_us * 1e-6, lambda: self.send(grant.num_bytes))
+
+    def send(self, num_bytes: int) -> None:
+        assert self.sender is not None
+        piece = self.sender.piece(num_bytes)
+        is_last = self.sender.is_over
+        self.over("client", UP, piece, lambda: self.sent(piece, is_last))
+
+    def sent(self, piece: UploadPiece, is_last: bool) -> None:
+        if is_last:
+            self.uploaded_at = self.now
+        else:
+            self.hear("client", piece)
+
+    def send_whole(self, message: Any) -> None:
+        def arrived() -> None:
+            self.uploaded_at = self.now
+
+        self.over("client", UP, message, arrived)
+
+
+def rounds(begin: Callable[[AirWorld], None] | None) -> tuple[list[float], float]:
+    """Seconds between the verifications of one guessing stream in the half second after what
+    begins, and when that ends."""
+    world = AirWorld()
+    world.hear("user", make_submit(1, max_tokens=4000, gamma=4, ignore_eog=True))
+    world.run(1.0)
+    if begin is not None:
+        begin(world)
+    world.run(2.0)
+    times = [at for at in world.verified_at if 0.9 < at < 2.0]
+    return [b - a for a, b in itertools.pairwise(times)], world.uploaded_at
+
+
+def test_rounds_are_not_delayed_by_an_upload_that_is_granted() -> None:
+    alone, _ = rounds(None)
+    granted, ended_at = rounds(lambda world: world.offer(make_submit(1, prompt_token_ids=LONG)))
+    whole, whole_at = rounds(lambda w: w.send_whole(make_submit(1, prompt_token_ids=LONG)))
+    assert len(alone) >= 8
+    assert max(alone) < 2 * min(alone)
+    # In the gaps of rounds, which go on meanwhile: as many, and none much longer. The piece that is
+    # on the air when a round begins is over soon.
+    assert math.isfinite(ended_at)
+    assert ended_at < 2.0
+    assert max(granted) <= max(alone) + PIECE_S
+    assert sum(granted) / len(granted) <= 1.1 * sum(alone) / len(alone)
+    # One that is sent when its client likes holds a round up for all of it.
+    assert math.isfinite(whole_at)
+    assert max(whole) > max(alone) + 5 * PIECE_S
+    assert len(whole) < len(granted)
+
+
+async def test_rounds_go_on_between_the_pieces_of_an_upload(eventually: Any) -> None:
+    """Real sockets: draft node and client on a cell of proxies, which count nothing but order."""
+    stations = tuple(Station(name=name, rate_bps=RATE_BPS) for name in ("draft", "client"))
+    cell = Cell(stations=stations, access=Contention(), frame_s=FRAME_S)
+    heard: list[str] = []
+    config = ToyConfig(agreement=0.9)
+    model, drafter = ToyModel(config), ModelDrafter(ToyModel(config))
+    async with contextlib.AsyncExitStack() as stack:
+        # Ends after all that uses it.
+        context = stack.enter_context(ZmqContext())
+        live = await stack.enter_async_context(proxy_cell(cell))
+        coordinator = Coordinator(context.bind("tcp://127.0.0.1:0"), joint_plan)
+        on_message = coordinator.state.on_message
+
+        def noting(peer: bytes, cluster: str, epoch: int, message: Any, *rest: Any) -> list[Send]:
+            heard.append(type(message).__name__)
+            return on_message(peer, cluster, epoch, message, *rest)
+
+        coordinator.state.on_message = noting  # type: ignore[method-assign]
+        endpoint = coordinator.endpoint
+        port = int(endpoint.rpartition(":")[2])
+        over = {
+            name: "tcp://{}:{}".format(*await live.dial(name, port)) for name in ("draft", "client")
+        }
+        target = TargetNode(
+            context.connect(endpoint),
+            model,
+            ToyTokenizer(config.num_vocab),
+            TOY_COSTS,
+            endpoint=endpoint,
+            node="target",
+        )
+        draft = DraftNode(
+            context.connect(over["draft"]),
+            drafter,
+            model.info,
+            TOY_COSTS,
+            endpoint=over["draft"],
+            node="draft",
+            declared=AIR,
+        )
+        user = Client(context.connect(endpoint), endpoint=endpoint)
+        client = Client(context.connect(over["client"]), endpoint=over["client"], declared=AIR)
+        serving: list[asyncio.Task[Any]] = [
+            asyncio.create_task(member.run())
+            for member in (coordinator, target, draft, user, client)
+        ]
+        try:
+            present: set[str] = set()
+            while present != {"target", "draft"}:
+                await asyncio.sleep(0.01)
+                present = {node.node for node in (await user.nodes()).nodes}
+            endless = GenerateOptions(max_tokens=3000, gamma=4, ignore_eog=True)
+            serving.append(asyncio.create_task(_count(user, (5, 6), endless, enough=1 << 30)))
+            await eventually(lambda: heard.count("DraftReply") >= 5)
+            prompt = LONG[:3000]
+            assert await _count(client, prompt, GenerateOptions(max_tokens=2), enough=1) >= 1
+        finally:
+            for task in serving:
+                task.cancel()
+            await asyncio.gather(*serving, return_exceptions=True)
+    first, last = heard.index("UploadPiece"), _last(heard, "UploadPiece")
+    assert heard.count("UploadPiece") >= 2 * len(prompt) / (PIECE_S * RATE_BPS / 8)
+    assert heard[first:last].count("DraftReply") >= 3
+    assert heard[first:last].count("CommitReply") >= 3
+
+
+def _last(names: list[str], name: str) -> int:
+    return len(names) - 1 - names[::-1].index(name)
+
+
+async def _count(
+    client: Client, prompt: tuple[int, ...], options: GenerateOptions, enough: int
+) -> int:
+    """Tokens of an answer, up to so many."""
+    num_tokens = 0
+    async for event in client.generate(prompt, options):
+        if isinstance(event, TokensNotice):
+            num_tokens += len(event.token_ids)
+            if num_tokens >= enough:
+                break
+    return num_tokens

@@ -1,0 +1,288 @@
+"""Who may send which piece of a large request, and when."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+
+from mesh.codec import encode
+from mesh.errors import DecodeError
+from mesh.grants import Air
+from mesh.padding import SIZES, pad
+from nodes.coordinator import uploads
+from nodes.coordinator.sends import Send
+from nodes.coordinator.state import ForbiddenError
+from nodes.coordinator.uploads import LEAST_PIECE_BYTES, PIECE_S, Uploads
+from nodes.messages import (
+    CancelRequest,
+    LinkFields,
+    NodesRequest,
+    OpenStreamRequest,
+    UploadGrant,
+    UploadOffer,
+    UploadPiece,
+)
+from nodes.upload import Upload
+from tests.nodes.builders import make_submit
+from tests.nodes.coordinator.test_state import CLIENT, CLUSTER, EPOCH, Mesh, make_mesh
+
+# 100 kB/s: a byte takes 10 us.
+LINK = LinkFields("cell-a", 800e3, 0.0)
+RTT_S = 0.01
+A, B = b"a", b"b"
+LONG = tuple(k % 50 + 1 for k in range(1000))
+
+
+def make_uploads(air: Air | None = None, **changes: bool) -> Uploads:
+    return Uploads(air or Air(), lambda _peer: RTT_S, **changes)
+
+
+def offer(request_id: int = 1, num_bytes: int = 8000, **changes: object) -> UploadOffer:
+    made = UploadOffer(request_id, num_bytes, num_bytes, 5, LINK)
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def grants(sends: list[Send]) -> list[tuple[bytes, UploadGrant]]:
+    assert all(isinstance(send.message, UploadGrant) for send in sends)
+    return [(send.peer, send.message) for send in sends]
+
+
+def send(line: Uploads, peer: bytes, request_id: int, offset: int, size: int, now: float) -> None:
+    frames, is_known = line.arrived(peer, UploadPiece(request_id, offset, b"x" * size), now)
+    assert is_known
+    assert frames is None or len(b"".join(frames)) == offset + size
+
+
+def test_pieces_take_a_moment_each_and_the_next_is_granted_while_one_is_sent() -> None:
+    line = make_uploads()
+    ((peer, first),) = grants(line.offered(A, offer(), 0.0))
+    # 20 ms of the link carry 2,000 bytes, those of the message itself included.
+    assert (peer, first.num_bytes, first.delay_us) == (A, 1904, 0)
+    # The grant is told and its way back: the piece is through some 20 ms after that.
+    due = line.next_deadline
+    assert due == pytest.approx(0.00096 + RTT_S / 2 + PIECE_S - RTT_S)
+    assert line.grants(due - 1e-4) == []
+    ((_, second),) = grants(line.grants(due))
+    assert second.num_bytes == 1904
+    # Two are on their way: the third waits for one of them.
+    assert line.grants(0.1) == []
+    send(line, A, 1, 0, 1904, 0.1)
+    assert len(line.grants(0.1)) == 1
+
+
+def test_the_last_piece_gives_the_frames() -> None:
+    line = make_uploads()
+    line.offered(A, offer(num_bytes=3000, num_head_bytes=2500), 0.0)
+    send(line, A, 1, 0, 1904, 0.1)
+    frames, _ = line.arrived(A, UploadPiece(1, 1904, b"y" * 1096), 0.2)
+    assert frames == [b"x" * 1904 + b"y" * 596, b"y" * 500]
+    assert line.num_under_way == 0
+    assert line.grants(1.0) == []
+    assert line.next_deadline is None
+
+
+def test_pieces_go_into_the_gaps_between_turns_and_are_as_long() -> None:
+    air = Air()
+    medium = air["cell-a"]
+    line = make_uploads(air)
+    # A turn until 30 ms, a gap of 10 ms, a turn, one of 1 ms, one that is long.
+    medium.reserve(0.0, 0.002, 0.028)
+    medium.reserve(0.0, 0.040, 0.020)
+    medium.reserve(0.0, 0.061, 0.039)
+    ((_, first),) = grants(line.offered(A, offer(), 0.0))
+    assert first.num_bytes == 904
+    assert first.delay_us * 1e-6 == pytest.approx(0.030 - 0.00096 - RTT_S / 2, abs=2e-6)
+    # 1 ms is less than the least piece takes.
+    send(line, A, 1, 0, 904, 0.04)
+    ((_, second),) = grants(line.grants(0.04))
+    assert second.num_bytes == 1904
+    # What they took is taken: whoever reserves comes later.
+    assert medium.reserve(0.04, 0.04, 0.03).start == pytest.approx(0.12)
+
+
+def test_the_least_rest_for_its_weight_comes_first() -> None:
+    line = make_uploads()
+    line.offered(A, offer(1, 30_000), 0.0)
+    waiting = [
+        line.offered(B, offer(2, 20_000, priority=1), 0.0),
+        line.offered(B, offer(3, 9_000, priority=5), 0.0),
+        line.offered(b"c", offer(4, 10_000, priority=10), 0.0),
+    ]
+    assert [grant.num_bytes for sends in waiting for _, grant in grants(sends)] == [0, 0, 0]
+    granted = {(A, 1): [0, 1904]}
+    ((peer, last),) = [(A, 1904)]
+    order, now, key = [], 0.0, (A, 1)
+    while True:
+        # Each piece arrives before the next is granted.
+        now += 0.05
+        start, size = granted[key]
+        send(line, key[0], key[1], start, size, now)
+        given = grants(line.grants(now))
+        if not given:
+            break
+        ((peer, last),) = [(p, g) for p, g in given if g.num_bytes]
+        key = peer, last.request_id
+        before = granted.get(key, [0, 0])
+        granted[key] = [before[0] + before[1], last.num_bytes]
+        order.append(last.request_id)
+    assert [number for number, _ in itertools.groupby(order)] == [4, 3, 1, 2]
+
+
+def test_media_have_lines_of_their_own() -> None:
+    line = make_uploads()
+    line.offered(A, offer(), 0.0)
+    other = LinkFields("cell-b", 800e3, 0.0)
+    ((_, grant),) = grants(line.offered(B, offer(link=other), 0.0))
+    assert grant.num_bytes > 0
+
+
+def test_who_does_not_send_is_passed_by_and_forgotten_at_last() -> None:
+    line = make_uploads()
+    line.offered(A, offer(1), 0.0)
+    line.offered(B, offer(2, 9000), 0.0)
+    due = line.next_deadline
+    assert due is not None
+    assert [peer for peer, _ in grants(line.grants(due))] == [A]
+    assert [peer for peer, _ in grants(line.grants(1.5))] == [B]
+    # It comes after all: nothing is lost.
+    send(line, A, 1, 0, 1904, 1.6)
+    send(line, B, 2, 0, 1904, 1.7)
+    line.grants(100.0)
+    line.grants(200.0)
+    assert line.num_under_way == 0
+
+
+def test_who_waits_is_told_so_again() -> None:
+    line = make_uploads()
+    line.offered(A, offer(1, 300_000), 0.0)
+    line.offered(B, offer(2, 400_000), 0.0)
+    told, sent, now = [], 0, 0.0
+    size = 1904
+    while now < 7.0:
+        now += 0.03
+        send(line, A, 1, sent, size, now)
+        sent += size
+        for peer, grant in grants(line.grants(now)):
+            if peer == B:
+                told.append((round(now), grant.num_bytes))
+            elif grant.num_bytes:
+                size = grant.num_bytes
+        if sent + size >= 300_000:
+            break
+    assert [grant for grant in told if not grant[1]] == [(3, 0)]
+
+
+def test_a_link_of_unknown_rate_tells_it_by_its_first_piece() -> None:
+    line = make_uploads()
+    unknown = LinkFields("cell-a", 0.0, 0.0)
+    ((_, first),) = grants(line.offered(A, offer(num_bytes=50_000, link=unknown), 0.0))
+    assert first.num_bytes == 1024
+    # 100 kB/s, after what the way takes.
+    send(line, A, 1, 0, 1024, RTT_S + 1120e-5)
+    ((_, second),) = grants(line.grants(0.1))
+    assert second.num_bytes == pytest.approx(1904, abs=2)
+
+
+@pytest.mark.parametrize("pads", [False, True])
+def test_pieces_of_padded_messages_end_before_the_next_size(pads: bool) -> None:
+    line = make_uploads(pads=pads)
+    ((_, grant),) = grants(line.offered(A, offer(num_bytes=50_000), 0.0))
+    frames = encode(UploadPiece(2**40, 2**30, b"x" * grant.num_bytes), cluster="c" * 9, epoch=2**60)
+    if pads:
+        assert len(pad(frames)[0]) == SIZES[0]
+    assert len(frames[0]) * 8 / LINK.rate_bps <= PIECE_S
+
+
+def test_what_cannot_be_taken_has_no_answer() -> None:
+    line = make_uploads()
+    line.offered(A, offer(), 0.0)
+    assert line.offered(A, offer(), 0.0) == []
+    for wrong in (
+        offer(2, link=LinkFields("", 1e6, 0.0)),
+        offer(2, link=LinkFields("cell-a", 10.0, 0.0)),
+        offer(2, num_head_bytes=9000),
+    ):
+        assert line.offered(A, wrong, 0.0) == []
+    for number in range(uploads._MAX_UPLOADS):
+        line.offered(B, offer(number), 0.0)
+    assert line.num_under_way == uploads._MAX_UPLOADS
+
+
+def test_a_piece_that_does_not_follow_ends_its_upload() -> None:
+    for wrong in (UploadPiece(1, 5, b"x"), UploadPiece(1, 0, b""), UploadPiece(1, 0, b"x" * 9000)):
+        line = make_uploads()
+        line.offered(A, offer(), 0.0)
+        assert line.arrived(A, wrong, 0.0) == (None, False)
+        assert line.num_under_way == 0
+    assert make_uploads().arrived(A, UploadPiece(1, 0, b"x"), 0.0) == (None, False)
+
+
+def test_clients_that_leave_or_cancel_leave_nothing() -> None:
+    line = make_uploads()
+    for number in (1, 2):
+        line.offered(A, offer(number), 0.0)
+    line.offered(B, offer(1), 0.0)
+    line.forget(A, 1)
+    line.forget(A, 9)
+    assert line.num_under_way == 2
+    line.gone(A)
+    assert line.num_under_way == 1
+
+
+def test_no_piece_is_smaller_than_the_least_unless_it_is_the_last() -> None:
+    line = make_uploads()
+    slow = LinkFields("cell-a", 10e3, 0.001)
+    ((_, grant),) = grants(line.offered(A, offer(link=slow), 0.0))
+    assert grant.num_bytes == LEAST_PIECE_BYTES
+    ((_, small),) = grants(make_uploads().offered(A, offer(num_bytes=100, link=slow), 0.0))
+    assert small.num_bytes == 100
+
+
+# -- in the coordinator --------------------------------------------------------------------------
+
+
+def upload(mesh: Mesh, message: object, request_id: int = 1) -> list[Send]:
+    """Offer a message and send what is granted; all that the last piece is answered with."""
+    frames = encode(message, cluster=CLUSTER, epoch=EPOCH)
+    sender = Upload(request_id, frames if len(frames) > 1 else [*frames, b""])
+    out = mesh.hear(CLIENT, sender.offer(5, LINK))
+    now = 0.0
+    while not sender.is_over:
+        # With or without a grant: nobody is bound by them.
+        given = [s.message.num_bytes for s in out if isinstance(s.message, UploadGrant)]
+        now += 0.05
+        out = mesh.hear(CLIENT, sender.piece(max(given, default=100)), now)
+    return out
+
+
+def test_an_uploaded_request_is_served_as_any_other() -> None:
+    mesh = make_mesh()
+    out = upload(mesh, make_submit(1, prompt_token_ids=LONG))
+    (request,) = [s.message for s in out if isinstance(s.message, OpenStreamRequest)]
+    assert request.token_ids == LONG
+    assert mesh.state.num_stale == 0
+
+
+def test_only_the_offered_request_can_be_uploaded() -> None:
+    mesh = make_mesh()
+    with pytest.raises(ForbiddenError, match="another request"):
+        upload(mesh, make_submit(2, prompt_token_ids=LONG))
+    with pytest.raises(DecodeError):
+        upload(mesh, NodesRequest(1))
+
+
+def test_a_request_that_comes_whole_ends_its_upload() -> None:
+    mesh = make_mesh()
+    submit = make_submit(1, prompt_token_ids=LONG)
+    sender = Upload(1, encode(submit, cluster=CLUSTER, epoch=EPOCH))
+    mesh.hear(CLIENT, sender.offer(5, LINK))
+    assert mesh.state.next_deadline() is not None
+    assert any(isinstance(s.message, OpenStreamRequest) for s in mesh.hear(CLIENT, submit))
+    mesh.hear(CLIENT, sender.piece(500))
+    assert mesh.state.num_stale == 1
+    assert mesh.hear(CLIENT, sender.offer(5, LINK))
+    mesh.hear(CLIENT, CancelRequest(1))
+    mesh.hear(CLIENT, sender.piece(500))
+    assert mesh.state.num_stale == 2
