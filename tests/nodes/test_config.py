@@ -3,7 +3,15 @@
 import pytest
 
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
-from nodes.config import ConfigError, CoordinatorConfig, DraftConfig, TargetConfig, load
+from nodes.config import (
+    ClientConfig,
+    ConfigError,
+    CoordinatorConfig,
+    DraftConfig,
+    TargetConfig,
+    load,
+)
+from nodes.roles import declared
 
 
 @pytest.fixture
@@ -189,3 +197,11 @@ def test_a_link_is_declared_in_a_section_of_its_own(toml):
     assert (link.air, link.rate_kbps, link.frame_ms) == ("cell-a", 250.0, 0.0)
     assert "link.rate_kbps = -1.0: 0 to" in refused(DraftConfig, None, {"link.rate_kbps": -1.0}, {})
     assert "64 characters" in refused(DraftConfig, None, {"link.air": "x" * 65}, {})
+
+
+def test_a_client_says_what_its_link_shares(toml):
+    path = toml('[link]\nair = "cell-a"\nrate_kbps = 6000\nsharing = "shares"\n')
+    fields = declared(load(ClientConfig, path, {"connect": None, "keys": None}, {}).link)
+    assert (fields.air, fields.rate_bps, fields.shares) == ("cell-a", 6e6, True)
+    text = refused(ClientConfig, toml('[link]\nsharing = "luck"\n'), {}, {})
+    assert text == "link.sharing = 'luck': one of turns, shares is accepted"
