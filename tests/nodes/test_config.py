@@ -3,7 +3,15 @@
 import pytest
 
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
-from nodes.config import ConfigError, CoordinatorConfig, DraftConfig, TargetConfig, load
+from nodes.config import (
+    ClientConfig,
+    ConfigError,
+    CoordinatorConfig,
+    DraftConfig,
+    TargetConfig,
+    load,
+)
+from nodes.roles import declared
 
 
 @pytest.fixture
@@ -199,3 +207,11 @@ def test_limits_of_the_coordinator_have_a_section_of_their_own(toml):
     limits = load(CoordinatorConfig, path, {"limits.max_gateway_requests": 12}, environ).limits
     assert (limits.max_requests, limits.max_waiting) == (8, 10)
     assert (limits.max_gateway_requests, limits.max_gateway_waiting) == (12, 16_384)
+
+
+def test_a_client_says_what_its_link_shares(toml):
+    path = toml('[link]\nair = "cell-a"\nrate_kbps = 6000\nsharing = "shares"\n')
+    fields = declared(load(ClientConfig, path, {"connect": None, "keys": None}, {}).link)
+    assert (fields.air, fields.rate_bps, fields.shares) == ("cell-a", 6e6, True)
+    text = refused(ClientConfig, toml('[link]\nsharing = "luck"\n'), {}, {})
+    assert text == "link.sharing = 'luck': one of turns, shares is accepted"
