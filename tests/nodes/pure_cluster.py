@@ -13,10 +13,11 @@ from functools import partial
 from typing import Any
 
 from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Welcome
-from nodes.coordinator.placement import LOOK_S, STRANDED_LIMIT_S, Move
+from nodes.coordinator.placement import LOOK_S, Move
 from nodes.coordinator.roster import PROGRESS_TIMEOUT_S
 from nodes.coordinator.sends import Send
 from nodes.coordinator.state import CoordinatorState
+from nodes.coordinator.stranded import STRANDED_LIMIT_S
 from nodes.draft.node import draft_reply, jobs_of
 from nodes.draft.state import Drafted, ModelDrafter
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
@@ -177,7 +178,7 @@ class PureCluster:
 
     def _moves(self) -> list[Callable[[], None]]:
         moves: list[Callable[[], None]] = []
-        if self.to_submit and self.state._serving.tokenizer():
+        if self.to_submit and self.state._serving.tokenizer("") is not None:
             moves.append(self._submit)
         for node in self._alive(self.nodes):
             if node.inbox:
