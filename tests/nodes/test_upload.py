@@ -159,7 +159,7 @@ async def test_a_coordinator_that_is_lost_ends_the_upload(monkeypatch: pytest.Mo
     await made.kill("coordinator")
     made.start_coordinator()
     try:
-        with pytest.raises(RequestFailedError, match="came back"):
+        with pytest.raises(RequestFailedError, match="coordinator was lost"):
             await asking
     finally:
         running.cancel()
