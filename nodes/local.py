@@ -154,6 +154,7 @@ async def local_mesh(
     lookup: bool = False,
     listen: str | None = None,
     policy: Policy = joint_plan,
+    client_role: str = "client",
     status: Callable[[str], None] = lambda _line: None,
 ) -> AsyncIterator[tuple[LocalMesh, Client]]:
     """Start a mesh, wait until it can serve, and end it whatever happens inside.
@@ -177,7 +178,9 @@ async def local_mesh(
         mesh = LocalMesh(on_this_machine(coordinator.endpoint))
         mesh.status = status
         keys = ring.client_keys(mesh.endpoint) if secured is not None else None
-        client = Client(context.connect(mesh.endpoint, keys), endpoint=mesh.endpoint)
+        client = Client(
+            context.connect(mesh.endpoint, keys), endpoint=mesh.endpoint, role=client_role
+        )
         mesh.serving += [asyncio.create_task(coordinator.run()), asyncio.create_task(client.run())]
         try:
             await mesh.start("target", target)

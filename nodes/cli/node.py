@@ -211,7 +211,11 @@ async def _up(
 ) -> None:
     with Progress() as progress:
         status = status_of(progress)
-        local = local_mesh(target, draft, lookup=lookup, listen=listen, status=status)
+        # Those who ask over HTTP are many users of one client.
+        role = "client" if http is None else "gateway"
+        local = local_mesh(
+            target, draft, lookup=lookup, listen=listen, client_role=role, status=status
+        )
         async with local as (mesh, client):
             progress.clear()
             _announce(mesh.endpoint)

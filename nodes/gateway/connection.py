@@ -91,7 +91,15 @@ class Connection(H11Protocol):
 
     def _watch(self, num_bytes: int) -> None:
         """Follow which part of a request is awaited, and since when."""
-        phase = self.conn.their_state
+        phase: object = self.conn.their_state
+        if phase is h11.IDLE and num_bytes and not self.conn.trailing_data[0]:
+            # The end of a body that nobody wanted, and nothing of another request yet. uvicorn has
+            # forgotten by now that this connection is idle.
+            phase = None
+            if self.timeout_keep_alive_task is None:
+                self.timeout_keep_alive_task = self.loop.call_later(
+                    self.timeout_keep_alive, self.timeout_keep_alive_handler
+                )
         if phase is not self._phase:
             self._stop_watching()
             self._phase, self._phase_bytes = phase, 0

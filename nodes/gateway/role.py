@@ -23,7 +23,11 @@ async def run_gateway(config: GatewayConfig, on_started: Callable[[str], None]) 
     endpoint, keys = link_of(config.connect, config.keys)
     with ZmqContext() as context:
         client = Client(
-            context.connect(endpoint, keys), endpoint=endpoint, join_timeout_s=None, rejoins=True
+            context.connect(endpoint, keys),
+            endpoint=endpoint,
+            join_timeout_s=None,
+            rejoins=True,
+            role="gateway",
         )
         server = HttpServer(client, config, keyring(config.keys).directory)
         linking = asyncio.create_task(client.run())

@@ -148,3 +148,14 @@ async def test_a_whole_answer_that_is_not_read_does_not_stay(
             await loop.sock_sendall(slow, request(BODY))
             await eventually(lambda: server.http.num_connections == 1)
             await eventually(lambda: server.http.num_connections == 0)
+
+
+async def test_a_body_that_nobody_wanted_begins_no_request(tmp_path: Path) -> None:
+    limits = {"header_timeout_s": 0.2, "keep_alive_s": 1}
+    async with serving(FakeMesh(), tmp_path, limits=limits) as server, connected(server) as raw:
+        head = request(b"", length=len(BODY)).replace(b"application/json", b"text/plain")
+        await raw.send(head)
+        assert b" 415 " in await raw.until(b"\r\n\r\n")
+        await raw.send(BODY)
+        # The connection is idle now, and is closed as such: without a word.
+        assert b"408" not in await raw.rest()

@@ -247,3 +247,31 @@ async def test_over_the_limit_of_requests_is_429(tmp_path: Path, eventually: Eve
     assert (second.status, second.headers["retry-after"]) == (429, "1")
     first.leave()
     await running
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_stream_that_is_over_never_ends_its_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_begun: bool, fails: bool
+) -> None:
+    loop = asyncio.get_running_loop()
+    timers: list[asyncio.TimerHandle] = []
+    call_later = loop.call_later
+
+    def recorded(delay: float, *arguments: Any, **context: Any) -> asyncio.TimerHandle:
+        timer = call_later(delay, *arguments, **context)
+        if delay == 77.0:
+            timers.append(timer)
+        return timer
+
+    monkeypatch.setattr(loop, "call_later", recorded)
+    script: list[Step] = [started(), *([tokens("a", 0)] if has_begun else [])]
+    script.append(RequestFailedError("bad_request", "why") if fails else finished(int(has_begun)))
+    app = app_of(FakeMesh(script), tmp_path, write_timeout_s=77.0)
+    call = await post(app, COMPLETIONS, STREAM)
+    assert call.is_complete
+    for _ in range(5):
+        await asyncio.sleep(0)
+    # The next request of the connection must not be cut off by it.
+    assert all(timer.cancelled() for timer in timers)
+    assert timers or fails
