@@ -11,7 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from nodes.client import Event, GenerateOptions, Prompt
+from nodes.client import Event, GenerateOptions, Prompt, RequestFailedError
 from nodes.gateway.config import GatewayConfig, GatewayLimits
 from nodes.gateway.server import HttpServer
 from nodes.messages import (
@@ -23,6 +23,7 @@ from nodes.messages import (
     TokensNotice,
 )
 from nodes.runtime import raise_file_limit
+from nodes.status import Status
 
 _PIECE = b" token"
 
@@ -47,6 +48,9 @@ class SteadyMesh:
 
     async def nodes(self) -> NodesReply:
         return NodesReply(1, (NodeFields("t", "target", "steady", True, True, 0),))
+
+    async def status(self) -> Status:
+        raise RequestFailedError("unavailable", "there is no coordinator")
 
 
 async def main(gap_s: float, num_tokens: int) -> None:

@@ -70,7 +70,8 @@ def announce(url: str) -> None:
 
 def is_installed() -> bool:
     """Whether the extra is."""
-    return all(importlib.util.find_spec(name) is not None for name in ("starlette", "uvicorn"))
+    names = ("prometheus_client", "starlette", "uvicorn")
+    return all(importlib.util.find_spec(name) is not None for name in names)
 
 
 def gateway_config(path: Path | None, overrides: dict[str, Any]) -> GatewayConfig:

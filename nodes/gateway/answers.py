@@ -24,10 +24,15 @@ _utf8_decoder: Final = codecs.getincrementaldecoder("utf-8")
 
 @dataclass(frozen=True, slots=True)
 class ScoredToken:
-    """A token of a text; is_first: of a whole text, whose probability nothing can tell."""
+    """A token of a text; is_first: of a whole text, whose probability nothing can tell.
+
+    kind: what made it: an `accepted` guess, the target where a guess was wrong (`corrected`) or all
+    were right (`bonus`), a `plain` step, or the `prompt`.
+    """
 
     scores: TokenScores
     is_first: bool = False
+    kind: str = "plain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +142,9 @@ class Answers:
         text = choice.decoder.decode(event.text)
         if not text and not event.scores:
             return None
-        return self._delta(index, prompt_index, text, event.scores)
+        kinds = kinds_of(len(event.scores), event.num_draft_tokens, event.num_accepted_tokens)
+        tokens = tuple(map(_scored, event.scores, kinds))
+        return self._delta(index, prompt_index, text, tokens)
 
     def _on_finished(self, prompt_index: int, event: FinishedNotice) -> Delta:
         index = prompt_index * self._num_choices + event.choice
@@ -160,18 +167,30 @@ class Answers:
         index: int,
         prompt_index: int,
         text: str,
-        scores: tuple[TokenScores, ...],
+        tokens: tuple[ScoredToken, ...],
         finish_reason: str | None = None,
     ) -> Delta:
         choice = self._choices[index]
         begins, choice.has_begun = not choice.has_begun, True
-        tokens = tuple(ScoredToken(entry) for entry in scores)
         if begins and self._job.echo:
             prompt = self._job.prompts[prompt_index]
             echoed = tuple(_echoed(prompt, self._prompt_scores[prompt_index]))
             text = _text_of(prompt, echoed) + text
             tokens = echoed + tokens
         return Delta(index, text, tokens, begins, finish_reason)
+
+
+def kinds_of(num_tokens: int, num_draft_tokens: int, num_accepted_tokens: int) -> list[str]:
+    """Of the tokens of one notice: the guesses that were right, then what the target put itself."""
+    own = "plain"
+    if num_draft_tokens:
+        own = "bonus" if num_accepted_tokens == num_draft_tokens else "corrected"
+    num_accepted = min(num_accepted_tokens, num_tokens)
+    return ["accepted"] * num_accepted + [own] * (num_tokens - num_accepted)
+
+
+def _scored(scores: TokenScores, kind: str) -> ScoredToken:
+    return ScoredToken(scores, kind=kind)
 
 
 def _echoed(prompt: Prompt, scores: list[TokenScores]) -> Iterator[ScoredToken]:
@@ -186,9 +205,9 @@ def _echoed(prompt: Prompt, scores: list[TokenScores]) -> Iterator[ScoredToken]:
         piece = whole[: len(whole) - len(rest)] if whole.endswith(rest) else b""
     elif isinstance(prompt[0], int):
         token_id = prompt[0]
-    yield ScoredToken(TokenScores(Score(token_id, 0.0, piece), ()), is_first=True)
+    yield ScoredToken(TokenScores(Score(token_id, 0.0, piece), ()), is_first=True, kind="prompt")
     for entry in scores:
-        yield ScoredToken(entry)
+        yield ScoredToken(entry, kind="prompt")
 
 
 def _text_of(prompt: Prompt, echoed: tuple[ScoredToken, ...]) -> str:

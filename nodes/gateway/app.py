@@ -9,26 +9,29 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from nodes.client import RequestFailedError
 from nodes.gateway import chat, completions
 from nodes.gateway.apikeys import ApiKey
 from nodes.gateway.config import GatewayLimits
-from nodes.gateway.errors import ApiError
+from nodes.gateway.counting import CLIENT_LEFT, ROUTES, metrics_of
+from nodes.gateway.errors import ApiError, of_failure
 from nodes.gateway.exchange import ClientLeftError, Exchange
 from nodes.gateway.fields import Job
 from nodes.gateway.guard import abort, key_of, send_error
+from nodes.gateway.looking import Looking
 from nodes.gateway.models import Mesh, Models
+from nodes.gateway.page import page
 from nodes.gateway.running import Running
 from nodes.gateway.schema import parse_json
-from nodes.gateway.shape import Shape, new_id, now_unix
+from nodes.gateway.shape import VERSION, Shape, new_id, now_unix
+from nodes.metrics.exposition import CONTENT_TYPE, render_metrics
+from nodes.metrics.gateway import GatewayMetrics
 
 logger = logging.getLogger(__name__)
-
-# What logs say of a client that did not wait for its answer; it gets no status.
-_CLIENT_LEFT = 499
 
 
 class Fields(Protocol):
@@ -47,6 +50,8 @@ class Gateway:
         self.limits = limits
         self.models = Models(mesh)
         self.running = Running(limits.max_concurrent)
+        self.looking = Looking(mesh)
+        self.metrics = GatewayMetrics(ROUTES)
         self._started_unix = now_unix()
 
     def router(self) -> ASGIApp:
@@ -57,6 +62,9 @@ class Gateway:
         routes = [
             Route("/healthz", self._healthz),
             Route("/readyz", self._readyz),
+            Route("/", self._page),
+            Route("/metrics", self._metrics),
+            Route("/api/status", self._status),
             Route("/v1/models", self._models),
             Route("/v1/models/{name:path}", self._model),
         ]
@@ -79,6 +87,30 @@ class Gateway:
     async def _readyz(self, _request: Request) -> JSONResponse:
         await self.models.check("")
         return JSONResponse({"status": "ready"})
+
+    async def _page(self, _request: Request) -> Response:
+        content, policy = page()
+        headers = {"content-security-policy": policy}
+        return Response(content, media_type="text/html", headers=headers)
+
+    async def _metrics(self, request: Request) -> Response:
+        key_of(request.scope, "admin")
+        content = await render_metrics(self.looking.status, self.metrics)
+        return Response(content, headers={"content-type": CONTENT_TYPE})
+
+    async def _status(self, request: Request) -> Response:
+        key_of(request.scope, "admin")
+        own: dict[str, object] = {
+            "version": VERSION,
+            "num_requests": len(self.running),
+            "max_requests": self.limits.max_concurrent,
+            "num_streams": self.metrics.num_streams,
+        }
+        try:
+            content = await self.looking.document(own)
+        except RequestFailedError as error:
+            raise of_failure(error) from error
+        return Response(content, media_type="application/json")
 
     async def _models(self, request: Request) -> JSONResponse:
         key_of(request.scope, "infer")
@@ -120,8 +152,9 @@ class Generate:
             record.status = error.status
             await send_error(error, send)
         except (ClientLeftError, ClientDisconnect):
-            record.status = _CLIENT_LEFT
+            record.status = CLIENT_LEFT
         finally:
+            metrics_of(scope).finished(record.status)
             record.log()
 
     async def _answer(
@@ -147,6 +180,7 @@ class Generate:
                 run,
                 owner=f"{key.name}/{job.user}" if job.user else key.name,
                 created_unix=now_unix(),
+                metrics=metrics_of(scope),
                 abort=lambda: abort(scope),
             )
             if job.stream:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from nodes.gateway.answers import Delta
+from nodes.gateway.answers import Delta, ScoredToken
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.fields import Job, common_fields, job_of, options_of
 from nodes.gateway.logprobs import chat_logprobs
@@ -96,9 +96,12 @@ class ChatFields:
         num_logprobs = found.get("top_logprobs", 0) if has_logprobs else None
         return job_of(found, (messages,), options_of(found, max_tokens, num_logprobs))
 
-    def shape(self, _body: dict[str, Any], job: Job) -> ChatShape:
-        has_logprobs = job.options.num_logprobs is not None
-        return ChatShape(job.include_usage, has_logprobs=has_logprobs)
+    def shape(self, body: dict[str, Any], job: Job) -> ChatShape:
+        return ChatShape(
+            job.include_usage,
+            has_logprobs=bool(body.get("logprobs")),
+            tells_tokens=job.tells_tokens,
+        )
 
     def _content(self, value: Any, path: str) -> str:
         """A text, or a list of parts that are texts."""
@@ -114,9 +117,12 @@ class ChatFields:
 
 
 class ChatShape:
-    def __init__(self, include_usage: bool, *, has_logprobs: bool) -> None:
+    def __init__(
+        self, include_usage: bool, *, has_logprobs: bool, tells_tokens: bool = False
+    ) -> None:
         self._writer = ChunkWriter(_KIND + ".chunk", include_usage=include_usage)
         self._has_logprobs = has_logprobs
+        self._tells_tokens = tells_tokens
 
     def chunks(self, head: Head, delta: Delta) -> bytes:
         events = b""
@@ -127,18 +133,26 @@ class ChatShape:
             if self._has_logprobs and delta.tokens:
                 logprobs = json.dumps(chat_logprobs(delta.tokens))
             added = f'{{"content":{json.dumps(delta.text)}}}'
-            events += self._event(head, delta.index, added, logprobs)
+            told = delta.tokens if self._tells_tokens else ()
+            events += self._event(head, delta.index, added, logprobs, told=told)
         if delta.finish_reason is not None:
             reason = f'"{delta.finish_reason}"'
             events += self._event(head, delta.index, "{}", reason=reason)
         return events
 
     def _event(
-        self, head: Head, index: int, added: str, logprobs: str = "null", reason: str = "null"
+        self,
+        head: Head,
+        index: int,
+        added: str,
+        logprobs: str = "null",
+        reason: str = "null",
+        told: Sequence[ScoredToken] = (),
     ) -> bytes:
         return self._writer.choice(
             head,
             f'{{"index":{index},"delta":{added},"logprobs":{logprobs},"finish_reason":{reason}}}',
+            told,
         )
 
     def usage_chunk(self, head: Head, usage: dict[str, object]) -> bytes:

@@ -62,7 +62,11 @@ class CompletionFields:
         return job_of(found, prompts, options, echo=echo)
 
     def shape(self, body: dict[str, Any], job: Job) -> CompletionShape:
-        return CompletionShape(job.include_usage, has_logprobs=body.get("logprobs") is not None)
+        return CompletionShape(
+            job.include_usage,
+            has_logprobs=body.get("logprobs") is not None,
+            tells_tokens=job.tells_tokens,
+        )
 
     def _prompts(self, value: Any, path: str) -> tuple[Prompt, ...]:
         """A text, a list of texts, a list of token ids, or a list of those."""
@@ -95,9 +99,12 @@ class CompletionFields:
 
 
 class CompletionShape:
-    def __init__(self, include_usage: bool, *, has_logprobs: bool) -> None:
+    def __init__(
+        self, include_usage: bool, *, has_logprobs: bool, tells_tokens: bool = False
+    ) -> None:
         self._writer = ChunkWriter(_KIND, include_usage=include_usage)
         self._has_logprobs = has_logprobs
+        self._tells_tokens = tells_tokens
         self._logprobs: dict[int, CompletionLogprobs] = {}
 
     def chunks(self, head: Head, delta: Delta) -> bytes:
@@ -110,6 +117,7 @@ class CompletionShape:
             head,
             f'{{"index":{delta.index},"text":{json.dumps(delta.text)},'
             f'"logprobs":{logprobs},"finish_reason":{reason}}}',
+            delta.tokens if self._tells_tokens else (),
         )
 
     def usage_chunk(self, head: Head, usage: dict[str, object]) -> bytes:

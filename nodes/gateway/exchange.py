@@ -18,6 +18,8 @@ from nodes.gateway.models import Mesh
 from nodes.gateway.outbox import Outbox, SlowReaderError
 from nodes.gateway.running import Run
 from nodes.gateway.shape import DONE, Head, Shape, Whole
+from nodes.messages import StartedNotice, TokensNotice
+from nodes.metrics.gateway import RequestMetrics
 from nodes.runtime import first_cause
 
 _OnEvent = Callable[[int, Event], None]
@@ -42,6 +44,7 @@ class Exchange:
         *,
         owner: str,
         created_unix: int,
+        metrics: RequestMetrics,
         abort: Callable[[], None],
     ) -> None:
         self._mesh = mesh
@@ -49,6 +52,7 @@ class Exchange:
         self._shape = shape
         self._run = run
         self._created_unix = created_unix
+        self._metrics = metrics
         self._abort = abort
         self.answers = Answers(job)
         self.failure: ApiError | None = None
@@ -133,6 +137,7 @@ class Exchange:
             raise self._run.ended_by or ClientLeftError()
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), *self.headers()]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
+        self._metrics.stream_opened()
         while part:
             await send({"type": "http.response.body", "body": part, "more_body": True})
             part = await outbox.take()
@@ -192,7 +197,16 @@ class Exchange:
         # Its end frees the request in the mesh; a generator that is only dropped ends later.
         async with contextlib.aclosing(cast(AsyncGenerator[Event, None], events)):
             async for event in events:
+                self._count(index, event)
                 on_event(index, event)
+
+    def _count(self, prompt_index: int, event: Event) -> None:
+        match event:
+            case StartedNotice():
+                self._metrics.started(event.num_prompt_tokens)
+            case TokensNotice():
+                choice = prompt_index * self._job.options.num_choices + event.choice
+                self._metrics.tokens_came(choice, len(event.token_ids))
 
 
 async def _left(receive: Receive) -> None:

@@ -37,7 +37,8 @@ _ANY_OBJECT: Final = '{"type":"object"}'
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A body that has been checked. prompts: each of them is a request to the mesh."""
+    """A body that has been checked. prompts: each of them is a request to the mesh. tells_tokens:
+    events say what made each token."""
 
     prompts: tuple[Prompt, ...]
     options: GenerateOptions
@@ -46,6 +47,7 @@ class Job:
     include_usage: bool = False
     echo: bool = False
     user: str = ""
+    tells_tokens: bool = False
 
 
 def _stop(value: Any, path: str) -> tuple[str, ...]:
@@ -121,6 +123,7 @@ def common_fields(limits: GatewayLimits) -> Fields:
         "ignore_eos": boolean,
         "priority": integer(1, MAX_PRIORITY),
         "user": string(200),
+        "airdraft": obj({"tokens": boolean}),
         "metadata": unsupported({}),
         "store": unsupported(False),
         "service_tier": unsupported("auto", "default"),
@@ -149,6 +152,11 @@ def rules_of(found: dict[str, Any]) -> Rules:
     return NO_RULES if rules == NO_RULES else rules
 
 
+def tells_tokens(found: dict[str, Any]) -> bool:
+    told: bool = found.get("airdraft", {}).get("tokens", False)
+    return told
+
+
 def options_of(
     found: dict[str, Any],
     max_tokens: int,
@@ -174,7 +182,8 @@ def options_of(
         chat=False,
         model=found.get("model", ""),
         rules=rules_of(found),
-        num_logprobs=num_logprobs,
+        # Pieces of tokens come with their scores.
+        num_logprobs=0 if num_logprobs is None and tells_tokens(found) else num_logprobs,
         scores_prompt=scores_prompt,
     )
 
@@ -189,6 +198,8 @@ def job_of(
     streams = found.get("stream", False)
     if "stream_options" in found and not streams:
         raise wrong("stream_options", "this goes with stream: true only")
+    if tells_tokens(found) and not streams:
+        raise wrong("airdraft.tokens", "this goes with stream: true only")
     return Job(
         prompts=prompts,
         options=options,
@@ -197,4 +208,5 @@ def job_of(
         include_usage=found.get("stream_options", {}).get("include_usage", False),
         echo=echo,
         user=found.get("user", ""),
+        tells_tokens=tells_tokens(found),
     )

@@ -17,8 +17,10 @@ logger = logging.getLogger(__name__)
 
 Headers = list[tuple[bytes, bytes]]
 
-# Says that the process lives, and nothing else: needs no key, and any name will do.
-_PUBLIC: Final = "/healthz"
+# Says that the process lives, and nothing else: any name will do.
+_HEALTH: Final = "/healthz"
+# Need no key: the page says nothing of the mesh, and asks for a key itself.
+_PUBLIC: Final = frozenset({_HEALTH, "/"})
 _SECURITY: Final[Headers] = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -82,7 +84,7 @@ class Guard:
 
     def _check_host(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         """A page whose name was made to mean this machine must not get through."""
-        if self._allowed_hosts is None or scope["path"] == _PUBLIC:
+        if self._allowed_hosts is None or scope["path"] == _HEALTH:
             return
         host = headers.get(b"host", b"").decode("latin-1").lower()
         name = host[: host.rfind("]") + 1] if host.startswith("[") else host.partition(":")[0]
@@ -90,7 +92,7 @@ class Guard:
             raise ApiError(421, "this name is not one of the gateway's: see allowed_hosts")
 
     def _key_of(self, scope: Scope, headers: dict[bytes, bytes]) -> ApiKey:
-        if scope["path"] == _PUBLIC:
+        if scope["path"] in _PUBLIC:
             return ANYBODY
         if self._is_open:
             if not self._keys.path.exists():

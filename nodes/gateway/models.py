@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 from nodes.client import Event, GenerateOptions, Prompt, RequestFailedError
 from nodes.gateway.errors import ApiError, of_failure, unavailable
 from nodes.messages import NodesReply
+from nodes.status import Status
 
 _ASK_LIMIT_S: Final = 2.0
 _MAX_AGE_S: Final = 1.0
@@ -28,6 +29,8 @@ class Mesh(Protocol):
         """Must have aclose(), which cancels the request. Raises RequestFailedError."""
 
     async def nodes(self) -> NodesReply: ...
+
+    async def status(self) -> Status: ...
 
 
 @dataclass(frozen=True, slots=True)

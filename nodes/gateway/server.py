@@ -19,6 +19,7 @@ from nodes.gateway.apikeys import FILE_NAME, ApiKeys
 from nodes.gateway.app import Gateway
 from nodes.gateway.config import GatewayConfig, address_of, names
 from nodes.gateway.connection import Connection
+from nodes.gateway.counting import Counted
 from nodes.gateway.errors import unavailable
 from nodes.gateway.guard import Guard
 from nodes.gateway.models import Mesh
@@ -63,7 +64,7 @@ class HttpServer:
         )
         self._server: _Server | None = None
         self._uvicorn = uvicorn.Config(
-            guarded,
+            Counted(guarded, self.gateway.metrics),
             http=type("_Connection", (Connection,), {"limits": config.limits}),
             ws="none",
             lifespan="off",
@@ -112,6 +113,7 @@ class HttpServer:
         logger.info("stopping: %d requests are under way", len(self.gateway.running))
         await self.gateway.running.until_idle(self._limits.stop_timeout_s)
         await asyncio.gather(serving, return_exceptions=True)
+        await self.gateway.looking.stop()
 
 
 def check_keys(keys: ApiKeys, listen: str, *, at_home: bool, is_named: bool) -> None:

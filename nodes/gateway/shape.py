@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 from nodes.gateway.answers import Delta, ScoredToken
 
 DONE: Final = b"data: [DONE]\n\n"
-_VERSION: Final = version("airdraft")
+VERSION: Final = version("airdraft")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Head:
 
 def fingerprint(model: str) -> str:
     """Changes where the same seed may give another text: model file or version."""
-    return "fp_" + hashlib.sha256(f"{_VERSION} {model}".encode()).hexdigest()[:12]
+    return "fp_" + hashlib.sha256(f"{VERSION} {model}".encode()).hexdigest()[:12]
 
 
 def new_id(prefix: str) -> str:
@@ -81,11 +81,17 @@ class ChunkWriter:
         self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
         self._prefix = b""
 
-    def choice(self, head: Head, choice: str) -> bytes:
-        """An event with one choice, given as JSON."""
+    def choice(self, head: Head, choice: str, told: Sequence[ScoredToken] = ()) -> bytes:
+        """An event with one choice, given as JSON. told: its tokens, for who asked for them."""
         if not self._prefix:
             self._prefix = self._start(head) + b',"choices":['
-        return self._prefix + choice.encode() + self._tail
+        content = choice.encode()
+        if told:
+            rows = json.dumps([_row(token) for token in told], separators=(",", ":"))
+            content += b'],"airdraft":{"tokens":' + rows.encode() + b"}" + self._tail[1:]
+        else:
+            content += self._tail
+        return self._prefix + content
 
     def usage(self, head: Head, usage: dict[str, object]) -> bytes:
         text = json.dumps(usage, separators=(",", ":"))
@@ -94,6 +100,16 @@ class ChunkWriter:
     def _start(self, head: Head) -> bytes:
         text = json.dumps(head.as_json(self._kind), separators=(",", ":"))
         return b"data: " + text.removesuffix("}").encode()
+
+
+def _row(token: ScoredToken) -> list[object]:
+    """Its text, or its bytes where they are none; its kind; its log-probability."""
+    chosen = token.scores.chosen
+    try:
+        piece: object = chosen.piece.decode()
+    except UnicodeDecodeError:
+        piece = list(chosen.piece)
+    return [piece, token.kind, None if token.is_first else round(chosen.logprob, 4)]
 
 
 def whole_body(

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message
 from nodes.gateway.apikeys import ApiKeys
 from nodes.gateway.app import Gateway
 from nodes.gateway.config import GatewayLimits
+from nodes.gateway.counting import Counted
 from nodes.gateway.guard import Guard
 from tests.nodes.gateway.fake_mesh import FakeMesh
 
@@ -118,7 +119,8 @@ def gateway_of(mesh: FakeMesh, **limits: Any) -> Gateway:
 def open_app(gateway: Gateway, tmp_path: Any, **changes: Any) -> ASGIApp:
     """The whole application, as on loopback without a file of keys."""
     settings: dict[str, Any] = {"is_open": True, "allowed_hosts": ("localhost",), **changes}
-    return Guard(gateway.router(), ApiKeys(tmp_path / "apikeys.toml"), **settings)
+    guarded = Guard(gateway.router(), ApiKeys(tmp_path / "apikeys.toml"), **settings)
+    return Counted(guarded, gateway.metrics)
 
 
 async def post(app: ASGIApp, path: str, body: Any, **headers: str) -> Call:

@@ -16,6 +16,8 @@ from nodes.messages import (
     TokenScores,
     TokensNotice,
 )
+from nodes.status import Status
+from tests.nodes.status_examples import STATUS
 
 MODEL = "toy-1"
 # What a script may hold: events, errors to raise, and things to wait for.
@@ -32,10 +34,12 @@ def tokens(
     choice: int = 0,
     num_tokens: int = 1,
     scores: tuple[TokenScores, ...] = (),
+    drafted: int = 0,
+    accepted: int = 0,
 ) -> TokensNotice:
     raw = text.encode() if isinstance(text, str) else text
     ids = tuple(range(num_tokens))
-    return TokensNotice(1, choice, position, raw, ids, scores=scores)
+    return TokensNotice(1, choice, position, raw, ids, drafted, accepted, scores)
 
 
 def finished(
@@ -72,6 +76,8 @@ class FakeMesh:
         self._script = script
         self.models = list(models)
         self.is_joined = True
+        self.shown: Status | Exception = STATUS
+        self.num_status_requests = 0
         self.asked: list[tuple[Prompt, GenerateOptions]] = []
         self.num_open = 0
         self.num_cancelled = 0
@@ -96,6 +102,13 @@ class FakeMesh:
         finally:
             self.num_open -= 1
             self.num_cancelled += not done
+
+    async def status(self) -> Status:
+        self.num_status_requests += 1
+        await asyncio.sleep(0)
+        if isinstance(self.shown, Exception):
+            raise self.shown
+        return self.shown
 
     async def nodes(self) -> NodesReply:
         self.num_node_requests += 1

@@ -126,7 +126,7 @@ def test_the_role_comes_first_and_the_reason_last() -> None:
 
 
 def test_logprobs_come_with_their_tokens() -> None:
-    shape = FIELDS.shape({}, job(USER, logprobs=True, top_logprobs=1))
+    shape = FIELDS.shape({"logprobs": True}, job(USER, logprobs=True, top_logprobs=1))
     token = ScoredToken(scored("a", -0.5, ("a", -0.5)))
     (found,) = events(shape.chunks(HEAD, Delta(0, "", (token,), False)))
     (entry,) = found["choices"][0]["logprobs"]["content"]

@@ -42,21 +42,22 @@ async def test_on_loopback_without_keys_anybody_may(tmp_path: Path) -> None:
     assert inner.keys == [ANYBODY]
 
 
-async def test_where_keys_are_needed_nothing_but_the_health_check_goes_without(
+async def test_where_keys_are_needed_health_check_and_page_alone_go_without(
     tmp_path: Path,
 ) -> None:
     inner = Inner()
     made = guard(inner, tmp_path, is_open=False)
     ApiKeys(tmp_path / "apikeys.toml").add(ApiKey(name="a", sha256=digest("ad-1")))
     for authorization in ("", "Bearer", "Bearer ad-2", "Basic ad-1", "ad-1", "Bearer \xff"):
-        for path in ("/v1/models", "/", "/readyz", "/none"):
+        for path in ("/v1/models", "/metrics", "/api/status", "/readyz", "/none"):
             call = Call(made, "GET", path)
             call.scope["headers"].append((b"authorization", authorization.encode("latin-1")))
             await call.run()
             assert (call.status, call.json["error"]["code"]) == (401, "invalid_api_key")
             assert call.headers["www-authenticate"] == "Bearer"
     assert inner.keys == []
-    assert (await get(made, "/healthz")).status == 200
+    for path in ("/healthz", "/"):
+        assert (await get(made, path)).status == 200
     assert (await get(made, "/v1/models", authorization="bearer ad-1")).status == 200
     assert [key.name for key in inner.keys] == ["anybody", "a"]
 

@@ -1,0 +1,78 @@
+"""What those who look at a mesh are shown: one status for all of them, and the last minutes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import Callable
+from typing import Final
+
+from nodes.client import RequestFailedError
+from nodes.gateway.models import Mesh
+from nodes.status import Status, encode_status
+from nodes.status_history import History
+
+_MAX_AGE_S: Final = 1.0
+_ASK_LIMIT_S: Final = 2.0
+
+
+class Looking:
+    """Asks the coordinator once a second at most, however many look, and not while nobody does.
+
+    The history has a point for each time it was asked.
+    """
+
+    def __init__(self, mesh: Mesh, clock: Callable[[], float] = time.monotonic) -> None:
+        self._mesh = mesh
+        self._clock = clock
+        self._asking: asyncio.Task[Status] | None = None
+        self._known: Status | None = None
+        self._known_at = -math.inf
+        self._document = b""
+        self.history = History()
+
+    async def status(self) -> Status:
+        """At most a second old. Raises RequestFailedError where the coordinator does not answer."""
+        if not self._mesh.is_joined:
+            # The next coordinator's status is another.
+            self._known = None
+            raise RequestFailedError("unavailable", "the coordinator cannot be reached")
+        if self._known is not None and self._clock() - self._known_at < _MAX_AGE_S:
+            return self._known
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask())
+            self._asking.add_done_callback(self._asked)
+        # Who leaves does not end what others wait for.
+        return await asyncio.shield(self._asking)
+
+    async def document(self, gateway: dict[str, object]) -> bytes:
+        """JSON for the page: status, history, and what the gateway says of itself."""
+        await self.status()
+        points = [[p.at_s, p.tokens_per_s, p.acceptance] for p in self.history]
+        own = json.dumps({"gateway": gateway, "history": points}, separators=(",", ":"))
+        return b'{"status":' + self._document + b"," + own.encode()[1:]
+
+    def _asked(self, asking: asyncio.Task[Status]) -> None:
+        self._asking = None
+        if not asking.cancelled():
+            # Whoever has left does not fetch it.
+            asking.exception()
+
+    async def _ask(self) -> Status:
+        try:
+            async with asyncio.timeout(_ASK_LIMIT_S):
+                status = await self._mesh.status()
+        except TimeoutError:
+            raise RequestFailedError("unavailable", "the coordinator does not answer") from None
+        self._known, self._known_at = status, self._clock()
+        self._document = encode_status(status)
+        self.history.add(status)
+        return status
+
+    async def stop(self) -> None:
+        """Give up what is being asked."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)

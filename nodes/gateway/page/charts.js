@@ -1,0 +1,84 @@
+// What changes with time: the last minutes, and the stages of the last seconds.
+
+const SHOWN_S = 300;
+const CYCLES_SHOWN = 10;
+
+function showHistory(history, now) {
+  const speeds = history.map(([at, speed]) => [at, speed]);
+  const rates = history.filter(([, , share]) => share !== null).map(([at, , share]) => [at, share]);
+  const most = Math.max(1, ...speeds.map(([, speed]) => speed));
+  line($("speed-chart"), speeds, now, most, `${fixed(most, most < 10 ? 1 : 0)}`, "tokens a second");
+  line($("rate-chart"), rates, now, 1, "100 %", "share of guesses accepted");
+  $("rate-chart").classList.add("rate");
+  say($("speed-now"), speeds.length ? fixed(speeds.at(-1)[1], 1) : "");
+  say($("rate-now"), rates.length ? percent(rates.at(-1)[1]) : "");
+}
+
+function line(box, points, now, most, topLabel, what) {
+  const recent = points.filter(([at]) => at >= now - SHOWN_S);
+  if (recent.length < 2) {
+    fill(box, none("Collected while somebody looks."));
+    return;
+  }
+  const x = (at) => 600 * (1 - (now - at) / SHOWN_S);
+  const y = (value) => 100 - (92 * value) / most;
+  const steps = recent.map(([at, value]) => `${x(at).toFixed(1)} ${y(value).toFixed(1)}`);
+  const start = x(recent[0][0]).toFixed(1);
+  const end = x(recent.at(-1)[0]).toFixed(1);
+  const values = recent.map(([, value]) => value);
+  const shown = (value) => (most === 1 && topLabel === "100 %" ? percent(value) : fixed(value, 1));
+  const label = `${what}, last five minutes: from ${shown(Math.min(...values))} to ${shown(Math.max(...values))}, now ${shown(values.at(-1))}`;
+  fill(box,
+    h("span", { class: "top-label" }, topLabel),
+    svg("svg", { viewBox: "0 0 600 100", preserveAspectRatio: "none", role: "img", "aria-label": label },
+      svg("path", { class: "area", d: `M${start} 100L${steps.join("L")}L${end} 100Z` }),
+      svg("path", { d: `M${steps.join("L")}` })),
+    h("div", { class: "ends" }, h("span", {}, "−5 min"), h("span", {}, "now")));
+}
+
+// How much of the stages is worth the width: some cycles, or some passes.
+function windowOf(target) {
+  const counts = target.counts;
+  const each = counts.num_laps ? counts.lap_s / counts.num_laps
+    : counts.num_passes ? counts.pass_s / counts.num_passes : 0;
+  return Math.min(10, Math.max(0.2, each * CYCLES_SHOWN));
+}
+
+function showTimeline(status) {
+  const spans = status.targets.flatMap((target) => target.spans);
+  if (!spans.length) {
+    say($("timeline-span"), "");
+    fill($("timeline"), none("Nothing was drafted or verified in the last ten seconds."));
+    return;
+  }
+  const last = Math.max(...spans.map((span) => span.end_s));
+  const shown = Math.max(...status.targets.filter((target) => target.spans.length).map(windowOf));
+  const begins = last - shown;
+  const recent = spans.filter((span) => span.end_s > begins);
+  const names = [...new Set(recent.map((span) => span.node))];
+  const isTarget = new Set(status.targets.map((target) => target.name));
+  names.sort((a, b) => isTarget.has(b) - isTarget.has(a) || a.localeCompare(b));
+  const rows = names.flatMap((name) => {
+    const own = recent.filter((span) => span.node === name);
+    const busy = sum(own.map((span) => span.end_s - Math.max(begins, span.start_s))) / shown;
+    const label = `${name}: ${plural(own.length, "stage")}, at work ${percent(Math.min(1, busy))} of the time`;
+    return [
+      h("span", { class: "track-name", title: name }, name),
+      svg("svg", { viewBox: "0 0 1000 20", preserveAspectRatio: "none", role: "img", "aria-label": label },
+        own.map((span) => stage(span, begins, shown))),
+    ];
+  });
+  say($("timeline-span"), `the last ${duration(shown)} of work, ${plural(names.length, "node")}`);
+  fill($("timeline"), ...rows, h("div", { class: "ends" }, h("span", {}, `−${duration(shown)}`), h("span", {}, "0")));
+}
+
+function stage(span, begins, shown) {
+  const x = Math.max(0, ((span.start_s - begins) / shown) * 1000);
+  const width = Math.max(1.5, ((span.end_s - begins) / shown) * 1000 - x);
+  const kind = span.stage === "draft" ? "draft" : span.batch ? "pass" : "plain";
+  const batch = span.batch ? ` of batch ${span.batch}` : " of plain streams";
+  const tall = kind === "plain" ? { y: 6, height: 8 } : { y: 2, height: 16 };
+  return titled(
+    svg("rect", { class: span.batch % 2 ? kind : `${kind} odd`, x: x.toFixed(1), width: width.toFixed(1), ...tall }),
+    `${span.stage}${batch}: ${plural(span.num_tokens, "token")} in ${duration(span.end_s - span.start_s)}`);
+}

@@ -1,0 +1,71 @@
+// Asking the gateway. The key is kept in this tab's session and nowhere else.
+
+const KEY_NAME = "airdraft.key";
+
+class Refused extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+function storedKey() {
+  try {
+    return sessionStorage.getItem(KEY_NAME) || "";
+  } catch {
+    return "";
+  }
+}
+
+function storeKey(key) {
+  try {
+    if (key) sessionStorage.setItem(KEY_NAME, key);
+    else sessionStorage.removeItem(KEY_NAME);
+  } catch {
+    // A browser that stores nothing asks again for each page.
+  }
+  currentKey = key;
+}
+
+let currentKey = storedKey();
+
+// An answer whose status is 200. Throws Refused; status 0 where the gateway does not answer.
+async function ask(path, options = {}) {
+  const headers = { ...(options.headers || {}) };
+  if (currentKey) headers.Authorization = `Bearer ${currentKey}`;
+  let answer;
+  try {
+    answer = await fetch(path, { ...options, headers, cache: "no-store", credentials: "omit" });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refused(0, "The gateway does not answer.");
+  }
+  if (answer.ok) return answer;
+  let message = `The gateway answers with status ${answer.status}.`;
+  try {
+    message = (await answer.json()).error.message;
+  } catch {
+    // Not one of its own answers.
+  }
+  throw new Refused(answer.status, message);
+}
+
+// The objects of a stream of events. Throws Refused where it ends with an error, or too early.
+async function* events(answer) {
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) break;
+    const parts = (rest + value).split("\n\n");
+    rest = parts.pop();
+    for (const part of parts) {
+      const data = part.replace(/^data: /, "");
+      if (data === "[DONE]") return;
+      const found = JSON.parse(data);
+      if (found.error) throw new Refused(500, found.error.message);
+      yield found;
+    }
+  }
+  throw new Refused(0, "The answer ended too early.");
+}

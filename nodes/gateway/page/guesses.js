@@ -1,0 +1,67 @@
+// What guesses came to, since the coordinator started, and why there were none.
+
+const KINDS = {
+  accepted: "guessed and accepted",
+  corrected: "corrected by the target",
+  bonus: "bonus after right guesses",
+  plain: "plain, without a guess",
+};
+const PLAIN = {
+  asked: "asked for",
+  no_draft: "no draft node holds the stream",
+  refused: "refused by draft nodes",
+  reading: "the draft node reads the text",
+  behind: "the draft node is behind",
+  late: "the draft node is late",
+  trial: "guesses are tried beside it",
+  last_token: "one token is left",
+  not_worth: "guesses would not gain",
+  unsure: "no guess was likely enough",
+};
+
+function showGuesses(status) {
+  const all = status.targets.map((target) => target.counts);
+  const judged = added(all.map((counts) => counts.judged));
+  const accepted = added(all.map((counts) => counts.accepted));
+  const made = sum(added(all.map((counts) => counts.made)));
+  say($("guesses-count"), made ? `${count(sum(accepted))} of ${count(made)} accepted` : "");
+  const known = judged.findLastIndex((value) => value > 0) + 1;
+  fill($("positions"), known
+    ? judged.slice(0, known).map((of, at) => bar(of ? accepted[at] / of : 0, of ? percent(accepted[at] / of).replace(" %", "") : "", at + 1,
+      `position ${at + 1}: ${count(accepted[at])} of ${count(of)} accepted`))
+    : none("No guess was verified yet."));
+  const gammas = added(all.map((counts) => counts.gammas));
+  const total = sum(gammas);
+  const most = Math.max(1, ...gammas);
+  const used = gammas.findLastIndex((value) => value > 0) + 1;
+  $("gammas").classList.add("gammas");
+  fill($("gammas"), used
+    ? gammas.slice(0, Math.max(used, 2)).map((value, at) => bar(value / most, value ? percent(value / total).replace(" %", "") : "", at,
+      `gamma ${at}: ${count(value)} of ${count(total)} rounds and plain steps`))
+    : none("No round was run yet."));
+  showKinds(all);
+}
+
+function bar(share, label, name, title) {
+  return h("div", { title }, h("i", { share: share.toFixed(4) }), h("b", {}, label), h("span", {}, String(name)));
+}
+
+function showKinds(all) {
+  const of = (kind) => sum(all.map((counts) => counts.tokens[kind] || 0));
+  const total = sum(Object.keys(KINDS).map(of));
+  if (!total) {
+    fill($("kinds"), none("No token yet."));
+    say($("why-plain"), "");
+    return;
+  }
+  fill($("kinds"),
+    h("div", { class: "stack", "aria-hidden": "true" }, Object.keys(KINDS).map((kind) => h("i", { class: `k-${kind}`, share: of(kind) / total }))),
+    h("ul", { class: "legend" }, Object.entries(KINDS).map(([kind, words]) =>
+      h("li", {}, h("i", { class: `swatch k-${kind}` }), `${percent(of(kind) / total)} ${words}`))));
+  const reasons = Object.keys(PLAIN)
+    .map((label) => [PLAIN[label], sum(all.map((counts) => counts.plain_steps[label] || 0))])
+    .filter(([, steps]) => steps > 0)
+    .sort((a, b) => b[1] - a[1]);
+  const steps = sum(reasons.map(([, number]) => number));
+  say($("why-plain"), steps ? `Plain steps because: ${reasons.slice(0, 4).map(([words, number]) => `${words} (${percent(number / steps)})`).join(", ")}.` : "");
+}

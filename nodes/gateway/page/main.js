@@ -1,0 +1,136 @@
+// One poll a second while the page is seen.
+
+const POLL_MS = 1000;
+const LOST_POLL_MS = 2000;
+const THEME_NAME = "airdraft.colours";
+let timer = null;
+let isAsking = false;
+let lastSeen = null;
+
+async function look() {
+  clearTimeout(timer);
+  if (isAsking || document.hidden) return;
+  isAsking = true;
+  let next = POLL_MS;
+  try {
+    const found = await (await ask("/api/status")).json();
+    lastSeen = Date.now();
+    show(found);
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    next = refused(error);
+  } finally {
+    isAsking = false;
+  }
+  if (next) timer = setTimeout(look, next);
+}
+
+function show({ status, gateway, history }) {
+  shownParts({ operate: true });
+  state("live", "live");
+  notice("");
+  document.body.classList.remove("stale");
+  say($("cluster"), status.cluster);
+  showTiles(status, history);
+  showTopology(status, gateway);
+  showHistory(history, status.at_s);
+  showTimeline(status);
+  showStreams(status);
+  showGuesses(status);
+  showPlans(status);
+  showAir(status);
+  const targets = status.nodes.filter((node) => node.role === "target" && node.state !== "left");
+  showModels([...new Set(targets.map((node) => node.model))].sort());
+}
+
+// What an answer other than 200 means; milliseconds to the next try, 0 for none.
+function refused(error) {
+  if (error.status === 401) {
+    say($("key-error"), currentKey ? "This key is not known here." : "");
+    storeKey("");
+    askForKey();
+    return 0;
+  }
+  if (error.status === 403) {
+    shownParts({ operate: false });
+    state("", "playground only");
+    notice("This key has not the scope admin: the mesh is not shown to it.");
+    showModels(["?"]);
+    return 0;
+  }
+  shownParts({ operate: lastSeen !== null });
+  state("lost", error.status === 0 ? "gateway lost" : "coordinator lost");
+  const since = lastSeen === null ? "" : ` What is shown is as it was ${plural(Math.round((Date.now() - lastSeen) / 1000), "second")} ago.`;
+  const message = error.message.replace(/[.]?$/, ".");
+  notice(message[0].toUpperCase() + message.slice(1) + since, true);
+  document.body.classList.add("stale");
+  return LOST_POLL_MS;
+}
+
+function shownParts({ operate }) {
+  $("ask-key").hidden = true;
+  $("shown").hidden = false;
+  $("operate").hidden = !operate;
+  $("forget").hidden = !currentKey;
+}
+
+function askForKey() {
+  $("shown").hidden = true;
+  $("forget").hidden = true;
+  notice("");
+  state("", "");
+  say($("cluster"), "");
+  $("ask-key").hidden = false;
+  $("key").focus();
+}
+
+function state(kind, text) {
+  $("state").className = `state ${kind}`;
+  say($("state"), text);
+}
+
+function notice(text, isBad = false) {
+  $("notice").hidden = !text;
+  $("notice").classList.toggle("bad", isBad);
+  say($("notice"), text);
+}
+
+$("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  storeKey($("key").value.trim());
+  $("key").value = "";
+  knownModels = "";
+  look();
+});
+$("forget").addEventListener("click", () => {
+  clearTimeout(timer);
+  if (running) running.abort();
+  storeKey("");
+  lastSeen = null;
+  clearAnswer();
+  askForKey();
+});
+
+function setTheme(name) {
+  if (name) document.documentElement.dataset.theme = name;
+  else delete document.documentElement.dataset.theme;
+  $("theme").value = name;
+}
+
+$("theme").addEventListener("change", () => {
+  setTheme($("theme").value);
+  try {
+    localStorage.setItem(THEME_NAME, $("theme").value);
+  } catch {
+    // It lasts as long as the page, then.
+  }
+});
+try {
+  setTheme(localStorage.getItem(THEME_NAME) || "");
+} catch {
+  setTheme("");
+}
+document.addEventListener("visibilitychange", look);
+clearAnswer();
+showLegend();
+look();

@@ -1,0 +1,120 @@
+// One prompt, and how its answer came to be.
+
+let running = null;
+let knownModels = "";
+
+// Ask for the models again where those of the mesh have changed.
+async function showModels(names) {
+  const wanted = names.join("\n");
+  if (wanted === knownModels) return;
+  knownModels = wanted;
+  try {
+    const served = (await (await ask("/v1/models")).json()).data.map((model) => model.id);
+    const chosen = $("model").value;
+    fill($("model"), h("option", { value: "" }, "Any"), served.map((name) => h("option", { value: name }, name)));
+    $("model").value = served.includes(chosen) ? chosen : "";
+    say($("outcome"), "");
+    $("go").disabled = running !== null;
+  } catch (error) {
+    // No model there yet is what the mesh says itself.
+    if (error.status === 403) {
+      outcome(["This key has not the scope infer: it cannot ask."], true);
+      $("go").disabled = true;
+    }
+    if (error.status !== 403) knownModels = "";
+  }
+}
+
+function outcome(parts, isError = false) {
+  $("outcome").classList.toggle("error", isError);
+  fill($("outcome"), ...parts);
+}
+
+function bodyOf() {
+  const messages = [{ role: "user", content: $("prompt").value }];
+  if ($("system").value.trim()) messages.unshift({ role: "system", content: $("system").value });
+  const body = {
+    messages,
+    stream: true,
+    stream_options: { include_usage: true },
+    temperature: Number($("temperature").value),
+    max_tokens: Number($("max-tokens").value),
+    airdraft: { tokens: true },
+  };
+  if ($("seed").value !== "") body.seed = Number($("seed").value);
+  if ($("model").value) body.model = $("model").value;
+  return body;
+}
+
+async function generate() {
+  const control = new AbortController();
+  running = control;
+  $("go").disabled = true;
+  $("stop").disabled = false;
+  clearAnswer();
+  showLegend();
+  outcome(["Waiting for the first token."]);
+  const run = { asked: performance.now(), first: null, last: null, numFirst: 0, num: 0, usage: null, reason: "" };
+  try {
+    const answer = await ask("/v1/chat/completions", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(bodyOf()),
+      signal: control.signal,
+    });
+    for await (const event of events(answer)) took(event, run);
+    outcome(told(run));
+  } catch (error) {
+    if (error.name === "AbortError") outcome(["Stopped. ", ...told(run)]);
+    else if (error instanceof Refused) outcome([error.message], true);
+    else throw error;
+  } finally {
+    running = null;
+    $("go").disabled = false;
+    $("stop").disabled = true;
+    showLegend();
+  }
+}
+
+function took(event, run) {
+  if (event.usage) run.usage = event.usage;
+  for (const choice of event.choices) if (choice.finish_reason) run.reason = choice.finish_reason;
+  const rows = event.airdraft ? event.airdraft.tokens : [];
+  if (!rows.length) return;
+  run.last = performance.now();
+  if (run.first === null) {
+    run.first = run.last;
+    run.numFirst = rows.length;
+    outcome(["The answer is coming."]);
+  }
+  run.num += rows.length;
+  rows.forEach(addToken);
+}
+
+function told(run) {
+  if (!run.num) return ["No token came."];
+  const seconds = (run.last - run.first) / 1000;
+  const later = run.num - run.numFirst;
+  const parts = [h("b", {}, plural(run.num, "token"))];
+  if (later > 0 && seconds > 0) parts.push(" at ", h("b", {}, `${fixed(later / seconds, 1)} tokens/s`));
+  parts.push(`, the first after ${duration((run.first - run.asked) / 1000)}. `);
+  if (run.usage) {
+    const own = run.usage.airdraft;
+    parts.push(own.drafted ? h("b", {}, `${count(own.accepted)} of ${count(own.drafted)} guesses accepted`) : "No guesses were made",
+      own.drafted ? ` (${percent(own.accepted / own.drafted)}). ` : ". ",
+      `Seed ${own.seed}${own.emulated ? ", emulated" : ""}.`);
+    if (run.reason === "length") parts.push(" It ended at the most tokens.");
+  } else if (numOfKind.accepted) {
+    parts.push(`${percent(numOfKind.accepted / run.num)} of them were guessed.`);
+  }
+  return parts;
+}
+
+$("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (!running) generate();
+});
+$("prompt").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("ask").requestSubmit();
+});
+$("stop").addEventListener("click", () => running && running.abort());

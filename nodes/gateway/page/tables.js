@@ -1,0 +1,110 @@
+// Streams, plans and what became of them, shared media, and the figures on top.
+
+function showTiles(status, history) {
+  const speed = sum(status.targets.map((target) => (target.observed ? target.observed.tokens_per_s : 0)));
+  const promised = sum(status.targets.map((target) => (target.plan ? target.plan.tokens_per_s : 0)));
+  const made = sum(status.targets.map((target) => sum(target.counts.made)));
+  const accepted = sum(status.targets.map((target) => sum(target.counts.accepted)));
+  const waiting = status.waiting.num_streams + status.waiting.num_tokenizing;
+  const requests = status.totals.requests;
+  const failed = sum(["bad_request", "overloaded", "unavailable", "internal"].map((name) => requests[name] || 0));
+  const recent = history.slice(-60).map(([, , share]) => share).filter((share) => share !== null);
+  const rate = recent.length ? sum(recent) / recent.length : made ? accepted / made : null;
+  const [up, unit] = uptime(status.uptime_s);
+  fill($("tiles"),
+    tile("Speed", fixed(speed, 1), "tokens/s", promised > 0 ? `${fixed(promised, 1)} by plan` : "nothing planned"),
+    tile("Guesses accepted", percent(rate), "", recent.length ? "last minute" : "since the start"),
+    tile("Streams", count(status.num_streams - status.waiting.num_streams), "", `${count(waiting)} waiting`),
+    tile("Requests", count(requests.done || 0), "done", failed ? `${count(failed)} failed` : "none failed"),
+    tile("Up", up, unit, `airdraft ${status.version}`));
+}
+
+function tile(name, value, unit, below) {
+  return h("li", {}, h("span", {}, name), h("b", {}, value, unit ? h("small", {}, unit) : null), h("span", {}, below));
+}
+
+// columns: title, class of its cells ("number" for figures).
+function table(element, columns, rows) {
+  fill(element,
+    h("thead", {}, h("tr", {}, columns.map(([title, kind]) => h("th", { class: kind, scope: "col" }, title)))),
+    h("tbody", {}, rows.map((cells) => h("tr", {}, cells.map((cell, at) => {
+      const text = typeof cell === "string" ? cell : null;
+      return h("td", { class: columns[at][1], title: columns[at][1].includes("name") ? text : null }, cell);
+    })))));
+}
+
+const STREAM_COLUMNS = [
+  ["Stream", "number"], ["Phase", ""], ["Tokens", "number"], ["Tokens/s", "number"], ["Gamma", "number"],
+  ["Accepted", "number"], ["Target", "name spare"], ["Draft", "name spare"], ["Plain because", "why"],
+];
+
+function showStreams(status) {
+  const left = status.num_streams - status.streams.length;
+  say($("streams-count"), status.num_streams ? `${count(status.num_streams)}${left > 0 ? `, the first ${status.streams.length} shown` : ""}` : "");
+  if (!status.streams.length) {
+    fill($("streams-table"), h("caption", { class: "none" }, "No stream is under way."));
+    return;
+  }
+  table($("streams-table"), STREAM_COLUMNS, status.streams.map((stream) => [
+    String(stream.stream_id),
+    stream.phase,
+    h("span", {}, `${count(stream.num_tokens)} / ${count(stream.max_tokens)}`,
+      h("span", { class: "meter", share: stream.max_tokens ? stream.num_tokens / stream.max_tokens : 0 })),
+    fixed(stream.tokens_per_s, 1),
+    stream.phase === "decoding" ? String(stream.gamma) : MISSING,
+    stream.num_draft_tokens ? percent(stream.num_accepted_tokens / stream.num_draft_tokens) : MISSING,
+    stream.target || MISSING,
+    stream.draft || MISSING,
+    stream.reason.replace(/^draft off: /, "") || PLAIN[stream.plain] || stream.plain,
+  ]));
+}
+
+const PLAN_COLUMNS = [
+  ["Target", "name"], ["Promised tokens/s", "number"], ["Observed", "number"], ["Promised cycle", "number"], ["Observed", "number"],
+  ["Draft off by", "number"], ["Link off by", "number"], ["Pass off by", "number"],
+];
+
+function showPlans(status) {
+  const planned = status.targets.filter((target) => target.plan && target.observed);
+  if (!planned.length) {
+    fill($("plan-table"), h("caption", { class: "none" }, "There is no target to plan for."));
+    fill($("plan-notes"));
+    return;
+  }
+  const off = (target, stage) => {
+    const errors = target.observed.errors[stage];
+    return errors && errors.num_seen ? percent(errors.median) : MISSING;
+  };
+  table($("plan-table"), PLAN_COLUMNS, planned.map((target) => [
+    target.name,
+    fixed(target.plan.tokens_per_s || null, 1),
+    fixed(target.observed.tokens_per_s, 1),
+    duration(target.plan.cycle_s),
+    duration(target.observed.cycle_s),
+    off(target, "draft"), off(target, "link"), off(target, "pass"),
+  ]));
+  fill($("plan-notes"), planned.map((target) => h("li", {}, planLine(target))));
+}
+
+function planLine({ name, plan }) {
+  const batches = plan.batches.map((batch) => {
+    const low = Math.min(...batch.gammas);
+    const high = Math.max(...batch.gammas);
+    return `${plural(batch.gammas.length, "stream")} with gamma ${low === high ? low : `${low} to ${high}`}`;
+  });
+  const parts = [batches.length ? `in batches: ${batches.join("; ")}` : "no batch", `${count(plan.plain.length)} plain`];
+  if (plan.bound) parts.push(`bound by ${plan.bound}`);
+  if (plan.rejected) parts.push(`next best: ${plan.rejected}, ${fixed(plan.rejected_ratio, 2)} times the price`);
+  return `${name}: ${parts.join(", ")}.`;
+}
+
+function showAir(status) {
+  const wire = (direction) => sum(status.totals.wire.filter((total) => total.direction === direction).map((total) => total.num_bytes));
+  const media = status.media.map((medium) => h("div", { class: "row" },
+    h("span", { title: medium.name }, medium.name),
+    h("i", { class: "meter", share: Math.min(1, medium.busy) }),
+    h("span", {}, `${percent(medium.busy)} reserved, ${duration(medium.reserved_s)} in all`)));
+  fill($("air"),
+    media.length ? media : none("No shared medium: links are not declared to share one."),
+    h("p", { class: "why" }, `Messages of the coordinator: ${size(wire("in"))} in, ${size(wire("out"))} out.`));
+}

@@ -1,0 +1,54 @@
+// An answer as tokens, each marked by what made it. Arrow keys step through them.
+
+let decoder = new TextDecoder();
+let atToken = null;
+let numOfKind = {};
+
+function clearAnswer() {
+  decoder = new TextDecoder();
+  numOfKind = {};
+  atToken = null;
+  $("answer").replaceChildren();
+  say($("token"), "");
+}
+
+// A row of the gateway: text or bytes, kind, log-probability.
+function addToken([piece, kind, logprob]) {
+  const known = Object.hasOwn(KINDS, kind) ? kind : "plain";
+  const bytes = typeof piece === "string" ? new TextEncoder().encode(piece) : new Uint8Array(piece);
+  // A character of several tokens stands at the last of them.
+  const text = decoder.decode(bytes, { stream: true });
+  const token = h("span", { class: text.includes("\n") ? `tok ${known} newline` : `tok ${known}`, title: about(known, logprob) }, text);
+  numOfKind[known] = (numOfKind[known] || 0) + 1;
+  $("answer").append(token);
+}
+
+function about(kind, logprob) {
+  if (logprob === null) return KINDS[kind];
+  return `${KINDS[kind]}; log-probability ${logprob.toFixed(3)} (${percent(Math.exp(logprob))})`;
+}
+
+function showLegend() {
+  fill($("kinds-legend"), Object.entries(KINDS).map(([kind, words]) =>
+    h("li", {}, h("span", { class: `tok ${kind}` }, words), numOfKind[kind] ? count(numOfKind[kind]) : null)));
+}
+
+function inspect(token) {
+  if (!token) return;
+  if (atToken) atToken.classList.remove("at");
+  atToken = token;
+  token.classList.add("at");
+  const text = token.textContent.replaceAll("\n", "↵");
+  say($("token"), `“${text}”: ${token.title}`);
+}
+
+$("answer").addEventListener("keydown", (event) => {
+  const step = { ArrowRight: "nextElementSibling", ArrowLeft: "previousElementSibling" }[event.key];
+  if (!step || event.ctrlKey || event.metaKey || event.altKey) return;
+  event.preventDefault();
+  inspect(atToken ? atToken[step] : $("answer").firstElementChild);
+  if (atToken) atToken.scrollIntoView({ block: "nearest" });
+});
+$("answer").addEventListener("click", (event) => inspect(event.target.closest(".tok")));
+$("marks").addEventListener("change", () => $("answer").classList.toggle("marked", $("marks").checked));
+$("answer").classList.toggle("marked", $("marks").checked);

@@ -1,0 +1,129 @@
+"""Gateways before meshes of several kinds, in a process of their own, for a browser to look at.
+
+Prints a line `name url` for each and then `ready`. Ends with its input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+from nodes.client import Client, GenerateOptions, RequestFailedError
+from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
+from nodes.status import Status
+from tests.nodes.gateway.fake_mesh import FakeMesh, finished, scored, started, tokens
+from tests.nodes.gateway.served import serving
+from tests.nodes.status_examples import DRAFT_NODE, GUESSING, PLAIN, STATUS, TARGET_NODE
+from tests.nodes.test_mesh import PROMPT, mesh
+
+HOSTILE = "<img src=x onerror=document.title='owned'>"
+MARKED = ["Guesses", " are", " checked", ".\n", "<b>So</b>", " it goes"]
+
+
+def marked_mesh() -> FakeMesh:
+    """A mesh whose answers have a token of each kind."""
+    scores = tuple(scored(piece, -0.1 * (i + 1)) for i, piece in enumerate(MARKED))
+    script = [
+        started(),
+        tokens(MARKED[0], 0, scores=scores[:1]),
+        tokens("".join(MARKED[1:4]), 1, 0, 3, scores[1:4], drafted=4, accepted=2),
+        tokens("".join(MARKED[4:]), 4, 0, 2, scores[4:], drafted=1, accepted=1),
+        finished(6, drafted=5, accepted=3),
+    ]
+    return FakeMesh(script)
+
+
+def hostile() -> Status:
+    """Names and reasons that are markup wherever a node may choose them."""
+    node = replace(TARGET_NODE, name=HOSTILE, model=HOSTILE, medium=HOSTILE)
+    gone = replace(DRAFT_NODE, name=f"{HOSTILE}2", state="left", reason=HOSTILE)
+    stream = replace(PLAIN, target=HOSTILE, draft=HOSTILE, reason=HOSTILE, phase=HOSTILE)
+    target = STATUS.targets[0]
+    assert target.plan is not None
+    plan = replace(target.plan, bound=HOSTILE, rejected=HOSTILE)
+    spans = tuple(replace(span, node=HOSTILE, stage=HOSTILE) for span in target.spans)
+    media = tuple(replace(medium, name=HOSTILE) for medium in STATUS.media)
+    return replace(
+        STATUS,
+        cluster=HOSTILE,
+        version=HOSTILE,
+        nodes=(node, gone),
+        streams=(stream,),
+        targets=(replace(target, name=HOSTILE, plan=plan, spans=spans),),
+        media=media,
+    )
+
+
+def many() -> Status:
+    drafts = tuple(
+        replace(DRAFT_NODE, name=f"draft-{i:02}.cell-{i % 4}", state="ok") for i in range(62)
+    )
+    streams = tuple(replace(GUESSING, stream_id=i, num_tokens=8 * i) for i in range(16))
+    targets = tuple(replace(TARGET_NODE, name=name) for name in ("big", "other"))
+    return replace(STATUS, nodes=(*targets, *drafts), streams=streams, num_streams=16)
+
+
+def empty() -> Status:
+    return replace(STATUS, nodes=(), streams=(), num_streams=0, targets=(), media=())
+
+
+class Changing(FakeMesh):
+    """A status that goes on."""
+
+    async def status(self) -> Status:
+        status = await super().status()
+        return replace(status, at_s=status.at_s + self.num_status_requests)
+
+
+async def _ask_for_ever(client: Client) -> None:
+    options = GenerateOptions(max_tokens=2000, ignore_eog=True, temperature=0.8)
+    while True:
+        with contextlib.suppress(RequestFailedError):
+            async for _ in client.generate(PROMPT, options):
+                # Some hundred tokens a second, as of a device.
+                await asyncio.sleep(0.005)
+
+
+@contextlib.asynccontextmanager
+async def live(folder: Path) -> AsyncIterator[str]:
+    """A real mesh of toy models with a stream under way."""
+    async with mesh(0.8, 0.6) as made:
+        client = made.start_client("client")
+        await made.wait_for(client, {"target", "draft-0", "draft-1"})
+        asking = asyncio.create_task(_ask_for_ever(client))
+        try:
+            async with serving(client, folder) as server:
+                yield server.http.url
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
+
+async def main() -> None:
+    meshes = {"marked": marked_mesh(), "keys": marked_mesh(), "lost": Changing()}
+    for name, status in {"hostile": hostile(), "many": many(), "empty": empty()}.items():
+        meshes[name] = Changing()
+        meshes[name].shown = status
+    async with contextlib.AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        keys = ApiKeys(folder / "keys" / "apikeys.toml")
+        for name, scopes in (("boss", ("infer", "admin")), ("guest", ("infer",))):
+            keys.add(ApiKey(name=name, sha256=digest(f"ad-{name}"), scopes=scopes))
+        for name, made in meshes.items():
+            server = await stack.enter_async_context(serving(made, folder / name))
+            print(name, server.http.url.removesuffix("v1"), flush=True)
+        url = await stack.enter_async_context(live(folder / "live"))
+        print("live", url.removesuffix("v1"), flush=True)
+        print("ready", flush=True)
+        # A line that names a mesh loses its coordinator.
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            meshes[line.strip()].is_joined = False
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
