@@ -50,6 +50,7 @@ _COMMON: Final[dict[str, st.SearchStrategy[Any]]] = {
     "grammar": st.sampled_from(["root ::= [0-9 ]+", 'root ::= "a"', "root ::=", "x"]),
     "response_format": st.sampled_from(_formats),
     "tools": st.just([]),
+    "airdraft": st.fixed_dictionaries({"tokens": st.booleans()}),
 }
 _OF_COMPLETIONS: Final = {
     **_COMMON,

@@ -27,7 +27,7 @@ function showGuesses(status) {
   say($("guesses-count"), made ? `${count(sum(accepted))} of ${count(made)} accepted` : "");
   const known = judged.findLastIndex((value) => value > 0) + 1;
   fill($("positions"), known
-    ? judged.slice(0, known).map((of, at) => bar(of ? accepted[at] / of : 0, of ? percent(accepted[at] / of).replace(" %", "") : "", at + 1,
+    ? judged.slice(0, known).map((of, at) => bar(of ? accepted[at] / of : 0, of ? brief(accepted[at] / of) : "", at + 1,
       `position ${at + 1}: ${count(accepted[at])} of ${count(of)} accepted`))
     : none("No guess was verified yet."));
   const gammas = added(all.map((counts) => counts.gammas));
@@ -36,10 +36,15 @@ function showGuesses(status) {
   const used = gammas.findLastIndex((value) => value > 0) + 1;
   $("gammas").classList.add("gammas");
   fill($("gammas"), used
-    ? gammas.slice(0, Math.max(used, 2)).map((value, at) => bar(value / most, value ? percent(value / total).replace(" %", "") : "", at,
+    ? gammas.slice(0, Math.max(used, 2)).map((value, at) => bar(value / most, value ? brief(value / total) : "", at,
       `gamma ${at}: ${count(value)} of ${count(total)} rounds and plain steps`))
     : none("No round was run yet."));
   showKinds(all);
+}
+
+// Percent, where there is room for two digits.
+function brief(share) {
+  return share > 0 && share < 0.005 ? "<1" : String(Math.round(share * 100));
 }
 
 function bar(share, label, name, title) {
@@ -55,7 +60,7 @@ function showKinds(all) {
     return;
   }
   fill($("kinds"),
-    h("div", { class: "stack", "aria-hidden": "true" }, Object.keys(KINDS).map((kind) => h("i", { class: `k-${kind}`, share: of(kind) / total }))),
+    h("div", { class: "stack", "aria-hidden": "true" }, Object.keys(KINDS).filter(of).map((kind) => h("i", { class: `k-${kind}`, share: of(kind) / total }))),
     h("ul", { class: "legend" }, Object.entries(KINDS).map(([kind, words]) =>
       h("li", {}, h("i", { class: `swatch k-${kind}` }), `${percent(of(kind) / total)} ${words}`))));
   const reasons = Object.keys(PLAIN)

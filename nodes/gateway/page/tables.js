@@ -29,12 +29,13 @@ function table(element, columns, rows) {
     h("thead", {}, h("tr", {}, columns.map(([title, kind]) => h("th", { class: kind, scope: "col" }, title)))),
     h("tbody", {}, rows.map((cells) => h("tr", {}, cells.map((cell, at) => {
       const text = typeof cell === "string" ? cell : null;
-      return h("td", { class: columns[at][1], title: columns[at][1].includes("name") ? text : null }, cell);
+      const [title, kind] = columns[at];
+      return h("td", { class: kind, "data-label": title, title: kind.includes("name") ? text : null }, cell);
     })))));
 }
 
 const STREAM_COLUMNS = [
-  ["Stream", "number"], ["Phase", ""], ["Tokens", "number"], ["Tokens/s", "number"], ["Gamma", "number"],
+  ["Stream", "number"], ["Phase", "name"], ["Tokens", "number"], ["Tokens/s", "number"], ["Gamma", "number"],
   ["Accepted", "number"], ["Target", "name spare"], ["Draft", "name spare"], ["Plain because", "why"],
 ];
 
@@ -48,19 +49,20 @@ function showStreams(status) {
   table($("streams-table"), STREAM_COLUMNS, status.streams.map((stream) => [
     String(stream.stream_id),
     stream.phase,
-    h("span", {}, `${count(stream.num_tokens)} / ${count(stream.max_tokens)}`,
-      h("span", { class: "meter", share: stream.max_tokens ? stream.num_tokens / stream.max_tokens : 0 })),
+    h("span", { class: "progress" },
+      h("span", { class: "meter", share: stream.max_tokens ? stream.num_tokens / stream.max_tokens : 0 }),
+      `${count(stream.num_tokens)} / ${count(stream.max_tokens)}`),
     fixed(stream.tokens_per_s, 1),
     stream.phase === "decoding" ? String(stream.gamma) : MISSING,
     stream.num_draft_tokens ? percent(stream.num_accepted_tokens / stream.num_draft_tokens) : MISSING,
     stream.target || MISSING,
     stream.draft || MISSING,
-    stream.reason.replace(/^draft off: /, "") || PLAIN[stream.plain] || stream.plain,
+    stream.reason.replace(/^draft off: /, "") || PLAIN[stream.plain] || stream.plain || MISSING,
   ]));
 }
 
 const PLAN_COLUMNS = [
-  ["Target", "name"], ["Promised tokens/s", "number"], ["Observed", "number"], ["Promised cycle", "number"], ["Observed", "number"],
+  ["Target", "name"], ["Promised tokens/s", "number"], ["Observed tokens/s", "number"], ["Promised cycle", "number"], ["Observed cycle", "number"],
   ["Draft off by", "number"], ["Link off by", "number"], ["Pass off by", "number"],
 ];
 

@@ -20,7 +20,10 @@ function addToken([piece, kind, logprob]) {
   const text = decoder.decode(bytes, { stream: true });
   const token = h("span", { class: text.includes("\n") ? `tok ${known} newline` : `tok ${known}`, title: about(known, logprob) }, text);
   numOfKind[known] = (numOfKind[known] || 0) + 1;
-  $("answer").append(token);
+  const box = $("answer");
+  const isAtEnd = box.scrollTop + box.clientHeight >= box.scrollHeight - 8;
+  box.append(token);
+  if (isAtEnd) box.scrollTop = box.scrollHeight;
 }
 
 function about(kind, logprob) {

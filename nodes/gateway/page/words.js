@@ -26,6 +26,7 @@ function duration(seconds) {
 }
 
 function uptime(seconds) {
+  if (seconds < 60) return [String(Math.floor(seconds)), "s"];
   const minutes = Math.floor(seconds / 60);
   if (minutes < 60) return [String(minutes), "min"];
   const hours = Math.floor(minutes / 60);

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nodes.client import RequestFailedError
-from nodes.gateway.answers import Answers, Delta
+from nodes.gateway.answers import Answers, Delta, kinds_of
 from nodes.gateway.completions import CompletionFields
 from nodes.gateway.config import GatewayLimits
 from nodes.messages import PromptLogprobsNotice
@@ -125,3 +125,38 @@ def test_scores_of_a_prompt_that_come_again_are_known() -> None:
     assert delta.text == "ab!"
     with pytest.raises(RequestFailedError, match="came at 5 instead of 3"):
         made.on_event(0, PromptLogprobsNotice(1, 5, (first,)))
+
+
+@pytest.mark.parametrize(
+    ("counts", "kinds"),
+    [
+        ((1, 0, 0), "plain"),
+        ((3, 0, 0), "plain plain plain"),
+        ((3, 4, 2), "accepted accepted corrected"),
+        ((1, 4, 0), "corrected"),
+        ((5, 4, 4), "accepted accepted accepted accepted bonus"),
+        # It ended with a guess.
+        ((2, 4, 2), "accepted accepted"),
+        ((2, 4, 3), "accepted accepted"),
+        ((0, 2, 0), ""),
+    ],
+)
+def test_what_made_each_token(counts: tuple[int, int, int], kinds: str) -> None:
+    assert kinds_of(*counts) == kinds.split()
+
+
+def test_tokens_know_what_made_them() -> None:
+    made = answers(prompt=[5, 6], echo=True, logprobs=0)
+    (delta,) = deltas(
+        made,
+        PromptLogprobsNotice(1, 1, (scored("b", -2.0),)),
+        tokens(
+            "xy",
+            0,
+            num_tokens=2,
+            scores=(scored("x", -1.0), scored("y", -1.0)),
+            drafted=1,
+            accepted=1,
+        ),
+    )
+    assert [token.kind for token in delta.tokens] == ["prompt", "prompt", "accepted", "bonus"]

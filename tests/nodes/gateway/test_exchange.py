@@ -275,3 +275,25 @@ async def test_a_stream_that_is_over_never_ends_its_connection(
     # The next request of the connection must not be cut off by it.
     assert all(timer.cancelled() for timer in timers)
     assert timers or fails
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+async def test_tokens_are_told_to_who_asks(tmp_path: Path, path: str) -> None:
+    made = tokens("abc", 0, 0, 2, (scored("ab", -0.5), scored("c", -1.5)), drafted=3, accepted=1)
+    mesh = FakeMesh([started(), made, finished(2, drafted=3, accepted=1)])
+    app = app_of(mesh, tmp_path)
+    body = {"messages": [{"role": "user", "content": "hi"}]} if path == CHAT else ASK
+    body = {**body, "airdraft": {"tokens": True}}
+    call = await post(app, path, {**body, "stream": True})
+    told = [event["airdraft"] for event in call.events[:-1] if "airdraft" in event]
+    assert told == [{"tokens": [["ab", "accepted", -0.5], ["c", "corrected", -1.5]]}]
+    # For the pieces alone: log-probabilities in OpenAI's shape were not asked for.
+    assert mesh.asked[0][1].num_logprobs == 0
+    choices = [event["choices"][0] for event in call.events[:-1]]
+    assert all(choice["logprobs"] is None for choice in choices)
+    refused = await post(app, path, body)
+    assert (refused.status, refused.json["error"]["param"]) == (400, "airdraft.tokens")
+    unknown = await post(app, path, {**body, "airdraft": {"token": True}})
+    assert unknown.json["error"]["param"] == "airdraft.token"
+    plain = await post(app, path, {**body, "stream": True, "airdraft": {"tokens": False}})
+    assert b"airdraft" not in plain.body

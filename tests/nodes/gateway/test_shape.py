@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import json
 
-from nodes.gateway.answers import Delta
+from nodes.gateway.answers import Delta, ScoredToken
 from nodes.gateway.shape import ChunkWriter, Head, Whole, fingerprint, new_id, whole_body
+from tests.nodes.gateway.fake_mesh import scored
 
 HEAD = Head("id-1", 5, 'a "model"')
 
@@ -44,3 +45,21 @@ def test_a_choice_is_put_together() -> None:
     choice.add(Delta(0, "a", (), True))
     choice.add(Delta(0, "b", (), False, "stop"))
     assert (choice.texts, choice.finish_reason) == (["a", "b"], "stop")
+
+
+def test_tokens_are_told_beside_the_choices() -> None:
+    told = [
+        ScoredToken(scored('a"', -0.123456), kind="accepted"),
+        ScoredToken(scored(b"\xe2\x82", -1.0), kind="corrected"),
+        ScoredToken(scored("b", 0.0), is_first=True, kind="prompt"),
+    ]
+    for include_usage in (False, True):
+        writer = ChunkWriter("kind", include_usage=include_usage)
+        found = json.loads(writer.choice(HEAD, '{"index":0}', told)[6:])
+        assert found["choices"] == [{"index": 0}]
+        assert found["airdraft"]["tokens"] == [
+            ['a"', "accepted", -0.1235],
+            [[0xE2, 0x82], "corrected", -1.0],
+            ["b", "prompt", None],
+        ]
+        assert ("usage" in found) is include_usage
