@@ -38,6 +38,13 @@ def marked_mesh() -> FakeMesh:
     return FakeMesh(script)
 
 
+def held_mesh() -> FakeMesh:
+    """A mesh whose answers begin, and do not go on."""
+    return FakeMesh(
+        [started(), tokens("so far", 0, scores=(scored("so far", -0.5),)), asyncio.Event()]
+    )
+
+
 def hostile() -> Status:
     """Names and reasons that are markup wherever a node may choose them."""
     node = replace(TARGET_NODE, name=HOSTILE, model=HOSTILE, medium=HOSTILE)
@@ -105,7 +112,12 @@ async def live(folder: Path) -> AsyncIterator[str]:
 
 
 async def main() -> None:
-    meshes = {"marked": marked_mesh(), "keys": marked_mesh(), "lost": Changing()}
+    meshes = {
+        "marked": marked_mesh(),
+        "keys": marked_mesh(),
+        "held": held_mesh(),
+        "lost": Changing(),
+    }
     for name, status in {"hostile": hostile(), "many": many(), "empty": empty()}.items():
         meshes[name] = Changing()
         meshes[name].shown = status

@@ -1,0 +1,367 @@
+"""The page as headless Chromium shows it, before real meshes and made-up ones."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="Selenium is not installed")
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+DRIVER = shutil.which("chromedriver")
+LIMIT_S = 20.0
+
+pytestmark = [
+    pytest.mark.timeout(60),
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER),
+        reason="no browser: apt-get install chromium chromium-driver",
+    ),
+]
+
+
+class Gateways:
+    """url: by the names of page_process."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.url: dict[str, str] = {}
+        assert process.stdout is not None
+        while (line := process.stdout.readline().strip()) != "ready":
+            assert line, "the gateways did not start"
+            name, self.url[name] = line.split()
+
+    def lose(self, name: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{name}\n")
+        self._process.stdin.flush()
+
+
+@pytest.fixture(scope="module")
+def gateways() -> Iterator[Gateways]:
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.nodes.gateway.page_process"],
+        cwd=Path(__file__).parents[3],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield Gateways(process)
+            assert process.stdin is not None
+            process.stdin.close()
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    profile = tmp_path_factory.mktemp("profile")
+    for argument in (
+        *("--headless=new", "--disable-gpu", "--disable-dev-shm-usage"),
+        # As root, in a container, Chromium has no sandbox of its own.
+        *("--no-sandbox", f"--user-data-dir={profile}", "--window-size=1280,900"),
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(
+        options=options, service=webdriver.ChromeService(DRIVER), keep_alive=False
+    )
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+class Page:
+    """One look at a gateway's page."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    def open(self, url: str) -> None:
+        self.driver.get(url)
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        return self.driver.execute_script(script, *arguments)
+
+    def text(self, element_id: str) -> str:
+        # What is laid out: the text of what is hidden is "".
+        found = self.run("return document.getElementById(arguments[0]).innerText", element_id)
+        return str(found)
+
+    def element(self, element_id: str) -> Any:
+        return self.driver.find_element(By.ID, element_id)
+
+    def until(self, condition: Callable[[], object], what: str = "") -> None:
+        give_up_at = time.monotonic() + LIMIT_S
+        while not condition():
+            assert time.monotonic() < give_up_at, what or self.text("main")
+            time.sleep(0.05)
+
+    def until_text(self, element_id: str, part: str) -> None:
+        self.until(lambda: part in self.text(element_id), f"no {part!r} in {element_id}")
+
+    def emulate(self, *, width: int = 1280, scheme: str = "light", motion: str = "") -> None:
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        features = [
+            {"name": "prefers-color-scheme", "value": scheme},
+            {"name": "prefers-reduced-motion", "value": motion},
+        ]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    def complaints(self) -> list[str]:
+        """Errors and violations of the policy that the console has had since it was last asked."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def ground(self) -> str:
+        return str(self.run("return getComputedStyle(document.body).backgroundColor"))
+
+
+@pytest.fixture
+def page(chromium: Any) -> Iterator[Page]:
+    made = Page(chromium)
+    made.complaints()
+    made.emulate()
+    yield made
+    # What the page stores is of one test, and polls end.
+    made.run("try { sessionStorage.clear(); localStorage.clear(); } catch {}")
+    made.open("about:blank")
+
+
+def test_a_live_mesh(page: Page, gateways: Gateways) -> None:
+    page.open(gateways.url["live"])
+    page.until_text("state", "live")
+    assert "target" in page.text("targets")
+    assert "draft-0" in page.text("drafts")
+    page.until_text("streams-table", "decoding")
+    page.until(lambda: page.run("return document.querySelectorAll('#timeline rect').length"))
+    page.until(lambda: page.run("return document.querySelectorAll('#speed-chart path').length"))
+    links = page.run("return document.querySelectorAll('#links path[d]').length")
+    assert links == 2 * (3 + 1)
+    page.element("prompt").send_keys("several devices")
+    page.element("max-tokens").clear()
+    page.element("max-tokens").send_keys("30")
+    page.element("go").click()
+    page.until_text("outcome", "30 tokens")
+    assert "tokens/s" in page.text("outcome")
+    assert len(page.driver.find_elements(By.CSS_SELECTOR, "#answer .tok")) == 30
+    assert page.complaints() == []
+
+
+def test_tokens_say_what_made_them(page: Page, gateways: Gateways) -> None:
+    page.open(gateways.url["marked"])
+    page.until_text("state", "live")
+    page.element("prompt").send_keys("x")
+    page.element("go").click()
+    page.until_text("outcome", "3 of 5 guesses accepted")
+    assert page.text("answer").replace("\n", "") == "Guesses are checked.<b>So</b> it goes"
+    rows = page.run(
+        "return [...document.querySelectorAll('#answer .tok')].map((token) =>"
+        " [token.className.split(' ')[1], token.title,"
+        "  getComputedStyle(token).textDecorationLine,"
+        "  getComputedStyle(token).textDecorationStyle,"
+        "  getComputedStyle(token).backgroundColor])"
+    )
+    kinds = ["plain", "accepted", "accepted", "corrected", "accepted", "bonus"]
+    assert [row[0] for row in rows] == kinds
+    assert "log-probability -0.100 (90 %)" in rows[0][1]
+    # By colour, and by the line under it as well.
+    cues = {row[0]: tuple(row[2:]) for row in rows}
+    assert cues["plain"][0] == "none"
+    assert [cues[kind][1] for kind in ("accepted", "corrected", "bonus")] == [
+        "solid",
+        "wavy",
+        "double",
+    ]
+    assert len({cue[2] for cue in cues.values()}) == 4
+    page.element("answer").send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    assert "checked" in page.text("token")
+    page.element("marks").click()
+    assert (
+        page.run(
+            "return getComputedStyle(arguments[0]).textDecorationLine",
+            page.driver.find_element(By.CSS_SELECTOR, "#answer .bonus"),
+        )
+        == "none"
+    )
+    assert page.complaints() == []
+
+
+def test_a_request_is_stopped(page: Page, gateways: Gateways) -> None:
+    page.open(gateways.url["held"])
+    page.until_text("state", "live")
+    page.element("prompt").send_keys("x")
+    page.element("go").click()
+    page.until_text("answer", "so far")
+    assert not page.element("go").is_enabled()
+    page.element("stop").click()
+    page.until_text("outcome", "Stopped. 1 token")
+    assert page.element("go").is_enabled()
+    assert page.complaints() == []
+
+
+def test_names_are_never_markup(page: Page, gateways: Gateways) -> None:
+    page.open(gateways.url["hostile"])
+    page.until_text("targets", "<img src=x")
+    for part in ("drafts", "streams-table", "plan-notes", "timeline", "air", "cluster", "tiles"):
+        page.until_text(part, "<img src=x")
+    assert page.run("return document.querySelectorAll('img').length") == 0
+    assert page.driver.title == "airdraft"
+    # The page's own policy holds even where a script of ours would slip.
+    refused = page.run(
+        "try { document.createElement('p').innerHTML = '<b>x</b>'; } catch (e) { return e.name; }"
+    )
+    assert refused == "TypeError"
+    assert all("TrustedHTML" in line for line in page.complaints())
+
+
+@pytest.mark.parametrize("width", [360, 768, 1280])
+@pytest.mark.parametrize("name", ["live", "hostile", "many", "empty", "keys"])
+def test_nothing_is_wider_than_the_window(
+    page: Page, gateways: Gateways, name: str, width: int
+) -> None:
+    page.emulate(width=width)
+    page.open(gateways.url[name])
+    shown = "ask-key" if name == "keys" else "tiles"
+    page.until(lambda: page.element(shown).is_displayed())
+    assert page.run("return innerWidth") == width
+    assert page.run("return document.documentElement.scrollWidth") <= width
+
+
+def test_an_empty_mesh_says_so(page: Page, gateways: Gateways) -> None:
+    page.open(gateways.url["empty"])
+    page.until_text("targets", "No target")
+    assert "No draft node" in page.text("drafts")
+    assert "No stream" in page.text("streams-table")
+    assert page.complaints() == []
+
+
+def test_many_nodes_and_streams(page: Page, gateways: Gateways) -> None:
+    page.open(gateways.url["many"])
+    page.until_text("state", "live")
+    assert len(page.driver.find_elements(By.CSS_SELECTOR, "#topology [data-node]")) == 64
+    assert len(page.driver.find_elements(By.CSS_SELECTOR, "#streams-table tbody tr")) == 16
+    assert page.complaints() == []
+
+
+def test_a_coordinator_that_is_lost(page: Page, gateways: Gateways) -> None:
+    page.open(gateways.url["lost"])
+    page.until_text("state", "live")
+    gateways.lose("lost")
+    page.until_text("state", "coordinator lost")
+    assert "What is shown is as it was" in page.text("notice")
+    assert "big" in page.text("targets")
+
+
+def test_a_key_is_asked_for(page: Page, gateways: Gateways) -> None:
+    page.open(gateways.url["keys"])
+    page.until(lambda: page.element("ask-key").is_displayed())
+    assert not page.element("shown").is_displayed()
+    field = page.element("key")
+    # It has the focus: one may type at once.
+    assert page.driver.switch_to.active_element == field
+    field.send_keys("ad-wrong", Keys.ENTER)
+    page.until_text("key-error", "not known")
+    field.send_keys("ad-boss", Keys.ENTER)
+    page.until_text("state", "live")
+    assert page.run("return Object.values(sessionStorage)") == ["ad-boss"]
+    assert page.run("return Object.values(localStorage).concat(document.cookie)") == [""]
+    assert "ad-boss" not in page.run("return location.href + document.documentElement.outerHTML")
+    page.driver.refresh()
+    page.until_text("state", "live")
+    page.element("forget").click()
+    assert page.element("ask-key").is_displayed()
+    assert page.run("return sessionStorage.length") == 0
+
+
+def test_a_key_without_the_scope_admin_has_the_playground(page: Page, gateways: Gateways) -> None:
+    page.open(gateways.url["keys"])
+    page.until(lambda: page.element("key").is_displayed())
+    page.element("key").send_keys("ad-guest", Keys.ENTER)
+    page.until_text("state", "playground only")
+    assert not page.element("operate").is_displayed()
+    page.element("prompt").send_keys("x")
+    page.element("go").click()
+    page.until_text("outcome", "6 tokens")
+
+
+def test_dark_and_light(page: Page, gateways: Gateways) -> None:
+    page.open(gateways.url["empty"])
+    light = page.ground()
+    page.emulate(scheme="dark")
+    dark = page.ground()
+    assert light != dark
+    for value, ground in (("light", light), ("dark", dark)):
+        page.run(
+            "const box = document.getElementById('theme'); box.value = arguments[0];"
+            "box.dispatchEvent(new Event('change'));",
+            value,
+        )
+        assert page.ground() == ground
+    page.emulate(scheme="light")
+    page.driver.refresh()
+    assert page.ground() == dark
+
+
+def test_the_keyboard_reaches_everything_and_shows_where_it_is(
+    page: Page, gateways: Gateways
+) -> None:
+    page.open(gateways.url["marked"])
+    page.until_text("state", "live")
+    page.run("document.activeElement.blur()")
+    reached = []
+    for _ in range(40):
+        page.driver.switch_to.active_element.send_keys(Keys.TAB)
+        name, outline = page.run(
+            "const at = document.activeElement; const style = getComputedStyle(at);"
+            "return [at.id || at.getAttribute('href') || at.tagName.toLowerCase(),"
+            " style.outlineStyle]"
+        )
+        if reached and name in (reached[0], "body"):
+            break
+        assert outline != "none", name
+        reached.append(name)
+    wanted = ["#main", "#mesh", "theme", "prompt", "summary", "temperature", "max-tokens"]
+    wanted += ["seed", "model", "go", "marks", "answer"]
+    assert [name for name in reached if name in wanted] == wanted
+
+
+def test_every_field_has_a_label_and_every_part_a_name(page: Page, gateways: Gateways) -> None:
+    page.open(gateways.url["marked"])
+    page.until_text("state", "live")
+    unnamed = page.run(
+        "return [...document.querySelectorAll('input, select, textarea')]"
+        ".filter((field) => !field.labels.length).map((field) => field.id)"
+    )
+    assert unnamed == []
+    sections = page.run(
+        "return [...document.querySelectorAll('main section')].filter((part) =>"
+        " !part.getAttribute('aria-label')"
+        " && !document.getElementById(part.getAttribute('aria-labelledby'))).length"
+    )
+    assert sections == 0
+    assert page.run("return document.querySelectorAll('header, main, nav').length") == 3
+
+
+def test_without_motion_nothing_moves(page: Page, gateways: Gateways) -> None:
+    page.emulate(motion="reduce")
+    page.open(gateways.url["live"])
+    page.until_text("state", "live")
+    names = page.run(
+        "return [...document.querySelectorAll('*')].map((e) => getComputedStyle(e).animationName)"
+    )
+    assert set(names) == {"none"}
