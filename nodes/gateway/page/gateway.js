@@ -43,7 +43,7 @@ async function ask(path, options = {}) {
   if (answer.ok) return answer;
   let message = `The gateway answers with status ${answer.status}.`;
   try {
-    message = (await answer.json()).error.message;
+    message = (await answer.json()).error.message || message;
   } catch {
     // Not one of its own answers.
   }

@@ -68,5 +68,5 @@ function showKinds(all) {
     .filter(([, steps]) => steps > 0)
     .sort((a, b) => b[1] - a[1]);
   const steps = sum(reasons.map(([, number]) => number));
-  say($("why-plain"), steps ? `Plain steps because: ${reasons.slice(0, 4).map(([words, number]) => `${words} (${percent(number / steps)})`).join(", ")}.` : "");
+  say($("why-plain"), steps ? `Plain steps because: ${reasons.slice(0, 4).filter(([, number]) => number >= steps / 200).map(([words, number]) => `${words} (${percent(number / steps)})`).join(", ")}.` : "");
 }

@@ -61,8 +61,7 @@ function refused(error) {
   shownParts({ operate: lastSeen !== null });
   state("lost", error.status === 0 ? "gateway lost" : "coordinator lost");
   const since = lastSeen === null ? "" : ` What is shown is as it was ${plural(Math.round((Date.now() - lastSeen) / 1000), "second")} ago.`;
-  const message = error.message.replace(/[.]?$/, ".");
-  notice(message[0].toUpperCase() + message.slice(1) + since, true);
+  notice(sentence(error.message) + since, true);
   document.body.classList.add("stale");
   return LOST_POLL_MS;
 }

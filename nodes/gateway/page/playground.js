@@ -66,7 +66,7 @@ async function generate() {
     outcome(told(run));
   } catch (error) {
     if (error.name === "AbortError") outcome(["Stopped. ", ...told(run)]);
-    else if (error instanceof Refused) outcome([error.message], true);
+    else if (error instanceof Refused) outcome([sentence(error.message)], true);
     else throw error;
   } finally {
     running = null;

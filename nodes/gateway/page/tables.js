@@ -94,6 +94,7 @@ function planLine({ name, plan }) {
     const high = Math.max(...batch.gammas);
     return `${plural(batch.gammas.length, "stream")} with gamma ${low === high ? low : `${low} to ${high}`}`;
   });
+  if (!batches.length && !plan.plain.length) return `${name}: no stream to plan for.`;
   const parts = [batches.length ? `in batches: ${batches.join("; ")}` : "no batch", `${count(plan.plain.length)} plain`];
   if (plan.bound) parts.push(`bound by ${plan.bound}`);
   if (plan.rejected) parts.push(`next best: ${plan.rejected}, ${fixed(plan.rejected_ratio, 2)} times the price`);

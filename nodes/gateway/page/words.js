@@ -59,6 +59,10 @@ function added(lists) {
   return lists.reduce((total, list) => list.map((value, at) => value + (total[at] || 0)), []);
 }
 
+function sentence(text) {
+  return text[0].toUpperCase() + text.slice(1).replace(/[.]?$/, ".");
+}
+
 function plural(number, one, many = `${one}s`) {
   return `${count(number)} ${number === 1 ? one : many}`;
 }
