@@ -34,6 +34,22 @@ function fill(element, ...children) {
   element.replaceChildren(...children.flat().filter((child) => child !== null));
 }
 
+// As fill, but elements that have the same data-key as before stay, and so what is said of them on
+// pointing at them.
+function fillKeyed(list, items) {
+  const before = new Map([...list.children].map((item) => [item.dataset.key, item]));
+  const after = items.map((item) => {
+    const known = before.get(item.dataset.key);
+    if (!known || !item.dataset.key) return item;
+    known.className = item.className;
+    if (known.title !== item.title) known.title = item.title;
+    fill(known, ...item.children);
+    return known;
+  });
+  const isSame = after.length === list.children.length && after.every((item, at) => item === list.children[at]);
+  if (!isSame) fill(list, ...after);
+}
+
 function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }

@@ -12,8 +12,8 @@ function showTopology(status, gateway) {
   const drafts = of("draft");
   const box = $("topology");
   box.classList.toggle("dense", Math.max(targets.length, drafts.length) > MOST_BESIDE);
-  fill($("targets"), targets.length ? targets.map(nodeCard) : h("li", { class: "none" }, "No target: nothing can be answered."));
-  fill($("drafts"), drafts.length ? drafts.map(nodeCard) : h("li", { class: "none" }, "No draft node: plain decoding, or guesses by lookup."));
+  fillKeyed($("targets"), targets.length ? targets.map(nodeCard) : [h("li", { class: "none" }, "No target: nothing can be answered.")]);
+  fillKeyed($("drafts"), drafts.length ? drafts.map(nodeCard) : [h("li", { class: "none" }, "No draft node: plain decoding, or guesses by lookup.")]);
   say($("num-targets"), String(targets.length || ""));
   say($("num-drafts"), String(drafts.length || ""));
   const waiting = status.waiting.num_streams + status.waiting.num_tokenizing;
@@ -28,11 +28,15 @@ function showTopology(status, gateway) {
   const flows = new Map();
   for (const node of status.nodes) {
     const total = node.bytes_in + node.bytes_out;
-    flows.set(node.name, Math.max(0, total - (lastBytes.get(node.name) ?? total)));
+    flows.set(keyOf(node), Math.max(0, total - (lastBytes.get(keyOf(node)) ?? total)));
   }
-  lastBytes = new Map(status.nodes.map((node) => [node.name, node.bytes_in + node.bytes_out]));
+  lastBytes = new Map(status.nodes.map((node) => [keyOf(node), node.bytes_in + node.bytes_out]));
   lastFlows = { nodes: status.nodes, flows, busy: gateway.num_requests > 0 };
   drawLinks();
+}
+
+function keyOf(node) {
+  return `${node.role} ${node.name}`;
 }
 
 function hubCard(name, text, facts) {
@@ -58,7 +62,7 @@ function nodeCard(node) {
     node.num_cells ? `${count(node.num_cells)} cells` + (node.role === "target" ? `, ${count(node.used_cells)} used` : "") : "",
     node.reason,
   ];
-  return h("li", { class: `node ${node.role} ${node.state}`, title: about.filter(Boolean).join("\n"), "data-node": node.name },
+  return h("li", { class: `node ${node.role} ${node.state}`, title: about.filter(Boolean).join("\n"), "data-key": keyOf(node) },
     h("div", { class: "name" }, h("span", {}, node.name), h("em", {}, state)),
     h("div", { class: "model" }, node.model + (node.emulated ? " · emulated" : "")),
     isIn ? h("div", { class: "busy" }, h("i", { share: Math.min(1, node.busy) }), h("b", {}, percent(node.busy))) : h("div", { class: "model" }, node.reason),
@@ -74,17 +78,17 @@ function drawLinks() {
   if (area.width) {
     const middle = $("coordinator-node").getBoundingClientRect();
     const at = (x, y) => [x - area.left, y - area.top];
-    for (const card of document.querySelectorAll("#topology [data-node]")) {
+    for (const card of document.querySelectorAll("#topology [data-key]")) {
       const box = card.getBoundingClientRect();
       const isLeft = box.right <= middle.left;
       const [x1, y1] = at(isLeft ? box.right : box.left, box.top + box.height / 2);
       const [x2, y2] = at(isLeft ? middle.left : middle.right, middle.top + middle.height / 2);
       const bend = (x1 + x2) / 2;
-      const node = lastFlows.nodes.find((entry) => entry.name === card.dataset.node);
-      wanted.set(card.dataset.node, {
+      const node = lastFlows.nodes.find((entry) => keyOf(entry) === card.dataset.key);
+      wanted.set(card.dataset.key, {
         d: `M${x1} ${y1}C${bend} ${y1} ${bend} ${y2} ${x2} ${y2}`,
         kind: node ? `${node.role} ${node.state}` : "",
-        flow: lastFlows.flows.get(card.dataset.node) || 0,
+        flow: lastFlows.flows.get(card.dataset.key) || 0,
       });
     }
     const top = $("gateway-node").getBoundingClientRect();

@@ -253,7 +253,7 @@ def test_an_empty_mesh_says_so(page: Page, gateways: Gateways) -> None:
 def test_many_nodes_and_streams(page: Page, gateways: Gateways) -> None:
     page.open(gateways.url["many"])
     page.until_text("state", "live")
-    assert len(page.driver.find_elements(By.CSS_SELECTOR, "#topology [data-node]")) == 64
+    assert len(page.driver.find_elements(By.CSS_SELECTOR, "#topology [data-key]")) == 64
     assert len(page.driver.find_elements(By.CSS_SELECTOR, "#streams-table tbody tr")) == 16
     assert page.complaints() == []
 
