@@ -24,13 +24,17 @@ MAX_MESSAGES: Final = 1024
 # What OpenAI's API gives at most.
 MAX_TOP_LOGPROBS: Final = 20
 _MAX_RULES_BYTES: Final = 4 * MAX_GRAMMAR_CHARS + 20 * MAX_BIASES
+# Of a SubmitRequest without its token ids: what takes on its text has to hold that.
+_MAX_SUBMIT_BYTES: Final = (1 << 18) + _MAX_RULES_BYTES + 65_536
+# With a reason, whose characters take up to 4 bytes each.
+_MAX_REASON_BYTES: Final = 8192
 # A plan of 256 streams is some 60 KB.
 MAX_TRACE_BYTES: Final = 130_000
 # One padded message holds it.
 MAX_STATUS_BYTES: Final = 400_000
 
 # Of a SubmitRequest, both frames.
-MAX_UPLOAD_BYTES: Final = (1 << 18) + _MAX_RULES_BYTES + 65_536 + 4 * MAX_PROMPT_TOKENS
+MAX_UPLOAD_BYTES: Final = _MAX_SUBMIT_BYTES + 4 * MAX_PROMPT_TOKENS
 MAX_PIECE_BYTES: Final = 32_768
 # A weight: twice the priority counts twice as much.
 MAX_PRIORITY: Final = 10
@@ -139,7 +143,7 @@ class EngineProfile:
     link: LinkFields = LinkFields("", 0.0, 0.0)
 
 
-@message(16, max_bytes=(1 << 18) + 16_384)
+@message(16, max_bytes=_MAX_SUBMIT_BYTES)
 class TokenizeRequest:
     """messages: a conversation, for the model's chat template; without one, the prompt as it is."""
 
@@ -148,7 +152,7 @@ class TokenizeRequest:
     messages: Annotated[tuple[ChatMessage, ...], MaxLen(MAX_MESSAGES)] = ()
 
 
-@message(17, max_tokens=MAX_PROMPT_TOKENS)
+@message(17, max_bytes=_MAX_REASON_BYTES, max_tokens=MAX_PROMPT_TOKENS)
 class TokenizeReply:
     request_id: Id
     error: Reason
@@ -188,7 +192,7 @@ class StreamReadyNotice:
     num_read: Count = 0
 
 
-@message(20)
+@message(20, max_bytes=_MAX_REASON_BYTES)
 class StreamFailedNotice:
     """This node cannot serve the stream; it has forgotten it. code: as in RequestFailedNotice."""
 
@@ -340,7 +344,7 @@ class PromptScoresNotice:
     scores: Annotated[tuple[TokenScores, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
 
 
-@message(32, max_bytes=(1 << 18) + _MAX_RULES_BYTES + 65_536, max_tokens=MAX_PROMPT_TOKENS)
+@message(32, max_bytes=_MAX_SUBMIT_BYTES, max_tokens=MAX_PROMPT_TOKENS)
 class SubmitRequest:
     """A client's request: a conversation, text or token ids, and how many choices of it.
 
@@ -431,7 +435,7 @@ class FinishedNotice:
     figures: StreamFigures
 
 
-@message(37)
+@message(37, max_bytes=_MAX_REASON_BYTES)
 class RequestFailedNotice:
     """The whole request ends here.
 
@@ -526,7 +530,7 @@ class NodeCommandRequest:
     node: Name
 
 
-@message(46)
+@message(46, max_bytes=_MAX_REASON_BYTES)
 class NodeCommandReply:
     """error: "" if it was done. num_streams: those that the node still serves."""
 

@@ -232,7 +232,8 @@ class Serving:
 
     def tokenizer(self, model: str) -> NodeRecord | None:
         """The target that reads the next text for a model; None if there is none."""
-        targets = [n for n in self._roster.nodes("target") if not n.is_draining]
+        # Who takes the place of a lost one of its name has not been welcomed before that is heard.
+        targets = [node for node, _ in self._roster.schedulers() if not node.is_draining]
         return min(suits(targets, model), key=lambda n: n.used_cells, default=None)
 
     def tick(self, now: float) -> list[Send]:

@@ -186,15 +186,12 @@ class CoordinatorState:
         number = getattr(send.message, "request_id", 0)
         found.append(self._serving.requests.get((send.peer, number)))
         if isinstance(send.message, TokenizeRequest):
-            found.append(self._serving.tokenizing.request(number))
-        requests = {id(request): request for request in found if request is not None}
-        return [
-            out
-            for request in requests.values()
-            for out in self._serving.fail(
-                request, "internal", f"a message is too large: {error}", now
-            )
-        ]
+            found.append(self._serving.tokenizing.unsent(number))
+        out: list[Send] = []
+        for request in {id(request): request for request in found if request is not None}.values():
+            reason = f"a message is too large: {error}"
+            out += self._serving.fail(request, "internal", reason, now)
+        return [*out, *self._intake.ask_tokenizers()]
 
     def tick(self, now: float) -> list[Send]:
         """Heartbeats, silent members, late rounds; to be called some 20 times a second."""
@@ -438,15 +435,15 @@ class CoordinatorState:
         """A piece of a large request. Raises DecodeError or ForbiddenError for what is none."""
         frames, is_known = self._uploads.arrived(peer, piece, now)
         self.num_stale += not is_known
-        grants = self._uploads.grants(now)
         if frames is None:
-            return grants
+            return self._uploads.grants(now)
+        # Of who sends nonsense others wait no longer: the next tick grants what is free now.
         whole = decode(frames)
         if not isinstance(whole.message, SubmitRequest):
             raise ForbiddenError(f"only requests are uploaded, not {type(whole.message).__name__}")
         if whole.message.request_id != piece.request_id:
             raise ForbiddenError("an upload is of another request than was offered")
-        return [*grants, *self._submit(peer, role, who, whole.message, now)]
+        return [*self._uploads.grants(now), *self._submit(peer, role, who, whole.message, now)]
 
     def _on_tokenized(self, node: NodeRecord, reply: TokenizeReply, now: float) -> list[Send]:
         request, was_asked = self._serving.tokenizing.answered(node.name, reply.request_id)

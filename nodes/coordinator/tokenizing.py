@@ -101,9 +101,13 @@ class Tokenizing:
         if not self._num_chars[request.client]:
             del self._num_chars[request.client]
 
-    def request(self, number: int) -> Request | None:
+    def unsent(self, number: int) -> Request | None:
+        """A text did not go out: the request that it is of, if that has not ended yet."""
         text = self._texts.get(number)
-        return None if text is None else text.request
+        if text is None:
+            return None
+        self._under_way[text.target] -= 1
+        return text.request
 
     def drop(self, request: Request) -> None:
         """The request has ended: its text is not sent, an answer that comes yet is for nobody."""

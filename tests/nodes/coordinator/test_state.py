@@ -11,6 +11,7 @@ from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Refuse, Welc
 from nodes.config import LimitSettings
 from nodes.coordinator.sends import Send, streams_of
 from nodes.coordinator.state import CoordinatorState, ForbiddenError
+from nodes.coordinator.tokenizing import MAX_AT_ONCE
 from nodes.messages import (
     CancelRequest,
     ChatMessage,
@@ -23,6 +24,7 @@ from nodes.messages import (
     FinishedNotice,
     GuessEntry,
     LeaseRequest,
+    NodeCommandReply,
     NodesReply,
     NodesRequest,
     OpenStreamRequest,
@@ -585,3 +587,39 @@ def test_a_client_that_falls_silent_is_told_of_an_error_not_of_an_end() -> None:
     out = mesh.state.tick(8.1)
     messages = [m for m in to(CLIENT, out) if not isinstance(m, Ping)]
     assert [type(m) for m in messages] == [RequestFailedNotice]
+
+
+def test_what_clients_and_targets_may_say_can_be_passed_on() -> None:
+    mesh = make_mesh()
+    text = make_submit(prompt="\u00e9" * 150_000, prompt_token_ids=())
+    messages = tuple(ChatMessage("user", "x" * 1000) for _ in range(300))
+    chat = make_submit(2, prompt="", messages=messages, prompt_token_ids=())
+    for submit in (text, chat):
+        encode(submit)
+        (asked,) = to(TARGET, mesh.hear(CLIENT, submit))
+        encode(asked)
+    reason = "\U0001f600" * 1024
+    for message in (
+        TokenizeReply(1, reason, ()),
+        StreamFailedNotice(1, 1, reason),
+        RequestFailedNotice(1, "bad_request", reason),
+        NodeCommandReply(1, reason, 0),
+    ):
+        encode(message)
+
+
+def test_texts_that_cannot_be_sent_keep_no_place_at_their_target() -> None:
+    mesh = make_mesh()
+    for number in range(2 * MAX_AT_ONCE):
+        sends = mesh.hear(CLIENT, make_submit(number, prompt="hi", prompt_token_ids=()))
+        (asked,) = [send for send in sends if isinstance(send.message, TokenizeRequest)]
+        assert failure(mesh.state.undeliverable(asked, "too large", 0.0))[0] == "internal"
+
+
+def test_a_target_that_comes_back_is_welcomed_before_it_is_asked_for_texts_again() -> None:
+    mesh = make_mesh()
+    submit = make_submit(prompt="hi", prompt_token_ids=())
+    assert [type(m) for m in to(TARGET, mesh.hear(CLIENT, submit))] == [TokenizeRequest]
+    # Before its old connection is known to be gone.
+    back = mesh.join(OTHER, "target", make_profile(), name="target")
+    assert [type(m) for m in to(OTHER, back)] == [Welcome, TokenizeRequest]

@@ -67,8 +67,11 @@ def test_who_cancels_is_not_asked_for_and_frees_its_place(desk: Desk) -> None:
     assert desk.due() == []
     assert desk.tokenizing.answered("t", 1) == (None, True)
     assert desk.due() == [MAX_AT_ONCE + 2]
-    assert desk.tokenizing.request(1) is None
-    assert desk.tokenizing.request(2) is requests[1]
+    assert desk.tokenizing.unsent(1) is None
+    assert desk.tokenizing.unsent(2) is requests[1]
+    # So another one can be asked for.
+    desk.add()
+    assert desk.due() == [MAX_AT_ONCE + 3]
 
 
 def test_only_who_was_asked_answers(desk: Desk) -> None:
