@@ -335,7 +335,9 @@ class SchedulerState:
         if stream is None or stream.spec.generation != generation:
             self._num_stale += 1
             return []
-        return [*self._remove(stream, now), Abort(stream_id, reason, code)]
+        failed = [*self._remove(stream, now), Abort(stream_id, reason, code)]
+        # Others may have waited for a round that held only this stream.
+        return [*failed, *self.plan(now)]
 
     def committed(self, reply: CommitReply, now: float) -> list[Instruction]:
         """Take what one target pass committed; what does not follow the journal is dropped."""

@@ -171,6 +171,15 @@ def test_the_other_choices_begin_when_the_client_has_all_scores_of_their_prompt(
     assert mesh.state.num_stale == before + 2
 
 
+def test_scores_of_more_than_the_prompt_are_nobodys() -> None:
+    mesh = make_mesh()
+    mesh.hear(CLIENT, make_submit(num_choices=2, scores_prompt=True))
+    (told, _) = mesh.hear(TARGET, prompt_scores(1, 1, 1, 5))
+    assert len(told.message.scores) == 2
+    assert mesh.hear(TARGET, prompt_scores(1, 1, 3, 1)) == []
+    assert len(mesh.state._serving.placement.waiting) == 0
+
+
 def test_a_prompt_of_one_token_has_no_scores_to_wait_for() -> None:
     mesh = make_mesh()
     submit = make_submit(num_choices=2, scores_prompt=True, prompt_token_ids=(9,))

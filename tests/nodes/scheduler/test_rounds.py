@@ -33,6 +33,7 @@ from tests.nodes.scheduler.script import (
     NO_DRAFT,
     ONE,
     TWO,
+    FixedPolicy,
     answer,
     commit,
     commit_one,
@@ -263,3 +264,10 @@ def test_a_stream_that_its_draft_gives_up_in_mid_round_takes_a_plain_step() -> N
     assert verify.entries == (GuessEntry(ONE, 1, 3, 0),)
     out = commit_one(scheduler, ONE)
     assert leases_of(out) == [LeaseEntry(ONE, 1, 4, LEASE_TOKENS)]
+
+
+def test_who_waited_for_the_round_of_a_stream_that_fails_begins() -> None:
+    scheduler = make_scheduler("a", policy=FixedPolicy(size=1, overlap=False))
+    open_stream(scheduler, ONE, "a")
+    assert started(open_stream(scheduler, TWO, "a")) == {}
+    assert started(scheduler.target_failed(ONE, 1, "its grammar cannot go on", 0.0)) == {2: [TWO]}
