@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import bisect
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+# Peers name them, and may name any.
+_MAX_MEDIA: Final = 256
 
 
 class Turn(NamedTuple):
@@ -25,8 +28,9 @@ class Medium:
 
     _starts: list[float] = field(default_factory=list)
     _ends: list[float] = field(default_factory=list)
-    # Of all turns so far.
+    # Of all turns so far; when the last of them ends.
     reserved_s: float = 0.0
+    last_end: float = 0.0
 
     def reserve(self, now: float, ready: float, airtime_s: float) -> Turn:
         """The first gap that is long enough, not before `ready`."""
@@ -45,6 +49,7 @@ class Medium:
             end = min(end, self._starts[place])
         free_from = self._ends[place - 1] if place else now
         self.reserved_s += end - start
+        self.last_end = max(self.last_end, end)
         self._starts.insert(place, start)
         self._ends.insert(place, end)
         return Turn(start, end, free_from)
@@ -61,12 +66,17 @@ class Medium:
 
 @dataclass(slots=True)
 class Air:
-    """All shared media, by name."""
+    """Shared media, by name; of too many the one that was used longest ago is forgotten."""
 
     _media: dict[str, Medium] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Medium:
-        return self._media.setdefault(name, Medium())
+        medium = self._media.get(name)
+        if medium is None:
+            if len(self._media) >= _MAX_MEDIA:
+                del self._media[min(self._media, key=lambda known: self._media[known].last_end)]
+            medium = self._media[name] = Medium()
+        return medium
 
     def reserved_s(self) -> list[tuple[str, float]]:
         """Seconds that have been reserved on each medium."""

@@ -42,7 +42,11 @@ _OVERDUE_S: Final = 1.0
 _WAIT_NOTICE_S: Final = 3.0
 _SILENT_S: Final = 60.0
 _MAX_UPLOADS: Final = 256
+# Of one client's uploads together.
+_MAX_BYTES_OF_PEER: Final = 1 << 25
 _LEAST_BPS: Final = 1000.0
+# A client's word keeps a medium from all others for so long at a time.
+_MOST_FRAME_S: Final = 1.0
 
 Key = tuple[bytes, int]
 
@@ -135,14 +139,18 @@ class Uploads:
         coordinator that knows nothing of offers, and sends.
         """
         key = peer, offer.request_id
-        is_known = key in self._uploads
-        if is_known or len(self._uploads) >= _MAX_UPLOADS or not _is_sound(offer):
+        if key in self._uploads or not self._has_room(peer, offer) or not _is_sound(offer):
             return []
         self._uploads[key] = upload = _Upload(offer, self._rtt_s(peer), self._pads, now)
         out = self.grants(now)
         if not upload.num_granted:
             out.append(Send(peer, UploadGrant(offer.request_id, 0, 0)))
         return out
+
+    def _has_room(self, peer: bytes, offer: UploadOffer) -> bool:
+        of_peer = sum(u.offer.num_bytes for (who, _), u in self._uploads.items() if who == peer)
+        is_modest = of_peer + offer.num_bytes <= _MAX_BYTES_OF_PEER
+        return is_modest and len(self._uploads) < _MAX_UPLOADS
 
     def arrived(
         self, peer: bytes, piece: UploadPiece, now: float
@@ -232,4 +240,5 @@ def _is_sound(offer: UploadOffer) -> bool:
     """Whether there is a medium and a rate at which anything would ever arrive."""
     link = offer.link
     known = link.rate_bps == 0 or link.rate_bps >= _LEAST_BPS
-    return bool(link.air) and known and offer.num_head_bytes <= offer.num_bytes
+    is_short = link.frame_s <= _MOST_FRAME_S
+    return bool(link.air) and known and is_short and offer.num_head_bytes <= offer.num_bytes

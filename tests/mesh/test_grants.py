@@ -81,3 +81,14 @@ def test_a_gap_is_filled_as_far_as_it_goes():
     assert medium.reserve_gap(0.0, 0.0, 0.2, 0.5) == Turn(0.0, 0.5, 0.0)
     assert medium.reserve_gap(0.0, 0.0, 0.6, 2.0) == Turn(3.0, 5.0, 3.0)
     assert medium.reserve_gap(0.0, 0.0, 0.5, 2.0) == Turn(0.5, 1.0, 0.5)
+
+
+def test_of_many_media_those_that_were_used_last_are_known():
+    air = Air()
+    air["kept"].reserve(0.0, 50.0, 1.0)
+    for number in range(2000):
+        air[f"medium {number}"].reserve(0.0, number / 100, 0.001)
+    names = [name for name, _ in air.reserved_s()]
+    assert len(names) <= 256
+    assert "medium 1999" in names
+    assert air["kept"].reserved_s == 1.0

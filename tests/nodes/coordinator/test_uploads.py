@@ -16,6 +16,7 @@ from nodes.coordinator.sends import Send
 from nodes.coordinator.state import ForbiddenError
 from nodes.coordinator.uploads import LEAST_PIECE_BYTES, PIECE_S, Uploads
 from nodes.messages import (
+    MAX_UPLOAD_BYTES,
     CancelRequest,
     LinkFields,
     NodesRequest,
@@ -26,7 +27,7 @@ from nodes.messages import (
 )
 from nodes.upload import Upload
 from tests.nodes.builders import make_submit
-from tests.nodes.coordinator.test_state import CLIENT, CLUSTER, EPOCH, Mesh, make_mesh
+from tests.nodes.coordinator.test_state import CLIENT, CLUSTER, EPOCH, Mesh, make_mesh, to
 
 # 100 kB/s: a byte takes 10 us.
 LINK = LinkFields("cell-a", 800e3, 0.0)
@@ -202,12 +203,21 @@ def test_what_cannot_be_taken_has_no_answer() -> None:
     for wrong in (
         offer(2, link=LinkFields("", 1e6, 0.0)),
         offer(2, link=LinkFields("cell-a", 10.0, 0.0)),
+        offer(2, link=LinkFields("cell-a", 1e6, 9.0)),
         offer(2, num_head_bytes=9000),
     ):
         assert line.offered(A, wrong, 0.0) == []
     for number in range(uploads._MAX_UPLOADS):
         line.offered(B, offer(number), 0.0)
     assert line.num_under_way == uploads._MAX_UPLOADS
+
+
+def test_one_client_has_not_all_the_room() -> None:
+    line = make_uploads()
+    for number in range(uploads._MAX_UPLOADS):
+        line.offered(A, offer(number, MAX_UPLOAD_BYTES), 0.0)
+    assert line.num_under_way == uploads._MAX_BYTES_OF_PEER // MAX_UPLOAD_BYTES
+    assert line.offered(B, offer(1, MAX_UPLOAD_BYTES), 0.0)
 
 
 def test_a_piece_that_does_not_follow_ends_its_upload() -> None:
@@ -286,3 +296,15 @@ def test_a_request_that_comes_whole_ends_its_upload() -> None:
     mesh.hear(CLIENT, CancelRequest(1))
     mesh.hear(CLIENT, sender.piece(500))
     assert mesh.state.num_stale == 2
+
+
+def test_nonsense_that_is_uploaded_takes_no_grant_from_others() -> None:
+    mesh = make_mesh()
+    mesh.join(B, "client")
+    mesh.hear(CLIENT, UploadOffer(1, 100, 50, 5, LINK))
+    mesh.hear(B, UploadOffer(1, 50_000, 500, 5, LINK))
+    with pytest.raises(DecodeError):
+        mesh.hear(CLIENT, UploadPiece(1, 0, b"\xc1" * 100), 0.1)
+    given = [m.num_bytes for m in to(B, mesh.state.tick(0.15)) if isinstance(m, UploadGrant)]
+    # It is told of all that it was granted.
+    assert 0 < mesh.state._uploads._uploads[B, 1].num_granted == sum(given)
