@@ -113,7 +113,7 @@ class Client:
             role=role,
             join_timeout_s=join_timeout_s,
             rejoins=rejoins,
-            on_lost=self._end_all,
+            on_lost=self._lost,
         )
         self._ids = itertools.count(1)
         self._queues: dict[int, asyncio.Queue[Any]] = {}
@@ -139,10 +139,10 @@ class Client:
     def on_joined(self, _welcome: Welcome) -> None:
         self._joined.set()
         self._may_offer = True
-        self._end_all()
 
-    def _end_all(self) -> None:
-        """What is under way belongs to a membership that is over."""
+    def _lost(self) -> None:
+        """What is under way was of a membership that is over; who asks now waits for another."""
+        self._joined.clear()
         for queue in self._queues.values():
             queue.put_nowait(None)
 
@@ -300,7 +300,8 @@ class _Subscription:
         self._client = client
 
     async def __aenter__(self) -> tuple[int, asyncio.Queue[Any]]:
-        await self._client._joined.wait()
+        while not (self._client.is_joined or self._client._is_over):
+            await self._client._joined.wait()
         self._request_id = next(self._client._ids)
         queue: asyncio.Queue[Any] = asyncio.Queue()
         self._client._queues[self._request_id] = queue
