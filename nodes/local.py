@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
+import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +23,7 @@ from nodes.client import Client
 from nodes.config import CoordinatorConfig, EngineSettings, environment
 from nodes.coordinator.service import Coordinator
 from nodes.keyring import default_keyring
+from nodes.runtime import last_act
 from policies.joint import joint_plan
 from policies.plan import Policy
 
@@ -130,6 +134,17 @@ class LocalMesh:
         how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
         return f"the {child.role} node ended ({how})"
 
+    def kill(self) -> None:
+        """End the nodes at once, and what they have started."""
+        pids = [c.process.pid for c in self._children if c.process.returncode is None]
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+        for pid in pids:
+            # Whoever watches it takes its exit code.
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
     async def stop(self) -> None:
         """End the nodes: they stop by themselves when their standard input closes."""
         for child in self._children:
@@ -182,21 +197,23 @@ async def local_mesh(
             context.connect(mesh.endpoint, keys), endpoint=mesh.endpoint, role=client_role
         )
         mesh.serving += [asyncio.create_task(coordinator.run()), asyncio.create_task(client.run())]
-        try:
-            await mesh.start("target", target)
-            if draft is not None:
-                await mesh.start("draft", draft)
-            mesh.serving.append(asyncio.create_task(mesh.watch()))
-            wanted = {"target"} if draft is None else {"target", "draft"}
-            await mesh.beside(_until_joined(client, wanted))
-            mesh.is_up = True
-            yield mesh, client
-        finally:
-            coordinator.say_bye()
-            for task in mesh.serving:
-                task.cancel()
-            await asyncio.gather(*mesh.serving, return_exceptions=True)
-            await mesh.stop()
+        remove = partial(shutil.rmtree, folder, ignore_errors=True)
+        with last_act(remove), last_act(mesh.kill):
+            try:
+                await mesh.start("target", target)
+                if draft is not None:
+                    await mesh.start("draft", draft)
+                mesh.serving.append(asyncio.create_task(mesh.watch()))
+                wanted = {"target"} if draft is None else {"target", "draft"}
+                await mesh.beside(_until_joined(client, wanted))
+                mesh.is_up = True
+                yield mesh, client
+            finally:
+                coordinator.say_bye()
+                for task in mesh.serving:
+                    task.cancel()
+                await asyncio.gather(*mesh.serving, return_exceptions=True)
+                await mesh.stop()
 
 
 async def _until_joined(client: Client, wanted: set[str]) -> None:

@@ -38,6 +38,10 @@ _EXPECTED = (
 )
 
 
+# What must be done even where there is no time for the stop phase.
+_last_acts: list[Callable[[], None]] = []
+
+
 class StoppedError(Exception):
     """A signal asked the process to stop."""
 
@@ -79,6 +83,23 @@ def run(main: Callable[[], Awaitable[None]]) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def last_act(act: Callable[[], None]) -> Iterator[None]:
+    """Have something done if the process is ended at once inside this; it must not wait long."""
+    _last_acts.append(act)
+    try:
+        yield
+    finally:
+        _last_acts.remove(act)
+
+
+def _end_at_once(code: int) -> None:
+    for act in reversed(_last_acts):
+        with contextlib.suppress(Exception):
+            act()
+    os._exit(code)
+
+
 def report(error: BaseException) -> int:
     """Print an error as one line, or as a traceback if it is our own fault; the exit code."""
     cause = first_cause(error)
@@ -108,11 +129,11 @@ async def _until_signal(main: Callable[[], Awaitable[None]]) -> None:
 
     def on_signal(number: int) -> None:
         if stopped:
-            os._exit(128 + number)
+            _end_at_once(128 + number)
         stopped.append(number)
         task.cancel()
         # Whatever hangs in the stop phase must not outlive its limit.
-        timer = threading.Timer(_STOP_LIMIT_S, os._exit, (128 + number,))
+        timer = threading.Timer(_STOP_LIMIT_S, _end_at_once, (128 + number,))
         timer.daemon = True
         timer.start()
 

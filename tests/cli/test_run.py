@@ -329,6 +329,25 @@ def test_a_mesh_that_is_up_answers_one_client_after_the_other(commands: Commands
         assert process.returncode == 130
 
 
+def test_a_second_signal_ends_the_nodes_at_once_and_leaves_nothing(commands: Commands) -> None:
+    with commands.started("up", *TOYS, "--listen", "tcp://127.0.0.1:*", "--http", "off") as process:
+        endpoint_of(process)
+        # Nodes that cannot end by themselves.
+        nodes = [one_pid(commands, role) for role in ("target", "draft")]
+        for pid in nodes:
+            os.kill(pid, signal.SIGSTOP)
+        files = Path(f"/proc/{process.pid}/fd")
+        num_open = len(list(files.iterdir()))
+        process.send_signal(signal.SIGINT)
+        # It has heard it when it has closed the pipes by which its nodes know.
+        wait_until(lambda: len(list(files.iterdir())) < num_open)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert commands.alive() == {}
+        assert list(commands.tmp.glob("airdraft-*")) == []
+
+
 def test_three_nodes_with_config_files(commands: Commands, tmp_path: Path) -> None:
     (tmp_path / "coordinator.toml").write_text('listen = "tcp://127.0.0.1:*"\ncluster = "home"\n')
     config = str(tmp_path / "coordinator.toml")
