@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from mesh.codec import encode
 from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Welcome
 from nodes.coordinator.placement import LOOK_S, Move
 from nodes.coordinator.roster import PROGRESS_TIMEOUT_S
@@ -28,13 +29,17 @@ from nodes.messages import (
     DraftRequest,
     FinishedNotice,
     LeaseRequest,
+    LinkFields,
     NodeCommandReply,
     NodeCommandRequest,
     OpenStreamRequest,
     PromptLogprobsNotice,
     StartedNotice,
+    TokenizeReply,
+    TokenizeRequest,
     TokenScores,
     TokensNotice,
+    UploadGrant,
     VerifyRequest,
 )
 from nodes.profile import encode_profile
@@ -44,6 +49,7 @@ from nodes.target.events import Committed
 from nodes.target.node import commit_entry, spec_of
 from nodes.target.state import TargetState
 from nodes.target.stream import cells_needed
+from nodes.upload import Upload
 from policies.baselines import POLICIES
 from policies.latency import NodeCosts
 from policies.plan import Policy
@@ -61,6 +67,7 @@ from tests.nodes.reference import Reference, toy_grammars
 from tests.nodes.wild_policy import WildPolicy
 
 CLIENT, ADMIN = b"client", b"admin"
+AIR = LinkFields("air", 1e6, 0.0)
 _MAX_MOVES = 60_000
 _RARE_ONE_IN = 24
 _MOVE_S = 1e-4
@@ -72,7 +79,9 @@ _PASS_S = (0.0, 1e-3, 2e-2)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterCase:
     """A run; num_choices: of each stream's request. num_deaths: of targets, below what ends a
-    request. num_commands: drains, undrains and drops. moves: as in pure_mesh.Case."""
+    request. num_commands: drains, undrains and drops. plans_later: as the live coordinator does.
+    ways: how each request comes, as text or as ids, whole or in pieces. moves: as in
+    pure_mesh.Case."""
 
     target: ToyConfig
     num_targets: int
@@ -88,11 +97,15 @@ class ClusterCase:
     moves: bytes
     move_seed: int
     num_commands: int = 0
+    plans_later: bool = False
+    role: str = "client"
+    ways: tuple[tuple[bool, bool], ...] = ()
 
 
 @dataclass(slots=True)
 class _Node:
-    """A node's process. peer: its connection, a new one each time; b"" while it has none."""
+    """A node's process. peer: its connection, a new one each time; b"" while it has none.
+    is_in: what comes before its Welcome it does not take."""
 
     name: str
     role: str
@@ -100,6 +113,7 @@ class _Node:
     engine: Any = None
     model: ToyModel | None = None
     peer: bytes = b""
+    is_in: bool = False
     inbox: deque[Any] = field(default_factory=deque)
     outbox: deque[Any] = field(default_factory=deque)
 
@@ -120,6 +134,7 @@ class PureCluster:
             heartbeat_timeout_s=1e9,
             lookup=case.has_lookup,
             trials=case.has_trials,
+            plans_later=case.plans_later,
         )
         self.num_joins = self.num_moved = 0
         self._heard_at = 0.0
@@ -129,6 +144,9 @@ class PureCluster:
         self.drafts = [_Node(f"draft-{i}", "draft", DRAFT_COSTS) for i in range(len(case.drafts))]
         self.nodes = [*self.targets, *self.drafts]
         self.to_submit = deque(range(len(case.streams)))
+        # Requests of which some pieces are still to be sent.
+        self.uploads: dict[int, Upload] = {}
+        self.num_submitted = 0
         self.to_cancel = [i for i, stream in enumerate(case.streams) if stream.is_cancelled]
         self.token_ids: dict[tuple[int, int], list[int]] = {}
         self.text: dict[tuple[int, int], bytes] = {}
@@ -137,7 +155,7 @@ class PureCluster:
         self.ended: dict[tuple[int, int], str] = {}
         self.deaths_left, self.draft_deaths_left = case.num_deaths, case.num_draft_deaths
         self.moves_left, self.commands_left = case.num_moves, case.num_commands
-        self._say(CLIENT, Hello("client", "client", 1, PROTOCOL_VERSION, b""))
+        self._say(CLIENT, Hello("client", case.role, 1, PROTOCOL_VERSION, b""))
         self._say(ADMIN, Hello("admin", "admin", 2, PROTOCOL_VERSION, b""))
         self._start(self.targets[0])
         for node, draft in zip(self.drafts, case.drafts, strict=True):
@@ -168,7 +186,7 @@ class PureCluster:
         self._check_end()
 
     def _has_requests(self) -> bool:
-        return bool(self.to_submit or self.state._serving.requests)
+        return bool(self.to_submit or self.uploads or self.state._serving.requests)
 
     def _is_draining(self) -> bool:
         return any(record.is_draining for record in self.state._roster.nodes())
@@ -178,8 +196,9 @@ class PureCluster:
 
     def _moves(self) -> list[Callable[[], None]]:
         moves: list[Callable[[], None]] = []
-        if self.to_submit and self.state._serving.tokenizer("") is not None:
-            moves.append(self._submit)
+        if self.state._serving.tokenizer(""):
+            moves += [self._submit] if self.to_submit else []
+            moves += [partial(self._upload, index) for index in self.uploads]
         for node in self._alive(self.nodes):
             if node.inbox:
                 moves.append(partial(self._node_takes, node))
@@ -190,7 +209,7 @@ class PureCluster:
         return moves
 
     def _rare_moves(self) -> list[Callable[[], None]]:
-        if not self.state._serving.requests:
+        if not (self.state._serving.requests or self.uploads):
             return []
         moves: list[Callable[[], None]] = []
         moves += [partial(self._start, node) for node in self.nodes if not node.peer]
@@ -291,30 +310,39 @@ class PureCluster:
             )
         assert node.model is not None
         profile = encode_profile(node.model.info, node.costs)
+        node.is_in = False
         hello = Hello(node.name, node.role, self.num_joins, PROTOCOL_VERSION, profile)
         self._say(node.peer, hello)
 
     def _die(self, node: _Node) -> None:
-        """The process dies, says bye, or only its connection breaks: then it still says it all."""
+        """The process dies, says bye, or only its connection breaks: then it still says it all.
+        Or it is there again before anybody has noticed."""
         if node.role == "target":
             self.deaths_left -= 1
         else:
             self.draft_deaths_left -= 1
         peer, node.peer = node.peer, b""
         node.inbox.clear()
-        how = self.choose.below(3)
+        how = self.choose.below(4)
         if how == 0:
             self._say(peer, Bye("over"))
-        else:
+        elif how != 3:
             self._carry_out(self.state.peer_gone(peer, self.now))
         if how != 2:
             node.engine = None
             node.outbox.clear()
+        if how == 3:
+            self._start(node)
 
     def _say(self, peer: bytes, message: Any) -> None:
         self._carry_out(self.state.on_message(peer, "", 0, message, 0, self.now))
 
     def _carry_out(self, sends: Sequence[Send]) -> None:
+        self._hand_over(sends)
+        if self.case.plans_later:
+            self._hand_over(self.state.plan_anew(self.now))
+
+    def _hand_over(self, sends: Sequence[Send]) -> None:
         for send in sends:
             if send.peer == ADMIN:
                 assert isinstance(send.message, Welcome | NodeCommandReply | Ping)
@@ -334,6 +362,7 @@ class PureCluster:
         stream, num_choices = self.case.streams[index], self.case.num_choices[index]
         for choice in range(num_choices):
             self.token_ids[index, choice], self.text[index, choice] = [], b""
+        is_text, is_uploaded = self.case.ways[index]
         sampling = stream.sampling
         submit = make_submit(
             index,
@@ -348,17 +377,35 @@ class PureCluster:
             ignore_eog=stream.ignore_eog,
             gamma=-1 if stream.gamma is None else stream.gamma,
             priority=1 + index % 10,
-            prompt_token_ids=stream.prompt,
+            prompt=str(index) if is_text else "",
+            prompt_token_ids=() if is_text else stream.prompt,
+            model="toy-1" if index % 3 else "",
+            user=f"user {index % 2}",
             rules=sampling.rules,
             num_logprobs=stream.num_logprobs,
             scores_prompt=stream.scores_prompt,
         )
-        self._say(CLIENT, submit)
+        if is_uploaded:
+            self.uploads[index] = upload = Upload(index, [*encode(submit), b""][:2])
+            self._say(CLIENT, upload.offer(5, AIR))
+        else:
+            self.num_submitted += 1
+            self._say(CLIENT, submit)
+
+    def _upload(self, index: int) -> None:
+        """Some more of a request, whatever was granted."""
+        upload = self.uploads[index]
+        piece = upload.piece(1 + self.choose.below(300))
+        if upload.is_over:
+            del self.uploads[index]
+            self.num_submitted += 1
+        self._say(CLIENT, piece)
 
     def _cancel(self, index: int) -> None:
         self.to_cancel.remove(index)
         for choice in range(self.case.num_choices[index]):
             self.ended.setdefault((index, choice), "cancelled")
+        self.uploads.pop(index, None)
         self._say(CLIENT, CancelRequest(index))
 
     def _client_takes(self, message: Any) -> None:
@@ -390,7 +437,7 @@ class PureCluster:
                     assert tuple(self.token_ids[index, choice]) == expected.token_ids
                     assert self.text[index, choice] == expected.text
                     assert reason == expected.finish_reason
-            case StartedNotice() | Welcome() | Ping():
+            case StartedNotice() | Welcome() | Ping() | UploadGrant():
                 pass
             case _:
                 raise AssertionError(f"unexpected {message}")
@@ -418,13 +465,18 @@ class PureCluster:
         status = self._status()
         counted = sum(sum(target.counts.tokens.values()) for target in status.targets)
         assert counted == sum(map(len, self.token_ids.values()))
-        assert sum(status.totals.requests.values()) == len(self.case.streams)
+        assert sum(status.totals.requests.values()) == self.num_submitted
+        assert status.totals.num_submitted == self.num_submitted
+        assert self.state._uploads.num_under_way == 0
+        assert len(serving.tokenizing) == 0
 
     # -- nodes -------------------------------------------------------------------------------------
 
     def _node_takes(self, node: _Node) -> None:
         message, engine = node.inbox.popleft(), node.engine
         events: Sequence[object] = ()
+        if not node.is_in and not isinstance(message, Welcome | Bye):
+            return
         match message:
             case Bye():
                 # Told to leave: the process ends, another may be started.
@@ -432,7 +484,11 @@ class PureCluster:
                 node.inbox.clear()
                 node.outbox.clear()
             case Welcome():
+                node.is_in = True
                 engine.forget_all()
+            case TokenizeRequest(request_id=number, prompt=text):
+                ids = self.case.streams[int(text)].prompt
+                node.outbox.append(TokenizeReply(number, "", ids))
             case OpenStreamRequest():
                 events = engine.open(spec_of(message))
             case CloseStreamNotice(stream_id=s, generation=g):
