@@ -37,9 +37,23 @@ class EngineThread(Generic[W]):
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.num_passes = 0
+        # Of a worker that has begun anew: what is asked of it, and how far the thread has come.
+        self._era = 0
+        self._era_reached = 0
 
     def post(self, command: Command[W]) -> None:
         self._commands.put(command)
+
+    def post_anew(self, command: Command[W]) -> None:
+        """Post a command that ends all that was before it: events of that are not delivered."""
+        self._era += 1
+        era = self._era
+
+        def begin(worker: W) -> Sequence[object]:
+            self._era_reached = era
+            return command(worker)
+
+        self._commands.put(begin)
 
     async def run(self) -> None:
         """Serve until cancelled; raises what the engine raised. Joins the thread at the end."""
@@ -68,7 +82,9 @@ class EngineThread(Generic[W]):
             command = self._commands.get()
             if command is None:
                 return False
-            events += command(self._worker)
+            era = self._era_reached
+            made = command(self._worker)
+            events = [*events, *made] if era == self._era_reached else list(made)
             must_wait = False
         seconds = 0.0
         if self._worker.has_work():
@@ -77,8 +93,12 @@ class EngineThread(Generic[W]):
             seconds = self._loop.time() - start
             self.num_passes += 1
         if events:
-            self._call_loop(self._deliver, events, seconds)
+            self._call_loop(self._tell, self._era_reached, events, seconds)
         return True
+
+    def _tell(self, era: int, events: Sequence[object], seconds: float) -> None:
+        if era == self._era:
+            self._deliver(events, seconds)
 
     def _call_loop(self, function: Callable[..., None], *args: object) -> None:
         try:

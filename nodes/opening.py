@@ -25,15 +25,21 @@ class Opening:
         self._queue: asyncio.Queue[OpenStreamRequest] = asyncio.Queue()
 
     async def run(self) -> None:
-        """Serve until cancelled."""
+        """Serve until cancelled; then the grammar that is being compiled is finished first."""
         while True:
             request = await self._queue.get()
             if self._waiting.get(request.stream_id) is not request:
                 continue
             assert self._grammars is not None
-            # What is wrong with it is found again, at once, where the stream is opened.
-            with contextlib.suppress(GrammarError):
-                await asyncio.to_thread(self._grammars.compile, request.sampling.rules.grammar)
+            grammar = request.sampling.rules.grammar
+            compiling = asyncio.create_task(asyncio.to_thread(self._grammars.compile, grammar))
+            try:
+                # What is wrong with it is found again, at once, where the stream is opened.
+                with contextlib.suppress(GrammarError):
+                    await asyncio.shield(compiling)
+            finally:
+                # The model whose vocabulary it reads must not be closed under its thread.
+                await asyncio.wait([compiling])
             if self._waiting.get(request.stream_id) is request:
                 del self._waiting[request.stream_id]
                 self._open(request)

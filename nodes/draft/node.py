@@ -70,6 +70,7 @@ class DraftNode:
         # What they keep to on a medium that is shared all the time.
         self._rates_bps: dict[int, int] = {}
         self._pacer = Pacer()
+        self._held: set[asyncio.TimerHandle] = set()
 
     async def run(self) -> None:
         """Serve until cancelled; raises what the link or the engine raises."""
@@ -86,7 +87,11 @@ class DraftNode:
         self._held_until.clear()
         self._opening.forget_all()
         self._rates_bps.clear()
-        self._engine.post(_forget_all)
+        # Answers that are held back still are nobody's now.
+        for held in self._held:
+            held.cancel()
+        self._held.clear()
+        self._engine.post_anew(_forget_all)
 
     def on_message(self, message: Any) -> None:
         match message:
@@ -128,7 +133,8 @@ class DraftNode:
             num_bytes = sum(map(len, self._link.packed(reply)))
             until = self._pacer.send_at(num_bytes, rate_bps, max(until, loop.time()))
         if until > loop.time():
-            loop.call_at(until, self._link.send, reply)
+            self._held = {held for held in self._held if held.when() > loop.time()}
+            self._held.add(loop.call_at(until, self._link.send, reply))
         else:
             self._link.send(reply)
 

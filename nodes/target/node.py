@@ -103,7 +103,7 @@ class TargetNode:
         logger.info("joined cluster %s as %s", welcome.cluster, welcome.node)
         self._opening.forget_all()
         self._texts.forget_all()
-        self._engine.post(_forget_all)
+        self._engine.post_anew(_forget_all)
 
     def on_message(self, message: Any) -> None:
         match message:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mesh.codec import decode, encode
 from mesh.memory_transport import MemoryHub, MemoryServer
-from mesh.messages import Hello, Welcome
+from mesh.messages import Bye, Hello, Welcome
 from mesh.pacing import DEPTH_BYTES
 from nodes.draft.node import DraftNode
 from nodes.draft.state import ModelDrafter
@@ -73,6 +73,42 @@ async def test_an_answer_is_held_until_its_turn() -> None:
                 size += sum(map(len, encode(reply, cluster="c", epoch=1)))
                 round_id += 1
             assert loop.time() - began >= 8 * (size - DEPTH_BYTES) / PACED_BPS
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_an_answer_that_is_held_is_not_for_the_next_coordinator() -> None:
+    hub, model = MemoryHub(), ToyModel()
+    server = hub.server()
+    node = DraftNode(
+        hub.client(), ModelDrafter(model), model.info, TOY_COSTS, endpoint="memory", node="a"
+    )
+    task = asyncio.create_task(node.run())
+    try:
+        async with asyncio.timeout(5):
+            peer, _ = await hear(server, Hello)
+
+            def say(message: Any, epoch: int) -> None:
+                server.send(peer, encode(message, cluster="c", epoch=epoch))
+
+            say(Welcome("a", "c", 1, 1.0, 5.0, False), 1)
+            say(open_request(make_spec()), 1)
+            await hear(server, StreamReadyNotice)
+            entry = DraftEntry(1, 1, len(PROMPT), 0, 3, 0)
+            say(DraftRequest(1, (entry,), (), hold_us=round(HOLD_S * 1e6)), 1)
+            while not node._held:
+                await asyncio.sleep(0)
+            say(Bye("restart"), 1)
+            await hear(server, Hello)
+            say(Welcome("a", "c", 2, 1.0, 5.0, False), 2)
+            say(open_request(make_spec()), 2)
+            await hear(server, StreamReadyNotice)
+            assert not node._held
+            say(DraftRequest(2, (entry,), (), hold_us=round(2 * HOLD_S * 1e6)), 2)
+            _, reply = await hear(server, DraftReply)
+            assert reply.round == 2
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

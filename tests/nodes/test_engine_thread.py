@@ -114,3 +114,16 @@ async def test_cancelling_waits_for_the_pass_under_way(eventually: Eventually) -
     with pytest.raises(asyncio.CancelledError):
         await task
     assert thread.worker.left < 100
+
+
+async def test_what_was_done_before_a_new_beginning_is_not_told(eventually: Eventually) -> None:
+    async with running() as thread:
+        thread.worker.gate.clear()
+        thread.engine.post(lambda worker: worker.add(1))
+        await eventually(lambda: thread.worker.left == 1)
+        thread.engine.post(lambda worker: worker.add(3))
+        thread.engine.post_anew(lambda _worker: ["anew"])
+        thread.engine.post(lambda _worker: ["after"])
+        thread.worker.gate.set()
+        await eventually(lambda: thread.events[-1:] == ["0 left"])
+        assert thread.events == ["anew", "after", "2 left", "1 left", "0 left"]

@@ -22,11 +22,13 @@ class SlowGrammars:
     def __init__(self) -> None:
         self.may_go_on = threading.Event()
         self.compiled: list[str] = []
+        self.num_begun = 0
 
     def knows(self, grammar: Grammar) -> bool:
         return grammar.text in self.compiled
 
     def compile(self, grammar: Grammar) -> None:
+        self.num_begun += 1
         assert self.may_go_on.wait(5.0)
         self.compiled.append(grammar.text)
         if grammar.text == "bad":
@@ -107,3 +109,16 @@ async def test_an_engine_without_grammars_is_asked_at_once() -> None:
     opened: list[OpenStreamRequest] = []
     Opening(None, opened.append).open(request(1, "any"))
     assert len(opened) == 1
+
+
+async def test_who_is_stopped_ends_after_what_is_being_compiled(eventually: Eventually) -> None:
+    async with Setting() as setting:
+        setting.opening.open(request(1, "bad"))
+        await eventually(lambda: setting.grammars.num_begun == 1)
+        setting._task.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not setting._task.done()
+        setting.grammars.may_go_on.set()
+        await asyncio.gather(setting._task, return_exceptions=True)
+        assert setting.grammars.compiled == ["bad"]
