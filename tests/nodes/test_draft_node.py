@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 from mesh.codec import decode, encode
@@ -18,6 +19,8 @@ from nodes.messages import DraftEntry, DraftReply, DraftRequest, LinkFields, Str
 from nodes.profile import decode_profile
 from nodes.scheduler.instructions import open_request
 from tests.nodes.builders import PROMPT, make_spec
+
+Eventually = Callable[..., "asyncio.Future[None]"]
 
 HOLD_S = 0.05
 PACED_BPS = 20_000
@@ -79,7 +82,9 @@ async def test_an_answer_is_held_until_its_turn() -> None:
             await task
 
 
-async def test_an_answer_that_is_held_is_not_for_the_next_coordinator() -> None:
+async def test_an_answer_that_is_held_is_not_for_the_next_coordinator(
+    eventually: Eventually,
+) -> None:
     hub, model = MemoryHub(), ToyModel()
     server = hub.server()
     node = DraftNode(
@@ -98,8 +103,7 @@ async def test_an_answer_that_is_held_is_not_for_the_next_coordinator() -> None:
             await hear(server, StreamReadyNotice)
             entry = DraftEntry(1, 1, len(PROMPT), 0, 3, 0)
             say(DraftRequest(1, (entry,), (), hold_us=round(HOLD_S * 1e6)), 1)
-            while not node._held:
-                await asyncio.sleep(0)
+            await eventually(lambda: node._held)
             say(Bye("restart"), 1)
             await hear(server, Hello)
             say(Welcome("a", "c", 2, 1.0, 5.0, False), 2)
