@@ -199,7 +199,8 @@ class Uploads:
                 waiting = [key for key in line if self._uploads[key].waits(now)]
                 first = min(waiting, key=lambda key: self._uploads[key].price)
                 out.append(Send(first[0], self._grant(self._uploads[first], now)))
-            deadlines.append(next_at)
+            if next_at < math.inf:
+                deadlines.append(next_at)
         for (peer, request_id), upload in self._uploads.items():
             if not upload.out and now - upload.told_at >= _WAIT_NOTICE_S:
                 upload.told_at = now

@@ -73,6 +73,12 @@ def test_pieces_take_a_moment_each_and_the_next_is_granted_while_one_is_sent() -
     assert len(line.grants(0.1)) == 1
 
 
+def test_where_all_is_granted_nothing_is_due() -> None:
+    line = make_uploads()
+    line.offered(A, offer(num_bytes=1000), 0.0)
+    assert line.next_deadline is None
+
+
 def test_the_last_piece_gives_the_frames() -> None:
     line = make_uploads()
     line.offered(A, offer(num_bytes=3000, num_head_bytes=2500), 0.0)
