@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 
-from mesh.errors import InsecureEndpointError, KeysError, MeshError
+from mesh.errors import EndpointError, InsecureEndpointError, KeysError, MeshError
 from nodes.api.errors import AirdraftError
 from nodes.catalog import CatalogError, ModelNameError
 from nodes.client import RequestFailedError
@@ -107,7 +107,7 @@ def report(error: BaseException) -> int:
         return cause.exit_code
     if isinstance(cause, _EXPECTED):
         print(f"error: {cause}", file=sys.stderr)
-        if isinstance(cause, ConfigError | InsecureEndpointError | KeysError):
+        if isinstance(cause, ConfigError | EndpointError | InsecureEndpointError | KeysError):
             return EXIT_CONFIG
         return EXIT_USAGE if isinstance(cause, ModelNameError) else EXIT_FAILURE
     logger.error("internal error", exc_info=error)

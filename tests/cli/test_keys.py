@@ -204,7 +204,7 @@ def test_after_init_wrong_input_still_is(commands: Commands, tmp_path: Path) -> 
         (("keys", "rotate-coordinator", "--finish"), 78, "no rotation was begun"),
         (("keys", "revoke", "nobody"), 78, "no authorized node has the key or name"),
         (("keys", "add", "short", "--name", "a", "--role", "draft"), 78, "40 characters of Z85"),
-        (("keys", "invite", "--role", "draft", "--endpoint", "10.0.0.1"), 1, "expected tcp://"),
+        (("keys", "invite", "--role", "draft", "--endpoint", "10.0.0.1"), 78, "expected tcp://"),
     ]
     for expiry in ("0s", "5", "1w", "99d", "-5m", "m", "½h"):
         invite = ("keys", "invite", "--role", "draft", "--endpoint", "tcp://10.0.0.1:7")
