@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from starlette.types import Receive, Send
 
+from mesh.errors import LocalProtocolError
 from nodes.client import Event, Prompt, RequestFailedError
 from nodes.gateway.answers import Answers
 from nodes.gateway.errors import ApiError, internal, of_failure
@@ -181,6 +182,10 @@ class Exchange:
                 raise cause from None
             if isinstance(cause, RequestFailedError):
                 self.failure = of_failure(cause)
+            elif isinstance(cause, LocalProtocolError):
+                # A character may take four bytes: not all that a body may have fits.
+                reason = "the request has more bytes than a message of the mesh may"
+                self.failure = ApiError(413, reason, code="request_too_large")
             else:
                 self.failure = internal(cause)
 

@@ -63,6 +63,9 @@ async def test_what_the_mesh_refuses_is_a_400(tmp_path: Path) -> None:
         answer = await http.post("/completions", json={"prompt": "a", "max_tokens": 32_768})
         assert answer.status_code == 400
         assert "context overflow" in answer.json()["error"]["message"]
+        # As many characters as may be, but not as many bytes.
+        wide = await http.post("/completions", json={"prompt": "\u8a9e" * 262_144})
+        assert (wide.status_code, wide.json()["error"]["code"]) == (413, "request_too_large")
 
 
 async def test_who_hangs_up_frees_cells_on_the_target(
