@@ -100,8 +100,8 @@ class ChatRenderer:
                 f"the model's chat template was ended: it took more than {limit_s:g} s or too "
                 f"much memory for this conversation"
             )
-        reply: dict[str, str] = json.loads(line)
-        return reply
+        # A template can write halves of characters, which are no text.
+        return {k: text.encode(errors="replace").decode() for k, text in json.loads(line).items()}
 
     def _stop(self) -> None:
         child, self._child = self._child, None

@@ -150,3 +150,11 @@ def test_the_sandbox_is_light() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     # Jinja2 itself imports asyncio.
     assert done.stdout.decode().strip() in ("[]", "['asyncio']")
+
+
+def test_what_a_template_writes_that_is_no_text_is_made_one(make: Make) -> None:
+    refusing = r"""{% if messages[0].content == "no" %}{{ raise_exception("\ud800") }}{% endif %}"""
+    halves = refusing + r"""{{ "a\udc00" }}"""
+    assert make(halves).render(HI) == "a?"
+    with pytest.raises(InvalidInputError, match="refuses the conversation: [?]$"):
+        make(halves).render([("user", "no")])
