@@ -156,5 +156,5 @@ def test_what_a_template_writes_that_is_no_text_is_made_one(make: Make) -> None:
     refusing = r"""{% if messages[0].content == "no" %}{{ raise_exception("\ud800") }}{% endif %}"""
     halves = refusing + r"""{{ "a\udc00" }}"""
     assert make(halves).render(HI) == "a?"
-    with pytest.raises(InvalidInputError, match="refuses the conversation: [?]$"):
+    with pytest.raises(InvalidInputError, match=r"refuses the conversation: [?]$"):
         make(halves).render([("user", "no")])
