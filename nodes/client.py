@@ -272,6 +272,9 @@ class Client:
     async def _next(self, queue: asyncio.Queue[Any]) -> Any:
         if self._is_over and queue.empty():
             raise RequestFailedError("unavailable", _OVER)
+        if not queue.empty():
+            # Who takes what is there already lets nobody else have a turn, Ctrl-C included.
+            await asyncio.sleep(0)
         message = await queue.get()
         if message is None and self._is_over:
             raise RequestFailedError("unavailable", _OVER)

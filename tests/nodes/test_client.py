@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from mesh.memory_transport import MemoryHub
 from mesh.messages import Bye, Hello, Welcome
-from nodes.client import Client
-from nodes.messages import NodesReply, NodesRequest
+from nodes.client import Client, GenerateOptions
+from nodes.messages import NodesReply, NodesRequest, SubmitRequest, TokensNotice
 from tests.nodes.test_link import Desk
 
 Eventually = Callable[..., "asyncio.Future[None]"]
@@ -35,3 +35,39 @@ async def test_what_is_asked_while_there_is_no_coordinator_waits_for_the_next(
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_others_have_their_turns_while_much_is_read_that_has_come_already(
+    eventually: Eventually,
+) -> None:
+    hub = MemoryHub()
+    client, desk = Client(hub.client(), endpoint="memory"), Desk(hub.server())
+    running = asyncio.create_task(client.run())
+    seen: list[int] = []
+    turns: list[int] = []
+
+    async def read() -> None:
+        async for event in client.generate("hi", GenerateOptions()):
+            assert isinstance(event, TokensNotice)
+            seen.append(event.position)
+
+    def turn() -> None:
+        turns.append(len(seen))
+        if len(seen) < 50:
+            loop.call_soon(turn)
+
+    loop = asyncio.get_running_loop()
+    reading = asyncio.create_task(read())
+    try:
+        await desk.hear(Hello)
+        desk.welcome()
+        submit = await desk.hear(SubmitRequest)
+        for position in range(50):
+            client.on_message(TokensNotice(submit.request_id, 0, position, b"x", (7,)))
+        loop.call_soon(turn)
+        await eventually(lambda: len(seen) == 50)
+        assert len(set(turns)) > 25
+    finally:
+        for task in (reading, running):
+            task.cancel()
+        await asyncio.gather(reading, running, return_exceptions=True)
