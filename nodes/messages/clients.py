@@ -1,0 +1,142 @@
+"""The messages of requests, between clients and coordinator."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from mesh.messages import MaxLen, Range, TokenIds, message, struct
+from nodes.engine.rules import NO_RULES, LogitRules
+from nodes.messages.fields import (
+    MAX_GAMMA,
+    MAX_MESSAGES,
+    MAX_PRIORITY,
+    MAX_PROMPT_TOKENS,
+    MAX_REASON_BYTES,
+    MAX_STREAMS_PER_MESSAGE,
+    MAX_SUBMIT_BYTES,
+    ChatMessage,
+    Code,
+    Count,
+    Gamma,
+    Id,
+    Name,
+    NumLogprobs,
+    Position,
+    PromptText,
+    Reason,
+    Stops,
+    Text,
+    TokenScores,
+)
+
+
+@message(32, max_bytes=MAX_SUBMIT_BYTES, max_tokens=MAX_PROMPT_TOKENS)
+class SubmitRequest:
+    """A client's request: a conversation, text or token ids, and how many choices of it.
+
+    model: "" for any. user: whose request it is among those of this client. num_logprobs and
+    scores_prompt as in OpenStreamRequest; max_tokens may be 0 only where the prompt is scored.
+    gamma: -1 lets the policy choose. seed: -1 asks for a random one. priority: what its speed
+    counts against that of others.
+    """
+
+    request_id: Id
+    prompt: PromptText
+    num_choices: Annotated[int, Range(1, 64)]
+    temperature: float
+    top_k: Count
+    top_p: float
+    min_p: float
+    seed: Annotated[int, Range(-1, 2**63 - 1)]
+    max_tokens: Annotated[int, Range(0, 1 << 20)]
+    stops: Stops
+    ignore_eog: bool
+    gamma: Annotated[int, Range(-1, MAX_GAMMA)]
+    priority: Annotated[int, Range(1, MAX_PRIORITY)]
+    prompt_token_ids: TokenIds
+    messages: Annotated[tuple[ChatMessage, ...], MaxLen(MAX_MESSAGES)] = ()
+    model: Name = ""
+    user: Name = ""
+    rules: LogitRules = NO_RULES
+    num_logprobs: NumLogprobs = -1
+    scores_prompt: bool = False
+
+
+@message(33)
+class CancelRequest:
+    request_id: Id
+
+
+@message(34)
+class StartedNotice:
+    request_id: Id
+    seed: Id
+    num_prompt_tokens: Count
+    exact: bool
+    target: Name
+    draft: Name
+    emulated: bool
+
+
+@message(35, max_bytes=1 << 20, max_tokens=(MAX_GAMMA + 1) * MAX_STREAMS_PER_MESSAGE)
+class TokensNotice:
+    """Output tokens of one choice from `position` (0: the first output token) on.
+
+    num_draft_tokens guesses were verified for them; the first num_accepted_tokens tokens are
+    guesses that were right.
+    """
+
+    request_id: Id
+    choice: Count
+    position: Position
+    text: Text
+    token_ids: TokenIds
+    num_draft_tokens: Gamma = 0
+    num_accepted_tokens: Gamma = 0
+    scores: Annotated[tuple[TokenScores, ...], MaxLen(MAX_GAMMA + 1)] = ()
+
+
+@struct
+class StreamFigures:
+    """What a finished choice did: verify rounds, plain steps, guesses, bytes to and from drafts.
+
+    plain_reason: why it was decoded without guesses at the end, or "".
+    """
+
+    num_rounds: Count
+    num_plain_steps: Count
+    num_draft_tokens: Count
+    num_accepted_tokens: Count
+    draft_wire_bytes: Id
+    target_wire_bytes: Id
+    plain_reason: Annotated[str, MaxLen(256)]
+
+
+@message(36, max_bytes=8192)
+class FinishedNotice:
+    request_id: Id
+    choice: Count
+    num_tokens: Count
+    finish_reason: Annotated[str, MaxLen(16)]
+    figures: StreamFigures
+
+
+@message(37, max_bytes=MAX_REASON_BYTES)
+class RequestFailedNotice:
+    """The whole request ends here.
+
+    code: bad_request, not_found (its model), overloaded, unavailable or internal.
+    """
+
+    request_id: Id
+    code: Code
+    reason: Reason
+
+
+@message(42, max_bytes=1 << 20)
+class PromptLogprobsNotice:
+    """As PromptScoresNotice, to the client: of the prompt of all choices, sent once."""
+
+    request_id: Id
+    position: Position
+    scores: Annotated[tuple[TokenScores, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]

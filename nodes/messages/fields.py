@@ -1,0 +1,68 @@
+"""Limits, types of fields and parts that several messages have."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from mesh.messages import MaxLen, Range, struct
+from nodes.engine.rules import MAX_BIASES, MAX_GRAMMAR_CHARS, Grammar, LogitBias, LogitRules
+from nodes.engine.sampling import Sampling
+
+MAX_GAMMA: Final = 16
+MAX_STREAMS_PER_MESSAGE: Final = 256
+MAX_PROMPT_TOKENS: Final = 131_072
+MAX_STOPS: Final = 8
+MAX_MESSAGES: Final = 1024
+# What OpenAI's API gives at most.
+MAX_TOP_LOGPROBS: Final = 20
+MAX_RULES_BYTES: Final = 4 * MAX_GRAMMAR_CHARS + 20 * MAX_BIASES
+# Of a SubmitRequest without its token ids: what takes on its text has to hold that.
+MAX_SUBMIT_BYTES: Final = (1 << 18) + MAX_RULES_BYTES + 65_536
+# With a reason, whose characters take up to 4 bytes each.
+MAX_REASON_BYTES: Final = 8192
+# A weight: twice the priority counts twice as much.
+MAX_PRIORITY: Final = 10
+DEFAULT_PRIORITY: Final = 5
+
+Id = Annotated[int, Range(0, 2**63 - 1)]
+Count = Annotated[int, Range(0, 2**31 - 1)]
+Position = Annotated[int, Range(0, 2**31 - 1)]
+Gamma = Annotated[int, Range(0, MAX_GAMMA)]
+Name = Annotated[str, MaxLen(256)]
+Reason = Annotated[str, MaxLen(1024)]
+Code = Annotated[str, MaxLen(32)]
+Stops = Annotated[tuple[Annotated[str, MaxLen(256)], ...], MaxLen(MAX_STOPS)]
+PromptText = Annotated[str, MaxLen(1 << 18)]
+Text = Annotated[bytes, MaxLen(8192)]
+Piece = Annotated[bytes, MaxLen(4096)]
+NumLogprobs = Annotated[int, Range(-1, MAX_TOP_LOGPROBS)]
+
+struct(LogitBias)
+struct(Grammar)
+struct(LogitRules)
+struct(Sampling)
+
+
+@struct
+class ChatMessage:
+    """One message of a conversation; role: as the model's chat template calls it."""
+
+    role: Annotated[str, MaxLen(64)]
+    content: PromptText
+
+
+@struct
+class Score:
+    """A token, the logarithm of its probability by the raw logits, and its bytes."""
+
+    token_id: Count
+    logprob: float
+    piece: Piece
+
+
+@struct
+class TokenScores:
+    """A token of a text and, best first, what was most probable in its place."""
+
+    chosen: Score
+    top: Annotated[tuple[Score, ...], MaxLen(MAX_TOP_LOGPROBS)]

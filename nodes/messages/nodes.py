@@ -1,0 +1,231 @@
+"""The messages between coordinator and nodes, tags 16 to 28."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from mesh.messages import MaxLen, Range, TokenIds, message, struct
+from nodes.engine.sampling import Sampling
+from nodes.messages.fields import (
+    MAX_GAMMA,
+    MAX_MESSAGES,
+    MAX_PROMPT_TOKENS,
+    MAX_REASON_BYTES,
+    MAX_RULES_BYTES,
+    MAX_STREAMS_PER_MESSAGE,
+    MAX_SUBMIT_BYTES,
+    ChatMessage,
+    Code,
+    Count,
+    Gamma,
+    Id,
+    Name,
+    NumLogprobs,
+    Position,
+    PromptText,
+    Reason,
+    Stops,
+    Text,
+    TokenScores,
+)
+
+
+@message(16, max_bytes=MAX_SUBMIT_BYTES)
+class TokenizeRequest:
+    """messages: a conversation, for the model's chat template; without one, the prompt as it is."""
+
+    request_id: Id
+    prompt: PromptText
+    messages: Annotated[tuple[ChatMessage, ...], MaxLen(MAX_MESSAGES)] = ()
+
+
+@message(17, max_bytes=MAX_REASON_BYTES, max_tokens=MAX_PROMPT_TOKENS)
+class TokenizeReply:
+    request_id: Id
+    error: Reason
+    prompt_token_ids: TokenIds
+
+
+@message(18, max_bytes=MAX_RULES_BYTES + 16_384, max_tokens=MAX_PROMPT_TOKENS)
+class OpenStreamRequest:
+    """Hold a stream: prompt and committed tokens, num_prompt_tokens of them prompt.
+
+    num_logprobs: with each committed token its log-probability and those of so many others; -1 for
+    none. scores_prompt: those of the prompt's tokens, too.
+    """
+
+    stream_id: Id
+    generation: Id
+    owner: Name
+    sampling: Sampling
+    max_tokens: Count
+    stops: Stops
+    ignore_eog: bool
+    num_prompt_tokens: Count
+    token_ids: TokenIds
+    num_logprobs: NumLogprobs = -1
+    scores_prompt: bool = False
+
+
+@message(19)
+class StreamReadyNotice:
+    """The stream's prefix is in the cache; guesses can be drafted or verified.
+
+    num_read: tokens that a target ran for it; the others it had from before.
+    """
+
+    stream_id: Id
+    generation: Id
+    num_read: Count = 0
+
+
+@message(20, max_bytes=MAX_REASON_BYTES)
+class StreamFailedNotice:
+    """This node cannot serve the stream; it has forgotten it. code: as in RequestFailedNotice."""
+
+    stream_id: Id
+    generation: Id
+    reason: Reason
+    code: Code = "unavailable"
+
+
+@message(21)
+class CloseStreamNotice:
+    stream_id: Id
+    generation: Id
+
+
+@struct
+class DraftEntry:
+    """One stream of a DraftRequest. prefix_len: tokens that the new ones follow.
+
+    stop_percent: guesses end before the first one whose chance of being accepted, with all before
+    it, is lower.
+    """
+
+    stream_id: Id
+    generation: Id
+    prefix_len: Position
+    num_new_tokens: Count
+    gamma: Gamma
+    stop_percent: Annotated[int, Range(0, 100)]
+
+
+@message(22, max_bytes=32_768, max_tokens=2 * MAX_PROMPT_TOKENS - 1)
+class DraftRequest:
+    """Draft up to gamma tokens for each stream after its newly committed ones.
+
+    ahead: go on after the answer, as if all guesses were accepted, until there are new tokens.
+    hold_us: microseconds after the request before which the answer is not sent: others of the
+    medium have their turns until then. rate_bps: what the answer keeps to, where the medium is
+    shared all the time; 0 for no limit.
+    """
+
+    round: Id
+    entries: Annotated[tuple[DraftEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
+    new_token_ids: TokenIds
+    ahead: bool = False
+    hold_us: Annotated[int, Range(0, 10_000_000)] = 0
+    rate_bps: Count = 0
+
+
+@struct
+class GuessEntry:
+    """One stream's guesses: num_draft_tokens of the message's ids, after prefix_len tokens."""
+
+    stream_id: Id
+    generation: Id
+    prefix_len: Position
+    num_draft_tokens: Gamma
+
+
+@message(23, max_bytes=32_768, max_tokens=MAX_GAMMA * MAX_STREAMS_PER_MESSAGE)
+class DraftReply:
+    """num_ready: guesses that had been made before they were asked for. num_wasted: tokens that
+    had been drafted ahead of these and proved to be of no use. draft_us: microseconds from the
+    request's arrival until the guesses were there; 0 if not known.
+    """
+
+    round: Id
+    entries: Annotated[tuple[GuessEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
+    draft_token_ids: TokenIds
+    num_ready: Count = 0
+    num_wasted: Count = 0
+    draft_us: Count = 0
+
+
+@message(24, max_bytes=32_768, max_tokens=MAX_GAMMA * MAX_STREAMS_PER_MESSAGE)
+class VerifyRequest:
+    """Verify all guesses of all streams in one pass and commit what they earn."""
+
+    round: Id
+    entries: Annotated[tuple[GuessEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
+    draft_token_ids: TokenIds
+
+
+@struct
+class LeaseEntry:
+    """The target may decode num_tokens after prefix_len tokens without asking again."""
+
+    stream_id: Id
+    generation: Id
+    prefix_len: Position
+    num_tokens: Count
+
+
+@message(25, max_bytes=32_768)
+class LeaseRequest:
+    entries: Annotated[tuple[LeaseEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
+
+
+@struct
+class CommitEntry:
+    """What one pass committed to one stream.
+
+    prefix_len: tokens before the new ones (prompt included). text: bytes they add, cut before a
+    stop string and held back where one may begin. finish_reason: "" while the stream goes on.
+    """
+
+    stream_id: Id
+    generation: Id
+    prefix_len: Position
+    num_tokens: Count
+    num_draft_tokens: Gamma
+    num_accepted_tokens: Gamma
+    finish_reason: Annotated[str, MaxLen(16)]
+    text: Text
+    scores: Annotated[tuple[TokenScores, ...], MaxLen(MAX_GAMMA + 1)] = ()
+
+
+@message(26, max_bytes=1 << 20, max_tokens=(MAX_GAMMA + 1) * MAX_STREAMS_PER_MESSAGE)
+class CommitReply:
+    """All that one target pass committed, verified and leased streams together.
+
+    pass_s: seconds of the pass. num_read_tokens: of prompts that the pass read besides.
+    """
+
+    pass_s: float
+    entries: Annotated[tuple[CommitEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
+    token_ids: TokenIds
+    num_read_tokens: Count = 0
+
+
+@message(27)
+class StreamParkedNotice:
+    """The target took the stream out of its cache, for want of cells; it goes on by itself.
+
+    generation: until now; from here on the stream has the next one.
+    """
+
+    stream_id: Id
+    generation: Id
+
+
+@message(28, max_bytes=1 << 20)
+class PromptScoresNotice:
+    """Scores of consecutive tokens of a stream's prompt, the first at `position`."""
+
+    stream_id: Id
+    generation: Id
+    position: Position
+    scores: Annotated[tuple[TokenScores, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]

@@ -1,0 +1,67 @@
+"""What a node tells of its engine and its link, in Hello."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from mesh.messages import MaxLen, Range, struct
+from nodes.messages.fields import MAX_STREAMS_PER_MESSAGE, Count, Name
+from policies.confidence import MAX_BINS
+
+
+@struct
+class CostFields:
+    """A cost table on the wire; fields as in policies.latency.CostTable."""
+
+    sizes: tuple[Count, ...]
+    seconds: tuple[float, ...]
+    per_cell_s: float
+    per_own_cell_s: float
+
+
+@struct
+class ConfidenceBin:
+    """A share of a draft's guesses, and the rate at which its target accepted these."""
+
+    share: Annotated[float, Range(0, 1)]
+    rate: Annotated[float, Range(0, 1)]
+
+
+@struct
+class LinkFields:
+    """What a node knows of its way to the coordinator.
+
+    air: the medium it shares with other nodes that name the same, "" for none. rate_bps: of the
+    link alone, 0 where it is to be measured. frame_s: what a message takes of the medium at least.
+    shares: the medium is shared all the time, not in turns.
+    """
+
+    air: Name
+    rate_bps: Annotated[float, Range(0, 1e12)]
+    frame_s: Annotated[float, Range(0, 10)]
+    shares: bool = False
+
+
+@struct
+class EngineProfile:
+    """What a node tells of its engine in Hello; fields as in engine.protocol.EngineInfo.
+
+    confidence: of a draft, where it was measured.
+    """
+
+    engine: Name
+    model: Name
+    model_hash: Name
+    vocab_hash: Name
+    numerics_class: Name
+    num_vocab: Count
+    num_cells: Count
+    max_streams: Annotated[int, Range(1, MAX_STREAMS_PER_MESSAGE)]
+    context_length: Count
+    exact: bool
+    can_roll_back: bool
+    emulated: bool
+    confidence: Annotated[tuple[ConfidenceBin, ...], MaxLen(MAX_BINS)]
+    decode: CostFields
+    prefill: CostFields
+    link: LinkFields = LinkFields("", 0.0, 0.0)
