@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -31,8 +31,8 @@ class Tokenizing:
     def __init__(self) -> None:
         self._texts: dict[int, _Text] = {}
         self._number_of: dict[tuple[bytes, int], int] = {}
-        # By target, then by party, those whose turn is next first: numbers of texts.
-        self._queues: dict[str, dict[str, deque[int]]] = {}
+        # By target, then by party, those whose turn is next first: numbers of texts, in order.
+        self._queues: dict[str, dict[str, dict[int, None]]] = {}
         self._under_way: Counter[str] = Counter()
         self._num_chars: Counter[bytes] = Counter()
         self._num_of_role: Counter[str] = Counter()
@@ -62,7 +62,7 @@ class Tokenizing:
 
     def _queue(self, text: _Text) -> None:
         parties = self._queues.setdefault(text.target, {})
-        parties.setdefault(text.request.party, deque()).append(text.number)
+        parties.setdefault(text.request.party, {})[text.number] = None
 
     def due(self) -> list[tuple[str, TokenizeRequest]]:
         """What is to be sent now, by name of the target."""
@@ -71,11 +71,10 @@ class Tokenizing:
             while parties and self._under_way[target] < MAX_AT_ONCE:
                 party = next(iter(parties))
                 numbers = parties.pop(party)
-                text = self._texts.get(numbers.popleft())
+                text = self._texts[next(iter(numbers))]
+                del numbers[text.number]
                 if numbers:
                     parties[party] = numbers
-                if text is None or text.target != target:
-                    continue
                 self._under_way[target] += 1
                 submit = text.request.submit
                 out.append((target, TokenizeRequest(text.number, submit.prompt, submit.messages)))
@@ -94,6 +93,12 @@ class Tokenizing:
 
     def _forget(self, text: _Text) -> None:
         request = text.request
+        parties = self._queues.get(text.target, {})
+        numbers = parties.get(request.party, {})
+        if text.number in numbers:
+            del numbers[text.number]
+            if not numbers:
+                del parties[request.party]
         del self._texts[text.number]
         del self._number_of[request.client, request.request_id]
         self._num_of_role[request.role] -= 1

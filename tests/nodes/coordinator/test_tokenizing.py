@@ -109,3 +109,12 @@ def test_what_one_connection_has_here_is_bounded(desk: Desk) -> None:
 def test_characters_of_conversations_count() -> None:
     messages = (ChatMessage("user", "abc"), ChatMessage("assistant", "de"))
     assert num_chars_of(Request(b"c", make_submit(messages=messages), 7)) == 5
+
+
+def test_who_asks_and_cancels_all_the_time_leaves_nothing(desk: Desk) -> None:
+    for _ in range(MAX_AT_ONCE):
+        desk.add()
+    desk.due()
+    for _ in range(100):
+        desk.tokenizing.drop(desk.add("restless"))
+    assert not any(desk.tokenizing._queues["t"].values())
