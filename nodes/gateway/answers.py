@@ -168,7 +168,9 @@ class Answers:
         tokens = tuple(ScoredToken(entry) for entry in scores)
         if begins and self._job.echo:
             prompt = self._job.prompts[prompt_index]
-            echoed = tuple(_echoed(prompt, self._prompt_scores[prompt_index]))
+            echoed: tuple[ScoredToken, ...] = ()
+            if self._job.options.scores_prompt:
+                echoed = tuple(_echoed(prompt, self._prompt_scores[prompt_index]))
             text = _text_of(prompt, echoed) + text
             tokens = echoed + tokens
         return Delta(index, text, tokens, begins, finish_reason)
@@ -176,8 +178,6 @@ class Answers:
 
 def _echoed(prompt: Prompt, scores: list[TokenScores]) -> Iterator[ScoredToken]:
     """The tokens of a prompt. There is no score of the first: it has nothing before it."""
-    if not scores:
-        return
     rest = b"".join(entry.chosen.piece for entry in scores)
     piece, token_id = b"", 0
     if isinstance(prompt, str):

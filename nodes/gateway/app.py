@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from nodes.gateway import chat, completions
 from nodes.gateway.apikeys import ApiKey
 from nodes.gateway.config import GatewayLimits
-from nodes.gateway.errors import ApiError
+from nodes.gateway.errors import ApiError, no_such_model
 from nodes.gateway.exchange import ClientLeftError, Exchange
 from nodes.gateway.fields import Job
 from nodes.gateway.guard import abort, key_of, send_error
@@ -77,7 +77,7 @@ class Gateway:
         return JSONResponse({"status": "ok"})
 
     async def _readyz(self, _request: Request) -> JSONResponse:
-        await self.models.check("")
+        await self.models.check_ready()
         return JSONResponse({"status": "ready"})
 
     async def _models(self, request: Request) -> JSONResponse:
@@ -90,9 +90,11 @@ class Gateway:
         key_of(request.scope, "infer")
         name = request.path_params["name"]
         served = await self.models.served()
-        if name not in served:
-            raise ApiError(404, "there is no such model", param="model", code="model_not_found")
-        return JSONResponse(served[name].as_json(self._started_unix))
+        # As the coordinator has it, the ending of a file may be left out.
+        found = served.get(name) or served.get(f"{name}.gguf")
+        if found is None:
+            raise no_such_model()
+        return JSONResponse(found.as_json(self._started_unix))
 
     async def _cancel(self, request: Request) -> JSONResponse:
         key = key_of(request.scope, "infer")
@@ -139,7 +141,8 @@ class Generate:
             shape = fields.shape(body, job)
             # What is left of it is the answer's, not the question's.
             del body
-            await gateway.models.check(job.model)
+            # Whether there is such a model the coordinator knows best.
+            await gateway.models.check_ready()
             exchange = record.exchange = Exchange(
                 gateway.mesh,
                 job,

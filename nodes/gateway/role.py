@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from mesh.zmq_transport import ZmqContext
 from nodes.client import Client
+from nodes.coordinator.access import GATEWAY
 from nodes.gateway.config import GatewayConfig
 from nodes.gateway.server import HttpServer
 from nodes.roles import keyring, link_of
@@ -23,7 +24,11 @@ async def run_gateway(config: GatewayConfig, on_started: Callable[[str], None]) 
     endpoint, keys = link_of(config.connect, config.keys)
     with ZmqContext() as context:
         client = Client(
-            context.connect(endpoint, keys), endpoint=endpoint, join_timeout_s=None, rejoins=True
+            context.connect(endpoint, keys),
+            endpoint=endpoint,
+            join_timeout_s=None,
+            rejoins=True,
+            role=GATEWAY,
         )
         server = HttpServer(client, config, keyring(config.keys).directory)
         linking = asyncio.create_task(client.run())

@@ -79,7 +79,7 @@ def client(mesh: tuple[str, str, Path]) -> Iterator[openai.OpenAI]:
 
 def alone(prompt: str, max_tokens: int, **sampling: Any) -> Reference:
     config = ToyConfig()
-    ids = ToyTokenizer(config.num_vocab).encode(prompt, chat=False)
+    ids = ToyTokenizer(config.num_vocab).encode(prompt)
     return reference(config, ids, Sampling(**sampling), max_tokens=max_tokens)
 
 

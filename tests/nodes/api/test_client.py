@@ -33,7 +33,7 @@ def mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ToyMesh]:
 
 def alone(prompt: str, max_tokens: int, **sampling: Any) -> Any:
     config = ToyConfig()
-    ids = ToyTokenizer(config.num_vocab).encode(prompt, chat=False)
+    ids = ToyTokenizer(config.num_vocab).encode(prompt)
     return reference(config, ids, Sampling(**sampling), max_tokens=max_tokens)
 
 

@@ -34,7 +34,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[tuple[Members, Served, httpx.
 
 def alone(max_tokens: int, **sampling: float) -> Reference:
     config = ToyConfig()
-    ids = ToyTokenizer(config.num_vocab).encode(PROMPT, chat=False)
+    ids = ToyTokenizer(config.num_vocab).encode(PROMPT)
     return reference(config, ids, Sampling(**sampling), max_tokens=max_tokens)  # type: ignore[arg-type]
 
 
