@@ -1,7 +1,7 @@
 """The yardstick: a bare llama.cpp loop, as short as it can be, in a process of its own.
 
 Reads lines `NUM_STREAMS MAX_TOKENS PROMPT_TOKENS` and answers with the tokens/s of its decode
-steps. The settings are those of a target node with profile exact; the choice of a token is an
+steps, or, where MAX_TOKENS is 0, with the seconds that reading such a prompt takes. The settings are those of a target node with profile exact; the choice of a token is an
 argmax.
 """
 
@@ -63,6 +63,13 @@ def main(path: str, num_threads: int, num_cells: int) -> None:
     for line in sys.stdin:
         num_streams, max_tokens, num_prompt = map(int, line.split())
         llama_cpp.llama_memory_clear(memory, False)
+        if max_tokens == 0:
+            start = time.perf_counter()
+            for first in range(0, num_prompt, 256):
+                part = range(first, min(num_prompt, first + 256))
+                decode([(0, position, 1000 + position) for position in part])
+            print(time.perf_counter() - start, flush=True)
+            continue
         current = list(range(1000, 1000 + num_streams))
         for position in range(num_prompt):
             decode([(s, position, current[s]) for s in range(num_streams)])
@@ -97,6 +104,10 @@ class BareLoop:
         self._stdin.write(f"{num_streams} {max_tokens} {num_prompt_tokens}\n")
         self._stdin.flush()
         return float(self._stdout.readline())
+
+    def prefill_s(self, num_tokens: int) -> float:
+        """Seconds from a prompt of so many tokens to the token after it."""
+        return self.measure(1, 0, num_tokens)
 
     def close(self) -> None:
         self._stdin.close()
