@@ -118,3 +118,20 @@ def overhead(streams: str, pairs: int, max_tokens: int, prompts: str) -> None:
         prompt_lengths=[int(part) for part in prompts.split(",")],
         report=lambda figure: click.echo(str(figure)),
     )
+
+
+@gateway.command("canary")
+@click.option("--pair", is_flag=True, help="The default pair, not toys.")
+def canary(*, pair: bool) -> None:
+    """Whether a word of prompts is in logs, files, command lines or environments of a mesh.
+
+    \b
+    Example:
+      python -m bench gateway canary --pair
+    """
+    from bench.gateway.canary import run_canary
+    from nodes.catalog import DEFAULT_DRAFT
+
+    search = run_canary((), DEFAULT_DRAFT) if pair else run_canary()
+    click.echo(str(search))
+    sys.exit(1 if search.faults else 0)

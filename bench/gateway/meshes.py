@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+_ROOT: Final = Path(__file__).parents[2]
 TOYS: Final = ("--model", "toy:1", "--draft", "toy:0.8")
 
 
@@ -27,14 +28,28 @@ class Up:
 
 @contextlib.contextmanager
 def started(
-    command: str, *arguments: str, keys: Path, log: Path | None = None, **environ: str
+    command: str,
+    *arguments: str,
+    keys: Path,
+    log: Path | None = None,
+    folder: Path | None = None,
+    **environ: str,
 ) -> Iterator[subprocess.Popen[str]]:
-    """A command of airdraft that runs until the end of the block; log: of its standard error."""
+    """A command of airdraft that runs until the end of the block.
+
+    log: of its standard error. folder: where it runs, if not here.
+    """
     with contextlib.ExitStack() as stack:
         errors = stack.enter_context(log.open("w")) if log is not None else None
         process = subprocess.Popen(
             [sys.executable, "-m", "nodes.cli", command, *arguments],
-            env={**os.environ, "AIRDRAFT_KEYS": str(keys), **environ},
+            cwd=folder,
+            env={
+                **os.environ,
+                "AIRDRAFT_KEYS": str(keys),
+                "PYTHONPATH": str(_ROOT),
+                **environ,
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
