@@ -124,7 +124,7 @@ def _mesh(
         def start(role: str, *arguments: str) -> subprocess.Popen[str]:
             log = folder / f"{role}.log"
             arguments = (*arguments, "-v", "-v")
-            made = started(role, *arguments, keys=keys, log=log, folder=folder, **environ)
+            made = started(role, *arguments, keys=keys, log=log, folder=folder, environ=environ)
             return stack.enter_context(made)
 
         coordinator = start("coordinator", "--listen", "tcp://127.0.0.1:*")

@@ -45,8 +45,7 @@ class Leaks:
 
 def run_disconnect(num_clients: int, seed: int = 1, arguments: tuple[str, ...] = TOYS) -> Leaks:
     """Let so many clients leave; arguments: the mesh, as `airdraft up` has it."""
-    limits = {"AIRDRAFT_LIMITS__MAX_CONCURRENT_PER_KEY": "256"}
-    with up(*arguments, **limits) as mesh:
+    with up(*arguments, AIRDRAFT_LIMITS__MAX_CONCURRENT_PER_KEY="256") as mesh:
         return asyncio.run(_measure(mesh, num_clients, random.Random(seed)))
 
 

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -33,7 +33,7 @@ def started(
     keys: Path,
     log: Path | None = None,
     folder: Path | None = None,
-    **environ: str,
+    environ: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[str]]:
     """A command of airdraft that runs until the end of the block.
 
@@ -48,7 +48,7 @@ def started(
                 **os.environ,
                 "AIRDRAFT_KEYS": str(keys),
                 "PYTHONPATH": str(_ROOT),
-                **environ,
+                **(environ or {}),
             },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -70,7 +70,7 @@ def up(*arguments: str, log: Path | None = None, **environ: str) -> Iterator[Up]
     fixed = ("--listen", "tcp://127.0.0.1:*", "--http", "127.0.0.1:0")
     with (
         tempfile.TemporaryDirectory() as keys,
-        started("up", *arguments, *fixed, keys=Path(keys), log=log, **environ) as process,
+        started("up", *arguments, *fixed, keys=Path(keys), log=log, environ=environ) as process,
     ):
         assert process.stdout is not None
         endpoint, url = (process.stdout.readline() for _ in range(2))

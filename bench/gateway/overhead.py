@@ -113,7 +113,8 @@ class _Bench:
         return sum(sum(began < at <= ended for at in t) for t in times) / (ended - began)
 
     async def first_token(self, num_tokens: int) -> FirstToken:
-        prefills, firsts = [], []
+        prefills: list[float] = []
+        firsts: list[float] = []
         for turn in range(1 + self._num_pairs):
             sides = [("bare", prefills), ("gateway", firsts)]
             for side, found in sides if turn % 2 else sides[::-1]:
