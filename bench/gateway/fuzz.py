@@ -55,7 +55,9 @@ def run_fuzz(num_examples: int) -> Findings:
             try:
                 answer = client.post(path, content=body, headers=headers)
             except httpx.HTTPError as error:
-                findings.faults.append(f"{type(error).__name__} of {body!r}")
+                waited_s = time.monotonic() - began
+                what = f"{type(error).__name__} ({error}) after {waited_s:.3f} s"
+                findings.faults.append(f"{what} of {body!r}")
                 return
             findings.slowest_s = max(findings.slowest_s, time.monotonic() - began)
             findings.statuses[answer.status_code] += 1

@@ -91,18 +91,21 @@ class Exchange:
         outbox = Outbox(max_unsent_bytes // 2)
         loop = asyncio.get_running_loop()
         timers: list[asyncio.TimerHandle] = []
+        is_over = False
 
         def on_filled(_asking: asyncio.Task[None]) -> None:
             outbox.close()
-            # Until here the bound of the outbox told who is too slow.
-            timers.append(loop.call_later(write_timeout_s, self._abort))
+            # Until here the bound of the outbox told who is too slow. After a failure all may have
+            # been sent before this is called: the connection may be another request's then.
+            if not is_over:
+                timers.append(loop.call_later(write_timeout_s, self._abort))
 
         async with self._started(self._fill(outbox), receive) as asking:
             asking.add_done_callback(on_filled)
             try:
                 await self._send(outbox, send, asking)
             finally:
-                asking.remove_done_callback(on_filled)
+                is_over = True
                 for timer in timers:
                     timer.cancel()
 
