@@ -1,8 +1,8 @@
 """The yardstick: a bare llama.cpp loop, as short as it can be, in a process of its own.
 
 Reads lines `NUM_STREAMS MAX_TOKENS PROMPT_TOKENS` and answers with the tokens/s of its decode
-steps. The settings are those of a target node with profile exact; the choice of a token is an
-argmax.
+steps, or, where MAX_TOKENS is 0, with the seconds from such a prompt to the token after it. The
+settings are those of a target node with profile exact; the choice of a token is an argmax.
 """
 
 from __future__ import annotations
@@ -44,25 +44,33 @@ def main(path: str, num_threads: int, num_cells: int) -> None:
     num_vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
     batch = llama_cpp.llama_batch_init(256, 0, 1)
 
-    def decode(tokens: list[tuple[int, int, int]]) -> list[int]:
-        """Run (sequence, position, token) triples; the next token of each."""
+    def decode(tokens: list[tuple[int, int, int]], num_outputs: int | None = None) -> list[int]:
+        """Run (sequence, position, token) triples; the next token of each, or of the last ones."""
+        num_outputs = len(tokens) if num_outputs is None else num_outputs
         batch.n_tokens = len(tokens)
         for index, (seq_id, position, token_id) in enumerate(tokens):
             batch.token[index] = token_id
             batch.pos[index] = position
             batch.n_seq_id[index] = 1
             batch.seq_id[index][0] = seq_id
-            batch.logits[index] = 1
+            batch.logits[index] = index >= len(tokens) - num_outputs
         if llama_cpp.llama_decode(context, batch) != 0:
             raise RuntimeError("llama_decode failed")
         pointer = llama_cpp.llama_get_logits(context)
-        logits = np.ctypeslib.as_array(pointer, shape=(len(tokens), num_vocab))
+        logits = np.ctypeslib.as_array(pointer, shape=(num_outputs, num_vocab))
         return [int(row.argmax()) for row in logits]
 
     print("ready", flush=True)
     for line in sys.stdin:
         num_streams, max_tokens, num_prompt = map(int, line.split())
         llama_cpp.llama_memory_clear(memory, False)
+        if max_tokens == 0:
+            start = time.perf_counter()
+            for first in range(0, num_prompt, 256):
+                part = range(first, min(num_prompt, first + 256))
+                decode([(0, position, 1000 + position) for position in part], 1)
+            print(time.perf_counter() - start, flush=True)
+            continue
         current = list(range(1000, 1000 + num_streams))
         for position in range(num_prompt):
             decode([(s, position, current[s]) for s in range(num_streams)])
@@ -97,6 +105,10 @@ class BareLoop:
         self._stdin.write(f"{num_streams} {max_tokens} {num_prompt_tokens}\n")
         self._stdin.flush()
         return float(self._stdout.readline())
+
+    def prefill_s(self, num_tokens: int) -> float:
+        """Seconds from a prompt of so many tokens to the token after it."""
+        return self.measure(1, 0, num_tokens)
 
     def close(self) -> None:
         self._stdin.close()

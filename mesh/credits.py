@@ -9,6 +9,8 @@ from typing import Final
 
 # Many streams of one client fill a slow link with some hundreds of messages.
 WINDOW_MESSAGES: Final = 1_024
+# A peer with many requests may be told at once that all of them have ended.
+MAX_WINDOW_MESSAGES: Final = 32_768
 # A receiver tells of so many at once.
 GRANT_MESSAGES: Final = 256
 
@@ -18,17 +20,20 @@ class Credits:
 
     def __init__(self) -> None:
         self._left: dict[bytes, int] = {}
+        self._windows: dict[bytes, int] = {}
 
-    def open(self, peer: bytes) -> None:
+    def open(self, peer: bytes, window: int = WINDOW_MESSAGES) -> None:
         """A membership begins, with a whole window."""
-        self._left[peer] = WINDOW_MESSAGES
+        self._left[peer] = self._windows[peer] = window
 
     def close(self, peer: bytes) -> None:
         self._left.pop(peer, None)
+        self._windows.pop(peer, None)
 
     def keep(self, peers: Collection[bytes]) -> None:
         """Forget all others."""
         self._left = {peer: left for peer, left in self._left.items() if peer in peers}
+        self._windows = {peer: self._windows[peer] for peer in self._left}
 
     def __len__(self) -> int:
         return len(self._left)
@@ -36,7 +41,7 @@ class Credits:
     def grant(self, peer: bytes, num_messages: int) -> None:
         """The peer has read that many; never more than the window, whatever it says."""
         if peer in self._left:
-            self._left[peer] = min(WINDOW_MESSAGES, self._left[peer] + num_messages)
+            self._left[peer] = min(self._windows[peer], self._left[peer] + num_messages)
 
     def take(self, peer: bytes) -> bool:
         """One message more is sent; False if the peer has to read first. Strangers may be."""

@@ -47,6 +47,7 @@ Prompt = str | tuple[int, ...] | tuple[ChatMessage, ...]
 
 
 _OVER = "the connection to the coordinator has ended"
+_NOT_SENT = "the coordinator cannot be reached, or takes no more at present: try again"
 
 
 class RequestFailedError(Exception):
@@ -246,7 +247,8 @@ class Client:
         link = self._declared
         frames = self._link.packed(submit) if link is not None and self._may_offer else []
         if link is None or not is_worth_offering(link, frames):
-            self._link.send(submit)
+            if not self._link.send(submit):
+                raise RequestFailedError("unavailable", _NOT_SENT)
             return
         upload = Upload(submit.request_id, frames)
         self._link.send(upload.offer(submit.priority, link))

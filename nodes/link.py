@@ -104,18 +104,23 @@ class Link:
         """Whether the coordinator has welcomed this member and has not been lost since."""
         return self._welcome is not None
 
-    def send(self, message: Any) -> None:
-        """Send within the current membership; dropped and counted while there is none."""
+    def send(self, message: Any) -> bool:
+        """Send within the current membership; dropped and counted while there is none.
+
+        Whether it has left. Heartbeats tell of what that leaves open.
+        """
         welcome = self._welcome
         if welcome is None:
             self.num_dropped += 1
-            return
+            return False
         try:
             frames = encode(message, cluster=welcome.cluster, epoch=welcome.epoch)
             self._transport.send(pad(frames) if welcome.pads else frames)
         except BackpressureError:
             # The coordinator is gone or stuck; the heartbeat decides which.
             self.num_dropped += 1
+            return False
+        return True
 
     def packed(self, message: Any) -> list[bytes]:
         """Frames of a message as it would be sent now; none while there is no membership."""

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from mesh.endpoints import on_this_machine
 from mesh.zmq_transport import ZmqContext
 from nodes.client import Client
-from nodes.config import CoordinatorConfig, EngineSettings, environment
+from nodes.config import CoordinatorConfig, EngineSettings, LimitSettings, environment
 from nodes.coordinator.service import Coordinator
 from nodes.keyring import default_keyring
 from nodes.runtime import last_act
@@ -168,14 +168,15 @@ async def local_mesh(
     *,
     lookup: bool = False,
     listen: str | None = None,
+    limits: LimitSettings | None = None,
+    role: str = "client",
     policy: Policy = joint_plan,
-    client_role: str = "client",
     status: Callable[[str], None] = lambda _line: None,
 ) -> AsyncIterator[tuple[LocalMesh, Client]]:
     """Start a mesh, wait until it can serve, and end it whatever happens inside.
 
     lookup: guess from the texts so far, too. listen: endpoint to bind; None binds a socket file in
-    a directory only we can enter.
+    a directory only we can enter. limits: of the coordinator. role: what the client joins as.
     Raises NodeFailedError if a node does not come up.
     """
     ring = default_keyring(environment())
@@ -189,13 +190,12 @@ async def local_mesh(
             lookup=lookup,
             authorized=ring.authorized if secured is not None else None,
             next_key=ring.next_key_reader(secured),
+            limits=limits,
         )
         mesh = LocalMesh(on_this_machine(coordinator.endpoint))
         mesh.status = status
         keys = ring.client_keys(mesh.endpoint) if secured is not None else None
-        client = Client(
-            context.connect(mesh.endpoint, keys), endpoint=mesh.endpoint, role=client_role
-        )
+        client = Client(context.connect(mesh.endpoint, keys), endpoint=mesh.endpoint, role=role)
         mesh.serving += [asyncio.create_task(coordinator.run()), asyncio.create_task(client.run())]
         remove = partial(shutil.rmtree, folder, ignore_errors=True)
         with last_act(remove), last_act(mesh.kill):

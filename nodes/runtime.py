@@ -65,6 +65,11 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def forbid_core_dumps() -> None:
+    """A process that crashes must leave no prompts, texts or keys on a disk."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
 def set_up_logging(verbose: int) -> None:
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     logging.basicConfig(
@@ -74,6 +79,7 @@ def set_up_logging(verbose: int) -> None:
 
 def run(main: Callable[[], Awaitable[None]]) -> int:
     """Run a role to its end; returns the exit code and prints at most one line of error."""
+    forbid_core_dumps()
     try:
         asyncio.run(_until_signal(main))
     except KeyboardInterrupt:

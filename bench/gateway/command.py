@@ -9,7 +9,7 @@ import click
 
 @click.group("gateway")
 def gateway() -> None:
-    """The HTTP gateway with toy models behind it.
+    """The HTTP gateway: its cost, and what it does with all that clients may do.
 
     \b
     Example:
@@ -61,3 +61,77 @@ def cost(streams: str, tokens: int) -> None:
 
     for part in streams.split(","):
         click.echo(str(run_cost(int(part), tokens)))
+
+
+@gateway.command("disconnect")
+@click.option("--clients", default=1_000, show_default=True)
+@click.option("--pair", is_flag=True, help="The default pair, not toys.")
+def disconnect(clients: int, *, pair: bool) -> None:
+    """Clients that leave at random points: streams freed on all nodes, nothing left.
+
+    \b
+    Example:
+      python -m bench gateway disconnect --clients 200
+    """
+    from bench.gateway.disconnect import run_disconnect
+    from bench.gateway.meshes import TOYS
+
+    leaks = run_disconnect(clients, arguments=() if pair else TOYS)
+    click.echo(str(leaks))
+    sys.exit(1 if leaks.faults else 0)
+
+
+@gateway.command("schema")
+@click.option("--texts", default=100, show_default=True)
+def schema(texts: int) -> None:
+    """Texts of the default pair at temperature 1, each as a JSON schema has it.
+
+    \b
+    Example:
+      python -m bench gateway schema --texts 20
+    """
+    from bench.gateway.schemas import run_schema
+
+    found = run_schema(texts)
+    click.echo(str(found))
+    sys.exit(1 if found.faults else 0)
+
+
+@gateway.command("overhead")
+@click.option("--streams", default="1,16", show_default=True, help="Stream counts.")
+@click.option("--pairs", default=9, show_default=True, help="Of runs, A B then B A.")
+@click.option("--max-tokens", default=128, show_default=True)
+@click.option("--prompts", default="32,256", show_default=True, help="Lengths, for first tokens.")
+def overhead(streams: str, pairs: int, max_tokens: int, prompts: str) -> None:
+    """Gateway, coordinator and wire beside a bare llama.cpp loop: tokens/s and first token.
+
+    \b
+    Example:
+      python -m bench gateway overhead --streams 1 --pairs 3
+    """
+    from bench.gateway.overhead import run_overhead
+
+    run_overhead(
+        [int(part) for part in streams.split(",")],
+        num_pairs=pairs,
+        max_tokens=max_tokens,
+        prompt_lengths=[int(part) for part in prompts.split(",")],
+        report=lambda figure: click.echo(str(figure)),
+    )
+
+
+@gateway.command("canary")
+@click.option("--pair", is_flag=True, help="The default pair, not toys.")
+def canary(*, pair: bool) -> None:
+    """Whether a word of prompts is in logs, files, command lines or environments of a mesh.
+
+    \b
+    Example:
+      python -m bench gateway canary --pair
+    """
+    from bench.gateway.canary import run_canary
+    from nodes.catalog import DEFAULT_DRAFT
+
+    search = run_canary((), DEFAULT_DRAFT) if pair else run_canary()
+    click.echo(str(search))
+    sys.exit(1 if search.faults else 0)

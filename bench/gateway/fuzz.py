@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import httpx
 from hypothesis import HealthCheck, given, settings
 
 from bench.gateway.bodies import fault_of, requests
+from bench.gateway.meshes import TOYS, up
 
-_TOYS = ("--model", "toy:1", "--draft", "toy:0.8", "--listen", "tcp://127.0.0.1:*")
 _HANG_S = 20.0
 
 
@@ -36,31 +30,12 @@ class Findings:
         )
 
 
-@contextlib.contextmanager
-def toy_gateway(**environ: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """A mesh of toy models with its API: the API's base URL, and the process."""
-    command = [sys.executable, "-m", "nodes.cli", "up", *_TOYS, "--http", "127.0.0.1:0"]
-    with tempfile.TemporaryDirectory() as keys:
-        environment = {**os.environ, "AIRDRAFT_KEYS": keys, **environ}
-        process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
-        try:
-            lines = [process.stdout.readline() for _ in range(2)]
-            yield lines[1].removeprefix("OpenAI API at ").strip(), process
-        finally:
-            process.terminate()
-            process.wait(30)
-            process.stdout.close()
-
-
 def run_fuzz(num_examples: int) -> Findings:
     findings = Findings()
     # Texts are short: it is bodies that are tried here.
     with (
-        toy_gateway(AIRDRAFT_LIMITS__MAX_TOKENS="8") as (url, process),
-        httpx.Client(base_url=url.removesuffix("/v1"), timeout=_HANG_S) as client,
+        up(*TOYS, AIRDRAFT_LIMITS__MAX_TOKENS="8") as mesh,
+        httpx.Client(base_url=mesh.url.removesuffix("/v1"), timeout=_HANG_S) as client,
     ):
 
         @settings(
@@ -71,7 +46,7 @@ def run_fuzz(num_examples: int) -> Findings:
         )
         @given(requests)
         def ask(request: tuple[str, bytes]) -> None:
-            if process.poll() is not None:
+            if mesh.process.poll() is not None:
                 # One fault is enough: nothing answers any more.
                 return
             path, body = request
@@ -80,7 +55,9 @@ def run_fuzz(num_examples: int) -> Findings:
             try:
                 answer = client.post(path, content=body, headers=headers)
             except httpx.HTTPError as error:
-                findings.faults.append(f"{type(error).__name__} of {body!r}")
+                waited_s = time.monotonic() - began
+                what = f"{type(error).__name__} ({error}) after {waited_s:.3f} s"
+                findings.faults.append(f"{what} of {body!r}")
                 return
             findings.slowest_s = max(findings.slowest_s, time.monotonic() - began)
             findings.statuses[answer.status_code] += 1
@@ -89,6 +66,6 @@ def run_fuzz(num_examples: int) -> Findings:
                 findings.faults.append(f"{fault} of {body!r}")
 
         ask()
-        if process.poll() is not None:
-            findings.faults.append(f"the gateway ended with code {process.returncode}")
+        if mesh.process.poll() is not None:
+            findings.faults.append(f"the gateway ended with code {mesh.process.returncode}")
     return findings

@@ -8,46 +8,57 @@ import time
 from dataclasses import dataclass
 
 from bench.gateway.process import resident_bytes, steady_gateway, stream_request
+from bench.live.pairs import Ratio, paired_ratio
 from nodes.runtime import raise_file_limit
 
 _AT_A_TIME = 100
-_TRIES = 200
+# Medians of so many requests make a pair.
+_TRIES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Idle:
+    """first_token_s: median of an empty gateway, and of one with the streams; ratio: in pairs."""
+
     num_streams: int
     bytes_each: float
-    first_token_before_s: float
-    first_token_with_s: float
+    first_token_s: tuple[float, float]
+    ratio: Ratio
 
     def __str__(self) -> str:
-        ratio = self.first_token_with_s / self.first_token_before_s
+        empty_ms, full_ms = (seconds * 1e3 for seconds in self.first_token_s)
         return (
             f"{self.num_streams} idle streams: {self.bytes_each / 1024:.1f} KiB each; first token "
-            f"of another request, median: {self.first_token_before_s * 1e3:.2f} ms before, "
-            f"{self.first_token_with_s * 1e3:.2f} ms with them ({ratio:.2f} x)"
+            f"of another request: {full_ms:.2f} ms, {empty_ms:.2f} ms at an empty gateway, "
+            f"{self.ratio} x in pairs"
         )
 
 
-def run_idle(num_streams: int) -> Idle:
+def run_idle(num_streams: int, num_pairs: int = 15) -> Idle:
+    """Beside each other: a gateway with the streams, and an empty one."""
     raise_file_limit()
-    with steady_gateway(0.0, 2) as (port, pid):
-        return asyncio.run(_measure(num_streams, port, pid))
+    with steady_gateway(0.0, 2) as (empty, _pid), steady_gateway(0.0, 2) as (port, pid):
+        return asyncio.run(_measure(num_streams, num_pairs, empty, port, pid))
 
 
-async def _measure(num_streams: int, port: int, pid: int) -> Idle:
-    before_s = await _first_token_s(port)
+async def _measure(num_streams: int, num_pairs: int, empty: int, port: int, pid: int) -> Idle:
+    for warm in (empty, port):
+        await _first_token_s(warm)
     before_bytes = resident_bytes(pid)
     writers: list[asyncio.StreamWriter] = []
     while len(writers) < num_streams:
         count = min(_AT_A_TIME, num_streams - len(writers))
         writers += await asyncio.gather(*(_open(port, "idle") for _ in range(count)))
     each = (resident_bytes(pid) - before_bytes) / num_streams
-    with_s = await _first_token_s(port)
+    pairs = []
+    for turn in range(num_pairs):
+        order = (empty, port) if turn % 2 else (port, empty)
+        found = {asked: await _first_token_s(asked) for asked in order}
+        pairs.append((found[empty], found[port]))
     for writer in writers:
         writer.transport.abort()
-    return Idle(num_streams, each, before_s, with_s)
+    medians = tuple(map(statistics.median, zip(*pairs, strict=True)))
+    return Idle(num_streams, each, (medians[0], medians[1]), paired_ratio(pairs))
 
 
 async def _open(port: int, prompt: str) -> asyncio.StreamWriter:

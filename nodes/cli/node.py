@@ -26,6 +26,7 @@ from nodes.config import (
     TargetConfig,
     load,
 )
+from nodes.coordinator.access import GATEWAY
 from nodes.local import local_mesh
 from nodes.roles import run_coordinator, run_draft, run_target
 from nodes.runtime import run, set_up_logging
@@ -128,15 +129,28 @@ def draft_command(**values: Any) -> None:
     _start(DraftConfig, values, run_draft)
 
 
+_LIMITS = {
+    "max_requests": "Requests of one client at a time.",
+    "max_waiting": "Streams of clients that may wait for a place.",
+    "max_gateway_requests": "Requests of one gateway at a time.",
+    "max_gateway_waiting": "Streams of gateways that may wait.",
+}
+
+
+def _limit_options(function: Any) -> Any:
+    """What a coordinator takes in."""
+    for name, text in reversed(_LIMITS.items()):
+        option = click.option("--" + name.replace("_", "-"), type=int, help=text)
+        function = option(function)
+    return function
+
+
 @click.command("coordinator")
 @_config_option
 @click.option("--listen", metavar="ENDPOINT", help="Endpoint to bind.")
 @click.option("--cluster", help="Name of the mesh.")
 @keys_option
-@click.option("--max-requests", type=int, help="Requests of one client at a time.")
-@click.option("--max-waiting", type=int, help="Streams of clients that may wait for a place.")
-@click.option("--max-gateway-requests", type=int, help="Requests of one gateway at a time.")
-@click.option("--max-gateway-waiting", type=int, help="Streams of gateways that may wait.")
+@_limit_options
 @_verbose_option
 def coordinator_command(**values: Any) -> None:
     """Run the coordinator: nodes and clients connect to it.
@@ -147,8 +161,7 @@ def coordinator_command(**values: Any) -> None:
     """
     set_up_logging(values["verbose"])
     overrides = {key: values[key] for key in ("listen", "cluster", "keys")}
-    limits = (item.name for item in fields(LimitSettings))
-    overrides |= {f"limits.{name}": values[name] for name in limits}
+    overrides |= {f"limits.{name}": values[name] for name in _LIMITS}
     config = load(CoordinatorConfig, values["config"], overrides)
     code = run(lambda: run_coordinator(config, _announce))
     if code:
@@ -174,6 +187,7 @@ def _announce(endpoint: str) -> None:
     metavar="HOST:PORT|off",
     help=f"Where to serve the OpenAI HTTP API.  [default: {_HTTP}, if its extra is installed]",
 )
+@_limit_options
 def up_command(**values: Any) -> None:
     """Run a whole mesh on this machine in the foreground, until Ctrl-C.
 
@@ -185,9 +199,11 @@ def up_command(**values: Any) -> None:
     """
     set_up_logging(values["verbose"])
     http = _http_config(values["http"])
+    given = {name: values[name] for name in _LIMITS if values[name] is not None}
+    limits = LimitSettings(**given)
     target, draft, lookup = settings_of(values, values["max_streams"])
     serve: Callable[[], Awaitable[None]] = functools.partial(
-        _up, target, draft, lookup=lookup, listen=values["listen"], http=http
+        _up, target, draft, lookup=lookup, listen=values["listen"], limits=limits, http=http
     )
     code = run(serve)
     if code:
@@ -207,14 +223,19 @@ async def _up(
     *,
     lookup: bool,
     listen: str,
+    limits: LimitSettings,
     http: GatewayConfig | None,
 ) -> None:
     with Progress() as progress:
         status = status_of(progress)
-        # Those who ask over HTTP are many users of one client.
-        role = "client" if http is None else "gateway"
         local = local_mesh(
-            target, draft, lookup=lookup, listen=listen, client_role=role, status=status
+            target,
+            draft,
+            lookup=lookup,
+            listen=listen,
+            limits=limits,
+            role="client" if http is None else GATEWAY,
+            status=status,
         )
         async with local as (mesh, client):
             progress.clear()

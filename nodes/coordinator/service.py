@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 
 from mesh.authorized import AuthorizedNodes
 from mesh.codec import Envelope, decode, encode
-from mesh.credits import Credits
+from mesh.credits import MAX_WINDOW_MESSAGES, WINDOW_MESSAGES, Credits
 from mesh.errors import BackpressureError, DecodeError, LocalProtocolError, PeerGoneError
 from mesh.messages import Bye, Credit, EnrolRequest, Hello, Refuse, Welcome
 from mesh.padding import pad
 from mesh.transport import ServerTransport
 from nodes.config import LimitSettings
+from nodes.coordinator.access import GATEWAY
 from nodes.coordinator.conduct import Conduct, cost_of
 from nodes.coordinator.door import Door
 from nodes.coordinator.rotation import Rotation
@@ -194,7 +195,9 @@ class Coordinator:
                 if self.state.pads:
                     frames = pad(frames)
                 if isinstance(send.message, Welcome):
-                    self._credits.open(send.peer)
+                    is_gateway = self.state.role_of(send.peer) == GATEWAY
+                    window = MAX_WINDOW_MESSAGES if is_gateway else WINDOW_MESSAGES
+                    self._credits.open(send.peer, window)
                 if not self._credits.take(send.peer):
                     raise BackpressureError(send.peer)
                 self._transport.send(send.peer, frames)

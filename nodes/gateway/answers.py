@@ -174,7 +174,9 @@ class Answers:
         begins, choice.has_begun = not choice.has_begun, True
         if begins and self._job.echo:
             prompt = self._job.prompts[prompt_index]
-            echoed = tuple(_echoed(prompt, self._prompt_scores[prompt_index]))
+            echoed: tuple[ScoredToken, ...] = ()
+            if self._job.options.scores_prompt:
+                echoed = tuple(_echoed(prompt, self._prompt_scores[prompt_index]))
             text = _text_of(prompt, echoed) + text
             tokens = echoed + tokens
         return Delta(index, text, tokens, begins, finish_reason)
@@ -195,8 +197,6 @@ def _scored(scores: TokenScores, kind: str) -> ScoredToken:
 
 def _echoed(prompt: Prompt, scores: list[TokenScores]) -> Iterator[ScoredToken]:
     """The tokens of a prompt. There is no score of the first: it has nothing before it."""
-    if not scores:
-        return
     rest = b"".join(entry.chosen.piece for entry in scores)
     piece, token_id = b"", 0
     if isinstance(prompt, str):

@@ -18,7 +18,7 @@ from nodes.gateway import chat, completions
 from nodes.gateway.apikeys import ApiKey
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.counting import CLIENT_LEFT, ROUTES, metrics_of
-from nodes.gateway.errors import ApiError, of_failure
+from nodes.gateway.errors import ApiError, no_such_model, of_failure
 from nodes.gateway.exchange import ClientLeftError, Exchange
 from nodes.gateway.fields import Job
 from nodes.gateway.guard import abort, key_of, send_error
@@ -85,7 +85,7 @@ class Gateway:
         return JSONResponse({"status": "ok"})
 
     async def _readyz(self, _request: Request) -> JSONResponse:
-        await self.models.check("")
+        await self.models.check_ready()
         return JSONResponse({"status": "ready"})
 
     async def _page(self, _request: Request) -> Response:
@@ -122,9 +122,11 @@ class Gateway:
         key_of(request.scope, "infer")
         name = request.path_params["name"]
         served = await self.models.served()
-        if name not in served:
-            raise ApiError(404, "there is no such model", param="model", code="model_not_found")
-        return JSONResponse(served[name].as_json(self._started_unix))
+        # As the coordinator has it, the ending of a file may be left out.
+        found = served.get(name) or served.get(f"{name}.gguf")
+        if found is None:
+            raise no_such_model()
+        return JSONResponse(found.as_json(self._started_unix))
 
     async def _cancel(self, request: Request) -> JSONResponse:
         key = key_of(request.scope, "infer")
@@ -172,7 +174,8 @@ class Generate:
             shape = fields.shape(body, job)
             # What is left of it is the answer's, not the question's.
             del body
-            await gateway.models.check(job.model)
+            # Whether there is such a model the coordinator knows best.
+            await gateway.models.check_ready()
             exchange = record.exchange = Exchange(
                 gateway.mesh,
                 job,

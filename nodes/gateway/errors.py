@@ -67,8 +67,19 @@ class ApiError(Exception):
 
 def of_failure(error: RequestFailedError) -> ApiError:
     """What the mesh said, for the client."""
+    if error.code == "not_found":
+        return no_such_model()
     status, kind, retry_after_s = _FAILURES.get(error.code, _FAILURES["internal"])
     return ApiError(status, str(error), kind=kind, code=error.code, retry_after_s=retry_after_s)
+
+
+def no_such_model() -> ApiError:
+    return ApiError(
+        404,
+        "model: the one asked for is not served; /v1/models tells which are",
+        param="model",
+        code="model_not_found",
+    )
 
 
 def unavailable(message: str) -> ApiError:

@@ -100,8 +100,8 @@ class Exchange:
 
         def on_filled(_asking: asyncio.Task[None]) -> None:
             outbox.close()
-            # Until here the bound of the outbox told who is too slow. When all is sent the
-            # connection may be another request's.
+            # Until here the bound of the outbox told who is too slow. After a failure all may have
+            # been sent before this is called: the connection may be another request's then.
             if not is_over:
                 timers.append(loop.call_later(write_timeout_s, self._abort))
 

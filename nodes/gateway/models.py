@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from nodes.client import Event, GenerateOptions, Prompt, RequestFailedError
-from nodes.gateway.errors import ApiError, of_failure, unavailable
-from nodes.messages import NodesReply
+from nodes.gateway.errors import of_failure, unavailable
+from nodes.messages import NodeFields, NodesReply
 from nodes.status import Status
 
 _ASK_LIMIT_S: Final = 2.0
@@ -35,7 +35,7 @@ class Mesh(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model that targets of the mesh have; exact, emulated: whether any of them is not, is."""
+    """A model that targets take requests for; exact, emulated: whether any of them is not, is."""
 
     name: str
     exact: bool
@@ -63,10 +63,14 @@ class Models:
         self._mesh = mesh
         self._clock = clock
         self._known: dict[str, ServedModel] = {}
+        self._has_targets = False
         self._asked_at = -math.inf
 
     async def served(self) -> dict[str, ServedModel]:
-        """By name; empty while no target is there. Raises ApiError where nobody can be asked."""
+        """By name, but for those whose targets are all being drained.
+
+        Raises ApiError where nobody can be asked.
+        """
         if not self._mesh.is_joined:
             # The next coordinator's targets are others, at first none.
             self._asked_at = -math.inf
@@ -80,32 +84,23 @@ class Models:
             raise unavailable("the coordinator does not answer") from None
         except RequestFailedError as error:
             raise of_failure(error) from error
-        self._known, self._asked_at = _by_name(reply), self._clock()
+        targets = [node for node in reply.nodes if node.role == "target"]
+        self._known = _by_name(node for node in targets if not node.is_draining)
+        self._has_targets, self._asked_at = bool(targets), self._clock()
         return self._known
 
-    async def check(self, name: str) -> None:
-        """Raises ApiError for a model that no target has; "" is any."""
-        served = await self.served()
-        if name in served:
-            return
-        if not served:
+    async def check_ready(self) -> None:
+        """Raises ApiError where no target would take a request, whatever its model."""
+        if not await self.served():
             # One may have come since.
             self._asked_at = -math.inf
-            raise unavailable("no target is there: start one, or ask again when it is back")
-        if name:
-            raise ApiError(
-                404,
-                f"model: the one asked for is not served; there is {', '.join(sorted(served))}",
-                param="model",
-                code="model_not_found",
-            )
+            what = "all targets are being drained" if self._has_targets else "no target is there"
+            raise unavailable(f"{what}: start one, or ask again when it is back")
 
 
-def _by_name(reply: NodesReply) -> dict[str, ServedModel]:
+def _by_name(nodes: Iterable[NodeFields]) -> dict[str, ServedModel]:
     found: dict[str, ServedModel] = {}
-    for node in reply.nodes:
-        if node.role != "target":
-            continue
+    for node in nodes:
         known = found.get(node.model, ServedModel(node.model, True, False, 0))
         found[node.model] = ServedModel(
             node.model,

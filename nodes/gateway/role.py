@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from mesh.zmq_transport import ZmqContext
 from nodes.client import Client
+from nodes.coordinator.access import GATEWAY
 from nodes.gateway.config import GatewayConfig
 from nodes.gateway.server import HttpServer
 from nodes.roles import keyring, link_of
@@ -27,7 +28,7 @@ async def run_gateway(config: GatewayConfig, on_started: Callable[[str], None]) 
             endpoint=endpoint,
             join_timeout_s=None,
             rejoins=True,
-            role="gateway",
+            role=GATEWAY,
         )
         server = HttpServer(client, config, keyring(config.keys).directory)
         linking = asyncio.create_task(client.run())

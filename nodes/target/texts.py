@@ -17,7 +17,7 @@ MAX_WAITING: Final = 64
 class TextReader:
     """Answers TokenizeRequests. run() it in a task; ask() is for the event loop, too."""
 
-    def __init__(self, tokenizer: Tokenizer, answer: Callable[[TokenizeReply], None]) -> None:
+    def __init__(self, tokenizer: Tokenizer, answer: Callable[[TokenizeReply], object]) -> None:
         self._tokenizer = tokenizer
         self._answer = answer
         self._waiting: deque[TokenizeRequest] = deque()

@@ -306,6 +306,50 @@ def refuses(url: str) -> bool:
         return True
 
 
+def test_a_key_that_is_no_gateways_is_refused_in_one_line(
+    commands: Commands, tmp_path: Path
+) -> None:
+    here, there = str(tmp_path / "here"), str(tmp_path / "there")
+    assert commands.run("keys", "init", "--keys", here).returncode == 0
+    with commands.started("coordinator", "--listen", "tcp://127.0.0.1:0", "--keys", here) as hub:
+        assert hub.stdout is not None
+        endpoint = hub.stdout.readline().split()[-1]
+        for role, is_let_in in (("client", False), ("gateway", True)):
+            keys = f"{there}-{role}"
+            invite = ("keys", "invite", "--role", role, "--endpoint", endpoint, "--keys", here)
+            token = commands.run(*invite).stdout.strip()
+            joined = commands.run("join", token, "--keys", keys, "--name", f"{role}-box")
+            assert joined.returncode == 0, joined.stderr
+            with started(commands, "--keys", keys) as (process, url):
+                if is_let_in:
+                    models = f"{url}/models"
+                    wait_until(lambda url=models: httpx.get(url).status_code == 200)
+                    process.terminate()
+                    assert process.wait(20) == 128 + signal.SIGTERM
+                else:
+                    assert process.wait(20) == 1
+                    assert process.stderr is not None
+                    (line,) = process.stderr.read().splitlines()
+                    assert "authorized as client, not as gateway" in line
+
+
+def test_the_coordinator_of_up_has_limits(commands: Commands) -> None:
+    limits = ("--max-gateway-requests", "1")
+    with commands.started(*UP, *limits, "--http", "127.0.0.1:0") as process:
+        assert process.stdout is not None
+        url = [process.stdout.readline() for _ in range(2)][1].split()[-1]
+        assert httpx.post(f"{url}/completions", json={"prompt": "a"}).status_code == 200
+        # Each prompt is a request to the mesh.
+        refused = httpx.post(f"{url}/completions", json={"prompt": ["a", "b"]})
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        process.terminate()
+        assert process.wait(20) == 128 + signal.SIGTERM
+    done = commands.run(*UP, "--max-waiting", "0")
+    assert done.returncode == 78
+    (line,) = done.stderr.splitlines()
+    assert "limits.max_waiting" in line
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -2,7 +2,13 @@
 
 import random
 
-from mesh.credits import GRANT_MESSAGES, WINDOW_MESSAGES, Credits, Meter
+from mesh.credits import (
+    GRANT_MESSAGES,
+    MAX_WINDOW_MESSAGES,
+    WINDOW_MESSAGES,
+    Credits,
+    Meter,
+)
 
 PEER = b"p"
 
@@ -49,3 +55,15 @@ def test_a_peer_that_reads_is_never_out_of_credit():
                 if granted := meter.read():
                     credits.grant(PEER, granted)
             unread = 0
+
+
+def test_a_peer_may_have_a_wider_window():
+    credits = Credits()
+    credits.open(PEER, MAX_WINDOW_MESSAGES)
+    credits.grant(PEER, 5)
+    assert sum(credits.take(PEER) for _ in range(40_000)) == MAX_WINDOW_MESSAGES
+    credits.open(PEER)
+    credits.grant(PEER, 2**40)
+    assert sum(credits.take(PEER) for _ in range(40_000)) == WINDOW_MESSAGES
+    credits.keep(())
+    assert credits._windows == {}

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mesh.errors import BackpressureError
 from mesh.memory_transport import MemoryHub, MemoryServer
 from nodes.client import Client, GenerateOptions, Prompt, RequestFailedError
 from nodes.coordinator.service import Coordinator
@@ -427,3 +428,22 @@ async def test_bad_requests_come_back_as_errors_with_their_code() -> None:
             with pytest.raises(RequestFailedError, match=reason) as failed:
                 await ask(client, options, prompt)
             assert failed.value.code == "bad_request"
+
+
+async def test_a_request_that_cannot_be_sent_does_not_wait_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with mesh() as made:
+        client = made.start_client("client")
+        await made.wait_for(client, {"target"})
+
+        def full(_frames: object) -> None:
+            raise BackpressureError
+
+        monkeypatch.setattr(made.transports["client"], "send", full)
+        with pytest.raises(RequestFailedError, match="takes no more") as caught:
+            await ask(client, GenerateOptions(max_tokens=4))
+        assert caught.value.code == "unavailable"
+        monkeypatch.undo()
+        options = GenerateOptions(max_tokens=4)
+        check(await ask(client, options), options, PROMPT)

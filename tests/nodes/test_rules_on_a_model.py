@@ -72,7 +72,7 @@ def plain_loop(model: LlamaModel, spec: StreamSpec, grammars: Grammars) -> tuple
 
 def make_specs(model: LlamaModel, num_seeds: int) -> list[StreamSpec]:
     rules = LogitRules((LogitBias(28, -1.0),), 0.3, 0.1, GRAMMAR)
-    prompt = tuple(model.tokenizer.encode(PROMPT, chat=False))
+    prompt = tuple(model.tokenizer.encode(PROMPT))
     return [
         make_spec(
             prompt=prompt,
@@ -149,7 +149,7 @@ def test_guesses_change_no_token_of_a_text_with_rules(
 
 @pytest.mark.timeout(60)
 def test_scores_of_a_prompt_are_those_of_the_bare_engine(model: LlamaModel) -> None:
-    token_ids = model.tokenizer.encode(TEXT, chat=False)
+    token_ids = model.tokenizer.encode(TEXT)
     expected = []
     for position, token_id in enumerate(token_ids[:-1]):
         (row,) = model.forward([Span(0, position, [token_id], 1)])

@@ -74,9 +74,9 @@ class OnAir:
         self.sent: list[Any] = []
         send = self.client._link.send
 
-        def noting(message: Any) -> None:
+        def noting(message: Any) -> bool:
             self.sent.append(message)
-            send(message)
+            return send(message)
 
         monkeypatch.setattr(self.client._link, "send", noting)
         members.tasks["client"] = asyncio.create_task(self.client.run())

@@ -7,6 +7,7 @@ import contextlib
 import pytest
 
 from mesh.memory_transport import MemoryHub
+from mesh.messages import Welcome
 from nodes.coordinator.sends import Send
 from nodes.coordinator.service import Coordinator
 from nodes.messages import CloseStreamNotice, RequestFailedNotice
@@ -42,3 +43,27 @@ async def test_nodes_are_told_first_then_clients_and_then_it_is_planned(
             ]
         )
         assert done == ["node-a", "node-b", "client-a", "client-b", "plan", "node-b"]
+
+
+async def test_a_gateway_may_be_told_at_once_that_all_its_requests_have_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Others that do not read are gone after a thousand messages."""
+    with contextlib.closing(MemoryHub().server()) as server:
+        coordinator = Coordinator(server, one_batch)
+        monkeypatch.setattr(server, "send", lambda _peer, _frames: None)
+        welcome = Welcome("n", "c", 1, 1.0, 5.0, False)
+        told = {}
+        for role in ("client", "gateway"):
+            peer = role.encode()
+            monkeypatch.setattr(coordinator.state, "role_of", lambda peer: peer.decode())
+            gone: list[bytes] = []
+            monkeypatch.setattr(
+                coordinator.state,
+                "peer_gone",
+                lambda peer, _now, gone=gone: gone.append(peer) or [],
+            )
+            failed = [Send(peer, RequestFailedNotice(n, "internal", "x")) for n in range(2_000)]
+            coordinator._hand_over([Send(peer, welcome), *failed])
+            told[role] = not gone
+        assert told == {"client": False, "gateway": True}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from nodes.client import Event, GenerateOptions, Prompt
+from nodes.client import Event, GenerateOptions, Prompt, RequestFailedError
 from nodes.messages import (
     FinishedNotice,
     NodeFields,
@@ -75,6 +75,7 @@ class FakeMesh:
     ) -> None:
         self._script = script
         self.models = list(models)
+        self.draining: set[str] = set()
         self.is_joined = True
         self.shown: Status | Exception = STATUS
         self.num_status_requests = 0
@@ -85,6 +86,8 @@ class FakeMesh:
 
     async def generate(self, prompt: Prompt, options: GenerateOptions) -> AsyncIterator[Event]:
         self.asked.append((prompt, options))
+        if options.model not in ("", *self.models):
+            raise RequestFailedError("not_found", "no target has that model")
         script = self._script(prompt, options) if callable(self._script) else self._script
         self.num_open += 1
         done = False
@@ -113,7 +116,7 @@ class FakeMesh:
     async def nodes(self) -> NodesReply:
         self.num_node_requests += 1
         targets = [
-            NodeFields(f"target-{i}", "target", model, True, False, 0)
+            NodeFields(f"target-{i}", "target", model, True, False, 0, model in self.draining)
             for i, model in enumerate(self.models)
         ]
         draft = NodeFields("draft", "draft", "toy-0.8", True, True, 0)

@@ -117,6 +117,16 @@ def test_the_first_token_of_a_text_is_what_the_others_leave() -> None:
     assert [t.scores.chosen.piece for t in delta.tokens] == [b"", b"you"]
 
 
+@pytest.mark.parametrize(("prompt", "piece"), [("hi", b"hi"), ([5], b"")])
+def test_a_prompt_of_one_token_is_echoed_without_a_score(prompt: object, piece: bytes) -> None:
+    made = answers(prompt=prompt, echo=True, logprobs=1, max_tokens=0)
+    (delta,) = deltas(made, started(1), finished(0, "length"))
+    (token,) = delta.tokens
+    assert token.is_first
+    assert token.scores.chosen.piece == piece
+    assert delta.text == piece.decode()
+
+
 def test_scores_of_a_prompt_that_come_again_are_known() -> None:
     made = answers(prompt=[5, 6, 7], echo=True, logprobs=0)
     first, second = scored("a", -1.0), scored("b", -2.0)

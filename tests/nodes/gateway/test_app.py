@@ -114,6 +114,7 @@ async def test_a_model_that_is_not_served(tmp_path: Path) -> None:
     app = open_app(gateway_of(mesh), tmp_path)
     call = await post(app, "/v1/chat/completions", {**CHAT, "model": "other"})
     assert (call.status, call.json["error"]["code"]) == (404, "model_not_found")
+    mesh.asked.clear()
     for model in (None, "", MODEL):
         body: dict[str, Any] = {**CHAT, "model": model}
         assert (await post(app, "/v1/chat/completions", body)).json["model"] == MODEL

@@ -25,38 +25,44 @@ async def test_the_mesh_is_asked_once_a_second() -> None:
     mesh = FakeMesh()
     made = Models(mesh, lambda: now[0])
     for _ in range(3):
-        await made.check("")
+        await made.check_ready()
     assert mesh.num_node_requests == 1
     now[0] = 1.0
-    await made.check("toy-1")
+    await made.check_ready()
     assert mesh.num_node_requests == 2
 
 
-async def test_a_model_that_nobody_has() -> None:
-    with pytest.raises(ApiError) as caught:
-        await Models(FakeMesh()).check("gpt-9")
-    assert (caught.value.status, caught.value.param) == (404, "model")
-    assert caught.value.code == "model_not_found"
-    assert "toy-1" in caught.value.message
+async def test_targets_that_are_drained_serve_no_model() -> None:
+    mesh = FakeMesh(models=["a", "b"])
+    mesh.draining = {"a"}
+    now = [0.0]
+    made = Models(mesh, lambda: now[0])
+    assert set(await made.served()) == {"b"}
+    await made.check_ready()
+    mesh.draining = {"a", "b"}
+    now[0] = 1.0
+    with pytest.raises(ApiError, match="being drained") as caught:
+        await made.check_ready()
+    assert (caught.value.status, caught.value.retry_after_s) == (503, 2)
 
 
 async def test_a_target_that_comes_is_seen_at_once() -> None:
     mesh = FakeMesh(models=[])
     made = Models(mesh, lambda: 0.0)
     with pytest.raises(ApiError) as caught:
-        await made.check("")
+        await made.check_ready()
     assert (caught.value.status, caught.value.retry_after_s) == (503, 2)
     mesh.models.append("toy-1")
-    await made.check("")
+    await made.check_ready()
 
 
 async def test_without_a_coordinator_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     mesh = FakeMesh()
     made = Models(mesh)
-    await made.check("")
+    await made.check_ready()
     mesh.is_joined = False
     with pytest.raises(ApiError, match="cannot be reached") as caught:
-        await made.check("")
+        await made.check_ready()
     assert caught.value.status == 503
     mesh.is_joined = True
 
@@ -71,18 +77,18 @@ async def test_without_a_coordinator_nobody_waits(monkeypatch: pytest.MonkeyPatc
     for nodes, message in ((silent, "does not answer"), (lost, "was lost")):
         monkeypatch.setattr(mesh, "nodes", nodes)
         with pytest.raises(ApiError, match=message) as caught:
-            await Models(mesh).check("")
+            await Models(mesh).check_ready()
         assert caught.value.status == 503
 
 
 async def test_what_was_known_is_not_known_of_the_next_coordinator() -> None:
     mesh = FakeMesh()
     made = Models(mesh, lambda: 0.0)
-    await made.check("")
+    await made.check_ready()
     mesh.is_joined = False
     with pytest.raises(ApiError):
-        await made.check("")
+        await made.check_ready()
     mesh.is_joined = True
     mesh.models.clear()
     with pytest.raises(ApiError, match="no target is there"):
-        await made.check("")
+        await made.check_ready()

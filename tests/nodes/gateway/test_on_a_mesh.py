@@ -9,9 +9,14 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httpx
+import pytest
 
+from nodes.client import Client, Event, GenerateOptions, Prompt
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyTokenizer
+from nodes.gateway import models
+from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
+from nodes.messages import TokensNotice
 from tests.nodes.gateway.served import Served, serving
 from tests.nodes.reference import Reference, reference
 from tests.nodes.test_mesh import Members, mesh
@@ -23,7 +28,7 @@ Eventually = Callable[..., "asyncio.Future[None]"]
 @contextlib.asynccontextmanager
 async def gateway(tmp_path: Path) -> AsyncIterator[tuple[Members, Served, httpx.AsyncClient]]:
     async with mesh(0.8) as made:
-        client = made.start_client("client")
+        client = made.start_client("gateway", role="gateway")
         await made.wait_for(client, {"target", "draft-0"})
         async with (
             serving(client, tmp_path) as server,
@@ -66,6 +71,87 @@ async def test_what_the_mesh_refuses_is_a_400(tmp_path: Path) -> None:
         # As many characters as may be, but not as many bytes.
         wide = await http.post("/completions", json={"prompt": "\u8a9e" * 262_144})
         assert (wide.status_code, wide.json()["error"]["code"]) == (413, "request_too_large")
+        body = {"prompt": "a", "max_tokens": 4, "grammar": "root ::= ("}
+        for stream in (False, True):
+            answer = await http.post("/completions", json={**body, "stream": stream})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_request")
+            asked = {"prompt": "a", "max_tokens": 4, "model": "other", "stream": stream}
+            answer = await http.post("/completions", json=asked)
+            error = answer.json()["error"]
+            found = answer.status_code, error["code"], error["param"]
+            assert found == (404, "model_not_found", "model")
+
+
+async def test_each_commit_is_an_event_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notices: list[TokensNotice] = []
+    generate = Client.generate
+
+    async def counted(
+        client: Client, prompt: Prompt, options: GenerateOptions
+    ) -> AsyncIterator[Event]:
+        async for event in generate(client, prompt, options):
+            if isinstance(event, TokensNotice):
+                notices.append(event)
+            yield event
+
+    monkeypatch.setattr(Client, "generate", counted)
+    async with gateway(tmp_path) as (_made, _server, http):
+        body = {"prompt": PROMPT, "max_tokens": 60, "temperature": 0, "stream": True, "logprobs": 0}
+        texts: list[str] = []
+        async with http.stream("POST", "/completions", json=body) as answer:
+            async for line in answer.aiter_lines():
+                if line.startswith("data: {"):
+                    (choice,) = json.loads(line[6:])["choices"]
+                    texts.append(choice["text"])
+    # The last one says why it ended.
+    assert texts == [*(notice.text.decode() for notice in notices), ""]
+    assert len(notices) > 60 / 17
+
+
+async def test_requests_have_the_owner_that_their_key_and_user_make(tmp_path: Path) -> None:
+    ApiKeys(tmp_path / "apikeys.toml").add(ApiKey(name="ann", sha256=digest("ad-1")))
+    async with gateway(tmp_path) as (made, _server, http):
+        admin = made.start_client("admin", role="admin")
+        http.headers["authorization"] = "Bearer ad-1"
+        body = {"prompt": PROMPT, "max_tokens": 3000, "stream": True, "user": "bob"}
+        async with http.stream("POST", "/completions", json=body) as answer:
+            await anext(answer.aiter_lines())
+            status = await admin.status()
+            while not status.streams:
+                await asyncio.sleep(0.01)
+                status = await admin.status()
+            users = {stream.user for stream in status.streams}
+        # A digest: nobody in the mesh has a use for names.
+        assert len(users) == 1
+        assert not users & {"", "ann", "bob", "ann/bob"}
+
+
+async def test_it_is_not_ready_while_all_targets_are_drained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "_MAX_AGE_S", 0.0)
+    async with gateway(tmp_path) as (made, server, http):
+        admin = made.start_client("admin", role="admin")
+        root = server.http.url.removesuffix("/v1")
+        assert (await http.get(f"{root}/readyz")).status_code == 200
+        body = {"prompt": PROMPT, "max_tokens": 1500, "n": 4, "ignore_eos": True}
+        asking = asyncio.create_task(http.post("/completions", json=body))
+        num_streams = 0
+        while not num_streams:
+            await asyncio.sleep(0.001)
+            num_streams = sum(n.num_streams for n in (await admin.nodes()).nodes)
+        await admin.command_node("drain", "target")
+        answer = await http.get(f"{root}/readyz")
+        assert answer.status_code == 503
+        assert "being drained" in answer.json()["error"]["message"]
+        assert (await http.get("/models")).json()["data"] == []
+        refused = await http.post("/completions", json={"prompt": "a", "max_tokens": 2})
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+        await admin.command_node("undrain", "target")
+        assert (await http.get(f"{root}/readyz")).status_code == 200
+        assert (await asking).status_code == 200
 
 
 async def test_who_hangs_up_frees_cells_on_the_target(

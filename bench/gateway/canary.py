@@ -1,0 +1,189 @@
+"""A word in prompts is looked for wherever a mesh leaves anything behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from bench.gateway.meshes import started
+
+# In no source file as it is written into prompts.
+CANARY: Final = "".join(("kestrel", "-", "0d7e", "91", "b4"))
+_MODEL: Final = ("--model", "toy:1")
+_LIMIT_S: Final = 30.0
+_COMPLETIONS: Final = "/completions"
+_CHAT: Final = "/chat/completions"
+
+
+@dataclass(slots=True)
+class Search:
+    """num_files, num_bytes: what was looked through. found: where the word was."""
+
+    num_requests: int = 0
+    num_processes: int = 0
+    num_files: int = 0
+    num_bytes: int = 0
+    core_files: list[str] = field(default_factory=list)
+    found: list[str] = field(default_factory=list)
+
+    @property
+    def faults(self) -> list[str]:
+        return [*self.found, *(f"a core dump: {name}" for name in self.core_files)]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.num_requests} requests; looked through command lines and environments of "
+            f"{self.num_processes} processes and {self.num_files} files ({self.num_bytes} bytes): "
+            f"{len(self.faults)} faults{''.join(f'{chr(10)}  {f}' for f in self.faults)}"
+        )
+
+    def look(self, name: str, content: bytes) -> None:
+        self.num_bytes += len(content)
+        if CANARY.encode() in content:
+            self.found.append(name)
+
+
+def requests() -> list[tuple[str, dict[str, Any]]]:
+    """All kinds that there are, right ones and refused ones, with the word wherever text goes."""
+    message = {"role": "user", "content": f"Say {CANARY}."}
+    schema = {"type": "object", "properties": {CANARY: {"const": CANARY}}, "required": [CANARY]}
+    text = {"prompt": f"{CANARY} and so on", "max_tokens": 8}
+    chat = {"messages": [message], "max_tokens": 8}
+    of_schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    return [
+        (_COMPLETIONS, text),
+        (_COMPLETIONS, {**text, "stream": True, "user": CANARY}),
+        (_COMPLETIONS, {**text, "prompt": [CANARY, CANARY * 2], "n": 2, "stop": [CANARY]}),
+        (_COMPLETIONS, {**text, "echo": True, "logprobs": 2, "max_tokens": 0}),
+        (_COMPLETIONS, {**text, "grammar": f'root ::= "{CANARY}"', "max_tokens": 40}),
+        (_COMPLETIONS, {**text, "max_tokens": 30_000}),
+        (_COMPLETIONS, {**text, "model": CANARY}),
+        (_COMPLETIONS, {**text, "grammar": f"root ::= ( {CANARY}"}),
+        (_COMPLETIONS, {**text, CANARY: 1}),
+        (_COMPLETIONS, {**text, "prompt": {CANARY: CANARY}}),
+        (_CHAT, chat),
+        (_CHAT, {**chat, "messages": [{"role": "system", "content": CANARY}, message], "n": 3}),
+        (_CHAT, {**chat, "stream": True, "logprobs": True, "top_logprobs": 1}),
+        (_CHAT, {**chat, "response_format": of_schema, "max_tokens": 80}),
+        (_CHAT, {**chat, "response_format": {"type": CANARY}}),
+        (_CHAT, {**chat, "messages": [{"role": CANARY, "content": "x"}]}),
+        (_CHAT, {**chat, "tools": [{"type": "function", "function": {"name": CANARY}}]}),
+    ]
+
+
+def run_canary(model: tuple[str, ...] = _MODEL, draft: str = "toy:0.8") -> Search:
+    """A coordinator, target, draft node and gateway with the most talkative logs, all asked all
+    kinds of requests, some of them broken off; then each of them crashes."""
+    search = Search()
+    with tempfile.TemporaryDirectory() as name, _core_dumps_allowed():
+        folder = Path(name)
+        (folder / "tmp").mkdir()
+        with _mesh(folder, model, draft) as (url, processes):
+            asyncio.run(_ask_all(url, search))
+            _look_at_processes(folder, search)
+            # Whatever may be written when a process dies is written now.
+            for process in processes:
+                os.kill(process.pid, signal.SIGABRT)
+            for process in processes:
+                process.wait(_LIMIT_S)
+        _look_at_files(folder, search)
+    return search
+
+
+@contextlib.contextmanager
+def _core_dumps_allowed() -> Iterator[None]:
+    """As far as whoever starts the mesh can."""
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, before)
+
+
+@contextlib.contextmanager
+def _mesh(
+    folder: Path, model: tuple[str, ...], draft: str
+) -> Iterator[tuple[str, list[subprocess.Popen[str]]]]:
+    """Four processes that write into the folder: logs, keys, and what they keep for themselves."""
+    keys, environ = folder / "keys", {"TMPDIR": str(folder / "tmp")}
+    with contextlib.ExitStack() as stack:
+
+        def start(role: str, *arguments: str) -> subprocess.Popen[str]:
+            log = folder / f"{role}.log"
+            arguments = (*arguments, "-v", "-v")
+            made = started(role, *arguments, keys=keys, log=log, folder=folder, environ=environ)
+            return stack.enter_context(made)
+
+        coordinator = start("coordinator", "--listen", "tcp://127.0.0.1:*")
+        assert coordinator.stdout is not None
+        endpoint = coordinator.stdout.readline().removeprefix("listening on ").strip()
+        target = start("target", "--connect", endpoint, *model)
+        drafter = start("draft", "--connect", endpoint, "--model", draft)
+        gateway = start("gateway", "--connect", endpoint, "--listen", "127.0.0.1:0")
+        assert gateway.stdout is not None
+        url = gateway.stdout.readline().removeprefix("OpenAI API at ").strip()
+        give_up_at = time.monotonic() + _LIMIT_S
+        while not _is_ready(url):
+            if time.monotonic() > give_up_at:
+                raise RuntimeError("the mesh is not ready")
+            time.sleep(0.05)
+        yield url, [gateway, drafter, target, coordinator]
+
+
+def _is_ready(url: str) -> bool:
+    return httpx.get(url.removesuffix("/v1") + "/readyz").status_code == 200
+
+
+async def _ask_all(url: str, search: Search) -> None:
+    async with httpx.AsyncClient(base_url=url, timeout=_LIMIT_S) as client:
+
+        async def ask(path: str, body: dict[str, Any]) -> None:
+            search.num_requests += 1
+            async with client.stream("POST", path, json=body) as answer:
+                await answer.aread()
+
+        await asyncio.gather(*(ask(*request) for request in requests()))
+        # One after the other as well: what was read before is kept, and used again.
+        for request in requests():
+            await ask(*request)
+        long = {"prompt": CANARY, "max_tokens": 3000, "stream": True, "ignore_eos": True}
+        for _ in range(5):
+            search.num_requests += 1
+            async with client.stream("POST", _COMPLETIONS, json=long) as answer:
+                async for _line in answer.aiter_lines():
+                    break
+
+
+def _look_at_processes(folder: Path, search: Search) -> None:
+    """All that came of the mesh: its processes know its folder."""
+    mark = str(folder).encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            environ = (process / "environ").read_bytes()
+            if mark in environ:
+                search.num_processes += 1
+                search.look(f"{process}/environ", environ)
+                search.look(f"{process}/cmdline", (process / "cmdline").read_bytes())
+
+
+def _look_at_files(folder: Path, search: Search) -> None:
+    """Logs, keys, what was left in the directory for temporary files, and core dumps."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            search.num_files += 1
+            search.look(str(path), path.read_bytes())
+            if path.parent == folder and path.name.startswith("core"):
+                search.core_files.append(str(path))

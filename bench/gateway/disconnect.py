@@ -1,0 +1,165 @@
+"""Clients that go away at any point: nothing of theirs stays, and nothing dies."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+import httpx
+
+from bench.gateway.meshes import TOYS, Up, up
+from nodes.cli.connection import with_client
+from nodes.client import Client
+
+# Where clients leave: within head or body, before an answer, within an answer, streamed or whole.
+POINTS: Final = ("head", "body", "waiting", "streaming", "whole")
+_AT_A_TIME: Final = 50
+_LIMIT_S: Final = 30.0
+_POLL_S: Final = 0.01
+_CHECK: Final = {"prompt": "still here", "max_tokens": 24, "temperature": 0}
+
+
+@dataclass(slots=True)
+class Leaks:
+    """freed_s: after each group's last disconnect, until no node had a stream of theirs."""
+
+    points: Counter[str] = field(default_factory=Counter)
+    freed_s: list[float] = field(default_factory=list)
+    most_streams: int = 0
+    faults: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{point}: {self.points[point]}" for point in POINTS)
+        return (
+            f"{self.points.total()} disconnects ({counts}) in groups of {_AT_A_TIME}, up to "
+            f"{self.most_streams} streams at once: freed after {max(self.freed_s):.3f} s at most, "
+            f"{len(self.faults)} faults{''.join(f'{chr(10)}  {f}' for f in self.faults)}"
+        )
+
+
+def run_disconnect(num_clients: int, seed: int = 1, arguments: tuple[str, ...] = TOYS) -> Leaks:
+    """Let so many clients leave; arguments: the mesh, as `airdraft up` has it."""
+    with up(*arguments, AIRDRAFT_LIMITS__MAX_CONCURRENT_PER_KEY="256") as mesh:
+        return asyncio.run(_measure(mesh, num_clients, random.Random(seed)))
+
+
+async def _measure(mesh: Up, num_clients: int, source: random.Random) -> Leaks:
+    leaks = Leaks()
+
+    async def work(client: Client) -> None:
+        expected = await _text(mesh)
+        names = {node.node for node in (await client.nodes()).nodes}
+        left = num_clients
+        while left:
+            count = min(_AT_A_TIME, left)
+            left -= count
+            await _group(mesh, client, leaks, source, count)
+        if {node.node for node in (await client.nodes()).nodes} != names:
+            leaks.faults.append("a node has left")
+        if await _text(mesh) != expected:
+            leaks.faults.append("another text than before")
+        await _check_status(client, leaks)
+
+    await with_client(mesh.endpoint, str(mesh.keys), work)
+    if mesh.process.poll() is not None:
+        leaks.faults.append(f"the gateway ended with code {mesh.process.returncode}")
+    return leaks
+
+
+async def _group(mesh: Up, client: Client, leaks: Leaks, source: random.Random, count: int) -> None:
+    points = [source.choice(POINTS) for _ in range(count)]
+    leaks.points.update(points)
+    leaving = asyncio.gather(
+        *(_leave(mesh, point, random.Random(source.random())) for point in points)
+    )
+    while not leaving.done():
+        leaks.most_streams = max(leaks.most_streams, await _num_streams(client))
+        await asyncio.sleep(_POLL_S)
+    await leaving
+    leaks.freed_s.append(await _freed_s(client))
+    if leaks.freed_s[-1] > 1.0:
+        leaks.faults.append(f"streams were there after {leaks.freed_s[-1]:.3f} s")
+
+
+async def _freed_s(client: Client) -> float:
+    began = time.monotonic()
+    while True:
+        is_free = not await _num_streams(client)
+        waited_s = time.monotonic() - began
+        if is_free or waited_s > _LIMIT_S:
+            return waited_s
+        await asyncio.sleep(_POLL_S)
+
+
+async def _num_streams(client: Client) -> int:
+    return sum(node.num_streams for node in (await client.nodes()).nodes)
+
+
+async def _check_status(client: Client, leaks: Leaks) -> None:
+    """What the coordinator says at the end: no stream, no cell, nothing in line."""
+    give_up_at = time.monotonic() + _LIMIT_S
+    while True:
+        status = await client.status()
+        left = [
+            *(f"stream {stream.stream_id}" for stream in status.streams),
+            *(f"{n.num_streams} streams of {n.name}" for n in status.nodes if n.num_streams),
+            *(f"{n.used_cells} cells of {n.name}" for n in status.nodes if n.used_cells),
+            *([f"{status.waiting.num_streams} waiting"] if status.waiting.num_streams else []),
+            *(["some tokenizing"] if status.waiting.num_tokenizing else []),
+        ]
+        # The document is made anew twice a second.
+        if not left or time.monotonic() > give_up_at:
+            leaks.faults += left
+            return
+        await asyncio.sleep(_POLL_S)
+
+
+async def _leave(mesh: Up, point: str, source: random.Random) -> None:
+    """One client: how far it goes and when it leaves is drawn."""
+    port = int(mesh.url.rsplit(":", 1)[1].split("/")[0])
+    asked = {
+        "prompt": "x" * source.randrange(1, 400),
+        "max_tokens": 3000 if point != "whole" else source.randrange(50, 3000),
+        "n": source.choice((1, 1, 2)),
+        "ignore_eos": True,
+        "stream": point != "whole",
+    }
+    body = json.dumps(asked).encode()
+    head = (
+        "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\n\r\n"
+    ).encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    match point:
+        case "head":
+            sent = head[: source.randrange(len(head))]
+        case "body":
+            sent = head + body[: source.randrange(len(body))]
+        case _:
+            sent = head + body
+    writer.write(sent)
+    if point == "streaming":
+        wanted = source.randrange(1, 20_000)
+        while wanted > 0 and (part := await reader.read(min(wanted, 4096))):
+            wanted -= len(part)
+    else:
+        await asyncio.sleep(source.random() * (0.5 if point == "whole" else 0.05))
+    if source.random() < 0.5:
+        writer.transport.abort()
+        return
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+async def _text(mesh: Up) -> str:
+    async with httpx.AsyncClient(base_url=mesh.url, timeout=_LIMIT_S) as client:
+        answer = (await client.post("/completions", json=_CHECK)).raise_for_status()
+        text: str = answer.json()["choices"][0]["text"]
+        return text

@@ -1,0 +1,155 @@
+"""What gateway, coordinator and wire cost beside a bare llama.cpp loop of the same numerics."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from bench.bare import BareLoop
+from bench.gateway.meshes import up
+from bench.live.pairs import Ratio, paired_ratio
+from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
+from nodes.config import environment
+
+_PROMPT_TOKENS = 16
+_TOKEN_IDS = range(1000, 40_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """tokens_per_s: of the bare loop, and through the gateway. ratio: in pairs."""
+
+    num_streams: int
+    tokens_per_s: tuple[float, float]
+    ratio: Ratio
+
+    def __str__(self) -> str:
+        bare, gateway = self.tokens_per_s
+        return (
+            f"{self.num_streams} streams: {gateway:.1f} tokens/s through the gateway, {bare:.1f} "
+            f"of the bare loop, {self.ratio} x in pairs"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FirstToken:
+    """added_s: of the time to the first token, beside reading the prompt in the bare loop."""
+
+    num_prompt_tokens: int
+    prefill_s: float
+    first_token_s: float
+    added_s: float
+
+    def __str__(self) -> str:
+        return (
+            f"prompt of {self.num_prompt_tokens} tokens: first token after "
+            f"{self.first_token_s * 1e3:.1f} ms, {self.prefill_s * 1e3:.1f} ms in the bare loop; "
+            f"{self.added_s * 1e3:+.1f} ms (median of differences)"
+        )
+
+
+def run_overhead(
+    counts: Sequence[int],
+    *,
+    num_pairs: int,
+    max_tokens: int,
+    prompt_lengths: Sequence[int],
+    report: Callable[[object], None],
+) -> None:
+    """The default target without draft nodes and look-up's guesses; one engine thread on each side.
+
+    report gets each figure as soon as it is there.
+    """
+    path = Catalog(default_cache_dir(environment())).ensure(DEFAULT_TARGET)
+    bare = BareLoop(path)
+    try:
+        with up("--draft", "none") as mesh:
+            port = int(mesh.url.rsplit(":", 1)[1].split("/")[0])
+            bench = _Bench(bare, port, num_pairs, max_tokens)
+            for count in counts:
+                report(asyncio.run(bench.rates(count)))
+            for length in prompt_lengths:
+                report(asyncio.run(bench.first_token(length)))
+    finally:
+        bare.close()
+
+
+class _Bench:
+    def __init__(self, bare: BareLoop, port: int, num_pairs: int, max_tokens: int) -> None:
+        self._bare = bare
+        self._port = port
+        self._num_pairs = num_pairs
+        self._max_tokens = max_tokens
+        # No prompt comes twice: what a target has read it need not read again.
+        self._source = random.Random(1)
+
+    async def rates(self, num_streams: int) -> Rates:
+        await self._gateway_rate(num_streams)
+        pairs = []
+        for turn in range(self._num_pairs):
+            found = {}
+            for side in ("bare", "gateway") if turn % 2 else ("gateway", "bare"):
+                if side == "bare":
+                    found[side] = await asyncio.to_thread(
+                        self._bare.measure, num_streams, self._max_tokens, _PROMPT_TOKENS
+                    )
+                else:
+                    found[side] = await self._gateway_rate(num_streams)
+            pairs.append((found["bare"], found["gateway"]))
+        bare, gateway = (median(side) for side in zip(*pairs, strict=True))
+        return Rates(num_streams, (bare, gateway), paired_ratio(pairs))
+
+    async def _gateway_rate(self, num_streams: int) -> float:
+        """Of all streams from when the last has begun to when the first ends."""
+        times = await asyncio.gather(
+            *(self._ask(_PROMPT_TOKENS, self._max_tokens) for _ in range(num_streams))
+        )
+        began, ended = max(t[0] for t in times), min(t[-1] for t in times)
+        return sum(sum(began < at <= ended for at in t) for t in times) / (ended - began)
+
+    async def first_token(self, num_tokens: int) -> FirstToken:
+        prefills: list[float] = []
+        firsts: list[float] = []
+        for turn in range(1 + self._num_pairs):
+            sides = [("bare", prefills), ("gateway", firsts)]
+            for side, found in sides if turn % 2 else sides[::-1]:
+                if side == "bare":
+                    found.append(await asyncio.to_thread(self._bare.prefill_s, num_tokens))
+                else:
+                    asked = time.perf_counter()
+                    (first,) = await self._ask(num_tokens, 1)
+                    found.append(first - asked)
+        # The first pair warms up.
+        added = median(b - a for a, b in list(zip(prefills, firsts, strict=True))[1:])
+        return FirstToken(num_tokens, median(prefills[1:]), median(firsts[1:]), added)
+
+    async def _ask(self, num_prompt_tokens: int, max_tokens: int) -> list[float]:
+        """When each event with text of a token came."""
+        prompt = [self._source.choice(_TOKEN_IDS) for _ in range(num_prompt_tokens)]
+        body = json.dumps(
+            {
+                "prompt": prompt,
+                "max_tokens": max_tokens,
+                "temperature": 0,
+                "ignore_eos": True,
+                "stream": True,
+            }
+        ).encode()
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        head = (
+            "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\n\r\n"
+        )
+        writer.write(head.encode() + body)
+        times: list[float] = []
+        while (line := await reader.readline()) and line != b"data: [DONE]\n":
+            if b'"finish_reason":null' in line:
+                times.append(time.perf_counter())
+        writer.close()
+        # Some tokens end within a character, and their texts come with the next: fewer events.
+        return times
