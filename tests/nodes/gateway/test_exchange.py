@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,9 +9,6 @@ from typing import Any
 import pytest
 
 from nodes.client import GenerateOptions, Prompt, RequestFailedError
-from nodes.gateway.completions import CompletionFields
-from nodes.gateway.errors import ApiError
-from nodes.gateway.exchange import Exchange
 from nodes.messages import PromptLogprobsNotice
 from tests.nodes.gateway.calls import Call, gateway_of, open_app, post
 from tests.nodes.gateway.fake_mesh import (
@@ -301,36 +297,3 @@ async def test_tokens_are_told_to_who_asks(tmp_path: Path, path: str) -> None:
     assert unknown.json["error"]["param"] == "airdraft.token"
     plain = await post(app, path, {**body, "stream": True, "airdraft": {"tokens": False}})
     assert b"airdraft" not in plain.body
-
-
-@pytest.mark.parametrize("steps", [[], [started(), tokens("a", 0)]])
-async def test_a_failure_leaves_the_connection_to_the_next_request(
-    tmp_path: Path, steps: list[Step]
-) -> None:
-    """The time limit of the last writes ends with them."""
-    aborted: list[None] = []
-    gateway = gateway_of(FakeMesh([*steps, RequestFailedError("bad_request", "no")]))
-    job = CompletionFields(gateway.limits).job(STREAM)
-    with gateway.running.entered("id", "key", 1) as run:
-        exchange = Exchange(
-            gateway.mesh,
-            job,
-            CompletionFields(gateway.limits).shape(STREAM, job),
-            run,
-            owner="key",
-            created_unix=1,
-            abort=lambda: aborted.append(None),
-        )
-
-        async def receive() -> Any:
-            await asyncio.Event().wait()
-
-        async def send(_message: Any) -> None:
-            return None
-
-        with contextlib.suppress(ApiError):
-            await exchange.stream(receive, send, 65_536, 0.0)
-        for _ in range(5):
-            await asyncio.sleep(0)
-    assert exchange.failure is not None
-    assert aborted == []
