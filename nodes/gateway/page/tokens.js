@@ -18,7 +18,9 @@ function addToken([piece, kind, logprob]) {
   const bytes = typeof piece === "string" ? new TextEncoder().encode(piece) : new Uint8Array(piece);
   // A character of several tokens stands at the last of them.
   const text = decoder.decode(bytes, { stream: true });
-  const token = h("span", { class: text.includes("\n") ? `tok ${known} newline` : `tok ${known}`, title: about(known, logprob) }, text);
+  // The sign at a line's end is drawn by the style and is no part of the text.
+  const lines = text.split("\n").flatMap((line, at) => (at ? [h("i", { class: "newline" }), "\n", line] : [line]));
+  const token = h("span", { class: `tok ${known}`, title: about(known, logprob) }, lines);
   numOfKind[known] = (numOfKind[known] || 0) + 1;
   const box = $("answer");
   const isAtEnd = box.scrollTop + box.clientHeight >= box.scrollHeight - 8;

@@ -12,10 +12,11 @@ import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from nodes.client import Client, GenerateOptions, RequestFailedError
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
-from nodes.status import Status
+from nodes.status import Status, WaitingStatus
 from tests.nodes.gateway.fake_mesh import FakeMesh, finished, scored, started, tokens
 from tests.nodes.gateway.served import serving
 from tests.nodes.status_examples import DRAFT_NODE, GUESSING, PLAIN, STATUS, TARGET_NODE
@@ -76,7 +77,9 @@ def many() -> Status:
 
 
 def empty() -> Status:
-    return replace(STATUS, nodes=(), streams=(), num_streams=0, targets=(), media=())
+    none = WaitingStatus(0, 0, 0.0, {})
+    nothing: dict[str, Any] = {"nodes": (), "streams": (), "targets": (), "media": ()}
+    return replace(STATUS, num_streams=0, waiting=none, **nothing)
 
 
 class Changing(FakeMesh):
