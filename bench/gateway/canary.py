@@ -25,15 +25,18 @@ _MODEL: Final = ("--model", "toy:1")
 _LIMIT_S: Final = 30.0
 _COMPLETIONS: Final = "/completions"
 _CHAT: Final = "/chat/completions"
+# What operators look at.
+_SHOWN: Final = ("/", "/metrics", "/api/status")
 
 
 @dataclass(slots=True)
 class Search:
-    """num_files, num_bytes: what was looked through. found: where the word was."""
+    """num_files, num_pages, num_bytes: what was looked through. found: where the word was."""
 
     num_requests: int = 0
     num_processes: int = 0
     num_files: int = 0
+    num_pages: int = 0
     num_bytes: int = 0
     core_files: list[str] = field(default_factory=list)
     found: list[str] = field(default_factory=list)
@@ -45,7 +48,8 @@ class Search:
     def __str__(self) -> str:
         return (
             f"{self.num_requests} requests; looked through command lines and environments of "
-            f"{self.num_processes} processes and {self.num_files} files ({self.num_bytes} bytes): "
+            f"{self.num_processes} processes, {self.num_pages} pages and {self.num_files} files "
+            f"({self.num_bytes} bytes): "
             f"{len(self.faults)} faults{''.join(f'{chr(10)}  {f}' for f in self.faults)}"
         )
 
@@ -165,6 +169,11 @@ async def _ask_all(url: str, search: Search) -> None:
             async with client.stream("POST", _COMPLETIONS, json=long) as answer:
                 async for _line in answer.aiter_lines():
                     break
+        root = url.removesuffix("/v1")
+        for path in _SHOWN:
+            answer = (await client.get(f"{root}{path}")).raise_for_status()
+            search.num_pages += 1
+            search.look(path, answer.content)
 
 
 def _look_at_processes(folder: Path, search: Search) -> None:

@@ -50,6 +50,7 @@ def test_a_word_of_prompts_is_found_nowhere() -> None:
     assert search.faults == []
     assert search.num_processes == 4
     assert search.num_files >= 4
+    assert search.num_pages == 3
     assert search.num_requests > 2 * len(requests())
 
 
