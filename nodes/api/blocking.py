@@ -142,6 +142,7 @@ class SyncStream(Iterator[Piece]):
     def __init__(self, client: SyncClient, stream: Stream) -> None:
         self._client = client
         self._stream = stream
+        self._asking: asyncio.Task[Any] | None = None
 
     @property
     def seed(self) -> int | None:
@@ -159,12 +160,23 @@ class SyncStream(Iterator[Piece]):
 
     async def _next(self) -> Piece | None:
         # A coroutine that is waited for in another thread cannot raise StopAsyncIteration.
-        return await anext(self._stream, None)
+        self._asking = asyncio.current_task()
+        try:
+            return await anext(self._stream, None)
+        finally:
+            self._asking = None
+
+    async def _end(self) -> None:
+        # Ctrl-C may come when the next piece has been asked for and nobody waits for it yet.
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait([self._asking])
+        await self._stream.aclose()
 
     def close(self) -> None:
         """Cancel the request, if it is still under way."""
         with contextlib.suppress(ConnectionLostError):
-            self._client._wait(self._stream.aclose())
+            self._client._wait(self._end())
 
     def __enter__(self) -> Self:
         return self
@@ -176,7 +188,7 @@ class SyncStream(Iterator[Piece]):
         # Left early, as by break: nothing waits here.
         with contextlib.suppress(RuntimeError, AttributeError):
             loop = self._client._loop
-            loop.call_soon_threadsafe(lambda: loop.create_task(self._stream.aclose()))
+            loop.call_soon_threadsafe(lambda: loop.create_task(self._end()))
 
 
 def open_client(

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -11,9 +14,11 @@ from nodes.api import (
     ConnectError,
     ConnectionLostError,
     InvalidRequestError,
+    Piece,
     SyncClient,
     open_client,
 )
+from nodes.api.client import Stream
 from tests.nodes.api.toy_mesh import ToyMesh, toy_mesh
 
 pytestmark = pytest.mark.timeout(60)
@@ -93,3 +98,25 @@ def test_a_closed_client_says_so(mesh: ToyMesh) -> None:
     with pytest.raises(ConnectionLostError):
         next(stream)
     wait_until_empty(mesh)
+
+
+def test_a_stream_can_be_left_while_its_next_piece_is_asked_for(mesh: ToyMesh) -> None:
+    """As by a Ctrl-C before the caller has begun to wait for it."""
+    ended: list[str] = []
+
+    async def silence() -> AsyncIterator[Piece]:
+        try:
+            await asyncio.Event().wait()
+            yield Piece("")
+        finally:
+            ended.append("closed")
+
+    with open_client(mesh.endpoint) as client:
+        pieces = client.stream("hi", max_tokens=20)
+        pieces.close()
+        pieces._stream = cast(Stream, silence())
+        asked = asyncio.run_coroutine_threadsafe(pieces._next(), client._loop)
+        pieces.close()
+        assert ended == ["closed"]
+        with pytest.raises(concurrent.futures.CancelledError):
+            asked.result(timeout=10)
