@@ -236,10 +236,11 @@ class Dispatcher:
             for other in self.rounds.values():
                 other.share_node(node.name, node.num_waiting)
         members_of_round = [stream.spec.stream_id for stream, _ in drafted]
-        predicted_s = self._cycle.lap_s(self._piece_s()) if is_whole else 0.0
+        cycle = self._cycle
+        laps_s = (cycle.cycle_s, cycle.lap_s(self._piece_s())) if is_whole else (0.0, 0.0)
         asked = {stream.spec.stream_id: gamma for stream, gamma in drafted}
         current = Round(
-            round_id, members_of_round, shares, now, predicted_s, asked, guesses, batch.ahead
+            round_id, members_of_round, shares, now, *laps_s, asked, guesses, batch.ahead
         )
         self.rounds[round_id] = current
         self._watch.round_started(current, self._cycle.batches, now)

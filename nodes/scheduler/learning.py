@@ -52,7 +52,7 @@ class Learning:
             return 0.0
         return self._target.piece_s(len(self._streams), own)
 
-    def pass_done(self, reply: CommitReply) -> float:
+    def pass_done(self, reply: CommitReply, now: float) -> float:
         """Learn what a pass took; returns what was predicted, 0.0 where that is not known."""
         if self._target is None:
             return 0.0
@@ -63,6 +63,8 @@ class Learning:
             stream = self._streams.get(StreamId(entry.stream_id))
             is_beside_trial |= stream is not None and trials.is_under_way(stream)
         num_tokens, own = pass_size(reply.entries)
+        # As plans count: prompts are a share of the time, whether or not this pass read some.
+        planned_s = self._target.expected_s(num_tokens, cells, own, now)
         if reply.num_read_tokens:
             attended = num_tokens * own + reply.num_read_tokens * cells_of_unread(streams)
             num_tokens += reply.num_read_tokens
@@ -71,9 +73,10 @@ class Learning:
         # Where a stream ends, the target also saves what it had in the cache.
         if any(entry.finish_reason for entry in reply.entries):
             return predicted_s
-        self._cycle.pass_done(reply.pass_s, predicted_s)
+        self._cycle.pass_done(reply.pass_s, planned_s)
         # A draft node on the same machine slows the passes that it guesses beside.
-        if not reply.num_read_tokens and not is_beside_trial:
+        # And the cells of what is still to be read are counted, but not there.
+        if not cells_of_unread(streams) and not is_beside_trial:
             self._target.pass_seen(num_tokens, reply.pass_s, cells, own)
         return predicted_s
 

@@ -51,13 +51,15 @@ class Share:
 
 @dataclass(slots=True)
 class Round:
-    """One batch on its way. shares: of the nodes that still draft. predicted_s: its cycle, if it
-    went with all its members. asked: caps on guesses. ahead: draft nodes go on meanwhile."""
+    """One batch on its way. shares: of the nodes that still draft. planned_s: its cycle by the plan,
+    predicted_s: by what there was to read as it began, if it went with all its members. asked: caps
+    on guesses. ahead: draft nodes go on meanwhile."""
 
     round_id: int
     stream_ids: list[StreamId]
     shares: dict[str, Share]
     started: float
+    planned_s: float = 0.0
     predicted_s: float = 0.0
     asked: dict[StreamId, int] = field(default_factory=dict)
     guesses: dict[StreamId, tuple[int, ...]] = field(default_factory=dict)

@@ -343,7 +343,7 @@ class SchedulerState:
         """Take what one target pass committed; what does not follow the journal is dropped."""
         out: list[Instruction] = []
         self._dispatcher.pass_done(reply.pass_s)
-        predicted_s = self._learning.pass_done(reply)
+        predicted_s = self._learning.pass_done(reply, now)
         self._watch.committed(reply, predicted_s, self._streams, now)
         offset = 0
         for entry in reply.entries:
@@ -402,7 +402,7 @@ class SchedulerState:
             self._dispatcher.leave(stream, now)
             if current is not None and not current.stream_ids:
                 lap_s = now - current.started
-                self._cycle.lap_done(lap_s, current.predicted_s, now, ahead=current.ahead)
+                self._cycle.lap_done(lap_s, current.planned_s, now, ahead=current.ahead)
                 self._watch.lap_done(current, now)
             stream.phase = Idle()
         elif isinstance(phase, Leased) and len(stream.token_ids) >= phase.end:
