@@ -19,9 +19,9 @@ PROMPT_PIECE_TOKENS = 32
 class StreamSpec:
     """Everything a node must know to serve a stream from some position on.
 
-    token_ids: prompt and committed tokens; num_logprobs, scores_prompt: as in OpenStreamRequest;
-    generation: raised each time the stream is placed anew, so that what an earlier placement still
-    says can be dropped.
+    token_ids: prompt and committed tokens; generation: raised each time the stream is placed anew,
+    so that what an earlier placement still says can be dropped. num_logprobs, scores_prompt,
+    num_leased: as in OpenStreamRequest.
     """
 
     stream_id: StreamId
@@ -35,6 +35,7 @@ class StreamSpec:
     token_ids: tuple[int, ...]
     num_logprobs: int = -1
     scores_prompt: bool = False
+    num_leased: int = 0
 
     @property
     def num_committed(self) -> int:

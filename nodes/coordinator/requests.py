@@ -191,6 +191,7 @@ def specs_of(
             num_logprobs=submit.num_logprobs,
             # It is the prompt of all of them, and read once.
             scores_prompt=submit.scores_prompt and index == 0,
+            num_leased=1,
         )
         for index in range(submit.num_choices)
     ]

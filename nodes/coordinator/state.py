@@ -334,7 +334,8 @@ class CoordinatorState:
             case StreamReadyNotice(stream_id=s, generation=g, num_read=num_read) if (
                 node.scheduler is not None
             ):
-                ready = node.scheduler.target_ready(StreamId(s), g, now, num_read)
+                begun = message.has_begun
+                ready = node.scheduler.target_ready(StreamId(s), g, now, num_read, has_begun=begun)
                 return self._carry_out(node, ready, now)
             case StreamFailedNotice(stream_id=s, generation=g, reason=reason) if (
                 node.scheduler is not None

@@ -51,7 +51,8 @@ class OpenStreamRequest:
     """Hold a stream: prompt and committed tokens, num_prompt_tokens of them prompt.
 
     num_logprobs: with each committed token its log-probability and those of so many others; -1 for
-    none. scores_prompt: those of the prompt's tokens, too.
+    none. scores_prompt: those of the prompt's tokens, too. num_leased: tokens that a target may
+    decode as soon as it has read all this.
     """
 
     stream_id: Id
@@ -65,18 +66,21 @@ class OpenStreamRequest:
     token_ids: TokenIds
     num_logprobs: NumLogprobs = -1
     scores_prompt: bool = False
+    num_leased: Count = 0
 
 
 @message(19)
 class StreamReadyNotice:
     """The stream's prefix is in the cache; guesses can be drafted or verified.
 
-    num_read: tokens that a target ran for it; the others it had from before.
+    num_read: tokens that a target ran for it; the others it had from before. has_begun: a
+    CommitReply of the same pass brings what it was leased when it was opened.
     """
 
     stream_id: Id
     generation: Id
     num_read: Count = 0
+    has_begun: bool = False
 
 
 @message(20, max_bytes=MAX_REASON_BYTES)

@@ -75,6 +75,7 @@ def open_request(spec: StreamSpec) -> OpenStreamRequest:
         token_ids=spec.token_ids,
         num_logprobs=spec.num_logprobs,
         scores_prompt=spec.scores_prompt,
+        num_leased=spec.num_leased,
     )
 
 

@@ -13,7 +13,7 @@ from nodes.scheduler.rounds import Round
 from nodes.scheduler.stream import Stream, Verifying
 from nodes.scheduler.target import TargetCosts
 from nodes.scheduler.watch import Watch
-from nodes.stream import StreamId
+from nodes.stream import PROMPT_PIECE_TOKENS, StreamId
 
 
 class Learning:
@@ -54,7 +54,8 @@ class Learning:
 
     def pass_done(self, reply: CommitReply, now: float) -> float:
         """Learn what a pass took; returns what was predicted, 0.0 where that is not known."""
-        if self._target is None:
+        # How long a prompt takes that has the target for itself is another table's.
+        if self._target is None or reply.num_read_tokens > PROMPT_PIECE_TOKENS:
             return 0.0
         streams = self._streams.values()
         cells = used_cells(streams)

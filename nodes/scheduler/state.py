@@ -288,17 +288,25 @@ class SchedulerState:
     # -- the target ----------------------------------------------------------------------------
 
     def target_ready(
-        self, stream_id: StreamId, generation: int, now: float, num_read: int | None = None
+        self,
+        stream_id: StreamId,
+        generation: int,
+        now: float,
+        num_read: int | None = None,
+        *,
+        has_begun: bool = False,
     ) -> list[Instruction]:
-        """num_read: tokens the target ran for it; None for all of its text."""
+        """num_read: tokens the target ran for it; None for all of its text. has_begun: its first
+        token is on the way."""
         stream = self._streams.get(stream_id)
         if stream is None or stream.spec.generation != generation:
             self._num_stale += 1
             return []
         if isinstance(stream.phase, Opening):
-            stream.phase, stream.is_parked = Idle(), False
+            length = len(stream.token_ids)
+            stream.phase = Leased(length + 1) if has_begun else Idle()
+            stream.is_parked = False
             if self._target is not None:
-                length = len(stream.token_ids)
                 num_read = length if num_read is None else min(num_read, length)
                 self._watch.counts.text_read(num_read, length)
                 self._target.prompt_read(num_read, length, len(self._streams) - 1, now)

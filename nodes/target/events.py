@@ -11,11 +11,13 @@ from nodes.stream import StreamId, StreamSpec
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """num_read: tokens that were run for it, not copied."""
+    """num_read: tokens that were run for it, not copied. has_begun: the same pass committed its
+    first token."""
 
     stream_id: StreamId
     generation: int
     num_read: int = 0
+    has_begun: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,7 @@ def spec_of(request: OpenStreamRequest) -> StreamSpec:
         token_ids=request.token_ids,
         num_logprobs=request.num_logprobs,
         scores_prompt=request.scores_prompt,
+        num_leased=request.num_leased,
     )
 
 
@@ -134,7 +135,8 @@ class TargetNode:
                     entries.append(commit_entry(event))
                     token_ids += event.token_ids
                 case Ready(stream_id=stream_id, generation=generation):
-                    self._link.send(StreamReadyNotice(stream_id, generation, event.num_read))
+                    begun = event.num_read, event.has_begun
+                    self._link.send(StreamReadyNotice(stream_id, generation, *begun))
                 case ReadBeside(num_tokens=num_tokens):
                     num_read += num_tokens
                 case Failed():

@@ -52,9 +52,8 @@ class Residents:
         """Cells that those who are in lack for the next pass and for what they still read."""
         wanted = 0
         for stream in self._streams.values():
-            missing = self.missing(stream)
-            wanted += missing
-            if not missing and stream.may_decode:
+            wanted += self.missing(stream)
+            if stream.may_decode:
                 wanted += 1 + len(stream.useful_guesses)
         return wanted - self._model.free_cells()
 

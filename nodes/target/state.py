@@ -87,6 +87,7 @@ class TargetState:
             list(spec.token_ids),
             StopMatcher(spec.stops),
             sampler,
+            lease=len(spec.token_ids) + min(spec.num_leased, spec.max_tokens - spec.num_committed),
         )
         # A stream that was moved here has shown this text already.
         for token_id in spec.token_ids[spec.num_prompt_tokens :]:
@@ -216,13 +217,15 @@ class TargetState:
             start = len(stream.token_ids) - 1
             spans.append(Span(stream.seq_id, start, token_ids, len(token_ids)))
             decoding.append(stream)
-        pieces = self._prefill_pieces(budget, is_beside_others=bool(spans))
+        pieces = self._prefill_pieces(budget, score_budget, is_beside_others=bool(spans))
         reading = [(stream, span) for stream, span in pieces if span is not None]
+        num_read = sum(_num_prompt_tokens(stream, span) for stream, span in reading)
         spans += [span for _, span in reading]
         if spans:
-            events += self._run(spans, decoding, [stream for stream, _ in reading])
-        if decoding and reading:
-            events.append(ReadBeside(sum(len(span.token_ids) for _, span in reading)))
+            ran = self._run(spans, decoding, [stream for stream, _ in reading])
+            events += ran
+            if num_read and any(isinstance(event, Committed) for event in ran):
+                events.append(ReadBeside(num_read))
         for stream in [*(stream for stream, _ in pieces), *resumed]:
             events += self._announce(stream)
         # Move those served to the back: a pass that cannot hold all must not starve the rest.
@@ -240,31 +243,40 @@ class TargetState:
     ) -> list[Event]:
         """One pass over the spans of those who decode, then those who read."""
         logits = self._model.forward(spans)
-        done: list[tuple[TargetStream, Span, Committed | Failed]] = []
+        # With the positions that were of each text before.
+        done: list[tuple[TargetStream, int, Committed | Failed]] = []
         scored: list[Event] = []
+        ready: list[Event] = []
         row = 0
         for stream, span in zip([*decoding, *reading], spans, strict=True):
             rows = logits[row : row + span.num_outputs]
             row += span.num_outputs
             if len(done) < len(decoding):
-                done.append((stream, span, self._commit(stream, rows, span.token_ids[1:])))
+                event = self._commit(stream, rows, span.token_ids[1:])
+                done.append((stream, span.start + 1, event))
+            elif _is_decoded(stream, span):
+                known = len(stream.token_ids)
+                event = self._commit(stream, rows, ())
+                done.append((stream, known, event))
+                ready.append(self._ready(stream, event))
             elif span.num_outputs:
                 scored.append(self._score(stream, rows))
-        for stream, span, event in done:
+        for stream, known, event in done:
             if isinstance(event, Failed):
-                self._forget(stream, num_valid=span.start + 1)
+                self._forget(stream, num_valid=known)
             elif event.finish_reason:
-                right = span.start + 1 + event.num_accepted_tokens
+                right = known + event.num_accepted_tokens
                 self._forget(stream, num_valid=min(right, len(stream.token_ids)))
             else:
-                self._model.truncate(span.seq_id, len(stream.token_ids) - 1)
-        return [*scored, *(event for _, _, event in done)]
+                assert stream.seq_id is not None
+                self._model.truncate(stream.seq_id, len(stream.token_ids) - 1)
+        return [*scored, *ready, *(event for _, _, event in done)]
 
     def _is_alive(self, stream: TargetStream) -> bool:
         return self._streams.get(stream.spec.stream_id) is stream
 
     def _prefill_pieces(
-        self, budget: int, *, is_beside_others: bool
+        self, budget: int, score_budget: int, *, is_beside_others: bool
     ) -> list[tuple[TargetStream, Span | None]]:
         """Pieces of waiting prompts, small ones where others decode, and whose they are.
 
@@ -302,11 +314,17 @@ class TargetState:
                 scored_budget -= count
                 if not count:
                     continue
+            reader.num_read += count
+            is_whole = count == residents.missing(reader) and not reader.scores_left
+            has_room = count < budget and reader.num_scores <= score_budget
+            if is_whole and has_room and reader.may_decode:
+                # Its first token is decoded in the pass that reads the last ones before it.
+                score_budget -= reader.num_scores
+                count, num_outputs = count + 1, 1
             span = None
             if count:
                 token_ids = reader.token_ids[start : start + count]
                 span = Span(reader.seq_id, start, token_ids, num_outputs)
-                reader.num_read += count
                 budget -= count
             pieces.append((reader, span))
         return pieces
@@ -321,8 +339,16 @@ class TargetState:
             return [Committed(spec.stream_id, stream.generation, length, (), 0, 0, "length", b"")]
         if stream.announced or self._residents.missing(stream):
             return []
+        return [self._ready(stream)]
+
+    def _ready(self, stream: TargetStream, event: Committed | Failed | None = None) -> Ready:
+        """event: what the pass that read its last tokens gave it."""
         stream.announced = True
-        return [Ready(spec.stream_id, stream.generation, stream.num_read)]
+        has_begun = isinstance(event, Committed)
+        if not has_begun:
+            # Who hears of it says anew what it may do.
+            stream.lease = 0
+        return Ready(stream.spec.stream_id, stream.generation, stream.num_read, has_begun)
 
     def _commit(
         self, stream: TargetStream, logits: Logits, guesses: Sequence[int]
@@ -360,3 +386,13 @@ class TargetState:
         num_top = max(0, spec.num_logprobs)
         scores = score_rows(logits, token_ids, num_top, self._tokenizer.piece)
         return PromptScored(spec.stream_id, stream.generation, position, scores)
+
+
+def _is_decoded(stream: TargetStream, span: Span) -> bool:
+    """Whether a piece of a prompt goes as far as the token that the next one follows."""
+    return span.start + len(span.token_ids) == len(stream.token_ids)
+
+
+def _num_prompt_tokens(stream: TargetStream, span: Span) -> int:
+    """Of a piece, without the token that is there to be decoded."""
+    return len(span.token_ids) - _is_decoded(stream, span)

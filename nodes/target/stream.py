@@ -84,11 +84,14 @@ class TargetStream:
         return self.guesses is not None or self.lease > len(self.token_ids)
 
     def park(self) -> None:
-        """Give up its place in the cache: what it was asked to do is void."""
-        self.lease = 0
+        """Give up its place in the cache: what it was asked to do is void.
+
+        But not what it may do as soon as it has been read, which nobody asks for again.
+        """
         self.guesses = None
         self.num_read = 0
         if self.announced:
+            self.lease = 0
             self.announced = False
             self.generation += 1
 

@@ -281,7 +281,8 @@ class PureMesh:
     def _admit(self) -> None:
         stream_id = self.waiting.popleft()
         gamma = self.case.streams[stream_id - 1].gamma
-        self._carry_out(self.scheduler.admit(self.specs[stream_id], gamma))
+        spec = replace(self.specs[stream_id], num_leased=self.choose.below(3) // 2)
+        self._carry_out(self.scheduler.admit(spec, gamma))
 
     def _cancel(self, stream_id: StreamId) -> None:
         self.to_cancel.remove(stream_id)
@@ -377,7 +378,9 @@ class PureMesh:
             case CommitReply():
                 out = self.scheduler.committed(message, self.now)
             case StreamReadyNotice(stream_id=s, generation=g, num_read=num_read):
-                out = self.scheduler.target_ready(StreamId(s), g, self.now, num_read)
+                out = self.scheduler.target_ready(
+                    StreamId(s), g, self.now, num_read, has_begun=message.has_begun
+                )
             case StreamParkedNotice(stream_id=s, generation=g):
                 self.num_parked += 1
                 out = self.scheduler.target_parked(StreamId(s), g, self.now)
@@ -445,8 +448,8 @@ def notices(events: Sequence[object]) -> list[Any]:
     notices: list[Any] = []
     for event in events:
         match event:
-            case Ready(stream_id=s, generation=g, num_read=num_read):
-                notices.append(StreamReadyNotice(s, g, num_read))
+            case Ready(stream_id=s, generation=g):
+                notices.append(StreamReadyNotice(s, g, event.num_read, event.has_begun))
             case Failed():
                 notices.append(failed_notice(event))
             case PromptScored(stream_id=s, generation=g, position=position, scores=scores):

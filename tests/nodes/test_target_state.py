@@ -428,3 +428,64 @@ def test_guesses_outside_the_vocabulary_are_wrong_not_fatal() -> None:
     (commit,) = run(state)
     assert commit.token_ids == alone(spec).token_ids[:2]
     assert (commit.num_draft_tokens, commit.num_accepted_tokens) == (1, 1)
+
+
+def test_the_first_token_comes_with_the_end_of_the_prompt() -> None:
+    state, model = make_state()
+    spec = make_spec(prompt=tuple(range(1, 41)), num_leased=1)
+    state.open(spec)
+    events = state.step()
+    assert [len(span.token_ids) for span in model.passes[0]] == [40]
+    ready, committed = events[:2]
+    assert ready == Ready(ONE, 1, 39, has_begun=True)
+    assert isinstance(committed, Committed)
+    assert (committed.prefix_len, committed.token_ids) == (40, alone(spec).token_ids[:1])
+    # Of the pass, 39 tokens were read: the last is there to be decoded.
+    assert events[2:] == [ReadBeside(39)]
+    assert not state.has_work()
+    state.lease(ONE, 1, 41, 7)
+    assert tokens_of([committed, *run(state)]) == alone(spec).token_ids
+
+
+def test_a_text_may_end_with_its_first_token() -> None:
+    state, _ = make_state()
+    spec = make_spec(max_tokens=1, num_leased=1)
+    state.open(spec)
+    ready, committed, _read = state.step()
+    assert ready == Ready(ONE, 1, 2, has_begun=True)
+    assert isinstance(committed, Committed)
+    assert committed.finish_reason == "length"
+    assert state.num_streams == 0
+
+
+def test_choices_of_a_prompt_that_was_read_begin_with_one_token_each() -> None:
+    state, model = make_state()
+    prompt = tuple(range(1, 61))
+    for number in (1, 2):
+        state.open(make_spec(number, prompt=prompt, owner="x", num_leased=1))
+    events = [event for _ in range(2) for event in state.step()]
+    assert {e.stream_id for e in events if isinstance(e, Ready) and e.has_begun} == {ONE, TWO}
+    assert sum(len(span.token_ids) for spans in model.passes for span in spans) == 60 + 1
+
+
+def test_a_lease_from_the_start_ends_where_the_pass_is_full() -> None:
+    state, model = make_state(max_batch_tokens=20)
+    spec = make_spec(prompt=tuple(range(1, 22)), num_leased=1)
+    state.open(spec)
+    # 20 tokens are read, and there is no room for the last one.
+    assert state.step() == [Ready(ONE, 1, 20)]
+    assert not state.has_work()
+    assert len(model.passes) == 1
+
+
+def test_who_is_parked_before_it_was_read_keeps_its_first_token() -> None:
+    state, _ = make_state(num_cells=100, max_sequences=2)
+    state.open(make_spec(1, prompt=(1, 2, 3), max_tokens=60))
+    assert Ready(ONE, 1, 2) in state.step()
+    state.lease(ONE, 1, 3, 60)
+    late = make_spec(2, prompt=tuple(range(1, 31)), max_tokens=8, num_leased=1)
+    state.open(late)
+    events = [event for _ in range(200) if state.has_work() for event in state.step()]
+    (ready,) = [e for e in events if isinstance(e, Ready) and e.stream_id == TWO]
+    assert ready.has_begun
+    assert tokens_of([e for e in events if isinstance(e, Committed)], TWO) == alone(late).token_ids[:1]

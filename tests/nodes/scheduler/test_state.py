@@ -37,6 +37,7 @@ from tests.nodes.scheduler.script import (
     answer,
     commit,
     commit_one,
+    draft_requests,
     guesses,
     make_scheduler,
     open_stream,
@@ -302,6 +303,17 @@ def test_a_target_of_unknown_costs_is_decoded_on_plainly() -> None:
     assert leases_of(out) == [LeaseEntry(ONE, 1, 3, LEASE_TOKENS)]
     scheduler.committed(commit(ONE, 3, [9], finish_reason="stop", pass_s=1.0), 0.0)
     assert scheduler.take_figures(ONE)[1] == "draft off: no costs"
+
+
+def test_a_stream_that_has_begun_is_waited_for_and_not_asked_twice() -> None:
+    scheduler = make_scheduler("a")
+    scheduler.admit(make_spec(ONE), None)
+    scheduler.draft_ready("a", ONE, 1, 0.0)
+    # Its guesses would follow a token that is not known yet.
+    assert draft_requests(scheduler.target_ready(ONE, 1, 0.0, 2, has_begun=True)) == []
+    out = scheduler.committed(commit(ONE, 3, [9]), 0.0)
+    ((_, request),) = draft_requests(out)
+    assert request.entries[0].prefix_len + request.entries[0].num_new_tokens == 4
 
 
 # -- walks -----------------------------------------------------------------------------------------
