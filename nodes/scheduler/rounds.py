@@ -51,9 +51,12 @@ class Share:
 
 @dataclass(slots=True)
 class Round:
-    """One batch on its way. shares: of the nodes that still draft. planned_s: its cycle by the plan,
-    predicted_s: by what there was to read as it began, if it went with all its members. asked: caps
-    on guesses. ahead: draft nodes go on meanwhile."""
+    """One batch on its way.
+
+    shares: of the nodes that still draft. planned_s: its cycle by the plan, predicted_s: by what
+    there was to read as it began, if it went with all its members. asked: caps on guesses. ahead:
+    draft nodes go on meanwhile.
+    """
 
     round_id: int
     stream_ids: list[StreamId]

@@ -317,7 +317,7 @@ class TargetState:
             reader.num_read += count
             is_whole = count == residents.missing(reader) and not reader.scores_left
             has_room = count < budget and reader.num_scores <= score_budget
-            if is_whole and has_room and reader.may_decode:
+            if is_whole and has_room and reader.is_leased:
                 # Its first token is decoded in the pass that reads the last ones before it.
                 score_budget -= reader.num_scores
                 count, num_outputs = count + 1, 1

@@ -83,6 +83,11 @@ class TargetStream:
         """Whether it is asked to go on, once its prefix is in the cache."""
         return self.guesses is not None or self.lease > len(self.token_ids)
 
+    @property
+    def is_leased(self) -> bool:
+        """Whether it is to go on without guesses."""
+        return self.guesses is None and self.may_decode
+
     def park(self) -> None:
         """Give up its place in the cache: what it was asked to do is void.
 

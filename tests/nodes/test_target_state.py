@@ -488,4 +488,6 @@ def test_who_is_parked_before_it_was_read_keeps_its_first_token() -> None:
     events = [event for _ in range(200) if state.has_work() for event in state.step()]
     (ready,) = [e for e in events if isinstance(e, Ready) and e.stream_id == TWO]
     assert ready.has_begun
-    assert tokens_of([e for e in events if isinstance(e, Committed)], TWO) == alone(late).token_ids[:1]
+    assert (
+        tokens_of([e for e in events if isinstance(e, Committed)], TWO) == alone(late).token_ids[:1]
+    )
