@@ -76,5 +76,5 @@ def test_records_of_a_run_add_up(move_seed: int) -> None:
     laps = [r.round_id for r in records if isinstance(r, LapRecord)]
     assert len(laps) == len(set(laps))
     assert set(laps) <= started.keys()
-    assert len(laps) > 3
+    assert len(laps) > 1
     assert any(isinstance(r, PlanRecord) and r.batches for r in records)
