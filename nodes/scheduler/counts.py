@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
 from nodes.messages import MAX_GAMMA, CommitEntry
 from nodes.scheduler.stage_errors import STAGES, Stage
@@ -38,18 +38,7 @@ Plain = Literal[
     "unsure",
 ]
 # Why a step of a stream was a plain one; docs/status.md explains each.
-PLAIN_LABELS: Final[tuple[Plain, ...]] = (
-    "asked",
-    "no_draft",
-    "refused",
-    "reading",
-    "behind",
-    "late",
-    "trial",
-    "last_token",
-    "not_worth",
-    "unsure",
-)
+PLAIN_LABELS: Final[tuple[Plain, ...]] = get_args(Plain)
 TOKEN_KINDS: Final = ("accepted", "corrected", "bonus", "plain")
 
 

@@ -75,9 +75,10 @@ class Learning:
         if any(entry.finish_reason for entry in reply.entries):
             return predicted_s
         self._cycle.pass_done(reply.pass_s, planned_s)
-        # A draft node on the same machine slows the passes that it guesses beside.
-        # And the cells of what is still to be read are counted, but not there.
-        if not cells_of_unread(streams) and not is_beside_trial:
+        # A draft node on the same machine slows the passes that it guesses beside, and the cells of
+        # what is still to be read are counted, but not there.
+        is_pure = not (reply.num_read_tokens or cells_of_unread(streams) or is_beside_trial)
+        if is_pure:
             self._target.pass_seen(num_tokens, reply.pass_s, cells, own)
         return predicted_s
 

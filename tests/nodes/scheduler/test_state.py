@@ -279,7 +279,11 @@ def test_the_targets_costs_follow_what_its_passes_take() -> None:
     for length in range(103, 153):
         reading = replace(commit(ONE, length, [9], pass_s=9e-3), num_read_tokens=32)
         scheduler.committed(reading, 0.0)
+    # Nor that of a prompt's end, which is told when the stream is ready already.
     scheduler.target_ready(TWO, 1, 0.0)
+    for length in range(153, 203):
+        reading = replace(commit(ONE, length, [9], pass_s=9e-3), num_read_tokens=31)
+        scheduler.committed(reading, 0.0)
     target = policy.seen[-1].target
     assert target is not None
     assert target.decode.at(1) == pytest.approx(3e-3, rel=0.01)
