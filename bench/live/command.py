@@ -47,7 +47,8 @@ def machine(targets: str, drafts: str, streams: str, pairs: int, max_tokens: int
 @click.option("--seconds", default=10.0, show_default=True)
 @click.option("--gamma", default=4, show_default=True)
 @click.option("--pass-ms", default=0.0, show_default=True, help="A pass of a node; 0: all it can.")
-def scale(streams: str, seconds: float, gamma: int, pass_ms: float) -> None:
+@click.option("--per-target", default=32, show_default=True, help="Streams that a target has.")
+def scale(streams: str, seconds: float, gamma: int, pass_ms: float, per_target: int) -> None:
     """What one coordinator on one core carries, with nodes that look tokens up on the others.
 
     \b
@@ -59,7 +60,8 @@ def scale(streams: str, seconds: float, gamma: int, pass_ms: float) -> None:
     from bench.live.scale import measure
 
     for part in streams.split(","):
-        click.echo(str(asyncio.run(measure(int(part), seconds, gamma=gamma, pass_ms=pass_ms))))
+        measuring = measure(int(part), seconds, per_target=per_target, gamma=gamma, pass_ms=pass_ms)
+        click.echo(str(asyncio.run(measuring)))
 
 
 @live.command("planning")

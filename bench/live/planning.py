@@ -16,11 +16,13 @@ from dataclasses import asdict
 import numpy as np
 
 from bench.live.planning_hub import POLICIES, Figures, Task, Times
-from bench.live.scale import STREAMS_A_TARGET, running, streams_on
+from bench.live.scale import running, streams_on
 from mesh.zmq_transport import ZmqContext
 
 _QUANTILES = (0.5, 0.9, 0.99, 1.0)
 _START_LIMIT_S = 30.0
+# Large commits, which a plan must not hold up.
+_STREAMS_A_TARGET = 128
 _ROWS = (
     ("first message on", "first"),
     ("last message on", "last"),
@@ -63,7 +65,7 @@ async def _measured(
 ) -> Figures:
     with tempfile.TemporaryDirectory(prefix="airdraft-planning-") as folder:
         endpoint = f"ipc://{folder}/mesh.sock"
-        num_nodes = -(-num_streams // STREAMS_A_TARGET)
+        num_nodes = -(-num_streams // _STREAMS_A_TARGET)
         async with contextlib.AsyncExitStack() as stack:
             hub = await stack.enter_async_context(
                 running("bench.live.planning_hub", core=core, piped=True)

@@ -22,7 +22,6 @@ from nodes.client import Client, GenerateOptions
 from nodes.messages import TokensNotice
 
 _CHOICES = 64
-STREAMS_A_TARGET = 128
 # More than is decoded while it is measured.
 _MAX_TOKENS = 16_000
 _POLL_S = 0.05
@@ -57,9 +56,9 @@ class Carried:
 
 
 async def measure(
-    num_streams: int, seconds: float, *, gamma: int = 4, pass_ms: float = 0.0
+    num_streams: int, seconds: float, *, per_target: int, gamma: int = 4, pass_ms: float = 0.0
 ) -> Carried:
-    """Run num_streams streams for some seconds after all have begun.
+    """Run num_streams streams for some seconds after all have begun, per_target on each target.
 
     pass_ms: what a pass of a target takes, and a draft node's answer; 0: nothing but messages. The
     coordinator has the first core for itself where there are two; all else shares the others.
@@ -67,28 +66,28 @@ async def measure(
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, set(cores[1:]) or set(cores))
     try:
-        return await _beside(cores[0], num_streams, seconds, gamma, pass_ms)
+        num_targets = -(-num_streams // per_target)
+        return await _beside(cores[0], num_targets, num_streams, seconds, gamma, pass_ms)
     finally:
         os.sched_setaffinity(0, set(cores))
 
 
 async def _beside(
-    core: int, num_streams: int, seconds: float, gamma: int, pass_ms: float
+    core: int, num_targets: int, num_streams: int, seconds: float, gamma: int, pass_ms: float
 ) -> Carried:
     """The coordinator on a core, its nodes and clients where this process is."""
     with tempfile.TemporaryDirectory(prefix="airdraft-scale-") as folder:
         endpoint = f"ipc://{folder}/mesh.sock"
-        num_nodes = -(-num_streams // STREAMS_A_TARGET)
         async with contextlib.AsyncExitStack() as stack:
             coordinator = await stack.enter_async_context(
                 running("nodes.cli", "coordinator", "--listen", endpoint, core=core)
             )
-            for number in range(num_nodes):
+            for number in range(num_targets):
                 for role in ("target", "draft"):
                     told = role, endpoint, f"{role}-{number}", str(pass_ms)
                     await stack.enter_async_context(running("bench.live.light_nodes", *told))
             context = stack.enter_context(ZmqContext())
-            asked = streams_on(context, endpoint, 2 * num_nodes, num_streams, gamma)
+            asked = streams_on(context, endpoint, 2 * num_targets, num_streams, gamma)
             counts = await stack.enter_async_context(asked)
             return await _measure(context, endpoint, counts, num_streams, seconds, coordinator.pid)
 
