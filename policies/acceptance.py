@@ -88,16 +88,22 @@ class AcceptanceEstimate:
         """The same estimate where this is known of how often guesses are made."""
         return replace(self, _made=kept, _stops=1.0 - kept)
 
-    def prior(self, num_rounds: float, memory: float = 0.97) -> AcceptanceEstimate:
-        """What this tells of a stream that nothing is known of: as much as num_rounds would."""
+    def prior(self, weight: float, memory: float = 0.97) -> AcceptanceEstimate:
+        """What this tells of a stream that nothing is known of: as much as `weight` guesses."""
         alpha, kept = self.alpha, self.kept
         return AcceptanceEstimate(
-            num_rounds * alpha,
-            num_rounds * (1.0 - alpha),
+            weight * alpha,
+            weight * (1.0 - alpha),
             memory,
-            _made=num_rounds * kept,
-            _stops=num_rounds * (1.0 - kept),
+            _made=weight * kept,
+            _stops=weight * (1.0 - kept),
         )
+
+    @property
+    def judged(self) -> tuple[float, float]:
+        """Guesses that were right, and all that were judged, with what was known before left out
+        and the oldest ones forgotten."""
+        return sum(self._hits), sum(self._tries)
 
     def observe(
         self, num_draft_tokens: int, num_accepted_tokens: int, num_asked: int | None = None

@@ -1,8 +1,8 @@
 """Simulated target and draft nodes: they answer the scheduler's messages after what work takes.
 
-Tokens are not computed: every one is 0, and a guess is accepted with the probability that its
-stream has at its position. What a pass takes comes from the true cost tables of the scenario,
-which the scheduler need not know, with log-normal noise.
+Tokens are not computed: every one is 0, a wrong guess is 1, and a guess is right with the
+probability that its stream has at its position. What a pass takes comes from the true cost tables
+of the scenario, which the scheduler need not know, with log-normal noise.
 """
 
 from __future__ import annotations
@@ -310,6 +310,14 @@ class SimDraft:
         token = entry.prefix_len + entry.num_new_tokens - prefix.start
         return text.num_likely(token, entry.gamma, entry.stop_percent / 100.0)
 
+    def _guesses(self, entry: GuessEntry) -> list[int]:
+        prefix, text = self._prefixes.get(entry.stream_id), self._texts.get(entry.stream_id)
+        count = entry.num_draft_tokens
+        if prefix is None or text is None:
+            return [0] * count
+        at = entry.prefix_len - prefix.start
+        return [int(not text.is_right(at + p, p)) for p in range(count)]
+
     def _num_ready(self, entry: DraftEntry) -> int:
         """Guesses that were made before they are asked for."""
         prefix, text = self._prefixes.get(entry.stream_id), self._texts.get(entry.stream_id)
@@ -387,10 +395,10 @@ class SimDraft:
             prefix.num_guessed, prefix.num_ahead = entry.num_draft_tokens, 0
             is_whole = 0 < entry.num_draft_tokens == prefix.gamma
             prefix.ahead_wanted = prefix.gamma + 1 if drafting.ahead and is_whole else 0
-        total = sum(entry.num_draft_tokens for entry in drafting.entries)
         entries = tuple(drafting.entries)
         draft_us = round(1e6 * (self._engine.clock.now - drafting.asked_at))
-        num_ready, token_ids = drafting.num_ready, (0,) * total
+        num_ready = drafting.num_ready
+        token_ids = tuple(guess for entry in entries for guess in self._guesses(entry))
         self._answer(DraftReply(drafting.round_id, entries, token_ids, num_ready, 0, draft_us))
 
     def _end(self, rounds: list[_Drafting], reading: int, piece: int) -> None:

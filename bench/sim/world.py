@@ -60,7 +60,8 @@ class SimClient:
 class Scenario:
     """Everything that a run depends on, but for the policy. target_delay_s: one way.
 
-    spread: how sure drafts are of their guesses, as was measured of them.
+    spread: how sure drafts are of their guesses, as was measured of them. trials: rounds on trial,
+    as in live meshes, where acceptance is learnt.
     """
 
     seed: int
@@ -72,6 +73,7 @@ class Scenario:
     warm_up_s: float = 0.0
     noise: float = 0.05
     target_delay_s: float = 1e-4
+    trials: bool = False
 
 
 @dataclass(slots=True)
@@ -164,7 +166,10 @@ class World:
 
         knows = any(client.believed is not None for client in scenario.clients)
         self._scheduler = SchedulerState(
-            counted, scenario.target, self._believed if knows else None
+            counted,
+            scenario.target,
+            self._believed if knows else None,
+            trials=scenario.trials and not knows,
         )
         self._engine = Engine(self._clock, scenario.target, scenario.noise, self._random)
         self._target = SimTarget(self._engine, self._texts, self._from_target)

@@ -17,9 +17,8 @@ from policies.acceptance import AcceptanceEstimate
 from policies.drafter import MOVE_GAIN, plain_token_s, token_s
 from policies.latency import CostTable, NodeCosts, Speed
 from policies.plan import ENTRY_BITS, HEADER_BITS, DraftView, Link
+from policies.population import Population
 
-# Of the prior of a new stream: what rounds of other streams on the node tell counts this much.
-_PRIOR_ROUNDS = 3.0
 _TYPICAL_GAMMA = 4
 # A text goes to a draft node in pieces, or the messages of rounds would wait behind it.
 _PIECE_S = 0.05
@@ -57,6 +56,7 @@ class DraftNode:
     speed: Speed = field(default_factory=Speed)
     punctuality: Punctuality = field(default_factory=Punctuality)
     acceptance: AcceptanceEstimate = field(default_factory=lambda: AcceptanceEstimate(memory=0.99))
+    population: Population = field(default_factory=Population)
 
     @property
     def costs(self) -> NodeCosts:
@@ -118,7 +118,7 @@ class DraftNode:
 
     def prior(self) -> AcceptanceEstimate:
         """What to expect of a stream that nothing is known of yet."""
-        return self.acceptance.prior(_PRIOR_ROUNDS)
+        return self.acceptance.prior(self.population.weight)
 
 
 def _reading_s(prefill: CostTable, num_tokens: int) -> float:
@@ -282,5 +282,7 @@ class DraftPool:
             stream.known[placement.node] = stream.acceptance
             self._load[placement.node] -= 1
             if placement.node in self._nodes:
-                self._nodes[placement.node].num_streams -= 1
+                node = self._nodes[placement.node]
+                node.num_streams -= 1
+                node.population.ended(*stream.acceptance.judged)
         return placement
