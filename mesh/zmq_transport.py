@@ -180,11 +180,19 @@ class _ZmqEndpoint:
 class ZmqServer(_ZmqEndpoint):
     """A bound ROUTER: peers are the routing ids that it drew itself."""
 
-    def __init__(self, socket: zmq.Socket[bytes], endpoint: str, *, has_keys: bool) -> None:
+    def __init__(
+        self,
+        socket: zmq.Socket[bytes],
+        endpoint: str,
+        *,
+        has_keys: bool,
+        is_inherited: bool = False,
+    ) -> None:
         super().__init__(socket)
         self._has_keys = has_keys
         self.endpoint = endpoint
-        path = ipc_path(endpoint)
+        # The file of a socket that was passed on is for who made it to remove.
+        path = None if is_inherited else ipc_path(endpoint)
         self._inode = None if path is None else _inode(path)
 
     async def recv(self) -> Received:
@@ -268,11 +276,17 @@ class ZmqContext:
         self._zap: ZapHandler | None = None
 
     def bind(
-        self, endpoint: str, keys: ServerKeys | None = None, *, interactive: bool = False
+        self,
+        endpoint: str,
+        keys: ServerKeys | None = None,
+        *,
+        interactive: bool = False,
+        fd: int | None = None,
     ) -> ZmqServer:
         """With keys only who authenticates comes in; without them only this machine may.
 
-        interactive: mark packets so that Wi-Fi sends them in the access class of video.
+        interactive: mark packets so that Wi-Fi sends them in the access class of video. fd: of a
+        socket that listens there already, and is used instead.
 
         Raises EndpointError, InsecureEndpointError, AddressInUseError or SecurityError.
         """
@@ -285,10 +299,12 @@ class ZmqContext:
         else:
             raise SecurityError("one endpoint with keys a context")
         path = ipc_path(endpoint)
-        if path is not None:
+        if path is not None and fd is None:
             clear_stale_socket(endpoint, path)
         curve = {} if keys is None else server_options(keys)
         options = {zmq.ROUTER_MANDATORY: 1, **_ipv6(address), **_mark(interactive), **curve}
+        if fd is not None:
+            options[zmq.USE_FD] = fd
         socket = self._socket(zmq.ROUTER, options)
         try:
             socket.bind(address)
@@ -300,7 +316,9 @@ class ZmqContext:
                 raise EndpointError(endpoint, "binding needs an address of this host") from error
             raise EndpointError(endpoint, str(error.strerror)) from error
         bound = socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        server = ZmqServer(socket, bound.rstrip("\0"), has_keys=keys is not None)
+        server = ZmqServer(
+            socket, bound.rstrip("\0"), has_keys=keys is not None, is_inherited=fd is not None
+        )
         self._endpoints.append(server)
         return server
 

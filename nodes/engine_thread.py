@@ -37,12 +37,19 @@ class EngineThread(Generic[W]):
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.num_passes = 0
+        # When the command or pass in hand began; None while it waits for one.
+        self._began_at: float | None = None
         # Of a worker that has begun anew: what is asked of it, and how far the thread has come.
         self._era = 0
         self._era_reached = 0
 
     def post(self, command: Command[W]) -> None:
         self._commands.put(command)
+
+    def is_stuck(self, limit_s: float) -> bool:
+        """Whether one command or pass has taken longer than this; asked on the event loop."""
+        began_at = self._began_at
+        return began_at is not None and self._loop.time() - began_at > limit_s
 
     def post_anew(self, command: Command[W]) -> None:
         """Post a command that ends all that was before it: events of that are not delivered."""
@@ -79,16 +86,18 @@ class EngineThread(Generic[W]):
         must_wait = not self._worker.has_work()
         events: list[object] = []
         while must_wait or not self._commands.empty():
+            self._began_at = None
             command = self._commands.get()
             if command is None:
                 return False
+            self._began_at = self._loop.time()
             era = self._era_reached
             made = command(self._worker)
             events = [*events, *made] if era == self._era_reached else list(made)
             must_wait = False
         seconds = 0.0
         if self._worker.has_work():
-            start = self._loop.time()
+            self._began_at = start = self._loop.time()
             events += self._worker.step()
             seconds = self._loop.time() - start
             self.num_passes += 1

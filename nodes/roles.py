@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 from mesh.endpoints import check_connect
@@ -36,6 +36,8 @@ from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.keyring import Keyring, default_keyring
 from nodes.messages import LinkFields
 from nodes.runtime import raise_file_limit, stdin_closed
+from nodes.service.manager import Manager
+from nodes.service.sockets import endpoint_of, inherited
 from nodes.target.node import TargetNode
 from policies.confidence import CALIBRATION_KEY, DraftCalibration
 from policies.joint import joint_plan
@@ -49,14 +51,23 @@ _REPLAY = "replay:"
 EMULATED = (_TOY, _REPLAY)
 
 
+# FileDescriptorName= of the coordinator's socket unit.
+SOCKET_NAME = "mesh"
+
+
 async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], None]) -> None:
-    """Bind and serve until cancelled. on_bound gets the endpoint, a wildcard port resolved."""
+    """Bind and serve until cancelled. on_bound gets the endpoint, a wildcard port resolved.
+
+    A socket that the service manager has opened takes the place of config.listen.
+    """
     raise_file_limit()
     ring = keyring(config.keys)
-    secured = ring.server_keys(config.listen)
+    fd = inherited(environment(), SOCKET_NAME)
+    listen = config.listen if fd is None else endpoint_of(fd)
+    secured = ring.server_keys(listen)
     with ZmqContext() as context:
         coordinator = Coordinator(
-            context.bind(config.listen, secured, interactive=config.mark_air),
+            context.bind(listen, secured, interactive=config.mark_air, fd=fd),
             joint_plan,
             cluster=config.cluster,
             heartbeat_interval_s=config.heartbeat_interval_s,
@@ -68,9 +79,11 @@ async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], N
             limits=config.limits,
         )
         on_bound(coordinator.endpoint)
+        attending = asyncio.create_task(Manager(environment()).attend(lambda: True))
         try:
             await coordinator.run()
         finally:
+            attending.cancel()
             coordinator.say_bye()
 
 
@@ -79,7 +92,7 @@ async def run_target(
 ) -> None:
     """Load the model, join, serve until cancelled (or until stdin ends, if supervised)."""
     endpoint, keys = link_of(config.connect, config.keys)
-    opened = await asyncio.to_thread(open_engine, config.engine, progress)
+    opened = await _opened(config.engine, progress)
     if isinstance(opened, OpenedReplay) and opened.model.config.draft:
         raise ConfigError(
             f"engine.model = {config.engine.model!r}: a target has no key draft there"
@@ -96,7 +109,7 @@ async def run_target(
             declared=declared(config.link),
             prefix_cache_bytes=config.engine.prefix_cache_mb * 1_000_000,
         )
-        await _serve(node.run(), supervised)
+        await _serve(node, supervised)
 
 
 async def run_draft(
@@ -108,7 +121,7 @@ async def run_draft(
             f"engine.model = {NGRAM!r}: the coordinator looks guesses up itself, no node is needed"
         )
     endpoint, keys = link_of(config.connect, config.keys)
-    opened = await asyncio.to_thread(open_engine, config.engine, progress)
+    opened = await _opened(config.engine, progress)
     if isinstance(opened, OpenedReplay) and not opened.model.config.draft:
         raise ConfigError(
             f"engine.model = {config.engine.model!r}: a draft needs the key draft there"
@@ -127,7 +140,7 @@ async def run_draft(
             join_timeout_s=config.join_timeout_s,
             declared=declared(config.link),
         )
-        await _serve(node.run(), supervised)
+        await _serve(node, supervised)
 
 
 def keyring(directory: str) -> Keyring:
@@ -170,17 +183,27 @@ def calibration_of(model: LlamaModel | ToyModel | ReplayModel) -> DraftCalibrati
         return DraftCalibration()
 
 
-async def _serve(serving: Awaitable[None], supervised: bool) -> None:
+async def _opened(
+    settings: EngineSettings, progress: Progress | None
+) -> OpenedModel | OpenedToy | OpenedReplay:
+    """Load the engine, however long that takes: a service manager waits."""
+    async with Manager(environment()).patient("loading the model"):
+        return await asyncio.to_thread(open_engine, settings, progress)
+
+
+async def _serve(node: TargetNode | DraftNode, supervised: bool) -> None:
     """Await a node; a supervised one also ends when its parent closes its standard input."""
-    tasks = [asyncio.ensure_future(serving)]
+    tasks = [asyncio.ensure_future(node.run())]
     if supervised:
         tasks.append(asyncio.ensure_future(stdin_closed()))
+    attended = Manager(environment()).attend(lambda: node.is_joined, node.is_well)
+    attending = asyncio.create_task(attended)
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in tasks:
+        for task in (*tasks, attending):
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, attending, return_exceptions=True)
     for task in done:
         task.result()
 

@@ -18,6 +18,8 @@ from nodes.catalog import CatalogError, ModelNameError
 from nodes.client import RequestFailedError
 from nodes.config import ConfigError
 from nodes.engine.protocol import EngineError
+from nodes.service.journal import JournalFormatter, is_journal
+from nodes.service.manager import Manager
 
 logger = logging.getLogger(__name__)
 
@@ -71,10 +73,14 @@ def forbid_core_dumps() -> None:
 
 
 def set_up_logging(verbose: int) -> None:
+    """Log to standard error: lines for people, or for journald where that is what reads it."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
-    logging.basicConfig(
-        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    if is_journal(os.environ, sys.stderr):
+        handler.setFormatter(JournalFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 def run(main: Callable[[], Awaitable[None]]) -> int:
@@ -137,6 +143,7 @@ async def _until_signal(main: Callable[[], Awaitable[None]]) -> None:
         if stopped:
             _end_at_once(128 + number)
         stopped.append(number)
+        Manager(os.environ).stopping()
         task.cancel()
         # Whatever hangs in the stop phase must not outlive its limit.
         timer = threading.Timer(_STOP_LIMIT_S, _end_at_once, (128 + number,))

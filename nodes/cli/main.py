@@ -20,6 +20,7 @@ from nodes.cli.plan import plan_command
 from nodes.cli.run import run_command
 from nodes.cli.top import top_command
 from nodes.cli.trace import trace_group
+from nodes.cli.units import install_units_command
 from nodes.cli.version import version_option
 from nodes.runtime import report, set_engine_environment
 
@@ -53,6 +54,7 @@ cli.add_command(keys_group)
 cli.add_command(join_command)
 cli.add_command(doctor_command)
 cli.add_command(completion_command)
+cli.add_command(install_units_command)
 
 
 def main() -> None:

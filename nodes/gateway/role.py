@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
 
 from mesh.zmq_transport import ZmqContext
 from nodes.client import Client
+from nodes.config import ConfigError, environment
 from nodes.coordinator.access import GATEWAY
 from nodes.gateway.config import GatewayConfig
 from nodes.gateway.server import HttpServer
 from nodes.roles import keyring, link_of
 from nodes.runtime import raise_file_limit
+from nodes.service.manager import Manager
+from nodes.service.sockets import endpoint_of, inherited
+
+# FileDescriptorName= of the gateway's socket unit.
+SOCKET_NAME: Final = "http"
 
 
 async def run_gateway(config: GatewayConfig, on_started: Callable[[str], None]) -> None:
@@ -21,6 +30,9 @@ async def run_gateway(config: GatewayConfig, on_started: Callable[[str], None]) 
     not let this gateway in.
     """
     raise_file_limit()
+    bound = _inherited()
+    if bound is not None:
+        config = replace(config, listen=_listen_of(bound))
     endpoint, keys = link_of(config.connect, config.keys)
     with ZmqContext() as context:
         client = Client(
@@ -30,9 +42,11 @@ async def run_gateway(config: GatewayConfig, on_started: Callable[[str], None]) 
             rejoins=True,
             role=GATEWAY,
         )
-        server = HttpServer(client, config, keyring(config.keys).directory)
+        server = HttpServer(client, config, keyring(config.keys).directory, bound)
+        manager = Manager(environment())
         linking = asyncio.create_task(client.run())
         serving = asyncio.create_task(server.serve(lambda: on_started(server.url)))
+        attending = asyncio.create_task(manager.attend(lambda: bool(server.url)))
         try:
             await asyncio.wait({linking, serving}, return_when=asyncio.FIRST_COMPLETED)
             for task in (linking, serving):
@@ -42,9 +56,23 @@ async def run_gateway(config: GatewayConfig, on_started: Callable[[str], None]) 
             # The link stays until the last streams have ended.
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
+            attending.cancel()
             client.close()
             linking.cancel()
             await asyncio.gather(linking, return_exceptions=True)
+
+
+def _inherited() -> socket.socket | None:
+    """The socket that the service manager has opened for this process, if it has."""
+    fd = inherited(environment(), SOCKET_NAME)
+    return None if fd is None else socket.socket(fileno=fd)
+
+
+def _listen_of(bound: socket.socket) -> str:
+    endpoint = endpoint_of(bound.fileno())
+    if not endpoint.startswith("tcp://"):
+        raise ConfigError(f"the socket of this service is {endpoint}: HTTP is served on TCP")
+    return endpoint.removeprefix("tcp://")
 
 
 async def serve_beside(

@@ -44,7 +44,14 @@ class _Server(uvicorn.Server):
 class HttpServer:
     """Raises ConfigError or KeysError when it is made. url: of the API, once it is served."""
 
-    def __init__(self, mesh: Mesh, config: GatewayConfig, keys_directory: Path) -> None:
+    def __init__(
+        self,
+        mesh: Mesh,
+        config: GatewayConfig,
+        keys_directory: Path,
+        bound: socket.socket | None = None,
+    ) -> None:
+        """bound: listens already, at what the config says; instead of a socket of its own."""
         host, port = address_of(config.listen)
         at_home = is_loopback(f"tcp://{f'[{host}]' if ':' in host else host}:{port}")
         path = Path(config.apikeys) if config.apikeys else keys_directory / FILE_NAME
@@ -82,6 +89,7 @@ class HttpServer:
         if config.tls_cert:
             self._uvicorn.ssl = _tls(config)
         self._address = host, port
+        self._given = bound
         self._scheme = "https" if config.tls_cert else "http"
         self.url = ""
 
@@ -95,7 +103,7 @@ class HttpServer:
         Raises ListenError.
         """
         server = self._server = _Server(self._uvicorn)
-        with _bound(*self._address) as bound:
+        with self._given or _bound(*self._address) as bound:
             host = self._address[0]
             shown = f"[{host}]" if ":" in host else host
             self.url = f"{self._scheme}://{shown}:{bound.getsockname()[1]}/v1"

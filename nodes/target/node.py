@@ -100,6 +100,15 @@ class TargetNode:
             group.create_task(self._texts.run())
             group.create_task(self._link.run())
 
+    @property
+    def is_joined(self) -> bool:
+        """Whether the coordinator knows this node at present; once run() has begun."""
+        return self._link.is_joined
+
+    def is_well(self, limit_s: float) -> bool:
+        """Whether the engine has not been at one thing for longer than this; likewise."""
+        return not self._engine.is_stuck(limit_s)
+
     def on_joined(self, welcome: Welcome) -> None:
         logger.info("joined cluster %s as %s", welcome.cluster, welcome.node)
         self._opening.forget_all()

@@ -127,3 +127,14 @@ async def test_what_was_done_before_a_new_beginning_is_not_told(eventually: Even
         thread.worker.gate.set()
         await eventually(lambda: thread.events[-1:] == ["0 left"])
         assert thread.events == ["anew", "after", "2 left", "1 left", "0 left"]
+
+
+async def test_an_engine_that_is_at_one_thing_for_long_is_stuck(eventually: Eventually) -> None:
+    async with running() as thread:
+        assert not thread.engine.is_stuck(0.0)
+        thread.worker.gate.clear()
+        thread.engine.post(lambda worker: worker.add(1))
+        await eventually(lambda: thread.engine.is_stuck(0.01))
+        assert not thread.engine.is_stuck(60.0)
+        thread.worker.gate.set()
+        await eventually(lambda: not thread.engine.is_stuck(0.0))

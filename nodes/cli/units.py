@@ -1,0 +1,92 @@
+"""`airdraft install-units`: services of systemd, for this machine or one user."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path, PurePosixPath
+
+import click
+
+from nodes.service.units import HIDDEN, SYSTEM, Shipped, files_for, of_user
+
+_NEXT_SYSTEM = """
+next:
+  systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload
+  runuser -u airdraft -- env XDG_CACHE_HOME=/var/cache {command} models pull
+  systemctl enable --now airdraft-coordinator airdraft-target@target airdraft-draft@draft \
+airdraft-gateway
+other machines: docs/deploy.md"""
+_NEXT_USER = """
+next:
+  systemctl --user daemon-reload
+  {command} models pull
+  systemctl --user enable --now airdraft-coordinator airdraft-target@target airdraft-draft@draft \
+airdraft-gateway
+to go on after you log out: loginctl enable-linger"""
+
+
+@click.command("install-units")
+@click.option("--user", "is_user", is_flag=True, help="For your own manager, without root.")
+@click.option("--dry-run", is_flag=True, help="Say what would be written; write nothing.")
+@click.option("--root", default="/", metavar="DIR", help="Write below this directory instead of /.")
+def install_units_command(is_user: bool, dry_run: bool, root: str) -> None:
+    """Install systemd units and samples of their settings. Settings that are there stay.
+
+    \b
+    Examples:
+      sudo airdraft install-units
+      airdraft install-units --user --dry-run
+    """
+    if not sys.platform.startswith("linux"):
+        raise click.UsageError("systemd is a part of Linux: nothing to install here")
+    places = SYSTEM
+    if is_user:
+        home, config = PurePosixPath(Path.home()), os.environ.get("XDG_CONFIG_HOME", "")
+        places = of_user(home, config)
+    command = _command()
+    if not is_user and root == "/" and not dry_run and command.startswith(HIDDEN):
+        raise click.UsageError(
+            f"{command}: services of the system do not see that directory; install airdraft "
+            f"elsewhere, such as in a virtual environment at /opt/airdraft, or use --user"
+        )
+    for shipped in files_for(places, command):
+        path = Path(root) / shipped.path.relative_to("/")
+        click.echo(f"{_install(shipped, path, dry_run=dry_run)} {path}")
+    if not dry_run:
+        click.echo((_NEXT_USER if is_user else _NEXT_SYSTEM).format(command=command))
+
+
+def _command() -> str:
+    """The absolute path of this command, which units need."""
+    found = shutil.which(sys.argv[0]) or shutil.which("airdraft")
+    beside = Path(sys.executable).with_name("airdraft")
+    if beside.exists():
+        return str(beside)
+    if found is None:
+        raise click.UsageError("the command airdraft is not on the PATH: install the package first")
+    return str(Path(found).absolute())
+
+
+def _install(shipped: Shipped, path: Path, *, dry_run: bool) -> str:
+    """What was done with one file, or would be."""
+    try:
+        before = path.read_text() if path.exists() else None
+        if before == shipped.text:
+            return "unchanged"
+        if before is not None and shipped.keeps:
+            return "kept"
+        if not dry_run:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fresh = path.with_name(f".{path.name}.new")
+            fresh.write_text(shipped.text)
+            fresh.chmod(0o644)
+            fresh.replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise click.ClickException(
+            f"{path} cannot be written ({reason}): run it as root, or with --user"
+        ) from None
+    verb = "written" if before is None else "replaced"
+    return f"would be {verb}:" if dry_run else verb

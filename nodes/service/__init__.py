@@ -1,0 +1,1 @@
+"""This process as a service of systemd: nothing here is needed where it is none."""

@@ -1,0 +1,49 @@
+"""Listening sockets that the service manager opened: the protocol of sd_listen_fds(3)."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+
+_FIRST_FD = 3
+
+
+def inherited(environ: Mapping[str, str], name: str) -> int | None:
+    """The descriptor of the socket that was passed under a name (FileDescriptorName=), if one was.
+
+    A socket unit without a name of its own passes its sockets under the unit's: where only one
+    was passed, it is the one that is meant.
+    """
+    try:
+        if int(environ.get("LISTEN_PID", "0")) != os.getpid():
+            return None
+        count = int(environ.get("LISTEN_FDS", "0"))
+    except ValueError:
+        return None
+    names = environ.get("LISTEN_FDNAMES", "").split(":")
+    for index in range(count):
+        is_meant = index < len(names) and names[index] == name
+        if is_meant or count == 1:
+            os.set_inheritable(_FIRST_FD + index, False)
+            return _FIRST_FD + index
+    return None
+
+
+def endpoint_of(fd: int) -> str:
+    """What a listening TCP or Unix socket is bound to, as an endpoint of the mesh.
+
+    Raises OSError where it is no listening stream socket of these kinds.
+    """
+    with socket.socket(fileno=os.dup(fd)) as bound:
+        is_listening = bound.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        if bound.type != socket.SOCK_STREAM or not is_listening:
+            raise OSError(f"descriptor {fd} is no listening stream socket")
+        address = bound.getsockname()
+        if bound.family == socket.AF_INET:
+            return f"tcp://{address[0]}:{address[1]}"
+        if bound.family == socket.AF_INET6:
+            return f"tcp://[{address[0]}]:{address[1]}"
+        if bound.family == socket.AF_UNIX and isinstance(address, str) and address:
+            return f"ipc://{address}"
+    raise OSError(f"descriptor {fd} is bound to {address!r}: a TCP address or a path is accepted")

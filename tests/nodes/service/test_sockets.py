@@ -1,0 +1,83 @@
+"""Sockets that a service manager passes on, in processes that it would have started."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from nodes.service.sockets import endpoint_of, inherited
+
+_SHOW = (
+    "import os; from nodes.service.sockets import *; "
+    "os.environ['LISTEN_PID'] = os.environ.get('LISTEN_PID') or str(os.getpid()); "
+    "fd = inherited(os.environ, 'mesh'); print(fd, fd is not None and endpoint_of(fd))"
+)
+
+
+def shown(listening: socket.socket, **environ: str) -> str:
+    """What a process says that was started with a socket as its descriptor 3."""
+
+    def as_third() -> None:
+        os.dup2(listening.fileno(), 3)
+
+    made = subprocess.run(
+        [sys.executable, "-c", _SHOW],
+        env={**os.environ, **environ},
+        preexec_fn=as_third,
+        close_fds=False,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    return made.stdout.strip()
+
+
+@pytest.fixture
+def listening():
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        yield bound
+
+
+@pytest.mark.parametrize("names", ["mesh", "airdraft-coordinator.socket"])
+def test_the_only_socket_is_the_one_that_is_meant(listening, names):
+    port = listening.getsockname()[1]
+    said = shown(listening, LISTEN_FDS="1", LISTEN_FDNAMES=names)
+    assert said == f"3 tcp://127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"LISTEN_FDS": "0"},
+        {"LISTEN_FDS": "one"},
+        {"LISTEN_FDS": "1", "LISTEN_PID": "1"},
+        {"LISTEN_FDS": "2", "LISTEN_FDNAMES": "http:other"},
+    ],
+)
+def test_what_is_not_meant_is_left_alone(listening, environ):
+    assert shown(listening, **environ) == "None False"
+
+
+def test_a_process_that_was_passed_nothing_has_nothing():
+    assert inherited({}, "mesh") is None
+
+
+def test_endpoints_of_all_kinds_of_sockets(tmp_path):
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "mesh.sock"))
+        bound.listen()
+        assert endpoint_of(bound.fileno()) == f"ipc://{tmp_path}/mesh.sock"
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as bound:
+        assert endpoint_of(bound.fileno()) == f"tcp://[::1]:{bound.getsockname()[1]}"
+
+
+def test_what_does_not_listen_is_an_error():
+    with socket.socket() as silent, pytest.raises(OSError, match="no listening"):
+        endpoint_of(silent.fileno())
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+        datagrams.bind(("127.0.0.1", 0))
+        with pytest.raises(OSError):  # noqa: PT011 - the kernel's words differ
+            endpoint_of(datagrams.fileno())

@@ -1,0 +1,164 @@
+"""The units that are shipped: what systemd thinks of them, and what they become."""
+
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from nodes.config import CoordinatorConfig, DraftConfig, TargetConfig, load
+from nodes.gateway.config import GatewayConfig
+from nodes.service.units import SYSTEM, files_for, of_user, shipped_directory, unit_for
+
+SHIPPED = shipped_directory()
+COMMAND = str(Path(sys.executable).with_name("airdraft"))
+SERVICES = sorted(path.name for path in SHIPPED.glob("*.service"))
+# Exposure in tenths, as `systemd-analyze security --threshold` counts: issue figures of the design.
+MOST_EXPOSED = {
+    "airdraft-coordinator.service": 5,
+    "airdraft-gateway.service": 12,
+    "airdraft-draft@.service": 15,
+    "airdraft-target@.service": 15,
+}
+
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here"
+)
+
+
+@pytest.fixture
+def units(tmp_path):
+    """All units as they would be installed, in one directory."""
+    for shipped in files_for(SYSTEM, COMMAND):
+        if shipped.path.parent == SYSTEM.units:
+            (tmp_path / shipped.path.name).write_text(shipped.text)
+    return tmp_path
+
+
+def analyze(*arguments):
+    return subprocess.run(
+        ["systemd-analyze", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def verified(units, names):
+    paths = [str(units / name.replace("@.", "@one.")) for name in names]
+    return analyze("verify", "--man=no", "--recursive-errors=no", *paths)
+
+
+@needs_systemd
+@pytest.mark.timeout(60)
+def test_systemd_finds_nothing_to_say_about_the_units(units):
+    made = verified(units, [*SERVICES, "airdraft.target"])
+    assert (made.returncode, made.stderr) == (0, "")
+
+
+@needs_systemd
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [("WatchdogSec=", "WatchdogSecs="), ("ProtectSystem=strict", "ProtectSystem=strictt")],
+)
+def test_a_broken_unit_is_found(units, right, wrong):
+    path = units / "airdraft-gateway.service"
+    path.write_text(path.read_text().replace(right, wrong))
+    assert verified(units, [path.name]).returncode != 0
+
+
+@needs_systemd
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", SERVICES)
+def test_services_are_shut_in(units, name):
+    offline = "security", "--offline=yes", "--no-pager"
+    threshold = f"--threshold={MOST_EXPOSED[name]}"
+    made = analyze(*offline, threshold, str(units / name))
+    assert made.returncode == 0, made.stdout.splitlines()[-1:]
+
+
+@needs_systemd
+@pytest.mark.timeout(60)
+def test_a_service_that_is_not_shut_in_is_found(units):
+    path = units / "airdraft-coordinator.service"
+    lines = [line for line in path.read_text().splitlines() if "PrivateNetwork" not in line]
+    path.write_text("\n".join(lines))
+    threshold = f"--threshold={MOST_EXPOSED[path.name]}"
+    assert analyze("security", "--offline=yes", threshold, str(path)).returncode != 0
+
+
+CONFIGS = {
+    "coordinator": CoordinatorConfig,
+    "gateway": GatewayConfig,
+    "target": TargetConfig,
+    "draft": DraftConfig,
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_samples_of_settings_load(name):
+    path = SHIPPED / "etc" / f"{name}.toml"
+    load(CONFIGS[name], path, {}, environ={})
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_samples_leave_out_would_load_too(name, tmp_path):
+    """Every commented setting is one that exists."""
+    text = (SHIPPED / "etc" / f"{name}.toml").read_text()
+    lines = text.splitlines()
+    shown = [line.removeprefix("# ") if is_setting(line) else line for line in lines]
+    path = tmp_path / "all.toml"
+    path.write_text("\n".join(shown))
+    load(CONFIGS[name], path, {}, environ={})
+
+
+def is_setting(line):
+    inner = line.removeprefix("# ")
+    try:
+        return line.startswith("# ") and bool(tomllib.loads(inner))
+    except tomllib.TOMLDecodeError:
+        return False
+
+
+def test_every_sample_has_a_role():
+    assert {path.stem for path in (SHIPPED / "etc").glob("*.toml")} == set(CONFIGS)
+
+
+def test_units_start_the_command_that_installs_them():
+    for shipped in files_for(SYSTEM, "/opt/airdraft/bin/airdraft"):
+        assert "/usr/bin/airdraft" not in shipped.text
+        if shipped.path.suffix == ".service":
+            assert "ExecStart=/opt/airdraft/bin/airdraft " in shipped.text
+
+
+def test_units_of_a_user_need_no_privileges():
+    places = of_user(PurePosixPath("/home/somebody"))
+    files = files_for(places, "/home/somebody/bin/airdraft")
+    assert {shipped.path.parent for shipped in files} == {
+        PurePosixPath("/home/somebody/.config/systemd/user"),
+        PurePosixPath("/home/somebody/.config/airdraft"),
+    }
+    for shipped in files:
+        if shipped.path.suffix not in (".service", ".socket", ".target"):
+            continue
+        keys = {line.partition("=")[0] for line in shipped.text.splitlines()}
+        assert not keys & {"User", "Group", "PrivateNetwork", "CapabilityBoundingSet"}
+        assert "multi-user.target" not in shipped.text
+        assert "network-online.target" not in shipped.text
+
+
+def test_a_user_s_target_is_wanted_by_the_default_one():
+    made = unit_for((SHIPPED / "airdraft.target").read_text(), COMMAND, is_user=True)
+    assert "WantedBy=default.target" in made.splitlines()
+
+
+def test_settings_of_a_user_lie_where_xdg_says():
+    places = of_user(PurePosixPath("/home/somebody"), "/home/somebody/conf")
+    assert places.settings == PurePosixPath("/home/somebody/conf/airdraft")
+    assert of_user(PurePosixPath("/h"), "relative").units == PurePosixPath(
+        "/h/.config/systemd/user"
+    )
