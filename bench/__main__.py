@@ -12,6 +12,12 @@ from bench.emulate.command import air_command
 from bench.gateway.command import gateway
 from bench.live.command import live
 from bench.paper.command import paper_command
+from bench.peers.command import (
+    compare_command,
+    peers_command,
+    readme_command,
+    report_command,
+)
 from nodes.runtime import set_engine_environment
 
 set_engine_environment()
@@ -89,8 +95,7 @@ def two_machines(airdraft: str, target: str, draft: str, max_tokens: int) -> Non
 @click.option("--streams", default="1,4,16", show_default=True, help="Stream counts.")
 @click.option("--repeats", default=5, show_default=True, help="Pairs of runs of each count.")
 @click.option("--max-tokens", default=96, show_default=True)
-@click.option("--peer/--no-peer", default=True, help="Also run llama.cpp's server (xllamacpp).")
-def cost(streams: str, repeats: int, max_tokens: int, *, peer: bool) -> None:
+def cost(streams: str, repeats: int, max_tokens: int) -> None:
     """Plain decoding through the whole mesh beside a bare llama.cpp loop.
 
     \b
@@ -100,7 +105,7 @@ def cost(streams: str, repeats: int, max_tokens: int, *, peer: bool) -> None:
     from bench.cost import run_cost
 
     counts = [int(part) for part in streams.split(",")]
-    click.echo(run_cost(counts, repeats=repeats, max_tokens=max_tokens, with_peer=peer))
+    click.echo(run_cost(counts, repeats=repeats, max_tokens=max_tokens))
 
 
 @bench.command()
@@ -251,6 +256,8 @@ bench.add_command(live)
 bench.add_command(gateway)
 bench.add_command(paper_command, "paper")
 bench.add_command(air_command)
+for _command in (peers_command, compare_command, report_command, readme_command):
+    bench.add_command(_command)
 
 
 @bench.command()

@@ -11,6 +11,7 @@ import ctypes
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -60,20 +61,23 @@ def main(path: str, num_threads: int, num_cells: int) -> None:
         logits = np.ctypeslib.as_array(pointer, shape=(num_outputs, num_vocab))
         return [int(row.argmax()) for row in logits]
 
+    def read(stream: int, prompt: Sequence[int]) -> None:
+        for first in range(0, len(prompt), 256):
+            part = enumerate(prompt[first : first + 256], first)
+            decode([(stream, position, token_id) for position, token_id in part], 1)
+
     print("ready", flush=True)
     for line in sys.stdin:
         num_streams, max_tokens, num_prompt = map(int, line.split())
         llama_cpp.llama_memory_clear(memory, False)
         if max_tokens == 0:
             start = time.perf_counter()
-            for first in range(0, num_prompt, 256):
-                part = range(first, min(num_prompt, first + 256))
-                decode([(0, position, 1000 + position) for position in part], 1)
+            read(0, range(1000, 1000 + num_prompt))
             print(time.perf_counter() - start, flush=True)
             continue
         current = list(range(1000, 1000 + num_streams))
-        for position in range(num_prompt):
-            decode([(s, position, current[s]) for s in range(num_streams)])
+        for stream, token_id in enumerate(current):
+            read(stream, [token_id] * num_prompt)
         start = 0.0
         for position in range(max_tokens):
             if position == SKIPPED_STEPS:

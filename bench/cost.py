@@ -7,7 +7,6 @@ import time
 from statistics import median
 
 from bench.bare import SKIPPED_STEPS, BareLoop
-from bench.peers.xllamacpp import XllamacppServer
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.client import Client, GenerateOptions
 from nodes.config import EngineSettings, environment
@@ -15,16 +14,16 @@ from nodes.local import local_mesh
 from nodes.messages import TokensNotice
 
 
-def run_cost(counts: list[int], *, repeats: int, max_tokens: int, with_peer: bool) -> str:
+def run_cost(counts: list[int], *, repeats: int, max_tokens: int) -> str:
     """Interleaved runs A B A B; a table of medians and of the paired ratios' median."""
-    return asyncio.run(_run(counts, repeats, max_tokens, with_peer))
+    return asyncio.run(_run(counts, repeats, max_tokens))
 
 
-async def _run(counts: list[int], repeats: int, max_tokens: int, with_peer: bool) -> str:
+async def _run(counts: list[int], repeats: int, max_tokens: int) -> str:
     path = Catalog(default_cache_dir(environment())).ensure(DEFAULT_TARGET)
     settings = EngineSettings(model=str(path), max_streams=16)
-    rows = ["| streams | bare tokens/s | mesh tokens/s | mesh / bare (range) | llama.cpp server |"]
-    rows.append("|---|---|---|---|---|")
+    rows = ["| streams | bare tokens/s | mesh tokens/s | mesh / bare (range) |"]
+    rows.append("|---|---|---|---|")
     for count in counts:
         pairs: list[tuple[float, float]] = []
         bare = BareLoop(path)
@@ -39,12 +38,9 @@ async def _run(counts: list[int], repeats: int, max_tokens: int, with_peer: bool
         finally:
             bare.close()
         ratios = sorted(mesh_rate / bare_rate for bare_rate, mesh_rate in pairs)
-        peer = "-"
-        if with_peer:
-            peer = await asyncio.to_thread(_peer_rate, str(path), count, max_tokens)
         rows.append(
             f"| {count} | {median(b for b, _ in pairs):.1f} | {median(m for _, m in pairs):.1f} "
-            f"| {median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f}) | {peer} |"
+            f"| {median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f}) |"
         )
     return "\n".join(rows)
 
@@ -70,13 +66,3 @@ async def mesh_tokens_per_s(client: Client, num_streams: int, max_tokens: int) -
 
     await asyncio.gather(*(one(index) for index in range(num_streams)))
     return (at_end - at_begin) / (ended - began)
-
-
-def _peer_rate(path: str, num_streams: int, max_tokens: int) -> str:
-    reason = XllamacppServer.missing()
-    if reason:
-        return reason
-    with XllamacppServer(path, num_slots=num_streams) as server:
-        server.tokens_per_s(num_streams, 16)
-        rates = [server.tokens_per_s(num_streams, max_tokens) for _ in range(2)]
-    return f"{median(rates):.1f}"

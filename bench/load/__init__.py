@@ -1,0 +1,1 @@
+"""Load on HTTP endpoints of any serving system, and figures of what came back. Knows no peer."""

@@ -1,0 +1,111 @@
+"""One streamed chat completion over HTTP, as any client of the OpenAI API would ask for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from bench.load.figures import Asked
+
+_LIMIT_S = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A system that serves. url: base of its API, up to /v1. extra: what bodies have besides."""
+
+    url: str
+    model: str
+    api_key: str = ""
+    extra: tuple[tuple[str, Any], ...] = ()
+
+
+async def ask(
+    endpoint: Endpoint, prompt: str, *, max_tokens: int, temperature: float, seed: int
+) -> Asked:
+    """Ask for max_tokens tokens, no fewer; every failure is told in the result."""
+    began = time.perf_counter()
+    body = {
+        "model": endpoint.model,
+        "messages": [{"role": "user", "content": prompt}],
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "seed": seed,
+        "stream": True,
+        "ignore_eos": True,
+        "stream_options": {"include_usage": True},
+        **dict(endpoint.extra),
+    }
+    times: list[float] = []
+    try:
+        async with asyncio.timeout(_LIMIT_S):
+            num_told = await _stream(endpoint, body, times)
+    except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError) as error:
+        return Asked(began, tuple(times), f"{type(error).__name__}: {error}"[:200])
+    return Asked(began, _spread(times, num_told))
+
+
+def _spread(times: list[float], num_tokens: int) -> tuple[float, ...]:
+    """One time a token, where events are fewer: those of one event came together.
+
+    Which event brought how many is not said; the last one is given what is left, which leaves the
+    first token, the last token and their number right.
+    """
+    if not times or num_tokens <= len(times):
+        return tuple(times)
+    return (*times, *[times[-1]] * (num_tokens - len(times)))
+
+
+async def _stream(endpoint: Endpoint, body: dict[str, Any], times: list[float]) -> int:
+    """Note when each event with text came; tokens that the answer says it has.
+
+    Raises ValueError for what is no answer.
+    """
+    parts = urlsplit(endpoint.url)
+    port = parts.port or 80
+    reader, writer = await asyncio.open_connection(parts.hostname, port, limit=1 << 20)
+    try:
+        data = json.dumps(body).encode()
+        head = [
+            f"POST {parts.path.rstrip('/')}/chat/completions HTTP/1.1",
+            f"Host: {parts.hostname}:{port}",
+            "Content-Type: application/json",
+            f"Content-Length: {len(data)}",
+            "Connection: close",
+            *([f"Authorization: Bearer {endpoint.api_key}"] if endpoint.api_key else []),
+        ]
+        writer.write("\r\n".join(head).encode() + b"\r\n\r\n" + data)
+        await writer.drain()
+        status = (await reader.readline()).split()
+        if len(status) < 2 or status[1] != b"200":
+            raise ValueError(f"HTTP status {b' '.join(status[1:]).decode(errors='replace')}")
+        num_tokens = 0
+        # Chunk sizes and headers are lines of their own, and begin with no "data: ".
+        while line := await reader.readline():
+            if not line.startswith(b"data: "):
+                continue
+            said = line[6:].strip()
+            if said == b"[DONE]":
+                break
+            event = json.loads(said)
+            if "error" in event:
+                raise ValueError(f"error event {event['error']}")
+            if any(_has_text(choice) for choice in event.get("choices") or ()):
+                times.append(time.perf_counter())
+            if event.get("usage"):
+                num_tokens = int(event["usage"].get("completion_tokens", 0))
+        return num_tokens
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+def _has_text(choice: dict[str, Any]) -> bool:
+    delta = choice.get("delta") or {}
+    return bool(delta.get("content") or delta.get("reasoning_content"))

@@ -1,0 +1,47 @@
+"""airdraft itself, through the door that its users take: `airdraft up` and the HTTP API."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bench.gateway.meshes import up
+from bench.load.asking import Endpoint
+from bench.peers.peer import PeerError, Running, Setup
+from nodes.cli.version import distribution_version
+
+
+@dataclass(frozen=True, slots=True)
+class Airdraft:
+    """drafts: model (the setup's draft on a node, and look-up), lookup, or none. profile: of
+    numerics, exact or fast.
+    """
+
+    drafts: str = "model"
+    profile: str = "exact"
+
+    @property
+    def name(self) -> str:
+        what = {"model": "as planned", "lookup": "look-up only", "none": "plain"}[self.drafts]
+        return f"airdraft, {what}" + (", fast" if self.profile == "fast" else "")
+
+    @property
+    def version(self) -> str:
+        return f"airdraft {distribution_version('airdraft')}"
+
+    def missing(self) -> str:
+        return ""
+
+    @contextlib.contextmanager
+    def started(self, setup: Setup) -> Iterator[Running]:
+        if self.drafts == "model" and setup.draft is None:
+            raise PeerError(f"{self.name}: needs a draft model")
+        draft = {"model": str(setup.draft), "lookup": "ngram", "none": "none"}[self.drafts]
+        arguments = [
+            *("--model", str(setup.target), "--draft", draft),
+            *("--max-streams", str(setup.num_slots), "--threads", str(setup.num_threads)),
+            *("--cells", str(setup.num_slots * setup.cells_a_slot), "--profile", self.profile),
+        ]
+        with up(*arguments) as mesh:
+            yield Running(Endpoint(url=mesh.url, model=""), mesh.process.pid)

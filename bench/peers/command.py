@@ -1,0 +1,133 @@
+"""`python -m bench peers|compare|report|readme`: beside what people would pick instead."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import click
+
+from bench.results.schema import ResultError, Results, from_json, to_json
+
+_ROOT = Path(__file__).parents[2]
+
+
+@click.command("peers")
+@click.option("--quick", is_flag=True, help="Two turns of a few cells, in about three minutes.")
+@click.option("--targets", default="Q8_0,Q4_0", show_default=True)
+@click.option("--workloads", default="chat,copy,code-edit", show_default=True)
+@click.option("--streams", default="1,4,16", show_default=True, help="Stream counts.")
+@click.option("--rates", default="", help="Requests a second of open loops, beside closed ones.")
+@click.option("--turns", default=9, show_default=True, help="Of all systems, in changing order.")
+@click.option("--threads", default=1, show_default=True, help="Engine threads of each system.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Result as JSON.")
+def peers_command(
+    quick: bool,
+    targets: str,
+    workloads: str,
+    streams: str,
+    rates: str,
+    turns: int,
+    threads: int,
+    out: Path | None,
+) -> None:
+    """airdraft and llama.cpp's server over HTTP, the same requests in turns.
+
+    \b
+    Example:
+      python -m bench peers --quick --out quick.json
+    """
+    from bench.load.workloads import NAMES
+    from bench.peers.run import Plan, all_peers, run_peers
+    from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
+    from nodes.config import environment
+
+    known = {"Q8_0": DEFAULT_TARGET, "Q4_0": "smollm2-135m-q4_0"}
+    kinds = workloads.split(",")
+    _among("--targets", targets.split(","), known)
+    _among("--workloads", kinds, NAMES)
+    catalog = Catalog(default_cache_dir(environment()))
+    plan = Plan(
+        targets=[
+            (name, catalog.ensure(known[name]))
+            for name in (["Q8_0"] if quick else targets.split(","))
+        ],
+        draft=catalog.ensure(DEFAULT_DRAFT),
+        workloads=kinds[:1] if quick else kinds,
+        streams=[1, 4] if quick else [int(part) for part in streams.split(",")],
+        rates_per_s=[float(part) for part in rates.split(",") if part],
+        num_turns=2 if quick else turns,
+        num_threads=threads,
+        is_quick=quick,
+    )
+    results = asyncio.run(run_peers(plan, all_peers(), click.echo))
+    if out is not None:
+        out.write_text(to_json(results))
+    if any(cell.note for cell in results.cells):
+        click.echo("some requests failed: see the lines above", err=True)
+        sys.exit(1)
+
+
+def _among(option: str, given: list[str], known: object) -> None:
+    accepted = list(known)  # type: ignore[call-overload]
+    if unknown := sorted(set(given) - set(accepted)):
+        raise click.UsageError(f"{option}: {', '.join(unknown)}: of {', '.join(accepted)}")
+
+
+def _read(path: Path) -> Results:
+    try:
+        return from_json(path.read_text())
+    except OSError as error:
+        raise click.ClickException(f"{path}: {error.strerror}") from None
+    except ResultError as error:
+        raise click.ClickException(f"{path}: {error}") from None
+
+
+@click.command("compare")
+@click.argument("old", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path))
+def compare_command(old: Path, new: Path) -> None:
+    """What became slower between two results, by ratios within each; ends with 1 if something did.
+
+    \b
+    Example:
+      python -m bench compare before.json after.json
+    """
+    from bench.results.comparing import compare, table
+
+    found = compare(_read(old), _read(new))
+    click.echo(table(found))
+    sys.exit(1 if found.num_worse else 0)
+
+
+@click.command("report")
+@click.argument("result", type=click.Path(path_type=Path))
+def report_command(result: Path) -> None:
+    """A result as Markdown.
+
+    \b
+    Example:
+      python -m bench report after.json
+    """
+    from bench.results.report import markdown
+
+    click.echo(markdown(_read(result)), nl=False)
+
+
+@click.command("readme")
+@click.argument("result", type=click.Path(path_type=Path))
+@click.option("--file", "path", default=_ROOT / "README.md", type=click.Path(path_type=Path))
+def readme_command(result: Path, path: Path) -> None:
+    """Put a result into the README's section of performance.
+
+    \b
+    Example:
+      python -m bench readme bench/results/kept/peers.json
+    """
+    from bench.results.report import readme_with
+
+    try:
+        path.write_text(readme_with(path.read_text(), _read(result)))
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None

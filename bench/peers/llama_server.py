@@ -1,0 +1,109 @@
+"""llama.cpp's own server, as the prebuilt xllamacpp wheel runs it (portable AVX2 code)."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bench.load.asking import Endpoint
+from bench.peers.peer import PeerError, Running, Setup
+
+_MODULE = "xllamacpp"
+MODES = ("plain", "draft", "ngram")
+_NUM_GUESSES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaServer:
+    """mode: plain, draft (its own speculative decoding with the draft model) or ngram (its look-up
+    of what a text repeats).
+    """
+
+    mode: str
+
+    @property
+    def name(self) -> str:
+        return f"llama.cpp server, {self.mode}"
+
+    @property
+    def version(self) -> str:
+        return "" if self.missing() else f"{_MODULE} {importlib.metadata.version(_MODULE)}"
+
+    def missing(self) -> str:
+        if importlib.util.find_spec(_MODULE) is None:
+            return "xllamacpp is not installed: pip install '.[bench]'"
+        return ""
+
+    @contextlib.contextmanager
+    def started(self, setup: Setup) -> Iterator[Running]:
+        draft = str(setup.draft) if setup.draft is not None and self.mode == "draft" else ""
+        if self.mode == "draft" and not draft:
+            raise PeerError(f"{self.name}: needs a draft model")
+        told = {
+            "mode": self.mode,
+            "target": str(setup.target),
+            "draft": draft,
+            "num_slots": setup.num_slots,
+            "num_cells": setup.num_slots * setup.cells_a_slot,
+            "num_threads": setup.num_threads,
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bench.peers.llama_server", json.dumps(told)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            # The library prints as well; the address is the line that says so.
+            url = next((line.split()[1] for line in process.stdout if line[:8] == b"address "), b"")
+            if not url:
+                raise PeerError(f"{self.name}: ended with code {process.wait(10)} as it started")
+            endpoint = Endpoint(
+                url=url.decode() + "/v1", model="model", extra=(("cache_prompt", False),)
+            )
+            yield Running(endpoint, process.pid)
+        finally:
+            process.stdin.close()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            process.stdout.close()
+
+
+def main(told: dict[str, object]) -> None:
+    """Serve until standard input ends."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = told["target"]
+    params.hostnames = ["127.0.0.1"]
+    # The kernel picks one.
+    params.port = 0
+    params.n_parallel = told["num_slots"]
+    params.n_ctx = told["num_cells"]
+    params.cpuparams.n_threads = told["num_threads"]
+    params.cpuparams_batch.n_threads = told["num_threads"]
+    kinds = xllamacpp.common_speculative_type
+    if told["mode"] == "draft":
+        params.speculative.draft.mparams.path = told["draft"]
+        params.speculative.draft.n_max = _NUM_GUESSES
+        params.speculative.types = [kinds.COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE]
+    elif told["mode"] == "ngram":
+        params.speculative.types = [kinds.COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE]
+    server = xllamacpp.Server(params)
+    print(f"\naddress {server.listening_address}", flush=True)
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

@@ -1,0 +1,130 @@
+"""airdraft and its peers on the same files, cores and prompts, all at once and in turns."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.load.loops import arrivals
+from bench.load.versus import Load, Side, in_turns
+from bench.load.workloads import workload
+from bench.peers.airdraft import Airdraft
+from bench.peers.llama_server import MODES, LlamaServer
+from bench.peers.peer import Peer, PeerError, Setup
+from bench.results.cells import cells_of
+from bench.results.machine import this_commit, this_machine
+from bench.results.schema import SCHEMA, Cell, Results, System
+
+SUITE = "peers"
+OWN = Airdraft()
+
+
+def all_peers() -> list[Peer]:
+    """airdraft first, then the others."""
+    return [OWN, Airdraft(drafts="none"), *(LlamaServer(mode) for mode in MODES)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is run. targets: a name and file each. rates_per_s: of open loops, with max_streams
+    slots, for so many seconds.
+    """
+
+    targets: Sequence[tuple[str, Path]]
+    draft: Path | None
+    workloads: Sequence[str]
+    streams: Sequence[int]
+    rates_per_s: Sequence[float] = ()
+    seconds: float = 30.0
+    num_turns: int = 9
+    num_threads: int = 1
+    is_quick: bool = False
+
+
+async def run_peers(plan: Plan, peers: Sequence[Peer], report: Callable[[str], None]) -> Results:
+    """Every cell; a peer that is missing or does not start is left out with the reason."""
+    skipped = [f"{peer.name}: {reason}" for peer in peers if (reason := peer.missing())]
+    present = [peer for peer in peers if not peer.missing()]
+    cells: list[Cell] = []
+    for name, path in plan.targets:
+        for count in plan.streams:
+            cells += await _cells(plan, present, name, path, count, skipped, report)
+    return Results(
+        schema=SCHEMA,
+        made_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        command="python -m bench " + " ".join(sys.argv[1:]),
+        commit=this_commit(),
+        machine=this_machine(),
+        systems=tuple(
+            System(
+                name=peer.name,
+                version=peer.version,
+                settings=f"{plan.num_threads} engine thread(s)",
+            )
+            for peer in present
+        ),
+        cells=tuple(cells),
+        skipped=tuple(dict.fromkeys(skipped)),
+        is_quick=plan.is_quick,
+    )
+
+
+async def _cells(
+    plan: Plan,
+    peers: Sequence[Peer],
+    target: str,
+    path: Path,
+    count: int,
+    skipped: list[str],
+    report: Callable[[str], None],
+) -> list[Cell]:
+    setup = Setup(target=path, draft=plan.draft, num_slots=count, num_threads=plan.num_threads)
+    cells: list[Cell] = []
+    with contextlib.ExitStack() as stack:
+        sides = []
+        for peer in peers:
+            try:
+                running = await asyncio.to_thread(stack.enter_context, peer.started(setup))
+            except PeerError as error:
+                skipped.append(str(error))
+                continue
+            sides.append(Side(peer.name, running.endpoint, running.pid))
+        for kind, load in _loads(plan, count):
+            place = f"{target}, {kind}, {count} stream{'s' if count > 1 else ''}"
+            report(f"{place}: {', '.join(side.name for side in sides)}")
+            turns = await in_turns(sides, load, plan.num_turns)
+            made = cells_of(SUITE, place, [side.name for side in sides], turns, OWN.name)
+            for cell in made:
+                report(_line(cell))
+            cells += made
+    return cells
+
+
+def _loads(plan: Plan, count: int) -> list[tuple[str, Load]]:
+    loads = [(name, Load(workload=workload(name), num_streams=count)) for name in plan.workloads]
+    if count != max(plan.streams):
+        return loads
+    for rate in plan.rates_per_s:
+        times = tuple(arrivals(rate, plan.seconds, seed=1))
+        made = Load(workload=workload(plan.workloads[0]), num_streams=count, times=times)
+        loads.append((f"{plan.workloads[0]} at {rate:g} requests/s", made))
+    return loads
+
+
+def _line(cell: Cell) -> str:
+    if cell.reference:
+        ratios = ", ".join(
+            f"{v.metric} {v.value:.3f} ({v.low:.3f} to {v.high:.3f})" for v in cell.ratios
+        )
+        return f"  to {cell.reference}: {ratios}"
+    by_metric = {value.metric: value.value for value in cell.values}
+    rate, first = by_metric.get("decode tokens/s", 0.0), by_metric.get("first token p50", 0.0)
+    return (
+        f"  {cell.system}: {rate:.1f} tokens/s while all decode, first token {first * 1e3:.0f} ms"
+        f"{'; ' + cell.note if cell.note else ''}"
+    )

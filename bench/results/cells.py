@@ -1,0 +1,76 @@
+"""From figures of runs in turns to cells of a result. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from statistics import median
+
+from bench.live.pairs import paired_ratio
+from bench.load.figures import Figures
+from bench.results.schema import Cell, Value
+
+_METRICS: tuple[tuple[str, str, Callable[[Figures], float]], ...] = (
+    ("tokens/s", "1/s", lambda f: f.tokens_per_s),
+    ("decode tokens/s", "1/s", lambda f: f.decode_tokens_per_s),
+    ("first token p50", "s", lambda f: f.first_token.p50),
+    ("first token p95", "s", lambda f: f.first_token.p95),
+    ("first token p99", "s", lambda f: f.first_token.p99),
+    ("time a token p50", "s", lambda f: f.each_token.p50),
+    ("time a token p95", "s", lambda f: f.each_token.p95),
+    ("time a token p99", "s", lambda f: f.each_token.p99),
+    ("goodput", "requests/s", lambda f: f.goodput_per_s),
+    ("processor time a token", "s", lambda f: f.cpu_s_per_token),
+)
+# What ratios are made of: more is better in each.
+_COMPARED = ("tokens/s", "decode tokens/s")
+
+
+def cells_of(
+    suite: str, place: str, names: Sequence[str], turns: Sequence[Sequence[Figures]], own: str
+) -> list[Cell]:
+    """A cell for each system, and one more for each pair of `own` and another, with its ratios.
+
+    turns: figures of each turn, in the order of names.
+    """
+    by_name = {name: [turn[k] for turn in turns] for k, name in enumerate(names)}
+    cells = [
+        Cell(
+            suite=suite,
+            place=place,
+            system=name,
+            values=tuple(_values(figures)),
+            note=_failures(figures),
+        )
+        for name, figures in by_name.items()
+    ]
+    for name in names:
+        if name != own and own in by_name:
+            ratios = tuple(_ratios(by_name[name], by_name[own]))
+            cells.append(Cell(suite=suite, place=place, system=own, reference=name, ratios=ratios))
+    return cells
+
+
+def _values(figures: Sequence[Figures]) -> Iterator[Value]:
+    for metric, unit, of in _METRICS:
+        found = [of(each) for each in figures]
+        known = [value for value in found if math.isfinite(value) and value > 0]
+        if known:
+            low, high = (min(known), max(known)) if len(known) > 1 else (None, None)
+            yield Value(metric=metric, unit=unit, value=median(known), low=low, high=high)
+
+
+def _ratios(reference: Sequence[Figures], own: Sequence[Figures]) -> Iterator[Value]:
+    for metric, _, of in _METRICS:
+        if metric not in _COMPARED:
+            continue
+        pairs = [(of(a), of(b)) for a, b in zip(reference, own, strict=True)]
+        pairs = [pair for pair in pairs if min(pair) > 0]
+        if pairs:
+            made = paired_ratio(pairs)
+            yield Value(metric=metric, unit="x", value=made.median, low=made.low, high=made.high)
+
+
+def _failures(figures: Sequence[Figures]) -> str:
+    failed = sum(each.num_failed for each in figures)
+    return f"{failed} of {sum(each.num_requests for each in figures)} failed" if failed else ""

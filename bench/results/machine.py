@@ -1,0 +1,52 @@
+"""Facts of this machine and tree that figures depend on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+from bench.results.schema import Machine
+
+_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "asimddp", "i8mm")
+_ROOT = Path(__file__).parents[2]
+
+
+def this_machine() -> Machine:
+    """What can be read without privileges; "" or 0 where it cannot."""
+    info = _processor_info()
+    present = (info.get("flags") or info.get("Features") or "").split()
+    return Machine(
+        processor=info.get("model name") or platform.processor() or platform.machine(),
+        num_cores=len(os.sched_getaffinity(0)),
+        memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        flags=tuple(flag for flag in _FLAGS if flag in present),
+        kernel=platform.release(),
+        python=platform.python_version(),
+    )
+
+
+def _processor_info() -> dict[str, str]:
+    found: dict[str, str] = {}
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        key, _, value = line.partition(":")
+        found.setdefault(key.strip(), value.strip())
+    return found
+
+
+def this_commit() -> str:
+    """The commit of this tree, "+" behind it where files differ; "" outside of a checkout."""
+    git = ["git", "-C", str(_ROOT)]
+    try:
+        head = subprocess.run(
+            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+        )
+        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")

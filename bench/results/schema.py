@@ -1,0 +1,133 @@
+"""Results as JSON: what was run, where, and what came of it. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+SCHEMA = "airdraft-bench/1"
+T = TypeVar("T")
+
+
+class ResultError(Exception):
+    """A file is no result of this schema; the text says where and why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What the figures depend on. flags: of the processor, those that matter to llama.cpp."""
+
+    processor: str
+    num_cores: int
+    memory_bytes: int
+    flags: tuple[str, ...]
+    kernel: str
+    python: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    """One side of the table. settings: in words, such as threads and numerics."""
+
+    name: str
+    version: str
+    settings: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Value:
+    """One figure of one system in one cell. low, high: of its 95 % interval, where it has one."""
+
+    metric: str
+    unit: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One system in one place of a table. is_emulated: devices or links that were not there.
+
+    ratios: to `reference`, of paired runs; what regressions are judged by.
+    """
+
+    suite: str
+    place: str
+    system: str
+    reference: str = ""
+    values: tuple[Value, ...] = ()
+    ratios: tuple[Value, ...] = ()
+    is_emulated: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """One run of the bench. made_at: UTC, ISO 8601. command: what was typed.
+
+    skipped: what was not run, each with the reason.
+    """
+
+    schema: str
+    made_at: str
+    command: str
+    commit: str
+    machine: Machine
+    systems: tuple[System, ...]
+    cells: tuple[Cell, ...]
+    skipped: tuple[str, ...] = ()
+    is_quick: bool = False
+
+
+def to_json(results: Results) -> str:
+    return json.dumps(dataclasses.asdict(results), indent=1, ensure_ascii=False) + "\n"
+
+
+def from_json(text: str) -> Results:
+    """Raises ResultError for anything but a result of this schema."""
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ResultError(f"no JSON: {error}") from None
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise ResultError(f"schema is not {SCHEMA}")
+    return _read(Results, data, "result")
+
+
+def _read(kind: type[T], data: Any, where: str) -> T:
+    if not isinstance(data, dict):
+        raise ResultError(f"{where}: an object is expected")
+    hints = typing.get_type_hints(kind)
+    fields = {item.name: item for item in dataclasses.fields(typing.cast(Any, kind))}
+    if unknown := data.keys() - fields.keys():
+        raise ResultError(f"{where}: unknown {', '.join(sorted(unknown))}")
+    missing = [
+        name
+        for name, item in fields.items()
+        if name not in data and item.default is dataclasses.MISSING
+    ]
+    if missing:
+        raise ResultError(f"{where}: {', '.join(missing)} missing")
+    values = {name: _value(hints[name], data[name], f"{where}.{name}") for name in data}
+    return kind(**values)
+
+
+def _value(kind: Any, data: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return _read(typing.cast(type, kind), data, where)
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(data, list):
+            raise ResultError(f"{where}: a list is expected")
+        inner = typing.get_args(kind)[0]
+        return tuple(_value(inner, item, f"{where}[{k}]") for k, item in enumerate(data))
+    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if float in kinds and type(data) is int:
+        return float(data)
+    if type(data) not in kinds:
+        raise ResultError(f"{where}: {data!r} is not of type {kind}")
+    return data

@@ -1,0 +1,69 @@
+"""One request over HTTP to a server that answers as it is told."""
+
+import asyncio
+import contextlib
+import json
+
+from bench.load.asking import Endpoint, ask
+
+
+def event(text=None, usage=None):
+    choice = {"index": 0, "delta": {"content": text} if text is not None else {}}
+    said = {"choices": [choice] if usage is None else [], "usage": usage}
+    return f"data: {json.dumps(said)}\n\n".encode()
+
+
+@contextlib.asynccontextmanager
+async def serving(answer, bodies=None):
+    """An endpoint whose answers are these bytes."""
+
+    async def answer_one(reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(
+            int(line.split(b":")[1])
+            for line in head.split(b"\r\n")
+            if line.lower().startswith(b"content-length")
+        )
+        body = await reader.readexactly(length)
+        if bodies is not None:
+            bodies.append(json.loads(body))
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer_one, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        yield Endpoint(url=f"http://127.0.0.1:{port}/v1", model="m", extra=(("more", 1),))
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+
+
+async def told(answer, bodies=None):
+    async with serving(answer, bodies) as endpoint:
+        return await ask(endpoint, "hello", max_tokens=5, temperature=0.0, seed=3)
+
+
+async def test_tokens_are_counted_by_what_the_answer_says_of_itself():
+    bodies = []
+    answer = OK + event("a") + event("bc") + event(usage={"completion_tokens": 5})
+    made = await told(answer + b"data: [DONE]\n\n", bodies)
+    assert not made.error
+    assert len(made.token_s) == 5
+    assert made.asked_s < made.token_s[0] <= made.token_s[-1]
+    assert bodies[0]["messages"] == [{"role": "user", "content": "hello"}]
+    assert (bodies[0]["max_tokens"], bodies[0]["seed"], bodies[0]["more"]) == (5, 3, 1)
+
+
+async def test_without_usage_each_event_with_text_is_a_token():
+    made = await told(OK + event("a") + event("b") + event() + b"data: [DONE]\n\n")
+    assert len(made.token_s) == 2
+
+
+async def test_what_goes_wrong_is_told_in_the_result():
+    assert "503" in (await told(b"HTTP/1.1 503 Service Unavailable\r\n\r\n")).error
+    assert "error event" in (await told(OK + b'data: {"error": {"message": "no"}}\n\n')).error
+    assert (await told(OK + b"data: nonsense\n\n")).error
+    gone = Endpoint(url="http://127.0.0.1:1/v1", model="m")
+    assert (await ask(gone, "x", max_tokens=1, temperature=0.0, seed=1)).error

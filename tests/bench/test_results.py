@@ -1,0 +1,163 @@
+"""Results as files, reports of them, and one beside another."""
+
+import dataclasses
+import json
+
+import pytest
+
+from bench.load.figures import Asked, Slo, figures_of
+from bench.results.cells import cells_of
+from bench.results.comparing import compare, table
+from bench.results.machine import this_machine
+from bench.results.report import markdown, readme_with
+from bench.results.schema import (
+    SCHEMA,
+    Cell,
+    Machine,
+    ResultError,
+    Results,
+    System,
+    Value,
+    from_json,
+    to_json,
+)
+
+MACHINE = Machine(
+    processor="a processor",
+    num_cores=2,
+    memory_bytes=8 << 30,
+    flags=("avx2",),
+    kernel="6.1",
+    python="3.11.2",
+)
+
+
+def ratio(value, low=None, high=None, metric="tokens/s"):
+    return Value(metric=metric, unit="x", value=value, low=low, high=high)
+
+
+def cell(value, place="Q8_0, chat, 1 stream", **interval):
+    return Cell(
+        suite="peers",
+        place=place,
+        system="ours",
+        reference="theirs",
+        ratios=(ratio(value, **interval),),
+    )
+
+
+def results(*cells, **changes):
+    made = Results(
+        schema=SCHEMA,
+        made_at="2026-11-25T12:00:00+00:00",
+        command="python -m bench peers",
+        commit="abc",
+        machine=MACHINE,
+        systems=(System(name="ours", version="1", settings="1 thread"),),
+        cells=cells,
+        skipped=("tightwad: not installed",),
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def test_a_result_is_the_same_after_it_was_written_and_read():
+    made = results(cell(1.2, low=1.1, high=1.3))
+    assert from_json(to_json(made)) == made
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda data: data.update(schema="other/1"), "schema is not"),
+        (lambda data: data.pop("machine"), "machine missing"),
+        (lambda data: data.update(more=1), "unknown more"),
+        (lambda data: data["cells"][0].update(place=3), "cells[0].place"),
+        (lambda data: data["cells"].append(7), "cells[1]: an object"),
+        (lambda data: data["machine"].update(num_cores=True), "machine.num_cores"),
+        (lambda data: data["cells"][0]["ratios"][0].update(value="x"), "ratios[0].value"),
+        (lambda data: data.update(cells={}), "a list is expected"),
+    ],
+)
+def test_what_is_no_result_is_refused_with_the_place(change, says):
+    data = json.loads(to_json(results(cell(1.0))))
+    change(data)
+    with pytest.raises(ResultError) as error:
+        from_json(json.dumps(data))
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{"])
+def test_what_is_no_json_of_ours_is_refused(text):
+    with pytest.raises(ResultError):
+        from_json(text)
+
+
+def test_a_ratio_that_fell_beyond_tolerance_and_interval_is_worse():
+    old = results(cell(1.0, low=0.98, high=1.02), cell(1.0, place="noisy", low=0.8, high=1.2))
+    new = results(cell(0.9), cell(0.9, place="noisy"))
+    found = compare(old, new)
+    assert [change.is_worse for change in found.changes] == [True, False]
+    assert found.num_worse == 1
+    assert "worse" in table(found).splitlines()[2]
+
+
+def test_a_ratio_that_stayed_or_rose_is_not_worse():
+    found = compare(results(cell(1.0)), results(cell(0.96)))
+    assert found.num_worse == 0
+    assert compare(results(cell(1.0)), results(cell(2.0))).num_worse == 0
+
+
+def test_cells_that_are_gone_and_machines_that_differ_are_told():
+    other = dataclasses.replace(MACHINE, num_cores=8)
+    found = compare(results(cell(1.0)), results(machine=other, is_quick=True))
+    assert found.missing == ("peers: Q8_0, chat, 1 stream: ours to theirs",)
+    assert len(found.notes) == 2
+
+
+def figures(rate):
+    request = Asked(0.0, tuple(k / rate for k in range(1, 11)))
+    return figures_of([request], Slo(1.0, 1.0))
+
+
+def test_cells_have_figures_of_each_and_ratios_of_ours_to_each_other():
+    turns = [[figures(20.0), figures(10.0)], [figures(22.0), figures(10.0)]]
+    ours, theirs, pair = cells_of("peers", "here", ["ours", "theirs"], turns, "ours")
+    assert (ours.system, theirs.system, pair.reference) == ("ours", "theirs", "theirs")
+    by_metric = {value.metric: value for value in ours.values}
+    assert by_metric["tokens/s"].value == pytest.approx(21.0)
+    assert {value.metric for value in pair.ratios} == {"tokens/s", "decode tokens/s"}
+    assert pair.ratios[0].value == pytest.approx(2.1)
+
+
+def test_failures_are_a_note():
+    failed = figures_of([Asked(0.0, (), "reset")], Slo(1.0, 1.0))
+    (made,) = cells_of("peers", "here", ["ours"], [[failed]], "ours")
+    assert made.note == "1 of 1 failed"
+
+
+def test_a_report_names_machine_systems_cells_and_what_was_not_run():
+    turns = [[figures(20.0), figures(10.0)]] * 2
+    cells = cells_of("peers", "here", ["ours", "theirs"], turns, "ours")
+    text = markdown(results(*cells))
+    for part in ("2 cores of a processor", "ours (1): 1 thread", "## peers", "tightwad: not"):
+        assert part in text
+    assert "| here | ours | theirs | 2.00 (2.00 to 2.00) |" in text
+
+
+def test_the_section_of_a_readme_is_replaced_and_nothing_else():
+    readme = "before\n<!-- performance: begin -->\nold\n<!-- performance: end -->\nafter\n"
+    made = readme_with(readme, results(cell(1.5, low=1.4, high=1.6)))
+    assert made.startswith("before\n")
+    assert made.endswith("<!-- performance: end -->\nafter\n")
+    assert "old" not in made
+    assert "1.50 (1.40 to 1.60)" in made
+    assert readme_with(made, results(cell(1.5, low=1.4, high=1.6))) == made
+    with pytest.raises(ValueError, match="no lines"):
+        readme_with("no section", results())
+
+
+def test_this_machine_is_described():
+    made = this_machine()
+    assert made.num_cores >= 1
+    assert made.memory_bytes > 0
+    assert made.kernel
