@@ -60,13 +60,17 @@ def stop_chances(problem: CycleProblem, plan: CyclePlan, cost: CycleCost) -> Flo
         slope_s = _slope(problem.target_s, cost.stages.num_tokens[m] + num_plain, reach)
         verify_s = np.maximum(0.0, slope_s + problem.extra_s[mine])
         beside = np.bincount(nodes, minlength=len(problem.node_names))
-        # A step serves all streams of the batch that the node still drafts for.
-        draft_s = problem.draft_s[nodes, beside[nodes]] / beside[nodes]
+        # A step serves all streams of the batch that the node still drafts for; and the lap, which
+        # waits for the last of all of them, is longer only where no other goes on.
+        step_s = problem.draft_s[nodes, beside[nodes]]
+        alone_s = step_s * _chance_of_none_beside(problem, mine, plan.gammas[mine])
         air_s = problem.token_air_s[nodes]
         lap_binds = cost.lap_s[m] >= limit_s
         added_s = np.maximum(
-            np.where(lap_binds, verify_s + draft_s + air_s, verify_s * target_binds),
-            np.maximum(draft_s * busy[0][nodes], air_s * busy[1][problem.media[nodes]]),
+            np.where(lap_binds, verify_s + alone_s + air_s, verify_s * target_binds),
+            np.maximum(
+                step_s / beside[nodes] * busy[0][nodes], air_s * busy[1][problem.media[nodes]]
+            ),
         )
         dearer = verify_s * by_verify + (0.0 if is_drawn_out else added_s * by_cycle)
         worth = cost.cycle_s * problem.weights[mine] / np.maximum(dearer, _NOTHING_S)
@@ -99,6 +103,20 @@ def _chances_of_made(problem: CycleProblem, mine: Ints) -> Floats:
     kept = np.maximum(problem.sent[mine, 1], 1e-9)
     made: Floats = np.minimum(_MOST_CHANCE, problem.alphas[mine] / kept)
     return made
+
+
+def _chance_of_none_beside(problem: CycleProblem, mine: Ints, gammas: Ints) -> Floats:
+    """(k,) probability that no other stream of a batch goes on where this one is to stop or not.
+
+    That is about where it stops on average, and the step after it.
+    """
+    last = problem.going.shape[1] - 1
+    steps = np.minimum(np.rint(problem.sent[mine, gammas]).astype(np.int64) + 1, last)
+    # (k, k): whether each one, by column, runs that step of each, by row.
+    goes_on = problem.going[mine][:, steps].T * (steps[:, None] < gammas)
+    np.fill_diagonal(goes_on, 0.0)
+    alone: Floats = (1.0 - goes_on).prod(axis=1)
+    return alone
 
 
 def _steady_chances(chances: Floats, worth: Floats, gammas: Ints) -> Floats:

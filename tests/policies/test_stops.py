@@ -80,13 +80,14 @@ def test_chances_are_whole_percent_and_only_of_streams_that_guess():
 def test_a_guess_of_a_longer_text_must_be_surer():
     """Its tokens take more of the target's time than those of the mean stream."""
     views = [StreamView(k, 0.9, 500, draft="a", extra_s=extra_s) for k, extra_s in LENGTHS.items()]
-    seen = Observation(tuple(views), linear(0.05, 0.004), (DraftView("a", linear(0.004, 0.0)),))
+    seen = Observation(tuple(views), linear(0.05, 0.004), (DraftView("a", linear(0.001, 0.0)),))
     problem = problem_of(seen)
     plan = CyclePlan((0, 3), np.array([1, 1, 1]))
     cost = evaluate(problem, plan)
     stops = dict(zip(problem.stream_ids, stop_chances(problem, plan, cost), strict=True))
-    # What a guess adds to the lap: its own token, and its share of a draft step.
-    step_s = 0.004 / 3
+    # What a guess adds to the lap: its own token, and a draft step that no other stream takes part
+    # in, as none may make a second guess.
+    step_s = 0.001
     for stream_id, extra_s in LENGTHS.items():
         ratio = (step_s + max(0.0, 0.004 + extra_s)) / (step_s + 0.004)
         assert stops[stream_id] == pytest.approx(stops[1] * ratio, abs=0.015)
@@ -140,3 +141,33 @@ def test_a_longer_lap_is_nothing_that_plain_streams_pay_for():
         stops.append(float(stop_chances(problem, plan, evaluate(problem, plan))[-1]))
     # With ten times as much at stake it was near 1 when each second was charged to all.
     assert stops[1] <= stops[0] + 0.2
+
+
+def test_a_step_that_others_take_anyway_makes_no_lap_longer():
+    """Beside streams that never stop, only what a guess adds to the pass counts."""
+
+    def stop_of_first(num_others, caps):
+        views = [StreamView(k, 0.6, 500, draft="a") for k in range(1 + num_others)]
+        seen = Observation(tuple(views), linear(0.05, 1e-6), (DraftView("a", linear(0.02, 0.0)),))
+        problem = problem_of(seen)
+        plan = CyclePlan((0, 1 + num_others), np.array(caps))
+        return stop_chances(problem, plan, evaluate(problem, plan))[0]
+
+    alone = stop_of_first(0, [1])
+    assert alone > 0.1
+    assert stop_of_first(1, [1, 1]) >= alone
+    assert stop_of_first(1, [1, 8]) < 0.05 * alone
+
+
+def test_the_chance_that_nobody_else_goes_on_is_of_all_draft_nodes():
+    """Two streams on a node of their own each are in the same lap as two on one."""
+    stops = []
+    for nodes in ("aa", "ab"):
+        views = tuple(StreamView(k, 0.6, 500, draft=n, kept=0.7) for k, n in enumerate(nodes))
+        drafts = tuple(DraftView(n, linear(0.02, 0.0)) for n in sorted(set(nodes)))
+        problem = problem_of(Observation(views, linear(0.05, 1e-4), drafts))
+        plan = CyclePlan((0, 2), np.array([4, 4]))
+        cost = evaluate(problem, plan)
+        # What the step is beside a cycle, which is predicted to be longer on one node.
+        stops.append(stop_chances(problem, plan, cost)[0] * cost.cycle_s)
+    assert stops[0] == pytest.approx(stops[1], rel=0.05)
