@@ -108,10 +108,10 @@ def _chances_of_made(problem: CycleProblem, mine: Ints) -> Floats:
 def _chance_of_none_beside(problem: CycleProblem, mine: Ints, gammas: Ints) -> Floats:
     """(k,) probability that no other stream of a batch goes on where this one is to stop or not.
 
-    That is about where it stops on average, and the step after it.
+    That is about where it stops on average: the step after that guess, which has cost its own one.
     """
-    last = problem.going.shape[1] - 1
-    steps = np.minimum(np.rint(problem.sent[mine, gammas]).astype(np.int64) + 1, last)
+    steps = np.rint(problem.sent[mine, gammas]).astype(np.int64) + 1
+    steps = np.maximum(0, np.minimum(steps, gammas - 1))
     # (k, k): whether each one, by column, runs that step of each, by row.
     goes_on = problem.going[mine][:, steps].T * (steps[:, None] < gammas)
     np.fill_diagonal(goes_on, 0.0)
