@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from nodes.coordinator.requests import Request
+from nodes.coordinator.suspects import Suspicion
 from nodes.messages import TokenizeRequest
 
 # A target reads one text at a time; the others are on their way meanwhile.
@@ -16,24 +17,28 @@ MAX_CHARS = 1 << 24
 
 
 @dataclass(slots=True)
-class _Text:
+class Text:
     """A request's text. target: who was or is to be asked, "" for nobody as yet."""
 
     number: int
     request: Request
     target: str
     num_chars: int
+    is_sent: bool = False
+    suspicion: Suspicion | None = None
 
 
 class Tokenizing:
     """Requests whose texts targets tokenize, those of each party in turn with the others'."""
 
     def __init__(self) -> None:
-        self._texts: dict[int, _Text] = {}
+        self._texts: dict[int, Text] = {}
         self._number_of: dict[tuple[bytes, int], int] = {}
         # By target, then by party, those whose turn is next first: numbers of texts, in order.
         self._queues: dict[str, dict[str, dict[int, None]]] = {}
         self._under_way: Counter[str] = Counter()
+        # By target, a suspect that it reads.
+        self._alone: dict[str, int] = {}
         self._num_chars: Counter[bytes] = Counter()
         self._num_of_role: Counter[str] = Counter()
         self._next_number = 1
@@ -53,14 +58,14 @@ class Tokenizing:
         """Queue the text of a request for the target of that name."""
         number = self._next_number
         self._next_number += 1
-        text = _Text(number, request, target, num_chars_of(request))
+        text = Text(number, request, target, num_chars_of(request))
         self._texts[number] = text
         self._number_of[request.client, request.request_id] = number
         self._num_chars[request.client] += text.num_chars
         self._num_of_role[request.role] += 1
         self._queue(text)
 
-    def _queue(self, text: _Text) -> None:
+    def _queue(self, text: Text) -> None:
         parties = self._queues.setdefault(text.target, {})
         parties.setdefault(text.request.party, {})[text.number] = None
 
@@ -70,12 +75,19 @@ class Tokenizing:
         for target, parties in self._queues.items():
             while parties and self._under_way[target] < MAX_AT_ONCE:
                 party = next(iter(parties))
+                text = self._texts[next(iter(parties[party]))]
+                # A suspect is read alone: if the target dies of it, it did it.
+                is_alone = text.suspicion is not None or target in self._alone
+                if is_alone and self._under_way[target]:
+                    break
                 numbers = parties.pop(party)
-                text = self._texts[next(iter(numbers))]
                 del numbers[text.number]
                 if numbers:
                     parties[party] = numbers
                 self._under_way[target] += 1
+                text.is_sent = True
+                if text.suspicion is not None:
+                    self._alone[target] = text.number
                 submit = text.request.submit
                 out.append((target, TokenizeRequest(text.number, submit.prompt, submit.messages)))
         return out
@@ -86,12 +98,13 @@ class Tokenizing:
         if text is not None and text.target != target:
             return None, False
         self._under_way[target] = max(0, self._under_way[target] - 1)
+        self._heard(target, number)
         if text is None:
             return None, True
         self._forget(text)
         return text.request, True
 
-    def _forget(self, text: _Text) -> None:
+    def _forget(self, text: Text) -> None:
         request = text.request
         parties = self._queues.get(text.target, {})
         numbers = parties.get(request.party, {})
@@ -112,7 +125,16 @@ class Tokenizing:
         if text is None:
             return None
         self._under_way[text.target] -= 1
+        self._heard(text.target, number)
         return text.request
+
+    def _heard(self, target: str, number: int) -> None:
+        if self._alone.get(target) == number:
+            del self._alone[target]
+
+    def sent_to(self, target: str) -> list[Text]:
+        """Texts that a target has been sent and has not answered."""
+        return [t for t in self._texts.values() if t.is_sent and t.target == target]
 
     def drop(self, request: Request) -> None:
         """The request has ended: its text is not sent, an answer that comes yet is for nobody."""
@@ -128,12 +150,14 @@ class Tokenizing:
         """
         self._under_way.pop(gone, None)
         self._queues.pop(gone, None)
+        self._alone.pop(gone, None)
         lost = []
         for text in self._texts.values():
             if text.target not in ("", gone):
                 continue
             if text.target:
                 lost.append(text.request)
+            text.is_sent = False
             text.target = choose(text.request)
             if text.target:
                 self._queue(text)
