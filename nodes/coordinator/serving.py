@@ -236,12 +236,12 @@ class Serving:
         accused = []
         for request, who, since in losses:
             if who.suspicion is None:
-                who.suspicion = Suspicion([name])
+                who.suspicion = Suspicion([name], [now])
                 continue
             is_alone = num_new == 1 and gone.last_seen > since
-            who.suspicion.lost(name, now - since, is_alone=is_alone)
-            num_own = len(who.suspicion.targets)
-            verdict = who.suspicion.verdict(self.deaths.rate_hz(num_own, num_targets, now))
+            who.suspicion.lost(name, now - since, now, is_alone=is_alone)
+            rate_hz = self.deaths.rate_hz(who.suspicion.died_at, num_targets, now)
+            verdict = who.suspicion.verdict(rate_hz)
             if verdict is not None:
                 accused.append((request, verdict))
         return accused
@@ -282,6 +282,9 @@ class Serving:
         out = [] if move is None else self._move(move, now)
         stranded = self.placement.stranded.due(now)
         why = f"; no other that could go on came within {STRANDED_LIMIT_S:.0f} s"
+        for request in self.tokenizing.overdue(now):
+            reason = "no target says how its text is tokenized, though asked again and again"
+            out += self.fail(request, "unavailable", reason, now)
         return [*out, *self._give_up(stranded, why, now)]
 
     def _give_up(self, requests: Iterable[Request], why: str, now: float) -> list[Send]:

@@ -202,6 +202,7 @@ class CoordinatorState:
         self._tracing.tick(self._roster.schedulers(), now)
         self._reporting.tick(now)
         out += self._uploads.grants(now) + self._serving.tick(now)
+        out += self._intake.ask_tokenizers()
         moved, events = self._drains.tick(now)
         return [*out, *moved, *self._on_roster(events, now)]
 

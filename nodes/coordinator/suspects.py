@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import bisect
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 DAY_S = 86_400.0
-_LATELY_S = 600.0
-_MOST_REMEMBERED = 4096
+_MOST_REMEMBERED, _NUM_LATELY = 4096, 64
+# Deaths that are so near to each other are one event.
+_LEAST_S = 0.01
 # Who dies of nothing is to be accused wrongly less than once in a thousand days of a target.
 _WRONG_HZ = 1e-3 / DAY_S
 # Losses one after the other, whatever they were: a bound, where targets die faster than they read.
@@ -26,22 +28,25 @@ _MAX_NAMES = 8
 class Suspicion:
     """Against one stream or text, since it last made progress.
 
-    targets: that died with it: the first among others, each later one while nothing else was new on
-    it. exposed_s: for each but the first, seconds that it was new on targets until then; since_s:
-    since the last one. num_losses: targets that died under it, for whatever reason.
+    targets, died_at: that died with it, and when: the first among others, each later one while
+    nothing else was new on it. exposed_s: for each but the first, seconds that it was new on
+    targets until then; since_s: since the last one. num_losses: targets that died under it, for
+    whatever reason.
     """
 
     targets: list[str]
+    died_at: list[float]
     exposed_s: list[float] = field(default_factory=list)
     since_s: float = 0.0
     num_losses: int = 1
 
-    def lost(self, target: str, exposed_s: float, *, is_alone: bool) -> None:
+    def lost(self, target: str, exposed_s: float, now: float, *, is_alone: bool) -> None:
         """Another target has died. is_alone: it was there, and nothing else was new on it."""
         self.num_losses += 1
         self.since_s += exposed_s
         if is_alone:
             self.targets.append(target)
+            self.died_at.append(now)
             self.exposed_s.append(self.since_s)
             self.since_s = 0.0
 
@@ -88,19 +93,18 @@ class Deaths:
         if len(self._times) > 2 * _MOST_REMEMBERED:
             del self._times[:_MOST_REMEMBERED]
 
-    def rate_hz(self, num_own: int, num_targets: int, now: float) -> float:
-        """Deaths of a target a second, num_own of a suspect left out.
+    def rate_hz(self, own: Sequence[float], num_targets: int, now: float) -> float:
+        """Deaths of a target a second. own: when targets died with a suspect, which do not count.
 
-        Of the last day or of the last minutes, what is more; one more than were seen, because a
-        mesh that is young has had no time for any. At least one a day.
+        Of the last day: one more than were seen, because a mesh that is young has had no time for
+        any. Or since any of the last ones, where more have come of late: what dies together has a
+        cause of its own. At least one a day.
         """
-        seen_s = max(1.0, now - self._since) if self._since is not None else 1.0
-        day_s, lately_s = min(seen_s, DAY_S), min(seen_s, _LATELY_S)
-        num_day = 1 + self._num_others(num_own, now - day_s)
-        num_lately = self._num_others(num_own, now - lately_s)
-        rate_hz = max(num_day / day_s, num_lately / lately_s) / max(1, num_targets)
-        return max(rate_hz, 1.0 / DAY_S)
-
-    def _num_others(self, num_own: int, after: float) -> int:
-        num_all = len(self._times) - bisect.bisect_left(self._times, after)
-        return max(0, num_all - num_own)
+        seen_s = _LEAST_S if self._since is None else min(DAY_S, max(_LEAST_S, now - self._since))
+        num_day = len(self._times) - bisect.bisect_left(self._times, now - seen_s)
+        rates = [(1 + max(0, num_day - len(own))) / seen_s]
+        others = Counter(self._times[-_NUM_LATELY:])
+        others.subtract(own)
+        lately = sorted(others.elements(), reverse=True)
+        rates += [num / max(_LEAST_S, now - at) for num, at in enumerate(lately, 1)]
+        return max(1.0 / DAY_S, max(rates) / max(1, num_targets))

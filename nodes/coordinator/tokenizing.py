@@ -9,11 +9,17 @@ from dataclasses import dataclass
 from nodes.coordinator.requests import Request
 from nodes.coordinator.suspects import Suspicion
 from nodes.messages import TokenizeRequest
+from nodes.scheduler.silences import Silences
 
 # A target reads one text at a time; the others are on their way meanwhile.
 MAX_AT_ONCE = 4
 # Characters of one connection's texts that wait to be read: 64 of the longest.
 MAX_CHARS = 1 << 24
+# A text is asked for again after so much silence, longer each time, and what all texts on their way
+# may take on a slow machine.
+_SILENT_S = 10.0
+_CHAR_S = 5e-5
+_MOST_ASKED_AGAIN = 3
 
 
 @dataclass(slots=True)
@@ -25,6 +31,7 @@ class Text:
     target: str
     num_chars: int
     is_sent: bool = False
+    num_asked: int = 0
     suspicion: Suspicion | None = None
 
 
@@ -42,6 +49,7 @@ class Tokenizing:
         self._num_chars: Counter[bytes] = Counter()
         self._num_of_role: Counter[str] = Counter()
         self._next_number = 1
+        self._silences = Silences[int]()
 
     def __len__(self) -> int:
         return len(self._texts)
@@ -86,6 +94,7 @@ class Tokenizing:
                     parties[party] = numbers
                 self._under_way[target] += 1
                 text.is_sent = True
+                text.num_asked += 1
                 if text.suspicion is not None:
                     self._alone[target] = text.number
                 submit = text.request.submit
@@ -127,6 +136,32 @@ class Tokenizing:
         self._under_way[text.target] -= 1
         self._heard(text.target, number)
         return text.request
+
+    def overdue(self, now: float) -> list[Request]:
+        """Ask again for texts that a target has been silent about for too long: a message was lost.
+
+        Returns the requests for whose texts that has been done in vain.
+        """
+        if not self._silences.is_due(now):
+            return []
+        sent = [text for text in self._texts.values() if text.is_sent]
+        num_chars = sum(text.num_chars for text in sent)
+
+        def limit_s(number: int) -> float:
+            return _SILENT_S * self._texts[number].num_asked + _CHAR_S * num_chars
+
+        hopeless = []
+        waiting = ((text.number, (text.target, text.num_asked)) for text in sent)
+        for number in self._silences.overdue(waiting, limit_s, now):
+            text = self._texts[number]
+            if text.num_asked > _MOST_ASKED_AGAIN:
+                hopeless.append(text.request)
+                continue
+            text.is_sent = False
+            self._under_way[text.target] = max(0, self._under_way[text.target] - 1)
+            self._heard(text.target, number)
+            self._queue(text)
+        return hopeless
 
     def _heard(self, target: str, number: int) -> None:
         if self._alone.get(target) == number:

@@ -6,7 +6,6 @@ verified while its target answers heartbeats. Silence of draft nodes ends, too.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from nodes.scheduler.cycle import CycleState
 from nodes.scheduler.dispatch import Dispatcher
 from nodes.scheduler.drafts import DraftPool
 from nodes.scheduler.instructions import Instruction, ToTarget, open_request
-from nodes.scheduler.silences import LOOK_S, Silences
+from nodes.scheduler.silences import Silences
 from nodes.scheduler.stream import Leased, Opening, Stream, Verifying
 from nodes.scheduler.target import TargetCosts
 from nodes.scheduler.watch import Watch
@@ -72,7 +71,6 @@ class Healing:
         self._num_cells = num_cells
         self._of_target = Silences[StreamId]()
         self._of_drafts = Silences[StreamId]()
-        self._looked_at = -math.inf
         self._work: _Work | None = None
 
     def reopen(self, stream: Stream, now: float) -> list[Instruction]:
@@ -92,9 +90,7 @@ class Healing:
 
     def overdue(self, now: float) -> tuple[list[Stream], list[Stream]]:
         """Streams of which the target, and of which a draft node, has said nothing for too long."""
-        if now - self._looked_at < LOOK_S:
-            return [], []
-        self._looked_at, self._work = now, None
+        self._work = None
         at_target = self._of_target.overdue(self._at_target(), self._patience_s, now)
         at_drafts = self._of_drafts.overdue(self._at_drafts(), self._patience_with_draft_s, now)
         silent = [self._streams[stream_id] for stream_id in at_target]

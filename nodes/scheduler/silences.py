@@ -31,14 +31,21 @@ class Silences(Generic[K]):
         self._waits: dict[K, _Wait] = {}
         self._looked_at = -math.inf
 
+    def is_due(self, now: float) -> bool:
+        """Whether it is time for another look."""
+        return now - self._looked_at >= LOOK_S
+
     def overdue(
         self, waiting: Iterable[tuple[K, object]], limit_s: Callable[[K], float], now: float
     ) -> list[K]:
         """Of all that wait now, those that have stood still beyond their limits; these begin anew.
+        None but once a second.
 
         waiting: with how each stands, whose change ends a wait. limit_s: asked once a wait, when it
         has stood still from one look to the next.
         """
+        if not self.is_due(now):
+            return []
         before, self._waits = self._waits, {}
         if now - self._looked_at > _ASLEEP_S:
             before = {}

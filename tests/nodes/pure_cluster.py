@@ -73,7 +73,10 @@ AIR = LinkFields("air", 1e6, 0.0)
 _MAX_MOVES = 60_000
 _RARE_ONE_IN = 24
 # Messages that may be lost between the coordinator and a node that is there, and how often.
-_LOSSY = (CommitReply, LeaseRequest, OpenStreamRequest, StreamReadyNotice, VerifyRequest)
+_LOSSY = (
+    *(OpenStreamRequest, StreamReadyNotice, LeaseRequest, VerifyRequest, CommitReply),
+    *(TokenizeRequest, TokenizeReply),
+)
 _LOST_ONE_IN = 12
 _MOVE_S = 1e-4
 # Targets differ, and what is learnt of them makes them differ more.

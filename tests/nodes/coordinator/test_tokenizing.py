@@ -104,7 +104,7 @@ def test_a_suspect_is_read_alone(desk: Desk) -> None:
     desk.due()
     sent = desk.tokenizing.sent_to("t")
     assert [text.number for text in sent] == list(range(1, MAX_AT_ONCE + 1))
-    sent[0].suspicion, sent[2].suspicion = Suspicion(["t"]), Suspicion(["t"])
+    sent[0].suspicion, sent[2].suspicion = Suspicion(["t"], [0.0]), Suspicion(["t"], [0.0])
     desk.tokenizing.targets_changed(lambda _: "u", "t")
     assert desk.tokenizing.sent_to("u") == []
     assert desk.due() == [1]
@@ -124,7 +124,7 @@ def test_a_suspect_is_read_alone(desk: Desk) -> None:
     for number in (4, 5, 6):
         answer(number)
     assert [text.number for text in desk.tokenizing.sent_to("u")] == [7, 8]
-    desk.tokenizing.sent_to("u")[1].suspicion = Suspicion(["t"])
+    desk.tokenizing.sent_to("u")[1].suspicion = Suspicion(["t"], [0.0])
     desk.tokenizing.targets_changed(lambda _: "w", "u")
     assert desk.due() == [7]
     assert desk.tokenizing.answered("w", 7)[1]
@@ -134,6 +134,26 @@ def test_a_suspect_is_read_alone(desk: Desk) -> None:
     assert desk.due() == []
     assert desk.tokenizing.answered("w", 8) == (None, True)
     assert desk.due() == [9]
+
+
+def test_a_text_of_which_nothing_is_heard_is_asked_for_again_and_not_for_ever(desk: Desk) -> None:
+    lost = desk.add()
+    desk.due()
+    asked: list[int] = []
+    for second in range(200):
+        if second % 7 == 0:
+            # Others are answered all the time.
+            desk.add()
+            number = desk.due()[-1]
+            desk.tokenizing.answered("t", number)
+        hopeless = desk.tokenizing.overdue(float(second))
+        asked += [second] * (1 in desk.due())
+        if hopeless:
+            break
+    assert hopeless == [lost]
+    first, again, third = asked
+    assert 10 <= first < again - first < third - again
+    assert desk.tokenizing._under_way["t"] == 1
 
 
 def test_what_one_connection_has_here_is_bounded(desk: Desk) -> None:

@@ -164,7 +164,7 @@ def test_suspects_have_lines_of_their_own(line: Line) -> None:
         if number in (1, 2):
             (choice,) = request.choices.values()
             line.waiting.remove(request, choice)
-            choice.suspicion = Suspicion(["t"])
+            choice.suspicion = Suspicion(["t"], [0.0])
             line.waiting.add(request, choice, ONE)
     assert [head.request.request_id for head in line.waiting.heads()] == [1, 2]
     for head in line.waiting.heads():
