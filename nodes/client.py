@@ -13,11 +13,11 @@ from typing import Any
 
 from mesh.messages import Welcome
 from mesh.transport import ClientTransport
+from nodes.cancellations import Cancellations
 from nodes.engine.rules import NO_RULES, LogitRules
 from nodes.link import Link
 from nodes.messages import (
     DEFAULT_PRIORITY,
-    CancelRequest,
     ChatMessage,
     FinishedNotice,
     LinkFields,
@@ -116,6 +116,7 @@ class Client:
             rejoins=rejoins,
             on_lost=self._lost,
         )
+        self._cancellations = Cancellations(self._link.send)
         self._ids = itertools.count(1)
         self._queues: dict[int, asyncio.Queue[Any]] = {}
         self._joined = asyncio.Event()
@@ -140,6 +141,7 @@ class Client:
     def on_joined(self, _welcome: Welcome) -> None:
         self._joined.set()
         self._may_offer = True
+        self._cancellations.send_again()
 
     def _lost(self) -> None:
         """What is under way was of a membership that is over; who asks now waits for another."""
@@ -148,6 +150,7 @@ class Client:
             queue.put_nowait(None)
 
     def on_message(self, message: Any) -> None:
+        self._cancellations.send_again()
         queue = self._queues.get(getattr(message, "request_id", 0))
         if queue is not None:
             if isinstance(message, UploadGrant):
@@ -240,7 +243,7 @@ class Client:
                     yield message
             finally:
                 if left:
-                    self._link.send(CancelRequest(request_id))
+                    self._cancellations.cancel(request_id)
 
     async def _submit(self, submit: SubmitRequest, queue: asyncio.Queue[Any]) -> None:
         """Send a request: large ones on a shared medium in pieces, when each may go."""

@@ -23,6 +23,7 @@ class Opening:
         self._open = open_stream
         self._waiting: dict[int, OpenStreamRequest] = {}
         self._queue: asyncio.Queue[OpenStreamRequest] = asyncio.Queue()
+        self.num_compiled = 0
 
     async def run(self) -> None:
         """Serve until cancelled; then the grammar that is being compiled is finished first."""
@@ -40,6 +41,7 @@ class Opening:
             finally:
                 # The model whose vocabulary it reads must not be closed under its thread.
                 await asyncio.wait([compiling])
+                self.num_compiled += 1
             if self._waiting.get(request.stream_id) is request:
                 del self._waiting[request.stream_id]
                 self._open(request)

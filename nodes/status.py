@@ -161,6 +161,7 @@ class CountStatus:
     plain_steps: Labels
     num_late: int
     num_parked: int
+    num_reopened: int
     num_texts: int
     num_texts_reused: int
     tokens_read: int

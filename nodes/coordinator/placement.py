@@ -74,6 +74,8 @@ class Placement:
         self.stranded = Stranded()
         self._roster = roster
         self._next_look = 0.0
+        # The last suspect that each target was given.
+        self._tried: dict[str, Choice] = {}
 
     def widest_of(self, target: NodeRecord) -> EngineProfile:
         """Of all targets of the same model, the one that holds the longest text."""
@@ -113,19 +115,40 @@ class Placement:
         out for ever.
         """
         blocked: set[Kind] = set()
+        # What suspects will take that wait for others of them: nobody else gets it meanwhile.
+        kept: list[Stream] = []
         # Whoever is behind the first of a line waits for targets of the same kinds.
         for head in self.waiting.heads():
             if head.kinds <= blocked:
                 continue
             request, choice = head.request, head.choice
             free = [n for n in self._able(request, choice) if _kind(n) not in blocked]
-            cells = _cells([_journal_of(request, choice)])
-            fitting = [n for n in free if n.has_room(cells)]
+            wanted = [_journal_of(request, choice)]
+            if choice.suspicion is None:
+                wanted += kept
+            else:
+                free = [n for n in free if not self._is_trying(n)]
+                if not free:
+                    kept = [_journal_of(r, c) for r, c in self.waiting if c.suspicion is not None]
+                    continue
+            fitting = [n for n in free if n.has_room(_cells(wanted), len(wanted))]
             if fitting:
                 stream = _journal_of(request, choice)
                 return Placed(request, choice, self._best(request, stream, fitting, now))
             blocked |= _kinds(free)
         return None
+
+    def opened(self, choice: Choice, target: NodeRecord) -> None:
+        """A target begins with a stream."""
+        if choice.suspicion is not None:
+            self._tried[target.name] = choice
+
+    def _is_trying(self, target: NodeRecord) -> bool:
+        """Whether a suspect is there from which no token has come: it alone is to be accused."""
+        choice = self._tried.get(target.name)
+        if choice is None or choice.suspicion is None or target.scheduler is None:
+            return False
+        return target.scheduler.stream(choice.spec.stream_id) is not None
 
     def _targets(self) -> list[NodeRecord]:
         return self._roster.nodes("target")

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from nodes.coordinator.suspects import Suspicion
 from nodes.engine.sampling import Sampling
 from nodes.messages import (
     DEFAULT_PRIORITY,
@@ -56,6 +57,10 @@ class Choice:
     num_tokens: int = 0
     journal: Stream | None = None
     wire: Wire = field(default_factory=Wire)
+    # Whether there has been no token of it where it is, and since when.
+    is_new: bool = True
+    opened_at: float = 0.0
+    suspicion: Suspicion | None = None
 
 
 @dataclass(slots=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from mesh.errors import DecodeError
@@ -23,8 +24,10 @@ from policies.plan import Link
 
 logger = logging.getLogger(__name__)
 
-# A node that has work and reports no finished pass for so long counts as gone.
-PROGRESS_TIMEOUT_S = 120.0
+# A node that has work and reports no finished pass for so long counts as gone, or for longer where
+# its passes are. What a lost message holds up goes on before that.
+PROGRESS_TIMEOUT_S = 30.0
+_PROGRESS_PASSES = 8
 _MAX_REASON = 256
 # 64 nodes with names of four bytes a character are some 37 KB, of 64 allowed.
 _MAX_NODES_SHOWN, MAX_MODEL_CHARS = 64, 64
@@ -54,6 +57,14 @@ class NodeRecord:
     incarnation: int = 0
     # A target that takes no new streams, and leaves when it has none any more.
     is_draining: bool = False
+
+    @property
+    def progress_timeout_s(self) -> float:
+        cells = self.profile.num_cells
+        own = min(cells, self.profile.context_length)
+        tables = self.costs.prefill, self.costs.decode
+        longest_s = max(table.at(table.sizes[-1], cells, own) for table in tables)
+        return max(PROGRESS_TIMEOUT_S, _PROGRESS_PASSES * longest_s)
 
     def measured_link(self) -> Link:
         """The declared link with the round trip, and the rate where none was declared."""
@@ -102,8 +113,12 @@ class NodeIn:
 
 @dataclass(frozen=True, slots=True)
 class NodeOut:
+    """has_died: it did not leave of its own accord, or by order. last_seen: when it was heard."""
+
     record: NodeRecord
     reason: str
+    has_died: bool
+    last_seen: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +143,7 @@ class Roster:
     def __init__(self, heartbeat_interval_s: float, heartbeat_timeout_s: float) -> None:
         self.heartbeat_interval_s = heartbeat_interval_s
         self.heartbeat_timeout_s = heartbeat_timeout_s
-        self._membership = MembershipState(heartbeat_timeout_s, PROGRESS_TIMEOUT_S)
+        self._membership = MembershipState(heartbeat_timeout_s, math.inf)
         self._nodes: dict[str, NodeRecord] = {}
         self._clients: dict[bytes, HeartbeatState] = {}
         # Name and incarnation of processes that are not let in again, and why.
@@ -203,7 +218,11 @@ class Roster:
         elif hello.role not in CLIENT_ROLES:
             return [Rejected(peer, f"unknown role {hello.role}"[:_MAX_REASON])]
         events = self._membership.on_hello(peer, hello, now)
-        out = self._left([event for event in events if isinstance(event, Left)])
+        # A process whose connection broke comes back itself; another one takes a dead one's place.
+        out = self._left(
+            [event for event in events if isinstance(event, Left)],
+            has_died=lambda member: member.incarnation != hello.incarnation,
+        )
         for event in events:
             if isinstance(event, Refused):
                 out.append(Rejected(peer, event.reason[:_MAX_REASON]))
@@ -254,14 +273,14 @@ class Roster:
         return self._membership.on_message(peer, now)
 
     def bye(self, peer: bytes, reason: str, now: float) -> list[RosterEvent]:
-        return self._left(self._membership.on_bye(peer, reason, now))
+        return self._left(self._membership.on_bye(peer, reason, now), has_died=lambda _: False)
 
     def dismiss(self, record: NodeRecord, reason: str, now: float) -> list[RosterEvent]:
         """Tell a node to leave; its process is not let in again, a new one is."""
         self._forbid(record, reason)
         events = self._membership.on_gone(record.peer, now)
         left = [replace(event, reason=reason) for event in events]
-        return [Dismissed(record.peer, reason), *self._left(left)]
+        return [Dismissed(record.peer, reason), *self._left(left, has_died=lambda _: False)]
 
     def _forbid(self, record: NodeRecord, reason: str) -> None:
         self._dismissed[record.name, record.incarnation] = reason[:_MAX_REASON]
@@ -272,7 +291,15 @@ class Roster:
         return self._left(self._membership.on_gone(peer, now))
 
     def tick(self, now: float) -> list[RosterEvent]:
-        return self._left(self._membership.tick(now))
+        out = self._left(self._membership.tick(now))
+        for node in self.nodes():
+            member = self._membership.by_peer(node.peer)
+            stuck_s = now - member.progress_at if member is not None else 0.0
+            if stuck_s > node.progress_timeout_s:
+                events = self._membership.on_gone(node.peer, now)
+                reason = f"no progress for {stuck_s:.1f} s"
+                out += self._left([replace(event, reason=reason) for event in events])
+        return out
 
     def pings(self, now: float) -> list[tuple[bytes, Ping]]:
         """Who is to be pinged now."""
@@ -298,7 +325,7 @@ class Roster:
 
     def pong(self, member: Member, pong: Pong, now: float) -> None:
         node = self.node_of(member)
-        busy = node is not None and node.scheduler is not None and node.scheduler.num_streams > 0
+        busy = node is not None and node.scheduler is not None and node.scheduler.awaits_target
         self._membership.on_pong(member.peer, pong.progress, busy, now)
         heartbeat = node.heartbeat if node is not None else self._clients.get(member.peer)
         if heartbeat is not None:
@@ -309,7 +336,9 @@ class Roster:
             for _, scheduler in self.schedulers():
                 scheduler.draft_link(node.name, node.measured_link())
 
-    def _left(self, events: Sequence[Left]) -> list[RosterEvent]:
+    def _left(
+        self, events: Sequence[Left], has_died: Callable[[Member], bool] = lambda _: True
+    ) -> list[RosterEvent]:
         out: list[RosterEvent] = []
         for event in events:
             record = self.node_of(event.member)
@@ -318,7 +347,8 @@ class Roster:
                 del self._nodes[record.name]
                 if record.is_draining:
                     self._forbid(record, DRAINED)
-                out.append(NodeOut(record, event.reason))
+                member = event.member
+                out.append(NodeOut(record, event.reason, has_died(member), member.last_seen))
             elif self._clients.pop(event.member.peer, None) is not None:
                 out.append(ClientOut(event.member.peer))
         return out

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from mesh.messages import Ping
 from nodes.coordinator.models import suits
 from nodes.coordinator.placement import Move, Placed, Placement
 from nodes.coordinator.requests import (
@@ -18,10 +19,11 @@ from nodes.coordinator.requests import (
     started_notice,
     tokens_notice,
 )
-from nodes.coordinator.roster import NodeRecord, Roster
+from nodes.coordinator.roster import NodeOut, NodeRecord, Roster
 from nodes.coordinator.sends import Send, streams_of
 from nodes.coordinator.stranded import STRANDED_LIMIT_S
-from nodes.coordinator.tokenizing import Tokenizing
+from nodes.coordinator.suspects import Deaths, Suspicion
+from nodes.coordinator.tokenizing import Text, Tokenizing
 from nodes.messages import PromptScoresNotice, RequestFailedNotice
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
 from nodes.scheduler.stream import Stream
@@ -35,8 +37,10 @@ OUTCOMES: Final = (
     *("done", "cancelled", "left"),
     *("bad_request", "not_found", "overloaded", "unavailable", "internal"),
 )
-# A request that ends the process of whoever serves it must not go through all targets.
-_MAX_LOSSES = 4
+# Of a Ping that goes before a suspect's text, beyond those of heartbeats: its Pong proves that the
+# target was there to die of it. And what a text takes to be tokenized, at most.
+_PROOF = 2**62
+_TEXT_S = 1.0
 
 
 class Serving:
@@ -53,6 +57,7 @@ class Serving:
         # Requests that are over, and those that went to another target meanwhile.
         self.outcomes = Counter[str]()
         self.num_moved = 0
+        self.deaths = Deaths()
 
     def num_waiting(self, role: str) -> int:
         """Streams without a place, and requests whose texts are not tokenized yet, of clients that
@@ -156,13 +161,16 @@ class Serving:
     ) -> list[Send]:
         """Open a stream on a target: a new one, or from its journal."""
         choice.target = target.name
+        choice.is_new, choice.opened_at = True, now
+        self.placement.opened(choice, target)
         assert target.scheduler is not None
         journal, choice.journal = choice.journal, None
         if journal is None:
             opened = target.scheduler.admit(choice.spec, request.fixed_gamma, request.weight)
         else:
             opened = target.scheduler.adopt(journal)
-        return self.carry_out(target, opened, now)
+        proof = [Send(target.peer, Ping(_PROOF, 0))] if choice.suspicion is not None else []
+        return [*proof, *self.carry_out(target, opened, now)]
 
     def _unplace(self, journal: Stream) -> None:
         """A target does not serve a stream any more."""
@@ -186,8 +194,9 @@ class Serving:
             out += self._serve(request, choice, move.target, now)
         return out + self.admit_waiting(now)
 
-    def target_gone(self, target: NodeRecord, reason: str, now: float) -> list[Send]:
+    def target_gone(self, gone: NodeOut, now: float) -> list[Send]:
         """Its streams go on elsewhere: their journals are here."""
+        target = gone.record
         assert target.scheduler is not None
         released, told = target.scheduler.release_all(now)
         out = self.carry_out(target, told, now)
@@ -196,16 +205,46 @@ class Serving:
         for stream in streams:
             self._unplace(stream)
         lost = [self.streams[stream.spec.stream_id] for stream in streams]
-        for stream, request in zip(streams, lost, strict=True):
+        choices = [r.choices[s.spec.stream_id] for s, r in zip(streams, lost, strict=True)]
+        held = list(zip(lost, choices, strict=True))
+        accused = self._accuse(gone, held, now)
+        for request, choice in held:
             request.unbind()
-            self.placement.wait(request, request.choices[stream.spec.stream_id], now)
+            self.placement.wait(request, choice, now)
         lost += self.targets_changed(now, target.name)
         for request in {id(request): request for request in lost}.values():
             request.num_losses += 1
-            request.last_loss = f"target {target.name} left: {reason}"
-        hopeless = [request for request in lost if request.num_losses >= _MAX_LOSSES]
-        why = f", the last of {_MAX_LOSSES} that served this request"
-        return [*out, *self._give_up(hopeless, why, now), *self.admit_waiting(now)]
+            request.last_loss = f"target {target.name} left: {gone.reason}"
+        for request, (code, line) in accused:
+            if self.requests.get((request.client, request.request_id)) is request:
+                out += self.fail(request, code, line, now)
+        return [*out, *self.admit_waiting(now)]
+
+    def _accuse(
+        self, gone: NodeOut, held: Sequence[tuple[Request, Choice]], now: float
+    ) -> list[tuple[Request, tuple[str, str]]]:
+        """Note with what a target died; those that are not tried again, with code and line."""
+        if not gone.has_died:
+            return []
+        self.deaths.note(now)
+        name, num_targets = gone.record.name, len(self._roster.nodes("target")) + 1
+        texts = self.tokenizing.sent_to(name)
+        num_new = sum(choice.is_new for _, choice in held) + len(texts)
+        # Since when each was new to it; of what it had not heard yet it did not die.
+        losses: list[tuple[Request, Choice | Text, float]] = [(r, c, c.opened_at) for r, c in held]
+        losses += [(text.request, text, now - _TEXT_S) for text in texts]
+        accused = []
+        for request, who, since in losses:
+            if who.suspicion is None:
+                who.suspicion = Suspicion([name], [now])
+                continue
+            is_alone = num_new == 1 and gone.last_seen > since
+            who.suspicion.lost(name, now - since, now, is_alone=is_alone)
+            rate_hz = self.deaths.rate_hz(who.suspicion.died_at, num_targets, now)
+            verdict = who.suspicion.verdict(rate_hz)
+            if verdict is not None:
+                accused.append((request, verdict))
+        return accused
 
     def evacuate(self, now: float) -> list[Send]:
         """Move streams off targets that are drained, where others have room for them."""
@@ -220,6 +259,7 @@ class Serving:
 
     def targets_changed(self, now: float, gone: str = "") -> list[Request]:
         """A target came, or is gone; returns those whose texts it was to tokenize."""
+        self.deaths.begin(now)
         lost = self.tokenizing.targets_changed(self._tokenizer_of, gone)
         for request, name in self.tokenizing:
             self.placement.stranded.note(request, is_able=bool(name), now=now)
@@ -242,6 +282,9 @@ class Serving:
         out = [] if move is None else self._move(move, now)
         stranded = self.placement.stranded.due(now)
         why = f"; no other that could go on came within {STRANDED_LIMIT_S:.0f} s"
+        for request in self.tokenizing.overdue(now):
+            reason = "no target says how its text is tokenized, though asked again and again"
+            out += self.fail(request, "unavailable", reason, now)
         return [*out, *self._give_up(stranded, why, now)]
 
     def _give_up(self, requests: Iterable[Request], why: str, now: float) -> list[Send]:
@@ -264,7 +307,9 @@ class Serving:
                     draft = self._roster.node(name)
                     if draft is not None:
                         out.append(Send(draft.peer, message, streams_of(message), to_draft=True))
-                case Emit():
+                case Emit(stream_id=stream_id):
+                    # The next suspect may be tried when this one has got on.
+                    freed |= self._is_cleared(stream_id, instruction)
                     out += self._emit(instruction)
                 case Finish(stream_id=stream_id, reason=reason):
                     out += self._finish(target, stream_id, reason)
@@ -277,6 +322,16 @@ class Serving:
         if freed:
             out += self.admit_waiting(now)
         return out
+
+    def _is_cleared(self, stream_id: StreamId, emit: Emit) -> bool:
+        """A token of a stream where it is now: whether that takes a suspicion from it."""
+        request = self.streams.get(stream_id)
+        if request is None or not emit.token_ids:
+            return False
+        choice = request.choices[stream_id]
+        was_suspect = choice.suspicion is not None
+        choice.is_new, choice.suspicion = False, None
+        return was_suspect
 
     def _emit(self, emit: Emit) -> list[Send]:
         request = self.streams.get(emit.stream_id)

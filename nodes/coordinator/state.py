@@ -202,6 +202,7 @@ class CoordinatorState:
         self._tracing.tick(self._roster.schedulers(), now)
         self._reporting.tick(now)
         out += self._uploads.grants(now) + self._serving.tick(now)
+        out += self._intake.ask_tokenizers()
         moved, events = self._drains.tick(now)
         return [*out, *moved, *self._on_roster(events, now)]
 
@@ -260,8 +261,8 @@ class CoordinatorState:
                     out.append(Send(peer, Bye(reason)))
                 case NodeIn(record=node):
                     out += self._on_node_in(node, now)
-                case NodeOut(record=node, reason=reason):
-                    out += self._on_node_out(node, reason, now)
+                case NodeOut():
+                    out += self._on_node_out(event, now)
                 case ClientOut(peer=peer):
                     self._uploads.gone(peer)
                     out += self._serving.client_gone(peer, now)
@@ -295,6 +296,7 @@ class CoordinatorState:
                 draft_load=self._draft_load,
                 name=node.name,
                 counts=self._reporting.counts_of(node.name),
+                num_cells=node.profile.num_cells,
                 plans_later=due if self._plans_later else None,
             )
             for draft in self._roster.nodes("draft"):
@@ -311,14 +313,16 @@ class CoordinatorState:
                 out += self._carry_out(target, joined, now)
         return out
 
-    def _on_node_out(self, node: NodeRecord, reason: str, now: float) -> list[Send]:
+    def _on_node_out(self, event: NodeOut, now: float) -> list[Send]:
         out: list[Send] = []
-        self._reporting.node_out(node, reason, now)
+        node = event.record
+        self._reporting.node_out(node, event.reason, now)
         if node.role == "draft":
             for target, scheduler in self._roster.schedulers():
-                out += self._carry_out(target, scheduler.draft_lost(node.name, now), now)
+                lost = scheduler.draft_lost(node.name, now, has_died=event.has_died)
+                out += self._carry_out(target, lost, now)
             return out
-        return [*self._serving.target_gone(node, reason, now), *self._intake.ask_tokenizers()]
+        return [*self._serving.target_gone(event, now), *self._intake.ask_tokenizers()]
 
     # -- nodes -----------------------------------------------------------------------------------
 

@@ -213,6 +213,7 @@ def count_status(counts: Counts) -> CountStatus:
         plain_steps={label: counts.plain_steps[label] for label in PLAIN_LABELS},
         num_late=counts.num_late,
         num_parked=counts.num_parked,
+        num_reopened=counts.num_reopened,
         num_texts=counts.num_texts,
         num_texts_reused=counts.num_texts_reused,
         tokens_read=counts.tokens_read,

@@ -7,36 +7,49 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from nodes.coordinator.requests import Request
+from nodes.coordinator.suspects import Suspicion
 from nodes.messages import TokenizeRequest
+from nodes.scheduler.silences import Silences
 
 # A target reads one text at a time; the others are on their way meanwhile.
 MAX_AT_ONCE = 4
 # Characters of one connection's texts that wait to be read: 64 of the longest.
 MAX_CHARS = 1 << 24
+# A text is asked for again after so much silence, longer each time, and what all texts on their way
+# may take on a slow machine.
+_SILENT_S = 10.0
+_CHAR_S = 5e-5
+_MOST_ASKED_AGAIN = 3
 
 
 @dataclass(slots=True)
-class _Text:
+class Text:
     """A request's text. target: who was or is to be asked, "" for nobody as yet."""
 
     number: int
     request: Request
     target: str
     num_chars: int
+    is_sent: bool = False
+    num_asked: int = 0
+    suspicion: Suspicion | None = None
 
 
 class Tokenizing:
     """Requests whose texts targets tokenize, those of each party in turn with the others'."""
 
     def __init__(self) -> None:
-        self._texts: dict[int, _Text] = {}
+        self._texts: dict[int, Text] = {}
         self._number_of: dict[tuple[bytes, int], int] = {}
         # By target, then by party, those whose turn is next first: numbers of texts, in order.
         self._queues: dict[str, dict[str, dict[int, None]]] = {}
         self._under_way: Counter[str] = Counter()
+        # By target, a suspect that it reads.
+        self._alone: dict[str, int] = {}
         self._num_chars: Counter[bytes] = Counter()
         self._num_of_role: Counter[str] = Counter()
         self._next_number = 1
+        self._silences = Silences[int]()
 
     def __len__(self) -> int:
         return len(self._texts)
@@ -53,14 +66,14 @@ class Tokenizing:
         """Queue the text of a request for the target of that name."""
         number = self._next_number
         self._next_number += 1
-        text = _Text(number, request, target, num_chars_of(request))
+        text = Text(number, request, target, num_chars_of(request))
         self._texts[number] = text
         self._number_of[request.client, request.request_id] = number
         self._num_chars[request.client] += text.num_chars
         self._num_of_role[request.role] += 1
         self._queue(text)
 
-    def _queue(self, text: _Text) -> None:
+    def _queue(self, text: Text) -> None:
         parties = self._queues.setdefault(text.target, {})
         parties.setdefault(text.request.party, {})[text.number] = None
 
@@ -70,12 +83,20 @@ class Tokenizing:
         for target, parties in self._queues.items():
             while parties and self._under_way[target] < MAX_AT_ONCE:
                 party = next(iter(parties))
+                text = self._texts[next(iter(parties[party]))]
+                # A suspect is read alone: if the target dies of it, it did it.
+                is_alone = text.suspicion is not None or target in self._alone
+                if is_alone and self._under_way[target]:
+                    break
                 numbers = parties.pop(party)
-                text = self._texts[next(iter(numbers))]
                 del numbers[text.number]
                 if numbers:
                     parties[party] = numbers
                 self._under_way[target] += 1
+                text.is_sent = True
+                text.num_asked += 1
+                if text.suspicion is not None:
+                    self._alone[target] = text.number
                 submit = text.request.submit
                 out.append((target, TokenizeRequest(text.number, submit.prompt, submit.messages)))
         return out
@@ -86,12 +107,13 @@ class Tokenizing:
         if text is not None and text.target != target:
             return None, False
         self._under_way[target] = max(0, self._under_way[target] - 1)
+        self._heard(target, number)
         if text is None:
             return None, True
         self._forget(text)
         return text.request, True
 
-    def _forget(self, text: _Text) -> None:
+    def _forget(self, text: Text) -> None:
         request = text.request
         parties = self._queues.get(text.target, {})
         numbers = parties.get(request.party, {})
@@ -112,7 +134,42 @@ class Tokenizing:
         if text is None:
             return None
         self._under_way[text.target] -= 1
+        self._heard(text.target, number)
         return text.request
+
+    def overdue(self, now: float) -> list[Request]:
+        """Ask again for texts that a target has been silent about for too long: a message was lost.
+
+        Returns the requests for whose texts that has been done in vain.
+        """
+        if not self._silences.is_due(now):
+            return []
+        sent = [text for text in self._texts.values() if text.is_sent]
+        num_chars = sum(text.num_chars for text in sent)
+
+        def limit_s(number: int) -> float:
+            return _SILENT_S * self._texts[number].num_asked + _CHAR_S * num_chars
+
+        hopeless = []
+        waiting = ((text.number, (text.target, text.num_asked)) for text in sent)
+        for number in self._silences.overdue(waiting, limit_s, now):
+            text = self._texts[number]
+            if text.num_asked > _MOST_ASKED_AGAIN:
+                hopeless.append(text.request)
+                continue
+            text.is_sent = False
+            self._under_way[text.target] = max(0, self._under_way[text.target] - 1)
+            self._heard(text.target, number)
+            self._queue(text)
+        return hopeless
+
+    def _heard(self, target: str, number: int) -> None:
+        if self._alone.get(target) == number:
+            del self._alone[target]
+
+    def sent_to(self, target: str) -> list[Text]:
+        """Texts that a target has been sent and has not answered."""
+        return [t for t in self._texts.values() if t.is_sent and t.target == target]
 
     def drop(self, request: Request) -> None:
         """The request has ended: its text is not sent, an answer that comes yet is for nobody."""
@@ -128,12 +185,14 @@ class Tokenizing:
         """
         self._under_way.pop(gone, None)
         self._queues.pop(gone, None)
+        self._alone.pop(gone, None)
         lost = []
         for text in self._texts.values():
             if text.target not in ("", gone):
                 continue
             if text.target:
                 lost.append(text.request)
+            text.is_sent = False
             text.target = choose(text.request)
             if text.target:
                 self._queue(text)

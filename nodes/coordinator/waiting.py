@@ -7,7 +7,7 @@ import heapq
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from nodes.coordinator.requests import Choice, Request
@@ -21,6 +21,7 @@ Kind: TypeAlias = tuple[str, str]
 # Whether its text is still to begin, its turn in seconds, and how far priority put that forward.
 _Place: TypeAlias = tuple[bool, float, StreamId, float]
 _Key: TypeAlias = tuple[bool, float, int, StreamId]
+_LineKey: TypeAlias = tuple[frozenset[Kind], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,12 @@ class _Entry:
     party: _Party
     kinds: frozenset[Kind]
     place: _Place
+    # Suspects have lines of their own: they wait for each other, too.
+    is_suspect: bool
+
+    @property
+    def line(self) -> _LineKey:
+        return self.kinds, self.is_suspect
 
 
 class Waiting:
@@ -105,7 +112,7 @@ class Waiting:
     """
 
     def __init__(self) -> None:
-        self._lines: dict[frozenset[Kind], _Line] = {}
+        self._lines: dict[_LineKey, _Line] = {}
         self._entries: dict[StreamId, _Entry] = {}
         self._parties: dict[tuple[str, str], _Party] = {}
         self._num_of_role: Counter[str] = Counter()
@@ -131,10 +138,11 @@ class Waiting:
         stream_id = choice.spec.stream_id
         party = self._parties.setdefault((request.model_hash, request.party), _Party())
         party.num_waiting += 1
-        entry = _Entry(request, choice, party, kinds, _place(request, choice))
+        place, is_suspect = _place(request, choice), choice.suspicion is not None
+        entry = _Entry(request, choice, party, kinds, place, is_suspect)
         self._entries[stream_id] = entry
         self._num_of_role[request.role] += 1
-        self._lines.setdefault(kinds, _Line()).add(party, entry.place)
+        self._lines.setdefault(entry.line, _Line()).add(party, entry.place)
 
     def remove(self, request: Request, choice: Choice) -> None:
         """Take out a stream that is in the line."""
@@ -158,20 +166,20 @@ class Waiting:
         if kinds == entry.kinds:
             return
         self._leave_line(entry)
-        moved = _Entry(entry.request, entry.choice, entry.party, kinds, entry.place)
+        moved = replace(entry, kinds=kinds)
         self._entries[choice.spec.stream_id] = moved
-        self._lines.setdefault(kinds, _Line()).add(entry.party, entry.place)
+        self._lines.setdefault(moved.line, _Line()).add(entry.party, entry.place)
 
     def _leave_line(self, entry: _Entry) -> None:
-        line = self._lines[entry.kinds]
+        line = self._lines[entry.line]
         line.remove(entry.party, entry.place)
         if not line:
-            del self._lines[entry.kinds]
+            del self._lines[entry.line]
 
     def heads(self) -> list[Head]:
         """The first one of each line, in order; those that no target may serve are left out."""
-        firsts = sorted((line.first(), kinds) for kinds, line in self._lines.items() if kinds)
-        found = [self._entries[key[-1]] for key, _ in firsts]
+        firsts = sorted(line.first() for (kinds, _), line in self._lines.items() if kinds)
+        found = [self._entries[key[-1]] for key in firsts]
         return [Head(entry.kinds, entry.request, entry.choice) for entry in found]
 
 

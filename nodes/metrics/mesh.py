@@ -54,6 +54,9 @@ GAMMAS: Final = _counter(
 PLAIN: Final = _counter("plain_steps", "Plain steps of a stream, by why.", *_TARGET, "reason")
 LATE: Final = _counter("drafts_late", "Answers of draft nodes not waited for.", *_TARGET)
 PARKED: Final = _counter("streams_parked", "Streams parked for want of cells.", *_TARGET)
+REOPENED: Final = _counter(
+    "streams_reopened", "Streams opened anew from the journal: a message was lost.", *_TARGET
+)
 TEXTS: Final = _counter("texts", "Texts that a target took in.", *_TARGET)
 REUSED: Final = _counter("texts_reused", "Texts of which some was in its caches.", *_TARGET)
 PROMPT_TOKENS: Final = _counter(
@@ -178,6 +181,7 @@ def _of_target(target: TargetStatus, ratio_bounds: tuple[float, ...]) -> Iterato
         yield PLAIN, count, (*name, reason)
     yield LATE, counts.num_late, name
     yield PARKED, counts.num_parked, name
+    yield REOPENED, counts.num_reopened, name
     yield TEXTS, counts.num_texts, name
     yield REUSED, counts.num_texts_reused, name
     yield PROMPT_TOKENS, counts.tokens_read, (*name, "read")

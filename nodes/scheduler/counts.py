@@ -48,7 +48,8 @@ def plain_label(stream: Stream) -> Plain:
     if stream.fixed_gamma == 0:
         return "asked"
     if placement is None:
-        return "refused" if stream.refused_by else "no_draft"
+        is_refused = bool(stream.refused_by) or stream.is_off_drafts
+        return "refused" if is_refused else "no_draft"
     if placement.is_late:
         return "late"
     if not placement.is_ready:
@@ -108,6 +109,7 @@ class Counts:
     plain_steps: Counter[Plain] = field(default_factory=Counter)
     num_late: int = 0
     num_parked: int = 0
+    num_reopened: int = 0
     num_texts: int = 0
     num_texts_reused: int = 0
     tokens_read: int = 0

@@ -109,7 +109,8 @@ class Dispatcher:
     def _lease_tokens(self, stream: Stream) -> int:
         """Short where the stream is about to guess, no longer than need be where it may: a plan
         that lets it waits until the lease has run out."""
-        opening = stream.draft is not None and not stream.draft.is_ready
+        placement = stream.draft
+        opening = placement is not None and not (placement.is_ready or placement.is_late)
         is_short = opening or stream.is_behind or stream.is_on_probation
         if is_short:
             return LEASE_WHILE_OPENING_TOKENS

@@ -79,8 +79,9 @@ class DraftSide:
         if node in self._drafts:
             self._drafts[node].link = link
 
-    def lost(self, node: str, now: float) -> list[Instruction] | None:
-        """Its rounds go on with the guesses at hand; its streams look for another node.
+    def lost(self, node: str, now: float, *, has_died: bool) -> list[Instruction] | None:
+        """Its rounds go on with the guesses at hand; its streams look for another node, unless
+        they may be what nodes die of.
 
         None if it was not known.
         """
@@ -91,7 +92,9 @@ class DraftSide:
         for stream in self._streams.values():
             if stream.draft is not None and stream.draft.node == node:
                 self._drafts.displace(stream)
-                stream.plain_reason = ""
+                stream.num_draft_losses += has_died
+                off = f"draft off: {stream.num_draft_losses} draft nodes died with it"
+                stream.plain_reason = off if stream.is_off_drafts else ""
                 out += self.place(stream)
         for current in list(self._dispatcher.rounds.values()):
             if current.drop_share(node) is not None:
@@ -148,6 +151,20 @@ class DraftSide:
             return None
         return placement
 
+    def given_up(self, stream: Stream) -> list[Instruction]:
+        """A stream's draft node says nothing, though it is there: another may do better."""
+        assert stream.draft is not None
+        reason = f"draft off: {stream.draft.node} does not answer"
+        return self._replace(stream, stream.draft, reason)
+
+    def _replace(self, stream: Stream, placement: DraftPlacement, reason: str) -> list[Instruction]:
+        """Take a stream off its draft node for good."""
+        self._drafts.displace(stream)
+        notice = CloseStreamNotice(stream.spec.stream_id, placement.generation)
+        stream.refused_by.add(placement.node)
+        stream.plain_reason = reason
+        return [ToDraft(placement.node, notice), *self.place(stream)]
+
     def left_behind(self, current: Round) -> list[Instruction]:
         """Nodes that are late for a round are not asked until they answer, or done without."""
         out: list[Instruction] = []
@@ -163,12 +180,8 @@ class DraftSide:
             if placement.num_late < _MAX_LATE_ROUNDS and elsewhere is None:
                 stream.plain_reason = f"draft off: {placement.node} is late"
                 continue
-            self._drafts.displace(stream)
-            notice = CloseStreamNotice(stream_id, placement.generation)
-            out.append(ToDraft(placement.node, notice))
-            stream.refused_by.add(placement.node)
-            stream.plain_reason = f"draft off: {placement.node} was late {placement.num_late} times"
-            out += self.place(stream)
+            reason = f"draft off: {placement.node} was late {placement.num_late} times"
+            out += self._replace(stream, placement, reason)
         return out
 
     def other_answer(self, node: str, reply: DraftReply) -> bool:

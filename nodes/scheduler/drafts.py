@@ -177,9 +177,12 @@ class DraftPool:
             default=None,
         )
 
+    def _choose_for(self, stream: Stream) -> DraftNode | None:
+        return None if stream.is_off_drafts else self.choose(stream.refused_by)
+
     def place(self, stream: Stream) -> list[Instruction]:
         """Open a stream on the node that suits it best; on none if it makes no guesses."""
-        node = None if stream.fixed_gamma == 0 else self.choose(stream.refused_by)
+        node = None if stream.fixed_gamma == 0 else self._choose_for(stream)
         if node is None:
             return self._place_by_lookup(stream)
         return self._place_on(node, stream)
@@ -203,7 +206,7 @@ class DraftPool:
             return []
         by_lookup = lookup.acceptance(stream.spec.stream_id)
         is_by_lookup = placement.node == LOOKUP
-        node = self.choose(stream.refused_by) if is_by_lookup else self[placement.node]
+        node = self._choose_for(stream) if is_by_lookup else self[placement.node]
         if node is None:
             return []
         by_node = stream.acceptance

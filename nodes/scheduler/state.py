@@ -30,6 +30,7 @@ from nodes.scheduler.dispatch import Dispatcher
 from nodes.scheduler.draft_side import DraftSide
 from nodes.scheduler.drafts import DraftPool
 from nodes.scheduler.forecast import Forecast
+from nodes.scheduler.healing import MOST_REOPENED, Healing
 from nodes.scheduler.instructions import (
     Abort,
     Emit,
@@ -74,8 +75,9 @@ class SchedulerState:
     beside plain passes before they are verified in rounds. air: turns on shared media, of all
     targets. token_bits: what a token id takes on a link. round_ids, draft_load: what schedulers
     share whose targets share draft nodes. name: of the target. counts: of what it has done, if it
-    was here before. plans_later: told where a plan is due, so that it is made by plan_anew() when
-    what the last call gave has been sent; without it each call plans.
+    was here before. num_cells: of the target, 0 if not known. plans_later: told where a plan is
+    due, so that it is made by plan_anew() when what the last call gave has been sent; without it
+    each call plans.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class SchedulerState:
         draft_load: Counter[str] | None = None,
         name: str = "",
         counts: Counts | None = None,
+        num_cells: int = 0,
         plans_later: Callable[[], None] | None = None,
     ) -> None:
         self._has_trials = trials
@@ -130,6 +133,15 @@ class SchedulerState:
         self._learning = Learning(
             self._streams, self._drafts, self._cycle, self._target, self._rounds, self._watch
         )
+        self._healing = Healing(
+            self._streams,
+            self._drafts,
+            self._cycle,
+            self._target,
+            self._dispatcher,
+            self._watch,
+            num_cells,
+        )
         self.report = Report(self._streams, self._drafts, self._cycle, self._target, self._watch)
         # Of streams that ended, until the coordinator has told their clients.
         self._ended: dict[StreamId, tuple[Figures, str]] = {}
@@ -153,6 +165,12 @@ class SchedulerState:
         """Cells that admission counts for all streams, those that are parked included."""
         streams = self._streams.values()
         return sum(cells_soon(len(s.token_ids), s.tokens_left) for s in streams)
+
+    @property
+    def awaits_target(self) -> bool:
+        """Whether the target has something to do."""
+        streams = self._streams.values()
+        return any(isinstance(s.phase, Opening | Leased | Verifying) for s in streams)
 
     def streams(self) -> Iterable[Stream]:
         return self._streams.values()
@@ -190,6 +208,7 @@ class SchedulerState:
         """Go on with a stream that another target's scheduler released."""
         stream.spec = stream.current_spec(stream.spec.generation + 1)
         stream.phase, stream.is_parked = Opening(), False
+        stream.num_reopened = 0
         stream.refused_by.clear()
         return self._take_in(stream)
 
@@ -266,8 +285,9 @@ class SchedulerState:
         """What is known by now of the way to a draft node."""
         self._draft_side.link(node, link)
 
-    def draft_lost(self, node: str, now: float) -> list[Instruction]:
-        lost = self._draft_side.lost(node, now)
+    def draft_lost(self, node: str, now: float, *, has_died: bool = True) -> list[Instruction]:
+        """has_died: it did not leave of its own accord, or by order."""
+        lost = self._draft_side.lost(node, now, has_died=has_died)
         return [] if lost is None else [*lost, *self.plan(now)]
 
     def draft_ready(
@@ -385,6 +405,8 @@ class SchedulerState:
         position = len(stream.token_ids) - stream.spec.num_prompt_tokens
         was_on_probation = stream.is_on_probation
         stream.token_ids += token_ids
+        if token_ids:
+            stream.num_reopened = 0
         self._learning.trial(stream, now)
         if was_on_probation and not stream.is_on_probation:
             self._cycle.members_changed()
@@ -415,19 +437,29 @@ class SchedulerState:
             stream.phase = Idle()
         elif isinstance(phase, Leased) and len(stream.token_ids) >= phase.end:
             stream.phase = Idle()
+        elif isinstance(phase, Opening):
+            # That it is ready was lost on the way: this tells it, too.
+            stream.phase, stream.is_parked = Idle(), False
+            self._cycle.members_changed()
         return out + self._draft_side.reconsider(stream)
 
     def _check_gap(
         self, stream: Stream | None, entry: CommitEntry, now: float
     ) -> list[Instruction]:
-        """A commit beyond the journal's end means that one was lost: it can never be filled."""
+        """A commit beyond the journal's end means that one was lost: it has to come again."""
         if (
             stream is None
             or stream.spec.generation != entry.generation
             or entry.prefix_len < len(stream.token_ids)
         ):
             return []
-        return self._abort(stream, "tokens of the target were lost on the way", now)
+        return self._reopen(stream, "tokens of the target were lost on the way", now)
+
+    def _reopen(self, stream: Stream, error: str, now: float) -> list[Instruction]:
+        """Go on from the journal, or end with an error where that has not helped."""
+        if stream.num_reopened >= MOST_REOPENED:
+            return self._abort(stream, error, now)
+        return self._healing.reopen(stream, now)
 
     def _abort(self, stream: Stream, error: str, now: float) -> list[Instruction]:
         stream_id = stream.spec.stream_id
@@ -473,11 +505,14 @@ class SchedulerState:
                 rtt_s = self._drafts[node].link.rtt_s
                 self._watch.trial_answered(reply.round, node, reply.draft_us / 1e6, rtt_s, now)
             for trying in tried:
+                trying.num_draft_losses = 0
                 self._learning.trial(trying, now)
             is_heard = tried or self._draft_side.other_answer(node, reply)
             return self.plan(now) if is_heard else []
         for entry, guesses in guesses_of(reply):
             stream = self._streams.get(StreamId(entry.stream_id))
+            if stream is not None:
+                stream.num_draft_losses = 0
             if (
                 stream is None
                 or self._draft_side.placement(node, entry.stream_id, entry.generation) is None
@@ -495,7 +530,8 @@ class SchedulerState:
         return self._dispatcher.next_deadline()
 
     def tick(self, now: float) -> list[Instruction]:
-        """Leave late draft nodes behind, start batches that were held back for plain streams."""
+        """Leave late draft nodes behind, start batches that were held back for plain streams, end
+        waits for what was lost."""
         out: list[Instruction] = []
         for current in list(self._rounds.values()):
             if current.shares and now >= current.deadline:
@@ -503,6 +539,14 @@ class SchedulerState:
                 self._watch.given_up(current, current.shares, now)
                 current.give_up(now)
                 out += self._dispatcher.verify_if_complete(current, now)
+        silent, unread = self._healing.overdue(now)
+        for stream in silent:
+            error = "the target did not go on with it, though it was asked to again and again"
+            out += self._reopen(stream, error, now)
+        for stream in unread:
+            # One that has just been ended may be in here, too.
+            if stream.draft is not None:
+                out += self._draft_side.given_up(stream)
         due = [b for b in self._cycle.batches if b.not_before and now >= b.not_before]
         for batch in due:
             batch.not_before = 0.0

@@ -42,6 +42,8 @@ class Leased:
 # A draft node that lags by more than this is asked to catch up while the stream goes on plainly.
 _MAX_BACKLOG_TOKENS = 16
 _MAX_BACKLOG_AFTER = 256
+# Draft nodes that may die with a stream before it goes without.
+_MOST_DRAFT_LOSSES = 2
 
 Phase = Opening | Idle | Drafting | Verifying | Leased
 
@@ -99,6 +101,10 @@ class Stream:
     reconsidered_at: int = 0
     # Rounds on trial, where those are made.
     tries: Tries | None = None
+    # Times that it was opened anew where it is, since its last token.
+    num_reopened: int = 0
+    # Draft nodes that died with it, since one of them answered.
+    num_draft_losses: int = 0
     # The target took it out of its cache, for want of cells.
     is_parked: bool = False
     # Why its draft node does not draft for it, where that is known; else the plan tells.
@@ -110,6 +116,11 @@ class Stream:
 
     def current_spec(self, generation: int) -> StreamSpec:
         return replace(self.spec, generation=generation, token_ids=tuple(self.token_ids))
+
+    @property
+    def is_off_drafts(self) -> bool:
+        """Whether it may be what ends draft nodes: it is placed on none any more."""
+        return self.num_draft_losses >= _MOST_DRAFT_LOSSES
 
     @property
     def is_by_lookup(self) -> bool:

@@ -53,6 +53,12 @@ class TargetCosts:
         """Seconds of a pass of so many tokens, those of prompts included."""
         return self._decode.table.at(num_tokens, used_cells, own_cells)
 
+    def longest_s(self, num_tokens: int, used_cells: int, own_cells: float) -> float:
+        """Seconds until a pass of so many tokens is over that holds a piece of a prompt, too, and
+        waits for one that reads as much as fits."""
+        pass_s = self.pass_s(num_tokens + PROMPT_PIECE_TOKENS, used_cells, own_cells)
+        return pass_s + self._prefill.at(self._prefill.sizes[-1])
+
     def piece_s(self, num_others: int, own_cells: float) -> float:
         """Seconds that a piece of a prompt adds to a pass of so many other tokens."""
         decode = self._decode.table.with_own(own_cells)

@@ -82,7 +82,8 @@ class TargetNode:
             node=node,
             role="target",
             profile=encode_profile(model.info, costs, link=declared),
-            progress=lambda: self._engine.num_passes,
+            # Who waits for a grammar has no pass yet.
+            progress=lambda: self._engine.num_passes + self._opening.num_compiled,
             join_timeout_s=join_timeout_s,
         )
 

@@ -35,6 +35,7 @@ from nodes.messages import (
     OpenStreamRequest,
     PromptLogprobsNotice,
     StartedNotice,
+    StreamReadyNotice,
     TokenizeReply,
     TokenizeRequest,
     TokenScores,
@@ -43,6 +44,7 @@ from nodes.messages import (
     VerifyRequest,
 )
 from nodes.profile import encode_profile
+from nodes.scheduler.silences import LOOK_S as LOOK_EACH_S
 from nodes.status import Status, decode_status, encode_status
 from nodes.stream import StreamId
 from nodes.target.events import Committed
@@ -70,6 +72,12 @@ CLIENT, ADMIN = b"client", b"admin"
 AIR = LinkFields("air", 1e6, 0.0)
 _MAX_MOVES = 60_000
 _RARE_ONE_IN = 24
+# Messages that may be lost between the coordinator and a node that is there, and how often.
+_LOSSY = (
+    *(OpenStreamRequest, StreamReadyNotice, LeaseRequest, VerifyRequest, CommitReply),
+    *(TokenizeRequest, TokenizeReply),
+)
+_LOST_ONE_IN = 12
 _MOVE_S = 1e-4
 # Targets differ, and what is learnt of them makes them differ more.
 _SPEEDS = (1.0, 3.0, 0.4)
@@ -81,7 +89,7 @@ class ClusterCase:
     """A run; num_choices: of each stream's request. num_deaths: of targets, below what ends a
     request. num_commands: drains, undrains and drops. plans_later: as the live coordinator does.
     ways: how each request comes, as text or as ids, whole or in pieces. moves: as in
-    pure_mesh.Case."""
+    pure_mesh.Case. num_lost: messages that get lost; fewer than it takes to end a stream."""
 
     target: ToyConfig
     num_targets: int
@@ -98,6 +106,7 @@ class ClusterCase:
     move_seed: int
     num_commands: int = 0
     plans_later: bool = False
+    num_lost: int = 0
     role: str = "client"
     ways: tuple[tuple[bool, bool], ...] = ()
 
@@ -137,6 +146,7 @@ class PureCluster:
             plans_later=case.plans_later,
         )
         self.num_joins = self.num_moved = 0
+        self.lost_left = case.num_lost
         self._heard_at = 0.0
         self.targets = [
             _Node(f"target-{i}", "target", _scaled(_SPEEDS[i])) for i in range(case.num_targets)
@@ -176,6 +186,9 @@ class PureCluster:
                 self._tick(deadline)
             elif self._has_requests() and not self._alive(self.targets):
                 self._start(self.targets[0])
+            elif self.lost_left < self.case.num_lost and self._has_requests():
+                # What was lost shows by silence.
+                self._tick(self.now + LOOK_EACH_S)
             elif self._is_draining():
                 # The empty ones leave.
                 self._tick(self.now + STRANDED_LIMIT_S / 100)
@@ -349,11 +362,21 @@ class PureCluster:
             if send.peer == CLIENT:
                 self._client_takes(send.message)
             for node in self.nodes:
-                if node.peer == send.peer and not isinstance(send.message, Ping):
+                is_for_it = node.peer == send.peer and not isinstance(send.message, Ping)
+                if is_for_it and not self._is_lost(send.message):
                     node.inbox.append(send.message)
 
+    def _is_lost(self, message: Any) -> bool:
+        if not self.lost_left or not isinstance(message, _LOSSY):
+            return False
+        is_lost = self.choose.below(_LOST_ONE_IN) == 0
+        self.lost_left -= is_lost
+        return is_lost
+
     def _coordinator_takes(self, node: _Node) -> None:
-        self._say(node.peer, node.outbox.popleft())
+        message = node.outbox.popleft()
+        if not self._is_lost(message):
+            self._say(node.peer, message)
 
     # -- the client --------------------------------------------------------------------------------
 

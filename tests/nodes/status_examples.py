@@ -126,6 +126,7 @@ COUNTS = CountStatus(
     plain_steps={label: int(label == "no_draft") * 4 for label in PLAIN_LABELS},
     num_late=1,
     num_parked=2,
+    num_reopened=1,
     num_texts=3,
     num_texts_reused=1,
     tokens_read=70,

@@ -146,6 +146,7 @@ def cluster_cases(draw: st.DrawFn) -> ClusterCase:
         num_moves=draw(st.integers(0, 6)),
         num_commands=draw(st.sampled_from([0, 0, 1, 4, 8])),
         plans_later=draw(st.booleans()),
+        num_lost=draw(st.sampled_from([0, 0, 1, 3])),
         role=draw(st.sampled_from(["client", "gateway"])),
         ways=tuple((draw(st.booleans()), draw(st.booleans())) for _ in streams),
         has_wild_policy=draw(st.booleans()),

@@ -67,6 +67,7 @@ async def test_who_has_a_grammar_waits_for_it_and_others_do_not(eventually: Even
         assert setting.opened == [(2, 1)]
         setting.grammars.may_go_on.set()
         await eventually(lambda: setting.opened == [(2, 1), (1, 1)])
+        assert setting.opening.num_compiled == 1
         # Known by now.
         setting.opening.open(request(3, "slow"))
         assert setting.opened[-1] == (3, 1)

@@ -13,7 +13,6 @@ from nodes.messages import (
     OpenStreamRequest,
     PromptLogprobsNotice,
     PromptScoresNotice,
-    RequestFailedNotice,
     Score,
     StreamFailedNotice,
     StreamReadyNotice,
@@ -84,11 +83,14 @@ def test_a_target_that_comes_back_gets_its_streams_back_as_new_ones() -> None:
     mesh.hear(CLIENT, make_submit(1, num_choices=2))
     mesh.state.peer_gone(TARGET, 0.0)
     sends = mesh.join(b"again", "target", make_profile(), name="target")
-    assert opened(sends, b"again") == [1, 2]
+    # One of them may be what it died of: the other one comes later.
+    assert opened(sends, b"again") == [1]
     # What it says of the old ones is of another generation.
     before = mesh.state._roster.schedulers()[0][1].num_stale
     assert mesh.hear(b"again", StreamReadyNotice(1, 1)) == []
     assert mesh.state._roster.schedulers()[0][1].num_stale == before + 1
+    mesh.hear(b"again", StreamReadyNotice(1, 2))
+    assert opened(mesh.hear(b"again", commit(1, 2, 3, b"a")), b"again") == [2]
 
 
 def test_texts_that_a_lost_target_was_to_tokenize_go_to_another() -> None:
@@ -116,23 +118,6 @@ def test_a_request_that_waits_for_a_target_can_be_cancelled() -> None:
     mesh.hear(CLIENT, CancelRequest(1))
     assert opened(mesh.join(OTHER, "target", make_profile()), OTHER) == []
     assert mesh.state._serving.requests == {}
-
-
-def test_a_request_that_ends_one_target_after_the_other_is_given_up() -> None:
-    mesh = Mesh()
-    mesh.join(CLIENT, "client")
-    mesh.join(b"t1", "target", make_profile())
-    mesh.hear(CLIENT, make_submit())
-    for number in (2, 3, 4):
-        mesh.join(b"t%d" % number, "target", make_profile())
-        sends = mesh.state.peer_gone(b"t%d" % (number - 1), 0.0)
-        assert opened(sends, b"t%d" % number) == [1]
-    code, reason = failure(mesh.state.peer_gone(b"t4", 0.0))
-    assert (code, reason) == (
-        "unavailable",
-        "target t4 left: connection gone, the last of 4 that served this request",
-    )
-    assert [m for m in mesh.state.tick(99.0) if isinstance(m.message, RequestFailedNotice)] == []
 
 
 def test_a_client_and_its_target_may_fall_silent_together() -> None:

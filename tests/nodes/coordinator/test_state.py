@@ -64,11 +64,16 @@ class Mesh:
         return self.state.on_message(peer, CLUSTER, EPOCH, message, num_bytes, now)
 
     def join(
-        self, peer: bytes, role: str, profile: EngineProfile | None = None, name: str = ""
+        self,
+        peer: bytes,
+        role: str,
+        profile: EngineProfile | None = None,
+        name: str = "",
+        now: float = 0.0,
     ) -> list[Send]:
         data = b"" if profile is None else encode_struct(profile)
         name = name or peer.decode()
-        return self.hear(peer, Hello(name, role, hash(peer) % 2**60, PROTOCOL_VERSION, data))
+        return self.hear(peer, Hello(name, role, hash(peer) % 2**60, PROTOCOL_VERSION, data), now)
 
 
 def make_mesh(*, with_draft: bool = False, policy: Policy = one_batch, **changes: Any) -> Mesh:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from nodes.coordinator.requests import Request
+from nodes.coordinator.suspects import Suspicion
 from nodes.coordinator.tokenizing import MAX_AT_ONCE, MAX_CHARS, Tokenizing, num_chars_of
 from nodes.messages import ChatMessage
 from tests.nodes.builders import make_submit
@@ -95,6 +96,64 @@ def test_texts_of_a_lost_target_go_to_another_or_wait_for_one(desk: Desk) -> Non
     choices[2] = "t"
     assert desk.tokenizing.targets_changed(choose) == []
     assert [(name, q.request_id) for name, q in desk.tokenizing.due()] == [("t", 2)]
+
+
+def test_a_suspect_is_read_alone(desk: Desk) -> None:
+    for _ in range(MAX_AT_ONCE + 2):
+        desk.add()
+    desk.due()
+    sent = desk.tokenizing.sent_to("t")
+    assert [text.number for text in sent] == list(range(1, MAX_AT_ONCE + 1))
+    sent[0].suspicion, sent[2].suspicion = Suspicion(["t"], [0.0]), Suspicion(["t"], [0.0])
+    desk.tokenizing.targets_changed(lambda _: "u", "t")
+    assert desk.tokenizing.sent_to("u") == []
+    assert desk.due() == [1]
+    assert desk.due() == []
+
+    def answer(number: int) -> list[int]:
+        assert desk.tokenizing.answered("u", number)[1]
+        return desk.due()
+
+    # One that is none goes with others, but not with a suspect.
+    assert answer(1) == [2]
+    assert answer(2) == [3]
+    assert answer(3) == [4, 5, 6]
+    # A suspect that is cancelled is alone until its answer has come.
+    desk.add(target="u")
+    request = desk.add(target="u")
+    for number in (4, 5, 6):
+        answer(number)
+    assert [text.number for text in desk.tokenizing.sent_to("u")] == [7, 8]
+    desk.tokenizing.sent_to("u")[1].suspicion = Suspicion(["t"], [0.0])
+    desk.tokenizing.targets_changed(lambda _: "w", "u")
+    assert desk.due() == [7]
+    assert desk.tokenizing.answered("w", 7)[1]
+    assert desk.due() == [8]
+    desk.tokenizing.drop(request)
+    desk.add(target="w")
+    assert desk.due() == []
+    assert desk.tokenizing.answered("w", 8) == (None, True)
+    assert desk.due() == [9]
+
+
+def test_a_text_of_which_nothing_is_heard_is_asked_for_again_and_not_for_ever(desk: Desk) -> None:
+    lost = desk.add()
+    desk.due()
+    asked: list[int] = []
+    for second in range(200):
+        if second % 7 == 0:
+            # Others are answered all the time.
+            desk.add()
+            number = desk.due()[-1]
+            desk.tokenizing.answered("t", number)
+        hopeless = desk.tokenizing.overdue(float(second))
+        asked += [second] * (1 in desk.due())
+        if hopeless:
+            break
+    assert hopeless == [lost]
+    first, again, third = asked
+    assert 10 <= first < again - first < third - again
+    assert desk.tokenizing._under_way["t"] == 1
 
 
 def test_what_one_connection_has_here_is_bounded(desk: Desk) -> None:

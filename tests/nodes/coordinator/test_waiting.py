@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from nodes.coordinator.requests import Choice, Request
+from nodes.coordinator.suspects import Suspicion
 from nodes.coordinator.waiting import STEP_S, Head, Kind, Waiting
 from tests.nodes.builders import make_spec, make_submit
 
@@ -155,6 +156,21 @@ def test_lines_are_by_targets_and_those_of_none_are_not_looked_at(line: Line) ->
     heads = line.waiting.heads()
     assert [(h.request.request_id, h.kinds) for h in heads] == [(3, ONE), (1, OTHER)]
     assert len(line.waiting) == 4
+
+
+def test_suspects_have_lines_of_their_own(line: Line) -> None:
+    for number in range(4):
+        request = line.add(float(number))
+        if number in (1, 2):
+            (choice,) = request.choices.values()
+            line.waiting.remove(request, choice)
+            choice.suspicion = Suspicion(["t"], [0.0])
+            line.waiting.add(request, choice, ONE)
+    assert [head.request.request_id for head in line.waiting.heads()] == [1, 2]
+    for head in line.waiting.heads():
+        line.waiting.change(head.choice, OTHER)
+    assert [head.request.request_id for head in line.waiting.heads()] == [1, 2, 3, 4]
+    assert line.order() == [1, 2, 3, 4]
 
 
 def test_who_may_be_served_elsewhere_changes_lines_and_keeps_its_place(line: Line) -> None:

@@ -5,8 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from nodes.messages import CloseStreamNotice, LeaseEntry, OpenStreamRequest
+from nodes.messages import (
+    CloseStreamNotice,
+    DraftReply,
+    GuessEntry,
+    LeaseEntry,
+    OpenStreamRequest,
+)
 from nodes.scheduler import LEASE_TOKENS, SchedulerState
+from nodes.scheduler.counts import plain_label
 from nodes.scheduler.drafts import DraftNode, DraftPool
 from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget, leases_of, open_request
 from nodes.scheduler.stream import Leased, Stream
@@ -141,6 +148,46 @@ def test_a_stream_of_a_lost_draft_moves_to_another_with_all_its_tokens() -> None
     assert scheduler.draft_ready("a", ONE, 1, 0.2) == []
     assert scheduler.draft_ready("b", ONE, 1, 0.2) == []
     assert scheduler.num_stale == 2
+
+
+def test_a_stream_with_which_two_drafts_die_goes_on_without() -> None:
+    scheduler = make_scheduler("a", "b", "c")
+    open_stream(scheduler, ONE, "a")
+    for name in ("a", "b"):
+        scheduler.draft_lost(name, 0.0)
+    stream = scheduler.stream(ONE)
+    assert stream is not None
+    assert stream.draft is None
+    assert stream.plain_reason == "draft off: 2 draft nodes died with it"
+    assert plain_label(stream) == "refused"
+    scheduler.draft_joined("a", DRAFT_COSTS)
+    assert stream.draft is None
+    # Others are none the worse.
+    scheduler.admit(make_spec(TWO), None)
+    other = scheduler.stream(TWO)
+    assert other is not None
+    assert other.draft is not None
+
+
+@pytest.mark.parametrize("has_died", [True, False])
+def test_a_round_in_between_or_a_draft_that_only_leaves_says_nothing(has_died: bool) -> None:
+    scheduler = make_scheduler("a", "b", "c")
+    stream_ids = (ONE,)
+    open_stream(scheduler, ONE, "a")
+    stream = scheduler.stream(ONE)
+    assert stream is not None
+    for _ in range(6):
+        assert stream.draft is not None, stream_ids
+        node, number = stream.draft.node, stream.draft.generation
+        if has_died:
+            ((round_id, _),) = scheduler._rounds.items()
+            entry = GuessEntry(ONE, number, length_of(scheduler, ONE), 1)
+            scheduler.drafted(node, DraftReply(round_id, (entry,), (5,)), 0.0)
+        scheduler.draft_lost(node, 0.0, has_died=has_died)
+        scheduler.draft_joined(node, DRAFT_COSTS)
+        assert stream.draft is not None
+        scheduler.draft_ready(stream.draft.node, ONE, stream.draft.generation, 0.0)
+        commit_one(scheduler, ONE)
 
 
 def test_a_draft_that_joins_takes_the_streams_that_have_none() -> None:

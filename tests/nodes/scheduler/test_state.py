@@ -102,16 +102,6 @@ def test_a_commit_that_does_not_follow_the_journal_is_counted_and_dropped() -> N
     assert stream.token_ids == [*PROMPT, 9]
 
 
-def test_a_commit_that_leaves_a_gap_ends_the_stream_with_an_error() -> None:
-    scheduler = make_scheduler()
-    open_stream(scheduler, ONE)
-    assert scheduler.committed(commit(ONE, 4, [9]), 0.0) == [
-        ToTarget(CloseStreamNotice(ONE, 1)),
-        Abort(ONE, "tokens of the target were lost on the way"),
-    ]
-    assert scheduler.num_streams == 0
-
-
 def test_a_target_that_commits_too_much_ends_the_stream_with_an_error() -> None:
     scheduler = make_scheduler()
     open_stream(scheduler, ONE)

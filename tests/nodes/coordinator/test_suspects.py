@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from nodes.coordinator.suspects import DAY_S, MOST_LOSSES, Deaths, Suspicion, is_chance
+
+
+def convicted_after(rate_hz: float, exposed_s: float) -> int:
+    """Deaths after which a stream ends of which each target dies, exposed_s after it got it."""
+    exposures = list[float]()
+    while is_chance(exposures, rate_hz):
+        exposures.append(exposed_s)
+    return 1 + len(exposures)
+
+
+def test_one_death_says_nothing_of_who_was_there() -> None:
+    assert is_chance([], 1 / DAY_S)
+    assert is_chance([], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("each_dies_every_s", "exposed_s", "expected"),
+    [
+        # Where nodes die once a day the second death is proof, also of a text that takes a minute.
+        (DAY_S, 0.01, 2),
+        (DAY_S, 60.0, 2),
+        (DAY_S, 300.0, 3),
+        (3600.0, 0.1, 2),
+        (3600.0, 2.0, 3),
+        (60.0, 0.1, 4),
+        (10.0, 0.1, 5),
+        (2.0, 0.1, 7),
+    ],
+)
+def test_where_nodes_die_by_themselves_more_deaths_are_wanted(
+    each_dies_every_s: float, exposed_s: float, expected: int
+) -> None:
+    assert convicted_after(1 / each_dies_every_s, exposed_s) == expected
+
+
+def test_where_targets_die_faster_than_they_read_nothing_is_proven() -> None:
+    assert all(is_chance([2.0] * num, 1.0) for num in range(30))
+
+
+@pytest.mark.parametrize("mean_s", [0.5, 5.0, 60.0, 3600.0])
+def test_innocents_are_hardly_ever_accused(mean_s: float) -> None:
+    """Simulated: targets die at random, one suspect at a time is exposed for 50 ms on each."""
+    chance = random.Random(round(mean_s * 10))
+    rate_hz, exposed_s = 1 / mean_s, 0.05
+    wrong = 0
+    for _ in range(200_000):
+        exposures = list[float]()
+        # From one exposure to the next, as long as each ends with a death.
+        while chance.random() < rate_hz * exposed_s:
+            exposures.append(exposed_s)
+            if not is_chance(exposures, rate_hz):
+                wrong += 1
+                break
+    # First deaths of so many days of a target, of which one in a thousand may accuse wrongly.
+    days = 200_000 * mean_s / DAY_S
+    assert wrong <= 3 + days / 1000 * 3
+
+
+def test_the_rate_is_that_of_others_and_of_the_worst_of_late() -> None:
+    deaths = Deaths()
+    deaths.begin(1000.0)
+    deaths.begin(5000.0)
+    # Nothing has happened: one death more than were seen, in all the time that it could have.
+    assert deaths.rate_hz([], 2, 1100.0) == pytest.approx(1 / (100.0 * 2))
+    assert deaths.rate_hz([], 2, 1000.0 + 3 * DAY_S) == 1 / DAY_S
+    own = [5000.0 + 10 * k for k in range(3)]
+    for at in own:
+        deaths.note(at)
+    assert deaths.rate_hz(own, 1, 5020.0) == pytest.approx(1 / 4020)
+    # Three of others, 2, 3 and 12 s ago: two within 3 s is the most.
+    for at in (5048.0, 5057.0, 5058.0):
+        deaths.note(at)
+    assert deaths.rate_hz(own, 1, 5060.0) == pytest.approx(2 / 3)
+    assert deaths.rate_hz(own, 0, 5060.0) == pytest.approx(2 / 3)
+    # In time that counts for less and less.
+    assert deaths.rate_hz(own, 1, 15_000.0) == pytest.approx(3 / 9952)
+
+
+def test_what_dies_at_the_same_time_has_a_cause_of_its_own() -> None:
+    deaths = Deaths()
+    deaths.begin(0.0)
+    for at in (DAY_S, DAY_S + 1, DAY_S + 1):
+        deaths.note(at)
+    assert deaths.rate_hz([DAY_S, DAY_S + 1], 2, DAY_S + 1) >= 50
+    assert deaths.rate_hz([DAY_S, DAY_S + 1, DAY_S + 1], 2, DAY_S + 1) == 1 / DAY_S
+
+
+def test_before_any_target_nothing_is_known() -> None:
+    assert Deaths().rate_hz([], 1, 50.0) == 100.0
+
+
+def test_old_deaths_are_forgotten_some_day() -> None:
+    deaths = Deaths()
+    deaths.begin(0.0)
+    for k in range(20_000):
+        deaths.note(k * 0.01)
+    assert len(deaths._times) <= 8192
+    assert deaths.rate_hz([], 1, 200.0) >= 4096 / 200
+
+
+def test_only_deaths_that_it_was_alone_with_count_against_a_suspect() -> None:
+    suspicion = Suspicion(["a"], [0.0])
+    assert suspicion.verdict(1 / DAY_S) is None
+    for name in ("b", "c", "d"):
+        suspicion.lost(name, 0.5, 1.0, is_alone=False)
+    assert suspicion.verdict(1 / DAY_S) is None
+    assert suspicion.exposed_s == []
+    suspicion.lost("e", 0.5, 1.0, is_alone=True)
+    assert suspicion.exposed_s == [2.0]
+    assert suspicion.verdict(1 / DAY_S) == (
+        "internal",
+        "this request ended 2 target nodes (a, e): not tried again",
+    )
+    assert suspicion.verdict(1.0) is None
+
+
+def test_a_line_names_some_of_the_targets() -> None:
+    suspicion = Suspicion(["t0"], [0.0])
+    for number in range(1, 20):
+        suspicion.lost(f"t{number}", 0.01, 1.0, is_alone=True)
+    code, line = suspicion.verdict(0.1) or ("", "")
+    assert (code, line.count("t")) == ("internal", line.count("t"))
+    assert "20 target nodes (t0, t1, t2, t3, t4, t5, t6, t7)" in line
+
+
+def test_who_never_gets_a_token_is_not_tried_for_ever() -> None:
+    suspicion = Suspicion(["a"], [0.0])
+    for _ in range(MOST_LOSSES - 2):
+        suspicion.lost("b", 9.0, 1.0, is_alone=False)
+        assert suspicion.verdict(1.0) is None
+    suspicion.lost("b", 9.0, 1.0, is_alone=False)
+    code, line = suspicion.verdict(1.0) or ("", "")
+    assert (code, line.split()[0]) == ("unavailable", str(MOST_LOSSES))
