@@ -1,4 +1,4 @@
-"""A mesh's keys: a directory for each machine, as `airdraft keys` and `airdraft join` leave them."""
+"""A mesh's keys: a directory for each machine, as `airdraft keys` and `join` leave them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """A process that has imported everything and forks those of a mesh, each within milliseconds.
 
-Reads `{"argv", "environ", "log", "fresh"}` as a line of JSON and answers `{"pid"}`; tells `{"ended",
-"code"}` and `{"stopped"}` of its children. They end with it, and it ends with its standard input.
+Reads `{"argv", "environ", "log", "fresh"}` as a line of JSON and answers `{"pid"}`; tells
+`{"ended", "code"}` and `{"stopped"}` of its children, by pid. They end with it, and it ends with
+its standard input.
 A thousand interpreters that begin anew would measure nothing but their own start.
 """
 
