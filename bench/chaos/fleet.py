@@ -15,7 +15,7 @@ from pathlib import Path
 from bench.chaos.keys import CLIENT, COORDINATOR, free_port, make_keys
 from bench.chaos.processes import Nursery, Process, nursery
 from mesh.zmq_transport import ZmqContext
-from nodes.client import Client
+from nodes.client import Client, RequestFailedError
 from nodes.keyring import Keyring
 
 _UP_LIMIT_S = 60.0
@@ -55,7 +55,8 @@ class Setup:
 class Fleet:
     """The processes of one mesh by name: coordinator, target-0, draft-0, gateway-0 and so on.
 
-    accidents: what ended though nobody here had told it to, and its last words. num_starts: by name.
+    accidents: what ended though nobody here had told it to, and its last words. num_starts: by
+    name.
     """
 
     def __init__(self, nest: Nursery, folder: Path, setup: Setup) -> None:
@@ -184,8 +185,11 @@ class Fleet:
         roles = self.setup.roles
         wanted = {self.node(n) for n in names or roles if self.roles[n] != "gateway"}
         async with asyncio.timeout(limit_s):
-            while not wanted <= {n.node for n in (await client.nodes()).nodes}:
+            present: set[str] = set()
+            while not wanted <= present:
                 await asyncio.sleep(_POLL_S)
+                with contextlib.suppress(RequestFailedError):
+                    present = {n.node for n in (await client.nodes()).nodes}
 
 
 @contextlib.asynccontextmanager

@@ -14,6 +14,7 @@ from pathlib import Path
 
 _ROOT = Path(__file__).parents[2]
 _END_LIMIT_S = 5.0
+_OVER = "the nursery of processes has ended"
 
 
 class Process:
@@ -65,6 +66,7 @@ class Nursery:
         self._process = process
         self._asked: deque[asyncio.Future[Process]] = deque()
         self._children: dict[int, Process] = {}
+        self._is_over = False
         # Called with each process that has ended.
         self.on_end: Callable[[Process], None] = lambda _process: None
 
@@ -75,6 +77,8 @@ class Nursery:
 
         fresh: in an interpreter of its own, which takes a second and shares no memory.
         """
+        if self._is_over:
+            raise OSError(_OVER)
         asked: asyncio.Future[Process] = asyncio.get_running_loop().create_future()
         self._asked.append(asked)
         wanted = {"argv": [*argv], "environ": {**environ}, "log": str(log), "fresh": fresh}
@@ -87,13 +91,14 @@ class Nursery:
         assert self._process.stdout is not None
         async for line in self._process.stdout:
             self._hear(json.loads(line))
+        self._is_over = True
         for process in self._children.values():
             process.was_ended = True
             process.has_ended(-signal.SIGKILL)
         self._children.clear()
         for asked in self._asked:
             if not asked.done():
-                asked.set_exception(OSError("the nursery of processes has ended"))
+                asked.set_exception(OSError(_OVER))
 
     def _hear(self, said: dict[str, int]) -> None:
         if "pid" in said:
