@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -58,7 +59,7 @@ class Record:
         """The longest time between two events of each choice."""
         for choice in range(self.case.options.num_choices):
             times = [e.at_s for e in self.events if e.what == "started" or e.choice == choice]
-            gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+            gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
             if gaps:
                 yield max(gaps)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from bench.chaos.history import Record, faults_of, write_history
 
 _MOST_SHOWN = 5
+_GOOD = "0 lost, 0 repeated, 0 changed, 0 fake ends, 0 without an end"
 
 
 @dataclass(slots=True)
@@ -65,16 +66,15 @@ class Tally:
     def __str__(self) -> str:
         lines = [
             f"seed {self.seed}, {self.took_s:.0f} s: " + _counts(self.disturbances, "undisturbed"),
-            f"{self.num_requests} requests ({_counts(self.ends, 'none')}), {self.num_tokens} tokens",
+            f"{self.num_requests} requests ({_counts(self.ends, 'none')}), "
+            f"{self.num_tokens} tokens",
             f"stalls of streams: {_spread(self.stalls_s)}; waits for a start: "
             f"{_spread(self.waits_s)}",
             f"{self.num_stale} messages were stale, {self.num_dropped} dropped",
         ]
         lines += [f"failed {count} x {why}" for why, count in self.reasons.most_common(_MOST_SHOWN)]
         if self.is_good:
-            return "\n".join(
-                [*lines, "0 lost, 0 repeated, 0 changed, 0 fake ends, 0 without an end"]
-            )
+            return "\n".join([*lines, _GOOD])
         where = f" (the first request's history: {self.history})" if self.history.exists() else ""
         return "\n".join([*lines, f"WRONG: {_counts(self.faults, '')}{where}", *self.examples])
 
