@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
+from mesh import failpoints
+
 E = TypeVar("E", covariant=True)
 
 
@@ -99,6 +101,7 @@ class EngineThread(Generic[W]):
         if self._worker.has_work():
             self._began_at = start = self._loop.time()
             events += self._worker.step()
+            failpoints.reached(failpoints.ENGINE_PASS)
             seconds = self._loop.time() - start
             self.num_passes += 1
         if events:
