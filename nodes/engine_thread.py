@@ -109,8 +109,14 @@ class EngineThread(Generic[W]):
         return True
 
     def _tell(self, era: int, events: Sequence[object], seconds: float) -> None:
-        if era == self._era:
+        if era != self._era:
+            return
+        try:
             self._deliver(events, seconds)
+        except Exception as error:  # noqa: BLE001 - handed to run(), which raises it
+            # Of a callback the event loop would only log it: what was to be told would be lost, and
+            # whoever waits for it wait for ever.
+            self._fail(error)
 
     def _call_loop(self, function: Callable[..., None], *args: object) -> None:
         try:

@@ -139,3 +139,100 @@ def many_command(
     )
     cases = toy_cases(Random(seed + 2), 512, mean_tokens=4.0)
     _conclude(asyncio.run(weather(storm, cases, _note)))
+
+
+@chaos.command("zombies")
+@click.option("--cycles", type=click.IntRange(1), default=100, show_default=True)
+@click.option("--streams", type=click.IntRange(1), default=8, show_default=True)
+@_seed
+@_roles
+@click.option("--deadline-s", default=60.0, show_default=True, help="Of each request.")
+def zombies_command(
+    cycles: int, streams: int, seed: int | None, roles: tuple[str, ...], deadline_s: float
+) -> None:
+    """Processes that are stopped until they are given up, and then wake up.
+
+    \b
+    Example:
+      python -m bench chaos zombies --cycles 10
+    """
+    from bench.chaos.zombies import Zombies, run_zombies
+
+    seed = _drawn(seed)
+    _note(f"seed {seed}")
+    names = {"draft": "draft-0", "target": "target-0"}
+    zombies = Zombies(
+        seed=seed,
+        num_cycles=cycles,
+        names=tuple(names.get(role, role) for role in roles),
+        num_streams=streams,
+        deadline_s=deadline_s,
+    )
+    _conclude(asyncio.run(run_zombies(zombies, _note)))
+
+
+@chaos.command("points")
+@click.option("--repeats", type=click.IntRange(1), default=20, show_default=True, help="Of each.")
+@click.option("--points", "places", default="", help="Some only, by name and commas.")
+@click.option("--actions", default="", help="Some only: kill, error, stop, block:SECONDS.")
+@click.option("--streams", type=click.IntRange(1), default=8, show_default=True)
+@_seed
+@click.option(
+    "--roles", default="draft,target,client", show_default=True, help="Whose points; coordinator."
+)
+@click.option("--deadline-s", default=60.0, show_default=True, help="Of each request.")
+def points_command(
+    repeats: int,
+    places: str,
+    actions: str,
+    streams: int,
+    seed: int | None,
+    roles: str,
+    deadline_s: float,
+) -> None:
+    """Every fail point many times: processes that die, stop, hang or fail at a named place.
+
+    \b
+    Example:
+      python -m bench chaos points --points send.CommitReply --repeats 6
+    """
+    from bench.chaos.points import ACTIONS, points_of, run_points
+
+    seed = _drawn(seed)
+    _note(f"seed {seed}")
+    points = points_of(roles.split(","))
+    if places:
+        wanted = places.split(",")
+        if unknown := set(wanted) - {point.place for point in points}:
+            known = ", ".join(sorted({point.place for point in points}))
+            raise click.UsageError(f"{', '.join(sorted(unknown))}: {known} are accepted")
+        points = [point for point in points if point.place in wanted]
+    tally = run_points(
+        seed,
+        points,
+        repeats,
+        num_streams=streams,
+        deadline_s=deadline_s,
+        actions=actions.split(",") if actions else ACTIONS,
+        tell=_note,
+    )
+    _conclude(asyncio.run(tally))
+
+
+@chaos.command("seeds")
+def seeds_command() -> None:
+    """Run again what went wrong once; exit code 1 if any of it does.
+
+    \b
+    Example:
+      python -m bench chaos seeds
+    """
+    from bench.chaos.seeds import entries, run_again
+
+    found = entries()
+    wrong = run_again(chaos, found)
+    click.echo(f"{len(found)} runs that had gone wrong once, {len(wrong)} do again")
+    for entry in wrong:
+        click.echo(f"WRONG: {' '.join(entry.command)}: {entry.was}")
+    if wrong:
+        sys.exit(1)

@@ -107,6 +107,15 @@ class Fleet:
         self.num_starts[name] += 1
         return process
 
+    async def start_command(self, name: str, *argv: str, **environ: str) -> Process:
+        """Run a command of a client, `generate` say, with the keys and endpoint of this mesh."""
+        link = ("--keys", str(self.keys(CLIENT)), "--connect", self.endpoint)
+        process = await self._nest.start(
+            [*argv, *link], {**os.environ, **environ}, self.log(name), fresh=self.setup.fresh
+        )
+        self._processes[name] = process
+        return process
+
     def _argv(self, name: str) -> list[str]:
         role, setup = self.roles[name], self.setup
         argv = [role, "-v", "--keys", str(self.keys(name))]

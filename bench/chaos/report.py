@@ -17,11 +17,12 @@ _GOOD = "0 lost, 0 repeated, 0 changed, 0 fake ends, 0 without an end"
 class Tally:
     """Every request is checked when it ends, and only what is wrong is kept.
 
-    history: where the first one that is wrong is written. disturbances: what was done, by role.
+    folder: where the history of the first one that is wrong is written. disturbances: what was
+    done, by role.
     """
 
     seed: int
-    history: Path
+    folder: Path
     num_tokens: int = 0
     ends: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -33,6 +34,10 @@ class Tally:
     num_stale: int = 0
     num_dropped: int = 0
     took_s: float = 0.0
+
+    @property
+    def history(self) -> Path:
+        return self.folder / f"chaos-history-{self.seed}.json"
 
     @property
     def num_requests(self) -> int:
@@ -58,6 +63,10 @@ class Tally:
         self.faults[kind] += 1
         if len(self.examples) < _MOST_SHOWN:
             self.examples.append(f"{kind}: {text}")
+
+    def verdict(self) -> str:
+        """In a few words, while it goes on."""
+        return f"WRONG: {self.examples[0]}" if self.examples else "nothing wrong"
 
     @property
     def is_good(self) -> bool:

@@ -60,6 +60,8 @@ class Load:
         self._on_end = on_end
         self._numbers = itertools.count() if num_requests is None else iter(range(num_requests))
         self._is_over = False
+        # Called when no request is left.
+        self.on_done: Callable[[], None] = lambda: None
 
     def stop(self) -> None:
         """No new requests; those under way go on to their ends."""
@@ -70,6 +72,7 @@ class Load:
         async with asyncio.TaskGroup() as group:
             for stream in range(self._num_streams):
                 group.create_task(self._stream(self._clients[stream % len(self._clients)]))
+        self.on_done()
 
     async def _stream(self, client: Client) -> None:
         while not self._is_over:
