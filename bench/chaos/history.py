@@ -102,8 +102,7 @@ def _of_the_whole(record: Record) -> list[Fault]:
 def _of_choice(
     choice: int, events: list[Seen], expected: Expected, *, has_ended: bool
 ) -> Iterator[Fault]:
-    made: list[int] = []
-    text, is_whole = b"", True
+    length, text, is_whole = 0, b"", True
     end: Seen | None = None
     for event in events:
         where = f"choice {choice} at {event.position}"
@@ -113,33 +112,33 @@ def _of_choice(
         if event.what == "finished":
             end = event
             continue
-        if event.position != len(made):
+        if event.position != length:
             is_whole = False
-            kind = "lost" if event.position > len(made) else "repeated"
-            yield Fault(kind, f"{where}, where {len(made)} was next")
+            kind = "lost" if event.position > length else "repeated"
+            yield Fault(kind, f"{where}, where {length} was next")
         wanted = expected.token_ids[event.position : event.position + len(event.token_ids)]
         if event.token_ids != wanted:
             yield Fault("changed", f"{where}: {event.token_ids} instead of {wanted}")
-        made[event.position :] = event.token_ids
+        length = max(length, event.position + len(event.token_ids))
         text += event.text
     if is_whole and not expected.text.startswith(text):
         yield Fault("changed", f"choice {choice}: another text")
     if end is not None:
-        yield from _of_end(choice, made, text if is_whole else None, end, expected)
+        yield from _of_end(choice, length, text if is_whole else None, end, expected)
     elif has_ended:
         yield Fault("no end", f"choice {choice} has none, its request has")
 
 
 def _of_end(
-    choice: int, made: list[int], text: bytes | None, end: Seen, expected: Expected
+    choice: int, length: int, text: bytes | None, end: Seen, expected: Expected
 ) -> Iterator[Fault]:
-    if len(made) < len(expected.token_ids):
-        of = f"{len(made)} of {len(expected.token_ids)} tokens"
+    if length < len(expected.token_ids):
+        of = f"{length} of {len(expected.token_ids)} tokens"
         yield Fault("fake finish", f"choice {choice}: {end.reason} after {of}")
     elif text is not None and text != expected.text:
         yield Fault("fake finish", f"choice {choice}: {len(text)} of {len(expected.text)} bytes")
-    if end.num_tokens != len(made):
-        yield Fault("lost", f"choice {choice}: {len(made)} came, {end.num_tokens} were made")
+    if end.num_tokens != length:
+        yield Fault("lost", f"choice {choice}: {length} came, {end.num_tokens} were made")
     if end.reason != expected.finish_reason:
         what = f"{end.reason} instead of {expected.finish_reason}"
         yield Fault("fake finish", f"choice {choice}: {what}")

@@ -134,7 +134,7 @@ async def nursery() -> AsyncIterator[Nursery]:
         *(sys.executable, "-m", "bench.chaos.nursery"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(_ROOT)},
+        cwd=_ROOT,
         start_new_session=True,
     )
     made = Nursery(process)

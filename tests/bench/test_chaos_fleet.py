@@ -133,11 +133,15 @@ async def test_a_fail_point_that_cannot_be_understood_is_one_line_and_exit_code_
 
 
 async def test_an_error_inside_still_ends_everything() -> None:
-    pids = []
-    with pytest.raises(RuntimeError, match="inside"):
+    pids: list[int] = []
+
+    async def work() -> None:
         async with fleet(SMALL) as made:
-            pids = [made.process(name).pid for name in made.roles]
+            pids.extend(made.process(name).pid for name in made.roles)
             raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        await work()
     assert pids
     assert not any(is_there(pid) for pid in pids)
 
