@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from random import Random
+from typing import cast
 
 from bench.chaos.cases import Case
 from bench.chaos.history import Record
-from nodes.client import Client, RequestFailedError
+from nodes.client import Client, Event, RequestFailedError
 
 # Between a request that failed at once and the next: whoever is refused does not hammer.
 _PAUSE_S = 0.05
@@ -23,7 +24,7 @@ async def ask(client: Client, number: int, case: Case, deadline_s: float) -> Rec
     try:
         async with asyncio.timeout(deadline_s):
             events = client.generate(case.prompt, case.options)
-            async with contextlib.aclosing(events):  # type: ignore[type-var]
+            async with contextlib.aclosing(cast(AsyncGenerator[Event, None], events)):
                 async for event in events:
                     record.see(event, loop.time())
         record.end = "finished"
