@@ -18,7 +18,7 @@ def test_the_undisturbed_text_is_that_of_the_tests() -> None:
         for choice, expected in enumerate(case.expected):
             alone = reference(
                 ToyConfig(),
-                ids,  # type: ignore[arg-type]
+                ids,
                 sampling_of(case.options, choice),
                 max_tokens=case.options.max_tokens,
                 stops=case.options.stops,

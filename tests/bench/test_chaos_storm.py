@@ -53,7 +53,7 @@ class Canned:
 
 def load_of(client: Canned, cases: list[Case], ended: list[Record], **more: Any) -> Load:
     return Load(
-        [client],  # type: ignore[list-item]
+        [client],
         cases,
         Random(1),
         num_streams=3,
@@ -98,10 +98,10 @@ async def test_how_a_request_ended_is_kept() -> None:
     cases = toy_cases(Random(1), 1, mean_tokens=5.0)
     client = Canned(cases)
     client.failure = RequestFailedError("unavailable", "no target")
-    failed = await ask(client, 1, cases[0], 5.0)  # type: ignore[arg-type]
+    failed = await ask(client, 1, cases[0], 5.0)
     assert (failed.end, failed.code, failed.reason) == ("failed", "unavailable", "no target")
     client.failure, client.hangs = None, True
-    late = await ask(client, 2, cases[0], 0.05)  # type: ignore[arg-type]
+    late = await ask(client, 2, cases[0], 0.05)
     assert late.end == "late"
     assert client.num_now == 0
     assert late.ended_at_s - late.asked_at_s >= 0.05
@@ -114,10 +114,10 @@ def test_one_seed_draws_the_same_blows() -> None:
 
     assert blows(1) == blows(1)
     assert blows(1) != blows(2)
-    stops = [blow for blow in blows(1) if blow.stop_s]  # type: ignore[attr-defined]
+    stops = [blow for blow in blows(1) if blow.stop_s]
     assert 30 < len(stops) < 90
-    assert all(0.1 <= blow.stop_s <= 6.0 for blow in stops)  # type: ignore[attr-defined]
-    assert {blow.goes_on for blow in stops} == {True, False}  # type: ignore[attr-defined]
+    assert all(0.1 <= blow.stop_s <= 6.0 for blow in stops)
+    assert {blow.goes_on for blow in stops} == {True, False}
 
 
 @pytest.mark.timeout(300)
