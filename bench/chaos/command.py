@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import sys
 from random import Random
@@ -22,6 +23,8 @@ def chaos() -> None:
     Example:
       python -m bench chaos kills --kills 50 --streams 8
     """
+    # That coordinators are lost is no news here.
+    logging.basicConfig(level=logging.ERROR)
 
 
 def _roles_of(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from random import Random
 from bench.chaos.fleet import Fleet
 
 _STOP_S = (0.1, 6.0)
-_PAUSE_S = (0.05, 1.0)
+_PAUSE_S = (0.05, 0.5)
 
 
 @dataclass(frozen=True, slots=True)
