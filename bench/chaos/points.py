@@ -18,6 +18,7 @@ from mesh.failpoints import ENGINE_PASS, VARIABLE
 _NUM_CASES = 128
 _REACH_LIMIT_S = 20.0
 _STOP_S = (0.1, 4.0)
+_BREATH_S = (0.2, 1.0)
 # Some blocks are shorter than it takes to be given up, some are longer.
 ACTIONS = ("kill", "kill", "error", "stop", "block:0.3", "block:3")
 # Who has to be told what for a client to be as far as its point.
@@ -118,6 +119,9 @@ async def _fail_once(
         await process.kill()
     elif process.code is not None:
         await fleet.start(who)
+    # Some points let nothing through: streams get on between them.
+    await fleet.wait_for(scene.looking)
+    await asyncio.sleep(random.uniform(*_BREATH_S))
 
 
 async def _until(condition: Callable[[], bool]) -> bool:

@@ -13,16 +13,18 @@ from bench.chaos.cases import Case
 from bench.chaos.history import Record
 from nodes.client import Client, Event, RequestFailedError
 
+# Beyond a deadline: who ends too late is told from who never ends.
+_PATIENCE_S = 3.0
 # Between a request that failed at once and the next: whoever is refused does not hammer.
 _PAUSE_S = 0.05
 
 
 async def ask(client: Client, number: int, case: Case, deadline_s: float) -> Record:
-    """One request to its end, or to its deadline."""
+    """One request to its end, or until it is clear that it has none."""
     loop = asyncio.get_running_loop()
     record = Record(number, case, loop.time(), deadline_s)
     try:
-        async with asyncio.timeout(deadline_s):
+        async with asyncio.timeout(deadline_s + _PATIENCE_S):
             events = client.generate(case.prompt, case.options)
             async with contextlib.aclosing(cast(AsyncGenerator[Event, None], events)):
                 async for event in events:
