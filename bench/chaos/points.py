@@ -114,7 +114,7 @@ async def _fail_once(
         await asyncio.sleep(1.0 + float(action.partition(":")[2] or 0.0))
     if ends and process.code is None:
         tally.wrong("not reached", f"{who} {value}")
-    tally.disturbances[f"{who} {point.place} {action}"] += 1
+    tally.disturbances[f"x {action}"] += 1
     if is_client:
         await process.kill()
     elif process.code is not None:
