@@ -114,6 +114,8 @@ async def test_who_ends_without_being_told_is_an_accident(eventually: Eventually
         (accident,) = made.accidents
         assert accident.startswith("draft-0 ended by itself (exit code 1)")
         assert "a fail point was reached" in accident
+        log = made.log("draft-0").read_text()
+        assert "the fail point receive.Welcome:error is on" in log
         # Whoever is expected to end is not.
         await made.start("draft-0", **failing)
         made.expect_end("draft-0")
