@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
+from mesh import failpoints
+
 E = TypeVar("E", covariant=True)
 
 
@@ -99,6 +101,7 @@ class EngineThread(Generic[W]):
         if self._worker.has_work():
             self._began_at = start = self._loop.time()
             events += self._worker.step()
+            failpoints.reached(failpoints.ENGINE_PASS)
             seconds = self._loop.time() - start
             self.num_passes += 1
         if events:
@@ -106,8 +109,14 @@ class EngineThread(Generic[W]):
         return True
 
     def _tell(self, era: int, events: Sequence[object], seconds: float) -> None:
-        if era == self._era:
+        if era != self._era:
+            return
+        try:
             self._deliver(events, seconds)
+        except Exception as error:  # noqa: BLE001 - handed to run(), which raises it
+            # Of a callback the event loop would only log it: what was to be told would be lost, and
+            # whoever waits for it wait for ever.
+            self._fail(error)
 
     def _call_loop(self, function: Callable[..., None], *args: object) -> None:
         try:

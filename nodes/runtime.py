@@ -12,11 +12,13 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 
+from mesh import failpoints
 from mesh.errors import EndpointError, InsecureEndpointError, KeysError, MeshError
+from mesh.messages import MAX_TAG, spec_of_tag
 from nodes.api.errors import AirdraftError
 from nodes.catalog import CatalogError, ModelNameError
 from nodes.client import RequestFailedError
-from nodes.config import ConfigError
+from nodes.config import ConfigError, environment
 from nodes.engine.protocol import EngineError
 from nodes.service.journal import JournalFormatter, is_journal
 from nodes.service.manager import Manager
@@ -87,12 +89,26 @@ def run(main: Callable[[], Awaitable[None]]) -> int:
     """Run a role to its end; returns the exit code and prints at most one line of error."""
     forbid_core_dumps()
     try:
+        arm_fail_point()
         asyncio.run(_until_signal(main))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Exception as error:  # noqa: BLE001 - the one place that turns failures into exit codes
         return report(error)
     return 0
+
+
+def arm_fail_point() -> None:
+    """Let this process fail where its environment says. Raises ConfigError."""
+    value = environment().get(failpoints.VARIABLE, "")
+    if not value:
+        return
+    specs = [spec_of_tag(tag) for tag in range(1, MAX_TAG + 1)]
+    try:
+        failpoints.arm(value, {spec.layout.cls.__name__ for spec in specs if spec is not None})
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    logger.warning("the fail point %s is on: this process is there to fail", value)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
+from mesh import failpoints
 from mesh.authorized import AuthorizedNodes
 from mesh.codec import Envelope, decode, encode
 from mesh.credits import MAX_WINDOW_MESSAGES, WINDOW_MESSAGES, Credits
@@ -107,6 +108,7 @@ class Coordinator:
                 continue
             try:
                 envelope = decode(frames)
+                failpoints.received(envelope.message)
                 self._check_in(group, peer, key, envelope, sum(map(len, frames)), now)
             except (DecodeError, ForbiddenError) as error:
                 self._offence(peer, str(error), now)
@@ -190,6 +192,7 @@ class Coordinator:
         pending = sorted(sends, key=lambda send: self.state.role_of(send.peer) not in _NODE_ROLES)
         while pending:
             send = pending.pop(0)
+            failpoints.sending(send.message)
             try:
                 frames = encode(send.message, cluster=self.state.cluster, epoch=self.state.epoch)
                 if self.state.pads:

@@ -138,3 +138,13 @@ async def test_an_engine_that_is_at_one_thing_for_long_is_stuck(eventually: Even
         assert not thread.engine.is_stuck(60.0)
         thread.worker.gate.set()
         await eventually(lambda: not thread.engine.is_stuck(0.0))
+
+
+async def test_events_that_cannot_be_told_end_run() -> None:
+    def deliver(_events: Sequence[object], _seconds: float) -> None:
+        raise OSError("nobody to tell")
+
+    engine = EngineThread(Counter(), deliver)
+    engine.post(lambda worker: worker.add(1))
+    with pytest.raises(OSError, match="nobody to tell"):
+        await engine.run()

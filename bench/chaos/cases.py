@@ -1,0 +1,152 @@
+"""Requests of many kinds, each with the undisturbed text: one sequence alone, a token a pass."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from nodes.client import GenerateOptions, Prompt
+from nodes.engine.protocol import Model, Span
+from nodes.engine.rules import NO_RULES, LogitBias, LogitRules
+from nodes.engine.sampler import Sampler
+from nodes.engine.sampling import Sampling
+from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+
+# What `--model toy:1` is: see nodes.roles.
+_TOY = ToyConfig()
+_REFERENCE_CELLS = 1 << 14
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What one choice of a request must become."""
+
+    token_ids: tuple[int, ...]
+    text: bytes
+    finish_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A request and what each of its choices must become."""
+
+    prompt: Prompt
+    options: GenerateOptions
+    expected: tuple[Expected, ...]
+
+
+def undisturbed(
+    model: Model,
+    piece: Callable[[int], bytes],
+    prompt: Sequence[int],
+    sampling: Sampling,
+    *,
+    max_tokens: int,
+    stops: Sequence[str] = (),
+) -> Expected:
+    """Plain decoding of one stream on an engine where nothing else is; it is empty again then."""
+    info = model.info
+    for start in range(0, len(prompt) - 1, info.max_batch_tokens):
+        model.forward([Span(0, start, list(prompt[:-1][start : start + info.max_batch_tokens]))])
+    sampler = Sampler(
+        sampling, num_vocab=info.num_vocab, token_ids=prompt, num_prompt_tokens=len(prompt)
+    )
+    made, text, reason = list(prompt), b"", "length"
+    while reason == "length" and len(made) - len(prompt) < max_tokens:
+        row = model.forward([Span(0, len(made) - 1, [made[-1]], 1)])[0]
+        token_id = sampler.sample(row, len(made))
+        if token_id in info.eog_token_ids:
+            reason = "stop"
+            break
+        sampler.push(token_id)
+        made.append(token_id)
+        text += piece(token_id)
+        if (length := stopped_at(text, stops)) is not None:
+            text, reason = text[:length], "stop"
+    model.truncate(0, 0)
+    return Expected(tuple(made[len(prompt) :]), text, reason)
+
+
+def stopped_at(text: bytes, stops: Sequence[str]) -> int | None:
+    """Where a text ends by a stop string, as if it came byte by byte: the first complete one's."""
+    encoded = [stop.encode() for stop in stops]
+    ends = [text.find(stop) + len(stop) for stop in encoded if stop in text]
+    if not ends:
+        return None
+    whole = text[: min(ends)]
+    return min(len(whole) - len(stop) for stop in encoded if whole.endswith(stop))
+
+
+def toy_cases(random: Random, count: int, mean_tokens: float = 80.0) -> list[Case]:
+    """Of all kinds: greedy and sampled, with rules, stop strings, several choices."""
+    model = ToyModel(ToyConfig(num_cells=_REFERENCE_CELLS, max_sequences=1))
+    return [_toy_case(random, model, mean_tokens) for _ in range(count)]
+
+
+def _toy_case(random: Random, model: ToyModel, mean_tokens: float) -> Case:
+    tokenizer = ToyTokenizer(_TOY.num_vocab)
+    num_prompt = 1 + min(600, int(random.expovariate(1 / 40)))
+    prompt: Prompt
+    if random.random() < 0.5:
+        prompt = tuple(random.randrange(1, _TOY.num_vocab) for _ in range(num_prompt))
+        ids = list(prompt)
+    else:
+        prompt = "".join(random.choices(string.ascii_letters + " ", k=num_prompt))
+        ids = tokenizer.encode(prompt)
+    options = _options(random, mean_tokens)
+    expected = tuple(
+        undisturbed(
+            model,
+            tokenizer.piece,
+            ids,
+            sampling_of(options, choice),
+            max_tokens=options.max_tokens,
+            stops=options.stops,
+        )
+        for choice in range(options.num_choices)
+    )
+    return Case(prompt, options, expected)
+
+
+def _options(random: Random, mean_tokens: float) -> GenerateOptions:
+    is_sampled = random.random() < 0.6
+    return GenerateOptions(
+        max_tokens=1 + min(int(6 * mean_tokens), int(random.expovariate(1 / mean_tokens))),
+        temperature=random.choice((0.5, 0.8, 1.0, 1.3)) if is_sampled else 0.0,
+        top_k=random.choice((0, 0, 20)),
+        top_p=random.choice((1.0, 1.0, 0.9)),
+        min_p=random.choice((0.0, 0.0, 0.02)),
+        seed=random.randrange(1 << 40),
+        # Mostly as planned; else as many as some users ask for.
+        gamma=random.choice((None, None, None, 0, 3, 8)),
+        priority=random.choice((5, 5, 5, 1, 10)),
+        num_choices=random.choice((1, 1, 1, 1, 2, 3)),
+        stops=random.choice(((), (), (f" {random.randrange(90)}", "7 7"), ("5 1", "3", "9 9 9"))),
+        chat=random.random() < 0.5,
+        rules=_rules(random),
+    )
+
+
+def _rules(random: Random) -> LogitRules:
+    if random.random() < 0.6:
+        return NO_RULES
+    biases = tuple(
+        LogitBias(random.randrange(1, _TOY.num_vocab), random.uniform(-4.0, 4.0))
+        for _ in range(random.randrange(3))
+    )
+    return LogitRules(biases, random.choice((0.0, 0.5, 1.5)), random.choice((0.0, 0.3)))
+
+
+def sampling_of(options: GenerateOptions, choice: int) -> Sampling:
+    """By what law 1 makes the tokens of a choice."""
+    return Sampling(
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        min_p=options.min_p,
+        seed=options.seed or 0,
+        choice=choice,
+        rules=options.rules,
+    )

@@ -1,0 +1,125 @@
+"""A process that has imported everything and forks those of a mesh, each within milliseconds.
+
+Reads `{"argv", "environ", "log", "fresh"}` as a line of JSON and answers `{"pid"}`; tells
+`{"ended", "code"}` and `{"stopped"}` of its children, by pid. They end with it, and it ends with
+its standard input.
+A thousand interpreters that begin anew would measure nothing but their own start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import selectors
+import signal
+import sys
+import traceback
+from typing import Any
+
+from nodes.cli.main import main as airdraft
+
+_PR_SET_PDEATHSIG = 1
+_MOST_FDS = 4096
+_EXIT_UNKNOWN = 70
+
+
+def main() -> None:
+    """Fork what is asked for until standard input ends."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    # Stops are told, too: Python does not ask for SA_NOCLDSTOP.
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    children: set[int] = set()
+    buffer = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(0, selectors.EVENT_READ)
+        selector.register(reading, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fd == reading:
+                    os.read(reading, 4096)
+                    _tell_changes(children)
+                    continue
+                if not (data := os.read(0, 1 << 16)):
+                    _end(children)
+                    return
+                *lines, buffer = (buffer + data).split(b"\n")
+                for line in lines:
+                    children.add(pid := _fork(json.loads(line)))
+                    _tell(pid=pid)
+
+
+def _tell(**fields: int) -> None:
+    # Whoever asked may be gone; standard input says so.
+    with contextlib.suppress(BrokenPipeError):
+        os.write(1, json.dumps(fields).encode() + b"\n")
+
+
+def _tell_changes(children: set[int]) -> None:
+    while children:
+        pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+        if pid == 0:
+            return
+        if os.WIFSTOPPED(status):
+            _tell(stopped=pid)
+            continue
+        children.discard(pid)
+        _tell(ended=pid, code=os.waitstatus_to_exitcode(status))
+
+
+def _end(children: set[int]) -> None:
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+    for pid in children:
+        os.waitpid(pid, 0)
+
+
+def _fork(asked: dict[str, Any]) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    code = _EXIT_UNKNOWN
+    try:
+        _become(asked["log"], asked["environ"])
+        if asked["fresh"]:
+            os.execv(sys.executable, [sys.executable, "-m", "nodes.cli", *asked["argv"]])
+        code = _run(asked["argv"])
+    except BaseException:  # noqa: BLE001 - a child must not go on as its parent
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def _become(log: str, environ: dict[str, str]) -> None:
+    """A process as its own command line would have started it."""
+    os.setsid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(nothing, 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.closerange(3, _MOST_FDS)
+    os.environ.clear()
+    os.environ.update(environ)
+
+
+def _run(argv: list[str]) -> int:
+    sys.argv = ["airdraft", *argv]
+    try:
+        airdraft()
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    return 0
+
+
+if __name__ == "__main__":
+    main()

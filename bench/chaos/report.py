@@ -1,0 +1,100 @@
+"""What a run of requests under faults comes to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.chaos.history import Record, faults_of, write_history
+
+_MOST_SHOWN = 5
+_GOOD = "0 lost, 0 repeated, 0 changed, 0 fake ends, 0 without an end"
+
+
+@dataclass(slots=True)
+class Tally:
+    """Every request is checked when it ends, and only what is wrong is kept.
+
+    folder: where the history of the first one that is wrong is written. disturbances: what was
+    done, by role.
+    """
+
+    seed: int
+    folder: Path
+    num_tokens: int = 0
+    ends: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    disturbances: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    examples: list[str] = field(default_factory=list)
+    stalls_s: list[float] = field(default_factory=list)
+    waits_s: list[float] = field(default_factory=list)
+    num_stale: int = 0
+    num_dropped: int = 0
+    took_s: float = 0.0
+
+    @property
+    def history(self) -> Path:
+        return self.folder / f"chaos-history-{self.seed}.json"
+
+    @property
+    def num_requests(self) -> int:
+        return self.ends.total()
+
+    def add(self, record: Record) -> None:
+        """Check a request that has ended."""
+        self.ends[record.end] += 1
+        if record.end == "failed":
+            self.reasons[f"{record.code}: {record.reason}"] += 1
+        self.num_tokens += sum(len(event.token_ids) for event in record.events)
+        self.stalls_s += record.stalls_s()
+        if record.events:
+            self.waits_s.append(record.events[0].at_s - record.asked_at_s)
+        found = faults_of(record)
+        if found and not self.faults:
+            write_history(self.history, self.seed, record, found)
+        for fault in found:
+            self.wrong(fault.kind, f"request {record.number}: {fault.text}")
+
+    def wrong(self, kind: str, text: str) -> None:
+        """Note what must not be."""
+        self.faults[kind] += 1
+        if len(self.examples) < _MOST_SHOWN:
+            self.examples.append(f"{kind}: {text}")
+
+    def verdict(self) -> str:
+        """In a few words, while it goes on."""
+        return f"WRONG: {self.examples[0]}" if self.examples else "nothing wrong"
+
+    @property
+    def is_good(self) -> bool:
+        return not self.faults
+
+    def __str__(self) -> str:
+        lines = [
+            f"seed {self.seed}, {self.took_s:.0f} s: " + _counts(self.disturbances, "undisturbed"),
+            f"{self.num_requests} requests ({_counts(self.ends, 'none')}), "
+            f"{self.num_tokens} tokens",
+            f"stalls of streams: {_spread(self.stalls_s)}; waits for a start: "
+            f"{_spread(self.waits_s)}",
+            f"{self.num_stale} messages were stale, {self.num_dropped} dropped",
+        ]
+        lines += [f"failed {count} x {why}" for why, count in self.reasons.most_common(_MOST_SHOWN)]
+        if self.is_good:
+            return "\n".join([*lines, _GOOD])
+        where = f" (the first request's history: {self.history})" if self.history.exists() else ""
+        return "\n".join([*lines, f"WRONG: {_counts(self.faults, '')}{where}", *self.examples])
+
+
+def _counts(counter: Counter[str], none: str) -> str:
+    return ", ".join(f"{count} {what}" for what, count in sorted(counter.items())) or none
+
+
+def _spread(times_s: Sequence[float]) -> str:
+    if not times_s:
+        return "none"
+    ordered = sorted(times_s)
+    p50, p99 = (ordered[int(share * (len(ordered) - 1))] for share in (0.5, 0.99))
+    return f"p50 {p50:.2f} s, p99 {p99:.2f} s, most {ordered[-1]:.2f} s"

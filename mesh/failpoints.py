@@ -1,0 +1,138 @@
+"""Named places at which a process can be told to fail. Off unless `arm` is called at its start.
+
+`NAME:ACTION[:WHEN]`, once a process, from the environment variable AIRDRAFT_FAILPOINT and from
+nothing else. Actions: `kill` (SIGKILL to itself), `stop` (SIGSTOP), `block:SECONDS` (the thread
+sleeps, and all that runs on it with it), `error` (raises FailPointError). WHEN: at the n-th time,
+and then never again (the first one, unless it is given), or with a probability below 1 each time.
+Names: `send.MESSAGE` before a message leaves, `receive.MESSAGE` before one that has come is acted
+on, and the named places below. docs/chaos.md says what each of them stands for.
+"""
+
+import math
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Collection
+from typing import Final
+
+from mesh.errors import MeshError
+
+VARIABLE: Final = "AIRDRAFT_FAILPOINT"
+# On the engine's thread, after a pass and before anybody hears of it.
+ENGINE_PASS: Final = "engine.pass"
+PLACES: Final = frozenset({ENGINE_PASS})
+_ACTIONS: Final = "kill, stop, block:SECONDS, error"
+_LONGEST_BLOCK_S: Final = 3600.0
+
+
+class FailPointError(MeshError):
+    """What the action `error` raises."""
+
+
+class FailPoint:
+    """One armed point. Whoever comes by asks it by name."""
+
+    def __init__(self, name: str, act: Callable[[], None], *, nth: int, share: float) -> None:
+        self._name = name
+        self._act = act
+        self._left = nth
+        self._share = share
+
+    def reached(self, name: str) -> None:
+        if name != self._name:
+            return
+        if self._share:
+            if random.random() < self._share:
+                self._act()
+            return
+        self._left -= 1
+        if self._left == 0:
+            self._act()
+
+
+_armed: FailPoint | None = None
+
+
+def reached(name: str) -> None:
+    """A named place."""
+    if _armed is not None:
+        _armed.reached(name)
+
+
+def sending(message: object) -> None:
+    """A message is about to leave."""
+    if _armed is not None:
+        _armed.reached(f"send.{type(message).__name__}")
+
+
+def received(message: object) -> None:
+    """A message has come, and nothing was done for it yet."""
+    if _armed is not None:
+        _armed.reached(f"receive.{type(message).__name__}")
+
+
+def arm(value: str, messages: Collection[str]) -> None:
+    """Let this process fail as `value` says. messages: names of all that there are.
+
+    Raises ValueError for what cannot be understood.
+    """
+    global _armed
+    _armed = parse(value, messages)
+
+
+def disarm() -> None:
+    global _armed
+    _armed = None
+
+
+def parse(value: str, messages: Collection[str]) -> FailPoint:
+    """Raises ValueError that says what is accepted."""
+    name, _, rest = value.partition(":")
+    kind, _, of = name.partition(".")
+    if name not in PLACES and not (kind in ("send", "receive") and of in messages):
+        known = ", ".join(sorted(PLACES))
+        raise _bad(value, f"{name!r} is none of send.MESSAGE, receive.MESSAGE, {known}")
+    action, *more = rest.split(":")
+    if action == "block":
+        if not more:
+            raise _bad(value, "block needs its seconds")
+        seconds = _number(value, more.pop(0))
+        if not 0.0 < seconds <= _LONGEST_BLOCK_S:
+            raise _bad(value, f"block takes 0 to {_LONGEST_BLOCK_S:g} seconds")
+        act: Callable[[], None] = lambda: time.sleep(seconds)  # noqa: E731
+    elif action in ("kill", "stop"):
+        number = signal.SIGKILL if action == "kill" else signal.SIGSTOP
+        act = lambda: os.kill(os.getpid(), number)  # noqa: E731
+    elif action == "error":
+        act = _fail
+    else:
+        raise _bad(value, f"action {action!r} is none of {_ACTIONS}")
+    if len(more) > 1:
+        raise _bad(value, "too many parts")
+    when = _number(value, more[0]) if more else 1.0
+    if not (0.0 < when < 1.0 or (when >= 1.0 and when == int(when))):
+        raise _bad(value, f"{when:g} is neither a count nor a probability below 1")
+    is_share = when < 1.0
+    return FailPoint(name, act, nth=0 if is_share else int(when), share=when if is_share else 0.0)
+
+
+def _fail() -> None:
+    raise FailPointError("a fail point was reached")
+
+
+def _number(value: str, text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise _bad(value, f"{text!r} is no number")
+    return number
+
+
+def _bad(value: str, why: str) -> ValueError:
+    return ValueError(
+        f"{VARIABLE} = {value!r}: {why}; NAME:ACTION[:COUNT or PROBABILITY] is accepted, with the "
+        f"actions {_ACTIONS}"
+    )

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from mesh import failpoints
+from mesh.failpoints import ENGINE_PASS, FailPointError
+from mesh.messages import Hello, Ping
+
+MESSAGES = {"Ping", "Hello"}
+
+
+@pytest.fixture(autouse=True)
+def _off_again() -> Iterator[None]:
+    yield
+    failpoints.disarm()
+
+
+def test_nothing_fails_unless_it_is_told_to() -> None:
+    failpoints.reached(ENGINE_PASS)
+    failpoints.sending(Ping(1, 0))
+    failpoints.received(Ping(1, 0))
+
+
+def test_an_error_is_raised_at_the_place_that_is_named_and_once() -> None:
+    failpoints.arm("send.Ping:error", MESSAGES)
+    failpoints.reached(ENGINE_PASS)
+    failpoints.received(Ping(1, 0))
+    failpoints.sending(Hello("n", "target", 1, 1, b""))
+    with pytest.raises(FailPointError):
+        failpoints.sending(Ping(1, 0))
+    failpoints.sending(Ping(2, 0))
+
+
+def test_a_count_says_at_which_time() -> None:
+    failpoints.arm("receive.Ping:error:3", MESSAGES)
+    failpoints.received(Ping(1, 0))
+    failpoints.received(Ping(2, 0))
+    with pytest.raises(FailPointError):
+        failpoints.received(Ping(3, 0))
+
+
+def test_a_probability_is_drawn_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = iter((0.5, 0.2, 0.9, 0.1))
+    monkeypatch.setattr(random, "random", lambda: next(draws))
+    failpoints.arm("engine.pass:error:0.25", MESSAGES)
+    raised = []
+    for index in range(4):
+        try:
+            failpoints.reached(ENGINE_PASS)
+        except FailPointError:
+            raised.append(index)
+    assert raised == [1, 3]
+
+
+@pytest.mark.parametrize(("action", "number"), [("kill", signal.SIGKILL), ("stop", signal.SIGSTOP)])
+def test_signals_are_to_the_process_itself(
+    action: str, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda pid, signal_number: sent.append((pid, signal_number)))
+    failpoints.arm(f"engine.pass:{action}", MESSAGES)
+    failpoints.reached(ENGINE_PASS)
+    assert sent == [(os.getpid(), number)]
+
+
+def test_a_block_sleeps_on_the_thread_that_comes_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    failpoints.arm("engine.pass:block:2.5:2", MESSAGES)
+    failpoints.reached(ENGINE_PASS)
+    assert slept == []
+    failpoints.reached(ENGINE_PASS)
+    failpoints.reached(ENGINE_PASS)
+    assert slept == [2.5]
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("", "'' is none of"),
+        ("send.Pong:kill", "'send.Pong' is none of"),
+        ("write.Ping:kill", "'write.Ping' is none of"),
+        ("engine.pass", "action '' is none of kill"),
+        ("engine.pass:burn", "action 'burn' is none of kill"),
+        ("engine.pass:kill:x", "'x' is no number"),
+        ("engine.pass:kill:nan", "'nan' is no number"),
+        ("engine.pass:kill:0", "0 is neither"),
+        ("engine.pass:kill:-1", "-1 is neither"),
+        ("engine.pass:kill:1.5", "1.5 is neither"),
+        ("engine.pass:kill:1:1", "too many parts"),
+        ("engine.pass:block", "block needs its seconds"),
+        ("engine.pass:block:0", "block takes"),
+        ("engine.pass:block:9999", "block takes"),
+    ],
+)
+def test_what_cannot_be_understood_is_said_in_one_line(value: str, why: str) -> None:
+    with pytest.raises(ValueError, match="AIRDRAFT_FAILPOINT") as caught:
+        failpoints.arm(value, MESSAGES)
+    assert why in str(caught.value)
+    assert "\n" not in str(caught.value)
