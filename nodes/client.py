@@ -136,7 +136,7 @@ class Client:
             rejoins=rejoins,
             on_lost=self._lost,
         )
-        self._cancellations = Cancellations(self._link.send)
+        self._cancellations = Cancellations(lambda message: self._link.send(message))
         self._ids = itertools.count(1)
         self._queues: dict[int, asyncio.Queue[Any]] = {}
         self._joined = asyncio.Event()

@@ -489,7 +489,10 @@ class PureCluster:
             assert isinstance(message, FinishedNotice), f"unexpected {message}"
             assert message.finish_reason == "cancelled"
             return
-        assert not isinstance(message, RequestFailedNotice), f"unexpected {message}"
+        if isinstance(message, RequestFailedNotice):
+            del self.journals[message.request_id]
+            self._request_failed(message)
+            return
         if isinstance(message, TokensNotice):
             key = message.request_id, message.choice
             assert message.position == self.positions[key], "a token is missing or repeated"
@@ -498,6 +501,9 @@ class PureCluster:
             self._client_takes(event)
         if journal.is_over:
             del self.journals[message.request_id]
+
+    def _request_failed(self, message: RequestFailedNotice) -> None:
+        raise AssertionError(f"unexpected {message}")
 
     def _client_takes(self, message: Event) -> None:
         match message:
