@@ -1,7 +1,10 @@
-"""Messages of a few sizes only, so that their lengths tell little of what is in them.
+"""Messages in one frame: of a few sizes where lengths shall tell little, else as long as they are.
 
 Encryption hides contents, not lengths, and how many tokens a round guessed and kept can identify a
 prompt (arXiv 2411.01076). Every frame of a message is seen apart, so a padded one has one frame.
+
+What is sent to a connecting socket has one frame in any case: libzmq 4.3.5 aborts a process that is
+between two frames of a message when it learns that the connection has ended (`!_more`, fq.cpp).
 """
 
 import struct
@@ -9,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from mesh.errors import DecodeError
+from mesh.messages import MAX_MESSAGE_BYTES
 
 # In the place of the version byte, which is never so high.
 PADDED: Final = 0xFF
@@ -19,22 +23,28 @@ _NO_FRAME: Final = 0xFFFFFFFF
 
 def pad(frames: list[bytes]) -> list[bytes]:
     """One frame that has the least of SIZES; the message as it is, if it is larger than all."""
-    first = frames[0]
-    second = frames[1] if len(frames) > 1 else b""
-    num_bytes = _HEADER.size + len(first) + len(second)
+    num_bytes = _HEADER.size + sum(map(len, frames))
     size = next((size for size in SIZES if size >= num_bytes), None)
-    if size is None:
-        return frames
-    header = _HEADER.pack(PADDED, len(first), len(second) if len(frames) > 1 else _NO_FRAME)
-    return [b"".join((header, first, second)).ljust(size, b"\0")]
+    return frames if size is None else [_in_one(frames).ljust(size, b"\0")]
+
+
+def join(frames: list[bytes]) -> list[bytes]:
+    """One frame; the message as it is, if it has only one or is too large for one."""
+    num_bytes = _HEADER.size + sum(map(len, frames))
+    return frames if len(frames) == 1 or num_bytes > MAX_MESSAGE_BYTES else [_in_one(frames)]
+
+
+def _in_one(frames: list[bytes]) -> bytes:
+    num_second = len(frames[1]) if len(frames) > 1 else _NO_FRAME
+    return b"".join((_HEADER.pack(PADDED, len(frames[0]), num_second), *frames))
 
 
 def unpad(frames: Sequence[bytes]) -> Sequence[bytes]:
-    """The frames that were padded; others as they are. Raises DecodeError."""
+    """The frames that were padded or joined; others as they are. Raises DecodeError."""
     if not frames or frames[0][:1] != b"\xff":
         return frames
     frame = frames[0]
-    if len(frames) != 1 or len(frame) not in SIZES:
+    if len(frames) != 1 or len(frame) < _HEADER.size:
         raise DecodeError(f"padded message of {len(frames)} frames and {len(frame)} bytes")
     _, num_first, num_second = _HEADER.unpack_from(frame)
     has_second = num_second != _NO_FRAME
@@ -42,5 +52,7 @@ def unpad(frames: Sequence[bytes]) -> Sequence[bytes]:
     end = end_first + (num_second if has_second else 0)
     if end > len(frame):
         raise DecodeError("padded message shorter than its frames")
+    if end < len(frame) and len(frame) not in SIZES:
+        raise DecodeError(f"padded message of {len(frame)} bytes")
     first = frame[_HEADER.size : end_first]
     return [first, frame[end_first:end]] if has_second else [first]

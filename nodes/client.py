@@ -7,14 +7,17 @@ import itertools
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
+from mesh.errors import LocalProtocolError
 from mesh.messages import Welcome
 from mesh.transport import ClientTransport
 from nodes.cancellations import Cancellations
 from nodes.engine.rules import NO_RULES, LogitRules
+from nodes.journal import Event as Event
+from nodes.journal import ForeignAnswerError, GapError, Journal
 from nodes.link import Link
 from nodes.messages import (
     DEFAULT_PRIORITY,
@@ -25,29 +28,33 @@ from nodes.messages import (
     NodeCommandRequest,
     NodesReply,
     NodesRequest,
-    PromptLogprobsNotice,
     RequestFailedNotice,
     StartedNotice,
     StatusReply,
     StatusRequest,
     SubmitRequest,
-    TokensNotice,
     TraceReply,
     TraceRequest,
     UploadGrant,
 )
+from nodes.retry import QUESTION_LIMIT_S, Backoff, TimeLimit
 from nodes.status import Status, decode_status
 from nodes.upload import ANSWER_LIMIT_S, GRANT_LIMIT_S, Granted, Upload, is_worth_offering
 
 logger = logging.getLogger(__name__)
 
-Event = StartedNotice | PromptLogprobsNotice | TokensNotice | FinishedNotice
 # Text, token ids, or a conversation for the chat template.
 Prompt = str | tuple[int, ...] | tuple[ChatMessage, ...]
 
 
 _OVER = "the connection to the coordinator has ended"
 _NOT_SENT = "the coordinator cannot be reached, or takes no more at present: try again"
+_LOST = "the coordinator was lost"
+_TOO_LARGE = "the coordinator was lost, and the request has become too large to be asked again"
+# What a coordinator says that has no room or no target yet: it may have soon.
+_PASSING = frozenset({"unavailable", "overloaded"})
+# JSON numbers of other languages hold so many.
+_SEED_BITS = 53
 
 
 class RequestFailedError(Exception):
@@ -58,6 +65,13 @@ class RequestFailedError(Exception):
         self.code = code
 
 
+class LostRequestError(RequestFailedError):
+    """The coordinator does not know a request, or is not there: another one may go on with it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("unavailable", reason)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateOptions:
     """What to generate from a prompt; defaults are the command line's.
@@ -65,6 +79,7 @@ class GenerateOptions:
     chat: a prompt that is text is one message of a user, for the model's chat template. model: ""
     for any. user: owner of the request among those of this client. num_logprobs: None for none, or
     how many alternatives to each token. scores_prompt: log-probabilities of the prompt as well.
+    timeout_s: for all of it, waiting included; None for the coordinator's limit.
     """
 
     max_tokens: int = 128
@@ -84,6 +99,7 @@ class GenerateOptions:
     rules: LogitRules = NO_RULES
     num_logprobs: int | None = None
     scores_prompt: bool = False
+    timeout_s: float | None = None
 
 
 class Client:
@@ -98,12 +114,16 @@ class Client:
         rejoins: bool = False,
         role: str = "client",
         declared: LinkFields | None = None,
+        on_waiting: Callable[[], object] = lambda: None,
     ) -> None:
-        """role: client; gateway for one that asks for many users, admin for one that gives commands
-        about nodes. A key needs it, too. declared: what is known of the link. On a shared medium
-        large requests take turns.
+        """rejoins: requests go on with the next coordinator when theirs is lost. role: client;
+        gateway for one that asks for many users, admin for one that gives commands about nodes. A
+        key needs it, too. declared: what is known of the link. On a shared medium large requests
+        take turns. on_waiting: called when a request has to wait for the next coordinator.
         """
         self._declared = declared
+        self._rejoins = rejoins
+        self._on_waiting = on_waiting
         # Whether the coordinator answers offers, as far as is known.
         self._may_offer = True
         self._link = Link(
@@ -116,10 +136,11 @@ class Client:
             rejoins=rejoins,
             on_lost=self._lost,
         )
-        self._cancellations = Cancellations(self._link.send)
+        self._cancellations = Cancellations(lambda message: self._link.send(message))
         self._ids = itertools.count(1)
         self._queues: dict[int, asyncio.Queue[Any]] = {}
         self._joined = asyncio.Event()
+        self._is_lost = False
         self._is_over = False
 
     async def run(self) -> None:
@@ -140,12 +161,14 @@ class Client:
 
     def on_joined(self, _welcome: Welcome) -> None:
         self._joined.set()
+        self._is_lost = False
         self._may_offer = True
         self._cancellations.send_again()
 
     def _lost(self) -> None:
         """What is under way was of a membership that is over; who asks now waits for another."""
         self._joined.clear()
+        self._is_lost = True
         for queue in self._queues.values():
             queue.put_nowait(None)
 
@@ -159,9 +182,9 @@ class Client:
 
     async def nodes(self) -> NodesReply:
         """Who is in the mesh."""
-        async with _Subscription(self) as (request_id, queue):
-            self._link.send(NodesRequest(request_id))
-            reply = await self._next(queue)
+        async with _Asked(self) as asked:
+            self._link.send(NodesRequest(asked.request_id))
+            reply = await self._next(asked)
             assert isinstance(reply, NodesReply)
             return reply
 
@@ -170,9 +193,9 @@ class Client:
 
         Raises RequestFailedError where that cannot be done.
         """
-        async with _Subscription(self) as (request_id, queue):
-            self._link.send(NodeCommandRequest(request_id, command, node))
-            reply = await self._next(queue)
+        async with _Asked(self) as asked:
+            self._link.send(NodeCommandRequest(asked.request_id, command, node))
+            reply = await self._next(asked)
             assert isinstance(reply, NodeCommandReply)
             if reply.error:
                 raise RequestFailedError("bad_request", reply.error)
@@ -180,17 +203,17 @@ class Client:
 
     async def trace(self, after: int) -> TraceReply:
         """What was recorded after a number; -1 begins. Recording ends some seconds later."""
-        async with _Subscription(self) as (request_id, queue):
-            self._link.send(TraceRequest(request_id, after))
-            reply = await self._next(queue)
+        async with _Asked(self) as asked:
+            self._link.send(TraceRequest(asked.request_id, after))
+            reply = await self._next(asked)
             assert isinstance(reply, TraceReply)
             return reply
 
     async def status(self) -> Status:
         """What the mesh does. Raises RequestFailedError where this side does not understand it."""
-        async with _Subscription(self) as (request_id, queue):
-            self._link.send(StatusRequest(request_id))
-            reply = await self._next(queue)
+        async with _Asked(self) as asked:
+            self._link.send(StatusRequest(asked.request_id))
+            reply = await self._next(asked)
             assert isinstance(reply, StatusReply)
         try:
             return decode_status(reply.status)
@@ -202,56 +225,67 @@ class Client:
     async def generate(self, prompt: Prompt, options: GenerateOptions) -> AsyncIterator[Event]:
         """Events of one request until all its choices have finished.
 
-        Closing the iterator early cancels the request. Raises RequestFailedError.
+        Closing the iterator early cancels the request. With `rejoins` a lost coordinator is no
+        error: the request goes on with the next one, as if nothing had been, until its limit.
+        Raises RequestFailedError.
         """
-        text, token_ids, messages = _kinds(prompt, options.chat)
-        async with _Subscription(self) as (request_id, queue):
-            submit = SubmitRequest(
-                request_id=request_id,
-                prompt=text,
-                num_choices=options.num_choices,
-                temperature=options.temperature,
-                top_k=options.top_k,
-                top_p=options.top_p,
-                min_p=options.min_p,
-                seed=-1 if options.seed is None else options.seed,
-                max_tokens=options.max_tokens,
-                stops=options.stops,
-                ignore_eog=options.ignore_eog,
-                gamma=-1 if options.gamma is None else options.gamma,
-                priority=options.priority,
-                prompt_token_ids=token_ids,
-                messages=messages,
-                model=options.model,
-                user=options.user,
-                rules=options.rules,
-                num_logprobs=-1 if options.num_logprobs is None else options.num_logprobs,
-                scores_prompt=options.scores_prompt,
-            )
-            left = options.num_choices
-            try:
-                await self._submit(submit, queue)
-                while left:
-                    message = await self._next(queue)
-                    if isinstance(message, Granted):
-                        # Of an upload that did not wait for it any more.
-                        continue
-                    if isinstance(message, FinishedNotice):
-                        if message.finish_reason == "cancelled":
-                            raise RequestFailedError("unavailable", "the request was cancelled")
-                        left -= 1
-                    yield message
-            finally:
-                if left:
-                    self._cancellations.cancel(request_id)
+        loop = asyncio.get_running_loop()
+        # A text comes again only by its seed.
+        seed = secrets.randbits(_SEED_BITS) if options.seed is None else options.seed
+        journal = Journal(_submit_of(prompt, options, seed))
+        limit, backoff = TimeLimit(options.timeout_s, loop.time()), Backoff()
+        if self._is_lost:
+            self._on_waiting()
+        while True:
+            async with _Asked(self, limit) as asked:
+                try:
+                    left_s = limit.deadline_s(loop.time())
+                    await self._submit(journal.request(asked.request_id, left_s), asked)
+                    while not journal.is_over:
+                        message = await self._next(asked)
+                        if isinstance(message, Granted):
+                            # Of an upload that did not wait for it any more.
+                            continue
+                        if isinstance(message, StartedNotice):
+                            limit.told(message.limit_s, loop.time())
+                            asked.watch(limit)
+                        for event in _news(journal, message):
+                            backoff.reset()
+                            yield event
+                    return
+                except RequestFailedError as error:
+                    if error.code == "deadline":
+                        # A later coordinator knows of the rest of its time only.
+                        raise RequestFailedError(error.code, limit.exceeded) from None
+                    if not self._may_go_on(journal, error):
+                        raise
+                    if self._is_lost:
+                        self._on_waiting()
+                except LocalProtocolError:
+                    if not journal.is_resubmitted:
+                        raise
+                    raise RequestFailedError("unavailable", _TOO_LARGE) from None
+                finally:
+                    if not journal.is_over:
+                        # A coordinator that was taken for gone hears of it when it is there.
+                        self._cancellations.cancel(asked.request_id)
+            left_s = max(0.0, limit.give_up_at - loop.time())
+            await asyncio.sleep(min(backoff.wait_s(), left_s))
 
-    async def _submit(self, submit: SubmitRequest, queue: asyncio.Queue[Any]) -> None:
+    def _may_go_on(self, journal: Journal, error: RequestFailedError) -> bool:
+        """Whether what ended a request with one coordinator may be over with the next try."""
+        if self._is_over or not self._rejoins:
+            return False
+        has_none_yet = journal.is_resubmitted and error.code in _PASSING
+        return has_none_yet or isinstance(error, LostRequestError)
+
+    async def _submit(self, submit: SubmitRequest, asked: _Asked) -> None:
         """Send a request: large ones on a shared medium in pieces, when each may go."""
         link = self._declared
         frames = self._link.packed(submit) if link is not None and self._may_offer else []
         if link is None or not is_worth_offering(link, frames):
             if not self._link.send(submit):
-                raise RequestFailedError("unavailable", _NOT_SENT)
+                raise LostRequestError(_NOT_SENT)
             return
         upload = Upload(submit.request_id, frames)
         self._link.send(upload.offer(submit.priority, link))
@@ -259,7 +293,7 @@ class Client:
         while not upload.is_over:
             try:
                 async with asyncio.timeout(limit_s):
-                    message = await self._next(queue)
+                    message = await self._next(asked)
             except TimeoutError:
                 if limit_s == ANSWER_LIMIT_S:
                     # It knows nothing of offers: it is not asked again.
@@ -274,7 +308,8 @@ class Client:
                 await asyncio.sleep(message.send_at - asyncio.get_running_loop().time())
                 self._link.send(upload.piece(message.grant.num_bytes))
 
-    async def _next(self, queue: asyncio.Queue[Any]) -> Any:
+    async def _next(self, asked: _Asked) -> Any:
+        queue = asked.queue
         if self._is_over and queue.empty():
             raise RequestFailedError("unavailable", _OVER)
         if not queue.empty():
@@ -284,8 +319,10 @@ class Client:
         if message is None and self._is_over:
             raise RequestFailedError("unavailable", _OVER)
         if message is None:
-            raise RequestFailedError("unavailable", "the coordinator was lost")
+            raise LostRequestError(_LOST)
         if isinstance(message, RequestFailedNotice):
+            if message.code == "left":
+                raise LostRequestError(message.reason)
             raise RequestFailedError(message.code, message.reason)
         return message
 
@@ -301,19 +338,95 @@ def _kinds(prompt: Prompt, is_chat: bool) -> tuple[str, tuple[int, ...], tuple[C
     return "", tuple(item for item in prompt if isinstance(item, int)), messages
 
 
-class _Subscription:
-    """A request id and the queue of what comes for it."""
+def _submit_of(prompt: Prompt, options: GenerateOptions, seed: int) -> SubmitRequest:
+    text, token_ids, messages = _kinds(prompt, options.chat)
+    return SubmitRequest(
+        request_id=0,
+        prompt=text,
+        num_choices=options.num_choices,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        min_p=options.min_p,
+        seed=seed,
+        max_tokens=options.max_tokens,
+        stops=options.stops,
+        ignore_eog=options.ignore_eog,
+        gamma=-1 if options.gamma is None else options.gamma,
+        priority=options.priority,
+        prompt_token_ids=token_ids,
+        messages=messages,
+        model=options.model,
+        user=options.user,
+        rules=options.rules,
+        num_logprobs=-1 if options.num_logprobs is None else options.num_logprobs,
+        scores_prompt=options.scores_prompt,
+    )
 
-    def __init__(self, client: Client) -> None:
+
+def _news(journal: Journal, message: Any) -> tuple[Event, ...]:
+    """What a message adds to a request. Raises RequestFailedError."""
+    if isinstance(message, FinishedNotice) and message.finish_reason == "cancelled":
+        raise RequestFailedError("unavailable", "the request was cancelled")
+    try:
+        return journal.take(message)
+    except GapError as error:
+        raise LostRequestError(f"the answer is not whole: {error}") from None
+    except ForeignAnswerError as error:
+        raise RequestFailedError("internal", f"the request cannot go on: {error}") from None
+
+
+class _Asked:
+    """A request id and the queue of what comes for it, once there is a coordinator.
+
+    When its time is over, that comes, too.
+    """
+
+    def __init__(self, client: Client, limit: TimeLimit | None = None) -> None:
+        """limit: of a request; None for a question, which is answered at once."""
         self._client = client
+        self._loop = asyncio.get_running_loop()
+        self._limit = limit
+        self._give_up_at = self._loop.time() + QUESTION_LIMIT_S
+        self._timer: asyncio.TimerHandle | None = None
+        self.request_id = 0
+        self.queue: asyncio.Queue[Any] = asyncio.Queue()
 
-    async def __aenter__(self) -> tuple[int, asyncio.Queue[Any]]:
-        while not (self._client.is_joined or self._client._is_over):
-            await self._client._joined.wait()
-        self._request_id = next(self._client._ids)
-        queue: asyncio.Queue[Any] = asyncio.Queue()
-        self._client._queues[self._request_id] = queue
-        return self._request_id, queue
+    async def __aenter__(self) -> Self:
+        client = self._client
+        if self._limit is not None:
+            self._give_up_at = self._limit.give_up_at
+        try:
+            async with asyncio.timeout_at(self._give_up_at):
+                while not (client.is_joined or client._is_over):
+                    await client._joined.wait()
+        except TimeoutError:
+            notice = self._expired()
+            raise RequestFailedError(notice.code, notice.reason) from None
+        self.request_id = next(client._ids)
+        client._queues[self.request_id] = self.queue
+        self._set_timer()
+        return self
 
     async def __aexit__(self, *_exc: object) -> None:
-        del self._client._queues[self._request_id]
+        if self._timer is not None:
+            self._timer.cancel()
+        del self._client._queues[self.request_id]
+
+    def watch(self, limit: TimeLimit) -> None:
+        """Its limit has become known."""
+        self._give_up_at = limit.give_up_at
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(
+            self._give_up_at, lambda: self.queue.put_nowait(self._expired())
+        )
+
+    def _expired(self) -> RequestFailedNotice:
+        if self._limit is None:
+            reason = f"the coordinator gave no answer within {QUESTION_LIMIT_S:g} s"
+            return RequestFailedNotice(self.request_id, "unavailable", reason)
+        return RequestFailedNotice(self.request_id, "deadline", self._limit.exceeded)

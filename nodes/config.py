@@ -89,13 +89,15 @@ class LimitSettings:
     """How much the coordinator takes in; what is more is refused as overloaded.
 
     max_requests: of one client's connection at a time. max_waiting: streams without a place, of all
-    clients together. Those of gateways, which ask for many users, are counted apart.
+    clients together. Those of gateways, which ask for many users, are counted apart. max_request_s:
+    from submission to the last token; a request that is not done by then is ended.
     """
 
     max_requests: int = 64
     max_waiting: int = 1024
     max_gateway_requests: int = 16_384
     max_gateway_waiting: int = 16_384
+    max_request_s: float = 3600.0
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):

@@ -7,7 +7,7 @@ import concurrent.futures
 import contextlib
 import os
 import threading
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, Self, TypeVar, Unpack
 
 from mesh.keys import ClientKeys
@@ -30,8 +30,13 @@ class SyncClient:
         *,
         key: str | os.PathLike[str] | ClientKeys | None = None,
         timeout_s: float = 10.0,
+        on_waiting: Callable[[], object] = lambda: None,
     ) -> None:
-        """Waits until it is connected. Arguments and errors are those of connect()."""
+        """Waits until it is connected. Arguments and errors are those of connect().
+
+        on_waiting is called in another thread.
+        """
+        self._on_waiting = on_waiting
         self._started: concurrent.futures.Future[MeshClient] = concurrent.futures.Future()
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._serve(endpoint, key, timeout_s)),
@@ -49,7 +54,10 @@ class SyncClient:
     async def _serve(self, endpoint: str, key: Any, timeout_s: float) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         try:
-            async with connect(endpoint, key=key, timeout_s=timeout_s) as client:
+            connecting = connect(
+                endpoint, key=key, timeout_s=timeout_s, on_waiting=self._on_waiting
+            )
+            async with connecting as client:
                 self._started.set_result(client)
                 await self._stop.wait()
         except Exception as error:  # noqa: BLE001 - raised where the client was made
@@ -196,6 +204,7 @@ def open_client(
     *,
     key: str | os.PathLike[str] | ClientKeys | None = None,
     timeout_s: float = 10.0,
+    on_waiting: Callable[[], object] = lambda: None,
 ) -> SyncClient:
     """`with open_client("tcp://127.0.0.1:7411") as client:`; arguments are those of connect()."""
-    return SyncClient(endpoint, key=key, timeout_s=timeout_s)
+    return SyncClient(endpoint, key=key, timeout_s=timeout_s, on_waiting=on_waiting)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self, TypedDict, Unpack
 
@@ -115,7 +115,7 @@ class MeshClient:
     def _ask(
         self, prompt: Prompt, timeout_s: float | None, *, is_chat: bool, options: Options
     ) -> Stream:
-        wanted = GenerateOptions(chat=is_chat, **options)
+        wanted = GenerateOptions(chat=is_chat, timeout_s=timeout_s, **options)
         return Stream(self, self._client.generate(prompt, wanted), wanted.num_choices, timeout_s)
 
     def _error(self, error: RequestFailedError) -> Exception:
@@ -185,11 +185,16 @@ class Stream(AsyncIterator[Piece]):
             raise
         except TimeoutError:
             await self.aclose()
-            raise AnswerTimeoutError(f"no whole answer within {self._timeout_s:g} s") from None
+            raise AnswerTimeoutError(self._too_late()) from None
         except RequestFailedError as error:
+            if error.code == "deadline" and self._timeout_s is not None:
+                raise AnswerTimeoutError(self._too_late()) from None
             raise self._client._error(error) from error
         except LocalProtocolError as error:
             raise InvalidRequestError(str(error)) from error
+
+    def _too_late(self) -> str:
+        return f"no whole answer within {self._timeout_s:g} s"
 
     async def aclose(self) -> None:
         """Cancel the request, if it is still under way."""
@@ -239,17 +244,24 @@ async def connect(
     *,
     key: str | os.PathLike[str] | ClientKeys | None = None,
     timeout_s: float = 10.0,
+    on_waiting: Callable[[], object] = lambda: None,
 ) -> AsyncIterator[MeshClient]:
     """A client of a running mesh; its requests are cancelled when the block is left.
 
+    When the coordinator is lost, requests wait for it to be back and go on where they were.
+
     endpoint: such as tcp://127.0.0.1:7411; "" for the mesh this machine joined, else the one on it.
     key: directory of key files, as `airdraft join` fills it; None for the usual one. timeout_s: to
-    be let in. Raises ConnectError.
+    be let in. on_waiting: called when a request has to wait. Raises ConnectError.
     """
     endpoint, keys = link_keys(endpoint, key)
     with ZmqContext() as context:
         client = Client(
-            context.connect(endpoint, keys), endpoint=endpoint, join_timeout_s=timeout_s
+            context.connect(endpoint, keys),
+            endpoint=endpoint,
+            join_timeout_s=timeout_s,
+            rejoins=True,
+            on_waiting=on_waiting,
         )
         serving = asyncio.create_task(client.run())
         try:

@@ -43,6 +43,7 @@ _BY_CODE = {
     "bad_request": InvalidRequestError,
     "overloaded": OverloadedError,
     "unavailable": UnavailableError,
+    "deadline": AnswerTimeoutError,
 }
 
 

@@ -17,6 +17,8 @@ from nodes.config import ClientConfig, load
 from nodes.roles import declared, link_of
 from nodes.runtime import run, set_up_logging
 
+_WAITING = "[the coordinator was lost: the answer goes on when it is back]"
+
 
 @click.command("generate")
 @click.option(
@@ -60,7 +62,13 @@ async def _ask(
     endpoint, keys = link_of(config.connect, config.keys)
     with ZmqContext() as context:
         transport = context.connect(endpoint, keys, interactive=bool(config.link.air))
-        client = Client(transport, endpoint=endpoint, declared=declared(config.link))
+        client = Client(
+            transport,
+            endpoint=endpoint,
+            rejoins=True,
+            declared=declared(config.link),
+            on_waiting=lambda: click.echo(_WAITING, err=True),
+        )
         serving = asyncio.create_task(client.run())
         asking = asyncio.create_task(print_request(client, prompt, options, as_json=as_json))
         try:

@@ -134,13 +134,15 @@ _LIMITS = {
     "max_waiting": "Streams of clients that may wait for a place.",
     "max_gateway_requests": "Requests of one gateway at a time.",
     "max_gateway_waiting": "Streams of gateways that may wait.",
+    "max_request_s": "Seconds within which a request is done or ended.",
 }
 
 
 def _limit_options(function: Any) -> Any:
     """What a coordinator takes in."""
     for name, text in reversed(_LIMITS.items()):
-        option = click.option("--" + name.replace("_", "-"), type=int, help=text)
+        kind = float if name.endswith("_s") else int
+        option = click.option("--" + name.replace("_", "-"), type=kind, help=text)
         function = option(function)
     return function
 

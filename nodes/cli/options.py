@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from nodes.client import GenerateOptions
-from nodes.messages import MAX_GAMMA, MAX_PRIORITY
+from nodes.messages import MAX_DEADLINE_S, MAX_GAMMA, MAX_PRIORITY
 
 F = TypeVar("F", bound=Callable[..., Any])
 _DEFAULTS = GenerateOptions()
@@ -119,6 +119,13 @@ def generate_options(function: F) -> F:
                 default=True,
                 help="Use the model's chat template, or the bare text.",
             ),
+            click.option(
+                "--timeout",
+                type=click.FloatRange(0, MAX_DEADLINE_S, min_open=True),
+                metavar="SECONDS",
+                help="Give up when the answer is not whole by then.  "
+                "[default: the coordinator's limit]",
+            ),
             click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
         ]
     ):
@@ -162,4 +169,5 @@ def options_of(values: dict[str, Any]) -> GenerateOptions:
         stops=values["stop"],
         ignore_eog=values["ignore_eog"],
         chat=values["chat"],
+        timeout_s=values["timeout"],
     )

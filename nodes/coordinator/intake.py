@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 
 from nodes.config import LimitSettings
 from nodes.coordinator.access import GATEWAY
@@ -53,21 +54,36 @@ class Intake:
     ) -> list[Send]:
         """role: what the client joined as. who: its key's name, or its connection."""
         try:
-            request, target = self._checked(client, role, who, submit)
+            request, target = self._checked(client, role, who, submit, now)
         except RefusedRequestError as error:
             self._serving.outcomes[error.code] += 1
             return [Send(client, RequestFailedNotice(submit.request_id, error.code, str(error)))]
-        request.arrived_at = now
         self._serving.take_in(request)
-        if submit.prompt_token_ids:
-            return self._serving.open(request, target, submit.prompt_token_ids, now)
+        if target is None:
+            self._serving.wait_for_return(request, now)
+            return []
+        return self._begin(request, target, now)
+
+    def _begin(self, request: Request, target: NodeRecord, now: float) -> list[Send]:
+        if request.prompt:
+            return self._serving.open(request, target, request.prompt, now)
         self._serving.tokenizing.add(request, target.name)
         return self.ask_tokenizers()
 
+    def take_up(self, now: float) -> list[Send]:
+        """Begin what waited for a target that is there now."""
+        out: list[Send] = []
+        for request, target in self._serving.returned():
+            out += self._begin(request, target, now)
+        return out
+
     def _checked(
-        self, client: bytes, role: str, who: str, submit: SubmitRequest
-    ) -> tuple[Request, NodeRecord]:
-        """The request, and the target that tokenizes it. Raises RefusedRequestError."""
+        self, client: bytes, role: str, who: str, submit: SubmitRequest, now: float
+    ) -> tuple[Request, NodeRecord | None]:
+        """The request, and the target that tokenizes it; none yet for one that began elsewhere.
+
+        Raises RefusedRequestError.
+        """
         serving, limits = self._serving, self._limits
         if (client, submit.request_id) in serving.requests:
             raise RefusedRequestError("bad_request", f"request id {submit.request_id} is in use")
@@ -87,7 +103,9 @@ class Intake:
             request = new_request(client, submit)
         except BadRequestError as error:
             raise RefusedRequestError("bad_request", str(error)) from error
-        request.role = role
+        request.arrived_at, request.role = now, role
+        request.limit_s = min(submit.deadline_s or math.inf, limits.max_request_s)
+        request.ends_at = now + request.limit_s
         request.owner = owner_of(who, submit.user)
         # The users of a client are its own invention: they get it no more turns.
         request.party = request.owner if is_gateway else who
@@ -95,11 +113,12 @@ class Intake:
             raise RefusedRequestError(
                 "overloaded", f"{MAX_CHARS} characters of this {role} wait to be read: try later"
             )
-        return request, self._target_for(submit.model)
+        return request, self._target_for(request)
 
-    def _target_for(self, model: str) -> NodeRecord:
-        target = self._serving.tokenizer(model)
-        if target is not None:
+    def _target_for(self, request: Request) -> NodeRecord | None:
+        model, target = request.submit.model, self._serving.target_for(request)
+        # After a restart of the coordinator nodes are still coming back.
+        if target is not None or request.is_resumed:
             return target
         targets = self._roster.nodes("target")
         if not targets:

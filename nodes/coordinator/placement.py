@@ -51,12 +51,12 @@ def _can_hold(target: NodeRecord, spec: StreamSpec) -> bool:
     return fits and cells_needed(spec) <= profile.num_cells
 
 
-def _kind(target: NodeRecord) -> Kind:
+def kind_of(target: NodeRecord) -> Kind:
     return target.profile.model_hash, target.profile.numerics_class
 
 
 def _kinds(targets: Iterable[NodeRecord]) -> frozenset[Kind]:
-    return frozenset(_kind(target) for target in targets)
+    return frozenset(kind_of(target) for target in targets)
 
 
 def _journal_of(request: Request, choice: Choice) -> Stream:
@@ -122,7 +122,7 @@ class Placement:
             if head.kinds <= blocked:
                 continue
             request, choice = head.request, head.choice
-            free = [n for n in self._able(request, choice) if _kind(n) not in blocked]
+            free = [n for n in self._able(request, choice) if kind_of(n) not in blocked]
             wanted = [_journal_of(request, choice)]
             if choice.suspicion is None:
                 wanted += kept
@@ -168,7 +168,7 @@ class Placement:
             and _can_hold(n, choice.spec)
         ]
         staying = [n for n in able if not n.is_draining]
-        return staying or (able if request.has_started else [])
+        return staying or (able if request.has_started or request.is_resumed else [])
 
     def _best(
         self, request: Request, stream: Stream, targets: Sequence[NodeRecord], now: float
@@ -216,7 +216,7 @@ class Placement:
         kinds: dict[Kind, list[NodeRecord]] = {}
         for target in self._targets():
             if not target.is_draining:
-                kinds.setdefault(_kind(target), []).append(target)
+                kinds.setdefault(kind_of(target), []).append(target)
         found: list[Move] = []
         for targets in kinds.values():
             for source in targets if len(targets) > 1 else ():

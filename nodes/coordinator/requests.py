@@ -11,6 +11,7 @@ from nodes.coordinator.suspects import Suspicion
 from nodes.engine.sampling import Sampling
 from nodes.messages import (
     DEFAULT_PRIORITY,
+    MAX_DEADLINE_S,
     MAX_GAMMA,
     EngineProfile,
     FinishedNotice,
@@ -25,6 +26,9 @@ from nodes.scheduler.instructions import Emit
 from nodes.scheduler.stream import Figures, Stream
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.stream import cells_needed
+
+# Output tokens of a choice; None of one that is over.
+Committed = tuple[int, ...] | None
 
 
 class BadRequestError(Exception):
@@ -49,7 +53,8 @@ class Wire:
 class Choice:
     """One of a request's n choices: a stream on some target.
 
-    journal: the stream itself, while it waits for another target.
+    journal: the stream itself, while it waits for another target. num_tokens: of output, those
+    that its client had from another coordinator included.
     """
 
     spec: StreamSpec
@@ -95,6 +100,12 @@ class Request:
     # Position of the next token of the prompt of which the client is to be told the score.
     next_score: int = 1
     num_prompt_tokens: int = 0
+    prompt_hash: str = ""
+    # What a prompt of token ids is, and what its client has of each choice, until they are streams.
+    prompt: tuple[int, ...] = ()
+    committed: tuple[Committed, ...] = ()
+    limit_s: float = math.inf
+    ends_at: float = math.inf
 
     @property
     def request_id(self) -> int:
@@ -105,12 +116,18 @@ class Request:
         return None if self.submit.gamma < 0 else self.submit.gamma
 
     @property
+    def is_resumed(self) -> bool:
+        """Whether it began with another coordinator."""
+        return bool(self.submit.resume_from)
+
+    @property
     def weight(self) -> float:
         return self.submit.priority / DEFAULT_PRIORITY
 
     def forget_text(self) -> None:
-        """It has become token ids."""
+        """It has become streams."""
         self.submit = replace(self.submit, prompt="", messages=(), prompt_token_ids=())
+        self.prompt, self.committed = (), ()
 
     @property
     def awaits_scores(self) -> bool:
@@ -135,20 +152,50 @@ class Request:
         has_begun = self.next_score > 1 or any(
             choice.target or choice.num_tokens for choice in self.choices.values()
         )
-        if is_whole and not has_begun:
+        if is_whole and not has_begun and not (self.is_resumed and self.submit.numerics_class):
             self.numerics_class = ""
 
 
 def new_request(client: bytes, submit: SubmitRequest) -> Request:
-    """Take a request in; a seed of -1 becomes a random one, which the client is told."""
+    """Take a request in; a seed of -1 becomes a random one, which the client is told.
+
+    Raises BadRequestError.
+    """
     seed = submit.seed if submit.seed >= 0 else secrets.randbits(53)
-    request = Request(client, submit, seed)
+    prompt, committed = _split(submit)
+    if any(committed):
+        # Of the prompt all was told before the first token.
+        submit = replace(submit, scores_prompt=False)
+    request = Request(client, submit, seed, prompt=prompt, committed=committed)
+    if request.is_resumed:
+        request.model_hash, request.numerics_class = submit.model_hash, submit.numerics_class
+        # What was told as exact stays so; what was not may come out better.
+        request.is_exact = True if submit.is_exact else None
     sampling_of(request, 0)
-    if not (submit.prompt or submit.prompt_token_ids or submit.messages):
+    if not (submit.prompt or prompt or submit.messages):
         raise BadRequestError("the prompt is empty: give some text or token ids")
     if submit.max_tokens == 0 and not submit.scores_prompt:
         raise BadRequestError("max_tokens is 0: at least 1, unless the prompt is scored")
     return request
+
+
+def _split(submit: SubmitRequest) -> tuple[tuple[int, ...], tuple[Committed, ...]]:
+    """The ids of the prompt, if it has some, and what its client has of each choice."""
+    ids, counts = submit.prompt_token_ids, submit.resume_from
+    if not counts:
+        return ids, ((),) * submit.num_choices
+    if len(counts) != submit.num_choices or max(counts) < 0:
+        raise BadRequestError("resume_from: a number for each choice, of which one is not over")
+    if max(counts) >= max(1, submit.max_tokens):
+        raise BadRequestError("resume_from: a choice has all its tokens already")
+    begin = len(ids) - sum(max(0, count) for count in counts)
+    if begin < 0:
+        raise BadRequestError("resume_from: there are fewer token ids than it says")
+    prompt, committed = ids[:begin], list[Committed]()
+    for count in counts:
+        committed.append(None if count < 0 else ids[begin : begin + count])
+        begin += max(0, count)
+    return prompt, tuple(committed)
 
 
 def sampling_of(request: Request, choice: int) -> Sampling:
@@ -175,16 +222,18 @@ def specs_of(
     submit = request.submit
     if not prompt:
         raise BadRequestError("the prompt is empty: give some text or token ids")
-    if max(prompt) >= target.num_vocab:
-        raise BadRequestError(f"token id {max(prompt)} is outside the vocabulary of {target.model}")
+    largest = max(max(prompt), *(max(ids or (), default=0) for ids in request.committed))
+    if largest >= target.num_vocab:
+        raise BadRequestError(f"token id {largest} is outside the vocabulary of {target.model}")
     for entry in submit.rules.logit_bias:
         if entry.token_id >= target.num_vocab:
             raise BadRequestError(
                 f"logit_bias: token id {entry.token_id} is outside the vocabulary of {target.model}"
             )
+    left = [(index, ids) for index, ids in enumerate(request.committed) if ids is not None]
     specs = [
         StreamSpec(
-            stream_id=StreamId(first_id + index),
+            stream_id=StreamId(first_id + number),
             generation=1,
             owner=owner,
             sampling=sampling_of(request, index),
@@ -192,14 +241,17 @@ def specs_of(
             stops=submit.stops,
             ignore_eog=submit.ignore_eog,
             num_prompt_tokens=len(prompt),
-            token_ids=prompt,
+            token_ids=prompt + ids,
             num_logprobs=submit.num_logprobs,
             # It is the prompt of all of them, and read once.
-            scores_prompt=submit.scores_prompt and index == 0,
+            scores_prompt=submit.scores_prompt and number == 0,
             num_leased=1,
         )
-        for index in range(submit.num_choices)
+        for number, (index, ids) in enumerate(left)
     ]
+    if request.is_resumed:
+        # It fitted where it began: a target as large may still come.
+        return specs
     wanted = f"context overflow: {len(prompt)} prompt tokens + {submit.max_tokens} to generate"
     if len(prompt) + submit.max_tokens > target.context_length:
         raise BadRequestError(
@@ -215,7 +267,11 @@ def specs_of(
 
 
 def started_notice(
-    request: Request, choice: Choice, target: EngineProfile, drafts: Sequence[EngineProfile]
+    request: Request,
+    choice: Choice,
+    target: EngineProfile,
+    drafts: Sequence[EngineProfile],
+    now: float,
 ) -> StartedNotice:
     return StartedNotice(
         request_id=request.request_id,
@@ -225,6 +281,10 @@ def started_notice(
         target=target.model,
         draft=", ".join(draft.model for draft in drafts)[:256],
         emulated=any(profile.emulated for profile in (target, *drafts)),
+        numerics_class=target.numerics_class,
+        model_hash=target.model_hash,
+        prompt_hash=request.prompt_hash,
+        limit_s=min(MAX_DEADLINE_S, max(0.0, request.ends_at - now)),
     )
 
 
@@ -238,6 +298,7 @@ def tokens_notice(request: Request, choice: Choice, emit: Emit) -> TokensNotice:
         num_draft_tokens=emit.num_draft_tokens,
         num_accepted_tokens=emit.num_accepted_tokens,
         scores=emit.scores,
+        is_last=emit.is_last,
     )
 
 

@@ -14,7 +14,7 @@ from mesh.codec import Envelope, decode, encode
 from mesh.credits import MAX_WINDOW_MESSAGES, WINDOW_MESSAGES, Credits
 from mesh.errors import BackpressureError, DecodeError, LocalProtocolError, PeerGoneError
 from mesh.messages import Bye, Credit, EnrolRequest, Hello, Refuse, Welcome
-from mesh.padding import pad
+from mesh.padding import join, pad
 from mesh.transport import ServerTransport
 from nodes.config import LimitSettings
 from nodes.coordinator.access import GATEWAY
@@ -195,8 +195,7 @@ class Coordinator:
             failpoints.sending(send.message)
             try:
                 frames = encode(send.message, cluster=self.state.cluster, epoch=self.state.epoch)
-                if self.state.pads:
-                    frames = pad(frames)
+                frames = join(pad(frames) if self.state.pads else frames)
                 if isinstance(send.message, Welcome):
                     is_gateway = self.state.role_of(send.peer) == GATEWAY
                     window = MAX_WINDOW_MESSAGES if is_gateway else WINDOW_MESSAGES

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from mesh.messages import Ping
+from nodes.coordinator.deadlines import Deadlines
 from nodes.coordinator.models import suits
-from nodes.coordinator.placement import Move, Placed, Placement
+from nodes.coordinator.placement import Move, Placed, Placement, kind_of
 from nodes.coordinator.requests import (
     BadRequestError,
     Choice,
@@ -19,6 +20,7 @@ from nodes.coordinator.requests import (
     started_notice,
     tokens_notice,
 )
+from nodes.coordinator.resuming import Returning, prompt_hash
 from nodes.coordinator.roster import NodeOut, NodeRecord, Roster
 from nodes.coordinator.sends import Send, streams_of
 from nodes.coordinator.stranded import STRANDED_LIMIT_S
@@ -35,7 +37,7 @@ _MAX_REASON = 1024
 # What becomes of requests: the codes of RequestFailedNotice, and these.
 OUTCOMES: Final = (
     *("done", "cancelled", "left"),
-    *("bad_request", "not_found", "overloaded", "unavailable", "internal"),
+    *("bad_request", "not_found", "overloaded", "unavailable", "deadline", "internal"),
 )
 # Of a Ping that goes before a suspect's text, beyond those of heartbeats: its Pong proves that the
 # target was there to die of it. And what a text takes to be tokenized, at most.
@@ -51,6 +53,8 @@ class Serving:
         self._ids_of_client: dict[bytes, set[int]] = {}
         self.streams: dict[StreamId, Request] = {}
         self.tokenizing = Tokenizing()
+        self.returning = Returning()
+        self.deadlines = Deadlines()
         self.placement = Placement(roster)
         self._roster = roster
         self._next_id = 1
@@ -60,9 +64,10 @@ class Serving:
         self.deaths = Deaths()
 
     def num_waiting(self, role: str) -> int:
-        """Streams without a place, and requests whose texts are not tokenized yet, of clients that
-        joined in a role."""
-        return self.placement.waiting.num_of(role) + self.tokenizing.num_of(role)
+        """Streams without a place, and requests whose texts are not tokenized yet or whose targets
+        are not back, of clients that joined in a role."""
+        num_texts = self.tokenizing.num_of(role) + self.returning.num_of(role)
+        return self.placement.waiting.num_of(role) + num_texts
 
     def num_requests(self, client: bytes) -> int:
         return len(self._ids_of_client.get(client, ()))
@@ -73,10 +78,13 @@ class Serving:
     def take_in(self, request: Request) -> None:
         self.requests[request.client, request.request_id] = request
         self._ids_of_client.setdefault(request.client, set()).add(request.request_id)
+        self.deadlines.add(request)
 
     def _forget(self, request: Request, outcome: str) -> None:
         """A request has ended; its streams are forgotten by who ends it."""
         self.tokenizing.drop(request)
+        self.returning.drop(request)
+        self.deadlines.forget(request)
         self.placement.stranded.forget(request)
         if self.requests.pop((request.client, request.request_id), None) is not None:
             self.outcomes[outcome] += 1
@@ -106,12 +114,17 @@ class Serving:
             specs = specs_of(request, request.owner, self._next_id, prompt, widest)
         except BadRequestError as error:
             return self.fail(request, "bad_request", str(error), now)
+        request.prompt_hash = prompt_hash(prompt)
+        if request.submit.prompt_hash not in ("", request.prompt_hash):
+            reason = "the prompt reads otherwise than when the request began: ask anew"
+            return self.fail(request, "internal", reason, now)
         self._next_id += len(specs)
         request.forget_text()
         request.model_hash = target.profile.model_hash
         request.num_prompt_tokens = len(prompt)
         for spec in specs:
-            request.choices[spec.stream_id] = choice = Choice(spec)
+            choice = Choice(spec, num_tokens=spec.num_committed)
+            request.choices[spec.stream_id] = choice
             self.streams[spec.stream_id] = request
             # The client has the scores of the prompt before any token, whoever serves the others.
             if spec.scores_prompt or not request.awaits_scores:
@@ -152,7 +165,7 @@ class Serving:
         if not request.has_started:
             request.has_started = True
             drafts = [n.profile for n in self._roster.nodes("draft")]
-            notice = started_notice(request, choice, target.profile, drafts)
+            notice = started_notice(request, choice, target.profile, drafts, now)
             out.append(Send(request.client, notice))
         return out + self._serve(request, choice, target, now)
 
@@ -267,8 +280,34 @@ class Serving:
         return lost
 
     def _tokenizer_of(self, request: Request) -> str:
-        target = self.tokenizer(request.submit.model)
+        target = self.target_for(request)
         return "" if target is None else target.name
+
+    def target_for(self, request: Request) -> NodeRecord | None:
+        """The target that reads the prompt of a request, if there is one."""
+        if not request.model_hash:
+            return self.tokenizer(request.submit.model)
+        # It began as it has to go on, and a target that is being drained does for that.
+        kind = request.model_hash, request.numerics_class
+        able = [n for n, _ in self._roster.schedulers() if kind_of(n) == kind]
+        return min(able, key=lambda n: (n.is_draining, n.used_cells), default=None)
+
+    def returned(self) -> list[tuple[Request, NodeRecord]]:
+        """Requests that waited for a target, and have one now."""
+        found = [(request, self.target_for(request)) for request in self.returning]
+        out = [(request, target) for request, target in found if target is not None]
+        for request, _ in out:
+            self.returning.drop(request)
+        return out
+
+    def wait_for_return(self, request: Request, now: float) -> None:
+        """A request that began elsewhere waits for a target, as those do that lost theirs."""
+        request.last_loss = "no target that could go on with it is there"
+        if request.prompt:
+            self.returning.add(request)
+        else:
+            self.tokenizing.add(request, "")
+        self.placement.stranded.note(request, is_able=False, now=now)
 
     def tokenizer(self, model: str) -> NodeRecord | None:
         """The target that reads the next text for a model; None if there is none."""
@@ -277,9 +316,16 @@ class Serving:
         return min(suits(targets, model), key=lambda n: n.used_cells, default=None)
 
     def tick(self, now: float) -> list[Send]:
-        """Move a request, if one is due; give up those that have waited long for any target."""
+        """Move a request, if one is due; give up those whose time is over, and those that have
+        waited long for any target."""
+        out: list[Send] = []
+        for request in self.deadlines.due(now):
+            # One that fails frees room, and others may fail before their turn.
+            if self.requests.get((request.client, request.request_id)) is request:
+                reason = f"the request was not done within its {round(request.limit_s, 2):g} s"
+                out += self.fail(request, "deadline", reason, now)
         move = self.placement.next_move(self.streams, now)
-        out = [] if move is None else self._move(move, now)
+        out += [] if move is None else self._move(move, now)
         stranded = self.placement.stranded.due(now)
         why = f"; no other that could go on came within {STRANDED_LIMIT_S:.0f} s"
         for request in self.tokenizing.overdue(now):
@@ -365,14 +411,9 @@ class Serving:
         self._forget(request, "cancelled")
         return out
 
-    def fail(
-        self, request: Request, code: str, reason: str, now: float, outcome: str = ""
-    ) -> list[Send]:
-        """End a whole request with an error; whatever still runs of it is closed.
-
-        outcome: as what it is counted, where that is not its code.
-        """
-        self._forget(request, outcome or code)
+    def fail(self, request: Request, code: str, reason: str, now: float) -> list[Send]:
+        """End a whole request with an error; whatever still runs of it is closed."""
+        self._forget(request, code)
         out: list[Send] = []
         choices = dict(request.choices)
         for stream_id in choices:
@@ -400,7 +441,7 @@ class Serving:
         for request in requests:
             # One that fails frees room, and others may fail before their turn.
             if self.requests.get((client, request.request_id)) is request:
-                out += self.fail(request, "unavailable", reason, now, "left")
+                out += self.fail(request, "left", reason, now)
         return out
 
     def _forget_stream(self, request: Request, stream_id: StreamId) -> None:

@@ -305,7 +305,9 @@ class CoordinatorState:
             self._tracing.target_joined(node, node.scheduler, now)
             self._intake.target_came(node)
             self._serving.targets_changed(now)
-            return [*self._intake.ask_tokenizers(), *self._serving.admit_waiting(now)]
+            taken_up = self._intake.take_up(now)
+            asked = self._intake.ask_tokenizers()
+            return [*taken_up, *asked, *self._serving.admit_waiting(now)]
         out: list[Send] = []
         for target, scheduler in self._roster.schedulers():
             if node.can_draft_for(target):
@@ -423,7 +425,7 @@ class CoordinatorState:
                 return [Send(peer, self._tracing.answer(message, schedulers, now))]
             case NodeCommandRequest():
                 reply, events, moved = self._drains.command(message, now)
-                moved += self._on_roster(events, now)
+                moved += [*self._on_roster(events, now), *self._intake.take_up(now)]
                 return [Send(peer, reply), *moved, *self._intake.ask_tokenizers()]
         self.num_stale += 1
         return []

@@ -63,7 +63,7 @@ class Tokenizing:
         return self._num_chars[client] + num_chars <= MAX_CHARS
 
     def add(self, request: Request, target: str) -> None:
-        """Queue the text of a request for the target of that name."""
+        """Queue the text of a request for the target of that name; "" for one that is to come."""
         number = self._next_number
         self._next_number += 1
         text = Text(number, request, target, num_chars_of(request))
@@ -71,7 +71,8 @@ class Tokenizing:
         self._number_of[request.client, request.request_id] = number
         self._num_chars[request.client] += text.num_chars
         self._num_of_role[request.role] += 1
-        self._queue(text)
+        if target:
+            self._queue(text)
 
     def _queue(self, text: Text) -> None:
         parties = self._queues.setdefault(text.target, {})

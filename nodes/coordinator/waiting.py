@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from nodes.coordinator.access import GATEWAY
 from nodes.coordinator.requests import Choice, Request
 from nodes.stream import StreamId
 
@@ -185,4 +186,7 @@ class Waiting:
 
 def _place(request: Request, choice: Choice) -> _Place:
     lead_s = STEP_S * request.submit.priority
-    return choice.num_tokens == 0, request.arrived_at - lead_s, choice.spec.stream_id, lead_s
+    # What a client says that it has of a text is its own word; a gateway has no reason to cheat.
+    known = choice.spec.num_committed if request.is_resumed and request.role != GATEWAY else 0
+    is_new = choice.num_tokens <= known
+    return is_new, request.arrived_at - lead_s, choice.spec.stream_id, lead_s

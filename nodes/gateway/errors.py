@@ -16,6 +16,7 @@ _FAILURES: Final[dict[str, tuple[int, str, int | None]]] = {
     "bad_request": (400, "invalid_request_error", None),
     "overloaded": (429, "rate_limit_error", 1),
     "unavailable": (503, "server_error", 2),
+    "deadline": (504, "server_error", None),
     "internal": (500, "server_error", None),
 }
 

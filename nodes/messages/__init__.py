@@ -12,6 +12,8 @@ from nodes.messages.clients import (
 )
 from nodes.messages.fields import (
     DEFAULT_PRIORITY,
+    MAX_CHOICES,
+    MAX_DEADLINE_S,
     MAX_GAMMA,
     MAX_MESSAGES,
     MAX_PRIORITY,
@@ -78,6 +80,8 @@ from nodes.messages.uploads import (
 
 __all__ = [
     "DEFAULT_PRIORITY",
+    "MAX_CHOICES",
+    "MAX_DEADLINE_S",
     "MAX_GAMMA",
     "MAX_MESSAGES",
     "MAX_PIECE_BYTES",

@@ -7,6 +7,8 @@ from typing import Annotated
 from mesh.messages import MaxLen, Range, TokenIds, message, struct
 from nodes.engine.rules import NO_RULES, LogitRules
 from nodes.messages.fields import (
+    MAX_CHOICES,
+    MAX_DEADLINE_S,
     MAX_GAMMA,
     MAX_MESSAGES,
     MAX_PRIORITY,
@@ -38,11 +40,17 @@ class SubmitRequest:
     scores_prompt as in OpenStreamRequest; max_tokens may be 0 only where the prompt is scored.
     gamma: -1 lets the policy choose. seed: -1 asks for a random one. priority: what its speed
     counts against that of others.
+
+    resume_from: () for a new request; of one that began with another coordinator, for each choice
+    the committed tokens that its client has (prompt_token_ids has them after the prompt, in order),
+    -1 where the choice is over. model_hash, numerics_class, is_exact, prompt_hash: as its
+    StartedNotice told, so that it goes on as it began; "" and False for any. deadline_s: from now
+    on; 0 for the coordinator's own limit.
     """
 
     request_id: Id
     prompt: PromptText
-    num_choices: Annotated[int, Range(1, 64)]
+    num_choices: Annotated[int, Range(1, MAX_CHOICES)]
     temperature: float
     top_k: Count
     top_p: float
@@ -60,6 +68,14 @@ class SubmitRequest:
     rules: LogitRules = NO_RULES
     num_logprobs: NumLogprobs = -1
     scores_prompt: bool = False
+    resume_from: Annotated[
+        tuple[Annotated[int, Range(-1, 2**31 - 1)], ...], MaxLen(MAX_CHOICES)
+    ] = ()
+    numerics_class: Name = ""
+    deadline_s: Annotated[float, Range(0, MAX_DEADLINE_S)] = 0.0
+    model_hash: Name = ""
+    is_exact: bool = False
+    prompt_hash: Name = ""
 
 
 @message(33)
@@ -67,8 +83,14 @@ class CancelRequest:
     request_id: Id
 
 
-@message(34)
+@message(34, max_bytes=8192)
 class StartedNotice:
+    """The first stream of a request has a target.
+
+    numerics_class, model_hash: of all targets that serve it. prompt_hash: of the prompt's ids.
+    limit_s: seconds from now on within which it is done or ended.
+    """
+
     request_id: Id
     seed: Id
     num_prompt_tokens: Count
@@ -76,6 +98,10 @@ class StartedNotice:
     target: Name
     draft: Name
     emulated: bool
+    numerics_class: Name = ""
+    model_hash: Name = ""
+    prompt_hash: Name = ""
+    limit_s: Annotated[float, Range(0, MAX_DEADLINE_S)] = 0.0
 
 
 @message(35, max_bytes=1 << 20, max_tokens=(MAX_GAMMA + 1) * MAX_STREAMS_PER_MESSAGE)
@@ -83,7 +109,7 @@ class TokensNotice:
     """Output tokens of one choice from `position` (0: the first output token) on.
 
     num_draft_tokens guesses were verified for them; the first num_accepted_tokens tokens are
-    guesses that were right.
+    guesses that were right. is_last: the text ends with them, its FinishedNotice follows.
     """
 
     request_id: Id
@@ -94,6 +120,7 @@ class TokensNotice:
     num_draft_tokens: Gamma = 0
     num_accepted_tokens: Gamma = 0
     scores: Annotated[tuple[TokenScores, ...], MaxLen(MAX_GAMMA + 1)] = ()
+    is_last: bool = False
 
 
 @struct
@@ -125,7 +152,8 @@ class FinishedNotice:
 class RequestFailedNotice:
     """The whole request ends here.
 
-    code: bad_request, not_found (its model), overloaded, unavailable or internal.
+    code: bad_request, not_found (its model), overloaded, unavailable, deadline, left (its client is
+    taken for gone) or internal.
     """
 
     request_id: Id

@@ -12,6 +12,9 @@ MAX_GAMMA: Final = 16
 MAX_STREAMS_PER_MESSAGE: Final = 256
 MAX_PROMPT_TOKENS: Final = 131_072
 MAX_STOPS: Final = 8
+MAX_CHOICES: Final = 64
+# Of what a request may ask for.
+MAX_DEADLINE_S: Final = 1e9
 MAX_MESSAGES: Final = 1024
 # What OpenAI's API gives at most.
 MAX_TOP_LOGPROBS: Final = 20

@@ -33,6 +33,7 @@ class Emit:
     """Output tokens of a stream from `position` on (0: the first output token).
 
     num_draft_tokens guesses were verified for them; num_accepted_tokens of them are guesses.
+    is_last: Finish follows.
     """
 
     stream_id: StreamId
@@ -42,6 +43,7 @@ class Emit:
     num_draft_tokens: int = 0
     num_accepted_tokens: int = 0
     scores: tuple[TokenScores, ...] = ()
+    is_last: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -417,9 +417,8 @@ class SchedulerState:
             # A guess that ends the text was right and is no token of it.
             num_accepted = min(entry.num_accepted_tokens, len(token_ids))
             counts = entry.num_draft_tokens, num_accepted
-            out.append(
-                Emit(stream.spec.stream_id, position, token_ids, entry.text, *counts, entry.scores)
-            )
+            told = token_ids, entry.text, *counts, entry.scores, bool(entry.finish_reason)
+            out.append(Emit(stream.spec.stream_id, position, *told))
         if entry.finish_reason:
             finish = Finish(stream.spec.stream_id, entry.finish_reason)
             return [*out, *self._remove(stream, now), finish]

@@ -324,6 +324,12 @@ def test_a_mesh_that_is_up_answers_one_client_after_the_other(commands: Commands
             "generate", "--connect", endpoint, "--prompt", "hi", "--max-tokens", "9999"
         )
         assert "context overflow" in error_line(refused)
+        # Of 900 tokens the toy needs more time than that.
+        late = commands.run(
+            *("generate", "--connect", endpoint, "--prompt", "hi", "--max-tokens", "900"),
+            *("--streams", "16", "--timeout", "0.01"),
+        )
+        assert error_line(late) == "the request was not done within its 0.01 s"
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
         assert process.returncode == 130

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from mesh.codec import decode, encode
 from mesh.errors import DecodeError
-from mesh.messages import Ping
-from mesh.padding import PADDED, SIZES, pad, unpad
+from mesh.messages import MAX_MESSAGE_BYTES, Ping
+from mesh.padding import PADDED, SIZES, join, pad, unpad
 from tests.mesh.wire_examples import Guess
 
 FRAMES = st.lists(st.binary(min_size=1, max_size=3000), min_size=1, max_size=2)
@@ -20,6 +20,23 @@ def test_what_was_padded_comes_back(frames):
     (padded,) = pad(frames)
     assert len(padded) in SIZES
     assert list(unpad([padded])) == frames
+
+
+@given(FRAMES)
+def test_what_was_joined_comes_back(frames):
+    # As a message begins, whose version is never so high.
+    frames[0] = b"\x01" + frames[0]
+    joined = join(frames)
+    assert len(joined) == 1
+    assert len(joined[0]) == sum(map(len, frames)) + (9 if len(frames) > 1 else 0)
+    assert list(unpad(joined)) == frames
+
+
+def test_what_is_too_large_for_one_frame_is_not_joined():
+    whole = [b"\x01" * (MAX_MESSAGE_BYTES - 10), b"x"]
+    assert len(join(whole)[0]) == MAX_MESSAGE_BYTES
+    larger = [*whole[:1], b"xy"]
+    assert join(larger) is larger
 
 
 def test_an_empty_second_frame_is_not_the_same_as_none():

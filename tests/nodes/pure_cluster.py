@@ -1,7 +1,7 @@
 """The coordinator's state with several targets that join, leave and die, and no sockets or clocks.
 
-Who moves next is chosen from outside. Requests go from target to target on the way; what their
-client is sent is compared with what each choice becomes alone.
+Who moves next is chosen from outside. Requests go from target to target on the way, and from one
+coordinator to the next; what their client takes is compared with what each choice becomes alone.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from nodes.coordinator.stranded import STRANDED_LIMIT_S
 from nodes.draft.node import draft_reply, jobs_of
 from nodes.draft.state import Drafted, ModelDrafter
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from nodes.journal import Event, Journal
 from nodes.messages import (
     CancelRequest,
     CloseStreamNotice,
@@ -34,6 +35,7 @@ from nodes.messages import (
     NodeCommandRequest,
     OpenStreamRequest,
     PromptLogprobsNotice,
+    RequestFailedNotice,
     StartedNotice,
     StreamReadyNotice,
     TokenizeReply,
@@ -87,9 +89,10 @@ _PASS_S = (0.0, 1e-3, 2e-2)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterCase:
     """A run; num_choices: of each stream's request. num_deaths: of targets, below what ends a
-    request. num_commands: drains, undrains and drops. plans_later: as the live coordinator does.
-    ways: how each request comes, as text or as ids, whole or in pieces. moves: as in
-    pure_mesh.Case. num_lost: messages that get lost; fewer than it takes to end a stream."""
+    request. num_restarts: of the coordinator. num_commands: drains, undrains and drops.
+    plans_later: as the live coordinator does. ways: how each request comes, as text or as ids,
+    whole or in pieces. moves: as in pure_mesh.Case. num_lost: messages that get lost; fewer than it
+    takes to end a stream."""
 
     target: ToyConfig
     num_targets: int
@@ -104,6 +107,7 @@ class ClusterCase:
     has_trials: bool
     moves: bytes
     move_seed: int
+    num_restarts: int = 0
     num_commands: int = 0
     plans_later: bool = False
     num_lost: int = 0
@@ -114,7 +118,8 @@ class ClusterCase:
 @dataclass(slots=True)
 class _Node:
     """A node's process. peer: its connection, a new one each time; b"" while it has none.
-    is_in: what comes before its Welcome it does not take."""
+    is_in: what comes before its Welcome it does not take. is_of_old_epoch: what it says before is
+    nobody's."""
 
     name: str
     role: str
@@ -123,6 +128,7 @@ class _Node:
     model: ToyModel | None = None
     peer: bytes = b""
     is_in: bool = False
+    is_of_old_epoch: bool = False
     inbox: deque[Any] = field(default_factory=deque)
     outbox: deque[Any] = field(default_factory=deque)
 
@@ -134,17 +140,7 @@ class PureCluster:
         self.case = case
         self.choose = Chooser(case.moves, case.move_seed)
         self.now = 0.0
-        policy: Policy = POLICIES["joint"]
-        self.state = CoordinatorState(
-            WildPolicy(self.choose.below) if case.has_wild_policy else policy,
-            cluster="",
-            epoch=0,
-            heartbeat_interval_s=1e9,
-            heartbeat_timeout_s=1e9,
-            lookup=case.has_lookup,
-            trials=case.has_trials,
-            plans_later=case.plans_later,
-        )
+        self.state = self._new_state()
         self.num_joins = self.num_moved = 0
         self.lost_left = case.num_lost
         self._heard_at = 0.0
@@ -158,19 +154,42 @@ class PureCluster:
         self.uploads: dict[int, Upload] = {}
         self.num_submitted = 0
         self.to_cancel = [i for i, stream in enumerate(case.streams) if stream.is_cancelled]
+        # What the client has of each request that it still wants, and what it has not read yet.
+        self.journals: dict[int, Journal] = {}
+        self.client_inbox: deque[Any] = deque()
+        # Of the next token that a coordinator is to send.
+        self.positions: dict[tuple[int, int], int] = {}
         self.token_ids: dict[tuple[int, int], list[int]] = {}
         self.text: dict[tuple[int, int], bytes] = {}
         self.prompt_scores: dict[int, tuple[TokenScores, ...]] = {}
+        self.started: set[int] = set()
         self._references: dict[tuple[int, int], Reference] = {}
         self.ended: dict[tuple[int, int], str] = {}
         self.deaths_left, self.draft_deaths_left = case.num_deaths, case.num_draft_deaths
         self.moves_left, self.commands_left = case.num_moves, case.num_commands
-        self._say(CLIENT, Hello("client", case.role, 1, PROTOCOL_VERSION, b""))
-        self._say(ADMIN, Hello("admin", "admin", 2, PROTOCOL_VERSION, b""))
+        self.restarts_left = case.num_restarts
+        self._join_clients()
         self._start(self.targets[0])
         for node, draft in zip(self.drafts, case.drafts, strict=True):
             if draft.starts_alive:
                 self._start(node)
+
+    def _new_state(self) -> CoordinatorState:
+        policy: Policy = POLICIES["joint"]
+        return CoordinatorState(
+            WildPolicy(self.choose.below) if self.case.has_wild_policy else policy,
+            cluster="",
+            epoch=0,
+            heartbeat_interval_s=1e9,
+            heartbeat_timeout_s=1e9,
+            lookup=self.case.has_lookup,
+            trials=self.case.has_trials,
+            plans_later=self.case.plans_later,
+        )
+
+    def _join_clients(self) -> None:
+        self._say(CLIENT, Hello("client", self.case.role, 1, PROTOCOL_VERSION, b""))
+        self._say(ADMIN, Hello("admin", "admin", 2, PROTOCOL_VERSION, b""))
 
     # -- the run -----------------------------------------------------------------------------------
 
@@ -209,6 +228,8 @@ class PureCluster:
 
     def _moves(self) -> list[Callable[[], None]]:
         moves: list[Callable[[], None]] = []
+        if self.client_inbox:
+            moves.append(self._client_reads)
         if self.state._serving.tokenizer(""):
             moves += [self._submit] if self.to_submit else []
             moves += [partial(self._upload, index) for index in self.uploads]
@@ -226,6 +247,8 @@ class PureCluster:
             return []
         moves: list[Callable[[], None]] = []
         moves += [partial(self._start, node) for node in self.nodes if not node.peer]
+        if self.restarts_left:
+            moves.append(self._restart)
         if self.deaths_left:
             moves += [partial(self._die, node) for node in self._alive(self.targets)]
         if self.draft_deaths_left:
@@ -347,6 +370,26 @@ class PureCluster:
         if how == 3:
             self._start(node)
 
+    def _restart(self) -> None:
+        """The coordinator dies, and what was on its way with it; another one knows of nothing."""
+        self.restarts_left -= 1
+        for _ in range(self.choose.below(len(self.client_inbox) + 1)):
+            self._client_reads()
+        self.client_inbox.clear()
+        self.uploads.clear()
+        for node in self.nodes:
+            # They say hello when they have noticed.
+            node.peer, node.is_of_old_epoch = b"", True
+            node.inbox.clear()
+            node.outbox.clear()
+        self.state = self._new_state()
+        self._join_clients()
+        for index, journal in self.journals.items():
+            submit = journal.request(index, 0.0)
+            for choice, count in enumerate(submit.resume_from):
+                self.positions[index, choice] = count
+            self._say(CLIENT, submit)
+
     def _say(self, peer: bytes, message: Any) -> None:
         self._carry_out(self.state.on_message(peer, "", 0, message, 0, self.now))
 
@@ -360,7 +403,7 @@ class PureCluster:
             if send.peer == ADMIN:
                 assert isinstance(send.message, Welcome | NodeCommandReply | Ping)
             if send.peer == CLIENT:
-                self._client_takes(send.message)
+                self.client_inbox.append(send.message)
             for node in self.nodes:
                 is_for_it = node.peer == send.peer and not isinstance(send.message, Ping)
                 if is_for_it and not self._is_lost(send.message):
@@ -385,6 +428,7 @@ class PureCluster:
         stream, num_choices = self.case.streams[index], self.case.num_choices[index]
         for choice in range(num_choices):
             self.token_ids[index, choice], self.text[index, choice] = [], b""
+            self.positions[index, choice] = 0
         is_text, is_uploaded = self.case.ways[index]
         sampling = stream.sampling
         submit = make_submit(
@@ -408,6 +452,8 @@ class PureCluster:
             num_logprobs=stream.num_logprobs,
             scores_prompt=stream.scores_prompt,
         )
+        self.journals[index] = journal = Journal(submit)
+        submit = journal.request(index, 0.0)
         if is_uploaded:
             self.uploads[index] = upload = Upload(index, [*encode(submit), b""][:2])
             self._say(CLIENT, upload.offer(5, AIR))
@@ -426,12 +472,40 @@ class PureCluster:
 
     def _cancel(self, index: int) -> None:
         self.to_cancel.remove(index)
+        while self.client_inbox:
+            self._client_reads()
+        self.journals.pop(index, None)
         for choice in range(self.case.num_choices[index]):
             self.ended.setdefault((index, choice), "cancelled")
         self.uploads.pop(index, None)
         self._say(CLIENT, CancelRequest(index))
 
-    def _client_takes(self, message: Any) -> None:
+    def _client_reads(self) -> None:
+        message = self.client_inbox.popleft()
+        journal = self.journals.get(getattr(message, "request_id", -1))
+        if isinstance(message, Welcome | Ping | UploadGrant):
+            return
+        if journal is None:
+            assert isinstance(message, FinishedNotice), f"unexpected {message}"
+            assert message.finish_reason == "cancelled"
+            return
+        if isinstance(message, RequestFailedNotice):
+            del self.journals[message.request_id]
+            self._request_failed(message)
+            return
+        if isinstance(message, TokensNotice):
+            key = message.request_id, message.choice
+            assert message.position == self.positions[key], "a token is missing or repeated"
+            self.positions[key] += len(message.token_ids)
+        for event in journal.take(message):
+            self._client_takes(event)
+        if journal.is_over:
+            del self.journals[message.request_id]
+
+    def _request_failed(self, message: RequestFailedNotice) -> None:
+        raise AssertionError(f"unexpected {message}")
+
+    def _client_takes(self, message: Event) -> None:
         match message:
             case TokensNotice(request_id=index, choice=choice):
                 key = index, choice
@@ -452,18 +526,15 @@ class PureCluster:
                 assert position == 1 + len(known_scores), "a score is missing or repeated"
                 self.prompt_scores[index] = known_scores + scores
             case FinishedNotice(request_id=index, choice=choice, finish_reason=reason):
-                was = self.ended.setdefault((index, choice), reason)
-                assert was in (reason, "cancelled")
-                if reason != "cancelled":
-                    expected = self._alone(index, choice)
-                    assert self.prompt_scores.get(index, ()) == expected.prompt_scores
-                    assert tuple(self.token_ids[index, choice]) == expected.token_ids
-                    assert self.text[index, choice] == expected.text
-                    assert reason == expected.finish_reason
-            case StartedNotice() | Welcome() | Ping() | UploadGrant():
-                pass
-            case _:
-                raise AssertionError(f"unexpected {message}")
+                assert self.ended.setdefault((index, choice), reason) == reason
+                expected = self._alone(index, choice)
+                assert self.prompt_scores.get(index, ()) == expected.prompt_scores
+                assert tuple(self.token_ids[index, choice]) == expected.token_ids
+                assert self.text[index, choice] == expected.text
+                assert reason == expected.finish_reason
+            case StartedNotice(request_id=index):
+                assert index not in self.started, "it began twice"
+                self.started.add(index)
 
     def _alone(self, index: int, choice: int) -> Reference:
         if (index, choice) not in self._references:
@@ -484,14 +555,18 @@ class PureCluster:
             assert (record.used_cells, record.scheduler.num_streams) == (0, 0)  # type: ignore[union-attr]
         for node in self._alive(self.nodes):
             assert node.engine.num_streams == 0
-        # Every token that a client was told has been counted once, wherever it came from.
+        assert self.state._uploads.num_under_way == 0
+        assert len(serving.tokenizing) == len(serving.deadlines) == 0
+        assert self.journals == {}
         status = self._status()
+        if self.restarts_left < self.case.num_restarts:
+            # The others have counted some of it.
+            return
+        # Every token that a client was told has been counted once, wherever it came from.
         counted = sum(sum(target.counts.tokens.values()) for target in status.targets)
         assert counted == sum(map(len, self.token_ids.values()))
         assert sum(status.totals.requests.values()) == self.num_submitted
         assert status.totals.num_submitted == self.num_submitted
-        assert self.state._uploads.num_under_way == 0
-        assert len(serving.tokenizing) == 0
 
     # -- nodes -------------------------------------------------------------------------------------
 
@@ -507,7 +582,7 @@ class PureCluster:
                 node.inbox.clear()
                 node.outbox.clear()
             case Welcome():
-                node.is_in = True
+                node.is_in, node.is_of_old_epoch = True, False
                 engine.forget_all()
             case TokenizeRequest(request_id=number, prompt=text):
                 ids = self.case.streams[int(text)].prompt
@@ -533,6 +608,8 @@ class PureCluster:
         self._node_says(node, node.engine.step())
 
     def _node_says(self, node: _Node, events: Sequence[object]) -> None:
+        if node.is_of_old_epoch:
+            return
         node.outbox.extend(notices(events))
         node.outbox.extend(draft_reply(e) for e in events if isinstance(e, Drafted))
         commits = [event for event in events if isinstance(event, Committed)]

@@ -207,6 +207,9 @@ def test_limits_of_the_coordinator_have_a_section_of_their_own(toml):
     limits = load(CoordinatorConfig, path, {"limits.max_gateway_requests": 12}, environ).limits
     assert (limits.max_requests, limits.max_waiting) == (8, 10)
     assert (limits.max_gateway_requests, limits.max_gateway_waiting) == (12, 16_384)
+    assert limits.max_request_s == 3600.0
+    environ = {"AIRDRAFT_LIMITS__MAX_REQUEST_S": "60"}
+    assert load(CoordinatorConfig, None, {}, environ).limits.max_request_s == 60.0
 
 
 def test_a_client_says_what_its_link_shares(toml):

@@ -144,6 +144,7 @@ def cluster_cases(draw: st.DrawFn) -> ClusterCase:
         num_deaths=draw(st.integers(0, 3)),
         num_draft_deaths=draw(st.integers(0, 2)),
         num_moves=draw(st.integers(0, 6)),
+        num_restarts=draw(st.sampled_from([0, 0, 1, 2, 4])),
         num_commands=draw(st.sampled_from([0, 0, 1, 4, 8])),
         plans_later=draw(st.booleans()),
         num_lost=draw(st.sampled_from([0, 0, 1, 3])),
@@ -175,5 +176,6 @@ def test_every_stream_becomes_what_it_would_alone(case: Case) -> None:
 )
 @given(case=cluster_cases())
 def test_every_stream_becomes_what_it_would_alone_on_whichever_target(case: ClusterCase) -> None:
-    """Targets of one class join, leave, die and are drained; requests go from one to the other."""
+    """Targets of one class join, leave, die and are drained; requests go from one to the other, and
+    their clients with them from one coordinator to the next."""
     PureCluster(case).run()

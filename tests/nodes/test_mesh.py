@@ -57,6 +57,7 @@ class Members:
         self.model = ToyModel(config)
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.transports: dict[str, Any] = {}
+        self.clients: dict[str, Client] = {}
         self.server: MemoryServer | None = None
 
     def start_coordinator(self) -> None:
@@ -90,9 +91,10 @@ class Members:
         )
         self.tasks[name] = asyncio.create_task(draft.run())
 
-    def start_client(self, name: str, role: str = "client") -> Client:
-        client = Client(self._connect(name), endpoint="memory", rejoins=True, role=role)
+    def start_client(self, name: str, role: str = "client", *, rejoins: bool = True) -> Client:
+        client = Client(self._connect(name), endpoint="memory", rejoins=rejoins, role=role)
         self.tasks[name] = asyncio.create_task(client.run())
+        self.clients[name] = client
         return client
 
     def _connect(self, name: str) -> Any:
@@ -312,22 +314,70 @@ async def test_a_draft_that_dies_in_the_middle_changes_no_token() -> None:
         assert all(a.figures is not None and a.figures.num_rounds > 0 for a in answers)
 
 
-async def test_a_coordinator_that_restarts_gets_its_nodes_back() -> None:
+@pytest.mark.timeout(60)
+async def test_requests_outlive_their_coordinators(eventually: Eventually) -> None:
+    toy = {"eog_rate": 0.0005, "num_cells": 20_000}
+    rules = LogitRules((LogitBias(2, 1.0),), 0.5, 0.1)
+    requests: list[tuple[Any, GenerateOptions]] = [
+        (PROMPT, GenerateOptions(max_tokens=1500, gamma=4)),
+        ((7, 8, 9), GenerateOptions(max_tokens=1000, temperature=1.0, seed=4, num_choices=3)),
+        (
+            "stop",
+            GenerateOptions(max_tokens=1200, temperature=0.9, seed=1, stops=("42 17", " 7 7")),
+        ),
+        ("rules", GenerateOptions(max_tokens=900, temperature=0.8, seed=2, rules=rules)),
+        ("scores", GenerateOptions(max_tokens=300, num_logprobs=1, scores_prompt=True)),
+    ]
+    async with mesh(0.8, **toy) as made:
+        client = made.start_client("client")
+        await made.wait_for(client, {"target", "draft-0"})
+        num_seen = 0
+
+        def saw() -> None:
+            nonlocal num_seen
+            num_seen += 1
+
+        jobs = [
+            asyncio.create_task(ask(client, options, prompt, saw)) for prompt, options in requests
+        ]
+        for _ in range(3):
+            num_before = num_seen
+            await eventually(lambda n=num_before: num_seen > n + 40)
+            await made.kill("coordinator")
+            made.start_coordinator()
+        for (prompt, options), answers in zip(requests, await asyncio.gather(*jobs), strict=True):
+            check(answers, options, prompt, **toy)
+        await made.wait_for(client, {"target", "draft-0"})
+        assert made.model.free_cells() == made.config.num_cells
+
+
+async def test_a_request_that_outlived_its_coordinator_can_be_given_up(
+    eventually: Eventually,
+) -> None:
     async with mesh(0.8) as made:
         client = made.start_client("client")
         await made.wait_for(client, {"target", "draft-0"})
-        options = GenerateOptions(max_tokens=3000, gamma=4)
         seen = asyncio.Event()
+        options = GenerateOptions(max_tokens=3000, gamma=4)
         asking = asyncio.create_task(ask(client, options, on_tokens=seen.set))
         await seen.wait()
         await made.kill("coordinator")
+        await eventually(lambda: not client.is_joined)
         made.start_coordinator()
-        with pytest.raises(RequestFailedError, match="the coordinator was lost"):
-            await asking
         await made.wait_for(client, {"target", "draft-0"})
-        options = GenerateOptions(max_tokens=50, gamma=4)
-        check(await ask(client, options), options, PROMPT)
-        assert made.model.free_cells() == made.config.num_cells
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        await eventually(lambda: made.model.free_cells() == made.config.num_cells)
+
+
+async def test_a_request_without_time_ends_everywhere(eventually: Eventually) -> None:
+    async with mesh(0.8) as made:
+        client = made.start_client("client")
+        await made.wait_for(client, {"target", "draft-0"})
+        with pytest.raises(RequestFailedError, match=r"not done within its 0\.3 s") as caught:
+            await ask(client, GenerateOptions(max_tokens=3900, timeout_s=0.3))
+        assert caught.value.code == "deadline"
+        await eventually(lambda: made.model.free_cells() == made.config.num_cells)
 
 
 async def test_a_request_given_up_by_its_client_frees_its_place(eventually: Eventually) -> None:
@@ -434,7 +484,7 @@ async def test_a_request_that_cannot_be_sent_does_not_wait_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with mesh() as made:
-        client = made.start_client("client")
+        client = made.start_client("client", rejoins=False)
         await made.wait_for(client, {"target"})
 
         def full(_frames: object) -> None:
@@ -447,3 +497,24 @@ async def test_a_request_that_cannot_be_sent_does_not_wait_for_ever(
         monkeypatch.undo()
         options = GenerateOptions(max_tokens=4)
         check(await ask(client, options), options, PROMPT)
+
+
+async def test_a_request_that_cannot_be_sent_is_tried_again_by_who_rejoins(
+    monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    async with mesh() as made:
+        client = made.start_client("client")
+        await made.wait_for(client, {"target"})
+        num_tries = 0
+
+        def full(_frames: object) -> None:
+            nonlocal num_tries
+            num_tries += 1
+            raise BackpressureError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(made.transports["client"], "send", full)
+            options = GenerateOptions(max_tokens=4)
+            asking = asyncio.create_task(ask(client, options))
+            await eventually(lambda: num_tries > 2)
+        check(await asking, options, PROMPT)

@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 
 import nodes.client
-from mesh.memory_transport import MemoryHub
-from nodes.client import Client, GenerateOptions, RequestFailedError
-from nodes.engine.toy import ToyConfig
+from nodes.client import Client, GenerateOptions
 from nodes.messages import (
     MAX_PIECE_BYTES,
     LinkFields,
@@ -69,8 +67,12 @@ def test_a_delay_counts_from_when_the_grant_came() -> None:
 class OnAir:
     """A client on a shared medium, and the kinds of what it sent."""
 
-    def __init__(self, members: Members, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.client = Client(members._connect("client"), endpoint="memory", declared=AIR)
+    def __init__(
+        self, members: Members, monkeypatch: pytest.MonkeyPatch, *, rejoins: bool = False
+    ) -> None:
+        self.client = Client(
+            members._connect("client"), endpoint="memory", declared=AIR, rejoins=rejoins
+        )
         self.sent: list[Any] = []
         send = self.client._link.send
 
@@ -145,24 +147,20 @@ async def test_a_request_that_is_given_up_while_it_is_sent_leaves_nothing(
         assert type(on_air.sent[-1]).__name__ == "CancelRequest"
 
 
-async def test_a_coordinator_that_is_lost_ends_the_upload(monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = MemoryHub()
-    made = Members(ToyConfig())
-    made.hub = hub
-    made.start_coordinator()
-    client = Client(hub.client(), endpoint="memory", rejoins=True, declared=AIR)
-    running = asyncio.create_task(client.run())
-    monkeypatch.setattr("nodes.coordinator.uploads.Uploads._next_grant", lambda *_: 1e9)
-    await client.nodes()
-    asking = asyncio.create_task(ask(client, GenerateOptions(max_tokens=4), LONG))
-    await asyncio.sleep(0)
-    await made.kill("coordinator")
-    made.start_coordinator()
-    try:
-        with pytest.raises(RequestFailedError, match="coordinator was lost"):
-            await asking
-    finally:
-        running.cancel()
-        for task in made.tasks.values():
-            task.cancel()
-        await asyncio.gather(running, *made.tasks.values(), return_exceptions=True)
+async def test_an_upload_whose_coordinator_is_lost_begins_anew(
+    monkeypatch: pytest.MonkeyPatch, eventually: Any
+) -> None:
+    async with mesh(0.8) as made:
+        on_air = OnAir(made, monkeypatch, rejoins=True)
+        await made.wait_for(on_air.client, {"target", "draft-0"})
+        options = GenerateOptions(max_tokens=10)
+        with monkeypatch.context() as patch:
+            patch.setattr("nodes.coordinator.uploads.Uploads._next_grant", lambda *_: 1e9)
+            asking = asyncio.create_task(ask(on_air.client, options, LONG))
+            await eventually(lambda: on_air.of(UploadOffer))
+            await made.kill("coordinator")
+        made.start_coordinator()
+        check(await asking, options, LONG)
+        first, second = on_air.of(UploadOffer)
+        assert first.request_id != second.request_id
+        assert {piece.request_id for piece in on_air.of(UploadPiece)} == {second.request_id}

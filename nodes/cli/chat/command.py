@@ -72,7 +72,7 @@ def chat_command(**values: Any) -> None:
         use_readline()
     terminal = Terminal(
         conversation,
-        lambda: SyncClient(values["connect"], key=values["keys"]),
+        lambda: SyncClient(values["connect"], key=values["keys"], on_waiting=terminal.waits),
         stdin=sys.stdin,
         stdout=sys.stdout,
         stderr=sys.stderr,

@@ -12,6 +12,7 @@ from nodes.cli.chat.conversation import CommandError, Conversation
 
 _PROMPT = "> "
 _SHOWN_CONTROLS = "\n\t"
+_WAITING = "[the coordinator was lost: the answer goes on when it is back, Ctrl-C stops it]"
 
 
 class Terminal:
@@ -107,6 +108,10 @@ class Terminal:
         if completion is not None and self._conversation.has_stats:
             self._tell(figures_line(completion))
         return is_fine
+
+    def waits(self) -> None:
+        """An answer has to wait for the coordinator; may be called in any thread."""
+        self._tell(f"\n{_WAITING}")
 
     def _end_line(self, parts: list[str]) -> None:
         if parts:

@@ -107,12 +107,28 @@ async def test_wrong_requests_are_the_callers(mesh: ToyMesh) -> None:
         assert {node.role for node in await client.nodes()} == {"target", "draft"}
 
 
-async def test_a_lost_coordinator_ends_what_waits_and_what_comes(mesh: ToyMesh) -> None:
+async def test_an_answer_goes_on_when_its_coordinator_is_back(mesh: ToyMesh) -> None:
+    waits: list[None] = []
+    async with connect(mesh.endpoint, on_waiting=lambda: waits.append(None)) as client:
+        alone = await client.complete("hi", max_tokens=3000, temperature=0.7, seed=5)
+        stream = client.stream("hi", max_tokens=3000, temperature=0.7, seed=5)
+        first = await anext(stream)
+        mesh.say_bye()
+        whole = await stream.completed()
+        assert whole.text == alone.text
+        assert whole.text.startswith(first.text)
+        assert len(waits) == 1
+        assert {node.role for node in await client.nodes()} == {"target", "draft"}
+
+
+async def test_a_coordinator_that_lets_one_in_no_more_ends_what_waits_and_what_comes(
+    mesh: ToyMesh,
+) -> None:
     async with connect(mesh.endpoint) as client:
         stream = client.stream("hi", max_tokens=4000)
         await anext(stream)
-        mesh.say_bye()
-        with pytest.raises(ConnectionLostError, match="stopped: ask again when it is back"):
+        mesh.refuse_all("go away")
+        with pytest.raises(ConnectionLostError, match="go away"):
             await stream.completed()
         with pytest.raises(ConnectionLostError):
             await client.complete("hi")

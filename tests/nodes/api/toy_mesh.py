@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from mesh.messages import Refuse
 from mesh.zmq_transport import ZmqContext
+from nodes.coordinator.sends import Send
 from nodes.coordinator.service import Coordinator
 from nodes.draft.node import DraftNode
 from nodes.draft.state import ModelDrafter
@@ -33,6 +35,12 @@ class ToyMesh:
     def say_bye(self) -> None:
         """The coordinator stops, as its members see it."""
         self.loop.call_soon_threadsafe(self.coordinator.say_bye)
+
+    def refuse_all(self, reason: str) -> None:
+        """The coordinator lets none of its members in any more."""
+        coordinator = self.coordinator
+        refusals = [Send(peer, Refuse(reason)) for peer in coordinator.state.peers()]
+        self.loop.call_soon_threadsafe(coordinator._send_all, refusals)
 
 
 @contextlib.contextmanager

@@ -254,12 +254,9 @@ class PoisonCluster(PureCluster):
             return
         super()._node_steps(node)
 
-    def _client_takes(self, message: Any) -> None:
-        if isinstance(message, RequestFailedNotice):
-            self.failed[message.request_id] = message.code
-            self.ended[message.request_id, 0] = message.code
-            return
-        super()._client_takes(message)
+    def _request_failed(self, message: RequestFailedNotice) -> None:
+        self.failed[message.request_id] = message.code
+        self.ended[message.request_id, 0] = message.code
 
 
 def make_case(seed: int, streams: tuple[StreamCase, ...], num_deaths: int) -> ClusterCase:

@@ -127,5 +127,6 @@ def test_an_answer_is_called_emulated_if_one_of_its_nodes_is(emulated: tuple[str
     real = make_profile(emulated=False)
     (spec,) = specs_of(request, "owner", 10, PROMPT, real)
     nodes = {name: replace(real, emulated=name in emulated) for name in ("target", "draft")}
-    notice = started_notice(request, Choice(spec), nodes["target"], [real, nodes["draft"]])
+    drafts = [real, nodes["draft"]]
+    notice = started_notice(request, Choice(spec), nodes["target"], drafts, 0.0)
     assert notice.emulated == bool(emulated)

@@ -62,7 +62,7 @@ def test_a_stream_of_a_lost_target_goes_on_from_its_journal() -> None:
     assert opening(sends, DRAFT).generation == 2
     mesh.hear(OTHER, StreamReadyNotice(1, 2))
     tokens, finished = to(CLIENT, mesh.hear(OTHER, commit(1, 2, 4, b"b", "stop")))
-    assert tokens == TokensNotice(1, 0, 1, b"b", (9,))
+    assert tokens == TokensNotice(1, 0, 1, b"b", (9,), is_last=True)
     assert isinstance(finished, FinishedNotice)
     # What it did on both.
     assert (finished.num_tokens, finished.figures.num_plain_steps) == (2, 2)
@@ -205,7 +205,7 @@ def test_a_client_is_told_scores_and_guesses_of_its_tokens() -> None:
     # A third guess was right and ended the text: no token of it.
     entry = CommitEntry(1, 1, 3, 2, 4, 3, "stop", b"ab", scores)
     tokens, _ = to(CLIENT, mesh.hear(TARGET, CommitReply(0.0, (entry,), (9, 8))))
-    assert tokens == TokensNotice(1, 0, 0, b"ab", (9, 8), 4, 2, scores)
+    assert tokens == TokensNotice(1, 0, 0, b"ab", (9, 8), 4, 2, scores, is_last=True)
 
 
 def test_a_target_that_does_not_score_what_it_was_to_ends_the_request() -> None:

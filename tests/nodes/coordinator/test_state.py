@@ -9,6 +9,7 @@ import pytest
 from mesh.codec import encode, encode_struct
 from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Refuse, Welcome
 from nodes.config import LimitSettings
+from nodes.coordinator.resuming import prompt_hash
 from nodes.coordinator.sends import Send, streams_of
 from nodes.coordinator.state import CoordinatorState, ForbiddenError
 from nodes.coordinator.tokenizing import MAX_AT_ONCE
@@ -40,7 +41,7 @@ from nodes.messages import (
 )
 from policies.joint import joint_plan
 from policies.plan import Policy
-from tests.nodes.builders import make_profile, make_submit, one_batch
+from tests.nodes.builders import PROMPT, make_profile, make_submit, one_batch
 
 HELLO = (ChatMessage("user", "hi"),)
 TARGET, DRAFT, CLIENT, OTHER = b"target", b"draft", b"client", b"other"
@@ -275,7 +276,8 @@ def test_the_nodes_are_told_to_clients_who_ask() -> None:
 def test_a_request_runs_from_submit_to_finish() -> None:
     mesh = make_mesh(with_draft=True, policy=joint_plan)
     sends = mesh.hear(CLIENT, make_submit(gamma=0))
-    started = StartedNotice(1, 7, 3, True, "toy-1", "toy-0.8", True)
+    kind = "integers", "toy-0-1", prompt_hash(PROMPT)
+    started = StartedNotice(1, 7, 3, True, "toy-1", "toy-0.8", True, *kind, limit_s=3600.0)
     assert to(CLIENT, sends) == [started]
     assert opened(sends) == [1]
     for send in sends:
@@ -286,7 +288,7 @@ def test_a_request_runs_from_submit_to_finish() -> None:
     (tokens,) = mesh.hear(TARGET, CommitReply(0.0, (entry,), (8, 9)), num_bytes=30)
     assert tokens == Send(CLIENT, TokensNotice(1, 0, 0, b"ab", (8, 9)))
     tokens, finished = mesh.hear(TARGET, finish(1, 5), num_bytes=20)
-    assert tokens.message == TokensNotice(1, 0, 2, b"!", (9,))
+    assert tokens.message == TokensNotice(1, 0, 2, b"!", (9,), is_last=True)
     assert isinstance(finished.message, FinishedNotice)
     assert (finished.message.num_tokens, finished.message.finish_reason) == (3, "stop")
     figures = finished.message.figures

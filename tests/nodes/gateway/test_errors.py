@@ -28,6 +28,7 @@ def test_an_error_has_the_shape_of_openais() -> None:
         ("bad_request", 400, {}),
         ("overloaded", 429, {"retry-after": "1"}),
         ("unavailable", 503, {"retry-after": "2"}),
+        ("deadline", 504, {}),
         ("internal", 500, {}),
         ("of another version", 500, {}),
     ],

@@ -129,7 +129,7 @@ def test_a_round_drafts_verifies_and_commits() -> None:
     assert verify_requests(out) == [VerifyRequest(2, (GuessEntry(ONE, 1, 5, 0),), ())]
     out = scheduler.committed(commit(ONE, 5, [6], finish_reason="stop"), 0.4)
     closed = ToDraft("a", CloseStreamNotice(ONE, 1))
-    assert out == [Emit(ONE, 2, (6,), b"x"), closed, Finish(ONE, "stop")]
+    assert out == [Emit(ONE, 2, (6,), b"x", is_last=True), closed, Finish(ONE, "stop")]
     figures, reason = scheduler.take_figures(ONE)
     assert (figures.num_rounds, figures.num_plain_steps) == (2, 0)
     assert (figures.num_draft_tokens, figures.num_accepted_tokens) == (2, 1)

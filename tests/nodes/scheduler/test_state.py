@@ -119,7 +119,11 @@ def test_one_pass_commits_for_many_streams_each_from_its_own_tokens() -> None:
         CommitEntry(ONE, 1, 3, 2, 0, 0, "stop", b"a"),
     )
     out = scheduler.committed(CommitReply(0.0, entries, (7, 8, 9)), 0.0)
-    assert out == [Emit(TWO, 0, (7,), b"b"), Emit(ONE, 0, (8, 9), b"a"), Finish(ONE, "stop")]
+    assert out == [
+        Emit(TWO, 0, (7,), b"b"),
+        Emit(ONE, 0, (8, 9), b"a", is_last=True),
+        Finish(ONE, "stop"),
+    ]
 
 
 def test_figures_of_an_ended_stream_are_given_once() -> None:
