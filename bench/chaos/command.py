@@ -37,7 +37,7 @@ def _roles_of(_context: click.Context, _parameter: click.Parameter, text: str) -
 
 _seed = click.option("--seed", type=int, help="Of what happens when; default a new one, printed.")
 _roles = click.option(
-    "--roles", default="draft,target", show_default=True, callback=_roles_of, help="Killed ones."
+    "--roles", default=",".join(ROLES), show_default=True, callback=_roles_of, help="Killed ones."
 )
 
 
@@ -79,7 +79,7 @@ def kills_command(
 
     \b
     Example:
-      python -m bench chaos kills --kills 200 --roles draft,target --seed 7
+      python -m bench chaos kills --kills 200 --roles coordinator --seed 7
     """
     from bench.chaos.cases import toy_cases
     from bench.chaos.fleet import Setup
@@ -181,7 +181,7 @@ def zombies_command(
 @click.option("--streams", type=click.IntRange(1), default=8, show_default=True)
 @_seed
 @click.option(
-    "--roles", default="draft,target,client", show_default=True, help="Whose points; coordinator."
+    "--roles", default="draft,target,client,coordinator", show_default=True, help="Whose points."
 )
 @click.option("--deadline-s", default=60.0, show_default=True, help="Of each request.")
 def points_command(

@@ -30,7 +30,7 @@ class Storm:
     num_streams: int
     num_kills: int | None = None
     num_requests: int | None = None
-    roles: tuple[str, ...] = ("draft", "target")
+    roles: tuple[str, ...] = ("draft", "target", "coordinator")
     mean_gap_s: float = 0.25
     stop_share: float = 0.2
     deadline_s: float = 60.0

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
 from random import Random
 from typing import cast
 
@@ -23,9 +24,10 @@ async def ask(client: Client, number: int, case: Case, deadline_s: float) -> Rec
     """One request to its end, or until it is clear that it has none."""
     loop = asyncio.get_running_loop()
     record = Record(number, case, loop.time(), deadline_s)
+    options = replace(case.options, timeout_s=deadline_s)
     try:
         async with asyncio.timeout(deadline_s + _PATIENCE_S):
-            events = client.generate(case.prompt, case.options)
+            events = client.generate(case.prompt, options)
             async with contextlib.aclosing(cast(AsyncGenerator[Event, None], events)):
                 async for event in events:
                     record.see(event, loop.time())

@@ -32,7 +32,7 @@ class Zombies:
 
     seed: int
     num_cycles: int
-    names: tuple[str, ...] = ("target-0", "draft-0")
+    names: tuple[str, ...] = ("target-0", "draft-0", COORDINATOR)
     num_streams: int = 8
     deadline_s: float = 60.0
     setup: Setup = field(default_factory=lambda: Setup(environ=_HEARTBEATS))

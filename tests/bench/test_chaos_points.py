@@ -23,10 +23,15 @@ def test_every_point_is_one_that_a_process_knows() -> None:
 
 @pytest.mark.timeout(180)
 async def test_processes_that_fail_at_a_point_cost_no_token(tmp_path: Path) -> None:
-    wanted = ("target-0 send.CommitReply", "draft-0 send.DraftReply", "client send.Credit")
+    wanted = (
+        "target-0 send.CommitReply",
+        "draft-0 send.DraftReply",
+        "client send.Credit",
+        "coordinator send.TokensNotice",
+    )
     points = [p for p in POINTS if f"{p.who} {p.place}" in wanted]
-    assert len(points) == 3
+    assert len(points) == 4
     actions = ("kill", "error", "stop", "block:0.3")
     tally = await run_points(5, points, 4, num_streams=4, actions=actions, folder=tmp_path)
     assert tally.is_good, str(tally)
-    assert tally.disturbances.total() == 12
+    assert tally.disturbances.total() == 16
