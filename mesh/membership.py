@@ -153,10 +153,13 @@ class MembershipState:
         member = self._by_peer.get(peer)
         return [] if member is None else [self._remove(member, "connection gone")]
 
-    def tick(self, now: float) -> list[Left]:
-        """Members whose time is up."""
+    def tick(self, now: float, paused_s: float = 0.0) -> list[Left]:
+        """Members whose time is up. paused_s: how long this side did not listen until just now."""
         events = []
         for member in self.members():
+            if paused_s > 0.0:
+                member.last_seen = min(now, member.last_seen + paused_s)
+                member.progress_at = min(now, member.progress_at + paused_s)
             silent_s = now - member.last_seen
             stuck_s = now - member.progress_at
             if silent_s > self._heartbeat_timeout_s:

@@ -88,6 +88,9 @@ class TimedTransport:
         self._turn = _Turn(received.frames, began, [], began)
         return received
 
+    async def lost_peers(self) -> list[bytes]:
+        return await self._inner.lost_peers()
+
     def send(self, peer: bytes, frames: Frames) -> None:
         self._inner.send(peer, frames)
         if self._turn is not None:

@@ -193,9 +193,16 @@ class CoordinatorState:
             out += self._serving.fail(request, "internal", reason, now)
         return [*out, *self._intake.ask_tokenizers()]
 
-    def tick(self, now: float) -> list[Send]:
-        """Heartbeats, silent members, late rounds; to be called some 20 times a second."""
-        out = self._on_roster(self._roster.tick(now), now)
+    def probe(self, peers: Sequence[bytes], now: float) -> list[Send]:
+        """A Ping for members whose connections seem to have closed: to who is gone it does not go."""
+        return [Send(peer, ping) for peer, ping in self._roster.probes(peers, now)]
+
+    def tick(self, now: float, paused_s: float = 0.0) -> list[Send]:
+        """Heartbeats, silent members, late rounds; to be called some 20 times a second.
+
+        paused_s: how long the caller's loop did not run until just now: no silence of others.
+        """
+        out = self._on_roster(self._roster.tick(now, paused_s), now)
         out += [Send(peer, ping) for peer, ping in self._roster.pings(now)]
         for node, scheduler in self._roster.schedulers():
             out += self._carry_out(node, scheduler.tick(now), now)
