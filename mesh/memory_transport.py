@@ -129,6 +129,9 @@ class MemoryServer(_Endpoint):
     async def lost_peers(self) -> list[bytes]:
         return await self.losses.get()
 
+    def quiet_s(self, peer: bytes) -> float | None:
+        return self._hub.quiet_s
+
     def send(self, peer: bytes, frames: Frames) -> None:
         client = self._hub.client_of(self, peer)
         if client is None and not self._inbox.closed:
@@ -149,6 +152,9 @@ class MemoryClient(_Endpoint):
 
     async def lost(self) -> None:
         await self.losses.get()
+
+    def quiet_s(self) -> float | None:
+        return self._hub.quiet_s
 
     async def writable(self) -> None:
         while True:
@@ -182,6 +188,7 @@ class MemoryHub:
     A new server() after the old one closed is a restart: living clients are connected to it,
     under new peer ids, and what was on its way is lost.
     drop: called with the frames of every message sent; True loses it silently.
+    quiet_s: what every transport says of the other side.
     """
 
     def __init__(
@@ -191,6 +198,7 @@ class MemoryHub:
     ) -> None:
         self.max_messages = max_messages
         self.drop = drop
+        self.quiet_s: float | None = None
         self._server: MemoryServer | None = None
         self._server_up = asyncio.Event()
         self._clients: dict[bytes, MemoryClient] = {}

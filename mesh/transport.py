@@ -44,6 +44,12 @@ class ServerTransport(Counters, Protocol):
         raises PeerGoneError if it is true, a moment later at the latest.
         """
 
+    def quiet_s(self, peer: bytes) -> float | None:
+        """Seconds since anything came from a peer, parts of messages too; None if not known.
+
+        Where much is on its way to it, also since it took some of that.
+        """
+
     def send(self, peer: bytes, frames: Frames) -> None:
         """Queue without waiting. Raises PeerGoneError or BackpressureError."""
 
@@ -62,6 +68,9 @@ class ClientTransport(Counters, Protocol):
 
         Those that closed before the first call are not told.
         """
+
+    def quiet_s(self) -> float | None:
+        """As of a server's peer, of the other side."""
 
     async def writable(self) -> None:
         """Wait until a send has room: connected, and the queue not full. One task only."""

@@ -29,6 +29,7 @@ from mesh.errors import (
 )
 from mesh.keys import ClientKeys
 from mesh.security import ServerKeys, ZapHandler, client_options, server_options
+from mesh.tcp_info import quiet_s
 from mesh.transport import MAX_FRAMES, MAX_QUEUED_MESSAGES, Frames, Received
 from mesh.zmq_monitor import ZmqMonitor
 
@@ -146,7 +147,7 @@ class _ZmqEndpoint:
             return parts, key
 
     def _sender_of(self, first: zmq.Frame) -> str:
-        """The key that the sender of a message has proved to hold, if it has one."""
+        """Note whose message it is; the key that its sender has proved to hold, if any."""
         return ""
 
     def _send(self, parts: list[bytes], frames: Frames) -> None:
@@ -235,6 +236,10 @@ class ZmqServer(_ZmqEndpoint):
             if found:
                 return found
 
+    def quiet_s(self, peer: bytes) -> float | None:
+        fd = self._fds.get(peer)
+        return None if fd is None else quiet_s(fd)
+
     def _sender_of(self, first: zmq.Frame) -> str:
         if self._monitor is not None and (peer := first.bytes) not in self._fds:
             # Not known where the other end of an ipc connection has no name: Pings tell later.
@@ -272,6 +277,8 @@ class ZmqClient(_ZmqEndpoint):
         super().__init__(socket)
         self._address = address
         self._keys = keys
+        # Of the connection that the last message came over, while that is watched.
+        self._connection_fd: int | None = None
 
     def retry(self) -> None:
         # ZeroMQ gives a session up for good when the other side refuses its handshake.
@@ -298,6 +305,16 @@ class ZmqClient(_ZmqEndpoint):
 
     async def lost(self) -> None:
         await self._closed_fds()
+        self._connection_fd = None
+
+    def quiet_s(self) -> float | None:
+        return None if self._connection_fd is None else quiet_s(self._connection_fd)
+
+    def _sender_of(self, first: zmq.Frame) -> str:
+        if self._monitor is not None and self._connection_fd is None:
+            with contextlib.suppress(zmq.ZMQError):
+                self._connection_fd = int(first.get(zmq.SRCFD))
+        return ""
 
     async def writable(self) -> None:
         self._check_open()

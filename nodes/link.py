@@ -224,6 +224,10 @@ class Link:
     def _silence(self, welcome: Welcome, now: float) -> float:
         """End the membership if the coordinator is silent for too long; when to look again."""
         silent_s, limit_s = now - self._heard_at, welcome.heartbeat_timeout_s
+        if silent_s > limit_s and (quiet_s := self._transport.quiet_s()) is not None:
+            # A large message takes its time, and nothing else comes meanwhile.
+            silent_s = min(silent_s, quiet_s)
+            self._heard_at = now - silent_s
         if silent_s > limit_s:
             self._lose(f"is silent for {silent_s:.1f} s")
             return 0.0

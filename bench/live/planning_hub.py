@@ -91,6 +91,9 @@ class TimedTransport:
     async def lost_peers(self) -> list[bytes]:
         return await self._inner.lost_peers()
 
+    def quiet_s(self, peer: bytes) -> float | None:
+        return self._inner.quiet_s(peer)
+
     def send(self, peer: bytes, frames: Frames) -> None:
         self._inner.send(peer, frames)
         if self._turn is not None:

@@ -290,9 +290,14 @@ class Roster:
     def gone(self, peer: bytes, now: float) -> list[RosterEvent]:
         return self._left(self._membership.on_gone(peer, now))
 
-    def tick(self, now: float, paused_s: float = 0.0) -> list[RosterEvent]:
-        """paused_s: how long nobody was listened to until just now."""
-        out = self._left(self._membership.tick(now, paused_s))
+    def paused(self, seconds: float, now: float) -> None:
+        self._membership.paused(seconds, now)
+
+    def silent(self, now: float) -> list[bytes]:
+        return self._membership.silent(now)
+
+    def tick(self, now: float) -> list[RosterEvent]:
+        out = self._left(self._membership.tick(now))
         for node in self.nodes():
             member = self._membership.by_peer(node.peer)
             stuck_s = now - member.progress_at if member is not None else 0.0

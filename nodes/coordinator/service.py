@@ -185,7 +185,7 @@ class Coordinator:
             deadline = self.state.next_deadline()
             wait_s = _TICK_S if deadline is None else deadline - loop.time()
             await asyncio.sleep(min(_TICK_S, max(_MIN_TICK_S, wait_s)))
-            paused_s = pauses.looked(loop.time(), _TICK_S)
+            self._look_at_silence(pauses.looked(loop.time(), _TICK_S), loop.time())
             roles = self.state.roles()
             for peer in self._door.revoked(roles):
                 self._send_all(self.state.peer_gone(peer, loop.time()))
@@ -193,7 +193,15 @@ class Coordinator:
                 self._send_all([Send(peer, notice) for peer in roles])
             if len(self._credits) > len(roles) + _MAX_LEFT_PEERS:
                 self._credits.keep(roles)
-            self._send_all(self.state.tick(loop.time(), paused_s))
+            self._send_all(self.state.tick(loop.time()))
+
+    def _look_at_silence(self, paused_s: float, now: float) -> None:
+        if paused_s > 0.0:
+            self.state.paused(paused_s, now)
+        for peer in self.state.silent(now):
+            quiet_s = self._transport.quiet_s(peer)
+            if quiet_s is not None:
+                self.state.heard_of(peer, now - quiet_s)
 
     def _send_all(self, sends: Sequence[Send]) -> None:
         """Send all, and only then plan: no token waits for a plan."""

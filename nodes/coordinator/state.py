@@ -194,15 +194,24 @@ class CoordinatorState:
         return [*out, *self._intake.ask_tokenizers()]
 
     def probe(self, peers: Sequence[bytes], now: float) -> list[Send]:
-        """A Ping for members whose connections seem to have closed: to who is gone it does not go."""
+        """A Ping for members whose connections seem to have closed; to who is gone none can go."""
         return [Send(peer, ping) for peer, ping in self._roster.probes(peers, now)]
 
-    def tick(self, now: float, paused_s: float = 0.0) -> list[Send]:
-        """Heartbeats, silent members, late rounds; to be called some 20 times a second.
+    def paused(self, seconds: float, now: float) -> None:
+        """The caller's loop did not run for so long until now: that was no silence of others."""
+        self._roster.paused(seconds, now)
 
-        paused_s: how long the caller's loop did not run until just now: no silence of others.
-        """
-        out = self._on_roster(self._roster.tick(now, paused_s), now)
+    def silent(self, now: float) -> list[bytes]:
+        """Who leaves for silence at the next tick, unless heard_of() until then."""
+        return self._roster.silent(now)
+
+    def heard_of(self, peer: bytes, at: float) -> None:
+        """Part of a message came from there, or part of one arrived there."""
+        self._roster.message(peer, at)
+
+    def tick(self, now: float) -> list[Send]:
+        """Heartbeats, silent members, late rounds; to be called some 20 times a second."""
+        out = self._on_roster(self._roster.tick(now), now)
         out += [Send(peer, ping) for peer, ping in self._roster.pings(now)]
         for node, scheduler in self._roster.schedulers():
             out += self._carry_out(node, scheduler.tick(now), now)

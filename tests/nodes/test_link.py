@@ -211,6 +211,20 @@ async def test_a_coordinator_that_did_not_speak_because_this_side_did_not_run_is
         await desk.hear(Hello)
 
 
+async def test_a_coordinator_whose_bytes_still_come_is_not_silent(eventually: Eventually) -> None:
+    async with joined(eventually, timeout_s=0.1) as (node, desk):
+        hub = node.link.transport._hub  # type: ignore[attr-defined]
+        hub.quiet_s = 0.01
+        desk.say(NodesRequest(1))
+        await eventually(lambda: node.messages)
+        heard_at = node.link._heard_at
+        # Five times as long as silence is borne.
+        await eventually(lambda: node.link._heard_at > heard_at + 0.5)
+        assert len(node.welcomes) == 1
+        hub.quiet_s = 7.0
+        await desk.hear(Hello)
+
+
 async def test_a_closed_connection_ends_the_membership_at_once(eventually: Eventually) -> None:
     hub = MemoryHub()
     losses: list[bool] = []

@@ -17,7 +17,7 @@ from nodes.config import EngineSettings
 from nodes.coordinator.service import Coordinator
 from nodes.link import Link
 from nodes.local import node_command
-from tests.nodes.builders import one_batch
+from tests.nodes.builders import make_submit, one_batch
 
 Eventually = Callable[..., "asyncio.Future[None]"]
 
@@ -41,9 +41,13 @@ async def serving(timeout_s: float) -> AsyncIterator[Coordinator]:
 
 
 class Wire:
-    """A TCP proxy whose connections can be cut off without being closed; new ones are whole."""
+    """A TCP proxy whose connections can be cut off without being closed; new ones are whole.
 
-    def __init__(self, endpoint: str) -> None:
+    piece_s: how long each 4 KiB takes.
+    """
+
+    def __init__(self, endpoint: str, piece_s: float = 0.0) -> None:
+        self._piece_s = piece_s
         self._port = int(endpoint.rpartition(":")[2])
         self._passing = asyncio.Event()
         self._passing.set()
@@ -78,6 +82,7 @@ class Wire:
             while True:
                 await passing.wait()
                 data = await source.read(4096)
+                await asyncio.sleep(self._piece_s * len(data) / 4096)
                 await passing.wait()
                 if not data:
                     return
@@ -89,13 +94,14 @@ class Node:
 
     def __init__(self, transport: ZmqClient, endpoint: str) -> None:
         self.num_joins = 0
+        self.messages: list[Any] = []
         self.link = Link(transport, self, endpoint=endpoint, node="n", role="client")
 
     def on_joined(self, _welcome: Welcome) -> None:
         self.num_joins += 1
 
     def on_message(self, message: Any) -> None:
-        pass
+        self.messages.append(message)
 
 
 async def join(context: ZmqContext, endpoint: str) -> tuple[ZmqClient, Any]:
@@ -174,6 +180,26 @@ async def test_a_member_leaves_a_connection_that_nothing_comes_over(
             finally:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.timeout(30)
+async def test_who_sends_a_large_message_over_a_slow_link_is_not_silent(
+    eventually: Eventually,
+) -> None:
+    async with serving(timeout_s=0.5) as coordinator:
+        with ZmqContext() as context:
+            async with Wire(coordinator.endpoint, piece_s=0.15) as wire:
+                node = Node(context.connect(wire.endpoint), wire.endpoint)
+                task = asyncio.create_task(node.link.run())
+                try:
+                    await eventually(lambda: node.link.is_joined)
+                    # Some two seconds, in which nothing else of this member comes.
+                    node.link.send(make_submit(prompt="x" * 60_000))
+                    await eventually(lambda: node.messages, 15)
+                    assert node.num_joins == 1
+                finally:
+                    task.cancel()
+                    await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.mark.timeout(30)

@@ -86,6 +86,21 @@ async def test_a_coordinator_that_stood_still_takes_nobody_for_silent(
         await eventually(lambda: not coordinator.state.peers())
 
 
+async def test_who_is_in_the_middle_of_a_message_is_not_silent(eventually: Eventually) -> None:
+    hub = MemoryHub()
+    hub.quiet_s = 0.01
+    async with serving(hub, interval_s=0.02, timeout_s=0.1) as coordinator:
+        client, _ = await join(hub, "a")
+        (peer,) = coordinator.state.peers()
+        member = coordinator.state._roster._membership.by_peer(peer)
+        seen_at = member.last_seen
+        await eventually(lambda: member.last_seen > seen_at + 0.5)
+        assert coordinator.state.peers() == [peer]
+        hub.quiet_s = 7.0
+        await eventually(lambda: not coordinator.state.peers())
+        client.close()
+
+
 async def test_epochs_do_not_come_from_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: 0.0)
     monkeypatch.setattr(time, "time_ns", lambda: 0)

@@ -269,10 +269,13 @@ def test_members_that_may_be_gone_are_sent_a_ping_and_others_are_not() -> None:
 def test_while_the_coordinator_did_not_run_nobody_was_silent() -> None:
     mesh = make_mesh()
     mesh.state.tick(0.0)
-    mesh.state.tick(60.0, paused_s=59.9)
+    mesh.state.paused(59.9, 60.0)
+    mesh.state.tick(60.0)
     assert len(mesh.state.peers()) == 2
+    assert mesh.state.silent(66.0) == [TARGET, CLIENT]
+    mesh.state.heard_of(CLIENT, 65.0)
     mesh.state.tick(66.0)
-    assert mesh.state.peers() == []
+    assert mesh.state.peers() == [CLIENT]
 
 
 def test_the_nodes_are_told_to_clients_who_ask() -> None:

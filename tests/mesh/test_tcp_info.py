@@ -1,0 +1,50 @@
+"""What the kernel says of real connections."""
+
+import contextlib
+import os
+import socket
+
+import pytest
+
+from mesh.tcp_info import quiet_s
+
+
+@pytest.fixture
+def pair():
+    """Both ends of a connection over loopback."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        contextlib.closing(socket.create_connection(server.getsockname())) as client,
+        contextlib.closing(server.accept()[0]) as accepted,
+    ):
+        yield client, accepted
+
+
+async def test_bytes_that_come_end_the_quiet(pair, eventually):
+    client, accepted = pair
+    client.sendall(b"x")
+    await eventually(lambda: quiet_s(accepted.fileno()) > 0.1)
+    client.sendall(b"y")
+    await eventually(lambda: quiet_s(accepted.fileno()) < 0.1)
+    assert accepted.recv(9) == b"xy", "and nothing was taken or closed"
+
+
+async def test_what_only_goes_out_is_no_sign_of_life(pair, eventually):
+    """It is acknowledged by the kernel, whatever the process does."""
+    client, accepted = pair
+    client.sendall(b"x")
+    await eventually(lambda: quiet_s(accepted.fileno()) > 0.1)
+    accepted.sendall(b"y")
+    assert client.recv(9) == b"y"
+    assert quiet_s(accepted.fileno()) > 0.1
+
+
+def test_of_what_is_no_tcp_connection_nothing_is_known():
+    one, other = socket.socketpair()
+    with one, other:
+        assert quiet_s(one.fileno()) is None
+    reading, writing = os.pipe()
+    os.close(writing)
+    assert quiet_s(reading) is None
+    os.close(reading)
+    assert quiet_s(reading) is None
