@@ -79,10 +79,11 @@ def is_within_limits(found: Found) -> bool:
 
 
 class _Victim:
-    """A process that can be started anew."""
+    """A process that can be started anew, away_s after it was killed."""
 
-    def __init__(self, role: str, endpoint: str, keys: Path) -> None:
+    def __init__(self, role: str, endpoint: str, keys: Path, away_s: float) -> None:
         self.role = role
+        self._away_s = away_s
         self._arguments = (role, endpoint, str(keys))
         self._process: asyncio.subprocess.Process | None = None
 
@@ -115,6 +116,7 @@ class _Victim:
         assert self._process is not None
         if fault == "killed":
             await self.end()
+            await asyncio.sleep(self._away_s)
             await self.start()
         elif fault == "stopped":
             self._process.send_signal(signal.SIGCONT)
@@ -131,7 +133,9 @@ class _Victim:
         await self._process.wait()
 
 
-async def detect_members(over: str, folder: Path, faults: Sequence[str], repeats: int) -> Found:
+async def detect_members(
+    over: str, folder: Path, faults: Sequence[str], repeats: int, away_s: float = 0.0
+) -> Found:
     """Members of each role, all of them struck at once, as the coordinator sees them."""
     endpoint, ring = _place(over, folder)
     found: Found = defaultdict(Times)
@@ -142,7 +146,7 @@ async def detect_members(over: str, folder: Path, faults: Sequence[str], repeats
             authorized=ring.authorized if over == KEYED else None,
         )
         serving = asyncio.create_task(coordinator.run())
-        victims = [_Victim(role, coordinator.endpoint, folder) for role in MEMBERS]
+        victims = [_Victim(role, coordinator.endpoint, folder, away_s) for role in MEMBERS]
 
         def is_in(role: str) -> bool:
             return role in coordinator.state.roles().values()
@@ -154,7 +158,9 @@ async def detect_members(over: str, folder: Path, faults: Sequence[str], repeats
     return found
 
 
-async def detect_coordinator(over: str, folder: Path, faults: Sequence[str], repeats: int) -> Found:
+async def detect_coordinator(
+    over: str, folder: Path, faults: Sequence[str], repeats: int, away_s: float = 0.0
+) -> Found:
     """A coordinator, as seen by members of each role: the last of them counts."""
     endpoint, ring = _place(over, folder)
     found: Found = defaultdict(Times)
@@ -172,7 +178,7 @@ async def detect_coordinator(over: str, folder: Path, faults: Sequence[str], rep
             )
             for role in MEMBERS
         ]
-        victims = [_Victim("coordinator", endpoint, folder)]
+        victims = [_Victim("coordinator", endpoint, folder, away_s)]
         serving = [asyncio.create_task(link.run()) for link in links]
         seen = _Agreed(links)
         try:

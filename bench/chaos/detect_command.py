@@ -15,7 +15,8 @@ import click
 @click.option("--over", default="tcp-keys,ipc", show_default=True, help="Also tcp, without keys.")
 @click.option("--faults", default="killed,stopped,blocked", show_default=True)
 @click.option("--who", default="members,coordinator", show_default=True)
-def detect(repeats: int, over: str, faults: str, who: str) -> None:
+@click.option("--away", default=0.0, show_default=True, help="Seconds from a kill to a new start.")
+def detect(repeats: int, over: str, faults: str, who: str, away: float) -> None:
     """How soon dead members and a dead coordinator are noticed, and how soon they are back.
 
     \b
@@ -34,7 +35,7 @@ def detect(repeats: int, over: str, faults: str, who: str) -> None:
         click.echo(f"{link}\n{detecting.HEAD}")
         for side in chosen[2]:
             with tempfile.TemporaryDirectory(prefix="airdraft-") as folder:
-                found = asyncio.run(runs[side](link, Path(folder), chosen[1], repeats))
+                found = asyncio.run(runs[side](link, Path(folder), chosen[1], repeats, away))
             is_good &= detecting.is_within_limits(found)
             for row in detecting.rows(found):
                 click.echo(row)
