@@ -3,6 +3,7 @@
 A message that occupies a slow link for seconds is no silence, though nothing else comes meanwhile.
 """
 
+import contextlib
 import os
 import socket
 import struct
@@ -21,19 +22,28 @@ def quiet_s(fd: int) -> float | None:
     None where that is not known: for what is no TCP connection, or none any more. Acknowledgements
     alone say that the other side's kernel lives, so they count only while there is much to take.
     """
-    if not hasattr(socket, "TCP_INFO"):
-        return None
-    try:
-        # A name of its own for it: ZeroMQ may close its own at any moment.
-        with socket.socket(fileno=os.dup(fd)) as connection:
-            if connection.family not in (socket.AF_INET, socket.AF_INET6):
-                return None
-            info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _FIELDS.size)
-    except OSError:
-        return None
+    info = _tcp_info(fd)
     if len(info) < _FIELDS.size:
         return None
     num_unacknowledged, data_ms, acknowledged_ms = _FIELDS.unpack(info)
-    if num_unacknowledged >= _MANY_SEGMENTS:
-        return min(data_ms, acknowledged_ms) / 1e3
-    return data_ms / 1e3
+    is_busy = num_unacknowledged >= _MANY_SEGMENTS
+    return float(min(data_ms, acknowledged_ms) if is_busy else data_ms) / 1e3
+
+
+def _tcp_info(fd: int) -> bytes:
+    if not hasattr(socket, "TCP_INFO"):
+        return b""
+    try:
+        # A name of our own for it: ZeroMQ may close its own at any moment.
+        own_fd = os.dup(fd)
+    except OSError:
+        return b""
+    try:
+        connection = socket.socket(fileno=own_fd)
+    except OSError:
+        os.close(own_fd)
+        return b""
+    with connection, contextlib.suppress(OSError):
+        if connection.family in (socket.AF_INET, socket.AF_INET6):
+            return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _FIELDS.size)
+    return b""

@@ -102,7 +102,7 @@ def test_while_this_side_did_not_listen_nobody_was_silent(state):
     assert state.by_peer(b"3").last_seen == 20, "never later than now"
     state.on_message(b"2", 20.1)
     state.on_message(b"3", 20.1)
-    (left,) = state.tick(23.05)
+    (left,) = state.tick(23.01)
     assert (left.member.node, left.reason) == ("gone", "silent for 3.0 s")
 
 

@@ -154,6 +154,7 @@ async def test_cancelled_waits_lose_nothing(contexts, endpoint):
     client = contexts[1].connect(server.endpoint)
     peer = await greeted(server, client)
     losses.cancel()
+    await asyncio.gather(losses, return_exceptions=True)
     client.close()
     assert await server.lost_peers() == [peer]
 

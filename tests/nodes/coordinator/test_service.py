@@ -22,7 +22,7 @@ Eventually = Callable[..., "asyncio.Future[None]"]
 
 @contextlib.asynccontextmanager
 async def serving(
-    hub: MemoryHub, interval_s: float = 1e4, timeout_s: float = 1e5
+    hub: MemoryHub, interval_s: float = 1e4, timeout_s: float = 8e4
 ) -> AsyncIterator[Coordinator]:
     """A coordinator that runs; unless told otherwise it does not look at times."""
     times = {"heartbeat_interval_s": interval_s, "heartbeat_timeout_s": timeout_s}
