@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
-import signal
 import socket
-import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from bench.chaos.victim import BOUND
+from bench.chaos.victims import NotNoticedError, Victim
 from bench.live.light_nodes import light_profile
 from mesh.authorized import Entry
 from mesh.messages import Welcome
@@ -40,14 +39,7 @@ OVER: Final = (KEYED, "tcp", "ipc")
 _LOOK_EVERY_S = 0.002
 _WAIT_LIMIT_S = 60.0
 _PASS_S = 0.01
-# Longer than it takes to notice.
-_BLOCK_S = 4.0
 _PORTS = range(20_000, 32_000)
-_ROOT = Path(__file__).parents[2]
-
-
-class NotNoticedError(Exception):
-    """Something that was waited for did not happen; the text says what."""
 
 
 @dataclass(slots=True)
@@ -78,75 +70,20 @@ def is_within_limits(found: Found) -> bool:
     return all(max(t.noticed_s) <= LIMITS_S[fault] for (_, fault), t in found.items())
 
 
-class _Victim:
-    """A process that can be started anew, away_s after it was killed."""
-
-    def __init__(self, role: str, endpoint: str, keys: Path, away_s: float) -> None:
-        self.role = role
-        self._away_s = away_s
-        self._arguments = (role, endpoint, str(keys))
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "bench.chaos.victim", *self._arguments),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            cwd=_ROOT,
-            start_new_session=True,
-        )
-        if self.role == "coordinator":
-            assert self._process.stdout is not None
-            line = await asyncio.wait_for(self._process.stdout.readline(), _WAIT_LIMIT_S)
-            if line.split() != [BOUND.encode()]:
-                raise NotNoticedError("the coordinator did not start")
-
-    def suffer(self, fault: str) -> None:
-        assert self._process is not None
-        if fault == "killed":
-            self._process.kill()
-        elif fault == "stopped":
-            self._process.send_signal(signal.SIGSTOP)
-        else:
-            assert self._process.stdin is not None
-            self._process.stdin.write(b"%g\n" % _BLOCK_S)
-
-    async def recover(self, fault: str, struck_at: float) -> None:
-        """Returns when it can be there again."""
-        assert self._process is not None
-        if fault == "killed":
-            await self.end()
-            await asyncio.sleep(self._away_s)
-            await self.start()
-        elif fault == "stopped":
-            self._process.send_signal(signal.SIGCONT)
-        else:
-            await asyncio.sleep(struck_at + _BLOCK_S - time.perf_counter())
-
-    async def end(self) -> None:
-        if self._process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        await self._process.wait()
-
-
 async def detect_members(
     over: str, folder: Path, faults: Sequence[str], repeats: int, away_s: float = 0.0
 ) -> Found:
     """Members of each role, all of them struck at once, as the coordinator sees them."""
     endpoint, ring = _place(over, folder)
     found: Found = defaultdict(Times)
-    with ZmqContext() as context:
+    with ZmqContext() as context, _quiet_links():
         coordinator = Coordinator(
             context.bind(endpoint, ring.server_keys(endpoint)),
             joint_plan,
             authorized=ring.authorized if over == KEYED else None,
         )
         serving = asyncio.create_task(coordinator.run())
-        victims = [_Victim(role, coordinator.endpoint, folder, away_s) for role in MEMBERS]
+        victims = [Victim(role, coordinator.endpoint, folder, away_s) for role in MEMBERS]
 
         def is_in(role: str) -> bool:
             return role in coordinator.state.roles().values()
@@ -164,7 +101,7 @@ async def detect_coordinator(
     """A coordinator, as seen by members of each role: the last of them counts."""
     endpoint, ring = _place(over, folder)
     found: Found = defaultdict(Times)
-    with ZmqContext() as context:
+    with ZmqContext() as context, _quiet_links():
         own = ring.client_keys(endpoint)
         links = [
             Link(
@@ -178,7 +115,7 @@ async def detect_coordinator(
             )
             for role in MEMBERS
         ]
-        victims = [_Victim("coordinator", endpoint, folder, away_s)]
+        victims = [Victim("coordinator", endpoint, folder, away_s)]
         serving = [asyncio.create_task(link.run()) for link in links]
         seen = _Agreed(links)
         try:
@@ -186,6 +123,18 @@ async def detect_coordinator(
         finally:
             await _end(victims, *serving)
     return found
+
+
+@contextlib.contextmanager
+def _quiet_links() -> Iterator[None]:
+    """That coordinators are lost is what is wanted here."""
+    logger = logging.getLogger("nodes.link")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 class _Agreed:
@@ -213,7 +162,7 @@ class _Idle:
 
 
 async def _measure(
-    victims: Sequence[_Victim],
+    victims: Sequence[Victim],
     is_in: Callable[[str], bool],
     faults: Sequence[str],
     repeats: int,
@@ -226,7 +175,7 @@ async def _measure(
             await asyncio.gather(*(_strike(v, fault, is_in, found) for v in victims))
 
 
-async def _strike(victim: _Victim, fault: str, is_in: Callable[[str], bool], found: Found) -> None:
+async def _strike(victim: Victim, fault: str, is_in: Callable[[str], bool], found: Found) -> None:
     role = victim.role
     times = found[role, fault]
     struck_at = time.perf_counter()
@@ -248,7 +197,7 @@ async def _until(condition: Callable[[], bool], what: str) -> float:
     return time.perf_counter()
 
 
-async def _end(victims: Sequence[_Victim], *tasks: asyncio.Task[None]) -> None:
+async def _end(victims: Sequence[Victim], *tasks: asyncio.Task[None]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sys
 import threading
 import time
@@ -67,6 +68,8 @@ async def _serve(role: str, endpoint: str, keys: str) -> None:
 
 def main() -> None:
     role, endpoint, keys = sys.argv[1:]
+    # That the coordinator is lost is no news here.
+    logging.getLogger("nodes.link").setLevel(logging.ERROR)
     sys.exit(run(lambda: _serve(role, endpoint, keys)))
 
 
