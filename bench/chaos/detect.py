@@ -15,6 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -169,7 +170,8 @@ async def _measure(
     found: Found,
 ) -> None:
     await asyncio.gather(*(victim.start() for victim in victims))
-    await asyncio.gather(*(_until(lambda v=v: is_in(v.role), v.role) for v in victims))
+    for victim in victims:
+        await _until(partial(is_in, victim.role), victim.role)
     for _ in range(repeats):
         for fault in faults:
             await asyncio.gather(*(_strike(v, fault, is_in, found) for v in victims))

@@ -21,21 +21,22 @@ from nodes.roles import link_of, run_coordinator, run_draft, run_target
 from nodes.runtime import run
 
 BOUND = "bound"
-_JOIN_LIMIT_S = 60.0
+_LIMIT_S = 60.0
 _TARGET, _DRAFT = EngineSettings(model="toy:1"), EngineSettings(model="toy:0.8")
 
 
 def _serving(role: str, endpoint: str, keys: str) -> Awaitable[None]:
-    where = {"connect": endpoint, "keys": keys}
     if role == "coordinator":
         config = CoordinatorConfig(listen=endpoint, keys=keys)
         return run_coordinator(config, lambda _endpoint: print(BOUND, flush=True))
     if role == "target":
-        target = TargetConfig(**where, name=role, join_timeout_s=_JOIN_LIMIT_S, engine=_TARGET)
-        return run_target(target)
+        return run_target(
+            TargetConfig(connect=endpoint, keys=keys, join_timeout_s=_LIMIT_S, engine=_TARGET)
+        )
     if role == "draft":
-        draft = DraftConfig(**where, name=role, join_timeout_s=_JOIN_LIMIT_S, engine=_DRAFT)
-        return run_draft(draft)
+        return run_draft(
+            DraftConfig(connect=endpoint, keys=keys, join_timeout_s=_LIMIT_S, engine=_DRAFT)
+        )
     return _run_client(endpoint, keys)
 
 
@@ -45,7 +46,7 @@ async def _run_client(endpoint: str, keys: str) -> None:
         client = Client(
             context.connect(endpoint, own),
             endpoint=endpoint,
-            join_timeout_s=_JOIN_LIMIT_S,
+            join_timeout_s=_LIMIT_S,
             rejoins=True,
         )
         await client.run()
