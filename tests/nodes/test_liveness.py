@@ -116,14 +116,21 @@ async def join(context: ZmqContext, endpoint: str) -> tuple[ZmqClient, Any]:
 async def test_a_process_that_was_stopped_finds_out_and_its_old_messages_change_nothing(
     eventually: Eventually,
 ) -> None:
-    async with serving(timeout_s=0.5) as coordinator:
+    # Long enough for a busy machine not to lose a process that runs.
+    async with serving(timeout_s=2.0) as coordinator:
         state = coordinator.state
         process = await asyncio.create_subprocess_exec(
             *node_command("target", coordinator.endpoint, EngineSettings(model="toy:1")),
             stdin=asyncio.subprocess.PIPE,
         )
         try:
-            await eventually(lambda: "target" in state.roles().values(), 30)
+
+            def answers() -> bool:
+                node = state._roster.node("target")
+                return node is not None and node.heartbeat.rtt_s is not None
+
+            # Not before: it might say Hello once more.
+            await eventually(answers, 30)
             process.send_signal(signal.SIGSTOP)
             await eventually(lambda: not state.roles(), 10)
             num_stale = state.num_stale
