@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import click
 
-from bench.chaos.detect_command import detect
-
 
 @click.group("chaos")
 def chaos() -> None:
@@ -15,6 +13,3 @@ def chaos() -> None:
     Example:
       python -m bench chaos kills --kills 50 --streams 8
     """
-
-
-chaos.add_command(detect)
