@@ -29,7 +29,7 @@ from mesh.errors import (
 )
 from mesh.keys import ClientKeys
 from mesh.security import ServerKeys, ZapHandler, client_options, server_options
-from mesh.tcp_info import quiet_s
+from mesh.tcp import quiet_s, retransmit_soon
 from mesh.transport import MAX_FRAMES, MAX_QUEUED_MESSAGES, Frames, Received
 from mesh.zmq_monitor import ZmqMonitor
 
@@ -246,6 +246,7 @@ class ZmqServer(_ZmqEndpoint):
             with contextlib.suppress(zmq.ZMQError):
                 self._fds[peer] = fd = int(first.get(zmq.SRCFD))
                 self._peers.setdefault(fd, set()).add(peer)
+                retransmit_soon(fd)
         # Every part has the key that its connection proved in the handshake.
         return str(first.get("User-Id")) if self._has_keys else ""
 
@@ -314,6 +315,7 @@ class ZmqClient(_ZmqEndpoint):
         if self._monitor is not None and self._connection_fd is None:
             with contextlib.suppress(zmq.ZMQError):
                 self._connection_fd = int(first.get(zmq.SRCFD))
+                retransmit_soon(self._connection_fd)
         return ""
 
     async def writable(self) -> None:

@@ -3,10 +3,11 @@
 import contextlib
 import os
 import socket
+import sys
 
 import pytest
 
-from mesh.tcp_info import quiet_s
+from mesh.tcp import quiet_s, retransmit_soon
 
 
 @pytest.fixture
@@ -39,10 +40,20 @@ async def test_what_only_goes_out_is_no_sign_of_life(pair, eventually):
     assert quiet_s(accepted.fileno()) > 0.1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="an option of Linux")
+def test_retransmissions_that_do_not_become_rare_are_asked_for(pair):
+    client, _ = pair
+    thin_linear_timeouts = 16
+    assert client.getsockopt(socket.IPPROTO_TCP, thin_linear_timeouts) == 0
+    retransmit_soon(client.fileno())
+    assert client.getsockopt(socket.IPPROTO_TCP, thin_linear_timeouts) == 1
+
+
 def test_of_what_is_no_tcp_connection_nothing_is_known():
     one, other = socket.socketpair()
     with one, other:
         assert quiet_s(one.fileno()) is None
+        retransmit_soon(one.fileno())
     reading, writing = os.pipe()
     os.close(writing)
     assert quiet_s(reading) is None
