@@ -13,19 +13,30 @@ from typing import Final
 _FIELDS: Final = struct.Struct("=8x16xI24xII")
 # More segments under way than Pings that were not acknowledged yet would take.
 _MANY_SEGMENTS: Final = 3
-
-
 # Linux: of streams with few packets under way the first six retransmissions of one come after equal
 # times, not after ever longer ones.
 _TCP_THIN_LINEAR_TIMEOUTS: Final = 16
+# With BBR no stream counts as thin: it never leaves what the kernel takes for its slow start.
+_WITHOUT_THIN: Final = b"bbr"
+_INSTEAD: Final = (b"cubic", b"reno")
+_MAX_NAME: Final = 16
 
 
 def retransmit_soon(fd: int) -> None:
     """Bear several losses in a row: the fourth in the usual way would take three seconds."""
-    if sys.platform == "linux":
-        with _connection(fd) as connection, contextlib.suppress(OSError):
-            if connection is not None:
-                connection.setsockopt(socket.IPPROTO_TCP, _TCP_THIN_LINEAR_TIMEOUTS, 1)
+    if sys.platform != "linux":
+        return
+    with _connection(fd) as connection, contextlib.suppress(OSError):
+        if connection is None:
+            return
+        connection.setsockopt(socket.IPPROTO_TCP, _TCP_THIN_LINEAR_TIMEOUTS, 1)
+        level, option = socket.IPPROTO_TCP, socket.TCP_CONGESTION
+        if connection.getsockopt(level, option, _MAX_NAME).startswith(_WITHOUT_THIN):
+            for name in _INSTEAD:
+                # Which ones an unprivileged process may choose is the machine's to say.
+                with contextlib.suppress(OSError):
+                    connection.setsockopt(level, option, name)
+                    return
 
 
 def quiet_s(fd: int) -> float | None:

@@ -47,6 +47,8 @@ def test_retransmissions_that_do_not_become_rare_are_asked_for(pair):
     assert client.getsockopt(socket.IPPROTO_TCP, thin_linear_timeouts) == 0
     retransmit_soon(client.fileno())
     assert client.getsockopt(socket.IPPROTO_TCP, thin_linear_timeouts) == 1
+    # Under it no stream would count as thin; some other one may be chosen everywhere.
+    assert not client.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).startswith(b"bbr")
 
 
 def test_of_what_is_no_tcp_connection_nothing_is_known():
