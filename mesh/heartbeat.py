@@ -48,6 +48,10 @@ class HeartbeatState:
         self._probe = ping.seq, num_bytes
         return ping
 
+    def probe(self, now: float) -> Ping:
+        """A Ping out of turn: sending it shows whether the connection is there still."""
+        return self._ping(now)
+
     def _ping(self, now: float) -> Ping:
         ping = Ping(seq=self._next_seq, progress=self.progress)
         self._next_seq += 1

@@ -129,10 +129,10 @@ class MembershipState:
         return True
 
     def on_message(self, peer: bytes, now: float) -> Member | None:
-        """Any message proves life. None: no member, the message is to be dropped."""
+        """Any message proves life, or a part. None: no member, the message is to be dropped."""
         member = self._by_peer.get(peer)
         if member is not None:
-            member.last_seen = now
+            member.last_seen = max(member.last_seen, now)
         return member
 
     def on_pong(self, peer: bytes, progress: int, busy: bool, now: float) -> Member | None:
@@ -152,6 +152,16 @@ class MembershipState:
         """The transport has no connection of this peer any more."""
         member = self._by_peer.get(peer)
         return [] if member is None else [self._remove(member, "connection gone")]
+
+    def paused(self, seconds: float, now: float) -> None:
+        """This side did not listen for so long until now: nobody was silent, or stood still."""
+        for member in self.members():
+            member.last_seen = min(now, member.last_seen + seconds)
+            member.progress_at = min(now, member.progress_at + seconds)
+
+    def silent(self, now: float) -> list[bytes]:
+        """Peers that are about to leave for their silence, unless they prove to be busy sending."""
+        return [m.peer for m in self.members() if now - m.last_seen > self._heartbeat_timeout_s]
 
     def tick(self, now: float) -> list[Left]:
         """Members whose time is up."""

@@ -60,6 +60,31 @@ class _Inbox:
             self._waiter.set_result(None)
 
 
+class _Losses:
+    """Connections that were closed, for the one task that waits for them."""
+
+    def __init__(self) -> None:
+        self._peers: list[bytes] = []
+        self._is_closed = False
+        self._changed = asyncio.Event()
+
+    async def get(self) -> list[bytes]:
+        await self._changed.wait()
+        if self._is_closed:
+            raise LocalProtocolError("the transport is closed")
+        self._changed.clear()
+        peers, self._peers = self._peers, []
+        return peers
+
+    def put(self, peer: bytes) -> None:
+        self._peers.append(peer)
+        self._changed.set()
+
+    def close(self) -> None:
+        self._is_closed = True
+        self._changed.set()
+
+
 class _Endpoint:
     def __init__(self, hub: "MemoryHub", key: str = "") -> None:
         self.key = key
@@ -67,6 +92,7 @@ class _Endpoint:
         self.messages_sent = self.messages_received = self.messages_rejected = 0
         self._hub = hub
         self._inbox = _Inbox(hub.max_messages)
+        self.losses = _Losses()
 
     async def _get(self) -> Received:
         while True:
@@ -100,6 +126,12 @@ class MemoryServer(_Endpoint):
     async def recv(self) -> Received:
         return await self._get()
 
+    async def lost_peers(self) -> list[bytes]:
+        return await self.losses.get()
+
+    def quiet_s(self, peer: bytes) -> float | None:
+        return self._hub.quiet_s
+
     def send(self, peer: bytes, frames: Frames) -> None:
         client = self._hub.client_of(self, peer)
         if client is None and not self._inbox.closed:
@@ -108,6 +140,7 @@ class MemoryServer(_Endpoint):
 
     def close(self) -> None:
         self._inbox.close()
+        self.losses.close()
         self._hub.server_closed(self)
 
 
@@ -116,6 +149,12 @@ class MemoryClient(_Endpoint):
 
     async def recv(self) -> Frames:
         return (await self._get()).frames
+
+    async def lost(self) -> None:
+        await self.losses.get()
+
+    def quiet_s(self) -> float | None:
+        return self._hub.quiet_s
 
     async def writable(self) -> None:
         while True:
@@ -139,6 +178,7 @@ class MemoryClient(_Endpoint):
 
     def close(self) -> None:
         self._inbox.close()
+        self.losses.close()
         self._hub.client_closed(self)
 
 
@@ -148,6 +188,7 @@ class MemoryHub:
     A new server() after the old one closed is a restart: living clients are connected to it,
     under new peer ids, and what was on its way is lost.
     drop: called with the frames of every message sent; True loses it silently.
+    quiet_s: what every transport says of the other side.
     """
 
     def __init__(
@@ -157,6 +198,7 @@ class MemoryHub:
     ) -> None:
         self.max_messages = max_messages
         self.drop = drop
+        self.quiet_s: float | None = None
         self._server: MemoryServer | None = None
         self._server_up = asyncio.Event()
         self._clients: dict[bytes, MemoryClient] = {}
@@ -180,6 +222,7 @@ class MemoryHub:
     def disconnect(self, client: MemoryClient) -> None:
         """Break the client's connection: it comes back at once, as another peer."""
         self.client_closed(client)
+        client.losses.put(b"")
         self._clients[self._new_peer()] = client
 
     def client_of(self, server: MemoryServer, peer: bytes) -> MemoryClient | None:
@@ -201,8 +244,14 @@ class MemoryHub:
         if server is self._server:
             self._server = None
             self._server_up.clear()
+            for peer, client in self._clients.items():
+                client.losses.put(peer)
 
     def client_closed(self, client: MemoryClient) -> None:
+        if self._server is not None:
+            for peer, other in self._clients.items():
+                if other is client:
+                    self._server.losses.put(peer)
         self._clients = {p: c for p, c in self._clients.items() if c is not client}
 
     def _new_peer(self) -> bytes:

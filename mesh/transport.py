@@ -37,6 +37,19 @@ class ServerTransport(Counters, Protocol):
         Raises SecurityError once strangers are no longer kept out.
         """
 
+    async def lost_peers(self) -> list[bytes]:
+        """Peers whose connections seem to have closed since the last call; waits for one.
+
+        Of those that sent something since the first call. One task only. It is no verdict: a send
+        raises PeerGoneError if it is true, a moment later at the latest.
+        """
+
+    def quiet_s(self, peer: bytes) -> float | None:
+        """Seconds since anything came from a peer, parts of messages too; None if not known.
+
+        Where much is on its way to it, also since it took some of that.
+        """
+
     def send(self, peer: bytes, frames: Frames) -> None:
         """Queue without waiting. Raises PeerGoneError or BackpressureError."""
 
@@ -49,6 +62,15 @@ class ClientTransport(Counters, Protocol):
 
     async def recv(self) -> Frames:
         """The next message. One task only; cancelling it loses nothing."""
+
+    async def lost(self) -> None:
+        """Wait until a connection closes, be it one that was never open. One task only.
+
+        Those that closed before the first call are not told.
+        """
+
+    def quiet_s(self) -> float | None:
+        """As of a server's peer, of the other side."""
 
     async def writable(self) -> None:
         """Wait until a send has room: connected, and the queue not full. One task only."""

@@ -29,13 +29,17 @@ from mesh.errors import (
 )
 from mesh.keys import ClientKeys
 from mesh.security import ServerKeys, ZapHandler, client_options, server_options
+from mesh.tcp import quiet_s, retransmit_soon
 from mesh.transport import MAX_FRAMES, MAX_QUEUED_MESSAGES, Frames, Received
+from mesh.zmq_monitor import ZmqMonitor
 
 logger = logging.getLogger(__name__)
 
 LINGER_MS: Final = 500
 _TERM_LIMIT_S: Final = 2.0
 _READS_PER_TURN: Final = 32
+# Each monitored one takes two more.
+_MAX_SOCKETS: Final = 4_096
 # Class selector 5, which Wi-Fi maps to its access class of video (RFC 8325).
 _INTERACTIVE_TOS: Final = 5 << 5
 _SOCKET_OPTIONS: Final = {
@@ -44,8 +48,13 @@ _SOCKET_OPTIONS: Final = {
     zmq.LINGER: LINGER_MS,
     zmq.MAXMSGSIZE: 2**20,
     zmq.HANDSHAKE_IVL: 2000,
-    zmq.RECONNECT_IVL: 50,
-    zmq.RECONNECT_IVL_MAX: 2000,
+    # Each attempt 250 to 500 ms after the last: ZeroMQ draws a random part only where there is no
+    # maximum, and with one all members of a coordinator that was lost come back in step.
+    zmq.RECONNECT_IVL: 250,
+    zmq.RECONNECT_IVL_MAX: 0,
+    # The kernel's own attempts are a minute apart in the end, and a host that comes back is to be
+    # found within two seconds: it sends two, 1 s apart, and then we begin anew.
+    zmq.CONNECT_TIMEOUT: 1500,
     # No ZMTP heartbeats: with a full receive queue, a lost connection and then a heartbeat
     # libzmq 4.3.5 aborts the process (issues 3937, 4364, 4767). The application has its own;
     # data that stays unacknowledged ends a half-open TCP connection.
@@ -69,6 +78,7 @@ class _ZmqEndpoint:
         self._waiters: dict[int, asyncio.Future[None]] = {}
         self._reads_this_turn = 0
         self._failure: SecurityError | None = None
+        self._monitor: ZmqMonitor | None = None
 
     def fail_soon(self, error: SecurityError) -> None:
         """Let every wait and call from now on raise this; from any thread."""
@@ -90,7 +100,20 @@ class _ZmqEndpoint:
         for waiter in self._waiters.values():
             if not waiter.done():
                 waiter.set_exception(LocalProtocolError("closed while a task waits on it"))
+        if self._monitor is not None:
+            self._monitor.close()
         self._socket.close()
+
+    async def _closed_fds(self) -> list[int]:
+        """Of connections that have closed, as far as can be told."""
+        self._check_open()
+        if self._monitor is None:
+            self._monitor = ZmqMonitor(self._socket)
+        found = await self._monitor.closed_fds()
+        if not self._socket.closed:
+            # Who looks makes ZeroMQ take note that they are closed, so that a send fails.
+            self._on_edge()
+        return found
 
     async def _recv(self, max_parts: int) -> tuple[list[bytes], str]:
         """The parts of the next message, and the key of its sender."""
@@ -106,7 +129,7 @@ class _ZmqEndpoint:
             except zmq.Again:
                 await self._wait_for(zmq.POLLIN)
                 continue
-            key = self._key_of(first)
+            key = self._sender_of(first)
             parts = [first.bytes]
             num_parts = 1
             while self._socket.getsockopt(zmq.RCVMORE):
@@ -123,7 +146,8 @@ class _ZmqEndpoint:
             self.bytes_received += sum(map(len, payload))
             return parts, key
 
-    def _key_of(self, first: zmq.Frame) -> str:
+    def _sender_of(self, first: zmq.Frame) -> str:
+        """Note whose message it is; the key that its sender has proved to hold, if any."""
         return ""
 
     def _send(self, parts: list[bytes], frames: Frames) -> None:
@@ -194,12 +218,35 @@ class ZmqServer(_ZmqEndpoint):
         # The file of a socket that was passed on is for who made it to remove.
         path = None if is_inherited else ipc_path(endpoint)
         self._inode = None if path is None else _inode(path)
+        # Who sent something over which descriptor; several where one was given out again.
+        self._fds: dict[bytes, int] = {}
+        self._peers: dict[int, set[bytes]] = {}
 
     async def recv(self) -> Received:
         (peer, *frames), key = await self._recv(1 + MAX_FRAMES)
         return Received(peer, frames, key)
 
-    def _key_of(self, first: zmq.Frame) -> str:
+    async def lost_peers(self) -> list[bytes]:
+        while True:
+            found: list[bytes] = []
+            for fd in await self._closed_fds():
+                found += self._peers.pop(fd, ())
+            for peer in found:
+                del self._fds[peer]
+            if found:
+                return found
+
+    def quiet_s(self, peer: bytes) -> float | None:
+        fd = self._fds.get(peer)
+        return None if fd is None else quiet_s(fd)
+
+    def _sender_of(self, first: zmq.Frame) -> str:
+        if self._monitor is not None and (peer := first.bytes) not in self._fds:
+            # Not known where the other end of an ipc connection has no name: Pings tell later.
+            with contextlib.suppress(zmq.ZMQError):
+                self._fds[peer] = fd = int(first.get(zmq.SRCFD))
+                self._peers.setdefault(fd, set()).add(peer)
+                retransmit_soon(fd)
         # Every part has the key that its connection proved in the handshake.
         return str(first.get("User-Id")) if self._has_keys else ""
 
@@ -231,6 +278,8 @@ class ZmqClient(_ZmqEndpoint):
         super().__init__(socket)
         self._address = address
         self._keys = keys
+        # Of the connection that the last message came over, while that is watched.
+        self._connection_fd: int | None = None
 
     def retry(self) -> None:
         # ZeroMQ gives a session up for good when the other side refuses its handshake.
@@ -255,6 +304,20 @@ class ZmqClient(_ZmqEndpoint):
         frames, _ = await self._recv(MAX_FRAMES)
         return frames
 
+    async def lost(self) -> None:
+        await self._closed_fds()
+        self._connection_fd = None
+
+    def quiet_s(self) -> float | None:
+        return None if self._connection_fd is None else quiet_s(self._connection_fd)
+
+    def _sender_of(self, first: zmq.Frame) -> str:
+        if self._monitor is not None and self._connection_fd is None:
+            with contextlib.suppress(zmq.ZMQError):
+                self._connection_fd = int(first.get(zmq.SRCFD))
+                retransmit_soon(self._connection_fd)
+        return ""
+
     async def writable(self) -> None:
         self._check_open()
         while not _get_int(self._socket, zmq.EVENTS) & zmq.POLLOUT:
@@ -272,6 +335,7 @@ class ZmqContext:
 
     def __init__(self) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._context.set(zmq.MAX_SOCKETS, _MAX_SOCKETS)
         self._endpoints: list[_ZmqEndpoint] = []
         self._zap: ZapHandler | None = None
 

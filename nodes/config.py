@@ -20,6 +20,11 @@ T = TypeVar("T")
 
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:7411"
+# Four Pings, and what a retransmission takes: a stopped process is noticed within 2.5 s, and a link
+# whose tail is a second long loses nobody.
+HEARTBEAT_INTERVAL_S = 0.5
+HEARTBEAT_TIMEOUT_S = 2.25
+_LEAST_INTERVALS = 3
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -115,8 +120,8 @@ class CoordinatorConfig:
 
     listen: str = DEFAULT_ENDPOINT
     cluster: str = "airdraft"
-    heartbeat_interval_s: float = 0.5
-    heartbeat_timeout_s: float = 5.0
+    heartbeat_interval_s: float = HEARTBEAT_INTERVAL_S
+    heartbeat_timeout_s: float = HEARTBEAT_TIMEOUT_S
     prompt_lookup: bool = True
     keys: str = ""
     pad_messages: bool = False
@@ -126,10 +131,11 @@ class CoordinatorConfig:
     def __post_init__(self) -> None:
         _in_range("heartbeat_interval_s", self.heartbeat_interval_s, 0.05, 60)
         _in_range("heartbeat_timeout_s", self.heartbeat_timeout_s, 0.2, 600)
-        if self.heartbeat_timeout_s < 2 * self.heartbeat_interval_s:
+        if self.heartbeat_timeout_s < _LEAST_INTERVALS * self.heartbeat_interval_s:
             raise ConfigError(
-                f"heartbeat_timeout_s = {self.heartbeat_timeout_s}: at least two intervals of "
-                f"{self.heartbeat_interval_s} s are accepted"
+                f"heartbeat_timeout_s = {self.heartbeat_timeout_s}: at least three times "
+                f"heartbeat_interval_s = {self.heartbeat_interval_s} is accepted, for one lost "
+                f"packet must not end a membership"
             )
 
 

@@ -26,6 +26,7 @@ from mesh.messages import (
     Welcome,
 )
 from mesh.padding import pad
+from mesh.pauses import PauseState
 from mesh.transport import ClientTransport
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,11 @@ logger = logging.getLogger(__name__)
 _HELLO_INTERVAL_S = 0.5
 # Without a connection for this long it may have been refused, which ZeroMQ does not tell.
 _RETRY_S = 2.0
+# Connected and not answered for this long: the other end may be one that is there no more.
+_ANSWER_S = 5.0
+# What a coordinator said before it closed a connection is read first.
+_LAST_WORDS_S = 0.02
+_A_MOMENT_S = 0.01
 
 
 class RefusedError(MeshError):
@@ -133,8 +139,18 @@ class Link:
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch())
             group.create_task(self._read())
             group.create_task(self._keep_joined())
+
+    async def _watch(self) -> None:
+        """A connection that closes ends the membership, which was that of the connection."""
+        while True:
+            await self._transport.lost()
+            welcome = self._welcome
+            await asyncio.sleep(_LAST_WORDS_S)
+            if welcome is not None and self._welcome is welcome:
+                self._lose("closed the connection", says_bye=False)
 
     async def _read(self) -> None:
         loop = asyncio.get_running_loop()
@@ -179,40 +195,55 @@ class Link:
 
     async def _keep_joined(self) -> None:
         loop = asyncio.get_running_loop()
-        started = loop.time()
-        unconnected_since = started
+        started = unconnected_since = unanswered_since = loop.time()
+        pauses, wait_s = PauseState(), 0.0
         has_joined = False
         while True:
+            now = loop.time()
+            # While this process did not run the coordinator was not silent.
+            self._heard_at = min(now, self._heard_at + pauses.looked(now, wait_s))
             if self._welcome is not None:
                 has_joined = True
-                silent_s = loop.time() - self._heard_at
-                if silent_s > self._welcome.heartbeat_timeout_s:
-                    self._lose(f"is silent for {silent_s:.1f} s")
-                    continue
-                await asyncio.sleep(self._welcome.heartbeat_interval_s)
+                unconnected_since = unanswered_since = now
+                wait_s = self._silence(self._welcome, now)
+                await asyncio.sleep(wait_s)
                 continue
-            waited_s = loop.time() - started
             limit = self._join_timeout_s
-            if not has_joined and limit is not None and waited_s > limit:
+            if not has_joined and limit is not None and now - started > limit:
                 raise NoCoordinatorError(self._endpoint, limit)
             failpoints.sending(self._hello)
             try:
                 self._transport.send(encode(self._hello))
-                unconnected_since = loop.time()
+                unconnected_since = now
             except BackpressureError:
                 logger.debug("no connection to %s yet", self._endpoint)
-                if loop.time() - unconnected_since > _RETRY_S:
-                    unconnected_since = loop.time()
-                    self._transport.retry()
+                unanswered_since = now
+            if now - unconnected_since > _RETRY_S or now - unanswered_since > _ANSWER_S:
+                unconnected_since = unanswered_since = now
+                self._transport.retry()
             # Full jitter, so that nodes do not come back in step after a coordinator's restart.
-            await asyncio.sleep(random.uniform(0.02, _HELLO_INTERVAL_S if has_joined else 0.1))
+            wait_s = random.uniform(0.02, _HELLO_INTERVAL_S if has_joined else 0.1)
+            await asyncio.sleep(wait_s)
 
-    def _lose(self, how: str, level: int = logging.WARNING) -> None:
+    def _silence(self, welcome: Welcome, now: float) -> float:
+        """End the membership if the coordinator is silent for too long; when to look again."""
+        silent_s, limit_s = now - self._heard_at, welcome.heartbeat_timeout_s
+        if silent_s > limit_s and (quiet_s := self._transport.quiet_s()) is not None:
+            # A large message takes its time, and nothing else comes meanwhile.
+            silent_s = min(silent_s, quiet_s)
+            self._heard_at = now - silent_s
+        if silent_s > limit_s:
+            self._lose(f"is silent for {silent_s:.1f} s")
+            return 0.0
+        return min(welcome.heartbeat_interval_s, limit_s - silent_s + _A_MOMENT_S)
+
+    def _lose(self, how: str, level: int = logging.WARNING, *, says_bye: bool = True) -> None:
         if not self._rejoins:
             raise LostCoordinatorError(self._endpoint, how)
         logger.log(level, "the coordinator at %s %s", self._endpoint, how)
-        # Should it be there after all, it must know that what this node held is gone.
-        self.say_bye(how)
+        if says_bye:
+            # Should it be there after all, it must know that what this node held is gone.
+            self.say_bye(how)
         self._welcome = None
         self._on_lost()
 

@@ -12,7 +12,7 @@ MOST_WAIT_S: Final = 5.0
 # Of a request, until its coordinator has told its own limit.
 DEFAULT_LIMIT_S: Final = 3600.0
 # The coordinator ends a request at its limit, and says so; who is not told ends it by himself.
-GRACE_S: Final = 1.0
+GRACE_S: Final = 0.75
 # For questions that are answered at once.
 QUESTION_LIMIT_S: Final = 60.0
 

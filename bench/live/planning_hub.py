@@ -88,6 +88,12 @@ class TimedTransport:
         self._turn = _Turn(received.frames, began, [], began)
         return received
 
+    async def lost_peers(self) -> list[bytes]:
+        return await self._inner.lost_peers()
+
+    def quiet_s(self, peer: bytes) -> float | None:
+        return self._inner.quiet_s(peer)
+
     def send(self, peer: bytes, frames: Frames) -> None:
         self._inner.send(peer, frames)
         if self._turn is not None:

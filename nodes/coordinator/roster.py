@@ -290,6 +290,12 @@ class Roster:
     def gone(self, peer: bytes, now: float) -> list[RosterEvent]:
         return self._left(self._membership.on_gone(peer, now))
 
+    def paused(self, seconds: float, now: float) -> None:
+        self._membership.paused(seconds, now)
+
+    def silent(self, now: float) -> list[bytes]:
+        return self._membership.silent(now)
+
     def tick(self, now: float) -> list[RosterEvent]:
         out = self._left(self._membership.tick(now))
         for node in self.nodes():
@@ -306,6 +312,16 @@ class Roster:
         beats = [(node.peer, node.heartbeat) for node in self._nodes.values()]
         due = [(peer, beat.due(now)) for peer, beat in [*beats, *self._clients.items()]]
         return [(peer, ping) for peer, ping in due if ping is not None]
+
+    def probes(self, peers: Sequence[bytes], now: float) -> list[tuple[bytes, Ping]]:
+        """A Ping for each of these that is a member."""
+        members = [self._membership.by_peer(peer) for peer in peers]
+        beats = [(m.peer, self._heartbeat_of(m)) for m in members if m is not None]
+        return [(peer, beat.probe(now)) for peer, beat in beats if beat is not None]
+
+    def _heartbeat_of(self, member: Member) -> HeartbeatState | None:
+        node = self.node_of(member)
+        return node.heartbeat if node is not None else self._clients.get(member.peer)
 
     def sent(self, peer: bytes, num_bytes: int, now: float) -> Ping | None:
         """A message went to a peer: the Ping that is to follow it, if it tells the link's rate."""
@@ -327,7 +343,7 @@ class Roster:
         node = self.node_of(member)
         busy = node is not None and node.scheduler is not None and node.scheduler.awaits_target
         self._membership.on_pong(member.peer, pong.progress, busy, now)
-        heartbeat = node.heartbeat if node is not None else self._clients.get(member.peer)
+        heartbeat = self._heartbeat_of(member)
         if heartbeat is not None:
             heartbeat.on_pong(pong, now)
         if node is not None and node.scheduler is not None and node.heartbeat.rtt_s is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import logging
-import time
+import secrets
 from collections.abc import Callable, Sequence
 
 from mesh import failpoints
@@ -15,8 +15,9 @@ from mesh.credits import MAX_WINDOW_MESSAGES, WINDOW_MESSAGES, Credits
 from mesh.errors import BackpressureError, DecodeError, LocalProtocolError, PeerGoneError
 from mesh.messages import Bye, Credit, EnrolRequest, Hello, Refuse, Welcome
 from mesh.padding import join, pad
+from mesh.pauses import PauseState
 from mesh.transport import ServerTransport
-from nodes.config import LimitSettings
+from nodes.config import HEARTBEAT_INTERVAL_S, HEARTBEAT_TIMEOUT_S, LimitSettings
 from nodes.coordinator.access import GATEWAY
 from nodes.coordinator.conduct import Conduct, cost_of
 from nodes.coordinator.door import Door
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 _TICK_S = 0.05
 _MIN_TICK_S = 0.001
+# After a connection seems to have closed: what came over it is read first, and ZeroMQ may tell of
+# it a moment before it refuses to send there.
+_PROBES_AFTER_S = (0.01, 0.05)
 _MAX_ENROLLING = 8
 _NODE_ROLES = frozenset({"target", "draft"})
 _MAX_LEFT_PEERS = 64
@@ -50,8 +54,8 @@ class Coordinator:
         policy: Policy,
         *,
         cluster: str = "airdraft",
-        heartbeat_interval_s: float = 0.5,
-        heartbeat_timeout_s: float = 5.0,
+        heartbeat_interval_s: float = HEARTBEAT_INTERVAL_S,
+        heartbeat_timeout_s: float = HEARTBEAT_TIMEOUT_S,
         lookup: bool = False,
         authorized: Callable[[], AuthorizedNodes] | None = None,
         next_key: Callable[[], str] | None = None,
@@ -72,8 +76,8 @@ class Coordinator:
         self.state = CoordinatorState(
             policy,
             cluster=cluster,
-            # Later starts have higher epochs; nothing is compared with a clock.
-            epoch=time.time_ns(),
+            # Drawn, not read from a clock, which may be set back: epochs are equal or they are not.
+            epoch=1 + secrets.randbits(62),
             heartbeat_interval_s=heartbeat_interval_s,
             heartbeat_timeout_s=heartbeat_timeout_s,
             lookup=lookup,
@@ -95,8 +99,18 @@ class Coordinator:
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch())
             group.create_task(self._read(group))
             group.create_task(self._tick())
+
+    async def _watch(self) -> None:
+        """Ping members whose connections seem to have closed: sending to who is gone fails."""
+        loop = asyncio.get_running_loop()
+        while True:
+            suspects = await self._transport.lost_peers()
+            for wait_s in _PROBES_AFTER_S:
+                await asyncio.sleep(wait_s)
+                self._send_all(self.state.probe(suspects, loop.time()))
 
     async def _read(self, group: asyncio.TaskGroup) -> None:
         loop = asyncio.get_running_loop()
@@ -167,11 +181,13 @@ class Coordinator:
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
+        pauses = PauseState()
         while True:
             # Held back batches go to the millisecond, heartbeats have time.
             deadline = self.state.next_deadline()
             wait_s = _TICK_S if deadline is None else deadline - loop.time()
             await asyncio.sleep(min(_TICK_S, max(_MIN_TICK_S, wait_s)))
+            self._look_at_silence(pauses.looked(loop.time(), _TICK_S), loop.time())
             roles = self.state.roles()
             for peer in self._door.revoked(roles):
                 self._send_all(self.state.peer_gone(peer, loop.time()))
@@ -180,6 +196,14 @@ class Coordinator:
             if len(self._credits) > len(roles) + _MAX_LEFT_PEERS:
                 self._credits.keep(roles)
             self._send_all(self.state.tick(loop.time()))
+
+    def _look_at_silence(self, paused_s: float, now: float) -> None:
+        if paused_s > 0.0:
+            self.state.paused(paused_s, now)
+        for peer in self.state.silent(now):
+            quiet_s = self._transport.quiet_s(peer)
+            if quiet_s is not None:
+                self.state.heard_of(peer, now - quiet_s)
 
     def _send_all(self, sends: Sequence[Send]) -> None:
         """Send all, and only then plan: no token waits for a plan."""

@@ -193,6 +193,22 @@ class CoordinatorState:
             out += self._serving.fail(request, "internal", reason, now)
         return [*out, *self._intake.ask_tokenizers()]
 
+    def probe(self, peers: Sequence[bytes], now: float) -> list[Send]:
+        """A Ping for members whose connections seem to have closed; to who is gone none can go."""
+        return [Send(peer, ping) for peer, ping in self._roster.probes(peers, now)]
+
+    def paused(self, seconds: float, now: float) -> None:
+        """The caller's loop did not run for so long until now: that was no silence of others."""
+        self._roster.paused(seconds, now)
+
+    def silent(self, now: float) -> list[bytes]:
+        """Who leaves for silence at the next tick, unless heard_of() until then."""
+        return self._roster.silent(now)
+
+    def heard_of(self, peer: bytes, at: float) -> None:
+        """Part of a message came from there, or part of one arrived there."""
+        self._roster.message(peer, at)
+
     def tick(self, now: float) -> list[Send]:
         """Heartbeats, silent members, late rounds; to be called some 20 times a second."""
         out = self._on_roster(self._roster.tick(now), now)

@@ -17,6 +17,16 @@ def test_pings_keep_the_interval_and_tell_progress():
     assert state.due(60) is None
 
 
+def test_a_probe_does_not_change_when_pings_are_due():
+    state = HeartbeatState(interval_s=1, timeout_s=3)
+    state.due(0)
+    assert state.probe(0.5) == Ping(seq=1, progress=0)
+    assert state.due(0.9) is None
+    assert state.due(1.0) == Ping(seq=2, progress=0)
+    state.on_pong(Pong(seq=1, progress=0), 0.6)
+    assert state.rtt_s == pytest.approx(0.1)
+
+
 def test_silence_expires_and_anything_heard_renews():
     state = HeartbeatState(interval_s=1, timeout_s=3)
     assert not state.expired(1000)

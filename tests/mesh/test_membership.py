@@ -91,6 +91,41 @@ def test_silence(state):
     assert state.on_message(b"1", 4) is None
 
 
+def test_while_this_side_did_not_listen_nobody_was_silent(state):
+    state.on_hello(b"1", hello("gone"), 0)
+    state.on_hello(b"2", hello("there"), 0)
+    state.on_hello(b"3", hello("new"), 19)
+    state.on_message(b"1", 1)
+    # This side was stopped from 1 to 20 s; what came meanwhile is read after that.
+    state.paused(19, 20)
+    assert state.tick(20) == []
+    assert state.by_peer(b"3").last_seen == 20, "never later than now"
+    state.on_message(b"2", 20.1)
+    state.on_message(b"3", 20.1)
+    (left,) = state.tick(23.01)
+    assert (left.member.node, left.reason) == ("gone", "silent for 3.0 s")
+
+
+def test_while_this_side_did_not_listen_nobody_stood_still(state):
+    state.on_hello(b"1", hello(), 0)
+    state.on_pong(b"1", 0, True, 1)
+    state.paused(12, 14)
+    assert state.tick(14) == []
+    state.on_pong(b"1", 0, True, 23)
+    (left,) = state.tick(23)
+    assert left.reason == "no progress for 11.0 s"
+
+
+def test_who_is_about_to_leave_stays_if_a_part_of_a_message_came(state):
+    state.on_hello(b"1", hello("a"), 0)
+    state.on_hello(b"2", hello("b"), 0)
+    assert state.silent(3) == []
+    assert state.silent(3.2) == [b"1", b"2"]
+    state.on_message(b"1", 3.1)
+    state.on_message(b"2", -1)
+    assert [left.member.node for left in state.tick(3.2)] == ["b"]
+
+
 def test_a_busy_member_without_progress(state):
     state.on_hello(b"1", hello("stuck"), 0)
     state.on_hello(b"2", hello("working"), 0)

@@ -128,6 +128,28 @@ async def test_cancelled_receives_lose_nothing():
     assert (await server.recv())[1] == [b"x"]
 
 
+async def test_both_sides_are_told_of_connections_that_close():
+    hub = MemoryHub()
+    server, client, other = hub.server(), hub.client(), hub.client()
+    for sender in (client, other):
+        sender.send([b"x"])
+    peers = [(await server.recv()).peer for _ in range(2)]
+    other.close()
+    assert await server.lost_peers() == [peers[1]]
+    hub.disconnect(client)
+    assert await server.lost_peers() == [peers[0]]
+    await client.lost()
+    waiting = asyncio.ensure_future(client.lost())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    server.close()
+    await waiting
+    with pytest.raises(LocalProtocolError):
+        await server.lost_peers()
+    with pytest.raises(LocalProtocolError):
+        await other.lost()
+
+
 async def test_misuse_is_loud():
     hub = MemoryHub()
     server, client = hub.server(), hub.client()

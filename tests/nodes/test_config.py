@@ -66,6 +66,15 @@ def test_numbers_in_the_environment():
     assert (config.heartbeat_timeout_s, config.heartbeat_interval_s) == (7.5, 2.0)
 
 
+def test_a_timeout_of_less_than_three_intervals_is_refused():
+    short = {"heartbeat_interval_s": 0.5, "heartbeat_timeout_s": 1.4}
+    text = refused(CoordinatorConfig, None, short, {})
+    assert text.startswith(
+        "heartbeat_timeout_s = 1.4: at least three times heartbeat_interval_s = 0.5 is accepted"
+    )
+    load(CoordinatorConfig, None, short | {"heartbeat_timeout_s": 1.5}, {})
+
+
 def test_a_whole_number_will_do_for_a_float(toml):
     config = load(CoordinatorConfig, toml("heartbeat_timeout_s = 7\n"), {}, {})
     assert type(config.heartbeat_timeout_s) is float

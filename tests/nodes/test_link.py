@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -197,6 +198,94 @@ async def test_a_silent_coordinator_is_greeted_anew(eventually: Eventually) -> N
         await eventually(lambda: len(node.welcomes) == 2)
 
 
+async def test_a_coordinator_that_did_not_speak_because_this_side_did_not_run_is_not_silent(
+    eventually: Eventually,
+) -> None:
+    async with joined(eventually, timeout_s=0.3) as (node, desk):
+        time.sleep(0.8)  # noqa: ASYNC251 - the event loop stands still: that is the matter
+        await asyncio.sleep(0.06)
+        assert node.link.is_joined
+        desk.say(Ping(3, 0))
+        assert await desk.hear(Pong) == Pong(3, 42)
+        # Silence is noticed none the less.
+        await desk.hear(Hello)
+
+
+async def test_a_coordinator_whose_bytes_still_come_is_not_silent(eventually: Eventually) -> None:
+    async with joined(eventually, timeout_s=0.1) as (node, desk):
+        hub = node.link.transport._hub  # type: ignore[attr-defined]
+        hub.quiet_s = 0.01
+        desk.say(NodesRequest(1))
+        await eventually(lambda: node.messages)
+        heard_at = node.link._heard_at
+        # Five times as long as silence is borne.
+        await eventually(lambda: node.link._heard_at > heard_at + 0.5)
+        assert len(node.welcomes) == 1
+        hub.quiet_s = 7.0
+        await desk.hear(Hello)
+
+
+async def test_a_closed_connection_ends_the_membership_at_once(eventually: Eventually) -> None:
+    hub = MemoryHub()
+    losses: list[bool] = []
+    node, desk = Node(hub, on_lost=lambda: losses.append(True)), Desk(hub.server())
+    task = asyncio.create_task(node.link.run())
+    try:
+        await desk.hear(Hello)
+        desk.welcome(timeout_s=1e4)
+        await eventually(lambda: node.welcomes)
+        desk.server.close()
+        await eventually(lambda: losses)
+        assert not node.link.is_joined
+        # The next coordinator hears no Bye of a membership that it never knew, and whether its
+        # epoch is higher or lower than the last one's does not matter.
+        desk = Desk(hub.server())
+        desk.peer, frames, _ = await desk.server.recv()
+        assert isinstance(decode(frames).message, Hello)
+        desk.say(Welcome("n", CLUSTER, EPOCH - 3, 0.02, 1e4, False))
+        await eventually(lambda: len(node.welcomes) == 2)
+        desk.say(NodesRequest(1), epoch=EPOCH)
+        desk.say(NodesRequest(2), epoch=EPOCH - 3)
+        await eventually(lambda: node.messages == [NodesRequest(2)])
+        node.link.transport.losses.put(b"")  # type: ignore[attr-defined]
+        await eventually(lambda: len(losses) == 2)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_a_coordinator_says_before_it_closes_is_read_first() -> None:
+    hub = MemoryHub()
+    node, desk = Node(hub, rejoins=False), Desk(hub.server())
+    task = asyncio.create_task(node.link.run())
+    await desk.hear(Hello)
+    desk.welcome()
+    desk.say(Bye("coordinator stops"))
+    desk.server.close()
+    with pytest.raises(ExceptionGroup) as caught:
+        await task
+    assert caught.group_contains(LostCoordinatorError, match="stopped")
+
+
+async def test_a_connection_that_answers_no_hello_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    monkeypatch.setattr("nodes.link._ANSWER_S", 0.1)
+    hub = MemoryHub()
+    node, desk = Node(hub, join_timeout_s=None), Desk(hub.server())
+    retries: list[bool] = []
+    monkeypatch.setattr(node.link.transport, "retry", lambda: retries.append(True))
+    task = asyncio.create_task(node.link.run())
+    try:
+        await eventually(lambda: len(retries) == 2)
+        desk.peer, _, _ = await desk.server.recv()
+        desk.welcome()
+        await eventually(lambda: node.link.is_joined)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_a_bye_of_the_coordinator_is_answered_with_a_new_hello(
     eventually: Eventually,
 ) -> None:
@@ -209,18 +298,23 @@ async def test_a_bye_of_the_coordinator_is_answered_with_a_new_hello(
         assert await desk.hear(Bye) == Bye("done")
 
 
-@pytest.mark.parametrize("says_bye", [True, False])
-async def test_who_does_not_rejoin_ends_when_the_coordinator_is_lost(says_bye: bool) -> None:
+@pytest.mark.parametrize("way", ["stopped", "is silent", "closed the connection"])
+async def test_who_does_not_rejoin_ends_when_the_coordinator_is_lost(
+    way: str, eventually: Eventually
+) -> None:
     hub = MemoryHub()
     node, desk = Node(hub, rejoins=False), Desk(hub.server())
     task = asyncio.create_task(node.link.run())
     await desk.hear(Hello)
     desk.welcome(timeout_s=0.1)
-    if says_bye:
+    await eventually(lambda: node.link.is_joined)
+    if way == "stopped":
         desk.say(Bye("stops"))
+    elif way == "closed the connection":
+        desk.server.close()
     with pytest.raises(ExceptionGroup) as caught:
         await task
-    assert caught.group_contains(LostCoordinatorError, match=r"memory://hub (stopped|is silent)")
+    assert caught.group_contains(LostCoordinatorError, match=f"memory://hub {way}")
 
 
 async def test_a_loss_is_told_once_and_the_link_is_not_joined_meanwhile(

@@ -2,16 +2,114 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from mesh.memory_transport import MemoryHub
-from mesh.messages import Welcome
+from mesh.codec import Envelope, decode, encode
+from mesh.memory_transport import MemoryClient, MemoryHub
+from mesh.messages import PROTOCOL_VERSION, Hello, Ping, Pong, Welcome
 from nodes.coordinator.sends import Send
 from nodes.coordinator.service import Coordinator
 from nodes.messages import CloseStreamNotice, RequestFailedNotice
 from tests.nodes.builders import one_batch
+
+Eventually = Callable[..., "asyncio.Future[None]"]
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    hub: MemoryHub, interval_s: float = 1e4, timeout_s: float = 8e4
+) -> AsyncIterator[Coordinator]:
+    """A coordinator that runs; unless told otherwise it does not look at times."""
+    times = {"heartbeat_interval_s": interval_s, "heartbeat_timeout_s": timeout_s}
+    with contextlib.closing(hub.server()) as server:
+        coordinator = Coordinator(server, one_batch, **times)
+        task = asyncio.create_task(coordinator.run())
+        try:
+            yield coordinator
+            assert not task.done()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def hear(client: MemoryClient, kind: type) -> Envelope:
+    while True:
+        envelope = decode(await client.recv())
+        if isinstance(envelope.message, kind):
+            return envelope
+
+
+async def join(hub: MemoryHub, name: str) -> tuple[MemoryClient, Envelope]:
+    client = hub.client()
+    client.send(encode(Hello(name, "client", 1, PROTOCOL_VERSION, b"")))
+    return client, await hear(client, Welcome)
+
+
+async def test_who_closes_the_connection_is_gone_at_once(eventually: Eventually) -> None:
+    hub = MemoryHub()
+    async with serving(hub) as coordinator:
+        first, _ = await join(hub, "a")
+        second, _ = await join(hub, "b")
+        assert len(coordinator.state.peers()) == 2
+        (peer, _) = coordinator.state.peers()
+        first.close()
+        await eventually(lambda: peer not in coordinator.state.peers())
+        assert len(coordinator.state.peers()) == 1
+        # What closed was of no member, or is there again: one more Ping, and nobody leaves.
+        (peer,) = coordinator.state.peers()
+        coordinator._transport.losses.put(b"nobody")
+        coordinator._transport.losses.put(peer)
+        first_seq = (await hear(second, Ping)).message.seq
+        assert (await hear(second, Ping)).message.seq > first_seq
+        assert coordinator.state.peers() == [peer]
+
+
+async def test_a_coordinator_that_stood_still_takes_nobody_for_silent(
+    eventually: Eventually,
+) -> None:
+    hub = MemoryHub()
+    async with serving(hub, interval_s=0.05, timeout_s=0.4) as coordinator:
+        client, welcome = await join(hub, "a")
+        where = {"cluster": welcome.cluster, "epoch": welcome.epoch}
+        await hear(client, Ping)
+        time.sleep(1.0)  # noqa: ASYNC251 - the event loop stands still: that is the matter
+        ping = (await hear(client, Ping)).message
+        client.send(encode(Pong(ping.seq, 0), **where))
+        await asyncio.sleep(0.1)
+        assert len(coordinator.state.peers()) == 1
+        # Silence is noticed none the less.
+        await eventually(lambda: not coordinator.state.peers())
+
+
+async def test_who_is_in_the_middle_of_a_message_is_not_silent(eventually: Eventually) -> None:
+    hub = MemoryHub()
+    hub.quiet_s = 0.01
+    async with serving(hub, interval_s=0.02, timeout_s=0.1) as coordinator:
+        client, _ = await join(hub, "a")
+        (peer,) = coordinator.state.peers()
+        member = coordinator.state._roster._membership.by_peer(peer)
+        seen_at = member.last_seen
+        await eventually(lambda: member.last_seen > seen_at + 0.5)
+        assert coordinator.state.peers() == [peer]
+        hub.quiet_s = 7.0
+        await eventually(lambda: not coordinator.state.peers())
+        client.close()
+
+
+async def test_epochs_do_not_come_from_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    epochs = []
+    for _ in range(2):
+        with contextlib.closing(MemoryHub().server()) as server:
+            epochs.append(Coordinator(server, one_batch).state.epoch)
+    assert epochs[0] != epochs[1]
+    assert all(0 < epoch < 2**63 for epoch in epochs)
 
 
 async def test_nodes_are_told_first_then_clients_and_then_it_is_planned(

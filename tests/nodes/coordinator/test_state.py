@@ -259,6 +259,26 @@ def test_heartbeats_go_both_ways_and_the_silent_leave() -> None:
     assert mesh.state.peers() == [TARGET]
 
 
+def test_members_that_may_be_gone_are_sent_a_ping_and_others_are_not() -> None:
+    mesh = make_mesh()
+    sends = mesh.state.probe([TARGET, OTHER, CLIENT], 0.1)
+    assert [send.peer for send in sends] == [TARGET, CLIENT]
+    assert all(isinstance(send.message, Ping) for send in sends)
+    assert len(mesh.state.peers()) == 2, "a Ping is no verdict"
+
+
+def test_while_the_coordinator_did_not_run_nobody_was_silent() -> None:
+    mesh = make_mesh()
+    mesh.state.tick(0.0)
+    mesh.state.paused(59.9, 60.0)
+    mesh.state.tick(60.0)
+    assert len(mesh.state.peers()) == 2
+    assert mesh.state.silent(66.0) == [TARGET, CLIENT]
+    mesh.state.heard_of(CLIENT, 65.0)
+    mesh.state.tick(66.0)
+    assert mesh.state.peers() == [CLIENT]
+
+
 def test_the_nodes_are_told_to_clients_who_ask() -> None:
     mesh = make_mesh(with_draft=True)
     mesh.hear(CLIENT, make_submit())

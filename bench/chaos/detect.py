@@ -1,0 +1,230 @@
+"""How soon it is noticed that somebody is dead, and how soon that it is back.
+
+Members and coordinators in processes of their own (`victim.py`), killed, stopped or with their
+event loop blocked; the other side is in this process and is looked at every few milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+from bench.chaos.victims import NotNoticedError, Victim
+from bench.live.light_nodes import light_profile
+from mesh.authorized import Entry
+from mesh.messages import Welcome
+from mesh.zmq_transport import ZmqContext
+from nodes.coordinator.access import ROLES
+from nodes.coordinator.service import Coordinator
+from nodes.keyring import Keyring
+from nodes.link import Link
+from policies.joint import joint_plan
+
+MEMBERS: Final = ("target", "draft", "client")
+# What each must be noticed within, seconds.
+LIMITS_S: Final = {"killed": 0.2, "stopped": 2.5, "blocked": 2.5}
+FAULTS: Final = tuple(LIMITS_S)
+KEYED: Final = "tcp-keys"
+OVER: Final = (KEYED, "tcp", "ipc")
+_LOOK_EVERY_S = 0.002
+_WAIT_LIMIT_S = 60.0
+_PASS_S = 0.01
+_PORTS = range(20_000, 32_000)
+
+
+@dataclass(slots=True)
+class Times:
+    """Of one role and fault, seconds. back_s: from when it could be there again until it was."""
+
+    noticed_s: list[float] = field(default_factory=list)
+    back_s: list[float] = field(default_factory=list)
+
+
+Found = dict[tuple[str, str], Times]
+HEAD = (
+    "| who | what | times | noticed p50 s | longest | at most | back p50 s | longest |\n"
+    "|---|---|---|---|---|---|---|---|"
+)
+
+
+def rows(found: Found) -> list[str]:
+    return [
+        f"| {role} | {fault} | {len(times.noticed_s)} | {median(times.noticed_s):.3f} "
+        f"| {max(times.noticed_s):.3f} | {LIMITS_S[fault]} | {median(times.back_s):.2f} "
+        f"| {max(times.back_s):.2f} |"
+        for (role, fault), times in found.items()
+    ]
+
+
+def is_within_limits(found: Found) -> bool:
+    return all(max(t.noticed_s) <= LIMITS_S[fault] for (_, fault), t in found.items())
+
+
+async def detect_members(
+    over: str, folder: Path, faults: Sequence[str], repeats: int, away_s: float = 0.0
+) -> Found:
+    """Members of each role, all of them struck at once, as the coordinator sees them."""
+    endpoint, ring = _place(over, folder)
+    found: Found = defaultdict(Times)
+    with ZmqContext() as context, _quiet_links():
+        coordinator = Coordinator(
+            context.bind(endpoint, ring.server_keys(endpoint)),
+            joint_plan,
+            authorized=ring.authorized if over == KEYED else None,
+        )
+        serving = asyncio.create_task(coordinator.run())
+        victims = [Victim(role, coordinator.endpoint, folder, away_s) for role in MEMBERS]
+
+        def is_in(role: str) -> bool:
+            return role in coordinator.state.roles().values()
+
+        try:
+            await _measure(victims, is_in, faults, repeats, found)
+        finally:
+            await _end(victims, serving)
+    return found
+
+
+async def detect_coordinator(
+    over: str, folder: Path, faults: Sequence[str], repeats: int, away_s: float = 0.0
+) -> Found:
+    """A coordinator, as seen by members of each role: the last of them counts."""
+    endpoint, ring = _place(over, folder)
+    found: Found = defaultdict(Times)
+    with ZmqContext() as context, _quiet_links():
+        own = ring.client_keys(endpoint)
+        links = [
+            Link(
+                context.connect(endpoint, own),
+                _Idle(),
+                endpoint=endpoint,
+                node=f"seer-{role}",
+                role=role,
+                profile=b"" if role == "client" else light_profile(role, _PASS_S),
+                join_timeout_s=None,
+            )
+            for role in MEMBERS
+        ]
+        victims = [Victim("coordinator", endpoint, folder, away_s)]
+        serving = [asyncio.create_task(link.run()) for link in links]
+        seen = _Agreed(links)
+        try:
+            await _measure(victims, lambda _role: seen.is_joined(), faults, repeats, found)
+        finally:
+            await _end(victims, *serving)
+    return found
+
+
+@contextlib.contextmanager
+def _quiet_links() -> Iterator[None]:
+    """That coordinators are lost is what is wanted here."""
+    logger = logging.getLogger("nodes.link")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+class _Agreed:
+    """Whether several members are joined, by what all of them say or have last all said."""
+
+    def __init__(self, links: Sequence[Link]) -> None:
+        self._links = links
+        self._is_joined = False
+
+    def is_joined(self) -> bool:
+        joined = {link.is_joined for link in self._links}
+        if len(joined) == 1:
+            (self._is_joined,) = joined
+        return self._is_joined
+
+
+class _Idle:
+    """What a member does that only keeps its membership."""
+
+    def on_joined(self, _welcome: Welcome) -> None:
+        pass
+
+    def on_message(self, message: Any) -> None:
+        pass
+
+
+async def _measure(
+    victims: Sequence[Victim],
+    is_in: Callable[[str], bool],
+    faults: Sequence[str],
+    repeats: int,
+    found: Found,
+) -> None:
+    await asyncio.gather(*(victim.start() for victim in victims))
+    for victim in victims:
+        await _until(partial(is_in, victim.role), victim.role)
+    for _ in range(repeats):
+        for fault in faults:
+            await asyncio.gather(*(_strike(v, fault, is_in, found) for v in victims))
+
+
+async def _strike(victim: Victim, fault: str, is_in: Callable[[str], bool], found: Found) -> None:
+    role = victim.role
+    times = found[role, fault]
+    struck_at = time.perf_counter()
+    victim.suffer(fault)
+    noticed_at = await _until(lambda: not is_in(role), f"{role} {fault}")
+    times.noticed_s.append(noticed_at - struck_at)
+    await victim.recover(fault, struck_at)
+    there_at = time.perf_counter()
+    times.back_s.append(await _until(lambda: is_in(role), f"{role} back") - there_at)
+
+
+async def _until(condition: Callable[[], bool], what: str) -> float:
+    """When it came true."""
+    give_up_at = time.perf_counter() + _WAIT_LIMIT_S
+    while not condition():
+        if time.perf_counter() > give_up_at:
+            raise NotNoticedError(f"waited {_WAIT_LIMIT_S:g} s in vain for: {what}")
+        await asyncio.sleep(_LOOK_EVERY_S)
+    return time.perf_counter()
+
+
+async def _end(victims: Sequence[Victim], *tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.gather(*(victim.end() for victim in victims))
+
+
+def _place(over: str, folder: Path) -> tuple[str, Keyring]:
+    """An endpoint, and the keys of its links, if they have any."""
+    ring = Keyring(folder)
+    if over == "ipc":
+        return f"ipc://{folder}/mesh.sock", ring
+    if over == KEYED and ring.coordinator_pair() is None:
+        ring.make_coordinator_pair()
+        ring.authorized().add(Entry(ring.make_own().public, "here", ROLES))
+    return f"tcp://127.0.0.1:{_free_port()}", ring
+
+
+def _free_port() -> int:
+    """One that a coordinator may have, and have again.
+
+    Not of those that the kernel gives to connections: one to a port where nobody listens might come
+    out of that very port, and would be connected to itself.
+    """
+    while True:
+        port = random.choice(_PORTS)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port

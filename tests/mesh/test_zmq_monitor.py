@@ -1,0 +1,199 @@
+"""Connections that close are told, whatever closes them; two real sockets in every test."""
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from mesh.errors import LocalProtocolError, PeerGoneError
+from mesh.keys import ClientKeys
+from mesh.security import ServerKeys, new_key_pair
+from mesh.zmq_transport import ZmqContext
+
+ROOT = Path(__file__).parents[2]
+# Connects, says hello, and waits to be killed.
+CLIENT = """
+import asyncio, sys
+from mesh.keys import ClientKeys, KeyPair
+from mesh.zmq_transport import ZmqContext
+
+async def main(endpoint, *keys):
+    keys = ClientKeys(KeyPair(keys[0], keys[1]), keys[2]) if keys else None
+    with ZmqContext() as context:
+        client = context.connect(endpoint, keys)
+        await client.writable()
+        client.send([b"hello"])
+        await client.recv()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def contexts():
+    with ZmqContext() as server, ZmqContext() as clients:
+        yield server, clients
+
+
+@pytest.fixture(params=["ipc", "tcp"])
+def endpoint(request, tmp_path):
+    return f"ipc://{tmp_path}/mesh.sock" if request.param == "ipc" else "tcp://127.0.0.1:0"
+
+
+async def watched(server):
+    """A task that waits for the first losses, and has begun to."""
+    task = asyncio.ensure_future(server.lost_peers())
+    await asyncio.sleep(0)
+    return task
+
+
+async def greeted(server, client):
+    await client.writable()
+    client.send([b"hello"])
+    return (await server.recv()).peer
+
+
+async def test_only_the_peer_that_left_is_told_and_a_send_to_it_fails(
+    contexts, endpoint, eventually
+):
+    server = contexts[0].bind(endpoint)
+    losses = await watched(server)
+    clients = [contexts[1].connect(server.endpoint) for _ in range(3)]
+    peers = [await greeted(server, client) for client in clients]
+    clients[1].close()
+    assert await losses == [peers[1]]
+
+    def is_gone():
+        try:
+            server.send(peers[1], [b"x"])
+        except PeerGoneError:
+            return True
+        return False
+
+    await eventually(is_gone)
+    losses = await watched(server)
+    server.send(peers[0], [b"still"])
+    assert await clients[0].recv() == [b"still"]
+    assert not losses.done()
+    clients[0].close()
+    clients[2].close()
+    told = await losses
+    while len(told) < 2:
+        told += await server.lost_peers()
+    assert sorted(told) == sorted([peers[0], peers[2]])
+
+
+@pytest.mark.parametrize("kind", ["ipc", "tcp", "tcp with keys"])
+async def test_a_killed_process_is_told(contexts, kind, tmp_path):
+    pair, own = new_key_pair(), new_key_pair()
+    keys = ServerKeys(pair, {own.public}.__contains__) if kind.endswith("keys") else None
+    endpoint = f"ipc://{tmp_path}/mesh.sock" if kind == "ipc" else "tcp://127.0.0.1:0"
+    server = contexts[0].bind(endpoint, keys)
+    losses = await watched(server)
+    argv = [own.public, own.secret, pair.public] if keys is not None else []
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CLIENT, server.endpoint, *argv, cwd=ROOT
+    )
+    peer = (await server.recv()).peer
+    process.send_signal(signal.SIGKILL)
+    assert await losses == [peer]
+    await process.wait()
+
+
+async def test_strangers_that_come_and_go_are_nobodys_loss(contexts, endpoint):
+    server = contexts[0].bind(endpoint)
+    losses = await watched(server)
+    client = contexts[1].connect(server.endpoint)
+    peer = await greeted(server, client)
+    for _ in range(20):
+        _knock(server.endpoint)
+    client.close()
+    assert await losses == [peer]
+
+
+async def test_a_flood_of_strangers_stops_nothing_though_nobody_reads_of_them(contexts, tmp_path):
+    """ZeroMQ's thread waits where the queue of a monitor is full: this one has no limit."""
+    server = contexts[0].bind(f"ipc://{tmp_path}/mesh.sock")
+    losses = await watched(server)
+    client = contexts[1].connect(server.endpoint)
+    peer = await greeted(server, client)
+    # More than two default queues; the loop does not run meanwhile.
+    for _ in range(2300):
+        _knock(server.endpoint)
+    client.send([b"there"])
+    assert (await server.recv()).frames == [b"there"]
+    assert not losses.done()
+    client.close()
+    assert await losses == [peer]
+
+
+async def test_a_client_is_told_that_its_server_went(contexts, endpoint):
+    server = contexts[0].bind(endpoint)
+    client = contexts[1].connect(server.endpoint)
+    losses = asyncio.ensure_future(client.lost())
+    await greeted(server, client)
+    assert not losses.done()
+    server.close()
+    await losses
+
+
+async def test_a_client_with_the_wrong_key_is_told_that_it_was_not_let_in(contexts):
+    pair, known = new_key_pair(), new_key_pair()
+    server = contexts[0].bind("tcp://127.0.0.1:0", ServerKeys(pair, {known.public}.__contains__))
+    stranger = contexts[1].connect(server.endpoint, ClientKeys(new_key_pair(), pair.public))
+    await stranger.lost()
+
+
+async def test_cancelled_waits_lose_nothing(contexts, endpoint):
+    server = contexts[0].bind(endpoint)
+    losses = await watched(server)
+    client = contexts[1].connect(server.endpoint)
+    peer = await greeted(server, client)
+    losses.cancel()
+    await asyncio.gather(losses, return_exceptions=True)
+    client.close()
+    assert await server.lost_peers() == [peer]
+
+
+async def test_two_waiting_tasks_are_a_bug_and_closing_under_one_is_loud(contexts, endpoint):
+    server = contexts[0].bind(endpoint)
+    client = contexts[1].connect(server.endpoint)
+    waiting = [await watched(server), asyncio.ensure_future(client.lost())]
+    await asyncio.sleep(0)
+    with pytest.raises(LocalProtocolError, match="two tasks"):
+        await server.lost_peers()
+    server.close()
+    client.close()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(result) for result in results] == [LocalProtocolError, LocalProtocolError]
+    with pytest.raises(LocalProtocolError):
+        await server.lost_peers()
+
+
+async def test_contexts_end_with_monitors_open(tmp_path, caplog):
+    """A context never ends while a monitor of one of its sockets is open."""
+    caplog.set_level(logging.WARNING)
+    for _ in range(10):
+        with ZmqContext() as at_server, ZmqContext() as at_client:
+            server = at_server.bind(f"ipc://{tmp_path}/mesh.sock")
+            client = at_client.connect(server.endpoint)
+            waiting = [await watched(server), asyncio.ensure_future(client.lost())]
+            await greeted(server, client)
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+    assert caplog.records == []
+
+
+def _knock(endpoint):
+    """Connect as somebody who has nothing to say."""
+    if endpoint.startswith("ipc://"):
+        with socket.socket(socket.AF_UNIX) as stranger:
+            stranger.connect(endpoint.removeprefix("ipc://"))
+    else:
+        port = int(endpoint.rpartition(":")[2])
+        socket.create_connection(("127.0.0.1", port)).close()
