@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from bench.chaos.command import chaos
 from bench.distill.commands import distill
 from bench.emulate.command import air_command
 from bench.gateway.command import gateway
@@ -251,6 +252,7 @@ def sim(scenarios: int, first_seed: int, passes: int, processes: int, out: str |
     click.echo(report(outcomes))
 
 
+bench.add_command(chaos)
 bench.add_command(distill)
 bench.add_command(live)
 bench.add_command(gateway)

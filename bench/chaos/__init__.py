@@ -1,0 +1,1 @@
+"""Real processes under faults, and a checker of what became of every request."""
