@@ -29,12 +29,24 @@ def pad(frames: list[bytes]) -> list[bytes]:
     return [b"".join((header, first, second)).ljust(size, b"\0")]
 
 
+def join(frames: list[bytes]) -> list[bytes]:
+    """The message as one frame, as a padded one but without padding.
+
+    For who connects: where a connection is lost ZeroMQ may take a message away between its frames,
+    and aborts the process that has read the first.
+    """
+    if len(frames) == 1:
+        return frames
+    first, second = frames
+    return [_HEADER.pack(PADDED, len(first), len(second)) + first + second]
+
+
 def unpad(frames: Sequence[bytes]) -> Sequence[bytes]:
-    """The frames that were padded; others as they are. Raises DecodeError."""
+    """The frames that were padded or joined; others as they are. Raises DecodeError."""
     if not frames or frames[0][:1] != b"\xff":
         return frames
     frame = frames[0]
-    if len(frames) != 1 or len(frame) not in SIZES:
+    if len(frames) != 1 or len(frame) < _HEADER.size:
         raise DecodeError(f"padded message of {len(frames)} frames and {len(frame)} bytes")
     _, num_first, num_second = _HEADER.unpack_from(frame)
     has_second = num_second != _NO_FRAME
@@ -42,5 +54,7 @@ def unpad(frames: Sequence[bytes]) -> Sequence[bytes]:
     end = end_first + (num_second if has_second else 0)
     if end > len(frame):
         raise DecodeError("padded message shorter than its frames")
+    if end != len(frame) and len(frame) not in SIZES:
+        raise DecodeError(f"padded message of {len(frame)} bytes")
     first = frame[_HEADER.size : end_first]
     return [first, frame[end_first:end]] if has_second else [first]

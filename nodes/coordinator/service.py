@@ -29,7 +29,7 @@ from mesh.messages import (
     Refuse,
     Welcome,
 )
-from mesh.padding import pad
+from mesh.padding import join, pad
 from mesh.transport import ServerTransport
 from nodes.config import LimitSettings
 from nodes.coordinator.access import GATEWAY
@@ -224,8 +224,7 @@ class Coordinator:
             send = pending.pop(0)
             try:
                 frames = encode(send.message, cluster=self.state.cluster, epoch=self.state.epoch)
-                if self.state.pads:
-                    frames = pad(frames)
+                frames = pad(frames) if self.state.pads else join(frames)
                 if isinstance(send.message, Welcome):
                     is_gateway = self.state.role_of(send.peer) == GATEWAY
                     window = MAX_WINDOW_MESSAGES if is_gateway else WINDOW_MESSAGES

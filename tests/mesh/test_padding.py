@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mesh.codec import decode, encode
 from mesh.errors import DecodeError
 from mesh.messages import Ping
-from mesh.padding import PADDED, SIZES, pad, unpad
+from mesh.padding import PADDED, SIZES, join, pad, unpad
 from tests.mesh.wire_examples import Guess
 
 FRAMES = st.lists(st.binary(min_size=1, max_size=3000), min_size=1, max_size=2)
@@ -20,6 +20,20 @@ def test_what_was_padded_comes_back(frames):
     (padded,) = pad(frames)
     assert len(padded) in SIZES
     assert list(unpad([padded])) == frames
+
+
+@given(FRAMES)
+def test_what_was_joined_comes_back(frames):
+    (joined,) = join(frames)
+    assert len(joined) == sum(map(len, frames)) + (9 if len(frames) == 2 else 0)
+    assert list(unpad([joined])) == frames
+
+
+def test_a_joined_message_has_nothing_behind_it():
+    (joined,) = join([b"\x01", b"x"])
+    for wrong in (joined[:-1], joined + b"\0", joined[:8]):
+        with pytest.raises(DecodeError):
+            unpad([wrong])
 
 
 def test_an_empty_second_frame_is_not_the_same_as_none():

@@ -101,7 +101,8 @@ class Members:
         """SIGTERM, as a supervisor sends it; what it ends with is looked at."""
         process = self._members[name].process
         if process.returncode is not None:
-            self.faults.append(f"{name} had ended with {process.returncode} by itself")
+            last = self._last_line(name)
+            self.faults.append(f"{name} had ended with {process.returncode} by itself: {last}")
             return
         process.terminate()
         try:

@@ -12,7 +12,7 @@ from mesh.memory_transport import MemoryHub
 from mesh.messages import OTHER_PROTOCOL, PROTOCOL_VERSION, Hello, Refuse, Welcome
 from nodes.coordinator.sends import Send
 from nodes.coordinator.service import Coordinator
-from nodes.messages import CloseStreamNotice, RequestFailedNotice
+from nodes.messages import CloseStreamNotice, GuessEntry, RequestFailedNotice, VerifyRequest
 from tests.nodes.builders import one_batch
 
 
@@ -115,3 +115,19 @@ async def test_what_is_no_hello_of_another_protocol_is_not_answered() -> None:
             await asyncio.gather(task, return_exceptions=True)
     assert isinstance(welcome, Welcome)
     assert coordinator.num_dropped == 2
+
+
+@pytest.mark.parametrize("pads", [False, True])
+async def test_every_message_to_a_member_is_one_frame(
+    monkeypatch: pytest.MonkeyPatch, pads: bool
+) -> None:
+    """Of two ZeroMQ may take the second away, and abort who has read the first."""
+    with contextlib.closing(MemoryHub().server()) as server:
+        coordinator = Coordinator(server, one_batch, pads=pads)
+        sent: list[list[bytes]] = []
+        monkeypatch.setattr(server, "send", lambda _peer, frames: sent.append(frames))
+        monkeypatch.setattr(coordinator._credits, "take", lambda _peer: True)
+        verify = VerifyRequest(1, (GuessEntry(1, 1, 3, 2),), (7, 8))
+        coordinator._send_all([Send(b"node", verify), Send(b"node", CloseStreamNotice(1, 1))])
+    assert [len(frames) for frames in sent] == [1, 1]
+    assert decode(sent[0]).message == verify
