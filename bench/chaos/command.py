@@ -1,4 +1,4 @@
-"""`python -m bench chaos`: what a mesh of real processes does under faults. Each adds one command."""
+"""`python -m bench chaos`: what a mesh of real processes does under faults."""
 
 from __future__ import annotations
 
