@@ -37,13 +37,22 @@ class ScoredToken:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What one event adds to one choice; begins: nothing came of it before."""
+    """What one event adds to one choice; begins: nothing came of it before.
+
+    told_tokens: those before `tokens` that an answer told which this one goes on.
+    """
 
     index: int
     text: str
     tokens: tuple[ScoredToken, ...]
     begins: bool
     finish_reason: str | None = None
+    told_tokens: tuple[ScoredToken, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing that a reader has to be told."""
+        return not (self.begins or self.text or self.tokens or self.finish_reason)
 
 
 @dataclass(slots=True)
@@ -82,6 +91,7 @@ class _Choice:
     decoder: codecs.IncrementalDecoder = field(default_factory=lambda: _utf8_decoder("replace"))
     num_tokens: int = 0
     has_begun: bool = False
+    has_ended: bool = False
 
 
 class Answers:
@@ -99,6 +109,11 @@ class Answers:
     def num_tokens(self) -> int:
         """Those that have come so far."""
         return sum(choice.num_tokens for choice in self._choices)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all choices have ended."""
+        return all(choice.has_ended for choice in self._choices)
 
     def on_event(self, prompt_index: int, event: Event) -> Delta | None:
         """What the client of the API is to be told; None for nothing.
@@ -155,6 +170,7 @@ class Answers:
                 f"choice {index} ended with {event.num_tokens} tokens of which "
                 f"{choice.num_tokens} came",
             )
+        choice.has_ended = True
         usage = self.usage
         usage.num_tokens += event.num_tokens
         usage.num_draft_tokens += event.figures.num_draft_tokens

@@ -39,6 +39,13 @@ def test_what_is_too_large_for_one_frame_is_not_joined():
     assert join(larger) is larger
 
 
+def test_a_joined_message_has_nothing_behind_it():
+    (joined,) = join([b"\x01", b"x"])
+    for wrong in (joined[:-1], joined + b"\0", joined[:8]):
+        with pytest.raises(DecodeError):
+            unpad([wrong])
+
+
 def test_an_empty_second_frame_is_not_the_same_as_none():
     for frames in ([b"\x01"], [b"\x01", b""]):
         assert list(unpad(pad(frames))) == frames
