@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from bench.chaos.command import chaos
+from bench.chaos.links.command import COMMANDS as LINK_COMMANDS
 from bench.distill.commands import distill
 from bench.emulate.command import air_command
 from bench.gateway.command import gateway
@@ -253,6 +254,8 @@ def sim(scenarios: int, first_seed: int, passes: int, processes: int, out: str |
 
 
 bench.add_command(chaos)
+for link_command in LINK_COMMANDS:
+    chaos.add_command(link_command)
 bench.add_command(distill)
 bench.add_command(live)
 bench.add_command(gateway)

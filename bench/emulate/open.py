@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Literal, Protocol
 
-from bench.emulate.cell import Cell, CountersOf
+from bench.emulate.cell import Cell, CountersOf, Direction
 from bench.emulate.proxy import proxy_cell
 from bench.emulate.tun import tun_cell
 from bench.netns import NamespacesError
@@ -23,6 +23,8 @@ class LiveCell(Protocol):
     def command(self, place: str, argv: Sequence[str]) -> list[str]: ...
     async def dial(self, station: str, port: int) -> tuple[str, int]: ...
     def counters(self) -> CountersOf: ...
+    def cut(self, station: str, directions: Sequence[Direction]) -> None: ...
+    def mend(self, station: str, directions: Sequence[Direction]) -> None: ...
 
 
 @contextlib.asynccontextmanager

@@ -1,0 +1,229 @@
+"""A mesh with its members at the places of an emulated cell: real processes, keys, real TCP.
+
+Models are replayed (`nodes/engine/replay.py`), so passes take what they take on other devices, and
+the recording is the undisturbed run that texts are compared with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bench.chaos.links.clients import Heard
+from bench.chaos.links.log import Change, MemberLog
+from bench.emulate.open import LiveCell
+from bench.emulate.tun import HUB
+from mesh.authorized import Entry
+from mesh.keys import KnownCoordinator
+from nodes.config import environment
+from nodes.keyring import Keyring
+
+T = TypeVar("T")
+Process = asyncio.subprocess.Process
+
+_EMULATED = Path(__file__).parents[2] / "emulate"
+RECORDING = _EMULATED / "recordings" / "smollm2-135m.json.z"
+TARGET = _EMULATED / "nodes" / "agx-orin-llama-3.1-8b.toml"
+DRAFT = _EMULATED / "nodes" / "orin-nano-qwen2.5-0.5b.toml"
+MAX_STREAMS = 32
+START_LIMIT_S = 60.0
+_STOP_LIMIT_S = 5.0
+_POLL_S = 0.01
+# A link may be bad when a node is started.
+_PATIENCE = {"AIRDRAFT_JOIN_TIMEOUT_S": "60"}
+_LONGEST_LINE = 1 << 26
+
+
+class LinkMeshError(RuntimeError):
+    """A process of the mesh did not do what it was started for; the text says which."""
+
+
+@dataclass(slots=True)
+class Clients:
+    """The client process of a place."""
+
+    process: Process
+
+    async def heard(self) -> Heard:
+        """What its streams got since the last call."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"heard\n")
+        return Heard(**json.loads(await _line(self.process, "the clients")))
+
+
+class LinkMesh:
+    """Members by name, each in a process at a place of the cell."""
+
+    def __init__(self, live: LiveCell, folder: Path, stack: contextlib.AsyncExitStack) -> None:
+        self.live = live
+        self.log = MemberLog()
+        self._folder, self._stack = folder, stack
+        self._processes: dict[str, Process] = {}
+        self._hub = Keyring(folder / "hub")
+        self._hub.make_own()
+        self._server_key = self._hub.make_coordinator_pair().public
+        self._port = 0
+
+    async def start_coordinator(self) -> int:
+        """Its process id."""
+        listen = ["--listen", f"tcp://{self.live.hub_host}:0"]
+        keys = ["--keys", str(self._hub.directory), "-v"]
+        process = await self._start(
+            "coordinator", HUB, ["-m", "nodes.cli", "coordinator", *listen, *keys], is_heard=True
+        )
+        said = (await _line(process, "the coordinator")).split()
+        self._port = int(said[-1].rpartition(":")[2])
+        await self._stack.enter_async_context(beside(self._read_log(process)))
+        return process.pid
+
+    async def start_node(self, role: str, name: str, place: str) -> float:
+        """A target or draft node, and when it was started; it has joined when the log says so."""
+        ring, endpoint = await self._member(role, name, place)
+        model = TARGET if role == "target" else DRAFT
+        at = self.now()
+        options = ["--name", name, "--keys", str(ring.directory), "--connect", endpoint]
+        engine = ["--model", f"replay:{model}", "--max-streams", str(MAX_STREAMS)]
+        await self._start(name, place, ["-m", "nodes.cli", role, *options, *engine])
+        return at
+
+    async def start_clients(self, name: str, place: str, num_streams: int, first: int) -> Clients:
+        """Streams that ask for texts of the recording from the first-th one on, for ever."""
+        ring, endpoint = await self._member("client", name, place)
+        told = [endpoint, str(ring.directory), str(RECORDING), str(num_streams), str(first)]
+        process = await self._start(
+            name, place, ["-m", "bench.chaos.links.clients", *told], is_heard=True
+        )
+        if await _line(process, name) != "joined\n":
+            raise LinkMeshError(f"{name} said something else than that it joined")
+        return Clients(process)
+
+    def now(self) -> float:
+        """On the machine's monotonic clock."""
+        return asyncio.get_running_loop().time()
+
+    def pid(self, name: str) -> int:
+        return self._processes[name].pid
+
+    def has_process(self, name: str) -> bool:
+        """Whether it was started and has not ended."""
+        process = self._processes.get(name)
+        return process is not None and process.returncode is None
+
+    async def kill(self, name: str) -> float:
+        """SIGKILL, and when."""
+        process, at = self._processes[name], self.now()
+        process.kill()
+        await process.wait()
+        return at
+
+    async def has_joined(self, name: str, since: float, limit_s: float = START_LIMIT_S) -> Change:
+        return await self._change(name, since, limit_s, has_left=False)
+
+    async def has_left(self, name: str, since: float, limit_s: float) -> Change:
+        return await self._change(name, since, limit_s, has_left=True)
+
+    async def _change(self, name: str, since: float, limit_s: float, *, has_left: bool) -> Change:
+        what = f"{name} has not {'left' if has_left else 'joined'} within {limit_s:g} s"
+        return await _until(lambda: self.log.first(name, since, has_left=has_left), limit_s, what)
+
+    async def are_in(self, names: list[str], limit_s: float = START_LIMIT_S) -> None:
+        """Wait until all of them are members."""
+        what = f"{', '.join(names)} are not all in after {limit_s:g} s"
+        await _until(lambda: all(map(self.log.is_in, names)) or None, limit_s, what)
+
+    async def _member(self, role: str, name: str, place: str) -> tuple[Keyring, str]:
+        """The keys of a member, and where it finds the coordinator from its place."""
+        ring = Keyring(self._folder / name)
+        if ring.own() is None:
+            entry = Entry(ring.make_own().public, name, frozenset({role}))
+            self._hub.authorized().add(entry)
+        host, port = self.live.hub_host, self._port
+        if place != HUB:
+            host, port = await self.live.dial(place, port)
+        endpoint = f"tcp://{host}:{port}"
+        ring.keep_coordinator(KnownCoordinator(endpoint, self._server_key))
+        return ring, endpoint
+
+    async def _start(
+        self, name: str, place: str, arguments: list[str], *, is_heard: bool = False
+    ) -> Process:
+        """is_heard: its output is read here. Errors go to a file, the coordinator's log here."""
+        pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+        argv = self.live.command(place, [sys.executable, *arguments])
+        with (self._folder / f"{name}.err").open("ab") as errors:
+            process = await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=pipe if is_heard else nothing,
+                stdout=pipe if is_heard else nothing,
+                stderr=pipe if name == "coordinator" else errors,
+                limit=_LONGEST_LINE,
+                env={**environment(), **_PATIENCE},
+            )
+        self._processes[name] = process
+        self._stack.push_async_callback(_ended, process)
+        return process
+
+    async def _read_log(self, coordinator: Process) -> None:
+        assert coordinator.stderr is not None
+        async for line in coordinator.stderr:
+            self.log.read(line.decode("utf-8", "replace"), self.now())
+
+
+@contextlib.asynccontextmanager
+async def link_mesh(live: LiveCell) -> AsyncIterator[LinkMesh]:
+    """A mesh with its coordinator; all of its processes end with it."""
+    async with contextlib.AsyncExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="airdraft-links-"))
+        mesh = LinkMesh(live, Path(folder), stack)
+        await mesh.start_coordinator()
+        yield mesh
+
+
+async def _line(process: Process, who: str) -> str:
+    assert process.stdout is not None
+    line = await asyncio.wait_for(process.stdout.readline(), START_LIMIT_S)
+    if not line:
+        raise LinkMeshError(f"{who} ended with status {await process.wait()}")
+    return line.decode()
+
+
+async def _until(found: Callable[[], T | None], limit_s: float, what: str) -> T:
+    clock = asyncio.get_running_loop().time
+    give_up_at = clock() + limit_s
+    while (value := found()) is None:
+        if clock() > give_up_at:
+            raise LinkMeshError(what)
+        await asyncio.sleep(_POLL_S)
+    return value
+
+
+@contextlib.asynccontextmanager
+async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run something until the end of the block; its error, if it has ended with one, is raised."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+        if task.done():
+            task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _ended(process: Process) -> None:
+    """Asked to stop, with a limit."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), _STOP_LIMIT_S)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
