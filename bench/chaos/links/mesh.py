@@ -29,6 +29,7 @@ T = TypeVar("T")
 Process = asyncio.subprocess.Process
 
 _EMULATED = Path(__file__).parents[2] / "emulate"
+_COORDINATOR = "coordinator"
 RECORDING = _EMULATED / "recordings" / "smollm2-135m.json.z"
 TARGET = _EMULATED / "nodes" / "agx-orin-llama-3.1-8b.toml"
 DRAFT = _EMULATED / "nodes" / "orin-nano-qwen2.5-0.5b.toml"
@@ -55,7 +56,11 @@ class Clients:
         """What its streams got since the last call."""
         assert self.process.stdin is not None
         self.process.stdin.write(b"heard\n")
-        return Heard(**json.loads(await _line(self.process, "the clients")))
+        assert self.process.stdout is not None
+        line = await asyncio.wait_for(self.process.stdout.readline(), START_LIMIT_S)
+        if not line:
+            raise LinkMeshError(f"clients have ended with status {await self.process.wait()}")
+        return Heard(**json.loads(line))
 
 
 class LinkMesh:
@@ -71,17 +76,15 @@ class LinkMesh:
         self._server_key = self._hub.make_coordinator_pair().public
         self._port = 0
 
-    async def start_coordinator(self) -> int:
-        """Its process id."""
+    async def start_coordinator(self) -> None:
         listen = ["--listen", f"tcp://{self.live.hub_host}:0"]
         keys = ["--keys", str(self._hub.directory), "-v"]
         process = await self._start(
-            "coordinator", HUB, ["-m", "nodes.cli", "coordinator", *listen, *keys], is_heard=True
+            _COORDINATOR, HUB, ["-m", "nodes.cli", "coordinator", *listen, *keys], is_heard=True
         )
-        said = (await _line(process, "the coordinator")).split()
-        self._port = int(said[-1].rpartition(":")[2])
         await self._stack.enter_async_context(beside(self._read_log(process)))
-        return process.pid
+        said = await self._said(_COORDINATOR)
+        self._port = int(said.rpartition(":")[2])
 
     async def start_node(self, role: str, name: str, place: str) -> float:
         """A target or draft node, and when it was started; it has joined when the log says so."""
@@ -100,8 +103,7 @@ class LinkMesh:
         process = await self._start(
             name, place, ["-m", "bench.chaos.links.clients", *told], is_heard=True
         )
-        if await _line(process, name) != "joined\n":
-            raise LinkMeshError(f"{name} said something else than that it joined")
+        await self._said(name)
         return Clients(process)
 
     def now(self) -> float:
@@ -135,8 +137,28 @@ class LinkMesh:
 
     async def are_in(self, names: list[str], limit_s: float = START_LIMIT_S) -> None:
         """Wait until all of them are members."""
-        what = f"{', '.join(names)} are not all in after {limit_s:g} s"
-        await _until(lambda: all(map(self.log.is_in, names)) or None, limit_s, what)
+
+        def all_in() -> bool | None:
+            for name in names:
+                self._check_runs(name)
+            return all(map(self.log.is_in, names)) or None
+
+        await _until(all_in, limit_s, f"{', '.join(names)} are not all in after {limit_s:g} s")
+
+    def _check_runs(self, name: str) -> None:
+        if not self.has_process(name):
+            said = (self._folder / f"{name}.err").read_text(errors="replace").splitlines()
+            raise LinkMeshError(f"{name} has ended: {said[-1] if said else 'it said nothing'}")
+
+    async def _said(self, name: str) -> str:
+        """The next line of a process's output."""
+        output = self._processes[name].stdout
+        assert output is not None
+        line = await asyncio.wait_for(output.readline(), START_LIMIT_S)
+        if not line:
+            await self._processes[name].wait()
+            self._check_runs(name)
+        return line.decode()
 
     async def _member(self, role: str, name: str, place: str) -> tuple[Keyring, str]:
         """The keys of a member, and where it finds the coordinator from its place."""
@@ -162,7 +184,7 @@ class LinkMesh:
                 *argv,
                 stdin=pipe if is_heard else nothing,
                 stdout=pipe if is_heard else nothing,
-                stderr=pipe if name == "coordinator" else errors,
+                stderr=pipe if name == _COORDINATOR else errors,
                 limit=_LONGEST_LINE,
                 env={**environment(), **_PATIENCE},
             )
@@ -172,8 +194,11 @@ class LinkMesh:
 
     async def _read_log(self, coordinator: Process) -> None:
         assert coordinator.stderr is not None
-        async for line in coordinator.stderr:
-            self.log.read(line.decode("utf-8", "replace"), self.now())
+        with (self._folder / f"{_COORDINATOR}.err").open("wb") as kept:
+            async for line in coordinator.stderr:
+                self.log.read(line.decode("utf-8", "replace"), self.now())
+                kept.write(line)
+                kept.flush()
 
 
 @contextlib.asynccontextmanager
@@ -184,14 +209,6 @@ async def link_mesh(live: LiveCell) -> AsyncIterator[LinkMesh]:
         mesh = LinkMesh(live, Path(folder), stack)
         await mesh.start_coordinator()
         yield mesh
-
-
-async def _line(process: Process, who: str) -> str:
-    assert process.stdout is not None
-    line = await asyncio.wait_for(process.stdout.readline(), START_LIMIT_S)
-    if not line:
-        raise LinkMeshError(f"{who} ended with status {await process.wait()}")
-    return line.decode()
 
 
 async def _until(found: Callable[[], T | None], limit_s: float, what: str) -> T:
