@@ -111,7 +111,8 @@ async def test_a_port_of_the_hub_has_one_address_a_station() -> None:
 
 
 async def test_a_cut_holds_bytes_back_until_it_is_mended(eventually) -> None:
-    async with hub_of(b"ok") as (port, received), proxy_cell(cell_of(Turns())) as live:
+    cell = cell_of(Shares((0.5, 0.5)))
+    async with hub_of(b"ok") as (port, received), proxy_cell(cell) as live:
         live.cut("a", [UP])
         saying = asyncio.create_task(say(live, "a", port, b"held"))
         await eventually(lambda: live.counters()["a", UP].num_vanished >= 1)

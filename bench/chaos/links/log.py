@@ -36,7 +36,9 @@ class MemberLog:
         """Take a line of the coordinator's log; most say nothing of members."""
         if (found := _LINE.search(line)) is not None:
             node, joined, _, reason = found.groups()
-            self.changes.append(Change(now, node, not joined, reason or ""))
+            # Where links have keys, the key's name comes first.
+            name = node.rpartition("/")[2]
+            self.changes.append(Change(now, name, not joined, reason or ""))
 
     def first(self, node: str, since: float, *, has_left: bool) -> Change | None:
         """The first change of a node, of this kind, at `since` or later."""

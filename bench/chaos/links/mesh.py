@@ -72,7 +72,9 @@ class LinkMesh:
         self._folder, self._stack = folder, stack
         self._processes: dict[str, Process] = {}
         self._hub = Keyring(folder / "hub")
-        self._hub.make_own()
+        # Without any authorized key a coordinator does not start.
+        entry = Entry(self._hub.make_own().public, "hub", frozenset({"admin"}))
+        self._hub.authorized().add(entry)
         self._server_key = self._hub.make_coordinator_pair().public
         self._port = 0
 
