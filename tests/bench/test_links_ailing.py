@@ -48,10 +48,8 @@ def test_a_row_fits_its_head() -> None:
 @pytest.mark.parametrize(
     "toxic",
     [
-        Toxic(name="stall", stalls_s=0.5, every_s=1.0),
         Toxic(name="reset", reset_bytes=5_000.0),
         TOXICS["drip"],
-        replace(TOXICS["slow-close"], close_s=1.0),
     ],
     ids=lambda toxic: toxic.name,
 )

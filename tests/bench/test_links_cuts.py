@@ -25,11 +25,13 @@ def test_a_row_fits_its_head() -> None:
 
 
 @pytest.mark.timeout(240)
-async def test_each_kind_is_noticed_and_heals() -> None:
+async def test_cuts_are_noticed_and_heal() -> None:
     lines: list[str] = []
-    found = await run_cuts(list(KINDS), 1, 1, "auto", lines.append)
-    assert [figures.kind for figures in found] == list(KINDS)
-    assert [(len(f.noticed_s), len(f.healed_s)) for f in found] == [(1, 1)] * 4
+    kinds = ["blackout", "half-open"]
+    assert set(kinds) < set(KINDS)
+    found = await run_cuts(kinds, 1, 1, "auto", lines.append)
+    assert [figures.kind for figures in found] == kinds
+    assert [(len(f.noticed_s), len(f.healed_s)) for f in found] == [(1, 1)] * 2
     assert sum(figures.num_wrong for figures in found) == 0
     assert lines[0].startswith("*emulated* (T")
-    assert len(lines) == 5
+    assert len(lines) == 3

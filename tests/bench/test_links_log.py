@@ -19,7 +19,7 @@ def log_of(*lines: tuple[float, str]) -> MemberLog:
 
 def test_lines_of_members_are_read_and_others_are_not() -> None:
     log = log_of(
-        (1.0, "2026-01-02 03:04:05,678 INFO nodes.coordinator.roster: target key/t joined with big"),
+        (1.0, "2026-01-02 03:04:05,678 INFO nodes.coordinator.roster: target k/t joined with big"),
         (2.0, "2026-01-02 03:04:05,678 INFO nodes.coordinator.serving: draft request 1 left: x"),
         (2.5, "2026-01-02 03:04:05,678 DEBUG nodes.coordinator.roster: draft a joined with x"),
         (3.0, LEFT.format("a", "silent for 2.1 s")),

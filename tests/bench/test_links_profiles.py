@@ -11,7 +11,7 @@ import pytest
 from bench.chaos.links.clients import Heard
 from bench.chaos.links.profiles import LinkFigures, Setting, lost_share, row, run_profile
 from bench.emulate.cell import DOWN, UP, Counters
-from bench.emulate.profiles import BOTH, GOOD, PROFILES, LinkProfile, Outage
+from bench.emulate.profiles import PROFILES
 
 
 def figures(name: str = "wifi", **changes: Any) -> LinkFigures:
@@ -82,15 +82,3 @@ async def test_texts_are_as_undisturbed_over_a_lossy_link() -> None:
     assert sum(each.num_wrong for each in heard) == 0
     assert found.lost_share > 0.0
     assert found.deaths == []
-
-
-@pytest.mark.timeout(180)
-async def test_a_half_open_node_is_back_over_its_other_path() -> None:
-    outage = Outage(directions=BOTH, lasts_s=5.0, every_s=7.0, moves=True)
-    profile = LinkProfile(name="half-open", rtt_s=GOOD.rtt_s, outage=outage)
-    # An outage counts when the time after it is over, too.
-    found = await run_profile(profile, replace(SHORT, seconds=24.0), "auto")
-    assert sum(each.num_wrong for each in (found.plain, found.near, found.far)) == 0
-    assert found.near.failures == {}
-    assert found.noticed_s
-    assert all(map(math.isfinite, found.healed_s))

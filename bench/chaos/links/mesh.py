@@ -122,7 +122,7 @@ class LinkMesh:
 
     async def kill(self, name: str) -> float:
         """SIGKILL, and when."""
-        process, at = self._processes[name], self.now()
+        process, at = self._processes.pop(name), self.now()
         process.kill()
         await process.wait()
         return at
@@ -148,7 +148,8 @@ class LinkMesh:
         await _until(all_in, limit_s, f"{', '.join(names)} are not all in after {limit_s:g} s")
 
     def _check_runs(self, name: str) -> None:
-        if not self.has_process(name):
+        """Raise LinkMeshError for a process that has ended and was not killed here."""
+        if name in self._processes and not self.has_process(name):
             said = (self._folder / f"{name}.err").read_text(errors="replace").splitlines()
             raise LinkMeshError(f"{name} has ended: {said[-1] if said else 'it said nothing'}")
 
