@@ -21,10 +21,6 @@ class Told:
     running: set[str]
     said: list[tuple[str, ...]] = field(default_factory=list)
 
-    @property
-    def live(self) -> Told:
-        return self
-
     def now(self) -> float:
         return asyncio.get_running_loop().time()
 
@@ -47,7 +43,7 @@ class Told:
 
 
 def weather_over(told: Told, outage: Outage | None = None) -> Weather:
-    return Weather(told, outage, ("drafts", "clients"), ("d0", "d1"), "refuge")  # type: ignore[arg-type]
+    return Weather(told, told, outage, ("drafts", "clients"), ("d0", "d1"), "refuge")  # type: ignore[arg-type]
 
 
 async def test_an_outage_comes_over_all_stations_and_goes() -> None:

@@ -13,7 +13,7 @@ from bench.chaos.links import ailing, cuts, profiles, stalls
 from bench.chaos.links.mesh import LinkMeshError
 from bench.emulate.open import Means
 from bench.emulate.profiles import PROFILES
-from bench.emulate.toxics import TOXICS
+from bench.emulate.toxics import TOXICS, ToxicCell
 from bench.netns import NamespacesError
 
 T = TypeVar("T")
@@ -101,7 +101,7 @@ def toxics_command(names: str, seconds: float, seed: int) -> None:
       python -m bench chaos toxics --toxics reset --seconds 20
     """
     chosen = _chosen("--toxics", names, TOXICS)
-    click.echo(f"*emulated* devices ({ailing.ToxicCell.kind}), seed {seed}\n\n{ailing.HEAD}")
+    click.echo(f"*emulated* devices ({ToxicCell.kind}), seed {seed}\n\n{ailing.HEAD}")
     faults = []
     for name in chosen:
         figures = _run(ailing.run_toxic(TOXICS[name], seconds, seed))

@@ -10,7 +10,7 @@ from random import Random
 from bench.chaos.links.log import quantiles
 from bench.chaos.links.mesh import LinkMesh, link_mesh
 from bench.emulate.cell import DOWN, UP, Direction
-from bench.emulate.open import Means, open_cell
+from bench.emulate.open import LiveCell, Means, open_cell
 from bench.emulate.profiles import BOTH, GOOD, cell_of
 from bench.emulate.tun import HUB
 
@@ -84,18 +84,18 @@ async def run_cuts(
             for _ in range(times):
                 # At any time between two heartbeats.
                 await asyncio.sleep(_LIGHT_S + random.random())
-                at = await _cut(mesh, figures, at)
+                at = await _cut(mesh, live, figures, at)
             figures.num_wrong = (await clients.heard()).num_wrong
             report(figures.row())
             found.append(figures)
     return found
 
 
-async def _cut(mesh: LinkMesh, figures: CutFigures, at: int) -> int:
+async def _cut(mesh: LinkMesh, live: LiveCell, figures: CutFigures, at: int) -> int:
     """One cut of the node's link, at one of the places. Returns the node's place afterwards."""
     place, ways = _PLACES[at], KINDS[figures.kind]
     begin = mended = mesh.now()
-    mesh.live.cut(place, ways)
+    live.cut(place, ways)
     if figures.kind == _HALF_OPEN:
         # What its kernel says of the end goes into the dark.
         await mesh.kill(_NODE)
@@ -104,10 +104,10 @@ async def _cut(mesh: LinkMesh, figures: CutFigures, at: int) -> int:
     left = await mesh.has_left(_NODE, begin, _LIMIT_S)
     figures.noticed_s.append(left.at - begin)
     if figures.kind != _HALF_OPEN:
-        mesh.live.mend(place, ways)
+        live.mend(place, ways)
         mended = mesh.now()
     figures.healed_s.append(max(0.0, await _stays(mesh) - mended))
-    mesh.live.mend(place, ways)
+    live.mend(place, ways)
     return at
 
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from bench.chaos.links.clients import Heard
 from bench.chaos.links.log import Change, MemberLog
-from bench.emulate.open import LiveCell
+from bench.emulate.open import Places
 from bench.emulate.tun import HUB
 from mesh.authorized import Entry
 from mesh.keys import KnownCoordinator
@@ -66,8 +66,8 @@ class Clients:
 class LinkMesh:
     """Members by name, each in a process at a place of the cell."""
 
-    def __init__(self, live: LiveCell, folder: Path, stack: contextlib.AsyncExitStack) -> None:
-        self.live = live
+    def __init__(self, places: Places, folder: Path, stack: contextlib.AsyncExitStack) -> None:
+        self._places = places
         self.log = MemberLog()
         self._folder, self._stack = folder, stack
         self._processes: dict[str, Process] = {}
@@ -79,7 +79,7 @@ class LinkMesh:
         self._port = 0
 
     async def start_coordinator(self) -> None:
-        listen = ["--listen", f"tcp://{self.live.hub_host}:0"]
+        listen = ["--listen", f"tcp://{self._places.hub_host}:0"]
         keys = ["--keys", str(self._hub.directory), "-v"]
         process = await self._start(
             _COORDINATOR, HUB, ["-m", "nodes.cli", "coordinator", *listen, *keys], is_heard=True
@@ -169,9 +169,9 @@ class LinkMesh:
         if ring.own() is None:
             entry = Entry(ring.make_own().public, name, frozenset({role}))
             self._hub.authorized().add(entry)
-        host, port = self.live.hub_host, self._port
+        host, port = self._places.hub_host, self._port
         if place != HUB:
-            host, port = await self.live.dial(place, port)
+            host, port = await self._places.dial(place, port)
         endpoint = f"tcp://{host}:{port}"
         ring.keep_coordinator(KnownCoordinator(endpoint, self._server_key))
         return ring, endpoint
@@ -181,7 +181,7 @@ class LinkMesh:
     ) -> Process:
         """is_heard: its output is read here. Errors go to a file, the coordinator's log here."""
         pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
-        argv = self.live.command(place, [sys.executable, *arguments])
+        argv = self._places.command(place, [sys.executable, *arguments])
         with (self._folder / f"{name}.err").open("ab") as errors:
             process = await asyncio.create_subprocess_exec(
                 *argv,
@@ -205,11 +205,11 @@ class LinkMesh:
 
 
 @contextlib.asynccontextmanager
-async def link_mesh(live: LiveCell) -> AsyncIterator[LinkMesh]:
+async def link_mesh(places: Places) -> AsyncIterator[LinkMesh]:
     """A mesh with its coordinator; all of its processes end with it."""
     async with contextlib.AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="airdraft-links-"))
-        mesh = LinkMesh(live, Path(folder), stack)
+        mesh = LinkMesh(places, Path(folder), stack)
         await mesh.start_coordinator()
         yield mesh
 

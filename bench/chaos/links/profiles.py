@@ -100,7 +100,7 @@ async def run_profile(profile: LinkProfile, setting: Setting, means: Means) -> L
         await mesh.are_in(["target"])
         near = await mesh.start_clients("near", HUB, setting.near, 0)
         far = await mesh.start_clients("far", CLIENTS, setting.far, setting.near)
-        weather = Weather(mesh, profile.outage, (DRAFTS, CLIENTS), _NODES, REFUGE)
+        weather = Weather(mesh, live, profile.outage, (DRAFTS, CLIENTS), _NODES, REFUGE)
         async with beside(weather.run()):
             await asyncio.sleep(setting.warm_up_s)
             await near.heard()

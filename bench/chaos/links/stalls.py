@@ -10,7 +10,7 @@ from random import Random
 from bench.chaos.links.clients import Heard
 from bench.chaos.links.log import quantiles
 from bench.chaos.links.mesh import LinkMesh, link_mesh
-from bench.emulate.open import Means, open_cell
+from bench.emulate.open import LiveCell, Means, open_cell
 from bench.emulate.profiles import BOTH, GOOD, cell_of
 from bench.emulate.tun import HUB
 
@@ -97,9 +97,9 @@ async def run_stalls(
             await clients.heard()
             for number in range(times):
                 await asyncio.sleep(_LIGHT_S + random.random())
-                figures.lost_at.append(await _lose(mesh, how, _TARGETS[number % 2]))
+                figures.lost_at.append(await _lose(mesh, live, how, _TARGETS[number % 2]))
                 await asyncio.sleep(_AFTER_S)
-                await _bring_back(mesh, how, _TARGETS[number % 2])
+                await _bring_back(mesh, live, how, _TARGETS[number % 2])
             await asyncio.sleep(_LIGHT_S)
             figures.heard = await clients.heard()
             report(figures.row())
@@ -107,18 +107,18 @@ async def run_stalls(
     return found
 
 
-async def _lose(mesh: LinkMesh, how: str, name: str) -> float:
+async def _lose(mesh: LinkMesh, live: LiveCell, how: str, name: str) -> float:
     if how == "kill":
         return await mesh.kill(name)
     at = mesh.now()
-    mesh.live.cut(name, BOTH)
+    live.cut(name, BOTH)
     return at
 
 
-async def _bring_back(mesh: LinkMesh, how: str, name: str) -> None:
+async def _bring_back(mesh: LinkMesh, live: LiveCell, how: str, name: str) -> None:
     if how == "kill":
         at = await mesh.start_node("target", name, name)
         await mesh.has_joined(name, at)
     else:
-        mesh.live.mend(name, BOTH)
+        live.mend(name, BOTH)
         await mesh.are_in([name], _LIMIT_S)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from bench.chaos.links.log import Dark
 from bench.chaos.links.mesh import LinkMesh
+from bench.emulate.open import LiveCell
 from bench.emulate.profiles import Outage
 
 # A connection that was cut off is tried again later and later: as long may a node that the dark has
@@ -22,13 +23,14 @@ class Weather:
     def __init__(
         self,
         mesh: LinkMesh,
+        live: LiveCell,
         outage: Outage | None,
         stations: Sequence[str],
         movers: Sequence[str],
         refuge: str,
     ) -> None:
         self.darks: list[Dark] = []
-        self._mesh = mesh
+        self._mesh, self._live = mesh, live
         self._outage = outage
         self._stations = list(stations)
         self._movers = list(movers)
@@ -47,7 +49,7 @@ class Weather:
 
     async def darken(self, outage: Outage) -> Dark:
         """One outage, to its end. Returns it; the time after it is still to come."""
-        live, now = self._mesh.live, self._mesh.now
+        live, now = self._live, self._mesh.now
         stations = self._stations[:1] if outage.moves else self._stations
         begin = mended = now()
         # Known while it lasts, too.
