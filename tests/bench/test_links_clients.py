@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from bench.chaos.links.clients import Heard, Streams
 from nodes.client import Event, RequestFailedError
 from nodes.engine.recording import RecordedText
@@ -20,7 +22,7 @@ def tokens(position: int, *token_ids: int) -> Event:
     return TokensNotice(1, 0, position, b"", token_ids)
 
 
-FINISHED = FinishedNotice(1, 0, 4, "length", StreamFigures(0, 0, 0, 0, 0, 0, ""))
+FINISHED = FinishedNotice(1, 0, 4, "length", StreamFigures(1, 2, 0, 0, 0, 0, ""))
 
 
 @dataclass
@@ -58,6 +60,21 @@ async def test_whole_texts_are_counted_with_the_gaps_inside_them(eventually) -> 
     assert len(heard.gaps_s) == 4
     assert len(heard.waits_s) == 1
     assert client.asked[0] == ((1, 2), 4)
+    assert heard.guessing_share == pytest.approx(1 / 3)
+    assert Heard().guessing_share == 0.0
+
+
+def test_what_was_heard_later_is_added() -> None:
+    first = Heard(num_tokens=1, num_texts=2, failures={"a": 1}, gaps_s=[(1.0, 0.1)], waits_s=[9.0])
+    first.add(Heard(num_tokens=10, num_wrong=3, failures={"a": 1, "b": 1}, waits_s=[0.5]))
+    assert first == Heard(
+        num_tokens=11,
+        num_texts=2,
+        num_wrong=3,
+        failures={"a": 2, "b": 1},
+        gaps_s=[(1.0, 0.1)],
+        waits_s=[0.5],
+    )
 
 
 async def test_changed_missing_and_repeated_tokens_are_wrong(eventually) -> None:

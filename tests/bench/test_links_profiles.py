@@ -21,7 +21,13 @@ def figures(name: str = "wifi", **changes: Any) -> LinkFigures:
         seconds=10.0,
         plain=Heard(num_tokens=500, num_texts=5),
         plain_s=5.0,
-        near=Heard(num_tokens=1000, num_texts=10, gaps_s=[(1.0, 0.05), (2.0, 0.15)]),
+        near=Heard(
+            num_tokens=1000,
+            num_texts=10,
+            num_rounds=200,
+            num_plain=600,
+            gaps_s=[(1.0, 0.05), (2.0, 0.15)],
+        ),
         far=Heard(num_tokens=900, num_texts=9, failures={"lost": 2}),
     )
     return replace(made, **changes)
@@ -55,7 +61,7 @@ def test_a_row_has_every_figure() -> None:
     made = figures("blackout", noticed_s=[2.1, 2.4], healed_s=[0.5], lost_share=0.1)
     assert row(made) == (
         "| blackout | 10.0% | 0, 24, 2 | 0 | 2.4 | 0.5 | - | 150 150 150 | nan nan nan "
-        "| 100.0, 1.00 |"
+        "| 0.25, 100.0, 1.00 |"
     )
 
 

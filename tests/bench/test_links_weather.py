@@ -80,6 +80,20 @@ async def test_who_moves_starts_anew_where_it_is_light_and_comes_back_the_next_t
     assert told.said[2] == ("start", "draft", "d0", "drafts")
 
 
+async def test_who_is_released_is_not_moved_any_more() -> None:
+    told = Told({"d0"})
+    weather = weather_over(told)
+    outage = Outage(directions=BOTH, lasts_s=0.02, every_s=1.0, moves=True)
+    darkening = asyncio.create_task(weather.darken(outage))
+    await asyncio.sleep(0)
+    await weather.release()
+    assert told.said[-1] == ("mend", "drafts", *BOTH)
+    await darkening
+    del told.said[:]
+    await weather.darken(outage)
+    assert [step[0] for step in told.said] == ["cut", "mend"]
+
+
 async def test_outages_come_one_after_the_other_and_are_known_while_they_last(eventually) -> None:
     told = Told(set())
     outage = Outage(directions=BOTH, lasts_s=0.001, every_s=0.002)

@@ -21,7 +21,7 @@ from mesh.zmq_transport import ZmqContext
 from nodes.client import Client, GenerateOptions, RequestFailedError
 from nodes.engine.recording import RecordedText, read_recording
 from nodes.keyring import Keyring
-from nodes.messages import FinishedNotice, TokensNotice
+from nodes.messages import FinishedNotice, StreamFigures, TokensNotice
 
 _AGAIN_S = 0.2
 
@@ -29,7 +29,8 @@ _AGAIN_S = 0.2
 @dataclass(slots=True)
 class Heard:
     """num_texts: whole ones. num_wrong: texts with a token that is not the recording's, missing or
-    told twice, whole or not. failures: requests that ended with an error, by its text.
+    told twice, whole or not. num_rounds, num_plain: passes of whole texts with guesses and without.
+    failures: requests that ended with an error, by its text.
 
     gaps_s: between notices with tokens of one text, or of the next one where that failed: when the
     later one came, on the machine's monotonic clock, and how long after the one before. waits_s: of
@@ -39,6 +40,8 @@ class Heard:
     num_tokens: int = 0
     num_texts: int = 0
     num_wrong: int = 0
+    num_rounds: int = 0
+    num_plain: int = 0
     failures: dict[str, int] = field(default_factory=dict)
     gaps_s: list[tuple[float, float]] = field(default_factory=list)
     waits_s: list[float] = field(default_factory=list)
@@ -46,6 +49,20 @@ class Heard:
     @property
     def num_failed(self) -> int:
         return sum(self.failures.values())
+
+    @property
+    def guessing_share(self) -> float:
+        """Of the passes of whole texts, those with guesses."""
+        return self.num_rounds / max(1, self.num_rounds + self.num_plain)
+
+    def add(self, other: Heard) -> None:
+        """What was heard later by the same streams."""
+        for name in ("num_tokens", "num_texts", "num_wrong", "num_rounds", "num_plain"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for reason, count in other.failures.items():
+            self.failures[reason] = self.failures.get(reason, 0) + count
+        self.gaps_s += other.gaps_s
+        self.waits_s = other.waits_s
 
 
 class Streams:
@@ -83,7 +100,7 @@ class Streams:
                         got += event.token_ids
                         heard_at = self._tokens(len(event.token_ids), heard_at)
                     elif isinstance(event, FinishedNotice):
-                        self._heard.num_texts += 1
+                        self._finished(event.figures)
                         is_right &= len(got) == len(text.output_ids)
                         heard_at = None
             except RequestFailedError as error:
@@ -93,6 +110,11 @@ class Streams:
                 await asyncio.sleep(_AGAIN_S)
             is_right &= got == list(text.output_ids[: len(got)])
             self._heard.num_wrong += not is_right
+
+    def _finished(self, figures: StreamFigures) -> None:
+        self._heard.num_texts += 1
+        self._heard.num_rounds += figures.num_rounds
+        self._heard.num_plain += figures.num_plain_steps
 
     def _tokens(self, count: int, heard_at: float | None) -> float:
         now = asyncio.get_running_loop().time()

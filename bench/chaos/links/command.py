@@ -30,7 +30,7 @@ _seed = click.option("--seed", default=1, show_default=True)
 
 @click.command("links")
 @click.option("--profiles", "names", default=",".join(PROFILES), show_default=True)
-@click.option("--seconds", default=60.0, show_default=True, help="Of each; half of it before.")
+@click.option("--seconds", default=60.0, show_default=True, help="Of each.")
 @click.option("--near", default=6, show_default=True, help="Streams at the hub.")
 @click.option("--far", default=4, show_default=True, help="Streams behind the link.")
 @_seed

@@ -35,6 +35,13 @@ class Weather:
         self._stations = list(stations)
         self._movers = list(movers)
         self._refuge = refuge
+        self._is_dark = asyncio.Lock()
+
+    async def release(self) -> None:
+        """Move nobody any more; returns when the present outage is over."""
+        del self._movers[:]
+        async with self._is_dark:
+            pass
 
     @property
     def place(self) -> str:
@@ -49,6 +56,10 @@ class Weather:
 
     async def darken(self, outage: Outage) -> Dark:
         """One outage, to its end. Returns it; the time after it is still to come."""
+        async with self._is_dark:
+            return await self._darken(outage)
+
+    async def _darken(self, outage: Outage) -> Dark:
         live, now = self._live, self._mesh.now
         stations = self._stations[:1] if outage.moves else self._stations
         begin = mended = now()
