@@ -26,12 +26,13 @@ KINDS: dict[str, tuple[Direction, ...]] = {
 _HALF_OPEN = "half-open"
 _NODE, _PLACES = "draft-0", ("here", "there")
 _LIMIT_S, _STAYS_S, _LIGHT_S = 20.0, 1.0, 2.0
+_POLL_S = 0.01
 
 
 @dataclass(slots=True)
 class CutFigures:
     """Seconds of each cut: until the coordinator's log says that the node left; and until it is in
-    again and stays, from the mending or, half-open, from the start of its process at another place.
+    again and stays, from the mending or, half-open, from its new process's first packet.
     """
 
     kind: str
@@ -100,7 +101,11 @@ async def _cut(mesh: LinkMesh, live: LiveCell, figures: CutFigures, at: int) -> 
         # What its kernel says of the end goes into the dark.
         await mesh.kill(_NODE)
         at = 1 - at
-        mended = await mesh.start_node("draft", _NODE, _PLACES[at])
+        before = _num_sent(live, _PLACES[at])
+        await mesh.start_node("draft", _NODE, _PLACES[at])
+        while _num_sent(live, _PLACES[at]) == before:
+            await asyncio.sleep(_POLL_S)
+        mended = mesh.now()
     left = await mesh.has_left(_NODE, begin, _LIMIT_S)
     figures.noticed_s.append(left.at - begin)
     if figures.kind != _HALF_OPEN:
@@ -109,6 +114,10 @@ async def _cut(mesh: LinkMesh, live: LiveCell, figures: CutFigures, at: int) -> 
     figures.healed_s.append(max(0.0, await _stays(mesh) - mended))
     live.mend(place, ways)
     return at
+
+
+def _num_sent(live: LiveCell, place: str) -> int:
+    return live.counters()[place, UP].num_frames
 
 
 async def _stays(mesh: LinkMesh) -> float:
