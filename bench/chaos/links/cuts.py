@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from bench.chaos.links.log import quantiles
-from bench.chaos.links.mesh import LinkMesh, link_mesh
+from bench.chaos.links.mesh import START_LIMIT_S, LinkMesh, link_mesh, until
 from bench.emulate.cell import DOWN, UP, Direction
 from bench.emulate.open import LiveCell, Means, open_cell
 from bench.emulate.profiles import BOTH, GOOD, cell_of
@@ -26,7 +26,6 @@ KINDS: dict[str, tuple[Direction, ...]] = {
 _HALF_OPEN = "half-open"
 _NODE, _PLACES = "draft-0", ("here", "there")
 _LIMIT_S, _STAYS_S, _LIGHT_S = 20.0, 1.0, 2.0
-_POLL_S = 0.01
 
 
 @dataclass(slots=True)
@@ -103,8 +102,11 @@ async def _cut(mesh: LinkMesh, live: LiveCell, figures: CutFigures, at: int) -> 
         at = 1 - at
         before = _num_sent(live, _PLACES[at])
         await mesh.start_node("draft", _NODE, _PLACES[at])
-        while _num_sent(live, _PLACES[at]) == before:
-            await asyncio.sleep(_POLL_S)
+        await until(
+            lambda: _num_sent(live, _PLACES[at]) > before or None,
+            START_LIMIT_S,
+            f"{_NODE} has sent nothing from its other place",
+        )
         mended = mesh.now()
     left = await mesh.has_left(_NODE, begin, _LIMIT_S)
     figures.noticed_s.append(left.at - begin)

@@ -135,7 +135,7 @@ class LinkMesh:
 
     async def _change(self, name: str, since: float, limit_s: float, *, has_left: bool) -> Change:
         what = f"{name} has not {'left' if has_left else 'joined'} within {limit_s:g} s"
-        return await _until(lambda: self.log.first(name, since, has_left=has_left), limit_s, what)
+        return await until(lambda: self.log.first(name, since, has_left=has_left), limit_s, what)
 
     async def are_in(self, names: list[str], limit_s: float = START_LIMIT_S) -> None:
         """Wait until all of them are members."""
@@ -145,7 +145,7 @@ class LinkMesh:
                 self._check_runs(name)
             return all(map(self.log.is_in, names)) or None
 
-        await _until(all_in, limit_s, f"{', '.join(names)} are not all in after {limit_s:g} s")
+        await until(all_in, limit_s, f"{', '.join(names)} are not all in after {limit_s:g} s")
 
     def _check_runs(self, name: str) -> None:
         """Raise LinkMeshError for a process that has ended and was not killed here."""
@@ -214,7 +214,8 @@ async def link_mesh(places: Places) -> AsyncIterator[LinkMesh]:
         yield mesh
 
 
-async def _until(found: Callable[[], T | None], limit_s: float, what: str) -> T:
+async def until(found: Callable[[], T | None], limit_s: float, what: str) -> T:
+    """What is found, as soon as it is something. Raises LinkMeshError, which says what is not."""
     clock = asyncio.get_running_loop().time
     give_up_at = clock() + limit_s
     while (value := found()) is None:
