@@ -37,8 +37,9 @@ MAX_STREAMS = 32
 START_LIMIT_S = 60.0
 _STOP_LIMIT_S = 5.0
 _POLL_S = 0.01
-# A link may be bad when a node is started.
-_PATIENCE = {"AIRDRAFT_JOIN_TIMEOUT_S": "60"}
+# A link may be bad when a node is started. What a text repeats has to do with no link, and makes
+# texts of unequal speed.
+_SETTINGS = {"AIRDRAFT_JOIN_TIMEOUT_S": "60", "AIRDRAFT_PROMPT_LOOKUP": "false"}
 _LONGEST_LINE = 1 << 26
 
 
@@ -189,7 +190,7 @@ class LinkMesh:
                 stdout=pipe if is_heard else nothing,
                 stderr=pipe if name == _COORDINATOR else errors,
                 limit=_LONGEST_LINE,
-                env={**environment(), **_PATIENCE},
+                env={**environment(), **_SETTINGS},
             )
         self._processes[name] = process
         self._stack.push_async_callback(_ended, process)
