@@ -13,7 +13,7 @@ from bench.emulate.toxics import TOXICS, Toxic
 FIGURES = AilingFigures(
     toxic=TOXICS["reset"],
     seconds=10.0,
-    near=Heard(num_texts=3, gaps_s=[(1.0, 0.05)]),
+    near=Heard(num_texts=3, gaps_s=[(1.0, 0.05, 9)]),
     far=Heard(num_texts=2, failures={"lost": 1}),
     held=(Held(5, 30), Held(5, 30)),
     num_left=2,

@@ -57,7 +57,7 @@ async def test_whole_texts_are_counted_with_the_gaps_inside_them(eventually) -> 
     heard, client = await heard_of(eventually, right, right)
     assert (heard.num_texts, heard.num_tokens, heard.num_wrong, heard.num_failed) == (2, 8, 0, 0)
     # Between two texts is no gap.
-    assert len(heard.gaps_s) == 4
+    assert [length for *_, length in heard.gaps_s] == [3, 5, 3, 5]
     assert len(heard.waits_s) == 1
     assert client.asked[0] == ((1, 2), 4)
     assert heard.guessing_share == pytest.approx(1 / 3)
@@ -65,14 +65,16 @@ async def test_whole_texts_are_counted_with_the_gaps_inside_them(eventually) -> 
 
 
 def test_what_was_heard_later_is_added() -> None:
-    first = Heard(num_tokens=1, num_texts=2, failures={"a": 1}, gaps_s=[(1.0, 0.1)], waits_s=[9.0])
+    first = Heard(
+        num_tokens=1, num_texts=2, failures={"a": 1}, gaps_s=[(1.0, 0.1, 7)], waits_s=[9.0]
+    )
     first.add(Heard(num_tokens=10, num_wrong=3, failures={"a": 1, "b": 1}, waits_s=[0.5]))
     assert first == Heard(
         num_tokens=11,
         num_texts=2,
         num_wrong=3,
         failures={"a": 2, "b": 1},
-        gaps_s=[(1.0, 0.1)],
+        gaps_s=[(1.0, 0.1, 7)],
         waits_s=[0.5],
     )
 

@@ -45,7 +45,7 @@ def test_cuts_and_stalls_report_and_end_by_their_faults(monkeypatch: pytest.Monk
 
     async def run_stalls(*arguments: Any) -> Any:
         arguments[-1](" ".join(map(str, arguments[:-1])))
-        return [stalls.StallFigures("kill", 8, [1.0])]
+        return [stalls.StallFigures("kill", 8, 0.001, [1.0])]
 
     monkeypatch.setattr(cuts, "run_cuts", run_cuts)
     monkeypatch.setattr(stalls, "run_stalls", run_stalls)

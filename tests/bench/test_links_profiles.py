@@ -26,7 +26,7 @@ def figures(name: str = "wifi", **changes: Any) -> LinkFigures:
             num_texts=10,
             num_rounds=200,
             num_plain=600,
-            gaps_s=[(1.0, 0.05), (2.0, 0.15)],
+            gaps_s=[(1.0, 0.05, 9), (2.0, 0.15, 9)],
         ),
         far=Heard(num_tokens=900, num_texts=9, failures={"lost": 2}),
     )

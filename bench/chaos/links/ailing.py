@@ -60,7 +60,7 @@ class AilingFigures:
 
     def row(self) -> str:
         near, far = (
-            " ".join(f"{s * 1e3:.0f}" for s in quantiles([gap for _, gap in heard.gaps_s]))
+            " ".join(f"{s * 1e3:.0f}" for s in quantiles(heard.between_s))
             for heard in (self.near, self.far)
         )
         heard = self.near, self.far

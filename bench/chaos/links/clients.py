@@ -33,7 +33,8 @@ class Heard:
     failures: requests that ended with an error, by its text.
 
     gaps_s: between notices with tokens of one text, or of the next one where that failed: when the
-    later one came, on the machine's monotonic clock, and how long after the one before. waits_s: of
+    later one came, on the machine's monotonic clock, how long after the one before, and how many
+    tokens the prompt and the text had till then. waits_s: of
     each stream, now, since it last heard of its mesh.
     """
 
@@ -43,12 +44,16 @@ class Heard:
     num_rounds: int = 0
     num_plain: int = 0
     failures: dict[str, int] = field(default_factory=dict)
-    gaps_s: list[tuple[float, float]] = field(default_factory=list)
+    gaps_s: list[tuple[float, float, int]] = field(default_factory=list)
     waits_s: list[float] = field(default_factory=list)
 
     @property
     def num_failed(self) -> int:
         return sum(self.failures.values())
+
+    @property
+    def between_s(self) -> list[float]:
+        return [gap_s for _, gap_s, _ in self.gaps_s]
 
     @property
     def guessing_share(self) -> float:
@@ -97,8 +102,9 @@ class Streams:
                     self._last_at[first] = asyncio.get_running_loop().time()
                     if isinstance(event, TokensNotice) and event.token_ids:
                         is_right &= event.position == len(got)
+                        length = len(text.prompt_ids) + len(got)
                         got += event.token_ids
-                        heard_at = self._tokens(len(event.token_ids), heard_at)
+                        heard_at = self._tokens(len(event.token_ids), length, heard_at)
                     elif isinstance(event, FinishedNotice):
                         self._finished(event.figures)
                         is_right &= len(got) == len(text.output_ids)
@@ -116,11 +122,11 @@ class Streams:
         self._heard.num_rounds += figures.num_rounds
         self._heard.num_plain += figures.num_plain_steps
 
-    def _tokens(self, count: int, heard_at: float | None) -> float:
+    def _tokens(self, count: int, length: int, heard_at: float | None) -> float:
         now = asyncio.get_running_loop().time()
         self._heard.num_tokens += count
         if heard_at is not None:
-            self._heard.gaps_s.append((now, now - heard_at))
+            self._heard.gaps_s.append((now, now - heard_at, length))
         return now
 
 

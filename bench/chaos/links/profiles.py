@@ -164,7 +164,7 @@ def _figures(
         far_healed_s=[
             at - dark.mended
             for dark in darks
-            for at, gap_s in far.gaps_s
+            for at, gap_s, _ in far.gaps_s
             if at - gap_s < dark.mended <= at and gap_s > 1.0
         ],
         lost_share=share,
@@ -205,4 +205,4 @@ def _most(seconds: Sequence[float]) -> str:
 
 
 def _gaps(heard: Heard) -> str:
-    return " ".join(f"{s * 1e3:.0f}" for s in quantiles([gap_s for _, gap_s in heard.gaps_s]))
+    return " ".join(f"{s * 1e3:.0f}" for s in quantiles(heard.between_s))
