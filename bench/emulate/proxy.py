@@ -163,7 +163,9 @@ class ProxyCell:
         if segment.data:
             segment.writer.write(segment.data)
         else:
-            segment.writer.write_eof()
+            # It may have been reset without our having heard of it.
+            with contextlib.suppress(OSError):
+                segment.writer.write_eof()
 
     def _acknowledge(self, departure: Departure) -> None:
         back = DOWN if departure.direction == UP else UP

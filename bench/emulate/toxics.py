@@ -158,7 +158,7 @@ class ToxicCell:
             async with asyncio.TaskGroup() as pumps:
                 pumps.create_task(self._pump(up, reader, hub_writer, toxic.close_s))
                 pumps.create_task(self._pump(down, hub_reader, writer, toxic.close_s))
-        except* (ConnectionError, _ResetNow):
+        except* (OSError, _ResetNow):
             _reset(writers)
         finally:
             for each in writers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from bench.emulate.cell import DOWN, UP, Access, Cell, Contention, Counters, Shares, Station, Turns
 from bench.emulate.path import Path
-from bench.emulate.proxy import HEADER_BYTES, SEGMENT_BYTES, ProxyCell, proxy_cell
+from bench.emulate.proxy import HEADER_BYTES, SEGMENT_BYTES, ProxyCell, _Segment, proxy_cell
 
 Received = asyncio.Queue[bytes]
 
@@ -100,6 +101,21 @@ async def test_a_connection_in_use_ends_with_the_cell() -> None:
             await live.dial("b", port)
         with contextlib.closing(writer), contextlib.suppress(ConnectionError):
             assert await reader.read() == b""
+
+
+async def test_an_end_for_who_has_reset_hurts_nobody_else() -> None:
+    class Reset:
+        def is_closing(self) -> bool:
+            return False
+
+        def write_eof(self) -> None:
+            raise OSError(errno.ENOTCONN, "not connected")
+
+    async with hub_of(b"ok") as (port, _), proxy_cell(cell_of(Turns())) as live:
+        end = _Segment(b"", Reset())  # type: ignore[arg-type]
+        await live._send("a", UP, end)
+        await end.has_arrived.wait()
+        assert await say(live, "b", port, b"all the same") == b"ok"
 
 
 async def test_a_port_of_the_hub_has_one_address_a_station() -> None:

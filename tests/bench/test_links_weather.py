@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from bench.chaos.links.weather import AFTER_S, Weather
-from bench.emulate.cell import UP, Direction
+from bench.emulate.cell import UP, Counters, CountersOf, Direction
 from bench.emulate.profiles import BOTH, Outage
 
 
@@ -20,6 +20,7 @@ class Told:
 
     running: set[str]
     said: list[tuple[str, ...]] = field(default_factory=list)
+    num_looks: int = 0
 
     def now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -29,6 +30,11 @@ class Told:
 
     def mend(self, station: str, directions: Sequence[Direction]) -> None:
         self.said.append(("mend", station, *directions))
+
+    def counters(self) -> CountersOf:
+        # Whoever is looked at has sent one more.
+        self.num_looks += 1
+        return {(place, UP): Counters(num_frames=self.num_looks) for place in ("drafts", "refuge")}
 
     def has_process(self, name: str) -> bool:
         return name in self.running
@@ -71,7 +77,7 @@ async def test_who_moves_starts_anew_where_it_is_light_and_comes_back_the_next_t
         ("start", "draft", "d0", "refuge"),
         ("mend", "drafts", *BOTH),
     ]
-    # Its healing counts from the start of its process.
+    # Its healing counts from what its process sends first.
     assert dark.mended < dark.begin + 0.01
     assert weather.place == "refuge"
     del told.said[:]

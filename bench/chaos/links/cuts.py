@@ -9,6 +9,7 @@ from random import Random
 
 from bench.chaos.links.log import quantiles
 from bench.chaos.links.mesh import START_LIMIT_S, LinkMesh, link_mesh, until
+from bench.chaos.links.weather import num_sent
 from bench.emulate.cell import DOWN, UP, Direction
 from bench.emulate.open import LiveCell, Means, open_cell
 from bench.emulate.profiles import BOTH, GOOD, cell_of
@@ -100,10 +101,10 @@ async def _cut(mesh: LinkMesh, live: LiveCell, figures: CutFigures, at: int) -> 
         # What its kernel says of the end goes into the dark.
         await mesh.kill(_NODE)
         at = 1 - at
-        before = _num_sent(live, _PLACES[at])
+        before = num_sent(live, _PLACES[at])
         await mesh.start_node("draft", _NODE, _PLACES[at])
         await until(
-            lambda: _num_sent(live, _PLACES[at]) > before or None,
+            lambda: num_sent(live, _PLACES[at]) > before or None,
             START_LIMIT_S,
             f"{_NODE} has sent nothing from its other place",
         )
@@ -116,10 +117,6 @@ async def _cut(mesh: LinkMesh, live: LiveCell, figures: CutFigures, at: int) -> 
     figures.healed_s.append(max(0.0, await _stays(mesh) - mended))
     live.mend(place, ways)
     return at
-
-
-def _num_sent(live: LiveCell, place: str) -> int:
-    return live.counters()[place, UP].num_frames
 
 
 async def _stays(mesh: LinkMesh) -> float:

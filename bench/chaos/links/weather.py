@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Sequence
 
 from bench.chaos.links.log import Dark
-from bench.chaos.links.mesh import LinkMesh
+from bench.chaos.links.mesh import START_LIMIT_S, LinkMesh, until
+from bench.emulate.cell import UP
 from bench.emulate.open import LiveCell
 from bench.emulate.profiles import Outage
 
@@ -78,13 +79,22 @@ class Weather:
         return self.darks[place]
 
     async def _move(self) -> float:
-        """Start the movers that run over the other path; when."""
+        """Start the movers that run over the other path. Returns when they first sent something."""
         movers = [name for name in self._movers if self._mesh.has_process(name)]
         for name in movers:
             # What its kernel says of it goes into the dark.
             await self._mesh.kill(name)
-        at = self._mesh.now()
         self._stations[0], self._refuge = self._refuge, self._stations[0]
+        live = self._live
+        before = num_sent(live, self.place)
         for name in movers:
             await self._mesh.start_node("draft", name, self._stations[0])
-        return at
+        if movers:
+            what = f"{', '.join(movers)} have sent nothing from {self.place}"
+            await until(lambda: num_sent(live, self.place) > before or None, START_LIMIT_S, what)
+        return self._mesh.now()
+
+
+def num_sent(live: LiveCell, place: str) -> int:
+    """Packets of a station that have come through so far."""
+    return live.counters()[place, UP].num_frames
