@@ -52,11 +52,11 @@ class _OneAtATime:
 
 class _Contention(_OneAtATime):
     def starts(self, flows: Sequence[Flow], on_air: Sequence[Sending], now: float) -> list[Sending]:
-        del now
         if on_air:
             return []
-        contenders = [flow for flow in flows if flow.queue and flow.direction == UP]
-        from_hub = [flow for flow in flows if flow.queue and flow.direction != UP]
+        waiting = [flow for flow in flows if flow.queue and flow.waits_until <= now]
+        contenders = [flow for flow in waiting if flow.direction == UP]
+        from_hub = [flow for flow in waiting if flow.direction != UP]
         if from_hub:
             contenders.append(min(from_hub, key=lambda flow: flow.queue[0].order))
         if not contenders:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+from bench.emulate.path import Path
 
 Direction = Literal["up", "down"]
 UP: Direction = "up"
@@ -15,14 +17,16 @@ DOWN: Direction = "down"
 class Station:
     """One station, joined to the hub over the cell's medium.
 
-    rate_bps: in both directions, when it has the medium alone. loss: of a frame, not of a message.
-    delay_s: propagation, after a frame's air. queue_bytes: of each direction; more is dropped.
+    rate_bps: in both directions, when it has the medium alone. loss: of a frame, which is then sent
+    again. delay_s: propagation, after a frame's air; path: what may happen then, for good, in each
+    direction. queue_bytes: of each direction; more is dropped.
     """
 
     name: str
     rate_bps: float
     loss: float = 0.0
     delay_s: float = 0.0
+    path: Path = field(default_factory=Path)
     queue_bytes: int = 64 * 1024
 
     def __post_init__(self) -> None:
@@ -113,7 +117,10 @@ class Cell:
             name: tuple(value) if isinstance(value, list) else value
             for name, value in values.items()
         }
-        stations = tuple(Station(**station) for station in fields["stations"])
+        stations = tuple(
+            Station(**{**station, "path": Path(**station["path"])})
+            for station in fields["stations"]
+        )
         return cls(**{**fields, "stations": stations, "access": _ACCESSES[kind](**tuples)})
 
 
@@ -122,7 +129,8 @@ class Counters:
     """Of one station and direction. air_s: the frames' own, those that failed included.
 
     num_frames, num_bytes: delivered. num_dropped: found the queue full. num_lost, num_collided:
-    tries that failed. num_given_up: frames that failed max_tries times.
+    tries that failed. num_given_up: frames that failed max_tries times. num_vanished: passed the
+    air, and were lost on the path.
     """
 
     air_s: float = 0.0
@@ -132,6 +140,7 @@ class Counters:
     num_lost: int = 0
     num_collided: int = 0
     num_given_up: int = 0
+    num_vanished: int = 0
 
     def __sub__(self, before: Counters) -> Counters:
         earlier = asdict(before)

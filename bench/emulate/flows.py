@@ -11,13 +11,14 @@ from bench.emulate.cell import Counters, Direction, Station
 
 @dataclass(slots=True, kw_only=True)
 class Frame:
-    """One frame in a queue. order: of its arrival among all of the cell."""
+    """One frame in a queue. order: of its arrival among all of the cell. tries: at its air."""
 
     payload: Any
     num_bytes: int
     air_s: float
     order: int
     tries: int = 0
+    num_vanished: int = 0
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

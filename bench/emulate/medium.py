@@ -11,6 +11,10 @@ from typing import Any
 from bench.emulate.access import discipline
 from bench.emulate.cell import DOWN, UP, Cell, CountersOf, Direction
 from bench.emulate.flows import Flow, Frame, Sending
+from bench.emulate.path import PathState
+
+# Of a retransmission's time-out.
+_MOST_DOUBLINGS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,10 +33,14 @@ class Medium:
 
     Whatever happened between two calls happens at its own time, however late the call comes, so
     a clock that is read late delays what it reads, and nothing after it.
+
+    resend_s: frames are parts of a stream, which has no gaps: one that is lost on its path holds
+    its direction up, and is sent again after so long, then twice as long. None: it is gone.
     """
 
-    def __init__(self, cell: Cell) -> None:
+    def __init__(self, cell: Cell, *, resend_s: float | None = None) -> None:
         self._cell = cell
+        self._resend_s = resend_s
         self._random = Random(cell.seed)
         self._discipline = discipline(cell, self._random)
         directions: tuple[Direction, Direction] = (UP, DOWN)
@@ -42,6 +50,11 @@ class Medium:
             for direction in directions
         }
         self._all = list(self._flows.values())
+        # Each with draws of its own: what one loses does not depend on what others send.
+        self._paths = {
+            key: PathState(flow.station.path, Random(f"{cell.seed} {key}"))
+            for key, flow in self._flows.items()
+        }
         self._on_air: list[Sending] = []
         self._under_way: list[tuple[float, int, Departure]] = []
         self._now = -math.inf
@@ -90,6 +103,15 @@ class Medium:
         first = self._under_way[0][0] if self._under_way else math.inf
         return min(first, self._next_change_s())
 
+    def cut(self, station: str, direction: Direction, now: float) -> None:
+        """From now on all vanishes that passes the air in this direction."""
+        self._run(now)
+        self._paths[station, direction].is_cut = True
+
+    def mend(self, station: str, direction: Direction, now: float) -> None:
+        self._run(now)
+        self._paths[station, direction].is_cut = False
+
     def counters(self) -> CountersOf:
         return {key: replace(flow.counters) for key, flow in self._flows.items()}
 
@@ -127,6 +149,8 @@ class Medium:
                 flow.counters.num_lost += lost
                 flow.counters.num_collided += sending.collides
                 self._failed(flow, frame)
+            elif self._paths[flow.station.name, flow.direction].loses():
+                self._vanished(flow, frame)
             else:
                 self._passed(flow, flow.take(), now)
 
@@ -138,15 +162,25 @@ class Medium:
         else:
             flow.waits_until = self._now + self._discipline.pause_s(frame)
 
+    def _vanished(self, flow: Flow, frame: Frame) -> None:
+        flow.counters.num_vanished += 1
+        if self._resend_s is None:
+            flow.take()
+            return
+        doublings = min(frame.num_vanished, _MOST_DOUBLINGS)
+        flow.waits_until = self._now + self._resend_s * 2**doublings
+        frame.num_vanished += 1
+
     def _passed(self, flow: Flow, frame: Frame, now: float) -> None:
         flow.counters.num_frames += 1
         flow.counters.num_bytes += frame.num_bytes
+        path = self._paths[flow.station.name, flow.direction]
         departure = Departure(
             station=flow.station.name,
             direction=flow.direction,
             payload=frame.payload,
             num_bytes=frame.num_bytes,
-            arrives_s=now + flow.station.delay_s,
+            arrives_s=path.arrives_s(now + flow.station.delay_s),
         )
         heapq.heappush(self._under_way, (departure.arrives_s, self._num_sent, departure))
         self._num_sent += 1

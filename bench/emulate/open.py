@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Literal, Protocol
 
-from bench.emulate.cell import Cell, CountersOf
+from bench.emulate.cell import Cell, CountersOf, Direction
 from bench.emulate.proxy import proxy_cell
 from bench.emulate.tun import tun_cell
 from bench.netns import NamespacesError
@@ -14,15 +14,23 @@ from bench.netns import NamespacesError
 Means = Literal["auto", "tun", "proxy"]
 
 
-class LiveCell(Protocol):
-    """A running cell. kind: what it is made of, for reports. hub_host: where the hub listens."""
+class Places(Protocol):
+    """Where programs run, and find one another. hub_host: where the hub listens."""
 
-    kind: str
     hub_host: str
 
     def command(self, place: str, argv: Sequence[str]) -> list[str]: ...
     async def dial(self, station: str, port: int) -> tuple[str, int]: ...
+
+
+class LiveCell(Places, Protocol):
+    """A running cell. kind: what it is made of, for reports."""
+
+    kind: str
+
     def counters(self) -> CountersOf: ...
+    def cut(self, station: str, directions: Sequence[Direction]) -> None: ...
+    def mend(self, station: str, directions: Sequence[Direction]) -> None: ...
 
 
 @contextlib.asynccontextmanager

@@ -2,6 +2,7 @@
 
 Only what is sent over a connection takes air, cut into segments; each is acknowledged by an empty
 one, as a kernel would, and the end of a direction is one more. Opening a connection costs none.
+A connection here never breaks: what a path loses, or a cut takes, is only late.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ SEGMENT_BYTES = 1348
 _LOOPBACK = "127.0.0.1"
 # A stream has no gaps: TCP would go on trying.
 _NEVER = 1 << 30
+# A kernel's least time-out of a retransmission.
+_RESEND_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class ProxyCell:
 
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
-        self._medium = Medium(replace(cell, max_tries=_NEVER))
+        self._medium = Medium(replace(cell, max_tries=_NEVER), resend_s=_RESEND_S)
         self._loop = asyncio.get_running_loop()
         self._offered = asyncio.Event()
         self._departed = asyncio.Condition()
@@ -73,6 +76,18 @@ class ProxyCell:
         """Of each station and direction, so far."""
         self._deliver()
         return self._medium.counters()
+
+    def cut(self, station: str, directions: Sequence[Direction]) -> None:
+        """Let nothing through in these directions of a station's link: it waits here."""
+        for direction in directions:
+            self._medium.cut(station, direction, self._loop.time())
+        self._offered.set()
+
+    def mend(self, station: str, directions: Sequence[Direction]) -> None:
+        """What waits comes when it is sent again, as late as a kernel would."""
+        for direction in directions:
+            self._medium.mend(station, direction, self._loop.time())
+        self._offered.set()
 
     async def carry(self) -> None:
         """Bring every segment to its end, for ever."""
@@ -148,7 +163,9 @@ class ProxyCell:
         if segment.data:
             segment.writer.write(segment.data)
         else:
-            segment.writer.write_eof()
+            # It may have been reset without our having heard of it.
+            with contextlib.suppress(OSError):
+                segment.writer.write_eof()
 
     def _acknowledge(self, departure: Departure) -> None:
         back = DOWN if departure.direction == UP else UP

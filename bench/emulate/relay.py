@@ -2,8 +2,8 @@
 
 Started by bench/emulate/tun.py with a JSON object: the cell, its namespaces, its devices' file
 descriptors, the hub's first. Lines on its standard input: `counters`, answered with one line of
-JSON, and `end`. If the input ends without `end`, whoever made the namespaces is gone: they are
-removed here.
+JSON, `cut STATION up|down`, `mend` likewise, and `end`. If the input ends without `end`, whoever
+made the namespaces is gone: they are removed here.
 """
 
 from __future__ import annotations
@@ -59,8 +59,17 @@ class Relay:
                 *lines, buffered = (buffered + said).split(b"\n")
                 if b"end" in lines or not said:
                     return bool(said)
-                if b"counters" in lines:
-                    print(self._counters(), flush=True)
+                for line in lines:
+                    self._obey(line.decode().split())
+
+    def _obey(self, words: list[str]) -> None:
+        match words:
+            case ["counters"]:
+                print(self._counters(), flush=True)
+            case ["cut", station, ("up" | "down") as direction]:
+                self._medium.cut(station, direction, time.monotonic())
+            case ["mend", station, ("up" | "down") as direction]:
+                self._medium.mend(station, direction, time.monotonic())
 
     def _take(self, fd: int) -> None:
         for _ in range(_MOST_PACKETS_AT_ONCE):

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bench.emulate.cell import Cell, Counters, CountersOf
+from bench.emulate.cell import Cell, Counters, CountersOf, Direction
 from bench.emulate.relay import address
 from bench.netns import NamespacesError, inside, ip, namespaces
 
@@ -46,13 +46,25 @@ class TunCell:
 
     def counters(self) -> CountersOf:
         """Of each station and direction, so far. Raises NamespacesError if the relay has ended."""
-        assert self._relay.stdin is not None
         assert self._relay.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            print("counters", file=self._relay.stdin, flush=True)
+        self._tell("counters")
         if not (line := self._relay.stdout.readline()):
             raise NamespacesError(f"the cell's relay has ended, status {self._relay.wait()}")
         return {(name, way): Counters(**values) for name, way, values in json.loads(line)}
+
+    def cut(self, station: str, directions: Sequence[Direction]) -> None:
+        """From now on every packet vanishes in these directions of a station's link."""
+        for direction in directions:
+            self._tell(f"cut {station} {direction}")
+
+    def mend(self, station: str, directions: Sequence[Direction]) -> None:
+        for direction in directions:
+            self._tell(f"mend {station} {direction}")
+
+    def _tell(self, line: str) -> None:
+        assert self._relay.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            print(line, file=self._relay.stdin, flush=True)
 
 
 @contextlib.contextmanager

@@ -8,8 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.emulate.cell import DOWN, UP, Access, Cell, Contention, Shares, Station, Turns
+from bench.emulate.cell import (
+    DOWN,
+    UP,
+    Access,
+    Cell,
+    Contention,
+    Direction,
+    Shares,
+    Station,
+    Turns,
+)
 from bench.emulate.medium import Medium
+from bench.emulate.path import Path
 from tests.bench.air_cells import FRAME_S, Load, cell_of, loads, run_out, send_all
 
 accesses = st.sampled_from([Contention(), Turns(), "reserved", "shared"])
@@ -115,3 +126,68 @@ def test_time_does_not_go_backwards() -> None:
     medium.advance(2.0)
     with pytest.raises(ValueError, match="backwards"):
         medium.offer("a", UP, 100, None, 1.0)
+
+
+LOSSY = Station(name="a", rate_bps=1e6, path=Path(loss=0.3), queue_bytes=1 << 20)
+
+
+def test_what_its_path_loses_has_had_its_air_and_is_gone() -> None:
+    medium = Medium(Cell(stations=(LOSSY,), access=Turns(), seed=5))
+    for place in range(200):
+        medium.offer("a", UP, 125, place, 0.0)
+    departures = run_out(medium)
+    counters = medium.counters()["a", UP]
+    assert 30 < counters.num_vanished < 90
+    assert counters.num_frames == len(departures) == 200 - counters.num_vanished
+    assert counters.air_s == pytest.approx(200 * 0.001)
+    assert counters.num_lost == counters.num_given_up == 0
+    assert [d.payload for d in departures] == sorted(d.payload for d in departures)
+
+
+def test_losses_of_one_direction_do_not_depend_on_the_other() -> None:
+    def lost(*ways: Direction) -> list[int]:
+        medium = Medium(Cell(stations=(LOSSY,), access=Turns(), seed=6))
+        for place in range(100):
+            for way in ways:
+                medium.offer("a", way, 125, place, 0.0)
+        passed = {d.payload for d in run_out(medium) if d.direction == UP}
+        return [place for place in range(100) if place not in passed]
+
+    assert lost(UP) == lost(UP, DOWN)
+    assert lost(UP)
+
+
+@pytest.mark.parametrize("access", [Contention(), Turns(), Shares((1.0,))])
+def test_in_a_stream_what_is_lost_only_comes_later(access: Access) -> None:
+    station = replace(LOSSY, path=Path(loss=0.5))
+    medium = Medium(Cell(stations=(station,), access=access, seed=2), resend_s=0.2)
+    for place in range(30):
+        medium.offer("a", UP, 125, place, 0.0)
+    departures = run_out(medium)
+    assert [d.payload for d in departures] == list(range(30))
+    assert medium.counters()["a", UP].num_vanished > 10
+    assert departures[-1].arrives_s > 10 * 0.2
+
+
+def test_a_cut_direction_carries_nothing_until_it_is_mended() -> None:
+    medium = Medium(cell_of([1e6, 1e6], Turns()))
+    medium.cut("a", UP, 1.0)
+    for name, way in (("a", UP), ("a", DOWN), ("b", UP)):
+        medium.offer(name, way, 125, (name, way), 1.0)
+    assert [d.payload for d in run_out(medium, 1.0)] == [("a", DOWN), ("b", UP)]
+    assert medium.counters()["a", UP].num_vanished == 1
+    medium.mend("a", UP, 2.0)
+    medium.offer("a", UP, 125, "again", 2.0)
+    assert [d.payload for d in run_out(medium, 2.0)] == ["again"]
+
+
+def test_a_stream_over_a_cut_waits_twice_as_long_each_time() -> None:
+    station = Station(name="a", rate_bps=1e9)
+    medium = Medium(Cell(stations=(station,), access=Shares((1.0,))), resend_s=0.2)
+    medium.cut("a", UP, 0.0)
+    medium.offer("a", UP, 125, None, 0.0)
+    assert medium.advance(1.3) == []
+    # Tried at 0, 0.2, 0.6; then at 1.4.
+    assert medium.counters()["a", UP].num_vanished == 3
+    medium.mend("a", UP, 1.3)
+    assert [d.arrives_s for d in run_out(medium, 1.3)] == pytest.approx([1.4], abs=1e-4)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from bench.emulate.cell import DOWN, UP, Access, Cell, Contention, Counters, Shares, Station, Turns
-from bench.emulate.proxy import HEADER_BYTES, SEGMENT_BYTES, ProxyCell, proxy_cell
+from bench.emulate.path import Path
+from bench.emulate.proxy import HEADER_BYTES, SEGMENT_BYTES, ProxyCell, _Segment, proxy_cell
 
 Received = asyncio.Queue[bytes]
 
 
-def cell_of(access: Access, **fields: float) -> Cell:
-    stations = tuple(Station(name=name, rate_bps=2e7, **fields) for name in ("a", "b"))  # type: ignore[arg-type]
+def cell_of(access: Access, **fields: Any) -> Cell:
+    stations = tuple(Station(name=name, rate_bps=2e7, **fields) for name in ("a", "b"))
     return Cell(stations=stations, access=access, frame_s=0.0001)
 
 
@@ -100,9 +103,47 @@ async def test_a_connection_in_use_ends_with_the_cell() -> None:
             assert await reader.read() == b""
 
 
+async def test_an_end_for_who_has_reset_hurts_nobody_else() -> None:
+    class Reset:
+        def is_closing(self) -> bool:
+            return False
+
+        def write_eof(self) -> None:
+            raise OSError(errno.ENOTCONN, "not connected")
+
+    async with hub_of(b"ok") as (port, _), proxy_cell(cell_of(Turns())) as live:
+        end = _Segment(b"", Reset())  # type: ignore[arg-type]
+        await live._send("a", UP, end)
+        await end.has_arrived.wait()
+        assert await say(live, "b", port, b"all the same") == b"ok"
+
+
 async def test_a_port_of_the_hub_has_one_address_a_station() -> None:
     async with proxy_cell(cell_of(Turns())) as live:
         first, again = await live.dial("a", 7400), await live.dial("a", 7400)
         assert first == again
         assert len({first, await live.dial("b", 7400), await live.dial("a", 7401)}) == 3
         assert live.command("a", ["echo"]) == ["echo"]
+
+
+async def test_a_cut_holds_bytes_back_until_it_is_mended(eventually) -> None:
+    cell = cell_of(Shares((0.5, 0.5)))
+    async with hub_of(b"ok") as (port, received), proxy_cell(cell) as live:
+        live.cut("a", [UP])
+        saying = asyncio.create_task(say(live, "a", port, b"held"))
+        await eventually(lambda: live.counters()["a", UP].num_vanished >= 1)
+        assert await say(live, "b", port, b"not held") == b"ok"
+        assert received.get_nowait() == b"not held"
+        assert not saying.done()
+        live.mend("a", [UP])
+        assert await saying == b"ok"
+        assert received.get_nowait() == b"held"
+
+
+async def test_what_a_path_loses_arrives_all_the_same() -> None:
+    message = bytes(range(256)) * 40
+    cell = cell_of(Shares((0.5, 0.5)), path=Path(loss=0.2))
+    async with hub_of(b"ok") as (port, received), proxy_cell(cell) as live:
+        assert await say(live, "a", port, message) == b"ok"
+        assert received.get_nowait() == message
+        assert sum(c.num_vanished for c in live.counters().values()) > 0

@@ -1,0 +1,129 @@
+"""How long a draft node's link is dark before the coordinator knows, and how fast it heals."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from bench.chaos.links.log import quantiles
+from bench.chaos.links.mesh import START_LIMIT_S, LinkMesh, link_mesh, until
+from bench.chaos.links.weather import num_sent
+from bench.emulate.cell import DOWN, UP, Direction
+from bench.emulate.open import LiveCell, Means, open_cell
+from bench.emulate.profiles import BOTH, GOOD, cell_of
+from bench.emulate.tun import HUB
+
+NOTICED_WITHIN_S = 3.0
+HEALED_WITHIN_S = 5.0
+# Which directions are cut. A half-open node starts anew over another path meanwhile.
+KINDS: dict[str, tuple[Direction, ...]] = {
+    "blackout": BOTH,
+    "one-way up": (UP,),
+    "one-way down": (DOWN,),
+    "half-open": BOTH,
+}
+_HALF_OPEN = "half-open"
+_NODE, _PLACES = "draft-0", ("here", "there")
+_LIMIT_S, _STAYS_S, _LIGHT_S = 20.0, 1.0, 2.0
+
+
+@dataclass(slots=True)
+class CutFigures:
+    """Seconds of each cut: until the coordinator's log says that the node left; and until it is in
+    again and stays, from the mending or, half-open, from its new process's first packet.
+    """
+
+    kind: str
+    noticed_s: list[float] = field(default_factory=list)
+    healed_s: list[float] = field(default_factory=list)
+    num_wrong: int = 0
+
+    def faults(self) -> list[str]:
+        found = []
+        if self.kind != _HALF_OPEN and max(self.noticed_s) > NOTICED_WITHIN_S:
+            found.append(f"noticed only after {max(self.noticed_s):.1f} s")
+        if max(self.healed_s) > HEALED_WITHIN_S:
+            found.append(f"healed only after {max(self.healed_s):.1f} s")
+        if self.num_wrong:
+            found.append(f"{self.num_wrong} wrong texts")
+        return [f"{self.kind}: {fault}" for fault in found]
+
+    def row(self) -> str:
+        noticed, healed = (
+            " ".join(f"{s:.2f}" for s in quantiles(values))
+            for values in (self.noticed_s, self.healed_s)
+        )
+        return f"| {self.kind} | {len(self.healed_s)} | {noticed} | {healed} | {self.num_wrong} |"
+
+
+HEAD = "| cut | times | noticed s, p50 p99 most | healed s, p50 p99 most | texts wrong |\n|" + (
+    "---|" * 5
+)
+
+
+async def run_cuts(
+    kinds: Sequence[str], times: int, seed: int, means: Means, report: Callable[[str], None]
+) -> list[CutFigures]:
+    """Each kind so many times, in one mesh with streams under way.
+
+    Raises NamespacesError where TUN devices are asked for and not allowed.
+    """
+    random = Random(seed)
+    found = []
+    cell = cell_of(dict.fromkeys(_PLACES, GOOD), seed)
+    async with open_cell(cell, means=means) as (live, kind), link_mesh(live) as mesh:
+        report(f"*emulated* ({kind}), seed {seed}\n\n{HEAD}")
+        await mesh.start_node("target", "target", HUB)
+        await mesh.start_node("draft", _NODE, _PLACES[0])
+        await mesh.are_in(["target", _NODE])
+        clients = await mesh.start_clients("clients", HUB, 4, 0)
+        at = 0
+        for name in kinds:
+            figures = CutFigures(name)
+            for _ in range(times):
+                # At any time between two heartbeats.
+                await asyncio.sleep(_LIGHT_S + random.random())
+                at = await _cut(mesh, live, figures, at)
+            figures.num_wrong = (await clients.heard()).num_wrong
+            report(figures.row())
+            found.append(figures)
+    return found
+
+
+async def _cut(mesh: LinkMesh, live: LiveCell, figures: CutFigures, at: int) -> int:
+    """One cut of the node's link, at one of the places. Returns the node's place afterwards."""
+    place, ways = _PLACES[at], KINDS[figures.kind]
+    begin = mended = mesh.now()
+    live.cut(place, ways)
+    if figures.kind == _HALF_OPEN:
+        # What its kernel says of the end goes into the dark.
+        await mesh.kill(_NODE)
+        at = 1 - at
+        before = num_sent(live, _PLACES[at])
+        await mesh.start_node("draft", _NODE, _PLACES[at])
+        await until(
+            lambda: num_sent(live, _PLACES[at]) > before or None,
+            START_LIMIT_S,
+            f"{_NODE} has sent nothing from its other place",
+        )
+        mended = mesh.now()
+    left = await mesh.has_left(_NODE, begin, _LIMIT_S)
+    figures.noticed_s.append(left.at - begin)
+    if figures.kind != _HALF_OPEN:
+        live.mend(place, ways)
+        mended = mesh.now()
+    figures.healed_s.append(max(0.0, await _stays(mesh) - mended))
+    live.mend(place, ways)
+    return at
+
+
+async def _stays(mesh: LinkMesh) -> float:
+    """Wait until the node is in and stays; since when it is."""
+    while True:
+        await mesh.are_in([_NODE], _LIMIT_S)
+        joined = mesh.log.changes[-1]
+        await asyncio.sleep(_STAYS_S)
+        if mesh.log.changes[-1] is joined:
+            return joined.at

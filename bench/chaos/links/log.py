@@ -1,0 +1,89 @@
+"""Who joined and left, as the coordinator's log says it; pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+_LINE = re.compile(r"INFO \S+: (?:target|draft) (\S+) (?:(joined) with|(left): (.*))")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """at: on the machine's monotonic clock. reason: why it left."""
+
+    at: float
+    node: str
+    has_left: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Dark:
+    """A time in which nothing passed a link. over: until then what leaves has this for a reason."""
+
+    begin: float
+    mended: float
+    over: float
+
+
+@dataclass(slots=True)
+class MemberLog:
+    changes: list[Change] = field(default_factory=list)
+
+    def read(self, line: str, now: float) -> None:
+        """Take a line of the coordinator's log; most say nothing of members."""
+        if (found := _LINE.search(line)) is not None:
+            node, joined, _, reason = found.groups()
+            # Where links have keys, the key's name comes first.
+            name = node.rpartition("/")[2]
+            self.changes.append(Change(now, name, not joined, reason or ""))
+
+    def first(self, node: str, since: float, *, has_left: bool) -> Change | None:
+        """The first change of a node, of this kind, at `since` or later."""
+        found = (c for c in self.changes if (c.node, c.has_left) == (node, has_left))
+        return next((change for change in found if change.at >= since), None)
+
+    def is_in(self, node: str) -> bool:
+        last = [change.has_left for change in self.changes if change.node == node][-1:]
+        return last == [False]
+
+    def false_deaths(self, darks: Sequence[Dark], begin: float, end: float) -> list[Change]:
+        """Nodes that left between begin and end, and not of the dark: their processes lived."""
+        return [
+            change
+            for change in self._within(begin, end)
+            if change.has_left and not any(d.begin <= change.at < d.over for d in darks)
+        ]
+
+    def noticed_s(self, dark: Dark) -> list[float]:
+        """Of each node that left because of the dark: how long after it began."""
+        lefts: dict[str, float] = {}
+        for change in self._within(dark.begin, dark.over):
+            if change.has_left:
+                lefts.setdefault(change.node, change.at - dark.begin)
+        return list(lefts.values())
+
+    def healed_s(self, dark: Dark) -> list[float]:
+        """Of each such node: how long after the mending it was in for good; infinity if not."""
+        lasts = {
+            change.node: change for change in self._within(dark.begin, dark.over) if change.has_left
+        }
+        healed = []
+        for node, left in lasts.items():
+            joined = self.first(node, left.at, has_left=False)
+            healed.append(max(0.0, joined.at - dark.mended) if joined else float("inf"))
+        return healed
+
+    def _within(self, begin: float, end: float) -> list[Change]:
+        return [change for change in self.changes if begin <= change.at < end]
+
+
+def quantiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """Median, p99 and most, each a value that there is; not-a-number where there are none."""
+    if not values:
+        return (float("nan"),) * 3
+    ordered = sorted(values)
+    p50, p99 = (ordered[min(len(ordered) - 1, int(q * len(ordered)))] for q in (0.5, 0.99))
+    return p50, p99, ordered[-1]

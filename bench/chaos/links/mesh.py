@@ -1,0 +1,251 @@
+"""A mesh with its members at the places of an emulated cell: real processes, keys, real TCP.
+
+Models are replayed (`nodes/engine/replay.py`), so passes take what they take on other devices, and
+the recording is the undisturbed run that texts are compared with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bench.chaos.links.clients import Heard
+from bench.chaos.links.log import Change, MemberLog
+from bench.emulate.open import Places
+from bench.emulate.tun import HUB
+from mesh.authorized import Entry
+from mesh.keys import KnownCoordinator
+from nodes.config import environment
+from nodes.keyring import Keyring
+
+T = TypeVar("T")
+Process = asyncio.subprocess.Process
+
+_EMULATED = Path(__file__).parents[2] / "emulate"
+_COORDINATOR = "coordinator"
+RECORDING = _EMULATED / "recordings" / "smollm2-135m.json.z"
+TARGET = _EMULATED / "nodes" / "agx-orin-llama-3.1-8b.toml"
+DRAFT = _EMULATED / "nodes" / "orin-nano-qwen2.5-0.5b.toml"
+MAX_STREAMS = 32
+START_LIMIT_S = 60.0
+_STOP_LIMIT_S = 5.0
+_POLL_S = 0.01
+# A link may be bad when a node is started. What a text repeats has to do with no link, and makes
+# texts of unequal speed.
+_SETTINGS = {"AIRDRAFT_JOIN_TIMEOUT_S": "60", "AIRDRAFT_PROMPT_LOOKUP": "false"}
+_LONGEST_LINE = 1 << 26
+
+
+class LinkMeshError(RuntimeError):
+    """A process of the mesh did not do what it was started for; the text says which."""
+
+
+@dataclass(slots=True)
+class Clients:
+    """The client process of a place."""
+
+    process: Process
+
+    async def heard(self) -> Heard:
+        """What its streams got since the last call."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"heard\n")
+        assert self.process.stdout is not None
+        line = await asyncio.wait_for(self.process.stdout.readline(), START_LIMIT_S)
+        if not line:
+            raise LinkMeshError(f"clients have ended with status {await self.process.wait()}")
+        return Heard(**json.loads(line))
+
+
+class LinkMesh:
+    """Members by name, each in a process at a place of the cell."""
+
+    def __init__(self, places: Places, folder: Path, stack: contextlib.AsyncExitStack) -> None:
+        self._places = places
+        self.log = MemberLog()
+        self._folder, self._stack = folder, stack
+        self._processes: dict[str, Process] = {}
+        self._hub = Keyring(folder / "hub")
+        # Without any authorized key a coordinator does not start.
+        entry = Entry(self._hub.make_own().public, "hub", frozenset({"admin"}))
+        self._hub.authorized().add(entry)
+        self._server_key = self._hub.make_coordinator_pair().public
+        self._port = 0
+
+    async def start_coordinator(self) -> None:
+        listen = ["--listen", f"tcp://{self._places.hub_host}:0"]
+        keys = ["--keys", str(self._hub.directory), "-v"]
+        process = await self._start(
+            _COORDINATOR, HUB, ["-m", "nodes.cli", "coordinator", *listen, *keys], is_heard=True
+        )
+        await self._stack.enter_async_context(beside(self._read_log(process)))
+        said = await self._said(_COORDINATOR)
+        self._port = int(said.rpartition(":")[2])
+
+    async def start_node(self, role: str, name: str, place: str) -> float:
+        """A target or draft node, and when it was started; it has joined when the log says so."""
+        ring, endpoint = await self._member(role, name, place)
+        model = TARGET if role == "target" else DRAFT
+        at = self.now()
+        options = ["--name", name, "--keys", str(ring.directory), "--connect", endpoint]
+        engine = ["--model", f"replay:{model}", "--max-streams", str(MAX_STREAMS)]
+        await self._start(name, place, ["-m", "nodes.cli", role, *options, *engine])
+        return at
+
+    async def start_clients(self, name: str, place: str, num_streams: int, first: int) -> Clients:
+        """Streams that ask for texts of the recording from the first-th one on, for ever."""
+        ring, endpoint = await self._member("client", name, place)
+        told = [endpoint, str(ring.directory), str(RECORDING), str(num_streams), str(first)]
+        process = await self._start(
+            name, place, ["-m", "bench.chaos.links.clients", *told], is_heard=True
+        )
+        await self._said(name)
+        return Clients(process)
+
+    def now(self) -> float:
+        """On the machine's monotonic clock."""
+        return asyncio.get_running_loop().time()
+
+    def pid(self, name: str) -> int:
+        return self._processes[name].pid
+
+    def has_process(self, name: str) -> bool:
+        """Whether it was started and has not ended."""
+        process = self._processes.get(name)
+        return process is not None and process.returncode is None
+
+    async def kill(self, name: str) -> float:
+        """SIGKILL, and when."""
+        process, at = self._processes.pop(name), self.now()
+        process.kill()
+        await process.wait()
+        return at
+
+    async def has_joined(self, name: str, since: float, limit_s: float = START_LIMIT_S) -> Change:
+        return await self._change(name, since, limit_s, has_left=False)
+
+    async def has_left(self, name: str, since: float, limit_s: float) -> Change:
+        return await self._change(name, since, limit_s, has_left=True)
+
+    async def _change(self, name: str, since: float, limit_s: float, *, has_left: bool) -> Change:
+        what = f"{name} has not {'left' if has_left else 'joined'} within {limit_s:g} s"
+        return await until(lambda: self.log.first(name, since, has_left=has_left), limit_s, what)
+
+    async def are_in(self, names: list[str], limit_s: float = START_LIMIT_S) -> None:
+        """Wait until all of them are members."""
+
+        def all_in() -> bool | None:
+            for name in names:
+                self._check_runs(name)
+            return all(map(self.log.is_in, names)) or None
+
+        await until(all_in, limit_s, f"{', '.join(names)} are not all in after {limit_s:g} s")
+
+    def _check_runs(self, name: str) -> None:
+        """Raise LinkMeshError for a process that has ended and was not killed here."""
+        if name in self._processes and not self.has_process(name):
+            said = (self._folder / f"{name}.err").read_text(errors="replace").splitlines()
+            raise LinkMeshError(f"{name} has ended: {said[-1] if said else 'it said nothing'}")
+
+    async def _said(self, name: str) -> str:
+        """The next line of a process's output."""
+        output = self._processes[name].stdout
+        assert output is not None
+        line = await asyncio.wait_for(output.readline(), START_LIMIT_S)
+        if not line:
+            await self._processes[name].wait()
+            self._check_runs(name)
+        return line.decode()
+
+    async def _member(self, role: str, name: str, place: str) -> tuple[Keyring, str]:
+        """The keys of a member, and where it finds the coordinator from its place."""
+        ring = Keyring(self._folder / name)
+        if ring.own() is None:
+            entry = Entry(ring.make_own().public, name, frozenset({role}))
+            self._hub.authorized().add(entry)
+        host, port = self._places.hub_host, self._port
+        if place != HUB:
+            host, port = await self._places.dial(place, port)
+        endpoint = f"tcp://{host}:{port}"
+        ring.keep_coordinator(KnownCoordinator(endpoint, self._server_key))
+        return ring, endpoint
+
+    async def _start(
+        self, name: str, place: str, arguments: list[str], *, is_heard: bool = False
+    ) -> Process:
+        """is_heard: its output is read here. Errors go to a file, the coordinator's log here."""
+        pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+        argv = self._places.command(place, [sys.executable, *arguments])
+        with (self._folder / f"{name}.err").open("ab") as errors:
+            process = await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=pipe if is_heard else nothing,
+                stdout=pipe if is_heard else nothing,
+                stderr=pipe if name == _COORDINATOR else errors,
+                limit=_LONGEST_LINE,
+                env={**environment(), **_SETTINGS},
+            )
+        self._processes[name] = process
+        self._stack.push_async_callback(_ended, process)
+        return process
+
+    async def _read_log(self, coordinator: Process) -> None:
+        assert coordinator.stderr is not None
+        with (self._folder / f"{_COORDINATOR}.err").open("wb") as kept:
+            async for line in coordinator.stderr:
+                self.log.read(line.decode("utf-8", "replace"), self.now())
+                kept.write(line)
+                kept.flush()
+
+
+@contextlib.asynccontextmanager
+async def link_mesh(places: Places) -> AsyncIterator[LinkMesh]:
+    """A mesh with its coordinator; all of its processes end with it."""
+    async with contextlib.AsyncExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="airdraft-links-"))
+        mesh = LinkMesh(places, Path(folder), stack)
+        await mesh.start_coordinator()
+        yield mesh
+
+
+async def until(found: Callable[[], T | None], limit_s: float, what: str) -> T:
+    """What is found, as soon as it is something. Raises LinkMeshError, which says what is not."""
+    clock = asyncio.get_running_loop().time
+    give_up_at = clock() + limit_s
+    while (value := found()) is None:
+        if clock() > give_up_at:
+            raise LinkMeshError(what)
+        await asyncio.sleep(_POLL_S)
+    return value
+
+
+@contextlib.asynccontextmanager
+async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run something until the end of the block; its error, if it has ended with one, is raised."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+        if task.done():
+            task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _ended(process: Process) -> None:
+    """Asked to stop, with a limit."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), _STOP_LIMIT_S)
+        except TimeoutError:
+            process.kill()
+            await process.wait()

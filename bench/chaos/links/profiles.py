@@ -1,0 +1,208 @@
+"""Bad links: coordinator and target on one side, draft nodes and some clients behind the link.
+
+Links and devices are emulated; coordinator, nodes, clients, keys, and over TUN devices TCP, are
+real. Clients at the hub (near) show what a bad link to the draft nodes costs those who need none;
+those behind the link (far), what it costs them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bench.chaos.links.clients import Heard
+from bench.chaos.links.log import quantiles
+from bench.chaos.links.mesh import Clients, LinkMesh, beside, link_mesh
+from bench.chaos.links.weather import Weather
+from bench.emulate.cell import CountersOf
+from bench.emulate.open import Means, open_cell
+from bench.emulate.profiles import GOOD, LinkProfile, cell_of
+from bench.emulate.tun import HUB
+
+DRAFTS, CLIENTS, REFUGE = "drafts", "clients", "refuge"
+LEAST_RATIO = 0.95
+HEALED_WITHIN_S = 5.0
+STUCK_S = 5.0
+_NODES = ("draft-0", "draft-1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """seconds: with draft nodes; a quarter of it without, before and after.
+
+    near, far: streams of each place.
+    """
+
+    seconds: float = 60.0
+    near: int = 6
+    far: int = 4
+    warm_up_s: float = 4.0
+    seed: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkFigures:
+    """What one profile came to.
+
+    plain: what the near streams got without any draft node, in plain_s. deaths: reasons of nodes
+    that left without cause. noticed_s, healed_s: of nodes in outages. far_healed_s: until each far
+    stream had a token again.
+    """
+
+    profile: LinkProfile
+    kind: str
+    seconds: float
+    plain: Heard
+    plain_s: float
+    near: Heard
+    far: Heard
+    deaths: list[str] = field(default_factory=list)
+    noticed_s: list[float] = field(default_factory=list)
+    healed_s: list[float] = field(default_factory=list)
+    far_healed_s: list[float] = field(default_factory=list)
+    lost_share: float = 0.0
+
+    @property
+    def ratio(self) -> float:
+        """Near tokens a second with draft nodes to those without."""
+        plain_rate = self.plain.num_tokens / self.plain_s
+        return self.near.num_tokens / self.seconds / plain_rate if plain_rate else float("inf")
+
+    @property
+    def heard(self) -> tuple[Heard, Heard, Heard]:
+        return self.plain, self.near, self.far
+
+    def faults(self) -> list[str]:
+        """What must not be; nothing if all is well."""
+        found = []
+        if num_wrong := sum(heard.num_wrong for heard in self.heard):
+            found.append(f"{num_wrong} wrong texts")
+        if self.deaths and not self.profile.may_lose_nodes:
+            found.append(f"{len(self.deaths)} false deaths: {', '.join(sorted(set(self.deaths)))}")
+        if self.ratio < LEAST_RATIO:
+            found.append(f"{self.ratio:.2f} of what the target does alone")
+        if (slowest_s := max(self.healed_s, default=0.0)) > HEALED_WITHIN_S:
+            found.append(f"a node was back only after {slowest_s:.1f} s")
+        if self.near.failures:
+            found.append(f"requests at the hub failed: {self.near.failures}")
+        if (waits_s := max(self.near.waits_s, default=0.0)) > STUCK_S:
+            found.append(f"a stream at the hub has waited for {waits_s:.1f} s")
+        return [f"{self.profile.name}: {fault}" for fault in found]
+
+
+async def run_profile(profile: LinkProfile, setting: Setting, means: Means) -> LinkFigures:
+    """One profile in a cell and a mesh of its own.
+
+    Raises NamespacesError where TUN devices are asked for and not allowed.
+    """
+    links = {DRAFTS: profile, CLIENTS: profile, REFUGE: GOOD}
+    cell = cell_of(links, setting.seed)
+    async with open_cell(cell, means=means) as (live, kind), link_mesh(live) as mesh:
+        await mesh.start_node("target", "target", HUB)
+        await mesh.are_in(["target"])
+        near = await mesh.start_clients("near", HUB, setting.near, 0)
+        far = await mesh.start_clients("far", CLIENTS, setting.far, setting.near)
+        weather = Weather(mesh, live, profile.outage, (DRAFTS, CLIENTS), _NODES, REFUGE)
+        async with beside(weather.run()):
+            # Without draft nodes before and after, since machines have slow times of their own.
+            plain, plain_s = await _plainly(mesh, near, setting)
+            for name in _NODES:
+                await mesh.start_node("draft", name, weather.place)
+            await mesh.are_in(list(_NODES))
+            await asyncio.sleep(setting.warm_up_s)
+            await near.heard()
+            await far.heard()
+            before, began = live.counters(), mesh.now()
+            await asyncio.sleep(setting.seconds)
+            end = mesh.now()
+            heard = await near.heard(), await far.heard()
+            share = lost_share(live.counters(), before)
+            await weather.release()
+            for name in _NODES:
+                await mesh.kill(name)
+            later, later_s = await _plainly(mesh, near, setting)
+            plain.add(later)
+            plain_s += later_s
+    return _figures(profile, kind, mesh, weather, (plain, *heard), plain_s, (began, end), share)
+
+
+async def _plainly(mesh: LinkMesh, near: Clients, setting: Setting) -> tuple[Heard, float]:
+    """What the near streams hear in the next quarter, and for how long that was listened to."""
+    await asyncio.sleep(setting.warm_up_s)
+    await near.heard()
+    began = mesh.now()
+    await asyncio.sleep(setting.seconds / 4)
+    return await near.heard(), mesh.now() - began
+
+
+def _figures(
+    profile: LinkProfile,
+    kind: str,
+    mesh: LinkMesh,
+    weather: Weather,
+    heard: tuple[Heard, Heard, Heard],
+    plain_s: float,
+    during: tuple[float, float],
+    share: float,
+) -> LinkFigures:
+    began, end = during
+    darks = [dark for dark in weather.darks if began <= dark.begin and dark.over < end]
+    plain, near, far = heard
+    deaths = mesh.log.false_deaths(weather.darks, began, end)
+    return LinkFigures(
+        profile=profile,
+        kind=kind,
+        seconds=end - began,
+        plain=plain,
+        plain_s=plain_s,
+        near=near,
+        far=far,
+        deaths=[f"{change.node} {change.reason}" for change in deaths],
+        noticed_s=[s for dark in darks for s in mesh.log.noticed_s(dark)],
+        healed_s=[s for dark in darks for s in mesh.log.healed_s(dark)],
+        far_healed_s=[
+            at - dark.mended
+            for dark in darks
+            for at, gap_s, _ in far.gaps_s
+            if at - gap_s < dark.mended <= at and gap_s > 1.0
+        ],
+        lost_share=share,
+    )
+
+
+def lost_share(after: CountersOf, before: CountersOf) -> float:
+    """Of all packets of a cell in a time, those that were lost on their path."""
+    used = [after[key] - before[key] for key in after]
+    lost = sum(c.num_vanished for c in used)
+    return lost / max(1, lost + sum(c.num_frames for c in used))
+
+
+HEAD = (
+    "| link | packets lost | texts wrong, whole, failed | false deaths | cut off: noticed s, most "
+    "| nodes back s, most | far streams back s, most | near: between tokens ms, p50 p99 most "
+    "| far | near: passes with guesses, tokens/s, to target alone |\n|" + "---|" * 10
+)
+
+
+def row(figures: LinkFigures) -> str:
+    wrong, whole, failed = (
+        sum(heard.num_wrong for heard in figures.heard),
+        sum(heard.num_texts for heard in figures.heard),
+        sum(heard.num_failed for heard in figures.heard),
+    )
+    rate = figures.near.num_tokens / figures.seconds
+    return (
+        f"| {figures.profile.name} | {figures.lost_share:.1%} | {wrong}, {whole}, {failed} "
+        f"| {len(figures.deaths)} | {_most(figures.noticed_s)} | {_most(figures.healed_s)} "
+        f"| {_most(figures.far_healed_s)} | {_gaps(figures.near)} | {_gaps(figures.far)} "
+        f"| {figures.near.guessing_share:.2f}, {rate:.1f}, {figures.ratio:.2f} |"
+    )
+
+
+def _most(seconds: Sequence[float]) -> str:
+    return f"{max(seconds):.1f}" if seconds else "-"
+
+
+def _gaps(heard: Heard) -> str:
+    return " ".join(f"{s * 1e3:.0f}" for s in quantiles(heard.between_s))

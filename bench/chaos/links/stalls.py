@@ -1,0 +1,149 @@
+"""How long a client waits when its target is killed or cut off, and another one is there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from bench.chaos.links.clients import Heard
+from bench.chaos.links.log import quantiles
+from bench.chaos.links.mesh import TARGET, LinkMesh, link_mesh
+from bench.emulate.open import LiveCell, Means, open_cell
+from bench.emulate.profiles import BOTH, GOOD, cell_of
+from bench.emulate.tun import HUB
+from nodes.engine.emulation import open_replay
+
+STALL_WITHIN_S = 3.0
+HOWS = ("kill", "cut")
+_TARGETS = ("target-0", "target-1")
+_LIGHT_S, _AFTER_S, _LIMIT_S = 5.0, 8.0, 20.0
+# Of a stream that was not on the target, between two notices.
+_USUAL_S = 0.5
+_MANY_TOKENS = 512
+
+
+@dataclass(slots=True)
+class StallFigures:
+    """lost_at: when targets were lost. heard: by all streams, from before the first to the end.
+
+    reading_s: what a token of a text that moves takes to be read by the target that is left.
+    """
+
+    how: str
+    num_streams: int
+    reading_s: float = 0.0
+    lost_at: list[float] = field(default_factory=list)
+    heard: Heard = field(default_factory=Heard)
+
+    def stalls_s(self) -> list[tuple[float, float]]:
+        """Of each stream that waited, in each event: from the loss to its next token, and what the
+        texts that waited with it, and its own, took to be read.
+        """
+        found = []
+        for lost_at in self.lost_at:
+            waited = [
+                (at - lost_at, length)
+                for at, gap_s, length in self.heard.gaps_s
+                if at - gap_s <= lost_at < at and at - lost_at > _USUAL_S
+            ]
+            read_s = self.reading_s * sum(length for _, length in waited)
+            found += [(stall_s, read_s) for stall_s, _ in waited]
+        return found
+
+    def faults(self) -> list[str]:
+        found, stalls_s = [], self.stalls_s()
+        if not stalls_s:
+            found.append("no stream noticed anything: nothing was shown")
+        elif (p99 := quantiles([s - read_s for s, read_s in stalls_s])[1]) > STALL_WITHIN_S:
+            found.append(f"p99 of the stall without its reading is {p99:.1f} s")
+        if self.heard.num_wrong:
+            found.append(f"{self.heard.num_wrong} wrong texts")
+        if self.heard.failures:
+            found.append(f"requests failed: {self.heard.failures}")
+        if (waits_s := max(self.heard.waits_s, default=0.0)) > _AFTER_S:
+            found.append(f"a stream has waited for {waits_s:.1f} s at the end")
+        return [f"{self.how}: {fault}" for fault in found]
+
+    def row(self) -> str:
+        stalls_s = self.stalls_s()
+        whole, rest, read = (
+            " ".join(f"{s:.2f}" for s in quantiles(values))
+            for values in (
+                [s for s, _ in stalls_s],
+                [s - read_s for s, read_s in stalls_s],
+                [read_s for _, read_s in stalls_s],
+            )
+        )
+        return (
+            f"| {self.how} | {len(self.lost_at)} "
+            f"| {len(stalls_s)} of {len(self.lost_at) * self.num_streams} | {whole} | {read} "
+            f"| {rest} "
+            f"| {self.heard.num_wrong} | {self.heard.num_failed} |"
+        )
+
+
+HEAD = (
+    "| a target is | times | streams that waited | stall s, p50 p99 most | of it reading texts "
+    "| rest | texts wrong | failed |\n|" + "---|" * 8
+)
+
+
+async def run_stalls(
+    hows: Sequence[str],
+    times: int,
+    streams: int,
+    seed: int,
+    means: Means,
+    report: Callable[[str], None],
+) -> list[StallFigures]:
+    """Targets are lost in turns, each behind a good link of its own; clients are at the hub.
+
+    Raises NamespacesError where TUN devices are asked for and not allowed.
+    """
+    random = Random(seed)
+    found = []
+    cell = cell_of(dict.fromkeys(_TARGETS, GOOD), seed)
+    async with open_cell(cell, means=means) as (live, kind), link_mesh(live) as mesh:
+        report(f"*emulated* ({kind}), seed {seed}, {streams} streams\n\n{HEAD}")
+        for name in _TARGETS:
+            await mesh.start_node("target", name, name)
+        await mesh.are_in(list(_TARGETS))
+        clients = await mesh.start_clients("clients", HUB, streams, 0)
+        for how in hows:
+            figures = StallFigures(how, streams, _reading_s())
+            await clients.heard()
+            for number in range(times):
+                await asyncio.sleep(_LIGHT_S + random.random())
+                figures.lost_at.append(await _lose(mesh, live, how, _TARGETS[number % 2]))
+                await asyncio.sleep(_AFTER_S)
+                await _bring_back(mesh, live, how, _TARGETS[number % 2])
+            await asyncio.sleep(_LIGHT_S)
+            figures.heard = await clients.heard()
+            report(figures.row())
+            found.append(figures)
+    return found
+
+
+async def _lose(mesh: LinkMesh, live: LiveCell, how: str, name: str) -> float:
+    if how == "kill":
+        return await mesh.kill(name)
+    at = mesh.now()
+    live.cut(name, BOTH)
+    return at
+
+
+async def _bring_back(mesh: LinkMesh, live: LiveCell, how: str, name: str) -> None:
+    if how == "kill":
+        at = await mesh.start_node("target", name, name)
+        await mesh.has_joined(name, at)
+    else:
+        live.mend(name, BOTH)
+        await mesh.are_in([name], _LIMIT_S)
+
+
+def _reading_s() -> float:
+    """Of a token among many, on the emulated target."""
+    opened = open_replay(TARGET, num_cells=_MANY_TOKENS, max_sequences=1)
+    return opened.costs.prefill.at(_MANY_TOKENS) / _MANY_TOKENS

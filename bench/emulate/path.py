@@ -1,0 +1,69 @@
+"""What becomes of a packet after its air, where nobody sends it again: lost, alone or in bursts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from random import Random
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Path:
+    """One direction of a link, beyond its medium.
+
+    loss: of a packet by itself. A bad state (Gilbert-Elliott) begins before a packet with chance
+    `enter` and ends with chance `leave`; in it, loss_inside is lost instead of `loss`. jitter_s: as
+    much may a packet be late; it passes none that went before.
+    """
+
+    loss: float = 0.0
+    enter: float = 0.0
+    leave: float = 1.0
+    loss_inside: float = 0.0
+    jitter_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("loss", "enter", "leave", "loss_inside"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"a path's {name} is 0 to 1, got {getattr(self, name)}")
+        if self.enter > 0.0 and self.leave == 0.0:
+            raise ValueError("a bad state that begins ends some time: leave is more than 0")
+        if not 0.0 <= self.jitter_s < math.inf:
+            raise ValueError(f"a path's jitter_s is not negative, got {self.jitter_s}")
+
+    @property
+    def bad_share(self) -> float:
+        """Of the packets, in the long run, those that are sent in the bad state."""
+        return self.enter / (self.enter + self.leave) if self.enter else 0.0
+
+    @property
+    def mean_loss(self) -> float:
+        """Of all packets, in the long run."""
+        return self.bad_share * self.loss_inside + (1.0 - self.bad_share) * self.loss
+
+
+class PathState:
+    """The packets of one path, in order."""
+
+    def __init__(self, path: Path, random: Random) -> None:
+        self.is_cut = False
+        self._path = path
+        self._random = random
+        self._is_bad = False
+        self._last_s = -math.inf
+
+    def loses(self) -> bool:
+        """Whether the next packet is lost."""
+        path, draw = self._path, self._random.random
+        if path.enter:
+            changes = draw() < (path.leave if self._is_bad else path.enter)
+            self._is_bad ^= changes
+        loss = path.loss_inside if self._is_bad else path.loss
+        return self.is_cut or (loss > 0.0 and draw() < loss)
+
+    def arrives_s(self, at_s: float) -> float:
+        """When a packet is there that would have been at at_s."""
+        if self._path.jitter_s:
+            at_s += self._random.random() * self._path.jitter_s
+        self._last_s = max(self._last_s, at_s)
+        return self._last_s

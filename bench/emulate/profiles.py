@@ -1,0 +1,91 @@
+"""Links as they are met: what packets of a node or client go through on their way to the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bench.emulate.cell import DOWN, UP, Cell, Direction, Shares, Station
+from bench.emulate.path import Path
+
+BOTH: tuple[Direction, ...] = (UP, DOWN)
+_QUEUE_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outage:
+    """For lasts_s of every every_s nothing passes in these directions.
+
+    moves: the nodes behind the link then start anew over another path, as on a machine that was
+    carried elsewhere; nobody tells the hub that the old connections are dead.
+    """
+
+    directions: tuple[Direction, ...]
+    lasts_s: float
+    every_s: float
+    moves: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.lasts_s < self.every_s:
+            raise ValueError(f"an outage of {self.lasts_s} s fits into {self.every_s} s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkProfile:
+    """rtt_s: there and back, without queues. rate_bps, path: of each direction.
+
+    may_lose_nodes: that it is bad enough for a living node to be taken for dead.
+    """
+
+    name: str
+    rtt_s: float
+    rate_bps: float = 100e6
+    path: Path = field(default_factory=Path)
+    outage: Outage | None = None
+    may_lose_nodes: bool = False
+
+
+GOOD = LinkProfile(name="good", rtt_s=0.005)
+_BURSTS = Path(enter=0.01, leave=0.2, loss_inside=0.5)
+_BAD = Path(enter=0.02, leave=0.1, loss_inside=0.8)
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        GOOD,
+        LinkProfile(name="wifi", rtt_s=0.020, path=Path(loss=0.02, jitter_s=0.004)),
+        LinkProfile(name="burst", rtt_s=0.020, path=_BURSTS),
+        LinkProfile(name="bad", rtt_s=0.060, path=_BAD, may_lose_nodes=True),
+        LinkProfile(
+            name="blackout",
+            rtt_s=GOOD.rtt_s,
+            outage=Outage(directions=BOTH, lasts_s=3.0, every_s=20.0),
+        ),
+        LinkProfile(
+            name="one-way",
+            rtt_s=GOOD.rtt_s,
+            outage=Outage(directions=(UP,), lasts_s=8.0, every_s=20.0),
+        ),
+        LinkProfile(
+            name="half-open",
+            rtt_s=GOOD.rtt_s,
+            outage=Outage(directions=BOTH, lasts_s=8.0, every_s=20.0, moves=True),
+        ),
+    )
+}
+
+
+def cell_of(links: Mapping[str, LinkProfile], seed: int) -> Cell:
+    """A cell in which each station has a link of its own, of some profile, to the hub."""
+    num_links = len(links)
+    stations = tuple(
+        Station(
+            name=name,
+            # All of a share is its station's, so it has the rate of its profile.
+            rate_bps=profile.rate_bps * num_links,
+            delay_s=profile.rtt_s / 2,
+            path=profile.path,
+            queue_bytes=_QUEUE_BYTES,
+        )
+        for name, profile in links.items()
+    )
+    return Cell(stations=stations, access=Shares((1.0 / num_links,) * num_links), seed=seed)

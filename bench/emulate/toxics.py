@@ -1,0 +1,205 @@
+"""A TCP proxy that ails, for links without namespaces: stalls, drips, caps, late ends, resets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import socket
+import struct
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from random import Random
+
+_LOOPBACK = "127.0.0.1"
+_READ_BYTES = 4096
+# Closing sends a reset instead of an end, and what was not sent is dropped.
+_RESETS = struct.pack("ii", 1, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Toxic:
+    """What each direction of a connection suffers. What is 0 does nothing.
+
+    piece_bytes: as many are passed on at a time. rate: bytes a second. Of every every_s nothing
+    passes in the last stalls_s. close_s: an end is passed on so late. reset_bytes: both sides are
+    reset after so many bytes, on average.
+    """
+
+    name: str
+    piece_bytes: int = 0
+    rate: float = 0.0
+    stalls_s: float = 0.0
+    every_s: float = 0.0
+    close_s: float = 0.0
+    reset_bytes: float = 0.0
+
+    def __post_init__(self) -> None:
+        values = (self.rate, self.stalls_s, self.every_s, self.close_s, self.reset_bytes)
+        if self.piece_bytes < 0 or not all(0.0 <= value < math.inf for value in values):
+            raise ValueError(f"toxic {self.name}: nothing is negative")
+        if self.stalls_s and not self.stalls_s < self.every_s:
+            raise ValueError(f"toxic {self.name}: stalls_s is less than every_s")
+
+
+HEALTHY = Toxic(name="healthy")
+TOXICS = {
+    toxic.name: toxic
+    for toxic in (
+        Toxic(name="stall", stalls_s=1.0, every_s=5.0),
+        Toxic(name="slow-close", close_s=10.0),
+        Toxic(name="reset", reset_bytes=20_000),
+        Toxic(name="drip", piece_bytes=1),
+        Toxic(name="cap", rate=20_000.0),
+    )
+}
+
+
+class ToxicState:
+    """One direction of one connection; pure. now: on any clock that does not go back."""
+
+    def __init__(self, toxic: Toxic, random: Random, now: float) -> None:
+        self._toxic = toxic
+        self._began_at = self._free_at = now
+        self.piece_bytes = toxic.piece_bytes or _READ_BYTES
+        mean = toxic.reset_bytes
+        self._left_bytes = 1 + int(random.expovariate(1.0 / mean)) if mean else None
+
+    def passes_at(self, num_bytes: int, now: float) -> float:
+        """When a piece of so many bytes may go on."""
+        toxic = self._toxic
+        at = max(now, self._free_at)
+        if toxic.stalls_s:
+            phase_s = (at - self._began_at) % toxic.every_s
+            if phase_s >= toxic.every_s - toxic.stalls_s:
+                at += toxic.every_s - phase_s
+        self._free_at = at + (num_bytes / toxic.rate if toxic.rate else 0.0)
+        return at
+
+    def allowed(self, num_bytes: int) -> int:
+        """How many of the next bytes go on; fewer than asked: then comes the reset."""
+        if self._left_bytes is None:
+            return num_bytes
+        allowed = min(num_bytes, self._left_bytes)
+        self._left_bytes -= allowed
+        return allowed
+
+
+class _ResetNow(Exception):
+    """Both sides of this connection are to be reset."""
+
+
+class ToxicCell:
+    """As a cell of proxies (bench/emulate/open.py), of connections that ail; no medium.
+
+    toxic: of connections made from now on.
+    """
+
+    kind = "TCP proxy with toxics"
+    hub_host = _LOOPBACK
+
+    def __init__(self, toxic: Toxic = HEALTHY, seed: int = 0) -> None:
+        self.toxic = toxic
+        self.num_resets = 0
+        self._random = Random(seed)
+        self._loop = asyncio.get_running_loop()
+        self._servers: dict[tuple[str, int], asyncio.Server] = {}
+        self._connections: set[asyncio.Task[None]] = set()
+
+    @property
+    def num_connections(self) -> int:
+        return len(self._connections)
+
+    def command(self, place: str, argv: Sequence[str]) -> list[str]:
+        """argv itself: every place is this machine."""
+        del place
+        return list(argv)
+
+    async def dial(self, station: str, port: int) -> tuple[str, int]:
+        """Where a station finds a port of the hub."""
+
+        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._connections.add(task)
+            # By end_connections() alone; asyncio logs a cancelled handler as if it had failed.
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._connect(port, reader, writer)
+            self._connections.discard(task)
+
+        if (station, port) not in self._servers:
+            server = await asyncio.start_server(connected, _LOOPBACK, 0)
+            self._servers[station, port] = server
+        host, own_port = self._servers[station, port].sockets[0].getsockname()
+        return host, own_port
+
+    async def end_connections(self) -> None:
+        """End all that there are; new ones may come."""
+        ended = list(self._connections)
+        for task in ended:
+            task.cancel()
+        await asyncio.gather(*ended, return_exceptions=True)
+
+    async def close(self) -> None:
+        for server in self._servers.values():
+            server.close()
+        await self.end_connections()
+
+    async def _connect(
+        self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """One connection, until both directions have ended, either side has gone, or a reset."""
+        toxic, now = self.toxic, self._loop.time()
+        writers = [writer]
+        try:
+            hub_reader, hub_writer = await asyncio.open_connection(_LOOPBACK, port)
+            writers.append(hub_writer)
+            up, down = (ToxicState(toxic, self._random, now) for _ in range(2))
+            async with asyncio.TaskGroup() as pumps:
+                pumps.create_task(self._pump(up, reader, hub_writer, toxic.close_s))
+                pumps.create_task(self._pump(down, hub_reader, writer, toxic.close_s))
+        except* (OSError, _ResetNow):
+            _reset(writers)
+        finally:
+            for each in writers:
+                each.close()
+
+    async def _pump(
+        self,
+        state: ToxicState,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        close_s: float,
+    ) -> None:
+        while data := await reader.read(_READ_BYTES):
+            for start in range(0, len(data), state.piece_bytes):
+                piece = data[start : start + state.piece_bytes]
+                await asyncio.sleep(
+                    state.passes_at(len(piece), self._loop.time()) - self._loop.time()
+                )
+                allowed = state.allowed(len(piece))
+                writer.write(piece[:allowed])
+                await writer.drain()
+                if allowed < len(piece):
+                    self.num_resets += 1
+                    raise _ResetNow
+        await asyncio.sleep(close_s)
+        writer.write_eof()
+
+
+def _reset(writers: Sequence[asyncio.StreamWriter]) -> None:
+    for writer in writers:
+        link = writer.get_extra_info("socket")
+        with contextlib.suppress(OSError):
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESETS)
+        writer.transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def toxic_cell(toxic: Toxic = HEALTHY, seed: int = 0) -> AsyncIterator[ToxicCell]:
+    """A cell of such proxies; all closed at the end."""
+    cell = ToxicCell(toxic, seed)
+    try:
+        yield cell
+    finally:
+        await cell.close()

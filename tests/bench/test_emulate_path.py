@@ -1,0 +1,108 @@
+"""What a path loses, beside closed forms of its two-state chain, and how late packets are."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.emulate.path import Path, PathState
+
+BURST = Path(enter=0.01, leave=0.2, loss_inside=0.5)
+BAD = Path(enter=0.02, leave=0.1, loss_inside=0.8)
+MIXED = Path(loss=0.05, enter=0.1, leave=0.3, loss_inside=0.6)
+COUNT = 100_000
+
+
+def losses(path: Path, seed: int = 1) -> list[bool]:
+    state = PathState(path, Random(seed))
+    return [state.loses() for _ in range(COUNT)]
+
+
+def both_lost(path: Path, apart: int) -> float:
+    """P(a packet and the one so many later are lost) in the long run.
+
+    The state is remembered with factor 1 - enter - leave a packet.
+    """
+    bad, remembered = path.bad_share, (1.0 - path.enter - path.leave) ** apart
+    spread = bad * (1.0 - bad) * (path.loss_inside - path.loss) ** 2
+    return path.mean_loss**2 + remembered * spread
+
+
+def test_closed_forms_of_the_profiles() -> None:
+    assert BURST.bad_share == pytest.approx(1 / 21)
+    assert BURST.mean_loss == pytest.approx(1 / 42)
+    assert BAD.mean_loss == pytest.approx(0.8 / 6)
+    assert Path().mean_loss == 0.0
+    assert Path(loss=0.02).mean_loss == 0.02
+
+
+@pytest.mark.parametrize("path", [Path(loss=0.02), BURST, BAD, MIXED])
+def test_the_share_lost_is_the_chain_s(path: Path) -> None:
+    lost = losses(path)
+    # Packets of a burst are lost together, so fewer draws are independent than there are packets.
+    memory = 1.0 / (path.enter + path.leave) if path.enter else 1.0
+    sigma = math.sqrt(2 * memory * path.mean_loss / COUNT)
+    assert abs(sum(lost) / COUNT - path.mean_loss) < 4 * sigma
+
+
+@pytest.mark.parametrize("path", [BURST, BAD, MIXED])
+@pytest.mark.parametrize("apart", [1, 3, 10])
+def test_losses_come_together_as_the_chain_says(path: Path, apart: int) -> None:
+    lost = losses(path)
+    both = sum(a and b for a, b in zip(lost, lost[apart:], strict=False)) / (COUNT - apart)
+    assert both == pytest.approx(both_lost(path, apart), rel=0.15)
+
+
+def test_a_bad_state_lasts_as_many_packets_as_leaving_it_takes_tries() -> None:
+    # All of a bad state is lost, and nothing else.
+    lost = losses(Path(enter=0.05, leave=0.25, loss_inside=1.0))
+    runs = "".join("x" if each else " " for each in lost).split()
+    lengths = [len(run) for run in runs]
+    assert sum(lengths) / len(lengths) == pytest.approx(4.0, rel=0.05)
+    assert sum(length > 4 for length in lengths) / len(lengths) == pytest.approx(0.75**4, rel=0.05)
+
+
+def test_random_losses_do_not_know_of_each_other() -> None:
+    lost = losses(Path(loss=0.2))
+    both = sum(a and b for a, b in itertools.pairwise(lost)) / COUNT
+    assert both == pytest.approx(0.04, rel=0.05)
+
+
+def test_a_seed_is_a_sequence() -> None:
+    assert losses(BAD, 3) == losses(BAD, 3)
+    assert losses(BAD, 3) != losses(BAD, 4)
+
+
+def test_a_good_path_loses_nothing_and_a_cut_one_all() -> None:
+    state = PathState(Path(), Random(1))
+    assert not any(state.loses() for _ in range(100))
+    state.is_cut = True
+    assert all(state.loses() for _ in range(100))
+
+
+@given(st.lists(st.floats(0.0, 1.0), min_size=1), st.floats(0.0, 0.5), st.integers(0, 99))
+def test_jitter_makes_late_and_changes_no_order(
+    gaps: list[float], jitter: float, seed: int
+) -> None:
+    state = PathState(Path(jitter_s=jitter), Random(seed))
+    at, last = 0.0, 0.0
+    for gap in gaps:
+        at += gap
+        arrives = state.arrives_s(at)
+        assert max(at, last) <= arrives <= max(last, at + jitter)
+        last = arrives
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"loss": 1.1}, {"enter": -0.1}, {"loss_inside": 2.0}, {"enter": 0.1, "leave": 0.0},
+     {"jitter_s": -1.0}, {"jitter_s": math.inf}],
+)  # fmt: skip
+def test_what_cannot_be_is_said(fields: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter({"leave"} & set(fields)), next(iter(fields)))):
+        Path(**fields)

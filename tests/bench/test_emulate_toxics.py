@@ -1,0 +1,133 @@
+"""A proxy that ails: what each toxic does to bytes and to ends, and that nothing is left of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from random import Random
+
+import pytest
+
+from bench.emulate.toxics import HEALTHY, TOXICS, Toxic, ToxicCell, ToxicState, toxic_cell
+
+MESSAGE = bytes(range(256)) * 8
+
+
+@contextlib.asynccontextmanager
+async def hub() -> AsyncIterator[tuple[int, list[bytes]]]:
+    """Says back what it is told, and keeps each piece as it came."""
+    pieces: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError):
+            while data := await reader.read(1 << 16):
+                pieces.append(data)
+                writer.write(data)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1], pieces
+
+
+async def say(cell: ToxicCell, port: int, message: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection(*await cell.dial("far", port))
+    with contextlib.closing(writer):
+        writer.write(message)
+        writer.write_eof()
+        return await reader.read()
+
+
+QUICK = [
+    HEALTHY,
+    Toxic(name="stall", stalls_s=0.02, every_s=0.05),
+    Toxic(name="drip", piece_bytes=1),
+    Toxic(name="cap", rate=50_000.0),
+    Toxic(name="slow-close", close_s=0.05),
+]
+
+
+@pytest.mark.parametrize("toxic", QUICK, ids=lambda toxic: toxic.name)
+async def test_all_bytes_come_through_in_order(toxic: Toxic) -> None:
+    async with hub() as (port, pieces), toxic_cell(toxic) as cell:
+        assert await say(cell, port, MESSAGE) == MESSAGE
+    assert b"".join(pieces) == MESSAGE
+    assert cell.num_connections == 0
+
+
+async def test_a_reset_comes_in_the_middle_and_is_an_error_to_both() -> None:
+    async with hub() as (port, pieces), toxic_cell(Toxic(name="r", reset_bytes=100.0)) as cell:
+        for _ in range(20):
+            with contextlib.suppress(ConnectionError):
+                assert len(await say(cell, port, MESSAGE)) < len(MESSAGE)
+        assert cell.num_resets >= 20
+    assert len(b"".join(pieces)) < 20 * len(MESSAGE)
+
+
+async def test_a_toxic_holds_for_new_connections_and_old_ones_can_be_ended(eventually) -> None:
+    async with hub() as (port, _), toxic_cell() as cell:
+        reader, writer = await asyncio.open_connection(*await cell.dial("far", port))
+        with contextlib.closing(writer):
+            writer.write(b"one")
+            assert await reader.read(10) == b"one"
+            cell.toxic = Toxic(name="r", reset_bytes=1e-9)
+            writer.write(b"two")
+            assert await reader.read(10) == b"two"
+            await cell.end_connections()
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+        with contextlib.suppress(ConnectionError):
+            assert len(await say(cell, port, MESSAGE)) < len(MESSAGE)
+        await eventually(lambda: cell.num_connections == 0)
+
+
+async def test_a_hub_that_is_not_there_ends_the_connection() -> None:
+    async with hub() as (port, _):
+        pass
+    async with toxic_cell() as cell:
+        with contextlib.suppress(ConnectionError):
+            assert await say(cell, port, b"anybody?") == b""
+
+
+async def test_a_port_of_the_hub_has_one_address_a_station() -> None:
+    async with toxic_cell() as cell:
+        first, again = await cell.dial("a", 7400), await cell.dial("a", 7400)
+        assert first == again
+        assert len({first, await cell.dial("b", 7400), await cell.dial("a", 7401)}) == 3
+        assert cell.command("a", ["echo"]) == ["echo"]
+
+
+def test_a_cap_lets_pass_its_rate() -> None:
+    state = ToxicState(Toxic(name="cap", rate=1000.0), Random(1), 5.0)
+    assert [state.passes_at(100, 5.0) for _ in range(3)] == pytest.approx([5.0, 5.1, 5.2])
+    # Time that nobody used is not kept.
+    assert state.passes_at(100, 9.0) == 9.0
+    assert state.passes_at(100, 9.0) == pytest.approx(9.1)
+
+
+def test_a_stall_is_the_end_of_each_turn() -> None:
+    state = ToxicState(Toxic(name="stall", stalls_s=1.0, every_s=5.0), Random(1), 10.0)
+    passes = [state.passes_at(1, now) for now in (10.0, 13.9, 14.0, 14.5, 15.0, 18.5, 19.2)]
+    assert passes == pytest.approx([10.0, 13.9, 15.0, 15.0, 15.0, 18.5, 20.0])
+
+
+def test_a_reset_comes_after_as_many_bytes_as_asked_on_average() -> None:
+    random, passed = Random(3), []
+    for _ in range(2000):
+        state, count = ToxicState(Toxic(name="r", reset_bytes=500.0), random, 0.0), 0
+        while (allowed := state.allowed(40)) == 40:
+            count += allowed
+        passed.append(count + allowed)
+    assert sum(passed) / len(passed) == pytest.approx(500.0, rel=0.1)
+    assert min(passed) >= 1
+
+
+def test_the_table_has_what_the_guide_says() -> None:
+    assert set(TOXICS) == {"stall", "slow-close", "reset", "drip", "cap"}
+    assert TOXICS["drip"].piece_bytes == 1
+
+
+@pytest.mark.parametrize("fields", [{"rate": -1.0}, {"stalls_s": 5.0, "every_s": 5.0}])
+def test_what_cannot_be_is_said(fields: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="toxic t: "):
+        Toxic(name="t", **fields)  # type: ignore[arg-type]

@@ -1,0 +1,37 @@
+"""Cuts of a draft node's link: what is measured of one of each kind."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.chaos.links.cuts import HEAD, KINDS, CutFigures, run_cuts
+
+
+def test_each_fault_of_a_cut_is_said() -> None:
+    assert CutFigures("blackout", [2.9], [4.9]).faults() == []
+    assert CutFigures("half-open", [9.0], [1.0]).faults() == []
+    bad = CutFigures("blackout", [1.0, 3.1], [5.2], num_wrong=1)
+    assert bad.faults() == [
+        "blackout: noticed only after 3.1 s",
+        "blackout: healed only after 5.2 s",
+        "blackout: 1 wrong texts",
+    ]
+
+
+def test_a_row_fits_its_head() -> None:
+    row = CutFigures("blackout", [2.0, 2.5], [1.0, 0.5]).row()
+    assert row == "| blackout | 2 | 2.50 2.50 2.50 | 1.00 1.00 1.00 | 0 |"
+    assert row.count("|") == HEAD.splitlines()[0].count("|")
+
+
+@pytest.mark.timeout(240)
+async def test_cuts_are_noticed_and_heal() -> None:
+    lines: list[str] = []
+    kinds = ["blackout", "half-open"]
+    assert set(kinds) < set(KINDS)
+    found = await run_cuts(kinds, 1, 1, "auto", lines.append)
+    assert [figures.kind for figures in found] == kinds
+    assert [(len(f.noticed_s), len(f.healed_s)) for f in found] == [(1, 1)] * 2
+    assert sum(figures.num_wrong for figures in found) == 0
+    assert lines[0].startswith("*emulated* (T")
+    assert len(lines) == 3
