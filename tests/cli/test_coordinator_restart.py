@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mesh.zmq_transport import ZmqContext
-from nodes.client import Client, GenerateOptions
+from nodes.client import Client, GenerateOptions, RequestFailedError
 from nodes.engine.rules import LogitBias, LogitRules
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyTokenizer
@@ -28,7 +28,7 @@ LONG = 4000
 NUM_KILLS = 2
 HEARTBEATS = {
     "AIRDRAFT_HEARTBEAT_INTERVAL_S": "0.1",
-    "AIRDRAFT_HEARTBEAT_TIMEOUT_S": "1.0",
+    "AIRDRAFT_HEARTBEAT_TIMEOUT_S": "3.0",
 }
 RULES = LogitRules((LogitBias(2, 1.0),), 0.5, 0.1)
 REQUESTS = {
@@ -97,10 +97,12 @@ def started(
 
 
 async def until_nodes(client: Client, count: int) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
-            if len((await client.nodes()).nodes) == count:
-                return
+            # On a machine that is busy a coordinator may seem lost; questions do not wait for it.
+            with contextlib.suppress(RequestFailedError):
+                if len((await client.nodes()).nodes) == count:
+                    return
             await asyncio.sleep(0.01)
 
 
