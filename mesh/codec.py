@@ -1,5 +1,6 @@
 """Messages to frames and back. The only module that knows MessagePack."""
 
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import msgpack
 
-from mesh.errors import DecodeError, LocalProtocolError
+from mesh.errors import DecodeError, LocalProtocolError, VersionError
 from mesh.messages import PROTOCOL_VERSION, MessageSpec, spec_of_class, spec_of_tag
 from mesh.padding import unpad
 from mesh.schema import INT_MAX, Layout, Reader, struct_layout
@@ -27,6 +28,8 @@ MAX_CLUSTER_CHARS: Final = 64
 MAX_STRUCT_BYTES: Final = 65536
 _NUM_HEADER_FIELDS: Final = 4
 _LEAST_BUFFER_BYTES: Final = 64
+# How a Hello begins in every version: an array of up to 15 items, and its tag.
+_HELLO: Final = re.compile(rb"[\x90-\x9f]\x01")
 _VERSION_BYTE: Final = bytes([PROTOCOL_VERSION])
 _TOKEN_FORMATS: Final = {2: "H", 4: "I"}
 _UNPACK_FAILURES: Final = (ValueError, TypeError, RecursionError, msgpack.UnpackException)
@@ -43,8 +46,13 @@ class Envelope:
     message: Any
 
 
-def encode(message: Any, *, cluster: str = "", epoch: int = 0) -> list[bytes]:
-    """Frames of a message; LocalProtocolError if it breaks its own schema or limits."""
+def encode(
+    message: Any, *, cluster: str = "", epoch: int = 0, version: int = PROTOCOL_VERSION
+) -> list[bytes]:
+    """Frames of a message; LocalProtocolError if it breaks its own schema or limits.
+
+    version: another than ours for a Refuse only, which is the same in all of them.
+    """
     spec = spec_of_class(type(message))
     if spec is None:
         raise LocalProtocolError(f"{type(message).__name__} is not declared with @message")
@@ -56,7 +64,7 @@ def encode(message: Any, *, cluster: str = "", epoch: int = 0) -> list[bytes]:
         width, token_frame = _encode_tokens(getattr(message, layout.token_field), spec)
     try:
         values = layout.to_wire(message)
-        frame = _VERSION_BYTE + msgpack.packb([spec.tag, cluster, epoch, width, *values])
+        frame = bytes([version]) + msgpack.packb([spec.tag, cluster, epoch, width, *values])
     except (ValueError, TypeError, OverflowError) as error:
         raise LocalProtocolError(str(error)) from error
     if len(frame) > spec.max_bytes:
@@ -66,7 +74,7 @@ def encode(message: Any, *, cluster: str = "", epoch: int = 0) -> list[bytes]:
 
 
 def decode(frames: Sequence[bytes]) -> Envelope:
-    """The message in these frames. Raises DecodeError and nothing else."""
+    """The message in these frames. Raises DecodeError, VersionError among them, and nothing else."""
     frames = unpad(frames)
     if not 1 <= len(frames) <= 2:
         raise DecodeError(f"{len(frames)} frames, expected 1 or 2")
@@ -135,8 +143,9 @@ def _is_header(cluster: Any, epoch: Any) -> bool:
 def _peek_spec(frame: bytes) -> MessageSpec:
     """Read version and tag from the first bytes, to know the limits before unpacking."""
     if frame[:1] != _VERSION_BYTE:
-        version = frame[0] if frame else None
-        raise DecodeError(f"protocol version {version}, this side speaks {PROTOCOL_VERSION}")
+        if not frame:
+            raise DecodeError("an empty frame")
+        raise VersionError(frame[0], PROTOCOL_VERSION, is_hello=_HELLO.match(frame, 1) is not None)
     # An array of up to 15 items has a one-byte header, a longer one has 0xdc and two bytes.
     at = 4 if frame[1:2] == b"\xdc" else 2
     tag: int | None = frame[at] if len(frame) > at else None

@@ -21,6 +21,15 @@ class DecodeError(RemoteProtocolError):
     """Received frames are not a message of this protocol version."""
 
 
+class VersionError(DecodeError):
+    """A message of another version of the protocol. is_hello: of who wants to join."""
+
+    def __init__(self, version: int, own: int, *, is_hello: bool) -> None:
+        super().__init__(f"protocol version {version}, this side speaks {own}")
+        self.version = version
+        self.is_hello = is_hello
+
+
 class EndpointError(MeshError):
     """An endpoint is malformed or cannot be used on this machine."""
 

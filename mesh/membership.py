@@ -4,7 +4,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
-from mesh.messages import PROTOCOL_VERSION, Hello
+from mesh.messages import OTHER_PROTOCOL, PROTOCOL_VERSION, UNSUITABLE, Hello
 
 REPLACED: Final = "replaced"
 _MAX_SUPERSEDED: Final = 16
@@ -49,6 +49,7 @@ class Refused:
     peer: bytes
     node: str
     reason: str
+    code: str = ""
 
 
 @dataclass(slots=True)
@@ -80,14 +81,15 @@ class MembershipState:
         history = self._history.get(hello.node, _History())
         if hello.protocol != PROTOCOL_VERSION:
             reason = f"protocol {hello.protocol}, this side speaks {PROTOCOL_VERSION}"
-            return [Refused(peer, hello.node, reason)]
+            return [Refused(peer, hello.node, reason, OTHER_PROTOCOL)]
         if not hello.node or not hello.role:
             return [Refused(peer, hello.node, "a node needs a name and a role")]
         if here is not None and here.node != hello.node:
             return [Refused(peer, hello.node, f"this connection joined as {here.node!r}")]
         if hello.incarnation in history.superseded:
             # Two living processes with one name would otherwise throw each other out for ever.
-            return [Refused(peer, hello.node, "a later process joined under this name")]
+            reason = "a later process joined under this name"
+            return [Refused(peer, hello.node, reason, UNSUITABLE)]
         if hello.node not in self._history and not self._has_room_for_a_name():
             return [Refused(peer, hello.node, "too many nodes are members")]
         if here is not None and here.incarnation == hello.incarnation:

@@ -8,9 +8,13 @@ from mesh.errors import LocalProtocolError
 from mesh.schema import TOKEN_IDS, Layout, MaxLen, Range, TokenIds, register_struct
 
 __all__ = [
+    "DISMISSED",
     "MAX_PROFILE_BYTES",
+    "NOT_ALLOWED",
+    "OTHER_PROTOCOL",
     "PROTOCOL_VERSION",
     "TOKEN_IDS",
+    "UNSUITABLE",
     "Bye",
     "Credit",
     "EnrolReply",
@@ -140,11 +144,23 @@ class Welcome:
     pads: bool
 
 
+# Codes of Refuse, for who is not let in however often it asks: the process speaks another protocol;
+# its key does not let it; what it brings does not fit; an operator told it to leave.
+OTHER_PROTOCOL: Final = "protocol"
+NOT_ALLOWED: Final = "not_allowed"
+UNSUITABLE: Final = "unsuitable"
+DISMISSED: Final = "dismissed"
+
+
 @message(3)
 class Refuse:
-    """The node is not let in."""
+    """The node is not let in. Every version of the protocol has this message as it is here.
+
+    code: one of the above, or "".
+    """
 
     reason: Reason
+    code: Annotated[str, MaxLen(32)] = ""
 
 
 @message(4)

@@ -6,7 +6,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from mesh import failpoints
 
@@ -21,6 +21,8 @@ class Worker(Protocol[E]):
     def step(self) -> Sequence[E]: ...
 
 
+_FINISH_LIMIT_S: Final = 1.0
+
 W = TypeVar("W", bound=Worker[object])
 Command = Callable[[W], Sequence[object]]
 
@@ -29,11 +31,18 @@ class EngineThread(Generic[W]):
     """Runs a worker's passes one after the other, commands between them.
 
     deliver: called on the event loop with the events of a command or pass, and its seconds.
+    must_finish: whether a worker that is to stop has something in hand that is to be finished.
     """
 
-    def __init__(self, worker: W, deliver: Callable[[Sequence[object], float], None]) -> None:
+    def __init__(
+        self,
+        worker: W,
+        deliver: Callable[[Sequence[object], float], None],
+        must_finish: Callable[[W], bool] = lambda _worker: False,
+    ) -> None:
         self._worker = worker
         self._deliver = deliver
+        self._must_finish = must_finish
         self._commands: queue.SimpleQueue[Command[W] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._loop.create_future()
@@ -65,7 +74,10 @@ class EngineThread(Generic[W]):
         self._commands.put(begin)
 
     async def run(self) -> None:
-        """Serve until cancelled; raises what the engine raised. Joins the thread at the end."""
+        """Serve until cancelled; raises what the engine raised. Joins the thread at the end.
+
+        What the last pass made is delivered before this returns.
+        """
         self._thread.start()
         try:
             await asyncio.shield(self._ended)
@@ -91,6 +103,8 @@ class EngineThread(Generic[W]):
             self._began_at = None
             command = self._commands.get()
             if command is None:
+                self._hand_over(events, 0.0)
+                self._finish_what_is_in_hand()
                 return False
             self._began_at = self._loop.time()
             era = self._era_reached
@@ -99,14 +113,26 @@ class EngineThread(Generic[W]):
             must_wait = False
         seconds = 0.0
         if self._worker.has_work():
-            self._began_at = start = self._loop.time()
-            events += self._worker.step()
-            failpoints.reached(failpoints.ENGINE_PASS)
-            seconds = self._loop.time() - start
-            self.num_passes += 1
+            made, seconds = self._pass()
+            events = [*events, *made]
+        self._hand_over(events, seconds)
+        return True
+
+    def _pass(self) -> tuple[Sequence[object], float]:
+        self._began_at = start = self._loop.time()
+        made = self._worker.step()
+        failpoints.reached(failpoints.ENGINE_PASS)
+        self.num_passes += 1
+        return made, self._loop.time() - start
+
+    def _finish_what_is_in_hand(self) -> None:
+        give_up_at = self._loop.time() + _FINISH_LIMIT_S
+        while self._must_finish(self._worker) and self._loop.time() < give_up_at:
+            self._hand_over(*self._pass())
+
+    def _hand_over(self, events: Sequence[object], seconds: float) -> None:
         if events:
             self._call_loop(self._tell, self._era_reached, events, seconds)
-        return True
 
     def _tell(self, era: int, events: Sequence[object], seconds: float) -> None:
         if era != self._era:

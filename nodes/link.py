@@ -7,7 +7,7 @@ import logging
 import random
 import secrets
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from mesh import failpoints
 from mesh.codec import decode, encode
@@ -41,8 +41,16 @@ _LAST_WORDS_S = 0.02
 _A_MOMENT_S = 0.01
 
 
+# What a node says that ends in good order: nobody's request is to blame.
+STOPS: Final = "stops"
+
+
 class RefusedError(MeshError):
-    """The coordinator does not let this node in; the text is its reason."""
+    """The coordinator does not let this node in; the text is its reason, code that of Refuse."""
+
+    def __init__(self, reason: str, code: str = "") -> None:
+        super().__init__(reason)
+        self.code = code
 
 
 class NoCoordinatorError(MeshError):
@@ -175,8 +183,8 @@ class Link:
                     self._welcome = message
                     self._meter.reset()
                     self._handler.on_joined(message)
-            case Refuse(reason=reason):
-                raise RefusedError(reason)
+            case Refuse(reason=reason, code=code):
+                raise RefusedError(reason, code)
             case Bye():
                 self._lose("stopped", logging.INFO)
             case _ if self._welcome is None or (

@@ -14,21 +14,42 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from mesh import failpoints
 from mesh.errors import EndpointError, InsecureEndpointError, KeysError, MeshError
-from mesh.messages import MAX_TAG, spec_of_tag
+from mesh.messages import (
+    DISMISSED,
+    MAX_TAG,
+    NOT_ALLOWED,
+    OTHER_PROTOCOL,
+    UNSUITABLE,
+    spec_of_tag,
+)
 from nodes.api.errors import AirdraftError
 from nodes.catalog import CatalogError, ModelNameError
 from nodes.client import RequestFailedError
 from nodes.config import ConfigError, environment
 from nodes.engine.protocol import EngineError
+from nodes.link import LostCoordinatorError, NoCoordinatorError, RefusedError
 from nodes.service.journal import JournalFormatter, is_journal
 from nodes.service.manager import Manager
 
 logger = logging.getLogger(__name__)
 
+# From 64 to 78 as in sysexits.h. docs/exit-codes.md tells which of them a supervisor should heed.
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
+EXIT_UNAVAILABLE = 69
+EXIT_PROTOCOL = 76
+EXIT_NO_PERMISSION = 77
 EXIT_CONFIG = 78
-_STOP_LIMIT_S = 10.0
+EXIT_DISMISSED = 79
+STOP_LIMIT_S = 10.0
+
+# Why the coordinator refuses a member: codes of Refuse.
+_REFUSALS = {
+    DISMISSED: EXIT_DISMISSED,
+    OTHER_PROTOCOL: EXIT_PROTOCOL,
+    NOT_ALLOWED: EXIT_NO_PERMISSION,
+    UNSUITABLE: EXIT_CONFIG,
+}
 
 # What a user can cause or must know; each is one line without a traceback.
 _EXPECTED = (
@@ -51,6 +72,7 @@ class StoppedError(Exception):
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal.Signals(signal_number).name)
+        self.signal_number = signal_number
         self.exit_code = 128 + signal_number
 
 
@@ -85,15 +107,27 @@ def set_up_logging(verbose: int) -> None:
     logging.basicConfig(level=level, handlers=[handler])
 
 
-def run(main: Callable[[], Awaitable[None]]) -> int:
-    """Run a role to its end; returns the exit code and prints at most one line of error."""
+def run(
+    main: Callable[[], Awaitable[None]],
+    *,
+    is_service: bool = False,
+    stop_limit_s: float = STOP_LIMIT_S,
+) -> int:
+    """Run a role to its end; returns the exit code and prints at most one line of error.
+
+    is_service: it has no end of its own, so that SIGTERM is one in good order. stop_limit_s: for
+    the stop phase, after which the process is ended.
+    """
     forbid_core_dumps()
     try:
         arm_fail_point()
-        asyncio.run(_until_signal(main))
+        asyncio.run(_until_signal(main, stop_limit_s))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Exception as error:  # noqa: BLE001 - the one place that turns failures into exit codes
+        cause = first_cause(error)
+        if is_service and isinstance(cause, StoppedError) and cause.signal_number == signal.SIGTERM:
+            return 0
         return report(error)
     return 0
 
@@ -135,10 +169,21 @@ def report(error: BaseException) -> int:
         return cause.exit_code
     if isinstance(cause, _EXPECTED):
         print(f"error: {cause}", file=sys.stderr)
-        if isinstance(cause, ConfigError | EndpointError | InsecureEndpointError | KeysError):
-            return EXIT_CONFIG
-        return EXIT_USAGE if isinstance(cause, ModelNameError) else EXIT_FAILURE
+        return _exit_code(cause)
     logger.error("internal error", exc_info=error)
+    return EXIT_FAILURE
+
+
+def _exit_code(error: Exception) -> int:
+    match error:
+        case ConfigError() | EndpointError() | InsecureEndpointError() | KeysError():
+            return EXIT_CONFIG
+        case ModelNameError():
+            return EXIT_USAGE
+        case RefusedError():
+            return _REFUSALS.get(error.code, EXIT_FAILURE)
+        case NoCoordinatorError() | LostCoordinatorError():
+            return EXIT_UNAVAILABLE
     return EXIT_FAILURE
 
 
@@ -149,7 +194,7 @@ def first_cause(error: BaseException) -> BaseException:
     return error
 
 
-async def _until_signal(main: Callable[[], Awaitable[None]]) -> None:
+async def _until_signal(main: Callable[[], Awaitable[None]], stop_limit_s: float) -> None:
     """Serve until main ends or a signal comes; a second signal exits at once."""
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(main())
@@ -162,7 +207,7 @@ async def _until_signal(main: Callable[[], Awaitable[None]]) -> None:
         Manager(os.environ).stopping()
         task.cancel()
         # Whatever hangs in the stop phase must not outlive its limit.
-        timer = threading.Timer(_STOP_LIMIT_S, _end_at_once, (128 + number,))
+        timer = threading.Timer(stop_limit_s, _end_at_once, (128 + number,))
         timer.daemon = True
         timer.start()
 

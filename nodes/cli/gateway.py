@@ -11,7 +11,7 @@ import click
 
 from nodes.cli.options import keys_option
 from nodes.config import ConfigError, load
-from nodes.runtime import run, set_up_logging
+from nodes.runtime import STOP_LIMIT_S, run, set_up_logging
 
 if TYPE_CHECKING:
     from nodes.gateway.config import GatewayConfig
@@ -59,9 +59,16 @@ def gateway_command(**values: Any) -> None:
     config = gateway_config(values["config"], overrides)
     from nodes.gateway.role import run_gateway
 
-    code = run(lambda: run_gateway(config, announce))
+    code = run(
+        lambda: run_gateway(config, announce), is_service=True, stop_limit_s=stop_limit_s(config)
+    )
     if code:
         sys.exit(code)
+
+
+def stop_limit_s(config: GatewayConfig | None) -> float:
+    """After which a process with this gateway is ended: streams have their time before."""
+    return STOP_LIMIT_S if config is None else STOP_LIMIT_S + config.limits.stop_timeout_s
 
 
 def announce(url: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from nodes.cli.gateway import announce as announce_api
-from nodes.cli.gateway import gateway_config, is_installed
+from nodes.cli.gateway import gateway_config, is_installed, stop_limit_s
 from nodes.cli.options import keys_option
 from nodes.cli.progress import Progress
 from nodes.cli.run import engine_options, settings_of, status_of
@@ -90,7 +90,7 @@ def _start(config_class: type[C], values: dict[str, Any], serve: Callable[..., A
     supervised = values["supervised"]
     with Progress() as bar:
         progress = _progress_lines if supervised else bar
-        code = run(lambda: serve(config, supervised=supervised, progress=progress))
+        code = run(lambda: serve(config, supervised=supervised, progress=progress), is_service=True)
     if code:
         sys.exit(code)
 
@@ -165,7 +165,7 @@ def coordinator_command(**values: Any) -> None:
     overrides = {key: values[key] for key in ("listen", "cluster", "keys")}
     overrides |= {f"limits.{name}": values[name] for name in _LIMITS}
     config = load(CoordinatorConfig, values["config"], overrides)
-    code = run(lambda: run_coordinator(config, _announce))
+    code = run(lambda: run_coordinator(config, _announce), is_service=True)
     if code:
         sys.exit(code)
 
@@ -207,7 +207,7 @@ def up_command(**values: Any) -> None:
     serve: Callable[[], Awaitable[None]] = functools.partial(
         _up, target, draft, lookup=lookup, listen=values["listen"], limits=limits, http=http
     )
-    code = run(serve)
+    code = run(serve, is_service=True, stop_limit_s=stop_limit_s(http))
     if code:
         sys.exit(code)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from mesh.errors import DecodeError
 from mesh.heartbeat import HeartbeatState
 from mesh.membership import Joined, Left, Member, MembershipState, Refused
-from mesh.messages import Hello, Ping, Pong
+from mesh.messages import DISMISSED, OTHER_PROTOCOL, UNSUITABLE, Hello, Ping, Pong
 from nodes.coordinator.access import CLIENT_ROLES
 from nodes.coordinator.traffic import NodeTraffic
 from nodes.messages import EngineProfile, NodeFields
@@ -102,8 +102,11 @@ class Welcomed:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
+    """code: of Refuse."""
+
     peer: bytes
     reason: str
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,19 +203,21 @@ class Roster:
     def hello(self, peer: bytes, hello: Hello, now: float) -> list[RosterEvent]:
         profile = None
         if reason := self._dismissed.get((hello.node, hello.incarnation), ""):
-            return [Rejected(peer, reason)]
+            return [Rejected(peer, reason, DISMISSED)]
         if hello.role in ("target", "draft"):
             try:
                 profile = decode_profile(hello.profile)
                 costs, spread = costs_of(profile), spread_of(profile)
                 link = link_of(profile)
             except (DecodeError, ValueError) as error:
-                return [Rejected(peer, f"malformed profile: {error}"[:_MAX_REASON])]
+                reason = f"malformed profile: {error}"[:_MAX_REASON]
+                return [Rejected(peer, reason, OTHER_PROTOCOL)]
             reason = self._mismatch(profile) if hello.role == "draft" else ""
             if reason:
-                return [Rejected(peer, reason[:_MAX_REASON])]
+                return [Rejected(peer, reason[:_MAX_REASON], UNSUITABLE)]
             if hello.node == LOOKUP:
-                return [Rejected(peer, f"the name {LOOKUP} is taken: choose another")]
+                reason = f"the name {LOOKUP} is taken: choose another"
+                return [Rejected(peer, reason, UNSUITABLE)]
         elif hello.role in CLIENT_ROLES and hello.profile:
             return [Rejected(peer, f"a {hello.role} has no profile")]
         elif hello.role not in CLIENT_ROLES:
@@ -225,7 +230,7 @@ class Roster:
         )
         for event in events:
             if isinstance(event, Refused):
-                out.append(Rejected(peer, event.reason[:_MAX_REASON]))
+                out.append(Rejected(peer, event.reason[:_MAX_REASON], event.code))
             elif isinstance(event, Joined):
                 out.append(Welcomed(peer, hello.node))
                 heartbeat = HeartbeatState(self.heartbeat_interval_s, self.heartbeat_timeout_s)
@@ -254,7 +259,7 @@ class Roster:
         for draft in self.nodes("draft"):
             reason = self._mismatch(draft.profile)
             if reason:
-                out.append(Rejected(draft.peer, reason[:_MAX_REASON]))
+                out.append(Rejected(draft.peer, reason[:_MAX_REASON], UNSUITABLE))
                 out += self.bye(draft.peer, reason, now)
         return out
 

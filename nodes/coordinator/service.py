@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.metadata
 import logging
 import secrets
@@ -12,8 +13,23 @@ from mesh import failpoints
 from mesh.authorized import AuthorizedNodes
 from mesh.codec import Envelope, decode, encode
 from mesh.credits import MAX_WINDOW_MESSAGES, WINDOW_MESSAGES, Credits
-from mesh.errors import BackpressureError, DecodeError, LocalProtocolError, PeerGoneError
-from mesh.messages import Bye, Credit, EnrolRequest, Hello, Refuse, Welcome
+from mesh.errors import (
+    BackpressureError,
+    DecodeError,
+    LocalProtocolError,
+    PeerGoneError,
+    VersionError,
+)
+from mesh.messages import (
+    OTHER_PROTOCOL,
+    PROTOCOL_VERSION,
+    Bye,
+    Credit,
+    EnrolRequest,
+    Hello,
+    Refuse,
+    Welcome,
+)
 from mesh.padding import join, pad
 from mesh.pauses import PauseState
 from mesh.transport import ServerTransport
@@ -124,6 +140,8 @@ class Coordinator:
                 envelope = decode(frames)
                 failpoints.received(envelope.message)
                 self._check_in(group, peer, key, envelope, sum(map(len, frames)), now)
+            except VersionError as error:
+                self._other_version(peer, error, now)
             except (DecodeError, ForbiddenError) as error:
                 self._offence(peer, str(error), now)
 
@@ -162,6 +180,20 @@ class Coordinator:
             self._send_all([Send(peer, Refuse("too many members have this key"))])
             return False
         return self._conduct.may_join(key or peer, now)
+
+    def _other_version(self, peer: bytes, error: VersionError, now: float) -> None:
+        """Say why to who cannot read anything else of ours; it counts as an offence all the same."""
+        if not error.is_hello or self.state.role_of(peer):
+            self._offence(peer, str(error), now)
+            return
+        reason = (
+            f"it speaks protocol {error.version}, the coordinator {PROTOCOL_VERSION}: "
+            f"use one version of airdraft on all machines"
+        )
+        self._offence(peer, reason, now)
+        with contextlib.suppress(PeerGoneError, BackpressureError):
+            refusal = Refuse(reason, OTHER_PROTOCOL)
+            self._transport.send(peer, encode(refusal, version=error.version))
 
     def _offence(self, peer: bytes, reason: str, now: float) -> None:
         self.state.num_dropped += 1

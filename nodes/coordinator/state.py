@@ -14,7 +14,7 @@ from typing import Any
 
 from mesh.codec import decode
 from mesh.grants import Air
-from mesh.messages import Bye, Credit, Hello, Ping, Pong, Refuse, Welcome
+from mesh.messages import NOT_ALLOWED, Bye, Credit, Hello, Ping, Pong, Refuse, Welcome
 from nodes.config import LimitSettings
 from nodes.coordinator.access import ANYBODY, ROLES, Caller
 from nodes.coordinator.drains import Drains
@@ -148,7 +148,7 @@ class CoordinatorState:
         self._reporting.traffic.received(type(message), num_bytes)
         if isinstance(message, Hello):
             if not caller.may_join_as(message.role):
-                return [Send(peer, Refuse(_why_not(caller, message.role)))]
+                return [Send(peer, Refuse(_why_not(caller, message.role), NOT_ALLOWED))]
             hello = replace(message, node=caller.node_name(message.node))
             return self._on_roster(self._roster.hello(peer, hello, now), now)
         role = self._roster.role_of(peer)
@@ -271,8 +271,8 @@ class CoordinatorState:
             match event:
                 case Welcomed(peer=peer, node=name):
                     out.append(Send(peer, self._welcome(name)))
-                case Rejected(peer=peer, reason=reason):
-                    out.append(Send(peer, Refuse(reason)))
+                case Rejected(peer=peer, reason=reason, code=code):
+                    out.append(Send(peer, Refuse(reason, code)))
                 case Dismissed(peer=peer, reason=reason):
                     out.append(Send(peer, Bye(reason)))
                 case NodeIn(record=node):

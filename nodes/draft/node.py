@@ -13,7 +13,7 @@ from mesh.transport import ClientTransport
 from nodes.draft.state import Drafted, Event, Job, ModelDrafter
 from nodes.engine.protocol import EngineInfo
 from nodes.engine_thread import EngineThread
-from nodes.link import Link
+from nodes.link import STOPS, Link
 from nodes.messages import (
     CloseStreamNotice,
     DraftReply,
@@ -34,6 +34,7 @@ from policies.latency import NodeCosts
 logger = logging.getLogger(__name__)
 
 _MOST_US = 2**31 - 1
+_HELD_LIMIT_S = 0.5
 
 
 class DraftNode:
@@ -73,14 +74,30 @@ class DraftNode:
         self._held: set[asyncio.TimerHandle] = set()
 
     async def run(self) -> None:
-        """Serve until cancelled; raises what the link or the engine raises."""
-        self._engine: EngineThread[ModelDrafter] = EngineThread(self._drafter, self._on_events)
+        """Serve until cancelled; raises what the link or the engine raises.
+
+        Then the rounds in hand are answered: their streams need not take a plain step.
+        """
+        self._engine: EngineThread[ModelDrafter] = EngineThread(
+            self._drafter, self._on_events, must_finish=lambda drafter: drafter.has_rounds
+        )
         self._opening = Opening(self._drafter.grammars, self._open)
         self._link = self._make_link()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._engine.run())
-            group.create_task(self._opening.run())
-            group.create_task(self._link.run())
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._engine.run())
+                group.create_task(self._opening.run())
+                group.create_task(self._link.run())
+        except asyncio.CancelledError:
+            await self._held_sent()
+            self._link.say_bye(STOPS)
+            raise
+
+    async def _held_sent(self) -> None:
+        """Wait for answers whose turn is to come."""
+        now = asyncio.get_running_loop().time()
+        turns = [held.when() - now for held in self._held if not held.cancelled()]
+        await asyncio.sleep(min(_HELD_LIMIT_S, max(turns, default=0.0)))
 
     @property
     def is_joined(self) -> bool:

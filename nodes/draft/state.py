@@ -243,6 +243,11 @@ class ModelDrafter:
             self._model.truncate(stream.seq_id, keep)
             del stream.cached[keep:]
 
+    @property
+    def has_rounds(self) -> bool:
+        """Whether an answer is awaited."""
+        return bool(self._rounds)
+
     def has_work(self) -> bool:
         return bool(self._rounds) or any(
             s.is_behind or s.ahead.goes_on for s in self._streams.values()

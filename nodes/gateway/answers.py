@@ -37,13 +37,22 @@ class ScoredToken:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What one event adds to one choice; begins: nothing came of it before."""
+    """What one event adds to one choice; begins: nothing came of it before.
+
+    told_tokens: those before `tokens` that an answer told which this one goes on.
+    """
 
     index: int
     text: str
     tokens: tuple[ScoredToken, ...]
     begins: bool
     finish_reason: str | None = None
+    told_tokens: tuple[ScoredToken, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing that a reader has to be told."""
+        return not (self.begins or self.text or self.tokens or self.finish_reason)
 
 
 @dataclass(slots=True)

@@ -2,44 +2,31 @@
 
 from __future__ import annotations
 
-import logging
-import time
-from dataclasses import replace
-from functools import lru_cache
-from typing import Any, Protocol
+from typing import Final
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nodes.client import RequestFailedError
 from nodes.gateway import chat, completions
-from nodes.gateway.apikeys import ApiKey
 from nodes.gateway.config import GatewayLimits
-from nodes.gateway.counting import CLIENT_LEFT, ROUTES, metrics_of
+from nodes.gateway.counting import ROUTES
 from nodes.gateway.errors import ApiError, no_such_model, of_failure
-from nodes.gateway.exchange import ClientLeftError, Exchange
-from nodes.gateway.fields import Job
-from nodes.gateway.guard import abort, key_of, send_error
+from nodes.gateway.generate import Fields, Generate, Shared
+from nodes.gateway.guard import key_of
+from nodes.gateway.idempotency import KeyedRequests
 from nodes.gateway.looking import Looking
 from nodes.gateway.models import Mesh, Models
 from nodes.gateway.page import page
 from nodes.gateway.running import Running
-from nodes.gateway.schema import parse_json
-from nodes.gateway.shape import VERSION, Shape, new_id, now_unix
+from nodes.gateway.shape import VERSION, now_unix
 from nodes.metrics.exposition import CONTENT_TYPE, render_metrics
 from nodes.metrics.gateway import GatewayMetrics
 
-logger = logging.getLogger(__name__)
-
-
-class Fields(Protocol):
-    """How an API reads bodies; made once for each set of limits."""
-
-    def job(self, body: dict[str, Any]) -> Job: ...
-
-    def shape(self, body: dict[str, Any], job: Job) -> Shape: ...
+# Whoever asks whether it is ready sends requests elsewhere if not: what it hears is not old.
+_READY_MAX_AGE_S: Final = 0.25
 
 
 class Gateway:
@@ -52,6 +39,7 @@ class Gateway:
         self.running = Running(limits.max_concurrent)
         self.looking = Looking(mesh)
         self.metrics = GatewayMetrics(ROUTES)
+        self._keyed = KeyedRequests()
         self._started_unix = now_unix()
 
     def router(self) -> ASGIApp:
@@ -59,6 +47,7 @@ class Gateway:
             ("/v1/completions", completions.ID_PREFIX, completions.CompletionFields),
             ("/v1/chat/completions", chat.ID_PREFIX, chat.ChatFields),
         ]
+        shared = Shared(self.mesh, self.limits, self.models, self.running, self._keyed)
         routes = [
             Route("/healthz", self._healthz),
             Route("/readyz", self._readyz),
@@ -69,7 +58,7 @@ class Gateway:
             Route("/v1/models/{name:path}", self._model),
         ]
         for path, prefix, fields in kinds:
-            generate = Generate(self, prefix, fields)
+            generate = Generate(shared, prefix, fields)
             routes.append(Route(path, generate, methods=["POST"]))
             routes.append(Route(path + "/{request_id}", self._cancel, methods=["DELETE"]))
         router = Router(routes, redirect_slashes=False)
@@ -85,7 +74,8 @@ class Gateway:
         return JSONResponse({"status": "ok"})
 
     async def _readyz(self, _request: Request) -> JSONResponse:
-        await self.models.check_ready()
+        self.running.check_open()
+        await self.models.check_ready(_READY_MAX_AGE_S)
         return JSONResponse({"status": "ready"})
 
     async def _page(self, _request: Request) -> Response:
@@ -135,122 +125,3 @@ class Gateway:
         if not self.running.cancel(request_id, whose):
             raise ApiError(404, "no request of this id and key is under way", code="not_found")
         return JSONResponse({"id": request_id, "object": "request", "cancelled": True})
-
-
-class Generate:
-    """POST of one of the two APIs."""
-
-    def __init__(self, gateway: Gateway, id_prefix: str, fields: type[Any]) -> None:
-        self._gateway = gateway
-        self._id_prefix = id_prefix
-        self._fields = lru_cache(maxsize=64)(fields)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        key = key_of(scope, "infer")
-        record = _Record(new_id(self._id_prefix), key.name)
-        try:
-            await self._answer(scope, receive, send, key, record)
-        except ApiError as error:
-            record.status = error.status
-            await send_error(error, send)
-        except (ClientLeftError, ClientDisconnect):
-            record.status = CLIENT_LEFT
-        finally:
-            metrics_of(scope).finished(record.status)
-            record.log()
-
-    async def _answer(
-        self, scope: Scope, receive: Receive, send: Send, key: ApiKey, record: _Record
-    ) -> None:
-        gateway = self._gateway
-        limits = limits_of(gateway.limits, key)
-        # First of all: what is read of bodies, too, is bounded by how many there may be.
-        with gateway.running.entered(
-            record.request_id, key.name, limits.max_concurrent_per_key
-        ) as run:
-            body = parse_json(await _body(Request(scope, receive), limits.max_body_bytes))
-            fields: Fields = self._fields(limits)
-            job = fields.job(body)
-            shape = fields.shape(body, job)
-            # What is left of it is the answer's, not the question's.
-            del body
-            # Whether there is such a model the coordinator knows best.
-            await gateway.models.check_ready()
-            exchange = record.exchange = Exchange(
-                gateway.mesh,
-                job,
-                shape,
-                run,
-                owner=f"{key.name}/{job.user}" if job.user else key.name,
-                created_unix=now_unix(),
-                metrics=metrics_of(scope),
-                abort=lambda: abort(scope),
-            )
-            if job.stream:
-                await exchange.stream(
-                    receive, send, limits.max_unsent_bytes, limits.write_timeout_s
-                )
-            else:
-                await _send_whole(await exchange.whole(receive), exchange, send)
-        record.status = 200 if exchange.failure is None else exchange.failure.status
-
-
-class _Record:
-    """What the log says of a request: never any of its text."""
-
-    def __init__(self, request_id: str, key: str) -> None:
-        self.request_id = request_id
-        # Until something else is known.
-        self.status = 500
-        self.exchange: Exchange | None = None
-        self._key = key
-        self._started = time.monotonic()
-
-    def log(self) -> None:
-        num_tokens = 0 if self.exchange is None else self.exchange.answers.num_tokens
-        logger.info(
-            "request %s of %s: status %d, %d tokens, %.3f s",
-            self.request_id,
-            self._key,
-            self.status,
-            num_tokens,
-            time.monotonic() - self._started,
-        )
-
-
-def limits_of(limits: GatewayLimits, key: ApiKey) -> GatewayLimits:
-    """A key's own limits, where it has some: they may be higher, but for those of all."""
-    return replace(
-        limits,
-        max_concurrent_per_key=key.max_concurrent or limits.max_concurrent_per_key,
-        max_tokens=key.max_tokens or limits.max_tokens,
-        max_choices=min(key.max_choices or limits.max_choices, 64),
-    )
-
-
-async def _body(request: Request, max_bytes: int) -> bytes:
-    """The body of a request. Raises ApiError where it is too large or no JSON."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        # Pages of other sites may post anything else without being asked whether they may.
-        raise ApiError(415, "Content-Type: application/json is needed", code="invalid_content_type")
-    too_large = ApiError(413, f"the body has more than {max_bytes} bytes", code="body_too_large")
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > max_bytes:
-        raise too_large
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > max_bytes:
-            raise too_large
-    return bytes(body)
-
-
-async def _send_whole(content: bytes, exchange: Exchange, send: Send) -> None:
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(content)).encode()),
-        *exchange.headers(),
-    ]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": content})

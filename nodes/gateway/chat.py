@@ -10,6 +10,7 @@ from nodes.gateway.answers import Delta, ScoredToken
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.fields import Job, common_fields, job_of, options_of
 from nodes.gateway.logprobs import chat_logprobs
+from nodes.gateway.resuming import Told
 from nodes.gateway.schema import (
     Fields,
     boolean,
@@ -124,18 +125,24 @@ class ChatShape:
         self._has_logprobs = has_logprobs
         self._tells_tokens = tells_tokens
 
-    def chunks(self, head: Head, delta: Delta) -> bytes:
+    def chunks(self, head: Head, delta: Delta, told: Told | None = None) -> bytes:
         events = b""
         if delta.begins:
-            events = self._event(head, delta.index, '{"role":"assistant","content":""}')
+            if told is not None:
+                events = told.line(delta.index)
+            events += self._event(head, delta.index, '{"role":"assistant","content":""}')
         if delta.text or delta.tokens:
+            if told is not None:
+                events += told.line(delta.index, delta.text, len(delta.tokens))
             logprobs = "null"
             if self._has_logprobs and delta.tokens:
                 logprobs = json.dumps(chat_logprobs(delta.tokens))
             added = f'{{"content":{json.dumps(delta.text)}}}'
-            told = delta.tokens if self._tells_tokens else ()
-            events += self._event(head, delta.index, added, logprobs, told=told)
+            shown = delta.tokens if self._tells_tokens else ()
+            events += self._event(head, delta.index, added, logprobs, shown=shown)
         if delta.finish_reason is not None:
+            if told is not None:
+                events += told.line(delta.index, ends=True)
             reason = f'"{delta.finish_reason}"'
             events += self._event(head, delta.index, "{}", reason=reason)
         return events
@@ -147,12 +154,12 @@ class ChatShape:
         added: str,
         logprobs: str = "null",
         reason: str = "null",
-        told: Sequence[ScoredToken] = (),
+        shown: Sequence[ScoredToken] = (),
     ) -> bytes:
         return self._writer.choice(
             head,
             f'{{"index":{index},"delta":{added},"logprobs":{logprobs},"finish_reason":{reason}}}',
-            told,
+            shown,
         )
 
     def usage_chunk(self, head: Head, usage: dict[str, object]) -> bytes:

@@ -11,6 +11,7 @@ from nodes.gateway.answers import Delta
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.fields import Job, common_fields, job_of, options_of
 from nodes.gateway.logprobs import CompletionLogprobs
+from nodes.gateway.resuming import Told
 from nodes.gateway.schema import Fields, boolean, check, integer, string, unsupported, wrong
 from nodes.gateway.shape import ChunkWriter, Head, Whole, whole_body
 from nodes.messages import MAX_TOP_LOGPROBS
@@ -107,18 +108,26 @@ class CompletionShape:
         self._tells_tokens = tells_tokens
         self._logprobs: dict[int, CompletionLogprobs] = {}
 
-    def chunks(self, head: Head, delta: Delta) -> bytes:
+    def chunks(self, head: Head, delta: Delta, told: Told | None = None) -> bytes:
         logprobs = "null"
-        if self._has_logprobs and delta.tokens:
+        if self._has_logprobs and (delta.tokens or delta.told_tokens):
             of_choice = self._logprobs.setdefault(delta.index, CompletionLogprobs())
-            logprobs = json.dumps(of_choice.of(delta.tokens))
+            of_choice.skip(delta.told_tokens)
+            if delta.tokens:
+                logprobs = json.dumps(of_choice.of(delta.tokens))
+        if delta.is_empty:
+            return b""
         reason = "null" if delta.finish_reason is None else f'"{delta.finish_reason}"'
-        return self._writer.choice(
+        event = self._writer.choice(
             head,
             f'{{"index":{delta.index},"text":{json.dumps(delta.text)},'
             f'"logprobs":{logprobs},"finish_reason":{reason}}}',
             delta.tokens if self._tells_tokens else (),
         )
+        if told is None:
+            return event
+        ends = delta.finish_reason is not None
+        return told.line(delta.index, delta.text, len(delta.tokens), ends=ends) + event
 
     def usage_chunk(self, head: Head, usage: dict[str, object]) -> bytes:
         return self._writer.usage(head, usage)

@@ -28,8 +28,7 @@ _ACCEPTED: Final[dict[str, tuple[float, float]]] = {
     "body_timeout_s": (0.1, 600),
     "write_timeout_s": (0.1, 600),
     "keep_alive_s": (1, 3600),
-    # The process is ended 10 s after it was told to stop.
-    "stop_timeout_s": (0, 8),
+    "stop_timeout_s": (0, 3600),
 }
 
 

@@ -60,6 +60,14 @@ class Connection(H11Protocol):
     def abort(self) -> None:
         self.transport.abort()
 
+    def end_after_this(self) -> None:
+        """The request that is being answered is the last one."""
+        self.cycle.keep_alive = False
+
+    @property
+    def is_closing(self) -> bool:
+        return self.transport.is_closing()
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > self.limits.max_connections:

@@ -24,7 +24,8 @@ _FAILURES: Final[dict[str, tuple[int, str, int | None]]] = {
 class ApiError(Exception):
     """A request ends with this status.
 
-    param: the field that is wrong, as `messages[0].role`. retry_after_s: for the header.
+    param: the field that is wrong, as `messages[0].role`. retry_after_s: for the header. closes:
+    nothing more is taken on this connection.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class ApiError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after_s: int | None = None,
+        closes: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -44,6 +46,7 @@ class ApiError(Exception):
         self.param = param
         self.code = code
         self.retry_after_s = retry_after_s
+        self.closes = closes
 
     def body(self) -> dict[str, Any]:
         return {
@@ -63,7 +66,8 @@ class ApiError(Exception):
         return b"data: " + self.content() + b"\n\n"
 
     def headers(self) -> dict[str, str]:
-        return {} if self.retry_after_s is None else {"retry-after": str(self.retry_after_s)}
+        found = {} if self.retry_after_s is None else {"retry-after": str(self.retry_after_s)}
+        return {**found, "connection": "close"} if self.closes else found
 
 
 def of_failure(error: RequestFailedError) -> ApiError:
@@ -85,6 +89,12 @@ def no_such_model() -> ApiError:
 
 def unavailable(message: str) -> ApiError:
     return of_failure(RequestFailedError("unavailable", message))
+
+
+def stopping() -> ApiError:
+    error = unavailable("the gateway is being stopped")
+    error.closes = True
+    return error
 
 
 def overloaded(message: str) -> ApiError:

@@ -17,6 +17,7 @@ from nodes.gateway.errors import ApiError, internal, of_failure
 from nodes.gateway.fields import Job
 from nodes.gateway.models import Mesh
 from nodes.gateway.outbox import Outbox, SlowReaderError
+from nodes.gateway.resuming import Told
 from nodes.gateway.running import Run
 from nodes.gateway.shape import DONE, Head, Shape, Whole
 from nodes.messages import StartedNotice, TokensNotice
@@ -33,7 +34,8 @@ class ClientLeftError(Exception):
 class Exchange:
     """answers: what has come of it so far. failure: why the rest will not come, if so.
 
-    abort: closes the connection, whoever reads it.
+    abort: closes the connection, whoever reads it; end_connection: once the answer has been sent.
+    told: for a stream whose events have ids, what its reader knows; what follows is sent.
     """
 
     def __init__(
@@ -47,6 +49,8 @@ class Exchange:
         created_unix: int,
         metrics: RequestMetrics,
         abort: Callable[[], None],
+        end_connection: Callable[[], None],
+        told: Told | None = None,
     ) -> None:
         self._mesh = mesh
         self._job = replace(job, options=replace(job.options, user=owner))
@@ -55,6 +59,9 @@ class Exchange:
         self._created_unix = created_unix
         self._metrics = metrics
         self._abort = abort
+        self._end_connection = end_connection
+        self._told = told
+        self._rest = None if told is None else told.rest()
         self.answers = Answers(job)
         self.failure: ApiError | None = None
 
@@ -117,8 +124,13 @@ class Exchange:
     async def _fill(self, outbox: Outbox) -> None:
         def on_event(prompt_index: int, event: Event) -> None:
             delta = self.answers.on_event(prompt_index, event)
-            if delta is not None:
-                outbox.put(self._shape.chunks(self._head(), delta))
+            if delta is None:
+                return
+            if self._rest is not None:
+                delta = self._rest.of(delta)
+            # There is nothing of what was told before.
+            if content := self._shape.chunks(self._head(), delta, self._told):
+                outbox.put(content)
 
         try:
             await self._ask_all_or_fail(on_event)
@@ -126,11 +138,17 @@ class Exchange:
                 outbox.fail(self.failure)
                 return
             if self._job.include_usage:
-                usage = self.answers.usage.as_json(self._seed)
-                outbox.put(self._shape.usage_chunk(self._head(), usage))
+                self._put_usage(outbox)
             outbox.put(DONE)
         except SlowReaderError:
             self._abort()
+
+    def _put_usage(self, outbox: Outbox) -> None:
+        content = self._shape.usage_chunk(self._head(), self.answers.usage.as_json(self._seed))
+        if self._told is None:
+            outbox.put(content)
+        elif not self._told.has_usage:
+            outbox.put(self._told.usage_line() + content)
 
     async def _send(self, outbox: Outbox, send: Send, asking: asyncio.Task[None]) -> None:
         part = await outbox.take()
@@ -144,6 +162,12 @@ class Exchange:
             part = await outbox.take()
         if outbox.was_dropped or asking.cancelled():
             raise ClientLeftError
+        if self.failure is not None:
+            # What ended with an error must not look like anything else.
+            self._end_connection()
+        elif asking.done():
+            # A fault of ours after the last token: there must be no end at all.
+            asking.result()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _head(self) -> Head:
@@ -182,6 +206,8 @@ class Exchange:
                 raise cause from None
             if isinstance(cause, RequestFailedError):
                 self.failure = of_failure(cause)
+            elif isinstance(cause, ApiError):
+                self.failure = cause
             elif isinstance(cause, LocalProtocolError):
                 # A character may take four bytes: not all that a body may have fits.
                 reason = "the request has more bytes than a message of the mesh may"

@@ -11,6 +11,7 @@ from nodes.client import GenerateOptions, Prompt
 from nodes.engine.rules import MAX_BIASES, MAX_GRAMMAR_CHARS, NO_RULES, Grammar, LogitBias
 from nodes.engine.rules import LogitRules as Rules
 from nodes.gateway.config import GatewayLimits
+from nodes.gateway.idempotency import SEED_BITS
 from nodes.gateway.schema import (
     Fields,
     boolean,
@@ -30,8 +31,6 @@ _MAX_STOP_CHARS: Final = 256
 _LEAST_TEMPERATURE: Final = 1e-6
 # Keeps the likeliest token and no other.
 _LEAST_TOP_P: Final = 1e-9
-# JSON numbers of this size are exact in every client.
-_SEED_BITS: Final = 53
 _ANY_OBJECT: Final = '{"type":"object"}'
 
 
@@ -174,7 +173,7 @@ def options_of(
         top_p=max(found.get("top_p", 1.0), _LEAST_TOP_P),
         min_p=found.get("min_p", 0.0),
         # Drawn here, so that all prompts of one body have the same.
-        seed=secrets.randbits(_SEED_BITS) if seed is None else seed,
+        seed=secrets.randbits(SEED_BITS) if seed is None else seed,
         priority=found.get("priority", DEFAULT_PRIORITY),
         num_choices=found.get("n", 1),
         stops=found.get("stop", ()),

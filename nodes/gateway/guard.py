@@ -175,3 +175,16 @@ def abort(scope: Scope) -> None:
     connection = scope.get("state", {}).get("connection")
     if connection is not None:
         connection.abort()
+
+
+def end_connection(scope: Scope) -> None:
+    """Take no further request on the connection once this one is answered."""
+    connection = scope.get("state", {}).get("connection")
+    if connection is not None:
+        connection.end_after_this()
+
+
+def has_left(scope: Scope) -> bool:
+    """Whether the client has closed its connection, as far as is known."""
+    connection = scope.get("state", {}).get("connection")
+    return connection is not None and connection.is_closing

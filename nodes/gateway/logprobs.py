@@ -35,6 +35,11 @@ class CompletionLogprobs:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._num_chars = 0
 
+    def skip(self, tokens: Iterable[ScoredToken]) -> None:
+        """Tokens of the text that an answer told which this one goes on."""
+        for token in tokens:
+            self._num_chars += len(self._decoder.decode(token.scores.chosen.piece))
+
     def of(self, tokens: Iterable[ScoredToken]) -> dict[str, Any]:
         """The next tokens of the text; text_offset: characters of it before each of them."""
         texts: list[str] = []

@@ -66,8 +66,8 @@ class Models:
         self._has_targets = False
         self._asked_at = -math.inf
 
-    async def served(self) -> dict[str, ServedModel]:
-        """By name, but for those whose targets are all being drained.
+    async def served(self, max_age_s: float | None = None) -> dict[str, ServedModel]:
+        """By name, but for those whose targets are all being drained. max_age_s: of what is known.
 
         Raises ApiError where nobody can be asked.
         """
@@ -75,7 +75,8 @@ class Models:
             # The next coordinator's targets are others, at first none.
             self._asked_at = -math.inf
             raise unavailable("the coordinator cannot be reached: ask again when it is back")
-        if self._clock() - self._asked_at < _MAX_AGE_S:
+        limit_s = _MAX_AGE_S if max_age_s is None else max_age_s
+        if self._clock() - self._asked_at < limit_s:
             return self._known
         try:
             async with asyncio.timeout(_ASK_LIMIT_S):
@@ -89,9 +90,9 @@ class Models:
         self._has_targets, self._asked_at = bool(targets), self._clock()
         return self._known
 
-    async def check_ready(self) -> None:
+    async def check_ready(self, max_age_s: float | None = None) -> None:
         """Raises ApiError where no target would take a request, whatever its model."""
-        if not await self.served():
+        if not await self.served(max_age_s):
             # One may have come since.
             self._asked_at = -math.inf
             what = "all targets are being drained" if self._has_targets else "no target is there"

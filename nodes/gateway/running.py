@@ -52,10 +52,14 @@ class Running:
     def is_stopping(self) -> bool:
         return self._stopping is not None
 
-    @contextlib.contextmanager
-    def entered(self, request_id: str, key: str, max_of_key: int) -> Iterator[Run]:
+    def check_open(self) -> None:
+        """Raises ApiError where no new requests are taken."""
         if self._stopping is not None:
             raise self._stopping
+
+    @contextlib.contextmanager
+    def entered(self, request_id: str, key: str, max_of_key: int) -> Iterator[Run]:
+        self.check_open()
         if len(self._runs) >= self._max_concurrent:
             raise overloaded(f"{self._max_concurrent} requests are under way: ask again later")
         if self._of_key[key] >= max_of_key:
@@ -66,12 +70,19 @@ class Running:
         try:
             yield run
         finally:
-            del self._runs[request_id]
+            del self._runs[run.request_id]
             self._of_key[key] -= 1
             if not self._of_key[key]:
                 del self._of_key[key]
             if not self._runs:
                 self._idle.set()
+
+    def rename(self, run: Run, request_id: str) -> None:
+        """Give a request another id, which none that is under way has."""
+        assert request_id not in self._runs
+        del self._runs[run.request_id]
+        run.request_id = request_id
+        self._runs[request_id] = run
 
     def cancel(self, request_id: str, key: str | None) -> bool:
         """End a request of a key, or of any where it is None; whether there is one."""

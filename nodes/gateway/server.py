@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 import uvicorn
 
@@ -20,12 +21,13 @@ from nodes.gateway.app import Gateway
 from nodes.gateway.config import GatewayConfig, address_of, names
 from nodes.gateway.connection import Connection
 from nodes.gateway.counting import Counted
-from nodes.gateway.errors import unavailable
+from nodes.gateway.errors import stopping
 from nodes.gateway.guard import Guard
 from nodes.gateway.models import Mesh
 
 logger = logging.getLogger(__name__)
 
+_CLOSING_S: Final = 3
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
@@ -83,7 +85,8 @@ class HttpServer:
             server_header=False,
             h11_max_incomplete_event_size=config.limits.max_header_bytes,
             timeout_keep_alive=config.limits.keep_alive_s,
-            timeout_graceful_shutdown=int(config.limits.stop_timeout_s) + 1,
+            # For what was sent to be taken; requests have ended by then.
+            timeout_graceful_shutdown=_CLOSING_S,
         )
         self._uvicorn.load()
         if config.tls_cert:
@@ -116,10 +119,11 @@ class HttpServer:
                 raise
 
     async def _stop(self, server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
-        server.should_exit = True
-        self.gateway.running.refuse_new(unavailable("the gateway is being stopped"))
+        """Who asks meanwhile is told so; only then the address is closed."""
+        self.gateway.running.refuse_new(stopping())
         logger.info("stopping: %d requests are under way", len(self.gateway.running))
         await self.gateway.running.until_idle(self._limits.stop_timeout_s)
+        server.should_exit = True
         await asyncio.gather(serving, return_exceptions=True)
         await self.gateway.looking.stop()
 

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from typing import Any, Final, Protocol
 
 from nodes.gateway.answers import Delta, ScoredToken
+from nodes.gateway.resuming import Told
 
 DONE: Final = b"data: [DONE]\n\n"
 VERSION: Final = version("airdraft")
@@ -65,8 +66,11 @@ class Whole:
 class Shape(Protocol):
     """How one API writes an answer."""
 
-    def chunks(self, head: Head, delta: Delta) -> bytes:
-        """Server-sent events for what was added to one choice."""
+    def chunks(self, head: Head, delta: Delta, told: Told | None = None) -> bytes:
+        """Server-sent events for what was added to one choice.
+
+        told: gives the events their ids, where they are to have some.
+        """
 
     def usage_chunk(self, head: Head, usage: dict[str, object]) -> bytes: ...
 

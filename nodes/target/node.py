@@ -12,7 +12,7 @@ from mesh.transport import ClientTransport
 from nodes.engine.grammar import Grammars
 from nodes.engine.protocol import Model, Tokenizer
 from nodes.engine_thread import EngineThread
-from nodes.link import Link
+from nodes.link import STOPS, Link
 from nodes.messages import (
     CloseStreamNotice,
     CommitEntry,
@@ -88,18 +88,25 @@ class TargetNode:
         )
 
     async def run(self) -> None:
-        """Serve until cancelled; raises what the link or the engine raises."""
+        """Serve until cancelled; raises what the link or the engine raises.
+
+        Then the pass that is under way is finished and told: its streams go on behind it elsewhere.
+        """
         grammars = Grammars(self._tokenizer, self._model.info)
         state = TargetState(self._model, self._tokenizer, self._prefix_cache_bytes, grammars)
         self._engine = EngineThread(state, self._on_events)
         self._opening = Opening(grammars, self._open)
         self._texts = TextReader(self._tokenizer, lambda reply: self._link.send(reply))
         self._link = self._make_link()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._engine.run())
-            group.create_task(self._opening.run())
-            group.create_task(self._texts.run())
-            group.create_task(self._link.run())
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._engine.run())
+                group.create_task(self._opening.run())
+                group.create_task(self._texts.run())
+                group.create_task(self._link.run())
+        except asyncio.CancelledError:
+            self._link.say_bye(STOPS)
+            raise
 
     @property
     def is_joined(self) -> bool:

@@ -103,7 +103,7 @@ async def test_a_line_in_the_log_without_any_text(
         await post(app, "/v1/chat/completions", {**CHAT, "stop": ["CANARY"] * 10})
         await post(app, "/v1/chat/completions", {**CHAT, "CANARY": 1})
     assert "CANARY" not in caplog.text
-    lines = [r.getMessage() for r in caplog.records if r.name == "nodes.gateway.app"]
+    lines = [r.getMessage() for r in caplog.records if r.name == "nodes.gateway.generate"]
     assert len(lines) == 3
     assert f"request {call.json['id']} of anybody: status 200, 2 tokens" in lines[0]
     assert "status 400" in lines[1]

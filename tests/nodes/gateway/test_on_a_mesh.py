@@ -14,7 +14,7 @@ import pytest
 from nodes.client import Client, Event, GenerateOptions, Prompt
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyTokenizer
-from nodes.gateway import models
+from nodes.gateway import app, models
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
 from nodes.messages import TokensNotice
 from tests.nodes.gateway.served import Served, serving
@@ -132,6 +132,7 @@ async def test_it_is_not_ready_while_all_targets_are_drained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(models, "_MAX_AGE_S", 0.0)
+    monkeypatch.setattr(app, "_READY_MAX_AGE_S", 0.0)
     async with gateway(tmp_path) as (made, server, http):
         admin = made.start_client("admin", role="admin")
         root = server.http.url.removesuffix("/v1")

@@ -1,0 +1,205 @@
+"""POST of one of the two APIs: from a body that nobody has seen to its answer."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Protocol
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive, Scope, Send
+
+from nodes.gateway import idempotency, resuming
+from nodes.gateway.apikeys import ApiKey
+from nodes.gateway.config import GatewayLimits
+from nodes.gateway.counting import CLIENT_LEFT, metrics_of
+from nodes.gateway.errors import ApiError
+from nodes.gateway.exchange import ClientLeftError, Exchange
+from nodes.gateway.fields import Job
+from nodes.gateway.guard import abort, end_connection, has_left, key_of, send_error
+from nodes.gateway.idempotency import Keyed, KeyedRequests
+from nodes.gateway.models import Mesh, Models
+from nodes.gateway.resuming import Told
+from nodes.gateway.running import Running
+from nodes.gateway.schema import parse_json
+from nodes.gateway.shape import Shape, new_id, now_unix
+
+logger = logging.getLogger(__name__)
+
+
+class Fields(Protocol):
+    """How an API reads bodies; made once for each set of limits."""
+
+    def job(self, body: dict[str, Any]) -> Job: ...
+
+    def shape(self, body: dict[str, Any], job: Job) -> Shape: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all requests of a gateway have in common."""
+
+    mesh: Mesh
+    limits: GatewayLimits
+    models: Models
+    running: Running
+    keyed: KeyedRequests
+
+
+class Generate:
+    """The route of one API. id_prefix: of its answers."""
+
+    def __init__(self, shared: Shared, id_prefix: str, fields: type[Any]) -> None:
+        self._shared = shared
+        self._id_prefix = id_prefix
+        self._fields = lru_cache(maxsize=64)(fields)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        key = key_of(scope, "infer")
+        record = _Record(new_id(self._id_prefix), key.name)
+        try:
+            await self._answer(scope, receive, send, key, record)
+        except ApiError as error:
+            record.status = error.status
+            await send_error(error, send)
+        except (ClientLeftError, ClientDisconnect):
+            record.status = CLIENT_LEFT
+        finally:
+            metrics_of(scope).finished(record.status)
+            record.log()
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, key: ApiKey, record: _Record
+    ) -> None:
+        shared, limits = self._shared, limits_of(self._shared.limits, key)
+        keyed = _keyed(scope, key)
+        async with contextlib.AsyncExitStack() as stack:
+            # First of all: what is read of bodies, too, is bounded by how many there may be.
+            entered = shared.running.entered(
+                record.request_id, key.name, limits.max_concurrent_per_key
+            )
+            run = stack.enter_context(entered)
+            content = await _body(Request(scope, receive), limits.max_body_bytes)
+            body = parse_json(content)
+            fields: Fields = self._fields(limits)
+            job = fields.job(body)
+            if keyed is not None and body.get("seed") is None:
+                job = replace(job, options=replace(job.options, seed=keyed.seed))
+            shape = fields.shape(body, job)
+            told = _told(scope, keyed, job, content)
+            if keyed is not None:
+                await stack.enter_async_context(
+                    shared.keyed.entered(keyed, scope["path"], content, lambda: has_left(scope))
+                )
+                record.request_id = keyed.request_id(self._id_prefix)
+                shared.running.rename(run, record.request_id)
+            # What is left of it is the answer's, not the question's.
+            del body, content
+            # Whether there is such a model the coordinator knows best.
+            await shared.models.check_ready()
+            exchange = record.exchange = Exchange(
+                shared.mesh,
+                job,
+                shape,
+                run,
+                owner=f"{key.name}/{job.user}" if job.user else key.name,
+                created_unix=now_unix(),
+                metrics=metrics_of(scope),
+                abort=lambda: abort(scope),
+                end_connection=lambda: end_connection(scope),
+                told=told,
+            )
+            if job.stream:
+                await exchange.stream(
+                    receive, send, limits.max_unsent_bytes, limits.write_timeout_s
+                )
+            else:
+                await _send_whole(await exchange.whole(receive), exchange, send)
+        record.status = 200 if exchange.failure is None else exchange.failure.status
+
+
+def _values(scope: Scope, name: str) -> list[bytes]:
+    wanted = name.lower().encode()
+    return [value for found, value in scope["headers"] if found == wanted]
+
+
+def _keyed(scope: Scope, key: ApiKey) -> Keyed | None:
+    chosen = idempotency.of_headers(_values(scope, idempotency.HEADER))
+    return None if chosen is None else Keyed(key.name, chosen)
+
+
+def _told(scope: Scope, keyed: Keyed | None, job: Job, content: bytes) -> Told | None:
+    """What the reader of a stream knows already; None where its events have no ids."""
+    num_choices = len(job.prompts) * job.options.num_choices
+    last = _values(scope, resuming.HEADER)
+    if last:
+        has_key = keyed is not None
+        resuming.check(has_key=has_key, streams=job.stream, num_choices=num_choices)
+    if keyed is None or not job.stream or num_choices > resuming.MAX_CHOICES:
+        return None
+    tag = keyed.tag(scope["path"], content)
+    return Told.of_header(last[0], tag, num_choices) if last else Told(tag, num_choices)
+
+
+class _Record:
+    """What the log says of a request: never any of its text."""
+
+    def __init__(self, request_id: str, key: str) -> None:
+        self.request_id = request_id
+        # Until something else is known.
+        self.status = 500
+        self.exchange: Exchange | None = None
+        self._key = key
+        self._started = time.monotonic()
+
+    def log(self) -> None:
+        num_tokens = 0 if self.exchange is None else self.exchange.answers.num_tokens
+        logger.info(
+            "request %s of %s: status %d, %d tokens, %.3f s",
+            self.request_id,
+            self._key,
+            self.status,
+            num_tokens,
+            time.monotonic() - self._started,
+        )
+
+
+def limits_of(limits: GatewayLimits, key: ApiKey) -> GatewayLimits:
+    """A key's own limits, where it has some: they may be higher, but for those of all."""
+    return replace(
+        limits,
+        max_concurrent_per_key=key.max_concurrent or limits.max_concurrent_per_key,
+        max_tokens=key.max_tokens or limits.max_tokens,
+        max_choices=min(key.max_choices or limits.max_choices, 64),
+    )
+
+
+async def _body(request: Request, max_bytes: int) -> bytes:
+    """The body of a request. Raises ApiError where it is too large or no JSON."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        # Pages of other sites may post anything else without being asked whether they may.
+        raise ApiError(415, "Content-Type: application/json is needed", code="invalid_content_type")
+    too_large = ApiError(413, f"the body has more than {max_bytes} bytes", code="body_too_large")
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise too_large
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > max_bytes:
+            raise too_large
+    return bytes(body)
+
+
+async def _send_whole(content: bytes, exchange: Exchange, send: Send) -> None:
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(content)).encode()),
+        *exchange.headers(),
+    ]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": content})

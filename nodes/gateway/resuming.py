@@ -1,0 +1,166 @@
+"""Where a stream was when its reader lost it: ids of events, and what follows one of them. Pure.
+
+A text comes in other pieces when it is made again: guesses are accepted in other passes. So an id
+says how much of each choice was told, in characters and scored tokens, and a checksum of the text.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from nodes.gateway.answers import Delta
+from nodes.gateway.errors import ApiError
+
+HEADER: Final = "Last-Event-ID"
+# The id of each event tells of all of them.
+MAX_CHOICES: Final = 64
+_MAX_ID_CHARS: Final = 4096
+_NOTHING: Final = "-"
+_END: Final = ".end"
+_USAGE: Final = "/usage"
+_POSITION: Final = re.compile(r"(\d{1,10})\.(\d{1,10})\.([0-9a-f]{8})(\.end)?")
+
+
+@dataclass(slots=True)
+class _Position:
+    """What was told of one choice. crc: of its text so far."""
+
+    has_begun: bool = False
+    num_chars: int = 0
+    num_tokens: int = 0
+    crc: int = 0
+    has_ended: bool = False
+
+    def add(self, text: str, num_tokens: int) -> None:
+        self.has_begun = True
+        self.num_chars += len(text)
+        self.num_tokens += num_tokens
+        self.crc = zlib.crc32(text.encode(), self.crc)
+
+    def __str__(self) -> str:
+        if not self.has_begun:
+            return _NOTHING
+        end = _END if self.has_ended else ""
+        return f"{self.num_chars}.{self.num_tokens}.{self.crc:08x}{end}"
+
+
+class Told:
+    """What the reader of a stream has been told, by the id of the last event.
+
+    tag: of the request. An id is TAG:POSITION,POSITION,... with one for each choice.
+    """
+
+    def __init__(self, tag: str, num_choices: int) -> None:
+        self._tag = tag
+        self._positions = [_Position() for _ in range(num_choices)]
+        self._fields = [_NOTHING] * num_choices
+        self.has_usage = False
+
+    @classmethod
+    def of_header(cls, found: bytes, tag: str, num_choices: int) -> Told:
+        """Raises ApiError naming the header for what is no id of an event of this request."""
+        told = cls(tag, num_choices)
+        text = found[:_MAX_ID_CHARS].decode("latin-1")
+        told.has_usage = text.endswith(_USAGE)
+        of, _, fields = text.removesuffix(_USAGE).partition(":")
+        positions = [_parsed(field) for field in fields.split(",")]
+        known = [position for position in positions if position is not None]
+        if of != tag or len(known) != len(positions) or len(known) != num_choices:
+            raise _refused("the id of an event of this very request is accepted")
+        told._positions = known
+        told._fields = [str(position) for position in known]
+        return told
+
+    def line(self, index: int, text: str = "", num_tokens: int = 0, *, ends: bool = False) -> bytes:
+        """The id of an event that adds this to a choice."""
+        position = self._positions[index]
+        position.add(text, num_tokens)
+        position.has_ended = ends
+        self._fields[index] = str(position)
+        return self._line()
+
+    def usage_line(self) -> bytes:
+        """Of the event with the counts."""
+        return self._line(_USAGE)
+
+    def _line(self, more: str = "") -> bytes:
+        return f"id: {self._tag}:{','.join(self._fields)}{more}\n".encode()
+
+    def rest(self) -> Rest:
+        """What is to follow this."""
+        return Rest(self._positions)
+
+
+class Rest:
+    """Takes an answer from its beginning, and gives what was not told before."""
+
+    def __init__(self, positions: Sequence[_Position]) -> None:
+        self._told = [replace(position) for position in positions]
+        self._seen = [_Position() for _ in positions]
+
+    def of(self, delta: Delta) -> Delta:
+        """Raises ApiError where the text is not the one that was begun."""
+        told, seen = self._told[delta.index], self._seen[delta.index]
+        if not told.has_begun:
+            return delta
+        num_chars = min(len(delta.text), told.num_chars - seen.num_chars)
+        num_tokens = min(len(delta.tokens), told.num_tokens - seen.num_tokens)
+        seen.add(delta.text[:num_chars], num_tokens)
+        rest = replace(
+            delta,
+            text=delta.text[num_chars:],
+            tokens=delta.tokens[num_tokens:],
+            told_tokens=delta.tokens[:num_tokens],
+            begins=False,
+        )
+        is_all_seen = seen.num_chars == told.num_chars and seen.num_tokens == told.num_tokens
+        if seen.num_chars == told.num_chars and seen.crc != told.crc:
+            raise _differs()
+        if delta.finish_reason is not None and not is_all_seen:
+            raise _differs()
+        if told.has_ended:
+            if rest.text or rest.tokens:
+                raise _differs()
+            rest = replace(rest, finish_reason=None)
+        return rest
+
+
+def _parsed(field: str) -> _Position | None:
+    """None for what is no position."""
+    if field == _NOTHING:
+        return _Position()
+    found = _POSITION.fullmatch(field)
+    if found is None:
+        return None
+    num_chars, num_tokens, crc, end = found.groups()
+    return _Position(True, int(num_chars), int(num_tokens), int(crc, 16), end is not None)
+
+
+def _refused(reason: str) -> ApiError:
+    return ApiError(400, f"{HEADER}: {reason}", param=HEADER, code="invalid_value")
+
+
+def check(*, has_key: bool, streams: bool, num_choices: int) -> None:
+    """Raises ApiError where a request with a Last-Event-ID cannot go on after it."""
+    if not has_key:
+        raise _refused("this goes with the Idempotency-Key of the stream only")
+    if not streams:
+        raise _refused("this goes with stream: true only")
+    if num_choices > MAX_CHOICES:
+        raise _refused(f"streams of more than {MAX_CHOICES} choices have no ids of events")
+
+
+def _differs() -> ApiError:
+    # Of another numerics class, say: the one that began it is not there any more.
+    return ApiError(
+        412,
+        f"{HEADER}: the text that was told before cannot be made again here: ask anew, with a new "
+        f"key",
+        kind="idempotency_error",
+        param=HEADER,
+        code="text_differs",
+    )
