@@ -74,7 +74,7 @@ def encode(
 
 
 def decode(frames: Sequence[bytes]) -> Envelope:
-    """The message in these frames. Raises DecodeError, VersionError among them, and nothing else."""
+    """The message in these frames. Raises DecodeError (or its VersionError) and nothing else."""
     frames = unpad(frames)
     if not 1 <= len(frames) <= 2:
         raise DecodeError(f"{len(frames)} frames, expected 1 or 2")

@@ -182,7 +182,7 @@ class Coordinator:
         return self._conduct.may_join(key or peer, now)
 
     def _other_version(self, peer: bytes, error: VersionError, now: float) -> None:
-        """Say why to who cannot read anything else of ours; it counts as an offence all the same."""
+        """Say why to who cannot read anything else of ours; an offence all the same."""
         if not error.is_hello or self.state.role_of(peer):
             self._offence(peer, str(error), now)
             return

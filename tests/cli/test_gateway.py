@@ -53,7 +53,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, P
         assert url.startswith("http://127.0.0.1:"), log.read_text()
         yield endpoint, url, log
         process.terminate()
-        assert process.wait(20) == 128 + signal.SIGTERM
+        assert process.wait(20) == 0
         assert commands.alive() == {}
         # After everything that this file has asked.
         assert CANARY not in log.read_text()
@@ -239,7 +239,7 @@ def test_a_gateway_of_its_own_with_keys(commands: Commands, mesh: tuple[str, str
                 client.models.list()
         assert httpx.get(f"{root}/healthz").status_code == 200
         process.terminate()
-        assert process.wait(20) == 128 + signal.SIGTERM
+        assert process.wait(20) == 0
 
 
 def test_a_gateway_without_a_coordinator_says_so(commands: Commands) -> None:
@@ -265,7 +265,7 @@ def test_a_stream_is_told_that_the_gateway_stops(
             process.terminate()
             rest = [line for line in lines if line]
         assert "the gateway is being stopped" in rest[-1]
-        assert process.wait(20) == 128 + signal.SIGTERM
+        assert process.wait(20) == 0
 
 
 def test_a_second_signal_ends_it_at_once(
@@ -325,9 +325,9 @@ def test_a_key_that_is_no_gateways_is_refused_in_one_line(
                     models = f"{url}/models"
                     wait_until(lambda url=models: httpx.get(url).status_code == 200)
                     process.terminate()
-                    assert process.wait(20) == 128 + signal.SIGTERM
+                    assert process.wait(20) == 0
                 else:
-                    assert process.wait(20) == 1
+                    assert process.wait(20) == 77
                     assert process.stderr is not None
                     (line,) = process.stderr.read().splitlines()
                     assert "authorized as client, not as gateway" in line
@@ -343,7 +343,7 @@ def test_the_coordinator_of_up_has_limits(commands: Commands) -> None:
         refused = httpx.post(f"{url}/completions", json={"prompt": ["a", "b"]})
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
         process.terminate()
-        assert process.wait(20) == 128 + signal.SIGTERM
+        assert process.wait(20) == 0
     done = commands.run(*UP, "--max-waiting", "0")
     assert done.returncode == 78
     (line,) = done.stderr.splitlines()

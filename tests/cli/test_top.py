@@ -162,7 +162,7 @@ def test_what_cannot_be_shown_is_a_usage_error(arguments: list[str], says: str) 
 
 def test_nobody_there_is_one_line(commands: Commands) -> None:
     done = commands.run("top", "--once", "--connect", f"ipc://{commands.tmp}/nobody")
-    assert done.returncode == 1
+    assert done.returncode == 69
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: no coordinator answered at ")

@@ -14,8 +14,18 @@ from hypothesis import strategies as st
 
 from mesh import codec
 from mesh.codec import Envelope, decode, decode_struct, encode, encode_struct
-from mesh.errors import DecodeError, LocalProtocolError
-from mesh.messages import Bye, Credit, Hello, Ping, Pong, Refuse, Welcome, spec_of_tag
+from mesh.errors import DecodeError, LocalProtocolError, VersionError
+from mesh.messages import (
+    PROTOCOL_VERSION,
+    Bye,
+    Credit,
+    Hello,
+    Ping,
+    Pong,
+    Refuse,
+    Welcome,
+    spec_of_tag,
+)
 from mesh.messages import struct as as_struct
 from tests.mesh.schema_strategies import instances
 from tests.mesh.wire_examples import Everything, Guess, Link
@@ -294,3 +304,26 @@ def test_nested_arrays_cost_no_memory(header):
 
 def encode_tag(tag):
     return bytes([tag]) if tag < 128 else bytes([0xCC, tag])
+
+
+def test_another_version_says_which_and_whether_it_is_a_hello():
+    for version in (0, PROTOCOL_VERSION + 1, 254):
+        for head, is_hello in ((b"\x99\x01", True), (b"\x9f\x01", True), (b"\x99\x03", False)):
+            with pytest.raises(VersionError, match=f"version {version}, this") as caught:
+                decode([bytes([version]) + head])
+            assert (caught.value.version, caught.value.is_hello) == (version, is_hello)
+    with pytest.raises(VersionError) as caught:
+        decode([b"\x07"])
+    assert not caught.value.is_hello
+
+
+def test_a_refusal_may_be_of_another_version():
+    (frame,) = encode(Refuse("why", "protocol"), version=7)
+    assert (frame[0], frame[1:]) == (7, encode(Refuse("why", "protocol"))[0][1:])
+
+
+def test_more_or_fewer_fields_than_are_known_are_no_message():
+    assert decode([frame(3, "", 0, 0, "why", "")]).message == Refuse("why")
+    for fields in (("why",), ("why", "", "more")):
+        with pytest.raises(DecodeError, match="fields, expected 6"):
+            decode([frame(3, "", 0, 0, *fields)])

@@ -117,3 +117,33 @@ async def test_an_answer_that_is_held_is_not_for_the_next_coordinator(
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+async def test_a_node_that_stops_answers_the_round_in_hand_first(eventually: Eventually) -> None:
+    hub, model = MemoryHub(), ToyModel()
+    server = hub.server()
+    node = DraftNode(
+        hub.client(), ModelDrafter(model), model.info, TOY_COSTS, endpoint="memory", node="a"
+    )
+    task = asyncio.create_task(node.run())
+    async with asyncio.timeout(5):
+        peer, _ = await hear(server, Hello)
+
+        def say(message: Any) -> None:
+            server.send(peer, encode(message, cluster="c", epoch=1))
+
+        say(Welcome("a", "c", 1, 1.0, 5.0, False))
+        say(open_request(make_spec()))
+        await hear(server, StreamReadyNotice)
+        entry = DraftEntry(1, 1, len(PROMPT), 0, 3, 0)
+        say(DraftRequest(1, (entry,), (), hold_us=round(HOLD_S * 1e6)))
+        # Guessed, but its turn on the air is to come.
+        await eventually(lambda: node._held)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        kinds = []
+        while not kinds or kinds[-1] is not Bye:
+            received = await server.recv()
+            kinds.append(type(decode(received.frames).message))
+    assert kinds[-2:] == [DraftReply, Bye]

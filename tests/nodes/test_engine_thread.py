@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
+from nodes import engine_thread
 from nodes.engine_thread import EngineThread
 
 Eventually = Callable[..., "asyncio.Future[None]"]
@@ -38,11 +39,11 @@ class Counter:
 class Running:
     """An engine thread, its worker and what it delivered."""
 
-    def __init__(self) -> None:
+    def __init__(self, must_finish: Callable[[Counter], bool] = lambda _worker: False) -> None:
         self.worker = Counter()
         self.events: list[object] = []
         self.threads: set[str] = set()
-        self.engine = EngineThread(self.worker, self._deliver)
+        self.engine = EngineThread(self.worker, self._deliver, must_finish)
 
     def _deliver(self, events: Sequence[object], seconds: float) -> None:
         assert seconds >= 0.0
@@ -148,3 +149,32 @@ async def test_events_that_cannot_be_told_end_run() -> None:
     engine.post(lambda worker: worker.add(1))
     with pytest.raises(OSError, match="nobody to tell"):
         await engine.run()
+
+
+@pytest.mark.parametrize("finishes", [False, True])
+async def test_what_is_in_hand_at_the_end_is_told(eventually: Eventually, finishes: bool) -> None:
+    thread = Running((lambda worker: worker.left > 2) if finishes else lambda _worker: False)
+    thread.worker.gate.clear()
+    task = asyncio.create_task(thread.engine.run())
+    thread.engine.post(lambda worker: worker.add(5))
+    await eventually(lambda: thread.worker.left == 5)
+    task.cancel()
+    await asyncio.sleep(0)
+    thread.engine.post(lambda worker: worker.add(100))
+    thread.worker.gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    # The pass that was under way, and what must be finished; nothing that came later.
+    passes = ["4 left", "3 left", "2 left"] if finishes else ["4 left"]
+    assert thread.events == ["added 5", *passes]
+
+
+async def test_what_is_in_hand_does_not_take_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_thread, "_FINISH_LIMIT_S", 0.02)
+    thread = Running(lambda _worker: True)
+    task = asyncio.create_task(thread.engine.run())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert thread.engine.num_passes > 0

@@ -10,7 +10,17 @@ import pytest
 
 from mesh.codec import decode, encode
 from mesh.memory_transport import MemoryHub, MemoryServer
-from mesh.messages import PROTOCOL_VERSION, Bye, Hello, KeyNotice, Ping, Pong, Refuse, Welcome
+from mesh.messages import (
+    PROTOCOL_VERSION,
+    UNSUITABLE,
+    Bye,
+    Hello,
+    KeyNotice,
+    Ping,
+    Pong,
+    Refuse,
+    Welcome,
+)
 from mesh.padding import SIZES, pad
 from nodes.link import Link, LostCoordinatorError, NoCoordinatorError, RefusedError
 from nodes.messages import CloseStreamNotice, NodesRequest
@@ -140,10 +150,13 @@ async def test_a_refusal_ends_the_link_with_its_reason() -> None:
     node, desk = Node(hub), Desk(hub.server())
     task = asyncio.create_task(node.link.run())
     await desk.hear(Hello)
-    desk.say(Refuse("vocabularies differ"))
+    desk.say(Refuse("vocabularies differ", UNSUITABLE))
     with pytest.raises(ExceptionGroup) as caught:
         await task
     assert caught.group_contains(RefusedError, match="vocabularies differ")
+    (error,) = caught.value.exceptions
+    assert isinstance(error, RefusedError)
+    assert error.code == UNSUITABLE
 
 
 async def test_nobody_at_the_endpoint_is_an_error_that_names_it() -> None:

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from mesh.codec import decode
 from mesh.errors import BackpressureError
 from mesh.memory_transport import MemoryHub, MemoryServer
+from mesh.messages import Bye
 from nodes.client import Client, GenerateOptions, Prompt, RequestFailedError
 from nodes.coordinator.service import Coordinator
 from nodes.draft.node import DraftNode
@@ -21,6 +23,7 @@ from nodes.engine.load import TOY_COSTS
 from nodes.engine.rules import Grammar, LogitBias, LogitRules
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from nodes.link import STOPS
 from nodes.messages import (
     ChatMessage,
     FinishedNotice,
@@ -104,6 +107,9 @@ class Members:
     async def kill(self, name: str) -> None:
         """End a member as a crash would: no Bye, the connection gone."""
         task = self.tasks.pop(name)
+        if name in self.transports:
+            # What a node says when it stops in good order is not said.
+            self.transports[name].send = lambda _frames: None
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         if name == "coordinator":
@@ -111,6 +117,13 @@ class Members:
             self.server.close()
         else:
             self.transports.pop(name).close()
+
+    async def stop(self, name: str) -> None:
+        """End a member as SIGTERM does."""
+        task = self.tasks.pop(name)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        self.transports.pop(name).close()
 
     async def wait_for(self, client: Client, names: set[str]) -> None:
         present: set[str] = set()
@@ -423,6 +436,32 @@ async def test_a_target_that_dies_and_comes_back_goes_on_with_its_requests() -> 
         made.start_target()
         check(await asking, options, PROMPT)
         assert made.model.free_cells() == made.config.num_cells
+
+
+@pytest.mark.parametrize("name", ["target", "draft-0"])
+async def test_a_node_that_stops_says_so_behind_all_that_it_has_done(name: str) -> None:
+    async with mesh(0.8) as made:
+        client = made.start_client("client")
+        await made.wait_for(client, {"target", "draft-0"})
+        seen = asyncio.Event()
+        options = GenerateOptions(max_tokens=900, gamma=4, num_choices=2, seed=3)
+        asking = asyncio.create_task(ask(client, options, on_tokens=seen.set))
+        await seen.wait()
+        sent: list[Any] = []
+        transport = made.transports[name]
+        send = transport.send
+        transport.send = lambda frames: (sent.append(decode(frames).message), send(frames))
+        for _ in range(4):
+            # Whatever it is doing then.
+            await asyncio.sleep(0.005)
+        await made.stop(name)
+        assert isinstance(sent[-1], Bye)
+        assert sent[-1].reason == STOPS
+        assert not any(isinstance(message, Bye) for message in sent[:-1])
+        if name == "target":
+            made.model = ToyModel(made.config)
+            made.start_target()
+        check(await asking, options, PROMPT)
 
 
 async def test_rules_and_scores_are_as_they_would_be_alone() -> None:

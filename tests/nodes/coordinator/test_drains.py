@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mesh.codec import encode_struct
-from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Refuse, Welcome
+from mesh.messages import DISMISSED, PROTOCOL_VERSION, Bye, Hello, Ping, Refuse, Welcome
 from nodes.coordinator.sends import Send
 from nodes.coordinator.stranded import STRANDED_LIMIT_S
 from nodes.messages import (
@@ -174,7 +174,8 @@ def test_a_dropped_target_is_out_at_once_and_its_process_stays_out() -> None:
     # The process comes back over a new connection, then another process under the name.
     same = Hello("target", "target", hash(TARGET) % 2**60, PROTOCOL_VERSION, encoded())
     (refusal,) = to(b"again", mesh.hear(b"again", same))
-    assert refusal == Refuse("dropped by an operator: start the node anew to bring it back")
+    reason = "dropped by an operator: start the node anew to bring it back"
+    assert refusal == Refuse(reason, DISMISSED)
     another = Hello("target", "target", 77, PROTOCOL_VERSION, encoded())
     assert isinstance(to(b"new", mesh.hear(b"new", another))[0], Welcome)
 

@@ -11,7 +11,7 @@ import pytest
 
 from mesh.codec import Envelope, decode, encode
 from mesh.memory_transport import MemoryClient, MemoryHub
-from mesh.messages import PROTOCOL_VERSION, Hello, Ping, Pong, Welcome
+from mesh.messages import OTHER_PROTOCOL, PROTOCOL_VERSION, Hello, Ping, Pong, Refuse, Welcome
 from nodes.coordinator.sends import Send
 from nodes.coordinator.service import Coordinator
 from nodes.messages import CloseStreamNotice, RequestFailedNotice
@@ -165,3 +165,49 @@ async def test_a_gateway_may_be_told_at_once_that_all_its_requests_have_ended(
             coordinator._hand_over([Send(peer, welcome), *failed])
             told[role] = not gone
         assert told == {"client": False, "gateway": True}
+
+
+@pytest.mark.parametrize("version", [PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1])
+async def test_who_speaks_another_protocol_is_told_so_in_its_own(
+    version: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = MemoryHub()
+    with contextlib.closing(hub.server()) as server, contextlib.closing(hub.client()) as client:
+        coordinator = Coordinator(server, one_batch)
+        task = asyncio.create_task(coordinator.run())
+        try:
+            async with asyncio.timeout(5):
+                # Of a later version nothing is known but how its Hello begins.
+                client.send([bytes([version, 0x9F, 1]) + b"what this one cannot know"])
+                (frame,) = await client.recv()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+    # As the other side reads it, whose version this is.
+    assert frame[0] == version
+    refusal = decode([bytes([PROTOCOL_VERSION]) + frame[1:]]).message
+    assert isinstance(refusal, Refuse)
+    assert refusal.code == OTHER_PROTOCOL
+    reason = f"it speaks protocol {version}, the coordinator {PROTOCOL_VERSION}"
+    assert refusal.reason.startswith(reason)
+    (line,) = [r.getMessage() for r in caplog.records]
+    assert reason in line
+    assert coordinator.num_dropped == 1
+
+
+async def test_what_is_no_hello_of_another_protocol_is_not_answered() -> None:
+    hub = MemoryHub()
+    with contextlib.closing(hub.server()) as server, contextlib.closing(hub.client()) as client:
+        coordinator = Coordinator(server, one_batch)
+        task = asyncio.create_task(coordinator.run())
+        try:
+            async with asyncio.timeout(5):
+                client.send([bytes([PROTOCOL_VERSION + 1, 0x9F, 4])])
+                client.send([b"garbage"])
+                client.send(encode(Hello("n", "client", 1, PROTOCOL_VERSION, b"")))
+                welcome = decode(await client.recv()).message
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+    assert isinstance(welcome, Welcome)
+    assert coordinator.num_dropped == 2

@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 
 from mesh.codec import encode, encode_struct
-from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Refuse, Welcome
+from mesh.messages import (
+    OTHER_PROTOCOL,
+    PROTOCOL_VERSION,
+    UNSUITABLE,
+    Bye,
+    Hello,
+    Ping,
+    Pong,
+    Refuse,
+    Welcome,
+)
 from nodes.config import LimitSettings
 from nodes.coordinator.resuming import prompt_hash
 from nodes.coordinator.sends import Send, streams_of
@@ -129,7 +139,9 @@ def test_who_cannot_be_a_member_is_refused_in_a_line() -> None:
         "a pass takes a positive time" in to(OTHER, mesh.join(OTHER, "draft", bad_costs))[0].reason
     )
     old = mesh.hear(OTHER, Hello("x", "client", 1, PROTOCOL_VERSION + 1, b""))
-    assert isinstance(to(OTHER, old)[0], Refuse)
+    ours, theirs = PROTOCOL_VERSION, PROTOCOL_VERSION + 1
+    reason = f"protocol {theirs}, this side speaks {ours}"
+    assert to(OTHER, old) == [Refuse(reason, OTHER_PROTOCOL)]
     assert mesh.state.peers() == []
 
 
@@ -141,7 +153,8 @@ def test_a_draft_whose_vocabulary_differs_is_refused_with_both_names() -> None:
             OTHER,
             Refuse(
                 "vocabularies differ: draft model small cannot work with "
-                "target model big: choose models of one family"
+                "target model big: choose models of one family",
+                UNSUITABLE,
             ),
         )
     ]

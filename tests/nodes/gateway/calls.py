@@ -36,6 +36,7 @@ class Call:
         self.parts: list[bytes] = []
         self.is_complete = False
         self.is_aborted = False
+        self.is_last = False
         self.reads = asyncio.Event()
         self.reads.set()
         self._left = asyncio.Event()
@@ -75,6 +76,13 @@ class Call:
         self.is_aborted = True
         self.leave()
 
+    def end_after_this(self) -> None:
+        self.is_last = True
+
+    @property
+    def is_closing(self) -> bool:
+        return self._left.is_set()
+
     async def _receive(self) -> Message:
         if self._incoming:
             return self._incoming.pop(0)
@@ -104,11 +112,20 @@ class Call:
     @property
     def events(self) -> list[Any]:
         """What a stream has said so far; "[DONE]" as it is."""
+        return [event for _, event in self.marked_events]
+
+    @property
+    def marked_events(self) -> list[tuple[str, Any]]:
+        """Events with their ids, "" where they have none."""
         found = []
         for event in self.body.decode().split("\n\n")[:-1]:
-            assert event.startswith("data: ")
-            data = event.removeprefix("data: ")
-            found.append(data if data == "[DONE]" else json.loads(data))
+            *lines, data = event.split("\n")
+            assert len(lines) <= 1
+            assert all(line.startswith("id: ") for line in lines)
+            assert data.startswith("data: ")
+            text = data.removeprefix("data: ")
+            event_id = lines[0].removeprefix("id: ") if lines else ""
+            found.append((event_id, text if text == "[DONE]" else json.loads(text)))
         return found
 
 

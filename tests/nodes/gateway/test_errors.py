@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from nodes.client import RequestFailedError
-from nodes.gateway.errors import ApiError, internal, of_failure
+from nodes.gateway.errors import ApiError, internal, of_failure, stopping
 
 
 def test_an_error_has_the_shape_of_openais() -> None:
@@ -48,3 +48,9 @@ def test_a_fault_of_ours_is_logged_without_its_text(caplog: pytest.LogCaptureFix
     assert "CANARY" not in caplog.text + answer.message
     assert "ValueError" in caplog.text
     assert "test_errors.py" in caplog.text
+
+
+def test_who_is_told_that_it_stops_has_to_connect_anew() -> None:
+    error = stopping()
+    assert error.status == 503
+    assert error.headers() == {"retry-after": "2", "connection": "close"}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from nodes.client import GenerateOptions, Prompt, RequestFailedError
+from nodes.gateway.answers import Usage
 from nodes.messages import PromptLogprobsNotice
 from tests.nodes.gateway.calls import Call, gateway_of, open_app, post
 from tests.nodes.gateway.fake_mesh import (
@@ -137,6 +138,7 @@ async def test_a_fault_after_it_is_an_event_and_no_end(
     assert "[DONE]" not in call.events
     assert all(e["choices"][0]["finish_reason"] is None for e in call.events[:-1])
     assert call.is_complete
+    assert call.is_last
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -152,6 +154,52 @@ async def test_a_fault_of_ours_is_told_and_logged(
         assert call.events[-1]["error"]["type"] == "server_error"
     else:
         assert call.status == 500
+
+
+async def test_a_fault_after_the_last_token_is_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_usage: Usage, _seed: int) -> dict[str, object]:
+        raise ValueError
+
+    monkeypatch.setattr(Usage, "as_json", broken)
+    body = {**STREAM, "stream_options": {"include_usage": True}}
+    call = await post(app_of(FakeMesh(text_answer("a")), tmp_path), COMPLETIONS, body)
+    assert "[DONE]" not in call.body.decode()
+    assert not call.is_complete
+    assert call.is_aborted
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("has_begun", [False, True])
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [("bad_request", 400), ("overloaded", 429), ("unavailable", 503), ("internal", 500)],
+)
+async def test_an_answer_that_breaks_never_looks_whole(
+    tmp_path: Path, stream: bool, has_begun: bool, code: str, status: int
+) -> None:
+    """Two choices of two prompts; all of it is there but for the end of one."""
+
+    def script(prompt: Prompt, _options: GenerateOptions) -> Sequence[Step]:
+        if prompt == "whole":
+            return text_answer("a", "b")
+        begun = [tokens("a", 0), tokens("b", 1)] if has_begun else []
+        return [started(), *begun, RequestFailedError(code, "why")]
+
+    body = {"prompt": ["broken", "whole"] if has_begun else "broken", "stream": stream}
+    call = await post(app_of(FakeMesh(script), tmp_path), COMPLETIONS, body)
+    if stream and has_begun:
+        assert call.status == 200
+        assert call.events[-1]["error"]["message"] == "why"
+        assert "[DONE]" not in call.events
+        ended = [e["choices"][0] for e in call.events[:-1] if e["choices"][0]["finish_reason"]]
+        assert all(choice["index"] == 1 for choice in ended)
+        assert call.is_last
+    else:
+        assert call.status == status
+        assert set(call.json) == {"error"}
+        assert ("retry-after" in call.headers) is (status in (429, 503))
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -190,6 +238,7 @@ async def test_a_request_is_cancelled_by_its_id(
     if stream:
         assert call.events[-1]["error"]["code"] == "cancelled"
         assert "[DONE]" not in call.events
+        assert call.is_last
     else:
         assert (call.status, call.json["error"]["code"]) == (410, "cancelled")
     again = Call(app, "DELETE", f"{COMPLETIONS}/{request_id}")

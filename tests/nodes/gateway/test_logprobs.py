@@ -35,3 +35,13 @@ def test_tokens_that_are_parts_of_a_character() -> None:
 def test_of_two_tokens_with_one_text_the_likelier_stands() -> None:
     (top,) = CompletionLogprobs().of([ScoredToken(scored("a", -3.0, ("a", -1.0)))])["top_logprobs"]
     assert top == {"a": -1.0}
+
+
+def test_offsets_count_what_was_told_before() -> None:
+    pieces = [ScoredToken(scored(piece, -1.0)) for piece in (b"ab", b"\xe2\x82", b"\xac", b"x")]
+    whole = CompletionLogprobs().of(pieces)
+    for number in range(5):
+        later = CompletionLogprobs()
+        later.skip(pieces[:number])
+        found = later.of(pieces[number:])
+        assert found == {name: values[number:] for name, values in whole.items()}

@@ -32,6 +32,20 @@ async def test_the_mesh_is_asked_once_a_second() -> None:
     assert mesh.num_node_requests == 2
 
 
+async def test_who_wants_to_know_at_once_hears_nothing_old() -> None:
+    now = [0.0]
+    mesh = FakeMesh()
+    made = Models(mesh, lambda: now[0])
+    await made.check_ready(0.25)
+    mesh.models.clear()
+    now[0] = 0.2
+    await made.check_ready(0.25)
+    now[0] = 0.25
+    await made.check_ready()
+    with pytest.raises(ApiError, match="no target"):
+        await made.check_ready(0.25)
+
+
 async def test_targets_that_are_drained_serve_no_model() -> None:
     mesh = FakeMesh(models=["a", "b"])
     mesh.draining = {"a"}

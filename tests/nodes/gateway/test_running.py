@@ -44,6 +44,18 @@ async def test_a_request_is_cancelled_by_its_key_only() -> None:
     assert not running.cancel("a", "one")
 
 
+async def test_a_request_may_get_another_id() -> None:
+    running = Running(3)
+    with running.entered("drawn", "one", 2) as run:
+        running.rename(run, "derived")
+        assert not running.cancel("drawn", "one")
+        assert running.cancel("derived", "one")
+        assert len(running) == 1
+    assert len(running) == 0
+    with running.entered("derived", "one", 2):
+        pass
+
+
 async def test_what_was_ended_before_it_began_does_not_begin() -> None:
     running = Running(3)
     with running.entered("a", "one", 2) as run:
@@ -56,9 +68,12 @@ async def test_what_was_ended_before_it_began_does_not_begin() -> None:
 
 async def test_stopping_waits_and_then_ends_what_is_left() -> None:
     running = Running(3)
+    running.check_open()
     running.refuse_new(unavailable("stopping"))
     with pytest.raises(ApiError, match="stopping"), running.entered("a", "one", 2):
         pass
+    with pytest.raises(ApiError, match="stopping"):
+        running.check_open()
     await running.until_idle(0.0)
     running = Running(3)
     with running.entered("a", "one", 2) as run:

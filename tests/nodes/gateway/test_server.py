@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from mesh.errors import KeysError
+from nodes.client import RequestFailedError
 from nodes.config import ConfigError
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
 from nodes.gateway.config import GatewayConfig
@@ -95,12 +96,25 @@ async def test_stopping_lets_streams_end_by_themselves(
         stopping = server.task
         stopping.cancel()
         await eventually(lambda: server.http.gateway.running.is_stopping)
-        async with httpx.AsyncClient(base_url=server.http.url) as client:
-            refused = await client.post("/completions", json={"prompt": "hi"})
-            assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+        root = server.http.url.removesuffix("/v1")
+        # As long as something is under way whoever comes is told so.
+        for _ in range(5):
+            async with httpx.AsyncClient(base_url=root) as client:
+                refused = [
+                    await client.post("/v1/completions", json={"prompt": "hi"}),
+                    await client.get("/readyz"),
+                ]
+                assert (await client.get("/healthz")).status_code == 200
+            for answer in refused:
+                assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+                assert answer.headers["connection"] == "close"
+            await asyncio.sleep(0.05)
+        assert not stopping.done()
         gate.set()
         assert (await raw.rest()).endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
         await asyncio.wait({stopping})
+        with pytest.raises(OSError, match="Connect call failed"):
+            await asyncio.open_connection("127.0.0.1", port_of(server))
 
 
 async def test_stopping_ends_streams_that_do_not_end(
@@ -108,13 +122,50 @@ async def test_stopping_ends_streams_that_do_not_end(
 ) -> None:
     mesh = FakeMesh([started(), tokens("a", 0), asyncio.Event()])
     async with serving(mesh, tmp_path) as server:
-        async with connected(server) as raw:
+        async with connected(server) as raw, connected(server) as whole:
             await raw.send(request(STREAM))
+            await whole.send(request(json.dumps({"prompt": "hi"}).encode()))
             await raw.until(b'"text":"a"')
+            await eventually(lambda: mesh.num_open == 2)
             stopping = server.task
             stopping.cancel()
-            rest = await raw.rest()
+            rest, answer = await raw.rest(), await whole.rest()
         assert b"the gateway is being stopped" in rest
         assert b"[DONE]" not in rest
+        # Of what had not begun to be told, a status.
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nretry-after: 2\r\n" in answer
         await asyncio.wait({stopping})
-        assert mesh.num_cancelled == 1
+        assert mesh.num_cancelled == 2
+
+
+async def test_a_stream_that_fails_is_the_last_of_its_connection(tmp_path: Path) -> None:
+    mesh = FakeMesh([started(), tokens("a", 0), RequestFailedError("unavailable", "why")])
+    async with serving(mesh, tmp_path) as server, connected(server) as raw:
+        await raw.send(request(STREAM))
+        found = await raw.rest()
+        assert found.endswith(b"}}\n\n\r\n0\r\n\r\n")
+        assert b"[DONE]" not in found
+        assert b'"finish_reason":"' not in found
+
+
+async def test_who_hangs_up_may_ask_again_with_the_same_key(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    gate = asyncio.Event()
+    script = text_answer("a", "b")
+    mesh = FakeMesh([*script[:2], gate, *script[2:]])
+    head = b"POST /v1/completions HTTP/1.1\r\n"
+    keyed = request(STREAM).replace(head, head + b"idempotency-key: k-1\r\n")
+    async with serving(mesh, tmp_path) as server, connected(server) as second:
+        async with connected(server) as first:
+            await first.send(keyed)
+            told = await first.until(b'"text":"a"')
+            (line,) = [line for line in told.split(b"\n") if line.startswith(b"id: ")]
+        last = b"last-event-id: " + line.removeprefix(b"id: ") + b"\r\n"
+        await second.send(keyed.replace(head, head + last))
+        await eventually(lambda: mesh.num_cancelled == 1 and mesh.num_open == 1)
+        gate.set()
+        rest = await second.until(b"[DONE]")
+        assert b"HTTP/1.1 200 " in rest
+        assert (b'"text":"a"' in rest, b'"text":"b"' in rest) == (False, True)
