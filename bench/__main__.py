@@ -9,6 +9,7 @@ import click
 
 from bench.chaos.command import chaos
 from bench.chaos.detect_command import detect
+from bench.chaos.rolling.command import rolling_command
 from bench.distill.commands import distill
 from bench.emulate.command import air_command
 from bench.gateway.command import gateway
@@ -255,6 +256,7 @@ def sim(scenarios: int, first_seed: int, passes: int, processes: int, out: str |
 
 bench.add_command(chaos)
 chaos.add_command(detect)
+chaos.add_command(rolling_command)
 bench.add_command(distill)
 bench.add_command(live)
 bench.add_command(gateway)

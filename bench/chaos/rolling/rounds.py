@@ -1,0 +1,164 @@
+"""Rounds of rolling restarts, and what became of every request meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Final
+
+import httpx
+
+from bench.chaos.rolling.members import ROLES, Members, members
+from bench.chaos.rolling.reader import Answer, GivenUpError, Reader
+from nodes.client import Client
+
+_NUM_CASES: Final = 24
+_MAX_FAULTS_SHOWN: Final = 20
+_AFTER_FAULT_S: Final = 0.2
+# Of a calm answer: nothing is started while it comes.
+_CALM_LIMIT_S: Final = 60.0
+
+
+@dataclass(slots=True)
+class Rolled:
+    """turns: restarts by role. waits_s: the longest of each request, by what was restarted."""
+
+    seed: int
+    num_streams: int
+    turns: Counter[str] = field(default_factory=Counter)
+    num_requests: int = 0
+    num_resumed: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    waits_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    faults: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        turns = ", ".join(f"{count} x {role}" for role, count in self.turns.items())
+        tries = ", ".join(f"{count} x {what}" for what, count in self.outcomes.items()) or "none"
+        waits = "; ".join(f"{role} {_spread(found)}" for role, found in self.waits_s.items())
+        lines = [
+            f"{self.turns.total()} restarts ({turns}) under {self.num_streams} streams, seed "
+            f"{self.seed}: {self.num_requests} requests, {self.num_resumed} went on after an "
+            f"event elsewhere, asked again because of: {tries}",
+            f"longest wait of each request: {waits}",
+            f"{len(self.faults)} faults",
+            *(f"  {fault}" for fault in self.faults[:_MAX_FAULTS_SHOWN]),
+        ]
+        return "\n".join(lines)
+
+
+def _spread(waits_s: Sequence[float]) -> str:
+    ordered = sorted(waits_s)
+    p99 = ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
+    return f"p50 {ordered[len(ordered) // 2]:.2f} s, p99 {p99:.2f} s, most {ordered[-1]:.2f} s"
+
+
+def run_rolling(
+    num_rounds: int,
+    roles: Sequence[str],
+    *,
+    seed: int,
+    num_streams: int = 8,
+    deadline_s: float = 60.0,
+    note: Callable[[str], None] = lambda _line: None,
+) -> Rolled:
+    """So many rounds, in each of which one process of each role is restarted."""
+    rolled = Rolled(seed, num_streams)
+    asyncio.run(_run(rolled, num_rounds, roles, deadline_s, note))
+    return rolled
+
+
+async def _run(
+    rolled: Rolled,
+    num_rounds: int,
+    roles: Sequence[str],
+    deadline_s: float,
+    note: Callable[[str], None],
+) -> None:
+    source = Random(rolled.seed)
+    async with members() as (made, watcher):
+        gateways = [name for name, role in ROLES.items() if role == "gateway"]
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(timeout=_CALM_LIMIT_S, limits=limits) as http:
+            reader = Reader(http, lambda: [made.url(name) for name in gateways], deadline_s)
+            cases = [_case(source) for _ in range(_NUM_CASES)]
+            expected = [await reader.ask(case, 0) for case in cases]
+            load = _Load(rolled, reader, cases, expected, Random(source.random()))
+            async with asyncio.TaskGroup() as group:
+                for _ in range(rolled.num_streams):
+                    group.create_task(load.run())
+                for number in range(num_rounds):
+                    for role in source.sample(list(roles), len(roles)):
+                        load.under = role
+                        await _restart(made, watcher, source, role)
+                        rolled.turns[role] += 1
+                    note(f"round {number + 1} of {num_rounds}: {rolled.num_requests} requests")
+                load.is_over = True
+    rolled.faults += made.faults
+
+
+async def _restart(made: Members, watcher: Client, source: Random, role: str) -> None:
+    name = source.choice([name for name, of in ROLES.items() if of == role])
+    await asyncio.sleep(source.uniform(0.0, 0.5))
+    await made.stop(name)
+    await asyncio.sleep(source.uniform(0.0, 0.2))
+    await made.start(name)
+    # The next turn must not take the last one of a kind.
+    await made.wait_for_nodes(watcher)
+
+
+def _case(source: Random) -> dict[str, Any]:
+    sampled = source.random() < 0.7
+    return {
+        "prompt": "".join(source.choices("abcdefgh ", k=source.randint(4, 200))),
+        "max_tokens": source.randint(50, 600),
+        "temperature": 1.0 if sampled else 0.0,
+        "seed": source.randrange(1 << 40),
+        "n": source.choice((1, 1, 1, 2)),
+        "stop": source.choice(([], [f" {source.randrange(90)} {source.randrange(9)}"])),
+        "stream": source.random() < 0.75,
+        "ignore_eos": True,
+    }
+
+
+class _Load:
+    """Streams that ask one request after the other. under: what is being restarted."""
+
+    def __init__(
+        self,
+        rolled: Rolled,
+        reader: Reader,
+        cases: Sequence[dict[str, Any]],
+        expected: Sequence[Answer],
+        source: Random,
+    ) -> None:
+        self._rolled = rolled
+        self._reader = reader
+        self._cases = list(zip(cases, expected, strict=True))
+        self._source = source
+        self.under = ""
+        self.is_over = False
+
+    async def run(self) -> None:
+        while not self.is_over:
+            case, expected = self._source.choice(self._cases)
+            try:
+                answer = await self._reader.ask(case, self._source.randrange(2))
+            except GivenUpError as error:
+                self._rolled.faults.append(f"under {self.under}: {error}")
+                # Where all fail at once the list must not fill the memory.
+                await asyncio.sleep(_AFTER_FAULT_S)
+                continue
+            self._count(answer)
+            if (answer.texts, answer.reasons) != (expected.texts, expected.reasons):
+                self._rolled.faults.append(f"under {self.under}: another text than undisturbed")
+
+    def _count(self, answer: Answer) -> None:
+        rolled = self._rolled
+        rolled.num_requests += 1
+        rolled.num_resumed += answer.was_resumed
+        rolled.outcomes += answer.outcomes
+        rolled.waits_s[self.under].append(answer.longest_wait_s)
