@@ -91,6 +91,7 @@ class _Choice:
     decoder: codecs.IncrementalDecoder = field(default_factory=lambda: _utf8_decoder("replace"))
     num_tokens: int = 0
     has_begun: bool = False
+    has_ended: bool = False
 
 
 class Answers:
@@ -108,6 +109,11 @@ class Answers:
     def num_tokens(self) -> int:
         """Those that have come so far."""
         return sum(choice.num_tokens for choice in self._choices)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all choices have ended."""
+        return all(choice.has_ended for choice in self._choices)
 
     def on_event(self, prompt_index: int, event: Event) -> Delta | None:
         """What the client of the API is to be told; None for nothing.
@@ -164,6 +170,7 @@ class Answers:
                 f"choice {index} ended with {event.num_tokens} tokens of which "
                 f"{choice.num_tokens} came",
             )
+        choice.has_ended = True
         usage = self.usage
         usage.num_tokens += event.num_tokens
         usage.num_draft_tokens += event.figures.num_draft_tokens

@@ -13,7 +13,7 @@ from starlette.types import Receive, Send
 from mesh.errors import LocalProtocolError
 from nodes.client import Event, Prompt, RequestFailedError
 from nodes.gateway.answers import Answers
-from nodes.gateway.errors import ApiError, internal, of_failure
+from nodes.gateway.errors import ApiError, internal, of_failure, unavailable
 from nodes.gateway.fields import Job
 from nodes.gateway.models import Mesh
 from nodes.gateway.outbox import Outbox, SlowReaderError
@@ -196,6 +196,8 @@ class Exchange:
         """
         try:
             await self._ask_all(on_event)
+            if not self.answers.is_whole:
+                self.failure = unavailable("the mesh did not tell the end of the answer")
         except asyncio.CancelledError:
             if self._run.ended_by is None:
                 raise

@@ -156,6 +156,18 @@ async def test_a_fault_of_ours_is_told_and_logged(
         assert call.status == 500
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_choice_without_its_end_is_no_answer(tmp_path: Path, stream: bool) -> None:
+    mesh = FakeMesh(text_answer("a"))
+    body = {**ASK, "n": 2, "stream": stream}
+    call = await post(app_of(mesh, tmp_path), COMPLETIONS, body)
+    if stream:
+        assert "did not tell the end" in call.events[-1]["error"]["message"]
+        assert "[DONE]" not in call.events
+    else:
+        assert call.status == 503
+
+
 async def test_a_fault_after_the_last_token_is_no_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
