@@ -37,10 +37,11 @@ async def gateway(tmp_path: Path) -> AsyncIterator[tuple[Members, Served, httpx.
             yield made, server, http
 
 
-def alone(max_tokens: int, **sampling: float) -> Reference:
+def alone(max_tokens: int, *, ignore_eog: bool = False, **sampling: float) -> Reference:
     config = ToyConfig()
     ids = ToyTokenizer(config.num_vocab).encode(PROMPT)
-    return reference(config, ids, Sampling(**sampling), max_tokens=max_tokens)  # type: ignore[arg-type]
+    made = Sampling(**sampling)  # type: ignore[arg-type]
+    return reference(config, ids, made, max_tokens=max_tokens, ignore_eog=ignore_eog)
 
 
 async def test_the_text_is_that_of_the_model_alone(tmp_path: Path) -> None:
@@ -80,6 +81,49 @@ async def test_what_the_mesh_refuses_is_a_400(tmp_path: Path) -> None:
             error = answer.json()["error"]
             found = answer.status_code, error["code"], error["param"]
             assert found == (404, "model_not_found", "model")
+
+
+@pytest.mark.parametrize("num_read", [1, 3, 9])
+async def test_a_stream_goes_on_at_another_gateway(tmp_path: Path, num_read: int) -> None:
+    """Guesses are accepted in other passes the second time: pieces are cut elsewhere."""
+    async with gateway(tmp_path) as (made, server, http):
+        other = made.start_client("gateway-2", role="gateway")
+        await made.wait_for(other, {"target", "draft-0"})
+        key = {"idempotency-key": f"k-{num_read}"}
+        body = {"prompt": PROMPT, "max_tokens": 120, "n": 2, "stream": True, "ignore_eos": True}
+        texts, last, seed = ["", ""], "", 0
+        async with http.stream("POST", "/completions", json=body, headers=key) as answer:
+            seed = int(answer.headers["x-airdraft-seed"])
+            lines = answer.aiter_lines()
+            for _ in range(num_read):
+                last = await _read_event(lines, texts)
+        async with serving(other, tmp_path) as second:
+            url = f"{second.http.url}/completions"
+            headers = {**key, "last-event-id": last}
+            async with http.stream("POST", url, json=body, headers=headers) as answer:
+                assert answer.status_code == 200
+                lines = answer.aiter_lines()
+                while await _read_event(lines, texts):
+                    pass
+        sampling = {"temperature": 1.0, "seed": seed}
+        expected = [alone(120, **sampling, choice=c, ignore_eog=True) for c in range(2)]
+        assert texts == [found.text.decode() for found in expected]
+
+
+async def _read_event(lines: AsyncIterator[str], texts: list[str]) -> str:
+    """Add an event to the texts; its id, "" of the last one."""
+    event_id = ""
+    async for line in lines:
+        if line.startswith("id: "):
+            event_id = line.removeprefix("id: ")
+        elif line.startswith("data: {"):
+            (choice,) = json.loads(line[6:])["choices"]
+            texts[choice["index"]] += choice["text"]
+            return event_id
+        elif line:
+            assert line == "data: [DONE]"
+            return ""
+    raise AssertionError("the stream has no end")
 
 
 async def test_each_commit_is_an_event_of_its_own(
