@@ -114,7 +114,7 @@ def _case(source: Random) -> dict[str, Any]:
     sampled = source.random() < 0.7
     return {
         "prompt": "".join(source.choices("abcdefgh ", k=source.randint(4, 200))),
-        "max_tokens": source.randint(50, 600),
+        "max_tokens": source.randint(100, 2000),
         "temperature": 1.0 if sampled else 0.0,
         "seed": source.randrange(1 << 40),
         "n": source.choice((1, 1, 1, 2)),

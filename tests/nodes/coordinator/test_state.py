@@ -8,6 +8,7 @@ import pytest
 
 from mesh.codec import encode, encode_struct
 from mesh.messages import (
+    NOT_ALLOWED,
     OTHER_PROTOCOL,
     PROTOCOL_VERSION,
     UNSUITABLE,
@@ -130,7 +131,7 @@ def test_nodes_and_clients_are_welcomed_again_if_they_say_hello_again() -> None:
 
 def test_who_cannot_be_a_member_is_refused_in_a_line() -> None:
     mesh = Mesh()
-    assert mesh.join(OTHER, "oracle") == [Send(OTHER, Refuse("unknown role oracle"))]
+    assert mesh.join(OTHER, "oracle") == [Send(OTHER, Refuse("unknown role oracle", NOT_ALLOWED))]
     malformed = mesh.hear(OTHER, Hello("x", "target", 1, PROTOCOL_VERSION, b"\xc1"))
     assert to(OTHER, malformed)[0].reason.startswith("malformed profile: ")
     bad_costs = make_profile()
