@@ -24,7 +24,8 @@ class GivenUpError(Exception):
 
 @dataclass(slots=True)
 class Answer:
-    """texts, reasons: of choices by their index. longest_wait_s: for anything, once asked."""
+    """texts, reasons: of choices by their index. longest_wait_s: of a stream, for its next event
+    or the first one; a whole answer has none."""
 
     texts: dict[int, str] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
@@ -123,8 +124,9 @@ class _Asking:
     def _take(self, told: dict[str, Any]) -> None:
         now = asyncio.get_running_loop().time()
         answer = self._answer
-        answer.longest_wait_s = max(answer.longest_wait_s, now - self._heard_at)
-        self._heard_at = now
+        if self._streams:
+            answer.longest_wait_s = max(answer.longest_wait_s, now - self._heard_at)
+            self._heard_at = now
         for choice in told["choices"]:
             index, reason = choice["index"], choice["finish_reason"]
             if index in answer.reasons:

@@ -24,7 +24,7 @@ _CALM_LIMIT_S: Final = 60.0
 
 @dataclass(slots=True)
 class Rolled:
-    """turns: restarts by role. waits_s: the longest of each request, by what was restarted."""
+    """turns: restarts by role. waits_s: the longest of each stream, by what was restarted."""
 
     seed: int
     num_streams: int
@@ -43,7 +43,7 @@ class Rolled:
             f"{self.turns.total()} restarts ({turns}) under {self.num_streams} streams, seed "
             f"{self.seed}: {self.num_requests} requests, {self.num_resumed} went on after an "
             f"event elsewhere, asked again because of: {tries}",
-            f"longest wait of each request: {waits}",
+            f"longest wait of each stream for an event, by what was restarted: {waits}",
             f"{len(self.faults)} faults",
             *(f"  {fault}" for fault in self.faults[:_MAX_FAULTS_SHOWN]),
         ]
@@ -161,4 +161,5 @@ class _Load:
         rolled.num_requests += 1
         rolled.num_resumed += answer.was_resumed
         rolled.outcomes += answer.outcomes
-        rolled.waits_s[self.under].append(answer.longest_wait_s)
+        if answer.longest_wait_s:
+            rolled.waits_s[self.under].append(answer.longest_wait_s)
