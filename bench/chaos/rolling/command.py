@@ -28,7 +28,7 @@ def _roles_of(_context: click.Context, _parameter: click.Parameter, text: str) -
     help="Restarted, one process of each in a round.",
 )
 @click.option("--seed", type=int, help="Of what happens when; a drawn one is printed.")
-@click.option("--deadline-s", default=60.0, show_default=True, help="Of a request.")
+@click.option("--deadline-s", default=120.0, show_default=True, help="Of a request.")
 def rolling_command(
     rounds: int, streams: int, roles: tuple[str, ...], seed: int | None, deadline_s: float
 ) -> None:
