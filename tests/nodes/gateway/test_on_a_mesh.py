@@ -86,7 +86,7 @@ async def test_what_the_mesh_refuses_is_a_400(tmp_path: Path) -> None:
 @pytest.mark.parametrize("num_read", [1, 3, 9])
 async def test_a_stream_goes_on_at_another_gateway(tmp_path: Path, num_read: int) -> None:
     """Guesses are accepted in other passes the second time: pieces are cut elsewhere."""
-    async with gateway(tmp_path) as (made, server, http):
+    async with gateway(tmp_path) as (made, _server, http):
         other = made.start_client("gateway-2", role="gateway")
         await made.wait_for(other, {"target", "draft-0"})
         key = {"idempotency-key": f"k-{num_read}"}
