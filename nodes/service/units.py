@@ -18,7 +18,7 @@ _FOR_USERS = frozenset(
         *("ConditionPathExists", "StartLimitIntervalSec", "StartLimitBurst"),
         *("Type", "NotifyAccess", "ExecStart", "Environment", "KillMode", "WatchdogSec"),
         *("Restart", "RestartSec", "RestartSteps", "RestartMaxDelaySec"),
-        *("RestartPreventExitStatus", "SuccessExitStatus", "TimeoutStartSec", "TimeoutStopSec"),
+        *("RestartPreventExitStatus", "TimeoutStartSec", "TimeoutStopSec"),
         # No state directory: keys are where the user's own commands look for them.
         *("UMask", "CacheDirectory", "CacheDirectoryMode", "ConfigurationDirectory"),
         *("ConfigurationDirectoryMode", "NoNewPrivileges", "LimitCORE", "MemoryMax"),
