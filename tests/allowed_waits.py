@@ -9,6 +9,7 @@ from typing import Final
 
 ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     "It serves until its owner cancels it.": (
+        "nodes/api/blocking.py SyncClient._serve async with connecting",
         "nodes/api/blocking.py SyncClient._serve await self._stop.wait",
         "nodes/cli/node.py _served await asyncio.Event().wait",
         "nodes/cli/node.py _up async with local",
@@ -27,10 +28,14 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/target/texts.py TextReader.run await self._is_asked.wait",
     ),
     "A transport waits for others by its nature: who calls it has the limit, or serves.": (
+        "mesh/memory_transport.py MemoryClient.lost await self.losses.get",
         "mesh/memory_transport.py MemoryHub.server_inbox await self._server_up.wait",
+        "mesh/memory_transport.py MemoryServer.lost_peers await self.losses.get",
         "mesh/memory_transport.py _Endpoint._get await self._inbox.get",
         "mesh/memory_transport.py _Inbox.get await self._waiter",
         "mesh/memory_transport.py _Inbox.room await self._room.wait",
+        "mesh/memory_transport.py _Losses.get await self._changed.wait",
+        "mesh/zmq_monitor.py ZmqMonitor.closed_fds await self._waiter",
         "mesh/zmq_transport.py _ZmqEndpoint._wait_for await waiter",
     ),
     "A task that has ended or was cancelled just before: only its clean-up is waited for.": (

@@ -128,12 +128,11 @@ class Coordinator:
 
     async def _watch(self) -> None:
         """Ping members whose connections seem to have closed: sending to who is gone fails."""
-        loop = asyncio.get_running_loop()
         while True:
             suspects = await self._transport.lost_peers()
             for wait_s in _PROBES_AFTER_S:
                 await asyncio.sleep(wait_s)
-                self._send_all(self.state.probe(suspects, loop.time()))
+                self._send_all(self.state.probe(suspects, self._clock()))
 
     async def _read(self, group: asyncio.TaskGroup) -> None:
         while True:
