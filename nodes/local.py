@@ -157,8 +157,11 @@ class LocalMesh:
         for child in self._children:
             if child.process.returncode is None:
                 child.process.kill()
-                await child.process.wait()
-        await asyncio.gather(*self._readers, return_exceptions=True)
+        # What a node has started may hold its standard error open, whoever has ended.
+        ended = [child.process.wait() for child in self._children]
+        with contextlib.suppress(TimeoutError):
+            rest = asyncio.gather(*ended, *self._readers, return_exceptions=True)
+            await asyncio.wait_for(rest, _STOP_LIMIT_S)
 
 
 @contextlib.asynccontextmanager

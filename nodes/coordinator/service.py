@@ -32,7 +32,7 @@ from mesh.messages import (
 )
 from mesh.padding import join, pad
 from mesh.pauses import PauseState
-from mesh.transport import ServerTransport
+from mesh.transport import Received, ServerTransport
 from nodes.config import HEARTBEAT_INTERVAL_S, HEARTBEAT_TIMEOUT_S, LimitSettings
 from nodes.coordinator.access import GATEWAY
 from nodes.coordinator.conduct import Conduct, cost_of
@@ -52,6 +52,10 @@ _PROBES_AFTER_S = (0.01, 0.05)
 _MAX_ENROLLING = 8
 _NODE_ROLES = frozenset({"target", "draft"})
 _MAX_LEFT_PEERS = 64
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _version() -> str:
@@ -77,12 +81,15 @@ class Coordinator:
         next_key: Callable[[], str] | None = None,
         pads: bool = False,
         limits: LimitSettings | None = None,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         """authorized: opens the files of authorized keys; None where links need no keys.
 
         next_key: the public key that the coordinator will change to, "" if none; likewise.
-        pads: messages have a few sizes only.
+        pads: messages have a few sizes only. clock: seconds; the event loop's unless given.
         """
+        self._clock = clock or _loop_time
+        self._pauses = PauseState()
         self._transport = transport
         self._door = Door(authorized)
         self._rotation = Rotation(next_key)
@@ -117,33 +124,35 @@ class Coordinator:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch())
             group.create_task(self._read(group))
-            group.create_task(self._tick())
+            group.create_task(self._keep_ticking())
 
     async def _watch(self) -> None:
         """Ping members whose connections seem to have closed: sending to who is gone fails."""
-        loop = asyncio.get_running_loop()
         while True:
             suspects = await self._transport.lost_peers()
             for wait_s in _PROBES_AFTER_S:
                 await asyncio.sleep(wait_s)
-                self._send_all(self.state.probe(suspects, loop.time()))
+                self._send_all(self.state.probe(suspects, self._clock()))
 
     async def _read(self, group: asyncio.TaskGroup) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            peer, frames, key = await self._transport.recv()
-            now = loop.time()
-            if not self._conduct.may_speak(peer, now, cost_of(self.state.role_of(peer))):
-                self._send_all(self.state.peer_gone(peer, now))
-                continue
-            try:
-                envelope = decode(frames)
-                failpoints.received(envelope.message)
-                self._check_in(group, peer, key, envelope, sum(map(len, frames)), now)
-            except VersionError as error:
-                self._other_version(peer, error, now)
-            except (DecodeError, ForbiddenError) as error:
-                self._offence(peer, str(error), now)
+            self.take(await self._transport.recv(), group)
+
+    def take(self, received: Received, group: asyncio.TaskGroup) -> None:
+        """Deal with one message. group: for what it begins that takes time."""
+        peer, frames, key = received
+        now = self._clock()
+        if not self._conduct.may_speak(peer, now, cost_of(self.state.role_of(peer))):
+            self._send_all(self.state.peer_gone(peer, now))
+            return
+        try:
+            envelope = decode(frames)
+            failpoints.received(envelope.message)
+            self._check_in(group, peer, key, envelope, sum(map(len, frames)), now)
+        except VersionError as error:
+            self._other_version(peer, error, now)
+        except (DecodeError, ForbiddenError) as error:
+            self._offence(peer, str(error), now)
 
     def _check_in(
         self,
@@ -211,23 +220,26 @@ class Coordinator:
         finally:
             self._enrolling.discard(peer)
 
-    async def _tick(self) -> None:
-        loop = asyncio.get_running_loop()
-        pauses = PauseState()
+    async def _keep_ticking(self) -> None:
         while True:
             # Held back batches go to the millisecond, heartbeats have time.
             deadline = self.state.next_deadline()
-            wait_s = _TICK_S if deadline is None else deadline - loop.time()
+            wait_s = _TICK_S if deadline is None else deadline - self._clock()
             await asyncio.sleep(min(_TICK_S, max(_MIN_TICK_S, wait_s)))
-            self._look_at_silence(pauses.looked(loop.time(), _TICK_S), loop.time())
-            roles = self.state.roles()
-            for peer in self._door.revoked(roles):
-                self._send_all(self.state.peer_gone(peer, loop.time()))
-            if notice := self._rotation.changed(loop.time()):
-                self._send_all([Send(peer, notice) for peer in roles])
-            if len(self._credits) > len(roles) + _MAX_LEFT_PEERS:
-                self._credits.keep(roles)
-            self._send_all(self.state.tick(loop.time()))
+            self.tick()
+
+    def tick(self) -> None:
+        """What is due by now, though nobody said anything."""
+        now = self._clock()
+        self._look_at_silence(self._pauses.looked(now, _TICK_S), now)
+        roles = self.state.roles()
+        for peer in self._door.revoked(roles):
+            self._send_all(self.state.peer_gone(peer, now))
+        if notice := self._rotation.changed(now):
+            self._send_all([Send(peer, notice) for peer in roles])
+        if len(self._credits) > len(roles) + _MAX_LEFT_PEERS:
+            self._credits.keep(roles)
+        self._send_all(self.state.tick(now))
 
     def _look_at_silence(self, paused_s: float, now: float) -> None:
         if paused_s > 0.0:
@@ -240,10 +252,10 @@ class Coordinator:
     def _send_all(self, sends: Sequence[Send]) -> None:
         """Send all, and only then plan: no token waits for a plan."""
         self._hand_over(sends)
-        self._hand_over(self.state.plan_anew(asyncio.get_running_loop().time()))
+        self._hand_over(self.state.plan_anew(self._clock()))
 
     def _hand_over(self, sends: Sequence[Send]) -> None:
-        now = asyncio.get_running_loop().time()
+        now = self._clock()
         # Nodes first: they have work to begin, while clients have only to read.
         pending = sorted(sends, key=lambda send: self.state.role_of(send.peer) not in _NODE_ROLES)
         while pending:
@@ -266,6 +278,8 @@ class Coordinator:
                 # A peer that cannot be reached, or does not read, is as good as gone.
                 logger.debug("peer %s: %s", send.peer.hex(), error)
                 self._credits.close(send.peer)
+                # What follows would be the end of a text of which it has missed a part.
+                pending = [other for other in pending if other.peer != send.peer]
                 pending += self.state.peer_gone(send.peer, now)
             else:
                 if isinstance(send.message, Welcome) and (notice := self._rotation.notice(now)):

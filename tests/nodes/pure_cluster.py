@@ -19,15 +19,11 @@ from nodes.coordinator.roster import PROGRESS_TIMEOUT_S
 from nodes.coordinator.sends import Send
 from nodes.coordinator.state import CoordinatorState
 from nodes.coordinator.stranded import STRANDED_LIMIT_S
-from nodes.draft.node import draft_reply, jobs_of
-from nodes.draft.state import Drafted, ModelDrafter
-from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from nodes.engine.toy import ToyConfig
 from nodes.journal import Event, Journal
 from nodes.messages import (
     CancelRequest,
-    CloseStreamNotice,
     CommitReply,
-    DraftRequest,
     FinishedNotice,
     LeaseRequest,
     LinkFields,
@@ -48,10 +44,6 @@ from nodes.messages import (
 from nodes.profile import encode_profile
 from nodes.scheduler.silences import LOOK_S as LOOK_EACH_S
 from nodes.status import Status, decode_status, encode_status
-from nodes.stream import StreamId
-from nodes.target.events import Committed
-from nodes.target.node import commit_entry, spec_of
-from nodes.target.state import TargetState
 from nodes.target.stream import cells_needed
 from nodes.upload import Upload
 from policies.baselines import POLICIES
@@ -64,10 +56,10 @@ from tests.nodes.pure_mesh import (
     Chooser,
     DraftCase,
     StreamCase,
-    notices,
     reference_of,
 )
-from tests.nodes.reference import Reference, toy_grammars
+from tests.nodes.pure_node import PureNode
+from tests.nodes.reference import Reference
 from tests.nodes.wild_policy import WildPolicy
 
 CLIENT, ADMIN = b"client", b"admin"
@@ -124,8 +116,7 @@ class _Node:
     name: str
     role: str
     costs: NodeCosts
-    engine: Any = None
-    model: ToyModel | None = None
+    engine: PureNode | None = None
     peer: bytes = b""
     is_in: bool = False
     is_of_old_epoch: bool = False
@@ -238,7 +229,7 @@ class PureCluster:
                 moves.append(partial(self._node_takes, node))
             if node.outbox:
                 moves.append(partial(self._coordinator_takes, node))
-            if node.engine.has_work():
+            if node.engine is not None and node.engine.has_work():
                 moves.append(partial(self._node_steps, node))
         return moves
 
@@ -335,17 +326,8 @@ class PureCluster:
                     max_sequences=draft.max_sequences,
                     max_batch_tokens=draft.max_batch_tokens,
                 )
-            node.model = ToyModel(config)
-            tokenizer = ToyTokenizer(config.num_vocab)
-            is_target = node.role == "target"
-            grammars = toy_grammars(config.num_vocab)
-            node.engine = (
-                TargetState(node.model, tokenizer, grammars=grammars)
-                if is_target
-                else ModelDrafter(node.model, grammars=grammars)
-            )
-        assert node.model is not None
-        profile = encode_profile(node.model.info, node.costs)
+            node.engine = PureNode(node.role, config, self._tokenized, self._pass_s)
+        profile = encode_profile(node.engine.model.info, node.costs)
         node.is_in = False
         hello = Hello(node.name, node.role, self.num_joins, PROTOCOL_VERSION, profile)
         self._say(node.peer, hello)
@@ -554,6 +536,7 @@ class PureCluster:
         for record in self.state._roster.nodes("target"):
             assert (record.used_cells, record.scheduler.num_streams) == (0, 0)  # type: ignore[union-attr]
         for node in self._alive(self.nodes):
+            assert node.engine is not None
             assert node.engine.num_streams == 0
         assert self.state._uploads.num_under_way == 0
         assert len(serving.tokenizing) == len(serving.deadlines) == 0
@@ -571,53 +554,36 @@ class PureCluster:
     # -- nodes -------------------------------------------------------------------------------------
 
     def _node_takes(self, node: _Node) -> None:
-        message, engine = node.inbox.popleft(), node.engine
-        events: Sequence[object] = ()
+        message = node.inbox.popleft()
         if not node.is_in and not isinstance(message, Welcome | Bye):
             return
-        match message:
-            case Bye():
-                # Told to leave: the process ends, another may be started.
-                node.peer, node.engine = b"", None
-                node.inbox.clear()
-                node.outbox.clear()
-            case Welcome():
-                node.is_in, node.is_of_old_epoch = True, False
-                engine.forget_all()
-            case TokenizeRequest(request_id=number, prompt=text):
-                ids = self.case.streams[int(text)].prompt
-                node.outbox.append(TokenizeReply(number, "", ids))
-            case OpenStreamRequest():
-                events = engine.open(spec_of(message))
-            case CloseStreamNotice(stream_id=s, generation=g):
-                engine.close(StreamId(s), g)
-            case LeaseRequest(entries=leases):
-                for e in leases:
-                    engine.lease(StreamId(e.stream_id), e.generation, e.prefix_len, e.num_tokens)
-            case VerifyRequest(entries=entries, draft_token_ids=ids):
-                for e in entries:
-                    guesses, ids = ids[: e.num_draft_tokens], ids[e.num_draft_tokens :]
-                    engine.verify(StreamId(e.stream_id), e.generation, e.prefix_len, guesses)
-            case DraftRequest():
-                events = engine.draft(message.round, jobs_of(message))
-            case _:
-                raise AssertionError(f"unexpected {message}")
-        self._node_says(node, events)
+        if isinstance(message, Bye):
+            # Told to leave: the process ends, another may be started.
+            node.peer, node.engine = b"", None
+            node.inbox.clear()
+            node.outbox.clear()
+            return
+        assert node.engine is not None
+        if isinstance(message, Welcome):
+            node.is_in, node.is_of_old_epoch = True, False
+            node.engine.forget_all()
+        else:
+            self._node_says(node, node.engine.take(message))
 
     def _node_steps(self, node: _Node) -> None:
+        assert node.engine is not None
         self._node_says(node, node.engine.step())
 
-    def _node_says(self, node: _Node, events: Sequence[object]) -> None:
-        if node.is_of_old_epoch:
-            return
-        node.outbox.extend(notices(events))
-        node.outbox.extend(draft_reply(e) for e in events if isinstance(e, Drafted))
-        commits = [event for event in events if isinstance(event, Committed)]
-        if commits:
-            token_ids = tuple(t for commit in commits for t in commit.token_ids)
-            pass_s = _PASS_S[self.choose.below(len(_PASS_S))]
-            entries = tuple(map(commit_entry, commits))
-            node.outbox.append(CommitReply(pass_s, entries, token_ids))
+    @staticmethod
+    def _node_says(node: _Node, messages: Sequence[Any]) -> None:
+        if not node.is_of_old_epoch:
+            node.outbox += messages
+
+    def _tokenized(self, text: str) -> tuple[int, ...]:
+        return self.case.streams[int(text)].prompt
+
+    def _pass_s(self) -> float:
+        return _PASS_S[self.choose.below(len(_PASS_S))]
 
 
 def _scaled(factor: float) -> NodeCosts:

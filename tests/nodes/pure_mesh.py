@@ -21,7 +21,6 @@ from nodes.messages import (
     DraftRequest,
     LeaseRequest,
     OpenStreamRequest,
-    PromptScoresNotice,
     StreamFailedNotice,
     StreamParkedNotice,
     StreamReadyNotice,
@@ -30,12 +29,13 @@ from nodes.messages import (
 from nodes.scheduler import SchedulerState
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
 from nodes.stream import StreamId, StreamSpec
-from nodes.target.events import Committed, Failed, Parked, PromptScored, Ready
-from nodes.target.node import commit_entry, failed_notice, spec_of
+from nodes.target.events import Committed
+from nodes.target.node import commit_entry, spec_of
 from nodes.target.state import TargetState
 from policies.baselines import POLICIES
 from policies.latency import CostTable, NodeCosts
 from policies.plan import Policy
+from tests.nodes.pure_node import notices
 from tests.nodes.reference import Reference, reference, toy_grammars
 from tests.nodes.wild_policy import WildPolicy
 
@@ -442,18 +442,3 @@ class PureMesh:
             case StreamFailedNotice(stream_id=s, generation=g, reason=reason):
                 out = self.scheduler.draft_failed(draft.name, StreamId(s), g, reason, self.now)
         self._carry_out(out)
-
-
-def notices(events: Sequence[object]) -> list[Any]:
-    notices: list[Any] = []
-    for event in events:
-        match event:
-            case Ready(stream_id=s, generation=g):
-                notices.append(StreamReadyNotice(s, g, event.num_read, event.has_begun))
-            case Failed():
-                notices.append(failed_notice(event))
-            case PromptScored(stream_id=s, generation=g, position=position, scores=scores):
-                notices.append(PromptScoresNotice(s, g, position, scores))
-            case Parked(stream_id=s, generation=g):
-                notices.append(StreamParkedNotice(s, g))
-    return notices

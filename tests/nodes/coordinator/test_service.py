@@ -10,11 +10,20 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from mesh.codec import Envelope, decode, encode
+from mesh.credits import WINDOW_MESSAGES
 from mesh.memory_transport import MemoryClient, MemoryHub
 from mesh.messages import OTHER_PROTOCOL, PROTOCOL_VERSION, Hello, Ping, Pong, Refuse, Welcome
 from nodes.coordinator.sends import Send
 from nodes.coordinator.service import Coordinator
-from nodes.messages import CloseStreamNotice, GuessEntry, RequestFailedNotice, VerifyRequest
+from nodes.messages import (
+    CloseStreamNotice,
+    FinishedNotice,
+    GuessEntry,
+    RequestFailedNotice,
+    StreamFigures,
+    TokensNotice,
+    VerifyRequest,
+)
 from tests.nodes.builders import one_batch
 
 Eventually = Callable[..., "asyncio.Future[None]"]
@@ -227,3 +236,23 @@ async def test_every_message_to_a_member_is_one_frame(
         coordinator._send_all([Send(b"node", verify), Send(b"node", CloseStreamNotice(1, 1))])
     assert [len(frames) for frames in sent] == [1, 1]
     assert decode(sent[0]).message == verify
+
+
+async def test_who_is_out_of_credit_is_told_no_end_of_a_text_of_which_a_part_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with contextlib.closing(MemoryHub().server()) as server:
+        coordinator, peer = Coordinator(server, one_batch), b"client"
+        told: list[object] = []
+        monkeypatch.setattr(
+            server, "send", lambda _peer, frames: told.append(decode(frames).message)
+        )
+        failed = Send(peer, RequestFailedNotice(1, "unavailable", "x"))
+        gone = [[failed], []]
+        monkeypatch.setattr(coordinator.state, "peer_gone", lambda _peer, _now: gone.pop(0))
+        welcome = Welcome("n", "c", 1, 1.0, 5.0, False)
+        tokens = [TokensNotice(1, 0, n, b"x", (5,), 0, 0, ()) for n in range(WINDOW_MESSAGES)]
+        finished = FinishedNotice(1, 0, len(tokens), "stop", StreamFigures(0, 0, 0, 0, 0, 0, ""))
+        coordinator._hand_over([Send(peer, message) for message in (welcome, *tokens, finished)])
+        # The Welcome took one message's place.
+        assert told == [welcome, *tokens[:-1], failed.message]

@@ -1,0 +1,113 @@
+"""The waits of mesh and nodes that have no limit of their own, by the reason why they need none.
+
+A wait is a file, the function in it, and what is waited for.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+ALLOWED: Final[dict[str, tuple[str, ...]]] = {
+    "It serves until its owner cancels it.": (
+        "nodes/api/blocking.py SyncClient._serve async with connecting",
+        "nodes/api/blocking.py SyncClient._serve await self._stop.wait",
+        "nodes/cli/node.py _served await asyncio.Event().wait",
+        "nodes/cli/node.py _up async with local",
+        "nodes/cli/run.py _run async with local",
+        "nodes/cli/keyring.py run_to_result.keep await work",
+        "nodes/coordinator/service.py Coordinator._read await self._transport.recv",
+        "nodes/engine_thread.py EngineThread.run await asyncio.shield",
+        "nodes/gateway/role.py run_gateway await asyncio.wait",
+        "nodes/gateway/server.py HttpServer.serve await asyncio.shield",
+        "nodes/link.py Link._read await self._transport.recv",
+        "nodes/opening.py Opening.run await self._queue.get",
+        "nodes/roles.py _serve await asyncio.wait",
+        "nodes/runtime.py _until_signal await task",
+        "nodes/runtime.py stdin_closed await loop.connect_read_pipe",
+        "nodes/runtime.py stdin_closed await reader.read",
+        "nodes/target/texts.py TextReader.run await self._is_asked.wait",
+    ),
+    "A transport waits for others by its nature: who calls it has the limit, or serves.": (
+        "mesh/memory_transport.py MemoryClient.lost await self.losses.get",
+        "mesh/memory_transport.py MemoryHub.server_inbox await self._server_up.wait",
+        "mesh/memory_transport.py MemoryServer.lost_peers await self.losses.get",
+        "mesh/memory_transport.py _Endpoint._get await self._inbox.get",
+        "mesh/memory_transport.py _Inbox.get await self._waiter",
+        "mesh/memory_transport.py _Inbox.room await self._room.wait",
+        "mesh/memory_transport.py _Losses.get await self._changed.wait",
+        "mesh/zmq_monitor.py ZmqMonitor.closed_fds await self._waiter",
+        "mesh/zmq_transport.py _ZmqEndpoint._wait_for await waiter",
+    ),
+    "A task that has ended or was cancelled just before: only its clean-up is waited for.": (
+        "nodes/api/blocking.py SyncStream._end await asyncio.wait",
+        "nodes/api/client.py connect await asyncio.gather",
+        "nodes/cli/connection.py with_client await asyncio.gather",
+        "nodes/cli/connection.py with_client await working",
+        "nodes/cli/generate.py _ask await asking",
+        "nodes/cli/generate.py _ask await asyncio.gather",
+        "nodes/cli/top.py _beside await asyncio.gather",
+        "nodes/cli/top.py _beside await working",
+        "nodes/cli/trace.py _record await asyncio.gather",
+        "nodes/cli/trace.py _record await recording",
+        "nodes/gateway/exchange.py Exchange._started await asyncio.gather",
+        "nodes/gateway/looking.py Looking.stop await asyncio.gather",
+        "nodes/gateway/role.py run_gateway await asyncio.gather",
+        "nodes/local.py LocalMesh.beside await asyncio.gather",
+        "nodes/local.py LocalMesh.beside await task",
+        "nodes/local.py local_mesh await asyncio.gather",
+        "nodes/roles.py _serve await asyncio.gather",
+        "nodes/service/manager.py Manager.patient await asyncio.gather",
+    ),
+    "It ends with the connection to the coordinator, which heartbeats end.": (
+        "nodes/cli/connection.py with_client await asyncio.wait",
+        "nodes/cli/generate.py _ask await asyncio.wait",
+        "nodes/cli/output.py print_request async for events",
+        "nodes/cli/top.py _beside await asyncio.wait",
+        "nodes/cli/trace.py _record await asyncio.wait",
+        "nodes/gateway/exchange.py Exchange._ask async for events",
+        "nodes/gateway/exchange.py Exchange._ask async with contextlib.aclosing",
+        "nodes/local.py LocalMesh.beside await asyncio.wait",
+    ),
+    "What is waited for has a limit itself.": (
+        # Its caller's, for the whole answer.
+        "nodes/api/blocking.py SyncStream._next await anext",
+        "nodes/api/client.py Stream.completed async for self",
+        "nodes/api/client.py Stream.completed async with self",
+        "nodes/cli/top.py _live await screen.wait",
+        "nodes/gateway/exchange.py Exchange.whole await asyncio.wait",
+        # A context of ours, whose waits are looked at there.
+        "nodes/gateway/generate.py Generate._answer async with contextlib.AsyncExitStack",
+        "nodes/gateway/generate.py Generate._answer await stack.enter_async_context",
+        "nodes/gateway/looking.py Looking.status await asyncio.shield",
+        # Until the task that fills it ends.
+        "nodes/gateway/exchange.py Exchange._send await outbox.take",
+        "nodes/gateway/outbox.py Outbox.take await self._ready.wait",
+        # uvicorn ends connections that are left in its shutdown after timeout_graceful_shutdown.
+        "nodes/gateway/server.py HttpServer._stop await asyncio.gather",
+    ),
+    "gateway/connection.py and the outbox end connections that do not read or write in time.": (
+        "nodes/gateway/app.py Gateway.router.app await router",
+        "nodes/gateway/counting.py Counted.__call__ await self._app",
+        "nodes/gateway/counting.py Counted.__call__.sending await send",
+        "nodes/gateway/exchange.py Exchange._send await send",
+        "nodes/gateway/exchange.py _left await receive",
+        "nodes/gateway/generate.py _send_whole await send",
+        "nodes/gateway/guard.py Guard.__call__ await self._app",
+        "nodes/gateway/guard.py Guard.__call__.sending await send",
+        "nodes/gateway/guard.py Guard._preflight await send",
+        "nodes/gateway/guard.py send_error await send",
+    ),
+    "A thread or the kernel does it: it cannot be interrupted, and ends.": (
+        "nodes/coordinator/service.py Coordinator._enrol await asyncio.to_thread",
+        "nodes/engine_thread.py EngineThread.run await asyncio.to_thread",
+        "nodes/local.py LocalMesh.start await asyncio.create_subprocess_exec",
+        "nodes/opening.py Opening.run await asyncio.shield",
+        "nodes/opening.py Opening.run await asyncio.wait",
+        "nodes/roles.py _opened await asyncio.to_thread",
+        "nodes/target/texts.py TextReader.run await asyncio.shield",
+        "nodes/target/texts.py TextReader.run await asyncio.wait",
+    ),
+    "The node's standard error: stop() waits for its end no longer than its limit.": (
+        "nodes/local.py LocalMesh._relay async for child.process.stderr",
+    ),
+}

@@ -1,0 +1,202 @@
+"""Messages that come several times, in another order, or again in another life.
+
+ZeroMQ does none of this within a connection. Whatever does, no text may become wrong by it.
+AIRDRAFT_DISORDER_SEEDS=200 pytest tests/nodes/machine runs the long form.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import Any
+
+import pytest
+
+from mesh.codec import decode
+from mesh.memory_transport import MemoryHub
+from mesh.messages import Bye, Hello, Refuse, Welcome
+from mesh.transport import Frames
+from nodes.link import Link
+from tests.nodes.builders import make_submit
+from tests.nodes.machine.checks import check, check_empty
+from tests.nodes.machine.network import Connection, Disorder
+from tests.nodes.machine.process import Process
+from tests.nodes.machine.processes import ClientProcess
+from tests.nodes.machine.setup import Setup
+from tests.nodes.machine.snapshot import snapshot
+from tests.nodes.machine.world import World
+
+NUM_SEEDS = int(os.environ.get("AIRDRAFT_DISORDER_SEEDS", "12"))
+pytestmark = pytest.mark.timeout(60 + 10 * NUM_SEEDS)
+_PROMPTS = ((5, 6, 7), tuple(range(1, 50)), tuple(range(1, 70)))
+# What is said of a membership itself is of no epoch, or ends it.
+_OF_MEMBERSHIPS = (Hello, Welcome, Refuse, Bye)
+# A message proves that its sender lives, and is counted, whatever it says.
+_NO_STATE = {"num_stale", "last_seen", "traffic"}
+
+
+def _world(
+    seed: int, disorder: Disorder | None = None, **changes: Any
+) -> tuple[World, ClientProcess]:
+    setup = Setup(
+        num_cells=((200, 200), (130,), (600, 150, 150))[seed % 3],
+        agreements=((1.0,), (0.8, 0.8))[seed % 2],
+        has_lookup=seed % 4 > 1,
+        has_wild_policy=seed % 5 == 0,
+        seed=seed,
+        **changes,
+    )
+    world = World(setup, disorder)
+    client = world.start_client("client")
+    world.pass_by(2.0)
+    return world, client
+
+
+def _ask(world: World, client: ClientProcess) -> None:
+    """Some requests more."""
+    for number in range(4):
+        submit = make_submit(
+            len(client.asked) + 1,
+            prompt="some text" if number == 3 else "",
+            prompt_token_ids=() if number == 3 else _PROMPTS[number],
+            max_tokens=(8, 30)[number % 2],
+            temperature=float(number % 2),
+            num_choices=1 + number % 2,
+        )
+        world.submit(client, submit, is_uploaded=False)
+
+
+def _give_up(world: World, client: ClientProcess) -> int:
+    """Cancel all that was asked for, which leaves nothing. Returns how many texts were whole."""
+    is_whole = [a.heard.is_over and a.failure is None for a in client.asked.values()]
+    # What was cancelled may have been asked for again, by a message that comes once more.
+    for _ in range(3):
+        for asked in client.asked.values():
+            client.cancel(asked)
+        world.pass_by(2.0)
+    check_empty(world.coordinator)
+    return sum(is_whole)
+
+
+def test_messages_that_are_repeated_change_nothing() -> None:
+    for seed in range(NUM_SEEDS):
+        world, client = _world(seed, Disorder(random.Random(seed), most_copies=3, window=1))
+        for _ in range(2):
+            _ask(world, client)
+            world.pass_by(0.3)
+        world.settle()
+        assert all(asked.heard.is_over for asked in client.asked.values())
+
+
+def test_messages_that_are_repeated_and_out_of_order_make_no_text_wrong() -> None:
+    """Requests may fail of it, or last; a client that gives up frees all it held."""
+    num_whole = 0
+    for seed in range(NUM_SEEDS):
+        disorder = Disorder(random.Random(seed), 3, 8, of_nodes_only=bool(seed % 2))
+        world, client = _world(seed, disorder)
+        world.is_lenient = True
+        for _ in range(3):
+            _ask(world, client)
+            world.pass_by(3.0)
+            check(world.coordinator)
+        num_whole += _give_up(world, client)
+    assert num_whole > NUM_SEEDS
+
+
+class _Session:
+    """All that has arrived in a world, but for what is said of memberships: whose, and which way.
+
+    Clients are all alike.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.messages: list[tuple[str, str, Frames]] = []
+        world.network.took = self._took
+
+    def _took(self, connection: Connection, way: str, frames: Frames) -> None:
+        owner = next(p for p in self._world.processes if p.connection is connection)
+        if not isinstance(decode(frames).message, _OF_MEMBERSHIPS):
+            self.messages.append((_key(owner), way, frames))
+
+
+def _key(process: Process) -> str:
+    return process.role if isinstance(process, ClientProcess) else process.name
+
+
+def _connections(world: World) -> dict[str, Connection]:
+    return {_key(process): process.connection for process in world.processes}
+
+
+def _old_session() -> list[tuple[str, str, Frames]]:
+    world, client = _world(0)
+    session = _Session(world)
+    _ask(world, client)
+    world.settle()
+    assert all(asked.heard.is_over for asked in client.asked.values())
+    return session.messages
+
+
+def test_a_session_of_another_epoch_changes_nothing_in_the_coordinator() -> None:
+    session = [(key, frames) for key, way, frames in _old_session() if way == "up"]
+    world, client = _world(0, first_incarnation=1000)
+    _ask(world, client)
+    world.go_on(60)
+    assert client.open_requests()
+    state, connections = world.coordinator.state, _connections(world)
+    before, num_stale = snapshot(state, _NO_STATE), state.num_stale
+    for key, frames in session:
+        world.hand_in(connections[key].peer, frames)
+    assert state.num_stale == num_stale + len(session)
+    assert snapshot(state, _NO_STATE) == before
+    world.settle()
+    assert all(asked.heard.is_over for asked in client.asked.values())
+
+
+async def test_a_session_of_another_epoch_is_not_heard_by_a_node() -> None:
+    class Handler:
+        def __init__(self) -> None:
+            self.heard: list[object] = []
+
+        def on_joined(self, _welcome: Welcome) -> None: ...
+
+        def on_message(self, message: Any) -> None:
+            self.heard.append(message)
+
+    handler, transport = Handler(), MemoryHub().client()
+    link = Link(transport, handler, endpoint="memory", node="target-0", role="target")
+    link._on_envelope("", 0, Welcome("target-0", "virtual", 5, 0.5, 2.5, False))
+    session = [frames for key, way, frames in _old_session() if (key, way) == ("target-0", "down")]
+    for frames in session:
+        envelope = decode(frames)
+        link._on_envelope(envelope.cluster, envelope.epoch, envelope.message)
+    assert session
+    assert handler.heard == []
+    assert link.num_dropped == len(session)
+    transport.close()
+
+
+def test_what_was_said_in_an_earlier_membership_makes_no_text_wrong() -> None:
+    """All of it comes again, on all ways, while streams are elsewhere or have begun anew."""
+    num_whole = 0
+    for seed in range(NUM_SEEDS):
+        world, client = _world(seed)
+        session = _Session(world)
+        _ask(world, client)
+        world.go_on(40 * (1 + seed % 5))
+        for target in world.nodes("target")[: 1 + seed % 2]:
+            world.break_connection(target, notice_s=0.0, away_s=0.1)
+        world.go_on(300)
+        old, session.messages = session.messages, []
+        world.is_lenient = True
+        connections = _connections(world)
+        for key, way, frames in old:
+            if way == "up":
+                connections[key].send_up(frames, world.now)
+            elif key.startswith(("target", "draft")):
+                connections[key].send_down(frames, world.now)
+        _ask(world, client)
+        world.pass_by(6.0)
+        check(world.coordinator)
+        num_whole += _give_up(world, client)
+    assert num_whole > NUM_SEEDS

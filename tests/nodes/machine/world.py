@@ -1,0 +1,292 @@
+"""A whole mesh in one thread: the coordinator's shell on a network in virtual time, and processes.
+
+Who moves next is drawn; while nobody can, time goes on to what is due next.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from mesh.messages import PROTOCOL_VERSION, Hello
+from mesh.transport import Frames, Received
+from nodes.coordinator.placement import Move
+from nodes.coordinator.service import Coordinator
+from nodes.messages import NodeCommandRequest, SubmitRequest
+from nodes.profile import encode_profile
+from nodes.target.stream import cells_needed
+from policies.baselines import POLICIES
+from tests.nodes.builders import make_submit
+from tests.nodes.machine.checks import check, check_empty
+from tests.nodes.machine.network import Connection, Disorder, Network
+from tests.nodes.machine.process import Process
+from tests.nodes.machine.processes import Asked, ClientProcess, NodeProcess
+from tests.nodes.machine.setup import Setup, alone, config_of, tokenized
+from tests.nodes.pure_mesh import DRAFT_COSTS, TARGET_COSTS
+from tests.nodes.pure_node import PureNode
+from tests.nodes.wild_policy import WildPolicy
+
+HEARTBEAT_S, TIMEOUT_S = 0.5, 2.5
+_TICK_S, _LEAST_TICK_S = 0.1, 0.001
+_MOVE_S = 1e-3
+_CHECK_EVERY = 16
+# Whoever waits for a target is given up after 30 s, then come all others. What was lost shows by
+# silence: after 10 s, and each time after twice as long.
+_END_S, _END_AFTER_LOSSES_S = 120.0, 600.0
+_QUIET_S = 3 * TIMEOUT_S
+_GRANTS_OF_GATEWAY = 8
+
+
+class World:
+    """One coordinator, and whoever is with it."""
+
+    def __init__(self, setup: Setup, disorder: Disorder | None = None) -> None:
+        self.setup = setup
+        self.now = 100.0
+        self.random = random.Random(setup.seed)
+        self.network = Network(self.clock, disorder)
+        self.coordinator = self._new_coordinator()
+        self.processes: list[Process] = []
+        # Of processes that have ended, too.
+        self.clients: list[ClientProcess] = []
+        self.num_moves = 0
+        # Whether anything has happened that targets may have suffered from, and losses on the way.
+        self.had_target_trouble = self.has_losses = False
+        # Whether what failed, and came again, may be the reason of what fails.
+        self.is_lenient = False
+        self._num_started = setup.first_incarnation - 1
+        self._ticked_at = self.now
+        for index in range(len(setup.num_cells)):
+            self.start_node("target", index)
+        for index in range(len(setup.agreements)):
+            self.start_node("draft", index)
+        self.admin = self.start_client("admin")
+        self.pass_by(1.0)
+
+    def clock(self) -> float:
+        return self.now
+
+    def _new_coordinator(self) -> Coordinator:
+        wild = WildPolicy(self.random.randrange)
+        return Coordinator(
+            self.network,
+            wild if self.setup.has_wild_policy else POLICIES["joint"],
+            cluster="virtual",
+            heartbeat_interval_s=HEARTBEAT_S,
+            heartbeat_timeout_s=TIMEOUT_S,
+            lookup=self.setup.has_lookup,
+            clock=self.clock,
+        )
+
+    # -- processes ---------------------------------------------------------------------------------
+
+    def _hello(self, name: str, role: str, profile: bytes = b"") -> Hello:
+        self._num_started += 1
+        return Hello(name, role, self._num_started, PROTOCOL_VERSION, profile)
+
+    def start_node(self, role: str, index: int) -> NodeProcess:
+        """A process of that name, though there may be one."""
+        setup = self.setup
+        config = config_of(setup)
+        changes: dict[str, Any] = {"num_cells": 600}
+        costs, cache_bytes = DRAFT_COSTS, 0
+        if role == "target":
+            changes = {"num_cells": setup.num_cells[index]}
+            costs, cache_bytes = TARGET_COSTS, setup.prefix_cache_bytes
+        else:
+            changes["agreement"] = setup.agreements[index]
+        node = PureNode(role, replace(config, **changes), tokenized, self._pass_s, cache_bytes)
+        hello = self._hello(f"{role}-{index}", role, encode_profile(node.model.info, costs))
+        process = NodeProcess(self.network, self.clock, hello, node)
+        self.processes.append(process)
+        return process
+
+    def _pass_s(self) -> float:
+        return self.random.choice((0.0, 1e-3, 2e-2))
+
+    def start_client(self, role: str) -> ClientProcess:
+        """A gateway joins again where it was lost."""
+        is_gateway = role == "gateway"
+        client = ClientProcess(
+            self.network,
+            self.clock,
+            self._hello(f"{role}-{self._num_started}", role),
+            rejoins=is_gateway or role == "admin",
+            grants=_GRANTS_OF_GATEWAY if is_gateway else 256,
+            on_failure=self._check_failure,
+            is_lenient=lambda: self.is_lenient,
+        )
+        self.processes.append(client)
+        self.clients.append(client)
+        return client
+
+    def nodes(self, role: str = "") -> list[NodeProcess]:
+        return [p for p in self.processes if isinstance(p, NodeProcess) and role in ("", p.role)]
+
+    def command(self, command: str, node: str) -> None:
+        if command != "undrain" and node.startswith("target"):
+            self.had_target_trouble = True
+        self.admin.send(NodeCommandRequest(1, command, node))
+
+    def troubled(self, process: Process) -> None:
+        """Something is done to a process that may end what it is part of."""
+        process.had_trouble = True
+        if process.role == "target":
+            self.had_target_trouble = True
+
+    def submit(self, client: ClientProcess, submit: SubmitRequest, *, is_uploaded: bool) -> None:
+        config = config_of(self.setup)
+        client.submit(submit, partial(alone, config, submit), is_uploaded=is_uploaded)
+
+    def _check_failure(self, client: ClientProcess, asked: Asked) -> None:
+        """An error must be one that what has happened explains."""
+        assert asked.failure is not None
+        code, reason = asked.failure
+        if self.is_lenient:
+            return
+        assert code in ("unavailable", "left"), f"{code}: {reason}"
+        assert self.had_target_trouble or client.had_trouble, reason
+        assert self.has_losses or "on the way" not in reason, reason
+
+    # -- time --------------------------------------------------------------------------------------
+
+    def pass_by(self, seconds: float) -> None:
+        until = self.now + seconds
+        while self.now < until:
+            self.move(until)
+
+    def go_on(self, num_moves: int) -> None:
+        for _ in range(num_moves):
+            self.move()
+
+    def move(self, until: float = math.inf) -> None:
+        """One move of somebody who can, or time goes on to what is due next."""
+        self._tick()
+        moves = list(self._moves())
+        if not moves:
+            self.now = min(until, self._next_event())
+            return
+        act, on = moves[self.random.randrange(len(moves))]
+        act(on)
+        self.now += _MOVE_S
+        self.num_moves += 1
+        if self.num_moves % _CHECK_EVERY == 0:
+            check(self.coordinator)
+
+    def _moves(self) -> Iterator[tuple[Callable[[Any], None], Any]]:
+        for connection in self.network.arrived():
+            yield self._coordinator_takes, connection
+        for process in self.processes:
+            if process.can_read():
+                yield type(process).read, process
+            if isinstance(process, NodeProcess) and process.can_step():
+                yield NodeProcess.step, process
+
+    def _coordinator_takes(self, connection: Connection) -> None:
+        self.hand_in(connection.peer, self.network.take(connection, "up"))
+
+    def hand_in(self, peer: bytes, frames: Frames) -> None:
+        # Enrolments, which would take time, do not occur here.
+        self.coordinator.take(Received(peer, frames), None)  # type: ignore[arg-type]
+
+    def _tick_due(self) -> float:
+        deadline = self.coordinator.state.next_deadline()
+        due = self._ticked_at + _TICK_S
+        return due if deadline is None else min(due, max(self._ticked_at + _LEAST_TICK_S, deadline))
+
+    def _tick(self) -> None:
+        if self.now >= self._tick_due():
+            self._ticked_at = self.now
+            self.network.tick()
+            for process in self.processes:
+                process.tick()
+            self.processes = [p for p in self.processes if not p.has_ended]
+            self.coordinator.tick()
+
+    def _next_event(self) -> float:
+        events = [self._tick_due(), self.network.next_arrival()]
+        events += [process.next_read() for process in self.processes]
+        return max(self.now, min(at for at in events if at is not None))
+
+    def move_a_request(self, pick: int) -> None:
+        """As if it were better for it to be on another target."""
+        state = self.coordinator.state
+        found = []
+        for request in state._serving.requests.values():
+            for target in state._roster.nodes("target"):
+                choices = tuple(
+                    c for c in request.choices.values() if c.target not in ("", target.name)
+                )
+                cells = sum(cells_needed(choice.spec) for choice in choices)
+                if choices and target.has_room(cells, len(choices)):
+                    found.append(Move(request, choices, target, 0.0))
+        if found:
+            move = found[pick % len(found)]
+            self.coordinator._send_all(state._serving._move(move, self.now))
+
+    # -- faults ------------------------------------------------------------------------------------
+
+    def kill(self, process: Process, *, loses: bool, notice_s: float) -> None:
+        """notice_s: until the coordinator's side sees that the connection is gone."""
+        self.troubled(process)
+        process.connection.cut(loses=loses, gone_at=self.now + notice_s)
+        process.end(loses=loses)
+
+    def break_connection(self, process: Process, *, notice_s: float, away_s: float) -> None:
+        """What is on its way is lost. away_s: until its own side has another connection."""
+        self.troubled(process)
+        process.connection.cut(loses=True, gone_at=self.now + notice_s)
+        process.reconnects_at = self.now + away_s
+
+    def restart_coordinator(self) -> None:
+        """Another process with another epoch; what members had not sent yet goes to it."""
+        self.had_target_trouble = True
+        for process in self.processes:
+            process.had_trouble = True
+        self.network.restart()
+        self.coordinator = self._new_coordinator()
+        for process in self.processes:
+            process.come_back(carries=True)
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def open_requests(self) -> list[Asked]:
+        return [asked for client in self.clients for asked in client.open_requests()]
+
+    def settle(self) -> None:
+        """Nothing more happens: every request ends within a limit, and nothing is left of it."""
+        for process in self.processes:
+            process.is_stopped, process.pace_s = False, 0.0
+            process.reconnects_at = self.now
+        for connection in self.network.connections.values():
+            connection.delay_s = 0.0
+        self._end_all()
+        self.pass_by(_QUIET_S)
+        check(self.coordinator)
+        check_empty(self.coordinator)
+        names = [process.name for process in self.processes]
+        assert len(names) == len(set(names)), "two processes of one name go on"
+        for node in self.nodes():
+            # It keeps what it was not told to close.
+            if node.welcome is not None and not (self.is_lenient or self.has_losses):
+                assert node.node.num_streams == 0, f"{node.name} still has streams"
+
+    def _end_all(self) -> None:
+        limit = self.now + (_END_AFTER_LOSSES_S if self.has_losses else _END_S)
+        while self.open_requests():
+            self.move(limit)
+            assert self.now < limit, f"requests never end: {self.open_requests()}"
+
+    def check_that_it_serves(self) -> None:
+        """A new process takes the place of a target, and a new client gets its text."""
+        self.start_node("target", 0)
+        client = self.start_client("client")
+        self.pass_by(1.0)
+        self.submit(client, make_submit(max_tokens=20), is_uploaded=False)
+        self._end_all()
+        (asked,) = client.asked.values()
+        assert asked.heard.is_over, "a mesh that has all it needs does not serve"

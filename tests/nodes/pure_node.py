@@ -1,0 +1,116 @@
+"""What a node does with messages, without its link, its thread or a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nodes.draft.node import draft_reply, jobs_of
+from nodes.draft.state import Drafted, ModelDrafter
+from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from nodes.messages import (
+    CloseStreamNotice,
+    CommitReply,
+    DraftRequest,
+    LeaseRequest,
+    OpenStreamRequest,
+    PromptScoresNotice,
+    StreamParkedNotice,
+    StreamReadyNotice,
+    TokenizeReply,
+    TokenizeRequest,
+    VerifyRequest,
+)
+from nodes.stream import StreamId
+from nodes.target.events import Committed, Failed, Parked, PromptScored, Ready
+from nodes.target.node import commit_entry, failed_notice, spec_of
+from nodes.target.state import TargetState
+from tests.nodes.reference import toy_grammars
+
+
+class PureNode:
+    """A target or draft node on a toy engine: messages in, messages out.
+
+    tokenize: what a target makes of a text. pass_s: how long it says that a pass took.
+    """
+
+    def __init__(
+        self,
+        role: str,
+        config: ToyConfig,
+        tokenize: Callable[[str], tuple[int, ...]],
+        pass_s: Callable[[], float] = lambda: 0.0,
+        prefix_cache_bytes: int = 0,
+    ) -> None:
+        self.model = ToyModel(config)
+        self._tokenize = tokenize
+        self._pass_s = pass_s
+        # As many as there are vocabularies in all tests: compiled once.
+        grammars = toy_grammars(config.num_vocab)
+        self._engine: TargetState | ModelDrafter
+        if role == "target":
+            tokenizer = ToyTokenizer(config.num_vocab)
+            self._engine = TargetState(self.model, tokenizer, prefix_cache_bytes, grammars)
+        else:
+            self._engine = ModelDrafter(self.model, grammars=grammars)
+
+    @property
+    def num_streams(self) -> int:
+        return self._engine.num_streams
+
+    def has_work(self) -> bool:
+        return self._engine.has_work()
+
+    def forget_all(self) -> None:
+        """It is welcomed anew."""
+        self._engine.forget_all()
+
+    def take(self, message: Any) -> list[Any]:
+        engine: Any = self._engine
+        events: Sequence[object] = ()
+        match message:
+            case TokenizeRequest(request_id=number, prompt=text):
+                return [TokenizeReply(number, "", self._tokenize(text))]
+            case OpenStreamRequest():
+                events = engine.open(spec_of(message))
+            case CloseStreamNotice(stream_id=s, generation=g):
+                engine.close(StreamId(s), g)
+            case LeaseRequest(entries=leases):
+                for e in leases:
+                    engine.lease(StreamId(e.stream_id), e.generation, e.prefix_len, e.num_tokens)
+            case VerifyRequest(entries=entries, draft_token_ids=ids):
+                for e in entries:
+                    guesses, ids = ids[: e.num_draft_tokens], ids[e.num_draft_tokens :]
+                    engine.verify(StreamId(e.stream_id), e.generation, e.prefix_len, guesses)
+            case DraftRequest():
+                events = engine.draft(message.round, jobs_of(message), ahead=message.ahead)
+            case _:
+                raise AssertionError(f"unexpected {message}")
+        return self._told(events)
+
+    def step(self) -> list[Any]:
+        return self._told(self._engine.step())
+
+    def _told(self, events: Sequence[object]) -> list[Any]:
+        told = notices(events)
+        told += [draft_reply(event) for event in events if isinstance(event, Drafted)]
+        commits = [event for event in events if isinstance(event, Committed)]
+        if commits:
+            token_ids = tuple(t for commit in commits for t in commit.token_ids)
+            told.append(CommitReply(self._pass_s(), tuple(map(commit_entry, commits)), token_ids))
+        return told
+
+
+def notices(events: Sequence[object]) -> list[Any]:
+    notices: list[Any] = []
+    for event in events:
+        match event:
+            case Ready(stream_id=s, generation=g):
+                notices.append(StreamReadyNotice(s, g, event.num_read, event.has_begun))
+            case Failed():
+                notices.append(failed_notice(event))
+            case PromptScored(stream_id=s, generation=g, position=position, scores=scores):
+                notices.append(PromptScoresNotice(s, g, position, scores))
+            case Parked(stream_id=s, generation=g):
+                notices.append(StreamParkedNotice(s, g))
+    return notices

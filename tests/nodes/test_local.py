@@ -1,0 +1,41 @@
+"""Nodes that are started for one mesh, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from nodes import local
+from nodes.config import EngineSettings
+from nodes.local import LocalMesh
+
+
+async def test_what_a_node_has_started_does_not_keep_its_mesh_from_ending(
+    monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., Awaitable[None]]
+) -> None:
+    """It holds the node's standard error open, so that this does not end with the node."""
+    code = (
+        "import subprocess, sys\n"
+        "child = subprocess.Popen(['sleep', '60'])\n"
+        "print('child', child.pid, file=sys.stderr, flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    monkeypatch.setattr(local, "_STOP_LIMIT_S", 0.2)
+    monkeypatch.setattr(local, "node_command", lambda *_: [sys.executable, "-c", code])
+    mesh = LocalMesh("nowhere")
+    await mesh.start("target", EngineSettings(model="toy:1"))
+    lines = mesh._children[0].errors
+    await eventually(lambda: lines)
+    await mesh.stop()
+    assert all(reader.done() for reader in mesh._readers)
+    os.kill(int(lines[0].split()[1]), signal.SIGKILL)
+    # Its end closes what it held open.
+    stderr = mesh._children[0].process.stderr
+    assert stderr is not None
+    await eventually(stderr.at_eof)
+    await asyncio.sleep(0)
