@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from types import FunctionType, ModuleType
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
 from nodes.coordinator.requests import Choice, Request
 from nodes.draft import state as draft_state
@@ -48,18 +48,21 @@ def test_what_refers_to_a_request_is_found() -> None:
     assert any(item is spec for item in reachable({"a": [(lambda: spec)]}))
 
 
-@pytest.mark.timeout(max(60, NUM_CASES // 4))
+@pytest.mark.timeout(max(150, NUM_CASES // 2))
 @settings(
-    max_examples=NUM_CASES // 6,
+    max_examples=NUM_CASES // 10,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     database=None,
+    # To find a smaller one of what fails takes minutes.
+    phases=(Phase.generate,),
 )
 @given(case=cluster_cases())
 def test_nothing_of_a_request_stays(case: ClusterCase) -> None:
     cluster = PureCluster(case)
     cluster.run()
-    engines = [node.engine for node in cluster.nodes if node.engine is not None]
+    # Who has lost the coordinator forgets all when it is welcomed anew.
+    engines = [node.engine for node in cluster.nodes if node.peer and node.is_in]
     left = {
         type(item).__name__
         for item in reachable(cluster.state, *engines)
