@@ -61,7 +61,9 @@ _SOCKET_OPTIONS: Final = {
     # data that stays unacknowledged ends a half-open TCP connection.
     zmq.HEARTBEAT_IVL: 0,
     zmq.TCP_MAXRT: 3000,
-    zmq.BACKLOG: 256,
+    # Who waits for files is in the kernel's queue, and with him those who have given up since:
+    # where it is full, who comes is not heard for a second.
+    zmq.BACKLOG: 1024,
 }
 
 
