@@ -196,7 +196,7 @@ def _writers(mesh: _Mesh, attempt: int) -> dict[str, list[str]]:
     name = f"machine-{attempt}"
     public = new_key_pair().public
     return {
-        "keys add": ["keys", "add", public, "--name", name, "--role", "client", *keys],
+        "keys add": ["keys", "add", "--name", name, "--role", "client", *keys, "--", public],
         "keys invite": ["keys", "invite", "--role", "draft", "--endpoint", mesh.endpoint, *keys],
         "keys rotate-coordinator": ["keys", "rotate-coordinator", *keys],
         "keys init elsewhere": ["keys", "init", "--keys", str(mesh.disk / name)],
