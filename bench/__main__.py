@@ -9,6 +9,7 @@ import click
 
 from bench.chaos.command import chaos
 from bench.chaos.detect_command import detect
+from bench.chaos.endure_commands import COMMANDS as ENDURANCE
 from bench.chaos.links.command import COMMANDS as LINK_COMMANDS
 from bench.chaos.rolling.command import rolling_command
 from bench.distill.commands import distill
@@ -258,8 +259,8 @@ def sim(scenarios: int, first_seed: int, passes: int, processes: int, out: str |
 bench.add_command(chaos)
 chaos.add_command(detect)
 chaos.add_command(rolling_command)
-for link_command in LINK_COMMANDS:
-    chaos.add_command(link_command)
+for chaos_command in (*LINK_COMMANDS, *ENDURANCE):
+    chaos.add_command(chaos_command)
 bench.add_command(distill)
 bench.add_command(live)
 bench.add_command(gateway)

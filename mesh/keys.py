@@ -2,7 +2,6 @@
 
 import os
 import re
-import secrets
 import stat
 import tomllib
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mesh.errors import KeysError
+from mesh.whole_files import write_whole
 
 # 32 bytes as 40 characters (ZeroMQ RFC 32); none of them needs an escape in TOML.
 _KEY: Final = re.compile(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
@@ -147,16 +147,6 @@ def write_private(path: Path, text: str) -> None:
     """Write a file whole or not at all, readable by its owner only."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_whole(path, text.encode())
     except OSError as error:
         raise KeysError(f"{path} cannot be written: {error.strerror}") from error

@@ -1,7 +1,6 @@
 """Who is in the mesh; pure. Peers are connections, nodes are names, generations order both."""
 
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from mesh.messages import OTHER_PROTOCOL, PROTOCOL_VERSION, UNSUITABLE, Hello
@@ -58,7 +57,8 @@ class _History:
 
     generation: int = 0
     incarnation: int | None = None
-    superseded: deque[int] = field(default_factory=lambda: deque(maxlen=_MAX_SUPERSEDED))
+    # Empty for most of thousands of names, which costs nothing.
+    superseded: tuple[int, ...] = ()
 
 
 class MembershipState:
@@ -101,7 +101,8 @@ class MembershipState:
             events.append(self._remove(old, REPLACED))
         if history.incarnation != hello.incarnation:
             if history.incarnation is not None:
-                history.superseded.append(history.incarnation)
+                known = (*history.superseded, history.incarnation)
+                history.superseded = known[-_MAX_SUPERSEDED:]
             history.incarnation = hello.incarnation
         history.generation += 1
         self._history[hello.node] = history

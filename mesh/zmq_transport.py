@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 
 import zmq
 
+from mesh.accepting import AcceptGate
 from mesh.endpoints import check_bind, check_connect, check_secure, clear_stale_socket, ipc_path
 from mesh.errors import (
     AddressInUseError,
@@ -60,7 +61,9 @@ _SOCKET_OPTIONS: Final = {
     # data that stays unacknowledged ends a half-open TCP connection.
     zmq.HEARTBEAT_IVL: 0,
     zmq.TCP_MAXRT: 3000,
-    zmq.BACKLOG: 256,
+    # Who waits for files is in the kernel's queue, and with him those who have given up since:
+    # where it is full, who comes is not heard for a second.
+    zmq.BACKLOG: 1024,
 }
 
 
@@ -221,10 +224,19 @@ class ZmqServer(_ZmqEndpoint):
         # Who sent something over which descriptor; several where one was given out again.
         self._fds: dict[bytes, int] = {}
         self._peers: dict[int, set[bytes]] = {}
+        self._gate = AcceptGate(endpoint)
+        self._next_check: asyncio.TimerHandle | None = None
 
     async def recv(self) -> Received:
+        if self._next_check is None:
+            self._check_files()
         (peer, *frames), key = await self._recv(1 + MAX_FRAMES)
         return Received(peer, frames, key)
+
+    def _check_files(self) -> None:
+        """All the time: are there files for who wants to connect?"""
+        loop = asyncio.get_running_loop()
+        self._next_check = loop.call_later(self._gate.check(loop.time()), self._check_files)
 
     async def lost_peers(self) -> list[bytes]:
         while True:
@@ -266,6 +278,8 @@ class ZmqServer(_ZmqEndpoint):
         # ZeroMQ leaves the file behind; one with another inode is a successor's.
         if path is not None and inode is not None and inode == self._inode:
             os.unlink(path)
+        if self._next_check is not None:
+            self._next_check.cancel()
         super().close()
 
 

@@ -23,6 +23,7 @@ from mesh.keys import (
     read_key_pair,
     write_coordinator,
     write_key_pair,
+    write_private,
 )
 from mesh.security import ServerKeys, new_key_pair
 from nodes.config import DEFAULT_ENDPOINT
@@ -109,6 +110,12 @@ class Keyring:
         pair = new_key_pair()
         self._keep_pair(COORDINATOR_KEY_FILE, pair)
         return pair
+
+    def check_room(self) -> None:
+        """Raise KeysError where nothing could be kept now; before what cannot be done twice."""
+        probe = self.directory / ".room"
+        write_private(probe, "#" * 4096)
+        probe.unlink(missing_ok=True)
 
     # -- the coordinator's next key ------------------------------------------------------------
 

@@ -21,30 +21,34 @@ class Opening:
     ) -> None:
         self._grammars = grammars
         self._open = open_stream
+        # In the order of their turns; one that is closed is forgotten at once.
         self._waiting: dict[int, OpenStreamRequest] = {}
-        self._queue: asyncio.Queue[OpenStreamRequest] = asyncio.Queue()
+        self._is_asked = asyncio.Event()
         self.num_compiled = 0
 
     async def run(self) -> None:
         """Serve until cancelled; then the grammar that is being compiled is finished first."""
         while True:
-            request = await self._queue.get()
-            if self._waiting.get(request.stream_id) is not request:
-                continue
-            assert self._grammars is not None
-            grammar = request.sampling.rules.grammar
-            compiling = asyncio.create_task(asyncio.to_thread(self._grammars.compile, grammar))
-            try:
-                # What is wrong with it is found again, at once, where the stream is opened.
-                with contextlib.suppress(GrammarError):
-                    await asyncio.shield(compiling)
-            finally:
-                # The model whose vocabulary it reads must not be closed under its thread.
-                await asyncio.wait([compiling])
-                self.num_compiled += 1
-            if self._waiting.get(request.stream_id) is request:
-                del self._waiting[request.stream_id]
-                self._open(request)
+            await self._is_asked.wait()
+            self._is_asked.clear()
+            while self._waiting:
+                await self._compile(next(iter(self._waiting.values())))
+
+    async def _compile(self, request: OpenStreamRequest) -> None:
+        assert self._grammars is not None
+        grammar = request.sampling.rules.grammar
+        compiling = asyncio.create_task(asyncio.to_thread(self._grammars.compile, grammar))
+        try:
+            # What is wrong with it is found again, at once, where the stream is opened.
+            with contextlib.suppress(GrammarError):
+                await asyncio.shield(compiling)
+        finally:
+            # The model whose vocabulary it reads must not be closed under its thread.
+            await asyncio.wait([compiling])
+            self.num_compiled += 1
+        if self._waiting.get(request.stream_id) is request:
+            del self._waiting[request.stream_id]
+            self._open(request)
 
     def open(self, request: OpenStreamRequest) -> None:
         grammar = request.sampling.rules.grammar
@@ -53,7 +57,7 @@ class Opening:
             return
         # A later generation replaces the one that waits.
         self._waiting[request.stream_id] = request
-        self._queue.put_nowait(request)
+        self._is_asked.set()
 
     def close(self, stream_id: int, generation: int) -> None:
         """Forget a stream that waits; the engine may know it, too."""

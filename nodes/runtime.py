@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -82,6 +83,30 @@ def set_engine_environment() -> None:
     Spinning threads beside another busy process cost a factor of 20 to 40.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def hold_standard_files() -> None:
+    """Give the numbers 0 to 2 to nothing where they are closed: a socket that got one of them would
+    be sent what libraries say."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest that is free.
+            os.open(os.devnull, os.O_RDWR)
+    # Python has no streams for those that were closed when it started.
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+
+
+def let_go_of_stderr() -> None:
+    """A log that could not be written must not change the exit code, which Python would do."""
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        sys.stderr = None
 
 
 def raise_file_limit() -> None:
@@ -168,7 +193,9 @@ def report(error: BaseException) -> int:
     if isinstance(cause, StoppedError):
         return cause.exit_code
     if isinstance(cause, _EXPECTED):
-        print(f"error: {cause}", file=sys.stderr)
+        # Where errors cannot be told any more, the exit code does.
+        with contextlib.suppress(OSError):
+            print(f"error: {_line_of(cause)}", file=sys.stderr)
         return _exit_code(cause)
     logger.error("internal error", exc_info=error)
     return EXIT_FAILURE
@@ -185,6 +212,13 @@ def _exit_code(error: Exception) -> int:
         case NoCoordinatorError() | LostCoordinatorError():
             return EXIT_UNAVAILABLE
     return EXIT_FAILURE
+
+
+def _line_of(error: BaseException) -> str:
+    """What the system refused is named by its path, not by its number."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def first_cause(error: BaseException) -> BaseException:
@@ -225,11 +259,24 @@ def _handlers(loop: asyncio.AbstractEventLoop, on_signal: Callable[[int], None])
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     for number in numbers:
         loop.add_signal_handler(number, on_signal, number)
+    loop.add_signal_handler(signal.SIGUSR1, _tell_figures)
     try:
         yield
     finally:
-        for number in numbers:
+        for number in (*numbers, signal.SIGUSR1):
             loop.remove_signal_handler(number)
+
+
+def _tell_figures() -> None:
+    """What grows where something is not given back, as one line of the log."""
+    gc.collect()
+    tasks, threads = len(asyncio.all_tasks()), threading.active_count()
+    with contextlib.suppress(OSError):
+        print(
+            f"figures: {tasks} tasks, {threads} threads, {len(gc.get_objects())} objects",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 async def stdin_closed() -> None:

@@ -61,7 +61,7 @@ async def live_coordinator(
         for number, pair in enumerate(pairs)
     ]
     write_private(folder / "authorized_nodes.toml", "".join(entries))
-    limits = "" if max_files is None else f"ulimit -Hn {max_files}; ulimit -Sn {max_files}; "
+    limits = "" if max_files is None else f"ulimit -n {max_files}; "
     command = f'{limits}exec "$0" -m nodes.cli coordinator --listen tcp://127.0.0.1:0 --keys "$1"'
     process = await asyncio.create_subprocess_exec(
         "sh", "-c", command, sys.executable, str(folder),

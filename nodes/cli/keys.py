@@ -64,8 +64,10 @@ def init_command(keys: str | None, name: str | None) -> None:
     ring = keyring(keys or "")
     if ring.coordinator_pair() is not None:
         raise KeysError(f"{ring.directory} has a coordinator's key already")
-    own = ring.make_own()
-    ring.authorized().add(Entry(own.public, name or _host_name(), ROLES))
+    own, authorized = ring.make_own(), ring.authorized()
+    # An earlier attempt may have come so far, and then there was no room for the next file.
+    if own.public not in authorized.nodes():
+        authorized.add(Entry(own.public, name or _host_name(), ROLES))
     pair = ring.make_coordinator_pair()
     click.echo(f"keys in {ring.directory}; the coordinator's public key is {pair.public}")
 
@@ -187,6 +189,8 @@ def join_command(token: str, name: str | None, keys: str | None) -> None:
     invitation = Invitation.from_token(sys.stdin.readline() if token == "-" else token)
     ring = keyring(keys or "")
     own = ring.make_own()
+    # The invitation is good for one use.
+    ring.check_room()
     invited = ClientKeys(invitation.pair, invitation.server_key)
     reply = run_to_result(
         lambda: enrol(invitation.endpoint, invited, own.public, name or _host_name())

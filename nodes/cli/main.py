@@ -22,7 +22,12 @@ from nodes.cli.top import top_command
 from nodes.cli.trace import trace_group
 from nodes.cli.units import install_units_command
 from nodes.cli.version import version_option
-from nodes.runtime import report, set_engine_environment
+from nodes.runtime import (
+    hold_standard_files,
+    let_go_of_stderr,
+    report,
+    set_engine_environment,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -58,6 +63,7 @@ cli.add_command(install_units_command)
 
 
 def main() -> None:
+    hold_standard_files()
     set_engine_environment()
     try:
         cli(standalone_mode=False)
@@ -71,3 +77,5 @@ def main() -> None:
         sys.exit(error.exit_code)
     except Exception as error:  # noqa: BLE001 - report() turns it into a line and an exit code
         sys.exit(report(error))
+    finally:
+        let_go_of_stderr()

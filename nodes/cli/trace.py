@@ -14,6 +14,7 @@ from mesh.keys import ClientKeys
 from mesh.zmq_transport import ZmqContext
 from nodes.cli.keyring import run_to_result
 from nodes.cli.options import keys_option
+from nodes.cli.output_file import write_output
 from nodes.client import Client
 from nodes.config import ConfigError
 from nodes.messages import TraceReply
@@ -90,12 +91,20 @@ def trace_group(context: click.Context, /, **values: Any) -> None:
     recording: Recording = run_to_result(lambda: _record(endpoint, keys, values["seconds"]))
     records = _records(recording)
     if raw is not None:
-        raw.write_bytes(b"".join(recording.lines))
+        _write(raw, b"".join(recording.lines))
     if output is not None:
-        output.write_text(json.dumps(chrome_trace(records), allow_nan=False))
+        _write(output, json.dumps(chrome_trace(records), allow_nan=False).encode())
     click.echo(_summary(records, recording.num_lost), err=True)
     if text := errors_text(errors_of(records)):
         click.echo(text, err=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        write_output(path, data)
+    except OSError as error:
+        why = f"{path} cannot be written: {error.strerror}"
+        raise click.ClickException(f"{why}: give another path") from error
 
 
 def _records(recording: Recording) -> list[Record]:

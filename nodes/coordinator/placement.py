@@ -143,6 +143,11 @@ class Placement:
         if choice.suspicion is not None:
             self._tried[target.name] = choice
 
+    def over(self, choice: Choice) -> None:
+        """A stream has ended: nobody tries it any more."""
+        for name in [name for name, tried in self._tried.items() if tried is choice]:
+            del self._tried[name]
+
     def _is_trying(self, target: NodeRecord) -> bool:
         """Whether a suspect is there from which no token has come: it alone is to be accused."""
         choice = self._tried.get(target.name)

@@ -393,6 +393,7 @@ class Serving:
             return []
         assert target.scheduler is not None
         choice = request.choices.pop(stream_id)
+        self.placement.over(choice)
         if not request.choices:
             self._forget(request, "cancelled" if reason == "cancelled" else "done")
             logger.info("request %d finished: %s", request.request_id, reason)
@@ -447,5 +448,8 @@ class Serving:
     def _forget_stream(self, request: Request, stream_id: StreamId) -> None:
         choice = request.choices.pop(stream_id, None)
         self.streams.pop(stream_id, None)
-        if choice is not None and stream_id in self.placement.waiting:
+        if choice is None:
+            return
+        self.placement.over(choice)
+        if stream_id in self.placement.waiting:
             self.placement.waiting.remove(request, choice)

@@ -16,6 +16,8 @@ from nodes.stream import StreamId
 
 # A step of priority goes before who came so much earlier; who has waited longer is not overtaken.
 STEP_S = 5.0
+# Entries of a heap that may be out of date, beside as many as are not.
+_SPARE_ENTRIES = 16
 
 # Model and numerics class of a target.
 Kind: TypeAlias = tuple[str, str]
@@ -62,6 +64,10 @@ class _Line:
         bisect.insort(places, place)
         if places[0] is place:
             heapq.heappush(self._due, (self._key(party), party))
+            if len(self._due) > 2 * len(self._places) + _SPARE_ENTRIES:
+                # Those behind one that waits for long would never be seen and put right.
+                self._due = [(self._key(waiting), waiting) for waiting in self._places]
+                heapq.heapify(self._due)
 
     def remove(self, party: _Party, place: _Place) -> None:
         places = self._places[party]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -130,7 +131,7 @@ def store(
     costs: NodeCosts,
     about: Mapping[str, object] | None = None,
 ) -> None:
-    """Keep a result; written whole or not at all. about: see the function of that name."""
+    """Keep a result, whole or not at all. about: see the function of that name. Raises OSError."""
     directory.mkdir(parents=True, exist_ok=True)
     data: dict[str, object] = {"exact": self_test.exact, "failure": self_test.failure}
     data["about"] = dict(about or {})
@@ -142,5 +143,11 @@ def store(
             "per_own_cell_s": table.per_own_cell_s,
         }
     temporary = directory / f".{key}.{os.getpid()}"
-    temporary.write_text(json.dumps(data), encoding="utf-8")
-    temporary.replace(directory / f"{key}.json")
+    try:
+        # Not synced: a file that a power cut has damaged counts as none.
+        temporary.write_text(json.dumps(data), encoding="utf-8")
+        temporary.replace(directory / f"{key}.json")
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise

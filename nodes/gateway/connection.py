@@ -1,7 +1,7 @@
 """One HTTP connection: uvicorn's, with limits to how long and how much a peer may keep us waiting.
 
 uvicorn by itself waits for ever for the rest of a header or body, and at the end of a connection
-for a peer that does not read.
+for a peer that does not read. One connection too many is told so, for which it gets a moment.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import socket
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import h11
 from uvicorn.config import Config
@@ -25,22 +26,32 @@ logger = logging.getLogger(__name__)
 _BODY_BYTES_PER_S: Final = 65_536
 _TRANSPORT_BYTES: Final = 16_384
 _KERNEL_BYTES: Final = 65_536
-_TIMED_OUT: Final = json.dumps(
-    {
-        "error": {
-            "message": "the request did not come in time",
-            "type": "invalid_request_error",
-            "param": None,
-            "code": "request_timeout",
-        }
-    }
-).encode()
+# Connections beyond the most there may be that are told so at a time, and how long each may take.
+MOST_REFUSED: Final = 16
+_REFUSAL_S: Final = 1.0
+# While some are refused all the time that is said so often.
+_SAY_EVERY_S: Final = 10.0
+
+
+def _error(message: str, kind: str, code: str) -> bytes:
+    error = {"message": message, "type": kind, "param": None, "code": code}
+    return json.dumps({"error": error}).encode()
+
+
+_TIMED_OUT: Final = _error(
+    "the request did not come in time", "invalid_request_error", "request_timeout"
+)
+_TOO_MANY: Final = _error(
+    "all connections of the gateway are taken: ask again later", "server_error", "unavailable"
+)
 
 
 class Connection(H11Protocol):
-    """limits: set by the subclass that a server makes for itself."""
+    """limits, max_connections: set by the subclass that a server makes for itself."""
 
     limits: GatewayLimits
+    max_connections: int
+    _said_at: ClassVar[float] = -math.inf
 
     def __init__(
         self,
@@ -56,6 +67,8 @@ class Connection(H11Protocol):
         self._phase_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._last_unsent = 0
+        self._is_refused = False
+        self._was_told = False
 
     def abort(self) -> None:
         self.transport.abort()
@@ -70,9 +83,8 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > self.limits.max_connections:
-            logger.warning("refused a connection: there are %d", self.limits.max_connections)
-            transport.abort()
+        if (num_over := len(self.connections) - self.max_connections) > 0:
+            self._refuse(num_over)
             return
         transport.set_write_buffer_limits(high=_TRANSPORT_BYTES)
         raw = transport.get_extra_info("socket")
@@ -80,7 +92,34 @@ class Connection(H11Protocol):
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BYTES)
         self._watch(0)
 
+    def _refuse(self, num_over: int) -> None:
+        """One of the last of too many: it is told so when it has asked something."""
+        self._is_refused = True
+        cls, now = type(self), self.loop.time()
+        if now - cls._said_at >= _SAY_EVERY_S:
+            cls._said_at = now
+            logger.warning("connections are refused: there are %d", self.max_connections)
+        if num_over > MOST_REFUSED:
+            self.transport.abort()
+        else:
+            self._deadline = self.loop.call_later(_REFUSAL_S, self.transport.abort)
+
+    def _tell_refusal(self) -> None:
+        """Once; what else it sends is read and dropped, or it might not get to see the answer."""
+        if self._was_told:
+            return
+        self._was_told = True
+        retry = b"retry-after: 1\r\n"
+        self.transport.write(_response(503, b"Service Unavailable", _TOO_MANY, retry))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
     def data_received(self, data: bytes) -> None:
+        if self._is_refused:
+            self._tell_refusal()
+            return
         super().data_received(data)
         self._watch(len(data))
 
@@ -160,8 +199,8 @@ class Connection(H11Protocol):
         self.transport.close()
 
 
-def _response(status: int, phrase: bytes, content: bytes) -> bytes:
+def _response(status: int, phrase: bytes, content: bytes, header: bytes = b"") -> bytes:
     return (
         b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
-        b"connection: close\r\n\r\n%s" % (status, phrase, len(content), content)
+        b"%sconnection: close\r\n\r\n%s" % (status, phrase, len(content), header, content)
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 import socket
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 
@@ -29,6 +30,11 @@ logger = logging.getLogger(__name__)
 
 _CLOSING_S: Final = 3
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+# Of this process that are no connections of clients: refused ones, the link, files of keys.
+_OTHER_FILES: Final = 64
+_LEAST_CONNECTIONS: Final = 16
+# As asyncio says it when it pauses accepting for a second.
+_NO_FILES: Final = "socket.accept() out of system resource"
 
 
 class ListenError(OSError):
@@ -60,6 +66,7 @@ class HttpServer:
         keys = ApiKeys(path)
         check_keys(keys, config.listen, at_home=at_home, is_named=bool(config.apikeys))
         self._limits = config.limits
+        self.max_connections = connections_allowed(config.limits.max_connections)
         self.gateway = Gateway(mesh, config.limits)
         hosts = names(config.allowed_hosts.lower())
         if at_home:
@@ -74,7 +81,11 @@ class HttpServer:
         self._server: _Server | None = None
         self._uvicorn = uvicorn.Config(
             Counted(guarded, self.gateway.metrics),
-            http=type("_Connection", (Connection,), {"limits": config.limits}),
+            http=type(
+                "_Connection",
+                (Connection,),
+                {"limits": config.limits, "max_connections": self.max_connections},
+            ),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -106,6 +117,7 @@ class HttpServer:
         Raises ListenError.
         """
         server = self._server = _Server(self._uvicorn)
+        asyncio.get_running_loop().set_exception_handler(_on_fault)
         with self._given or _bound(*self._address) as bound:
             host = self._address[0]
             shown = f"[{host}]" if ":" in host else host
@@ -126,6 +138,28 @@ class HttpServer:
         server.should_exit = True
         await asyncio.gather(serving, return_exceptions=True)
         await self.gateway.looking.stop()
+
+
+def connections_allowed(wanted: int) -> int:
+    """As many as wanted, or as there may be files. Raises ConfigError where these are too few."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = min(wanted, most - _OTHER_FILES)
+    if allowed < min(wanted, _LEAST_CONNECTIONS):
+        raise ConfigError(
+            f"{most} files may be open at a time, and a gateway needs "
+            f"{_OTHER_FILES + _LEAST_CONNECTIONS}: raise LimitNOFILE or `ulimit -n`"
+        )
+    if allowed < wanted:
+        logger.info("%d connections at a time: %d files may be open", allowed, most)
+    return allowed
+
+
+def _on_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What no task waits for. Without files there is nothing wrong in the code: no traceback."""
+    if context.get("message") == _NO_FILES:
+        logger.warning("connections have to wait: %s", context.get("exception"))
+    else:
+        loop.default_exception_handler(context)
 
 
 def check_keys(keys: ApiKeys, listen: str, *, at_home: bool, is_named: bool) -> None:

@@ -284,6 +284,9 @@ class DraftPool:
         else:
             stream.known[placement.node] = stream.acceptance
             self._load[placement.node] -= 1
+            if not self._load[placement.node]:
+                # Names of nodes come and go.
+                del self._load[placement.node]
             if placement.node in self._nodes:
                 node = self._nodes[placement.node]
                 node.num_streams -= 1

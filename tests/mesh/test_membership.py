@@ -1,5 +1,7 @@
 """Membership: the cases by name, then any sequence of events against its invariants."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -154,6 +156,18 @@ def test_names_are_bounded(state):
         events = state.on_hello(b"%d" % i, hello(f"n{i}"), 0)
     assert isinstance(events[0], Refused)
     assert len(state.members()) == 4096
+
+
+def test_names_that_have_left_take_little():
+    state = MembershipState(3, 10)
+    tracemalloc.start()
+    try:
+        for i in range(4000):
+            state.on_hello(b"%d" % i, hello(f"client-{i}", role="client"), 0)
+            state.on_gone(b"%d" % i, 0)
+        assert tracemalloc.get_traced_memory()[0] < 4000 * 400
+    finally:
+        tracemalloc.stop()
 
 
 PEERS = st.sampled_from([b"1", b"2", b"3", b"4"])

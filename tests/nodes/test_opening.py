@@ -95,6 +95,19 @@ async def test_who_was_closed_or_replaced_meanwhile_is_not_opened(eventually: Ev
         assert setting.opened == [(2, 1), (3, 2)]
 
 
+async def test_who_is_closed_before_its_turn_is_not_kept(eventually: Eventually) -> None:
+    async with Setting() as setting:
+        setting.opening.open(request(0, "slow"))
+        await eventually(lambda: setting.grammars.num_begun == 1)
+        for stream_id in range(1, 100):
+            setting.opening.open(request(stream_id, f"slow {stream_id}"))
+            setting.opening.close(stream_id, 1)
+        assert list(setting.opening._waiting) == [0]
+        setting.grammars.may_go_on.set()
+        await eventually(lambda: setting.opened == [(0, 1)])
+        assert setting.grammars.num_begun == 1
+
+
 async def test_a_coordinator_that_comes_back_knows_none_of_those_that_wait(
     eventually: Eventually,
 ) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nodes.api import ChatMessage, Options
+from nodes.cli.output_file import write_output
 
 _MAX_FILE_BYTES = 16 << 20
 _ROLES = ("system", "user", "assistant")
@@ -76,8 +76,7 @@ class Conversation:
         text = json.dumps({"system": self.system, "messages": said}, ensure_ascii=False, indent=1)
         try:
             # What was said is nobody else's to read.
-            with open(path, "w", encoding="utf-8", opener=_private) as file:
-                file.write(text + "\n")
+            write_output(path, f"{text}\n".encode(), 0o600)
         except OSError as error:
             raise CommandError(f"{path} cannot be written: {error.strerror}") from None
         return f"{len(said)} messages in {path}"
@@ -135,10 +134,6 @@ _COMMANDS: dict[str, Callable[[Conversation, str], str]] = {
     "temp": Conversation._temperature,
     "quit": Conversation._quit,
 }
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _path(text: str, command: str) -> Path:

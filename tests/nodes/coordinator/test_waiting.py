@@ -61,6 +61,28 @@ def line() -> Line:
     return Line(Waiting())
 
 
+def num_entries(line: Line) -> int:
+    return sum(len(lane._due) for lane in line.waiting._lines.values())
+
+
+def test_entries_behind_one_that_waits_for_long_do_not_pile_up(line: Line) -> None:
+    line.add(0.0, party="stuck")
+    for second in range(1, 500):
+        passing = line.add(float(second), party=f"p{second}")
+        line.waiting.remove(passing, next(iter(passing.choices.values())))
+    assert num_entries(line) < 40
+
+
+def test_entries_of_one_that_always_waits_do_not_pile_up(line: Line) -> None:
+    line.add(1000.0, party="crowd")
+    for second in range(500):
+        # Before all others of its party, again and again.
+        line.add(999.0 - second, party="crowd")
+    assert num_entries(line) < 40
+    assert len(line.waiting) == 501
+    assert line.order() == [*range(501, 0, -1)]
+
+
 def test_of_one_priority_who_came_first_is_first(line: Line) -> None:
     for arrived_at in (1.0, 0.5, 1.0):
         line.add(arrived_at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from nodes.gateway.connection import MOST_REFUSED
 from tests.nodes.gateway.fake_mesh import FakeMesh, started, text_answer, tokens
 from tests.nodes.gateway.served import connected, port_of, request, serving
 
@@ -101,7 +103,52 @@ async def test_there_are_only_so_many_connections(tmp_path: Path) -> None:
         await first.send(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
         await first.until(b"ok")
         async with connected(server) as second:
+            await second.send(request(BODY))
+            answer = await second.rest()
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"\r\nretry-after: 1\r\n" in answer
+            assert json.loads(answer.split(b"\r\n\r\n", 1)[1])["error"]["code"] == "unavailable"
+        # Who is in is served on.
+        await first.send(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        await first.until(b"ok")
+
+
+async def test_who_is_refused_and_says_nothing_does_not_stay(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    limits = {"max_connections": 1}
+    async with serving(FakeMesh(), tmp_path, limits=limits) as server, connected(server):
+        await eventually(lambda: server.http.num_connections == 1)
+        async with connected(server) as second:
             assert await second.rest() == b""
+        await eventually(lambda: server.http.num_connections == 1)
+
+
+async def test_who_is_refused_learns_it_whatever_else_it_sends(tmp_path: Path) -> None:
+    limits = {"max_connections": 1}
+    async with serving(FakeMesh(), tmp_path, limits=limits) as server, connected(server) as first:
+        await first.send(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        await first.until(b"ok")
+        async with connected(server) as second:
+            await second.send(request(b"x" * 200_000, length=400_000))
+            assert (await second.rest()).startswith(b"HTTP/1.1 503 ")
+
+
+async def test_of_very_many_too_many_most_are_just_closed(
+    tmp_path: Path, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
+    limits = {"max_connections": 1}
+    async with serving(FakeMesh(), tmp_path, limits=limits) as server, connected(server):
+        await eventually(lambda: server.http.num_connections == 1)
+        async with contextlib.AsyncExitStack() as stack:
+            many = [
+                await stack.enter_async_context(connected(server)) for _ in range(MOST_REFUSED + 8)
+            ]
+            await eventually(lambda: server.http.num_connections == 1 + MOST_REFUSED)
+            # The last ones need not ask to learn it.
+            assert await many[-1].rest() == b""
+        await eventually(lambda: server.http.num_connections == 1)
+    assert caplog.text.count("connections are refused: there are 1") == 1
 
 
 async def test_who_hangs_up_frees_the_request(tmp_path: Path, eventually: Eventually) -> None:

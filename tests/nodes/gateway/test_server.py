@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import resource
 import shutil
 import ssl
 import subprocess
@@ -16,7 +18,7 @@ from nodes.client import RequestFailedError
 from nodes.config import ConfigError
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
 from nodes.gateway.config import GatewayConfig
-from nodes.gateway.server import HttpServer, ListenError
+from nodes.gateway.server import HttpServer, ListenError, connections_allowed
 from tests.nodes.gateway.fake_mesh import FakeMesh, started, text_answer, tokens
 from tests.nodes.gateway.served import connected, port_of, request, serving
 
@@ -46,6 +48,40 @@ async def test_off_loopback_with_keys_any_name_will_do(tmp_path: Path) -> None:
     ):
         assert (await client.get("/v1/models", headers=headers)).status_code == 200
         assert (await client.get("/v1/models")).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("most", "wanted", "allowed"), [(100_000, 16_384, 16_384), (128, 16_384, 64), (1024, 8, 8)]
+)
+def test_connections_leave_files_for_the_rest(
+    monkeypatch: pytest.MonkeyPatch, most: int, wanted: int, allowed: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (most, most))
+    assert connections_allowed(wanted) == allowed
+
+
+def test_with_too_few_files_it_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (79, 79))
+    with pytest.raises(ConfigError, match=r"79 files .* needs 80: raise LimitNOFILE"):
+        make(tmp_path, listen="127.0.0.1:0")
+
+
+async def test_an_accept_without_files_is_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(FakeMesh(), tmp_path):
+        loop = asyncio.get_running_loop()
+        error = OSError(errno.EMFILE, "Too many open files")
+        loop.call_exception_handler(
+            {"message": "socket.accept() out of system resource", "exception": error}
+        )
+        assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [
+            "connections have to wait: [Errno 24] Too many open files"
+        ]
+        loop.call_exception_handler({"message": "something else"})
+        assert "something else" in caplog.text
 
 
 async def test_an_address_that_is_taken(tmp_path: Path) -> None:

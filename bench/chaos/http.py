@@ -1,0 +1,81 @@
+"""Requests over HTTP as bytes on a socket: cheap, and left wherever that is wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """headers: with names in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    def events(self) -> list[Any]:
+        """Of a stream, without its end; that is there."""
+        parts = [part for part in self.body.split(b"\n\n") if part]
+        assert parts.pop() == b"data: [DONE]", self.body[-200:]
+        return [json.loads(part.removeprefix(b"data: ")) for part in parts]
+
+
+class Connection:
+    """One connection to a gateway, request after request. Opened when it is needed (again)."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, method: str, path: str, body: bytes = b"", key: str = "") -> Answer:
+        """Raises ConnectionError or IncompleteReadError where the other side ends it."""
+        await self._send(method, path, body, key)
+        return await self._read()
+
+    async def leave(self, path: str, body: bytes, num_bytes: int, after_s: float) -> None:
+        """Ask, read some of the answer, and hang up a moment later."""
+        await self._send("POST", path, body, "")
+        assert self._streams is not None
+        while num_bytes > 0 and (part := await self._streams[0].read(min(num_bytes, 4096))):
+            num_bytes -= len(part)
+        await asyncio.sleep(after_s)
+        self._streams[1].transport.abort()
+        self._streams = None
+
+    async def _send(self, method: str, path: str, body: bytes, key: str) -> None:
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+        bearer = f"authorization: Bearer {key}\r\n" if key else ""
+        head = (
+            f"{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            f"{bearer}content-length: {len(body)}\r\n\r\n"
+        )
+        self._streams[1].write(head.encode() + body)
+        await self._streams[1].drain()
+
+    async def _read(self) -> Answer:
+        assert self._streams is not None
+        reader, _ = self._streams
+        first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines)
+        if headers.get("transfer-encoding") == "chunked":
+            body = b""
+            while size := int(await reader.readuntil(b"\r\n"), 16):
+                body += (await reader.readexactly(size + 2))[:-2]
+            await reader.readexactly(2)
+        else:
+            body = await reader.readexactly(int(headers.get("content-length", "0")))
+        if headers.get("connection") == "close":
+            await self.close()
+        return Answer(int(first.split()[1]), headers, body)
+
+    async def close(self) -> None:
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None

@@ -1,0 +1,210 @@
+"""No connection is accepted that there are no files for: libzmq would try without a pause.
+
+Where accept() fails for want of files, libzmq's thread tries again at once, and takes a whole core
+for as long as somebody waits at the port; it has no option for this. So while few files are left
+its listening socket is taken off the watch of its epoll: who connects waits in the kernel's queue,
+who is in stays. Linux only; elsewhere nothing is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import logging
+import math
+import os
+import platform
+import resource
+import socket
+import stat
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+from typing import Final
+
+from mesh.endpoints import ipc_path
+
+logger = logging.getLogger(__name__)
+
+# For files of keys and the like.
+RESERVED_FILES: Final = 16
+# With no more than this left connections are accepted one by one, or a burst would take them all.
+SCARCE_FILES: Final = 64
+_CHECK_S: Final = 0.05
+_CHECK_SCARCE_S: Final = 0.01
+# While one after the other is let in.
+_CHECK_BUSY_S: Final = 0.001
+# To count open files takes some time for each.
+_CHECK_S_A_FILE: Final = 2e-5
+_WARN_EVERY_S: Final = 10.0
+_EPOLL_CTL_MOD: Final = 3
+_EPOLLIN: Final = 1
+_EPOLLONESHOT: Final = 1 << 30
+# struct epoll_event: the kernel packs it on this machine only.
+_EVENT: Final = "=IQ" if platform.machine() == "x86_64" else "=I4xQ"
+_FDS: Final = Path("/proc/self/fd")
+
+
+def files_left() -> int:
+    """How many files more this process may open."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        # The directory itself is open meanwhile.
+        return limit - len(os.listdir(_FDS)) + 1
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return 0
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """A listening socket on the watch of an epoll, both by their descriptors. data: as it is there,
+    for whoever waits for events."""
+
+    listening: int
+    epoll: int
+    data: int
+
+    @classmethod
+    def of(cls, endpoint: str) -> Watch | None:
+        """Of the socket of this process that is bound there; None as long as there is none."""
+        listening = next((fd for fd in _fds() if _listens_at(fd, endpoint)), None)
+        if listening is None:
+            return None
+        for epoll in _fds():
+            events, data = _watched(epoll, listening)
+            if events & _EPOLLIN:
+                return cls(listening, epoll, data)
+        return None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether whoever connects is noticed now."""
+        return bool(_watched(self.epoll, self.listening)[0] & _EPOLLIN)
+
+    def set(self, events: int) -> None:
+        event = struct.pack(_EVENT, events, self.data)
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.epoll_ctl(self.epoll, _EPOLL_CTL_MOD, self.listening, event):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    def has_files(self, count: int) -> bool:
+        """Whether there are so many files left, as far as a glance tells: it counts none of those
+        that are free below one that is open."""
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        try:
+            lowest_free = fcntl.fcntl(self.listening, fcntl.F_DUPFD_CLOEXEC, 0)
+        except OSError:
+            return False
+        os.close(lowest_free)
+        return limit - lowest_free > count
+
+
+class Door(Enum):
+    OPEN = auto()
+    # For one connection at a time.
+    AJAR = auto()
+    SHUT = auto()
+
+
+class AcceptGate:
+    """Of one bound endpoint of this process. check() is to be called when it says."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._endpoint = endpoint
+        self._watch: Watch | None = None
+        self._warned_at = -math.inf
+        self.door = Door.OPEN
+
+    def check(self, now: float) -> float:
+        """Accept as many as there are files for; seconds until this is to be called again."""
+        if self._watch is None:
+            # Its thread is told of the socket some time after the bind.
+            self._watch = Watch.of(self._endpoint)
+            if self._watch is None:
+                return _CHECK_S
+        if self.door is Door.OPEN and self._watch.has_files(SCARCE_FILES):
+            return _CHECK_S
+        was_taken = self.door is Door.AJAR and not self._watch.is_on
+        left = files_left()
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if left > SCARCE_FILES:
+            self._turn(self._watch, Door.OPEN, _EPOLLIN)
+            return _CHECK_S
+        if left > RESERVED_FILES:
+            # Armed again each time.
+            self._turn(self._watch, Door.AJAR, _EPOLLIN | _EPOLLONESHOT)
+        else:
+            if self.door is not Door.SHUT and now - self._warned_at >= _WARN_EVERY_S:
+                self._warned_at = now
+                logger.warning(
+                    "who connects has to wait: %d of %d files are open; raise LimitNOFILE",
+                    limit - left,
+                    limit,
+                )
+            self._turn(self._watch, Door.SHUT, 0)
+        soon_s = _CHECK_BUSY_S if was_taken else _CHECK_SCARCE_S
+        return max(soon_s, _CHECK_S_A_FILE * (limit - left))
+
+    def _turn(self, watch: Watch, door: Door, events: int) -> None:
+        if door is self.door and door is not Door.AJAR:
+            return
+        self.door = door
+        try:
+            watch.set(events)
+        except OSError as error:
+            logger.warning("accepting connections goes on as it was: %s", error.strerror)
+
+
+def _fds() -> list[int]:
+    try:
+        return [int(name) for name in os.listdir(_FDS)]
+    except OSError:
+        return []
+
+
+def _listens_at(fd: int, endpoint: str) -> bool:
+    with contextlib.suppress(OSError):
+        if stat.S_ISSOCK(os.fstat(fd).st_mode):
+            with socket.socket(fileno=os.dup(fd)) as copy:
+                listens = copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+                return bool(listens) and _name(copy.getsockname()) == _name_in(endpoint)
+    return False
+
+
+def _name(address: object) -> str:
+    """host:port, or the path of a socket file."""
+    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address)
+
+
+def _name_in(endpoint: str) -> str:
+    path = ipc_path(endpoint)
+    if path is not None:
+        return path
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    return f"{host.strip('[]')}:{port}"
+
+
+def _watched(epoll: int, fd: int) -> tuple[int, int]:
+    """Events for which a descriptor is on an epoll's watch, and their data; zeros if it is not."""
+    for fields in _watch_list(epoll):
+        if fields["tfd"] == str(fd):
+            return int(fields["events"], 16), int(fields["data"], 16)
+    return 0, 0
+
+
+def _watch_list(epoll: int) -> Iterator[dict[str, str]]:
+    try:
+        lines = Path(f"/proc/self/fdinfo/{epoll}").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        if line.startswith("tfd:"):
+            words = line.replace(":", " ").split()
+            yield dict(zip(words[::2], words[1::2], strict=False))

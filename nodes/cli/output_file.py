@@ -1,0 +1,21 @@
+"""Files that a user asked for: whole, or the one before stays."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from mesh.whole_files import write_whole
+
+
+def write_output(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """mode: of a new file. Raises OSError.
+
+    What is no plain file (a pipe, a terminal, a link to one) is written as it is.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        path.write_bytes(data)
+        return
+    if path.exists():
+        mode = stat.S_IMODE(path.stat().st_mode)
+    write_whole(path, data, mode)

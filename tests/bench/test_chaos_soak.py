@@ -1,0 +1,31 @@
+"""The short form of `python -m bench chaos soak`: what grows with each request shows soon."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.chaos.figures import Figures
+from bench.chaos.soak import Soak, run_soak
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def test_requests_of_every_kind_leave_nothing_behind() -> None:
+    found = run_soak(600, 200)
+    assert found.outcomes["failed"] == 0, found
+    assert {"whole", "streamed", "left", "refused", "looked"} <= found.outcomes.keys()
+    for name in found.figures[found.last]:
+        more = found.growth(name)
+        assert more["tasks"] <= 0, found
+        assert more["files"] <= 0, found
+        # Less than one a request.
+        assert more["objects"] < 400, found
+
+
+def test_growth_is_a_fault() -> None:
+    before = Figures(50_000, 20, 5, 7, 60_000, 1.0)
+    after = Figures(53_000, 21, 5, 7, 99_000, 2.0)
+    found = Soak({10: {"a": before, "b": before}, 20: {"a": after, "b": before}})
+    found.check()
+    assert found.faults == ["a: 3000 more rss_kib, 2048 allowed", "a: 1 more files, 0 allowed"]
+    assert "| a | 50000 | 53000 | +3000 | 20 +1 |" in str(found)

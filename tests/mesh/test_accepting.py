@@ -1,0 +1,141 @@
+"""Connections are taken while there are files for them, and wait while there are not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mesh.accepting import RESERVED_FILES, SCARCE_FILES, AcceptGate, Door, Watch, files_left
+from mesh.zmq_transport import ZmqContext, ZmqServer
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="epoll is Linux's")
+
+Eventually = Callable[..., Awaitable[None]]
+
+
+@contextlib.contextmanager
+def files_for(count: int) -> Iterator[None]:
+    """This process may open so many files more, and no others."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    limit = highest + 1 + count
+    with contextlib.ExitStack() as stack:
+        # Lower numbers that are free count, too.
+        while (fd := os.open(os.devnull, os.O_RDONLY)) < highest:
+            stack.callback(os.close, fd)
+        os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@contextlib.asynccontextmanager
+async def listening(server: ZmqServer):
+    """The transport is read, as a coordinator does, and its gate works."""
+    reading = asyncio.create_task(server.recv())
+    try:
+        yield
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+
+@pytest.fixture(params=["tcp", "ipc"])
+def endpoint(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return "tcp://127.0.0.1:0" if request.param == "tcp" else f"ipc://{tmp_path}/mesh.sock"
+
+
+def test_files_left_are_counted() -> None:
+    before = files_left()
+    with open(os.devnull) as one, open(os.devnull) as other:
+        assert not one.closed
+        assert not other.closed
+        assert files_left() == before - 2
+
+
+async def test_the_listening_socket_is_found(endpoint: str, eventually: Eventually) -> None:
+    with ZmqContext() as context:
+        server = context.bind(endpoint)
+        await eventually(lambda: Watch.of(server.endpoint))
+        found = Watch.of(server.endpoint)
+        assert found is not None
+        assert found.is_on
+        assert Watch.of("tcp://127.0.0.1:1") is None
+        found.set(0)
+        assert not found.is_on
+        found.set(1)
+        assert found.is_on
+
+
+async def test_with_files_enough_the_door_is_open(endpoint: str, eventually: Eventually) -> None:
+    with ZmqContext() as context:
+        server = context.bind(endpoint)
+        await eventually(lambda: Watch.of(server.endpoint))
+        gate = AcceptGate(server.endpoint)
+        for now in range(3):
+            gate.check(float(now))
+        assert gate.door is Door.OPEN
+
+
+async def test_who_connects_waits_for_files_and_who_is_in_stays(
+    eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ZmqContext() as context:
+        server = context.bind("tcp://127.0.0.1:0")
+        friend = context.connect(server.endpoint)
+        await friend.writable()
+        await eventually(lambda: Watch.of(server.endpoint))
+        watch = Watch.of(server.endpoint)
+        assert watch is not None
+        # Made before there are none for it.
+        stranger = socket.create_connection(("127.0.0.1", int(server.endpoint.rsplit(":")[-1])))
+        stranger.setblocking(False)
+        greeted = asyncio.get_running_loop().sock_recv(stranger, 1)
+        assert await asyncio.wait_for(greeted, 5.0) == b"\xff"
+        late = socket.socket()
+        late.setblocking(False)
+        async with listening(server):
+            with files_for(RESERVED_FILES):
+                await eventually(lambda: not watch.is_on)
+                assert "who connects has to wait" in caplog.text
+                late.connect_ex(stranger.getpeername())
+                # Served as before.
+                friend.send([b"here"])
+            await eventually(lambda: watch.is_on)
+            assert (
+                await asyncio.wait_for(asyncio.get_running_loop().sock_recv(late, 1), 5.0)
+                == b"\xff"
+            )
+        late.close()
+        stranger.close()
+
+
+async def test_scarce_files_are_given_one_by_one(eventually: Eventually) -> None:
+    with ZmqContext() as context:
+        server = context.bind("tcp://127.0.0.1:0")
+        await eventually(lambda: Watch.of(server.endpoint))
+        address = ("127.0.0.1", int(server.endpoint.rsplit(":")[-1]))
+        callers = [socket.socket() for _ in range(SCARCE_FILES)]
+        watch = Watch.of(server.endpoint)
+        assert watch is not None
+        with files_for(RESERVED_FILES + 8):
+            async with listening(server):
+                await eventually(lambda: server._gate.door is Door.AJAR)
+                for caller in callers:
+                    caller.setblocking(False)
+                    caller.connect_ex(address)
+                await eventually(lambda: not watch.is_on and files_left() <= RESERVED_FILES)
+                # A burst has not taken what is reserved.
+                assert files_left() == RESERVED_FILES
+        for caller in callers:
+            caller.close()

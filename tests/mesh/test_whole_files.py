@@ -1,0 +1,81 @@
+"""A file is there whole or not at all, whatever fails on the way."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mesh.whole_files import write_whole
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "state.toml"
+    path.write_bytes(b"before")
+    return path
+
+
+def failing(number: int) -> Callable[..., object]:
+    def fail(*_args: object, **_options: object) -> object:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+def test_a_file_is_replaced(path: Path) -> None:
+    write_whole(path, b"after")
+    assert path.read_bytes() == b"after"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [p.name for p in path.parent.iterdir()] == ["state.toml"]
+
+
+def test_a_new_file_has_the_mode_asked_for(path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        write_whole(path.with_name("new"), b"", 0o644)
+    finally:
+        os.umask(before)
+    assert path.with_name("new").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS])
+@pytest.mark.parametrize("call", ["fsync", "open", "fdopen"])
+def test_what_fails_leaves_the_one_before(
+    path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    real = os.fdopen
+    descriptors: list[int] = []
+
+    def fdopen(descriptor: int, *_args: object) -> object:
+        descriptors.append(descriptor)
+        return failing(number)()
+
+    monkeypatch.setattr(os, call, fdopen if call == "fdopen" else failing(number))
+    with pytest.raises(OSError, match=os.strerror(number)):
+        write_whole(path, b"after")
+    monkeypatch.setattr(os, "fdopen", real)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    assert path.read_bytes() == b"before"
+    assert [p.name for p in path.parent.iterdir()] == ["state.toml"]
+
+
+def test_what_ends_it_is_told_and_not_what_fails_then(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", failing(errno.EIO))
+    monkeypatch.setattr(Path, "unlink", failing(errno.EROFS))
+    with pytest.raises(OSError, match="Input/output error"):
+        write_whole(path, b"after")
+    assert path.read_bytes() == b"before"
+
+
+def test_a_rename_that_fails(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "replace", failing(errno.EROFS))
+    with pytest.raises(OSError, match="Read-only"):
+        write_whole(path, b"after")
+    assert [p.name for p in path.parent.iterdir()] == ["state.toml"]

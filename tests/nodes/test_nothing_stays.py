@@ -1,0 +1,80 @@
+"""When all requests are over, no state refers to any of them, however they ended."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from types import FunctionType, ModuleType
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from nodes.coordinator.requests import Choice, Request
+from nodes.draft import state as draft_state
+from nodes.scheduler.rounds import Round, Share
+from nodes.scheduler.stream import Stream
+from nodes.scheduler.tries import Trial
+from nodes.stream import StreamSpec
+from nodes.target.stream import TargetStream
+from tests.nodes.pure_cluster import ClusterCase, PureCluster
+from tests.nodes.test_law1 import NUM_CASES, cluster_cases
+
+# What is made for a request and is of no use after it.
+OF_REQUESTS = (
+    *(Request, Choice, Stream, StreamSpec, Round, Share, Trial, TargetStream),
+    *(draft_state._Stream, draft_state._Round),
+)
+
+
+def reachable(*roots: object) -> Iterator[object]:
+    """Everything that these refer to, but for code."""
+    seen = {id(root) for root in roots}
+    left = list(roots)
+    while left:
+        item = left.pop()
+        yield item
+        if isinstance(item, type | ModuleType):
+            continue
+        # Its module's globals are everybody's.
+        found = item.__closure__ or () if isinstance(item, FunctionType) else gc.get_referents(item)
+        for other in found:
+            if id(other) not in seen:
+                seen.add(id(other))
+                left.append(other)
+
+
+def test_what_refers_to_a_request_is_found() -> None:
+    spec = object.__new__(StreamSpec)
+    assert any(item is spec for item in reachable({"a": [(lambda: spec)]}))
+
+
+@pytest.mark.timeout(max(150, NUM_CASES // 2))
+@settings(
+    max_examples=NUM_CASES // 10,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    database=None,
+    # To find a smaller one of what fails takes minutes.
+    phases=(Phase.generate,),
+)
+@given(case=cluster_cases())
+def test_nothing_of_a_request_stays(case: ClusterCase) -> None:
+    cluster = PureCluster(case)
+    cluster.run()
+    # Who has lost the coordinator forgets all when it is welcomed anew.
+    engines = [node.engine for node in cluster.nodes if node.peer and node.is_in]
+    left = {
+        type(item).__name__
+        for item in reachable(cluster.state, *engines)
+        if isinstance(item, OF_REQUESTS)
+    }
+    assert left == set()
+    state = cluster.state
+    assert +state._draft_load == {}
+    assert len(state._draft_load) == 0
+    for scheduler in state.schedulers:
+        assert scheduler._ended == {}
+    assert state._serving._ids_of_client == {}
+    tokenizing = state._serving.tokenizing
+    assert not any(tokenizing._queues.values())
+    assert len(tokenizing._number_of) + len(tokenizing._num_chars) == 0

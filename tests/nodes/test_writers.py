@@ -1,0 +1,175 @@
+"""Whatever airdraft writes down: where it cannot, one line says so and what was there stays."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from mesh.authorized import Entry
+from mesh.errors import KeysError
+from mesh.keys import KnownCoordinator
+from mesh.security import new_key_pair
+from nodes.cli.main import cli
+from nodes.engine.calibrate import load_cached, store
+from nodes.engine.load import TOY_COSTS
+from nodes.engine.selftest import SelfTest
+from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
+from nodes.keyring import Keyring
+
+Writer = Callable[[Path], object]
+ENDPOINT = "tcp://10.0.0.1:7411"
+
+
+def add_node(folder: Path) -> None:
+    name = f"n{time.monotonic_ns()}"
+    Keyring(folder).authorized().add(Entry(new_key_pair().public, name, _client()))
+
+
+def _client() -> frozenset[str]:
+    return frozenset({"client"})
+
+
+def invite(folder: Path) -> None:
+    until = int(time.time()) + 60
+    Keyring(folder).authorized().invite(Entry(new_key_pair().public, "", _client(), until))
+
+
+def keep_coordinator(folder: Path) -> None:
+    Keyring(folder).keep_coordinator(KnownCoordinator(ENDPOINT, new_key_pair().public))
+
+
+def add_api_key(folder: Path) -> None:
+    name = f"k{time.monotonic_ns()}"
+    ApiKeys(folder / "apikeys.toml").add(ApiKey(name=name, sha256=digest(name)))
+
+
+WRITERS: dict[str, Writer] = {
+    "node": add_node,
+    "invitation": invite,
+    "own": lambda folder: Keyring(folder).keep_own(new_key_pair()),
+    "coordinator": lambda folder: Keyring(folder).make_coordinator_pair(),
+    "next": lambda folder: Keyring(folder).make_next_coordinator_pair(),
+    "known": keep_coordinator,
+    "room": lambda folder: Keyring(folder).check_room(),
+    "api key": add_api_key,
+}
+
+
+def contents(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file() and "lock" not in path.name)
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def fail_with(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def fail(_descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
+@pytest.mark.parametrize("name", WRITERS)
+def test_where_it_cannot_be_written_the_one_before_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int
+) -> None:
+    write = WRITERS[name]
+    if name != "next":
+        write(tmp_path)
+    before = contents(tmp_path)
+    with monkeypatch.context() as broken:
+        fail_with(broken, number)
+        with pytest.raises(KeysError) as raised:
+            write(tmp_path)
+    assert os.strerror(number) in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert contents(tmp_path) == before
+    # And with room again it is done, by whoever tries next.
+    write(tmp_path)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".node")]
+
+
+def test_what_a_coordinator_says_of_its_key_is_not_kept_and_the_node_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ring, server, following = Keyring(tmp_path), new_key_pair(), new_key_pair()
+    ring.make_own()
+    ring.keep_coordinator(KnownCoordinator(ENDPOINT, server.public))
+    keys = ring.client_keys(ENDPOINT)
+    assert keys is not None
+    with monkeypatch.context() as broken:
+        fail_with(broken, errno.ENOSPC)
+        keys.keep(server.public, following.public)
+    assert "is not kept: " in caplog.text
+    assert "No space left" in caplog.text
+    assert ring.known_coordinator() == KnownCoordinator(ENDPOINT, server.public)
+    # It is said again at each welcome.
+    keys.keep(server.public, following.public)
+    assert ring.known_coordinator() == KnownCoordinator(ENDPOINT, server.public, following.public)
+
+
+def test_a_calibration_that_cannot_be_kept_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(tmp_path, "key", SelfTest(True), TOY_COSTS)
+
+    def half(path: Path, text: str, **_options: str) -> None:
+        path.write_bytes(text[:10].encode())
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "write_text", half)
+        with pytest.raises(OSError, match="No space left"):
+            store(tmp_path, "key", SelfTest(False), TOY_COSTS)
+    assert [path.name for path in tmp_path.iterdir()] == ["key.json"]
+    assert load_cached(tmp_path, "key") == (SelfTest(True), TOY_COSTS)
+
+
+def test_init_can_be_done_again_where_there_was_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, num_left = os.fsync, 2
+
+    def fsync(descriptor: int) -> None:
+        nonlocal num_left
+        num_left -= 1
+        if num_left < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    def init() -> None:
+        CliRunner().invoke(
+            cli, ["keys", "init", "--keys", str(tmp_path), "--name", "hub"], catch_exceptions=False
+        )
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", fsync)
+        with pytest.raises(KeysError, match=r"coordinator\.key cannot be written"):
+            init()
+    assert Keyring(tmp_path).coordinator_pair() is None
+    init()
+    ring = Keyring(tmp_path)
+    assert ring.coordinator_pair() is not None
+    assert [entry.name for entry in ring.authorized().nodes().values()] == ["hub"]
+
+
+def test_an_invitation_is_not_used_up_where_the_rest_could_not_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nodes.cli import keys as commands
+    from nodes.enrol import Invitation
+
+    Keyring(tmp_path).make_own()
+    token = Invitation(ENDPOINT, new_key_pair().public, new_key_pair()).token()
+    asked: list[object] = []
+    monkeypatch.setattr(commands, "run_to_result", asked.append)
+    fail_with(monkeypatch, errno.ENOSPC)
+    with pytest.raises(KeysError, match="No space left"):
+        CliRunner().invoke(cli, ["join", token, "--keys", str(tmp_path)], catch_exceptions=False)
+    assert asked == []
