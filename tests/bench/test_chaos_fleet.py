@@ -14,7 +14,8 @@ from bench.chaos.fleet import Fleet, Setup, fleet
 from bench.chaos.keys import CLIENT, COORDINATOR, free_port, make_keys
 from bench.chaos.processes import nursery
 from mesh.failpoints import VARIABLE
-from nodes.client import GenerateOptions, TokensNotice
+from nodes.client import GenerateOptions
+from nodes.messages import TokensNotice
 from nodes.keyring import Keyring
 
 pytestmark = pytest.mark.timeout(60)
