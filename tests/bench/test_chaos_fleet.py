@@ -15,8 +15,8 @@ from bench.chaos.keys import CLIENT, COORDINATOR, free_port, make_keys
 from bench.chaos.processes import nursery
 from mesh.failpoints import VARIABLE
 from nodes.client import GenerateOptions
-from nodes.messages import TokensNotice
 from nodes.keyring import Keyring
+from nodes.messages import TokensNotice
 
 pytestmark = pytest.mark.timeout(60)
 
