@@ -51,6 +51,10 @@ def keys_group() -> None:
     """
 
 
+# One key in 85 begins with "-", and is no option.
+_WITH_KEYS = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
+
+
 @keys_group.command("init")
 @keys_option
 @click.option("--name", help="Name of this machine.  [default: its host name]")
@@ -88,7 +92,7 @@ def show_public_command(keys: str | None) -> None:
         click.echo(f"coordinator {pair.public}")
 
 
-@keys_group.command("add")
+@keys_group.command("add", context_settings=_WITH_KEYS)
 @click.argument("public_key")
 @click.option("--name", required=True, help="Name of the machine.")
 @_roles_option
@@ -136,7 +140,7 @@ def invite_command(
     click.echo(Invitation(endpoint, server.public, pair).token())
 
 
-@keys_group.command("revoke")
+@keys_group.command("revoke", context_settings=_WITH_KEYS)
 @click.argument("name_or_key")
 @keys_option
 def revoke_command(name_or_key: str, keys: str | None) -> None:

@@ -212,3 +212,15 @@ def test_after_init_wrong_input_still_is(commands: Commands, tmp_path: Path) -> 
     for arguments, code, said in cases:
         done = commands.run(*arguments, *ring)
         assert (done.returncode, said in error_line(done)) == (code, True), done.stderr
+
+
+@pytest.mark.parametrize("start", ["-", "--", "-h"])
+def test_a_key_may_begin_like_an_option(commands: Commands, tmp_path: Path, start: str) -> None:
+    keys = ("--keys", str(tmp_path / "keys"))
+    printed(commands, "keys", "init", *keys, "--name", "hub")
+    key = start + "ne@$wvo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hIDabc"[: 40 - len(start)]
+    added = printed(commands, "keys", "add", key, "--name", "nano", "--role", "draft", *keys)
+    assert added == "nano is authorized as draft"
+    assert "nano" in printed(commands, "keys", "list", *keys)
+    printed(commands, "keys", "revoke", key, *keys)
+    assert "nano" not in printed(commands, "keys", "list", *keys)
