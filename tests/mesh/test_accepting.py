@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from mesh.accepting import RESERVED_FILES, SCARCE_FILES, AcceptGate, Door, Watch, files_left
-from mesh.zmq_transport import ZmqContext, ZmqServer
+from mesh.zmq_sockets import ZmqServer
+from mesh.zmq_transport import ZmqContext
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="epoll is Linux's")
 

@@ -1,0 +1,317 @@
+"""ZeroMQ sockets as transports.
+
+They are plain ones driven by their file descriptor. That descriptor is edge-triggered:
+it turns readable once for a change of state, and *any* call on the socket, sends included, may
+eat that edge. So whoever waits first tries, and after every call the state (EVENTS) is looked at
+again while somebody waits. With zmq.asyncio a send on a second handle can hide an arrival
+until the poll's time-out.
+"""
+
+import asyncio
+import contextlib
+import errno
+import os
+from dataclasses import replace
+from typing import Final
+
+import zmq
+
+from mesh.accepting import AcceptGate
+from mesh.endpoints import ipc_path
+from mesh.errors import (
+    BackpressureError,
+    LocalProtocolError,
+    PeerGoneError,
+    SecurityError,
+)
+from mesh.keys import ClientKeys
+from mesh.security import client_options
+from mesh.tcp import quiet_s, retransmit_soon
+from mesh.transport import MAX_FRAMES, Frames, Received
+from mesh.zmq_monitor import ZmqMonitor
+
+_READS_PER_TURN: Final = 32
+
+
+class ZmqEndpoint:
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self.bytes_sent = self.bytes_received = 0
+        self.messages_sent = self.messages_received = self.messages_rejected = 0
+        self._socket = socket
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._fd = _get_int(socket, zmq.FD)
+        self._waiters: dict[int, asyncio.Future[None]] = {}
+        self._reads_this_turn = 0
+        self._failure: SecurityError | None = None
+        self._monitor: ZmqMonitor | None = None
+
+    def fail_soon(self, error: SecurityError) -> None:
+        """Let every wait and call from now on raise this; from any thread."""
+        self._failure = error
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                self._loop.call_soon_threadsafe(self._fail_waiters, error)
+
+    def _fail_waiters(self, error: SecurityError) -> None:
+        for waiter in self._waiters.values():
+            if not waiter.done():
+                waiter.set_exception(error)
+
+    def close(self) -> None:
+        if self._socket.closed:
+            return
+        if self._loop is not None:
+            self._loop.remove_reader(self._fd)
+        for waiter in self._waiters.values():
+            if not waiter.done():
+                waiter.set_exception(LocalProtocolError("closed while a task waits on it"))
+        if self._monitor is not None:
+            self._monitor.close()
+        self._socket.close()
+
+    async def _closed_fds(self) -> list[int]:
+        """Of connections that have closed, as far as can be told."""
+        self._check_open()
+        if self._monitor is None:
+            self._monitor = ZmqMonitor(self._socket)
+        found = await self._monitor.closed_fds()
+        if not self._socket.closed:
+            # Who looks makes ZeroMQ take note that they are closed, so that a send fails.
+            self._on_edge()
+        return found
+
+    async def _recv(self, max_parts: int) -> tuple[list[bytes], str]:
+        """The parts of the next message, and the key of its sender."""
+        # Without this a flood would keep every other task, heartbeats too, from running.
+        self._reads_this_turn += 1
+        if self._reads_this_turn >= _READS_PER_TURN:
+            self._reads_this_turn = 0
+            await asyncio.sleep(0)
+        while True:
+            self._check_open()
+            try:
+                first = self._socket.recv(zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                await self._wait_for(zmq.POLLIN)
+                continue
+            key = self._sender_of(first)
+            parts = [first.bytes]
+            num_parts = 1
+            while self._socket.getsockopt(zmq.RCVMORE):
+                part = self._socket.recv(zmq.DONTWAIT)
+                num_parts += 1
+                if num_parts <= max_parts:
+                    parts.append(part)
+            self._wake_waiters()
+            payload = parts[max_parts - MAX_FRAMES :]
+            if num_parts > max_parts or not payload:
+                self.messages_rejected += 1
+                continue
+            self.messages_received += 1
+            self.bytes_received += sum(map(len, payload))
+            return parts, key
+
+    def _sender_of(self, first: zmq.Frame) -> str:
+        """Note whose message it is; the key that its sender has proved to hold, if any."""
+        return ""
+
+    def _send(self, parts: list[bytes], frames: Frames) -> None:
+        self._check_open()
+        last = len(parts) - 1
+        error: zmq.ZMQError | None = None
+        for index, part in enumerate(parts):
+            try:
+                self._socket.send(part, zmq.DONTWAIT | (0 if index == last else zmq.SNDMORE))
+            except zmq.ZMQError as raised:
+                error = error or raised
+                if index == 0:
+                    break
+                # The connection went in the middle of the message. ZeroMQ drops frames up to
+                # the last one, so the rest must follow or the next message would be eaten.
+        self._wake_waiters()
+        if error is not None:
+            raise error
+        self.messages_sent += 1
+        self.bytes_sent += sum(map(len, frames))
+
+    async def _wait_for(self, event: int) -> None:
+        """Until the socket has the event; every edge eaten by another call is made up for."""
+        if event in self._waiters:
+            raise LocalProtocolError("two tasks wait for the same event of one transport")
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._loop.add_reader(self._fd, self._on_edge)
+        self._waiters[event] = waiter = self._loop.create_future()
+        try:
+            self._wake_waiters()
+            await waiter
+        finally:
+            del self._waiters[event]
+
+    def _wake_waiters(self) -> None:
+        if self._waiters and not self._socket.closed:
+            self._on_edge()
+
+    def _on_edge(self) -> None:
+        # Reading EVENTS also takes the edge, so an unread socket does not spin the loop.
+        events = _get_int(self._socket, zmq.EVENTS)
+        for event, waiter in self._waiters.items():
+            if events & event and not waiter.done():
+                waiter.set_result(None)
+
+    def _check_open(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if self._socket.closed:
+            raise LocalProtocolError("the transport is closed")
+
+
+class ZmqServer(ZmqEndpoint):
+    """A bound ROUTER: peers are the routing ids that it drew itself."""
+
+    def __init__(
+        self,
+        socket: zmq.Socket[bytes],
+        endpoint: str,
+        *,
+        has_keys: bool,
+        is_inherited: bool = False,
+    ) -> None:
+        super().__init__(socket)
+        self._has_keys = has_keys
+        self.endpoint = endpoint
+        # The file of a socket that was passed on is for who made it to remove.
+        path = None if is_inherited else ipc_path(endpoint)
+        self._inode = None if path is None else _inode(path)
+        # Who sent something over which descriptor; several where one was given out again.
+        self._fds: dict[bytes, int] = {}
+        self._peers: dict[int, set[bytes]] = {}
+        self._gate = AcceptGate(endpoint)
+        self._next_check: asyncio.TimerHandle | None = None
+
+    async def recv(self) -> Received:
+        if self._next_check is None:
+            self._check_files()
+        (peer, *frames), key = await self._recv(1 + MAX_FRAMES)
+        return Received(peer, frames, key)
+
+    def _check_files(self) -> None:
+        """All the time: are there files for who wants to connect?"""
+        loop = asyncio.get_running_loop()
+        self._next_check = loop.call_later(self._gate.check(loop.time()), self._check_files)
+
+    async def lost_peers(self) -> list[bytes]:
+        while True:
+            found: list[bytes] = []
+            for fd in await self._closed_fds():
+                found += self._peers.pop(fd, ())
+            for peer in found:
+                del self._fds[peer]
+            if found:
+                return found
+
+    def quiet_s(self, peer: bytes) -> float | None:
+        fd = self._fds.get(peer)
+        return None if fd is None else quiet_s(fd)
+
+    def _sender_of(self, first: zmq.Frame) -> str:
+        if self._monitor is not None and (peer := first.bytes) not in self._fds:
+            # Not known where the other end of an ipc connection has no name: Pings tell later.
+            with contextlib.suppress(zmq.ZMQError):
+                self._fds[peer] = fd = int(first.get(zmq.SRCFD))
+                self._peers.setdefault(fd, set()).add(peer)
+                retransmit_soon(fd)
+        # Every part has the key that its connection proved in the handshake.
+        return str(first.get("User-Id")) if self._has_keys else ""
+
+    def send(self, peer: bytes, frames: Frames) -> None:
+        try:
+            self._send([peer, *frames], frames)
+        except zmq.Again as error:
+            raise BackpressureError(peer) from error
+        except zmq.ZMQError as error:
+            if error.errno != errno.EHOSTUNREACH:
+                raise
+            raise PeerGoneError(peer) from error
+
+    def close(self) -> None:
+        path = ipc_path(self.endpoint)
+        inode = None if path is None or self._socket.closed else _inode(path)
+        # ZeroMQ leaves the file behind; one with another inode is a successor's.
+        if path is not None and inode is not None and inode == self._inode:
+            os.unlink(path)
+        if self._next_check is not None:
+            self._next_check.cancel()
+        super().close()
+
+
+class ZmqClient(ZmqEndpoint):
+    """A connecting DEALER; it reconnects by itself, as a new peer to the server."""
+
+    def __init__(
+        self, socket: zmq.Socket[bytes], address: str, keys: ClientKeys | None = None
+    ) -> None:
+        super().__init__(socket)
+        self._address = address
+        self._keys = keys
+        # Of the connection that the last message came over, while that is watched.
+        self._connection_fd: int | None = None
+
+    def retry(self) -> None:
+        # ZeroMQ gives a session up for good when the other side refuses its handshake.
+        self._check_open()
+        with contextlib.suppress(zmq.ZMQError):
+            self._socket.disconnect(self._address)
+        if self._keys is not None and self._keys.next_server_key:
+            swapped = self._keys.next_server_key, self._keys.server_key
+            self._keys = replace(self._keys, server_key=swapped[0], next_server_key=swapped[1])
+            for option, value in client_options(self._keys).items():
+                self._socket.setsockopt(option, value)
+        self._socket.connect(self._address)
+        self._wake_waiters()
+
+    def expect_key(self, next_key: str) -> None:
+        # Whoever says so has proved to hold the key that is in use.
+        if self._keys is not None:
+            self._keys = replace(self._keys, next_server_key=next_key)
+            self._keys.keep(self._keys.server_key, next_key)
+
+    async def recv(self) -> Frames:
+        frames, _ = await self._recv(MAX_FRAMES)
+        return frames
+
+    async def lost(self) -> None:
+        await self._closed_fds()
+        self._connection_fd = None
+
+    def quiet_s(self) -> float | None:
+        return None if self._connection_fd is None else quiet_s(self._connection_fd)
+
+    def _sender_of(self, first: zmq.Frame) -> str:
+        if self._monitor is not None and self._connection_fd is None:
+            with contextlib.suppress(zmq.ZMQError):
+                self._connection_fd = int(first.get(zmq.SRCFD))
+                retransmit_soon(self._connection_fd)
+        return ""
+
+    async def writable(self) -> None:
+        self._check_open()
+        while not _get_int(self._socket, zmq.EVENTS) & zmq.POLLOUT:
+            await self._wait_for(zmq.POLLOUT)
+
+    def send(self, frames: Frames) -> None:
+        try:
+            self._send(frames, frames)
+        except zmq.Again as error:
+            raise BackpressureError from error
+
+
+def _inode(path: str) -> int | None:
+    try:
+        return os.lstat(path).st_ino
+    except FileNotFoundError:
+        return None
+
+
+def _get_int(socket: zmq.Socket[bytes], option: int) -> int:
+    return int(socket.getsockopt(option))
