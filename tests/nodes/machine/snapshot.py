@@ -14,14 +14,15 @@ def snapshot(thing: Any, leave_out: Set[str]) -> Any:
     return _of(thing, leave_out, {})
 
 
-def _of(thing: Any, leave_out: Set[str], seen: dict[int, int]) -> Any:
+def _of(thing: Any, leave_out: Set[str], seen: dict[int, tuple[int, Any]]) -> Any:
     if thing is None or isinstance(thing, bool | int | float | str | bytes | bytearray):
         return thing
     if isinstance(thing, np.ndarray):
         return thing.tolist()
     if id(thing) in seen:
-        return f"<{seen[id(thing)]}>"
-    seen[id(thing)] = len(seen)
+        return f"<{seen[id(thing)][0]}>"
+    # Kept, or what is made anew by being asked for would leave its id to the next one.
+    seen[id(thing)] = len(seen), thing
     if isinstance(thing, Mapping):
         return [(_of(k, leave_out, seen), _of(v, leave_out, seen)) for k, v in thing.items()]
     if isinstance(thing, list | tuple | deque):

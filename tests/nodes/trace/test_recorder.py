@@ -39,7 +39,7 @@ def make_case(move_seed: int) -> Case:
             ),
         ),
         streams=(stream(3, 4), stream(4, 2), stream(5, 0)),
-        num_churns=2,
+        num_churns=0,
         num_late_drafts=2,
         has_wild_policy=False,
         has_lookup=False,
