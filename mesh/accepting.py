@@ -20,6 +20,7 @@ import resource
 import socket
 import stat
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -41,6 +42,7 @@ _CHECK_BUSY_S: Final = 0.001
 # To count open files takes some time for each.
 _CHECK_S_A_FILE: Final = 2e-5
 _WARN_EVERY_S: Final = 10.0
+_MAX_LOOKS, _BETWEEN_LOOKS_S = 20, 0.001
 _EPOLL_CTL_MOD: Final = 3
 _EPOLLIN: Final = 1
 _EPOLLONESHOT: Final = 1 << 30
@@ -122,10 +124,18 @@ class AcceptGate:
         self._warned_at = -math.inf
         self.door = Door.OPEN
 
+    def prepare(self) -> None:
+        """Find the socket while there are files for looking; libzmq's thread is told of it some
+        time after the bind."""
+        for _ in range(_MAX_LOOKS):
+            self._watch = Watch.of(self._endpoint)
+            if self._watch is not None:
+                return
+            time.sleep(_BETWEEN_LOOKS_S)
+
     def check(self, now: float) -> float:
         """Accept as many as there are files for; seconds until this is to be called again."""
         if self._watch is None:
-            # Its thread is told of the socket some time after the bind.
             self._watch = Watch.of(self._endpoint)
             if self._watch is None:
                 return _CHECK_S

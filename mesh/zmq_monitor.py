@@ -20,13 +20,14 @@ _numbers = itertools.count(1)
 
 
 class ZmqMonitor:
-    """Watches one socket; must be closed before it."""
+    """Watches one socket; must be closed before it. Made before that is bound: afterwards whoever
+    connects may have taken all files."""
 
     def __init__(self, watched: zmq.Socket[bytes]) -> None:
         self._watched = watched
         self._closed_fds: list[int] = []
         self._waiter: asyncio.Future[None] | None = None
-        self._loop = asyncio.get_running_loop()
+        self._loop: asyncio.AbstractEventLoop | None = None
         address = f"inproc://connections-{next(_numbers)}"
         watched.monitor(address, zmq.EVENT_DISCONNECTED)
         self._socket: zmq.Socket[bytes] = watched.context.socket(zmq.PAIR)
@@ -35,13 +36,15 @@ class ZmqMonitor:
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.connect(address)
         self._fd = int(self._socket.getsockopt(zmq.FD))
-        self._loop.add_reader(self._fd, self._drain)
-        self._drain()
 
     async def closed_fds(self) -> list[int]:
         """Descriptors of the connections that closed since the last call, at least one."""
         if self._waiter is not None:
             raise LocalProtocolError("two tasks wait for connections of one transport to close")
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._loop.add_reader(self._fd, self._drain)
+            self._drain()
         if not self._closed_fds:
             self._waiter = self._loop.create_future()
             try:
@@ -54,7 +57,8 @@ class ZmqMonitor:
     def close(self) -> None:
         if self._socket.closed:
             return
-        self._loop.remove_reader(self._fd)
+        if self._loop is not None:
+            self._loop.remove_reader(self._fd)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(LocalProtocolError("closed while a task waits on it"))
         # In this order: a context does not end before all of its monitors have.
@@ -64,7 +68,7 @@ class ZmqMonitor:
 
     def _drain(self) -> None:
         """Read until there is nothing more: the descriptor tells of a change once, as any does."""
-        if self._socket.closed:
+        if self._socket.closed or self._loop is None:
             return
         for _ in range(_READS_PER_TURN):
             try:

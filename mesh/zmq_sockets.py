@@ -176,8 +176,10 @@ class ZmqServer(ZmqEndpoint):
         *,
         has_keys: bool,
         is_inherited: bool = False,
+        monitor: ZmqMonitor | None = None,
     ) -> None:
         super().__init__(socket)
+        self._monitor = monitor
         self._has_keys = has_keys
         self.endpoint = endpoint
         # The file of a socket that was passed on is for who made it to remove.
@@ -187,6 +189,7 @@ class ZmqServer(ZmqEndpoint):
         self._fds: dict[bytes, int] = {}
         self._peers: dict[int, set[bytes]] = {}
         self._gate = AcceptGate(endpoint)
+        self._gate.prepare()
         self._next_check: asyncio.TimerHandle | None = None
 
     async def recv(self) -> Received:

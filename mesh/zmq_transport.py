@@ -16,6 +16,7 @@ from mesh.errors import (
 from mesh.keys import ClientKeys
 from mesh.security import ServerKeys, ZapHandler, client_options, server_options
 from mesh.transport import MAX_QUEUED_MESSAGES
+from mesh.zmq_monitor import ZmqMonitor
 from mesh.zmq_sockets import ZmqClient, ZmqEndpoint, ZmqServer
 
 logger = logging.getLogger(__name__)
@@ -94,9 +95,11 @@ class ZmqContext:
         if fd is not None:
             options[zmq.USE_FD] = fd
         socket = self._socket(zmq.ROUTER, options)
+        monitor = ZmqMonitor(socket)
         try:
             socket.bind(address)
         except zmq.ZMQError as error:
+            monitor.close()
             socket.close()
             if error.errno == errno.EADDRINUSE:
                 raise AddressInUseError(endpoint) from error
@@ -105,7 +108,11 @@ class ZmqContext:
             raise EndpointError(endpoint, str(error.strerror)) from error
         bound = socket.getsockopt_string(zmq.LAST_ENDPOINT)
         server = ZmqServer(
-            socket, bound.rstrip("\0"), has_keys=keys is not None, is_inherited=fd is not None
+            socket,
+            bound.rstrip("\0"),
+            has_keys=keys is not None,
+            is_inherited=fd is not None,
+            monitor=monitor,
         )
         self._endpoints.append(server)
         return server

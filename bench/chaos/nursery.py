@@ -79,12 +79,13 @@ def _end(children: set[int]) -> None:
 
 
 def _fork(asked: dict[str, Any]) -> int:
+    parent = os.getpid()
     pid = os.fork()
     if pid:
         return pid
     code = _EXIT_UNKNOWN
     try:
-        _become(asked["log"], asked["environ"])
+        _become(asked["log"], asked["environ"], parent)
         if asked["fresh"]:
             os.execv(sys.executable, [sys.executable, "-m", "nodes.cli", *asked["argv"]])
         code = _run(asked["argv"])
@@ -95,10 +96,13 @@ def _fork(asked: dict[str, Any]) -> int:
         os._exit(code)
 
 
-def _become(log: str, environ: dict[str, str]) -> None:
-    """A process as its own command line would have started it."""
+def _become(log: str, environ: dict[str, str], parent: int) -> None:
+    """A process as its own command line would have started it, that ends with its parent."""
     os.setsid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        # It died before it could be told apart from one that will.
+        os._exit(_EXIT_UNKNOWN)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -60,7 +60,7 @@ async def test_a_nursery_that_dies_takes_its_children_along(
         )
         nest._process.kill()
         await child.ended.wait()
-        await eventually(lambda: not is_there(child.pid))
+        await eventually(lambda: not is_there(child.pid), limit_s=20.0)
         with pytest.raises(OSError, match="has ended"):
             await nest.start(["--version"], {}, tmp_path / "log")
 
@@ -127,7 +127,7 @@ async def test_who_ends_without_being_told_is_an_accident(eventually: Eventually
 async def test_a_fail_point_that_cannot_be_understood_is_one_line_and_exit_code_78() -> None:
     async with fleet(SMALL) as made:
         await made.kill("draft-0")
-        made.log("draft-0").unlink()
+        made.log("draft-0").unlink(missing_ok=True)
         process = await made.start("draft-0", **{VARIABLE: "engine.pass:burn"})
         made.expect_end("draft-0")
         await process.ended.wait()
