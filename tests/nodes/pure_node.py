@@ -55,6 +55,11 @@ class PureNode:
             self._engine = ModelDrafter(self.model, grammars=grammars)
 
     @property
+    def engine(self) -> TargetState | ModelDrafter:
+        """The pure state alone, without what tests gave it."""
+        return self._engine
+
+    @property
     def num_streams(self) -> int:
         return self._engine.num_streams
 

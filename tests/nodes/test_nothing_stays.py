@@ -62,7 +62,8 @@ def test_nothing_of_a_request_stays(case: ClusterCase) -> None:
     cluster = PureCluster(case)
     cluster.run()
     # Who has lost the coordinator forgets all when it is welcomed anew.
-    engines = [node.engine for node in cluster.nodes if node.peer and node.is_in]
+    nodes = [node.engine for node in cluster.nodes if node.peer and node.is_in]
+    engines = [node.engine for node in nodes if node is not None]
     left = {
         type(item).__name__
         for item in reachable(cluster.state, *engines)

@@ -40,7 +40,15 @@ def test_no_message_of_a_member_ends_the_coordinator() -> None:
         mesh.state.tick(now)
     assert num_taken > STEPS // 20
     # It still serves.
-    mesh.join(b"t9", "target", make_profile(), "t9")
-    mesh.join(b"c9", "client", None, "c9")
-    sends = mesh.state.on_message(b"c9", CLUSTER, EPOCH, make_submit(1), 10, now)
-    assert any(send.peer.startswith(b"t") for send in sends)
+    mesh.join(b"t9", "target", make_profile(), "t9", now)
+    mesh.join(b"c9", "client", None, "c9", now)
+    mesh.state.on_message(b"c9", CLUSTER, EPOCH, make_submit(1), 10, now)
+    # At the latest when those are gone who do not answer what they were asked before.
+    give_up_at = now + 60.0
+    request = mesh.state._serving.requests[b"c9", 1]
+    while not any(choice.target for choice in request.choices.values()):
+        now += 0.2
+        assert now < give_up_at
+        for step, peer in enumerate((b"t9", b"c9")):
+            mesh.state.on_message(peer, CLUSTER, EPOCH, Pong(0, step), 10, now)
+        mesh.state.tick(now)

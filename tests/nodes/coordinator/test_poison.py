@@ -242,7 +242,7 @@ class PoisonCluster(PureCluster):
                     node.outbox.append(Pong(send.message.seq, round(self.now)))
 
     def _node_steps(self, node: Any) -> None:
-        held = node.engine._engine._streams.values() if node.role == "target" else ()
+        held = node.engine.engine._streams.values() if node.role == "target" else ()
         if any(stream.spec.token_ids[:3] == POISON for stream in held):
             self.num_killed += 1
             # What it had said before arrives.
