@@ -272,6 +272,13 @@ class DraftPool:
         spec = replace(spec, token_ids=spec.token_ids[:num_told])
         return [ToDraft(node.name, open_request(spec))]
 
+    def ended(self, stream: Stream) -> DraftPlacement | None:
+        """Displace a stream that is over here: what its node learns of how alike streams are."""
+        placement = stream.draft
+        if placement is not None and placement.node in self._nodes:
+            self._nodes[placement.node].population.ended(*stream.acceptance.judged)
+        return self.displace(stream)
+
     def displace(self, stream: Stream) -> DraftPlacement | None:
         """Take a stream off its draft node, which may be gone already."""
         placement, stream.draft = stream.draft, None
@@ -288,7 +295,5 @@ class DraftPool:
                 # Names of nodes come and go.
                 del self._load[placement.node]
             if placement.node in self._nodes:
-                node = self._nodes[placement.node]
-                node.num_streams -= 1
-                node.population.ended(*stream.acceptance.judged)
+                self._nodes[placement.node].num_streams -= 1
         return placement

@@ -264,7 +264,7 @@ class SchedulerState:
         if self._lookup is not None:
             self._lookup.close(stream_id)
         was_by_lookup = stream.is_by_lookup
-        placement = self._drafts.displace(stream)
+        placement = self._drafts.ended(stream)
         if placement is not None and not was_by_lookup:
             out.append(ToDraft(placement.node, CloseStreamNotice(stream_id, placement.generation)))
         return out + self._dispatcher.leave(stream, now)

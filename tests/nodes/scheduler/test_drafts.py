@@ -108,6 +108,24 @@ def test_the_node_that_would_answer_soonest_is_chosen() -> None:
     assert [node.name for node in pool] == ["slow", "far"]
 
 
+def test_how_alike_streams_are_is_learnt_of_each_when_it_is_over_and_once() -> None:
+    pool = DraftPool()
+    pool.add(DraftNode("a", COSTS))
+    before = pool["a"].population.weight
+    for number in range(1, 41):
+        stream = Stream(make_spec(number), list(PROMPT), None)
+        pool.place(stream)
+        stream.acceptance.observe(8, 4)
+        pool.displace(stream)
+        assert pool["a"].population.weight == before
+        pool.place(stream)
+        stream.acceptance.observe(8, 4)
+        pool.ended(stream)
+        before = pool["a"].population.weight
+    assert before > 10.0
+    assert pool["a"].prior().successes + pool["a"].prior().failures == pytest.approx(before)
+
+
 def test_a_fast_node_gets_more_streams_than_a_slow_one() -> None:
     pool = DraftPool()
     # A token takes the second twice as long, and passes grow with their tokens.
