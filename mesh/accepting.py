@@ -42,12 +42,12 @@ _CHECK_BUSY_S: Final = 0.001
 # To count open files takes some time for each.
 _CHECK_S_A_FILE: Final = 2e-5
 _WARN_EVERY_S: Final = 10.0
-_MAX_LOOKS, _BETWEEN_LOOKS_S = 20, 0.001
+_MAX_LOOKS, _BETWEEN_LOOKS_S, _LOOK_AGAIN_S = 20, 0.001, 5.0
 _EPOLL_CTL_MOD: Final = 3
 _EPOLLIN: Final = 1
 _EPOLLONESHOT: Final = 1 << 30
 # struct epoll_event: the kernel packs it on this machine only.
-_EVENT: Final = "=IQ" if platform.machine() == "x86_64" else "=I4xQ"
+_EVENT: Final = "=IQ" if platform.machine() == "x86_64" else "@IQ"
 _FDS: Final = Path("/proc/self/fd")
 
 
@@ -122,6 +122,7 @@ class AcceptGate:
         self._endpoint = endpoint
         self._watch: Watch | None = None
         self._warned_at = -math.inf
+        self._has_failed = False
         self.door = Door.OPEN
 
     def prepare(self) -> None:
@@ -138,7 +139,7 @@ class AcceptGate:
         if self._watch is None:
             self._watch = Watch.of(self._endpoint)
             if self._watch is None:
-                return _CHECK_S
+                return _LOOK_AGAIN_S
         if self.door is Door.OPEN and self._watch.has_files(SCARCE_FILES):
             return _CHECK_S
         was_taken = self.door is Door.AJAR and not self._watch.is_on
@@ -165,11 +166,14 @@ class AcceptGate:
     def _turn(self, watch: Watch, door: Door, events: int) -> None:
         if door is self.door and door is not Door.AJAR:
             return
-        self.door = door
         try:
             watch.set(events)
         except OSError as error:
-            logger.warning("accepting connections goes on as it was: %s", error.strerror)
+            if not self._has_failed:
+                logger.warning("accepting connections goes on as it was: %s", error.strerror)
+            self._has_failed = True
+        else:
+            self.door, self._has_failed = door, False
 
 
 def _fds() -> list[int]:

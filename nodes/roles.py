@@ -79,12 +79,11 @@ async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], N
             limits=config.limits,
         )
         on_bound(coordinator.endpoint)
-        attending = asyncio.create_task(Manager(environment()).attend(lambda: True))
-        try:
-            await coordinator.run()
-        finally:
-            attending.cancel()
-            coordinator.say_bye()
+        async with Manager(environment()).attending(lambda: True):
+            try:
+                await coordinator.run()
+            finally:
+                coordinator.say_bye()
 
 
 async def run_target(
@@ -196,14 +195,13 @@ async def _serve(node: TargetNode | DraftNode, supervised: bool) -> None:
     tasks = [asyncio.ensure_future(node.run())]
     if supervised:
         tasks.append(asyncio.ensure_future(stdin_closed()))
-    attended = Manager(environment()).attend(lambda: node.is_joined, node.is_well)
-    attending = asyncio.create_task(attended)
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        async with Manager(environment()).attending(lambda: node.is_joined, node.is_well):
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (*tasks, attending):
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, attending, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
     for task in done:
         task.result()
 

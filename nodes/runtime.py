@@ -125,7 +125,7 @@ def set_up_logging(verbose: int) -> None:
     """Log to standard error: lines for people, or for journald where that is what reads it."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     handler = logging.StreamHandler(sys.stderr)
-    if is_journal(os.environ, sys.stderr):
+    if is_journal(environment(), sys.stderr):
         handler.setFormatter(JournalFormatter())
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -238,7 +238,7 @@ async def _until_signal(main: Callable[[], Awaitable[None]], stop_limit_s: float
         if stopped:
             _end_at_once(128 + number)
         stopped.append(number)
-        Manager(os.environ).stopping()
+        Manager(environment()).stopping(stop_limit_s)
         task.cancel()
         # Whatever hangs in the stop phase must not outlive its limit.
         timer = threading.Timer(stop_limit_s, _end_at_once, (128 + number,))

@@ -56,6 +56,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/local.py LocalMesh.beside await task",
         "nodes/local.py local_mesh await asyncio.gather",
         "nodes/roles.py _serve await asyncio.gather",
+        "nodes/service/manager.py Manager.attending await asyncio.gather",
         "nodes/service/manager.py Manager.patient await asyncio.gather",
     ),
     "It ends with the connection to the coordinator, which heartbeats end.": (

@@ -73,4 +73,6 @@ async def backdrop(
             tally.wrong("left behind", left)
         for accident in made.accidents:
             tally.wrong("accident", accident)
+        if not tally.ends["finished"]:
+            tally.wrong("nothing shown", "no request was finished")
         tally.num_stale, tally.num_dropped = stale.num_stale, stale.num_dropped

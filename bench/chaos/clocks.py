@@ -101,6 +101,7 @@ async def jumping_wall_clocks(
         async with _mesh({role: [] for role in ("coordinator", "target", "draft")}, environ) as c:
             await _round(c, found)
             members = [(n.name, n.state) for n in (await c.status()).nodes]
+            looked_at = time.monotonic()
             for jump_s in jumps_s:
                 asked = asyncio.create_task(_round(c, found))
                 # Amid the requests.
@@ -112,6 +113,8 @@ async def jumping_wall_clocks(
             status = await c.status()
             if [(n.name, n.state) for n in status.nodes] != members:
                 found.faults.append(f"members have changed: {status.nodes}")
+            if any(n.joined_s < time.monotonic() - looked_at for n in status.nodes):
+                found.faults.append("a node has left and come back")
             if status.uptime_s > _LIMIT_S * len(jumps_s):
                 found.faults.append(f"the coordinator says it is up for {status.uptime_s:.0f} s")
     days = ", ".join(f"{jump_s / DAY_S:+.0f}" for jump_s in jumps_s)

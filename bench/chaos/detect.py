@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
-import socket
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from bench.chaos.keys import free_port
 from bench.chaos.victims import NotNoticedError, Victim
 from bench.live.light_nodes import light_profile
 from mesh.authorized import Entry
@@ -40,7 +39,6 @@ OVER: Final = (KEYED, "tcp", "ipc")
 _LOOK_EVERY_S = 0.002
 _WAIT_LIMIT_S = 60.0
 _PASS_S = 0.01
-_PORTS = range(20_000, 32_000)
 
 
 @dataclass(slots=True)
@@ -214,17 +212,4 @@ def _place(over: str, folder: Path) -> tuple[str, Keyring]:
     if over == KEYED and ring.coordinator_pair() is None:
         ring.make_coordinator_pair()
         ring.authorized().add(Entry(ring.make_own().public, "here", ROLES))
-    return f"tcp://127.0.0.1:{_free_port()}", ring
-
-
-def _free_port() -> int:
-    """One that a coordinator may have, and have again.
-
-    Not of those that the kernel gives to connections: one to a port where nobody listens might come
-    out of that very port, and would be connected to itself.
-    """
-    while True:
-        port = random.choice(_PORTS)
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            return port
+    return f"tcp://127.0.0.1:{free_port()}", ring

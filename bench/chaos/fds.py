@@ -87,6 +87,8 @@ async def _coordinator_with(
         cpu = (live.cpu_s() - before_s) / (time.monotonic() - began)
         answers, num_joined = str(asked), num_in()
         found.num_answers += len(asked.times_s)
+        if not asked.times_s:
+            found.faults.append(f"beside {who} the client was not answered")
         found.num_joined += num_joined
     recovered_s = await _until(lambda: _newcomer(live))
     found.lines.append(
@@ -160,9 +162,9 @@ async def gateway_starved(max_files: int, num_callers: int, seconds: float) -> S
         async with _gateway(mesh, max_files) as (port, pid):
             await _until(lambda: _is_served(port))
             async with _streaming(port) as num_read:
-                await _gateway_with(port, pid, found, num_callers, seconds, num_read)
+                cpu = await _gateway_with(port, pid, found, num_callers, seconds, num_read)
             recovered_s = await _until(lambda: _is_served(port))
-            found.judge(0.0, recovered_s, "gateway")
+            found.judge(cpu, recovered_s, "gateway")
             found.lines.append(f"a new request is served {recovered_s:.2f} s after they have left")
     return found
 
@@ -174,15 +176,16 @@ async def _gateway_with(
     num_callers: int,
     seconds: float,
     num_read: Callable[[], int],
-) -> None:
-    callers = [Connection(port) for _ in range(num_callers)]
+) -> float:
+    """The part of a core that the callers take, beyond what the stream does."""
+    calm = await _busy(pid, seconds)
+    callers = [Connection(port) for _ in range(num_callers + 1)]
     try:
-        found.statuses.update(await asyncio.gather(*map(_asked, callers)))
-        before, before_s, began = num_read(), cpu_s(pid), time.monotonic()
-        await asyncio.sleep(seconds)
-        cpu = (cpu_s(pid) - before_s) / (time.monotonic() - began)
+        found.statuses.update(await asyncio.gather(*map(_asked, callers[1:])))
+        before = num_read()
+        cpu = await _busy(pid, seconds)
         more = num_read() - before
-        one_more = await _asked(Connection(port))
+        one_more = await _asked(callers[0])
     finally:
         for caller in callers:
             await caller.close()
@@ -195,6 +198,16 @@ async def _gateway_with(
         found.faults.append("the stream that was there got nothing")
     if found.statuses["200"] + found.statuses["503, to be asked again"] < 2:
         found.faults.append(f"nobody was told anything: {counts}")
+    if found.statuses["never answered"]:
+        found.faults.append(f"some were never answered: {counts}")
+    return max(0.0, cpu - calm)
+
+
+async def _busy(pid: int, seconds: float) -> float:
+    """The part of a core that a process takes for so long."""
+    before_s, began = cpu_s(pid), time.monotonic()
+    await asyncio.sleep(seconds)
+    return (cpu_s(pid) - before_s) / (time.monotonic() - began)
 
 
 @contextlib.asynccontextmanager

@@ -152,7 +152,8 @@ class Fleet:
         self._awaited.add(self.process(name))
 
     def _ended(self, process: Process) -> None:
-        if process.was_ended or process in self._awaited:
+        was_killed = process.was_ended and process.code == -signal.SIGKILL
+        if was_killed or process in self._awaited:
             self._awaited.discard(process)
             return
         name = next((n for n, known in self._processes.items() if known is process), "a process")

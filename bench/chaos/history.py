@@ -15,6 +15,8 @@ from nodes.messages import FinishedNotice, StartedNotice, TokensNotice
 
 # How much after its deadline a request may end.
 GRACE_S = 1.0
+# How reasons of nodes.client begin that are about what it was told.
+_UNBELIEVED = ("the request cannot go on", "the answer is not whole")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,11 @@ def _of_the_whole(record: Record) -> list[Fault]:
         found.append(Fault("repeated", f"it started {len(starts)} times"))
     if starts and record.events[0] is not starts[0]:
         found.append(Fault("repeated", "there was something before its start"))
+    # A client that will not believe an answer has seen a wrong one.
+    if record.end == "failed" and record.reason.startswith(_UNBELIEVED):
+        found.append(Fault("changed", record.reason))
+    if any(e.choice >= len(record.case.expected) for e in record.events):
+        found.append(Fault("changed", "a choice that was not asked for"))
     took_s = record.ended_at_s - record.asked_at_s
     if record.end in ("", "late"):
         found.append(Fault("no end", f"none within {record.deadline_s:g} s"))

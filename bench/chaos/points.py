@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from bench.chaos.fleet import Setup
 from bench.chaos.keys import COORDINATOR
 from bench.chaos.report import Tally
 from mesh.failpoints import ENGINE_PASS, VARIABLE
+from nodes.runtime import EXIT_CONFIG
 
 _NUM_CASES = 128
 _REACH_LIMIT_S = 20.0
@@ -102,18 +104,26 @@ async def _fail_once(
     else:
         await fleet.kill(who)
         process = await fleet.start(who, **{VARIABLE: value})
-    fleet.expect_end(who)
     ends = action in ("kill", "error")
+    if ends or is_client:
+        fleet.expect_end(who)
+    was_stopped = False
     # An end is waited for, a stop is seen; of a block nobody outside sees anything.
     if action == "stop" and await _until(lambda: process.is_stopped or process.code is not None):
+        was_stopped = process.is_stopped
         await asyncio.sleep(random.uniform(*_STOP_S))
         fleet.go_on(who)
     elif ends or is_client:
         await _until(lambda: process.code is not None)
     else:
         await asyncio.sleep(1.0 + float(action.partition(":")[2] or 0.0))
-    if ends and process.code is None:
-        tally.wrong("not reached", f"{who} {value}")
+    reached = {
+        "kill": process.code == -signal.SIGKILL,
+        "error": process.code not in (None, 0, EXIT_CONFIG),
+        "stop": was_stopped,
+    }
+    if not reached.get(action, True):
+        tally.wrong("not reached", f"{who} {value}: exit code {process.code}")
     tally.disturbances[f"x {action}"] += 1
     if is_client:
         await process.kill()

@@ -36,7 +36,7 @@ class Process:
         """Whether it was still there."""
         if self._fd is None:
             return False
-        if number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
+        if number == signal.SIGKILL:
             self.was_ended = True
         if number == signal.SIGCONT:
             self.is_stopped = False

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.chaos.history import Record, faults_of, write_history
+from bench.chaos.quantiles import spread
 
 _MOST_SHOWN = 5
 _GOOD = "0 lost, 0 repeated, 0 changed, 0 fake ends, 0 without an end"
@@ -77,8 +77,8 @@ class Tally:
             f"seed {self.seed}, {self.took_s:.0f} s: " + _counts(self.disturbances, "undisturbed"),
             f"{self.num_requests} requests ({_counts(self.ends, 'none')}), "
             f"{self.num_tokens} tokens",
-            f"stalls of streams: {_spread(self.stalls_s)}; waits for a start: "
-            f"{_spread(self.waits_s)}",
+            f"stalls of streams: {spread(self.stalls_s)}; waits for a start: "
+            f"{spread(self.waits_s)}",
             f"{self.num_stale} messages were stale, {self.num_dropped} dropped",
         ]
         lines += [f"failed {count} x {why}" for why, count in self.reasons.most_common(_MOST_SHOWN)]
@@ -90,11 +90,3 @@ class Tally:
 
 def _counts(counter: Counter[str], none: str) -> str:
     return ", ".join(f"{count} {what}" for what, count in sorted(counter.items())) or none
-
-
-def _spread(times_s: Sequence[float]) -> str:
-    if not times_s:
-        return "none"
-    ordered = sorted(times_s)
-    p50, p99 = (ordered[int(share * (len(ordered) - 1))] for share in (0.5, 0.99))
-    return f"p50 {p50:.2f} s, p99 {p99:.2f} s, most {ordered[-1]:.2f} s"

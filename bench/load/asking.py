@@ -47,7 +47,9 @@ async def ask(
             num_told = await _stream(endpoint, body, times)
     except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError) as error:
         return Asked(began, tuple(times), f"{type(error).__name__}: {error}"[:200])
-    return Asked(began, _spread(times, num_told))
+    token_s = _spread(times, num_told)
+    is_short = not token_s or 0 < num_told < max_tokens
+    return Asked(began, token_s, f"{len(token_s)} of {max_tokens} tokens" if is_short else "")
 
 
 def _spread(times: list[float], num_tokens: int) -> tuple[float, ...]:
@@ -99,6 +101,8 @@ async def _stream(endpoint: Endpoint, body: dict[str, Any], times: list[float]) 
                 times.append(time.perf_counter())
             if event.get("usage"):
                 num_tokens = int(event["usage"].get("completion_tokens", 0))
+        else:
+            raise ValueError("the stream ended without [DONE]")
         return num_tokens
     finally:
         writer.close()

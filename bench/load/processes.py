@@ -1,4 +1,4 @@
-"""What the processes of a system have used: processor time and memory, of a whole tree of them."""
+"""What the processes of a system have used: processor time, of a whole tree of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def tree(pid: int) -> list[int]:
@@ -37,13 +36,3 @@ def _cpu_s(pid: int) -> float:
     # The name, in brackets, may hold anything.
     fields = stat.rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / _TICKS_PER_S
-
-
-def resident_bytes(pids: Iterable[int]) -> int:
-    total = 0
-    for pid in pids:
-        try:
-            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
-        except (OSError, IndexError):
-            continue
-    return total

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.load.asking import Endpoint, ask
@@ -18,13 +18,12 @@ SLO = Slo(first_token_s=2.0, each_token_s=0.1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """num_streams in a closed loop, each asking num_each times; or, where there are some, arrivals
-    at these times.
+    """num_streams in a closed loop of one request each; or, where there are some, arrivals at these
+    times.
     """
 
     workload: Workload
     num_streams: int
-    num_each: int = 1
     times: tuple[float, ...] = ()
     temperature: float = 0.0
 
@@ -41,7 +40,7 @@ class Side:
 async def run_once(side: Side, load: Load, turn: int) -> Figures:
     """The turn-th requests of a workload, the same ones for every side."""
     workload = load.workload
-    at = turn * load.num_streams * load.num_each % len(workload.prompts)
+    at = turn * load.num_streams % len(workload.prompts)
     prompts = workload.prompts[at:] + workload.prompts[:at]
 
     async def one(prompt: str, seed: int) -> Asked:
@@ -57,16 +56,11 @@ async def run_once(side: Side, load: Load, turn: int) -> Figures:
     if load.times:
         asked = await open_loop(one, prompts, load.times)
     else:
-        asked = await closed_loop(one, prompts, load.num_streams, load.num_each)
+        asked = await closed_loop(one, prompts, load.num_streams, 1)
     return figures_of(asked, SLO, cpu_s(tree(side.pid)) - before)
 
 
-async def in_turns(
-    sides: Sequence[Side],
-    load: Load,
-    num_turns: int,
-    report: Callable[[Side, Figures], Awaitable[None]] | None = None,
-) -> list[list[Figures]]:
+async def in_turns(sides: Sequence[Side], load: Load, num_turns: int) -> list[list[Figures]]:
     """Figures of each turn, in the order of the sides; each side warms up with a turn first."""
     for side in sides:
         await run_once(side, load, 0)
@@ -75,8 +69,6 @@ async def in_turns(
         made: dict[str, Figures] = {}
         for side in sides if turn % 2 else sides[::-1]:
             made[side.name] = await run_once(side, load, turn)
-            if report is not None:
-                await report(side, made[side.name])
             # What one system does after its answers is not to be the next one's burden.
             await asyncio.sleep(0.2)
         found.append([made[side.name] for side in sides])

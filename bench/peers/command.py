@@ -88,7 +88,9 @@ def _read(path: Path) -> Results:
 @click.argument("old", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path))
 def compare_command(old: Path, new: Path) -> None:
-    """What became slower between two results, by ratios within each; ends with 1 if something did.
+    """What became slower between two results, by ratios within each.
+
+    Ends with 1 if something did, or is not there any more.
 
     \b
     Example:
@@ -98,7 +100,7 @@ def compare_command(old: Path, new: Path) -> None:
 
     found = compare(_read(old), _read(new))
     click.echo(table(found))
-    sys.exit(1 if found.num_worse else 0)
+    sys.exit(1 if found.num_worse or found.missing else 0)
 
 
 @click.command("report")
@@ -123,7 +125,7 @@ def readme_command(result: Path, path: Path) -> None:
 
     \b
     Example:
-      python -m bench readme bench/results/kept/peers.json
+      python -m bench readme after.json
     """
     from bench.results.report import readme_with
 

@@ -21,6 +21,8 @@ from bench.results.machine import this_commit, this_machine
 from bench.results.schema import SCHEMA, Cell, Results, System
 
 SUITE = "peers"
+# Of each open loop.
+_OPEN_S = 30.0
 OWN = Airdraft()
 
 
@@ -31,8 +33,8 @@ def all_peers() -> list[Peer]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is run. targets: a name and file each. rates_per_s: of open loops, with max_streams
-    slots, for so many seconds.
+    """What is run. targets: a name and file each. rates_per_s: of open loops, with as many slots as
+    the largest of streams.
     """
 
     targets: Sequence[tuple[str, Path]]
@@ -40,7 +42,6 @@ class Plan:
     workloads: Sequence[str]
     streams: Sequence[int]
     rates_per_s: Sequence[float] = ()
-    seconds: float = 30.0
     num_turns: int = 9
     num_threads: int = 1
     is_quick: bool = False
@@ -110,7 +111,7 @@ def _loads(plan: Plan, count: int) -> list[tuple[str, Load]]:
     if count != max(plan.streams):
         return loads
     for rate in plan.rates_per_s:
-        times = tuple(arrivals(rate, plan.seconds, seed=1))
+        times = tuple(arrivals(rate, _OPEN_S, seed=1))
         made = Load(workload=workload(plan.workloads[0]), num_streams=count, times=times)
         loads.append((f"{plan.workloads[0]} at {rate:g} requests/s", made))
     return loads

@@ -37,7 +37,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """missing: cells that only the older one has."""
+    """missing: cells that only the older one has, or has all figures of."""
 
     changes: tuple[Change, ...]
     missing: tuple[str, ...]
@@ -60,12 +60,19 @@ def compare(old: Results, new: Results) -> Comparison:
     changes = [
         change for key, cell in then.items() if key in now for change in _changes(cell, now[key])
     ]
-    missing = tuple(_label(cell) for key, cell in then.items() if key not in now)
+    missing = tuple(
+        _label(cell) for key, cell in then.items() if key not in now or _lost(cell, now[key])
+    )
     return Comparison(tuple(changes), missing, tuple(notes))
 
 
 def _key(cell: Cell) -> tuple[str, str, str, str]:
     return cell.suite, cell.place, cell.system, cell.reference
+
+
+def _lost(old: Cell, new: Cell) -> set[str]:
+    """Metrics of which there are no ratios any more: all of it may have failed."""
+    return {value.metric for value in old.ratios} - {value.metric for value in new.ratios}
 
 
 def _label(cell: Cell) -> str:

@@ -23,8 +23,7 @@ def markdown(results: Results) -> str:
         lines.append(f"- {system.name} ({system.version}){settings}")
     for suite in dict.fromkeys(cell.suite for cell in results.cells):
         cells = [cell for cell in results.cells if cell.suite == suite]
-        emulated = " (emulated)" if any(cell.is_emulated for cell in cells) else ""
-        lines += ["", f"## {suite}{emulated}", "", *_tables(cells)]
+        lines += ["", f"## {suite}", "", *_tables(cells)]
     if results.skipped:
         lines += ["", "Not run:", *(f"- {reason}" for reason in results.skipped)]
     return "\n".join(lines) + "\n"

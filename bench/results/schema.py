@@ -51,9 +51,8 @@ class Value:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One system in one place of a table. is_emulated: devices or links that were not there.
-
-    ratios: to `reference`, of paired runs; what regressions are judged by.
+    """One system in one place of a table. ratios: to `reference`, of paired runs; what regressions
+    are judged by.
     """
 
     suite: str
@@ -62,7 +61,6 @@ class Cell:
     reference: str = ""
     values: tuple[Value, ...] = ()
     ratios: tuple[Value, ...] = ()
-    is_emulated: bool = False
     note: str = ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -14,7 +15,9 @@ def write_output(path: Path, data: bytes, mode: int = 0o644) -> None:
     What is no plain file (a pipe, a terminal, a link to one) is written as it is.
     """
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        path.write_bytes(data)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
         return
     if path.exists():
         mode = stat.S_IMODE(path.stat().st_mode)

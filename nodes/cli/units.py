@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from pathlib import Path, PurePosixPath
 
 import click
 
+from mesh.whole_files import write_whole
+from nodes.config import environment
 from nodes.service.units import HIDDEN, SYSTEM, Shipped, files_for, of_user
 
 _NEXT_SYSTEM = """
 next:
   systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload
   runuser -u airdraft -- env XDG_CACHE_HOME=/var/cache {command} models pull
-  systemctl enable --now airdraft-coordinator airdraft-target@target airdraft-draft@draft \
-airdraft-gateway
-other machines: docs/deploy.md"""
+  systemctl enable --now airdraft.target airdraft-coordinator airdraft-target@target \
+airdraft-draft@draft airdraft-gateway
+other machines: systemd/README.md"""
 _NEXT_USER = """
 next:
   systemctl --user daemon-reload
   {command} models pull
-  systemctl --user enable --now airdraft-coordinator airdraft-target@target airdraft-draft@draft \
-airdraft-gateway
+  systemctl --user enable --now airdraft.target airdraft-coordinator airdraft-target@target \
+airdraft-draft@draft airdraft-gateway
 to go on after you log out: loginctl enable-linger"""
 
 
@@ -43,7 +44,7 @@ def install_units_command(is_user: bool, dry_run: bool, root: str) -> None:
         raise click.UsageError("systemd is a part of Linux: nothing to install here")
     places = SYSTEM
     if is_user:
-        home, config = PurePosixPath(Path.home()), os.environ.get("XDG_CONFIG_HOME", "")
+        home, config = PurePosixPath(Path.home()), environment().get("XDG_CONFIG_HOME", "")
         places = of_user(home, config)
     command = _command()
     if not is_user and root == "/" and not dry_run and command.startswith(HIDDEN):
@@ -79,10 +80,9 @@ def _install(shipped: Shipped, path: Path, *, dry_run: bool) -> str:
             return "kept"
         if not dry_run:
             path.parent.mkdir(parents=True, exist_ok=True)
-            fresh = path.with_name(f".{path.name}.new")
-            fresh.write_text(shipped.text)
-            fresh.chmod(0o644)
-            fresh.replace(path)
+            write_whole(path, shipped.text.encode())
+            # Whatever the umask: services read their settings as another user.
+            path.chmod(0o644)
     except OSError as error:
         reason = error.strerror or str(error)
         raise click.ClickException(

@@ -91,9 +91,15 @@ class Generate:
             shape = fields.shape(body, job)
             told = _told(scope, keyed, job, content)
             if keyed is not None:
-                await stack.enter_async_context(
-                    shared.keyed.entered(keyed, scope["path"], content, lambda: has_left(scope))
+                under_way = shared.keyed.entered(
+                    keyed,
+                    scope["path"],
+                    content,
+                    lambda: has_left(scope),
+                    end=lambda: abort(scope),
+                    takes_over=bool(_values(scope, resuming.HEADER)),
                 )
+                await stack.enter_async_context(under_way)
                 record.request_id = keyed.request_id(self._id_prefix)
                 shared.running.rename(run, record.request_id)
             # What is left of it is the answer's, not the question's.

@@ -74,10 +74,12 @@ class Keyed:
 
 
 class _Entry:
-    """A request under way. is_gone: whether its client has hung up, though it has not ended."""
+    """A request under way. is_gone: whether its client has hung up, though it has not ended. end:
+    its connection, which may be dead without anybody having heard.
+    """
 
-    def __init__(self, is_gone: Callable[[], bool]) -> None:
-        self.is_gone = is_gone
+    def __init__(self, is_gone: Callable[[], bool], end: Callable[[], None]) -> None:
+        self.is_gone, self.end = is_gone, end
         self.has_ended = asyncio.Event()
 
 
@@ -96,16 +98,26 @@ class KeyedRequests:
 
     @contextlib.asynccontextmanager
     async def entered(
-        self, keyed: Keyed, path: str, body: bytes, is_gone: Callable[[], bool]
+        self,
+        keyed: Keyed,
+        path: str,
+        body: bytes,
+        is_gone: Callable[[], bool],
+        *,
+        end: Callable[[], None] = lambda: None,
+        takes_over: bool = False,
     ) -> AsyncIterator[None]:
         """Raises ApiError: 422 for another body than before, 409 while one is under way.
 
-        is_gone: of this request's client.
+        is_gone, end: of this request's client and connection. takes_over: its client says what it
+        has of the one under way, so that has lost its reader.
         """
         self._check_body(keyed, path, body)
         while (other := self._under_way.get(keyed)) is not None:
+            if takes_over:
+                other.end()
             await self._ended(other)
-        entry = self._under_way[keyed] = _Entry(is_gone)
+        entry = self._under_way[keyed] = _Entry(is_gone, end)
         try:
             yield
         finally:

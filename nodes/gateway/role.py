@@ -43,23 +43,21 @@ async def run_gateway(config: GatewayConfig, on_started: Callable[[str], None]) 
             role=GATEWAY,
         )
         server = HttpServer(client, config, keyring(config.keys).directory, bound)
-        manager = Manager(environment())
         linking = asyncio.create_task(client.run())
         serving = asyncio.create_task(server.serve(lambda: on_started(server.url)))
-        attending = asyncio.create_task(manager.attend(lambda: bool(server.url)))
-        try:
-            await asyncio.wait({linking, serving}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (linking, serving):
-                if task.done():
-                    task.result()
-        finally:
-            # The link stays until the last streams have ended.
-            serving.cancel()
-            await asyncio.gather(serving, return_exceptions=True)
-            attending.cancel()
-            client.close()
-            linking.cancel()
-            await asyncio.gather(linking, return_exceptions=True)
+        async with Manager(environment()).attending(lambda: bool(server.url)):
+            try:
+                await asyncio.wait({linking, serving}, return_when=asyncio.FIRST_COMPLETED)
+                for task in (linking, serving):
+                    if task.done():
+                        task.result()
+            finally:
+                # The link stays until the last streams have ended.
+                serving.cancel()
+                await asyncio.gather(serving, return_exceptions=True)
+                client.close()
+                linking.cancel()
+                await asyncio.gather(linking, return_exceptions=True)
 
 
 def _inherited() -> socket.socket | None:

@@ -55,7 +55,8 @@ class Running:
     def check_open(self) -> None:
         """Raises ApiError where no new requests are taken."""
         if self._stopping is not None:
-            raise self._stopping
+            # The same one each time: with its traceback it would keep the frames of all of them.
+            raise self._stopping.with_traceback(None)
 
     @contextlib.contextmanager
     def entered(self, request_id: str, key: str, max_of_key: int) -> Iterator[Run]:

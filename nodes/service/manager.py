@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from nodes.service.notify import Notifier
+
+logger = logging.getLogger(__name__)
 
 # Between two looks at whether a process that starts is ready.
 _POLL_S = 0.1
 # What is asked for while it starts, again and again.
 _STEP_S = 30.0
 _LONGEST_S = 3600.0
+_STOP_MARGIN_S = 5.0
 
 
 class Manager:
@@ -41,6 +45,20 @@ class Manager:
             self._notifier.extend(_STEP_S)
             await asyncio.sleep(_STEP_S / 3)
 
+    @contextlib.asynccontextmanager
+    async def attending(
+        self, is_ready: Callable[[], bool], is_well: Callable[[float], bool] = lambda _limit_s: True
+    ) -> AsyncIterator[None]:
+        """attend() beside the block. Should it fail, the log says why nobody is told any more."""
+        task = asyncio.create_task(self.attend(is_ready, is_well))
+        try:
+            yield
+        finally:
+            task.cancel()
+            (error,) = await asyncio.gather(task, return_exceptions=True)
+            if isinstance(error, Exception):
+                logger.error("the service manager was not told how it goes", exc_info=error)
+
     async def attend(
         self, is_ready: Callable[[], bool], is_well: Callable[[float], bool] = lambda _limit_s: True
     ) -> None:
@@ -66,6 +84,7 @@ class Manager:
                 notifier.alive()
             await asyncio.sleep(half_s / 2)
 
-    def stopping(self) -> None:
-        """The process has been told to end."""
+    def stopping(self, limit_s: float) -> None:
+        """The process has been told to end; its own limit comes before the manager's."""
         self._notifier.stopping()
+        self._notifier.extend(limit_s + _STOP_MARGIN_S)

@@ -13,6 +13,8 @@ pytestmark = pytest.mark.timeout(150)
 
 def test_a_coordinator_without_files_serves_who_is_in_and_lets_others_in_later() -> None:
     found = asyncio.run(coordinator_starved(64, 1.0))
+    # How long something takes is not for tests.
+    assert [fault for fault in found.faults if "let somebody new in" not in fault] == []
     assert found.num_answers > 0
     # Some of twice as many as there are files.
     assert 0 < found.num_joined < 64
@@ -22,7 +24,7 @@ def test_a_coordinator_without_files_serves_who_is_in_and_lets_others_in_later()
 
 def test_a_gateway_without_files_says_so_to_some_and_serves_the_others() -> None:
     found = asyncio.run(gateway_starved(128, 150, 1.0))
-    assert found.faults == [] or all("after" in fault for fault in found.faults)
+    assert [fault for fault in found.faults if "let somebody new in" not in fault] == []
     # Sixty-four at most, one of which is a stream's.
     assert 0 < found.statuses["200"] < 64
     assert found.statuses["503, to be asked again"] > 0

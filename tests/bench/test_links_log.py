@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from bench.chaos.links.log import Change, Dark, MemberLog, quantiles
+from bench.chaos.links.log import Change, Dark, MemberLog
+from bench.chaos.quantiles import quantiles
 
 JOINED = "2026-01-02 03:04:05,678 INFO nodes.coordinator.roster: draft {} joined with tiny\n"
 LEFT = "2026-01-02 03:04:05,678 INFO nodes.coordinator.roster: draft {} left: {}\n"

@@ -13,12 +13,12 @@ def test_a_stall_is_what_is_left_of_a_gap_after_the_loss() -> None:
     figures = StallFigures("kill", 4, 0.001, [10.0, 20.0], Heard(gaps_s=gaps))
     stalls, reads = zip(*figures.stalls_s(), strict=True)
     assert stalls == (2.0, 3.0, 2.0)
-    # Who waits together has the texts of all read, one after the other.
-    assert reads == pytest.approx((0.4, 0.4, 0.2))
+    # Texts of those who wait together are read one after the other.
+    assert reads == pytest.approx((0.1, 0.4, 0.2))
     assert figures.faults() == []
     row = figures.row()
     assert row == (
-        "| kill | 2 | 3 of 8 | 2.00 3.00 3.00 | 0.40 0.40 0.40 | 1.80 2.60 2.60 | 0 | 0 |"
+        "| kill | 2 | 3 of 8 | 2.00 3.00 3.00 | 0.20 0.40 0.40 | 1.90 2.60 2.60 | 0 | 0 |"
     )
     assert row.count("|") == HEAD.splitlines()[0].count("|")
 

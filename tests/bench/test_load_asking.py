@@ -59,11 +59,16 @@ async def test_tokens_are_counted_by_what_the_answer_says_of_itself():
 async def test_without_usage_each_event_with_text_is_a_token():
     made = await told(OK + event("a") + event("b") + event() + b"data: [DONE]\n\n")
     assert len(made.token_s) == 2
+    assert not made.error
 
 
 async def test_what_goes_wrong_is_told_in_the_result():
     assert "503" in (await told(b"HTTP/1.1 503 Service Unavailable\r\n\r\n")).error
     assert "error event" in (await told(OK + b'data: {"error": {"message": "no"}}\n\n')).error
     assert (await told(OK + b"data: nonsense\n\n")).error
+    assert "without [DONE]" in (await told(OK + event("a"))).error
+    few = event("a") + event(usage={"completion_tokens": 2}) + b"data: [DONE]\n\n"
+    assert (await told(OK + few)).error == "2 of 5 tokens"
+    assert (await told(OK + b"data: [DONE]\n\n")).error == "0 of 5 tokens"
     gone = Endpoint(url="http://127.0.0.1:1/v1", model="m")
     assert (await ask(gone, "x", max_tokens=1, temperature=0.0, seed=1)).error

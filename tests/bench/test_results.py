@@ -112,6 +112,9 @@ def test_cells_that_are_gone_and_machines_that_differ_are_told():
     found = compare(results(cell(1.0)), results(machine=other, is_quick=True))
     assert found.missing == ("peers: Q8_0, chat, 1 stream: ours to theirs",)
     assert len(found.notes) == 2
+    # All requests failed: there is no ratio left to be worse.
+    empty = dataclasses.replace(cell(1.0), ratios=())
+    assert len(compare(results(cell(1.0)), results(empty)).missing) == 1
 
 
 def figures(rate):

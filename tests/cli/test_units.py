@@ -1,5 +1,9 @@
 """`airdraft install-units` as somebody types it."""
 
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from tests.cli.commands import Commands
@@ -58,3 +62,26 @@ def test_a_place_that_cannot_be_written_is_one_clear_line(commands, tmp_path):
     assert made.stderr.count("\n") == 1
     assert made.stderr.startswith("error: ")
     assert "cannot be written" in made.stderr
+
+
+@pytest.mark.skipif(shutil.which("systemctl") is None, reason="systemctl is not here")
+@pytest.mark.parametrize(
+    ("user", "wanted_by"), [((), "multi-user.target"), (("--user",), "default.target")]
+)
+def test_what_is_said_comes_next_starts_all_after_a_reboot(
+    commands: Commands, tmp_path: Path, user: tuple[str, ...], wanted_by: str
+) -> None:
+    root = tmp_path / "root"
+    made = commands.run("install-units", *user, "--root", str(root), HOME="/home/a")
+    line = next(part for part in made.stdout.splitlines() if "enable --now" in part)
+    names = line.split("--now", 1)[1].split()
+    units = root / ("home/a/.config/systemd/user" if user else "etc/systemd/system")
+    if user:
+        # Where the tool looks for a system's.
+        (root / "etc/systemd").mkdir(parents=True)
+        units = units.rename(root / "etc/systemd/system")
+    enabled = ["systemctl", f"--root={root}", "enable", *names]
+    subprocess.run(enabled, check=True, capture_output=True, timeout=30)
+    assert (units / f"{wanted_by}.wants" / "airdraft.target").is_symlink()
+    wanted = {path.name for path in (units / "airdraft.target.wants").iterdir()}
+    assert {"airdraft-target@target.service", "airdraft-draft@draft.service"} <= wanted

@@ -7,8 +7,8 @@ import os
 from dataclasses import dataclass, field
 
 from bench.chaos.links.clients import Heard
-from bench.chaos.links.log import quantiles
 from bench.chaos.links.mesh import LinkMesh, link_mesh
+from bench.chaos.quantiles import quantiles
 from bench.emulate.toxics import HEALTHY, Toxic, ToxicCell, toxic_cell
 from bench.emulate.tun import HUB
 

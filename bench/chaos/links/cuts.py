@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from bench.chaos.links.log import quantiles
+from bench.chaos.links.clients import Heard
 from bench.chaos.links.mesh import START_LIMIT_S, LinkMesh, link_mesh, until
 from bench.chaos.links.weather import num_sent
+from bench.chaos.quantiles import quantiles
 from bench.emulate.cell import DOWN, UP, Direction
 from bench.emulate.open import LiveCell, Means, open_cell
 from bench.emulate.profiles import BOTH, GOOD, cell_of
@@ -38,7 +39,7 @@ class CutFigures:
     kind: str
     noticed_s: list[float] = field(default_factory=list)
     healed_s: list[float] = field(default_factory=list)
-    num_wrong: int = 0
+    heard: Heard = field(default_factory=Heard)
 
     def faults(self) -> list[str]:
         found = []
@@ -46,8 +47,12 @@ class CutFigures:
             found.append(f"noticed only after {max(self.noticed_s):.1f} s")
         if max(self.healed_s) > HEALED_WITHIN_S:
             found.append(f"healed only after {max(self.healed_s):.1f} s")
-        if self.num_wrong:
-            found.append(f"{self.num_wrong} wrong texts")
+        if not self.heard.num_tokens:
+            found.append("no token was heard: nothing was shown")
+        if self.heard.num_wrong:
+            found.append(f"{self.heard.num_wrong} wrong texts")
+        if self.heard.failures:
+            found.append(f"requests failed: {self.heard.failures}")
         return [f"{self.kind}: {fault}" for fault in found]
 
     def row(self) -> str:
@@ -55,7 +60,8 @@ class CutFigures:
             " ".join(f"{s:.2f}" for s in quantiles(values))
             for values in (self.noticed_s, self.healed_s)
         )
-        return f"| {self.kind} | {len(self.healed_s)} | {noticed} | {healed} | {self.num_wrong} |"
+        num_wrong = self.heard.num_wrong
+        return f"| {self.kind} | {len(self.healed_s)} | {noticed} | {healed} | {num_wrong} |"
 
 
 HEAD = "| cut | times | noticed s, p50 p99 most | healed s, p50 p99 most | texts wrong |\n|" + (
@@ -86,7 +92,7 @@ async def run_cuts(
                 # At any time between two heartbeats.
                 await asyncio.sleep(_LIGHT_S + random.random())
                 at = await _cut(mesh, live, figures, at)
-            figures.num_wrong = (await clients.heard()).num_wrong
+            figures.heard = await clients.heard()
             report(figures.row())
             found.append(figures)
     return found

@@ -78,12 +78,3 @@ class MemberLog:
 
     def _within(self, begin: float, end: float) -> list[Change]:
         return [change for change in self.changes if begin <= change.at < end]
-
-
-def quantiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """Median, p99 and most, each a value that there is; not-a-number where there are none."""
-    if not values:
-        return (float("nan"),) * 3
-    ordered = sorted(values)
-    p50, p99 = (ordered[min(len(ordered) - 1, int(q * len(ordered)))] for q in (0.5, 0.99))
-    return p50, p99, ordered[-1]

@@ -148,6 +148,11 @@ class LinkMesh:
 
         await until(all_in, limit_s, f"{', '.join(names)} are not all in after {limit_s:g} s")
 
+    def check_all_run(self) -> None:
+        """Raise LinkMeshError if any has ended by itself."""
+        for name in list(self._processes):
+            self._check_runs(name)
+
     def _check_runs(self, name: str) -> None:
         """Raise LinkMeshError for a process that has ended and was not killed here."""
         if name in self._processes and not self.has_process(name):
@@ -213,6 +218,7 @@ async def link_mesh(places: Places) -> AsyncIterator[LinkMesh]:
         mesh = LinkMesh(places, Path(folder), stack)
         await mesh.start_coordinator()
         yield mesh
+        mesh.check_all_run()
 
 
 async def until(found: Callable[[], T | None], limit_s: float, what: str) -> T:

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bench.chaos.links.clients import Heard
-from bench.chaos.links.log import quantiles
 from bench.chaos.links.mesh import Clients, LinkMesh, beside, link_mesh
 from bench.chaos.links.weather import Weather
+from bench.chaos.quantiles import quantiles
 from bench.emulate.cell import CountersOf
 from bench.emulate.open import Means, open_cell
 from bench.emulate.profiles import GOOD, LinkProfile, cell_of
@@ -76,6 +76,8 @@ class LinkFigures:
     def faults(self) -> list[str]:
         """What must not be; nothing if all is well."""
         found = []
+        if not all(heard.num_tokens for heard in self.heard):
+            found.append("a place heard nothing: nothing was shown")
         if num_wrong := sum(heard.num_wrong for heard in self.heard):
             found.append(f"{num_wrong} wrong texts")
         if self.deaths and not self.profile.may_lose_nodes:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from random import Random
 
 from bench.chaos.links.clients import Heard
-from bench.chaos.links.log import quantiles
 from bench.chaos.links.mesh import TARGET, LinkMesh, link_mesh
+from bench.chaos.quantiles import quantiles
 from bench.emulate.open import LiveCell, Means, open_cell
 from bench.emulate.profiles import BOTH, GOOD, cell_of
 from bench.emulate.tun import HUB
@@ -39,7 +39,7 @@ class StallFigures:
 
     def stalls_s(self) -> list[tuple[float, float]]:
         """Of each stream that waited, in each event: from the loss to its next token, and what the
-        texts that waited with it, and its own, took to be read.
+        texts that were back no later, its own among them, take to be read by the target's costs.
         """
         found = []
         for lost_at in self.lost_at:
@@ -48,8 +48,9 @@ class StallFigures:
                 for at, gap_s, length in self.heard.gaps_s
                 if at - gap_s <= lost_at < at and at - lost_at > _USUAL_S
             ]
-            read_s = self.reading_s * sum(length for _, length in waited)
-            found += [(stall_s, read_s) for stall_s, _ in waited]
+            for stall_s, _ in waited:
+                num_read = sum(length for other_s, length in waited if other_s <= stall_s)
+                found.append((stall_s, self.reading_s * num_read))
         return found
 
     def faults(self) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import httpx
 
+from bench.chaos.quantiles import spread
 from bench.chaos.rolling.members import ROLES, Members, members
 from bench.chaos.rolling.reader import Answer, GivenUpError, Reader
 from nodes.client import Client
@@ -38,7 +39,7 @@ class Rolled:
     def __str__(self) -> str:
         turns = ", ".join(f"{count} x {role}" for role, count in self.turns.items())
         tries = ", ".join(f"{count} x {what}" for what, count in self.outcomes.items()) or "none"
-        waits = "; ".join(f"{role} {_spread(found)}" for role, found in self.waits_s.items())
+        waits = "; ".join(f"{role} {spread(found)}" for role, found in self.waits_s.items())
         lines = [
             f"{self.turns.total()} restarts ({turns}) under {self.num_streams} streams, seed "
             f"{self.seed}: {self.num_requests} requests, {self.num_resumed} went on after an "
@@ -48,12 +49,6 @@ class Rolled:
             *(f"  {fault}" for fault in self.faults[:_MAX_FAULTS_SHOWN]),
         ]
         return "\n".join(lines)
-
-
-def _spread(waits_s: Sequence[float]) -> str:
-    ordered = sorted(waits_s)
-    p99 = ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
-    return f"p50 {ordered[len(ordered) // 2]:.2f} s, p99 {p99:.2f} s, most {ordered[-1]:.2f} s"
 
 
 def run_rolling(

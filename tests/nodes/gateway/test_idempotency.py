@@ -105,6 +105,28 @@ async def test_a_second_one_while_the_first_is_under_way_is_refused() -> None:
     await use(requests, b"a")
 
 
+async def test_who_goes_on_from_an_event_ends_the_one_that_has_lost_its_reader() -> None:
+    requests = KeyedRequests()
+    was_cut = asyncio.Event()
+    order: list[str] = []
+
+    async def first() -> None:
+        entered = requests.entered(KEYED, PATH, b"a", was_cut.is_set, end=was_cut.set)
+        async with entered:
+            order.append("in")
+            await was_cut.wait()
+            order.append("out")
+
+    task = asyncio.create_task(first())
+    await asyncio.sleep(0)
+    with pytest.raises(ApiError, match="under way"):
+        await use(requests, b"a")
+    async with requests.entered(KEYED, PATH, b"a", never, takes_over=True):
+        order.append("second")
+    await task
+    assert order == ["in", "out", "second"]
+
+
 async def test_who_has_hung_up_is_waited_for(
     eventually: Callable[..., asyncio.Future[None]],
 ) -> None:

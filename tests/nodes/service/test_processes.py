@@ -114,10 +114,10 @@ async def test_a_coordinator_serves_on_the_socket_that_it_is_handed(tmp_path, fa
                 async with started(command, environ) as target:
                     await node_manager.until("READY=1")
                     await node_manager.until("WATCHDOG=1")
-                    assert await ended(target, node_manager) in (0, 143)
+                    assert await ended(target, node_manager) == 0
             finally:
                 node_manager.close()
-            assert await ended(coordinator, fake) in (0, 143)
+            assert await ended(coordinator, fake) == 0
 
 
 async def test_a_node_is_ready_when_it_has_joined_and_asks_for_time_until_then(
@@ -137,7 +137,7 @@ async def test_a_node_is_ready_when_it_has_joined_and_asks_for_time_until_then(
                 environ = {**keys, **other.environ(), **passed(MESH)}
                 async with started(command, environ, listening):
                     await fake.until("READY=1")
-                    assert await ended(draft, fake) in (0, 143)
+                    assert await ended(draft, fake) == 0
             finally:
                 other.close()
 
@@ -157,4 +157,4 @@ async def test_a_gateway_serves_on_the_socket_that_it_is_handed(tmp_path, fake, 
             writer.close()
             assert answer.startswith(b"HTTP/1.1 200 ")
             await fake.until("WATCHDOG=1")
-            assert await ended(gateway, fake) in (0, 143)
+            assert await ended(gateway, fake) == 0

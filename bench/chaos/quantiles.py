@@ -1,0 +1,22 @@
+"""Times of many events in three figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def quantiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """Median, p99 and most, each a value that there is; not-a-number where there are none."""
+    if not values:
+        return (float("nan"),) * 3
+    ordered = sorted(values)
+    p50, p99 = (ordered[min(len(ordered) - 1, int(q * len(ordered)))] for q in (0.5, 0.99))
+    return p50, p99, ordered[-1]
+
+
+def spread(seconds: Sequence[float]) -> str:
+    """The same in words."""
+    if not seconds:
+        return "none"
+    p50, p99, most = quantiles(seconds)
+    return f"p50 {p50:.2f} s, p99 {p99:.2f} s, most {most:.2f} s"
