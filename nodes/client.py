@@ -284,11 +284,10 @@ class Client:
         link = self._declared
         frames = self._link.packed(submit) if link is not None and self._may_offer else []
         if link is None or not is_worth_offering(link, frames):
-            if not self._link.send(submit):
-                raise LostRequestError(_NOT_SENT)
+            self._send_on(submit)
             return
         upload = Upload(submit.request_id, frames)
-        self._link.send(upload.offer(submit.priority, link))
+        self._send_on(upload.offer(submit.priority, link))
         limit_s = ANSWER_LIMIT_S
         while not upload.is_over:
             try:
@@ -298,15 +297,20 @@ class Client:
                 if limit_s == ANSWER_LIMIT_S:
                     # It knows nothing of offers: it is not asked again.
                     self._may_offer = False
-                    self._link.send(submit)
+                    self._send_on(submit)
                     return
                 for piece in upload.rest():
-                    self._link.send(piece)
+                    self._send_on(piece)
                 return
             limit_s = GRANT_LIMIT_S
             if isinstance(message, Granted) and message.grant.num_bytes:
                 await asyncio.sleep(message.send_at - asyncio.get_running_loop().time())
-                self._link.send(upload.piece(message.grant.num_bytes))
+                self._send_on(upload.piece(message.grant.num_bytes))
+
+    def _send_on(self, message: Any) -> None:
+        """Send a part of a request, without which it is lost."""
+        if not self._link.send(message):
+            raise LostRequestError(_NOT_SENT)
 
     async def _next(self, asked: _Asked) -> Any:
         queue = asked.queue

@@ -175,6 +175,9 @@ class Journal:
     def _choice(self, index: int) -> _Choice:
         if self._started is None:
             raise GapError("an answer without its beginning")
+        if self._submit.scores_prompt and self._num_scores < self._started.num_prompt_tokens - 1:
+            # All of them go before the first token, and before the end.
+            raise GapError("scores of the prompt are missing")
         if index >= len(self._choices):
             raise ForeignAnswerError(f"choice {index} was not asked for")
         return self._choices[index]
@@ -184,16 +187,19 @@ class Journal:
         if known is None:
             self._started = event
             return (event,)
+        has_begun = self._num_scores > 0 or any(c.is_over or c.token_ids for c in self._choices)
         for what, same in (
             ("the seed", event.seed == known.seed),
             ("the prompt", event.num_prompt_tokens == known.num_prompt_tokens),
             ("the prompt", event.prompt_hash == known.prompt_hash),
             ("the model", event.model_hash == known.model_hash),
-            ("the numerics class", event.numerics_class == known.numerics_class),
+            ("the numerics class", not has_begun or event.numerics_class == known.numerics_class),
             ("exactness", event.exact or not known.exact),
         ):
             if not same:
                 raise ForeignAnswerError(f"{what} is another than when the request began")
+        # As it has to go on; of another class only where a target was lost that had told nothing.
+        self._started = replace(known, numerics_class=event.numerics_class)
         return ()
 
     def _on_scores(self, event: PromptLogprobsNotice) -> tuple[Event, ...]:

@@ -116,24 +116,28 @@ class Placement:
         """
         blocked: set[Kind] = set()
         # What suspects will take that wait for others of them: nobody else gets it meanwhile.
-        kept: list[Stream] = []
+        kept: list[tuple[frozenset[Kind], Stream]] = []
         # Whoever is behind the first of a line waits for targets of the same kinds.
         for head in self.waiting.heads():
             if head.kinds <= blocked:
                 continue
             request, choice = head.request, head.choice
             free = [n for n in self._able(request, choice) if kind_of(n) not in blocked]
-            wanted = [_journal_of(request, choice)]
-            if choice.suspicion is None:
-                wanted += kept
-            else:
+            if choice.suspicion is not None:
                 free = [n for n in free if not self._is_trying(n)]
                 if not free:
-                    kept = [_journal_of(r, c) for r, c in self.waiting if c.suspicion is not None]
+                    kept = [
+                        (_kinds(self._able(r, c)), _journal_of(r, c))
+                        for r, c in self.waiting
+                        if c.suspicion is not None
+                    ]
                     continue
-            fitting = [n for n in free if n.has_room(_cells(wanted), len(wanted))]
+            stream, fitting = _journal_of(request, choice), list[NodeRecord]()
+            for target in free:
+                others = [] if choice.suspicion else [s for k, s in kept if kind_of(target) in k]
+                if target.has_room(_cells([stream, *others]), 1 + len(others)):
+                    fitting.append(target)
             if fitting:
-                stream = _journal_of(request, choice)
                 return Placed(request, choice, self._best(request, stream, fitting, now))
             blocked |= _kinds(free)
         return None

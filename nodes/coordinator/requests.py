@@ -82,7 +82,8 @@ class Request:
     role: str = "client"
     owner: str = ""
     party: str = ""
-    has_started: bool = False
+    # The numerics class that its StartedNotice told.
+    told_class: str | None = None
     arrived_at: float = 0.0
     model_hash: str = ""
     # All choices stay with engines that compute equal bits (law 1); "" until one has begun.
@@ -114,6 +115,10 @@ class Request:
     @property
     def fixed_gamma(self) -> int | None:
         return None if self.submit.gamma < 0 else self.submit.gamma
+
+    @property
+    def has_started(self) -> bool:
+        return self.told_class is not None
 
     @property
     def is_resumed(self) -> bool:

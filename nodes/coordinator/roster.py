@@ -35,6 +35,9 @@ _MAX_NODES_SHOWN, MAX_MODEL_CHARS = 64, 64
 _MAX_DISMISSED = 1024
 DRAINED = "drained by an operator: start the node anew to bring it back"
 DROPPED = "dropped by an operator: start the node anew to bring it back"
+# The seq of a Ping that goes before a suspect's text, beyond those of heartbeats: its Pong proves
+# that the target was there to die of it.
+PROOF = 2**62
 
 
 @dataclass(slots=True)
@@ -57,6 +60,8 @@ class NodeRecord:
     incarnation: int = 0
     # A target that takes no new streams, and leaves when it has none any more.
     is_draining: bool = False
+    # When it was last there to die of what came behind a PROOF.
+    proved_at: float = -math.inf
 
     @property
     def progress_timeout_s(self) -> float:
@@ -351,6 +356,8 @@ class Roster:
         heartbeat = self._heartbeat_of(member)
         if heartbeat is not None:
             heartbeat.on_pong(pong, now)
+        if node is not None and pong.seq == PROOF:
+            node.proved_at = now
         if node is not None and node.scheduler is not None and node.heartbeat.rtt_s is not None:
             node.scheduler.target_link(node.heartbeat.rtt_s)
         if node is not None and node.role == "draft" and node.heartbeat.rtt_s is not None:

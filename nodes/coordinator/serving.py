@@ -21,7 +21,7 @@ from nodes.coordinator.requests import (
     tokens_notice,
 )
 from nodes.coordinator.resuming import Returning, prompt_hash
-from nodes.coordinator.roster import NodeOut, NodeRecord, Roster
+from nodes.coordinator.roster import PROOF, NodeOut, NodeRecord, Roster
 from nodes.coordinator.sends import Send, streams_of
 from nodes.coordinator.stranded import STRANDED_LIMIT_S
 from nodes.coordinator.suspects import Deaths, Suspicion
@@ -39,9 +39,7 @@ OUTCOMES: Final = (
     *("done", "cancelled", "left"),
     *("bad_request", "not_found", "overloaded", "unavailable", "deadline", "internal"),
 )
-# Of a Ping that goes before a suspect's text, beyond those of heartbeats: its Pong proves that the
-# target was there to die of it. And what a text takes to be tokenized, at most.
-_PROOF = 2**62
+# What a text takes to be tokenized, at most.
 _TEXT_S = 1.0
 
 
@@ -142,7 +140,8 @@ class Serving:
         try:
             fresh = request.scored(notice)
         except ValueError as error:
-            return self.fail(request, "unavailable", str(error), now)
+            # Its client asks anew for what was lost.
+            return self.fail(request, "left", str(error), now)
         out = [Send(request.client, fresh)] if fresh is not None else []
         if fresh is None or request.awaits_scores:
             return out
@@ -162,8 +161,9 @@ class Serving:
         request, choice, target = placed.request, placed.choice, placed.target
         out: list[Send] = []
         self.placement.serve(placed, now)
-        if not request.has_started:
-            request.has_started = True
+        # One that lost its target before anything of it came may begin anew with another kind.
+        if request.told_class != target.profile.numerics_class:
+            request.told_class = target.profile.numerics_class
             drafts = [n.profile for n in self._roster.nodes("draft")]
             notice = started_notice(request, choice, target.profile, drafts, now)
             out.append(Send(request.client, notice))
@@ -182,7 +182,7 @@ class Serving:
             opened = target.scheduler.admit(choice.spec, request.fixed_gamma, request.weight)
         else:
             opened = target.scheduler.adopt(journal)
-        proof = [Send(target.peer, Ping(_PROOF, 0))] if choice.suspicion is not None else []
+        proof = [Send(target.peer, Ping(PROOF, 0))] if choice.suspicion is not None else []
         return [*proof, *self.carry_out(target, opened, now)]
 
     def _unplace(self, journal: Stream) -> None:
@@ -251,7 +251,8 @@ class Serving:
             if who.suspicion is None:
                 who.suspicion = Suspicion([name], [now])
                 continue
-            is_alone = num_new == 1 and gone.last_seen > since
+            seen_at = gone.last_seen if isinstance(who, Text) else gone.record.proved_at
+            is_alone = num_new == 1 and seen_at > since
             who.suspicion.lost(name, now - since, now, is_alone=is_alone)
             rate_hz = self.deaths.rate_hz(who.suspicion.died_at, num_targets, now)
             verdict = who.suspicion.verdict(rate_hz)

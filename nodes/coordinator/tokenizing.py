@@ -30,7 +30,6 @@ class Text:
     request: Request
     target: str
     num_chars: int
-    is_sent: bool = False
     num_asked: int = 0
     suspicion: Suspicion | None = None
 
@@ -43,6 +42,9 @@ class Tokenizing:
         self._number_of: dict[tuple[bytes, int], int] = {}
         # By target, then by party, those whose turn is next first: numbers of texts, in order.
         self._queues: dict[str, dict[str, dict[int, None]]] = {}
+        # Sent and not answered yet, those of requests that have ended meanwhile too: the target
+        # still reads them.
+        self._sent: dict[int, Text] = {}
         self._under_way: Counter[str] = Counter()
         # By target, a suspect that it reads.
         self._alone: dict[str, int] = {}
@@ -94,7 +96,7 @@ class Tokenizing:
                 if numbers:
                     parties[party] = numbers
                 self._under_way[target] += 1
-                text.is_sent = True
+                self._sent[text.number] = text
                 text.num_asked += 1
                 if text.suspicion is not None:
                     self._alone[target] = text.number
@@ -107,8 +109,9 @@ class Tokenizing:
         text = self._texts.get(number)
         if text is not None and text.target != target:
             return None, False
-        self._under_way[target] = max(0, self._under_way[target] - 1)
-        self._heard(target, number)
+        sent = self._sent.get(number)
+        if sent is not None and sent.target == target:
+            self._release(number)
         if text is None:
             return None, True
         self._forget(text)
@@ -131,12 +134,9 @@ class Tokenizing:
 
     def unsent(self, number: int) -> Request | None:
         """A text did not go out: the request that it is of, if that has not ended yet."""
+        self._release(number)
         text = self._texts.get(number)
-        if text is None:
-            return None
-        self._under_way[text.target] -= 1
-        self._heard(text.target, number)
-        return text.request
+        return None if text is None else text.request
 
     def overdue(self, now: float) -> list[Request]:
         """Ask again for texts that a target has been silent about for too long: a message was lost.
@@ -145,32 +145,37 @@ class Tokenizing:
         """
         if not self._silences.is_due(now):
             return []
-        sent = [text for text in self._texts.values() if text.is_sent]
-        num_chars = sum(text.num_chars for text in sent)
+        num_chars = sum(text.num_chars for text in self._sent.values())
 
         def limit_s(number: int) -> float:
-            return _SILENT_S * self._texts[number].num_asked + _CHAR_S * num_chars
+            return _SILENT_S * self._sent[number].num_asked + _CHAR_S * num_chars
 
         hopeless = []
-        waiting = ((text.number, (text.target, text.num_asked)) for text in sent)
+        waiting = [(n, (text.target, text.num_asked)) for n, text in self._sent.items()]
         for number in self._silences.overdue(waiting, limit_s, now):
-            text = self._texts[number]
+            text = self._sent[number]
+            self._release(number)
+            if number not in self._texts:
+                continue
             if text.num_asked > _MOST_ASKED_AGAIN:
                 hopeless.append(text.request)
-                continue
-            text.is_sent = False
-            self._under_way[text.target] = max(0, self._under_way[text.target] - 1)
-            self._heard(text.target, number)
-            self._queue(text)
+            else:
+                self._queue(text)
         return hopeless
 
-    def _heard(self, target: str, number: int) -> None:
-        if self._alone.get(target) == number:
-            del self._alone[target]
+    def _release(self, number: int) -> None:
+        """A target does not read a text any more, if it did."""
+        text = self._sent.pop(number, None)
+        if text is None:
+            return
+        self._under_way[text.target] -= 1
+        if self._alone.get(text.target) == number:
+            del self._alone[text.target]
 
     def sent_to(self, target: str) -> list[Text]:
         """Texts that a target has been sent and has not answered."""
-        return [t for t in self._texts.values() if t.is_sent and t.target == target]
+        sent = [text for text in self._sent.values() if text.target == target]
+        return [text for text in sent if text.number in self._texts]
 
     def drop(self, request: Request) -> None:
         """The request has ended: its text is not sent, an answer that comes yet is for nobody."""
@@ -184,16 +189,17 @@ class Tokenizing:
         choose: the target that is to tokenize a request's text; "" if there is none as yet.
         Returns whose texts the target that is gone had.
         """
+        for number in [n for n, text in self._sent.items() if text.target == gone]:
+            self._release(number)
         self._under_way.pop(gone, None)
         self._queues.pop(gone, None)
-        self._alone.pop(gone, None)
         lost = []
         for text in self._texts.values():
             if text.target not in ("", gone):
                 continue
             if text.target:
                 lost.append(text.request)
-            text.is_sent = False
+            text.num_asked = 0
             text.target = choose(text.request)
             if text.target:
                 self._queue(text)

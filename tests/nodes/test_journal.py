@@ -180,9 +180,20 @@ def test_a_coordinator_that_goes_on_with_something_else_is_found_out(
     changes: dict[str, Any], what: str
 ) -> None:
     journal = started()
+    journal.take(tokens(0, b"ab", 8, 9))
     journal.request(2, 0.0)
     with pytest.raises(ForeignAnswerError, match=f"{what} is another than when"):
         journal.take(replace(STARTED, **changes))
+
+
+def test_what_has_told_nothing_may_begin_anew_with_another_class() -> None:
+    journal = started()
+    assert journal.take(replace(STARTED, numerics_class="other")) == ()
+    assert journal.request(2, 0.0).numerics_class == "other"
+    scored = started(scores_prompt=True)
+    scored.take(scores(1, 2))
+    with pytest.raises(ForeignAnswerError):
+        scored.take(replace(STARTED, numerics_class="other"))
 
 
 def test_a_text_that_ends_before_what_is_known_or_was_not_asked_for_is_found_out() -> None:
@@ -209,6 +220,16 @@ def test_scores_of_the_prompt_are_told_once_and_asked_for_until_all_are_there() 
         journal.take(scores(3, 4))
     assert journal.take(scores(1, 3)) == (scores(2, 3),)
     assert not journal.request(3, 0.0).scores_prompt
+
+
+@pytest.mark.parametrize("event", [tokens(0, b"ab", 8, 9), finished(0)])
+def test_scores_that_are_missing_before_a_token_or_the_end_are_noticed(event: Event) -> None:
+    journal = started(scores_prompt=True)
+    journal.take(scores(1, 2))
+    with pytest.raises(GapError):
+        journal.take(event)
+    journal.take(scores(2, 3))
+    assert journal.take(event) == (event,)
 
 
 def test_where_only_the_prompt_is_scored_the_request_stays_one() -> None:

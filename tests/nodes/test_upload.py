@@ -74,10 +74,15 @@ class OnAir:
             members._connect("client"), endpoint="memory", declared=AIR, rejoins=rejoins
         )
         self.sent: list[Any] = []
+        # The kind of which the next one does not leave.
+        self.stuck: type | None = None
         send = self.client._link.send
 
         def noting(message: Any) -> bool:
             self.sent.append(message)
+            if self.stuck is not None and isinstance(message, self.stuck):
+                self.stuck = None
+                return False
             return send(message)
 
         monkeypatch.setattr(self.client._link, "send", noting)
@@ -101,6 +106,21 @@ async def test_a_long_prompt_goes_in_pieces_and_is_answered(
         assert on_air.of(SubmitRequest) == []
         check(await ask(on_air.client, options, LONG[:50]), options, LONG[:50])
         assert len(on_air.of(SubmitRequest)) == 1
+
+
+@pytest.mark.parametrize("kind", [UploadOffer, UploadPiece])
+async def test_a_part_that_does_not_leave_is_noticed_at_once(
+    monkeypatch: pytest.MonkeyPatch, kind: type
+) -> None:
+    async with mesh() as made:
+        on_air = OnAir(made, monkeypatch, rejoins=True)
+        await made.wait_for(on_air.client, {"target"})
+        on_air.stuck = kind
+        options = GenerateOptions(max_tokens=10)
+        check(await ask(on_air.client, options, LONG), options, LONG)
+        # The whole request was made anew, and none of it sent again for want of an answer.
+        assert len(on_air.of(UploadOffer)) == 2
+        assert on_air.of(SubmitRequest) == []
 
 
 async def test_a_coordinator_that_knows_no_offers_is_sent_the_whole(

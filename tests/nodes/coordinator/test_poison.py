@@ -153,6 +153,28 @@ def test_a_target_that_had_not_heard_of_a_stream_did_not_die_of_it() -> None:
     assert len(mesh.state._serving.requests) == 1
 
 
+def test_what_was_on_its_way_already_proves_nothing() -> None:
+    """A target's last words come after a suspect was sent to it, which it never read."""
+    mesh = make_mesh(1)
+    mesh.hear(CLIENT, make_submit(), NOW)
+    for k in range(1, 8):
+        die(mesh, T[k - 1], NOW + k, is_heard=False)
+        join(mesh, T[k], NOW + k)
+        mesh.hear(T[k], Pong(1, 1), NOW + k + 0.1)
+    assert len(mesh.state._serving.requests) == 1
+
+
+def test_suspects_of_one_model_keep_no_room_of_another() -> None:
+    mesh = make_mesh(1)
+    mesh.join(b"other", "target", make_profile(model="other", model_hash="else", max_streams=1))
+    for number in (1, 2, 3):
+        mesh.hear(CLIENT, make_submit(number, model=make_profile().model), NOW)
+    die(mesh, T[0], NOW)
+    assert where(join(mesh, T[1], NOW, max_streams=1)) == [("t1", 1)]
+    sends = mesh.hear(CLIENT, make_submit(4, model="other"), NOW + 4)
+    assert opened(sends, b"other") == [4]
+
+
 def test_targets_that_say_bye_or_are_told_to_go_did_not_die() -> None:
     mesh = make_mesh(1)
     mesh.hear(CLIENT, make_submit(), NOW)

@@ -171,11 +171,11 @@ def test_a_prompt_of_one_token_has_no_scores_to_wait_for() -> None:
     assert opened(mesh.hear(CLIENT, submit), TARGET) == [1, 2]
 
 
-def test_scores_that_were_lost_end_the_request() -> None:
+def test_scores_that_were_lost_are_asked_for_anew() -> None:
     mesh = make_mesh()
     mesh.hear(CLIENT, make_submit(num_choices=2, scores_prompt=True))
     sends = mesh.hear(TARGET, prompt_scores(1, 1, 2, 1))
-    assert failure(sends) == ("unavailable", "scores of the prompt were lost on the way")
+    assert failure(sends) == ("left", "scores of the prompt were lost on the way")
     assert to(TARGET, sends) == [CloseStreamNotice(1, 1)]
     assert mesh.state._serving.streams == {}
 

@@ -153,7 +153,30 @@ def test_a_text_of_which_nothing_is_heard_is_asked_for_again_and_not_for_ever(de
     assert hopeless == [lost]
     first, again, third = asked
     assert 10 <= first < again - first < third - again
-    assert desk.tokenizing._under_way["t"] == 1
+    assert desk.tokenizing._under_way["t"] == 0
+
+
+def test_who_cancels_what_a_target_never_had_gets_its_place_back(desk: Desk) -> None:
+    for _ in range(MAX_AT_ONCE):
+        desk.tokenizing.drop(desk.add())
+        lost = desk.add()
+        desk.due()
+        desk.tokenizing.drop(lost)
+    desk.add()
+    assert desk.due() == []
+    for second in range(30):
+        assert desk.tokenizing.overdue(float(second)) == []
+    assert desk.due() == [2 * MAX_AT_ONCE + 1]
+
+
+def test_a_text_that_goes_to_another_target_is_asked_for_there_as_often(desk: Desk) -> None:
+    desk.add()
+    desk.due()
+    text = desk.tokenizing.sent_to("t")[0]
+    text.num_asked = 4
+    desk.tokenizing.targets_changed(lambda _: "u", "t")
+    assert desk.due() == [1]
+    assert text.num_asked == 1
 
 
 def test_what_one_connection_has_here_is_bounded(desk: Desk) -> None:
