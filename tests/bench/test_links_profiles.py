@@ -43,7 +43,8 @@ def test_good_figures_have_no_faults() -> None:
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"far": Heard(num_wrong=1)}, "wifi: 1 wrong texts"),
+        ({"far": Heard(num_tokens=900, num_texts=9, num_wrong=1)}, "wifi: 1 wrong texts"),
+        ({"far": Heard(failures={"lost": 2})}, "wifi: a place heard nothing"),
         ({"deaths": ["draft-0 silent", "draft-0 silent"]}, "wifi: 2 false deaths: draft-0 silent"),
         ({"near": Heard(num_tokens=949)}, "wifi: 0.95 of what the target does alone"),
         ({"healed_s": [1.0, 5.1]}, "wifi: a node was back only after 5.1 s"),

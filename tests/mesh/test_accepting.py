@@ -26,14 +26,14 @@ Eventually = Callable[..., Awaitable[None]]
 def files_for(count: int) -> Iterator[None]:
     """This process may open so many files more, and no others."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # The highest may be that of the directory itself, which is closed again by now.
     highest = max(int(name) for name in os.listdir("/proc/self/fd"))
-    limit = highest + 1 + count
     with contextlib.ExitStack() as stack:
         # Lower numbers that are free count, too.
-        while (fd := os.open(os.devnull, os.O_RDONLY)) < highest:
-            stack.callback(os.close, fd)
-        os.close(fd)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+        while (lowest_free := os.open(os.devnull, os.O_RDONLY)) < highest:
+            stack.callback(os.close, lowest_free)
+        os.close(lowest_free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + count, before[1]))
         try:
             yield
         finally:
@@ -91,7 +91,7 @@ async def test_with_files_enough_the_door_is_open(endpoint: str, eventually: Eve
 async def test_who_connects_waits_for_files_and_who_is_in_stays(
     eventually: Eventually, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with ZmqContext() as context:
+    with ZmqContext() as context, contextlib.ExitStack() as sockets:
         server = context.bind("tcp://127.0.0.1:0")
         friend = context.connect(server.endpoint)
         await friend.writable()
@@ -99,17 +99,18 @@ async def test_who_connects_waits_for_files_and_who_is_in_stays(
         watch = Watch.of(server.endpoint)
         assert watch is not None
         # Made before there are none for it.
-        stranger = socket.create_connection(("127.0.0.1", int(server.endpoint.rsplit(":")[-1])))
+        address = ("127.0.0.1", int(server.endpoint.rsplit(":")[-1]))
+        stranger = sockets.enter_context(socket.create_connection(address))
         stranger.setblocking(False)
         greeted = asyncio.get_running_loop().sock_recv(stranger, 1)
         assert await asyncio.wait_for(greeted, 5.0) == b"\xff"
-        late = socket.socket()
+        late = sockets.enter_context(socket.socket())
         late.setblocking(False)
         async with listening(server):
             with files_for(RESERVED_FILES):
                 await eventually(lambda: not watch.is_on)
                 assert "who connects has to wait" in caplog.text
-                late.connect_ex(stranger.getpeername())
+                late.connect_ex(address)
                 # Served as before.
                 friend.send([b"here"])
             await eventually(lambda: watch.is_on)
@@ -117,16 +118,14 @@ async def test_who_connects_waits_for_files_and_who_is_in_stays(
                 await asyncio.wait_for(asyncio.get_running_loop().sock_recv(late, 1), 5.0)
                 == b"\xff"
             )
-        late.close()
-        stranger.close()
 
 
 async def test_scarce_files_are_given_one_by_one(eventually: Eventually) -> None:
-    with ZmqContext() as context:
+    with ZmqContext() as context, contextlib.ExitStack() as sockets:
         server = context.bind("tcp://127.0.0.1:0")
         await eventually(lambda: Watch.of(server.endpoint))
         address = ("127.0.0.1", int(server.endpoint.rsplit(":")[-1]))
-        callers = [socket.socket() for _ in range(SCARCE_FILES)]
+        callers = [sockets.enter_context(socket.socket()) for _ in range(SCARCE_FILES)]
         watch = Watch.of(server.endpoint)
         assert watch is not None
         with files_for(RESERVED_FILES + 8):
@@ -138,5 +137,3 @@ async def test_scarce_files_are_given_one_by_one(eventually: Eventually) -> None
                 await eventually(lambda: not watch.is_on and files_left() <= RESERVED_FILES)
                 # A burst has not taken what is reserved.
                 assert files_left() == RESERVED_FILES
-        for caller in callers:
-            caller.close()
