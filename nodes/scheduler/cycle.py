@@ -226,13 +226,17 @@ class CycleState:
         if len(self.batches) != len(plan.batches) and not plan.is_cheapest:
             return plan
         # Other policies are held to what they ask for: their gammas, their number of batches.
-        for keeps_gammas in (True, False) if plan.is_cheapest else (False,):
-            kept = self._adapted(plan, observation, wanted, keeps_gammas)
+        kept = [self._adapted(plan, observation, wanted, keeps_gammas=False)]
+        if plan.is_cheapest:
+            as_it_was = self._adapted(plan, observation, wanted, keeps_gammas=True)
+            # Another number of guesses costs nothing; to begin or to end guessing does.
+            kept.insert(1 if set(as_it_was.plain) == set(kept[0].plain) else 0, as_it_was)
+        for candidate in kept:
             gain = _HYSTERESIS
-            if len(kept.batches) != len(plan.batches):
-                gain += self._regrouping(kept)
-            if self._price_s(kept, observation) <= price_s * (1.0 + gain):
-                return kept
+            if len(candidate.batches) != len(plan.batches):
+                gain += self._regrouping(candidate)
+            if self._price_s(candidate, observation) <= price_s * (1.0 + gain):
+                return candidate
         return plan
 
     def _regrouping(self, kept: Plan) -> float:
@@ -243,7 +247,7 @@ class CycleState:
         return min(_MOST_REGROUPING, _REGROUPING_CYCLES * cycle_s / self._interval_s)
 
     def _adapted(
-        self, plan: Plan, observation: Observation, wanted: Mapping[int, int], keeps_gammas: bool
+        self, plan: Plan, observation: Observation, wanted: Mapping[int, int], *, keeps_gammas: bool
     ) -> Plan:
         """The batches in force for the streams there are now; new ones join the smallest."""
         can_guess = {v.stream_id for v in observation.streams if v.draft is not None}

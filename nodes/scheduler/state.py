@@ -23,7 +23,7 @@ from nodes.messages import (
     CommitReply,
     DraftReply,
 )
-from nodes.scheduler import trials
+from nodes.scheduler import probation, trials
 from nodes.scheduler.counts import Counts
 from nodes.scheduler.cycle import CycleState
 from nodes.scheduler.dispatch import Dispatcher
@@ -489,6 +489,7 @@ class SchedulerState:
             ahead_overrun=overruns[1],
             token_bits=self._token_bits,
         )
+        seen = probation.end_where_others_guess(streams, self._drafts, self._cycle, seen)
         self._cycle.replan(seen, now)
         self._watch.planned(seen, self._cycle.plan, now)
         return self._dispatcher.start(now)

@@ -247,8 +247,11 @@ def test_the_joint_plan_is_kept_by_its_own_prices() -> None:
     state.replan(observe(1, 2), 0.0)
     before = groups(state)
     assert sum(map(len, before)) == 2
+    batches = list(state.batches)
     state.replan(observe(1, 2, alpha=0.79), 0.0)
-    assert groups(state) == before
+    # The same batches; how many guesses they make may change, for that costs nothing.
+    assert [id(batch) for batch in state.batches] == [id(batch) for batch in batches]
+    assert [group.keys() for group in groups(state)] == [group.keys() for group in before]
     # Hopeless guesses are given up.
     state.replan(observe(1, 2, alpha=0.0), 0.0)
     assert (groups(state), sorted(state.plain)) == ([], [1, 2])

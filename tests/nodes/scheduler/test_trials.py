@@ -10,7 +10,9 @@ import pytest
 from nodes.scheduler import LEASE_WHILE_OPENING_TOKENS, SchedulerState
 from nodes.scheduler.instructions import Instruction, leases_of
 from nodes.scheduler.tries import Trial, Tries
+from nodes.stream import StreamId
 from policies.acceptance import AcceptanceEstimate
+from policies.baselines import POLICIES
 from policies.plan import Observation, Plan
 from tests.nodes.builders import make_spec
 from tests.nodes.pure_mesh import DRAFT_COSTS, TARGET_COSTS
@@ -168,17 +170,53 @@ def test_whose_client_chose_the_guesses_is_not_tried(gamma: int) -> None:
 
 def test_nobody_is_tried_while_the_node_drafts_for_others() -> None:
     scheduler = make()
+    scheduler.admit(make_spec(ONE, max_tokens=LONG), 3)
+    scheduler.draft_ready("a", ONE, 1, 0.0)
+    ((_, request),) = draft_requests(scheduler.target_ready(ONE, 1, 0.0))
+    assert draft_requests(open_stream(scheduler, TWO, "a")) == []
+    # With its answer the node is free.
+    guessed = guesses(request.round, ONE, length_of(scheduler, ONE), 7, 7, 7)
+    out = scheduler.drafted("a", guessed, 0.0)
+    ((_, trial),) = draft_requests([*out, *commit_one(scheduler, TWO)])
+    assert [entry.stream_id for entry in trial.entries] == [TWO]
+
+
+def test_beside_a_stream_that_guesses_there_is_no_probation() -> None:
+    scheduler = make()
     out = open_stream(scheduler, ONE, "a")
     for _ in range(NUM_FIRST):
         out = try_once(scheduler, out)
     while not draft_requests(out):
         out = commit_one(scheduler, ONE)
     ((_, request),) = draft_requests(out)
-    assert draft_requests(open_stream(scheduler, TWO, "a")) == []
-    # With its answer the node is free.
-    out = scheduler.drafted("a", guesses(request.round, ONE, length_of(scheduler, ONE), 7), 0.0)
-    ((_, trial),) = draft_requests([*out, *commit_one(scheduler, TWO)])
-    assert [entry.stream_id for entry in trial.entries] == [TWO]
+    open_stream(scheduler, TWO, "a")
+    stream = scheduler.stream(TWO)
+    assert stream is not None
+    assert not stream.is_on_probation
+    # Another draft model may be a bad one: on it, a stream is tried first.
+    scheduler.draft_joined("b", DRAFT_COSTS)
+    third = StreamId(3)
+    scheduler.admit(make_spec(third, max_tokens=LONG), None)
+    stream = scheduler.stream(third)
+    assert stream is not None
+    assert stream.draft is not None
+    assert stream.draft.node == "b"
+    scheduler.draft_ready("b", third, 1, 0.0)
+    scheduler.target_ready(third, 1, 0.0)
+    assert stream.is_on_probation
+    scheduler.drafted("a", guesses(request.round, ONE, length_of(scheduler, ONE), 7), 0.0)
+
+
+def test_where_nobody_guesses_a_new_stream_is_tried() -> None:
+    scheduler = SchedulerState(POLICIES["ad"], TARGET_COSTS, trials=True)
+    scheduler.draft_joined("a", DRAFT_COSTS)
+    out = open_stream(scheduler, ONE, "a")
+    for _ in range(NUM_FIRST):
+        out = try_once(scheduler, out)
+    open_stream(scheduler, TWO, "a")
+    stream = scheduler.stream(TWO)
+    assert stream is not None
+    assert stream.is_on_probation
 
 
 def test_a_trial_ends_with_its_draft_node() -> None:
