@@ -21,7 +21,7 @@ def end_where_others_guess(
 ) -> Observation:
     """Let streams on probation guess beside others; returns the observation with them so.
 
-    Only those whose draft nodes have been tried on some stream: what is expected of theirs is known.
+    Only those whose draft nodes have been tried on some stream: of them something is known.
     """
     nodes = {
         stream.spec.stream_id: stream.draft.node
