@@ -23,7 +23,7 @@ def end_where_others_guess(
 
     Only those whose draft nodes have been tried on some stream: of them something is known.
     """
-    nodes = {
+    nodes: dict[int, str] = {
         stream.spec.stream_id: stream.draft.node
         for stream in streams
         if stream.is_on_probation
