@@ -16,7 +16,7 @@ _HYSTERESIS = 0.04
 # Where it has another number of batches, they have to fall into step anew: some part of a cycle is
 # lost, which pays only if the streams stay the same for long enough.
 _REGROUPING_CYCLES = 0.5
-_MOST_REGROUPING = 0.15
+_MOST_REGROUPING = 0.04
 _INTERVAL_RATE = 0.1
 # Acceptance that drifted this far is worth a look, but not before some passes.
 _DRIFT = 0.05

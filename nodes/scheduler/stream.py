@@ -9,7 +9,7 @@ from nodes.scheduler.lookup import LOOKUP
 from nodes.scheduler.tries import Tries
 from nodes.stream import StreamSpec
 from policies.acceptance import AcceptanceEstimate
-from policies.plan import StreamView
+from policies.plan import MAX_AUTO_GAMMA, StreamView
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +171,13 @@ class Stream:
         acceptance, placement = self.acceptance, self.draft
         # A node that still reads the prompt will guess soon: no plan is made for the meantime.
         will_guess = placement is not None and not placement.is_late and not self.is_on_probation
+        # Nor for its last tokens: they are a pass or two, after which another one takes its place.
+        is_short = self.spec.max_tokens <= MAX_AUTO_GAMMA
+        tokens_left = self.tokens_left if is_short else max(self.tokens_left, MAX_AUTO_GAMMA + 1)
         return StreamView(
             stream_id=self.spec.stream_id,
             alpha=acceptance.alpha,
-            tokens_left=self.tokens_left,
+            tokens_left=tokens_left,
             fixed_gamma=self.fixed_gamma,
             draft=placement.node if placement is not None and will_guess else None,
             weight=self.weight,

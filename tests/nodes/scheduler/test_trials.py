@@ -207,6 +207,18 @@ def test_beside_a_stream_that_guesses_there_is_no_probation() -> None:
     scheduler.drafted("a", guesses(request.round, ONE, length_of(scheduler, ONE), 7), 0.0)
 
 
+@pytest.mark.parametrize(("max_tokens", "seen"), [(LONG, 9), (4, 1)])
+def test_a_plan_does_not_change_for_last_tokens(max_tokens: int, seen: int) -> None:
+    """A text that ends gives its place to another one; one of a few tokens never guesses much."""
+    scheduler = make()
+    scheduler.admit(make_spec(ONE, max_tokens=max_tokens), None)
+    stream = scheduler.stream(ONE)
+    assert stream is not None
+    stream.token_ids += [9] * (max_tokens - 1)
+    assert stream.tokens_left == 1
+    assert stream.view().tokens_left == seen
+
+
 def test_where_nobody_guesses_a_new_stream_is_tried() -> None:
     scheduler = SchedulerState(POLICIES["ad"], TARGET_COSTS, trials=True)
     scheduler.draft_joined("a", DRAFT_COSTS)
