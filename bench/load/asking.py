@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,12 +18,18 @@ _LIMIT_S = 600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A system that serves. url: base of its API, up to /v1. extra: what bodies have besides."""
+    """A system that serves. url: base of its API, up to /v1. extra: what bodies have besides.
+
+    count: tokens of a text, for a system whose answers do not say how many they have.
+    may_end_early: it cannot be told to go on at an end of the text: a short answer is no failure.
+    """
 
     url: str
     model: str
     api_key: str = ""
     extra: tuple[tuple[str, Any], ...] = ()
+    count: Callable[[str], int] | None = None
+    may_end_early: bool = False
 
 
 async def ask(
@@ -42,13 +49,16 @@ async def ask(
         **dict(endpoint.extra),
     }
     times: list[float] = []
+    texts: list[str] = []
     try:
         async with asyncio.timeout(_LIMIT_S):
-            num_told = await _stream(endpoint, body, times)
+            num_told = await _stream(endpoint, body, times, texts)
     except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError) as error:
         return Asked(began, tuple(times), f"{type(error).__name__}: {error}"[:200])
+    if endpoint.count is not None:
+        num_told = endpoint.count("".join(texts))
     token_s = _spread(times, num_told)
-    is_short = not token_s or 0 < num_told < max_tokens
+    is_short = not token_s or (0 < num_told < max_tokens and not endpoint.may_end_early)
     return Asked(began, token_s, f"{len(token_s)} of {max_tokens} tokens" if is_short else "")
 
 
@@ -63,8 +73,10 @@ def _spread(times: list[float], num_tokens: int) -> tuple[float, ...]:
     return (*times, *[times[-1]] * (num_tokens - len(times)))
 
 
-async def _stream(endpoint: Endpoint, body: dict[str, Any], times: list[float]) -> int:
-    """Note when each event with text came; tokens that the answer says it has.
+async def _stream(
+    endpoint: Endpoint, body: dict[str, Any], times: list[float], texts: list[str]
+) -> int:
+    """Note when each event with text came, and its text; tokens that the answer says it has.
 
     Raises ValueError for what is no answer.
     """
@@ -97,8 +109,9 @@ async def _stream(endpoint: Endpoint, body: dict[str, Any], times: list[float]) 
             event = json.loads(said)
             if "error" in event:
                 raise ValueError(f"error event {event['error']}")
-            if any(_has_text(choice) for choice in event.get("choices") or ()):
+            if text := "".join(map(_text_of, event.get("choices") or ())):
                 times.append(time.perf_counter())
+                texts.append(text)
             if event.get("usage"):
                 num_tokens = int(event["usage"].get("completion_tokens", 0))
         else:
@@ -110,6 +123,7 @@ async def _stream(endpoint: Endpoint, body: dict[str, Any], times: list[float]) 
             await writer.wait_closed()
 
 
-def _has_text(choice: dict[str, Any]) -> bool:
+def _text_of(choice: dict[str, Any]) -> str:
+    """Of chat's events; some systems answer chats with events of plain completions."""
     delta = choice.get("delta") or {}
-    return bool(delta.get("content") or delta.get("reasoning_content"))
+    return str(delta.get("content") or delta.get("reasoning_content") or choice.get("text") or "")

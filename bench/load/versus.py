@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.load.asking import Endpoint, ask
 from bench.load.figures import Asked, Figures, Slo, figures_of
@@ -14,6 +14,8 @@ from bench.load.workloads import Workload
 
 # What a chat's reader is content with: to begin within two seconds, at ten tokens a second.
 SLO = Slo(first_token_s=2.0, each_token_s=0.1)
+# Of one request; whoever takes longer would take hours for all turns of a table.
+SLOW_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +32,14 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A system that serves, and the process whose tree is all of it."""
+    """A system that serves, and the processes whose trees are all of it."""
 
     name: str
     endpoint: Endpoint
-    pid: int
+    pids: tuple[int, ...]
+
+    def cpu_s(self) -> float:
+        return sum(cpu_s(tree(pid)) for pid in self.pids)
 
 
 async def run_once(side: Side, load: Load, turn: int) -> Figures:
@@ -52,24 +57,35 @@ async def run_once(side: Side, load: Load, turn: int) -> Figures:
             seed=seed,
         )
 
-    before = cpu_s(tree(side.pid))
+    before = side.cpu_s()
     if load.times:
         asked = await open_loop(one, prompts, load.times)
     else:
         asked = await closed_loop(one, prompts, load.num_streams, 1)
-    return figures_of(asked, SLO, cpu_s(tree(side.pid)) - before)
+    return figures_of(asked, SLO, side.cpu_s() - before)
 
 
-async def in_turns(sides: Sequence[Side], load: Load, num_turns: int) -> list[list[Figures]]:
-    """Figures of each turn, in the order of the sides; each side warms up with a turn first."""
+async def in_turns(sides: Sequence[Side], load: Load, num_turns: int) -> list[list[Figures | None]]:
+    """Figures of each turn, in the order of the sides; each side warms up with a turn first.
+
+    None where a side had no turn: one that takes longer than SLOW_S for a single request has one
+    turn, and its warm-up was that request.
+    """
+    alone = replace(load, num_streams=1, times=())
+    slow = set()
     for side in sides:
-        await run_once(side, load, 0)
-    found: list[list[Figures]] = []
+        if (await run_once(side, alone, 0)).seconds > SLOW_S:
+            slow.add(side.name)
+        else:
+            await run_once(side, load, 0)
+    found: list[list[Figures | None]] = []
     for turn in range(num_turns):
         made: dict[str, Figures] = {}
         for side in sides if turn % 2 else sides[::-1]:
+            if turn and side.name in slow:
+                continue
             made[side.name] = await run_once(side, load, turn)
             # What one system does after its answers is not to be the next one's burden.
             await asyncio.sleep(0.2)
-        found.append([made[side.name] for side in sides])
+        found.append([made.get(side.name) for side in sides])
     return found

@@ -44,4 +44,4 @@ class Airdraft:
             *("--cells", str(setup.num_slots * setup.cells_a_slot), "--profile", self.profile),
         ]
         with up(*arguments) as mesh:
-            yield Running(Endpoint(url=mesh.url, model=""), mesh.process.pid)
+            yield Running(Endpoint(url=mesh.url, model=""), (mesh.process.pid,))

@@ -10,9 +10,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench.load.asking import Endpoint
-from bench.peers.peer import PeerError, Running, Setup
+from bench.peers.peer import PeerError, Running, Setup, stop
 
 _MODULE = "xllamacpp"
 MODES = ("plain", "draft", "ngram")
@@ -45,39 +46,42 @@ class LlamaServer:
         draft = str(setup.draft) if setup.draft is not None and self.mode == "draft" else ""
         if self.mode == "draft" and not draft:
             raise PeerError(f"{self.name}: needs a draft model")
-        told = {
-            "mode": self.mode,
-            "target": str(setup.target),
-            "draft": draft,
-            "num_slots": setup.num_slots,
-            "num_cells": setup.num_slots * setup.cells_a_slot,
-            "num_threads": setup.num_threads,
-        }
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bench.peers.llama_server", json.dumps(told)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            # The library prints as well; the address is the line that says so.
-            url = next((line.split()[1] for line in process.stdout if line[:8] == b"address "), b"")
-            if not url:
-                raise PeerError(f"{self.name}: ended with code {process.wait(10)} as it started")
-            endpoint = Endpoint(
-                url=url.decode() + "/v1", model="model", extra=(("cache_prompt", False),)
-            )
-            yield Running(endpoint, process.pid)
-        finally:
-            process.stdin.close()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            process.stdout.close()
+        with llama_server(self.name, setup, self.mode, setup.target, draft) as (url, process):
+            extra = (("cache_prompt", False),)
+            yield Running(Endpoint(url=url + "/v1", model="model", extra=extra), (process.pid,))
+
+
+@contextlib.contextmanager
+def llama_server(
+    name: str, setup: Setup, mode: str, model: Path, draft: str = ""
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """One of these servers with a model, its address, and its process. Raises PeerError."""
+    told = {
+        "mode": mode,
+        "target": str(model),
+        "draft": draft,
+        "num_slots": setup.num_slots,
+        "num_cells": setup.num_slots * setup.cells_a_slot,
+        "num_threads": setup.num_threads,
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.peers.llama_server", json.dumps(told)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        # The library prints as well; the address is the line that says so.
+        url = next((line.split()[1] for line in process.stdout if line[:8] == b"address "), b"")
+        if not url:
+            raise PeerError(f"{name}: ended with code {process.wait(10)} as it started")
+        yield url.decode(), process
+    finally:
+        process.stdin.close()
+        stop(process)
+        process.stdout.close()
 
 
 def main(told: dict[str, object]) -> None:

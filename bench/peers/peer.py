@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import subprocess
+import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +29,10 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A system that serves. pid: of the process whose tree is all of it."""
+    """A system that serves. pids: of the processes whose trees are all of it."""
 
     endpoint: Endpoint
-    pid: int
+    pids: tuple[int, ...]
 
 
 class Peer(Protocol):
@@ -47,6 +51,34 @@ class Peer(Protocol):
     def started(self, setup: Setup) -> AbstractContextManager[Running]:
         """Serving until the end of the block. Raises PeerError."""
         ...
+
+
+def stop(process: subprocess.Popen[bytes], limit_s: float = 10.0) -> None:
+    """Wait for a process that was told to end; kill it if it does not."""
+    try:
+        process.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def free_port() -> int:
+    """A port of loopback that nobody has now, for systems that cannot let the kernel pick one."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until_open(name: str, port: int, process: subprocess.Popen[bytes], limit_s: float) -> None:
+    """Until a process listens. Raises PeerError if it ends first, or takes too long."""
+    give_up_at = time.monotonic() + limit_s
+    while time.monotonic() < give_up_at:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
+            return
+        if process.poll() is not None:
+            raise PeerError(f"{name}: ended with code {process.returncode} as it started")
+        time.sleep(0.1)
+    raise PeerError(f"{name}: did not listen within {limit_s:.0f} s")
 
 
 class PeerError(Exception):

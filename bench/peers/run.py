@@ -14,8 +14,10 @@ from bench.load.loops import arrivals
 from bench.load.versus import Load, Side, in_turns
 from bench.load.workloads import workload
 from bench.peers.airdraft import Airdraft
+from bench.peers.llama_cpp_python import LlamaCppPython
 from bench.peers.llama_server import MODES, LlamaServer
 from bench.peers.peer import Peer, PeerError, Setup
+from bench.peers.tightwad import Tightwad
 from bench.results.cells import cells_of
 from bench.results.machine import this_commit, this_machine
 from bench.results.schema import SCHEMA, Cell, Results, System
@@ -26,9 +28,12 @@ _OPEN_S = 30.0
 OWN = Airdraft()
 
 
-def all_peers() -> list[Peer]:
-    """airdraft first, then the others."""
-    return [OWN, Airdraft(drafts="none"), *(LlamaServer(mode) for mode in MODES)]
+def all_peers(*, is_quick: bool = False) -> list[Peer]:
+    """airdraft first, then the others; is_quick: but for one that takes minutes for a turn."""
+    servers = [LlamaServer(mode) for mode in MODES]
+    bare = [LlamaCppPython("plain"), LlamaCppPython("lookup")]
+    found: list[Peer] = [OWN, Airdraft(drafts="none"), *servers, *bare]
+    return found if is_quick else [*found, Tightwad()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +99,7 @@ async def _cells(
             except PeerError as error:
                 skipped.append(str(error))
                 continue
-            sides.append(Side(peer.name, running.endpoint, running.pid))
+            sides.append(Side(peer.name, running.endpoint, running.pids))
         for kind, load in _loads(plan, count):
             place = f"{target}, {kind}, {count} stream{'s' if count > 1 else ''}"
             report(f"{place}: {', '.join(side.name for side in sides)}")

@@ -27,11 +27,15 @@ _COMPARED = ("tokens/s", "decode tokens/s")
 
 
 def cells_of(
-    suite: str, place: str, names: Sequence[str], turns: Sequence[Sequence[Figures]], own: str
+    suite: str,
+    place: str,
+    names: Sequence[str],
+    turns: Sequence[Sequence[Figures | None]],
+    own: str,
 ) -> list[Cell]:
     """A cell for each system, and one more for each pair of `own` and another, with its ratios.
 
-    turns: figures of each turn, in the order of names.
+    turns: figures of each turn, in the order of names; None where a system had none.
     """
     by_name = {name: [turn[k] for turn in turns] for k, name in enumerate(names)}
     cells = [
@@ -39,10 +43,11 @@ def cells_of(
             suite=suite,
             place=place,
             system=name,
-            values=tuple(_values(figures)),
-            note=_failures(figures),
+            values=tuple(_values(there)),
+            note="; ".join(filter(None, (_failures(there), _turns(there, figures)))),
         )
         for name, figures in by_name.items()
+        for there in ([each for each in figures if each is not None],)
     ]
     for name in names:
         if name != own and own in by_name:
@@ -60,15 +65,20 @@ def _values(figures: Sequence[Figures]) -> Iterator[Value]:
             yield Value(metric=metric, unit=unit, value=median(known), low=low, high=high)
 
 
-def _ratios(reference: Sequence[Figures], own: Sequence[Figures]) -> Iterator[Value]:
+def _ratios(reference: Sequence[Figures | None], own: Sequence[Figures | None]) -> Iterator[Value]:
+    both = [(a, b) for a, b in zip(reference, own, strict=True) if a is not None and b is not None]
     for metric, _, of in _METRICS:
         if metric not in _COMPARED:
             continue
-        pairs = [(of(a), of(b)) for a, b in zip(reference, own, strict=True)]
+        pairs = [(of(a), of(b)) for a, b in both]
         pairs = [pair for pair in pairs if min(pair) > 0]
         if pairs:
             made = paired_ratio(pairs)
             yield Value(metric=metric, unit="x", value=made.median, low=made.low, high=made.high)
+
+
+def _turns(there: Sequence[Figures], figures: Sequence[Figures | None]) -> str:
+    return f"{len(there)} of {len(figures)} turns" if len(there) < len(figures) else ""
 
 
 def _failures(figures: Sequence[Figures]) -> str:

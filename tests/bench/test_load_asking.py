@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 
 from bench.load.asking import Endpoint, ask
@@ -72,3 +73,13 @@ async def test_what_goes_wrong_is_told_in_the_result():
     assert (await told(OK + b"data: [DONE]\n\n")).error == "0 of 5 tokens"
     gone = Endpoint(url="http://127.0.0.1:1/v1", model="m")
     assert (await ask(gone, "x", max_tokens=1, temperature=0.0, seed=1)).error
+
+
+async def test_a_system_that_does_not_count_is_counted_by_its_text():
+    body = b'data: {"choices": [{"index": 0, "text": "one two "}]}\n\n' + event("three")
+    async with serving(OK + body + b"data: [DONE]\n\n") as endpoint:
+        count = dataclasses.replace(endpoint, count=lambda text: len(text.split()))
+        made = await ask(count, "hello", max_tokens=5, temperature=0.0, seed=3)
+        assert (len(made.token_s), made.error) == (3, "3 of 5 tokens")
+        early = dataclasses.replace(count, may_end_early=True)
+        assert not (await ask(early, "hello", max_tokens=5, temperature=0.0, seed=3)).error

@@ -132,6 +132,13 @@ def test_cells_have_figures_of_each_and_ratios_of_ours_to_each_other():
     assert pair.ratios[0].value == pytest.approx(2.1)
 
 
+def test_a_system_with_fewer_turns_is_compared_in_those_and_it_is_noted():
+    turns = [[figures(20.0), figures(10.0)], [figures(40.0), None]]
+    ours, theirs, pair = cells_of("peers", "here", ["ours", "theirs"], turns, "ours")
+    assert (ours.note, theirs.note) == ("", "1 of 2 turns")
+    assert pair.ratios[0].value == pytest.approx(2.0)
+
+
 def test_failures_are_a_note():
     failed = figures_of([Asked(0.0, (), "reset")], Slo(1.0, 1.0))
     (made,) = cells_of("peers", "here", ["ours"], [[failed]], "ours")

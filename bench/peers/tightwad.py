@@ -1,0 +1,87 @@
+"""Tightwad (a package of the registry): a proxy that drafts on one server and verifies on another.
+
+It is started as its documentation says, over two of llama.cpp's servers on loopback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from bench.load.asking import Endpoint
+from bench.peers.llama_server import LlamaServer, llama_server
+from bench.peers.peer import PeerError, Running, Setup, free_port, stop, wait_until_open
+from bench.peers.tokens import token_counter
+
+_MODULE = "tightwad"
+_START_LIMIT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tightwad:
+    """Drafts of at most eight tokens, its default."""
+
+    name: str = "tightwad"
+
+    @property
+    def version(self) -> str:
+        return "" if self.missing() else f"{_MODULE} {importlib.metadata.version(_MODULE)}"
+
+    def missing(self) -> str:
+        if importlib.util.find_spec(_MODULE) is None:
+            return "tightwad is not installed: pip install '.[bench]'"
+        return LlamaServer("plain").missing()
+
+    @contextlib.contextmanager
+    def started(self, setup: Setup) -> Iterator[Running]:
+        if setup.draft is None:
+            raise PeerError(f"{self.name}: needs a draft model")
+        # Its loop keeps to slot 0 of the target whoever asks; the draft gets one slot as well.
+        one = replace(setup, num_slots=1)
+        with contextlib.ExitStack() as stack:
+            draft = stack.enter_context(llama_server(self.name, one, "plain", setup.draft))
+            target = stack.enter_context(llama_server(self.name, setup, "plain", setup.target))
+            port = free_port()
+            told = {
+                "TIGHTWAD_DRAFT_URL": draft[0],
+                "TIGHTWAD_TARGET_URL": target[0],
+                "TIGHTWAD_DRAFT_BACKEND": "llamacpp",
+                "TIGHTWAD_TARGET_BACKEND": "llamacpp",
+                "TIGHTWAD_HOST": "127.0.0.1",
+                "TIGHTWAD_PORT": str(port),
+            }
+            process = subprocess.Popen(
+                [sys.executable, "-m", "bench.peers.tightwad"],
+                env={**os.environ, **told},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            stack.callback(stop, process)
+            stack.callback(process.terminate)
+            wait_until_open(self.name, port, process, _START_LIMIT_S)
+            # It counts words for tokens, and stops at an end of the text whatever it is asked.
+            endpoint = Endpoint(
+                url=f"http://127.0.0.1:{port}/v1",
+                model="target",
+                count=token_counter(setup.target),
+                may_end_early=True,
+            )
+            yield Running(endpoint, (process.pid, draft[1].pid, target[1].pid))
+
+
+def main() -> None:
+    """What its command `tightwad proxy start` does, whichever interpreter has it."""
+    from tightwad.cli import cli
+
+    cli(["proxy", "start"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Peers: what they need is said in a line, and what they start is stopped."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+from bench.peers.llama_cpp_python import LlamaCppPython
+from bench.peers.peer import PeerError, Setup, free_port, wait_until_open
+from bench.peers.run import OWN, all_peers
+
+
+def make_setup(path, **changes):
+    return Setup(**{"target": path, "draft": None, "num_slots": 1, "num_threads": 1, **changes})
+
+
+def test_whoever_is_not_installed_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    others = [peer for peer in all_peers() if "airdraft" not in peer.name]
+    assert len(others) == 6
+    for peer in others:
+        assert "pip install" in peer.missing()
+    assert OWN.missing() == ""
+
+
+def test_names_differ():
+    names = [peer.name for peer in all_peers()]
+    assert len(set(names)) == len(names)
+
+
+def test_a_quick_run_leaves_out_what_takes_minutes():
+    assert {p.name for p in all_peers()} - {p.name for p in all_peers(is_quick=True)} == {
+        "tightwad"
+    }
+
+
+def test_what_a_peer_cannot_do_is_an_error(tmp_path):
+    one = LlamaCppPython("plain")
+    with (
+        pytest.raises(PeerError, match="one request at a time"),
+        one.started(make_setup(tmp_path, num_slots=4)),
+    ):
+        pass
+    needing = [peer for peer in all_peers() if peer.name in ("tightwad", "llama.cpp server, draft")]
+    assert len(needing) == 2
+    for peer in needing:
+        with (
+            pytest.raises(PeerError, match="needs a draft model"),
+            peer.started(make_setup(tmp_path)),
+        ):
+            pass
+
+
+def test_a_process_that_ends_or_never_listens_is_an_error():
+    ended = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+    ended.wait()
+    with pytest.raises(PeerError, match="ended with code 3"):
+        wait_until_open("it", free_port(), ended, 5.0)
+    waiting = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        with pytest.raises(PeerError, match="did not listen"):
+            wait_until_open("it", free_port(), waiting, 0.1)
+    finally:
+        assert waiting.stdin is not None
+        waiting.stdin.close()
+        waiting.wait()
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("sse_starlette") is None, reason="its server is not installed"
+)
+def test_a_model_that_is_not_there_ends_its_server(tmp_path):
+    one = LlamaCppPython("plain")
+    with (
+        pytest.raises(PeerError, match="ended with code"),
+        one.started(make_setup(tmp_path / "none.gguf")),
+    ):
+        pass
