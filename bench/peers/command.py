@@ -68,7 +68,7 @@ def peers_command(
         peer for peer in all_peers(is_quick=quick) if any(part in peer.name for part in wanted)
     ]
     if not peers:
-        names = ", ".join(peer.name for peer in choices)
+        names = ", ".join(peer.name for peer in all_peers(is_quick=quick))
         raise click.UsageError(f"--systems: none has {systems} in its name: {names}")
     results = asyncio.run(run_peers(plan, peers, click.echo))
     if out is not None:
