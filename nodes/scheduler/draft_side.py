@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nodes.messages import CloseStreamNotice, DraftReply
+from nodes.scheduler import trials
 from nodes.scheduler.cycle import CycleState
 from nodes.scheduler.dispatch import Dispatcher
 from nodes.scheduler.drafts import DraftNode, DraftPool
 from nodes.scheduler.instructions import Instruction, ToDraft
+from nodes.scheduler.learning import Learning
 from nodes.scheduler.observe import own_cells
-from nodes.scheduler.rounds import Round
+from nodes.scheduler.rounds import Round, guesses_of
 from nodes.scheduler.stream import DraftPlacement, Stream
 from nodes.scheduler.target import TargetCosts
 from nodes.scheduler.watch import Watch
@@ -38,6 +40,7 @@ class DraftSide:
         cycle: CycleState,
         dispatcher: Dispatcher,
         target: TargetCosts | None,
+        learning: Learning,
         watch: Watch,
         token_bits: int,
     ) -> None:
@@ -46,6 +49,7 @@ class DraftSide:
         self._cycle = cycle
         self._dispatcher = dispatcher
         self._target = target
+        self._learning = learning
         self._watch = watch
         self._token_bits = token_bits
         self.num_stale = 0
@@ -184,11 +188,42 @@ class DraftSide:
             out += self._replace(stream, placement, reason)
         return out
 
-    def other_answer(self, node: str, reply: DraftReply) -> bool:
-        """An answer to no round: of a node that has caught up, or that was late but works.
+    def drafted(
+        self, current: Round, node: str, reply: DraftReply, now: float
+    ) -> list[Instruction]:
+        """A node's share of a round: its guesses."""
+        self._count(node, reply)
+        for entry, guesses in guesses_of(reply):
+            stream = self._streams.get(StreamId(entry.stream_id))
+            if stream is not None:
+                stream.num_draft_losses = 0
+            if (
+                stream is None
+                or self.placement(node, entry.stream_id, entry.generation) is None
+                or entry.prefix_len != len(stream.token_ids)
+            ):
+                continue
+            current.guesses[stream.spec.stream_id] = guesses
+        share = current.shares[node]
+        made_s = current.answered(node, now, reply.num_ready)
+        self._watch.drafted(current, share, made_s, reply.draft_us / 1e6, now)
+        return self._dispatcher.verify_if_complete(current, now)
 
-        Its streams may guess (again). False if that is not so.
+    def other_answer(self, node: str, reply: DraftReply, now: float) -> bool:
+        """An answer to no round: guesses on trial, or of a node that has caught up, or that was
+        late but works.
+
+        Its streams may guess (again). False if it tells of none of these.
         """
+        self._count(node, reply)
+        tried = trials.answered(self._streams, node, reply)
+        if tried:
+            rtt_s = self._drafts[node].link.rtt_s
+            self._watch.trial_answered(reply.round, node, reply.draft_us / 1e6, rtt_s, now)
+            for stream in tried:
+                stream.num_draft_losses = 0
+                self._learning.trial(stream, now)
+            return True
         found = False
         for entry in reply.entries:
             placement = self.placement(node, entry.stream_id, entry.generation)
@@ -200,6 +235,11 @@ class DraftSide:
                 found = True
         self.num_stale += not found
         return found
+
+    def _count(self, node: str, reply: DraftReply) -> None:
+        if node in self._drafts:
+            self._drafts[node].num_ready += reply.num_ready
+            self._drafts[node].num_wasted += reply.num_wasted
 
     def reconsider(self, stream: Stream) -> list[Instruction]:
         """Now and then: is a stream better served by lookup, by a draft node again, by another?"""

@@ -19,21 +19,20 @@ from dataclasses import replace
 from mesh.grants import Air
 from nodes.messages import (
     CloseStreamNotice,
-    CommitEntry,
     CommitReply,
     DraftReply,
 )
-from nodes.scheduler import probation, trials
+from nodes.scheduler import probation
+from nodes.scheduler.commits import Commits
 from nodes.scheduler.counts import Counts
 from nodes.scheduler.cycle import CycleState
 from nodes.scheduler.dispatch import Dispatcher
 from nodes.scheduler.draft_side import DraftSide
 from nodes.scheduler.drafts import DraftPool
 from nodes.scheduler.forecast import Forecast
-from nodes.scheduler.healing import MOST_REOPENED, Healing
+from nodes.scheduler.healing import Healing
 from nodes.scheduler.instructions import (
     Abort,
-    Emit,
     Finish,
     Instruction,
     ToDraft,
@@ -45,7 +44,7 @@ from nodes.scheduler.lookup import Lookup
 from nodes.scheduler.observe import observe
 from nodes.scheduler.recorder import Recorder
 from nodes.scheduler.report import Report
-from nodes.scheduler.rounds import RoundIds, guesses_of
+from nodes.scheduler.rounds import RoundIds
 from nodes.scheduler.stage_errors import StageErrors
 from nodes.scheduler.stream import (
     Figures,
@@ -121,17 +120,18 @@ class SchedulerState:
         )
         self.forecast = Forecast(self._streams, self._drafts, self._cycle, self._target, token_bits)
         self._rounds = self._dispatcher.rounds
+        self._learning = Learning(
+            self._streams, self._drafts, self._cycle, self._target, self._rounds, self._watch
+        )
         self._draft_side = DraftSide(
             self._streams,
             self._drafts,
             self._cycle,
             self._dispatcher,
             self._target,
+            self._learning,
             self._watch,
             token_bits,
-        )
-        self._learning = Learning(
-            self._streams, self._drafts, self._cycle, self._target, self._rounds, self._watch
         )
         self._healing = Healing(
             self._streams,
@@ -142,6 +142,17 @@ class SchedulerState:
             self._watch,
             num_cells,
         )
+        self._commits = Commits(
+            self._streams,
+            self._cycle,
+            self._dispatcher,
+            self._draft_side,
+            self._learning,
+            self._healing,
+            self._lookup,
+            self._watch,
+            self._remove,
+        )
         self.report = Report(self._streams, self._drafts, self._cycle, self._target, self._watch)
         # Of streams that ended, until the coordinator has told their clients.
         self._ended: dict[StreamId, tuple[Figures, str]] = {}
@@ -150,7 +161,7 @@ class SchedulerState:
     @property
     def num_stale(self) -> int:
         """Messages that spoke of what is past."""
-        return self._num_stale + self._draft_side.num_stale
+        return self._num_stale + self._draft_side.num_stale + self._commits.num_stale
 
     @property
     def num_streams(self) -> int:
@@ -377,93 +388,12 @@ class SchedulerState:
         for entry in reply.entries:
             token_ids = reply.token_ids[offset : offset + entry.num_tokens]
             offset += entry.num_tokens
-            out += self._commit_one(entry, token_ids, now)
+            out += self._commits.commit_one(entry, token_ids, now)
         guessed = [self._streams.get(StreamId(e.stream_id)) for e in reply.entries]
         self._cycle.committed(
             (s.spec.stream_id, s.acceptance.alpha) for s in guessed if s is not None
         )
         return out + self.plan(now)
-
-    def _commit_one(
-        self, entry: CommitEntry, token_ids: tuple[int, ...], now: float
-    ) -> list[Instruction]:
-        stream = self._streams.get(StreamId(entry.stream_id))
-        if (
-            stream is None
-            or stream.spec.generation != entry.generation
-            or entry.prefix_len != len(stream.token_ids)
-        ):
-            self._num_stale += 1
-            return self._check_gap(stream, entry, now)
-        if len(token_ids) > stream.tokens_left:
-            reason = "the target committed more tokens than were asked for"
-            return self._abort(stream, reason, now)
-        if len(entry.scores) != (len(token_ids) if stream.spec.num_logprobs >= 0 else 0):
-            return self._abort(stream, "the target did not score what it committed", now)
-        out: list[Instruction] = []
-        self._watch.counts.committed(entry, len(token_ids), stream)
-        position = len(stream.token_ids) - stream.spec.num_prompt_tokens
-        was_on_probation = stream.is_on_probation
-        stream.token_ids += token_ids
-        if token_ids:
-            stream.num_reopened = 0
-        self._learning.trial(stream, now)
-        if was_on_probation and not stream.is_on_probation:
-            self._cycle.members_changed()
-        if self._lookup is not None:
-            self._lookup.commit(stream.spec.stream_id, token_ids)
-        self._learning.commit(stream, entry)
-        if token_ids or entry.text:
-            # A guess that ends the text was right and is no token of it.
-            num_accepted = min(entry.num_accepted_tokens, len(token_ids))
-            counts = entry.num_draft_tokens, num_accepted
-            told = token_ids, entry.text, *counts, entry.scores, bool(entry.finish_reason)
-            out.append(Emit(stream.spec.stream_id, position, *told))
-        if entry.finish_reason:
-            finish = Finish(stream.spec.stream_id, entry.finish_reason)
-            return [*out, *self._remove(stream, now), finish]
-        if stream.tokens_left <= 0:
-            reason = "the target did not say how the text ended"
-            return [*out, *self._abort(stream, reason, now)]
-        phase = stream.phase
-        if isinstance(phase, Verifying):
-            current = self._rounds.get(phase.round_id)
-            self._dispatcher.leave(stream, now)
-            if current is not None and not current.stream_ids:
-                lap_s = now - current.started
-                self._cycle.lap_done(lap_s, current.planned_s, now, ahead=current.ahead)
-                self._watch.lap_done(current, now)
-            stream.phase = Idle()
-        elif isinstance(phase, Leased) and len(stream.token_ids) >= phase.end:
-            stream.phase = Idle()
-        elif isinstance(phase, Opening):
-            # That it is ready was lost on the way: this tells it, too.
-            stream.phase, stream.is_parked = Idle(), False
-            self._cycle.members_changed()
-        return out + self._draft_side.reconsider(stream)
-
-    def _check_gap(
-        self, stream: Stream | None, entry: CommitEntry, now: float
-    ) -> list[Instruction]:
-        """A commit beyond the journal's end means that one was lost: it has to come again."""
-        if (
-            stream is None
-            or stream.spec.generation != entry.generation
-            or entry.prefix_len < len(stream.token_ids)
-        ):
-            return []
-        return self._reopen(stream, "tokens of the target were lost on the way", now)
-
-    def _reopen(self, stream: Stream, error: str, now: float) -> list[Instruction]:
-        """Go on from the journal, or end with an error where that has not helped."""
-        if stream.num_reopened >= MOST_REOPENED:
-            return self._abort(stream, error, now)
-        return self._healing.reopen(stream, now)
-
-    def _abort(self, stream: Stream, error: str, now: float) -> list[Instruction]:
-        stream_id = stream.spec.stream_id
-        notice = CloseStreamNotice(stream_id, stream.spec.generation)
-        return [ToTarget(notice), *self._remove(stream, now), Abort(stream_id, error)]
 
     # -- rounds --------------------------------------------------------------------------------
 
@@ -495,35 +425,10 @@ class SchedulerState:
         return self._dispatcher.start(now)
 
     def drafted(self, node: str, reply: DraftReply, now: float) -> list[Instruction]:
-        if node in self._drafts:
-            self._drafts[node].num_ready += reply.num_ready
-            self._drafts[node].num_wasted += reply.num_wasted
         current = self._rounds.get(reply.round)
-        if current is None or node not in current.shares:
-            tried = trials.answered(self._streams, node, reply)
-            if tried:
-                rtt_s = self._drafts[node].link.rtt_s
-                self._watch.trial_answered(reply.round, node, reply.draft_us / 1e6, rtt_s, now)
-            for trying in tried:
-                trying.num_draft_losses = 0
-                self._learning.trial(trying, now)
-            is_heard = tried or self._draft_side.other_answer(node, reply)
-            return self.plan(now) if is_heard else []
-        for entry, guesses in guesses_of(reply):
-            stream = self._streams.get(StreamId(entry.stream_id))
-            if stream is not None:
-                stream.num_draft_losses = 0
-            if (
-                stream is None
-                or self._draft_side.placement(node, entry.stream_id, entry.generation) is None
-                or entry.prefix_len != len(stream.token_ids)
-            ):
-                continue
-            current.guesses[stream.spec.stream_id] = guesses
-        share = current.shares[node]
-        made_s = current.answered(node, now, reply.num_ready)
-        self._watch.drafted(current, share, made_s, reply.draft_us / 1e6, now)
-        return self._dispatcher.verify_if_complete(current, now)
+        if current is not None and node in current.shares:
+            return self._draft_side.drafted(current, node, reply, now)
+        return self.plan(now) if self._draft_side.other_answer(node, reply, now) else []
 
     def next_deadline(self) -> float | None:
         """When `tick` must be called at the latest."""
@@ -542,7 +447,7 @@ class SchedulerState:
         silent, unread = self._healing.overdue(now)
         for stream in silent:
             error = "the target did not go on with it, though it was asked to again and again"
-            out += self._reopen(stream, error, now)
+            out += self._commits.reopen(stream, error, now)
         for stream in unread:
             # One that has just been ended may be in here, too.
             if stream.draft is not None:
