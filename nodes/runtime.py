@@ -146,6 +146,8 @@ def run(
     forbid_core_dumps()
     try:
         arm_fail_point()
+        if is_service:
+            _spare_collector()
         asyncio.run(_until_signal(main, stop_limit_s))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -226,6 +228,15 @@ def first_cause(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+def _spare_collector() -> None:
+    """Take what has been imported out of what garbage is looked for in.
+
+    A full collection takes 10 to 20 ms for these 40,000 objects alone, in which no message is read.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 async def _until_signal(main: Callable[[], Awaitable[None]], stop_limit_s: float) -> None:
