@@ -24,6 +24,8 @@ from policies.plan import Link
 
 # Each late round costs its deadline: a draft node that keeps doing so is done without.
 _MAX_LATE_ROUNDS = 3
+# Of a draft node that were judged: then what is expected of a stream says more than some trials.
+_KNOWN_GUESSES = 40
 # Tokens of a stream between two looks at who drafts for it.
 _RECONSIDER_TOKENS = 16
 
@@ -116,7 +118,8 @@ class DraftSide:
             node = self._drafts[placement.node]
             guessing_s = token_s(costs, node.view(), stream.acceptance, crowd)
             gain = plain_token_s(costs, crowd) / guessing_s
-            stream.tries.expect(1.0 if node.acceptance.is_untried else gain)
+            is_known = node.acceptance.judged[1] >= _KNOWN_GUESSES
+            stream.tries.expect(1.0 if node.acceptance.is_untried else gain, is_known=is_known)
         return out
 
     def ready(self, node: str, stream_id: StreamId, generation: int) -> bool:

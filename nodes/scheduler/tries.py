@@ -49,12 +49,15 @@ class Tries:
     last: int = 0
     num_first: int = _NUM_FIRST
 
-    def expect(self, gain: float) -> None:
+    def expect(self, gain: float, *, is_known: bool = False) -> None:
         """gain: seconds of a plain token to those of one with guesses, as the draft node's other
-        streams suggest."""
+        streams suggest. is_known: there were so many that plans can go by them, for and against.
+        """
         self.num_first = _NUM_FIRST
-        if gain >= _LIKELY_GAIN:
-            self.num_first = 0 if gain >= _SURE_GAIN else _NUM_FIRST // 2
+        if is_known or gain >= _SURE_GAIN:
+            self.num_first = 0
+        elif gain >= _LIKELY_GAIN:
+            self.num_first = _NUM_FIRST // 2
 
     def are_first(self, num_output: int) -> bool:
         """Whether a stream with so many output tokens is to be tried before its first round."""

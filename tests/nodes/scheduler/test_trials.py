@@ -300,6 +300,19 @@ def test_what_other_streams_of_a_draft_node_earn_spares_trials(
     assert stream.is_on_probation == (num_first > 0)
 
 
+def test_where_enough_is_known_of_a_draft_node_the_plan_goes_by_that() -> None:
+    scheduler = make()
+    for _ in range(60):
+        scheduler._drafts["a"].acceptance.observe(4, 0, 4)
+    scheduler.admit(make_spec(ONE, max_tokens=LONG), None)
+    stream = scheduler.stream(ONE)
+    assert stream is not None
+    assert stream.tries is not None
+    assert not stream.is_on_probation
+    # It is looked at again later, for streams differ.
+    assert stream.tries.is_due(INTERVAL)
+
+
 def test_between_little_and_much_there_are_some_trials() -> None:
     tries = Tries()
     for gain, num_first in ((0.9, 4), (1.2, 2), (1.4, 0), (1.0, 4)):
