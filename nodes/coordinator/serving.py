@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from mesh.messages import Ping
+from nodes.coordinator.accusing import accuse
 from nodes.coordinator.deadlines import Deadlines
 from nodes.coordinator.models import suits
 from nodes.coordinator.placement import Move, Placed, Placement, kind_of
@@ -24,8 +25,8 @@ from nodes.coordinator.resuming import Returning, prompt_hash
 from nodes.coordinator.roster import PROOF, NodeOut, NodeRecord, Roster
 from nodes.coordinator.sends import Send, streams_of
 from nodes.coordinator.stranded import STRANDED_LIMIT_S
-from nodes.coordinator.suspects import Deaths, Suspicion
-from nodes.coordinator.tokenizing import Text, Tokenizing
+from nodes.coordinator.suspects import Deaths
+from nodes.coordinator.tokenizing import Tokenizing
 from nodes.messages import PromptScoresNotice, RequestFailedNotice
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
 from nodes.scheduler.stream import Stream
@@ -39,8 +40,6 @@ OUTCOMES: Final = (
     *("done", "cancelled", "left"),
     *("bad_request", "not_found", "overloaded", "unavailable", "deadline", "internal"),
 )
-# What a text takes to be tokenized, at most.
-_TEXT_S = 1.0
 
 
 class Serving:
@@ -220,7 +219,10 @@ class Serving:
         lost = [self.streams[stream.spec.stream_id] for stream in streams]
         choices = [r.choices[s.spec.stream_id] for s, r in zip(streams, lost, strict=True)]
         held = list(zip(lost, choices, strict=True))
-        accused = self._accuse(gone, held, now)
+        texts, num_texts = self.tokenizing.sent_to(target.name)
+        accused = accuse(
+            gone, held, texts, num_texts, self.deaths, len(self._roster.nodes("target")) + 1, now
+        )
         for request, choice in held:
             request.unbind()
             self.placement.wait(request, choice, now)
@@ -232,33 +234,6 @@ class Serving:
             if self.requests.get((request.client, request.request_id)) is request:
                 out += self.fail(request, code, line, now)
         return [*out, *self.admit_waiting(now)]
-
-    def _accuse(
-        self, gone: NodeOut, held: Sequence[tuple[Request, Choice]], now: float
-    ) -> list[tuple[Request, tuple[str, str]]]:
-        """Note with what a target died; those that are not tried again, with code and line."""
-        if not gone.has_died:
-            return []
-        self.deaths.note(now)
-        name, num_targets = gone.record.name, len(self._roster.nodes("target")) + 1
-        texts = self.tokenizing.sent_to(name)
-        num_new = sum(choice.is_new for _, choice in held) + len(texts)
-        # Since when each was new to it; of what it had not heard yet it did not die.
-        losses: list[tuple[Request, Choice | Text, float]] = [(r, c, c.opened_at) for r, c in held]
-        losses += [(text.request, text, now - _TEXT_S) for text in texts]
-        accused = []
-        for request, who, since in losses:
-            if who.suspicion is None:
-                who.suspicion = Suspicion([name], [now])
-                continue
-            seen_at = gone.last_seen if isinstance(who, Text) else gone.record.proved_at
-            is_alone = num_new == 1 and seen_at > since
-            who.suspicion.lost(name, now - since, now, is_alone=is_alone)
-            rate_hz = self.deaths.rate_hz(who.suspicion.died_at, num_targets, now)
-            verdict = who.suspicion.verdict(rate_hz)
-            if verdict is not None:
-                accused.append((request, verdict))
-        return accused
 
     def evacuate(self, now: float) -> list[Send]:
         """Move streams off targets that are drained, where others have room for them."""

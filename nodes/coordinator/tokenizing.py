@@ -172,10 +172,11 @@ class Tokenizing:
         if self._alone.get(text.target) == number:
             del self._alone[text.target]
 
-    def sent_to(self, target: str) -> list[Text]:
-        """Texts that a target has been sent and has not answered."""
+    def sent_to(self, target: str) -> tuple[list[Text], int]:
+        """Texts that a target has been sent and has not answered; how many there are with those of
+        requests that have ended meanwhile."""
         sent = [text for text in self._sent.values() if text.target == target]
-        return [text for text in sent if text.number in self._texts]
+        return [text for text in sent if text.number in self._texts], len(sent)
 
     def drop(self, request: Request) -> None:
         """The request has ended: its text is not sent, an answer that comes yet is for nobody."""

@@ -102,11 +102,11 @@ def test_a_suspect_is_read_alone(desk: Desk) -> None:
     for _ in range(MAX_AT_ONCE + 2):
         desk.add()
     desk.due()
-    sent = desk.tokenizing.sent_to("t")
+    sent = desk.tokenizing.sent_to("t")[0]
     assert [text.number for text in sent] == list(range(1, MAX_AT_ONCE + 1))
     sent[0].suspicion, sent[2].suspicion = Suspicion(["t"], [0.0]), Suspicion(["t"], [0.0])
     desk.tokenizing.targets_changed(lambda _: "u", "t")
-    assert desk.tokenizing.sent_to("u") == []
+    assert desk.tokenizing.sent_to("u") == ([], 0)
     assert desk.due() == [1]
     assert desk.due() == []
 
@@ -123,8 +123,8 @@ def test_a_suspect_is_read_alone(desk: Desk) -> None:
     request = desk.add(target="u")
     for number in (4, 5, 6):
         answer(number)
-    assert [text.number for text in desk.tokenizing.sent_to("u")] == [7, 8]
-    desk.tokenizing.sent_to("u")[1].suspicion = Suspicion(["t"], [0.0])
+    assert [text.number for text in desk.tokenizing.sent_to("u")[0]] == [7, 8]
+    desk.tokenizing.sent_to("u")[0][1].suspicion = Suspicion(["t"], [0.0])
     desk.tokenizing.targets_changed(lambda _: "w", "u")
     assert desk.due() == [7]
     assert desk.tokenizing.answered("w", 7)[1]
@@ -169,10 +169,21 @@ def test_who_cancels_what_a_target_never_had_gets_its_place_back(desk: Desk) -> 
     assert desk.due() == [2 * MAX_AT_ONCE + 1]
 
 
+def test_what_a_target_reads_for_nobody_counts_where_it_dies(desk: Desk) -> None:
+    """It may be what it dies of: the others are not accused alone then."""
+    request = desk.add()
+    desk.add()
+    desk.due()
+    desk.tokenizing.drop(request)
+    texts, num_read = desk.tokenizing.sent_to("t")
+    assert [text.number for text in texts] == [2]
+    assert num_read == 2
+
+
 def test_a_text_that_goes_to_another_target_is_asked_for_there_as_often(desk: Desk) -> None:
     desk.add()
     desk.due()
-    text = desk.tokenizing.sent_to("t")[0]
+    text = desk.tokenizing.sent_to("t")[0][0]
     text.num_asked = 4
     desk.tokenizing.targets_changed(lambda _: "u", "t")
     assert desk.due() == [1]
