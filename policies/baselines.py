@@ -1,7 +1,7 @@
 """Schemes to compare with, as policies of the same signature, priced by the same evaluator.
 
-They keep a client's own gamma, as the joint planner does. The last two take the joint planner's
-plans under a handicap, of the link or of the schedule.
+They keep a client's own gamma, as the joint planner does. Uniform air and no overlap take the joint
+planner's plans under a handicap, of the link or of the schedule.
 """
 
 from __future__ import annotations
@@ -124,9 +124,35 @@ def no_overlap(observation: Observation) -> Plan:
     return repriced(observation, plan) if plan.prediction else plan
 
 
+# A draft that is not likelier than this to be accepted as a whole is sent for verification.
+_SEND_BELOW = 0.3
+
+
+def pipesd_style(observation: Observation) -> Plan:
+    """Every stream for itself, as PipeSD (arXiv 2605.13319) serves each of its users.
+
+    A draft grows until it is less likely than a threshold to be accepted, and is then verified
+    alone; meanwhile the draft node guesses on. What is theirs and not here: guesses go up in
+    pieces, thresholds are tuned for each device, and whole distributions are sent.
+    """
+    early = trivial_plan(observation, "pipesd-style")
+    if early is not None:
+        return early
+    problem = problem_of(observation)
+    gammas = uniform_gammas(problem, MAX_AUTO_GAMMA)
+    alone = CyclePlan(tuple(range(problem.num_streams + 1)), gammas)
+    plan = describe(observation, problem, alone, "pipesd-style")
+    batches = tuple(
+        replace(batch, stops=(_SEND_BELOW,) * len(batch.stream_ids), ahead=True)
+        for batch in plan.batches
+    )
+    return replace(plan, batches=batches)
+
+
 POLICIES: Mapping[str, Policy] = {
     "joint": joint_plan,
     **{name: policy_of(name, scheme) for name, scheme in SCHEMES.items()},
     "uniform-air": uniform_air,
     "no-overlap": no_overlap,
+    "pipesd-style": pipesd_style,
 }
