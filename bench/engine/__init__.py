@@ -1,0 +1,1 @@
+"""What an engine costs on this machine, one model at a time."""

@@ -1,0 +1,74 @@
+"""A suite's cells as a result of this machine, and the results of several suites as one."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import sys
+from collections.abc import Sequence
+
+from bench.results.machine import this_commit, this_machine
+from bench.results.schema import SCHEMA, Cell, Results, System
+from nodes.cli.version import distribution_version
+
+_LIBRARY = "llama-cpp-python"
+# The yardstick of `bench/bare.py`, as tables name it.
+BARE = "bare llama.cpp loop"
+
+
+def airdraft_system(settings: str = "") -> System:
+    """This tree, in a result."""
+    version = f"airdraft {distribution_version('airdraft')}"
+    return System(name="airdraft", version=version, settings=settings)
+
+
+def bare_system(settings: str = "") -> System:
+    version = f"libllama of {_LIBRARY} {distribution_version(_LIBRARY)}"
+    return System(name=BARE, version=version, settings=settings)
+
+
+def result_of(
+    cells: Sequence[Cell],
+    *,
+    systems: Sequence[System] = (),
+    skipped: Sequence[str] = (),
+    is_quick: bool = False,
+) -> Results:
+    """What this command measured just now."""
+    return Results(
+        schema=SCHEMA,
+        made_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        command=" ".join(["python -m bench", *sys.argv[1:]]),
+        commit=this_commit(),
+        machine=this_machine(),
+        systems=tuple(systems),
+        cells=tuple(cells),
+        skipped=tuple(skipped),
+        is_quick=is_quick,
+    )
+
+
+def merged(first: Results, *others: Results) -> Results:
+    """Several suites of one machine as one result, which has the first one's command. Pure.
+
+    Raises ValueError for results of different machines, and for the same cell twice.
+    """
+    parts = (first, *others)
+    if any(part.machine != first.machine for part in others):
+        raise ValueError("results of different machines do not go into one")
+    cells = tuple(cell for part in parts for cell in part.cells)
+    seen = set()
+    for cell in cells:
+        key = (cell.suite, cell.place, cell.system, cell.reference)
+        if key in seen:
+            raise ValueError(f"{cell.suite}: {cell.place}: {cell.system} is there twice")
+        seen.add(key)
+    return dataclasses.replace(
+        first,
+        made_at=min(part.made_at for part in parts),
+        commit=", ".join(dict.fromkeys(part.commit for part in parts if part.commit)),
+        systems=tuple(dict.fromkeys(s for part in parts for s in part.systems)),
+        cells=cells,
+        skipped=tuple(dict.fromkeys(reason for part in parts for reason in part.skipped)),
+        is_quick=any(part.is_quick for part in parts),
+    )
