@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from bench.results.schema import Cell, Machine, Results, Value
 
-_SHOWN = ("decode tokens/s", "tokens/s", "first token p50", "time a token p95", "goodput")
+_FIRST = ("decode tokens/s", "tokens/s", "first token p50", "time a token p95", "goodput")
+# For who reads the JSON: there would be too many columns.
+_HIDDEN = {
+    *("first token p95", "first token p99", "time a token p50", "time a token p99"),
+    "processor time a token",
+}
+_RATIO_TITLES = {"tokens/s": "tokens/s", "decode tokens/s": "while all decode"}
 _BEGIN, _END = "<!-- performance: begin -->", "<!-- performance: end -->"
 
 
-def markdown(results: Results) -> str:
+def markdown(
+    results: Results, plots: Mapping[str, Sequence[str]] | None = None, notes: Sequence[str] = ()
+) -> str:
+    """plots: by suite, the pictures to be linked. notes: lines before the tables."""
     lines = [
         f"Made {results.made_at} by `{results.command}` at {results.commit or 'no commit'}"
         f"{' (quick: few turns, wide intervals)' if results.is_quick else ''}.",
@@ -21,11 +30,14 @@ def markdown(results: Results) -> str:
     for system in results.systems:
         settings = f": {system.settings}" if system.settings else ""
         lines.append(f"- {system.name} ({system.version}){settings}")
+    lines += [text for note in notes for text in ("", note)]
     for suite in dict.fromkeys(cell.suite for cell in results.cells):
         cells = [cell for cell in results.cells if cell.suite == suite]
         lines += ["", f"## {suite}", "", *_tables(cells)]
+        for link in (plots or {}).get(suite, ()):
+            lines += ["", f"![{suite}]({link})"]
     if results.skipped:
-        lines += ["", "Not run:", *(f"- {reason}" for reason in results.skipped)]
+        lines += ["", "Not run, or failed:", "", *(f"- {reason}" for reason in results.skipped)]
     return "\n".join(lines) + "\n"
 
 
@@ -39,7 +51,9 @@ def machine_line(machine: Machine) -> str:
 
 def _tables(cells: Sequence[Cell]) -> Iterator[str]:
     own = [cell for cell in cells if not cell.reference]
-    metrics = [m for m in _SHOWN if any(v.metric == m for cell in own for v in cell.values)]
+    known = dict.fromkeys(value.metric for cell in own for value in cell.values)
+    metrics = [metric for metric in _FIRST if metric in known]
+    metrics += [metric for metric in known if metric not in (*_FIRST, *_HIDDEN)]
     if own:
         yield "| where | system | " + " | ".join(metrics) + " | |"
         yield "|---|---|" + "---|" * len(metrics) + "---|"
@@ -48,21 +62,37 @@ def _tables(cells: Sequence[Cell]) -> Iterator[str]:
         shown = [_figure(by_metric.get(metric)) for metric in metrics]
         yield f"| {cell.place} | {cell.system} | {' | '.join(shown)} | {cell.note} |"
     pairs = [cell for cell in cells if cell.reference]
-    if pairs:
+    if own and pairs:
         yield ""
-        yield "| where | system | beside | tokens/s (95 %) | while all decode (95 %) |"
-        yield "|---|---|---|---|---|"
+    yield from _ratio_table(pairs)
+
+
+def _ratio_table(pairs: Sequence[Cell]) -> Iterator[str]:
+    if not pairs:
+        return
+    values = [value for cell in pairs for value in cell.ratios]
+    known = dict.fromkeys(value.metric for value in values)
+    metrics = [metric for metric in _RATIO_TITLES if metric in known]
+    metrics += [metric for metric in known if metric not in _RATIO_TITLES]
+    interval = " (95 %)" if any(value.low is not None for value in values) else ""
+    titles = [_RATIO_TITLES.get(metric, metric) + interval for metric in metrics]
+    # Notes are few; where there are none there is no column for them.
+    has_notes = any(cell.note for cell in pairs)
+    yield f"| where | system | beside | {' | '.join(titles)} |{' |' if has_notes else ''}"
+    yield "|---|---|---|" + "---|" * (len(titles) + has_notes)
     for cell in pairs:
         by_metric = {value.metric: value for value in cell.ratios}
-        shown = [_ratio(by_metric.get(metric)) for metric in ("tokens/s", "decode tokens/s")]
-        yield f"| {cell.place} | {cell.system} | {cell.reference} | {' | '.join(shown)} |"
+        shown = [_ratio(by_metric.get(metric)) for metric in metrics]
+        note = f" {cell.note} |" if has_notes else ""
+        yield f"| {cell.place} | {cell.system} | {cell.reference} | {' | '.join(shown)} |{note}"
 
 
 def _figure(value: Value | None) -> str:
     if value is None:
         return "-"
-    if value.unit == "s":
-        return f"{value.value * 1e3:.0f} ms"
+    if value.unit in ("s", "ms"):
+        ms = value.value * (1e3 if value.unit == "s" else 1.0)
+        return f"{ms:.0f} ms" if ms >= 10 else f"{ms:.2f} ms"
     return f"{value.value:.1f}" if value.value >= 10 else f"{value.value:.2f}"
 
 
@@ -91,8 +121,11 @@ def _section(results: Results) -> str:
         machine_line(results.machine),
         "",
     ]
-    for suite in dict.fromkeys(cell.suite for cell in results.cells):
-        pairs = [cell for cell in results.cells if cell.suite == suite and cell.reference]
-        if pairs:
-            lines += [*_tables(pairs), ""]
+    by_suite: dict[str, list[Cell]] = {}
+    for cell in results.cells:
+        if cell.reference:
+            by_suite.setdefault(cell.suite, []).append(cell)
+    for suite, pairs in by_suite.items():
+        title = [f"**{suite}**", ""] if len(by_suite) > 1 else []
+        lines += [*title, *_tables(pairs), ""]
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
