@@ -12,17 +12,15 @@ from bench.chaos.detect_command import detect
 from bench.chaos.endure_commands import COMMANDS as ENDURANCE
 from bench.chaos.links.command import COMMANDS as LINK_COMMANDS
 from bench.chaos.rolling.command import rolling_command
+from bench.commands import COMMANDS as PARTS
 from bench.distill.commands import distill
 from bench.emulate.command import air_command
 from bench.gateway.command import gateway
 from bench.live.command import live
 from bench.paper.command import paper_command
-from bench.peers.command import (
-    compare_command,
-    peers_command,
-    readme_command,
-    report_command,
-)
+from bench.peers.command import compare_command, peers_command, readme_command
+from bench.results.command import report_command
+from bench.whole.command import all_command
 from nodes.runtime import set_engine_environment
 
 set_engine_environment()
@@ -94,23 +92,6 @@ def two_machines(airdraft: str, target: str, draft: str, max_tokens: int) -> Non
         click.echo(mesh_by_invitation(command, *models, max_tokens))
     except NamespacesError as error:
         raise click.ClickException(str(error)) from error
-
-
-@bench.command()
-@click.option("--streams", default="1,4,16", show_default=True, help="Stream counts.")
-@click.option("--repeats", default=5, show_default=True, help="Pairs of runs of each count.")
-@click.option("--max-tokens", default=96, show_default=True)
-def cost(streams: str, repeats: int, max_tokens: int) -> None:
-    """Plain decoding through the whole mesh beside a bare llama.cpp loop.
-
-    \b
-    Example:
-      python -m bench cost --streams 1,16 --repeats 3
-    """
-    from bench.cost import run_cost
-
-    counts = [int(part) for part in streams.split(",")]
-    click.echo(run_cost(counts, repeats=repeats, max_tokens=max_tokens))
 
 
 @bench.command()
@@ -227,35 +208,6 @@ def speed(streams: str, prompts: int, max_tokens: int, temperature: float, draft
     )
 
 
-@bench.command()
-@click.option("--scenarios", default=250, show_default=True, help="Random scenarios.")
-@click.option("--first-seed", default=0, show_default=True)
-@click.option("--passes", default=600, show_default=True, help="Length of a scenario in passes.")
-@click.option("--processes", default=1, show_default=True)
-@click.option("--out", type=click.Path(dir_okay=False), help="Keep all figures as JSON.")
-def sim(scenarios: int, first_seed: int, passes: int, processes: int, out: str | None) -> None:
-    """The live scheduler in simulated meshes: the joint planner beside every other policy.
-
-    \b
-    Example:
-      python -m bench sim --scenarios 10 --passes 300
-    """
-    from bench.sim.closed_loop import report, run_many, save
-
-    outcomes = []
-    seeds = range(first_seed, first_seed + scenarios)
-    for outcome in run_many(seeds, passes, processes):
-        outcomes.append(outcome)
-        if out:
-            save(outcomes, Path(out))
-        click.echo(
-            f"seed {outcome.seed}: {outcome.num_clients} clients, {outcome.num_drafts} draft "
-            f"nodes, joint to the best {outcome.to_best:.3f}, to plain {outcome.to_ad:.3f}",
-            err=True,
-        )
-    click.echo(report(outcomes))
-
-
 bench.add_command(chaos)
 chaos.add_command(detect)
 chaos.add_command(rolling_command)
@@ -266,7 +218,8 @@ bench.add_command(live)
 bench.add_command(gateway)
 bench.add_command(paper_command, "paper")
 bench.add_command(air_command)
-for _command in (peers_command, compare_command, report_command, readme_command):
+_RESULTS = (all_command, peers_command, compare_command, report_command, readme_command)
+for _command in (*PARTS, *_RESULTS):
     bench.add_command(_command)
 
 
@@ -345,22 +298,6 @@ def scale_sim(streams: str, together: str, settle: float, seconds: float) -> Non
     for kind, counts in kinds:
         for part in filter(None, counts.split(",")):
             click.echo(grow_apart(int(part), kind, settle, seconds).row())
-
-
-@bench.command()
-@click.option("--plans", default=1000, show_default=True, help="Plans of each size.")
-@click.option("--exact", default=500, show_default=True, help="Instances for the exact planner.")
-def planner(plans: int, exact: int) -> None:
-    """What a plan costs in processor time, and how near it is to the exact one.
-
-    \b
-    Example:
-      python -m bench planner --plans 200
-    """
-    from bench.planner import gap_to_exact, table
-
-    click.echo(table(plans))
-    click.echo(gap_to_exact(exact))
 
 
 if __name__ == "__main__":

@@ -4,26 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from statistics import median
 
 from bench.bare import SKIPPED_STEPS, BareLoop
+from bench.live.pairs import paired_ratio
+from bench.results.cells import of_turns, ratio_value
+from bench.results.making import BARE
+from bench.results.schema import Cell
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.client import Client, GenerateOptions
 from nodes.config import EngineSettings, environment
 from nodes.local import local_mesh
 from nodes.messages import TokensNotice
 
+_RATE = "decode tokens/s"
 
-def run_cost(counts: list[int], *, repeats: int, max_tokens: int) -> str:
-    """Interleaved runs A B A B; a table of medians and of the paired ratios' median."""
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """pairs: tokens/s of the bare loop and of the mesh, run after run."""
+
+    num_streams: int
+    pairs: tuple[tuple[float, float], ...]
+
+
+def run_cost(counts: Sequence[int], *, repeats: int, max_tokens: int) -> list[Row]:
+    """Interleaved runs A B A B, a row a number of streams."""
     return asyncio.run(_run(counts, repeats, max_tokens))
 
 
-async def _run(counts: list[int], repeats: int, max_tokens: int) -> str:
+async def _run(counts: Sequence[int], repeats: int, max_tokens: int) -> list[Row]:
     path = Catalog(default_cache_dir(environment())).ensure(DEFAULT_TARGET)
     settings = EngineSettings(model=str(path), max_streams=16)
-    rows = ["| streams | bare tokens/s | mesh tokens/s | mesh / bare (range) |"]
-    rows.append("|---|---|---|---|")
+    rows = []
     for count in counts:
         pairs: list[tuple[float, float]] = []
         bare = BareLoop(path)
@@ -37,12 +52,38 @@ async def _run(counts: list[int], repeats: int, max_tokens: int) -> str:
                     pairs.append((bare_rate, rate))
         finally:
             bare.close()
-        ratios = sorted(mesh_rate / bare_rate for bare_rate, mesh_rate in pairs)
-        rows.append(
-            f"| {count} | {median(b for b, _ in pairs):.1f} | {median(m for _, m in pairs):.1f} "
+        rows.append(Row(count, tuple(pairs)))
+    return rows
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Medians, and the paired ratios' median and range."""
+    lines = ["| streams | bare tokens/s | mesh tokens/s | mesh / bare (range) |"]
+    lines.append("|---|---|---|---|")
+    for row in rows:
+        ratios = sorted(mesh_rate / bare_rate for bare_rate, mesh_rate in row.pairs)
+        lines.append(
+            f"| {row.num_streams} | {median(b for b, _ in row.pairs):.1f} "
+            f"| {median(m for _, m in row.pairs):.1f} "
             f"| {median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f}) |"
         )
-    return "\n".join(rows)
+    return "\n".join(lines)
+
+
+def cells(rows: Sequence[Row]) -> Iterator[Cell]:
+    """Of both sides, and of the mesh beside the bare loop."""
+    for row in rows:
+        place = f"{DEFAULT_TARGET}, {row.num_streams} stream{'s' if row.num_streams > 1 else ''}"
+        for k, system in enumerate((BARE, "airdraft, plain")):
+            value = of_turns(_RATE, "1/s", [pair[k] for pair in row.pairs])
+            yield Cell(suite="cost", place=place, system=system, values=(value,))
+        yield Cell(
+            suite="cost",
+            place=place,
+            system="airdraft, plain",
+            reference=BARE,
+            ratios=(ratio_value(_RATE, paired_ratio(row.pairs)),),
+        )
 
 
 async def mesh_tokens_per_s(client: Client, num_streams: int, max_tokens: int) -> float:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from random import Random
 
+from bench.results.schema import Cell, Value
 from bench.sim.random_scenarios import node_costs
 from policies.cuts import best_plan
 from policies.exact import exact_plan
@@ -14,6 +17,29 @@ from policies.plan import DraftView, Link, Observation, StreamView
 from policies.problem import problem_of
 
 SIZES = (8, 32, 256)
+_SUITE = "planner (simulated meshes)"
+_SYSTEM = "joint planner"
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Seconds of processor time of plans for meshes of one size, ascending."""
+
+    num_streams: int
+    num_drafts: int
+    seconds: tuple[float, ...]
+
+    @property
+    def median_ms(self) -> float:
+        return statistics.median(self.seconds) * 1e3
+
+    @property
+    def p99_ms(self) -> float:
+        return self.seconds[int(0.99 * (len(self.seconds) - 1))] * 1e3
+
+    @property
+    def worst_ms(self) -> float:
+        return self.seconds[-1] * 1e3
 
 
 def random_observation(random: Random, num_streams: int, num_drafts: int) -> Observation:
@@ -54,21 +80,27 @@ def planning_times(num_streams: int, num_drafts: int, count: int, seed: int) -> 
     return seconds[20:]
 
 
-def table(count: int, seed: int = 1) -> str:
+def times_by_size(count: int, seed: int = 1) -> list[Times]:
+    """Each of SIZES with one draft node and with four."""
+    return [
+        Times(streams, drafts, tuple(sorted(planning_times(streams, drafts, count, seed))))
+        for streams in SIZES
+        for drafts in (1, 4)
+    ]
+
+
+def table(found: Sequence[Times]) -> str:
     """Median, 99th percentile and worst planning time by size, as Markdown."""
     lines = ["| streams | draft nodes | median ms | p99 ms | worst ms |", "|---|---|---|---|---|"]
-    for num_streams in SIZES:
-        for num_drafts in (1, 4):
-            times = sorted(planning_times(num_streams, num_drafts, count, seed))
-            p99 = times[int(0.99 * (len(times) - 1))]
-            lines.append(
-                f"| {num_streams} | {num_drafts} | {statistics.median(times) * 1e3:.2f} "
-                f"| {p99 * 1e3:.2f} | {times[-1] * 1e3:.2f} |"
-            )
+    lines += [
+        f"| {times.num_streams} | {times.num_drafts} | {times.median_ms:.2f} "
+        f"| {times.p99_ms:.2f} | {times.worst_ms:.2f} |"
+        for times in found
+    ]
     return "\n".join(lines)
 
 
-def gap_to_exact(count: int, seed: int = 1) -> str:
+def gaps_to_exact(count: int, seed: int = 1) -> list[float]:
     """How much dearer the live planner's plans are than the exact ones, for few streams."""
     random = Random(seed)
     gaps = []
@@ -76,9 +108,44 @@ def gap_to_exact(count: int, seed: int = 1) -> str:
         observation = random_observation(random, random.randint(1, 6), random.randint(1, 4))
         problem = problem_of(observation)
         gaps.append(best_plan(problem).price_s / exact_plan(problem).price_s - 1.0)
-    gaps.sort()
+    return sorted(gaps)
+
+
+def gap_line(gaps: Sequence[float]) -> str:
     return (
-        f"live plans to exact ones, {count} instances of 1 to 6 streams: "
+        f"live plans to exact ones, {len(gaps)} instances of 1 to 6 streams: "
         f"{statistics.mean(gaps):.3%} dearer on average, "
-        f"{gaps[int(0.99 * (count - 1))]:.2%} at p99, {gaps[-1]:.1%} at most"
+        f"{gaps[int(0.99 * (len(gaps) - 1))]:.2%} at p99, {gaps[-1]:.1%} at most"
     )
+
+
+def cells(found: Sequence[Times], gaps: Sequence[float]) -> Iterator[Cell]:
+    """Milliseconds of processor time by size, and what plans are worth beside the exact ones.
+
+    The latter is the same on every machine: the seed alone decides it.
+    """
+    for times in found:
+        values = (
+            ("plan, median", times.median_ms),
+            ("plan, p99", times.p99_ms),
+            ("plan, worst", times.worst_ms),
+        )
+        yield Cell(
+            suite=_SUITE,
+            place=f"{times.num_streams} streams, {_counted(times.num_drafts, 'draft node')}",
+            system=_SYSTEM,
+            values=tuple(Value(metric=name, unit="ms", value=value) for name, value in values),
+        )
+    worth = Value(metric="exact price / price", unit="x", value=1 / (1 + statistics.mean(gaps)))
+    yield Cell(
+        suite=_SUITE,
+        place="1 to 6 streams",
+        system=_SYSTEM,
+        reference="exact planner",
+        ratios=(worth,),
+        note=gap_line(gaps),
+    )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

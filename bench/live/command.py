@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
 from bench.emulate.open import Means
+from bench.results.options import keep, out_option, quick_option
 
 
 @click.group("live")
@@ -25,21 +27,37 @@ def live() -> None:
 @click.option("--streams", default="1,4,16", show_default=True, help="Stream counts.")
 @click.option("--pairs", default=9, show_default=True, help="Of runs, A B then B A.")
 @click.option("--max-tokens", default=128, show_default=True)
-def machine(targets: str, drafts: str, streams: str, pairs: int, max_tokens: int) -> None:
+@quick_option
+@out_option
+def machine(
+    targets: str,
+    drafts: str,
+    streams: str,
+    pairs: int,
+    max_tokens: int,
+    quick: bool,
+    out: Path | None,
+) -> None:
     """This machine, nothing emulated, beside a bare llama.cpp loop of the same numerics.
 
     \b
     Example:
       python -m bench live machine --targets Q8_0 --drafts good --streams 1 --pairs 3
     """
+    from bench.live.cells import machine_cells
     from bench.live.machine import DRAFTS, TARGETS, run_machine
+    from bench.results.making import airdraft_system, bare_system, result_of
 
+    if quick:
+        targets, drafts, streams, pairs, max_tokens = "Q8_0", "good", "1", 2, 48
     chosen = targets.split(","), drafts.split(",")
     for given, known in zip(chosen, (TARGETS, DRAFTS), strict=True):
         if unknown := set(given) - set(known):
             raise click.UsageError(f"{', '.join(sorted(unknown))}: {', '.join(known)} are accepted")
     counts = [int(part) for part in streams.split(",")]
-    run_machine(*chosen, counts, num_pairs=pairs, max_tokens=max_tokens, report=click.echo)
+    rows = run_machine(*chosen, counts, num_pairs=pairs, max_tokens=max_tokens, report=click.echo)
+    systems = airdraft_system("1 engine thread"), bare_system("1 engine thread")
+    keep(result_of(list(machine_cells(rows)), systems=systems, is_quick=quick), out)
 
 
 @live.command("scale")
@@ -48,7 +66,17 @@ def machine(targets: str, drafts: str, streams: str, pairs: int, max_tokens: int
 @click.option("--gamma", default=4, show_default=True)
 @click.option("--pass-ms", default=0.0, show_default=True, help="A pass of a node; 0: all it can.")
 @click.option("--per-target", default=32, show_default=True, help="Streams that a target has.")
-def scale(streams: str, seconds: float, gamma: int, pass_ms: float, per_target: int) -> None:
+@quick_option
+@out_option
+def scale(
+    streams: str,
+    seconds: float,
+    gamma: int,
+    pass_ms: float,
+    per_target: int,
+    quick: bool,
+    out: Path | None,
+) -> None:
     """What one coordinator on one core carries, with nodes that look tokens up on the others.
 
     \b
@@ -57,11 +85,21 @@ def scale(streams: str, seconds: float, gamma: int, pass_ms: float, per_target: 
     """
     import asyncio
 
+    from bench.live.cells import scale_cells
     from bench.live.scale import measure
+    from bench.results.making import airdraft_system, result_of
 
+    if quick:
+        streams, seconds = "16", 2.0
+    rows = []
     for part in streams.split(","):
         measuring = measure(int(part), seconds, per_target=per_target, gamma=gamma, pass_ms=pass_ms)
-        click.echo(str(asyncio.run(measuring)))
+        rows.append(asyncio.run(measuring))
+        click.echo(str(rows[-1]))
+    settings = f"{per_target} a target, gamma {gamma}, passes of {pass_ms:g} ms"
+    made = list(scale_cells(rows, settings))
+    keep(result_of(made, systems=[airdraft_system()], is_quick=quick), out)
+    sys.exit(1 if any(row.num_wrong for row in rows) else 0)
 
 
 @live.command("planning")
@@ -90,9 +128,20 @@ def planning(streams: int, seconds: float, pass_ms: float, gamma: int) -> None:
 @click.option("--policies", default="", help="Default: joint and every baseline.")
 @click.option("--streams", default=16, show_default=True)
 @click.option("--seconds", default=16.0, show_default=True, help="Of each policy, measured.")
+@click.option("--warm-up", default=8.0, show_default=True, help="Seconds before these.")
 @click.option("--means", type=click.Choice(["auto", "tun", "proxy"]), default="auto")
+@quick_option
+@out_option
 def edge(
-    rates_kbps: str, alphas: str, policies: str, streams: int, seconds: float, means: Means
+    rates_kbps: str,
+    alphas: str,
+    policies: str,
+    streams: int,
+    seconds: float,
+    warm_up: float,
+    means: Means,
+    quick: bool,
+    out: Path | None,
 ) -> None:
     """EMULATED: one strong target, four small draft nodes of unequal rates on one radio cell.
 
@@ -102,9 +151,14 @@ def edge(
     """
     import asyncio
 
+    from bench.live.cells import edge_cells
     from bench.live.edge import ALPHAS, HEAD, Setting, run_setting, verdict
+    from bench.results.making import airdraft_system, result_of
     from bench.sim.closed_loop import COMPARED
 
+    if quick:
+        rates_kbps, alphas, policies = "2000", "0.9", "ad,joint,alternating"
+        warm_up, seconds = 2.0, 4.0
     wanted = [float(part) for part in alphas.split(",")]
     if unknown := set(wanted) - set(ALPHAS):
         raise click.UsageError(f"--alphas: {unknown} not among {', '.join(map(str, ALPHAS))}")
@@ -114,9 +168,18 @@ def edge(
     for rate in rates_kbps.split(","):
         for alpha in wanted:
             setting = Setting(
-                rate_bps=float(rate) * 1e3, alpha=alpha, num_streams=streams, seconds=seconds
+                rate_bps=float(rate) * 1e3,
+                alpha=alpha,
+                num_streams=streams,
+                warm_up_s=warm_up,
+                seconds=seconds,
             )
             found[setting] = asyncio.run(run_setting(setting, names, means, click.echo))
     text, is_good = verdict(found)
     click.echo(text)
+    made = list(edge_cells(found))
+    keep(result_of(made, systems=[airdraft_system()], is_quick=quick), out)
+    if quick:
+        # So short a run may end before anybody guesses; texts must be right all the same.
+        is_good = not any(f.num_wrong for found_by in found.values() for f in found_by.values())
     sys.exit(0 if is_good else 1)

@@ -29,12 +29,13 @@ _WARM_UP_TOKENS = 48
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One target, draft and number of streams. ratio: mesh to bare loop, tokens/s."""
+    """One target, draft and number of streams, each rate a median. ratio: mesh to bare loop."""
 
     target: str
     draft: str
     num_streams: int
     bare_tokens_per_s: float
+    mesh_tokens_per_s: float
     ratio: Ratio
     figures: Together
 
@@ -140,7 +141,7 @@ async def _cell(
     options: GenerateOptions,
     num_pairs: int,
     count: int,
-) -> tuple[float, Ratio, Together]:
+) -> tuple[float, float, Ratio, Together]:
     def some(turn: int) -> list[str]:
         return [prompts[(turn * count + k) % len(prompts)] for k in range(count)]
 
@@ -162,7 +163,8 @@ async def _cell(
                 rates[side] = made.tokens_per_s
                 figures.add(made)
         pairs.append((rates["bare"], rates["mesh"]))
-    return median(rate for rate, _ in pairs), paired_ratio(pairs), figures
+    bare_rate, mesh_rate = (median(rates) for rates in zip(*pairs, strict=True))
+    return bare_rate, mesh_rate, paired_ratio(pairs), figures
 
 
 async def _num_tokens(client: Client, prompt: str) -> int:

@@ -1,0 +1,167 @@
+"""`python -m bench engine|cost|planner|sim`: parts by themselves, as tables and as results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bench.results.options import keep, out_option, quick_option
+
+
+@click.command("engine")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    help="Name or path; may be given again. Default: the catalogue's target and draft.",
+)
+@click.option("--profile", type=click.Choice(["exact", "fast"]), help="Default: as nodes have it.")
+@click.option(
+    "--used-cells", type=click.IntRange(16, 8000), default=512, show_default=True, help="Of 8192."
+)
+@click.option("--prompt-tokens", type=click.IntRange(2, 8000), default=512, show_default=True)
+@click.option("--repeats", type=click.IntRange(1), default=15, show_default=True)
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@quick_option
+@out_option
+def engine_command(
+    models: tuple[str, ...],
+    profile: str | None,
+    used_cells: int,
+    prompt_tokens: int,
+    repeats: int,
+    threads: int,
+    quick: bool,
+    out: Path | None,
+) -> None:
+    """What an engine's passes, steps, prompts and sampling take on this machine.
+
+    \b
+    Example:
+      python -m bench engine --model my-target.gguf --used-cells 2000
+    """
+    from bench.engine.suite import cells, run_engine, table
+    from bench.results.making import airdraft_system, bare_system, result_of
+    from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, CatalogError
+    from nodes.catalog import default_cache_dir as cache_dir
+    from nodes.config import environment
+    from nodes.engine.protocol import EngineError
+
+    folder = cache_dir(environment())
+    found = []
+    try:
+        for name in models or (DEFAULT_TARGET, DEFAULT_DRAFT):
+            # Draft nodes promise nothing about bits, and so run the faster profile.
+            is_fast = (profile or ("fast" if name == DEFAULT_DRAFT else "exact")) == "fast"
+            measured = run_engine(
+                Path(name).name,
+                Catalog(folder).ensure(name),
+                "fast" if is_fast else "exact",
+                used_cells=256 if quick else used_cells,
+                prompt_tokens=128 if quick else prompt_tokens,
+                repeats=3 if quick else repeats,
+                num_threads=threads,
+                calibrations=folder / "calibration",
+            )
+            found.append(measured)
+    except (CatalogError, EngineError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(table(found))
+    settings = f"{threads} engine thread{'' if threads == 1 else 's'}"
+    systems = airdraft_system(settings), bare_system(settings)
+    keep(result_of(list(cells(found)), systems=systems, is_quick=quick), out)
+
+
+@click.command("cost")
+@click.option("--streams", default="1,4,16", show_default=True, help="Stream counts.")
+@click.option("--repeats", default=5, show_default=True, help="Pairs of runs of each count.")
+@click.option("--max-tokens", default=96, show_default=True)
+@quick_option
+@out_option
+def cost_command(
+    streams: str, repeats: int, max_tokens: int, quick: bool, out: Path | None
+) -> None:
+    """Plain decoding through the whole mesh beside a bare llama.cpp loop.
+
+    \b
+    Example:
+      python -m bench cost --streams 1,16 --repeats 3
+    """
+    from bench.cost import cells, run_cost, table
+    from bench.results.making import airdraft_system, bare_system, result_of
+
+    counts = [1] if quick else [int(part) for part in streams.split(",")]
+    rows = run_cost(counts, repeats=2 if quick else repeats, max_tokens=48 if quick else max_tokens)
+    click.echo(table(rows))
+    systems = airdraft_system("1 engine thread"), bare_system("1 engine thread")
+    keep(result_of(list(cells(rows)), systems=systems, is_quick=quick), out)
+
+
+@click.command("planner")
+@click.option("--plans", default=1000, show_default=True, help="Plans of each size.")
+@click.option("--exact", default=500, show_default=True, help="Instances for the exact planner.")
+@quick_option
+@out_option
+def planner_command(plans: int, exact: int, quick: bool, out: Path | None) -> None:
+    """What a plan costs in processor time, and how near it is to the exact one.
+
+    \b
+    Example:
+      python -m bench planner --plans 200
+    """
+    from bench.planner import cells, gap_line, gaps_to_exact, table, times_by_size
+    from bench.results.making import airdraft_system, result_of
+
+    found = times_by_size(100 if quick else plans)
+    click.echo(table(found))
+    gaps = gaps_to_exact(50 if quick else exact)
+    click.echo(gap_line(gaps))
+    made = list(cells(found, gaps))
+    keep(result_of(made, systems=[airdraft_system()], is_quick=quick), out)
+
+
+@click.command("sim")
+@click.option("--scenarios", default=250, show_default=True, help="Random scenarios.")
+@click.option("--first-seed", default=0, show_default=True)
+@click.option("--passes", default=600, show_default=True, help="Length of a scenario in passes.")
+@click.option("--processes", default=1, show_default=True)
+@click.option("--figures", type=click.Path(dir_okay=False), help="Keep all figures as JSON.")
+@quick_option
+@out_option
+def sim_command(
+    scenarios: int,
+    first_seed: int,
+    passes: int,
+    processes: int,
+    figures: str | None,
+    quick: bool,
+    out: Path | None,
+) -> None:
+    """The live scheduler in simulated meshes: the joint planner beside every other policy.
+
+    \b
+    Example:
+      python -m bench sim --scenarios 10 --passes 300
+    """
+    from bench.results.making import airdraft_system, result_of
+    from bench.sim.cells import sim_cells
+    from bench.sim.closed_loop import report, run_many, save
+
+    outcomes = []
+    seeds = range(first_seed, first_seed + (4 if quick else scenarios))
+    for outcome in run_many(seeds, 100 if quick else passes, processes):
+        outcomes.append(outcome)
+        if figures:
+            save(outcomes, Path(figures))
+        click.echo(
+            f"seed {outcome.seed}: {outcome.num_clients} clients, {outcome.num_drafts} draft "
+            f"nodes, joint to the best {outcome.to_best:.3f}, to plain {outcome.to_ad:.3f}",
+            err=True,
+        )
+    click.echo(report(outcomes))
+    made = list(sim_cells(outcomes))
+    keep(result_of(made, systems=[airdraft_system()], is_quick=quick), out)
+
+
+COMMANDS = (engine_command, cost_command, planner_command, sim_command)

@@ -1,0 +1,1 @@
+"""Most suites of the bench in one run, as one result."""
