@@ -16,6 +16,7 @@ from bench.commands import COMMANDS as PARTS
 from bench.distill.commands import distill
 from bench.emulate.command import air_command
 from bench.gateway.command import gateway
+from bench.good_guesses import good_guesses_command
 from bench.live.command import live
 from bench.paper.command import paper_command
 from bench.peers.command import compare_command, peers_command, readme_command
@@ -218,6 +219,7 @@ bench.add_command(live)
 bench.add_command(gateway)
 bench.add_command(paper_command, "paper")
 bench.add_command(air_command)
+bench.add_command(good_guesses_command)
 _RESULTS = (all_command, peers_command, compare_command, report_command, readme_command)
 for _command in (*PARTS, *_RESULTS):
     bench.add_command(_command)

@@ -75,8 +75,8 @@ async def _row(
         for option in pair if turn % 2 else pair[::-1]:
             answers[option.gamma] = await _together(client, group, option)
         auto, plain = answers[None], answers[0]
-        ratios.append(_rate(auto) / _rate(plain))
-        plain_rates.append(_rate(plain))
+        ratios.append(rate(auto) / rate(plain))
+        plain_rates.append(rate(plain))
         equal += sum(a.token_ids == b.token_ids for a, b in zip(auto, plain, strict=True))
         num_texts += len(group)
         for answer in auto:
@@ -94,7 +94,7 @@ async def _row(
     )
 
 
-def _rate(answers: Sequence[Answer]) -> float:
+def rate(answers: Sequence[Answer]) -> float:
     """Tokens/s of all, from each one's first token to its last."""
     seconds = max(answer.seconds for answer in answers)
     return sum(len(answer.token_ids) - 1 for answer in answers) / seconds
@@ -103,10 +103,11 @@ def _rate(answers: Sequence[Answer]) -> float:
 async def _together(
     client: Client, prompts: Sequence[str], options: GenerateOptions
 ) -> list[Answer]:
-    return await asyncio.gather(*(_ask(client, prompt, options) for prompt in prompts))
+    return await asyncio.gather(*(ask_one(client, prompt, options) for prompt in prompts))
 
 
-async def _ask(client: Client, prompt: str, options: GenerateOptions) -> Answer:
+async def ask_one(client: Client, prompt: str, options: GenerateOptions) -> Answer:
+    """One request from its first to its last event."""
     token_ids: list[int] = []
     first = last = 0.0
     figures = None

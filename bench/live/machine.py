@@ -68,7 +68,7 @@ def run_machine(
     """Every cell in turn; report gets each row as soon as it is there."""
     report(HEAD)
     with tempfile.TemporaryDirectory(prefix="airdraft-live-") as folder:
-        files = _Files(Path(folder))
+        files = TargetFiles(Path(folder))
         cells = []
         for target in targets:
             for draft in drafts:
@@ -79,7 +79,7 @@ def run_machine(
     return cells
 
 
-class _Files:
+class TargetFiles:
     """The models of the table, made where the catalogue has none."""
 
     def __init__(self, folder: Path) -> None:
@@ -105,7 +105,7 @@ class _Files:
 
 
 async def _cells(
-    files: _Files,
+    files: TargetFiles,
     target_name: str,
     draft_name: str,
     counts: Sequence[int],
