@@ -1,5 +1,6 @@
 """The units that are shipped: what systemd thinks of them, and what they become."""
 
+import functools
 import shutil
 import subprocess
 import sys
@@ -89,6 +90,58 @@ def test_a_service_that_is_not_shut_in_is_found(units):
     path.write_text("\n".join(lines))
     threshold = f"--threshold={MOST_EXPOSED[path.name]}"
     assert analyze("security", "--offline=yes", threshold, str(path)).returncode != 0
+
+
+# Calls that a service dies without, and what dies.
+NEEDED = {"sched_setscheduler": "libzmq aborts where a thread of it may not have its priority"}
+
+
+def filtered(text):
+    """The system calls that a unit's filter lets through, as far as they are in NEEDED."""
+    allowed = set()
+    for line in text.splitlines():
+        if line.startswith("SystemCallFilter="):
+            value = line.removeprefix("SystemCallFilter=")
+            names = set()
+            for word in value.removeprefix("~").split():
+                names |= calls_of(word) if word.startswith("@") else {word}
+            allowed = allowed - names if value.startswith("~") else allowed | names
+    return allowed & NEEDED.keys()
+
+
+@functools.cache
+def calls_of(group):
+    lines = analyze("syscall-filter", group).stdout.splitlines()
+    words = {line.strip() for line in lines if not line.strip().startswith("#")} - {"", group}
+    return {call for word in words for call in (calls_of(word) if word[0] == "@" else {word})}
+
+
+@needs_systemd
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", SERVICES)
+def test_services_may_call_what_they_die_without(name):
+    assert filtered((SHIPPED / name).read_text()) == NEEDED.keys()
+
+
+@needs_systemd
+@pytest.mark.timeout(60)
+def test_a_call_that_is_filtered_is_found():
+    text = "SystemCallFilter=@system-service\nSystemCallFilter=~@privileged @resources\n"
+    assert filtered(text) == set()
+
+
+def test_the_groups_of_services_are_made_where_there_are_none():
+    """A service does not start where a supplementary group of it is missing."""
+    lines = (SHIPPED / "sysusers.d" / "airdraft.conf").read_text().splitlines()
+    made = {words[1] for words in map(str.split, lines) if words and words[0] in ("u", "g")}
+    for name in SERVICES:
+        groups = [
+            group
+            for line in (SHIPPED / name).read_text().splitlines()
+            if line.startswith(("SupplementaryGroups=", "User=", "Group="))
+            for group in line.partition("=")[2].split()
+        ]
+        assert set(groups) <= made, name
 
 
 CONFIGS = {
