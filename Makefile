@@ -4,6 +4,7 @@
 #   make check   what CI does: the tests and `make lint`
 #   make fix     let ruff put right what it can
 #   make bench   the measurements of bench/
+#   make deb     build/airdraft_VERSION_ARCH.deb for the system's Python (docs/deploy.md)
 # Another Python: make demo PYTHON=python3.12
 
 PYTHON ?= python3
@@ -19,7 +20,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint check fix bench models
+.PHONY: demo test lint check fix bench deb models
 
 demo: $(VENV)/installed models
 	@$(BIN)/airdraft run --prompt "$(PROMPT)" --max-tokens 64
@@ -41,6 +42,10 @@ fix: $(VENV)/installed-dev
 
 bench: $(VENV)/installed-bench models
 	$(BIN)/python -m bench
+
+# Not for a Python of the user's own: the package depends on the system's.
+deb:
+	@/usr/bin/python3 packaging/build_deb.py --cmake-args="$(DEB_CMAKE_ARGS)"
 
 # Order only: with `make demo` the base installation comes first, with `make test` that of the tools.
 models: | $(VENV)/installed

@@ -1,0 +1,154 @@
+"""Builds build/airdraft_VERSION_ARCH.deb for the Python that runs this: `make deb`.
+
+llama.cpp is compiled into build/deb/wheels once for each set of flags, some minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+import debian
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD = ROOT / "build" / "deb"
+PYTHON = sys.version_info[:2]
+_EXTRAS = "gateway,grammar"
+# Commands that the package must be able to run, before it is one.
+_PROBE = "import nodes.gateway.server, nodes.engine.llama, nodes.engine.grammar, pip"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cmake-args", default="", help="instead of the portable flags")
+    given = parser.parse_args()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    architecture = _output("dpkg", "--print-architecture")
+    flags = debian.cmake_args(architecture, given.cmake_args)
+    stage = BUILD / "stage"
+    shutil.rmtree(stage, ignore_errors=True)
+    site = stage / debian.site_packages(PYTHON)
+    pip = _pip()
+    engine = next(part for part in project["dependencies"] if part.startswith("llama-cpp-python"))
+    wheel = _engine_wheel(pip, engine, flags)
+    _install(pip, site, wheel)
+    _make_home(stage / debian.HOME)
+    for source, there in copies(ROOT):
+        _copy(source, stage / there)
+    _run(stage / debian.HOME / "bin" / "python3", "-I", "-B", "-c", _PROBE)
+    _compile(stage)
+    made = _pack(stage, project["version"], architecture)
+    print(f"{made.relative_to(ROOT)}: {made.stat().st_size} bytes, llama.cpp with {flags}")
+
+
+def copies(root: Path) -> list[tuple[Path, str]]:
+    """The repository's own files of the package, and where each goes. Raises LookupError."""
+    found = []
+    for pattern, there in debian.FILES:
+        matches = sorted(root.glob(pattern))
+        if not matches:
+            raise LookupError(f"the package needs {pattern}")
+        found += [(path, there + path.name if there.endswith("/") else there) for path in matches]
+    return found
+
+
+def _pip() -> list[str]:
+    """An environment to build in: the system's Python may forbid pip."""
+    python = BUILD / "venv" / "bin" / "python"
+    if not python.exists():
+        _run(sys.executable, "-m", "venv", "--clear", BUILD / "venv")
+    return [str(python), "-m", "pip", "--disable-pip-version-check"]
+
+
+def _engine_wheel(pip: Sequence[str], requirement: str, flags: str) -> Path:
+    """pip's own cache is not asked: what it holds may have been compiled for this machine only."""
+    name = hashlib.sha256(f"{requirement} {flags}".encode()).hexdigest()[:12]
+    folder = BUILD / "wheels" / name
+    if not list(folder.glob("*.whl")):
+        print(f"compiling {requirement} with {flags}", flush=True)
+        options = ["--no-deps", "--no-cache-dir", "--no-binary=llama-cpp-python"]
+        environ = {**os.environ, "CMAKE_ARGS": flags}
+        _run(*pip, "wheel", *options, f"--wheel-dir={folder}", requirement, env=environ)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def _install(pip: Sequence[str], site: Path, engine: Path) -> None:
+    # pip itself is for `airdraft models pull`.
+    wanted = [str(engine), f"{ROOT}[{_EXTRAS}]", "pip"]
+    _run(*pip, "install", "--quiet", "--no-compile", f"--target={site}", *wanted)
+    for name in debian.LEFT_OUT:
+        shutil.rmtree(site / name, ignore_errors=True)
+    # Where this was built is nobody's business.
+    for record in site.glob("*.dist-info/direct_url.json"):
+        record.unlink()
+    for library in sorted((site / "llama_cpp" / "lib").glob("*.so*"), reverse=True):
+        twins = [p for p in library.parent.glob(f"{library.name}.*") if _same(p, library)]
+        if twins:
+            library.unlink()
+            library.symlink_to(max(twins, key=lambda path: len(path.name)).name)
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.read_bytes() == other.read_bytes()
+
+
+def _make_home(home: Path) -> None:
+    (home / "bin").mkdir()
+    (home / "bin" / "python3").symlink_to("/usr/bin/python3")
+    (home / "pyvenv.cfg").write_text(debian.pyvenv(PYTHON))
+
+
+def _copy(source: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, to)
+    to.chmod(0o755 if os.access(source, os.X_OK) else 0o644)
+
+
+def _compile(stage: Path) -> None:
+    """Services cannot write below /usr: without this each start would compile everything."""
+    shown = ["-s", stage, "-p", "/", "--invalidation-mode=unchecked-hash"]
+    _run(sys.executable, "-m", "compileall", "-q", "-f", *shown, stage / debian.HOME / "lib")
+
+
+def _pack(stage: Path, version: str, architecture: str) -> Path:
+    files = [path for path in stage.rglob("*") if path.is_file() and not path.is_symlink()]
+    for path in stage.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
+    installed_kib = sum(-(-path.stat().st_size // 1024) for path in files)
+    libraries = (path.read_bytes() for path in files if re.search(r"\.so(\.|$)", path.name))
+    glibc = debian.least_glibc(libraries)
+    text = debian.control(version, architecture, PYTHON, glibc, installed_kib)
+    folder = stage / "DEBIAN"
+    folder.mkdir()
+    (folder / "control").write_text(text)
+    for name in debian.MAINTAINER_SCRIPTS:
+        _copy(ROOT / "packaging" / name, folder / name)
+    made = ROOT / "build" / f"airdraft_{version}_{architecture}.deb"
+    _run("dpkg-deb", "--root-owner-group", "--build", stage, made)
+    return made
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _run(*command: str | Path, env: dict[str, str] | None = None) -> None:
+    subprocess.run([str(part) for part in command], check=True, cwd=BUILD.parent, env=env)
+
+
+if __name__ == "__main__":
+    BUILD.mkdir(parents=True, exist_ok=True)
+    try:
+        main()
+    except (LookupError, OSError, subprocess.CalledProcessError) as error:
+        sys.exit(f"error: {error}")

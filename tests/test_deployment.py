@@ -1,0 +1,210 @@
+"""docs/deploy.md says what is true, and the Debian package is made of what it should be."""
+
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+
+from nodes.cli.main import cli
+
+ROOT = Path(__file__).parents[1]
+GUIDE = ROOT / "docs" / "deploy.md"
+TEXT = GUIDE.read_text()
+PACKAGING = ROOT / "packaging"
+_COMMANDS = ("airdraft", "/opt/airdraft/bin/airdraft")
+
+
+def load(name, monkeypatch):
+    """A module of packaging/, which is no package."""
+    monkeypatch.syspath_prepend(str(PACKAGING))
+    spec = importlib.util.spec_from_file_location(name, PACKAGING / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def debian(monkeypatch):
+    return load("debian", monkeypatch)
+
+
+@pytest.fixture
+def build_deb(debian, monkeypatch):
+    return load("build_deb", monkeypatch)
+
+
+# -- the guide ---------------------------------------------------------------------------------
+
+
+def code_lines(text):
+    return [line[4:] for line in text.splitlines() if line.startswith("    ")]
+
+
+def blocks(text):
+    """Its code blocks: lines of four spaces that follow one another."""
+    return [
+        "\n".join(code_lines(block))
+        for block in re.findall(r"(?:^    .*\n)+", text, flags=re.MULTILINE)
+    ]
+
+
+def airdraft_commands(text):
+    """Arguments of each airdraft command in code blocks, and in `single quotes` of the prose."""
+    said = code_lines(text) + re.findall(r"`(airdraft [^`]+)`", text)
+    for line in said:
+        try:
+            words = shlex.split(line, comments=True)
+        except ValueError:  # A quote that a later line closes: no command of ours has one.
+            continue
+        for index, word in enumerate(words):
+            is_first = index == 0 or words[index - 1] in ("as_service", "sudo")
+            if word in _COMMANDS and is_first:
+                yield words[index + 1 :]
+
+
+def parse(arguments):
+    """Click's own parsing, without running anything. Groups have no options but --help."""
+    command, rest, name = cli, list(arguments), "airdraft"
+    while isinstance(command, click.Group):
+        name, command, rest = command.resolve_command(click.Context(command, info_name=name), rest)
+    command.make_context(name, rest)
+
+
+COMMANDS = sorted({tuple(words) for words in airdraft_commands(TEXT)})
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_each_command_of_the_guide_is_one(words, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    parse(words)
+
+
+@pytest.mark.parametrize("words", [["keys", "invent"], ["join", "--nmae", "x"], ["nodes", "lost"]])
+def test_a_command_that_is_none_is_found(words):
+    with pytest.raises(click.UsageError):
+        parse(words)
+
+
+def test_the_guide_has_the_commands_that_matter():
+    said = {" ".join(words[:2]) for words in COMMANDS}
+    assert {"keys init", "keys invite", "join TOKEN", "models pull", "install-units"} <= said
+
+
+def test_each_file_that_the_guide_links_or_names_is_there():
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", TEXT) if "://" not in link]
+    assert links
+    assert [link for link in links if not (GUIDE.parent / link).exists()] == []
+    named = re.findall(r"(?<![\w/.])(?:bench|docs|systemd|packaging)/[\w./@-]*\w", TEXT)
+    assert "packaging/try-in-container" in named
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_samples_that_the_guide_copies_are_shipped(debian):
+    copied = re.search(r"examples/\{([\w,]+)\}\.toml", TEXT)[1].split(",")
+    copied += re.findall(r"examples/(\w+)\.toml", TEXT)
+    assert sorted(copied) == sorted(path.stem for path in ROOT.glob("systemd/etc/*.toml"))
+    for name in copied:
+        tomllib.loads((ROOT / "systemd" / "etc" / f"{name}.toml").read_text())
+    assert ("systemd/etc/*.toml", "usr/share/doc/airdraft/examples/") in debian.FILES
+
+
+def test_units_that_the_guide_names_are_shipped():
+    shipped = {path.name for path in (ROOT / "systemd").iterdir()}
+    suffix = r"(?:\.service|\.socket|\.target)?"
+    named = set(
+        re.findall(rf"\bairdraft(?:-(?:coordinator|gateway|draft|target)@?)?{suffix}", TEXT)
+    )
+    for name in named - {"airdraft"}:
+        whole = name if "." in name else f"{name}.service"
+        template = whole.replace(".service", "@.service")
+        assert whole in shipped or template in shipped, name
+
+
+def test_drop_ins_of_the_guide_change_what_systemd_knows_and_units_that_are_there():
+    found = re.findall(r"cat >/etc/systemd/system/([\w@.-]+)\.d/[\w-]+\.conf", TEXT)
+    assert len(found) >= 4
+    assert [unit for unit in found if not (ROOT / "systemd" / unit).exists()] == []
+
+
+def test_blocks_of_the_guide_are_shell():
+    for block in blocks(TEXT):
+        subprocess.run(["bash", "-n"], input=block.encode(), check=True, timeout=10)
+
+
+# -- the package -------------------------------------------------------------------------------
+
+
+def fields(control):
+    return dict(line.split(": ", 1) for line in control.splitlines() if line[:1] != " ")
+
+
+def test_the_control_file_asks_for_the_python_it_was_built_for(debian):
+    found = fields(debian.control("0.1.0", "amd64", (3, 13), "2.38", 1234))
+    assert found["Package"] == "airdraft"
+    assert (found["Version"], found["Architecture"]) == ("0.1.0", "amd64")
+    assert found["Installed-Size"] == "1234"
+    depends = found["Depends"].split(", ")
+    assert {"python3 (>= 3.13~)", "python3 (<< 3.14~)", "libc6 (>= 2.38)"} <= set(depends)
+    assert {"libgomp1", "libstdc++6"} <= set(depends)
+
+
+def test_glibc_is_what_the_libraries_ask_for(debian):
+    libraries = [b"\0GLIBC_2.9\0GLIBC_2.34\0", b"\0GLIBC_2.38\0GLIBCXX_3.4.99\0", b"nothing"]
+    assert debian.least_glibc(libraries) == "2.38"
+
+
+def test_llama_cpp_is_compiled_for_other_machines_unless_told_otherwise(debian):
+    flags = debian.cmake_args("amd64").split()
+    wanted = {"-DGGML_NATIVE=OFF", "-DGGML_AVX2=ON", "-DGGML_FMA=ON", "-DLLAVA_BUILD=OFF"}
+    assert wanted <= set(flags)
+    assert "-DGGML_NATIVE=OFF" in debian.cmake_args("arm64")
+    assert "-DGGML_NATIVE=OFF" in debian.cmake_args("riscv64")
+    assert debian.cmake_args("amd64", "-DGGML_NATIVE=ON") == "-DLLAVA_BUILD=OFF -DGGML_NATIVE=ON"
+
+
+def test_units_user_directories_and_samples_go_where_the_system_looks(build_deb):
+    there = {to for _, to in build_deb.copies(ROOT)}
+    assert {
+        "usr/bin/airdraft",
+        "usr/lib/systemd/system/airdraft-target@.service",
+        "usr/lib/systemd/system/airdraft-coordinator.socket",
+        "usr/lib/systemd/system/airdraft.target",
+        "usr/lib/sysusers.d/airdraft.conf",
+        "usr/lib/tmpfiles.d/airdraft.conf",
+        "usr/share/doc/airdraft/examples/gateway.toml",
+        "usr/share/doc/airdraft/copyright",
+        "usr/share/doc/airdraft/docs/deploy.md",
+    } <= there
+    assert not any(to.startswith(("etc/", "/")) for to in there)
+
+
+def test_a_file_that_is_missing_is_found(build_deb, tmp_path):
+    with pytest.raises(LookupError, match="packaging/airdraft"):
+        build_deb.copies(tmp_path)
+
+
+def test_the_command_is_isolated_and_units_start_it(debian):
+    launcher = (PACKAGING / "airdraft").read_text()
+    assert launcher.startswith(f"#!/{debian.HOME}/bin/python3 -I\n")
+    for unit in ROOT.glob("systemd/*.service"):
+        assert "ExecStart=/usr/bin/airdraft " in unit.read_text()
+
+
+def test_the_system_s_own_packages_are_not_seen(debian):
+    assert "include-system-site-packages = false\n" in debian.pyvenv((3, 13))
+
+
+def test_maintainer_scripts_are_shell_and_can_be_run(debian):
+    for name in (*debian.MAINTAINER_SCRIPTS, "airdraft", "try-in-container"):
+        assert os.access(PACKAGING / name, os.X_OK), name
+    for name in (*debian.MAINTAINER_SCRIPTS, "try-in-container"):
+        shell = "bash" if name == "try-in-container" else "sh"
+        subprocess.run([shell, "-n", str(PACKAGING / name)], check=True, timeout=10)
