@@ -10,7 +10,7 @@ import click
 
 from mesh.whole_files import write_whole
 from nodes.config import environment
-from nodes.service.units import HIDDEN, SYSTEM, Shipped, files_for, of_user
+from nodes.service.units import HIDDEN, PACKAGED, SYSTEM, Shipped, files_for, of_user
 
 _NEXT_SYSTEM = """
 next:
@@ -18,7 +18,7 @@ next:
   runuser -u airdraft -- env XDG_CACHE_HOME=/var/cache {command} models pull
   systemctl enable --now airdraft.target airdraft-coordinator airdraft-target@target \
 airdraft-draft@draft airdraft-gateway
-other machines: systemd/README.md"""
+other machines: docs/deploy.md"""
 _NEXT_USER = """
 next:
   systemctl --user daemon-reload
@@ -42,6 +42,12 @@ def install_units_command(is_user: bool, dry_run: bool, root: str) -> None:
     """
     if not sys.platform.startswith("linux"):
         raise click.UsageError("systemd is a part of Linux: nothing to install here")
+    packaged = Path(root) / PACKAGED.relative_to("/")
+    if not is_user and (packaged / "airdraft.target").exists():
+        raise click.UsageError(
+            f"{packaged} has airdraft's units already, from a package, and others would hide them "
+            f"from its upgrades; samples of settings: /usr/share/doc/airdraft/examples"
+        )
     places = SYSTEM
     if is_user:
         home, config = PurePosixPath(Path.home()), environment().get("XDG_CONFIG_HOME", "")

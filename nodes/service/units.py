@@ -51,6 +51,8 @@ class Places:
 HIDDEN = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")
 
 SYSTEM = Places(PurePosixPath("/etc/systemd/system"), PurePosixPath("/etc/airdraft"))
+# Where a distribution's package puts them; those of SYSTEM go before them.
+PACKAGED = PurePosixPath("/usr/lib/systemd/system")
 
 
 def of_user(home: PurePosixPath, config: str = "") -> Places:

@@ -55,6 +55,19 @@ def test_units_of_a_user_go_to_the_user_s_own_directory(commands, tmp_path):
     assert "systemctl --user" in made.stdout
 
 
+def test_units_of_a_package_are_not_hidden(commands, tmp_path):
+    root = tmp_path / "root"
+    packaged = root / "usr/lib/systemd/system"
+    packaged.mkdir(parents=True)
+    (packaged / "airdraft.target").write_text("")
+    made = commands.run("install-units", "--root", str(root))
+    assert made.returncode == 2
+    assert made.stderr.startswith(f"error: {packaged} has airdraft's units already")
+    assert made.stderr.count("\n") == 1
+    assert not (root / "etc").exists()
+    assert commands.run("install-units", "--user", "--root", str(root)).returncode == 0
+
+
 def test_a_place_that_cannot_be_written_is_one_clear_line(commands, tmp_path):
     (tmp_path / "file").write_text("")
     made = commands.run("install-units", "--root", str(tmp_path / "file"))
