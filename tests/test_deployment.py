@@ -4,6 +4,7 @@ import importlib.util
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -13,6 +14,7 @@ import click
 import pytest
 
 from nodes.cli.main import cli
+from nodes.service.units import SYSTEM, files_for
 
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "docs" / "deploy.md"
@@ -128,10 +130,28 @@ def test_units_that_the_guide_names_are_shipped():
         assert whole in shipped or template in shipped, name
 
 
-def test_drop_ins_of_the_guide_change_what_systemd_knows_and_units_that_are_there():
-    found = re.findall(r"cat >/etc/systemd/system/([\w@.-]+)\.d/[\w-]+\.conf", TEXT)
+@pytest.mark.timeout(60)
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here")
+def test_drop_ins_of_the_guide_are_what_systemd_knows(tmp_path):
+    """Each with the unit that it changes."""
+    form = r"cat >/etc/systemd/system/([\w@.-]+)\.d/([\w-]+\.conf) <<'END'\n(.*?)\nEND\n"
+    found = re.findall(form, "\n".join(code_lines(TEXT)) + "\n", flags=re.DOTALL)
     assert len(found) >= 4
-    assert [unit for unit in found if not (ROOT / "systemd" / unit).exists()] == []
+    command = str(Path(sys.executable).with_name("airdraft"))
+    for shipped in files_for(SYSTEM, command):
+        if shipped.path.parent == SYSTEM.units:
+            (tmp_path / shipped.path.name).write_text(shipped.text)
+    for unit, name, text in found:
+        assert (tmp_path / unit).exists()
+        folder = tmp_path / f"{unit}.d"
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    units = [str(tmp_path / unit.replace("@.", "@one.")) for unit in {row[0] for row in found}]
+    options = "--man=no", "--recursive-errors=no"
+    made = subprocess.run(
+        ["systemd-analyze", "verify", *options, *units], capture_output=True, text=True, timeout=60
+    )
+    assert (made.returncode, made.stderr) == (0, "")
 
 
 def test_blocks_of_the_guide_are_shell():
