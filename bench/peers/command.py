@@ -1,4 +1,4 @@
-"""`python -m bench peers|compare|report|readme`: beside what people would pick instead."""
+"""`python -m bench peers|compare|readme`: beside what people would pick instead."""
 
 from __future__ import annotations
 
@@ -110,20 +110,6 @@ def compare_command(old: Path, new: Path) -> None:
     found = compare(_read(old), _read(new))
     click.echo(table(found))
     sys.exit(1 if found.num_worse or found.missing else 0)
-
-
-@click.command("report")
-@click.argument("result", type=click.Path(path_type=Path))
-def report_command(result: Path) -> None:
-    """A result as Markdown.
-
-    \b
-    Example:
-      python -m bench report after.json
-    """
-    from bench.results.report import markdown
-
-    click.echo(markdown(_read(result)), nl=False)
 
 
 @click.command("readme")
