@@ -106,14 +106,20 @@ class AuthorizedNodes:
             self._write(self._nodes_path, "node", rest)
             return entry
 
-    def invite(self, entry: Entry) -> None:
-        """Let the holder of a one-use key bring its own key, until the invitation expires."""
+    def invite(self, entry: Entry) -> list[Entry]:
+        """Let the holder of a one-use key bring its own key, until the invitation expires.
+
+        Returns the open invitation of the same name, if there was one: it cannot be used any more.
+        """
         with self._lock():
             self._check(entry, self._invitations_path)
             if entry.name and any(e.name == entry.name for e in self.nodes().values()):
                 raise KeysError(f"the name {entry.name} is taken: choose another")
-            waiting = list(self.invitations().values())
-            self._write(self._invitations_path, "invitation", [*waiting, entry])
+            waiting = self.invitations().values()
+            replaced = [e for e in waiting if entry.name and e.name == entry.name]
+            rest = [e for e in waiting if e not in replaced]
+            self._write(self._invitations_path, "invitation", [*rest, entry])
+            return replaced
 
     def enrol(self, invited: str, key: str, name: str) -> Entry:
         """Use an invitation up: `key` gets its roles. Raises KeysError, the invitation kept."""

@@ -136,7 +136,8 @@ def invite_command(
     check_connect(endpoint)
     pair = new_key_pair()
     deadline = int(time.time()) + _seconds(expires)
-    ring.authorized().invite(Entry(pair.public, name, frozenset(roles), deadline))
+    for replaced in ring.authorized().invite(Entry(pair.public, name, frozenset(roles), deadline)):
+        click.echo(f"the earlier invitation of {replaced.name} cannot be used any more", err=True)
     click.echo(Invitation(endpoint, server.public, pair).token())
 
 

@@ -135,6 +135,17 @@ def test_an_invitation_that_was_used_is_used_up_though_the_rest_failed(store, mo
     assert store.nodes() == {}
 
 
+def test_a_second_invitation_of_a_name_makes_the_first_one_void(store):
+    lost, other, again = key(), key(), key()
+    store.invite(Entry(lost, "nano", DRAFT, 1060))
+    assert store.invite(Entry(other, "", DRAFT, 1060)) == []
+    assert [entry.key for entry in store.invite(Entry(again, "nano", DRAFT, 1060))] == [lost]
+    assert set(store.invitations()) == {other, again}
+    with pytest.raises(KeysError, match="used or has expired"):
+        store.enrol(lost, key(), "x")
+    assert store.enrol(again, key(), "x").name == "nano"
+
+
 def test_an_open_invitation_can_be_withdrawn(store):
     invited, named = key(), key()
     store.invite(Entry(invited, "", DRAFT, 1060))
