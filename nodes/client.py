@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable
@@ -53,6 +54,8 @@ _LOST = "the coordinator was lost"
 _TOO_LARGE = "the coordinator was lost, and the request has become too large to be asked again"
 # What a coordinator says that has no room or no target yet: it may have soon.
 _PASSING = frozenset({"unavailable", "overloaded"})
+# How long a request that has waited for a coordinator waits for its nodes, which look for it, too.
+_PATIENCE_S = 10.0
 # JSON numbers of other languages hold so many.
 _SEED_BITS = 53
 
@@ -234,11 +237,15 @@ class Client:
         seed = secrets.randbits(_SEED_BITS) if options.seed is None else options.seed
         journal = Journal(_submit_of(prompt, options, seed))
         limit, backoff = TimeLimit(options.timeout_s, loop.time()), Backoff()
-        if self._is_lost:
+        was_lost = False
+        # A coordinator that is back may be there before its nodes: who waited for it waits on.
+        has_waited, patient_until = self._is_lost, math.inf
+        if has_waited:
             self._on_waiting()
         while True:
             async with _Asked(self, limit) as asked:
                 try:
+                    patient_until = min(patient_until, loop.time() + _PATIENCE_S)
                     left_s = limit.deadline_s(loop.time())
                     await self._submit(journal.request(asked.request_id, left_s), asked)
                     while not journal.is_over:
@@ -257,7 +264,9 @@ class Client:
                     if error.code == "deadline":
                         # A later coordinator knows of the rest of its time only.
                         raise RequestFailedError(error.code, limit.exceeded) from None
-                    if not self._may_go_on(journal, error):
+                    was_lost |= isinstance(error, LostRequestError)
+                    is_patient = was_lost or (has_waited and loop.time() < patient_until)
+                    if not self._may_go_on(error, is_patient=is_patient):
                         raise
                     if self._is_lost:
                         self._on_waiting()
@@ -272,12 +281,14 @@ class Client:
             left_s = max(0.0, limit.give_up_at - loop.time())
             await asyncio.sleep(min(backoff.wait_s(), left_s))
 
-    def _may_go_on(self, journal: Journal, error: RequestFailedError) -> bool:
-        """Whether what ended a request with one coordinator may be over with the next try."""
+    def _may_go_on(self, error: RequestFailedError, *, is_patient: bool) -> bool:
+        """Whether what ended a request with one coordinator may be over with the next try.
+
+        is_patient: that there is no room or no target yet does not end it.
+        """
         if self._is_over or not self._rejoins:
             return False
-        has_none_yet = journal.is_resubmitted and error.code in _PASSING
-        return has_none_yet or isinstance(error, LostRequestError)
+        return isinstance(error, LostRequestError) or (is_patient and error.code in _PASSING)
 
     async def _submit(self, submit: SubmitRequest, asked: _Asked) -> None:
         """Send a request: large ones on a shared medium in pieces, when each may go."""

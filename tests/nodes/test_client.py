@@ -224,6 +224,41 @@ async def test_a_coordinator_that_has_no_room_yet_is_asked_again(eventually: Eve
             await reading
 
 
+@pytest.mark.parametrize("patience_s", [10.0, 0.0])
+async def test_who_waited_for_a_coordinator_waits_for_its_nodes(
+    eventually: Eventually, monkeypatch: pytest.MonkeyPatch, patience_s: float
+) -> None:
+    monkeypatch.setattr("nodes.client._PATIENCE_S", patience_s)
+    hub = MemoryHub()
+    client, desk = Client(hub.client(), endpoint="memory", rejoins=True), Desk(hub.server())
+    running = asyncio.create_task(client.run())
+
+    async def read() -> None:
+        async for _ in client.generate(PROMPT, GenerateOptions(max_tokens=3)):
+            pass
+
+    try:
+        await desk.hear(Hello)
+        desk.welcome()
+        await eventually(lambda: client.is_joined)
+        desk.say(Bye("restart"))
+        await eventually(lambda: not client.is_joined)
+        reading = asyncio.create_task(read())
+        await desk.hear(Hello)
+        desk.say(Welcome("n", "test", 6, 0.02, 5.0, False))
+        first = await desk.hear(SubmitRequest)
+        desk.say(RequestFailedNotice(first.request_id, "unavailable", "no target"), epoch=6)
+        if patience_s:
+            again = await desk.hear(SubmitRequest)
+            assert again.resume_from == (0,)
+            desk.say(RequestFailedNotice(again.request_id, "bad_request", "never"), epoch=6)
+        with pytest.raises(RequestFailedError, match="never" if patience_s else "no target"):
+            await reading
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_what_is_new_and_refused_ends_at_once() -> None:
     async with scripted() as (made, reading):
         submit = await made.desk.hear(SubmitRequest)
