@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from bench.peers.llama_server import MODES, LlamaServer
 from bench.peers.peer import Peer, PeerError, Setup
 from bench.peers.tightwad import Tightwad
 from bench.results.cells import cells_of
-from bench.results.machine import this_commit, this_machine
+from bench.results.machine import this_commit, this_machine, typed_command
 from bench.results.schema import SCHEMA, Cell, Results, System
 
 SUITE = "peers"
@@ -63,7 +62,7 @@ async def run_peers(plan: Plan, peers: Sequence[Peer], report: Callable[[str], N
     return Results(
         schema=SCHEMA,
         made_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        command="python -m bench " + " ".join(sys.argv[1:]),
+        command=typed_command(),
         commit=this_commit(),
         machine=this_machine(),
         systems=tuple(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 
 from bench.results.schema import Machine
@@ -50,3 +51,9 @@ def this_commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return ""
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def typed_command() -> str:
+    """What was typed, files by their names: where they lie on this machine is nobody's business."""
+    parts = [Path(part).name if part.startswith("/") else part for part in sys.argv[1:]]
+    return " ".join(["python -m bench", *parts])

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import sys
 from collections.abc import Sequence
 
-from bench.results.machine import this_commit, this_machine
+from bench.results.machine import this_commit, this_machine, typed_command
 from bench.results.schema import SCHEMA, Cell, Results, System
 from nodes.cli.version import distribution_version
 
@@ -38,7 +37,7 @@ def result_of(
     return Results(
         schema=SCHEMA,
         made_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        command=" ".join(["python -m bench", *sys.argv[1:]]),
+        command=typed_command(),
         commit=this_commit(),
         machine=this_machine(),
         systems=tuple(systems),

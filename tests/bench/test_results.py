@@ -8,7 +8,7 @@ import pytest
 from bench.load.figures import Asked, Slo, figures_of
 from bench.results.cells import cells_of
 from bench.results.comparing import compare, table
-from bench.results.machine import this_machine
+from bench.results.machine import this_machine, typed_command
 from bench.results.report import markdown, readme_with
 from bench.results.schema import (
     SCHEMA,
@@ -171,3 +171,8 @@ def test_this_machine_is_described():
     assert made.num_cores >= 1
     assert made.memory_bytes > 0
     assert made.kernel
+
+
+def test_a_result_does_not_tell_where_files_lie(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["x", "peers", "--out", "/home/somebody/r.json", "--quick"])
+    assert typed_command() == "python -m bench peers --out r.json --quick"
