@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "deb"
 PYTHON = sys.version_info[:2]
 _EXTRAS = "gateway,grammar"
-# Commands that the package must be able to run, before it is one.
+# What the staged tree must be able to import, before it is packed.
 _PROBE = "import nodes.gateway.server, nodes.engine.llama, nodes.engine.grammar, pip"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,8 @@ from bench.peers.llama_server import MODES, LlamaServer
 from bench.peers.peer import Peer, PeerError, Setup
 from bench.peers.tightwad import Tightwad
 from bench.results.cells import cells_of
-from bench.results.machine import this_commit, this_machine, typed_command
-from bench.results.schema import SCHEMA, Cell, Results, System
+from bench.results.making import result_of
+from bench.results.schema import Cell, Results, System
 
 SUITE = "peers"
 # Of each open loop.
@@ -59,24 +58,14 @@ async def run_peers(plan: Plan, peers: Sequence[Peer], report: Callable[[str], N
     for name, path in plan.targets:
         for count in plan.streams:
             cells += await _cells(plan, present, name, path, count, skipped, report)
-    return Results(
-        schema=SCHEMA,
-        made_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        command=typed_command(),
-        commit=this_commit(),
-        machine=this_machine(),
-        systems=tuple(
-            System(
-                name=peer.name,
-                version=peer.version,
-                settings=f"{plan.num_threads} engine thread(s)",
-            )
-            for peer in present
-        ),
-        cells=tuple(cells),
-        skipped=tuple(dict.fromkeys(skipped)),
-        is_quick=plan.is_quick,
-    )
+    systems = [
+        System(
+            name=peer.name, version=peer.version, settings=f"{plan.num_threads} engine thread(s)"
+        )
+        for peer in present
+    ]
+    told = tuple(dict.fromkeys(skipped))
+    return result_of(cells, systems=systems, skipped=told, is_quick=plan.is_quick)
 
 
 async def _cells(

@@ -33,9 +33,9 @@ FIGURES = StreamFigures(0, 0, 0, 0, 0, 0, "")
 PROMPT = (5, 6)
 
 
-async def test_what_is_asked_while_there_is_no_coordinator_waits_for_the_next(
-    eventually: Eventually,
-) -> None:
+@contextlib.asynccontextmanager
+async def restarted(eventually: Eventually) -> AsyncIterator[tuple[Client, Desk]]:
+    """A client that rejoins, whose coordinator has just said that it starts anew."""
     hub = MemoryHub()
     client, desk = Client(hub.client(), endpoint="memory", rejoins=True), Desk(hub.server())
     running = asyncio.create_task(client.run())
@@ -45,15 +45,22 @@ async def test_what_is_asked_while_there_is_no_coordinator_waits_for_the_next(
         await eventually(lambda: client.is_joined)
         desk.say(Bye("restart"))
         await eventually(lambda: not client.is_joined)
+        yield client, desk
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_what_is_asked_while_there_is_no_coordinator_waits_for_the_next(
+    eventually: Eventually,
+) -> None:
+    async with restarted(eventually) as (client, desk):
         asking = asyncio.create_task(client.nodes())
         await desk.hear(Hello)
         desk.say(Welcome("n", "test", 6, 0.02, 5.0, False))
         request = await desk.hear(NodesRequest)
         desk.say(NodesReply(request.request_id, ()), epoch=6)
         assert await asking == NodesReply(request.request_id, ())
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_others_have_their_turns_while_much_is_read_that_has_come_already(
@@ -229,21 +236,13 @@ async def test_who_waited_for_a_coordinator_waits_for_its_nodes(
     eventually: Eventually, monkeypatch: pytest.MonkeyPatch, patience_s: float
 ) -> None:
     monkeypatch.setattr("nodes.client._PATIENCE_S", patience_s)
-    hub = MemoryHub()
-    client, desk = Client(hub.client(), endpoint="memory", rejoins=True), Desk(hub.server())
-    running = asyncio.create_task(client.run())
 
-    async def read() -> None:
+    async def read(client: Client) -> None:
         async for _ in client.generate(PROMPT, GenerateOptions(max_tokens=3)):
             pass
 
-    try:
-        await desk.hear(Hello)
-        desk.welcome()
-        await eventually(lambda: client.is_joined)
-        desk.say(Bye("restart"))
-        await eventually(lambda: not client.is_joined)
-        reading = asyncio.create_task(read())
+    async with restarted(eventually) as (client, desk):
+        reading = asyncio.create_task(read(client))
         await desk.hear(Hello)
         desk.say(Welcome("n", "test", 6, 0.02, 5.0, False))
         first = await desk.hear(SubmitRequest)
@@ -254,9 +253,6 @@ async def test_who_waited_for_a_coordinator_waits_for_its_nodes(
             desk.say(RequestFailedNotice(again.request_id, "bad_request", "never"), epoch=6)
         with pytest.raises(RequestFailedError, match="never" if patience_s else "no target"):
             await reading
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_what_is_new_and_refused_ends_at_once() -> None:

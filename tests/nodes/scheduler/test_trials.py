@@ -188,7 +188,6 @@ def test_beside_a_stream_that_guesses_there_is_no_probation() -> None:
         out = try_once(scheduler, out)
     while not draft_requests(out):
         out = commit_one(scheduler, ONE)
-    ((_, request),) = draft_requests(out)
     open_stream(scheduler, TWO, "a")
     stream = scheduler.stream(TWO)
     assert stream is not None
@@ -204,7 +203,6 @@ def test_beside_a_stream_that_guesses_there_is_no_probation() -> None:
     scheduler.draft_ready("b", third, 1, 0.0)
     scheduler.target_ready(third, 1, 0.0)
     assert stream.is_on_probation
-    scheduler.drafted("a", guesses(request.round, ONE, length_of(scheduler, ONE), 7), 0.0)
 
 
 @pytest.mark.parametrize(("max_tokens", "seen"), [(LONG, 9), (4, 1)])
