@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import sys
 import tempfile
@@ -15,8 +16,6 @@ from pathlib import Path
 import numpy as np
 
 from bench.live.light_nodes import key_of, token_at
-from mesh.codec import decode, encode
-from mesh.messages import PROTOCOL_VERSION, Hello, Ping, Pong, Welcome
 from mesh.zmq_transport import ZmqContext
 from nodes.client import Client, GenerateOptions
 from nodes.messages import TokensNotice
@@ -25,7 +24,6 @@ _CHOICES = 64
 # More than is decoded while it is measured.
 _MAX_TOKENS = 16_000
 _POLL_S = 0.05
-_PROBE_S = 0.01
 _START_LIMIT_S = 30.0
 _SETTLE_S = 2.0
 _LONGEST_LINE = 1 << 26
@@ -35,7 +33,8 @@ _LONGEST_LINE = 1 << 26
 class Carried:
     """rounds_per_s: of all streams. delay_s: of Pings answered between messages, p50 p99 most.
 
-    num_wrong: notices with tokens that are not those of law 1.
+    num_wrong: notices with tokens that are not those of law 1. is_probe_first: whether Pings went
+    before all else on their core; else their delays hold waits for it.
     """
 
     num_streams: int
@@ -44,6 +43,7 @@ class Carried:
     delay_s: tuple[float, float, float]
     coordinator_busy: float
     num_wrong: int
+    is_probe_first: bool = False
 
     def __str__(self) -> str:
         p50, p99, most = (f"{seconds * 1e3:.1f}" for seconds in self.delay_s)
@@ -52,6 +52,7 @@ class Carried:
             f"{self.tokens_per_s:.0f} tokens/s; a Ping between them is answered after {p50} ms "
             f"(median), {p99} ms (p99), {most} ms (most); coordinator busy "
             f"{self.coordinator_busy:.0%} of its core; {self.num_wrong} wrong texts"
+            + ("" if self.is_probe_first else " (Pings wait for their core)")
         )
 
 
@@ -82,6 +83,9 @@ async def _beside(
             coordinator = await stack.enter_async_context(
                 running("nodes.cli", "coordinator", "--listen", endpoint, core=core)
             )
+            # Before there is any load: a process takes long to start beside that.
+            asking = "bench.live.probe", endpoint, str(seconds)
+            probe = await stack.enter_async_context(running(*asking, piped=True))
             for number in range(num_targets):
                 for role in ("target", "draft"):
                     told = role, endpoint, f"{role}-{number}", str(pass_ms)
@@ -89,7 +93,7 @@ async def _beside(
             context = stack.enter_context(ZmqContext())
             asked = streams_on(context, endpoint, 2 * num_targets, num_streams, gamma)
             counts = await stack.enter_async_context(asked)
-            return await _measure(context, endpoint, counts, num_streams, seconds, coordinator.pid)
+            return await _measure(counts, num_streams, probe, coordinator.pid)
 
 
 @contextlib.asynccontextmanager
@@ -170,26 +174,17 @@ async def streams_on(
 
 
 async def _measure(
-    context: ZmqContext,
-    endpoint: str,
-    counts: Counts,
-    num_streams: int,
-    seconds: float,
-    coordinator: int,
+    counts: Counts, num_streams: int, probe: asyncio.subprocess.Process, coordinator: int
 ) -> Carried:
-    delays: list[float] = []
-    probing = asyncio.create_task(_probe(context, endpoint, delays))
-    try:
-        await asyncio.sleep(_SETTLE_S / 4)
-        del delays[:]
-        before, busy_s, started = replace(counts), _cpu_s(coordinator), time.perf_counter()
-        await asyncio.sleep(seconds)
-        took_s = time.perf_counter() - started
-        busy_s = _cpu_s(coordinator) - busy_s
-    finally:
-        probing.cancel()
-        await asyncio.gather(probing, return_exceptions=True)
-    p50, p99, most = np.quantile(delays, [0.5, 0.99, 1.0])
+    assert probe.stdin is not None
+    assert probe.stdout is not None
+    await probe.stdout.readline()
+    before, busy_s, started = replace(counts), _cpu_s(coordinator), time.perf_counter()
+    probe.stdin.write(b"\n")
+    probed = json.loads(await probe.stdout.readline())
+    took_s = time.perf_counter() - started
+    busy_s = _cpu_s(coordinator) - busy_s
+    p50, p99, most = np.quantile(probed["delays_s"], [0.5, 0.99, 1.0])
     return Carried(
         num_streams,
         (counts.rounds - before.rounds) / took_s,
@@ -197,6 +192,7 @@ async def _measure(
         (float(p50), float(p99), float(most)),
         busy_s / took_s,
         counts.wrong,
+        is_probe_first=probed["is_first"],
     )
 
 
@@ -206,27 +202,6 @@ async def _until(client: Client, num_nodes: int) -> None:
         while present < num_nodes:
             await asyncio.sleep(_POLL_S)
             present = len((await client.nodes()).nodes)
-
-
-async def _probe(context: ZmqContext, endpoint: str, delays: list[float]) -> None:
-    """Ping the coordinator now and then: its answer waits as everything else does."""
-    transport = context.connect(endpoint)
-    await transport.writable()
-    transport.send(encode(Hello("probe", "client", 1, PROTOCOL_VERSION, b"")))
-    welcome = decode(await transport.recv()).message
-    assert isinstance(welcome, Welcome)
-    seq = 0
-    while True:
-        sent = time.perf_counter()
-        seq += 1
-        ping = Ping(seq, 0)
-        transport.send(encode(ping, cluster=welcome.cluster, epoch=welcome.epoch))
-        while True:
-            message = decode(await transport.recv()).message
-            if isinstance(message, Pong) and message.seq == seq:
-                break
-        delays.append(time.perf_counter() - sent)
-        await asyncio.sleep(_PROBE_S)
 
 
 def _cpu_s(pid: int) -> float:

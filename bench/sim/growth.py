@@ -200,9 +200,10 @@ class CellsWorld:
         self._plan_anew()
 
     def _plan_anew(self) -> None:
-        with self._costs.of(self._step):
-            planned = self._state.plan_anew(self.now)
-        self._send(planned)
+        while self._state.is_plan_due:
+            with self._costs.of(self._step):
+                planned = self._state.plan_anew(self.now)
+            self._send(planned)
 
     def _tick(self) -> None:
         step, self._step = self._step, "tick"

@@ -18,10 +18,12 @@ from nodes.scheduler.stream import Opening, Stream
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.stream import cells_needed, cells_soon
 
-# Between two looks at who is better off elsewhere, at most one request moves in each; and between
-# two moves of the same one.
+# Between two looks at who on a target is better off elsewhere, at most one request moves in each;
+# and between two moves of the same one.
 LOOK_S = 2.0
 _REST_S = 10.0
+# Targets for which a move is planned: those that would decode plainly soonest with it.
+_CANDIDATES = 2
 # What a stream gets must be so much slower than elsewhere: predictions are noisy.
 _OVERLOAD = 1.3
 
@@ -74,6 +76,7 @@ class Placement:
         self.stranded = Stranded()
         self._roster = roster
         self._next_look = 0.0
+        self._looked_at: dict[str, float] = {}
         # The last suspect that each target was given.
         self._tried: dict[str, Choice] = {}
 
@@ -215,28 +218,38 @@ class Placement:
     # -- rebalancing -------------------------------------------------------------------------------
 
     def next_move(self, streams: Mapping[StreamId, Request], now: float) -> Move | None:
-        """Now and then: the move that saves the most seconds, if any saves some.
+        """Now and then, off one target at a time: the move that saves the most seconds, if any
+        saves some. What tokens of others wait for meanwhile are some plans, however many targets.
 
         streams: whose they are.
         """
         if now < self._next_look:
             return None
-        self._next_look = now + LOOK_S
         kinds: dict[Kind, list[NodeRecord]] = {}
         for target in self._targets():
             if not target.is_draining:
                 kinds.setdefault(kind_of(target), []).append(target)
-        found: list[Move] = []
-        for targets in kinds.values():
-            for source in targets if len(targets) > 1 else ():
-                others = [n for n in targets if n is not source]
-                assert source.scheduler is not None
-                # Many more may wait than are here.
-                ids = source.scheduler.stream_ids
-                here = (streams[stream_id] for stream_id in ids if stream_id in streams)
-                requests = {id(request): request for request in here}.values()
-                found += self._moves(source, others, requests, now)
-        return max(found, key=lambda move: move.gain_s, default=None)
+        sources = [n for targets in kinds.values() if len(targets) > 1 for n in targets]
+        names = {source.name for source in sources}
+        self._looked_at = {n: at for n, at in self._looked_at.items() if n in names}
+        self._next_look = now + LOOK_S / max(1, len(sources))
+        source = max(sources, key=lambda n: self._urgency(n, now), default=None)
+        if source is None or source.scheduler is None:
+            return None
+        self._looked_at[source.name] = now
+        # Many more may wait than are here.
+        ids = source.scheduler.stream_ids
+        here = (streams[stream_id] for stream_id in ids if stream_id in streams)
+        requests = {id(request): request for request in here}.values()
+        others = [n for n in kinds[kind_of(source)] if n is not source]
+        moves = self._moves(source, others, requests, now)
+        return max(moves, key=lambda move: move.gain_s, default=None)
+
+    def _urgency(self, target: NodeRecord, now: float) -> float:
+        """Of a look at a target: the slower it is by now and the longer it was not looked at."""
+        assert target.scheduler is not None
+        waited_s = now - self._looked_at.get(target.name, now - 2 * LOOK_S)
+        return target.scheduler.forecast.plain_s((), now) * waited_s
 
     def _moves(
         self,
@@ -264,7 +277,7 @@ class Placement:
         prompt = streams[0].spec.num_prompt_tokens
         num_unread = prompt + sum(len(stream.token_ids) - prompt for stream in streams)
         moves = []
-        for target in able:
+        for target in sorted(able, key=lambda n: _plain_s(n, streams, now))[:_CANDIDATES]:
             assert target.scheduler is not None
             forecast = target.scheduler.forecast
             there_s = forecast.token_s_of_newcomers(streams, now)
@@ -273,6 +286,11 @@ class Placement:
                 choices = tuple(request.choices[stream_id] for stream_id in ids)
                 moves.append(Move(request, choices, target, gain_s))
         return moves
+
+
+def _plain_s(target: NodeRecord, newcomers: Sequence[Stream], now: float) -> float:
+    assert target.scheduler is not None
+    return target.scheduler.forecast.plain_s(newcomers, now)
 
 
 def _has_room(target: NodeRecord, streams: Sequence[Stream]) -> bool:

@@ -49,6 +49,8 @@ _MIN_TICK_S = 0.001
 # After a connection seems to have closed: what came over it is read first, and ZeroMQ may tell of
 # it a moment before it refuses to send there.
 _PROBES_AFTER_S = (0.01, 0.05)
+# Of the event loop, until it has seen that there is something to read and the reader has read it.
+_TURNS_TO_READ = 3
 _MAX_ENROLLING = 8
 _NODE_ROLES = frozenset({"target", "draft"})
 _MAX_LEFT_PEERS = 64
@@ -96,6 +98,7 @@ class Coordinator:
         self._conduct = Conduct()
         self._credits = Credits()
         self._enrolling: set[bytes] = set()
+        self._plan_due = asyncio.Event()
         self.state = CoordinatorState(
             policy,
             cluster=cluster,
@@ -125,6 +128,7 @@ class Coordinator:
             group.create_task(self._watch())
             group.create_task(self._read(group))
             group.create_task(self._keep_ticking())
+            group.create_task(self._keep_planning())
 
     async def _watch(self) -> None:
         """Ping members whose connections seem to have closed: sending to who is gone fails."""
@@ -228,6 +232,16 @@ class Coordinator:
             await asyncio.sleep(min(_TICK_S, max(_MIN_TICK_S, wait_s)))
             self.tick()
 
+    async def _keep_planning(self) -> None:
+        """One plan after the other, each when all that has come in by then was read."""
+        while True:
+            await self._plan_due.wait()
+            for _ in range(_TURNS_TO_READ):
+                await asyncio.sleep(0)
+            self._hand_over(self.state.plan_anew(self._clock()))
+            if not self.state.is_plan_due:
+                self._plan_due.clear()
+
     def tick(self) -> None:
         """What is due by now, though nobody said anything."""
         now = self._clock()
@@ -250,9 +264,10 @@ class Coordinator:
                 self.state.heard_of(peer, now - quiet_s)
 
     def _send_all(self, sends: Sequence[Send]) -> None:
-        """Send all, and only then plan: no token waits for a plan."""
+        """Send all, and plan when nothing is left to read: no token waits for a plan."""
         self._hand_over(sends)
-        self._hand_over(self.state.plan_anew(self._clock()))
+        if self.state.is_plan_due:
+            self._plan_due.set()
 
     def _hand_over(self, sends: Sequence[Send]) -> None:
         now = self._clock()

@@ -96,7 +96,9 @@ class CoordinatorState:
         version: str = "",
         plans_later: bool = False,
     ) -> None:
-        """plans_later: plan_anew() is called when what the last call gave has been sent."""
+        """plans_later: plan_anew() is called while is_plan_due, when all that calls gave has been
+        sent; without it each call plans.
+        """
         self.cluster = cluster
         self._plans_later = plans_later
         # Targets whose schedulers want another plan, in order.
@@ -222,16 +224,19 @@ class CoordinatorState:
         moved, events = self._drains.tick(now)
         return [*out, *moved, *self._on_roster(events, now)]
 
+    @property
+    def is_plan_due(self) -> bool:
+        return bool(self._plans_due)
+
     def plan_anew(self, now: float) -> list[Send]:
-        """Plan where that is due; what may start by it."""
-        out: list[Send] = []
-        due = list(self._plans_due)
-        self._plans_due.clear()
-        for name in due:
+        """Plan for the one target that waits longest for it, if any does; what may start by it."""
+        while self._plans_due:
+            name = next(iter(self._plans_due))
+            del self._plans_due[name]
             node = self._roster.node(name)
             if node is not None and node.scheduler is not None:
-                out += self._carry_out(node, node.scheduler.plan_anew(now), now)
-        return out
+                return self._carry_out(node, node.scheduler.plan_anew(now), now)
+        return []
 
     def next_deadline(self) -> float | None:
         """When a scheduler or an upload wants a tick, if one does."""

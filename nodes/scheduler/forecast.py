@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from nodes.scheduler.cycle import CycleState
-from nodes.scheduler.drafts import DraftPool
+from nodes.scheduler.drafts import DraftNode, DraftPool
 from nodes.scheduler.observe import observe, used_cells
 from nodes.scheduler.stream import Stream
 from nodes.scheduler.target import TargetCosts
@@ -58,26 +58,34 @@ class Forecast:
         Each is taken as guessed for by the draft node that would be chosen for it now.
         """
         seen = self._observation(now)
+        node = self.drafts.choose(set())
         num_tokens = sum(len(stream.token_ids) for stream in newcomers)
         seen = replace(
             seen,
-            streams=(*seen.streams, *map(self._view, newcomers)),
+            streams=(*seen.streams, *(self._view(stream, node) for stream in newcomers)),
             used_cells=seen.used_cells + num_tokens,
         )
         return self._token_s(seen, [stream.spec.stream_id for stream in newcomers])
 
     def token_s_of_newcomer(self, stream: Stream, now: float) -> float:
         """About the same for one stream, in microseconds: many may come at once."""
-        if self.target is None:
+        pass_s = self.plain_s([stream], now)
+        if pass_s == 0.0:
             return 0.0
         num_streams = len(self.streams) + 1
-        cells = used_cells(self.streams.values()) + len(stream.token_ids)
-        pass_s = self.target.expected_s(num_streams, cells, cells / num_streams, now)
         gain = self._gains.get(stream.fixed_gamma)
         if gain is None or not gain.holds(num_streams, now):
             ratio = self.token_s_of_newcomers([stream], now) / pass_s
             gain = self._gains[stream.fixed_gamma] = _Gain(ratio, num_streams, now)
         return gain.ratio * pass_s
+
+    def plain_s(self, newcomers: Sequence[Stream], now: float) -> float:
+        """Seconds of a plain pass of the target's streams and of those, in microseconds."""
+        num_streams = len(self.streams) + len(newcomers)
+        if self.target is None or not num_streams:
+            return 0.0
+        cells = used_cells(self.streams.values()) + sum(len(s.token_ids) for s in newcomers)
+        return self.target.expected_s(num_streams, cells, cells / num_streams, now)
 
     def reading_s(self, num_tokens: int) -> float:
         """Seconds until the target has read a text."""
@@ -93,10 +101,9 @@ class Forecast:
             token_bits=self.token_bits,
         )
 
-    def _view(self, stream: Stream) -> StreamView:
-        node = None if stream.fixed_gamma == 0 else self.drafts.choose(set())
+    def _view(self, stream: Stream, node: DraftNode | None) -> StreamView:
         view = stream.view()
-        if node is None:
+        if node is None or stream.fixed_gamma == 0:
             return replace(view, draft=None)
         known = stream.known.get(node.name) or stream.acceptance
         if known.is_untried:

@@ -377,7 +377,7 @@ class PureCluster:
 
     def _carry_out(self, sends: Sequence[Send]) -> None:
         self._hand_over(sends)
-        if self.case.plans_later:
+        while self.state.is_plan_due:
             self._hand_over(self.state.plan_anew(self.now))
 
     def _hand_over(self, sends: Sequence[Send]) -> None:

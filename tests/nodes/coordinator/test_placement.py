@@ -22,6 +22,7 @@ from nodes.messages import (
     TokensNotice,
 )
 from policies.joint import joint_plan
+from policies.plan import Observation, Plan
 from tests.nodes.builders import PROMPT, make_profile, make_submit
 from tests.nodes.coordinator.test_state import CLIENT, OTHER, TARGET, Mesh, opened, to
 from tests.nodes.scheduler.script import FixedPolicy
@@ -191,6 +192,29 @@ def test_streams_move_to_a_target_that_joins_one_request_at_a_time() -> None:
     mesh.hear(OTHER, StreamReadyNotice(opened_there.stream_id, 2), 2 * LOOK_S)
     assert len(look(mesh, 2 * LOOK_S)) <= 1
     assert look(mesh, 3 * LOOK_S) == []
+
+
+def test_a_look_takes_a_few_plans_however_many_targets_there_are() -> None:
+    """Everybody's messages wait for it; nobody is left out for it in the long run."""
+    mesh = crowded()
+    for number in range(8):
+        name = f"other-{number}".encode()
+        # Nearly as slow: nobody moves.
+        mesh.join(name, "target", profile(40 + number))
+    planned: list[int] = []
+
+    def counting(seen: Observation) -> Plan:
+        planned.append(len(seen.streams))
+        return joint_plan(seen)
+
+    for scheduler in mesh.state.schedulers:
+        scheduler.forecast.cycle.policy = counting
+    most = 0
+    for step in range(1, 20):
+        del planned[:]
+        assert look(mesh, step * LOOK_S / 9 + 1e-6) == []
+        most = max(most, len(planned))
+    assert 0 < most <= 3
 
 
 def test_what_the_old_target_still_says_is_dropped_and_the_client_sees_no_seam() -> None:

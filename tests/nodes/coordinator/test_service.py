@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
@@ -121,17 +122,10 @@ async def test_epochs_do_not_come_from_a_clock(monkeypatch: pytest.MonkeyPatch) 
     assert all(0 < epoch < 2**63 for epoch in epochs)
 
 
-async def test_nodes_are_told_first_then_clients_and_then_it_is_planned(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_nodes_are_told_before_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     with contextlib.closing(MemoryHub().server()) as server:
         coordinator = Coordinator(server, one_batch)
         done: list[str] = []
-
-        def plan(_now: float) -> list[Send]:
-            done.append("plan")
-            return [Send(b"node-b", CloseStreamNotice(3, 1))]
-
         monkeypatch.setattr(server, "send", lambda peer, _frames: done.append(peer.decode()))
         monkeypatch.setattr(coordinator._credits, "take", lambda _peer: True)
         monkeypatch.setattr(
@@ -139,7 +133,6 @@ async def test_nodes_are_told_first_then_clients_and_then_it_is_planned(
             "role_of",
             lambda peer: "target" if peer.startswith(b"node") else "client",
         )
-        monkeypatch.setattr(coordinator.state, "plan_anew", plan)
         failed = RequestFailedNotice(1, "internal", "x")
         coordinator._send_all(
             [
@@ -149,7 +142,37 @@ async def test_nodes_are_told_first_then_clients_and_then_it_is_planned(
                 Send(b"node-b", CloseStreamNotice(2, 1)),
             ]
         )
-        assert done == ["node-a", "node-b", "client-a", "client-b", "plan", "node-b"]
+        assert done == ["node-a", "node-b", "client-a", "client-b"]
+
+
+async def test_no_message_waits_for_more_than_one_plan(
+    monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    """Eight plans are due, and messages come in with each."""
+    hub = MemoryHub()
+    async with serving(hub) as coordinator:
+        client, welcome = await join(hub, "a")
+        done: list[str] = []
+        state, heard = coordinator.state, coordinator.state.on_message
+
+        def plan(_now: float) -> list[Send]:
+            state._plans_due.popitem()
+            ping = encode(Ping(len(done), 0), cluster=state.cluster, epoch=state.epoch)
+            client.send(ping)
+            client.send(ping)
+            done.append("plan")
+            return []
+
+        def on_message(*told: Any) -> list[Send]:
+            done.append("message")
+            return heard(*told)
+
+        monkeypatch.setattr(state, "plan_anew", plan)
+        monkeypatch.setattr(state, "on_message", on_message)
+        state._plans_due.update(dict.fromkeys("abcdefgh"))
+        coordinator._send_all([])
+        await eventually(lambda: done == ["plan", "message", "message"] * 8)
+        assert welcome.epoch == state.epoch
 
 
 async def test_a_gateway_may_be_told_at_once_that_all_its_requests_have_ended(

@@ -1,0 +1,75 @@
+"""A process that asks a coordinator for signs of life, and how long each took to come.
+
+One apart from the clients of a measurement, and first in line for its core where the system lets
+it: so nothing but the coordinator's own delay, and the way there and back, is measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+
+from mesh.codec import decode, encode
+from mesh.credits import Meter
+from mesh.messages import PROTOCOL_VERSION, Credit, Hello, Ping, Pong, Welcome
+from mesh.transport import ClientTransport
+from mesh.zmq_transport import ZmqContext
+
+_INTERVAL_S = 0.01
+_PRIORITY = 1
+
+
+def first_in_line() -> bool:
+    """Whether this process, with all threads made from now on, goes before others of its core."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))
+    except PermissionError:
+        return False
+    return True
+
+
+async def _main(endpoint: str, seconds: float) -> None:
+    """Say a line when ready, and, once told one, all delays of so many seconds as JSON."""
+    is_first = first_in_line()
+    print(flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    with ZmqContext() as context:
+        transport = context.connect(endpoint)
+        welcome = await _joined(transport)
+        delays_s = await _delays(transport, welcome, seconds)
+    print(json.dumps({"is_first": is_first, "delays_s": delays_s}))
+
+
+async def _joined(transport: ClientTransport) -> Welcome:
+    await transport.writable()
+    transport.send(encode(Hello("probe", "client", 1, PROTOCOL_VERSION, b"")))
+    welcome = decode(await transport.recv()).message
+    assert isinstance(welcome, Welcome)
+    return welcome
+
+
+async def _delays(transport: ClientTransport, welcome: Welcome, seconds: float) -> list[float]:
+    def tell(message: object) -> None:
+        transport.send(encode(message, cluster=welcome.cluster, epoch=welcome.epoch))
+
+    meter = Meter()
+    delays: list[float] = []
+    end = time.perf_counter() + seconds
+    while (sent := time.perf_counter()) < end:
+        tell(Ping(len(delays), 0))
+        while True:
+            message = decode(await transport.recv()).message
+            if granted := meter.read():
+                tell(Credit(granted))
+            if isinstance(message, Pong) and message.seq == len(delays):
+                break
+        delays.append(time.perf_counter() - sent)
+        await asyncio.sleep(_INTERVAL_S)
+    return delays
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(sys.argv[1], float(sys.argv[2])))
