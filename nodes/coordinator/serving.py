@@ -11,7 +11,8 @@ from mesh.messages import Ping
 from nodes.coordinator.accusing import accuse
 from nodes.coordinator.deadlines import Deadlines
 from nodes.coordinator.models import suits
-from nodes.coordinator.placement import Move, Placed, Placement, kind_of
+from nodes.coordinator.placement import Placed, Placement
+from nodes.coordinator.rebalancing import Move, Rebalancing
 from nodes.coordinator.requests import (
     BadRequestError,
     Choice,
@@ -22,6 +23,7 @@ from nodes.coordinator.requests import (
     tokens_notice,
 )
 from nodes.coordinator.resuming import Returning, prompt_hash
+from nodes.coordinator.room import kind_of
 from nodes.coordinator.roster import PROOF, NodeOut, NodeRecord, Roster
 from nodes.coordinator.sends import Send, streams_of
 from nodes.coordinator.stranded import STRANDED_LIMIT_S
@@ -53,6 +55,7 @@ class Serving:
         self.returning = Returning()
         self.deadlines = Deadlines()
         self.placement = Placement(roster)
+        self._rebalancing = Rebalancing(roster)
         self._roster = roster
         self._next_id = 1
         # Requests that are over, and those that went to another target meanwhile.
@@ -300,7 +303,7 @@ class Serving:
             if self.requests.get((request.client, request.request_id)) is request:
                 reason = f"the request was not done within its {round(request.limit_s, 2):g} s"
                 out += self.fail(request, "deadline", reason, now)
-        move = self.placement.next_move(self.streams, now)
+        move = self._rebalancing.next_move(self.streams, now)
         out += [] if move is None else self._move(move, now)
         stranded = self.placement.stranded.due(now)
         why = f"; no other that could go on came within {STRANDED_LIMIT_S:.0f} s"

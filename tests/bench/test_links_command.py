@@ -1,4 +1,4 @@
-"""`python -m bench chaos links|cuts|stalls|toxics`: what they say and how they end."""
+"""`python -m bench chaos links|cuts|stalls|draftless|toxics`: what they say and how they end."""
 
 from __future__ import annotations
 
@@ -85,6 +85,7 @@ def test_without_namespaces_it_is_said_what_to_do(monkeypatch: pytest.MonkeyPatc
         (command.links_command, "--profiles"),
         (command.cuts_command, "--kinds"),
         (command.stalls_command, "--hows"),
+        (command.draftless_command, "--hows"),
         (command.toxics_command, "--toxics"),
     ],
 )

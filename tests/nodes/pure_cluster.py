@@ -14,7 +14,7 @@ from typing import Any
 
 from mesh.codec import encode
 from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Welcome
-from nodes.coordinator.placement import LOOK_S, Move
+from nodes.coordinator.rebalancing import LOOK_S, Move
 from nodes.coordinator.roster import PROGRESS_TIMEOUT_S
 from nodes.coordinator.sends import Send
 from nodes.coordinator.state import CoordinatorState

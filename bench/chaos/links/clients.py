@@ -34,8 +34,8 @@ class Heard:
 
     gaps_s: between notices with tokens of one text, or of the next one where that failed: when the
     later one came, on the machine's monotonic clock, how long after the one before, and how many
-    tokens the prompt and the text had till then. waits_s: of
-    each stream, now, since it last heard of its mesh.
+    tokens the prompt and the text had till then. tokens_at: on the same clock, when tokens came and
+    how many. waits_s: of each stream, now, since it last heard of its mesh.
     """
 
     num_tokens: int = 0
@@ -45,11 +45,17 @@ class Heard:
     num_plain: int = 0
     failures: dict[str, int] = field(default_factory=dict)
     gaps_s: list[tuple[float, float, int]] = field(default_factory=list)
+    tokens_at: list[tuple[float, int]] = field(default_factory=list)
     waits_s: list[float] = field(default_factory=list)
 
     @property
     def num_failed(self) -> int:
         return sum(self.failures.values())
+
+    def tokens_per_s(self, since: float, until: float) -> float:
+        """Of all streams together, between two moments of the machine's monotonic clock."""
+        came = sum(count for at, count in self.tokens_at if since < at <= until)
+        return came / (until - since)
 
     @property
     def between_s(self) -> list[float]:
@@ -67,6 +73,7 @@ class Heard:
         for reason, count in other.failures.items():
             self.failures[reason] = self.failures.get(reason, 0) + count
         self.gaps_s += other.gaps_s
+        self.tokens_at += other.tokens_at
         self.waits_s = other.waits_s
 
 
@@ -125,6 +132,7 @@ class Streams:
     def _tokens(self, count: int, length: int, heard_at: float | None) -> float:
         now = asyncio.get_running_loop().time()
         self._heard.num_tokens += count
+        self._heard.tokens_at.append((now, count))
         if heard_at is not None:
             self._heard.gaps_s.append((now, now - heard_at, length))
         return now

@@ -1,4 +1,4 @@
-"""`python -m bench chaos links|cuts|stalls|toxics`."""
+"""`python -m bench chaos links|cuts|stalls|draftless|toxics`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 
 import click
 
-from bench.chaos.links import ailing, cuts, profiles, stalls
+from bench.chaos.links import ailing, cuts, draftless, profiles, stalls
 from bench.chaos.links.mesh import LinkMeshError
 from bench.emulate.open import Means
 from bench.emulate.profiles import PROFILES
@@ -89,6 +89,24 @@ def stalls_command(hows: str, times: int, streams: int, seed: int, means: Means)
     _end([fault for figures in found for fault in figures.faults()])
 
 
+@click.command("draftless")
+@click.option("--hows", default=",".join(draftless.HOWS), show_default=True)
+@click.option("--times", default=9, show_default=True, type=click.IntRange(min=1))
+@click.option("--streams", default=8, show_default=True)
+@_seed
+@_means
+def draftless_command(hows: str, times: int, streams: int, seed: int, means: Means) -> None:
+    """EMULATED: how fast streams go on when all draft nodes are killed, or cut off, at once.
+
+    \b
+    Example:
+      python -m bench chaos draftless --hows kill --times 3
+    """
+    chosen = _chosen("--hows", hows, draftless.HOWS)
+    found = _run(draftless.run_draftless(chosen, times, streams, seed, means, click.echo))
+    _end([fault for figures in found for fault in figures.faults()])
+
+
 @click.command("toxics")
 @click.option("--toxics", "names", default=",".join(TOXICS), show_default=True)
 @click.option("--seconds", default=60.0, show_default=True, help="Of each.")
@@ -110,7 +128,13 @@ def toxics_command(names: str, seconds: float, seed: int) -> None:
     _end(faults)
 
 
-COMMANDS: Sequence[click.Command] = (links_command, cuts_command, stalls_command, toxics_command)
+COMMANDS: Sequence[click.Command] = (
+    links_command,
+    cuts_command,
+    stalls_command,
+    draftless_command,
+    toxics_command,
+)
 
 
 def _chosen(option: str, names: str, known: Collection[str]) -> list[str]:

@@ -1,0 +1,169 @@
+"""How fast streams go on when all draft nodes are lost at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from statistics import median
+
+from bench.chaos.links.clients import Heard
+from bench.chaos.links.mesh import LinkMesh, link_mesh
+from bench.chaos.quantiles import quantiles
+from bench.emulate.open import LiveCell, Means, open_cell
+from bench.emulate.profiles import BOTH, GOOD, cell_of
+from bench.emulate.tun import HUB
+
+LEAST_RATIO = 0.95
+# Of guessing to plain decoding: with less there is nothing to lose.
+_LEAST_GAIN = 1.1
+HOWS = ("kill", "cut")
+_NODES = ("draft-0", "draft-1")
+_GUESSING_S, _PLAIN_S, _LIMIT_S = 12.0, 4.0, 20.0
+# After a loss, until plain decoding is measured for itself: what was lost is long forgotten.
+_REST_S = 6.0
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Tokens/s of all streams: while guesses were made, from a round after all draft nodes were
+    lost, and plainly, some seconds later.
+
+    round_s: between two notices of a stream before, p99. stall_s: of each stream, from the loss to
+    its next tokens.
+    """
+
+    guessing: float
+    after: float
+    plain: float
+    round_s: float
+    stall_s: tuple[float, ...]
+
+    @property
+    def ratio(self) -> float:
+        return self.after / self.plain
+
+
+@dataclass(slots=True)
+class DraftlessFigures:
+    how: str
+    never_drafted: float
+    losses: list[Loss] = field(default_factory=list)
+    heard: Heard = field(default_factory=Heard)
+
+    def faults(self) -> list[str]:
+        found = []
+        ratio = median(loss.ratio for loss in self.losses)
+        if ratio < LEAST_RATIO:
+            found.append(f"a round after the loss {ratio:.2f} of what plain decoding gives")
+        gain = median(loss.guessing / loss.plain for loss in self.losses)
+        if gain < _LEAST_GAIN:
+            found.append(f"guesses gave {gain:.2f} of plain decoding: nothing was lost")
+        if self.heard.num_wrong:
+            found.append(f"{self.heard.num_wrong} wrong texts")
+        if self.heard.failures:
+            found.append(f"requests failed: {self.heard.failures}")
+        return [f"{self.how}: {fault}" for fault in found]
+
+    def row(self) -> str:
+        guessing, after, plain = (
+            median(getattr(loss, name) for loss in self.losses)
+            for name in ("guessing", "after", "plain")
+        )
+        ratios = sorted(loss.ratio for loss in self.losses)
+        rounds = f"{median(loss.round_s for loss in self.losses):.2f}"
+        stalls = " ".join(
+            f"{s:.2f}" for s in quantiles([s for loss in self.losses for s in loss.stall_s])
+        )
+        return (
+            f"| {self.how} | {len(self.losses)} | {self.never_drafted:.0f} | {guessing:.0f} "
+            f"| {after:.0f} | {plain:.0f} | {median(ratios):.3f} ({ratios[0]:.3f} to "
+            f"{ratios[-1]:.3f}) | {rounds} | {stalls} "
+            f"| {self.heard.num_wrong} | {self.heard.num_failed} |"
+        )
+
+
+HEAD = (
+    "| draft nodes are | times | tokens/s before there were any | with guesses "
+    "| from a round after | plain | after / plain (least to most) | a round s, p99 "
+    "| stall s, p50 p99 most | texts wrong | failed |\n|" + "---|" * 11
+)
+
+
+async def run_draftless(
+    hows: Sequence[str],
+    times: int,
+    streams: int,
+    seed: int,
+    means: Means,
+    report: Callable[[str], None],
+) -> list[DraftlessFigures]:
+    """All draft nodes are lost at once, each behind a good link; target and clients are at the hub.
+
+    Raises NamespacesError where TUN devices are asked for and not allowed.
+    """
+    random = Random(seed)
+    found = []
+    cell = cell_of(dict.fromkeys(_NODES, GOOD), seed)
+    async with open_cell(cell, means=means) as (live, kind), link_mesh(live) as mesh:
+        report(f"*emulated* ({kind}), seed {seed}, {streams} streams\n\n{HEAD}")
+        await mesh.start_node("target", "target", HUB)
+        await mesh.are_in(["target"])
+        clients = await mesh.start_clients("clients", HUB, streams, 0)
+        await asyncio.sleep(_REST_S + _PLAIN_S)
+        now = mesh.now()
+        never_drafted = (await clients.heard()).tokens_per_s(now - _PLAIN_S, now)
+        for how in hows:
+            figures = DraftlessFigures(how, never_drafted)
+            for number in range(times):
+                await _bring_back(mesh, live, how, is_first=number == 0)
+                await clients.heard()
+                await asyncio.sleep(_GUESSING_S + random.random())
+                lost_at = await _lose(mesh, live, how)
+                await asyncio.sleep(_REST_S + _PLAIN_S)
+                heard = await clients.heard()
+                figures.losses.append(loss_of(heard, lost_at))
+                figures.heard.add(heard)
+            if how == "cut":
+                for name in _NODES:
+                    live.mend(name, BOTH)
+                    await mesh.kill(name)
+            report(figures.row())
+            found.append(figures)
+    return found
+
+
+def loss_of(heard: Heard, lost_at: float) -> Loss:
+    """heard: from some seconds before the loss to _REST_S and _PLAIN_S after it."""
+    rounds = [gap_s for at, gap_s, _ in heard.gaps_s if lost_at - _PLAIN_S < at <= lost_at]
+    round_s = quantiles(rounds)[1]
+    back_at, plain_at = lost_at + round_s, lost_at + _REST_S
+    return Loss(
+        guessing=heard.tokens_per_s(lost_at - _PLAIN_S, lost_at),
+        after=heard.tokens_per_s(back_at, back_at + _PLAIN_S),
+        plain=heard.tokens_per_s(plain_at, plain_at + _PLAIN_S),
+        round_s=round_s,
+        stall_s=tuple(at - lost_at for at, gap_s, _ in heard.gaps_s if at - gap_s <= lost_at < at),
+    )
+
+
+async def _lose(mesh: LinkMesh, live: LiveCell, how: str) -> float:
+    at = mesh.now()
+    for name in _NODES:
+        if how == "kill":
+            await mesh.kill(name)
+        else:
+            live.cut(name, BOTH)
+    return at
+
+
+async def _bring_back(mesh: LinkMesh, live: LiveCell, how: str, *, is_first: bool) -> None:
+    at = mesh.now()
+    for name in _NODES:
+        if how == "kill" or is_first:
+            await mesh.start_node("draft", name, name)
+        else:
+            live.mend(name, BOTH)
+    for name in _NODES:
+        await mesh.has_joined(name, at, _LIMIT_S)

@@ -1,0 +1,129 @@
+"""Which streams are better off on another target of their numerics class, and when they move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from nodes.coordinator.requests import Choice, Request
+from nodes.coordinator.room import has_room, kind_of
+from nodes.coordinator.roster import NodeRecord, Roster
+from nodes.coordinator.waiting import Kind
+from nodes.scheduler.stream import Opening, Stream
+from nodes.stream import StreamId
+
+# Between two looks at who on a target is better off elsewhere, at most one request moves in each;
+# and between two moves of the same one.
+LOOK_S = 2.0
+_REST_S = 10.0
+# Targets for which a move is planned: those that would decode plainly soonest with it.
+_CANDIDATES = 2
+# What a stream gets must be so much slower than elsewhere: predictions are noisy.
+_OVERLOAD = 1.3
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """All choices that a request has on one target go to another."""
+
+    request: Request
+    choices: tuple[Choice, ...]
+    target: NodeRecord
+    gain_s: float
+
+
+class Rebalancing:
+    """Looks now and then at who is served where; only decides, nothing is sent."""
+
+    def __init__(self, roster: Roster) -> None:
+        self._roster = roster
+        self._next_look = 0.0
+        self._looked_at: dict[str, float] = {}
+
+    def next_move(self, streams: Mapping[StreamId, Request], now: float) -> Move | None:
+        """Now and then, off one target at a time: the move that saves the most seconds, if any
+        saves some. What tokens of others wait for meanwhile are some plans, however many targets.
+
+        streams: whose they are.
+        """
+        if now < self._next_look:
+            return None
+        kinds: dict[Kind, list[NodeRecord]] = {}
+        for target in self._roster.nodes("target"):
+            if not target.is_draining:
+                kinds.setdefault(kind_of(target), []).append(target)
+        sources = [n for targets in kinds.values() if len(targets) > 1 for n in targets]
+        names = {source.name for source in sources}
+        self._looked_at = {n: at for n, at in self._looked_at.items() if n in names}
+        self._next_look = now + LOOK_S / max(1, len(sources))
+        source = max(sources, key=lambda n: self._urgency(n, now), default=None)
+        if source is None or source.scheduler is None:
+            return None
+        self._looked_at[source.name] = now
+        # Many more may wait than are here.
+        ids = source.scheduler.stream_ids
+        here = (streams[stream_id] for stream_id in ids if stream_id in streams)
+        requests = {id(request): request for request in here}.values()
+        others = [n for n in kinds[kind_of(source)] if n is not source]
+        moves = self._moves(source, others, requests, now)
+        return max(moves, key=lambda move: move.gain_s, default=None)
+
+    def _urgency(self, target: NodeRecord, now: float) -> float:
+        """Of a look at a target: the slower it is by now and the longer it was not looked at."""
+        assert target.scheduler is not None
+        waited_s = now - self._looked_at.get(target.name, now - 2 * LOOK_S)
+        return target.scheduler.forecast.plain_s((), now) * waited_s
+
+    def _moves(
+        self,
+        source: NodeRecord,
+        others: Iterable[NodeRecord],
+        requests: Iterable[Request],
+        now: float,
+    ) -> list[Move]:
+        """Moves of one request off a target: the one not looked at for longest, of those that fit
+        elsewhere, and of these the one that has most to come."""
+        units: list[tuple[Request, list[Stream], list[NodeRecord]]] = []
+        for request in requests:
+            streams = _unit(request, source) if now >= request.moved_at + _REST_S else []
+            able = [target for target in others if streams and has_room(target, streams)]
+            if able:
+                units.append((request, streams, able))
+        if not units or source.scheduler is None:
+            return []
+        request, streams, able = min(units, key=lambda u: (u[0].looked_at, -_num_left(u[1])))
+        request.looked_at = now
+        ids = [stream.spec.stream_id for stream in streams]
+        here_s = source.scheduler.forecast.token_s(ids, now)
+        # Rates are means over the streams, which go on side by side.
+        left = _num_left(streams) / len(streams)
+        prompt = streams[0].spec.num_prompt_tokens
+        num_unread = prompt + sum(len(stream.token_ids) - prompt for stream in streams)
+        moves = []
+        for target in sorted(able, key=lambda n: _plain_s(n, streams, now))[:_CANDIDATES]:
+            assert target.scheduler is not None
+            forecast = target.scheduler.forecast
+            there_s = forecast.token_s_of_newcomers(streams, now)
+            gain_s = (here_s - there_s) * left - forecast.reading_s(num_unread)
+            if here_s > _OVERLOAD * there_s and gain_s > 0:
+                choices = tuple(request.choices[stream_id] for stream_id in ids)
+                moves.append(Move(request, choices, target, gain_s))
+        return moves
+
+
+def _plain_s(target: NodeRecord, newcomers: Sequence[Stream], now: float) -> float:
+    assert target.scheduler is not None
+    return target.scheduler.forecast.plain_s(newcomers, now)
+
+
+def _num_left(streams: Iterable[Stream]) -> int:
+    return sum(stream.tokens_left for stream in streams)
+
+
+def _unit(request: Request, source: NodeRecord) -> list[Stream]:
+    """What would go together: a request's streams on a target; none while one is being read."""
+    assert source.scheduler is not None
+    ids = [s for s, choice in request.choices.items() if choice.target == source.name]
+    streams = [source.scheduler.stream(stream_id) for stream_id in ids]
+    known = [stream for stream in streams if stream is not None]
+    return [] if any(isinstance(stream.phase, Opening) for stream in known) else known
