@@ -25,6 +25,11 @@ from nodes.messages import (
     UploadPiece,
 )
 
+
+class ForbiddenError(Exception):
+    """A member sent what its role may not send."""
+
+
 # Of those who were invited and have not brought their own key yet.
 GUEST: Final = "guest"
 # A client that asks for many users.

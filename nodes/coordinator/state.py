@@ -12,13 +12,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from mesh.codec import decode
 from mesh.grants import Air
 from mesh.messages import NOT_ALLOWED, Bye, Credit, Hello, Ping, Pong, Refuse, Welcome
 from nodes.config import LimitSettings
-from nodes.coordinator.access import ANYBODY, ROLES, Caller
+from nodes.coordinator.access import ANYBODY, ROLES, Caller, ForbiddenError
+from nodes.coordinator.client_messages import ClientMessages
 from nodes.coordinator.drains import Drains
 from nodes.coordinator.intake import Intake
+from nodes.coordinator.node_messages import NodeMessages
 from nodes.coordinator.roster import (
     ClientOut,
     Dismissed,
@@ -36,39 +37,22 @@ from nodes.coordinator.status import Reporting
 from nodes.coordinator.tracing import Tracing
 from nodes.coordinator.uploads import Uploads
 from nodes.messages import (
-    CancelRequest,
-    CommitReply,
-    DraftReply,
     NodeCommandRequest,
     NodesReply,
     NodesRequest,
-    PromptScoresNotice,
     StatusRequest,
-    StreamFailedNotice,
-    StreamParkedNotice,
-    StreamReadyNotice,
-    SubmitRequest,
-    TokenizeReply,
     TokenizeRequest,
     TraceRequest,
-    UploadOffer,
-    UploadPiece,
 )
 from nodes.profile import token_bits
 from nodes.scheduler import SchedulerState
-from nodes.scheduler.counts import MOST_S
 from nodes.scheduler.instructions import Instruction
 from nodes.scheduler.rounds import RoundIds
-from nodes.stream import StreamId
 from policies.plan import Policy
 
 logger = logging.getLogger(__name__)
 
 _MAX_SHORT_REASON = 256
-
-
-class ForbiddenError(Exception):
-    """A member sent what its role may not send."""
 
 
 def _why_not(caller: Caller, role: str) -> str:
@@ -118,7 +102,7 @@ class CoordinatorState:
         self._round_ids = RoundIds()
         self._draft_load = Counter[str]()
         self._tracing = Tracing()
-        self.num_stale = 0
+        self._num_stale = 0
         # Messages that did not come so far, counted by the shell.
         self.num_dropped = 0
         self._reporting = Reporting(
@@ -130,6 +114,16 @@ class CoordinatorState:
             air=self._air,
             draft_load=self._draft_load,
         )
+        self._node_messages = NodeMessages(self._roster, self._serving, self._intake)
+        self._client_messages = ClientMessages(
+            self._serving, self._intake, self._uploads, self._reporting
+        )
+
+    @property
+    def num_stale(self) -> int:
+        """Messages of another cluster or epoch, and about what is over."""
+        handed_on = self._node_messages.num_stale + self._client_messages.num_stale
+        return self._num_stale + handed_on
 
     # -- what comes in -----------------------------------------------------------------------
 
@@ -158,7 +152,7 @@ class CoordinatorState:
             raise ForbiddenError(f"a {role} may not send {type(message).__name__}")
         member = self._roster.message(peer, now)
         if member is None or (cluster, epoch) != (self.cluster, self.epoch):
-            self.num_stale += 1
+            self._num_stale += 1
             return []
         match message:
             case Bye(reason=reason):
@@ -174,9 +168,11 @@ class CoordinatorState:
         node = self._roster.node_of(member)
         if node is not None:
             node.traffic.bytes_in += num_bytes
-            return self._on_node_message(node, message, num_bytes, now)
+            return self._node_messages.take(node, message, num_bytes, now)
         # Prefixes are shared by the requests of one user of a key, wherever they come from.
-        return self._on_client_message(peer, role, caller.name or peer.hex(), message, now)
+        who = caller.name or peer.hex()
+        answer = self._client_messages.take(peer, role, who, message, now)
+        return self._on_question(peer, message, now) if answer is None else answer
 
     def peer_gone(self, peer: bytes, now: float) -> list[Send]:
         return self._on_roster(self._roster.gone(peer, now), now)
@@ -347,95 +343,15 @@ class CoordinatorState:
             return out
         return [*self._serving.target_gone(event, now), *self._intake.ask_tokenizers()]
 
-    # -- nodes -----------------------------------------------------------------------------------
-
-    def _on_node_message(
-        self, node: NodeRecord, message: Any, num_bytes: int, now: float
-    ) -> list[Send]:
-        match message:
-            case CommitReply() if node.scheduler is not None:
-                streams = [StreamId(e.stream_id) for e in message.entries]
-                self._serving.charge(streams, num_bytes, to_draft=False)
-                node.busy_s += min(max(0.0, message.pass_s), MOST_S)
-                return self._carry_out(node, node.scheduler.committed(message, now), now)
-            case StreamReadyNotice(stream_id=s, generation=g, num_read=num_read) if (
-                node.scheduler is not None
-            ):
-                begun = message.has_begun
-                ready = node.scheduler.target_ready(StreamId(s), g, now, num_read, has_begun=begun)
-                return self._carry_out(node, ready, now)
-            case StreamFailedNotice(stream_id=s, generation=g, reason=reason) if (
-                node.scheduler is not None
-            ):
-                # Of a target's codes only that one says more than that it failed.
-                code = "bad_request" if message.code == "bad_request" else "unavailable"
-                failed = node.scheduler.target_failed(StreamId(s), g, reason, now, code)
-                return self._carry_out(node, failed, now)
-            case PromptScoresNotice() if node.scheduler is not None:
-                passed_on = self._serving.prompt_scored(node, message, now)
-                if passed_on is not None:
-                    return passed_on
-            case StreamParkedNotice(stream_id=s, generation=g) if node.scheduler is not None:
-                return self._carry_out(node, node.scheduler.target_parked(StreamId(s), g, now), now)
-            case TokenizeReply() if node.role == "target":
-                return self._on_tokenized(node, message, now)
-            case DraftReply() | StreamReadyNotice() | StreamFailedNotice():
-                return self._on_draft_message(node, message, num_bytes, now)
-        self.num_stale += 1
-        return []
-
-    def _on_draft_message(
-        self, node: NodeRecord, message: Any, num_bytes: int, now: float
-    ) -> list[Send]:
-        # Ids of streams and of rounds are unique in the mesh: only those who have them are asked.
-        out: list[Send] = []
-        match message:
-            case DraftReply():
-                node.busy_s += min(message.draft_us / 1e6, MOST_S)
-                streams = [StreamId(e.stream_id) for e in message.entries]
-                self._serving.charge(streams, num_bytes, to_draft=True)
-                # Some of its streams may have been cancelled or moved meanwhile.
-                holders = self._holders(streams) if streams else self._roster.schedulers()
-                for target, scheduler in holders:
-                    out += self._carry_out(target, scheduler.drafted(node.name, message, now), now)
-            case StreamReadyNotice(stream_id=s, generation=g):
-                for target, scheduler in self._holders([StreamId(s)]):
-                    ready = scheduler.draft_ready(node.name, StreamId(s), g, now)
-                    out += self._carry_out(target, ready, now)
-            case StreamFailedNotice(stream_id=s, generation=g, reason=reason):
-                for target, scheduler in self._holders([StreamId(s)]):
-                    failed = scheduler.draft_failed(node.name, StreamId(s), g, reason, now)
-                    out += self._carry_out(target, failed, now)
-        return out
-
-    def _holders(self, streams: Sequence[StreamId]) -> list[tuple[NodeRecord, SchedulerState]]:
-        """The targets that have any of these streams."""
-        names = dict.fromkeys(self._serving.target_of(stream_id) for stream_id in streams)
-        nodes = [self._roster.node(name) for name in names]
-        return [(n, n.scheduler) for n in nodes if n is not None and n.scheduler is not None]
-
     def _carry_out(
         self, target: NodeRecord, instructions: Sequence[Instruction], now: float
     ) -> list[Send]:
         return self._serving.carry_out(target, instructions, now)
 
-    # -- clients -----------------------------------------------------------------------------------
+    # -- questions ---------------------------------------------------------------------------------
 
-    def _on_client_message(
-        self, peer: bytes, role: str, who: str, message: Any, now: float
-    ) -> list[Send]:
+    def _on_question(self, peer: bytes, message: Any, now: float) -> list[Send]:
         match message:
-            case SubmitRequest():
-                self._uploads.forget(peer, message.request_id)
-                return self._submit(peer, role, who, message, now)
-            case UploadOffer():
-                return self._uploads.offered(peer, message, now)
-            case UploadPiece():
-                return self._uploaded(peer, role, who, message, now)
-            case CancelRequest(request_id=request_id):
-                self._uploads.forget(peer, request_id)
-                request = self._serving.requests.get((peer, request_id))
-                return self._serving.cancel(request, now) if request is not None else []
             case NodesRequest(request_id=request_id):
                 return [Send(peer, NodesReply(request_id, self._roster.fields()))]
             case StatusRequest():
@@ -448,37 +364,5 @@ class CoordinatorState:
                 reply, events, moved = self._drains.command(message, now)
                 moved += [*self._on_roster(events, now), *self._intake.take_up(now)]
                 return [Send(peer, reply), *moved, *self._intake.ask_tokenizers()]
-        self.num_stale += 1
+        self._num_stale += 1
         return []
-
-    def _submit(
-        self, peer: bytes, role: str, who: str, submit: SubmitRequest, now: float
-    ) -> list[Send]:
-        self._reporting.num_submitted += 1
-        return self._intake.submit(peer, role, who, submit, now)
-
-    def _uploaded(
-        self, peer: bytes, role: str, who: str, piece: UploadPiece, now: float
-    ) -> list[Send]:
-        """A piece of a large request. Raises DecodeError or ForbiddenError for what is none."""
-        frames, is_known = self._uploads.arrived(peer, piece, now)
-        self.num_stale += not is_known
-        if frames is None:
-            return self._uploads.grants(now)
-        # Of who sends nonsense others wait no longer: the next tick grants what is free now.
-        whole = decode(frames)
-        if not isinstance(whole.message, SubmitRequest):
-            raise ForbiddenError(f"only requests are uploaded, not {type(whole.message).__name__}")
-        if whole.message.request_id != piece.request_id:
-            raise ForbiddenError("an upload is of another request than was offered")
-        return [*self._uploads.grants(now), *self._submit(peer, role, who, whole.message, now)]
-
-    def _on_tokenized(self, node: NodeRecord, reply: TokenizeReply, now: float) -> list[Send]:
-        request, was_asked = self._serving.tokenizing.answered(node.name, reply.request_id)
-        out = self._intake.ask_tokenizers() if was_asked else []
-        if request is None:
-            self.num_stale += 1
-            return out
-        if reply.error:
-            return [*out, *self._serving.fail(request, "bad_request", reply.error, now)]
-        return [*out, *self._serving.open(request, node, reply.prompt_token_ids, now)]

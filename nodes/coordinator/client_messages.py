@@ -1,0 +1,67 @@
+"""What clients say of requests, whole ones and those that come in pieces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mesh.codec import decode
+from nodes.coordinator.access import ForbiddenError
+from nodes.coordinator.intake import Intake
+from nodes.coordinator.sends import Send
+from nodes.coordinator.serving import Serving
+from nodes.coordinator.status import Reporting
+from nodes.coordinator.uploads import Uploads
+from nodes.messages import CancelRequest, SubmitRequest, UploadOffer, UploadPiece
+
+
+class ClientMessages:
+    """num_stale: pieces of what is over here."""
+
+    def __init__(
+        self, serving: Serving, intake: Intake, uploads: Uploads, reporting: Reporting
+    ) -> None:
+        self._serving = serving
+        self._intake = intake
+        self._uploads = uploads
+        self._reporting = reporting
+        self.num_stale = 0
+
+    def take(self, peer: bytes, role: str, who: str, message: Any, now: float) -> list[Send] | None:
+        """What is to be sent for it; None if it is no message about requests. who: whose requests
+        share prefixes. Raises DecodeError or ForbiddenError.
+        """
+        match message:
+            case SubmitRequest():
+                self._uploads.forget(peer, message.request_id)
+                return self._submit(peer, role, who, message, now)
+            case UploadOffer():
+                return self._uploads.offered(peer, message, now)
+            case UploadPiece():
+                return self._uploaded(peer, role, who, message, now)
+            case CancelRequest(request_id=request_id):
+                self._uploads.forget(peer, request_id)
+                request = self._serving.requests.get((peer, request_id))
+                return self._serving.cancel(request, now) if request is not None else []
+        return None
+
+    def _submit(
+        self, peer: bytes, role: str, who: str, submit: SubmitRequest, now: float
+    ) -> list[Send]:
+        self._reporting.num_submitted += 1
+        return self._intake.submit(peer, role, who, submit, now)
+
+    def _uploaded(
+        self, peer: bytes, role: str, who: str, piece: UploadPiece, now: float
+    ) -> list[Send]:
+        """A piece of a large request. Raises DecodeError or ForbiddenError for what is none."""
+        frames, is_known = self._uploads.arrived(peer, piece, now)
+        self.num_stale += not is_known
+        if frames is None:
+            return self._uploads.grants(now)
+        # Of who sends nonsense others wait no longer: the next tick grants what is free now.
+        whole = decode(frames)
+        if not isinstance(whole.message, SubmitRequest):
+            raise ForbiddenError(f"only requests are uploaded, not {type(whole.message).__name__}")
+        if whole.message.request_id != piece.request_id:
+            raise ForbiddenError("an upload is of another request than was offered")
+        return [*self._uploads.grants(now), *self._submit(peer, role, who, whole.message, now)]

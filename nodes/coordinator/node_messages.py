@@ -1,0 +1,111 @@
+"""What nodes say of streams: handed to the schedulers and requests that it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nodes.coordinator.intake import Intake
+from nodes.coordinator.roster import NodeRecord, Roster
+from nodes.coordinator.sends import Send
+from nodes.coordinator.serving import Serving
+from nodes.messages import (
+    CommitReply,
+    DraftReply,
+    PromptScoresNotice,
+    StreamFailedNotice,
+    StreamParkedNotice,
+    StreamReadyNotice,
+    TokenizeReply,
+)
+from nodes.scheduler import SchedulerState
+from nodes.scheduler.counts import MOST_S
+from nodes.stream import StreamId
+
+
+class NodeMessages:
+    """num_stale: messages about what is over here."""
+
+    def __init__(self, roster: Roster, serving: Serving, intake: Intake) -> None:
+        self._roster = roster
+        self._serving = serving
+        self._intake = intake
+        self.num_stale = 0
+
+    def take(self, node: NodeRecord, message: Any, num_bytes: int, now: float) -> list[Send]:
+        """What is to be sent for it; what is of the past is counted."""
+        match message:
+            case CommitReply() if node.scheduler is not None:
+                streams = [StreamId(e.stream_id) for e in message.entries]
+                self._serving.charge(streams, num_bytes, to_draft=False)
+                node.busy_s += min(max(0.0, message.pass_s), MOST_S)
+                return self._serving.carry_out(node, node.scheduler.committed(message, now), now)
+            case StreamReadyNotice(stream_id=s, generation=g, num_read=num_read) if (
+                node.scheduler is not None
+            ):
+                begun = message.has_begun
+                ready = node.scheduler.target_ready(StreamId(s), g, now, num_read, has_begun=begun)
+                return self._serving.carry_out(node, ready, now)
+            case StreamFailedNotice(stream_id=s, generation=g, reason=reason) if (
+                node.scheduler is not None
+            ):
+                # Of a target's codes only that one says more than that it failed.
+                code = "bad_request" if message.code == "bad_request" else "unavailable"
+                failed = node.scheduler.target_failed(StreamId(s), g, reason, now, code)
+                return self._serving.carry_out(node, failed, now)
+            case PromptScoresNotice() if node.scheduler is not None:
+                passed_on = self._serving.prompt_scored(node, message, now)
+                if passed_on is not None:
+                    return passed_on
+            case StreamParkedNotice(stream_id=s, generation=g) if node.scheduler is not None:
+                return self._serving.carry_out(
+                    node, node.scheduler.target_parked(StreamId(s), g, now), now
+                )
+            case TokenizeReply() if node.role == "target":
+                return self._on_tokenized(node, message, now)
+            case DraftReply() | StreamReadyNotice() | StreamFailedNotice():
+                return self._on_draft_message(node, message, num_bytes, now)
+        self.num_stale += 1
+        return []
+
+    def _on_draft_message(
+        self, node: NodeRecord, message: Any, num_bytes: int, now: float
+    ) -> list[Send]:
+        # Ids of streams and of rounds are unique in the mesh: only those who have them are asked.
+        out: list[Send] = []
+        match message:
+            case DraftReply():
+                node.busy_s += min(message.draft_us / 1e6, MOST_S)
+                streams = [StreamId(e.stream_id) for e in message.entries]
+                self._serving.charge(streams, num_bytes, to_draft=True)
+                # Some of its streams may have been cancelled or moved meanwhile.
+                holders = self._holders(streams) if streams else self._roster.schedulers()
+                for target, scheduler in holders:
+                    out += self._serving.carry_out(
+                        target, scheduler.drafted(node.name, message, now), now
+                    )
+            case StreamReadyNotice(stream_id=s, generation=g):
+                for target, scheduler in self._holders([StreamId(s)]):
+                    ready = scheduler.draft_ready(node.name, StreamId(s), g, now)
+                    out += self._serving.carry_out(target, ready, now)
+            case StreamFailedNotice(stream_id=s, generation=g, reason=reason):
+                for target, scheduler in self._holders([StreamId(s)]):
+                    failed = scheduler.draft_failed(node.name, StreamId(s), g, reason, now)
+                    out += self._serving.carry_out(target, failed, now)
+        return out
+
+    def _holders(self, streams: Sequence[StreamId]) -> list[tuple[NodeRecord, SchedulerState]]:
+        """The targets that have any of these streams."""
+        names = dict.fromkeys(self._serving.target_of(stream_id) for stream_id in streams)
+        nodes = [self._roster.node(name) for name in names]
+        return [(n, n.scheduler) for n in nodes if n is not None and n.scheduler is not None]
+
+    def _on_tokenized(self, node: NodeRecord, reply: TokenizeReply, now: float) -> list[Send]:
+        request, was_asked = self._serving.tokenizing.answered(node.name, reply.request_id)
+        out = self._intake.ask_tokenizers() if was_asked else []
+        if request is None:
+            self.num_stale += 1
+            return out
+        if reply.error:
+            return [*out, *self._serving.fail(request, "bad_request", reply.error, now)]
+        return [*out, *self._serving.open(request, node, reply.prompt_token_ids, now)]
