@@ -14,8 +14,9 @@ from bench.results.cells import of_turns, ratio_value
 from bench.results.making import BARE
 from bench.results.schema import Cell
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
-from nodes.client import Client, GenerateOptions
+from nodes.client import Client
 from nodes.config import EngineSettings, environment
+from nodes.generation import GenerateOptions
 from nodes.local import local_mesh
 from nodes.messages import TokensNotice
 

@@ -16,8 +16,9 @@ from bench.live.machine import TargetFiles
 from bench.live.pairs import Ratio, paired_ratio
 from bench.load.workloads import workload
 from bench.speed import Answer, ask_one, rate
-from nodes.client import Client, GenerateOptions
+from nodes.client import Client
 from nodes.config import EngineSettings
+from nodes.generation import GenerateOptions
 from nodes.local import local_mesh
 
 _KINDS = ("code-edit", "copy")

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
-from nodes.client import Client, GenerateOptions
+from nodes.client import Client
 from nodes.config import EngineSettings, environment
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.protocol import Span
 from nodes.engine.sampler import Sampler
 from nodes.engine.sampling import Sampling
+from nodes.generation import GenerateOptions
 from nodes.local import local_mesh
 from nodes.messages import FinishedNotice, TokensNotice
 

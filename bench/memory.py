@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
-from nodes.client import GenerateOptions
 from nodes.config import EngineSettings, environment
+from nodes.generation import GenerateOptions
 from nodes.local import local_mesh
 
 _MIB = 1 << 20

@@ -10,8 +10,9 @@ from statistics import median
 
 from bench.distill.sampling.prompts import COPYING, HELD_OUT, HeldOutPrompts
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
-from nodes.client import Client, GenerateOptions
+from nodes.client import Client
 from nodes.config import EngineSettings, environment
+from nodes.generation import GenerateOptions
 from nodes.local import local_mesh
 from nodes.messages import FinishedNotice, StreamFigures, TokensNotice
 

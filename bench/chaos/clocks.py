@@ -18,7 +18,8 @@ from typing import Final
 
 from bench.chaos.keys import free_port
 from mesh.zmq_transport import ZmqContext
-from nodes.client import Client, GenerateOptions, RequestFailedError
+from nodes.client import Client, RequestFailedError
+from nodes.generation import GenerateOptions
 from nodes.messages import TokensNotice
 
 DAY_S: Final = 86_400

@@ -8,8 +8,8 @@ from bench.chaos.cases import Case, sampling_of, undisturbed
 from bench.chaos.fleet import Setup
 from bench.prompts import make_prompts
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
-from nodes.client import GenerateOptions
 from nodes.config import EngineSettings
+from nodes.generation import GenerateOptions
 from nodes.roles import open_engine, tokenizer_of
 
 # The first prompts of each hundred are long: all of a run would be spent on reading them.

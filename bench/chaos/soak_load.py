@@ -15,8 +15,9 @@ from typing import Any, Final
 
 from bench.chaos.fleet import Fleet
 from bench.chaos.http import Connection
-from nodes.client import Client, Event, GenerateOptions, RequestFailedError
+from nodes.client import Client, Event, RequestFailedError
 from nodes.engine.rules import Grammar, LogitRules
+from nodes.generation import GenerateOptions
 from nodes.messages import TokensNotice
 
 _LIMIT_S: Final = 60.0

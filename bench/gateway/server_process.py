@@ -11,9 +11,10 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from nodes.client import Event, GenerateOptions, Prompt, RequestFailedError
+from nodes.client import Event, RequestFailedError
 from nodes.gateway.config import GatewayConfig, GatewayLimits
 from nodes.gateway.server import HttpServer
+from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import (
     FinishedNotice,
     NodeFields,

@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from nodes.client import Client, GenerateOptions
+from nodes.client import Client
+from nodes.generation import GenerateOptions
 from nodes.messages import FinishedNotice, TokensNotice
 
 SKIPPED_TOKENS = 8

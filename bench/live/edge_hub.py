@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from mesh.zmq_transport import ZmqContext
-from nodes.client import Client, GenerateOptions
+from nodes.client import Client
 from nodes.coordinator.service import Coordinator
 from nodes.engine.recording import RecordedText, read_recording
+from nodes.generation import GenerateOptions
 from nodes.keyring import Keyring
 from nodes.messages import FinishedNotice, TokensNotice
 from nodes.runtime import set_engine_environment

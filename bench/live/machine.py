@@ -16,8 +16,9 @@ from bench.live.bad_draft import write_bad_draft
 from bench.live.pairs import Ratio, paired_ratio
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.catalog.fetch import quantize_in_child
-from nodes.client import Client, GenerateOptions
+from nodes.client import Client
 from nodes.config import EngineSettings, environment
+from nodes.generation import GenerateOptions
 from nodes.local import local_mesh
 from nodes.messages import StartedNotice
 

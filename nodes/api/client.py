@@ -21,8 +21,9 @@ from nodes.api.errors import (
     InvalidRequestError,
     request_error,
 )
-from nodes.client import Client, Event, GenerateOptions, Prompt, RequestFailedError
+from nodes.client import Client, Event, RequestFailedError
 from nodes.config import environment
+from nodes.generation import GenerateOptions, Prompt
 from nodes.keyring import Keyring, default_keyring
 from nodes.messages import ChatMessage, NodeFields
 

@@ -12,8 +12,9 @@ import click
 from mesh.zmq_transport import ZmqContext
 from nodes.cli.options import generate_options, keys_option, options_of, read_prompt
 from nodes.cli.output import print_request
-from nodes.client import Client, GenerateOptions
+from nodes.client import Client
 from nodes.config import ClientConfig, load
+from nodes.generation import GenerateOptions
 from nodes.roles import declared, link_of
 from nodes.runtime import run, set_up_logging
 

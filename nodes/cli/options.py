@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from nodes.client import GenerateOptions
+from nodes.generation import GenerateOptions
 from nodes.messages import MAX_DEADLINE_S, MAX_GAMMA, MAX_PRIORITY
 
 F = TypeVar("F", bound=Callable[..., Any])

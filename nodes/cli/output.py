@@ -12,7 +12,8 @@ from typing import Any
 
 import click
 
-from nodes.client import Client, Event, GenerateOptions
+from nodes.client import Client, Event
+from nodes.generation import GenerateOptions
 from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
 
 _NO_FIGURES = StreamFigures(0, 0, 0, 0, 0, 0, "")

@@ -12,8 +12,8 @@ from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_
 from nodes.cli.options import generate_options, options_of, read_prompt
 from nodes.cli.output import print_request
 from nodes.cli.progress import Progress
-from nodes.client import GenerateOptions
 from nodes.config import EngineSettings, environment
+from nodes.generation import GenerateOptions
 from nodes.local import local_mesh
 from nodes.roles import EMULATED, NGRAM
 from nodes.runtime import run, set_up_logging

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from nodes.client import Event, Prompt, RequestFailedError
+from nodes.client import Event, RequestFailedError
 from nodes.gateway.fields import Job
+from nodes.generation import Prompt
 from nodes.messages import (
     FinishedNotice,
     PromptLogprobsNotice,

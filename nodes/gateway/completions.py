@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from nodes.client import Prompt
 from nodes.gateway.answers import Delta
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.fields import Job, common_fields, job_of, options_of
@@ -14,6 +13,7 @@ from nodes.gateway.logprobs import CompletionLogprobs
 from nodes.gateway.resuming import Told
 from nodes.gateway.schema import Fields, boolean, check, integer, string, unsupported, wrong
 from nodes.gateway.shape import ChunkWriter, Head, Whole, whole_body
+from nodes.generation import Prompt
 from nodes.messages import MAX_TOP_LOGPROBS
 
 ID_PREFIX: Final = "cmpl"

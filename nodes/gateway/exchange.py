@@ -11,7 +11,7 @@ from typing import Any, cast
 from starlette.types import Receive, Send
 
 from mesh.errors import LocalProtocolError
-from nodes.client import Event, Prompt, RequestFailedError
+from nodes.client import Event, RequestFailedError
 from nodes.gateway.answers import Answers
 from nodes.gateway.errors import ApiError, internal, of_failure, unavailable
 from nodes.gateway.fields import Job
@@ -20,6 +20,7 @@ from nodes.gateway.outbox import Outbox, SlowReaderError
 from nodes.gateway.resuming import Told
 from nodes.gateway.running import Run
 from nodes.gateway.shape import DONE, Head, Shape, Whole
+from nodes.generation import Prompt
 from nodes.messages import StartedNotice, TokensNotice
 from nodes.metrics.gateway import RequestMetrics
 from nodes.runtime import first_cause

@@ -7,7 +7,6 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, Final
 
-from nodes.client import GenerateOptions, Prompt
 from nodes.engine.rules import MAX_BIASES, MAX_GRAMMAR_CHARS, NO_RULES, Grammar, LogitBias
 from nodes.engine.rules import LogitRules as Rules
 from nodes.gateway.config import GatewayLimits
@@ -24,6 +23,7 @@ from nodes.gateway.schema import (
     unsupported,
     wrong,
 )
+from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import DEFAULT_PRIORITY, MAX_PRIORITY, MAX_STOPS
 
 _MAX_STOP_CHARS: Final = 256

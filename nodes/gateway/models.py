@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from nodes.client import Event, GenerateOptions, Prompt, RequestFailedError
+from nodes.client import Event, RequestFailedError
 from nodes.gateway.errors import of_failure, unavailable
+from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import NodeFields, NodesReply
 from nodes.status import Status
 

@@ -17,7 +17,7 @@ from bench.emulate.proxy import HEADER_BYTES, SEGMENT_BYTES, proxy_cell
 from mesh.codec import encode, encode_struct
 from mesh.messages import PROTOCOL_VERSION, Hello, Ping, Welcome
 from mesh.zmq_transport import ZmqContext
-from nodes.client import Client, GenerateOptions
+from nodes.client import Client
 from nodes.coordinator.sends import Send
 from nodes.coordinator.service import Coordinator
 from nodes.coordinator.state import CoordinatorState
@@ -26,6 +26,7 @@ from nodes.draft.node import DraftNode
 from nodes.draft.state import ModelDrafter
 from nodes.engine.load import TOY_COSTS
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from nodes.generation import GenerateOptions
 from nodes.messages import (
     CommitEntry,
     CommitReply,

@@ -14,7 +14,7 @@ from bench.chaos.fleet import Fleet, Setup, fleet
 from bench.chaos.keys import CLIENT, COORDINATOR, free_port, make_keys
 from bench.chaos.processes import nursery
 from mesh.failpoints import VARIABLE
-from nodes.client import GenerateOptions
+from nodes.generation import GenerateOptions
 from nodes.keyring import Keyring
 from nodes.messages import TokensNotice
 

@@ -18,7 +18,8 @@ from bench.chaos.report import Tally
 from bench.chaos.storm import Storm, weather
 from bench.chaos.torment import draw
 from bench.chaos.work import Load, ask
-from nodes.client import GenerateOptions, Prompt, RequestFailedError
+from nodes.client import RequestFailedError
+from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
 
 Eventually = Callable[..., "asyncio.Future[None]"]

@@ -12,8 +12,8 @@ from bench.live.pairs import paired_ratio
 from bench.live.scale import measure
 from nodes.catalog import DEFAULT_DRAFT, Catalog, default_cache_dir
 from nodes.catalog.gguf import check_gguf
-from nodes.client import GenerateOptions
 from nodes.config import EngineSettings, environment
+from nodes.generation import GenerateOptions
 from nodes.local import local_mesh
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from mesh.zmq_transport import ZmqContext
-from nodes.client import Client, GenerateOptions
+from nodes.client import Client
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyTokenizer
+from nodes.generation import GenerateOptions
 from nodes.messages import FinishedNotice, TokensNotice
 from tests.cli.commands import Commands
 from tests.nodes.reference import reference

@@ -13,7 +13,8 @@ import nodes.client
 import nodes.retry
 from mesh.memory_transport import MemoryHub
 from mesh.messages import Bye, Hello, Welcome
-from nodes.client import Client, GenerateOptions, RequestFailedError
+from nodes.client import Client, RequestFailedError
+from nodes.generation import GenerateOptions
 from nodes.journal import Event
 from nodes.messages import (
     CancelRequest,

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from mesh.memory_transport import MemoryHub
-from nodes.client import Client, GenerateOptions
+from nodes.client import Client
 from nodes.coordinator.service import Coordinator
 from nodes.engine.load import TOY_COSTS
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from nodes.generation import GenerateOptions
 from nodes.target.node import TargetNode
 from policies.joint import joint_plan
 from tests.nodes.coordinator.test_poison import INNOCENTS, make_case

@@ -7,10 +7,11 @@ from typing import Any
 
 from mesh.codec import decode
 from mesh.memory_transport import MemoryHub
-from nodes.client import Client, GenerateOptions
+from nodes.client import Client
 from nodes.coordinator.service import Coordinator
 from nodes.engine.load import TOY_COSTS
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from nodes.generation import GenerateOptions
 from nodes.messages import CommitReply
 from nodes.target.node import TargetNode
 from policies.joint import joint_plan

@@ -14,7 +14,7 @@ from mesh.codec import decode
 from mesh.errors import BackpressureError
 from mesh.memory_transport import MemoryHub, MemoryServer
 from mesh.messages import Bye
-from nodes.client import Client, GenerateOptions, Prompt, RequestFailedError
+from nodes.client import Client, RequestFailedError
 from nodes.coordinator.service import Coordinator
 from nodes.draft.node import DraftNode
 from nodes.draft.state import ModelDrafter
@@ -23,6 +23,7 @@ from nodes.engine.load import TOY_COSTS
 from nodes.engine.rules import Grammar, LogitBias, LogitRules
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from nodes.generation import GenerateOptions, Prompt
 from nodes.link import STOPS
 from nodes.messages import (
     ChatMessage,

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nodes.client import GenerateOptions
 from nodes.config import ConfigError, DraftConfig, EngineSettings, TargetConfig
 from nodes.engine.recording import read_recording, to_bytes
 from nodes.engine.replay import ReplayConfig, ReplayModel
 from nodes.engine.toy import ToyConfig
+from nodes.generation import GenerateOptions
 from nodes.local import local_mesh
 from nodes.messages import MAX_GAMMA
 from nodes.roles import calibration_of, run_draft, run_target

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 import nodes.client
-from nodes.client import Client, GenerateOptions
+from nodes.client import Client
+from nodes.generation import GenerateOptions
 from nodes.messages import (
     MAX_PIECE_BYTES,
     LinkFields,

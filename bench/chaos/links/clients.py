@@ -18,8 +18,9 @@ from pathlib import Path
 
 from mesh.errors import MeshError
 from mesh.zmq_transport import ZmqContext
-from nodes.client import Client, GenerateOptions, RequestFailedError
+from nodes.client import Client, RequestFailedError
 from nodes.engine.recording import RecordedText, read_recording
+from nodes.generation import GenerateOptions
 from nodes.keyring import Keyring
 from nodes.messages import FinishedNotice, StreamFigures, TokensNotice
 

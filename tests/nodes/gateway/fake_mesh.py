@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from nodes.client import Event, GenerateOptions, Prompt, RequestFailedError
+from nodes.client import Event, RequestFailedError
+from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import (
     FinishedNotice,
     NodeFields,

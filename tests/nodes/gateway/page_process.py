@@ -14,8 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nodes.client import Client, GenerateOptions, RequestFailedError
+from nodes.client import Client, RequestFailedError
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
+from nodes.generation import GenerateOptions
 from nodes.status import Status, WaitingStatus
 from tests.nodes.gateway.fake_mesh import FakeMesh, finished, scored, started, tokens
 from tests.nodes.gateway.served import serving

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from nodes.client import GenerateOptions, Prompt, RequestFailedError
+from nodes.client import RequestFailedError
 from nodes.gateway.answers import Usage
+from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import PromptLogprobsNotice
 from tests.nodes.gateway.calls import Call, gateway_of, open_app, post
 from tests.nodes.gateway.fake_mesh import (

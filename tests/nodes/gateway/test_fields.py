@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from nodes.client import GenerateOptions
 from nodes.engine.rules import Grammar, LogitBias
 from nodes.gateway.chat import ChatFields
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
+from nodes.generation import GenerateOptions
 
 ASK = {"messages": [{"role": "user", "content": "hi"}]}
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from nodes.client import Client, Event, GenerateOptions, Prompt
+from nodes.client import Client, Event
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyTokenizer
 from nodes.gateway import app, models
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
+from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import TokensNotice
 from tests.nodes.gateway.served import Served, serving
 from tests.nodes.reference import Reference, reference
