@@ -281,6 +281,25 @@ def scale(clients: int, seconds: float) -> None:
     )
 
 
+@bench.command()
+@click.option("--streams", default="1,4,16", show_default=True, help="Of a round.")
+@click.option("--gamma", default=4, show_default=True, type=click.IntRange(1, 32))
+@click.option("--vocab", default=49_152, show_default=True, help="Tokens of the vocabulary.")
+def wire(streams: str, gamma: int, vocab: int) -> None:
+    """Bytes of the messages of a round, with ZeroMQ and CURVE, a guess and a committed token.
+
+    \b
+    Example:
+      python -m bench wire --streams 16
+    """
+    import asyncio
+
+    from bench.wire import measure, table
+
+    counts = [int(part) for part in streams.split(",")]
+    click.echo(table(asyncio.run(measure(counts, gamma, vocab)), vocab))
+
+
 @bench.command("scale-sim")
 @click.option("--streams", default="16,64,256,1024,4096,10000", show_default=True)
 @click.option("--together", default="16,64,256,1024", show_default=True, help="Of one pool.")

@@ -17,6 +17,7 @@ from nodes.scheduler.stream import DraftPlacement, Stream
 from nodes.scheduler.target import TargetCosts
 from nodes.scheduler.watch import Watch
 from nodes.stream import StreamId
+from policies.acceptance import AcceptanceEstimate
 from policies.confidence import Spread
 from policies.drafter import expected_acceptance, plain_token_s, token_s
 from policies.latency import NodeCosts
@@ -26,6 +27,8 @@ from policies.plan import Link
 _MAX_LATE_ROUNDS = 3
 # Of a draft node that were judged: then what is expected of a stream says more than some trials.
 _KNOWN_GUESSES = 40
+# What the guesses of very good draft models come to.
+_BEST = AcceptanceEstimate(successes=9.0, failures=1.0)
 # Tokens of a stream between two looks at who drafts for it.
 _RECONSIDER_TOKENS = 16
 
@@ -116,10 +119,14 @@ class DraftSide:
         if stream.tries is not None and placement is not None and self._target is not None:
             costs, crowd = self._target.now(len(stream.token_ids)).decode, len(self._streams)
             node = self._drafts[placement.node]
-            guessing_s = token_s(costs, node.view(), stream.acceptance, crowd)
-            gain = plain_token_s(costs, crowd) / guessing_s
-            is_known = node.acceptance.judged[1] >= _KNOWN_GUESSES
-            stream.tries.expect(1.0 if node.acceptance.is_untried else gain, is_known=is_known)
+            view, plain_s = node.view(), plain_token_s(costs, crowd)
+            known = node.acceptance
+            gain = plain_s / token_s(costs, view, stream.acceptance, crowd)
+            stream.tries.expect(
+                1.0 if known.is_untried else gain,
+                at_best=plain_s / token_s(costs, view, _BEST, crowd),
+                is_known=known.judged[1] >= _KNOWN_GUESSES,
+            )
         return out
 
     def ready(self, node: str, stream_id: StreamId, generation: int) -> bool:

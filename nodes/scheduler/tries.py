@@ -49,13 +49,17 @@ class Tries:
     last: int = 0
     num_first: int = _NUM_FIRST
 
-    def expect(self, gain: float, *, is_known: bool = False) -> None:
+    def expect(self, gain: float, *, at_best: float, is_known: bool = False) -> None:
         """gain: seconds of a plain token to those of one with guesses, as the draft node's other
-        streams suggest. is_known: there were so many that plans can go by them, for and against.
+        streams suggest; at_best: if nearly all guesses were right. is_known: there were so many
+        that plans can go by them, for and against.
         """
         self.num_first = _NUM_FIRST
         if is_known or gain >= _SURE_GAIN:
             self.num_first = 0
+        elif at_best < _LIKELY_GAIN:
+            # There is less to gain than trials cost where a draft node shares the target's cores.
+            self.num_first = 1
         elif gain >= _LIKELY_GAIN:
             self.num_first = _NUM_FIRST // 2
 

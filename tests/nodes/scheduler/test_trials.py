@@ -311,8 +311,29 @@ def test_where_enough_is_known_of_a_draft_node_the_plan_goes_by_that() -> None:
     assert stream.tries.is_due(INTERVAL)
 
 
-def test_between_little_and_much_there_are_some_trials() -> None:
+def test_a_draft_node_with_little_to_gain_at_best_is_tried_once() -> None:
+    """Four trials of one that takes as long as the target cost more on cores that both share."""
+    scheduler = SchedulerState(FixedPolicy(), TARGET_COSTS, trials=True)
+    scheduler.draft_joined("a", TARGET_COSTS)
+    out = open_stream(scheduler, ONE, "a")
+    stream = scheduler.stream(ONE)
+    assert stream is not None
+    assert stream.tries is not None
+    assert stream.tries.num_first == 1
+    assert stream.is_on_probation
+    try_once(scheduler, out)
+    assert not stream.is_on_probation
+
+
+@pytest.mark.parametrize(
+    ("gain", "at_best", "num_first"),
+    [(0.9, 1.5, 4), (1.2, 1.5, 2), (1.4, 1.5, 0), (1.0, 1.5, 4), (1.0, 1.05, 1), (1.05, 1.05, 1)],
+)
+def test_between_little_and_much_there_are_some_trials(
+    gain: float, at_best: float, num_first: int
+) -> None:
     tries = Tries()
-    for gain, num_first in ((0.9, 4), (1.2, 2), (1.4, 0), (1.0, 4)):
-        tries.expect(gain)
-        assert tries.num_first == num_first
+    tries.expect(gain, at_best=at_best)
+    assert tries.num_first == num_first
+    tries.expect(gain, at_best=at_best, is_known=True)
+    assert tries.num_first == 0

@@ -1,0 +1,220 @@
+"""What messages of rounds take on a link: as they are encoded, and with ZeroMQ and CURVE around.
+
+Bytes on the connection are counted by a relay between two sockets with keys on loopback TCP:
+those of the TCP stream, without the headers of its packets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from mesh.codec import encode
+from mesh.keys import ClientKeys
+from mesh.messages import Ping
+from mesh.security import ServerKeys, new_key_pair
+from mesh.zmq_transport import ZmqContext
+from nodes.messages import (
+    CommitEntry,
+    CommitReply,
+    DraftEntry,
+    DraftReply,
+    DraftRequest,
+    GuessEntry,
+    VerifyRequest,
+)
+from policies.acceptance import expected_tokens
+
+ALPHAS = (0.6, 0.8, 0.9)
+# What is typical of a mesh at work: ids of streams and rounds, lengths of texts, bytes of a token.
+_IDS, _ROUNDS, _LENGTHS = (1_000, 1_200), (40_000, 50_000), (700, 900)
+_TOKEN_BYTES = 4
+# Each message so many times, so that a keep-alive between them says nothing.
+_TIMES = 50
+_LIMIT_S = 20.0
+# What others send for each guess: a float64 of msgpack for every token of the vocabulary.
+_FLOAT_BYTES = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Sized:
+    """One message. encoded: bytes of its frames; on_link: with all that is around them."""
+
+    name: str
+    num_streams: int
+    encoded: int
+    on_link: float
+
+
+@dataclass(frozen=True, slots=True)
+class RoundBytes:
+    """The messages of a round of so many streams, each with gamma guesses, at an acceptance."""
+
+    num_streams: int
+    gamma: int
+    alpha: float
+    messages: tuple[Sized, ...]
+
+    @property
+    def num_guesses(self) -> int:
+        return self.num_streams * self.gamma
+
+    @property
+    def num_committed(self) -> int:
+        return self.num_streams * _committed(self.alpha, self.gamma)
+
+    def drafting(self) -> float:
+        """Bytes between coordinator and draft node, both ways."""
+        return sum(m.on_link for m in self.messages if m.name.startswith("Draft"))
+
+    def whole(self) -> float:
+        return sum(message.on_link for message in self.messages)
+
+
+def _committed(alpha: float, gamma: int) -> int:
+    return max(1, round(expected_tokens(alpha, gamma)))
+
+
+def round_messages(
+    num_streams: int, gamma: int, alpha: float, num_vocab: int, seed: int = 1
+) -> list[Any]:
+    """What a round says, drawn: the tokens of the last one to the draft node, and so on."""
+    random = Random(seed)
+
+    def tokens(count: int) -> tuple[int, ...]:
+        return tuple(random.randrange(num_vocab) for _ in range(count))
+
+    num_new = _committed(alpha, gamma)
+    streams = [random.randrange(*_IDS) for _ in range(num_streams)]
+    lengths = [random.randrange(*_LENGTHS) for _ in range(num_streams)]
+    round_id = random.randrange(*_ROUNDS)
+    asked = [DraftEntry(s, 1, n, num_new, gamma, 0) for s, n in zip(streams, lengths, strict=True)]
+    guessed = [GuessEntry(s, 1, n + num_new, gamma) for s, n in zip(streams, lengths, strict=True)]
+    guesses = tokens(num_streams * gamma)
+    committed = [
+        CommitEntry(
+            s, 1, n + num_new, num_new, gamma, num_new - 1, "", b"x" * _TOKEN_BYTES * num_new
+        )
+        for s, n in zip(streams, lengths, strict=True)
+    ]
+    return [
+        DraftRequest(round_id, tuple(asked), tokens(num_streams * num_new)),
+        DraftReply(round_id, tuple(guessed), guesses, draft_us=31_234),
+        VerifyRequest(round_id, tuple(guessed), guesses),
+        CommitReply(0.0391, tuple(committed), tokens(num_streams * num_new)),
+    ]
+
+
+async def measure(
+    counts: Sequence[int], gamma: int, num_vocab: int, alphas: Sequence[float] = ALPHAS
+) -> list[RoundBytes]:
+    """Every count of streams at every acceptance, over one link."""
+    async with asyncio.timeout(_LIMIT_S * len(counts) * len(alphas)):
+        found = []
+        for count in counts:
+            for alpha in alphas:
+                messages = round_messages(count, gamma, alpha, num_vocab)
+                sized = await _sized(count, messages)
+                found.append(RoundBytes(count, gamma, alpha, tuple(sized)))
+        return found
+
+
+async def _sized(num_streams: int, messages: Sequence[Any]) -> list[Sized]:
+    server_pair, client_pair = new_key_pair(), new_key_pair()
+    found = []
+    with ZmqContext() as context:
+        keys = ServerKeys(server_pair, {client_pair.public}.__contains__)
+        server = context.bind("tcp://127.0.0.1:0", keys)
+        port = int(server.endpoint.rpartition(":")[2])
+        relay = _Relay(port)
+        listening = await asyncio.start_server(relay.pump, "127.0.0.1", 0)
+        with closing(server), closing(listening):
+            way = f"tcp://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+            client = context.connect(way, ClientKeys(client_pair, server_pair.public))
+            with closing(client):
+                await client.writable()
+                # The handshake is over when something has come through.
+                client.send(encode(Ping(0, 0), cluster="airdraft", epoch=1 << 61))
+                await server.recv()
+                for message in messages:
+                    frames = encode(message, cluster="airdraft", epoch=1 << 61)
+                    before = relay.num_bytes
+                    for _ in range(_TIMES):
+                        client.send(frames)
+                        await server.recv()
+                    on_link = (relay.num_bytes - before) / _TIMES
+                    encoded = sum(map(len, frames))
+                    found.append(Sized(type(message).__name__, num_streams, encoded, on_link))
+        await relay.end()
+    return found
+
+
+@dataclass(slots=True)
+class _Relay:
+    """Passes everything on to a port and counts what goes there."""
+
+    port: int
+    num_bytes: int = 0
+    _pumps: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    async def pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.port)
+        ways = [self._copy(reader, far_writer, counts=True), self._copy(far_reader, writer)]
+        pumps = {asyncio.create_task(way) for way in ways}
+        self._pumps |= pumps
+        with closing(writer), closing(far_writer):
+            await asyncio.wait(pumps)
+
+    async def _copy(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, counts: bool = False
+    ) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(1 << 16):
+                self.num_bytes += len(data) if counts else 0
+                writer.write(data)
+                await writer.drain()
+
+    async def end(self) -> None:
+        for pump in self._pumps:
+            pump.cancel()
+        await asyncio.gather(*self._pumps, return_exceptions=True)
+
+
+def table(found: Sequence[RoundBytes], num_vocab: int) -> str:
+    """Messages of the middle acceptance, then a round's bytes beside probabilities on the wire."""
+    lines = [
+        "| streams | message | bytes | with ZeroMQ and CURVE | of it a guess (a committed token) |",
+        "|---|---|---|---|---|",
+    ]
+    alphas = sorted({one.alpha for one in found})
+    middle = alphas[len(alphas) // 2]
+    for one in found:
+        for message in one.messages if one.alpha == middle else ():
+            is_commit = message.name.startswith("Commit")
+            each = message.on_link / (one.num_committed if is_commit else one.num_guesses)
+            lines.append(
+                f"| {one.num_streams} | {message.name} | {message.encoded} "
+                f"| {message.on_link:.0f} | {f'({each:.1f})' if is_commit else f'{each:.1f}'} |"
+            )
+    others = num_vocab * _FLOAT_BYTES
+    lines += [
+        "",
+        f"Gamma {found[0].gamma}, {num_vocab} tokens. Bytes on the links of a round, both ways; "
+        f"a vector of probabilities a guess, as msgpack's float64, would be {others:,} bytes.",
+        "",
+        "| streams | acceptance | draft node's link, a guess | a committed token "
+        "| draft node's and target's, a committed token | probabilities / ours, a guess |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in found:
+        guess = one.drafting() / one.num_guesses
+        lines.append(
+            f"| {one.num_streams} | {one.alpha:g} | {guess:.1f} "
+            f"| {one.drafting() / one.num_committed:.1f} | {one.whole() / one.num_committed:.1f} "
+            f"| {others / guess:,.0f} |"
+        )
+    return "\n".join(lines)
