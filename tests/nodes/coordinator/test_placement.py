@@ -22,8 +22,6 @@ from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.test_state import CLIENT, TARGET, Mesh, opened, to
 from tests.nodes.scheduler.script import FixedPolicy
 
-THIRD = b"third"
-
 
 def profile(pass_ms: float, **changes: Any) -> EngineProfile:
     """Of a target whose passes take so long for one token, a fifth more for each other one."""
@@ -45,13 +43,6 @@ def make_mesh(**targets: EngineProfile) -> Mesh:
 def where(sends: Sequence[Send]) -> list[str]:
     """Targets that a stream is opened on, in order."""
     return [s.peer.decode() for s in sends if isinstance(s.message, OpenStreamRequest)]
-
-
-def commit(
-    stream_id: int, prefix_len: int, generation: int = 1, num_tokens: int = 1, pass_s: float = 0.0
-) -> CommitReply:
-    entry = CommitEntry(stream_id, generation, prefix_len, num_tokens, 0, 0, "", b"a" * num_tokens)
-    return CommitReply(pass_s, (entry,), (9,) * num_tokens)
 
 
 # -- new streams -----------------------------------------------------------------------------------
