@@ -45,6 +45,13 @@ def where(sends: Sequence[Send]) -> list[str]:
     return [s.peer.decode() for s in sends if isinstance(s.message, OpenStreamRequest)]
 
 
+def commit(
+    stream_id: int, prefix_len: int, generation: int = 1, num_tokens: int = 1, pass_s: float = 0.0
+) -> CommitReply:
+    entry = CommitEntry(stream_id, generation, prefix_len, num_tokens, 0, 0, "", b"a" * num_tokens)
+    return CommitReply(pass_s, (entry,), (9,) * num_tokens)
+
+
 # -- new streams -----------------------------------------------------------------------------------
 
 

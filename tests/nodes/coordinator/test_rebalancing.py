@@ -19,17 +19,10 @@ from nodes.messages import (
 from policies.joint import joint_plan
 from policies.plan import Observation, Plan
 from tests.nodes.builders import PROMPT, make_submit
-from tests.nodes.coordinator.test_placement import make_mesh, profile, where
+from tests.nodes.coordinator.test_placement import commit, make_mesh, profile, where
 from tests.nodes.coordinator.test_state import CLIENT, OTHER, TARGET, Mesh, opened, to
 
 THIRD = b"third"
-
-
-def commit(
-    stream_id: int, prefix_len: int, generation: int = 1, num_tokens: int = 1, pass_s: float = 0.0
-) -> CommitReply:
-    entry = CommitEntry(stream_id, generation, prefix_len, num_tokens, 0, 0, "", b"a" * num_tokens)
-    return CommitReply(pass_s, (entry,), (9,) * num_tokens)
 
 
 def crowded(**changes: Any) -> Mesh:
