@@ -238,9 +238,13 @@ class Coordinator:
             await self._plan_due.wait()
             for _ in range(_TURNS_TO_READ):
                 await asyncio.sleep(0)
-            self._hand_over(self.state.plan_anew(self._clock()))
+            self.plan_next()
             if not self.state.is_plan_due:
                 self._plan_due.clear()
+
+    def plan_next(self) -> None:
+        """Make the plan that is due for longest, if any is, and send what follows from it."""
+        self._hand_over(self.state.plan_anew(self._clock()))
 
     def tick(self) -> None:
         """What is due by now, though nobody said anything."""

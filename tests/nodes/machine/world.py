@@ -180,6 +180,9 @@ class World:
     def _moves(self) -> Iterator[tuple[Callable[[Any], None], Any]]:
         for connection in self.network.arrived():
             yield self._coordinator_takes, connection
+        if self.coordinator.state.is_plan_due:
+            # Sooner or later: it plans when nothing is left to read.
+            yield Coordinator.plan_next, self.coordinator
         for process in self.processes:
             if process.can_read():
                 yield type(process).read, process
