@@ -224,6 +224,8 @@ class PureCluster:
         if self.state._serving.tokenizer(""):
             moves += [self._submit] if self.to_submit else []
             moves += [partial(self._upload, index) for index in self.uploads]
+        if self.state.is_plan_due:
+            moves.append(self._coordinator_plans)
         for node in self._alive(self.nodes):
             if node.inbox:
                 moves.append(partial(self._node_takes, node))
@@ -377,8 +379,9 @@ class PureCluster:
 
     def _carry_out(self, sends: Sequence[Send]) -> None:
         self._hand_over(sends)
-        while self.state.is_plan_due:
-            self._hand_over(self.state.plan_anew(self.now))
+
+    def _coordinator_plans(self) -> None:
+        self._hand_over(self.state.plan_anew(self.now))
 
     def _hand_over(self, sends: Sequence[Send]) -> None:
         for send in sends:
