@@ -55,8 +55,8 @@ class CostTable:
                 slope = max(0.0, (seconds[-1] - seconds[-2]) / (sizes[-1] - sizes[-2]))
             return seconds[-1] + slope * (num_tokens - sizes[-1]) + extra
         above = bisect.bisect_left(sizes, num_tokens)
-        if above == 0:
-            return seconds[0] + extra
+        if above == 0 or sizes[above] == num_tokens:
+            return seconds[above] + extra
         # For one number this is ten times as fast as numpy's, and plans ask for thousands.
         low, low_s = sizes[above - 1], seconds[above - 1]
         part = (num_tokens - low) / (sizes[above] - low)

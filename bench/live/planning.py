@@ -26,7 +26,7 @@ _STREAMS_A_TARGET = 128
 _ROWS = (
     ("first message on", "first"),
     ("last message on", "last"),
-    ("all done", "handled"),
+    ("next message read", "handled"),
     ("planner alone", "plans"),
 )
 

@@ -10,7 +10,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from mesh.codec import decode
@@ -22,7 +22,8 @@ from policies.joint import joint_plan
 from policies.plan import Observation, Plan, Policy
 
 _NEXT = (DraftRequest, VerifyRequest, LeaseRequest)
-Times = list[tuple[float, float]]
+At = tuple[float, float]
+Times = list[At]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,8 @@ class Figures:
     """Each a list of (wall seconds, processor seconds).
 
     first, last: from a CommitReply that was read until the first and the last message that sends
-    streams on was handed over. handled: until all is done that follows from it. plans: of the
-    planner alone.
+    one of its streams on was handed over, plans between them included. handled: until the next
+    message may be read. plans: of the planner alone.
     """
 
     first: Times
@@ -49,22 +50,25 @@ class Figures:
     plans: Times
 
 
-def _now() -> tuple[float, float]:
+def _now() -> At:
     return time.perf_counter(), time.thread_time()
 
 
-def _since(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
+def _since(a: At, b: At) -> At:
     return b[0] - a[0], b[1] - a[1]
 
 
 @dataclass(slots=True)
-class _Turn:
-    """A message that was read and what was sent before the next one was asked for."""
+class Event:
+    """A message that was read, until the next one was asked for, or one that was sent, at `began`.
+
+    ended: None for one that was sent, and for one that is still dealt with.
+    """
 
     frames: Frames
-    began: tuple[float, float]
-    sent: list[tuple[Frames, tuple[float, float]]]
-    ended: tuple[float, float]
+    began: At
+    is_sent: bool = False
+    ended: At | None = None
 
 
 class TimedTransport:
@@ -75,17 +79,16 @@ class TimedTransport:
     def __init__(self, inner: ServerTransport) -> None:
         self._inner = inner
         self.endpoint = inner.endpoint
-        self.turns: list[_Turn] = []
-        self._turn: _Turn | None = None
+        self.events: list[Event] = []
+        self._reading: Event | None = None
 
     async def recv(self) -> Received:
-        if self._turn is not None:
-            self._turn.ended = _now()
-            self.turns.append(self._turn)
-            self._turn = None
+        if self._reading is not None:
+            self._reading.ended = _now()
+            self._reading = None
         received = await self._inner.recv()
-        began = _now()
-        self._turn = _Turn(received.frames, began, [], began)
+        self._reading = Event(received.frames, _now())
+        self.events.append(self._reading)
         return received
 
     async def lost_peers(self) -> list[bytes]:
@@ -96,24 +99,31 @@ class TimedTransport:
 
     def send(self, peer: bytes, frames: Frames) -> None:
         self._inner.send(peer, frames)
-        if self._turn is not None:
-            self._turn.sent.append((frames, _now()))
+        self.events.append(Event(frames, _now(), is_sent=True))
 
     def close(self) -> None:
         self._inner.close()
 
 
-def figures(turns: list[_Turn], plans: Times) -> Figures:
-    """What followed each CommitReply."""
+def figures(events: Sequence[Event], plans: Times) -> Figures:
+    """What followed each CommitReply: at once, or when a plan let its streams go on."""
     made = Figures([], [], [], plans)
-    for turn in turns:
-        if not isinstance(decode(turn.frames).message, CommitReply):
-            continue
-        made.handled.append(_since(turn.began, turn.ended))
-        on = [at for frames, at in turn.sent if isinstance(decode(frames).message, _NEXT)]
-        if on:
-            made.first.append(_since(turn.began, on[0]))
-            made.last.append(_since(turn.began, on[-1]))
+    # When each stream's last commit was read; and of each commit, what its streams waited for.
+    since: dict[int, At] = {}
+    waited: dict[At, Times] = {}
+    for event in events:
+        message = decode(event.frames).message
+        if isinstance(message, CommitReply) and not event.is_sent:
+            since.update(dict.fromkeys((e.stream_id for e in message.entries), event.began))
+            if event.ended is not None:
+                made.handled.append(_since(event.began, event.ended))
+        elif isinstance(message, _NEXT) and event.is_sent:
+            for entry in message.entries:
+                if (began := since.pop(entry.stream_id, None)) is not None:
+                    waited.setdefault(began, []).append(_since(began, event.began))
+    for times in waited.values():
+        made.first.append(times[0])
+        made.last.append(times[-1])
     return made
 
 
@@ -156,10 +166,10 @@ async def serve(task: Task) -> None:
         try:
             print("ready", flush=True)
             await asyncio.to_thread(sys.stdin.readline)
-            transport.turns.clear()
+            transport.events.clear()
             plans.clear()
             await asyncio.sleep(task.seconds)
-            print(json.dumps(asdict(figures(transport.turns, plans))), flush=True)
+            print(json.dumps(asdict(figures(transport.events, plans))), flush=True)
             await serving
         finally:
             coordinator.say_bye()

@@ -1,4 +1,4 @@
-"""Which target serves a stream that waits for one: by predicted seconds a token.
+"""Which target serves a stream that waits for one or has to leave its own, by seconds a token.
 
 A stream that has begun stays with engines of one numerics class, which compute equal bits; before
 its first token it may go to any target of its model. Here is only decided; nothing is sent.

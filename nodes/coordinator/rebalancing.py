@@ -12,12 +12,14 @@ from nodes.coordinator.waiting import Kind
 from nodes.scheduler.stream import Opening, Stream
 from nodes.stream import StreamId
 
-# Between two looks at who on a target is better off elsewhere, at most one request moves in each;
-# and between two moves of the same one.
+# Between two looks at who on a target is better off elsewhere, one target at a time, and at least
+# between two moves of requests: what was moved has been read then. And between two of the same one.
 LOOK_S = 2.0
 _REST_S = 10.0
 # Targets for which a move is planned: those that would decode plainly soonest with it.
 _CANDIDATES = 2
+# A target that was not looked at for so long goes before slower ones.
+_LONGEST_S = 10.0
 # What a stream gets must be so much slower than elsewhere: predictions are noisy.
 _OVERLOAD = 1.3
 
@@ -42,7 +44,7 @@ class Rebalancing:
 
     def next_move(self, streams: Mapping[StreamId, Request], now: float) -> Move | None:
         """Now and then, off one target at a time: the move that saves the most seconds, if any
-        saves some. What tokens of others wait for meanwhile are some plans, however many targets.
+        saves some. Tokens of others wait for some plans meanwhile, however many targets there are.
 
         streams: whose they are.
         """
@@ -52,9 +54,10 @@ class Rebalancing:
         for target in self._roster.nodes("target"):
             if not target.is_draining:
                 kinds.setdefault(kind_of(target), []).append(target)
-        sources = [n for targets in kinds.values() if len(targets) > 1 for n in targets]
-        names = {source.name for source in sources}
-        self._looked_at = {n: at for n, at in self._looked_at.items() if n in names}
+        kin = [n for targets in kinds.values() if len(targets) > 1 for n in targets]
+        sources = [n for n in kin if n.scheduler is not None and n.scheduler.num_streams]
+        long_ago = now - 2 * LOOK_S
+        self._looked_at = {n.name: self._looked_at.get(n.name, long_ago) for n in sources}
         self._next_look = now + LOOK_S / max(1, len(sources))
         source = max(sources, key=lambda n: self._urgency(n, now), default=None)
         if source is None or source.scheduler is None:
@@ -66,13 +69,19 @@ class Rebalancing:
         requests = {id(request): request for request in here}.values()
         others = [n for n in kinds[kind_of(source)] if n is not source]
         moves = self._moves(source, others, requests, now)
-        return max(moves, key=lambda move: move.gain_s, default=None)
+        if not moves:
+            return None
+        self._next_look = now + LOOK_S
+        return max(moves, key=lambda move: move.gain_s)
 
-    def _urgency(self, target: NodeRecord, now: float) -> float:
-        """Of a look at a target: the slower it is by now and the longer it was not looked at."""
+    def _urgency(self, target: NodeRecord, now: float) -> tuple[float, float]:
+        """Of a look at a target: the slower it is by now and the longer it was not looked at. One
+        that was not for very long goes first.
+        """
         assert target.scheduler is not None
-        waited_s = now - self._looked_at.get(target.name, now - 2 * LOOK_S)
-        return target.scheduler.forecast.plain_s((), now) * waited_s
+        waited_s = now - self._looked_at[target.name]
+        overdue_s = waited_s if waited_s > _LONGEST_S else 0.0
+        return overdue_s, target.scheduler.forecast.plain_s((), now) * waited_s
 
     def _moves(
         self,
@@ -83,32 +92,42 @@ class Rebalancing:
     ) -> list[Move]:
         """Moves of one request off a target: the one not looked at for longest, of those that fit
         elsewhere, and of these the one that has most to come."""
-        units: list[tuple[Request, list[Stream], list[NodeRecord]]] = []
-        for request in requests:
-            streams = _unit(request, source) if now >= request.moved_at + _REST_S else []
-            able = [target for target in others if streams and has_room(target, streams)]
-            if able:
-                units.append((request, streams, able))
-        if not units or source.scheduler is None:
-            return []
-        request, streams, able = min(units, key=lambda u: (u[0].looked_at, -_num_left(u[1])))
-        request.looked_at = now
-        ids = [stream.spec.stream_id for stream in streams]
-        here_s = source.scheduler.forecast.token_s(ids, now)
-        # Rates are means over the streams, which go on side by side.
-        left = _num_left(streams) / len(streams)
-        prompt = streams[0].spec.num_prompt_tokens
-        num_unread = prompt + sum(len(stream.token_ids) - prompt for stream in streams)
-        moves = []
-        for target in sorted(able, key=lambda n: _plain_s(n, streams, now))[:_CANDIDATES]:
-            assert target.scheduler is not None
-            forecast = target.scheduler.forecast
-            there_s = forecast.token_s_of_newcomers(streams, now)
-            gain_s = (here_s - there_s) * left - forecast.reading_s(num_unread)
-            if here_s > _OVERLOAD * there_s and gain_s > 0:
-                choices = tuple(request.choices[stream_id] for stream_id in ids)
-                moves.append(Move(request, choices, target, gain_s))
-        return moves
+        rested = [request for request in requests if now >= request.moved_at + _REST_S]
+        units = [(request, streams) for request in rested if (streams := _unit(request, source))]
+        units.sort(key=lambda unit: (unit[0].looked_at, -_num_left(unit[1])))
+        # Room is counted stream by stream: only until somebody fits somewhere.
+        for request, streams in units:
+            if able := [target for target in others if has_room(target, streams)]:
+                request.looked_at = now
+                return _moves_of(request, streams, source, able, now)
+        return []
+
+
+def _moves_of(
+    request: Request,
+    streams: Sequence[Stream],
+    source: NodeRecord,
+    able: Iterable[NodeRecord],
+    now: float,
+) -> list[Move]:
+    """What a request's streams on a target gain on each of the likeliest others, if they do."""
+    assert source.scheduler is not None
+    ids = [stream.spec.stream_id for stream in streams]
+    here_s = source.scheduler.forecast.token_s(ids, now)
+    # Rates are means over the streams, which go on side by side.
+    left = _num_left(streams) / len(streams)
+    prompt = streams[0].spec.num_prompt_tokens
+    num_unread = prompt + sum(len(stream.token_ids) - prompt for stream in streams)
+    moves = []
+    for target in sorted(able, key=lambda n: _plain_s(n, streams, now))[:_CANDIDATES]:
+        assert target.scheduler is not None
+        forecast = target.scheduler.forecast
+        there_s = forecast.token_s_of_newcomers(streams, now)
+        gain_s = (here_s - there_s) * left - forecast.reading_s(num_unread)
+        if here_s > _OVERLOAD * there_s and gain_s > 0:
+            choices = tuple(request.choices[stream_id] for stream_id in ids)
+            moves.append(Move(request, choices, target, gain_s))
+    return moves
 
 
 def _plain_s(target: NodeRecord, newcomers: Sequence[Stream], now: float) -> float:

@@ -80,7 +80,7 @@ class Forecast:
         return gain.ratio * pass_s
 
     def plain_s(self, newcomers: Sequence[Stream], now: float) -> float:
-        """Seconds of a plain pass of the target's streams and of those, in microseconds."""
+        """Seconds of a plain pass of the target's streams and of those: little work, no plan."""
         num_streams = len(self.streams) + len(newcomers)
         if self.target is None or not num_streams:
             return 0.0

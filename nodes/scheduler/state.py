@@ -75,8 +75,8 @@ class SchedulerState:
     targets. token_bits: what a token id takes on a link. round_ids, draft_load: what schedulers
     share whose targets share draft nodes. name: of the target. counts: of what it has done, if it
     was here before. num_cells: of the target, 0 if not known. plans_later: told where a plan is
-    due, so that it is made by plan_anew() when what the last call gave has been sent; without it
-    each call plans.
+    due, so that it is made by plan_anew() some calls later, when what they gave has been sent;
+    without it each call plans.
     """
 
     def __init__(

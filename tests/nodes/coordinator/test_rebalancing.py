@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -78,6 +79,34 @@ def test_a_look_takes_a_few_plans_however_many_targets_there_are() -> None:
         assert look(mesh, step * LOOK_S / 9 + 1e-6) == []
         most = max(most, len(planned))
     assert 0 < most <= 3
+
+
+def test_no_target_is_left_out_for_slower_ones() -> None:
+    """Two slow ones of a model take turns; the streams of a fast one of another move, too."""
+    of_small = {"model": "small", "model_hash": "small", "numerics_class": "small"}
+    mesh = make_mesh(target=profile(200), other=profile(200), small=profile(2, **of_small))
+    for number in range(1, 5):
+        model = "small" if number > 2 else ""
+        (name,) = where(mesh.hear(CLIENT, make_submit(number, max_tokens=1500, model=model)))
+        mesh.hear(name.encode(), StreamReadyNotice(number, 1))
+        mesh.hear(name.encode(), commit(number, 3))
+        assert (name == "small") == (number > 2)
+    mesh.join(THIRD, "target", profile(0.1, **of_small))
+    moved = [send for step in range(1, 40) for send in look(mesh, step * LOOK_S / 4)]
+    assert [send.peer for send in moved][:1] == [THIRD]
+
+
+def test_a_target_that_joins_has_time_to_read_each_text_that_moves_there() -> None:
+    mesh = make_mesh(target=profile(10))
+    for number in range(1, 13):
+        mesh.hear(CLIENT, make_submit(number, max_tokens=1500))
+        mesh.hear(TARGET, StreamReadyNotice(number, 1))
+        mesh.hear(TARGET, commit(number, 3))
+    for name in (OTHER, THIRD):
+        mesh.join(name, "target", profile(10))
+    at = [step for step in range(1, 33) if look(mesh, step * LOOK_S / 8 + 1e-6)]
+    assert len(at) > 2
+    assert all(later - sooner >= 8 for sooner, later in itertools.pairwise(at))
 
 
 def test_what_the_old_target_still_says_is_dropped_and_the_client_sees_no_seam() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from mesh.codec import Envelope, decode, encode
 from mesh.credits import WINDOW_MESSAGES
 from mesh.memory_transport import MemoryClient, MemoryHub
 from mesh.messages import OTHER_PROTOCOL, PROTOCOL_VERSION, Hello, Ping, Pong, Refuse, Welcome
+from mesh.zmq_transport import ZmqContext
 from nodes.coordinator.sends import Send
 from nodes.coordinator.service import Coordinator
 from nodes.messages import (
@@ -173,6 +176,43 @@ async def test_no_message_waits_for_more_than_one_plan(
         coordinator._send_all([])
         await eventually(lambda: done == ["plan", "message", "message"] * 8)
         assert welcome.epoch == state.epoch
+
+
+async def test_what_has_come_over_zeromq_is_read_between_two_plans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    with ZmqContext() as context:
+        server = context.bind(f"ipc://{tmp_path}/mesh.sock")
+        coordinator = Coordinator(server, one_batch)
+        serving = asyncio.create_task(coordinator.run())
+        client = context.connect(server.endpoint)
+        await client.writable()
+        client.send(encode(Hello("a", "client", 1, PROTOCOL_VERSION, b"")))
+        await client.recv()
+        state, heard = coordinator.state, coordinator.state.on_message
+        done: list[str] = []
+
+        def plan(_now: float) -> list[Send]:
+            state._plans_due.popitem()
+            done.append("plan")
+            client.send(encode(Ping(len(done), 0), cluster=state.cluster, epoch=state.epoch))
+            # Time for ZeroMQ's threads.
+            time.sleep(0.05)
+            return []
+
+        def on_message(*told: Any) -> list[Send]:
+            done.append("message")
+            return heard(*told)
+
+        monkeypatch.setattr(state, "plan_anew", plan)
+        monkeypatch.setattr(state, "on_message", on_message)
+        state._plans_due.update(dict.fromkeys("abcdef"))
+        coordinator._send_all([])
+        await eventually(lambda: done.count("message") == 6)
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+    # On a loaded machine one may be late.
+    assert sum(pair == ("plan", "plan") for pair in itertools.pairwise(done)) <= 1
 
 
 async def test_a_gateway_may_be_told_at_once_that_all_its_requests_have_ended(
