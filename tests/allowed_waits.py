@@ -15,6 +15,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/cli/node.py _up async with local",
         "nodes/cli/run.py _run async with local",
         "nodes/cli/keyring.py run_to_result.keep await work",
+        "nodes/coordinator/service.py Coordinator._keep_planning await self._plan_due.wait",
         "nodes/coordinator/service.py Coordinator._read await self._transport.recv",
         "nodes/engine_thread.py EngineThread.run await asyncio.shield",
         "nodes/gateway/role.py run_gateway await asyncio.wait",
