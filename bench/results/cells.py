@@ -31,11 +31,12 @@ def cells_of(
     place: str,
     names: Sequence[str],
     turns: Sequence[Sequence[Figures | None]],
-    own: str,
+    ours: Sequence[str],
 ) -> list[Cell]:
-    """A cell for each system, and one more for each pair of `own` and another, with its ratios.
+    """A cell for each system, and one more for each pair of one of ours and another, with ratios.
 
-    turns: figures of each turn, in the order of names; None where a system had none.
+    turns: figures of each turn, in the order of names; None where a system had none. ours: each is
+    compared with those that are not before it.
     """
     by_name = {name: [turn[k] for turn in turns] for k, name in enumerate(names)}
     cells = [
@@ -49,10 +50,12 @@ def cells_of(
         for name, figures in by_name.items()
         for there in ([each for each in figures if each is not None],)
     ]
-    for name in names:
-        if name != own and own in by_name:
-            ratios = tuple(_ratios(by_name[name], by_name[own]))
-            cells.append(Cell(suite=suite, place=place, system=own, reference=name, ratios=ratios))
+    for place_of_own, own in enumerate(ours):
+        for name in names if own in by_name else ():
+            if name not in ours[: place_of_own + 1]:
+                ratios = tuple(_ratios(by_name[name], by_name[own]))
+                pair = Cell(suite=suite, place=place, system=own, reference=name, ratios=ratios)
+                cells.append(pair)
     return cells
 
 

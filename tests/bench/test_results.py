@@ -124,7 +124,7 @@ def figures(rate):
 
 def test_cells_have_figures_of_each_and_ratios_of_ours_to_each_other():
     turns = [[figures(20.0), figures(10.0)], [figures(22.0), figures(10.0)]]
-    ours, theirs, pair = cells_of("peers", "here", ["ours", "theirs"], turns, "ours")
+    ours, theirs, pair = cells_of("peers", "here", ["ours", "theirs"], turns, ["ours"])
     assert (ours.system, theirs.system, pair.reference) == ("ours", "theirs", "theirs")
     by_metric = {value.metric: value for value in ours.values}
     assert by_metric["tokens/s"].value == pytest.approx(21.0)
@@ -134,20 +134,30 @@ def test_cells_have_figures_of_each_and_ratios_of_ours_to_each_other():
 
 def test_a_system_with_fewer_turns_is_compared_in_those_and_it_is_noted():
     turns = [[figures(20.0), figures(10.0)], [figures(40.0), None]]
-    ours, theirs, pair = cells_of("peers", "here", ["ours", "theirs"], turns, "ours")
+    ours, theirs, pair = cells_of("peers", "here", ["ours", "theirs"], turns, ["ours"])
     assert (ours.note, theirs.note) == ("", "1 of 2 turns")
     assert pair.ratios[0].value == pytest.approx(2.0)
 
 
 def test_failures_are_a_note():
     failed = figures_of([Asked(0.0, (), "reset")], Slo(1.0, 1.0))
-    (made,) = cells_of("peers", "here", ["ours"], [[failed]], "ours")
+    (made,) = cells_of("peers", "here", ["ours"], [[failed]], ["ours"])
     assert made.note == "1 of 1 failed"
+
+
+def test_each_of_ours_is_compared_with_those_that_are_not_before_it() -> None:
+    names = ["a", "b", "theirs"]
+    turns = [[figures(20.0), figures(10.0), figures(5.0)]]
+    pairs = [(c.system, c.reference) for c in cells_of("s", "p", names, turns, ["a", "b"])]
+    assert pairs[3:] == [("a", "b"), ("a", "theirs"), ("b", "theirs")]
+    # One that did not run has no pairs.
+    alone = cells_of("s", "p", names[1:], [turns[0][1:]], ["a", "b"])
+    assert [(c.system, c.reference) for c in alone[2:]] == [("b", "theirs")]
 
 
 def test_a_report_names_machine_systems_cells_and_what_was_not_run():
     turns = [[figures(20.0), figures(10.0)]] * 2
-    cells = cells_of("peers", "here", ["ours", "theirs"], turns, "ours")
+    cells = cells_of("peers", "here", ["ours", "theirs"], turns, ["ours"])
     text = markdown(results(*cells))
     for part in ("2 cores of a processor", "ours (1): 1 thread", "## peers", "tightwad: not"):
         assert part in text
