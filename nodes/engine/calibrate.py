@@ -18,7 +18,7 @@ DECODE_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 PREFILL_SIZES = (32, 64)
 _REPEATS = 3
 _NUM_CELLS = 512
-_FORMAT = 2
+_FORMAT = 3
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -80,11 +80,15 @@ def _per_cells(model: Model, measured: Callable[..., float]) -> tuple[float, flo
     return max(0.0, (foreign - empty) / tokens_cells), max(0.0, (own - foreign) / tokens_cells)
 
 
-def cache_key(info: EngineInfo, *, num_threads: int, profile: str) -> str:
-    """Name of a stored calibration: model, build, device, threads and profile."""
+def cache_key(info: EngineInfo, *, num_threads: int, profile: str, library: str = "") -> str:
+    """Name of a stored calibration: model, build, device, threads and profile.
+
+    library: hash of the files of the build, for two of one name are not equally fast.
+    """
     # A verdict from fewer probes must not pass for that of all.
     probes = fitting_prefixes(info.num_cells)
-    parts = (_FORMAT, info.model_hash, info.numerics_class, _device(), num_threads, profile, probes)
+    build = info.numerics_class, library
+    parts = (_FORMAT, info.model_hash, *build, _device(), num_threads, profile, probes)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
@@ -105,10 +109,10 @@ def load_cached(directory: Path, key: str) -> tuple[SelfTest, NodeCosts] | None:
             CostTable(tuple(t["sizes"]), tuple(t["seconds"]), t["per_cell_s"], t["per_own_cell_s"])
             for t in (data["decode"], data["prefill"])
         ]
-        exact, failure = data["exact"], data["failure"]
-        if type(exact) is not bool or type(failure) is not str:
+        exact, failure, digest = data["exact"], data["failure"], data["digest"]
+        if type(exact) is not bool or type(failure) is not str or type(digest) is not str:
             return None
-        return SelfTest(exact, failure), NodeCosts(*tables)
+        return SelfTest(exact, failure, digest), NodeCosts(*tables)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -133,7 +137,11 @@ def store(
 ) -> None:
     """Keep a result, whole or not at all. about: see the function of that name. Raises OSError."""
     directory.mkdir(parents=True, exist_ok=True)
-    data: dict[str, object] = {"exact": self_test.exact, "failure": self_test.failure}
+    data: dict[str, object] = {
+        "exact": self_test.exact,
+        "failure": self_test.failure,
+        "digest": self_test.digest,
+    }
     data["about"] = dict(about or {})
     for name, table in (("decode", costs.decode), ("prefill", costs.prefill)):
         data[name] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import logging
 import os
@@ -15,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 # ggml.h as vendored by llama-cpp-python 0.3.36; its own Python map is of an older header.
 _GGML_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, 4: logging.WARNING}
+_MAX_HASHED_BYTES = 1 << 25
 _FTYPES = {"F16": 1, "Q4_0": 2, "Q8_0": 7}
 
 _last_error = ""
@@ -89,6 +91,20 @@ def build_name() -> str:
     llama_cpp = library()
     features = llama_cpp.llama_print_system_info().decode("utf-8", "replace")
     return f"{llama_cpp.__version__} {' '.join(features.split())}"
+
+
+@functools.cache
+def library_hash() -> str:
+    """Of the files of libllama and ggml: those of one name may have been compiled otherwise."""
+    package = Path(library().__file__).parent / "lib"
+    folder = Path(os.environ.get("LLAMA_CPP_LIB_PATH") or package)
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.so")) or sorted(folder.glob("*.dylib")):
+        size = path.stat().st_size
+        # Of a GPU's kernels, which are hundreds of megabytes, the size has to do.
+        digest.update(f"{path.name} {size} ".encode())
+        digest.update(path.read_bytes() if size <= _MAX_HASHED_BYTES else b"")
+    return digest.hexdigest()[:16]
 
 
 def hash_file(path: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nodes.engine.calibrate import Progress, about, cache_key, calibrate, load_cached, store
 from nodes.engine.llama import LlamaConfig, LlamaModel
-from nodes.engine.llama_abi import build_name
+from nodes.engine.llama_abi import build_name, library_hash
 from nodes.engine.selftest import SelfTest, run_self_test
 from nodes.engine.toy import ToyModel, ToyTokenizer
 from policies.latency import CostTable, NodeCosts
@@ -64,7 +64,12 @@ def _open_once(
     model_hash: str | None = None,
 ) -> OpenedModel:
     model = LlamaModel(config, model_hash=model_hash)
-    key = cache_key(model.info, num_threads=config.num_threads, profile=config.profile)
+    key = cache_key(
+        model.info,
+        num_threads=config.num_threads,
+        profile=config.profile,
+        library=library_hash(),
+    )
     known = load_cached(cache, key) if cache is not None else None
     if known is None:
         if progress is not None:
@@ -84,5 +89,5 @@ def _open_once(
                 logger.warning("calibration not kept in %s: %s", cache, error.strerror)
     else:
         self_test, costs = known
-    model.set_exact(self_test.exact)
+    model.set_tested(exact=self_test.exact, digest=self_test.digest)
     return OpenedModel(model, self_test, costs)

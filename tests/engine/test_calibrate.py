@@ -88,7 +88,9 @@ def test_one_slow_pass_does_not_move_the_median(monkeypatch):
     assert next(hiccups, None) is None
 
 
-@pytest.mark.parametrize("self_test", [SelfTest(True), SelfTest(False, "a pass of 5 differs")])
+@pytest.mark.parametrize(
+    "self_test", [SelfTest(True, "", "a1"), SelfTest(False, "a pass of 5 differs")]
+)
 def test_a_stored_result_comes_back_equal(tmp_path, self_test):
     directory = tmp_path / "new" / "calibration"
     store(directory, "key", self_test, COSTS)
@@ -113,6 +115,7 @@ def damaged_copies():
         ("exact", "false"),
         ("exact", None),
         ("failure", 7),
+        ("digest", None),
         ("decode", None),
         ("decode", table | {"sizes": [2, 1]}),
         ("decode", table | {"seconds": [1.0]}),
@@ -124,7 +127,7 @@ def damaged_copies():
         ("prefill", table | {"per_own_cell_s": -1.0}),
         ("prefill", {"sizes": [1], "seconds": [1.0]}),
     ]
-    good = {"exact": True, "failure": "", "decode": table, "prefill": table}
+    good = {"exact": True, "failure": "", "digest": "a1", "decode": table, "prefill": table}
     for name, value in changes:
         yield json.dumps(good | {name: value}).encode()
     yield json.dumps(good).encode()[:-10]
@@ -139,8 +142,8 @@ def test_a_damaged_file_counts_as_none(tmp_path, content):
 def test_the_key_changes_with_all_that_changes_the_costs():
     info = ToyModel().info
 
-    def key(info=info, num_threads=1, profile="exact"):
-        return cache_key(info, num_threads=num_threads, profile=profile)
+    def key(info=info, num_threads=1, profile="exact", library="files"):
+        return cache_key(info, num_threads=num_threads, profile=profile, library=library)
 
     keys = [
         key(),
@@ -148,6 +151,7 @@ def test_the_key_changes_with_all_that_changes_the_costs():
         key(dataclasses.replace(info, numerics_class="another")),
         key(num_threads=2),
         key(profile="fast"),
+        key(library="others"),
     ]
     assert len(set(keys)) == len(keys)
     assert key() == keys[0]

@@ -439,9 +439,22 @@ def test_info_tells_what_the_model_is(model, model_path):
     assert not info.emulated
     assert info.eog_token_ids >= {2}
     assert not info.exact
-    model.set_exact(True)
+    model.set_tested(exact=True, digest="")
     assert model.info.exact
-    model.set_exact(False)
+    assert model.info.numerics_class == info.numerics_class
+    model.set_tested(exact=False, digest="")
+
+
+@needs_model
+def test_another_build_of_the_same_name_that_computes_other_bits_is_of_another_class(model_path):
+    def class_of(digest: str) -> str:
+        config = LlamaConfig(path=model_path, num_cells=256, max_sequences=1)
+        with contextlib.closing(LlamaModel(config)) as model:
+            model.set_tested(exact=True, digest=digest)
+            return model.info.numerics_class
+
+    assert class_of("a") == class_of("a")
+    assert len({class_of(""), class_of("a"), class_of("b")}) == 3
 
 
 @needs_model

@@ -26,8 +26,9 @@ class FakeLlama(ToyModel):
         self.verdict = None
         self.opened.append(self)
 
-    def set_exact(self, exact):
+    def set_tested(self, *, exact, digest):
         self.verdict = exact
+        self.digest = digest
 
     def close(self):
         self.closed = True
@@ -43,19 +44,21 @@ def machine(monkeypatch):
     def self_test(model):
         machine.calls.append("self-test")
         exact = machine.exact_with[model.llama_config.repack]
-        return SelfTest(exact, "" if exact else "a pass of 2 differs")
+        return SelfTest(exact, "" if exact else "a pass of 2 differs", "bits")
 
     def calibrate(model, *, progress=None):
         machine.calls.append("calibrate")
         return COSTS
 
-    def key(info, *, num_threads, profile):
+    def key(info, *, num_threads, profile, library):
+        assert library == "files"
         return f"{FakeLlama.opened[-1].llama_config.repack}-{num_threads}-{profile}"
 
     monkeypatch.setattr(load, "LlamaModel", FakeLlama)
     monkeypatch.setattr(load, "run_self_test", self_test)
     monkeypatch.setattr(load, "calibrate", calibrate)
     monkeypatch.setattr(load, "cache_key", key)
+    monkeypatch.setattr(load, "library_hash", lambda: "files")
     return machine
 
 
@@ -67,6 +70,7 @@ def test_repacked_weights_stay_where_they_are_exact(machine, tmp_path):
     opened = open_model(config(tmp_path), None)
     assert opened.model.llama_config.repack
     assert opened.model.verdict is True
+    assert opened.model.digest == "bits"
     assert opened.costs == COSTS
     assert machine.calls == ["self-test", "calibrate"]
 

@@ -41,6 +41,15 @@ def test_an_exact_model_passes_and_is_left_empty():
     assert model.free_cells() == model.info.num_cells
 
 
+def test_the_digest_is_of_the_bits_and_not_of_the_room():
+    digest = run_self_test(ToyModel()).digest
+    assert len(digest) == 16
+    assert run_self_test(ToyModel(ToyConfig(num_cells=200))).digest == digest
+    assert run_self_test(ToyModel(ToyConfig(seed=99))).digest != digest
+    wrong = WrongModel(lambda _, spans: len(spans) > 1)
+    assert run_self_test(wrong).digest == digest
+
+
 @pytest.mark.parametrize("width", [2, 5, 9])
 def test_dependence_on_the_width_of_a_pass_is_named(width):
     model = WrongModel(lambda _, spans: len(spans) == 1 and spans[0].num_outputs == width)
