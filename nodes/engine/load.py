@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from policies.latency import CostTable, NodeCosts
 
 logger = logging.getLogger(__name__)
 
+# The self-test and the calibration have one sequence beside another.
+_MEASURED_SEQUENCES = 2
 TOY_COSTS = NodeCosts(CostTable((1, 32), (1e-4, 1e-3)), CostTable((32,), (1e-3,)))
 
 
@@ -72,18 +75,19 @@ def _open_once(
     )
     known = load_cached(cache, key) if cache is not None else None
     if known is None:
-        if progress is not None:
-            progress("self-test", 0, None)
-        # Profile fast promises nothing, so there is nothing to test.
-        if config.profile == "exact" and model.info.can_roll_back:
-            self_test = run_self_test(model)
+        hashed = model.info.model_hash
+        if config.max_sequences < _MEASURED_SEQUENCES:
+            # What is kept holds for any number of them.
+            model.close()
+            wider = replace(config, max_sequences=_MEASURED_SEQUENCES)
+            with contextlib.closing(LlamaModel(wider, model_hash=hashed)) as other:
+                self_test, costs = _measure(other, config.profile, progress)
+            model = LlamaModel(config, model_hash=hashed)
         else:
-            self_test = SelfTest(False, "not promised")
-        costs = calibrate(model, progress=progress)
+            self_test, costs = _measure(model, config.profile, progress)
         if cache is not None:
             try:
-                hashed, threads = model.info.model_hash, config.num_threads
-                kept = about(hashed, build_name(), threads, config.profile)
+                kept = about(hashed, build_name(), config.num_threads, config.profile)
                 store(cache, key, self_test, costs, kept)
             except OSError as error:
                 logger.warning("calibration not kept in %s: %s", cache, error.strerror)
@@ -91,3 +95,16 @@ def _open_once(
         self_test, costs = known
     model.set_tested(exact=self_test.exact, digest=self_test.digest)
     return OpenedModel(model, self_test, costs)
+
+
+def _measure(
+    model: LlamaModel, profile: str, progress: Progress | None
+) -> tuple[SelfTest, NodeCosts]:
+    if progress is not None:
+        progress("self-test", 0, None)
+    # Profile fast promises nothing, so there is nothing to test.
+    if profile == "exact" and model.info.can_roll_back:
+        self_test = run_self_test(model)
+    else:
+        self_test = SelfTest(False, "not promised")
+    return self_test, calibrate(model, progress=progress)

@@ -1,10 +1,13 @@
 """open_model: the fastest exact form, tested and timed once; with an engine that costs nothing."""
 
+import contextlib
 import logging
 from types import SimpleNamespace
 
 import pytest
 
+from nodes.catalog import Catalog, default_cache_dir
+from nodes.config import environment
 from nodes.engine import load
 from nodes.engine.llama import LlamaConfig
 from nodes.engine.load import open_model
@@ -119,3 +122,26 @@ def test_a_cache_that_cannot_be_written_is_only_logged(machine, tmp_path, caplog
     opened = open_model(config(tmp_path), tmp_path / "cache")
     assert opened.costs == COSTS
     assert "calibration not kept" in caplog.text
+
+
+def test_one_sequence_alone_is_measured_with_room_for_two(machine, tmp_path):
+    opened = open_model(config(tmp_path, max_sequences=1), tmp_path / "cache")
+    first, wider, last = FakeLlama.opened
+    assert [m.llama_config.max_sequences for m in FakeLlama.opened] == [1, 2, 1]
+    assert (first.closed, wider.closed, last.closed) == (True, True, False)
+    assert opened.model is last
+    assert last.model_hash == first.info.model_hash
+    assert machine.calls == ["self-test", "calibrate"]
+    # What is kept is that of any number.
+    open_model(config(tmp_path, max_sequences=1), tmp_path / "cache")
+    assert len(FakeLlama.opened) == 4
+
+
+@pytest.mark.model
+def test_a_real_model_of_one_sequence_opens_on_a_machine_that_has_not_seen_it(tmp_path):
+    path = Catalog(default_cache_dir(environment())).ensure("smollm2-135m-q4_0")
+    found = LlamaConfig(path=path, num_cells=512, max_sequences=1, profile="fast")
+    opened = open_model(found, tmp_path)
+    with contextlib.closing(opened.model):
+        assert opened.costs.decode.at(1) > 0
+        assert opened.model.info.max_sequences == 1
