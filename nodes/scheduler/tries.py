@@ -14,6 +14,8 @@ _MAX_FIRST_TOKENS = 24
 # on the same machine slows the passes that it guesses beside.
 _FIRST_INTERVAL_TOKENS = 32
 _MAX_INTERVAL_TOKENS = 512
+# Where there is little to gain: longer than most answers.
+_RARE_INTERVAL_TOKENS = 256
 
 
 @dataclass(slots=True)
@@ -41,13 +43,14 @@ class Trial:
 @dataclass(slots=True)
 class Tries:
     """The trials of one stream. last: its length when the last one began. num_first: before its
-    first round.
+    first round. interval: tokens from these to the next one.
     """
 
     trial: Trial | None = None
     num_done: int = 0
     last: int = 0
     num_first: int = _NUM_FIRST
+    interval: int = _FIRST_INTERVAL_TOKENS
 
     def expect(self, gain: float, *, at_best: float, is_known: bool = False) -> None:
         """gain: seconds of a plain token to those of one with guesses, as the draft node's other
@@ -55,9 +58,11 @@ class Tries:
         that plans can go by them, for and against.
         """
         self.num_first = _NUM_FIRST
+        has_little = at_best < _LIKELY_GAIN
+        self.interval = _RARE_INTERVAL_TOKENS if has_little else _FIRST_INTERVAL_TOKENS
         if is_known or gain >= _SURE_GAIN:
             self.num_first = 0
-        elif at_best < _LIKELY_GAIN:
+        elif has_little:
             # There is less to gain than trials cost where a draft node shares the target's cores.
             self.num_first = 1
         elif gain >= _LIKELY_GAIN:
@@ -76,6 +81,6 @@ class Tries:
             return False
         if self.num_done < self.num_first:
             return True
-        interval = _FIRST_INTERVAL_TOKENS << min(self.num_done - self.num_first, 10)
+        interval = self.interval << min(self.num_done - self.num_first, 10)
         interval = min(interval, _MAX_INTERVAL_TOKENS)
         return num_tokens >= self.last + (interval // 2 if is_beside_others else interval)

@@ -323,6 +323,9 @@ def test_a_draft_node_with_little_to_gain_at_best_is_tried_once() -> None:
     assert stream.is_on_probation
     try_once(scheduler, out)
     assert not stream.is_on_probation
+    # And not again in an answer of usual length.
+    assert not stream.tries.is_due(stream.tries.last + 255)
+    assert stream.tries.is_due(stream.tries.last + 256)
 
 
 @pytest.mark.parametrize(
