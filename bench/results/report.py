@@ -87,6 +87,35 @@ def _ratio_table(pairs: Sequence[Cell]) -> Iterator[str]:
         yield f"| {cell.place} | {cell.system} | {cell.reference} | {' | '.join(shown)} |{note}"
 
 
+def _beside(cells: Sequence[Cell]) -> Iterator[list[str]]:
+    """For each system that others are compared with: a row a place, a column for each other."""
+    alone = {(cell.place, cell.system): cell.values for cell in cells if not cell.reference}
+    pairs = [cell for cell in cells if cell.reference]
+    for system in dict.fromkeys(cell.system for cell in pairs):
+        own = [cell for cell in pairs if cell.system == system]
+        metric = _main_metric([value.metric for cell in own for value in cell.ratios])
+        others = list(dict.fromkeys(cell.reference for cell in own))
+        found = {
+            (cell.place, cell.reference): value
+            for cell in own
+            for value in cell.ratios
+            if value.metric == metric
+        }
+        columns = " | ".join(f"to {other}" for other in others)
+        table = [f"| {system}: {metric} | | {columns} |", "|---|---|" + "---|" * len(others)]
+        for place in dict.fromkeys(cell.place for cell in own):
+            by_metric = {value.metric: value for value in alone.get((place, system), ())}
+            shown = [_ratio(found.get((place, other))) for other in others]
+            rate = _figure(by_metric.get(metric))
+            table.append(f"| {place} | {rate} | {' | '.join(shown)} |")
+        yield table
+
+
+def _main_metric(metrics: Sequence[str]) -> str:
+    """The first of those that are there, in the order of tables."""
+    return min(metrics, key=lambda m: _FIRST.index(m) if m in _FIRST else len(_FIRST), default="")
+
+
 def _figure(value: Value | None) -> str:
     if value is None:
         return "-"
@@ -121,11 +150,9 @@ def _section(results: Results) -> str:
         machine_line(results.machine),
         "",
     ]
-    by_suite: dict[str, list[Cell]] = {}
-    for cell in results.cells:
-        if cell.reference:
-            by_suite.setdefault(cell.suite, []).append(cell)
-    for suite, pairs in by_suite.items():
-        title = [f"**{suite}**", ""] if len(by_suite) > 1 else []
-        lines += [*title, *_tables(pairs), ""]
+    suites = dict.fromkeys(cell.suite for cell in results.cells if cell.reference)
+    for suite in suites:
+        lines += [f"**{suite}**", ""] if len(suites) > 1 else []
+        for table in _beside([cell for cell in results.cells if cell.suite == suite]):
+            lines += [*table, ""]
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"

@@ -176,6 +176,20 @@ def test_the_section_of_a_readme_is_replaced_and_nothing_else():
         readme_with("no section", results())
 
 
+def test_a_readme_has_a_row_a_place_and_a_column_for_each_other_system() -> None:
+    turns = [[figures(20.0), figures(10.0), figures(5.0)]]
+    names = ["ours", "theirs", "another"]
+    made = [
+        cell for place in ("here", "there") for cell in cells_of("s", place, names, turns, ["ours"])
+    ]
+    # One did not run at one of the places.
+    made = [cell for cell in made if (cell.place, cell.reference) != ("there", "another")]
+    text = readme_with("<!-- performance: begin --><!-- performance: end -->", results(*made))
+    assert "| ours: decode tokens/s | | to theirs | to another |\n|---|---|---|---|\n" in text
+    assert "| here | 20.0 | 2.00 (2.00 to 2.00) | 4.00 (4.00 to 4.00) |\n" in text
+    assert "| there | 20.0 | 2.00 (2.00 to 2.00) | - |\n" in text
+
+
 def test_this_machine_is_described():
     made = this_machine()
     assert made.num_cores >= 1
