@@ -13,9 +13,11 @@ PROMPT ?= The three most useful things to carry on a long walk are
 # llama.cpp is compiled once, by the installation of llama-cpp-python. With AVX512-FP16 ggml's F16
 # loops take 128 values at a time, and attention heads of 64 are added up one by one (DECISIONS.md).
 NO_FP16 := $(shell $(CXX) -mno-avx512fp16 -E -x c++ /dev/null >/dev/null 2>&1 && echo -mno-avx512fp16)
-CMAKE_ARGS ?= -DLLAVA_BUILD=OFF $(if $(NO_FP16),-DCMAKE_C_FLAGS=$(NO_FP16) -DCMAKE_CXX_FLAGS=$(NO_FP16))
+CFLAGS += $(NO_FP16)
+CXXFLAGS += $(NO_FP16)
+CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
 CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || echo 1)
-export CMAKE_ARGS CMAKE_BUILD_PARALLEL_LEVEL
+export CFLAGS CXXFLAGS CMAKE_ARGS CMAKE_BUILD_PARALLEL_LEVEL
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -57,7 +57,7 @@ class CostTable:
         above = bisect.bisect_left(sizes, num_tokens)
         if above == 0 or sizes[above] == num_tokens:
             return seconds[above] + extra
-        # For one number this is ten times as fast as numpy's, and plans ask for thousands.
+        # For one number this is four times as fast as numpy's, and plans ask for thousands.
         low, low_s = sizes[above - 1], seconds[above - 1]
         part = (num_tokens - low) / (sizes[above] - low)
         return low_s + part * (seconds[above] - low_s) + extra

@@ -8,6 +8,7 @@ import math
 from nodes.config import LimitSettings
 from nodes.coordinator.access import GATEWAY
 from nodes.coordinator.models import KnownModels, shown_name
+from nodes.coordinator.readers import reader_of
 from nodes.coordinator.requests import BadRequestError, Request, new_request
 from nodes.coordinator.roster import NodeRecord, Roster
 from nodes.coordinator.sends import Send
@@ -116,7 +117,7 @@ class Intake:
         return request, self._target_for(request)
 
     def _target_for(self, request: Request) -> NodeRecord | None:
-        model, target = request.submit.model, self._serving.target_for(request)
+        model, target = request.submit.model, reader_of(self._roster, request)
         # After a restart of the coordinator nodes are still coming back.
         if target is not None or request.is_resumed:
             return target

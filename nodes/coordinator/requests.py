@@ -67,6 +67,14 @@ class Choice:
     opened_at: float = 0.0
     suspicion: Suspicion | None = None
 
+    def has_come(self, num_tokens: int) -> bool:
+        """So many tokens of it came from where it is: whether that takes a suspicion from it."""
+        if not num_tokens:
+            return False
+        was_suspect = self.suspicion is not None
+        self.is_new, self.suspicion = False, None
+        return was_suspect
+
 
 @dataclass(slots=True)
 class Request:

@@ -10,8 +10,8 @@ from typing import Final
 from mesh.messages import Ping
 from nodes.coordinator.accusing import accuse
 from nodes.coordinator.deadlines import Deadlines
-from nodes.coordinator.models import suits
 from nodes.coordinator.placement import Placed, Placement
+from nodes.coordinator.readers import reader_of
 from nodes.coordinator.rebalancing import Move, Rebalancing
 from nodes.coordinator.requests import (
     BadRequestError,
@@ -23,7 +23,6 @@ from nodes.coordinator.requests import (
     tokens_notice,
 )
 from nodes.coordinator.resuming import Returning, prompt_hash
-from nodes.coordinator.room import kind_of
 from nodes.coordinator.roster import PROOF, NodeOut, NodeRecord, Roster
 from nodes.coordinator.sends import Send, streams_of
 from nodes.coordinator.stranded import STRANDED_LIMIT_S
@@ -259,21 +258,12 @@ class Serving:
         return lost
 
     def _tokenizer_of(self, request: Request) -> str:
-        target = self.target_for(request)
+        target = reader_of(self._roster, request)
         return "" if target is None else target.name
-
-    def target_for(self, request: Request) -> NodeRecord | None:
-        """The target that reads the prompt of a request, if there is one."""
-        if not request.model_hash:
-            return self.tokenizer(request.submit.model)
-        # It began as it has to go on, and a target that is being drained does for that.
-        kind = request.model_hash, request.numerics_class
-        able = [n for n, _ in self._roster.schedulers() if kind_of(n) == kind]
-        return min(able, key=lambda n: (n.is_draining, n.used_cells), default=None)
 
     def returned(self) -> list[tuple[Request, NodeRecord]]:
         """Requests that waited for a target, and have one now."""
-        found = [(request, self.target_for(request)) for request in self.returning]
+        found = [(request, reader_of(self._roster, request)) for request in self.returning]
         out = [(request, target) for request, target in found if target is not None]
         for request, _ in out:
             self.returning.drop(request)
@@ -287,12 +277,6 @@ class Serving:
         else:
             self.tokenizing.add(request, "")
         self.placement.stranded.note(request, is_able=False, now=now)
-
-    def tokenizer(self, model: str) -> NodeRecord | None:
-        """The target that reads the next text for a model; None if there is none."""
-        # Who takes the place of a lost one of its name has not been welcomed before that is heard.
-        targets = [node for node, _ in self._roster.schedulers() if not node.is_draining]
-        return min(suits(targets, model), key=lambda n: n.used_cells, default=None)
 
     def tick(self, now: float) -> list[Send]:
         """Move a request, if one is due; give up those whose time is over, and those that have
@@ -333,9 +317,11 @@ class Serving:
                     if draft is not None:
                         out.append(Send(draft.peer, message, streams_of(message), to_draft=True))
                 case Emit(stream_id=stream_id):
-                    # The next suspect may be tried when this one has got on.
-                    freed |= self._is_cleared(stream_id, instruction)
-                    out += self._emit(instruction)
+                    request = self.streams.get(stream_id)
+                    if request is not None:
+                        # The next suspect may be tried when this one has got on.
+                        freed |= request.choices[stream_id].has_come(len(instruction.token_ids))
+                        out.append(self._emit(request, instruction))
                 case Finish(stream_id=stream_id, reason=reason):
                     out += self._finish(target, stream_id, reason)
                     freed = True
@@ -348,23 +334,10 @@ class Serving:
             out += self.admit_waiting(now)
         return out
 
-    def _is_cleared(self, stream_id: StreamId, emit: Emit) -> bool:
-        """A token of a stream where it is now: whether that takes a suspicion from it."""
-        request = self.streams.get(stream_id)
-        if request is None or not emit.token_ids:
-            return False
-        choice = request.choices[stream_id]
-        was_suspect = choice.suspicion is not None
-        choice.is_new, choice.suspicion = False, None
-        return was_suspect
-
-    def _emit(self, emit: Emit) -> list[Send]:
-        request = self.streams.get(emit.stream_id)
-        if request is None:
-            return []
+    def _emit(self, request: Request, emit: Emit) -> Send:
         choice = request.choices[emit.stream_id]
         choice.num_tokens = emit.position + len(emit.token_ids)
-        return [Send(request.client, tokens_notice(request, choice, emit))]
+        return Send(request.client, tokens_notice(request, choice, emit))
 
     def _finish(self, target: NodeRecord, stream_id: StreamId, reason: str) -> list[Send]:
         request = self.streams.pop(stream_id, None)

@@ -8,7 +8,7 @@ import pytest
 
 from nodes.catalog import Catalog, default_cache_dir
 from nodes.config import environment
-from nodes.engine import load
+from nodes.engine import llama_abi, load
 from nodes.engine.llama import LlamaConfig
 from nodes.engine.load import open_model
 from nodes.engine.selftest import SelfTest
@@ -145,3 +145,17 @@ def test_a_real_model_of_one_sequence_opens_on_a_machine_that_has_not_seen_it(tm
     with contextlib.closing(opened.model):
         assert opened.costs.decode.at(1) > 0
         assert opened.model.info.max_sequences == 1
+
+
+def test_builds_that_differ_in_a_file_have_other_hashes(monkeypatch, tmp_path):
+    monkeypatch.setattr(llama_abi, "library", lambda: llama_abi)
+    monkeypatch.setenv("LLAMA_CPP_LIB_PATH", str(tmp_path))
+    hash_of_files = llama_abi.library_hash.__wrapped__
+    cpu = tmp_path / "libggml-cpu.so"
+    cpu.write_bytes(b"compiled for the machine")
+    first = hash_of_files()
+    assert hash_of_files() == first
+    (tmp_path / "README").write_text("no part of it")
+    assert hash_of_files() == first
+    cpu.write_bytes(b"compiled with a flag ...")
+    assert hash_of_files() != first

@@ -14,6 +14,7 @@ from typing import Any
 
 from mesh.codec import encode
 from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Welcome
+from nodes.coordinator.readers import reader
 from nodes.coordinator.rebalancing import LOOK_S, Move
 from nodes.coordinator.roster import PROGRESS_TIMEOUT_S
 from nodes.coordinator.sends import Send
@@ -221,7 +222,7 @@ class PureCluster:
         moves: list[Callable[[], None]] = []
         if self.client_inbox:
             moves.append(self._client_reads)
-        if self.state._serving.tokenizer(""):
+        if reader(self.state._roster, ""):
             moves += [self._submit] if self.to_submit else []
             moves += [partial(self._upload, index) for index in self.uploads]
         if self.state.is_plan_due:

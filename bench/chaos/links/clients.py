@@ -53,6 +53,11 @@ class Heard:
     def num_failed(self) -> int:
         return sum(self.failures.values())
 
+    def faults(self) -> list[str]:
+        """What no mesh may do to anybody."""
+        found = [f"{self.num_wrong} wrong texts"] if self.num_wrong else []
+        return found + ([f"requests failed: {self.failures}"] if self.failures else [])
+
     def tokens_per_s(self, since: float, until: float) -> float:
         """Of all streams together, between two moments of the machine's monotonic clock."""
         came = sum(count for at, count in self.tokens_at if since < at <= until)

@@ -49,10 +49,7 @@ class CutFigures:
             found.append(f"healed only after {max(self.healed_s):.1f} s")
         if not self.heard.num_tokens:
             found.append("no token was heard: nothing was shown")
-        if self.heard.num_wrong:
-            found.append(f"{self.heard.num_wrong} wrong texts")
-        if self.heard.failures:
-            found.append(f"requests failed: {self.heard.failures}")
+        found += self.heard.faults()
         return [f"{self.kind}: {fault}" for fault in found]
 
     def row(self) -> str:

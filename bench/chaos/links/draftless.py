@@ -60,10 +60,7 @@ class DraftlessFigures:
         gain = median(loss.guessing / loss.plain for loss in self.losses)
         if gain < _LEAST_GAIN:
             found.append(f"guesses gave {gain:.2f} of plain decoding: nothing was lost")
-        if self.heard.num_wrong:
-            found.append(f"{self.heard.num_wrong} wrong texts")
-        if self.heard.failures:
-            found.append(f"requests failed: {self.heard.failures}")
+        found += self.heard.faults()
         return [f"{self.how}: {fault}" for fault in found]
 
     def row(self) -> str:

@@ -59,10 +59,7 @@ class StallFigures:
             found.append("no stream noticed anything: nothing was shown")
         elif (p99 := quantiles([s - read_s for s, read_s in stalls_s])[1]) > STALL_WITHIN_S:
             found.append(f"p99 of the stall without its reading is {p99:.1f} s")
-        if self.heard.num_wrong:
-            found.append(f"{self.heard.num_wrong} wrong texts")
-        if self.heard.failures:
-            found.append(f"requests failed: {self.heard.failures}")
+        found += self.heard.faults()
         if (waits_s := max(self.heard.waits_s, default=0.0)) > _AFTER_S:
             found.append(f"a stream has waited for {waits_s:.1f} s at the end")
         return [f"{self.how}: {fault}" for fault in found]

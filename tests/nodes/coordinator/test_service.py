@@ -148,6 +148,28 @@ async def test_nodes_are_told_before_clients(monkeypatch: pytest.MonkeyPatch) ->
         assert done == ["node-a", "node-b", "client-a", "client-b"]
 
 
+def noted(
+    monkeypatch: pytest.MonkeyPatch, coordinator: Coordinator, during_plan: Callable[[], None]
+) -> list[str]:
+    """What the coordinator does from now on: plans, in which something happens, and messages."""
+    state, heard = coordinator.state, coordinator.state.on_message
+    done: list[str] = []
+
+    def plan(_now: float) -> list[Send]:
+        state._plans_due.popitem()
+        done.append("plan")
+        during_plan()
+        return []
+
+    def on_message(*told: Any) -> list[Send]:
+        done.append("message")
+        return heard(*told)
+
+    monkeypatch.setattr(state, "plan_anew", plan)
+    monkeypatch.setattr(state, "on_message", on_message)
+    return done
+
+
 async def test_no_message_waits_for_more_than_one_plan(
     monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
@@ -155,27 +177,16 @@ async def test_no_message_waits_for_more_than_one_plan(
     hub = MemoryHub()
     async with serving(hub) as coordinator:
         client, welcome = await join(hub, "a")
-        done: list[str] = []
-        state, heard = coordinator.state, coordinator.state.on_message
+        ping = encode(Ping(0, 0), cluster=welcome.cluster, epoch=welcome.epoch)
 
-        def plan(_now: float) -> list[Send]:
-            state._plans_due.popitem()
-            ping = encode(Ping(len(done), 0), cluster=state.cluster, epoch=state.epoch)
+        def two_messages() -> None:
             client.send(ping)
             client.send(ping)
-            done.append("plan")
-            return []
 
-        def on_message(*told: Any) -> list[Send]:
-            done.append("message")
-            return heard(*told)
-
-        monkeypatch.setattr(state, "plan_anew", plan)
-        monkeypatch.setattr(state, "on_message", on_message)
-        state._plans_due.update(dict.fromkeys("abcdefgh"))
+        done = noted(monkeypatch, coordinator, two_messages)
+        coordinator.state._plans_due.update(dict.fromkeys("abcdefgh"))
         coordinator._send_all([])
         await eventually(lambda: done == ["plan", "message", "message"] * 8)
-        assert welcome.epoch == state.epoch
 
 
 async def test_what_has_come_over_zeromq_is_read_between_two_plans(
@@ -184,33 +195,24 @@ async def test_what_has_come_over_zeromq_is_read_between_two_plans(
     with ZmqContext() as context:
         server = context.bind(f"ipc://{tmp_path}/mesh.sock")
         coordinator = Coordinator(server, one_batch)
-        serving = asyncio.create_task(coordinator.run())
+        running = asyncio.create_task(coordinator.run())
         client = context.connect(server.endpoint)
         await client.writable()
         client.send(encode(Hello("a", "client", 1, PROTOCOL_VERSION, b"")))
-        await client.recv()
-        state, heard = coordinator.state, coordinator.state.on_message
-        done: list[str] = []
+        welcome = decode(await client.recv())
+        ping = encode(Ping(0, 0), cluster=welcome.cluster, epoch=welcome.epoch)
 
-        def plan(_now: float) -> list[Send]:
-            state._plans_due.popitem()
-            done.append("plan")
-            client.send(encode(Ping(len(done), 0), cluster=state.cluster, epoch=state.epoch))
+        def a_message() -> None:
+            client.send(ping)
             # Time for ZeroMQ's threads.
             time.sleep(0.05)
-            return []
 
-        def on_message(*told: Any) -> list[Send]:
-            done.append("message")
-            return heard(*told)
-
-        monkeypatch.setattr(state, "plan_anew", plan)
-        monkeypatch.setattr(state, "on_message", on_message)
-        state._plans_due.update(dict.fromkeys("abcdef"))
+        done = noted(monkeypatch, coordinator, a_message)
+        coordinator.state._plans_due.update(dict.fromkeys("abcdef"))
         coordinator._send_all([])
         await eventually(lambda: done.count("message") == 6)
-        serving.cancel()
-        await asyncio.gather(serving, return_exceptions=True)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
     # On a loaded machine one may be late.
     assert sum(pair == ("plan", "plan") for pair in itertools.pairwise(done)) <= 1
 
