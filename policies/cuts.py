@@ -24,9 +24,17 @@ from policies.cycle import (
     seconds_at,
     verify_times,
 )
-from policies.plan import MAX_AUTO_GAMMA
 from policies.problem import CATCH_UP_TOKENS, CycleProblem, Ints
-from policies.search import Found, Runs, Seed, best_equal, block_bounds, options_of, runs_of
+from policies.search import (
+    Found,
+    Runs,
+    Seed,
+    best_equal,
+    block_bounds,
+    options_of,
+    runs_of,
+    uniform_levels,
+)
 
 _NUM_OPTIONS = 8
 # More batches of one stream each are more messages than any gain in laps is worth.
@@ -53,7 +61,7 @@ def best_plan(problem: CycleProblem) -> Found:
 def _best_single(problem: CycleProblem, best: Found) -> Found:
     """Every stream a batch of its own, which blocks of several cannot say, where it may pay."""
     n, nodes = problem.num_streams, problem.nodes
-    gammas = np.clip(np.arange(MAX_AUTO_GAMMA + 1)[:, None], problem.least, problem.most)
+    gammas = np.clip(uniform_levels(problem)[:, None], problem.least, problem.most)
     some = gammas > 0
     num_plain = n - some.sum(axis=1)
     plain_pass_s = problem.target_s[num_plain]

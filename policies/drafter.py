@@ -61,7 +61,7 @@ def token_s(
     best_s = plain_token_s(target, num_streams)
     draft_s = draft.link.rtt_s
     so_far, earned, going, sent = 1.0, 1.0, 1.0, 0.0
-    for position in range(MAX_AUTO_GAMMA):
+    for position in range(draft.max_gamma):
         draft_s += draft.costs.decode.at(together, draft.used_cells) * going
         so_far *= alphas[position] if position < len(alphas) else alpha
         earned += so_far

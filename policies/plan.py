@@ -9,8 +9,10 @@ from typing import TypeAlias
 
 from policies.latency import NodeCosts
 
-# A plan never asks for more guesses; clients may, up to what the wire allows.
+# A plan asks a model for no more guesses; clients may, up to what the wire allows.
 MAX_AUTO_GAMMA = 8
+# Nor whoever guesses for nothing: only the target's pass limits it, and what messages hold.
+MAX_FREE_GAMMA = 16
 # What a message costs on a link: envelope, ZMTP and TCP/IP headers; an entry for each stream.
 HEADER_BITS = 8 * 84
 ENTRY_BITS = 8 * 10
@@ -45,12 +47,16 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class DraftView:
-    """A draft node as a policy sees it. used_cells: of its cache, at present."""
+    """A draft node as a policy sees it.
+
+    used_cells: of its cache, at present. max_gamma: guesses of a round that a plan may ask it for.
+    """
 
     name: str
     costs: NodeCosts
     link: Link = Link()
     used_cells: int = 0
+    max_gamma: int = MAX_AUTO_GAMMA
 
 
 @dataclass(frozen=True, slots=True)

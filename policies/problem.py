@@ -13,7 +13,6 @@ from policies.latency import CostTable, NodeCosts
 from policies.plan import (
     ENTRY_BITS,
     HEADER_BITS,
-    MAX_AUTO_GAMMA,
     DraftView,
     Observation,
     StreamView,
@@ -110,7 +109,9 @@ def problem_of(observation: Observation) -> CycleProblem:
     asked = np.array([-1 if v.fixed_gamma is None else v.fixed_gamma for v in views])[order]
     left = np.array([view.tokens_left for view in views])[order]
     # The target's own token is always the last one wanted: one guess fewer is of use.
-    most = np.minimum(np.where(asked < 0, MAX_AUTO_GAMMA, asked), np.maximum(0, left - 1))
+    # Of streams without a node it is 0 below.
+    caps = np.array([draft.max_gamma for draft in drafts] or [0])[nodes]
+    most = np.minimum(np.where(asked < 0, caps, asked), np.maximum(0, left - 1))
     most[nodes < 0] = 0
     least = np.where(asked >= 0, most, 0)
     max_gamma = max(1, int(most.max(initial=0)))

@@ -33,17 +33,25 @@ MAX_BLOCKS = 12
 _MAX_BLOCKS_MANY_NODES = 8
 _MANY_NODES = 3
 _MAX_EQUAL_BATCHES = 4
+# A round of 11 guesses costs hardly more than one of 12.
+_GAMMAS = np.array([*range(9), 10, 12, 16])
 _NUM_THRESHOLDS = 8
 # Among many streams thresholds tell more than a uniform gamma, and all are close together.
 _MANY_STREAMS = 64
-_FEW_GAMMAS = (0, 1, 2, 3, 4, 5, 6, 7, 8)
 _FEW_THRESHOLDS = 5
 
 
+def uniform_levels(problem: CycleProblem) -> Ints:
+    """Numbers of guesses to ask every stream for, ascending from 0; beyond 8 with gaps."""
+    free = problem.most[problem.most > problem.least]
+    most = max(MAX_AUTO_GAMMA, int(free.max(initial=0)))
+    return _GAMMAS[most >= _GAMMAS]
+
+
 def options_of(problem: CycleProblem) -> Ints:
-    """(o, n) gammas: uniform 0..8, then thresholds, each kept within what a stream may do."""
+    """(o, n) gammas: uniform ones, then thresholds, each kept within what a stream may do."""
     many = problem.num_streams > _MANY_STREAMS
-    uniform = np.array(_FEW_GAMMAS if many else range(MAX_AUTO_GAMMA + 1))[:, None]
+    uniform = uniform_levels(problem)[:, None]
     num_thresholds = _FEW_THRESHOLDS if many else _NUM_THRESHOLDS
     earned = problem.earned
     # What the g-th guess takes off w/E: falls with g, so counting those above a threshold cuts.

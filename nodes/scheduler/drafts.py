@@ -16,7 +16,14 @@ from nodes.scheduler.stream import DraftPlacement, Stream
 from policies.acceptance import AcceptanceEstimate
 from policies.drafter import MOVE_GAIN, plain_token_s, token_s
 from policies.latency import CostTable, NodeCosts, Speed
-from policies.plan import ENTRY_BITS, HEADER_BITS, DraftView, Link
+from policies.plan import (
+    ENTRY_BITS,
+    HEADER_BITS,
+    MAX_AUTO_GAMMA,
+    MAX_FREE_GAMMA,
+    DraftView,
+    Link,
+)
 from policies.population import Population
 
 _TYPICAL_GAMMA = 4
@@ -53,6 +60,7 @@ class DraftNode:
     num_ready: int = 0
     num_wasted: int = 0
     token_bits: int = 32
+    max_gamma: int = MAX_AUTO_GAMMA
     speed: Speed = field(default_factory=Speed)
     punctuality: Punctuality = field(default_factory=Punctuality)
     acceptance: AcceptanceEstimate = field(default_factory=lambda: AcceptanceEstimate(memory=0.99))
@@ -68,7 +76,7 @@ class DraftNode:
         slow = 1.0 / (1.0 - self._reading_share(costs.prefill))
         decode = costs.decode.with_own(self.own_cells)
         slowed = NodeCosts(decode.scaled(slow) if slow > 1.0 else decode, costs.prefill)
-        return DraftView(self.name, slowed, self.link, self.used_cells)
+        return DraftView(self.name, slowed, self.link, self.used_cells, self.max_gamma)
 
     def _reading_share(self, prefill: CostTable) -> float:
         """Part of the node's time that texts take in the next seconds."""
@@ -145,7 +153,7 @@ class DraftPool:
         self._load = Counter[str]() if load is None else load
         self._gives_priors = gives_priors
         self.lookup = lookup
-        self._by_lookup = DraftNode(LOOKUP, LOOKUP_COSTS)
+        self._by_lookup = DraftNode(LOOKUP, LOOKUP_COSTS, max_gamma=MAX_FREE_GAMMA)
 
     def __iter__(self) -> Iterator[DraftNode]:
         return iter(self._nodes.values())

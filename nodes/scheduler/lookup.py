@@ -15,7 +15,7 @@ from nodes.stream import StreamId, StreamSpec
 from policies.acceptance import AcceptanceEstimate
 from policies.confidence import Calibration, DraftCalibration
 from policies.latency import CostTable, NodeCosts
-from policies.plan import MAX_AUTO_GAMMA
+from policies.plan import MAX_FREE_GAMMA
 
 LOOKUP = "prompt lookup"
 # A proposal takes some microseconds; the policies are told so.
@@ -52,7 +52,7 @@ class _Text:
 
     def begin_trial(self) -> None:
         self.outlook.begin(self.stop)
-        self.trial = self.guesses(MAX_AUTO_GAMMA, self.outlook)
+        self.trial = self.guesses(MAX_FREE_GAMMA, self.outlook)
         self.num_right = 0
 
     def guesses(self, gamma: int, outlook: Outlook) -> tuple[int, ...]:
@@ -70,7 +70,7 @@ class _Text:
             self.num_right += 1
             return
         # The target's own token ends a round.
-        self.estimate.observe(len(self.trial), self.num_right, MAX_AUTO_GAMMA)
+        self.estimate.observe(len(self.trial), self.num_right, MAX_FREE_GAMMA)
         known = (*self.trial[: self.num_right], token_id)
         self.outlook.learn(self.calibration, known)
         self.begin_trial()

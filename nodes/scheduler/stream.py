@@ -9,7 +9,7 @@ from nodes.scheduler.lookup import LOOKUP
 from nodes.scheduler.tries import Tries
 from nodes.stream import StreamSpec
 from policies.acceptance import AcceptanceEstimate
-from policies.plan import MAX_AUTO_GAMMA, StreamView
+from policies.plan import MAX_AUTO_GAMMA, MAX_FREE_GAMMA, StreamView
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +172,9 @@ class Stream:
         # A node that still reads the prompt will guess soon: no plan is made for the meantime.
         will_guess = placement is not None and not placement.is_late and not self.is_on_probation
         # Nor for its last tokens: they are a pass or two, after which another one takes its place.
-        is_short = self.spec.max_tokens <= MAX_AUTO_GAMMA
-        tokens_left = self.tokens_left if is_short else max(self.tokens_left, MAX_AUTO_GAMMA + 1)
+        most = MAX_FREE_GAMMA if self.is_by_lookup else MAX_AUTO_GAMMA
+        is_short = self.spec.max_tokens <= most
+        tokens_left = self.tokens_left if is_short else max(self.tokens_left, most + 1)
         return StreamView(
             stream_id=self.spec.stream_id,
             alpha=acceptance.alpha,

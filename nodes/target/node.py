@@ -32,6 +32,7 @@ from nodes.profile import encode_profile
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.events import Committed, Event, Failed, Parked, PromptScored, ReadBeside, Ready
 from nodes.target.state import TargetState
+from nodes.target.stream import midway_tokens
 from nodes.target.texts import TextReader
 from policies.latency import NodeCosts
 
@@ -75,6 +76,7 @@ class TargetNode:
         self._model = model
         self._tokenizer = tokenizer
         self._prefix_cache_bytes = prefix_cache_bytes
+        self._midway_tokens = midway_tokens(costs.decode)
         self._make_link: Callable[[], Link] = lambda: Link(
             transport,
             self,
@@ -93,7 +95,13 @@ class TargetNode:
         Then the pass that is under way is finished and told: its streams go on behind it elsewhere.
         """
         grammars = Grammars(self._tokenizer, self._model.info)
-        state = TargetState(self._model, self._tokenizer, self._prefix_cache_bytes, grammars)
+        state = TargetState(
+            self._model,
+            self._tokenizer,
+            self._prefix_cache_bytes,
+            grammars,
+            midway_tokens=self._midway_tokens,
+        )
         self._engine = EngineThread(state, self._on_events)
         self._opening = Opening(grammars, self._open)
         self._texts = TextReader(self._tokenizer, lambda reply: self._link.send(reply))

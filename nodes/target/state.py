@@ -39,6 +39,7 @@ class TargetState:
     """Streams on one target engine. Each `step` runs at most one forward pass.
 
     prefix_cache_bytes: host memory for what finished and parked streams had in the cache.
+    midway_tokens: of answers that have begun, read in one pass beside others.
 
     Streams are in the cache or parked. Who is parked is younger than all that are in, so the
     oldest always go on, end, and make room.
@@ -50,8 +51,10 @@ class TargetState:
         tokenizer: Tokenizer,
         prefix_cache_bytes: int = 0,
         grammars: Grammars | None = None,
+        midway_tokens: int = PROMPT_PIECE_TOKENS,
     ) -> None:
         self._model = model
+        self._midway_tokens = midway_tokens
         self._tokenizer = tokenizer
         self._grammars = grammars or Grammars(tokenizer, model.info)
         self._streams: dict[StreamId, TargetStream] = {}
@@ -282,17 +285,21 @@ class TargetState:
 
         In turns the oldest prompt goes first and the one with the fewest tokens left: a short one
         does not wait for a long one, and any number of short ones take half of its pieces at most.
+        Answers that have begun go before those that have not.
         """
         residents = self._residents
-        if is_beside_others:
-            budget = min(budget, PROMPT_PIECE_TOKENS)
-        elif any(stream.announced for stream in self._streams.values()):
-            budget = min(budget, _PREFILL_TOKENS_BETWEEN_ROUNDS)
         waiting = [stream for stream in residents.by_age() if residents.missing(stream)]
         if not waiting:
             return []
+        prompt_budget = budget
+        if is_beside_others:
+            prompt_budget = PROMPT_PIECE_TOKENS
+        elif any(stream.announced for stream in self._streams.values()):
+            prompt_budget = _PREFILL_TOKENS_BETWEEN_ROUNDS
+        midway = sum(residents.missing(stream) for stream in waiting if stream.num_output)
+        budget = min(budget, max(prompt_budget, min(midway, self._midway_tokens)))
         self._num_reads += 1
-        order = sorted(waiting, key=residents.missing)
+        order = sorted(waiting, key=lambda s: (not s.num_output, residents.missing(s)))
         if self._num_reads % 2:
             order = waiting[:1] + order
         pieces: list[tuple[TargetStream, Span | None]] = []
@@ -306,6 +313,11 @@ class TargetState:
             # Nothing may be missing after a copy: then it is only announced.
             start = residents.cached(reader)
             count = min(residents.missing(reader), budget)
+            if not stream.num_output:
+                count = min(count, prompt_budget)
+                prompt_budget -= count
+                if not count and residents.missing(reader):
+                    continue
             num_outputs = 0
             if reader.scores_left:
                 count = min(count, scored_budget)

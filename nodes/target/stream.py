@@ -8,11 +8,16 @@ from dataclasses import dataclass
 from nodes.engine.protocol import Tokenizer
 from nodes.engine.sampler import Sampler
 from nodes.messages import MAX_GAMMA
-from nodes.stream import StopMatcher, StreamSpec
+from nodes.stream import PROMPT_PIECE_TOKENS, StopMatcher, StreamSpec
+from policies.latency import CostTable
 
 # Room that a stream must have to grow before it is taken in: fewer and it would soon be parked
 # again, more and cells would wait for tokens that may never come.
 _GROWTH_TOKENS = 64
+# Where an answer has begun its reader waits in the middle of a sentence: others wait as much longer
+# for their next token as it takes to read what was lost or parked in few passes.
+_MOST_MIDWAY_PIECES = 4
+_MIDWAY_PASS_S = 0.25
 
 
 @dataclass(slots=True)
@@ -127,3 +132,12 @@ def cells_soon(num_tokens: int, tokens_left: int) -> int:
 def cells_needed(spec: StreamSpec) -> int:
     """Cells a stream may come to hold: prompt, output, and guesses under verification."""
     return spec.num_prompt_tokens + spec.max_tokens + MAX_GAMMA
+
+
+def midway_tokens(decode: CostTable) -> int:
+    """Tokens of answers that have begun that a pass reads beside others: whole pieces, at least
+    one, and no more than are read in a quarter of a second by these costs."""
+    pieces = _MOST_MIDWAY_PIECES
+    while pieces > 1 and decode.at(pieces * PROMPT_PIECE_TOKENS) > _MIDWAY_PASS_S:
+        pieces -= 1
+    return pieces * PROMPT_PIECE_TOKENS

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TypeAlias
 
 from policies.joint import price_of
-from policies.plan import MAX_AUTO_GAMMA, Batch, Observation, Plan
+from policies.plan import Batch, Observation, Plan
 from policies.problem import CycleProblem
 
 # In plans of more batches than this, changes of single ones are not looked at.
@@ -75,7 +75,7 @@ def _first_guesses(observation: Observation, limits: _Limits, plan: Plan) -> lis
     found = []
     for num in range(1, min(2, len(able)) + 1):
         priced = []
-        for gamma in range(1, MAX_AUTO_GAMMA + 1):
+        for gamma in range(1, max(most for _, most in limits.values()) + 1):
             cuts = _within(_equal([(s, gamma) for s in able], num), limits)
             priced.append((_price_s(observation, plan, cuts), gamma))
         price_s, gamma = min(priced)

@@ -157,7 +157,9 @@ class PureMesh:
         self.model, tokenizer = self._target_engine()
         # As many as there are vocabularies in all tests: compiled once.
         self.grammars = toy_grammars(case.target.num_vocab)
-        self.target = TargetState(self.model, tokenizer, case.prefix_cache_bytes, self.grammars)
+        self.target = TargetState(
+            self.model, tokenizer, case.prefix_cache_bytes, self.grammars, midway_tokens=128
+        )
         self.target_inbox: deque[Any] = deque()
         self.target_outbox: deque[Any] = deque()
         self.drafts = [_Draft(d, f"draft-{i}") for i, d in enumerate(case.drafts)]

@@ -50,7 +50,9 @@ class PureNode:
         self._engine: TargetState | ModelDrafter
         if role == "target":
             tokenizer = ToyTokenizer(config.num_vocab)
-            self._engine = TargetState(self.model, tokenizer, prefix_cache_bytes, grammars)
+            self._engine = TargetState(
+                self.model, tokenizer, prefix_cache_bytes, grammars, midway_tokens=128
+            )
         else:
             self._engine = ModelDrafter(self.model, grammars=grammars)
 

@@ -96,7 +96,8 @@ class SlowCycle:
         """Least and most guesses that a stream may make."""
         most = max(0, view.tokens_left - 1) if view.draft in self.drafts else 0
         if view.fixed_gamma is None:
-            return 0, min(8, most)
+            cap = self.drafts[view.draft].max_gamma if view.draft in self.drafts else 0
+            return 0, min(cap, most)
         return min(view.fixed_gamma, most), min(view.fixed_gamma, most)
 
     def earned(self, stream_id: int, gamma: int) -> float:

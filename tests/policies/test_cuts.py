@@ -94,6 +94,14 @@ def test_no_guesses_where_they_cannot_pay():
     assert found.price_s == pytest.approx(problem.plain_price_s)
 
 
+def test_long_rounds_where_guesses_are_good_and_cost_nothing():
+    views = tuple(StreamView(k, 0.97, 500, draft="a") for k in range(2))
+    for max_gamma, wanted in ((8, 8), (16, 16)):
+        draft = DraftView("a", flat(1e-6), max_gamma=max_gamma)
+        found = best_plan(problem_of(Observation(views, flat(0.1, 0.3), (draft,))))
+        assert found.plan.gammas.tolist() == [wanted, wanted]
+
+
 def test_the_order_of_streams_in_an_observation_does_not_matter():
     for seed in range(40):
         seen = observation(seed, 1 + seed % 15)

@@ -59,6 +59,13 @@ def test_how_many_guesses_a_stream_may_make(changes, least, most):
     assert problem.earned.shape == (1, max(1, most) + 1)
 
 
+def test_a_node_may_be_asked_for_more_or_fewer_guesses():
+    views = tuple(StreamView(k, 0.5, 100, draft=name) for k, name in enumerate(("a", "free", "")))
+    drafts = (DraftView("a", COSTS, max_gamma=4), DraftView("free", COSTS, max_gamma=16))
+    problem = problem_of(Observation(views, COSTS, drafts))
+    assert problem.most.tolist() == [4, 16, 0]
+
+
 def test_guesses_earn_by_their_position_where_that_is_known():
     problem = one(StreamView(1, 0.5, 100, draft="a", alphas=(0.9, 0.8)))
     chances = [1, 0.9, 0.72, 0.36, 0.18, 0.09, 0.045, 0.0225, 0.01125]

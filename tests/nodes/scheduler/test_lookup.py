@@ -152,6 +152,9 @@ def test_a_stream_that_copies_leaves_its_draft_node_and_comes_back_when_it_stops
     assert ToDraft("a", CloseStreamNotice(ONE, 1)) in moved
     assert [view.name for view in seen[-1].drafts] == ["a", LOOKUP]
     assert [view.draft for view in seen[-1].streams] == [LOOKUP]
+    # The text goes on and on, and a pass of many tokens costs little: more than a model is asked.
+    entries = [entry for request in verify_requests(moved) for entry in request.entries]
+    assert max(entry.num_draft_tokens for entry in entries) > 8
     source = random.Random(1)
     play(scheduler, [source.randrange(1000, 9999) for _ in range(250)], 5.0)
     assert not stream.is_by_lookup
