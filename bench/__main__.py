@@ -21,6 +21,7 @@ from bench.live.command import live
 from bench.paper.command import paper_command
 from bench.peers.command import compare_command, peers_command, readme_command
 from bench.results.command import report_command
+from bench.sim.command import COMMANDS as SIMULATED
 from bench.whole.command import all_command
 from nodes.runtime import set_engine_environment
 
@@ -221,64 +222,8 @@ bench.add_command(paper_command, "paper")
 bench.add_command(air_command)
 bench.add_command(good_guesses_command)
 _RESULTS = (all_command, peers_command, compare_command, report_command, readme_command)
-for _command in (*PARTS, *_RESULTS):
+for _command in (*PARTS, *SIMULATED, *_RESULTS):
     bench.add_command(_command)
-
-
-@bench.command()
-@click.option("--scenarios", default=100, show_default=True, help="Random scenarios.")
-@click.option("--passes", default=400, show_default=True, help="Length of a scenario in passes.")
-def steady(scenarios: int, passes: int) -> None:
-    """Predicted and simulated prices in simulated meshes where nobody comes or goes.
-
-    \b
-    Example:
-      python -m bench steady --scenarios 20
-    """
-    from bench.sim.closed_loop import steady_report
-
-    click.echo(steady_report(range(scenarios), passes))
-
-
-@bench.command()
-@click.option("--scenarios", default=100, show_default=True, help="Random scenarios.")
-@click.option("--passes", default=400, show_default=True, help="Length of a scenario in passes.")
-def stops(scenarios: int, passes: int) -> None:
-    """What it is worth, in simulated meshes, that drafts stop where they are not sure.
-
-    \b
-    Example:
-      python -m bench stops --scenarios 20
-    """
-    from bench.sim.closed_loop import stop_outcome, stop_report
-
-    click.echo(stop_report([stop_outcome(seed, passes) for seed in range(scenarios)]))
-
-
-@bench.command()
-@click.option("--clients", default=1000, show_default=True)
-@click.option("--seconds", default=3600.0, show_default=True, help="Virtual time.")
-def scale(clients: int, seconds: float) -> None:
-    """How long the simulator takes for a crowd.
-
-    \b
-    Example:
-      python -m bench scale --seconds 60
-    """
-    import time
-
-    from bench.sim.random_scenarios import crowded_scenario
-    from bench.sim.world import World
-    from policies.joint import joint_plan
-
-    world = World(crowded_scenario(clients, seconds), joint_plan)
-    start_s = time.process_time()
-    result = world.run()
-    took_s = time.process_time() - start_s
-    click.echo(
-        f"{clients} clients, {seconds:g} s simulated in {took_s:.0f} s of processor time: "
-        f"{result.num_passes} passes, {result.plans} plans, {result.tokens_per_s:.0f} tokens/s"
-    )
 
 
 @bench.command()
@@ -298,27 +243,6 @@ def wire(streams: str, gamma: int, vocab: int) -> None:
 
     counts = [int(part) for part in streams.split(",")]
     click.echo(table(asyncio.run(measure(counts, gamma, vocab)), vocab))
-
-
-@bench.command("scale-sim")
-@click.option("--streams", default="16,64,256,1024,4096,10000", show_default=True)
-@click.option("--together", default="16,64,256,1024", show_default=True, help="Of one pool.")
-@click.option("--settle", default=1.0, show_default=True, help="Virtual seconds before.")
-@click.option("--seconds", default=1.0, show_default=True, help="Virtual seconds measured.")
-def scale_sim(streams: str, together: str, settle: float, seconds: float) -> None:
-    """How the coordinator's costs grow with cells of 16 streams: its state, planner, codec, memory.
-
-    \b
-    Example:
-      python -m bench scale-sim --streams 16,256 --together 256
-    """
-    from bench.sim.growth import HEAD, Kind, grow_apart
-
-    click.echo(HEAD)
-    kinds: tuple[tuple[Kind, str], ...] = (("apart", streams), ("together", together))
-    for kind, counts in kinds:
-        for part in filter(None, counts.split(",")):
-            click.echo(grow_apart(int(part), kind, settle, seconds).row())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python -m bench engine|cost|planner|sim`: parts by themselves, as tables and as results."""
+"""`python -m bench engine|cost|planner`: parts by themselves, as tables and as results."""
 
 from __future__ import annotations
 
@@ -121,47 +121,4 @@ def planner_command(plans: int, exact: int, quick: bool, out: Path | None) -> No
     keep(result_of(made, systems=[airdraft_system()], is_quick=quick), out)
 
 
-@click.command("sim")
-@click.option("--scenarios", default=250, show_default=True, help="Random scenarios.")
-@click.option("--first-seed", default=0, show_default=True)
-@click.option("--passes", default=600, show_default=True, help="Length of a scenario in passes.")
-@click.option("--processes", default=1, show_default=True)
-@click.option("--figures", type=click.Path(dir_okay=False), help="Keep all figures as JSON.")
-@quick_option
-@out_option
-def sim_command(
-    scenarios: int,
-    first_seed: int,
-    passes: int,
-    processes: int,
-    figures: str | None,
-    quick: bool,
-    out: Path | None,
-) -> None:
-    """The live scheduler in simulated meshes: the joint planner beside every other policy.
-
-    \b
-    Example:
-      python -m bench sim --scenarios 10 --passes 300
-    """
-    from bench.results.making import airdraft_system, result_of
-    from bench.sim.cells import sim_cells
-    from bench.sim.closed_loop import report, run_many, save
-
-    outcomes = []
-    seeds = range(first_seed, first_seed + (4 if quick else scenarios))
-    for outcome in run_many(seeds, 100 if quick else passes, processes):
-        outcomes.append(outcome)
-        if figures:
-            save(outcomes, Path(figures))
-        click.echo(
-            f"seed {outcome.seed}: {outcome.num_clients} clients, {outcome.num_drafts} draft "
-            f"nodes, joint to the best {outcome.to_best:.3f}, to plain {outcome.to_ad:.3f}",
-            err=True,
-        )
-    click.echo(report(outcomes))
-    made = list(sim_cells(outcomes))
-    keep(result_of(made, systems=[airdraft_system()], is_quick=quick), out)
-
-
-COMMANDS = (engine_command, cost_command, planner_command, sim_command)
+COMMANDS = (engine_command, cost_command, planner_command)

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from bench.live.pairs import paired_ratio
 from bench.results.cells import ratio_value
-from bench.results.schema import Cell
+from bench.results.schema import Cell, Value
 from bench.sim.closed_loop import COMPARED, Outcome
+from bench.sim.growth import Grown
 
 
 def sim_cells(outcomes: Sequence[Outcome]) -> Iterator[Cell]:
@@ -25,4 +26,19 @@ def sim_cells(outcomes: Sequence[Outcome]) -> Iterator[Cell]:
             reference=policy,
             ratios=(ratio_value("tokens/s", paired_ratio(rates)),),
             note=f"{len(outcomes)} scenarios",
+        )
+
+
+def growth_cells(rows: Sequence[Grown]) -> Iterator[Cell]:
+    """What a coordinator costs with so many streams."""
+    for row in rows:
+        yield Cell(
+            suite="growth (simulated)",
+            place=f"{row.num_streams} streams, {row.kind}",
+            system="coordinator",
+            values=(
+                Value(metric="stream-rounds/s", unit="1/s", value=row.rounds_per_s),
+                Value(metric="cores", unit="", value=row.num_cores),
+                Value(metric="memory a stream", unit="B", value=row.bytes / row.num_streams),
+            ),
         )

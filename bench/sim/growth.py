@@ -42,7 +42,8 @@ _TO_TARGET_S, _TO_DRAFT_S = 2e-4, 2e-3
 _TICK_S, _LEAST_TICK_S = 0.05, 0.001
 _CLUSTER, _EPOCH = "growth", 1
 _MAX_TOKENS = 100_000
-_STEPS = "rounds", "codec", "planner", "tick", "joining", "admission"
+_RUNNING = "rounds", "codec", "planner", "tick"
+_STEPS = *_RUNNING, "joining", "admission"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +61,27 @@ class Grown:
     seconds: dict[str, float]
     bytes: int
 
+    @property
+    def rounds_per_s(self) -> float:
+        return self.num_rounds / self.virtual_s
+
+    @property
+    def num_cores(self) -> float:
+        """Processor time a second."""
+        return sum(self.seconds[name] for name in _RUNNING) / self.virtual_s
+
     def row(self) -> str:
         per_round_us = {
-            name: 1e6 * self.seconds[name] / max(1, self.num_rounds)
-            for name in ("rounds", "codec", "planner", "tick")
+            name: 1e6 * self.seconds[name] / max(1, self.num_rounds) for name in _RUNNING
         }
-        load = sum(per_round_us.values()) * self.num_rounds / 1e6 / self.virtual_s
         cells = [
             self.kind,
             f"{self.num_streams:,}",
             f"{self.num_cells:,}",
-            f"{self.num_rounds / self.virtual_s:,.0f}",
+            f"{self.rounds_per_s:,.0f}",
             *(f"{us:.0f}" for us in per_round_us.values()),
             f"{1e3 * self.seconds['planner'] / max(1, self.num_plans):.2f}",
-            f"{load:.2f}",
+            f"{self.num_cores:.2f}",
             f"{1e3 * self.seconds['admission'] / self.num_streams:.2f}",
             f"{1e3 * self.seconds['joining'] / (self.num_cells * (1 + _DRAFTS_A_CELL)):.2f}",
             f"{self.bytes / 1024 / self.num_streams:.0f}",

@@ -32,4 +32,5 @@ SUITES: Mapping[str, Suite] = {
     "edge": Suite(("bench", "live", "edge")),
     "scale": Suite(("bench", "live", "scale")),
     "sim": Suite(("bench", "sim")),
+    "growth": Suite(("bench", "scale")),
 }

@@ -1,0 +1,144 @@
+"""`python -m bench sim|steady|stops|crowd|scale`: the live scheduler and planner, simulated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bench.results.options import keep, out_option, quick_option
+
+
+@click.command("sim")
+@click.option("--scenarios", default=250, show_default=True, help="Random scenarios.")
+@click.option("--first-seed", default=0, show_default=True)
+@click.option("--passes", default=600, show_default=True, help="Length of a scenario in passes.")
+@click.option("--processes", default=1, show_default=True)
+@click.option("--figures", type=click.Path(dir_okay=False), help="Keep all figures as JSON.")
+@quick_option
+@out_option
+def sim_command(
+    scenarios: int,
+    first_seed: int,
+    passes: int,
+    processes: int,
+    figures: str | None,
+    quick: bool,
+    out: Path | None,
+) -> None:
+    """The live scheduler in simulated meshes: the joint planner beside every other policy.
+
+    \b
+    Example:
+      python -m bench sim --scenarios 10 --passes 300
+    """
+    from bench.results.making import airdraft_system, result_of
+    from bench.sim.cells import sim_cells
+    from bench.sim.closed_loop import report, run_many, save
+
+    outcomes = []
+    seeds = range(first_seed, first_seed + (4 if quick else scenarios))
+    for outcome in run_many(seeds, 100 if quick else passes, processes):
+        outcomes.append(outcome)
+        if figures:
+            save(outcomes, Path(figures))
+        click.echo(
+            f"seed {outcome.seed}: {outcome.num_clients} clients, {outcome.num_drafts} draft "
+            f"nodes, joint to the best {outcome.to_best:.3f}, to plain {outcome.to_ad:.3f}",
+            err=True,
+        )
+    click.echo(report(outcomes))
+    made = list(sim_cells(outcomes))
+    keep(result_of(made, systems=[airdraft_system()], is_quick=quick), out)
+
+
+@click.command("steady")
+@click.option("--scenarios", default=100, show_default=True, help="Random scenarios.")
+@click.option("--passes", default=400, show_default=True, help="Length of a scenario in passes.")
+def steady_command(scenarios: int, passes: int) -> None:
+    """Predicted and simulated prices in simulated meshes where nobody comes or goes.
+
+    \b
+    Example:
+      python -m bench steady --scenarios 20
+    """
+    from bench.sim.closed_loop import steady_report
+
+    click.echo(steady_report(range(scenarios), passes))
+
+
+@click.command("stops")
+@click.option("--scenarios", default=100, show_default=True, help="Random scenarios.")
+@click.option("--passes", default=400, show_default=True, help="Length of a scenario in passes.")
+def stops_command(scenarios: int, passes: int) -> None:
+    """What it is worth, in simulated meshes, that drafts stop where they are not sure.
+
+    \b
+    Example:
+      python -m bench stops --scenarios 20
+    """
+    from bench.sim.closed_loop import stop_outcome, stop_report
+
+    click.echo(stop_report([stop_outcome(seed, passes) for seed in range(scenarios)]))
+
+
+@click.command("crowd")
+@click.option("--clients", default=1000, show_default=True)
+@click.option("--seconds", default=3600.0, show_default=True, help="Virtual time.")
+def crowd_command(clients: int, seconds: float) -> None:
+    """How long the simulator takes for a crowd.
+
+    \b
+    Example:
+      python -m bench crowd --seconds 60
+    """
+    import time
+
+    from bench.sim.random_scenarios import crowded_scenario
+    from bench.sim.world import World
+    from policies.joint import joint_plan
+
+    world = World(crowded_scenario(clients, seconds), joint_plan)
+    start_s = time.process_time()
+    result = world.run()
+    took_s = time.process_time() - start_s
+    click.echo(
+        f"{clients} clients, {seconds:g} s simulated in {took_s:.0f} s of processor time: "
+        f"{result.num_passes} passes, {result.plans} plans, {result.tokens_per_s:.0f} tokens/s"
+    )
+
+
+@click.command("scale")
+@click.option("--streams", default="16,64,256,1024,4096,10000", show_default=True)
+@click.option("--together", default="16,64,256,1024", show_default=True, help="Of one pool.")
+@click.option("--settle", default=1.0, show_default=True, help="Virtual seconds before.")
+@click.option("--seconds", default=1.0, show_default=True, help="Virtual seconds measured.")
+@quick_option
+@out_option
+def scale_command(
+    streams: str, together: str, settle: float, seconds: float, quick: bool, out: Path | None
+) -> None:
+    """How the coordinator's costs grow with cells of 16 streams: its state, planner, codec, memory.
+
+    \b
+    Example:
+      python -m bench scale --streams 16,256 --together 256
+    """
+    from bench.results.making import airdraft_system, result_of
+    from bench.sim.cells import growth_cells
+    from bench.sim.growth import HEAD, Kind, grow_apart
+
+    if quick:
+        streams, together = "16,64", "64"
+    click.echo(HEAD)
+    kinds: tuple[tuple[Kind, str], ...] = (("apart", streams), ("together", together))
+    rows = []
+    for kind, counts in kinds:
+        for part in filter(None, counts.split(",")):
+            rows.append(grow_apart(int(part), kind, settle, seconds))
+            click.echo(rows[-1].row())
+    made = list(growth_cells(rows))
+    keep(result_of(made, systems=[airdraft_system()], is_quick=quick), out)
+
+
+COMMANDS = (sim_command, steady_command, stops_command, crowd_command, scale_command)
