@@ -21,7 +21,7 @@ from nodes.config import EngineSettings
 from nodes.generation import GenerateOptions
 from nodes.local import local_mesh
 
-_KINDS = ("code-edit", "copy")
+_KINDS = ("code-edit", "copy", "long-answer", "chat")
 # Guesses a round while prompts are chosen: enough that one wrong one shows.
 _GAMMA = 4
 # A text with fewer says nothing of how good they are.
@@ -60,17 +60,20 @@ class Found:
     def row(self, target: str) -> str:
         share = self.num_rounds / max(1, self.num_rounds + self.num_steps)
         accepted = self.num_accepted / max(1, self.num_guesses)
+        # A round commits what was accepted and one token of the target's own.
+        in_rounds = self.num_accepted + self.num_rounds
+        of_tokens = in_rounds / max(1, in_rounds + self.num_steps)
         return (
             f"| {target} | {len(self.pairs)} of {self.num_tried} "
             f"| {median(self.acceptances):.2f} | {median(p for p, _ in self.pairs):.1f} "
-            f"| {self.ratio} | {share:.2f} | {accepted:.2f} of {self.num_guesses} "
-            f"| {self.num_equal} of {len(self.pairs)} |"
+            f"| {self.ratio} | {share:.2f} | {of_tokens:.2f} "
+            f"| {accepted:.2f} of {self.num_guesses} | {self.num_equal} of {len(self.pairs)} |"
         )
 
 
 HEAD = (
     "| target | prompts | their acceptance | plain tokens/s | planned / plain (95 %) "
-    "| passes with guesses | accepted | same texts |\n|---|---|---|---|---|---|---|---|"
+    "| passes with guesses | of tokens | accepted | same texts |\n|" + "---|" * 9
 )
 
 
@@ -129,9 +132,9 @@ async def _measured(
 
 
 def _candidates() -> Iterator[str]:
-    """Prompts whose answers repeat them, kind by kind, each one once."""
-    for kind in _KINDS:
-        yield from dict.fromkeys(workload(kind).prompts)
+    """Prompts whose answers repeat them or themselves, kind by kind, each one once."""
+    kinds = [workload(kind).prompts for kind in _KINDS]
+    yield from dict.fromkeys(prompt for prompts in kinds for prompt in prompts)
 
 
 @click.command("good-guesses")
