@@ -51,9 +51,14 @@ class AcceptanceEstimate:
     successes: float = 2.1
     failures: float = 0.9
     memory: float = 0.97
+    # Whether rounds without any guess are counted by themselves: where they are all or nothing.
+    counts_empty: bool = False
     # Guesses made, and rounds in which the draft node stopped before its cap.
     _made: float = 4.0
     _stops: float = 0.0
+    # Rounds in which guesses were asked for, and those of them that had none.
+    _rounds: float = 0.0
+    _empty: float = 0.0
     _hits: list[float] = field(default_factory=lambda: [0.0] * _NUM_POSITIONS)
     _tries: list[float] = field(default_factory=lambda: [0.0] * _NUM_POSITIONS)
 
@@ -83,6 +88,13 @@ class AcceptanceEstimate:
     def kept(self) -> float:
         """Probability that the draft node makes a guess, once it made those before it."""
         return max(_LEAST_KEPT, self._made / (self._made + self._stops))
+
+    @property
+    def none(self) -> float:
+        """Probability that a round has no guess at all."""
+        if not (self.counts_empty and self._rounds):
+            return 1.0 - self.kept
+        return min(1.0 - _LEAST_KEPT, (self._empty + 1.0 - self.kept) / (self._rounds + 1.0))
 
     def told(self, kept: float) -> AcceptanceEstimate:
         """The same estimate where this is known of how often guesses are made."""
@@ -118,6 +130,8 @@ class AcceptanceEstimate:
         rejected = stopped or num_accepted_tokens < num_draft_tokens
         self._made = self.memory * self._made + num_draft_tokens
         self._stops = self.memory * self._stops + stopped
+        self._rounds = self.memory * self._rounds + 1.0
+        self._empty = self.memory * self._empty + (num_draft_tokens == 0)
         self.successes = self.memory * self.successes + num_accepted_tokens
         self.failures = self.memory * self.failures + (1.0 if rejected else 0.0)
         # A floor keeps alpha off 0 and 1, from which no estimate would come back.

@@ -58,6 +58,8 @@ def token_s(
     """
     together = _together(num_streams)
     alphas, alpha, kept = acceptance.alphas, acceptance.alpha, acceptance.kept
+    # Either nobody makes a guess, or as many are made as are then expected.
+    likely = 1.0 - acceptance.none**together
     best_s = plain_token_s(target, num_streams)
     draft_s = draft.link.rtt_s
     so_far, earned, going, sent = 1.0, 1.0, 1.0, 0.0
@@ -67,8 +69,6 @@ def token_s(
         earned += so_far
         going *= kept
         sent += going
-        # Either nobody makes a guess, or as many are made as are then expected.
-        likely = 1.0 - (1.0 - kept) ** together
         verify_s = (1.0 - likely) * target.at(together)
         verify_s += likely * target.at(together * (1.0 + sent / likely))
         best_s = min(best_s, (draft_s + verify_s) / earned)

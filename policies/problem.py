@@ -117,6 +117,7 @@ def problem_of(observation: Observation) -> CycleProblem:
     max_gamma = max(1, int(most.max(initial=0)))
     sorted_views = [views[k] for k in order]
     kept = np.array([view.kept for view in sorted_views], dtype=np.float64)
+    none = np.array([1.0 - v.kept if v.none is None else v.none for v in sorted_views])
     has_stops = bool((kept < 1.0).any())
     going: Floats = kept[:, None] ** np.arange(max_gamma, dtype=np.float64)
     sent = np.zeros((n, max_gamma + 1), dtype=np.float64 if has_stops else np.int64)
@@ -130,7 +131,7 @@ def problem_of(observation: Observation) -> CycleProblem:
         going=going,
         sent=sent,
         # Where the first guess is always made it never happens.
-        log_none=np.log(np.maximum(1.0 - kept, _NEVER)),
+        log_none=np.log(np.maximum(none, _NEVER)),
         has_stops=has_stops,
         least=least,
         most=most,

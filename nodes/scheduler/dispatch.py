@@ -66,14 +66,20 @@ class Dispatcher:
         num_started = 0
         # Least recently started first: where only one may go at a time, all get their turn.
         for batch in sorted(self._cycle.batches, key=lambda batch: batch.round_id or 0):
+            found = self._look_up(batch)
             drafted = []
             for stream in self._ready_members(batch, now):
                 gamma = min(batch.gammas[stream.spec.stream_id], stream.tokens_left - 1)
-                if gamma > 0:
+                if gamma > 0 and not self._has_no_match(stream, found):
                     drafted.append((stream, gamma))
             for member_id in batch.gammas:
                 member = self._streams.get(member_id)
                 if member is None or member.is_away:
+                    continue
+                member.has_no_match = self._has_no_match(member, found)
+                if member.has_no_match:
+                    # Until there is something to guess the target need not wait for rounds.
+                    leases += member.extend_lease(*self._short_lease())
                     continue
                 # Who cannot guess any more, or not yet, or wants but one token, goes plainly.
                 if member.is_behind or not member.can_guess or member.tokens_left <= 1:
@@ -87,7 +93,7 @@ class Dispatcher:
                 batch.round_id = self._round_ids.next
                 batch.not_before = now + self._cycle.plan.min_cycle_s
                 is_whole = len(drafted) == len(batch.gammas)
-                rounds += self._draft_round(drafted, batch, now, is_whole)
+                rounds += self._draft_round(drafted, batch, now, is_whole, found)
             num_started += bool(drafted)
         behind += [stream for stream in plain if self._is_being_told(stream)]
         rounds += self._catch_up([s for s in behind if s.draft and not s.draft.catching_up], now)
@@ -96,6 +102,30 @@ class Dispatcher:
         self._watch.trials_started(tried, now)
         rounds += tried
         return [ToTarget(LeaseRequest(tuple(leases))), *rounds] if leases else rounds
+
+    def _look_up(self, batch: Circulating) -> dict[StreamId, tuple[int, ...]]:
+        """Guesses of lookup for those of a batch that it serves and that are not in a round."""
+        lookup, found = self._drafts.lookup, {}
+        for member_id, gamma in batch.gammas.items():
+            stream = self._streams.get(member_id)
+            if lookup is None or stream is None or stream.is_away or not stream.is_by_lookup:
+                continue
+            found[member_id] = lookup.propose(
+                member_id,
+                min(gamma, stream.tokens_left - 1),
+                batch.stops.get(member_id, 0.0),
+                is_asked=stream.fixed_gamma is not None,
+            )
+        return found
+
+    def _has_no_match(self, stream: Stream, found: Mapping[StreamId, tuple[int, ...]]) -> bool:
+        """Whether lookup serves it and knows nothing worth a round now."""
+        return stream.fixed_gamma is None and found.get(stream.spec.stream_id) == ()
+
+    def _short_lease(self) -> tuple[int, int]:
+        """Tokens of a lease, and with how many left it is renewed: just before it runs out."""
+        low = max(1, math.ceil(self.target_rtt_s / self._pass_s)) if self._pass_s > 0.0 else 1
+        return low + 1, low
 
     def pass_done(self, seconds: float) -> None:
         """The target ran a pass, which a lease has to last for."""
@@ -193,20 +223,18 @@ class Dispatcher:
         batch: Circulating,
         now: float,
         is_whole: bool,
+        found: Mapping[StreamId, tuple[int, ...]],
     ) -> list[Instruction]:
         round_id = self._round_ids.take()
         by_node: dict[str, list[tuple[Stream, int]]] = {}
         guesses: dict[StreamId, tuple[int, ...]] = {}
-        lookup = self._drafts.lookup
         for stream, gamma in drafted:
             assert stream.draft is not None
             stream.phase = Drafting(round_id)
             stream.plain_reason = ""
             stream.drop_trial()
-            if stream.is_by_lookup and lookup is not None:
-                stream_id = stream.spec.stream_id
-                stop = batch.stops.get(stream_id, 0.0)
-                guesses[stream_id] = lookup.propose(stream_id, gamma, stop)
+            if stream.is_by_lookup:
+                guesses[stream.spec.stream_id] = found.get(stream.spec.stream_id, ())
                 continue
             by_node.setdefault(stream.draft.node, []).append((stream, gamma))
         out: list[Instruction] = []

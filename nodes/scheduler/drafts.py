@@ -164,6 +164,10 @@ class DraftPool:
     def __getitem__(self, name: str) -> DraftNode:
         return self._by_lookup if name == LOOKUP else self._nodes[name]
 
+    def target_is_at(self, rtt_s: float) -> None:
+        """The way to the target and back, for which rounds of lookup wait and leases do not."""
+        self._by_lookup.link = Link(rtt_s=rtt_s)
+
     def add(self, node: DraftNode) -> None:
         self._nodes[node.name] = node
 

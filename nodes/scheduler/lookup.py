@@ -15,7 +15,7 @@ from nodes.stream import StreamId, StreamSpec
 from policies.acceptance import AcceptanceEstimate
 from policies.confidence import Calibration, DraftCalibration
 from policies.latency import CostTable, NodeCosts
-from policies.plan import MAX_FREE_GAMMA
+from policies.plan import MAX_FREE_GAMMA, Observation
 
 LOOKUP = "prompt lookup"
 # A proposal takes some microseconds; the policies are told so.
@@ -36,13 +36,48 @@ def lookup_calibration() -> DraftCalibration:
     return DraftCalibration(Calibration(_EDGES, _GREEDY), Calibration(_EDGES, _SAMPLED))
 
 
+@dataclass(frozen=True, slots=True)
+class Tolls:
+    """What guesses cost all who decode. pass_s: of a pass by guesses in it, from none on.
+
+    weight: of all its streams, whose seconds a token are to be few (DESIGN section 5).
+    """
+
+    pass_s: tuple[float, ...]
+    weight: float
+
+    def best(self, gains: Sequence[float], weight: float) -> int:
+        """How many of the guesses of a stream of this weight make the pass worth most, often none.
+
+        gains: of the first, the first two and so on, those that are expected to be accepted.
+        """
+        others = max(0.0, self.weight - weight)
+        least, found = self.pass_s[0] * (others + weight), 0
+        for count, (seconds, gain) in enumerate(zip(self.pass_s[1:], gains, strict=False), 1):
+            price = seconds * (others + weight / (1.0 + gain))
+            if price < least:
+                least, found = price, count
+        return found
+
+
+def tolls_of(seen: Observation) -> Tolls | None:
+    """Of passes in which all these streams decode; None where nothing is known of passes."""
+    count = len(seen.streams)
+    if seen.target is None or not count:
+        return None
+    table, used = seen.target.decode, seen.used_cells
+    pass_s = tuple(table.at(count + guesses, used) for guesses in range(MAX_FREE_GAMMA + 1))
+    return Tolls(pass_s, sum(view.weight for view in seen.streams))
+
+
 @dataclass(slots=True)
 class _Text:
     calibration: Calibration
+    weight: float = 1.0
     index: NgramIndex = field(default_factory=NgramIndex)
     # Of rounds as they would have gone. Texts copy in stretches, so it forgets faster than others.
     estimate: AcceptanceEstimate = field(
-        default_factory=lambda: AcceptanceEstimate(0.6, 2.4, memory=0.93)
+        default_factory=lambda: AcceptanceEstimate(0.6, 2.4, memory=0.93, counts_empty=True)
     )
     outlook: Outlook = field(default_factory=Outlook)
     reserved: int = 0
@@ -50,20 +85,22 @@ class _Text:
     trial: tuple[int, ...] = ()
     num_right: int = 0
 
-    def begin_trial(self) -> None:
+    def begin_trial(self, tolls: Tolls | None) -> None:
         self.outlook.begin(self.stop)
-        self.trial = self.guesses(MAX_FREE_GAMMA, self.outlook)
+        self.trial = self.guesses(MAX_FREE_GAMMA, self.outlook, tolls)
         self.num_right = 0
 
-    def guesses(self, gamma: int, outlook: Outlook) -> tuple[int, ...]:
-        found = []
+    def guesses(self, gamma: int, outlook: Outlook, tolls: Tolls | None) -> tuple[int, ...]:
+        found, gains, gain = [], [], 0.0
         for token_id, match in self.index.propose(gamma):
             if not outlook.takes(token_id, match, self.calibration):
                 break
             found.append(token_id)
-        return tuple(found)
+            gain += outlook.chance
+            gains.append(gain)
+        return tuple(found if tolls is None else found[: tolls.best(gains, self.weight)])
 
-    def commit(self, token_id: int) -> None:
+    def commit(self, token_id: int, tolls: Tolls | None) -> None:
         """Take the next token of the text: what was guessed of it is right, wrong, or nothing."""
         self.index.extend((token_id,))
         if self.num_right < len(self.trial) and self.trial[self.num_right] == token_id:
@@ -73,26 +110,33 @@ class _Text:
         self.estimate.observe(len(self.trial), self.num_right, MAX_FREE_GAMMA)
         known = (*self.trial[: self.num_right], token_id)
         self.outlook.learn(self.calibration, known)
-        self.begin_trial()
+        self.begin_trial(tolls)
 
 
 class Lookup:
-    """Texts of the streams of one target, and guesses from them."""
+    """Texts of the streams of one target, and guesses from them.
+
+    tolls: by what is known of the target's passes now; guesses that are not worth them are kept
+    back. A plan goes by acceptance on average; here each guess is there, and how likely it is.
+    None: whatever is likely enough is guessed.
+    """
 
     def __init__(self) -> None:
+        self.tolls: Tolls | None = None
         self._calibration = lookup_calibration()
         self._texts: dict[StreamId, _Text] = {}
         self._reserved = 0
 
-    def open(self, spec: StreamSpec) -> None:
+    def open(self, spec: StreamSpec, weight: float = 1.0) -> None:
         """Index a stream's text, if there is room; its end, if it is very long."""
         token_ids = spec.token_ids[-_MAX_PROMPT_TOKENS:]
         reserved = len(token_ids) + spec.max_tokens
         if self._reserved + reserved > _MAX_TOKENS:
             return
-        text = _Text(self._calibration.of(spec.sampling.temperature), reserved=reserved)
+        calibration = self._calibration.of(spec.sampling.temperature)
+        text = _Text(calibration, weight, reserved=reserved)
         text.index.extend(token_ids)
-        text.begin_trial()
+        text.begin_trial(self.tolls)
         self._texts[spec.stream_id] = text
         self._reserved += reserved
 
@@ -100,7 +144,7 @@ class Lookup:
         text = self._texts.get(stream_id)
         if text is not None:
             for token_id in token_ids:
-                text.commit(token_id)
+                text.commit(token_id, self.tolls)
 
     def close(self, stream_id: StreamId) -> None:
         text = self._texts.pop(stream_id, None)
@@ -114,11 +158,16 @@ class Lookup:
         """What rounds of lookup earn for a stream it holds; goes on learning."""
         return self._texts[stream_id].estimate
 
-    def propose(self, stream_id: StreamId, gamma: int, stop: float) -> tuple[int, ...]:
-        """At most gamma guesses, none that is less likely than `stop` to be accepted."""
+    def propose(
+        self, stream_id: StreamId, gamma: int, stop: float, *, is_asked: bool = False
+    ) -> tuple[int, ...]:
+        """At most gamma guesses, none that is less likely than `stop` to be accepted.
+
+        is_asked: by a client, whatever they cost.
+        """
         text = self._texts.get(stream_id)
         if text is None:
             return ()
         # What is learnt from now on is what rounds with this stop earn.
         text.stop = stop
-        return text.guesses(gamma, Outlook(stop=stop))
+        return text.guesses(gamma, Outlook(stop=stop), None if is_asked else self.tolls)

@@ -40,7 +40,7 @@ from nodes.scheduler.instructions import (
     open_request,
 )
 from nodes.scheduler.learning import Learning
-from nodes.scheduler.lookup import Lookup
+from nodes.scheduler.lookup import Lookup, tolls_of
 from nodes.scheduler.observe import observe
 from nodes.scheduler.recorder import Recorder
 from nodes.scheduler.report import Report
@@ -227,7 +227,7 @@ class SchedulerState:
         spec = stream.spec
         self._streams[spec.stream_id] = stream
         if self._lookup is not None and stream.fixed_gamma != 0:
-            self._lookup.open(spec)
+            self._lookup.open(spec, stream.weight)
         opened = ToTarget(open_request(spec))
         # Where only the prompt is scored there is nothing to guess.
         return [opened, *self._draft_side.place(stream)] if stream.tokens_left else [opened]
@@ -315,6 +315,7 @@ class SchedulerState:
     def target_link(self, rtt_s: float) -> None:
         """What is known by now of the way to the target."""
         self._dispatcher.target_rtt_s = rtt_s
+        self._drafts.target_is_at(rtt_s)
 
     # -- the target ----------------------------------------------------------------------------
 
@@ -419,6 +420,8 @@ class SchedulerState:
             ahead_overrun=overruns[1],
             token_bits=self._token_bits,
         )
+        if self._lookup is not None:
+            self._lookup.tolls = tolls_of(seen)
         seen = probation.end_where_others_guess(streams, self._drafts, self._cycle, seen)
         self._cycle.replan(seen, now)
         self._watch.planned(seen, self._cycle.plan, now)

@@ -107,6 +107,8 @@ class Stream:
     num_draft_losses: int = 0
     # The target took it out of its cache, for want of cells.
     is_parked: bool = False
+    # Lookup serves it, and found nothing worth a round when it last looked.
+    has_no_match: bool = False
     # Why its draft node does not draft for it, where that is known; else the plan tells.
     plain_reason: str = ""
 
@@ -185,6 +187,7 @@ class Stream:
             alphas=acceptance.alphas,
             # Whose client chose the number of guesses is not stopped.
             kept=1.0 if self.fixed_gamma is not None else acceptance.kept,
+            none=0.0 if self.fixed_gamma is not None else acceptance.none,
             extra_s=extra_s,
         )
 
