@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import tempfile
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import cast
 
 from bench.bare import BareLoop
 from bench.distill.sampling.prompts import COPYING, HELD_OUT, HeldOutPrompts
@@ -18,7 +16,7 @@ from bench.live.bad_draft import write_bad_draft
 from bench.live.pairs import Ratio, paired_ratio
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.catalog.fetch import quantize_in_child
-from nodes.client import Client, Event
+from nodes.client import Client
 from nodes.config import EngineSettings, environment
 from nodes.generation import GenerateOptions
 from nodes.local import local_mesh
@@ -154,7 +152,8 @@ async def _cell(
     pairs, figures = [], Together()
     for turn in range(num_pairs):
         group = some(turn)
-        length = round(median([await _num_tokens(client, prompt) for prompt in group]))
+        # All are read beforehand: streams that wait for each other's texts do not decode together.
+        length = round(median(await asyncio.gather(*(_read(client, text) for text in group))))
         rates = {}
         for side in ("bare", "mesh") if turn % 2 else ("mesh", "bare"):
             if side == "bare":
@@ -170,12 +169,11 @@ async def _cell(
     return bare_rate, mesh_rate, paired_ratio(pairs), figures
 
 
-async def _num_tokens(client: Client, prompt: str) -> int:
+async def _read(client: Client, prompt: str) -> int:
+    """Let the target read a prompt, and keep it; returns its length in tokens."""
     options = GenerateOptions(max_tokens=1, ignore_eog=True, seed=1, gamma=0)
-    events = cast(AsyncGenerator[Event, None], client.generate(prompt, options))
-    # It is told before the prompt is read, which may then be left unread.
-    async with contextlib.aclosing(events):
-        async for event in events:
-            if isinstance(event, StartedNotice):
-                return event.num_prompt_tokens
-    raise RuntimeError("an answer without a start")
+    length = 0
+    async for event in client.generate(prompt, options):
+        if isinstance(event, StartedNotice):
+            length = event.num_prompt_tokens
+    return length

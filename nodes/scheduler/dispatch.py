@@ -105,18 +105,23 @@ class Dispatcher:
 
     def _look_up(self, batch: Circulating) -> dict[StreamId, tuple[int, ...]]:
         """Guesses of lookup for those of a batch that it serves and that are not in a round."""
-        lookup, found = self._drafts.lookup, {}
+        lookup = self._drafts.lookup
+        asked: dict[StreamId, tuple[int, ...]] = {}
+        if lookup is None:
+            return asked
+        free = {}
         for member_id, gamma in batch.gammas.items():
             stream = self._streams.get(member_id)
-            if lookup is None or stream is None or stream.is_away or not stream.is_by_lookup:
+            if stream is None or stream.is_away or not stream.is_by_lookup:
                 continue
-            found[member_id] = lookup.propose(
-                member_id,
-                min(gamma, stream.tokens_left - 1),
-                batch.stops.get(member_id, 0.0),
-                is_asked=stream.fixed_gamma is not None,
-            )
-        return found
+            most = min(gamma, stream.tokens_left - 1)
+            found = lookup.propose(member_id, most, batch.stops.get(member_id, 0.0))
+            # What a client asked for is guessed whatever it costs.
+            if stream.fixed_gamma is None:
+                free[member_id] = found
+            else:
+                asked[member_id] = found.token_ids
+        return asked | lookup.worth_sending(free)
 
     def _has_no_match(self, stream: Stream, found: Mapping[StreamId, tuple[int, ...]]) -> bool:
         """Whether lookup serves it and knows nothing worth a round now."""

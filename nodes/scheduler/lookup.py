@@ -6,16 +6,17 @@ committed, whoever drafts for the stream: so its acceptance is known before it i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nodes.draft.outlook import Outlook
 from nodes.engine.ngram import NgramIndex
+from nodes.scheduler.tolls import Found, Tolls
 from nodes.stream import StreamId, StreamSpec
 from policies.acceptance import AcceptanceEstimate
 from policies.confidence import Calibration, DraftCalibration
 from policies.latency import CostTable, NodeCosts
-from policies.plan import MAX_FREE_GAMMA, Observation
+from policies.plan import MAX_FREE_GAMMA
 
 LOOKUP = "prompt lookup"
 # A proposal takes some microseconds; the policies are told so.
@@ -36,40 +37,6 @@ def lookup_calibration() -> DraftCalibration:
     return DraftCalibration(Calibration(_EDGES, _GREEDY), Calibration(_EDGES, _SAMPLED))
 
 
-@dataclass(frozen=True, slots=True)
-class Tolls:
-    """What guesses cost all who decode. pass_s: of a pass by guesses in it, from none on.
-
-    weight: of all its streams, whose seconds a token are to be few (DESIGN section 5).
-    """
-
-    pass_s: tuple[float, ...]
-    weight: float
-
-    def best(self, gains: Sequence[float], weight: float) -> int:
-        """How many of the guesses of a stream of this weight make the pass worth most, often none.
-
-        gains: of the first, the first two and so on, those that are expected to be accepted.
-        """
-        others = max(0.0, self.weight - weight)
-        least, found = self.pass_s[0] * (others + weight), 0
-        for count, (seconds, gain) in enumerate(zip(self.pass_s[1:], gains, strict=False), 1):
-            price = seconds * (others + weight / (1.0 + gain))
-            if price < least:
-                least, found = price, count
-        return found
-
-
-def tolls_of(seen: Observation) -> Tolls | None:
-    """Of passes in which all these streams decode; None where nothing is known of passes."""
-    count = len(seen.streams)
-    if seen.target is None or not count:
-        return None
-    table, used = seen.target.decode, seen.used_cells
-    pass_s = tuple(table.at(count + guesses, used) for guesses in range(MAX_FREE_GAMMA + 1))
-    return Tolls(pass_s, sum(view.weight for view in seen.streams))
-
-
 @dataclass(slots=True)
 class _Text:
     calibration: Calibration
@@ -87,18 +54,20 @@ class _Text:
 
     def begin_trial(self, tolls: Tolls | None) -> None:
         self.outlook.begin(self.stop)
-        self.trial = self.guesses(MAX_FREE_GAMMA, self.outlook, tolls)
+        found = self.guesses(MAX_FREE_GAMMA, self.outlook)
+        count = len(found.gains) if tolls is None else tolls.if_all_did(found.gains)
+        self.trial = found.token_ids[:count]
         self.num_right = 0
 
-    def guesses(self, gamma: int, outlook: Outlook, tolls: Tolls | None) -> tuple[int, ...]:
-        found, gains, gain = [], [], 0.0
+    def guesses(self, gamma: int, outlook: Outlook) -> Found:
+        token_ids, gains, gain = [], [], 0.0
         for token_id, match in self.index.propose(gamma):
             if not outlook.takes(token_id, match, self.calibration):
                 break
-            found.append(token_id)
+            token_ids.append(token_id)
             gain += outlook.chance
             gains.append(gain)
-        return tuple(found if tolls is None else found[: tolls.best(gains, self.weight)])
+        return Found(tuple(token_ids), tuple(gains), self.weight)
 
     def commit(self, token_id: int, tolls: Tolls | None) -> None:
         """Take the next token of the text: what was guessed of it is right, wrong, or nothing."""
@@ -116,9 +85,7 @@ class _Text:
 class Lookup:
     """Texts of the streams of one target, and guesses from them.
 
-    tolls: by what is known of the target's passes now; guesses that are not worth them are kept
-    back. A plan goes by acceptance on average; here each guess is there, and how likely it is.
-    None: whatever is likely enough is guessed.
+    tolls: by what is known of the target's passes now; None: whatever is likely is worth guessing.
     """
 
     def __init__(self) -> None:
@@ -158,16 +125,21 @@ class Lookup:
         """What rounds of lookup earn for a stream it holds; goes on learning."""
         return self._texts[stream_id].estimate
 
-    def propose(
-        self, stream_id: StreamId, gamma: int, stop: float, *, is_asked: bool = False
-    ) -> tuple[int, ...]:
-        """At most gamma guesses, none that is less likely than `stop` to be accepted.
-
-        is_asked: by a client, whatever they cost.
-        """
+    def propose(self, stream_id: StreamId, gamma: int, stop: float) -> Found:
+        """At most gamma guesses, none that is less likely than `stop` to be accepted."""
         text = self._texts.get(stream_id)
         if text is None:
-            return ()
+            return Found()
         # What is learnt from now on is what rounds with this stop earn.
         text.stop = stop
-        return text.guesses(gamma, Outlook(stop=stop), None if is_asked else self.tolls)
+        return text.guesses(gamma, Outlook(stop=stop))
+
+    def worth_sending(self, found: Mapping[StreamId, Found]) -> dict[StreamId, tuple[int, ...]]:
+        """Of what was proposed for streams that decode together, what is worth a longer pass."""
+        if self.tolls is None:
+            return {stream_id: one.token_ids for stream_id, one in found.items()}
+        counts = self.tolls.best(list(found.values()))
+        return {
+            stream_id: one.token_ids[:count]
+            for (stream_id, one), count in zip(found.items(), counts, strict=True)
+        }

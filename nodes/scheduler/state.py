@@ -40,7 +40,7 @@ from nodes.scheduler.instructions import (
     open_request,
 )
 from nodes.scheduler.learning import Learning
-from nodes.scheduler.lookup import Lookup, tolls_of
+from nodes.scheduler.lookup import Lookup
 from nodes.scheduler.observe import observe
 from nodes.scheduler.recorder import Recorder
 from nodes.scheduler.report import Report
@@ -55,6 +55,7 @@ from nodes.scheduler.stream import (
     Verifying,
 )
 from nodes.scheduler.target import TargetCosts
+from nodes.scheduler.tolls import tolls_of
 from nodes.scheduler.tries import Tries
 from nodes.scheduler.watch import Watch
 from nodes.stream import StreamId, StreamSpec

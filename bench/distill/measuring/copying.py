@@ -53,7 +53,7 @@ def play(answers: Sequence[Answer], stop: float) -> Outcome:
         wanted = answer.answer_ids.tolist()
         while wanted:
             began_s = time.perf_counter()
-            guesses = lookup.propose(stream_id, MAX_AUTO_GAMMA, stop)
+            guesses = lookup.propose(stream_id, MAX_AUTO_GAMMA, stop).token_ids
             right = 0
             while right < min(len(guesses), len(wanted)) and guesses[right] == wanted[right]:
                 right += 1

@@ -3,7 +3,6 @@ instead of rounds."""
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
 from itertools import accumulate
@@ -13,8 +12,9 @@ import pytest
 from nodes.messages import LeaseRequest
 from nodes.scheduler import SchedulerState
 from nodes.scheduler.instructions import Instruction, ToTarget
-from nodes.scheduler.lookup import Lookup, Tolls, tolls_of
+from nodes.scheduler.lookup import Lookup
 from nodes.scheduler.stream import Leased
+from nodes.scheduler.tolls import Found, Tolls, tolls_of
 from policies.latency import CostTable, NodeCosts
 from policies.plan import Observation, StreamView
 from tests.nodes.builders import make_spec
@@ -25,6 +25,10 @@ COPY = tuple(range(10, 40))
 STEP = CostTable((1, 2, 32), (10e-3, 30e-3, 60e-3))
 
 
+STEEP = CostTable((1, 32), (10e-3, 320e-3))
+SURE = tuple(accumulate(0.97**k for k in range(1, 17)))
+
+
 def tolls(num_streams: int = 1, table: CostTable = STEP) -> Tolls:
     views = tuple(StreamView(k, 0.5, 100) for k in range(num_streams))
     found = tolls_of(Observation(views, NodeCosts(table, table)))
@@ -32,29 +36,60 @@ def tolls(num_streams: int = 1, table: CostTable = STEP) -> Tolls:
     return found
 
 
+def found(gains: Sequence[float], weight: float = 1.0) -> Found:
+    return Found(tuple(range(len(gains))), tuple(gains), weight)
+
+
 def test_few_guesses_do_not_pay_a_step_that_many_do() -> None:
-    sure = list(accumulate([0.97**k for k in range(1, 17)]))
-    assert tolls().best(sure[:1], 1.0) == 0
-    assert tolls().best(sure[:16], 1.0) == 16
-    # Nor where a token costs what it is worth and seven others wait for it.
-    assert tolls(8, CostTable((1, 32), (10e-3, 320e-3))).best(sure, 1.0) == 0
+    assert tolls().best([found(SURE[:1])]) == [0]
+    assert tolls().best([found(SURE)]) == [16]
+    assert tolls().if_all_did(SURE[:1]) == 0
+    assert tolls().if_all_did(SURE) == 16
 
 
-def test_the_number_taken_makes_the_pass_cheapest_of_all_numbers() -> None:
+def test_one_does_not_make_many_wait_but_all_may_guess_together() -> None:
+    """Tokens cost little beside each other, but what one gains is little beside what seven lose."""
+    table = CostTable((1, 8, 200), (10e-3, 20e-3, 70e-3))
+    assert tolls(8, table).best([found(SURE[:2])]) == [2]
+    table = CostTable((1, 8, 9, 200), (10e-3, 20e-3, 40e-3, 70e-3))
+    assert tolls(8, table).best([found(SURE[:8])]) == [0]
+    assert min(tolls(8, table).best([found(SURE[:8])] * 8)) >= 5
+    assert tolls(8, table).if_all_did(SURE[:8]) == 8
+    # Who gains little is left out, and who has nothing.
+    some = [found(()), *[found(SURE[:8])] * 6, found((1e-6,))]
+    sent = tolls(8, table).best(some)
+    assert min(sent[1:7]) >= 5
+    assert sent[0] == sent[7] == 0
+
+
+def test_a_stream_of_more_weight_may_make_others_wait() -> None:
+    light = Tolls(STEEP, 4, 0, 4.0)
+    assert light.best([found(SURE[:4])]) == [0]
+    heavy = Tolls(STEEP, 4, 0, 103.0)
+    assert heavy.best([found(SURE[:4], 100.0)]) == [4]
+
+
+def test_what_is_sent_is_never_dearer_than_no_guesses() -> None:
     source = random.Random(3)
-    several = set()
+    num_sent = 0
     for _ in range(300):
-        seconds = sorted(source.uniform(0.01, 0.1) for _ in range(17))
-        weights = [source.choice((0.5, 1.0, 4.0)) for _ in range(source.randint(1, 5))]
-        gains = list(accumulate(source.random() for _ in range(source.randint(0, 16))))
-        prices = [
-            seconds[k] * (sum(weights[1:]) + weights[0] / (1 + ([0.0, *gains])[k]))
-            for k in range(len(gains) + 1)
+        sizes = sorted(source.sample(range(1, 100), 6))
+        table = CostTable(tuple(sizes), tuple(sorted(source.uniform(0.01, 0.1) for _ in sizes)))
+        weights = [source.choice((0.5, 1.0, 4.0)) for _ in range(source.randint(1, 6))]
+        some = [
+            found(tuple(accumulate(source.random() for _ in range(source.randint(0, 16)))), weight)
+            for weight in weights[: source.randint(1, len(weights))]
         ]
-        found = Tolls(tuple(seconds), sum(weights)).best(gains, weights[0])
-        assert math.isclose(prices[found], min(prices))
-        several.add(found)
-    assert len(several) > 8
+        made = Tolls(table, len(weights), 0, sum(weights))
+        counts = made.best(some)
+        rest = sum(weights) - sum(one.weight for one in some)
+        for one, count in zip(some, counts, strict=True):
+            assert 0 <= count <= len(one.gains)
+            rest += one.weight / (1.0 + ([0.0, *one.gains])[count])
+        num_sent += sum(counts) > 0
+        plain_price = made.pass_s(0) * sum(weights)
+        assert made.pass_s(sum(counts)) * rest <= plain_price * (1 + 1e-9)
+    assert 50 < num_sent < 300
 
 
 def test_nothing_is_known_without_costs_or_streams() -> None:
@@ -67,8 +102,13 @@ def test_what_a_client_asked_for_is_guessed_at_any_price() -> None:
     lookup = Lookup()
     lookup.tolls = tolls()
     lookup.open(make_spec(prompt=(*COPY, 10, 11), max_tokens=200))
-    assert lookup.propose(ONE, 4, 0.0) == ()
-    assert lookup.propose(ONE, 4, 0.0, is_asked=True) == (12, 13, 14, 15)
+    found = lookup.propose(ONE, 2, 0.0)
+    assert found.token_ids == (12, 13)
+    assert lookup.worth_sending({ONE: found}) == {ONE: ()}
+    scheduler = SchedulerState(FixedPolicy(gamma=2), NodeCosts(STEP, STEP), lookup=True)
+    scheduler.admit(make_spec(ONE, prompt=(*COPY, 10, 11), max_tokens=200), 2)
+    (request,) = verify_requests(scheduler.target_ready(ONE, 1, 0.0))
+    assert request.draft_token_ids == (12, 13)
 
 
 def test_what_is_kept_back_is_not_taken_for_a_round() -> None:

@@ -1,0 +1,95 @@
+"""Whether guesses that are there are worth the longer pass that verifies them.
+
+A plan goes by acceptance on average. Of lookup's guesses each is known before it is sent, and how
+likely it is; and a pass may cost much more with the first guess than with the next ones. In a pass
+of T seconds, in which a stream of weight w expects 1 + G tokens, the price of the plan is T times
+the sum of w / (1 + G) over all streams (DESIGN section 5): guesses are worth sending where it is
+less than without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from policies.latency import CostTable
+from policies.plan import Observation
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Guesses for a stream. gains: of the first, the first two and so on, those expected to be
+    accepted. weight: of its seconds a token."""
+
+    token_ids: tuple[int, ...] = ()
+    gains: tuple[float, ...] = ()
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tolls:
+    """What guesses cost all who decode: seconds of their passes.
+
+    used_cells: of the target's cache. weight: of all streams.
+    """
+
+    passes: CostTable
+    num_streams: int
+    used_cells: int
+    weight: float
+    # Asked for with every token of every stream.
+    _known: dict[int, float] = field(default_factory=dict, compare=False)
+
+    def pass_s(self, num_guesses: int) -> float:
+        """Seconds of a pass with so many guesses."""
+        found = self._known.get(num_guesses)
+        if found is None:
+            found = self.passes.at(self.num_streams + num_guesses, self.used_cells)
+            self._known[num_guesses] = found
+        return found
+
+    def if_all_did(self, gains: Sequence[float]) -> int:
+        """How many of a stream's guesses would be best if all streams had guesses like these."""
+        prices = [self.pass_s(0)]
+        for count, gain in enumerate(gains, 1):
+            prices.append(self.pass_s(self.num_streams * count) / (1.0 + gain))
+        return prices.index(min(prices))
+
+    def best(self, found: Sequence[Found]) -> list[int]:
+        """How many guesses of each to send, often none.
+
+        Those who gain most come first: either they alone guess, or the next one as well, and so on.
+        """
+        order = sorted(range(len(found)), key=lambda k: -max(found[k].gains, default=0.0))
+        counts, best = [0] * len(found), [0] * len(found)
+        rest, num_guesses = self.weight, 0
+        least = self.pass_s(0) * rest
+        for index in order:
+            one = found[index]
+            counts[index] = self._count_beside(one, rest - one.weight, num_guesses)
+            if not counts[index]:
+                break
+            gain = one.gains[counts[index] - 1]
+            rest -= one.weight * gain / (1.0 + gain)
+            num_guesses += counts[index]
+            price = self.pass_s(num_guesses) * rest
+            if price < least:
+                least, best = price, list(counts)
+        return best
+
+    def _count_beside(self, one: Found, others: float, num_guesses: int) -> int:
+        """Its best number beside others' guesses, at least one where it has any; others: the sum of
+        w / (1 + G) over the other streams."""
+        prices = [
+            self.pass_s(num_guesses + count) * (others + one.weight / (1.0 + gain))
+            for count, gain in enumerate(one.gains, 1)
+        ]
+        return prices.index(min(prices)) + 1 if prices else 0
+
+
+def tolls_of(seen: Observation) -> Tolls | None:
+    """Of passes in which all these streams decode; None where nothing is known of passes."""
+    if seen.target is None or not seen.streams:
+        return None
+    weight = sum(view.weight for view in seen.streams)
+    return Tolls(seen.target.decode, len(seen.streams), seen.used_cells, weight)
