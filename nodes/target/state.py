@@ -22,14 +22,11 @@ from nodes.target.events import (
     Ready,
     failed_by,
 )
+from nodes.target.reading import Reading, is_decoded, num_prompt_tokens
 from nodes.target.residents import Residents
 from nodes.target.scoring import score_rows
 from nodes.target.stream import TargetStream, cells_needed
 
-# Guesses of others may come at any moment, and wait for the pass that is under way.
-_PREFILL_TOKENS_BETWEEN_ROUNDS = 32
-# A row of logits for each token of a prompt that is scored: of all such prompts in a pass.
-_SCORED_TOKENS = 32
 # Of some 30 bytes, so that what a pass commits is well below a frame.
 _MAX_SCORES_PER_PASS = 12_000
 _MOST_SCORES_PER_STREAM = (MAX_GAMMA + 1) * (MAX_TOP_LOGPROBS + 1)
@@ -54,13 +51,12 @@ class TargetState:
         midway_tokens: int = PROMPT_PIECE_TOKENS,
     ) -> None:
         self._model = model
-        self._midway_tokens = midway_tokens
+        self._reading = Reading(midway_tokens)
         self._tokenizer = tokenizer
         self._grammars = grammars or Grammars(tokenizer, model.info)
         self._streams: dict[StreamId, TargetStream] = {}
         self._residents = Residents(model, prefix_cache_bytes)
         self._num_opened = 0
-        self._num_reads = 0
         self.num_stale = 0
 
     @property
@@ -220,9 +216,16 @@ class TargetState:
             start = len(stream.token_ids) - 1
             spans.append(Span(stream.seq_id, start, token_ids, len(token_ids)))
             decoding.append(stream)
-        pieces = self._prefill_pieces(budget, score_budget, is_beside_others=bool(spans))
+        is_between_rounds = any(stream.announced for stream in self._streams.values())
+        pieces = self._reading.next_pieces(
+            self._residents,
+            budget,
+            score_budget,
+            is_beside_others=bool(spans),
+            is_between_rounds=is_between_rounds,
+        )
         reading = [(stream, span) for stream, span in pieces if span is not None]
-        num_read = sum(_num_prompt_tokens(stream, span) for stream, span in reading)
+        num_read = sum(num_prompt_tokens(stream, span) for stream, span in reading)
         spans += [span for _, span in reading]
         if spans:
             ran = self._run(spans, decoding, [stream for stream, _ in reading])
@@ -257,7 +260,7 @@ class TargetState:
             if len(done) < len(decoding):
                 event = self._commit(stream, rows, span.token_ids[1:])
                 done.append((stream, span.start + 1, event))
-            elif _is_decoded(stream, span):
+            elif is_decoded(stream, span):
                 known = len(stream.token_ids)
                 event = self._commit(stream, rows, ())
                 done.append((stream, known, event))
@@ -277,69 +280,6 @@ class TargetState:
 
     def _is_alive(self, stream: TargetStream) -> bool:
         return self._streams.get(stream.spec.stream_id) is stream
-
-    def _prefill_pieces(
-        self, budget: int, score_budget: int, *, is_beside_others: bool
-    ) -> list[tuple[TargetStream, Span | None]]:
-        """Pieces of waiting prompts, small ones where others decode, and whose they are.
-
-        In turns the oldest prompt goes first and the one with the fewest tokens left: a short one
-        does not wait for a long one, and any number of short ones take half of its pieces at most.
-        Answers that have begun go before those that have not.
-        """
-        residents = self._residents
-        waiting = [stream for stream in residents.by_age() if residents.missing(stream)]
-        if not waiting:
-            return []
-        prompt_budget = budget
-        if is_beside_others:
-            prompt_budget = PROMPT_PIECE_TOKENS
-        elif any(stream.announced for stream in self._streams.values()):
-            prompt_budget = _PREFILL_TOKENS_BETWEEN_ROUNDS
-        midway = sum(residents.missing(stream) for stream in waiting if stream.num_output)
-        budget = min(budget, max(prompt_budget, min(midway, self._midway_tokens)))
-        self._num_reads += 1
-        order = sorted(waiting, key=lambda s: (not s.num_output, residents.missing(s)))
-        if self._num_reads % 2:
-            order = waiting[:1] + order
-        pieces: list[tuple[TargetStream, Span | None]] = []
-        scored_budget = _SCORED_TOKENS
-        for stream in order:
-            if budget <= 0:
-                break
-            reader = residents.to_read(stream)
-            if reader.seq_id is None or any(reader is other for other, _ in pieces):
-                continue
-            # Nothing may be missing after a copy: then it is only announced.
-            start = residents.cached(reader)
-            count = min(residents.missing(reader), budget)
-            if not stream.num_output:
-                count = min(count, prompt_budget)
-                prompt_budget -= count
-                if not count and residents.missing(reader):
-                    continue
-            num_outputs = 0
-            if reader.scores_left:
-                count = min(count, scored_budget)
-                # Of what was read before it was parked, scores are known.
-                num_outputs = max(0, start + count - max(start, reader.next_score - 1))
-                scored_budget -= count
-                if not count:
-                    continue
-            reader.num_read += count
-            is_whole = count == residents.missing(reader) and not reader.scores_left
-            has_room = count < budget and reader.num_scores <= score_budget
-            if is_whole and has_room and reader.is_leased:
-                # Its first token is decoded in the pass that reads the last ones before it.
-                score_budget -= reader.num_scores
-                count, num_outputs = count + 1, 1
-            span = None
-            if count:
-                token_ids = reader.token_ids[start : start + count]
-                span = Span(reader.seq_id, start, token_ids, num_outputs)
-                budget -= count
-            pieces.append((reader, span))
-        return pieces
 
     def _announce(self, stream: TargetStream) -> list[Event]:
         spec = stream.spec
@@ -398,13 +338,3 @@ class TargetState:
         num_top = max(0, spec.num_logprobs)
         scores = score_rows(logits, token_ids, num_top, self._tokenizer.piece)
         return PromptScored(spec.stream_id, stream.generation, position, scores)
-
-
-def _is_decoded(stream: TargetStream, span: Span) -> bool:
-    """Whether a piece of a prompt goes as far as the token that the next one follows."""
-    return span.start + len(span.token_ids) == len(stream.token_ids)
-
-
-def _num_prompt_tokens(stream: TargetStream, span: Span) -> int:
-    """Of a piece, without the token that is there to be decoded."""
-    return len(span.token_ids) - _is_decoded(stream, span)
