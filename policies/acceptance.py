@@ -86,15 +86,21 @@ class AcceptanceEstimate:
 
     @property
     def kept(self) -> float:
-        """Probability that the draft node makes a guess, once it made those before it."""
-        return max(_LEAST_KEPT, self._made / (self._made + self._stops))
+        """Probability that the draft node makes a guess, once it made those before it.
+
+        Of the guesses after the first where rounds without any are counted by themselves.
+        """
+        made, stops = self._made, self._stops
+        if self.counts_empty:
+            made, stops = made - (self._rounds - self._empty), stops - self._empty
+        return max(_LEAST_KEPT, made / max(made + stops, 1e-9))
 
     @property
-    def none(self) -> float:
-        """Probability that a round has no guess at all."""
-        if not (self.counts_empty and self._rounds):
-            return 1.0 - self.kept
-        return min(1.0 - _LEAST_KEPT, (self._empty + 1.0 - self.kept) / (self._rounds + 1.0))
+    def starts(self) -> float:
+        """Probability that a round has guesses."""
+        if not self.counts_empty:
+            return self.kept
+        return max(_LEAST_KEPT, (self._rounds - self._empty + 1.0) / (self._rounds + 1.0))
 
     def told(self, kept: float) -> AcceptanceEstimate:
         """The same estimate where this is known of how often guesses are made."""

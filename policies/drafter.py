@@ -59,7 +59,7 @@ def token_s(
     together = _together(num_streams)
     alphas, alpha, kept = acceptance.alphas, acceptance.alpha, acceptance.kept
     # Either nobody makes a guess, or as many are made as are then expected.
-    likely = 1.0 - acceptance.none**together
+    likely = 1.0 - (1.0 - acceptance.starts) ** together
     best_s = plain_token_s(target, num_streams)
     draft_s = draft.link.rtt_s
     so_far, earned, going, sent = 1.0, 1.0, 1.0, 0.0
@@ -67,7 +67,7 @@ def token_s(
         draft_s += draft.costs.decode.at(together, draft.used_cells) * going
         so_far *= alphas[position] if position < len(alphas) else alpha
         earned += so_far
-        going *= kept
+        going *= kept if position else acceptance.starts
         sent += going
         verify_s = (1.0 - likely) * target.at(together)
         verify_s += likely * target.at(together * (1.0 + sent / likely))

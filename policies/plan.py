@@ -68,8 +68,8 @@ class StreamView:
     fixed_gamma: asked for by the client, or None. draft: the node that guesses for the stream, now
     or as soon as it has read the prompt; None where none does. kept: probability that a guess is
     made once those before it were: the draft node may stop before its cap (`Batch.stops`), and
-    alpha counts what was not made as not accepted. none: probability that a round has no guess
-    where that is known by itself, None for 1 - kept. extra_s: seconds that its tokens take in a
+    alpha counts what was not made as not accepted. starts: probability that the first guess is
+    made, where that is known by itself; None for `kept`. extra_s: seconds that its tokens take in a
     target pass beyond the mean stream's, each one; negative where its text is shorter.
     """
 
@@ -81,7 +81,7 @@ class StreamView:
     weight: float = 1.0
     alphas: tuple[float, ...] = ()
     kept: float = 1.0
-    none: float | None = None
+    starts: float | None = None
     extra_s: float = 0.0
 
 

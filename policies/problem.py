@@ -117,11 +117,13 @@ def problem_of(observation: Observation) -> CycleProblem:
     max_gamma = max(1, int(most.max(initial=0)))
     sorted_views = [views[k] for k in order]
     kept = np.array([view.kept for view in sorted_views], dtype=np.float64)
-    none = np.array([1.0 - v.kept if v.none is None else v.none for v in sorted_views])
-    has_stops = bool((kept < 1.0).any())
-    going: Floats = kept[:, None] ** np.arange(max_gamma, dtype=np.float64)
+    starts = np.array([v.kept if v.starts is None else v.starts for v in sorted_views])
+    has_stops = bool((kept < 1.0).any() or (starts < 1.0).any())
+    made: Floats = starts[:, None] * kept[:, None] ** np.arange(max_gamma, dtype=np.float64)
+    # The first step is always run, each other one where the guess before was made.
+    going: Floats = np.concatenate([np.ones((n, 1)), made[:, :-1]], axis=1)
     sent = np.zeros((n, max_gamma + 1), dtype=np.float64 if has_stops else np.int64)
-    np.cumsum(going * kept[:, None], axis=1, out=sent[:, 1:], dtype=np.float64)
+    np.cumsum(made, axis=1, out=sent[:, 1:], dtype=np.float64)
     return CycleProblem(
         stream_ids=tuple(ids[order].tolist()),
         alphas=alphas[order],
@@ -131,7 +133,7 @@ def problem_of(observation: Observation) -> CycleProblem:
         going=going,
         sent=sent,
         # Where the first guess is always made it never happens.
-        log_none=np.log(np.maximum(none, _NEVER)),
+        log_none=np.log(np.maximum(1.0 - starts, _NEVER)),
         has_stops=has_stops,
         least=least,
         most=most,

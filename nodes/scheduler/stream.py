@@ -187,7 +187,7 @@ class Stream:
             alphas=acceptance.alphas,
             # Whose client chose the number of guesses is not stopped.
             kept=1.0 if self.fixed_gamma is not None else acceptance.kept,
-            none=0.0 if self.fixed_gamma is not None else acceptance.none,
+            starts=1.0 if self.fixed_gamma is not None else acceptance.starts,
             extra_s=extra_s,
         )
 

@@ -66,7 +66,7 @@ def stream(random: Random, stream_id: int, names: list[str], traits: Traits) -> 
         alphas = tuple(min(1.0, alpha * decay**i) for i in range(random.randint(1, 10)))
     is_short = traits.short and random.random() < 0.3
     is_asked = traits.asked and random.random() < 0.3
-    return StreamView(
+    view = StreamView(
         stream_id,
         alpha,
         tokens_left=random.randint(0, 6) if is_short else random.randint(7, 500),
@@ -76,6 +76,9 @@ def stream(random: Random, stream_id: int, names: list[str], traits: Traits) -> 
         alphas=alphas,
         kept=random.choice((1.0, random.uniform(0.05, 1.0))) if traits.stopping else 1.0,
     )
+    # Others' rounds are all or nothing.
+    starts = 0.02 + stream_id * 0.37 % 0.98
+    return replace(view, starts=starts) if traits.stopping and stream_id % 3 == 0 else view
 
 
 def observation(

@@ -100,6 +100,11 @@ class SlowCycle:
             return 0, min(cap, most)
         return min(view.fixed_gamma, most), min(view.fixed_gamma, most)
 
+    def first_of(self, stream_id: int) -> float:
+        """Chance that a stream's first guess is made."""
+        view = self.streams[stream_id]
+        return view.kept if view.starts is None else view.starts
+
     def earned(self, stream_id: int, gamma: int) -> float:
         """1 + a_1 + a_1 a_2 + ..."""
         view = self.streams[stream_id]
@@ -117,7 +122,7 @@ class SlowCycle:
         draft_s, sends, head_s, num_tokens = {}, {}, 0.0, Tokens()
         for draft in self.observation.drafts:
             mine = [
-                (g, self.streams[k].kept)
+                (g, self.first_of(k), self.streams[k].kept)
                 for k, g in members
                 if g and self.streams[k].draft == draft.name
             ]
@@ -128,15 +133,16 @@ class SlowCycle:
             for step in range(2, max(mine)[0] + 1):
                 # Those that have not stopped: all guesses before were likely enough.
                 seconds += self.step_s(
-                    draft, sum(kept ** (step - 1) for g, kept in mine if g >= step)
+                    draft,
+                    sum(first * kept ** (step - 2) for g, first, kept in mine if g >= step),
                 )
             draft_s[draft.name] = seconds
             # One message each way; every stream's entry in both, sent + 1 token ids out, sent back.
             bits = 2 * HEADER_BITS
-            for g, kept in mine:
-                sent = sum(kept**position for position in range(1, g + 1))
+            for g, first, kept in mine:
+                sent = sum(first * kept**position for position in range(g))
                 bits += 2 * ENTRY_BITS + (2 * sent + 1) * self.observation.token_bits
-                num_tokens = num_tokens.with_stream(sent, 1 - kept)
+                num_tokens = num_tokens.with_stream(sent, 1 - first)
             sends[draft.name] = 2 * draft.link.frame_s + bits / draft.link.rate_bps
         air_s: dict[str, list[float]] = {}
         for name, seconds in sends.items():

@@ -173,3 +173,16 @@ def test_guesses_beyond_the_positions_that_are_told_apart_count_as_well():
     assert min(estimate.alphas) > 0.95
     assert not estimate.is_untried
     assert AcceptanceEstimate().is_untried
+
+
+def test_rounds_without_guesses_are_counted_by_themselves_where_that_is_wanted():
+    plain, apart = AcceptanceEstimate(), AcceptanceEstimate(counts_empty=True)
+    assert apart.starts == 1.0
+    for number in range(400):
+        for estimate in (plain, apart):
+            # One round in four has eight of sixteen guesses, the others none.
+            made = 8 if number % 4 == 0 else 0
+            estimate.observe(made, made, 16)
+    assert apart.starts == pytest.approx(0.25, abs=0.05)
+    assert apart.kept == pytest.approx(7 / 8, abs=0.03)
+    assert plain.starts == plain.kept == pytest.approx(8 / 12, abs=0.05)

@@ -60,7 +60,7 @@ def test_a_plan_costs_what_its_definition_says(stopping, equal_shares, overlap):
             assert cost.verify_s[m] == pytest.approx(batch[3], rel=1e-9)
             assert cost.lap_s[m] == pytest.approx(batch[4], rel=1e-9)
             assert cost.stages.num_tokens[m] == pytest.approx(batch[5], rel=1e-9)
-    assert longer > 20
+    assert longer > 10
 
 
 def linear(first_s, each_s):
