@@ -21,6 +21,7 @@ from mesh.endpoints import on_this_machine
 from mesh.zmq_transport import ZmqContext
 from nodes.client import Client
 from nodes.config import CoordinatorConfig, EngineSettings, LimitSettings, environment
+from nodes.coordinator.careful import careful
 from nodes.coordinator.service import Coordinator
 from nodes.keyring import default_keyring
 from nodes.runtime import last_act
@@ -188,7 +189,7 @@ async def local_mesh(
         secured = ring.server_keys(endpoint)
         coordinator = Coordinator(
             context.bind(endpoint, secured),
-            policy,
+            careful(policy),
             heartbeat_timeout_s=CoordinatorConfig().heartbeat_timeout_s,
             lookup=lookup,
             authorized=ring.authorized if secured is not None else None,

@@ -21,6 +21,7 @@ from nodes.config import (
     TargetConfig,
     environment,
 )
+from nodes.coordinator.careful import careful
 from nodes.coordinator.service import Coordinator
 from nodes.draft.node import DraftNode
 from nodes.draft.state import ModelDrafter
@@ -68,7 +69,7 @@ async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], N
     with ZmqContext() as context:
         coordinator = Coordinator(
             context.bind(listen, secured, interactive=config.mark_air, fd=fd),
-            joint_plan,
+            careful(joint_plan),
             cluster=config.cluster,
             heartbeat_interval_s=config.heartbeat_interval_s,
             heartbeat_timeout_s=config.heartbeat_timeout_s,

@@ -108,8 +108,14 @@ class Forecast:
         known = stream.known.get(node.name) or stream.acceptance
         if known.is_untried:
             known = node.prior()
-        alphas = known.alphas
-        return replace(view, draft=node.name, alpha=known.alpha, alphas=alphas, kept=known.kept)
+        return replace(
+            view,
+            draft=node.name,
+            alpha=known.alpha,
+            alphas=known.alphas,
+            kept=known.kept,
+            starts=known.starts,
+        )
 
     def _token_s(self, seen: Observation, stream_ids: Collection[int]) -> float:
         if seen.target is None:
