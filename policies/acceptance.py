@@ -93,7 +93,7 @@ class AcceptanceEstimate:
         made, stops = self._made, self._stops
         if self.counts_empty:
             made, stops = made - (self._rounds - self._empty), stops - self._empty
-        return max(_LEAST_KEPT, made / max(made + stops, 1e-9))
+        return max(_LEAST_KEPT, made / (made + stops)) if made + stops > 1e-9 else 1.0
 
     @property
     def starts(self) -> float:

@@ -54,7 +54,7 @@ def plain_label(stream: Stream) -> Plain:
         return "late"
     if not placement.is_ready:
         return "reading"
-    if isinstance(stream.phase, Verifying) or stream.has_no_match:
+    if isinstance(stream.phase, Verifying) or (stream.has_no_match and stream.tokens_left > 1):
         return "unsure"
     if stream.is_on_probation:
         return "trial"

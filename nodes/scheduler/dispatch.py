@@ -13,7 +13,7 @@ from nodes.scheduler.cycle import Circulating, CycleState
 from nodes.scheduler.drafts import DraftPool
 from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget
 from nodes.scheduler.rounds import Round, RoundIds, Share
-from nodes.scheduler.stream import Drafting, Idle, Stream, Verifying
+from nodes.scheduler.stream import Drafting, Idle, Leased, Stream, Verifying
 from nodes.scheduler.watch import Watch
 from nodes.stream import StreamId
 
@@ -60,6 +60,7 @@ class Dispatcher:
         leases: list[LeaseEntry] = []
         plain = [s for k in self._cycle.plain if (s := self._streams.get(StreamId(k))) is not None]
         for stream in plain:
+            stream.has_no_match = False
             leases += self._extend_lease(stream)
         rounds: list[Instruction] = []
         behind: list[Stream] = []
@@ -67,19 +68,22 @@ class Dispatcher:
         # Least recently started first: where only one may go at a time, all get their turn.
         for batch in sorted(self._cycle.batches, key=lambda batch: batch.round_id or 0):
             found = self._look_up(batch)
+            waits = self._wait_for_leases(found)
             drafted = []
             for stream in self._ready_members(batch, now):
                 gamma = min(batch.gammas[stream.spec.stream_id], stream.tokens_left - 1)
-                if gamma > 0 and not self._has_no_match(stream, found):
+                goes = not _is_weighed(stream) or (found.get(stream.spec.stream_id) and not waits)
+                if gamma > 0 and goes:
                     drafted.append((stream, gamma))
+            lease = self._short_lease(batch)
             for member_id in batch.gammas:
                 member = self._streams.get(member_id)
                 if member is None or member.is_away:
                     continue
-                member.has_no_match = self._has_no_match(member, found)
+                member.has_no_match = _is_weighed(member) and not found.get(member.spec.stream_id)
                 if member.has_no_match:
                     # Until there is something to guess the target need not wait for rounds.
-                    leases += member.extend_lease(*self._short_lease())
+                    leases += member.extend_lease(*lease)
                     continue
                 # Who cannot guess any more, or not yet, or wants but one token, goes plainly.
                 if member.is_behind or not member.can_guess or member.tokens_left <= 1:
@@ -92,7 +96,10 @@ class Dispatcher:
             elif drafted:
                 batch.round_id = self._round_ids.next
                 batch.not_before = now + self._cycle.plan.min_cycle_s
-                is_whole = len(drafted) == len(batch.gammas)
+                # What is weighed has rounds only where they pay: no lap like those of the plan.
+                is_whole = len(drafted) == len(batch.gammas) and not any(
+                    _is_weighed(stream) for stream, _ in drafted
+                )
                 rounds += self._draft_round(drafted, batch, now, is_whole, found)
             num_started += bool(drafted)
         behind += [stream for stream in plain if self._is_being_told(stream)]
@@ -112,24 +119,38 @@ class Dispatcher:
         free = {}
         for member_id, gamma in batch.gammas.items():
             stream = self._streams.get(member_id)
-            if stream is None or stream.is_away or not stream.is_by_lookup:
+            if stream is None or not isinstance(stream.phase, Idle | Leased):
+                continue
+            if not stream.is_by_lookup:
                 continue
             most = min(gamma, stream.tokens_left - 1)
             found = lookup.propose(member_id, most, batch.stops.get(member_id, 0.0))
             # What a client asked for is guessed whatever it costs.
-            if stream.fixed_gamma is None:
+            if _is_weighed(stream):
                 free[member_id] = found
             else:
                 asked[member_id] = found.token_ids
         return asked | lookup.worth_sending(free)
 
-    def _has_no_match(self, stream: Stream, found: Mapping[StreamId, tuple[int, ...]]) -> bool:
-        """Whether lookup serves it and knows nothing worth a round now."""
-        return stream.fixed_gamma is None and found.get(stream.spec.stream_id) == ()
+    def _wait_for_leases(self, found: Mapping[StreamId, tuple[int, ...]]) -> bool:
+        """Whether one that is worth a round, beside others that are, has the last token of a lease
+        to run out first, after which all keep step."""
+        streams = [self._streams[stream_id] for stream_id, guesses in found.items() if guesses]
+        return any(
+            _is_weighed(s) and isinstance(s.phase, Leased) and s.phase.end - len(s.token_ids) <= 1
+            for s in streams
+        )
 
-    def _short_lease(self) -> tuple[int, int]:
-        """Tokens of a lease, and with how many left it is renewed: just before it runs out."""
-        low = max(1, math.ceil(self.target_rtt_s / self._pass_s)) if self._pass_s > 0.0 else 1
+    def _short_lease(self, batch: Circulating) -> tuple[int, int]:
+        """Tokens of a lease, and with how many left it is renewed: just before it runs out.
+
+        Beside a round of the same batch it ends with the round's pass, so that all may go then.
+        """
+        members = (self._streams.get(member_id) for member_id in batch.gammas)
+        if any(member is not None and member.is_away for member in members):
+            return 1, 0
+        low = math.ceil(self.target_rtt_s / self._pass_s) if self._pass_s > 0.0 else 1
+        low = min(max(1, low), LEASE_TOKENS - 1)
         return low + 1, low
 
     def pass_done(self, seconds: float) -> None:
@@ -337,3 +358,8 @@ class Dispatcher:
             if batch.not_before and batch.round_id not in self.rounds
         ]
         return min(pending, default=None)
+
+
+def _is_weighed(stream: Stream) -> bool:
+    """Whether its guesses are there before a round, and are sent only where that is worth it."""
+    return stream.is_by_lookup and stream.fixed_gamma is None

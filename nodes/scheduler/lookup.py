@@ -51,6 +51,8 @@ class _Text:
     stop: float = _TRIAL_STOP
     trial: tuple[int, ...] = ()
     num_right: int = 0
+    # What was proposed last, and for what: it is asked for with every message.
+    proposed: tuple[tuple[int, int, float], Found] | None = None
 
     def begin_trial(self, tolls: Tolls | None) -> None:
         self.outlook.begin(self.stop)
@@ -132,7 +134,10 @@ class Lookup:
             return Found()
         # What is learnt from now on is what rounds with this stop earn.
         text.stop = stop
-        return text.guesses(gamma, Outlook(stop=stop))
+        wanted = len(text.index), gamma, stop
+        if text.proposed is None or text.proposed[0] != wanted:
+            text.proposed = wanted, text.guesses(gamma, Outlook(stop=stop))
+        return text.proposed[1]
 
     def worth_sending(self, found: Mapping[StreamId, Found]) -> dict[StreamId, tuple[int, ...]]:
         """Of what was proposed for streams that decode together, what is worth a longer pass."""

@@ -34,7 +34,7 @@ class Reading:
 
         In turns the oldest prompt goes first and the one with the fewest tokens left: a short one
         does not wait for a long one, and any number of short ones take half of its pieces at most.
-        Answers that have begun go before those that have not.
+        Answers that have begun go before those that have not, but for every fourth time.
         """
         waiting = [stream for stream in residents.by_age() if residents.missing(stream)]
         if not waiting:
@@ -47,7 +47,10 @@ class Reading:
         midway = sum(residents.missing(stream) for stream in waiting if stream.num_output)
         budget = min(budget, max(prompt_budget, min(midway, self._midway_tokens)))
         self._num_reads += 1
-        order = sorted(waiting, key=lambda s: (not s.num_output, residents.missing(s)))
+        begun_first = self._num_reads % 4 != 0
+        order = sorted(
+            waiting, key=lambda s: (begun_first and not s.num_output, residents.missing(s))
+        )
         if self._num_reads % 2:
             order = waiting[:1] + order
         pieces: list[tuple[TargetStream, Span | None]] = []
@@ -61,9 +64,9 @@ class Reading:
             # Nothing may be missing after a copy: then it is only announced.
             start = residents.cached(reader)
             count = min(residents.missing(reader), budget)
-            if not stream.num_output:
+            is_prompt = not (stream.num_output and reader.num_output)
+            if is_prompt:
                 count = min(count, prompt_budget)
-                prompt_budget -= count
                 if not count and residents.missing(reader):
                     continue
             num_outputs = 0
@@ -74,6 +77,7 @@ class Reading:
                 scored_budget -= count
                 if not count:
                     continue
+            prompt_budget -= count * is_prompt
             reader.num_read += count
             is_whole = count == residents.missing(reader) and not reader.scores_left
             has_room = count < budget and reader.num_scores <= score_budget

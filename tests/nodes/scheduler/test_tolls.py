@@ -9,7 +9,7 @@ from itertools import accumulate
 
 import pytest
 
-from nodes.messages import LeaseRequest
+from nodes.messages import CommitEntry, CommitReply, LeaseRequest
 from nodes.scheduler import SchedulerState
 from nodes.scheduler.instructions import Instruction, ToTarget
 from nodes.scheduler.lookup import Lookup
@@ -18,7 +18,7 @@ from nodes.scheduler.tolls import Found, Tolls, tolls_of
 from policies.latency import CostTable, NodeCosts
 from policies.plan import Observation, StreamView
 from tests.nodes.builders import make_spec
-from tests.nodes.scheduler.script import ONE, FixedPolicy, commit, length_of, verify_requests
+from tests.nodes.scheduler.script import ONE, TWO, FixedPolicy, commit, length_of, verify_requests
 
 COPY = tuple(range(10, 40))
 # A second token makes a pass three times as long; each further one adds little.
@@ -159,3 +159,38 @@ def test_a_stream_without_a_match_goes_on_by_leases_until_there_is_one(
     (request,) = verify_requests(out)
     assert len(request.draft_token_ids) > 8
     assert request.draft_token_ids[0] == next(copied)
+
+
+@pytest.mark.parametrize("looks_a_pass", [1, 2])
+def test_streams_that_are_worth_it_together_fall_into_step(looks_a_pass: int) -> None:
+    """However often somebody looks between passes: one must not go ahead of the other for ever."""
+    step = CostTable((1, 2, 3, 64), (9e-3, 10e-3, 33e-3, 36e-3))
+    scheduler = SchedulerState(FixedPolicy(gamma=8), NodeCosts(step, step), lookup=True)
+    now, out = 0.0, []
+    for stream_id in (ONE, TWO):
+        scheduler.admit(make_spec(stream_id, prompt=COPY * 4, max_tokens=900), None)
+        out += scheduler.target_ready(stream_id, 1, now)
+    sizes = []
+    for _ in range(40):
+        now += 0.03
+        requests = verify_requests(out)
+        verified = {e.stream_id: e.num_draft_tokens for r in requests for e in r.entries}
+        sizes.append(sorted(verified.values()))
+        entries, tokens = [], []
+        for stream_id in (ONE, TWO):
+            stream = scheduler.stream(stream_id)
+            assert stream is not None
+            length = len(stream.token_ids)
+            num_guesses = verified.get(stream_id, 0)
+            if stream_id not in verified and not isinstance(stream.phase, Leased):
+                continue
+            new = [COPY[(length + k) % len(COPY)] for k in range(num_guesses + 1)]
+            tokens += new
+            entries.append(
+                CommitEntry(stream_id, 1, length, len(new), num_guesses, num_guesses, "", b"x")
+            )
+        out = scheduler.committed(CommitReply(0.03, tuple(entries), tuple(tokens)), now)
+        for _ in range(looks_a_pass - 1):
+            out += scheduler.plan(now)
+    # What lookup knows of such texts is soon as good as it gets; then both go, pass by pass.
+    assert sizes[-20:] == [[8, 8]] * 20
