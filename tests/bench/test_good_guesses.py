@@ -32,7 +32,8 @@ def test_each_prompt_is_a_pair_of_rates() -> None:
     assert found.ratio.median == pytest.approx(1.5)
     assert found.num_equal == 2
     assert "| Q8_0 | 2 of 5 | 0.97 | 10.0 | 1.500 " in found.row("Q8_0")
-    assert "| 0.60 | 0.98 of 48 | 2 of 2 |" in found.row("Q8_0")
+    # Six rounds of ten, and 59 tokens of 67.
+    assert "| 0.60 | 0.88 | 0.98 of 48 | 2 of 2 |" in found.row("Q8_0")
 
 
 def test_prompts_come_once_each() -> None:
