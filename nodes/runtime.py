@@ -281,10 +281,13 @@ def _handlers(loop: asyncio.AbstractEventLoop, on_signal: Callable[[int], None])
 def _tell_figures() -> None:
     """What grows where something is not given back, as one line of the log."""
     gc.collect()
-    tasks, threads = len(asyncio.all_tasks()), threading.active_count()
+    tasks, threads = len(asyncio.all_tasks()), threading.enumerate()
+    # The event loop's own pool grows up to its size whenever more are busy at once than before.
+    num_pooled = sum(thread.name.startswith("asyncio_") for thread in threads)
     with contextlib.suppress(OSError):
         print(
-            f"figures: {tasks} tasks, {threads} threads, {len(gc.get_objects())} objects",
+            f"figures: {tasks} tasks, {num_pooled} threads of the pool, "
+            f"{len(gc.get_objects())} objects",
             file=sys.stderr,
             flush=True,
         )

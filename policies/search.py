@@ -33,7 +33,7 @@ MAX_BLOCKS = 12
 _MAX_BLOCKS_MANY_NODES = 8
 _MANY_NODES = 3
 _MAX_EQUAL_BATCHES = 4
-# A round of 11 guesses costs hardly more than one of 12.
+# Beyond 8 neighbours are nearly equally good, and every option is priced in every run of blocks.
 _GAMMAS = np.array([*range(9), 10, 12, 16])
 _NUM_THRESHOLDS = 8
 # Among many streams thresholds tell more than a uniform gamma, and all are close together.

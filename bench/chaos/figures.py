@@ -15,12 +15,14 @@ from bench.gateway.process import cpu_s
 _LIMIT_S = 20.0
 _POLL_S = 0.02
 # What a process says after SIGUSR1, when it has collected its garbage.
-_LINE = re.compile(r"figures: (\d+) tasks, (\d+) threads, (\d+) objects")
+_LINE = re.compile(r"figures: (\d+) tasks, (\d+) threads of the pool, (\d+) objects")
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """threads: of the process, those of libraries too. objects: that Python's collector knows."""
+    """threads: of the process, those of libraries too, but not of the event loop's pool: that has
+    a size. objects: that Python's collector knows.
+    """
 
     rss_kib: int
     files: int
@@ -40,10 +42,12 @@ async def figures_of(fleet: Fleet, name: str) -> Figures:
         while len(said) <= num_seen:
             await asyncio.sleep(_POLL_S)
             said = _LINE.findall(log.read_text(errors="replace"))
-    tasks, _, objects = map(int, said[-1])
+    tasks, num_pooled, objects = map(int, said[-1])
     rss_kib, threads = _status(process.pid)
     files = len(os.listdir(f"/proc/{process.pid}/fd"))
-    return Figures(rss_kib, files, threads, tasks, objects, round(cpu_s(process.pid), 1))
+    return Figures(
+        rss_kib, files, threads - num_pooled, tasks, objects, round(cpu_s(process.pid), 1)
+    )
 
 
 def _status(pid: int) -> tuple[int, int]:

@@ -17,8 +17,7 @@ from nodes.client import Client
 
 GATEWAY: Final = "gateway-0"
 # What may be more at the end than after the first requests; caches of some size are full by then.
-# Threads of the event loop's pool, six on two cores, are made when so many are first busy at once.
-_MOST_MORE: Final = {"rss_kib": 2048, "files": 0, "threads": 4, "tasks": 0}
+_MOST_MORE: Final = {"rss_kib": 2048, "files": 0, "threads": 0, "tasks": 0}
 _NUM_CLIENTS = 4
 _LIMIT_S = 60.0
 _SETTLE_S = 1.0

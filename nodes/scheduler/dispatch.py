@@ -119,9 +119,9 @@ class Dispatcher:
         free = {}
         for member_id, gamma in batch.gammas.items():
             stream = self._streams.get(member_id)
-            if stream is None or not isinstance(stream.phase, Idle | Leased):
+            if stream is None or not stream.is_by_lookup:
                 continue
-            if not stream.is_by_lookup:
+            if not isinstance(stream.phase, Idle | Leased):
                 continue
             most = min(gamma, stream.tokens_left - 1)
             found = lookup.propose(member_id, most, batch.stops.get(member_id, 0.0))

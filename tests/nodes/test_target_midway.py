@@ -15,8 +15,6 @@ from tests.nodes.test_target_state import ONE, TWO, RecordingModel, pieces_of, r
 
 THREE = StreamId(3)
 LONG = tuple(range(1, 81)) * 5
-# Of the stream that decodes beside all that is read here.
-DECODING = 0
 
 
 def make_state(midway: int) -> tuple[TargetState, RecordingModel]:
@@ -60,3 +58,30 @@ def test_prompts_keep_to_their_pieces_and_to_their_turns() -> None:
 )
 def test_no_pass_is_made_longer_than_a_quarter_of_a_second(token_s: float, wanted: int) -> None:
     assert midway_tokens(CostTable((1, 256), (token_s, 256 * token_s))) == wanted
+
+
+def test_every_fourth_time_a_short_prompt_comes_before_answers_that_have_begun() -> None:
+    state, model = make_state(128)
+    for stream_id in range(2, 8):
+        spec = make_spec(stream_id, prompt=LONG, num_prompt_tokens=200, max_tokens=300)
+        state.open(spec)
+    state.open(make_spec(8, prompt=LONG[7:57]))
+    seq_id = state._streams[StreamId(8)].seq_id
+    for _ in range(8):
+        state.step()
+    # Every other time the oldest answer is first, and between these, in turns, answers and it.
+    read = [piece.get(seq_id or 0, 0) for piece in pieces_of(model)]
+    assert sum(count > 0 for count in read) == 2
+    assert [count for count in read if count] == [32, 17]
+
+
+def test_prompts_that_are_scored_leave_the_others_what_they_do_not_read() -> None:
+    state, model = make_state(128)
+    for stream_id in (2, 3):
+        state.open(make_spec(stream_id, prompt=LONG, scores_prompt=True, num_logprobs=0))
+    state.open(make_spec(4, prompt=LONG[7:]))
+    state.close(ONE, 1)
+    state.step()
+    (piece,) = pieces_of(model) or [{}]
+    unscored = state._streams[StreamId(4)].seq_id
+    assert piece.get(unscored or 0, 0) > 100

@@ -194,3 +194,22 @@ def test_streams_that_are_worth_it_together_fall_into_step(looks_a_pass: int) ->
             out += scheduler.plan(now)
     # What lookup knows of such texts is soon as good as it gets; then both go, pass by pass.
     assert sizes[-20:] == [[8, 8]] * 20
+
+
+@pytest.mark.parametrize(("gamma", "learns"), [(None, False), (4, True)])
+def test_rounds_that_are_made_only_where_they_pay_teach_no_laps(
+    gamma: int | None, learns: bool
+) -> None:
+    """They take longer than a plan says, which is of rounds with and without guesses."""
+    flat = CostTable((1, 64), (10e-3, 11e-3))
+    policy = FixedPolicy(gamma=4, cycle_s=1e-3)
+    scheduler = SchedulerState(policy, NodeCosts(flat, flat), lookup=True)
+    scheduler.admit(make_spec(ONE, prompt=COPY * 2, max_tokens=900), gamma)
+    out, now = scheduler.target_ready(ONE, 1, 0.0), 0.0
+    for _ in range(12):
+        now += 0.03
+        (request,) = verify_requests(out)
+        length = length_of(scheduler, ONE)
+        new = [COPY[(length + k) % len(COPY)] for k in range(len(request.draft_token_ids) + 1)]
+        out = scheduler.committed(commit(ONE, length, new, num_draft_tokens=len(new) - 1), now)
+    assert (scheduler._cycle.overrun(now) > 1.0) is learns
