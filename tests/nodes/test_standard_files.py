@@ -79,4 +79,5 @@ def test_figures_are_told_on_a_signal(capsys: pytest.CaptureFixture[str]) -> Non
     words = said.split()
     # Of the runtime itself, of main, and the one that waits.
     assert (words[0], words[1:3]) == ("figures:", ["3", "tasks,"])
-    assert int(words[5]) > 1000
+    assert words[4:7] == ["threads", "of", "the"]
+    assert (int(words[3]), int(words[8]) > 1000) == (0, True)
