@@ -46,12 +46,14 @@ class DraftNode:
 
     num_waiting: rounds it is drafting. used_cells: of the streams it holds; own_cells: of one of
     them, on average. num_unread: tokens of texts it was given and has not read. num_ready,
-    num_wasted: tokens that it drafted ahead, and that were of use or not.
+    num_wasted: tokens that it drafted ahead, and that were of use or not. target_rtt_s: the way to
+    the target and back, for which rounds wait and leases do not.
     """
 
     name: str
     calibrated: NodeCosts
     link: Link = field(default_factory=Link)
+    target_rtt_s: float = 0.0
     num_streams: int = 0
     num_waiting: int = 0
     used_cells: int = 0
@@ -76,7 +78,8 @@ class DraftNode:
         slow = 1.0 / (1.0 - self._reading_share(costs.prefill))
         decode = costs.decode.with_own(self.own_cells)
         slowed = NodeCosts(decode.scaled(slow) if slow > 1.0 else decode, costs.prefill)
-        return DraftView(self.name, slowed, self.link, self.used_cells, self.max_gamma)
+        whole = replace(self.link, rtt_s=self.link.rtt_s + self.target_rtt_s)
+        return DraftView(self.name, slowed, whole, self.used_cells, self.max_gamma)
 
     def _reading_share(self, prefill: CostTable) -> float:
         """Part of the node's time that texts take in the next seconds."""
@@ -165,10 +168,12 @@ class DraftPool:
         return self._by_lookup if name == LOOKUP else self._nodes[name]
 
     def target_is_at(self, rtt_s: float) -> None:
-        """The way to the target and back, for which rounds of lookup wait and leases do not."""
-        self._by_lookup.link = Link(rtt_s=rtt_s)
+        """What is known by now of the way to the target and back."""
+        for node in (self._by_lookup, *self):
+            node.target_rtt_s = rtt_s
 
     def add(self, node: DraftNode) -> None:
+        node.target_rtt_s = self._by_lookup.target_rtt_s
         self._nodes[node.name] = node
 
     def remove(self, name: str) -> bool:

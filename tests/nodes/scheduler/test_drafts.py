@@ -16,6 +16,7 @@ from nodes.scheduler import LEASE_TOKENS, SchedulerState
 from nodes.scheduler.counts import plain_label
 from nodes.scheduler.drafts import DraftNode, DraftPool
 from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget, leases_of, open_request
+from nodes.scheduler.lookup import LOOKUP, Lookup
 from nodes.scheduler.stream import Leased, Stream
 from nodes.stream import StreamId
 from policies.baselines import POLICIES
@@ -88,6 +89,19 @@ def test_a_request_and_its_answer_take_the_medium_and_the_way() -> None:
     bits = 8 * (2 * 84 + 2 * 10 * 2 + 4 * (7 + 5))
     assert node.link_s((4, 3), 5) == pytest.approx(0.02 + 2e-3 + bits / 1e6)
     assert DraftNode("b", COSTS).link_s((4, 3), 5) == 0.0
+
+
+def test_rounds_of_every_draft_wait_for_the_way_to_the_target() -> None:
+    pool = DraftPool(lookup=Lookup())
+    pool.add(DraftNode("early", COSTS, Link(rtt_s=0.02, medium="cell")))
+    pool.target_is_at(0.1)
+    pool.add(DraftNode("late", COSTS))
+    views = {name: pool[name].view() for name in ("early", "late", LOOKUP)}
+    rtts = {name: view.link.rtt_s for name, view in views.items()}
+    assert rtts == pytest.approx({"early": 0.12, "late": 0.1, LOOKUP: 0.1})
+    assert views["early"].link.medium == "cell"
+    # What a node is waited for is its own way alone.
+    assert pool["early"].link_s((1,), 1) < 0.1
 
 
 # -- choosing one ----------------------------------------------------------------------------------
