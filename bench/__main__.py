@@ -9,7 +9,7 @@ import click
 
 from bench.chaos.command import chaos
 from bench.chaos.detect_command import detect
-from bench.chaos.endure_commands import COMMANDS as ENDURANCE
+from bench.chaos.endurance.commands import COMMANDS as ENDURANCE
 from bench.chaos.links.command import COMMANDS as LINK_COMMANDS
 from bench.chaos.rolling.command import rolling_command
 from bench.commands import COMMANDS as PARTS

@@ -27,7 +27,7 @@ from mesh.keys import (
 )
 from mesh.security import ServerKeys, new_key_pair
 from nodes.config import DEFAULT_ENDPOINT
-from nodes.coordinator.access import ROLES
+from nodes.coordinator.members.access import ROLES
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ PACKAGES = ("nodes/coordinator", "nodes/scheduler", "nodes/target", "nodes/draft
 SHELLS = {
     "nodes/coordinator/service.py",
     # Files of authorized keys are read at each message.
-    "nodes/coordinator/door.py",
-    "nodes/coordinator/rotation.py",
+    "nodes/coordinator/members/door.py",
+    "nodes/coordinator/members/rotation.py",
     "nodes/target/node.py",
     "nodes/target/texts.py",
     "nodes/draft/node.py",
@@ -30,9 +30,9 @@ FORBIDDEN = {
 }
 EXCEPTIONS = {
     # The seed of a request that names none, which its client is told.
-    "nodes/coordinator/requests.py": {"secrets"},
+    "nodes/coordinator/requests/request.py": {"secrets"},
     # A name that no client may know.
-    "nodes/coordinator/status.py": {"secrets"},
+    "nodes/coordinator/status/document.py": {"secrets"},
     # Defaults of arguments, which tests replace.
     "nodes/metrics/gateway.py": {"time"},
     "nodes/retry.py": {"random"},

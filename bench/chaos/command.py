@@ -82,9 +82,9 @@ def kills_command(
       python -m bench chaos kills --kills 200 --roles coordinator --seed 7
     """
     from bench.chaos.cases import toy_cases
-    from bench.chaos.fleet import Setup
-    from bench.chaos.real import real_cases, real_setup
-    from bench.chaos.storm import Storm, weather
+    from bench.chaos.fleet.fleet import Setup
+    from bench.chaos.fleet.real import real_cases, real_setup
+    from bench.chaos.kills.storm import Storm, weather
 
     seed = _drawn(seed)
     _note(f"seed {seed}")
@@ -127,7 +127,7 @@ def many_command(
       python -m bench chaos many --requests 1000
     """
     from bench.chaos.cases import toy_cases
-    from bench.chaos.storm import Storm, weather
+    from bench.chaos.kills.storm import Storm, weather
 
     seed = _drawn(seed)
     _note(f"seed {seed}")
@@ -159,7 +159,7 @@ def zombies_command(
     Example:
       python -m bench chaos zombies --cycles 10
     """
-    from bench.chaos.zombies import Zombies, run_zombies
+    from bench.chaos.kills.zombies import Zombies, run_zombies
 
     seed = _drawn(seed)
     _note(f"seed {seed}")
@@ -199,7 +199,7 @@ def points_command(
     Example:
       python -m bench chaos points --points send.CommitReply --repeats 6
     """
-    from bench.chaos.points import ACTIONS, points_of, run_points
+    from bench.chaos.kills.points import ACTIONS, points_of, run_points
 
     seed = _drawn(seed)
     _note(f"seed {seed}")
@@ -230,7 +230,7 @@ def seeds_command() -> None:
     Example:
       python -m bench chaos seeds
     """
-    from bench.chaos.seeds import entries, run_again
+    from bench.chaos.kills.seeds import entries, run_again
 
     found = entries()
     wrong = run_again(chaos, found)

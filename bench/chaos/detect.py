@@ -18,13 +18,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from bench.chaos.keys import free_port
-from bench.chaos.victims import NotNoticedError, Victim
+from bench.chaos.fleet.keys import free_port
+from bench.chaos.fleet.victims import NotNoticedError, Victim
 from bench.live.light_nodes import light_profile
 from mesh.authorized import Entry
 from mesh.messages import Welcome
 from mesh.zmq_transport import ZmqContext
-from nodes.coordinator.access import ROLES
+from nodes.coordinator.members.access import ROLES
 from nodes.coordinator.service import Coordinator
 from nodes.keyring import Keyring
 from nodes.link import Link

@@ -14,7 +14,7 @@ from mesh.keys import ClientKeys, KeyPair, write_private
 from mesh.security import new_key_pair
 from mesh.zmq_transport import ZmqContext
 from nodes.client import Client
-from nodes.coordinator.access import ROLES
+from nodes.coordinator.members.access import ROLES
 from nodes.keyring import Keyring
 
 _START_LIMIT_S = 20.0

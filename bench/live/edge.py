@@ -24,7 +24,7 @@ from bench.emulate.tun import HUB
 from bench.live.edge_hub import Figures, Task
 from mesh.authorized import Entry
 from mesh.keys import KnownCoordinator
-from nodes.coordinator.access import ROLES
+from nodes.coordinator.members.access import ROLES
 from nodes.engine.recording import read_recording
 from nodes.keyring import Keyring
 

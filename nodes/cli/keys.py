@@ -17,7 +17,7 @@ from mesh.security import new_key_pair
 from nodes.cli.keyring import coordinator_keyring, run_to_result
 from nodes.cli.options import keys_option
 from nodes.cli.rotate import rotate_command, rotate_coordinator_command
-from nodes.coordinator.access import ROLES
+from nodes.coordinator.members.access import ROLES
 from nodes.enrol import Invitation, enrol
 from nodes.roles import keyring
 

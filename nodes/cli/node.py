@@ -26,7 +26,7 @@ from nodes.config import (
     TargetConfig,
     load,
 )
-from nodes.coordinator.access import GATEWAY
+from nodes.coordinator.members.access import GATEWAY
 from nodes.local import local_mesh
 from nodes.roles import run_coordinator, run_draft, run_target
 from nodes.runtime import run, set_up_logging

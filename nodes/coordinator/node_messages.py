@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nodes.coordinator.intake import Intake
-from nodes.coordinator.roster import NodeRecord, Roster
+from nodes.coordinator.members.roster import NodeRecord, Roster
+from nodes.coordinator.requests.intake import Intake
 from nodes.coordinator.sends import Send
 from nodes.coordinator.serving import Serving
 from nodes.messages import (
@@ -19,7 +19,7 @@ from nodes.messages import (
     TokenizeReply,
 )
 from nodes.scheduler import SchedulerState
-from nodes.scheduler.counts import MOST_S
+from nodes.scheduler.watching.counts import MOST_S
 from nodes.stream import StreamId
 
 

@@ -34,10 +34,10 @@ from mesh.padding import join, pad
 from mesh.pauses import PauseState
 from mesh.transport import Received, ServerTransport
 from nodes.config import HEARTBEAT_INTERVAL_S, HEARTBEAT_TIMEOUT_S, LimitSettings
-from nodes.coordinator.access import GATEWAY, ForbiddenError
-from nodes.coordinator.conduct import Conduct, cost_of
-from nodes.coordinator.door import Door
-from nodes.coordinator.rotation import Rotation
+from nodes.coordinator.members.access import GATEWAY, ForbiddenError
+from nodes.coordinator.members.conduct import Conduct, cost_of
+from nodes.coordinator.members.door import Door
+from nodes.coordinator.members.rotation import Rotation
 from nodes.coordinator.sends import Send
 from nodes.coordinator.state import CoordinatorState
 from policies.plan import Policy

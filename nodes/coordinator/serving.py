@@ -8,12 +8,15 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from mesh.messages import Ping
-from nodes.coordinator.accusing import accuse
-from nodes.coordinator.deadlines import Deadlines
-from nodes.coordinator.placement import Placed, Placement
-from nodes.coordinator.readers import reader_of
-from nodes.coordinator.rebalancing import Move, Rebalancing
-from nodes.coordinator.requests import (
+from nodes.coordinator.members.roster import PROOF, NodeOut, NodeRecord, Roster
+from nodes.coordinator.placing.accusing import accuse
+from nodes.coordinator.placing.placement import Placed, Placement
+from nodes.coordinator.placing.rebalancing import Move, Rebalancing
+from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
+from nodes.coordinator.placing.suspects import Deaths
+from nodes.coordinator.requests.deadlines import Deadlines
+from nodes.coordinator.requests.readers import reader_of
+from nodes.coordinator.requests.request import (
     BadRequestError,
     Choice,
     Request,
@@ -22,12 +25,9 @@ from nodes.coordinator.requests import (
     started_notice,
     tokens_notice,
 )
-from nodes.coordinator.resuming import Returning, prompt_hash
-from nodes.coordinator.roster import PROOF, NodeOut, NodeRecord, Roster
+from nodes.coordinator.requests.resuming import Returning, prompt_hash
+from nodes.coordinator.requests.tokenizing import Tokenizing
 from nodes.coordinator.sends import Send, streams_of
-from nodes.coordinator.stranded import STRANDED_LIMIT_S
-from nodes.coordinator.suspects import Deaths
-from nodes.coordinator.tokenizing import Tokenizing
 from nodes.messages import PromptScoresNotice, RequestFailedNotice
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
 from nodes.scheduler.stream import Stream

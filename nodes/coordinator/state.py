@@ -15,12 +15,10 @@ from typing import Any
 from mesh.grants import Air
 from mesh.messages import NOT_ALLOWED, Bye, Credit, Hello, Ping, Pong, Refuse, Welcome
 from nodes.config import LimitSettings
-from nodes.coordinator.access import ANYBODY, ROLES, Caller, ForbiddenError
 from nodes.coordinator.client_messages import ClientMessages
-from nodes.coordinator.drains import Drains
-from nodes.coordinator.intake import Intake
-from nodes.coordinator.node_messages import NodeMessages
-from nodes.coordinator.roster import (
+from nodes.coordinator.members.access import ANYBODY, ROLES, Caller, ForbiddenError
+from nodes.coordinator.members.drains import Drains
+from nodes.coordinator.members.roster import (
     ClientOut,
     Dismissed,
     NodeIn,
@@ -31,11 +29,13 @@ from nodes.coordinator.roster import (
     RosterEvent,
     Welcomed,
 )
+from nodes.coordinator.node_messages import NodeMessages
+from nodes.coordinator.requests.intake import Intake
+from nodes.coordinator.requests.uploads import Uploads
 from nodes.coordinator.sends import Send
 from nodes.coordinator.serving import Serving
-from nodes.coordinator.status import Reporting
+from nodes.coordinator.status.document import Reporting
 from nodes.coordinator.tracing import Tracing
-from nodes.coordinator.uploads import Uploads
 from nodes.messages import (
     NodeCommandRequest,
     NodesReply,

@@ -11,7 +11,7 @@ from typing import Final
 from mesh.zmq_transport import ZmqContext
 from nodes.client import Client
 from nodes.config import ConfigError, environment
-from nodes.coordinator.access import GATEWAY
+from nodes.coordinator.members.access import GATEWAY
 from nodes.gateway.config import GatewayConfig
 from nodes.gateway.server import HttpServer
 from nodes.roles import keyring, link_of

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from nodes.messages import CloseStreamNotice, CommitEntry
 from nodes.scheduler.cycle import CycleState
 from nodes.scheduler.dispatch import Dispatcher
-from nodes.scheduler.draft_side import DraftSide
+from nodes.scheduler.drafting.draft_side import DraftSide
+from nodes.scheduler.drafting.lookup import Lookup
 from nodes.scheduler.healing import MOST_REOPENED, Healing
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToTarget
 from nodes.scheduler.learning import Learning
-from nodes.scheduler.lookup import Lookup
 from nodes.scheduler.stream import Idle, Leased, Opening, Stream, Verifying
-from nodes.scheduler.watch import Watch
+from nodes.scheduler.watching.watch import Watch
 from nodes.stream import StreamId
 
 

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from mesh.grants import Air
 from nodes.messages import DraftRequest, GuessEntry, LeaseEntry, LeaseRequest, VerifyRequest
-from nodes.scheduler import trials
 from nodes.scheduler.air import Asked, Way, shared_ways, turn
 from nodes.scheduler.cycle import Circulating, CycleState
-from nodes.scheduler.drafts import DraftPool
+from nodes.scheduler.drafting import trials
+from nodes.scheduler.drafting.drafts import DraftPool
 from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget
 from nodes.scheduler.rounds import Round, RoundIds, Share
 from nodes.scheduler.stream import Drafting, Idle, Leased, Stream, Verifying
-from nodes.scheduler.watch import Watch
+from nodes.scheduler.watching.watch import Watch
 from nodes.stream import StreamId
 
 LEASE_TOKENS = 8

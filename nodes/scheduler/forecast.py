@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from nodes.scheduler.cycle import CycleState
-from nodes.scheduler.drafts import DraftNode, DraftPool
+from nodes.scheduler.drafting.drafts import DraftNode, DraftPool
 from nodes.scheduler.observe import observe, used_cells
 from nodes.scheduler.stream import Stream
 from nodes.scheduler.target import TargetCosts

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from nodes.messages import MAX_GAMMA, CloseStreamNotice
 from nodes.scheduler.cycle import CycleState
 from nodes.scheduler.dispatch import Dispatcher
-from nodes.scheduler.drafts import DraftPool
+from nodes.scheduler.drafting.drafts import DraftPool
 from nodes.scheduler.instructions import Instruction, ToTarget, open_request
 from nodes.scheduler.silences import Silences
 from nodes.scheduler.stream import Leased, Opening, Stream, Verifying
 from nodes.scheduler.target import TargetCosts
-from nodes.scheduler.watch import Watch
+from nodes.scheduler.watching.watch import Watch
 from nodes.stream import StreamId
 
 # Of a stream, without a token in between.

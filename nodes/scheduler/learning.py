@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nodes.messages import CommitEntry, CommitReply
-from nodes.scheduler import trials
 from nodes.scheduler.cycle import CycleState
-from nodes.scheduler.drafts import DraftPool
+from nodes.scheduler.drafting import trials
+from nodes.scheduler.drafting.drafts import DraftPool
 from nodes.scheduler.observe import cells_of_unread, pass_size, used_cells
 from nodes.scheduler.rounds import Round
 from nodes.scheduler.stream import Stream, Verifying
 from nodes.scheduler.target import TargetCosts
-from nodes.scheduler.watch import Watch
+from nodes.scheduler.watching.watch import Watch
 from nodes.stream import PROMPT_PIECE_TOKENS, StreamId
 
 

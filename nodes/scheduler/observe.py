@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 
 from nodes.messages import CommitEntry, GuessEntry
-from nodes.scheduler.drafts import DraftPool
+from nodes.scheduler.drafting.drafts import DraftPool
 from nodes.scheduler.stream import Opening, Stream
 from nodes.scheduler.target import TargetCosts
 from policies.plan import Observation

@@ -22,13 +22,15 @@ from nodes.messages import (
     CommitReply,
     DraftReply,
 )
-from nodes.scheduler import probation
 from nodes.scheduler.commits import Commits
-from nodes.scheduler.counts import Counts
 from nodes.scheduler.cycle import CycleState
 from nodes.scheduler.dispatch import Dispatcher
-from nodes.scheduler.draft_side import DraftSide
-from nodes.scheduler.drafts import DraftPool
+from nodes.scheduler.drafting import probation
+from nodes.scheduler.drafting.draft_side import DraftSide
+from nodes.scheduler.drafting.drafts import DraftPool
+from nodes.scheduler.drafting.lookup import Lookup
+from nodes.scheduler.drafting.tolls import tolls_of
+from nodes.scheduler.drafting.tries import Tries
 from nodes.scheduler.forecast import Forecast
 from nodes.scheduler.healing import Healing
 from nodes.scheduler.instructions import (
@@ -40,12 +42,8 @@ from nodes.scheduler.instructions import (
     open_request,
 )
 from nodes.scheduler.learning import Learning
-from nodes.scheduler.lookup import Lookup
 from nodes.scheduler.observe import observe
-from nodes.scheduler.recorder import Recorder
-from nodes.scheduler.report import Report
 from nodes.scheduler.rounds import RoundIds
-from nodes.scheduler.stage_errors import StageErrors
 from nodes.scheduler.stream import (
     Figures,
     Idle,
@@ -55,9 +53,11 @@ from nodes.scheduler.stream import (
     Verifying,
 )
 from nodes.scheduler.target import TargetCosts
-from nodes.scheduler.tolls import tolls_of
-from nodes.scheduler.tries import Tries
-from nodes.scheduler.watch import Watch
+from nodes.scheduler.watching.counts import Counts
+from nodes.scheduler.watching.recorder import Recorder
+from nodes.scheduler.watching.report import Report
+from nodes.scheduler.watching.stage_errors import StageErrors
+from nodes.scheduler.watching.watch import Watch
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.stream import cells_soon
 from policies.acceptance import AcceptanceEstimate

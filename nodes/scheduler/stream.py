@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from nodes.messages import MAX_PROMPT_TOKENS, CommitEntry, DraftEntry, LeaseEntry
-from nodes.scheduler.lookup import LOOKUP
-from nodes.scheduler.tries import Tries
+from nodes.scheduler.drafting.lookup import LOOKUP
+from nodes.scheduler.drafting.tries import Tries
 from nodes.stream import StreamSpec
 from policies.acceptance import AcceptanceEstimate
 from policies.plan import MAX_AUTO_GAMMA, MAX_FREE_GAMMA, StreamView

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from nodes.scheduler.stage_errors import STAGES, StageErrors
+from nodes.scheduler.watching.stage_errors import STAGES, StageErrors
 from nodes.trace.records import DraftRecord, LapRecord, PassRecord, Record, RoundRecord
 
 

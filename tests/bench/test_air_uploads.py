@@ -18,10 +18,10 @@ from mesh.codec import encode, encode_struct
 from mesh.messages import PROTOCOL_VERSION, Hello, Ping, Welcome
 from mesh.zmq_transport import ZmqContext
 from nodes.client import Client
+from nodes.coordinator.requests.uploads import PIECE_S
 from nodes.coordinator.sends import Send
 from nodes.coordinator.service import Coordinator
 from nodes.coordinator.state import CoordinatorState
-from nodes.coordinator.uploads import PIECE_S
 from nodes.draft.node import DraftNode
 from nodes.draft.state import ModelDrafter
 from nodes.engine.load import TOY_COSTS

@@ -580,7 +580,7 @@ def test_what_is_no_role_is_refused(model):
 
 def test_sentencepiece_puts_no_space_before_plain_text_inside(tmp_path):
     pytest.importorskip("gguf")
-    from tests.bench.distill_fakes import write_target
+    from tests.bench.distill.fakes import write_target
 
     path = tmp_path / "model.gguf"
     write_target(path)

@@ -14,12 +14,12 @@ from typing import Any
 
 from mesh.codec import encode
 from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Welcome
-from nodes.coordinator.readers import reader
-from nodes.coordinator.rebalancing import LOOK_S, Move
-from nodes.coordinator.roster import PROGRESS_TIMEOUT_S
+from nodes.coordinator.members.roster import PROGRESS_TIMEOUT_S
+from nodes.coordinator.placing.rebalancing import LOOK_S, Move
+from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
+from nodes.coordinator.requests.readers import reader
 from nodes.coordinator.sends import Send
 from nodes.coordinator.state import CoordinatorState
-from nodes.coordinator.stranded import STRANDED_LIMIT_S
 from nodes.engine.toy import ToyConfig
 from nodes.journal import Event, Journal
 from nodes.messages import (

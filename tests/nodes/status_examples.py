@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from nodes.coordinator.serving import OUTCOMES
 from nodes.messages import MAX_GAMMA
-from nodes.scheduler.counts import PLAIN_LABELS, RATIO_BOUNDS, TOKEN_KINDS
-from nodes.scheduler.stage_errors import STAGES
+from nodes.scheduler.watching.counts import PLAIN_LABELS, RATIO_BOUNDS, TOKEN_KINDS
+from nodes.scheduler.watching.stage_errors import STAGES
 from nodes.status import (
     BatchStatus,
     CostPoint,

@@ -10,7 +10,7 @@ from nodes.draft.state import Drafted, Guess, Job, ModelDrafter
 from nodes.engine.toy import ToyConfig
 from policies.confidence import Calibration, DraftCalibration
 from tests.nodes.builders import PROMPT, make_spec
-from tests.nodes.test_draft_state import ONE, SAMPLED, TWO, RecordingModel, expected, run
+from tests.nodes.draft.test_state import ONE, SAMPLED, TWO, RecordingModel, expected, run
 
 
 def sure_drafter(rate: float = 0.99) -> tuple[ModelDrafter, RecordingModel]:

@@ -11,7 +11,7 @@ from mesh.errors import InsecureEndpointError, KeysError
 from mesh.keys import KnownCoordinator
 from mesh.security import new_key_pair
 from nodes.config import DEFAULT_ENDPOINT
-from nodes.coordinator.access import ROLES
+from nodes.coordinator.members.access import ROLES
 from nodes.enrol import Invitation
 from nodes.keyring import Keyring, default_keyring, default_keys_dir
 

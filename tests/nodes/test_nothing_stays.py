@@ -9,11 +9,11 @@ from types import FunctionType, ModuleType
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from nodes.coordinator.requests import Choice, Request
+from nodes.coordinator.requests.request import Choice, Request
 from nodes.draft import state as draft_state
+from nodes.scheduler.drafting.tries import Trial
 from nodes.scheduler.rounds import Round, Share
 from nodes.scheduler.stream import Stream
-from nodes.scheduler.tries import Trial
 from nodes.stream import StreamSpec
 from nodes.target.stream import TargetStream
 from tests.nodes.pure_cluster import ClusterCase, PureCluster

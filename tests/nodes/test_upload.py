@@ -131,7 +131,9 @@ async def test_a_coordinator_that_knows_no_offers_is_sent_the_whole(
     async with mesh() as made:
         on_air = OnAir(made, monkeypatch)
         await made.wait_for(on_air.client, {"target"})
-        monkeypatch.setattr("nodes.coordinator.uploads.Uploads.offered", lambda *_arguments: [])
+        monkeypatch.setattr(
+            "nodes.coordinator.requests.uploads.Uploads.offered", lambda *_arguments: []
+        )
         options = GenerateOptions(max_tokens=10)
         for _ in range(2):
             check(await ask(on_air.client, options, LONG), options, LONG)
@@ -145,7 +147,9 @@ async def test_who_is_forgotten_in_line_sends_the_rest(monkeypatch: pytest.Monke
     async with mesh() as made:
         on_air = OnAir(made, monkeypatch)
         await made.wait_for(on_air.client, {"target"})
-        monkeypatch.setattr("nodes.coordinator.uploads.Uploads._next_grant", lambda *_: 1e9)
+        monkeypatch.setattr(
+            "nodes.coordinator.requests.uploads.Uploads._next_grant", lambda *_: 1e9
+        )
         options = GenerateOptions(max_tokens=10)
         check(await ask(on_air.client, options, LONG), options, LONG)
         assert on_air.of(SubmitRequest) == []
@@ -160,7 +164,9 @@ async def test_a_request_that_is_given_up_while_it_is_sent_leaves_nothing(
     async with mesh() as made:
         on_air = OnAir(made, monkeypatch)
         await made.wait_for(on_air.client, {"target"})
-        monkeypatch.setattr("nodes.coordinator.uploads.Uploads._next_grant", lambda *_: 1e9)
+        monkeypatch.setattr(
+            "nodes.coordinator.requests.uploads.Uploads._next_grant", lambda *_: 1e9
+        )
         asking = asyncio.create_task(ask(on_air.client, GenerateOptions(max_tokens=4), LONG))
         await eventually(lambda: on_air.of(UploadOffer))
         asking.cancel()
@@ -176,7 +182,7 @@ async def test_an_upload_whose_coordinator_is_lost_begins_anew(
         await made.wait_for(on_air.client, {"target", "draft-0"})
         options = GenerateOptions(max_tokens=10)
         with monkeypatch.context() as patch:
-            patch.setattr("nodes.coordinator.uploads.Uploads._next_grant", lambda *_: 1e9)
+            patch.setattr("nodes.coordinator.requests.uploads.Uploads._next_grant", lambda *_: 1e9)
             asking = asyncio.create_task(ask(on_air.client, options, LONG))
             await eventually(lambda: on_air.of(UploadOffer))
             await made.kill("coordinator")

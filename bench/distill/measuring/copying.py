@@ -11,7 +11,7 @@ from bench.distill.sampling.answers import Answer
 from bench.distill.sampling.prompts import COPYING, HELD_OUT, HeldOutPrompts
 from bench.distill.steps import hash_lines, sample_answers
 from nodes.engine.sampling import Sampling
-from nodes.scheduler.lookup import Lookup
+from nodes.scheduler.drafting.lookup import Lookup
 from nodes.stream import StreamId, StreamSpec
 from policies.plan import MAX_AUTO_GAMMA
 

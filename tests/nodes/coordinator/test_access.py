@@ -11,7 +11,14 @@ import mesh.messages
 import nodes.messages
 from mesh.codec import encode_struct
 from mesh.messages import PROTOCOL_VERSION, Hello, Refuse, Welcome, spec_of_class, spec_of_tag
-from nodes.coordinator.access import ANYBODY, CLIENT_ROLES, MAY_SEND, ROLES, Caller, ForbiddenError
+from nodes.coordinator.members.access import (
+    ANYBODY,
+    CLIENT_ROLES,
+    MAY_SEND,
+    ROLES,
+    Caller,
+    ForbiddenError,
+)
 from nodes.coordinator.state import CoordinatorState
 from nodes.messages import OpenStreamRequest
 from tests.nodes.builders import make_profile, make_submit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nodes.coordinator.conduct import (
+from nodes.coordinator.members.conduct import (
     BURST_JOINS,
     BURST_MESSAGES,
     CLIENT_COST,

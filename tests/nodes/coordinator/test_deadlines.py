@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from nodes.coordinator.deadlines import Deadlines
-from nodes.coordinator.requests import Request
+from nodes.coordinator.requests.deadlines import Deadlines
+from nodes.coordinator.requests.request import Request
 from tests.nodes.builders import make_submit
 
 

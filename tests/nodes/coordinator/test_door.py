@@ -27,8 +27,8 @@ from mesh.messages import (
     Welcome,
 )
 from mesh.security import new_key_pair
-from nodes.coordinator.access import ROLES
-from nodes.coordinator.conduct import MAX_OFFENCES
+from nodes.coordinator.members.access import ROLES
+from nodes.coordinator.members.conduct import MAX_OFFENCES
 from nodes.coordinator.service import Coordinator
 from nodes.messages import NodesReply, NodesRequest
 from policies.joint import joint_plan
@@ -210,7 +210,7 @@ async def test_a_change_of_keys_whose_answer_was_lost_can_be_asked_for_again(sce
 async def test_one_key_has_some_members_and_not_all_there_may_be(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nodes.coordinator.door._MAX_MEMBERS_OF_KEY", 3)
+    monkeypatch.setattr("nodes.coordinator.members.door._MAX_MEMBERS_OF_KEY", 3)
     first = scene.known("many")
     peers = [first, *(scene.peer(first.transport.key) for _ in range(3))]
     answers = [await peer.join(f"c{number}") for number, peer in enumerate(peers)]

@@ -8,8 +8,8 @@ import pytest
 
 from mesh.codec import encode_struct
 from mesh.messages import DISMISSED, PROTOCOL_VERSION, Bye, Hello, Ping, Refuse, Welcome
+from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
 from nodes.coordinator.sends import Send
-from nodes.coordinator.stranded import STRANDED_LIMIT_S
 from nodes.messages import (
     CloseStreamNotice,
     NodeCommandReply,

@@ -9,7 +9,7 @@ import random
 from bench.hostile.frames import Generator
 from mesh.codec import decode
 from mesh.messages import Hello, Pong
-from nodes.coordinator.access import ForbiddenError
+from nodes.coordinator.members.access import ForbiddenError
 from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.test_state import CLUSTER, EPOCH, Mesh
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from nodes.config import LimitSettings
-from nodes.coordinator.access import Caller
-from nodes.coordinator.intake import owner_of
+from nodes.coordinator.members.access import Caller
+from nodes.coordinator.requests.intake import owner_of
+from nodes.coordinator.requests.tokenizing import MAX_CHARS
 from nodes.coordinator.sends import Send
-from nodes.coordinator.tokenizing import MAX_CHARS
 from nodes.messages import (
     CancelRequest,
     ChatMessage,

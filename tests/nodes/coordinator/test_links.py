@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from mesh.messages import Ping, Pong, Refuse
-from nodes.coordinator.roster import NodeRecord
+from nodes.coordinator.members.roster import NodeRecord
 from nodes.coordinator.state import Send
 from nodes.messages import CloseStreamNotice, EngineProfile, LinkFields
 from tests.nodes.builders import make_profile

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mesh.messages import Pong
-from nodes.coordinator.rebalancing import LOOK_S
+from nodes.coordinator.placing.rebalancing import LOOK_S
 from nodes.coordinator.sends import Send
 from nodes.messages import (
     CloseStreamNotice,

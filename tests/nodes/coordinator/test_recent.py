@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.coordinator.recent import STEP_S, WINDOW_S, Recent
+from nodes.coordinator.status.recent import STEP_S, WINDOW_S, Recent
 
 
 def kept(until: int) -> Recent:

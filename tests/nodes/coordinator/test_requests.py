@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nodes.coordinator.requests import (
+from nodes.coordinator.requests.request import (
     BadRequestError,
     Choice,
     new_request,

@@ -8,10 +8,10 @@ import pytest
 
 from mesh.messages import Ping
 from nodes.config import LimitSettings
-from nodes.coordinator.requests import BadRequestError, new_request, specs_of
-from nodes.coordinator.resuming import Returning, prompt_hash
+from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
+from nodes.coordinator.requests.request import BadRequestError, new_request, specs_of
+from nodes.coordinator.requests.resuming import Returning, prompt_hash
 from nodes.coordinator.sends import Send
-from nodes.coordinator.stranded import STRANDED_LIMIT_S
 from nodes.messages import (
     CancelRequest,
     CommitEntry,

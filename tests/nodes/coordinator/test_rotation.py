@@ -6,7 +6,7 @@ import pytest
 
 from mesh.errors import KeysError
 from mesh.messages import KeyNotice
-from nodes.coordinator.rotation import Rotation
+from nodes.coordinator.members.rotation import Rotation
 
 
 def test_members_hear_of_a_change_within_a_second_and_once() -> None:

@@ -20,11 +20,11 @@ from mesh.messages import (
     Welcome,
 )
 from nodes.config import LimitSettings
-from nodes.coordinator.access import ForbiddenError
-from nodes.coordinator.resuming import prompt_hash
+from nodes.coordinator.members.access import ForbiddenError
+from nodes.coordinator.requests.resuming import prompt_hash
+from nodes.coordinator.requests.tokenizing import MAX_AT_ONCE
 from nodes.coordinator.sends import Send, streams_of
 from nodes.coordinator.state import CoordinatorState
-from nodes.coordinator.tokenizing import MAX_AT_ONCE
 from nodes.messages import (
     CancelRequest,
     ChatMessage,

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from nodes.coordinator.status_parts import (
+from nodes.coordinator.status.parts import (
     count_status,
     cut,
     number,
@@ -16,8 +16,8 @@ from nodes.coordinator.status_parts import (
     spans_of,
 )
 from nodes.messages import MAX_GAMMA
-from nodes.scheduler.counts import PLAIN_LABELS, RATIO_BOUNDS, TOKEN_KINDS, Counts
-from nodes.scheduler.stage_errors import STAGES
+from nodes.scheduler.watching.counts import PLAIN_LABELS, RATIO_BOUNDS, TOKEN_KINDS, Counts
+from nodes.scheduler.watching.stage_errors import STAGES
 from policies.plan import Batch, BatchTimes, Plan, Prediction, Rejected
 from tests.nodes.scheduler.script import make_scheduler
 

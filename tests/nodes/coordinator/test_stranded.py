@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from nodes.coordinator.requests import Request
-from nodes.coordinator.stranded import STRANDED_LIMIT_S, Stranded
+from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S, Stranded
+from nodes.coordinator.requests.request import Request
 from tests.nodes.builders import make_submit
 
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from nodes.coordinator.suspects import DAY_S, MOST_LOSSES, Deaths, Suspicion, is_chance
+from nodes.coordinator.placing.suspects import DAY_S, MOST_LOSSES, Deaths, Suspicion, is_chance
 
 
 def convicted_after(rate_hz: float, exposed_s: float) -> int:

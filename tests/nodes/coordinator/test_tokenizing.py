@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from nodes.coordinator.requests import Request
-from nodes.coordinator.suspects import Suspicion
-from nodes.coordinator.tokenizing import MAX_AT_ONCE, MAX_CHARS, Tokenizing, num_chars_of
+from nodes.coordinator.placing.suspects import Suspicion
+from nodes.coordinator.requests.request import Request
+from nodes.coordinator.requests.tokenizing import MAX_AT_ONCE, MAX_CHARS, Tokenizing, num_chars_of
 from nodes.messages import ChatMessage
 from tests.nodes.builders import make_submit
 

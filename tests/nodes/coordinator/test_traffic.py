@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from mesh.messages import Ping, Pong
-from nodes.coordinator.traffic import Traffic
+from nodes.coordinator.status.traffic import Traffic
 from nodes.status import WireTotal
 
 

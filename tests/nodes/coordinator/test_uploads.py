@@ -11,10 +11,10 @@ from mesh.codec import encode
 from mesh.errors import DecodeError
 from mesh.grants import Air
 from mesh.padding import SIZES, pad
-from nodes.coordinator import uploads
-from nodes.coordinator.access import ForbiddenError
+from nodes.coordinator.members.access import ForbiddenError
+from nodes.coordinator.requests import uploads
+from nodes.coordinator.requests.uploads import LEAST_PIECE_BYTES, PIECE_S, Uploads
 from nodes.coordinator.sends import Send
-from nodes.coordinator.uploads import LEAST_PIECE_BYTES, PIECE_S, Uploads
 from nodes.messages import (
     MAX_UPLOAD_BYTES,
     CancelRequest,

@@ -7,9 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from nodes.coordinator.requests import Choice, Request
-from nodes.coordinator.suspects import Suspicion
-from nodes.coordinator.waiting import STEP_S, Head, Kind, Waiting
+from nodes.coordinator.placing.suspects import Suspicion
+from nodes.coordinator.placing.waiting import STEP_S, Head, Kind, Waiting
+from nodes.coordinator.requests.request import Choice, Request
 from tests.nodes.builders import make_spec, make_submit
 
 ONE = frozenset({("m", "a")})

@@ -8,7 +8,7 @@ import pytest
 from mesh.authorized import Entry
 from mesh.keys import KnownCoordinator
 from mesh.security import new_key_pair
-from nodes.coordinator.access import ROLES
+from nodes.coordinator.members.access import ROLES
 from nodes.doctor.finding import Finding, Level
 from nodes.doctor.keys import check_keys
 from nodes.keyring import Keyring

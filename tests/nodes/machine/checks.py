@@ -8,7 +8,7 @@ from nodes.coordinator.service import Coordinator
 from nodes.coordinator.serving import Serving
 from nodes.coordinator.state import CoordinatorState
 from nodes.scheduler import SchedulerState
-from nodes.scheduler.lookup import LOOKUP
+from nodes.scheduler.drafting.lookup import LOOKUP
 from nodes.scheduler.stream import Drafting, Verifying
 
 

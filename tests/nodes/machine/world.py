@@ -14,7 +14,7 @@ from typing import Any
 
 from mesh.messages import PROTOCOL_VERSION, Hello
 from mesh.transport import Frames, Received
-from nodes.coordinator.rebalancing import Move
+from nodes.coordinator.placing.rebalancing import Move
 from nodes.coordinator.service import Coordinator
 from nodes.messages import NodeCommandRequest, SubmitRequest
 from nodes.profile import encode_profile

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nodes.messages import MAX_GAMMA, CommitEntry
-from nodes.scheduler.counts import (
+from nodes.scheduler.drafting.tries import Tries
+from nodes.scheduler.stream import DraftPlacement, Leased, Stream, Verifying
+from nodes.scheduler.watching.counts import (
     MAX_SPANS,
     MOST_S,
     PLAIN_LABELS,
@@ -17,8 +19,6 @@ from nodes.scheduler.counts import (
     Ratios,
     plain_label,
 )
-from nodes.scheduler.stream import DraftPlacement, Leased, Stream, Verifying
-from nodes.scheduler.tries import Tries
 from tests.nodes.builders import make_spec
 from tests.nodes.scheduler.script import (
     ONE,

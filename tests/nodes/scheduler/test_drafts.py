@@ -13,11 +13,11 @@ from nodes.messages import (
     OpenStreamRequest,
 )
 from nodes.scheduler import LEASE_TOKENS, SchedulerState
-from nodes.scheduler.counts import plain_label
-from nodes.scheduler.drafts import DraftNode, DraftPool
+from nodes.scheduler.drafting.drafts import DraftNode, DraftPool
+from nodes.scheduler.drafting.lookup import LOOKUP, Lookup
 from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget, leases_of, open_request
-from nodes.scheduler.lookup import LOOKUP, Lookup
 from nodes.scheduler.stream import Leased, Stream
+from nodes.scheduler.watching.counts import plain_label
 from nodes.stream import StreamId
 from policies.baselines import POLICIES
 from policies.latency import CostTable, NodeCosts

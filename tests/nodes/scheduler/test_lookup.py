@@ -8,8 +8,8 @@ import pytest
 
 from nodes.messages import CloseStreamNotice
 from nodes.scheduler import SchedulerState
+from nodes.scheduler.drafting.lookup import LOOKUP, Lookup
 from nodes.scheduler.instructions import ToDraft
-from nodes.scheduler.lookup import LOOKUP, Lookup
 from nodes.scheduler.stream import Drafting
 from policies.confidence import Spread
 from policies.joint import joint_plan

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.scheduler.stage_errors import STAGES, ErrorFigures, StageErrors
+from nodes.scheduler.watching.stage_errors import STAGES, ErrorFigures, StageErrors
 
 
 def test_figures_are_of_relative_errors_whichever_way() -> None:

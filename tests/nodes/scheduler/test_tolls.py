@@ -11,10 +11,10 @@ import pytest
 
 from nodes.messages import CommitEntry, CommitReply, LeaseRequest
 from nodes.scheduler import SchedulerState
+from nodes.scheduler.drafting.lookup import Lookup
+from nodes.scheduler.drafting.tolls import Found, Tolls, tolls_of
 from nodes.scheduler.instructions import Instruction, ToTarget
-from nodes.scheduler.lookup import Lookup
 from nodes.scheduler.stream import Leased
-from nodes.scheduler.tolls import Found, Tolls, tolls_of
 from policies.latency import CostTable, NodeCosts
 from policies.plan import Observation, StreamView
 from tests.nodes.builders import make_spec

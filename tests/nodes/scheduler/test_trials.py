@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from nodes.scheduler import LEASE_WHILE_OPENING_TOKENS, SchedulerState
+from nodes.scheduler.drafting.tries import Trial, Tries
 from nodes.scheduler.instructions import Instruction, leases_of
-from nodes.scheduler.tries import Trial, Tries
 from nodes.stream import StreamId
 from policies.acceptance import AcceptanceEstimate
 from policies.baselines import POLICIES

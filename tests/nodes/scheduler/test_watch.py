@@ -9,7 +9,7 @@ import pytest
 
 from nodes.messages import CommitEntry, CommitReply
 from nodes.scheduler import SchedulerState
-from nodes.scheduler.stage_errors import ErrorFigures
+from nodes.scheduler.watching.stage_errors import ErrorFigures
 from nodes.trace.recorder import RingRecorder
 from nodes.trace.records import (
     DraftRecord,

@@ -3,14 +3,14 @@ from __future__ import annotations
 import pytest
 
 from bench.sim.world import World
-from nodes.scheduler.stage_errors import ErrorFigures, StageErrors
+from nodes.scheduler.watching.stage_errors import ErrorFigures, StageErrors
 from nodes.trace.errors import errors_of, errors_text
 from nodes.trace.recorder import RingRecorder
 from nodes.trace.records import from_line
 from nodes.trace.ring import Ring
 from policies.baselines import POLICIES
 from policies.plan import Link
-from tests.bench.test_sim import make_client, make_scenario
+from tests.bench.sim.test_sim import make_client, make_scenario
 from tests.nodes.trace.examples import OTHERS, ROUND
 
 LINK = Link(rtt_s=0.002)

@@ -1,0 +1,230 @@
+"""Clocks that jump or differ: each process may have another monotonic clock, and any wall clock."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from bench.chaos.fleet.keys import free_port
+from mesh.zmq_transport import ZmqContext
+from nodes.client import Client, RequestFailedError
+from nodes.generation import GenerateOptions
+from nodes.messages import TokensNotice
+
+DAY_S: Final = 86_400
+_LIMIT_S: Final = 60.0
+_POLL_S: Final = 0.02
+_SOURCE: Final = Path(__file__).with_name("wall_clock.c")
+_OPTIONS: Final = GenerateOptions(max_tokens=200, ignore_eog=True, chat=False, gamma=4)
+_PROMPTS: Final = tuple(f"what the clock says, {number}" for number in range(4))
+
+
+class NoClocksError(Exception):
+    """Clocks of processes cannot be made to differ here; the text says why."""
+
+
+@dataclass(slots=True)
+class Clocked:
+    """texts: of each round of requests. num_accepted: guesses, which only a draft node makes."""
+
+    lines: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    texts: list[tuple[str, ...]] = field(default_factory=list)
+    num_accepted: int = 0
+
+    def __str__(self) -> str:
+        faults = "".join(f"\n  {fault}" for fault in self.faults)
+        return "\n".join(self.lines) + f"\n{len(self.faults)} faults{faults}"
+
+    def check(self) -> None:
+        if len(set(self.texts)) != 1:
+            self.faults.append("texts differ from round to round")
+        if not self.num_accepted:
+            self.faults.append("no guess was accepted: the draft node was of no use")
+
+
+def in_time_namespace(offset_s: int) -> list[str]:
+    """What to put before a command whose monotonic clocks shall be ahead. Raises NoClocksError."""
+    if shutil.which("unshare") is None:
+        raise NoClocksError("there is no `unshare`")
+    # The namespace is the children's: --fork, and they end with the one that is signalled.
+    offsets = [f"--monotonic={offset_s}", f"--boottime={offset_s}"]
+    prefix = ["unshare", "--time", *offsets, "--fork", "--kill-child=SIGKILL"]
+    done = subprocess.run([*prefix, "true"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NoClocksError(f"a time namespace cannot be made: {done.stderr.strip()}")
+    return prefix
+
+
+async def other_monotonic_clocks(num_rounds: int = 3) -> Clocked:
+    """A target a day ahead of its coordinator, a draft node ten days. Raises NoClocksError."""
+    prefixes = {
+        "coordinator": [],
+        "target": in_time_namespace(DAY_S),
+        "draft": in_time_namespace(10 * DAY_S),
+    }
+    found = Clocked()
+    async with _mesh(prefixes, {}) as client:
+        for _ in range(num_rounds):
+            await _round(client, found)
+        ages = [node.joined_s for node in (await client.status()).nodes]
+    if any(age > _LIMIT_S for age in ages):
+        found.faults.append(f"a node is said to be there for {max(ages):.0f} s")
+    found.lines.append(
+        f"a target a day ahead and a draft node ten days ahead by their monotonic clocks: "
+        f"{num_rounds} times the same {len(_PROMPTS)} texts, {found.num_accepted} guesses accepted"
+    )
+    found.check()
+    return found
+
+
+async def jumping_wall_clocks(
+    jumps_s: Sequence[int] = (DAY_S, -DAY_S, 0, 400 * DAY_S, -400 * DAY_S),
+) -> Clocked:
+    """The wall clock of all processes jumps while they work. Raises NoClocksError."""
+    found = Clocked()
+    with tempfile.TemporaryDirectory(prefix="airdraft-clocks-") as folder:
+        library, offset = _compiled(Path(folder)), Path(folder) / "offset"
+        offset.write_bytes(struct.pack("=q", 0))
+        environ = {"LD_PRELOAD": str(library), "AIRDRAFT_BENCH_WALL_OFFSET": str(offset)}
+        _check_preloaded(environ, offset)
+        async with _mesh({role: [] for role in ("coordinator", "target", "draft")}, environ) as c:
+            await _round(c, found)
+            members = [(n.name, n.state) for n in (await c.status()).nodes]
+            looked_at = time.monotonic()
+            for jump_s in jumps_s:
+                asked = asyncio.create_task(_round(c, found))
+                # Amid the requests.
+                await asyncio.sleep(0.05)
+                with offset.open("r+b") as file:
+                    file.write(struct.pack("=q", jump_s))
+                await asked
+                await _round(c, found)
+            status = await c.status()
+            if [(n.name, n.state) for n in status.nodes] != members:
+                found.faults.append(f"members have changed: {status.nodes}")
+            if any(n.joined_s < time.monotonic() - looked_at for n in status.nodes):
+                found.faults.append("a node has left and come back")
+            if status.uptime_s > _LIMIT_S * len(jumps_s):
+                found.faults.append(f"the coordinator says it is up for {status.uptime_s:.0f} s")
+    days = ", ".join(f"{jump_s / DAY_S:+.0f}" for jump_s in jumps_s)
+    found.lines.append(
+        f"wall clocks that jump amid requests to {days} days: {len(found.texts)} times the same "
+        f"{len(_PROMPTS)} texts, {found.num_accepted} guesses accepted, nobody left"
+    )
+    found.check()
+    return found
+
+
+def _compiled(folder: Path) -> Path:
+    compiler = shutil.which("cc")
+    if compiler is None or sys.platform != "linux":
+        raise NoClocksError("a wall clock is shifted by a library, which needs Linux and `cc`")
+    library = folder / "wall_clock.so"
+    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(_SOURCE), "-ldl"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NoClocksError(f"{_SOURCE.name} cannot be compiled: {done.stderr.strip()[-300:]}")
+    return library
+
+
+def _check_preloaded(environ: Mapping[str, str], offset: Path) -> None:
+    """Raise NoClocksError unless a process really sees another time."""
+    offset.write_bytes(struct.pack("=q", DAY_S))
+    done = subprocess.run(
+        [sys.executable, "-c", "import time; print(time.time_ns() // 10**9, int(time.time()))"],
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    offset.write_bytes(struct.pack("=q", 0))
+    seen = [int(word) for word in done.stdout.split()]
+    if not seen or any(abs(second - time.time() - DAY_S) > _LIMIT_S for second in seen):
+        raise NoClocksError(f"the wall clock is not shifted by LD_PRELOAD: {done.stderr.strip()}")
+
+
+@contextlib.asynccontextmanager
+async def _mesh(
+    prefixes: Mapping[str, Sequence[str]], environ: Mapping[str, str]
+) -> AsyncIterator[Client]:
+    """A coordinator, a target and a draft node on loopback without keys, each behind a prefix."""
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    arguments = {
+        "coordinator": ("--listen", endpoint),
+        "target": ("--connect", endpoint, "--model", "toy:1"),
+        "draft": ("--connect", endpoint, "--model", "toy:0.9"),
+    }
+    with tempfile.TemporaryDirectory(prefix="airdraft-clocks-") as folder, ZmqContext() as context:
+        everybody = {**os.environ, "AIRDRAFT_KEYS": folder, "AIRDRAFT_JOIN_TIMEOUT_S": "60"}
+        processes = _started(prefixes, arguments, {**everybody, **environ})
+        client = Client(
+            context.connect(endpoint), endpoint=endpoint, join_timeout_s=_LIMIT_S, rejoins=True
+        )
+        running = asyncio.create_task(client.run())
+        try:
+            await _until_whole(client)
+            yield client
+            ended = [p.args for p in processes if p.poll() is not None]
+            assert not ended, f"ended by itself: {ended}"
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            # Who unshares heeds no other signal; its child ends with it.
+            for process in processes:
+                process.kill()
+            for process in processes:
+                process.wait(_LIMIT_S)
+
+
+def _started(
+    prefixes: Mapping[str, Sequence[str]],
+    arguments: Mapping[str, Sequence[str]],
+    environ: Mapping[str, str],
+) -> list[subprocess.Popen[bytes]]:
+    return [
+        subprocess.Popen(
+            [*prefixes[role], sys.executable, "-m", "nodes.cli", role, *given],
+            cwd=_SOURCE.parents[3],
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for role, given in arguments.items()
+    ]
+
+
+async def _until_whole(client: Client) -> None:
+    async with asyncio.timeout(_LIMIT_S):
+        roles: set[str] = set()
+        while roles != {"target", "draft"}:
+            with contextlib.suppress(RequestFailedError):
+                roles = {node.role for node in (await client.nodes()).nodes}
+            await asyncio.sleep(_POLL_S)
+
+
+async def _round(client: Client, found: Clocked) -> None:
+    async with asyncio.timeout(_LIMIT_S):
+        texts = await asyncio.gather(*(_text(client, prompt, found) for prompt in _PROMPTS))
+    found.texts.append(tuple(texts))
+
+
+async def _text(client: Client, prompt: str, found: Clocked) -> str:
+    text = b""
+    async for event in client.generate(prompt, _OPTIONS):
+        if isinstance(event, TokensNotice):
+            text += event.text
+            found.num_accepted += event.num_accepted_tokens
+    return text.decode()

@@ -1,0 +1,97 @@
+"""`python -m bench chaos soak|disk|fds|clocks`: endurance, and machines that lack something."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import click
+
+
+@click.command("soak")
+@click.option("--requests", default=100_000, show_default=True)
+@click.option("--first", default=10_000, show_default=True, help="When figures are first taken.")
+@click.option("--at-once", default=16, show_default=True)
+@click.option("--seed", default=1, show_default=True)
+def soak(requests: int, first: int, at_once: int, seed: int) -> None:
+    """Short requests of every kind: memory, files, threads and tasks of each process.
+
+    \b
+    Example:
+      python -m bench chaos soak --requests 2000 --first 500
+    """
+    from bench.chaos.endurance.soak import run_soak
+
+    found = run_soak(requests, min(first, requests), at_once=at_once, seed=seed, says=True)
+    click.echo(str(found))
+    sys.exit(1 if found.faults else 0)
+
+
+@click.command("fds")
+@click.option("--coordinator-files", default=64, show_default=True)
+@click.option("--gateway-files", default=128, show_default=True)
+@click.option("--callers", default=200, show_default=True, help="HTTP connections.")
+@click.option("--seconds", default=6.0, show_default=True, help="With all files used up.")
+def fds(coordinator_files: int, gateway_files: int, callers: int, seconds: float) -> None:
+    """Few file descriptors and many connections, at a coordinator and at a gateway.
+
+    \b
+    Example:
+      python -m bench chaos fds --seconds 3
+    """
+    from bench.chaos.endurance.fds import coordinator_starved, gateway_starved
+
+    starved = (
+        asyncio.run(coordinator_starved(coordinator_files, seconds)),
+        asyncio.run(gateway_starved(gateway_files, callers, seconds)),
+    )
+    for found in starved:
+        click.echo(str(found))
+    sys.exit(1 if any(found.faults for found in starved) else 0)
+
+
+@click.command("disk")
+@click.argument("scenes", nargs=-1, metavar="[full|read-only|stderr]...")
+def disk(scenes: tuple[str, ...]) -> None:
+    """A mesh whose state and log are on a disk that fills up or becomes read-only (root).
+
+    \b
+    Example:
+      python -m bench chaos disk full
+    """
+    from bench.chaos.endurance.disk import NoDiskError, run_disk
+
+    try:
+        found = run_disk(*scenes)
+    except NoDiskError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(str(found))
+    sys.exit(1 if found.faults else 0)
+
+
+@click.command("clocks")
+def clocks() -> None:
+    """Monotonic clocks that differ (root), and wall clocks that jump (cc).
+
+    \b
+    Example:
+      python -m bench chaos clocks
+    """
+    from bench.chaos.endurance.clocks import (
+        NoClocksError,
+        jumping_wall_clocks,
+        other_monotonic_clocks,
+    )
+
+    num_faults = 0
+    for scene in (other_monotonic_clocks, jumping_wall_clocks):
+        try:
+            found = asyncio.run(scene())
+        except NoClocksError as error:
+            raise click.ClickException(str(error)) from error
+        click.echo(str(found))
+        num_faults += len(found.faults)
+    sys.exit(1 if num_faults else 0)
+
+
+COMMANDS = (soak, fds, disk, clocks)

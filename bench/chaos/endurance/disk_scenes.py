@@ -1,0 +1,303 @@
+"""Played in a mount namespace by `disk.py`: a mesh whose state and log are on a small disk.
+
+Prints what was found as a line of JSON. Arguments: scenes to play, all without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bench.chaos.endurance.disk import DiskFound, dump
+from bench.chaos.http import Connection
+from bench.gateway.meshes import TOYS, started
+from mesh.authorized import Entry
+from mesh.errors import EndpointError
+from mesh.keys import ClientKeys
+from mesh.security import new_key_pair
+from nodes.cli.main import main as airdraft
+from nodes.enrol import EnrolError, Invitation, enrol
+from nodes.keyring import Keyring
+
+_LIMIT_S: Final = 30.0
+_MOST_RECOVERY_S: Final = 1.0
+_BALLAST, _LOG = "ballast", "log"
+_ASKED: Final = json.dumps({"prompt": "on a small disk", "max_tokens": 12, "temperature": 0})
+_SERVE: Final = ("--listen", "tcp://127.0.0.1:*", "--http", "127.0.0.1:0")
+
+
+@dataclass(frozen=True, slots=True)
+class _Mesh:
+    disk: Path
+    endpoint: str
+    port: int
+    api_key: str
+    pid: int
+
+    @property
+    def keys(self) -> Path:
+        return self.disk / "keys"
+
+    def text(self) -> str:
+        async def ask() -> str:
+            connection = Connection(self.port)
+            try:
+                async with asyncio.timeout(_LIMIT_S):
+                    answer = await connection.ask(
+                        "POST", "/v1/completions", _ASKED.encode(), self.api_key
+                    )
+            finally:
+                await connection.close()
+            return str(answer.json()["choices"][0]["text"])
+
+        return asyncio.run(ask())
+
+    def invitation(self) -> Invitation:
+        ring, pair = Keyring(self.keys), new_key_pair()
+        until = int(time.time()) + 600
+        ring.authorized().invite(Entry(pair.public, "", frozenset({"draft"}), until))
+        server = ring.coordinator_pair()
+        assert server is not None
+        return Invitation(self.endpoint, server.public, pair)
+
+
+def main(scenes: list[str]) -> None:
+    found = DiskFound()
+    for name in scenes or list(_SCENES):
+        with _small_disk() as disk:
+            _SCENES[name](disk, found)
+    print(dump(found))
+
+
+@contextlib.contextmanager
+def _small_disk() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="airdraft-disk-") as folder:
+        disk = Path(folder) / "disk"
+        disk.mkdir()
+        _run("mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", str(disk))
+        try:
+            yield disk
+        finally:
+            _run("umount", "--lazy", str(disk))
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+# -- a disk that takes nothing ---------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _full(disk: Path) -> Iterator[None]:
+    """Nothing more goes on it inside."""
+    ballast = disk / _BALLAST
+    with ballast.open("wb", buffering=0) as file:
+        for size in (1 << 16, 1 << 12, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+    try:
+        yield
+    finally:
+        ballast.unlink()
+
+
+@contextlib.contextmanager
+def _read_only(disk: Path) -> Iterator[None]:
+    """Nothing on it can be opened for writing inside; who has done so before goes on."""
+    _run("mount", "--bind", str(disk), str(disk))
+    _run("mount", "-o", "remount,bind,ro", str(disk))
+    try:
+        yield
+    finally:
+        _run("umount", "--lazy", str(disk))
+
+
+def _state_on_a_full_disk(disk: Path, found: DiskFound) -> None:
+    _state_on(disk, found, "full", _full)
+
+
+def _state_on_a_read_only_disk(disk: Path, found: DiskFound) -> None:
+    _state_on(disk, found, "read-only", _read_only)
+
+
+def _state_on(
+    disk: Path,
+    found: DiskFound,
+    kind: str,
+    starve: Callable[[Path], contextlib.AbstractContextManager[None]],
+) -> None:
+    with _mesh_on(disk) as mesh:
+        before_text, invitation = mesh.text(), mesh.invitation()
+        state = _state_of(disk)
+        with starve(disk):
+            served = mesh.text() == before_text
+            for name, argv in _writers(mesh, 1).items():
+                said = _refusal(argv)
+                found.refused[f"{kind}: {name}"] = said
+                if not said.startswith("error: ") or "\n" in said:
+                    found.faults.append(f"{kind}: {name} is not one line of error: {said!r}")
+            with contextlib.suppress(EnrolError):
+                asyncio.run(_joined(invitation))
+                found.faults.append(f"{kind}: somebody was let in whom nobody will remember")
+            if _state_of(disk) != state:
+                found.faults.append(f"{kind}: files have changed: {_changes(state, disk)}")
+            served = served and mesh.text() == before_text
+        began = time.monotonic()
+        # With the very invitation that could not be used.
+        asyncio.run(_joined(invitation))
+        served = served and mesh.text() == before_text
+        recovered_s = time.monotonic() - began
+        found.recovered_s.append(recovered_s)
+        if not served:
+            found.faults.append(f"{kind}: a request had another text than before")
+        if recovered_s > _MOST_RECOVERY_S:
+            found.faults.append(f"{kind}: {recovered_s:.2f} s from room again to writing again")
+        for name, argv in _writers(mesh, 2).items():
+            if said := _refusal(argv):
+                found.faults.append(f"{kind}: with room again {name}: {said}")
+        found.lines.append(
+            f"{kind} disk: {'served' if served else 'NOT served'} all along, "
+            f"{len(_writers(mesh, 3))} writers refuse, nothing changes; an invitation is used "
+            f"{recovered_s:.2f} s after"
+        )
+
+
+@contextlib.contextmanager
+def _mesh_on(disk: Path) -> Iterator[_Mesh]:
+    keys = disk / "keys"
+    _airdraft("keys", "init", "--keys", str(keys), "--name", "hub")
+    api_key = _airdraft("apikeys", "add", "web", "--keys", str(keys)).split()[-1]
+    with started("up", *TOYS, *_SERVE, "-v", keys=keys, log=disk / _LOG) as process:
+        assert process.stdout is not None
+        endpoint, url = (process.stdout.readline().split()[-1] for _ in range(2))
+        port = int(url.rsplit(":", 1)[1].split("/")[0])
+        yield _Mesh(disk, endpoint, port, api_key, process.pid)
+        if process.poll() is not None:
+            raise EndpointError(endpoint, f"the mesh has ended with code {process.returncode}")
+
+
+def _writers(mesh: _Mesh, attempt: int) -> dict[str, list[str]]:
+    """Commands that write on the disk."""
+    keys = ("--keys", str(mesh.keys))
+    name = f"machine-{attempt}"
+    public = new_key_pair().public
+    return {
+        "keys add": ["keys", "add", "--name", name, "--role", "client", *keys, "--", public],
+        "keys invite": ["keys", "invite", "--role", "draft", "--endpoint", mesh.endpoint, *keys],
+        "keys rotate-coordinator": ["keys", "rotate-coordinator", *keys],
+        "keys init elsewhere": ["keys", "init", "--keys", str(mesh.disk / name)],
+        "apikeys add": ["apikeys", "add", name, *keys],
+        "trace": [
+            *("trace", "--connect", mesh.endpoint, "--seconds", "0.1", *keys),
+            *("--raw", str(mesh.disk / f"{name}.jsonl")),
+        ],
+    }
+
+
+def _airdraft(*argv: str) -> str:
+    """What it prints."""
+    code, printed, said = _forked(argv)
+    assert code == 0, said
+    return printed
+
+
+def _refusal(argv: Sequence[str]) -> str:
+    """What a command says on standard error; "" if all went well."""
+    code, _, said = _forked(argv)
+    return (said or f"nothing, and exit code {code}") if code else ""
+
+
+def _forked(argv: Sequence[str]) -> tuple[int, str, str]:
+    """Run a command in a fork of this process, which has imported all; exit code and output."""
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        pid = os.fork()
+        if pid == 0:
+            code = 70
+            try:
+                os.dup2(output.fileno(), 1)
+                os.dup2(errors.fileno(), 2)
+                sys.argv = ["airdraft", *argv]
+                airdraft()
+                code = 0
+            except SystemExit as ended:
+                code = ended.code if isinstance(ended.code, int) else 1
+            finally:
+                sys.stdout.flush()
+                os._exit(code)
+        _, status = os.waitpid(pid, 0)
+        texts = []
+        for file in (output, errors):
+            file.seek(0)
+            texts.append(file.read().decode().strip())
+    return os.waitstatus_to_exitcode(status), texts[0], texts[1]
+
+
+async def _joined(invitation: Invitation) -> None:
+    """Have a new key authorized, which the coordinator writes down. Raises EnrolError."""
+    keys = ClientKeys(invitation.pair, invitation.server_key)
+    await enrol(invitation.endpoint, keys, new_key_pair().public, "newcomer")
+
+
+def _state_of(disk: Path) -> dict[str, str]:
+    """Hashes of the files on a disk, but for the log."""
+    files = (p for p in disk.rglob("*") if p.is_file() and p.name not in (_BALLAST, _LOG))
+    return {str(p.relative_to(disk)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def _changes(before: dict[str, str], disk: Path) -> str:
+    after = _state_of(disk)
+    return ", ".join(
+        sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k))
+    )
+
+
+# -- standard error that takes nothing -------------------------------------------------------------
+
+
+def _no_standard_error(disk: Path, found: DiskFound) -> None:
+    for how in ("2>/dev/full", "2>&-"):
+        script = f'exec "$@" {how}'
+        command = [sys.executable, "-m", "nodes.cli", "up", *TOYS, *_SERVE, "-v"]
+        with subprocess.Popen(
+            ["sh", "-c", script, "sh", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "AIRDRAFT_KEYS": str(disk / "keys")},
+        ) as process:
+            assert process.stdout is not None
+            try:
+                endpoint, url = (process.stdout.readline().split()[-1] for _ in range(2))
+                port = int(url.rsplit(":", 1)[1].split("/")[0])
+                mesh = _Mesh(disk, endpoint, port, "", process.pid)
+                is_served = mesh.text() == mesh.text()
+            finally:
+                process.terminate()
+            code = process.wait(_LIMIT_S)
+        found.lines.append(f"{how}: served, ends with exit code {code}")
+        # Python alone would make it 120.
+        if not is_served or code != 0:
+            found.faults.append(f"{how}: served {is_served}, exit code {code}")
+
+
+_SCENES: Final[dict[str, Callable[[Path, DiskFound], None]]] = {
+    "full": _state_on_a_full_disk,
+    "read-only": _state_on_a_read_only_disk,
+    "stderr": _no_standard_error,
+}
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,225 @@
+"""The requests of a soak: of every kind, drawn from a seed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import random
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from typing import Any, Final
+
+from bench.chaos.fleet.fleet import Fleet
+from bench.chaos.http import Connection
+from nodes.client import Client, Event, RequestFailedError
+from nodes.engine.rules import Grammar, LogitRules
+from nodes.generation import GenerateOptions
+from nodes.messages import TokensNotice
+
+_LIMIT_S: Final = 60.0
+_MOST_FAULTS: Final = 20
+_NUM_PROMPTS: Final = 32
+_LENGTHS: Final = (2, 5, 8, 12)
+_TOO_MANY_TOKENS: Final = 1 << 19
+_BAD_GRAMMAR: Final = LogitRules(grammar=Grammar("gbnf", "root ::= ("))
+_GOOD_GRAMMAR: Final = LogitRules(grammar=Grammar("gbnf", 'root ::= (" " [1-9] [0-9]?){2,8}'))
+_OPTIONS: Final = GenerateOptions(max_tokens=8, ignore_eog=True, chat=False, user="soak")
+
+
+class Load:
+    """Requests of all kinds. What is asked twice must be answered alike."""
+
+    def __init__(self, mesh: Fleet, clients: list[Client], port: int, seed: int) -> None:
+        self.outcomes = Counter[str]()
+        self.faults: list[str] = []
+        self._mesh = mesh
+        self._clients = itertools.cycle(clients)
+        self._port = port
+        self._seed = seed
+        self._texts: dict[tuple[int, int], str] = {}
+        # How often each kind comes, of all together.
+        self._kinds: dict[Callable[[random.Random, Connection], Awaitable[str]], int] = {
+            self._http_whole: 160,
+            self._http_stream: 160,
+            self._http_left: 60,
+            self._http_refused: 60,
+            self._wire: 340,
+            self._wire_left: 100,
+            self._wire_refused: 60,
+            self._wire_odd: 50,
+            self._newcomer: 4,
+            self._looked: 6,
+        }
+
+    async def work(self, numbers: Iterator[int], *, says: bool) -> None:
+        """Take the next number until there is none."""
+        connection = Connection(self._port)
+        kinds, weights = list(self._kinds), list(self._kinds.values())
+        for number in numbers:
+            source = random.Random(self._seed * 1_000_003 + number)
+            (kind,) = source.choices(kinds, weights)
+            try:
+                async with asyncio.timeout(_LIMIT_S):
+                    outcome = await kind(source, connection)
+            except (OSError, RequestFailedError, TimeoutError, AssertionError, EOFError) as error:
+                outcome = "failed"
+                name = kind.__name__.strip("_")
+                self._fault(f"request {number} ({name}): {type(error).__name__} {error}")
+                await connection.close()
+            self.outcomes[outcome] += 1
+            if says and number % 1000 == 0:
+                print(f"{number} requests", file=sys.stderr, flush=True)
+        await connection.close()
+
+    def _fault(self, text: str) -> None:
+        if len(self.faults) < _MOST_FAULTS:
+            self.faults.append(text[:300])
+
+    def _same(self, prompt: int, length: int, text: str) -> None:
+        known = self._texts.setdefault((prompt, length), text)
+        assert known == text, f"prompt {prompt}, {length} tokens: another text than before"
+
+    # -- over HTTP ---------------------------------------------------------------------------------
+
+    async def _http_whole(self, source: random.Random, connection: Connection) -> str:
+        prompt, length = _drawn(source)
+        answer = await connection.ask("POST", "/v1/completions", _body(prompt, length))
+        assert answer.status == 200, answer
+        self._same(prompt, length, answer.json()["choices"][0]["text"])
+        return "whole"
+
+    async def _http_stream(self, source: random.Random, connection: Connection) -> str:
+        prompt, length = _drawn(source)
+        body = _body(prompt, length, stream=True)
+        answer = await connection.ask("POST", "/v1/completions", body)
+        assert answer.status == 200, answer
+        self._same(prompt, length, "".join(e["choices"][0]["text"] for e in answer.events()))
+        return "streamed"
+
+    async def _http_left(self, source: random.Random, connection: Connection) -> str:
+        is_stream = source.random() < 0.8
+        body = _body(source.randrange(_NUM_PROMPTS), 2000, stream=is_stream)
+        # Before the first token, or after some; of a whole answer nothing comes for long.
+        num_bytes = source.choice((0, 100, 1000, 4000)) if is_stream else 0
+        await connection.leave("/v1/completions", body, num_bytes, source.random() / 5)
+        return "left"
+
+    async def _http_refused(self, source: random.Random, connection: Connection) -> str:
+        path, body, status = source.choice(
+            (
+                ("/v1/completions", b"{", 400),
+                ("/v1/completions", b'{"prompt": 1.5}', 400),
+                ("/v1/completions", _body(1, 4, model="nobody"), 404),
+                ("/v1/completions", _body(1, _TOO_MANY_TOKENS), 400),
+                ("/v1/nothing", b"{}", 404),
+            )
+        )
+        answer = await connection.ask("POST", path, body)
+        assert answer.status == status, answer
+        return "refused"
+
+    # -- over the wire -----------------------------------------------------------------------------
+
+    async def _wire(self, source: random.Random, _connection: Connection) -> str:
+        prompt, length = _drawn(source)
+        gamma = source.choice((None, None, None, 0, 4))
+        options = replace(_OPTIONS, max_tokens=length, gamma=gamma)
+        self._same(prompt, length, await _text(next(self._clients), _prompt(prompt), options))
+        return "whole"
+
+    async def _wire_left(self, source: random.Random, _connection: Connection) -> str:
+        options = replace(_OPTIONS, max_tokens=2000, num_choices=source.choice((1, 1, 3)))
+        events = next(self._clients).generate(_prompt(source.randrange(_NUM_PROMPTS)), options)
+        # Generators of nodes.client have aclose, which cancels the request.
+        async with contextlib.aclosing(events) as open_events:  # type: ignore[type-var]
+            for _ in range(source.choice((1, 1, 1, 2, 10, 40))):
+                await anext(open_events)
+        return "left"
+
+    async def _wire_refused(self, source: random.Random, _connection: Connection) -> str:
+        changes: dict[str, Any] = source.choice(
+            (
+                {"max_tokens": _TOO_MANY_TOKENS},
+                {"model": "nobody"},
+                {"temperature": -1.0},
+                {"rules": _BAD_GRAMMAR},
+            )
+        )
+        code = ""
+        try:
+            await _text(next(self._clients), _prompt(0), replace(_OPTIONS, **changes))
+        except RequestFailedError as error:
+            code = error.code
+        assert code in ("bad_request", "not_found"), f"{changes}: {code or 'not refused'}"
+        return "refused"
+
+    async def _wire_odd(self, source: random.Random, _connection: Connection) -> str:
+        """What takes other ways than most: long prompts, choices, scores, rules, ids, stops."""
+        changes: dict[str, Any] = source.choice(
+            (
+                {"num_choices": 3, "temperature": 1.0, "seed": source.randrange(1000)},
+                {"num_logprobs": 2},
+                {"scores_prompt": True, "num_logprobs": 0},
+                {"rules": _GOOD_GRAMMAR},
+                {"stops": (" 1", "2 3")},
+                {"user": f"user {source.randrange(50)}", "priority": source.randint(1, 10)},
+                {"chat": True},
+            )
+        )
+        long = _prompt(source.randrange(_NUM_PROMPTS)) * source.choice((1, 4, 12))
+        prompt = tuple(range(1, 60)) if source.random() < 0.2 else long
+        await _text(next(self._clients), prompt, replace(_OPTIONS, **changes))
+        return "whole"
+
+    async def _newcomer(self, source: random.Random, _connection: Connection) -> str:
+        async with self._mesh.clients(1) as (client,):
+            await _text(client, _prompt(source.randrange(_NUM_PROMPTS)), _OPTIONS)
+        return "whole"
+
+    async def _looked(self, source: random.Random, connection: Connection) -> str:
+        """Not a request for text: who looks at what the mesh does."""
+        client = next(self._clients)
+        match source.randrange(4):
+            case 0:
+                await client.status()
+            case 1:
+                await client.trace(-1)
+            case 2:
+                assert (await connection.ask("GET", "/metrics")).status == 200
+            case _:
+                assert (await connection.ask("GET", "/api/status")).status == 200
+        return "looked"
+
+
+def _drawn(source: random.Random) -> tuple[int, int]:
+    return source.randrange(_NUM_PROMPTS), source.choice(_LENGTHS)
+
+
+def _prompt(number: int) -> str:
+    return f"prompt {number} of the soak"
+
+
+def _body(prompt: int, length: int, *, stream: bool = False, **changes: object) -> bytes:
+    asked = {
+        "prompt": _prompt(prompt),
+        "max_tokens": length,
+        "temperature": 0,
+        "ignore_eos": True,
+        "stream": stream,
+        **changes,
+    }
+    return json.dumps(asked).encode()
+
+
+async def _text(client: Client, prompt: str | tuple[int, ...], options: GenerateOptions) -> str:
+    """Of the first choice."""
+    text = b""
+    event: Event
+    async for event in client.generate(prompt, options):
+        if isinstance(event, TokensNotice) and event.choice == 0:
+            text += event.text
+    return text.decode("utf-8", "replace")

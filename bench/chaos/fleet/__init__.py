@@ -1,0 +1,1 @@
+"""Meshes of real processes: forked, struck, stopped, and what they hold."""

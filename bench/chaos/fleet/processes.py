@@ -1,0 +1,146 @@
+"""Handles of the processes that a nursery forks: signalled by a descriptor, never by a name."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+
+_ROOT = Path(__file__).parents[3]
+_END_LIMIT_S = 5.0
+_OVER = "the nursery of processes has ended"
+
+
+class Process:
+    """One process. code: as subprocess has it, None while it runs."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.code: int | None = None
+        self.is_stopped = False
+        # Whether somebody here has told it to end.
+        self.was_ended = False
+        self.ended = asyncio.Event()
+        # Of this process and no other, should its number be given away.
+        self._fd: int | None = None
+        with contextlib.suppress(ProcessLookupError):
+            self._fd = os.pidfd_open(pid)
+
+    def signal(self, number: signal.Signals) -> bool:
+        """Whether it was still there."""
+        if self._fd is None:
+            return False
+        if number == signal.SIGKILL:
+            self.was_ended = True
+        if number == signal.SIGCONT:
+            self.is_stopped = False
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._fd, number)
+            return True
+        return False
+
+    async def kill(self) -> None:
+        """End it at once; it is gone when this returns."""
+        self.signal(signal.SIGKILL)
+        await self.ended.wait()
+
+    def has_ended(self, code: int) -> None:
+        self.code = code
+        self.is_stopped = False
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+        self.ended.set()
+
+
+class Nursery:
+    """The other end of bench.chaos.fleet.nursery."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._asked: deque[asyncio.Future[Process]] = deque()
+        self._children: dict[int, Process] = {}
+        self._is_over = False
+        # Called with each process that has ended.
+        self.on_end: Callable[[Process], None] = lambda _process: None
+
+    async def start(
+        self, argv: Sequence[str], environ: Mapping[str, str], log: Path, *, fresh: bool = False
+    ) -> Process:
+        """Run `airdraft ARGV`; what it prints is appended to `log`.
+
+        fresh: in an interpreter of its own, which takes a second and shares no memory.
+        """
+        if self._is_over:
+            raise OSError(_OVER)
+        asked: asyncio.Future[Process] = asyncio.get_running_loop().create_future()
+        self._asked.append(asked)
+        wanted = {"argv": [*argv], "environ": {**environ}, "log": str(log), "fresh": fresh}
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(wanted).encode() + b"\n")
+        return await asked
+
+    async def listen(self) -> None:
+        """Hear of the processes until the nursery ends, and they with it."""
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            self._hear(json.loads(line))
+        self._is_over = True
+        for process in self._children.values():
+            process.was_ended = True
+            process.has_ended(-signal.SIGKILL)
+        self._children.clear()
+        for asked in self._asked:
+            if not asked.done():
+                asked.set_exception(OSError(_OVER))
+
+    def _hear(self, said: dict[str, int]) -> None:
+        if "pid" in said:
+            process = self._children[said["pid"]] = Process(said["pid"])
+            asked = self._asked.popleft()
+            if asked.done():
+                process.signal(signal.SIGKILL)
+            else:
+                asked.set_result(process)
+        elif "stopped" in said:
+            self._children[said["stopped"]].is_stopped = True
+        else:
+            process = self._children.pop(said["ended"])
+            process.has_ended(said["code"])
+            self.on_end(process)
+
+    async def close(self) -> None:
+        """End all processes, within a limit."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            await asyncio.wait_for(self._process.wait(), _END_LIMIT_S)
+        except TimeoutError:
+            # The kernel ends its children with it.
+            self._process.kill()
+            await self._process.wait()
+
+
+@contextlib.asynccontextmanager
+async def nursery() -> AsyncIterator[Nursery]:
+    """Started, and ended with all of its processes whatever happens inside."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.chaos.fleet.nursery"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        cwd=_ROOT,
+        start_new_session=True,
+    )
+    made = Nursery(process)
+    listening = asyncio.create_task(made.listen())
+    try:
+        yield made
+    finally:
+        await asyncio.shield(made.close())
+        await listening

@@ -1,0 +1,49 @@
+"""The real pair in the place of toys: SmolLM2 with profile exact, and its default draft."""
+
+from __future__ import annotations
+
+from random import Random
+
+from bench.chaos.cases import Case, sampling_of, undisturbed
+from bench.chaos.fleet.fleet import Setup
+from bench.prompts import make_prompts
+from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
+from nodes.config import EngineSettings
+from nodes.generation import GenerateOptions
+from nodes.roles import open_engine, tokenizer_of
+
+# The first prompts of each hundred are long: all of a run would be spent on reading them.
+_NUM_LONG = 4
+
+
+def real_setup() -> Setup:
+    return Setup(target_model=DEFAULT_TARGET, draft_model=DEFAULT_DRAFT)
+
+
+def real_cases(random: Random, count: int) -> list[Case]:
+    """Undisturbed in an engine of this process, opened as a target opens it, and closed again."""
+    opened = open_engine(EngineSettings(model=DEFAULT_TARGET))
+    tokenizer = tokenizer_of(opened)
+    cases = []
+    try:
+        for text in make_prompts(_NUM_LONG + count, seed=random.randrange(1 << 30))[_NUM_LONG:]:
+            ids = tuple(tokenizer.encode(text))
+            is_sampled = random.random() < 0.5
+            options = GenerateOptions(
+                max_tokens=random.randrange(24, 96),
+                temperature=0.8 if is_sampled else 0.0,
+                top_k=40 if is_sampled else 0,
+                top_p=0.95 if is_sampled else 1.0,
+                seed=random.randrange(1 << 40),
+            )
+            expected = undisturbed(
+                opened.model,
+                tokenizer.piece,
+                ids,
+                sampling_of(options, 0),
+                max_tokens=options.max_tokens,
+            )
+            cases.append(Case(ids, options, (expected,)))
+    finally:
+        opened.model.close()
+    return cases

@@ -1,0 +1,79 @@
+"""One role in a process of its own, which blocks its event loop when told to.
+
+`python -m bench.chaos.fleet.victim ROLE ENDPOINT KEYS`; KEYS is a directory. A line on standard
+input is how many seconds to block for; its end is the process's. A coordinator prints that it is
+bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+import threading
+import time
+from collections.abc import Awaitable
+
+from mesh.zmq_transport import ZmqContext
+from nodes.client import Client
+from nodes.config import CoordinatorConfig, DraftConfig, EngineSettings, TargetConfig
+from nodes.roles import link_of, run_coordinator, run_draft, run_target
+from nodes.runtime import run
+
+BOUND = "bound"
+_LIMIT_S = 60.0
+_TARGET, _DRAFT = EngineSettings(model="toy:1"), EngineSettings(model="toy:0.8")
+
+
+def _serving(role: str, endpoint: str, keys: str) -> Awaitable[None]:
+    if role == "coordinator":
+        config = CoordinatorConfig(listen=endpoint, keys=keys)
+        return run_coordinator(config, lambda _endpoint: print(BOUND, flush=True))
+    if role == "target":
+        return run_target(
+            TargetConfig(connect=endpoint, keys=keys, join_timeout_s=_LIMIT_S, engine=_TARGET)
+        )
+    if role == "draft":
+        return run_draft(
+            DraftConfig(connect=endpoint, keys=keys, join_timeout_s=_LIMIT_S, engine=_DRAFT)
+        )
+    return _run_client(endpoint, keys)
+
+
+async def _run_client(endpoint: str, keys: str) -> None:
+    endpoint, own = link_of(endpoint, keys)
+    with ZmqContext() as context:
+        client = Client(
+            context.connect(endpoint, own),
+            endpoint=endpoint,
+            join_timeout_s=_LIMIT_S,
+            rejoins=True,
+        )
+        await client.run()
+
+
+async def _serve(role: str, endpoint: str, keys: str) -> None:
+    loop = asyncio.get_running_loop()
+    serving = asyncio.ensure_future(_serving(role, endpoint, keys))
+
+    def obey() -> None:
+        for line in sys.stdin:
+            loop.call_soon_threadsafe(time.sleep, float(line))
+        with contextlib.suppress(RuntimeError):  # the loop has ended already
+            loop.call_soon_threadsafe(serving.cancel)
+
+    threading.Thread(target=obey, daemon=True).start()
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
+
+
+def main() -> None:
+    role, endpoint, keys = sys.argv[1:]
+    # That the coordinator is lost is no news here.
+    logging.getLogger("nodes.link").setLevel(logging.ERROR)
+    sys.exit(run(lambda: _serve(role, endpoint, keys)))
+
+
+if __name__ == "__main__":
+    main()

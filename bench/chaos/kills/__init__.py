@@ -1,0 +1,1 @@
+"""Processes that die, sleep or fail at random, under streams."""

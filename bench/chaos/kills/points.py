@@ -1,0 +1,145 @@
+"""Each fail point many times: a process told where to fail, while streams run."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from bench.chaos.cases import toy_cases
+from bench.chaos.fleet.fleet import Setup
+from bench.chaos.fleet.keys import COORDINATOR
+from bench.chaos.kills.backdrop import Backdrop, backdrop
+from bench.chaos.report import Tally
+from mesh.failpoints import ENGINE_PASS, VARIABLE
+from nodes.runtime import EXIT_CONFIG
+
+_NUM_CASES = 128
+_REACH_LIMIT_S = 20.0
+_STOP_S = (0.1, 4.0)
+_BREATH_S = (0.2, 1.0)
+# Some blocks are shorter than it takes to be given up, some are longer.
+ACTIONS = ("kill", "kill", "error", "stop", "block:0.3", "block:3")
+# Who has to be told what for a client to be as far as its point.
+_ASKING = ("generate", "--prompt", "a mesh", "--max-tokens", "700", "--gamma", "0", "--json")
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """who: a process of the fleet, or client. most: the latest time at which it fails there."""
+
+    who: str
+    place: str
+    most: int = 1
+
+
+POINTS = (
+    *(Point("draft-0", f"send.{name}") for name in ("Hello", "StreamReadyNotice")),
+    *(Point("draft-0", f"receive.{name}") for name in ("Welcome", "OpenStreamRequest")),
+    Point("draft-0", "receive.DraftRequest", 20),
+    Point("draft-0", "send.DraftReply", 20),
+    Point("draft-0", ENGINE_PASS, 20),
+    *(Point("target-0", f"send.{name}") for name in ("Hello", "StreamReadyNotice")),
+    *(Point("target-0", f"receive.{name}") for name in ("Welcome", "OpenStreamRequest")),
+    Point("target-0", "receive.TokenizeRequest"),
+    Point("target-0", "receive.VerifyRequest", 20),
+    Point("target-0", "receive.LeaseRequest", 5),
+    Point("target-0", "send.CommitReply", 40),
+    Point("target-0", ENGINE_PASS, 40),
+    Point("client", "send.SubmitRequest"),
+    Point("client", "receive.TokensNotice", 40),
+    Point("client", "send.Credit"),
+    Point(COORDINATOR, "receive.Hello", 4),
+    Point(COORDINATOR, "send.Welcome", 4),
+    Point(COORDINATOR, "receive.SubmitRequest", 8),
+    Point(COORDINATOR, "send.StartedNotice", 8),
+    Point(COORDINATOR, "send.OpenStreamRequest", 8),
+    Point(COORDINATOR, "receive.CommitReply", 40),
+    Point(COORDINATOR, "send.TokensNotice", 40),
+    Point(COORDINATOR, "send.FinishedNotice", 4),
+)
+
+
+def points_of(roles: Sequence[str]) -> list[Point]:
+    """Those of processes of some roles."""
+    return [point for point in POINTS if point.who.split("-")[0] in roles]
+
+
+async def run_points(
+    seed: int,
+    points: Sequence[Point],
+    repeats: int,
+    *,
+    num_streams: int = 8,
+    deadline_s: float = 60.0,
+    actions: Sequence[str] = ACTIONS,
+    folder: Path = Path(),
+    tell: Callable[[str], None] = lambda _line: None,
+) -> Tally:
+    """Every request is checked as in a storm; a point that is not reached is wrong, too."""
+    random = Random(seed)
+    tally = Tally(seed, folder)
+    cases = toy_cases(random, _NUM_CASES)
+    behind = backdrop(Setup(), cases, tally, num_streams=num_streams, deadline_s=deadline_s)
+    async with behind as scene:
+        for point in points:
+            for cycle in range(repeats):
+                action = actions[cycle % len(actions)]
+                await _fail_once(scene, point, action, random, tally)
+            tell(f"{point.who} {point.place}, {tally.num_requests} requests: {tally.verdict()}")
+    return tally
+
+
+async def _fail_once(
+    scene: Backdrop, point: Point, action: str, random: Random, tally: Tally
+) -> None:
+    fleet, who = scene.fleet, point.who
+    value = f"{point.place}:{action}:{random.randint(1, point.most)}"
+    is_client = who == "client"
+    if is_client:
+        process = await fleet.start_command(who, *_ASKING, **{VARIABLE: value})
+    else:
+        await fleet.kill(who)
+        process = await fleet.start(who, **{VARIABLE: value})
+    ends = action in ("kill", "error")
+    if ends or is_client:
+        fleet.expect_end(who)
+    was_stopped = False
+    # An end is waited for, a stop is seen; of a block nobody outside sees anything.
+    if action == "stop" and await _until(lambda: process.is_stopped or process.code is not None):
+        was_stopped = process.is_stopped
+        await asyncio.sleep(random.uniform(*_STOP_S))
+        fleet.go_on(who)
+    elif ends or is_client:
+        await _until(lambda: process.code is not None)
+    else:
+        await asyncio.sleep(1.0 + float(action.partition(":")[2] or 0.0))
+    reached = {
+        "kill": process.code == -signal.SIGKILL,
+        "error": process.code not in (None, 0, EXIT_CONFIG),
+        "stop": was_stopped,
+    }
+    if not reached.get(action, True):
+        tally.wrong("not reached", f"{who} {value}: exit code {process.code}")
+    tally.disturbances[f"x {action}"] += 1
+    if is_client:
+        await process.kill()
+    elif process.code is not None:
+        await fleet.start(who)
+    # Some points let nothing through: streams get on between them.
+    await fleet.wait_for(scene.looking)
+    await asyncio.sleep(random.uniform(*_BREATH_S))
+
+
+async def _until(condition: Callable[[], bool]) -> bool:
+    """Whether it came true within the limit."""
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + _REACH_LIMIT_S
+    while not condition():
+        if loop.time() > give_up_at:
+            return False
+        await asyncio.sleep(0.01)
+    return True

@@ -1,0 +1,93 @@
+"""How peers behave: who sends garbage or floods is not listened to any more. Pure."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from nodes.coordinator.members.access import GATEWAY
+
+# Malformed or forbidden messages of a peer before it is dropped.
+MAX_OFFENCES: Final = 16
+# No node of ours comes near: a target tells of each pass, some hundreds a second at most.
+MESSAGES_PER_S: Final = 5_000.0
+BURST_MESSAGES: Final = 10_000.0
+# A client's messages make more work than a node's answers do.
+CLIENT_COST: Final = 5.0
+# It asks for many users, who may all come back at once.
+GATEWAY_COST: Final = 0.25
+# To welcome a node takes some milliseconds. Of one key, or of one connection without keys.
+JOINS_PER_S: Final = 5.0
+BURST_JOINS: Final = 20.0
+_MAX_PEERS: Final = 4_096
+
+
+@dataclass(slots=True)
+class _Record:
+    allowance: float = BURST_MESSAGES
+    seen_at: float = 0.0
+    num_offences: int = 0
+    is_banned: bool = False
+
+
+def cost_of(role: str) -> float:
+    """What a message of a member that joined in a role counts, or of a stranger."""
+    return {"target": 1.0, "draft": 1.0, GATEWAY: GATEWAY_COST}.get(role, CLIENT_COST)
+
+
+class Conduct:
+    """Of the last _MAX_PEERS peers that sent anything; a new connection is a new peer."""
+
+    def __init__(self) -> None:
+        self._records: OrderedDict[bytes, _Record] = OrderedDict()
+        self._joins: OrderedDict[str | bytes, tuple[float, float]] = OrderedDict()
+        self.num_banned = 0
+        self.num_ignored = 0
+
+    def may_join(self, who: str | bytes, now: float) -> bool:
+        """Note a Hello of a key or peer; False if it is to be ignored, and tried again."""
+        allowance, seen_at = self._joins.pop(who, (BURST_JOINS, now))
+        allowance = min(BURST_JOINS, allowance + JOINS_PER_S * max(0.0, now - seen_at))
+        is_allowed = allowance >= 1.0
+        self._joins[who] = (allowance - is_allowed, now)
+        if len(self._joins) > _MAX_PEERS:
+            self._joins.popitem(last=False)
+        return is_allowed
+
+    def may_speak(self, peer: bytes, now: float, cost: float = 1.0) -> bool:
+        """Note a message; False if it is to be ignored unread."""
+        record = self._records.get(peer)
+        if record is None:
+            record = self._records[peer] = _Record(seen_at=now)
+            if len(self._records) > _MAX_PEERS:
+                self._records.popitem(last=False)
+        else:
+            self._records.move_to_end(peer)
+        if record.is_banned:
+            self.num_ignored += 1
+            return False
+        record.allowance += MESSAGES_PER_S * max(0.0, now - record.seen_at)
+        record.allowance = min(BURST_MESSAGES, record.allowance) - cost
+        record.seen_at = now
+        if record.allowance < 0.0:
+            self._ban(record)
+            return False
+        return True
+
+    def offended(self, peer: bytes) -> None:
+        """The peer sent what is no message, or what it may not send."""
+        record = self._records.get(peer)
+        if record is not None:
+            record.num_offences += 1
+            if record.num_offences >= MAX_OFFENCES:
+                self._ban(record)
+
+    def _ban(self, record: _Record) -> None:
+        if not record.is_banned:
+            record.is_banned = True
+            self.num_banned += 1
+
+    def is_banned(self, peer: bytes) -> bool:
+        record = self._records.get(peer)
+        return record is not None and record.is_banned

@@ -1,0 +1,102 @@
+"""Keys behind messages: who a key belongs to now, and how an invited one becomes another."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+
+from mesh.authorized import AuthorizedNodes, Entries
+from mesh.errors import KeysError
+from mesh.messages import EnrolReply, EnrolRequest
+from nodes.coordinator.members.access import ANYBODY, GUEST, Caller
+
+logger = logging.getLogger(__name__)
+
+_MAX_REASON = 256
+_MAX_LEFT_PEERS = 64
+# Nodes and clients of one machine.
+_MAX_MEMBERS_OF_KEY = 256
+_NOBODY: Entries = {}
+
+
+class Door:
+    """What the files of authorized keys say, at each message anew.
+
+    open_files: gives a store of its own to each thread; None where links need no keys.
+    """
+
+    def __init__(self, open_files: Callable[[], AuthorizedNodes] | None) -> None:
+        self._open_files = open_files
+        self._store = open_files() if open_files is not None else None
+        self._last_error = ""
+        self._checked: Entries = _NOBODY
+        self._last_seen: Entries = _NOBODY
+        # Keys of those who sent something lately; a connection keeps its key.
+        self._keys: dict[bytes, str] = {}
+
+    def caller(self, peer: bytes, key: str) -> Caller | None:
+        """Whose message it is; None where the key is not authorized (any more)."""
+        if self._store is None:
+            return ANYBODY
+        entry = self._nodes().get(key)
+        if entry is not None:
+            self._keys[peer] = key
+            return Caller(entry.name, entry.roles)
+        invited = self._ask(lambda store: store.invitations()).get(key)
+        return None if invited is None else Caller("", frozenset({GUEST}))
+
+    def _nodes(self) -> Entries:
+        return self._ask(lambda store: store.nodes())
+
+    def _ask(self, question: Callable[[AuthorizedNodes], Entries]) -> Entries:
+        """An answer of the store; a file that cannot be understood authorizes nobody."""
+        if self._store is None:
+            return _NOBODY
+        try:
+            entries = question(self._store)
+        except KeysError as error:
+            if str(error) != self._last_error:
+                self._last_error = str(error)
+                logger.error("nobody is authorized: %s", error)
+            return _NOBODY
+        return entries
+
+    def revoked(self, members: dict[bytes, str]) -> list[bytes]:
+        """Members, by peer the role they joined in, whose key does not give it any more."""
+        if self._store is None:
+            return []
+        nodes = self._nodes()
+        # An editor may truncate a file before it writes it: what was seen once may be half of it.
+        is_settled, self._last_seen = nodes is self._last_seen, nodes
+        if len(self._keys) > len(members) + _MAX_LEFT_PEERS:
+            self._keys = {peer: key for peer, key in self._keys.items() if peer in members}
+        if nodes is self._checked or not is_settled:
+            return []
+        self._checked = nodes
+        out = []
+        for peer, role in members.items():
+            entry = nodes.get(self._keys.get(peer, ""))
+            if entry is None or role not in entry.roles:
+                out.append(peer)
+        return out
+
+    def is_crowded(self, key: str, members: Collection[bytes]) -> bool:
+        """Whether one key has as many members as it may."""
+        if self._store is None:
+            return False
+        return sum(self._keys.get(peer) == key for peer in members) >= _MAX_MEMBERS_OF_KEY
+
+    def enrol(self, key: str, request: EnrolRequest) -> EnrolReply:
+        """Authorize another key in the place of this one. Waits for files: not on an event loop."""
+        if self._open_files is None:
+            return EnrolReply("this coordinator's links need no keys", "", ())
+        store = self._open_files()
+        try:
+            if key in store.nodes():
+                entry = store.replace(key, request.public_key)
+            else:
+                entry = store.enrol(key, request.public_key, request.name)
+        except KeysError as error:
+            return EnrolReply(str(error)[:_MAX_REASON], "", ())
+        logger.info("%s is authorized with a new key", entry.name)
+        return EnrolReply("", entry.name, tuple(sorted(entry.roles)))

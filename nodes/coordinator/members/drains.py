@@ -1,0 +1,100 @@
+"""What an operator says of nodes: take one out gently, or at once. Pure.
+
+A target that is drained takes no new streams. Those it has go on where another target of their
+class has room, or end where they are; then it is told to leave. A draft node holds nothing that is
+not elsewhere, too, and leaves at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Sequence
+
+from nodes.coordinator.members.roster import DRAINED, DROPPED, NodeRecord, Roster, RosterEvent
+from nodes.coordinator.sends import Send
+from nodes.coordinator.serving import Serving
+from nodes.messages import NodeCommandReply, NodeCommandRequest
+
+logger = logging.getLogger(__name__)
+
+# Between two looks for room elsewhere.
+_LOOK_S = 0.25
+_MAX_NAMES_SHOWN = 8
+
+
+class Drains:
+    """Commands about nodes, and targets on their way out."""
+
+    def __init__(self, roster: Roster, serving: Serving) -> None:
+        self._roster = roster
+        self._serving = serving
+        self._next_look = 0.0
+
+    def command(
+        self, request: NodeCommandRequest, now: float
+    ) -> tuple[NodeCommandReply, Sequence[RosterEvent], list[Send]]:
+        """The answer, who leaves, and what is told to others."""
+        record = self._roster.node(request.node)
+        if record is None:
+            return self._error(request, self._no_such(request.node)), (), []
+        num_streams = record.scheduler.num_streams if record.scheduler is not None else 0
+        done = NodeCommandReply(request.request_id, "", num_streams)
+        match request.command:
+            case "drop":
+                return done, self._roster.dismiss(record, DROPPED, now), []
+            case "drain" if record.role == "draft":
+                return done, self._roster.dismiss(record, DRAINED, now), []
+            case "drain":
+                return done, (), self._drain(record, now)
+            case "undrain":
+                if not record.is_draining:
+                    return self._error(request, f"{record.name} is not being drained"), (), []
+                return done, (), self._undrain(record, now)
+        known = "drain, undrain and drop are known"
+        return self._error(request, f"command {request.command!r}: {known}"), (), []
+
+    def _drain(self, record: NodeRecord, now: float) -> list[Send]:
+        if not record.is_draining:
+            logger.info("%s %s is being drained", record.role, record.name)
+        record.is_draining = True
+        self._note_waiting(now)
+        return self._serving.evacuate(now)
+
+    def _undrain(self, record: NodeRecord, now: float) -> list[Send]:
+        logger.info("%s %s takes streams again", record.role, record.name)
+        record.is_draining = False
+        self._note_waiting(now)
+        return self._serving.admit_waiting(now)
+
+    def _note_waiting(self, now: float) -> None:
+        """Who waits for a target that takes no streams is not kept for ever."""
+        self._serving.targets_changed(now)
+        for request, _ in self._serving.placement.waiting:
+            if request.stranded_at is not None and not request.num_losses:
+                request.last_loss = "all targets that could serve it are being drained"
+
+    def tick(self, now: float) -> tuple[list[Send], list[RosterEvent]]:
+        """Look for room elsewhere; targets that have become empty leave."""
+        draining = [n for n in self._roster.nodes("target") if n.is_draining]
+        moved: list[Send] = []
+        if draining and now >= self._next_look:
+            self._next_look = now + _LOOK_S
+            moved = self._serving.evacuate(now)
+        events: list[RosterEvent] = []
+        for record in draining:
+            if record.scheduler is not None and record.scheduler.num_streams == 0:
+                events += self._roster.dismiss(record, DRAINED, now)
+        return moved, events
+
+    def _no_such(self, name: str) -> str:
+        names = [record.name for record in self._roster.nodes()]
+        near = difflib.get_close_matches(name, names, n=1)
+        if near:
+            return f"no node has the name {name}, did you mean {near[0]}?"
+        shown = ", ".join(names[:_MAX_NAMES_SHOWN]) or "none"
+        return f"no node has the name {name}; there are: {shown}"
+
+    @staticmethod
+    def _error(request: NodeCommandRequest, error: str) -> NodeCommandReply:
+        return NodeCommandReply(request.request_id, error[:1024], 0)

@@ -1,0 +1,382 @@
+"""Who is in the mesh, as the coordinator sees it: nodes with engines, and clients. Pure."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from mesh.errors import DecodeError
+from mesh.heartbeat import HeartbeatState
+from mesh.membership import Joined, Left, Member, MembershipState, Refused
+from mesh.messages import DISMISSED, OTHER_PROTOCOL, UNSUITABLE, Hello, Ping, Pong
+from nodes.coordinator.members.access import CLIENT_ROLES
+from nodes.coordinator.status.traffic import NodeTraffic
+from nodes.messages import EngineProfile, NodeFields
+from nodes.profile import costs_of, decode_profile, link_of, same_vocabulary, spread_of
+from nodes.scheduler import SchedulerState
+from nodes.scheduler.drafting.lookup import LOOKUP
+from policies.confidence import Spread
+from policies.latency import NodeCosts
+from policies.plan import Link
+
+logger = logging.getLogger(__name__)
+
+# A node that has work and reports no finished pass for so long counts as gone, or for longer where
+# its passes are. What a lost message holds up goes on before that.
+PROGRESS_TIMEOUT_S = 30.0
+_PROGRESS_PASSES = 8
+_MAX_REASON = 256
+# 64 nodes with names of four bytes a character are some 37 KB, of 64 allowed.
+_MAX_NODES_SHOWN, MAX_MODEL_CHARS = 64, 64
+# Processes that were told to leave and are remembered.
+_MAX_DISMISSED = 1024
+DRAINED = "drained by an operator: start the node anew to bring it back"
+DROPPED = "dropped by an operator: start the node anew to bring it back"
+# The seq of a Ping that goes before a suspect's text, beyond those of heartbeats: its Pong proves
+# that the target was there to die of it.
+PROOF = 2**62
+
+
+@dataclass(slots=True)
+class NodeRecord:
+    """A target or draft node; targets have a scheduler."""
+
+    name: str
+    role: str
+    peer: bytes
+    profile: EngineProfile
+    costs: NodeCosts
+    spread: Spread | None
+    heartbeat: HeartbeatState
+    scheduler: SchedulerState | None = None
+    # As declared by the node; what it has not declared is measured.
+    link: Link = field(default_factory=Link)
+    # Seconds of work that it has told of, and bytes of its messages.
+    busy_s: float = 0.0
+    traffic: NodeTraffic = field(default_factory=NodeTraffic)
+    incarnation: int = 0
+    # A target that takes no new streams, and leaves when it has none any more.
+    is_draining: bool = False
+    # When it was last there to die of what came behind a PROOF.
+    proved_at: float = -math.inf
+
+    @property
+    def progress_timeout_s(self) -> float:
+        cells = self.profile.num_cells
+        own = min(cells, self.profile.context_length)
+        tables = self.costs.prefill, self.costs.decode
+        longest_s = max(table.at(table.sizes[-1], cells, own) for table in tables)
+        return max(PROGRESS_TIMEOUT_S, _PROGRESS_PASSES * longest_s)
+
+    def measured_link(self) -> Link:
+        """The declared link with the round trip, and the rate where none was declared."""
+        rate_bps = self.link.rate_bps
+        if self.profile.link.rate_bps == 0:
+            rate_bps = self.heartbeat.rate.bps or rate_bps
+        return replace(self.link, rtt_s=self.heartbeat.rtt_s or 0.0, rate_bps=rate_bps)
+
+    @property
+    def used_cells(self) -> int:
+        """Cells that a target's streams take, with room for each to grow."""
+        return self.scheduler.cells if self.scheduler is not None else 0
+
+    def has_room(self, cells: int, num_streams: int = 1) -> bool:
+        """For streams that need so many cells together."""
+        scheduler = self.scheduler
+        return (
+            scheduler is not None
+            and scheduler.num_streams + num_streams <= self.profile.max_streams
+            and self.used_cells + cells <= self.profile.num_cells
+        )
+
+    def can_draft_for(self, target: NodeRecord) -> bool:
+        """A target that cannot take guesses back is served plainly."""
+        return same_vocabulary(self.profile, target.profile) and target.profile.can_roll_back
+
+
+@dataclass(frozen=True, slots=True)
+class Welcomed:
+    """The peer is in (again): to be answered with Welcome."""
+
+    peer: bytes
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """code: of Refuse."""
+
+    peer: bytes
+    reason: str
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeIn:
+    record: NodeRecord
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOut:
+    """has_died: it did not leave of its own accord, or by order. last_seen: when it was heard."""
+
+    record: NodeRecord
+    reason: str
+    has_died: bool
+    last_seen: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOut:
+    peer: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Dismissed:
+    """A node is to be told that it leaves."""
+
+    peer: bytes
+    reason: str
+
+
+RosterEvent = Welcomed | Rejected | NodeIn | NodeOut | ClientOut | Dismissed
+
+
+class Roster:
+    """Memberships with what each member is for."""
+
+    def __init__(self, heartbeat_interval_s: float, heartbeat_timeout_s: float) -> None:
+        self.heartbeat_interval_s = heartbeat_interval_s
+        self.heartbeat_timeout_s = heartbeat_timeout_s
+        self._membership = MembershipState(heartbeat_timeout_s, math.inf)
+        self._nodes: dict[str, NodeRecord] = {}
+        self._clients: dict[bytes, HeartbeatState] = {}
+        # Name and incarnation of processes that are not let in again, and why.
+        self._dismissed: OrderedDict[tuple[str, int], str] = OrderedDict()
+
+    def peers(self) -> list[bytes]:
+        return [member.peer for member in self._membership.members()]
+
+    def role_of(self, peer: bytes) -> str:
+        """What a peer joined as; "" for a stranger."""
+        member = self._membership.by_peer(peer)
+        return member.role if member is not None else ""
+
+    def roles(self) -> dict[bytes, str]:
+        return {member.peer: member.role for member in self._membership.members()}
+
+    def node(self, name: str) -> NodeRecord | None:
+        return self._nodes.get(name)
+
+    def node_of(self, member: Member) -> NodeRecord | None:
+        record = self._nodes.get(member.node)
+        return record if record is not None and record.peer == member.peer else None
+
+    def nodes(self, role: str | None = None) -> list[NodeRecord]:
+        return [n for n in self._nodes.values() if role in (None, n.role)]
+
+    def schedulers(self) -> list[tuple[NodeRecord, SchedulerState]]:
+        """Every target with its scheduler."""
+        return [(n, n.scheduler) for n in self._nodes.values() if n.scheduler is not None]
+
+    def fields(self) -> tuple[NodeFields, ...]:
+        """What a client may know of the nodes; as many as one message holds."""
+        return tuple(
+            NodeFields(
+                n.name,
+                n.role,
+                n.profile.model[:MAX_MODEL_CHARS],
+                n.profile.exact,
+                n.profile.emulated,
+                n.scheduler.num_streams if n.scheduler is not None else 0,
+                n.is_draining,
+                round(1e6 * (n.heartbeat.rtt_s or 0.0)),
+            )
+            for n in list(self._nodes.values())[:_MAX_NODES_SHOWN]
+        )
+
+    def ages_s(self, node: NodeRecord, now: float) -> tuple[float, float]:
+        """Seconds since it was last heard of, and since it joined."""
+        member = self._membership.by_peer(node.peer)
+        return (
+            (now - member.last_seen, now - member.joined_at) if member is not None else (0.0, 0.0)
+        )
+
+    def hello(self, peer: bytes, hello: Hello, now: float) -> list[RosterEvent]:
+        profile = None
+        if reason := self._dismissed.get((hello.node, hello.incarnation), ""):
+            return [Rejected(peer, reason, DISMISSED)]
+        if hello.role in ("target", "draft"):
+            try:
+                profile = decode_profile(hello.profile)
+                costs, spread = costs_of(profile), spread_of(profile)
+                link = link_of(profile)
+            except (DecodeError, ValueError) as error:
+                reason = f"malformed profile: {error}"[:_MAX_REASON]
+                return [Rejected(peer, reason, OTHER_PROTOCOL)]
+            reason = self._mismatch(profile) if hello.role == "draft" else ""
+            if reason:
+                return [Rejected(peer, reason[:_MAX_REASON], UNSUITABLE)]
+            if hello.node == LOOKUP:
+                reason = f"the name {LOOKUP} is taken: choose another"
+                return [Rejected(peer, reason, UNSUITABLE)]
+        elif hello.role in CLIENT_ROLES and hello.profile:
+            return [Rejected(peer, f"a {hello.role} has no profile")]
+        elif hello.role not in CLIENT_ROLES:
+            return [Rejected(peer, f"unknown role {hello.role}"[:_MAX_REASON])]
+        events = self._membership.on_hello(peer, hello, now)
+        # A process whose connection broke comes back itself; another one takes a dead one's place.
+        out = self._left(
+            [event for event in events if isinstance(event, Left)],
+            has_died=lambda member: member.incarnation != hello.incarnation,
+        )
+        for event in events:
+            if isinstance(event, Refused):
+                out.append(Rejected(peer, event.reason[:_MAX_REASON], event.code))
+            elif isinstance(event, Joined):
+                out.append(Welcomed(peer, hello.node))
+                heartbeat = HeartbeatState(self.heartbeat_interval_s, self.heartbeat_timeout_s)
+                if profile is None:
+                    self._clients[peer] = heartbeat
+                    continue
+                logger.info("%s %s joined with %s", hello.role, hello.node, profile.model)
+                record = NodeRecord(hello.node, hello.role, peer, profile, costs, spread, heartbeat)
+                record.link = link
+                record.incarnation = hello.incarnation
+                self._nodes[hello.node] = record
+                out.append(NodeIn(record))
+                if hello.role == "target":
+                    out += self._dismiss_drafts(now)
+        if not events:
+            # The Welcome crossed a repeated Hello, or was lost.
+            out.append(Welcomed(peer, hello.node))
+        return out
+
+    def _dismiss_drafts(self, now: float) -> list[RosterEvent]:
+        """Send away drafts that fit no target, now that there is one.
+
+        They came first; no draft keeps a target out.
+        """
+        out: list[RosterEvent] = []
+        for draft in self.nodes("draft"):
+            reason = self._mismatch(draft.profile)
+            if reason:
+                out.append(Rejected(draft.peer, reason[:_MAX_REASON], UNSUITABLE))
+                out += self.bye(draft.peer, reason, now)
+        return out
+
+    def _mismatch(self, draft: EngineProfile) -> str:
+        """Why a draft's vocabulary fits no target; "" if it fits one or none is there."""
+        targets = self.nodes("target")
+        if not targets or any(same_vocabulary(draft, n.profile) for n in targets):
+            return ""
+        return (
+            f"vocabularies differ: draft model {draft.model} cannot work with "
+            f"target model {targets[0].profile.model}: choose models of one family"
+        )
+
+    def message(self, peer: bytes, now: float) -> Member | None:
+        """Note a sign of life; None for a stranger."""
+        return self._membership.on_message(peer, now)
+
+    def bye(self, peer: bytes, reason: str, now: float) -> list[RosterEvent]:
+        return self._left(self._membership.on_bye(peer, reason, now), has_died=lambda _: False)
+
+    def dismiss(self, record: NodeRecord, reason: str, now: float) -> list[RosterEvent]:
+        """Tell a node to leave; its process is not let in again, a new one is."""
+        self._forbid(record, reason)
+        events = self._membership.on_gone(record.peer, now)
+        left = [replace(event, reason=reason) for event in events]
+        return [Dismissed(record.peer, reason), *self._left(left, has_died=lambda _: False)]
+
+    def _forbid(self, record: NodeRecord, reason: str) -> None:
+        self._dismissed[record.name, record.incarnation] = reason[:_MAX_REASON]
+        if len(self._dismissed) > _MAX_DISMISSED:
+            self._dismissed.popitem(last=False)
+
+    def gone(self, peer: bytes, now: float) -> list[RosterEvent]:
+        return self._left(self._membership.on_gone(peer, now))
+
+    def paused(self, seconds: float, now: float) -> None:
+        self._membership.paused(seconds, now)
+
+    def silent(self, now: float) -> list[bytes]:
+        return self._membership.silent(now)
+
+    def tick(self, now: float) -> list[RosterEvent]:
+        out = self._left(self._membership.tick(now))
+        for node in self.nodes():
+            member = self._membership.by_peer(node.peer)
+            stuck_s = now - member.progress_at if member is not None else 0.0
+            if stuck_s > node.progress_timeout_s:
+                events = self._membership.on_gone(node.peer, now)
+                reason = f"no progress for {stuck_s:.1f} s"
+                out += self._left([replace(event, reason=reason) for event in events])
+        return out
+
+    def pings(self, now: float) -> list[tuple[bytes, Ping]]:
+        """Who is to be pinged now."""
+        beats = [(node.peer, node.heartbeat) for node in self._nodes.values()]
+        due = [(peer, beat.due(now)) for peer, beat in [*beats, *self._clients.items()]]
+        return [(peer, ping) for peer, ping in due if ping is not None]
+
+    def probes(self, peers: Sequence[bytes], now: float) -> list[tuple[bytes, Ping]]:
+        """A Ping for each of these that is a member."""
+        members = [self._membership.by_peer(peer) for peer in peers]
+        beats = [(m.peer, self._heartbeat_of(m)) for m in members if m is not None]
+        return [(peer, beat.probe(now)) for peer, beat in beats if beat is not None]
+
+    def _heartbeat_of(self, member: Member) -> HeartbeatState | None:
+        node = self.node_of(member)
+        return node.heartbeat if node is not None else self._clients.get(member.peer)
+
+    def sent(self, peer: bytes, num_bytes: int, now: float) -> Ping | None:
+        """A message went to a peer: the Ping that is to follow it, if it tells the link's rate."""
+        member = self._membership.by_peer(peer)
+        node = self.node_of(member) if member is not None else None
+        if node is None:
+            return None
+        node.traffic.bytes_out += num_bytes
+        if node.profile.link.rate_bps > 0:
+            return None
+        return node.heartbeat.sent(num_bytes, now)
+
+    def client_rtt_s(self, peer: bytes) -> float:
+        """Of the way to a client and back, 0 as long as it is not known."""
+        heartbeat = self._clients.get(peer)
+        return heartbeat.rtt_s or 0.0 if heartbeat is not None else 0.0
+
+    def pong(self, member: Member, pong: Pong, now: float) -> None:
+        node = self.node_of(member)
+        busy = node is not None and node.scheduler is not None and node.scheduler.awaits_target
+        self._membership.on_pong(member.peer, pong.progress, busy, now)
+        heartbeat = self._heartbeat_of(member)
+        if heartbeat is not None:
+            heartbeat.on_pong(pong, now)
+        if node is not None and pong.seq == PROOF:
+            node.proved_at = now
+        if node is not None and node.scheduler is not None and node.heartbeat.rtt_s is not None:
+            node.scheduler.target_link(node.heartbeat.rtt_s)
+        if node is not None and node.role == "draft" and node.heartbeat.rtt_s is not None:
+            for _, scheduler in self.schedulers():
+                scheduler.draft_link(node.name, node.measured_link())
+
+    def _left(
+        self, events: Sequence[Left], has_died: Callable[[Member], bool] = lambda _: True
+    ) -> list[RosterEvent]:
+        out: list[RosterEvent] = []
+        for event in events:
+            record = self.node_of(event.member)
+            if record is not None:
+                logger.info("%s %s left: %s", record.role, record.name, event.reason)
+                del self._nodes[record.name]
+                if record.is_draining:
+                    self._forbid(record, DRAINED)
+                member = event.member
+                out.append(NodeOut(record, event.reason, has_died(member), member.last_seen))
+            elif self._clients.pop(event.member.peer, None) is not None:
+                out.append(ClientOut(event.member.peer))
+        return out

@@ -1,0 +1,1 @@
+"""Which target serves which stream, and what happens to streams without one."""

@@ -1,0 +1,185 @@
+"""Which target serves a stream that waits for one or has to leave its own, by seconds a token.
+
+A stream that has begun stays with engines of one numerics class, which compute equal bits; before
+its first token it may go to any target of its model. Here is only decided; nothing is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from nodes.coordinator.members.roster import NodeRecord, Roster
+from nodes.coordinator.placing.rebalancing import Move
+from nodes.coordinator.placing.room import can_hold, cells_of, has_room, kind_of
+from nodes.coordinator.placing.stranded import Stranded
+from nodes.coordinator.placing.waiting import Kind, Waiting
+from nodes.coordinator.requests.request import Choice, Request
+from nodes.messages import EngineProfile
+from nodes.scheduler.stream import Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A stream that waited is to be served by a target."""
+
+    request: Request
+    choice: Choice
+    target: NodeRecord
+
+
+def _kinds(targets: Iterable[NodeRecord]) -> frozenset[Kind]:
+    return frozenset(kind_of(target) for target in targets)
+
+
+def _journal_of(request: Request, choice: Choice) -> Stream:
+    if choice.journal is not None:
+        return choice.journal
+    spec = choice.spec
+    return Stream(spec, list(spec.token_ids), request.fixed_gamma, request.weight)
+
+
+class Placement:
+    """Streams that wait, and what targets would give them."""
+
+    def __init__(self, roster: Roster) -> None:
+        self.waiting = Waiting()
+        self.stranded = Stranded()
+        self._roster = roster
+        # The last suspect that each target was given.
+        self._tried: dict[str, Choice] = {}
+
+    def widest_of(self, target: NodeRecord) -> EngineProfile:
+        """Of all targets of the same model, the one that holds the longest text."""
+        model = target.profile.model_hash
+        targets = [n for n in self._targets() if not n.is_draining]
+        kin = [n.profile for n in targets if n.profile.model_hash == model]
+        return max(kin, key=lambda p: min(p.num_cells, p.context_length), default=target.profile)
+
+    def wait(self, request: Request, choice: Choice, now: float) -> None:
+        kinds = _kinds(self._able(request, choice))
+        self.waiting.add(request, choice, kinds)
+        self.stranded.note(request, is_able=bool(kinds), now=now)
+
+    def serve(self, placed: Placed, now: float) -> None:
+        """A waiting stream gets its place; the request's others stay with engines of its kind."""
+        request, profile = placed.request, placed.target.profile
+        self.waiting.serve(request, placed.choice, now)
+        is_bound = request.numerics_class == profile.numerics_class
+        request.numerics_class = profile.numerics_class
+        if request.is_exact is None:
+            request.is_exact = profile.exact
+        for choice in () if is_bound else request.choices.values():
+            if choice.spec.stream_id in self.waiting:
+                self.waiting.change(choice, _kinds(self._able(request, choice)))
+
+    def targets_changed(self, now: float) -> None:
+        """See anew who may serve whom, and note who waits for a target that is not there."""
+        for request, choice in self.waiting:
+            kinds = _kinds(self._able(request, choice))
+            self.waiting.change(choice, kinds)
+            self.stranded.note(request, is_able=bool(kinds), now=now)
+
+    def next_placed(self, now: float) -> Placed | None:
+        """The first waiting stream for which there is room, and the target that suits it best.
+
+        Nobody is overtaken by who waits for the same targets: a small one would keep a large one
+        out for ever.
+        """
+        blocked: set[Kind] = set()
+        # What suspects will take that wait for others of them: nobody else gets it meanwhile.
+        kept: list[tuple[frozenset[Kind], Stream]] = []
+        # Whoever is behind the first of a line waits for targets of the same kinds.
+        for head in self.waiting.heads():
+            if head.kinds <= blocked:
+                continue
+            request, choice = head.request, head.choice
+            free = [n for n in self._able(request, choice) if kind_of(n) not in blocked]
+            if choice.suspicion is not None:
+                free = [n for n in free if not self._is_trying(n)]
+                if not free:
+                    kept = [
+                        (_kinds(self._able(r, c)), _journal_of(r, c))
+                        for r, c in self.waiting
+                        if c.suspicion is not None
+                    ]
+                    continue
+            stream, fitting = _journal_of(request, choice), list[NodeRecord]()
+            for target in free:
+                others = [] if choice.suspicion else [s for k, s in kept if kind_of(target) in k]
+                if target.has_room(cells_of([stream, *others]), 1 + len(others)):
+                    fitting.append(target)
+            if fitting:
+                return Placed(request, choice, self._best(request, stream, fitting, now))
+            blocked |= _kinds(free)
+        return None
+
+    def opened(self, choice: Choice, target: NodeRecord) -> None:
+        """A target begins with a stream."""
+        if choice.suspicion is not None:
+            self._tried[target.name] = choice
+
+    def over(self, choice: Choice) -> None:
+        """A stream has ended: nobody tries it any more."""
+        for name in [name for name, tried in self._tried.items() if tried is choice]:
+            del self._tried[name]
+
+    def _is_trying(self, target: NodeRecord) -> bool:
+        """Whether a suspect is there from which no token has come: it alone is to be accused."""
+        choice = self._tried.get(target.name)
+        if choice is None or choice.suspicion is None or target.scheduler is None:
+            return False
+        return target.scheduler.stream(choice.spec.stream_id) is not None
+
+    def _targets(self) -> list[NodeRecord]:
+        return self._roster.nodes("target")
+
+    def _able(self, request: Request, choice: Choice) -> list[NodeRecord]:
+        """Targets, crowded or not, that may serve a stream without a change of its text.
+
+        One that is drained only where there is no other, and for what has begun.
+        """
+        kind = request.numerics_class
+        able = [
+            n
+            for n in self._targets()
+            if n.profile.model_hash == request.model_hash
+            and kind in ("", n.profile.numerics_class)
+            and request.is_exact in (None, n.profile.exact)
+            and can_hold(n, choice.spec)
+        ]
+        staying = [n for n in able if not n.is_draining]
+        return staying or (able if request.has_started or request.is_resumed else [])
+
+    def _best(
+        self, request: Request, stream: Stream, targets: Sequence[NodeRecord], now: float
+    ) -> NodeRecord:
+        if len(targets) == 1:
+            return targets[0]
+
+        def token_s(target: NodeRecord) -> float:
+            """Seconds a token, its share of the time until the first one included."""
+            assert target.scheduler is not None
+            forecast = target.scheduler.forecast
+            num_unread = len(stream.token_ids)
+            # The prompt of several choices is read once.
+            if any(other.target == target.name for other in request.choices.values()):
+                num_unread -= stream.spec.num_prompt_tokens
+            reading_s = forecast.reading_s(num_unread) / max(1, stream.tokens_left)
+            return forecast.token_s_of_newcomer(stream, now) + reading_s
+
+        return min(targets, key=lambda n: (token_s(n), n.used_cells))
+
+    def evacuated(self, request: Request, choice: Choice, now: float) -> Move | None:
+        """Where a stream of a target that is drained can go on at once, if there is room."""
+        source = self._roster.node(choice.target)
+        if source is None or source.scheduler is None or not source.is_draining:
+            return None
+        stream = source.scheduler.stream(choice.spec.stream_id)
+        if stream is None:
+            return None
+        able = [n for n in self._able(request, choice) if not n.is_draining]
+        fitting = [n for n in able if has_room(n, [stream])]
+        if not fitting:
+            return None
+        return Move(request, (choice,), self._best(request, stream, fitting, now), 0.0)

@@ -1,0 +1,148 @@
+"""Which streams are better off on another target of their numerics class, and when they move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from nodes.coordinator.members.roster import NodeRecord, Roster
+from nodes.coordinator.placing.room import has_room, kind_of
+from nodes.coordinator.placing.waiting import Kind
+from nodes.coordinator.requests.request import Choice, Request
+from nodes.scheduler.stream import Opening, Stream
+from nodes.stream import StreamId
+
+# Between two looks at who on a target is better off elsewhere, one target at a time, and at least
+# between two moves of requests: what was moved has been read then. And between two of the same one.
+LOOK_S = 2.0
+_REST_S = 10.0
+# Targets for which a move is planned: those that would decode plainly soonest with it.
+_CANDIDATES = 2
+# A target that was not looked at for so long goes before slower ones.
+_LONGEST_S = 10.0
+# What a stream gets must be so much slower than elsewhere: predictions are noisy.
+_OVERLOAD = 1.3
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """All choices that a request has on one target go to another."""
+
+    request: Request
+    choices: tuple[Choice, ...]
+    target: NodeRecord
+    gain_s: float
+
+
+class Rebalancing:
+    """Looks now and then at who is served where; only decides, nothing is sent."""
+
+    def __init__(self, roster: Roster) -> None:
+        self._roster = roster
+        self._next_look = 0.0
+        self._looked_at: dict[str, float] = {}
+
+    def next_move(self, streams: Mapping[StreamId, Request], now: float) -> Move | None:
+        """Now and then, off one target at a time: the move that saves the most seconds, if any
+        saves some. Tokens of others wait for some plans meanwhile, however many targets there are.
+
+        streams: whose they are.
+        """
+        if now < self._next_look:
+            return None
+        kinds: dict[Kind, list[NodeRecord]] = {}
+        for target in self._roster.nodes("target"):
+            if not target.is_draining:
+                kinds.setdefault(kind_of(target), []).append(target)
+        kin = [n for targets in kinds.values() if len(targets) > 1 for n in targets]
+        sources = [n for n in kin if n.scheduler is not None and n.scheduler.num_streams]
+        long_ago = now - 2 * LOOK_S
+        self._looked_at = {n.name: self._looked_at.get(n.name, long_ago) for n in sources}
+        self._next_look = now + LOOK_S / max(1, len(sources))
+        source = max(sources, key=lambda n: self._urgency(n, now), default=None)
+        if source is None or source.scheduler is None:
+            return None
+        self._looked_at[source.name] = now
+        # Many more may wait than are here.
+        ids = source.scheduler.stream_ids
+        here = (streams[stream_id] for stream_id in ids if stream_id in streams)
+        requests = {id(request): request for request in here}.values()
+        others = [n for n in kinds[kind_of(source)] if n is not source]
+        moves = self._moves(source, others, requests, now)
+        if not moves:
+            return None
+        self._next_look = now + LOOK_S
+        return max(moves, key=lambda move: move.gain_s)
+
+    def _urgency(self, target: NodeRecord, now: float) -> tuple[float, float]:
+        """Of a look at a target: the slower it is by now and the longer it was not looked at. One
+        that was not for very long goes first.
+        """
+        assert target.scheduler is not None
+        waited_s = now - self._looked_at[target.name]
+        overdue_s = waited_s if waited_s > _LONGEST_S else 0.0
+        return overdue_s, target.scheduler.forecast.plain_s((), now) * waited_s
+
+    def _moves(
+        self,
+        source: NodeRecord,
+        others: Iterable[NodeRecord],
+        requests: Iterable[Request],
+        now: float,
+    ) -> list[Move]:
+        """Moves of one request off a target: the one not looked at for longest, of those that fit
+        elsewhere, and of these the one that has most to come."""
+        rested = [request for request in requests if now >= request.moved_at + _REST_S]
+        units = [(request, streams) for request in rested if (streams := _unit(request, source))]
+        units.sort(key=lambda unit: (unit[0].looked_at, -_num_left(unit[1])))
+        # Room is counted stream by stream: only until somebody fits somewhere.
+        for request, streams in units:
+            if able := [target for target in others if has_room(target, streams)]:
+                request.looked_at = now
+                return _moves_of(request, streams, source, able, now)
+        return []
+
+
+def _moves_of(
+    request: Request,
+    streams: Sequence[Stream],
+    source: NodeRecord,
+    able: Iterable[NodeRecord],
+    now: float,
+) -> list[Move]:
+    """What a request's streams on a target gain on each of the likeliest others, if they do."""
+    assert source.scheduler is not None
+    ids = [stream.spec.stream_id for stream in streams]
+    here_s = source.scheduler.forecast.token_s(ids, now)
+    # Rates are means over the streams, which go on side by side.
+    left = _num_left(streams) / len(streams)
+    prompt = streams[0].spec.num_prompt_tokens
+    num_unread = prompt + sum(len(stream.token_ids) - prompt for stream in streams)
+    moves = []
+    for target in sorted(able, key=lambda n: _plain_s(n, streams, now))[:_CANDIDATES]:
+        assert target.scheduler is not None
+        forecast = target.scheduler.forecast
+        there_s = forecast.token_s_of_newcomers(streams, now)
+        gain_s = (here_s - there_s) * left - forecast.reading_s(num_unread)
+        if here_s > _OVERLOAD * there_s and gain_s > 0:
+            choices = tuple(request.choices[stream_id] for stream_id in ids)
+            moves.append(Move(request, choices, target, gain_s))
+    return moves
+
+
+def _plain_s(target: NodeRecord, newcomers: Sequence[Stream], now: float) -> float:
+    assert target.scheduler is not None
+    return target.scheduler.forecast.plain_s(newcomers, now)
+
+
+def _num_left(streams: Iterable[Stream]) -> int:
+    return sum(stream.tokens_left for stream in streams)
+
+
+def _unit(request: Request, source: NodeRecord) -> list[Stream]:
+    """What would go together: a request's streams on a target; none while one is being read."""
+    assert source.scheduler is not None
+    ids = [s for s, choice in request.choices.items() if choice.target == source.name]
+    streams = [source.scheduler.stream(stream_id) for stream_id in ids]
+    known = [stream for stream in streams if stream is not None]
+    return [] if any(isinstance(stream.phase, Opening) for stream in known) else known

@@ -1,0 +1,31 @@
+"""What fits on a target: by what its engine holds, and by what is on it already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from nodes.coordinator.members.roster import NodeRecord
+from nodes.coordinator.placing.waiting import Kind
+from nodes.scheduler.stream import Stream
+from nodes.stream import StreamSpec
+from nodes.target.stream import cells_needed, cells_soon
+
+
+def can_hold(target: NodeRecord, spec: StreamSpec) -> bool:
+    profile = target.profile
+    fits = spec.num_prompt_tokens + spec.max_tokens <= profile.context_length
+    return fits and cells_needed(spec) <= profile.num_cells
+
+
+def kind_of(target: NodeRecord) -> Kind:
+    return target.profile.model_hash, target.profile.numerics_class
+
+
+def has_room(target: NodeRecord, streams: Sequence[Stream]) -> bool:
+    holds = all(can_hold(target, stream.spec) for stream in streams)
+    return holds and target.has_room(cells_of(streams), len(streams))
+
+
+def cells_of(streams: Iterable[Stream]) -> int:
+    """What streams take at first, as their target counts it."""
+    return sum(cells_soon(len(s.token_ids), s.tokens_left) for s in streams)

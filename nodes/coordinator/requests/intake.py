@@ -1,0 +1,146 @@
+"""What clients submit: whose it is, for which model, and whether it is taken in."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+from nodes.config import LimitSettings
+from nodes.coordinator.members.access import GATEWAY
+from nodes.coordinator.members.roster import NodeRecord, Roster
+from nodes.coordinator.requests.models import KnownModels, shown_name
+from nodes.coordinator.requests.readers import reader_of
+from nodes.coordinator.requests.request import BadRequestError, Request, new_request
+from nodes.coordinator.requests.tokenizing import MAX_CHARS, num_chars_of
+from nodes.coordinator.sends import Send
+from nodes.coordinator.serving import Serving
+from nodes.messages import RequestFailedNotice, SubmitRequest
+
+_MAX_REASON = 1024
+_DIGEST_BYTES = 16
+
+
+class RefusedRequestError(Exception):
+    """A request is not taken in; code as in RequestFailedNotice."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason[:_MAX_REASON])
+        self.code = code
+
+
+def owner_of(who: str, user: str) -> str:
+    """The name under which a request shares prefixes: that of a key or connection, and the user's.
+
+    Nodes have no use for what users are called; and no user of one client is one of another.
+    """
+    if not user:
+        return who
+    return f"{who}/{hashlib.blake2b(user.encode(), digest_size=_DIGEST_BYTES).hexdigest()}"
+
+
+class Intake:
+    """Takes requests in, within limits."""
+
+    def __init__(self, roster: Roster, serving: Serving, limits: LimitSettings) -> None:
+        self._roster = roster
+        self._serving = serving
+        self._limits = limits
+        self._models = KnownModels()
+
+    def target_came(self, target: NodeRecord) -> None:
+        self._models.note(target.profile)
+
+    def submit(
+        self, client: bytes, role: str, who: str, submit: SubmitRequest, now: float
+    ) -> list[Send]:
+        """role: what the client joined as. who: its key's name, or its connection."""
+        try:
+            request, target = self._checked(client, role, who, submit, now)
+        except RefusedRequestError as error:
+            self._serving.outcomes[error.code] += 1
+            return [Send(client, RequestFailedNotice(submit.request_id, error.code, str(error)))]
+        self._serving.take_in(request)
+        if target is None:
+            self._serving.wait_for_return(request, now)
+            return []
+        return self._begin(request, target, now)
+
+    def _begin(self, request: Request, target: NodeRecord, now: float) -> list[Send]:
+        if request.prompt:
+            return self._serving.open(request, target, request.prompt, now)
+        self._serving.tokenizing.add(request, target.name)
+        return self.ask_tokenizers()
+
+    def take_up(self, now: float) -> list[Send]:
+        """Begin what waited for a target that is there now."""
+        out: list[Send] = []
+        for request, target in self._serving.returned():
+            out += self._begin(request, target, now)
+        return out
+
+    def _checked(
+        self, client: bytes, role: str, who: str, submit: SubmitRequest, now: float
+    ) -> tuple[Request, NodeRecord | None]:
+        """The request, and the target that tokenizes it; none yet for one that began elsewhere.
+
+        Raises RefusedRequestError.
+        """
+        serving, limits = self._serving, self._limits
+        if (client, submit.request_id) in serving.requests:
+            raise RefusedRequestError("bad_request", f"request id {submit.request_id} is in use")
+        is_gateway = role == GATEWAY
+        num_waiting = serving.num_waiting(role)
+        max_waiting = limits.max_gateway_waiting if is_gateway else limits.max_waiting
+        if num_waiting + submit.num_choices > max_waiting:
+            raise RefusedRequestError(
+                "overloaded", f"{num_waiting} streams wait already: try later"
+            )
+        max_requests = limits.max_gateway_requests if is_gateway else limits.max_requests
+        if serving.num_requests(client) >= max_requests:
+            raise RefusedRequestError(
+                "overloaded", f"{max_requests} requests of this {role} are under way"
+            )
+        try:
+            request = new_request(client, submit)
+        except BadRequestError as error:
+            raise RefusedRequestError("bad_request", str(error)) from error
+        request.arrived_at, request.role = now, role
+        request.limit_s = min(submit.deadline_s or math.inf, limits.max_request_s)
+        request.ends_at = now + request.limit_s
+        request.owner = owner_of(who, submit.user)
+        # The users of a client are its own invention: they get it no more turns.
+        request.party = request.owner if is_gateway else who
+        if not serving.tokenizing.has_room(client, num_chars_of(request)):
+            raise RefusedRequestError(
+                "overloaded", f"{MAX_CHARS} characters of this {role} wait to be read: try later"
+            )
+        return request, self._target_for(request)
+
+    def _target_for(self, request: Request) -> NodeRecord | None:
+        model, target = request.submit.model, reader_of(self._roster, request)
+        # After a restart of the coordinator nodes are still coming back.
+        if target is not None or request.is_resumed:
+            return target
+        targets = self._roster.nodes("target")
+        if not targets:
+            raise RefusedRequestError("unavailable", "no target node has joined: start one")
+        if all(target.is_draining for target in targets):
+            raise RefusedRequestError(
+                "unavailable",
+                "all target nodes are being drained: start another, or take one back",
+            )
+        if self._models.has(model):
+            raise RefusedRequestError(
+                "unavailable", f"no target of model {model!r} is there at present: try later"
+            )
+        names = ", ".join(sorted({shown_name(n.profile) for n in targets}))
+        raise RefusedRequestError("not_found", f"no target has model {model!r}; there are: {names}")
+
+    def ask_tokenizers(self) -> list[Send]:
+        """The texts that may be sent to targets now."""
+        out = []
+        for name, question in self._serving.tokenizing.due():
+            target = self._roster.node(name)
+            if target is not None:
+                out.append(Send(target.peer, question))
+        return out

@@ -1,0 +1,256 @@
+"""What the coordinator knows, as one document for whoever asks. Pure; reading changes nothing.
+
+What happens is counted where it happens: by schedulers (`scheduler/watching/counts.py`), with
+requests (`serving.py`) and bytes (`traffic.py`). Here it is put together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections import Counter
+from collections.abc import Hashable, Iterator
+from dataclasses import replace
+from typing import Final
+
+from mesh.grants import Air
+from mesh.messages import PROTOCOL_VERSION
+from nodes.coordinator.members.roster import NodeRecord, Roster
+from nodes.coordinator.serving import OUTCOMES, Serving
+from nodes.coordinator.status import parts
+from nodes.coordinator.status.recent import WINDOW_S, Recent
+from nodes.coordinator.status.traffic import Traffic
+from nodes.messages import StatusReply, StatusRequest
+from nodes.scheduler.watching.counts import RATIO_BOUNDS, Counts
+from nodes.status import (
+    MediumStatus,
+    NodeStatus,
+    Status,
+    StreamStatus,
+    TargetStatus,
+    Totals,
+    WaitingStatus,
+    encode_status,
+)
+
+# Whoever asks more often gets the same document again: it takes some milliseconds to make.
+_FRESH_S: Final = 0.5
+# Nodes that left are shown for so long.
+_LEFT_S: Final = 300.0
+_MAX_LEFT: Final = 32
+# Streams that are told why they are plain in a line; the others have the label.
+_MAX_WHY: Final = 64
+_MAX_NODES, _MAX_STREAMS, _MAX_TARGETS, _MAX_MEDIA = 64, 512, 32, 32
+
+
+class Reporting:
+    """Keeps what outlives members, and makes the document from what the others know."""
+
+    def __init__(
+        self,
+        *,
+        cluster: str,
+        epoch: int,
+        version: str,
+        roster: Roster,
+        serving: Serving,
+        air: Air,
+        draft_load: Counter[str],
+    ) -> None:
+        self._cluster, self._epoch, self._version = cluster, epoch, version
+        self._roster, self._serving, self._air = roster, serving, air
+        self._draft_load = draft_load
+        self.traffic = Traffic()
+        self.num_submitted = 0
+        self._counts: dict[str, Counts] = {}
+        # Nodes that left, as they were then, and when that was.
+        self._left: dict[str, tuple[NodeStatus, float]] = {}
+        self._num_stale_before = 0
+        self._recent = Recent()
+        self._started_at: float | None = None
+        self._made: tuple[float, bytes] | None = None
+        # Names of clients and users are told apart, not told.
+        self._salt = secrets.token_bytes(16)
+
+    # -- what happens ------------------------------------------------------------------------------
+
+    def counts_of(self, target: str) -> Counts:
+        """Counts of a target of this name, which may have been here before."""
+        if target not in self._counts and len(self._counts) >= _MAX_TARGETS:
+            here = {node.name for node in self._roster.nodes("target")}
+            gone = next((name for name in self._counts if name not in here), None)
+            if gone is None:
+                return Counts()
+            del self._counts[gone]
+        return self._counts.setdefault(target, Counts())
+
+    def node_in(self, node: NodeRecord) -> None:
+        self._left.pop(node.name, None)
+
+    def node_out(self, node: NodeRecord, reason: str, now: float) -> None:
+        if node.scheduler is not None:
+            self._num_stale_before += node.scheduler.num_stale
+        self._left.pop(node.name, None)
+        self._left[node.name] = parts.node_status(node, state="left", reason=reason), now
+        if len(self._left) > _MAX_LEFT:
+            del self._left[next(iter(self._left))]
+
+    def tick(self, now: float) -> None:
+        """Once a second: keep totals, for what is told of the last seconds."""
+        if self._started_at is None:
+            self._started_at = now
+        if self._recent.is_due(now):
+            self._recent.keep(dict(self._totals()), now)
+
+    def _totals(self) -> Iterator[tuple[Hashable, float]]:
+        for node in self._roster.nodes():
+            yield ("busy", node.name), node.busy_s
+        for name, counts in self._counts.items():
+            yield ("tokens", name), counts.num_tokens
+            yield ("passes", name), counts.num_passes
+            yield ("laps", name), counts.num_laps
+            yield ("lap_s", name), counts.lap_s
+        for _, scheduler in self._roster.schedulers():
+            for stream in scheduler.streams():
+                yield stream.spec.stream_id, len(stream.token_ids)
+        for medium, reserved_s in self._air.reserved_s():
+            yield ("air", medium), reserved_s
+
+    # -- who asks ----------------------------------------------------------------------------------
+
+    def answer(
+        self, request: StatusRequest, num_stale: int, num_dropped: int, now: float
+    ) -> StatusReply:
+        """num_stale, num_dropped: what the coordinator itself did not take."""
+        if self._made is None or now - self._made[0] >= _FRESH_S:
+            self._made = now, encode_status(self.status(num_stale, num_dropped, now))
+        return StatusReply(request.request_id, self._made[1])
+
+    def status(self, num_stale: int, num_dropped: int, now: float) -> Status:
+        streams = self._streams(now)
+        return Status(
+            cluster=self._cluster,
+            # More than a browser's numbers hold.
+            epoch=str(self._epoch),
+            version=self._version,
+            protocol=PROTOCOL_VERSION,
+            at_s=round(now, 6),
+            uptime_s=round(now - self._started_at, 3) if self._started_at is not None else 0.0,
+            window_s=WINDOW_S,
+            ratio_bounds=RATIO_BOUNDS,
+            nodes=tuple(self._nodes(now)),
+            num_streams=len(self._serving.streams),
+            streams=tuple(streams),
+            waiting=self._waiting(now),
+            targets=tuple(self._targets(now)),
+            media=tuple(self._media(now)),
+            totals=self._all(num_stale, num_dropped),
+        )
+
+    def _nodes(self, now: float) -> Iterator[NodeStatus]:
+        schedulers = [scheduler for _, scheduler in self._roster.schedulers()]
+        for node in self._roster.nodes()[:_MAX_NODES]:
+            silent_s, joined_s = self._roster.ages_s(node, now)
+            is_silent = silent_s > 3 * self._roster.heartbeat_interval_s
+            yield parts.node_status(
+                node,
+                state="silent" if is_silent else "ok",
+                silent_s=silent_s,
+                joined_s=joined_s,
+                busy=min(1.0, self._recent.rate(("busy", node.name), node.busy_s, now)),
+                num_streams=self._num_streams(node),
+                costs=parts.costs_now(node, schedulers),
+            )
+        for left, at in self._left.values():
+            if now - at <= _LEFT_S:
+                yield replace(left, silent_s=round(now - at, 3))
+
+    def _num_streams(self, node: NodeRecord) -> int:
+        if node.scheduler is not None:
+            return node.scheduler.num_streams
+        return self._draft_load[node.name]
+
+    def _streams(self, now: float) -> list[StreamStatus]:
+        """Those that have a place first."""
+        found: list[StreamStatus] = []
+        waiting: list[StreamStatus] = []
+        schedulers = {node.name: scheduler for node, scheduler in self._roster.schedulers()}
+        gammas = {name: scheduler.report.gammas() for name, scheduler in schedulers.items()}
+        for stream_id, request in self._serving.streams.items():
+            choice = request.choices[stream_id]
+            scheduler = schedulers.get(choice.target)
+            stream = scheduler.stream(stream_id) if scheduler is not None else None
+            whose = self._alias("c", request.owner), self._alias("u", request.submit.user)
+            age_s = now - request.arrived_at
+            if stream is None or scheduler is None:
+                if len(waiting) < _MAX_STREAMS:
+                    waiting.append(parts.stream_status(request, choice, whose, age_s, None))
+                continue
+            gamma = gammas[choice.target].get(stream_id, 0)
+            plain = scheduler.report.plain(stream, gamma)
+            # Making the line is most of the work.
+            reason = scheduler.report.why_plain(stream) if plain and len(found) < _MAX_WHY else ""
+            rate = self._recent.rate(stream_id, len(stream.token_ids), now)
+            placed = parts.Placed(stream, gamma, rate, (plain, reason))
+            found.append(parts.stream_status(request, choice, whose, age_s, placed))
+            if len(found) == _MAX_STREAMS:
+                break
+        return (found + waiting)[:_MAX_STREAMS]
+
+    def _alias(self, kind: str, name: str) -> str:
+        if not name:
+            return ""
+        return f"{kind}-{hashlib.blake2b(name.encode(), key=self._salt, digest_size=4).hexdigest()}"
+
+    def _waiting(self, now: float) -> WaitingStatus:
+        by_priority = Counter[str]()
+        oldest = now
+        for request, _ in self._serving.placement.waiting:
+            by_priority[str(request.submit.priority)] += 1
+            oldest = min(oldest, request.arrived_at)
+        return WaitingStatus(
+            num_streams=by_priority.total(),
+            num_tokenizing=len(self._serving.tokenizing),
+            oldest_s=round(now - oldest, 3),
+            by_priority=dict(by_priority),
+        )
+
+    def _targets(self, now: float) -> Iterator[TargetStatus]:
+        here = {node.name: scheduler for node, scheduler in self._roster.schedulers()}
+        for name, counts in self._counts.items():
+            scheduler = here.get(name)
+            laps_per_s = self._recent.rate(("laps", name), counts.num_laps, now)
+            lap_share = self._recent.rate(("lap_s", name), counts.lap_s, now)
+            plan = observed = None
+            if scheduler is not None:
+                plan = parts.plan_status(scheduler.report)
+                observed = parts.observed_status(
+                    scheduler.report,
+                    tokens_per_s=self._recent.rate(("tokens", name), counts.num_tokens, now),
+                    passes_per_s=self._recent.rate(("passes", name), counts.num_passes, now),
+                    cycle_s=lap_share / laps_per_s if laps_per_s > 0.0 else 0.0,
+                )
+            yield TargetStatus(
+                name=parts.cut(name),
+                plan=plan,
+                observed=observed,
+                counts=parts.count_status(counts),
+                spans=parts.spans_of(counts, now),
+            )
+
+    def _media(self, now: float) -> Iterator[MediumStatus]:
+        for name, reserved_s in list(self._air.reserved_s())[:_MAX_MEDIA]:
+            busy = min(1.0, self._recent.rate(("air", name), reserved_s, now))
+            yield MediumStatus(parts.cut(name), parts.number(reserved_s, 6), parts.number(busy, 4))
+
+    def _all(self, num_stale: int, num_dropped: int) -> Totals:
+        schedulers = [scheduler for _, scheduler in self._roster.schedulers()]
+        late = sum(scheduler.num_stale for scheduler in schedulers)
+        return Totals(
+            requests={outcome: self._serving.outcomes[outcome] for outcome in OUTCOMES},
+            num_submitted=self.num_submitted,
+            num_moved=self._serving.num_moved,
+            num_stale=num_stale + late + self._num_stale_before,
+            num_dropped=num_dropped,
+            wire=tuple(self.traffic.totals()),
+        )

@@ -1,0 +1,247 @@
+"""The parts of the status document, from what the coordinator and its schedulers keep. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from nodes.coordinator.members.roster import NodeRecord
+from nodes.coordinator.requests.request import Choice, Request
+from nodes.scheduler import SchedulerState
+from nodes.scheduler.stream import Figures, Opening, Stream
+from nodes.scheduler.watching.counts import PLAIN_LABELS, TOKEN_KINDS, Counts
+from nodes.scheduler.watching.report import Report
+from nodes.status import (
+    BatchStatus,
+    CostPoint,
+    CountStatus,
+    ErrorStatus,
+    NodeStatus,
+    ObservedStatus,
+    PlanStatus,
+    RatioStatus,
+    SpanStatus,
+    StreamStatus,
+    finite,
+)
+from policies.latency import NodeCosts
+from policies.plan import Batch, BatchTimes
+
+_MAX_NAME, _MAX_LINE = 64, 200
+_COST_SIZES: Final = (1, 2, 4, 8, 16, 32)
+_SPANS_S: Final = 10.0
+_NO_TIMES: Final = BatchTimes(0.0, 0.0, 0.0, 0.0, 0)
+
+
+def number(value: float, digits: int) -> float:
+    """Rounded; 0.0 for what JSON has no number for, which must not end the coordinator."""
+    return round(float(value), digits) if math.isfinite(value) else 0.0
+
+
+def cut(name: str, most: int = _MAX_NAME) -> str:
+    return name[:most]
+
+
+# -- nodes -----------------------------------------------------------------------------------------
+
+
+def costs_now(node: NodeRecord, schedulers: Iterable[SchedulerState]) -> NodeCosts | None:
+    """What its passes take as seen by the scheduler that knows most of it; None if none does."""
+    if node.scheduler is not None:
+        return node.scheduler.report.target_costs()
+    found = (scheduler.report.draft_costs(node.name) for scheduler in schedulers)
+    return next((costs for costs in found if costs is not None), None)
+
+
+def node_status(
+    node: NodeRecord,
+    *,
+    state: str,
+    reason: str = "",
+    silent_s: float = 0.0,
+    joined_s: float = 0.0,
+    busy: float = 0.0,
+    num_streams: int = 0,
+    costs: NodeCosts | None = None,
+) -> NodeStatus:
+    """costs: as seen since it was calibrated."""
+    profile, heartbeat = node.profile, node.heartbeat
+    declared, measured = profile.link.rate_bps, heartbeat.rate.bps
+    now = (costs or node.costs).decode
+    points = tuple(
+        CostPoint(size, number(node.costs.decode.at(size), 7), number(now.at(size), 7))
+        for size in _COST_SIZES
+    )
+    return NodeStatus(
+        name=cut(node.name),
+        role=node.role,
+        model=cut(profile.model),
+        engine=cut(profile.engine),
+        exact=profile.exact,
+        emulated=profile.emulated,
+        state=state,
+        reason=cut(reason, _MAX_LINE),
+        silent_s=number(silent_s, 3),
+        joined_s=number(joined_s, 3),
+        rtt_s=finite(heartbeat.rtt_s),
+        rate_bps=finite(declared or measured),
+        rate_is="declared" if declared else "measured" if measured else "unknown",
+        medium=cut(profile.link.air),
+        num_streams=num_streams,
+        max_streams=profile.max_streams,
+        used_cells=node.used_cells,
+        num_cells=profile.num_cells,
+        busy=number(busy, 4),
+        busy_s=number(node.busy_s, 6),
+        bytes_in=node.traffic.bytes_in,
+        bytes_out=node.traffic.bytes_out,
+        costs=points,
+    )
+
+
+# -- streams ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What is known of a stream that has a place. gamma: its cap in the plan in force. plain: label
+    and line on why it makes no guesses; both empty if it does."""
+
+    stream: Stream
+    gamma: int
+    tokens_per_s: float
+    plain: tuple[str, str]
+
+
+def stream_status(
+    request: Request, choice: Choice, whose: tuple[str, str], age_s: float, placed: Placed | None
+) -> StreamStatus:
+    """whose: aliases of its client and user. placed: None while it waits."""
+    spec = choice.spec
+    stream = placed.stream if placed is not None else None
+    figures = stream.figures if stream is not None else Figures()
+    return StreamStatus(
+        stream_id=spec.stream_id,
+        client=whose[0],
+        user=whose[1],
+        priority=request.submit.priority,
+        target=cut(choice.target) if placed is not None else "",
+        draft=cut(stream.draft.node) if stream is not None and stream.draft is not None else "",
+        phase=_phase(stream),
+        num_prompt_tokens=spec.num_prompt_tokens,
+        num_tokens=choice.num_tokens,
+        max_tokens=spec.max_tokens,
+        gamma=placed.gamma if placed is not None else 0,
+        acceptance=number(stream.acceptance.alpha, 4) if stream is not None else 0.0,
+        plain=placed.plain[0] if placed is not None else "",
+        reason=cut(placed.plain[1], _MAX_LINE) if placed is not None else "",
+        tokens_per_s=number(placed.tokens_per_s, 3) if placed is not None else 0.0,
+        age_s=number(age_s, 3),
+        num_rounds=figures.num_rounds,
+        num_draft_tokens=figures.num_draft_tokens,
+        num_accepted_tokens=figures.num_accepted_tokens,
+    )
+
+
+def _phase(stream: Stream | None) -> str:
+    if stream is None:
+        return "waiting"
+    if isinstance(stream.phase, Opening):
+        return "parked" if stream.is_parked else "reading"
+    return "decoding"
+
+
+# -- targets ---------------------------------------------------------------------------------------
+
+
+def plan_status(report: Report) -> PlanStatus:
+    plan, made = report.plan, report.plan.prediction
+    times = made.batches if made is not None else ()
+    batches = [
+        _batch(batch, times[k] if k < len(times) else _NO_TIMES)
+        for k, batch in enumerate(plan.batches)
+    ]
+    ratio = 0.0
+    if plan.rejected is not None and made is not None and made.price_s > 0.0:
+        ratio = plan.rejected.price_s / made.price_s
+    return PlanStatus(
+        policy=cut(plan.policy),
+        batches=tuple(batches),
+        plain=tuple(map(int, plan.plain)),
+        cycle_s=number(report.cycle_s, 6),
+        bound=cut(made.bound, _MAX_LINE) if made is not None else "",
+        tokens_per_s=number(made.tokens_per_s, 3) if made is not None else 0.0,
+        rejected=cut(plan.rejected.name) if plan.rejected is not None else "",
+        rejected_ratio=number(ratio, 4),
+    )
+
+
+def _batch(batch: Batch, times: BatchTimes) -> BatchStatus:
+    return BatchStatus(
+        stream_ids=tuple(map(int, batch.stream_ids)),
+        gammas=tuple(map(int, batch.gammas)),
+        ahead=batch.ahead,
+        draft_s=number(times.draft_s, 6),
+        air_s=number(times.air_s, 6),
+        verify_s=number(times.verify_s, 6),
+        lap_s=number(times.lap_s, 6),
+        num_tokens=int(times.num_tokens),
+    )
+
+
+def observed_status(
+    report: Report, *, tokens_per_s: float, passes_per_s: float, cycle_s: float
+) -> ObservedStatus:
+    errors = {
+        str(stage): ErrorStatus(found.num_seen, number(found.median, 4), number(found.p95, 4))
+        for stage, found in report.errors().items()
+    }
+    rates = number(tokens_per_s, 3), number(passes_per_s, 3)
+    return ObservedStatus(*rates, number(cycle_s, 6), errors)
+
+
+def count_status(counts: Counts) -> CountStatus:
+    made, judged, accepted = counts.by_position()
+    return CountStatus(
+        tokens={kind: counts.tokens[kind] for kind in TOKEN_KINDS},
+        made=made,
+        judged=judged,
+        accepted=accepted,
+        gammas=tuple(counts.gammas),
+        plain_steps={label: counts.plain_steps[label] for label in PLAIN_LABELS},
+        num_late=counts.num_late,
+        num_parked=counts.num_parked,
+        num_reopened=counts.num_reopened,
+        num_texts=counts.num_texts,
+        num_texts_reused=counts.num_texts_reused,
+        tokens_read=counts.tokens_read,
+        tokens_reused=counts.tokens_reused,
+        num_passes=counts.num_passes,
+        pass_s=number(counts.pass_s, 6),
+        num_rounds=counts.num_rounds,
+        num_laps=counts.num_laps,
+        lap_s=number(counts.lap_s, 6),
+        ratios={
+            stage: RatioStatus(tuple(ratios.counts), number(ratios.total, 4))
+            for stage, ratios in counts.ratios.items()
+        },
+    )
+
+
+def spans_of(counts: Counts, now: float) -> tuple[SpanStatus, ...]:
+    """Of the last seconds, the oldest first."""
+    return tuple(
+        SpanStatus(
+            span.stage,
+            cut(span.node),
+            span.batch,
+            span.round_id,
+            number(span.start, 6),
+            number(span.end, 6),
+            span.num_tokens,
+        )
+        for span in counts.spans
+        if span.end >= now - _SPANS_S
+    )

@@ -1,0 +1,1 @@
+"""Guesses for one target's streams: who makes them, on trial or in rounds, and when they pay."""

@@ -1,0 +1,270 @@
+"""The draft nodes of one target's streams: who drafts for whom, and who is left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nodes.messages import CloseStreamNotice, DraftReply
+from nodes.scheduler.cycle import CycleState
+from nodes.scheduler.dispatch import Dispatcher
+from nodes.scheduler.drafting import trials
+from nodes.scheduler.drafting.drafts import DraftNode, DraftPool
+from nodes.scheduler.instructions import Instruction, ToDraft
+from nodes.scheduler.learning import Learning
+from nodes.scheduler.observe import own_cells
+from nodes.scheduler.rounds import Round, guesses_of
+from nodes.scheduler.stream import DraftPlacement, Stream
+from nodes.scheduler.target import TargetCosts
+from nodes.scheduler.watching.watch import Watch
+from nodes.stream import StreamId
+from policies.acceptance import AcceptanceEstimate
+from policies.confidence import Spread
+from policies.drafter import expected_acceptance, plain_token_s, token_s
+from policies.latency import NodeCosts
+from policies.plan import Link
+
+# Each late round costs its deadline: a draft node that keeps doing so is done without.
+_MAX_LATE_ROUNDS = 3
+# Of a draft node that were judged: then what is expected of a stream says more than some trials.
+_KNOWN_GUESSES = 40
+# What the guesses of very good draft models come to.
+_BEST = AcceptanceEstimate(successes=9.0, failures=1.0)
+# Tokens of a stream between two looks at who drafts for it.
+_RECONSIDER_TOKENS = 16
+
+
+class DraftSide:
+    """What a scheduler hears of and tells draft nodes, but for rounds. It shares its streams, draft
+    nodes and plan with the scheduler.
+    """
+
+    def __init__(
+        self,
+        streams: Mapping[StreamId, Stream],
+        drafts: DraftPool,
+        cycle: CycleState,
+        dispatcher: Dispatcher,
+        target: TargetCosts | None,
+        learning: Learning,
+        watch: Watch,
+        token_bits: int,
+    ) -> None:
+        self._streams = streams
+        self._drafts = drafts
+        self._cycle = cycle
+        self._dispatcher = dispatcher
+        self._target = target
+        self._learning = learning
+        self._watch = watch
+        self._token_bits = token_bits
+        self.num_stale = 0
+
+    def joined(
+        self,
+        node: str,
+        costs: NodeCosts,
+        link: Link | None = None,
+        spread: Spread | None = None,
+    ) -> list[Instruction]:
+        """spread: how sure its draft model was where it was measured, if it was."""
+        draft = DraftNode(node, costs, link or Link(), token_bits=self._token_bits)
+        if spread is not None and self._target is not None:
+            target = self._target.now(own_cells(self._streams.values())).decode
+            together = max(1, len(self._streams))
+            draft.acceptance = expected_acceptance(target, draft.view(), spread, together)
+        self._drafts.add(draft)
+        for stream in self._streams.values():
+            # A node that starts anew may have room now.
+            stream.refused_by.discard(node)
+        # Where a client chose how much to guess, lookup only stands in for a draft node.
+        stood_in = [s for s in self._streams.values() if s.is_by_lookup and s.fixed_gamma]
+        for stream in stood_in:
+            self._drafts.displace(stream)
+        homeless = [s for s in self._streams.values() if s.draft is None]
+        return [instruction for s in homeless for instruction in self.place(s)]
+
+    def link(self, node: str, link: Link) -> None:
+        """What is known by now of the way to a draft node: no part of what it takes to guess."""
+        if node in self._drafts:
+            self._drafts[node].link = link
+
+    def lost(self, node: str, now: float, *, has_died: bool) -> list[Instruction] | None:
+        """Its rounds go on with the guesses at hand; its streams look for another node, unless
+        they may be what nodes die of.
+
+        None if it was not known.
+        """
+        if not self._drafts.remove(node):
+            return None
+        self._cycle.members_changed()
+        out: list[Instruction] = []
+        for stream in self._streams.values():
+            if stream.draft is not None and stream.draft.node == node:
+                self._drafts.displace(stream)
+                stream.num_draft_losses += has_died
+                off = f"draft off: {stream.num_draft_losses} draft nodes died with it"
+                stream.plain_reason = off if stream.is_off_drafts else ""
+                out += self.place(stream)
+        for current in list(self._dispatcher.rounds.values()):
+            if current.drop_share(node) is not None:
+                self._watch.given_up(current, (node,), now)
+                out += self._dispatcher.verify_if_complete(current, now)
+        return out
+
+    def place(self, stream: Stream) -> list[Instruction]:
+        """Open a stream on the draft node that suits it best, if there is one."""
+        self._cycle.members_changed()
+        out = self._drafts.place(stream)
+        placement = stream.draft
+        if stream.tries is not None and placement is not None and self._target is not None:
+            costs, crowd = self._target.now(len(stream.token_ids)).decode, len(self._streams)
+            node = self._drafts[placement.node]
+            view, plain_s = node.view(), plain_token_s(costs, crowd)
+            known = node.acceptance
+            gain = plain_s / token_s(costs, view, stream.acceptance, crowd)
+            stream.tries.expect(
+                1.0 if known.is_untried else gain,
+                at_best=plain_s / token_s(costs, view, _BEST, crowd),
+                is_known=known.judged[1] >= _KNOWN_GUESSES,
+            )
+        return out
+
+    def ready(self, node: str, stream_id: StreamId, generation: int) -> bool:
+        """A draft node has read a stream's text; False if that is of the past."""
+        placement = self.placement(node, stream_id, generation)
+        if placement is None:
+            return False
+        placement.is_ready = True
+        placement.asked_at = None
+        if placement.is_late:
+            placement.is_late = False
+            self._cycle.members_changed()
+        return True
+
+    def failed(
+        self, node: str, stream_id: StreamId, generation: int, reason: str
+    ) -> list[Instruction] | None:
+        """A draft node cannot hold the stream: it goes plainly, or to another node.
+
+        None if that is of the past.
+        """
+        if self.placement(node, stream_id, generation) is None:
+            return None
+        stream = self._streams[stream_id]
+        self._drafts.displace(stream)
+        stream.refused_by.add(node)
+        stream.plain_reason = f"draft off: {reason}"
+        return self.place(stream)
+
+    def placement(self, node: str, stream_id: int, generation: int) -> DraftPlacement | None:
+        """A stream's, if it is the one that is spoken of; else it is counted as stale."""
+        stream = self._streams.get(StreamId(stream_id))
+        placement = stream.draft if stream is not None else None
+        if placement is None or (placement.node, placement.generation) != (node, generation):
+            self.num_stale += 1
+            return None
+        return placement
+
+    def given_up(self, stream: Stream) -> list[Instruction]:
+        """A stream's draft node says nothing, though it is there: another may do better."""
+        assert stream.draft is not None
+        reason = f"draft off: {stream.draft.node} does not answer"
+        return self._replace(stream, stream.draft, reason)
+
+    def _replace(self, stream: Stream, placement: DraftPlacement, reason: str) -> list[Instruction]:
+        """Take a stream off its draft node for good."""
+        self._drafts.displace(stream)
+        notice = CloseStreamNotice(stream.spec.stream_id, placement.generation)
+        stream.refused_by.add(placement.node)
+        stream.plain_reason = reason
+        return [ToDraft(placement.node, notice), *self.place(stream)]
+
+    def left_behind(self, current: Round) -> list[Instruction]:
+        """Nodes that are late for a round are not asked until they answer, or done without."""
+        out: list[Instruction] = []
+        self._cycle.members_changed()
+        for stream_id in current.stream_ids:
+            stream = self._streams[stream_id]
+            placement = stream.draft
+            if placement is None or placement.node not in current.shares:
+                continue
+            placement.is_late = True
+            placement.num_late += 1
+            elsewhere = self._drafts.choose(stream.refused_by | {placement.node})
+            if placement.num_late < _MAX_LATE_ROUNDS and elsewhere is None:
+                stream.plain_reason = f"draft off: {placement.node} is late"
+                continue
+            reason = f"draft off: {placement.node} was late {placement.num_late} times"
+            out += self._replace(stream, placement, reason)
+        return out
+
+    def drafted(
+        self, current: Round, node: str, reply: DraftReply, now: float
+    ) -> list[Instruction]:
+        """A node's share of a round: its guesses."""
+        self._count(node, reply)
+        for entry, guesses in guesses_of(reply):
+            stream = self._streams.get(StreamId(entry.stream_id))
+            if stream is not None:
+                stream.num_draft_losses = 0
+            if (
+                stream is None
+                or self.placement(node, entry.stream_id, entry.generation) is None
+                or entry.prefix_len != len(stream.token_ids)
+            ):
+                continue
+            current.guesses[stream.spec.stream_id] = guesses
+        share = current.shares[node]
+        made_s = current.answered(node, now, reply.num_ready)
+        self._watch.drafted(current, share, made_s, reply.draft_us / 1e6, now)
+        return self._dispatcher.verify_if_complete(current, now)
+
+    def other_answer(self, node: str, reply: DraftReply, now: float) -> bool:
+        """An answer to no round: guesses on trial, or of a node that has caught up, or that was
+        late but works.
+
+        Its streams may guess (again). False if it tells of none of these.
+        """
+        self._count(node, reply)
+        tried = trials.answered(self._streams, node, reply)
+        if tried:
+            rtt_s = self._drafts[node].link.rtt_s
+            self._watch.trial_answered(reply.round, node, reply.draft_us / 1e6, rtt_s, now)
+            for stream in tried:
+                stream.num_draft_losses = 0
+                self._learning.trial(stream, now)
+            return True
+        found = False
+        for entry in reply.entries:
+            placement = self.placement(node, entry.stream_id, entry.generation)
+            if placement is not None and (placement.is_late or placement.catching_up):
+                self._cycle.members_changed()
+                placement.has_caught_up = placement.catching_up
+                placement.is_late = placement.catching_up = False
+                placement.asked_at = None
+                found = True
+        self.num_stale += not found
+        return found
+
+    def _count(self, node: str, reply: DraftReply) -> None:
+        if node in self._drafts:
+            self._drafts[node].num_ready += reply.num_ready
+            self._drafts[node].num_wasted += reply.num_wasted
+
+    def reconsider(self, stream: Stream) -> list[Instruction]:
+        """Now and then: is a stream better served by lookup, by a draft node again, by another?"""
+        if stream.is_away or len(stream.token_ids) < stream.reconsidered_at + _RECONSIDER_TOKENS:
+            return []
+        stream.reconsidered_at = len(stream.token_ids)
+        before, moved = stream.draft, list[Instruction]()
+        if self._drafts.lookup is not None and self._target is not None:
+            costs = self._target.now(len(stream.token_ids)).decode
+            moved = self._drafts.move(stream, costs, len(self._streams))
+        if stream.draft is before:
+            placed = [s.draft for s in self._streams.values() if s.draft is not None]
+            num_moving = sum(not placement.is_ready for placement in placed)
+            moved = self._drafts.rebalance(stream, num_moving)
+        if stream.draft is not before:
+            stream.plain_reason = ""
+            self._cycle.members_changed()
+        return moved

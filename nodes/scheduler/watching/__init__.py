@@ -1,0 +1,1 @@
+"""What became of rounds: counted, held against what was predicted, told to who asks."""

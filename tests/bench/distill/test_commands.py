@@ -1,0 +1,78 @@
+"""The whole way from texts to figures on a model that fits in a test."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+torch = pytest.importorskip("torch", reason="the extra `distill` is not installed (torch)")
+pytest.importorskip("gguf", reason="the extra `distill` is not installed (gguf)")
+pytest.importorskip("matplotlib", reason="the extra `distill` is not installed (matplotlib)")
+
+from bench.distill import steps  # noqa: E402
+from bench.distill.commands import distill  # noqa: E402
+from bench.distill.training import fit  # noqa: E402
+from bench.distill.training.gguf_files import write_draft  # noqa: E402
+from bench.distill.training.model import DraftModel, Shape  # noqa: E402
+from nodes.engine.llama import LlamaConfig, LlamaModel  # noqa: E402
+from nodes.roles import calibration_of  # noqa: E402
+from tests.bench.distill.fakes import write_target  # noqa: E402
+
+
+@pytest.mark.timeout(60)
+def test_texts_become_a_draft_with_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "target.gguf"
+    write_target(tmp_path / "vocabulary.gguf")
+    shape = Shape(num_vocab=288, width=64, num_layers=1, num_heads=2, num_hidden=64)
+    write_draft(
+        DraftModel(shape, seed=2), tmp_path / "vocabulary.gguf", target, name="t", licence="mit"
+    )
+    small = {"width": 32, "num_layers": 1, "num_heads": 2, "num_hidden": 32}
+    options = fit.FitOptions
+    monkeypatch.setattr(fit, "FitOptions", lambda **kept: options(**small, **kept))
+    # A signal handler of a test would outlive it.
+    monkeypatch.setattr(steps, "stop_flag", lambda: lambda: False)
+    (tmp_path / "text.txt").write_text("\n\n".join(f"Paragraph {i} of a text." for i in range(400)))
+
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(distill, [*arguments], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    at = {name: str(tmp_path / name) for name in ("corpus", "answers", "more", "run", "held-out")}
+    draft = str(tmp_path / "draft.gguf")
+    on = ["--target", str(target)]
+    run("corpus", str(tmp_path / "text.txt"), *on, "--licence", "text: mine", "--out", at["corpus"])
+    for tokens in ("600", "1200"):
+        run(
+            *("sample", *on, "--corpus", at["corpus"], "--out", at["answers"]),
+            *("--tokens", tokens, "--max-answer", "12", "--width", "4", "--best", "4"),
+        )
+    # Another machine may sample with another seed.
+    run(
+        *("sample", *on, "--out", at["more"], "--tokens", "200", "--max-answer", "12"),
+        *("--width", "4", "--best", "4", "--seed", "2", "--engine", "torch"),
+    )
+    both = ("--answers", at["answers"], "--answers", at["more"])
+    run(
+        *("train", *on, "--corpus", at["corpus"], *both, "--out", at["run"]),
+        *("--corpus-tokens", "8192", "--epochs", "1"),
+    )
+    run("export", at["run"], *on, *both, "--out", draft, "--layers", "Q8_0")
+    model = LlamaModel(LlamaConfig(path=Path(draft), num_cells=256, max_sequences=1))
+    calibration = calibration_of(model)
+    model.close()
+    assert calibration.spread is not None
+    assert sum(calibration.spread.shares) == pytest.approx(1.0, abs=1e-3)
+    output = run(
+        *("evaluate", draft, *on, "--out", at["held-out"], "--prompts", "8"),
+        *("--max-answer", "6", "--compare", "2"),
+    )
+    assert "| greedy |" in output
+    assert "| greedy | 0.5 |" in output
+    assert "coupled / rejection" in output
+    figures = json.loads((tmp_path / "held-out" / "draft.json").read_text())
+    assert 0.0 <= figures["greedy"]["acceptance"] <= 1.0
+    assert len(figures["couplings"]) == 3
+    assert (tmp_path / "run" / "loss.png").exists()
