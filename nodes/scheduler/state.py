@@ -18,7 +18,6 @@ from dataclasses import replace
 
 from mesh.grants import Air
 from nodes.messages import (
-    CloseStreamNotice,
     CommitReply,
     DraftReply,
 )
@@ -30,29 +29,24 @@ from nodes.scheduler.drafting.draft_side import DraftSide
 from nodes.scheduler.drafting.drafts import DraftPool
 from nodes.scheduler.drafting.lookup import Lookup
 from nodes.scheduler.drafting.tolls import tolls_of
-from nodes.scheduler.drafting.tries import Tries
 from nodes.scheduler.forecast import Forecast
 from nodes.scheduler.healing import Healing
 from nodes.scheduler.instructions import (
-    Abort,
-    Finish,
     Instruction,
-    ToDraft,
-    ToTarget,
-    open_request,
 )
 from nodes.scheduler.learning import Learning
+from nodes.scheduler.membership import Membership
 from nodes.scheduler.observe import observe
 from nodes.scheduler.rounds import RoundIds
 from nodes.scheduler.stream import (
     Figures,
-    Idle,
     Leased,
     Opening,
     Stream,
     Verifying,
 )
 from nodes.scheduler.target import TargetCosts
+from nodes.scheduler.target_side import TargetSide
 from nodes.scheduler.watching.counts import Counts
 from nodes.scheduler.watching.recorder import Recorder
 from nodes.scheduler.watching.report import Report
@@ -97,11 +91,9 @@ class SchedulerState:
         num_cells: int = 0,
         plans_later: Callable[[], None] | None = None,
     ) -> None:
-        self._has_trials = trials
         self._plans_later = plans_later
         self._cycle = CycleState(policy)
         self._target = TargetCosts(target_costs) if target_costs is not None else None
-        self._acceptance = acceptance
         self._streams: dict[StreamId, Stream] = {}
         # Where acceptance is given, no node's prior takes its place.
         self._lookup = Lookup() if lookup else None
@@ -134,6 +126,24 @@ class SchedulerState:
             self._watch,
             token_bits,
         )
+        self._membership = Membership(
+            self._streams,
+            self._drafts,
+            self._cycle,
+            self._dispatcher,
+            self._draft_side,
+            self._lookup,
+            acceptance,
+            has_trials=trials,
+        )
+        self._target_side = TargetSide(
+            self._streams,
+            self._cycle,
+            self._dispatcher,
+            self._membership,
+            self._target,
+            self._watch,
+        )
         self._healing = Healing(
             self._streams,
             self._drafts,
@@ -152,17 +162,15 @@ class SchedulerState:
             self._healing,
             self._lookup,
             self._watch,
-            self._remove,
+            self._membership.remove,
         )
         self.report = Report(self._streams, self._drafts, self._cycle, self._target, self._watch)
-        # Of streams that ended, until the coordinator has told their clients.
-        self._ended: dict[StreamId, tuple[Figures, str]] = {}
-        self._num_stale = 0
 
     @property
     def num_stale(self) -> int:
         """Messages that spoke of what is past."""
-        return self._num_stale + self._draft_side.num_stale + self._commits.num_stale
+        sides = (self._target_side, self._draft_side, self._commits)
+        return sum(side.num_stale for side in sides)
 
     @property
     def num_streams(self) -> int:
@@ -209,77 +217,32 @@ class SchedulerState:
         self, spec: StreamSpec, fixed_gamma: int | None, weight: float = 1.0
     ) -> list[Instruction]:
         """Place a stream on the target and, if there is one, on the draft node that suits best."""
-        stream = Stream(spec, list(spec.token_ids), fixed_gamma, weight)
-        if self._has_trials and fixed_gamma is None:
-            stream.tries = Tries()
-        if self._acceptance is not None:
-            stream.acceptance = self._acceptance(spec.stream_id)
-        return self._take_in(stream)
+        return self._membership.admit(spec, fixed_gamma, weight)
 
     def adopt(self, stream: Stream) -> list[Instruction]:
         """Go on with a stream that another target's scheduler released."""
-        stream.spec = stream.current_spec(stream.spec.generation + 1)
-        stream.phase, stream.is_parked = Opening(), False
-        stream.num_reopened = 0
-        stream.refused_by.clear()
-        return self._take_in(stream)
-
-    def _take_in(self, stream: Stream) -> list[Instruction]:
-        spec = stream.spec
-        self._streams[spec.stream_id] = stream
-        if self._lookup is not None and stream.fixed_gamma != 0:
-            self._lookup.open(spec, stream.weight)
-        opened = ToTarget(open_request(spec))
-        # Where only the prompt is scored there is nothing to guess.
-        return [opened, *self._draft_side.place(stream)] if stream.tokens_left else [opened]
+        return self._membership.adopt(stream)
 
     def release(self, stream_id: StreamId, now: float) -> tuple[Stream, list[Instruction]]:
         """Let a stream go to another target, with its journal; what this one still says of it is
         stale. Raises KeyError."""
         stream = self._streams[stream_id]
-        notice = CloseStreamNotice(stream_id, stream.spec.generation)
-        out = [ToTarget(notice), *self._detach(stream, now)]
-        return stream, [*out, *self.plan(now)]
+        return stream, [*self._membership.release(stream, now), *self.plan(now)]
 
     def release_all(self, now: float) -> tuple[list[Stream], list[Instruction]]:
         """The target is gone: every stream, and what draft nodes are to be told."""
-        streams = list(self._streams.values())
-        told = [instruction for stream in streams for instruction in self._detach(stream, now)]
-        return streams, [i for i in told if isinstance(i, ToDraft)]
+        return self._membership.release_all(now)
 
     def cancel(self, stream_id: StreamId, now: float) -> list[Instruction]:
         stream = self._streams.get(stream_id)
         if stream is None:
             return []
-        notice = CloseStreamNotice(stream_id, stream.spec.generation)
-        out = [ToTarget(notice), *self._remove(stream, now), Finish(stream_id, "cancelled")]
         # Others may have waited for a round that held only this stream.
-        return [*out, *self.plan(now)]
+        return [*self._membership.cancel(stream, now), *self.plan(now)]
 
     def take_figures(self, stream_id: StreamId) -> tuple[Figures, str]:
         """What an ended stream did and why it was last decoded plainly; asked for once."""
-        return self._ended.pop(stream_id, (Figures(), ""))
-
-    def _remove(self, stream: Stream, now: float) -> list[Instruction]:
-        stream_id = stream.spec.stream_id
-        reason = stream.plain_reason or self._cycle.why_plain(stream_id)
-        if stream.is_on_probation:
-            reason = "draft off: the text ended before its guesses were tried"
-        self._ended[stream_id] = (stream.figures, reason)
-        return self._detach(stream, now)
-
-    def _detach(self, stream: Stream, now: float) -> list[Instruction]:
-        stream_id = stream.spec.stream_id
-        del self._streams[stream_id]
-        self._cycle.members_changed()
-        out: list[Instruction] = []
-        if self._lookup is not None:
-            self._lookup.close(stream_id)
-        was_by_lookup = stream.is_by_lookup
-        placement = self._drafts.ended(stream)
-        if placement is not None and not was_by_lookup:
-            out.append(ToDraft(placement.node, CloseStreamNotice(stream_id, placement.generation)))
-        return out + self._dispatcher.leave(stream, now)
+        return self._membership.ended.pop(stream_id, (Figures(), ""))
 
     # -- draft nodes -------------------------------------------------------------------------
 
@@ -331,37 +294,14 @@ class SchedulerState:
     ) -> list[Instruction]:
         """num_read: tokens the target ran for it; None for all of its text. has_begun: its first
         token is on the way."""
-        stream = self._streams.get(stream_id)
-        if stream is None or stream.spec.generation != generation:
-            self._num_stale += 1
-            return []
-        if isinstance(stream.phase, Opening):
-            length = len(stream.token_ids)
-            stream.phase = Leased(length + 1) if has_begun else Idle()
-            stream.is_parked = False
-            if self._target is not None:
-                num_read = length if num_read is None else min(num_read, length)
-                self._watch.counts.text_read(num_read, length)
-                self._target.prompt_read(num_read, length, len(self._streams) - 1, now)
-            self._cycle.members_changed()
-        return self.plan(now)
+        side = self._target_side
+        told = side.ready(stream_id, generation, now, num_read, has_begun=has_begun)
+        return [] if told is None else self.plan(now)
 
     def target_parked(self, stream_id: StreamId, generation: int, now: float) -> list[Instruction]:
-        """The target had no cells left for a stream. It says ready when it goes on.
-
-        What was sent meanwhile under the old generation is void: the target drops it.
-        """
-        stream = self._streams.get(stream_id)
-        if stream is None or stream.spec.generation != generation:
-            self._num_stale += 1
-            return []
-        out = self._dispatcher.leave(stream, now)
-        stream.phase, stream.is_parked = Opening(), True
-        self._watch.counts.num_parked += 1
-        stream.spec = replace(stream.spec, generation=generation + 1)
-        stream.drop_trial()
-        self._cycle.members_changed()
-        return [*out, *self.plan(now)]
+        """The target had no cells left for a stream. It says ready when it goes on."""
+        told = self._target_side.parked(stream_id, generation, now)
+        return [] if told is None else [*told, *self.plan(now)]
 
     def target_failed(
         self,
@@ -372,13 +312,9 @@ class SchedulerState:
         code: str = "unavailable",
     ) -> list[Instruction]:
         """code: whose fault it is, as in RequestFailedNotice."""
-        stream = self._streams.get(stream_id)
-        if stream is None or stream.spec.generation != generation:
-            self._num_stale += 1
-            return []
-        failed = [*self._remove(stream, now), Abort(stream_id, reason, code)]
+        told = self._target_side.failed(stream_id, generation, reason, now, code)
         # Others may have waited for a round that held only this stream.
-        return [*failed, *self.plan(now)]
+        return [] if told is None else [*told, *self.plan(now)]
 
     def committed(self, reply: CommitReply, now: float) -> list[Instruction]:
         """Take what one target pass committed; what does not follow the journal is dropped."""

@@ -74,7 +74,7 @@ def test_nothing_of_a_request_stays(case: ClusterCase) -> None:
     assert +state._draft_load == {}
     assert len(state._draft_load) == 0
     for scheduler in state.schedulers:
-        assert scheduler._ended == {}
+        assert scheduler._membership.ended == {}
     assert state._serving._ids_of_client == {}
     tokenizing = state._serving.tokenizing
     assert not any(tokenizing._queues.values())

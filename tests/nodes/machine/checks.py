@@ -130,6 +130,6 @@ def check_empty(coordinator: Coordinator) -> None:
     assert state._uploads.num_under_way == 0
     for scheduler in state.schedulers:
         assert scheduler.num_streams == 0
-        assert scheduler._rounds == {} == scheduler._ended
+        assert scheduler._rounds == {} == scheduler._membership.ended
         assert scheduler._lookup is None or scheduler._lookup._texts == {}
         assert all(node.num_waiting == node.num_streams == 0 for node in scheduler._drafts)

@@ -325,7 +325,7 @@ def test_no_stream_waits_for_ever_and_nothing_leaks(seed: int, num_streams: int)
     assert set(walk.ended) == set(walk.lengths)
     scheduler = walk.scheduler
     assert (scheduler.num_streams, scheduler.next_deadline()) == (0, None)
-    assert not scheduler._ended
+    assert not scheduler._membership.ended
     assert all(node.num_streams == node.num_waiting == 0 for node in scheduler._drafts)
     assert replayed(walk, walk.told), "not a function of what it was told"
 
