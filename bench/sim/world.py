@@ -8,8 +8,10 @@ from functools import partial
 from random import Random
 from typing import Any
 
+from bench.sim.devices import Engine, Text
+from bench.sim.draft import SimDraft
 from bench.sim.events import Clock, Medium
-from bench.sim.nodes import Engine, SimDraft, SimTarget, Text
+from bench.sim.target import SimTarget
 from nodes.engine.sampling import Sampling
 from nodes.messages import DraftReply, DraftRequest, OpenStreamRequest, StreamReadyNotice
 from nodes.scheduler import SchedulerState

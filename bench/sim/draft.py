@@ -1,217 +1,25 @@
-"""Simulated target and draft nodes: they answer the scheduler's messages after what work takes.
-
-Tokens are not computed: every one is 0, a wrong guess is 1, and a guess is right with the
-probability that its stream has at its position. What a pass takes comes from the true cost tables
-of the scenario, which the scheduler need not know, with log-normal noise.
-"""
+"""A simulated draft node: it answers the scheduler's messages after what work takes."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from random import Random
 from typing import Any
 
-from bench.sim.events import Clock
+from bench.sim.devices import ALONE, Engine, Send, Text
 from nodes.messages import (
     CloseStreamNotice,
-    CommitEntry,
-    CommitReply,
     DraftEntry,
     DraftReply,
     DraftRequest,
     GuessEntry,
-    LeaseRequest,
     OpenStreamRequest,
     StreamReadyNotice,
-    VerifyRequest,
 )
-from policies.latency import NodeCosts
 
-# As the real nodes do: small pieces of prompts beside other work and where some may come at any
-# moment, large ones without. Of the target, then of draft nodes.
-_BESIDE, _BETWEEN = 32, 64
-_DRAFT_BESIDE, _DRAFT_BETWEEN = 16, 32
-_ALONE = 256
-
-
-Send = Callable[[Any], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """How hard a stream's tokens are to guess.
-
-    alphas: chance of a guess by its position in a round. luck: (max_tokens,) of each token of the
-    output, in [0, 1): a guess of it is accepted if that is below alpha. The same for every policy,
-    as the text itself is by law 1. chances: (max_tokens,) of each token of the output, where some
-    are harder than others and the draft knows it; () where all are alike.
-    """
-
-    alphas: tuple[float, ...]
-    luck: tuple[float, ...]
-    chances: tuple[float, ...] = ()
-
-    def is_right(self, token: int, position: int) -> bool:
-        """Whether the guess of an output token, at a position of its round, is accepted."""
-        if self.chances:
-            return self.luck[token] < self.chances[token]
-        return self.luck[token] < self.alphas[min(position, len(self.alphas) - 1)]
-
-    def num_likely(self, token: int, gamma: int, stop: float) -> int:
-        """Guesses from an output token on until they are all right with a chance below `stop`."""
-        chance = 1.0
-        for position, each in enumerate(self.chances[token : token + gamma]):
-            chance *= each
-            if chance < stop:
-                return position
-        return gamma
-
-
-@dataclass(slots=True)
-class _Held:
-    generation: int
-    start: int
-    length: int
-    end: int
-    unread: int
-    lease: int = 0
-    guesses: int = -1
-
-
-class Engine:
-    """One device: a pass at a time, each taking what the tables say and some noise."""
-
-    def __init__(self, clock: Clock, costs: NodeCosts, noise: float, random: Random) -> None:
-        self.clock, self.costs, self.noise, self.random = clock, costs, noise, random
-        self.busy_s = 0.0
-        self.is_busy = False
-
-    def run_pass(
-        self, num_decode: int, num_prefill: int, cells: int, done: Callable[[], None]
-    ) -> None:
-        # Tokens cost what tokens cost, whichever sequences of one pass they belong to.
-        if num_decode:
-            seconds = self.costs.decode.at(num_decode + num_prefill, cells)
-        else:
-            seconds = self.costs.prefill.at(num_prefill, cells)
-        seconds *= self.random.lognormvariate(0.0, self.noise)
-        self.busy_s += seconds
-        self.is_busy = True
-        self.clock.after(seconds, done)
-
-
-class SimTarget:
-    """Verifies guesses and decodes leased streams, all in one pass, prompts in pieces beside."""
-
-    def __init__(self, engine: Engine, texts: Mapping[int, Text], send: Send) -> None:
-        self._engine, self._texts, self._send = engine, texts, send
-        self._streams: dict[int, _Held] = {}
-        self._reading: deque[int] = deque()
-        self.num_passes = 0
-
-    def receive(self, message: Any) -> None:
-        match message:
-            case VerifyRequest(entries=entries):
-                for entry in entries:
-                    held = self._streams.get(entry.stream_id)
-                    if held is not None and held.length == entry.prefix_len:
-                        held.guesses = entry.num_draft_tokens
-            case LeaseRequest(entries=leases):
-                for lease in leases:
-                    held = self._streams.get(lease.stream_id)
-                    if held is not None:
-                        held.lease = max(held.lease, lease.prefix_len + lease.num_tokens)
-            case OpenStreamRequest():
-                length = len(message.token_ids)
-                self._streams[message.stream_id] = _Held(
-                    message.generation,
-                    message.num_prompt_tokens,
-                    length,
-                    message.num_prompt_tokens + message.max_tokens,
-                    length,
-                )
-                self._reading.append(message.stream_id)
-            case CloseStreamNotice(stream_id=stream_id):
-                self._streams.pop(stream_id, None)
-        self._begin()
-
-    def _begin(self) -> None:
-        if self._engine.is_busy:
-            return
-        going = []
-        num_tokens = cells = 0
-        for stream_id, held in self._streams.items():
-            cells += held.length - held.unread
-            if held.unread:
-                continue
-            if held.guesses >= 0:
-                guesses = max(0, min(held.guesses, held.end - held.length - 1))
-            elif held.lease > held.length:
-                guesses = 0
-            else:
-                continue
-            going.append((stream_id, held, guesses))
-            num_tokens += guesses + 1
-        reading, piece = self._next_piece(bool(going))
-        if not going and not piece:
-            return
-        self.num_passes += 1
-        started = self._engine.clock.now
-        self._engine.run_pass(
-            num_tokens, piece, cells, lambda: self._end(going, reading, piece, started)
-        )
-
-    def _next_piece(self, is_shared: bool) -> tuple[int, int]:
-        while self._reading:
-            held = self._streams.get(self._reading[0])
-            if held is not None and held.unread:
-                others = any(not held.unread for held in self._streams.values())
-                limit = _BESIDE if is_shared else _BETWEEN if others else _ALONE
-                return self._reading[0], min(held.unread, limit)
-            self._reading.popleft()
-        return -1, 0
-
-    def _end(
-        self, going: list[tuple[int, _Held, int]], reading: int, piece: int, started: float
-    ) -> None:
-        self._engine.is_busy = False
-        entries = []
-        total = 0
-        for stream_id, held, guesses in going:
-            # Cancelled streams are gone meanwhile.
-            if self._streams.get(stream_id) is not held:
-                continue
-            accepted = self._accept(stream_id, held, guesses)
-            before, count = held.length, accepted + 1
-            held.length += count
-            held.guesses = -1
-            ended = held.length >= held.end
-            if ended:
-                del self._streams[stream_id]
-            reason = "length" if ended else ""
-            entries.append(
-                CommitEntry(
-                    stream_id, held.generation, before, count, guesses, accepted, reason, b""
-                )
-            )
-            total += count
-        if entries:
-            seconds = self._engine.clock.now - started
-            self._send(CommitReply(seconds, tuple(entries), (0,) * total, piece))
-        read = self._streams.get(reading)
-        if read is not None and piece:
-            read.unread -= piece
-            if not read.unread:
-                self._send(StreamReadyNotice(reading, read.generation))
-        self._begin()
-
-    def _accept(self, stream_id: int, held: _Held, guesses: int) -> int:
-        text = self._texts[stream_id]
-        at = held.length - held.start
-        wrong = (p for p in range(guesses) if not text.is_right(at + p, p))
-        return next(wrong, guesses)
+# As the real one does: small pieces of prompts beside rounds and between them.
+_BESIDE, _BETWEEN = 16, 32
 
 
 @dataclass(slots=True)
@@ -350,9 +158,9 @@ class SimDraft:
             return
         # As the real node: small pieces of prompts beside rounds and between them.
         others = any(not prefix.unread for prefix in self._prefixes.values())
-        limit = _DRAFT_BETWEEN if others else _ALONE
+        limit = _BETWEEN if others else ALONE
         if self._rounds:
-            limit = _DRAFT_BESIDE
+            limit = _BESIDE
         reading, piece = -1, 0
         while self._reading:
             prefix = self._prefixes.get(self._reading[0])
