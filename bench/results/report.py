@@ -87,28 +87,27 @@ def _ratio_table(pairs: Sequence[Cell]) -> Iterator[str]:
         yield f"| {cell.place} | {cell.system} | {cell.reference} | {' | '.join(shown)} |{note}"
 
 
-def _beside(cells: Sequence[Cell]) -> Iterator[list[str]]:
-    """For each system that others are compared with: a row a place, a column for each other."""
-    alone = {(cell.place, cell.system): cell.values for cell in cells if not cell.reference}
-    pairs = [cell for cell in cells if cell.reference]
-    for system in dict.fromkeys(cell.system for cell in pairs):
-        own = [cell for cell in pairs if cell.system == system]
-        metric = _main_metric([value.metric for cell in own for value in cell.ratios])
-        others = list(dict.fromkeys(cell.reference for cell in own))
-        found = {
-            (cell.place, cell.reference): value
-            for cell in own
-            for value in cell.ratios
-            if value.metric == metric
-        }
-        columns = " | ".join(f"to {other}" for other in others)
-        table = [f"| {system}: {metric} | | {columns} |", "|---|---|" + "---|" * len(others)]
-        for place in dict.fromkeys(cell.place for cell in own):
-            by_metric = {value.metric: value for value in alone.get((place, system), ())}
-            shown = [_ratio(found.get((place, other))) for other in others]
-            rate = _figure(by_metric.get(metric))
-            table.append(f"| {place} | {rate} | {' | '.join(shown)} |")
-        yield table
+def _beside(cells: Sequence[Cell], system: str) -> list[str]:
+    """A system that others are compared with: a row a place, a column for each other."""
+    own = [cell for cell in cells if cell.reference and cell.system == system]
+    alone = {
+        cell.place: cell.values for cell in cells if not cell.reference and cell.system == system
+    }
+    metric = _main_metric([value.metric for cell in own for value in cell.ratios])
+    others = list(dict.fromkeys(cell.reference for cell in own))
+    found = {
+        (cell.place, cell.reference): value
+        for cell in own
+        for value in cell.ratios
+        if value.metric == metric
+    }
+    columns = " | ".join(f"to {other}" for other in others)
+    table = [f"| {system}: {metric} | | {columns} |", "|---|---|" + "---|" * len(others)]
+    for place in dict.fromkeys(cell.place for cell in own):
+        by_metric = {value.metric: value for value in alone.get(place, ())}
+        shown = [_ratio(found.get((place, other))) for other in others]
+        table.append(f"| {place} | {_figure(by_metric.get(metric))} | {' | '.join(shown)} |")
+    return table
 
 
 def _main_metric(metrics: Sequence[str]) -> str:
@@ -153,6 +152,11 @@ def _section(results: Results) -> str:
     suites = dict.fromkeys(cell.suite for cell in results.cells if cell.reference)
     for suite in suites:
         lines += [f"**{suite}**", ""] if len(suites) > 1 else []
-        for table in _beside([cell for cell in results.cells if cell.suite == suite]):
-            lines += [*table, ""]
+        cells = [cell for cell in results.cells if cell.suite == suite]
+        # Of ours the first: a reader has one in mind, and what it is beside the others.
+        first, *others = dict.fromkeys(cell.system for cell in cells if cell.reference)
+        lines += [*_beside(cells, first), ""]
+        if others:
+            left = ", ".join(f"*{name}*" for name in others)
+            lines += [f"`python -m bench report` of the result has all rows, {left} too.", ""]
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"

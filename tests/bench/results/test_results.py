@@ -188,6 +188,16 @@ def test_a_readme_has_a_row_a_place_and_a_column_for_each_other_system() -> None
     assert "| ours: decode tokens/s | | to theirs | to another |\n|---|---|---|---|\n" in text
     assert "| here | 20.0 | 2.00 (2.00 to 2.00) | 4.00 (4.00 to 4.00) |\n" in text
     assert "| there | 20.0 | 2.00 (2.00 to 2.00) | - |\n" in text
+    assert "has all rows" not in text
+
+
+def test_a_readme_has_one_of_ours_and_says_which_rows_are_left_out() -> None:
+    turns = [[figures(20.0), figures(16.0), figures(5.0)]]
+    made = cells_of("s", "here", ["ours", "ours too", "theirs"], turns, ["ours", "ours too"])
+    text = readme_with("<!-- performance: begin --><!-- performance: end -->", results(*made))
+    assert "| here | 20.0 | 1.25 (1.25 to 1.25) | 4.00 (4.00 to 4.00) |\n" in text
+    assert "has all rows, *ours too* too." in text
+    assert "| here | 16.0 |" not in text
 
 
 def test_this_machine_is_described():
