@@ -20,8 +20,8 @@ from nodes.generation import GenerateOptions
 from nodes.target.node import TargetNode
 from policies.joint import joint_plan
 from tests.nodes.coordinator.test_poison import INNOCENTS, make_case
+from tests.nodes.memory_mesh import Eventually, ask, check
 from tests.nodes.pure_cluster import PureCluster
-from tests.nodes.test_mesh import Eventually, ask, check
 
 # -- pure states -----------------------------------------------------------------------------------
 

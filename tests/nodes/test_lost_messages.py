@@ -15,7 +15,7 @@ from nodes.generation import GenerateOptions
 from nodes.messages import CommitReply
 from nodes.target.node import TargetNode
 from policies.joint import joint_plan
-from tests.nodes.test_mesh import Eventually, ask, check
+from tests.nodes.memory_mesh import Eventually, ask, check
 
 
 class Lossy:

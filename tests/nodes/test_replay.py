@@ -18,9 +18,9 @@ from nodes.messages import MAX_GAMMA
 from nodes.roles import calibration_of, run_draft, run_target
 from policies.confidence import DraftCalibration
 from tests.engine.recordings import COSTS, toy_recording
+from tests.nodes.memory_mesh import ask
 from tests.nodes.pure_mesh import StreamCase
 from tests.nodes.replay_mesh import ReplayMesh, mesh_case, num_accepted, stream_case
-from tests.nodes.test_mesh import ask
 
 SHIPPED = Path(__file__).parents[2] / "bench" / "emulate" / "recordings" / "smollm2-135m.json.z"
 TOYS = toy_recording(0.5, 0.9, num_texts=5, max_tokens=50, eog_rate=0.02)

@@ -18,8 +18,8 @@ from nodes.target.events import Committed, Event, Failed, PromptScored, Ready
 from nodes.target.state import TargetState
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.reference import Reference, reference, toy_grammars
+from tests.nodes.target.script import ONE, TWO, make_state, run, tokens_of
 from tests.nodes.target.test_parking import run_all
-from tests.nodes.target.test_state import ONE, TWO, make_state, run, tokens_of
 
 ENDING = Grammar("gbnf", 'root ::= (" 1" | " 2"){4} " 3"')
 # After a 7 there is nothing that the toy can spell.

@@ -19,7 +19,7 @@ from nodes.messages import (
     UploadPiece,
 )
 from nodes.upload import LEAST_BYTES, Granted, Upload, is_worth_offering
-from tests.nodes.test_mesh import Members, ask, check, mesh
+from tests.nodes.memory_mesh import Members, ask, check, mesh
 
 AIR = LinkFields("cell-a", 2e6, 0.0)
 LONG = tuple(k % 50 + 1 for k in range(2000))

@@ -23,7 +23,7 @@ from nodes.coordinator.state import CoordinatorState
 from nodes.messages import OpenStreamRequest
 from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.examples import MESSAGES
-from tests.nodes.coordinator.test_state import CLUSTER, EPOCH, Mesh, make_mesh
+from tests.nodes.coordinator.script import CLUSTER, EPOCH, Mesh, make_mesh
 
 PEERS = {role: role.encode() for role in ROLES}
 PAIRS = [(role, message) for role in sorted(ROLES) for message in MESSAGES]

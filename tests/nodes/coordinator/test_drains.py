@@ -22,8 +22,7 @@ from nodes.messages import (
     TokenizeRequest,
 )
 from tests.nodes.builders import PROMPT, make_profile, make_submit
-from tests.nodes.coordinator.test_serving import commit, opening
-from tests.nodes.coordinator.test_state import (
+from tests.nodes.coordinator.script import (
     CLIENT,
     DRAFT,
     OTHER,
@@ -34,6 +33,7 @@ from tests.nodes.coordinator.test_state import (
     opened,
     to,
 )
+from tests.nodes.coordinator.test_serving import commit, opening
 
 ADMIN = b"admin"
 

@@ -11,7 +11,7 @@ from mesh.codec import decode
 from mesh.messages import Hello, Pong
 from nodes.coordinator.members.access import ForbiddenError
 from tests.nodes.builders import make_profile, make_submit
-from tests.nodes.coordinator.test_state import CLUSTER, EPOCH, Mesh
+from tests.nodes.coordinator.script import CLUSTER, EPOCH, Mesh
 
 ROLES = {b"t1": "target", b"t2": "target", b"d1": "draft", b"d2": "draft", b"c": "client"}
 STEPS = int(os.environ.get("AIRDRAFT_HOSTILE_STEPS", "4000"))

@@ -23,7 +23,7 @@ from nodes.messages import (
     TokenizeRequest,
 )
 from tests.nodes.builders import make_profile, make_submit
-from tests.nodes.coordinator.test_state import (
+from tests.nodes.coordinator.script import (
     CLIENT,
     CLUSTER,
     EPOCH,

@@ -11,7 +11,7 @@ from nodes.coordinator.members.roster import NodeRecord
 from nodes.coordinator.state import Send
 from nodes.messages import CloseStreamNotice, EngineProfile, LinkFields
 from tests.nodes.builders import make_profile
-from tests.nodes.coordinator.test_state import DRAFT, Mesh, make_mesh
+from tests.nodes.coordinator.script import DRAFT, Mesh, make_mesh
 
 RTT_S = 0.02
 

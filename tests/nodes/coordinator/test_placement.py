@@ -19,7 +19,7 @@ from nodes.messages import (
 )
 from policies.joint import joint_plan
 from tests.nodes.builders import make_profile, make_submit
-from tests.nodes.coordinator.test_state import CLIENT, TARGET, Mesh, opened, to
+from tests.nodes.coordinator.script import CLIENT, TARGET, Mesh, opened, to
 from tests.nodes.scheduler.script import FixedPolicy
 
 

@@ -19,8 +19,8 @@ from nodes.messages import (
     TokenizeRequest,
 )
 from tests.nodes.builders import make_profile, make_submit
+from tests.nodes.coordinator.script import CLIENT, Mesh, failure, opened, to
 from tests.nodes.coordinator.test_serving import commit
-from tests.nodes.coordinator.test_state import CLIENT, Mesh, failure, opened, to
 from tests.nodes.pure_cluster import ClusterCase, PureCluster
 from tests.nodes.pure_mesh import DraftCase, StreamCase
 

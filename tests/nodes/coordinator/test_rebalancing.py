@@ -20,8 +20,8 @@ from nodes.messages import (
 from policies.joint import joint_plan
 from policies.plan import Observation, Plan
 from tests.nodes.builders import PROMPT, make_submit
+from tests.nodes.coordinator.script import CLIENT, OTHER, TARGET, Mesh, opened, to
 from tests.nodes.coordinator.test_placement import commit, make_mesh, profile, where
-from tests.nodes.coordinator.test_state import CLIENT, OTHER, TARGET, Mesh, opened, to
 
 THIRD = b"third"
 

@@ -27,7 +27,7 @@ from nodes.messages import (
 )
 from nodes.stream import StreamId
 from tests.nodes.builders import PROMPT, make_profile, make_submit
-from tests.nodes.coordinator.test_state import CLIENT, OTHER, TARGET, Mesh, failure, opened, to
+from tests.nodes.coordinator.script import CLIENT, OTHER, TARGET, Mesh, failure, opened, to
 
 KIND = {"numerics_class": "integers", "model_hash": "toy-0-1"}
 

@@ -22,7 +22,7 @@ from nodes.messages import (
     TokensNotice,
 )
 from tests.nodes.builders import PROMPT, make_profile, make_submit
-from tests.nodes.coordinator.test_state import (
+from tests.nodes.coordinator.script import (
     CLIENT,
     DRAFT,
     OTHER,

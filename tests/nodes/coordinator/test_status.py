@@ -24,7 +24,7 @@ from nodes.messages import (
 )
 from nodes.status import NodeStatus, Status, StreamStatus, decode_status
 from tests.nodes.builders import make_profile, make_submit
-from tests.nodes.coordinator.test_state import (
+from tests.nodes.coordinator.script import (
     CLIENT,
     CLUSTER,
     DRAFT,

@@ -16,7 +16,7 @@ from nodes.messages import (
     TraceRequest,
 )
 from tests.nodes.builders import make_profile, make_submit
-from tests.nodes.coordinator.test_state import CLIENT, OTHER, TARGET, Mesh, make_mesh
+from tests.nodes.coordinator.script import CLIENT, OTHER, TARGET, Mesh, make_mesh
 
 CANARY = (41_417, 42_428, 43_439)
 

@@ -27,7 +27,7 @@ from nodes.messages import (
 )
 from nodes.upload import Upload
 from tests.nodes.builders import make_submit
-from tests.nodes.coordinator.test_state import CLIENT, CLUSTER, EPOCH, Mesh, make_mesh, to
+from tests.nodes.coordinator.script import CLIENT, CLUSTER, EPOCH, Mesh, make_mesh, to
 
 # 100 kB/s: a byte takes 10 us.
 LINK = LinkFields("cell-a", 800e3, 0.0)

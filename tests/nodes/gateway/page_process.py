@@ -20,8 +20,8 @@ from nodes.generation import GenerateOptions
 from nodes.status import Status, WaitingStatus
 from tests.nodes.gateway.fake_mesh import FakeMesh, finished, scored, started, tokens
 from tests.nodes.gateway.served import serving
+from tests.nodes.memory_mesh import PROMPT, mesh
 from tests.nodes.status_examples import DRAFT_NODE, GUESSING, PLAIN, STATUS, TARGET_NODE
-from tests.nodes.test_mesh import PROMPT, mesh
 
 HOSTILE = "<img src=x onerror=document.title='owned'>"
 MARKED = ["Guesses", " are", " checked", ".\n", "<b>So</b>", " it goes"]

@@ -19,8 +19,8 @@ from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
 from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import TokensNotice
 from tests.nodes.gateway.served import Served, serving
+from tests.nodes.memory_mesh import Members, mesh
 from tests.nodes.reference import Reference, reference
-from tests.nodes.test_mesh import Members, mesh
 
 PROMPT = "several devices"
 Eventually = Callable[..., "asyncio.Future[None]"]

@@ -9,9 +9,9 @@ from nodes.metrics.exposition import CONTENT_TYPE, exposition, render_metrics
 from nodes.metrics.families import Family, Metric
 from nodes.metrics.gateway import GatewayMetrics
 from nodes.status import Status
+from tests.nodes.memory_mesh import mesh
 from tests.nodes.metrics.exposed import samples_of
 from tests.nodes.status_examples import STATUS
-from tests.nodes.test_mesh import mesh
 
 UP = "airdraft_coordinator_up", frozenset[tuple[str, str]]()
 

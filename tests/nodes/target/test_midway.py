@@ -11,7 +11,7 @@ from nodes.target.state import TargetState
 from nodes.target.stream import midway_tokens
 from policies.latency import CostTable
 from tests.nodes.builders import make_spec
-from tests.nodes.target.test_state import ONE, TWO, RecordingModel, pieces_of, run
+from tests.nodes.target.script import ONE, TWO, RecordingModel, pieces_of, run
 
 THREE = StreamId(3)
 LONG = tuple(range(1, 81)) * 5

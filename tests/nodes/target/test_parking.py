@@ -20,7 +20,7 @@ from nodes.target.events import Committed, Event, Failed, Parked, Ready
 from nodes.target.state import TargetState
 from nodes.target.stream import cells_needed
 from tests.nodes.builders import make_spec
-from tests.nodes.target.test_state import (
+from tests.nodes.target.script import (
     ONE,
     TWO,
     RecordingModel,

@@ -1,0 +1,41 @@
+"""The llama.cpp engine on a real model, opened once for each file of tests."""
+
+import os
+
+import pytest
+
+from nodes.catalog import Catalog, default_cache_dir
+from nodes.engine.llama import LlamaConfig, LlamaModel
+from tests.engine.llama_texts import NUM_CELLS, prefill_and_step
+
+
+@pytest.fixture(scope="module")
+def model_path():
+    return Catalog(default_cache_dir(os.environ)).ensure("smollm2-135m")
+
+
+@pytest.fixture(scope="module")
+def loaded(model_path):
+    # Plain weights: repacked ones are exact on some CPUs only, which is the self-test's subject.
+    config = LlamaConfig(path=model_path, num_cells=NUM_CELLS, max_sequences=4, repack=False)
+    model = LlamaModel(config)
+    yield model
+    model.close()
+
+
+@pytest.fixture
+def model(loaded):
+    yield loaded
+    for seq_id in range(loaded.config.max_sequences):
+        loaded.truncate(seq_id, 0)
+    loaded.tokenizer.close()
+    loaded.tokenizer.__dict__.pop("_renderer", None)
+    assert loaded.free_cells() == NUM_CELLS
+
+
+@pytest.fixture(scope="module")
+def alone(loaded):
+    """Logits of TEXT after PROMPT, token after token, in a cache of its own."""
+    rows = prefill_and_step(loaded, 0)
+    loaded.truncate(0, 0)
+    return rows

@@ -1,0 +1,34 @@
+"""Texts for the llama.cpp engine of the tests, and how they go through it."""
+
+import numpy as np
+import pytest
+
+from nodes.engine.protocol import Span
+
+NUM_CELLS = 512
+PROMPT = [int(i) for i in np.random.default_rng(1).integers(3, 49_000, 40)]
+TEXT = [int(i) for i in np.random.default_rng(2).integers(3, 49_000, 24)]
+FOREIGN = [int(i) for i in np.random.default_rng(3).integers(3, 49_000, 200)]
+needs_model = pytest.mark.model
+
+
+def step(model, seq_id, token_ids):
+    """A pass of one sequence; its logits, one row a token."""
+    start = model.length(seq_id)
+    return model.forward([Span(seq_id, start, token_ids, len(token_ids))]).copy()
+
+
+def steps(model, seq_id, token_ids):
+    return np.concatenate([step(model, seq_id, [token_id]) for token_id in token_ids])
+
+
+def prefill_and_step(model, seq_id):
+    model.forward([Span(seq_id, 0, PROMPT)])
+    return steps(model, seq_id, TEXT)
+
+
+def note_compactions(model, monkeypatch):
+    wanted = []
+    compact = model._compact
+    monkeypatch.setattr(model, "_compact", lambda n: (wanted.append(n), compact(n))[1])
+    return wanted

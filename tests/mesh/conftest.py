@@ -1,0 +1,16 @@
+"""Where tests of the ZeroMQ transport meet: over ipc and over tcp."""
+
+import pytest
+
+from mesh.zmq_transport import ZmqContext
+
+
+@pytest.fixture(params=["ipc", "tcp"])
+def endpoint(request, tmp_path):
+    return f"ipc://{tmp_path}/mesh.sock" if request.param == "ipc" else "tcp://127.0.0.1:0"
+
+
+@pytest.fixture
+def context():
+    with ZmqContext() as context:
+        yield context

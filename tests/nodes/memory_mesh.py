@@ -1,0 +1,196 @@
+"""A whole mesh in one process: coordinator, target, drafts and clients over memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mesh.memory_transport import MemoryHub, MemoryServer
+from nodes.client import Client
+from nodes.coordinator.service import Coordinator
+from nodes.draft.node import DraftNode
+from nodes.draft.state import ModelDrafter
+from nodes.engine.grammar import Grammars
+from nodes.engine.load import TOY_COSTS
+from nodes.engine.sampling import Sampling
+from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from nodes.generation import GenerateOptions, Prompt
+from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
+from nodes.target.node import TargetNode
+from policies.joint import joint_plan
+from tests.nodes.reference import Reference, reference
+
+PROMPT = "several devices"
+Eventually = Callable[..., "asyncio.Future[None]"]
+
+
+@dataclass(slots=True)
+class Answer:
+    """One choice, put together from its notices."""
+
+    token_ids: list[int] = field(default_factory=list)
+    text: bytes = b""
+    finish_reason: str = ""
+    figures: StreamFigures | None = None
+
+
+class Members:
+    """Starts and stops members by name."""
+
+    def __init__(self, config: ToyConfig) -> None:
+        self.hub = MemoryHub()
+        self.config = config
+        self.model = ToyModel(config)
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+        self.transports: dict[str, Any] = {}
+        self.clients: dict[str, Client] = {}
+        self.server: MemoryServer | None = None
+
+    def start_coordinator(self) -> None:
+        self.server = self.hub.server()
+        coordinator = Coordinator(
+            self.server, joint_plan, heartbeat_interval_s=0.05, heartbeat_timeout_s=0.5
+        )
+        self.tasks["coordinator"] = asyncio.create_task(coordinator.run())
+
+    def start_target(self) -> None:
+        target = TargetNode(
+            self._connect("target"),
+            self.model,
+            ToyTokenizer(self.config.num_vocab),
+            TOY_COSTS,
+            endpoint="memory",
+            node="target",
+            prefix_cache_bytes=100_000,
+        )
+        self.tasks["target"] = asyncio.create_task(target.run())
+
+    def start_draft(self, name: str, agreement: float = 0.8) -> None:
+        model = ToyModel(ToyConfig(agreement=agreement))
+        draft = DraftNode(
+            self._connect(name),
+            ModelDrafter(model, grammars=Grammars(ToyTokenizer(96), model.info)),
+            model.info,
+            TOY_COSTS,
+            endpoint="memory",
+            node=name,
+        )
+        self.tasks[name] = asyncio.create_task(draft.run())
+
+    def start_client(self, name: str, role: str = "client", *, rejoins: bool = True) -> Client:
+        client = Client(self._connect(name), endpoint="memory", rejoins=rejoins, role=role)
+        self.tasks[name] = asyncio.create_task(client.run())
+        self.clients[name] = client
+        return client
+
+    def _connect(self, name: str) -> Any:
+        self.transports[name] = self.hub.client()
+        return self.transports[name]
+
+    async def kill(self, name: str) -> None:
+        """End a member as a crash would: no Bye, the connection gone."""
+        task = self.tasks.pop(name)
+        if name in self.transports:
+            # What a node says when it stops in good order is not said.
+            self.transports[name].send = lambda _frames: None
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        if name == "coordinator":
+            assert self.server is not None
+            self.server.close()
+        else:
+            self.transports.pop(name).close()
+
+    async def stop(self, name: str) -> None:
+        """End a member as SIGTERM does."""
+        task = self.tasks.pop(name)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        self.transports.pop(name).close()
+
+    async def wait_for(self, client: Client, names: set[str]) -> None:
+        present: set[str] = set()
+        while present != names:
+            await asyncio.sleep(0.005)
+            present = {n.node for n in (await client.nodes()).nodes}
+
+
+@contextlib.asynccontextmanager
+async def mesh(*drafts: float, **changes: Any) -> AsyncIterator[Members]:
+    made = Members(ToyConfig(**changes))
+    made.start_coordinator()
+    made.start_target()
+    for index, agreement in enumerate(drafts):
+        made.start_draft(f"draft-{index}", agreement)
+    try:
+        yield made
+        for name, task in made.tasks.items():
+            assert not task.done(), f"{name} ended: {task}"
+    finally:
+        for task in made.tasks.values():
+            task.cancel()
+        await asyncio.gather(*made.tasks.values(), return_exceptions=True)
+
+
+async def ask(
+    client: Client,
+    options: GenerateOptions,
+    prompt: Prompt = PROMPT,
+    on_tokens: Callable[[], None] = lambda: None,
+) -> list[Answer]:
+    answers = [Answer() for _ in range(options.num_choices)]
+    started: list[StartedNotice] = []
+    async for event in client.generate(prompt, options):
+        match event:
+            case StartedNotice():
+                started.append(event)
+            case TokensNotice(choice=choice):
+                assert started, "tokens before the start"
+                assert event.position == len(answers[choice].token_ids)
+                answers[choice].token_ids += event.token_ids
+                answers[choice].text += event.text
+                on_tokens()
+            case FinishedNotice(choice=choice):
+                assert event.num_tokens == len(answers[choice].token_ids)
+                answers[choice].finish_reason = event.finish_reason
+                answers[choice].figures = event.figures
+    assert len(started) == 1
+    return answers
+
+
+def expected(
+    options: GenerateOptions, prompt: str | tuple[int, ...] = PROMPT, choice: int = 0, **toy: Any
+) -> Reference:
+    config = ToyConfig(**toy)
+    ids = prompt
+    if isinstance(ids, str):
+        ids = tuple(ToyTokenizer(config.num_vocab).encode(ids))
+    sampling = Sampling(
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        min_p=options.min_p,
+        seed=options.seed or 0,
+        choice=choice,
+        rules=options.rules,
+    )
+    return reference(
+        config,
+        ids,
+        sampling,
+        max_tokens=options.max_tokens,
+        stops=options.stops,
+        ignore_eog=options.ignore_eog,
+        num_logprobs=-1 if options.num_logprobs is None else options.num_logprobs,
+        scores_prompt=options.scores_prompt,
+    )
+
+
+def check(answers: Sequence[Answer], options: GenerateOptions, prompt: Any, **toy: Any) -> None:
+    for choice, answer in enumerate(answers):
+        alone = expected(options, prompt, choice, **toy)
+        assert tuple(answer.token_ids) == alone.token_ids
+        assert (answer.text, answer.finish_reason) == (alone.text, alone.finish_reason)

@@ -1,0 +1,155 @@
+"""Streams go to the draft nodes where rounds are shorter."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from nodes.messages import CloseStreamNotice, OpenStreamRequest
+from nodes.scheduler import SchedulerState
+from nodes.scheduler.instructions import Instruction, ToDraft
+from nodes.stream import StreamId
+from policies.baselines import POLICIES
+from policies.latency import CostTable, NodeCosts
+from tests.nodes.builders import PROMPT, make_spec
+from tests.nodes.pure_mesh import TARGET_COSTS
+from tests.nodes.scheduler.script import (
+    LONG,
+    ONE,
+    TWO,
+    FixedPolicy,
+    commit,
+    commit_one,
+    draft_requests,
+    guesses,
+    open_stream,
+    verify_requests,
+)
+
+
+def growing(factor: float) -> NodeCosts:
+    """Of a node whose passes take as long as they have tokens; prompts are read in no time."""
+    decode = CostTable((1, 32), (factor * 1e-3, factor * 32e-3))
+    return NodeCosts(decode, CostTable((32,), (1e-6,)))
+
+
+def crowd(num_streams: int, node: str, costs: NodeCosts, max_tokens: int = LONG) -> SchedulerState:
+    """Streams that are decoded plainly, all on one draft node."""
+    scheduler = SchedulerState(POLICIES["ad"], TARGET_COSTS)
+    scheduler.draft_joined(node, costs)
+    for number in range(1, num_streams + 1):
+        open_stream(scheduler, StreamId(number), node, max_tokens=max_tokens)
+    return scheduler
+
+
+def decode(scheduler: SchedulerState, num_tokens: int) -> list[Instruction]:
+    """Commit so many tokens to each stream; draft nodes read at once what they are given."""
+    out: list[Instruction] = []
+    for _ in range(num_tokens):
+        for stream_id in list(scheduler._streams):
+            said = commit_one(scheduler, stream_id)
+            for told in said:
+                if isinstance(told, ToDraft) and isinstance(told.message, OpenStreamRequest):
+                    opened = told.message
+                    ready = StreamId(opened.stream_id), opened.generation
+                    scheduler.draft_ready(told.node, *ready, 0.0)
+            out += said
+    return out
+
+
+def held(scheduler: SchedulerState) -> dict[str, int]:
+    return {node.name: node.num_streams for node in scheduler._drafts}
+
+
+def test_a_node_that_joins_takes_over_streams_of_a_crowded_one() -> None:
+    scheduler = crowd(8, "a", growing(1.0))
+    assert scheduler.draft_joined("b", growing(1.0)) == []
+    out = decode(scheduler, 32)
+    # 5 to 3 is within what rounds may differ.
+    assert held(scheduler) in ({"a": 4, "b": 4}, {"a": 5, "b": 3})
+    moved = [i.message for i in out if isinstance(i, ToDraft) and i.node == "b"]
+    left = [i.message for i in out if isinstance(i, ToDraft) and i.node == "a"]
+    assert [m.stream_id for m in moved] == [m.stream_id for m in left]  # type: ignore[union-attr]
+    assert all(isinstance(notice, CloseStreamNotice) for notice in left)
+    for opened in moved:
+        assert isinstance(opened, OpenStreamRequest)
+        assert (opened.generation, opened.token_ids[:3]) == (2, PROMPT)
+        assert len(opened.token_ids) > len(PROMPT)
+    # And there it stays.
+    before = held(scheduler)
+    assert [i for i in decode(scheduler, 64) if isinstance(i, ToDraft)] == []
+    assert held(scheduler) == before
+
+
+def test_a_node_four_times_as_slow_ends_with_fewer_streams() -> None:
+    scheduler = crowd(10, "slow", growing(4.0))
+    scheduler.draft_joined("fast", growing(1.0))
+    decode(scheduler, 160)
+    # With 8 to 2 both take as long.
+    assert held(scheduler)["fast"] >= 7
+    assert sum(held(scheduler).values()) == 10
+
+
+def test_streams_leave_a_node_that_proves_slow() -> None:
+    scheduler = crowd(2, "a", growing(1.0))
+    scheduler.draft_joined("b", growing(2.5))
+    decode(scheduler, 32)
+    assert held(scheduler) == {"a": 2, "b": 0}
+    for _ in range(40):
+        scheduler._drafts["a"].speed.observe(4.0, 1.0)
+    decode(scheduler, 32)
+    assert held(scheduler) == {"a": 0, "b": 2}
+
+
+def test_only_a_few_streams_are_on_their_way_at_a_time() -> None:
+    scheduler = crowd(8, "a", growing(1.0))
+    scheduler.draft_joined("b", growing(1.0))
+    for _ in range(40):
+        for stream_id in list(scheduler._streams):
+            commit_one(scheduler, stream_id)
+    # The node has not read any of them.
+    assert held(scheduler) == {"a": 6, "b": 2}
+
+
+@pytest.mark.parametrize(("max_tokens", "moves"), [(60, False), (400, True)])
+def test_a_stream_moves_only_if_it_has_enough_to_come(max_tokens: int, moves: bool) -> None:
+    scheduler = crowd(2, "a", growing(4.0), max_tokens)
+    # Rounds are 16 ms shorter there, and reading takes 2 s.
+    slow_reader = replace(growing(1.0), prefill=CostTable((1,), (0.1,)))
+    scheduler.draft_joined("b", slow_reader)
+    decode(scheduler, 17)
+    assert (held(scheduler)["b"] > 0) is moves
+
+
+def test_a_stream_in_a_round_stays_until_it_is_back() -> None:
+    scheduler = SchedulerState(FixedPolicy(gamma=4), TARGET_COSTS)
+    scheduler.draft_joined("a", growing(4.0))
+    scheduler.admit(make_spec(ONE, prompt=(5,) * 40, max_tokens=LONG), None)
+    scheduler.draft_ready("a", ONE, 1, 0.0)
+    (_, request) = draft_requests(scheduler.target_ready(ONE, 1, 0.0))[0]
+    assert scheduler.draft_joined("b", growing(1.0)) == []
+    (verify,) = verify_requests(scheduler.drafted("a", guesses(request.round, ONE, 40, 9), 0.0))
+    assert len(verify.draft_token_ids) == 1
+    out = scheduler.committed(commit(ONE, 40, [9, 9], num_draft_tokens=1), 0.0)
+    to_drafts = [(i.node, type(i.message)) for i in out if isinstance(i, ToDraft)]
+    assert to_drafts == [("a", CloseStreamNotice), ("b", OpenStreamRequest)]
+
+
+def test_streams_of_other_targets_count_on_a_node() -> None:
+    load = Counter[str]()
+    one, other = (SchedulerState(FixedPolicy(), TARGET_COSTS, draft_load=load) for _ in range(2))
+    for scheduler in (one, other):
+        for name in ("a", "b"):
+            scheduler.draft_joined(name, growing(1.0))
+    one.admit(make_spec(ONE), None)
+    other.admit(make_spec(TWO), None)
+    assert (held(one), held(other)) == ({"a": 1, "b": 0}, {"a": 0, "b": 1})
+    one.draft_lost("a", 0.0)
+    assert load == {"b": 2}
+    one.cancel(ONE, 0.0)
+    assert load == {"b": 1}
+    other.cancel(TWO, 0.0)
+    # Nodes have other names each time, some of them.
+    assert load == {}

@@ -1,0 +1,149 @@
+"""Members of a mesh that die or stop under requests: no token changes, no place stays taken."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from mesh.codec import decode
+from mesh.messages import Bye
+from nodes.client import RequestFailedError
+from nodes.engine.rules import LogitBias, LogitRules
+from nodes.engine.toy import ToyModel
+from nodes.generation import GenerateOptions
+from nodes.link import STOPS
+from tests.nodes.memory_mesh import PROMPT, Eventually, ask, check, mesh
+
+
+async def test_a_draft_that_dies_in_the_middle_changes_no_token() -> None:
+    async with mesh(0.8, 0.9) as made:
+        client = made.start_client("client")
+        await made.wait_for(client, {"target", "draft-0", "draft-1"})
+        options = GenerateOptions(max_tokens=400, gamma=4, num_choices=2, seed=0)
+        seen = asyncio.Event()
+        asking = asyncio.create_task(ask(client, options, on_tokens=seen.set))
+        await seen.wait()
+        await made.kill("draft-0")
+        seen.clear()
+        await seen.wait()
+        await made.kill("draft-1")
+        made.start_draft("draft-2")
+        answers = await asking
+        check(answers, options, PROMPT)
+        assert all(a.figures is not None and a.figures.num_rounds > 0 for a in answers)
+
+
+@pytest.mark.timeout(60)
+async def test_requests_outlive_their_coordinators(eventually: Eventually) -> None:
+    toy = {"eog_rate": 0.0005, "num_cells": 20_000}
+    rules = LogitRules((LogitBias(2, 1.0),), 0.5, 0.1)
+    requests: list[tuple[Any, GenerateOptions]] = [
+        (PROMPT, GenerateOptions(max_tokens=1500, gamma=4)),
+        ((7, 8, 9), GenerateOptions(max_tokens=1000, temperature=1.0, seed=4, num_choices=3)),
+        (
+            "stop",
+            GenerateOptions(max_tokens=1200, temperature=0.9, seed=1, stops=("42 17", " 7 7")),
+        ),
+        ("rules", GenerateOptions(max_tokens=900, temperature=0.8, seed=2, rules=rules)),
+        ("scores", GenerateOptions(max_tokens=300, num_logprobs=1, scores_prompt=True)),
+    ]
+    async with mesh(0.8, **toy) as made:
+        client = made.start_client("client")
+        await made.wait_for(client, {"target", "draft-0"})
+        num_seen = 0
+
+        def saw() -> None:
+            nonlocal num_seen
+            num_seen += 1
+
+        jobs = [
+            asyncio.create_task(ask(client, options, prompt, saw)) for prompt, options in requests
+        ]
+        for _ in range(3):
+            num_before = num_seen
+            await eventually(lambda n=num_before: num_seen > n + 40)
+            await made.kill("coordinator")
+            made.start_coordinator()
+        for (prompt, options), answers in zip(requests, await asyncio.gather(*jobs), strict=True):
+            check(answers, options, prompt, **toy)
+        await made.wait_for(client, {"target", "draft-0"})
+        assert made.model.free_cells() == made.config.num_cells
+
+
+async def test_a_request_that_outlived_its_coordinator_can_be_given_up(
+    eventually: Eventually,
+) -> None:
+    async with mesh(0.8) as made:
+        client = made.start_client("client")
+        await made.wait_for(client, {"target", "draft-0"})
+        seen = asyncio.Event()
+        options = GenerateOptions(max_tokens=3000, gamma=4)
+        asking = asyncio.create_task(ask(client, options, on_tokens=seen.set))
+        await seen.wait()
+        await made.kill("coordinator")
+        await eventually(lambda: not client.is_joined)
+        made.start_coordinator()
+        await made.wait_for(client, {"target", "draft-0"})
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        await eventually(lambda: made.model.free_cells() == made.config.num_cells)
+
+
+async def test_a_client_that_dies_frees_its_place(eventually: Eventually) -> None:
+    async with mesh() as made:
+        client = made.start_client("client")
+        await made.wait_for(client, {"target"})
+        seen = asyncio.Event()
+        options = GenerateOptions(max_tokens=3500)
+        asking = asyncio.create_task(ask(client, options, on_tokens=seen.set))
+        await seen.wait()
+        await made.kill("client")
+        await eventually(lambda: made.model.free_cells() == made.config.num_cells)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+
+
+async def test_a_target_that_dies_and_comes_back_goes_on_with_its_requests() -> None:
+    async with mesh(0.8) as made:
+        client = made.start_client("client")
+        await made.wait_for(client, {"target", "draft-0"})
+        seen = asyncio.Event()
+        options = GenerateOptions(max_tokens=600, gamma=4, num_choices=2, seed=3, stops=("9 9 9",))
+        asking = asyncio.create_task(ask(client, options, on_tokens=seen.set))
+        await seen.wait()
+        await made.kill("target")
+        await made.wait_for(client, {"draft-0"})
+        with pytest.raises(RequestFailedError, match="no target node has joined"):
+            await ask(client, options)
+        made.model = ToyModel(made.config)
+        made.start_target()
+        check(await asking, options, PROMPT)
+        assert made.model.free_cells() == made.config.num_cells
+
+
+@pytest.mark.parametrize("name", ["target", "draft-0"])
+async def test_a_node_that_stops_says_so_behind_all_that_it_has_done(name: str) -> None:
+    async with mesh(0.8) as made:
+        client = made.start_client("client")
+        await made.wait_for(client, {"target", "draft-0"})
+        seen = asyncio.Event()
+        options = GenerateOptions(max_tokens=900, gamma=4, num_choices=2, seed=3)
+        asking = asyncio.create_task(ask(client, options, on_tokens=seen.set))
+        await seen.wait()
+        sent: list[Any] = []
+        transport = made.transports[name]
+        send = transport.send
+        transport.send = lambda frames: (sent.append(decode(frames).message), send(frames))
+        for _ in range(4):
+            # Whatever it is doing then.
+            await asyncio.sleep(0.005)
+        await made.stop(name)
+        assert isinstance(sent[-1], Bye)
+        assert sent[-1].reason == STOPS
+        assert not any(isinstance(message, Bye) for message in sent[:-1])
+        if name == "target":
+            made.model = ToyModel(made.config)
+            made.start_target()
+        check(await asking, options, PROMPT)
