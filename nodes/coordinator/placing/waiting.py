@@ -40,9 +40,11 @@ class Head:
 class _Party:
     """Who takes turns with others for the targets of a model; it is forgotten with its last stream.
 
-    served_at: when a stream of its own got a place. turn: numbers these, of all parties.
+    number: of its own, for it may be there anew while what was before is still in heaps. served_at:
+    when a stream of its own got a place. turn: numbers these, of all parties.
     """
 
+    number: int
     num_waiting: int = 0
     served_at: float = -math.inf
     turn: int = 0
@@ -54,7 +56,7 @@ class _Line:
     def __init__(self) -> None:
         self._places: dict[_Party, list[_Place]] = {}
         # A party's entry is never later than its first stream is due; it is put right when seen.
-        self._due: list[tuple[_Key, _Party]] = []
+        self._due: list[tuple[_Key, int, _Party]] = []
 
     def __bool__(self) -> bool:
         return bool(self._places)
@@ -63,10 +65,10 @@ class _Line:
         places = self._places.setdefault(party, [])
         bisect.insort(places, place)
         if places[0] is place:
-            heapq.heappush(self._due, (self._key(party), party))
+            heapq.heappush(self._due, (self._key(party), party.number, party))
             if len(self._due) > 2 * len(self._places) + _SPARE_ENTRIES:
                 # Those behind one that waits for long would never be seen and put right.
-                self._due = [(self._key(waiting), waiting) for waiting in self._places]
+                self._due = [(self._key(each), each.number, each) for each in self._places]
                 heapq.heapify(self._due)
 
     def remove(self, party: _Party, place: _Place) -> None:
@@ -78,13 +80,13 @@ class _Line:
     def first(self) -> _Key:
         """Of a line that is not empty."""
         while True:
-            key, party = self._due[0]
+            key, number, party = self._due[0]
             if party not in self._places:
                 heapq.heappop(self._due)
             elif (now_due := self._key(party)) == key:
                 return key
             else:
-                heapq.heapreplace(self._due, (now_due, party))
+                heapq.heapreplace(self._due, (now_due, number, party))
 
     def _key(self, party: _Party) -> _Key:
         is_new, turn_s, stream_id, lead_s = self._places[party][0]
@@ -124,6 +126,7 @@ class Waiting:
         self._parties: dict[tuple[str, str], _Party] = {}
         self._num_of_role: Counter[str] = Counter()
         self._num_turns = 0
+        self._num_parties = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -143,13 +146,20 @@ class Waiting:
     def add(self, request: Request, choice: Choice, kinds: frozenset[Kind]) -> None:
         """kinds: of the targets that may serve it."""
         stream_id = choice.spec.stream_id
-        party = self._parties.setdefault((request.model_hash, request.party), _Party())
+        party = self._party(request)
         party.num_waiting += 1
         place, is_suspect = _place(request, choice), choice.suspicion is not None
         entry = _Entry(request, choice, party, kinds, place, is_suspect)
         self._entries[stream_id] = entry
         self._num_of_role[request.role] += 1
         self._lines.setdefault(entry.line, _Line()).add(party, entry.place)
+
+    def _party(self, request: Request) -> _Party:
+        whose = request.model_hash, request.party
+        if whose not in self._parties:
+            self._num_parties += 1
+            self._parties[whose] = _Party(self._num_parties)
+        return self._parties[whose]
 
     def remove(self, request: Request, choice: Choice) -> None:
         """Take out a stream that is in the line."""

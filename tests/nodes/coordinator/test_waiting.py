@@ -252,3 +252,66 @@ class Turns(RuleBasedStateMachine):
 
 TestTurns = Turns.TestCase
 TestTurns.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+
+
+class Kinds(RuleBasedStateMachine):
+    """Streams that may go to other targets from now on, and some that come back as they were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = Line(Waiting())
+        self.now = 0.0
+        self.requests: list[Request] = []
+        self.served: list[Request] = []
+
+    @rule(party=st.sampled_from("ab"), count=st.integers(1, 3))
+    def come(self, party: str, count: int) -> None:
+        self.now += 1
+        self.requests += [self.line.add(self.now, party=party) for _ in range(count)]
+
+    @precondition(lambda self: self.requests)
+    @rule(data=st.data(), kinds=st.sampled_from([ONE, OTHER, ONE | OTHER]))
+    def change(self, data: st.DataObject, kinds: frozenset[Kind]) -> None:
+        (choice,) = data.draw(st.sampled_from(self.requests)).choices.values()
+        self.line.waiting.change(choice, kinds)
+
+    @precondition(lambda self: self.requests)
+    @rule()
+    def serve(self) -> None:
+        self.now += 1
+        request = self.line.serve(self.now)
+        self.requests.remove(request)
+        self.served.append(request)
+
+    @precondition(lambda self: self.served)
+    @rule(data=st.data(), kinds=st.sampled_from([ONE, OTHER]))
+    def come_back(self, data: st.DataObject, kinds: frozenset[Kind]) -> None:
+        """Its target left before anything of it came."""
+        request = data.draw(st.sampled_from(self.served))
+        (choice,) = request.choices.values()
+        self.served.remove(request)
+        self.requests.append(request)
+        self.line.waiting.add(request, choice, kinds)
+
+    @invariant()
+    def all_are_there(self) -> None:
+        waiting = list(self.line.waiting)
+        assert len(waiting) == len(self.requests)
+        heads = self.line.waiting.heads()
+        assert {id(head.request) for head in heads} <= {id(each) for each in self.requests}
+        assert bool(heads) == bool(self.requests)
+
+
+TestKinds = Kinds.TestCase
+TestKinds.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+
+
+def test_one_that_comes_back_may_be_as_it_was(line: Line) -> None:
+    """What is left of it in a line that it went out of is of a party that is forgotten."""
+    first = line.add(0.0, party="a")
+    second = line.add(1.0, party="b")
+    (choice,) = second.choices.values()
+    line.waiting.change(choice, ONE | OTHER)
+    line.waiting.serve(second, choice, 2.0)
+    line.waiting.add(second, choice, ONE)
+    assert line.order() == [first.request_id, second.request_id]
