@@ -173,6 +173,7 @@ class World:
             self._believed if knows else None,
             trials=scenario.trials and not knows,
         )
+        self._scheduler.target_link(2 * scenario.target_delay_s)
         self._engine = Engine(self._clock, scenario.target, scenario.noise, self._random)
         self._target = SimTarget(self._engine, self._texts, self._from_target)
         self._media: dict[str, Medium] = {}

@@ -127,7 +127,7 @@ class CycleState:
     def pass_done(self, seconds: float, predicted_s: float) -> None:
         """The target ran a pass: prompts and the like make all of them longer, plain ones too."""
         if seconds > 0 and predicted_s > 0:
-            ratio = min(_MAX_OVERRUN, seconds / predicted_s)
+            ratio = min(_MAX_OVERRUN, max(1.0 / _MAX_OVERRUN, seconds / predicted_s))
             self._pass_ratio += _PASS_RATE * (ratio - self._pass_ratio)
 
     def overrun(self, now: float) -> float:

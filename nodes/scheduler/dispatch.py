@@ -14,6 +14,7 @@ from nodes.scheduler.drafting.drafts import DraftPool
 from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget
 from nodes.scheduler.rounds import Round, RoundIds, Share
 from nodes.scheduler.stream import Drafting, Idle, Leased, Stream, Verifying
+from nodes.scheduler.watching.counts import MOST_S
 from nodes.scheduler.watching.watch import Watch
 from nodes.stream import StreamId
 
@@ -23,6 +24,9 @@ LEASE_LOW_TOKENS = 4
 # What a lease lasts at least beyond its renewal: messages, and an event loop that is busy.
 _LEASE_S = 0.05
 _PASS_RATE = 0.1
+_LEAST_PASS_S = 1e-6
+# Of a target that is very far away for its passes: what a client that leaves it has in vain.
+_MOST_WAY_TOKENS = 256
 # A stream whose draft node is about to be ready goes plainly in small steps until then.
 LEASE_WHILE_OPENING_TOKENS = 2
 # A draft node that has not read a text by then is not waited for until it has.
@@ -61,7 +65,7 @@ class Dispatcher:
         plain = [s for k in self._cycle.plain if (s := self._streams.get(StreamId(k))) is not None]
         for stream in plain:
             stream.has_no_match = False
-            leases += self._extend_lease(stream)
+            leases += self._extend_lease(stream, shall_guess=False)
         rounds: list[Instruction] = []
         behind: list[Stream] = []
         num_started = 0
@@ -88,7 +92,7 @@ class Dispatcher:
                 # Who cannot guess any more, or not yet, or wants but one token, goes plainly.
                 if member.is_behind or not member.can_guess or member.tokens_left <= 1:
                     self._note_waiting(member, now)
-                    leases += self._extend_lease(member)
+                    leases += self._extend_lease(member, shall_guess=True)
                     behind += [member] if member.is_behind else []
             if drafted and num_started:
                 # Batches that start together are drafted and verified together from then on.
@@ -149,31 +153,40 @@ class Dispatcher:
         members = (self._streams.get(member_id) for member_id in batch.gammas)
         if any(member is not None and member.is_away for member in members):
             return 1, 0
-        low = math.ceil(self.target_rtt_s / self._pass_s) if self._pass_s > 0.0 else 1
-        low = min(max(1, low), LEASE_TOKENS - 1)
-        return low + 1, low
+        return self._way_tokens() + 1, self._way_tokens()
 
     def pass_done(self, seconds: float) -> None:
-        """The target ran a pass, which a lease has to last for."""
+        """The target ran a pass, which a lease has to last for; seconds: as it says."""
+        seconds = min(max(_LEAST_PASS_S, seconds), MOST_S)
         before_s = self._pass_s or seconds
         self._pass_s = before_s + _PASS_RATE * (seconds - before_s)
 
-    def _extend_lease(self, stream: Stream) -> list[LeaseEntry]:
-        num_tokens = self._lease_tokens(stream)
-        return stream.extend_lease(num_tokens, min(LEASE_LOW_TOKENS, num_tokens // 2))
+    def _way_tokens(self) -> int:
+        """Tokens that the target decodes for a stream while it is told and answers."""
+        if self._pass_s <= 0.0:
+            return 1
+        way = math.ceil(self.target_rtt_s / self._pass_s)
+        return min(max(1, way), _MOST_WAY_TOKENS)
 
-    def _lease_tokens(self, stream: Stream) -> int:
+    def _extend_lease(self, stream: Stream, *, shall_guess: bool) -> list[LeaseEntry]:
+        """shall_guess: as soon as it can, by the plan."""
+        way, num_tokens = self._way_tokens(), self._lease_tokens(stream, shall_guess=shall_guess)
+        # However far away the target is, a lease is renewed before it has run out.
+        low = max(way, min(LEASE_LOW_TOKENS, num_tokens // 2))
+        return stream.extend_lease(max(num_tokens, low + 1), low)
+
+    def _lease_tokens(self, stream: Stream, *, shall_guess: bool) -> int:
         """Short where the stream is about to guess, no longer than need be where it may: a plan
         that lets it waits until the lease has run out."""
         placement = stream.draft
         opening = placement is not None and not (placement.is_ready or placement.is_late)
-        is_short = opening or stream.is_behind or stream.is_on_probation
-        if is_short:
+        if opening or stream.is_on_probation or (shall_guess and stream.is_behind):
             return LEASE_WHILE_OPENING_TOKENS
+        longest = max(LEASE_TOKENS, 2 * self._way_tokens())
         if not stream.can_guess or self._pass_s <= 0.0:
-            return LEASE_TOKENS
+            return longest
         lasting = math.ceil((_LEASE_S + self.target_rtt_s) / self._pass_s)
-        return min(LEASE_TOKENS, LEASE_WHILE_OPENING_TOKENS + lasting)
+        return min(longest, LEASE_WHILE_OPENING_TOKENS + lasting)
 
     def _note_waiting(self, stream: Stream, now: float) -> None:
         """Say why a stream that shall guess does not yet; do without a node that never answers."""

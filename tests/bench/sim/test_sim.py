@@ -358,3 +358,23 @@ def test_a_client_that_is_never_served_counts() -> None:
     clients = [ClientFigures(100, 2.0), ClientFigures(0, 60.0)]
     result = Result(clients, num_passes=1, num_events=1, target_busy=1.0)
     assert result.price_s > 1.0
+
+
+@pytest.mark.parametrize("num_streams", [1, 4])
+@pytest.mark.parametrize("rtt_s", [0.01, 0.03, 0.06])
+def test_a_draft_that_does_not_pay_costs_a_far_target_nothing(
+    rtt_s: float, num_streams: int
+) -> None:
+    """Its streams are plain, and told to it on trial; their leases last for the way all the same.
+
+    Beside the same target nearby without a draft node.
+    """
+    clients = [
+        make_client([0.2], num_prompt_tokens=64, starts_at=0.01 * number, believed=None)
+        for number in range(num_streams)
+    ]
+    far = make_scenario(clients, [Link(rtt_s=4e-3)], trials=True, target_delay_s=rtt_s / 2)
+    near = replace(far, drafts=(), target_delay_s=DELAY_S)
+    made, plain = (World(each, POLICIES["joint"]).run() for each in (far, near))
+    assert made.num_guesses == 0
+    assert made.tokens_per_s > 0.95 * plain.tokens_per_s

@@ -55,6 +55,14 @@ class FixedPolicy:
         )
 
 
+class PlainPolicy(FixedPolicy):
+    """Nobody guesses."""
+
+    def __call__(self, observation: Observation) -> Plan:
+        plain = tuple(view.stream_id for view in observation.streams)
+        return Plan((), plain, dict.fromkeys(plain, NO_DRAFT))
+
+
 def make_scheduler(*drafts: str, policy: FixedPolicy | None = None) -> SchedulerState:
     scheduler = SchedulerState(policy or FixedPolicy(), TARGET_COSTS)
     for draft in drafts:

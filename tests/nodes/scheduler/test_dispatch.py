@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from nodes.messages import CommitEntry, CommitReply
+from nodes.scheduler import LEASE_TOKENS
 from nodes.scheduler.instructions import Instruction, leases_of
 from nodes.scheduler.stream import Leased
 from tests.nodes.builders import make_spec
@@ -12,7 +13,9 @@ from tests.nodes.scheduler.script import (
     THREE,
     TWO,
     FixedPolicy,
+    PlainPolicy,
     answer,
+    commit,
     commit_one,
     draft_requests,
     guesses,
@@ -146,3 +149,38 @@ def test_without_overlap_one_round_goes_at_a_time() -> None:
     answer(scheduler, 1, "a")
     assert started(scheduler.tick(0.1)) == {}
     assert len(started(commit_one(scheduler, ONE))) == 1
+
+
+@pytest.mark.parametrize("rtt_s", [0.0, 0.03, 0.2])
+@pytest.mark.parametrize("draft", ["none", "reads", "is behind"])
+def test_leases_of_plain_streams_last_for_the_way_to_the_target(draft: str, rtt_s: float) -> None:
+    """A draft node that is not used costs nothing, however far away the target is."""
+    drafts = [] if draft == "none" else ["a"]
+    scheduler = make_scheduler(*drafts, policy=PlainPolicy())
+    scheduler.target_link(rtt_s)
+    open_stream(scheduler, ONE, "a" if draft == "is behind" else "")
+    stream = scheduler.stream(ONE)
+    assert stream is not None
+    for step in range(100):
+        now = step * 0.01
+        scheduler.committed(commit(ONE, length_of(scheduler, ONE), [9], pass_s=0.01), now)
+        if draft == "is behind" and step > 50:
+            assert stream.is_behind
+        assert isinstance(stream.phase, Leased)
+        left = stream.phase.end - len(stream.token_ids)
+        # Once it is known what passes take: what is told now is there before the last one is run.
+        assert step == 0 or left >= max(1, rtt_s / 0.01)
+        assert left <= max(LEASE_TOKENS, 2 * rtt_s / 0.01 + 1)
+
+
+@pytest.mark.parametrize("told", [[5e-324], [1.7e308, -1.7e308, 0.01], [0.0], [-1.0]])
+def test_whatever_a_target_says_of_its_passes_the_scheduler_goes_on(told: list[float]) -> None:
+    scheduler = make_scheduler("a", policy=PlainPolicy())
+    open_stream(scheduler, ONE, "a")
+    for pass_s in [*told, *[0.01] * 4]:
+        reply = commit(ONE, length_of(scheduler, ONE), [9], pass_s=pass_s)
+        scheduler.committed(reply, 0.0)
+    stream = scheduler.stream(ONE)
+    assert stream is not None
+    assert isinstance(stream.phase, Leased)
+    assert length_of(scheduler, ONE) < stream.phase.end <= length_of(scheduler, ONE) + LEASE_TOKENS
