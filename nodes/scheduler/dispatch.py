@@ -25,6 +25,8 @@ LEASE_LOW_TOKENS = 4
 _LEASE_S = 0.05
 _PASS_RATE = 0.1
 _LEAST_PASS_S = 1e-6
+# A target is near whose way and back takes no more than this part of a pass.
+_NEAR_PASSES = 0.5
 # Of a target that is very far away for its passes: what a client that leaves it has in vain.
 _MOST_WAY_TOKENS = 256
 # A stream whose draft node is about to be ready goes plainly in small steps until then.
@@ -79,7 +81,7 @@ class Dispatcher:
                 goes = not _is_weighed(stream) or (found.get(stream.spec.stream_id) and not waits)
                 if gamma > 0 and goes:
                     drafted.append((stream, gamma))
-            lease = self._short_lease(batch)
+            lease = self._short_lease(batch, found)
             for member_id in batch.gammas:
                 member = self._streams.get(member_id)
                 if member is None or member.is_away:
@@ -145,13 +147,19 @@ class Dispatcher:
             for s in streams
         )
 
-    def _short_lease(self, batch: Circulating) -> tuple[int, int]:
+    def _short_lease(
+        self, batch: Circulating, found: Mapping[StreamId, tuple[int, ...]]
+    ) -> tuple[int, int]:
         """Tokens of a lease, and with how many left it is renewed: just before it runs out.
 
-        Beside a round of the same batch it ends with the round's pass, so that all may go then.
+        Beside a round of the same batch it ends with the round's pass, so that all may go then:
+        while somebody's second token is decoded the round of another would wait. That costs the
+        way to the target once a pass; where it is far, rounds wait.
         """
         members = (self._streams.get(member_id) for member_id in batch.gammas)
         if any(member is not None and member.is_away for member in members):
+            return 1, 0
+        if any(found.values()) and self.target_rtt_s <= _NEAR_PASSES * self._pass_s:
             return 1, 0
         return self._way_tokens() + 1, self._way_tokens()
 
