@@ -1,4 +1,4 @@
-"""`python -m bench sim|steady|stops|crowd|scale`: the live scheduler and planner, simulated."""
+"""`python -m bench sim|steady|stops|copies|crowd|scale`: the live scheduler, simulated."""
 
 from __future__ import annotations
 
@@ -82,6 +82,38 @@ def stops_command(scenarios: int, passes: int) -> None:
     click.echo(stop_report([stop_outcome(seed, passes) for seed in range(scenarios)]))
 
 
+@click.command("copies")
+@click.option("--streams", default="1,2,4,8,16", show_default=True)
+@click.option("--rtts-ms", default="0.3,3", show_default=True, help="To the target and back.")
+@click.option("--seeds", default=3, show_default=True, help="Texts of each kind.")
+def copies_command(streams: str, rtts_ms: str, seeds: int) -> None:
+    """What lookup gains, in simulated meshes, on texts that partly repeat themselves.
+
+    \b
+    Example:
+      python -m bench copies --streams 1,16 --seeds 2
+    """
+    from bench.sim.copies import TABLES, TEXTS, Copies, gain
+
+    counts = [int(part) for part in streams.split(",")]
+    click.echo(
+        f"| passes | rtt, ms | text | {' | '.join(f'{count} streams' for count in counts)} |"
+    )
+    click.echo("|---|---|---|" + "---|" * len(counts))
+    for table in TABLES:
+        for rtt_ms in map(float, rtts_ms.split(",")):
+            for text in TEXTS:
+                gains = [
+                    gain(
+                        Copies(table=table, text=text, num_streams=count, rtt_s=rtt_ms / 1e3),
+                        range(1, seeds + 1),
+                    )
+                    for count in counts
+                ]
+                shown = " | ".join(f"{each:.2f}" for each in gains)
+                click.echo(f"| {table} | {rtt_ms:g} | {text} | {shown} |")
+
+
 @click.command("crowd")
 @click.option("--clients", default=1000, show_default=True)
 @click.option("--seconds", default=3600.0, show_default=True, help="Virtual time.")
@@ -141,4 +173,11 @@ def scale_command(
     keep(result_of(made, systems=[airdraft_system()], is_quick=quick), out)
 
 
-COMMANDS = (sim_command, steady_command, stops_command, crowd_command, scale_command)
+COMMANDS = (
+    sim_command,
+    steady_command,
+    stops_command,
+    copies_command,
+    crowd_command,
+    scale_command,
+)

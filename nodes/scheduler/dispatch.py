@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 from mesh.grants import Air
@@ -12,25 +11,12 @@ from nodes.scheduler.cycle import Circulating, CycleState
 from nodes.scheduler.drafting import trials
 from nodes.scheduler.drafting.drafts import DraftPool
 from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget
+from nodes.scheduler.leases import Leases, is_weighed
 from nodes.scheduler.rounds import Round, RoundIds, Share
 from nodes.scheduler.stream import Drafting, Idle, Leased, Stream, Verifying
-from nodes.scheduler.watching.counts import MOST_S
 from nodes.scheduler.watching.watch import Watch
 from nodes.stream import StreamId
 
-LEASE_TOKENS = 8
-# Renewed this early, so that the target never waits for the next lease.
-LEASE_LOW_TOKENS = 4
-# What a lease lasts at least beyond its renewal: messages, and an event loop that is busy.
-_LEASE_S = 0.05
-_PASS_RATE = 0.1
-_LEAST_PASS_S = 1e-6
-# A target is near whose way and back takes no more than this part of a pass.
-_NEAR_PASSES = 0.5
-# Of a target that is very far away for its passes: what a client that leaves it has in vain.
-_MOST_WAY_TOKENS = 256
-# A stream whose draft node is about to be ready goes plainly in small steps until then.
-LEASE_WHILE_OPENING_TOKENS = 2
 # A draft node that has not read a text by then is not waited for until it has.
 _READ_TIMEOUT_S = 30.0
 
@@ -50,14 +36,12 @@ class Dispatcher:
     ) -> None:
         """piece_s: seconds that prompts add to each pass of the target now."""
         self._piece_s = piece_s
+        self.leases = Leases(streams, piece_s)
         self._watch = watch
         self._streams = streams
         self._drafts = drafts
         self._cycle = cycle
         self._air = air
-        # Of the way to the target and back; of its passes of late.
-        self.target_rtt_s = 0.0
-        self._pass_s = 0.0
         self.rounds: dict[int, Round] = {}
         self._round_ids = round_ids
 
@@ -67,34 +51,36 @@ class Dispatcher:
         plain = [s for k in self._cycle.plain if (s := self._streams.get(StreamId(k))) is not None]
         for stream in plain:
             stream.has_no_match = False
-            leases += self._extend_lease(stream, shall_guess=False)
+            leases += self.leases.extend(stream, shall_guess=False)
         rounds: list[Instruction] = []
         behind: list[Stream] = []
         num_started = 0
         # Least recently started first: where only one may go at a time, all get their turn.
         for batch in sorted(self._cycle.batches, key=lambda batch: batch.round_id or 0):
-            found = self._look_up(batch)
-            waits = self._wait_for_leases(found)
+            members = [s for k in batch.gammas if (s := self._streams.get(StreamId(k))) is not None]
+            keep_step = self.leases.keep_step(members)
+            found = self._look_up(batch, self.leases.toll_of_rounds(keep_step=keep_step))
+            waits = keep_step and self.leases.lasting(members) > 0
             drafted = []
             for stream in self._ready_members(batch, now):
                 gamma = min(batch.gammas[stream.spec.stream_id], stream.tokens_left - 1)
-                goes = not _is_weighed(stream) or (found.get(stream.spec.stream_id) and not waits)
+                goes = not is_weighed(stream) or (found.get(stream.spec.stream_id) and not waits)
                 if gamma > 0 and goes:
                     drafted.append((stream, gamma))
-            lease = self._short_lease(batch, found)
-            for member_id in batch.gammas:
-                member = self._streams.get(member_id)
-                if member is None or member.is_away:
+            some_go = any(found.values())
+            lease = self.leases.between_matches(members, keep_step=keep_step, some_go=some_go)
+            for member in members:
+                if member.is_away:
                     continue
-                member.has_no_match = _is_weighed(member) and not found.get(member.spec.stream_id)
+                member.has_no_match = is_weighed(member) and not found.get(member.spec.stream_id)
                 if member.has_no_match:
                     # Until there is something to guess the target need not wait for rounds.
-                    leases += member.extend_lease(*lease)
+                    leases += member.extend_lease(*lease) if lease[0] else []
                     continue
                 # Who cannot guess any more, or not yet, or wants but one token, goes plainly.
                 if member.is_behind or not member.can_guess or member.tokens_left <= 1:
                     self._note_waiting(member, now)
-                    leases += self._extend_lease(member, shall_guess=True)
+                    leases += self.leases.extend(member, shall_guess=True)
                     behind += [member] if member.is_behind else []
             if drafted and num_started:
                 # Batches that start together are drafted and verified together from then on.
@@ -104,7 +90,7 @@ class Dispatcher:
                 batch.not_before = now + self._cycle.plan.min_cycle_s
                 # What is weighed has rounds only where they pay: no lap like those of the plan.
                 is_whole = len(drafted) == len(batch.gammas) and not any(
-                    _is_weighed(stream) for stream, _ in drafted
+                    is_weighed(stream) for stream, _ in drafted
                 )
                 rounds += self._draft_round(drafted, batch, now, is_whole, found)
             num_started += bool(drafted)
@@ -116,8 +102,13 @@ class Dispatcher:
         rounds += tried
         return [ToTarget(LeaseRequest(tuple(leases))), *rounds] if leases else rounds
 
-    def _look_up(self, batch: Circulating) -> dict[StreamId, tuple[int, ...]]:
-        """Guesses of lookup for those of a batch that it serves and that are not in a round."""
+    def _look_up(
+        self, batch: Circulating, toll: tuple[float, float]
+    ) -> dict[StreamId, tuple[int, ...]]:
+        """Guesses of lookup for those of a batch that it serves and that are not in a round.
+
+        toll: as Leases.toll_of_rounds says.
+        """
         lookup = self._drafts.lookup
         asked: dict[StreamId, tuple[int, ...]] = {}
         if lookup is None:
@@ -132,69 +123,11 @@ class Dispatcher:
             most = min(gamma, stream.tokens_left - 1)
             found = lookup.propose(member_id, most, batch.stops.get(member_id, 0.0))
             # What a client asked for is guessed whatever it costs.
-            if _is_weighed(stream):
+            if is_weighed(stream):
                 free[member_id] = found
             else:
                 asked[member_id] = found.token_ids
-        return asked | lookup.worth_sending(free)
-
-    def _wait_for_leases(self, found: Mapping[StreamId, tuple[int, ...]]) -> bool:
-        """Whether one that is worth a round, beside others that are, has the last token of a lease
-        to run out first, after which all keep step."""
-        streams = [self._streams[stream_id] for stream_id, guesses in found.items() if guesses]
-        return any(
-            _is_weighed(s) and isinstance(s.phase, Leased) and s.phase.end - len(s.token_ids) <= 1
-            for s in streams
-        )
-
-    def _short_lease(
-        self, batch: Circulating, found: Mapping[StreamId, tuple[int, ...]]
-    ) -> tuple[int, int]:
-        """Tokens of a lease, and with how many left it is renewed: just before it runs out.
-
-        Beside a round of the same batch it ends with the round's pass, so that all may go then:
-        while somebody's second token is decoded the round of another would wait. That costs the
-        way to the target once a pass; where it is far, rounds wait.
-        """
-        members = (self._streams.get(member_id) for member_id in batch.gammas)
-        if any(member is not None and member.is_away for member in members):
-            return 1, 0
-        if any(found.values()) and self.target_rtt_s <= _NEAR_PASSES * self._pass_s:
-            return 1, 0
-        return self._way_tokens() + 1, self._way_tokens()
-
-    def pass_done(self, seconds: float) -> None:
-        """The target ran a pass, which a lease has to last for; seconds: as it says."""
-        seconds = min(max(_LEAST_PASS_S, seconds), MOST_S)
-        before_s = self._pass_s or seconds
-        self._pass_s = before_s + _PASS_RATE * (seconds - before_s)
-
-    def _way_tokens(self) -> int:
-        """Tokens that the target decodes for a stream while it is told and answers."""
-        if self._pass_s <= 0.0:
-            return 1
-        way = math.ceil(self.target_rtt_s / self._pass_s)
-        return min(max(1, way), _MOST_WAY_TOKENS)
-
-    def _extend_lease(self, stream: Stream, *, shall_guess: bool) -> list[LeaseEntry]:
-        """shall_guess: as soon as it can, by the plan."""
-        way, num_tokens = self._way_tokens(), self._lease_tokens(stream, shall_guess=shall_guess)
-        # However far away the target is, a lease is renewed before it has run out.
-        low = max(way, min(LEASE_LOW_TOKENS, num_tokens // 2))
-        return stream.extend_lease(max(num_tokens, low + 1), low)
-
-    def _lease_tokens(self, stream: Stream, *, shall_guess: bool) -> int:
-        """Short where the stream is about to guess, no longer than need be where it may: a plan
-        that lets it waits until the lease has run out."""
-        placement = stream.draft
-        opening = placement is not None and not (placement.is_ready or placement.is_late)
-        if opening or stream.is_on_probation or (shall_guess and stream.is_behind):
-            return LEASE_WHILE_OPENING_TOKENS
-        longest = max(LEASE_TOKENS, 2 * self._way_tokens())
-        if not stream.can_guess or self._pass_s <= 0.0:
-            return longest
-        lasting = math.ceil((_LEASE_S + self.target_rtt_s) / self._pass_s)
-        return min(longest, LEASE_WHILE_OPENING_TOKENS + lasting)
+        return asked | lookup.worth_sending(free, *toll)
 
     def _note_waiting(self, stream: Stream, now: float) -> None:
         """Say why a stream that shall guess does not yet; do without a node that never answers."""
@@ -379,8 +312,3 @@ class Dispatcher:
             if batch.not_before and batch.round_id not in self.rounds
         ]
         return min(pending, default=None)
-
-
-def _is_weighed(stream: Stream) -> bool:
-    """Whether its guesses are there before a round, and are sent only where that is worth it."""
-    return stream.is_by_lookup and stream.fixed_gamma is None

@@ -122,7 +122,7 @@ class Healing:
             if self._work is None:
                 self._work = self._all_work(self._target)
             work = self._work
-            wanted_s = _LEAST_S + _FACTOR * (work.step_s + self._dispatcher.target_rtt_s)
+            wanted_s = _LEAST_S + _FACTOR * (work.step_s + self._dispatcher.leases.target_rtt_s)
             if isinstance(stream.phase, Opening):
                 wanted_s += _FACTOR * (work.reading_s + work.rest_s) + work.before_s
         # Should it be as slow as that after all.

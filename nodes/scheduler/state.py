@@ -278,7 +278,7 @@ class SchedulerState:
 
     def target_link(self, rtt_s: float) -> None:
         """What is known by now of the way to the target."""
-        self._dispatcher.target_rtt_s = rtt_s
+        self._dispatcher.leases.target_rtt_s = rtt_s
         self._drafts.target_is_at(rtt_s)
 
     # -- the target ----------------------------------------------------------------------------
@@ -319,7 +319,7 @@ class SchedulerState:
     def committed(self, reply: CommitReply, now: float) -> list[Instruction]:
         """Take what one target pass committed; what does not follow the journal is dropped."""
         out: list[Instruction] = []
-        self._dispatcher.pass_done(reply.pass_s)
+        self._dispatcher.leases.pass_done(reply.pass_s)
         predicted_s = self._learning.pass_done(reply, now)
         self._watch.committed(reply, predicted_s, self._streams, now)
         offset = 0

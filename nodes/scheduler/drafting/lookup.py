@@ -139,11 +139,14 @@ class Lookup:
             text.proposed = wanted, text.guesses(gamma, Outlook(stop=stop))
         return text.proposed[1]
 
-    def worth_sending(self, found: Mapping[StreamId, Found]) -> dict[StreamId, tuple[int, ...]]:
-        """Of what was proposed for streams that decode together, what is worth a longer pass."""
+    def worth_sending(
+        self, found: Mapping[StreamId, Found], waits_s: float = 0.0, num_passes: float = 1.0
+    ) -> dict[StreamId, tuple[int, ...]]:
+        """Of what was proposed for streams that decode together, what is worth a longer pass; the
+        rest as in Tolls.best."""
         if self.tolls is None:
             return {stream_id: one.token_ids for stream_id, one in found.items()}
-        counts = self.tolls.best(list(found.values()))
+        counts = self.tolls.best(list(found.values()), waits_s, num_passes)
         return {
             stream_id: one.token_ids[:count]
             for (stream_id, one), count in zip(found.items(), counts, strict=True)

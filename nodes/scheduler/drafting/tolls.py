@@ -55,9 +55,13 @@ class Tolls:
             prices.append(self.pass_s(self.num_streams * count) / (1.0 + gain))
         return prices.index(min(prices))
 
-    def best(self, found: Sequence[Found]) -> list[int]:
+    def best(
+        self, found: Sequence[Found], waits_s: float = 0.0, num_passes: float = 1.0
+    ) -> list[int]:
         """How many guesses of each to send, often none.
 
+        waits_s: for which all wait where there is a round. num_passes: from one round of a stream
+        to the next of its rounds or leases.
         Those who gain most come first: either they alone guess, or the next one as well, and so on.
         """
         order = sorted(range(len(found)), key=lambda k: -max(found[k].gains, default=0.0))
@@ -66,25 +70,21 @@ class Tolls:
         least = self.pass_s(0) * rest
         for index in order:
             one = found[index]
-            counts[index] = self._count_beside(one, rest - one.weight, num_guesses)
-            if not counts[index]:
+            others = rest - one.weight
+            prices = [
+                (self.pass_s(num_guesses + count) + waits_s)
+                * (others + one.weight * num_passes / (1.0 + gain))
+                for count, gain in enumerate(one.gains, 1)
+            ]
+            if not prices:
                 break
-            gain = one.gains[counts[index] - 1]
-            rest -= one.weight * gain / (1.0 + gain)
+            price = min(prices)
+            counts[index] = prices.index(price) + 1
+            rest = others + one.weight * num_passes / (1.0 + one.gains[counts[index] - 1])
             num_guesses += counts[index]
-            price = self.pass_s(num_guesses) * rest
             if price < least:
                 least, best = price, list(counts)
         return best
-
-    def _count_beside(self, one: Found, others: float, num_guesses: int) -> int:
-        """Its best number beside others' guesses, at least one where it has any; others: the sum of
-        w / (1 + G) over the other streams."""
-        prices = [
-            self.pass_s(num_guesses + count) * (others + one.weight / (1.0 + gain))
-            for count, gain in enumerate(one.gains, 1)
-        ]
-        return prices.index(min(prices)) + 1 if prices else 0
 
 
 def tolls_of(seen: Observation) -> Tolls | None:

@@ -1,0 +1,133 @@
+"""How far the target may go on by itself: leases that last for the way, and those that keep step.
+
+A lease is renewed before it has run out, so that the target never waits for the next one. What
+begins anew when a pass has ended (a round, or a lease after it) is there only after the way to the
+target and back: where others go on meanwhile it has missed a pass by then. Streams that are guessed
+by lookup therefore keep step where nobody else decodes: while any of them has guesses, all run out
+together, and then go on together; for that the target waits for the way once a pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from nodes.messages import LeaseEntry
+from nodes.scheduler.stream import Leased, Opening, Stream
+from nodes.scheduler.watching.counts import MOST_S
+from nodes.stream import StreamId
+
+LEASE_TOKENS = 8
+# Renewed this early, so that the target never waits for the next lease.
+LEASE_LOW_TOKENS = 4
+# A stream whose draft node is about to be ready goes plainly in small steps until then.
+LEASE_WHILE_OPENING_TOKENS = 2
+# What a lease lasts at least beyond its renewal: messages, and an event loop that is busy.
+_LEASE_S = 0.05
+_PASS_RATE = 0.1
+_LEAST_PASS_S = 1e-6
+# A target is near whose way and back takes no more than this part of a pass.
+_NEAR_PASSES = 0.5
+# Of a target that is very far away for its passes: what a client that leaves it has in vain.
+_MOST_WAY_TOKENS = 256
+
+
+class Leases:
+    """Of the streams of one target, which it shares with the scheduler.
+
+    target_rtt_s: of the way to the target and back.
+    """
+
+    def __init__(self, streams: Mapping[StreamId, Stream], piece_s: Callable[[], float]) -> None:
+        """piece_s: seconds that prompts add to each pass of the target now."""
+        self._streams = streams
+        self._piece_s = piece_s
+        self.target_rtt_s = 0.0
+        # Of its passes of late.
+        self._pass_s = 0.0
+
+    def pass_done(self, seconds: float) -> None:
+        """The target ran a pass, which a lease has to last for; seconds: as it says."""
+        seconds = min(max(_LEAST_PASS_S, seconds), MOST_S)
+        before_s = self._pass_s or seconds
+        self._pass_s = before_s + _PASS_RATE * (seconds - before_s)
+
+    @property
+    def way_tokens(self) -> int:
+        """Tokens that the target decodes for a stream while it is told and answers."""
+        if self._pass_s <= 0.0:
+            return 1
+        way = math.ceil(self.target_rtt_s / self._pass_s)
+        return min(max(1, way), _MOST_WAY_TOKENS)
+
+    def extend(self, stream: Stream, *, shall_guess: bool) -> list[LeaseEntry]:
+        """Of a stream that is decoded plainly. shall_guess: as soon as it can, by the plan."""
+        num_tokens = self._num_tokens(stream, shall_guess=shall_guess)
+        # However far away the target is, a lease is renewed before it has run out.
+        low = max(self.way_tokens, min(LEASE_LOW_TOKENS, num_tokens // 2))
+        return stream.extend_lease(max(num_tokens, low + 1), low)
+
+    def _num_tokens(self, stream: Stream, *, shall_guess: bool) -> int:
+        """Short where the stream is about to guess, no longer than need be where it may: a plan
+        that lets it waits until the lease has run out."""
+        placement = stream.draft
+        opening = placement is not None and not (placement.is_ready or placement.is_late)
+        if opening or stream.is_on_probation or (shall_guess and stream.is_behind):
+            return LEASE_WHILE_OPENING_TOKENS
+        longest = max(LEASE_TOKENS, 2 * self.way_tokens)
+        if not stream.can_guess or self._pass_s <= 0.0:
+            return longest
+        lasting = math.ceil((_LEASE_S + self.target_rtt_s) / self._pass_s)
+        return min(longest, LEASE_WHILE_OPENING_TOKENS + lasting)
+
+    # -- streams that are guessed by lookup ------------------------------------------------
+
+    def keep_step(self, members: Sequence[Stream]) -> bool:
+        """Whether these wait for each other: nobody else decodes, and it costs little."""
+        is_near = self.target_rtt_s <= _NEAR_PASSES * self._pass_s
+        if not all(is_weighed(stream) for stream in members) or self._piece_s() > 0.0:
+            return False
+        return (is_near or len(members) == 1) and self._are_alone(members)
+
+    def _are_alone(self, members: Collection[Stream]) -> bool:
+        ids = {stream.spec.stream_id for stream in members}
+        return all(
+            isinstance(stream.phase, Opening)
+            for stream_id, stream in self._streams.items()
+            if stream_id not in ids
+        )
+
+    def between_matches(
+        self, members: Sequence[Stream], *, keep_step: bool, some_go: bool
+    ) -> tuple[int, int]:
+        """Tokens of a lease for those without guesses, and with how many left it is renewed.
+
+        some_go: whether others of them have guesses that are worth a round. No tokens: wait.
+        """
+        if keep_step and (some_go or any(stream.is_away for stream in members)):
+            lasting = self.lasting(members)
+            return (lasting - 1 if lasting else 1), 0
+        # Beside a round of a draft node it ends with the round's pass, so that all may go then.
+        if any(stream.is_away and not is_weighed(stream) for stream in members):
+            return 1, 0
+        return self.way_tokens + 1, self.way_tokens
+
+    def lasting(self, members: Sequence[Stream]) -> int:
+        """Passes until all of them have run out; 0 if nobody is in one."""
+        return max((_passes_left(stream) for stream in members), default=0)
+
+    def toll_of_rounds(self, *, keep_step: bool) -> tuple[float, float]:
+        """What a round costs beside its longer pass: seconds that all wait, and passes from one to
+        the next of the stream that has it."""
+        return (self.target_rtt_s, 1.0) if keep_step else (0.0, 1.0 + self.way_tokens)
+
+
+def is_weighed(stream: Stream) -> bool:
+    """Whether its guesses are there before a round, and are sent only where that is worth it."""
+    return stream.is_by_lookup and stream.fixed_gamma is None
+
+
+def _passes_left(stream: Stream) -> int:
+    if isinstance(stream.phase, Leased):
+        return stream.phase.end - len(stream.token_ids)
+    return int(stream.is_away)
