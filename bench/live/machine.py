@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.bare import BareLoop
+from bench.cores import wait_for_cores
 from bench.distill.sampling.prompts import COPYING, HELD_OUT, HeldOutPrompts
 from bench.live.answers import Together, ask_together
 from bench.live.bad_draft import write_bad_draft
@@ -30,7 +31,10 @@ _WARM_UP_TOKENS = 48
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One target, draft and number of streams, each rate a median. ratio: mesh to bare loop."""
+    """One target, draft and number of streams, each rate a median. ratio: mesh to bare loop.
+
+    num_short: pairs that began when other guests of the machine had some of its cores.
+    """
 
     target: str
     draft: str
@@ -39,15 +43,17 @@ class Cell:
     mesh_tokens_per_s: float
     ratio: Ratio
     figures: Together
+    num_short: int = 0
 
     def row(self) -> str:
         made = self.figures
         accepted = f"{made.num_accepted / made.num_guesses:.2f}" if made.num_guesses else "-"
         reason, count = (made.reasons.most_common(1) or [("-", 0)])[0]
         times = f" ({count} of {made.reasons.total()})" if count else ""
+        short = f"; {self.num_short} pairs on fewer cores" if self.num_short else ""
         return (
             f"| {self.target} | {self.draft} | {self.num_streams} | {self.bare_tokens_per_s:.1f} "
-            f"| {self.ratio} | {made.guessing_share:.2f} | {accepted} | {reason}{times} |"
+            f"| {self.ratio} | {made.guessing_share:.2f} | {accepted} | {reason}{times}{short} |"
         )
 
 
@@ -142,18 +148,19 @@ async def _cell(
     options: GenerateOptions,
     num_pairs: int,
     count: int,
-) -> tuple[float, float, Ratio, Together]:
+) -> tuple[float, float, Ratio, Together, int]:
     def some(turn: int) -> list[str]:
         return [prompts[(turn * count + k) % len(prompts)] for k in range(count)]
 
     warm_up = GenerateOptions(max_tokens=_WARM_UP_TOKENS, ignore_eog=True, seed=2)
     await ask_together(client, some(num_pairs), warm_up)
     await asyncio.to_thread(bare.measure, count, _WARM_UP_TOKENS)
-    pairs, figures = [], Together()
+    pairs, figures, num_short = [], Together(), 0
     for turn in range(num_pairs):
         group = some(turn)
         # All are read beforehand: streams that wait for each other's texts do not decode together.
         length = round(median(await asyncio.gather(*(_read(client, text) for text in group))))
+        num_short += not await asyncio.to_thread(wait_for_cores)
         rates = {}
         for side in ("bare", "mesh") if turn % 2 else ("mesh", "bare"):
             if side == "bare":
@@ -166,7 +173,7 @@ async def _cell(
                 figures.add(made)
         pairs.append((rates["bare"], rates["mesh"]))
     bare_rate, mesh_rate = (median(rates) for rates in zip(*pairs, strict=True))
-    return bare_rate, mesh_rate, paired_ratio(pairs), figures
+    return bare_rate, mesh_rate, paired_ratio(pairs), figures, num_short
 
 
 async def _read(client: Client, prompt: str) -> int:

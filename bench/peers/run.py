@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.cores import cores_at_once
 from bench.load.loops import arrivals
 from bench.load.versus import Load, Side, in_turns
 from bench.load.workloads import workload
@@ -57,12 +58,13 @@ class Plan:
 
 async def run_peers(plan: Plan, peers: Sequence[Peer], report: Callable[[str], None]) -> Results:
     """Every cell; a peer that is missing or does not start is left out with the reason."""
+    at_once = [await asyncio.to_thread(cores_at_once)]
     skipped = [f"{peer.name}: {reason}" for peer in peers if (reason := peer.missing())]
     present = [peer for peer in peers if not peer.missing()]
     cells: list[Cell] = []
     for name, path in plan.targets:
         for count in plan.streams:
-            cells += await _cells(plan, present, name, path, count, skipped, report)
+            cells += await _cells(plan, present, name, path, count, skipped, at_once, report)
     systems = [
         System(
             name=peer.name, version=peer.version, settings=f"{plan.num_threads} engine thread(s)"
@@ -70,7 +72,13 @@ async def run_peers(plan: Plan, peers: Sequence[Peer], report: Callable[[str], N
         for peer in present
     ]
     told = tuple(dict.fromkeys(skipped))
-    return result_of(cells, systems=systems, skipped=told, is_quick=plan.is_quick)
+    return result_of(
+        cells,
+        systems=systems,
+        skipped=told,
+        is_quick=plan.is_quick,
+        cores_at_once=min(at_once),
+    )
 
 
 async def _cells(
@@ -80,6 +88,7 @@ async def _cells(
     path: Path,
     count: int,
     skipped: list[str],
+    at_once: list[float],
     report: Callable[[str], None],
 ) -> list[Cell]:
     setup = Setup(target=path, draft=plan.draft, num_slots=count, num_threads=plan.num_threads)
@@ -101,6 +110,7 @@ async def _cells(
             for cell in made:
                 report(_line(cell))
             cells += made
+            at_once.append(await asyncio.to_thread(cores_at_once))
     return cells
 
 

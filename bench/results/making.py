@@ -32,6 +32,7 @@ def result_of(
     systems: Sequence[System] = (),
     skipped: Sequence[str] = (),
     is_quick: bool = False,
+    cores_at_once: float | None = None,
 ) -> Results:
     """What this command measured just now."""
     return Results(
@@ -44,6 +45,7 @@ def result_of(
         cells=tuple(cells),
         skipped=tuple(skipped),
         is_quick=is_quick,
+        cores_at_once=cores_at_once,
     )
 
 
@@ -70,4 +72,7 @@ def merged(first: Results, *others: Results) -> Results:
         cells=cells,
         skipped=tuple(dict.fromkeys(reason for part in parts for reason in part.skipped)),
         is_quick=any(part.is_quick for part in parts),
+        cores_at_once=min(
+            (part.cores_at_once for part in parts if part.cores_at_once is not None), default=None
+        ),
     )

@@ -24,7 +24,7 @@ def markdown(
         f"Made {results.made_at} by `{results.command}` at {results.commit or 'no commit'}"
         f"{' (quick: few turns, wide intervals)' if results.is_quick else ''}.",
         "",
-        machine_line(results.machine),
+        machine_line(results.machine) + _cores_line(results),
         "",
     ]
     for system in results.systems:
@@ -47,6 +47,13 @@ def machine_line(machine: Machine) -> str:
         f"Machine: {machine.num_cores} cores of {machine.processor}{flags}; "
         f"{machine.memory_bytes / 2**30:.1f} GiB; Linux {machine.kernel}; Python {machine.python}."
     )
+
+
+def _cores_line(results: Results) -> str:
+    at_once, num_cores = results.cores_at_once, results.machine.num_cores
+    if at_once is None or num_cores == 1:
+        return ""
+    return f" All {num_cores} cores at once did {at_once:.1f} times what one does alone, at least."
 
 
 def _tables(cells: Sequence[Cell]) -> Iterator[str]:
@@ -146,7 +153,7 @@ def _section(results: Results) -> str:
         f"`{results.command}` ({results.made_at[:10]}"
         f"{'; quick: few turns, so intervals say little' if results.is_quick else ''}).",
         "",
-        machine_line(results.machine),
+        machine_line(results.machine) + _cores_line(results),
         "",
     ]
     suites = dict.fromkeys(cell.suite for cell in results.cells if cell.reference)

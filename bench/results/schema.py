@@ -68,7 +68,8 @@ class Cell:
 class Results:
     """One run of the bench. made_at: UTC, ISO 8601. command: what was typed.
 
-    skipped: what was not run, each with the reason.
+    skipped: what was not run, each with the reason. cores_at_once: what all cores did together,
+    as a multiple of one alone, the least that was seen of it; None where nobody looked.
     """
 
     schema: str
@@ -80,6 +81,7 @@ class Results:
     cells: tuple[Cell, ...]
     skipped: tuple[str, ...] = ()
     is_quick: bool = False
+    cores_at_once: float | None = None
 
 
 def to_json(results: Results) -> str:

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from bench import cores
+from bench.cores import cores_at_once, wait_for_cores
+
+
+def test_all_cores_do_at_least_what_one_does() -> None:
+    # A little more than their number where the one alone was disturbed.
+    assert 1.0 <= cores_at_once() < 3.0 * len(os.sched_getaffinity(0))
+
+
+def test_cores_that_others_have_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    all_of_them = float(len(os.sched_getaffinity(0)))
+    seen = [0.5 * all_of_them, 0.9 * all_of_them]
+    monkeypatch.setattr(cores, "cores_at_once", lambda: seen.pop(0))
+    monkeypatch.setattr(cores.time, "sleep", lambda _: None)
+    assert wait_for_cores()
+    assert seen == []
+
+
+def test_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "cores_at_once", lambda: 0.5)
+    monkeypatch.setattr(cores.time, "sleep", lambda _: None)
+    assert not wait_for_cores(0.0)
