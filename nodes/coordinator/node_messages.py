@@ -78,8 +78,9 @@ class NodeMessages:
                 node.busy_s += min(message.draft_us / 1e6, MOST_S)
                 streams = [StreamId(e.stream_id) for e in message.entries]
                 self._serving.charge(streams, num_bytes, to_draft=True)
-                # Some of its streams may have been cancelled or moved meanwhile.
-                holders = self._holders(streams) if streams else self._roster.schedulers()
+                # Its streams may have been cancelled or moved meanwhile, those that it still speaks
+                # of, too: the round waits for it all the same.
+                holders = self._holders(streams) or self._roster.schedulers()
                 for target, scheduler in holders:
                     out += self._serving.carry_out(
                         target, scheduler.drafted(node.name, message, now), now

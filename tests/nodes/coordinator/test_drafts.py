@@ -62,6 +62,15 @@ def test_an_answer_counts_even_if_the_first_stream_in_it_was_cancelled() -> None
     assert to(TARGET, mesh.hear(DRAFT, reply)) == [verify]
 
 
+def test_a_round_takes_an_answer_that_speaks_of_cancelled_streams_alone() -> None:
+    """The draft node has refused the other one: it is not waited for until it is late."""
+    mesh = _two_streams_in_a_round()
+    mesh.hear(CLIENT, CancelRequest(1))
+    mesh.hear(DRAFT, StreamFailedNotice(2, 1, "out of step"))
+    sends = mesh.hear(DRAFT, DraftReply(2, (GuessEntry(1, 1, 4, 1),), (8,)))
+    assert to(TARGET, sends) == [VerifyRequest(2, (GuessEntry(2, 1, 3, 0),), ())]
+
+
 def test_a_draft_that_refuses_a_stream_is_told_in_the_figures() -> None:
     mesh = make_mesh(with_draft=True)
     mesh.hear(CLIENT, make_submit(gamma=4))
