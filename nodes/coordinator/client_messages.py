@@ -40,7 +40,7 @@ class ClientMessages:
                 return self._uploaded(peer, role, who, message, now)
             case CancelRequest(request_id=request_id):
                 self._uploads.forget(peer, request_id)
-                request = self._serving.requests.get((peer, request_id))
+                request = self._serving.ledger.requests.get((peer, request_id))
                 return self._serving.cancel(request, now) if request is not None else []
         return None
 

@@ -37,7 +37,7 @@ class NodeMessages:
         match message:
             case CommitReply() if node.scheduler is not None:
                 streams = [StreamId(e.stream_id) for e in message.entries]
-                self._serving.charge(streams, num_bytes, to_draft=False)
+                self._serving.ledger.charge(streams, num_bytes, to_draft=False)
                 node.busy_s += min(max(0.0, message.pass_s), MOST_S)
                 return self._serving.carry_out(node, node.scheduler.committed(message, now), now)
             case StreamReadyNotice(stream_id=s, generation=g, num_read=num_read) if (
@@ -77,7 +77,7 @@ class NodeMessages:
             case DraftReply():
                 node.busy_s += min(message.draft_us / 1e6, MOST_S)
                 streams = [StreamId(e.stream_id) for e in message.entries]
-                self._serving.charge(streams, num_bytes, to_draft=True)
+                self._serving.ledger.charge(streams, num_bytes, to_draft=True)
                 # Its streams may have been cancelled or moved meanwhile, those that it still speaks
                 # of, too: the round waits for it all the same.
                 holders = self._holders(streams) or self._roster.schedulers()
@@ -97,12 +97,12 @@ class NodeMessages:
 
     def _holders(self, streams: Sequence[StreamId]) -> list[tuple[NodeRecord, SchedulerState]]:
         """The targets that have any of these streams."""
-        names = dict.fromkeys(self._serving.target_of(stream_id) for stream_id in streams)
+        names = dict.fromkeys(self._serving.ledger.target_of(stream_id) for stream_id in streams)
         nodes = [self._roster.node(name) for name in names]
         return [(n, n.scheduler) for n in nodes if n is not None and n.scheduler is not None]
 
     def _on_tokenized(self, node: NodeRecord, reply: TokenizeReply, now: float) -> list[Send]:
-        request, was_asked = self._serving.tokenizing.answered(node.name, reply.request_id)
+        request, was_asked = self._serving.ledger.tokenizing.answered(node.name, reply.request_id)
         out = self._intake.ask_tokenizers() if was_asked else []
         if request is None:
             self.num_stale += 1

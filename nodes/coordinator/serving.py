@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 from mesh.messages import Ping
 from nodes.coordinator.members.roster import PROOF, NodeOut, NodeRecord, Roster
@@ -14,7 +12,7 @@ from nodes.coordinator.placing.placement import Placed, Placement
 from nodes.coordinator.placing.rebalancing import Move, Rebalancing
 from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
 from nodes.coordinator.placing.suspects import Deaths
-from nodes.coordinator.requests.deadlines import Deadlines
+from nodes.coordinator.requests.ledger import Ledger
 from nodes.coordinator.requests.readers import reader_of
 from nodes.coordinator.requests.request import (
     BadRequestError,
@@ -25,8 +23,7 @@ from nodes.coordinator.requests.request import (
     started_notice,
     tokens_notice,
 )
-from nodes.coordinator.requests.resuming import Returning, prompt_hash
-from nodes.coordinator.requests.tokenizing import Tokenizing
+from nodes.coordinator.requests.resuming import prompt_hash
 from nodes.coordinator.sends import Send, streams_of
 from nodes.messages import PromptScoresNotice, RequestFailedNotice
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
@@ -36,74 +33,30 @@ from nodes.stream import StreamId
 logger = logging.getLogger(__name__)
 
 _MAX_REASON = 1024
-# What becomes of requests: the codes of RequestFailedNotice, and these.
-OUTCOMES: Final = (
-    *("done", "cancelled", "left"),
-    *("bad_request", "not_found", "overloaded", "unavailable", "deadline", "internal"),
-)
 
 
 class Serving:
     """Every request that has been taken in, and its streams."""
 
     def __init__(self, roster: Roster) -> None:
-        self.requests: dict[tuple[bytes, int], Request] = {}
-        self._ids_of_client: dict[bytes, set[int]] = {}
-        self.streams: dict[StreamId, Request] = {}
-        self.tokenizing = Tokenizing()
-        self.returning = Returning()
-        self.deadlines = Deadlines()
+        self.ledger = Ledger()
         self.placement = Placement(roster)
         self._rebalancing = Rebalancing(roster)
         self._roster = roster
         self._next_id = 1
-        # Requests that are over, and those that went to another target meanwhile.
-        self.outcomes = Counter[str]()
+        # Requests that went to another target meanwhile.
         self.num_moved = 0
         self.deaths = Deaths()
 
     def num_waiting(self, role: str) -> int:
         """Streams without a place, and requests whose texts are not tokenized yet or whose targets
         are not back, of clients that joined in a role."""
-        num_texts = self.tokenizing.num_of(role) + self.returning.num_of(role)
-        return self.placement.waiting.num_of(role) + num_texts
-
-    def num_requests(self, client: bytes) -> int:
-        return len(self._ids_of_client.get(client, ()))
-
-    def of_client(self, client: bytes) -> list[Request]:
-        return [self.requests[client, number] for number in self._ids_of_client.get(client, ())]
-
-    def take_in(self, request: Request) -> None:
-        self.requests[request.client, request.request_id] = request
-        self._ids_of_client.setdefault(request.client, set()).add(request.request_id)
-        self.deadlines.add(request)
+        return self.placement.waiting.num_of(role) + self.ledger.num_unread(role)
 
     def _forget(self, request: Request, outcome: str) -> None:
         """A request has ended; its streams are forgotten by who ends it."""
-        self.tokenizing.drop(request)
-        self.returning.drop(request)
-        self.deadlines.forget(request)
+        self.ledger.forget(request, outcome)
         self.placement.stranded.forget(request)
-        if self.requests.pop((request.client, request.request_id), None) is not None:
-            self.outcomes[outcome] += 1
-            ids = self._ids_of_client[request.client]
-            ids.remove(request.request_id)
-            if not ids:
-                del self._ids_of_client[request.client]
-
-    def target_of(self, stream_id: StreamId) -> str:
-        """The target that has a stream; "" if none has."""
-        request = self.streams.get(stream_id)
-        return request.choices[stream_id].target if request is not None else ""
-
-    def charge(self, streams: Sequence[StreamId], num_bytes: int, *, to_draft: bool) -> None:
-        """Book the bytes of a message on the streams it is about, in equal shares."""
-        for stream_id in streams:
-            request = self.streams.get(stream_id)
-            if request is not None:
-                share = num_bytes // len(streams)
-                request.choices[stream_id].wire.add(share, to_draft=to_draft)
 
     def open(
         self, request: Request, target: NodeRecord, prompt: tuple[int, ...], now: float
@@ -124,7 +77,7 @@ class Serving:
         for spec in specs:
             choice = Choice(spec, num_tokens=spec.num_committed)
             request.choices[spec.stream_id] = choice
-            self.streams[spec.stream_id] = request
+            self.ledger.streams[spec.stream_id] = request
             # The client has the scores of the prompt before any token, whoever serves the others.
             if spec.scores_prompt or not request.awaits_scores:
                 self.placement.wait(request, choice, now)
@@ -134,7 +87,7 @@ class Serving:
         self, target: NodeRecord, notice: PromptScoresNotice, now: float
     ) -> list[Send] | None:
         """Pass scores on; None if they are of the past."""
-        request = self.streams.get(StreamId(notice.stream_id))
+        request = self.ledger.streams.get(StreamId(notice.stream_id))
         stream = target.scheduler.stream(StreamId(notice.stream_id)) if target.scheduler else None
         if request is None or stream is None or stream.spec.generation != notice.generation:
             return None
@@ -189,7 +142,7 @@ class Serving:
     def _unplace(self, journal: Stream) -> None:
         """A target does not serve a stream any more."""
         stream_id = journal.spec.stream_id
-        choice = self.streams[stream_id].choices[stream_id]
+        choice = self.ledger.streams[stream_id].choices[stream_id]
         choice.target, choice.journal = "", journal
 
     def _move(self, move: Move, now: float) -> list[Send]:
@@ -215,13 +168,13 @@ class Serving:
         released, told = target.scheduler.release_all(now)
         out = self.carry_out(target, told, now)
         # A client that fell silent with it took its requests along, which nobody told this target.
-        streams = [stream for stream in released if stream.spec.stream_id in self.streams]
+        streams = [stream for stream in released if stream.spec.stream_id in self.ledger.streams]
         for stream in streams:
             self._unplace(stream)
-        lost = [self.streams[stream.spec.stream_id] for stream in streams]
+        lost = [self.ledger.streams[stream.spec.stream_id] for stream in streams]
         choices = [r.choices[s.spec.stream_id] for s, r in zip(streams, lost, strict=True)]
         held = list(zip(lost, choices, strict=True))
-        texts, num_texts = self.tokenizing.sent_to(target.name)
+        texts, num_texts = self.ledger.tokenizing.sent_to(target.name)
         accused = accuse(
             gone, held, texts, num_texts, self.deaths, len(self._roster.nodes("target")) + 1, now
         )
@@ -233,14 +186,14 @@ class Serving:
             request.num_losses += 1
             request.last_loss = f"target {target.name} left: {gone.reason}"
         for request, (code, line) in accused:
-            if self.requests.get((request.client, request.request_id)) is request:
+            if self.ledger.holds(request):
                 out += self.fail(request, code, line, now)
         return [*out, *self.admit_waiting(now)]
 
     def evacuate(self, now: float) -> list[Send]:
         """Move streams off targets that are drained, where others have room for them."""
         out: list[Send] = []
-        for request in list(self.requests.values()):
+        for request in list(self.ledger.requests.values()):
             for stream_id, choice in list(request.choices.items()):
                 # One that moved may have let others in, who ended some request.
                 if request.choices.get(stream_id) is choice:
@@ -251,8 +204,8 @@ class Serving:
     def targets_changed(self, now: float, gone: str = "") -> list[Request]:
         """A target came, or is gone; returns those whose texts it was to tokenize."""
         self.deaths.begin(now)
-        lost = self.tokenizing.targets_changed(self._tokenizer_of, gone)
-        for request, name in self.tokenizing:
+        lost = self.ledger.tokenizing.targets_changed(self._tokenizer_of, gone)
+        for request, name in self.ledger.tokenizing:
             self.placement.stranded.note(request, is_able=bool(name), now=now)
         self.placement.targets_changed(now)
         return lost
@@ -263,35 +216,35 @@ class Serving:
 
     def returned(self) -> list[tuple[Request, NodeRecord]]:
         """Requests that waited for a target, and have one now."""
-        found = [(request, reader_of(self._roster, request)) for request in self.returning]
+        found = [(request, reader_of(self._roster, request)) for request in self.ledger.returning]
         out = [(request, target) for request, target in found if target is not None]
         for request, _ in out:
-            self.returning.drop(request)
+            self.ledger.returning.drop(request)
         return out
 
     def wait_for_return(self, request: Request, now: float) -> None:
         """A request that began elsewhere waits for a target, as those do that lost theirs."""
         request.last_loss = "no target that could go on with it is there"
         if request.prompt:
-            self.returning.add(request)
+            self.ledger.returning.add(request)
         else:
-            self.tokenizing.add(request, "")
+            self.ledger.tokenizing.add(request, "")
         self.placement.stranded.note(request, is_able=False, now=now)
 
     def tick(self, now: float) -> list[Send]:
         """Move a request, if one is due; give up those whose time is over, and those that have
         waited long for any target."""
         out: list[Send] = []
-        for request in self.deadlines.due(now):
+        for request in self.ledger.deadlines.due(now):
             # One that fails frees room, and others may fail before their turn.
-            if self.requests.get((request.client, request.request_id)) is request:
+            if self.ledger.holds(request):
                 reason = f"the request was not done within its {round(request.limit_s, 2):g} s"
                 out += self.fail(request, "deadline", reason, now)
-        move = self._rebalancing.next_move(self.streams, now)
+        move = self._rebalancing.next_move(self.ledger.streams, now)
         out += [] if move is None else self._move(move, now)
         stranded = self.placement.stranded.due(now)
         why = f"; no other that could go on came within {STRANDED_LIMIT_S:.0f} s"
-        for request in self.tokenizing.overdue(now):
+        for request in self.ledger.tokenizing.overdue(now):
             reason = "no target says how its text is tokenized, though asked again and again"
             out += self.fail(request, "unavailable", reason, now)
         return [*out, *self._give_up(stranded, why, now)]
@@ -299,7 +252,7 @@ class Serving:
     def _give_up(self, requests: Iterable[Request], why: str, now: float) -> list[Send]:
         out: list[Send] = []
         for request in requests:
-            if self.requests.get((request.client, request.request_id)) is request:
+            if self.ledger.holds(request):
                 out += self.fail(request, "unavailable", request.last_loss + why, now)
         return out
 
@@ -317,7 +270,7 @@ class Serving:
                     if draft is not None:
                         out.append(Send(draft.peer, message, streams_of(message), to_draft=True))
                 case Emit(stream_id=stream_id):
-                    request = self.streams.get(stream_id)
+                    request = self.ledger.streams.get(stream_id)
                     if request is not None:
                         # The next suspect may be tried when this one has got on.
                         freed |= request.choices[stream_id].has_come(len(instruction.token_ids))
@@ -326,7 +279,7 @@ class Serving:
                     out += self._finish(target, stream_id, reason)
                     freed = True
                 case Abort(stream_id=stream_id, error=error, code=code):
-                    request = self.streams.get(stream_id)
+                    request = self.ledger.streams.get(stream_id)
                     if request is not None:
                         out += self.fail(request, code, error, now)
                         freed = True
@@ -340,7 +293,7 @@ class Serving:
         return Send(request.client, tokens_notice(request, choice, emit))
 
     def _finish(self, target: NodeRecord, stream_id: StreamId, reason: str) -> list[Send]:
-        request = self.streams.pop(stream_id, None)
+        request = self.ledger.streams.pop(stream_id, None)
         if request is None:
             return []
         assert target.scheduler is not None
@@ -388,18 +341,18 @@ class Serving:
         """End all that a client asked for: first what waits, so that none of it gets a place."""
         # An error, should it still read: never the end of a whole text.
         reason = "the client left or was silent"
-        requests = self.of_client(client)
+        requests = self.ledger.of_client(client)
         requests.sort(key=lambda r: any(choice.target for choice in r.choices.values()))
         out: list[Send] = []
         for request in requests:
             # One that fails frees room, and others may fail before their turn.
-            if self.requests.get((client, request.request_id)) is request:
+            if self.ledger.holds(request):
                 out += self.fail(request, "left", reason, now)
         return out
 
     def _forget_stream(self, request: Request, stream_id: StreamId) -> None:
         choice = request.choices.pop(stream_id, None)
-        self.streams.pop(stream_id, None)
+        self.ledger.streams.pop(stream_id, None)
         if choice is None:
             return
         self.placement.over(choice)

@@ -180,11 +180,11 @@ class CoordinatorState:
     def undeliverable(self, send: Send, error: str, now: float) -> list[Send]:
         """End the requests of a message that breaks the limits of the wire."""
         logger.error("%s cannot be sent: %s", type(send.message).__name__, error)
-        found = [self._serving.streams.get(stream_id) for stream_id in send.streams]
+        found = [self._serving.ledger.streams.get(stream_id) for stream_id in send.streams]
         number = getattr(send.message, "request_id", 0)
-        found.append(self._serving.requests.get((send.peer, number)))
+        found.append(self._serving.ledger.requests.get((send.peer, number)))
         if isinstance(send.message, TokenizeRequest):
-            found.append(self._serving.tokenizing.unsent(number))
+            found.append(self._serving.ledger.tokenizing.unsent(number))
         out: list[Send] = []
         for request in {id(request): request for request in found if request is not None}.values():
             reason = f"a message is too large: {error}"
@@ -259,7 +259,7 @@ class CoordinatorState:
 
     def sent(self, send: Send, num_bytes: int, now: float) -> list[Send]:
         """Book the bytes of a message on the streams it is about; what is to follow it."""
-        self._serving.charge(send.streams, num_bytes, to_draft=send.to_draft)
+        self._serving.ledger.charge(send.streams, num_bytes, to_draft=send.to_draft)
         self._reporting.traffic.sent(type(send.message), num_bytes)
         ping = self._roster.sent(send.peer, num_bytes, now)
         return [Send(send.peer, ping)] if ping is not None else []

@@ -210,7 +210,7 @@ class PureCluster:
         self._check_end()
 
     def _has_requests(self) -> bool:
-        return bool(self.to_submit or self.uploads or self.state._serving.requests)
+        return bool(self.to_submit or self.uploads or self.state._serving.ledger.requests)
 
     def _is_draining(self) -> bool:
         return any(record.is_draining for record in self.state._roster.nodes())
@@ -237,7 +237,7 @@ class PureCluster:
         return moves
 
     def _rare_moves(self) -> list[Callable[[], None]]:
-        if not (self.state._serving.requests or self.uploads):
+        if not (self.state._serving.ledger.requests or self.uploads):
             return []
         moves: list[Callable[[], None]] = []
         moves += [partial(self._start, node) for node in self.nodes if not node.peer]
@@ -274,7 +274,7 @@ class PureCluster:
 
     def _relent(self) -> None:
         """Take drained targets back before what waits for them is given up."""
-        requests = self.state._serving.requests.values()
+        requests = self.state._serving.ledger.requests.values()
         since = [r.stranded_at for r in requests if r.stranded_at is not None]
         if since and self.now - min(since) > STRANDED_LIMIT_S / 2:
             for record in self.state._roster.nodes("target"):
@@ -290,7 +290,7 @@ class PureCluster:
         """As if it were better for a request to be elsewhere."""
         serving = self.state._serving
         found: list[Move] = []
-        for request in serving.requests.values():
+        for request in serving.ledger.requests.values():
             for target in self.state._roster.nodes("target"):
                 choices = tuple(
                     c for c in request.choices.values() if c.target not in ("", target.name)
@@ -534,7 +534,7 @@ class PureCluster:
         assert not self.to_submit
         assert set(self.ended) == set(self.token_ids), "choices never end"
         serving = self.state._serving
-        assert serving.requests == {} == serving.streams
+        assert serving.ledger.requests == {} == serving.ledger.streams
         assert len(serving.placement.waiting) == 0
         assert not any(self.state._draft_load.values())
         for record in self.state._roster.nodes("target"):
@@ -543,7 +543,7 @@ class PureCluster:
             assert node.engine is not None
             assert node.engine.num_streams == 0
         assert self.state._uploads.num_under_way == 0
-        assert len(serving.tokenizing) == len(serving.deadlines) == 0
+        assert len(serving.ledger.tokenizing) == len(serving.ledger.deadlines) == 0
         assert self.journals == {}
         status = self._status()
         if self.restarts_left < self.case.num_restarts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nodes.coordinator.serving import OUTCOMES
+from nodes.coordinator.requests.ledger import OUTCOMES
 from nodes.messages import MAX_GAMMA
 from nodes.scheduler.watching.counts import PLAIN_LABELS, RATIO_BOUNDS, TOKEN_KINDS
 from nodes.scheduler.watching.stage_errors import STAGES

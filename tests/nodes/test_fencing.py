@@ -152,7 +152,7 @@ async def test_a_target_that_was_stopped_changes_no_text_when_it_goes_on(
 
         def stop_one() -> None:
             if not stopped:
-                name = state._serving.target_of(next(iter(state._serving.streams)))
+                name = state._serving.ledger.target_of(next(iter(state._serving.ledger.streams)))
                 stopped.append(lines[name])
                 lines[name].stop()
 

@@ -75,7 +75,7 @@ def test_nothing_of_a_request_stays(case: ClusterCase) -> None:
     assert len(state._draft_load) == 0
     for scheduler in state.schedulers:
         assert scheduler._membership.ended == {}
-    assert state._serving._ids_of_client == {}
-    tokenizing = state._serving.tokenizing
+    assert state._serving.ledger._ids_of_client == {}
+    tokenizing = state._serving.ledger.tokenizing
     assert not any(tokenizing._queues.values())
     assert len(tokenizing._number_of) + len(tokenizing._num_chars) == 0

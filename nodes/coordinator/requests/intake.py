@@ -57,9 +57,9 @@ class Intake:
         try:
             request, target = self._checked(client, role, who, submit, now)
         except RefusedRequestError as error:
-            self._serving.outcomes[error.code] += 1
+            self._serving.ledger.outcomes[error.code] += 1
             return [Send(client, RequestFailedNotice(submit.request_id, error.code, str(error)))]
-        self._serving.take_in(request)
+        self._serving.ledger.take_in(request)
         if target is None:
             self._serving.wait_for_return(request, now)
             return []
@@ -68,7 +68,7 @@ class Intake:
     def _begin(self, request: Request, target: NodeRecord, now: float) -> list[Send]:
         if request.prompt:
             return self._serving.open(request, target, request.prompt, now)
-        self._serving.tokenizing.add(request, target.name)
+        self._serving.ledger.tokenizing.add(request, target.name)
         return self.ask_tokenizers()
 
     def take_up(self, now: float) -> list[Send]:
@@ -86,7 +86,7 @@ class Intake:
         Raises RefusedRequestError.
         """
         serving, limits = self._serving, self._limits
-        if (client, submit.request_id) in serving.requests:
+        if (client, submit.request_id) in serving.ledger.requests:
             raise RefusedRequestError("bad_request", f"request id {submit.request_id} is in use")
         is_gateway = role == GATEWAY
         num_waiting = serving.num_waiting(role)
@@ -96,7 +96,7 @@ class Intake:
                 "overloaded", f"{num_waiting} streams wait already: try later"
             )
         max_requests = limits.max_gateway_requests if is_gateway else limits.max_requests
-        if serving.num_requests(client) >= max_requests:
+        if serving.ledger.num_requests(client) >= max_requests:
             raise RefusedRequestError(
                 "overloaded", f"{max_requests} requests of this {role} are under way"
             )
@@ -110,7 +110,7 @@ class Intake:
         request.owner = owner_of(who, submit.user)
         # The users of a client are its own invention: they get it no more turns.
         request.party = request.owner if is_gateway else who
-        if not serving.tokenizing.has_room(client, num_chars_of(request)):
+        if not serving.ledger.tokenizing.has_room(client, num_chars_of(request)):
             raise RefusedRequestError(
                 "overloaded", f"{MAX_CHARS} characters of this {role} wait to be read: try later"
             )
@@ -139,7 +139,7 @@ class Intake:
     def ask_tokenizers(self) -> list[Send]:
         """The texts that may be sent to targets now."""
         out = []
-        for name, question in self._serving.tokenizing.due():
+        for name, question in self._serving.ledger.tokenizing.due():
             target = self._roster.node(name)
             if target is not None:
                 out.append(Send(target.peer, question))

@@ -1,7 +1,7 @@
 """What the coordinator knows, as one document for whoever asks. Pure; reading changes nothing.
 
 What happens is counted where it happens: by schedulers (`scheduler/watching/counts.py`), with
-requests (`serving.py`) and bytes (`traffic.py`). Here it is put together.
+requests (`requests/ledger.py`) and bytes (`traffic.py`). Here it is put together.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Final
 from mesh.grants import Air
 from mesh.messages import PROTOCOL_VERSION
 from nodes.coordinator.members.roster import NodeRecord, Roster
-from nodes.coordinator.serving import OUTCOMES, Serving
+from nodes.coordinator.requests.ledger import OUTCOMES
+from nodes.coordinator.serving import Serving
 from nodes.coordinator.status import parts
 from nodes.coordinator.status.recent import WINDOW_S, Recent
 from nodes.coordinator.status.traffic import Traffic
@@ -139,7 +140,7 @@ class Reporting:
             window_s=WINDOW_S,
             ratio_bounds=RATIO_BOUNDS,
             nodes=tuple(self._nodes(now)),
-            num_streams=len(self._serving.streams),
+            num_streams=len(self._serving.ledger.streams),
             streams=tuple(streams),
             waiting=self._waiting(now),
             targets=tuple(self._targets(now)),
@@ -176,7 +177,7 @@ class Reporting:
         waiting: list[StreamStatus] = []
         schedulers = {node.name: scheduler for node, scheduler in self._roster.schedulers()}
         gammas = {name: scheduler.report.gammas() for name, scheduler in schedulers.items()}
-        for stream_id, request in self._serving.streams.items():
+        for stream_id, request in self._serving.ledger.streams.items():
             choice = request.choices[stream_id]
             scheduler = schedulers.get(choice.target)
             stream = scheduler.stream(stream_id) if scheduler is not None else None
@@ -210,7 +211,7 @@ class Reporting:
             oldest = min(oldest, request.arrived_at)
         return WaitingStatus(
             num_streams=by_priority.total(),
-            num_tokenizing=len(self._serving.tokenizing),
+            num_tokenizing=len(self._serving.ledger.tokenizing),
             oldest_s=round(now - oldest, 3),
             by_priority=dict(by_priority),
         )
@@ -247,7 +248,7 @@ class Reporting:
         schedulers = [scheduler for _, scheduler in self._roster.schedulers()]
         late = sum(scheduler.num_stale for scheduler in schedulers)
         return Totals(
-            requests={outcome: self._serving.outcomes[outcome] for outcome in OUTCOMES},
+            requests={outcome: self._serving.ledger.outcomes[outcome] for outcome in OUTCOMES},
             num_submitted=self.num_submitted,
             num_moved=self._serving.num_moved,
             num_stale=num_stale + late + self._num_stale_before,

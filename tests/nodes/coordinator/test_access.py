@@ -53,7 +53,7 @@ def seen(state: CoordinatorState) -> Any:
     serving = state._serving
     waiting = [choice.spec.stream_id for _, choice in serving.placement.waiting]
     return copy.deepcopy(
-        (members, sorted(map(str, serving.requests)), streams, state.num_stale, waiting)
+        (members, sorted(map(str, serving.ledger.requests)), streams, state.num_stale, waiting)
     )
 
 

@@ -125,7 +125,7 @@ def test_without_another_target_new_requests_are_refused_and_those_in_line_given
     failed = [s for s in tick(mesh, STRANDED_LIMIT_S) if not isinstance(s.message, Ping)]
     code, reason = failure(failed)
     assert reason.startswith("all targets that could serve it are being drained; no other")
-    assert mesh.state._serving.requests.keys() == {(CLIENT, 1)}
+    assert mesh.state._serving.ledger.requests.keys() == {(CLIENT, 1)}
 
 
 def test_a_target_that_is_taken_back_serves_again() -> None:

@@ -45,7 +45,7 @@ def test_no_message_of_a_member_ends_the_coordinator() -> None:
     mesh.state.on_message(b"c9", CLUSTER, EPOCH, make_submit(1), 10, now)
     # At the latest when those are gone who do not answer what they were asked before.
     give_up_at = now + 60.0
-    request = mesh.state._serving.requests[b"c9", 1]
+    request = mesh.state._serving.ledger.requests[b"c9", 1]
     while not any(choice.target for choice in request.choices.values()):
         now += 0.2
         assert now < give_up_at

@@ -107,7 +107,7 @@ def test_a_model_that_nobody_has_is_not_found() -> None:
         "not_found",
         "no target has model 'none'; there are: large.gguf, small.gguf",
     )
-    assert mesh.state._serving.requests == {}
+    assert mesh.state._serving.ledger.requests == {}
 
 
 def test_who_waits_for_a_model_that_is_away_goes_to_no_other_and_new_ones_are_told() -> None:
@@ -228,8 +228,8 @@ def test_ten_thousand_streams_of_a_gateway_may_wait_and_end_with_it() -> None:
     sends = mesh.state.peer_gone(GATEWAY, 0.0)
     # None of those that wait gets a place for a moment.
     assert opened(sends) == []
-    assert mesh.state._serving.requests == {} == mesh.state._serving.streams
-    assert mesh.state._serving.num_requests(GATEWAY) == 0
+    assert mesh.state._serving.ledger.requests == {} == mesh.state._serving.ledger.streams
+    assert mesh.state._serving.ledger.num_requests(GATEWAY) == 0
 
 
 def test_texts_of_one_connection_are_bounded_together() -> None:
@@ -245,5 +245,5 @@ def test_texts_of_one_connection_are_bounded_together() -> None:
     )
     # A text that has become ids is kept no longer.
     mesh.hear(TARGET, TokenizeReply(1, "", (5, 6)))
-    assert mesh.state._serving.requests[GATEWAY, 0].submit.messages == ()
+    assert mesh.state._serving.ledger.requests[GATEWAY, 0].submit.messages == ()
     assert to(GATEWAY, mesh.hear(GATEWAY, make_submit(99, prompt="x", prompt_token_ids=()))) == []

@@ -118,7 +118,7 @@ def test_a_client_that_leaves_ends_all_its_requests_whatever_ends_with_them() ->
     second = CommitEntry(2, 1, 3, 1, 0, 0, "stop", b"!")
     assert opened(mesh.hear(TARGET, CommitReply(0.0, (second,), (9,)))) == [4]
     mesh.hear(CLIENT, Bye("done"))
-    assert mesh.state._serving.requests == {}
+    assert mesh.state._serving.ledger.requests == {}
     assert len(mesh.state._serving.placement.waiting) == 0
 
 

@@ -68,7 +68,7 @@ def generation(sends: Sequence[Send], stream_id: int) -> int:
 def test_a_request_that_ends_two_targets_is_not_tried_on_a_third() -> None:
     mesh = make_mesh(3)
     mesh.hear(CLIENT, make_submit(), NOW)
-    first = mesh.state._serving.target_of(1).encode()
+    first = mesh.state._serving.ledger.target_of(1).encode()
     sends = die(mesh, first, NOW + 1)
     ((second, _),) = where(sends)
     # A Ping goes before it, whose answer tells that the target was there.
@@ -77,15 +77,15 @@ def test_a_request_that_ends_two_targets_is_not_tried_on_a_third() -> None:
     assert code == "internal"
     names = f"({first.decode()}, {second})"
     assert reason == f"this request ended 2 target nodes {names}: not tried again"
-    assert mesh.state._serving.requests == {}
-    assert mesh.state._serving.outcomes["internal"] == 1
+    assert mesh.state._serving.ledger.requests == {}
+    assert mesh.state._serving.ledger.outcomes["internal"] == 1
 
 
 def test_in_a_young_mesh_it_takes_more_of_them() -> None:
     mesh = make_mesh(1)
     mesh.hear(CLIENT, make_submit(), 1.0)
     num, now = 0, 1.0
-    while mesh.state._serving.requests:
+    while mesh.state._serving.ledger.requests:
         now += 1.0
         num += 1
         die(mesh, T[0], now)
@@ -99,7 +99,7 @@ def test_a_token_on_another_target_clears_a_request() -> None:
     length = 3
     for k in range(12):
         now = NOW + 10 * k
-        peer = mesh.state._serving.target_of(1).encode()
+        peer = mesh.state._serving.ledger.target_of(1).encode()
         sends = die(mesh, peer, now)
         join(mesh, peer, now)
         ((there, _),) = where(sends)
@@ -107,7 +107,7 @@ def test_a_token_on_another_target_clears_a_request() -> None:
         mesh.hear(there.encode(), StreamReadyNotice(1, number), now)
         mesh.hear(there.encode(), commit(1, number, length, b"a"), now)
         length += 1
-    assert len(mesh.state._serving.requests) == 1
+    assert len(mesh.state._serving.ledger.requests) == 1
 
 
 def test_suspects_are_tried_one_at_a_time_and_new_requests_need_not_wait() -> None:
@@ -147,10 +147,10 @@ def test_a_target_that_had_not_heard_of_a_stream_did_not_die_of_it() -> None:
     mesh = make_mesh(5)
     mesh.hear(CLIENT, make_submit(), NOW)
     for k in range(5):
-        peer = mesh.state._serving.target_of(1).encode()
+        peer = mesh.state._serving.ledger.target_of(1).encode()
         sends = die(mesh, peer, NOW + 0.01 * k, is_heard=False)
         assert to(CLIENT, sends) == []
-    assert len(mesh.state._serving.requests) == 1
+    assert len(mesh.state._serving.ledger.requests) == 1
 
 
 def test_what_was_on_its_way_already_proves_nothing() -> None:
@@ -161,7 +161,7 @@ def test_what_was_on_its_way_already_proves_nothing() -> None:
         die(mesh, T[k - 1], NOW + k, is_heard=False)
         join(mesh, T[k], NOW + k)
         mesh.hear(T[k], Pong(1, 1), NOW + k + 0.1)
-    assert len(mesh.state._serving.requests) == 1
+    assert len(mesh.state._serving.ledger.requests) == 1
 
 
 def test_suspects_of_one_model_keep_no_room_of_another() -> None:
@@ -183,7 +183,7 @@ def test_targets_that_say_bye_or_are_told_to_go_did_not_die() -> None:
         sends = join(mesh, T[k], NOW + k)
         # Not even suspected: no Ping goes before it.
         assert not any(isinstance(m, Ping) for m in to(T[k], sends))
-    assert len(mesh.state._serving.requests) == 1
+    assert len(mesh.state._serving.ledger.requests) == 1
 
 
 def test_one_choice_that_ends_targets_ends_its_request() -> None:
@@ -237,7 +237,7 @@ def test_texts_that_end_targets_are_found_in_the_same_way() -> None:
         "internal",
         "this request ended 2 target nodes (t0, t1)",
     )
-    assert len(mesh.state._serving.requests) == 4
+    assert len(mesh.state._serving.ledger.requests) == 4
 
 
 # -- whole clusters --------------------------------------------------------------------------------

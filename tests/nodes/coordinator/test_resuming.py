@@ -141,7 +141,7 @@ def test_it_goes_on_where_its_client_is() -> None:
     assert tokens == TokensNotice(1, 0, 2, b"!", (7,), is_last=True)
     assert isinstance(finished, FinishedNotice)
     assert finished.num_tokens == 3
-    assert mesh.state._serving.requests == {}
+    assert mesh.state._serving.ledger.requests == {}
 
 
 def test_an_end_without_more_tokens_counts_those_that_are_known() -> None:
@@ -167,7 +167,7 @@ def test_it_waits_for_targets_to_come_back_while_new_ones_are_refused() -> None:
     assert [m.token_ids for m in openings(sends)] == [(4, 8, 9)]
     assert mesh.state._serving.num_waiting("client") == 0
     assert to(CLIENT, tick(mesh, STRANDED_LIMIT_S + 1.0)) == []
-    assert len(mesh.state._serving.requests) == 2
+    assert len(mesh.state._serving.ledger.requests) == 2
 
 
 def test_it_does_not_wait_for_ever() -> None:
@@ -185,7 +185,7 @@ def test_it_does_not_wait_for_ever() -> None:
     assert failed[0].reason == (
         "no target that could go on with it is there; no other that could go on came within 30 s"
     )
-    assert mesh.state._serving.requests == {}
+    assert mesh.state._serving.ledger.requests == {}
     assert opened(mesh.join(TARGET, "target", make_profile())) == []
 
 
@@ -271,9 +271,9 @@ def test_a_request_ends_by_its_deadline_with_a_code_of_its_own() -> None:
     assert to(CLIENT, tick(mesh, 14.9)) == []
     sends = tick(mesh, 15.0)
     assert failure(sends) == ("deadline", "the request was not done within its 10 s")
-    assert mesh.state._serving.target_of(StreamId(1)) == ""
-    assert mesh.state._serving.outcomes["deadline"] == 1
-    assert len(mesh.state._serving.deadlines) == 1
+    assert mesh.state._serving.ledger.target_of(StreamId(1)) == ""
+    assert mesh.state._serving.ledger.outcomes["deadline"] == 1
+    assert len(mesh.state._serving.ledger.deadlines) == 1
 
 
 def test_nobody_gets_more_time_than_the_coordinator_gives() -> None:
@@ -283,7 +283,10 @@ def test_nobody_gets_more_time_than_the_coordinator_gives() -> None:
     mesh.hear(CLIENT, make_submit(2, prompt="x", prompt_token_ids=()))
     failed = to(CLIENT, tick(mesh, 20.0))
     assert [(m.request_id, m.code) for m in failed] == [(1, "deadline"), (2, "deadline")]
-    assert (mesh.state._serving.requests, len(mesh.state._serving.tokenizing)) == ({}, 0)
+    assert (mesh.state._serving.ledger.requests, len(mesh.state._serving.ledger.tokenizing)) == (
+        {},
+        0,
+    )
 
 
 def test_one_whose_time_is_over_makes_room() -> None:
@@ -294,4 +297,4 @@ def test_one_whose_time_is_over_makes_room() -> None:
     mesh.hear(CLIENT, make_submit(2, deadline_s=1.0))
     mesh.hear(CLIENT, make_submit(3))
     assert 3 in opened(tick(mesh, 1.0))
-    assert list(mesh.state._serving.requests) == [(CLIENT, 3)]
+    assert list(mesh.state._serving.ledger.requests) == [(CLIENT, 3)]

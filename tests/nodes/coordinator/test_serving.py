@@ -66,7 +66,7 @@ def test_a_stream_of_a_lost_target_goes_on_from_its_journal() -> None:
     assert isinstance(finished, FinishedNotice)
     # What it did on both.
     assert (finished.num_tokens, finished.figures.num_plain_steps) == (2, 2)
-    assert mesh.state._serving.streams == {}
+    assert mesh.state._serving.ledger.streams == {}
 
 
 def test_streams_of_a_lost_target_find_room_on_the_others_and_the_rest_waits() -> None:
@@ -108,7 +108,7 @@ def test_a_target_that_comes_in_time_ends_the_wait() -> None:
     mesh.state.peer_gone(TARGET, 0.0)
     mesh.join(OTHER, "target", make_profile(model_hash="another"))
     mesh.join(b"late", "target", make_profile())
-    assert mesh.state._serving.requests[CLIENT, 1].stranded_at is None
+    assert mesh.state._serving.ledger.requests[CLIENT, 1].stranded_at is None
 
 
 def test_a_request_that_waits_for_a_target_can_be_cancelled() -> None:
@@ -117,7 +117,7 @@ def test_a_request_that_waits_for_a_target_can_be_cancelled() -> None:
     mesh.state.peer_gone(TARGET, 0.0)
     mesh.hear(CLIENT, CancelRequest(1))
     assert opened(mesh.join(OTHER, "target", make_profile()), OTHER) == []
-    assert mesh.state._serving.requests == {}
+    assert mesh.state._serving.ledger.requests == {}
 
 
 def test_a_client_and_its_target_may_fall_silent_together() -> None:
@@ -129,8 +129,8 @@ def test_a_client_and_its_target_may_fall_silent_together() -> None:
     mesh.hear(TARGET, StreamReadyNotice(1, 1))
     mesh.state.tick(100.0)
     assert mesh.state.roles() == {}
-    assert mesh.state._serving.streams == {}
-    assert mesh.state._serving.requests == {}
+    assert mesh.state._serving.ledger.streams == {}
+    assert mesh.state._serving.ledger.requests == {}
     assert len(mesh.state._serving.placement.waiting) == 0
 
 
@@ -177,14 +177,14 @@ def test_scores_that_were_lost_are_asked_for_anew() -> None:
     sends = mesh.hear(TARGET, prompt_scores(1, 1, 2, 1))
     assert failure(sends) == ("left", "scores of the prompt were lost on the way")
     assert to(TARGET, sends) == [CloseStreamNotice(1, 1)]
-    assert mesh.state._serving.streams == {}
+    assert mesh.state._serving.ledger.streams == {}
 
 
 def test_choices_that_wait_for_scores_can_be_cancelled() -> None:
     mesh = make_mesh()
     mesh.hear(CLIENT, make_submit(num_choices=2, scores_prompt=True))
     assert to(TARGET, mesh.hear(CLIENT, CancelRequest(1))) == [CloseStreamNotice(1, 1)]
-    assert mesh.state._serving.requests == {} == mesh.state._serving.streams
+    assert mesh.state._serving.ledger.requests == {} == mesh.state._serving.ledger.streams
 
 
 def test_a_prompt_that_another_target_scores_anew_is_told_once() -> None:

@@ -138,7 +138,7 @@ def test_without_any_target_requests_wait_for_a_while_and_then_fail_with_its_nam
     )
     # Those placed there, those it tokenized for, and those that only waited for it.
     assert failures(mesh.state.tick(31.0)) == {1: reason[0], 2: reason[0], 3: reason[1]}
-    assert mesh.state._serving.requests == {}
+    assert mesh.state._serving.ledger.requests == {}
     # A new target starts with nothing.
     assert opened(mesh.join(OTHER, "target", make_profile())) == []
 

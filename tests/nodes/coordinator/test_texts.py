@@ -57,7 +57,7 @@ def test_a_target_gets_some_texts_to_tokenize_at_a_time() -> None:
         asked += texts(mesh, mesh.hear(TARGET, TokenizeReply(asked.pop(0), "too long", ())))
         if not asked:
             break
-    assert (asked, mesh.state._serving.requests) == ([], {})
+    assert (asked, mesh.state._serving.ledger.requests) == ([], {})
 
 
 def test_texts_without_end_are_refused() -> None:

@@ -28,17 +28,17 @@ def check_requests(state: CoordinatorState) -> None:
     members = set(roster.peers())
     numbers: dict[bytes, set[int]] = {}
     of_requests = {}
-    for (client, number), request in serving.requests.items():
+    for (client, number), request in serving.ledger.requests.items():
         assert client in members, "a request of a client that is gone"
         numbers.setdefault(client, set()).add(number)
         of_requests.update(dict.fromkeys(request.choices, request))
         # Until its text is tokens it has no streams.
-        is_tokenized = (client, number) not in serving.tokenizing._number_of
+        is_tokenized = (client, number) not in serving.ledger.tokenizing._number_of
         assert bool(request.choices) == is_tokenized
         is_noted = serving.placement.stranded._requests.get((client, number)) is request
         assert is_noted == (request.stranded_at is not None)
-    assert numbers == serving._ids_of_client
-    assert serving.streams == of_requests
+    assert numbers == serving.ledger._ids_of_client
+    assert serving.ledger.streams == of_requests
     owners: dict[int, str] = {}
     for node, scheduler in roster.schedulers():
         assert scheduler.num_streams <= node.profile.max_streams
@@ -68,7 +68,7 @@ def check_waiting(serving: Serving) -> None:
     in_lines = [place for line in waiting._lines.values() for place in line._places.values()]
     assert sum(map(len, in_lines)) == len(waiting)
     assert all(in_lines)
-    tokenizing = serving.tokenizing
+    tokenizing = serving.ledger.tokenizing
     texts = tokenizing._texts.values()
     assert Counter(text.request.role for text in texts) == +tokenizing._num_of_role
     assert {t.request.client for t in texts} == set(tokenizing._num_chars)
@@ -120,12 +120,12 @@ def check_empty(coordinator: Coordinator) -> None:
     """Nobody asks for anything any more: nothing is left of what was asked for."""
     state = coordinator.state
     serving = state._serving
-    assert serving.requests == {} == serving.streams == serving._ids_of_client
+    assert serving.ledger.requests == {} == serving.ledger.streams == serving.ledger._ids_of_client
     assert len(serving.placement.waiting) == 0
     assert serving.placement.stranded._requests == {}
-    assert len(serving.tokenizing) == 0
-    assert not +serving.tokenizing._under_way
-    assert not any(serving.tokenizing._queues.values())
+    assert len(serving.ledger.tokenizing) == 0
+    assert not +serving.ledger.tokenizing._under_way
+    assert not any(serving.ledger.tokenizing._queues.values())
     assert not any(state._draft_load.values())
     assert state._uploads.num_under_way == 0
     for scheduler in state.schedulers:

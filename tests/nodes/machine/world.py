@@ -219,7 +219,7 @@ class World:
         """As if it were better for it to be on another target."""
         state = self.coordinator.state
         found = []
-        for request in state._serving.requests.values():
+        for request in state._serving.ledger.requests.values():
             for target in state._roster.nodes("target"):
                 choices = tuple(
                     c for c in request.choices.values() if c.target not in ("", target.name)
