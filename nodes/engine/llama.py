@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import hashlib
 import logging
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,8 +35,8 @@ Profile = Literal["exact", "fast"]
 _EXACT_MICRO_BATCH = 32
 _FAST_MICRO_BATCH = 512
 _MAX_METADATA_BYTES = 8192
-# ggml's numbers of types; the binding does not name the second.
-_F16, _BF16 = 1, 30
+# Of keys and values: ggml's number of F16.
+_CACHE_TYPES = 1, 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,18 +86,11 @@ class LlamaModel:
         params.n_seq_max = config.max_sequences + 1
         params.n_threads, params.n_threads_batch = self._thread_counts()
         params.flash_attn_type = 1
-        params.type_k, params.type_v = self._cache_types()
+        params.type_k, params.type_v = _CACHE_TYPES
         params.kv_unified = True
         params.swa_full = True
         params.no_perf = True
         return params
-
-    def _cache_types(self) -> tuple[int, int]:
-        # On x86 attention over values in F16 takes three to four times as long as over BF16, which
-        # are as large but less precise: there ggml adds F16 up in a loop that is not a vector one.
-        is_x86 = platform.machine() in ("x86_64", "AMD64")
-        is_fast = self.config.profile == "fast" and self.config.gpu_layers == 0
-        return _F16, _BF16 if is_x86 and is_fast else _F16
 
     def _open_context(self) -> None:
         take_last_error()
@@ -124,7 +116,7 @@ class LlamaModel:
                     config.profile,
                     config.repack,
                     config.gpu_layers,
-                    self._cache_types(),
+                    _CACHE_TYPES,
                 )
             ).encode()
         ).hexdigest()[:16]
