@@ -37,9 +37,10 @@ def test_each_fault_of_a_stall_is_said() -> None:
 @pytest.mark.timeout(240)
 async def test_streams_of_a_lost_target_go_on_at_the_other() -> None:
     lines: list[str] = []
-    found = await run_stalls(["cut"], 1, 4, 1, "auto", lines.append)
+    # One after the other: all streams may be on one of them.
+    found = await run_stalls(["cut"], 2, 4, 1, "auto", lines.append)
     for figures in found:
-        assert len(figures.lost_at) == 1
+        assert len(figures.lost_at) == 2
         assert figures.stalls_s()
         assert figures.heard.num_tokens > 0
         assert figures.heard.num_wrong == 0
