@@ -39,7 +39,7 @@ TABLES = {
     ),
 }
 # Tokens of what is copied and of what is new, on average, by turns of a coin.
-TEXTS = {"half copied": (15, 8), "partly copied": (6, 15), "hardly copied": (3, 40)}
+TEXTS = {"mostly copied": (15, 8), "partly copied": (6, 15), "hardly copied": (3, 40)}
 _VOCABULARY = 2000
 _PROMPT_TOKENS = 200
 # Messages that are sent one after the other are there together.

@@ -73,8 +73,9 @@ class Dispatcher:
                 if member.is_away:
                     continue
                 member.has_no_match = is_weighed(member) and not found.get(member.spec.stream_id)
-                if member.has_no_match:
-                    # Until there is something to guess the target need not wait for rounds.
+                if member.has_no_match or (waits and is_weighed(member)):
+                    # Until there is something to guess the target need not wait for rounds; and
+                    # who has guesses goes on as long as those that are waited for.
                     leases += member.extend_lease(*lease) if lease[0] else []
                     continue
                 # Who cannot guess any more, or not yet, or wants but one token, goes plainly.

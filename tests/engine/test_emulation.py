@@ -10,27 +10,10 @@ from nodes.engine.recording import read_recording, to_bytes
 from policies.analytic import device_from, node_costs, shape_from
 from policies.latency import CostTable, NodeCosts
 from tests.engine.recordings import toy_recording
+from tests.policies.scenarios import DEVICE, SHAPE
 
 SHIPPED = Path(__file__).parents[2] / "bench" / "emulate"
 RECORDING = toy_recording(0.5, num_texts=2, max_tokens=8)
-DEVICE = {
-    "name": "box",
-    "flops_per_s": 1e12,
-    "bytes_per_s": 1e11,
-    "compute_efficiency": 0.5,
-    "memory_efficiency": 0.5,
-    "pass_overhead_s": 1e-4,
-    "memory_bytes": 1e9,
-}
-SHAPE = {
-    "layers": 2,
-    "hidden_size": 64,
-    "heads": 4,
-    "kv_heads": 2,
-    "head_dim": 16,
-    "ffn_size": 128,
-    "vocab_size": 1000,
-}
 MEASURED = "[costs]\ndecode = {sizes = [1, 8], seconds = [0.01, 0.02]}"
 
 

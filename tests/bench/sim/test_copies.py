@@ -45,12 +45,12 @@ def test_short_answers_of_many_streams_gain_too(seed: int, max_tokens: int) -> N
 @pytest.mark.parametrize(("table", "least"), [("orin-like", 1.35), ("flat", 1.5)])
 def test_many_streams_gain_as_well_where_passes_hardly_grow(table: str, least: float) -> None:
     """Rounds that wait for somebody's second token had 1.04 and 1.25 of plain here."""
-    assert gain(Copies(table=table, text="half copied", num_streams=16), (1,)) > least
+    assert gain(Copies(table=table, text="mostly copied", num_streams=16), (1,)) > least
 
 
 @pytest.mark.parametrize("lookup", [False, True])
 def test_texts_are_what_they_are(lookup: bool) -> None:
-    copies = Copies(table="flat", text="half copied", num_streams=3, max_tokens=90)
+    copies = Copies(table="flat", text="mostly copied", num_streams=3, max_tokens=90)
     outcome = run_copies(copies, lookup=lookup)
     assert outcome.texts == outcome.expected
     assert (outcome.num_guesses > 30) == lookup
@@ -63,4 +63,4 @@ def test_the_command_has_a_row_for_each_kind() -> None:
     lines = CliRunner().invoke(copies_command, asked).output.splitlines()
     assert lines[0] == "| passes | rtt, ms | text | 1 streams | 2 streams |"
     assert len(lines) == 2 + len(TABLES) * len(TEXTS)
-    assert lines[2].startswith("| orin-like | 0.3 | half copied | 1.")
+    assert lines[2].startswith("| orin-like | 0.3 | mostly copied | 1.")

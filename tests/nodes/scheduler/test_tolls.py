@@ -62,6 +62,20 @@ def test_one_does_not_make_many_wait_but_all_may_guess_together() -> None:
     assert sent[0] == sent[7] == 0
 
 
+def test_a_round_is_charged_the_passes_it_takes_and_the_wait_of_all() -> None:
+    # A pass of two costs hardly more than one of one.
+    made = tolls(4, CostTable((1, 8, 64), (10e-3, 10.1e-3, 12e-3)))
+    one, many = [found(SURE[:1])], [found(SURE[:4])]
+    assert made.best(one) == [1]
+    # With one guess that is nearly sure two passes bring two tokens, as plain ones do.
+    assert made.best(one, num_passes=2.0) == [0]
+    assert made.best(many, num_passes=2.0) == [4]
+    # All four wait, one of them gains.
+    assert made.best(many, waits_s=1e-3) == [4]
+    assert made.best(many, waits_s=4e-3) == [0]
+    assert made.best(many * 4, waits_s=4e-3) == [4] * 4
+
+
 def test_a_stream_of_more_weight_may_make_others_wait() -> None:
     light = Tolls(STEEP, 4, 0, 4.0)
     assert light.best([found(SURE[:4])]) == [0]
@@ -194,6 +208,31 @@ def test_streams_that_are_worth_it_together_fall_into_step(looks_a_pass: int) ->
             out += scheduler.plan(now)
     # What lookup knows of such texts is soon as good as it gets; then both go, pass by pass.
     assert sizes[-20:] == [[8, 8]] * 20
+
+
+def test_who_has_guesses_goes_on_beside_one_whose_lease_is_long() -> None:
+    """Such as one of an older plan: both run out together, and then both go."""
+    flat = CostTable((1, 64), (10e-3, 11e-3))
+    scheduler = SchedulerState(FixedPolicy(gamma=8), NodeCosts(flat, flat), lookup=True)
+    for stream_id in (ONE, TWO):
+        scheduler.admit(make_spec(stream_id, prompt=COPY * 4, max_tokens=900), None)
+    first = scheduler.stream(ONE)
+    assert first is not None
+    first.phase = Leased(len(first.token_ids) + 6)
+    out = scheduler.target_ready(TWO, 1, 0.0)
+    assert leases(out) == [5]
+    assert not verify_requests(out)
+    for left in range(5, -1, -1):
+        entries, tokens = [], []
+        for stream_id in (ONE, TWO)[: 1 + (left < 5)]:
+            length = length_of(scheduler, stream_id)
+            tokens.append(COPY[length % len(COPY)])
+            entries.append(CommitEntry(stream_id, 1, length, 1, 0, 0, "", b"x"))
+        out = scheduler.committed(CommitReply(0.01, tuple(entries), tuple(tokens)), 0.01)
+        assert bool(verify_requests(out)) == (left == 0)
+        assert not leases(out)
+    (request,) = verify_requests(out)
+    assert sorted(entry.stream_id for entry in request.entries) == [ONE, TWO]
 
 
 @pytest.mark.parametrize(("gamma", "learns"), [(None, False), (4, True)])
