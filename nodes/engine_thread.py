@@ -97,7 +97,8 @@ class EngineThread(Generic[W]):
 
     def _serve_once(self) -> bool:
         """Apply waiting commands, then run one pass; False once asked to stop."""
-        must_wait = not self._worker.has_work()
+        may_run = self._worker.has_work()
+        must_wait = not may_run
         events: list[object] = []
         while must_wait or not self._commands.empty():
             self._began_at = None
@@ -110,9 +111,10 @@ class EngineThread(Generic[W]):
             era = self._era_reached
             made = command(self._worker)
             events = [*events, *made] if era == self._era_reached else list(made)
+            may_run = self._worker.has_work()
             must_wait = False
         seconds = 0.0
-        if self._worker.has_work():
+        if may_run:
             made, seconds = self._pass()
             events = [*events, *made]
         self._hand_over(events, seconds)

@@ -15,6 +15,7 @@ import numpy as np
 
 from nodes.engine.cells import CellLog
 from nodes.engine.llama_abi import build_name, hash_file, library, load_model, take_last_error
+from nodes.engine.llama_batch import LogitsView, PassBatch
 from nodes.engine.protocol import (
     Bytes,
     CacheFullError,
@@ -73,7 +74,8 @@ class LlamaModel:
         self._log = CellLog(self._info.num_cells, config.max_sequences)
         # The last sequence id is the graveyard: what lies there is occupied and never read.
         self._graveyard = config.max_sequences
-        self._reserve_batch(config.max_batch_tokens)
+        self._batch = PassBatch(self._llama, config.max_batch_tokens)
+        self._logits = LogitsView(self._llama, self._context, self._info.num_vocab)
         self._state = np.empty(0, dtype=np.uint8)
 
     def _context_params(self) -> Any:
@@ -138,9 +140,9 @@ class LlamaModel:
 
     def _probe_roll_back(self) -> bool:
         """Whether the last position of a sequence can be taken back (not so if recurrent)."""
-        self._reserve_batch(2)
-        self._fill([Span(0, 0, (0, 0))])
-        if self._llama.llama_decode(self._context, self._batch) != 0:
+        batch = PassBatch(self._llama, 2)
+        batch.fill([Span(0, 0, (0, 0))])
+        if self._llama.llama_decode(self._context, batch.native) != 0:
             raise EngineError(f"{self.config.path.name} cannot run two tokens: {take_last_error()}")
         removed = bool(self._llama.llama_memory_seq_rm(self._memory, 0, 1, -1))
         self._llama.llama_memory_clear(self._memory, True)
@@ -169,42 +171,6 @@ class LlamaModel:
             numerics = hashlib.sha256(f"{numerics} {digest}".encode()).hexdigest()[:16]
         self._info = replace(self._info, exact=exact, numerics_class=numerics)
 
-    def _reserve_batch(self, size: int) -> None:
-        # Numpy-backed: filling ctypes arrays element by element costs 30 times as much.
-        self._tokens = np.zeros(size, dtype=np.int32)
-        self._positions = np.zeros(size, dtype=np.int32)
-        self._seq_ids = np.zeros(size, dtype=np.int32)
-        self._outputs = np.zeros(size, dtype=np.int8)
-        self._seq_counts = np.ones(size, dtype=np.int32)
-        addresses = self._seq_ids.ctypes.data + 4 * np.arange(size, dtype=np.uintp)
-        self._seq_pointers = np.ascontiguousarray(addresses)
-        integers = ctypes.POINTER(ctypes.c_int32)
-        self._batch = self._llama.llama_batch(
-            n_tokens=0,
-            token=self._tokens.ctypes.data_as(integers),
-            embd=None,
-            pos=self._positions.ctypes.data_as(integers),
-            n_seq_id=self._seq_counts.ctypes.data_as(integers),
-            seq_id=self._seq_pointers.ctypes.data_as(ctypes.POINTER(integers)),
-            logits=self._outputs.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
-        )
-
-    def _fill(self, spans: Sequence[Span]) -> int:
-        """Write spans into the batch; returns the number of output rows."""
-        index = rows = 0
-        for span in spans:
-            end = index + len(span.token_ids)
-            self._tokens[index:end] = span.token_ids
-            self._positions[index:end] = np.arange(span.start, span.start + end - index)
-            self._seq_ids[index:end] = span.seq_id
-            self._outputs[index:end] = 0
-            if span.num_outputs:
-                self._outputs[end - span.num_outputs : end] = 1
-            rows += span.num_outputs
-            index = end
-        self._batch.n_tokens = index
-        return rows
-
     def forward(self, spans: Sequence[Span]) -> Logits:
         log = self._log
         num_tokens = check_spans(spans, self._info, log.lengths)
@@ -213,17 +179,16 @@ class LlamaModel:
             log.should_compact() and log.live + num_tokens <= log.total
         ):
             self._compact(num_tokens)
-        rows = self._fill(spans)
+        rows = self._batch.fill(spans)
         log.read(num_tokens)
-        code = self._llama.llama_decode(self._context, self._batch)
+        code = self._llama.llama_decode(self._context, self._batch.native)
         if code != 0:
             raise EngineError(f"llama_decode failed with {code}: {take_last_error()}")
         for span in spans:
             log.append(span.seq_id, len(span.token_ids))
         if rows == 0:
             return np.empty((0, self._info.num_vocab), dtype=np.float32)
-        pointer = self._llama.llama_get_logits(self._context)
-        return np.ctypeslib.as_array(pointer, shape=(rows, self._info.num_vocab))
+        return self._logits.rows(rows)
 
     def truncate(self, seq_id: int, length: int) -> None:
         current = self.length(seq_id)

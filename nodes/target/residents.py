@@ -6,6 +6,8 @@ have is copied to host memory, and back for a stream of the same owner that begi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from nodes.engine.protocol import Model
 from nodes.target.prefixes import PrefixStore, common_prefix
 from nodes.target.stream import TargetStream
@@ -30,6 +32,9 @@ class Residents:
 
     def __len__(self) -> int:
         return len(self._streams)
+
+    def __iter__(self) -> Iterator[TargetStream]:
+        return iter(self._streams.values())
 
     def by_age(self) -> list[TargetStream]:
         """Who is in, oldest first."""

@@ -193,7 +193,7 @@ class TargetState:
 
     def has_work(self) -> bool:
         return (
-            any(s.may_decode or self._residents.missing(s) for s in self._residents.by_age())
+            any(s.may_decode or self._residents.missing(s) for s in self._residents)
             or self._next_parked() is not None
         )
 

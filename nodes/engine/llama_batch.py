@@ -1,0 +1,83 @@
+"""The tokens of a pass as libllama takes them, and the logits that it leaves.
+
+What runs here runs between two passes, with caches that the last one has emptied: a step of a small
+model takes some milliseconds, so tens of microseconds count.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nodes.engine.protocol import Logits, Span
+
+
+class PassBatch:
+    """A `llama_batch` of at most `size` tokens, each of one sequence."""
+
+    def __init__(self, llama: Any, size: int) -> None:
+        # Numpy-backed: filling ctypes arrays element by element costs 30 times as much.
+        self._tokens = np.zeros(size, dtype=np.int32)
+        self._positions = np.zeros(size, dtype=np.int32)
+        self._seq_ids = np.zeros(size, dtype=np.int32)
+        self._outputs = np.zeros(size, dtype=np.int8)
+        self._seq_counts = np.ones(size, dtype=np.int32)
+        addresses = self._seq_ids.ctypes.data + 4 * np.arange(size, dtype=np.uintp)
+        self._seq_pointers = np.ascontiguousarray(addresses)
+        integers = ctypes.POINTER(ctypes.c_int32)
+        self.native = llama.llama_batch(
+            n_tokens=0,
+            token=self._tokens.ctypes.data_as(integers),
+            embd=None,
+            pos=self._positions.ctypes.data_as(integers),
+            n_seq_id=self._seq_counts.ctypes.data_as(integers),
+            seq_id=self._seq_pointers.ctypes.data_as(ctypes.POINTER(integers)),
+            logits=self._outputs.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+        )
+
+    def fill(self, spans: Sequence[Span]) -> int:
+        """Write spans in; returns the number of output rows."""
+        tokens: list[int] = []
+        positions: list[int] = []
+        seq_ids: list[int] = []
+        outputs: list[int] = []
+        rows = 0
+        for span in spans:
+            count = len(span.token_ids)
+            tokens += span.token_ids
+            positions += range(span.start, span.start + count)
+            seq_ids += [span.seq_id] * count
+            outputs += [0] * (count - span.num_outputs) + [1] * span.num_outputs
+            rows += span.num_outputs
+        # Once for all spans: what such an assignment costs is not its elements.
+        end = len(tokens)
+        self._tokens[:end] = tokens
+        self._positions[:end] = positions
+        self._seq_ids[:end] = seq_ids
+        self._outputs[:end] = outputs
+        self.native.n_tokens = end
+        return rows
+
+
+class LogitsView:
+    """The logits of a context's last pass, where libllama has them."""
+
+    def __init__(self, llama: Any, context: Any, num_vocab: int) -> None:
+        self._llama = llama
+        self._context = context
+        self._num_vocab = num_vocab
+        self._address = 0
+        self._rows: Logits = np.empty((0, num_vocab), dtype=np.float32)
+
+    def rows(self, count: int) -> Logits:
+        """(count, num_vocab) float32, good until the next pass; at most what the pass has made."""
+        pointer = self._llama.llama_get_logits(self._context)
+        address = ctypes.addressof(pointer.contents)
+        # An array around a pointer takes ten times as long as a part of one.
+        if address != self._address or count > len(self._rows):
+            self._rows = np.ctypeslib.as_array(pointer, shape=(count, self._num_vocab))
+            self._address = address
+        return self._rows[:count]
