@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -70,12 +71,15 @@ def _pip() -> list[str]:
 
 def _engine_wheel(pip: Sequence[str], requirement: str, flags: str) -> Path:
     """pip's own cache is not asked: what it holds may have been compiled for this machine only."""
-    name = hashlib.sha256(f"{requirement} {flags}".encode()).hexdigest()[:12]
+    changes = ROOT / "packaging" / "llama.cpp"
+    sources = "".join(path.read_text() for path in sorted(changes.iterdir()))
+    name = hashlib.sha256(f"{requirement} {flags} {sources}".encode()).hexdigest()[:12]
     folder = BUILD / "wheels" / name
     if not list(folder.glob("*.whl")):
         print(f"compiling {requirement} with {flags}", flush=True)
         options = ["--no-deps", "--no-cache-dir", "--no-binary=llama-cpp-python"]
-        environ = {**os.environ, "CMAKE_ARGS": flags}
+        include = shlex.quote(f"-DCMAKE_PROJECT_ggml_INCLUDE={changes / 'attention.cmake'}")
+        environ = {**os.environ, "CMAKE_ARGS": f"{flags} {include}"}
         _run(*pip, "wheel", *options, f"--wheel-dir={folder}", requirement, env=environ)
     (wheel,) = folder.glob("*.whl")
     return wheel

@@ -37,6 +37,17 @@ def check_isa(build: str, cpu_flags: frozenset[str], machine: str) -> Finding:
     return ok(f"libllama uses {features}")
 
 
+def check_attention(*, is_quick: bool) -> Finding:
+    """Whether many long streams share a cache cheaply: packaging/llama.cpp/attention.cmake."""
+    if is_quick:
+        return ok("libllama's attention skips the cells of other streams")
+    return note(
+        "libllama's attention looks at each cell of other streams: many long ones are slower",
+        "in a checkout, CMAKE_ARGS=-DCMAKE_PROJECT_ggml_INCLUDE=$PWD/packaging/llama.cpp/"
+        f"attention.cmake {_REINSTALL}",
+    )
+
+
 def check_omp(environ: Mapping[str, str]) -> Finding:
     """As the commands find it: they set the policy themselves where it is not set."""
     policy = environ.get("OMP_WAIT_POLICY", "")

@@ -96,15 +96,25 @@ def build_name() -> str:
 @functools.cache
 def library_hash() -> str:
     """Of the files of libllama and ggml: those of one name may have been compiled otherwise."""
-    package = Path(library().__file__).parent / "lib"
-    folder = Path(os.environ.get("LLAMA_CPP_LIB_PATH") or package)
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.so")) or sorted(folder.glob("*.dylib")):
+    for path in _library_files():
         size = path.stat().st_size
         # Of a GPU's kernels, which are hundreds of megabytes, the size has to do.
         digest.update(f"{path.name} {size} ".encode())
         digest.update(path.read_bytes() if size <= _MAX_HASHED_BYTES else b"")
     return digest.hexdigest()[:16]
+
+
+def _library_files() -> list[Path]:
+    package = Path(library().__file__).parent / "lib"
+    folder = Path(os.environ.get("LLAMA_CPP_LIB_PATH") or package)
+    return sorted(folder.glob("*.so")) or sorted(folder.glob("*.dylib"))
+
+
+def has_quick_attention() -> bool:
+    """Whether libllama was compiled with packaging/llama.cpp/attention.cmake."""
+    files = [path for path in _library_files() if "ggml-cpu" in path.name]
+    return any(b"airdraft_attention" in path.read_bytes() for path in files)
 
 
 def hash_file(path: Path) -> str:

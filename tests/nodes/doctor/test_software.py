@@ -41,6 +41,13 @@ def test_cmake_is_never_required() -> None:
     assert toolchain.check_cmake(nothing, is_built=True).level is Level.NOTE
 
 
+def test_a_build_without_our_attention_works_and_is_told() -> None:
+    assert engine.check_attention(is_quick=True).level is Level.OK
+    finding = engine.check_attention(is_quick=False)
+    assert finding.level is Level.NOTE
+    assert "packaging/llama.cpp/attention.cmake" in finding.mend
+
+
 def test_a_library_that_cannot_be_loaded() -> None:
     def broken() -> str:
         raise EngineError("llama-cpp-python cannot be loaded: no libgomp")
