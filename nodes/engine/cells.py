@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-# Reading past one garbage cell costs about 0.6 us a query, rewriting a live one about 40 us
-# (SmolLM2-135M, one thread): compacting pays once the first sum reaches the second.
-_COMPACTION_QUERIES_PER_CELL = 64
+# Reading past one garbage cell costs about 0.6 us a query, 0.03 where attention skips them
+# (packaging/llama.cpp), rewriting a live one about 40 us (SmolLM2-135M, one thread): compacting
+# pays once the first sum reaches the second.
+QUERIES_PER_CELL = 64
+QUERIES_PER_SKIPPED_CELL = 1024
 
 
 @dataclass(slots=True)
@@ -25,10 +27,14 @@ class _Run:
 
 @dataclass(slots=True)
 class CellLog:
-    """Bookkeeping of an append-only cache of `total` cells for `max_sequences` sequences."""
+    """Bookkeeping of an append-only cache of `total` cells for `max_sequences` sequences.
+
+    queries_per_cell: that may read past as many cells as are live, before a compaction is worth it.
+    """
 
     total: int
     max_sequences: int
+    queries_per_cell: int = QUERIES_PER_CELL
     used: int = 0
     wasted_reads: int = 0
     lengths: list[int] = field(default_factory=list)
@@ -113,7 +119,7 @@ class CellLog:
 
     def should_compact(self) -> bool:
         # Sharing can leave no garbage, and then a compaction only takes more cells.
-        limit = _COMPACTION_QUERIES_PER_CELL * max(self.live, 256)
+        limit = self.queries_per_cell * max(self.live, 256)
         return self.garbage > 0 and self.wasted_reads > limit
 
     def compacted(self) -> None:

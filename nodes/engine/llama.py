@@ -13,8 +13,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nodes.engine.cells import CellLog
-from nodes.engine.llama_abi import build_name, hash_file, library, load_model, take_last_error
+from nodes.engine.cells import QUERIES_PER_CELL, QUERIES_PER_SKIPPED_CELL, CellLog
+from nodes.engine.llama_abi import (
+    build_name,
+    has_quick_attention,
+    hash_file,
+    library,
+    load_model,
+    take_last_error,
+)
 from nodes.engine.llama_batch import LogitsView, PassBatch
 from nodes.engine.protocol import (
     Bytes,
@@ -71,7 +78,9 @@ class LlamaModel:
         except BaseException:
             self.close()
             raise
-        self._log = CellLog(self._info.num_cells, config.max_sequences)
+        skips = has_quick_attention() and not config.gpu_layers
+        per_cell = QUERIES_PER_SKIPPED_CELL if skips else QUERIES_PER_CELL
+        self._log = CellLog(self._info.num_cells, config.max_sequences, per_cell)
         # The last sequence id is the graveyard: what lies there is occupied and never read.
         self._graveyard = config.max_sequences
         self._batch = PassBatch(self._llama, config.max_batch_tokens)

@@ -111,6 +111,7 @@ def _library_files() -> list[Path]:
     return sorted(folder.glob("*.so")) or sorted(folder.glob("*.dylib"))
 
 
+@functools.cache
 def has_quick_attention() -> bool:
     """Whether libllama was compiled with packaging/llama.cpp/attention.cmake."""
     files = [path for path in _library_files() if "ggml-cpu" in path.name]
