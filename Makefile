@@ -15,8 +15,8 @@ PROMPT ?= The three most useful things to carry on a long walk are
 NO_FP16 := $(shell $(CXX) -mno-avx512fp16 -E -x c++ /dev/null >/dev/null 2>&1 && echo -mno-avx512fp16)
 CFLAGS += $(NO_FP16)
 CXXFLAGS += $(NO_FP16)
-# Attention that many streams share is changed on the way: packaging/llama.cpp/attention.h.
-CMAKE_ARGS ?= -DLLAVA_BUILD=OFF '-DCMAKE_PROJECT_ggml_INCLUDE=$(CURDIR)/packaging/llama.cpp/attention.cmake'
+# Some of it is changed on the way, for several streams on a CPU: packaging/llama.cpp.
+CMAKE_ARGS ?= -DLLAVA_BUILD=OFF '-DCMAKE_PROJECT_ggml_INCLUDE=$(CURDIR)/packaging/llama.cpp/changes.cmake'
 CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || echo 1)
 export CFLAGS CXXFLAGS CMAKE_ARGS CMAKE_BUILD_PARALLEL_LEVEL
 

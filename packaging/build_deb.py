@@ -78,7 +78,7 @@ def _engine_wheel(pip: Sequence[str], requirement: str, flags: str) -> Path:
     if not list(folder.glob("*.whl")):
         print(f"compiling {requirement} with {flags}", flush=True)
         options = ["--no-deps", "--no-cache-dir", "--no-binary=llama-cpp-python"]
-        include = shlex.quote(f"-DCMAKE_PROJECT_ggml_INCLUDE={changes / 'attention.cmake'}")
+        include = shlex.quote(f"-DCMAKE_PROJECT_ggml_INCLUDE={changes / 'changes.cmake'}")
         environ = {**os.environ, "CMAKE_ARGS": f"{flags} {include}"}
         _run(*pip, "wheel", *options, f"--wheel-dir={folder}", requirement, env=environ)
     (wheel,) = folder.glob("*.whl")

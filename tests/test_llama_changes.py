@@ -94,39 +94,72 @@ def test_a_lone_query_has_its_heads_in_their_order(answer):
     assert answer("rows 1 1 9 3") == list(range(9))
 
 
+ROWS = "for (int ir = ir0; ir < ir1; ++ir) {\n"
+CELLS = "for (int64_t ic = ic_start; ic < ic_end; ++ic) {\n"
+COLUMNS = "case GGML_TYPE_Q8_0: {\n"
+
+
+@pytest.fixture
+def sources(tmp_path):
+    """Stands for those of ggml: (attention, products)."""
+    folder = tmp_path / "src" / "ggml-cpu"
+    (folder / "llamafile").mkdir(parents=True)
+    files = folder / "ops.cpp", folder / "llamafile" / "sgemm.cpp"
+    files[0].write_text(
+        f"void other() {{ {ROWS} a[1;2]; }}\n"
+        f"x_flash_attn_ext_f16_one_chunk() {{ {ROWS}{CELLS} }}\n"
+        f"x_flash_attn_ext_tiled() {{ {ROWS}{CELLS} }}\n"
+    )
+    files[1].write_text(
+        f"void other() {{ {COLUMNS} }}\n"
+        f"bool llamafile_sgemm(int n) {{ {COLUMNS} f(); case GGML_TYPE_Q4_0: {COLUMNS} }}\n"
+    )
+    return files
+
+
+def change(folder: Path) -> subprocess.CompletedProcess[str]:
+    assert CMAKE is not None
+    command = [CMAKE, "-P", str(CHANGES / "changes.cmake")]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.skipif(CMAKE is None, reason="no CMake")
+def test_what_is_meant_is_changed_once_and_nothing_else(tmp_path, sources):
+    attention, products = (path.read_text() for path in sources)
+
+    assert change(tmp_path).returncode == 0
+    changed = [path.read_text() for path in sources]
+    assert change(tmp_path).returncode == 0
+
+    assert [path.read_text() for path in sources] == changed
+    assert changed[0].count("airdraft_next_seen(mp") == 1
+    assert changed[0].count("airdraft_row(at, neq1") == 1
+    assert changed[1].count("if (n < 7)") == 1
+    # Before the function, and behind it.
+    assert attention.split("x_flash")[0] in changed[0]
+    assert changed[0].endswith("x_flash" + attention.split("x_flash")[2])
+    assert changed[1].startswith(products.split("llamafile_sgemm")[0])
+    assert changed[1].endswith(products.split("case GGML_TYPE_Q4_0")[1])
+
+
 @pytest.mark.skipif(CMAKE is None, reason="no CMake")
 @pytest.mark.parametrize(
-    ("loops", "is_known"), [(1, True), (0, False), (2, False)], ids=["as it is", "gone", "twice"]
+    ("file", "old", "new"),
+    [
+        (0, "flash_attn_ext_f16_one_chunk(", "attention("),
+        (0, CELLS, ""),
+        (0, CELLS, CELLS + CELLS),
+        (0, "flash_attn_ext_tiled(", "attention("),
+        (1, COLUMNS, ""),
+        (1, "bool llamafile_sgemm(", "bool sgemm("),
+    ],
 )
-def test_a_source_that_is_not_known_is_not_guessed_at(tmp_path, loops, is_known):
-    rows = "for (int ir = ir0; ir < ir1; ++ir) {\n"
-    cells = "for (int64_t ic = ic_start; ic < ic_end; ++ic) {\n"
-    other = f"void other() {{ {rows} a[1;2] }}\n"
-    source = f"{other}x_flash_attn_ext_f16_one_chunk() {{ {rows}{cells * loops} }}\n"
-    file = tmp_path / "src" / "ggml-cpu" / "ops.cpp"
-    file.parent.mkdir(parents=True)
-    file.write_text(source + f"x_flash_attn_ext_tiled() {{ {rows} }}\n")
-    before = file.read_text()
+def test_sources_that_are_not_known_are_left_as_they_are(tmp_path, sources, file, old, new):
+    sources[file].write_text(sources[file].read_text().replace(old, new))
+    before = [path.read_text() for path in sources]
 
-    made = [
-        subprocess.run(
-            [CMAKE, "-P", CHANGES / "attention.cmake"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        for _ in range(2)
-    ]
+    made = change(tmp_path)
 
-    if not is_known:
-        assert made[0].returncode != 0
-        assert "another llama.cpp" in made[0].stderr
-        assert file.read_text() == before
-        return
-    assert [run.returncode for run in made] == [0, 0], made
-    after = file.read_text()
-    assert after.count("airdraft_next_seen(mp") == 1
-    assert after.count("airdraft_row(at, neq1") == 1
-    assert after.count(rows) == 2, "other functions are as they were"
-    assert other in after
+    assert made.returncode != 0
+    assert "another llama.cpp" in made.stderr
+    assert [path.read_text() for path in sources] == before

@@ -38,13 +38,13 @@ def check_isa(build: str, cpu_flags: frozenset[str], machine: str) -> Finding:
 
 
 def check_attention(*, is_quick: bool) -> Finding:
-    """Whether many long streams share a cache cheaply: packaging/llama.cpp/attention.cmake."""
+    """Whether many long streams share a cache cheaply: packaging/llama.cpp/changes.cmake."""
     if is_quick:
         return ok("libllama's attention skips the cells of other streams")
     return note(
         "libllama's attention looks at each cell of other streams: many long ones are slower",
         "in a checkout, CMAKE_ARGS=-DCMAKE_PROJECT_ggml_INCLUDE=$PWD/packaging/llama.cpp/"
-        f"attention.cmake {_REINSTALL}",
+        f"changes.cmake {_REINSTALL}",
     )
 
 

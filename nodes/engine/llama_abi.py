@@ -113,7 +113,7 @@ def _library_files() -> list[Path]:
 
 @functools.cache
 def has_quick_attention() -> bool:
-    """Whether libllama was compiled with packaging/llama.cpp/attention.cmake."""
+    """Whether libllama was compiled with packaging/llama.cpp/changes.cmake."""
     files = [path for path in _library_files() if "ggml-cpu" in path.name]
     return any(b"airdraft_attention" in path.read_bytes() for path in files)
 

@@ -45,7 +45,7 @@ def test_a_build_without_our_attention_works_and_is_told() -> None:
     assert engine.check_attention(is_quick=True).level is Level.OK
     finding = engine.check_attention(is_quick=False)
     assert finding.level is Level.NOTE
-    assert "packaging/llama.cpp/attention.cmake" in finding.mend
+    assert "packaging/llama.cpp/changes.cmake" in finding.mend
 
 
 def test_a_library_that_cannot_be_loaded() -> None:
