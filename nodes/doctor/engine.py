@@ -37,12 +37,12 @@ def check_isa(build: str, cpu_flags: frozenset[str], machine: str) -> Finding:
     return ok(f"libllama uses {features}")
 
 
-def check_attention(*, is_quick: bool) -> Finding:
-    """Whether many long streams share a cache cheaply: packaging/llama.cpp/changes.cmake."""
-    if is_quick:
-        return ok("libllama's attention skips the cells of other streams")
+def check_changes(*, are_there: bool) -> Finding:
+    """Whether attention and Q8_0 are as quick as they can be: packaging/llama.cpp/changes.cmake."""
+    if are_there:
+        return ok("libllama was compiled with airdraft's loops")
     return note(
-        "libllama's attention looks at each cell of other streams: many long ones are slower",
+        "libllama was compiled without airdraft's loops, or with older ones: a CPU is slower",
         "in a checkout, CMAKE_ARGS=-DCMAKE_PROJECT_ggml_INCLUDE=$PWD/packaging/llama.cpp/"
         f"changes.cmake {_REINSTALL}",
     )

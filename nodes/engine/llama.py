@@ -16,7 +16,7 @@ import numpy as np
 from nodes.engine.cells import QUERIES_PER_CELL, QUERIES_PER_SKIPPED_CELL, CellLog
 from nodes.engine.llama_abi import (
     build_name,
-    has_quick_attention,
+    has_changes,
     hash_file,
     library,
     load_model,
@@ -78,7 +78,7 @@ class LlamaModel:
         except BaseException:
             self.close()
             raise
-        skips = has_quick_attention() and not config.gpu_layers
+        skips = has_changes() and not config.gpu_layers
         per_cell = QUERIES_PER_SKIPPED_CELL if skips else QUERIES_PER_CELL
         self._log = CellLog(self._info.num_cells, config.max_sequences, per_cell)
         # The last sequence id is the graveyard: what lies there is occupied and never read.

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 # ggml.h as vendored by llama-cpp-python 0.3.36; its own Python map is of an older header.
 _GGML_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, 4: logging.WARNING}
 _MAX_HASHED_BYTES = 1 << 25
+# A name in packaging/llama.cpp/attention.h.
+_CHANGES = b"airdraft_changes_2"
 _FTYPES = {"F16": 1, "Q4_0": 2, "Q8_0": 7}
 
 _last_error = ""
@@ -112,10 +114,10 @@ def _library_files() -> list[Path]:
 
 
 @functools.cache
-def has_quick_attention() -> bool:
-    """Whether libllama was compiled with packaging/llama.cpp/changes.cmake."""
+def has_changes() -> bool:
+    """Whether libllama was compiled with packaging/llama.cpp/changes.cmake as it is now."""
     files = [path for path in _library_files() if "ggml-cpu" in path.name]
-    return any(b"airdraft_attention" in path.read_bytes() for path in files)
+    return any(_CHANGES in path.read_bytes() for path in files)
 
 
 def hash_file(path: Path) -> str:

@@ -34,35 +34,39 @@ macro(airdraft_replace begin end old new)
     set(text "${before}${changed}${after}")
 endmacro()
 
+# Puts the header of that name before `text`.
+macro(airdraft_include name)
+    file(READ "${CMAKE_CURRENT_LIST_DIR}/${name}" header)
+    set(text "${header}\n${text}")
+endmacro()
+
 # A source may be configured twice.
 airdraft_read(ops.cpp)
-if(NOT text MATCHES "airdraft_next_seen")
+if(NOT text MATCHES "airdraft_changes")
     # Attention for many sequences in one cache: attention.h says why.
+    file(READ "${CMAKE_CURRENT_LIST_DIR}/attention_rows.inc" rows)
     airdraft_replace("flash_attn_ext_f16_one_chunk(" "flash_attn_ext_tiled("
         "for (int ir = ir0; ir < ir1; ++ir) {"
         "for (int at = ir0; at < ir1; ++at) {
-        const int ir = airdraft_row(at, neq1, neq2, rk2);")
+        const int ir = airdraft_row(at, neq1, neq2);
+${rows}")
     airdraft_replace("flash_attn_ext_f16_one_chunk(" "flash_attn_ext_tiled("
         "for (int64_t ic = ic_start; ic < ic_end; ++ic) {"
         "for (int64_t ic = ic_start; ic < ic_end; ++ic) {
             if (mp && (ic = airdraft_next_seen(mp, ic, ic_end)) == ic_end) {
                 break;
             }")
-    file(READ "${CMAKE_CURRENT_LIST_DIR}/attention.h" header)
-    set(attention "${header}\n${text}")
+    airdraft_include(attention.h)
+    set(attention "${text}")
     set(attention_path "${path}")
 
-    # Q8_0 times few tokens: tinyBLAS takes 28 ms for two where ggml's own loop takes 18, and is
-    # the quicker one from 8 on. Measured where the processor has these instructions only.
+    # Products of Q8_0: products.h.
     airdraft_read(llamafile/sgemm.cpp)
-    airdraft_replace("bool llamafile_sgemm(" "case GGML_TYPE_Q4_0:"
-        "case GGML_TYPE_Q8_0: {"
-        "case GGML_TYPE_Q8_0: {
-#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
-        if (n < 7) {
-            return false;
-        }
-#endif")
+    file(READ "${CMAKE_CURRENT_LIST_DIR}/products.inc" products)
+    airdraft_replace("bool llamafile_sgemm(" "switch (Atype)"
+        "    // only enable sgemm for prompt processing"
+        "${products}    // only enable sgemm for prompt processing")
+    airdraft_include(products.h)
     # Both or none.
     file(WRITE "${attention_path}" "${attention}")
     file(WRITE "${path}" "${text}")

@@ -41,9 +41,9 @@ def test_cmake_is_never_required() -> None:
     assert toolchain.check_cmake(nothing, is_built=True).level is Level.NOTE
 
 
-def test_a_build_without_our_attention_works_and_is_told() -> None:
-    assert engine.check_attention(is_quick=True).level is Level.OK
-    finding = engine.check_attention(is_quick=False)
+def test_a_build_without_our_loops_works_and_is_told() -> None:
+    assert engine.check_changes(are_there=True).level is Level.OK
+    finding = engine.check_changes(are_there=False)
     assert finding.level is Level.NOTE
     assert "packaging/llama.cpp/changes.cmake" in finding.mend
 
