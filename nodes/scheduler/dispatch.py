@@ -16,6 +16,7 @@ from nodes.scheduler.rounds import Round, RoundIds, Share
 from nodes.scheduler.stream import Drafting, Idle, Leased, Stream, Verifying
 from nodes.scheduler.watching.watch import Watch
 from nodes.stream import StreamId
+from policies.plan import MAX_FREE_GAMMA
 
 # A draft node that has not read a text by then is not waited for until it has.
 _READ_TIMEOUT_S = 30.0
@@ -64,8 +65,9 @@ class Dispatcher:
             drafted = []
             for stream in self._ready_members(batch, now):
                 gamma = min(batch.gammas[stream.spec.stream_id], stream.tokens_left - 1)
-                goes = not is_weighed(stream) or (found.get(stream.spec.stream_id) and not waits)
-                if gamma > 0 and goes:
+                if is_weighed(stream):
+                    gamma = 0 if waits else len(found.get(stream.spec.stream_id, ()))
+                if gamma > 0:
                     drafted.append((stream, gamma))
             some_go = any(found.values())
             lease = self.leases.between_matches(members, keep_step=keep_step, some_go=some_go)
@@ -121,12 +123,18 @@ class Dispatcher:
                 continue
             if not isinstance(stream.phase, Idle | Leased):
                 continue
-            most = min(gamma, stream.tokens_left - 1)
-            found = lookup.propose(member_id, most, batch.stops.get(member_id, 0.0))
-            # What a client asked for is guessed whatever it costs.
-            if is_weighed(stream):
+            weighed = is_weighed(stream)
+            if weighed and self._cycle.plan.is_cheapest:
+                # The plan's cap is for guesses as likely as they are on average: of these it is
+                # known how likely they are.
+                gamma, stop = MAX_FREE_GAMMA, 0.0
+            else:
+                stop = batch.stops.get(member_id, 0.0)
+            found = lookup.propose(member_id, min(gamma, stream.tokens_left - 1), stop)
+            if weighed:
                 free[member_id] = found
             else:
+                # What a client asked for is guessed whatever it costs.
                 asked[member_id] = found.token_ids
         return asked | lookup.worth_sending(free, *toll)
 

@@ -1,21 +1,43 @@
 // Q8_0 weights times tokens. Every sum is as ggml makes it for one token, and their order, so the bits
-// are the same. What differs: the weights that come next are asked of memory in time; they are made
-// unsigned by adding 128, which is taken off where a sum begins, instead of both factors' signs
-// being changed for each product; and for many tokens eight rows of them are laid out once for all.
+// are the same. What differs: the weights that come next are asked of memory in time; for many tokens
+// eight rows of them are laid out once for all; and where one instruction multiplies and adds bytes,
+// weights are made unsigned by adding 128, which is taken off where a sum begins, instead of both
+// factors' signs being changed for each product.
 #include <cstdint>
 #include <cstring>
 #include <vector>
 
-#if defined(__F16C__) && defined(__FMA__) && defined(__AVX2__) && \
-    ((defined(__AVX512VNNI__) && defined(__AVX512VL__)) || defined(__AVXVNNI__))
+#if defined(__F16C__) && defined(__FMA__) && defined(__AVX2__)
 #define AIRDRAFT_PRODUCTS
 #include <immintrin.h>
 
-#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
-static inline __m256i airdraft_dot(__m256i sum, __m256i x, __m256i y) {
-    return _mm256_dpbusd_epi32(sum, x, y);
+#if (defined(__AVX512VNNI__) && defined(__AVX512VL__)) || defined(__AVXVNNI__)
+// Weights as they are multiplied: unsigned.
+static inline __m256i airdraft_factors(const int8_t * quants) {
+    return _mm256_xor_si256(_mm256_loadu_si256((const __m256i *) quants), _mm256_set1_epi8((char) 0x80));
 }
 
+// Sums of four products each. low: -128 times the sums of y.
+static inline __m256i airdraft_dot(__m256i low, __m256i x, __m256i y) {
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+    return _mm256_dpbusd_epi32(low, x, y);
+#else
+    return _mm256_dpbusd_avx_epi32(low, x, y);
+#endif
+}
+#else
+static inline __m256i airdraft_factors(const int8_t * quants) {
+    return _mm256_loadu_si256((const __m256i *) quants);
+}
+
+// Without such an instruction signs are changed, as ggml does: unsigned weights would be too large.
+static inline __m256i airdraft_dot(__m256i, __m256i x, __m256i y) {
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_sign_epi8(x, x), _mm256_sign_epi8(y, x));
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+#endif
+
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
 // Two rows of weights in a register.
 struct airdraft_rows {
     static const int count = 2;
@@ -37,10 +59,6 @@ struct airdraft_rows {
     }
 };
 #else
-static inline __m256i airdraft_dot(__m256i sum, __m256i x, __m256i y) {
-    return _mm256_dpbusd_avx_epi32(sum, x, y);
-}
-
 // One row of weights in a register.
 struct airdraft_rows {
     static const int count = 1;
@@ -64,11 +82,6 @@ struct airdraft_block {
     uint16_t scale;
     int8_t quants[32];
 };
-
-static inline __m256i airdraft_unsigned(const airdraft_block & block) {
-    const __m256i quants = _mm256_loadu_si256((const __m256i *) block.quants);
-    return _mm256_xor_si256(quants, _mm256_set1_epi8((char) 0x80));
-}
 
 // A block's scale in all lanes.
 static inline __m256 airdraft_scale(const airdraft_block & block) {
@@ -109,20 +122,20 @@ struct airdraft_tokens {
 // Blocks of eight rows of weights, as registers take them.
 struct airdraft_weights {
     static const int rows = 8;
-    std::vector<uint8_t> quants;
+    std::vector<int8_t> quants;
     std::vector<float> scales;
 
     // Rows beyond `count` are the last one again.
     void lay_out(const airdraft_block * from, int64_t stride, int64_t count, int64_t blocks) {
         quants.resize(blocks * rows * 32);
         scales.resize(blocks * rows * 8);
-        uint8_t * const to_quants = quants.data();
+        int8_t * const to_quants = quants.data();
         float * const to_scales = scales.data();
         for (int64_t row = 0; row < rows; ++row) {
             const airdraft_block * block = from + (row < count ? row : count - 1) * stride;
             for (int64_t b = 0; b < blocks; ++b) {
                 const int64_t at = b * rows + row;
-                _mm256_storeu_si256((__m256i *) (to_quants + at * 32), airdraft_unsigned(block[b]));
+                _mm256_storeu_si256((__m256i *) (to_quants + at * 32), airdraft_factors(block[b].quants));
                 _mm256_storeu_ps(to_scales + at * 8, airdraft_scale(block[b]));
             }
         }
@@ -153,7 +166,7 @@ static void airdraft_few(
         for (int r = 0; r < height; ++r) {
             const airdraft_block & block = rows[r][b];
             _mm_prefetch((const char *) (&block + ahead), _MM_HINT_T0);
-            const __m256i x = airdraft_unsigned(block);
+            const __m256i x = airdraft_factors(block.quants);
             const __m256 scale = airdraft_scale(block);
             for (int t = 0; t < T; ++t) {
                 const int64_t at = t * blocks + b;
