@@ -98,24 +98,29 @@ def test_a_lone_query_has_its_heads_in_their_order(answer):
 ROWS = "for (int ir = ir0; ir < ir1; ++ir) {\n"
 CELLS = "for (int64_t ic = ic_start; ic < ic_end; ++ic) {\n"
 COLUMNS = "    // only enable sgemm for prompt processing\n"
+ROW = "                    vec_dot(ne00, &tmp[ir0 - iir0], x);\n"
+BLOCKS = "// Load 8 blocks of 32 interleaved as 8 bytes (B0 - B7)\n"
 
 
 @pytest.fixture
 def sources(tmp_path):
-    """Stands for those of ggml: (attention, products)."""
+    """Stands for those of ggml: attention, products, rows, repacked rows."""
     folder = tmp_path / "src" / "ggml-cpu"
-    (folder / "llamafile").mkdir(parents=True)
-    files = folder / "ops.cpp", folder / "llamafile" / "sgemm.cpp"
-    files[0].write_text(
-        f"void other() {{ {ROWS} a[1;2]; }}\n"
+    texts = {
+        "ops.cpp": f"void other() {{ {ROWS} a[1;2]; }}\n"
         f"x_flash_attn_ext_f16_one_chunk() {{ {ROWS}{CELLS} }}\n"
-        f"x_flash_attn_ext_tiled() {{ {ROWS}{CELLS} }}\n"
-    )
-    files[1].write_text(
-        f"void other() {{ {COLUMNS} }}\n"
-        f"bool llamafile_sgemm(int n) {{ {COLUMNS} f(); switch (Atype) {COLUMNS} }}\n"
-    )
-    return files
+        f"x_flash_attn_ext_tiled() {{ {ROWS}{CELLS} }}\n",
+        "llamafile/sgemm.cpp": f"void other() {{ {COLUMNS} }}\n"
+        f"bool llamafile_sgemm(int n) {{ {COLUMNS} f(); switch (Atype) {COLUMNS} }}\n",
+        "ggml-cpu.c": f"void ggml_compute_forward_mul_mat_one_chunk() {{ {ROW} }}\n"
+        f"void ggml_compute_forward_mul_mat() {{}}\nvoid other() {{ {ROW} }}\n",
+        "arch/x86/repack.cpp": f"void other() {{ {BLOCKS} }}\n"
+        f"static void gemv_q4_b32_8x8_q8_0_lut_avx() {{ {BLOCKS} // 4-bit -> 8-bit\n {BLOCKS} }}\n",
+    }
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return [folder / name for name in texts]
 
 
 def change(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -126,22 +131,37 @@ def change(folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.skipif(CMAKE is None, reason="no CMake")
 def test_what_is_meant_is_changed_once_and_nothing_else(tmp_path, sources):
-    attention, products = (path.read_text() for path in sources)
+    before = [path.read_text() for path in sources]
 
     assert change(tmp_path).returncode == 0
     changed = [path.read_text() for path in sources]
     assert change(tmp_path).returncode == 0
 
     assert [path.read_text() for path in sources] == changed
-    assert changed[0].count("airdraft_next_seen(mp") == 1
-    assert changed[0].count("airdraft_row(at, neq1") == 1
-    assert changed[0].count("airdraft_attend_heads(DK") == 1
-    assert changed[1].count("airdraft_products(m, n") == 1
+    for text, wanted in [
+        (changed[0], "airdraft_next_seen(mp"),
+        (changed[0], "airdraft_row(at, neq1"),
+        (changed[0], "airdraft_attend_heads(DK"),
+        (changed[1], "airdraft_products(m, n"),
+        (changed[2], "__builtin_prefetch(src0_row"),
+        (changed[3], "_mm_prefetch((const char *) (b_ptr"),
+    ]:
+        assert text.count(wanted) == 1
     # Before the function, and behind it.
-    assert attention.split("x_flash")[0] in changed[0]
-    assert changed[0].endswith("x_flash" + attention.split("x_flash")[2])
-    assert products.split("llamafile_sgemm")[0] in changed[1]
-    assert changed[1].endswith(products.split("switch (Atype)")[1])
+    for old, new, begin, end in zip(
+        before,
+        changed,
+        ("x_flash", "bool llamafile_sgemm", "void ggml_compute_forward_mul_mat_one", "static void"),
+        (
+            "x_flash_attn_ext_tiled",
+            "switch (Atype)",
+            "void ggml_compute_forward_mul_mat()",
+            " // 4-bit",
+        ),
+        strict=True,
+    ):
+        assert old.split(begin)[0] in new
+        assert new.endswith(end + old.split(end)[1])
 
 
 @pytest.mark.skipif(CMAKE is None, reason="no CMake")
@@ -154,6 +174,8 @@ def test_what_is_meant_is_changed_once_and_nothing_else(tmp_path, sources):
         (0, "flash_attn_ext_tiled(", "attention("),
         (1, COLUMNS, ""),
         (1, "bool llamafile_sgemm(", "bool sgemm("),
+        (2, ROW, ""),
+        (3, "gemv_q4_b32", "gemv_q5_b32"),
     ],
 )
 def test_sources_that_are_not_known_are_left_as_they_are(tmp_path, sources, file, old, new):

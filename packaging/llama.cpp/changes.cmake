@@ -40,9 +40,18 @@ macro(airdraft_include name)
     set(text "${header}\n${text}")
 endmacro()
 
+# `text` is done: written with the others, or none is.
+macro(airdraft_keep name)
+    list(APPEND kept "${name}")
+    set(text_of_${name} "${text}")
+    set(path_of_${name} "${path}")
+endmacro()
+
 # A source may be configured twice.
 airdraft_read(ops.cpp)
 if(NOT text MATCHES "airdraft_changes")
+    set(kept "")
+
     # Attention for many sequences in one cache: attention.h says why.
     file(READ "${CMAKE_CURRENT_LIST_DIR}/attention_rows.inc" rows)
     airdraft_replace("flash_attn_ext_f16_one_chunk(" "flash_attn_ext_tiled("
@@ -57,8 +66,7 @@ ${rows}")
                 break;
             }")
     airdraft_include(attention.h)
-    set(attention "${text}")
-    set(attention_path "${path}")
+    airdraft_keep(attention)
 
     # Products of Q8_0: products.h.
     airdraft_read(llamafile/sgemm.cpp)
@@ -67,7 +75,34 @@ ${rows}")
         "    // only enable sgemm for prompt processing"
         "${products}    // only enable sgemm for prompt processing")
     airdraft_include(products.h)
-    # Both or none.
-    file(WRITE "${attention_path}" "${attention}")
-    file(WRITE "${path}" "${text}")
+    airdraft_keep(products)
+
+    # Products of one token with weights of other types: on x86 half of the time is waiting for
+    # memory, which has more to give than the processor asks for by itself.
+    airdraft_read(ggml-cpu.c)
+    set(row "vec_dot(ne00, &tmp[ir0 - iir0],")
+    airdraft_replace("ggml_compute_forward_mul_mat_one_chunk(" "void ggml_compute_forward_mul_mat(" "${row}"
+        "
+#if defined(__x86_64__)
+                    for (size_t at = 0; at < num_rows_per_vec_dot*nb01 && ir1 == iir1; at += 64) {
+                        __builtin_prefetch(src0_row + ir0*nb01 + 8192 + at);
+                    }
+#endif
+                    ${row}")
+    airdraft_keep(rows)
+
+    # The same where ggml has repacked Q4_0.
+    airdraft_read(arch/x86/repack.cpp)
+    set(load "// Load 8 blocks of 32 interleaved as 8 bytes (B0 - B7)")
+    airdraft_replace("static void gemv_q4_b32_8x8_q8_0_lut_avx(" "// 4-bit -> 8-bit" "${load}"
+        "for (size_t at = 0; at < sizeof(block_tx8); at += 64) {
+                    _mm_prefetch((const char *) (b_ptr + b) + 8192 + at, _MM_HINT_T0);
+                }
+
+                ${load}")
+    airdraft_keep(repacked)
+
+    foreach(name IN LISTS kept)
+        file(WRITE "${path_of_${name}}" "${text_of_${name}}")
+    endforeach()
 endif()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -109,6 +110,17 @@ def test_without_a_draft_node_a_round_goes_straight_to_the_target() -> None:
     (request,) = verify_requests(instructions)
     assert request.draft_token_ids == (14, 15, 16, 17)
     assert draft_requests(instructions) == []
+
+
+def test_a_match_is_not_capped_by_what_a_plan_expects_of_guesses_on_average() -> None:
+    def policy(observation: Observation) -> Plan:
+        return replace(FixedPolicy(gamma=2)(observation), is_cheapest=True)
+
+    (request,) = verify_requests(begin(make(policy), COPY * 3))
+    assert len(request.draft_token_ids) == 16
+    # What a client asked for is.
+    (request,) = verify_requests(begin(make(policy), COPY * 3, gamma=2))
+    assert len(request.draft_token_ids) == 2
 
 
 @pytest.mark.parametrize(("gamma", "looks_up"), [(0, False), (4, True), (None, True)])
