@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(120)
 
 Eventually = Callable[..., Any]
 CELLS = 65_536
-LONG = 4000
+LONG = 6000
 NUM_KILLS = 2
 HEARTBEATS = {
     "AIRDRAFT_HEARTBEAT_INTERVAL_S": "0.1",
