@@ -15,6 +15,10 @@ from dataclasses import dataclass, field
 from policies.latency import CostTable
 from policies.plan import Observation
 
+# What is expected of guesses is the best of what is known, and so too good: they must take this
+# much off the price, or none are sent.
+_MARGIN = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -67,7 +71,7 @@ class Tolls:
         order = sorted(range(len(found)), key=lambda k: -max(found[k].gains, default=0.0))
         counts, best = [0] * len(found), [0] * len(found)
         rest, num_guesses = self.weight, 0
-        least = self.pass_s(0) * rest
+        least = self.pass_s(0) * rest * (1.0 - _MARGIN)
         for index in order:
             one = found[index]
             others = rest - one.weight

@@ -40,6 +40,12 @@ def found(gains: Sequence[float], weight: float = 1.0) -> Found:
     return Found(tuple(range(len(gains))), tuple(gains), weight)
 
 
+def test_guesses_must_gain_more_than_what_is_known_may_err() -> None:
+    for two_s, sent in ((19.4e-3, 0), (18.8e-3, 1)):
+        table = CostTable((1, 2), (10e-3, two_s))
+        assert tolls(1, table).best([found((1.0,))]) == [sent]
+
+
 def test_few_guesses_do_not_pay_a_step_that_many_do() -> None:
     assert tolls().best([found(SURE[:1])]) == [0]
     assert tolls().best([found(SURE)]) == [16]
