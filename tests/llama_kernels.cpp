@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <random>
 
+#if defined(AIRDRAFT_ATTEND)
 static std::mt19937 noise(1);
 
 static float uniform(float low, float high) {
@@ -19,12 +20,9 @@ static int64_t number(int64_t low, int64_t high) {
 
 static bool differ(float x, float y) { return std::memcmp(&x, &y, sizeof(x)) != 0; }
 
-#if defined(AIRDRAFT_ATTEND)
 static uint16_t to_f16(float x) { return _cvtss_sh(x, 0); }
 
 static float from_f16(uint16_t x) { return _cvtsh_ss(x); }
-
-static float rounded(float x) { return from_f16(to_f16(x)); }
 
 // As ggml_vec_dot_f16: four registers of `lanes` floats.
 static float dot(const uint16_t * x, const uint16_t * y, int d, int lanes) {
@@ -119,11 +117,11 @@ static void compare_attention() {
 #endif
 
 #if defined(AIRDRAFT_PRODUCTS)
-static std::vector<airdraft_block> blocks_of(int64_t count) {
+static std::vector<airdraft_block> blocks_of(int64_t count, int64_t least) {
     std::vector<airdraft_block> made(count);
     for (auto & block : made) {
         block.scale = to_f16(uniform(0, 0.02f));
-        for (auto & x : block.quants) { x = (int8_t) number(-127, 127); }
+        for (auto & x : block.quants) { x = (int8_t) number(least, 127); }
     }
     return made;
 }
@@ -152,7 +150,8 @@ static void compare_products() {
         const int64_t weight_stride = blocks + number(0, 2), value_stride = blocks + number(0, 2);
         const int64_t out_stride = m + number(0, 3);
         const int threads = (int) number(1, 3);
-        const auto weights = blocks_of(m * weight_stride), values = blocks_of(n * value_stride);
+        // ggml makes values of -127 to 127; a file of weights may have all that a byte can be.
+        const auto weights = blocks_of(m * weight_stride, -128), values = blocks_of(n * value_stride, -127);
         std::vector<float> out(n * out_stride, -1.0f);
 
         for (int thread = 0; thread < threads; ++thread) {

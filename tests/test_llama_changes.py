@@ -97,7 +97,7 @@ def test_a_lone_query_has_its_heads_in_their_order(answer):
 
 ROWS = "for (int ir = ir0; ir < ir1; ++ir) {\n"
 CELLS = "for (int64_t ic = ic_start; ic < ic_end; ++ic) {\n"
-COLUMNS = "    // only enable sgemm for prompt processing\n"
+PROMPTS = "    // only enable sgemm for prompt processing\n"
 ROW = "                    vec_dot(ne00, &tmp[ir0 - iir0], x);\n"
 BLOCKS = "// Load 8 blocks of 32 interleaved as 8 bytes (B0 - B7)\n"
 
@@ -110,8 +110,8 @@ def sources(tmp_path):
         "ops.cpp": f"void other() {{ {ROWS} a[1;2]; }}\n"
         f"x_flash_attn_ext_f16_one_chunk() {{ {ROWS}{CELLS} }}\n"
         f"x_flash_attn_ext_tiled() {{ {ROWS}{CELLS} }}\n",
-        "llamafile/sgemm.cpp": f"void other() {{ {COLUMNS} }}\n"
-        f"bool llamafile_sgemm(int n) {{ {COLUMNS} f(); switch (Atype) {COLUMNS} }}\n",
+        "llamafile/sgemm.cpp": f"void other() {{ {PROMPTS} }}\n"
+        f"bool llamafile_sgemm(int n) {{ {PROMPTS} f(); switch (Atype) {PROMPTS} }}\n",
         "ggml-cpu.c": f"void ggml_compute_forward_mul_mat_one_chunk() {{ {ROW} }}\n"
         f"void ggml_compute_forward_mul_mat() {{}}\nvoid other() {{ {ROW} }}\n",
         "arch/x86/repack.cpp": f"void other() {{ {BLOCKS} }}\n"
@@ -172,7 +172,7 @@ def test_what_is_meant_is_changed_once_and_nothing_else(tmp_path, sources):
         (0, CELLS, ""),
         (0, CELLS, CELLS + CELLS),
         (0, "flash_attn_ext_tiled(", "attention("),
-        (1, COLUMNS, ""),
+        (1, PROMPTS, ""),
         (1, "bool llamafile_sgemm(", "bool sgemm("),
         (2, ROW, ""),
         (3, "gemv_q4_b32", "gemv_q5_b32"),

@@ -3,7 +3,7 @@
 #   cmake -DCMAKE_PROJECT_ggml_INCLUDE=.../changes.cmake
 #
 # Speed alone: every sum is as it was, in its order, so all bits are the same. Without it everything
-# works, and several streams on a CPU are slower.
+# works, and a CPU is slower.
 
 # Reads a file below ggml's sources into `text`.
 macro(airdraft_read name)
@@ -77,8 +77,8 @@ ${rows}")
     airdraft_include(products.h)
     airdraft_keep(products)
 
-    # Products of one token with weights of other types: on x86 half of the time is waiting for
-    # memory, which has more to give than the processor asks for by itself.
+    # Products of one token with weights of other types: on x86 memory has more to give than the
+    # processor asks for by itself.
     airdraft_read(ggml-cpu.c)
     set(row "vec_dot(ne00, &tmp[ir0 - iir0],")
     airdraft_replace("ggml_compute_forward_mul_mat_one_chunk(" "void ggml_compute_forward_mul_mat(" "${row}"

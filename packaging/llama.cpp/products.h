@@ -143,7 +143,7 @@ struct airdraft_weights {
 };
 
 // Four rows, `count` of which there are, times T tokens: weights are read where they lie. For one
-// token ggml waits for memory most of the time, and reads half as much as it gives.
+// token ggml's loop reads half as fast as memory gives.
 template <int T>
 static void airdraft_few(
         const airdraft_block * weights, int64_t stride, int64_t count,

@@ -51,7 +51,8 @@ class Report:
         return self._watch.errors.figures()
 
     def gammas(self) -> Mapping[StreamId, int]:
-        """Caps on guesses of the streams that guess by the plan in force."""
+        """Caps on guesses of the streams that guess by the plan in force; a match of lookup may be
+        worth more than its stream's."""
         return {s: gamma for batch in self._cycle.batches for s, gamma in batch.gammas.items()}
 
     def plain(self, stream: Stream, gamma: int) -> str:
