@@ -85,8 +85,8 @@ async def run_setting(
 
 HEAD = (
     "| cell kbit/s | alpha | policy | tokens/s | to ad | achieved / planned | passes with guesses "
-    "| accepted | bytes a token | lap error | pass error | wrong texts |\n"
-    "|---|---|---|---|---|---|---|---|---|---|---|---|"
+    "| accepted | bytes a token | lap error | steady laps | other laps | pass error "
+    "| wrong texts |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -95,12 +95,15 @@ def row(setting: Setting, policy: str, found: dict[str, Figures]) -> str:
     to_ad = figures.tokens_per_s / found["ad"].tokens_per_s if "ad" in found else float("nan")
     errors = figures.errors or {}
     lap, each = errors.get("lap", (0.0, 0.0, 0)), errors.get("pass", (0.0, 0.0, 0))
+    steady, other = figures.steady_laps, figures.other_laps
     tokens = figures.num_rounds + figures.num_plain_steps + figures.num_accepted
     return (
         f"| {setting.rate_bps / 1e3:g} | {setting.alpha} | {policy} | {figures.tokens_per_s:.1f} "
         f"| {to_ad:.2f} | {figures.tokens_per_s / figures.planned_tokens_per_s:.2f} "
         f"| {figures.guessing_share:.2f} | {figures.acceptance:.2f} "
         f"| {figures.wire_bytes / max(1, tokens):.1f} | {lap[0]:.2f}, p95 {lap[1]:.2f} "
+        f"| {steady[0]:.2f}, p95 {steady[1]:.2f} of {steady[2]} "
+        f"| {other[0]:.2f}, p95 {other[1]:.2f} of {other[2]} "
         f"| {each[0]:.2f}, p95 {each[1]:.2f} | {figures.num_wrong} of {figures.num_texts} |"
     )
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from bench.live.laps import LapRecorder
 from mesh.zmq_transport import ZmqContext
 from nodes.client import Client
 from nodes.coordinator.service import Coordinator
@@ -48,7 +49,8 @@ class Figures:
     """tokens_per_s, planned_tokens_per_s: of all streams, the latter as the plans in force promise.
 
     guessing_share: of the streams' passes. errors: by stage, median and p95 of how far observed
-    times were from predicted ones, and their number.
+    times were from predicted ones, and their number. steady_laps, other_laps: the same of laps in
+    which no prompt came or was through, and of those in which one did.
     """
 
     tokens_per_s: float = 0.0
@@ -61,6 +63,8 @@ class Figures:
     num_wrong: int = 0
     wire_bytes: int = 0
     errors: dict[str, tuple[float, float, int]] | None = None
+    steady_laps: tuple[float, float, int] = (0.0, 0.0, 0)
+    other_laps: tuple[float, float, int] = (0.0, 0.0, 0)
     reasons: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -78,6 +82,8 @@ class _Loop:
     def __init__(self, client: Client, texts: Sequence[RecordedText]) -> None:
         self._client, self._texts = client, texts
         self.num_tokens = 0
+        # Prompts that came, and those that were through.
+        self.num_changes = 0
         self.figures = Figures()
 
     async def stream(self, number: int, num_streams: int) -> None:
@@ -87,8 +93,10 @@ class _Loop:
             turn += num_streams
             options = GenerateOptions(max_tokens=len(text.output_ids), ignore_eog=True)
             got: list[int] = []
+            self.num_changes += 1
             async for event in self._client.generate(text.prompt_ids, options):
                 if isinstance(event, TokensNotice):
+                    self.num_changes += not got
                     got += event.token_ids
                     self.num_tokens += len(event.token_ids)
                 elif isinstance(event, FinishedNotice):
@@ -129,10 +137,17 @@ async def serve(task: Task) -> Figures:
                     await asyncio.sleep(_POLL_S)
                     present = len((await client.nodes()).nodes)
             loop = _Loop(client, texts)
+            laps = LapRecorder(lambda: loop.num_changes)
+            for scheduler in coordinator.state.schedulers:
+                scheduler.record(laps, asyncio.get_running_loop().time())
             count = task.num_streams
             serving += [asyncio.create_task(loop.stream(k, count)) for k in range(count)]
             await asyncio.sleep(task.warm_up_s)
-            return await _measured(coordinator, loop, task, serving)
+            figures = await _measured(coordinator, loop, task, serving)
+            figures.steady_laps, figures.other_laps = (
+                (made.median, made.p95, made.num_seen) for made in laps.figures()
+            )
+            return figures
         finally:
             coordinator.say_bye()
             for running in serving:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
@@ -22,6 +22,7 @@ from nodes.config import EngineSettings, environment
 from nodes.generation import GenerateOptions
 from nodes.local import local_mesh
 from nodes.messages import StartedNotice
+from nodes.status import ErrorStatus
 
 TARGETS = ("Q8_0", "Q4_0", "F16")
 DRAFTS = ("good", "bad", "lookup", "none")
@@ -33,7 +34,8 @@ _WARM_UP_TOKENS = 48
 class Cell:
     """One target, draft and number of streams, each rate a median. ratio: mesh to bare loop.
 
-    num_short: pairs that began when other guests of the machine had some of its cores.
+    num_short: pairs that began when other guests of the machine had some of its cores. errors: of
+    predicted times, by stage, over the last 1,000 of each.
     """
 
     target: str
@@ -44,6 +46,7 @@ class Cell:
     ratio: Ratio
     figures: Together
     num_short: int = 0
+    errors: Mapping[str, ErrorStatus] = field(default_factory=dict)
 
     def row(self) -> str:
         made = self.figures
@@ -53,13 +56,19 @@ class Cell:
         short = f"; {self.num_short} pairs on fewer cores" if self.num_short else ""
         return (
             f"| {self.target} | {self.draft} | {self.num_streams} | {self.bare_tokens_per_s:.1f} "
-            f"| {self.ratio} | {made.guessing_share:.2f} | {accepted} | {reason}{times}{short} |"
+            f"| {self.ratio} | {made.guessing_share:.2f} | {accepted} | {self._error('pass')} "
+            f"| {self._error('lap')} | {reason}{times}{short} |"
         )
+
+    def _error(self, stage: str) -> str:
+        error = self.errors.get(stage)
+        return f"{error.median:.2f}, p95 {error.p95:.2f}" if error and error.num_seen else "-"
 
 
 HEAD = (
     "| target | draft | streams | bare tokens/s | mesh / bare (95 %) | passes with guesses | "
-    "accepted | why plain, most often |\n|---|---|---|---|---|---|---|---|"
+    "accepted | pass error | lap error | why plain, most often |\n"
+    "|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -133,12 +142,18 @@ async def _cells(
         async with local_mesh(target, draft, lookup=draft_name == "lookup") as (mesh, client):
             for count in counts:
                 cell = await mesh.beside(_cell(client, bare, prompts, options, num_pairs, count))
-                made = Cell(target_name, draft_name, count, *cell)
+                errors = await _errors(client)
+                made = Cell(target_name, draft_name, count, *cell, errors)
                 report(made.row())
                 cells.append(made)
     finally:
         bare.close()
     return cells
+
+
+async def _errors(client: Client) -> Mapping[str, ErrorStatus]:
+    observed = [target.observed for target in (await client.status()).targets]
+    return next((seen.errors for seen in observed if seen is not None), {})
 
 
 async def _cell(
