@@ -13,6 +13,7 @@ from nodes.scheduler.drafting.lookup import LOOKUP, LOOKUP_COSTS, Lookup
 from nodes.scheduler.drafting.punctuality import Punctuality
 from nodes.scheduler.instructions import Instruction, ToDraft, open_request
 from nodes.scheduler.stream import DraftPlacement, Stream
+from nodes.stream import PROMPT_PIECE_TOKENS
 from policies.acceptance import AcceptanceEstimate
 from policies.drafter import MOVE_GAIN, plain_token_s, token_s
 from policies.latency import CostTable, NodeCosts, Speed
@@ -133,8 +134,8 @@ class DraftNode:
 
 
 def _reading_s(prefill: CostTable, num_tokens: int) -> float:
-    size = prefill.sizes[0]
-    return num_tokens / size * prefill.at(size)
+    # Tables of measured nodes begin with this size; others may with a single token.
+    return num_tokens / PROMPT_PIECE_TOKENS * prefill.at(PROMPT_PIECE_TOKENS)
 
 
 class DraftPool:

@@ -202,6 +202,13 @@ def test_a_node_with_texts_to_read_is_planned_as_slower() -> None:
     assert node.view().costs.decode.at(1) == pytest.approx(5 * idle.decode.at(1))
 
 
+def test_texts_are_read_in_pieces_whatever_sizes_a_table_has() -> None:
+    # A token alone takes as long as a piece of 32.
+    flat = NodeCosts(COSTS.decode, CostTable((1, 32), (0.01, 0.01)))
+    assert DraftNode("a", flat).reading_s(320) == pytest.approx(0.1)
+    assert DraftNode("a", costs(0.01)).reading_s(320) == pytest.approx(0.1)
+
+
 def test_what_a_node_has_to_read_is_what_it_was_given_and_has_not_confirmed() -> None:
     policy = FixedPolicy()
     scheduler = make_scheduler("a", policy=policy)
