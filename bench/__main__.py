@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -246,4 +247,6 @@ def wire(streams: str, gamma: int, vocab: int) -> None:
 
 
 if __name__ == "__main__":
+    # As Ctrl-C does: what was started is stopped.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     bench()

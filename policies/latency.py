@@ -111,6 +111,10 @@ class Speed:
         factor = self.factor * ratio**self.rate
         self.factor = min(_MAX_FACTOR, max(1.0 / _MAX_FACTOR, factor))
 
+    def forget(self, share: float) -> None:
+        """Go part of the way back to the calibration; share: of what was learnt, in [0, 1]."""
+        self.factor **= 1.0 - share
+
     def apply(self, costs: NodeCosts) -> NodeCosts:
         """Costs as corrected; tables are made anew only where they have changed by some percent."""
         changed = abs(self.factor / self._applied - 1.0) > _APPLY_STEP

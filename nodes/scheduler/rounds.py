@@ -133,4 +133,5 @@ class Round:
         part = node.draft_s(steps, num_first) / node.draft_s(asked, num_first)
         # The link's part is known; what is beyond it was spent by the node.
         node.speed.observe(now - self.started - share.link_s, part * share.draft_s)
+        node.speed_seen_at = now
         return part * share.draft_s

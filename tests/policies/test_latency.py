@@ -155,6 +155,17 @@ def test_times_that_cannot_be_teach_nothing(observed_s, predicted_s):
     assert refit.table == TABLE
 
 
+def test_what_was_learnt_is_forgotten_in_parts():
+    speed = Speed()
+    for _ in range(100):
+        speed.observe(4.0, speed.factor)
+    assert speed.factor == pytest.approx(4.0, rel=0.01)
+    speed.forget(0.5)
+    assert speed.factor == pytest.approx(2.0, rel=0.01)
+    speed.forget(1.0)
+    assert speed.factor == 1.0
+
+
 def test_costs_are_made_anew_only_where_they_have_changed():
     speed = Speed()
     first = speed.apply(COSTS)

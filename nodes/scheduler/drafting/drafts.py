@@ -28,6 +28,11 @@ from policies.plan import (
 from policies.population import Population
 
 _TYPICAL_GAMMA = 4
+# A node that was slow when it was last heard of may have cooled down or be alone again: without
+# rounds what is known of its speed is worth half as much after each such time.
+_SPEED_HALF_LIFE_S = 60.0
+# Rounds of a slow node are some seconds apart.
+_SPEED_HOLDS_S = 10.0
 # A text goes to a draft node in pieces, or the messages of rounds would wait behind it.
 _PIECE_S = 0.05
 _LEAST_PIECE_TOKENS = 32
@@ -65,6 +70,7 @@ class DraftNode:
     token_bits: int = 32
     max_gamma: int = MAX_AUTO_GAMMA
     speed: Speed = field(default_factory=Speed)
+    speed_seen_at: float = -math.inf
     punctuality: Punctuality = field(default_factory=Punctuality)
     acceptance: AcceptanceEstimate = field(default_factory=lambda: AcceptanceEstimate(memory=0.99))
     population: Population = field(default_factory=Population)
@@ -73,6 +79,13 @@ class DraftNode:
     def costs(self) -> NodeCosts:
         """Calibrated costs as corrected by the rounds seen."""
         return self.speed.apply(self.calibrated)
+
+    def forget(self, now: float) -> None:
+        """What was learnt of its speed fades while it makes no guesses."""
+        since_s = now - self.speed_seen_at
+        if _SPEED_HOLDS_S < since_s < math.inf:
+            self.speed.forget(1.0 - 0.5 ** (since_s / _SPEED_HALF_LIFE_S))
+            self.speed_seen_at = now
 
     def view(self) -> DraftView:
         costs = self.costs

@@ -202,6 +202,30 @@ def test_a_node_with_texts_to_read_is_planned_as_slower() -> None:
     assert node.view().costs.decode.at(1) == pytest.approx(5 * idle.decode.at(1))
 
 
+def test_a_node_that_was_slow_is_tried_again_some_minutes_later() -> None:
+    drafts = DraftPool()
+    throttled, other = DraftNode("a", costs(0.01)), DraftNode("b", costs(0.015))
+    drafts.add(throttled)
+    drafts.add(other)
+    for _ in range(40):
+        throttled.speed.observe(4.0, throttled.speed.factor)
+    throttled.speed_seen_at = 100.0
+    chosen = []
+    for now in (101.0, 109.0, 161.0, 221.0, 281.0):
+        throttled.forget(now)
+        chosen.append(drafts.choose(set()))
+    # 4, 4, 2, 1.4 and 1.2 times as slow as it was measured.
+    assert chosen == [other, other, other, throttled, throttled]
+    # While it has rounds nothing is forgotten.
+    throttled.speed_seen_at = 280.0
+    before = throttled.speed.factor
+    throttled.forget(285.0)
+    assert throttled.speed.factor == before
+    # Of one that never had a round there is nothing to forget.
+    other.forget(1000.0)
+    assert other.speed.factor == 1.0
+
+
 def test_texts_are_read_in_pieces_whatever_sizes_a_table_has() -> None:
     # A token alone takes as long as a piece of 32.
     flat = NodeCosts(COSTS.decode, CostTable((1, 32), (0.01, 0.01)))
