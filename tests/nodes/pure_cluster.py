@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from mesh.codec import encode
 from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Welcome
 from nodes.coordinator.members.roster import PROGRESS_TIMEOUT_S
 from nodes.coordinator.placing.rebalancing import LOOK_S, Move
@@ -20,51 +19,36 @@ from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
 from nodes.coordinator.requests.readers import reader
 from nodes.coordinator.sends import Send
 from nodes.coordinator.state import CoordinatorState
-from nodes.engine.toy import ToyConfig
-from nodes.journal import Event, Journal
 from nodes.messages import (
-    CancelRequest,
     CommitReply,
-    FinishedNotice,
     LeaseRequest,
-    LinkFields,
     NodeCommandReply,
     NodeCommandRequest,
     OpenStreamRequest,
-    PromptLogprobsNotice,
     RequestFailedNotice,
-    StartedNotice,
     StreamReadyNotice,
     TokenizeReply,
     TokenizeRequest,
-    TokenScores,
-    TokensNotice,
-    UploadGrant,
     VerifyRequest,
 )
 from nodes.profile import encode_profile
 from nodes.scheduler.silences import LOOK_S as LOOK_EACH_S
 from nodes.status import Status, decode_status, encode_status
 from nodes.target.stream import cells_needed
-from nodes.upload import Upload
 from policies.baselines import POLICIES
 from policies.latency import NodeCosts
 from policies.plan import Policy
-from tests.nodes.builders import make_submit
+from tests.nodes.cluster_case import ClusterCase
+from tests.nodes.pure_client import PureClient
 from tests.nodes.pure_mesh import (
     DRAFT_COSTS,
     TARGET_COSTS,
     Chooser,
-    DraftCase,
-    StreamCase,
-    reference_of,
 )
 from tests.nodes.pure_node import PureNode
-from tests.nodes.reference import Reference
 from tests.nodes.wild_policy import WildPolicy
 
 CLIENT, ADMIN = b"client", b"admin"
-AIR = LinkFields("air", 1e6, 0.0)
 _MAX_MOVES = 60_000
 _RARE_ONE_IN = 24
 # Messages that may be lost between the coordinator and a node that is there, and how often.
@@ -77,35 +61,6 @@ _MOVE_S = 1e-4
 # Targets differ, and what is learnt of them makes them differ more.
 _SPEEDS = (1.0, 3.0, 0.4)
 _PASS_S = (0.0, 1e-3, 2e-2)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterCase:
-    """A run; num_choices: of each stream's request. num_deaths: of targets, below what ends a
-    request. num_restarts: of the coordinator. num_commands: drains, undrains and drops.
-    plans_later: as the live coordinator does. ways: how each request comes, as text or as ids,
-    whole or in pieces. moves: as in pure_mesh.Case. num_lost: messages that get lost; fewer than it
-    takes to end a stream."""
-
-    target: ToyConfig
-    num_targets: int
-    drafts: tuple[DraftCase, ...]
-    streams: tuple[StreamCase, ...]
-    num_choices: tuple[int, ...]
-    num_deaths: int
-    num_draft_deaths: int
-    num_moves: int
-    has_wild_policy: bool
-    has_lookup: bool
-    has_trials: bool
-    moves: bytes
-    move_seed: int
-    num_restarts: int = 0
-    num_commands: int = 0
-    plans_later: bool = False
-    num_lost: int = 0
-    role: str = "client"
-    ways: tuple[tuple[bool, bool], ...] = ()
 
 
 @dataclass(slots=True)
@@ -141,22 +96,8 @@ class PureCluster:
         ]
         self.drafts = [_Node(f"draft-{i}", "draft", DRAFT_COSTS) for i in range(len(case.drafts))]
         self.nodes = [*self.targets, *self.drafts]
-        self.to_submit = deque(range(len(case.streams)))
-        # Requests of which some pieces are still to be sent.
-        self.uploads: dict[int, Upload] = {}
-        self.num_submitted = 0
-        self.to_cancel = [i for i, stream in enumerate(case.streams) if stream.is_cancelled]
-        # What the client has of each request that it still wants, and what it has not read yet.
-        self.journals: dict[int, Journal] = {}
-        self.client_inbox: deque[Any] = deque()
-        # Of the next token that a coordinator is to send.
-        self.positions: dict[tuple[int, int], int] = {}
-        self.token_ids: dict[tuple[int, int], list[int]] = {}
-        self.text: dict[tuple[int, int], bytes] = {}
-        self.prompt_scores: dict[int, tuple[TokenScores, ...]] = {}
-        self.started: set[int] = set()
-        self._references: dict[tuple[int, int], Reference] = {}
-        self.ended: dict[tuple[int, int], str] = {}
+        say = partial(self._say, CLIENT)
+        self.client = PureClient(case, self.choose, say, self._request_failed)
         self.deaths_left, self.draft_deaths_left = case.num_deaths, case.num_draft_deaths
         self.moves_left, self.commands_left = case.num_moves, case.num_commands
         self.restarts_left = case.num_restarts
@@ -210,7 +151,8 @@ class PureCluster:
         self._check_end()
 
     def _has_requests(self) -> bool:
-        return bool(self.to_submit or self.uploads or self.state._serving.ledger.requests)
+        waiting = self.client.to_submit or self.client.uploads
+        return bool(waiting or self.state._serving.ledger.requests)
 
     def _is_draining(self) -> bool:
         return any(record.is_draining for record in self.state._roster.nodes())
@@ -220,11 +162,12 @@ class PureCluster:
 
     def _moves(self) -> list[Callable[[], None]]:
         moves: list[Callable[[], None]] = []
-        if self.client_inbox:
-            moves.append(self._client_reads)
+        client = self.client
+        if client.inbox:
+            moves.append(client.read)
         if reader(self.state._roster, ""):
-            moves += [self._submit] if self.to_submit else []
-            moves += [partial(self._upload, index) for index in self.uploads]
+            moves += [client.submit] if client.to_submit else []
+            moves += [partial(client.upload, index) for index in client.uploads]
         if self.state.is_plan_due:
             moves.append(self._coordinator_plans)
         for node in self._alive(self.nodes):
@@ -237,7 +180,7 @@ class PureCluster:
         return moves
 
     def _rare_moves(self) -> list[Callable[[], None]]:
-        if not (self.state._serving.ledger.requests or self.uploads):
+        if not (self.state._serving.ledger.requests or self.client.uploads):
             return []
         moves: list[Callable[[], None]] = []
         moves += [partial(self._start, node) for node in self.nodes if not node.peer]
@@ -252,7 +195,8 @@ class PureCluster:
         if self.commands_left:
             commands = ("drain", "drain", "undrain", "drop")
             moves += [partial(self._command, c, n) for c in commands for n in self.nodes]
-        moves += [partial(self._cancel, i) for i in self.to_cancel if i not in self.to_submit]
+        client = self.client
+        moves += [partial(client.cancel, i) for i in client.to_cancel if i not in client.to_submit]
         return moves
 
     def _tick(self, now: float) -> None:
@@ -358,10 +302,7 @@ class PureCluster:
     def _restart(self) -> None:
         """The coordinator dies, and what was on its way with it; another one knows of nothing."""
         self.restarts_left -= 1
-        for _ in range(self.choose.below(len(self.client_inbox) + 1)):
-            self._client_reads()
-        self.client_inbox.clear()
-        self.uploads.clear()
+        self.client.lose_coordinator()
         for node in self.nodes:
             # They say hello when they have noticed.
             node.peer, node.is_of_old_epoch = b"", True
@@ -369,11 +310,7 @@ class PureCluster:
             node.outbox.clear()
         self.state = self._new_state()
         self._join_clients()
-        for index, journal in self.journals.items():
-            submit = journal.request(index, 0.0)
-            for choice, count in enumerate(submit.resume_from):
-                self.positions[index, choice] = count
-            self._say(CLIENT, submit)
+        self.client.resume()
 
     def _say(self, peer: bytes, message: Any) -> None:
         self._carry_out(self.state.on_message(peer, "", 0, message, 0, self.now))
@@ -389,7 +326,7 @@ class PureCluster:
             if send.peer == ADMIN:
                 assert isinstance(send.message, Welcome | NodeCommandReply | Ping)
             if send.peer == CLIENT:
-                self.client_inbox.append(send.message)
+                self.client.inbox.append(send.message)
             for node in self.nodes:
                 is_for_it = node.peer == send.peer and not isinstance(send.message, Ping)
                 if is_for_it and not self._is_lost(send.message):
@@ -407,132 +344,12 @@ class PureCluster:
         if not self._is_lost(message):
             self._say(node.peer, message)
 
-    # -- the client --------------------------------------------------------------------------------
-
-    def _submit(self) -> None:
-        index = self.to_submit.popleft()
-        stream, num_choices = self.case.streams[index], self.case.num_choices[index]
-        for choice in range(num_choices):
-            self.token_ids[index, choice], self.text[index, choice] = [], b""
-            self.positions[index, choice] = 0
-        is_text, is_uploaded = self.case.ways[index]
-        sampling = stream.sampling
-        submit = make_submit(
-            index,
-            num_choices=num_choices,
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p,
-            min_p=sampling.min_p,
-            seed=sampling.seed,
-            max_tokens=stream.max_tokens,
-            stops=stream.stops,
-            ignore_eog=stream.ignore_eog,
-            gamma=-1 if stream.gamma is None else stream.gamma,
-            priority=1 + index % 10,
-            prompt=str(index) if is_text else "",
-            prompt_token_ids=() if is_text else stream.prompt,
-            model="toy-1" if index % 3 else "",
-            user=f"user {index % 2}",
-            rules=sampling.rules,
-            num_logprobs=stream.num_logprobs,
-            scores_prompt=stream.scores_prompt,
-        )
-        self.journals[index] = journal = Journal(submit)
-        submit = journal.request(index, 0.0)
-        if is_uploaded:
-            self.uploads[index] = upload = Upload(index, [*encode(submit), b""][:2])
-            self._say(CLIENT, upload.offer(5, AIR))
-        else:
-            self.num_submitted += 1
-            self._say(CLIENT, submit)
-
-    def _upload(self, index: int) -> None:
-        """Some more of a request, whatever was granted."""
-        upload = self.uploads[index]
-        piece = upload.piece(1 + self.choose.below(300))
-        if upload.is_over:
-            del self.uploads[index]
-            self.num_submitted += 1
-        self._say(CLIENT, piece)
-
-    def _cancel(self, index: int) -> None:
-        self.to_cancel.remove(index)
-        while self.client_inbox:
-            self._client_reads()
-        self.journals.pop(index, None)
-        for choice in range(self.case.num_choices[index]):
-            self.ended.setdefault((index, choice), "cancelled")
-        self.uploads.pop(index, None)
-        self._say(CLIENT, CancelRequest(index))
-
-    def _client_reads(self) -> None:
-        message = self.client_inbox.popleft()
-        journal = self.journals.get(getattr(message, "request_id", -1))
-        if isinstance(message, Welcome | Ping | UploadGrant):
-            return
-        if journal is None:
-            assert isinstance(message, FinishedNotice), f"unexpected {message}"
-            assert message.finish_reason == "cancelled"
-            return
-        if isinstance(message, RequestFailedNotice):
-            del self.journals[message.request_id]
-            self._request_failed(message)
-            return
-        if isinstance(message, TokensNotice):
-            key = message.request_id, message.choice
-            assert message.position == self.positions[key], "a token is missing or repeated"
-            self.positions[key] += len(message.token_ids)
-        for event in journal.take(message):
-            self._client_takes(event)
-        if journal.is_over:
-            del self.journals[message.request_id]
-
     def _request_failed(self, message: RequestFailedNotice) -> None:
         raise AssertionError(f"unexpected {message}")
 
-    def _client_takes(self, message: Event) -> None:
-        match message:
-            case TokensNotice(request_id=index, choice=choice):
-                key = index, choice
-                known = self.token_ids[key]
-                assert message.position == len(known), "a token is missing or repeated"
-                expected = self._alone(*key)
-                assert self.prompt_scores.get(index, ()) == expected.prompt_scores
-                num_known = len(known)
-                known += message.token_ids
-                self.text[key] += message.text
-                assert message.scores == expected.scores[num_known:][: len(message.scores)]
-                assert len(message.scores) in (0, len(message.token_ids))
-                assert bool(message.scores) == bool(message.token_ids and expected.scores)
-                assert tuple(known) == expected.token_ids[: len(known)]
-                assert expected.text.startswith(self.text[key])
-            case PromptLogprobsNotice(request_id=index, position=position, scores=scores):
-                known_scores = self.prompt_scores.get(index, ())
-                assert position == 1 + len(known_scores), "a score is missing or repeated"
-                self.prompt_scores[index] = known_scores + scores
-            case FinishedNotice(request_id=index, choice=choice, finish_reason=reason):
-                assert self.ended.setdefault((index, choice), reason) == reason
-                expected = self._alone(index, choice)
-                assert self.prompt_scores.get(index, ()) == expected.prompt_scores
-                assert tuple(self.token_ids[index, choice]) == expected.token_ids
-                assert self.text[index, choice] == expected.text
-                assert reason == expected.finish_reason
-            case StartedNotice(request_id=index):
-                assert index not in self.started, "it began twice"
-                self.started.add(index)
-
-    def _alone(self, index: int, choice: int) -> Reference:
-        if (index, choice) not in self._references:
-            stream = self.case.streams[index]
-            sampling = replace(stream.sampling, choice=choice)
-            alone = reference_of(replace(stream, sampling=sampling), self.case.target)
-            self._references[index, choice] = alone
-        return self._references[index, choice]
-
     def _check_end(self) -> None:
-        assert not self.to_submit
-        assert set(self.ended) == set(self.token_ids), "choices never end"
+        assert not self.client.to_submit
+        assert set(self.client.ended) == set(self.client.token_ids), "choices never end"
         serving = self.state._serving
         assert serving.ledger.requests == {} == serving.ledger.streams
         assert len(serving.placement.waiting) == 0
@@ -544,16 +361,16 @@ class PureCluster:
             assert node.engine.num_streams == 0
         assert self.state._uploads.num_under_way == 0
         assert len(serving.ledger.tokenizing) == len(serving.ledger.deadlines) == 0
-        assert self.journals == {}
+        assert self.client.journals == {}
         status = self._status()
         if self.restarts_left < self.case.num_restarts:
             # The others have counted some of it.
             return
         # Every token that a client was told has been counted once, wherever it came from.
         counted = sum(sum(target.counts.tokens.values()) for target in status.targets)
-        assert counted == sum(map(len, self.token_ids.values()))
-        assert sum(status.totals.requests.values()) == self.num_submitted
-        assert status.totals.num_submitted == self.num_submitted
+        assert counted == sum(map(len, self.client.token_ids.values()))
+        assert sum(status.totals.requests.values()) == self.client.num_submitted
+        assert status.totals.num_submitted == self.client.num_submitted
 
     # -- nodes -------------------------------------------------------------------------------------
 

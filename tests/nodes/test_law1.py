@@ -16,7 +16,8 @@ from nodes.engine.rules import NO_RULES, Grammar, LogitBias, LogitRules
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig
 from nodes.messages import MAX_GAMMA
-from tests.nodes.pure_cluster import ClusterCase, PureCluster
+from tests.nodes.cluster_case import ClusterCase
+from tests.nodes.pure_cluster import PureCluster
 from tests.nodes.pure_mesh import Case, DraftCase, PureMesh, StreamCase
 
 NUM_CASES = int(os.environ.get("AIRDRAFT_LAW1_CASES", "300"))

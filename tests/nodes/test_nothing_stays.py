@@ -16,7 +16,8 @@ from nodes.scheduler.rounds import Round, Share
 from nodes.scheduler.stream import Stream
 from nodes.stream import StreamSpec
 from nodes.target.stream import TargetStream
-from tests.nodes.pure_cluster import ClusterCase, PureCluster
+from tests.nodes.cluster_case import ClusterCase
+from tests.nodes.pure_cluster import PureCluster
 from tests.nodes.test_law1 import NUM_CASES, cluster_cases
 
 # What is made for a request and is of no use after it.

@@ -19,9 +19,10 @@ from nodes.messages import (
     TokenizeRequest,
 )
 from tests.nodes.builders import make_profile, make_submit
+from tests.nodes.cluster_case import ClusterCase
 from tests.nodes.coordinator.script import CLIENT, Mesh, failure, opened, to
 from tests.nodes.coordinator.test_serving import commit
-from tests.nodes.pure_cluster import ClusterCase, PureCluster
+from tests.nodes.pure_cluster import PureCluster
 from tests.nodes.pure_mesh import DraftCase, StreamCase
 
 NOW = 2 * 86_400.0
@@ -253,8 +254,8 @@ class PoisonCluster(PureCluster):
         self.now = now
         self.num_killed = 0
         self.failed: dict[int, str] = {}
-        while self.to_submit:
-            self._submit()
+        while self.client.to_submit:
+            self.client.submit()
 
     def _hand_over(self, sends: Sequence[Send]) -> None:
         super()._hand_over(sends)
@@ -278,7 +279,7 @@ class PoisonCluster(PureCluster):
 
     def _request_failed(self, message: RequestFailedNotice) -> None:
         self.failed[message.request_id] = message.code
-        self.ended[message.request_id, 0] = message.code
+        self.client.ended[message.request_id, 0] = message.code
 
 
 def make_case(seed: int, streams: tuple[StreamCase, ...], num_deaths: int) -> ClusterCase:
