@@ -3,6 +3,7 @@
 // differ in a bit.
 #include "attention.h"
 #include "products.h"
+#include "repacked.h"
 
 #include <cstdio>
 #include <random>
@@ -172,11 +173,76 @@ static void compare_products() {
 }
 #endif
 
+#if defined(AIRDRAFT_REPACKED)
+// As ggml lays out tokens: four of them interleaved, in pieces of eight bytes, then one by one.
+static std::vector<char> interleaved(const std::vector<airdraft_block> & values, int64_t n, int64_t blocks) {
+    std::vector<char> made(n * blocks * sizeof(airdraft_block));
+    char * to = made.data();
+    for (int64_t t = 0; t < n; t += t + 4 <= n ? 4 : 1) {
+        const int64_t each = t + 4 <= n ? 4 : 1;
+        for (int64_t b = 0; b < blocks; ++b) {
+            for (int64_t k = 0; k < each; ++k, to += 2) {
+                std::memcpy(to, &values[(t + k) * blocks + b].scale, 2);
+            }
+            for (int64_t at = 0; at < 32 * each; ++at) {
+                const airdraft_block & block = values[(t + at / 8 % each) * blocks + b];
+                *to++ = (char) block.quants[at / (8 * each) * 8 + at % 8];
+            }
+        }
+    }
+    return made;
+}
+
+static void compare_repacked() {
+    long compared = 0, differing = 0;
+    for (int round = 0; round < 160; ++round) {
+        const int64_t m = 8 * number(1, 6), n = round < 40 ? round + 1 : number(1, 70), blocks = number(1, 20);
+        const int64_t out_stride = m + number(0, 3);
+        std::vector<airdraft_eight> weights(m / 8 * blocks + 64);
+        for (auto & block : weights) {
+            for (auto & x : block.scales) { x = to_f16(uniform(-0.02f, 0.02f)); }
+            for (auto & x : block.quants) { x = (uint8_t) number(0, 255); }
+        }
+        const auto values = blocks_of(n * blocks, -127);
+        const auto laid_out = interleaved(values, n, blocks);
+        std::vector<float> out(n * out_stride, -1.0f);
+
+        airdraft_repacked_products(m, n, blocks, weights.data(), laid_out.data(),
+            blocks * sizeof(airdraft_block), out.data(), out_stride);
+
+        for (int64_t t = 0; t < n; ++t) {
+            for (int64_t row = 0; row < out_stride; ++row) {
+                float sum = 0.0f;
+                for (int64_t b = 0; b < blocks && row < m; ++b) {
+                    const airdraft_eight & x = weights[row / 8 * blocks + b];
+                    const airdraft_block & y = values[t * blocks + b];
+                    int whole = 0;
+                    for (int k = 0; k < 32; ++k) {
+                        const int byte = x.quants[k % 16 / 8 * 64 + row % 8 * 8 + k % 8];
+                        const int half = k < 16 ? byte & 15 : byte >> 4;
+                        whole += (half < 8 ? half : half - 16) * y.quants[k];
+                    }
+                    const float scale = from_f16(x.scales[row % 8]) * from_f16(y.scale);
+                    sum = std::fma((float) whole, scale, sum);
+                }
+                // Nothing is written beyond the rows.
+                differing += differ(row < m ? sum : -1.0f, out[t * out_stride + row]);
+                ++compared;
+            }
+        }
+    }
+    std::printf("repacked %ld %ld\n", compared, differing);
+}
+#endif
+
 int main() {
 #if defined(AIRDRAFT_ATTEND)
     compare_attention();
 #endif
 #if defined(AIRDRAFT_PRODUCTS)
     compare_products();
+#endif
+#if defined(AIRDRAFT_REPACKED)
+    compare_repacked();
 #endif
 }

@@ -99,12 +99,13 @@ ROWS = "for (int ir = ir0; ir < ir1; ++ir) {\n"
 CELLS = "for (int64_t ic = ic_start; ic < ic_end; ++ic) {\n"
 PROMPTS = "    // only enable sgemm for prompt processing\n"
 ROW = "                    vec_dot(ne00, &tmp[ir0 - iir0], x);\n"
+CHUNK = "        // If there are more than three rows in src1, use gemm; otherwise, use gemv.\n"
 BLOCKS = "// Load 8 blocks of 32 interleaved as 8 bytes (B0 - B7)\n"
 
 
 @pytest.fixture
 def sources(tmp_path):
-    """Stands for those of ggml: attention, products, rows, repacked rows."""
+    """Stands for those of ggml: attention, products, rows, repacked products and rows."""
     folder = tmp_path / "src" / "ggml-cpu"
     texts = {
         "ops.cpp": f"void other() {{ {ROWS} a[1;2]; }}\n"
@@ -114,6 +115,9 @@ def sources(tmp_path):
         f"bool llamafile_sgemm(int n) {{ {PROMPTS} f(); switch (Atype) {PROMPTS} }}\n",
         "ggml-cpu.c": f"void ggml_compute_forward_mul_mat_one_chunk() {{ {ROW} }}\n"
         f"void ggml_compute_forward_mul_mat() {{}}\nvoid other() {{ {ROW} }}\n",
+        "repack.cpp": f"void other() {{ {CHUNK} }}\n"
+        f"    void forward_mul_mat_one_chunk(int n) {{ {CHUNK} }}\n"
+        f"    void forward_mul_mat(int n) {{ {CHUNK} }}\n",
         "arch/x86/repack.cpp": f"void other() {{ {BLOCKS} }}\n"
         f"static void gemv_q4_b32_8x8_q8_0_lut_avx() {{ {BLOCKS} // 4-bit -> 8-bit\n {BLOCKS} }}\n",
     }
@@ -144,18 +148,26 @@ def test_what_is_meant_is_changed_once_and_nothing_else(tmp_path, sources):
         (changed[0], "airdraft_attend_heads(DK"),
         (changed[1], "airdraft_products(m, n"),
         (changed[2], "__builtin_prefetch(src0_row"),
-        (changed[3], "_mm_prefetch((const char *) (b_ptr"),
+        (changed[3], "airdraft_repacked_products(ncols"),
+        (changed[4], "_mm_prefetch((const char *) (b_ptr"),
     ]:
         assert text.count(wanted) == 1
     # Before the function, and behind it.
     for old, new, begin, end in zip(
         before,
         changed,
-        ("x_flash", "bool llamafile_sgemm", "void ggml_compute_forward_mul_mat_one", "static void"),
+        (
+            "x_flash",
+            "bool llamafile_sgemm",
+            "void ggml_compute_forward_mul_mat_one",
+            "    void forward_mul_mat_one",
+            "static void",
+        ),
         (
             "x_flash_attn_ext_tiled",
             "switch (Atype)",
             "void ggml_compute_forward_mul_mat()",
+            "void forward_mul_mat(",
             " // 4-bit",
         ),
         strict=True,
@@ -175,7 +187,8 @@ def test_what_is_meant_is_changed_once_and_nothing_else(tmp_path, sources):
         (1, PROMPTS, ""),
         (1, "bool llamafile_sgemm(", "bool sgemm("),
         (2, ROW, ""),
-        (3, "gemv_q4_b32", "gemv_q5_b32"),
+        (3, CHUNK, ""),
+        (4, "gemv_q4_b32", "gemv_q5_b32"),
     ],
 )
 def test_sources_that_are_not_known_are_left_as_they_are(tmp_path, sources, file, old, new):

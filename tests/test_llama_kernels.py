@@ -26,10 +26,10 @@ def cpu_flags() -> set[str]:
     ("wanted", "kernels"),
     [
         ({"sse2"}, []),
-        (AVX2, ["attention", "products"]),
-        ({*AVX2, "avx_vnni"}, ["attention", "products"]),
-        (AVX512, ["attention", "products"]),
-        ({*AVX512, "avx512_vnni"}, ["attention", "products"]),
+        (AVX2, ["attention", "products", "repacked"]),
+        ({*AVX2, "avx_vnni"}, ["attention", "products", "repacked"]),
+        (AVX512, ["attention", "products", "repacked"]),
+        ({*AVX512, "avx512_vnni"}, ["attention", "products", "repacked"]),
     ],
     ids=["no AVX2", "AVX2", "AVX-VNNI", "AVX-512", "AVX512-VNNI"],
 )

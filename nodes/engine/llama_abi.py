@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 _GGML_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, 4: logging.WARNING}
 _MAX_HASHED_BYTES = 1 << 25
 # A name in packaging/llama.cpp/attention.h.
-_CHANGES = b"airdraft_changes_2"
+_CHANGES = b"airdraft_changes_3"
 _FTYPES = {"F16": 1, "Q4_0": 2, "Q8_0": 7}
 
 _last_error = ""

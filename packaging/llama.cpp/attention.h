@@ -6,8 +6,8 @@
 
 // So that a library can be asked which changes it has: nodes/engine/llama_abi.py.
 extern "C" {
-__attribute__((visibility("default"))) extern const int airdraft_changes_2;
-const int airdraft_changes_2 = 2;
+__attribute__((visibility("default"))) extern const int airdraft_changes_3;
+const int airdraft_changes_3 = 3;
 }
 
 // The first of the cells `at` to `end` that mask, F16, does not set to minus infinity; or `end`.

@@ -91,7 +91,16 @@ ${rows}")
                     ${row}")
     airdraft_keep(rows)
 
-    # The same where ggml has repacked Q4_0.
+    # Products of Q4_0 where ggml has repacked it: repacked.h.
+    airdraft_read(repack.cpp)
+    file(READ "${CMAKE_CURRENT_LIST_DIR}/repacked.inc" products)
+    airdraft_replace("void forward_mul_mat_one_chunk(" "void forward_mul_mat("
+        "        // If there are more than three rows in src1, use gemm"
+        "${products}        // If there are more than three rows in src1, use gemm")
+    airdraft_include(repacked.h)
+    airdraft_keep(repacked)
+
+    # What else is repacked as it is, and experts: as above.
     airdraft_read(arch/x86/repack.cpp)
     set(load "// Load 8 blocks of 32 interleaved as 8 bytes (B0 - B7)")
     airdraft_replace("static void gemv_q4_b32_8x8_q8_0_lut_avx(" "// 4-bit -> 8-bit" "${load}"
@@ -100,7 +109,7 @@ ${rows}")
                 }
 
                 ${load}")
-    airdraft_keep(repacked)
+    airdraft_keep(repacked_rows)
 
     foreach(name IN LISTS kept)
         file(WRITE "${path_of_${name}}" "${text_of_${name}}")
