@@ -7,6 +7,7 @@ from mesh.messages import Ping, Pong
 from mesh.rates import MIN_PROBE_BYTES, RateEstimate
 
 _RTT_WEIGHT: Final = 1 / 8  # of a new sample, as in RFC 6298
+_NUM_RECENT: Final = 8
 _MAX_PINGS_UNDERWAY: Final = 16
 
 
@@ -30,6 +31,17 @@ class HeartbeatState:
         # The Ping that follows a large message, and the bytes of that.
         self._probe: tuple[int, int] | None = None
         self._num_samples = 0
+        self._recent: deque[float] = deque(maxlen=_NUM_RECENT)
+
+    @property
+    def clear_rtt_s(self) -> float | None:
+        """Round trip while little else is on the way: the lower quartile of the last samples.
+
+        A narrow link makes Pings wait behind what else is sent, for seconds after a start; who
+        reckons with the time of messages itself must not pay for them twice.
+        """
+        samples = sorted(self._recent)
+        return samples[len(samples) // 4] if samples else None
 
     def due(self, now: float) -> Ping | None:
         """The Ping to send now. The first call starts the clock of expired()."""
@@ -70,6 +82,7 @@ class HeartbeatState:
                     if seq == probe[0] and self.rtt_s is not None:
                         self.rate.observe(probe[1], sample_s, self.rtt_s)
                         return
+                self._recent.append(sample_s)
                 before_s = sample_s if self.rtt_s is None else self.rtt_s
                 # The first ones, which wait for all that a start brings, are outweighed soon.
                 self._num_samples += 1

@@ -111,14 +111,22 @@ class Round:
         for name in list(self.shares):
             self.drop_share(name)
 
-    def answered(self, name: str, now: float, num_ready: int = 0) -> float:
+    def answered(self, name: str, now: float, draft_s: float = 0.0, num_ready: int = 0) -> float:
         """A node's guesses are there: learn how long it took, where that tells anything.
 
-        num_ready: guesses that it had made before it was asked. Returns the seconds predicted for
-        the guesses it made; 0.0 where its answer tells nothing.
+        draft_s: seconds from request to guesses as the node says, 0.0 if it does not. num_ready:
+        guesses that it had made before it was asked. Returns the seconds predicted for the guesses
+        it made; 0.0 where its answer tells nothing.
         """
         share = self.drop_share(name)
-        if share is None or share.crowd != 1:
+        if share is None:
+            return 0.0
+        seconds = now - self.started
+        # It cannot have taken longer than it took to hear from it.
+        draft_s = min(draft_s, seconds)
+        if draft_s > 0.0:
+            share.node.way_seen(seconds - draft_s, share.link_s)
+        if share.crowd != 1:
             return 0.0
         share.node.punctuality.observe(now - self.started, share.expected_s)
         if num_ready:
@@ -131,7 +139,8 @@ class Round:
         steps = [min(a, m + 1) for a, m in zip(asked, made, strict=True)]
         node, num_first = share.node, share.num_first
         part = node.draft_s(steps, num_first) / node.draft_s(asked, num_first)
-        # The link's part is known; what is beyond it was spent by the node.
-        node.speed.observe(now - self.started - share.link_s, part * share.draft_s)
+        # Where it does not say, it is what the link's part leaves.
+        spent_s = draft_s if draft_s > 0.0 else seconds - share.link_s
+        node.speed.observe(spent_s, part * share.draft_s)
         node.speed_seen_at = now
         return part * share.draft_s

@@ -76,7 +76,7 @@ class NodeRecord:
         rate_bps = self.link.rate_bps
         if self.profile.link.rate_bps == 0:
             rate_bps = self.heartbeat.rate.bps or rate_bps
-        return replace(self.link, rtt_s=self.heartbeat.rtt_s or 0.0, rate_bps=rate_bps)
+        return replace(self.link, rtt_s=self.heartbeat.clear_rtt_s or 0.0, rate_bps=rate_bps)
 
     @property
     def used_cells(self) -> int:

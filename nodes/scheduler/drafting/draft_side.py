@@ -215,8 +215,9 @@ class DraftSide:
                 continue
             current.guesses[stream.spec.stream_id] = guesses
         share = current.shares[node]
-        made_s = current.answered(node, now, reply.num_ready)
-        self._watch.drafted(current, share, made_s, reply.draft_us / 1e6, now)
+        draft_s = reply.draft_us / 1e6
+        made_s = current.answered(node, now, draft_s, reply.num_ready)
+        self._watch.drafted(current, share, made_s, draft_s, now)
         return self._dispatcher.verify_if_complete(current, now)
 
     def other_answer(self, node: str, reply: DraftReply, now: float) -> bool:

@@ -33,6 +33,8 @@ _TYPICAL_GAMMA = 4
 _SPEED_HALF_LIFE_S = 60.0
 # Rounds of a slow node are some seconds apart.
 _SPEED_HOLDS_S = 10.0
+# A way that took much longer, or no time at all, tells no more than this many times the predicted.
+_DETOUR_RATE, _MOST_DETOUR = 0.1, 3.0
 # A text goes to a draft node in pieces, or the messages of rounds would wait behind it.
 _PIECE_S = 0.05
 _LEAST_PIECE_TOKENS = 32
@@ -60,6 +62,7 @@ class DraftNode:
     calibrated: NodeCosts
     link: Link = field(default_factory=Link)
     target_rtt_s: float = 0.0
+    detour_s: float = 0.0
     num_streams: int = 0
     num_waiting: int = 0
     used_cells: int = 0
@@ -81,18 +84,30 @@ class DraftNode:
         return self.speed.apply(self.calibrated)
 
     def forget(self, now: float) -> None:
-        """What was learnt of its speed fades while it makes no guesses."""
+        """What was learnt of its speed and its way fades while it makes no guesses."""
         since_s = now - self.speed_seen_at
         if _SPEED_HOLDS_S < since_s < math.inf:
-            self.speed.forget(1.0 - 0.5 ** (since_s / _SPEED_HALF_LIFE_S))
+            kept = 0.5 ** (since_s / _SPEED_HALF_LIFE_S)
+            self.speed.forget(1.0 - kept)
+            self.detour_s *= kept
             self.speed_seen_at = now
+
+    @property
+    def rtt_s(self) -> float:
+        """To it and back, as rounds have found it."""
+        return max(0.0, self.link.rtt_s + self.detour_s)
+
+    def way_seen(self, seconds: float, predicted_s: float) -> None:
+        """Learn from a round: all that it did not spend on guesses; predicted_s: by link_s."""
+        beyond_s = min(seconds - predicted_s, _MOST_DETOUR * predicted_s)
+        self.detour_s = max(-self.link.rtt_s, self.detour_s + _DETOUR_RATE * beyond_s)
 
     def view(self) -> DraftView:
         costs = self.costs
         slow = 1.0 / (1.0 - self._reading_share(costs.prefill))
         decode = costs.decode.with_own(self.own_cells)
         slowed = NodeCosts(decode.scaled(slow) if slow > 1.0 else decode, costs.prefill)
-        whole = replace(self.link, rtt_s=self.link.rtt_s + self.target_rtt_s)
+        whole = replace(self.link, rtt_s=self.rtt_s + self.target_rtt_s)
         return DraftView(self.name, slowed, whole, self.used_cells, self.max_gamma)
 
     def _reading_share(self, prefill: CostTable) -> float:
@@ -129,7 +144,7 @@ class DraftNode:
     def link_s(self, gammas: Sequence[int], num_new_tokens: int) -> float:
         """Predicted seconds of a request and its answer on the way."""
         request_s = self.message_s(len(gammas), num_new_tokens)
-        return self.link.rtt_s + request_s + self.message_s(len(gammas), sum(gammas))
+        return self.rtt_s + request_s + self.message_s(len(gammas), sum(gammas))
 
     @property
     def piece_tokens(self) -> int:

@@ -202,6 +202,24 @@ def test_a_node_with_texts_to_read_is_planned_as_slower() -> None:
     assert node.view().costs.decode.at(1) == pytest.approx(5 * idle.decode.at(1))
 
 
+def test_a_way_that_takes_longer_is_planned_as_longer() -> None:
+    node = DraftNode("a", costs(0.01), Link(rtt_s=0.02), target_rtt_s=0.001)
+    for _ in range(100):
+        node.way_seen(0.05, node.link_s((4,), 1))
+    assert node.rtt_s == pytest.approx(0.05, rel=0.01)
+    assert node.view().link.rtt_s == pytest.approx(0.051, rel=0.01)
+    # One that waits for ten seconds tells no more than some that wait for a tenth.
+    node.way_seen(10.0, node.link_s((4,), 1))
+    assert node.rtt_s < 0.07
+    for _ in range(200):
+        node.way_seen(0.0, node.link_s((4,), 1))
+    assert node.rtt_s == pytest.approx(0.0, abs=1e-6)
+    # Without rounds, what Pings say is right again some minutes later.
+    node.speed_seen_at = 0.0
+    node.forget(600.0)
+    assert node.rtt_s == pytest.approx(0.02, rel=0.01)
+
+
 def test_a_node_that_was_slow_is_tried_again_some_minutes_later() -> None:
     drafts = DraftPool()
     throttled, other = DraftNode("a", costs(0.01)), DraftNode("b", costs(0.015))
