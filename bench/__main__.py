@@ -247,6 +247,7 @@ def wire(streams: str, gamma: int, vocab: int) -> None:
 
 
 if __name__ == "__main__":
-    # As Ctrl-C does: what was started is stopped.
+    # As Ctrl-C does, which shells have jobs behind ignore: what was started is stopped.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     bench()
