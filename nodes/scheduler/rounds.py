@@ -68,6 +68,7 @@ class Round:
     guesses: dict[StreamId, tuple[int, ...]] = field(default_factory=dict)
     ahead: bool = False
     is_verifying: bool = False
+    late_s: float = 0.0
 
     @property
     def deadline(self) -> float:
@@ -126,6 +127,8 @@ class Round:
         draft_s = min(draft_s, seconds)
         if draft_s > 0.0:
             share.node.way_seen(seconds - draft_s, share.link_s)
+            share.node.seen_at = now
+            self.late_s = max(self.late_s, seconds - draft_s - share.link_s)
         if share.crowd != 1:
             return 0.0
         share.node.punctuality.observe(now - self.started, share.expected_s)
@@ -142,5 +145,5 @@ class Round:
         # Where it does not say, it is what the link's part leaves.
         spent_s = draft_s if draft_s > 0.0 else seconds - share.link_s
         node.speed.observe(spent_s, part * share.draft_s)
-        node.speed_seen_at = now
+        node.seen_at = now
         return part * share.draft_s

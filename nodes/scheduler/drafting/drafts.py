@@ -29,10 +29,11 @@ from policies.population import Population
 
 _TYPICAL_GAMMA = 4
 # A node that was slow when it was last heard of may have cooled down or be alone again: without
-# rounds what is known of its speed is worth half as much after each such time.
-_SPEED_HALF_LIFE_S = 60.0
-# Rounds of a slow node are some seconds apart.
-_SPEED_HOLDS_S = 10.0
+# rounds what is known of its speed is worth half as much after each such time. Rounds of a slow
+# node are some seconds apart.
+_SPEED_HALF_LIFE_S, _SPEED_HOLDS_S = 60.0, 10.0
+# And what is known of its way: Pings tell of that, too.
+_DETOUR_HALF_LIFE_S, _DETOUR_HOLDS_S = 5.0, 1.0
 # A way that took much longer, or no time at all, tells no more than this many times the predicted.
 _DETOUR_RATE, _MOST_DETOUR = 0.1, 3.0
 # A text goes to a draft node in pieces, or the messages of rounds would wait behind it.
@@ -73,7 +74,8 @@ class DraftNode:
     token_bits: int = 32
     max_gamma: int = MAX_AUTO_GAMMA
     speed: Speed = field(default_factory=Speed)
-    speed_seen_at: float = -math.inf
+    seen_at: float = -math.inf
+    _forgot_at: float = -math.inf
     punctuality: Punctuality = field(default_factory=Punctuality)
     acceptance: AcceptanceEstimate = field(default_factory=lambda: AcceptanceEstimate(memory=0.99))
     population: Population = field(default_factory=Population)
@@ -85,12 +87,13 @@ class DraftNode:
 
     def forget(self, now: float) -> None:
         """What was learnt of its speed and its way fades while it makes no guesses."""
-        since_s = now - self.speed_seen_at
-        if _SPEED_HOLDS_S < since_s < math.inf:
-            kept = 0.5 ** (since_s / _SPEED_HALF_LIFE_S)
-            self.speed.forget(1.0 - kept)
-            self.detour_s *= kept
-            self.speed_seen_at = now
+        since_s = now - max(self.seen_at, self._forgot_at)
+        if not _DETOUR_HOLDS_S < since_s < math.inf:
+            return
+        self.detour_s *= 0.5 ** (since_s / _DETOUR_HALF_LIFE_S)
+        if now - self.seen_at > _SPEED_HOLDS_S:
+            self.speed.forget(1.0 - 0.5 ** (since_s / _SPEED_HALF_LIFE_S))
+        self._forgot_at = now
 
     @property
     def rtt_s(self) -> float:

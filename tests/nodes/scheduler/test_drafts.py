@@ -214,9 +214,9 @@ def test_a_way_that_takes_longer_is_planned_as_longer() -> None:
     for _ in range(200):
         node.way_seen(0.0, node.link_s((4,), 1))
     assert node.rtt_s == pytest.approx(0.0, abs=1e-6)
-    # Without rounds, what Pings say is right again some minutes later.
-    node.speed_seen_at = 0.0
-    node.forget(600.0)
+    # Without rounds, what Pings say is right again some seconds later.
+    node.seen_at = 0.0
+    node.forget(60.0)
     assert node.rtt_s == pytest.approx(0.02, rel=0.01)
 
 
@@ -227,7 +227,7 @@ def test_a_node_that_was_slow_is_tried_again_some_minutes_later() -> None:
     drafts.add(other)
     for _ in range(40):
         throttled.speed.observe(4.0, throttled.speed.factor)
-    throttled.speed_seen_at = 100.0
+    throttled.seen_at = 100.0
     chosen = []
     for now in (101.0, 109.0, 161.0, 221.0, 281.0):
         throttled.forget(now)
@@ -235,7 +235,7 @@ def test_a_node_that_was_slow_is_tried_again_some_minutes_later() -> None:
     # 4, 4, 2, 1.4 and 1.2 times as slow as it was measured.
     assert chosen == [other, other, other, throttled, throttled]
     # While it has rounds nothing is forgotten.
-    throttled.speed_seen_at = 280.0
+    throttled.seen_at = 280.0
     before = throttled.speed.factor
     throttled.forget(285.0)
     assert throttled.speed.factor == before
