@@ -96,6 +96,8 @@ class Commits:
             current = self._dispatcher.rounds.get(phase.round_id)
             self._dispatcher.leave(stream, now)
             if current is not None and not current.stream_ids:
+                if current.keeps_step:
+                    self._dispatcher.leases.round_done(now - current.started)
                 # Plans that come know of the ways: they must not pay for them twice.
                 lap_s = now - current.started - current.late_s
                 self._cycle.lap_done(lap_s, current.planned_s, now, ahead=current.ahead)

@@ -60,7 +60,7 @@ class Dispatcher:
         for batch in sorted(self._cycle.batches, key=lambda batch: batch.round_id or 0):
             members = [s for k in batch.gammas if (s := self._streams.get(StreamId(k))) is not None]
             keep_step = self.leases.keep_step(members)
-            found = self._look_up(batch, self.leases.toll_of_rounds(keep_step=keep_step))
+            found = self._look_up(batch, self.leases.toll_of_rounds(members, keep_step=keep_step))
             waits = keep_step and self.leases.lasting(members) > 0
             drafted = []
             for stream in self._ready_members(batch, now):
@@ -95,7 +95,7 @@ class Dispatcher:
                 is_whole = len(drafted) == len(batch.gammas) and not any(
                     is_weighed(stream) for stream, _ in drafted
                 )
-                rounds += self._draft_round(drafted, batch, now, is_whole, found)
+                rounds += self._draft_round(drafted, batch, now, is_whole, keep_step, found)
             num_started += bool(drafted)
         behind += [stream for stream in plain if self._is_being_told(stream)]
         rounds += self._catch_up([s for s in behind if s.draft and not s.draft.catching_up], now)
@@ -212,6 +212,7 @@ class Dispatcher:
         batch: Circulating,
         now: float,
         is_whole: bool,
+        keeps_step: bool,
         found: Mapping[StreamId, tuple[int, ...]],
     ) -> list[Instruction]:
         round_id = self._round_ids.take()
@@ -258,7 +259,15 @@ class Dispatcher:
         laps_s = (cycle.cycle_s, cycle.lap_s(self._piece_s())) if is_whole else (0.0, 0.0)
         asked = {stream.spec.stream_id: gamma for stream, gamma in drafted}
         current = Round(
-            round_id, members_of_round, shares, now, *laps_s, asked, guesses, batch.ahead
+            round_id,
+            members_of_round,
+            shares,
+            now,
+            *laps_s,
+            asked,
+            guesses,
+            batch.ahead,
+            keeps_step,
         )
         self.rounds[round_id] = current
         self._watch.round_started(current, self._cycle.batches, now)

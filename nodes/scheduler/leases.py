@@ -24,7 +24,7 @@ LEASE_LOW_TOKENS = 4
 LEASE_WHILE_OPENING_TOKENS = 2
 # What a lease lasts at least beyond its renewal: messages, and an event loop that is busy.
 _LEASE_S = 0.05
-_PASS_RATE = 0.1
+_PASS_RATE = _WAY_RATE = 0.1
 _LEAST_PASS_S = 1e-6
 # A target is near whose way and back takes no more than this part of a pass.
 _NEAR_PASSES = 0.5
@@ -43,14 +43,27 @@ class Leases:
         self._streams = streams
         self._piece_s = piece_s
         self.target_rtt_s = 0.0
-        # Of its passes of late.
-        self._pass_s = 0.0
+        # Of its passes of late, and of the last one.
+        self._pass_s = self._last_pass_s = 0.0
+        self._way_s = 0.0
 
     def pass_done(self, seconds: float) -> None:
         """The target ran a pass, which a lease has to last for; seconds: as it says."""
         seconds = min(max(_LEAST_PASS_S, seconds), MOST_S)
         before_s = self._pass_s or seconds
         self._pass_s = before_s + _PASS_RATE * (seconds - before_s)
+        self._last_pass_s = seconds
+
+    def round_done(self, seconds: float) -> None:
+        """A round for which the target waited is over: all but its pass, the last, was the way."""
+        way_s = min(max(0.0, seconds - self._last_pass_s), self._pass_s)
+        before_s = self._way_s or way_s
+        self._way_s = before_s + _WAY_RATE * (way_s - before_s)
+
+    @property
+    def way_s(self) -> float:
+        """From the end of a pass to the next one where that has to be told to the target."""
+        return max(self.target_rtt_s, self._way_s)
 
     @property
     def way_tokens(self) -> int:
@@ -116,10 +129,13 @@ class Leases:
         """Passes until all of them have run out; 0 if nobody is in one."""
         return max((_passes_left(stream) for stream in members), default=0)
 
-    def toll_of_rounds(self, *, keep_step: bool) -> tuple[float, float]:
+    def toll_of_rounds(self, members: Sequence[Stream], *, keep_step: bool) -> tuple[float, float]:
         """What a round costs beside its longer pass: seconds that all wait, and passes from one to
         the next of the stream that has it."""
-        return (self.target_rtt_s, 1.0) if keep_step else (0.0, 1.0 + self.way_tokens)
+        if not keep_step:
+            return 0.0, 1.0 + self.way_tokens
+        # What follows a round is told to the target as well; who goes on as it is need not be.
+        return (2.0 if self.lasting(members) else 1.0) * self.way_s, 1.0
 
 
 def is_weighed(stream: Stream) -> bool:

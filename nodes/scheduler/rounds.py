@@ -67,6 +67,7 @@ class Round:
     asked: dict[StreamId, int] = field(default_factory=dict)
     guesses: dict[StreamId, tuple[int, ...]] = field(default_factory=dict)
     ahead: bool = False
+    keeps_step: bool = False
     is_verifying: bool = False
     late_s: float = 0.0
 
