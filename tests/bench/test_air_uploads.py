@@ -49,6 +49,8 @@ from policies.latency import CostTable
 from tests.nodes.builders import make_profile, make_submit, one_batch
 
 RATE_BPS, FRAME_S = 400e3, 0.0005
+# What ZeroMQ and CURVE add to a message.
+ZMTP_BYTES = 70
 AIR = LinkFields("cell-a", RATE_BPS, FRAME_S)
 DRAFT_S, PASS_S = 0.03, 0.04
 CLUSTER, EPOCH = "c", 1
@@ -119,7 +121,7 @@ class AirWorld:
 
     def over(self, station: str, way: Direction, message: Any, arrived: Callable[[], None]) -> None:
         """Bring a message over the cell, in segments."""
-        left = sum(map(len, encode(message, cluster=CLUSTER, epoch=EPOCH)))
+        left = ZMTP_BYTES + sum(map(len, encode(message, cluster=CLUSTER, epoch=EPOCH)))
         while left > 0:
             size = min(left, SEGMENT_BYTES)
             left -= size

@@ -10,7 +10,7 @@ from itertools import pairwise, product
 from policies.latency import CostTable
 from policies.plan import DraftView, Observation, StreamView
 
-HEADER_BITS, ENTRY_BITS = 672, 80
+HEADER_BITS, ENTRY_BITS = 1224, 80
 GOLDEN = (5**0.5 - 1) / 2
 # Stream id and gamma of each member.
 Members = Sequence[tuple[int, int]]

@@ -85,11 +85,11 @@ def test_a_cycle_by_hand():
         token_bits=16,
     )
     cost = evaluate(problem_of(seen), CyclePlan((0, 2, 4), np.array([2, 1, 3, 0])))
-    # Node a: catching up with two tokens, then one at a time; messages of 84 bytes and 10 an entry.
+    # Node a: catching up with two tokens, then one at a time; messages of 153 bytes, 10 an entry.
     draft_a, draft_b, draft_c = 0.011 + 0.010, 0.004, 0.011 + 2 * 0.010
-    air_a = 0.002 + (1344 + 160 + 16 * 5) / 1e5
-    air_b = 0.002 + (1344 + 160 + 16 * 3) / 1e5
-    air_c = 0.002 + (1344 + 160 + 16 * 7) / 1e5
+    air_a = 0.002 + (2448 + 160 + 16 * 5) / 1e5
+    air_b = 0.002 + (2448 + 160 + 16 * 3) / 1e5
+    air_c = 0.002 + (2448 + 160 + 16 * 7) / 1e5
     verify = [0.100 + 0.002 * (5 + 1 - 1), 0.100 + 0.002 * (4 + 1 - 1)]
     laps = [
         max(draft_a + 0.020, draft_b + 0.050) + air_a + air_b + verify[0] + 0.050,
@@ -119,7 +119,7 @@ def test_equal_shares_wait_for_the_largest_and_no_overlap_for_every_lap():
     problem = problem_of(seen)
     plan = CyclePlan((0, 3), np.array([1, 1, 1]))
     # Node a speaks for two streams, node b for one.
-    air_a, air_b = (1344 + 2 * 208) / 1e5, (1344 + 208) / 1e5
+    air_a, air_b = (2448 + 2 * 208) / 1e5, (2448 + 208) / 1e5
     turns, shares = evaluate(problem, plan), evaluate(problem, plan, equal_shares=True)
     assert turns.stages.air_s[0, 0] == pytest.approx(air_a + air_b)
     assert shares.stages.air_s[0, 0] == pytest.approx(2 * air_a)

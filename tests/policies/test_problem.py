@@ -118,8 +118,8 @@ def test_air_is_counted_by_the_bit_and_the_frame():
     )
     problem = problem_of(Observation((StreamView(1, 0.5, 9),), COSTS, drafts, token_bits=16))
     assert problem.rtt_s.tolist() == [0.010, 0.020, 0.0]
-    # A message each way: 84 bytes of headers, an entry of 10 bytes a stream, its token ids.
-    assert problem.message_air_s == pytest.approx([0.006 + 1344e-6, 672e-6, 0.002])
+    # A message each way: 153 bytes of headers, an entry of 10 bytes a stream, its token ids.
+    assert problem.message_air_s == pytest.approx([0.006 + 2448e-6, 1224e-6, 0.002])
     assert problem.stream_air_s == pytest.approx([176e-6, 88e-6, 0.0])
     assert problem.token_air_s == pytest.approx([32e-6, 16e-6, 0.0])
 

@@ -32,8 +32,8 @@ LEAST_PIECE_BYTES: Final = 256
 # Where nothing is known of a link yet.
 _FIRST_PIECE_BYTES: Final = 1024
 _FIRST_BPS: Final = 250e3
-# A message's own bytes and ZeroMQ's, keys included.
-_OVERHEAD_BYTES: Final = 96
+# A message's own bytes, ZeroMQ's, keys included, and those of TCP and IP.
+_OVERHEAD_BYTES: Final = 148
 # Pieces of one medium on their way: one is sent, the next one's grant arrives.
 _MOST_OUT: Final = 2
 # Who does not send by then, after his turn, is not waited for.

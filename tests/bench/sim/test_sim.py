@@ -31,7 +31,7 @@ TARGET = NodeCosts(
 )
 # 2 ms for any number up to 32.
 DRAFT = NodeCosts(CostTable((1, 32), (2e-3, 2e-3)), CostTable((32,), (2e-3,)))
-HEADER_BITS, ENTRY_BITS, TOKEN_BITS = 8 * 84, 8 * 10, 32
+HEADER_BITS, ENTRY_BITS, TOKEN_BITS = 8 * 153, 8 * 10, 32
 DELAY_S = 1e-4
 
 
@@ -176,13 +176,13 @@ def test_a_prompt_is_read_in_pieces_beside_who_decodes() -> None:
 def test_messages_on_one_medium_go_one_after_another() -> None:
     clock, medium = Clock(), Medium()
     arrived: list[tuple[str, float]] = []
-    near = Link(rate_bps=1000.0, rtt_s=0.0, frame_s=0.1)
-    far = Link(rate_bps=2000.0, rtt_s=4.0, frame_s=0.2)
-    for name, link, bits in (("a", far, 1328), ("b", near, 328), ("c", near, 1328)):
+    near = Link(rate_bps=2000.0, rtt_s=0.0, frame_s=0.1)
+    far = Link(rate_bps=4000.0, rtt_s=4.0, frame_s=0.2)
+    for name, link, bits in (("a", far, 2776), ("b", near, 776), ("c", near, 2776)):
         note = partial(lambda name: arrived.append((name, clock.now)), name)
         clock.at(1.0, partial(medium.send, clock, link, bits, note))
     clock.run(100.0)
-    # With 672 bits of headers: a takes 1.2 s, b 1.1 s and c 2.1 s of the medium.
+    # With 1224 bits of headers: a takes 1.2 s, b 1.1 s and c 2.1 s of the medium.
     assert [name for name, _ in arrived] == ["b", "a", "c"]
     assert [at for _, at in arrived] == pytest.approx([3.3, 4.2, 5.4])
     assert medium.busy_s == pytest.approx(4.4)

@@ -20,6 +20,8 @@ from tests.nodes.scheduler.script import ONE, TWO, FixedPolicy, answer, commit_o
 
 # 20 kB/s: a byte takes 50 us.
 SLOW = Link(160e3, rtt_s=0.01, medium="cell-a")
+# Two requests are on the way before the first node has guessed.
+QUICK = Link(290e3, rtt_s=0.01, medium="cell-a")
 
 
 def make_scheduler(*nodes: str, link: Link = SLOW, **options: object) -> SchedulerState:
@@ -50,7 +52,7 @@ def start_both(scheduler: SchedulerState) -> list[Instruction]:
 
 
 def test_the_second_answer_of_a_medium_waits_for_the_first() -> None:
-    scheduler = make_scheduler("a", "b")
+    scheduler = make_scheduler("a", "b", link=QUICK)
     out = start_both(scheduler)
     # The first stream went alone; its round ends, and then both go.
     answer(scheduler, 1, "a")
@@ -60,7 +62,7 @@ def test_the_second_answer_of_a_medium_waits_for_the_first() -> None:
     assert len(to_drafts(out, DraftRequest)) == 1
     # The second request arrives after the first one; the first answer is through when its node has
     # guessed and sent.
-    node = DraftNode("any", DRAFT_COSTS, SLOW)
+    node = DraftNode("any", DRAFT_COSTS, QUICK)
     asked_s = [node.message_s(1, len(request.new_token_ids)) for _, request in requests]
     through_s = asked_s[0] + node.draft_s((4,), 1) + node.message_s(1, 4)
     assert sum(asked_s) + holds[1] * 1e-6 == pytest.approx(through_s, abs=2e-6)
@@ -128,17 +130,18 @@ SHARED = replace(SLOW, shares=True)
 
 
 def test_answers_of_a_medium_of_shares_end_together() -> None:
-    scheduler = make_scheduler("a", "b", link=SHARED)
+    quick = replace(QUICK, shares=True)
+    scheduler = make_scheduler("a", "b", link=quick)
     start_both(scheduler)
     answer(scheduler, 1, "a")
     requests = to_drafts(commit_one(scheduler, ONE, 1.0), DraftRequest)
     assert [node for node, _ in requests] == ["a", "b"]
-    node = DraftNode("any", DRAFT_COSTS, SHARED)
+    node = DraftNode("any", DRAFT_COSTS, quick)
     asked_s = [node.message_s(1, len(request.new_token_ids)) for _, request in requests]
     ready = [sum(asked_s[: k + 1]) + node.draft_s((4,), 1) for k in range(2)]
     shares, _ = release_shares([node.message_s(1, 4)] * 2, ready)
     for (_, request), share in zip(requests, shares, strict=True):
-        assert request.rate_bps == pytest.approx(share * 160e3, rel=1e-4)
+        assert request.rate_bps == pytest.approx(share * 290e3, rel=1e-4)
         assert request.hold_us == 0
     # Who is ready first has less of the medium.
     assert requests[0][1].rate_bps < requests[1][1].rate_bps

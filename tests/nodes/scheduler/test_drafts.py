@@ -72,8 +72,8 @@ def test_a_round_is_expected_to_run_what_the_node_has_not_run_yet(
 
 def test_a_request_and_its_answer_take_the_medium_and_the_way() -> None:
     node = DraftNode("a", COSTS, Link(rate_bps=1e6, rtt_s=0.02, frame_s=1e-3))
-    # Two headers of 84 bytes, two entries a stream of 10, and 4 bytes a token.
-    bits = 8 * (2 * 84 + 2 * 10 * 2 + 4 * (7 + 5))
+    # Two headers of 153 bytes, two entries a stream of 10, and 4 bytes a token.
+    bits = 8 * (2 * 153 + 2 * 10 * 2 + 4 * (7 + 5))
     assert node.link_s((4, 3), 5) == pytest.approx(0.02 + 2e-3 + bits / 1e6)
     assert DraftNode("b", COSTS).link_s((4, 3), 5) == 0.0
 
