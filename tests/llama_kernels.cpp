@@ -198,7 +198,7 @@ static void compare_repacked() {
     for (int round = 0; round < 160; ++round) {
         const int64_t m = 8 * number(1, 6), n = round < 40 ? round + 1 : number(1, 70), blocks = number(1, 20);
         const int64_t out_stride = m + number(0, 3);
-        std::vector<airdraft_eight> weights(m / 8 * blocks + 64);
+        std::vector<airdraft_q4_0x8> weights(m / 8 * blocks + 64);
         for (auto & block : weights) {
             for (auto & x : block.scales) { x = to_f16(uniform(-0.02f, 0.02f)); }
             for (auto & x : block.quants) { x = (uint8_t) number(0, 255); }
@@ -214,7 +214,7 @@ static void compare_repacked() {
             for (int64_t row = 0; row < out_stride; ++row) {
                 float sum = 0.0f;
                 for (int64_t b = 0; b < blocks && row < m; ++b) {
-                    const airdraft_eight & x = weights[row / 8 * blocks + b];
+                    const airdraft_q4_0x8 & x = weights[row / 8 * blocks + b];
                     const airdraft_block & y = values[t * blocks + b];
                     int whole = 0;
                     for (int k = 0; k < 32; ++k) {

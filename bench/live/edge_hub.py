@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from bench.live.laps import LapRecorder
+from bench.live.laps import LapRing, lap_errors
 from mesh.zmq_transport import ZmqContext
 from nodes.client import Client
 from nodes.coordinator.service import Coordinator
@@ -22,6 +22,7 @@ from nodes.generation import GenerateOptions
 from nodes.keyring import Keyring
 from nodes.messages import FinishedNotice, TokensNotice
 from nodes.runtime import set_engine_environment
+from nodes.trace.recorder import RingRecorder
 from policies.baselines import POLICIES
 
 _START_LIMIT_S = 40.0
@@ -82,8 +83,8 @@ class _Loop:
     def __init__(self, client: Client, texts: Sequence[RecordedText]) -> None:
         self._client, self._texts = client, texts
         self.num_tokens = 0
-        # Prompts that came, and those that were through.
-        self.num_changes = 0
+        # When prompts came, and when they were through.
+        self.changed_at: list[float] = []
         self.figures = Figures()
 
     async def stream(self, number: int, num_streams: int) -> None:
@@ -93,16 +94,20 @@ class _Loop:
             turn += num_streams
             options = GenerateOptions(max_tokens=len(text.output_ids), ignore_eog=True)
             got: list[int] = []
-            self.num_changes += 1
+            self._note_change()
             async for event in self._client.generate(text.prompt_ids, options):
                 if isinstance(event, TokensNotice):
-                    self.num_changes += not got
+                    if not got:
+                        self._note_change()
                     got += event.token_ids
                     self.num_tokens += len(event.token_ids)
                 elif isinstance(event, FinishedNotice):
                     self._finished(event)
             self.figures.num_texts += 1
             self.figures.num_wrong += got != list(text.output_ids)
+
+    def _note_change(self) -> None:
+        self.changed_at.append(asyncio.get_running_loop().time())
 
     def _finished(self, event: FinishedNotice) -> None:
         made, of_stream = self.figures, event.figures
@@ -137,15 +142,17 @@ async def serve(task: Task) -> Figures:
                     await asyncio.sleep(_POLL_S)
                     present = len((await client.nodes()).nodes)
             loop = _Loop(client, texts)
-            laps = LapRecorder(lambda: loop.num_changes)
+            traced = LapRing()
             for scheduler in coordinator.state.schedulers:
-                scheduler.record(laps, asyncio.get_running_loop().time())
+                now = asyncio.get_running_loop().time()
+                scheduler.record(RingRecorder(traced, "", lambda: 0.0), now)
             count = task.num_streams
             serving += [asyncio.create_task(loop.stream(k, count)) for k in range(count)]
             await asyncio.sleep(task.warm_up_s)
             figures = await _measured(coordinator, loop, task, serving)
             figures.steady_laps, figures.other_laps = (
-                (made.median, made.p95, made.num_seen) for made in laps.figures()
+                (made.median, made.p95, made.num_seen)
+                for made in lap_errors(traced.laps, loop.changed_at)
             )
             return figures
         finally:

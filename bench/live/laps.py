@@ -2,72 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 
-from nodes.messages import CommitEntry
-from nodes.scheduler.rounds import Round
 from nodes.scheduler.watching.stage_errors import ErrorFigures, StageErrors
-from nodes.stream import StreamId
-from policies.plan import Observation, Plan
+from nodes.trace.records import LapRecord, Record
+from nodes.trace.ring import Ring
 
 
-class LapRecorder:
-    """A scheduler's Recorder of laps alone.
+class LapRing(Ring):
+    """Keeps the laps of a trace, all of them, and nothing else."""
 
-    num_changes: counts prompts that came and prompts that were through, so far. A lap from whose
-    start to whose end it stays the same is a steady one.
+    def __init__(self) -> None:
+        super().__init__()
+        self.laps: list[LapRecord] = []
+
+    def add(self, record: Record) -> None:
+        if isinstance(record, LapRecord):
+            self.laps.append(record)
+
+
+def lap_errors(
+    laps: Iterable[LapRecord], changed_at: Sequence[float]
+) -> tuple[ErrorFigures, ErrorFigures]:
+    """Errors of steady laps and of the others.
+
+    changed_at: when prompts came or were through, ascending, by the laps' clock. Pure.
     """
-
-    def __init__(self, num_changes: Callable[[], int]) -> None:
-        self._num_changes = num_changes
-        self._begun: dict[int, int] = {}
-        self._steady, self._changed = StageErrors(), StageErrors()
-
-    def figures(self) -> tuple[ErrorFigures, ErrorFigures]:
-        """Of steady laps, and of the others."""
-        return self._steady.figures()["lap"], self._changed.figures()["lap"]
-
-    def round_started(
-        self, current: Round, batch: int, stops: Mapping[StreamId, float], now: float
-    ) -> None:
-        self._begun[current.round_id] = self._num_changes()
-
-    def lap_done(self, current: Round, now: float) -> None:
-        before = self._begun.pop(current.round_id, None)
-        if before is not None:
-            errors = self._steady if before == self._num_changes() else self._changed
-            errors.observe("lap", now - current.started, current.predicted_s)
-
-    def planned(self, observation: Observation, plan: Plan, now: float) -> None: ...
-
-    def drafted(
-        self,
-        round_id: int,
-        node: str,
-        draft_s: float,
-        predicted_s: float,
-        rtt_s: float,
-        now: float,
-    ) -> None: ...
-
-    def given_up(self, round_id: int, nodes: Sequence[str], now: float) -> None: ...
-
-    def verify_sent(
-        self, round_id: int, num_tokens: int, predicted_s: float, now: float
-    ) -> None: ...
-
-    def committed(
-        self,
-        pass_s: float,
-        predicted_s: float,
-        entries: Sequence[tuple[CommitEntry, int]],
-        now: float,
-    ) -> None: ...
-
-    def trial_started(
-        self, round_id: int, node: str, stream_ids: Sequence[int], now: float
-    ) -> None: ...
-
-    def trial_decided(
-        self, stream_id: StreamId, num_draft_tokens: int, num_right: int, now: float
-    ) -> None: ...
+    steady, others = StageErrors(), StageErrors()
+    for lap in laps:
+        before = bisect_right(changed_at, lap.at_s - lap.lap_s)
+        errors = steady if before == bisect_right(changed_at, lap.at_s) else others
+        errors.observe("lap", lap.lap_s, lap.predicted_s)
+    return steady.figures()["lap"], others.figures()["lap"]

@@ -14,13 +14,13 @@
 
 // A block of eight rows, as ggml's block_q4_0x8: pieces of eight bytes row by row, low halves of the
 // bytes the weights 0 to 15, high ones 16 to 31, all signed.
-struct airdraft_eight {
+struct airdraft_q4_0x8 {
     uint16_t scales[8];
     uint8_t quants[128];
 };
 
 // A block of two tokens. lows: minus eight times the sums of their values, to begin with.
-struct airdraft_two {
+struct airdraft_pair {
     int8_t quants[2][32];
     int64_t lows[2];
     float scales[2];
@@ -28,7 +28,7 @@ struct airdraft_two {
 
 #if defined(__AVX512VNNI__) && defined(__AVX512VL__) && defined(__AVX512BW__)
 // Sums of eight rows in a register, each of two tokens.
-struct airdraft_lot {
+struct airdraft_sums {
     static const int rows = 8, most_pairs = 8;
     using ints = __m512i;
     using floats = __m512;
@@ -68,7 +68,7 @@ struct airdraft_lot {
 };
 #else
 // Sums of four rows in a register, each of two tokens.
-struct airdraft_lot {
+struct airdraft_sums {
     static const int rows = 4, most_pairs = 4;
     using ints = __m256i;
     using floats = __m256;
@@ -115,7 +115,7 @@ struct airdraft_lot {
 };
 #endif
 
-static inline int64_t airdraft_eight_bytes(const void * at) {
+static inline int64_t airdraft_load64(const void * at) {
     int64_t x;
     std::memcpy(&x, at, sizeof(x));
     return x;
@@ -123,19 +123,19 @@ static inline int64_t airdraft_eight_bytes(const void * at) {
 
 // Tokens as ggml has quantized them, in pairs, block after block. Four of them lie interleaved, in
 // pieces of eight bytes, then what is left of four one by one. An odd one is a pair with zeros.
-static void airdraft_lay_out(
-        const char * from, int64_t stride, int64_t count, int64_t blocks, std::vector<airdraft_two> & to) {
+static void airdraft_lay_out_pairs(
+        const char * from, int64_t stride, int64_t count, int64_t blocks, std::vector<airdraft_pair> & to) {
     const int64_t num_interleaved = count - count % 4;
     to.resize((count + 1) / 2 * blocks);
     if (count % 2) {
-        std::memset(&to[count / 2 * blocks], 0, blocks * sizeof(airdraft_two));
+        std::memset(&to[count / 2 * blocks], 0, blocks * sizeof(airdraft_pair));
     }
     for (int64_t token = 0; token < count; ++token) {
         const bool is_interleaved = token < num_interleaved;
         const int64_t each = is_interleaved ? 4 : 1, place = is_interleaved ? token % 4 : 0;
         const char * block = from + (token - place) * stride;
         for (int64_t b = 0; b < blocks; ++b, block += each * 34) {
-            airdraft_two & two = to[token / 2 * blocks + b];
+            airdraft_pair & two = to[token / 2 * blocks + b];
             const char * const quants = block + each * 2 + place * 8;
             int8_t * const own = two.quants[token % 2];
             for (int piece = 0; piece < 4; ++piece) {
@@ -158,37 +158,37 @@ static void airdraft_lay_out(
 // Of eight rows those of `half`, times P pairs of tokens, `count` tokens of which are real: one alone,
 // or with others.
 template <int P, bool is_alone = false>
-static void airdraft_rows_of_eight(
-        const airdraft_eight * weights, int half, const airdraft_two * tokens, int64_t blocks,
+static void airdraft_q4_tile(
+        const airdraft_q4_0x8 * weights, int half, const airdraft_pair * tokens, int64_t blocks,
         float * out, int64_t out_stride, int64_t count) {
-    using lot = airdraft_lot;
-    typename lot::floats sum[P];
+    using sums = airdraft_sums;
+    typename sums::floats sum[P];
     for (int p = 0; p < P; ++p) {
-        sum[p] = lot::none();
+        sum[p] = sums::none();
     }
     for (int64_t b = 0; b < blocks; ++b) {
-        const airdraft_eight & block = weights[b];
+        const airdraft_q4_0x8 & block = weights[b];
         for (int at = 0; at < 144; at += 64) {
             _mm_prefetch((const char *) &block + 8192 + at, _MM_HINT_T0);
         }
-        const auto near = lot::unsign(lot::load(block.quants + 32 * half));
-        const auto far = lot::unsign(lot::load(block.quants + 64 + 32 * half));
-        const typename lot::ints x[4] = {
-            lot::low_halves(near), lot::low_halves(far), lot::high_halves(near), lot::high_halves(far) };
-        const auto scale = lot::scales(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) block.scales)), half);
+        const auto near = sums::unsign(sums::load(block.quants + 32 * half));
+        const auto far = sums::unsign(sums::load(block.quants + 64 + 32 * half));
+        const typename sums::ints x[4] = {
+            sums::low_halves(near), sums::low_halves(far), sums::high_halves(near), sums::high_halves(far) };
+        const auto scale = sums::scales(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) block.scales)), half);
         for (int p = 0; p < P; ++p) {
-            const airdraft_two & two = tokens[p * blocks + b];
+            const airdraft_pair & two = tokens[p * blocks + b];
             int64_t y[2][4];
             std::memcpy(y, two.quants, sizeof(y));
-            const auto first = lot::dot(lot::all(two.lows[0]), x, y[0]);
-            const auto second = is_alone ? lot::all(0) : lot::dot(lot::all(two.lows[1]), x, y[1]);
-            const auto pair = lot::all(airdraft_eight_bytes(two.scales));
-            sum[p] = lot::add(lot::join(first, second), scale, pair, sum[p]);
+            const auto first = sums::dot(sums::all(two.lows[0]), x, y[0]);
+            const auto second = is_alone ? sums::all(0) : sums::dot(sums::all(two.lows[1]), x, y[1]);
+            const auto pair = sums::all(airdraft_load64(two.scales));
+            sum[p] = sums::add(sums::join(first, second), scale, pair, sum[p]);
         }
     }
     for (int p = 0; p < P; ++p) {
-        float * const to = out + 2 * p * out_stride + lot::rows * half;
-        lot::store(sum[p], to, 2 * p + 1 < count ? to + out_stride : nullptr);
+        float * const to = out + 2 * p * out_stride + sums::rows * half;
+        sums::store(sum[p], to, 2 * p + 1 < count ? to + out_stride : nullptr);
     }
 }
 
@@ -196,23 +196,23 @@ static void airdraft_rows_of_eight(
 static void airdraft_repacked_products(
         int64_t num_rows, int64_t count, int64_t blocks, const void * weights,
         const char * values, int64_t stride, float * out, int64_t out_stride) {
-    static thread_local std::vector<airdraft_two> own;
-    std::vector<airdraft_two> & tokens = own;
-    airdraft_lay_out(values, stride, count, blocks, tokens);
-    const int64_t num_pairs = (count + 1) / 2, most = airdraft_lot::most_pairs;
+    static thread_local std::vector<airdraft_pair> own;
+    std::vector<airdraft_pair> & tokens = own;
+    airdraft_lay_out_pairs(values, stride, count, blocks, tokens);
+    const int64_t num_pairs = (count + 1) / 2, most = airdraft_sums::most_pairs;
     for (int64_t row = 0; row < num_rows; row += 8) {
-        const airdraft_eight * const from = (const airdraft_eight *) weights + row / 8 * blocks;
-        for (int half = 0; half < 8 / airdraft_lot::rows; ++half) {
+        const airdraft_q4_0x8 * const from = (const airdraft_q4_0x8 *) weights + row / 8 * blocks;
+        for (int half = 0; half < 8 / airdraft_sums::rows; ++half) {
             int64_t tiles = (num_pairs + most - 1) / most;
             for (int64_t pair = 0; pair < num_pairs; --tiles) {
                 const int64_t width = (num_pairs - pair + tiles - 1) / tiles;
-                const airdraft_two * const those = tokens.data() + pair * blocks;
+                const airdraft_pair * const those = tokens.data() + pair * blocks;
                 float * const to = out + 2 * pair * out_stride + row;
                 const int64_t left = count - 2 * pair;
 #define AIRDRAFT_WIDTH(P) \
-    case P: airdraft_rows_of_eight<P>(from, half, those, blocks, to, out_stride, left); break;
+    case P: airdraft_q4_tile<P>(from, half, those, blocks, to, out_stride, left); break;
                 if (left == 1) {
-                    airdraft_rows_of_eight<1, true>(from, half, those, blocks, to, out_stride, left);
+                    airdraft_q4_tile<1, true>(from, half, those, blocks, to, out_stride, left);
                 } else switch (width) {
                     AIRDRAFT_WIDTH(1) AIRDRAFT_WIDTH(2) AIRDRAFT_WIDTH(3) AIRDRAFT_WIDTH(4)
                     AIRDRAFT_WIDTH(5) AIRDRAFT_WIDTH(6) AIRDRAFT_WIDTH(7) AIRDRAFT_WIDTH(8)

@@ -1,11 +1,15 @@
-"""What a run of a pure cluster is made of."""
+"""What a run of a pure cluster is made of: its case, and the processes of its nodes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
 
 from nodes.engine.toy import ToyConfig
+from policies.latency import NodeCosts
 from tests.nodes.pure_mesh import DraftCase, StreamCase
+from tests.nodes.pure_node import PureNode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,3 +39,20 @@ class ClusterCase:
     num_lost: int = 0
     role: str = "client"
     ways: tuple[tuple[bool, bool], ...] = ()
+
+
+@dataclass(slots=True)
+class NodeProcess:
+    """peer: its connection, a new one each time; b"" while it has none.
+    is_in: what comes before its Welcome it does not take. is_of_old_epoch: what it says before is
+    nobody's."""
+
+    name: str
+    role: str
+    costs: NodeCosts
+    engine: PureNode | None = None
+    peer: bytes = b""
+    is_in: bool = False
+    is_of_old_epoch: bool = False
+    inbox: deque[Any] = field(default_factory=deque)
+    outbox: deque[Any] = field(default_factory=deque)

@@ -6,9 +6,8 @@ coordinator to the next; what their client takes is compared with what each choi
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -38,7 +37,7 @@ from nodes.target.stream import cells_needed
 from policies.baselines import POLICIES
 from policies.latency import NodeCosts
 from policies.plan import Policy
-from tests.nodes.cluster_case import ClusterCase
+from tests.nodes.cluster_case import ClusterCase, NodeProcess
 from tests.nodes.pure_client import PureClient
 from tests.nodes.pure_mesh import (
     DRAFT_COSTS,
@@ -63,23 +62,6 @@ _SPEEDS = (1.0, 3.0, 0.4)
 _PASS_S = (0.0, 1e-3, 2e-2)
 
 
-@dataclass(slots=True)
-class _Node:
-    """A node's process. peer: its connection, a new one each time; b"" while it has none.
-    is_in: what comes before its Welcome it does not take. is_of_old_epoch: what it says before is
-    nobody's."""
-
-    name: str
-    role: str
-    costs: NodeCosts
-    engine: PureNode | None = None
-    peer: bytes = b""
-    is_in: bool = False
-    is_of_old_epoch: bool = False
-    inbox: deque[Any] = field(default_factory=deque)
-    outbox: deque[Any] = field(default_factory=deque)
-
-
 class PureCluster:
     """Runs a case to its end and checks law 1 on the way."""
 
@@ -92,9 +74,12 @@ class PureCluster:
         self.lost_left = case.num_lost
         self._heard_at = 0.0
         self.targets = [
-            _Node(f"target-{i}", "target", _scaled(_SPEEDS[i])) for i in range(case.num_targets)
+            NodeProcess(f"target-{i}", "target", _scaled(_SPEEDS[i]))
+            for i in range(case.num_targets)
         ]
-        self.drafts = [_Node(f"draft-{i}", "draft", DRAFT_COSTS) for i in range(len(case.drafts))]
+        self.drafts = [
+            NodeProcess(f"draft-{i}", "draft", DRAFT_COSTS) for i in range(len(case.drafts))
+        ]
         self.nodes = [*self.targets, *self.drafts]
         say = partial(self._say, CLIENT)
         self.client = PureClient(case, self.choose, say, self._request_failed)
@@ -157,7 +142,7 @@ class PureCluster:
     def _is_draining(self) -> bool:
         return any(record.is_draining for record in self.state._roster.nodes())
 
-    def _alive(self, nodes: Sequence[_Node]) -> list[_Node]:
+    def _alive(self, nodes: Sequence[NodeProcess]) -> list[NodeProcess]:
         return [node for node in nodes if node.peer]
 
     def _moves(self) -> list[Callable[[], None]]:
@@ -247,7 +232,7 @@ class PureCluster:
             self.num_moved += 1
             self._carry_out(serving._move(found[self.choose.below(len(found))], self.now))
 
-    def _command(self, command: str, node: _Node) -> None:
+    def _command(self, command: str, node: NodeProcess) -> None:
         """Of an operator; a drop counts as a death of the target."""
         if command == "drop" and node.role == "target":
             if not self.deaths_left:
@@ -258,7 +243,7 @@ class PureCluster:
 
     # -- members -----------------------------------------------------------------------------------
 
-    def _start(self, node: _Node) -> None:
+    def _start(self, node: NodeProcess) -> None:
         """A new process, or one whose connection broke: it goes on until it is welcomed."""
         self.num_joins += 1
         node.peer = b"%d" % self.num_joins
@@ -279,7 +264,7 @@ class PureCluster:
         hello = Hello(node.name, node.role, self.num_joins, PROTOCOL_VERSION, profile)
         self._say(node.peer, hello)
 
-    def _die(self, node: _Node) -> None:
+    def _die(self, node: NodeProcess) -> None:
         """The process dies, says bye, or only its connection breaks: then it still says it all.
         Or it is there again before anybody has noticed."""
         if node.role == "target":
@@ -339,7 +324,7 @@ class PureCluster:
         self.lost_left -= is_lost
         return is_lost
 
-    def _coordinator_takes(self, node: _Node) -> None:
+    def _coordinator_takes(self, node: NodeProcess) -> None:
         message = node.outbox.popleft()
         if not self._is_lost(message):
             self._say(node.peer, message)
@@ -374,7 +359,7 @@ class PureCluster:
 
     # -- nodes -------------------------------------------------------------------------------------
 
-    def _node_takes(self, node: _Node) -> None:
+    def _node_takes(self, node: NodeProcess) -> None:
         message = node.inbox.popleft()
         if not node.is_in and not isinstance(message, Welcome | Bye):
             return
@@ -391,12 +376,12 @@ class PureCluster:
         else:
             self._node_says(node, node.engine.take(message))
 
-    def _node_steps(self, node: _Node) -> None:
+    def _node_steps(self, node: NodeProcess) -> None:
         assert node.engine is not None
         self._node_says(node, node.engine.step())
 
     @staticmethod
-    def _node_says(node: _Node, messages: Sequence[Any]) -> None:
+    def _node_says(node: NodeProcess, messages: Sequence[Any]) -> None:
         if not node.is_of_old_epoch:
             node.outbox += messages
 

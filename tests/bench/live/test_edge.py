@@ -8,6 +8,8 @@ import pytest
 
 from bench.live.edge import ALPHAS, Setting, run_setting, verdict
 from bench.live.edge_hub import Figures
+from bench.live.laps import lap_errors
+from nodes.trace.records import LapRecord
 
 
 def figures(tokens_per_s: float, **changes: int) -> Figures:
@@ -44,6 +46,15 @@ def test_a_setting_is_a_cell_of_unequal_stations() -> None:
     assert sorted(ALPHAS) == [0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 
 
+def test_laps_in_which_prompts_come_or_are_through_are_apart() -> None:
+    laps = [LapRecord(at_s, "", k, 1.0, 0.8) for k, at_s in enumerate((2.0, 3.0, 4.0))]
+    laps.append(LapRecord(4.5, "", 3, 1.0, 0.5))
+    steady, others = lap_errors(laps, [0.5, 2.5, 4.2])
+    assert (steady.num_seen, others.num_seen) == (2, 2)
+    assert steady.p95 == pytest.approx(0.25)
+    assert others.median == pytest.approx((0.25 + 1.0) / 2)
+
+
 @pytest.mark.timeout(120)
 async def test_the_cell_serves_what_was_recorded() -> None:
     lines: list[str] = []
@@ -55,4 +66,6 @@ async def test_the_cell_serves_what_was_recorded() -> None:
     assert made.tokens_per_s > 0
     assert made.num_accepted > 0
     assert made.wire_bytes > 0
+    assert made.errors is not None
+    assert made.steady_laps[2] + made.other_laps[2] == made.errors["lap"][2] > 0
     assert "TUN devices" in lines[0] or "prox" in lines[0].lower()
