@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from nodes.scheduler import SchedulerState
 from nodes.scheduler.leases import Leases
 from nodes.scheduler.stream import Idle, Leased, Stream
 from tests.nodes.builders import PROMPT, make_spec
+from tests.nodes.pure_mesh import TARGET_COSTS
+from tests.nodes.scheduler.script import (
+    ONE,
+    FixedPolicy,
+    commit,
+    guesses,
+    make_scheduler,
+    open_stream,
+    verify_requests,
+)
 
 
 def make_leases(rtt_s: float = 0.001) -> Leases:
@@ -40,3 +53,26 @@ def test_who_decodes_by_itself_pays_the_way_twice_for_a_round() -> None:
     assert leases.toll_of_rounds([stream], keep_step=True) == (0.002, 1.0)
     # Beside others nobody waits, and the stream misses a pass.
     assert leases.toll_of_rounds([stream], keep_step=False) == (0.0, 2.0)
+
+
+def test_a_round_of_lookup_tells_the_way() -> None:
+    scheduler = SchedulerState(FixedPolicy(), TARGET_COSTS, lookup=True)
+    copied = tuple(range(10, 20))
+    scheduler.admit(make_spec(ONE, prompt=(*copied, 10, 11, 12, 13), max_tokens=400), None)
+    (request,) = verify_requests(scheduler.target_ready(ONE, 1, 0.0))
+    num_guesses = len(request.draft_token_ids)
+    taken = [*request.draft_token_ids, 99]
+    told = commit(ONE, 14, taken, num_draft_tokens=num_guesses, pass_s=0.020)
+    scheduler.committed(told, 0.024)
+    assert scheduler._dispatcher.leases.way_s == pytest.approx(0.004)
+
+
+@pytest.mark.parametrize(("draft_us", "overruns"), [(0, True), (10_000, False)])
+def test_what_is_learnt_of_a_way_is_no_overrun(draft_us: int, overruns: bool) -> None:
+    scheduler = make_scheduler("a", policy=FixedPolicy(cycle_s=0.1))
+    open_stream(scheduler, ONE, "a")
+    # A second until the guesses are there, ten milliseconds of which were spent on them.
+    reply = replace(guesses(1, ONE, 3, 7, 8), draft_us=draft_us)
+    assert verify_requests(scheduler.drafted("a", reply, 1.0))
+    scheduler.committed(commit(ONE, 3, [7, 8, 9], num_draft_tokens=2), 1.05)
+    assert (scheduler._cycle.overrun(1.05) > 1.0) is overruns
