@@ -1,5 +1,6 @@
 """Application heartbeats of one connection, for either side; pure."""
 
+import math
 from collections import deque
 from typing import Final
 
@@ -16,16 +17,20 @@ class HeartbeatState:
 
     progress: finished pieces of work on this side; its owner increases it, every Ping tells it.
     rtt_s: smoothed round trip, None before the first Pong. rate: of what this side sends.
+    interval_s: after so long a side that said nothing else says Ping, or Pong. period_s: between
+    two Pings where both say other things all the time, which tell as well that they are alive.
     """
 
     def __init__(self, interval_s: float, timeout_s: float) -> None:
         self.progress = 0
         self.rtt_s: float | None = None
-        self._interval_s = interval_s
+        self.interval_s = interval_s
+        self.period_s = interval_s
         self._timeout_s = timeout_s
         self._next_seq = 0
-        self._next_ping_at: float | None = None
+        self._pinged_at: float | None = None
         self._last_heard_at: float | None = None
+        self._last_said_at = -math.inf
         self._underway: deque[tuple[int, float]] = deque(maxlen=_MAX_PINGS_UNDERWAY)
         self.rate = RateEstimate()
         # The Ping that follows a large message, and the bytes of that.
@@ -47,9 +52,12 @@ class HeartbeatState:
         """The Ping to send now. The first call starts the clock of expired()."""
         if self._last_heard_at is None:
             self._last_heard_at = now
-        if self._next_ping_at is not None and now < self._next_ping_at:
-            return None
-        self._next_ping_at = now + self._interval_s
+        if self._pinged_at is not None:
+            quiet_since = max(self._pinged_at, min(self._last_heard_at, self._last_said_at))
+            due_at = min(quiet_since + self.interval_s, self._pinged_at + self.period_s)
+            if now < due_at:
+                return None
+        self._pinged_at = now
         return self._ping(now)
 
     def sent(self, num_bytes: int, now: float) -> Ping | None:
@@ -90,9 +98,13 @@ class HeartbeatState:
                 self.rtt_s = before_s + weight * (sample_s - before_s)
                 return
 
+    def said(self, now: float) -> None:
+        """This side sent something other than a Ping, which proves it alive as well."""
+        self._last_said_at = now
+
     def on_any(self, now: float) -> None:
         """Anything received proves the other side alive."""
-        self._last_heard_at = now
+        self._last_heard_at = now if self._last_heard_at is None else max(self._last_heard_at, now)
 
     def expired(self, now: float) -> bool:
         """Whether the other side has been silent for longer than the time-out."""

@@ -24,7 +24,8 @@ DEFAULT_ENDPOINT = "tcp://127.0.0.1:7411"
 # whose tail is a second long loses nobody.
 HEARTBEAT_INTERVAL_S = 0.5
 HEARTBEAT_TIMEOUT_S = 2.25
-_LEAST_INTERVALS = 3
+# Of Pings in the time-out.
+LEAST_INTERVALS = 3
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -131,7 +132,7 @@ class CoordinatorConfig:
     def __post_init__(self) -> None:
         _in_range("heartbeat_interval_s", self.heartbeat_interval_s, 0.05, 60)
         _in_range("heartbeat_timeout_s", self.heartbeat_timeout_s, 0.2, 600)
-        if self.heartbeat_timeout_s < _LEAST_INTERVALS * self.heartbeat_interval_s:
+        if self.heartbeat_timeout_s < LEAST_INTERVALS * self.heartbeat_interval_s:
             raise ConfigError(
                 f"heartbeat_timeout_s = {self.heartbeat_timeout_s}: at least three times "
                 f"heartbeat_interval_s = {self.heartbeat_interval_s} is accepted, for one lost "

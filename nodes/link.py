@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import secrets
@@ -31,7 +32,11 @@ from mesh.transport import ClientTransport
 
 logger = logging.getLogger(__name__)
 
-_HELLO_INTERVAL_S = 0.5
+# At most, between Hellos that could not leave: the first time, and after a loss.
+_FIRST_WAIT_S, _WAIT_S = 0.1, 0.5
+# For the answer to one that has left, twice as long for each one after it: said again and again,
+# Hellos would fill a narrow link, and the medium it shares.
+_ANSWER_WAIT_S, _LONGEST_ANSWER_WAIT_S = 1.0, 2.0
 # Without a connection for this long it may have been refused, which ZeroMQ does not tell.
 _RETRY_S = 2.0
 # Connected and not answered for this long: the other end may be one that is there no more.
@@ -106,6 +111,7 @@ class Link:
         self._rejoins = rejoins
         self._on_lost = on_lost
         self._welcome: Welcome | None = None
+        self._let_in = asyncio.Event()
         self._heard_at = 0.0
         self._meter = Meter()
         self.num_dropped = 0
@@ -181,6 +187,7 @@ class Link:
             case Welcome():
                 if self._welcome is None:
                     self._welcome = message
+                    self._let_in.set()
                     self._meter.reset()
                     self._handler.on_joined(message)
             case Refuse(reason=reason, code=code):
@@ -205,13 +212,13 @@ class Link:
         loop = asyncio.get_running_loop()
         started = unconnected_since = unanswered_since = loop.time()
         pauses, wait_s = PauseState(), 0.0
-        has_joined = False
+        has_joined, num_said = False, 0
         while True:
             now = loop.time()
             # While this process did not run the coordinator was not silent.
             self._heard_at = min(now, self._heard_at + pauses.looked(now, wait_s))
             if self._welcome is not None:
-                has_joined = True
+                has_joined, num_said = True, 0
                 unconnected_since = unanswered_since = now
                 wait_s = self._silence(self._welcome, now)
                 await asyncio.sleep(wait_s)
@@ -223,15 +230,26 @@ class Link:
             try:
                 self._transport.send(encode(self._hello))
                 unconnected_since = now
+                num_said += 1
             except BackpressureError:
                 logger.debug("no connection to %s yet", self._endpoint)
-                unanswered_since = now
+                unanswered_since, num_said = now, 0
             if now - unconnected_since > _RETRY_S or now - unanswered_since > _ANSWER_S:
                 unconnected_since = unanswered_since = now
                 self._transport.retry()
+                num_said = 0
             # Full jitter, so that nodes do not come back in step after a coordinator's restart.
-            wait_s = random.uniform(0.02, _HELLO_INTERVAL_S if has_joined else 0.1)
-            await asyncio.sleep(wait_s)
+            least_s, most_s = 0.02, _WAIT_S if has_joined else _FIRST_WAIT_S
+            if num_said:
+                most_s = min(_LONGEST_ANSWER_WAIT_S, _ANSWER_WAIT_S * 2.0 ** (num_said - 1))
+                least_s = most_s / 2
+            wait_s = random.uniform(least_s, most_s)
+            if not has_joined and limit is not None:
+                wait_s = min(wait_s, started + limit - now + _A_MOMENT_S)
+            self._let_in.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._let_in.wait()
 
     def _silence(self, welcome: Welcome, now: float) -> float:
         """End the membership if the coordinator is silent for too long; when to look again."""

@@ -261,7 +261,8 @@ class CoordinatorState:
         """Book the bytes of a message on the streams it is about; what is to follow it."""
         self._serving.ledger.charge(send.streams, num_bytes, to_draft=send.to_draft)
         self._reporting.traffic.sent(type(send.message), num_bytes)
-        ping = self._roster.sent(send.peer, num_bytes, now)
+        is_ping = isinstance(send.message, Ping)
+        ping = self._roster.sent(send.peer, num_bytes, now, is_ping=is_ping)
         return [Send(send.peer, ping)] if ping is not None else []
 
     # -- members come and go -------------------------------------------------------------------

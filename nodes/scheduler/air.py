@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mesh.grants import Air, Medium
 from nodes.messages import DraftEntry
-from nodes.scheduler.drafting.drafts import DraftNode
+from nodes.scheduler.drafting.draft_node import DraftNode
 from policies.airtime import release_shares
 
 # A turn that far off is no turn: what was predicted then does not hold any more.

@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from nodes.scheduler.cycle import CycleState
-from nodes.scheduler.drafting.drafts import DraftNode, DraftPool
+from nodes.scheduler.drafting.draft_node import DraftNode
+from nodes.scheduler.drafting.drafts import DraftPool
 from nodes.scheduler.observe import observe, used_cells
 from nodes.scheduler.stream import Stream
 from nodes.scheduler.target import TargetCosts

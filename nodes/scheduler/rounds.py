@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from nodes.messages import CommitEntry, DraftReply, GuessEntry
-from nodes.scheduler.drafting.drafts import DraftNode
+from nodes.scheduler.drafting.draft_node import DraftNode
 from nodes.stream import StreamId
 
 

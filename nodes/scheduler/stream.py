@@ -70,6 +70,8 @@ class DraftPlacement:
     # Missed a deadline and has not answered since: not asked until it does.
     is_late: bool = False
     num_late: int = 0
+    # The stream's length from which on it may move again.
+    settled_at: int = 0
 
 
 @dataclass(slots=True)

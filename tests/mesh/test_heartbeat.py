@@ -17,6 +17,35 @@ def test_pings_keep_the_interval_and_tell_progress():
     assert state.due(60) is None
 
 
+def test_where_both_sides_speak_a_narrow_link_is_spared_pings():
+    state = HeartbeatState(interval_s=1, timeout_s=6)
+    state.period_s = 3
+    state.due(0)
+    for tenth in range(1, 30):
+        state.said(tenth / 10)
+        state.on_any(tenth / 10)
+        assert state.due(tenth / 10) is None
+    # The way is still measured now and then.
+    assert state.due(3) == Ping(seq=1, progress=0)
+    # One side that says nothing, either of them, is asked after an interval.
+    for tenth in range(31, 40):
+        state.on_any(tenth / 10)
+        assert state.due(tenth / 10) is None
+    assert state.due(4.1) == Ping(seq=2, progress=0)
+    for tenth in range(42, 51):
+        state.said(tenth / 10)
+        assert state.due(tenth / 10) is None
+    assert state.due(5.2) == Ping(seq=3, progress=0)
+
+
+def test_without_a_longer_period_pings_keep_the_interval_whatever_is_said():
+    state = HeartbeatState(interval_s=1, timeout_s=6)
+    state.due(0)
+    state.said(0.9)
+    state.on_any(0.9)
+    assert state.due(1) == Ping(seq=1, progress=0)
+
+
 def test_a_probe_does_not_change_when_pings_are_due():
     state = HeartbeatState(interval_s=1, timeout_s=3)
     state.due(0)

@@ -12,6 +12,7 @@ from mesh.errors import DecodeError
 from mesh.heartbeat import HeartbeatState
 from mesh.membership import Joined, Left, Member, MembershipState, Refused
 from mesh.messages import DISMISSED, OTHER_PROTOCOL, UNSUITABLE, Hello, Ping, Pong
+from nodes.config import LEAST_INTERVALS
 from nodes.coordinator.members.access import CLIENT_ROLES
 from nodes.coordinator.status.traffic import NodeTraffic
 from nodes.messages import EngineProfile, NodeFields
@@ -31,6 +32,10 @@ _PROGRESS_PASSES = 8
 _MAX_REASON = 256
 # 64 nodes with names of four bytes a character are some 37 KB, of 64 allowed.
 _MAX_NODES_SHOWN, MAX_MODEL_CHARS = 64, 64
+# A Ping or Pong, with CURVE, TCP and IP.
+_PING_BITS = 8 * 111
+# Of the time that a node's link has: what Pings and Pongs may take.
+_HEARTBEAT_SHARE = 0.02
 # Processes that were told to leave and are remembered.
 _MAX_DISMISSED = 1024
 DRAINED = "drained by an operator: start the node anew to bring it back"
@@ -72,11 +77,17 @@ class NodeRecord:
         return max(PROGRESS_TIMEOUT_S, _PROGRESS_PASSES * longest_s)
 
     def measured_link(self) -> Link:
-        """The declared link with the round trip, and the rate where none was declared."""
+        """The declared link with the round trip, and the rate where none was declared.
+
+        What Ping and Pong take of the medium themselves is no part of the way: messages are
+        reckoned with what they take.
+        """
         rate_bps = self.link.rate_bps
         if self.profile.link.rate_bps == 0:
             rate_bps = self.heartbeat.rate.bps or rate_bps
-        return replace(self.link, rtt_s=self.heartbeat.clear_rtt_s or 0.0, rate_bps=rate_bps)
+        link = replace(self.link, rate_bps=rate_bps)
+        rtt_s = (self.heartbeat.clear_rtt_s or 0.0) - link.airtime_s(2 * _PING_BITS, 2)
+        return replace(link, rtt_s=max(0.0, rtt_s))
 
     @property
     def used_cells(self) -> int:
@@ -245,6 +256,7 @@ class Roster:
                 logger.info("%s %s joined with %s", hello.role, hello.node, profile.model)
                 record = NodeRecord(hello.node, hello.role, peer, profile, costs, spread, heartbeat)
                 record.link = link
+                self._pace(record)
                 record.incarnation = hello.incarnation
                 self._nodes[hello.node] = record
                 out.append(NodeIn(record))
@@ -280,7 +292,11 @@ class Roster:
 
     def message(self, peer: bytes, now: float) -> Member | None:
         """Note a sign of life; None for a stranger."""
-        return self._membership.on_message(peer, now)
+        member = self._membership.on_message(peer, now)
+        heartbeat = self._heartbeat_of(member) if member is not None else None
+        if heartbeat is not None:
+            heartbeat.on_any(now)
+        return member
 
     def bye(self, peer: bytes, reason: str, now: float) -> list[RosterEvent]:
         return self._left(self._membership.on_bye(peer, reason, now), has_died=lambda _: False)
@@ -323,6 +339,16 @@ class Roster:
         due = [(peer, beat.due(now)) for peer, beat in [*beats, *self._clients.items()]]
         return [(peer, ping) for peer, ping in due if ping is not None]
 
+    def _pace(self, node: NodeRecord) -> None:
+        """Heartbeats take a small part of a node's link, however narrow that is: on one of 50
+        kbit/s two a second would take a tenth of its air from all that share it."""
+        alone_s = node.measured_link().airtime_s(2 * _PING_BITS, 2)
+        base_s = self.heartbeat_interval_s
+        period_s = alone_s / _HEARTBEAT_SHARE
+        longest_s = self.heartbeat_timeout_s / LEAST_INTERVALS
+        node.heartbeat.period_s = max(base_s, period_s)
+        node.heartbeat.interval_s = max(base_s, min(period_s, longest_s))
+
     def probes(self, peers: Sequence[bytes], now: float) -> list[tuple[bytes, Ping]]:
         """A Ping for each of these that is a member."""
         members = [self._membership.by_peer(peer) for peer in peers]
@@ -333,13 +359,15 @@ class Roster:
         node = self.node_of(member)
         return node.heartbeat if node is not None else self._clients.get(member.peer)
 
-    def sent(self, peer: bytes, num_bytes: int, now: float) -> Ping | None:
+    def sent(self, peer: bytes, num_bytes: int, now: float, *, is_ping: bool) -> Ping | None:
         """A message went to a peer: the Ping that is to follow it, if it tells the link's rate."""
         member = self._membership.by_peer(peer)
         node = self.node_of(member) if member is not None else None
         if node is None:
             return None
         node.traffic.bytes_out += num_bytes
+        if not is_ping:
+            node.heartbeat.said(now)
         if node.profile.link.rate_bps > 0:
             return None
         return node.heartbeat.sent(num_bytes, now)
@@ -356,8 +384,10 @@ class Roster:
         heartbeat = self._heartbeat_of(member)
         if heartbeat is not None:
             heartbeat.on_pong(pong, now)
-        if node is not None and pong.seq == PROOF:
-            node.proved_at = now
+        if node is not None:
+            self._pace(node)
+            if pong.seq == PROOF:
+                node.proved_at = now
         if node is not None and node.scheduler is not None and node.heartbeat.rtt_s is not None:
             node.scheduler.target_link(node.heartbeat.rtt_s)
         if node is not None and node.role == "draft" and node.heartbeat.rtt_s is not None:

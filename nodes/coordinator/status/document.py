@@ -152,7 +152,7 @@ class Reporting:
         schedulers = [scheduler for _, scheduler in self._roster.schedulers()]
         for node in self._roster.nodes()[:_MAX_NODES]:
             silent_s, joined_s = self._roster.ages_s(node, now)
-            is_silent = silent_s > 3 * self._roster.heartbeat_interval_s
+            is_silent = silent_s > 3 * node.heartbeat.interval_s
             yield parts.node_status(
                 node,
                 state="silent" if is_silent else "ok",

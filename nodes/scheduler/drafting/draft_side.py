@@ -8,7 +8,8 @@ from nodes.messages import CloseStreamNotice, DraftReply
 from nodes.scheduler.cycle import CycleState
 from nodes.scheduler.dispatch import Dispatcher
 from nodes.scheduler.drafting import trials
-from nodes.scheduler.drafting.drafts import DraftNode, DraftPool
+from nodes.scheduler.drafting.draft_node import DraftNode
+from nodes.scheduler.drafting.drafts import DraftPool
 from nodes.scheduler.instructions import Instruction, ToDraft
 from nodes.scheduler.learning import Learning
 from nodes.scheduler.observe import own_cells

@@ -1,172 +1,27 @@
-"""The draft nodes of one target: who holds how much, what their rounds really take."""
+"""The draft nodes of one target: who drafts for which stream."""
 
 from __future__ import annotations
 
-import bisect
-import math
 from collections import Counter
-from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Set
+from dataclasses import replace
 
-from nodes.messages import MAX_PROMPT_TOKENS, CloseStreamNotice
+from nodes.messages import CloseStreamNotice
+from nodes.scheduler.drafting.draft_node import DraftNode
 from nodes.scheduler.drafting.lookup import LOOKUP, LOOKUP_COSTS, Lookup
-from nodes.scheduler.drafting.punctuality import Punctuality
 from nodes.scheduler.instructions import Instruction, ToDraft, open_request
 from nodes.scheduler.stream import DraftPlacement, Stream
-from nodes.stream import PROMPT_PIECE_TOKENS
-from policies.acceptance import AcceptanceEstimate
 from policies.drafter import MOVE_GAIN, plain_token_s, token_s
-from policies.latency import CostTable, NodeCosts, Speed
-from policies.plan import (
-    ENTRY_BITS,
-    HEADER_BITS,
-    MAX_AUTO_GAMMA,
-    MAX_FREE_GAMMA,
-    DraftView,
-    Link,
-)
-from policies.population import Population
+from policies.latency import CostTable
+from policies.plan import MAX_FREE_GAMMA, DraftView
 
-_TYPICAL_GAMMA = 4
-# A node that was slow when it was last heard of may have cooled down or be alone again: without
-# rounds what is known of its speed is worth half as much after each such time. Rounds of a slow
-# node are some seconds apart.
-_SPEED_HALF_LIFE_S, _SPEED_HOLDS_S = 60.0, 10.0
-# And what is known of its way: Pings tell of that, too.
-_DETOUR_HALF_LIFE_S, _DETOUR_HOLDS_S = 5.0, 1.0
-# A way that took much longer, or no time at all, tells no more than this many times the predicted.
-_DETOUR_RATE, _MOST_DETOUR = 0.1, 3.0
-# A text goes to a draft node in pieces, or the messages of rounds would wait behind it.
-_PIECE_S = 0.05
-_LEAST_PIECE_TOKENS = 32
-# A single text is soon read; only many at once are worth another plan.
-_READING_HORIZON_S = 2.0
-_MAX_READING_SHARE = 0.8
 # A stream goes to another node for rounds that are shorter by this much; times are noisy.
 _REBALANCE_GAIN = 0.2
 _TYPICAL_ROUND_TOKENS = 2.5
+# One that has moved stays for a while: moves change what the next ones are judged by.
+_SETTLED_TOKENS = 64
 # Streams on their way to another node at a time: each is decoded plainly until it has been read.
 _MOST_MOVING = 2
-
-
-@dataclass(slots=True)
-class DraftNode:
-    """A draft node.
-
-    num_waiting: rounds it is drafting. used_cells: of the streams it holds; own_cells: of one of
-    them, on average. num_unread: tokens of texts it was given and has not read. num_ready,
-    num_wasted: tokens that it drafted ahead, and that were of use or not. target_rtt_s: the way to
-    the target and back, for which rounds wait and leases do not.
-    """
-
-    name: str
-    calibrated: NodeCosts
-    link: Link = field(default_factory=Link)
-    target_rtt_s: float = 0.0
-    detour_s: float = 0.0
-    num_streams: int = 0
-    num_waiting: int = 0
-    used_cells: int = 0
-    own_cells: float = 0.0
-    num_unread: int = 0
-    num_ready: int = 0
-    num_wasted: int = 0
-    token_bits: int = 32
-    max_gamma: int = MAX_AUTO_GAMMA
-    speed: Speed = field(default_factory=Speed)
-    seen_at: float = -math.inf
-    _forgot_at: float = -math.inf
-    punctuality: Punctuality = field(default_factory=Punctuality)
-    acceptance: AcceptanceEstimate = field(default_factory=lambda: AcceptanceEstimate(memory=0.99))
-    population: Population = field(default_factory=Population)
-
-    @property
-    def costs(self) -> NodeCosts:
-        """Calibrated costs as corrected by the rounds seen."""
-        return self.speed.apply(self.calibrated)
-
-    def forget(self, now: float) -> None:
-        """What was learnt of its speed and its way fades while it makes no guesses."""
-        since_s = now - max(self.seen_at, self._forgot_at)
-        if not _DETOUR_HOLDS_S < since_s < math.inf:
-            return
-        self.detour_s *= 0.5 ** (since_s / _DETOUR_HALF_LIFE_S)
-        if now - self.seen_at > _SPEED_HOLDS_S:
-            self.speed.forget(1.0 - 0.5 ** (since_s / _SPEED_HALF_LIFE_S))
-        self._forgot_at = now
-
-    @property
-    def rtt_s(self) -> float:
-        """To it and back, as rounds have found it."""
-        return max(0.0, self.link.rtt_s + self.detour_s)
-
-    def way_seen(self, seconds: float, predicted_s: float) -> None:
-        """Learn from a round: all that it did not spend on guesses; predicted_s: by link_s."""
-        beyond_s = min(seconds - predicted_s, _MOST_DETOUR * predicted_s)
-        self.detour_s = max(-self.link.rtt_s, self.detour_s + _DETOUR_RATE * beyond_s)
-
-    def view(self) -> DraftView:
-        costs = self.costs
-        slow = 1.0 / (1.0 - self._reading_share(costs.prefill))
-        decode = costs.decode.with_own(self.own_cells)
-        slowed = NodeCosts(decode.scaled(slow) if slow > 1.0 else decode, costs.prefill)
-        whole = replace(self.link, rtt_s=self.rtt_s + self.target_rtt_s)
-        return DraftView(self.name, slowed, whole, self.used_cells, self.max_gamma)
-
-    def _reading_share(self, prefill: CostTable) -> float:
-        """Part of the node's time that texts take in the next seconds."""
-        seconds = _reading_s(prefill, self.num_unread)
-        return min(_MAX_READING_SHARE, seconds / _READING_HORIZON_S)
-
-    def reading_s(self, num_tokens: int) -> float:
-        """Predicted seconds until a text more has been told and read, those before it included."""
-        unread_s = _reading_s(self.costs.prefill, self.num_unread + num_tokens)
-        return self.message_s(1, num_tokens) + unread_s
-
-    def draft_s(self, gammas: Sequence[int], num_first_tokens: int) -> float:
-        """Predicted seconds to guess for streams, if the node has nothing else to do.
-
-        num_first_tokens: of the first step, which catches up with what was committed.
-        """
-        costs, cells = self.costs.decode, (self.used_cells, self.own_cells)
-        seconds = costs.at(num_first_tokens, *cells)
-        ordered = sorted(gammas)
-        for step in range(1, ordered[-1]):
-            num_going_on = len(ordered) - bisect.bisect_right(ordered, step)
-            seconds += costs.at(num_going_on, *cells)
-        return seconds
-
-    def message_bits(self, num_streams: int, num_tokens: int) -> int:
-        """Of a request or an answer, as they are counted beforehand."""
-        return HEADER_BITS + ENTRY_BITS * num_streams + self.token_bits * num_tokens
-
-    def message_s(self, num_streams: int, num_tokens: int) -> float:
-        """Predicted seconds of the medium that one message takes."""
-        return self.link.airtime_s(self.message_bits(num_streams, num_tokens), 1)
-
-    def link_s(self, gammas: Sequence[int], num_new_tokens: int) -> float:
-        """Predicted seconds of a request and its answer on the way."""
-        request_s = self.message_s(len(gammas), num_new_tokens)
-        return self.rtt_s + request_s + self.message_s(len(gammas), sum(gammas))
-
-    @property
-    def piece_tokens(self) -> int:
-        """Tokens of a text that one message tells this node: what its link carries in a moment."""
-        room = self.link.rate_bps * _PIECE_S / self.token_bits
-        return MAX_PROMPT_TOKENS if math.isinf(room) else max(_LEAST_PIECE_TOKENS, int(room))
-
-    def typical_round_s(self, num_streams: int) -> float:
-        gammas = (_TYPICAL_GAMMA,) * num_streams
-        return self.draft_s(gammas, num_streams) + self.link_s(gammas, num_streams)
-
-    def prior(self) -> AcceptanceEstimate:
-        """What to expect of a stream that nothing is known of yet."""
-        return self.acceptance.prior(self.population.weight)
-
-
-def _reading_s(prefill: CostTable, num_tokens: int) -> float:
-    # Tables of measured nodes begin with this size; others may with a single token.
-    return num_tokens / PROMPT_PIECE_TOKENS * prefill.at(PROMPT_PIECE_TOKENS)
 
 
 class DraftPool:
@@ -217,17 +72,35 @@ class DraftPool:
             nodes.append(self._by_lookup)
         return tuple(node.view() for node in nodes)
 
-    def choose(self, refused: Set[str]) -> DraftNode | None:
-        """The node that would answer a typical round of one stream more soonest."""
+    def choose(self, refused: Set[str], stream: Stream | None = None) -> DraftNode | None:
+        """The node that would answer a typical round of one stream more soonest; what telling it
+        the stream's text takes is spread over the rounds to come."""
+
+        def price_s(node: DraftNode) -> tuple[float, int]:
+            load = self._load[node.name]
+            told_s = 0.0
+            if stream is not None:
+                told_s = node.reading_s(len(stream.token_ids)) / _rounds_left(stream)
+            return node.typical_round_s(load + 1, self._rtt_s(node)) + told_s, load
+
         candidates = [node for node in self._nodes.values() if node.name not in refused]
-        return min(
-            candidates,
-            key=lambda n: (n.typical_round_s(self._load[n.name] + 1), self._load[n.name]),
-            default=None,
-        )
+        return min(candidates, key=price_s, default=None)
+
+    def _rtt_s(self, node: DraftNode) -> float:
+        """To a node and back, where it is compared with others.
+
+        What messages wait for on a shared medium is the same whomever they are for, and what was
+        last seen of it tells when each node was last heard of rather than which is nearer.
+        """
+        return min(other.rtt_s for other in self._beside(node))
+
+    def _beside(self, node: DraftNode) -> list[DraftNode]:
+        """The nodes that share its medium, itself included."""
+        medium = node.link.medium
+        return [n for n in self if n is node or (medium and n.link.medium == medium)]
 
     def _choose_for(self, stream: Stream) -> DraftNode | None:
-        return None if stream.is_off_drafts else self.choose(stream.refused_by)
+        return None if stream.is_off_drafts else self.choose(stream.refused_by, stream)
 
     def place(self, stream: Stream) -> list[Instruction]:
         """Open a stream on the node that suits it best; on none if it makes no guesses."""
@@ -287,23 +160,32 @@ class DraftPool:
             return []
         if not stream.can_guess or placement.catching_up:
             return []
+        num_tokens = len(stream.token_ids)
+        if num_tokens < placement.settled_at:
+            return []
         here = self._nodes[placement.node]
-        other = self.choose(stream.refused_by | {here.name})
+        other = self.choose(stream.refused_by | {here.name}, stream)
         if other is None:
             return []
         # Its own text is as long on either node.
-        own = float(len(stream.token_ids))
-        here_s = replace(here, own_cells=own).typical_round_s(self._load[here.name])
-        there = replace(other, own_cells=own, used_cells=other.used_cells + len(stream.token_ids))
-        there_s = there.typical_round_s(self._load[other.name] + 1)
-        gain_s = (here_s - there_s) * stream.tokens_left / _TYPICAL_ROUND_TOKENS
+        own = replace(here, own_cells=float(num_tokens))
+        here_s = own.typical_round_s(self._load[here.name], self._rtt_s(here))
+        used_cells = other.used_cells + num_tokens
+        there = replace(other, own_cells=float(num_tokens), used_cells=used_cells)
+        there_s = there.typical_round_s(self._load[other.name] + 1, self._rtt_s(other))
         if there_s > here_s * (1.0 - _REBALANCE_GAIN):
             return []
-        if gain_s <= other.reading_s(len(stream.token_ids)):
+        # Rounds of all who share the medium wait while the text is told.
+        waiting = sum(self._load[node.name] for node in self._beside(other))
+        told_s = other.reading_s(num_tokens) + waiting * other.message_s(1, num_tokens)
+        if (here_s - there_s) * _rounds_left(stream) <= told_s:
             return []
         self.displace(stream)
         notice = CloseStreamNotice(stream.spec.stream_id, placement.generation)
-        return [ToDraft(here.name, notice), *self._place_on(other, stream)]
+        moved = self._place_on(other, stream)
+        assert stream.draft is not None
+        stream.draft.settled_at = num_tokens + _SETTLED_TOKENS
+        return [ToDraft(here.name, notice), *moved]
 
     def _place_on(self, node: DraftNode, stream: Stream) -> list[Instruction]:
         node.num_streams += 1
@@ -346,3 +228,7 @@ class DraftPool:
             if placement.node in self._nodes:
                 self._nodes[placement.node].num_streams -= 1
         return placement
+
+
+def _rounds_left(stream: Stream) -> float:
+    return max(1.0, stream.tokens_left / _TYPICAL_ROUND_TOKENS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -41,7 +42,8 @@ def test_the_rate_is_that_of_large_messages() -> None:
     assert isinstance(ping.message, Ping)
     mesh.hear(DRAFT, Pong(ping.message.seq, 0), 2.0 + RTT_S + 8 * 4000 / 100e3)
     assert record.measured_link().rate_bps == pytest.approx(100e3)
-    assert record.measured_link().rtt_s == pytest.approx(RTT_S)
+    # Of its round trip 17.8 ms were Ping and Pong themselves: messages are charged for their own.
+    assert record.measured_link().rtt_s == pytest.approx(RTT_S - 2 * 8 * 111 / 100e3)
 
 
 def test_a_declared_rate_is_not_measured() -> None:
@@ -50,6 +52,32 @@ def test_a_declared_rate_is_not_measured() -> None:
     assert sent(mesh, 4000, 2.0) == []
     link = record.measured_link()
     assert (link.medium, link.rate_bps, link.frame_s) == ("cell-a", 200e3, 0.001)
+
+
+def pings(mesh: Mesh, first: float, end: float) -> list[float]:
+    """When the draft node is sent one, of looks a tenth of a second apart."""
+    looks = [first + tenth / 10 for tenth in range(round(10 * (end - first)))]
+    said = [(now, [s.message for s in mesh.state.tick(now) if s.peer == DRAFT]) for now in looks]
+    return [now for now, messages in said if any(isinstance(m, Ping) for m in messages)]
+
+
+@pytest.mark.parametrize(
+    ("rate_bps", "interval_s"),
+    [
+        # A Ping and its Pong are 222 bytes: a 50th of the link's time, but never less often than
+        # three times before silence is too long.
+        (1e6, 0.5),
+        (100e3, 0.9),
+        (50e3, 5 / 3),
+    ],
+)
+def test_heartbeats_take_a_small_part_of_a_narrow_link(rate_bps: float, interval_s: float) -> None:
+    mesh = make_mesh()
+    declared = replace(make_profile(0.8), link=LinkFields("cell-a", rate_bps, 1e-4))
+    mesh.join(DRAFT, "draft", declared)
+    sent_at = pings(mesh, 1.0, 1.3 + 2 * interval_s)
+    gaps = [b - a for a, b in itertools.pairwise(sent_at)]
+    assert gaps == pytest.approx([interval_s] * 2, abs=0.11)
 
 
 def test_a_link_over_which_nothing_comes_is_refused() -> None:

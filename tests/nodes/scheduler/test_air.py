@@ -9,7 +9,7 @@ import pytest
 from mesh.grants import Air
 from nodes.messages import DraftReply, DraftRequest, GuessEntry, OpenStreamRequest
 from nodes.scheduler import SchedulerState
-from nodes.scheduler.drafting.drafts import DraftNode
+from nodes.scheduler.drafting.draft_node import DraftNode
 from nodes.scheduler.instructions import Instruction, ToDraft
 from nodes.stream import StreamId
 from policies.airtime import release_shares

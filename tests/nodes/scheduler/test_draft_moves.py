@@ -13,6 +13,7 @@ from nodes.scheduler.instructions import Instruction, ToDraft
 from nodes.stream import StreamId
 from policies.baselines import POLICIES
 from policies.latency import CostTable, NodeCosts
+from policies.plan import Link
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.pure_mesh import TARGET_COSTS
 from tests.nodes.scheduler.script import (
@@ -101,6 +102,34 @@ def test_streams_leave_a_node_that_proves_slow() -> None:
         scheduler._drafts["a"].speed.observe(4.0, 1.0)
     decode(scheduler, 32)
     assert held(scheduler) == {"a": 0, "b": 2}
+
+
+def test_a_stream_that_has_moved_stays_for_a_while() -> None:
+    scheduler = crowd(1, "a", growing(4.0))
+    scheduler.draft_joined("b", growing(1.0))
+    decode(scheduler, 16)
+    assert held(scheduler) == {"a": 0, "b": 1}
+    for _ in range(60):
+        scheduler._drafts["b"].speed.observe(10.0, 1.0)
+    # 64 tokens after its move, and then with the next look.
+    decode(scheduler, 60)
+    assert held(scheduler) == {"a": 0, "b": 1}
+    decode(scheduler, 20)
+    assert held(scheduler) == {"a": 1, "b": 0}
+
+
+@pytest.mark.parametrize(("rate_bps", "num_moved"), [(1e9, 2), (5e3, 0)])
+def test_streams_stay_where_telling_their_texts_would_hold_up_all_on_the_medium(
+    rate_bps: float, num_moved: int
+) -> None:
+    scheduler = SchedulerState(POLICIES["ad"], TARGET_COSTS)
+    link = Link(rate_bps, medium="cell")
+    scheduler.draft_joined("a", growing(1.0), link)
+    for number in range(1, 5):
+        open_stream(scheduler, StreamId(number), "a", max_tokens=30)
+    scheduler.draft_joined("b", growing(1.0), link)
+    decode(scheduler, 17)
+    assert held(scheduler)["b"] == num_moved
 
 
 def test_only_a_few_streams_are_on_their_way_at_a_time() -> None:

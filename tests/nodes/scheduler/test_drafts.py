@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from nodes.scheduler import SchedulerState
-from nodes.scheduler.drafting.drafts import DraftNode, DraftPool
+from nodes.scheduler.drafting.draft_node import DraftNode
+from nodes.scheduler.drafting.drafts import DraftPool
 from nodes.scheduler.drafting.lookup import LOOKUP, Lookup
 from nodes.scheduler.instructions import ToDraft, ToTarget, open_request
 from nodes.scheduler.stream import Stream
@@ -107,6 +108,33 @@ def test_the_node_that_would_answer_soonest_is_chosen() -> None:
     assert pool.remove("near")
     assert not pool.remove("near")
     assert [node.name for node in pool] == ["slow", "far"]
+
+
+def test_nodes_of_one_medium_are_not_told_apart_by_what_its_messages_waited_for() -> None:
+    pool = DraftPool()
+    # The slow one was last heard of when the cell was quiet.
+    pool.add(DraftNode("fast", COSTS, Link(200e3, rtt_s=0.4, medium="cell")))
+    pool.add(DraftNode("slow", COSTS, Link(50e3, rtt_s=0.02, medium="cell")))
+    assert pool.choose(set()) is pool["fast"]
+    # To one that does not share it messages do not wait.
+    pool.add(DraftNode("wired", COSTS, Link(200e3, rtt_s=0.01)))
+    assert pool.choose(set()) is pool["wired"]
+    pool["wired"].link = Link(200e3, rtt_s=0.4)
+    assert pool.choose(set()) is pool["fast"]
+
+
+@pytest.mark.parametrize(("num_rounds", "chosen"), [(2, "near"), (200, "quick")])
+def test_what_a_text_takes_to_tell_counts_for_as_long_as_it_is_used(
+    num_rounds: int, chosen: str
+) -> None:
+    pool = DraftPool()
+    # Rounds of the one are some 5 ms shorter; the other is told 1,000 tokens 33 ms sooner.
+    at_once = CostTable((32,), (1e-6,))
+    pool.add(DraftNode("near", replace(costs(3e-3), prefill=at_once)))
+    pool.add(DraftNode("quick", replace(costs(1e-3), prefill=at_once), Link(rate_bps=1e6)))
+    spec = make_spec(ONE, prompt=(5,) * 1000, max_tokens=round(2.5 * num_rounds))
+    stream = Stream(spec, list(spec.token_ids), None)
+    assert pool.choose(set(), stream) is pool[chosen]
 
 
 def test_how_alike_streams_are_is_learnt_of_each_when_it_is_over_and_once() -> None:

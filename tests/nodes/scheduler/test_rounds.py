@@ -14,7 +14,7 @@ from nodes.messages import (
     VerifyRequest,
 )
 from nodes.scheduler import LEASE_TOKENS, LEASE_WHILE_OPENING_TOKENS, SchedulerState
-from nodes.scheduler.drafting.drafts import DraftNode
+from nodes.scheduler.drafting.draft_node import DraftNode
 from nodes.scheduler.instructions import (
     Emit,
     Finish,

@@ -1,0 +1,157 @@
+"""One draft node: what its rounds really take, and the way to it."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from nodes.messages import MAX_PROMPT_TOKENS
+from nodes.scheduler.drafting.punctuality import Punctuality
+from nodes.stream import PROMPT_PIECE_TOKENS
+from policies.acceptance import AcceptanceEstimate
+from policies.latency import CostTable, NodeCosts, Speed
+from policies.plan import ENTRY_BITS, HEADER_BITS, MAX_AUTO_GAMMA, DraftView, Link
+from policies.population import Population
+
+_TYPICAL_GAMMA = 4
+# A node that was slow when it was last heard of may have cooled down or be alone again: without
+# rounds what is known of its speed is worth half as much after each such time. Rounds of a slow
+# node are some seconds apart.
+_SPEED_HALF_LIFE_S, _SPEED_HOLDS_S = 60.0, 10.0
+# And what is known of its way: Pings tell of that, too.
+_DETOUR_HALF_LIFE_S, _DETOUR_HOLDS_S = 5.0, 1.0
+# A way that took much longer, or no time at all, tells no more than this many times the predicted.
+_DETOUR_RATE, _MOST_DETOUR = 0.1, 3.0
+# A text goes to a draft node in pieces, or the messages of rounds would wait behind it.
+_PIECE_S = 0.05
+_LEAST_PIECE_TOKENS = 32
+# A single text is soon read; only many at once are worth another plan.
+_READING_HORIZON_S = 2.0
+_MAX_READING_SHARE = 0.8
+
+
+@dataclass(slots=True)
+class DraftNode:
+    """A draft node.
+
+    num_waiting: rounds it is drafting. used_cells: of the streams it holds; own_cells: of one of
+    them, on average. num_unread: tokens of texts it was given and has not read. num_ready,
+    num_wasted: tokens that it drafted ahead, and that were of use or not. target_rtt_s: the way to
+    the target and back, for which rounds wait and leases do not.
+    """
+
+    name: str
+    calibrated: NodeCosts
+    link: Link = field(default_factory=Link)
+    target_rtt_s: float = 0.0
+    detour_s: float = 0.0
+    num_streams: int = 0
+    num_waiting: int = 0
+    used_cells: int = 0
+    own_cells: float = 0.0
+    num_unread: int = 0
+    num_ready: int = 0
+    num_wasted: int = 0
+    token_bits: int = 32
+    max_gamma: int = MAX_AUTO_GAMMA
+    speed: Speed = field(default_factory=Speed)
+    seen_at: float = -math.inf
+    _forgot_at: float = -math.inf
+    punctuality: Punctuality = field(default_factory=Punctuality)
+    acceptance: AcceptanceEstimate = field(default_factory=lambda: AcceptanceEstimate(memory=0.99))
+    population: Population = field(default_factory=Population)
+
+    @property
+    def costs(self) -> NodeCosts:
+        """Calibrated costs as corrected by the rounds seen."""
+        return self.speed.apply(self.calibrated)
+
+    def forget(self, now: float) -> None:
+        """What was learnt of its speed and its way fades while it makes no guesses."""
+        since_s = now - max(self.seen_at, self._forgot_at)
+        if not _DETOUR_HOLDS_S < since_s < math.inf:
+            return
+        self.detour_s *= 0.5 ** (since_s / _DETOUR_HALF_LIFE_S)
+        if now - self.seen_at > _SPEED_HOLDS_S:
+            self.speed.forget(1.0 - 0.5 ** (since_s / _SPEED_HALF_LIFE_S))
+        self._forgot_at = now
+
+    @property
+    def rtt_s(self) -> float:
+        """To it and back, as rounds have found it."""
+        return max(0.0, self.link.rtt_s + self.detour_s)
+
+    def way_seen(self, seconds: float, predicted_s: float) -> None:
+        """Learn from a round: all that it did not spend on guesses; predicted_s: by link_s."""
+        beyond_s = min(seconds - predicted_s, _MOST_DETOUR * predicted_s)
+        self.detour_s = max(-self.link.rtt_s, self.detour_s + _DETOUR_RATE * beyond_s)
+
+    def view(self) -> DraftView:
+        costs = self.costs
+        slow = 1.0 / (1.0 - self._reading_share(costs.prefill))
+        decode = costs.decode.with_own(self.own_cells)
+        slowed = NodeCosts(decode.scaled(slow) if slow > 1.0 else decode, costs.prefill)
+        whole = replace(self.link, rtt_s=self.rtt_s + self.target_rtt_s)
+        return DraftView(self.name, slowed, whole, self.used_cells, self.max_gamma)
+
+    def _reading_share(self, prefill: CostTable) -> float:
+        """Part of the node's time that texts take in the next seconds."""
+        seconds = _reading_s(prefill, self.num_unread)
+        return min(_MAX_READING_SHARE, seconds / _READING_HORIZON_S)
+
+    def reading_s(self, num_tokens: int) -> float:
+        """Predicted seconds until a text more has been told and read, those before it included."""
+        unread_s = _reading_s(self.costs.prefill, self.num_unread + num_tokens)
+        return self.message_s(1, num_tokens) + unread_s
+
+    def draft_s(self, gammas: Sequence[int], num_first_tokens: int) -> float:
+        """Predicted seconds to guess for streams, if the node has nothing else to do.
+
+        num_first_tokens: of the first step, which catches up with what was committed.
+        """
+        costs, cells = self.costs.decode, (self.used_cells, self.own_cells)
+        seconds = costs.at(num_first_tokens, *cells)
+        ordered = sorted(gammas)
+        for step in range(1, ordered[-1]):
+            num_going_on = len(ordered) - bisect.bisect_right(ordered, step)
+            seconds += costs.at(num_going_on, *cells)
+        return seconds
+
+    def message_bits(self, num_streams: int, num_tokens: int) -> int:
+        """Of a request or an answer, as they are counted beforehand."""
+        return HEADER_BITS + ENTRY_BITS * num_streams + self.token_bits * num_tokens
+
+    def message_s(self, num_streams: int, num_tokens: int) -> float:
+        """Predicted seconds of the medium that one message takes."""
+        return self.link.airtime_s(self.message_bits(num_streams, num_tokens), 1)
+
+    def messages_s(self, gammas: Sequence[int], num_new_tokens: int) -> float:
+        """Predicted seconds of the medium that a request and its answer take."""
+        request_s = self.message_s(len(gammas), num_new_tokens)
+        return request_s + self.message_s(len(gammas), sum(gammas))
+
+    def link_s(self, gammas: Sequence[int], num_new_tokens: int) -> float:
+        """Predicted seconds of a request and its answer on the way."""
+        return self.rtt_s + self.messages_s(gammas, num_new_tokens)
+
+    @property
+    def piece_tokens(self) -> int:
+        """Tokens of a text that one message tells this node: what its link carries in a moment."""
+        room = self.link.rate_bps * _PIECE_S / self.token_bits
+        return MAX_PROMPT_TOKENS if math.isinf(room) else max(_LEAST_PIECE_TOKENS, int(room))
+
+    def typical_round_s(self, num_streams: int, rtt_s: float) -> float:
+        """Predicted seconds of a round of so many streams; rtt_s: to the node and back."""
+        gammas = (_TYPICAL_GAMMA,) * num_streams
+        return self.draft_s(gammas, num_streams) + rtt_s + self.messages_s(gammas, num_streams)
+
+    def prior(self) -> AcceptanceEstimate:
+        """What to expect of a stream that nothing is known of yet."""
+        return self.acceptance.prior(self.population.weight)
+
+
+def _reading_s(prefill: CostTable, num_tokens: int) -> float:
+    # Tables of measured nodes begin with this size; others may with a single token.
+    return num_tokens / PROMPT_PIECE_TOKENS * prefill.at(PROMPT_PIECE_TOKENS)
