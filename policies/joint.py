@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,7 +32,8 @@ def joint_plan(observation: Observation) -> Plan:
     problem = problem_of(observation)
     best = best_plan(problem)
     cost = evaluate(problem, best.plan)
-    best_price_s = best.price_s * (1.0 - _ahead_gain(observation, problem, best.plan, cost)[1])
+    ahead = _ahead(observation, problem, best.plan, cost)
+    best_price_s = best.price_s * (1.0 - ahead[1])
     plain_price_s = problem.plain_price_s
     plain = CyclePlan((0, problem.num_streams), problem.least)
     if problem.least.any():
@@ -40,7 +41,7 @@ def joint_plan(observation: Observation) -> Plan:
     guessing_price_s = best_price_s * (observation.overrun if best.plan.gammas.any() else 1.0)
     if guessing_price_s < plain_price_s * (1.0 - _MARGIN):
         other = Rejected("no guesses", plain_price_s)
-        plan = describe(observation, problem, best.plan, "joint", cost, other, may_go_ahead=True)
+        plan = describe(observation, problem, best.plan, "joint", cost, other, ahead=ahead)
     else:
         second = Rejected("guesses", best_price_s) if best.plan.gammas.any() else None
         plan = describe(observation, problem, plain, "joint", rejected=second)
@@ -60,26 +61,59 @@ def price_of(observation: Observation, plan: Plan) -> float:
 
     Streams that the plan does not know are taken as plain, those that left are ignored.
     """
-    return _cost_of(observation, plan)[2].price_s
+    return _cost_of(problem_of(observation), plan)[2].price_s
 
 
 def repriced(observation: Observation, plan: Plan) -> Plan:
     """The plan with its prediction and reasons made anew, for its streams in its own order."""
-    problem, cycle, cost = _cost_of(observation, plan)
-    ahead = plan.is_cheapest and plan.overlap and not plan.equal_shares
-    made = describe(
-        observation, problem, cycle, plan.policy, cost, plan.rejected, may_go_ahead=ahead
-    )
-    return replace(
-        made,
-        overlap=plan.overlap,
-        equal_shares=plan.equal_shares,
-        is_cheapest=plan.is_cheapest,
-    )
+    return Priced.of(observation, plan, problem_of(observation)).described()
 
 
-def _cost_of(observation: Observation, plan: Plan) -> tuple[CycleProblem, CyclePlan, CycleCost]:
-    turned, cycle = _in_plan_order(problem_of(observation), plan)
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """A plan under an observation as far as its price: most of those that are compared need no
+    more. price_s: with what drafting ahead saves."""
+
+    observation: Observation
+    plan: Plan
+    problem: CycleProblem
+    cycle: CyclePlan
+    cost: CycleCost
+    ahead: tuple[Floats, float] | None
+
+    @classmethod
+    def of(cls, observation: Observation, plan: Plan, problem: CycleProblem) -> Priced:
+        """problem: of the observation."""
+        turned, cycle, cost = _cost_of(problem, plan)
+        may_go_ahead = plan.is_cheapest and plan.overlap and not plan.equal_shares
+        ahead = _ahead(observation, turned, cycle, cost) if may_go_ahead else None
+        return cls(observation, plan, turned, cycle, cost, ahead)
+
+    @property
+    def price_s(self) -> float:
+        return self.cost.price_s * (1.0 - (self.ahead[1] if self.ahead is not None else 0.0))
+
+    def described(self) -> Plan:
+        plan = self.plan
+        made = describe(
+            self.observation,
+            self.problem,
+            self.cycle,
+            plan.policy,
+            self.cost,
+            plan.rejected,
+            ahead=self.ahead,
+        )
+        return replace(
+            made,
+            overlap=plan.overlap,
+            equal_shares=plan.equal_shares,
+            is_cheapest=plan.is_cheapest,
+        )
+
+
+def _cost_of(problem: CycleProblem, plan: Plan) -> tuple[CycleProblem, CyclePlan, CycleCost]:
+    turned, cycle = _in_plan_order(problem, plan)
     cost = evaluate(turned, cycle, equal_shares=plan.equal_shares, overlap=plan.overlap)
     return turned, cycle, cost
 
@@ -114,17 +148,16 @@ def describe(
     cost: CycleCost | None = None,
     rejected: Rejected | None = None,
     *,
-    may_go_ahead: bool = False,
+    ahead: tuple[Floats, float] | None = None,
 ) -> Plan:
     """A cycle as a plan: batches without guesses ride along, each plain stream gets its reason.
 
-    may_go_ahead: batches are drafted ahead where that pays.
+    ahead: seconds that each batch's lap gains by being drafted ahead, and the part of the cycle
+    that saves; None where nothing is drafted ahead.
     """
     if cost is None:
         cost = evaluate(problem, chosen)
-    gains_s, ahead_gain = np.zeros(len(chosen.bounds) - 1), 0.0
-    if may_go_ahead:
-        gains_s, ahead_gain = _ahead_gain(observation, problem, chosen, cost)
+    gains_s, ahead_gain = ahead or (np.zeros(len(chosen.bounds) - 1), 0.0)
     batches, times, grants = [], [], []
     plain: list[int] = []
     stops = stop_chances(problem, chosen, cost)
@@ -136,8 +169,8 @@ def describe(
         plain += [stream_id for stream_id, gamma, _ in members if gamma == 0]
         if guessing:
             ids, caps, least = zip(*guessing, strict=True)
-            ahead = bool(gains_s[m] > 0)
-            batches.append(Batch(ids, caps, least if any(least) else (), ahead))
+            goes_ahead = bool(gains_s[m] > 0)
+            batches.append(Batch(ids, caps, least if any(least) else (), goes_ahead))
             times.append(_times(cost, m))
             grants.append(_grants(problem, first, end, chosen.gammas))
     return Plan(
@@ -159,7 +192,7 @@ def describe(
     )
 
 
-def _ahead_gain(
+def _ahead(
     observation: Observation, problem: CycleProblem, chosen: CyclePlan, cost: CycleCost
 ) -> tuple[Floats, float]:
     """Seconds that each batch's lap gains by drafting ahead, and the part of the cycle it saves."""

@@ -200,7 +200,13 @@ class LightNode:
     """A node's process: messages in, passes one after the other."""
 
     def __init__(
-        self, role: str, transport: ClientTransport, endpoint: str, name: str, pass_s: float
+        self,
+        role: str,
+        transport: ClientTransport,
+        endpoint: str,
+        name: str,
+        pass_s: float,
+        num_streams: int,
     ) -> None:
         self._node = LightTarget() if role == "target" else LightDraft()
         self._has_work = asyncio.Event()
@@ -211,7 +217,7 @@ class LightNode:
             endpoint=endpoint,
             node=name,
             role=role,
-            profile=light_profile(role, pass_s),
+            profile=light_profile(role, pass_s, num_streams=num_streams),
             join_timeout_s=_JOIN_LIMIT_S,
             rejoins=False,
         )
@@ -241,10 +247,12 @@ class LightNode:
                 self._has_work.clear()
 
 
-def light_profile(role: str, pass_s: float, family: str = "light") -> bytes:
+def light_profile(
+    role: str, pass_s: float, family: str = "light", num_streams: int = _STREAMS
+) -> bytes:
     """What such a node says of itself; its passes take the same whatever is in them.
 
-    family: of models; only nodes of one have to do with one another.
+    family: of models; only nodes of one have to do with one another. num_streams: it takes at most.
     """
     seconds = max(_LEAST_PASS_S, pass_s)
     info = EngineInfo(
@@ -254,7 +262,7 @@ def light_profile(role: str, pass_s: float, family: str = "light") -> bytes:
         vocab_hash=family,
         num_vocab=_NUM_VOCAB,
         num_cells=_STREAMS * _CONTEXT // 64,
-        max_sequences=_STREAMS,
+        max_sequences=num_streams,
         max_batch_tokens=1 << 12,
         context_length=_CONTEXT,
         eog_token_ids=frozenset(),
@@ -269,16 +277,16 @@ def light_profile(role: str, pass_s: float, family: str = "light") -> bytes:
     return encode_profile(info, costs)
 
 
-async def run(role: str, endpoint: str, name: str, pass_s: float) -> None:
+async def run(role: str, endpoint: str, name: str, pass_s: float, num_streams: int) -> None:
     with ZmqContext() as context:
-        node = LightNode(role, context.connect(endpoint), endpoint, name, pass_s)
+        node = LightNode(role, context.connect(endpoint), endpoint, name, pass_s, num_streams)
         await node.run()
 
 
 def main() -> None:
-    role, endpoint, name, pass_ms = sys.argv[1:]
+    role, endpoint, name, pass_ms, num_streams = sys.argv[1:]
     with contextlib.suppress(KeyboardInterrupt, LostCoordinatorError):
-        asyncio.run(run(role, endpoint, name, float(pass_ms) / 1e3))
+        asyncio.run(run(role, endpoint, name, float(pass_ms) / 1e3, int(num_streams)))
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ async def _measured(
             await asyncio.wait_for(hub.stdout.readline(), _START_LIMIT_S)
             for number in range(num_nodes):
                 for role in ("target", "draft"):
-                    told = role, endpoint, f"{role}-{number}", str(pass_ms)
+                    told = role, endpoint, f"{role}-{number}", str(pass_ms), str(_STREAMS_A_TARGET)
                     await stack.enter_async_context(running("bench.live.light_nodes", *told))
             context = stack.enter_context(ZmqContext())
             streams = streams_on(context, endpoint, 2 * num_nodes, num_streams, gamma)

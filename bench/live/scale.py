@@ -69,15 +69,25 @@ async def measure(
     os.sched_setaffinity(0, set(cores[1:]) or set(cores))
     try:
         num_targets = -(-num_streams // per_target)
-        return await _beside(cores[0], num_targets, num_streams, seconds, gamma, pass_ms)
+        limits = num_streams, per_target
+        return await _beside(cores[0], num_targets, limits, seconds, gamma, pass_ms)
     finally:
         os.sched_setaffinity(0, set(cores))
 
 
 async def _beside(
-    core: int, num_targets: int, num_streams: int, seconds: float, gamma: int, pass_ms: float
+    core: int,
+    num_targets: int,
+    limits: tuple[int, int],
+    seconds: float,
+    gamma: int,
+    pass_ms: float,
 ) -> Carried:
-    """The coordinator on a core, its nodes and clients where this process is."""
+    """The coordinator on a core, its nodes and clients where this process is.
+
+    limits: streams in all, and those that a target or a draft node takes.
+    """
+    num_streams, per_target = limits
     with tempfile.TemporaryDirectory(prefix="airdraft-scale-") as folder:
         endpoint = f"ipc://{folder}/mesh.sock"
         async with contextlib.AsyncExitStack() as stack:
@@ -89,10 +99,12 @@ async def _beside(
             probe = await stack.enter_async_context(running(*asking, piped=True))
             for number in range(num_targets):
                 for role in ("target", "draft"):
-                    told = role, endpoint, f"{role}-{number}", str(pass_ms)
+                    told = role, endpoint, f"{role}-{number}", str(pass_ms), str(per_target)
                     await stack.enter_async_context(running("bench.live.light_nodes", *told))
             context = stack.enter_context(ZmqContext())
-            asked = streams_on(context, endpoint, 2 * num_targets, num_streams, gamma)
+            asked = streams_on(
+                context, endpoint, 2 * num_targets, num_streams, gamma, min(_CHOICES, per_target)
+            )
             counts = await stack.enter_async_context(asked)
             return await _measure(counts, num_streams, probe, coordinator.pid)
 
@@ -130,9 +142,17 @@ class Counts:
 
 @contextlib.asynccontextmanager
 async def streams_on(
-    context: ZmqContext, endpoint: str, num_nodes: int, num_streams: int, gamma: int | None
+    context: ZmqContext,
+    endpoint: str,
+    num_nodes: int,
+    num_streams: int,
+    gamma: int | None,
+    most_choices: int = _CHOICES,
 ) -> AsyncIterator[Counts]:
-    """Streams that run until the end, after all have begun and fallen into step."""
+    """Streams that run until the end, after all have begun and fallen into step.
+
+    most_choices: of a request; they stay together where they fit.
+    """
     counts = Counts()
     begun: set[tuple[int, int]] = set()
     client = Client(context.connect(endpoint), endpoint=endpoint, join_timeout_s=_START_LIMIT_S)
@@ -163,8 +183,8 @@ async def streams_on(
     async with asyncio.TaskGroup() as group:
         serving = [group.create_task(client.run())]
         await _until(client, num_nodes)
-        for number in range(-(-num_streams // _CHOICES)):
-            some = min(_CHOICES, num_streams - number * _CHOICES)
+        for number in range(-(-num_streams // most_choices)):
+            some = min(most_choices, num_streams - number * most_choices)
             serving.append(group.create_task(ask(number, some)))
         async with asyncio.timeout(_START_LIMIT_S):
             await all_begun.wait()

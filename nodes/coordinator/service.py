@@ -39,8 +39,8 @@ from nodes.coordinator.members.conduct import Conduct, cost_of
 from nodes.coordinator.members.door import Door
 from nodes.coordinator.members.rotation import Rotation
 from nodes.coordinator.sends import Send
-from nodes.coordinator.state import CoordinatorState
-from policies.plan import Policy
+from nodes.coordinator.state import CoordinatorState, DuePlan
+from policies.plan import Plan, Policy
 
 logger = logging.getLogger(__name__)
 
@@ -238,13 +238,20 @@ class Coordinator:
             await self._plan_due.wait()
             for _ in range(_TURNS_TO_READ):
                 await asyncio.sleep(0)
-            self.plan_next()
+            due = self.begin_plan()
+            if due is not None:
+                # Messages go on meanwhile: for many streams a plan takes milliseconds.
+                self.take_plan(due, await asyncio.to_thread(due.planning.make))
             if not self.state.is_plan_due:
                 self._plan_due.clear()
 
-    def plan_next(self) -> None:
-        """Make the plan that is due for longest, if any is, and send what follows from it."""
-        self._hand_over(self.state.plan_anew(self._clock()))
+    def begin_plan(self) -> DuePlan | None:
+        """The plan that is due for longest, if any is: to be made before another one is begun."""
+        return self.state.begin_plan(self._clock())
+
+    def take_plan(self, due: DuePlan, plan: Plan) -> None:
+        """Put a plan in force, and send what follows from it."""
+        self._hand_over(self.state.take_plan(due, plan, self._clock()))
 
     def tick(self) -> None:
         """What is due by now, though nobody said anything."""

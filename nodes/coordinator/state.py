@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -47,8 +47,9 @@ from nodes.messages import (
 from nodes.profile import token_bits
 from nodes.scheduler import SchedulerState
 from nodes.scheduler.instructions import Instruction
+from nodes.scheduler.planning import Planning
 from nodes.scheduler.rounds import RoundIds
-from policies.plan import Policy
+from policies.plan import Plan, Policy
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,15 @@ def _why_not(caller: Caller, role: str) -> str:
         return f"unknown role {role}"[:_MAX_SHORT_REASON]
     roles = ", ".join(sorted(caller.roles or ()))
     return f"the key of {caller.name} is authorized as {roles}, not as {role}"[:_MAX_SHORT_REASON]
+
+
+@dataclass(frozen=True, slots=True)
+class DuePlan:
+    """A plan in the making for a target."""
+
+    target: str
+    scheduler: SchedulerState
+    planning: Planning
 
 
 class CoordinatorState:
@@ -80,8 +90,8 @@ class CoordinatorState:
         version: str = "",
         plans_later: bool = False,
     ) -> None:
-        """plans_later: plan_anew() is called while is_plan_due, when all that calls gave has been
-        sent; without it each call plans.
+        """plans_later: plans are begun and taken while is_plan_due, when all that calls gave has
+        been sent; without it each call plans.
         """
         self.cluster = cluster
         self._plans_later = plans_later
@@ -226,13 +236,29 @@ class CoordinatorState:
 
     def plan_anew(self, now: float) -> list[Send]:
         """Plan for the one target that waits longest for it, if any does; what may start by it."""
+        due = self.begin_plan(now)
+        return [] if due is None else self.take_plan(due, due.planning.make(), now)
+
+    def begin_plan(self, now: float) -> DuePlan | None:
+        """The plan that has been due for longest, if one is: to be made, and given to take_plan()
+        before another one is begun. Messages may come in meanwhile."""
         while self._plans_due:
             name = next(iter(self._plans_due))
             del self._plans_due[name]
             node = self._roster.node(name)
-            if node is not None and node.scheduler is not None:
-                return self._carry_out(node, node.scheduler.plan_anew(now), now)
-        return []
+            if node is None or node.scheduler is None:
+                continue
+            planning = node.scheduler.begin_plan(now)
+            if planning is not None:
+                return DuePlan(name, node.scheduler, planning)
+        return None
+
+    def take_plan(self, due: DuePlan, plan: Plan, now: float) -> list[Send]:
+        """What may start by a plan that was made; nothing where its target has left."""
+        node = self._roster.node(due.target)
+        if node is None or node.scheduler is not due.scheduler:
+            return []
+        return self._carry_out(node, due.scheduler.take_plan(due.planning, plan, now), now)
 
     def next_deadline(self) -> float | None:
         """When a scheduler or an upload wants a tick, if one does."""
@@ -319,7 +345,9 @@ class CoordinatorState:
             )
             for draft in self._roster.nodes("draft"):
                 if draft.can_draft_for(node):
-                    node.scheduler.draft_joined(draft.name, draft.costs, draft.link, draft.spread)
+                    node.scheduler.draft_joined(
+                        draft.name, draft.costs, draft.link, draft.spread, draft.pace
+                    )
             self._tracing.target_joined(node, node.scheduler, now)
             self._intake.target_came(node)
             self._serving.targets_changed(now)
@@ -329,7 +357,9 @@ class CoordinatorState:
         out: list[Send] = []
         for target, scheduler in self._roster.schedulers():
             if node.can_draft_for(target):
-                joined = scheduler.draft_joined(node.name, node.costs, node.link, node.spread)
+                joined = scheduler.draft_joined(
+                    node.name, node.costs, node.link, node.spread, node.pace
+                )
                 out += self._carry_out(target, joined, now)
         return out
 

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
+from nodes.scheduler.planning import HYSTERESIS, Planning
 from nodes.stream import StreamId
-from policies.joint import repriced
-from policies.plan import Batch, Observation, Plan, Policy
+from policies.plan import Observation, Plan, Policy
 
-# A new plan must promise this much more than the one in force.
-_HYSTERESIS = 0.04
-# Where it has another number of batches, they have to fall into step anew: some part of a cycle is
-# lost, which pays only if the streams stay the same for long enough.
-_REGROUPING_CYCLES = 0.5
-_MOST_REGROUPING = 0.04
 _INTERVAL_RATE = 0.1
 # Acceptance that drifted this far is worth a look, but not before some passes.
 _DRIFT = 0.05
@@ -166,17 +160,11 @@ class CycleState:
         """Why the plan in force has a stream decoded plainly; "" if it makes guesses."""
         if stream_id not in self.plan.plain:
             return ""
-        kept = f"draft off: guesses would gain less than {_HYSTERESIS:.0%}"
+        kept = f"draft off: guesses would gain less than {HYSTERESIS:.0%}"
         return self.plan.reasons.get(stream_id, kept)
 
-    def replan(self, observation: Observation, now: float) -> None:
-        """Take the policy's plan, or as much of the plan in force as does nearly as well.
-
-        Streams that change batches wait for one another, streams that begin to guess run a lease
-        out first: so first the old plan with the new streams put in, then the old batches with
-        the new gammas are preferred.
-        """
-        plan = self.policy(observation)
+    def begin(self, observation: Observation, now: float) -> Planning:
+        """What the next plan is to be made of; what changes from now on is for the one after it."""
         if self._planned_alphas.keys() != {view.stream_id for view in observation.streams}:
             since_s, self._changed_at = now - self._changed_at, now
             if math.isinf(self._interval_s):
@@ -184,14 +172,16 @@ class CycleState:
             else:
                 self._interval_s += _INTERVAL_RATE * (since_s - self._interval_s)
         self._planned_alphas = {view.stream_id: view.alpha for view in observation.streams}
-        self._planned_share = observation.prefill_share
         self._is_stale = self._has_drifted = False
         self._num_passes = 0
-        chosen = self._steady(plan, observation)
-        planned = {s for batch in chosen.batches for s in batch.stream_ids} | set(chosen.plain)
-        left_out = [v.stream_id for v in observation.streams if v.stream_id not in planned]
-        # Nobody waits for ever because a policy forgot it.
-        self.plan = replace(chosen, plain=(*chosen.plain, *left_out)) if left_out else chosen
+        # Gammas of a batch are replaced as a whole, never changed.
+        batches = [batch.gammas for batch in self.batches]
+        return Planning(observation, self.policy, self.plan, batches, self._interval_s)
+
+    def take(self, plan: Plan, observation: Observation) -> None:
+        """Put a plan in force that was made for an observation."""
+        self._planned_share = observation.prefill_share
+        self.plan = plan
         self._circulate()
 
     def _circulate(self) -> None:
@@ -213,71 +203,3 @@ class CycleState:
             current.ahead, current.grants = batch.ahead, grants
             taken.append(current)
         self.batches = taken
-
-    def _steady(self, plan: Plan, observation: Observation) -> Plan:
-        if plan.prediction is None or observation.target is None or not observation.streams:
-            return plan
-        wanted = {
-            s: gamma
-            for batch in plan.batches
-            for s, gamma in zip(batch.stream_ids, batch.gammas, strict=True)
-        }
-        price_s = self._price_s(plan, observation)
-        if len(self.batches) != len(plan.batches) and not plan.is_cheapest:
-            return plan
-        # Other policies are held to what they ask for: their gammas, their number of batches.
-        kept = [self._adapted(plan, observation, wanted, keeps_gammas=False)]
-        if plan.is_cheapest:
-            as_it_was = self._adapted(plan, observation, wanted, keeps_gammas=True)
-            # Another number of guesses costs nothing; to begin or to end guessing does.
-            kept.insert(1 if set(as_it_was.plain) == set(kept[0].plain) else 0, as_it_was)
-        for candidate in kept:
-            gain = _HYSTERESIS
-            if len(candidate.batches) != len(plan.batches):
-                gain += self._regrouping(candidate)
-            if self._price_s(candidate, observation) <= price_s * (1.0 + gain):
-                return candidate
-        return plan
-
-    def _regrouping(self, kept: Plan) -> float:
-        """Part of the time until the streams change again that is lost by changing the batches."""
-        cycle_s = kept.prediction.cycle_s if kept.prediction is not None else 0.0
-        if self._interval_s <= 0.0:
-            return _MOST_REGROUPING
-        return min(_MOST_REGROUPING, _REGROUPING_CYCLES * cycle_s / self._interval_s)
-
-    def _adapted(
-        self, plan: Plan, observation: Observation, wanted: Mapping[int, int], *, keeps_gammas: bool
-    ) -> Plan:
-        """The batches in force for the streams there are now; new ones join the smallest."""
-        can_guess = {v.stream_id for v in observation.streams if v.draft is not None}
-        was_plain = set(self.plan.plain)
-        batches: list[dict[int, int]] = []
-        placed: set[int] = set()
-        for batch in self.batches:
-            members = {
-                int(s): gamma if keeps_gammas else wanted.get(s, 0)
-                for s, gamma in batch.gammas.items()
-                if s in can_guess
-            }
-            placed |= members.keys()
-            batches.append({s: gamma for s, gamma in members.items() if gamma > 0})
-        plain = []
-        guessing = {stream_id for members in batches for stream_id in members}
-        for view in observation.streams:
-            stream_id = view.stream_id
-            if stream_id in guessing:
-                continue
-            gamma = wanted.get(stream_id, 0)
-            stays_plain = stream_id in placed or (keeps_gammas and stream_id in was_plain)
-            if gamma and batches and not stays_plain:
-                min(batches, key=len)[stream_id] = gamma
-            else:
-                plain.append(stream_id)
-        kept = tuple(Batch(tuple(m), tuple(m.values())) for m in batches if m)
-        return repriced(observation, replace(plan, batches=kept, plain=tuple(plain)))
-
-    def _price_s(self, plan: Plan, observation: Observation) -> float:
-        assert plan.prediction is not None
-        price_s = plan.prediction.price_s * (1.0 - plan.prediction.ahead_gain)
-        return price_s * (observation.overrun if plan.batches else 1.0)

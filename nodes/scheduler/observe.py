@@ -55,7 +55,7 @@ def observe(
     num_ready = Counter[str]()
     for node in drafts:
         node.used_cells = node.num_unread = 0
-        node.forget(now)
+        node.pace.forget(now)
     for stream in streams:
         placement = stream.draft
         if placement is None or stream.is_by_lookup:

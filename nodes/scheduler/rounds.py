@@ -127,8 +127,8 @@ class Round:
         # It cannot have taken longer than it took to hear from it.
         draft_s = min(draft_s, seconds)
         if draft_s > 0.0:
-            share.node.way_seen(seconds - draft_s, share.link_s)
-            share.node.seen_at = now
+            share.node.pace.way_seen(seconds - draft_s, share.link_s, share.node.link.rtt_s)
+            share.node.pace.seen(now)
             self.late_s = max(self.late_s, seconds - draft_s - share.link_s)
         if share.crowd != 1:
             return 0.0
@@ -145,6 +145,6 @@ class Round:
         part = node.draft_s(steps, num_first) / node.draft_s(asked, num_first)
         # Where it does not say, it is what the link's part leaves.
         spent_s = draft_s if draft_s > 0.0 else seconds - share.link_s
-        node.speed.observe(spent_s, part * share.draft_s)
-        node.seen_at = now
+        node.pace.speed.observe(spent_s, part * share.draft_s)
+        node.pace.seen(now)
         return part * share.draft_s

@@ -28,6 +28,7 @@ from nodes.scheduler.drafting import probation
 from nodes.scheduler.drafting.draft_side import DraftSide
 from nodes.scheduler.drafting.drafts import DraftPool
 from nodes.scheduler.drafting.lookup import Lookup
+from nodes.scheduler.drafting.pace import Pace
 from nodes.scheduler.drafting.tolls import tolls_of
 from nodes.scheduler.forecast import Forecast
 from nodes.scheduler.healing import Healing
@@ -37,6 +38,7 @@ from nodes.scheduler.instructions import (
 from nodes.scheduler.learning import Learning
 from nodes.scheduler.membership import Membership
 from nodes.scheduler.observe import observe
+from nodes.scheduler.planning import Planning
 from nodes.scheduler.rounds import RoundIds
 from nodes.scheduler.stream import (
     Figures,
@@ -252,9 +254,11 @@ class SchedulerState:
         costs: NodeCosts,
         link: Link | None = None,
         spread: Spread | None = None,
+        pace: Pace | None = None,
     ) -> list[Instruction]:
-        """spread: how sure its draft model was where it was measured, if it was."""
-        return self._draft_side.joined(node, costs, link, spread)
+        """spread: how sure its draft model was where it was measured, if it was. pace: what the
+        schedulers of other targets know of it."""
+        return self._draft_side.joined(node, costs, link, spread, pace)
 
     def draft_link(self, node: str, link: Link) -> None:
         """What is known by now of the way to a draft node."""
@@ -320,6 +324,7 @@ class SchedulerState:
         """Take what one target pass committed; what does not follow the journal is dropped."""
         out: list[Instruction] = []
         self._dispatcher.leases.pass_done(reply.pass_s)
+        self._draft_side.pass_done()
         predicted_s = self._learning.pass_done(reply, now)
         self._watch.committed(reply, predicted_s, self._streams, now)
         offset = 0
@@ -346,8 +351,13 @@ class SchedulerState:
 
     def plan_anew(self, now: float) -> list[Instruction]:
         """Plan if that is due, and start what the new plan lets start."""
+        planning = self.begin_plan(now)
+        return [] if planning is None else self.take_plan(planning, planning.make(), now)
+
+    def begin_plan(self, now: float) -> Planning | None:
+        """What a plan that is due is to be made of; anybody may make it, and take_plan() has it."""
         if not self._cycle.is_due:
-            return []
+            return None
         streams = self._streams.values()
         seen = observe(streams, self._drafts, self._target, now)
         overruns = self._cycle.overrun(now), self._cycle.ahead_overrun(now)
@@ -360,8 +370,15 @@ class SchedulerState:
         if self._lookup is not None:
             self._lookup.tolls = tolls_of(seen)
         seen = probation.end_where_others_guess(streams, self._drafts, self._cycle, seen)
-        self._cycle.replan(seen, now)
-        self._watch.planned(seen, self._cycle.plan, now)
+        return self._cycle.begin(seen, now)
+
+    def take_plan(self, planning: Planning, plan: Plan, now: float) -> list[Instruction]:
+        """Put a plan in force, whatever has come in since it was begun, and start what may start.
+
+        Streams that have come since are in the plan after it, which is due.
+        """
+        self._cycle.take(plan, planning.observation)
+        self._watch.planned(planning.observation, plan, now)
         return self._dispatcher.start(now)
 
     def drafted(self, node: str, reply: DraftReply, now: float) -> list[Instruction]:

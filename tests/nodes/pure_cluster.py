@@ -17,7 +17,7 @@ from nodes.coordinator.placing.rebalancing import LOOK_S, Move
 from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
 from nodes.coordinator.requests.readers import reader
 from nodes.coordinator.sends import Send
-from nodes.coordinator.state import CoordinatorState
+from nodes.coordinator.state import CoordinatorState, DuePlan
 from nodes.messages import (
     CommitReply,
     LeaseRequest,
@@ -70,6 +70,7 @@ class PureCluster:
         self.choose = Chooser(case.moves, case.move_seed)
         self.now = 0.0
         self.state = self._new_state()
+        self.planning: DuePlan | None = None
         self.num_joins = self.num_moved = 0
         self.lost_left = case.num_lost
         self._heard_at = 0.0
@@ -153,7 +154,7 @@ class PureCluster:
         if reader(self.state._roster, ""):
             moves += [client.submit] if client.to_submit else []
             moves += [partial(client.upload, index) for index in client.uploads]
-        if self.state.is_plan_due:
+        if self.planning is not None or self.state.is_plan_due:
             moves.append(self._coordinator_plans)
         for node in self._alive(self.nodes):
             if node.inbox:
@@ -293,7 +294,7 @@ class PureCluster:
             node.peer, node.is_of_old_epoch = b"", True
             node.inbox.clear()
             node.outbox.clear()
-        self.state = self._new_state()
+        self.state, self.planning = self._new_state(), None
         self._join_clients()
         self.client.resume()
 
@@ -304,7 +305,12 @@ class PureCluster:
         self._hand_over(sends)
 
     def _coordinator_plans(self) -> None:
-        self._hand_over(self.state.plan_anew(self.now))
+        """Begin a plan, or take the one that was begun: much may have come in since."""
+        due, self.planning = self.planning, None
+        if due is None:
+            self.planning = self.state.begin_plan(self.now)
+        else:
+            self._hand_over(self.state.take_plan(due, due.planning.make(), self.now))
 
     def _hand_over(self, sends: Sequence[Send]) -> None:
         for send in sends:

@@ -19,6 +19,7 @@ from nodes.messages import EngineProfile, NodeFields
 from nodes.profile import costs_of, decode_profile, link_of, same_vocabulary, spread_of
 from nodes.scheduler import SchedulerState
 from nodes.scheduler.drafting.lookup import LOOKUP
+from nodes.scheduler.drafting.pace import Pace
 from policies.confidence import Spread
 from policies.latency import NodeCosts
 from policies.plan import Link
@@ -59,6 +60,8 @@ class NodeRecord:
     scheduler: SchedulerState | None = None
     # As declared by the node; what it has not declared is measured.
     link: Link = field(default_factory=Link)
+    # Of a draft node: what rounds of all targets have told.
+    pace: Pace = field(default_factory=Pace)
     # Seconds of work that it has told of, and bytes of its messages.
     busy_s: float = 0.0
     traffic: NodeTraffic = field(default_factory=NodeTraffic)

@@ -8,22 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from nodes.messages import MAX_PROMPT_TOKENS
+from nodes.scheduler.drafting.pace import Pace
 from nodes.scheduler.drafting.punctuality import Punctuality
 from nodes.stream import PROMPT_PIECE_TOKENS
 from policies.acceptance import AcceptanceEstimate
-from policies.latency import CostTable, NodeCosts, Speed
+from policies.latency import CostTable, NodeCosts
 from policies.plan import ENTRY_BITS, HEADER_BITS, MAX_AUTO_GAMMA, DraftView, Link
 from policies.population import Population
 
 _TYPICAL_GAMMA = 4
-# A node that was slow when it was last heard of may have cooled down or be alone again: without
-# rounds what is known of its speed is worth half as much after each such time. Rounds of a slow
-# node are some seconds apart.
-_SPEED_HALF_LIFE_S, _SPEED_HOLDS_S = 60.0, 10.0
-# And what is known of its way: Pings tell of that, too.
-_DETOUR_HALF_LIFE_S, _DETOUR_HOLDS_S = 5.0, 1.0
-# A way that took much longer, or no time at all, tells no more than this many times the predicted.
-_DETOUR_RATE, _MOST_DETOUR = 0.1, 3.0
 # A text goes to a draft node in pieces, or the messages of rounds would wait behind it.
 _PIECE_S = 0.05
 _LEAST_PIECE_TOKENS = 32
@@ -39,14 +32,14 @@ class DraftNode:
     num_waiting: rounds it is drafting. used_cells: of the streams it holds; own_cells: of one of
     them, on average. num_unread: tokens of texts it was given and has not read. num_ready,
     num_wasted: tokens that it drafted ahead, and that were of use or not. target_rtt_s: the way to
-    the target and back, for which rounds wait and leases do not.
+    the target and back, for which rounds wait and leases do not. pace: shared with the schedulers
+    of other targets.
     """
 
     name: str
     calibrated: NodeCosts
     link: Link = field(default_factory=Link)
     target_rtt_s: float = 0.0
-    detour_s: float = 0.0
     num_streams: int = 0
     num_waiting: int = 0
     used_cells: int = 0
@@ -56,9 +49,7 @@ class DraftNode:
     num_wasted: int = 0
     token_bits: int = 32
     max_gamma: int = MAX_AUTO_GAMMA
-    speed: Speed = field(default_factory=Speed)
-    seen_at: float = -math.inf
-    _forgot_at: float = -math.inf
+    pace: Pace = field(default_factory=Pace)
     punctuality: Punctuality = field(default_factory=Punctuality)
     acceptance: AcceptanceEstimate = field(default_factory=lambda: AcceptanceEstimate(memory=0.99))
     population: Population = field(default_factory=Population)
@@ -66,27 +57,12 @@ class DraftNode:
     @property
     def costs(self) -> NodeCosts:
         """Calibrated costs as corrected by the rounds seen."""
-        return self.speed.apply(self.calibrated)
-
-    def forget(self, now: float) -> None:
-        """What was learnt of its speed and its way fades while it makes no guesses."""
-        since_s = now - max(self.seen_at, self._forgot_at)
-        if not _DETOUR_HOLDS_S < since_s < math.inf:
-            return
-        self.detour_s *= 0.5 ** (since_s / _DETOUR_HALF_LIFE_S)
-        if now - self.seen_at > _SPEED_HOLDS_S:
-            self.speed.forget(1.0 - 0.5 ** (since_s / _SPEED_HALF_LIFE_S))
-        self._forgot_at = now
+        return self.pace.speed.apply(self.calibrated)
 
     @property
     def rtt_s(self) -> float:
         """To it and back, as rounds have found it."""
-        return max(0.0, self.link.rtt_s + self.detour_s)
-
-    def way_seen(self, seconds: float, predicted_s: float) -> None:
-        """Learn from a round: all that it did not spend on guesses; predicted_s: by link_s."""
-        beyond_s = min(seconds - predicted_s, _MOST_DETOUR * predicted_s)
-        self.detour_s = max(-self.link.rtt_s, self.detour_s + _DETOUR_RATE * beyond_s)
+        return max(0.0, self.link.rtt_s + self.pace.detour_s)
 
     def view(self) -> DraftView:
         costs = self.costs

@@ -10,6 +10,7 @@ from nodes.scheduler.dispatch import Dispatcher
 from nodes.scheduler.drafting import trials
 from nodes.scheduler.drafting.draft_node import DraftNode
 from nodes.scheduler.drafting.drafts import DraftPool
+from nodes.scheduler.drafting.pace import Pace
 from nodes.scheduler.instructions import Instruction, ToDraft
 from nodes.scheduler.learning import Learning
 from nodes.scheduler.observe import own_cells
@@ -32,6 +33,9 @@ _KNOWN_GUESSES = 40
 _BEST = AcceptanceEstimate(successes=9.0, failures=1.0)
 # Tokens of a stream between two looks at who drafts for it.
 _RECONSIDER_TOKENS = 16
+# And of streams that are looked at after the same pass: the others wait for the next one, and not
+# all tokens for all looks.
+_LOOKS_A_PASS = 4
 
 
 class DraftSide:
@@ -59,6 +63,7 @@ class DraftSide:
         self._watch = watch
         self._token_bits = token_bits
         self.num_stale = 0
+        self._num_looks = 0
 
     def joined(
         self,
@@ -66,9 +71,12 @@ class DraftSide:
         costs: NodeCosts,
         link: Link | None = None,
         spread: Spread | None = None,
+        pace: Pace | None = None,
     ) -> list[Instruction]:
-        """spread: how sure its draft model was where it was measured, if it was."""
-        draft = DraftNode(node, costs, link or Link(), token_bits=self._token_bits)
+        """spread: how sure its draft model was where it was measured, if it was. pace: what the
+        schedulers of other targets know of it."""
+        known = pace or Pace()
+        draft = DraftNode(node, costs, link or Link(), token_bits=self._token_bits, pace=known)
         if spread is not None and self._target is not None:
             target = self._target.now(own_cells(self._streams.values())).decode
             together = max(1, len(self._streams))
@@ -253,10 +261,17 @@ class DraftSide:
             self._drafts[node].num_ready += reply.num_ready
             self._drafts[node].num_wasted += reply.num_wasted
 
+    def pass_done(self) -> None:
+        """The target's streams are about to be told what one more pass committed."""
+        self._num_looks = 0
+
     def reconsider(self, stream: Stream) -> list[Instruction]:
         """Now and then: is a stream better served by lookup, by a draft node again, by another?"""
         if stream.is_away or len(stream.token_ids) < stream.reconsidered_at + _RECONSIDER_TOKENS:
             return []
+        if self._num_looks >= _LOOKS_A_PASS:
+            return []
+        self._num_looks += 1
         stream.reconsidered_at = len(stream.token_ids)
         before, moved = stream.draft, list[Instruction]()
         if self._drafts.lookup is not None and self._target is not None:

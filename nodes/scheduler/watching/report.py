@@ -76,4 +76,6 @@ class Report:
         # Not its `costs`, which move in steps each time that they are looked at.
         node = self._drafts[name]
         decode, prefill = node.calibrated.decode, node.calibrated.prefill
-        return NodeCosts(decode.scaled(node.speed.factor), prefill.scaled(node.speed.factor))
+        return NodeCosts(
+            decode.scaled(node.pace.speed.factor), prefill.scaled(node.pace.speed.factor)
+        )

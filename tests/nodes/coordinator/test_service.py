@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
+import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
-from mesh.codec import Envelope, decode, encode
+from mesh.codec import Envelope, decode, encode, encode_struct
 from mesh.credits import WINDOW_MESSAGES
 from mesh.memory_transport import MemoryClient, MemoryHub
 from mesh.messages import OTHER_PROTOCOL, PROTOCOL_VERSION, Hello, Ping, Pong, Refuse, Welcome
-from mesh.zmq_transport import ZmqContext
 from nodes.coordinator.sends import Send
 from nodes.coordinator.service import Coordinator
 from nodes.messages import (
@@ -28,19 +25,20 @@ from nodes.messages import (
     TokensNotice,
     VerifyRequest,
 )
-from tests.nodes.builders import one_batch
+from policies.plan import Observation, Plan, Policy
+from tests.nodes.builders import make_profile, one_batch
 
 Eventually = Callable[..., "asyncio.Future[None]"]
 
 
 @contextlib.asynccontextmanager
 async def serving(
-    hub: MemoryHub, interval_s: float = 1e4, timeout_s: float = 8e4
+    hub: MemoryHub, interval_s: float = 1e4, timeout_s: float = 8e4, policy: Policy = one_batch
 ) -> AsyncIterator[Coordinator]:
     """A coordinator that runs; unless told otherwise it does not look at times."""
     times = {"heartbeat_interval_s": interval_s, "heartbeat_timeout_s": timeout_s}
     with contextlib.closing(hub.server()) as server:
-        coordinator = Coordinator(server, one_batch, **times)
+        coordinator = Coordinator(server, policy, **times)
         task = asyncio.create_task(coordinator.run())
         try:
             yield coordinator
@@ -148,73 +146,67 @@ async def test_nodes_are_told_before_clients(monkeypatch: pytest.MonkeyPatch) ->
         assert done == ["node-a", "node-b", "client-a", "client-b"]
 
 
-def noted(
-    monkeypatch: pytest.MonkeyPatch, coordinator: Coordinator, during_plan: Callable[[], None]
-) -> list[str]:
-    """What the coordinator does from now on: plans, in which something happens, and messages."""
-    state, heard = coordinator.state, coordinator.state.on_message
-    done: list[str] = []
+class SlowPolicy:
+    """Plans when it is let; num_begun: of plans."""
 
-    def plan(_now: float) -> list[Send]:
-        state._plans_due.popitem()
-        done.append("plan")
-        during_plan()
-        return []
+    def __init__(self) -> None:
+        self.num_begun = 0
+        self.may_go_on = threading.Event()
 
-    def on_message(*told: Any) -> list[Send]:
-        done.append("message")
-        return heard(*told)
-
-    monkeypatch.setattr(state, "plan_anew", plan)
-    monkeypatch.setattr(state, "on_message", on_message)
-    return done
+    def __call__(self, observation: Observation) -> Plan:
+        self.num_begun += 1
+        assert self.may_go_on.wait(10.0)
+        return one_batch(observation)
 
 
-async def test_no_message_waits_for_more_than_one_plan(
-    monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+@pytest.fixture
+def slow() -> Iterator[SlowPolicy]:
+    """Whatever happens, no thread waits longer than its test."""
+    policy = SlowPolicy()
+    yield policy
+    policy.may_go_on.set()
+
+
+async def join_target(hub: MemoryHub, name: str) -> tuple[MemoryClient, Envelope]:
+    node = hub.client()
+    profile = encode_struct(make_profile())
+    node.send(encode(Hello(name, "target", 1, PROTOCOL_VERSION, profile)))
+    return node, await hear(node, Welcome)
+
+
+async def test_messages_are_dealt_with_while_a_plan_is_made(
+    slow: SlowPolicy, eventually: Eventually
 ) -> None:
-    """Eight plans are due, and messages come in with each."""
     hub = MemoryHub()
-    async with serving(hub) as coordinator:
-        client, welcome = await join(hub, "a")
-        ping = encode(Ping(0, 0), cluster=welcome.cluster, epoch=welcome.epoch)
+    async with serving(hub, policy=slow) as coordinator:
+        target, welcome = await join_target(hub, "t")
+        client, _ = await join(hub, "a")
+        ping = encode(Ping(0, 0), cluster=welcome.message.cluster, epoch=welcome.message.epoch)
+        (scheduler,) = coordinator.state.schedulers
 
-        def two_messages() -> None:
+        def a_plan_is_due() -> None:
+            scheduler._cycle.members_changed()
+            coordinator.state._plans_due["t"] = None
+            coordinator._send_all([])
+
+        a_plan_is_due()
+        await eventually(lambda: slow.num_begun == 1)
+        for _ in range(3):
             client.send(ping)
-            client.send(ping)
-
-        done = noted(monkeypatch, coordinator, two_messages)
-        coordinator.state._plans_due.update(dict.fromkeys("abcdefgh"))
-        coordinator._send_all([])
-        await eventually(lambda: done == ["plan", "message", "message"] * 8)
-
-
-async def test_what_has_come_over_zeromq_is_read_between_two_plans(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
-) -> None:
-    with ZmqContext() as context:
-        server = context.bind(f"ipc://{tmp_path}/mesh.sock")
-        coordinator = Coordinator(server, one_batch)
-        running = asyncio.create_task(coordinator.run())
-        client = context.connect(server.endpoint)
-        await client.writable()
-        client.send(encode(Hello("a", "client", 1, PROTOCOL_VERSION, b"")))
-        welcome = decode(await client.recv())
-        ping = encode(Ping(0, 0), cluster=welcome.cluster, epoch=welcome.epoch)
-
-        def a_message() -> None:
-            client.send(ping)
-            # Time for ZeroMQ's threads.
-            time.sleep(0.05)
-
-        done = noted(monkeypatch, coordinator, a_message)
-        coordinator.state._plans_due.update(dict.fromkeys("abcdef"))
-        coordinator._send_all([])
-        await eventually(lambda: done.count("message") == 6)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-    # On a loaded machine one may be late.
-    assert sum(pair == ("plan", "plan") for pair in itertools.pairwise(done)) <= 1
+            await hear(client, Pong)
+        # One that is due meanwhile waits for this one, whatever comes in.
+        a_plan_is_due()
+        client.send(ping)
+        await hear(client, Pong)
+        assert slow.num_begun == 1
+        assert coordinator.state.is_plan_due
+        target.close()
+        await eventually(lambda: len(coordinator.state.peers()) == 1)
+        slow.may_go_on.set()
+        # Its target has left: the plan is for nobody, and the coordinator goes on.
+        await eventually(lambda: not coordinator.state.is_plan_due)
+        client.send(ping)
+        await hear(client, Pong)
 
 
 async def test_a_gateway_may_be_told_at_once_that_all_its_requests_have_ended(

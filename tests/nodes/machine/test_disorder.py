@@ -32,7 +32,7 @@ _PROMPTS = ((5, 6, 7), tuple(range(1, 50)), tuple(range(1, 70)))
 # What is said of a membership itself is of no epoch, or ends it.
 _OF_MEMBERSHIPS = (Hello, Welcome, Refuse, Bye)
 # A message proves that its sender lives, and is counted, whatever it says.
-_NO_STATE = {"num_stale", "_num_stale", "last_seen", "traffic"}
+_NO_STATE = {"num_stale", "_num_stale", "last_seen", "_last_heard_at", "traffic"}
 
 
 def _world(

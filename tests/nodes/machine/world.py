@@ -16,6 +16,7 @@ from mesh.messages import PROTOCOL_VERSION, Hello
 from mesh.transport import Frames, Received
 from nodes.coordinator.placing.rebalancing import Move
 from nodes.coordinator.service import Coordinator
+from nodes.coordinator.state import DuePlan
 from nodes.messages import NodeCommandRequest, SubmitRequest
 from nodes.profile import encode_profile
 from nodes.target.stream import cells_needed
@@ -50,6 +51,7 @@ class World:
         self.random = random.Random(setup.seed)
         self.network = Network(self.clock, disorder)
         self.coordinator = self._new_coordinator()
+        self.planning: DuePlan | None = None
         self.processes: list[Process] = []
         # Of processes that have ended, too.
         self.clients: list[ClientProcess] = []
@@ -180,14 +182,24 @@ class World:
     def _moves(self) -> Iterator[tuple[Callable[[Any], None], Any]]:
         for connection in self.network.arrived():
             yield self._coordinator_takes, connection
-        if self.coordinator.state.is_plan_due:
-            # Sooner or later: it plans when nothing is left to read.
-            yield Coordinator.plan_next, self.coordinator
+        if self.planning is not None:
+            # A thread makes it, while anything may come in.
+            yield World._take_plan, self
+        elif self.coordinator.state.is_plan_due:
+            yield World._begin_plan, self
         for process in self.processes:
             if process.can_read():
                 yield type(process).read, process
             if isinstance(process, NodeProcess) and process.can_step():
                 yield NodeProcess.step, process
+
+    def _begin_plan(self) -> None:
+        self.planning = self.coordinator.begin_plan()
+
+    def _take_plan(self) -> None:
+        due, self.planning = self.planning, None
+        assert due is not None
+        self.coordinator.take_plan(due, due.planning.make())
 
     def _coordinator_takes(self, connection: Connection) -> None:
         self.hand_in(connection.peer, self.network.take(connection, "up"))
@@ -251,7 +263,7 @@ class World:
         for process in self.processes:
             process.had_trouble = True
         self.network.restart()
-        self.coordinator = self._new_coordinator()
+        self.coordinator, self.planning = self._new_coordinator(), None
         for process in self.processes:
             process.come_back(carries=True)
 

@@ -23,6 +23,10 @@ from tests.nodes.scheduler.script import (
 )
 
 
+def replan(state: CycleState, seen: Observation, now: float) -> None:
+    state.take(state.begin(seen, now).make(), seen)
+
+
 def observe(*stream_ids: int, alpha: float = 0.8, plain: tuple[int, ...] = ()) -> Observation:
     """Streams on draft node "a", those of `plain` on none."""
     streams = tuple(
@@ -56,7 +60,7 @@ def in_force(*batches: Mapping[int, int], is_cheapest: bool) -> tuple[CycleState
     """A state with a plan that was taken, so low was its price."""
     policy = Asked(make_plan(*batches, price_s=0.0, is_cheapest=is_cheapest))
     state = CycleState(policy)
-    state.replan(observe(*(s for members in batches for s in members)), 0.0)
+    replan(state, observe(*(s for members in batches for s in members)), 0.0)
     return state, policy
 
 
@@ -76,7 +80,7 @@ def test_a_plan_is_made_anew_when_acceptance_drifted_and_some_rounds_have_passed
         assert not state.is_due
     state.committed([])
     assert state.is_due
-    state.replan(observe(1, alpha=0.86), 0.0)
+    replan(state, observe(1, alpha=0.86), 0.0)
     for _ in range(20):
         state.committed([(1, 0.86)])
         assert not state.is_due
@@ -166,7 +170,7 @@ def test_new_streams_join_the_plan_in_force_unless_a_new_one_gains_4_percent(
     assert price_of(seen, regrouped) > price_of(seen, joined)
     price_s = price_of(seen, joined) / gain
     policy.plan = make_plan({1: 8, 2: 8, 3: 8, 4: 8}, price_s=price_s, is_cheapest=True)
-    state.replan(seen, 100.0)
+    replan(state, seen, 100.0)
     assert groups(state) == expected
 
 
@@ -187,7 +191,7 @@ def test_else_the_batches_in_force_get_the_new_gammas(
     price_s = price_of(seen, regrouped) / gain
     assert price_of(seen, kept) > 1.04 * price_s
     policy.plan = make_plan({1: 2, 2: 2, 3: 2}, price_s=price_s, is_cheapest=True)
-    state.replan(seen, 0.0)
+    replan(state, seen, 0.0)
     assert groups(state) == expected
 
 
@@ -196,17 +200,17 @@ def test_policies_that_do_not_look_for_the_cheapest_get_their_gammas_and_number_
 ):
     state, policy = in_force({1: 4, 2: 4}, {3: 4}, is_cheapest=False)
     policy.plan = make_plan({1: 3}, {2: 3, 3: 3}, price_s=1e9, is_cheapest=False)
-    state.replan(observe(1, 2, 3), 0.0)
+    replan(state, observe(1, 2, 3), 0.0)
     assert groups(state) == [{1: 3, 2: 3}, {3: 3}]
     policy.plan = make_plan({1: 3, 2: 3, 3: 3}, price_s=1e9, is_cheapest=False)
-    state.replan(observe(1, 2, 3), 0.0)
+    replan(state, observe(1, 2, 3), 0.0)
     assert groups(state) == [{1: 3, 2: 3, 3: 3}]
 
 
 def test_streams_that_left_are_forgotten_and_so_are_batches_without_any() -> None:
     state, policy = in_force({1: 4, 2: 4}, {3: 4}, is_cheapest=True)
     policy.plan = make_plan({1: 4}, price_s=1e9, is_cheapest=True)
-    state.replan(observe(1), 0.0)
+    replan(state, observe(1), 0.0)
     assert groups(state) == [{1: 4}]
     assert state.plain == ()
 
@@ -214,7 +218,7 @@ def test_streams_that_left_are_forgotten_and_so_are_batches_without_any() -> Non
 def test_a_stream_that_cannot_guess_any_more_leaves_its_batch_for_plain_decoding() -> None:
     state, policy = in_force({1: 4, 2: 4}, is_cheapest=True)
     policy.plan = make_plan({1: 4}, plain=(2,), price_s=1e9, is_cheapest=True)
-    state.replan(observe(1, 2, plain=(2,)), 0.0)
+    replan(state, observe(1, 2, plain=(2,)), 0.0)
     assert groups(state) == [{1: 4}]
     assert state.plain == (2,)
     assert state.why_plain(2) == "draft off: no draft node holds the stream"
@@ -227,7 +231,7 @@ def test_no_guesses_are_begun_for_a_gain_below_4_percent_and_the_reason_is_told(
     for gain, begins in ((1.039, False), (1.041, True)):
         plan = make_plan({1: 1, 2: 1}, price_s=plain_s / gain, is_cheapest=True)
         state = CycleState(Asked(plan))
-        state.replan(seen, 0.0)
+        replan(state, seen, 0.0)
         assert groups(state) == ([{1: 1, 2: 1}] if begins else [])
         for stream_id in state.plain:
             assert state.why_plain(stream_id).startswith("draft off: ")
@@ -237,23 +241,23 @@ def test_no_guesses_are_begun_for_a_gain_below_4_percent_and_the_reason_is_told(
 def test_a_stream_that_a_policy_forgot_is_decoded_plainly() -> None:
     state, policy = in_force({1: 4}, is_cheapest=True)
     policy.plan = Plan((Batch((1,), (4,)),), (2,))
-    state.replan(observe(1, 2, 3), 0.0)
+    replan(state, observe(1, 2, 3), 0.0)
     assert groups(state) == [{1: 4}]
     assert state.plain == (2, 3)
 
 
 def test_the_joint_plan_is_kept_by_its_own_prices() -> None:
     state = CycleState(joint_plan)
-    state.replan(observe(1, 2), 0.0)
+    replan(state, observe(1, 2), 0.0)
     before = groups(state)
     assert sum(map(len, before)) == 2
     batches = list(state.batches)
-    state.replan(observe(1, 2, alpha=0.79), 0.0)
+    replan(state, observe(1, 2, alpha=0.79), 0.0)
     # The same batches; how many guesses they make may change, for that costs nothing.
     assert [id(batch) for batch in state.batches] == [id(batch) for batch in batches]
     assert [group.keys() for group in groups(state)] == [group.keys() for group in before]
     # Hopeless guesses are given up.
-    state.replan(observe(1, 2, alpha=0.0), 0.0)
+    replan(state, observe(1, 2, alpha=0.0), 0.0)
     assert (groups(state), sorted(state.plain)) == ([], [1, 2])
 
 
@@ -261,7 +265,7 @@ def test_an_even_cycle_starts_a_batch_every_mth_part_of_it() -> None:
     state, policy = in_force({1: 4}, {2: 4}, {3: 4}, {4: 4}, is_cheapest=True)
     assert state.phase_s == pytest.approx(0.1 / 4)
     policy.plan = replace(policy.plan, batches=(), plain=(1,), prediction=None)
-    state.replan(observe(1), 0.0)
+    replan(state, observe(1), 0.0)
     assert state.phase_s == 0.0
 
 
@@ -275,12 +279,12 @@ def test_batches_are_not_regrouped_for_a_few_percent_where_streams_come_and_go(
     for k in range(1, 41):
         # One comes, one goes, and what is in force is the best.
         policy.plan = replace(two, batches=two.batches[: 1 + k % 2])
-        state.replan(observe(*range(1, 3 + k % 2)), k * interval_s)
+        replan(state, observe(*range(1, 3 + k % 2)), k * interval_s)
     policy.plan = two
-    state.replan(observe(1, 2, 3), 41 * interval_s)
+    replan(state, observe(1, 2, 3), 41 * interval_s)
     seen = observe(1, 2, 3)
     kept = make_plan({1: 4, 2: 4}, {3: 4}, price_s=1.0, is_cheapest=True)
     price_s = price_of(seen, kept) / 1.06
     policy.plan = make_plan({1: 4, 2: 4, 3: 4}, price_s=price_s, is_cheapest=True)
-    state.replan(seen, 42 * interval_s)
+    replan(state, seen, 42 * interval_s)
     assert len(groups(state)) == (1 if regroups else 2)

@@ -99,7 +99,7 @@ def test_streams_leave_a_node_that_proves_slow() -> None:
     decode(scheduler, 32)
     assert held(scheduler) == {"a": 2, "b": 0}
     for _ in range(40):
-        scheduler._drafts["a"].speed.observe(4.0, 1.0)
+        scheduler._drafts["a"].pace.speed.observe(4.0, 1.0)
     decode(scheduler, 32)
     assert held(scheduler) == {"a": 0, "b": 2}
 
@@ -110,7 +110,7 @@ def test_a_stream_that_has_moved_stays_for_a_while() -> None:
     decode(scheduler, 16)
     assert held(scheduler) == {"a": 0, "b": 1}
     for _ in range(60):
-        scheduler._drafts["b"].speed.observe(10.0, 1.0)
+        scheduler._drafts["b"].pace.speed.observe(10.0, 1.0)
     # 64 tokens after its move, and then with the next look.
     decode(scheduler, 60)
     assert held(scheduler) == {"a": 0, "b": 1}

@@ -233,18 +233,18 @@ def test_a_node_with_texts_to_read_is_planned_as_slower() -> None:
 def test_a_way_that_takes_longer_is_planned_as_longer() -> None:
     node = DraftNode("a", costs(0.01), Link(rtt_s=0.02), target_rtt_s=0.001)
     for _ in range(100):
-        node.way_seen(0.05, node.link_s((4,), 1))
+        node.pace.way_seen(0.05, node.link_s((4,), 1), node.link.rtt_s)
     assert node.rtt_s == pytest.approx(0.05, rel=0.01)
     assert node.view().link.rtt_s == pytest.approx(0.051, rel=0.01)
     # One that waits for ten seconds tells no more than some that wait for a tenth.
-    node.way_seen(10.0, node.link_s((4,), 1))
+    node.pace.way_seen(10.0, node.link_s((4,), 1), node.link.rtt_s)
     assert node.rtt_s < 0.07
     for _ in range(200):
-        node.way_seen(0.0, node.link_s((4,), 1))
+        node.pace.way_seen(0.0, node.link_s((4,), 1), node.link.rtt_s)
     assert node.rtt_s == pytest.approx(0.0, abs=1e-6)
     # Without rounds, what Pings say is right again some seconds later.
-    node.seen_at = 0.0
-    node.forget(60.0)
+    node.pace.seen(0.0)
+    node.pace.forget(60.0)
     assert node.rtt_s == pytest.approx(0.02, rel=0.01)
 
 
@@ -254,22 +254,22 @@ def test_a_node_that_was_slow_is_tried_again_some_minutes_later() -> None:
     drafts.add(throttled)
     drafts.add(other)
     for _ in range(40):
-        throttled.speed.observe(4.0, throttled.speed.factor)
-    throttled.seen_at = 100.0
+        throttled.pace.speed.observe(4.0, throttled.pace.speed.factor)
+    throttled.pace.seen(100.0)
     chosen = []
     for now in (101.0, 109.0, 161.0, 221.0, 281.0):
-        throttled.forget(now)
+        throttled.pace.forget(now)
         chosen.append(drafts.choose(set()))
     # 4, 4, 2, 1.4 and 1.2 times as slow as it was measured.
     assert chosen == [other, other, other, throttled, throttled]
     # While it has rounds nothing is forgotten.
-    throttled.seen_at = 280.0
-    before = throttled.speed.factor
-    throttled.forget(285.0)
-    assert throttled.speed.factor == before
+    throttled.pace.seen(280.0)
+    before = throttled.pace.speed.factor
+    throttled.pace.forget(285.0)
+    assert throttled.pace.speed.factor == before
     # Of one that never had a round there is nothing to forget.
-    other.forget(1000.0)
-    assert other.speed.factor == 1.0
+    other.pace.forget(1000.0)
+    assert other.pace.speed.factor == 1.0
 
 
 def test_texts_are_read_in_pieces_whatever_sizes_a_table_has() -> None:

@@ -97,7 +97,7 @@ def test_a_round_that_another_joined_tells_nothing_of_speed() -> None:
     # The second comes half way: the node, which does one after another, is as fast as predicted.
     open_stream(scheduler, TWO, "a", now=0.2)
     answer(scheduler, 1, "a", 0.6)
-    assert scheduler._drafts["a"].speed.factor == 1.0
+    assert scheduler._drafts["a"].pace.speed.factor == 1.0
 
 
 def test_a_stream_whose_draft_is_silent_moves_to_one_that_answers() -> None:

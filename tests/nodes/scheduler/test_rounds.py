@@ -87,28 +87,28 @@ def test_a_nodes_speed_is_learnt_from_rounds_it_did_alone() -> None:
     node = alone.shares["a"].node
     alone.answered("a", 1.9)
     # 0.4 s of drafting instead of 0.2.
-    assert node.speed.factor == pytest.approx(2**node.speed.rate)
+    assert node.pace.speed.factor == pytest.approx(2**node.pace.speed.rate)
     beside = make_round(2.0, a=(0.2, 0.5))
     beside.shares["a"].node = node
     beside.share_node("a", 2)
     beside.answered("a", 9.0)
     beside.answered("b", 9.0)
-    assert node.speed.factor == pytest.approx(2**node.speed.rate)
+    assert node.pace.speed.factor == pytest.approx(2**node.pace.speed.rate)
 
 
 def test_what_a_node_says_it_took_parts_its_speed_from_its_way() -> None:
     told = make_round(1.0, a=(0.2, 0.5))
     node = told.shares["a"].node
     told.answered("a", 2.3, draft_s=0.4)
-    assert node.speed.factor == pytest.approx(2**node.speed.rate)
+    assert node.pace.speed.factor == pytest.approx(2**node.pace.speed.rate)
     # 0.9 s on the way instead of 0.5.
-    assert node.detour_s == pytest.approx(0.1 * 0.4)
+    assert node.pace.detour_s == pytest.approx(0.1 * 0.4)
     # It cannot have taken longer than the whole round.
     liar = make_round(1.0, a=(0.2, 0.5))
     node = liar.shares["a"].node
     liar.answered("a", 1.4, draft_s=9.0)
-    assert node.speed.factor == pytest.approx(2**node.speed.rate)
-    assert node.detour_s == 0.0
+    assert node.pace.speed.factor == pytest.approx(2**node.pace.speed.rate)
+    assert node.pace.detour_s == 0.0
     assert node.rtt_s == 0.0
 
 
@@ -118,7 +118,7 @@ def test_guesses_that_were_not_made_cost_a_node_one_step() -> None:
     stopped.asked, stopped.guesses = {ONE: 8}, {ONE: (1,)}
     node = stopped.shares["a"].node
     stopped.answered("a", 1.5 + 0.2)
-    assert node.speed.factor == pytest.approx(1.0)
+    assert node.pace.speed.factor == pytest.approx(1.0)
     # A stream that the node left out tells nothing.
     silent = make_round(1.0, a=(0.8, 0.5))
     silent.guesses = {}

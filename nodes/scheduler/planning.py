@@ -1,0 +1,116 @@
+"""A plan in the making: the policy's, or as much of the plan in force as does nearly as well.
+
+It needs nothing but what it is given, and takes milliseconds for many streams: any thread may make
+it, while messages go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from nodes.stream import StreamId
+from policies.joint import Priced
+from policies.plan import Batch, Observation, Plan, Policy
+from policies.problem import problem_of
+
+# A new plan must promise this much more than the one in force.
+HYSTERESIS = 0.04
+# Where it has another number of batches, they have to fall into step anew: some part of a cycle is
+# lost, which pays only if the streams stay the same for long enough.
+_REGROUPING_CYCLES = 0.5
+_MOST_REGROUPING = 0.04
+
+
+@dataclass(frozen=True, slots=True)
+class Planning:
+    """What a plan is made of. in_force, batches: the plan there is, and the guesses of its streams
+    by batch. interval_s: between two changes of the streams, on average."""
+
+    observation: Observation
+    policy: Policy
+    in_force: Plan
+    batches: Sequence[Mapping[StreamId, int]]
+    interval_s: float
+
+    def make(self) -> Plan:
+        """The plan to be in force.
+
+        Streams that change batches wait for one another, streams that begin to guess run a lease
+        out first: so first the old plan with the new streams put in, then the old batches with
+        the new gammas are preferred.
+        """
+        chosen = self._steady(self.policy(self.observation))
+        planned = {s for batch in chosen.batches for s in batch.stream_ids} | set(chosen.plain)
+        views = self.observation.streams
+        left_out = [view.stream_id for view in views if view.stream_id not in planned]
+        # Nobody waits for ever because a policy forgot it.
+        return replace(chosen, plain=(*chosen.plain, *left_out)) if left_out else chosen
+
+    def _steady(self, plan: Plan) -> Plan:
+        seen = self.observation
+        if plan.prediction is None or seen.target is None or not seen.streams:
+            return plan
+        if len(self.batches) != len(plan.batches) and not plan.is_cheapest:
+            return plan
+        # Other policies are held to what they ask for: their gammas, their number of batches.
+        kept = [self._adapted(plan, keeps_gammas=False)]
+        if plan.is_cheapest:
+            as_it_was = self._adapted(plan, keeps_gammas=True)
+            # Another number of guesses costs nothing; to begin or to end guessing does.
+            kept.insert(1 if set(as_it_was.plain) == set(kept[0].plain) else 0, as_it_was)
+        made = plan.prediction
+        price_s = self._weighed(plan, made.price_s * (1.0 - made.ahead_gain))
+        problem = problem_of(seen)
+        for candidate in kept:
+            found = Priced.of(seen, candidate, problem)
+            gain = HYSTERESIS
+            if len(candidate.batches) != len(plan.batches):
+                gain += self._regrouping(found.cost.cycle_s)
+            if self._weighed(candidate, found.price_s) <= price_s * (1.0 + gain):
+                return found.described()
+        return plan
+
+    def _regrouping(self, cycle_s: float) -> float:
+        """Part of the time until the streams change again that is lost by changing the batches."""
+        if self.interval_s <= 0.0:
+            return _MOST_REGROUPING
+        return min(_MOST_REGROUPING, _REGROUPING_CYCLES * cycle_s / self.interval_s)
+
+    def _adapted(self, plan: Plan, *, keeps_gammas: bool) -> Plan:
+        """The batches in force for the streams there are now; new ones join the smallest."""
+        views = self.observation.streams
+        wanted = {
+            s: gamma
+            for batch in plan.batches
+            for s, gamma in zip(batch.stream_ids, batch.gammas, strict=True)
+        }
+        can_guess = {view.stream_id for view in views if view.draft is not None}
+        was_plain = set(self.in_force.plain)
+        batches: list[dict[int, int]] = []
+        placed: set[int] = set()
+        for batch in self.batches:
+            members = {
+                int(s): gamma if keeps_gammas else wanted.get(s, 0)
+                for s, gamma in batch.items()
+                if s in can_guess
+            }
+            placed |= members.keys()
+            batches.append({s: gamma for s, gamma in members.items() if gamma > 0})
+        plain = []
+        guessing = {stream_id for members in batches for stream_id in members}
+        for view in views:
+            stream_id = view.stream_id
+            if stream_id in guessing:
+                continue
+            gamma = wanted.get(stream_id, 0)
+            stays_plain = stream_id in placed or (keeps_gammas and stream_id in was_plain)
+            if gamma and batches and not stays_plain:
+                min(batches, key=len)[stream_id] = gamma
+            else:
+                plain.append(stream_id)
+        kept = tuple(Batch(tuple(m), tuple(m.values())) for m in batches if m)
+        return replace(plan, batches=kept, plain=tuple(plain))
+
+    def _weighed(self, plan: Plan, price_s: float) -> float:
+        return price_s * (self.observation.overrun if plan.batches else 1.0)
