@@ -34,9 +34,9 @@ logger = logging.getLogger(__name__)
 
 # At most, between Hellos that could not leave: the first time, and after a loss.
 _FIRST_WAIT_S, _WAIT_S = 0.1, 0.5
-# For the answer to one that has left, twice as long for each one after it: said again and again,
-# Hellos would fill a narrow link, and the medium it shares.
-_ANSWER_WAIT_S, _LONGEST_ANSWER_WAIT_S = 1.0, 2.0
+# For the answer to one that has left: said again and again, Hellos would fill a narrow link, and
+# the medium it shares. Until the answer is there they are all that a coordinator hears.
+_LEAST_ANSWER_WAIT_S, _ANSWER_WAIT_S = 0.5, 1.0
 # Without a connection for this long it may have been refused, which ZeroMQ does not tell.
 _RETRY_S = 2.0
 # Connected and not answered for this long: the other end may be one that is there no more.
@@ -212,13 +212,13 @@ class Link:
         loop = asyncio.get_running_loop()
         started = unconnected_since = unanswered_since = loop.time()
         pauses, wait_s = PauseState(), 0.0
-        has_joined, num_said = False, 0
+        has_joined = False
         while True:
             now = loop.time()
             # While this process did not run the coordinator was not silent.
             self._heard_at = min(now, self._heard_at + pauses.looked(now, wait_s))
             if self._welcome is not None:
-                has_joined, num_said = True, 0
+                has_joined = True
                 unconnected_since = unanswered_since = now
                 wait_s = self._silence(self._welcome, now)
                 await asyncio.sleep(wait_s)
@@ -230,19 +230,18 @@ class Link:
             try:
                 self._transport.send(encode(self._hello))
                 unconnected_since = now
-                num_said += 1
+                has_left = True
             except BackpressureError:
                 logger.debug("no connection to %s yet", self._endpoint)
-                unanswered_since, num_said = now, 0
+                unanswered_since, has_left = now, False
             if now - unconnected_since > _RETRY_S or now - unanswered_since > _ANSWER_S:
                 unconnected_since = unanswered_since = now
                 self._transport.retry()
-                num_said = 0
+                has_left = False
             # Full jitter, so that nodes do not come back in step after a coordinator's restart.
             least_s, most_s = 0.02, _WAIT_S if has_joined else _FIRST_WAIT_S
-            if num_said:
-                most_s = min(_LONGEST_ANSWER_WAIT_S, _ANSWER_WAIT_S * 2.0 ** (num_said - 1))
-                least_s = most_s / 2
+            if has_left:
+                least_s, most_s = _LEAST_ANSWER_WAIT_S, _ANSWER_WAIT_S
             wait_s = random.uniform(least_s, most_s)
             if not has_joined and limit is not None:
                 wait_s = min(wait_s, started + limit - now + _A_MOMENT_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -92,6 +93,12 @@ class Priced:
     @property
     def price_s(self) -> float:
         return self.cost.price_s * (1.0 - (self.ahead[1] if self.ahead is not None else 0.0))
+
+    @property
+    def num_batches(self) -> int:
+        """In which somebody guesses."""
+        bounds, gammas = self.cycle.bounds, self.cycle.gammas
+        return sum(bool(gammas[a:b].any()) for a, b in itertools.pairwise(bounds))
 
     def described(self) -> Plan:
         plan = self.plan

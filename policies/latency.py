@@ -103,11 +103,16 @@ class Speed:
     _applied: float = 1.0
     _costs: tuple[NodeCosts, NodeCosts] | None = None
 
-    def observe(self, observed_s: float, predicted_s: float) -> None:
-        """Learn from one pass or round; predicted_s by costs that `apply` gave."""
+    def observe(self, observed_s: float, predicted_s: float, factor: float = 0.0) -> None:
+        """Learn from one pass or round; predicted_s by costs that `apply` gave.
+
+        factor: the one it was predicted with, if others were learnt from since: many rounds that
+        are under way at once would each correct the same error.
+        """
         if observed_s <= 0 or predicted_s <= 0:
             return
         ratio = min(_MAX_RATIO, max(1.0 / _MAX_RATIO, observed_s / predicted_s))
+        ratio *= (factor or self.factor) / self.factor
         factor = self.factor * ratio**self.rate
         self.factor = min(_MAX_FACTOR, max(1.0 / _MAX_FACTOR, factor))
 

@@ -101,6 +101,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     ),
     "A thread or the kernel does it: it cannot be interrupted, and ends.": (
         "nodes/coordinator/service.py Coordinator._enrol await asyncio.to_thread",
+        "nodes/coordinator/service.py Coordinator._keep_planning await loop.run_in_executor",
         "nodes/engine_thread.py EngineThread.run await asyncio.to_thread",
         "nodes/local.py LocalMesh.start await asyncio.create_subprocess_exec",
         "nodes/opening.py Opening._compile await asyncio.shield",

@@ -8,6 +8,7 @@ import importlib.metadata
 import logging
 import secrets
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from mesh import failpoints
 from mesh.authorized import AuthorizedNodes
@@ -40,7 +41,8 @@ from nodes.coordinator.members.door import Door
 from nodes.coordinator.members.rotation import Rotation
 from nodes.coordinator.sends import Send
 from nodes.coordinator.state import CoordinatorState, DuePlan
-from policies.plan import Plan, Policy
+from nodes.scheduler.planning import Made
+from policies.plan import Policy
 
 logger = logging.getLogger(__name__)
 
@@ -234,24 +236,28 @@ class Coordinator:
 
     async def _keep_planning(self) -> None:
         """One plan after the other, each when all that has come in by then was read."""
-        while True:
-            await self._plan_due.wait()
-            for _ in range(_TURNS_TO_READ):
-                await asyncio.sleep(0)
-            due = self.begin_plan()
-            if due is not None:
-                # Messages go on meanwhile: for many streams a plan takes milliseconds.
-                self.take_plan(due, await asyncio.to_thread(due.planning.make))
-            if not self.state.is_plan_due:
-                self._plan_due.clear()
+        loop = asyncio.get_running_loop()
+        # A thread for nothing else: what waits for files must not keep plans waiting.
+        with ThreadPoolExecutor(1, thread_name_prefix="plans") as thread:
+            while True:
+                await self._plan_due.wait()
+                for _ in range(_TURNS_TO_READ):
+                    await asyncio.sleep(0)
+                due = self.begin_plan()
+                if due is not None:
+                    # Messages go on meanwhile: for many streams a plan takes milliseconds.
+                    made = await loop.run_in_executor(thread, due.planning.make)
+                    self.take_plan(due, made)
+                if not self.state.is_plan_due:
+                    self._plan_due.clear()
 
     def begin_plan(self) -> DuePlan | None:
         """The plan that is due for longest, if any is: to be made before another one is begun."""
         return self.state.begin_plan(self._clock())
 
-    def take_plan(self, due: DuePlan, plan: Plan) -> None:
+    def take_plan(self, due: DuePlan, made: Made) -> None:
         """Put a plan in force, and send what follows from it."""
-        self._hand_over(self.state.take_plan(due, plan, self._clock()))
+        self._hand_over(self.state.take_plan(due, made, self._clock()))
 
     def tick(self) -> None:
         """What is due by now, though nobody said anything."""

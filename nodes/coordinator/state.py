@@ -47,9 +47,9 @@ from nodes.messages import (
 from nodes.profile import token_bits
 from nodes.scheduler import SchedulerState
 from nodes.scheduler.instructions import Instruction
-from nodes.scheduler.planning import Planning
+from nodes.scheduler.planning import Made, Planning
 from nodes.scheduler.rounds import RoundIds
-from policies.plan import Plan, Policy
+from policies.plan import Policy
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class CoordinatorState:
         self._policy = policy
         self._has_lookup = lookup
         self._has_trials = trials
-        self._roster = Roster(heartbeat_interval_s, heartbeat_timeout_s)
+        self._roster = Roster(heartbeat_interval_s, heartbeat_timeout_s, pads=pads)
         self._serving = Serving(self._roster)
         self._intake = Intake(self._roster, self._serving, limits or LimitSettings())
         self._drains = Drains(self._roster, self._serving)
@@ -253,12 +253,12 @@ class CoordinatorState:
                 return DuePlan(name, node.scheduler, planning)
         return None
 
-    def take_plan(self, due: DuePlan, plan: Plan, now: float) -> list[Send]:
+    def take_plan(self, due: DuePlan, made: Made, now: float) -> list[Send]:
         """What may start by a plan that was made; nothing where its target has left."""
         node = self._roster.node(due.target)
         if node is None or node.scheduler is not due.scheduler:
             return []
-        return self._carry_out(node, due.scheduler.take_plan(due.planning, plan, now), now)
+        return self._carry_out(node, due.scheduler.take_plan(due.planning, made, now), now)
 
     def next_deadline(self) -> float | None:
         """When a scheduler or an upload wants a tick, if one does."""
@@ -346,7 +346,7 @@ class CoordinatorState:
             for draft in self._roster.nodes("draft"):
                 if draft.can_draft_for(node):
                     node.scheduler.draft_joined(
-                        draft.name, draft.costs, draft.link, draft.spread, draft.pace
+                        draft.name, draft.costs, draft.measured_link(), draft.spread, draft.pace
                     )
             self._tracing.target_joined(node, node.scheduler, now)
             self._intake.target_came(node)

@@ -109,7 +109,7 @@ class Commits:
             # That it is ready was lost on the way: this tells it, too.
             stream.phase, stream.is_parked = Idle(), False
             self._cycle.members_changed()
-        return out + self._draft_side.reconsider(stream)
+        return out
 
     def _check_gap(
         self, stream: Stream | None, entry: CommitEntry, now: float

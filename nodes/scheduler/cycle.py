@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from nodes.scheduler.planning import HYSTERESIS, Planning
+from nodes.scheduler.planning import HYSTERESIS, Hope, Made, Planning
 from nodes.stream import StreamId
 from policies.plan import Observation, Plan, Policy
 
@@ -163,7 +163,7 @@ class CycleState:
         kept = f"draft off: guesses would gain less than {HYSTERESIS:.0%}"
         return self.plan.reasons.get(stream_id, kept)
 
-    def begin(self, observation: Observation, now: float) -> Planning:
+    def begin(self, observation: Observation, now: float, hope: Hope | None = None) -> Planning:
         """What the next plan is to be made of; what changes from now on is for the one after it."""
         if self._planned_alphas.keys() != {view.stream_id for view in observation.streams}:
             since_s, self._changed_at = now - self._changed_at, now
@@ -176,12 +176,12 @@ class CycleState:
         self._num_passes = 0
         # Gammas of a batch are replaced as a whole, never changed.
         batches = [batch.gammas for batch in self.batches]
-        return Planning(observation, self.policy, self.plan, batches, self._interval_s)
+        return Planning(observation, self.policy, self.plan, batches, self._interval_s, hope)
 
-    def take(self, plan: Plan, observation: Observation) -> None:
-        """Put a plan in force that was made for an observation."""
-        self._planned_share = observation.prefill_share
-        self.plan = plan
+    def take(self, made: Made) -> None:
+        """Put a plan in force."""
+        self._planned_share = made.observation.prefill_share
+        self.plan = made.plan
         self._circulate()
 
     def _circulate(self) -> None:

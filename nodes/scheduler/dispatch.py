@@ -251,7 +251,9 @@ class Dispatcher:
             out.append(ToDraft(node.name, message))
             node.num_waiting += 1
             ids = tuple(stream.spec.stream_id for stream, _ in by_node[node.name])
-            shares[node.name] = Share(node, *times, node.num_waiting, ids, asked_one.num_first)
+            pace = node.pace.speed.factor, node.pace.detour_s
+            num_first = asked_one.num_first
+            shares[node.name] = Share(node, *times, node.num_waiting, ids, num_first, *pace)
             for other in self.rounds.values():
                 other.share_node(node.name, node.num_waiting)
         members_of_round = [stream.spec.stream_id for stream, _ in drafted]

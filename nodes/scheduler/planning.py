@@ -6,6 +6,7 @@ it, while messages go on.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,12 +15,38 @@ from policies.joint import Priced
 from policies.plan import Batch, Observation, Plan, Policy
 from policies.problem import problem_of
 
+logger = logging.getLogger(__name__)
+
 # A new plan must promise this much more than the one in force.
 HYSTERESIS = 0.04
 # Where it has another number of batches, they have to fall into step anew: some part of a cycle is
 # lost, which pays only if the streams stay the same for long enough.
 _REGROUPING_CYCLES = 0.5
 _MOST_REGROUPING = 0.04
+
+
+@dataclass(frozen=True, slots=True)
+class Hope:
+    """What would be seen if some streams could guess that are on probation.
+
+    It is taken for true where the plan then has most of the others guess.
+    """
+
+    observation: Observation
+    stream_ids: frozenset[int]
+
+    def is_borne_out(self, plan: Plan) -> bool:
+        guessing = {stream_id for batch in plan.batches for stream_id in batch.stream_ids}
+        return len(guessing - self.stream_ids) > len(set(plan.plain) - self.stream_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A plan, and what it was made for. is_hopeful: that is what was hoped for."""
+
+    plan: Plan
+    observation: Observation
+    is_hopeful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,42 +59,58 @@ class Planning:
     in_force: Plan
     batches: Sequence[Mapping[StreamId, int]]
     interval_s: float
+    hope: Hope | None = None
 
-    def make(self) -> Plan:
+    def make(self) -> Made:
         """The plan to be in force.
 
         Streams that change batches wait for one another, streams that begin to guess run a lease
         out first: so first the old plan with the new streams put in, then the old batches with
         the new gammas are preferred.
         """
-        chosen = self._steady(self.policy(self.observation))
+        hope = self.hope
+        if hope is not None:
+            plan = self.policy(hope.observation)
+            if hope.is_borne_out(self.in_force) or hope.is_borne_out(plan):
+                return Made(self._complete(plan, hope.observation), hope.observation, True)
+        seen = self.observation
+        return Made(self._complete(self.policy(seen), seen), seen)
+
+    def _complete(self, plan: Plan, seen: Observation) -> Plan:
+        try:
+            chosen = self._steady(plan, seen)
+        except Exception:
+            # What is steady is faster, no more.
+            logger.exception("a plan in force could not be compared with a new one")
+            chosen = plan
         planned = {s for batch in chosen.batches for s in batch.stream_ids} | set(chosen.plain)
-        views = self.observation.streams
-        left_out = [view.stream_id for view in views if view.stream_id not in planned]
+        left_out = [view.stream_id for view in seen.streams if view.stream_id not in planned]
         # Nobody waits for ever because a policy forgot it.
         return replace(chosen, plain=(*chosen.plain, *left_out)) if left_out else chosen
 
-    def _steady(self, plan: Plan) -> Plan:
-        seen = self.observation
+    def _steady(self, plan: Plan, seen: Observation) -> Plan:
         if plan.prediction is None or seen.target is None or not seen.streams:
             return plan
         if len(self.batches) != len(plan.batches) and not plan.is_cheapest:
             return plan
         # Other policies are held to what they ask for: their gammas, their number of batches.
-        kept = [self._adapted(plan, keeps_gammas=False)]
+        kept = [self._adapted(plan, seen, keeps_gammas=False)]
         if plan.is_cheapest:
-            as_it_was = self._adapted(plan, keeps_gammas=True)
+            as_it_was = self._adapted(plan, seen, keeps_gammas=True)
             # Another number of guesses costs nothing; to begin or to end guessing does.
             kept.insert(1 if set(as_it_was.plain) == set(kept[0].plain) else 0, as_it_was)
         made = plan.prediction
-        price_s = self._weighed(plan, made.price_s * (1.0 - made.ahead_gain))
+        price_s = made.price_s * (1.0 - made.ahead_gain)
+        price_s *= seen.overrun if plan.batches else 1.0
         problem = problem_of(seen)
         for candidate in kept:
             found = Priced.of(seen, candidate, problem)
             gain = HYSTERESIS
-            if len(candidate.batches) != len(plan.batches):
+            # Who must guess does, whatever the plan in force knows of it.
+            if found.num_batches != len(plan.batches):
                 gain += self._regrouping(found.cost.cycle_s)
-            if self._weighed(candidate, found.price_s) <= price_s * (1.0 + gain):
+            found_s = found.price_s * (seen.overrun if found.num_batches else 1.0)
+            if found_s <= price_s * (1.0 + gain):
                 return found.described()
         return plan
 
@@ -77,9 +120,9 @@ class Planning:
             return _MOST_REGROUPING
         return min(_MOST_REGROUPING, _REGROUPING_CYCLES * cycle_s / self.interval_s)
 
-    def _adapted(self, plan: Plan, *, keeps_gammas: bool) -> Plan:
+    def _adapted(self, plan: Plan, seen: Observation, *, keeps_gammas: bool) -> Plan:
         """The batches in force for the streams there are now; new ones join the smallest."""
-        views = self.observation.streams
+        views = seen.streams
         wanted = {
             s: gamma
             for batch in plan.batches
@@ -105,12 +148,10 @@ class Planning:
                 continue
             gamma = wanted.get(stream_id, 0)
             stays_plain = stream_id in placed or (keeps_gammas and stream_id in was_plain)
+            stays_plain = stays_plain and not view.fixed_gamma
             if gamma and batches and not stays_plain:
                 min(batches, key=len)[stream_id] = gamma
             else:
                 plain.append(stream_id)
         kept = tuple(Batch(tuple(m), tuple(m.values())) for m in batches if m)
         return replace(plan, batches=kept, plain=tuple(plain))
-
-    def _weighed(self, plan: Plan, price_s: float) -> float:
-        return price_s * (self.observation.overrun if plan.batches else 1.0)

@@ -33,7 +33,8 @@ class RoundIds:
 class Share:
     """A draft node's part of a round. crowd: the most rounds it drafted at once meanwhile.
 
-    draft_s: if it makes all guesses it is asked for. num_first: tokens of its first step.
+    draft_s: if it makes all guesses it is asked for. num_first: tokens of its first step. factor,
+    detour_s: of the node's pace, with which this was predicted.
     """
 
     node: DraftNode
@@ -42,6 +43,8 @@ class Share:
     crowd: int
     stream_ids: tuple[StreamId, ...]
     num_first: int
+    factor: float = 1.0
+    detour_s: float = 0.0
 
     @property
     def expected_s(self) -> float:
@@ -127,8 +130,9 @@ class Round:
         # It cannot have taken longer than it took to hear from it.
         draft_s = min(draft_s, seconds)
         if draft_s > 0.0:
-            share.node.pace.way_seen(seconds - draft_s, share.link_s, share.node.link.rtt_s)
-            share.node.pace.seen(now)
+            pace, rtt_s = share.node.pace, share.node.link.rtt_s
+            pace.way_seen(seconds - draft_s, share.link_s, rtt_s, share.detour_s)
+            pace.seen(now)
             self.late_s = max(self.late_s, seconds - draft_s - share.link_s)
         if share.crowd != 1:
             return 0.0
@@ -145,6 +149,6 @@ class Round:
         part = node.draft_s(steps, num_first) / node.draft_s(asked, num_first)
         # Where it does not say, it is what the link's part leaves.
         spent_s = draft_s if draft_s > 0.0 else seconds - share.link_s
-        node.pace.speed.observe(spent_s, part * share.draft_s)
+        node.pace.speed.observe(spent_s, part * share.draft_s, share.factor)
         node.pace.seen(now)
         return part * share.draft_s

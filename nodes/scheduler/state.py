@@ -38,7 +38,7 @@ from nodes.scheduler.instructions import (
 from nodes.scheduler.learning import Learning
 from nodes.scheduler.membership import Membership
 from nodes.scheduler.observe import observe
-from nodes.scheduler.planning import Planning
+from nodes.scheduler.planning import Made, Planning
 from nodes.scheduler.rounds import RoundIds
 from nodes.scheduler.stream import (
     Figures,
@@ -324,7 +324,6 @@ class SchedulerState:
         """Take what one target pass committed; what does not follow the journal is dropped."""
         out: list[Instruction] = []
         self._dispatcher.leases.pass_done(reply.pass_s)
-        self._draft_side.pass_done()
         predicted_s = self._learning.pass_done(reply, now)
         self._watch.committed(reply, predicted_s, self._streams, now)
         offset = 0
@@ -332,10 +331,9 @@ class SchedulerState:
             token_ids = reply.token_ids[offset : offset + entry.num_tokens]
             offset += entry.num_tokens
             out += self._commits.commit_one(entry, token_ids, now)
-        guessed = [self._streams.get(StreamId(e.stream_id)) for e in reply.entries]
-        self._cycle.committed(
-            (s.spec.stream_id, s.acceptance.alpha) for s in guessed if s is not None
-        )
+        told = [s for e in reply.entries if (s := self._streams.get(StreamId(e.stream_id)))]
+        self._cycle.committed((s.spec.stream_id, s.acceptance.alpha) for s in told)
+        out += self._draft_side.reconsider(told)
         return out + self.plan(now)
 
     # -- rounds --------------------------------------------------------------------------------
@@ -369,16 +367,18 @@ class SchedulerState:
         )
         if self._lookup is not None:
             self._lookup.tolls = tolls_of(seen)
-        seen = probation.end_where_others_guess(streams, self._drafts, self._cycle, seen)
-        return self._cycle.begin(seen, now)
+        hope = probation.hope_for(streams, self._drafts, seen)
+        return self._cycle.begin(seen, now, hope)
 
-    def take_plan(self, planning: Planning, plan: Plan, now: float) -> list[Instruction]:
+    def take_plan(self, planning: Planning, made: Made, now: float) -> list[Instruction]:
         """Put a plan in force, whatever has come in since it was begun, and start what may start.
 
         Streams that have come since are in the plan after it, which is due.
         """
-        self._cycle.take(plan, planning.observation)
-        self._watch.planned(planning.observation, plan, now)
+        if made.is_hopeful and planning.hope is not None:
+            probation.end(self._streams.values(), planning.hope)
+        self._cycle.take(made)
+        self._watch.planned(made.observation, made.plan, now)
         return self._dispatcher.start(now)
 
     def drafted(self, node: str, reply: DraftReply, now: float) -> list[Instruction]:

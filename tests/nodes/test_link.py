@@ -122,8 +122,7 @@ async def test_hellos_that_have_left_are_given_time_to_be_answered() -> None:
         said_at.append(clock())
     gaps = [b - a for a, b in itertools.pairwise(said_at)]
     # A narrow link is not filled with them; what a sleep takes beyond is the machine's.
-    assert gaps[0] > 0.45
-    assert min(gaps[1:]) > 0.95
+    assert min(gaps) > 0.45
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 

@@ -12,6 +12,7 @@ from mesh.errors import DecodeError
 from mesh.heartbeat import HeartbeatState
 from mesh.membership import Joined, Left, Member, MembershipState, Refused
 from mesh.messages import DISMISSED, OTHER_PROTOCOL, UNSUITABLE, Hello, Ping, Pong
+from mesh.padding import SIZES
 from nodes.config import LEAST_INTERVALS
 from nodes.coordinator.members.access import CLIENT_ROLES
 from nodes.coordinator.status.traffic import NodeTraffic
@@ -33,8 +34,9 @@ _PROGRESS_PASSES = 8
 _MAX_REASON = 256
 # 64 nodes with names of four bytes a character are some 37 KB, of 64 allowed.
 _MAX_NODES_SHOWN, MAX_MODEL_CHARS = 64, 64
-# A Ping or Pong, with CURVE, TCP and IP.
-_PING_BITS = 8 * 111
+_PONGS_A_TIMEOUT = 4
+# A Ping or Pong, and what CURVE, TCP and IP add to a message; alone, or padded.
+_PING_BYTES, _AROUND_BYTES = 14, 97
 # Of the time that a node's link has: what Pings and Pongs may take.
 _HEARTBEAT_SHARE = 0.02
 # Processes that were told to leave and are remembered.
@@ -60,6 +62,8 @@ class NodeRecord:
     scheduler: SchedulerState | None = None
     # As declared by the node; what it has not declared is measured.
     link: Link = field(default_factory=Link)
+    # What a Ping or a Pong takes of its link.
+    ping_bits: int = 0
     # Of a draft node: what rounds of all targets have told.
     pace: Pace = field(default_factory=Pace)
     # Seconds of work that it has told of, and bytes of its messages.
@@ -89,7 +93,7 @@ class NodeRecord:
         if self.profile.link.rate_bps == 0:
             rate_bps = self.heartbeat.rate.bps or rate_bps
         link = replace(self.link, rate_bps=rate_bps)
-        rtt_s = (self.heartbeat.clear_rtt_s or 0.0) - link.airtime_s(2 * _PING_BITS, 2)
+        rtt_s = (self.heartbeat.clear_rtt_s or 0.0) - link.airtime_s(2 * self.ping_bits, 2)
         return replace(link, rtt_s=max(0.0, rtt_s))
 
     @property
@@ -162,7 +166,11 @@ RosterEvent = Welcomed | Rejected | NodeIn | NodeOut | ClientOut | Dismissed
 class Roster:
     """Memberships with what each member is for."""
 
-    def __init__(self, heartbeat_interval_s: float, heartbeat_timeout_s: float) -> None:
+    def __init__(
+        self, heartbeat_interval_s: float, heartbeat_timeout_s: float, *, pads: bool = False
+    ) -> None:
+        """pads: messages have a few sizes only."""
+        self._ping_bits = 8 * ((SIZES[0] if pads else _PING_BYTES) + _AROUND_BYTES)
         self.heartbeat_interval_s = heartbeat_interval_s
         self.heartbeat_timeout_s = heartbeat_timeout_s
         self._membership = MembershipState(heartbeat_timeout_s, math.inf)
@@ -259,6 +267,7 @@ class Roster:
                 logger.info("%s %s joined with %s", hello.role, hello.node, profile.model)
                 record = NodeRecord(hello.node, hello.role, peer, profile, costs, spread, heartbeat)
                 record.link = link
+                record.ping_bits = self._ping_bits
                 self._pace(record)
                 record.incarnation = hello.incarnation
                 self._nodes[hello.node] = record
@@ -345,11 +354,13 @@ class Roster:
     def _pace(self, node: NodeRecord) -> None:
         """Heartbeats take a small part of a node's link, however narrow that is: on one of 50
         kbit/s two a second would take a tenth of its air from all that share it."""
-        alone_s = node.measured_link().airtime_s(2 * _PING_BITS, 2)
+        alone_s = node.measured_link().airtime_s(2 * node.ping_bits, 2)
         base_s = self.heartbeat_interval_s
         period_s = alone_s / _HEARTBEAT_SHARE
         longest_s = self.heartbeat_timeout_s / LEAST_INTERVALS
-        node.heartbeat.period_s = max(base_s, period_s)
+        # Pongs tell of progress, too.
+        most_s = node.progress_timeout_s / _PONGS_A_TIMEOUT
+        node.heartbeat.period_s = max(base_s, min(period_s, most_s))
         node.heartbeat.interval_s = max(base_s, min(period_s, longest_s))
 
     def probes(self, peers: Sequence[bytes], now: float) -> list[tuple[bytes, Ping]]:

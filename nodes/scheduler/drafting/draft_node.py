@@ -118,10 +118,14 @@ class DraftNode:
         room = self.link.rate_bps * _PIECE_S / self.token_bits
         return MAX_PROMPT_TOKENS if math.isinf(room) else max(_LEAST_PIECE_TOKENS, int(room))
 
+    def typical_draft_s(self, num_streams: int) -> float:
+        """Predicted seconds to guess for so many streams in a round."""
+        return self.draft_s((_TYPICAL_GAMMA,) * num_streams, num_streams)
+
     def typical_round_s(self, num_streams: int, rtt_s: float) -> float:
         """Predicted seconds of a round of so many streams; rtt_s: to the node and back."""
         gammas = (_TYPICAL_GAMMA,) * num_streams
-        return self.draft_s(gammas, num_streams) + rtt_s + self.messages_s(gammas, num_streams)
+        return self.typical_draft_s(num_streams) + rtt_s + self.messages_s(gammas, num_streams)
 
     def prior(self) -> AcceptanceEstimate:
         """What to expect of a stream that nothing is known of yet."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from nodes.messages import CloseStreamNotice, DraftReply
 from nodes.scheduler.cycle import CycleState
@@ -63,7 +63,6 @@ class DraftSide:
         self._watch = watch
         self._token_bits = token_bits
         self.num_stale = 0
-        self._num_looks = 0
 
     def joined(
         self,
@@ -261,17 +260,21 @@ class DraftSide:
             self._drafts[node].num_ready += reply.num_ready
             self._drafts[node].num_wasted += reply.num_wasted
 
-    def pass_done(self) -> None:
-        """The target's streams are about to be told what one more pass committed."""
-        self._num_looks = 0
+    def reconsider(self, streams: Iterable[Stream]) -> list[Instruction]:
+        """Now and then: is a stream better served by lookup, by a draft node again, by another?
 
-    def reconsider(self, stream: Stream) -> list[Instruction]:
-        """Now and then: is a stream better served by lookup, by a draft node again, by another?"""
-        if stream.is_away or len(stream.token_ids) < stream.reconsidered_at + _RECONSIDER_TOKENS:
-            return []
-        if self._num_looks >= _LOOKS_A_PASS:
-            return []
-        self._num_looks += 1
+        streams: those that a pass has told of; those that have waited longest are looked at.
+        """
+        waited = {
+            stream.spec.stream_id: len(stream.token_ids) - stream.reconsidered_at
+            for stream in streams
+            if stream.draft is not None and not stream.is_away
+        }
+        due = [stream_id for stream_id, num in waited.items() if num >= _RECONSIDER_TOKENS]
+        longest = sorted(due, key=waited.__getitem__, reverse=True)[:_LOOKS_A_PASS]
+        return [said for stream_id in longest for said in self._look(self._streams[stream_id])]
+
+    def _look(self, stream: Stream) -> list[Instruction]:
         stream.reconsidered_at = len(stream.token_ids)
         before, moved = stream.draft, list[Instruction]()
         if self._drafts.lookup is not None and self._target is not None:

@@ -77,14 +77,23 @@ class DraftPool:
         the stream's text takes is spread over the rounds to come."""
 
         def price_s(node: DraftNode) -> tuple[float, int]:
-            load = self._load[node.name]
             told_s = 0.0
             if stream is not None:
                 told_s = node.reading_s(len(stream.token_ids)) / _rounds_left(stream)
-            return node.typical_round_s(load + 1, self._rtt_s(node)) + told_s, load
+            return self._round_s(node, num_more=1) + told_s, self._load[node.name]
 
         candidates = [node for node in self._nodes.values() if node.name not in refused]
         return min(candidates, key=price_s, default=None)
+
+    def _round_s(self, node: DraftNode, *, num_more: int = 0) -> float:
+        """Seconds of a typical round of the streams that a node holds, and of some more.
+
+        Rounds of other targets go one after the other with it: a node whose streams are all of
+        this one answers sooner.
+        """
+        others = self._load[node.name] - node.num_streams
+        round_s = node.typical_round_s(node.num_streams + num_more, self._rtt_s(node))
+        return round_s + (node.typical_draft_s(others) if others else 0.0)
 
     def _rtt_s(self, node: DraftNode) -> float:
         """To a node and back, where it is compared with others.
@@ -92,12 +101,13 @@ class DraftPool:
         What messages wait for on a shared medium is the same whomever they are for, and what was
         last seen of it tells when each node was last heard of rather than which is nearer.
         """
-        return min(other.rtt_s for other in self._beside(node))
+        heard_of = [other.rtt_s for other in self._beside(node) if other.link.rtt_s > 0.0]
+        return min(heard_of, default=0.0) if node.link.medium else node.rtt_s
 
     def _beside(self, node: DraftNode) -> list[DraftNode]:
         """The nodes that share its medium, itself included."""
         medium = node.link.medium
-        return [n for n in self if n is node or (medium and n.link.medium == medium)]
+        return [n for n in self if n.name == node.name or (medium and n.link.medium == medium)]
 
     def _choose_for(self, stream: Stream) -> DraftNode | None:
         return None if stream.is_off_drafts else self.choose(stream.refused_by, stream)
@@ -169,10 +179,10 @@ class DraftPool:
             return []
         # Its own text is as long on either node.
         own = replace(here, own_cells=float(num_tokens))
-        here_s = own.typical_round_s(self._load[here.name], self._rtt_s(here))
+        here_s = self._round_s(own)
         used_cells = other.used_cells + num_tokens
         there = replace(other, own_cells=float(num_tokens), used_cells=used_cells)
-        there_s = there.typical_round_s(self._load[other.name] + 1, self._rtt_s(other))
+        there_s = self._round_s(there, num_more=1)
         if there_s > here_s * (1.0 - _REBALANCE_GAIN):
             return []
         # Rounds of all who share the medium wait while the text is told.
@@ -198,6 +208,7 @@ class DraftPool:
         stream.was_by_lookup = False
         stream.draft_generation += 1
         num_told = min(len(stream.token_ids), node.piece_tokens)
+        node.num_unread += num_told
         stream.draft = DraftPlacement(node.name, stream.draft_generation, num_told)
         spec = stream.current_spec(stream.draft_generation)
         spec = replace(spec, token_ids=spec.token_ids[:num_told])

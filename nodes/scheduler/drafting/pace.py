@@ -31,11 +31,15 @@ class Pace:
         """Rounds tell of it."""
         self._seen_at = now
 
-    def way_seen(self, seconds: float, predicted_s: float, rtt_s: float) -> None:
+    def way_seen(
+        self, seconds: float, predicted_s: float, rtt_s: float, detour_s: float | None = None
+    ) -> None:
         """Learn from a round: all that it did not spend on guesses; predicted_s: of that. rtt_s: of
-        the link, which no detour takes more than all of."""
-        beyond_s = min(seconds - predicted_s, _MOST_DETOUR * predicted_s)
-        self.detour_s = max(-rtt_s, self.detour_s + _DETOUR_RATE * beyond_s)
+        the link, which no detour takes more than all of. detour_s: the one it was predicted with,
+        if others were learnt from since."""
+        then_s = self.detour_s if detour_s is None else detour_s
+        found_s = then_s + min(seconds - predicted_s, _MOST_DETOUR * predicted_s)
+        self.detour_s = max(-rtt_s, self.detour_s + _DETOUR_RATE * (found_s - self.detour_s))
 
     def forget(self, now: float) -> None:
         """What was learnt fades while the node makes no guesses."""

@@ -10,16 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from nodes.scheduler.cycle import CycleState
 from nodes.scheduler.drafting.drafts import DraftPool
+from nodes.scheduler.planning import Hope
 from nodes.scheduler.stream import Stream
-from policies.plan import Observation, Plan
+from policies.plan import Observation
 
 
-def end_where_others_guess(
-    streams: Iterable[Stream], drafts: DraftPool, cycle: CycleState, seen: Observation
-) -> Observation:
-    """Let streams on probation guess beside others; returns the observation with them so.
+def hope_for(streams: Iterable[Stream], drafts: DraftPool, seen: Observation) -> Hope | None:
+    """What would be seen if streams on probation could guess; None if there are none.
 
     Only those whose draft nodes have been tried on some stream: of them something is known.
     """
@@ -31,21 +29,15 @@ def end_where_others_guess(
         and not drafts[stream.draft.node].acceptance.is_untried
     }
     if not nodes:
-        return seen
+        return None
     views = tuple(
         replace(view, draft=nodes.get(view.stream_id, view.draft)) for view in seen.streams
     )
-    hopeful = replace(seen, streams=views)
-    if not _most_guess(cycle.plan, nodes) and not _most_guess(cycle.policy(hopeful), nodes):
-        return seen
+    return Hope(replace(seen, streams=views), frozenset(nodes))
+
+
+def end(streams: Iterable[Stream], hope: Hope) -> None:
+    """Where the others guess these do so, too."""
     for stream in streams:
-        if stream.spec.stream_id in nodes and stream.tries is not None:
+        if stream.spec.stream_id in hope.stream_ids and stream.tries is not None:
             stream.tries.num_first = 0
-    return hopeful
-
-
-def _most_guess(plan: Plan, on_probation: Iterable[int]) -> bool:
-    """Whether a plan has guesses made for most of the streams that are not on probation."""
-    apart = set(on_probation)
-    guessing = {stream_id for batch in plan.batches for stream_id in batch.stream_ids} - apart
-    return len(guessing) > len(set(plan.plain) - apart)

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.messages import Ping, Pong, Refuse
-from nodes.coordinator.members.roster import NodeRecord
+from mesh.codec import encode_struct
+from mesh.messages import PROTOCOL_VERSION, Hello, Ping, Pong, Refuse
+from nodes.coordinator.members.roster import NodeRecord, Roster
 from nodes.coordinator.state import Send
 from nodes.messages import CloseStreamNotice, EngineProfile, LinkFields
 from tests.nodes.builders import make_profile
@@ -86,3 +87,30 @@ def test_a_link_over_which_nothing_comes_is_refused() -> None:
     (refusal,) = mesh.join(DRAFT, "draft", dead)
     assert isinstance(refusal.message, Refuse)
     assert "1000 bit/s at least" in refusal.message.reason
+
+
+def test_a_very_narrow_link_is_pinged_often_enough_to_see_progress() -> None:
+    declared = replace(make_profile(0.8), link=LinkFields("cell-a", 1e3, 0.0))
+    _, record = joined(declared)
+    # Ping and Pong take 1.8 s there.
+    assert record.heartbeat.period_s == pytest.approx(record.progress_timeout_s / 4)
+
+
+def test_what_padding_adds_to_a_ping_is_counted() -> None:
+    declared = replace(make_profile(0.8), link=LinkFields("cell-a", 200e3, 0.0))
+    periods = []
+    for pads in (False, True):
+        roster = Roster(0.05, 5.0, pads=pads)
+        roster.hello(DRAFT, Hello("d", "draft", 1, PROTOCOL_VERSION, encode_struct(declared)), 1.0)
+        (node,) = roster.nodes()
+        periods.append(node.heartbeat.period_s)
+    assert periods == pytest.approx([2 * 8 * 111 / 200e3 / 0.02, 2 * 8 * 609 / 200e3 / 0.02])
+
+
+def test_a_target_that_joins_knows_the_ways_to_the_draft_nodes() -> None:
+    mesh, record = joined(make_profile(0.8))
+    mesh.join(b"target-2", "target", make_profile())
+    for scheduler in mesh.state.schedulers:
+        node = scheduler._drafts[DRAFT.decode()]
+        assert node.link.rtt_s == pytest.approx(RTT_S)
+        assert node.pace is record.pace

@@ -24,7 +24,7 @@ from tests.nodes.scheduler.script import (
 
 
 def replan(state: CycleState, seen: Observation, now: float) -> None:
-    state.take(state.begin(seen, now).make(), seen)
+    state.take(state.begin(seen, now).make())
 
 
 def observe(*stream_ids: int, alpha: float = 0.8, plain: tuple[int, ...] = ()) -> Observation:

@@ -182,3 +182,17 @@ def test_streams_of_other_targets_count_on_a_node() -> None:
     other.cancel(TWO, 0.0)
     # Nodes have other names each time, some of them.
     assert load == {}
+
+
+def test_a_target_keeps_to_nodes_that_do_not_draft_for_others() -> None:
+    load = Counter[str]()
+    one, other = (SchedulerState(FixedPolicy(), TARGET_COSTS, draft_load=load) for _ in range(2))
+    # A pass takes as long for eight streams as for one: to share a node costs a pass.
+    flat = NodeCosts(CostTable((1, 32), (1e-3, 1e-3)), CostTable((32,), (1e-6,)))
+    for scheduler in (one, other):
+        for name in ("a", "b"):
+            scheduler.draft_joined(name, flat)
+    for number in range(1, 9):
+        one.admit(make_spec(number), None)
+        other.admit(make_spec(number + 8), None)
+    assert (held(one), held(other)) == ({"a": 8, "b": 0}, {"a": 0, "b": 8})

@@ -15,6 +15,7 @@ from nodes.messages import (
 )
 from nodes.scheduler import LEASE_TOKENS, LEASE_WHILE_OPENING_TOKENS, SchedulerState
 from nodes.scheduler.drafting.draft_node import DraftNode
+from nodes.scheduler.drafting.pace import Pace
 from nodes.scheduler.instructions import (
     Emit,
     Finish,
@@ -287,3 +288,16 @@ def test_who_waited_for_the_round_of_a_stream_that_fails_begins() -> None:
     open_stream(scheduler, ONE, "a")
     assert started(open_stream(scheduler, TWO, "a")) == {}
     assert started(scheduler.target_failed(ONE, 1, "its grammar cannot go on", 0.0)) == {2: [TWO]}
+
+
+def test_rounds_that_are_under_way_at_once_do_not_each_correct_the_same_error() -> None:
+    """Of many targets: a node takes twice as long as was thought, its way 10 ms longer."""
+    pace = Pace()
+    for _ in range(20):
+        # Forty at once, all predicted before the first of them is back.
+        factor, detour_s = pace.speed.factor, pace.detour_s
+        for _ in range(40):
+            pace.speed.observe(0.1, 0.05 * factor, factor)
+            pace.way_seen(0.03, 0.02 + detour_s, 0.02, detour_s)
+    assert pace.speed.factor == pytest.approx(2.0, rel=0.01)
+    assert pace.detour_s == pytest.approx(0.01, rel=0.01)
