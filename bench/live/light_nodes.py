@@ -1,6 +1,6 @@
 """Nodes that think nothing: real processes on real sockets whose tokens are looked up.
 
-    python -m bench.live.light_nodes target|draft ENDPOINT NAME PASS_MS
+    python -m bench.live.light_nodes target|draft ENDPOINT NAME PASS_MS MOST_STREAMS
 
 A token is a function of a stream's prompt, seed, choice and the position alone, as law 1 wants, and
 costs an index into a table. What is left of a round is messages, so it is the coordinator's limit

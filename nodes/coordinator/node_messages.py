@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nodes.coordinator.members.roster import NodeRecord, Roster
+from nodes.coordinator.members.record import NodeRecord
+from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.requests.intake import Intake
 from nodes.coordinator.sends import Send
 from nodes.coordinator.serving import Serving

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Iterable, Sequence
 
 from mesh.messages import Ping
-from nodes.coordinator.members.roster import PROOF, NodeOut, NodeRecord, Roster
+from nodes.coordinator.members.record import NodeRecord
+from nodes.coordinator.members.roster import PROOF, NodeOut, Roster
 from nodes.coordinator.placing.accusing import accuse
 from nodes.coordinator.placing.placement import Placed, Placement
 from nodes.coordinator.placing.rebalancing import Move, Rebalancing

@@ -18,12 +18,12 @@ from nodes.config import LimitSettings
 from nodes.coordinator.client_messages import ClientMessages
 from nodes.coordinator.members.access import ANYBODY, ROLES, Caller, ForbiddenError
 from nodes.coordinator.members.drains import Drains
+from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import (
     ClientOut,
     Dismissed,
     NodeIn,
     NodeOut,
-    NodeRecord,
     Rejected,
     Roster,
     RosterEvent,

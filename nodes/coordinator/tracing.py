@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from nodes.coordinator.members.roster import NodeRecord
+from nodes.coordinator.members.record import NodeRecord
 from nodes.messages import MAX_TRACE_BYTES, TraceReply, TraceRequest
 from nodes.scheduler import SchedulerState
 from nodes.trace.recorder import RingRecorder

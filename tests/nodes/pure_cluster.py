@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Welcome
-from nodes.coordinator.members.roster import PROGRESS_TIMEOUT_S
+from nodes.coordinator.members.record import PROGRESS_TIMEOUT_S
 from nodes.coordinator.placing.rebalancing import LOOK_S, Move
 from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
 from nodes.coordinator.requests.readers import reader

@@ -11,7 +11,8 @@ import difflib
 import logging
 from collections.abc import Sequence
 
-from nodes.coordinator.members.roster import DRAINED, DROPPED, NodeRecord, Roster, RosterEvent
+from nodes.coordinator.members.record import NodeRecord
+from nodes.coordinator.members.roster import DRAINED, DROPPED, Roster, RosterEvent
 from nodes.coordinator.sends import Send
 from nodes.coordinator.serving import Serving
 from nodes.messages import NodeCommandReply, NodeCommandRequest

@@ -6,39 +6,24 @@ import logging
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from mesh.errors import DecodeError
 from mesh.heartbeat import HeartbeatState
 from mesh.membership import Joined, Left, Member, MembershipState, Refused
 from mesh.messages import DISMISSED, OTHER_PROTOCOL, UNSUITABLE, Hello, Ping, Pong
-from mesh.padding import SIZES
-from nodes.config import LEAST_INTERVALS
 from nodes.coordinator.members.access import CLIENT_ROLES
-from nodes.coordinator.status.traffic import NodeTraffic
+from nodes.coordinator.members.record import NodeRecord, ping_bits
 from nodes.messages import EngineProfile, NodeFields
 from nodes.profile import costs_of, decode_profile, link_of, same_vocabulary, spread_of
 from nodes.scheduler import SchedulerState
 from nodes.scheduler.drafting.lookup import LOOKUP
-from nodes.scheduler.drafting.pace import Pace
-from policies.confidence import Spread
-from policies.latency import NodeCosts
-from policies.plan import Link
 
 logger = logging.getLogger(__name__)
 
-# A node that has work and reports no finished pass for so long counts as gone, or for longer where
-# its passes are. What a lost message holds up goes on before that.
-PROGRESS_TIMEOUT_S = 30.0
-_PROGRESS_PASSES = 8
 _MAX_REASON = 256
 # 64 nodes with names of four bytes a character are some 37 KB, of 64 allowed.
 _MAX_NODES_SHOWN, MAX_MODEL_CHARS = 64, 64
-_PONGS_A_TIMEOUT = 4
-# A Ping or Pong, and what CURVE, TCP and IP add to a message; alone, or padded.
-_PING_BYTES, _AROUND_BYTES = 14, 97
-# Of the time that a node's link has: what Pings and Pongs may take.
-_HEARTBEAT_SHARE = 0.02
 # Processes that were told to leave and are remembered.
 _MAX_DISMISSED = 1024
 DRAINED = "drained by an operator: start the node anew to bring it back"
@@ -46,73 +31,6 @@ DROPPED = "dropped by an operator: start the node anew to bring it back"
 # The seq of a Ping that goes before a suspect's text, beyond those of heartbeats: its Pong proves
 # that the target was there to die of it.
 PROOF = 2**62
-
-
-@dataclass(slots=True)
-class NodeRecord:
-    """A target or draft node; targets have a scheduler."""
-
-    name: str
-    role: str
-    peer: bytes
-    profile: EngineProfile
-    costs: NodeCosts
-    spread: Spread | None
-    heartbeat: HeartbeatState
-    scheduler: SchedulerState | None = None
-    # As declared by the node; what it has not declared is measured.
-    link: Link = field(default_factory=Link)
-    # What a Ping or a Pong takes of its link.
-    ping_bits: int = 0
-    # Of a draft node: what rounds of all targets have told.
-    pace: Pace = field(default_factory=Pace)
-    # Seconds of work that it has told of, and bytes of its messages.
-    busy_s: float = 0.0
-    traffic: NodeTraffic = field(default_factory=NodeTraffic)
-    incarnation: int = 0
-    # A target that takes no new streams, and leaves when it has none any more.
-    is_draining: bool = False
-    # When it was last there to die of what came behind a PROOF.
-    proved_at: float = -math.inf
-
-    @property
-    def progress_timeout_s(self) -> float:
-        cells = self.profile.num_cells
-        own = min(cells, self.profile.context_length)
-        tables = self.costs.prefill, self.costs.decode
-        longest_s = max(table.at(table.sizes[-1], cells, own) for table in tables)
-        return max(PROGRESS_TIMEOUT_S, _PROGRESS_PASSES * longest_s)
-
-    def measured_link(self) -> Link:
-        """The declared link with the round trip, and the rate where none was declared.
-
-        What Ping and Pong take of the medium themselves is no part of the way: messages are
-        reckoned with what they take.
-        """
-        rate_bps = self.link.rate_bps
-        if self.profile.link.rate_bps == 0:
-            rate_bps = self.heartbeat.rate.bps or rate_bps
-        link = replace(self.link, rate_bps=rate_bps)
-        rtt_s = (self.heartbeat.clear_rtt_s or 0.0) - link.airtime_s(2 * self.ping_bits, 2)
-        return replace(link, rtt_s=max(0.0, rtt_s))
-
-    @property
-    def used_cells(self) -> int:
-        """Cells that a target's streams take, with room for each to grow."""
-        return self.scheduler.cells if self.scheduler is not None else 0
-
-    def has_room(self, cells: int, num_streams: int = 1) -> bool:
-        """For streams that need so many cells together."""
-        scheduler = self.scheduler
-        return (
-            scheduler is not None
-            and scheduler.num_streams + num_streams <= self.profile.max_streams
-            and self.used_cells + cells <= self.profile.num_cells
-        )
-
-    def can_draft_for(self, target: NodeRecord) -> bool:
-        """A target that cannot take guesses back is served plainly."""
-        return same_vocabulary(self.profile, target.profile) and target.profile.can_roll_back
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +88,7 @@ class Roster:
         self, heartbeat_interval_s: float, heartbeat_timeout_s: float, *, pads: bool = False
     ) -> None:
         """pads: messages have a few sizes only."""
-        self._ping_bits = 8 * ((SIZES[0] if pads else _PING_BYTES) + _AROUND_BYTES)
+        self._pads = pads
         self.heartbeat_interval_s = heartbeat_interval_s
         self.heartbeat_timeout_s = heartbeat_timeout_s
         self._membership = MembershipState(heartbeat_timeout_s, math.inf)
@@ -267,8 +185,8 @@ class Roster:
                 logger.info("%s %s joined with %s", hello.role, hello.node, profile.model)
                 record = NodeRecord(hello.node, hello.role, peer, profile, costs, spread, heartbeat)
                 record.link = link
-                record.ping_bits = self._ping_bits
-                self._pace(record)
+                record.ping_bits = ping_bits(pads=self._pads)
+                record.keep_time(self.heartbeat_interval_s, self.heartbeat_timeout_s)
                 record.incarnation = hello.incarnation
                 self._nodes[hello.node] = record
                 out.append(NodeIn(record))
@@ -351,18 +269,6 @@ class Roster:
         due = [(peer, beat.due(now)) for peer, beat in [*beats, *self._clients.items()]]
         return [(peer, ping) for peer, ping in due if ping is not None]
 
-    def _pace(self, node: NodeRecord) -> None:
-        """Heartbeats take a small part of a node's link, however narrow that is: on one of 50
-        kbit/s two a second would take a tenth of its air from all that share it."""
-        alone_s = node.measured_link().airtime_s(2 * node.ping_bits, 2)
-        base_s = self.heartbeat_interval_s
-        period_s = alone_s / _HEARTBEAT_SHARE
-        longest_s = self.heartbeat_timeout_s / LEAST_INTERVALS
-        # Pongs tell of progress, too.
-        most_s = node.progress_timeout_s / _PONGS_A_TIMEOUT
-        node.heartbeat.period_s = max(base_s, min(period_s, most_s))
-        node.heartbeat.interval_s = max(base_s, min(period_s, longest_s))
-
     def probes(self, peers: Sequence[bytes], now: float) -> list[tuple[bytes, Ping]]:
         """A Ping for each of these that is a member."""
         members = [self._membership.by_peer(peer) for peer in peers]
@@ -399,7 +305,7 @@ class Roster:
         if heartbeat is not None:
             heartbeat.on_pong(pong, now)
         if node is not None:
-            self._pace(node)
+            node.keep_time(self.heartbeat_interval_s, self.heartbeat_timeout_s)
             if pong.seq == PROOF:
                 node.proved_at = now
         if node is not None and node.scheduler is not None and node.heartbeat.rtt_s is not None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from nodes.coordinator.members.roster import NodeRecord, Roster
+from nodes.coordinator.members.record import NodeRecord
+from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.placing.rebalancing import Move
 from nodes.coordinator.placing.room import can_hold, cells_of, has_room, kind_of
 from nodes.coordinator.placing.stranded import Stranded

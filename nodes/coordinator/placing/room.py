@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from nodes.coordinator.members.roster import NodeRecord
+from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.placing.waiting import Kind
 from nodes.scheduler.stream import Stream
 from nodes.stream import StreamSpec

@@ -7,7 +7,8 @@ import math
 
 from nodes.config import LimitSettings
 from nodes.coordinator.members.access import GATEWAY
-from nodes.coordinator.members.roster import NodeRecord, Roster
+from nodes.coordinator.members.record import NodeRecord
+from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.requests.models import KnownModels, shown_name
 from nodes.coordinator.requests.readers import reader_of
 from nodes.coordinator.requests.request import BadRequestError, Request, new_request

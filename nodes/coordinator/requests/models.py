@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from nodes.coordinator.members.roster import MAX_MODEL_CHARS, NodeRecord
+from nodes.coordinator.members.record import NodeRecord
+from nodes.coordinator.members.roster import MAX_MODEL_CHARS
 from nodes.messages import EngineProfile
 
 _SUFFIX = ".gguf"

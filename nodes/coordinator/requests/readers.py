@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nodes.coordinator.members.roster import NodeRecord, Roster
+from nodes.coordinator.members.record import NodeRecord
+from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.placing.room import kind_of
 from nodes.coordinator.requests.models import suits
 from nodes.coordinator.requests.request import Request

@@ -15,7 +15,8 @@ from typing import Final
 
 from mesh.grants import Air
 from mesh.messages import PROTOCOL_VERSION
-from nodes.coordinator.members.roster import NodeRecord, Roster
+from nodes.coordinator.members.record import NodeRecord
+from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.requests.ledger import OUTCOMES
 from nodes.coordinator.serving import Serving
 from nodes.coordinator.status import parts

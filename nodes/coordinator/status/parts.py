@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from nodes.coordinator.members.roster import NodeRecord
+from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.requests.request import Choice, Request
 from nodes.scheduler import SchedulerState
 from nodes.scheduler.stream import Figures, Opening, Stream

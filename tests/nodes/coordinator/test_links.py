@@ -9,7 +9,8 @@ import pytest
 
 from mesh.codec import encode_struct
 from mesh.messages import PROTOCOL_VERSION, Hello, Ping, Pong, Refuse
-from nodes.coordinator.members.roster import NodeRecord, Roster
+from nodes.coordinator.members.record import NodeRecord
+from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.state import Send
 from nodes.messages import CloseStreamNotice, EngineProfile, LinkFields
 from tests.nodes.builders import make_profile

@@ -9,7 +9,8 @@ import pytest
 
 from mesh.codec import encode_struct
 from mesh.messages import PROTOCOL_VERSION, Hello, Pong
-from nodes.coordinator.members.roster import PROGRESS_TIMEOUT_S, NodeOut, Roster, RosterEvent
+from nodes.coordinator.members.record import PROGRESS_TIMEOUT_S
+from nodes.coordinator.members.roster import NodeOut, Roster, RosterEvent
 from nodes.messages import EngineProfile
 from nodes.scheduler import SchedulerState
 from tests.nodes.builders import make_profile, make_spec

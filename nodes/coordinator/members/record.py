@@ -1,0 +1,113 @@
+"""What the coordinator knows of one target or draft node. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+from mesh.heartbeat import HeartbeatState
+from mesh.padding import SIZES
+from nodes.config import LEAST_INTERVALS
+from nodes.coordinator.status.traffic import NodeTraffic
+from nodes.messages import EngineProfile
+from nodes.profile import same_vocabulary
+from nodes.scheduler import SchedulerState
+from nodes.scheduler.drafting.pace import Pace
+from policies.confidence import Spread
+from policies.latency import NodeCosts
+from policies.plan import Link
+
+# A node that has work and reports no finished pass for so long counts as gone, or for longer where
+# its passes are. What a lost message holds up goes on before that.
+PROGRESS_TIMEOUT_S = 30.0
+_PROGRESS_PASSES = 8
+_PONGS_A_TIMEOUT = 4
+# Of the time that a node's link has: what Pings and Pongs may take.
+_HEARTBEAT_SHARE = 0.02
+# A Ping or Pong, and what CURVE, TCP and IP add to a message.
+_PING_BYTES, _AROUND_BYTES = 14, 97
+
+
+def ping_bits(*, pads: bool) -> int:
+    """What a Ping or a Pong takes of a link; pads: messages have a few sizes only."""
+    return 8 * ((SIZES[0] if pads else _PING_BYTES) + _AROUND_BYTES)
+
+
+@dataclass(slots=True)
+class NodeRecord:
+    """A target or draft node; targets have a scheduler."""
+
+    name: str
+    role: str
+    peer: bytes
+    profile: EngineProfile
+    costs: NodeCosts
+    spread: Spread | None
+    heartbeat: HeartbeatState
+    scheduler: SchedulerState | None = None
+    # As declared by the node; what it has not declared is measured.
+    link: Link = field(default_factory=Link)
+    # What a Ping or a Pong takes of its link.
+    ping_bits: int = 0
+    # Of a draft node: what rounds of all targets have told.
+    pace: Pace = field(default_factory=Pace)
+    # Seconds of work that it has told of, and bytes of its messages.
+    busy_s: float = 0.0
+    traffic: NodeTraffic = field(default_factory=NodeTraffic)
+    incarnation: int = 0
+    # A target that takes no new streams, and leaves when it has none any more.
+    is_draining: bool = False
+    # When it was last there to die of what came behind a PROOF.
+    proved_at: float = -math.inf
+
+    @property
+    def progress_timeout_s(self) -> float:
+        cells = self.profile.num_cells
+        own = min(cells, self.profile.context_length)
+        tables = self.costs.prefill, self.costs.decode
+        longest_s = max(table.at(table.sizes[-1], cells, own) for table in tables)
+        return max(PROGRESS_TIMEOUT_S, _PROGRESS_PASSES * longest_s)
+
+    def measured_link(self) -> Link:
+        """The declared link with the round trip, and the rate where none was declared.
+
+        What Ping and Pong take of the medium themselves is no part of the way: messages are
+        reckoned with what they take.
+        """
+        rate_bps = self.link.rate_bps
+        if self.profile.link.rate_bps == 0:
+            rate_bps = self.heartbeat.rate.bps or rate_bps
+        link = replace(self.link, rate_bps=rate_bps)
+        rtt_s = (self.heartbeat.clear_rtt_s or 0.0) - link.airtime_s(2 * self.ping_bits, 2)
+        return replace(link, rtt_s=max(0.0, rtt_s))
+
+    def keep_time(self, interval_s: float, timeout_s: float) -> None:
+        """Have heartbeats take a small part of the link, however narrow that is: on one of 50
+        kbit/s two a second would take a tenth of its air from all that share it.
+
+        interval_s, timeout_s: of Pings and of silence, where the link does not matter.
+        """
+        alone_s = self.measured_link().airtime_s(2 * self.ping_bits, 2)
+        # Pongs tell of progress, too.
+        most_s = self.progress_timeout_s / _PONGS_A_TIMEOUT
+        period_s = min(alone_s / _HEARTBEAT_SHARE, most_s)
+        self.heartbeat.period_s = max(interval_s, period_s)
+        self.heartbeat.interval_s = max(interval_s, min(period_s, timeout_s / LEAST_INTERVALS))
+
+    @property
+    def used_cells(self) -> int:
+        """Cells that a target's streams take, with room for each to grow."""
+        return self.scheduler.cells if self.scheduler is not None else 0
+
+    def has_room(self, cells: int, num_streams: int = 1) -> bool:
+        """For streams that need so many cells together."""
+        scheduler = self.scheduler
+        return (
+            scheduler is not None
+            and scheduler.num_streams + num_streams <= self.profile.max_streams
+            and self.used_cells + cells <= self.profile.num_cells
+        )
+
+    def can_draft_for(self, target: NodeRecord) -> bool:
+        """A target that cannot take guesses back is served plainly."""
+        return same_vocabulary(self.profile, target.profile) and target.profile.can_roll_back
