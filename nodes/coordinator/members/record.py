@@ -24,7 +24,7 @@ _PROGRESS_PASSES = 8
 _PONGS_A_TIMEOUT = 4
 # Of the time that a node's link has: what Pings and Pongs may take.
 _HEARTBEAT_SHARE = 0.02
-# A Ping or Pong, and what CURVE, TCP and IP add to a message.
+# A Ping or Pong, and what CURVE, TCP and IP add to it: 111 bytes are what an emulated cell counts.
 _PING_BYTES, _AROUND_BYTES = 14, 97
 
 
@@ -81,7 +81,7 @@ class NodeRecord:
         rtt_s = (self.heartbeat.clear_rtt_s or 0.0) - link.airtime_s(2 * self.ping_bits, 2)
         return replace(link, rtt_s=max(0.0, rtt_s))
 
-    def keep_time(self, interval_s: float, timeout_s: float) -> None:
+    def pace_heartbeats(self, interval_s: float, timeout_s: float) -> None:
         """Have heartbeats take a small part of the link, however narrow that is: on one of 50
         kbit/s two a second would take a tenth of its air from all that share it.
 

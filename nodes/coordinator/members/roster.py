@@ -186,7 +186,7 @@ class Roster:
                 record = NodeRecord(hello.node, hello.role, peer, profile, costs, spread, heartbeat)
                 record.link = link
                 record.ping_bits = ping_bits(pads=self._pads)
-                record.keep_time(self.heartbeat_interval_s, self.heartbeat_timeout_s)
+                record.pace_heartbeats(self.heartbeat_interval_s, self.heartbeat_timeout_s)
                 record.incarnation = hello.incarnation
                 self._nodes[hello.node] = record
                 out.append(NodeIn(record))
@@ -305,7 +305,7 @@ class Roster:
         if heartbeat is not None:
             heartbeat.on_pong(pong, now)
         if node is not None:
-            node.keep_time(self.heartbeat_interval_s, self.heartbeat_timeout_s)
+            node.pace_heartbeats(self.heartbeat_interval_s, self.heartbeat_timeout_s)
             if pong.seq == PROOF:
                 node.proved_at = now
         if node is not None and node.scheduler is not None and node.heartbeat.rtt_s is not None:
