@@ -54,6 +54,16 @@ class Medium:
         self._ends.insert(place, end)
         return Turn(start, end, free_from)
 
+    def release(self, turn: Turn) -> None:
+        """What the turn was reserved for is over, or will not be: the air is free again."""
+        place = bisect.bisect_left(self._starts, turn.start)
+        # A turn of no length may begin where another one does.
+        while place < len(self._starts) and self._starts[place] == turn.start:
+            if self._ends[place] == turn.end:
+                del self._starts[place], self._ends[place]
+                return
+            place += 1
+
     def is_free(self, now: float, airtime_s: float) -> bool:
         """Whether nobody's turn begins before something sent now would be through."""
         self._forget(now)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 from policies.acceptance import Floats
-from policies.cycle import CycleCost, CyclePlan
+from policies.cycle import CycleCost, CyclePlan, laps_with_waits
 from policies.problem import CycleProblem, Ints
 
 # It must shorten the cycle by this part of it, for what is predicted is not certain.
@@ -53,13 +53,11 @@ def ahead_gains_s(problem: CycleProblem, plan: CyclePlan, cost: CycleCost) -> Fl
 def cycle_gain_s(cost: CycleCost, gains_s: Floats) -> float:
     """Seconds by which a cycle gets shorter whose laps do: what else bounds it stays."""
     natural_s = cost.natural_s
-    others_s = max(
-        float(cost.stages.draft_s.sum(axis=1).max()),
-        float(cost.stages.air_s.sum(axis=1).max()),
-        float(cost.verify_s.sum()),
-    )
-    laps_s = cost.lap_s - gains_s
-    shorter_s = max(others_s, float(laps_s.max(initial=0.0)))
+    air_s = cost.stages.air_s.sum(axis=1).max()
+    others_s = max(cost.stages.draft_s.sum(axis=1).max(), air_s, cost.verify_s.sum())
+    laps_s = (cost.lap_s - gains_s).max(initial=0.0)
+    laps_s = laps_with_waits(laps_s, air_s, np.array((cost.verify_s > 0).sum(), dtype=np.float64))
+    shorter_s = max(float(others_s), float(laps_s))
     # A cycle drawn out for plain streams is none of the laps' business.
     return max(0.0, natural_s - shorter_s) if cost.cycle_s <= natural_s * 1.001 else 0.0
 

@@ -94,6 +94,7 @@ def _best_single(problem: CycleProblem, best: Found) -> Found:
     price_s, _ = price_of_totals(
         Totals(
             busy_s=np.max(sums, axis=0),
+            air_s=np.max(sums[num_nodes:], axis=0),
             verify_s=verify_s.sum(axis=1),
             lap_s=(laps_s * some).max(axis=1),
             num_batches=some.sum(axis=1).astype(np.float64),
@@ -192,10 +193,10 @@ def _priced(
     some = (runs.stages.num_streams[at] > 0) & real
     chosen = runs.stages.at(*at, only=some)
     verify_s, lap_s = verify_times(problem, chosen, num_plain[:, None])
+    air_s = chosen.air_s.sum(axis=2).max(axis=0)
     totals = Totals(
-        busy_s=np.maximum(
-            chosen.draft_s.sum(axis=2).max(axis=0), chosen.air_s.sum(axis=2).max(axis=0)
-        ),
+        busy_s=np.maximum(chosen.draft_s.sum(axis=2).max(axis=0), air_s),
+        air_s=air_s,
         verify_s=verify_s.sum(axis=1),
         lap_s=lap_s.max(axis=1),
         num_batches=some.sum(axis=1).astype(np.float64),

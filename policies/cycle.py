@@ -4,13 +4,26 @@ Batches of guessing streams go round: drafted, sent, verified. Streams without g
 every pass of the target, and in passes of their own while no guesses are there. With P plain
 streams, batches m of T_m tokens and v(t) seconds for a pass of t tokens,
 
-    lap_m = max over its draft nodes (draft + rtt + air of the medium) + v(T_m + P) + v(P) / 2,
-    C     = max(busiest draft node, busiest medium, sum v(T_m + P), max lap_m),
+    head  = max over its draft nodes (rtt + max(A_m, draft + (A_m + a) / 2)),
+    lap_m = head + v(T_m + P) + v(P) / 2,
+    C     = max(busiest draft node, busiest medium, sum v(T_m + P), max lap_m with its waits),
     F     = C * sum w_k / E_k + sum w_p * C / (M + (C - sum v(T_m + P)) / v(P)).
 
-The last term is the time of a plain token: M passes with guesses a cycle and as many others as
-fit. A longer cycle serves plain streams better and guessing ones worse; C is never shorter than
-the stages allow, and longer where that makes F smaller. So F never falls when a stage gets slower.
+a and A_m are seconds on the air: of a draft node's messages, and of all those of the batch on its
+medium. One node drafts while the messages of another are on the air: half of what is theirs is
+before its request or after its answer, the other half is not in its way. The last term is the time
+of a plain token: M passes with guesses a cycle and as many others as fit. A longer cycle serves
+plain streams better and guessing ones worse; C is never shorter than the stages allow, and longer
+where that makes F smaller.
+
+Batches wait for one another's messages. Of the seconds A that a medium works in a cycle B =
+A (1 - 1/M) are the others', in 2 (M - 1) bursts; each of a batch's own two bursts meets one with
+the chance B / C and waits for half of it, and the longer the less the others leave free:
+
+    C = lap + B^2 / (4 (M - 1) (C - B)), of which C is the greater root.
+
+It is half of what bursts that know nothing of each other would wait, for batches that have waited
+once are in step (`tests/bench/sim/test_air_waits.py`). F never falls when a stage gets slower.
 """
 
 from __future__ import annotations
@@ -141,15 +154,16 @@ def stages_of(
     air_s = some * problem.message_air_s.reshape(column)
     air_s += asked * problem.stream_air_s.reshape(column)
     air_s += guesses * problem.token_air_s.reshape(column)
-    arrival_s = draft_s + problem.rtt_s.reshape(column)
+    rtt_s = problem.rtt_s.reshape(column)
     if num_media == num_nodes:
         by_medium = air_s
-        arrival_s += air_s
+        arrival_s = draft_s + rtt_s + air_s
     else:
         by_medium = np.zeros((num_media, *air_s.shape[1:]))
         for node, medium in enumerate(problem.media):
             by_medium[medium] += air_s[node]
-        arrival_s += by_medium[problem.media]
+        shared_s = by_medium[problem.media]
+        arrival_s = rtt_s + np.maximum(shared_s, draft_s + (shared_s + air_s) / 2)
     arrival_s *= some
     none = np.exp(log_none) if problem.has_stops else np.zeros(1)
     return Stages(
@@ -199,9 +213,14 @@ def verify_times(problem: CycleProblem, stages: Stages, num_plain: Ints) -> tupl
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What the price of a cycle is made of; arrays of one shape (...), see `price_of_totals`."""
+    """What the price of a cycle is made of; arrays of one shape (...), see `price_of_totals`.
+
+    busy_s: of the draft node or medium that works longest. air_s: of the medium on which batches
+    wait for one another; 0 where one goes at a time.
+    """
 
     busy_s: Floats
+    air_s: Floats
     verify_s: Floats
     lap_s: Floats
     num_batches: Floats
@@ -209,11 +228,27 @@ class Totals:
     plain_weight: Floats
     plain_pass_s: Floats
 
+    @property
+    def natural_s(self) -> Floats:
+        """(...) C without waiting for plain streams."""
+        laps_s = laps_with_waits(self.lap_s, self.air_s, self.num_batches)
+        longest: Floats = np.maximum(np.maximum(self.busy_s, self.verify_s), laps_s)
+        return longest
+
+
+def laps_with_waits(lap_s: Floats, air_s: Floats, num_batches: Floats) -> Floats:
+    """(...) seconds of the longest lap with what it waits for others' messages (see above)."""
+    others = np.maximum(0.0, num_batches - 1.0)
+    others_s = air_s * others / (others + 1.0)
+    meeting = others_s * others_s / np.maximum(1.0, others)
+    longer: Floats = (lap_s + others_s + np.sqrt((lap_s - others_s) ** 2 + meeting)) / 2
+    return longer
+
 
 def price_of_totals(totals: Totals) -> tuple[Floats, Floats]:
     """F and C of plans (module docstring); C is v(P) where nobody guesses."""
     plain_pass_s = np.where(totals.plain_pass_s > 0, totals.plain_pass_s, 1.0)
-    natural_s = np.maximum(np.maximum(totals.busy_s, totals.verify_s), totals.lap_s)
+    natural_s = totals.natural_s
     # dF/dC = 0: worth = weight * stolen / (M + (C - V)/v)^2, stolen = V/v - M.
     stolen = np.maximum(0.0, totals.verify_s / plain_pass_s - totals.num_batches)
     has_both = (totals.num_batches > 0) & (totals.plain_weight > 0)
@@ -237,7 +272,8 @@ class CyclePlan:
 
 @dataclass(frozen=True, slots=True)
 class CycleCost:
-    """The price of one plan in full. natural_s: C without waiting for plain streams."""
+    """The price of one plan in full. natural_s: C without waiting for plain streams. lap_s: (m,)
+    of each batch if no other was on the air."""
 
     price_s: float
     cycle_s: float
@@ -264,9 +300,10 @@ def evaluate(
         stages = _with_equal_shares(problem, counts[0], guesses, stages)
     num_plain = int(sums.num_plain[-1, 0])
     verify_s, lap_s = verify_times(problem, stages, np.array(num_plain))
-    busy_s = max(stages.draft_s.sum(axis=1).max(), stages.air_s.sum(axis=1).max())
+    air_s = stages.air_s.sum(axis=1).max()
     totals = Totals(
-        busy_s=np.array(busy_s),
+        busy_s=np.array(max(stages.draft_s.sum(axis=1).max(), air_s)),
+        air_s=np.array(air_s if overlap else 0.0),
         verify_s=verify_s.sum(),
         lap_s=lap_s.max() if overlap else lap_s.sum(),
         num_batches=np.array((stages.num_streams > 0).sum(), dtype=np.float64),
@@ -275,7 +312,7 @@ def evaluate(
         plain_pass_s=problem.target_s[num_plain],
     )
     price_s, cycle_s = price_of_totals(totals)
-    natural_s = max(float(totals.busy_s), float(totals.verify_s), float(totals.lap_s))
+    natural_s = float(totals.natural_s)
     return CycleCost(float(price_s), float(cycle_s), natural_s, stages, verify_s, lap_s)
 
 

@@ -2,9 +2,9 @@
 
 A label is what a chain of batches has added up to: seconds of every draft node, of every medium
 and of the target, the longest lap, sum w/E, weight of plain streams, number of batches. The price
-never falls when one of them grows (the number of batches: shrinks), so a label that is no better
-in any of them than another is dropped. How many streams ride along is fixed from the outside and
-tried for every number, because each pass carries them all. Slow: for tests and offline bench.
+never falls when one of them grows, so a label that is no better in any of them than another of as
+many batches is dropped. How many streams ride along is fixed from the outside and tried for every
+number, because each pass carries them all. Slow: for tests and offline bench.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _runs_of(problem: CycleProblem, options: Ints) -> _Runs:
 class _Labels:
     """Chains that end at one position: sums (l, columns), longest lap (l,), where they come from.
 
-    Columns: draft nodes, media, then verify, w/E, weight of plain streams, -batches, plain count.
+    Columns: draft nodes, media, then verify, w/E, weight of plain streams, batches, plain count.
     """
 
     sums: Floats
@@ -122,7 +122,7 @@ def _best_with(
             verify_s,
             runs.stages.worth,
             runs.plain_weight,
-            -(runs.stages.num_streams > 0).astype(np.float64),
+            (runs.stages.num_streams > 0).astype(np.float64),
             runs.num_plain,
         ]
     )
@@ -172,11 +172,13 @@ def _only(labels: _Labels, keep: Ints | npt.NDArray[np.bool_]) -> _Labels:
 
 def _totals(problem: CycleProblem, labels: _Labels, num_plain: int, width: int) -> Totals:
     sums = labels.sums
+    num_nodes = len(problem.node_names)
     return Totals(
         busy_s=sums[:, :width].max(axis=1),
+        air_s=sums[:, num_nodes:width].max(axis=1),
         verify_s=sums[:, width],
         lap_s=labels.lap_s,
-        num_batches=-sums[:, width + 3],
+        num_batches=sums[:, width + 3],
         worth=sums[:, width + 1],
         plain_weight=sums[:, width + 2],
         plain_pass_s=problem.target_s[np.full(len(sums), num_plain)],
@@ -186,6 +188,7 @@ def _totals(problem: CycleProblem, labels: _Labels, num_plain: int, width: int) 
 def _bound(problem: CycleProblem, labels: _Labels, num_plain: int, stop: int, width: int) -> Floats:
     """What a chain costs at least when finished: a plain token takes a plain pass or longer."""
     totals = _totals(problem, labels, num_plain, width)
+    # Without what batches wait for one another: of more of them it may be less.
     cycle_s = np.maximum(np.maximum(totals.busy_s, totals.verify_s), totals.lap_s)
     pass_s = problem.target_s[num_plain]
     n = problem.num_streams
@@ -200,11 +203,11 @@ def _bound(problem: CycleProblem, labels: _Labels, num_plain: int, stop: int, wi
 
 
 def _undominated(labels: _Labels) -> Ints:
-    """Indices of labels that no other one of the same plain count beats everywhere."""
-    values = np.column_stack([labels.sums[:, :-1], labels.lap_s])
+    """Indices of labels that no other one of as many batches and plain streams beats."""
+    values = np.column_stack([labels.sums[:, :-2], labels.lap_s])
     kept: list[int] = []
-    for count in np.unique(labels.sums[:, -1]):
-        mine = np.flatnonzero(labels.sums[:, -1] == count)
+    for alike in np.unique(labels.sums[:, -2:], axis=0):
+        mine = np.flatnonzero((labels.sums[:, -2:] == alike).all(axis=1))
         # In this order a label can only be dominated by one before it.
         mine = mine[np.lexsort([*values[mine].T[::-1], values[mine].sum(axis=1)])]
         front: Floats = np.empty((len(mine), values.shape[1]))

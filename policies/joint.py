@@ -17,7 +17,8 @@ from policies.plan import Batch, BatchTimes, Observation, Plan, Prediction, Reje
 from policies.problem import CATCH_UP_TOKENS, CycleProblem, Ints, problem_of
 from policies.stops import stop_chances
 
-# The least of noisy estimates is too good to be true: guesses must promise this much more.
+# The least of noisy estimates is too good to be true: guesses must promise this much more, or as
+# much as they have been found to promise too much.
 _MARGIN = 0.05
 
 
@@ -25,7 +26,7 @@ def joint_plan(observation: Observation) -> Plan:
     """Batches, speculation lengths and grants together (DESIGN section 5).
 
     Plain decoding of all streams (of those whose client did not ask for guesses) is kept unless
-    guesses are predicted to be at least 5 % better.
+    guesses are predicted to be better by 5 %, or by what they have overrun of late if that is more.
     """
     early = trivial_plan(observation, "joint")
     if early is not None:
@@ -39,8 +40,7 @@ def joint_plan(observation: Observation) -> Plan:
     plain = CyclePlan((0, problem.num_streams), problem.least)
     if problem.least.any():
         plain_price_s = evaluate(problem, plain).price_s
-    guessing_price_s = best_price_s * (observation.overrun if best.plan.gammas.any() else 1.0)
-    if guessing_price_s < plain_price_s * (1.0 - _MARGIN):
+    if best_price_s * max(observation.overrun, 1.0 / (1.0 - _MARGIN)) < plain_price_s:
         other = Rejected("no guesses", plain_price_s)
         plan = describe(observation, problem, best.plan, "joint", cost, other, ahead=ahead)
     else:
@@ -251,8 +251,9 @@ def _bound(problem: CycleProblem, cost: CycleCost, guesses: bool) -> str:
     slowest = int(cost.lap_s.argmax())
     # Counted as the plan's batches are: without those in which nobody guesses.
     number = int((cost.verify_s[: slowest + 1] > 0).sum())
-    terms.append((f"lap of batch {number}", float(cost.lap_s[slowest])))
-    return max(terms, key=lambda term: term[1])[0]
+    name, longest_s = max(terms, key=lambda term: term[1])
+    # What is longer than all of these is a lap with its waits for the air.
+    return name if longest_s >= cost.natural_s else f"lap of batch {number}"
 
 
 def _tokens_per_s(problem: CycleProblem, chosen: CyclePlan, cost: CycleCost) -> float:

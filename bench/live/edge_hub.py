@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -49,13 +50,15 @@ class Task:
 class Figures:
     """tokens_per_s, planned_tokens_per_s: of all streams, the latter as the plans in force promise.
 
-    guessing_share: of the streams' passes. errors: by stage, median and p95 of how far observed
-    times were from predicted ones, and their number. steady_laps, other_laps: the same of laps in
-    which no prompt came or was through, and of those in which one did.
+    token_s: mean over streams of seconds a token, what plans make least. guessing_share: of the
+    streams' passes. errors: by stage, median and p95 of how far observed times were from predicted
+    ones, and their number. steady_laps, other_laps: the same of laps in which no prompt came or was
+    through, and of those in which one did.
     """
 
     tokens_per_s: float = 0.0
     planned_tokens_per_s: float = 0.0
+    token_s: float = 0.0
     num_rounds: int = 0
     num_plain_steps: int = 0
     num_guesses: int = 0
@@ -82,7 +85,8 @@ class _Loop:
 
     def __init__(self, client: Client, texts: Sequence[RecordedText]) -> None:
         self._client, self._texts = client, texts
-        self.num_tokens = 0
+        # By stream.
+        self.num_tokens = Counter[int]()
         # When prompts came, and when they were through.
         self.changed_at: list[float] = []
         self.figures = Figures()
@@ -100,7 +104,7 @@ class _Loop:
                     if not got:
                         self._note_change()
                     got += event.token_ids
-                    self.num_tokens += len(event.token_ids)
+                    self.num_tokens[number] += len(event.token_ids)
                 elif isinstance(event, FinishedNotice):
                     self._finished(event)
             self.figures.num_texts += 1
@@ -166,7 +170,7 @@ async def _measured(
     coordinator: Coordinator, loop: _Loop, task: Task, serving: Sequence[asyncio.Task[None]]
 ) -> Figures:
     clock = asyncio.get_running_loop().time
-    before, began = loop.num_tokens, clock()
+    before, began = loop.num_tokens.copy(), clock()
     planned = []
     while clock() < began + task.seconds:
         await asyncio.sleep(_POLL_S)
@@ -176,7 +180,10 @@ async def _measured(
         made = [s.plan_in_force.prediction for s in coordinator.state.schedulers]
         planned.append(sum(p.tokens_per_s / (1.0 - p.ahead_gain) for p in made if p is not None))
     figures = loop.figures
-    figures.tokens_per_s = (loop.num_tokens - before) / (clock() - began)
+    seconds = clock() - began
+    got = [loop.num_tokens[k] - before[k] for k in range(task.num_streams)]
+    figures.tokens_per_s = sum(got) / seconds
+    figures.token_s = sum(seconds / max(1, num) for num in got) / len(got)
     figures.planned_tokens_per_s = sum(planned) / len(planned)
     figures.errors = {
         stage: (error.median, error.p95, error.num_seen)

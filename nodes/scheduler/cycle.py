@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from nodes.scheduler.planning import HYSTERESIS, Hope, Made, Planning
+from nodes.scheduler.yields import Yields
 from nodes.stream import StreamId
 from policies.plan import Observation, Plan, Policy
 
@@ -62,6 +63,7 @@ class CycleState:
     # The same of laps of batches that were drafted ahead; the lap ratio knows the others only.
     _ahead_ratio: float = 1.0
     _ahead_seen: float = 0.0
+    _yields: Yields = field(default_factory=Yields)
     # Seconds between two changes of the streams, on average; infinite before the first.
     _interval_s: float = math.inf
     _changed_at: float = -math.inf
@@ -125,11 +127,12 @@ class CycleState:
             self._pass_ratio += _PASS_RATE * (ratio - self._pass_ratio)
 
     def overrun(self, now: float) -> float:
-        """How much more cycles with guesses overrun than passes do, at least 1.
+        """How much more cycles with guesses overrun than passes do, or how much less of what was
+        promised they yield, at least 1.
 
         Forgotten with time, or guesses would never be tried again.
         """
-        return 1.0 + max(0.0, self._excess(now))
+        return max(1.0 + self._excess(now), self._yields.overrun)
 
     def ahead_overrun(self, now: float) -> float:
         """How much more cycles that are drafted ahead overrun than others, at least 1."""
@@ -149,9 +152,12 @@ class CycleState:
         """A stream or a draft node came, went, or became able or unable to guess."""
         self._is_stale = True
 
-    def committed(self, alphas: Iterable[tuple[int, float]]) -> None:
+    def committed(
+        self, alphas: Iterable[tuple[int, float]], num_tokens: int = 0, now: float = 0.0
+    ) -> None:
         """A target pass committed; alphas: present estimates of the streams in it."""
         self._num_passes += 1
+        self._yields.committed(num_tokens, self.plan, now)
         for stream_id, alpha in alphas:
             planned = self._planned_alphas.get(stream_id, alpha)
             self._has_drifted = self._has_drifted or abs(alpha - planned) > _DRIFT

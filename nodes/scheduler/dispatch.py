@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from mesh.grants import Air
 from nodes.messages import DraftRequest, GuessEntry, LeaseEntry, LeaseRequest, VerifyRequest
-from nodes.scheduler.air import Asked, Way, shared_ways, turn
+from nodes.scheduler.air import Asked, Way, shared_ways, ways_in_turn
 from nodes.scheduler.cycle import Circulating, CycleState
 from nodes.scheduler.drafting import trials
 from nodes.scheduler.drafting.drafts import DraftPool
@@ -179,9 +179,12 @@ class Dispatcher:
         return stream.backlog > self._drafts[placement.node].piece_tokens
 
     def _fits_in_a_gap(self, stream: Stream, now: float) -> bool:
-        """Texts give way to the messages of rounds."""
+        """Texts give way to the messages of rounds, but not for longer than these take turns:
+        whoever cannot guess for want of its text has passes that others' rounds wait for."""
         assert stream.draft is not None
-        node = self._drafts[stream.draft.node]
+        node, waits_since = self._drafts[stream.draft.node], stream.draft.asked_at
+        if waits_since is not None and 0.0 < self._cycle.phase_s <= now - waits_since:
+            return True
         num_tokens = min(stream.backlog, node.piece_tokens)
         medium = node.link.medium
         return not medium or self._air[medium].is_free(now, node.message_s(1, num_tokens))
@@ -251,9 +254,16 @@ class Dispatcher:
             out.append(ToDraft(node.name, message))
             node.num_waiting += 1
             ids = tuple(stream.spec.stream_id for stream, _ in by_node[node.name])
-            pace = node.pace.speed.factor, node.pace.detour_s
-            num_first = asked_one.num_first
-            shares[node.name] = Share(node, *times, node.num_waiting, ids, num_first, *pace)
+            shares[node.name] = Share(
+                node,
+                *times,
+                node.num_waiting,
+                ids,
+                asked_one.num_first,
+                node.pace.speed.factor,
+                node.pace.detour_s,
+                way.reserved,
+            )
             for other in self.rounds.values():
                 other.share_node(node.name, node.num_waiting)
         members_of_round = [stream.spec.stream_id for stream, _ in drafted]
@@ -278,10 +288,11 @@ class Dispatcher:
     def _ways(self, asked: Sequence[Asked], now: float) -> list[Way]:
         """How the answers of a round come back, each in its turn or with its share."""
         shared = [a for a in asked if a.node.link.medium and a.node.link.shares]
-        shares = shared_ways(self._air, shared, now)
-        return [
-            shares[a.node.name] if a.node.name in shares else turn(self._air, a, now) for a in asked
-        ]
+        alone = [a for a in asked if not (a.node.link.medium and a.node.link.shares)]
+        ways = shared_ways(self._air, shared, now)
+        turns = ways_in_turn(self._air, alone, now)
+        ways.update({a.node.name: way for a, way in zip(alone, turns, strict=True)})
+        return [ways[a.node.name] for a in asked]
 
     def leave(self, stream: Stream, now: float) -> list[Instruction]:
         phase = stream.phase

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from nodes.messages import CommitEntry, DraftReply, GuessEntry
+from nodes.scheduler.air import Reservation
 from nodes.scheduler.drafting.draft_node import DraftNode
 from nodes.stream import StreamId
 
@@ -34,7 +35,7 @@ class Share:
     """A draft node's part of a round. crowd: the most rounds it drafted at once meanwhile.
 
     draft_s: if it makes all guesses it is asked for. num_first: tokens of its first step. factor,
-    detour_s: of the node's pace, with which this was predicted.
+    detour_s: of the node's pace, with which this was predicted. reserved: for its answer.
     """
 
     node: DraftNode
@@ -45,6 +46,7 @@ class Share:
     num_first: int
     factor: float = 1.0
     detour_s: float = 0.0
+    reserved: Reservation | None = None
 
     @property
     def expected_s(self) -> float:
@@ -104,6 +106,8 @@ class Round:
         share = self.shares.pop(name, None)
         if share is not None:
             share.node.num_waiting -= 1
+            if share.reserved is not None:
+                share.reserved.answered()
         return share
 
     def give_up(self, now: float) -> None:

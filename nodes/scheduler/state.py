@@ -332,7 +332,8 @@ class SchedulerState:
             offset += entry.num_tokens
             out += self._commits.commit_one(entry, token_ids, now)
         told = [s for e in reply.entries if (s := self._streams.get(StreamId(e.stream_id)))]
-        self._cycle.committed((s.spec.stream_id, s.acceptance.alpha) for s in told)
+        alphas = ((s.spec.stream_id, s.acceptance.alpha) for s in told)
+        self._cycle.committed(alphas, len(reply.token_ids), now)
         out += self._draft_side.reconsider(told)
         return out + self.plan(now)
 

@@ -30,6 +30,20 @@ def test_what_is_sent_in_a_gap_delays_nobody():
     assert medium.is_free(1.5, 0.01)
 
 
+def test_a_turn_that_is_over_early_leaves_the_air_free():
+    medium = Medium()
+    first, second = medium.reserve(0.0, 1.0, 0.5), medium.reserve(0.0, 1.0, 0.5)
+    nothing = medium.reserve(0.0, 1.5, 0.0)
+    medium.release(first)
+    assert medium.is_free(0.0, 1.5)
+    assert not medium.is_free(0.0, 1.6)
+    medium.release(first)
+    medium.release(nothing)
+    assert not medium.is_free(0.0, 1.6)
+    medium.release(second)
+    assert medium.is_free(0.0, 100.0)
+
+
 def test_media_have_nothing_to_do_with_one_another():
     air = Air()
     air["a"].reserve(0.0, 0.0, 9.0)

@@ -152,8 +152,10 @@ class SlowCycle:
             for medium, times in air_s.items()
         }
         for name, seconds in draft_s.items():
-            link = self.drafts[name].link
-            head_s = max(head_s, seconds + link.rtt_s + by_medium[self.medium(name)])
+            link, shared_s = self.drafts[name].link, by_medium[self.medium(name)]
+            # Half of what is the others' on the air is in its way, unless nothing else is.
+            half_s = shared_s if equal_shares else (shared_s + sends[name]) / 2
+            head_s = max(head_s, link.rtt_s + max(shared_s, seconds + half_s))
         return draft_s, by_medium, head_s, num_tokens
 
     def medium(self, name: str) -> str:
@@ -194,9 +196,13 @@ class SlowCycle:
                     busy[kind, name] = busy.get((kind, name), 0.0) + stage_s
         target_s = sum(part[3] for part in parts)
         laps = [part[4] for part in parts]
-        longest_s = max(laps) if overlap else sum(laps)
-        natural_s = max([0.0, *busy.values(), target_s, longest_s])
         num_batches = sum(1 for part in parts if part[5])
+        if overlap:
+            air_s = max((busy[key] for key in busy if key[0] == "air"), default=0.0)
+            longest_s = with_waits(max(laps), air_s, num_batches)
+        else:
+            longest_s = sum(laps)
+        natural_s = max([0.0, *busy.values(), target_s, longest_s])
         if num_batches == 0:
             rate = len(plain) / plain_s
             return Price(plain_weight * plain_s, plain_s, natural_s, rate, parts)
@@ -232,6 +238,20 @@ class SlowCycle:
                 staged = [stages[batch] for batch in batches]
                 least = min(least, self.price_of_stages(staged, members).price_s)
         return least
+
+
+def with_waits(lap_s: float, air_s: float, num_batches: int) -> float:
+    """The cycle C of which C = lap + B^2 / (4 (M - 1) (C - B)) is true, by bisection."""
+    if num_batches < 2:
+        return lap_s
+    others_s = air_s * (1 - 1 / num_batches)
+    low, high = max(lap_s, others_s), lap_s + 2 * others_s
+    for _ in range(100):
+        middle = (low + high) / 2
+        free_s = middle - others_s
+        waits_s = others_s**2 / (4 * (num_batches - 1) * free_s) if free_s else float("inf")
+        low, high = (low, middle) if lap_s + waits_s <= middle else (middle, high)
+    return high
 
 
 def between(seconds, number: float) -> float:

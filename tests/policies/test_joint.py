@@ -99,7 +99,10 @@ def test_the_bound_is_the_longest_stage():
             for name, seconds in batch[1].items():
                 key = name.replace("own of", "link of")
                 terms[key] = terms.get(key, 0.0) + seconds
-        if made.bound != "plain streams":
+        if made.bound.startswith("lap") and price.natural_s > max(terms.values()) * (1 + 1e-9):
+            # With what it waits for others' messages a lap may be the longest of all.
+            assert terms[made.bound] == pytest.approx(max(batch[4] for batch in price.batches))
+        elif made.bound != "plain streams":
             assert terms[made.bound] == pytest.approx(max(terms.values())), terms
         seen_bounds.add(made.bound.split()[0])
     assert {"target", "draft", "lap", "plain"} <= seen_bounds
@@ -296,8 +299,8 @@ def test_cycles_that_take_longer_than_predicted_must_gain_more():
     seen = Observation(views, target, (DraftView("a", costs),))
     plan = joint_plan(seen)
     gain = plan.rejected.price_s / plan.prediction.price_s
-    assert joint_plan(replace(seen, overrun=0.94 * gain)).batches == plan.batches
-    assert joint_plan(replace(seen, overrun=0.96 * gain)).batches == ()
+    assert joint_plan(replace(seen, overrun=0.99 * gain)).batches == plan.batches
+    assert joint_plan(replace(seen, overrun=1.01 * gain)).batches == ()
 
 
 def test_a_gamma_that_a_client_asked_for_is_kept_though_it_does_not_pay():

@@ -12,8 +12,9 @@ from bench.live.laps import lap_errors
 from nodes.trace.records import LapRecord
 
 
-def figures(tokens_per_s: float, **changes: int) -> Figures:
+def figures(tokens_per_s: float, token_s: float = 0.1, **changes: int) -> Figures:
     made = Figures(tokens_per_s=tokens_per_s, planned_tokens_per_s=100.0, num_texts=10)
+    made.token_s = token_s
     made.num_rounds, made.num_plain_steps = 5, 5
     for name, value in changes.items():
         setattr(made, name, value)
@@ -29,9 +30,10 @@ def said(**by_policy: Figures) -> tuple[str, bool]:
 
 
 def test_the_verdict_sees_the_worst_setting_and_any_wrong_text() -> None:
-    text, is_good = said(ad=figures(50.0), joint=figures(80.0))
+    text, is_good = said(ad=figures(50.0), joint=figures(80.0, 0.08))
     assert is_good
-    assert "joint to the best other policy: least 1.600, median 1.600" in text
+    assert "joint to the best other policy, tokens/s: least 1.600, median 1.600" in text
+    assert "by the mean stream's seconds a token: least 1.250, median 1.250" in text
     assert "joint to ad at alpha 0.7 and above: least 1.600" in text
     assert "achieved by joint to planned: least 0.800" in text
     assert "0 of 40" in text

@@ -9,6 +9,7 @@ import pytest
 from mesh.grants import Air
 from nodes.messages import DraftReply, DraftRequest, GuessEntry, OpenStreamRequest
 from nodes.scheduler import SchedulerState
+from nodes.scheduler.air import Asked, Reservation, ways_in_turn
 from nodes.scheduler.drafting.draft_node import DraftNode
 from nodes.scheduler.instructions import Instruction, ToDraft
 from nodes.stream import StreamId
@@ -25,7 +26,8 @@ QUICK = Link(290e3, rtt_s=0.01, medium="cell-a")
 
 
 def make_scheduler(*nodes: str, link: Link = SLOW, **options: object) -> SchedulerState:
-    scheduler = SchedulerState(FixedPolicy(gamma=4), TARGET_COSTS, **options)  # type: ignore[arg-type]
+    policy = options.pop("policy", FixedPolicy(gamma=4))
+    scheduler = SchedulerState(policy, TARGET_COSTS, **options)  # type: ignore[arg-type]
     for node in nodes:
         scheduler.draft_joined(node, DRAFT_COSTS, link)
     return scheduler
@@ -67,6 +69,45 @@ def test_the_second_answer_of_a_medium_waits_for_the_first() -> None:
     through_s = asked_s[0] + node.draft_s((4,), 1) + node.message_s(1, 4)
     assert sum(asked_s) + holds[1] * 1e-6 == pytest.approx(through_s, abs=2e-6)
     assert holds[0] < holds[1]
+
+
+def test_requests_are_on_the_air_before_any_answer() -> None:
+    """However slow the cell is: they leave at once, and nodes guess longer than that takes."""
+    air = Air()
+    nodes = [DraftNode(name, DRAFT_COSTS, SLOW) for name in ("a", "b", "c")]
+    asked = [Asked(node, (), (), (4,), 1) for node in nodes]
+    ways = ways_in_turn(air, asked, 0.0)
+    request_s, answer_s = asked[0].request_s, asked[0].answer_s
+    first_s = max(3 * request_s, asked[0].ready_s)
+    through_s = [way.waits_s + asked[0].ready_s + answer_s for way in ways]
+    assert through_s[0] == pytest.approx(first_s + answer_s)
+    # Each answer waits for the one before it, or for its own node.
+    assert through_s == sorted(through_s)
+    assert through_s[2] <= first_s + 3 * answer_s + asked[0].draft_s + 1e-9
+
+
+def test_a_turn_ends_with_the_answer_it_was_for() -> None:
+    air = Air()
+    scheduler = make_scheduler("a", "b", link=QUICK, air=air)
+    start_both(scheduler)
+    answer(scheduler, 1, "a")
+    requests = to_drafts(commit_one(scheduler, ONE, 1.0), DraftRequest)
+    assert len(requests) == 2
+    # Both requests are through, neither answer is there.
+    assert not air["cell-a"].is_free(1.0095, 1.0)
+    answer(scheduler, 2, "a")
+    assert not air["cell-a"].is_free(1.0095, 1.0)
+    answer(scheduler, 2, "b")
+    assert air["cell-a"].is_free(1.0095, 1.0)
+
+
+def test_shares_are_over_with_the_last_answer() -> None:
+    medium = Air()["cell-a"]
+    reserved = Reservation(medium, medium.reserve(0.0, 1.0, 1.0), 2)
+    reserved.answered()
+    assert not medium.is_free(0.0, 5.0)
+    reserved.answered()
+    assert medium.is_free(0.0, 5.0)
 
 
 def test_links_of_their_own_hold_nobody() -> None:
@@ -114,6 +155,20 @@ def test_a_piece_of_text_waits_while_a_round_has_its_turn() -> None:
     assert to_drafts(scheduler.draft_ready("a", ONE, 1, 0.0), DraftRequest) == []
     # The turn is over.
     assert to_drafts(scheduler.plan(0.05), DraftRequest) != []
+
+
+def test_a_stream_that_shall_guess_waits_no_longer_than_batches_take_turns() -> None:
+    air = Air()
+    scheduler = make_scheduler("a", air=air, policy=FixedPolicy(gamma=4, cycle_s=0.1))
+    prompt = tuple(k % 50 for k in range(1000))
+    scheduler.admit(make_spec(1, prompt=prompt), None)
+    scheduler.target_ready(ONE, 1, 0.0)
+    for turn in range(20):
+        air["cell-a"].reserve(0.0, 0.01 + 0.05 * turn, 0.04)
+    out = scheduler.draft_ready("a", ONE, 1, 0.0)
+    assert to_drafts(out, DraftRequest) == []
+    assert to_drafts(scheduler.plan(0.09), DraftRequest) == []
+    assert to_drafts(scheduler.plan(0.11), DraftRequest) != []
 
 
 def test_a_fast_link_tells_a_text_at_once() -> None:

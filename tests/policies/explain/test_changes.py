@@ -25,6 +25,7 @@ from tests.policies.explain.cases import (
     observations,
     stream,
 )
+from tests.policies.slow_cycle import with_waits
 
 # -- prices of changes, by hand --------------------------------------------------------------------
 
@@ -64,7 +65,9 @@ def test_changes_of_two_batches():
     def price_s(first, second):
         # Two steps at most 8 each: a node that drafts for both is busy for 10 ms a guess.
         laps = [0.010 * gamma + 0.012 + 0.040 for gamma in (first, second)]
-        cycle_s = max(0.080, 0.010 * (first + second), *laps)
+        # Each waits for the other's two messages of a millisecond if it meets them.
+        longest_s = with_waits(max(laps), 0.004, 2)
+        cycle_s = max(0.080, 0.010 * (first + second), longest_s)
         return cycle_s * (
             1 / sum(0.7**k for k in range(first + 1)) + 1 / sum(0.9**k for k in range(second + 1))
         )

@@ -1,0 +1,77 @@
+"""What plans have yielded of what they promised: with guesses, and without. Pure.
+
+A prediction leaves things out: streams that end in the middle of a lap, messages that wait, guesses
+that were hoped for. Plans with and without guesses miss different ones, and only the ratio of
+what is left of both says which is better.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from policies.plan import Plan
+
+# Of what is known of the kind of plan in force, and of the other kind.
+_MEMORY_S, _OTHER_MEMORY_S = 5.0, 15.0
+# Promised seconds that a ratio of 1 is believed for, before anything was seen.
+_PRIOR_S = 2.0
+# A plan of the other kind takes some cycles until all streams follow it.
+_SETTLING_CYCLES = 2.0
+# Between two commits there is nothing to do if it takes much longer than a cycle.
+_IDLE_CYCLES = 4.0
+_MOST = 1.5
+
+
+@dataclass(slots=True)
+class _Kind:
+    """Seconds seen, and seconds that plans promised their tokens in; both fade."""
+
+    seen_s: float = 0.0
+    promised_s: float = 0.0
+
+    @property
+    def slowness(self) -> float:
+        """Seconds for one that was promised."""
+        return (self.seen_s + _PRIOR_S) / (self.promised_s + _PRIOR_S)
+
+    def fade(self, seconds: float, memory_s: float) -> None:
+        kept = math.exp(-seconds / memory_s)
+        self.seen_s *= kept
+        self.promised_s *= kept
+
+
+@dataclass(slots=True)
+class Yields:
+    """Of one target's plans. Times are seconds of any one clock."""
+
+    _kinds: dict[bool, _Kind] = field(default_factory=lambda: {True: _Kind(), False: _Kind()})
+    _guesses: bool = False
+    _since: float = -math.inf
+    _last: float = -math.inf
+
+    def committed(self, num_tokens: int, plan: Plan, now: float) -> None:
+        """A pass gave tokens under a plan."""
+        made = plan.prediction
+        if made is None or made.tokens_per_s <= 0.0:
+            return
+        guesses, seconds = bool(plan.batches), now - self._last
+        self._last = now
+        if guesses is not self._guesses:
+            self._guesses, self._since = guesses, now
+        if seconds > _IDLE_CYCLES * made.cycle_s:
+            return
+        self._kinds[not guesses].fade(seconds, _OTHER_MEMORY_S)
+        if now - self._since < _SETTLING_CYCLES * made.cycle_s:
+            return
+        kind = self._kinds[guesses]
+        kind.fade(seconds, _MEMORY_S)
+        kind.seen_s += seconds
+        kind.promised_s += num_tokens * (1.0 - made.ahead_gain) / made.tokens_per_s
+
+    @property
+    def overrun(self) -> float:
+        """How much less of what they promise plans with guesses yield than those without, from 1
+        to 1.5."""
+        ratio = self._kinds[True].slowness / self._kinds[False].slowness
+        return min(_MOST, max(1.0, ratio))

@@ -1,0 +1,84 @@
+"""What plans yield of what they promise, with guesses and without."""
+
+import pytest
+
+from nodes.scheduler.yields import Yields
+from policies.plan import Batch, Plan, Prediction
+
+
+def plan(tokens_per_s: float, *, guesses: bool, ahead_gain: float = 0.0) -> Plan:
+    batches = (Batch((1,), (4,)),) if guesses else ()
+    made = Prediction(0.1, "target", 0.1, tokens_per_s, (), ahead_gain)
+    return Plan(batches=batches, plain=() if guesses else (1,), prediction=made)
+
+
+def run(yields: Yields, of: Plan, tokens_per_s: float, since: float, seconds: float) -> float:
+    """Commits ten times a second; when that ends."""
+    steps = round(seconds * 10)
+    for step in range(1, steps + 1):
+        yields.committed(round(tokens_per_s / 10), of, since + step / 10)
+    return since + seconds
+
+
+def test_guesses_that_yield_less_than_they_promise_overrun() -> None:
+    yields = Yields()
+    assert yields.overrun == pytest.approx(1.0)
+    now = run(yields, plan(400.0, guesses=False), 400.0, 0.0, 20.0)
+    assert yields.overrun == pytest.approx(1.0)
+    run(yields, plan(500.0, guesses=True), 400.0, now, 30.0)
+    # Of 1.25 seconds for each promised one, two that are believed in beforehand hide some.
+    assert yields.overrun == pytest.approx(1.18, abs=0.02)
+
+
+def test_what_slows_plain_decoding_as_much_is_no_overrun() -> None:
+    yields = Yields()
+    now = run(yields, plan(400.0, guesses=False), 300.0, 0.0, 20.0)
+    run(yields, plan(500.0, guesses=True), 375.0, now, 20.0)
+    assert 1.0 <= yields.overrun < 1.1
+
+
+def test_guesses_that_yield_more_are_no_reason_to_want_less() -> None:
+    yields = Yields()
+    run(yields, plan(400.0, guesses=True), 500.0, 0.0, 20.0)
+    assert yields.overrun == pytest.approx(1.0)
+
+
+def test_what_is_made_ahead_was_promised_too() -> None:
+    yields = Yields()
+    run(yields, plan(400.0, guesses=True, ahead_gain=0.2), 500.0, 0.0, 20.0)
+    assert yields.overrun == pytest.approx(1.0)
+    run(yields, plan(400.0, guesses=True, ahead_gain=0.2), 400.0, 20.0, 30.0)
+    assert yields.overrun > 1.15
+
+
+def test_time_in_which_nobody_wants_tokens_tells_nothing() -> None:
+    yields = Yields()
+    made = plan(400.0, guesses=True)
+    for second in range(30):
+        run(yields, made, 400.0, 100.0 * second, 2.0)
+    assert yields.overrun == pytest.approx(1.0)
+
+
+def test_it_is_forgotten_while_nobody_guesses() -> None:
+    yields = Yields()
+    now = run(yields, plan(500.0, guesses=True), 350.0, 0.0, 20.0)
+    before = yields.overrun
+    run(yields, plan(400.0, guesses=False), 400.0, now, 60.0)
+    assert before > 1.2
+    assert yields.overrun < 1.03
+
+
+def test_one_that_has_just_begun_is_not_judged() -> None:
+    yields = Yields()
+    now = run(yields, plan(400.0, guesses=False), 400.0, 0.0, 5.0)
+    # Two cycles of 0.1 s in which streams run out what they had.
+    run(yields, plan(500.0, guesses=True), 0.0, now, 0.2)
+    assert yields.overrun == pytest.approx(1.0)
+
+
+def test_no_promise_is_no_reason_to_divide() -> None:
+    yields = Yields()
+    for now in (1.0, 2.0):
+        yields.committed(5, Plan(), now)
+        yields.committed(5, plan(0.0, guesses=True), now)
+    assert yields.overrun == pytest.approx(1.0)
