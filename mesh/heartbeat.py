@@ -40,13 +40,12 @@ class HeartbeatState:
 
     @property
     def clear_rtt_s(self) -> float | None:
-        """Round trip while little else is on the way: the lower quartile of the last samples.
+        """Round trip while nothing else is on the way: the least of the last samples.
 
-        A narrow link makes Pings wait behind what else is sent, for seconds after a start; who
-        reckons with the time of messages itself must not pay for them twice.
+        A narrow link makes Pings wait behind what else is sent; who reckons with the time of
+        messages itself must not pay for them twice.
         """
-        samples = sorted(self._recent)
-        return samples[len(samples) // 4] if samples else None
+        return min(self._recent, default=None)
 
     def due(self, now: float) -> Ping | None:
         """The Ping to send now. The first call starts the clock of expired()."""

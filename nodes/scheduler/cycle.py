@@ -12,7 +12,6 @@ from nodes.scheduler.yields import Yields
 from nodes.stream import StreamId
 from policies.plan import Observation, Plan, Policy
 
-_INTERVAL_RATE = 0.1
 # Acceptance that drifted this far is worth a look, but not before some passes.
 _DRIFT = 0.05
 _MIN_PASSES = 8
@@ -64,9 +63,9 @@ class CycleState:
     _ahead_ratio: float = 1.0
     _ahead_seen: float = 0.0
     _yields: Yields = field(default_factory=Yields)
-    # Seconds between two changes of the streams, on average; infinite before the first.
-    _interval_s: float = math.inf
-    _changed_at: float = -math.inf
+    # Since when there are as many batches as there are, and when the last plan was begun.
+    _grouped_at: float = -math.inf
+    _begun_at: float = -math.inf
 
     @property
     def plain(self) -> tuple[int, ...]:
@@ -152,12 +151,13 @@ class CycleState:
         """A stream or a draft node came, went, or became able or unable to guess."""
         self._is_stale = True
 
-    def committed(
-        self, alphas: Iterable[tuple[int, float]], num_tokens: int = 0, now: float = 0.0
-    ) -> None:
+    def yielded(self, num_tokens: int, now: float) -> None:
+        """A target pass committed so many tokens."""
+        self._yields.committed(num_tokens, self.plan, now)
+
+    def committed(self, alphas: Iterable[tuple[int, float]]) -> None:
         """A target pass committed; alphas: present estimates of the streams in it."""
         self._num_passes += 1
-        self._yields.committed(num_tokens, self.plan, now)
         for stream_id, alpha in alphas:
             planned = self._planned_alphas.get(stream_id, alpha)
             self._has_drifted = self._has_drifted or abs(alpha - planned) > _DRIFT
@@ -171,22 +171,20 @@ class CycleState:
 
     def begin(self, observation: Observation, now: float, hope: Hope | None = None) -> Planning:
         """What the next plan is to be made of; what changes from now on is for the one after it."""
-        if self._planned_alphas.keys() != {view.stream_id for view in observation.streams}:
-            since_s, self._changed_at = now - self._changed_at, now
-            if math.isinf(self._interval_s):
-                self._interval_s = since_s
-            else:
-                self._interval_s += _INTERVAL_RATE * (since_s - self._interval_s)
+        self._begun_at = now
         self._planned_alphas = {view.stream_id: view.alpha for view in observation.streams}
         self._is_stale = self._has_drifted = False
         self._num_passes = 0
         # Gammas of a batch are replaced as a whole, never changed.
         batches = [batch.gammas for batch in self.batches]
-        return Planning(observation, self.policy, self.plan, batches, self._interval_s, hope)
+        grouped_s = now - self._grouped_at
+        return Planning(observation, self.policy, self.plan, batches, grouped_s, hope)
 
     def take(self, made: Made) -> None:
         """Put a plan in force."""
         self._planned_share = made.observation.prefill_share
+        if len(made.plan.batches) != len(self.batches):
+            self._grouped_at = self._begun_at
         self.plan = made.plan
         self._circulate()
 

@@ -12,12 +12,15 @@ from nodes.scheduler.drafting import trials
 from nodes.scheduler.drafting.drafts import DraftPool
 from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget
 from nodes.scheduler.leases import Leases, is_weighed
+from nodes.scheduler.riding import should_ride
 from nodes.scheduler.rounds import Round, RoundIds, Share
 from nodes.scheduler.stream import Drafting, Idle, Leased, Stream, Verifying
 from nodes.scheduler.watching.watch import Watch
 from nodes.stream import StreamId
 from policies.plan import MAX_FREE_GAMMA
 
+# Streams of a batch that have waited longer for their draft node are decoded beside it.
+_MOST_RIDING_CYCLES = 8.0
 # A draft node that has not read a text by then is not waited for until it has.
 _READ_TIMEOUT_S = 30.0
 
@@ -71,8 +74,11 @@ class Dispatcher:
                     drafted.append((stream, gamma))
             some_go = any(found.values())
             lease = self.leases.between_matches(members, keep_step=keep_step, some_go=some_go)
+            waiting = [s for s in members if not is_weighed(s) and _waits(s) and _is_decoded(s)]
+            rides = bool(drafted or batch.round_id in self.rounds) and self._may_ride(waiting, now)
             for member in members:
                 if member.is_away:
+                    behind += [member] if member.is_behind else []
                     continue
                 member.has_no_match = is_weighed(member) and not found.get(member.spec.stream_id)
                 if member.has_no_match or (waits and is_weighed(member)):
@@ -81,9 +87,9 @@ class Dispatcher:
                     leases += member.extend_lease(*lease) if lease[0] else []
                     continue
                 # Who cannot guess any more, or not yet, or wants but one token, goes plainly.
-                if member.is_behind or not member.can_guess or member.tokens_left <= 1:
+                if _waits(member):
                     self._note_waiting(member, now)
-                    leases += self.leases.extend(member, shall_guess=True)
+                    leases += [] if rides else self.leases.extend(member, shall_guess=True)
                     behind += [member] if member.is_behind else []
             if drafted and num_started:
                 # Batches that start together are drafted and verified together from then on.
@@ -95,7 +101,8 @@ class Dispatcher:
                 is_whole = len(drafted) == len(batch.gammas) and not any(
                     is_weighed(stream) for stream, _ in drafted
                 )
-                rounds += self._draft_round(drafted, batch, now, is_whole, keep_step, found)
+                riders = [s for s in waiting if rides and isinstance(s.phase, Idle)]
+                rounds += self._draft_round(drafted, riders, batch, now, is_whole, keep_step, found)
             num_started += bool(drafted)
         behind += [stream for stream in plain if self._is_being_told(stream)]
         rounds += self._catch_up([s for s in behind if s.draft and not s.draft.catching_up], now)
@@ -189,6 +196,13 @@ class Dispatcher:
         medium = node.link.medium
         return not medium or self._air[medium].is_free(now, node.message_s(1, num_tokens))
 
+    def _may_ride(self, waiting: Sequence[Stream], now: float) -> bool:
+        """Whether those wait for the batch's passes: not for long, and where it costs little."""
+        longest_s = _MOST_RIDING_CYCLES * self._cycle.cycle_s
+        since = [s.draft.asked_at for s in waiting if s.draft is not None]
+        are_soon = all(at is None or now - at <= longest_s for at in since)
+        return are_soon and should_ride(self._cycle.plan, len(waiting))
+
     def _ready_members(self, batch: Circulating, now: float) -> Sequence[Stream]:
         """Who of a batch starts now: all that are back, or nobody yet.
 
@@ -212,6 +226,7 @@ class Dispatcher:
     def _draft_round(
         self,
         drafted: list[tuple[Stream, int]],
+        riders: Sequence[Stream],
         batch: Circulating,
         now: float,
         is_whole: bool,
@@ -266,7 +281,9 @@ class Dispatcher:
             )
             for other in self.rounds.values():
                 other.share_node(node.name, node.num_waiting)
-        members_of_round = [stream.spec.stream_id for stream, _ in drafted]
+        for stream in riders:
+            stream.phase = Drafting(round_id)
+        members_of_round = [s.spec.stream_id for s in (*(stream for stream, _ in drafted), *riders)]
         cycle = self._cycle
         laps_s = (cycle.cycle_s, cycle.lap_s(self._piece_s())) if is_whole else (0.0, 0.0)
         asked = {stream.spec.stream_id: gamma for stream, gamma in drafted}
@@ -343,3 +360,13 @@ class Dispatcher:
             if batch.not_before and batch.round_id not in self.rounds
         ]
         return min(pending, default=None)
+
+
+def _is_decoded(stream: Stream) -> bool:
+    """Whether it is neither being read nor in a round."""
+    return isinstance(stream.phase, Idle | Leased)
+
+
+def _waits(stream: Stream) -> bool:
+    """Whether a stream that shall guess cannot, not yet or not any more."""
+    return stream.is_behind or not stream.can_guess or stream.tokens_left <= 1

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 # A new plan must promise this much more than the one in force.
 HYSTERESIS = 0.04
 # Where it has another number of batches, they have to fall into step anew: some part of a cycle is
-# lost, which pays only if the streams stay the same for long enough.
+# lost, which pays only if there will be as many for long enough. As long as there were, it is said.
 _REGROUPING_CYCLES = 0.5
 _MOST_REGROUPING = 0.04
 
@@ -52,13 +52,13 @@ class Made:
 @dataclass(frozen=True, slots=True)
 class Planning:
     """What a plan is made of. in_force, batches: the plan there is, and the guesses of its streams
-    by batch. interval_s: between two changes of the streams, on average."""
+    by batch. grouped_s: since when there are as many batches."""
 
     observation: Observation
     policy: Policy
     in_force: Plan
     batches: Sequence[Mapping[StreamId, int]]
-    interval_s: float
+    grouped_s: float
     hope: Hope | None = None
 
     def make(self) -> Made:
@@ -105,9 +105,10 @@ class Planning:
         problem = problem_of(seen)
         for candidate in kept:
             found = Priced.of(seen, candidate, problem)
-            gain = HYSTERESIS
+            # Guesses are begun for some percent; none are gone on with that gain nothing.
+            gain = HYSTERESIS if plan.batches else 0.0
             # Who must guess does, whatever the plan in force knows of it.
-            if found.num_batches != len(plan.batches):
+            if plan.batches and found.num_batches != len(plan.batches):
                 gain += self._regrouping(found.cost.cycle_s)
             found_s = found.price_s * (seen.overrun if found.num_batches else 1.0)
             if found_s <= price_s * (1.0 + gain):
@@ -115,10 +116,10 @@ class Planning:
         return plan
 
     def _regrouping(self, cycle_s: float) -> float:
-        """Part of the time until the streams change again that is lost by changing the batches."""
-        if self.interval_s <= 0.0:
+        """Part of the time until they are regrouped again that is lost by regrouping batches."""
+        if self.grouped_s <= 0.0:
             return _MOST_REGROUPING
-        return min(_MOST_REGROUPING, _REGROUPING_CYCLES * cycle_s / self.interval_s)
+        return min(_MOST_REGROUPING, _REGROUPING_CYCLES * cycle_s / self.grouped_s)
 
     def _adapted(self, plan: Plan, seen: Observation, *, keeps_gammas: bool) -> Plan:
         """The batches in force for the streams there are now; new ones join the smallest."""

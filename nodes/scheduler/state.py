@@ -36,6 +36,7 @@ from nodes.scheduler.instructions import (
     Instruction,
 )
 from nodes.scheduler.learning import Learning
+from nodes.scheduler.leases import is_weighed
 from nodes.scheduler.membership import Membership
 from nodes.scheduler.observe import observe
 from nodes.scheduler.planning import Made, Planning
@@ -333,7 +334,10 @@ class SchedulerState:
             out += self._commits.commit_one(entry, token_ids, now)
         told = [s for e in reply.entries if (s := self._streams.get(StreamId(e.stream_id)))]
         alphas = ((s.spec.stream_id, s.acceptance.alpha) for s in told)
-        self._cycle.committed(alphas, len(reply.token_ids), now)
+        self._cycle.committed(alphas)
+        # Rounds of lookup are made where they pay, whatever the plan promises of them.
+        if self._lookup is None or not any(map(is_weighed, self._streams.values())):
+            self._cycle.yielded(len(reply.token_ids), now)
         out += self._draft_side.reconsider(told)
         return out + self.plan(now)
 

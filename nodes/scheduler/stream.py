@@ -246,10 +246,11 @@ class Stream:
             return 1
         return 2 if num_new == placement.gamma + 1 else num_new
 
-    def count(self, entry: CommitEntry, num_asked: int) -> None:
-        """Book what a pass did for the stream; num_asked: guesses it tells of."""
+    def count(self, entry: CommitEntry, num_asked: int, *, rides: bool = False) -> None:
+        """Book what a pass did for the stream; num_asked: guesses it tells of. rides: in a round
+        of others."""
         figures = self.figures
-        if isinstance(self.phase, Verifying):
+        if isinstance(self.phase, Verifying) and not rides:
             figures.num_rounds += 1
         elif entry.num_tokens or entry.num_draft_tokens or self.tokens_left:
             figures.num_plain_steps += 1

@@ -12,7 +12,7 @@ from policies.latency import Speed
 # node are some seconds apart.
 _SPEED_HALF_LIFE_S, _SPEED_HOLDS_S = 60.0, 10.0
 # And what is known of its way: Pings tell of that, too.
-_DETOUR_HALF_LIFE_S, _DETOUR_HOLDS_S = 5.0, 1.0
+_DETOUR_HALF_LIFE_S, _DETOUR_HOLDS_S = 2.0, 1.0
 # A way that took much longer, or no time at all, tells no more than this many times the predicted.
 _DETOUR_RATE, _MOST_DETOUR = 0.1, 3.0
 
