@@ -15,14 +15,13 @@ from nodes.scheduler.leases import Leases, is_weighed
 from nodes.scheduler.riding import should_ride
 from nodes.scheduler.rounds import Round, RoundIds, Share
 from nodes.scheduler.stream import Drafting, Idle, Leased, Stream, Verifying
+from nodes.scheduler.texts import Texts
 from nodes.scheduler.watching.watch import Watch
 from nodes.stream import StreamId
 from policies.plan import MAX_FREE_GAMMA
 
 # Streams of a batch that have waited longer for their draft node are decoded beside it.
 _MOST_RIDING_CYCLES = 8.0
-# A draft node that has not read a text by then is not waited for until it has.
-_READ_TIMEOUT_S = 30.0
 
 
 class Dispatcher:
@@ -48,6 +47,7 @@ class Dispatcher:
         self._air = air
         self.rounds: dict[int, Round] = {}
         self._round_ids = round_ids
+        self._texts = Texts(drafts, cycle, air, round_ids)
 
     def start(self, now: float) -> list[Instruction]:
         """Renew leases of plain streams, start the batches that may go."""
@@ -88,7 +88,7 @@ class Dispatcher:
                     continue
                 # Who cannot guess any more, or not yet, or wants but one token, goes plainly.
                 if _waits(member):
-                    self._note_waiting(member, now)
+                    self._texts.note_waiting(member, now)
                     leases += [] if rides else self.leases.extend(member, shall_guess=True)
                     behind += [member] if member.is_behind else []
             if drafted and num_started:
@@ -104,8 +104,10 @@ class Dispatcher:
                 riders = [s for s in waiting if rides and isinstance(s.phase, Idle)]
                 rounds += self._draft_round(drafted, riders, batch, now, is_whole, keep_step, found)
             num_started += bool(drafted)
-        behind += [stream for stream in plain if self._is_being_told(stream)]
-        rounds += self._catch_up([s for s in behind if s.draft and not s.draft.catching_up], now)
+        behind += [stream for stream in plain if self._texts.is_being_told(stream)]
+        rounds += self._texts.catch_up(
+            [s for s in behind if s.draft and not s.draft.catching_up], now
+        )
         tried = trials.begin(plain, self._drafts, self._round_ids.next)
         self._round_ids.next += bool(tried)
         self._watch.trials_started(tried, now)
@@ -144,57 +146,6 @@ class Dispatcher:
                 # What a client asked for is guessed whatever it costs.
                 asked[member_id] = found.token_ids
         return asked | lookup.worth_sending(free, *toll)
-
-    def _note_waiting(self, stream: Stream, now: float) -> None:
-        """Say why a stream that shall guess does not yet; do without a node that never answers."""
-        placement = stream.draft
-        if placement is None or placement.is_late or not (stream.is_behind or not stream.can_guess):
-            return
-        stream.plain_reason = f"draft off: {placement.node} still reads the text"
-        if placement.asked_at is None:
-            placement.asked_at = now
-        elif now - placement.asked_at > _READ_TIMEOUT_S:
-            placement.is_late, placement.catching_up = True, False
-            stream.plain_reason = f"draft off: {placement.node} does not answer"
-            self._cycle.members_changed()
-
-    def _catch_up(self, streams: Sequence[Stream], now: float) -> list[Instruction]:
-        """Tell draft nodes what was decoded plainly, for streams that shall guess."""
-        by_node: dict[str, list[Stream]] = {}
-        for stream in streams:
-            assert stream.draft is not None
-            if not self._fits_in_a_gap(stream, now):
-                continue
-            stream.draft.catching_up = True
-            stream.drop_trial()
-            stream.draft.asked_at = now
-            by_node.setdefault(stream.draft.node, []).append(stream)
-        out: list[Instruction] = []
-        for name, members in by_node.items():
-            new_token_ids: list[int] = []
-            most = self._drafts[name].piece_tokens
-            entries = tuple(s.draft_entry(0, new_token_ids, most=most) for s in members)
-            request = DraftRequest(self._round_ids.take(), entries, tuple(new_token_ids))
-            out.append(ToDraft(name, request))
-        return out
-
-    def _is_being_told(self, stream: Stream) -> bool:
-        """Whether its draft node knows but a piece of the text, and could hear the next one."""
-        placement = stream.draft
-        if placement is None or stream.is_by_lookup or not stream.can_guess:
-            return False
-        return stream.backlog > self._drafts[placement.node].piece_tokens
-
-    def _fits_in_a_gap(self, stream: Stream, now: float) -> bool:
-        """Texts give way to the messages of rounds, but not for longer than these take turns:
-        whoever cannot guess for want of its text has passes that others' rounds wait for."""
-        assert stream.draft is not None
-        node, waits_since = self._drafts[stream.draft.node], stream.draft.asked_at
-        if waits_since is not None and 0.0 < self._cycle.phase_s <= now - waits_since:
-            return True
-        num_tokens = min(stream.backlog, node.piece_tokens)
-        medium = node.link.medium
-        return not medium or self._air[medium].is_free(now, node.message_s(1, num_tokens))
 
     def _may_ride(self, waiting: Sequence[Stream], now: float) -> bool:
         """Whether those wait for the batch's passes: not for long, and where it costs little."""
