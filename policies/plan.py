@@ -92,8 +92,9 @@ class Observation:
 
     prefill_share: part of the target's time that prompts take, in [0, 1).
     token_bits: what a token id takes on a link, 16 or 32. overrun: how much longer than predicted
-    cycles with guesses have taken of late, at least 1; ahead_overrun: how much more so those with
-    batches that are drafted ahead, as they slow a target on the same machine.
+    cycles with guesses have taken of late, or how much less of what they promise they have yielded
+    than plain decoding, at least 1; ahead_overrun: how much more so those with batches that are
+    drafted ahead, as they slow a target on the same machine.
     """
 
     streams: tuple[StreamView, ...]

@@ -172,6 +172,8 @@ class CycleState:
     def begin(self, observation: Observation, now: float, hope: Hope | None = None) -> Planning:
         """What the next plan is to be made of; what changes from now on is for the one after it."""
         self._begun_at = now
+        if not observation.streams:
+            self._yields.pause()
         self._planned_alphas = {view.stream_id: view.alpha for view in observation.streams}
         self._is_stale = self._has_drifted = False
         self._num_passes = 0

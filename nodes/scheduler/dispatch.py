@@ -59,6 +59,7 @@ class Dispatcher:
         rounds: list[Instruction] = []
         behind: list[Stream] = []
         num_started = 0
+        riding = self._who_may_ride(now)
         # Least recently started first: where only one may go at a time, all get their turn.
         for batch in sorted(self._cycle.batches, key=lambda batch: batch.round_id or 0):
             members = [s for k in batch.gammas if (s := self._streams.get(StreamId(k))) is not None]
@@ -74,8 +75,9 @@ class Dispatcher:
                     drafted.append((stream, gamma))
             some_go = any(found.values())
             lease = self.leases.between_matches(members, keep_step=keep_step, some_go=some_go)
-            waiting = [s for s in members if not is_weighed(s) and _waits(s) and _is_decoded(s)]
-            rides = bool(drafted or batch.round_id in self.rounds) and self._may_ride(waiting, now)
+            # Where somebody guesses, there is a round to go along with.
+            riders = riding & batch.gammas.keys()
+            riders = riders if drafted or batch.round_id in self.rounds else set()
             for member in members:
                 if member.is_away:
                     behind += [member] if member.is_behind else []
@@ -89,7 +91,8 @@ class Dispatcher:
                 # Who cannot guess any more, or not yet, or wants but one token, goes plainly.
                 if _waits(member):
                     self._texts.note_waiting(member, now)
-                    leases += [] if rides else self.leases.extend(member, shall_guess=True)
+                    if member.spec.stream_id not in riders:
+                        leases += self.leases.extend(member, shall_guess=True)
                     behind += [member] if member.is_behind else []
             if drafted and num_started:
                 # Batches that start together are drafted and verified together from then on.
@@ -101,8 +104,8 @@ class Dispatcher:
                 is_whole = len(drafted) == len(batch.gammas) and not any(
                     is_weighed(stream) for stream, _ in drafted
                 )
-                riders = [s for s in waiting if rides and isinstance(s.phase, Idle)]
-                rounds += self._draft_round(drafted, riders, batch, now, is_whole, keep_step, found)
+                along = [s for s in members if s.spec.stream_id in riders and s.phase == Idle()]
+                rounds += self._draft_round(drafted, along, batch, now, is_whole, keep_step, found)
             num_started += bool(drafted)
         behind += [stream for stream in plain if self._texts.is_being_told(stream)]
         rounds += self._texts.catch_up(
@@ -147,12 +150,21 @@ class Dispatcher:
                 asked[member_id] = found.token_ids
         return asked | lookup.worth_sending(free, *toll)
 
-    def _may_ride(self, waiting: Sequence[Stream], now: float) -> bool:
-        """Whether those wait for the batch's passes: not for long, and where it costs little."""
+    def _who_may_ride(self, now: float) -> set[StreamId]:
+        """Streams of batches that cannot guess, not yet or not any more, and need no passes of
+        their own: not for long, and where that costs little."""
+        planned = [s for batch in self._cycle.batches for s in batch.gammas if s in self._streams]
+        waiting = set()
         longest_s = _MOST_RIDING_CYCLES * self._cycle.cycle_s
-        since = [s.draft.asked_at for s in waiting if s.draft is not None]
-        are_soon = all(at is None or now - at <= longest_s for at in since)
-        return are_soon and should_ride(self._cycle.plan, len(waiting))
+        for stream_id in planned:
+            stream = self._streams[stream_id]
+            # Those in rounds are waited for by nobody else; those that are read have no tokens yet.
+            is_decoded = isinstance(stream.phase, Idle | Leased)
+            if is_decoded and not is_weighed(stream) and _waits(stream):
+                since = stream.draft.waits_since if stream.draft is not None else None
+                if since is None or now - since <= longest_s:
+                    waiting.add(stream_id)
+        return waiting if should_ride(self._cycle.plan, len(waiting), len(planned)) else set()
 
     def _ready_members(self, batch: Circulating, now: float) -> Sequence[Stream]:
         """Who of a batch starts now: all that are back, or nobody yet.
@@ -276,11 +288,10 @@ class Dispatcher:
             return []
         if current.is_verifying:
             return []
-        # A draft node that has no other stream of the round is not waited for.
-        placements = (self._streams[s].draft for s in current.stream_ids)
-        needed = {p.node for p in placements if p is not None}
-        for name in set(current.shares) - needed:
-            current.drop_share(name)
+        # A draft node that drafts for no other stream of the round is not waited for.
+        for name, share in list(current.shares.items()):
+            if not set(share.stream_ids) & set(current.stream_ids):
+                current.drop_share(name)
         return self.verify_if_complete(current, now)
 
     def verify_if_complete(self, current: Round, now: float) -> list[Instruction]:
@@ -311,11 +322,6 @@ class Dispatcher:
             if batch.not_before and batch.round_id not in self.rounds
         ]
         return min(pending, default=None)
-
-
-def _is_decoded(stream: Stream) -> bool:
-    """Whether it is neither being read nor in a round."""
-    return isinstance(stream.phase, Idle | Leased)
 
 
 def _waits(stream: Stream) -> bool:

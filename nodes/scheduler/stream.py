@@ -67,6 +67,8 @@ class DraftPlacement:
     has_caught_up: bool = False
     # When it was asked to read, while that is waited for.
     asked_at: float | None = None
+    # Since when its stream, which shall guess, has not been able to.
+    waits_since: float | None = None
     # Missed a deadline and has not answered since: not asked until it does.
     is_late: bool = False
     num_late: int = 0
@@ -234,7 +236,7 @@ class Stream:
         placement.known += len(unknown)
         placement.gamma = gamma
         if gamma:
-            placement.has_caught_up = False
+            placement.has_caught_up, placement.waits_since = False, None
         return entry
 
     def catch_up(self) -> int:

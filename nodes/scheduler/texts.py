@@ -31,6 +31,8 @@ class Texts:
         if placement is None or placement.is_late or not (stream.is_behind or not stream.can_guess):
             return
         stream.plain_reason = f"draft off: {placement.node} still reads the text"
+        if placement.waits_since is None:
+            placement.waits_since = now
         if placement.asked_at is None:
             placement.asked_at = now
         elif now - placement.asked_at > _READ_TIMEOUT_S:
@@ -41,10 +43,11 @@ class Texts:
     def catch_up(self, streams: Sequence[Stream], now: float) -> list[Instruction]:
         """Tell draft nodes what was decoded plainly, for streams that shall guess."""
         by_node: dict[str, list[Stream]] = {}
+        taken: set[str] = set()
         for stream in streams:
             if stream.draft is None or stream.draft.catching_up:
                 continue
-            if not self._fits_in_a_gap(stream, now):
+            if not self._takes_its_turn(stream, taken, now):
                 continue
             stream.draft.catching_up = True
             stream.drop_trial()
@@ -66,13 +69,22 @@ class Texts:
             return False
         return stream.backlog > self._drafts[placement.node].piece_tokens
 
-    def _fits_in_a_gap(self, stream: Stream, now: float) -> bool:
-        """Texts give way to the messages of rounds, but not for longer than these take turns:
-        whoever cannot guess for want of its text has passes that others' rounds wait for."""
+    def _takes_its_turn(self, stream: Stream, taken: set[str], now: float) -> bool:
+        """Whether a text goes now; the air is reserved for it then. taken: media on which another
+        has just gone.
+
+        Texts give way to the messages of rounds, but not for longer than these take turns: who
+        cannot guess for want of its text holds others up, or has fewer tokens.
+        """
         assert stream.draft is not None
         node, waits_since = self._drafts[stream.draft.node], stream.draft.asked_at
-        if waits_since is not None and 0.0 < self._cycle.phase_s <= now - waits_since:
+        if not node.link.medium:
             return True
-        num_tokens = min(stream.backlog, node.piece_tokens)
-        medium = node.link.medium
-        return not medium or self._air[medium].is_free(now, node.message_s(1, num_tokens))
+        medium = self._air[node.link.medium]
+        air_s = node.message_s(1, min(stream.backlog, node.piece_tokens))
+        is_urgent = waits_since is not None and 0.0 < self._cycle.phase_s <= now - waits_since
+        if not medium.is_free(now, air_s) and (not is_urgent or node.link.medium in taken):
+            return False
+        taken.add(node.link.medium)
+        medium.reserve(now, now, air_s)
+        return True

@@ -18,8 +18,8 @@ _MEMORY_S, _OTHER_MEMORY_S = 5.0, 15.0
 _PRIOR_S = 2.0
 # A plan of the other kind takes some cycles until all streams follow it.
 _SETTLING_CYCLES = 2.0
-# Between two commits there is nothing to do if it takes much longer than a cycle.
-_IDLE_CYCLES = 4.0
+# A pass that is waited for longer tells no more than that.
+_MOST_CYCLES = 4.0
 _MOST = 1.5
 
 
@@ -49,6 +49,7 @@ class Yields:
     _guesses: bool = False
     _since: float = -math.inf
     _last: float = -math.inf
+    _faded_at: float = -math.inf
 
     def committed(self, num_tokens: int, plan: Plan, now: float) -> None:
         """A pass gave tokens under a plan."""
@@ -57,17 +58,30 @@ class Yields:
             return
         guesses, seconds = bool(plan.batches), now - self._last
         self._last = now
+        if math.isinf(seconds):
+            self._fade(now)
+            self._since = now
+            return
         if guesses is not self._guesses:
             self._guesses, self._since = guesses, now
-        if seconds > _IDLE_CYCLES * made.cycle_s:
-            return
         self._kinds[not guesses].fade(seconds, _OTHER_MEMORY_S)
+        self._faded_at = now
         if now - self._since < _SETTLING_CYCLES * made.cycle_s:
             return
         kind = self._kinds[guesses]
         kind.fade(seconds, _MEMORY_S)
-        kind.seen_s += seconds
+        kind.seen_s += min(seconds, _MOST_CYCLES * made.cycle_s)
         kind.promised_s += num_tokens * (1.0 - made.ahead_gain) / made.tokens_per_s
+
+    def pause(self) -> None:
+        """Nobody wants tokens: time goes by that no plan promised anything for."""
+        self._last = -math.inf
+
+    def _fade(self, now: float) -> None:
+        if math.isfinite(self._faded_at):
+            for kind in self._kinds.values():
+                kind.fade(now - self._faded_at, _OTHER_MEMORY_S)
+        self._faded_at = now
 
     @property
     def overrun(self) -> float:

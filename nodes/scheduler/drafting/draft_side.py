@@ -191,7 +191,9 @@ class DraftSide:
         """Nodes that are late for a round are not asked until they answer, or done without."""
         out: list[Instruction] = []
         self._cycle.members_changed()
-        for stream_id in current.stream_ids:
+        # Those that ride were not asked for, though their nodes may be the same.
+        late = [s for share in current.shares.values() for s in share.stream_ids]
+        for stream_id in [s for s in late if s in current.stream_ids]:
             stream = self._streams[stream_id]
             placement = stream.draft
             if placement is None or placement.node not in current.shares:

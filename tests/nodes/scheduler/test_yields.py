@@ -56,6 +56,7 @@ def test_time_in_which_nobody_wants_tokens_tells_nothing() -> None:
     made = plan(400.0, guesses=True)
     for second in range(30):
         run(yields, made, 400.0, 100.0 * second, 2.0)
+        yields.pause()
     assert yields.overrun == pytest.approx(1.0)
 
 
@@ -82,3 +83,24 @@ def test_no_promise_is_no_reason_to_divide() -> None:
         yields.committed(5, Plan(), now)
         yields.committed(5, plan(0.0, guesses=True), now)
     assert yields.overrun == pytest.approx(1.0)
+
+
+def test_it_is_forgotten_while_there_is_nothing_to_do() -> None:
+    yields = Yields()
+    made = plan(500.0, guesses=True)
+    now = run(yields, made, 350.0, 0.0, 20.0)
+    assert yields.overrun > 1.2
+    yields.pause()
+    yields.committed(1, made, now + 60.0)
+    assert yields.overrun < 1.03
+
+
+def test_stalls_are_laps_too() -> None:
+    yields = Yields()
+    made, now = plan(400.0, guesses=True), 0.0
+    for _ in range(30):
+        # Every other pass comes half a second later than it was to.
+        now = run(yields, made, 400.0, now, 0.1)
+        yields.committed(40, made, now + 0.6)
+        now += 0.6
+    assert yields.overrun > 1.3
