@@ -63,8 +63,10 @@ class CycleState:
     _ahead_ratio: float = 1.0
     _ahead_seen: float = 0.0
     _yields: Yields = field(default_factory=Yields)
-    # Since when there are as many batches as there are, and when the last plan was begun.
+    # Since when there are as many batches as there are, since when there are any, or none; and when
+    # the last plan was begun.
     _grouped_at: float = -math.inf
+    _switched_at: float = -math.inf
     _begun_at: float = -math.inf
 
     @property
@@ -179,14 +181,16 @@ class CycleState:
         self._num_passes = 0
         # Gammas of a batch are replaced as a whole, never changed.
         batches = [batch.gammas for batch in self.batches]
-        grouped_s = now - self._grouped_at
-        return Planning(observation, self.policy, self.plan, batches, grouped_s, hope)
+        ages_s = now - self._grouped_at, now - self._switched_at
+        return Planning(observation, self.policy, self.plan, batches, *ages_s, hope)
 
     def take(self, made: Made) -> None:
         """Put a plan in force."""
         self._planned_share = made.observation.prefill_share
         if len(made.plan.batches) != len(self.batches):
             self._grouped_at = self._begun_at
+            if not (made.plan.batches and self.batches):
+                self._switched_at = self._begun_at
         self.plan = made.plan
         self._circulate()
 

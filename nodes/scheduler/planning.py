@@ -23,6 +23,10 @@ HYSTERESIS = 0.04
 # lost, which pays only if there will be as many for long enough. As long as there were, it is said.
 _REGROUPING_CYCLES = 0.5
 _MOST_REGROUPING = 0.04
+# To begin with guesses costs all streams some cycles, for texts are told and leases run out; to end
+# them a few. Whoever has just ended them waits longer, or would try again and again.
+_BEGINNING_CYCLES, _MOST_BEGINNING = 4.0, 0.08
+_ENDING_CYCLES, _MOST_ENDING = 2.0, 0.08
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +56,15 @@ class Made:
 @dataclass(frozen=True, slots=True)
 class Planning:
     """What a plan is made of. in_force, batches: the plan there is, and the guesses of its streams
-    by batch. grouped_s: since when there are as many batches."""
+    by batch. grouped_s: since when there are as many batches; switched_s: since when there are any,
+    or none."""
 
     observation: Observation
     policy: Policy
     in_force: Plan
     batches: Sequence[Mapping[StreamId, int]]
     grouped_s: float
+    switched_s: float
     hope: Hope | None = None
 
     def make(self) -> Made:
@@ -105,21 +111,20 @@ class Planning:
         problem = problem_of(seen)
         for candidate in kept:
             found = Priced.of(seen, candidate, problem)
-            # Guesses are begun for some percent; none are gone on with that gain nothing.
+            # Guesses are begun for some percent; none are gone on with for long that gain nothing.
             gain = HYSTERESIS if plan.batches else 0.0
+            cycle_s = max(found.cost.cycle_s, made.cycle_s)
             # Who must guess does, whatever the plan in force knows of it.
-            if plan.batches and found.num_batches != len(plan.batches):
-                gain += self._regrouping(found.cost.cycle_s)
+            if plan.batches and not found.num_batches:
+                gain += _part_lost(_BEGINNING_CYCLES * cycle_s, self.switched_s, _MOST_BEGINNING)
+            elif found.num_batches and not plan.batches:
+                gain += _part_lost(_ENDING_CYCLES * cycle_s, self.switched_s, _MOST_ENDING)
+            elif found.num_batches != len(plan.batches):
+                gain += _part_lost(_REGROUPING_CYCLES * cycle_s, self.grouped_s, _MOST_REGROUPING)
             found_s = found.price_s * (seen.overrun if found.num_batches else 1.0)
             if found_s <= price_s * (1.0 + gain):
                 return found.described()
         return plan
-
-    def _regrouping(self, cycle_s: float) -> float:
-        """Part of the time until they are regrouped again that is lost by regrouping batches."""
-        if self.grouped_s <= 0.0:
-            return _MOST_REGROUPING
-        return min(_MOST_REGROUPING, _REGROUPING_CYCLES * cycle_s / self.grouped_s)
 
     def _adapted(self, plan: Plan, seen: Observation, *, keeps_gammas: bool) -> Plan:
         """The batches in force for the streams there are now; new ones join the smallest."""
@@ -156,3 +161,9 @@ class Planning:
                 plain.append(stream_id)
         kept = tuple(Batch(tuple(m), tuple(m.values())) for m in batches if m)
         return replace(plan, batches=kept, plain=tuple(plain))
+
+
+def _part_lost(seconds: float, since_s: float, most: float) -> float:
+    """Part of the time until the next change that a change costs, if that comes as soon as the
+    last one did: a change that costs so many seconds. most: of it."""
+    return most if since_s * most <= seconds else seconds / since_s

@@ -261,15 +261,39 @@ def test_the_joint_plan_is_kept_by_its_own_prices() -> None:
     assert (groups(state), sorted(state.plain)) == ([], [1, 2])
 
 
-def test_guesses_that_gain_nothing_are_not_gone_on_with() -> None:
-    """They are begun for five percent, so that noise does not begin and end them all the time."""
-    for ratio, goes_on in ((1.02, True), (0.99, False)):
-        state, policy = in_force({1: 4, 2: 4}, is_cheapest=True)
-        seen = observe(1, 2)
-        price_s = price_of(seen, policy.plan) * ratio
-        policy.plan = make_plan(price_s=price_s, plain=(1, 2), is_cheapest=True)
-        replan(state, seen, 10.0)
-        assert bool(groups(state)) is goes_on
+@pytest.mark.parametrize(
+    ("since_s", "gain", "goes_on"),
+    [(30.0, 1.02, True), (30.0, 0.95, False), (0.05, 0.95, True), (0.05, 0.9, False)],
+)
+def test_guesses_that_gain_nothing_are_not_gone_on_with_for_long(
+    since_s: float, gain: float, goes_on: bool
+) -> None:
+    """Not at once, for to end them and to begin again costs some cycles."""
+    state, policy = in_force({1: 4, 2: 4}, is_cheapest=True)
+    seen = observe(1, 2)
+    price_s = price_of(seen, policy.plan) * gain
+    state._switched_at = 10.0
+    policy.plan = make_plan(price_s=price_s, plain=(1, 2), is_cheapest=True)
+    replan(state, seen, 10.0 + since_s)
+    assert bool(groups(state)) is goes_on
+
+
+@pytest.mark.parametrize(
+    ("since_s", "gain", "begins"),
+    [(1000.0, 1.05, True), (1000.0, 1.03, False), (0.05, 1.1, False), (0.05, 1.15, True)],
+)
+def test_who_has_just_ended_guesses_begins_for_more(
+    since_s: float, gain: float, begins: bool
+) -> None:
+    state, policy = in_force({1: 4, 2: 4}, is_cheapest=True)
+    policy.plan = make_plan(price_s=1e-9, plain=(1, 2), is_cheapest=True)
+    seen = observe(1, 2)
+    replan(state, seen, 10.0)
+    assert groups(state) == []
+    price_s = price_of(seen, policy.plan) / gain
+    policy.plan = make_plan({1: 4, 2: 4}, price_s=price_s, is_cheapest=True)
+    replan(state, seen, 10.0 + since_s)
+    assert bool(groups(state)) is begins
 
 
 def test_an_even_cycle_starts_a_batch_every_mth_part_of_it() -> None:

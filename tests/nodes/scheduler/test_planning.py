@@ -106,7 +106,7 @@ def test_where_the_plan_in_force_cannot_be_compared_the_new_one_is_taken(fails: 
     seen = Observation(VIEWS, target)
     in_force = Plan((Batch((1, 2, 3), (2, 2, 2)),))
     batches = [{StreamId(k): 2 for k in (1, 2, 3)}]
-    plan = Planning(seen, lambda _: wanted, in_force, batches, 1.0).make().plan
+    plan = Planning(seen, lambda _: wanted, in_force, batches, 1.0, 1.0).make().plan
     assert (plan is wanted) is fails
 
 
@@ -118,7 +118,7 @@ def test_who_has_to_guess_does_though_the_plan_in_force_has_it_plain() -> None:
     wanted = Plan((Batch((9,), (3,)),), (1,), is_cheapest=True)
     in_force = Plan((Batch((1,), (2,)),), (9,))
     planning = Planning(
-        Observation((VIEWS[0], forced)), lambda _: wanted, in_force, [{ONE: 2}], 1.0
+        Observation((VIEWS[0], forced)), lambda _: wanted, in_force, [{ONE: 2}], 1.0, 1.0
     )
     kept = planning._adapted(wanted, planning.observation, keeps_gammas=True)
     assert dict(zip(kept.batches[0].stream_ids, kept.batches[0].gammas, strict=True)) == {
