@@ -54,10 +54,9 @@ def cycle_gain_s(cost: CycleCost, gains_s: Floats) -> float:
     """Seconds by which a cycle gets shorter whose laps do: what else bounds it stays."""
     natural_s = cost.natural_s
     air_s = cost.stages.air_s.sum(axis=1).max()
-    others_s = max(cost.stages.draft_s.sum(axis=1).max(), air_s, cost.verify_s.sum())
     laps_s = (cost.lap_s - gains_s).max(initial=0.0)
     laps_s = laps_with_waits(laps_s, air_s, np.array((cost.verify_s > 0).sum(), dtype=np.float64))
-    shorter_s = max(float(others_s), float(laps_s))
+    shorter_s = max(cost.busiest_s, float(laps_s))
     # A cycle drawn out for plain streams is none of the laps' business.
     return max(0.0, natural_s - shorter_s) if cost.cycle_s <= natural_s * 1.001 else 0.0
 

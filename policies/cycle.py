@@ -282,6 +282,14 @@ class CycleCost:
     verify_s: Floats
     lap_s: Floats
 
+    @property
+    def busiest_s(self) -> float:
+        """Seconds of a cycle that the target, a draft node or a medium works at most."""
+        draft_s, air_s = (
+            each.sum(axis=1).max() for each in (self.stages.draft_s, self.stages.air_s)
+        )
+        return float(max(draft_s, air_s, self.verify_s.sum()))
+
 
 def evaluate(
     problem: CycleProblem, plan: CyclePlan, *, equal_shares: bool = False, overlap: bool = True

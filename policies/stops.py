@@ -47,13 +47,8 @@ def stop_chances(problem: CycleProblem, plan: CyclePlan, cost: CycleCost) -> Flo
     chances = np.zeros(problem.num_streams)
     limit_s = _NEARLY * cost.natural_s
     longest_s = float(cost.lap_s.max(initial=0.0))
-    stages_s = max(
-        cost.verify_s.sum(),
-        cost.stages.draft_s.sum(axis=1).max(),
-        cost.stages.air_s.sum(axis=1).max(),
-    )
     # Where nothing else is as long as the cycle, the longest lap is, with what it waits for others.
-    lap_limit_s = min(limit_s, _NEARLY * longest_s) if stages_s < cost.natural_s else limit_s
+    lap_limit_s = min(limit_s, _NEARLY * longest_s) if cost.busiest_s < cost.natural_s else limit_s
     is_drawn_out = cost.cycle_s > cost.natural_s * 1.001
     target_binds = bool(cost.verify_s.sum() >= limit_s)
     busy = cost.stages.draft_s.sum(axis=1) >= limit_s, cost.stages.air_s.sum(axis=1) >= limit_s

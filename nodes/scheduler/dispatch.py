@@ -108,9 +108,7 @@ class Dispatcher:
                 rounds += self._draft_round(drafted, along, batch, now, is_whole, keep_step, found)
             num_started += bool(drafted)
         behind += [stream for stream in plain if self._texts.is_being_told(stream)]
-        rounds += self._texts.catch_up(
-            [s for s in behind if s.draft and not s.draft.catching_up], now
-        )
+        rounds += self._texts.catch_up(behind, now)
         tried = trials.begin(plain, self._drafts, self._round_ids.next)
         self._round_ids.next += bool(tried)
         self._watch.trials_started(tried, now)
@@ -158,7 +156,7 @@ class Dispatcher:
         longest_s = _MOST_RIDING_CYCLES * self._cycle.cycle_s
         for stream_id in planned:
             stream = self._streams[stream_id]
-            # Those in rounds are waited for by nobody else; those that are read have no tokens yet.
+            # Who is in a round waits for nothing else, and who is being read has no tokens yet.
             is_decoded = isinstance(stream.phase, Idle | Leased)
             if is_decoded and not is_weighed(stream) and _waits(stream):
                 since = stream.draft.waits_since if stream.draft is not None else None

@@ -77,12 +77,12 @@ class Texts:
         cannot guess for want of its text holds others up, or has fewer tokens.
         """
         assert stream.draft is not None
-        node, waits_since = self._drafts[stream.draft.node], stream.draft.asked_at
+        node, asked_at = self._drafts[stream.draft.node], stream.draft.asked_at
         if not node.link.medium:
             return True
         medium = self._air[node.link.medium]
         air_s = node.message_s(1, min(stream.backlog, node.piece_tokens))
-        is_urgent = waits_since is not None and 0.0 < self._cycle.phase_s <= now - waits_since
+        is_urgent = asked_at is not None and 0.0 < self._cycle.phase_s <= now - asked_at
         if not medium.is_free(now, air_s) and (not is_urgent or node.link.medium in taken):
             return False
         taken.add(node.link.medium)
