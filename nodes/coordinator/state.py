@@ -6,7 +6,6 @@ Messages and `now` in, messages to send out. Nothing here waits or reads a clock
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -46,6 +45,7 @@ from nodes.messages import (
 )
 from nodes.profile import token_bits
 from nodes.scheduler import SchedulerState
+from nodes.scheduler.drafting.load import DraftLoad
 from nodes.scheduler.instructions import Instruction
 from nodes.scheduler.planning import Made, Planning
 from nodes.scheduler.rounds import RoundIds
@@ -110,7 +110,7 @@ class CoordinatorState:
         self._air = Air()
         self._uploads = Uploads(self._air, self._roster.client_rtt_s, pads=pads)
         self._round_ids = RoundIds()
-        self._draft_load = Counter[str]()
+        self._draft_load = DraftLoad()
         self._tracing = Tracing()
         self._num_stale = 0
         # Messages that did not come so far, counted by the shell.

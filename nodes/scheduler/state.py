@@ -12,7 +12,6 @@ the target, which decodes them plainly in every pass.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -27,6 +26,7 @@ from nodes.scheduler.dispatch import Dispatcher
 from nodes.scheduler.drafting import probation
 from nodes.scheduler.drafting.draft_side import DraftSide
 from nodes.scheduler.drafting.drafts import DraftPool
+from nodes.scheduler.drafting.load import DraftLoad
 from nodes.scheduler.drafting.lookup import Lookup
 from nodes.scheduler.drafting.pace import Pace
 from nodes.scheduler.drafting.tolls import tolls_of
@@ -88,7 +88,7 @@ class SchedulerState:
         air: Air | None = None,
         token_bits: int = 32,
         round_ids: RoundIds | None = None,
-        draft_load: Counter[str] | None = None,
+        draft_load: DraftLoad | None = None,
         name: str = "",
         counts: Counts | None = None,
         num_cells: int = 0,

@@ -344,7 +344,7 @@ class PureCluster:
         serving = self.state._serving
         assert serving.ledger.requests == {} == serving.ledger.streams
         assert len(serving.placement.waiting) == 0
-        assert not any(self.state._draft_load.values())
+        assert self.state._draft_load.totals == {}
         for record in self.state._roster.nodes("target"):
             assert (record.used_cells, record.scheduler.num_streams) == (0, 0)  # type: ignore[union-attr]
         for node in self._alive(self.nodes):

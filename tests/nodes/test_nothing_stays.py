@@ -72,8 +72,7 @@ def test_nothing_of_a_request_stays(case: ClusterCase) -> None:
     }
     assert left == set()
     state = cluster.state
-    assert +state._draft_load == {}
-    assert len(state._draft_load) == 0
+    assert state._draft_load.totals == {}
     for scheduler in state.schedulers:
         assert scheduler._membership.ended == {}
     assert state._serving.ledger._ids_of_client == {}

@@ -23,6 +23,7 @@ from nodes.coordinator.status import parts
 from nodes.coordinator.status.recent import WINDOW_S, Recent
 from nodes.coordinator.status.traffic import Traffic
 from nodes.messages import StatusReply, StatusRequest
+from nodes.scheduler.drafting.load import DraftLoad
 from nodes.scheduler.watching.counts import RATIO_BOUNDS, Counts
 from nodes.status import (
     MediumStatus,
@@ -57,7 +58,7 @@ class Reporting:
         roster: Roster,
         serving: Serving,
         air: Air,
-        draft_load: Counter[str],
+        draft_load: DraftLoad,
     ) -> None:
         self._cluster, self._epoch, self._version = cluster, epoch, version
         self._roster, self._serving, self._air = roster, serving, air
@@ -170,7 +171,7 @@ class Reporting:
     def _num_streams(self, node: NodeRecord) -> int:
         if node.scheduler is not None:
             return node.scheduler.num_streams
-        return self._draft_load[node.name]
+        return self._draft_load.of(node.name)
 
     def _streams(self, now: float) -> list[StreamStatus]:
         """Those that have a place first."""

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Set
 from dataclasses import replace
 
 from nodes.messages import CloseStreamNotice
 from nodes.scheduler.drafting.draft_node import DraftNode
+from nodes.scheduler.drafting.load import DraftLoad
 from nodes.scheduler.drafting.lookup import LOOKUP, LOOKUP_COSTS, Lookup
+from nodes.scheduler.drafting.prices import RoundPrices
 from nodes.scheduler.instructions import Instruction, ToDraft, open_request
 from nodes.scheduler.stream import DraftPlacement, Stream
 from policies.drafter import MOVE_GAIN, plain_token_s, token_s
 from policies.latency import CostTable
 from policies.plan import MAX_FREE_GAMMA, DraftView
 
-# A stream goes to another node for rounds that are shorter by this much; times are noisy.
-_REBALANCE_GAIN = 0.2
 _TYPICAL_ROUND_TOKENS = 2.5
 # One that has moved stays for a while: moves change what the next ones are judged by.
 _SETTLED_TOKENS = 64
@@ -29,7 +28,7 @@ class DraftPool:
 
     gives_priors: a stream of which nothing is known begins with what its node knows of others.
     lookup: guesses from the streams' own texts; as a draft node it is always there.
-    load: streams of all targets by draft node, which the pools of these targets share.
+    load: streams of all targets, which the pools of these targets share.
     """
 
     def __init__(
@@ -37,10 +36,12 @@ class DraftPool:
         *,
         gives_priors: bool = True,
         lookup: Lookup | None = None,
-        load: Counter[str] | None = None,
+        load: DraftLoad | None = None,
     ) -> None:
         self._nodes: dict[str, DraftNode] = {}
-        self._load = Counter[str]() if load is None else load
+        self._load = DraftLoad() if load is None else load
+        self._target = self._load.new_target()
+        self._prices = RoundPrices(self._nodes, self._load, self._target)
         self._gives_priors = gives_priors
         self.lookup = lookup
         self._by_lookup = DraftNode(LOOKUP, LOOKUP_COSTS, max_gamma=MAX_FREE_GAMMA)
@@ -80,34 +81,10 @@ class DraftPool:
             told_s = 0.0
             if stream is not None:
                 told_s = node.reading_s(len(stream.token_ids)) / _rounds_left(stream)
-            return self._round_s(node, num_more=1) + told_s, self._load[node.name]
+            return self._prices.round_s(node, num_more=1) + told_s, self._load.of(node.name)
 
         candidates = [node for node in self._nodes.values() if node.name not in refused]
         return min(candidates, key=price_s, default=None)
-
-    def _round_s(self, node: DraftNode, *, num_more: int = 0) -> float:
-        """Seconds of a typical round of the streams that a node holds, and of some more.
-
-        Rounds of other targets go one after the other with it: a node whose streams are all of
-        this one answers sooner.
-        """
-        others = self._load[node.name] - node.num_streams
-        round_s = node.typical_round_s(node.num_streams + num_more, self._rtt_s(node))
-        return round_s + (node.typical_draft_s(others) if others else 0.0)
-
-    def _rtt_s(self, node: DraftNode) -> float:
-        """To a node and back, where it is compared with others.
-
-        What messages wait for on a shared medium is the same whomever they are for, and what was
-        last seen of it tells when each node was last heard of rather than which is nearer.
-        """
-        heard_of = [other.rtt_s for other in self._beside(node) if other.link.rtt_s > 0.0]
-        return min(heard_of, default=0.0) if node.link.medium else node.rtt_s
-
-    def _beside(self, node: DraftNode) -> list[DraftNode]:
-        """The nodes that share its medium, itself included."""
-        medium = node.link.medium
-        return [n for n in self if n.name == node.name or (medium and n.link.medium == medium)]
 
     def _choose_for(self, stream: Stream) -> DraftNode | None:
         return None if stream.is_off_drafts else self.choose(stream.refused_by, stream)
@@ -173,22 +150,19 @@ class DraftPool:
         num_tokens = len(stream.token_ids)
         if num_tokens < placement.settled_at:
             return []
-        here = self._nodes[placement.node]
-        other = self.choose(stream.refused_by | {here.name}, stream)
+        here, prices = self._nodes[placement.node], self._prices
+        refused = stream.refused_by | {here.name}
+        other = self.choose(refused, stream)
+        saved_s = prices.saved_by_a_move(here, other, num_tokens) if other is not None else 0.0
+        if not saved_s:
+            rest = [node for node in self if node.name not in refused]
+            other, saved_s = prices.to_share_less(here, rest) or (None, 0.0)
         if other is None:
             return []
-        # Its own text is as long on either node.
-        own = replace(here, own_cells=float(num_tokens))
-        here_s = self._round_s(own)
-        used_cells = other.used_cells + num_tokens
-        there = replace(other, own_cells=float(num_tokens), used_cells=used_cells)
-        there_s = self._round_s(there, num_more=1)
-        if there_s > here_s * (1.0 - _REBALANCE_GAIN):
-            return []
         # Rounds of all who share the medium wait while the text is told.
-        waiting = sum(self._load[node.name] for node in self._beside(other))
-        told_s = other.reading_s(num_tokens) + waiting * other.message_s(1, num_tokens)
-        if (here_s - there_s) * _rounds_left(stream) <= told_s:
+        told_s = other.reading_s(num_tokens)
+        told_s += prices.waiting_for(other) * other.message_s(1, num_tokens)
+        if saved_s * _rounds_left(stream) <= told_s:
             return []
         self.displace(stream)
         notice = CloseStreamNotice(stream.spec.stream_id, placement.generation)
@@ -199,7 +173,7 @@ class DraftPool:
 
     def _place_on(self, node: DraftNode, stream: Stream) -> list[Instruction]:
         node.num_streams += 1
-        self._load[node.name] += 1
+        self._load.add(node.name, self._target)
         known = stream.known.pop(node.name, None)
         if known is not None:
             stream.acceptance = known
@@ -232,10 +206,7 @@ class DraftPool:
             stream.was_by_lookup = True
         else:
             stream.known[placement.node] = stream.acceptance
-            self._load[placement.node] -= 1
-            if not self._load[placement.node]:
-                # Names of nodes come and go.
-                del self._load[placement.node]
+            self._load.remove(placement.node, self._target)
             if placement.node in self._nodes:
                 self._nodes[placement.node].num_streams -= 1
         return placement

@@ -87,8 +87,8 @@ def check_drafts(state: CoordinatorState) -> None:
         assert here.pop(LOOKUP, 0) == pool._by_lookup.num_streams
         assert here == +Counter({node.name: node.num_streams for node in pool})
         loads += here
-    assert loads == +state._draft_load
-    assert all(load >= 0 for load in state._draft_load.values())
+    assert loads == Counter(state._draft_load.totals)
+    assert all(load > 0 for load in state._draft_load.totals.values())
 
 
 def check_rounds(scheduler: SchedulerState) -> None:
@@ -126,7 +126,7 @@ def check_empty(coordinator: Coordinator) -> None:
     assert len(serving.ledger.tokenizing) == 0
     assert not +serving.ledger.tokenizing._under_way
     assert not any(serving.ledger.tokenizing._queues.values())
-    assert not any(state._draft_load.values())
+    assert state._draft_load.totals == {}
     assert state._uploads.num_under_way == 0
     for scheduler in state.schedulers:
         assert scheduler.num_streams == 0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 
 import pytest
 
 from nodes.messages import CloseStreamNotice, OpenStreamRequest
 from nodes.scheduler import SchedulerState
+from nodes.scheduler.drafting.load import DraftLoad
 from nodes.scheduler.instructions import Instruction, ToDraft
 from nodes.stream import StreamId
 from policies.baselines import POLICIES
@@ -167,7 +167,7 @@ def test_a_stream_in_a_round_stays_until_it_is_back() -> None:
 
 
 def test_streams_of_other_targets_count_on_a_node() -> None:
-    load = Counter[str]()
+    load = DraftLoad()
     one, other = (SchedulerState(FixedPolicy(), TARGET_COSTS, draft_load=load) for _ in range(2))
     for scheduler in (one, other):
         for name in ("a", "b"):
@@ -176,16 +176,16 @@ def test_streams_of_other_targets_count_on_a_node() -> None:
     other.admit(make_spec(TWO), None)
     assert (held(one), held(other)) == ({"a": 1, "b": 0}, {"a": 0, "b": 1})
     one.draft_lost("a", 0.0)
-    assert load == {"b": 2}
+    assert load.totals == {"b": 2}
     one.cancel(ONE, 0.0)
-    assert load == {"b": 1}
+    assert load.totals == {"b": 1}
     other.cancel(TWO, 0.0)
     # Nodes have other names each time, some of them.
-    assert load == {}
+    assert load.totals == {}
 
 
 def test_a_target_keeps_to_nodes_that_do_not_draft_for_others() -> None:
-    load = Counter[str]()
+    load = DraftLoad()
     one, other = (SchedulerState(FixedPolicy(), TARGET_COSTS, draft_load=load) for _ in range(2))
     # A pass takes as long for eight streams as for one: to share a node costs a pass.
     flat = NodeCosts(CostTable((1, 32), (1e-3, 1e-3)), CostTable((32,), (1e-6,)))
@@ -196,3 +196,44 @@ def test_a_target_keeps_to_nodes_that_do_not_draft_for_others() -> None:
         one.admit(make_spec(number), None)
         other.admit(make_spec(number + 8), None)
     assert (held(one), held(other)) == ({"a": 8, "b": 0}, {"a": 0, "b": 8})
+
+
+# A pass takes as long for all streams as for one: to share a node costs a pass.
+FLAT = NodeCosts(CostTable((1, 32), (1e-3, 1e-3)), CostTable((32,), (1e-6,)))
+
+
+def mixed_up(num_targets: int, num_nodes: int) -> list[SchedulerState]:
+    """Two streams of each target on each draft node."""
+    load = DraftLoad()
+    made = [
+        SchedulerState(POLICIES["ad"], TARGET_COSTS, draft_load=load) for _ in range(num_targets)
+    ]
+    names = [f"d{number}" for number in range(num_nodes)]
+    numbers = iter(range(1, 1000))
+    for scheduler in made:
+        for name in names:
+            scheduler.draft_joined(name, FLAT, Link(rtt_s=1.0))
+        for name in names:
+            scheduler.draft_link(name, Link(rtt_s=1e-3))
+            for _ in range(2):
+                open_stream(scheduler, StreamId(next(numbers)), name, max_tokens=1000)
+            scheduler.draft_link(name, Link(rtt_s=1.0))
+        for name in names:
+            scheduler.draft_link(name, Link(rtt_s=1e-3))
+    assert load.totals == dict.fromkeys(names, 2 * num_targets)
+    return made
+
+
+@pytest.mark.parametrize(("num_targets", "num_nodes"), [(2, 2), (4, 4), (3, 2), (8, 3)])
+def test_targets_that_share_all_draft_nodes_part(num_targets: int, num_nodes: int) -> None:
+    made = mixed_up(num_targets, num_nodes)
+    for _ in range(100):
+        for scheduler in made:
+            decode(scheduler, 4)
+    nodes_of = [{name for name, num in held(scheduler).items() if num} for scheduler in made]
+    sharing = [sum(name in nodes for nodes in nodes_of) for name in held(made[0])]
+    # No target waits at more nodes than one, and no node drafts for many more than another.
+    assert all(len(nodes) == 1 for nodes in nodes_of)
+    assert max(sharing) - min(sharing) <= 1
+    # And that is how it stays.
+    assert [i for s in made for i in decode(s, 128) if isinstance(i, ToDraft)] == []
