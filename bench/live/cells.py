@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from bench.live import machine
-from bench.live.edge import Setting
 from bench.live.edge_hub import Figures
+from bench.live.edge_setting import Setting
 from bench.live.scale import Carried
 from bench.results.cells import ratio_value
 from bench.results.making import BARE

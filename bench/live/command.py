@@ -129,6 +129,7 @@ def planning(streams: int, seconds: float, pass_ms: float, gamma: int) -> None:
 @click.option("--streams", default=16, show_default=True)
 @click.option("--seconds", default=16.0, show_default=True, help="Of each policy, measured.")
 @click.option("--warm-up", default=8.0, show_default=True, help="Seconds before these.")
+@click.option("--turns", default=1, show_default=True, help="Of each policy: more tell noise.")
 @click.option("--means", type=click.Choice(["auto", "tun", "proxy"]), default="auto")
 @quick_option
 @out_option
@@ -139,6 +140,7 @@ def edge(
     streams: int,
     seconds: float,
     warm_up: float,
+    turns: int,
     means: Means,
     quick: bool,
     out: Path | None,
@@ -152,7 +154,9 @@ def edge(
     import asyncio
 
     from bench.live.cells import edge_cells
-    from bench.live.edge import ALPHAS, HEAD, Setting, run_setting, verdict
+    from bench.live.edge import run_setting
+    from bench.live.edge_report import HEAD, verdict
+    from bench.live.edge_setting import ALPHAS, Setting
     from bench.results.making import airdraft_system, result_of
     from bench.sim.closed_loop import COMPARED
 
@@ -174,7 +178,7 @@ def edge(
                 warm_up_s=warm_up,
                 seconds=seconds,
             )
-            found[setting] = asyncio.run(run_setting(setting, names, means, click.echo))
+            found[setting] = asyncio.run(run_setting(setting, names, means, click.echo, turns))
     text, is_good = verdict(found)
     click.echo(text)
     made = list(edge_cells(found))

@@ -70,6 +70,8 @@ class Figures:
     steady_laps: tuple[float, float, int] = (0.0, 0.0, 0)
     other_laps: tuple[float, float, int] = (0.0, 0.0, 0)
     reasons: dict[str, int] = field(default_factory=dict)
+    # Tokens/s of each turn, where these are of several.
+    by_turn: list[float] = field(default_factory=list)
 
     @property
     def guessing_share(self) -> float:

@@ -1,4 +1,4 @@
-"""`python -m bench sim|steady|stops|copies|crowd|scale`: the live scheduler, simulated."""
+"""`python -m bench sim|steady|edge|stops|copies|crowd|scale`: the live scheduler, simulated."""
 
 from __future__ import annotations
 
@@ -65,6 +65,48 @@ def steady_command(scenarios: int, passes: int) -> None:
     from bench.sim.closed_loop import steady_report
 
     click.echo(steady_report(range(scenarios), passes))
+
+
+@click.command("edge")
+@click.option("--rates-kbps", default="200,2000,20000", show_default=True, help="Of the cell.")
+@click.option("--alphas", default="0.4,0.6,0.7,0.8,0.9", show_default=True)
+@click.option("--policies", default="", help="Default: joint and every baseline.")
+@click.option("--seconds", default=32.0, show_default=True, help="Of each policy, virtual.")
+@click.option("--turns", default=3, show_default=True, help="Of each policy, with other texts.")
+@click.option("--processes", default=1, show_default=True)
+def edge_command(
+    rates_kbps: str, alphas: str, policies: str, seconds: float, turns: int, processes: int
+) -> None:
+    """The cell of `live edge` in virtual time: simulated nodes and air, recorded texts.
+
+    \b
+    Example:
+      python -m bench edge --rates-kbps 2000 --alphas 0.8 --policies ad,joint
+    """
+    from bench.live.edge_report import standing
+    from bench.live.edge_setting import ALPHAS, Setting
+    from bench.sim.closed_loop import COMPARED
+    from bench.sim.edge import HEAD, row, run_edge
+    from policies.baselines import POLICIES
+
+    wanted = [float(part) for part in alphas.split(",")]
+    if unknown := set(wanted) - set(ALPHAS):
+        raise click.UsageError(f"--alphas: {unknown} not among {', '.join(map(str, ALPHAS))}")
+    names = policies.split(",") if policies else ["ad", *(p for p in COMPARED if p != "ad")]
+    if unnamed := set(names) - set(POLICIES):
+        raise click.UsageError(f"--policies: {', '.join(sorted(unnamed))}: not a policy")
+    settings = [
+        Setting(rate_bps=float(rate) * 1e3, alpha=alpha, seconds=seconds)
+        for rate in rates_kbps.split(",")
+        for alpha in wanted
+    ]
+    click.echo("simulated devices, simulated air\n" + HEAD)
+    found = {}
+    for setting, by_policy in run_edge(settings, names, turns, processes):
+        found[setting] = by_policy
+        for policy in names:
+            click.echo(row(setting, policy, by_policy))
+    click.echo("\n".join(standing(found)))
 
 
 @click.command("stops")
@@ -176,6 +218,7 @@ def scale_command(
 COMMANDS = (
     sim_command,
     steady_command,
+    edge_command,
     stops_command,
     copies_command,
     crowd_command,

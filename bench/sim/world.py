@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
+from statistics import fmean
 from typing import Any
 
 from bench.sim.devices import Engine, Text
@@ -23,6 +24,8 @@ from policies.latency import NodeCosts
 from policies.plan import ENTRY_BITS, Link, Plan, Policy
 
 _TOKEN_BITS = 32
+# Between looks at the plan in force.
+_LOOK_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +48,7 @@ class SimClient:
     alphas: acceptance by position. believed: the same as the scheduler knows it; None: it learns.
     evenness: where given, tokens differ: each has a chance of its own, of a beta distribution with
     mean alphas[0], and more alike the greater this is; drafts know it. None: all are alike.
-    weight: in the plan's objective.
+    weight: in the plan's objective. texts: asked for in turns; instead of drawn ones where given.
     """
 
     alphas: tuple[float, ...]
@@ -56,6 +59,7 @@ class SimClient:
     believed: tuple[float, ...] | None = None
     evenness: float | None = None
     weight: float = 1.0
+    texts: tuple[Text, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +96,10 @@ class ClientFigures:
 
 @dataclass(slots=True)
 class Result:
-    """Figures of a run. price_s: mean over clients of seconds a token, what policies minimise."""
+    """Figures of a run. price_s: mean over clients of seconds a token, what policies minimise.
+
+    promised_per_s: tokens of all clients as the plans in force promise, on average over time.
+    """
 
     clients: list[ClientFigures]
     num_passes: int
@@ -102,6 +109,7 @@ class Result:
     num_accepted: int = 0
     num_stale: int = 0
     plans: int = 0
+    promised_per_s: float = 0.0
 
     @property
     def price_s(self) -> float:
@@ -160,6 +168,8 @@ class World:
         self._requests: dict[int, _Request] = {}
         self._num_requests = 0
         self._figures = [ClientFigures() for _ in scenario.clients]
+        self._num_asked = [0] * len(scenario.clients)
+        self._promised: list[float] = []
         self._num_guesses = self._num_accepted = self._num_plans = 0
 
         def counted(observation: Any) -> Any:
@@ -190,6 +200,7 @@ class World:
                 clock.at(node.away[1], partial(self._join, name, node))
         for number, client in enumerate(scenario.clients):
             clock.at(client.starts_at, partial(self._ask, number))
+        clock.at(scenario.warm_up_s, self._note_promise)
         clock.run(scenario.duration_s)
         for request in self._requests.values():
             self._book(request)
@@ -202,11 +213,18 @@ class World:
             self._num_accepted,
             self._scheduler.num_stale,
             self._num_plans,
+            fmean(self._promised) if self._promised else 0.0,
         )
+
+    def _note_promise(self) -> None:
+        made = self.plan.prediction
+        if made is not None:
+            self._promised.append(made.tokens_per_s / (1.0 - made.ahead_gain))
+        self._clock.after(_LOOK_S, self._note_promise)
 
     @property
     def plan(self) -> Plan:
-        """The plan in force, when the run has ended."""
+        """The plan in force: now, or when the run has ended."""
         return self._scheduler.plan_in_force
 
     def _believed(self, stream_id: StreamId) -> AcceptanceEstimate:
@@ -239,16 +257,11 @@ class World:
         client = self._scenario.clients[number]
         self._num_requests += 1
         stream_id = StreamId(self._num_requests)
-        # Every policy gets the same requests: they depend on the client and their number alone.
-        random = self._clients[number]
         self._requests[stream_id] = _Request(number, self._clock.now)
-        max_tokens = random.randint(*client.max_tokens)
-        luck = tuple(random.random() for _ in range(max_tokens))
-        chances: tuple[float, ...] = ()
-        if client.evenness is not None:
-            a, b = (client.evenness * share for share in (client.alphas[0], 1 - client.alphas[0]))
-            chances = tuple(random.betavariate(a, b) for _ in range(max_tokens))
-        self._texts[stream_id] = Text(client.alphas, luck, chances)
+        text = self._next_text(number)
+        self._texts[stream_id] = text
+        max_tokens = len(text.luck)
+        num_prompt_tokens = text.num_prompt_tokens or client.num_prompt_tokens
         spec = StreamSpec(
             stream_id=stream_id,
             generation=1,
@@ -257,10 +270,24 @@ class World:
             max_tokens=max_tokens,
             stops=(),
             ignore_eog=True,
-            num_prompt_tokens=client.num_prompt_tokens,
-            token_ids=(0,) * client.num_prompt_tokens,
+            num_prompt_tokens=num_prompt_tokens,
+            token_ids=(0,) * num_prompt_tokens,
         )
         self._carry_out(self._scheduler.admit(spec, None, client.weight))
+
+    def _next_text(self, number: int) -> Text:
+        """Every policy gets the same requests: they depend on the client and their number alone."""
+        client, random = self._scenario.clients[number], self._clients[number]
+        if client.texts:
+            self._num_asked[number] += 1
+            return client.texts[(self._num_asked[number] - 1) % len(client.texts)]
+        max_tokens = random.randint(*client.max_tokens)
+        luck = tuple(random.random() for _ in range(max_tokens))
+        chances: tuple[float, ...] = ()
+        if client.evenness is not None:
+            a, b = (client.evenness * share for share in (client.alphas[0], 1 - client.alphas[0]))
+            chances = tuple(random.betavariate(a, b) for _ in range(max_tokens))
+        return Text(client.alphas, luck, chances)
 
     def _finished(self, stream_id: StreamId) -> None:
         request = self._requests.pop(stream_id)

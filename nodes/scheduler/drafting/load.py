@@ -30,7 +30,7 @@ class DraftLoad:
 
     def of_others(self, node: str, target: int) -> Sequence[int]:
         """Streams that a draft node holds of each other target, where it holds some."""
-        held = self._by_node.get(node, {})
+        held = self._by_node.get(node, Counter())
         return [num_streams for other, num_streams in held.items() if other != target]
 
     def add(self, node: str, target: int) -> None:

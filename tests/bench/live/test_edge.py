@@ -6,9 +6,12 @@ from collections.abc import Mapping
 
 import pytest
 
-from bench.live.edge import ALPHAS, Setting, run_setting, verdict
+from bench.live.edge import run_setting
 from bench.live.edge_hub import Figures
+from bench.live.edge_report import row, verdict
+from bench.live.edge_setting import ALPHAS, Setting
 from bench.live.laps import lap_errors
+from bench.live.turns import to_best, together
 from nodes.trace.records import LapRecord
 
 
@@ -40,6 +43,22 @@ def test_the_verdict_sees_the_worst_setting_and_any_wrong_text() -> None:
     assert not said(ad=figures(50.0, num_wrong=1), joint=figures(80.0))[1]
     # A suite in which nobody ever guessed has shown nothing.
     assert not said(ad=figures(50.0), joint=figures(50.0, num_rounds=0))[1]
+
+
+def test_turns_are_compared_one_by_one() -> None:
+    """Where the machine is slower for a while, both policies are."""
+    ad = together([figures(50.0), figures(40.0)])
+    joint = together([figures(80.0), figures(66.0, num_wrong=1)])
+    beside = to_best({"ad": ad, "joint": joint})
+    assert beside is not None
+    assert beside == ("ad", pytest.approx(1.625), pytest.approx(0.025))
+    assert (joint.tokens_per_s, joint.num_texts, joint.num_wrong) == (73.0, 20, 1)
+    found = {Setting(rate_bps=1e6, alpha=0.8): {"ad": ad, "joint": joint}}
+    text, is_good = verdict(found)
+    assert "1000 kbit/s, alpha 0.8: joint to ad 1.625 ± 0.025" in text
+    assert not is_good
+    (setting,) = found
+    assert "| joint | 73.0 ± 7.0 |" in row(setting, "joint", found[setting])
 
 
 def test_a_setting_is_a_cell_of_unequal_stations() -> None:

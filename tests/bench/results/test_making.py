@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from bench import cost, planner
 from bench.live.answers import Together
 from bench.live.cells import edge_cells, machine_cells, scale_cells
-from bench.live.edge import Setting
 from bench.live.edge_hub import Figures
+from bench.live.edge_setting import Setting
 from bench.live.machine import Cell as MachineRow
 from bench.live.pairs import Ratio
 from bench.live.scale import Carried

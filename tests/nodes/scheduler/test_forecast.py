@@ -111,12 +111,12 @@ def test_looking_ahead_changes_nothing() -> None:
     scheduler.draft_joined("a", DRAFT_COSTS)
     scheduler.admit(make_spec(ONE, max_tokens=LONG), None)
     scheduler.target_ready(ONE, 1, 0.0)
-    plan, load = scheduler.plan_in_force, dict(scheduler._drafts._load)
+    plan, load = scheduler.plan_in_force, scheduler._drafts._load.totals
     stream = newcomer()
     scheduler.forecast.token_s_of_newcomers([stream], 0.0)
     scheduler.forecast.token_s([ONE], 0.0)
     assert scheduler.plan_in_force is plan
-    assert (scheduler._drafts._load, stream.draft) == (load, None)
+    assert (scheduler._drafts._load.totals, stream.draft) == (load, None)
     assert scheduler.num_streams == 1
 
 

@@ -1,0 +1,44 @@
+"""What the edge cell is: its devices, its stations and their rates, its texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.emulate.cell import Cell, Contention, Station
+
+NUM_DRAFTS = 4
+# Of the fastest station's rate.
+RATES = (0.25, 0.5, 1.0, 1.0)
+FRAME_S = 0.5e-3
+BENCH = Path(__file__).parents[1]
+RECORDING = BENCH / "emulate" / "recordings" / "smollm2-135m.json.z"
+# Acceptance wanted -> whose guesses, and of which texts. The times are those of one device.
+ALPHAS = {
+    0.4: ("smollm2-draft", 0.35, 0.45),
+    0.5: ("smollm2-draft", 0.45, 0.55),
+    0.6: ("smollm2-draft", 0.55, 0.65),
+    0.7: ("smollm2-135m-q4_0", 0.65, 0.75),
+    0.8: ("smollm2-135m-q4_0", 0.75, 0.85),
+    0.9: ("smollm2-135m-q4_0", 0.85, 0.95),
+}
+TARGET = ("jetson-agx-orin.toml", "llama-3.1-8b")
+DRAFT = ("jetson-orin-nano.toml", "llama-160m")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """rate_bps: of the fastest station when the cell is otherwise silent."""
+
+    rate_bps: float
+    alpha: float
+    num_streams: int = 16
+    warm_up_s: float = 8.0
+    seconds: float = 12.0
+
+    def cell(self) -> Cell:
+        stations = [
+            Station(name=f"nano-{k}", rate_bps=self.rate_bps * part, delay_s=1e-3)
+            for k, part in enumerate(RATES)
+        ]
+        return Cell(stations=tuple(stations), access=Contention(), frame_s=FRAME_S)

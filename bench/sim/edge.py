@@ -1,0 +1,127 @@
+"""The edge cell of `bench live edge` in virtual time: live scheduler, simulated nodes and air.
+
+Texts and guesses are those of the recording, costs those of the same devices. What is left out is
+what processes and sockets take, so it is repeatable, and a thousand times as much in the same time.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from pathlib import Path
+
+from bench.live.edge_hub import Figures
+from bench.live.edge_setting import ALPHAS, BENCH, DRAFT, FRAME_S, RATES, RECORDING, TARGET, Setting
+from bench.live.turns import together, with_error
+from bench.sim.devices import Text
+from bench.sim.world import Scenario, SimClient, SimDraftNode, World
+from nodes.engine.recording import RecordedText, read_recording
+from policies.baselines import POLICIES
+from policies.latency import NodeCosts
+from policies.plan import Link
+from policies.scenario.costs import COST_KEYS, costs_of
+from policies.scenario.fields import Table
+
+# One way on the air to a station and back, as the emulated cell has it.
+_RTT_S = 2e-3
+_TARGET_DELAY_S = 3e-4
+_NOISE = 0.01
+# As the nodes of the emulated cell say.
+_USED_CELLS = 2000
+# Streams ask for other texts first in each turn.
+_TEXTS_APART = 7
+
+Job = tuple[Setting, str, int]
+
+HEAD = (
+    "| cell kbit/s | alpha | policy | tokens/s | ms a token | to ad | achieved / planned "
+    "| accepted |\n" + "|---" * 8 + "|"
+)
+
+
+def edge_scenario(setting: Setting, turn: int) -> Scenario:
+    """The cell and the streams of a setting; turn: which texts they begin with."""
+    guesses, low, high = ALPHAS[setting.alpha]
+    recording = read_recording(RECORDING)
+    draft = recording.draft_index(guesses)
+    texts = [_text(each, draft) for each in recording.texts_with(guesses, low, high)]
+    links = [Link(setting.rate_bps * part, _RTT_S, "cell", FRAME_S) for part in RATES]
+
+    def client(number: int) -> SimClient:
+        first = number + _TEXTS_APART * turn
+        order = range(first, first + setting.num_streams * len(texts), setting.num_streams)
+        return SimClient(
+            alphas=(setting.alpha,),
+            num_prompt_tokens=1,
+            max_tokens=(1, 1),
+            think_s=0.0,
+            starts_at=0.01 * number,
+            texts=tuple(texts[k % len(texts)] for k in order),
+        )
+
+    return Scenario(
+        seed=turn,
+        target=_costs(*TARGET),
+        drafts=tuple(SimDraftNode(costs=_costs(*DRAFT), link=link) for link in links),
+        clients=tuple(client(number) for number in range(setting.num_streams)),
+        duration_s=setting.warm_up_s + setting.seconds,
+        warm_up_s=setting.warm_up_s,
+        noise=_NOISE,
+        target_delay_s=_TARGET_DELAY_S,
+        trials=True,
+    )
+
+
+def run_edge(
+    settings: Sequence[Setting], policies: Sequence[str], num_turns: int, num_processes: int
+) -> Iterator[tuple[Setting, dict[str, Figures]]]:
+    """Each setting under every policy, as soon as all its turns are through."""
+    jobs = [(s, policy, turn) for s in settings for policy in policies for turn in range(num_turns)]
+    with ProcessPoolExecutor(num_processes) as pool:
+        results = pool.map(_run, jobs)
+        for setting in settings:
+            made = {policy: [next(results) for _ in range(num_turns)] for policy in policies}
+            yield setting, {policy: together(turns) for policy, turns in made.items()}
+
+
+def row(setting: Setting, policy: str, found: dict[str, Figures]) -> str:
+    figures = found[policy]
+    noise = f" ± {with_error(figures.by_turn)[1]:.1f}" if len(figures.by_turn) > 1 else ""
+    to_ad = figures.tokens_per_s / found["ad"].tokens_per_s if "ad" in found else float("nan")
+    return (
+        f"| {setting.rate_bps / 1e3:g} | {setting.alpha} | {policy} "
+        f"| {figures.tokens_per_s:.1f}{noise} | {figures.token_s * 1e3:.2f} | {to_ad:.3f} "
+        f"| {figures.tokens_per_s / figures.planned_tokens_per_s:.2f} | {figures.acceptance:.2f} |"
+    )
+
+
+def _run(job: Job) -> Figures:
+    setting, policy, turn = job
+    made = World(edge_scenario(setting, turn), POLICIES[policy]).run()
+    return Figures(
+        tokens_per_s=sum(client.num_tokens for client in made.clients) / setting.seconds,
+        planned_tokens_per_s=made.promised_per_s,
+        token_s=made.price_s,
+        num_guesses=made.num_guesses,
+        num_accepted=made.num_accepted,
+    )
+
+
+def _text(text: RecordedText, draft: int) -> Text:
+    luck = tuple(0.0 if is_right else 1.0 for is_right in text.accepted(draft))
+    return Text((), luck, text.guesses[draft].probabilities, len(text.prompt_ids))
+
+
+@cache
+def _costs(device: str, model: str) -> NodeCosts:
+    """As the emulated nodes have them."""
+    files = {name: _toml(BENCH / "profiles" / name) for name in ("models.toml", device)}
+    costs = {"device": device, "model": model, "used_cells": _USED_CELLS}
+    root = Table("edge", "", {"models": "models.toml", "costs": costs}, ("models", "costs"))
+    return costs_of(root.table("costs", COST_KEYS), root, files)[0]
+
+
+def _toml(path: Path) -> dict[str, object]:
+    return tomllib.loads(path.read_text())
