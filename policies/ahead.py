@@ -52,13 +52,14 @@ def ahead_gains_s(problem: CycleProblem, plan: CyclePlan, cost: CycleCost) -> Fl
 
 def cycle_gain_s(cost: CycleCost, gains_s: Floats) -> float:
     """Seconds by which a cycle gets shorter whose laps do: what else bounds it stays."""
-    natural_s = cost.natural_s
     air_s = cost.stages.air_s.sum(axis=1).max()
-    laps_s = (cost.lap_s - gains_s).max(initial=0.0)
-    laps_s = laps_with_waits(laps_s, air_s, np.array((cost.verify_s > 0).sum(), dtype=np.float64))
-    shorter_s = max(cost.busiest_s, float(laps_s))
+    num_batches = np.array((cost.verify_s > 0).sum(), dtype=np.float64)
+    before_s, after_s = (
+        max(cost.busiest_s, float(laps_with_waits(laps_s.max(initial=0.0), air_s, num_batches)))
+        for laps_s in (cost.lap_s, cost.lap_s - gains_s)
+    )
     # A cycle drawn out for plain streams is none of the laps' business.
-    return max(0.0, natural_s - shorter_s) if cost.cycle_s <= natural_s * 1.001 else 0.0
+    return before_s - after_s if cost.cycle_s <= cost.natural_s * 1.001 else 0.0
 
 
 def _ahead_s(problem: CycleProblem, mine: Ints, gammas: Ints) -> Floats:

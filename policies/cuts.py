@@ -31,6 +31,7 @@ from policies.search import (
     Seed,
     best_equal,
     block_bounds,
+    cheapest_by_size,
     options_of,
     runs_of,
     uniform_levels,
@@ -44,18 +45,24 @@ _CYCLES = (1.0, 2.0, 0.6)
 
 def best_plan(problem: CycleProblem) -> Found:
     """The cheapest plan found; all-plain (where a client's own gamma allows) is among them."""
+    return candidates(problem)[0]
+
+
+def candidates(problem: CycleProblem) -> list[Found]:
+    """The cheapest plan found, and a few others of each number of batches in order of price."""
     options = options_of(problem)
     bounds = block_bounds(problem)
     runs = runs_of(problem, block_sums(problem, options, bounds))
-    best, seed = best_equal(problem, options, bounds, runs)
+    found, seed = best_equal(problem, options, bounds, runs)
     if len(options) == 1 or problem.num_streams == 1:
-        return best
-    mixed = best_mixed(problem, options, bounds, runs, seed)
-    if mixed.price_s < best.price_s:
-        best = mixed
+        return found
+    found = sorted(
+        [*found, *mixed_plans(problem, options, bounds, runs, seed)], key=lambda each: each.price_s
+    )
     if len(bounds) - 1 < problem.num_streams <= _MAX_SINGLES:
-        best = _best_single(problem, best)
-    return best
+        best = _best_single(problem, found[0])
+        found = found if best is found[0] else [best, *found]
+    return found
 
 
 def _best_single(problem: CycleProblem, best: Found) -> Found:
@@ -109,8 +116,10 @@ def _best_single(problem: CycleProblem, best: Found) -> Found:
     return Found(float(price_s[option]), CyclePlan(tuple(range(n + 1)), gammas[option]))
 
 
-def best_mixed(problem: CycleProblem, options: Ints, bounds: Ints, runs: Runs, seed: Seed) -> Found:
-    """The cheapest plan over unequal cuts that the program finds around a seed."""
+def mixed_plans(
+    problem: CycleProblem, options: Ints, bounds: Ints, runs: Runs, seed: Seed
+) -> list[Found]:
+    """The cheapest plans over unequal cuts that the program finds around a seed, the best first."""
     picked = np.argsort(seed.by_option, kind="stable")[:_NUM_OPTIONS]
     if 0 not in picked:
         picked[-1] = 0
@@ -185,7 +194,7 @@ def _chains(cheapest: Floats, runs: Runs, num_blocks: int) -> Ints:
 
 def _priced(
     problem: CycleProblem, options: Ints, bounds: Ints, runs: Runs, chains: Ints, option: Ints
-) -> Found:
+) -> list[Found]:
     real = chains >= 0
     run = np.maximum(chains, 0)
     at = (run, option[np.arange(len(chains))[:, None], run])
@@ -205,14 +214,17 @@ def _priced(
         plain_pass_s=problem.target_s[num_plain],
     )
     price_s = np.where(real[:, 0], price_of_totals(totals)[0], np.inf)
-    best = int(np.argmin(price_s))
-    gammas = np.zeros(problem.num_streams, dtype=np.int64)
-    cut = [len(bounds) - 1]
-    for index, choice in zip(chains[best], at[1][best], strict=True):
-        if index >= 0:
-            start, stop = int(runs.starts[index]), int(runs.stops[index])
-            gammas[bounds[start] : bounds[stop]] = options[choice, bounds[start] : bounds[stop]]
-            cut.append(start)
-    if cut[-1] != 0:
-        cut.append(0)
-    return Found(float(price_s[best]), CyclePlan(tuple(bounds[cut[::-1]].tolist()), gammas))
+    found = []
+    for place in cheapest_by_size(price_s, totals.num_batches):
+        gammas = np.zeros(problem.num_streams, dtype=np.int64)
+        cut = [len(bounds) - 1]
+        for index, choice in zip(chains[place], at[1][place], strict=True):
+            if index >= 0:
+                start, stop = int(runs.starts[index]), int(runs.stops[index])
+                gammas[bounds[start] : bounds[stop]] = options[choice, bounds[start] : bounds[stop]]
+                cut.append(start)
+        if cut[-1] != 0:
+            cut.append(0)
+        plan = CyclePlan(tuple(bounds[cut[::-1]].tolist()), gammas)
+        found.append(Found(float(price_s[place]), plan))
+    return found

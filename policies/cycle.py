@@ -216,7 +216,8 @@ class Totals:
     """What the price of a cycle is made of; arrays of one shape (...), see `price_of_totals`.
 
     busy_s: of the draft node or medium that works longest. air_s: of the medium on which batches
-    wait for one another; 0 where one goes at a time.
+    wait for one another; 0 where one goes at a time. played_s: of a lap, where it is known better
+    than by these sums (`policies.play`); 0 where it is not.
     """
 
     busy_s: Floats
@@ -227,11 +228,14 @@ class Totals:
     worth: Floats
     plain_weight: Floats
     plain_pass_s: Floats
+    played_s: float = 0.0
 
     @property
     def natural_s(self) -> Floats:
         """(...) C without waiting for plain streams."""
-        laps_s = laps_with_waits(self.lap_s, self.air_s, self.num_batches)
+        laps_s: Floats | float = self.played_s
+        if not self.played_s:
+            laps_s = laps_with_waits(self.lap_s, self.air_s, self.num_batches)
         longest: Floats = np.maximum(np.maximum(self.busy_s, self.verify_s), laps_s)
         return longest
 
@@ -292,12 +296,18 @@ class CycleCost:
 
 
 def evaluate(
-    problem: CycleProblem, plan: CyclePlan, *, equal_shares: bool = False, overlap: bool = True
+    problem: CycleProblem,
+    plan: CyclePlan,
+    *,
+    equal_shares: bool = False,
+    overlap: bool = True,
+    played_s: float = 0.0,
 ) -> CycleCost:
     """Price of a plan.
 
     equal_shares: links of a medium send at once, each with a constant equal share of it, instead
     of one after another. overlap: without it a batch starts when the one before has ended.
+    played_s: as in Totals.
     """
     sums = block_sums(problem, plan.gammas[None], plan.bounds)
     counts = np.diff(sums.counts[..., 0], axis=2)
@@ -318,6 +328,7 @@ def evaluate(
         worth=stages.worth.sum(),
         plain_weight=sums.plain_weight[-1, 0],
         plain_pass_s=problem.target_s[num_plain],
+        played_s=played_s,
     )
     price_s, cycle_s = price_of_totals(totals)
     natural_s = float(totals.natural_s)

@@ -11,15 +11,21 @@ import numpy as np
 from policies.acceptance import Floats
 from policies.ahead import ahead_gains_s, cycle_gain_s
 from policies.airtime import grant_order
-from policies.cuts import best_plan
+from policies.cuts import candidates
 from policies.cycle import CycleCost, CyclePlan, evaluate, seconds_at
 from policies.plan import Batch, BatchTimes, Observation, Plan, Prediction, Rejected
-from policies.problem import CATCH_UP_TOKENS, CycleProblem, Ints, problem_of
+from policies.play import meets_on_air, messages_air_s, played_cost
+from policies.problem import CATCH_UP_TOKENS, CycleProblem, problem_of
 from policies.stops import stop_chances
 
 # The least of noisy estimates is too good to be true: guesses must promise this much more, or as
 # much as they have been found to promise too much.
 _MARGIN = 0.05
+# A batch more must make a plan this much cheaper: what comes between rounds (prompts, texts,
+# streams that begin and end) finds fewer gaps.
+_BATCH_MARGIN = 0.03
+# Plans that are more expensive than this many times the cheapest are not looked at more closely.
+_MAYBE = 1.25
 
 
 def joint_plan(observation: Observation) -> Plan:
@@ -32,21 +38,36 @@ def joint_plan(observation: Observation) -> Plan:
     if early is not None:
         return early
     problem = problem_of(observation)
-    best = best_plan(problem)
-    cost = evaluate(problem, best.plan)
-    ahead = _ahead(observation, problem, best.plan, cost)
-    best_price_s = best.price_s * (1.0 - ahead[1])
+    best, cost = _cheapest(problem)
+    ahead = _ahead(observation, problem, best, cost)
+    best_price_s = cost.price_s * (1.0 - ahead[1])
     plain_price_s = problem.plain_price_s
     plain = CyclePlan((0, problem.num_streams), problem.least)
     if problem.least.any():
         plain_price_s = evaluate(problem, plain).price_s
     if best_price_s * max(observation.overrun, 1.0 / (1.0 - _MARGIN)) < plain_price_s:
         other = Rejected("no guesses", plain_price_s)
-        plan = describe(observation, problem, best.plan, "joint", cost, other, ahead=ahead)
+        plan = describe(observation, problem, best, "joint", cost, other, ahead=ahead)
     else:
-        second = Rejected("guesses", best_price_s) if best.plan.gammas.any() else None
+        second = Rejected("guesses", best_price_s) if best.gammas.any() else None
         plan = describe(observation, problem, plain, "joint", rejected=second)
     return replace(plan, is_cheapest=True)
+
+
+def _cheapest(problem: CycleProblem) -> tuple[CyclePlan, CycleCost]:
+    """The cheapest plan that is found, and what it costs as far as that is known."""
+    best, *others = candidates(problem)
+    cost = evaluate(problem, best.plan)
+    if not meets_on_air(cost):
+        return best.plan, cost
+    # What batches wait for tells plans apart that look alike in sums.
+    plans = [best.plan, *(found.plan for found in others if found.price_s < _MAYBE * best.price_s)]
+
+    def price_s(pair: tuple[CyclePlan, CycleCost]) -> float:
+        num_batches = int((pair[1].verify_s > 0).sum())
+        return pair[1].price_s * (1.0 + _BATCH_MARGIN * num_batches)
+
+    return min(((plan, played_cost(problem, plan)) for plan in plans), key=price_s)
 
 
 def trivial_plan(observation: Observation, name: str) -> Plan | None:
@@ -121,7 +142,7 @@ class Priced:
 
 def _cost_of(problem: CycleProblem, plan: Plan) -> tuple[CycleProblem, CyclePlan, CycleCost]:
     turned, cycle = _in_plan_order(problem, plan)
-    cost = evaluate(turned, cycle, equal_shares=plan.equal_shares, overlap=plan.overlap)
+    cost = played_cost(turned, cycle, equal_shares=plan.equal_shares, overlap=plan.overlap)
     return turned, cycle, cost
 
 
@@ -163,7 +184,7 @@ def describe(
     that saves; None where nothing is drafted ahead.
     """
     if cost is None:
-        cost = evaluate(problem, chosen)
+        cost = played_cost(problem, chosen)
     gains_s, ahead_gain = ahead or (np.zeros(len(chosen.bounds) - 1), 0.0)
     batches, times, grants = [], [], []
     plain: list[int] = []
@@ -179,7 +200,7 @@ def describe(
             goes_ahead = bool(gains_s[m] > 0)
             batches.append(Batch(ids, caps, least if any(least) else (), goes_ahead))
             times.append(_times(cost, m))
-            grants.append(_grants(problem, first, end, chosen.gammas))
+            grants.append(_grants(problem, chosen, m))
     return Plan(
         batches=tuple(batches),
         plain=tuple(plain),
@@ -223,18 +244,17 @@ def _times(cost: CycleCost, m: int) -> BatchTimes:
     )
 
 
-def _grants(problem: CycleProblem, first: int, end: int, gammas: Ints) -> tuple[str, ...]:
+def _grants(problem: CycleProblem, plan: CyclePlan, m: int) -> tuple[str, ...]:
     """Draft nodes of a batch in the order of their turns: least air for its weight first."""
     if len(problem.node_names) == 1:
         return problem.node_names
-    mine = first + np.flatnonzero(gammas[first:end])
+    first, end = plan.bounds[m], plan.bounds[m + 1]
+    mine = first + np.flatnonzero(plan.gammas[first:end])
     nodes, num_nodes = problem.nodes[mine], len(problem.node_names)
-    streams = np.bincount(nodes, minlength=num_nodes)
-    guesses = np.bincount(nodes, problem.sent[mine, gammas[mine]], minlength=num_nodes)
     weights = np.bincount(nodes, problem.weights[mine], minlength=num_nodes)
-    air_s = problem.message_air_s + streams * problem.stream_air_s + guesses * problem.token_air_s
-    order = grant_order(air_s, weights)
-    return tuple(problem.node_names[node] for node in order if streams[node])
+    order = grant_order(messages_air_s(problem, plan, m), weights)
+    asked = set(nodes.tolist())
+    return tuple(problem.node_names[node] for node in order if node in asked)
 
 
 def _bound(problem: CycleProblem, cost: CycleCost, guesses: bool) -> str:
@@ -253,7 +273,7 @@ def _bound(problem: CycleProblem, cost: CycleCost, guesses: bool) -> str:
     number = int((cost.verify_s[: slowest + 1] > 0).sum())
     name, longest_s = max(terms, key=lambda term: term[1])
     # What is longer than all of these is a lap with its waits for the air.
-    return name if longest_s >= cost.natural_s else f"lap of batch {number}"
+    return name if longest_s * (1.0 + 1e-9) >= cost.natural_s else f"lap of batch {number}"
 
 
 def _tokens_per_s(problem: CycleProblem, chosen: CyclePlan, cost: CycleCost) -> float:

@@ -39,6 +39,8 @@ _NUM_THRESHOLDS = 8
 # Among many streams thresholds tell more than a uniform gamma, and all are close together.
 _MANY_STREAMS = 64
 _FEW_THRESHOLDS = 5
+# Plans of as many batches that are looked at more closely.
+_FEW_OF_A_SIZE = 3
 
 
 def uniform_levels(problem: CycleProblem) -> Ints:
@@ -106,6 +108,18 @@ class Found:
     plan: CyclePlan
 
 
+def cheapest_by_size(price_s: Floats, num_batches: Floats) -> list[int]:
+    """Places of the cheapest plans, a few of each number of batches, the cheapest of all first.
+
+    price_s, num_batches: (c,) of candidates.
+    """
+    found: list[int] = []
+    for number in np.unique(num_batches):
+        mine = np.flatnonzero((num_batches == number) & np.isfinite(price_s))
+        found += mine[np.argsort(price_s[mine], kind="stable")[:_FEW_OF_A_SIZE]].tolist()
+    return sorted(found, key=lambda place: (price_s[place], place))
+
+
 @dataclass(frozen=True, slots=True)
 class Seed:
     """Where the dynamic program begins: totals of a good plan, and prices by option."""
@@ -166,8 +180,9 @@ def _equal_cuts(num_blocks: int, with_singles: bool) -> _EqualCuts:
 
 def best_equal(
     problem: CycleProblem, options: Ints, bounds: Ints, runs: Runs
-) -> tuple[Found, Seed]:
-    """The best plan of a plain head and equal batches with one option."""
+) -> tuple[list[Found], Seed]:
+    """Plans of a plain head and equal batches with one option: the best, and a few others of each
+    number of batches."""
     num_blocks = len(bounds) - 1
     cuts = _equal_cuts(num_blocks, problem.num_streams == num_blocks)
     stages = runs.stages
@@ -196,12 +211,18 @@ def best_equal(
     price_s, cycle_s = price_of_totals(totals)
     # A head with guesses that clients asked for is no plain head: those plans are left out.
     price_s = np.where(head_guesses > 0, np.inf, price_s)
-    row, option = np.unravel_index(int(np.argmin(price_s)), price_s.shape)
-    at = (row, option)
-    where = bounds[list(cuts.bounds[row])]
-    gammas = options[option].copy()
-    if cuts.heads[row] >= 0:
-        gammas[: where[1]] = options[0, : where[1]]
+    places = cheapest_by_size(
+        price_s.ravel(), np.broadcast_to(totals.num_batches, price_s.shape).ravel()
+    )
+    found = []
+    for place in places:
+        row, option = divmod(place, price_s.shape[1])
+        where = bounds[list(cuts.bounds[row])]
+        gammas = options[option].copy()
+        if cuts.heads[row] >= 0:
+            gammas[: where[1]] = options[0, : where[1]]
+        found.append(Found(float(price_s[row, option]), CyclePlan(tuple(where.tolist()), gammas)))
+    at = divmod(places[0], price_s.shape[1])
     pass_s, cycle = float(totals.plain_pass_s[at]), float(cycle_s[at])
     seed = Seed(
         int(num_plain[at]),
@@ -210,4 +231,4 @@ def best_equal(
         float(totals.worth[at]),
         price_s.min(axis=0),
     )
-    return Found(float(price_s[at]), CyclePlan(tuple(where.tolist()), gammas)), seed
+    return found, seed

@@ -28,13 +28,15 @@ class Text:
     output, in [0, 1): a guess of it is accepted if that is below alpha. The same for every policy,
     as the text itself is by law 1. chances: (max_tokens,) of each token of the output, where some
     are harder than others and the draft knows it; () where all are alike. num_prompt_tokens: where
-    the text has a prompt of its own.
+    the text has a prompt of its own; prompt: which, for targets keep what they have read of those
+    that have a number.
     """
 
     alphas: tuple[float, ...]
     luck: tuple[float, ...]
     chances: tuple[float, ...] = ()
     num_prompt_tokens: int = 0
+    prompt: int | None = None
 
     def is_right(self, token: int, position: int) -> bool:
         """Whether the guess of an output token, at a position of its round, is accepted."""

@@ -19,6 +19,7 @@ from bench.sim.devices import Text
 from bench.sim.world import Scenario, SimClient, SimDraftNode, World
 from nodes.engine.recording import RecordedText, read_recording
 from policies.baselines import POLICIES
+from policies.confidence import Calibration, unknown_calibration
 from policies.latency import NodeCosts
 from policies.plan import Link
 from policies.scenario.costs import COST_KEYS, costs_of
@@ -46,7 +47,9 @@ def edge_scenario(setting: Setting, turn: int) -> Scenario:
     guesses, low, high = ALPHAS[setting.alpha]
     recording = read_recording(RECORDING)
     draft = recording.draft_index(guesses)
-    texts = [_text(each, draft) for each in recording.texts_with(guesses, low, high)]
+    wanted = recording.texts_with(guesses, low, high)
+    known = calibrated(recording.texts, draft)
+    texts = [_text(each, draft, number, known) for number, each in enumerate(wanted)]
     links = [Link(setting.rate_bps * part, _RTT_S, "cell", FRAME_S) for part in RATES]
 
     def client(number: int) -> SimClient:
@@ -109,9 +112,20 @@ def _run(job: Job) -> Figures:
     )
 
 
-def _text(text: RecordedText, draft: int) -> Text:
+def calibrated(texts: Sequence[RecordedText], draft: int) -> Calibration:
+    """What a draft node knows of its guesses after many: how often they are right."""
+    known = unknown_calibration()
+    for text in texts:
+        pairs = zip(text.guesses[draft].probabilities, text.accepted(draft), strict=True)
+        for probability, is_right in pairs:
+            known.observe(probability, accepted=is_right)
+    return known
+
+
+def _text(text: RecordedText, draft: int, number: int, known: Calibration) -> Text:
     luck = tuple(0.0 if is_right else 1.0 for is_right in text.accepted(draft))
-    return Text((), luck, text.guesses[draft].probabilities, len(text.prompt_ids))
+    chances = tuple(known.chance(each) for each in text.guesses[draft].probabilities)
+    return Text((), luck, chances, len(text.prompt_ids), number)
 
 
 @cache

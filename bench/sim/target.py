@@ -30,6 +30,7 @@ class _Held:
     length: int
     end: int
     unread: int
+    num_read: int
     lease: int = 0
     guesses: int = -1
 
@@ -41,6 +42,8 @@ class SimTarget:
         self._engine, self._texts, self._send = engine, texts, send
         self._streams: dict[int, _Held] = {}
         self._reading: deque[int] = deque()
+        # Tokens of each prompt that were read of it before.
+        self._known: dict[int, int] = {}
         self.num_passes = 0
 
     def receive(self, message: Any) -> None:
@@ -57,12 +60,18 @@ class SimTarget:
                         held.lease = max(held.lease, lease.prefix_len + lease.num_tokens)
             case OpenStreamRequest():
                 length = len(message.token_ids)
+                num_read = length
+                prompt = self._texts[message.stream_id].prompt
+                if prompt is not None:
+                    num_read -= min(length - 1, self._known.get(prompt, 0))
+                    self._known[prompt] = message.num_prompt_tokens
                 self._streams[message.stream_id] = _Held(
                     message.generation,
                     message.num_prompt_tokens,
                     length,
                     message.num_prompt_tokens + message.max_tokens,
-                    length,
+                    num_read,
+                    num_read,
                 )
                 self._reading.append(message.stream_id)
             case CloseStreamNotice(stream_id=stream_id):
@@ -136,7 +145,7 @@ class SimTarget:
         if read is not None and piece:
             read.unread -= piece
             if not read.unread:
-                self._send(StreamReadyNotice(reading, read.generation))
+                self._send(StreamReadyNotice(reading, read.generation, read.num_read))
         self._begin()
 
     def _accept(self, stream_id: int, held: _Held, guesses: int) -> int:

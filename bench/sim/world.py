@@ -320,7 +320,8 @@ class World:
             request = self._requests[message.stream_id]
             request.ready_at = now
             stream_id = StreamId(message.stream_id)
-            self._carry_out(self._scheduler.target_ready(stream_id, message.generation, now))
+            ready = stream_id, message.generation, now, message.num_read
+            self._carry_out(self._scheduler.target_ready(*ready))
         else:
             self._carry_out(self._scheduler.committed(message, now))
 

@@ -76,7 +76,7 @@ def observe(
     return Observation(
         streams=tuple(s.view(extra_s.get(s.spec.stream_id, 0.0)) for s in decoding),
         target=target.now(mean) if target is not None else None,
-        drafts=drafts.views(),
+        drafts=drafts.views(now),
         used_cells=used_cells(streams),
         prefill_share=target.prefill_share(now) if target is not None else 0.0,
     )

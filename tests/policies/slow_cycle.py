@@ -9,6 +9,7 @@ from itertools import pairwise, product
 
 from policies.latency import CostTable
 from policies.plan import DraftView, Observation, StreamView
+from tests.policies.slow_play import Batch, Play
 
 HEADER_BITS, ENTRY_BITS = 1224, 80
 GOLDEN = (5**0.5 - 1) / 2
@@ -162,15 +163,47 @@ class SlowCycle:
         return self.drafts[name].link.medium or f"own of {name}"
 
     def price(
-        self, batches: Sequence[Members], *, equal_shares: bool = False, overlap: bool = True
+        self,
+        batches: Sequence[Members],
+        *,
+        equal_shares: bool = False,
+        overlap: bool = True,
+        played: bool = False,
     ) -> Price:
-        """Price of batches that together hold every stream."""
+        """Price of batches that together hold every stream. played: where they meet on the air."""
         members = [pair for batch in batches for pair in batch]
         assert sorted(k for k, _ in members) == sorted(self.streams)
         staged = [self.stages(batch, equal_shares) for batch in batches]
-        return self.price_of_stages(staged, members, overlap)
+        price = self.price_of_stages(staged, members, overlap)
+        air_s: dict[str, float] = {}
+        for part in price.batches:
+            for medium, seconds in part[1].items():
+                air_s[medium] = air_s.get(medium, 0.0) + seconds
+        meet = sum(1 for part in price.batches if part[5]) > 1
+        meet = meet and max(air_s.values()) > 0.05 * price.natural_s
+        if not played or equal_shares or not overlap or not meet:
+            return price
+        return self.price_of_stages(staged, members, lap_s=self.played_s(batches, price))
 
-    def price_of_stages(self, staged, members: Members, overlap: bool = True) -> Price:
+    def played_s(self, batches: Sequence[Members], price: Price) -> float:
+        """Seconds of a lap where each stage serves who asks first."""
+        made = []
+        for batch, part in zip(batches, price.batches, strict=True):
+            if not part[5]:
+                continue
+            nodes = []
+            for name, draft_s in part[0].items():
+                mine = [(k, g) for k, g in batch if g and self.streams[k].draft == name]
+                (message_s,) = self.stages(mine)[1].values()
+                rtt_s = self.drafts[name].link.rtt_s
+                nodes.append((name, self.medium(name), rtt_s, message_s / 2, draft_s))
+            made.append(Batch(nodes, part[3]))
+        num_plain = sum(1 for batch in batches for _, g in batch if not g)
+        return Play(made, self.verify_s(num_plain) / 2, price.natural_s / len(made)).lap_s()
+
+    def price_of_stages(
+        self, staged, members: Members, overlap: bool = True, lap_s: float | None = None
+    ) -> Price:
         plain = [k for k, g in members if not g]
         plain_weight = sum(self.streams[k].weight for k in plain)
         worth = sum(self.streams[k].weight / self.earned(k, g) for k, g in members if g)
@@ -184,9 +217,9 @@ class SlowCycle:
                 likely = 1 - num_tokens.none
                 if likely:
                     verify_s += likely * self.verify_s(alone + num_tokens.guesses / likely)
-                lap_s = head_s + verify_s + plain_s / 2
+                alone_s = head_s + verify_s + plain_s / 2
                 total = num_tokens.streams + num_tokens.guesses
-                parts.append((draft_s, air_s, head_s, verify_s, lap_s, total))
+                parts.append((draft_s, air_s, head_s, verify_s, alone_s, total))
             else:
                 parts.append(({}, {}, 0.0, 0.0, 0.0, 0))
         busy: dict[tuple[str, str], float] = {}
@@ -197,7 +230,9 @@ class SlowCycle:
         target_s = sum(part[3] for part in parts)
         laps = [part[4] for part in parts]
         num_batches = sum(1 for part in parts if part[5])
-        if overlap:
+        if lap_s is not None:
+            longest_s = lap_s
+        elif overlap:
             air_s = max((busy[key] for key in busy if key[0] == "air"), default=0.0)
             longest_s = with_waits(max(laps), air_s, num_batches)
         else:

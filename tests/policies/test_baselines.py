@@ -138,7 +138,8 @@ def test_every_policy_answers_with_all_streams_and_a_true_prediction(name):
         batches = [list(zip(b.stream_ids, b.gammas, strict=True)) for b in plan.batches]
         if plan.plain:
             batches.append([(stream_id, 0) for stream_id in plan.plain])
-        price = slow.price(batches, equal_shares=plan.equal_shares, overlap=plan.overlap)
+        handicap = {"equal_shares": plan.equal_shares, "overlap": plan.overlap}
+        price = slow.price(batches, **handicap, played=True)
         assert plan.prediction is not None
         assert plan.prediction.price_s == pytest.approx(price.price_s, rel=1e-9)
         assert plan.prediction.cycle_s == pytest.approx(price.cycle_s, rel=1e-6)

@@ -7,7 +7,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from policies.cuts import best_mixed, best_plan
+from policies.cuts import best_plan, mixed_plans
 from policies.cycle import CyclePlan, block_sums, evaluate
 from policies.exact import exact_plan
 from policies.latency import CostTable, NodeCosts
@@ -49,11 +49,11 @@ def test_plain_decoding_is_never_cheaper_and_the_mix_never_dearer_than_equal_bat
         assert found.price_s <= evaluate(problem, plain).price_s * (1 + 1e-12)
         options, bounds = options_of(problem), block_bounds(problem)
         runs = runs_of(problem, block_sums(problem, options, bounds))
-        equal, seed_point = best_equal(problem, options, bounds, runs)
+        (equal, *_), seed_point = best_equal(problem, options, bounds, runs)
         assert found.price_s <= equal.price_s
         better += found.price_s < equal.price_s * (1 - 1e-6)
         if len(options) > 1:
-            mixed = best_mixed(problem, options, bounds, runs, seed_point)
+            (mixed, *_) = mixed_plans(problem, options, bounds, runs, seed_point)
             assert found.price_s <= mixed.price_s
     assert better > 1
 

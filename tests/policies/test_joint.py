@@ -64,7 +64,7 @@ def test_every_stream_has_one_place_and_guesses_that_it_may_make():
 
 def test_the_prediction_is_that_of_the_definition():
     for seen, plan in plans(80):
-        price = SlowCycle(seen).price(members_of(plan))
+        price = SlowCycle(seen).price(members_of(plan), played=True)
         made = plan.prediction
         assert made.price_s == pytest.approx(price.price_s, rel=1e-9)
         assert made.cycle_s == pytest.approx(price.cycle_s, rel=1e-6)
@@ -83,7 +83,7 @@ def test_the_bound_is_the_longest_stage():
     seen_bounds = set()
     for seen, plan in plans(150):
         slow, made = SlowCycle(seen), plan.prediction
-        price = slow.price(members_of(plan))
+        price = slow.price(members_of(plan), played=True)
         if not plan.batches:
             assert made.bound == "target"
             continue
@@ -222,7 +222,7 @@ def test_a_handicapped_plan_is_priced_with_its_handicap(handicap):
     for seed in range(60):
         seen = observation(seed, 2 + seed % 8)
         plan = replace(some_plan(seen, seed), **handicap)
-        price_s = SlowCycle(seen).price(members_of(plan), **handicap).price_s
+        price_s = SlowCycle(seen).price(members_of(plan), **handicap, played=True).price_s
         assert price_of(seen, plan) == pytest.approx(price_s, rel=1e-9)
         again = repriced(seen, plan)
         assert again.prediction.price_s == pytest.approx(price_s, rel=1e-9)
@@ -242,7 +242,9 @@ def test_newcomers_are_priced_as_plain_and_the_gone_are_left_out():
         batches = [
             [(s, g) for s, g in members if s != gone.stream_id] for members in members_of(plan)
         ]
-        expected = SlowCycle(after).price([*filter(None, batches), [(10_000, 0)]]).price_s
+        expected = (
+            SlowCycle(after).price([*filter(None, batches), [(10_000, 0)]], played=True).price_s
+        )
         assert price_of(after, plan) == pytest.approx(expected, rel=1e-9)
 
 

@@ -90,7 +90,7 @@ def test_the_best_of_the_equal_batches_is_found():
         problem, slow = problem_of(seen), SlowCycle(seen)
         options, bounds = options_of(problem), block_bounds(problem)
         runs = runs_of(problem, block_sums(problem, options, bounds))
-        found, seed_point = best_equal(problem, options, bounds, runs)
+        (found, *_), seed_point = best_equal(problem, options, bounds, runs)
         ids = problem.stream_ids
         by_option = [np.inf] * len(options)
         for head, cut in candidates(problem.num_streams):

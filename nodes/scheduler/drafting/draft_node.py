@@ -23,6 +23,7 @@ _LEAST_PIECE_TOKENS = 32
 # A single text is soon read; only many at once are worth another plan.
 _READING_HORIZON_S = 2.0
 _MAX_READING_SHARE = 0.8
+_MOST_AIR_SHARE = 0.5
 
 
 @dataclass(slots=True)
@@ -30,10 +31,11 @@ class DraftNode:
     """A draft node.
 
     num_waiting: rounds it is drafting. used_cells: of the streams it holds; own_cells: of one of
-    them, on average. num_unread: tokens of texts it was given and has not read. num_ready,
-    num_wasted: tokens that it drafted ahead, and that were of use or not. target_rtt_s: the way to
-    the target and back, for which rounds wait and leases do not. pace: shared with the schedulers
-    of other targets.
+    them, on average. num_unread: tokens of texts it was given and has not read. told_s: seconds of
+    its medium that texts take which it was given since that was last noted. num_ready, num_wasted:
+    tokens that it drafted ahead, and that were of use or not. target_rtt_s: the way to the target
+    and back, for which rounds wait and leases do not. pace: shared with the schedulers of other
+    targets.
     """
 
     name: str
@@ -45,6 +47,7 @@ class DraftNode:
     used_cells: int = 0
     own_cells: float = 0.0
     num_unread: int = 0
+    told_s: float = 0.0
     num_ready: int = 0
     num_wasted: int = 0
     token_bits: int = 32
@@ -64,12 +67,25 @@ class DraftNode:
         """To it and back, as rounds have found it."""
         return max(0.0, self.link.rtt_s + self.pace.detour_s)
 
-    def view(self) -> DraftView:
+    def note_told(self, now: float) -> None:
+        """Texts that it was given since the last time take their part of its medium."""
+        if self.told_s:
+            self.pace.told.add(self.told_s, now)
+            self.told_s = 0.0
+
+    def view(self, air_share: float = 0.0) -> DraftView:
+        """As policies see it; air_share: part of its medium that texts take."""
         costs = self.costs
         slow = 1.0 / (1.0 - self._reading_share(costs.prefill))
         decode = costs.decode.with_own(self.own_cells)
         slowed = NodeCosts(decode.scaled(slow) if slow > 1.0 else decode, costs.prefill)
-        whole = replace(self.link, rtt_s=self.rtt_s + self.target_rtt_s)
+        free = 1.0 - min(_MOST_AIR_SHARE, air_share)
+        whole = replace(
+            self.link,
+            rate_bps=self.link.rate_bps * free,
+            rtt_s=self.rtt_s + self.target_rtt_s,
+            frame_s=self.link.frame_s / free,
+        )
         return DraftView(self.name, slowed, whole, self.used_cells, self.max_gamma)
 
     def _reading_share(self, prefill: CostTable) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Set
 from dataclasses import replace
 
@@ -67,11 +68,14 @@ class DraftPool:
     def remove(self, name: str) -> bool:
         return self._nodes.pop(name, None) is not None
 
-    def views(self) -> tuple[DraftView, ...]:
-        nodes = list(self._nodes.values())
-        if self._by_lookup.num_streams:
-            nodes.append(self._by_lookup)
-        return tuple(node.view() for node in nodes)
+    def views(self, now: float) -> tuple[DraftView, ...]:
+        """The nodes as policies see them, each with what texts leave of its medium."""
+        shares: defaultdict[str, float] = defaultdict(float)
+        for node in self:
+            node.note_told(now)
+            shares[node.link.medium or node.name] += node.pace.told.share(now)
+        views = [node.view(shares[node.link.medium or node.name]) for node in self]
+        return (*views, self._by_lookup.view()) if self._by_lookup.num_streams else tuple(views)
 
     def choose(self, refused: Set[str], stream: Stream | None = None) -> DraftNode | None:
         """The node that would answer a typical round of one stream more soonest; what telling it
@@ -183,6 +187,7 @@ class DraftPool:
         stream.draft_generation += 1
         num_told = min(len(stream.token_ids), node.piece_tokens)
         node.num_unread += num_told
+        node.told_s += node.message_s(1, len(stream.token_ids))
         stream.draft = DraftPlacement(node.name, stream.draft_generation, num_told)
         spec = stream.current_spec(stream.draft_generation)
         spec = replace(spec, token_ids=spec.token_ids[:num_told])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from policies.latency import Speed
+from policies.latency import Load, Speed
 
 # A node that was slow when it was last heard of may have cooled down or be alone again: without
 # rounds what is known of its speed is worth half as much after each such time. Rounds of a slow
@@ -20,10 +20,12 @@ _DETOUR_RATE, _MOST_DETOUR = 0.1, 3.0
 @dataclass(slots=True)
 class Pace:
     """Of a node, whichever target it drafts for: what the streams of one have found out, those of
-    another need not. detour_s: what its way takes beyond the round trip of its link."""
+    another need not. detour_s: what its way takes beyond the round trip of its link. told: seconds
+    of its medium that texts take, which rounds cannot have."""
 
     speed: Speed = field(default_factory=Speed)
     detour_s: float = 0.0
+    told: Load = field(default_factory=Load)
     _seen_at: float = -math.inf
     _forgot_at: float = -math.inf
 
