@@ -285,6 +285,19 @@ class CycleCost:
     stages: Stages
     verify_s: Floats
     lap_s: Floats
+    totals: Totals
+
+    def played(self, lap_s: float) -> CycleCost:
+        """The same with laps that are known to take so long, waits included."""
+        totals = replace(self.totals, played_s=lap_s)
+        price_s, cycle_s = price_of_totals(totals)
+        return replace(
+            self,
+            price_s=float(price_s),
+            cycle_s=float(cycle_s),
+            natural_s=float(totals.natural_s),
+            totals=totals,
+        )
 
     @property
     def busiest_s(self) -> float:
@@ -301,13 +314,11 @@ def evaluate(
     *,
     equal_shares: bool = False,
     overlap: bool = True,
-    played_s: float = 0.0,
 ) -> CycleCost:
     """Price of a plan.
 
     equal_shares: links of a medium send at once, each with a constant equal share of it, instead
     of one after another. overlap: without it a batch starts when the one before has ended.
-    played_s: as in Totals.
     """
     sums = block_sums(problem, plan.gammas[None], plan.bounds)
     counts = np.diff(sums.counts[..., 0], axis=2)
@@ -328,11 +339,10 @@ def evaluate(
         worth=stages.worth.sum(),
         plain_weight=sums.plain_weight[-1, 0],
         plain_pass_s=problem.target_s[num_plain],
-        played_s=played_s,
     )
     price_s, cycle_s = price_of_totals(totals)
     natural_s = float(totals.natural_s)
-    return CycleCost(float(price_s), float(cycle_s), natural_s, stages, verify_s, lap_s)
+    return CycleCost(float(price_s), float(cycle_s), natural_s, stages, verify_s, lap_s, totals)
 
 
 def _with_equal_shares(

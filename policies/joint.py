@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -21,11 +22,11 @@ from policies.stops import stop_chances
 # The least of noisy estimates is too good to be true: guesses must promise this much more, or as
 # much as they have been found to promise too much.
 _MARGIN = 0.05
-# A batch more must make a plan this much cheaper: what comes between rounds (prompts, texts,
+# Each batch beyond two must make a plan this much cheaper: what comes between rounds (prompts, texts,
 # streams that begin and end) finds fewer gaps.
-_BATCH_MARGIN = 0.03
-# Plans that are more expensive than this many times the cheapest are not looked at more closely.
-_MAYBE = 1.25
+_FEW_BATCHES, _BATCH_MARGIN = 2, 0.03
+# Plans that are looked at more closely, the cheapest by sums first.
+_MOST_PLAYED = 8
 
 
 def joint_plan(observation: Observation) -> Plan:
@@ -56,18 +57,21 @@ def joint_plan(observation: Observation) -> Plan:
 
 def _cheapest(problem: CycleProblem) -> tuple[CyclePlan, CycleCost]:
     """The cheapest plan that is found, and what it costs as far as that is known."""
-    best, *others = candidates(problem)
-    cost = evaluate(problem, best.plan)
-    if not meets_on_air(cost):
-        return best.plan, cost
+    found = candidates(problem)
+    best = found[0].plan, evaluate(problem, found[0].plan)
+    if not meets_on_air(best[1]):
+        return best
     # What batches wait for tells plans apart that look alike in sums.
-    plans = [best.plan, *(found.plan for found in others if found.price_s < _MAYBE * best.price_s)]
-
-    def price_s(pair: tuple[CyclePlan, CycleCost]) -> float:
-        num_batches = int((pair[1].verify_s > 0).sum())
-        return pair[1].price_s * (1.0 + _BATCH_MARGIN * num_batches)
-
-    return min(((plan, played_cost(problem, plan)) for plan in plans), key=price_s)
+    least_s = math.inf
+    for each in found[:_MOST_PLAYED]:
+        if each.price_s >= least_s:
+            break
+        cost = played_cost(problem, each.plan)
+        num_more = max(0, int((cost.verify_s > 0).sum()) - _FEW_BATCHES)
+        price_s = cost.price_s * (1.0 + _BATCH_MARGIN * num_more)
+        if price_s < least_s:
+            least_s, best = price_s, (each.plan, cost)
+    return best
 
 
 def trivial_plan(observation: Observation, name: str) -> Plan | None:

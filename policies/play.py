@@ -21,9 +21,9 @@ from policies.cycle import CycleCost, CyclePlan, evaluate
 from policies.problem import CycleProblem
 
 # Batches that use the air for less of their cycle hardly meet on it.
-_LEAST_AIR = 0.05
+_LEAST_AIR = 0.1
 # Laps of each batch until all are in step, and laps that are counted.
-_LAPS_BEFORE, _LAPS = 4, 12
+_LAPS_BEFORE, _LAPS = 4, 10
 # Batches make more guesses in one lap than in the next: messages are longer and shorter by up to
 # this part. A plan that fits by chance would not do so for long.
 _UNEVEN = 0.4
@@ -37,7 +37,7 @@ def played_cost(
     cost = evaluate(problem, plan, equal_shares=equal_shares, overlap=overlap)
     if equal_shares or not overlap or not meets_on_air(cost):
         return cost
-    return evaluate(problem, plan, played_s=played_lap_s(problem, plan, cost))
+    return cost.played(played_lap_s(problem, plan, cost))
 
 
 def meets_on_air(cost: CycleCost) -> bool:

@@ -40,7 +40,7 @@ _NUM_THRESHOLDS = 8
 _MANY_STREAMS = 64
 _FEW_THRESHOLDS = 5
 # Plans of as many batches that are looked at more closely.
-_FEW_OF_A_SIZE = 3
+_FEW_OF_A_SIZE = 2
 
 
 def uniform_levels(problem: CycleProblem) -> Ints:

@@ -22,6 +22,8 @@ _PASS_RATE = 0.02
 _AHEAD_RATE = 0.05
 _OVERRUN_MEMORY_S = 15.0
 _MAX_OVERRUN = 1.5
+# Part of the streams that shall guess of which some always read.
+_MOST_WAITING = 0.25
 
 
 @dataclass(slots=True)
@@ -153,9 +155,12 @@ class CycleState:
         """A stream or a draft node came, went, or became able or unable to guess."""
         self._is_stale = True
 
-    def yielded(self, num_tokens: int, now: float) -> None:
-        """A target pass committed so many tokens."""
-        self._yields.committed(num_tokens, self.plan, now)
+    def yielded(self, num_tokens: int, now: float, num_waiting: int = 0) -> None:
+        """A target pass committed so many tokens; num_waiting: streams that shall guess, but cannot
+        yet."""
+        num_planned = sum(len(batch.gammas) for batch in self.batches)
+        is_followed = num_waiting <= _MOST_WAITING * num_planned
+        self._yields.committed(num_tokens, self.plan, now, is_followed=is_followed)
 
     def committed(self, alphas: Iterable[tuple[int, float]]) -> None:
         """A target pass committed; alphas: present estimates of the streams in it."""

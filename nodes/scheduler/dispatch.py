@@ -115,6 +115,11 @@ class Dispatcher:
         rounds += tried
         return [ToTarget(LeaseRequest(tuple(leases))), *rounds] if leases else rounds
 
+    def num_waiting(self) -> int:
+        """Streams of the plan's batches that cannot guess, not yet or not any more."""
+        planned = (s for batch in self._cycle.batches for s in batch.gammas)
+        return sum(s in self._streams and _waits(self._streams[s]) for s in planned)
+
     def _look_up(
         self, batch: Circulating, toll: tuple[float, float]
     ) -> dict[StreamId, tuple[int, ...]]:

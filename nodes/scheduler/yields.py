@@ -16,8 +16,9 @@ from policies.plan import Plan
 _MEMORY_S, _OTHER_MEMORY_S = 5.0, 15.0
 # Promised seconds that a ratio of 1 is believed for, before anything was seen.
 _PRIOR_S = 2.0
-# A plan of the other kind takes some cycles until all streams follow it.
-_SETTLING_CYCLES = 2.0
+# A plan of the other kind takes some cycles until all streams follow it; where texts are to be told
+# first it may take seconds, but if they are told for longer, that is what guesses cost.
+_SETTLING_CYCLES, _MOST_SETTLING_S = 2.0, 4.0
 # A pass that is waited for longer tells no more than that.
 _MOST_CYCLES = 4.0
 _MOST = 1.5
@@ -47,12 +48,16 @@ class Yields:
 
     _kinds: dict[bool, _Kind] = field(default_factory=lambda: {True: _Kind(), False: _Kind()})
     _guesses: bool = False
+    # Since when plans are of that kind, and since when enough streams follow them.
+    _switched_at: float = -math.inf
     _since: float = -math.inf
     _last: float = -math.inf
     _faded_at: float = -math.inf
 
-    def committed(self, num_tokens: int, plan: Plan, now: float) -> None:
-        """A pass gave tokens under a plan."""
+    def committed(
+        self, num_tokens: int, plan: Plan, now: float, *, is_followed: bool = True
+    ) -> None:
+        """A pass gave tokens under a plan. is_followed: by most streams that shall guess."""
         made = plan.prediction
         if made is None or made.tokens_per_s <= 0.0:
             return
@@ -60,10 +65,13 @@ class Yields:
         self._last = now
         if math.isinf(seconds):
             self._fade(now)
-            self._since = now
+            self._switched_at = self._since = now
             return
         if guesses is not self._guesses:
-            self._guesses, self._since = guesses, now
+            self._guesses, self._switched_at = guesses, now
+            self._since = now
+        elif not is_followed and now - self._switched_at < _MOST_SETTLING_S:
+            self._since = now
         self._kinds[not guesses].fade(seconds, _OTHER_MEMORY_S)
         self._faded_at = now
         if now - self._since < _SETTLING_CYCLES * made.cycle_s:

@@ -180,7 +180,7 @@ class SlowCycle:
             for medium, seconds in part[1].items():
                 air_s[medium] = air_s.get(medium, 0.0) + seconds
         meet = sum(1 for part in price.batches if part[5]) > 1
-        meet = meet and max(air_s.values()) > 0.05 * price.natural_s
+        meet = meet and max(air_s.values()) > 0.1 * price.natural_s
         if not played or equal_shares or not overlap or not meet:
             return price
         return self.price_of_stages(staged, members, lap_s=self.played_s(batches, price))

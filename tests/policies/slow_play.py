@@ -32,7 +32,7 @@ class Play:
     num_processes: int = 0
     num_laps: int = 0
 
-    def lap_s(self, before: int = 4, counted: int = 12) -> float:
+    def lap_s(self, before: int = 4, counted: int = 10) -> float:
         """Mean seconds of so many laps of each batch, after some others."""
         for k, batch in enumerate(self.batches):
             self.begin(self.lap(batch), k * self.apart_s)
