@@ -24,7 +24,28 @@ class Worker(Protocol[E]):
 _FINISH_LIMIT_S: Final = 1.0
 
 W = TypeVar("W", bound=Worker[object])
+W_contra = TypeVar("W_contra", bound=Worker[object], contravariant=True)
 Command = Callable[[W], Sequence[object]]
+
+
+class Pace(Protocol[W_contra]):
+    """When passes begin; asked and told on the engine's thread. Times are the event loop's."""
+
+    def patience_s(self, worker: W_contra, now: float) -> float:
+        """Seconds that the next pass may wait for a command, 0.0 if it begins at once."""
+
+    def passed(self, worker: W_contra, now: float, seconds: float) -> None:
+        """A pass has ended."""
+
+
+class AtOnce:
+    """Passes begin as soon as there is something to do."""
+
+    def patience_s(self, worker: Worker[object], now: float) -> float:
+        return 0.0
+
+    def passed(self, worker: Worker[object], now: float, seconds: float) -> None:
+        pass
 
 
 class EngineThread(Generic[W]):
@@ -32,6 +53,7 @@ class EngineThread(Generic[W]):
 
     deliver: called on the event loop with the events of a command or pass, and its seconds.
     must_finish: whether a worker that is to stop has something in hand that is to be finished.
+    pace: when passes begin.
     """
 
     def __init__(
@@ -39,10 +61,12 @@ class EngineThread(Generic[W]):
         worker: W,
         deliver: Callable[[Sequence[object], float], None],
         must_finish: Callable[[W], bool] = lambda _worker: False,
+        pace: Pace[W] | None = None,
     ) -> None:
         self._worker = worker
         self._deliver = deliver
         self._must_finish = must_finish
+        self._pace: Pace[W] = pace or AtOnce()
         self._commands: queue.SimpleQueue[Command[W] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._loop.create_future()
@@ -98,11 +122,15 @@ class EngineThread(Generic[W]):
     def _serve_once(self) -> bool:
         """Apply waiting commands, then run one pass; False once asked to stop."""
         may_run = self._worker.has_work()
-        must_wait = not may_run
+        # Without work it waits for a command, with work as long as the pass has patience.
+        wait_s = self._patience_s() if may_run else None
         events: list[object] = []
-        while must_wait or not self._commands.empty():
+        while True:
             self._began_at = None
-            command = self._commands.get()
+            try:
+                command = self._commands.get(timeout=wait_s)
+            except queue.Empty:
+                break
             if command is None:
                 self._hand_over(events, 0.0)
                 self._finish_what_is_in_hand()
@@ -112,7 +140,8 @@ class EngineThread(Generic[W]):
             made = command(self._worker)
             events = [*events, *made] if era == self._era_reached else list(made)
             may_run = self._worker.has_work()
-            must_wait = False
+            # What commands have made is not kept from those who wait for it.
+            wait_s = self._patience_s() if may_run and not events else 0.0
         seconds = 0.0
         if may_run:
             made, seconds = self._pass()
@@ -120,12 +149,17 @@ class EngineThread(Generic[W]):
         self._hand_over(events, seconds)
         return True
 
+    def _patience_s(self) -> float:
+        return self._pace.patience_s(self._worker, self._loop.time())
+
     def _pass(self) -> tuple[Sequence[object], float]:
         self._began_at = start = self._loop.time()
         made = self._worker.step()
         failpoints.reached(failpoints.ENGINE_PASS)
         self.num_passes += 1
-        return made, self._loop.time() - start
+        now = self._loop.time()
+        self._pace.passed(self._worker, now, now - start)
+        return made, now - start
 
     def _finish_what_is_in_hand(self) -> None:
         give_up_at = self._loop.time() + _FINISH_LIMIT_S

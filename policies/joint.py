@@ -22,8 +22,8 @@ from policies.stops import stop_chances
 # The least of noisy estimates is too good to be true: guesses must promise this much more, or as
 # much as they have been found to promise too much.
 _MARGIN = 0.05
-# Each batch beyond two must make a plan this much cheaper: what comes between rounds (prompts, texts,
-# streams that begin and end) finds fewer gaps.
+# Each batch beyond two must make a plan this much cheaper: what comes between rounds (prompts,
+# texts, streams that begin and end) finds fewer gaps.
 _FEW_BATCHES, _BATCH_MARGIN = 2, 0.03
 # Plans that are looked at more closely, the cheapest by sums first.
 _MOST_PLAYED = 8

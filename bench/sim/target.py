@@ -17,6 +17,7 @@ from nodes.messages import (
     StreamReadyNotice,
     VerifyRequest,
 )
+from nodes.target.rhythm import Rhythm
 
 # As the real one does: small pieces of prompts beside other work and where some may come at any
 # moment, large ones without.
@@ -44,11 +45,13 @@ class SimTarget:
         self._reading: deque[int] = deque()
         # Tokens of each prompt that were read of it before.
         self._known: dict[int, int] = {}
+        self._rhythm = Rhythm()
         self.num_passes = 0
 
     def receive(self, message: Any) -> None:
         match message:
             case VerifyRequest(entries=entries):
+                self._rhythm.round_came(self._engine.clock.now)
                 for entry in entries:
                     held = self._streams.get(entry.stream_id)
                     if held is not None and held.length == entry.prefix_len:
@@ -98,11 +101,23 @@ class SimTarget:
         reading, piece = self._next_piece(bool(going))
         if not going and not piece:
             return
+        if not going and self._waits_for_a_round():
+            return
         self.num_passes += 1
         started = self._engine.clock.now
         self._engine.run_pass(
             num_tokens, piece, cells, lambda: self._end(going, reading, piece, started)
         )
+
+    def _waits_for_a_round(self) -> bool:
+        """Whether what is to be read goes along with guesses that will soon be there."""
+        now, clock = self._engine.clock.now, self._engine.clock
+        unread = sum(held.unread for held in self._streams.values())
+        until = self._rhythm.patient_until(now) if unread <= _BESIDE else now
+        if until <= now:
+            return False
+        clock.at(until, self._begin)
+        return True
 
     def _next_piece(self, is_shared: bool) -> tuple[int, int]:
         while self._reading:
@@ -138,6 +153,8 @@ class SimTarget:
                 )
             )
             total += count
+        if any(guesses >= 0 for _, _, guesses in going):
+            self._rhythm.round_done(self._engine.clock.now, self._engine.clock.now - started)
         if entries:
             seconds = self._engine.clock.now - started
             self._send(CommitReply(seconds, tuple(entries), (0,) * total, piece))

@@ -155,10 +155,18 @@ class CycleState:
         """A stream or a draft node came, went, or became able or unable to guess."""
         self._is_stale = True
 
-    def yielded(self, num_tokens: int, now: float, num_waiting: int = 0) -> None:
-        """A target pass committed so many tokens; num_waiting: streams that shall guess, but cannot
-        yet."""
+    def yielded(
+        self, num_tokens: int, now: float, num_waiting: int = 0, num_opening: int = 0
+    ) -> None:
+        """A target pass committed so many tokens.
+
+        num_waiting: streams that shall guess, but cannot yet; num_opening: whose prompts are still
+        to be read. Where these are many no plan is what tokens are as many or few as.
+        """
         num_planned = sum(len(batch.gammas) for batch in self.batches)
+        if num_opening > _MOST_WAITING * (num_planned + len(self.plan.plain)):
+            self._yields.pause()
+            return
         is_followed = num_waiting <= _MOST_WAITING * num_planned
         self._yields.committed(num_tokens, self.plan, now, is_followed=is_followed)
 

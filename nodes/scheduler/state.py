@@ -337,8 +337,9 @@ class SchedulerState:
         self._cycle.committed(alphas)
         # Rounds of lookup are made where they pay, whatever the plan promises of them.
         if self._lookup is None or not any(map(is_weighed, self._streams.values())):
-            num_waiting = self._dispatcher.num_waiting() if self._cycle.batches else 0
-            self._cycle.yielded(len(reply.token_ids), now, num_waiting)
+            num_opening = sum(isinstance(s.phase, Opening) for s in self._streams.values())
+            waiting = self._dispatcher.num_waiting(), num_opening
+            self._cycle.yielded(len(reply.token_ids), now, *waiting)
         out += self._draft_side.reconsider(told)
         return out + self.plan(now)
 

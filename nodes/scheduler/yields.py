@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from policies.plan import Plan
 
 # Of what is known of the kind of plan in force, and of the other kind.
-_MEMORY_S, _OTHER_MEMORY_S = 5.0, 15.0
+_MEMORY_S, _OTHER_MEMORY_S = 10.0, 15.0
 # Promised seconds that a ratio of 1 is believed for, before anything was seen.
-_PRIOR_S = 2.0
+_PRIOR_S = 5.0
 # A plan of the other kind takes some cycles until all streams follow it; where texts are to be told
 # first it may take seconds, but if they are told for longer, that is what guesses cost.
 _SETTLING_CYCLES, _MOST_SETTLING_S = 2.0, 4.0

@@ -31,6 +31,7 @@ from nodes.opening import Opening
 from nodes.profile import encode_profile
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.events import Committed, Event, Failed, Parked, PromptScored, ReadBeside, Ready
+from nodes.target.rhythm import RoundPace
 from nodes.target.state import TargetState
 from nodes.target.stream import midway_tokens
 from nodes.target.texts import TextReader
@@ -102,7 +103,8 @@ class TargetNode:
             grammars,
             midway_tokens=self._midway_tokens,
         )
-        self._engine = EngineThread(state, self._on_events)
+        self._pace = RoundPace()
+        self._engine = EngineThread(state, self._on_events, pace=self._pace)
         self._opening = Opening(grammars, self._open)
         self._texts = TextReader(self._tokenizer, lambda reply: self._link.send(reply))
         self._link = self._make_link()
@@ -134,7 +136,7 @@ class TargetNode:
     def on_message(self, message: Any) -> None:
         match message:
             case VerifyRequest():
-                self._engine.post(lambda state: _verify(state, message))
+                self._engine.post(self._to_verify(message))
             case LeaseRequest():
                 self._engine.post(lambda state: _lease(state, message))
             case OpenStreamRequest():
@@ -146,6 +148,15 @@ class TargetNode:
                 self._texts.ask(message)
             case _:
                 logger.warning("unexpected %s", type(message).__name__)
+
+    def _to_verify(self, request: VerifyRequest) -> Callable[[TargetState], Sequence[Event]]:
+        came_at = asyncio.get_running_loop().time()
+
+        def verify(state: TargetState) -> Sequence[Event]:
+            self._pace.rhythm.round_came(came_at)
+            return _verify(state, request)
+
+        return verify
 
     def _open(self, request: OpenStreamRequest) -> None:
         self._engine.post(lambda state: state.open(spec_of(request)))

@@ -58,6 +58,8 @@ class TargetState:
         self._residents = Residents(model, prefix_cache_bytes)
         self._num_opened = 0
         self.num_stale = 0
+        # Whether the last pass had a round in it.
+        self.had_round = False
 
     @property
     def num_streams(self) -> int:
@@ -197,6 +199,18 @@ class TargetState:
             or self._next_parked() is not None
         )
 
+    def unread_between_rounds(self) -> int:
+        """Tokens that are still to be read, where there is nothing else to do but others who are
+        being served will have guesses; else 0."""
+        if not any(stream.announced for stream in self._streams.values()):
+            return 0
+        if self._next_parked() is not None:
+            return 0
+        missing = {id(s): self._residents.missing(s) for s in self._residents}
+        if any(s.may_decode and not missing[id(s)] for s in self._residents):
+            return 0
+        return sum(missing.values())
+
     def step(self) -> list[Event]:
         """One pass: every stream that may decode, and pieces of waiting prompts."""
         resumed = self._resume()
@@ -216,6 +230,7 @@ class TargetState:
             start = len(stream.token_ids) - 1
             spans.append(Span(stream.seq_id, start, token_ids, len(token_ids)))
             decoding.append(stream)
+        self.had_round = any(stream.guesses is not None for stream in decoding)
         is_between_rounds = any(stream.announced for stream in self._streams.values())
         pieces = self._reading.next_pieces(
             self._residents,

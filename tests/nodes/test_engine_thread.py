@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import pytest
 
 from nodes import engine_thread
-from nodes.engine_thread import EngineThread
+from nodes.engine_thread import EngineThread, Pace
 
 Eventually = Callable[..., "asyncio.Future[None]"]
 
@@ -39,11 +39,15 @@ class Counter:
 class Running:
     """An engine thread, its worker and what it delivered."""
 
-    def __init__(self, must_finish: Callable[[Counter], bool] = lambda _worker: False) -> None:
+    def __init__(
+        self,
+        must_finish: Callable[[Counter], bool] = lambda _worker: False,
+        pace: Pace[Counter] | None = None,
+    ) -> None:
         self.worker = Counter()
         self.events: list[object] = []
         self.threads: set[str] = set()
-        self.engine = EngineThread(self.worker, self._deliver, must_finish)
+        self.engine = EngineThread(self.worker, self._deliver, must_finish, pace)
 
     def _deliver(self, events: Sequence[object], seconds: float) -> None:
         assert seconds >= 0.0
@@ -91,6 +95,62 @@ async def test_an_engine_without_work_waits_for_commands(eventually: Eventually)
         thread.engine.post(lambda _worker: ["nothing to do"])
         await eventually(lambda: thread.events == ["nothing to do"])
         assert thread.engine.num_passes == 0
+
+
+class Patient:
+    """Waits for long while there is one thing to do. ended: what is told of passes."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.ended: list[float] = []
+
+    def patience_s(self, worker: Counter, now: float) -> float:
+        return self.seconds if worker.left == 1 else 0.0
+
+    def passed(self, worker: Counter, now: float, seconds: float) -> None:
+        assert now >= seconds >= 0.0
+        self.ended.append(seconds)
+
+
+def quietly(worker: Counter) -> Sequence[object]:
+    worker.add(1)
+    return ()
+
+
+@pytest.mark.parametrize("with_events", [False, True])
+async def test_a_pass_waits_for_another_command_as_long_as_it_has_patience(
+    eventually: Eventually, with_events: bool
+) -> None:
+    pace = Patient(60.0)
+    thread = Running(pace=pace)
+    task = asyncio.create_task(thread.engine.run())
+    thread.engine.post(quietly)
+    await eventually(lambda: thread.worker.left == 1)
+    await asyncio.sleep(0.05)
+    assert thread.engine.num_passes == 0
+    assert not thread.engine.is_stuck(0.0)
+    # With events it goes on at once: somebody waits for these.
+    thread.engine.post((lambda worker: worker.add(0)) if with_events else quietly)
+    await eventually(lambda: bool(pace.ended))
+    if with_events:
+        await eventually(lambda: thread.events == ["added 0", "0 left"])
+    else:
+        await eventually(lambda: thread.events == ["1 left"])
+        assert thread.worker.left == 1
+    task.cancel()
+    # What waits does not keep it from ending.
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 5.0)
+
+
+async def test_a_pass_begins_when_its_patience_is_over(eventually: Eventually) -> None:
+    thread = Running(pace=Patient(0.05))
+    task = asyncio.create_task(thread.engine.run())
+    thread.engine.post(quietly)
+    await eventually(lambda: thread.events == ["0 left"])
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 async def test_what_the_engine_raises_ends_run() -> None:

@@ -319,3 +319,14 @@ def test_batches_that_were_just_regrouped_are_not_for_a_few_percent(
     policy.plan = make_plan({1: 4, 2: 4, 3: 4}, price_s=price_s, is_cheapest=True)
     replan(state, seen, 40.0 + since_s)
     assert len(groups(state)) == (1 if regroups else 2)
+
+
+@pytest.mark.parametrize(("num_opening", "overruns"), [(0, True), (1, True), (3, False)])
+def test_where_many_prompts_are_read_guesses_are_not_to_blame(
+    num_opening: int, overruns: bool
+) -> None:
+    state, _ = in_force({1: 4, 2: 4}, {3: 4, 4: 4}, is_cheapest=True)
+    for step in range(200):
+        # A tenth of what is promised.
+        state.yielded(1 if step % 100 == 0 else 0, 0.1 * step, num_opening=num_opening)
+    assert (state.overrun(20.0) > 1.2) is overruns

@@ -1,0 +1,97 @@
+"""What is soon read goes along with the next round, where that is soon there."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from nodes.stream import PROMPT_PIECE_TOKENS
+from nodes.target.rhythm import Rhythm, RoundPace
+from nodes.target.state import TargetState
+from tests.nodes.builders import make_spec
+from tests.nodes.target.script import ONE, make_state
+
+
+def circulating(gap_s: float, pass_s: float, num_rounds: int = 50) -> tuple[Rhythm, float]:
+    """A rhythm after rounds of one batch, and when the last pass ended."""
+    rhythm, now = Rhythm(), 0.0
+    for _ in range(num_rounds):
+        rhythm.round_came(now)
+        now += pass_s
+        rhythm.round_done(now, pass_s)
+        now += gap_s
+    return rhythm, now - gap_s
+
+
+def test_it_waits_for_a_round_that_comes_before_its_own_pass_would_end() -> None:
+    rhythm, ended = circulating(gap_s=0.02, pass_s=0.04)
+    assert (rhythm.gap_s, rhythm.pass_s) == (pytest.approx(0.02), pytest.approx(0.04))
+    until = rhythm.patient_until(ended + 0.005)
+    assert until == pytest.approx(ended + 0.03)
+    # One that is late is waited for half as long again.
+    assert rhythm.patient_until(ended + 0.029) == until
+    assert rhythm.patient_until(ended + 0.031) == ended + 0.031
+
+
+def test_it_does_not_wait_for_rounds_that_take_longer_than_a_pass() -> None:
+    rhythm, ended = circulating(gap_s=0.1, pass_s=0.04)
+    assert rhythm.patient_until(ended + 0.01) == ended + 0.01
+    # But near its end it does: a pass would be in the way.
+    assert rhythm.patient_until(ended + 0.08) > ended + 0.1
+
+
+def test_without_rounds_nothing_waits() -> None:
+    assert Rhythm().patient_until(5.0) == 5.0
+    rhythm, ended = circulating(gap_s=0.02, pass_s=0.04)
+    # One that has come is under way or about to be.
+    rhythm.round_came(ended + 0.02)
+    assert rhythm.patient_until(ended + 0.021) == ended + 0.021
+    first = Rhythm()
+    first.round_came(1.0)
+    assert math.isinf(first.gap_s)
+    first.round_done(1.04, 0.04)
+    assert first.patient_until(1.05) == 1.05
+
+
+def serving(num_unread: int) -> TargetState:
+    """A target with one stream that waits for guesses and a prompt of so many tokens more."""
+    state, _ = make_state()
+    state.open(make_spec(ONE, max_tokens=50))
+    while state.has_work():
+        state.step()
+    state.open(make_spec(2, prompt=tuple(5 + k % 40 for k in range(num_unread))))
+    return state
+
+
+def test_only_what_fits_beside_a_round_is_kept() -> None:
+    pace = RoundPace()
+    pace.rhythm, now = circulating(gap_s=0.02, pass_s=0.04)
+    short = serving(PROMPT_PIECE_TOKENS - 1)
+    assert 0 < short.unread_between_rounds() <= PROMPT_PIECE_TOKENS
+    assert pace.patience_s(short, now + 0.001) == pytest.approx(0.029)
+    assert pace.patience_s(serving(3 * PROMPT_PIECE_TOKENS), now + 0.001) == 0.0
+
+
+def test_what_can_be_decoded_waits_for_nobody() -> None:
+    state = serving(8)
+    assert state.unread_between_rounds() > 0
+    state.lease(ONE, 1, len(make_spec(ONE).token_ids), 1)
+    assert state.unread_between_rounds() == 0
+    # Nor does a prompt that nobody else is served beside.
+    alone, _ = make_state()
+    alone.open(make_spec(ONE))
+    assert alone.unread_between_rounds() == 0
+
+
+def test_passes_with_rounds_give_the_rhythm() -> None:
+    pace, state = RoundPace(), serving(8)
+    state.step()
+    assert not state.had_round
+    pace.passed(state, 1.0, 0.5)
+    assert pace.rhythm.pass_s == 0.0
+    state.verify(ONE, 1, len(make_spec(ONE).token_ids), (7,))
+    state.step()
+    assert state.had_round
+    pace.passed(state, 2.0, 0.5)
+    assert pace.rhythm.pass_s == 0.5
