@@ -140,8 +140,11 @@ class EngineThread(Generic[W]):
             made = command(self._worker)
             events = [*events, *made] if era == self._era_reached else list(made)
             may_run = self._worker.has_work()
-            # What commands have made is not kept from those who wait for it.
-            wait_s = self._patience_s() if may_run and not events else 0.0
+            wait_s = self._patience_s() if may_run else 0.0
+            if wait_s and events:
+                # What commands have made is not kept from those who wait for it.
+                self._hand_over(events, 0.0)
+                events = []
         seconds = 0.0
         if may_run:
             made, seconds = self._pass()

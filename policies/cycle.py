@@ -23,8 +23,8 @@ the chance B / C and waits for half of it, and the longer the less the others le
     C = lap + B^2 / (4 (M - 1) (C - B)), of which C is the greater root.
 
 It is half of what bursts that know nothing of each other would wait, for batches that have waited
-once are in step. F never falls when a stage gets slower. Candidates are compared by this; those that
-are left are played through (`policies/play.py`), and the laps of plans are those of the play.
+once are in step. F never falls when a stage gets slower. Candidates are compared by this; those
+that are left are played through (`policies/play.py`), and the laps of plans are those of the play.
 """
 
 from __future__ import annotations

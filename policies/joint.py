@@ -26,7 +26,7 @@ _MARGIN = 0.05
 # texts, streams that begin and end) finds fewer gaps.
 _FEW_BATCHES, _BATCH_MARGIN = 2, 0.03
 # Plans that are looked at more closely, the cheapest by sums first.
-_MOST_PLAYED = 8
+_MOST_PLAYED = 6
 
 
 def joint_plan(observation: Observation) -> Plan:
@@ -63,8 +63,13 @@ def _cheapest(problem: CycleProblem) -> tuple[CyclePlan, CycleCost]:
         return best
     # What batches wait for tells plans apart that look alike in sums.
     least_s = math.inf
-    for each in found[:_MOST_PLAYED]:
-        if each.price_s >= least_s:
+    seen = set()
+    for each in found:
+        key = each.plan.bounds, each.plan.gammas.tobytes()
+        if key in seen:
+            continue
+        seen.add(key)
+        if len(seen) > _MOST_PLAYED:
             break
         cost = played_cost(problem, each.plan)
         num_more = max(0, int((cost.verify_s > 0).sum()) - _FEW_BATCHES)

@@ -27,6 +27,8 @@ _LAPS_BEFORE, _LAPS = 4, 10
 # Batches make more guesses in one lap than in the next: messages are longer and shorter by up to
 # this part. A plan that fits by chance would not do so for long.
 _UNEVEN = 0.4
+# A batch that is much slower than the others would be played for as long as all their laps take.
+_MOST_EVENTS = 20_000
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -77,7 +79,8 @@ _START, _ASKED, _DRAFTED, _ANSWERED, _VERIFIED = range(5)
 
 
 def played_lap_s(problem: CycleProblem, plan: CyclePlan, cost: CycleCost) -> float:
-    """Seconds of a lap, on average over laps and batches.
+    """Seconds of a lap, on average over laps and batches; 0.0 where laps are so unequal that some
+    are hardly begun when others have been through many.
 
     A pass that is in the way of a batch that comes back, where plain streams have some, costs it
     half of that, as in the closed form.
@@ -94,7 +97,7 @@ def played_lap_s(problem: CycleProblem, plan: CyclePlan, cost: CycleCost) -> flo
     order = len(batches)
     num_starts = 0
     num_running = len(batches)
-    while num_running:
+    while num_running and order < _MOST_EVENTS:
         now, _, what, number, place = heapq.heappop(events)
         batch = batches[number]
         then: list[tuple[float, int, int]] = []
@@ -135,6 +138,8 @@ def played_lap_s(problem: CycleProblem, plan: CyclePlan, cost: CycleCost) -> flo
         for at_s, next_one, k in then:
             heapq.heappush(events, (at_s, order, next_one, number, k))
             order += 1
+    if num_running:
+        return 0.0
     return sum(batch.last_s - batch.counted_from_s for batch in batches) / _LAPS / len(batches)
 
 

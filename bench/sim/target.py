@@ -112,6 +112,8 @@ class SimTarget:
     def _waits_for_a_round(self) -> bool:
         """Whether what is to be read goes along with guesses that will soon be there."""
         now, clock = self._engine.clock.now, self._engine.clock
+        if all(held.unread for held in self._streams.values()):
+            return False
         unread = sum(held.unread for held in self._streams.values())
         until = self._rhythm.patient_until(now) if unread <= _BESIDE else now
         if until <= now:

@@ -165,7 +165,7 @@ class CycleState:
         """
         num_planned = sum(len(batch.gammas) for batch in self.batches)
         if num_opening > _MOST_WAITING * (num_planned + len(self.plan.plain)):
-            self._yields.pause()
+            self._yields.pause(now)
             return
         is_followed = num_waiting <= _MOST_WAITING * num_planned
         self._yields.committed(num_tokens, self.plan, now, is_followed=is_followed)

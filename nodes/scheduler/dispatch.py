@@ -156,6 +156,10 @@ class Dispatcher:
     def _who_may_ride(self, now: float) -> set[StreamId]:
         """Streams of batches that cannot guess, not yet or not any more, and need no passes of
         their own: not for long, and where that costs little."""
+        plan = self._cycle.plan
+        # Beside plain streams nobody rides: most plans with some need no look at all streams.
+        if plan.plain or plan.prediction is None:
+            return set()
         planned = [s for batch in self._cycle.batches for s in batch.gammas if s in self._streams]
         waiting = set()
         longest_s = _MOST_RIDING_CYCLES * self._cycle.cycle_s
@@ -167,7 +171,7 @@ class Dispatcher:
                 since = stream.draft.waits_since if stream.draft is not None else None
                 if since is None or now - since <= longest_s:
                     waiting.add(stream_id)
-        return waiting if should_ride(self._cycle.plan, len(waiting), len(planned)) else set()
+        return waiting if should_ride(plan, len(waiting), len(planned)) else set()
 
     def _ready_members(self, batch: Circulating, now: float) -> Sequence[Stream]:
         """Who of a batch starts now: all that are back, or nobody yet.

@@ -65,7 +65,9 @@ class Yields:
         self._last = now
         if math.isinf(seconds):
             self._fade(now)
-            self._switched_at = self._since = now
+            self._since = now
+            if math.isinf(self._switched_at):
+                self._switched_at = now
             return
         if guesses is not self._guesses:
             self._guesses, self._switched_at = guesses, now
@@ -81,9 +83,12 @@ class Yields:
         kind.seen_s += min(seconds, _MOST_CYCLES * made.cycle_s)
         kind.promised_s += num_tokens * (1.0 - made.ahead_gain) / made.tokens_per_s
 
-    def pause(self) -> None:
-        """Nobody wants tokens: time goes by that no plan promised anything for."""
+    def pause(self, now: float | None = None) -> None:
+        """Time goes by that no plan is to be judged by: nobody wants tokens, or many prompts are
+        read. now: where it is known, what was seen fades meanwhile."""
         self._last = -math.inf
+        if now is not None:
+            self._fade(now)
 
     def _fade(self, now: float) -> None:
         if math.isfinite(self._faded_at):

@@ -131,7 +131,7 @@ class TargetNode:
         logger.info("joined cluster %s as %s", welcome.cluster, welcome.node)
         self._opening.forget_all()
         self._texts.forget_all()
-        self._engine.post_anew(_forget_all)
+        self._engine.post_anew(self._forget_all)
 
     def on_message(self, message: Any) -> None:
         match message:
@@ -157,6 +157,11 @@ class TargetNode:
             return _verify(state, request)
 
         return verify
+
+    def _forget_all(self, state: TargetState) -> Sequence[Event]:
+        self._pace.begin_anew()
+        state.forget_all()
+        return ()
 
     def _open(self, request: OpenStreamRequest) -> None:
         self._engine.post(lambda state: state.open(spec_of(request)))
@@ -223,9 +228,4 @@ def _lease(state: TargetState, request: LeaseRequest) -> Sequence[Event]:
 
 def _close(state: TargetState, stream_id: int, generation: int) -> Sequence[Event]:
     state.close(StreamId(stream_id), generation)
-    return ()
-
-
-def _forget_all(state: TargetState) -> Sequence[Event]:
-    state.forget_all()
     return ()

@@ -16,6 +16,8 @@ from nodes.target.state import TargetState
 _RATE = 0.1
 # Rounds are a little late half of the time.
 _SLACK = 1.5
+# A target that had nothing to do for an hour learns no more of it than this.
+_MOST_PASSES = 4.0
 
 
 @dataclass(slots=True)
@@ -34,6 +36,7 @@ class Rhythm:
         gap_s = now - self._ended_at
         if math.isinf(gap_s):
             return
+        gap_s = min(gap_s, _MOST_PASSES * self.pass_s)
         self.gap_s = gap_s if math.isinf(self.gap_s) else self.gap_s + _RATE * (gap_s - self.gap_s)
         self._ended_at = -math.inf
 
@@ -46,9 +49,10 @@ class Rhythm:
         """Until when a pass that could go along with the next round should wait for it; `now` if
         it should not.
 
-        It waits where the round is expected sooner than that pass would end.
+        It waits where the round is expected sooner than that pass would end, and no longer than
+        that.
         """
-        until = self._ended_at + _SLACK * self.gap_s
+        until = min(self._ended_at + _SLACK * self.gap_s, now + self.pass_s)
         is_soon = self._ended_at + self.gap_s < now + self.pass_s
         return until if now < until < math.inf and is_soon else now
 
@@ -57,6 +61,10 @@ class RoundPace:
     """Keeps what is soon read until the next round, where that is soon there."""
 
     def __init__(self) -> None:
+        self.rhythm = Rhythm()
+
+    def begin_anew(self) -> None:
+        """Another coordinator sends rounds at times of its own."""
         self.rhythm = Rhythm()
 
     def patience_s(self, worker: TargetState, now: float) -> float:

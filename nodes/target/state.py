@@ -206,10 +206,13 @@ class TargetState:
             return 0
         if self._next_parked() is not None:
             return 0
-        missing = {id(s): self._residents.missing(s) for s in self._residents}
-        if any(s.may_decode and not missing[id(s)] for s in self._residents):
+        residents = self._residents
+        if any(s.may_decode and not residents.missing(s) for s in residents):
             return 0
-        return sum(missing.values())
+        for stream in residents.by_age():
+            # What is there of its prefix counts as read.
+            residents.to_read(stream)
+        return sum(map(residents.missing, residents))
 
     def step(self) -> list[Event]:
         """One pass: every stream that may decode, and pieces of waiting prompts."""

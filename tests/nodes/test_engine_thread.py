@@ -129,14 +129,15 @@ async def test_a_pass_waits_for_another_command_as_long_as_it_has_patience(
     await asyncio.sleep(0.05)
     assert thread.engine.num_passes == 0
     assert not thread.engine.is_stuck(0.0)
-    # With events it goes on at once: somebody waits for these.
-    thread.engine.post((lambda worker: worker.add(0)) if with_events else quietly)
-    await eventually(lambda: bool(pace.ended))
     if with_events:
-        await eventually(lambda: thread.events == ["added 0", "0 left"])
-    else:
-        await eventually(lambda: thread.events == ["1 left"])
-        assert thread.worker.left == 1
+        # They are told at once, and the pass goes on waiting.
+        thread.engine.post(lambda worker: worker.add(0))
+        await eventually(lambda: thread.events == ["added 0"])
+        assert thread.engine.num_passes == 0
+    thread.engine.post(quietly)
+    await eventually(lambda: bool(pace.ended))
+    await eventually(lambda: thread.events[-1] == "1 left")
+    assert thread.worker.left == 1
     task.cancel()
     # What waits does not keep it from ending.
     with pytest.raises(asyncio.CancelledError):

@@ -24,6 +24,11 @@ class DraftLoad:
         """Streams by draft node; none that holds none, for names of nodes come and go."""
         return {node: held.total() for node, held in self._by_node.items()}
 
+    @property
+    def is_of_several(self) -> bool:
+        """Whether draft nodes hold streams of more targets than one."""
+        return len({target for held in self._by_node.values() for target in held}) > 1
+
     def of(self, node: str) -> int:
         """Streams that a draft node holds."""
         return self._by_node[node].total() if node in self._by_node else 0

@@ -37,7 +37,13 @@ class RoundPrices:
 
     def saved_by_a_move(self, here: DraftNode, there: DraftNode, num_tokens: int) -> float:
         """Seconds a round that a stream of so many tokens saves on another node; 0.0 if that is
-        too little to be told from noise."""
+        too little to be told from noise.
+
+        Nor does one leave or join a node that other targets use, too: what is good for it alone may
+        be bad for all, and all together would undo it.
+        """
+        if self._others(here) or self._others(there):
+            return 0.0
         # Its own text is as long on either node.
         here_s = self.round_s(replace(here, own_cells=float(num_tokens)))
         used_cells = there.used_cells + num_tokens
@@ -99,13 +105,14 @@ class RoundPrices:
         """To a node and back, where it is compared with others.
 
         What messages wait for on a shared medium is the same whomever they are for, and what was
-        last seen of it tells when each node was last heard of rather than which is nearer. What
-        rounds wait for those of other targets is no part of the way: it is counted apart.
+        last seen of it tells when each node was last heard of rather than which is nearer. Where
+        there are other targets, rounds have waited for theirs, which is counted apart: then Pings
+        alone tell of all nodes' ways.
         """
         if node.link.medium:
             heard_of = [other.rtt_s for other in self._beside(node) if other.link.rtt_s > 0.0]
             return min(heard_of, default=0.0)
-        return node.link.rtt_s if self._others(node) else node.rtt_s
+        return node.link.rtt_s if self._load.is_of_several else node.rtt_s
 
     def _beside(self, node: DraftNode) -> list[DraftNode]:
         """The nodes that share its medium, itself included."""

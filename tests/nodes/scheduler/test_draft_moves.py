@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 
 import pytest
 
@@ -202,6 +203,12 @@ def test_a_target_keeps_to_nodes_that_do_not_draft_for_others() -> None:
 FLAT = NodeCosts(CostTable((1, 32), (1e-3, 1e-3)), CostTable((32,), (1e-6,)))
 
 
+def sharing(num_targets: int) -> list[SchedulerState]:
+    """Schedulers of targets with the same draft nodes."""
+    load, policy = DraftLoad(), POLICIES["ad"]
+    return [SchedulerState(policy, TARGET_COSTS, draft_load=load) for _ in range(num_targets)]
+
+
 def mixed_up(num_targets: int, num_nodes: int) -> list[SchedulerState]:
     """Two streams of each target on each draft node."""
     load = DraftLoad()
@@ -220,7 +227,7 @@ def mixed_up(num_targets: int, num_nodes: int) -> list[SchedulerState]:
             scheduler.draft_link(name, Link(rtt_s=1.0))
         for name in names:
             scheduler.draft_link(name, Link(rtt_s=1e-3))
-    assert load.totals == dict.fromkeys(names, 2 * num_targets)
+    assert all(held(scheduler) == dict.fromkeys(names, 2) for scheduler in made)
     return made
 
 
@@ -237,3 +244,69 @@ def test_targets_that_share_all_draft_nodes_part(num_targets: int, num_nodes: in
     assert max(sharing) - min(sharing) <= 1
     # And that is how it stays.
     assert [i for s in made for i in decode(s, 128) if isinstance(i, ToDraft)] == []
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_moves_come_to_an_end(seed: int) -> None:
+    """Whatever nodes cost, however far they are and whoever shares them."""
+    random = Random(seed)
+    num_targets, num_nodes = random.randint(1, 5), random.randint(2, 5)
+    load = DraftLoad()
+    made = [
+        SchedulerState(POLICIES["ad"], TARGET_COSTS, draft_load=load) for _ in range(num_targets)
+    ]
+    names = [f"d{number}" for number in range(num_nodes)]
+    numbers = iter(range(1, 1000))
+    costs, links, detours_s = {}, {}, {}
+    for name in names:
+        first_s, more_s = random.uniform(0.5e-3, 4e-3), random.choice((0.0, 1e-5, 2e-4, 1e-3))
+        decode = CostTable((1, 32), (first_s, first_s + 31 * more_s))
+        costs[name] = NodeCosts(decode, CostTable((32,), (1e-6,)))
+        links[name] = Link(rtt_s=random.choice((1e-3, 2e-3, 5e-3, 2e-2)))
+        detours_s[name] = random.choice((0.0, 1e-3, 1e-2))
+    for scheduler in made:
+        for name in names:
+            scheduler.draft_joined(name, costs[name], Link(rtt_s=1.0))
+        for name in names:
+            scheduler.draft_link(name, Link(rtt_s=1e-3))
+            for _ in range(random.randint(0, 4)):
+                open_stream(scheduler, StreamId(next(numbers)), name, max_tokens=100_000)
+            scheduler.draft_link(name, Link(rtt_s=1.0))
+        for name in names:
+            scheduler.draft_link(name, links[name])
+            scheduler._drafts[name].pace.detour_s = detours_s[name]
+
+    def look() -> int:
+        """All streams at their draft nodes, some tokens later; how many move."""
+        num_moves = 0
+        for scheduler in made:
+            for stream in scheduler._streams.values():
+                stream.token_ids += [1] * 70
+                for told in scheduler._drafts.rebalance(stream, 0):
+                    if isinstance(told, ToDraft) and isinstance(told.message, OpenStreamRequest):
+                        opened = StreamId(told.message.stream_id), told.message.generation
+                        scheduler.draft_ready(told.node, *opened, 0.0)
+                        num_moves += 1
+        return num_moves
+
+    for _ in range(40):
+        look()
+    assert sum(look() for _ in range(20)) == 0
+
+
+def test_targets_do_not_crowd_where_ways_are_longer_than_pings_say() -> None:
+    """What rounds have found of the way to a node that is used tells nothing of the others'."""
+    made = sharing(2)
+    for number, scheduler in enumerate(made):
+        for name in ("d0", "d1"):
+            scheduler.draft_joined(name, FLAT, Link(rtt_s=1.0))
+        scheduler.draft_link(f"d{number}", Link(rtt_s=1e-3))
+        for stream in range(4):
+            open_stream(scheduler, StreamId(4 * number + stream + 1), f"d{number}", max_tokens=1000)
+        for name in ("d0", "d1"):
+            scheduler.draft_link(name, Link(rtt_s=2e-3))
+            scheduler._drafts[name].pace.detour_s = 1e-2
+    for _ in range(60):
+        for scheduler in made:
+            decode(scheduler, 4)
+    assert [held(scheduler) for scheduler in made] == [{"d0": 4, "d1": 0}, {"d0": 0, "d1": 4}]

@@ -116,3 +116,25 @@ def test_stalls_are_laps_too() -> None:
         yields.committed(40, made, now + 0.6)
         now += 0.6
     assert yields.overrun > 1.3
+
+
+def test_what_was_seen_fades_while_nothing_is_judged() -> None:
+    yields = Yields()
+    now = run(yields, plan(500.0, guesses=True), 300.0, 0.0, 20.0)
+    before = yields.overrun
+    for second in range(1, 91):
+        yields.pause(now + second)
+    assert before > 1.2
+    assert yields.overrun < 1.02
+
+
+def test_a_pause_is_no_change_of_plans() -> None:
+    """Guesses that few can make are judged, though prompts are read now and then."""
+    yields, made = Yields(), plan(500.0, guesses=True)
+    now = run(yields, plan(400.0, guesses=False), 400.0, 0.0, 5.0)
+    for step in range(1, 600):
+        if step % 30 == 0:
+            yields.pause(now + step / 10)
+        else:
+            yields.committed(0, made, now + step / 10, is_followed=False)
+    assert yields.overrun > 1.3

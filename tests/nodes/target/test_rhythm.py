@@ -6,11 +6,11 @@ import math
 
 import pytest
 
-from nodes.stream import PROMPT_PIECE_TOKENS
+from nodes.stream import PROMPT_PIECE_TOKENS, StreamId
 from nodes.target.rhythm import Rhythm, RoundPace
 from nodes.target.state import TargetState
 from tests.nodes.builders import make_spec
-from tests.nodes.target.script import ONE, make_state
+from tests.nodes.target.script import ONE, make_state, run
 
 
 def circulating(gap_s: float, pass_s: float, num_rounds: int = 50) -> tuple[Rhythm, float]:
@@ -95,3 +95,41 @@ def test_passes_with_rounds_give_the_rhythm() -> None:
     assert state.had_round
     pace.passed(state, 2.0, 0.5)
     assert pace.rhythm.pass_s == 0.5
+
+
+def test_what_is_in_the_cache_or_saved_of_a_prompt_is_not_to_be_read() -> None:
+    """A conversation that goes on, most of which the target knows."""
+    state, model = make_state(prefix_cache_bytes=1 << 20, num_cells=2048)
+    known = tuple(5 + k % 40 for k in range(150))
+    state.open(make_spec(ONE, max_tokens=50))
+    state.open(make_spec(2, prompt=known, max_tokens=1, owner="someone"))
+    state.lease(StreamId(2), 1, len(known), 1)
+    run(state)
+    num_passes = len(model.passes)
+    state.open(make_spec(3, prompt=(*known, 7, 8, 9), owner="someone"))
+    # The last token of all goes in with the first decode.
+    assert 0 < state.unread_between_rounds() <= 3
+    pace = RoundPace()
+    pace.rhythm, now = circulating(gap_s=0.02, pass_s=0.04)
+    assert pace.patience_s(state, now + 0.001) > 0.0
+    assert len(model.passes) == num_passes
+    # Somebody else's is.
+    state.open(make_spec(4, prompt=(*known, 7, 8, 9), owner="another"))
+    assert state.unread_between_rounds() > 150
+
+
+def test_an_hour_without_anything_to_do_is_soon_forgotten() -> None:
+    rhythm, ended = circulating(gap_s=0.02, pass_s=0.04)
+    rhythm.round_came(ended + 3600.0)
+    rhythm.round_done(ended + 3600.04, 0.04)
+    assert rhythm.patient_until(ended + 3600.05) > ended + 3600.06
+    # And nobody waits for longer than a pass takes.
+    far, ended = circulating(gap_s=0.12, pass_s=0.04)
+    assert far.patient_until(ended + 0.1) <= ended + 0.14
+
+
+def test_another_coordinator_has_a_rhythm_of_its_own() -> None:
+    pace, state = RoundPace(), serving(8)
+    pace.rhythm, now = circulating(gap_s=0.02, pass_s=0.04)
+    pace.begin_anew()
+    assert pace.patience_s(state, now + 0.001) == 0.0
