@@ -22,9 +22,10 @@ from policies.stops import stop_chances
 # The least of noisy estimates is too good to be true: guesses must promise this much more, or as
 # much as they have been found to promise too much.
 _MARGIN = 0.05
-# Each batch beyond two must make a plan this much cheaper: what comes between rounds (prompts,
-# texts, streams that begin and end) finds fewer gaps.
-_FEW_BATCHES, _BATCH_MARGIN = 2, 0.03
+# Each batch beyond two must make a plan so much cheaper, for what comes between rounds (prompts,
+# texts, streams that begin and end) finds fewer gaps; so must plain streams beside those that guess,
+# whose passes rounds wait for, and whose texts draft nodes are told all the time.
+_FEW_BATCHES, _BATCH_MARGIN, _MIXED_MARGIN = 2, 0.06, 0.04
 # Plans that are looked at more closely, the cheapest by sums first.
 _MOST_PLAYED = 6
 
@@ -73,7 +74,8 @@ def _cheapest(problem: CycleProblem) -> tuple[CyclePlan, CycleCost]:
             break
         cost = played_cost(problem, each.plan)
         num_more = max(0, int((cost.verify_s > 0).sum()) - _FEW_BATCHES)
-        price_s = cost.price_s * (1.0 + _BATCH_MARGIN * num_more)
+        is_mixed = each.plan.gammas.any() and not each.plan.gammas.all()
+        price_s = cost.price_s * (1.0 + _BATCH_MARGIN * num_more + _MIXED_MARGIN * is_mixed)
         if price_s < least_s:
             least_s, best = price_s, (each.plan, cost)
     return best
