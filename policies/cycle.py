@@ -288,13 +288,14 @@ class CycleCost:
     lap_s: Floats
     totals: Totals
 
-    def played(self, lap_s: float) -> CycleCost:
-        """The same with laps that are known to take so long, waits included."""
+    def played(self, lap_s: float, dearer: float = 1.0) -> CycleCost:
+        """The same with laps that are known to take so long, waits included; dearer: so many times
+        the price of these."""
         totals = replace(self.totals, played_s=lap_s)
         price_s, cycle_s = price_of_totals(totals)
         return replace(
             self,
-            price_s=float(price_s),
+            price_s=float(price_s) * dearer,
             cycle_s=float(cycle_s),
             natural_s=float(totals.natural_s),
             totals=totals,

@@ -15,17 +15,13 @@ from policies.airtime import grant_order
 from policies.cuts import candidates
 from policies.cycle import CycleCost, CyclePlan, evaluate, seconds_at
 from policies.plan import Batch, BatchTimes, Observation, Plan, Prediction, Rejected
-from policies.play import meets_on_air, messages_air_s, played_cost
+from policies.play import dearer, meets_on_air, messages_air_s, played_cost
 from policies.problem import CATCH_UP_TOKENS, CycleProblem, problem_of
 from policies.stops import stop_chances
 
 # The least of noisy estimates is too good to be true: guesses must promise this much more, or as
 # much as they have been found to promise too much.
 _MARGIN = 0.05
-# Each batch beyond two must make a plan so much cheaper, for what comes between rounds (prompts,
-# texts, streams that begin and end) finds fewer gaps; so must plain streams beside those that guess,
-# whose passes rounds wait for, and whose texts draft nodes are told all the time.
-_FEW_BATCHES, _BATCH_MARGIN, _MIXED_MARGIN = 2, 0.06, 0.04
 # Plans that are looked at more closely, the cheapest by sums first.
 _MOST_PLAYED = 6
 
@@ -65,7 +61,7 @@ def _cheapest(problem: CycleProblem) -> tuple[CyclePlan, CycleCost]:
     # What batches wait for tells plans apart that look alike in sums.
     least_s = math.inf
     seen = set()
-    for each in found:
+    for each in sorted(found, key=lambda each: each.price_s * dearer(each.plan)):
         key = each.plan.bounds, each.plan.gammas.tobytes()
         if key in seen:
             continue
@@ -73,11 +69,8 @@ def _cheapest(problem: CycleProblem) -> tuple[CyclePlan, CycleCost]:
         if len(seen) > _MOST_PLAYED:
             break
         cost = played_cost(problem, each.plan)
-        num_more = max(0, int((cost.verify_s > 0).sum()) - _FEW_BATCHES)
-        is_mixed = each.plan.gammas.any() and not each.plan.gammas.all()
-        price_s = cost.price_s * (1.0 + _BATCH_MARGIN * num_more + _MIXED_MARGIN * is_mixed)
-        if price_s < least_s:
-            least_s, best = price_s, (each.plan, cost)
+        if cost.price_s < least_s:
+            least_s, best = cost.price_s, (each.plan, cost)
     return best
 
 

@@ -22,6 +22,10 @@ from policies.problem import CycleProblem
 
 # Batches that use the air for less of their cycle hardly meet on it.
 _LEAST_AIR = 0.1
+# What a play leaves out: each batch beyond two makes a plan so much dearer, for what comes between
+# rounds (prompts, texts, streams that begin and end) finds fewer gaps; and so do plain streams
+# beside those that guess: rounds wait for their passes, draft nodes are told their texts.
+_FEW_BATCHES, _BATCH_MARGIN, _MIXED_MARGIN = 2, 0.05, 0.05
 # Laps of each batch until all are in step, and laps that are counted.
 _LAPS_BEFORE, _LAPS = 4, 10
 # Batches make more guesses in one lap than in the next: messages are longer and shorter by up to
@@ -35,11 +39,21 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 def played_cost(
     problem: CycleProblem, plan: CyclePlan, *, equal_shares: bool = False, overlap: bool = True
 ) -> CycleCost:
-    """Price of a plan, of its played laps where batches meet on the air; else as `evaluate`."""
+    """Price of a plan, of its played laps where batches meet on the air; else as `evaluate`.
+
+    A played price is that of the laps and some percent for what a play leaves out.
+    """
     cost = evaluate(problem, plan, equal_shares=equal_shares, overlap=overlap)
     if equal_shares or not overlap or not meets_on_air(cost):
         return cost
-    return cost.played(played_lap_s(problem, plan, cost))
+    return cost.played(played_lap_s(problem, plan, cost), dearer(plan))
+
+
+def dearer(plan: CyclePlan) -> float:
+    """How many times the price of its played laps a plan is taken to cost."""
+    sizes = np.add.reduceat(plan.gammas > 0, plan.bounds[:-1])
+    num_more = max(0, int((sizes > 0).sum()) - _FEW_BATCHES)
+    return 1.0 + _BATCH_MARGIN * num_more + _MIXED_MARGIN * bool((plan.gammas == 0).any())
 
 
 def meets_on_air(cost: CycleCost) -> bool:
