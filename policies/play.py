@@ -25,7 +25,7 @@ _LEAST_AIR = 0.1
 # What a play leaves out: each batch beyond two makes a plan so much dearer, for what comes between
 # rounds (prompts, texts, streams that begin and end) finds fewer gaps; and so do plain streams
 # beside those that guess: rounds wait for their passes, draft nodes are told their texts.
-_FEW_BATCHES, _BATCH_MARGIN, _MIXED_MARGIN = 2, 0.05, 0.05
+_FEW_BATCHES, _BATCH_MARGIN, _MIXED_MARGIN = 2, 0.12, 0.05
 # Laps of each batch until all are in step, and laps that are counted.
 _LAPS_BEFORE, _LAPS = 4, 10
 # Batches make more guesses in one lap than in the next: messages are longer and shorter by up to

@@ -185,7 +185,7 @@ class SlowCycle:
             return price
         made = self.price_of_stages(staged, members, lap_s=self.played_s(batches, price))
         more = max(0, sum(1 for part in price.batches if part[5]) - 2)
-        made.price_s *= 1 + 0.05 * more + (0.05 if any(not g for _, g in members) else 0)
+        made.price_s *= 1 + 0.12 * more + (0.05 if any(not g for _, g in members) else 0)
         return made
 
     def played_s(self, batches: Sequence[Members], price: Price) -> float:
