@@ -8,7 +8,7 @@ from statistics import median
 
 from bench.live.edge_hub import Figures
 from bench.live.edge_setting import Setting
-from bench.live.turns import to_best, with_error
+from bench.live.turns import rate_of, to_best
 
 HEAD = (
     "| cell kbit/s | alpha | policy | tokens/s | ms a token | to ad | achieved / planned "
@@ -19,8 +19,6 @@ HEAD = (
 
 def row(setting: Setting, policy: str, found: dict[str, Figures]) -> str:
     figures = found[policy]
-    spread = with_error(figures.by_turn)[1] if len(figures.by_turn) > 1 else 0.0
-    noise = f" ± {spread:.1f}" if spread else ""
     to_ad = figures.tokens_per_s / found["ad"].tokens_per_s if "ad" in found else float("nan")
     errors = figures.errors or {}
     lap, each = errors.get("lap", (0.0, 0.0, 0)), errors.get("pass", (0.0, 0.0, 0))
@@ -28,7 +26,7 @@ def row(setting: Setting, policy: str, found: dict[str, Figures]) -> str:
     tokens = figures.num_rounds + figures.num_plain_steps + figures.num_accepted
     return (
         f"| {setting.rate_bps / 1e3:g} | {setting.alpha} | {policy} "
-        f"| {figures.tokens_per_s:.1f}{noise} | {figures.token_s * 1e3:.1f} | {to_ad:.2f} "
+        f"| {rate_of(figures)} | {figures.token_s * 1e3:.1f} | {to_ad:.2f} "
         f"| {figures.tokens_per_s / figures.planned_tokens_per_s:.2f} "
         f"| {figures.guessing_share:.2f} | {figures.acceptance:.2f} "
         f"| {figures.wire_bytes / max(1, tokens):.1f} | {lap[0]:.2f}, p95 {lap[1]:.2f} "

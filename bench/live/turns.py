@@ -52,6 +52,12 @@ def with_error(values: Sequence[float]) -> tuple[float, float]:
     return fmean(values), error
 
 
+def rate_of(figures: Figures) -> str:
+    """Tokens/s as rows say them: with the standard error, where there were several turns."""
+    noise = f" ± {with_error(figures.by_turn)[1]:.1f}" if len(figures.by_turn) > 1 else ""
+    return f"{figures.tokens_per_s:.1f}{noise}"
+
+
 def to_best(by_policy: Mapping[str, Figures]) -> tuple[str, float, float] | None:
     """The policy that gave most tokens beside joint, and what joint gave of its tokens: the mean
     over turns and its standard error. None without both."""

@@ -1,7 +1,7 @@
 """The edge cell of `bench live edge` in virtual time: live scheduler, simulated nodes and air.
 
 Texts and guesses are those of the recording, costs those of the same devices. What is left out is
-what processes and sockets take, so it is repeatable, and a thousand times as much in the same time.
+what processes and sockets take: it is repeatable, and needs no quiet machine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.live.edge_hub import Figures
 from bench.live.edge_setting import ALPHAS, BENCH, DRAFT, FRAME_S, RATES, RECORDING, TARGET, Setting
-from bench.live.turns import together, with_error
+from bench.live.turns import rate_of, together
 from bench.sim.devices import Text
 from bench.sim.world import Scenario, SimClient, SimDraftNode, World
 from nodes.engine.recording import RecordedText, read_recording
@@ -25,7 +25,7 @@ from policies.plan import Link
 from policies.scenario.costs import COST_KEYS, costs_of
 from policies.scenario.fields import Table
 
-# One way on the air to a station and back, as the emulated cell has it.
+# To a station and back, as the emulated cell has it.
 _RTT_S = 2e-3
 _TARGET_DELAY_S = 3e-4
 _NOISE = 0.01
@@ -34,7 +34,7 @@ _USED_CELLS = 2000
 # Streams ask for other texts first in each turn.
 _TEXTS_APART = 7
 
-Job = tuple[Setting, str, int]
+_Job = tuple[Setting, str, int]
 
 HEAD = (
     "| cell kbit/s | alpha | policy | tokens/s | ms a token | to ad | achieved / planned "
@@ -91,16 +91,15 @@ def run_edge(
 
 def row(setting: Setting, policy: str, found: dict[str, Figures]) -> str:
     figures = found[policy]
-    noise = f" ± {with_error(figures.by_turn)[1]:.1f}" if len(figures.by_turn) > 1 else ""
     to_ad = figures.tokens_per_s / found["ad"].tokens_per_s if "ad" in found else float("nan")
     return (
         f"| {setting.rate_bps / 1e3:g} | {setting.alpha} | {policy} "
-        f"| {figures.tokens_per_s:.1f}{noise} | {figures.token_s * 1e3:.2f} | {to_ad:.3f} "
+        f"| {rate_of(figures)} | {figures.token_s * 1e3:.2f} | {to_ad:.3f} "
         f"| {figures.tokens_per_s / figures.planned_tokens_per_s:.2f} | {figures.acceptance:.2f} |"
     )
 
 
-def _run(job: Job) -> Figures:
+def _run(job: _Job) -> Figures:
     setting, policy, turn = job
     made = World(edge_scenario(setting, turn), POLICIES[policy]).run()
     return Figures(
