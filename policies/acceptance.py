@@ -43,6 +43,10 @@ _LEAST_KEPT = 0.02
 class AcceptanceEstimate:
     """Running estimate of alpha with exponential forgetting and a Beta prior.
 
+    basis, weight: what its kind is known for by now, as much as so many guesses. It is not
+    forgotten with what was seen, which makes a stream fall back on what its kind is like, and it
+    goes on being learnt from others. Without it, what is given first is the prior, and fades.
+
     A round that accepted everything tells nothing of where it would have ended: its guesses
     count as successes, and no failure is counted. A guess that the draft node kept to itself, as
     not likely enough, earns as little as a wrong one and counts like one.
@@ -53,6 +57,8 @@ class AcceptanceEstimate:
     memory: float = 0.97
     # Whether rounds without any guess are counted by themselves: where they are all or nothing.
     counts_empty: bool = False
+    basis: AcceptanceEstimate | None = None
+    weight: float = 0.0
     # Guesses made, and rounds in which the draft node stopped before its cap.
     _made: float = 4.0
     _stops: float = 0.0
@@ -64,7 +70,12 @@ class AcceptanceEstimate:
 
     @property
     def alpha(self) -> float:
-        return self.successes / (self.successes + self.failures)
+        successes, failures = self.successes, self.failures
+        if self.basis is not None:
+            expected = self.basis.alpha
+            successes += self.weight * expected
+            failures += self.weight * (1.0 - expected)
+        return successes / (successes + failures)
 
     @property
     def is_untried(self) -> bool:
@@ -93,6 +104,9 @@ class AcceptanceEstimate:
         made, stops = self._made, self._stops
         if self.counts_empty:
             made, stops = made - (self._rounds - self._empty), stops - self._empty
+        if self.basis is not None:
+            expected = self.basis.kept
+            made, stops = made + self.weight * expected, stops + self.weight * (1.0 - expected)
         return max(_LEAST_KEPT, made / (made + stops)) if made + stops > 1e-9 else 1.0
 
     @property
@@ -106,8 +120,13 @@ class AcceptanceEstimate:
         """The same estimate where this is known of how often guesses are made."""
         return replace(self, _made=kept, _stops=1.0 - kept)
 
+    def of_one(self, weight: float) -> AcceptanceEstimate:
+        """What this tells of a stream that nothing is known of, now and later: as much as `weight`
+        guesses."""
+        return AcceptanceEstimate(0.0, 0.0, basis=self, weight=weight, _made=0.0)
+
     def prior(self, weight: float, memory: float = 0.97) -> AcceptanceEstimate:
-        """What this tells of a stream that nothing is known of: as much as `weight` guesses."""
+        """The same as far as it is known now, and until it is forgotten."""
         alpha, kept = self.alpha, self.kept
         return AcceptanceEstimate(
             weight * alpha,
@@ -141,8 +160,9 @@ class AcceptanceEstimate:
         self.successes = self.memory * self.successes + num_accepted_tokens
         self.failures = self.memory * self.failures + (1.0 if rejected else 0.0)
         # A floor keeps alpha off 0 and 1, from which no estimate would come back.
-        self.successes = max(self.successes, 0.05)
-        self.failures = max(self.failures, 0.05)
+        if self.basis is None:
+            self.successes = max(self.successes, 0.05)
+            self.failures = max(self.failures, 0.05)
         # Positions are told apart over hundreds of rounds: they forget ten times slower.
         memory = 1.0 - (1.0 - self.memory) / 10.0
         for position in range(min(num_accepted_tokens + rejected, _NUM_POSITIONS)):

@@ -1,4 +1,4 @@
-"""How alike the streams of one draft node are, and so what they tell of one that has just begun."""
+"""How alike the streams of one draft model are, and so what they tell of one that has just begun."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 # Of the streams that ended before each one that ends.
 _MEMORY = 0.95
-# What is taken for granted before any has ended, and how many streams it counts as.
-_FIRST_WEIGHT, _FIRST_STREAMS = 3.0, 4.0
+# What is taken for granted before any has ended, as recorded texts of all kinds had it with either of
+# two drafts, and how many streams it counts as.
+_FIRST_WEIGHT, _FIRST_STREAMS = 8.0, 4.0
 _LEAST_WEIGHT, _MOST_WEIGHT = 2.0, 40.0
 # A stream that was judged by fewer guesses says nothing of what streams are like.
 _LEAST_TRIED = 4.0
@@ -34,7 +35,7 @@ class Population:
 
     @property
     def weight(self) -> float:
-        """Guesses that the mean of the node counts as in what is expected of a new stream.
+        """Guesses that the mean of the model counts as in what is expected of a new stream.
 
         The strength a + b of the beta distribution that has the spread of the streams, by moments:
         what rates differ by beyond the noise of so few guesses each. Alike streams give a large

@@ -51,6 +51,7 @@ def edge_scenario(setting: Setting, turn: int) -> Scenario:
     known = calibrated(recording.texts, draft)
     texts = [_text(each, draft, number, known) for number, each in enumerate(wanted)]
     links = [Link(setting.rate_bps * part, _RTT_S, "cell", FRAME_S) for part in RATES]
+    nodes = [SimDraftNode(costs=_costs(*DRAFT), link=link, model_hash=guesses) for link in links]
 
     def client(number: int) -> SimClient:
         first = number + _TEXTS_APART * turn
@@ -67,7 +68,7 @@ def edge_scenario(setting: Setting, turn: int) -> Scenario:
     return Scenario(
         seed=turn,
         target=_costs(*TARGET),
-        drafts=tuple(SimDraftNode(costs=_costs(*DRAFT), link=link) for link in links),
+        drafts=tuple(nodes),
         clients=tuple(client(number) for number in range(setting.num_streams)),
         duration_s=setting.warm_up_s + setting.seconds,
         warm_up_s=setting.warm_up_s,

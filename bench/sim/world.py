@@ -32,12 +32,13 @@ _LOOK_S = 0.1
 class SimDraftNode:
     """A draft node. believed: what the scheduler is told of its costs, the truth if not given.
 
-    away: (from, to) seconds in which it is gone.
+    model_hash: "" for a draft model of its own. away: (from, to) seconds in which it is gone.
     """
 
     costs: NodeCosts
     link: Link
     believed: NodeCosts | None = None
+    model_hash: str = ""
     away: tuple[float, float] | None = None
 
 
@@ -245,7 +246,10 @@ class World:
         self._drafts[name] = SimDraft(engine, self._texts, send)
         costs = node.believed or node.costs
         spread = self._scenario.spread
-        self._carry_out(self._scheduler.draft_joined(name, costs, link, spread))
+        joined = self._scheduler.draft_joined(
+            name, costs, link, spread, model_hash=node.model_hash
+        )
+        self._carry_out(joined)
 
     def _leave(self, name: str) -> None:
         self._drafts.pop(name).is_alive = False

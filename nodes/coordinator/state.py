@@ -345,8 +345,9 @@ class CoordinatorState:
             )
             for draft in self._roster.nodes("draft"):
                 if draft.can_draft_for(node):
+                    link, model_hash = draft.measured_link(), draft.profile.model_hash
                     node.scheduler.draft_joined(
-                        draft.name, draft.costs, draft.measured_link(), draft.spread, draft.pace
+                        draft.name, draft.costs, link, draft.spread, draft.pace, model_hash
                     )
             self._tracing.target_joined(node, node.scheduler, now)
             self._intake.target_came(node)
@@ -357,8 +358,9 @@ class CoordinatorState:
         out: list[Send] = []
         for target, scheduler in self._roster.schedulers():
             if node.can_draft_for(target):
+                model_hash = node.profile.model_hash
                 joined = scheduler.draft_joined(
-                    node.name, node.costs, node.link, node.spread, node.pace
+                    node.name, node.costs, node.link, node.spread, node.pace, model_hash
                 )
                 out += self._carry_out(target, joined, now)
         return out

@@ -108,7 +108,7 @@ class Forecast:
             return replace(view, draft=None)
         known = stream.known.get(node.name) or stream.acceptance
         if known.is_untried:
-            known = node.prior()
+            known = node.model.of_one()
         return replace(
             view,
             draft=node.name,

@@ -256,10 +256,11 @@ class SchedulerState:
         link: Link | None = None,
         spread: Spread | None = None,
         pace: Pace | None = None,
+        model_hash: str = "",
     ) -> list[Instruction]:
         """spread: how sure its draft model was where it was measured, if it was. pace: what the
-        schedulers of other targets know of it."""
-        return self._draft_side.joined(node, costs, link, spread, pace)
+        schedulers of other targets know of it. model_hash: of its draft model, if that is known."""
+        return self._draft_side.joined(node, costs, link, spread, pace, model_hash)
 
     def draft_link(self, node: str, link: Link) -> None:
         """What is known by now of the way to a draft node."""

@@ -64,6 +64,35 @@ def test_the_prior_is_a_hopeful_guess_and_gives_way():
     assert estimate.alpha < 0.3
 
 
+def test_what_others_are_like_counts_until_something_is_seen_and_again_when_it_is_forgotten():
+    others = AcceptanceEstimate()
+    estimate = others.of_one(10.0)
+    play(others, 0.9, 300)
+    assert estimate.is_untried
+    assert estimate.alpha == pytest.approx(others.alpha)
+    assert estimate.kept == pytest.approx(others.kept)
+    # 10 guesses of others at 0.9, of 10 of its own none is right.
+    known = others.alpha
+    for _ in range(10):
+        estimate.observe(1, 0)
+    seen = sum(0.97**age for age in range(10))
+    assert estimate.alpha == pytest.approx(10 * known / (10 + seen))
+    play(others, 0.2, 300)
+    assert estimate.alpha < 0.2
+
+
+def test_what_is_seen_of_a_stream_outweighs_what_others_are_like():
+    others = AcceptanceEstimate(successes=9.0, failures=1.0)
+    estimate = others.of_one(8.0)
+    for _ in range(60):
+        estimate.observe(4, 0, 4)
+    assert estimate.alpha < 0.3
+    stopping = others.of_one(8.0)
+    for _ in range(60):
+        stopping.observe(0, 0, 4)
+    assert stopping.kept < 0.25 < others.kept
+
+
 def test_one_round_counts_its_guesses_up_to_the_first_mistake():
     estimate = AcceptanceEstimate(successes=10.0, failures=10.0, memory=0.5)
     estimate.observe(6, 2)

@@ -19,8 +19,8 @@ def seen(spread, num_streams, num_tried=40, mean=0.7, seed=1):
 
 
 def test_before_streams_have_ended_a_little_is_taken_for_granted():
-    assert Population().weight == 3.0
-    assert seen(0, 1).weight == 3.0
+    assert Population().weight == 8.0
+    assert seen(0, 1).weight == 8.0
 
 
 def test_streams_that_are_alike_tell_much_of_the_next_one():
@@ -54,4 +54,4 @@ def test_a_stream_of_few_guesses_says_nothing():
     for _ in range(20):
         found.ended(0, 3)
         found.ended(3, 3)
-    assert found.weight == 3.0
+    assert found.weight == 8.0

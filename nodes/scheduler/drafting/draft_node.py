@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from nodes.messages import MAX_PROMPT_TOKENS
+from nodes.scheduler.drafting.draft_model import DraftModel
 from nodes.scheduler.drafting.pace import Pace
 from nodes.scheduler.drafting.punctuality import Punctuality
 from nodes.stream import PROMPT_PIECE_TOKENS
 from policies.acceptance import AcceptanceEstimate
 from policies.latency import CostTable, NodeCosts
 from policies.plan import ENTRY_BITS, HEADER_BITS, MAX_AUTO_GAMMA, DraftView, Link
-from policies.population import Population
 
 _TYPICAL_GAMMA = 4
 # A text goes to a draft node in pieces, or the messages of rounds would wait behind it.
@@ -35,7 +35,7 @@ class DraftNode:
     its medium that texts take which it was given since that was last noted. num_ready, num_wasted:
     tokens that it drafted ahead, and that were of use or not. target_rtt_s: the way to the target
     and back, for which rounds wait and leases do not. pace: shared with the schedulers of other
-    targets.
+    targets. model: with all nodes that run the same one.
     """
 
     name: str
@@ -54,8 +54,7 @@ class DraftNode:
     max_gamma: int = MAX_AUTO_GAMMA
     pace: Pace = field(default_factory=Pace)
     punctuality: Punctuality = field(default_factory=Punctuality)
-    acceptance: AcceptanceEstimate = field(default_factory=lambda: AcceptanceEstimate(memory=0.99))
-    population: Population = field(default_factory=Population)
+    model: DraftModel = field(default_factory=DraftModel)
 
     @property
     def costs(self) -> NodeCosts:
@@ -143,9 +142,9 @@ class DraftNode:
         gammas = (_TYPICAL_GAMMA,) * num_streams
         return self.typical_draft_s(num_streams) + rtt_s + self.messages_s(gammas, num_streams)
 
-    def prior(self) -> AcceptanceEstimate:
-        """What to expect of a stream that nothing is known of yet."""
-        return self.acceptance.prior(self.population.weight)
+    @property
+    def acceptance(self) -> AcceptanceEstimate:
+        return self.model.acceptance
 
 
 def _reading_s(prefill: CostTable, num_tokens: int) -> float:

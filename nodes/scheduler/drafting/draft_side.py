@@ -71,15 +71,18 @@ class DraftSide:
         link: Link | None = None,
         spread: Spread | None = None,
         pace: Pace | None = None,
+        model_hash: str = "",
     ) -> list[Instruction]:
         """spread: how sure its draft model was where it was measured, if it was. pace: what the
-        schedulers of other targets know of it."""
-        known = pace or Pace()
-        draft = DraftNode(node, costs, link or Link(), token_bits=self._token_bits, pace=known)
-        if spread is not None and self._target is not None:
+        schedulers of other targets know of it. model_hash: of its draft model, if that is known."""
+        known, model = pace or Pace(), self._drafts.model(model_hash)
+        draft = DraftNode(
+            node, costs, link or Link(), token_bits=self._token_bits, pace=known, model=model
+        )
+        if spread is not None and self._target is not None and model.acceptance.is_untried:
             target = self._target.now(own_cells(self._streams.values())).decode
             together = max(1, len(self._streams))
-            draft.acceptance = expected_acceptance(target, draft.view(), spread, together)
+            model.acceptance = expected_acceptance(target, draft.view(), spread, together)
         self._drafts.add(draft)
         for stream in self._streams.values():
             # A node that starts anew may have room now.

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Set
 from dataclasses import replace
 
 from nodes.messages import CloseStreamNotice
+from nodes.scheduler.drafting.draft_model import DraftModel
 from nodes.scheduler.drafting.draft_node import DraftNode
 from nodes.scheduler.drafting.load import DraftLoad
 from nodes.scheduler.drafting.lookup import LOOKUP, LOOKUP_COSTS, Lookup
@@ -40,6 +41,8 @@ class DraftPool:
         load: DraftLoad | None = None,
     ) -> None:
         self._nodes: dict[str, DraftNode] = {}
+        # By their hashes, and longer than any node.
+        self._models: dict[str, DraftModel] = {}
         self._load = DraftLoad() if load is None else load
         self._target = self._load.new_target()
         self._prices = RoundPrices(self._nodes, self._load, self._target)
@@ -64,6 +67,11 @@ class DraftPool:
     def add(self, node: DraftNode) -> None:
         node.target_rtt_s = self._by_lookup.target_rtt_s
         self._nodes[node.name] = node
+
+    def model(self, model_hash: str) -> DraftModel:
+        """What is known of a model; "": of one like no other."""
+        made = DraftModel()
+        return self._models.setdefault(model_hash, made) if model_hash else made
 
     def remove(self, name: str) -> bool:
         return self._nodes.pop(name, None) is not None
@@ -124,7 +132,7 @@ class DraftPool:
             return []
         by_node = stream.acceptance
         if is_by_lookup:
-            by_node = stream.known.get(node.name) or node.prior()
+            by_node = stream.known.get(node.name) or node.model.of_one()
         lookup_s = token_s(target, self._by_lookup.view(), by_lookup, num_streams)
         node_s = token_s(target, node.view(), by_node, num_streams)
         if placement.is_late:
@@ -182,7 +190,7 @@ class DraftPool:
         if known is not None:
             stream.acceptance = known
         elif stream.was_by_lookup or (self._gives_priors and stream.acceptance.is_untried):
-            stream.acceptance = node.prior()
+            stream.acceptance = node.model.of_one()
         stream.was_by_lookup = False
         stream.draft_generation += 1
         num_told = min(len(stream.token_ids), node.piece_tokens)
@@ -197,7 +205,7 @@ class DraftPool:
         """Displace a stream that is over here: what its node learns of how alike streams are."""
         placement = stream.draft
         if placement is not None and placement.node in self._nodes:
-            self._nodes[placement.node].population.ended(*stream.acceptance.judged)
+            self._nodes[placement.node].model.population.ended(*stream.acceptance.judged)
         return self.displace(stream)
 
     def displace(self, stream: Stream) -> DraftPlacement | None:

@@ -140,19 +140,46 @@ def test_what_a_text_takes_to_tell_counts_for_as_long_as_it_is_used(
 def test_how_alike_streams_are_is_learnt_of_each_when_it_is_over_and_once() -> None:
     pool = DraftPool()
     pool.add(DraftNode("a", COSTS))
-    before = pool["a"].population.weight
+    model = pool["a"].model
+    before = model.population.weight
     for number in range(1, 41):
         stream = Stream(make_spec(number), list(PROMPT), None)
         pool.place(stream)
         stream.acceptance.observe(8, 4)
         pool.displace(stream)
-        assert pool["a"].population.weight == before
+        assert model.population.weight == before
         pool.place(stream)
         stream.acceptance.observe(8, 4)
         pool.ended(stream)
-        before = pool["a"].population.weight
+        before = model.population.weight
     assert before > 10.0
-    assert pool["a"].prior().successes + pool["a"].prior().failures == pytest.approx(before)
+    assert model.of_one().weight == before
+
+
+def test_nodes_of_one_model_share_what_is_known_of_its_guesses() -> None:
+    pool = DraftPool()
+    for name, model_hash in (("a", "one"), ("b", "one"), ("c", "two"), ("d", ""), ("e", "")):
+        pool.add(DraftNode(name, COSTS, model=pool.model(model_hash)))
+    for _ in range(200):
+        pool["a"].acceptance.observe(4, 0)
+    assert pool["b"].acceptance.alpha < 0.2
+    untried = [name for name in "abcde" if pool[name].acceptance.is_untried]
+    assert untried == ["c", "d", "e"]
+    pool.remove("a")
+    pool.remove("b")
+    # A node that comes back has not become another model.
+    assert pool.model("one").acceptance.alpha < 0.2
+
+
+def test_a_stream_that_has_not_guessed_is_what_the_others_are_by_now() -> None:
+    pool = DraftPool()
+    pool.add(DraftNode("a", COSTS))
+    waiting = Stream(make_spec(1), list(PROMPT), None)
+    pool.place(waiting)
+    assert waiting.view().alpha == pytest.approx(0.7)
+    for _ in range(200):
+        pool["a"].acceptance.observe(4, 0)
+    assert waiting.view().alpha < 0.2
 
 
 def test_a_fast_node_gets_more_streams_than_a_slow_one() -> None:
@@ -212,9 +239,9 @@ def test_new_streams_expect_what_rounds_of_others_on_the_node_showed() -> None:
         scheduler.committed(commit(ONE, length, [9], num_draft_tokens=4), 0.0)
     open_stream(scheduler, TWO, "a")
     one, two = policy.seen[-1].streams
-    # A prior of 2.1 guesses right and 0.9 wrong, of which 12 wrong ones leave 0.99^12.
-    fade = 0.99**12
-    wrong = 0.9 * fade + sum(0.99**k for k in range(12))
+    # A prior of 2.1 guesses right and 0.9 wrong, of which 12 wrong ones leave 0.998^12.
+    fade = 0.998**12
+    wrong = 0.9 * fade + sum(0.998**k for k in range(12))
     assert two.alpha == pytest.approx(2.1 * fade / (2.1 * fade + wrong))
     assert one.alpha < two.alpha
 

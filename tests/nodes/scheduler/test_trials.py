@@ -107,7 +107,7 @@ def test_what_a_trial_tells_is_what_a_round_would(
     after = acceptance(scheduler)
     assert after.successes == pytest.approx(0.97 * successes + accepted)
     assert after.failures == pytest.approx(0.97 * failures + fails)
-    assert of_node.successes == pytest.approx(0.99 * node_successes + accepted)
+    assert of_node.successes == pytest.approx(0.998 * node_successes + accepted)
 
 
 def test_guesses_that_come_after_the_text_are_compared_at_once() -> None:
