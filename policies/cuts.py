@@ -49,7 +49,7 @@ def best_plan(problem: CycleProblem) -> Found:
 
 
 def candidates(problem: CycleProblem) -> list[Found]:
-    """The cheapest plan found, and a few others of each number of batches in order of price."""
+    """The cheapest plan found, and a few others of each size in order of price."""
     options = options_of(problem)
     bounds = block_bounds(problem)
     runs = runs_of(problem, block_sums(problem, options, bounds))
@@ -215,7 +215,7 @@ def _priced(
     )
     price_s = np.where(real[:, 0], price_of_totals(totals)[0], np.inf)
     found = []
-    for place in cheapest_by_size(price_s, totals.num_batches):
+    for place in cheapest_by_size(price_s, totals.num_batches, num_plain):
         gammas = np.zeros(problem.num_streams, dtype=np.int64)
         cut = [len(bounds) - 1]
         for index, choice in zip(chains[place], at[1][place], strict=True):

@@ -288,18 +288,22 @@ class CycleCost:
     lap_s: Floats
     totals: Totals
 
-    def played(self, lap_s: float, dearer: float = 1.0) -> CycleCost:
-        """The same with laps that are known to take so long, waits included; dearer: so many times
-        the price of these."""
+    def played(self, lap_s: float) -> CycleCost:
+        """The same with laps that are known to take so long, waits included."""
         totals = replace(self.totals, played_s=lap_s)
         price_s, cycle_s = price_of_totals(totals)
         return replace(
             self,
-            price_s=float(price_s) * dearer,
+            price_s=float(price_s),
             cycle_s=float(cycle_s),
             natural_s=float(totals.natural_s),
             totals=totals,
         )
+
+    def at_yield(self, slowness: float) -> CycleCost:
+        """The same at the price that it comes to where plans like it take so many times as long
+        as they promise."""
+        return replace(self, price_s=self.price_s * slowness) if slowness != 1.0 else self
 
     @property
     def busiest_s(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -14,64 +14,85 @@ from policies.ahead import ahead_gains_s, cycle_gain_s
 from policies.airtime import grant_order
 from policies.cuts import candidates
 from policies.cycle import CycleCost, CyclePlan, evaluate, seconds_at
-from policies.plan import Batch, BatchTimes, Observation, Plan, Prediction, Rejected
-from policies.play import dearer, meets_on_air, messages_air_s, played_cost
+from policies.plan import (
+    Batch,
+    BatchTimes,
+    Kind,
+    Observation,
+    Plan,
+    Prediction,
+    Rejected,
+    kind_of,
+)
+from policies.play import kind_of_cycle, meets_on_air, messages_air_s, played_cost
 from policies.problem import CATCH_UP_TOKENS, CycleProblem, problem_of
 from policies.stops import stop_chances
 
-# The least of noisy estimates is too good to be true: guesses must promise this much more, or as
-# much as they have been found to promise too much.
+# The least of noisy estimates is too good to be true: guesses must promise this much more. Whoever
+# plans again and again knows better, and has the plan of the other kind as well.
 _MARGIN = 0.05
-# Plans that are looked at more closely, the cheapest by sums first.
-_MOST_PLAYED = 6
+# The more there is to choose from, the truer that is: what streams seem to differ by is partly
+# noise, and plans that give each its own number of guesses must promise this much more.
+_UNEQUAL_MARGIN = 0.02
+# Plans of each kind that are looked at more closely, the cheapest by sums first.
+_MOST_PLAYED = 2
 
 
 def joint_plan(observation: Observation) -> Plan:
     """Batches, speculation lengths and grants together (DESIGN section 5).
 
     Plain decoding of all streams (of those whose client did not ask for guesses) is kept unless
-    guesses are predicted to be better by 5 %, or by what they have overrun of late if that is more.
+    guesses are predicted to be better by 5 %.
     """
     early = trivial_plan(observation, "joint")
     if early is not None:
         return early
     problem = problem_of(observation)
-    best, cost = _cheapest(problem)
-    ahead = _ahead(observation, problem, best, cost)
-    best_price_s = cost.price_s * (1.0 - ahead[1])
-    plain_price_s = problem.plain_price_s
-    plain = CyclePlan((0, problem.num_streams), problem.least)
-    if problem.least.any():
-        plain_price_s = evaluate(problem, plain).price_s
-    if best_price_s * max(observation.overrun, 1.0 / (1.0 - _MARGIN)) < plain_price_s:
-        other = Rejected("no guesses", plain_price_s)
-        plan = describe(observation, problem, best, "joint", cost, other, ahead=ahead)
+    made = []
+    for cycle, cost in _cheapest_by_kind(problem):
+        ahead = _ahead(observation, problem, cycle, cost)
+        plan = describe(observation, problem, cycle, "joint", cost, ahead=ahead)
+        made.append(replace(plan, is_cheapest=True))
+    # Where clients ask for guesses none is plain.
+    plain = next((plan for plan in made if plan.kind is Kind.PLAIN), None)
+    guesses = [plan for plan in made if plan is not plain]
+    best = min(guesses, key=lambda plan: plan.price_s, default=None)
+    if plain is None or best is None:
+        plan = plain or best
+        assert plan is not None
+    elif best.price_s / (1.0 - _MARGIN) < plain.price_s:
+        plan = replace(best, rejected=Rejected("no guesses", plain.price_s))
     else:
-        second = Rejected("guesses", best_price_s) if best.gammas.any() else None
-        plan = describe(observation, problem, plain, "joint", rejected=second)
-    return replace(plan, is_cheapest=True)
+        plan = replace(plain, rejected=Rejected("guesses", best.price_s))
+    return replace(plan, others=tuple(other for other in made if other.kind is not plan.kind))
 
 
-def _cheapest(problem: CycleProblem) -> tuple[CyclePlan, CycleCost]:
-    """The cheapest plan that is found, and what it costs as far as that is known."""
-    found = candidates(problem)
-    best = found[0].plan, evaluate(problem, found[0].plan)
-    if not meets_on_air(best[1]):
-        return best
-    # What batches wait for tells plans apart that look alike in sums.
-    least_s = math.inf
+def _cheapest_by_kind(problem: CycleProblem) -> list[tuple[CyclePlan, CycleCost]]:
+    """The cheapest plan of each kind that is found, and what it costs as far as that is known."""
+    least = CyclePlan((0, problem.num_streams), problem.least)
+    best = {kind_of_cycle(least): (least, played_cost(problem, least))}
+    found = [each for each in candidates(problem) if each.plan.gammas.any()]
+    found.sort(key=lambda each: each.price_s * _margin_of(each.plan))
+    num_seen = Counter[Kind]()
     seen = set()
-    for each in sorted(found, key=lambda each: each.price_s * dearer(each.plan)):
-        key = each.plan.bounds, each.plan.gammas.tobytes()
-        if key in seen:
+    for each in found:
+        kind, key = kind_of_cycle(each.plan), (each.plan.bounds, each.plan.gammas.tobytes())
+        # What batches wait for tells plans apart that look alike in sums.
+        if key in seen or num_seen[kind] >= _MOST_PLAYED:
             continue
         seen.add(key)
-        if len(seen) > _MOST_PLAYED:
-            break
         cost = played_cost(problem, each.plan)
-        if cost.price_s < least_s:
-            least_s, best = cost.price_s, (each.plan, cost)
-    return best
+        num_seen[kind] = num_seen[kind] + 1 if meets_on_air(cost) else _MOST_PLAYED
+        price_s = cost.price_s * _margin_of(each.plan)
+        if kind not in best or price_s < best[kind][1].price_s * _margin_of(best[kind][0]):
+            best[kind] = each.plan, cost
+    return list(best.values())
+
+
+def _margin_of(plan: CyclePlan) -> float:
+    """How many times its price a plan must be worth beside those with equal guesses for all."""
+    some = plan.gammas[plan.gammas > 0]
+    return 1.0 + _UNEQUAL_MARGIN * bool(len(some) and some.min() < some.max())
 
 
 def trivial_plan(observation: Observation, name: str) -> Plan | None:
@@ -125,6 +146,10 @@ class Priced:
         bounds, gammas = self.cycle.bounds, self.cycle.gammas
         return sum(bool(gammas[a:b].any()) for a, b in itertools.pairwise(bounds))
 
+    @property
+    def kind(self) -> Kind:
+        return kind_of(self.num_batches, int((self.cycle.gammas == 0).sum()))
+
     def described(self) -> Plan:
         plan = self.plan
         made = describe(
@@ -141,6 +166,7 @@ class Priced:
             overlap=plan.overlap,
             equal_shares=plan.equal_shares,
             is_cheapest=plan.is_cheapest,
+            others=plan.others,
         )
 
 

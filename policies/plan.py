@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TypeAlias
 
 from policies.latency import NodeCosts
@@ -86,15 +87,53 @@ class StreamView:
     extra_s: float = 0.0
 
 
+class Kind(Enum):
+    """What plans have in common that leave the same things out of what they promise.
+
+    Nobody guesses; all do, in one or two batches; some do in as few; some or all do in more.
+    """
+
+    PLAIN = "plain"
+    FEW = "few"
+    MIXED = "mixed"
+    CROWDED = "crowded"
+
+
+_MOST_FEW_BATCHES = 2
+
+
+def kind_of(num_batches: int, num_plain: int) -> Kind:
+    """Of a plan with so many batches in which somebody guesses, and so many plain streams."""
+    if not num_batches:
+        return Kind.PLAIN
+    if num_batches > _MOST_FEW_BATCHES:
+        return Kind.CROWDED
+    return Kind.MIXED if num_plain else Kind.FEW
+
+
+@dataclass(frozen=True, slots=True)
+class Slowness:
+    """Seconds that plans take for one in which plain decoding gives what it promises, by kind."""
+
+    few: float = 1.0
+    mixed: float = 1.0
+    crowded: float = 1.0
+
+    def of(self, kind: Kind) -> float:
+        return 1.0 if kind is Kind.PLAIN else float(getattr(self, kind.value))
+
+
+UNKNOWN_SLOWNESS = Slowness()
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """All active streams of one target, and what its passes and its draft nodes cost.
 
     prefill_share: part of the target's time that prompts take, in [0, 1).
-    token_bits: what a token id takes on a link, 16 or 32. overrun: how much longer than predicted
-    cycles with guesses have taken of late, or how much less of what they promise they have yielded
-    than plain decoding, at least 1; ahead_overrun: how much more so those with batches that are
-    drafted ahead, as they slow a target on the same machine.
+    token_bits: what a token id takes on a link, 16 or 32. slowness: what plans have yielded of what
+    they promised; ahead_overrun: how much longer than others cycles have taken that are drafted
+    ahead, as they slow a target on the same machine, at least 1.
     """
 
     streams: tuple[StreamView, ...]
@@ -103,7 +142,7 @@ class Observation:
     used_cells: int = 0
     prefill_share: float = 0.0
     token_bits: int = 32
-    overrun: float = 1.0
+    slowness: Slowness = UNKNOWN_SLOWNESS
     ahead_overrun: float = 1.0
 
 
@@ -167,7 +206,8 @@ class Plan:
     equal_shares: links of a medium send at once, each at an equal share, instead of in turns.
     is_cheapest: the policy looked for the least price, so that a plan in force that does nearly
     as well may be kept. grants: draft nodes in the order of their turns, batch by batch.
-    reasons: why a stream got gamma 0.
+    reasons: why a stream got gamma 0. others: the best plans of other kinds, where the policy
+    compared them.
     """
 
     batches: tuple[Batch, ...] = ()
@@ -181,6 +221,17 @@ class Plan:
     grants: tuple[tuple[str, ...], ...] = ()
     prediction: Prediction | None = None
     rejected: Rejected | None = None
+    others: tuple[Plan, ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def kind(self) -> Kind:
+        return kind_of(len(self.batches), len(self.plain))
+
+    @property
+    def price_s(self) -> float:
+        """What it is expected to cost, with what drafting ahead saves; 0.0 if that is not known."""
+        made = self.prediction
+        return made.price_s * (1.0 - made.ahead_gain) if made is not None else 0.0
 
 
 Policy: TypeAlias = Callable[[Observation], Plan]

@@ -18,14 +18,11 @@ import numpy as np
 
 from policies.acceptance import Floats
 from policies.cycle import CycleCost, CyclePlan, evaluate
+from policies.plan import Kind, kind_of
 from policies.problem import CycleProblem
 
 # Batches that use the air for less of their cycle hardly meet on it.
 _LEAST_AIR = 0.1
-# What a play leaves out: each batch beyond two makes a plan so much dearer, for what comes between
-# rounds (prompts, texts, streams that begin and end) finds fewer gaps; and so do plain streams
-# beside those that guess: rounds wait for their passes, draft nodes are told their texts.
-_FEW_BATCHES, _BATCH_MARGIN, _MIXED_MARGIN = 2, 0.12, 0.05
 # Laps of each batch until all are in step, and laps that are counted.
 _LAPS_BEFORE, _LAPS = 4, 10
 # Batches make more guesses in one lap than in the next: messages are longer and shorter by up to
@@ -39,21 +36,18 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 def played_cost(
     problem: CycleProblem, plan: CyclePlan, *, equal_shares: bool = False, overlap: bool = True
 ) -> CycleCost:
-    """Price of a plan, of its played laps where batches meet on the air; else as `evaluate`.
-
-    A played price is that of the laps and some percent for what a play leaves out.
+    """Price of a plan, of its played laps where batches meet on the air; and of what plans like it
+    have yielded of late, for a play leaves things out: prompts, texts, streams that begin and end.
     """
     cost = evaluate(problem, plan, equal_shares=equal_shares, overlap=overlap)
-    if equal_shares or not overlap or not meets_on_air(cost):
-        return cost
-    return cost.played(played_lap_s(problem, plan, cost), dearer(plan))
+    if not equal_shares and overlap and meets_on_air(cost):
+        cost = cost.played(played_lap_s(problem, plan, cost))
+    return cost.at_yield(problem.slowness.of(kind_of_cycle(plan)))
 
 
-def dearer(plan: CyclePlan) -> float:
-    """How many times the price of its played laps a plan is taken to cost."""
+def kind_of_cycle(plan: CyclePlan) -> Kind:
     sizes = np.add.reduceat(plan.gammas > 0, plan.bounds[:-1])
-    num_more = max(0, int((sizes > 0).sum()) - _FEW_BATCHES)
-    return 1.0 + _BATCH_MARGIN * num_more + _MIXED_MARGIN * bool((plan.gammas == 0).any())
+    return kind_of(int((sizes > 0).sum()), int((plan.gammas == 0).sum()))
 
 
 def meets_on_air(cost: CycleCost) -> bool:

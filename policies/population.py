@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 # Of the streams that ended before each one that ends.
 _MEMORY = 0.95
-# What is taken for granted before any has ended, as recorded texts of all kinds had it with either of
-# two drafts, and how many streams it counts as.
+# What is taken for granted before any has ended, as recorded texts of all kinds had it with either
+# of two drafts, and how many streams it counts as.
 _FIRST_WEIGHT, _FIRST_STREAMS = 8.0, 4.0
 _LEAST_WEIGHT, _MOST_WEIGHT = 2.0, 40.0
 # A stream that was judged by fewer guesses says nothing of what streams are like.

@@ -13,8 +13,10 @@ from policies.latency import CostTable, NodeCosts
 from policies.plan import (
     ENTRY_BITS,
     HEADER_BITS,
+    UNKNOWN_SLOWNESS,
     DraftView,
     Observation,
+    Slowness,
     StreamView,
 )
 
@@ -63,6 +65,7 @@ class CycleProblem:
     media: Ints
     node_names: tuple[str, ...]
     medium_names: tuple[str, ...]
+    slowness: Slowness = UNKNOWN_SLOWNESS
 
     @property
     def num_streams(self) -> int:
@@ -142,6 +145,7 @@ def problem_of(observation: Observation) -> CycleProblem:
             observation.target.decode, n * (max_gamma + 1), observation.used_cells
         )
         / (1.0 - observation.prefill_share),
+        slowness=observation.slowness,
         **_draft_side(drafts, n, observation.token_bits),
     )
 

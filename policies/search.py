@@ -108,14 +108,16 @@ class Found:
     plan: CyclePlan
 
 
-def cheapest_by_size(price_s: Floats, num_batches: Floats) -> list[int]:
-    """Places of the cheapest plans, a few of each number of batches, the cheapest of all first.
+def cheapest_by_size(price_s: Floats, num_batches: Floats, num_plain: Ints) -> list[int]:
+    """Places of the cheapest plans, a few of each number of batches, with plain streams and without
+    any, the cheapest of all first.
 
-    price_s, num_batches: (c,) of candidates.
+    price_s, num_batches, num_plain: (c,) of candidates.
     """
     found: list[int] = []
-    for number in np.unique(num_batches):
-        mine = np.flatnonzero((num_batches == number) & np.isfinite(price_s))
+    size = num_batches + 0.5 * (num_plain > 0)
+    for number in np.unique(size):
+        mine = np.flatnonzero((size == number) & np.isfinite(price_s))
         found += mine[np.argsort(price_s[mine], kind="stable")[:_FEW_OF_A_SIZE]].tolist()
     return sorted(found, key=lambda place: (price_s[place], place))
 
@@ -212,7 +214,7 @@ def best_equal(
     # A head with guesses that clients asked for is no plain head: those plans are left out.
     price_s = np.where(head_guesses > 0, np.inf, price_s)
     places = cheapest_by_size(
-        price_s.ravel(), np.broadcast_to(totals.num_batches, price_s.shape).ravel()
+        price_s.ravel(), totals.num_batches.ravel(), num_plain.ravel()
     )
     found = []
     for place in places:

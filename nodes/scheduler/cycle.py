@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from nodes.scheduler.advantage import Advantage
 from nodes.scheduler.planning import HYSTERESIS, Hope, Made, Planning
 from nodes.scheduler.yields import Yields
 from nodes.stream import StreamId
-from policies.plan import Observation, Plan, Policy
+from policies.plan import Observation, Plan, Policy, Slowness
 
 # Acceptance that drifted this far is worth a look, but not before some passes.
 _DRIFT = 0.05
@@ -22,8 +23,8 @@ _PASS_RATE = 0.02
 _AHEAD_RATE = 0.05
 _OVERRUN_MEMORY_S = 15.0
 _MAX_OVERRUN = 1.5
-# Part of the streams that shall guess of which some always read.
-_MOST_WAITING = 0.25
+# Parts of the streams of which some always wait for their draft node, or have prompts to be read.
+_MOST_WAITING, _MOST_OPENING = 0.25, 0.1
 
 
 @dataclass(slots=True)
@@ -65,8 +66,9 @@ class CycleState:
     _ahead_ratio: float = 1.0
     _ahead_seen: float = 0.0
     _yields: Yields = field(default_factory=Yields)
-    # Since when there are as many batches as there are, since when there are any, or none; and when
-    # the last plan was begun.
+    _advantage: Advantage = field(default_factory=Advantage)
+    # Since when there are as many batches as there are, since when plans are of their kind; and when
+    # the last one was begun.
     _grouped_at: float = -math.inf
     _switched_at: float = -math.inf
     _begun_at: float = -math.inf
@@ -129,13 +131,10 @@ class CycleState:
             ratio = min(_MAX_OVERRUN, max(1.0 / _MAX_OVERRUN, seconds / predicted_s))
             self._pass_ratio += _PASS_RATE * (ratio - self._pass_ratio)
 
-    def overrun(self, now: float) -> float:
-        """How much more cycles with guesses overrun than passes do, or how much less of what was
-        promised they yield, at least 1.
-
-        Forgotten with time, or guesses would never be tried again.
-        """
-        return max(1.0 + self._excess(now), self._yields.overrun)
+    @property
+    def slowness(self) -> Slowness:
+        """What plans with guesses have yielded of late of what they promise."""
+        return self._yields.slowness
 
     def ahead_overrun(self, now: float) -> float:
         """How much more cycles that are drafted ahead overrun than others, at least 1."""
@@ -164,7 +163,7 @@ class CycleState:
         to be read. Where these are many no plan is what tokens are as many or few as.
         """
         num_planned = sum(len(batch.gammas) for batch in self.batches)
-        if num_opening > _MOST_WAITING * (num_planned + len(self.plan.plain)):
+        if num_opening > _MOST_OPENING * (num_planned + len(self.plan.plain)):
             self._yields.pause(now)
             return
         is_followed = num_waiting <= _MOST_WAITING * num_planned
@@ -195,15 +194,17 @@ class CycleState:
         # Gammas of a batch are replaced as a whole, never changed.
         batches = [batch.gammas for batch in self.batches]
         ages_s = now - self._grouped_at, now - self._switched_at
-        return Planning(observation, self.policy, self.plan, batches, *ages_s, hope)
+        known = self._advantage, now
+        return Planning(observation, self.policy, self.plan, batches, *ages_s, hope, *known)
 
     def take(self, made: Made) -> None:
         """Put a plan in force."""
         self._planned_share = made.observation.prefill_share
+        self._advantage = made.advantage
         if len(made.plan.batches) != len(self.batches):
             self._grouped_at = self._begun_at
-            if not (made.plan.batches and self.batches):
-                self._switched_at = self._begun_at
+        if made.plan.kind is not self.plan.kind:
+            self._switched_at = self._begun_at
         self.plan = made.plan
         self._circulate()
 

@@ -94,11 +94,10 @@ class Forecast:
 
     def _observation(self, now: float) -> Observation:
         seen = observe(self.streams.values(), self.drafts, self.target, now, is_ahead=True)
-        overruns = self.cycle.overrun(now), self.cycle.ahead_overrun(now)
         return replace(
             seen,
-            overrun=overruns[0],
-            ahead_overrun=overruns[1],
+            slowness=self.cycle.slowness,
+            ahead_overrun=self.cycle.ahead_overrun(now),
             token_bits=self.token_bits,
         )
 
@@ -125,7 +124,7 @@ class Forecast:
         if plan.prediction is None:
             pass_s = seen.target.decode.at(len(seen.streams), seen.used_cells)
             return pass_s / (1.0 - seen.prefill_share)
-        return _slope_s(seen, plan, stream_ids) * (seen.overrun if plan.batches else 1.0)
+        return _slope_s(seen, plan, stream_ids)
 
 
 def _slope_s(seen: Observation, plan: Plan, stream_ids: Collection[int]) -> float:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from nodes.scheduler.advantage import Advantage
 from nodes.stream import StreamId
 from policies.joint import Priced
 from policies.plan import Batch, Observation, Plan, Policy
@@ -23,10 +24,10 @@ HYSTERESIS = 0.04
 # lost, which pays only if there will be as many for long enough. As long as there were, it is said.
 _REGROUPING_CYCLES = 0.5
 _MOST_REGROUPING = 0.04
-# To begin with guesses costs all streams some cycles, for texts are told and leases run out; to end
-# them a few. Whoever has just ended them waits longer, or would try again and again.
-_BEGINNING_CYCLES, _MOST_BEGINNING = 4.0, 0.08
-_ENDING_CYCLES, _MOST_ENDING = 2.0, 0.08
+# Streams that begin with guesses lose some cycles, for texts are told and leases run out; those that
+# end them or are put into other batches about one. Whoever has just changed waits longer, or would
+# try again and again.
+_BEGINNING_CYCLES, _ENDING_CYCLES, _MOST_CHANGING = 2.0, 1.0, 0.08
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +47,20 @@ class Hope:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A plan, and what it was made for. is_hopeful: that is what was hoped for."""
+    """A plan, and what it was made for. is_hopeful: that is what was hoped for. advantage: what is
+    known by now of what kinds of plans gain."""
 
     plan: Plan
     observation: Observation
     is_hopeful: bool = False
+    advantage: Advantage = Advantage()
 
 
 @dataclass(frozen=True, slots=True)
 class Planning:
     """What a plan is made of. in_force, batches: the plan there is, and the guesses of its streams
-    by batch. grouped_s: since when there are as many batches; switched_s: since when there are any,
-    or none."""
+    by batch. grouped_s: since when there are as many batches; switched_s: since when plans are of
+    their kind. advantage: as it was known before; now: on its clock."""
 
     observation: Observation
     policy: Policy
@@ -66,6 +69,8 @@ class Planning:
     grouped_s: float
     switched_s: float
     hope: Hope | None = None
+    advantage: Advantage = Advantage()
+    now: float = 0.0
 
     def make(self) -> Made:
         """The plan to be in force.
@@ -76,11 +81,34 @@ class Planning:
         """
         hope = self.hope
         if hope is not None:
-            plan = self.policy(hope.observation)
+            plan, advantage = self._of_best_kind(self.policy(hope.observation))
             if hope.is_borne_out(self.in_force) or hope.is_borne_out(plan):
-                return Made(self._complete(plan, hope.observation), hope.observation, True)
+                complete = self._complete(plan, hope.observation)
+                return Made(complete, hope.observation, True, advantage)
         seen = self.observation
-        return Made(self._complete(self.policy(seen), seen), seen)
+        plan, advantage = self._of_best_kind(self.policy(seen))
+        return Made(self._complete(plan, seen), seen, advantage=advantage)
+
+    def _of_best_kind(self, plan: Plan) -> tuple[Plan, Advantage]:
+        """The plan of the kind that has been best of late, and what is known of kinds by now."""
+        if not plan.others:
+            return plan, self.advantage
+        by_kind = {each.kind: each for each in (plan, *plan.others)}
+        prices_s = {kind: each.price_s for kind, each in by_kind.items()}
+        current = self.in_force.kind
+        if current not in prices_s:
+            return min(by_kind.values(), key=lambda each: each.price_s), self.advantage
+        advantage = self.advantage.seen(prices_s, current, self.now)
+        costs = {kind: self._change_costs(each) for kind, each in by_kind.items()}
+        return by_kind[advantage.best(costs)], advantage
+
+    def _change_costs(self, plan: Plan) -> float:
+        """Part of the time until the next change that it takes to change to a plan's kind."""
+        made = plan.prediction
+        begins = len(plan.plain) < len(self.in_force.plain)
+        cycles = _BEGINNING_CYCLES if begins else _ENDING_CYCLES
+        cycle_s = made.cycle_s if made is not None else 0.0
+        return _part_lost(cycles * cycle_s, self.switched_s, _MOST_CHANGING)
 
     def _complete(self, plan: Plan, seen: Observation) -> Plan:
         try:
@@ -106,23 +134,17 @@ class Planning:
             # Another number of guesses costs nothing; to begin or to end guessing does.
             kept.insert(1 if set(as_it_was.plain) == set(kept[0].plain) else 0, as_it_was)
         made = plan.prediction
-        price_s = made.price_s * (1.0 - made.ahead_gain)
-        price_s *= seen.overrun if plan.batches else 1.0
         problem = problem_of(seen)
         for candidate in kept:
             found = Priced.of(seen, candidate, problem)
-            # Guesses are begun for some percent; none are gone on with for long that gain nothing.
-            gain = HYSTERESIS if plan.batches else 0.0
-            cycle_s = max(found.cost.cycle_s, made.cycle_s)
-            # Who must guess does, whatever the plan in force knows of it.
-            if plan.batches and not found.num_batches:
-                gain += _part_lost(_BEGINNING_CYCLES * cycle_s, self.switched_s, _MOST_BEGINNING)
-            elif found.num_batches and not plan.batches:
-                gain += _part_lost(_ENDING_CYCLES * cycle_s, self.switched_s, _MOST_ENDING)
-            elif found.num_batches != len(plan.batches):
+            # Which kind it is to be has been decided.
+            if plan.others and found.kind is not plan.kind:
+                continue
+            gain = HYSTERESIS
+            if found.num_batches != len(plan.batches):
+                cycle_s = max(found.cost.cycle_s, made.cycle_s)
                 gain += _part_lost(_REGROUPING_CYCLES * cycle_s, self.grouped_s, _MOST_REGROUPING)
-            found_s = found.price_s * (seen.overrun if found.num_batches else 1.0)
-            if found_s <= price_s * (1.0 + gain):
+            if found.price_s <= plan.price_s * (1.0 + gain):
                 return found.described()
         return plan
 

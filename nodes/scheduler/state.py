@@ -366,11 +366,10 @@ class SchedulerState:
             return None
         streams = self._streams.values()
         seen = observe(streams, self._drafts, self._target, now)
-        overruns = self._cycle.overrun(now), self._cycle.ahead_overrun(now)
         seen = replace(
             seen,
-            overrun=overruns[0],
-            ahead_overrun=overruns[1],
+            slowness=self._cycle.slowness,
+            ahead_overrun=self._cycle.ahead_overrun(now),
             token_bits=self._token_bits,
         )
         if self._lookup is not None:

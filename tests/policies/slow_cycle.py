@@ -183,10 +183,7 @@ class SlowCycle:
         meet = meet and max(air_s.values()) > 0.1 * price.natural_s
         if not played or equal_shares or not overlap or not meet:
             return price
-        made = self.price_of_stages(staged, members, lap_s=self.played_s(batches, price))
-        more = max(0, sum(1 for part in price.batches if part[5]) - 2)
-        made.price_s *= 1 + 0.12 * more + (0.05 if any(not g for _, g in members) else 0)
-        return made
+        return self.price_of_stages(staged, members, lap_s=self.played_s(batches, price))
 
     def played_s(self, batches: Sequence[Members], price: Price) -> float:
         """Seconds of a lap where each stage serves who asks first."""

@@ -11,7 +11,7 @@ import pytest
 from policies.cycle import CyclePlan
 from policies.joint import describe, joint_plan, price_of, repriced
 from policies.latency import CostTable, NodeCosts
-from policies.plan import Batch, DraftView, Link, Observation, Plan, StreamView
+from policies.plan import Batch, DraftView, Link, Observation, Plan, Slowness, StreamView
 from policies.problem import problem_of
 from tests.policies.instances import observation
 from tests.policies.slow_cycle import SlowCycle
@@ -294,15 +294,15 @@ def test_guesses_are_kept_off_unless_they_gain_some_percent():
     assert 0.95 <= min(ratios[False]) < 0.97
 
 
-def test_cycles_that_take_longer_than_predicted_must_gain_more():
+def test_plans_of_a_kind_that_yields_less_than_it_promises_must_gain_more():
     target = NodeCosts(CostTable((1, 64), (0.1, 0.3)), CostTable((1,), (0.1,)))
     costs = NodeCosts(CostTable((1,), (1e-3,)), CostTable((1,), (1e-3,)))
     views = tuple(StreamView(k, 0.6, 200, draft="a") for k in range(4))
     seen = Observation(views, target, (DraftView("a", costs),))
     plan = joint_plan(seen)
     gain = plan.rejected.price_s / plan.prediction.price_s
-    assert joint_plan(replace(seen, overrun=0.99 * gain)).batches == plan.batches
-    assert joint_plan(replace(seen, overrun=1.01 * gain)).batches == ()
+    assert joint_plan(replace(seen, slowness=Slowness(few=0.94 * gain))).batches == plan.batches
+    assert joint_plan(replace(seen, slowness=Slowness(few=0.96 * gain))).batches == ()
 
 
 def test_a_gamma_that_a_client_asked_for_is_kept_though_it_does_not_pay():

@@ -70,10 +70,10 @@ def test_an_overrun_that_is_forgotten_does_not_come_back_with_a_good_lap() -> No
     state = CycleState(joint_plan)
     for k in range(100):
         state.lap_done(1.5, 1.0, k * 0.1, ahead=False)
-    before = state.overrun(70.0)
-    assert before < 1.05
+    before = state._excess(70.0)
+    assert before < 0.05
     state.lap_done(1.0, 1.0, 70.0, ahead=False)
-    assert state.overrun(70.0) <= before
+    assert state._excess(70.0) <= before
 
 
 def test_rounds_that_queue_at_a_node_are_not_late() -> None:

@@ -75,4 +75,4 @@ def test_what_is_learnt_of_a_way_is_no_overrun(draft_us: int, overruns: bool) ->
     reply = replace(guesses(1, ONE, 3, 7, 8), draft_us=draft_us)
     assert verify_requests(scheduler.drafted("a", reply, 1.0))
     scheduler.committed(commit(ONE, 3, [7, 8, 9], num_draft_tokens=2), 1.05)
-    assert (scheduler._cycle.overrun(1.05) > 1.0) is overruns
+    assert (scheduler._cycle._excess(1.05) > 0.0) is overruns

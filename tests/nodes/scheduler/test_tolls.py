@@ -257,4 +257,4 @@ def test_rounds_that_are_made_only_where_they_pay_teach_no_laps(
         length = length_of(scheduler, ONE)
         new = [COPY[(length + k) % len(COPY)] for k in range(len(request.draft_token_ids) + 1)]
         out = scheduler.committed(commit(ONE, length, new, num_draft_tokens=len(new) - 1), now)
-    assert (scheduler._cycle.overrun(now) > 1.0) is learns
+    assert (scheduler._cycle._excess(now) > 0.0) is learns
