@@ -13,7 +13,7 @@ from policies.acceptance import Floats
 from policies.ahead import ahead_gains_s, cycle_gain_s
 from policies.airtime import grant_order
 from policies.cuts import candidates
-from policies.cycle import CycleCost, CyclePlan, evaluate, seconds_at
+from policies.cycle import CycleCost, CyclePlan, seconds_at
 from policies.plan import (
     Batch,
     BatchTimes,
@@ -58,8 +58,7 @@ def joint_plan(observation: Observation) -> Plan:
     guesses = [plan for plan in made if plan is not plain]
     best = min(guesses, key=lambda plan: plan.price_s, default=None)
     if plain is None or best is None:
-        plan = plain or best
-        assert plan is not None
+        (plan,) = [each for each in (plain, best) if each is not None]
     elif best.price_s / (1.0 - _MARGIN) < plain.price_s:
         plan = replace(best, rejected=Rejected("no guesses", plain.price_s))
     else:

@@ -1,4 +1,4 @@
-"""How alike the streams of one draft model are, and so what they tell of one that has just begun."""
+"""How alike the streams of one draft model are: what they tell of one that has just begun."""
 
 from __future__ import annotations
 

@@ -213,9 +213,7 @@ def best_equal(
     price_s, cycle_s = price_of_totals(totals)
     # A head with guesses that clients asked for is no plain head: those plans are left out.
     price_s = np.where(head_guesses > 0, np.inf, price_s)
-    places = cheapest_by_size(
-        price_s.ravel(), totals.num_batches.ravel(), num_plain.ravel()
-    )
+    places = cheapest_by_size(price_s.ravel(), totals.num_batches.ravel(), num_plain.ravel())
     found = []
     for place in places:
         row, option = divmod(place, price_s.shape[1])

@@ -246,9 +246,7 @@ class World:
         self._drafts[name] = SimDraft(engine, self._texts, send)
         costs = node.believed or node.costs
         spread = self._scenario.spread
-        joined = self._scheduler.draft_joined(
-            name, costs, link, spread, model_hash=node.model_hash
-        )
+        joined = self._scheduler.draft_joined(name, costs, link, spread, model_hash=node.model_hash)
         self._carry_out(joined)
 
     def _leave(self, name: str) -> None:

@@ -86,3 +86,6 @@ class Advantage:
 
         best = max(self.gains, key=lead, default=self.current)
         return best if best is not self.current and lead(best) > 0.0 else self.current
+
+
+NOTHING_KNOWN = Advantage()

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from nodes.scheduler.advantage import Advantage
+from nodes.scheduler.advantage import NOTHING_KNOWN, Advantage
 from nodes.scheduler.planning import HYSTERESIS, Hope, Made, Planning
 from nodes.scheduler.yields import Yields
 from nodes.stream import StreamId
@@ -66,9 +66,9 @@ class CycleState:
     _ahead_ratio: float = 1.0
     _ahead_seen: float = 0.0
     _yields: Yields = field(default_factory=Yields)
-    _advantage: Advantage = field(default_factory=Advantage)
-    # Since when there are as many batches as there are, since when plans are of their kind; and when
-    # the last one was begun.
+    _advantage: Advantage = NOTHING_KNOWN
+    # Since when there are as many batches as there are, since when plans are of their kind; and
+    # when the last one was begun.
     _grouped_at: float = -math.inf
     _switched_at: float = -math.inf
     _begun_at: float = -math.inf

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from nodes.scheduler.advantage import Advantage
+from nodes.scheduler.advantage import NOTHING_KNOWN, Advantage
 from nodes.stream import StreamId
 from policies.joint import Priced
 from policies.plan import Batch, Observation, Plan, Policy
@@ -24,9 +24,9 @@ HYSTERESIS = 0.04
 # lost, which pays only if there will be as many for long enough. As long as there were, it is said.
 _REGROUPING_CYCLES = 0.5
 _MOST_REGROUPING = 0.04
-# Streams that begin with guesses lose some cycles, for texts are told and leases run out; those that
-# end them or are put into other batches about one. Whoever has just changed waits longer, or would
-# try again and again.
+# Streams that begin with guesses lose some cycles, for texts are told and leases run out; those
+# that end them or are put into other batches about one. Whoever has just changed waits longer, or
+# would try again and again.
 _BEGINNING_CYCLES, _ENDING_CYCLES, _MOST_CHANGING = 2.0, 1.0, 0.08
 
 
@@ -53,7 +53,7 @@ class Made:
     plan: Plan
     observation: Observation
     is_hopeful: bool = False
-    advantage: Advantage = Advantage()
+    advantage: Advantage = NOTHING_KNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Planning:
     grouped_s: float
     switched_s: float
     hope: Hope | None = None
-    advantage: Advantage = Advantage()
+    advantage: Advantage = NOTHING_KNOWN
     now: float = 0.0
 
     def make(self) -> Made:

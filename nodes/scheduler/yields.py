@@ -15,7 +15,7 @@ from policies.plan import Kind, Plan, Slowness
 
 # Of what is known of the kind of plan in force, and of the other kinds: they are tried again after
 # so long.
-_MEMORY_S, _OTHER_MEMORY_S = 20.0, 60.0
+_MEMORY_S, _OTHER_MEMORY_S = 20.0, 30.0
 # Promised seconds that a kind is believed to be as it is on most cells, before anything was seen.
 _PRIOR_S = 3.0
 # A plan of another kind takes some cycles until all streams follow it; where texts are to be told

@@ -11,7 +11,17 @@ import pytest
 from policies.cycle import CyclePlan
 from policies.joint import describe, joint_plan, price_of, repriced
 from policies.latency import CostTable, NodeCosts
-from policies.plan import Batch, DraftView, Link, Observation, Plan, Slowness, StreamView
+from policies.plan import (
+    UNKNOWN_SLOWNESS,
+    Batch,
+    DraftView,
+    Kind,
+    Link,
+    Observation,
+    Plan,
+    Slowness,
+    StreamView,
+)
 from policies.problem import problem_of
 from tests.policies.instances import observation
 from tests.policies.slow_cycle import SlowCycle
@@ -294,6 +304,31 @@ def test_guesses_are_kept_off_unless_they_gain_some_percent():
     assert 0.95 <= min(ratios[False]) < 0.97
 
 
+def all_kinds(slowness):
+    return Slowness(few=slowness, mixed=slowness, crowded=slowness)
+
+
+def test_the_best_plan_of_each_kind_is_compared_and_at_hand():
+    """By what its kind yields of what it promises: who yields less is chosen less."""
+    num_others = 0
+    for seed in range(40):
+        seen = observation(seed, 4 + seed % 8)
+        plan = joint_plan(seen)
+        kinds = [each.kind for each in (plan, *plan.others)]
+        assert len(set(kinds)) == len(kinds)
+        for other in plan.others:
+            assert other.is_cheapest
+            kept = 1.0 - other.prediction.ahead_gain
+            assert other.price_s == pytest.approx(price_of(seen, other) * kept)
+        guesses = [each for each in (plan, *plan.others) if each.batches]
+        if plan.kind is Kind.PLAIN or len(guesses) < 2:
+            continue
+        num_others += 1
+        slow = replace(seen, slowness=replace(UNKNOWN_SLOWNESS, **{plan.kind.value: 100.0}))
+        assert joint_plan(slow).kind is not plan.kind
+    assert num_others > 5
+
+
 def test_plans_of_a_kind_that_yields_less_than_it_promises_must_gain_more():
     target = NodeCosts(CostTable((1, 64), (0.1, 0.3)), CostTable((1,), (0.1,)))
     costs = NodeCosts(CostTable((1,), (1e-3,)), CostTable((1,), (1e-3,)))
@@ -301,8 +336,8 @@ def test_plans_of_a_kind_that_yields_less_than_it_promises_must_gain_more():
     seen = Observation(views, target, (DraftView("a", costs),))
     plan = joint_plan(seen)
     gain = plan.rejected.price_s / plan.prediction.price_s
-    assert joint_plan(replace(seen, slowness=Slowness(few=0.94 * gain))).batches == plan.batches
-    assert joint_plan(replace(seen, slowness=Slowness(few=0.96 * gain))).batches == ()
+    assert joint_plan(replace(seen, slowness=all_kinds(0.94 * gain))).batches == plan.batches
+    assert joint_plan(replace(seen, slowness=all_kinds(0.96 * gain))).batches == ()
 
 
 def test_a_gamma_that_a_client_asked_for_is_kept_though_it_does_not_pay():

@@ -256,43 +256,70 @@ def test_the_joint_plan_is_kept_by_its_own_prices() -> None:
     # The same batches; how many guesses they make may change, for that costs nothing.
     assert [id(batch) for batch in state.batches] == [id(batch) for batch in batches]
     assert [group.keys() for group in groups(state)] == [group.keys() for group in before]
-    # Hopeless guesses are given up.
-    replan(state, observe(1, 2, alpha=0.0), 0.0)
+    # Hopeless guesses are given up, once that is sure.
+    for second in range(1, 20):
+        replan(state, observe(1, 2, alpha=0.0), float(second))
     assert (groups(state), sorted(state.plain)) == ([], [1, 2])
 
 
+def both_kinds(seen: Observation, gain: float) -> Plan:
+    """A plan without guesses, and as the other kind one with guesses: the first costs `gain` times
+    as much."""
+    guesses = make_plan({1: 4, 2: 4}, price_s=1.0, is_cheapest=True)
+    price_s = price_of(seen, guesses)
+    guesses = make_plan({1: 4, 2: 4}, price_s=price_s, is_cheapest=True)
+    plain = make_plan(price_s=price_s * gain, plain=(1, 2), is_cheapest=True)
+    return replace(plain, others=(guesses,))
+
+
 @pytest.mark.parametrize(
-    ("since_s", "gain", "goes_on"),
-    [(30.0, 1.02, True), (30.0, 0.95, False), (0.05, 0.95, True), (0.05, 0.9, False)],
+    ("since_s", "seconds", "gain", "goes_on"),
+    [
+        (30.0, 0.0, 0.95, True),
+        (30.0, 20.0, 0.95, False),
+        (30.0, 20.0, 1.02, True),
+        (30.0, 0.0, 0.85, False),
+        (0.05, 0.0, 0.9, True),
+    ],
 )
 def test_guesses_that_gain_nothing_are_not_gone_on_with_for_long(
-    since_s: float, gain: float, goes_on: bool
+    since_s: float, seconds: float, gain: float, goes_on: bool
 ) -> None:
-    """Not at once, for to end them and to begin again costs some cycles."""
+    """Not at once, for a plan may err, and to end them and to begin again costs some cycles."""
     state, policy = in_force({1: 4, 2: 4}, is_cheapest=True)
     seen = observe(1, 2)
-    price_s = price_of(seen, policy.plan) * gain
     state._switched_at = 10.0
-    policy.plan = make_plan(price_s=price_s, plain=(1, 2), is_cheapest=True)
-    replan(state, seen, 10.0 + since_s)
+    policy.plan = both_kinds(seen, gain)
+    now = 10.0 + since_s
+    while now <= 10.0 + since_s + seconds:
+        replan(state, seen, now)
+        now += 1.0
     assert bool(groups(state)) is goes_on
 
 
 @pytest.mark.parametrize(
-    ("since_s", "gain", "begins"),
-    [(1000.0, 1.05, True), (1000.0, 1.03, False), (0.05, 1.1, False), (0.05, 1.15, True)],
+    ("since_s", "seconds", "gain", "begins"),
+    [
+        (1000.0, 0.0, 1.05, False),
+        (1000.0, 0.0, 1.07, True),
+        (1000.0, 20.0, 1.02, True),
+        (1000.0, 20.0, 1.005, False),
+        (0.05, 0.0, 1.1, False),
+        (0.05, 20.0, 1.1, True),
+    ],
 )
-def test_who_has_just_ended_guesses_begins_for_more(
-    since_s: float, gain: float, begins: bool
+def test_guesses_are_begun_for_the_less_the_longer_they_have_promised_it(
+    since_s: float, seconds: float, gain: float, begins: bool
 ) -> None:
-    state, policy = in_force({1: 4, 2: 4}, is_cheapest=True)
-    policy.plan = make_plan(price_s=1e-9, plain=(1, 2), is_cheapest=True)
-    seen = observe(1, 2)
+    seen, policy = observe(1, 2), Asked(make_plan(price_s=1.0, plain=(1, 2), is_cheapest=True))
+    state = CycleState(policy)
     replan(state, seen, 10.0)
-    assert groups(state) == []
-    price_s = price_of(seen, policy.plan) / gain
-    policy.plan = make_plan({1: 4, 2: 4}, price_s=price_s, is_cheapest=True)
-    replan(state, seen, 10.0 + since_s)
+    state._switched_at = 10.0
+    policy.plan = both_kinds(seen, gain)
+    now = 10.0 + since_s
+    while now <= 10.0 + since_s + seconds:
+        replan(state, seen, now)
+        now += 1.0
     assert bool(groups(state)) is begins
 
 
@@ -321,7 +348,7 @@ def test_batches_that_were_just_regrouped_are_not_for_a_few_percent(
     assert len(groups(state)) == (1 if regroups else 2)
 
 
-@pytest.mark.parametrize(("num_opening", "overruns"), [(0, True), (1, True), (3, False)])
+@pytest.mark.parametrize(("num_opening", "overruns"), [(0, True), (1, False), (3, False)])
 def test_where_many_prompts_are_read_guesses_are_not_to_blame(
     num_opening: int, overruns: bool
 ) -> None:
