@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -59,11 +59,19 @@ def joint_plan(observation: Observation) -> Plan:
     best = min(guesses, key=lambda plan: plan.price_s, default=None)
     if plain is None or best is None:
         (plan,) = [each for each in (plain, best) if each is not None]
-    elif best.price_s / (1.0 - _MARGIN) < plain.price_s:
-        plan = replace(best, rejected=Rejected("no guesses", plain.price_s))
     else:
-        plan = replace(plain, rejected=Rejected("guesses", best.price_s))
-    return replace(plan, others=tuple(other for other in made if other.kind is not plan.kind))
+        plan = best if best.price_s / (1.0 - _MARGIN) < plain.price_s else plain
+    return chosen_of(made, plan.kind)
+
+
+def chosen_of(plans: Sequence[Plan], kind: Kind) -> Plan:
+    """The plan of a kind among the best ones of all kinds, with the others beside it."""
+    (plan,) = [each for each in plans if each.kind is kind]
+    others = tuple(each for each in plans if each is not plan)
+    name = "guesses" if kind is Kind.PLAIN else "no guesses"
+    prices_s = [each.price_s for each in others if (each.kind is Kind.PLAIN) is bool(plan.batches)]
+    rejected = Rejected(name, min(prices_s)) if prices_s else None
+    return replace(plan, others=others, rejected=rejected)
 
 
 def _cheapest_by_kind(problem: CycleProblem) -> list[tuple[CyclePlan, CycleCost]]:

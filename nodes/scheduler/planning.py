@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from nodes.scheduler.advantage import NOTHING_KNOWN, Advantage
 from nodes.stream import StreamId
-from policies.joint import Priced
+from policies.joint import Priced, chosen_of
 from policies.plan import Batch, Observation, Plan, Policy
 from policies.problem import problem_of
 
@@ -93,14 +93,13 @@ class Planning:
         """The plan of the kind that has been best of late, and what is known of kinds by now."""
         if not plan.others:
             return plan, self.advantage
-        by_kind = {each.kind: each for each in (plan, *plan.others)}
-        prices_s = {kind: each.price_s for kind, each in by_kind.items()}
-        current = self.in_force.kind
+        plans, current = (plan, *plan.others), self.in_force.kind
+        prices_s = {each.kind: each.price_s for each in plans}
         if current not in prices_s:
-            return min(by_kind.values(), key=lambda each: each.price_s), self.advantage
+            return plan, self.advantage
         advantage = self.advantage.seen(prices_s, current, self.now)
-        costs = {kind: self._change_costs(each) for kind, each in by_kind.items()}
-        return by_kind[advantage.best(costs)], advantage
+        best = advantage.best({each.kind: self._change_costs(each) for each in plans})
+        return chosen_of(plans, best), advantage
 
     def _change_costs(self, plan: Plan) -> float:
         """Part of the time until the next change that it takes to change to a plan's kind."""

@@ -9,10 +9,12 @@ import pytest
 
 from nodes.messages import LeaseRequest
 from nodes.scheduler import SchedulerState
+from nodes.scheduler.advantage import NOTHING_KNOWN, Advantage, Gain
 from nodes.scheduler.instructions import Instruction, ToTarget
 from nodes.scheduler.planning import Planning
 from nodes.stream import StreamId
-from policies.plan import Batch, Observation, Plan, Prediction, StreamView
+from policies.joint import price_of
+from policies.plan import Batch, DraftView, Kind, Observation, Plan, Prediction, StreamView
 from tests.nodes.builders import make_spec
 from tests.nodes.pure_mesh import DRAFT_COSTS, TARGET_COSTS
 from tests.nodes.scheduler.script import (
@@ -141,3 +143,27 @@ def test_all_streams_are_looked_at_in_turn_however_many_there_are() -> None:
         scheduler._draft_side.reconsider(streams)
     # Of 40 streams 4 a pass: each twice in 20.
     assert min(stream.reconsidered_at for stream in streams) >= 16 * 10
+
+
+def test_a_plan_of_another_kind_is_not_kept_from_by_the_one_in_force() -> None:
+    """Which kind it is to be is decided by what kinds gain on average, not by a single plan."""
+    seen = Observation(VIEWS, TARGET_COSTS, (DraftView("a", DRAFT_COSTS),))
+    three = Plan(tuple(Batch((k,), (2,)) for k in (1, 2, 3)), is_cheapest=True)
+    one = Plan((Batch((1, 2, 3), (2, 2, 2)),), is_cheapest=True)
+    made = [
+        replace(p, prediction=Prediction(0.1, "", price_of(seen, p), 1.0)) for p in (three, one)
+    ]
+    # By a single plan the one that is in force is better than the other.
+    plan = replace(made[0], others=(replace(made[1], prediction=made[0].prediction),))
+    gain = Gain(0.05, 0.0, 20.0)
+    batches = [{StreamId(k): 2} for k in (1, 2, 3)]
+    planning = Planning(
+        seen, lambda _: plan, made[0], batches, 10.0, 10.0,
+        advantage=Advantage(Kind.CROWDED, {Kind.FEW: gain}), now=1.0,
+    )  # fmt: skip
+    found = planning.make()
+    assert found.plan.kind is Kind.FEW
+    assert [other.kind for other in found.plan.others] == [Kind.CROWDED]
+    assert found.advantage.gains[Kind.FEW].known_s == 21.0
+    none = replace(planning, advantage=NOTHING_KNOWN)
+    assert none.make().plan.kind is Kind.CROWDED
