@@ -125,16 +125,16 @@ class AcceptanceEstimate:
         guesses."""
         return AcceptanceEstimate(0.0, 0.0, basis=self, weight=weight, _made=0.0)
 
-    def prior(self, weight: float, memory: float = 0.97) -> AcceptanceEstimate:
-        """The same as far as it is known now, and until it is forgotten."""
-        alpha, kept = self.alpha, self.kept
-        return AcceptanceEstimate(
-            weight * alpha,
-            weight * (1.0 - alpha),
-            memory,
-            _made=weight * kept,
-            _stops=weight * (1.0 - kept),
-        )
+    def beside(self, basis: AcceptanceEstimate, weight: float) -> AcceptanceEstimate:
+        """What was seen, where another kind is to be fallen back on from now on."""
+        seen = list(self._hits), list(self._tries)
+        return replace(self, basis=basis, weight=weight, _hits=seen[0], _tries=seen[1])
+
+    def begin_as(self, other: AcceptanceEstimate, weight: float) -> None:
+        """Take what another estimate says for what is known, as much as `weight` guesses."""
+        alpha, kept = other.alpha, other.kept
+        self.successes, self.failures = weight * alpha, weight * (1.0 - alpha)
+        self._made, self._stops = weight * kept, weight * (1.0 - kept)
 
     @property
     def judged(self) -> tuple[float, float]:

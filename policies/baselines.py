@@ -114,13 +114,13 @@ def policy_of(name: str, scheme: Scheme) -> Policy:
 
 def uniform_air(observation: Observation) -> Plan:
     """The joint plan where links of a medium send at once with equal shares of it."""
-    plan = replace(joint_plan(observation), policy="uniform-air", equal_shares=True)
+    plan = replace(joint_plan(observation), policy="uniform-air", equal_shares=True, others=())
     return repriced(observation, plan) if plan.prediction else plan
 
 
 def no_overlap(observation: Observation) -> Plan:
     """The joint plan's batches one after another: nothing is drafted while the target works."""
-    plan = replace(joint_plan(observation), policy="no-overlap", overlap=False)
+    plan = replace(joint_plan(observation), policy="no-overlap", overlap=False, others=())
     return repriced(observation, plan) if plan.prediction else plan
 
 

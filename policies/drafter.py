@@ -11,8 +11,6 @@ from policies.plan import MAX_AUTO_GAMMA, DraftView
 MOVE_GAIN = 0.1
 _MOST_STREAMS = 16
 _STOPS = tuple(percent / 100 for percent in range(0, 100, 10))
-# What was measured of a draft model counts this much, against rounds seen.
-_MEASURED_ROUNDS = 10.0
 
 
 def expected_acceptance(
@@ -27,7 +25,7 @@ def expected_acceptance(
         found.append((token_s(target, draft, estimate, num_streams), -stop, estimate))
     # Of equals the one that guesses least.
     _, _, best = min(found, key=lambda item: item[:2])
-    return best.prior(_MEASURED_ROUNDS, memory=0.99)
+    return best
 
 
 def _ratio_of(total: float) -> float:

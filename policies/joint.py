@@ -19,6 +19,7 @@ from policies.plan import (
     BatchTimes,
     Kind,
     Observation,
+    Option,
     Plan,
     Prediction,
     Rejected,
@@ -34,7 +35,8 @@ _MARGIN = 0.05
 # The more there is to choose from, the truer that is: what streams seem to differ by is partly
 # noise, and plans that give each its own number of guesses must promise this much more.
 _UNEQUAL_MARGIN = 0.02
-# Plans of each kind that are looked at more closely, the cheapest by sums first.
+# Plans of each kind and number of batches that are looked at more closely, the cheapest by sums
+# first; of all that have many batches together.
 _MOST_PLAYED = 2
 
 
@@ -48,52 +50,69 @@ def joint_plan(observation: Observation) -> Plan:
     if early is not None:
         return early
     problem = problem_of(observation)
-    made = []
-    for cycle, cost in _cheapest_by_kind(problem):
-        ahead = _ahead(observation, problem, cycle, cost)
-        plan = describe(observation, problem, cycle, "joint", cost, ahead=ahead)
-        made.append(replace(plan, is_cheapest=True))
-    # Where clients ask for guesses none is plain.
-    plain = next((plan for plan in made if plan.kind is Kind.PLAIN), None)
-    guesses = [plan for plan in made if plan is not plain]
-    best = min(guesses, key=lambda plan: plan.price_s, default=None)
+    options = _cheapest_by_kind(observation, problem)
+    plain = next((each for each in options if each.kind is Kind.PLAIN), None)
+    guesses = [each for each in options if each is not plain]
+    best = min(guesses, key=lambda each: each.price_s, default=None)
     if plain is None or best is None:
-        (plan,) = [each for each in (plain, best) if each is not None]
+        (chosen,) = [each for each in (plain, best) if each is not None]
     else:
-        plan = best if best.price_s / (1.0 - _MARGIN) < plain.price_s else plain
-    return chosen_of(made, plan.kind)
+        chosen = best if best.price_s / (1.0 - _MARGIN) < plain.price_s else plain
+    return chosen_of(options, chosen.kind)
 
 
-def chosen_of(plans: Sequence[Plan], kind: Kind) -> Plan:
-    """The plan of a kind among the best ones of all kinds, with the others beside it."""
-    (plan,) = [each for each in plans if each.kind is kind]
-    others = tuple(each for each in plans if each is not plan)
+def chosen_of(options: Sequence[Option], kind: Kind) -> Plan:
+    """The plan of a kind, with the others beside it."""
+    (chosen,) = [each for each in options if each.kind is kind]
+    others = tuple(each for each in options if each is not chosen)
+    plan = chosen.plan()
     name = "guesses" if kind is Kind.PLAIN else "no guesses"
     prices_s = [each.price_s for each in others if (each.kind is Kind.PLAIN) is bool(plan.batches)]
     rejected = Rejected(name, min(prices_s)) if prices_s else None
     return replace(plan, others=others, rejected=rejected)
 
 
-def _cheapest_by_kind(problem: CycleProblem) -> list[tuple[CyclePlan, CycleCost]]:
-    """The cheapest plan of each kind that is found, and what it costs as far as that is known."""
+def options_of_kinds(plan: Plan) -> tuple[Option, ...]:
+    """All that was compared, the plan itself first."""
+    cycle_s = plan.prediction.cycle_s if plan.prediction is not None else 0.0
+    return Option(plan.kind, plan.price_s, cycle_s, lambda: plan), *plan.others
+
+
+def _cheapest_by_kind(observation: Observation, problem: CycleProblem) -> list[Option]:
+    """The cheapest plan of each kind that is found, at what it costs as far as that is known."""
     least = CyclePlan((0, problem.num_streams), problem.least)
     best = {kind_of_cycle(least): (least, played_cost(problem, least))}
     found = [each for each in candidates(problem) if each.plan.gammas.any()]
     found.sort(key=lambda each: each.price_s * _margin_of(each.plan))
-    num_seen = Counter[Kind]()
+    num_seen = Counter[tuple[Kind, int]]()
     seen = set()
     for each in found:
-        kind, key = kind_of_cycle(each.plan), (each.plan.bounds, each.plan.gammas.tobytes())
+        plan = each.plan
+        kind, key = kind_of_cycle(plan), (plan.bounds, plan.gammas.tobytes())
+        size = kind, 0 if kind is Kind.CROWDED else len(plan.bounds)
         # What batches wait for tells plans apart that look alike in sums.
-        if key in seen or num_seen[kind] >= _MOST_PLAYED:
+        if key in seen or num_seen[size] >= _MOST_PLAYED:
             continue
         seen.add(key)
-        cost = played_cost(problem, each.plan)
-        num_seen[kind] = num_seen[kind] + 1 if meets_on_air(cost) else _MOST_PLAYED
-        price_s = cost.price_s * _margin_of(each.plan)
+        cost = played_cost(problem, plan)
+        num_seen[size] = num_seen[size] + 1 if meets_on_air(cost) else _MOST_PLAYED
+        price_s = cost.price_s * _margin_of(plan)
         if kind not in best or price_s < best[kind][1].price_s * _margin_of(best[kind][0]):
-            best[kind] = each.plan, cost
-    return list(best.values())
+            best[kind] = plan, cost
+    return [_option(observation, problem, *each) for each in best.values()]
+
+
+def _option(
+    observation: Observation, problem: CycleProblem, cycle: CyclePlan, cost: CycleCost
+) -> Option:
+    ahead = _ahead(observation, problem, cycle, cost)
+
+    def plan() -> Plan:
+        made = describe(observation, problem, cycle, "joint", cost, ahead=ahead)
+        return replace(made, is_cheapest=True)
+
+    price_s = cost.price_s * (1.0 - ahead[1])
+    return Option(kind_of_cycle(cycle), price_s, cost.cycle_s, plan)
 
 
 def _margin_of(plan: CyclePlan) -> float:
@@ -173,7 +192,6 @@ class Priced:
             overlap=plan.overlap,
             equal_shares=plan.equal_shares,
             is_cheapest=plan.is_cheapest,
-            others=plan.others,
         )
 
 

@@ -191,10 +191,21 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The best plan of another kind, and its price."""
+    """The best plan with guesses where there are none, or without where there are some."""
 
     name: str
     price_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A plan that may be had instead. price_s: as Plan.price_s. cycle_s: 0.0 if that is not known.
+    plan: makes it."""
+
+    kind: Kind
+    price_s: float
+    cycle_s: float
+    plan: Callable[[], Plan]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +218,7 @@ class Plan:
     is_cheapest: the policy looked for the least price, so that a plan in force that does nearly
     as well may be kept. grants: draft nodes in the order of their turns, batch by batch.
     reasons: why a stream got gamma 0. others: the best plans of other kinds, where the policy
-    compared them.
+    compared them; whoever puts a plan in force needs them no longer.
     """
 
     batches: tuple[Batch, ...] = ()
@@ -221,7 +232,7 @@ class Plan:
     grants: tuple[tuple[str, ...], ...] = ()
     prediction: Prediction | None = None
     rejected: Rejected | None = None
-    others: tuple[Plan, ...] = field(default=(), compare=False, repr=False)
+    others: tuple[Option, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def kind(self) -> Kind:

@@ -92,11 +92,6 @@ class CycleProblem:
             nodes=self.nodes[order],
         )
 
-    @property
-    def plain_price_s(self) -> float:
-        """Price of decoding everything plainly: every stream a token a pass."""
-        return float(self.weights.sum() * self.target_s[self.num_streams])
-
 
 def problem_of(observation: Observation) -> CycleProblem:
     """Arrays of an observation with target costs; streams in ascending order of acceptance."""

@@ -16,6 +16,9 @@ from policies.plan import Kind
 
 # Of averages; and how soon they are trusted.
 _MEMORY_S, _TRUST_S = 10.0, 4.0
+# What a single plan says holds for no longer, whenever the next one is made; the first one for the
+# shorter time. What nobody has looked at for the last time is forgotten.
+_FIRST_HOLDS_S, _HOLDS_S, _FORGOTTEN_S = 0.5, 2.0, 30.0
 # A gain this far from its average is of another situation, not noise.
 _OTHER_SITUATION = 0.15
 # What another kind must gain at first, and in the end: a change is no gain by itself.
@@ -29,14 +32,15 @@ class Gain:
 
     value: float
     at: float
-    known_s: float = 0.0
+    known_s: float = _FIRST_HOLDS_S
 
     def seen(self, value: float, now: float) -> Gain:
         passed_s = now - self.at
-        if passed_s > _MEMORY_S or abs(value - self.value) > _OTHER_SITUATION:
+        if passed_s > _FORGOTTEN_S or abs(value - self.value) > _OTHER_SITUATION:
             return Gain(value, now)
-        known_s = self.known_s + passed_s
-        share = passed_s / min(_MEMORY_S, known_s) if known_s > 0.0 else 1.0
+        weight_s = min(passed_s, _HOLDS_S)
+        known_s = self.known_s + weight_s
+        share = weight_s / min(_MEMORY_S, known_s)
         return Gain(self.value + share * (value - self.value), now, known_s)
 
     def beyond(self, other: Gain) -> Gain:
@@ -57,12 +61,15 @@ class Advantage:
 
     def seen(self, prices_s: Mapping[Kind, float], current: Kind, now: float) -> Advantage:
         """With what plans of some kinds would cost that are made now; current: the kind in force,
-        which is one of them."""
-        before = self._beside(current)
-        gains = {}
+        which is one of them. Others may come back."""
+        gains = {
+            kind: gain
+            for kind, gain in self._beside(current).items()
+            if now - gain.at <= _FORGOTTEN_S
+        }
         for kind, price_s in prices_s.items():
             if kind is not current:
-                value, known = math.log(prices_s[current] / price_s), before.get(kind)
+                value, known = math.log(prices_s[current] / price_s), gains.get(kind)
                 gains[kind] = Gain(value, now) if known is None else known.seen(value, now)
         return Advantage(current, gains)
 
@@ -73,18 +80,19 @@ class Advantage:
         base = self.gains.get(current)
         if base is None:
             return {}
-        none = Gain(0.0, base.at, base.known_s)
-        gains = {kind: gain.beyond(base) for kind, gain in self.gains.items()}
-        return gains | {self.current: none.beyond(base)}
+        gains = {kind: gain.beyond(base) for kind, gain in self.gains.items() if kind != current}
+        return gains | {self.current: Gain(0.0, base.at, base.known_s).beyond(base)}
 
-    def best(self, cost: Mapping[Kind, float]) -> Kind:
-        """The kind to have plans of. cost: part of the time that a change to each of them takes."""
+    def best(self, costs: Mapping[Kind, float]) -> Kind:
+        """The kind to have plans of. costs: of those there are, part of the time that a change to
+        each of them takes."""
 
         def lead(kind: Kind) -> float:
             gain = self.gains[kind]
-            return gain.value - gain.doubt - cost.get(kind, 0.0) - _MARGIN
+            return gain.value - gain.doubt - costs[kind] - _MARGIN
 
-        best = max(self.gains, key=lead, default=self.current)
+        others = [kind for kind in self.gains if kind in costs]
+        best = max(others, key=lead, default=self.current)
         return best if best is not self.current and lead(best) > 0.0 else self.current
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from nodes.scheduler.advantage import NOTHING_KNOWN, Advantage
-from nodes.scheduler.planning import HYSTERESIS, Hope, Made, Planning
+from nodes.scheduler.planning import Hope, Made, Planning
 from nodes.scheduler.yields import Yields
 from nodes.stream import StreamId
 from policies.plan import Observation, Plan, Policy, Slowness
@@ -180,7 +180,7 @@ class CycleState:
         """Why the plan in force has a stream decoded plainly; "" if it makes guesses."""
         if stream_id not in self.plan.plain:
             return ""
-        kept = f"draft off: guesses would gain less than {HYSTERESIS:.0%}"
+        kept = "draft off: guesses have gained too little of late"
         return self.plan.reasons.get(stream_id, kept)
 
     def begin(self, observation: Observation, now: float, hope: Hope | None = None) -> Planning:

@@ -106,8 +106,7 @@ class Forecast:
         if node is None or stream.fixed_gamma == 0:
             return replace(view, draft=None)
         known = stream.known.get(node.name) or stream.acceptance
-        if known.is_untried:
-            known = node.model.of_one()
+        known = node.model.of_one() if known.is_untried else node.model.now_of(known)
         return replace(
             view,
             draft=node.name,

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 
 from nodes.scheduler.advantage import NOTHING_KNOWN, Advantage
 from nodes.stream import StreamId
-from policies.joint import Priced, chosen_of
-from policies.plan import Batch, Observation, Plan, Policy
+from policies.joint import Priced, chosen_of, options_of_kinds
+from policies.plan import Batch, Kind, Observation, Option, Plan, Policy
 from policies.problem import problem_of
 
 logger = logging.getLogger(__name__)
 
-# A new plan must promise this much more than the one in force.
+# A new plan must promise this much more than the one in force, if it is of its kind.
 HYSTERESIS = 0.04
 # Where it has another number of batches, they have to fall into step anew: some part of a cycle is
 # lost, which pays only if there will be as many for long enough. As long as there were, it is said.
@@ -28,6 +28,7 @@ _MOST_REGROUPING = 0.04
 # that end them or are put into other batches about one. Whoever has just changed waits longer, or
 # would try again and again.
 _BEGINNING_CYCLES, _ENDING_CYCLES, _MOST_CHANGING = 2.0, 1.0, 0.08
+_HOW_MANY_GUESS = {Kind.PLAIN: 0, Kind.MIXED: 1, Kind.CROWDED: 2, Kind.FEW: 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,21 +94,21 @@ class Planning:
         """The plan of the kind that has been best of late, and what is known of kinds by now."""
         if not plan.others:
             return plan, self.advantage
-        plans, current = (plan, *plan.others), self.in_force.kind
-        prices_s = {each.kind: each.price_s for each in plans}
+        options, current = options_of_kinds(plan), self.in_force.kind
+        prices_s = {each.kind: each.price_s for each in options}
         if current not in prices_s:
-            return plan, self.advantage
+            # Who has to leave a kind goes to what is most like it.
+            others = [each for each in options if each.kind is not Kind.PLAIN]
+            current = min(others, key=lambda each: each.price_s).kind
         advantage = self.advantage.seen(prices_s, current, self.now)
-        best = advantage.best({each.kind: self._change_costs(each) for each in plans})
-        return chosen_of(plans, best), advantage
+        best = advantage.best({each.kind: self._change_costs(each) for each in options})
+        return (plan if best is plan.kind else chosen_of(options, best)), advantage
 
-    def _change_costs(self, plan: Plan) -> float:
-        """Part of the time until the next change that it takes to change to a plan's kind."""
-        made = plan.prediction
-        begins = len(plan.plain) < len(self.in_force.plain)
+    def _change_costs(self, option: Option) -> float:
+        """Part of the time until the next change that it takes to change to a kind."""
+        begins = _HOW_MANY_GUESS[option.kind] > _HOW_MANY_GUESS[self.in_force.kind]
         cycles = _BEGINNING_CYCLES if begins else _ENDING_CYCLES
-        cycle_s = made.cycle_s if made is not None else 0.0
-        return _part_lost(cycles * cycle_s, self.switched_s, _MOST_CHANGING)
+        return _part_lost(cycles * option.cycle_s, self.switched_s, _MOST_CHANGING)
 
     def _complete(self, plan: Plan, seen: Observation) -> Plan:
         try:
@@ -116,6 +117,8 @@ class Planning:
             # What is steady is faster, no more.
             logger.exception("a plan in force could not be compared with a new one")
             chosen = plan
+        if chosen.others:
+            chosen = replace(chosen, others=())
         planned = {s for batch in chosen.batches for s in batch.stream_ids} | set(chosen.plain)
         left_out = [view.stream_id for view in seen.streams if view.stream_id not in planned]
         # Nobody waits for ever because a policy forgot it.

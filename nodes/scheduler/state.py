@@ -98,7 +98,7 @@ class SchedulerState:
         self._cycle = CycleState(policy)
         self._target = TargetCosts(target_costs) if target_costs is not None else None
         self._streams: dict[StreamId, Stream] = {}
-        # Where acceptance is given, no node's prior takes its place.
+        # Where acceptance is given, nothing that is learnt takes its place.
         self._lookup = Lookup() if lookup else None
         self._drafts = DraftPool(
             gives_priors=acceptance is None, lookup=self._lookup, load=draft_load

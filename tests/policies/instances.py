@@ -5,6 +5,7 @@ from random import Random
 
 from policies.latency import CostTable, NodeCosts
 from policies.plan import DraftView, Link, Observation, StreamView
+from policies.problem import CycleProblem
 
 _SIZES = ((1, 2, 4, 8, 16, 32), (1, 4, 16, 64), (1, 2, 3, 5), (1,), (4, 24))
 
@@ -154,3 +155,8 @@ def _likelier(random: Random, view: StreamView) -> StreamView:
     share = random.random()
     alphas = tuple(alpha + share * (1 - alpha) for alpha in view.alphas)
     return replace(view, alpha=view.alpha + share * (1 - view.alpha), alphas=alphas)
+
+
+def plain_price_s(problem: CycleProblem) -> float:
+    """Price of decoding everything plainly: every stream a token a pass."""
+    return float(problem.weights.sum() * problem.target_s[problem.num_streams])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from policies.cycle import CyclePlan
-from policies.joint import describe, joint_plan, price_of, repriced
+from policies.joint import chosen_of, describe, joint_plan, options_of_kinds, price_of, repriced
 from policies.latency import CostTable, NodeCosts
 from policies.plan import (
     UNKNOWN_SLOWNESS,
@@ -23,7 +23,7 @@ from policies.plan import (
     StreamView,
 )
 from policies.problem import problem_of
-from tests.policies.instances import observation
+from tests.policies.instances import observation, plain_price_s
 from tests.policies.slow_cycle import SlowCycle
 
 REASON = re.compile(
@@ -294,7 +294,7 @@ def test_guesses_are_kept_off_unless_they_gain_some_percent():
         if plan.batches:
             assert plan.rejected.name == "no guesses"
             plain_s = plan.rejected.price_s
-            assert plain_s == pytest.approx(problem_of(seen).plain_price_s)
+            assert plain_s == pytest.approx(plain_price_s(problem_of(seen)))
             ratios[True].append(plan.prediction.price_s / plain_s)
         elif plan.rejected is not None:
             assert plan.rejected.name == "guesses"
@@ -314,13 +314,17 @@ def test_the_best_plan_of_each_kind_is_compared_and_at_hand():
     for seed in range(40):
         seen = observation(seed, 4 + seed % 8)
         plan = joint_plan(seen)
-        kinds = [each.kind for each in (plan, *plan.others)]
-        assert len(set(kinds)) == len(kinds)
-        for other in plan.others:
-            assert other.is_cheapest
+        options = options_of_kinds(plan)
+        assert len({each.kind for each in options}) == len(options)
+        for option in options:
+            other = option.plan()
+            assert (other.is_cheapest, other.kind) == (True, option.kind)
             kept = 1.0 - other.prediction.ahead_gain
-            assert other.price_s == pytest.approx(price_of(seen, other) * kept)
-        guesses = [each for each in (plan, *plan.others) if each.batches]
+            assert option.price_s == pytest.approx(price_of(seen, other) * kept)
+            again = chosen_of(options, option.kind)
+            assert again == replace(other, rejected=again.rejected, reasons=again.reasons)
+            assert {each.kind for each in again.others} == {o.kind for o in options} - {again.kind}
+        guesses = [each for each in options if each.kind is not Kind.PLAIN]
         if plan.kind is Kind.PLAIN or len(guesses) < 2:
             continue
         num_others += 1

@@ -79,10 +79,10 @@ class DraftSide:
         draft = DraftNode(
             node, costs, link or Link(), token_bits=self._token_bits, pace=known, model=model
         )
-        if spread is not None and self._target is not None and model.acceptance.is_untried:
+        if spread is not None and self._target is not None:
             target = self._target.now(own_cells(self._streams.values())).decode
             together = max(1, len(self._streams))
-            model.acceptance = expected_acceptance(target, draft.view(), spread, together)
+            model.expect(expected_acceptance(target, draft.view(), spread, together))
         self._drafts.add(draft)
         for stream in self._streams.values():
             # A node that starts anew may have room now.

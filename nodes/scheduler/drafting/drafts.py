@@ -23,12 +23,14 @@ _TYPICAL_ROUND_TOKENS = 2.5
 _SETTLED_TOKENS = 64
 # Streams on their way to another node at a time: each is decoded plainly until it has been read.
 _MOST_MOVING = 2
+# Models that are remembered though no node runs them.
+_MOST_MODELS = 32
 
 
 class DraftPool:
     """All draft nodes that may draft for the target, and which streams they hold.
 
-    gives_priors: a stream of which nothing is known begins with what its node knows of others.
+    gives_priors: a stream of which nothing is known begins with what is known of its draft model.
     lookup: guesses from the streams' own texts; as a draft node it is always there.
     load: streams of all targets, which the pools of these targets share.
     """
@@ -70,8 +72,14 @@ class DraftPool:
 
     def model(self, model_hash: str) -> DraftModel:
         """What is known of a model; "": of one like no other."""
-        made = DraftModel()
-        return self._models.setdefault(model_hash, made) if model_hash else made
+        if not model_hash:
+            return DraftModel()
+        if model_hash not in self._models and len(self._models) >= _MOST_MODELS:
+            used = {id(node.model) for node in self}
+            unused = [name for name, model in self._models.items() if id(model) not in used]
+            for name in unused[:1]:
+                del self._models[name]
+        return self._models.setdefault(model_hash, DraftModel())
 
     def remove(self, name: str) -> bool:
         return self._nodes.pop(name, None) is not None
@@ -191,6 +199,7 @@ class DraftPool:
             stream.acceptance = known
         elif stream.was_by_lookup or (self._gives_priors and stream.acceptance.is_untried):
             stream.acceptance = node.model.of_one()
+        stream.acceptance = node.model.now_of(stream.acceptance)
         stream.was_by_lookup = False
         stream.draft_generation += 1
         num_told = min(len(stream.token_ids), node.piece_tokens)
@@ -202,7 +211,7 @@ class DraftPool:
         return [ToDraft(node.name, open_request(spec))]
 
     def ended(self, stream: Stream) -> DraftPlacement | None:
-        """Displace a stream that is over here: what its node learns of how alike streams are."""
+        """Displace a stream that is over here: what is learnt of how alike streams are."""
         placement = stream.draft
         if placement is not None and placement.node in self._nodes:
             self._nodes[placement.node].model.population.ended(*stream.acceptance.judged)

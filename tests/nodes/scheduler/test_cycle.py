@@ -7,7 +7,7 @@ import pytest
 
 from nodes.scheduler.cycle import CycleState
 from policies.joint import joint_plan, price_of
-from policies.plan import Batch, DraftView, Observation, Plan, Prediction, StreamView
+from policies.plan import Batch, DraftView, Observation, Option, Plan, Prediction, StreamView
 from tests.nodes.builders import make_spec
 from tests.nodes.pure_mesh import DRAFT_COSTS, TARGET_COSTS
 from tests.nodes.scheduler.script import (
@@ -269,7 +269,7 @@ def both_kinds(seen: Observation, gain: float) -> Plan:
     price_s = price_of(seen, guesses)
     guesses = make_plan({1: 4, 2: 4}, price_s=price_s, is_cheapest=True)
     plain = make_plan(price_s=price_s * gain, plain=(1, 2), is_cheapest=True)
-    return replace(plain, others=(guesses,))
+    return replace(plain, others=(Option(guesses.kind, price_s, 0.1, lambda: guesses),))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from nodes.scheduler.instructions import Instruction, ToTarget
 from nodes.scheduler.planning import Planning
 from nodes.stream import StreamId
 from policies.joint import price_of
-from policies.plan import Batch, DraftView, Kind, Observation, Plan, Prediction, StreamView
+from policies.plan import Batch, DraftView, Kind, Observation, Option, Plan, Prediction, StreamView
 from tests.nodes.builders import make_spec
 from tests.nodes.pure_mesh import DRAFT_COSTS, TARGET_COSTS
 from tests.nodes.scheduler.script import (
@@ -154,7 +154,8 @@ def test_a_plan_of_another_kind_is_not_kept_from_by_the_one_in_force() -> None:
         replace(p, prediction=Prediction(0.1, "", price_of(seen, p), 1.0)) for p in (three, one)
     ]
     # By a single plan the one that is in force is better than the other.
-    plan = replace(made[0], others=(replace(made[1], prediction=made[0].prediction),))
+    other = Option(Kind.FEW, made[0].price_s, 0.1, lambda: made[1])
+    plan = replace(made[0], others=(other,))
     gain = Gain(0.05, 0.0, 20.0)
     batches = [{StreamId(k): 2} for k in (1, 2, 3)]
     planning = Planning(
@@ -163,7 +164,8 @@ def test_a_plan_of_another_kind_is_not_kept_from_by_the_one_in_force() -> None:
     )  # fmt: skip
     found = planning.make()
     assert found.plan.kind is Kind.FEW
-    assert [other.kind for other in found.plan.others] == [Kind.CROWDED]
+    # Whoever has a plan in force does not hold the others.
+    assert found.plan.others == ()
     assert found.advantage.gains[Kind.FEW].known_s == 21.0
     none = replace(planning, advantage=NOTHING_KNOWN)
     assert none.make().plan.kind is Kind.CROWDED
