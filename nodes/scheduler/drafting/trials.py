@@ -20,7 +20,7 @@ from nodes.stream import StreamId
 # Caps as those of a typical plan. What is not made counts as not accepted, so a stop above those of
 # plans that pay little would say of their streams that guesses do not pay at all.
 _GAMMA = 4
-_STOP = 0.2
+_STOP = 0.1
 
 
 def begin(streams: Iterable[Stream], drafts: DraftPool, round_id: int) -> list[Instruction]:
