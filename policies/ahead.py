@@ -19,6 +19,7 @@ import numpy as np
 
 from policies.acceptance import Floats
 from policies.cycle import CycleCost, CyclePlan, laps_with_waits
+from policies.plan import Observation
 from policies.problem import CycleProblem, Ints
 
 # It must shorten the cycle by this part of it, for what is predicted is not certain.
@@ -71,3 +72,16 @@ def _ahead_s(problem: CycleProblem, mine: Ints, gammas: Ints) -> Floats:
         beside = (here[None, :] + 1 >= steps[:, None]).sum(axis=1)
         ahead_s[node] = problem.draft_s[node, beside].sum()
     return ahead_s
+
+
+def ahead_of(
+    observation: Observation, problem: CycleProblem, chosen: CyclePlan, cost: CycleCost
+) -> tuple[Floats, float]:
+    """Seconds that each batch's lap gains by drafting ahead, and the part of the cycle it saves."""
+    none = np.zeros(len(chosen.bounds) - 1), 0.0
+    if not chosen.gammas.any():
+        return none
+    gains_s = ahead_gains_s(problem, chosen, cost)
+    gain_s = cycle_gain_s(cost, gains_s) if gains_s.any() else 0.0
+    loss_s = (observation.ahead_overrun - 1.0) * cost.cycle_s
+    return (gains_s, gain_s / cost.cycle_s) if gain_s > loss_s else none

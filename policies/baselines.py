@@ -12,8 +12,10 @@ from dataclasses import replace
 import numpy as np
 
 from policies.cycle import CyclePlan, evaluate
-from policies.joint import describe, joint_plan, repriced, trivial_plan
+from policies.describe import describe, trivial_plan
+from policies.joint import joint_plan
 from policies.plan import MAX_AUTO_GAMMA, Observation, Plan, Policy
+from policies.priced import repriced
 from policies.problem import CycleProblem, Ints, problem_of
 
 _FIXED_GAMMA = 4

@@ -12,8 +12,8 @@ from nodes.scheduler.observe import observe, used_cells
 from nodes.scheduler.stream import Stream
 from nodes.scheduler.target import TargetCosts
 from nodes.stream import StreamId
-from policies.joint import price_of
 from policies.plan import Observation, Plan, StreamView
+from policies.priced import price_of
 
 # A plan takes a millisecond or two: what guesses gain is looked up again when this much is new.
 _GAIN_AGE_S = 1.0

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 
 from nodes.scheduler.advantage import NOTHING_KNOWN, Advantage
 from nodes.stream import StreamId
-from policies.joint import Priced, chosen_of, options_of_kinds
+from policies.joint import chosen_of, options_of_kinds
 from policies.plan import Batch, Kind, Observation, Option, Plan, Policy
+from policies.priced import Priced
 from policies.problem import problem_of
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeAlias
 
-from policies.joint import price_of
 from policies.plan import Batch, Observation, Plan
+from policies.priced import price_of
 from policies.problem import CycleProblem
 
 # In plans of more batches than this, changes of single ones are not looked at.

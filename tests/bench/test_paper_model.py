@@ -14,7 +14,7 @@ from bench.paper.world import World, problem_at, whole_problem, world_of
 from policies import baselines
 from policies.analytic import pass_seconds
 from policies.cycle import CyclePlan
-from policies.joint import describe
+from policies.describe import describe
 from policies.ofdma import ofdma_rate_bps
 from policies.plan import Link, Observation, StreamView
 from tests.bench.paper_tasks import BASE, smaller

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from policies.cycle import CyclePlan
-from policies.joint import chosen_of, describe, joint_plan, options_of_kinds, price_of, repriced
+from policies.describe import describe
+from policies.joint import chosen_of, joint_plan, options_of_kinds
 from policies.latency import CostTable, NodeCosts
 from policies.plan import (
     UNKNOWN_SLOWNESS,
@@ -22,6 +23,7 @@ from policies.plan import (
     Slowness,
     StreamView,
 )
+from policies.priced import price_of, repriced
 from policies.problem import problem_of
 from tests.policies.instances import observation, plain_price_s
 from tests.policies.slow_cycle import SlowCycle

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from nodes.scheduler.cycle import CycleState
-from policies.joint import joint_plan, price_of
+from policies.joint import joint_plan
 from policies.plan import Batch, DraftView, Observation, Option, Plan, Prediction, StreamView
+from policies.priced import price_of
 from tests.nodes.builders import make_spec
 from tests.nodes.pure_mesh import DRAFT_COSTS, TARGET_COSTS
 from tests.nodes.scheduler.script import (

@@ -13,8 +13,8 @@ from nodes.scheduler.advantage import NOTHING_KNOWN, Advantage, Gain
 from nodes.scheduler.instructions import Instruction, ToTarget
 from nodes.scheduler.planning import Planning
 from nodes.stream import StreamId
-from policies.joint import price_of
 from policies.plan import Batch, DraftView, Kind, Observation, Option, Plan, Prediction, StreamView
+from policies.priced import price_of
 from tests.nodes.builders import make_spec
 from tests.nodes.pure_mesh import DRAFT_COSTS, TARGET_COSTS
 from tests.nodes.scheduler.script import (

@@ -6,8 +6,9 @@ import pytest
 
 from nodes.trace.replan import replan, table_of
 from policies.baselines import POLICIES
-from policies.joint import joint_plan, price_of
+from policies.joint import joint_plan
 from policies.plan import Batch, Observation
+from policies.priced import price_of
 from tests.nodes.trace.examples import guessing, plan_record
 
 

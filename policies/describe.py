@@ -1,0 +1,186 @@
+"""How any cycle becomes a plan with its numbers, its turns on the air and its reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from policies.acceptance import Floats
+from policies.airtime import grant_order
+from policies.cycle import CycleCost, CyclePlan, seconds_at
+from policies.plan import Batch, BatchTimes, Observation, Plan, Prediction, Rejected
+from policies.play import messages_air_s, played_cost
+from policies.problem import CATCH_UP_TOKENS, CycleProblem
+from policies.stops import stop_chances
+
+
+def trivial_plan(observation: Observation, name: str) -> Plan | None:
+    """The plan where nothing is to be computed: no streams, or a target of unknown costs."""
+    if observation.streams and observation.target is not None:
+        return None
+    plain = tuple(view.stream_id for view in observation.streams)
+    return Plan(plain=plain, reasons=dict.fromkeys(plain, "draft off: no costs"), policy=name)
+
+
+def describe(
+    observation: Observation,
+    problem: CycleProblem,
+    chosen: CyclePlan,
+    name: str,
+    cost: CycleCost | None = None,
+    rejected: Rejected | None = None,
+    *,
+    ahead: tuple[Floats, float] | None = None,
+) -> Plan:
+    """A cycle as a plan: batches without guesses ride along, each plain stream gets its reason.
+
+    ahead: seconds that each batch's lap gains by being drafted ahead, and the part of the cycle
+    that saves; None where nothing is drafted ahead.
+    """
+    if cost is None:
+        cost = played_cost(problem, chosen)
+    gains_s, ahead_gain = ahead or (np.zeros(len(chosen.bounds) - 1), 0.0)
+    batches, times, grants = [], [], []
+    plain: list[int] = []
+    stops = stop_chances(problem, chosen, cost)
+    for m, (first, end) in enumerate(zip(chosen.bounds, chosen.bounds[1:], strict=False)):
+        gammas = chosen.gammas[first:end].tolist()
+        ids = problem.stream_ids[first:end]
+        members = list(zip(ids, gammas, stops[first:end].tolist(), strict=True))
+        guessing = [member for member in members if member[1] > 0]
+        plain += [stream_id for stream_id, gamma, _ in members if gamma == 0]
+        if guessing:
+            ids, caps, least = zip(*guessing, strict=True)
+            goes_ahead = bool(gains_s[m] > 0)
+            batches.append(Batch(ids, caps, least if any(least) else (), goes_ahead))
+            times.append(_times(cost, m))
+            grants.append(_grants(problem, chosen, m))
+    return Plan(
+        batches=tuple(batches),
+        plain=tuple(plain),
+        reasons=PlainReasons(observation, problem, chosen) if plain else {},
+        policy=name,
+        min_cycle_s=cost.cycle_s if batches and cost.cycle_s > cost.natural_s * 1.001 else 0.0,
+        grants=tuple(grants),
+        prediction=Prediction(
+            cost.cycle_s,
+            _bound(problem, cost, bool(batches)),
+            cost.price_s,
+            _tokens_per_s(problem, chosen, cost),
+            tuple(times),
+            ahead_gain,
+        ),
+        rejected=rejected,
+    )
+
+
+def _times(cost: CycleCost, m: int) -> BatchTimes:
+    stages = cost.stages
+    return BatchTimes(
+        float(stages.draft_s[:, m].max()),
+        float(stages.air_s[:, m].sum()),
+        float(cost.verify_s[m]),
+        float(cost.lap_s[m]),
+        round(float(stages.num_tokens[m])),
+    )
+
+
+def _grants(problem: CycleProblem, plan: CyclePlan, m: int) -> tuple[str, ...]:
+    """Draft nodes of a batch in the order of their turns: least air for its weight first."""
+    if len(problem.node_names) == 1:
+        return problem.node_names
+    first, end = plan.bounds[m], plan.bounds[m + 1]
+    mine = first + np.flatnonzero(plan.gammas[first:end])
+    nodes, num_nodes = problem.nodes[mine], len(problem.node_names)
+    weights = np.bincount(nodes, problem.weights[mine], minlength=num_nodes)
+    order = grant_order(messages_air_s(problem, plan, m), weights)
+    asked = set(nodes.tolist())
+    return tuple(problem.node_names[node] for node in order if node in asked)
+
+
+def _bound(problem: CycleProblem, cost: CycleCost, guesses: bool) -> str:
+    """Which term of C is the longest."""
+    if not guesses:
+        return "target"
+    if cost.cycle_s > cost.natural_s * 1.001:
+        return "plain streams"
+    terms = [("target", float(cost.verify_s.sum()))]
+    sums = zip(problem.node_names, cost.stages.draft_s.sum(axis=1), strict=True)
+    terms += [(f"draft node {name}", float(seconds)) for name, seconds in sums]
+    air = zip(problem.medium_names, cost.stages.air_s.sum(axis=1), strict=True)
+    terms += [(name, float(seconds)) for name, seconds in air]
+    slowest = int(cost.lap_s.argmax())
+    # Counted as the plan's batches are: without those in which nobody guesses.
+    number = int((cost.verify_s[: slowest + 1] > 0).sum())
+    name, longest_s = max(terms, key=lambda term: term[1])
+    # What is longer than all of these is a lap with its waits for the air.
+    return name if longest_s * (1.0 + 1e-9) >= cost.natural_s else f"lap of batch {number}"
+
+
+def _tokens_per_s(problem: CycleProblem, chosen: CyclePlan, cost: CycleCost) -> float:
+    guessing = chosen.gammas > 0
+    rows = np.flatnonzero(guessing)
+    earned = problem.earned[rows, chosen.gammas[rows]].sum()
+    num_plain = int((~guessing).sum())
+    if not len(rows):
+        return num_plain / cost.cycle_s
+    if num_plain == 0:
+        return float(earned / cost.cycle_s)
+    passes = (cost.verify_s > 0).sum()
+    passes += (cost.cycle_s - cost.verify_s.sum()) / problem.target_s[num_plain]
+    return float((earned + num_plain * passes) / cost.cycle_s)
+
+
+class PlainReasons(Mapping[int, str]):
+    """Why each plain stream of a plan makes no guesses; a text is made when it is asked for."""
+
+    def __init__(self, observation: Observation, problem: CycleProblem, chosen: CyclePlan) -> None:
+        self._views = observation.streams
+        self._problem = problem
+        self._plain = {problem.stream_ids[k]: k for k in np.flatnonzero(chosen.gammas == 0)}
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._plain)
+
+    def __len__(self) -> int:
+        return len(self._plain)
+
+    def __getitem__(self, stream_id: int) -> str:
+        k = self._plain[stream_id]
+        view = next(view for view in self._views if view.stream_id == stream_id)
+        if view.fixed_gamma == 0:
+            return "draft off: gamma 0 was asked for"
+        if view.draft not in self._problem.node_names:
+            return "draft off: no draft node holds the stream"
+        if view.tokens_left <= 1:
+            return "draft off: one token is left"
+        return _price_of_guessing(self._problem, int(k), len(self._plain))
+
+
+def _price_of_guessing(problem: CycleProblem, k: int, num_plain: int) -> str:
+    """What the best number of guesses would take and earn if stream k alone made them."""
+    node = int(problem.nodes[k])
+    gammas = np.arange(1, int(problem.most[k]) + 1)
+    sent = problem.sent[k, gammas]
+    steps_s = problem.sent[k, gammas - 1] * problem.draft_s[node, 1]
+    draft_s = problem.draft_s[node, CATCH_UP_TOKENS] + steps_s
+    air_s = problem.message_air_s[node] + problem.stream_air_s[node]
+    air_s = air_s + sent * problem.token_air_s[node]
+    round_s = draft_s + problem.rtt_s[node] + air_s
+    # It takes its place in the pass of all plain streams, with its guesses.
+    likely = 1.0 - np.exp(problem.log_none[k])
+    round_s += likely * seconds_at(problem.target_s, num_plain + sent / likely)
+    round_s += (1.0 - likely) * problem.target_s[num_plain]
+    earned = problem.earned[k, gammas]
+    best = int((round_s / earned).argmin())
+    plain_s = float(problem.target_s[num_plain])
+    guesses = f"{best + 1} guesses make" if best else "1 guess makes"
+    text = (
+        f"draft off: {guesses} a round of {round_s[best] * 1e3:.0f} ms worth "
+        f"{earned[best]:.2f} tokens at acceptance {problem.alphas[k]:.2f}, "
+        f"a plain step takes {plain_s * 1e3:.0f} ms"
+    )
+    if round_s[best] / earned[best] < plain_s:
+        text += "; but they would slow the other streams down"
+    return text
