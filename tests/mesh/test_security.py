@@ -126,7 +126,11 @@ async def test_the_handlers_death_ends_the_server_and_lets_nobody_in(contexts):
     await friend.writable()
     is_broken = True
     reading = asyncio.ensure_future(server.recv())
-    await shout(contexts[1].connect(server.endpoint, client_keys(pair)), [b"x"], 0.3)
+    for _ in range(10):
+        # On a machine that is busy a handshake may take longer than a stranger stays.
+        await shout(contexts[1].connect(server.endpoint, client_keys(pair)), [b"x"], 0.3)
+        if reading.done():
+            break
     with pytest.raises(SecurityError, match="handler of handshakes ended: RuntimeError: disk"):
         await asyncio.wait_for(reading, 2.0)
     # Not the next message of a friend either: the process is to end.

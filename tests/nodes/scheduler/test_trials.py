@@ -31,7 +31,7 @@ from tests.nodes.scheduler.script import (
 )
 
 NUM_FIRST, MAX_FIRST, INTERVAL = 4, 24, 32
-GAMMA, STOP_PERCENT = 4, 20
+GAMMA, STOP_PERCENT = 4, 10
 
 
 def make(*, lookup: bool = False) -> SchedulerState:
