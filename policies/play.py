@@ -46,6 +46,7 @@ def played_cost(
 
 
 def kind_of_cycle(plan: CyclePlan) -> Kind:
+    """As of the plan that it becomes: batches in which nobody guesses count as plain streams."""
     sizes = np.add.reduceat(plan.gammas > 0, plan.bounds[:-1])
     return kind_of(int((sizes > 0).sum()), int((plan.gammas == 0).sum()))
 

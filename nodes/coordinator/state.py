@@ -345,10 +345,7 @@ class CoordinatorState:
             )
             for draft in self._roster.nodes("draft"):
                 if draft.can_draft_for(node):
-                    link, model_hash = draft.measured_link(), draft.profile.model_hash
-                    node.scheduler.draft_joined(
-                        draft.name, draft.costs, link, draft.spread, draft.pace, model_hash
-                    )
+                    draft.draft_for(node.scheduler)
             self._tracing.target_joined(node, node.scheduler, now)
             self._intake.target_came(node)
             self._serving.targets_changed(now)
@@ -358,11 +355,7 @@ class CoordinatorState:
         out: list[Send] = []
         for target, scheduler in self._roster.schedulers():
             if node.can_draft_for(target):
-                model_hash = node.profile.model_hash
-                joined = scheduler.draft_joined(
-                    node.name, node.costs, node.link, node.spread, node.pace, model_hash
-                )
-                out += self._carry_out(target, joined, now)
+                out += self._carry_out(target, node.draft_for(scheduler), now)
         return out
 
     def _on_node_out(self, event: NodeOut, now: float) -> list[Send]:

@@ -16,7 +16,9 @@ from policies.plan import Kind, Plan, Slowness
 # Of what is known of the kind of plan in force, and of the other kinds: they are tried again after
 # so long.
 _MEMORY_S, _OTHER_MEMORY_S = 20.0, 30.0
-# Promised seconds that a kind is believed to be what it was on the bench, before anything was seen.
+# How slow kinds are believed to be, between what 16 streams on a narrow cell gave, emulated and
+# simulated; and for how many promised seconds that counts against what is seen.
+_PRIORS = {Kind.PLAIN: 1.0, Kind.FEW: 1.02, Kind.CROWDED: 1.08, Kind.MIXED: 1.05}
 _PRIOR_S = 3.0
 # A plan of another kind takes some cycles until all streams follow it; where texts are to be told
 # first it may take seconds, but if they are told for longer, that is what guesses cost.
@@ -24,10 +26,6 @@ _SETTLING_CYCLES, _MOST_SETTLING_S = 2.0, 4.0
 # A pass that is waited for longer tells no more than that.
 _MOST_CYCLES = 4.0
 _LEAST, _MOST = 0.9, 1.5
-
-
-# Between what 16 streams on a narrow cell gave, emulated and simulated.
-_PRIORS = {Kind.PLAIN: 1.0, Kind.FEW: 1.02, Kind.CROWDED: 1.08, Kind.MIXED: 1.05}
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from nodes.messages import EngineProfile
 from nodes.profile import same_vocabulary
 from nodes.scheduler import SchedulerState
 from nodes.scheduler.drafting.pace import Pace
+from nodes.scheduler.instructions import Instruction
 from policies.confidence import Spread
 from policies.latency import NodeCosts
 from policies.plan import Link
@@ -107,6 +108,12 @@ class NodeRecord:
             and scheduler.num_streams + num_streams <= self.profile.max_streams
             and self.used_cells + cells <= self.profile.num_cells
         )
+
+    def draft_for(self, scheduler: SchedulerState) -> list[Instruction]:
+        """Have a target's scheduler count on it, with what is known of it by now."""
+        profile, link = self.profile, self.measured_link()
+        known = self.spread, self.pace, profile.model_hash
+        return scheduler.draft_joined(self.name, self.costs, link, *known)
 
     def can_draft_for(self, target: NodeRecord) -> bool:
         """A target that cannot take guesses back is served plainly."""

@@ -23,7 +23,7 @@ _TYPICAL_ROUND_TOKENS = 2.5
 _SETTLED_TOKENS = 64
 # Streams on their way to another node at a time: each is decoded plainly until it has been read.
 _MOST_MOVING = 2
-# Models that are remembered though no node runs them.
+# Models that are remembered, those that no node runs included.
 _MOST_MODELS = 32
 
 
@@ -76,9 +76,9 @@ class DraftPool:
             return DraftModel()
         if model_hash not in self._models and len(self._models) >= _MOST_MODELS:
             used = {id(node.model) for node in self}
-            unused = [name for name, model in self._models.items() if id(model) not in used]
-            for name in unused[:1]:
-                del self._models[name]
+            unused = (name for name, model in self._models.items() if id(model) not in used)
+            # Hashes are what nodes say: no number of them may fill the memory.
+            self._models.pop(next(unused, ""), None)
         return self._models.setdefault(model_hash, DraftModel())
 
     def remove(self, name: str) -> bool:

@@ -273,6 +273,18 @@ def both_kinds(seen: Observation, gain: float) -> Plan:
     return replace(plain, others=(Option(guesses.kind, price_s, 0.1, lambda: guesses),))
 
 
+def replan_both(
+    state: CycleState, policy: Asked, seen: Observation, gain: float, since_s: float, seconds: float
+) -> None:
+    """The same two plans every second for so long; since_s: from the last change to the first."""
+    state._switched_at = 10.0
+    policy.plan = both_kinds(seen, gain)
+    now = 10.0 + since_s
+    while now <= 10.0 + since_s + seconds:
+        replan(state, seen, now)
+        now += 1.0
+
+
 @pytest.mark.parametrize(
     ("since_s", "seconds", "gain", "goes_on"),
     [
@@ -289,12 +301,7 @@ def test_guesses_that_gain_nothing_are_not_gone_on_with_for_long(
     """Not at once, for a plan may err, and to end them and to begin again costs some cycles."""
     state, policy = in_force({1: 4, 2: 4}, is_cheapest=True)
     seen = observe(1, 2)
-    state._switched_at = 10.0
-    policy.plan = both_kinds(seen, gain)
-    now = 10.0 + since_s
-    while now <= 10.0 + since_s + seconds:
-        replan(state, seen, now)
-        now += 1.0
+    replan_both(state, policy, seen, gain, since_s, seconds)
     assert bool(groups(state)) is goes_on
 
 
@@ -315,12 +322,7 @@ def test_guesses_are_begun_for_the_less_the_longer_they_have_promised_it(
     seen, policy = observe(1, 2), Asked(make_plan(price_s=1.0, plain=(1, 2), is_cheapest=True))
     state = CycleState(policy)
     replan(state, seen, 10.0)
-    state._switched_at = 10.0
-    policy.plan = both_kinds(seen, gain)
-    now = 10.0 + since_s
-    while now <= 10.0 + since_s + seconds:
-        replan(state, seen, now)
-        now += 1.0
+    replan_both(state, policy, seen, gain, since_s, seconds)
     assert bool(groups(state)) is begins
 
 

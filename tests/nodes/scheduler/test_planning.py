@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import exp
 
 import pytest
 
@@ -169,3 +170,22 @@ def test_a_plan_of_another_kind_is_not_kept_from_by_the_one_in_force() -> None:
     assert found.advantage.gains[Kind.FEW].known_s == 21.0
     none = replace(planning, advantage=NOTHING_KNOWN)
     assert none.make().plan.kind is Kind.CROWDED
+
+
+@pytest.mark.parametrize(("gain", "kind"), [(0.03, Kind.MIXED), (0.2, Kind.PLAIN)])
+def test_where_the_kind_in_force_cannot_be_the_next_best_guesses_are_gone_on_with(
+    gain: float, kind: Kind
+) -> None:
+    """A stream that cannot guess for a moment is no reason to end the guesses of the others for a
+    few percent."""
+    seen = Observation(VIEWS, TARGET_COSTS, (DraftView("a", DRAFT_COSTS),))
+    all_guess = Plan((Batch((1, 2, 3), (2, 2, 2)),), is_cheapest=True)
+    some = Plan((Batch((1, 2), (2, 2)),), (3,), is_cheapest=True)
+    price_s = price_of(seen, some)
+    some = replace(some, prediction=Prediction(0.1, "", price_s, 1.0))
+    plain_s = price_s * exp(-gain)
+    plain = Plan((), (1, 2, 3), is_cheapest=True, prediction=Prediction(0.1, "", plain_s, 1.0))
+    plain = replace(plain, others=(Option(Kind.MIXED, price_s, 0.1, lambda: some),))
+    batches = [{StreamId(k): 2 for k in (1, 2, 3)}]
+    planning = Planning(seen, lambda _: plain, all_guess, batches, 10.0, 10.0, now=1.0)
+    assert planning.make().plan.kind is kind
