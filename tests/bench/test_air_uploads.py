@@ -261,7 +261,8 @@ async def test_rounds_go_on_between_the_pieces_of_an_upload(eventually: Any) -> 
     stations = tuple(Station(name=name, rate_bps=RATE_BPS) for name in ("draft", "client"))
     cell = Cell(stations=stations, access=Contention(), frame_s=FRAME_S)
     heard: list[str] = []
-    config = ToyConfig(agreement=0.9)
+    # Room for the whole prompt beside the other stream: an upload of many pieces.
+    config = ToyConfig(agreement=0.9, num_cells=16384)
     model, drafter = ToyModel(config), ModelDrafter(ToyModel(config))
     async with contextlib.AsyncExitStack() as stack:
         # Ends after all that uses it.
@@ -311,14 +312,13 @@ async def test_rounds_go_on_between_the_pieces_of_an_upload(eventually: Any) -> 
             endless = GenerateOptions(max_tokens=3000, gamma=4, ignore_eog=True)
             serving.append(asyncio.create_task(_count(user, (5, 6), endless, enough=1 << 30)))
             await eventually(lambda: heard.count("DraftReply") >= 5)
-            prompt = LONG[:3000]
-            assert await _count(client, prompt, GenerateOptions(max_tokens=2), enough=1) >= 1
+            assert await _count(client, LONG, GenerateOptions(max_tokens=2), enough=1) >= 1
         finally:
             for task in serving:
                 task.cancel()
             await asyncio.gather(*serving, return_exceptions=True)
     first, last = heard.index("UploadPiece"), _last(heard, "UploadPiece")
-    assert heard.count("UploadPiece") >= 2 * len(prompt) / (PIECE_S * RATE_BPS / 8)
+    assert heard.count("UploadPiece") >= 2 * len(LONG) / (PIECE_S * RATE_BPS / 8)
     assert heard[first:last].count("DraftReply") >= 3
     assert heard[first:last].count("CommitReply") >= 3
 
