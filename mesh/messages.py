@@ -131,7 +131,7 @@ class Hello:
 
 @message(2)
 class Welcome:
-    """The node is in; how often both sides send a Ping, and how long silence is borne.
+    """The node is in; how often the coordinator sends a Ping, how long both sides bear silence.
 
     pads: whether both sides send messages of a few sizes only.
     """

@@ -106,8 +106,8 @@ class BatchStatus:
 
 @dataclass(frozen=True, slots=True)
 class PlanStatus:
-    """The plan in force and what it promises. rejected: the best plan of another kind, and its
-    price beside this one's."""
+    """The plan in force and what it promises. rejected: the best plan with guesses where this one
+    has none, without where it has some, and its price beside this one's."""
 
     policy: str
     batches: tuple[BatchStatus, ...]
@@ -233,7 +233,7 @@ class Totals:
 class Status:
     """at_s: the coordinator's clock. window_s: what rates and busy fractions are over.
 
-    num_streams: all that have a place; `streams` holds the first of them.
+    num_streams: all that have a place or wait for one; `streams` holds the first of them.
     """
 
     cluster: str

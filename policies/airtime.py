@@ -1,4 +1,4 @@
-"""How links share one medium: turns, and constant shares with closed forms (DESIGN section 5, Air).
+"""How links share one medium: turns, and constant shares with closed forms.
 
 Everywhere s_k is the seconds of the medium that link k needs alone. Where a link has nothing to
 send (s_k = 0) it needs no share.
@@ -62,13 +62,13 @@ def amounts(what: str, values: npt.ArrayLike) -> Floats:
 def batch_shares(airtime_s: npt.ArrayLike) -> Floats:
     """Shares with which all links of a batch finish together, soonest: phi_k = s_k / sum(s).
 
-    airtime_s: (n,). Returns (n,) shares that sum to 1. DESIGN section 5 (i).
+    airtime_s: (n,). Returns (n,) shares that sum to 1.
     """
     return _normalised(amounts("airtimes", airtime_s))
 
 
 def batch_time_s(airtime_s: npt.ArrayLike) -> float:
-    """Seconds until a batch has arrived with the shares of (i), or in turns: sum(s)."""
+    """Seconds until a batch has arrived with these shares, or in turns: sum(s)."""
     return float(amounts("airtimes", airtime_s).sum())
 
 
@@ -76,7 +76,7 @@ def weighted_shares(airtime_s: npt.ArrayLike, weights: npt.ArrayLike) -> Floats:
     """Shares with the least weighted sum of times: phi_k = sqrt(w_k s_k) / sum_j sqrt(w_j s_j).
 
     airtime_s, weights: (n,). Returns (n,) shares that sum to 1; a link of weight 0 gets none and
-    never finishes. Stationary point of sum(w_k s_k / phi_k) on the simplex; DESIGN section 5 (ii).
+    never finishes. Stationary point of sum(w_k s_k / phi_k) on the simplex.
     """
     return _normalised(_weighted_roots(airtime_s, weights))
 
@@ -98,7 +98,7 @@ def _normalised(values: Floats) -> Floats:
 def release_shares(airtime_s: npt.ArrayLike, ready_s: npt.ArrayLike) -> tuple[Floats, float]:
     """Shares with which links that become ready at r_k finish together, soonest.
 
-    phi_k = s_k / (T - r_k), T the root of sum_k s_k / (T - r_k) = 1; DESIGN section 5 (iii).
+    phi_k = s_k / (T - r_k), T the root of sum_k s_k / (T - r_k) = 1.
     airtime_s: (n,). ready_s: (n,) on any clock. Returns the (n,) shares, which sum to 1, and the
     time on that clock when all has arrived; a link with nothing to send has arrived when ready.
     """

@@ -1,4 +1,4 @@
-"""The price of a cycle: batches that circulate, plain streams that ride along (DESIGN section 5).
+"""The price of a cycle: batches that circulate, plain streams that ride along.
 
 Batches of guessing streams go round: drafted, sent, verified. Streams without guesses ride in
 every pass of the target, and in passes of their own while no guesses are there. With P plain

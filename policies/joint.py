@@ -26,7 +26,7 @@ _MOST_PLAYED = 2
 
 
 def joint_plan(observation: Observation) -> Plan:
-    """Batches, speculation lengths and grants together (DESIGN section 5).
+    """Batches, speculation lengths and grants together.
 
     Plain decoding of all streams (of those whose client did not ask for guesses) is kept unless
     guesses are predicted to be better by 5 %.

@@ -1,4 +1,4 @@
-"""How links share the band of an OFDMA cell so that all finish together (DESIGN section 5, iv).
+"""How links share the band of an OFDMA cell so that all finish together.
 
 A link with the band b sends b log2(1 + c/b) bit/s. c = P h / N0 in Hz is the
 power that gets through the air over the density of the noise there.
@@ -56,7 +56,7 @@ def ofdma_bands(
     """Bands (n,) in Hz with which all links finish together, soonest, and the seconds they take.
 
     bits, snr_hz: (n,) D_k and c_k. names: of the links, for errors. The bands sum to B; a link
-    with nothing to send gets none. DESIGN section 5 (iv): for a finish T and q = D ln2 / (c T) the
+    with nothing to send gets none. For a finish T and q = D ln2 / (c T) the
     band is c/u with log1p(u) = q u. Raises DeadLinkError for a c that is not positive, ValueError
     for other bad values.
     """

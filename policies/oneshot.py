@@ -1,7 +1,7 @@
 """The one-shot problem: streams in a fixed order cut into batches that pass three stages once.
 
 Zhu et al. 2025 (arXiv 2510.11331) put batching, speculation length and the shared medium into one
-dynamic program; the recursion on stage clocks is that of DESIGN section 5.
+dynamic program; here it is a recursion on the clocks of the three stages.
 """
 
 from __future__ import annotations

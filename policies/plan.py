@@ -43,7 +43,7 @@ class Link:
             raise ValueError("the times of a link are finite and not negative")
 
     def airtime_s(self, bits: float, num_frames: int) -> float:
-        """Seconds of the medium that messages take: f o + D / R (DESIGN section 5, Air)."""
+        """Seconds of the medium that messages take: f o + D / R, of f frames, D bits."""
         return num_frames * self.frame_s + bits / self.rate_bps
 
 
@@ -177,7 +177,8 @@ class Prediction:
     """What a plan is expected to give.
 
     cycle_s: seconds until every batch has gone round once. bound: what makes it so long.
-    price_s: the objective, the weighted sum over streams of seconds a token (DESIGN section 5).
+    price_s: the objective, the weighted sum over streams of seconds a token
+    (`policies/cycle.py`), times how much slower than promised plans of the kind have been.
     tokens_per_s: of all streams together. ahead_gain: part of all this that drafting ahead saves.
     """
 

@@ -42,7 +42,7 @@ class Node:
         """Seconds of passes of 0, 1, ... num_tokens tokens, with logits for each; see pass_seconds.
 
         A token attends to the cells of its own sequence, cells / num_sequences on average; a pass
-        reads the cells of all of them, as the cache is one (DESIGN section 5).
+        reads the cells of all of them, as the cache is one.
         """
         shape, device = self.shape, self.device
         counts = np.arange(num_tokens + 1)

@@ -41,6 +41,7 @@ class AnswerTimeoutError(RequestError, TimeoutError):
 
 _BY_CODE = {
     "bad_request": InvalidRequestError,
+    "not_found": InvalidRequestError,
     "overloaded": OverloadedError,
     "unavailable": UnavailableError,
     "deadline": AnswerTimeoutError,

@@ -183,7 +183,8 @@ def replan_command(path: Path, policy: str) -> None:
     """Plan recorded observations anew, and compare with the plans that were in force.
 
     Prices are predictions: the sum over streams of seconds a token. A plan that is in force may be
-    a few percent dearer than the best one, which is not worth a change.
+    dearer than the best one: a change costs something, too, and kinds of plans (with guesses or
+    without, in few batches or many) are compared over some seconds.
 
     \b
     Example:

@@ -99,7 +99,7 @@ def _turn(air: Air, asked: Asked, arrived: float, now: float) -> Way:
 
 def shared_ways(air: Air, asked: Sequence[Asked], now: float) -> dict[str, Way]:
     """Ways by node: on each medium the answers of a round have constant shares and end together,
-    soonest (DESIGN section 5 (iii)); rounds follow one another.
+    soonest (`policies/airtime.py`); rounds follow one another.
     """
     ways: dict[str, Way] = {}
     media = dict.fromkeys(a.node.link.medium for a in asked)

@@ -123,7 +123,12 @@ class Roster:
         return [(n, n.scheduler) for n in self._nodes.values() if n.scheduler is not None]
 
     def fields(self) -> tuple[NodeFields, ...]:
-        """What a client may know of the nodes; as many as one message holds."""
+        """What a client may know of the nodes; as many as one message holds, draining ones first
+        then: who drains one waits for it to be gone from here.
+        """
+        nodes = list(self._nodes.values())
+        if len(nodes) > _MAX_NODES_SHOWN:
+            nodes.sort(key=lambda node: not node.is_draining)
         return tuple(
             NodeFields(
                 n.name,
@@ -135,7 +140,7 @@ class Roster:
                 n.is_draining,
                 round(1e6 * (n.heartbeat.rtt_s or 0.0)),
             )
-            for n in list(self._nodes.values())[:_MAX_NODES_SHOWN]
+            for n in nodes[:_MAX_NODES_SHOWN]
         )
 
     def ages_s(self, node: NodeRecord, now: float) -> tuple[float, float]:

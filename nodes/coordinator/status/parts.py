@@ -164,8 +164,8 @@ def plan_status(report: Report) -> PlanStatus:
         for k, batch in enumerate(plan.batches)
     ]
     ratio = 0.0
-    if plan.rejected is not None and made is not None and made.price_s > 0.0:
-        ratio = plan.rejected.price_s / made.price_s
+    if plan.rejected is not None and plan.price_s > 0.0:
+        ratio = plan.rejected.price_s / plan.price_s
     return PlanStatus(
         policy=cut(plan.policy),
         batches=tuple(batches),

@@ -3,7 +3,7 @@
 A plan goes by acceptance on average. Of lookup's guesses each is known before it is sent, and how
 likely it is; and a pass may cost much more with the first guess than with the next ones. In a pass
 of T seconds, in which a stream of weight w expects 1 + G tokens, the price of the plan is T times
-the sum of w / (1 + G) over all streams (DESIGN section 5): guesses are worth sending where it is
+the sum of w / (1 + G) over all streams: guesses are worth sending where it is
 less than without them.
 """
 

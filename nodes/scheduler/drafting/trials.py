@@ -2,7 +2,8 @@
 
 What guesses are worth is learnt so before it costs anything: the target never sees them, and the
 draft node works while the target runs its plain passes. A stream is tried so before its first
-round, and again now and then while it is plain.
+round, where little is known of its draft model (`tries.py`) and the others do not guess
+(`probation.py`), and again now and then while it is plain.
 """
 
 from __future__ import annotations

@@ -98,7 +98,12 @@ async def test_time_is_bounded(mesh: ToyMesh, eventually: Eventually) -> None:
 
 async def test_wrong_requests_are_the_callers(mesh: ToyMesh) -> None:
     async with connect(mesh.endpoint) as client:
-        for options in ({"temperature": -1.0}, {"max_tokens": -1}, {"max_tokens": 1 << 19}):
+        for options in (
+            {"temperature": -1.0},
+            {"max_tokens": -1},
+            {"max_tokens": 1 << 19},
+            {"model": "other"},
+        ):
             with pytest.raises(InvalidRequestError):
                 await client.complete("hi", **options)  # type: ignore[arg-type]
         with pytest.raises(InvalidRequestError, match="the prompt is empty"):

@@ -101,3 +101,15 @@ def test_a_process_that_comes_back_has_not_died_and_one_that_follows_it_tells_th
     roster = make_roster()
     (out,) = left(roster.hello(OTHER, hello(incarnation=incarnation), 1.0))
     assert out.has_died == has_died
+
+
+def test_of_more_nodes_than_are_shown_those_that_drain_come_first() -> None:
+    roster = Roster(0.5, 5.0)
+    for k in range(70):
+        roster.hello(b"%d" % k, replace(hello(), node=f"node-{k}"), 0.0)
+    assert [n.node for n in roster.fields()] == [f"node-{k}" for k in range(64)]
+    last = roster.node("node-69")
+    assert last is not None
+    last.is_draining = True
+    # Who drains a node waits for it to be gone from here.
+    assert [n.node for n in roster.fields()] == ["node-69", *(f"node-{k}" for k in range(63))]
