@@ -47,6 +47,8 @@ class Serving:
         self._next_id = 1
         # Requests that went to another target meanwhile.
         self.num_moved = 0
+        # Somebody left the line without a place: who stood behind may fit where that one did not.
+        self._has_line_moved = False
         self.deaths = Deaths()
 
     def num_waiting(self, role: str) -> int:
@@ -92,6 +94,9 @@ class Serving:
         stream = target.scheduler.stream(StreamId(notice.stream_id)) if target.scheduler else None
         if request is None or stream is None or stream.spec.generation != notice.generation:
             return None
+        if not stream.spec.scores_prompt:
+            # Nobody asked: the others of the request do not wait for these.
+            return None
         try:
             fresh = request.scored(notice)
         except ValueError as error:
@@ -107,6 +112,7 @@ class Serving:
 
     def admit_waiting(self, now: float) -> list[Send]:
         """Place waiting streams while there is room."""
+        self._has_line_moved = False
         out: list[Send] = []
         while (placed := self.placement.next_placed(now)) is not None:
             out += self._place(placed, now)
@@ -248,7 +254,9 @@ class Serving:
         for request in self.ledger.tokenizing.overdue(now):
             reason = "no target says how its text is tokenized, though asked again and again"
             out += self.fail(request, "unavailable", reason, now)
-        return [*out, *self._give_up(stranded, why, now)]
+        out += self._give_up(stranded, why, now)
+        # Not where they leave: of a client that is gone all do, and none of it is to get a place.
+        return [*out, *self.admit_waiting(now)] if self._has_line_moved else out
 
     def _give_up(self, requests: Iterable[Request], why: str, now: float) -> list[Send]:
         out: list[Send] = []
@@ -359,3 +367,4 @@ class Serving:
         self.placement.over(choice)
         if stream_id in self.placement.waiting:
             self.placement.waiting.remove(request, choice)
+            self._has_line_moved = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -13,6 +14,9 @@ from nodes.trace.ring import Ring
 
 # Recording goes on for so long after the last request.
 LINGER_S: Final = 5.0
+# Who begins soon after another one begins where that one did: the plans in force are a block of
+# some size.
+_SAME_START_S: Final = 1.0
 
 Schedulers = Iterable[tuple[NodeRecord, SchedulerState]]
 
@@ -23,6 +27,8 @@ class Tracing:
     def __init__(self) -> None:
         self._ring = Ring()
         self._until: float | None = None
+        # Where the last block of plans in force begins, and when it was made.
+        self._start, self._started_at = 0, -math.inf
 
     @property
     def is_on(self) -> bool:
@@ -30,12 +36,14 @@ class Tracing:
 
     def answer(self, request: TraceRequest, schedulers: Schedulers, now: float) -> TraceReply:
         after = request.after
-        if after < 0:
+        is_old = self._until is None or now >= self._started_at + _SAME_START_S
+        if self._until is None or (after < 0 and is_old):
             # Whoever begins is told the plans in force first, others are told them once more.
-            after = self._ring.last
-        if request.after < 0 or self._until is None:
+            self._start, self._started_at = self._ring.last, now
             for target, scheduler in schedulers:
                 self._record(target, scheduler, now)
+        if after < 0:
+            after = self._start
         self._until = now + LINGER_S
         part = self._ring.after(after, MAX_TRACE_BYTES)
         return TraceReply(request.request_id, part.last, part.num_lost, part.has_more, part.lines)

@@ -79,11 +79,19 @@ class Sampler:
 
         logits: (len(guesses) + 1, num_vocab), row j for position + j. Returns the tokens to commit
         (accepted guesses and the target's next token), which the text has from now on, and the
-        number of accepted guesses.
+        number of accepted guesses. Raises GrammarError where the grammar cannot go on at all; where
+        it can with some guesses these are all there is.
         """
         token_ids: list[int] = []
         for index, row in enumerate(logits[: len(guesses) + 1]):
-            token_id = self.sample(row, position + index)
+            try:
+                token_id = self.sample(row, position + index)
+            except GrammarError:
+                if not token_ids:
+                    raise
+                # The text may end with these, by a stop string: without guesses nobody would have
+                # gone on. If it does not, the next pass meets the same end.
+                return token_ids, index
             token_ids.append(token_id)
             self.push(token_id)
             if index == len(guesses) or token_id != guesses[index]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 from nodes.engine.protocol import InvalidInputError, Tokenizer
 from nodes.messages import MAX_PROMPT_TOKENS, TokenizeReply, TokenizeRequest
+
+logger = logging.getLogger(__name__)
 
 # The coordinator asks for a few at a time.
 MAX_WAITING: Final = 64
@@ -50,6 +53,11 @@ class TextReader:
                 )
                 try:
                     reply = await asyncio.shield(reading)
+                except (OSError, RuntimeError) as error:
+                    # No memory, file or thread for the process of a template, say: the streams of
+                    # this node go on, and the coordinator asks again for what was not answered.
+                    logger.warning("a text could not be read: %s", error)
+                    continue
                 finally:
                     # The tokenizer's model must not be closed under its thread.
                     await asyncio.wait([reading])

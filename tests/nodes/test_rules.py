@@ -142,6 +142,32 @@ def test_a_text_that_cannot_go_on_fails_its_stream_and_leaves_the_others() -> No
     assert (state.num_streams, model.free_cells()) == (0, model.config.num_cells)
 
 
+@pytest.mark.parametrize("guesses", [(), (7,), (7, 5)])
+def test_a_stop_string_before_a_dead_end_ends_the_text_whoever_guessed(
+    guesses: tuple[int, ...],
+) -> None:
+    state, model = make_state()
+    state.open(spec_with(DEAD, stops=("7",)))
+    run(state)
+    state.verify(ONE, 1, 3, guesses)
+    (commit,) = [e for e in steps(state) if isinstance(e, Committed)]
+    assert (commit.token_ids, commit.finish_reason, commit.text) == ((7,), "stop", b" ")
+    assert (state.num_streams, model.free_cells()) == (0, model.config.num_cells)
+
+
+def test_guesses_before_a_dead_end_are_committed_before_it_is_told() -> None:
+    state, _ = make_state()
+    state.open(spec_with(DEAD))
+    run(state)
+    state.verify(ONE, 1, 3, (7,))
+    (commit,) = [e for e in steps(state) if isinstance(e, Committed)]
+    assert (commit.token_ids, commit.num_accepted_tokens, commit.finish_reason) == ((7,), 1, "")
+    state.lease(ONE, 1, 4, 1)
+    (failed,) = steps(state)
+    assert isinstance(failed, Failed)
+    assert failed.code == "bad_request"
+
+
 def test_without_the_library_only_streams_with_grammars_fail(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

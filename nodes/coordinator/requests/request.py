@@ -13,6 +13,7 @@ from nodes.messages import (
     DEFAULT_PRIORITY,
     MAX_DEADLINE_S,
     MAX_GAMMA,
+    MAX_PROMPT_TOKENS,
     EngineProfile,
     FinishedNotice,
     PromptLogprobsNotice,
@@ -269,6 +270,12 @@ def specs_of(
     if len(prompt) + submit.max_tokens > target.context_length:
         raise BadRequestError(
             f"{wanted} exceed the {target.context_length} of {target.model}: "
+            f"shorten the prompt or lower --max-tokens"
+        )
+    if len(prompt) + submit.max_tokens > MAX_PROMPT_TOKENS:
+        # Wherever it goes on, one message has all of it.
+        raise BadRequestError(
+            f"{wanted} exceed the {MAX_PROMPT_TOKENS} tokens of a message: "
             f"shorten the prompt or lower --max-tokens"
         )
     if cells_needed(specs[0]) > target.num_cells:

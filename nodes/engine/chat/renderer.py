@@ -73,8 +73,13 @@ class ChatRenderer:
             # A traceback might quote a conversation.
             stderr=subprocess.DEVNULL,
         )
-        # A template that cannot be compiled is not tried again.
-        self._error = self._ask(self._setup, START_LIMIT_S).get("error", "")
+        try:
+            # A template that cannot be compiled is not tried again.
+            self._error = self._ask(self._setup, START_LIMIT_S).get("error", "")
+        except RuntimeError:
+            # No thread to watch it: it does not know its template.
+            self._stop()
+            raise
         if self._error:
             raise InvalidInputError(self._error)
 

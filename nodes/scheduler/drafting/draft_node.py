@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -130,8 +129,8 @@ class DraftNode:
     @property
     def piece_tokens(self) -> int:
         """Tokens of a text that one message tells this node: what its link carries in a moment."""
-        room = self.link.rate_bps * _PIECE_S / self.token_bits
-        return MAX_PROMPT_TOKENS if math.isinf(room) else max(_LEAST_PIECE_TOKENS, int(room))
+        room = min(self.link.rate_bps * _PIECE_S / self.token_bits, MAX_PROMPT_TOKENS)
+        return max(_LEAST_PIECE_TOKENS, int(room))
 
     def typical_draft_s(self, num_streams: int) -> float:
         """Predicted seconds to guess for so many streams in a round."""

@@ -85,6 +85,25 @@ def test_cancelling_frees_the_place_for_who_waits() -> None:
     assert opened(mesh.hear(TARGET, finish(2))) == []
 
 
+@pytest.mark.parametrize("how", ["cancel", "deadline", "bye"])
+def test_who_stood_behind_one_that_left_the_line_gets_the_room_that_there_is(how: str) -> None:
+    mesh = make_mesh(num_cells=100)
+    mesh.join(OTHER, "client")
+    assert opened(mesh.hear(CLIENT, make_submit(1, max_tokens=1))) == [1]
+    # It needs 99 of the 100 cells, and nobody overtakes it.
+    assert mesh.hear(OTHER, make_submit(1, max_tokens=80, deadline_s=1.0)) == []
+    assert mesh.hear(CLIENT, make_submit(2, max_tokens=1)) == []
+    now = 0.1
+    if how == "cancel":
+        mesh.hear(OTHER, CancelRequest(1), now)
+    elif how == "bye":
+        mesh.hear(OTHER, Bye("done"), now)
+    else:
+        now = 1.1
+    assert opened(mesh.state.tick(now)) == [3]
+    assert opened(mesh.state.tick(now)) == []
+
+
 @pytest.mark.parametrize("how", ["bye", "gone", "silent"])
 def test_a_client_that_leaves_cancels_its_requests(how: str) -> None:
     mesh = make_mesh(max_streams=2)

@@ -78,6 +78,11 @@ def test_sampling_takes_every_parameter_over() -> None:
         ((), {}, "the prompt is empty"),
         ((96,), {}, "token id 96 is outside the vocabulary of toy-1"),
         (PROMPT, {"context_length": 10}, r"3 prompt tokens \+ 8 to generate exceed the 10 of toy"),
+        (
+            (9,) * 131_072,
+            {"context_length": 1 << 18, "num_cells": 1 << 18},
+            r"131072 prompt tokens \+ 8 to generate exceed the 131072 tokens of a message",
+        ),
         (PROMPT, {"num_cells": 26}, r"overflow: .* \+ 16 guesses exceed the 26 cells of toy-1"),
     ],
 )

@@ -29,6 +29,7 @@ from tests.nodes.coordinator.script import (
     TARGET,
     Mesh,
     failure,
+    finish,
     make_mesh,
     opened,
     to,
@@ -163,6 +164,17 @@ def test_scores_of_more_than_the_prompt_are_nobodys() -> None:
     assert len(told.message.scores) == 2
     assert mesh.hear(TARGET, prompt_scores(1, 1, 3, 1)) == []
     assert len(mesh.state._serving.placement.waiting) == 0
+
+
+def test_scores_that_nobody_asked_for_place_nobody_anew() -> None:
+    mesh = make_mesh(max_streams=1)
+    mesh.hear(CLIENT, make_submit(num_choices=2))
+    before = mesh.state.num_stale
+    for position in (1, 2):
+        assert mesh.hear(TARGET, prompt_scores(1, 1, position, 1)) == []
+    assert mesh.state.num_stale == before + 2
+    assert len(mesh.state._serving.placement.waiting) == 1
+    assert opened(mesh.hear(TARGET, finish(1)), TARGET) == [2]
 
 
 def test_a_prompt_of_one_token_has_no_scores_to_wait_for() -> None:

@@ -94,11 +94,22 @@ def test_two_clients_are_told_the_same_each_from_its_own_beginning() -> None:
     mesh.join(OTHER, "client")
     one = ask(mesh, -1)
     go_on(mesh, 3)
-    two = ask(mesh, -1, peer=OTHER)
+    two = ask(mesh, -1, 1.0, peer=OTHER)
     assert kinds(two) == ["plan"]
     go_on(mesh, 4)
     assert kinds(ask(mesh, two.last, peer=OTHER)) == ["pass"]
     assert kinds(ask(mesh, one.last)) == ["pass", "plan", "pass"]
+
+
+def test_who_begins_again_and_again_fills_the_ring_with_no_plans() -> None:
+    mesh = busy_mesh()
+    first = ask(mesh, -1)
+    go_on(mesh, 3, 0.5)
+    for _ in range(100):
+        again = ask(mesh, -1, 0.9)
+        assert kinds(again) == ["plan", "pass"]
+    assert again.last == first.last + 1
+    assert kinds(ask(mesh, -1, 1.0)) == ["plan"]
 
 
 def test_targets_that_join_later_are_recorded_too() -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 
 from mesh.grants import Air
-from nodes.messages import DraftReply, DraftRequest, GuessEntry, OpenStreamRequest
+from nodes.messages import (
+    MAX_PROMPT_TOKENS,
+    DraftReply,
+    DraftRequest,
+    GuessEntry,
+    OpenStreamRequest,
+)
 from nodes.scheduler import SchedulerState
 from nodes.scheduler.air import Asked, Reservation, ways_in_turn
 from nodes.scheduler.drafting.draft_node import DraftNode
@@ -69,6 +76,12 @@ def test_the_second_answer_of_a_medium_waits_for_the_first() -> None:
     through_s = asked_s[0] + node.draft_s((4,), 1) + node.message_s(1, 4)
     assert sum(asked_s) + holds[1] * 1e-6 == pytest.approx(through_s, abs=2e-6)
     assert holds[0] < holds[1]
+
+
+@pytest.mark.parametrize("rate_bps", [160e3, 1e9, math.inf])
+def test_a_piece_of_a_text_fits_a_message_whatever_the_rate(rate_bps: float) -> None:
+    node = DraftNode("any", DRAFT_COSTS, Link(rate_bps))
+    assert 0 < node.piece_tokens <= MAX_PROMPT_TOKENS
 
 
 def test_requests_are_on_the_air_before_any_answer() -> None:

@@ -64,6 +64,28 @@ async def test_the_event_loop_goes_on_and_texts_are_read_one_at_a_time(scene, ev
     assert scene.replies == [TokenizeReply(n, "", IDS) for n in (1, 2)]
 
 
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), RuntimeError("no thread")])
+async def test_what_this_machine_lacks_for_a_moment_ends_nothing(eventually, error: Exception):
+    """Who asked asks again; the node and its streams go on."""
+
+    class LackingTokenizer(ToyTokenizer):
+        def encode(self, text: str) -> list[int]:
+            if text == "lacking":
+                raise error
+            return super().encode(text)
+
+    replies: list[TokenizeReply] = []
+    reader = TextReader(LackingTokenizer(96), replies.append)
+    task = asyncio.create_task(reader.run())
+    reader.ask(TokenizeRequest(1, "lacking"))
+    reader.ask(TokenizeRequest(2, "hi"))
+    await eventually(lambda: replies)
+    assert replies == [TokenizeReply(2, "", IDS)]
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
 async def test_too_many_texts_are_refused_at_once(scene, eventually):
     scene.ask(0)
     await eventually(lambda: scene.tokenizer.texts)
