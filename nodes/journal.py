@@ -145,11 +145,18 @@ class Journal:
             prompt_token_ids=(*submit.prompt_token_ids, *committed),
             scores_prompt=submit.scores_prompt and self._awaits_scores,
             resume_from=tuple(resume_from),
-            numerics_class="" if started is None else started.numerics_class,
+            # Until something has come of it any class will do, as it would have for who lost a
+            # target: the one that was told of may never come back.
+            numerics_class="" if started is None or not self._has_begun else started.numerics_class,
             model_hash="" if started is None else started.model_hash,
             is_exact=started is not None and started.exact,
             prompt_hash="" if started is None else started.prompt_hash,
         )
+
+    @property
+    def _has_begun(self) -> bool:
+        """Whether anything of the answer came: what follows must be of the same numerics class."""
+        return self._num_scores > 0 or any(c.is_over or c.token_ids for c in self._choices)
 
     @property
     def _awaits_scores(self) -> bool:
@@ -187,13 +194,15 @@ class Journal:
         if known is None:
             self._started = event
             return (event,)
-        has_begun = self._num_scores > 0 or any(c.is_over or c.token_ids for c in self._choices)
         for what, same in (
             ("the seed", event.seed == known.seed),
             ("the prompt", event.num_prompt_tokens == known.num_prompt_tokens),
             ("the prompt", event.prompt_hash == known.prompt_hash),
             ("the model", event.model_hash == known.model_hash),
-            ("the numerics class", not has_begun or event.numerics_class == known.numerics_class),
+            (
+                "the numerics class",
+                not self._has_begun or event.numerics_class == known.numerics_class,
+            ),
             ("exactness", event.exact or not known.exact),
         ):
             if not same:

@@ -189,7 +189,9 @@ def test_a_coordinator_that_goes_on_with_something_else_is_found_out(
 def test_what_has_told_nothing_may_begin_anew_with_another_class() -> None:
     journal = started()
     assert journal.take(replace(STARTED, numerics_class="other")) == ()
-    assert journal.request(2, 0.0).numerics_class == "other"
+    assert journal.request(2, 0.0).numerics_class == ""
+    journal.take(tokens(0, b"ab", 8, 9))
+    assert journal.request(3, 0.0).numerics_class == "other"
     scored = started(scores_prompt=True)
     scored.take(scores(1, 2))
     with pytest.raises(ForeignAnswerError):

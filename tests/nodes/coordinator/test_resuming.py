@@ -206,6 +206,18 @@ def test_before_its_first_token_it_still_stays_where_it_was_told_to_be() -> None
     assert opened(mesh.join(TARGET, "target", make_profile())) == [1]
 
 
+def test_of_what_nothing_has_come_any_class_will_do() -> None:
+    mesh = make_mesh(with_target=False)
+    mesh.hear(CLIENT, resumed(0, numerics_class=""))
+    mesh.hear(CLIENT, resumed(0, numerics_class="", prompt="hi", prompt_token_ids=(), request_id=2))
+    sends = mesh.join(OTHER, "target", make_profile(numerics_class="x"))
+    assert opened(sends, OTHER) == [1]
+    assert [m.prompt for m in to(OTHER, sends) if isinstance(m, TokenizeRequest)] == ["hi"]
+    # Of another model, it would be another text.
+    mesh.hear(CLIENT, resumed(0, numerics_class="", model_hash="other", request_id=3))
+    assert opened(tick(mesh, 0.1), OTHER) == []
+
+
 def test_a_target_that_is_too_small_for_it_is_not_the_last_word() -> None:
     mesh = make_mesh(with_target=False)
     mesh.join(OTHER, "target", make_profile(num_cells=20, context_length=20))
