@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from nodes.scheduler.advantage import NOTHING_KNOWN, Advantage
 from nodes.scheduler.planning import Hope, Made, Planning
 from nodes.scheduler.yields import Yields
 from nodes.stream import StreamId
-from policies.plan import Observation, Plan, Policy, Slowness
+from policies.plan import BatchTimes, Observation, Plan, Policy, Slowness
 
 # Acceptance that drifted this far is worth a look, but not before some passes.
 _DRIFT = 0.05
@@ -95,20 +95,21 @@ class CycleState:
         """Seconds between the starts of two batches in an even cycle."""
         return self.cycle_s / max(1, len(self.batches))
 
-    def lap_s(self, piece_s: float) -> float:
-        """Predicted seconds of a lap that starts now; piece_s: that pieces of prompts add to each
-        of its passes.
+    def lap_s(self, prompts_s: Callable[[int], float]) -> float:
+        """Predicted seconds of a lap that starts now; prompts_s: that prompts add to a pass of so
+        many other tokens.
 
         A plan counts prompts as a share of the target's time: now there are some or there are not.
         """
         made = self.plan.prediction
         if made is None:
             return 0.0
-        verifies_s = [batch.verify_s for batch in made.batches] or [0.0]
-        is_by_target = made.bound == "target" or len(verifies_s) == 1
-        passes_s = sum(verifies_s) if is_by_target else max(verifies_s)
-        num_passes = len(verifies_s) if is_by_target else 1
-        return self.cycle_s - self._planned_share * passes_s + num_passes * piece_s
+        passes: Sequence[BatchTimes] = made.batches
+        if made.bound != "target" and len(passes) > 1:
+            passes = [max(passes, key=lambda batch: batch.verify_s)]
+        passes_s = sum(batch.verify_s for batch in passes)
+        added_s = sum(prompts_s(batch.num_tokens) for batch in passes)
+        return self.cycle_s - self._planned_share * passes_s + added_s
 
     def lap_done(self, seconds: float, predicted_s: float, now: float, *, ahead: bool) -> None:
         """A batch is back: learn how much longer than predicted its cycle took."""

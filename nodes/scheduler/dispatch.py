@@ -35,11 +35,11 @@ class Dispatcher:
         air: Air,
         watch: Watch,
         round_ids: RoundIds,
-        piece_s: Callable[[], float],
+        prompts_s: Callable[[int], float],
     ) -> None:
-        """piece_s: seconds that prompts add to each pass of the target now."""
-        self._piece_s = piece_s
-        self.leases = Leases(streams, piece_s)
+        """prompts_s: seconds that prompts add now to a pass of so many other tokens."""
+        self._prompts_s = prompts_s
+        self.leases = Leases(streams, prompts_s)
         self._watch = watch
         self._streams = streams
         self._drafts = drafts
@@ -255,7 +255,7 @@ class Dispatcher:
             stream.phase = Drafting(round_id)
         members_of_round = [s.spec.stream_id for s in (*(stream for stream, _ in drafted), *riders)]
         cycle = self._cycle
-        laps_s = (cycle.cycle_s, cycle.lap_s(self._piece_s())) if is_whole else (0.0, 0.0)
+        laps_s = (cycle.cycle_s, cycle.lap_s(self._prompts_s)) if is_whole else (0.0, 0.0)
         asked = {stream.spec.stream_id: gamma for stream, gamma in drafted}
         current = Round(
             round_id,

@@ -8,7 +8,7 @@ from nodes.messages import CommitEntry, CommitReply
 from nodes.scheduler.cycle import CycleState
 from nodes.scheduler.drafting import trials
 from nodes.scheduler.drafting.drafts import DraftPool
-from nodes.scheduler.observe import cells_of_unread, pass_size, used_cells
+from nodes.scheduler.observe import cells_of_unread, pass_size, unread, used_cells
 from nodes.scheduler.rounds import Round
 from nodes.scheduler.stream import Stream, Verifying
 from nodes.scheduler.target import TargetCosts
@@ -34,6 +34,8 @@ class Learning:
         self._target = target
         self._rounds = rounds
         self._watch = watch
+        # Whether the last pass had a whole piece of a prompt, of which there may be more.
+        self._is_in_pieces = False
 
     def predicted_pass_s(self, num_tokens: int, own: float) -> float:
         """Seconds of a pass that is about to be; own: mean cells of the sequences of its tokens.
@@ -43,17 +45,18 @@ class Learning:
         if self._target is None:
             return 0.0
         cells = used_cells(self._streams.values())
-        return self._target.pass_s(num_tokens, cells, own) + self.piece_s()
+        return self._target.pass_s(num_tokens, cells, own) + self.prompts_s(num_tokens)
 
-    def piece_s(self) -> float:
-        """Seconds that the pieces of prompts there are to read add to each pass now."""
-        own = cells_of_unread(self._streams.values())
-        if self._target is None or own == 0.0:
+    def prompts_s(self, num_tokens: int) -> float:
+        """Seconds that prompts which wait to be read add now to a pass of so many other tokens."""
+        if self._target is None:
             return 0.0
-        return self._target.piece_s(len(self._streams), own)
+        lengths = unread(self._streams.values())
+        return self._target.prompts_s(lengths, num_tokens, is_in_pieces=self._is_in_pieces)
 
     def pass_done(self, reply: CommitReply, now: float) -> float:
         """Learn what a pass took; returns what was predicted, 0.0 where that is not known."""
+        self._is_in_pieces = reply.num_read_tokens >= PROMPT_PIECE_TOKENS
         # How long a prompt takes that has the target for itself is another table's.
         if self._target is None or reply.num_read_tokens > PROMPT_PIECE_TOKENS:
             return 0.0

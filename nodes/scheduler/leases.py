@@ -38,10 +38,12 @@ class Leases:
     target_rtt_s: of the way to the target and back.
     """
 
-    def __init__(self, streams: Mapping[StreamId, Stream], piece_s: Callable[[], float]) -> None:
-        """piece_s: seconds that prompts add to each pass of the target now."""
+    def __init__(
+        self, streams: Mapping[StreamId, Stream], prompts_s: Callable[[int], float]
+    ) -> None:
+        """prompts_s: seconds that prompts add now to a pass of so many other tokens."""
         self._streams = streams
-        self._piece_s = piece_s
+        self._prompts_s = prompts_s
         self.target_rtt_s = 0.0
         # Of its passes of late, and of the last one.
         self._pass_s = self._last_pass_s = 0.0
@@ -98,7 +100,9 @@ class Leases:
     def keep_step(self, members: Sequence[Stream]) -> bool:
         """Whether these wait for each other: nobody else decodes, and it costs little."""
         is_near = self.target_rtt_s <= _NEAR_PASSES * self._pass_s
-        if not all(is_weighed(stream) for stream in members) or self._piece_s() > 0.0:
+        if not all(is_weighed(stream) for stream in members):
+            return False
+        if self._prompts_s(len(self._streams)) > 0.0:
             return False
         return (is_near or len(members) == 1) and self._are_alone(members)
 

@@ -31,13 +31,18 @@ def pass_size(entries: Iterable[CommitEntry | GuessEntry]) -> tuple[int, float]:
     return num_tokens, attended / max(1, num_tokens)
 
 
+def unread(streams: Iterable[Stream]) -> list[int]:
+    """Lengths of the texts that the target has yet to read."""
+    return [len(stream.token_ids) for stream in streams if isinstance(stream.phase, Opening)]
+
+
 def cells_of_unread(streams: Collection[Stream]) -> float:
     """Cells of its own text that a piece of a prompt attends to, on average; 0.0 without prompts.
 
     A piece is as often near the end of its text as near the beginning.
     """
-    unread = [len(stream.token_ids) for stream in streams if isinstance(stream.phase, Opening)]
-    return sum(unread) / len(unread) / 2 if unread else 0.0
+    lengths = unread(streams)
+    return sum(lengths) / len(lengths) / 2 if lengths else 0.0
 
 
 def observe(

@@ -112,7 +112,7 @@ class SchedulerState:
             air or Air(),
             self._watch,
             round_ids or RoundIds(),
-            lambda: self._learning.piece_s(),
+            lambda num_tokens: self._learning.prompts_s(num_tokens),
         )
         self.forecast = Forecast(self._streams, self._drafts, self._cycle, self._target, token_bits)
         self._rounds = self._dispatcher.rounds

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
+from collections.abc import Sequence
+from statistics import median
+
 from nodes.stream import PROMPT_PIECE_TOKENS
 from policies.latency import Load, NodeCosts, TableRefit
 
 # Decoding goes on beside any number of prompts.
 _MAX_PREFILL_SHARE = 0.8
+# Texts by which the next one is judged: either all of it is new, or nearly nothing.
+_NUM_TEXTS = 9
 
 
 class TargetCosts:
@@ -16,6 +23,8 @@ class TargetCosts:
         self._prefill = calibrated.prefill
         self._decode = TableRefit(calibrated.decode)
         self._prompts = Load()
+        # Of the last texts, the share that its memory of earlier ones lacked.
+        self._shares_read: deque[float] = deque(maxlen=_NUM_TEXTS)
 
     def now(self, own_cells: float = 0.0) -> NodeCosts:
         """Costs by what is known by now, of streams that have so many cells each."""
@@ -33,8 +42,9 @@ class TargetCosts:
         passes of num_others streams."""
         # A piece attends to what is before it: half of these tokens, on average, and all others.
         own_cells = length - num_tokens / 2
-        piece_s = self.piece_s(max(1, num_others), own_cells)
+        piece_s = self._piece_s(PROMPT_PIECE_TOKENS, max(1, num_others), own_cells)
         self._prompts.add(num_tokens / PROMPT_PIECE_TOKENS * piece_s, now)
+        self._shares_read.append(num_tokens / max(1, length))
 
     def reading_s(self, num_tokens: int, num_others: int) -> float:
         """Seconds until a text has been read, beside passes of so many other streams."""
@@ -59,10 +69,24 @@ class TargetCosts:
         pass_s = self.pass_s(num_tokens + PROMPT_PIECE_TOKENS, used_cells, own_cells)
         return pass_s + self._prefill.at(self._prefill.sizes[-1])
 
-    def piece_s(self, num_others: int, own_cells: float) -> float:
+    def prompts_s(self, lengths: Sequence[int], num_others: int, *, is_in_pieces: bool) -> float:
+        """Seconds that texts which wait to be read add to a pass of so many other tokens.
+
+        Of each as much is to be read as of those before: the rest it has in its memory.
+        is_in_pieces: one of them is being read in pieces, so that all of it is.
+        """
+        if not lengths:
+            return 0.0
+        share = 1.0 if is_in_pieces or not self._shares_read else median(self._shares_read)
+        num_tokens = min(PROMPT_PIECE_TOKENS, math.ceil(share * sum(lengths)))
+        # A piece is as often near the end of what there is to read as near its beginning.
+        own_cells = sum(lengths) / len(lengths) * (1.0 - share / 2)
+        return self._piece_s(num_tokens, num_others, own_cells)
+
+    def _piece_s(self, num_tokens: int, num_others: int, own_cells: float) -> float:
         """Seconds that a piece of a prompt adds to a pass of so many other tokens."""
         decode = self._decode.table.with_own(own_cells)
-        return max(0.0, decode.at(num_others + PROMPT_PIECE_TOKENS) - decode.at(num_others))
+        return max(0.0, decode.at(num_others + num_tokens) - decode.at(num_others))
 
     def pass_seen(self, num_tokens: int, seconds: float, used_cells: int, own_cells: float) -> None:
         """Learn from a pass that held no piece of a prompt."""

@@ -17,7 +17,7 @@ from nodes.scheduler import SchedulerState
 from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget
 from nodes.stream import StreamId
 from policies.latency import CostTable, NodeCosts
-from policies.plan import Batch, Observation, Plan, Prediction
+from policies.plan import Batch, BatchTimes, Observation, Plan, Prediction
 from tests.nodes.builders import make_spec
 from tests.nodes.pure_mesh import DRAFT_COSTS, TARGET_COSTS
 
@@ -45,13 +45,17 @@ class FixedPolicy:
         plain = tuple(v.stream_id for v in observation.streams if v.draft is None)
         guessing = [v.stream_id for v in observation.streams if v.draft is not None]
         cuts = [guessing[k : k + self.size] for k in range(0, len(guessing), self.size)]
+        # Of the times of batches only their tokens are predicted.
+        sizes = [len(plain) + len(cut) * (self.gamma + 1) for cut in cuts]
+        batches = tuple(BatchTimes(0.0, 0.0, 0.0, 0.0, size) for size in sizes)
+        made = Prediction(self.cycle_s or 0.0, "", 0.0, 1.0, batches)
         return Plan(
             tuple(Batch(tuple(cut), (self.gamma,) * len(cut)) for cut in cuts),
             plain,
             dict.fromkeys(plain, NO_DRAFT),
             min_cycle_s=self.min_cycle_s,
             overlap=self.overlap,
-            prediction=None if self.cycle_s is None else Prediction(self.cycle_s, "", 0.0, 1.0),
+            prediction=None if self.cycle_s is None else made,
         )
 
 

@@ -7,7 +7,16 @@ import pytest
 
 from nodes.scheduler.cycle import CycleState
 from policies.joint import joint_plan
-from policies.plan import Batch, DraftView, Observation, Option, Plan, Prediction, StreamView
+from policies.plan import (
+    Batch,
+    BatchTimes,
+    DraftView,
+    Observation,
+    Option,
+    Plan,
+    Prediction,
+    StreamView,
+)
 from policies.priced import price_of
 from tests.nodes.builders import make_spec
 from tests.nodes.pure_mesh import DRAFT_COSTS, TARGET_COSTS
@@ -360,3 +369,21 @@ def test_where_many_prompts_are_read_guesses_are_not_to_blame(
         # A tenth of what is promised.
         state.yielded(1 if step % 100 == 0 else 0, 0.1 * step, num_opening=num_opening)
     assert (state.slowness.few > 1.2) is overruns
+
+
+@pytest.mark.parametrize(
+    ("bound", "expected_s"),
+    # Of the target's cycle both passes are a part, of another one the longer of them.
+    [("target", 0.1 - 0.25 * 0.07 + 0.018), ("lap of batch 1", 0.1 - 0.25 * 0.04 + 0.010)],
+)
+def test_a_lap_has_the_prompts_that_there_are_instead_of_those_of_the_plan(
+    bound: str, expected_s: float
+) -> None:
+    plan = make_plan({1: 2}, {2: 2}, price_s=1.0, is_cheapest=False)
+    times = BatchTimes(0.02, 0.0, 0.03, 0.1, 8), BatchTimes(0.02, 0.0, 0.04, 0.1, 10)
+    assert plan.prediction is not None
+    made = replace(plan.prediction, bound=bound, batches=times)
+    state = CycleState(Asked(replace(plan, prediction=made)))
+    replan(state, replace(observe(1, 2), prefill_share=0.25), 0.0)
+    # A millisecond for each of the other tokens of a pass.
+    assert state.lap_s(lambda num_tokens: num_tokens / 1000) == pytest.approx(expected_s)

@@ -219,7 +219,7 @@ def test_prompts_that_are_read_beside_are_predicted() -> None:
     open_stream(scheduler, ONE, "a", now=1.0)
     (begun,) = taken(ring, RoundRecord)
     # One batch, one pass in its lap.
-    piece_s = TARGET_COSTS.decode.with_own(50).at(2 + 32) - TARGET_COSTS.decode.with_own(50).at(2)
+    piece_s = TARGET_COSTS.decode.with_own(50).at(5 + 32) - TARGET_COSTS.decode.with_own(50).at(5)
     assert piece_s > 0
     assert begun.predicted_s == pytest.approx(2.0 + piece_s)
     scheduler.drafted("a", guesses(1, ONE, 3, 7, 8, 9, 10), 1.5)
