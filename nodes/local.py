@@ -48,8 +48,11 @@ class _Child:
 
 
 def node_command(role: str, endpoint: str, engine: EngineSettings) -> list[str]:
-    """The command line that starts a supervised node of this installation."""
-    command = [sys.executable, "-m", "nodes.cli", role, "--supervised", "--connect", endpoint]
+    """The command line that starts a supervised node of this installation.
+
+    -P: not of modules that the folder it is started in happens to hold.
+    """
+    command = [sys.executable, "-P", "-m", "nodes.cli", role, "--supervised", "--connect", endpoint]
     for item in fields(engine):
         if (value := getattr(engine, item.name)) != "":
             command += ["--" + item.name.replace("_", "-"), str(value)]

@@ -23,7 +23,7 @@ from mesh.messages import (
     UNSUITABLE,
     spec_of_tag,
 )
-from nodes.api.errors import AirdraftError
+from nodes.api.errors import AirdraftError, ConnectError
 from nodes.catalog import CatalogError, ModelNameError
 from nodes.client import RequestFailedError
 from nodes.config import ConfigError, environment
@@ -213,6 +213,8 @@ def _exit_code(error: Exception) -> int:
             return _REFUSALS.get(error.code, EXIT_FAILURE)
         case NoCoordinatorError() | LostCoordinatorError():
             return EXIT_UNAVAILABLE
+        case ConnectError(__cause__=Exception() as cause):
+            return _exit_code(cause)
     return EXIT_FAILURE
 
 

@@ -122,7 +122,7 @@ class MeshClient:
     def _error(self, error: RequestFailedError) -> Exception:
         """What a failed request means, where the connection may have been the reason."""
         if self._serving.done():
-            return ConnectionLostError(_why_over(self._serving))
+            return ConnectionLostError(_text_of(_why_over(self._serving)))
         return request_error(error.code, str(error))
 
 
@@ -270,7 +270,8 @@ async def connect(
                 await client.nodes()
             except RequestFailedError as error:
                 if serving.done():
-                    raise ConnectError(_why_over(serving)) from error
+                    over = _why_over(serving)
+                    raise ConnectError(_text_of(over)) from over or error
                 raise request_error(error.code, str(error)) from error
             yield MeshClient(client, serving)
         finally:
@@ -279,8 +280,12 @@ async def connect(
             await asyncio.gather(serving, return_exceptions=True)
 
 
-def _why_over(serving: asyncio.Task[None]) -> str:
+def _why_over(serving: asyncio.Task[None]) -> BaseException | None:
     error = None if serving.cancelled() else serving.exception()
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return "the client was closed" if error is None else str(error)
+    return error
+
+
+def _text_of(over: BaseException | None) -> str:
+    return "the client was closed" if over is None else str(over)

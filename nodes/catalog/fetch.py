@@ -61,7 +61,7 @@ def quantize_in_child(source: Path, made: Path, file_type: str) -> None:
 
     Raises CatalogError with the library's reason.
     """
-    command = [sys.executable, "-c", _QUANTIZE, str(source), str(made), file_type]
+    command = [sys.executable, "-P", "-c", _QUANTIZE, str(source), str(made), file_type]
     done = _run(command)
     if done.returncode != 0:
         reason = _last_line(done.stdout).rpartition("Error: ")[2]

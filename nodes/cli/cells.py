@@ -12,6 +12,11 @@ def shown(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
+def harmless(text: str) -> str:
+    """A text of several lines without what would give a terminal commands."""
+    return "".join(char for char in text if char.isprintable() or char in "\n\t")
+
+
 def width_of(text: str) -> int:
     return sum(map(_cells, text))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from mesh.errors import MeshError
+from nodes.cli.cells import shown
 from nodes.cli.connection import connect_option, with_client
 from nodes.cli.options import keys_option
 from nodes.client import RequestFailedError
@@ -111,9 +112,10 @@ def text_of(findings: Sequence[Finding], *, verbose: bool) -> str:
     for finding in findings:
         if finding.level is Level.OK and not verbose:
             continue
-        lines.append(f"{finding.level:<5} {finding.what}")
+        # Nodes choose their names.
+        lines.append(f"{finding.level:<5} {shown(finding.what)}")
         if finding.mend:
-            lines.append(f"      -> {finding.mend}")
+            lines.append(f"      -> {shown(finding.mend)}")
     counts = {level: sum(f.level is level for f in findings) for level in Level}
     lines.append(", ".join(f"{number} {level}" for level, number in counts.items() if number))
     return "\n".join(lines)

@@ -191,7 +191,10 @@ def join_command(token: str, name: str | None, keys: str | None) -> None:
       airdraft join airdraft1-WyJ0Y3A6Ly8xMC4wLjAuMTo3NDEx...
       airdraft draft
     """
-    invitation = Invitation.from_token(sys.stdin.readline() if token == "-" else token)
+    if token == "-":
+        # What is no text is no token either.
+        token = sys.stdin.buffer.readline().decode(errors="replace")
+    invitation = Invitation.from_token(token)
     ring = keyring(keys or "")
     own = ring.make_own()
     # The invitation is good for one use.

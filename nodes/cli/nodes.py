@@ -9,10 +9,11 @@ from collections.abc import Sequence
 
 import click
 
+from nodes.cli.cells import shown
 from nodes.cli.connection import connect_option, with_client
 from nodes.cli.keyring import run_to_result
 from nodes.cli.options import keys_option
-from nodes.client import Client
+from nodes.client import Client, RequestFailedError
 from nodes.messages import NodeFields
 from nodes.runtime import set_up_logging
 
@@ -71,10 +72,10 @@ def _row(node: NodeFields) -> tuple[str, ...]:
     if is_target and not node.exact:
         notes.append("not exact")
     return (
-        node.node,
-        node.role,
+        shown(node.node),
+        shown(node.role),
         "draining" if node.is_draining else "up",
-        node.model,
+        shown(node.model),
         str(node.num_streams) if is_target else "-",
         f"{node.rtt_us / 1000:.1f} ms" if node.rtt_us else "-",
         ", ".join(notes),
@@ -104,7 +105,8 @@ def drain_command(name: str, wait: bool, connect: str, keys: str | None) -> None
             return
         while (node := await _find(client, name)) is not None:
             if not node.is_draining:
-                raise click.ClickException(f"{name} takes streams again: somebody took it back")
+                reason = f"{name} takes streams again: somebody took it back"
+                raise RequestFailedError("unavailable", reason)
             if node.num_streams != num_streams:
                 num_streams = node.num_streams
                 click.echo(f"{name}: {_streams(num_streams)}", err=True)

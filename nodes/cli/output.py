@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from nodes.cli.cells import harmless
 from nodes.client import Client, Event
 from nodes.generation import GenerateOptions
 from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
@@ -47,7 +48,7 @@ async def print_request(
                 choice.token_ids += event.token_ids
                 choice.text += event.text
                 if live:
-                    sys.stdout.write(decoder.decode(event.text))
+                    sys.stdout.write(_printed(decoder.decode(event.text)))
                     sys.stdout.flush()
             case FinishedNotice():
                 choices[event.choice].finish_reason = event.finish_reason
@@ -58,11 +59,16 @@ async def print_request(
         click.echo(json.dumps(_as_object(started, choices, seconds)))
         return
     if live:
-        click.echo(decoder.decode(b"", final=True))
+        click.echo(_printed(decoder.decode(b"", final=True)))
     else:
         for index, choice in enumerate(choices):
-            click.echo(f"--- {index}\n{choice.text.decode('utf-8', 'replace')}")
+            click.echo(f"--- {index}\n{_printed(choice.text.decode('utf-8', 'replace'))}")
     click.echo(_figures_line(started, choices, seconds), err=True)
+
+
+def _printed(text: str) -> str:
+    """A model's text as it goes to standard output: as it is but for a terminal."""
+    return harmless(text) if sys.stdout.isatty() else text
 
 
 def _as_object(started: StartedNotice, choices: list[_Choice], seconds: float) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from nodes.doctor.finding import Finding
 from nodes.doctor.settings import Config
 from nodes.engine.calibrate import about
 from nodes.engine.llama_abi import build_name, has_changes
+from nodes.gateway.config import GatewayConfig
 from nodes.keyring import Keyring
 
 
@@ -36,7 +37,8 @@ def all_local(asked: Asked) -> list[Finding]:
     """Everything but the mesh."""
     checked = [settings.check_config(r, p, asked.environ) for r, p in asked.configs.items()]
     configs = [config for _, config in checked if config is not None]
-    known = frozenset(key for role in settings.ROLES.values() for key in known_keys(role))
+    roles = (*settings.ROLES.values(), GatewayConfig)
+    known = frozenset(key for role in roles for key in known_keys(role))
     libraries, build = _software(asked)
     return [
         *libraries,

@@ -29,6 +29,8 @@ _KERNEL_BYTES: Final = 65_536
 # Connections beyond the most there may be that are told so at a time, and how long each may take.
 MOST_REFUSED: Final = 16
 _REFUSAL_S: Final = 1.0
+# Of requests that came before the one before them was answered.
+_MOST_AHEAD_BYTES: Final = 65_536
 # While some are refused all the time that is said so often.
 _SAY_EVERY_S: Final = 10.0
 
@@ -67,6 +69,8 @@ class Connection(H11Protocol):
         self._phase_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._last_unsent = 0
+        self._draining: asyncio.TimerHandle | None = None
+        self._ahead = bytearray()
         self._is_refused = False
         self._was_told = False
 
@@ -120,17 +124,51 @@ class Connection(H11Protocol):
         if self._is_refused:
             self._tell_refusal()
             return
+        if self._is_answering():
+            self._keep_ahead(data)
+            return
         super().data_received(data)
         self._watch(len(data))
+        if self._is_answering():
+            # uvicorn has stopped reading where more came than this request: whoever hangs up now
+            # would not be noticed.
+            self.flow.resume_reading()
+
+    def _is_answering(self) -> bool:
+        """Whether a request is there as a whole, and its answer is not."""
+        cycle = self.cycle
+        is_whole = self.conn.their_state is h11.DONE
+        return is_whole and cycle is not None and not cycle.response_complete
+
+    def _keep_ahead(self, data: bytes) -> None:
+        """What comes before its turn; of more than that its sender has to wait."""
+        self._ahead += data
+        if len(self._ahead) > _MOST_AHEAD_BYTES:
+            self.flow.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_watching()
+        self._stop_draining()
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.transport.is_closing():
             self._drain()
+        elif self._ahead and not self._is_answering():
+            data, self._ahead = bytes(self._ahead), bytearray()
+            self.data_received(data)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        # Whoever answers waits for the peer from here on.
+        self._last_unsent = 0
+        self._drain()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._stop_draining()
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
@@ -182,7 +220,9 @@ class Connection(H11Protocol):
         self._drain()
 
     def _drain(self) -> None:
-        """After close(): end the connection of a peer that takes nothing of what is left."""
+        """Now and then, where something waits for the peer to take it: end the connection of one
+        that takes nothing."""
+        self._stop_draining()
         unsent = self.transport.get_write_buffer_size()
         if not unsent:
             return
@@ -190,7 +230,12 @@ class Connection(H11Protocol):
             self.transport.abort()
             return
         self._last_unsent = unsent
-        self.loop.call_later(self.limits.write_timeout_s, self._drain)
+        self._draining = self.loop.call_later(self.limits.write_timeout_s, self._drain)
+
+    def _stop_draining(self) -> None:
+        if self._draining is not None:
+            self._draining.cancel()
+            self._draining = None
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP, or has too large a header, in the shape of all errors."""

@@ -6,6 +6,8 @@ import os
 import socket
 from collections.abc import Mapping
 
+from nodes.config import ConfigError
+
 _FIRST_FD = 3
 
 
@@ -13,7 +15,8 @@ def inherited(environ: Mapping[str, str], name: str) -> int | None:
     """The descriptor of the socket that was passed under a name (FileDescriptorName=), if one was.
 
     A socket unit without a name of its own passes its sockets under the unit's: where only one
-    was passed, it is the one that is meant.
+    was passed, it is the one that is meant. Raises ConfigError for more than one: nobody would
+    serve the others, whose clients would wait for ever.
     """
     try:
         if int(environ.get("LISTEN_PID", "0")) != os.getpid():
@@ -22,11 +25,15 @@ def inherited(environ: Mapping[str, str], name: str) -> int | None:
     except ValueError:
         return None
     names = environ.get("LISTEN_FDNAMES", "").split(":")
-    for index in range(count):
-        is_meant = index < len(names) and names[index] == name
-        if is_meant or count == 1:
-            os.set_inheritable(_FIRST_FD + index, False)
-            return _FIRST_FD + index
+    meant = [0] if count == 1 else [k for k, other in enumerate(names[:count]) if other == name]
+    if len(meant) > 1:
+        raise ConfigError(
+            f"the socket unit {name} has {len(meant)} ListenStream= and one is served: "
+            f"write an empty ListenStream= before the one that is to replace the others"
+        )
+    for index in meant:
+        os.set_inheritable(_FIRST_FD + index, False)
+        return _FIRST_FD + index
     return None
 
 

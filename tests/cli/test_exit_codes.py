@@ -89,3 +89,18 @@ def test_a_node_that_an_operator_sent_away_is_not_to_be_started_again(
             (line,) = errors.splitlines()
             assert "by an operator" in line
         stopped(coordinator)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "code"),
+    # Nobody there; a mesh elsewhere, of which this machine has no keys.
+    [("tcp://127.0.0.1:1", 69), ("tcp://192.0.2.1:7411", 78)],
+)
+def test_a_chat_that_cannot_begin_ends_as_a_request_would(
+    commands: Commands, endpoint: str, code: int
+) -> None:
+    codes = {
+        command[0]: commands.run(*command, "--connect", endpoint).returncode
+        for command in (("chat",), ("generate", "--prompt", "x"))
+    }
+    assert codes == {"chat": code, "generate": code}

@@ -9,7 +9,7 @@ import pytest
 
 from nodes.cli.nodes import table_of
 from nodes.messages import NodeFields
-from tests.cli.commands import Commands
+from tests.cli.commands import Commands, wait_until
 from tests.nodes.api.toy_mesh import ToyMesh, toy_mesh
 
 pytestmark = pytest.mark.timeout(60)
@@ -77,3 +77,27 @@ def test_the_table_says_what_is_special() -> None:
         "a/target  target  draining  big    3        1.5 ms  emulated, not exact",
         "d         draft   up        small  -        -",
     ]
+
+
+def test_names_that_nodes_choose_give_the_terminal_no_commands() -> None:
+    node = NodeFields("a", "draft", "\x1b]0;x\x07", False, False, 0, False, 0)
+    assert table_of([node]).splitlines()[1].split() == ["a", "draft", "up", "?]0;x?", "-", "-"]
+
+
+def test_who_drains_is_told_in_a_line_that_somebody_took_it_back(commands: Commands) -> None:
+    with toy_mesh(num_targets=1) as mesh:
+        there = ("--connect", mesh.endpoint)
+        ask = ("generate", *there, "--prompt", "x", "--max-tokens", "3000", "--ignore-eog")
+        with commands.started(*ask) as asking:
+            wait_until(lambda: mesh.num_streams() == 1)
+            with commands.started("nodes", "drain", "target-0", *there) as draining:
+                wait_until(
+                    lambda: commands.run("nodes", "undrain", "target-0", *there).returncode == 0
+                )
+                _, errors = draining.communicate(timeout=30)
+                assert draining.returncode == 1
+                assert errors.splitlines()[-1] == (
+                    "error: target-0 takes streams again: somebody took it back"
+                )
+                assert "Traceback" not in errors
+            asking.kill()

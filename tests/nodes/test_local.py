@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
@@ -39,3 +41,19 @@ async def test_what_a_node_has_started_does_not_keep_its_mesh_from_ending(
     assert stderr is not None
     await eventually(stderr.at_eof)
     await asyncio.sleep(0)
+
+
+def test_modules_of_the_folder_it_is_started_in_are_not_those_of_a_node(tmp_path: Path) -> None:
+    for name in ("click", "msgpack", "mesh"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from here')\n")
+    command = local.node_command("target", "ipc:///nowhere", EngineSettings(model="toy:1"))
+    done = subprocess.run(
+        [*command[: command.index("target") + 1], "--help"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage:" in done.stdout

@@ -139,7 +139,10 @@ _COMMANDS: dict[str, Callable[[Conversation, str], str]] = {
 def _path(text: str, command: str) -> Path:
     if not text:
         raise CommandError(f"/{command} needs the name of a file")
-    return Path(text).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise CommandError(f"{text}: this machine has no such user") from error
 
 
 def _said(found: Any, path: Path) -> tuple[str, list[ChatMessage]]:

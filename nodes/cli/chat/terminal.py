@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import TextIO
 
 from nodes.api import AirdraftError, Completion, ConnectionLostError, SyncClient
+from nodes.cli.cells import harmless
 from nodes.cli.chat.conversation import CommandError, Conversation
 
 _PROMPT = "> "
-_SHOWN_CONTROLS = "\n\t"
 _WAITING = "[the coordinator was lost: the answer goes on when it is back, Ctrl-C stops it]"
 
 
@@ -45,6 +45,11 @@ class Terminal:
                 except KeyboardInterrupt:
                     # Drops what was typed.
                     self._tell("")
+                    continue
+                except UnicodeDecodeError:
+                    self._tell("error: that line is no UTF-8 text")
+                    if not self._is_interactive:
+                        return 1
                     continue
                 if line is None:
                     break
@@ -119,8 +124,7 @@ class Terminal:
 
     def _write(self, text: str) -> None:
         if self._out.isatty():
-            # A text must not give the terminal commands.
-            text = "".join(c for c in text if c.isprintable() or c in _SHOWN_CONTROLS)
+            text = harmless(text)
         self._out.write(text)
         self._out.flush()
 

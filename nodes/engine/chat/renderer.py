@@ -17,7 +17,7 @@ RENDER_LIMIT_S: Final = 2.0
 START_LIMIT_S: Final = 15.0
 # The sandbox's text, each character escaped as two halves, and the rest of the line.
 _MAX_LINE_BYTES: Final = 12 * (1 << 20) + 4096
-_COMMAND: Final = (sys.executable, "-m", "nodes.engine.chat.sandbox")
+_COMMAND: Final = (sys.executable, "-P", "-m", "nodes.engine.chat.sandbox")
 
 
 class ChatRenderer:

@@ -50,17 +50,36 @@ async function ask(path, options = {}) {
   throw new Refused(answer.status, message);
 }
 
+// The next part of a body. Throws Refused where it breaks off.
+async function part(reader) {
+  try {
+    return await reader.read();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refused(0, "The answer ended too early.");
+  }
+}
+
+// The JSON of an answer. Throws Refused where it breaks off.
+async function whole(answer) {
+  try {
+    return await answer.json();
+  } catch {
+    throw new Refused(0, "The answer ended too early.");
+  }
+}
+
 // The objects of a stream of events. Throws Refused where it ends with an error, or too early.
 async function* events(answer) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await part(reader);
     if (done) break;
-    const parts = (rest + value).split("\n\n");
-    rest = parts.pop();
-    for (const part of parts) {
-      const data = part.replace(/^data: /, "");
+    const blocks = (rest + value).split("\n\n");
+    rest = blocks.pop();
+    for (const block of blocks) {
+      const data = block.replace(/^data: /, "");
       if (data === "[DONE]") return;
       const found = JSON.parse(data);
       if (found.error) throw new Refused(500, found.error.message);

@@ -13,16 +13,17 @@ async function look() {
   isAsking = true;
   let next = POLL_MS;
   try {
-    const found = await (await ask("/api/status")).json();
+    const found = await whole(await ask("/api/status"));
     lastSeen = Date.now();
     show(found);
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     next = refused(error);
   } finally {
+    // Whatever went wrong in showing one, the next is looked at.
     isAsking = false;
+    if (next) timer = setTimeout(look, next);
   }
-  if (next) timer = setTimeout(look, next);
 }
 
 function show({ status, gateway, history }) {

@@ -9,7 +9,7 @@ async function showModels(names) {
   if (wanted === knownModels) return;
   knownModels = wanted;
   try {
-    const served = (await (await ask("/v1/models")).json()).data.map((model) => model.id);
+    const served = (await whole(await ask("/v1/models"))).data.map((model) => model.id);
     const chosen = $("model").value;
     fill($("model"), h("option", { value: "" }, "Any"), served.map((name) => h("option", { value: name }, name)));
     $("model").value = served.includes(chosen) ? chosen : "";

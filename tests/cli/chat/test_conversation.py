@@ -71,6 +71,8 @@ def test_a_conversation_is_kept_and_loaded(tmp_path: Path) -> None:
         ("/save", "needs the name of a file"),
         ("/save /nonexistent/x", "No such file or directory"),
         ("/load /nonexistent/x", "cannot be read"),
+        ("/save ~nobody-here/x", "no such user"),
+        ("/load ~nobody-here/x", "no such user"),
     ],
 )
 def test_wrong_commands_say_what_is_accepted(line: str, says: str) -> None:

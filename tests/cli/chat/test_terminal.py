@@ -115,6 +115,14 @@ def test_an_answer_that_is_stopped_is_kept_as_far_as_it_came() -> None:
     assert [m.role for m in talk.messages] == ["user", "assistant"]
 
 
+def test_a_line_that_is_no_text_is_an_error(mesh: ToyMesh) -> None:
+    out, err = io.StringIO(), io.StringIO()
+    stdin = io.TextIOWrapper(io.BytesIO(b"\xff\n"), encoding="utf-8")
+    streams: Any = {"stdin": stdin, "stdout": out, "stderr": err}
+    assert Terminal(Conversation({}), lambda: open_client(mesh.endpoint), **streams).run() == 1
+    assert (out.getvalue(), err.getvalue()) == ("", "error: that line is no UTF-8 text\n")
+
+
 def test_a_lost_connection_is_made_anew_with_the_next_line() -> None:
     lost, again = Broken(ConnectionLostError("gone")), Broken(KeyboardInterrupt())
     _, err, talk = interactive([lost, again], "one\ntwo\n")

@@ -42,6 +42,13 @@ def test_a_machine_on_which_all_is_well(
         assert part in text
 
 
+def test_settings_of_a_gateway_mean_something(tmp_path: Path, root: Path) -> None:
+    environ = {"AIRDRAFT_LIMITS__MAX_CHOICES": "4", "AIRDRAFT_APIKEYS": "keys.toml"}
+    found = all_local(asked(tmp_path, root, AIRDRAFT_LISTEM="x", **environ))
+    nothing = [f.what for f in found if "means nothing" in f.what]
+    assert nothing == ["AIRDRAFT_LISTEM in the environment means nothing"]
+
+
 def test_every_subject_can_fail_beside_the_others(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

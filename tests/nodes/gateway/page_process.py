@@ -19,7 +19,7 @@ from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
 from nodes.generation import GenerateOptions
 from nodes.status import Status, WaitingStatus
 from tests.nodes.gateway.fake_mesh import FakeMesh, finished, scored, started, tokens
-from tests.nodes.gateway.served import serving
+from tests.nodes.gateway.served import Served, serving
 from tests.nodes.memory_mesh import PROMPT, mesh
 from tests.nodes.status_examples import DRAFT_NODE, GUESSING, PLAIN, STATUS, TARGET_NODE
 
@@ -130,15 +130,23 @@ async def main() -> None:
         keys = ApiKeys(folder / "keys" / "apikeys.toml")
         for name, scopes in (("boss", ("infer", "admin")), ("guest", ("infer",))):
             keys.add(ApiKey(name=name, sha256=digest(f"ad-{name}"), scopes=scopes))
+        servers: dict[str, Served] = {}
         for name, made in meshes.items():
             server = await stack.enter_async_context(serving(made, folder / name))
+            servers[name] = server
             print(name, server.http.url.removesuffix("v1"), flush=True)
         url = await stack.enter_async_context(live(folder / "live"))
         print("live", url.removesuffix("v1"), flush=True)
         print("ready", flush=True)
-        # A line that names a mesh loses its coordinator.
+        # A line that names a mesh loses its coordinator; one that begins with ! its connections.
         while line := await asyncio.to_thread(sys.stdin.readline):
-            meshes[line.strip()].is_joined = False
+            if line.startswith("!"):
+                server = servers[line[1:].strip()].http._server
+                assert server is not None
+                for connection in list(server.server_state.connections):
+                    connection.transport.abort()
+            else:
+                meshes[line.strip()].is_joined = False
 
 
 if __name__ == "__main__":

@@ -162,6 +162,24 @@ async def test_who_hangs_up_frees_the_request(tmp_path: Path, eventually: Eventu
             await eventually(lambda server=server: len(server.http.gateway.running) == 0)
 
 
+@pytest.mark.parametrize("more", [b"\r\n", b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"])
+@pytest.mark.parametrize("is_in_one", [True, False])
+async def test_who_hangs_up_having_said_more_frees_the_request(
+    tmp_path: Path, eventually: Eventually, more: bytes, is_in_one: bool
+) -> None:
+    mesh = FakeMesh([started(), tokens("a", 0), asyncio.Event()])
+    async with serving(mesh, tmp_path) as server:
+        async with connected(server) as raw:
+            await raw.send(request(BODY) + (more if is_in_one else b""))
+            await eventually(lambda: mesh.num_open == 1)
+            if not is_in_one:
+                await raw.send(more)
+                # It has come by the time that it is hung up.
+                await asyncio.sleep(0.02)
+        await eventually(lambda: mesh.num_cancelled == 1)
+        await eventually(lambda: not server.http.gateway.running)
+
+
 async def test_who_does_not_read_is_dropped_and_others_are_not(
     tmp_path: Path, eventually: Eventually
 ) -> None:
@@ -195,6 +213,39 @@ async def test_a_whole_answer_that_is_not_read_does_not_stay(
             await loop.sock_sendall(slow, request(BODY))
             await eventually(lambda: server.http.num_connections == 1)
             await eventually(lambda: server.http.num_connections == 0)
+
+
+@pytest.mark.parametrize("what", [request(BODY), b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"])
+async def test_who_asks_again_and_reads_nothing_does_not_stay(
+    tmp_path: Path, eventually: Eventually, what: bytes
+) -> None:
+    mesh = FakeMesh(text_answer("x" * 400_000))
+    async with serving(mesh, tmp_path, limits={"write_timeout_s": 0.1}) as server:
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(slow, ("127.0.0.1", port_of(server)))
+            # More answers than the kernel's buffers have room for.
+            await loop.sock_sendall(slow, what * 20)
+            await eventually(lambda: server.http.num_connections == 1)
+            await eventually(lambda: server.http.num_connections == 0)
+            await eventually(lambda: not server.http.gateway.running)
+
+
+async def test_requests_that_come_before_their_turn_are_answered_in_turn(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    mesh = FakeMesh([started(), gate, *text_answer("a")[1:]])
+    health = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    async with serving(mesh, tmp_path) as server, connected(server) as raw:
+        # The second in one piece with the first, the others while that is answered.
+        await raw.send(request(BODY) + health)
+        asyncio.get_running_loop().call_later(0.1, gate.set)
+        await raw.send(health[:20])
+        await raw.send(health[20:] + request(BODY))
+        text, healthy = b'"text":"a"', b'{"status":"ok"}'
+        for expected, other in ((text, healthy), (healthy, text), (healthy, text), (text, healthy)):
+            assert other not in await raw.until(expected)
 
 
 async def test_a_body_that_nobody_wanted_begins_no_request(tmp_path: Path) -> None:

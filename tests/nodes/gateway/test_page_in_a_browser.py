@@ -41,8 +41,16 @@ class Gateways:
             name, self.url[name] = line.split()
 
     def lose(self, name: str) -> None:
+        """The coordinator behind a gateway."""
+        self._say(name)
+
+    def cut(self, name: str) -> None:
+        """All connections to a gateway."""
+        self._say(f"!{name}")
+
+    def _say(self, line: str) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{name}\n")
+        self._process.stdin.write(f"{line}\n")
         self._process.stdin.flush()
 
 
@@ -212,6 +220,20 @@ def test_a_request_is_stopped(page: Page, gateways: Gateways) -> None:
     page.until_text("outcome", "Stopped. 1 token")
     assert page.element("go").is_enabled()
     assert page.complaints() == []
+
+
+def test_an_answer_that_breaks_off_says_so_and_the_page_goes_on(
+    page: Page, gateways: Gateways
+) -> None:
+    page.open(gateways.url["held"])
+    page.until_text("state", "live")
+    page.element("prompt").send_keys("x")
+    page.element("go").click()
+    page.until_text("answer", "so far")
+    gateways.cut("held")
+    page.until_text("outcome", "ended too early")
+    assert page.element("go").is_enabled()
+    page.until_text("state", "live")
 
 
 def test_names_are_never_markup(page: Page, gateways: Gateways) -> None:

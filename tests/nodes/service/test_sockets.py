@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from nodes.config import ConfigError
 from nodes.service.sockets import endpoint_of, inherited
 
 _SHOW = (
@@ -46,6 +47,12 @@ def test_the_only_socket_is_the_one_that_is_meant(listening, names):
     port = listening.getsockname()[1]
     said = shown(listening, LISTEN_FDS="1", LISTEN_FDNAMES=names)
     assert said == f"3 tcp://127.0.0.1:{port}"
+
+
+def test_of_several_sockets_none_is_left_to_wait_for_ever(monkeypatch):
+    environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2", "LISTEN_FDNAMES": "mesh:mesh"}
+    with pytest.raises(ConfigError, match="has 2 ListenStream= and one is served"):
+        inherited(environ, "mesh")
 
 
 @pytest.mark.parametrize(
