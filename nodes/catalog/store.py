@@ -202,6 +202,8 @@ class Catalog:
         self, entry: Entry, recipe: Requantised, made: Path, report: ProgressCallback
     ) -> None:
         label, total = f"requantising {entry.name}", entry.size_bytes
+        # What is made of it would be taken for whole.
+        self.verify(recipe.base)
         try:
             with watched(made, lambda done: report(label, min(done, total), total)):
                 self._quantize(self._file(recipe.base), made, recipe.file_type)

@@ -81,6 +81,16 @@ def test_a_requantised_model_brings_its_base(catalog: Catalog) -> None:
     catalog.verify("fake-small")
 
 
+def test_of_a_base_that_was_damaged_nothing_is_made(catalog: Catalog, root: Path) -> None:
+    base = catalog.pull("fake-base")
+    data = bytearray(base.read_bytes())
+    data[-1] ^= 1
+    base.write_bytes(data)
+    with pytest.raises(CatalogError, match="fake-base is damaged, its SHA-256 has changed"):
+        catalog.pull("fake-small")
+    assert left(root) == {"fake-base.gguf", "fake-base.json"}
+
+
 def test_names_that_do_not_lead_to_a_file(catalog: Catalog) -> None:
     with pytest.raises(ModelNameError, match=r"unknown model 'fake-bas': did you mean fake-base"):
         catalog.path("fake-bas")
