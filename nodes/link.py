@@ -177,7 +177,7 @@ class Link:
                 logger.warning("dropped a message from %s: %s", self._endpoint, error)
                 continue
             self._heard_at = loop.time()
-            if granted := self._meter.read():
+            if granted := self._meter.read(sum(map(len, frames))):
                 self.send(Credit(granted))
             self._on_envelope(envelope.cluster, envelope.epoch, envelope.message)
 

@@ -41,6 +41,7 @@ from nodes.coordinator.members.door import Door
 from nodes.coordinator.members.rotation import Rotation
 from nodes.coordinator.sends import Send
 from nodes.coordinator.state import CoordinatorState, DuePlan
+from nodes.messages import NodesReply, StatusReply, TraceReply
 from nodes.scheduler.planning import Made
 from policies.plan import Policy
 
@@ -55,6 +56,8 @@ _PROBES_AFTER_S = (0.01, 0.05)
 _TURNS_TO_READ = 3
 _MAX_ENROLLING = 8
 _NODE_ROLES = frozenset({"target", "draft"})
+# What anybody who is in may ask for, as often as he likes; some are large.
+_ANSWERS = (NodesReply, StatusReply, TraceReply)
 _MAX_LEFT_PEERS = 64
 
 
@@ -300,7 +303,9 @@ class Coordinator:
                     is_gateway = self.state.role_of(send.peer) == GATEWAY
                     window = MAX_WINDOW_MESSAGES if is_gateway else WINDOW_MESSAGES
                     self._credits.open(send.peer, window)
-                if not self._credits.take(send.peer):
+                num_bytes = sum(len(frame) for frame in frames)
+                is_answer = isinstance(send.message, _ANSWERS)
+                if not self._credits.take(send.peer, num_bytes if is_answer else 0):
                     raise BackpressureError(send.peer)
                 self._transport.send(send.peer, frames)
             except LocalProtocolError as error:
@@ -316,7 +321,6 @@ class Coordinator:
             else:
                 if isinstance(send.message, Welcome) and (notice := self._rotation.notice(now)):
                     pending.insert(0, Send(send.peer, notice))
-                num_bytes = sum(len(frame) for frame in frames)
                 pending[:0] = self.state.sent(send, num_bytes, now)
 
     def say_bye(self) -> None:

@@ -4,6 +4,7 @@ import random
 
 from mesh.credits import (
     GRANT_MESSAGES,
+    MAX_ANSWER_BYTES,
     MAX_WINDOW_MESSAGES,
     WINDOW_MESSAGES,
     Credits,
@@ -38,7 +39,7 @@ def test_who_is_no_member_has_no_window():
     assert all(credits.take(PEER) for _ in range(5000))
     credits.open(PEER)
     credits.close(PEER)
-    assert credits._left == {}
+    assert len(credits) == 0
 
 
 def test_a_peer_that_reads_is_never_out_of_credit():
@@ -66,4 +67,29 @@ def test_a_peer_may_have_a_wider_window():
     credits.grant(PEER, 2**40)
     assert sum(credits.take(PEER) for _ in range(40_000)) == WINDOW_MESSAGES
     credits.keep(())
-    assert credits._windows == {}
+    assert len(credits) == 0
+
+
+def test_large_answers_that_nobody_reads_are_few():
+    credits = Credits()
+    credits.open(PEER)
+    size = MAX_ANSWER_BYTES // 5 + 1
+    assert [credits.take(PEER, size) for _ in range(6)] == [True] * 4 + [False] * 2
+    # What is no answer goes on, and what has been read counts no more.
+    assert credits.take(PEER)
+    credits.grant(PEER, 1)
+    assert [credits.take(PEER, size) for _ in range(2)] == [True, False]
+    credits.grant(PEER, 2**40)
+    assert [credits.take(PEER, size) for _ in range(5)] == [True] * 4 + [False]
+    # One is sent however large it is.
+    credits.open(PEER)
+    assert credits.take(PEER, MAX_ANSWER_BYTES + 1)
+
+
+def test_who_reads_large_answers_may_ask_for_ever():
+    credits, meter = Credits(), Meter()
+    credits.open(PEER)
+    for size in (400_000, 3_000, 524_288, 70_000) * 2000:
+        assert credits.take(PEER, size)
+        if granted := meter.read(size):
+            credits.grant(PEER, granted)

@@ -11,16 +11,18 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 
 from mesh.codec import Envelope, decode, encode, encode_struct
-from mesh.credits import WINDOW_MESSAGES
+from mesh.credits import MAX_ANSWER_BYTES, WINDOW_MESSAGES
 from mesh.memory_transport import MemoryClient, MemoryHub
 from mesh.messages import OTHER_PROTOCOL, PROTOCOL_VERSION, Hello, Ping, Pong, Refuse, Welcome
 from nodes.coordinator.sends import Send
 from nodes.coordinator.service import Coordinator
 from nodes.messages import (
+    MAX_STATUS_BYTES,
     CloseStreamNotice,
     FinishedNotice,
     GuessEntry,
     RequestFailedNotice,
+    StatusReply,
     StreamFigures,
     TokensNotice,
     VerifyRequest,
@@ -128,7 +130,7 @@ async def test_nodes_are_told_before_clients(monkeypatch: pytest.MonkeyPatch) ->
         coordinator = Coordinator(server, one_batch)
         done: list[str] = []
         monkeypatch.setattr(server, "send", lambda peer, _frames: done.append(peer.decode()))
-        monkeypatch.setattr(coordinator._credits, "take", lambda _peer: True)
+        monkeypatch.setattr(coordinator._credits, "take", lambda *_: True)
         monkeypatch.setattr(
             coordinator.state,
             "role_of",
@@ -288,7 +290,7 @@ async def test_every_message_to_a_member_is_one_frame(
         coordinator = Coordinator(server, one_batch, pads=pads)
         sent: list[list[bytes]] = []
         monkeypatch.setattr(server, "send", lambda _peer, frames: sent.append(frames))
-        monkeypatch.setattr(coordinator._credits, "take", lambda _peer: True)
+        monkeypatch.setattr(coordinator._credits, "take", lambda *_: True)
         verify = VerifyRequest(1, (GuessEntry(1, 1, 3, 2),), (7, 8))
         coordinator._send_all([Send(b"node", verify), Send(b"node", CloseStreamNotice(1, 1))])
     assert [len(frames) for frames in sent] == [1, 1]
@@ -313,3 +315,23 @@ async def test_who_is_out_of_credit_is_told_no_end_of_a_text_of_which_a_part_is_
         coordinator._hand_over([Send(peer, message) for message in (welcome, *tokens, finished)])
         # The Welcome took one message's place.
         assert told == [welcome, *tokens[:-1], failed.message]
+
+
+async def test_who_asks_and_does_not_read_is_out_of_credit_soon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with contextlib.closing(MemoryHub().server()) as server:
+        coordinator, peer = Coordinator(server, one_batch), b"client"
+        num_told: list[int] = []
+        monkeypatch.setattr(
+            server, "send", lambda _peer, frames: num_told.append(sum(map(len, frames)))
+        )
+        gone: list[bytes] = []
+        monkeypatch.setattr(
+            coordinator.state, "peer_gone", lambda peer, _now: gone.append(peer) or []
+        )
+        welcome = Welcome("n", "c", 1, 1.0, 5.0, False)
+        status = StatusReply(1, b"x" * MAX_STATUS_BYTES)
+        coordinator._hand_over([Send(peer, message) for message in (welcome, *(status,) * 20)])
+    assert gone == [peer]
+    assert MAX_ANSWER_BYTES / 2 < sum(num_told) < MAX_ANSWER_BYTES + 1000
