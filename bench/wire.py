@@ -138,10 +138,10 @@ async def _sized(num_streams: int, messages: Sequence[Any]) -> list[Sized]:
             with closing(client):
                 await client.writable()
                 # The handshake is over when something has come through.
-                client.send(encode(Ping(0, 0), cluster="airdraft", epoch=1 << 61))
+                client.send(encode(Ping(0, 0), cluster="airdraft", epoch=1 << 31))
                 await server.recv()
                 for message in messages:
-                    frames = encode(message, cluster="airdraft", epoch=1 << 61)
+                    frames = encode(message, cluster="airdraft", epoch=1 << 31)
                     before = relay.num_bytes
                     for _ in range(_TIMES):
                         client.send(frames)

@@ -108,7 +108,8 @@ class Coordinator:
             policy,
             cluster=cluster,
             # Drawn, not read from a clock, which may be set back: epochs are equal or they are not.
-            epoch=1 + secrets.randbits(62),
+            # In every message: four bytes tell starts apart as well as eight.
+            epoch=1 + secrets.randbits(31),
             heartbeat_interval_s=heartbeat_interval_s,
             heartbeat_timeout_s=heartbeat_timeout_s,
             lookup=lookup,
