@@ -90,11 +90,12 @@ class StreamView:
 class Kind(Enum):
     """What plans have in common that leave the same things out of what they promise.
 
-    Nobody guesses; all do, in one or two batches; some do in as few; some or all do in more.
+    Nobody guesses; all do, in one batch or in two; some do in as few; some or all do in more.
     """
 
     PLAIN = "plain"
-    FEW = "few"
+    ONE = "one"
+    TWO = "two"
     MIXED = "mixed"
     CROWDED = "crowded"
 
@@ -108,14 +109,17 @@ def kind_of(num_batches: int, num_plain: int) -> Kind:
         return Kind.PLAIN
     if num_batches > _MOST_FEW_BATCHES:
         return Kind.CROWDED
-    return Kind.MIXED if num_plain else Kind.FEW
+    if num_plain:
+        return Kind.MIXED
+    return Kind.ONE if num_batches == 1 else Kind.TWO
 
 
 @dataclass(frozen=True, slots=True)
 class Slowness:
     """Seconds that plans take for one in which plain decoding gives what it promises, by kind."""
 
-    few: float = 1.0
+    one: float = 1.0
+    two: float = 1.0
     mixed: float = 1.0
     crowded: float = 1.0
 

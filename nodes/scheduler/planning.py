@@ -29,7 +29,7 @@ _MOST_REGROUPING = 0.04
 # that end them or are put into other batches about one. Whoever has just changed waits longer, or
 # would try again and again.
 _BEGINNING_CYCLES, _ENDING_CYCLES, _MOST_CHANGING = 2.0, 1.0, 0.08
-_HOW_MANY_GUESS = {Kind.PLAIN: 0, Kind.MIXED: 1, Kind.CROWDED: 2, Kind.FEW: 2}
+_HOW_MANY_GUESS = {Kind.PLAIN: 0, Kind.MIXED: 1, Kind.CROWDED: 2, Kind.ONE: 2, Kind.TWO: 2}
 
 
 @dataclass(frozen=True, slots=True)

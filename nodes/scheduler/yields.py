@@ -1,8 +1,8 @@
 """What plans of each kind have yielded of what they promised. Pure.
 
 A prediction leaves things out: streams that end in the middle of a lap, messages that collide,
-guesses that were hoped for. Plans without guesses, with one or two batches, with more, and with
-plain streams beside miss different ones, and how much depends on the mesh. Only the ratio of what
+guesses that were hoped for. Plans without guesses, with one batch, two or more, and with plain
+streams beside miss different ones, and how much depends on the mesh. Only the ratio of what
 is left of them says which is better.
 """
 
@@ -18,7 +18,13 @@ from policies.plan import Kind, Plan, Slowness
 _MEMORY_S, _OTHER_MEMORY_S = 20.0, 30.0
 # How slow kinds are believed to be, between what 16 streams on a narrow cell gave, emulated and
 # simulated; and for how many promised seconds that counts against what is seen.
-_PRIORS = {Kind.PLAIN: 1.0, Kind.FEW: 1.02, Kind.CROWDED: 1.08, Kind.MIXED: 1.05}
+_PRIORS = {
+    Kind.PLAIN: 1.0,
+    Kind.ONE: 1.02,
+    Kind.TWO: 1.02,
+    Kind.CROWDED: 1.08,
+    Kind.MIXED: 1.05,
+}
 _PRIOR_S = 3.0
 # A plan of another kind takes some cycles until all streams follow it; where texts are to be told
 # first it may take seconds, but if they are told for longer, that is what guesses cost.
@@ -114,4 +120,9 @@ class Yields:
         def of(kind: Kind) -> float:
             return min(_MOST, max(_LEAST, self._kinds[kind].slowness / plain))
 
-        return Slowness(few=of(Kind.FEW), mixed=of(Kind.MIXED), crowded=of(Kind.CROWDED))
+        return Slowness(
+            one=of(Kind.ONE),
+            two=of(Kind.TWO),
+            mixed=of(Kind.MIXED),
+            crowded=of(Kind.CROWDED),
+        )

@@ -68,8 +68,9 @@ class RoundPace:
         self.rhythm = Rhythm()
 
     def patience_s(self, worker: TargetState, now: float) -> float:
+        unread = worker.unread_between_rounds()
         # What does not fit beside a round waits for more of them than one.
-        if not 0 < worker.unread_between_rounds() <= PROMPT_PIECE_TOKENS:
+        if unread is None or unread > PROMPT_PIECE_TOKENS:
             return 0.0
         return self.rhythm.patient_until(now) - now
 

@@ -196,23 +196,31 @@ class TargetState:
     def has_work(self) -> bool:
         return (
             any(s.may_decode or self._residents.missing(s) for s in self._residents)
+            or any(self._is_known(stream) for stream in self._residents)
             or self._next_parked() is not None
         )
 
-    def unread_between_rounds(self) -> int:
-        """Tokens that are still to be read, where there is nothing else to do but others who are
-        being served will have guesses; else 0."""
+    def _is_known(self, stream: TargetStream) -> bool:
+        """Whether nothing of a text is to be read, nor decoded yet, and nobody has been told."""
+        return not (stream.announced or stream.may_decode or self._residents.missing(stream))
+
+    def unread_between_rounds(self) -> int | None:
+        """Tokens that are to be read before the first ones of texts that wait, where there is
+        nothing else to do but others who are being served will have guesses; else None. 0 where
+        all is known, and only those first tokens are to be decoded."""
         if not any(stream.announced for stream in self._streams.values()):
-            return 0
+            return None
         if self._next_parked() is not None:
-            return 0
+            return None
         residents = self._residents
-        if any(s.may_decode and not residents.missing(s) for s in residents):
-            return 0
+        if any(s.announced and s.may_decode and not residents.missing(s) for s in residents):
+            return None
         for stream in residents.by_age():
             # What is there of its prefix counts as read.
             residents.to_read(stream)
-        return sum(map(residents.missing, residents))
+        unread = sum(map(residents.missing, residents))
+        begins = any(not s.announced and s.may_decode for s in residents)
+        return unread if unread or begins else None
 
     def step(self) -> list[Event]:
         """One pass: every stream that may decode, and pieces of waiting prompts."""
@@ -250,7 +258,8 @@ class TargetState:
             events += ran
             if num_read and any(isinstance(event, Committed) for event in ran):
                 events.append(ReadBeside(num_read))
-        for stream in [*(stream for stream, _ in pieces), *resumed]:
+        known = [stream for stream in self._residents if self._is_known(stream)]
+        for stream in [*(stream for stream, _ in pieces), *resumed, *known]:
             events += self._announce(stream)
         # Move those served to the back: a pass that cannot hold all must not starve the rest.
         if budget < MAX_GAMMA + 1 or score_budget < _MOST_SCORES_PER_STREAM:
@@ -278,6 +287,9 @@ class TargetState:
             if len(done) < len(decoding):
                 event = self._commit(stream, rows, span.token_ids[1:])
                 done.append((stream, span.start + 1, event))
+                if not stream.announced:
+                    # Nothing of its text was to be read.
+                    ready.append(self._ready(stream, event))
             elif is_decoded(stream, span):
                 known = len(stream.token_ids)
                 event = self._commit(stream, rows, ())

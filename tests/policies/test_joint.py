@@ -307,7 +307,7 @@ def test_guesses_are_kept_off_unless_they_gain_some_percent():
 
 
 def all_kinds(slowness):
-    return Slowness(few=slowness, mixed=slowness, crowded=slowness)
+    return Slowness(one=slowness, two=slowness, mixed=slowness, crowded=slowness)
 
 
 def test_the_best_plan_of_each_kind_is_compared_and_at_hand():

@@ -368,7 +368,7 @@ def test_where_many_prompts_are_read_guesses_are_not_to_blame(
     for step in range(200):
         # A tenth of what is promised.
         state.yielded(1 if step % 100 == 0 else 0, 0.1 * step, num_opening=num_opening)
-    assert (state.slowness.few > 1.2) is overruns
+    assert (state.slowness.two > 1.2) is overruns
 
 
 @pytest.mark.parametrize(

@@ -155,19 +155,19 @@ def test_a_plan_of_another_kind_is_not_kept_from_by_the_one_in_force() -> None:
         replace(p, prediction=Prediction(0.1, "", price_of(seen, p), 1.0)) for p in (three, one)
     ]
     # By a single plan the one that is in force is better than the other.
-    other = Option(Kind.FEW, made[0].price_s, 0.1, lambda: made[1])
+    other = Option(Kind.ONE, made[0].price_s, 0.1, lambda: made[1])
     plan = replace(made[0], others=(other,))
     gain = Gain(0.05, 0.0, 20.0)
     batches = [{StreamId(k): 2} for k in (1, 2, 3)]
     planning = Planning(
         seen, lambda _: plan, made[0], batches, 10.0, 10.0,
-        advantage=Advantage(Kind.CROWDED, {Kind.FEW: gain}), now=1.0,
+        advantage=Advantage(Kind.CROWDED, {Kind.ONE: gain}), now=1.0,
     )  # fmt: skip
     found = planning.make()
-    assert found.plan.kind is Kind.FEW
+    assert found.plan.kind is Kind.ONE
     # Whoever has a plan in force does not hold the others.
     assert found.plan.others == ()
-    assert found.advantage.gains[Kind.FEW].known_s == 21.0
+    assert found.advantage.gains[Kind.ONE].known_s == 21.0
     none = replace(planning, advantage=NOTHING_KNOWN)
     assert none.make().plan.kind is Kind.CROWDED
 

@@ -20,7 +20,7 @@ UNSEEN = 1.02
 
 def slowness(yields: Yields) -> float:
     """Of the guesses of `plan` beside plain decoding."""
-    return yields.slowness.few
+    return yields.slowness.one
 
 
 def run(yields: Yields, of: Plan, tokens_per_s: float, since: float, seconds: float) -> float:
@@ -68,7 +68,7 @@ def test_each_kind_of_plan_has_yields_of_its_own() -> None:
     before = yields.slowness
     now = run(yields, crowded(500.0), 400.0, now, 20.0)
     found = yields.slowness
-    assert (found.few, found.mixed) == pytest.approx((before.few, before.mixed), abs=0.01)
+    assert (found.one, found.mixed) == pytest.approx((before.one, before.mixed), abs=0.01)
     assert before.crowded < 1.1 < 1.15 < found.crowded
     mixed = replace(plan(400.0, guesses=True), plain=(7,))
     run(yields, mixed, 420.0, now, 20.0)
@@ -172,3 +172,18 @@ def test_a_pause_is_no_change_of_plans() -> None:
         else:
             yields.committed(0, made, now + step / 10, is_followed=False)
     assert slowness(yields) > 1.3
+
+
+def test_what_one_batch_yields_says_nothing_of_two() -> None:
+    """A pass in the way costs one batch all of its lap's streams, two only half of them each."""
+    yields = Yields()
+    one = plan(100.0, guesses=True)
+    for step in range(300):
+        yields.committed(9, one, 0.1 * step)
+    found = yields.slowness
+    assert found.one > 1.08
+    assert found.two == pytest.approx(1.02, abs=0.01)
+    two = replace(one, batches=(Batch((1,), (4,)), Batch((2,), (4,))))
+    for step in range(300, 600):
+        yields.committed(10, two, 0.1 * step)
+    assert yields.slowness.two < 1.01 < 1.02 < yields.slowness.one

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from nodes.stream import PROMPT_PIECE_TOKENS, StreamId
+from nodes.stream import PROMPT_PIECE_TOKENS, StreamId, StreamSpec
+from nodes.target.events import Committed, Ready
 from nodes.target.rhythm import Rhythm, RoundPace
 from nodes.target.state import TargetState
 from tests.nodes.builders import make_spec
@@ -77,11 +78,11 @@ def test_what_can_be_decoded_waits_for_nobody() -> None:
     state = serving(8)
     assert state.unread_between_rounds() > 0
     state.lease(ONE, 1, len(make_spec(ONE).token_ids), 1)
-    assert state.unread_between_rounds() == 0
+    assert state.unread_between_rounds() is None
     # Nor does a prompt that nobody else is served beside.
     alone, _ = make_state()
     alone.open(make_spec(ONE))
-    assert alone.unread_between_rounds() == 0
+    assert alone.unread_between_rounds() is None
 
 
 def test_passes_with_rounds_give_the_rhythm() -> None:
@@ -133,3 +134,41 @@ def test_another_coordinator_has_a_rhythm_of_its_own() -> None:
     pace.rhythm, now = circulating(gap_s=0.02, pass_s=0.04)
     pace.begin_anew()
     assert pace.patience_s(state, now + 0.001) == 0.0
+
+
+def knowing(num_leased: int) -> tuple[TargetState, StreamSpec]:
+    """A target with a stream that waits for guesses, and a text of which it has all."""
+    state, _ = make_state(prefix_cache_bytes=1 << 20, num_cells=2048)
+    known = tuple(5 + k % 40 for k in range(150))
+    state.open(make_spec(ONE, max_tokens=50))
+    state.open(make_spec(2, prompt=known, max_tokens=2, owner="someone"))
+    state.lease(StreamId(2), 1, len(known), 2)
+    run(state)
+    again = make_spec(3, prompt=known, max_tokens=50, owner="someone", num_leased=num_leased)
+    state.open(again)
+    return state, again
+
+
+def test_a_text_that_is_known_begins_with_the_next_round() -> None:
+    state, again = knowing(num_leased=1)
+    assert state.unread_between_rounds() == 0
+    pace = RoundPace()
+    pace.rhythm, now = circulating(gap_s=0.02, pass_s=0.04)
+    assert pace.patience_s(state, now + 0.001) == pytest.approx(0.029)
+    # However often that is asked.
+    assert pace.patience_s(state, now + 0.001) == pytest.approx(0.029)
+    state.verify(ONE, 1, len(make_spec(ONE).token_ids), (7,))
+    events = state.step()
+    assert state.had_round
+    assert events[0] == Ready(again.stream_id, 1, 0, has_begun=True)
+    commits = [event for event in events[1:] if isinstance(event, Committed)]
+    assert {commit.stream_id for commit in commits} == {ONE, again.stream_id}
+    assert not state.has_work()
+
+
+def test_a_text_that_is_known_is_ready_though_nobody_lets_it_begin() -> None:
+    state, again = knowing(num_leased=0)
+    assert state.unread_between_rounds() is None
+    assert state.has_work()
+    assert state.step() == [Ready(again.stream_id, 1, 0, has_begun=False)]
+    assert not state.has_work()
