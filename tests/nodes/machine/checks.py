@@ -113,7 +113,8 @@ def check_rounds(scheduler: SchedulerState) -> None:
 
 def check_credits(coordinator: Coordinator) -> None:
     credits = coordinator._credits
-    assert all(0 <= left <= credits._windows[peer] for peer, left in credits._left.items())
+    assert all(0 <= each.left <= each.size for each in credits._windows.values())
+    assert all(each.answer_bytes >= 0 for each in credits._windows.values())
 
 
 def check_empty(coordinator: Coordinator) -> None:

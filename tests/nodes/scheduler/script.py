@@ -31,6 +31,7 @@ class FixedPolicy:
     """Batches of `size` streams that a draft node holds, gamma guesses each; the rest plain.
 
     cycle_s: predicted, with a price so low that no plan in force is preferred to a new one.
+    verify_s: of each batch; without it nothing of batches is predicted.
     """
 
     gamma: int = 4
@@ -38,6 +39,7 @@ class FixedPolicy:
     min_cycle_s: float = 0.0
     overlap: bool = True
     cycle_s: float | None = None
+    verify_s: float = 0.0
     seen: list[Observation] = field(default_factory=list)
 
     def __call__(self, observation: Observation) -> Plan:
@@ -45,10 +47,9 @@ class FixedPolicy:
         plain = tuple(v.stream_id for v in observation.streams if v.draft is None)
         guessing = [v.stream_id for v in observation.streams if v.draft is not None]
         cuts = [guessing[k : k + self.size] for k in range(0, len(guessing), self.size)]
-        # Of the times of batches only their tokens are predicted.
         sizes = [len(plain) + len(cut) * (self.gamma + 1) for cut in cuts]
-        batches = tuple(BatchTimes(0.0, 0.0, 0.0, 0.0, size) for size in sizes)
-        made = Prediction(self.cycle_s or 0.0, "", 0.0, 1.0, batches)
+        batches = tuple(BatchTimes(0.0, 0.0, self.verify_s, 0.0, size) for size in sizes)
+        made = Prediction(self.cycle_s or 0.0, "", 0.0, 1.0, batches if self.verify_s else ())
         return Plan(
             tuple(Batch(tuple(cut), (self.gamma,) * len(cut)) for cut in cuts),
             plain,

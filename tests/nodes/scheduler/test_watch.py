@@ -213,7 +213,7 @@ def test_batches_are_numbered_as_in_the_plan() -> None:
 
 def test_prompts_that_are_read_beside_are_predicted() -> None:
     """A pass by the tokens it read, a lap by whether there is something to read as it starts."""
-    scheduler = make_scheduler("a", policy=FixedPolicy(cycle_s=2.0))
+    scheduler = make_scheduler("a", policy=FixedPolicy(cycle_s=2.0, verify_s=1e-6))
     ring = recorded(scheduler)
     scheduler.admit(make_spec(TWO, prompt=tuple(range(1, 101))), None)
     open_stream(scheduler, ONE, "a", now=1.0)

@@ -30,7 +30,7 @@ def test_a_round_is_a_span_on_each_track_it_passes() -> None:
         (Track(NODE, "link to a"), "round 7: answer"),
         (Track("target t", "pass"), "9 tokens"),
         (Track(COORDINATOR, "batch 1"), "round 7"),
-        (Track(COORDINATOR, "plan in force"), "plan: gammas 8 | 8"),
+        (Track(COORDINATOR, "plan in force"), "plan: gammas 8 8"),
     ]
     request, draft, back, verified, lap, plan = spans
     # The answer came at 10.05, half a round trip of 10 ms after its end; 30 ms were drafted.
