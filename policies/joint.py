@@ -20,6 +20,9 @@ _MARGIN = 0.05
 # The more there is to choose from, the truer that is: what streams seem to differ by is partly
 # noise, and plans that give each its own number of guesses must promise this much more.
 _UNEQUAL_MARGIN = 0.02
+# How many guesses are made in a lap varies, and the more may be made the more it does; whoever is
+# there first waits for the others. Expected times leave that out: a guess more must promise this.
+_MORE_MARGIN = 0.01
 # Plans of each kind and number of batches that are looked at more closely, the cheapest by sums
 # first; of all that have many batches together.
 _MOST_PLAYED = 2
@@ -101,6 +104,9 @@ def _option(
 
 
 def _margin_of(plan: CyclePlan) -> float:
-    """How many times its price a plan must be worth beside those with equal guesses for all."""
+    """How many times its price a plan must be worth beside one without guesses."""
     some = plan.gammas[plan.gammas > 0]
-    return 1.0 + _UNEQUAL_MARGIN * bool(len(some) and some.min() < some.max())
+    if not len(some):
+        return 1.0
+    most = int(some.max())
+    return 1.0 + _UNEQUAL_MARGIN * bool(some.min() < most) + _MORE_MARGIN * most
