@@ -100,14 +100,14 @@ class Kind(Enum):
     CROWDED = "crowded"
 
 
-_MOST_FEW_BATCHES = 2
+_LEAST_CROWDED_BATCHES = 3
 
 
 def kind_of(num_batches: int, num_plain: int) -> Kind:
     """Of a plan with so many batches in which somebody guesses, and so many plain streams."""
     if not num_batches:
         return Kind.PLAIN
-    if num_batches > _MOST_FEW_BATCHES:
+    if num_batches >= _LEAST_CROWDED_BATCHES:
         return Kind.CROWDED
     if num_plain:
         return Kind.MIXED

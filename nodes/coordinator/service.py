@@ -56,7 +56,7 @@ _PROBES_AFTER_S = (0.01, 0.05)
 _TURNS_TO_READ = 3
 _MAX_ENROLLING = 8
 _NODE_ROLES = frozenset({"target", "draft"})
-# What anybody who is in may ask for, as often as he likes; some are large.
+# What every member may ask for again and again; some are large.
 _ANSWERS = (NodesReply, StatusReply, TraceReply)
 _MAX_LEFT_PEERS = 64
 

@@ -31,10 +31,11 @@ def inherited(environ: Mapping[str, str], name: str) -> int | None:
             f"the socket unit {name} has {len(meant)} ListenStream= and one is served: "
             f"write an empty ListenStream= before the one that is to replace the others"
         )
-    for index in meant:
-        os.set_inheritable(_FIRST_FD + index, False)
-        return _FIRST_FD + index
-    return None
+    if not meant:
+        return None
+    fd = _FIRST_FD + meant[0]
+    os.set_inheritable(fd, False)
+    return fd
 
 
 def endpoint_of(fd: int) -> str:

@@ -195,8 +195,10 @@ class TargetState:
 
     def has_work(self) -> bool:
         return (
-            any(s.may_decode or self._residents.missing(s) for s in self._residents)
-            or any(self._is_known(stream) for stream in self._residents)
+            any(
+                s.may_decode or self._residents.missing(s) or not s.announced
+                for s in self._residents
+            )
             or self._next_parked() is not None
         )
 

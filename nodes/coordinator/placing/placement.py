@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.placing.rebalancing import Move
-from nodes.coordinator.placing.room import can_hold, cells_of, has_room, kind_of
+from nodes.coordinator.placing.room import can_hold, cells_of, has_room, is_of_kind, kind_of
 from nodes.coordinator.placing.stranded import Stranded
 from nodes.coordinator.placing.waiting import Kind, Waiting
 from nodes.coordinator.requests.request import Choice, Request
@@ -140,12 +140,10 @@ class Placement:
 
         One that is drained only where there is no other, and for what has begun.
         """
-        kind = request.numerics_class
         able = [
             n
             for n in self._targets()
-            if n.profile.model_hash == request.model_hash
-            and kind in ("", n.profile.numerics_class)
+            if is_of_kind(n, request)
             and request.is_exact in (None, n.profile.exact)
             and can_hold(n, choice.spec)
         ]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.placing.waiting import Kind
+from nodes.coordinator.requests.request import Request
 from nodes.scheduler.stream import Stream
 from nodes.stream import StreamSpec
 from nodes.target.stream import cells_needed, cells_soon
@@ -15,6 +16,13 @@ def can_hold(target: NodeRecord, spec: StreamSpec) -> bool:
     profile = target.profile
     fits = spec.num_prompt_tokens + spec.max_tokens <= profile.context_length
     return fits and cells_needed(spec) <= profile.num_cells
+
+
+def is_of_kind(target: NodeRecord, request: Request) -> bool:
+    """Whether a text would go on there as it began; "": nothing of it has come from any class."""
+    profile = target.profile
+    is_same = profile.model_hash == request.model_hash
+    return is_same and request.numerics_class in ("", profile.numerics_class)
 
 
 def kind_of(target: NodeRecord) -> Kind:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
+from nodes.coordinator.placing.room import is_of_kind
 from nodes.coordinator.requests.models import suits
 from nodes.coordinator.requests.request import Request
 
@@ -20,10 +21,5 @@ def reader_of(roster: Roster, request: Request) -> NodeRecord | None:
     if not request.model_hash:
         return reader(roster, request.submit.model)
     # It began as it has to go on, and a target that is being drained does for that.
-    able = [
-        n
-        for n, _ in roster.schedulers()
-        if n.profile.model_hash == request.model_hash
-        and request.numerics_class in ("", n.profile.numerics_class)
-    ]
+    able = [n for n, _ in roster.schedulers() if is_of_kind(n, request)]
     return min(able, key=lambda n: (n.is_draining, n.used_cells), default=None)

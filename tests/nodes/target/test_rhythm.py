@@ -11,7 +11,9 @@ from nodes.target.events import Committed, Ready
 from nodes.target.rhythm import Rhythm, RoundPace
 from nodes.target.state import TargetState
 from tests.nodes.builders import make_spec
-from tests.nodes.target.script import ONE, make_state, run
+from tests.nodes.target.script import ONE, RecordingModel, make_state, run
+
+KNOWN = tuple(5 + k % 40 for k in range(150))
 
 
 def circulating(gap_s: float, pass_s: float, num_rounds: int = 50) -> tuple[Rhythm, float]:
@@ -98,16 +100,21 @@ def test_passes_with_rounds_give_the_rhythm() -> None:
     assert pace.rhythm.pass_s == 0.5
 
 
+def remembering() -> tuple[TargetState, RecordingModel]:
+    """A target with one stream that waits for guesses, and with a text of someone who is done."""
+    state, model = make_state(prefix_cache_bytes=1 << 20, num_cells=2048)
+    state.open(make_spec(ONE, max_tokens=50))
+    state.open(make_spec(2, prompt=KNOWN, max_tokens=1, owner="someone"))
+    state.lease(StreamId(2), 1, len(KNOWN), 1)
+    run(state)
+    return state, model
+
+
 def test_what_is_in_the_cache_or_saved_of_a_prompt_is_not_to_be_read() -> None:
     """A conversation that goes on, most of which the target knows."""
-    state, model = make_state(prefix_cache_bytes=1 << 20, num_cells=2048)
-    known = tuple(5 + k % 40 for k in range(150))
-    state.open(make_spec(ONE, max_tokens=50))
-    state.open(make_spec(2, prompt=known, max_tokens=1, owner="someone"))
-    state.lease(StreamId(2), 1, len(known), 1)
-    run(state)
+    state, model = remembering()
     num_passes = len(model.passes)
-    state.open(make_spec(3, prompt=(*known, 7, 8, 9), owner="someone"))
+    state.open(make_spec(3, prompt=(*KNOWN, 7, 8, 9), owner="someone"))
     # The last token of all goes in with the first decode.
     assert 0 < state.unread_between_rounds() <= 3
     pace = RoundPace()
@@ -115,7 +122,7 @@ def test_what_is_in_the_cache_or_saved_of_a_prompt_is_not_to_be_read() -> None:
     assert pace.patience_s(state, now + 0.001) > 0.0
     assert len(model.passes) == num_passes
     # Somebody else's is.
-    state.open(make_spec(4, prompt=(*known, 7, 8, 9), owner="another"))
+    state.open(make_spec(4, prompt=(*KNOWN, 7, 8, 9), owner="another"))
     assert state.unread_between_rounds() > 150
 
 
@@ -138,13 +145,8 @@ def test_another_coordinator_has_a_rhythm_of_its_own() -> None:
 
 def knowing(num_leased: int) -> tuple[TargetState, StreamSpec]:
     """A target with a stream that waits for guesses, and a text of which it has all."""
-    state, _ = make_state(prefix_cache_bytes=1 << 20, num_cells=2048)
-    known = tuple(5 + k % 40 for k in range(150))
-    state.open(make_spec(ONE, max_tokens=50))
-    state.open(make_spec(2, prompt=known, max_tokens=2, owner="someone"))
-    state.lease(StreamId(2), 1, len(known), 2)
-    run(state)
-    again = make_spec(3, prompt=known, max_tokens=50, owner="someone", num_leased=num_leased)
+    state, _ = remembering()
+    again = make_spec(3, prompt=KNOWN, max_tokens=50, owner="someone", num_leased=num_leased)
     state.open(again)
     return state, again
 
