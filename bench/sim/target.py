@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ class _Held:
     unread: int
     num_read: int
     lease: int = 0
+    beside_rounds: bool = False
     guesses: int = -1
 
 
@@ -46,12 +48,15 @@ class SimTarget:
         # Tokens of each prompt that were read of it before.
         self._known: dict[int, int] = {}
         self._rhythm = Rhythm()
+        # When rounds came during the pass under way.
+        self._came: list[tuple[float, list[int]]] = []
         self.num_passes = 0
 
     def receive(self, message: Any) -> None:
         match message:
             case VerifyRequest(entries=entries):
-                self._rhythm.round_came(self._engine.clock.now)
+                stream_ids = [entry.stream_id for entry in entries]
+                self._came.append((self._engine.clock.now, stream_ids))
                 for entry in entries:
                     held = self._streams.get(entry.stream_id)
                     if held is not None and held.length == entry.prefix_len:
@@ -61,6 +66,7 @@ class SimTarget:
                     held = self._streams.get(lease.stream_id)
                     if held is not None:
                         held.lease = max(held.lease, lease.prefix_len + lease.num_tokens)
+                        held.beside_rounds = lease.beside_rounds
             case OpenStreamRequest():
                 length = len(message.token_ids)
                 num_read = length
@@ -84,6 +90,9 @@ class SimTarget:
     def _begin(self) -> None:
         if self._engine.is_busy:
             return
+        for came in self._came:
+            self._rhythm.round_came(*came)
+        self._came.clear()
         going = []
         num_tokens = cells = 0
         for stream_id, held in self._streams.items():
@@ -101,7 +110,7 @@ class SimTarget:
         reading, piece = self._next_piece(bool(going))
         if not going and not piece:
             return
-        if not going and self._waits_for_a_round():
+        if self._waits_for_a_round([held for _, held, _ in going]):
             return
         self.num_passes += 1
         started = self._engine.clock.now
@@ -109,13 +118,18 @@ class SimTarget:
             num_tokens, piece, cells, lambda: self._end(going, reading, piece, started)
         )
 
-    def _waits_for_a_round(self) -> bool:
-        """Whether what is to be read goes along with guesses that will soon be there."""
+    def _waits_for_a_round(self, going: list[_Held]) -> bool:
+        """Whether all there is to do goes along with guesses that will soon be there."""
         now, clock = self._engine.clock.now, self._engine.clock
         if all(held.unread for held in self._streams.values()):
             return False
+        if any(held.guesses >= 0 or not held.beside_rounds for held in going):
+            return False
         unread = sum(held.unread for held in self._streams.values())
-        until = self._rhythm.patient_until(now) if unread <= _BESIDE else now
+        plain_s = self._engine.costs.decode.at(len(going) + unread) if going else math.inf
+        until = now
+        if unread <= _BESIDE:
+            until = self._rhythm.patient_until(now, len(going), plain_s)
         if until <= now:
             return False
         clock.at(until, self._begin)
@@ -135,6 +149,7 @@ class SimTarget:
         self, going: list[tuple[int, _Held, int]], reading: int, piece: int, started: float
     ) -> None:
         self._engine.is_busy = False
+        in_rounds = {stream_id for stream_id, held, _ in going if held.guesses >= 0}
         entries = []
         total = 0
         for stream_id, held, guesses in going:
@@ -155,8 +170,10 @@ class SimTarget:
                 )
             )
             total += count
-        if any(guesses >= 0 for _, _, guesses in going):
-            self._rhythm.round_done(self._engine.clock.now, self._engine.clock.now - started)
+        if in_rounds:
+            to_rounds = sum(e.num_tokens for e in entries if e.stream_id in in_rounds)
+            now = self._engine.clock.now
+            self._rhythm.round_done(now, now - started, to_rounds)
         if entries:
             seconds = self._engine.clock.now - started
             self._send(CommitReply(seconds, tuple(entries), (0,) * total, piece))

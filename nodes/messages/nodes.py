@@ -169,12 +169,16 @@ class VerifyRequest:
 
 @struct
 class LeaseEntry:
-    """The target may decode num_tokens after prefix_len tokens without asking again."""
+    """The target may decode num_tokens after prefix_len tokens without asking again.
+
+    beside_rounds: rather in passes with guesses of others than in passes of its own.
+    """
 
     stream_id: Id
     generation: Id
     prefix_len: Position
     num_tokens: Count
+    beside_rounds: bool = False
 
 
 @message(25, max_bytes=32_768)

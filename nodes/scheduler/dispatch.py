@@ -12,16 +12,12 @@ from nodes.scheduler.drafting import trials
 from nodes.scheduler.drafting.drafts import DraftPool
 from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget
 from nodes.scheduler.leases import Leases, is_weighed
-from nodes.scheduler.riding import should_ride
 from nodes.scheduler.rounds import Round, RoundIds, Share
 from nodes.scheduler.stream import Drafting, Idle, Leased, Stream, Verifying
 from nodes.scheduler.texts import Texts
 from nodes.scheduler.watching.watch import Watch
 from nodes.stream import StreamId
 from policies.plan import MAX_FREE_GAMMA
-
-# Streams of a batch that have waited longer for their draft node are decoded beside it.
-_MOST_RIDING_CYCLES = 8.0
 
 
 class Dispatcher:
@@ -59,7 +55,6 @@ class Dispatcher:
         rounds: list[Instruction] = []
         behind: list[Stream] = []
         num_started = 0
-        riding = self._who_may_ride(now)
         # Least recently started first: where only one may go at a time, all get their turn.
         for batch in sorted(self._cycle.batches, key=lambda batch: batch.round_id or 0):
             members = [s for k in batch.gammas if (s := self._streams.get(StreamId(k))) is not None]
@@ -75,9 +70,6 @@ class Dispatcher:
                     drafted.append((stream, gamma))
             some_go = any(found.values())
             lease = self.leases.between_matches(members, keep_step=keep_step, some_go=some_go)
-            # Where somebody guesses, there is a round to go along with.
-            riders = riding & batch.gammas.keys()
-            riders = riders if drafted or batch.round_id in self.rounds else set()
             for member in members:
                 if member.is_away:
                     behind += [member] if member.is_behind else []
@@ -91,8 +83,7 @@ class Dispatcher:
                 # Who cannot guess any more, or not yet, or wants but one token, goes plainly.
                 if _waits(member):
                     self._texts.note_waiting(member, now)
-                    if member.spec.stream_id not in riders:
-                        leases += self.leases.extend(member, shall_guess=True)
+                    leases += self.leases.extend(member, shall_guess=True)
                     behind += [member] if member.is_behind else []
             if drafted and num_started:
                 # Batches that start together are drafted and verified together from then on.
@@ -104,8 +95,7 @@ class Dispatcher:
                 is_whole = len(drafted) == len(batch.gammas) and not any(
                     is_weighed(stream) for stream, _ in drafted
                 )
-                along = [s for s in members if s.spec.stream_id in riders and s.phase == Idle()]
-                rounds += self._draft_round(drafted, along, batch, now, is_whole, keep_step, found)
+                rounds += self._draft_round(drafted, batch, now, is_whole, keep_step, found)
             num_started += bool(drafted)
         behind += [stream for stream in plain if self._texts.is_being_told(stream)]
         rounds += self._texts.catch_up(behind, now)
@@ -153,26 +143,6 @@ class Dispatcher:
                 asked[member_id] = found.token_ids
         return asked | lookup.worth_sending(free, *toll)
 
-    def _who_may_ride(self, now: float) -> set[StreamId]:
-        """Streams of batches that cannot guess, not yet or not any more, and need no passes of
-        their own: not for long, and where that costs little."""
-        plan = self._cycle.plan
-        # Beside plain streams nobody rides: most plans with some need no look at all streams.
-        if plan.plain or plan.prediction is None:
-            return set()
-        planned = [s for batch in self._cycle.batches for s in batch.gammas if s in self._streams]
-        waiting = set()
-        longest_s = _MOST_RIDING_CYCLES * self._cycle.cycle_s
-        for stream_id in planned:
-            stream = self._streams[stream_id]
-            # Who is in a round waits for nothing else, and who is being read has no tokens yet.
-            is_decoded = isinstance(stream.phase, Idle | Leased)
-            if is_decoded and not is_weighed(stream) and _waits(stream):
-                since = stream.draft.waits_since if stream.draft is not None else None
-                if since is None or now - since <= longest_s:
-                    waiting.add(stream_id)
-        return waiting if should_ride(plan, len(waiting), len(planned)) else set()
-
     def _ready_members(self, batch: Circulating, now: float) -> Sequence[Stream]:
         """Who of a batch starts now: all that are back, or nobody yet.
 
@@ -196,7 +166,6 @@ class Dispatcher:
     def _draft_round(
         self,
         drafted: list[tuple[Stream, int]],
-        riders: Sequence[Stream],
         batch: Circulating,
         now: float,
         is_whole: bool,
@@ -251,9 +220,7 @@ class Dispatcher:
             )
             for other in self.rounds.values():
                 other.share_node(node.name, node.num_waiting)
-        for stream in riders:
-            stream.phase = Drafting(round_id)
-        members_of_round = [s.spec.stream_id for s in (*(stream for stream, _ in drafted), *riders)]
+        members_of_round = [stream.spec.stream_id for stream, _ in drafted]
         cycle = self._cycle
         laps_s = (cycle.cycle_s, cycle.lap_s(self._prompts_s)) if is_whole else (0.0, 0.0)
         asked = {stream.spec.stream_id: gamma for stream, gamma in drafted}

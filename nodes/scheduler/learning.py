@@ -88,7 +88,7 @@ class Learning:
     def commit(self, stream: Stream, entry: CommitEntry) -> None:
         """What a pass did for a stream tells of the stream and of its draft node."""
         num_asked = self.num_asked(stream, entry)
-        stream.count(entry, num_asked, rides=self._rides(stream))
+        stream.count(entry, num_asked)
         placement = stream.draft
         # A node that took the stream over since has made none of these guesses.
         if placement is not None and placement.gamma and not stream.is_by_lookup:
@@ -100,12 +100,6 @@ class Learning:
         phase = stream.phase
         current = self._rounds.get(phase.round_id) if isinstance(phase, Verifying) else None
         return current.num_asked(stream.spec.stream_id, entry) if current is not None else 0
-
-    def _rides(self, stream: Stream) -> bool:
-        """Whether it is in a round for which it was asked for no guesses."""
-        phase = stream.phase
-        current = self._rounds.get(phase.round_id) if isinstance(phase, Verifying) else None
-        return current is not None and stream.spec.stream_id not in current.asked
 
     def trial(self, stream: Stream, now: float) -> None:
         """What a decided round on trial tells; after the first ones a stream may go in rounds."""

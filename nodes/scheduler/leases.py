@@ -80,7 +80,8 @@ class Leases:
         num_tokens = self._num_tokens(stream, shall_guess=shall_guess)
         # However far away the target is, a lease is renewed before it has run out.
         low = max(self.way_tokens, min(LEASE_LOW_TOKENS, num_tokens // 2))
-        return stream.extend_lease(max(num_tokens, low + 1), low)
+        # A pass of its own may be one that a round waits for, with all its streams.
+        return stream.extend_lease(max(num_tokens, low + 1), low, beside_rounds=shall_guess)
 
     def _num_tokens(self, stream: Stream, *, shall_guess: bool) -> int:
         """Short where the stream is about to guess, no longer than need be where it may: a plan

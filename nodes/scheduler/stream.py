@@ -67,8 +67,6 @@ class DraftPlacement:
     has_caught_up: bool = False
     # When it was asked to read, while that is waited for.
     asked_at: float | None = None
-    # Since when its stream, which shall guess, has not been able to.
-    waits_since: float | None = None
     # Missed a deadline and has not answered since: not asked until it does.
     is_late: bool = False
     num_late: int = 0
@@ -195,10 +193,12 @@ class Stream:
             extra_s=extra_s,
         )
 
-    def extend_lease(self, num_tokens: int, low: int) -> list[LeaseEntry]:
+    def extend_lease(
+        self, num_tokens: int, low: int, *, beside_rounds: bool = False
+    ) -> list[LeaseEntry]:
         """Begin a lease at the journal's end, or extend one of which at most `low` tokens are left.
 
-        Nothing where it would not end later than it does.
+        Nothing where it would not end later than it does. beside_rounds: as in LeaseEntry.
         """
         phase, length = self.phase, len(self.token_ids)
         end = length + min(num_tokens, self.tokens_left)
@@ -208,7 +208,8 @@ class Stream:
         elif not isinstance(phase, Idle):
             return []
         self.phase = Leased(end)
-        return [LeaseEntry(self.spec.stream_id, self.spec.generation, length, end - length)]
+        stream_id, generation = self.spec.stream_id, self.spec.generation
+        return [LeaseEntry(stream_id, generation, length, end - length, beside_rounds)]
 
     def draft_entry(
         self,
@@ -236,7 +237,7 @@ class Stream:
         placement.known += len(unknown)
         placement.gamma = gamma
         if gamma:
-            placement.has_caught_up, placement.waits_since = False, None
+            placement.has_caught_up = False
         return entry
 
     def catch_up(self) -> int:
@@ -248,11 +249,10 @@ class Stream:
             return 1
         return 2 if num_new == placement.gamma + 1 else num_new
 
-    def count(self, entry: CommitEntry, num_asked: int, *, rides: bool = False) -> None:
-        """Book what a pass did for the stream; num_asked: guesses it tells of. rides: in a round
-        of others."""
+    def count(self, entry: CommitEntry, num_asked: int) -> None:
+        """Book what a pass did for the stream; num_asked: guesses it tells of."""
         figures = self.figures
-        if isinstance(self.phase, Verifying) and not rides:
+        if isinstance(self.phase, Verifying):
             figures.num_rounds += 1
         elif entry.num_tokens or entry.num_draft_tokens or self.tokens_left:
             figures.num_plain_steps += 1

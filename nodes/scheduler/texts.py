@@ -31,8 +31,6 @@ class Texts:
         if placement is None or placement.is_late or not (stream.is_behind or not stream.can_guess):
             return
         stream.plain_reason = f"draft off: {placement.node} still reads the text"
-        if placement.waits_since is None:
-            placement.waits_since = now
         if placement.asked_at is None:
             placement.asked_at = now
         elif now - placement.asked_at > _READ_TIMEOUT_S:

@@ -77,6 +77,7 @@ class TargetNode:
         self._model = model
         self._tokenizer = tokenizer
         self._prefix_cache_bytes = prefix_cache_bytes
+        self._costs = costs
         self._midway_tokens = midway_tokens(costs.decode)
         self._make_link: Callable[[], Link] = lambda: Link(
             transport,
@@ -103,7 +104,7 @@ class TargetNode:
             grammars,
             midway_tokens=self._midway_tokens,
         )
-        self._pace = RoundPace()
+        self._pace = RoundPace(self._costs.decode)
         self._engine = EngineThread(state, self._on_events, pace=self._pace)
         self._opening = Opening(grammars, self._open)
         self._texts = TextReader(self._tokenizer, lambda reply: self._link.send(reply))
@@ -151,9 +152,10 @@ class TargetNode:
 
     def _to_verify(self, request: VerifyRequest) -> Callable[[TargetState], Sequence[Event]]:
         came_at = asyncio.get_running_loop().time()
+        stream_ids = [entry.stream_id for entry in request.entries]
 
         def verify(state: TargetState) -> Sequence[Event]:
-            self._pace.rhythm.round_came(came_at)
+            self._pace.rhythm.round_came(came_at, stream_ids)
             return _verify(state, request)
 
         return verify
@@ -222,7 +224,13 @@ def _verify(state: TargetState, request: VerifyRequest) -> Sequence[Event]:
 def _lease(state: TargetState, request: LeaseRequest) -> Sequence[Event]:
     for entry in request.entries:
         stream_id = StreamId(entry.stream_id)
-        state.lease(stream_id, entry.generation, entry.prefix_len, entry.num_tokens)
+        state.lease(
+            stream_id,
+            entry.generation,
+            entry.prefix_len,
+            entry.num_tokens,
+            beside_rounds=entry.beside_rounds,
+        )
     return ()
 
 

@@ -1,66 +1,103 @@
-"""When the next round is to be expected: what is to be read may go along with it. Pure.
+"""When the next round is to be expected: what can go along with it may wait. Pure.
 
-A pass of a few tokens takes a target as long as one of dozens. Where one batch goes round, the
-target is idle while guesses are made; a pass for the last tokens of some prompt in that gap is one
-that the round waits for, and all its streams with it.
+A pass of a few tokens takes a target as long as one of dozens. Where it is idle until guesses are
+there, a pass for the last tokens of some prompt, or for a token of a stream whose draft node is not
+ready yet, is one that the round waits for, and all its streams with it.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 
 from nodes.stream import PROMPT_PIECE_TOKENS
 from nodes.target.state import TargetState
+from policies.latency import CostTable
 
 _RATE = 0.1
 # Rounds are a little late half of the time.
 _SLACK = 1.5
 # A target that had nothing to do for an hour learns no more of it than this.
 _MOST_PASSES = 4.0
+# Batches that went round without being heard of since; the oldest are forgotten.
+_MOST_AWAY = 64
 
 
 @dataclass(slots=True)
 class Rhythm:
     """Of one target. Times are seconds of any one clock.
 
-    gap_s: from the end of a round's pass to the next round; pass_s: of such a pass.
+    gap_s: from the end of a batch's pass to its next round; pass_s: of a pass with rounds;
+    interval_s: from one to the next; num_tokens: that one commits to streams in rounds.
     """
 
     gap_s: float = math.inf
     pass_s: float = 0.0
-    _ended_at: float = -math.inf
+    interval_s: float = 0.0
+    num_tokens: float = 0.0
+    # Batches in the coming pass; and those that guesses are made for, with when their passes ended.
+    _here: list[frozenset[int]] = field(default_factory=list)
+    _away: dict[frozenset[int], float] = field(default_factory=dict)
+    _last_end: float = -math.inf
 
-    def round_came(self, now: float) -> None:
-        """Guesses are there to be verified."""
-        gap_s = now - self._ended_at
-        if math.isinf(gap_s):
+    def round_came(self, now: float, stream_ids: Collection[int]) -> None:
+        """Guesses for these streams are there to be verified."""
+        members = frozenset(stream_ids)
+        self._here.append(members)
+        # Who has changed batches meanwhile does not come back with the old one.
+        known = {batch: len(batch & members) for batch in self._away if batch & members}
+        if not known:
             return
-        gap_s = min(gap_s, _MOST_PASSES * self.pass_s)
+        gap_s = now - self._away[max(known, key=lambda batch: known[batch])]
+        for batch in known:
+            del self._away[batch]
+        gap_s = min(max(0.0, gap_s), _MOST_PASSES * self.pass_s)
         self.gap_s = gap_s if math.isinf(self.gap_s) else self.gap_s + _RATE * (gap_s - self.gap_s)
-        self._ended_at = -math.inf
 
-    def round_done(self, now: float, seconds: float) -> None:
-        """A pass with a round in it has ended."""
-        self.pass_s += _RATE * (seconds - self.pass_s) if self.pass_s else seconds
-        self._ended_at = now
+    def round_done(self, now: float, seconds: float, num_tokens: int = 0) -> None:
+        """A pass with all rounds in it that had come has ended, and committed tokens to them."""
+        if self.pass_s:
+            interval_s = min(now - self._last_end, _MOST_PASSES * seconds)
+            self.interval_s += _RATE * (interval_s - self.interval_s)
+            self.pass_s += _RATE * (seconds - self.pass_s)
+            self.num_tokens += _RATE * (num_tokens - self.num_tokens)
+        else:
+            self.pass_s = self.interval_s = seconds
+            self.num_tokens = num_tokens
+        for batch in self._here:
+            self._away.pop(batch, None)
+            self._away[batch] = now
+        while len(self._away) > _MOST_AWAY:
+            del self._away[next(iter(self._away))]
+        self._here.clear()
+        self._last_end = now
 
-    def patient_until(self, now: float) -> float:
+    def patient_until(self, now: float, num_leased: int = 0, plain_s: float = math.inf) -> float:
         """Until when a pass that could go along with the next round should wait for it; `now` if
         it should not.
 
-        It waits where the round is expected sooner than that pass would end, and no longer than
-        that.
+        num_leased: streams that have a token each of that pass; plain_s: seconds it takes, if that
+        is known. It waits where the round is expected sooner than that pass would end, and no
+        longer than that; and where those tokens are fewer than the round's streams would lose.
         """
-        until = min(self._ended_at + _SLACK * self.gap_s, now + self.pass_s)
-        is_soon = self._ended_at + self.gap_s < now + self.pass_s
-        return until if now < until < math.inf and is_soon else now
+        plain_s = min(plain_s, self.pass_s)
+        for ended_at in self._away.values():
+            until = min(ended_at + _SLACK * self.gap_s, now + plain_s)
+            if not now < until < math.inf:
+                continue
+            delay_s = now + plain_s - max(now, ended_at + self.gap_s)
+            is_worth_it = num_leased * self.interval_s < self.num_tokens * delay_s
+            return until if delay_s > 0 and (is_worth_it or not num_leased) else now
+        return now
 
 
 class RoundPace:
-    """Keeps what is soon read until the next round, where that is soon there."""
+    """Keeps what may wait until the next round, where that is soon there."""
 
-    def __init__(self) -> None:
+    def __init__(self, decode: CostTable) -> None:
+        """decode: seconds of the target's passes by their tokens."""
+        self._decode = decode
         self.rhythm = Rhythm()
 
     def begin_anew(self) -> None:
@@ -68,12 +105,15 @@ class RoundPace:
         self.rhythm = Rhythm()
 
     def patience_s(self, worker: TargetState, now: float) -> float:
-        unread = worker.unread_between_rounds()
+        found = worker.between_rounds()
         # What does not fit beside a round waits for more of them than one.
-        if unread is None or unread > PROMPT_PIECE_TOKENS:
+        if found is None or found.num_unread > PROMPT_PIECE_TOKENS:
             return 0.0
-        return self.rhythm.patient_until(now) - now
+        plain_s = math.inf
+        if found.num_leased:
+            plain_s = self._decode.at(found.num_leased + found.num_unread)
+        return self.rhythm.patient_until(now, found.num_leased, plain_s) - now
 
     def passed(self, worker: TargetState, now: float, seconds: float) -> None:
         if worker.had_round:
-            self.rhythm.round_done(now, seconds)
+            self.rhythm.round_done(now, seconds, worker.num_committed)

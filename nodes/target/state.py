@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from nodes.engine.grammar import GrammarError, Grammars
 from nodes.engine.protocol import Logits, Model, Span, Tokenizer
@@ -30,6 +31,18 @@ from nodes.target.stream import TargetStream, cells_needed
 # Of some 30 bytes, so that what a pass commits is well below a frame.
 _MAX_SCORES_PER_PASS = 12_000
 _MOST_SCORES_PER_STREAM = (MAX_GAMMA + 1) * (MAX_TOP_LOGPROBS + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class BetweenRounds:
+    """What a target has to do while it waits for guesses.
+
+    num_unread: tokens to be read before the first ones of texts that wait; 0 where all is known,
+    and only those first tokens are to be decoded. num_leased: streams of leases beside rounds.
+    """
+
+    num_unread: int
+    num_leased: int = 0
 
 
 class TargetState:
@@ -58,8 +71,9 @@ class TargetState:
         self._residents = Residents(model, prefix_cache_bytes)
         self._num_opened = 0
         self.num_stale = 0
-        # Whether the last pass had a round in it.
+        # Whether the last pass had a round in it, and what it committed to its streams.
         self.had_round = False
+        self.num_committed = 0
 
     @property
     def num_streams(self) -> int:
@@ -158,8 +172,19 @@ class TargetState:
 
     # -- what streams are asked to do ----------------------------------------------------------
 
-    def lease(self, stream_id: StreamId, generation: int, prefix_len: int, num_tokens: int) -> None:
-        """Let a stream decode plainly until it has prefix_len + num_tokens tokens."""
+    def lease(
+        self,
+        stream_id: StreamId,
+        generation: int,
+        prefix_len: int,
+        num_tokens: int,
+        *,
+        beside_rounds: bool = False,
+    ) -> None:
+        """Let a stream decode plainly until it has prefix_len + num_tokens tokens.
+
+        beside_rounds: as in LeaseEntry.
+        """
         stream = self._current(stream_id, generation)
         if stream is None:
             return
@@ -168,6 +193,7 @@ class TargetState:
             return
         # Positions, not increments: a repeated lease adds nothing.
         stream.lease = max(stream.lease, prefix_len + num_tokens)
+        stream.beside_rounds = beside_rounds
 
     def verify(
         self, stream_id: StreamId, generation: int, prefix_len: int, guesses: Sequence[int]
@@ -206,23 +232,25 @@ class TargetState:
         """Whether nothing of a text is to be read, nor decoded yet, and nobody has been told."""
         return not (stream.announced or stream.may_decode or self._residents.missing(stream))
 
-    def unread_between_rounds(self) -> int | None:
-        """Tokens that are to be read before the first ones of texts that wait, where there is
-        nothing else to do but others who are being served will have guesses; else None. 0 where
-        all is known, and only those first tokens are to be decoded."""
+    def between_rounds(self) -> BetweenRounds | None:
+        """What there is to do where all of it may go along with others' guesses; else None."""
         if not any(stream.announced for stream in self._streams.values()):
             return None
         if self._next_parked() is not None:
             return None
         residents = self._residents
-        if any(s.announced and s.may_decode and not residents.missing(s) for s in residents):
-            return None
+        num_leased = 0
+        for stream in residents:
+            if stream.announced and stream.may_decode and not residents.missing(stream):
+                if not (stream.is_leased and stream.beside_rounds):
+                    return None
+                num_leased += 1
         for stream in residents.by_age():
             # What is there of its prefix counts as read.
             residents.to_read(stream)
         unread = sum(map(residents.missing, residents))
         begins = any(not s.announced and s.may_decode for s in residents)
-        return unread if unread or begins else None
+        return BetweenRounds(unread, num_leased) if unread or begins or num_leased else None
 
     def step(self) -> list[Event]:
         """One pass: every stream that may decode, and pieces of waiting prompts."""
@@ -243,7 +271,8 @@ class TargetState:
             start = len(stream.token_ids) - 1
             spans.append(Span(stream.seq_id, start, token_ids, len(token_ids)))
             decoding.append(stream)
-        self.had_round = any(stream.guesses is not None for stream in decoding)
+        in_rounds = {s.spec.stream_id for s in decoding if s.guesses is not None}
+        self.had_round = bool(in_rounds)
         is_between_rounds = any(stream.announced for stream in self._streams.values())
         pieces = self._reading.next_pieces(
             self._residents,
@@ -258,7 +287,10 @@ class TargetState:
         if spans:
             ran = self._run(spans, decoding, [stream for stream, _ in reading])
             events += ran
-            if num_read and any(isinstance(event, Committed) for event in ran):
+            commits = [event for event in ran if isinstance(event, Committed)]
+            to_rounds = (c.token_ids for c in commits if c.stream_id in in_rounds)
+            self.num_committed = sum(map(len, to_rounds))
+            if num_read and commits:
                 events.append(ReadBeside(num_read))
         known = [stream for stream in self._residents if self._is_known(stream)]
         for stream in [*(stream for stream, _ in pieces), *resumed, *known]:

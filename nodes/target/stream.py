@@ -38,6 +38,8 @@ class TargetStream:
     sampler: Sampler
     seq_id: int | None = None
     lease: int = 0
+    # As in LeaseEntry, of the last lease.
+    beside_rounds: bool = False
     guesses: tuple[int, ...] | None = None
     announced: bool = False
     num_read: int = 0

@@ -357,6 +357,7 @@ class PureMesh:
                         lease.generation,
                         lease.prefix_len,
                         lease.num_tokens,
+                        beside_rounds=lease.beside_rounds,
                     )
             case VerifyRequest(entries=entries, draft_token_ids=ids):
                 for e in entries:

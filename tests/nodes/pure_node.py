@@ -84,7 +84,13 @@ class PureNode:
                 engine.close(StreamId(s), g)
             case LeaseRequest(entries=leases):
                 for e in leases:
-                    engine.lease(StreamId(e.stream_id), e.generation, e.prefix_len, e.num_tokens)
+                    engine.lease(
+                        StreamId(e.stream_id),
+                        e.generation,
+                        e.prefix_len,
+                        e.num_tokens,
+                        beside_rounds=e.beside_rounds,
+                    )
             case VerifyRequest(entries=entries, draft_token_ids=ids):
                 for e in entries:
                     guesses, ids = ids[: e.num_draft_tokens], ids[e.num_draft_tokens :]

@@ -54,14 +54,12 @@ def plain_label(stream: Stream) -> Plain:
         return "late"
     if not placement.is_ready:
         return "reading"
-    # One that rides in a round of others is behind, too, or wants but its last token.
-    if stream.is_behind:
-        return "behind"
-    is_asked = isinstance(stream.phase, Verifying) or stream.has_no_match
-    if is_asked and stream.tokens_left > 1:
+    if isinstance(stream.phase, Verifying) or (stream.has_no_match and stream.tokens_left > 1):
         return "unsure"
     if stream.is_on_probation:
         return "trial"
+    if stream.is_behind:
+        return "behind"
     return "last_token" if stream.tokens_left <= 1 else "not_worth"
 
 

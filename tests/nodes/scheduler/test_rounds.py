@@ -210,7 +210,7 @@ def test_guesses_that_are_there_are_verified_when_another_node_is_late() -> None
     entries = (CommitEntry(ONE, 1, 4, 1, 2, 0, "", b""), CommitEntry(TWO, 1, 3, 1, 0, 0, "", b""))
     out = scheduler.committed(CommitReply(0.0, entries, (9, 9)), 1.4)
     assert started(out) == {3: [ONE]}
-    assert leases_of(out) == [LeaseEntry(TWO, 1, 4, LEASE_WHILE_OPENING_TOKENS)]
+    assert leases_of(out) == [LeaseEntry(TWO, 1, 4, LEASE_WHILE_OPENING_TOKENS, True)]
 
 
 def test_a_late_draft_is_asked_again_only_after_it_answered() -> None:

@@ -69,7 +69,7 @@ def test_a_lease_ends_with_the_stream_and_is_not_renewed_there() -> None:
 def test_leases_are_short_while_the_draft_opens_the_stream() -> None:
     scheduler = make_scheduler("a")
     out = open_stream(scheduler, ONE)
-    assert leases_of(out) == [LeaseEntry(ONE, 1, 3, LEASE_WHILE_OPENING_TOKENS)]
+    assert leases_of(out) == [LeaseEntry(ONE, 1, 3, LEASE_WHILE_OPENING_TOKENS, True)]
 
 
 def test_the_last_token_is_left_to_the_target() -> None:
@@ -81,7 +81,7 @@ def test_the_last_token_is_left_to_the_target() -> None:
     assert request.entries[0].gamma == 3
     answer(scheduler, 1, "a")
     out = scheduler.committed(commit(ONE, 3, [9, 9, 9], num_draft_tokens=3), 0.0)
-    assert leases_of(out) == [LeaseEntry(ONE, 1, 6, 1)]
+    assert leases_of(out) == [LeaseEntry(ONE, 1, 6, 1, True)]
     assert started(out) == {}
 
 
