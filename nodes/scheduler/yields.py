@@ -20,8 +20,8 @@ _MEMORY_S, _OTHER_MEMORY_S = 20.0, 30.0
 # simulated; and for how many promised seconds that counts against what is seen.
 _PRIORS = {
     Kind.PLAIN: 1.0,
-    Kind.ONE: 1.03,
-    Kind.TWO: 1.01,
+    Kind.ONE: 1.01,
+    Kind.TWO: 1.02,
     Kind.CROWDED: 1.08,
     Kind.MIXED: 1.05,
 }

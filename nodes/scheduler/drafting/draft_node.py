@@ -136,10 +136,9 @@ class DraftNode:
         """Predicted seconds to guess for so many streams in a round."""
         return self.draft_s((_TYPICAL_GAMMA,) * num_streams, num_streams)
 
-    def typical_round_s(self, num_streams: int, rtt_s: float) -> float:
-        """Predicted seconds of a round of so many streams; rtt_s: to the node and back."""
-        gammas = (_TYPICAL_GAMMA,) * num_streams
-        return self.typical_draft_s(num_streams) + rtt_s + self.messages_s(gammas, num_streams)
+    def typical_messages_s(self, num_streams: int) -> float:
+        """Predicted seconds of the medium that messages of such a round take."""
+        return self.messages_s((_TYPICAL_GAMMA,) * num_streams, num_streams)
 
     @property
     def acceptance(self) -> AcceptanceEstimate:

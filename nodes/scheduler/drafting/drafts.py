@@ -95,13 +95,15 @@ class DraftPool:
 
     def choose(self, refused: Set[str], stream: Stream | None = None) -> DraftNode | None:
         """The node that would answer a typical round of one stream more soonest; what telling it
-        the stream's text takes is spread over the rounds to come."""
+        the stream's text takes is spread over the rounds to come, and over all streams where all
+        wait for the round."""
 
         def price_s(node: DraftNode) -> tuple[float, int]:
             told_s = 0.0
             if stream is not None:
                 told_s = node.reading_s(len(stream.token_ids)) / _rounds_left(stream)
-            return self._prices.round_s(node, num_more=1) + told_s, self._load.of(node.name)
+                told_s /= self._prices.num_together(node)
+            return self._prices.round_with_one_more_s(node) + told_s, self._load.of(node.name)
 
         candidates = [node for node in self._nodes.values() if node.name not in refused]
         return min(candidates, key=price_s, default=None)

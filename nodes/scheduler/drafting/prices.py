@@ -32,8 +32,17 @@ class RoundPrices:
         Rounds of other targets go one after the other with it: a node whose streams are all of
         this one answers sooner.
         """
-        round_s = node.typical_round_s(node.num_streams + num_more, self._rtt_s(node))
-        return round_s + _drafts_s(node, self._others(node))
+        return self._longest_s([(node, node.num_streams + num_more)])
+
+    def round_with_one_more_s(self, node: DraftNode) -> float:
+        """The same of one stream more, or of a node beside it that then takes longer.
+
+        Messages of one round wait for one another on a medium that they share: a node that has no
+        streams yet costs all others its messages.
+        """
+        beside = [n for n in self._beside(node) if n.num_streams and n.name != node.name]
+        held = [(other, other.num_streams) for other in beside]
+        return self._longest_s([(node, node.num_streams + 1), *held])
 
     def saved_by_a_move(self, here: DraftNode, there: DraftNode, num_tokens: int) -> float:
         """Seconds a round that a stream of so many tokens saves on another node; 0.0 if that is
@@ -45,10 +54,19 @@ class RoundPrices:
         if self._others(here) or self._others(there):
             return 0.0
         # Its own text is as long on either node.
-        here_s = self.round_s(replace(here, own_cells=float(num_tokens)))
+        left = replace(here, own_cells=float(num_tokens))
         used_cells = there.used_cells + num_tokens
         other = replace(there, own_cells=float(num_tokens), used_cells=used_cells)
-        there_s = self.round_s(other, num_more=1)
+        if there in self._beside(here):
+            rest = [n for n in self._beside(here) if n.name not in (here.name, there.name)]
+            held = [(n, n.num_streams) for n in rest if n.num_streams]
+            staying = [(there, there.num_streams)] if there.num_streams else []
+            here_s = self._longest_s([(left, here.num_streams), *staying, *held])
+            gone = [(left, here.num_streams - 1)] if here.num_streams > 1 else []
+            there_s = self._longest_s([(other, there.num_streams + 1), *gone, *held])
+        else:
+            here_s = self.round_s(left)
+            there_s = self.round_s(other, num_more=1)
         return here_s - there_s if there_s <= here_s * (1.0 - _REBALANCE_GAIN) else 0.0
 
     def to_share_less(
@@ -88,6 +106,13 @@ class RoundPrices:
             goes = all_there_s < all_here_s
         return saved_s / here.num_streams if goes else 0.0
 
+    def num_together(self, node: DraftNode) -> int:
+        """Streams whose rounds are longer with one stream more on a node, that one included; of
+        nodes with a medium of their own it is the only one that is asked."""
+        if not node.link.medium:
+            return 1
+        return 1 + sum(other.num_streams for other in self._beside(node))
+
     def waiting_for(self, node: DraftNode) -> int:
         """Streams whose rounds wait while a text is told to a node."""
         return sum(self._load.of(other.name) for other in self._beside(node))
@@ -100,6 +125,20 @@ class RoundPrices:
         those of others, one after the other."""
         round_s = _drafts_s(node, (*others, mine)) + self._rtt_s(node)
         return mine * round_s, (sum(others) + mine) * round_s
+
+    def _longest_s(self, held: Sequence[tuple[DraftNode, int]]) -> float:
+        """Seconds of a typical round of nodes on one medium, each with so many streams.
+
+        Half of what the others have on the air is in a node's way, as in `policies/cycle.py`.
+        """
+        airs_s = [node.typical_messages_s(num_streams) for node, num_streams in held]
+        shared_s = sum(airs_s)
+
+        def round_s(node: DraftNode, num_streams: int, air_s: float) -> float:
+            drafts_s = _drafts_s(node, (*self._others(node), num_streams))
+            return self._rtt_s(node) + max(shared_s, drafts_s + (shared_s + air_s) / 2)
+
+        return max(round_s(*each, air_s) for each, air_s in zip(held, airs_s, strict=True))
 
     def _rtt_s(self, node: DraftNode) -> float:
         """To a node and back, where it is compared with others.

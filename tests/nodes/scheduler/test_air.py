@@ -49,12 +49,14 @@ def start_both(scheduler: SchedulerState) -> list[Instruction]:
     """Streams one and two, each on its draft node, start in one round."""
     for stream_id in (ONE, TWO):
         scheduler.admit(make_spec(stream_id), None)
+    # One node would have fewer messages on the air, but has no room.
+    scheduler.draft_failed("a", TWO, 1, "no room", 0.0)
     out: list[Instruction] = []
     for stream_id in (ONE, TWO):
         stream = scheduler.stream(stream_id)
         assert stream is not None
         assert stream.draft is not None
-        scheduler.draft_ready(stream.draft.node, stream_id, 1, 0.0)
+        scheduler.draft_ready(stream.draft.node, stream_id, stream.draft.generation, 0.0)
     for stream_id in (ONE, TWO):
         out += scheduler.target_ready(stream_id, 1, 0.0)
     return out

@@ -123,6 +123,44 @@ def test_nodes_of_one_medium_are_not_told_apart_by_what_its_messages_waited_for(
     assert pool.choose(set()) is pool["fast"]
 
 
+def placed(pool: DraftPool, num_streams: int) -> list[int]:
+    """Streams by node, each where it is put when it comes."""
+    for number in range(1, num_streams + 1):
+        spec = make_spec(number, max_tokens=100)
+        pool.place(Stream(spec, list(spec.token_ids), None))
+    return [node.num_streams for node in pool]
+
+
+def test_streams_share_a_node_where_another_one_would_add_messages_to_a_medium() -> None:
+    """All of a round wait for all of its messages; guesses of one more cost the node nothing."""
+    flat = NodeCosts(CostTable((1, 32), (5e-3, 5.1e-3)), CostTable((32,), (5e-3,)))
+    for medium, expected in (("cell", [16, 0, 0]), ("", [6, 5, 5])):
+        pool = DraftPool()
+        for name in "abc":
+            pool.add(DraftNode(name, flat, Link(2e6, medium=medium, frame_s=5e-4)))
+        assert placed(pool, 16) == expected
+
+
+def test_streams_part_where_guesses_take_longer_than_messages() -> None:
+    growing = NodeCosts(CostTable((1, 32), (1e-3, 32e-3)), CostTable((32,), (5e-3,)))
+    pool = DraftPool()
+    for name in "ab":
+        pool.add(DraftNode(name, growing, Link(20e6, medium="cell", frame_s=5e-4)))
+    assert placed(pool, 8) == [4, 4]
+
+
+def test_a_text_that_waits_to_be_read_sends_no_stream_where_all_would_wait_for_it() -> None:
+    """The newcomer begins some milliseconds later; on another node all rounds would be longer."""
+    flat = NodeCosts(CostTable((1, 32), (5e-3, 5.1e-3)), CostTable((32,), (5e-3,)))
+    pool = DraftPool()
+    for name in "ab":
+        pool.add(DraftNode(name, flat, Link(200e3, medium="cell", frame_s=5e-4)))
+    placed(pool, 8)
+    pool["a"].num_unread = 1000
+    spec = make_spec(9, max_tokens=100)
+    assert pool.choose(set(), Stream(spec, list(spec.token_ids), None)) is pool["a"]
+
+
 @pytest.mark.parametrize(("num_rounds", "chosen"), [(2, "near"), (200, "quick")])
 def test_what_a_text_takes_to_tell_counts_for_as_long_as_it_is_used(
     num_rounds: int, chosen: str

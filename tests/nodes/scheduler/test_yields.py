@@ -15,7 +15,7 @@ def plan(tokens_per_s: float, *, guesses: bool, ahead_gain: float = 0.0) -> Plan
 
 
 # Guesses are believed to yield less than plain decoding until they are seen.
-UNSEEN = 1.03
+UNSEEN = 1.01
 
 
 def slowness(yields: Yields) -> float:
@@ -182,7 +182,7 @@ def test_what_one_batch_yields_says_nothing_of_two() -> None:
         yields.committed(9, one, 0.1 * step)
     found = yields.slowness
     assert found.one > 1.08
-    assert found.two == pytest.approx(1.01, abs=0.005)
+    assert found.two == pytest.approx(1.02, abs=0.005)
     two = replace(one, batches=(Batch((1,), (4,)), Batch((2,), (4,))))
     for step in range(300, 600):
         yields.committed(10, two, 0.1 * step)
