@@ -32,7 +32,8 @@ class Pace(Protocol[W_contra]):
     """When passes begin; asked and told on the engine's thread. Times are the event loop's."""
 
     def patience_s(self, worker: W_contra, now: float) -> float:
-        """Seconds that the next pass may wait for a command, 0.0 if it begins at once."""
+        """Seconds that the next pass may wait for a command, 0.0 if it begins at once; asked again
+        when they are over."""
 
     def passed(self, worker: W_contra, now: float, seconds: float) -> None:
         """A pass has ended."""
@@ -130,7 +131,11 @@ class EngineThread(Generic[W]):
             try:
                 command = self._commands.get(timeout=wait_s)
             except queue.Empty:
-                break
+                # There may be something else by now that is worth a wait.
+                wait_s = self._patience_s() if may_run else 0.0
+                if not wait_s:
+                    break
+                continue
             if command is None:
                 self._hand_over(events, 0.0)
                 self._finish_what_is_in_hand()

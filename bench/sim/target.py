@@ -55,12 +55,13 @@ class SimTarget:
     def receive(self, message: Any) -> None:
         match message:
             case VerifyRequest(entries=entries):
-                stream_ids = [entry.stream_id for entry in entries]
-                self._came.append((self._engine.clock.now, stream_ids))
+                queued = []
                 for entry in entries:
                     held = self._streams.get(entry.stream_id)
                     if held is not None and held.length == entry.prefix_len:
                         held.guesses = entry.num_draft_tokens
+                        queued.append(entry.stream_id)
+                self._came.append((self._engine.clock.now, queued))
             case LeaseRequest(entries=leases):
                 for lease in leases:
                     held = self._streams.get(lease.stream_id)
@@ -121,15 +122,18 @@ class SimTarget:
     def _waits_for_a_round(self, going: list[_Held]) -> bool:
         """Whether all there is to do goes along with guesses that will soon be there."""
         now, clock = self._engine.clock.now, self._engine.clock
-        if all(held.unread for held in self._streams.values()):
-            return False
         if any(held.guesses >= 0 or not held.beside_rounds for held in going):
             return False
+        awaited = [
+            stream_id
+            for stream_id, held in self._streams.items()
+            if not held.unread and held.lease <= held.length
+        ]
         unread = sum(held.unread for held in self._streams.values())
         plain_s = self._engine.costs.decode.at(len(going) + unread) if going else math.inf
         until = now
         if unread <= _BESIDE:
-            until = self._rhythm.patient_until(now, len(going), plain_s)
+            until = self._rhythm.patient_until(now, awaited, len(going), plain_s)
         if until <= now:
             return False
         clock.at(until, self._begin)
@@ -173,7 +177,7 @@ class SimTarget:
         if in_rounds:
             to_rounds = sum(e.num_tokens for e in entries if e.stream_id in in_rounds)
             now = self._engine.clock.now
-            self._rhythm.round_done(now, now - started, to_rounds)
+            self._rhythm.round_done(now, now - started, in_rounds, to_rounds)
         if entries:
             seconds = self._engine.clock.now - started
             self._send(CommitReply(seconds, tuple(entries), (0,) * total, piece))

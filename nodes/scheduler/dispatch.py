@@ -69,7 +69,9 @@ class Dispatcher:
                 if gamma > 0:
                     drafted.append((stream, gamma))
             some_go = any(found.values())
-            lease = self.leases.between_matches(members, keep_step=keep_step, some_go=some_go)
+            num_leased, low, beside = self.leases.between_matches(
+                members, keep_step=keep_step, some_go=some_go
+            )
             for member in members:
                 if member.is_away:
                     behind += [member] if member.is_behind else []
@@ -78,7 +80,8 @@ class Dispatcher:
                 if member.has_no_match or (waits and is_weighed(member)):
                     # Until there is something to guess the target need not wait for rounds; and
                     # who has guesses goes on as long as those that are waited for.
-                    leases += member.extend_lease(*lease) if lease[0] else []
+                    if num_leased:
+                        leases += member.extend_lease(num_leased, low, beside_rounds=beside)
                     continue
                 # Who cannot guess any more, or not yet, or wants but one token, goes plainly.
                 if _waits(member):

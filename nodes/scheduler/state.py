@@ -17,6 +17,7 @@ from dataclasses import replace
 
 from mesh.grants import Air
 from nodes.messages import (
+    MAX_STREAMS_PER_MESSAGE,
     CommitReply,
     DraftReply,
 )
@@ -257,10 +258,13 @@ class SchedulerState:
         spread: Spread | None = None,
         pace: Pace | None = None,
         model_hash: str = "",
+        max_streams: int = MAX_STREAMS_PER_MESSAGE,
     ) -> list[Instruction]:
         """spread: how sure its draft model was where it was measured, if it was. pace: what the
-        schedulers of other targets know of it. model_hash: of its draft model, if that is known."""
-        return self._draft_side.joined(node, costs, link, spread, pace, model_hash)
+        schedulers of other targets know of it. model_hash: of its draft model, if that is known.
+        max_streams: it can hold, of all targets."""
+        known = spread, pace, model_hash, max_streams
+        return self._draft_side.joined(node, costs, link, *known)
 
     def draft_link(self, node: str, link: Link) -> None:
         """What is known by now of the way to a draft node."""

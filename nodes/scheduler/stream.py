@@ -34,9 +34,11 @@ class Verifying:
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """The target decodes plainly until the stream has `end` tokens."""
+    """The target decodes plainly until the stream has `end` tokens; beside_rounds: as in
+    LeaseEntry."""
 
     end: int
+    beside_rounds: bool = False
 
 
 # A draft node that lags by more than this is asked to catch up while the stream goes on plainly.
@@ -198,16 +200,19 @@ class Stream:
     ) -> list[LeaseEntry]:
         """Begin a lease at the journal's end, or extend one of which at most `low` tokens are left.
 
-        Nothing where it would not end later than it does. beside_rounds: as in LeaseEntry.
+        Nothing where it would not end later than it does, and is what it was. beside_rounds: as in
+        LeaseEntry.
         """
         phase, length = self.phase, len(self.token_ids)
         end = length + min(num_tokens, self.tokens_left)
         if isinstance(phase, Leased):
             if phase.end - length > low or end <= phase.end:
+                end = phase.end
+            if phase == Leased(end, beside_rounds):
                 return []
         elif not isinstance(phase, Idle):
             return []
-        self.phase = Leased(end)
+        self.phase = Leased(end, beside_rounds)
         stream_id, generation = self.spec.stream_id, self.spec.generation
         return [LeaseEntry(stream_id, generation, length, end - length, beside_rounds)]
 

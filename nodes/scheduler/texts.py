@@ -72,7 +72,7 @@ class Texts:
         has just gone.
 
         Texts give way to the messages of rounds, but not for longer than these take turns: who
-        cannot guess for want of its text holds others up, or has fewer tokens.
+        cannot guess for want of its text has fewer tokens.
         """
         assert stream.draft is not None
         node, asked_at = self._drafts[stream.draft.node], stream.draft.asked_at

@@ -152,11 +152,11 @@ class TargetNode:
 
     def _to_verify(self, request: VerifyRequest) -> Callable[[TargetState], Sequence[Event]]:
         came_at = asyncio.get_running_loop().time()
-        stream_ids = [entry.stream_id for entry in request.entries]
 
         def verify(state: TargetState) -> Sequence[Event]:
-            self._pace.rhythm.round_came(came_at, stream_ids)
-            return _verify(state, request)
+            if queued := _verify(state, request):
+                self._pace.rhythm.round_came(came_at, queued)
+            return ()
 
         return verify
 
@@ -212,13 +212,17 @@ def commit_entry(event: Committed) -> CommitEntry:
     )
 
 
-def _verify(state: TargetState, request: VerifyRequest) -> Sequence[Event]:
+def _verify(state: TargetState, request: VerifyRequest) -> list[StreamId]:
+    """Streams that wait for the next pass with these guesses."""
     offset = 0
+    queued = []
     for entry in request.entries:
         guesses = request.draft_token_ids[offset : offset + entry.num_draft_tokens]
         offset += entry.num_draft_tokens
-        state.verify(StreamId(entry.stream_id), entry.generation, entry.prefix_len, guesses)
-    return ()
+        stream_id = StreamId(entry.stream_id)
+        if state.verify(stream_id, entry.generation, entry.prefix_len, guesses):
+            queued.append(stream_id)
+    return queued
 
 
 def _lease(state: TargetState, request: LeaseRequest) -> Sequence[Event]:

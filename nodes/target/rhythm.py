@@ -19,74 +19,90 @@ _RATE = 0.1
 # Rounds are a little late half of the time.
 _SLACK = 1.5
 # A target that had nothing to do for an hour learns no more of it than this.
-_MOST_PASSES = 4.0
-# Batches that went round without being heard of since; the oldest are forgotten.
-_MOST_AWAY = 64
+_MOST_TIMES = 4.0
+# The oldest of more are forgotten: of streams that have ended nothing is heard any more.
+_MOST_BATCHES = 64
 
 
 @dataclass(slots=True)
 class Rhythm:
     """Of one target. Times are seconds of any one clock.
 
-    gap_s: from the end of a batch's pass to its next round; pass_s: of a pass with rounds;
-    interval_s: from one to the next; num_tokens: that one commits to streams in rounds.
+    gap_s: from the end of a batch's pass to its next round, on average; pass_s: of a pass with
+    rounds; interval_s: from one to the next; num_tokens: that one commits to streams in rounds.
     """
 
     gap_s: float = math.inf
     pass_s: float = 0.0
     interval_s: float = 0.0
     num_tokens: float = 0.0
-    # Batches in the coming pass; and those that guesses are made for, with when their passes ended.
-    _here: list[frozenset[int]] = field(default_factory=list)
+    # Batches whose guesses are there; and those that they are made for, with when their passes
+    # ended.
+    _here: dict[frozenset[int], None] = field(default_factory=dict)
     _away: dict[frozenset[int], float] = field(default_factory=dict)
     _last_end: float = -math.inf
 
     def round_came(self, now: float, stream_ids: Collection[int]) -> None:
         """Guesses for these streams are there to be verified."""
         members = frozenset(stream_ids)
-        self._here.append(members)
+        self._here[members] = None
         # Who has changed batches meanwhile does not come back with the old one.
         known = {batch: len(batch & members) for batch in self._away if batch & members}
         if not known:
             return
-        gap_s = now - self._away[max(known, key=lambda batch: known[batch])]
+        gap_s = max(0.0, now - self._away[max(known, key=lambda batch: known[batch])])
         for batch in known:
             del self._away[batch]
-        gap_s = min(max(0.0, gap_s), _MOST_PASSES * self.pass_s)
-        self.gap_s = gap_s if math.isinf(self.gap_s) else self.gap_s + _RATE * (gap_s - self.gap_s)
+        if math.isinf(self.gap_s):
+            self.gap_s = min(gap_s, _MOST_TIMES * self.pass_s)
+        else:
+            most_s = _MOST_TIMES * max(self.pass_s, self.gap_s)
+            self.gap_s += _RATE * (min(gap_s, most_s) - self.gap_s)
 
-    def round_done(self, now: float, seconds: float, num_tokens: int = 0) -> None:
-        """A pass with all rounds in it that had come has ended, and committed tokens to them."""
+    def round_done(
+        self, now: float, seconds: float, stream_ids: Collection[int], num_tokens: int = 0
+    ) -> None:
+        """A pass has ended in which guesses for these streams were verified, and has committed
+        tokens to them."""
         if self.pass_s:
-            interval_s = min(now - self._last_end, _MOST_PASSES * seconds)
-            self.interval_s += _RATE * (interval_s - self.interval_s)
+            most_s = _MOST_TIMES * max(seconds, self.interval_s)
+            self.interval_s += _RATE * (min(now - self._last_end, most_s) - self.interval_s)
             self.pass_s += _RATE * (seconds - self.pass_s)
             self.num_tokens += _RATE * (num_tokens - self.num_tokens)
         else:
             self.pass_s = self.interval_s = seconds
             self.num_tokens = num_tokens
-        for batch in self._here:
+        for batch in [batch for batch in self._here if not batch.isdisjoint(stream_ids)]:
+            del self._here[batch]
             self._away.pop(batch, None)
             self._away[batch] = now
-        while len(self._away) > _MOST_AWAY:
-            del self._away[next(iter(self._away))]
-        self._here.clear()
+        for batches in (self._here, self._away):
+            while len(batches) > _MOST_BATCHES:
+                del batches[next(iter(batches))]
         self._last_end = now
 
-    def patient_until(self, now: float, num_leased: int = 0, plain_s: float = math.inf) -> float:
+    def patient_until(
+        self,
+        now: float,
+        awaited: Collection[int],
+        num_leased: int = 0,
+        plain_s: float = math.inf,
+    ) -> float:
         """Until when a pass that could go along with the next round should wait for it; `now` if
         it should not.
 
-        num_leased: streams that have a token each of that pass; plain_s: seconds it takes, if that
-        is known. It waits where the round is expected sooner than that pass would end, and no
-        longer than that; and where those tokens are fewer than the round's streams would lose.
+        awaited: streams that guesses may come for. num_leased: streams that have a token each of
+        that pass; plain_s: seconds it takes, if that is known. It waits where the round is expected
+        sooner than that pass would end, for a pass longer than that at most; and where those tokens
+        are fewer than the round's streams would lose.
         """
         plain_s = min(plain_s, self.pass_s)
-        for ended_at in self._away.values():
-            until = min(ended_at + _SLACK * self.gap_s, now + plain_s)
-            if not now < until < math.inf:
+        for batch, ended_at in self._away.items():
+            expected = max(now, ended_at + self.gap_s)
+            until = min(ended_at + _SLACK * self.gap_s, expected + plain_s)
+            if not now < until < math.inf or batch.isdisjoint(awaited):
                 continue
-            delay_s = now + plain_s - max(now, ended_at + self.gap_s)
+            delay_s = now + plain_s - expected
             is_worth_it = num_leased * self.interval_s < self.num_tokens * delay_s
             return until if delay_s > 0 and (is_worth_it or not num_leased) else now
         return now
@@ -112,8 +128,9 @@ class RoundPace:
         plain_s = math.inf
         if found.num_leased:
             plain_s = self._decode.at(found.num_leased + found.num_unread)
-        return self.rhythm.patient_until(now, found.num_leased, plain_s) - now
+        waits = found.awaited, found.num_leased, plain_s
+        return self.rhythm.patient_until(now, *waits) - now
 
     def passed(self, worker: TargetState, now: float, seconds: float) -> None:
-        if worker.had_round:
-            self.rhythm.round_done(now, seconds, worker.num_committed)
+        if worker.in_rounds:
+            self.rhythm.round_done(now, seconds, worker.in_rounds, worker.num_committed)

@@ -37,10 +37,12 @@ _MOST_SCORES_PER_STREAM = (MAX_GAMMA + 1) * (MAX_TOP_LOGPROBS + 1)
 class BetweenRounds:
     """What a target has to do while it waits for guesses.
 
-    num_unread: tokens to be read before the first ones of texts that wait; 0 where all is known,
-    and only those first tokens are to be decoded. num_leased: streams of leases beside rounds.
+    awaited: streams that guesses may come for. num_unread: tokens to be read before the first ones
+    of texts that wait; 0 where all is known, and only those first tokens are to be decoded.
+    num_leased: streams of leases beside rounds.
     """
 
+    awaited: frozenset[StreamId]
     num_unread: int
     num_leased: int = 0
 
@@ -71,8 +73,8 @@ class TargetState:
         self._residents = Residents(model, prefix_cache_bytes)
         self._num_opened = 0
         self.num_stale = 0
-        # Whether the last pass had a round in it, and what it committed to its streams.
-        self.had_round = False
+        # Streams of rounds in the last pass, and tokens that it committed to them.
+        self.in_rounds: frozenset[StreamId] = frozenset()
         self.num_committed = 0
 
     @property
@@ -197,18 +199,19 @@ class TargetState:
 
     def verify(
         self, stream_id: StreamId, generation: int, prefix_len: int, guesses: Sequence[int]
-    ) -> None:
-        """Queue guesses that follow exactly the stream's committed tokens."""
+    ) -> bool:
+        """Queue guesses that follow exactly the stream's committed tokens; False if they do not."""
         stream = self._current(stream_id, generation)
         if stream is None:
-            return
+            return False
         if prefix_len != len(stream.token_ids) or len(guesses) > MAX_GAMMA:
             self.num_stale += 1
-            return
+            return False
         # A padded vocabulary of the draft may be larger: such a guess is wrong, not fatal.
         num_vocab = self._model.info.num_vocab
         known = itertools.takewhile(lambda token_id: token_id < num_vocab, guesses)
         stream.guesses = tuple(known)
+        return True
 
     def _current(self, stream_id: StreamId, generation: int) -> TargetStream | None:
         stream = self._streams.get(stream_id)
@@ -234,23 +237,29 @@ class TargetState:
 
     def between_rounds(self) -> BetweenRounds | None:
         """What there is to do where all of it may go along with others' guesses; else None."""
-        if not any(stream.announced for stream in self._streams.values()):
-            return None
+        residents = self._residents
         if self._next_parked() is not None:
             return None
-        residents = self._residents
-        num_leased = 0
+        awaited, num_leased = set(), 0
         for stream in residents:
-            if stream.announced and stream.may_decode and not residents.missing(stream):
-                if not (stream.is_leased and stream.beside_rounds):
-                    return None
+            if not stream.announced or residents.missing(stream):
+                continue
+            if not stream.may_decode:
+                awaited.add(stream.spec.stream_id)
+            elif stream.is_leased and stream.beside_rounds:
                 num_leased += 1
+            else:
+                return None
+        if not awaited:
+            return None
         for stream in residents.by_age():
             # What is there of its prefix counts as read.
             residents.to_read(stream)
         unread = sum(map(residents.missing, residents))
         begins = any(not s.announced and s.may_decode for s in residents)
-        return BetweenRounds(unread, num_leased) if unread or begins or num_leased else None
+        if not (unread or begins or num_leased):
+            return None
+        return BetweenRounds(frozenset(awaited), unread, num_leased)
 
     def step(self) -> list[Event]:
         """One pass: every stream that may decode, and pieces of waiting prompts."""
@@ -271,8 +280,8 @@ class TargetState:
             start = len(stream.token_ids) - 1
             spans.append(Span(stream.seq_id, start, token_ids, len(token_ids)))
             decoding.append(stream)
-        in_rounds = {s.spec.stream_id for s in decoding if s.guesses is not None}
-        self.had_round = bool(in_rounds)
+        rounds = (stream for stream in decoding if stream.guesses is not None)
+        self.in_rounds = frozenset(stream.spec.stream_id for stream in rounds)
         is_between_rounds = any(stream.announced for stream in self._streams.values())
         pieces = self._reading.next_pieces(
             self._residents,
@@ -288,7 +297,7 @@ class TargetState:
             ran = self._run(spans, decoding, [stream for stream, _ in reading])
             events += ran
             commits = [event for event in ran if isinstance(event, Committed)]
-            to_rounds = (c.token_ids for c in commits if c.stream_id in in_rounds)
+            to_rounds = (c.token_ids for c in commits if c.stream_id in self.in_rounds)
             self.num_committed = sum(map(len, to_rounds))
             if num_read and commits:
                 events.append(ReadBeside(num_read))

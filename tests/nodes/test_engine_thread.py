@@ -98,14 +98,20 @@ async def test_an_engine_without_work_waits_for_commands(eventually: Eventually)
 
 
 class Patient:
-    """Waits for long while there is one thing to do. ended: what is told of passes."""
+    """Waits for so long while there is one thing to do, one wait after the other. ended: what is
+    told of passes."""
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+    def __init__(self, *waits_s: float) -> None:
+        self.waits_s = list(waits_s)
         self.ended: list[float] = []
+        self._until = 0.0
 
     def patience_s(self, worker: Counter, now: float) -> float:
-        return self.seconds if worker.left == 1 else 0.0
+        if worker.left != 1:
+            return 0.0
+        if now >= self._until and self.waits_s:
+            self._until = now + self.waits_s.pop(0)
+        return max(0.0, self._until - now)
 
     def passed(self, worker: Counter, now: float, seconds: float) -> None:
         assert now >= seconds >= 0.0
@@ -144,11 +150,16 @@ async def test_a_pass_waits_for_another_command_as_long_as_it_has_patience(
         await asyncio.wait_for(task, 5.0)
 
 
-async def test_a_pass_begins_when_its_patience_is_over(eventually: Eventually) -> None:
-    thread = Running(pace=Patient(0.05))
+@pytest.mark.parametrize("waits_s", [(0.05,), (0.02, 0.02, 0.02)])
+async def test_a_pass_begins_when_its_patience_is_over(
+    eventually: Eventually, waits_s: tuple[float, ...]
+) -> None:
+    """There may be something else to wait for by then."""
+    thread = Running(pace=(pace := Patient(*waits_s)))
     task = asyncio.create_task(thread.engine.run())
     thread.engine.post(quietly)
     await eventually(lambda: thread.events == ["0 left"])
+    assert pace.waits_s == []
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

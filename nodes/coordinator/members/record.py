@@ -112,7 +112,7 @@ class NodeRecord:
     def draft_for(self, scheduler: SchedulerState) -> list[Instruction]:
         """Have a target's scheduler count on it, with what is known of it by now."""
         profile, link = self.profile, self.measured_link()
-        known = self.spread, self.pace, profile.model_hash
+        known = self.spread, self.pace, profile.model_hash, profile.max_streams
         return scheduler.draft_joined(self.name, self.costs, link, *known)
 
     def can_draft_for(self, target: NodeRecord) -> bool:

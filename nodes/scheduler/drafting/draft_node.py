@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from nodes.messages import MAX_PROMPT_TOKENS
+from nodes.messages import MAX_PROMPT_TOKENS, MAX_STREAMS_PER_MESSAGE
 from nodes.scheduler.drafting.draft_model import DraftModel
 from nodes.scheduler.drafting.pace import Pace
 from nodes.scheduler.drafting.punctuality import Punctuality
@@ -34,7 +34,7 @@ class DraftNode:
     its medium that texts take which it was given since that was last noted. num_ready, num_wasted:
     tokens that it drafted ahead, and that were of use or not. target_rtt_s: the way to the target
     and back, for which rounds wait and leases do not. pace: shared with the schedulers of other
-    targets. model: with all nodes that run the same one.
+    targets. max_streams: it can hold, of all targets. model: with all nodes that run the same one.
     """
 
     name: str
@@ -51,6 +51,7 @@ class DraftNode:
     num_wasted: int = 0
     token_bits: int = 32
     max_gamma: int = MAX_AUTO_GAMMA
+    max_streams: int = MAX_STREAMS_PER_MESSAGE
     pace: Pace = field(default_factory=Pace)
     punctuality: Punctuality = field(default_factory=Punctuality)
     model: DraftModel = field(default_factory=DraftModel)
@@ -135,6 +136,16 @@ class DraftNode:
     def typical_draft_s(self, num_streams: int) -> float:
         """Predicted seconds to guess for so many streams in a round."""
         return self.draft_s((_TYPICAL_GAMMA,) * num_streams, num_streams)
+
+    def typical_drafts(self, own_cells: float) -> Callable[[int], float]:
+        """The same of any number of streams, whose texts have so many tokens on average."""
+        decode = self.costs.decode
+
+        def drafts_s(num_streams: int) -> float:
+            cells = round(num_streams * own_cells)
+            return _TYPICAL_GAMMA * decode.at(num_streams, cells, own_cells)
+
+        return drafts_s
 
     def typical_messages_s(self, num_streams: int) -> float:
         """Predicted seconds of the medium that messages of such a round take."""

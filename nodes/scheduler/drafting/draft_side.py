@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from nodes.messages import CloseStreamNotice, DraftReply
+from nodes.messages import MAX_STREAMS_PER_MESSAGE, CloseStreamNotice, DraftReply
 from nodes.scheduler.cycle import CycleState
 from nodes.scheduler.dispatch import Dispatcher
 from nodes.scheduler.drafting import trials
@@ -27,6 +27,8 @@ from policies.plan import Link
 
 # Each late round costs its deadline: a draft node that keeps doing so is done without.
 _MAX_LATE_ROUNDS = 3
+# Streams that leave a node on a shared medium after one round that was late.
+_MOST_REPLACED = 2
 # Of a draft node that were judged: then what is expected of a stream says more than some trials.
 _KNOWN_GUESSES = 40
 # What the guesses of very good draft models come to.
@@ -72,12 +74,17 @@ class DraftSide:
         spread: Spread | None = None,
         pace: Pace | None = None,
         model_hash: str = "",
+        max_streams: int = MAX_STREAMS_PER_MESSAGE,
     ) -> list[Instruction]:
-        """spread: how sure its draft model was where it was measured, if it was. pace: what the
-        schedulers of other targets know of it. model_hash: of its draft model, if that is known."""
-        known, model = pace or Pace(), self._drafts.model(model_hash)
+        """As SchedulerState.draft_joined."""
         draft = DraftNode(
-            node, costs, link or Link(), token_bits=self._token_bits, pace=known, model=model
+            node,
+            costs,
+            link or Link(),
+            token_bits=self._token_bits,
+            max_streams=max_streams,
+            pace=pace or Pace(),
+            model=(model := self._drafts.model(model_hash)),
         )
         if spread is not None and self._target is not None:
             target = self._target.now(own_cells(self._streams.values())).decode
@@ -194,19 +201,23 @@ class DraftSide:
         """Nodes that are late for a round are not asked until they answer, or done without."""
         out: list[Instruction] = []
         self._cycle.members_changed()
-        # Those that ride were not asked for, though their nodes may be the same.
-        late = [s for share in current.shares.values() for s in share.stream_ids]
-        for stream_id in [s for s in late if s in current.stream_ids]:
+        num_replaced = 0
+        for stream_id in list(current.stream_ids):
             stream = self._streams[stream_id]
             placement = stream.draft
             if placement is None or placement.node not in current.shares:
                 continue
             placement.is_late = True
             placement.num_late += 1
+            may_wait = placement.num_late < _MAX_LATE_ROUNDS
+            # Their texts would be in one another's way: a node that is late for once answers, and
+            # of one that does not all go in the end.
+            is_crowd = self._drafts[placement.node].link.medium and num_replaced >= _MOST_REPLACED
             elsewhere = self._drafts.choose(stream.refused_by | {placement.node})
-            if placement.num_late < _MAX_LATE_ROUNDS and elsewhere is None:
+            if may_wait and (is_crowd or elsewhere is None):
                 stream.plain_reason = f"draft off: {placement.node} is late"
                 continue
+            num_replaced += 1
             reason = f"draft off: {placement.node} was late {placement.num_late} times"
             out += self._replace(stream, placement, reason)
         return out

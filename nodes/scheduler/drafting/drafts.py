@@ -95,18 +95,26 @@ class DraftPool:
 
     def choose(self, refused: Set[str], stream: Stream | None = None) -> DraftNode | None:
         """The node that would answer a typical round of one stream more soonest; what telling it
-        the stream's text takes is spread over the rounds to come, and over all streams where all
-        wait for the round."""
+        the stream's text takes is spread over the rounds to come. Of those of one medium it is the
+        one that should have more streams than it has."""
 
         def price_s(node: DraftNode) -> tuple[float, int]:
             told_s = 0.0
             if stream is not None:
                 told_s = node.reading_s(len(stream.token_ids)) / _rounds_left(stream)
-                told_s /= self._prices.num_together(node)
-            return self._prices.round_with_one_more_s(node) + told_s, self._load.of(node.name)
+            return self._prices.round_s(node, num_more=1) + told_s, self._load.of(node.name)
 
-        candidates = [node for node in self._nodes.values() if node.name not in refused]
+        candidates: list[DraftNode] = []
+        by_medium: defaultdict[str, list[DraftNode]] = defaultdict(list)
+        for node in self._with_room(refused):
+            medium = node.link.medium
+            (by_medium[medium] if medium else candidates).append(node)
+        candidates += map(self._prices.next_on_medium, by_medium.values())
         return min(candidates, key=price_s, default=None)
+
+    def _with_room(self, refused: Set[str]) -> list[DraftNode]:
+        nodes = (node for node in self if node.name not in refused)
+        return [node for node in nodes if self._load.of(node.name) < node.max_streams]
 
     def _choose_for(self, stream: Stream) -> DraftNode | None:
         return None if stream.is_off_drafts else self.choose(stream.refused_by, stream)
@@ -174,13 +182,14 @@ class DraftPool:
             return []
         here, prices = self._nodes[placement.node], self._prices
         refused = stream.refused_by | {here.name}
-        other = self.choose(refused, stream)
-        saved_s = prices.saved_by_a_move(here, other, num_tokens) if other is not None else 0.0
-        if not saved_s:
-            rest = [node for node in self if node.name not in refused]
-            other, saved_s = prices.to_share_less(here, rest) or (None, 0.0)
-        if other is None:
+        found = prices.better_beside(here, stream.refused_by)
+        if found is None:
+            rest = self._with_room(refused)
+            found = prices.better_elsewhere(here, rest, num_tokens)
+            found = found or prices.to_share_less(here, rest)
+        if found is None:
             return []
+        other, saved_s = found
         # Rounds of all who share the medium wait while the text is told.
         told_s = other.reading_s(num_tokens)
         told_s += prices.waiting_for(other) * other.message_s(1, num_tokens)

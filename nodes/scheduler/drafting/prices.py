@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from nodes.scheduler.drafting.draft_node import DraftNode
 from nodes.scheduler.drafting.load import DraftLoad
+from nodes.scheduler.drafting.sharing import Sharer, longest_s, shares
 
 # A stream goes to another node for rounds that are shorter by this much; times are noisy.
 _REBALANCE_GAIN = 0.2
@@ -32,19 +33,54 @@ class RoundPrices:
         Rounds of other targets go one after the other with it: a node whose streams are all of
         this one answers sooner.
         """
-        return self._longest_s([(node, node.num_streams + num_more)])
+        num_streams = node.num_streams + num_more
+        drafts_s = _drafts_s(node, (*self._others(node), num_streams))
+        return self._rtt_s(node) + drafts_s + node.typical_messages_s(num_streams)
 
-    def round_with_one_more_s(self, node: DraftNode) -> float:
-        """The same of one stream more, or of a node beside it that then takes longer.
+    def next_on_medium(self, nodes: Sequence[DraftNode]) -> DraftNode:
+        """Which of some nodes of one medium should have the next stream."""
+        if len(nodes) == 1:
+            return nodes[0]
+        sharers = self._sharers(nodes)
+        counts = shares(sharers, 1 + sum(each.held for each in sharers))
+        wanted = [count - each.held for count, each in zip(counts, sharers, strict=True)]
+        return nodes[max(range(len(nodes)), key=wanted.__getitem__)]
 
-        Messages of one round wait for one another on a medium that they share: a node that has no
-        streams yet costs all others its messages.
+    def better_beside(
+        self, here: DraftNode, refused: Collection[str]
+    ) -> tuple[DraftNode, float] | None:
+        """Where on its medium a stream of a node should go instead, and its part of the seconds a
+        round that all streams there save when all have gone who should.
+
+        None where that is too little to be told from noise, or other targets use these nodes, too.
         """
-        beside = [n for n in self._beside(node) if n.num_streams and n.name != node.name]
-        held = [(other, other.num_streams) for other in beside]
-        return self._longest_s([(node, node.num_streams + 1), *held])
+        nodes = [n for n in self._beside(here) if n.name not in refused or n.name == here.name]
+        if len(nodes) == 1 or any(self._others(node) for node in nodes):
+            return None
+        sharers = self._sharers(nodes)
+        held = [each.held for each in sharers]
+        counts = shares(sharers, sum(held))
+        wanted = [count - num for count, num in zip(counts, held, strict=True)]
+        there = max(range(len(nodes)), key=wanted.__getitem__)
+        if wanted[nodes.index(here)] >= 0 or wanted[there] <= 0:
+            return None
+        now_s, then_s = longest_s(sharers, held), longest_s(sharers, counts)
+        if then_s > now_s * (1.0 - _REBALANCE_GAIN):
+            return None
+        num_moves = sum(num for num in wanted if num > 0)
+        return nodes[there], (now_s - then_s) * sum(held) / num_moves
 
-    def saved_by_a_move(self, here: DraftNode, there: DraftNode, num_tokens: int) -> float:
+    def better_elsewhere(
+        self, here: DraftNode, others: Iterable[DraftNode], num_tokens: int
+    ) -> tuple[DraftNode, float] | None:
+        """Where a stream of so many tokens should go instead, of nodes that do not share a medium
+        with its own, and seconds a round that it saves there. None where that is too little."""
+        apart = [n for n in others if not n.link.medium or n.link.medium != here.link.medium]
+        saved = [(self._saved_by_a_move(here, other, num_tokens), other) for other in apart]
+        saved_s, best = max(saved, key=lambda pair: pair[0], default=(0.0, here))
+        return (best, saved_s) if saved_s > 0.0 else None
+
+    def _saved_by_a_move(self, here: DraftNode, there: DraftNode, num_tokens: int) -> float:
         """Seconds a round that a stream of so many tokens saves on another node; 0.0 if that is
         too little to be told from noise.
 
@@ -57,16 +93,8 @@ class RoundPrices:
         left = replace(here, own_cells=float(num_tokens))
         used_cells = there.used_cells + num_tokens
         other = replace(there, own_cells=float(num_tokens), used_cells=used_cells)
-        if there in self._beside(here):
-            rest = [n for n in self._beside(here) if n.name not in (here.name, there.name)]
-            held = [(n, n.num_streams) for n in rest if n.num_streams]
-            staying = [(there, there.num_streams)] if there.num_streams else []
-            here_s = self._longest_s([(left, here.num_streams), *staying, *held])
-            gone = [(left, here.num_streams - 1)] if here.num_streams > 1 else []
-            there_s = self._longest_s([(other, there.num_streams + 1), *gone, *held])
-        else:
-            here_s = self.round_s(left)
-            there_s = self.round_s(other, num_more=1)
+        here_s = self.round_s(left)
+        there_s = self.round_s(other, num_more=1)
         return here_s - there_s if there_s <= here_s * (1.0 - _REBALANCE_GAIN) else 0.0
 
     def to_share_less(
@@ -106,13 +134,6 @@ class RoundPrices:
             goes = all_there_s < all_here_s
         return saved_s / here.num_streams if goes else 0.0
 
-    def num_together(self, node: DraftNode) -> int:
-        """Streams whose rounds are longer with one stream more on a node, that one included; of
-        nodes with a medium of their own it is the only one that is asked."""
-        if not node.link.medium:
-            return 1
-        return 1 + sum(other.num_streams for other in self._beside(node))
-
     def waiting_for(self, node: DraftNode) -> int:
         """Streams whose rounds wait while a text is told to a node."""
         return sum(self._load.of(other.name) for other in self._beside(node))
@@ -126,19 +147,21 @@ class RoundPrices:
         round_s = _drafts_s(node, (*others, mine)) + self._rtt_s(node)
         return mine * round_s, (sum(others) + mine) * round_s
 
-    def _longest_s(self, held: Sequence[tuple[DraftNode, int]]) -> float:
-        """Seconds of a typical round of nodes on one medium, each with so many streams.
+    def _sharers(self, nodes: Sequence[DraftNode]) -> list[Sharer]:
+        # Texts go with their streams: they are as long on any node.
+        own_cells = max(node.own_cells for node in nodes)
+        return [self._sharer(node, own_cells) for node in nodes]
 
-        Half of what the others have on the air is in a node's way, as in `policies/cycle.py`.
-        """
-        airs_s = [node.typical_messages_s(num_streams) for node, num_streams in held]
-        shared_s = sum(airs_s)
-
-        def round_s(node: DraftNode, num_streams: int, air_s: float) -> float:
-            drafts_s = _drafts_s(node, (*self._others(node), num_streams))
-            return self._rtt_s(node) + max(shared_s, drafts_s + (shared_s + air_s) / 2)
-
-        return max(round_s(*each, air_s) for each, air_s in zip(held, airs_s, strict=True))
+    def _sharer(self, node: DraftNode, own_cells: float) -> Sharer:
+        others = self._others(node)
+        others_s = _drafts_s(node, others)
+        drafts_s = node.typical_drafts(own_cells)
+        return Sharer(
+            lambda num_streams: others_s + drafts_s(num_streams),
+            node.typical_messages_s,
+            node.num_streams,
+            max(0, node.max_streams - sum(others)),
+        )
 
     def _rtt_s(self, node: DraftNode) -> float:
         """To a node and back, where it is compared with others.
@@ -156,8 +179,9 @@ class RoundPrices:
     def _beside(self, node: DraftNode) -> list[DraftNode]:
         """The nodes that share its medium, itself included."""
         medium = node.link.medium
-        nodes = self._nodes.values()
-        return [n for n in nodes if n.name == node.name or (medium and n.link.medium == medium)]
+        if not medium:
+            return [node]
+        return [n for n in self._nodes.values() if n.link.medium == medium]
 
 
 def _drafts_s(node: DraftNode, by_target: Sequence[int]) -> float:

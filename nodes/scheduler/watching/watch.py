@@ -53,7 +53,7 @@ class Watch:
         for k, batch in enumerate(batches):
             if batch.round_id == current.round_id:
                 number, stops = k + 1, batch.stops
-        gammas = tuple(current.asked.get(stream_id, 0) for stream_id in current.stream_ids)
+        gammas = tuple(current.asked.values())
         self.counts.round_started(current.round_id, number, gammas)
         if self._recorder is not None:
             self._recorder.round_started(current, number, stops, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from random import Random
 
@@ -34,6 +35,12 @@ from tests.nodes.scheduler.script import (
 def growing(factor: float) -> NodeCosts:
     """Of a node whose passes take as long as they have tokens; prompts are read in no time."""
     decode = CostTable((1, 32), (factor * 1e-3, factor * 32e-3))
+    return NodeCosts(decode, CostTable((32,), (1e-6,)))
+
+
+def flat(seconds: float) -> NodeCosts:
+    """Of a node whose passes take as long whatever they have."""
+    decode = CostTable((1, 32), (seconds, seconds + 1e-5))
     return NodeCosts(decode, CostTable((32,), (1e-6,)))
 
 
@@ -131,6 +138,33 @@ def test_streams_stay_where_telling_their_texts_would_hold_up_all_on_the_medium(
     scheduler.draft_joined("b", growing(1.0), link)
     decode(scheduler, 17)
     assert held(scheduler)["b"] == num_moved
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "num_streams", "expected"),
+    [
+        # One that became slow, whose guesses take as long for one stream as for all.
+        (flat(20e-3), flat(5e-3), 16, {"a": 0, "b": 16}),
+        # A crowded one; the last move would save too little.
+        (growing(1.0), growing(1.0), 8, {"a": 5, "b": 3}),
+        # A node more saves nothing.
+        (flat(5e-3), flat(5e-3), 16, {"a": 16, "b": 0}),
+    ],
+)
+def test_streams_of_a_medium_are_shared_out_anew_where_that_is_better_for_all(
+    here: NodeCosts, there: NodeCosts, num_streams: int, expected: dict[str, int]
+) -> None:
+    """Though none of them alone would be better off."""
+    scheduler = SchedulerState(POLICIES["ad"], TARGET_COSTS)
+    link = Link(20e6, medium="cell", frame_s=5e-4)
+    scheduler.draft_joined("a", here, link)
+    for number in range(1, num_streams + 1):
+        open_stream(scheduler, StreamId(number), "a", max_tokens=1000)
+    scheduler.draft_joined("b", there, link)
+    decode(scheduler, 300)
+    assert held(scheduler) == expected
+    decode(scheduler, 100)
+    assert held(scheduler) == expected
 
 
 def test_only_a_few_streams_are_on_their_way_at_a_time() -> None:
@@ -246,7 +280,7 @@ def test_targets_that_share_all_draft_nodes_part(num_targets: int, num_nodes: in
     assert [i for s in made for i in decode(s, 128) if isinstance(i, ToDraft)] == []
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(80))
 def test_moves_come_to_an_end(seed: int) -> None:
     """Whatever nodes cost, however far they are and whoever shares them."""
     random = Random(seed)
@@ -262,7 +296,12 @@ def test_moves_come_to_an_end(seed: int) -> None:
         first_s, more_s = random.uniform(0.5e-3, 4e-3), random.choice((0.0, 1e-5, 2e-4, 1e-3))
         decode = CostTable((1, 32), (first_s, first_s + 31 * more_s))
         costs[name] = NodeCosts(decode, CostTable((32,), (1e-6,)))
-        links[name] = Link(rtt_s=random.choice((1e-3, 2e-3, 5e-3, 2e-2)))
+        links[name] = Link(
+            random.choice((math.inf, 2e5, 2e6, 2e7)),
+            rtt_s=random.choice((1e-3, 2e-3, 5e-3, 2e-2)),
+            medium=random.choice(("", "cell")),
+            frame_s=random.choice((0.0, 5e-4)),
+        )
         detours_s[name] = random.choice((0.0, 1e-3, 1e-2))
     for scheduler in made:
         for name in names:

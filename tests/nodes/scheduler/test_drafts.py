@@ -149,16 +149,16 @@ def test_streams_part_where_guesses_take_longer_than_messages() -> None:
     assert placed(pool, 8) == [4, 4]
 
 
-def test_a_text_that_waits_to_be_read_sends_no_stream_where_all_would_wait_for_it() -> None:
-    """The newcomer begins some milliseconds later; on another node all rounds would be longer."""
+@pytest.mark.parametrize("medium", ["cell", ""])
+def test_no_stream_goes_to_a_node_that_is_full(medium: str) -> None:
     flat = NodeCosts(CostTable((1, 32), (5e-3, 5.1e-3)), CostTable((32,), (5e-3,)))
     pool = DraftPool()
-    for name in "ab":
-        pool.add(DraftNode(name, flat, Link(200e3, medium="cell", frame_s=5e-4)))
-    placed(pool, 8)
-    pool["a"].num_unread = 1000
-    spec = make_spec(9, max_tokens=100)
-    assert pool.choose(set(), Stream(spec, list(spec.token_ids), None)) is pool["a"]
+    for name, link in (("a", Link(medium=medium)), ("b", Link(rtt_s=1.0, medium=medium))):
+        pool.add(DraftNode(name, flat, link, max_streams=4))
+    assert placed(pool, 6) == [4, 2]
+    placed(pool, 2)
+    spec = make_spec(9)
+    assert pool.choose(set(), Stream(spec, list(spec.token_ids), None)) is None
 
 
 @pytest.mark.parametrize(("num_rounds", "chosen"), [(2, "near"), (200, "quick")])

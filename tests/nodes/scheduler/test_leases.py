@@ -76,3 +76,14 @@ def test_what_is_learnt_of_a_way_is_no_overrun(draft_us: int, overruns: bool) ->
     assert verify_requests(scheduler.drafted("a", reply, 1.0))
     scheduler.committed(commit(ONE, 3, [7, 8, 9], num_draft_tokens=2), 1.05)
     assert (scheduler._cycle._excess(1.05) > 0.0) is overruns
+
+
+def test_a_lease_is_told_anew_where_it_is_of_another_kind() -> None:
+    stream = Stream(make_spec(), list(PROMPT), None)
+    stream.phase = Idle()
+    (first,) = stream.extend_lease(8, 4)
+    assert (first.num_tokens, first.beside_rounds) == (8, False)
+    assert stream.extend_lease(8, 4) == []
+    (second,) = stream.extend_lease(2, 1, beside_rounds=True)
+    assert (second.num_tokens, second.beside_rounds) == (8, True)
+    assert stream.extend_lease(2, 1, beside_rounds=True) == []

@@ -11,6 +11,7 @@ from nodes.messages import (
     DraftRequest,
     GuessEntry,
     LeaseEntry,
+    OpenStreamRequest,
     VerifyRequest,
 )
 from nodes.scheduler import LEASE_TOKENS, LEASE_WHILE_OPENING_TOKENS, SchedulerState
@@ -27,8 +28,10 @@ from nodes.scheduler.instructions import (
 )
 from nodes.scheduler.rounds import Round, Share
 from nodes.scheduler.stream import Leased
+from nodes.stream import StreamId
+from policies.plan import Link
 from tests.nodes.builders import make_spec
-from tests.nodes.pure_mesh import DRAFT_COSTS
+from tests.nodes.pure_mesh import DRAFT_COSTS, TARGET_COSTS
 from tests.nodes.scheduler.script import (
     LONG,
     NO_DRAFT,
@@ -249,6 +252,33 @@ def test_a_stream_of_a_late_draft_moves_to_one_that_answers() -> None:
     assert ToDraft("a", CloseStreamNotice(ONE, 1)) in out
     moved = make_spec(ONE, max_tokens=LONG, generation=2)
     assert ToDraft("b", open_request(moved)) in out
+
+
+@pytest.mark.parametrize(("medium", "num_moved"), [("", 5), ("cell", 2)])
+def test_few_leave_a_late_node_at_once_where_their_texts_share_a_medium(
+    medium: str, num_moved: int
+) -> None:
+    """The others wait for it to answer, and are decoded plainly meanwhile."""
+    scheduler = SchedulerState(FixedPolicy(gamma=4), TARGET_COSTS)
+    link = Link(medium=medium)
+    scheduler.draft_joined("a", DRAFT_COSTS, link)
+    for number in range(1, 6):
+        open_stream(scheduler, StreamId(number), "a")
+    answer(scheduler, 1, "a")
+    commit_one(scheduler, ONE)
+    scheduler.draft_joined("b", DRAFT_COSTS, link)
+    ((number, current),) = scheduler._rounds.items()
+    assert len(current.stream_ids) == 5
+    out = scheduler.tick(10.0)
+    opened = [i.message for i in out if isinstance(i, ToDraft) and i.node == "b"]
+    assert len([m for m in opened if isinstance(m, OpenStreamRequest)]) == num_moved
+    streams = scheduler.streams()
+    late = [s for s in streams if s.draft is not None and s.draft.is_late]
+    assert len(late) == 5 - num_moved
+    made = [(s.spec.stream_id, len(s.token_ids)) for s in late]
+    entries = tuple(GuessEntry(stream_id, 1, length, 0) for stream_id, length in made)
+    scheduler.drafted("a", DraftReply(number, entries, ()), 10.1)
+    assert not any(s.draft.is_late for s in late if s.draft is not None)
 
 
 def run_out(scheduler: SchedulerState) -> list[Instruction]:

@@ -33,7 +33,7 @@ def circulating(gap_s: float, pass_s: float, num_rounds: int = 50) -> tuple[Rhyt
     for _ in range(num_rounds):
         rhythm.round_came(now, BATCH)
         now += pass_s
-        rhythm.round_done(now, pass_s, num_tokens=30)
+        rhythm.round_done(now, pass_s, BATCH, num_tokens=30)
         now += gap_s
     return rhythm, now - gap_s
 
@@ -41,31 +41,31 @@ def circulating(gap_s: float, pass_s: float, num_rounds: int = 50) -> tuple[Rhyt
 def test_it_waits_for_a_round_that_comes_before_its_own_pass_would_end() -> None:
     rhythm, ended = circulating(gap_s=0.02, pass_s=0.04)
     assert (rhythm.gap_s, rhythm.pass_s) == (pytest.approx(0.02), pytest.approx(0.04))
-    until = rhythm.patient_until(ended + 0.005)
+    until = rhythm.patient_until(ended + 0.005, BATCH)
     assert until == pytest.approx(ended + 0.03)
     # One that is late is waited for half as long again.
-    assert rhythm.patient_until(ended + 0.029) == until
-    assert rhythm.patient_until(ended + 0.031) == ended + 0.031
+    assert rhythm.patient_until(ended + 0.029, BATCH) == until
+    assert rhythm.patient_until(ended + 0.031, BATCH) == ended + 0.031
 
 
 def test_it_does_not_wait_for_rounds_that_take_longer_than_a_pass() -> None:
     rhythm, ended = circulating(gap_s=0.1, pass_s=0.04)
-    assert rhythm.patient_until(ended + 0.01) == ended + 0.01
+    assert rhythm.patient_until(ended + 0.01, BATCH) == ended + 0.01
     # But near its end it does: a pass would be in the way.
-    assert rhythm.patient_until(ended + 0.08) > ended + 0.1
+    assert rhythm.patient_until(ended + 0.08, BATCH) > ended + 0.1
 
 
 def test_without_rounds_nothing_waits() -> None:
-    assert Rhythm().patient_until(5.0) == 5.0
+    assert Rhythm().patient_until(5.0, BATCH) == 5.0
     rhythm, ended = circulating(gap_s=0.02, pass_s=0.04)
     # One that has come is under way or about to be.
     rhythm.round_came(ended + 0.02, BATCH)
-    assert rhythm.patient_until(ended + 0.021) == ended + 0.021
+    assert rhythm.patient_until(ended + 0.021, BATCH) == ended + 0.021
     first = Rhythm()
     first.round_came(1.0, BATCH)
     assert math.isinf(first.gap_s)
-    first.round_done(1.04, 0.04)
-    assert first.patient_until(1.05) == 1.05
+    first.round_done(1.04, 0.04, BATCH)
+    assert first.patient_until(1.05, BATCH) == 1.05
 
 
 def unread(state: TargetState) -> int:
@@ -106,12 +106,12 @@ def test_what_can_be_decoded_waits_for_nobody() -> None:
 def test_passes_with_rounds_give_the_rhythm() -> None:
     pace, state = RoundPace(FLAT), serving(8)
     state.step()
-    assert not state.had_round
+    assert not state.in_rounds
     pace.passed(state, 1.0, 0.5)
     assert pace.rhythm.pass_s == 0.0
     state.verify(ONE, 1, len(make_spec(ONE).token_ids), (7,))
     state.step()
-    assert state.had_round
+    assert state.in_rounds
     pace.passed(state, 2.0, 0.5)
     assert pace.rhythm.pass_s == 0.5
 
@@ -144,11 +144,11 @@ def test_what_is_in_the_cache_or_saved_of_a_prompt_is_not_to_be_read() -> None:
 def test_an_hour_without_anything_to_do_is_soon_forgotten() -> None:
     rhythm, ended = circulating(gap_s=0.02, pass_s=0.04)
     rhythm.round_came(ended + 3600.0, BATCH)
-    rhythm.round_done(ended + 3600.04, 0.04)
-    assert rhythm.patient_until(ended + 3600.05) > ended + 3600.06
-    # And nobody waits for longer than a pass takes.
+    rhythm.round_done(ended + 3600.04, 0.04, BATCH)
+    assert rhythm.patient_until(ended + 3600.05, BATCH) > ended + 3600.06
+    # And nobody waits for one that is later than a pass takes.
     far, ended = circulating(gap_s=0.12, pass_s=0.04)
-    assert far.patient_until(ended + 0.1) <= ended + 0.14
+    assert far.patient_until(ended + 0.1, BATCH) == pytest.approx(ended + 0.16)
 
 
 def test_another_coordinator_has_a_rhythm_of_its_own() -> None:
@@ -175,7 +175,7 @@ def test_a_text_that_is_known_begins_with_the_next_round() -> None:
     assert pace.patience_s(state, now + 0.001) == pytest.approx(0.029)
     state.verify(ONE, 1, len(make_spec(ONE).token_ids), (7,))
     events = state.step()
-    assert state.had_round
+    assert state.in_rounds
     assert events[0] == Ready(again.stream_id, 1, 0, has_begun=True)
     commits = [event for event in events[1:] if isinstance(event, Committed)]
     assert {commit.stream_id for commit in commits} == {ONE, again.stream_id}
@@ -198,24 +198,24 @@ def test_batches_that_take_turns_are_told_apart() -> None:
     for k in range(1, 60):
         # Each is there six milliseconds before the target has done with the other.
         now += 0.04
-        rhythm.round_done(now, 0.04, num_tokens=20)
+        rhythm.round_done(now, 0.04, batches[1 - k % 2], num_tokens=20)
         rhythm.round_came(now - 0.006, batches[k % 2])
     assert rhythm.gap_s == pytest.approx(0.034)
     assert rhythm.interval_s == pytest.approx(0.04)
     now += 0.04
-    rhythm.round_done(now, 0.04, num_tokens=20)
+    rhythm.round_done(now, 0.04, batches[1], num_tokens=20)
     # The other's round is late by some milliseconds.
-    assert rhythm.patient_until(now + 0.001) == pytest.approx(now - 0.04 + 0.051)
-    assert rhythm.patient_until(now + 0.001, 1, 0.04) > now + 0.001
+    assert rhythm.patient_until(now + 0.001, BATCH) == pytest.approx(now - 0.04 + 0.051)
+    assert rhythm.patient_until(now + 0.001, BATCH, 1, 0.04) > now + 0.001
 
 
 def test_a_batch_whose_streams_are_in_others_is_not_waited_for() -> None:
     rhythm, _ = circulating(gap_s=0.02, pass_s=0.04)
     rhythm.round_came(100.0, (1, 2))
     rhythm.round_came(100.0, (3, 4))
-    rhythm.round_done(100.04, 0.04)
+    rhythm.round_done(100.04, 0.04, BATCH)
     rhythm.round_came(100.06, BATCH)
-    assert rhythm.patient_until(100.061) == 100.061
+    assert rhythm.patient_until(100.061, BATCH) == 100.061
 
 
 def leased(num_streams: int, *, beside_rounds: bool) -> TargetState:
@@ -233,7 +233,7 @@ def leased(num_streams: int, *, beside_rounds: bool) -> TargetState:
 def test_what_is_leased_beside_rounds_waits_for_one_that_is_soon_there() -> None:
     pace, now = paced(gap_s=0.02, pass_s=0.04)
     state = leased(2, beside_rounds=True)
-    assert state.between_rounds() == BetweenRounds(0, 2)
+    assert state.between_rounds() == BetweenRounds(frozenset({ONE}), 0, 2)
     assert pace.patience_s(state, now + 0.001) == pytest.approx(0.029)
     # A pass now would end before the round is there.
     far, ended = paced(gap_s=0.1, pass_s=0.04)
@@ -246,7 +246,7 @@ def test_many_streams_do_not_wait_for_a_few() -> None:
     pace, now = paced(gap_s=0.02, pass_s=0.04)
     for num_streams, waits in ((8, True), (14, False)):
         rhythm = pace.rhythm
-        assert (rhythm.patient_until(now, num_streams, 0.04) > now) is waits
+        assert (rhythm.patient_until(now, BATCH, num_streams, 0.04) > now) is waits
 
 
 def test_a_pass_of_their_own_that_is_short_is_run() -> None:
@@ -263,3 +263,49 @@ def test_a_new_lease_says_anew_whether_it_is_one_beside_rounds() -> None:
     state = leased(1, beside_rounds=True)
     state.lease(StreamId(2), 1, len(make_spec(ONE).token_ids), 4)
     assert state.between_rounds() is None
+
+
+def test_streams_that_may_go_on_are_not_waited_for() -> None:
+    """Nor those that have ended: nobody makes guesses for them."""
+    rhythm, ended = circulating(gap_s=0.02, pass_s=0.04)
+    assert rhythm.patient_until(ended + 0.001, (BATCH[0],)) > ended + 0.001
+    assert rhythm.patient_until(ended + 0.001, (77,)) == ended + 0.001
+    pace, now = paced(gap_s=0.02, pass_s=0.04)
+    state = leased(2, beside_rounds=True)
+    state.lease(ONE, 1, len(make_spec(ONE).token_ids), 2, beside_rounds=True)
+    assert state.between_rounds() is None
+    assert pace.patience_s(state, now + 0.001) == 0.0
+
+
+def test_gaps_of_many_passes_are_learnt() -> None:
+    """Of a fast target whose draft nodes are far away."""
+    rhythm, ended = circulating(gap_s=0.055, pass_s=0.005, num_rounds=150)
+    assert rhythm.gap_s == pytest.approx(0.055, rel=0.02)
+    assert rhythm.interval_s == pytest.approx(0.06, rel=0.02)
+    assert rhythm.patient_until(ended + 0.02, BATCH) == ended + 0.02
+    assert rhythm.patient_until(ended + 0.053, BATCH) > ended + 0.055
+
+
+def test_what_a_pass_has_no_room_for_is_in_the_next_one() -> None:
+    rhythm, ended = circulating(gap_s=0.02, pass_s=0.04)
+    now = ended + 0.02
+    for batch in ((1, 2), (3, 4)):
+        rhythm.round_came(now, batch)
+    rhythm.round_done(now + 0.04, 0.04, (1, 2), num_tokens=5)
+    assert rhythm.patient_until(now + 0.041, (3, 4)) == now + 0.041
+    assert rhythm.patient_until(now + 0.041, (1, 2)) > now + 0.041
+    rhythm.round_done(now + 0.08, 0.04, (3, 4), num_tokens=5)
+    assert rhythm.patient_until(now + 0.081, (3, 4)) > now + 0.081
+
+
+def test_guesses_that_come_too_late_are_no_round() -> None:
+    state, _ = make_state()
+    state.open(make_spec(ONE, max_tokens=50))
+    run(state)
+    length = len(make_spec(ONE).token_ids)
+    assert not state.verify(ONE, 1, length - 1, (7,))
+    assert not state.verify(StreamId(9), 1, length, (7,))
+    assert state.verify(ONE, 1, length, (7, 8))
+    state.step()
+    assert state.in_rounds == {ONE}
+    assert 1 <= state.num_committed <= 3
