@@ -69,8 +69,9 @@ class Dispatcher:
                 if gamma > 0:
                     drafted.append((stream, gamma))
             some_go = any(found.values())
+            some_drafted = not num_started and any(not is_weighed(s) for s, _ in drafted)
             num_leased, low, beside = self.leases.between_matches(
-                members, keep_step=keep_step, some_go=some_go
+                members, keep_step=keep_step, some_go=some_go, some_drafted=some_drafted
             )
             for member in members:
                 if member.is_away:

@@ -116,18 +116,19 @@ class Leases:
         )
 
     def between_matches(
-        self, members: Sequence[Stream], *, keep_step: bool, some_go: bool
+        self, members: Sequence[Stream], *, keep_step: bool, some_go: bool, some_drafted: bool
     ) -> tuple[int, int, bool]:
         """Tokens of a lease for those without guesses, with how many left it is renewed, and
         whether it is one beside rounds.
 
         some_go: whether others of them have guesses that are worth a round. No tokens: wait.
+        some_drafted: whether draft nodes begin a round of some of them.
         """
         if keep_step and (some_go or any(stream.is_away for stream in members)):
             lasting = self.lasting(members)
             return (lasting - 1 if lasting else 1), 0, False
         # Beside a round of a draft node it ends with the round's pass, so that all may go then.
-        if any(stream.is_away and not is_weighed(stream) for stream in members):
+        if some_drafted or any(s.is_away and not is_weighed(s) for s in members):
             return 1, 0, True
         return self.way_tokens + 1, self.way_tokens, False
 

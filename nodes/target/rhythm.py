@@ -93,16 +93,15 @@ class Rhythm:
 
         awaited: streams that guesses may come for. num_leased: streams that have a token each of
         that pass; plain_s: seconds it takes, if that is known. It waits where the round is expected
-        sooner than that pass would end, for a pass longer than that at most; and where those tokens
-        are fewer than the round's streams would lose.
+        sooner than that pass would end, and for one that is late as long as that at most; and where
+        those tokens are fewer than the round's streams would lose.
         """
         plain_s = min(plain_s, self.pass_s)
         for batch, ended_at in self._away.items():
-            expected = max(now, ended_at + self.gap_s)
-            until = min(ended_at + _SLACK * self.gap_s, expected + plain_s)
+            until = ended_at + min(_SLACK * self.gap_s, self.gap_s + plain_s)
             if not now < until < math.inf or batch.isdisjoint(awaited):
                 continue
-            delay_s = now + plain_s - expected
+            delay_s = now + plain_s - max(now, ended_at + self.gap_s)
             is_worth_it = num_leased * self.interval_s < self.num_tokens * delay_s
             return until if delay_s > 0 and (is_worth_it or not num_leased) else now
         return now

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from nodes.engine.grammar import GrammarError, Grammars
 from nodes.engine.protocol import Logits, Model, Span, Tokenizer
 from nodes.messages import MAX_GAMMA, MAX_TOP_LOGPROBS, TokenScores
 from nodes.stream import PROMPT_PIECE_TOKENS, StopMatcher, StreamId, StreamSpec
+from nodes.target.between import BetweenRounds, between_rounds
 from nodes.target.events import (
     Committed,
     Event,
@@ -31,20 +31,6 @@ from nodes.target.stream import TargetStream, cells_needed
 # Of some 30 bytes, so that what a pass commits is well below a frame.
 _MAX_SCORES_PER_PASS = 12_000
 _MOST_SCORES_PER_STREAM = (MAX_GAMMA + 1) * (MAX_TOP_LOGPROBS + 1)
-
-
-@dataclass(frozen=True, slots=True)
-class BetweenRounds:
-    """What a target has to do while it waits for guesses.
-
-    awaited: streams that guesses may come for. num_unread: tokens to be read before the first ones
-    of texts that wait; 0 where all is known, and only those first tokens are to be decoded.
-    num_leased: streams of leases beside rounds.
-    """
-
-    awaited: frozenset[StreamId]
-    num_unread: int
-    num_leased: int = 0
 
 
 class TargetState:
@@ -237,29 +223,7 @@ class TargetState:
 
     def between_rounds(self) -> BetweenRounds | None:
         """What there is to do where all of it may go along with others' guesses; else None."""
-        residents = self._residents
-        if self._next_parked() is not None:
-            return None
-        awaited, num_leased = set(), 0
-        for stream in residents:
-            if not stream.announced or residents.missing(stream):
-                continue
-            if not stream.may_decode:
-                awaited.add(stream.spec.stream_id)
-            elif stream.is_leased and stream.beside_rounds:
-                num_leased += 1
-            else:
-                return None
-        if not awaited:
-            return None
-        for stream in residents.by_age():
-            # What is there of its prefix counts as read.
-            residents.to_read(stream)
-        unread = sum(map(residents.missing, residents))
-        begins = any(not s.announced and s.may_decode for s in residents)
-        if not (unread or begins or num_leased):
-            return None
-        return BetweenRounds(frozenset(awaited), unread, num_leased)
+        return between_rounds(self._residents) if self._next_parked() is None else None
 
     def step(self) -> list[Event]:
         """One pass: every stream that may decode, and pieces of waiting prompts."""

@@ -33,8 +33,9 @@ class DraftNode:
     them, on average. num_unread: tokens of texts it was given and has not read. told_s: seconds of
     its medium that texts take which it was given since that was last noted. num_ready, num_wasted:
     tokens that it drafted ahead, and that were of use or not. target_rtt_s: the way to the target
-    and back, for which rounds wait and leases do not. pace: shared with the schedulers of other
-    targets. max_streams: it can hold, of all targets. model: with all nodes that run the same one.
+    and back, for which rounds wait and leases do not. max_streams: it can hold, of all targets.
+    is_silent: it was late and has said nothing since. pace: shared with the schedulers of other
+    targets. model: with all nodes that run the same one.
     """
 
     name: str
@@ -52,6 +53,7 @@ class DraftNode:
     token_bits: int = 32
     max_gamma: int = MAX_AUTO_GAMMA
     max_streams: int = MAX_STREAMS_PER_MESSAGE
+    is_silent: bool = False
     pace: Pace = field(default_factory=Pace)
     punctuality: Punctuality = field(default_factory=Punctuality)
     model: DraftModel = field(default_factory=DraftModel)

@@ -27,8 +27,8 @@ from policies.plan import Link
 
 # Each late round costs its deadline: a draft node that keeps doing so is done without.
 _MAX_LATE_ROUNDS = 3
-# Streams that leave a node on a shared medium after one round that was late.
-_MOST_REPLACED = 2
+# Streams that leave a node on a shared medium at once after one round that was late.
+_MOST_LEAVING = 2
 # Of a draft node that were judged: then what is expected of a stream says more than some trials.
 _KNOWN_GUESSES = 40
 # What the guesses of very good draft models come to.
@@ -152,6 +152,7 @@ class DraftSide:
         placement = self.placement(node, stream_id, generation)
         if placement is None:
             return False
+        self._drafts[node].is_silent = False
         placement.is_ready = True
         placement.asked_at = None
         if placement.is_late:
@@ -201,26 +202,31 @@ class DraftSide:
         """Nodes that are late for a round are not asked until they answer, or done without."""
         out: list[Instruction] = []
         self._cycle.members_changed()
-        num_replaced = 0
-        for stream_id in list(current.stream_ids):
-            stream = self._streams[stream_id]
-            placement = stream.draft
-            if placement is None or placement.node not in current.shares:
-                continue
-            placement.is_late = True
-            placement.num_late += 1
-            may_wait = placement.num_late < _MAX_LATE_ROUNDS
-            # Their texts would be in one another's way: a node that is late for once answers, and
-            # of one that does not all go in the end.
-            is_crowd = self._drafts[placement.node].link.medium and num_replaced >= _MOST_REPLACED
-            elsewhere = self._drafts.choose(stream.refused_by | {placement.node})
-            if may_wait and (is_crowd or elsewhere is None):
-                stream.plain_reason = f"draft off: {placement.node} is late"
-                continue
-            num_replaced += 1
-            reason = f"draft off: {placement.node} was late {placement.num_late} times"
-            out += self._replace(stream, placement, reason)
+        for name, share in list(current.shares.items()):
+            self._drafts[name].is_silent = True
+            late = [self._streams[s] for s in share.stream_ids if s in current.stream_ids]
+            held = [(s, s.draft) for s in late if s.draft is not None and s.draft.node == name]
+            for stream, placement in held:
+                placement.is_late = True
+                placement.num_late += 1
+                stream.plain_reason = f"draft off: {name} is late"
+                if not self._must_leave(stream, placement, len(held)):
+                    continue
+                reason = f"draft off: {name} was late {placement.num_late} times"
+                out += self._replace(stream, placement, reason)
         return out
+
+    def _must_leave(self, stream: Stream, placement: DraftPlacement, num_late: int) -> bool:
+        """Whether a late node is done without: at once where another one is there.
+
+        Texts of many would be in one another's way on a medium: a node that is late for once
+        answers, and one that does not is left a few at a time (`DraftPool.rebalance`).
+        """
+        if placement.num_late >= _MAX_LATE_ROUNDS:
+            return True
+        if num_late > _MOST_LEAVING and self._drafts[placement.node].link.medium:
+            return False
+        return self._drafts.choose(stream.refused_by | {placement.node}) is not None
 
     def drafted(
         self, current: Round, node: str, reply: DraftReply, now: float
@@ -273,6 +279,7 @@ class DraftSide:
 
     def _count(self, node: str, reply: DraftReply) -> None:
         if node in self._drafts:
+            self._drafts[node].is_silent = False
             self._drafts[node].num_ready += reply.num_ready
             self._drafts[node].num_wasted += reply.num_wasted
 

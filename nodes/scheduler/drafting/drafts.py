@@ -106,7 +106,8 @@ class DraftPool:
 
         candidates: list[DraftNode] = []
         by_medium: defaultdict[str, list[DraftNode]] = defaultdict(list)
-        for node in self._with_room(refused):
+        nodes = self._with_room(refused)
+        for node in [node for node in nodes if not node.is_silent] or nodes:
             medium = node.link.medium
             (by_medium[medium] if medium else candidates).append(node)
         candidates += map(self._prices.next_on_medium, by_medium.values())
@@ -175,6 +176,8 @@ class DraftPool:
         placement = stream.draft
         if placement is None or stream.is_by_lookup or num_moving >= _MOST_MOVING:
             return []
+        if placement.is_late:
+            return self._leave_silent(stream, placement)
         if not stream.can_guess or placement.catching_up:
             return []
         num_tokens = len(stream.token_ids)
@@ -195,12 +198,22 @@ class DraftPool:
         told_s += prices.waiting_for(other) * other.message_s(1, num_tokens)
         if saved_s * _rounds_left(stream) <= told_s:
             return []
+        return self._move_to(other, stream, placement)
+
+    def _leave_silent(self, stream: Stream, placement: DraftPlacement) -> list[Instruction]:
+        """Its node was late and has not answered since: it goes to another, if there is one."""
+        other = self.choose(stream.refused_by | {placement.node}, stream)
+        return [] if other is None else self._move_to(other, stream, placement)
+
+    def _move_to(
+        self, node: DraftNode, stream: Stream, placement: DraftPlacement
+    ) -> list[Instruction]:
         self.displace(stream)
         notice = CloseStreamNotice(stream.spec.stream_id, placement.generation)
-        moved = self._place_on(other, stream)
+        moved = self._place_on(node, stream)
         assert stream.draft is not None
-        stream.draft.settled_at = num_tokens + _SETTLED_TOKENS
-        return [ToDraft(here.name, notice), *moved]
+        stream.draft.settled_at = len(stream.token_ids) + _SETTLED_TOKENS
+        return [ToDraft(placement.node, notice), *moved]
 
     def _place_on(self, node: DraftNode, stream: Stream) -> list[Instruction]:
         node.num_streams += 1

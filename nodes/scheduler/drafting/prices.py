@@ -28,21 +28,33 @@ class RoundPrices:
         self._target = target
 
     def round_s(self, node: DraftNode, *, num_more: int = 0) -> float:
-        """Seconds of a typical round of the streams that a node holds, and of some more.
+        """Seconds of a typical round of the streams that a node holds, and of some more; on a
+        medium that it shares, of all that hold streams there: messages wait for one another.
 
         Rounds of other targets go one after the other with it: a node whose streams are all of
         this one answers sooner.
         """
-        num_streams = node.num_streams + num_more
-        drafts_s = _drafts_s(node, (*self._others(node), num_streams))
-        return self._rtt_s(node) + drafts_s + node.typical_messages_s(num_streams)
+        nodes = [node, *(other for other in self._beside(node) if other.name != node.name)]
+        sharers = self._sharers(nodes)
+        counts = [each.held for each in sharers]
+        counts[0] += num_more
+        return self._rtt_s(node) + longest_s(sharers, counts)
 
     def next_on_medium(self, nodes: Sequence[DraftNode]) -> DraftNode:
-        """Which of some nodes of one medium should have the next stream."""
+        """Which of some nodes of one medium should have the next stream.
+
+        One that holds none yet only where that is better by far: what has begun with it goes on.
+        """
         if len(nodes) == 1:
             return nodes[0]
         sharers = self._sharers(nodes)
-        counts = shares(sharers, 1 + sum(each.held for each in sharers))
+        num_streams = 1 + sum(each.held for each in sharers)
+        counts = shares(sharers, num_streams)
+        used = [replace(each, room=each.room if each.held else 0) for each in sharers]
+        as_before = shares(used, num_streams)
+        least_s = longest_s(sharers, as_before) * (1.0 - _REBALANCE_GAIN)
+        if sum(as_before) == num_streams and longest_s(sharers, counts) > least_s:
+            counts = as_before
         wanted = [count - each.held for count, each in zip(counts, sharers, strict=True)]
         return nodes[max(range(len(nodes)), key=wanted.__getitem__)]
 
@@ -52,20 +64,26 @@ class RoundPrices:
         """Where on its medium a stream of a node should go instead, and its part of the seconds a
         round that all streams there save when all have gone who should.
 
-        None where that is too little to be told from noise, or other targets use these nodes, too.
+        None where that is too little to be told from noise. Nodes that other targets use stay as
+        they are: see below.
         """
-        nodes = [n for n in self._beside(here) if n.name not in refused or n.name == here.name]
-        if len(nodes) == 1 or any(self._others(node) for node in nodes):
+        if self._others(here):
+            return None
+        nodes = [here]
+        for other in self._beside(here):
+            if other.name not in {here.name, *refused} and not other.is_silent:
+                nodes += [] if self._others(other) else [other]
+        if len(nodes) == 1:
             return None
         sharers = self._sharers(nodes)
         held = [each.held for each in sharers]
         counts = shares(sharers, sum(held))
         wanted = [count - num for count, num in zip(counts, held, strict=True)]
         there = max(range(len(nodes)), key=wanted.__getitem__)
-        if wanted[nodes.index(here)] >= 0 or wanted[there] <= 0:
+        if wanted[0] >= 0 or wanted[there] <= 0 or sum(wanted):
             return None
         now_s, then_s = longest_s(sharers, held), longest_s(sharers, counts)
-        if then_s > now_s * (1.0 - _REBALANCE_GAIN):
+        if now_s - then_s < _REBALANCE_GAIN * (now_s + self._rtt_s(here)):
             return None
         num_moves = sum(num for num in wanted if num > 0)
         return nodes[there], (now_s - then_s) * sum(held) / num_moves
@@ -117,6 +135,8 @@ class RoundPrices:
         """Seconds a round that each stream here saves if all go there; 0.0 if that is too little,
         or if those there should rather come here."""
         at_here, at_there = self._others(here), self._others(there)
+        if sum(at_there) + here.num_streams + there.num_streams > there.max_streams:
+            return 0.0
         mine_s, before_s = self._waits_s(here, at_here, here.num_streams)
         before_s += self._waits_s(there, at_there, there.num_streams)[1]
         together = here.num_streams + there.num_streams

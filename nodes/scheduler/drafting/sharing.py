@@ -14,7 +14,7 @@ from dataclasses import dataclass
 # Which of two is better is not told from less; and who changes pays for it.
 _ALIKE = 0.05
 # Streams are given out in so many parts, or two for each node.
-_LEAST_PARTS = 16
+_LEAST_PARTS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +53,30 @@ def shares(sharers: Sequence[Sharer], num_streams: int) -> list[int]:
     def alone_s(place: int) -> tuple[float, int]:
         each = sharers[place]
         alone_s = each.draft_s(num_streams) + each.air_s(num_streams)
-        stays = 0 < each.held == most_held
-        return alone_s * (1.0 - _ALIKE * stays), place
+        return alone_s * (1.0 - _ALIKE * each.held / max(1, most_held)), place
 
     order = sorted(range(len(sharers)), key=alone_s)
+    # Small ones may be quick, but are no use alone.
+    roomy = [place for place in order if sharers[place].room >= num_streams]
     best: list[int] = [0] * len(sharers)
     best_s = 0.0
-    num_asked = 1
-    while num_asked <= len(order):
-        counts = _given_out(sharers, order[:num_asked], num_streams)
+    for chosen in [roomy[:1], *(order[:size] for size in _sizes(len(order)))]:
+        counts = _given_out(sharers, chosen, num_streams)
         round_s = longest_s(sharers, counts)
-        if sum(counts) > sum(best) or round_s < best_s * (1.0 - _ALIKE):
+        is_better = sum(counts) == sum(best) and round_s < best_s * (1.0 - _ALIKE)
+        if sum(counts) > sum(best) or is_better:
             best, best_s = counts, round_s
-        num_asked += max(1, num_asked // 2)
     return best
+
+
+def _sizes(most: int) -> list[int]:
+    """Numbers of nodes that are tried: all small ones, then half as many more each."""
+    sizes = []
+    size = 1
+    while size < most:
+        sizes.append(size)
+        size += max(1, size // 2)
+    return [*sizes, most] if most else []
 
 
 def _given_out(sharers: Sequence[Sharer], chosen: Sequence[int], num_streams: int) -> list[int]:

@@ -154,7 +154,7 @@ def test_streams_stay_where_telling_their_texts_would_hold_up_all_on_the_medium(
 def test_streams_of_a_medium_are_shared_out_anew_where_that_is_better_for_all(
     here: NodeCosts, there: NodeCosts, num_streams: int, expected: dict[str, int]
 ) -> None:
-    """Though none of them alone would be better off."""
+    """Though one alone would gain little by going."""
     scheduler = SchedulerState(POLICIES["ad"], TARGET_COSTS)
     link = Link(20e6, medium="cell", frame_s=5e-4)
     scheduler.draft_joined("a", here, link)

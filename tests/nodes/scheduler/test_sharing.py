@@ -36,8 +36,9 @@ def test_a_round_takes_what_its_slowest_node_and_half_of_the_others_messages_tak
         # Who has them keeps them, unless another one is better by more than noise.
         ([sharer(0.02), sharer(0.0201, held=3)], 4, [0, 4]),
         ([sharer(0.02), sharer(0.03, held=3)], 4, [4, 0]),
-        # Those that a node has no room for go to the next one.
-        ([sharer(0.02, room=5), sharer(0.02)], 16, [5, 11]),
+        # Small ones are used where they are of use: beside a large one they are not.
+        ([sharer(0.02, room=5), sharer(0.02)], 16, [0, 16]),
+        ([sharer(0.01, room=5), sharer(0.0, 0.01)], 16, [5, 11]),
         ([sharer(0.02, room=5), sharer(0.02, room=3)], 16, [5, 3]),
         ([sharer(0.02)], 3, [3]),
         ([], 3, []),
@@ -55,7 +56,7 @@ def test_none_is_lost_and_none_is_made_up(num_streams: int) -> None:
     assert sum(shares(many, num_streams)) == num_streams
 
 
-def test_many_nodes_are_asked_where_that_saves_much() -> None:
-    many = [sharer(0.0, 0.01, air_s=1e-5) for _ in range(40)]
-    counts = shares(many, 120)
-    assert max(counts) <= math.ceil(120 / 20)
+@pytest.mark.parametrize(("num_nodes", "num_streams"), [(2, 18), (5, 20), (7, 21), (40, 80)])
+def test_all_nodes_are_asked_where_that_saves_much(num_nodes: int, num_streams: int) -> None:
+    many = [sharer(0.0, 0.01, air_s=1e-5) for _ in range(num_nodes)]
+    assert max(shares(many, num_streams)) <= math.ceil(num_streams / num_nodes)

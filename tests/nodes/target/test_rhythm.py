@@ -7,9 +7,10 @@ import math
 import pytest
 
 from nodes.stream import PROMPT_PIECE_TOKENS, StreamId, StreamSpec
+from nodes.target.between import BetweenRounds
 from nodes.target.events import Committed, Ready
 from nodes.target.rhythm import Rhythm, RoundPace
-from nodes.target.state import BetweenRounds, TargetState
+from nodes.target.state import TargetState
 from policies.latency import CostTable
 from tests.nodes.builders import make_spec
 from tests.nodes.target.script import ONE, RecordingModel, make_state, run
