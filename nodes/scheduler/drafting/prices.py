@@ -80,7 +80,7 @@ class RoundPrices:
         counts = shares(sharers, sum(held))
         wanted = [count - num for count, num in zip(counts, held, strict=True)]
         there = max(range(len(nodes)), key=wanted.__getitem__)
-        if wanted[0] >= 0 or wanted[there] <= 0 or sum(wanted):
+        if wanted[0] >= 0 or wanted[there] <= 0 or sum(wanted) != 0:
             return None
         now_s, then_s = longest_s(sharers, held), longest_s(sharers, counts)
         if now_s - then_s < _REBALANCE_GAIN * (now_s + self._rtt_s(here)):
