@@ -48,7 +48,7 @@ class SimTarget:
         # Tokens of each prompt that were read of it before.
         self._known: dict[int, int] = {}
         self._rhythm = Rhythm()
-        # When rounds came during the pass under way.
+        # Rounds that came during the pass under way: when, and of which streams.
         self._came: list[tuple[float, list[int]]] = []
         self.num_passes = 0
 
@@ -61,7 +61,8 @@ class SimTarget:
                     if held is not None and held.length == entry.prefix_len:
                         held.guesses = entry.num_draft_tokens
                         queued.append(entry.stream_id)
-                self._came.append((self._engine.clock.now, queued))
+                if queued:
+                    self._came.append((self._engine.clock.now, queued))
             case LeaseRequest(entries=leases):
                 for lease in leases:
                     held = self._streams.get(lease.stream_id)

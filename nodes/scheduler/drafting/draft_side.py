@@ -27,7 +27,7 @@ from policies.plan import Link
 
 # Each late round costs its deadline: a draft node that keeps doing so is done without.
 _MAX_LATE_ROUNDS = 3
-# Streams that leave a node on a shared medium at once after one round that was late.
+# More than these do not leave a node on a shared medium at once after one late round.
 _MOST_LEAVING = 2
 # Of a draft node that were judged: then what is expected of a stream says more than some trials.
 _KNOWN_GUESSES = 40

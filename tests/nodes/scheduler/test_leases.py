@@ -87,3 +87,15 @@ def test_a_lease_is_told_anew_where_it_is_of_another_kind() -> None:
     (second,) = stream.extend_lease(2, 1, beside_rounds=True)
     assert (second.num_tokens, second.beside_rounds) == (8, True)
     assert stream.extend_lease(2, 1, beside_rounds=True) == []
+
+
+@pytest.mark.parametrize("some_drafted", [False, True])
+def test_who_has_no_match_goes_along_with_a_draft_nodes_round(some_drafted: bool) -> None:
+    """That begins now, not only one that is under way already."""
+    leases = make_leases()
+    stream = Stream(make_spec(), list(PROMPT), None)
+    stream.phase = Idle()
+    found = leases.between_matches(
+        [stream], keep_step=False, some_go=False, some_drafted=some_drafted
+    )
+    assert found == ((1, 0, True) if some_drafted else (2, 1, False))

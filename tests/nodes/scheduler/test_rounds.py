@@ -254,11 +254,8 @@ def test_a_stream_of_a_late_draft_moves_to_one_that_answers() -> None:
     assert ToDraft("b", open_request(moved)) in out
 
 
-@pytest.mark.parametrize(("medium", "num_moved"), [("", 5), ("cell", 0)])
-def test_a_crowd_does_not_leave_a_late_node_at_once_where_their_texts_share_a_medium(
-    medium: str, num_moved: int
-) -> None:
-    """They wait for it to answer, and are decoded plainly meanwhile."""
+def five_on_one_of_two_nodes(medium: str) -> SchedulerState:
+    """Five streams in a round of a, and b, which has joined since."""
     scheduler = SchedulerState(FixedPolicy(gamma=4), TARGET_COSTS)
     link = Link(medium=medium)
     scheduler.draft_joined("a", DRAFT_COSTS, link)
@@ -267,6 +264,15 @@ def test_a_crowd_does_not_leave_a_late_node_at_once_where_their_texts_share_a_me
     answer(scheduler, 1, "a")
     commit_one(scheduler, ONE)
     scheduler.draft_joined("b", DRAFT_COSTS, link)
+    return scheduler
+
+
+@pytest.mark.parametrize(("medium", "num_moved"), [("", 5), ("cell", 0)])
+def test_a_crowd_does_not_leave_a_late_node_at_once_where_their_texts_share_a_medium(
+    medium: str, num_moved: int
+) -> None:
+    """They wait for it to answer, and are decoded plainly meanwhile."""
+    scheduler = five_on_one_of_two_nodes(medium)
     ((number, current),) = scheduler._rounds.items()
     assert len(current.stream_ids) == 5
     out = scheduler.tick(10.0)
@@ -283,14 +289,7 @@ def test_a_crowd_does_not_leave_a_late_node_at_once_where_their_texts_share_a_me
 
 
 def test_a_node_that_says_nothing_is_left_by_a_few_streams_at_a_time() -> None:
-    scheduler = SchedulerState(FixedPolicy(gamma=4), TARGET_COSTS)
-    link = Link(medium="cell")
-    scheduler.draft_joined("a", DRAFT_COSTS, link)
-    for number in range(1, 6):
-        open_stream(scheduler, StreamId(number), "a")
-    answer(scheduler, 1, "a")
-    commit_one(scheduler, ONE)
-    scheduler.draft_joined("b", DRAFT_COSTS, link)
+    scheduler = five_on_one_of_two_nodes("cell")
     scheduler.tick(10.0)
     # Nor do new ones go to it.
     scheduler.admit(make_spec(9), None)
