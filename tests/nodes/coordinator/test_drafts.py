@@ -45,6 +45,16 @@ def test_a_draft_that_joins_late_is_used_and_one_that_leaves_is_done_without() -
     assert verify == VerifyRequest(1, (GuessEntry(1, 1, 3, 0),), ())
 
 
+def test_no_more_texts_are_told_a_draft_than_it_holds() -> None:
+    mesh = make_mesh()
+    mesh.join(DRAFT, "draft", make_profile(0.8, max_streams=2))
+    told = [
+        opened(mesh.hear(CLIENT, make_submit(request_id=number, gamma=4)), DRAFT)
+        for number in (1, 2, 3)
+    ]
+    assert told == [[1], [2], []]
+
+
 def test_guesses_are_charged_and_verified() -> None:
     mesh = _two_streams_in_a_round()
     entries = (GuessEntry(1, 1, 4, 1), GuessEntry(2, 1, 3, 1))
