@@ -42,3 +42,8 @@ class Setting:
             for k, part in enumerate(RATES)
         ]
         return Cell(stations=tuple(stations), access=Contention(), frame_s=FRAME_S)
+
+
+def first_length(num_tokens: int, stream: int, num_streams: int) -> int:
+    """Tokens of a stream's first text that it asks for: from then on streams end apart."""
+    return max(1, num_tokens * (stream + 1) // num_streams)

@@ -8,7 +8,7 @@ of the scenario, which the scheduler need not know, with log-normal noise.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -37,6 +37,10 @@ class Text:
     chances: tuple[float, ...] = ()
     num_prompt_tokens: int = 0
     prompt: int | None = None
+
+    def cut(self, num_tokens: int) -> Text:
+        """The same text with so many tokens of output."""
+        return replace(self, luck=self.luck[:num_tokens], chances=self.chances[:num_tokens])
 
     def is_right(self, token: int, position: int) -> bool:
         """Whether the guess of an output token, at a position of its round, is accepted."""

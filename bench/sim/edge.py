@@ -13,7 +13,17 @@ from functools import cache
 from pathlib import Path
 
 from bench.live.edge_hub import Figures
-from bench.live.edge_setting import ALPHAS, BENCH, DRAFT, FRAME_S, RATES, RECORDING, TARGET, Setting
+from bench.live.edge_setting import (
+    ALPHAS,
+    BENCH,
+    DRAFT,
+    FRAME_S,
+    RATES,
+    RECORDING,
+    TARGET,
+    Setting,
+    first_length,
+)
 from bench.live.turns import rate_of, together
 from bench.sim.devices import Text
 from bench.sim.world import Scenario, SimClient, SimDraftNode, World
@@ -56,13 +66,15 @@ def edge_scenario(setting: Setting, turn: int) -> Scenario:
     def client(number: int) -> SimClient:
         first = number + _TEXTS_APART * turn
         order = range(first, first + setting.num_streams * len(texts), setting.num_streams)
+        own = [texts[k % len(texts)] for k in order]
+        length = first_length(len(own[0].luck), number, setting.num_streams)
         return SimClient(
             alphas=(setting.alpha,),
             num_prompt_tokens=1,
             max_tokens=(1, 1),
             think_s=0.0,
             starts_at=0.01 * number,
-            texts=tuple(texts[k % len(texts)] for k in order),
+            texts=(own[0].cut(length), *own[1:]),
         )
 
     return Scenario(

@@ -9,7 +9,7 @@ import pytest
 from bench.live.edge import run_setting
 from bench.live.edge_hub import Figures
 from bench.live.edge_report import row, verdict
-from bench.live.edge_setting import ALPHAS, Setting
+from bench.live.edge_setting import ALPHAS, Setting, first_length
 from bench.live.laps import lap_errors
 from bench.live.turns import to_best, together
 from nodes.trace.records import LapRecord
@@ -65,6 +65,14 @@ def test_a_setting_is_a_cell_of_unequal_stations() -> None:
     cell = Setting(rate_bps=1e6, alpha=0.8).cell()
     assert [station.rate_bps for station in cell.stations] == [250e3, 500e3, 1e6, 1e6]
     assert sorted(ALPHAS) == [0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+
+
+def test_streams_that_begin_together_end_apart() -> None:
+    """Otherwise their texts come in waves, and a measured while has one more or one less."""
+    ends = [first_length(192, stream, 16) for stream in range(16)]
+    assert ends == list(range(12, 193, 12))
+    # Fewer tokens than streams: at least one of each.
+    assert [first_length(3, stream, 4) for stream in range(4)] == [1, 1, 2, 3]
 
 
 def test_laps_in_which_prompts_come_or_are_through_are_apart() -> None:
