@@ -9,7 +9,7 @@ from nodes.scheduler.cycle import CycleState
 from nodes.scheduler.dispatch import Dispatcher
 from nodes.scheduler.drafting import trials
 from nodes.scheduler.drafting.draft_node import DraftNode
-from nodes.scheduler.drafting.drafts import DraftPool
+from nodes.scheduler.drafting.drafts import MOST_MOVING, DraftPool
 from nodes.scheduler.drafting.pace import Pace
 from nodes.scheduler.instructions import Instruction, ToDraft
 from nodes.scheduler.learning import Learning
@@ -284,14 +284,15 @@ class DraftSide:
             self._drafts[node].num_wasted += reply.num_wasted
 
     def reconsider(self, streams: Iterable[Stream]) -> list[Instruction]:
-        """Now and then: is a stream better served by lookup, by a draft node again, by another?
+        """Now and then: is a stream better served by lookup, by a draft node again, by another, and
+        is there room by now for one that found none?
 
         streams: those that a pass has told of; those that have waited longest are looked at.
         """
         waited = {
             stream.spec.stream_id: len(stream.token_ids) - stream.reconsidered_at
             for stream in streams
-            if stream.draft is not None and not stream.is_away
+            if not stream.is_away
         }
         due = [stream_id for stream_id, num in waited.items() if num >= _RECONSIDER_TOKENS]
         longest = sorted(due, key=waited.__getitem__, reverse=True)[:_LOOKS_A_PASS]
@@ -306,7 +307,10 @@ class DraftSide:
         if stream.draft is before:
             placed = [s.draft for s in self._streams.values() if s.draft is not None]
             num_moving = sum(not placement.is_ready for placement in placed)
-            moved = self._drafts.rebalance(stream, num_moving)
+            if before is not None:
+                moved = self._drafts.rebalance(stream, num_moving)
+            elif num_moving < MOST_MOVING and self._drafts.has_room(stream):
+                moved = self.place(stream)
         if stream.draft is not before:
             stream.plain_reason = ""
             self._cycle.members_changed()

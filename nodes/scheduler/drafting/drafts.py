@@ -22,7 +22,7 @@ _TYPICAL_ROUND_TOKENS = 2.5
 # One that has moved stays for a while: moves change what the next ones are judged by.
 _SETTLED_TOKENS = 64
 # Streams on their way to another node at a time: each is decoded plainly until it has been read.
-_MOST_MOVING = 2
+MOST_MOVING = 2
 # Models that are remembered, those that no node runs included.
 _MOST_MODELS = 32
 
@@ -117,6 +117,10 @@ class DraftPool:
         nodes = (node for node in self if node.name not in refused)
         return [node for node in nodes if self._load.of(node.name) < node.max_streams]
 
+    def has_room(self, stream: Stream) -> bool:
+        """Whether some node would take a stream in."""
+        return stream.fixed_gamma != 0 and self._choose_for(stream) is not None
+
     def _choose_for(self, stream: Stream) -> DraftNode | None:
         return None if stream.is_off_drafts else self.choose(stream.refused_by, stream)
 
@@ -174,7 +178,7 @@ class DraftPool:
         num_moving: streams whose draft nodes have yet to read them.
         """
         placement = stream.draft
-        if placement is None or stream.is_by_lookup or num_moving >= _MOST_MOVING:
+        if placement is None or stream.is_by_lookup or num_moving >= MOST_MOVING:
             return []
         if placement.is_late:
             return self._leave_silent(stream, placement)

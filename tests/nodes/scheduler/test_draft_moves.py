@@ -177,6 +177,23 @@ def test_only_a_few_streams_are_on_their_way_at_a_time() -> None:
     assert held(scheduler) == {"a": 6, "b": 2}
 
 
+def test_a_stream_that_found_no_room_is_taken_in_when_there_is_some() -> None:
+    scheduler = SchedulerState(POLICIES["ad"], TARGET_COSTS)
+    scheduler.draft_joined("a", growing(1.0), max_streams=2)
+    for number in (1, 2):
+        open_stream(scheduler, StreamId(number), "a")
+    for number, gamma in ((3, None), (4, 0)):
+        scheduler.admit(make_spec(number, max_tokens=LONG), gamma)
+        scheduler.target_ready(StreamId(number), 1, 0.0)
+    decode(scheduler, 40)
+    assert held(scheduler) == {"a": 2}
+    scheduler.cancel(ONE, 0.0)
+    decode(scheduler, 20)
+    # Not the one that asked for no guesses.
+    assert {s.spec.stream_id for s in scheduler.streams() if s.draft is not None} == {2, 3}
+    assert scheduler.stream(StreamId(3)).can_guess  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(("max_tokens", "moves"), [(60, False), (400, True)])
 def test_a_stream_moves_only_if_it_has_enough_to_come(max_tokens: int, moves: bool) -> None:
     scheduler = crowd(2, "a", growing(4.0), max_tokens)
