@@ -151,6 +151,7 @@ class CountStatus:
     """What a target's streams have come to since the coordinator started.
 
     made, judged, accepted: guesses by position, the first first. gammas: stream rounds by cap.
+    num_ahead_used, num_ahead_wasted: tokens drafted while the guesses before were verified.
     """
 
     tokens: Labels
@@ -160,6 +161,8 @@ class CountStatus:
     gammas: tuple[int, ...]
     plain_steps: Labels
     num_late: int
+    num_ahead_used: int
+    num_ahead_wasted: int
     num_parked: int
     num_reopened: int
     num_texts: int

@@ -92,7 +92,8 @@ class NodeMessages:
                     out += self._serving.carry_out(target, ready, now)
             case StreamFailedNotice(stream_id=s, generation=g, reason=reason):
                 for target, scheduler in self._holders([StreamId(s)]):
-                    failed = scheduler.draft_failed(node.name, StreamId(s), g, reason, now)
+                    told = node.name, StreamId(s), g, reason, now, message.code
+                    failed = scheduler.draft_failed(*told)
                     out += self._serving.carry_out(target, failed, now)
         return out
 

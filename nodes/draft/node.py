@@ -10,7 +10,8 @@ from typing import Any
 from mesh.messages import Welcome
 from mesh.pacing import Pacer
 from mesh.transport import ClientTransport
-from nodes.draft.state import Drafted, Event, Job, ModelDrafter
+from nodes.draft.state import ModelDrafter
+from nodes.draft.stream import Drafted, Event, Job
 from nodes.engine.protocol import EngineInfo
 from nodes.engine_thread import EngineThread
 from nodes.link import STOPS, Link

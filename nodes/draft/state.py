@@ -6,17 +6,14 @@ Pure but for the engine it is given: no clock, no sockets, no asyncio.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from nodes.draft.ahead import Ahead
-from nodes.draft.outlook import Outlook
+from nodes.draft.stream import Drafted, DraftStream, Event, Guess, Job, cells_of
 from nodes.engine.grammar import GrammarError, Grammars
 from nodes.engine.protocol import Logits, Model, Span
-from nodes.engine.sampler import Sampler
 from nodes.engine.sampling import probability
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.events import Failed, Ready, failed_by
-from nodes.target.stream import cells_needed
 from policies.confidence import DraftCalibration
 
 # A piece beside each step of a round makes it longer for all of its streams; between rounds the
@@ -25,77 +22,10 @@ _PREFILL_TOKENS_BESIDE_DRAFTS = 16
 _PREFILL_TOKENS_BETWEEN_DRAFTS = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One stream of a draft round: tokens newly committed after prefix_len, and the cap gamma.
-
-    stop: guesses end before the first that is less likely than this to be accepted, in [0, 1].
-    """
-
-    stream_id: StreamId
-    generation: int
-    prefix_len: int
-    new_token_ids: tuple[int, ...]
-    gamma: int
-    stop: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Guess:
-    stream_id: StreamId
-    generation: int
-    prefix_len: int
-    token_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Drafted:
-    """A round is done; streams that this node does not hold are left out.
-
-    num_ready, num_wasted: as in DraftReply. asked_at: as `draft` was told.
-    """
-
-    round: int
-    guesses: tuple[Guess, ...]
-    num_ready: int = 0
-    num_wasted: int = 0
-    asked_at: float = 0.0
-
-
-Event = Ready | Failed | Drafted
-
-
-@dataclass(slots=True)
-class _Stream:
-    spec: StreamSpec
-    seq_id: int
-    token_ids: list[int]
-    # Follows the guesses, and what is drafted ahead of the next ones.
-    sampler: Sampler
-    cached: list[int] = field(default_factory=list)
-    guesses: list[int] = field(default_factory=list)
-    gamma: int = 0
-    announced: bool = False
-    outlook: Outlook = field(default_factory=Outlook)
-    ahead: Ahead = field(default_factory=Ahead)
-
-    @property
-    def is_behind(self) -> bool:
-        """Whether committed tokens are still to be read; the last one waits for a guess."""
-        return len(self.cached) < len(self.token_ids) - 1
-
-    def has_ended(self, eog: frozenset[int]) -> bool:
-        return bool(self.guesses) and self.guesses[-1] in eog and self.spec.ends_at_eog
-
-    def drafting(self, eog: frozenset[int]) -> bool:
-        is_short = len(self.guesses) < self.gamma and not self.outlook.has_stopped
-        return is_short and not self.has_ended(eog)
-
-
 @dataclass(slots=True)
 class _Round:
     round_id: int
-    streams: list[_Stream]
+    streams: list[DraftStream]
     asked_at: float
     goes_ahead: bool = False
     num_ready: int = 0
@@ -118,10 +48,10 @@ class ModelDrafter:
         self._model = model
         self.grammars = grammars
         self._calibration = calibration or DraftCalibration()
-        self._streams: dict[StreamId, _Stream] = {}
+        self._streams: dict[StreamId, DraftStream] = {}
         self._rounds: list[_Round] = []
         self._free_seqs = list(range(model.info.max_sequences))[::-1]
-        self._reserved = 0
+        self._num_reads = 0
         self.num_stale = 0
 
     @property
@@ -135,8 +65,9 @@ class ModelDrafter:
                 self.num_stale += 1
                 return []
             self._forget(known)
-        info, needed = self._model.info, cells_needed(spec)
-        if not self._free_seqs or self._reserved + needed > info.num_cells:
+        info, needed = self._model.info, cells_of(spec, len(spec.token_ids))
+        held = sum(stream.cells_soon for stream in self._streams.values())
+        if not self._free_seqs or held + needed > info.num_cells:
             reason = f"{info.model} is full: {self.num_streams} streams, {needed} cells wanted"
             return [Failed(spec.stream_id, spec.generation, reason)]
         if max(spec.token_ids, default=info.num_vocab) >= info.num_vocab:
@@ -146,8 +77,7 @@ class ModelDrafter:
             sampler = spec.sampler(info.num_vocab, self.grammars)
         except GrammarError as error:
             return [failed_by(spec, spec.generation, error)]
-        stream = _Stream(spec, self._free_seqs.pop(), list(spec.token_ids), sampler)
-        self._reserved += needed
+        stream = DraftStream(spec, self._free_seqs.pop(), list(spec.token_ids), sampler)
         self._streams[spec.stream_id] = stream
         return self._announce(stream)
 
@@ -162,11 +92,10 @@ class ModelDrafter:
             self._forget(stream)
         self._rounds.clear()
 
-    def _forget(self, stream: _Stream) -> None:
+    def _forget(self, stream: DraftStream) -> None:
         del self._streams[stream.spec.stream_id]
         self._model.truncate(stream.seq_id, 0)
         self._free_seqs.append(stream.seq_id)
-        self._reserved -= cells_needed(stream.spec)
         for waiting in self._rounds:
             waiting.streams = [s for s in waiting.streams if s is not stream]
 
@@ -211,12 +140,12 @@ class ModelDrafter:
         self._rounds.append(begun)
         return events + self._finished_rounds()
 
-    def _fail(self, stream: _Stream, error: GrammarError) -> list[Event]:
+    def _fail(self, stream: DraftStream, error: GrammarError) -> list[Event]:
         """Its target goes on without guesses, or with those of another node."""
         self._forget(stream)
         return [failed_by(stream.spec, stream.spec.generation, error)]
 
-    def _catch_up(self, stream: _Stream, job: Job) -> None:
+    def _catch_up(self, stream: DraftStream, job: Job) -> None:
         stream.sampler.cut(len(stream.token_ids))
         stream.sampler.extend(job.new_token_ids)
         calibration = self._calibration.of(stream.spec.sampling.temperature)
@@ -258,18 +187,20 @@ class ModelDrafter:
         eog = self._model.info.eog_token_ids
         budget = self._model.info.max_batch_tokens
         spans: list[Span] = []
-        stepping: list[tuple[_Stream, bool]] = []
+        stepping: list[tuple[DraftStream, bool]] = []
         in_rounds = [s for r in self._rounds for s in r.streams if s.drafting(eog)]
         for stream in in_rounds:
             budget -= self._add_span(stream, budget, spans, stepping, guess=True)
-        waiting = [s for s in self._streams.values() if s.is_behind]
+        waiting = self._waiting()
         if spans or any(stream.announced for stream in self._streams.values()):
             limit = _PREFILL_TOKENS_BESIDE_DRAFTS if spans else _PREFILL_TOKENS_BETWEEN_DRAFTS
             budget = min(budget, limit)
         for stream in waiting:
             if stream not in in_rounds:
                 budget -= self._add_span(stream, budget, spans, stepping, guess=False)
-        events: list[Event] = []
+        events = self._make_room(sum(len(span.token_ids) for span in spans))
+        if events:
+            return events + self._finished_rounds()
         if spans:
             events += self._run(spans, stepping)
         elif not waiting:
@@ -278,12 +209,38 @@ class ModelDrafter:
             events += self._announce(stream)
         return events + self._finished_rounds()
 
+    def _waiting(self) -> list[DraftStream]:
+        """Streams with tokens to read: the oldest first and the one with the fewest, in turns.
+
+        A short text does not wait for a long one, and any number of short ones take half of the
+        passes at most.
+        """
+        by_age = [stream for stream in self._streams.values() if stream.is_behind]
+        self._num_reads += bool(by_age)
+        order = sorted(by_age, key=lambda stream: stream.num_missing)
+        if self._num_reads % 2 and len(by_age) > 1:
+            order.remove(by_age[0])
+            order.insert(0, by_age[0])
+        return order
+
+    def _make_room(self, num_cells: int) -> list[Event]:
+        """Give up the youngest streams until so many tokens can be run: others may hold them, or
+        this node again when there is room."""
+        events: list[Event] = []
+        while self._streams and num_cells > self._model.free_cells():
+            *_, youngest = self._streams.values()
+            self._forget(youngest)
+            info, spec = self._model.info, youngest.spec
+            reason = f"{info.model} is full: {self.num_streams} other streams, no cells left"
+            events.append(Failed(spec.stream_id, spec.generation, reason))
+        return events
+
     def _add_span(
         self,
-        stream: _Stream,
+        stream: DraftStream,
         budget: int,
         spans: list[Span],
-        stepping: list[tuple[_Stream, bool]],
+        stepping: list[tuple[DraftStream, bool]],
         *,
         guess: bool,
     ) -> int:
@@ -300,9 +257,9 @@ class ModelDrafter:
         stepping.append((stream, guesses_next))
         return count
 
-    def _run(self, spans: list[Span], stepping: list[tuple[_Stream, bool]]) -> list[Event]:
+    def _run(self, spans: list[Span], stepping: list[tuple[DraftStream, bool]]) -> list[Event]:
         logits = self._model.forward(spans)
-        failed: list[tuple[_Stream, GrammarError]] = []
+        failed: list[tuple[DraftStream, GrammarError]] = []
         row = 0
         for (stream, guesses_next), span in zip(stepping, spans, strict=True):
             stream.cached += span.token_ids
@@ -314,7 +271,7 @@ class ModelDrafter:
                 row += 1
         return [event for stream, error in failed for event in self._fail(stream, error)]
 
-    def _guess(self, stream: _Stream, logits: Logits) -> None:
+    def _guess(self, stream: DraftStream, logits: Logits) -> None:
         sampling = stream.spec.sampling
         position = len(stream.token_ids) + len(stream.guesses)
         token_id = stream.sampler.sample(logits, position)
@@ -333,6 +290,11 @@ class ModelDrafter:
             start = len(stream.cached)
             wanted = stream.token_ids + stream.guesses + stream.ahead.token_ids
             spans.append(Span(stream.seq_id, start, wanted[start:], 1))
+        # What is not asked for takes nobody's place.
+        if sum(len(span.token_ids) for span in spans) > self._model.free_cells():
+            for stream in going:
+                stream.ahead.stop()
+            return []
         logits = self._model.forward(spans)
         events: list[Event] = []
         for stream, span, row in zip(going, spans, logits, strict=True):
@@ -350,7 +312,7 @@ class ModelDrafter:
             stream.ahead.add(token_id, confidence, chance, is_end=ends)
         return events
 
-    def _announce(self, stream: _Stream) -> list[Event]:
+    def _announce(self, stream: DraftStream) -> list[Event]:
         is_alive = self._streams.get(stream.spec.stream_id) is stream
         if stream.announced or stream.is_behind or not is_alive:
             return []

@@ -53,6 +53,9 @@ GAMMAS: Final = _counter(
 )
 PLAIN: Final = _counter("plain_steps", "Plain steps of a stream, by why.", *_TARGET, "reason")
 LATE: Final = _counter("drafts_late", "Answers of draft nodes not waited for.", *_TARGET)
+AHEAD: Final = _counter(
+    "ahead_tokens", "Tokens drafted while the guesses before were verified.", *_TARGET, "outcome"
+)
 PARKED: Final = _counter("streams_parked", "Streams parked for want of cells.", *_TARGET)
 REOPENED: Final = _counter(
     "streams_reopened", "Streams opened anew from the journal: a message was lost.", *_TARGET
@@ -180,6 +183,8 @@ def _of_target(target: TargetStatus, ratio_bounds: tuple[float, ...]) -> Iterato
     for reason, count in counts.plain_steps.items():
         yield PLAIN, count, (*name, reason)
     yield LATE, counts.num_late, name
+    yield AHEAD, counts.num_ahead_used, (*name, "used")
+    yield AHEAD, counts.num_ahead_wasted, (*name, "wasted")
     yield PARKED, counts.num_parked, name
     yield REOPENED, counts.num_reopened, name
     yield TEXTS, counts.num_texts, name

@@ -59,7 +59,7 @@ class Membership:
         stream.spec = stream.current_spec(stream.spec.generation + 1)
         stream.phase, stream.is_parked = Opening(), False
         stream.num_reopened = 0
-        stream.refused_by.clear()
+        stream.refusals.clear()
         return self._take_in(stream)
 
     def _take_in(self, stream: Stream) -> list[Instruction]:

@@ -281,9 +281,17 @@ class SchedulerState:
         return self.plan(now) if self._draft_side.ready(node, stream_id, generation) else []
 
     def draft_failed(
-        self, node: str, stream_id: StreamId, generation: int, reason: str, now: float
+        self,
+        node: str,
+        stream_id: StreamId,
+        generation: int,
+        reason: str,
+        now: float,
+        code: str = "unavailable",
     ) -> list[Instruction]:
-        placed = self._draft_side.failed(node, stream_id, generation, reason)
+        """code: as in StreamFailedNotice; what is wrong with a request stays wrong."""
+        for_good = code == "bad_request"
+        placed = self._draft_side.failed(node, stream_id, generation, reason, for_good=for_good)
         return [] if placed is None else [*placed, *self.plan(now)]
 
     def target_link(self, rtt_s: float) -> None:

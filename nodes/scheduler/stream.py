@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from nodes.messages import MAX_PROMPT_TOKENS, CommitEntry, DraftEntry, LeaseEntry
 from nodes.scheduler.drafting.lookup import LOOKUP
+from nodes.scheduler.drafting.refusals import Refusals
 from nodes.scheduler.drafting.tries import Tries
 from nodes.stream import StreamSpec
 from policies.acceptance import AcceptanceEstimate
@@ -94,7 +95,7 @@ class Stream:
     phase: Phase = field(default_factory=Opening)
     draft: DraftPlacement | None = None
     draft_generation: int = 0
-    refused_by: set[str] = field(default_factory=set)
+    refusals: Refusals = field(default_factory=Refusals)
     acceptance: AcceptanceEstimate = field(default_factory=AcceptanceEstimate)
     figures: Figures = field(default_factory=Figures)
     # What was learnt with draft nodes it is not on now; after lookup the present estimate is not
@@ -122,6 +123,15 @@ class Stream:
 
     def current_spec(self, generation: int) -> StreamSpec:
         return replace(self.spec, generation=generation, token_ids=tuple(self.token_ids))
+
+    @property
+    def refused_by(self) -> frozenset[str]:
+        """Draft nodes that it is kept off at this length."""
+        return self.refusals.at(len(self.token_ids))
+
+    def keep_off(self, node: str, *, for_good: bool = False) -> None:
+        """As Refusals.add."""
+        self.refusals.add(node, len(self.token_ids), for_good=for_good)
 
     @property
     def is_off_drafts(self) -> bool:

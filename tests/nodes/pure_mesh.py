@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any
 
 from nodes.draft.node import draft_reply, jobs_of
-from nodes.draft.state import Drafted, ModelDrafter
+from nodes.draft.state import ModelDrafter
+from nodes.draft.stream import Drafted
 from nodes.engine.protocol import Model, Tokenizer
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nodes.draft.node import draft_reply, jobs_of
-from nodes.draft.state import Drafted, ModelDrafter
+from nodes.draft.state import ModelDrafter
+from nodes.draft.stream import Drafted
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.messages import (
     CloseStreamNotice,

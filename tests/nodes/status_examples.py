@@ -125,6 +125,8 @@ COUNTS = CountStatus(
     gammas=(4, 0, 0, 0, 12, *(0,) * (MAX_GAMMA - 4)),
     plain_steps={label: int(label == "no_draft") * 4 for label in PLAIN_LABELS},
     num_late=1,
+    num_ahead_used=6,
+    num_ahead_wasted=2,
     num_parked=2,
     num_reopened=1,
     num_texts=3,

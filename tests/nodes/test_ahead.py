@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from nodes.draft.ahead import Ahead
 from nodes.draft.outlook import Outlook
-from nodes.draft.state import Drafted, Guess, Job, ModelDrafter
+from nodes.draft.state import ModelDrafter
+from nodes.draft.stream import Drafted, Guess, Job
 from nodes.engine.toy import ToyConfig
 from policies.confidence import Calibration, DraftCalibration
 from tests.nodes.builders import PROMPT, make_spec

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from nodes.draft.state import Drafted, Job, ModelDrafter
+from nodes.draft.state import ModelDrafter
+from nodes.draft.stream import Drafted, Job
 from nodes.engine.rules import Grammar, LogitBias, LogitRules
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel

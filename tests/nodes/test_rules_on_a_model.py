@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from nodes.catalog import Catalog, default_cache_dir
-from nodes.draft.state import Drafted, Job, ModelDrafter
+from nodes.draft.state import ModelDrafter
+from nodes.draft.stream import Drafted, Job
 from nodes.engine.grammar import Grammars
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.protocol import Span

@@ -212,6 +212,8 @@ def count_status(counts: Counts) -> CountStatus:
         gammas=tuple(counts.gammas),
         plain_steps={label: counts.plain_steps[label] for label in PLAIN_LABELS},
         num_late=counts.num_late,
+        num_ahead_used=counts.num_ahead_used,
+        num_ahead_wasted=counts.num_ahead_wasted,
         num_parked=counts.num_parked,
         num_reopened=counts.num_reopened,
         num_texts=counts.num_texts,

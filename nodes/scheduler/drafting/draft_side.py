@@ -93,7 +93,7 @@ class DraftSide:
         self._drafts.add(draft)
         for stream in self._streams.values():
             # A node that starts anew may have room now.
-            stream.refused_by.discard(node)
+            stream.refusals.forget(node)
         # Where a client chose how much to guess, lookup only stands in for a draft node.
         stood_in = [s for s in self._streams.values() if s.is_by_lookup and s.fixed_gamma]
         for stream in stood_in:
@@ -161,9 +161,10 @@ class DraftSide:
         return True
 
     def failed(
-        self, node: str, stream_id: StreamId, generation: int, reason: str
+        self, node: str, stream_id: StreamId, generation: int, reason: str, *, for_good: bool
     ) -> list[Instruction] | None:
-        """A draft node cannot hold the stream: it goes plainly, or to another node.
+        """A draft node cannot hold the stream: it goes plainly, or to another node. for_good: nor
+        will it be able to later.
 
         None if that is of the past.
         """
@@ -171,7 +172,7 @@ class DraftSide:
             return None
         stream = self._streams[stream_id]
         self._drafts.displace(stream)
-        stream.refused_by.add(node)
+        stream.keep_off(node, for_good=for_good)
         stream.plain_reason = f"draft off: {reason}"
         return self.place(stream)
 
@@ -191,10 +192,10 @@ class DraftSide:
         return self._replace(stream, stream.draft, reason)
 
     def _replace(self, stream: Stream, placement: DraftPlacement, reason: str) -> list[Instruction]:
-        """Take a stream off its draft node for good."""
+        """Take a stream off its draft node."""
         self._drafts.displace(stream)
         notice = CloseStreamNotice(stream.spec.stream_id, placement.generation)
-        stream.refused_by.add(placement.node)
+        stream.keep_off(placement.node)
         stream.plain_reason = reason
         return [ToDraft(placement.node, notice), *self.place(stream)]
 
@@ -280,8 +281,8 @@ class DraftSide:
     def _count(self, node: str, reply: DraftReply) -> None:
         if node in self._drafts:
             self._drafts[node].is_silent = False
-            self._drafts[node].num_ready += reply.num_ready
-            self._drafts[node].num_wasted += reply.num_wasted
+            self._watch.counts.num_ahead_used += reply.num_ready
+            self._watch.counts.num_ahead_wasted += reply.num_wasted
 
     def reconsider(self, streams: Iterable[Stream]) -> list[Instruction]:
         """Now and then: is a stream better served by lookup, by a draft node again, by another, and

@@ -168,7 +168,7 @@ class DraftPool:
         if is_by_lookup:
             return self._place_on(node, stream)
         if placement.is_late:
-            stream.refused_by.add(node.name)
+            stream.keep_off(node.name)
         self._place_by_lookup(stream)
         return [ToDraft(node.name, CloseStreamNotice(stream.spec.stream_id, placement.generation))]
 

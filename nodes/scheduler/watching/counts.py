@@ -98,7 +98,8 @@ class Counts:
     """Of one target, since the coordinator started.
 
     by_made, by_accepted, by_whole: rounds of a stream by guesses made, by guesses accepted, and by
-    guesses made where all were accepted. gammas: by caps; 0 counts plain steps.
+    guesses made where all were accepted. gammas: by caps; 0 counts plain steps. num_ahead_used,
+    num_ahead_wasted: tokens that draft nodes guessed before they were asked, and what was of use.
     """
 
     tokens: Counter[str] = field(default_factory=Counter)
@@ -108,6 +109,8 @@ class Counts:
     gammas: list[int] = field(default_factory=_zeros)
     plain_steps: Counter[Plain] = field(default_factory=Counter)
     num_late: int = 0
+    num_ahead_used: int = 0
+    num_ahead_wasted: int = 0
     num_parked: int = 0
     num_reopened: int = 0
     num_texts: int = 0

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from nodes.draft.state import Drafted, Event, Guess, Job, ModelDrafter
+from nodes.draft.state import ModelDrafter
+from nodes.draft.stream import Drafted, Event, Guess, Job
 from nodes.engine.protocol import Logits, Span
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import TOY_EOG, ToyConfig, ToyModel
@@ -131,6 +132,51 @@ def test_a_stream_out_of_step_is_given_up_with_the_reason() -> None:
     reason = "out of step: at 3 tokens, not 5"
     assert drafter.draft(1, [Job(ONE, 1, 5, (), 4)]) == [Failed(ONE, 1, reason), Drafted(1, ())]
     assert drafter.num_streams == 0
+
+
+def test_texts_take_the_cells_that_they_need_soon_not_all_that_they_might() -> None:
+    """Answers seldom are as long as they may be: of eight places more than two are used."""
+    drafter, _ = make_drafter(num_cells=400, max_sequences=8)
+    for number in range(1, 5):
+        assert drafter.open(make_spec(number, max_tokens=1000)) == []
+    # 83 cells each: the prompt, 64 tokens more and guesses.
+    reason = "toy-1 is full: 4 streams, 83 cells wanted"
+    assert drafter.open(make_spec(5, max_tokens=1000)) == [Failed(StreamId(5), 1, reason)]
+    run(drafter)
+    lengths = dict.fromkeys(range(1, 5), 3)
+    failed: list[Event] = []
+    round_id = 0
+    while not failed:
+        round_id += 1
+        jobs = [Job(StreamId(k), 1, n, (5,) * 20, 4) for k, n in lengths.items()]
+        events = [*drafter.draft(round_id, jobs), *run(drafter)]
+        failed = [event for event in events if isinstance(event, Failed)]
+        lengths = {k: n + 20 for k, n in lengths.items()}
+    # Who came last goes; the others' round is answered.
+    full = "toy-1 is full: 3 other streams, no cells left"
+    assert failed == [Failed(StreamId(4), 1, full)]
+    assert 4 * (lengths[1] - 20 + 3) <= 400 < 4 * (lengths[1] + 3)
+    (drafted,) = [event for event in events if isinstance(event, Drafted)]
+    assert [len(guess.token_ids) for guess in drafted.guesses] == [4, 4, 4]
+
+
+def test_a_short_text_does_not_wait_for_a_long_one() -> None:
+    drafter, _ = make_drafter(max_batch_tokens=8)
+    drafter.open(make_spec(1, prompt=(7,) * 400))
+    drafter.open(make_spec(2, prompt=(8,) * 9))
+    events: list[Event] = []
+    for _ in range(3):
+        events += drafter.step()
+    assert events == [Ready(TWO, 1)]
+    # Nor does the long one wait for any number of short ones.
+    ready_at = 0
+    for number in range(3, 203):
+        drafter.open(make_spec(number, prompt=(9,) * 9))
+        if Ready(ONE, 1) in drafter.step():
+            ready_at = number
+            break
+        drafter.close(StreamId(number - 1), 1)
+    assert 50 <= ready_at <= 110
 
 
 def test_what_does_not_fit_is_refused_with_the_reason() -> None:

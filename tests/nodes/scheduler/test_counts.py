@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nodes.messages import MAX_GAMMA, CommitEntry
+from nodes.scheduler.drafting.refusals import Refusals
 from nodes.scheduler.drafting.tries import Tries
 from nodes.scheduler.stream import DraftPlacement, Leased, Stream, Verifying
 from nodes.scheduler.watching.counts import (
@@ -43,6 +44,12 @@ def stream_of(**changes: object) -> Stream:
     return stream
 
 
+def refused(node: str) -> Refusals:
+    refusals = Refusals()
+    refusals.add(node, 3)
+    return refusals
+
+
 def entry(made: int, accepted: int, num_tokens: int) -> CommitEntry:
     return CommitEntry(1, 1, 3, num_tokens, made, accepted, "", b"")
 
@@ -52,7 +59,7 @@ def entry(made: int, accepted: int, num_tokens: int) -> CommitEntry:
     [
         ({"fixed_gamma": 0}, "asked"),
         ({"draft": None}, "no_draft"),
-        ({"draft": None, "refused_by": {"d"}}, "refused"),
+        ({"draft": None, "refusals": refused("d")}, "refused"),
         ({"draft": DraftPlacement("d", 1, 3, is_ready=True, is_late=True)}, "late"),
         ({"draft": DraftPlacement("d", 1, 3)}, "reading"),
         ({"draft": DraftPlacement("d", 1, 3, is_ready=True, catching_up=True)}, "behind"),

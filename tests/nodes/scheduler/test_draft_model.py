@@ -47,7 +47,7 @@ def test_a_stream_that_moves_to_another_model_falls_back_on_that_one() -> None:
         stream.acceptance.observe(4, 4)
     before = stream.acceptance
     pool.displace(stream)
-    stream.refused_by.add(here)
+    stream.keep_off(here)
     pool.place(stream)
     assert stream.acceptance.basis is pool[other].model.acceptance
     assert stream.acceptance.alpha > before.alpha

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
-from nodes.messages import CloseStreamNotice, DraftReply, GuessEntry, LeaseEntry
+from nodes.messages import (
+    CloseStreamNotice,
+    DraftReply,
+    GuessEntry,
+    LeaseEntry,
+    OpenStreamRequest,
+)
 from nodes.scheduler import LEASE_TOKENS
 from nodes.scheduler.instructions import Instruction, ToDraft, leases_of, open_request
 from nodes.scheduler.stream import Leased
@@ -104,7 +112,7 @@ def test_a_draft_that_joins_takes_the_streams_that_have_none() -> None:
     assert request.new_token_ids == (9,) * (length_of(scheduler, ONE) - len(PROMPT))
 
 
-def test_a_draft_that_refuses_is_not_asked_again_and_its_reason_is_kept() -> None:
+def test_a_draft_that_refuses_is_not_asked_at_once_and_its_reason_is_kept() -> None:
     scheduler = make_scheduler("a", "b")
     scheduler.admit(make_spec(max_tokens=LONG), None)
     (moved,) = scheduler.draft_failed("a", ONE, 1, "a is full", 0.0)
@@ -117,6 +125,40 @@ def test_a_draft_that_refuses_is_not_asked_again_and_its_reason_is_kept() -> Non
     assert leases_of(out) == [LeaseEntry(ONE, 1, 3, LEASE_TOKENS)]
     scheduler.committed(commit(ONE, 3, [9], finish_reason="length"), 0.0)
     assert scheduler.take_figures(ONE)[1] == "draft off: b is full"
+
+
+def test_what_was_drafted_ahead_is_counted_with_what_was_of_no_use() -> None:
+    scheduler = make_scheduler("a")
+    open_stream(scheduler, ONE, "a")
+    for ready, wasted in ((0, 4), (3, 1)):
+        # Of a round or of none: the node has done it.
+        scheduler.drafted("a", DraftReply(77, (), (), ready, wasted), 0.0)
+    counts = scheduler.report.counts
+    assert (counts.num_ahead_used, counts.num_ahead_wasted) == (3, 5)
+
+
+@pytest.mark.parametrize(("code", "num_asked"), [("unavailable", 4), ("bad_request", 1)])
+def test_a_node_that_was_full_is_asked_again_and_ever_more_seldom(
+    code: str, num_asked: int
+) -> None:
+    """But not where something is wrong with the request itself."""
+    scheduler = make_scheduler("a")
+    scheduler.admit(make_spec(max_tokens=1000), None)
+    scheduler.draft_failed("a", ONE, 1, "a is full", 0.0, code)
+    scheduler.target_ready(ONE, 1, 0.0)
+    asked_at = [0]
+    for num_output in range(1, 601):
+        told = scheduler.committed(commit(ONE, length_of(scheduler, ONE), [9]), 0.0)
+        opened = [i.message for i in told if isinstance(i, ToDraft)]
+        for message in opened:
+            assert isinstance(message, OpenStreamRequest)
+            asked_at.append(num_output)
+            scheduler.draft_failed("a", ONE, message.generation, "a is full", 0.0, code)
+    assert len(asked_at) == num_asked
+    gaps = [after - before for before, after in pairwise(asked_at)]
+    # One is looked at every 16 tokens.
+    for gap, least in zip(gaps, (64, 128, 256), strict=False):
+        assert least <= gap < least + 17
 
 
 def test_a_node_that_starts_anew_may_be_asked_again() -> None:
