@@ -73,13 +73,15 @@ class LinkSettings:
     air: name of a medium that it shares with all nodes that give the same, such as a Wi-Fi cell;
     packets are then marked for the access class of interactive media. rate_kbps: what the link
     carries when it has the medium alone; 0 where it shall be measured. frame_ms: what a message
-    takes of the medium at least, whatever its size. sharing: turns, where senders can be told to
+    takes of the medium at least, whatever its size. rtt_ms: of a small message and its answer; 0
+    where it shall be measured. sharing: turns, where senders can be told to
     wait for one another; shares, where each has a part of the medium all the time.
     """
 
     air: str = ""
     rate_kbps: float = 0.0
     frame_ms: float = 0.0
+    rtt_ms: float = 0.0
     sharing: str = "turns"
 
     def __post_init__(self) -> None:
@@ -87,6 +89,7 @@ class LinkSettings:
             raise ConfigError(f"link.air = {self.air!r}: 64 characters at most are accepted")
         _in_range("link.rate_kbps", self.rate_kbps, 0, 1e9)
         _in_range("link.frame_ms", self.frame_ms, 0, 1000)
+        _in_range("link.rtt_ms", self.rtt_ms, 0, 10_000)
         _one_of("link.sharing", self.sharing, ("turns", "shares"))
 
 

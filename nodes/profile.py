@@ -67,6 +67,7 @@ def link_of(profile: EngineProfile) -> Link:
         raise ValueError(f"a link has {_LEAST_BPS:g} bit/s at least")
     return Link(
         fields.rate_bps or math.inf,
+        fields.rtt_s,
         medium=fields.air,
         frame_s=fields.frame_s,
         shares=fields.shares,

@@ -160,8 +160,8 @@ def link_of(connect: str, directory: str) -> tuple[str, ClientKeys | None]:
 
 def declared(link: LinkSettings) -> LinkFields:
     """What a node says of its link."""
-    shares = link.sharing == "shares"
-    return LinkFields(link.air, link.rate_kbps * 1e3, link.frame_ms * 1e-3, shares)
+    shares, rtt_s = link.sharing == "shares", link.rtt_ms * 1e-3
+    return LinkFields(link.air, link.rate_kbps * 1e3, link.frame_ms * 1e-3, shares, rtt_s)
 
 
 def tokenizer_of(opened: OpenedModel | OpenedToy | OpenedReplay) -> Tokenizer:

@@ -8,6 +8,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Self, TypeVar, Unpack
 
 from mesh.keys import ClientKeys
@@ -31,15 +32,24 @@ class SyncClient:
         key: str | os.PathLike[str] | ClientKeys | None = None,
         timeout_s: float = 10.0,
         on_waiting: Callable[[], object] = lambda: None,
+        air: str = "",
+        rate_kbps: float = 0.0,
     ) -> None:
         """Waits until it is connected. Arguments and errors are those of connect().
 
         on_waiting is called in another thread.
         """
-        self._on_waiting = on_waiting
+        connecting = connect(
+            endpoint,
+            key=key,
+            timeout_s=timeout_s,
+            on_waiting=on_waiting,
+            air=air,
+            rate_kbps=rate_kbps,
+        )
         self._started: concurrent.futures.Future[MeshClient] = concurrent.futures.Future()
         self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve(endpoint, key, timeout_s)),
+            target=lambda: asyncio.run(self._serve(connecting)),
             name="airdraft-client",
             # A program that forgets to close it can end nevertheless.
             daemon=True,
@@ -51,12 +61,9 @@ class SyncClient:
             self.close()
             raise
 
-    async def _serve(self, endpoint: str, key: Any, timeout_s: float) -> None:
+    async def _serve(self, connecting: AbstractAsyncContextManager[MeshClient]) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         try:
-            connecting = connect(
-                endpoint, key=key, timeout_s=timeout_s, on_waiting=self._on_waiting
-            )
             async with connecting as client:
                 self._started.set_result(client)
                 await self._stop.wait()
@@ -205,6 +212,15 @@ def open_client(
     key: str | os.PathLike[str] | ClientKeys | None = None,
     timeout_s: float = 10.0,
     on_waiting: Callable[[], object] = lambda: None,
+    air: str = "",
+    rate_kbps: float = 0.0,
 ) -> SyncClient:
     """`with open_client("tcp://127.0.0.1:7411") as client:`; arguments are those of connect()."""
-    return SyncClient(endpoint, key=key, timeout_s=timeout_s, on_waiting=on_waiting)
+    return SyncClient(
+        endpoint,
+        key=key,
+        timeout_s=timeout_s,
+        on_waiting=on_waiting,
+        air=air,
+        rate_kbps=rate_kbps,
+    )

@@ -22,10 +22,10 @@ from nodes.api.errors import (
     request_error,
 )
 from nodes.client import Client, Event, RequestFailedError
-from nodes.config import environment
+from nodes.config import ConfigError, LinkSettings, environment
 from nodes.generation import GenerateOptions, Prompt
 from nodes.keyring import Keyring, default_keyring
-from nodes.messages import ChatMessage, NodeFields
+from nodes.messages import ChatMessage, LinkFields, NodeFields
 
 # Messages as ChatMessage, as (role, content), or as mappings with these two keys.
 Conversation = Iterable[ChatMessage | tuple[str, str] | Mapping[str, str]]
@@ -246,6 +246,8 @@ async def connect(
     key: str | os.PathLike[str] | ClientKeys | None = None,
     timeout_s: float = 10.0,
     on_waiting: Callable[[], object] = lambda: None,
+    air: str = "",
+    rate_kbps: float = 0.0,
 ) -> AsyncIterator[MeshClient]:
     """A client of a running mesh; its requests are cancelled when the block is left.
 
@@ -253,15 +255,22 @@ async def connect(
 
     endpoint: such as tcp://127.0.0.1:7411; "" for the mesh this machine joined, else the one on it.
     key: directory of key files, as `airdraft join` fills it; None for the usual one. timeout_s: to
-    be let in. on_waiting: called when a request has to wait. Raises ConnectError.
+    be let in. on_waiting: called when a request has to wait. air, rate_kbps: the shared medium that
+    this machine is on, as nodes declare it, and what it carries for this machine alone; 0 where
+    that shall be measured. Raises ConnectError.
     """
     endpoint, keys = link_keys(endpoint, key)
+    try:
+        link = LinkSettings(air=air, rate_kbps=rate_kbps)
+    except ConfigError as error:
+        raise ConnectError(str(error)) from error
     with ZmqContext() as context:
         client = Client(
-            context.connect(endpoint, keys),
+            context.connect(endpoint, keys, interactive=bool(air)),
             endpoint=endpoint,
             join_timeout_s=timeout_s,
             rejoins=True,
+            declared=LinkFields(link.air, link.rate_kbps * 1e3, 0.0),
             on_waiting=on_waiting,
         )
         serving = asyncio.create_task(client.run())

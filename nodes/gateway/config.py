@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Final
 
-from nodes.config import ConfigError
+from nodes.config import ConfigError, LinkSettings
 
 DEFAULT_LISTEN: Final = "127.0.0.1:8080"
 
@@ -76,7 +76,8 @@ class GatewayConfig:
 
     tls_cert, tls_key: PEM files; "" for plain HTTP. cors_origins: of pages that may use the API,
     with commas between them. allowed_hosts: names in Host that are accepted; "" for those of
-    loopback where it is bound there, and any elsewhere.
+    loopback where it is bound there, and any elsewhere. link: its way to the coordinator, as of a
+    node.
     """
 
     listen: str = DEFAULT_LISTEN
@@ -87,6 +88,7 @@ class GatewayConfig:
     tls_key: str = ""
     cors_origins: str = ""
     allowed_hosts: str = ""
+    link: LinkSettings = field(default_factory=LinkSettings)
     limits: GatewayLimits = field(default_factory=GatewayLimits)
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from nodes.config import ConfigError, environment
 from nodes.coordinator.members.access import GATEWAY
 from nodes.gateway.config import GatewayConfig
 from nodes.gateway.server import HttpServer
-from nodes.roles import keyring, link_of
+from nodes.roles import declared, keyring, link_of
 from nodes.runtime import raise_file_limit
 from nodes.service.manager import Manager
 from nodes.service.sockets import endpoint_of, inherited
@@ -36,11 +36,12 @@ async def run_gateway(config: GatewayConfig, on_started: Callable[[str], None]) 
     endpoint, keys = link_of(config.connect, config.keys)
     with ZmqContext() as context:
         client = Client(
-            context.connect(endpoint, keys),
+            context.connect(endpoint, keys, interactive=bool(config.link.air)),
             endpoint=endpoint,
             join_timeout_s=None,
             rejoins=True,
             role=GATEWAY,
+            declared=declared(config.link),
         )
         server = HttpServer(client, config, keyring(config.keys).directory, bound)
         linking = asyncio.create_task(client.run())

@@ -33,13 +33,15 @@ class LinkFields:
 
     air: the medium it shares with other nodes that name the same, "" for none. rate_bps: of the
     link alone, 0 where it is to be measured. frame_s: what a message takes of the medium at least.
-    shares: the medium is shared all the time, not in turns.
+    shares: the medium is shared all the time, not in turns. rtt_s: to the coordinator and back, 0
+    where it is to be measured.
     """
 
     air: Name
     rate_bps: Annotated[float, Range(0, 1e12)]
     frame_s: Annotated[float, Range(0, 10)]
     shares: bool = False
+    rtt_s: Annotated[float, Range(0, 10)] = 0.0
 
 
 @struct

@@ -207,6 +207,7 @@ def test_a_link_is_declared_in_a_section_of_its_own(toml):
     link = load(DraftConfig, path, {}, {}).link
     assert (link.air, link.rate_kbps, link.frame_ms) == ("cell-a", 250.0, 0.0)
     assert "link.rate_kbps = -1.0: 0 to" in refused(DraftConfig, None, {"link.rate_kbps": -1.0}, {})
+    assert "link.rtt_ms = -1.0: 0 to" in refused(DraftConfig, None, {"link.rtt_ms": -1.0}, {})
     assert "64 characters" in refused(DraftConfig, None, {"link.air": "x" * 65}, {})
 
 

@@ -70,7 +70,7 @@ class NodeRecord:
         return max(PROGRESS_TIMEOUT_S, _PROGRESS_PASSES * longest_s)
 
     def measured_link(self) -> Link:
-        """The declared link with the round trip, and the rate where none was declared.
+        """The declared link with round trip and rate where these were not declared.
 
         What Ping and Pong take of the medium themselves is no part of the way: messages are
         reckoned with what they take.
@@ -79,6 +79,8 @@ class NodeRecord:
         if self.profile.link.rate_bps == 0:
             rate_bps = self.heartbeat.rate.bps or rate_bps
         link = replace(self.link, rate_bps=rate_bps)
+        if self.profile.link.rtt_s:
+            return link
         rtt_s = (self.heartbeat.clear_rtt_s or 0.0) - link.airtime_s(2 * self.ping_bits, 2)
         return replace(link, rtt_s=max(0.0, rtt_s))
 

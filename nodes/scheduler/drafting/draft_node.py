@@ -31,10 +31,10 @@ class DraftNode:
 
     num_waiting: rounds it is drafting. used_cells: of the streams it holds; own_cells: of one of
     them, on average. num_unread: tokens of texts it was given and has not read. told_s: seconds of
-    its medium that texts take which it was given since that was last noted. target_rtt_s: the way to
-    the target and back, for which rounds wait and leases do not. max_streams: it can hold, of all
-    targets. is_silent: it was late and has said nothing since. pace: shared with the schedulers of
-    other targets. model: with all nodes that run the same one.
+    its medium that texts take which it was given since that was last noted. target_rtt_s: the way
+    to the target and back, for which rounds wait and leases do not. max_streams: it can hold, of
+    all targets. is_silent: it was late and has said nothing since. pace: shared with the schedulers
+    of other targets. model: with all nodes that run the same one.
     """
 
     name: str

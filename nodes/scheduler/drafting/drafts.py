@@ -21,6 +21,8 @@ from policies.plan import MAX_FREE_GAMMA, DraftView
 _TYPICAL_ROUND_TOKENS = 2.5
 # One that has moved stays for a while: moves change what the next ones are judged by.
 _SETTLED_TOKENS = 64
+# Tokens by lookup after which what a draft node was worth before tells little of it.
+_FADED_TOKENS = 512
 # Streams on their way to another node at a time: each is decoded plainly until it has been read.
 MOST_MOVING = 2
 # Models that are remembered, those that no node runs included.
@@ -153,10 +155,15 @@ class DraftPool:
         node = self._choose_for(stream) if is_by_lookup else self[placement.node]
         if node is None:
             return []
+        lookup_s = token_s(target, self._by_lookup.view(), by_lookup, num_streams)
         by_node = stream.acceptance
         if is_by_lookup:
+            plain_s = plain_token_s(target, num_streams)
+            has_faded = len(stream.token_ids) - placement.known >= _FADED_TOKENS
+            if has_faded and lookup_s > plain_s * (1.0 - MOVE_GAIN):
+                # Nothing is gained here: it begins there as one that has just come.
+                stream.known.pop(node.name, None)
             by_node = stream.known.get(node.name) or node.model.of_one()
-        lookup_s = token_s(target, self._by_lookup.view(), by_lookup, num_streams)
         node_s = token_s(target, node.view(), by_node, num_streams)
         if placement.is_late:
             # It is not asked: the stream is decoded plainly.

@@ -163,6 +163,19 @@ async def test_without_a_connection_it_is_said_why(
             pass
 
 
+async def test_on_a_shared_medium_long_prompts_go_in_pieces(mesh: ToyMesh) -> None:
+    text = "a long text " * 250
+    async with connect(mesh.endpoint, air="cell-a", rate_kbps=400) as client:
+        answer = await client.complete(text, max_tokens=2)
+    assert answer.token_ids == alone(text, 2).token_ids
+    totals = list(mesh.coordinator.state._reporting.traffic.totals())
+    (pieces,) = [total for total in totals if total.kind == "UploadPiece"]
+    assert pieces.num_messages >= 3
+    with pytest.raises(ConnectError, match="rate_kbps"):
+        async with connect(mesh.endpoint, rate_kbps=-1):
+            pass
+
+
 async def test_requests_run_beside_each_other(mesh: ToyMesh) -> None:
     async with connect(mesh.endpoint) as client:
         prompts = [f"prompt {index}" for index in range(6)]

@@ -56,6 +56,13 @@ def test_a_declared_rate_is_not_measured() -> None:
     assert (link.medium, link.rate_bps, link.frame_s) == ("cell-a", 200e3, 0.001)
 
 
+def test_a_declared_round_trip_is_not_measured() -> None:
+    declared = replace(make_profile(0.8), link=LinkFields("", 0.0, 0.0, rtt_s=0.25))
+    _, record = joined(declared)
+    assert record.heartbeat.rtt_s == pytest.approx(RTT_S)
+    assert record.measured_link().rtt_s == 0.25
+
+
 def pings(mesh: Mesh, first: float, end: float) -> list[float]:
     """When the draft node is sent one, of looks a tenth of a second apart."""
     looks = [first + tenth / 10 for tenth in range(round(10 * (end - first)))]

@@ -175,6 +175,28 @@ def test_a_stream_that_copies_leaves_its_draft_node_and_comes_back_when_it_stops
     assert [view.name for view in seen[-1].drafts] == ["a"]
 
 
+def test_a_draft_that_was_bad_for_a_stream_is_tried_again_when_lookup_has_nothing_more() -> None:
+    scheduler = make(joint_plan)
+    scheduler.draft_joined("a", DRAFT, spread=Spread((0.8, 0.2), (1.0, 0.0)))
+    scheduler.admit(make_spec(ONE, prompt=COPY * 2, max_tokens=2000), None)
+    scheduler.target_ready(ONE, 1, 0.0)
+    scheduler.draft_ready("a", ONE, 1, 0.0)
+    stream = scheduler.stream(ONE)
+    assert stream is not None
+    for _ in range(100):
+        stream.acceptance.observe(4, 0)
+    play(scheduler, list(COPY) * 3, 1.0)
+    assert stream.is_by_lookup
+    source = random.Random(1)
+    # That it was bad is known for a while, then the others of its model say more.
+    play(scheduler, [source.randrange(1000, 9999) for _ in range(300)], 5.0)
+    assert stream.is_by_lookup
+    play(scheduler, [source.randrange(1000, 9999) for _ in range(250)], 9.0)
+    assert stream.draft is not None
+    assert stream.draft.node == "a"
+    assert stream.acceptance.alpha > 0.3
+
+
 def test_a_stream_whose_draft_node_does_not_answer_goes_by_lookup() -> None:
     scheduler = make(joint_plan)
     scheduler.draft_joined("a", DRAFT, spread=Spread((1.0,), (0.95,)))
