@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nodes.draft.reading import Reading
 from nodes.draft.stream import Drafted, DraftStream, Event, Guess, Job, cells_of
 from nodes.engine.grammar import GrammarError, Grammars
 from nodes.engine.protocol import Logits, Model, Span
@@ -51,7 +52,7 @@ class ModelDrafter:
         self._streams: dict[StreamId, DraftStream] = {}
         self._rounds: list[_Round] = []
         self._free_seqs = list(range(model.info.max_sequences))[::-1]
-        self._num_reads = 0
+        self._reading = Reading(model)
         self.num_stale = 0
 
     @property
@@ -191,7 +192,8 @@ class ModelDrafter:
         in_rounds = [s for r in self._rounds for s in r.streams if s.drafting(eog)]
         for stream in in_rounds:
             budget -= self._add_span(stream, budget, spans, stepping, guess=True)
-        waiting = self._waiting()
+        behind = [s for s in self._streams.values() if s.is_behind]
+        waiting = self._reading.order(list(self._streams.values()))
         if spans or any(stream.announced for stream in self._streams.values()):
             limit = _PREFILL_TOKENS_BESIDE_DRAFTS if spans else _PREFILL_TOKENS_BETWEEN_DRAFTS
             budget = min(budget, limit)
@@ -203,25 +205,12 @@ class ModelDrafter:
             return events + self._finished_rounds()
         if spans:
             events += self._run(spans, stepping)
-        elif not waiting:
+        elif not behind:
             events += self._go_ahead(budget)
-        for stream, _ in stepping:
+        # Those in a round as well, and those that were copied.
+        for stream in [*(each for each, _ in stepping), *behind]:
             events += self._announce(stream)
         return events + self._finished_rounds()
-
-    def _waiting(self) -> list[DraftStream]:
-        """Streams with tokens to read: the oldest first and the one with the fewest, in turns.
-
-        A short text does not wait for a long one, and any number of short ones take half of the
-        passes at most.
-        """
-        by_age = [stream for stream in self._streams.values() if stream.is_behind]
-        self._num_reads += bool(by_age)
-        order = sorted(by_age, key=lambda stream: stream.num_missing)
-        if self._num_reads % 2 and len(by_age) > 1:
-            order.remove(by_age[0])
-            order.insert(0, by_age[0])
-        return order
 
     def _make_room(self, num_cells: int) -> list[Event]:
         """Give up the youngest streams until so many tokens can be run: others may hold them, or

@@ -179,6 +179,42 @@ def test_a_short_text_does_not_wait_for_a_long_one() -> None:
     assert 50 <= ready_at <= 110
 
 
+LONG = tuple(k % 50 + 1 for k in range(100))
+
+
+@pytest.mark.parametrize(("owner", "num_run"), [("one", 101), ("other", 201)])
+def test_what_texts_of_one_owner_have_in_common_is_read_once(owner: str, num_run: int) -> None:
+    """As the choices of one request have; nobody else learns from it what others ask."""
+    drafter, model = make_drafter(max_batch_tokens=16)
+    whole = (*LONG, 7)
+    drafter.open(make_spec(1, prompt=whole, owner="one", sampling=SAMPLED))
+    drafter.open(make_spec(2, prompt=(*LONG, 8, 9), owner=owner, sampling=SAMPLED))
+    assert set(run(drafter)) == {Ready(ONE, 1), Ready(TWO, 1)}
+    # The last token of a prompt waits for its first guess.
+    assert sum(map(sum, model.sizes)) == num_run
+    drafter.draft(1, [Job(ONE, 1, 101, (), 4), Job(TWO, 1, 102, (), 4)])
+    (drafted,) = run(drafter)
+    assert isinstance(drafted, Drafted)
+    texts = [expected(whole)[:4], expected((*LONG, 8, 9))[:4]]
+    assert [guess.token_ids for guess in drafted.guesses] == texts
+
+
+def test_a_text_that_another_one_is_the_beginning_of_is_ready_without_a_pass() -> None:
+    drafter, model = make_drafter()
+    drafter.open(make_spec(1, prompt=(*LONG, 7), owner="one"))
+    run(drafter)
+    del model.sizes[:]
+    drafter.open(make_spec(2, prompt=LONG, owner="one"))
+    assert run(drafter) == [Ready(TWO, 1)]
+    assert model.sizes == []
+    # And goes on when the other one has gone.
+    drafter.close(ONE, 1)
+    drafter.draft(1, [Job(TWO, 1, 100, (), 2)])
+    (drafted,) = run(drafter)
+    assert model.sizes == [[1], [1]]
+    assert isinstance(drafted, Drafted)
+
+
 def test_what_does_not_fit_is_refused_with_the_reason() -> None:
     drafter, model = make_drafter(num_cells=60, max_sequences=2)
     drafter.open(make_spec(1))
