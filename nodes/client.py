@@ -49,6 +49,8 @@ _TOO_LARGE = "the coordinator was lost, and the request has become too large to 
 _PASSING = frozenset({"unavailable", "overloaded"})
 # How long a request that has waited for a coordinator waits for its nodes, which look for it, too.
 _PATIENCE_S = 10.0
+# After an offer without an answer requests go whole for so long.
+_NO_OFFERS_S = 60.0
 # JSON numbers of other languages hold so many.
 _SEED_BITS = 53
 
@@ -91,7 +93,7 @@ class Client:
         self._rejoins = rejoins
         self._on_waiting = on_waiting
         # Whether the coordinator answers offers, as far as is known.
-        self._may_offer = True
+        self._offers_from = 0.0
         self._link = Link(
             transport,
             self,
@@ -128,7 +130,7 @@ class Client:
     def on_joined(self, _welcome: Welcome) -> None:
         self._joined.set()
         self._is_lost = False
-        self._may_offer = True
+        self._offers_from = 0.0
         self._cancellations.send_again()
 
     def _lost(self) -> None:
@@ -256,7 +258,9 @@ class Client:
     async def _submit(self, submit: SubmitRequest, asked: _Asked) -> None:
         """Send a request: large ones on a shared medium in pieces, when each may go."""
         link = self._declared
-        frames = self._link.packed(submit) if link is not None and self._may_offer else []
+        now = asyncio.get_running_loop().time()
+        is_shared = link is not None and link.air and now >= self._offers_from
+        frames = self._link.packed(submit) if is_shared else []
         if link is None or not is_worth_offering(link, frames):
             self._send_on(submit)
             return
@@ -269,8 +273,8 @@ class Client:
                     message = await self._next(asked)
             except TimeoutError:
                 if limit_s == ANSWER_LIMIT_S:
-                    # It knows nothing of offers: it is not asked again.
-                    self._may_offer = False
+                    # It has no room for offers, or the way is slow: others need not find out.
+                    self._offers_from = asyncio.get_running_loop().time() + _NO_OFFERS_S
                     self._send_on(submit)
                     return
                 for piece in upload.rest():

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nodes.draft.passes import Pass
 from nodes.draft.reading import Reading
 from nodes.draft.stream import Drafted, DraftStream, Event, Guess, Job, cells_of
 from nodes.engine.grammar import GrammarError, Grammars
@@ -15,6 +16,7 @@ from nodes.engine.protocol import Logits, Model, Span
 from nodes.engine.sampling import probability
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.events import Failed, Ready, failed_by
+from nodes.target.stream import cells_needed
 from policies.confidence import DraftCalibration
 
 # A piece beside each step of a round makes it longer for all of its streams; between rounds the
@@ -67,6 +69,9 @@ class ModelDrafter:
                 return []
             self._forget(known)
         info, needed = self._model.info, cells_of(spec, len(spec.token_ids))
+        if (most := cells_needed(spec)) > info.num_cells:
+            reason = f"{info.model} has {info.num_cells} cells, this text may need {most}"
+            return [Failed(spec.stream_id, spec.generation, reason, "bad_request")]
         held = sum(stream.cells_soon for stream in self._streams.values())
         if not self._free_seqs or held + needed > info.num_cells:
             reason = f"{info.model} is full: {self.num_streams} streams, {needed} cells wanted"
@@ -185,74 +190,87 @@ class ModelDrafter:
 
     def step(self) -> list[Event]:
         """At most one forward pass."""
-        eog = self._model.info.eog_token_ids
-        budget = self._model.info.max_batch_tokens
-        spans: list[Span] = []
-        stepping: list[tuple[DraftStream, bool]] = []
-        in_rounds = [s for r in self._rounds for s in r.streams if s.drafting(eog)]
-        for stream in in_rounds:
-            budget -= self._add_span(stream, budget, spans, stepping, guess=True)
-        behind = [s for s in self._streams.values() if s.is_behind]
-        waiting = self._reading.order(list(self._streams.values()))
-        if spans or any(stream.announced for stream in self._streams.values()):
-            limit = _PREFILL_TOKENS_BESIDE_DRAFTS if spans else _PREFILL_TOKENS_BETWEEN_DRAFTS
-            budget = min(budget, limit)
-        for stream in waiting:
-            if stream not in in_rounds:
-                budget -= self._add_span(stream, budget, spans, stepping, guess=False)
-        events = self._make_room(sum(len(span.token_ids) for span in spans))
-        if events:
-            return events + self._finished_rounds()
-        if spans:
-            events += self._run(spans, stepping)
+        streams = list(self._streams.values())
+        behind = [stream for stream in streams if stream.is_behind]
+        # First, for what it copies is not run.
+        waiting = self._reading.order(streams)
+        events: list[Event] = []
+        while not self._fits(work := self._next_pass(waiting)):
+            if work.is_mixed:
+                # What is read beside guesses can wait for a pass of its own.
+                waiting = []
+            elif not self._drop_ahead():
+                events.append(self._give_up_youngest(work))
+                waiting = [stream for stream in waiting if self._holds(stream)]
+        if work.spans:
+            events += self._run(work)
         elif not behind:
-            events += self._go_ahead(budget)
+            events += self._go_ahead(self._model.info.max_batch_tokens)
         # Those in a round as well, and those that were copied.
-        for stream in [*(each for each, _ in stepping), *behind]:
+        for stream in [*work.streams, *behind]:
             events += self._announce(stream)
         return events + self._finished_rounds()
 
-    def _make_room(self, num_cells: int) -> list[Event]:
-        """Give up the youngest streams until so many tokens can be run: others may hold them, or
-        this node again when there is room."""
-        events: list[Event] = []
-        while self._streams and num_cells > self._model.free_cells():
-            *_, youngest = self._streams.values()
-            self._forget(youngest)
-            info, spec = self._model.info, youngest.spec
-            reason = f"{info.model} is full: {self.num_streams} other streams, no cells left"
-            events.append(Failed(spec.stream_id, spec.generation, reason))
-        return events
+    def _next_pass(self, waiting: Sequence[DraftStream]) -> Pass:
+        """Guesses of all rounds, then what is to be read, as far as it goes."""
+        eog = self._model.info.eog_token_ids
+        work = Pass(self._model.info.max_batch_tokens)
+        in_rounds = [s for r in self._rounds for s in r.streams if s.drafting(eog)]
+        for stream in in_rounds:
+            work.add(stream, stream.token_ids + stream.guesses, guess=True)
+        num_guessing = len(work.spans)
+        if num_guessing or any(stream.announced for stream in self._streams.values()):
+            is_beside = num_guessing > 0
+            limit = _PREFILL_TOKENS_BESIDE_DRAFTS if is_beside else _PREFILL_TOKENS_BETWEEN_DRAFTS
+            work.budget = min(work.budget, limit)
+        for stream in waiting:
+            if not any(stream is other for other in in_rounds):
+                work.add(stream, stream.token_ids[:-1], guess=False)
+        work.is_mixed = 0 < num_guessing < len(work.spans)
+        return work
 
-    def _add_span(
-        self,
-        stream: DraftStream,
-        budget: int,
-        spans: list[Span],
-        stepping: list[tuple[DraftStream, bool]],
-        *,
-        guess: bool,
-    ) -> int:
-        """Add what a stream lacks, as far as the budget goes; returns the tokens added."""
-        wanted = stream.token_ids + stream.guesses if guess else stream.token_ids[:-1]
-        start = len(stream.cached)
-        count = min(len(wanted) - start, budget)
-        if count <= 0:
-            return 0
-        guesses_next = guess and start + count == len(wanted)
-        spans.append(
-            Span(stream.seq_id, start, wanted[start : start + count], 1 if guesses_next else 0)
-        )
-        stepping.append((stream, guesses_next))
-        return count
+    # -- cells -----------------------------------------------------------------------------------
 
-    def _run(self, spans: list[Span], stepping: list[tuple[DraftStream, bool]]) -> list[Event]:
-        logits = self._model.forward(spans)
+    def _holds(self, stream: DraftStream) -> bool:
+        return self._streams.get(stream.spec.stream_id) is stream
+
+    def _fits(self, work: Pass) -> bool:
+        return sum(len(span.token_ids) for span in work.spans) <= self._model.free_cells()
+
+    def _drop_ahead(self) -> bool:
+        """Give up what was drafted ahead; False if nothing was."""
+        found = False
+        for stream in self._streams.values():
+            stream.ahead.stop()
+            keep = len(stream.token_ids) + len(stream.guesses)
+            if keep < len(stream.cached):
+                self._model.truncate(stream.seq_id, keep)
+                del stream.cached[keep:]
+                found = True
+        return found
+
+    def _give_up_youngest(self, work: Pass) -> Failed:
+        """Others may hold it, or this node again when there is room."""
+        of_use = [
+            stream
+            for stream in self._streams.values()
+            if stream.cached or any(stream is other for other in work.streams)
+        ]
+        youngest = of_use[-1]
+        self._forget(youngest)
+        info, spec = self._model.info, youngest.spec
+        reason = f"{info.model} is full: {self.num_streams} other streams, no cells left"
+        return Failed(spec.stream_id, spec.generation, reason)
+
+    # -- passes ----------------------------------------------------------------------------------
+
+    def _run(self, work: Pass) -> list[Event]:
+        logits = self._model.forward(work.spans)
         failed: list[tuple[DraftStream, GrammarError]] = []
         row = 0
-        for (stream, guesses_next), span in zip(stepping, spans, strict=True):
+        for stream, span in zip(work.streams, work.spans, strict=True):
             stream.cached += span.token_ids
-            if guesses_next:
+            if span.num_outputs:
                 try:
                     self._guess(stream, logits[row])
                 except GrammarError as error:

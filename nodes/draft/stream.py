@@ -89,7 +89,7 @@ class DraftStream:
 
 
 def cells_of(spec: StreamSpec, num_tokens: int) -> int:
-    """Cells that admission counts for a stream of which so many tokens are known, some growth
-    included; for a prompt that is told in pieces those of all of it."""
-    known = max(num_tokens, spec.num_prompt_tokens)
+    """Cells that admission counts for a stream of which so many tokens have been told, some growth
+    and those that are yet to be told included."""
+    known = max(num_tokens, spec.num_prompt_tokens, spec.num_known)
     return cells_soon(known, spec.max_tokens - (known - spec.num_prompt_tokens))

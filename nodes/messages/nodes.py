@@ -52,7 +52,8 @@ class OpenStreamRequest:
 
     num_logprobs: with each committed token its log-probability and those of so many others; -1 for
     none. scores_prompt: those of the prompt's tokens, too. num_leased: tokens that a target may
-    decode as soon as it has read all this.
+    decode as soon as it has read all this. num_known: tokens that there are by now, where a draft
+    node is told the rest of them later; 0 for those that are here.
     """
 
     stream_id: Id
@@ -67,6 +68,7 @@ class OpenStreamRequest:
     num_logprobs: NumLogprobs = -1
     scores_prompt: bool = False
     num_leased: Count = 0
+    num_known: Count = 0
 
 
 @message(19)

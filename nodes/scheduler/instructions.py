@@ -78,6 +78,7 @@ def open_request(spec: StreamSpec) -> OpenStreamRequest:
         num_logprobs=spec.num_logprobs,
         scores_prompt=spec.scores_prompt,
         num_leased=spec.num_leased,
+        num_known=spec.num_known,
     )
 
 

@@ -139,6 +139,17 @@ class Stream:
         return self.num_draft_losses >= _MOST_DRAFT_LOSSES
 
     @property
+    def wants_draft(self) -> bool:
+        """Whether a draft node may guess for it."""
+        return self.fixed_gamma != 0 and not self.is_off_drafts
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether a draft node reads it that did not when it came."""
+        placement = self.draft
+        return placement is not None and not placement.is_ready and placement.settled_at > 0
+
+    @property
     def is_by_lookup(self) -> bool:
         return self.draft is not None and self.draft.node == LOOKUP
 

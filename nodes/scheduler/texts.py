@@ -35,6 +35,7 @@ class Texts:
             placement.asked_at = now
         elif now - placement.asked_at > _READ_TIMEOUT_S:
             placement.is_late, placement.catching_up = True, False
+            self._drafts[placement.node].is_silent = True
             stream.plain_reason = f"draft off: {placement.node} does not answer"
             self._cycle.members_changed()
 

@@ -54,6 +54,7 @@ def spec_of(request: OpenStreamRequest) -> StreamSpec:
         num_logprobs=request.num_logprobs,
         scores_prompt=request.scores_prompt,
         num_leased=request.num_leased,
+        num_known=request.num_known,
     )
 
 

@@ -39,7 +39,7 @@ _MOST_OUT: Final = 2
 # Who does not send by then, after his turn, is not waited for.
 _OVERDUE_S: Final = 1.0
 # Who waits is told so again, that he does not take the coordinator for lost.
-_WAIT_NOTICE_S: Final = 3.0
+_WAIT_NOTICE_S: Final = 6.0
 _SILENT_S: Final = 60.0
 _MAX_UPLOADS: Final = 256
 # Of one client's uploads together.

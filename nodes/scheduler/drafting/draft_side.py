@@ -21,7 +21,7 @@ from nodes.scheduler.watching.watch import Watch
 from nodes.stream import StreamId
 from policies.acceptance import AcceptanceEstimate
 from policies.confidence import Spread
-from policies.drafter import expected_acceptance, plain_token_s, token_s
+from policies.drafter import MOVE_GAIN, expected_acceptance, plain_token_s, token_s
 from policies.latency import NodeCosts
 from policies.plan import Link
 
@@ -149,10 +149,11 @@ class DraftSide:
 
     def ready(self, node: str, stream_id: StreamId, generation: int) -> bool:
         """A draft node has read a stream's text; False if that is of the past."""
+        if node in self._drafts:
+            self._drafts[node].is_silent = False
         placement = self.placement(node, stream_id, generation)
         if placement is None:
             return False
-        self._drafts[node].is_silent = False
         placement.is_ready = True
         placement.asked_at = None
         if placement.is_late:
@@ -188,6 +189,7 @@ class DraftSide:
     def given_up(self, stream: Stream) -> list[Instruction]:
         """A stream's draft node says nothing, though it is there: another may do better."""
         assert stream.draft is not None
+        self._drafts[stream.draft.node].is_silent = True
         reason = f"draft off: {stream.draft.node} does not answer"
         return self._replace(stream, stream.draft, reason)
 
@@ -281,6 +283,8 @@ class DraftSide:
     def _count(self, node: str, reply: DraftReply) -> None:
         if node in self._drafts:
             self._drafts[node].is_silent = False
+        # Of nobody's streams all targets hear.
+        if any(StreamId(entry.stream_id) in self._streams for entry in reply.entries):
             self._watch.counts.num_ahead_used += reply.num_ready
             self._watch.counts.num_ahead_wasted += reply.num_wasted
 
@@ -293,7 +297,7 @@ class DraftSide:
         waited = {
             stream.spec.stream_id: len(stream.token_ids) - stream.reconsidered_at
             for stream in streams
-            if not stream.is_away
+            if not stream.is_away and (stream.draft is not None or stream.wants_draft)
         }
         due = [stream_id for stream_id, num in waited.items() if num >= _RECONSIDER_TOKENS]
         longest = sorted(due, key=waited.__getitem__, reverse=True)[:_LOOKS_A_PASS]
@@ -306,13 +310,26 @@ class DraftSide:
             costs = self._target.now(len(stream.token_ids)).decode
             moved = self._drafts.move(stream, costs, len(self._streams))
         if stream.draft is before:
-            placed = [s.draft for s in self._streams.values() if s.draft is not None]
-            num_moving = sum(not placement.is_ready for placement in placed)
-            if before is not None:
+            # Those that have just come are read anyway.
+            num_moving = sum(s.is_moving for s in self._streams.values())
+            # Where a client chose how much to guess, lookup only stands in for a draft node.
+            is_stood_in = stream.is_by_lookup and stream.fixed_gamma is not None
+            if before is not None and not is_stood_in:
                 moved = self._drafts.rebalance(stream, num_moving)
-            elif num_moving < MOST_MOVING and self._drafts.has_room(stream):
+            elif num_moving < MOST_MOVING and self._is_worth_telling(stream):
+                self._drafts.displace(stream)
                 moved = self.place(stream)
+                self._drafts.settle(stream)
         if stream.draft is not before:
             stream.plain_reason = ""
             self._cycle.members_changed()
         return moved
+
+    def _is_worth_telling(self, stream: Stream) -> bool:
+        """Whether a draft node has room for a stream under way, and it enough to come."""
+        node = self._drafts.taker_of(stream)
+        if node is None or self._target is None or stream.fixed_gamma is not None:
+            return node is not None
+        costs = self._target.now(len(stream.token_ids)).decode
+        left_s = stream.tokens_left * plain_token_s(costs, len(self._streams))
+        return node.reading_s(len(stream.token_ids)) < MOVE_GAIN * left_s

@@ -119,9 +119,11 @@ class DraftPool:
         nodes = (node for node in self if node.name not in refused)
         return [node for node in nodes if self._load.of(node.name) < node.max_streams]
 
-    def has_room(self, stream: Stream) -> bool:
-        """Whether some node would take a stream in."""
-        return stream.fixed_gamma != 0 and self._choose_for(stream) is not None
+    def taker_of(self, stream: Stream) -> DraftNode | None:
+        """The node that would take in a stream that is under way; none that is silent: who has just
+        come finds out whether it has come back."""
+        node = None if stream.fixed_gamma == 0 else self._choose_for(stream)
+        return None if node is None or node.is_silent else node
 
     def _choose_for(self, stream: Stream) -> DraftNode | None:
         return None if stream.is_off_drafts else self.choose(stream.refused_by, stream)
@@ -152,7 +154,7 @@ class DraftPool:
             return []
         by_lookup = lookup.acceptance(stream.spec.stream_id)
         is_by_lookup = placement.node == LOOKUP
-        node = self._choose_for(stream) if is_by_lookup else self[placement.node]
+        node = self.taker_of(stream) if is_by_lookup else self[placement.node]
         if node is None:
             return []
         lookup_s = token_s(target, self._by_lookup.view(), by_lookup, num_streams)
@@ -170,6 +172,9 @@ class DraftPool:
             node_s = plain_token_s(target, num_streams)
         now_s, other_s = (lookup_s, node_s) if is_by_lookup else (node_s, lookup_s)
         if other_s >= now_s * (1.0 - MOVE_GAIN):
+            return []
+        told_s = node.reading_s(len(stream.token_ids)) if is_by_lookup else 0.0
+        if told_s > (now_s - other_s) * stream.tokens_left:
             return []
         self.displace(stream)
         if is_by_lookup:
@@ -222,9 +227,13 @@ class DraftPool:
         self.displace(stream)
         notice = CloseStreamNotice(stream.spec.stream_id, placement.generation)
         moved = self._place_on(node, stream)
-        assert stream.draft is not None
-        stream.draft.settled_at = len(stream.token_ids) + _SETTLED_TOKENS
+        self.settle(stream)
         return [ToDraft(placement.node, notice), *moved]
+
+    def settle(self, stream: Stream) -> None:
+        """It has gone to another node, and stays there for a while."""
+        if stream.draft is not None:
+            stream.draft.settled_at = len(stream.token_ids) + _SETTLED_TOKENS
 
     def _place_on(self, node: DraftNode, stream: Stream) -> list[Instruction]:
         node.num_streams += 1
@@ -242,7 +251,9 @@ class DraftPool:
         node.told_s += node.message_s(1, len(stream.token_ids))
         stream.draft = DraftPlacement(node.name, stream.draft_generation, num_told)
         spec = stream.current_spec(stream.draft_generation)
-        spec = replace(spec, token_ids=spec.token_ids[:num_told])
+        if num_told < len(spec.token_ids):
+            num_known = len(spec.token_ids)
+            spec = replace(spec, token_ids=spec.token_ids[:num_told], num_known=num_known)
         return [ToDraft(node.name, open_request(spec))]
 
     def ended(self, stream: Stream) -> DraftPlacement | None:

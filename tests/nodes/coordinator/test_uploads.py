@@ -163,8 +163,8 @@ def test_who_does_not_send_is_passed_by_and_forgotten_at_last() -> None:
 
 def test_who_waits_is_told_so_again() -> None:
     line = make_uploads()
-    line.offered(A, offer(1, 300_000), 0.0)
-    line.offered(B, offer(2, 400_000), 0.0)
+    line.offered(A, offer(1, 600_000), 0.0)
+    line.offered(B, offer(2, 700_000), 0.0)
     told, sent, now = [], 0, 0.0
     size = 1904
     while now < 7.0:
@@ -176,9 +176,9 @@ def test_who_waits_is_told_so_again() -> None:
                 told.append((round(now), grant.num_bytes))
             elif grant.num_bytes:
                 size = grant.num_bytes
-        if sent + size >= 300_000:
+        if sent + size >= 600_000:
             break
-    assert [grant for grant in told if not grant[1]] == [(3, 0)]
+    assert [grant for grant in told if not grant[1]] == [(6, 0)]
 
 
 def test_a_link_of_unknown_rate_tells_it_by_its_first_piece() -> None:

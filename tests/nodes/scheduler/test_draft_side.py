@@ -130,9 +130,10 @@ def test_a_draft_that_refuses_is_not_asked_at_once_and_its_reason_is_kept() -> N
 def test_what_was_drafted_ahead_is_counted_with_what_was_of_no_use() -> None:
     scheduler = make_scheduler("a")
     open_stream(scheduler, ONE, "a")
-    for ready, wasted in ((0, 4), (3, 1)):
-        # Of a round or of none: the node has done it.
-        scheduler.drafted("a", DraftReply(77, (), (), ready, wasted), 0.0)
+    # Of a round or of none: the node has done it. Of nobody's streams all targets are told.
+    for stream_id, ready, wasted in ((ONE, 0, 4), (ONE, 3, 1), (TWO, 2, 2)):
+        entries = (GuessEntry(stream_id, 1, 3, 0),)
+        scheduler.drafted("a", DraftReply(77, entries, (), ready, wasted), 0.0)
     counts = scheduler.report.counts
     assert (counts.num_ahead_used, counts.num_ahead_wasted) == (3, 5)
 

@@ -212,7 +212,7 @@ def test_a_stream_whose_draft_node_does_not_answer_goes_by_lookup() -> None:
     assert stream.draft.is_late
     play(scheduler, [*COPY[2:], *COPY], 101.0)
     assert stream.is_by_lookup
-    # It is not given to that node again.
+    # It is not given to that node again, not for a while.
     assert stream.refused_by == {"a"}
 
 
