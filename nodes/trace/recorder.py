@@ -66,8 +66,10 @@ class RingRecorder:
         predicted_s: float,
         rtt_s: float,
         now: float,
+        ahead: tuple[int, int] = (0, 0),
     ) -> None:
-        self._ring.add(DraftRecord(now, self._target, round_id, node, draft_s, predicted_s, rtt_s))
+        times = draft_s, predicted_s, rtt_s
+        self._ring.add(DraftRecord(now, self._target, round_id, node, *times, *ahead))
 
     def given_up(self, round_id: int, nodes: Sequence[str], now: float) -> None:
         self._ring.add(GivenUpRecord(now, self._target, round_id, tuple(nodes)))
@@ -81,6 +83,7 @@ class RingRecorder:
         predicted_s: float,
         entries: Sequence[tuple[CommitEntry, int]],
         now: float,
+        num_read: int = 0,
     ) -> None:
         streams = tuple(
             PassStream(
@@ -92,7 +95,8 @@ class RingRecorder:
             )
             for entry, round_id in entries
         )
-        self._ring.add(PassRecord(now, self._target, pass_s, predicted_s, self._rtt_s(), streams))
+        times = pass_s, predicted_s, self._rtt_s()
+        self._ring.add(PassRecord(now, self._target, *times, streams, num_read))
 
     def lap_done(self, current: Round, now: float) -> None:
         lap_s = now - current.started

@@ -66,7 +66,8 @@ class DraftRecord:
     """A draft node's answer, of a round or of a round on trial, is there.
 
     draft_s: as the node says, from request to guesses; 0.0 if it does not. predicted_s: for the
-    guesses that it made; 0.0 where others' rounds were in the way. rtt_s: of its link.
+    guesses that it made; 0.0 where others' rounds were in the way. rtt_s: of its link. num_ready,
+    num_wasted: as in DraftReply.
     """
 
     at_s: float
@@ -76,6 +77,8 @@ class DraftRecord:
     draft_s: float
     predicted_s: float
     rtt_s: float
+    num_ready: int = 0
+    num_wasted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,8 @@ class PassStream:
 
 @dataclass(frozen=True, slots=True)
 class PassRecord:
-    """A pass of the target is reported. rtt_s: of the link to it, as heartbeats measure it."""
+    """A pass of the target is reported. rtt_s: of the link to it, as heartbeats measure it.
+    num_read: tokens of texts that it read beside."""
 
     at_s: float
     target: str
@@ -120,6 +124,7 @@ class PassRecord:
     predicted_s: float
     rtt_s: float
     streams: tuple[PassStream, ...]
+    num_read: int = 0
 
 
 @dataclass(frozen=True, slots=True)

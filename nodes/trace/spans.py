@@ -139,6 +139,8 @@ class _Builder:
         end_s = record.at_s - back_s
         start_s = max(begun.at_s, end_s - record.draft_s)
         notes: dict[str, Any] = {"draft_ms": _ms(record.draft_s)}
+        if record.num_ready or record.num_wasted:
+            notes |= {"drafted_ahead": record.num_ready, "ahead_wasted": record.num_wasted}
         kind = "trial" if isinstance(begun, TrialRecord) else "round"
         name = f"{kind} {record.round_id}"
         rounds: tuple[Round, ...] = ()
@@ -169,6 +171,7 @@ class _Builder:
             "committed": sum(stream.num_tokens for stream in record.streams),
             "guesses": sum(stream.num_draft_tokens for stream in record.streams),
             "accepted": sum(stream.num_accepted_tokens for stream in record.streams),
+            "prompt_tokens": record.num_read,
         }
         rounds = tuple((record.target, round_id) for round_id in round_ids)
         # Passes follow one another, and what they were asked for.
@@ -182,9 +185,8 @@ class _Builder:
             start_s, min(record.at_s, start_s + record.pass_s)
         )
         track = Track(f"target {record.target}", "pass")
-        self._spans.append(
-            Span(track, f"{num_tokens} tokens", start_s, end_s, notes, rounds=rounds)
-        )
+        name = f"{num_tokens + record.num_read} tokens"
+        self._spans.append(Span(track, name, start_s, end_s, notes, rounds=rounds))
 
     def _lap(self, record: LapRecord) -> None:
         round_key = record.target, record.round_id

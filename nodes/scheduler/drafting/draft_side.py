@@ -250,7 +250,8 @@ class DraftSide:
         share = current.shares[node]
         draft_s = reply.draft_us / 1e6
         made_s = current.answered(node, now, draft_s, reply.num_ready)
-        self._watch.drafted(current, share, made_s, draft_s, now)
+        ahead = reply.num_ready, reply.num_wasted
+        self._watch.drafted(current, share, made_s, draft_s, now, ahead)
         return self._dispatcher.verify_if_complete(current, now)
 
     def other_answer(self, node: str, reply: DraftReply, now: float) -> bool:

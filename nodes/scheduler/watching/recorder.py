@@ -33,10 +33,12 @@ class Recorder(Protocol):
         predicted_s: float,
         rtt_s: float,
         now: float,
+        ahead: tuple[int, int] = (0, 0),
     ) -> None:
         """A draft node has answered. draft_s: as it says itself, until its guesses were there.
 
-        predicted_s: for the guesses that it made; 0.0 where others' rounds were in the way.
+        predicted_s: for the guesses that it made; 0.0 where others' rounds were in the way. ahead:
+        tokens that it had drafted before it was asked, of use and of none.
         """
 
     def given_up(self, round_id: int, nodes: Sequence[str], now: float) -> None:
@@ -51,8 +53,10 @@ class Recorder(Protocol):
         predicted_s: float,
         entries: Sequence[tuple[CommitEntry, int]],
         now: float,
+        num_read: int = 0,
     ) -> None:
-        """The target reports a pass. entries: each with its round's id, 0 for a leased stream."""
+        """The target reports a pass. entries: each with its round's id, 0 for a leased stream.
+        num_read: tokens of texts that it read beside."""
 
     def lap_done(self, current: Round, now: float) -> None:
         """All streams of a round are back."""

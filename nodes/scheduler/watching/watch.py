@@ -59,9 +59,16 @@ class Watch:
             self._recorder.round_started(current, number, stops, now)
 
     def drafted(
-        self, current: Round, share: Share, made_s: float, draft_s: float, now: float
+        self,
+        current: Round,
+        share: Share,
+        made_s: float,
+        draft_s: float,
+        now: float,
+        ahead: tuple[int, int] = (0, 0),
     ) -> None:
-        """made_s: predicted for the guesses made; 0.0 where others' rounds were in the way."""
+        """made_s: predicted for the guesses made; 0.0 where others' rounds were in the way. ahead:
+        as in Recorder.drafted."""
         if draft_s > 0.0:
             # A node cannot have taken longer than it took to hear from it.
             draft_s = min(draft_s, now - current.started)
@@ -74,7 +81,8 @@ class Watch:
         self.counts.drafted(current.round_id, share.node.name, start, end, num_guesses)
         if self._recorder is not None:
             node, rtt_s = share.node, share.node.link.rtt_s
-            self._recorder.drafted(current.round_id, node.name, draft_s, made_s, rtt_s, now)
+            times = draft_s, made_s, rtt_s, now
+            self._recorder.drafted(current.round_id, node.name, *times, ahead)
 
     def given_up(self, current: Round, nodes: Iterable[str], now: float) -> None:
         names = tuple(nodes)
@@ -116,7 +124,7 @@ class Watch:
             ):
                 phase = stream.phase
                 entries.append((entry, phase.round_id if isinstance(phase, Verifying) else 0))
-        self._recorder.committed(reply.pass_s, predicted_s, entries, now)
+        self._recorder.committed(reply.pass_s, predicted_s, entries, now, reply.num_read_tokens)
 
     def lap_done(self, current: Round, now: float) -> None:
         self._observe("lap", now - current.started, current.predicted_s)

@@ -72,19 +72,21 @@ def test_a_round_is_told_step_by_step() -> None:
     assert share.link_s == 0.01
     node = RoundNode("a", share.draft_s, share.link_s, (1,))
     assert begun == RoundRecord(1.0, "t", 1, 1, 2.0, (RoundStream(1, 4),), (node,))
-    reply = replace(guesses(1, ONE, 3, 7, 8), draft_us=300_000)
+    reply = replace(guesses(1, ONE, 3, 7, 8), num_wasted=2, draft_us=300_000)
     scheduler.drafted("a", reply, 1.5)
     drafted, verify = taken(ring)
     # Three steps of four: two guesses, and the one that was kept back.
     made_s = pytest.approx(0.75 * share.draft_s)
-    assert drafted == DraftRecord(1.5, "t", 1, "a", 0.3, made_s, 0.01)
+    assert drafted == DraftRecord(1.5, "t", 1, "a", 0.3, made_s, 0.01, 0, 2)
     predicted_s = scheduler._learning.predicted_pass_s(3, 3.0)
     assert verify == VerifyRecord(1.5, "t", 1, 3, predicted_s)
     assert predicted_s > 0
-    scheduler.committed(commit(ONE, 3, [7, 9], num_draft_tokens=2, pass_s=0.1), 2.0)
+    commits = commit(ONE, 3, [7, 9], num_draft_tokens=2, pass_s=0.1)
+    predicted_s = scheduler._learning.predicted_pass_s(3 + 5, 3.0)
+    scheduler.committed(replace(commits, num_read_tokens=5), 2.0)
     done, lap, _next = taken(ring)
     streams = (PassStream(1, 1, 2, 2, 1),)
-    assert done == PassRecord(2.0, "t", 0.1, pytest.approx(predicted_s), RTT_S, streams)
+    assert done == PassRecord(2.0, "t", 0.1, pytest.approx(predicted_s), RTT_S, streams, 5)
     assert lap == LapRecord(2.0, "t", 1, 1.0, 2.0)
 
 

@@ -60,7 +60,7 @@ ROUND: tuple[Record, ...] = (
 OTHERS: tuple[Record, ...] = (
     GivenUpRecord(10.2, "t", 8, ("a", "b")),
     TrialRecord(10.2, "t", 9, "a", (3,)),
-    DraftRecord(10.25, "t", 9, "a", 0.02, 0.0, 0.01),
+    DraftRecord(10.25, "t", 9, "a", 0.02, 0.0, 0.01, 3, 1),
     TrialResultRecord(10.3, "t", 3, 4, 1),
-    PassRecord(10.3, "t", 0.04, 0.0, 0.0, (PassStream(3, 0, 1),)),
+    PassRecord(10.3, "t", 0.04, 0.0, 0.0, (PassStream(3, 0, 1),), 32),
 )

@@ -81,6 +81,17 @@ def test_passes_follow_one_another() -> None:
     assert other.start_s < first.end_s
 
 
+def test_texts_that_are_read_and_work_ahead_are_told() -> None:
+    assert isinstance(PASS, PassRecord)
+    assert isinstance(DRAFTED, DraftRecord)
+    ahead = replace(DRAFTED, num_ready=3, num_wasted=1)
+    spans = spans_of((BEGUN, ahead, VERIFY, replace(PASS, num_read=32)))
+    (draft,) = [span for span in spans if span.track == Track(NODE, "draft")]
+    assert (draft.notes["drafted_ahead"], draft.notes["ahead_wasted"]) == (3, 1)
+    (passed,) = named(spans, "pass")
+    assert (passed.name, passed.notes["prompt_tokens"]) == ("41 tokens", 32)
+
+
 def test_trials_and_late_nodes() -> None:
     spans = spans_of(OTHERS)
     assert [(span.track, span.name) for span in spans if span.start_s == span.end_s] == [
