@@ -28,8 +28,14 @@ class Reading:
         to read nothing is read twice.
         """
         behind = [stream for stream in streams if stream.is_behind]
-        waits = {id(stream) for stream in behind if not self._may_read(stream, streams)}
-        behind = [stream for stream in behind if stream.is_behind and id(stream) not in waits]
+        unread = [stream for stream in behind if not stream.cached and _begins(stream)]
+        if unread:
+            alike: dict[object, list[DraftStream]] = {}
+            for stream in streams:
+                alike.setdefault(_begins(stream), []).append(stream)
+            waits = [s for s in unread if not self._may_read(s, alike[_begins(s)])]
+            apart = {id(stream) for stream in waits}
+            behind = [stream for stream in behind if stream.is_behind and id(stream) not in apart]
         self._num_reads += bool(behind)
         order = sorted(behind, key=lambda stream: stream.num_missing)
         if self._num_reads % 2 and len(behind) > 1:
@@ -37,22 +43,19 @@ class Reading:
             order.insert(0, behind[0])
         return order
 
-    def _may_read(self, stream: DraftStream, streams: Sequence[DraftStream]) -> bool:
-        """Copy what there is of a text that is not begun; False if there will soon be more."""
-        if stream.cached:
-            return True
+    def _may_read(self, stream: DraftStream, alike: Sequence[DraftStream]) -> bool:
+        """Copy what there is of a text that is not begun; False if there will soon be more.
+
+        alike: by age, those that begin like it.
+        """
         wanted = stream.token_ids[:-1]
-        best, donor, promised = 0, None, 0
+        best, donor, promised = 0, stream, 0
         is_earlier = True
-        for other in streams:
+        for other in alike:
             if other is stream:
                 is_earlier = False
                 continue
-            if other.spec.owner != stream.spec.owner:
-                continue
             shared = common_prefix(wanted, other.token_ids[:-1])
-            if shared < _LEAST_SHARED_TOKENS:
-                continue
             there = min(shared, len(other.cached))
             if there > best:
                 best, donor = there, other
@@ -63,7 +66,14 @@ class Reading:
                 break
         if promised > best:
             return False
-        if donor is not None and best >= _LEAST_SHARED_TOKENS:
+        if best >= _LEAST_SHARED_TOKENS:
             self._model.copy_prefix(donor.seq_id, stream.seq_id, best)
             stream.cached = wanted[:best]
         return True
+
+
+def _begins(stream: DraftStream) -> tuple[str, tuple[int, ...]] | None:
+    """Whose a text is and how it begins; None if it is too short to share anything."""
+    first = tuple(stream.token_ids[:_LEAST_SHARED_TOKENS])
+    is_short = len(stream.token_ids) <= _LEAST_SHARED_TOKENS
+    return None if is_short else (stream.spec.owner, first)
