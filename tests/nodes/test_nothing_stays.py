@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from nodes.coordinator.requests.request import Choice, Request
 from nodes.draft import state as draft_state
 from nodes.draft.stream import DraftStream
+from nodes.scheduler.drafting.refusals import Refusals
 from nodes.scheduler.drafting.tries import Trial
 from nodes.scheduler.rounds import Round, Share
 from nodes.scheduler.stream import Stream
@@ -24,7 +25,7 @@ from tests.nodes.test_law1 import NUM_CASES, cluster_cases
 # What is made for a request and is of no use after it.
 OF_REQUESTS = (
     *(Request, Choice, Stream, StreamSpec, Round, Share, Trial, TargetStream),
-    *(DraftStream, draft_state._Round),
+    *(DraftStream, draft_state._Round, Refusals),
 )
 
 
