@@ -92,7 +92,7 @@ class Client:
         self._declared = declared
         self._rejoins = rejoins
         self._on_waiting = on_waiting
-        # Whether the coordinator answers offers, as far as is known.
+        # When large requests are offered again, where an offer had no answer.
         self._offers_from = 0.0
         self._link = Link(
             transport,

@@ -74,8 +74,8 @@ class LinkSettings:
     packets are then marked for the access class of interactive media. rate_kbps: what the link
     carries when it has the medium alone; 0 where it shall be measured. frame_ms: what a message
     takes of the medium at least, whatever its size. rtt_ms: of a small message and its answer; 0
-    where it shall be measured. sharing: turns, where senders can be told to
-    wait for one another; shares, where each has a part of the medium all the time.
+    where it shall be measured. sharing: turns, where senders can be told to wait for one another;
+    shares, where each has a part of the medium all the time.
     """
 
     air: str = ""
