@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import replace
 from random import Random
@@ -28,7 +27,6 @@ from tests.nodes.scheduler.script import (
     commit_one,
     draft_requests,
     guesses,
-    length_of,
     open_stream,
     verify_requests,
 )
@@ -177,61 +175,6 @@ def test_only_a_few_streams_are_on_their_way_at_a_time() -> None:
             commit_one(scheduler, stream_id)
     # The node has not read any of them.
     assert held(scheduler) == {"a": 6, "b": 2}
-
-
-@pytest.mark.parametrize(("gamma", "lookup"), [(None, False), (2, False), (2, True)])
-def test_a_stream_that_found_no_room_is_taken_in_when_there_is_some(
-    gamma: int | None, lookup: bool
-) -> None:
-    scheduler = SchedulerState(POLICIES["ad"], TARGET_COSTS, lookup=lookup)
-    scheduler.draft_joined("a", growing(1.0), max_streams=2)
-    for number, chosen in ((1, gamma), (2, gamma), (3, gamma), (4, 0)):
-        scheduler.admit(make_spec(number, max_tokens=LONG), chosen)
-        if number <= 2:
-            scheduler.draft_ready("a", StreamId(number), 1, 0.0)
-        scheduler.target_ready(StreamId(number), 1, 0.0)
-    decode(scheduler, 40)
-    assert held(scheduler) == {"a": 2}
-    scheduler.cancel(ONE, 0.0)
-    decode(scheduler, 20)
-    # Not the one that asked for no guesses.
-    drafted = [s for s in scheduler.streams() if s.draft is not None and s.draft.node == "a"]
-    assert {s.spec.stream_id for s in drafted} == {2, 3}
-    assert all(stream.can_guess for stream in drafted)
-
-
-def opened_on(out: list[Instruction], node: str) -> list[int]:
-    told = [i.message for i in out if isinstance(i, ToDraft) and i.node == node]
-    return [m.stream_id for m in told if isinstance(m, OpenStreamRequest)]
-
-
-@pytest.mark.parametrize("lookup", [False, True])
-def test_a_node_that_says_nothing_is_not_told_texts_until_it_does(lookup: bool) -> None:
-    """But those of newcomers, where there is no other."""
-    scheduler = SchedulerState(POLICIES["ad"], TARGET_COSTS, lookup=lookup)
-    scheduler.draft_joined("a", flat(1e-4))
-    scheduler.admit(make_spec(1, max_tokens=1000), None)
-    scheduler.target_ready(ONE, 1, 0.0)
-    stream = scheduler.stream(ONE)
-    assert stream is not None
-    numbers = itertools.count(1000)
-    now = 0.0
-
-    def decoded(num_tokens: int) -> list[Instruction]:
-        nonlocal now
-        out: list[Instruction] = []
-        for _ in range(num_tokens):
-            now += 1.0
-            reply = commit(ONE, length_of(scheduler, ONE), [next(numbers)])
-            out += [*scheduler.committed(reply, now), *scheduler.tick(now)]
-        return out
-
-    while stream.draft is not None and not stream.is_by_lookup:
-        assert opened_on(decoded(1), "a") == []
-    assert opened_on(decoded(600), "a") == []
-    assert opened_on(scheduler.admit(make_spec(2, max_tokens=LONG), None), "a") == [TWO]
-    scheduler.draft_ready("a", TWO, 1, now)
-    assert opened_on(decoded(40), "a") == [ONE]
 
 
 @pytest.mark.parametrize(("max_tokens", "moves"), [(60, False), (400, True)])
