@@ -257,7 +257,7 @@ def light_profile(
     seconds = max(_LEAST_PASS_S, pass_s)
     info = EngineInfo(
         engine="light",
-        model=f"looked-up-{role}",
+        model=f"{family}-{role}",
         model_hash=f"{family}-{role}",
         vocab_hash=family,
         num_vocab=_NUM_VOCAB,

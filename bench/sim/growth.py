@@ -152,8 +152,10 @@ class CellsWorld:
         for cell in range(num_cells):
             peer = f"client-{cell}"
             self._hear(peer.encode(), Hello(peer, "client", 1, PROTOCOL_VERSION, b""))
+            # Each cell's own targets serve it, or all of them anyone.
+            model = f"cell-{cell}-target" if kind == "apart" else ""
             for number in range(STREAMS_A_CELL):
-                self._hear(peer.encode(), _submit(number))
+                self._hear(peer.encode(), _submit(number, model))
         self._step = "rounds"
         self._at(_TICK_S, self._tick)
 
@@ -171,6 +173,9 @@ class CellsWorld:
         spent = {name: s - before[name] for name, s in self._costs.seconds.items()}
         whole = {name: before[name] for name in ("joining", "admission")}
         num_streams = self._num_cells * STREAMS_A_CELL
+        num_served = sum(scheduler.num_streams for scheduler in self._state.schedulers)
+        if num_served != num_streams:
+            raise RuntimeError(f"{num_served} of {num_streams} streams have a target")
         gc.collect()
         return Grown(
             kind,
@@ -274,7 +279,7 @@ class CellsWorld:
         heapq.heappush(self._events, (time_s, next(self._order), action))
 
 
-def _submit(number: int) -> SubmitRequest:
+def _submit(number: int, model: str) -> SubmitRequest:
     return SubmitRequest(
         request_id=number + 1,
         prompt="",
@@ -290,6 +295,7 @@ def _submit(number: int) -> SubmitRequest:
         gamma=-1,
         priority=5,
         prompt_token_ids=(number + 1,) * 32,
+        model=model,
     )
 
 

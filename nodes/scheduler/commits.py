@@ -68,7 +68,7 @@ class Commits:
             return self._abort(stream, "the target did not score what it committed", now)
         out: list[Instruction] = []
         self._watch.counts.committed(entry, len(token_ids), stream)
-        position = len(stream.token_ids) - stream.spec.num_prompt_tokens
+        position = stream.num_output
         was_on_probation = stream.is_on_probation
         stream.token_ids += token_ids
         if token_ids:

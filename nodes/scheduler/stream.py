@@ -118,8 +118,12 @@ class Stream:
     plain_reason: str = ""
 
     @property
+    def num_output(self) -> int:
+        return len(self.token_ids) - self.spec.num_prompt_tokens
+
+    @property
     def tokens_left(self) -> int:
-        return self.spec.max_tokens - (len(self.token_ids) - self.spec.num_prompt_tokens)
+        return self.spec.max_tokens - self.num_output
 
     def current_spec(self, generation: int) -> StreamSpec:
         return replace(self.spec, generation=generation, token_ids=tuple(self.token_ids))
@@ -158,8 +162,13 @@ class Stream:
         """Whether its draft node's guesses are tried before the first round."""
         if self.tries is None or self.draft is None or self.is_by_lookup:
             return False
-        num_output = len(self.token_ids) - self.spec.num_prompt_tokens
-        return self.figures.num_rounds == 0 and self.tries.are_first(num_output)
+        return self.figures.num_rounds == 0 and self.tries.are_first(self.num_output)
+
+    def is_untried_by(self, node: str) -> bool:
+        """Whether a draft node holds it that has yet to show what its guesses are worth to it."""
+        if self.draft is None or self.draft.node != node or self.tries is None:
+            return False
+        return not self.tries.num_done and not self.figures.num_rounds
 
     @property
     def is_away(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from nodes.messages import MAX_STREAMS_PER_MESSAGE, CloseStreamNotice, DraftReply
 from nodes.scheduler.cycle import CycleState
 from nodes.scheduler.dispatch import Dispatcher
-from nodes.scheduler.drafting import trials
+from nodes.scheduler.drafting import trials, worth
 from nodes.scheduler.drafting.draft_node import DraftNode
 from nodes.scheduler.drafting.drafts import MOST_MOVING, DraftPool
 from nodes.scheduler.drafting.pace import Pace
@@ -19,9 +19,8 @@ from nodes.scheduler.stream import DraftPlacement, Stream
 from nodes.scheduler.target import TargetCosts
 from nodes.scheduler.watching.watch import Watch
 from nodes.stream import StreamId
-from policies.acceptance import AcceptanceEstimate
 from policies.confidence import Spread
-from policies.drafter import MOVE_GAIN, expected_acceptance, plain_token_s, token_s
+from policies.drafter import MOVE_GAIN, expected_acceptance, plain_token_s
 from policies.latency import NodeCosts
 from policies.plan import Link
 
@@ -29,10 +28,8 @@ from policies.plan import Link
 _MAX_LATE_ROUNDS = 3
 # More than these do not leave a node on a shared medium at once after one late round.
 _MOST_LEAVING = 2
-# Of a draft node that were judged: then what is expected of a stream says more than some trials.
-_KNOWN_GUESSES = 40
-# What the guesses of very good draft models come to.
-_BEST = AcceptanceEstimate(successes=9.0, failures=1.0)
+# Of a stream, decoded before a draft node whose guesses pay for nobody is told of it.
+_LATE_TOKENS = 128
 # Tokens of a stream between two looks at who drafts for it.
 _RECONSIDER_TOKENS = 16
 # And of streams that are looked at after the same pass: the others wait for the next one, and not
@@ -132,20 +129,33 @@ class DraftSide:
     def place(self, stream: Stream) -> list[Instruction]:
         """Open a stream on the draft node that suits it best, if there is one."""
         self._cycle.members_changed()
+        if self._can_wait(stream):
+            return self._drafts.place_by_lookup(stream)
         out = self._drafts.place(stream)
         placement = stream.draft
         if stream.tries is not None and placement is not None and self._target is not None:
-            costs, crowd = self._target.now(len(stream.token_ids)).decode, len(self._streams)
+            costs = self._target.now(len(stream.token_ids)).decode
             node = self._drafts[placement.node]
-            view, plain_s = node.view(), plain_token_s(costs, crowd)
-            known = node.acceptance
-            gain = plain_s / token_s(costs, view, stream.acceptance, crowd)
-            stream.tries.expect(
-                1.0 if known.is_untried else gain,
-                at_best=plain_s / token_s(costs, view, _BEST, crowd),
-                is_known=known.judged[1] >= _KNOWN_GUESSES,
-            )
+            worth.expect(stream.tries, node, stream.acceptance, costs, len(self._streams))
         return out
+
+    def _can_wait(self, stream: Stream) -> bool:
+        """Whether the draft node that would be told of a stream guesses in vain, for all that is
+        known: reading texts and trying it takes time of the target's where they share cores. One
+        stream at a time, of those that come, finds out whether that is still so; long ones do.
+        """
+        if stream.tries is None or self._target is None or stream.num_output >= _LATE_TOKENS:
+            return False
+        node = self._drafts.taker_of(stream)
+        costs = self._target.now(len(stream.token_ids)).decode
+        if node is None or not worth.pays_nobody(node, costs, len(self._streams)):
+            return False
+        if not stream.num_output and not any(
+            s.is_untried_by(node.name) for s in self._streams.values()
+        ):
+            return False
+        stream.plain_reason = f"draft off: {node.name} guesses in vain"
+        return True
 
     def ready(self, node: str, stream_id: StreamId, generation: int) -> bool:
         """A draft node has read a stream's text; False if that is of the past."""
@@ -331,6 +341,8 @@ class DraftSide:
         node = self._drafts.taker_of(stream)
         if node is None or self._target is None or stream.fixed_gamma is not None:
             return node is not None
+        if self._can_wait(stream):
+            return False
         costs = self._target.now(len(stream.token_ids)).decode
         left_s = stream.tokens_left * plain_token_s(costs, len(self._streams))
         return node.reading_s(len(stream.token_ids)) < MOVE_GAIN * left_s

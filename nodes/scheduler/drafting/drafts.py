@@ -132,10 +132,11 @@ class DraftPool:
         """Open a stream on the node that suits it best; on none if it makes no guesses."""
         node = None if stream.fixed_gamma == 0 else self._choose_for(stream)
         if node is None:
-            return self._place_by_lookup(stream)
+            return self.place_by_lookup(stream)
         return self._place_on(node, stream)
 
-    def _place_by_lookup(self, stream: Stream) -> list[Instruction]:
+    def place_by_lookup(self, stream: Stream) -> list[Instruction]:
+        """Let lookup guess for a stream, where there is lookup and it makes guesses."""
         stream_id = stream.spec.stream_id
         if stream.fixed_gamma != 0 and self.lookup is not None and self.lookup.holds(stream_id):
             self._by_lookup.num_streams += 1
@@ -181,7 +182,7 @@ class DraftPool:
             return self._place_on(node, stream)
         if placement.is_late:
             stream.keep_off(node.name)
-        self._place_by_lookup(stream)
+        self.place_by_lookup(stream)
         return [ToDraft(node.name, CloseStreamNotice(stream.spec.stream_id, placement.generation))]
 
     def rebalance(self, stream: Stream, num_moving: int) -> list[Instruction]:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from nodes.messages import OpenStreamRequest
 from nodes.scheduler import LEASE_WHILE_OPENING_TOKENS, SchedulerState
 from nodes.scheduler.drafting.tries import Trial, Tries
-from nodes.scheduler.instructions import Instruction, leases_of
+from nodes.scheduler.instructions import Instruction, ToDraft, leases_of
 from nodes.stream import StreamId
 from policies.acceptance import AcceptanceEstimate
 from policies.baselines import POLICIES
@@ -17,6 +18,7 @@ from policies.plan import Observation, Plan
 from tests.nodes.builders import make_spec
 from tests.nodes.pure_mesh import DRAFT_COSTS, TARGET_COSTS
 from tests.nodes.scheduler.script import (
+    FOUR,
     LONG,
     ONE,
     TWO,
@@ -309,6 +311,57 @@ def test_where_enough_is_known_of_a_draft_node_the_plan_goes_by_that() -> None:
     assert not stream.is_on_probation
     # It is looked at again later, for streams differ.
     assert stream.tries.is_due(INTERVAL)
+
+
+def opened_on_draft(out: Sequence[Instruction]) -> list[int]:
+    """Streams of which a draft node is told."""
+    asked = [i.message for i in out if isinstance(i, ToDraft)]
+    return [message.stream_id for message in asked if isinstance(message, OpenStreamRequest)]
+
+
+def test_of_a_draft_that_guesses_in_vain_one_stream_at_a_time_finds_out() -> None:
+    """Reading texts in vain would take time of the target's where they share cores."""
+    scheduler = make()
+    for _ in range(400):
+        scheduler._drafts["a"].acceptance.observe(4, 0, 4)
+    assert opened_on_draft(scheduler.admit(make_spec(ONE, max_tokens=400), None)) == [ONE]
+    assert opened_on_draft(scheduler.admit(make_spec(TWO, max_tokens=400), None)) == []
+    stream = scheduler.stream(TWO)
+    assert stream is not None
+    assert stream.plain_reason == "draft off: a guesses in vain"
+    # Whose client chose the guesses gets them.
+    assert opened_on_draft(scheduler.admit(make_spec(FOUR, max_tokens=400), 3)) == [FOUR]
+    # A long text is looked at by itself.
+    scheduler.target_ready(TWO, 1, 0.0)
+    told: list[int] = []
+    while not told:
+        told = opened_on_draft(commit_one(scheduler, TWO))
+    assert told == [TWO]
+    assert 128 <= stream.num_output < 144
+    assert stream.plain_reason == "draft off: a still reads the text"
+
+
+def test_who_comes_after_the_one_that_was_tried_is_the_next_to_find_out() -> None:
+    scheduler = make()
+    for _ in range(400):
+        scheduler._drafts["a"].acceptance.observe(4, 0, 4)
+    scheduler.admit(make_spec(ONE, max_tokens=400), None)
+    first = scheduler.stream(ONE)
+    assert first is not None
+    assert first.tries is not None
+    first.tries.num_done = 1
+    assert opened_on_draft(scheduler.admit(make_spec(TWO, max_tokens=400), None)) == [TWO]
+
+
+def test_where_streams_differ_a_draft_that_is_bad_for_most_is_not_in_vain() -> None:
+    scheduler = make()
+    node = scheduler._drafts["a"]
+    for rate in (0.0, 1.0) * 10:
+        node.model.population.ended(40 * rate, 40)
+    for _ in range(60):
+        node.acceptance.observe(4, 1, 4)
+    for stream_id in (ONE, TWO):
+        assert opened_on_draft(scheduler.admit(make_spec(stream_id), None)) == [stream_id]
 
 
 def test_a_draft_node_with_little_to_gain_at_best_is_tried_once() -> None:
