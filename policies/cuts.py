@@ -71,7 +71,7 @@ def _best_single(problem: CycleProblem, best: Found) -> Found:
     gammas = np.clip(uniform_levels(problem)[:, None], problem.least, problem.most)
     some = gammas > 0
     num_plain = n - some.sum(axis=1)
-    plain_pass_s = problem.target_s[num_plain]
+    plain_pass_s = problem.plain_pass_s(num_plain)
     every = np.arange(n)
     sent = problem.sent[every, gammas]
     likely = np.where(some, 1.0 - np.exp(problem.log_none), 1.0)
@@ -90,7 +90,11 @@ def _best_single(problem: CycleProblem, best: Found) -> Found:
     air_s = (problem.message_air_s + problem.stream_air_s)[nodes]
     air_s = (air_s + sent * problem.token_air_s[nodes]) * some
     draft_s = draft_s * some
-    laps_s = draft_s + problem.rtt_s[nodes] + air_s + verify_s + plain_pass_s[:, None] / 2
+    laps_s = draft_s + problem.rtt_s[nodes] + air_s + verify_s
+    laps_s += problem.target_s[num_plain][:, None] / 2
+    way = problem.target_air
+    way_s = np.zeros(some.shape) if way is None else way.of(some, sent * some)
+    laps_s += way_s
     places = [nodes == node for node in range(len(problem.node_names))]
     places += [problem.media[nodes] == medium for medium in range(len(problem.medium_names))]
     num_nodes = len(problem.node_names)
@@ -98,6 +102,8 @@ def _best_single(problem: CycleProblem, best: Found) -> Found:
         (draft_s if place < num_nodes else air_s)[:, mine].sum(axis=1)
         for place, mine in enumerate(places)
     ]
+    if way is not None:
+        sums[num_nodes + way.medium] = sums[num_nodes + way.medium] + way_s.sum(axis=1)
     price_s, _ = price_of_totals(
         Totals(
             busy_s=np.max(sums, axis=0),
@@ -148,7 +154,7 @@ def _costs(problem: CycleProblem, runs: Runs, seed: Seed) -> Floats:
     verify_s, lap_s = verify_times(problem, stages, riders[:, None, None])
     cycle_s = (seed.cycle_s * np.array(_CYCLES))[:, None, None]
     free = 1.0 - seed.stolen
-    pass_s = problem.target_s[np.maximum(1, riders)]
+    pass_s = problem.plain_pass_s(np.maximum(1, riders))
     weight = problem.weights.sum() / n * riders
     # A second that guesses take from plain passes, for each cycle and number of plain streams.
     slope = (weight * pass_s)[:, None, None, None] / (cycle_s * free**2)
@@ -211,7 +217,7 @@ def _priced(
         num_batches=some.sum(axis=1).astype(np.float64),
         worth=chosen.worth.sum(axis=1),
         plain_weight=(runs.plain_weight[at] * real).sum(axis=1),
-        plain_pass_s=problem.target_s[num_plain],
+        plain_pass_s=problem.plain_pass_s(num_plain),
     )
     price_s = np.where(real[:, 0], price_of_totals(totals)[0], np.inf)
     found = []

@@ -9,6 +9,10 @@ streams, batches m of T_m tokens and v(t) seconds for a pass of t tokens,
     C     = max(busiest draft node, busiest medium, sum v(T_m + P), max lap_m with its waits),
     F     = C * sum w_k / E_k + sum w_p * C / (M + (C - sum v(T_m + P)) / v(P)).
 
+Where messages to and from the target take of a medium, A_m and head have those of the batch as
+well: they are before and after its pass, and in nobody's way but on that medium. Plain passes are
+no shorter than their answers then, for these follow one another as passes do.
+
 a and A_m are seconds on the air: of a draft node's messages, and of all those of the batch on its
 medium. One node drafts while the messages of another are on the air: half of what is theirs is
 before its request or after its answer, the other half is not in its way. The last term is the time
@@ -18,7 +22,8 @@ where that makes F smaller.
 
 Batches wait for one another's messages. Of the seconds A that a medium works in a cycle B =
 A (1 - 1/M) are the others', in 2 (M - 1) bursts; each of a batch's own two bursts meets one with
-the chance B / C and waits for half of it, and the longer the less the others leave free:
+the chance B / C and waits for half of it, and the longer the less the others leave free (a target
+on the medium makes that four bursts, of which plans that meet there are played anyway):
 
     C = lap + B^2 / (4 (M - 1) (C - B)), of which C is the greater root.
 
@@ -61,7 +66,8 @@ class BlockSums:
 class Stages:
     """Stage times of runs of streams taken as one batch; any shape (...).
 
-    draft_s: (J, ...). air_s: (I, ...). head_s: (...) until the last guesses are there.
+    draft_s: (J, ...). air_s: (I, ...). head_s: (...) of a lap that no pass takes: until the last
+    guesses are there, and what messages to and from the target take.
     num_streams: (...) that guess. num_guesses: (...) that the target verifies, expected ones if not
     whole. none: (...) chance that no guess is made; all 0 where drafts never stop. worth: (...) sum
     of w/E.
@@ -156,7 +162,7 @@ def stages_of(
     air_s += asked * problem.stream_air_s.reshape(column)
     air_s += guesses * problem.token_air_s.reshape(column)
     rtt_s = problem.rtt_s.reshape(column)
-    if num_media == num_nodes:
+    if num_media == num_nodes and problem.target_air is None:
         by_medium = air_s
         arrival_s = draft_s + rtt_s + air_s
     else:
@@ -167,12 +173,17 @@ def stages_of(
         arrival_s = rtt_s + np.maximum(shared_s, draft_s + (shared_s + air_s) / 2)
     arrival_s *= some
     none = np.exp(log_none) if problem.has_stops else np.zeros(1)
+    head_s, num_streams, num_guesses = arrival_s.max(axis=0), asked.sum(axis=0), guesses.sum(axis=0)
+    if problem.target_air is not None:
+        way_s = problem.target_air.of(num_streams, num_guesses)
+        by_medium[problem.target_air.medium] += way_s
+        head_s += way_s
     return Stages(
         draft_s,
         by_medium,
-        arrival_s.max(axis=0),
-        asked.sum(axis=0),
-        guesses.sum(axis=0),
+        head_s,
+        num_streams,
+        num_guesses,
         np.broadcast_to(none, worth.shape),
         worth,
     )
@@ -344,7 +355,7 @@ def evaluate(
         num_batches=np.array((stages.num_streams > 0).sum(), dtype=np.float64),
         worth=stages.worth.sum(),
         plain_weight=sums.plain_weight[-1, 0],
-        plain_pass_s=problem.target_s[num_plain],
+        plain_pass_s=problem.plain_pass_s(num_plain),
     )
     price_s, cycle_s = price_of_totals(totals)
     natural_s = float(totals.natural_s)
@@ -362,7 +373,11 @@ def _with_equal_shares(
     by_medium = np.zeros_like(stages.air_s)
     for medium in range(len(by_medium)):
         mine = problem.media == medium
-        by_medium[medium] = (asked[mine] > 0).sum(axis=0) * air_s[mine].max(axis=0)
+        by_medium[medium] = (asked[mine] > 0).sum(axis=0) * air_s[mine].max(axis=0, initial=0.0)
     arrival_s = stages.draft_s + problem.rtt_s[:, None] + by_medium[problem.media]
     head_s = (arrival_s * (asked > 0)).max(axis=0)
+    if problem.target_air is not None:
+        way_s = problem.target_air.of(stages.num_streams, stages.num_guesses)
+        by_medium[problem.target_air.medium] += way_s
+        head_s += way_s
     return replace(stages, air_s=by_medium, head_s=head_s)

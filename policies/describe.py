@@ -128,7 +128,7 @@ def _tokens_per_s(problem: CycleProblem, chosen: CyclePlan, cost: CycleCost) -> 
     if num_plain == 0:
         return float(earned / cost.cycle_s)
     passes = (cost.verify_s > 0).sum()
-    passes += (cost.cycle_s - cost.verify_s.sum()) / problem.target_s[num_plain]
+    passes += (cost.cycle_s - cost.verify_s.sum()) / problem.plain_pass_s(num_plain)
     return float((earned + num_plain * passes) / cost.cycle_s)
 
 
@@ -168,13 +168,15 @@ def _price_of_guessing(problem: CycleProblem, k: int, num_plain: int) -> str:
     air_s = problem.message_air_s[node] + problem.stream_air_s[node]
     air_s = air_s + sent * problem.token_air_s[node]
     round_s = draft_s + problem.rtt_s[node] + air_s
+    if problem.target_air is not None:
+        round_s = round_s + problem.target_air.of(np.ones(1), sent)
     # It takes its place in the pass of all plain streams, with its guesses.
     likely = 1.0 - np.exp(problem.log_none[k])
     round_s += likely * seconds_at(problem.target_s, num_plain + sent / likely)
     round_s += (1.0 - likely) * problem.target_s[num_plain]
     earned = problem.earned[k, gammas]
     best = int((round_s / earned).argmin())
-    plain_s = float(problem.target_s[num_plain])
+    plain_s = float(problem.plain_pass_s(num_plain))
     guesses = f"{best + 1} guesses make" if best else "1 guess makes"
     text = (
         f"draft off: {guesses} a round of {round_s[best] * 1e3:.0f} ms worth "

@@ -181,7 +181,7 @@ def _totals(problem: CycleProblem, labels: _Labels, num_plain: int, width: int) 
         num_batches=sums[:, width + 3],
         worth=sums[:, width + 1],
         plain_weight=sums[:, width + 2],
-        plain_pass_s=problem.target_s[np.full(len(sums), num_plain)],
+        plain_pass_s=problem.plain_pass_s(np.full(len(sums), num_plain)),
     )
 
 

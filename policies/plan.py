@@ -18,6 +18,10 @@ MAX_FREE_GAMMA = 16
 # `bench wire`), TCP and IP (52); an entry for each stream.
 HEADER_BITS = 8 * 153
 ENTRY_BITS = 8 * 10
+# Of a medium, that texts may take from the messages of rounds in what is planned.
+MOST_TOLD_SHARE = 0.5
+# Text that comes with a committed token, on average.
+TEXT_BITS = 8 * 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,11 @@ class Link:
             raise ValueError(f"a link cannot have a rate of {self.rate_bps:g} bit/s")
         if not (0 <= self.rtt_s < math.inf and 0 <= self.frame_s < math.inf):
             raise ValueError("the times of a link are finite and not negative")
+
+    @property
+    def is_free(self) -> bool:
+        """Whether messages take nothing of its medium."""
+        return self.rate_bps == math.inf and self.frame_s == 0.0
 
     def airtime_s(self, bits: float, num_frames: int) -> float:
         """Seconds of the medium that messages take: f o + D / R, of f frames, D bits."""
@@ -137,7 +146,9 @@ class Observation:
     prefill_share: part of the target's time that prompts take, in [0, 1).
     token_bits: what a token id takes on a link, 16 or 32. slowness: what plans have yielded of what
     they promised; ahead_overrun: how much longer than others cycles have taken that are drafted
-    ahead, as they slow a target on the same machine, at least 1.
+    ahead, as they slow a target on the same machine, at least 1. target_link: what messages to and
+    from the target take of its medium; its round trip is in the links of the draft nodes, for
+    rounds wait for it and plain passes do not.
     """
 
     streams: tuple[StreamView, ...]
@@ -148,6 +159,7 @@ class Observation:
     token_bits: int = 32
     slowness: Slowness = UNKNOWN_SLOWNESS
     ahead_overrun: float = 1.0
+    target_link: Link = Link()
 
 
 @dataclass(frozen=True, slots=True)

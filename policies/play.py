@@ -1,11 +1,12 @@
 """A plan's batches played through, where they are in each other's way.
 
-A batch uses the air twice in a lap, a draft node and the target once each. Whether the others are
-there at the same time depends on how all these fit into one another: with two batches and bursts
-of 20 ms the closed form of `policies.cycle` misses laps by up to a seventh, for seconds of the air
-that would fit between others' may come at the wrong time. So plans that use shared seconds are
-played: a few laps of every batch, message by message, each stage in the order in which it is asked.
-Durations are expected ones. It is no bound: a stage that is slower may fit better.
+A batch uses the air twice in a lap, twice more where the target is on a medium, a draft node and
+the target once each. Whether the others are there at the same time depends on how all these fit
+into one another: with two batches and bursts of 20 ms the closed form of `policies.cycle` misses
+laps by up to a seventh, for seconds of the air that would fit between others' may come at the wrong
+time. So plans that use shared seconds are played: a few laps of every batch, message by message,
+each stage in the order in which it is asked. Durations are expected ones. It is no bound: a stage
+that is slower may fit better.
 """
 
 from __future__ import annotations
@@ -71,12 +72,14 @@ def messages_air_s(problem: CycleProblem, plan: CyclePlan, m: int) -> Floats:
 @dataclass(slots=True)
 class _Batch:
     """nodes: those it asks, the shortest messages first. air_s, draft_s: of each of these, air_s of
-    one message: a request takes about as long as its answer. left: answers to come."""
+    one message: a request takes about as long as its answer. way_s: likewise of the messages to
+    and from the target. left: answers to come."""
 
     nodes: list[int]
     air_s: list[float]
     draft_s: list[float]
     verify_s: float
+    way_s: float
     left: int = 0
     size: float = 1.0
     num_laps: int = 0
@@ -84,7 +87,7 @@ class _Batch:
     last_s: float = 0.0
 
 
-_START, _ASKED, _DRAFTED, _ANSWERED, _VERIFIED = range(5)
+_START, _ASKED, _DRAFTED, _ANSWERED, _TOLD, _RUN, _VERIFIED = range(7)
 
 
 def played_lap_s(problem: CycleProblem, plan: CyclePlan, cost: CycleCost) -> float:
@@ -98,9 +101,17 @@ def played_lap_s(problem: CycleProblem, plan: CyclePlan, cost: CycleCost) -> flo
     media, rtt_s = problem.media.tolist(), problem.rtt_s.tolist()
     num_plain = int((plan.gammas == 0).sum())
     plain_s = float(problem.target_s[num_plain]) / 2
+    # Where the way to the target takes nothing of a medium, messages are there when they are sent.
+    target_medium = -1 if problem.target_air is None else problem.target_air.medium
     medium_free_s = [0.0] * len(problem.medium_names)
     node_free_s = [0.0] * len(problem.node_names)
     target_free_s = 0.0
+
+    def on_air(medium: int, at_s: float, seconds: float) -> float:
+        """When a message is through that is sent at a time."""
+        medium_free_s[medium] = max(at_s, medium_free_s[medium]) + seconds
+        return medium_free_s[medium]
+
     # (seconds, order, what, batch, place of the node in the batch)
     events = [(k * cost.natural_s / len(batches), k, _START, k, 0) for k in range(len(batches))]
     order = len(batches)
@@ -110,32 +121,35 @@ def played_lap_s(problem: CycleProblem, plan: CyclePlan, cost: CycleCost) -> flo
         now, _, what, number, place = heapq.heappop(events)
         batch = batches[number]
         then: list[tuple[float, int, int]] = []
+        if what == _ANSWERED:
+            batch.left -= 1
+            if not batch.left and target_medium >= 0:
+                told_s = on_air(target_medium, now, batch.size * batch.way_s)
+                then.append((told_s, _TOLD, 0))
+            elif not batch.left:
+                what = _TOLD
         if what == _START:
             batch.left = len(batch.nodes)
             num_starts += 1
             # As even as random numbers are not, and the same in every plan.
             batch.size = 1.0 + _UNEVEN * (2.0 * (num_starts * _GOLDEN % 1.0) - 1.0)
             for k, node in enumerate(batch.nodes):
-                medium = media[node]
-                medium_free_s[medium] = max(now, medium_free_s[medium])
-                medium_free_s[medium] += batch.size * batch.air_s[k]
-                then.append((medium_free_s[medium] + rtt_s[node] / 2, _ASKED, k))
+                asked_s = on_air(media[node], now, batch.size * batch.air_s[k])
+                then.append((asked_s + rtt_s[node] / 2, _ASKED, k))
         elif what == _ASKED:
             node = batch.nodes[place]
             node_free_s[node] = max(now, node_free_s[node]) + batch.draft_s[place]
             then.append((node_free_s[node], _DRAFTED, place))
         elif what == _DRAFTED:
             node = batch.nodes[place]
-            medium = media[node]
-            medium_free_s[medium] = max(now, medium_free_s[medium])
-            medium_free_s[medium] += batch.size * batch.air_s[place]
-            then.append((medium_free_s[medium] + rtt_s[node] / 2, _ANSWERED, place))
-        elif what == _ANSWERED:
-            batch.left -= 1
-            if not batch.left:
-                target_free_s = max(now + plain_s, target_free_s) + batch.verify_s
-                then.append((target_free_s, _VERIFIED, 0))
-        else:
+            answered_s = on_air(media[node], now, batch.size * batch.air_s[place])
+            then.append((answered_s + rtt_s[node] / 2, _ANSWERED, place))
+        elif what == _TOLD:
+            target_free_s = max(now + plain_s, target_free_s) + batch.verify_s
+            then.append((target_free_s, _RUN if target_medium >= 0 else _VERIFIED, 0))
+        elif what == _RUN:
+            then.append((on_air(target_medium, now, batch.size * batch.way_s), _VERIFIED, 0))
+        elif what == _VERIFIED:
             batch.num_laps += 1
             if batch.num_laps == _LAPS_BEFORE:
                 batch.counted_from_s = now
@@ -154,12 +168,14 @@ def played_lap_s(problem: CycleProblem, plan: CyclePlan, cost: CycleCost) -> flo
 
 def _batches(problem: CycleProblem, plan: CyclePlan, cost: CycleCost) -> list[_Batch]:
     made = []
+    way_s = np.zeros(len(plan.bounds) - 1)
+    if problem.target_air is not None:
+        way_s = problem.target_air.of(cost.stages.num_streams, cost.stages.num_guesses) / 2
     for m in np.flatnonzero(cost.verify_s > 0).tolist():
         air_s = messages_air_s(problem, plan, m) / 2
         nodes = np.flatnonzero(cost.stages.draft_s[:, m] > 0)
         nodes = nodes[np.argsort(air_s[nodes], kind="stable")]
         draft_s = cost.stages.draft_s[nodes, m]
-        made.append(
-            _Batch(nodes.tolist(), air_s[nodes].tolist(), draft_s.tolist(), float(cost.verify_s[m]))
-        )
+        messages_s, verify_s = air_s[nodes].tolist(), float(cost.verify_s[m])
+        made.append(_Batch(nodes.tolist(), messages_s, draft_s.tolist(), verify_s, float(way_s[m])))
     return made

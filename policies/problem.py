@@ -13,8 +13,10 @@ from policies.latency import CostTable, NodeCosts
 from policies.plan import (
     ENTRY_BITS,
     HEADER_BITS,
+    TEXT_BITS,
     UNKNOWN_SLOWNESS,
     DraftView,
+    Link,
     Observation,
     Slowness,
     StreamView,
@@ -26,6 +28,25 @@ Counts = npt.NDArray[Any]
 # After a round in which every guess was accepted, a draft node has two tokens to catch up with.
 CATCH_UP_TOKENS = 2
 _NEVER = 1e-300
+
+
+@dataclass(frozen=True, slots=True)
+class TargetAir:
+    """Seconds of the target's medium that a batch takes to the target and back: of the two
+    messages, of a stream in them, of a guess. answers_s: (n + 1,) those that the answer of a pass
+    takes, by its plain streams. medium: its index.
+    """
+
+    message_s: float
+    stream_s: float
+    guess_s: float
+    answers_s: Floats
+    medium: int
+
+    def of(self, num_streams: Counts, num_guesses: Counts) -> Floats:
+        """(...) seconds of batches; nothing where there is no stream."""
+        way_s: Floats = np.asarray(num_streams > 0, dtype=np.float64) * self.message_s
+        return way_s + num_streams * self.stream_s + num_guesses * self.guess_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +63,7 @@ class CycleProblem:
     for each node, (J, t + 1).
     stream_air_s, token_air_s: (J,) seconds of the medium that a stream and a guess take;
     message_air_s: (J,) those of the messages around them. media: (J,) index of the medium.
+    target_air: where messages to and from the target take of a medium.
     """
 
     stream_ids: tuple[int, ...]
@@ -66,10 +88,20 @@ class CycleProblem:
     node_names: tuple[str, ...]
     medium_names: tuple[str, ...]
     slowness: Slowness = UNKNOWN_SLOWNESS
+    target_air: TargetAir | None = None
 
     @property
     def num_streams(self) -> int:
         return len(self.stream_ids)
+
+    def plain_pass_s(self, num_plain: Ints | int) -> Floats:
+        """(...) seconds of passes of so many plain streams, and none others. Their answers follow
+        one another as they do, so that there are no more of them than fit on the air."""
+        seconds: Floats = self.target_s[num_plain]
+        if self.target_air is None:
+            return seconds
+        longer: Floats = np.maximum(seconds, self.target_air.answers_s[num_plain])
+        return longer
 
     @property
     def max_gamma(self) -> int:
@@ -141,7 +173,7 @@ def problem_of(observation: Observation) -> CycleProblem:
         )
         / (1.0 - observation.prefill_share),
         slowness=observation.slowness,
-        **_draft_side(drafts, n, observation.token_bits),
+        **_draft_side(drafts, n, observation),
     )
 
 
@@ -154,16 +186,19 @@ class _DraftSide(TypedDict):
     media: Ints
     node_names: tuple[str, ...]
     medium_names: tuple[str, ...]
+    target_air: TargetAir | None
 
 
-def _draft_side(drafts: tuple[DraftView, ...], n: int, token_bits: int) -> _DraftSide:
+def _draft_side(drafts: tuple[DraftView, ...], n: int, observation: Observation) -> _DraftSide:
+    token_bits, to_target = observation.token_bits, observation.target_link
     if not drafts:
         # Arrays of one node that nobody asks, rather than of none.
         nothing = NodeCosts(CostTable((1,), (1.0,)), CostTable((1,), (1.0,)))
         drafts = (DraftView("", nothing),)
     links = [draft.link for draft in drafts]
     media = [draft.link.medium or f"link of {draft.name}" for draft in drafts]
-    medium_names = tuple(dict.fromkeys(media))
+    at_target = to_target.medium or "the target's link"
+    medium_names = tuple(dict.fromkeys(media if to_target.is_free else [*media, at_target]))
     return _DraftSide(
         draft_s=np.array(
             [seconds_upto(d.costs.decode, CATCH_UP_TOKENS * n, d.used_cells) for d in drafts]
@@ -176,6 +211,24 @@ def _draft_side(drafts: tuple[DraftView, ...], n: int, token_bits: int) -> _Draf
         media=np.array([medium_names.index(medium) for medium in media], dtype=np.int64),
         node_names=tuple(draft.name for draft in drafts),
         medium_names=medium_names,
+        target_air=None
+        if to_target.is_free
+        else _target_air(to_target, token_bits, n, medium_names.index(at_target)),
+    )
+
+
+def _target_air(link: Link, token_bits: int, n: int, medium: int) -> TargetAir:
+    """Guesses go out; they come back as tokens with their texts, of which not more is known here
+    than that all may."""
+    committed_bits = token_bits + TEXT_BITS
+    each_s = link.airtime_s(ENTRY_BITS + committed_bits, 0)
+    counts = np.arange(n + 1)
+    return TargetAir(
+        message_s=link.airtime_s(2 * HEADER_BITS, 2),
+        stream_s=link.airtime_s(2 * ENTRY_BITS + committed_bits, 0),
+        guess_s=link.airtime_s(token_bits + committed_bits, 0),
+        answers_s=(counts > 0) * link.airtime_s(HEADER_BITS, 1) + counts * each_s,
+        medium=medium,
     )
 
 

@@ -208,7 +208,7 @@ def best_equal(
         ),
         worth=np.add.reduceat(picked.worth, cuts.groups, axis=0),
         plain_weight=plain_weight,
-        plain_pass_s=problem.target_s[num_plain],
+        plain_pass_s=problem.plain_pass_s(num_plain),
     )
     price_s, cycle_s = price_of_totals(totals)
     # A head with guesses that clients asked for is no plain head: those plans are left out.

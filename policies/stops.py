@@ -68,12 +68,16 @@ def stop_chances(problem: CycleProblem, plan: CyclePlan, cost: CycleCost) -> Flo
         step_s = problem.draft_s[nodes, beside[nodes]]
         alone_s = step_s * _chance_of_none_beside(problem, mine, plan.gammas[mine])
         air_s = problem.token_air_s[nodes]
+        media, way = problem.media[nodes], problem.target_air
+        on_medium_s, way_s = air_s * busy[1][media], 0.0
+        if way is not None:
+            way_s = way.guess_s
+            both_s = way_s * busy[1][way.medium] + on_medium_s * (media == way.medium)
+            on_medium_s = np.maximum(on_medium_s, both_s)
         lap_binds = cost.lap_s[m] >= lap_limit_s
         added_s = np.maximum(
-            np.where(lap_binds, verify_s + alone_s + air_s, verify_s * target_binds),
-            np.maximum(
-                step_s / beside[nodes] * busy[0][nodes], air_s * busy[1][problem.media[nodes]]
-            ),
+            np.where(lap_binds, verify_s + alone_s + air_s + way_s, verify_s * target_binds),
+            np.maximum(step_s / beside[nodes] * busy[0][nodes], on_medium_s),
         )
         dearer = verify_s * by_verify + (0.0 if is_drawn_out else added_s * by_cycle)
         worth = cost.cycle_s * problem.weights[mine] / np.maximum(dearer, _NOTHING_S)
@@ -94,7 +98,7 @@ def _slopes_of_price(
     plain_weight = float(problem.weights[is_plain].sum())
     if not num_plain or plain_weight == 0.0:
         return worth, 0.0
-    pass_s, verify_s = float(problem.target_s[num_plain]), float(cost.verify_s.sum())
+    pass_s, verify_s = float(problem.plain_pass_s(num_plain)), float(cost.verify_s.sum())
     num_batches = int((cost.verify_s > 0).sum())
     passes = num_batches + (cost.cycle_s - verify_s) / pass_s
     by_cycle = worth + plain_weight * (num_batches - verify_s / pass_s) / passes**2

@@ -46,10 +46,7 @@ def machine_cells(rows: Sequence[machine.Cell]) -> Iterator[Cell]:
 def edge_cells(found: Mapping[Setting, Mapping[str, Figures]]) -> Iterator[Cell]:
     """Each policy, and joint beside each other one: a single run of each, so without intervals."""
     for setting, by_policy in found.items():
-        place = (
-            f"cell of {setting.rate_bps / 1e3:g} kbit/s, alpha {setting.alpha:g}, "
-            f"{_streams(setting.num_streams)}"
-        )
+        place = f"{setting.place}, {_streams(setting.num_streams)}"
         for policy, figures in by_policy.items():
             yield Cell(
                 suite=EDGE,

@@ -131,6 +131,7 @@ def planning(streams: int, seconds: float, pass_ms: float, gamma: int) -> None:
 @click.option("--warm-up", default=8.0, show_default=True, help="Seconds before these.")
 @click.option("--turns", default=1, show_default=True, help="Of each policy: more tell noise.")
 @click.option("--means", type=click.Choice(["auto", "tun", "proxy"]), default="auto")
+@click.option("--target-on-air", is_flag=True, help="The target is a station of the cell, too.")
 @quick_option
 @out_option
 def edge(
@@ -142,6 +143,7 @@ def edge(
     warm_up: float,
     turns: int,
     means: Means,
+    target_on_air: bool,
     quick: bool,
     out: Path | None,
 ) -> None:
@@ -167,7 +169,8 @@ def edge(
     if unknown := set(wanted) - set(ALPHAS):
         raise click.UsageError(f"--alphas: {unknown} not among {', '.join(map(str, ALPHAS))}")
     names = policies.split(",") if policies else ["ad", *(p for p in COMPARED if p != "ad")]
-    click.echo("emulated devices, emulated air\n" + HEAD)
+    where = ", the target on it" if target_on_air else ""
+    click.echo(f"emulated devices, emulated air{where}\n{HEAD}")
     found = {}
     for rate in rates_kbps.split(","):
         for alpha in wanted:
@@ -177,6 +180,7 @@ def edge(
                 num_streams=streams,
                 warm_up_s=warm_up,
                 seconds=seconds,
+                is_target_on_air=target_on_air,
             )
             found[setting] = asyncio.run(run_setting(setting, names, means, click.echo, turns))
     text, is_good = verdict(found)

@@ -17,12 +17,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from bench.emulate.cell import Cell, Station
+from bench.emulate.cell import Station
 from bench.emulate.open import LiveCell, Means, open_cell
 from bench.emulate.tun import HUB
 from bench.live.edge_hub import Figures, Task
 from bench.live.edge_report import row
 from bench.live.edge_setting import (
+    AIR,
     ALPHAS,
     BENCH,
     DRAFT,
@@ -30,6 +31,7 @@ from bench.live.edge_setting import (
     NUM_DRAFTS,
     RECORDING,
     TARGET,
+    TARGET_STATION,
     Setting,
 )
 from bench.live.turns import together
@@ -58,9 +60,9 @@ async def run_setting(
     turns: dict[str, list[Figures]] = {policy: [] for policy in policies}
     with tempfile.TemporaryDirectory(prefix="airdraft-edge-") as folder:
         async with open_cell(setting.cell(), means=means) as (live, kind):
-            report(f"cell of {setting.rate_bps / 1e3:g} kbit/s, alpha {setting.alpha}: {kind}")
+            report(f"{setting.place}: {kind}")
             made = _Files(Path(folder), setting, live)
-            async with _nodes(live, made, setting.cell()):
+            async with _nodes(live, made, setting):
                 for turn in range(num_turns):
                     for policy in reversed(turns) if (num_turns - 1 - turn) % 2 else turns:
                         turns[policy].append(await _run_policy(live, made, setting, policy))
@@ -103,19 +105,22 @@ class _Files:
         return path
 
     async def station(self, station: Station) -> list[str]:
-        """Options of a draft node at a station: authorized, and its link declared."""
+        """Role and options of the node at a station: authorized, and its link declared."""
+        role = "target" if station.name == TARGET_STATION else "draft"
         ring = Keyring(self._folder / station.name)
-        self.hub.authorized().add(Entry(ring.make_own().public, station.name, frozenset({"draft"})))
+        self.hub.authorized().add(Entry(ring.make_own().public, station.name, frozenset({role})))
         host, port = await self._live.dial(station.name, PORT)
         endpoint = f"tcp://{host}:{port}"
         ring.keep_coordinator(KnownCoordinator(endpoint, self._server))
         config = self._folder / f"{station.name}.toml"
         config.write_text(
-            f'name = "{station.name}"\n[link]\nair = "cell"\n'
+            f'name = "{station.name}"\n[link]\nair = "{AIR}"\n'
             f"rate_kbps = {station.rate_bps / 1e3}\nframe_ms = {FRAME_S * 1e3}\n"
         )
-        model = ["--model", f"replay:{self.draft}", "--max-streams", "32"]
+        engine = self.target if role == "target" else self.draft
+        model = ["--model", f"replay:{engine}", "--max-streams", "32"]
         return [
+            role,
             "--config",
             str(config),
             "--keys",
@@ -127,16 +132,17 @@ class _Files:
 
 
 @contextlib.asynccontextmanager
-async def _nodes(live: LiveCell, made: _Files, cell: Cell) -> AsyncIterator[None]:
-    """The target at the hub and a draft node at each station, until the end."""
+async def _nodes(live: LiveCell, made: _Files, setting: Setting) -> AsyncIterator[None]:
+    """The target, at the hub or a station, and draft nodes at the other stations, until the end."""
     limit = {"AIRDRAFT_JOIN_TIMEOUT_S": "60"}
     async with contextlib.AsyncExitStack() as stack:
-        model = ["--model", f"replay:{made.target}", "--max-streams", "32"]
-        keys = ["--keys", str(made.hub.directory), "--connect", made.endpoint]
-        await stack.enter_async_context(_node(live, HUB, ["target", *model, *keys], limit))
-        for station in cell.stations:
-            options = await made.station(station)
-            await stack.enter_async_context(_node(live, station.name, ["draft", *options], limit))
+        if not setting.is_target_on_air:
+            model = ["--model", f"replay:{made.target}", "--max-streams", "32"]
+            keys = ["--keys", str(made.hub.directory), "--connect", made.endpoint]
+            await stack.enter_async_context(_node(live, HUB, ["target", *model, *keys], limit))
+        for station in setting.cell().stations:
+            node = await made.station(station)
+            await stack.enter_async_context(_node(live, station.name, node, limit))
         yield
 
 

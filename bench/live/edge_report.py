@@ -47,9 +47,8 @@ def standing(found: Mapping[Setting, Mapping[str, Figures]]) -> list[str]:
         if (beside := to_best(by_policy)) is not None:
             best, ratio, error = beside
             to_others.append(ratio)
-            place = f"{setting.rate_bps / 1e3:g} kbit/s, alpha {setting.alpha:g}"
             noise = "" if isnan(error) else f" ± {error:.3f}"
-            lines.append(f"{place}: joint to {best} {ratio:.3f}{noise}")
+            lines.append(f"{setting.place}: joint to {best} {ratio:.3f}{noise}")
             others = [f for name, f in by_policy.items() if name != "joint"]
             to_quickest.append(min(f.token_s for f in others) / joint.token_s)
         achieved.append(joint.tokens_per_s / joint.planned_tokens_per_s)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from bench.emulate.cell import Cell, Contention, Station
 
+AIR = "cell"
+TARGET_STATION = "agx"
 NUM_DRAFTS = 4
 # Of the fastest station's rate.
 RATES = (0.25, 0.5, 1.0, 1.0)
@@ -28,19 +30,29 @@ DRAFT = ("jetson-orin-nano.toml", "llama-160m")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """rate_bps: of the fastest station when the cell is otherwise silent."""
+    """rate_bps: of the fastest station when the cell is otherwise silent. is_target_on_air: the
+    target is a station, too, as fast as the fastest; else it is at the hub."""
 
     rate_bps: float
     alpha: float
     num_streams: int = 16
     warm_up_s: float = 8.0
     seconds: float = 12.0
+    is_target_on_air: bool = False
+
+    @property
+    def place(self) -> str:
+        """What it is, in words."""
+        where = ", the target on it" if self.is_target_on_air else ""
+        return f"cell of {self.rate_bps / 1e3:g} kbit/s{where}, alpha {self.alpha:g}"
 
     def cell(self) -> Cell:
         stations = [
             Station(name=f"nano-{k}", rate_bps=self.rate_bps * part, delay_s=1e-3)
             for k, part in enumerate(RATES)
         ]
+        if self.is_target_on_air:
+            stations.append(Station(name=TARGET_STATION, rate_bps=self.rate_bps, delay_s=1e-3))
         return Cell(stations=tuple(stations), access=Contention(), frame_s=FRAME_S)
 
 

@@ -74,8 +74,15 @@ def steady_command(scenarios: int, passes: int) -> None:
 @click.option("--seconds", default=32.0, show_default=True, help="Of each policy, virtual.")
 @click.option("--turns", default=3, show_default=True, help="Of each policy, with other texts.")
 @click.option("--processes", default=1, show_default=True)
+@click.option("--target-on-air", is_flag=True, help="The target is a station of the cell, too.")
 def edge_command(
-    rates_kbps: str, alphas: str, policies: str, seconds: float, turns: int, processes: int
+    rates_kbps: str,
+    alphas: str,
+    policies: str,
+    seconds: float,
+    turns: int,
+    processes: int,
+    target_on_air: bool,
 ) -> None:
     """The cell of `live edge` in virtual time: simulated nodes and air, recorded texts.
 
@@ -96,11 +103,17 @@ def edge_command(
     if unnamed := set(names) - set(POLICIES):
         raise click.UsageError(f"--policies: {', '.join(sorted(unnamed))}: not a policy")
     settings = [
-        Setting(rate_bps=float(rate) * 1e3, alpha=alpha, seconds=seconds)
+        Setting(
+            rate_bps=float(rate) * 1e3,
+            alpha=alpha,
+            seconds=seconds,
+            is_target_on_air=target_on_air,
+        )
         for rate in rates_kbps.split(",")
         for alpha in wanted
     ]
-    click.echo("simulated devices, simulated air\n" + HEAD)
+    where = ", the target on it" if target_on_air else ""
+    click.echo(f"simulated devices, simulated air{where}\n{HEAD}")
     found = {}
     for setting, by_policy in run_edge(settings, names, turns, processes):
         found[setting] = by_policy

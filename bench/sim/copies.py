@@ -22,6 +22,7 @@ from nodes.scheduler.instructions import Emit, Finish, Instruction, ToTarget
 from nodes.stream import StreamId, StreamSpec
 from policies.joint import joint_plan
 from policies.latency import CostTable, NodeCosts
+from policies.plan import Link
 
 # Seconds of a pass by its tokens. Shapes: one that hardly grows up to 16 tokens; one of a device
 # for which memory is all; one where the second token costs more than the first.
@@ -118,7 +119,7 @@ class _World:
         self._table = TABLES[copies.table]
         prefill = CostTable((32,), (self._table.at(32),))
         self._scheduler = SchedulerState(joint_plan, NodeCosts(self._table, prefill), lookup=lookup)
-        self._scheduler.target_link(copies.rtt_s)
+        self._scheduler.target_link(Link(rtt_s=copies.rtt_s))
         self._clock = Clock()
         self._held: dict[StreamId, _Held] = {}
         self._is_busy = False

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bench.live.edge_hub import Figures
 from bench.live.edge_setting import (
+    AIR,
     ALPHAS,
     BENCH,
     DRAFT,
@@ -60,7 +61,8 @@ def edge_scenario(setting: Setting, turn: int) -> Scenario:
     wanted = recording.texts_with(guesses, low, high)
     known = calibrated(recording.texts, draft)
     texts = [_text(each, draft, number, known) for number, each in enumerate(wanted)]
-    links = [Link(setting.rate_bps * part, _RTT_S, "cell", FRAME_S) for part in RATES]
+    links = [Link(setting.rate_bps * part, _RTT_S, AIR, FRAME_S) for part in RATES]
+    on_air = Link(setting.rate_bps, _RTT_S, AIR, FRAME_S)
     nodes = [SimDraftNode(costs=_costs(*DRAFT), link=link, model_hash=guesses) for link in links]
 
     def client(number: int) -> SimClient:
@@ -86,6 +88,7 @@ def edge_scenario(setting: Setting, turn: int) -> Scenario:
         warm_up_s=setting.warm_up_s,
         noise=_NOISE,
         target_delay_s=_TARGET_DELAY_S,
+        target_link=on_air if setting.is_target_on_air else None,
         trials=True,
     )
 

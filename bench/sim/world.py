@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
@@ -14,14 +14,22 @@ from bench.sim.draft import SimDraft
 from bench.sim.events import Clock, Medium
 from bench.sim.target import SimTarget
 from nodes.engine.sampling import Sampling
-from nodes.messages import DraftReply, DraftRequest, OpenStreamRequest, StreamReadyNotice
+from nodes.messages import (
+    CommitReply,
+    DraftReply,
+    DraftRequest,
+    LeaseRequest,
+    OpenStreamRequest,
+    StreamReadyNotice,
+    VerifyRequest,
+)
 from nodes.scheduler import SchedulerState
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
 from nodes.stream import StreamId, StreamSpec
 from policies.acceptance import AcceptanceEstimate
 from policies.confidence import Spread
 from policies.latency import NodeCosts
-from policies.plan import ENTRY_BITS, Link, Plan, Policy
+from policies.plan import ENTRY_BITS, TEXT_BITS, Link, Plan, Policy
 
 _TOKEN_BITS = 32
 # Between looks at the plan in force.
@@ -65,7 +73,8 @@ class SimClient:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """Everything that a run depends on, but for the policy. target_delay_s: one way.
+    """Everything that a run depends on, but for the policy. target_delay_s: one way, where there is
+    no target_link: of a target on a medium.
 
     spread: how sure drafts are of their guesses, as was measured of them. trials: rounds on trial,
     as in live meshes, where acceptance is learnt.
@@ -80,6 +89,7 @@ class Scenario:
     warm_up_s: float = 0.0
     noise: float = 0.05
     target_delay_s: float = 1e-4
+    target_link: Link | None = None
     trials: bool = False
 
 
@@ -184,7 +194,8 @@ class World:
             self._believed if knows else None,
             trials=scenario.trials and not knows,
         )
-        self._scheduler.target_link(2 * scenario.target_delay_s)
+        link = scenario.target_link or Link(rtt_s=2 * scenario.target_delay_s)
+        self._scheduler.target_link(link)
         self._engine = Engine(self._clock, scenario.target, scenario.noise, self._random)
         self._target = SimTarget(self._engine, self._texts, self._from_target)
         self._media: dict[str, Medium] = {}
@@ -314,7 +325,16 @@ class World:
     # -- messages ----------------------------------------------------------------------------------
 
     def _from_target(self, message: Any) -> None:
-        self._clock.after(self._scenario.target_delay_s, partial(self._on_target, message))
+        self._at_target(message, partial(self._on_target, message))
+
+    def _at_target(self, message: Any, action: Callable[[], None]) -> None:
+        """Bring a message to the target, or from it; action runs where it arrives."""
+        link = self._scenario.target_link
+        if link is None:
+            self._clock.after(self._scenario.target_delay_s, action)
+        else:
+            medium = self._media.setdefault(link.medium or "target", Medium())
+            medium.send(self._clock, link, _bits_of(message), action)
 
     def _on_target(self, message: Any) -> None:
         now = self._clock.now
@@ -341,10 +361,9 @@ class World:
         for instruction in instructions:
             match instruction:
                 case ToTarget(message=message):
-                    self._clock.after(
-                        self._scenario.target_delay_s,
-                        partial(self._target.receive, message),
-                    )
+                    if isinstance(message, OpenStreamRequest):
+                        self._scheduler.text_told(len(message.token_ids), self._clock.now)
+                    self._at_target(message, partial(self._target.receive, message))
                 case ToDraft(node=name, message=message):
                     self._to_draft(name, message)
                 case Emit(stream_id=stream_id, token_ids=token_ids):
@@ -380,6 +399,12 @@ def _bits_of(message: Any) -> int:
             return len(entries) * ENTRY_BITS + len(ids) * _TOKEN_BITS
         case DraftReply(entries=entries, draft_token_ids=ids):
             return len(entries) * ENTRY_BITS + len(ids) * _TOKEN_BITS
+        case VerifyRequest(entries=entries, draft_token_ids=ids):
+            return len(entries) * ENTRY_BITS + len(ids) * _TOKEN_BITS
+        case CommitReply(entries=entries, token_ids=ids):
+            return len(entries) * ENTRY_BITS + len(ids) * (_TOKEN_BITS + TEXT_BITS)
+        case LeaseRequest(entries=entries):
+            return len(entries) * ENTRY_BITS
         case OpenStreamRequest(token_ids=ids):
             return ENTRY_BITS + len(ids) * _TOKEN_BITS
     return ENTRY_BITS

@@ -39,6 +39,7 @@ from nodes.messages import (
     NodeCommandRequest,
     NodesReply,
     NodesRequest,
+    OpenStreamRequest,
     StatusRequest,
     TokenizeRequest,
     TraceRequest,
@@ -288,6 +289,10 @@ class CoordinatorState:
         self._serving.ledger.charge(send.streams, num_bytes, to_draft=send.to_draft)
         self._reporting.traffic.sent(type(send.message), num_bytes)
         is_ping = isinstance(send.message, Ping)
+        if isinstance(send.message, OpenStreamRequest):
+            node = self._roster.node_at(send.peer)
+            if node is not None:
+                node.text_sent(len(send.message.token_ids), num_bytes, self._air, now)
         ping = self._roster.sent(send.peer, num_bytes, now, is_ping=is_ping)
         return [Send(send.peer, ping)] if ping is not None else []
 
@@ -343,6 +348,7 @@ class CoordinatorState:
                 num_cells=node.profile.num_cells,
                 plans_later=due if self._plans_later else None,
             )
+            node.scheduler.target_link(node.target_link())
             for draft in self._roster.nodes("draft"):
                 if draft.can_draft_for(node):
                     draft.draft_for(node.scheduler)

@@ -261,7 +261,7 @@ class Dispatcher:
             return []
         current.stream_ids.remove(stream.spec.stream_id)
         if not current.stream_ids:
-            current.drop_all()
+            current.ended()
             del self.rounds[phase.round_id]
             return []
         if current.is_verifying:
@@ -289,6 +289,11 @@ class Dispatcher:
             )
         request = VerifyRequest(current.round_id, tuple(entries), tuple(draft_token_ids))
         self._watch.verify_sent(request, now)
+        way = self._drafts.way
+        if way.link.medium:
+            size = len(entries), len(draft_token_ids)
+            pass_s = self._watch.predicted_pass_s(request)
+            current.answer = way.verify_sent(*size, pass_s, now)
         return [ToTarget(request)]
 
     def next_deadline(self) -> float | None:

@@ -89,8 +89,11 @@ class Forecast:
         return self.target.expected_s(num_streams, cells, cells / num_streams, now)
 
     def reading_s(self, num_tokens: int) -> float:
-        """Seconds until the target has read a text."""
-        return 0.0 if self.target is None else self.target.reading_s(num_tokens, len(self.streams))
+        """Seconds until the target has been told a text and has read it."""
+        if self.target is None:
+            return 0.0
+        told_s = self.drafts.way.text_s(num_tokens)
+        return told_s + self.target.reading_s(num_tokens, len(self.streams))
 
     def _observation(self, now: float) -> Observation:
         seen = observe(self.streams.values(), self.drafts, self.target, now, is_ahead=True)

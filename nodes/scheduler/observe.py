@@ -78,10 +78,12 @@ def observe(
     extra_s = {}
     if target is not None:
         extra_s = {s.spec.stream_id: target.extra_s(len(s.token_ids) - mean) for s in decoding}
+    views, target_link = drafts.views(now)
     return Observation(
         streams=tuple(s.view(extra_s.get(s.spec.stream_id, 0.0)) for s in decoding),
         target=target.now(mean) if target is not None else None,
-        drafts=drafts.views(now),
+        drafts=views,
         used_cells=used_cells(streams),
         prefill_share=target.prefill_share(now) if target is not None else 0.0,
+        target_link=target_link,
     )

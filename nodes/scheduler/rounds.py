@@ -60,7 +60,7 @@ class Round:
 
     shares: of the nodes that still draft. planned_s: its cycle by the plan, predicted_s: by what
     there was to read as it began, if it went with all its members. asked: caps on guesses. ahead:
-    draft nodes go on meanwhile.
+    draft nodes go on meanwhile. answer: the turn of what the target will say of it.
     """
 
     round_id: int
@@ -75,6 +75,7 @@ class Round:
     keeps_step: bool = False
     is_verifying: bool = False
     late_s: float = 0.0
+    answer: Reservation | None = None
 
     @property
     def deadline(self) -> float:
@@ -119,6 +120,12 @@ class Round:
     def drop_all(self) -> None:
         for name in list(self.shares):
             self.drop_share(name)
+
+    def ended(self) -> None:
+        """Nothing of it is waited for any more."""
+        self.drop_all()
+        if self.answer is not None:
+            self.answer.answered()
 
     def answered(self, name: str, now: float, draft_s: float = 0.0, num_ready: int = 0) -> float:
         """A node's guesses are there: learn how long it took, where that tells anything.

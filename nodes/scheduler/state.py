@@ -51,6 +51,7 @@ from nodes.scheduler.stream import (
 )
 from nodes.scheduler.target import TargetCosts
 from nodes.scheduler.target_side import TargetSide
+from nodes.scheduler.target_way import TargetWay
 from nodes.scheduler.watching.counts import Counts
 from nodes.scheduler.watching.recorder import Recorder
 from nodes.scheduler.watching.report import Report
@@ -101,8 +102,10 @@ class SchedulerState:
         self._streams: dict[StreamId, Stream] = {}
         # Where acceptance is given, nothing that is learnt takes its place.
         self._lookup = Lookup() if lookup else None
+        air = air or Air()
+        way = TargetWay(air, token_bits)
         self._drafts = DraftPool(
-            gives_priors=acceptance is None, lookup=self._lookup, load=draft_load
+            gives_priors=acceptance is None, lookup=self._lookup, load=draft_load, way=way
         )
         self._token_bits = token_bits
         self._watch = Watch(lambda *size: self._learning.predicted_pass_s(*size), name, counts)
@@ -110,7 +113,7 @@ class SchedulerState:
             self._streams,
             self._drafts,
             self._cycle,
-            air or Air(),
+            air,
             self._watch,
             round_ids or RoundIds(),
             lambda num_tokens: self._learning.prompts_s(num_tokens),
@@ -294,10 +297,14 @@ class SchedulerState:
         placed = self._draft_side.failed(node, stream_id, generation, reason, for_good=for_good)
         return [] if placed is None else [*placed, *self.plan(now)]
 
-    def target_link(self, rtt_s: float) -> None:
+    def target_link(self, link: Link) -> None:
         """What is known by now of the way to the target."""
-        self._dispatcher.leases.target_rtt_s = rtt_s
-        self._drafts.target_is_at(rtt_s)
+        self._dispatcher.leases.target_rtt_s = link.rtt_s
+        self._drafts.target_is_at(link)
+
+    def text_told(self, num_tokens: int, now: float) -> None:
+        """A text of so many tokens is on its way to the target."""
+        self._drafts.way.text_told(num_tokens, now)
 
     # -- the target ----------------------------------------------------------------------------
 

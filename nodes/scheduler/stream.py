@@ -166,9 +166,8 @@ class Stream:
 
     def is_untried_by(self, node: str) -> bool:
         """Whether a draft node holds it that has yet to show what its guesses are worth to it."""
-        if self.draft is None or self.draft.node != node or self.tries is None:
-            return False
-        return not self.tries.num_done and not self.figures.num_rounds
+        is_there = self.draft is not None and self.draft.node == node
+        return is_there and self.tries is not None and self.acceptance.is_untried
 
     @property
     def is_away(self) -> bool:

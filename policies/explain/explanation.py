@@ -76,7 +76,7 @@ def explain(observation: Observation, policy: str) -> Explanation:
         plan,
         _prediction(plan),
         tuple(_expected_tokens(problem, batch) for batch in plan.batches),
-        float(problem.target_s[len(plan.plain)]),
+        float(problem.plain_pass_s(len(plan.plain))),
         compared,
         min(others, key=lambda item: item.prediction.price_s, default=None),
         tuple(changes_of(observation, problem, plan)),

@@ -3,7 +3,8 @@
 Predicted times only, every stage takes what the plan expects of it. A batch starts when its last
 pass has ended (and `min_cycle_s` after its last start); half a round-trip later its draft nodes
 have the request, each drafts, sends when the medium is free, and half a round-trip later the
-target has the guesses. Whoever comes first is served first. With plain streams the target decodes
+target has the guesses, behind a message on its medium where it is on one, as before its answer is
+there. Whoever comes first is served first. With plain streams the target decodes
 them alone while it would idle.
 """
 
@@ -61,11 +62,13 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """Seconds that one batch takes of each of its draft nodes, its media, and of the target."""
+    """Seconds that one batch takes of each of its draft nodes, its media, and of the target; way_s:
+    of each of the messages to and from that."""
 
     draft_s: dict[int, float]
     air_s: dict[int, float]
     verify_s: float
+    way_s: float
 
 
 def timeline_of(problem: CycleProblem, plan: Plan, num_cycles: int = 2) -> Timeline:
@@ -126,6 +129,9 @@ def _works(problem: CycleProblem, plan: Plan) -> list[_Work]:
         + asked * problem.stream_air_s[:, None]
         + guesses * problem.token_air_s[:, None]
     )
+    way_s = nothing
+    if problem.target_air is not None:
+        way_s = problem.target_air.of(asked.sum(axis=0), guesses.sum(axis=0)) / 2
     works = []
     for m, times in enumerate(plan.prediction.batches):
         nodes = np.flatnonzero(asked[:, m])
@@ -135,7 +141,8 @@ def _works(problem: CycleProblem, plan: Plan) -> list[_Work]:
             for j in nodes:
                 beside = nodes[problem.media[nodes] == problem.media[j]]
                 shares[int(j)] = float(len(beside) * air_s[beside, m].max())
-        works.append(_Work({int(j): float(draft_s[j, m]) for j in nodes}, shares, times.verify_s))
+        drafts = {int(j): float(draft_s[j, m]) for j in nodes}
+        works.append(_Work(drafts, shares, times.verify_s, float(way_s[m])))
     return works
 
 
@@ -166,7 +173,7 @@ class _Play:
         assert self.plan.prediction is not None
         quickest_s = self.plan.prediction.cycle_s * len(self.works) / _MAX_STARTS
         self._min_lap_s = max(self.plan.min_cycle_s, quickest_s)
-        self._plain_s = float(self.problem.target_s[len(self.plan.plain)])
+        self._plain_s = float(self.problem.plain_pass_s(len(self.plan.plain)))
 
     def run(self) -> None:
         for m in range(len(self.works) if self.plan.overlap else min(1, len(self.works))):
@@ -209,13 +216,33 @@ class _Play:
 
     def _arrived(self, now_s: float, m: int, _: int) -> None:
         self._missing[m] -= 1
-        if self._missing[m]:
-            return
+        if not self._missing[m]:
+            self._on_way(now_s, m, self._told)
+
+    def _on_way(self, now_s: float, m: int, handle: Callable[[float, int, int], None]) -> None:
+        """Send a message to or from the target; handle: when it is there."""
+        way = self.problem.target_air
+        if way is None:
+            handle(now_s, m, -1)
+        else:
+            end_s = _occupy(self.sending[way.medium], m, now_s, self.works[m].way_s)
+            self._later(end_s, handle, m)
+
+    def _told(self, now_s: float, m: int, _: int) -> None:
         self._decode_plainly(now_s)
         start_s = max(now_s, self._target_free_s)
         end_s = start_s + self.works[m].verify_s
         self.verifying.append(Span(m + 1, start_s, end_s))
         self._target_free_s = end_s
+        if self.problem.target_air is None:
+            self._answered(end_s, m, -1)
+        else:
+            self._later(end_s, self._run_through, m)
+
+    def _run_through(self, now_s: float, m: int, _: int) -> None:
+        self._on_way(now_s, m, self._answered)
+
+    def _answered(self, end_s: float, m: int, _: int) -> None:
         following = m if self.plan.overlap else (m + 1) % len(self.works)
         self._later(max(end_s, self._not_before_s[following]), self._start, following)
 

@@ -9,6 +9,8 @@
     model = "qwen2.5-7b-instruct"         # of the models file; or a table like its [model.shape]
     used_cells = 4096               # of its cache; 0
     prefill_share = 0.1             # of its time that prompts take; 0
+    [target.link]                   # left out: as if at the coordinator; keys as of [draft.link]
+    rate = "20 Mbit/s"
 
     [[draft]]
     name = "nano"
@@ -39,7 +41,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from policies.latency import NodeCosts
@@ -69,6 +71,7 @@ class TargetNode:
     costs: NodeCosts
     used_cells: int = 0
     prefill_share: float = 0.0
+    link: Link = field(default_factory=Link)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,11 +121,17 @@ class Scenario:
         return Observation(
             streams=tuple(group.view(number) for number, group in enumerate(groups, 1)),
             target=self.target.costs,
-            drafts=self.drafts,
+            drafts=tuple(self._beyond(draft) for draft in self.drafts),
             used_cells=self.target.used_cells,
             prefill_share=self.target.prefill_share,
             token_bits=self.token_bits,
+            target_link=self.target.link,
         )
+
+    def _beyond(self, draft: DraftView) -> DraftView:
+        """A draft node whose rounds wait for the way to the target as well."""
+        rtt_s = draft.link.rtt_s + self.target.link.rtt_s
+        return replace(draft, link=replace(draft.link, rtt_s=rtt_s))
 
 
 def scenario_from(
@@ -138,9 +147,15 @@ def scenario_from(
     token_bits = root.integer("token_bits", 32, low=16, high=32)
     if token_bits not in (16, 32):
         raise root.error("token_bits", "16 or 32 is accepted")
-    table = root.table("target", (*COST_KEYS, "prefill_share"))
+    table = root.table("target", (*COST_KEYS, "prefill_share", "link"))
     costs, used_cells = costs_of(table, root, files)
     prefill_share = table.number("prefill_share", 0.0, high=0.99)
+    target = TargetNode(
+        costs=costs,
+        used_cells=used_cells,
+        prefill_share=prefill_share,
+        link=_link_of(table, "the target"),
+    )
     drafts: list[DraftView] = []
     for table in root.tables("draft", ("name", *COST_KEYS, "link")):
         drafts.append(_draft(table, root, files))
@@ -155,7 +170,7 @@ def scenario_from(
         raise root.error("streams", f"up to {MAX_STREAMS} in all are accepted, not {num_streams}")
     return Scenario(
         name=name,
-        target=TargetNode(costs=costs, used_cells=used_cells, prefill_share=prefill_share),
+        target=target,
         drafts=tuple(drafts),
         streams=tuple(groups),
         token_bits=token_bits,
@@ -181,11 +196,13 @@ def _listed(value: Any) -> Sequence[Any]:
 def _draft(table: Table, root: Table, files: Files) -> DraftView:
     name = table.name("name")
     costs, used_cells = costs_of(table, root, files)
-    link = _link(table.table("link", _LINK_KEYS), name) if "link" in table else Link()
-    return DraftView(name, costs, link, used_cells)
+    return DraftView(name, costs, _link_of(table, name), used_cells)
 
 
-def _link(table: Table, node: str) -> Link:
+def _link_of(node_table: Table, node: str) -> Link:
+    if "link" not in node_table:
+        return Link()
+    table = node_table.table("link", _LINK_KEYS)
     return Link(
         rate_bps=_rate_bps(table, node) if "rate" in table else math.inf,
         rtt_s=table.number("rtt_ms", 0.0, high=_MAX_MS) / 1e3,

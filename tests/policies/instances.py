@@ -83,11 +83,16 @@ def stream(random: Random, stream_id: int, names: list[str], traits: Traits) -> 
 
 
 def observation(
-    seed: int, num_streams: int, max_drafts: int = 4, *, stopping: bool = False
+    seed: int,
+    num_streams: int,
+    max_drafts: int = 4,
+    *,
+    stopping: bool = False,
+    target_on_air: bool = False,
 ) -> Observation:
     """num_streams streams on up to max_drafts draft nodes; stream ids in no order.
 
-    stopping: some of their drafts may stop before their cap.
+    stopping: some of their drafts may stop before their cap. target_on_air: it may be.
     """
     random = Random(f"{seed} {num_streams} {max_drafts}")
     first_s = 10 ** random.uniform(-2.3, -0.7)
@@ -106,6 +111,7 @@ def observation(
         used_cells=random.choice((0, random.randint(1, 3000))),
         prefill_share=random.choice((0.0, 0.0, random.uniform(0.0, 0.7))),
         token_bits=random.choice((16, 32)),
+        target_link=link(Random(f"to the target {seed}")) if target_on_air else Link(),
     )
 
 
@@ -159,4 +165,4 @@ def _likelier(random: Random, view: StreamView) -> StreamView:
 
 def plain_price_s(problem: CycleProblem) -> float:
     """Price of decoding everything plainly: every stream a token a pass."""
-    return float(problem.weights.sum() * problem.target_s[problem.num_streams])
+    return float(problem.weights.sum() * problem.plain_pass_s(problem.num_streams))

@@ -11,7 +11,7 @@ from policies.latency import CostTable
 from policies.plan import DraftView, Observation, StreamView
 from tests.policies.slow_play import Batch, Play
 
-HEADER_BITS, ENTRY_BITS = 1224, 80
+HEADER_BITS, ENTRY_BITS, TEXT_BITS = 1224, 80, 32
 GOLDEN = (5**0.5 - 1) / 2
 # Stream id and gamma of each member.
 Members = Sequence[tuple[int, int]]
@@ -83,6 +83,13 @@ class SlowCycle:
             self._verify[num_tokens] = seconds / (1 - self.observation.prefill_share)
         return self._verify[num_tokens]
 
+    def plain_pass_s(self, num_plain: int) -> float:
+        """A pass of plain streams: answers follow one another on the air as passes do."""
+        link, bits = self.observation.target_link, HEADER_BITS
+        bits += num_plain * (ENTRY_BITS + self.observation.token_bits + TEXT_BITS)
+        answer_s = link.frame_s + bits / link.rate_bps if num_plain else 0.0
+        return max(self.verify_s(num_plain), answer_s)
+
     def step_s(self, draft: DraftView, num_tokens: float) -> float:
         """A pass of a draft node; of expected numbers of streams, if some may have stopped."""
         return between(lambda n: self._step_s(draft, n), num_tokens)
@@ -119,7 +126,30 @@ class SlowCycle:
     def stages(
         self, members: Members, equal_shares: bool = False
     ) -> "tuple[dict[str, float], dict[str, float], float, Tokens]":
-        """Draft by node, air by medium, seconds until the last guesses are there, tokens."""
+        """Draft by node, air by medium, seconds that no pass takes, tokens."""
+        draft_s, by_medium, head_s, num_tokens = self.guessing(members, equal_shares)
+        way_s, medium = self.way_s(num_tokens), self.target_medium()
+        if way_s:
+            by_medium[medium] = by_medium.get(medium, 0.0) + way_s
+        return draft_s, by_medium, head_s + way_s, num_tokens
+
+    def way_s(self, num_tokens: Tokens) -> float:
+        """On the air, to the target and back: all guesses go out, and come back as text."""
+        link, token_bits = self.observation.target_link, self.observation.token_bits
+        if not num_tokens.streams:
+            return 0.0
+        bits = 2 * HEADER_BITS + 2 * ENTRY_BITS * num_tokens.streams
+        bits += num_tokens.guesses * token_bits
+        bits += (num_tokens.guesses + num_tokens.streams) * (token_bits + TEXT_BITS)
+        return 2 * link.frame_s + bits / link.rate_bps
+
+    def target_medium(self) -> str:
+        return self.observation.target_link.medium or "the target's own"
+
+    def guessing(
+        self, members: Members, equal_shares: bool = False
+    ) -> "tuple[dict[str, float], dict[str, float], float, Tokens]":
+        """The same without what goes to the target."""
         draft_s, sends, head_s, num_tokens = {}, {}, 0.0, Tokens()
         for draft in self.observation.drafts:
             mine = [
@@ -194,10 +224,11 @@ class SlowCycle:
             nodes = []
             for name, draft_s in part[0].items():
                 mine = [(k, g) for k, g in batch if g and self.streams[k].draft == name]
-                (message_s,) = self.stages(mine)[1].values()
+                (message_s,) = self.guessing(mine)[1].values()
                 rtt_s = self.drafts[name].link.rtt_s
                 nodes.append((name, self.medium(name), rtt_s, message_s / 2, draft_s))
-            made.append(Batch(nodes, part[3]))
+            way_s = self.way_s(self.stages(batch)[3]) / 2
+            made.append(Batch(nodes, part[3], (self.target_medium(), way_s)))
         num_plain = sum(1 for batch in batches for _, g in batch if not g)
         return Play(made, self.verify_s(num_plain) / 2, price.natural_s / len(made)).lap_s()
 
@@ -207,7 +238,7 @@ class SlowCycle:
         plain = [k for k, g in members if not g]
         plain_weight = sum(self.streams[k].weight for k in plain)
         worth = sum(self.streams[k].weight / self.earned(k, g) for k, g in members if g)
-        plain_s = self.verify_s(len(plain))
+        plain_s = self.plain_pass_s(len(plain))
         parts = []
         for draft_s, air_s, head_s, num_tokens in staged:
             if num_tokens.streams:
@@ -217,7 +248,7 @@ class SlowCycle:
                 likely = 1 - num_tokens.none
                 if likely:
                     verify_s += likely * self.verify_s(alone + num_tokens.guesses / likely)
-                alone_s = head_s + verify_s + plain_s / 2
+                alone_s = head_s + verify_s + self.verify_s(len(plain)) / 2
                 total = num_tokens.streams + num_tokens.guesses
                 parts.append((draft_s, air_s, head_s, verify_s, alone_s, total))
             else:

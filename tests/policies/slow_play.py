@@ -12,10 +12,12 @@ Step = tuple[str, float]
 
 @dataclass
 class Batch:
-    """Of one lap. nodes: name, medium, rtt and seconds of a message and of drafting, of each."""
+    """Of one lap. nodes: name, medium, rtt and seconds of a message and of drafting, of each. way:
+    medium of the target and seconds of a message there."""
 
     nodes: Sequence[tuple[str, str, float, float, float]]
     verify_s: float
+    way: tuple[str, float]
     ends: list[float] = field(default_factory=list)
 
 
@@ -83,7 +85,12 @@ class Play:
         yield "", rtt_s / 2
         left[0] -= 1
         if not left[0]:
+            medium, message_s = batch.way
+            if message_s:
+                yield medium, size * message_s
             self.free["target"] = max(self.free.get("target", 0.0), self.now + self.plain_s)
             yield "target", batch.verify_s
+            if message_s:
+                yield medium, size * message_s
             batch.ends.append(self.now)
             self.begin(self.lap(batch), self.now)

@@ -32,11 +32,13 @@ def batches_of(problem, plan):
 @pytest.mark.parametrize("overlap", [True, False])
 @pytest.mark.parametrize("equal_shares", [False, True])
 @pytest.mark.parametrize("stopping", [False, True])
-def test_a_plan_costs_what_its_definition_says(stopping, equal_shares, overlap):
+@pytest.mark.parametrize("target_on_air", [False, True])
+def test_a_plan_costs_what_its_definition_says(target_on_air, stopping, equal_shares, overlap):
     longer = 0
     for seed in range(600):
         random = Random(seed)
-        seen = observation(seed, random.randint(1, 10), stopping=stopping)
+        num_streams = random.randint(1, 10)
+        seen = observation(seed, num_streams, stopping=stopping, target_on_air=target_on_air)
         problem = problem_of(seen)
         plan = random_plan(random, problem)
         cost = evaluate(problem, plan, equal_shares=equal_shares, overlap=overlap)
@@ -113,6 +115,32 @@ def test_a_cycle_by_hand():
     # Two passes with guesses take only 18 ms more than plain ones: nothing to wait for.
     assert cost.cycle_s == pytest.approx(cycle_s)
     assert cost.price_s == pytest.approx(cycle_s * worth + plain)
+
+
+def test_a_target_on_the_air_by_hand():
+    """One stream, its draft node and its target on one cell: four messages, one after the other."""
+    link = Link(1e5, 0.020, "cell", 0.001)
+    seen = Observation(
+        streams=(StreamView(1, 0.5, 99, draft="a"),),
+        target=linear(0.100, 0.002),
+        drafts=(DraftView("a", linear(0.010, 0.001), link),),
+        token_bits=16,
+        target_link=Link(5e4, 0.1, "cell", 0.002),
+    )
+    problem = problem_of(seen)
+    cost = evaluate(problem, CyclePlan((0, 1), np.array([2])))
+    to_draft = 0.002 + (2448 + 160 + 16 * 5) / 1e5
+    # Two guesses there; they and a token of the target's own back, with four bytes of text each.
+    to_target = 0.004 + (2448 + 160 + 16 * 2 + (16 + 32) * 3) / 5e4
+    assert cost.stages.air_s.tolist() == [pytest.approx([to_draft + to_target])]
+    # Its round trip is a matter of the draft nodes' links.
+    assert cost.stages.head_s == pytest.approx([0.020 + 0.021 + to_draft + to_target])
+    # An answer of a plain pass takes 29 ms, and there are no more passes than answers.
+    assert problem.plain_pass_s(1) == 0.100
+    slow = problem_of(replace(seen, target_link=Link(5e3, 0.0, "", 0.002)))
+    assert slow.target_s[1] == 0.100
+    assert slow.plain_pass_s(1) == pytest.approx(0.002 + (1224 + 80 + 48) / 5e3)
+    assert slow.medium_names == ("cell", "the target's link")
 
 
 def test_equal_shares_wait_for_the_largest_and_no_overlap_for_every_lap():

@@ -65,6 +65,11 @@ def test_the_exact_plan_with_drafts_that_may_stop():
         check_one(seed, observation(seed, 1 + seed % 5, stopping=True))
 
 
+def test_the_exact_plan_with_a_target_on_the_air():
+    for seed in range(100):
+        check_one(seed, observation(seed, 1 + seed % 5, target_on_air=True))
+
+
 # Found by search: a label dropped for one that is better but in this sum would be missed.
 @pytest.mark.parametrize(
     ("seed", "num_streams", "max_drafts"),

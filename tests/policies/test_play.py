@@ -16,12 +16,14 @@ from tests.policies.slow_cycle import SlowCycle
 from tests.policies.test_cycle import batches_of, random_plan
 
 
+@pytest.mark.parametrize("target_on_air", [False, True])
 @pytest.mark.parametrize("stopping", [False, True])
-def test_played_plans_cost_what_their_definition_says(stopping: bool) -> None:
+def test_played_plans_cost_what_their_definition_says(stopping: bool, target_on_air: bool) -> None:
     num_played = num_longer = 0
     for seed in range(300):
         random = Random(seed)
-        seen = observation(seed, random.randint(2, 10), stopping=stopping)
+        num_streams = random.randint(2, 10)
+        seen = observation(seed, num_streams, stopping=stopping, target_on_air=target_on_air)
         problem = problem_of(seen)
         plan = random_plan(random, problem)
         cost, closed = played_cost(problem, plan), evaluate(problem, plan)

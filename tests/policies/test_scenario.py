@@ -4,6 +4,7 @@ import itertools
 import math
 import textwrap
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,18 @@ def test_every_key_arrives_where_it_belongs():
     assert third.alphas == (0.9, *(0.6,) * 15)
     assert (third.fixed_gamma, third.weight, third.tokens_left) == (None, 1.0, 256)
     assert (fourth.draft, fourth.alpha) == (None, 0.0)
+
+
+def test_rounds_wait_for_the_way_to_a_target_that_has_a_link():
+    link = "[target.link]\nrate = 1e5\nrtt_ms = 30\nmedium = 'cell'\n"
+    text = GOOD.replace("[[draft]]", f"{link}[[draft]]", 1)
+    plain, made = scenario(GOOD).observation(), scenario(text).observation()
+    assert made.target_link == Link(rate_bps=1e5, rtt_s=0.03, medium="cell")
+    assert plain.target_link == Link()
+    before = [draft.link for draft in plain.drafts]
+    assert [draft.link for draft in made.drafts] == [
+        replace(link, rtt_s=link.rtt_s + 0.03) for link in before
+    ]
 
 
 def test_the_example_of_the_documentation_is_a_scenario():

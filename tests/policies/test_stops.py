@@ -61,6 +61,21 @@ def test_a_guess_less_likely_than_that_raises_the_price_and_a_likelier_one_lower
                 assert (longer.price_s < cost.price_s) is is_cheaper, (token_s, gamma, factor)
 
 
+@pytest.mark.parametrize("gamma", [1, 2])
+def test_a_guess_to_a_target_on_the_air_takes_its_seconds_there(gamma):
+    seen = replace(one_stream(0.001), target_link=Link(1e5))
+    problem = problem_of(seen)
+    plan = CyclePlan((0, 1), np.array([gamma]))
+    cost = evaluate(problem, plan)
+    # Two messages of an entry; a token and its text; a guess there, and back with its text.
+    way_s = (2 * 1224 + 2 * 80 + 64 + 96 * gamma) / 1e5
+    lap_s = gamma * 0.004 + 0.05 + gamma * 0.001 + way_s
+    assert cost.lap_s == pytest.approx([lap_s])
+    tokens_per_s = sum(0.5**i for i in range(gamma + 1)) / lap_s
+    expected = round((0.004 + 0.001 + 96 / 1e5) * tokens_per_s, 2)
+    assert stop_chances(problem, plan, cost).tolist() == [pytest.approx(expected, abs=0.01)]
+
+
 def test_chances_are_whole_percent_and_only_of_streams_that_guess():
     guessing = 0
     for seed in range(200):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
+from mesh.grants import Air
 from mesh.heartbeat import HeartbeatState
 from mesh.padding import SIZES
 from nodes.config import LEAST_INTERVALS
@@ -16,7 +17,7 @@ from nodes.scheduler.drafting.pace import Pace
 from nodes.scheduler.instructions import Instruction
 from policies.confidence import Spread
 from policies.latency import NodeCosts
-from policies.plan import Link
+from policies.plan import HEADER_BITS, Link
 
 # A node that has work and reports no finished pass for so long counts as gone, or for longer where
 # its passes are. What a lost message holds up goes on before that.
@@ -83,6 +84,23 @@ class NodeRecord:
             return link
         rtt_s = (self.heartbeat.clear_rtt_s or 0.0) - link.airtime_s(2 * self.ping_bits, 2)
         return replace(link, rtt_s=max(0.0, rtt_s))
+
+    def target_link(self) -> Link:
+        """Of a target. What nobody has said anything of is a wire, on which messages take no time
+        that matters."""
+        declared = self.profile.link
+        if declared.air or declared.rate_bps:
+            return self.measured_link()
+        return Link(rtt_s=declared.rtt_s or self.heartbeat.rtt_s or 0.0)
+
+    def text_sent(self, num_tokens: int, num_bytes: int, air: Air, now: float) -> None:
+        """A text is on its way to it, whole or its first piece: on its medium others have turns
+        after that."""
+        if self.link.medium:
+            bits = 8 * num_bytes + HEADER_BITS
+            air[self.link.medium].reserve(now, now, self.measured_link().airtime_s(bits, 1))
+        if self.scheduler is not None:
+            self.scheduler.text_told(num_tokens, now)
 
     def pace_heartbeats(self, interval_s: float, timeout_s: float) -> None:
         """Have heartbeats take a small part of the link, however narrow that is: on one of 50

@@ -115,6 +115,10 @@ class Roster:
         record = self._nodes.get(member.node)
         return record if record is not None and record.peer == member.peer else None
 
+    def node_at(self, peer: bytes) -> NodeRecord | None:
+        member = self._membership.by_peer(peer)
+        return self.node_of(member) if member is not None else None
+
     def nodes(self, role: str | None = None) -> list[NodeRecord]:
         return [n for n in self._nodes.values() if role in (None, n.role)]
 
@@ -286,8 +290,7 @@ class Roster:
 
     def sent(self, peer: bytes, num_bytes: int, now: float, *, is_ping: bool) -> Ping | None:
         """A message went to a peer: the Ping that is to follow it, if it tells the link's rate."""
-        member = self._membership.by_peer(peer)
-        node = self.node_of(member) if member is not None else None
+        node = self.node_at(peer)
         if node is None:
             return None
         node.traffic.bytes_out += num_bytes
@@ -314,7 +317,7 @@ class Roster:
             if pong.seq == PROOF:
                 node.proved_at = now
         if node is not None and node.scheduler is not None and node.heartbeat.rtt_s is not None:
-            node.scheduler.target_link(node.profile.link.rtt_s or node.heartbeat.rtt_s)
+            node.scheduler.target_link(node.target_link())
         if node is not None and node.role == "draft" and node.heartbeat.rtt_s is not None:
             for _, scheduler in self.schedulers():
                 scheduler.draft_link(node.name, node.measured_link())

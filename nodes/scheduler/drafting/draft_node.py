@@ -13,7 +13,14 @@ from nodes.scheduler.drafting.punctuality import Punctuality
 from nodes.stream import PROMPT_PIECE_TOKENS
 from policies.acceptance import AcceptanceEstimate
 from policies.latency import CostTable, NodeCosts
-from policies.plan import ENTRY_BITS, HEADER_BITS, MAX_AUTO_GAMMA, DraftView, Link
+from policies.plan import (
+    ENTRY_BITS,
+    HEADER_BITS,
+    MAX_AUTO_GAMMA,
+    MOST_TOLD_SHARE,
+    DraftView,
+    Link,
+)
 
 _TYPICAL_GAMMA = 4
 # A text goes to a draft node in pieces, or the messages of rounds would wait behind it.
@@ -22,7 +29,6 @@ _LEAST_PIECE_TOKENS = 32
 # A single text is soon read; only many at once are worth another plan.
 _READING_HORIZON_S = 2.0
 _MAX_READING_SHARE = 0.8
-_MOST_AIR_SHARE = 0.5
 
 
 @dataclass(slots=True)
@@ -71,13 +77,14 @@ class DraftNode:
             self.pace.told.add(self.told_s, now)
             self.told_s = 0.0
 
-    def view(self, air_share: float = 0.0) -> DraftView:
-        """As policies see it; air_share: part of its medium that texts take."""
+    def view(self, air_share: float = 0.0, *, is_reading: bool = True) -> DraftView:
+        """As policies see it; air_share: part of its medium that texts take. is_reading: with what
+        it has yet to read in its way."""
         costs = self.costs
-        slow = 1.0 / (1.0 - self._reading_share(costs.prefill))
+        slow = 1.0 / (1.0 - self._reading_share(costs.prefill)) if is_reading else 1.0
         decode = costs.decode.with_own(self.own_cells)
         slowed = NodeCosts(decode.scaled(slow) if slow > 1.0 else decode, costs.prefill)
-        free = 1.0 - min(_MOST_AIR_SHARE, air_share)
+        free = 1.0 - min(MOST_TOLD_SHARE, air_share)
         whole = replace(
             self.link,
             rate_bps=self.link.rate_bps * free,

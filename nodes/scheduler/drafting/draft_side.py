@@ -28,8 +28,9 @@ from policies.plan import Link
 _MAX_LATE_ROUNDS = 3
 # More than these do not leave a node on a shared medium at once after one late round.
 _MOST_LEAVING = 2
-# Of a stream, decoded before a draft node whose guesses pay for nobody is told of it.
-_LATE_TOKENS = 128
+# Of a stream, decoded before a draft node whose guesses pay for nobody is told of it: then it is
+# tried at once, whatever it may gain at best (`tries.py`).
+_LATE_TOKENS = 256
 # Tokens of a stream between two looks at who drafts for it.
 _RECONSIDER_TOKENS = 16
 # And of streams that are looked at after the same pass: the others wait for the next one, and not
@@ -127,9 +128,12 @@ class DraftSide:
         return out
 
     def place(self, stream: Stream) -> list[Instruction]:
-        """Open a stream on the draft node that suits it best, if there is one."""
+        """Open a stream on the draft node that suits it best, if there is one, and unless that is
+        for later."""
         self._cycle.members_changed()
-        if self._can_wait(stream):
+        node = self._drafts.chosen_for(stream)
+        if node is not None and self._can_wait(stream, node):
+            stream.plain_reason = f"draft off: {node.name} guesses in vain"
             return self._drafts.place_by_lookup(stream)
         out = self._drafts.place(stream)
         placement = stream.draft
@@ -139,23 +143,20 @@ class DraftSide:
             worth.expect(stream.tries, node, stream.acceptance, costs, len(self._streams))
         return out
 
-    def _can_wait(self, stream: Stream) -> bool:
+    def _can_wait(self, stream: Stream, node: DraftNode) -> bool:
         """Whether the draft node that would be told of a stream guesses in vain, for all that is
         known: reading texts and trying it takes time of the target's where they share cores. One
         stream at a time, of those that come, finds out whether that is still so; long ones do.
         """
-        if stream.tries is None or self._target is None or stream.num_output >= _LATE_TOKENS:
+        if stream.tries is None or self._target is None or node.name in stream.known:
             return False
-        node = self._drafts.taker_of(stream)
+        if stream.num_output >= _LATE_TOKENS:
+            return False
         costs = self._target.now(len(stream.token_ids)).decode
-        if node is None or not worth.pays_nobody(node, costs, len(self._streams)):
+        if not worth.pays_nobody(node, costs, len(self._streams)):
             return False
-        if not stream.num_output and not any(
-            s.is_untried_by(node.name) for s in self._streams.values()
-        ):
-            return False
-        stream.plain_reason = f"draft off: {node.name} guesses in vain"
-        return True
+        others = self._streams.values()
+        return stream.num_output > 0 or any(other.is_untried_by(node.name) for other in others)
 
     def ready(self, node: str, stream_id: StreamId, generation: int) -> bool:
         """A draft node has read a stream's text; False if that is of the past."""
@@ -341,7 +342,7 @@ class DraftSide:
         node = self._drafts.taker_of(stream)
         if node is None or self._target is None or stream.fixed_gamma is not None:
             return node is not None
-        if self._can_wait(stream):
+        if self._can_wait(stream, node):
             return False
         costs = self._target.now(len(stream.token_ids)).decode
         left_s = stream.tokens_left * plain_token_s(costs, len(self._streams))

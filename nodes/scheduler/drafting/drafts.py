@@ -14,9 +14,10 @@ from nodes.scheduler.drafting.lookup import LOOKUP, LOOKUP_COSTS, Lookup
 from nodes.scheduler.drafting.prices import RoundPrices
 from nodes.scheduler.instructions import Instruction, ToDraft, open_request
 from nodes.scheduler.stream import DraftPlacement, Stream
+from nodes.scheduler.target_way import TargetWay
 from policies.drafter import MOVE_GAIN, plain_token_s, token_s
 from policies.latency import CostTable
-from policies.plan import MAX_FREE_GAMMA, DraftView
+from policies.plan import MAX_FREE_GAMMA, DraftView, Link
 
 _TYPICAL_ROUND_TOKENS = 2.5
 # One that has moved stays for a while: moves change what the next ones are judged by.
@@ -34,7 +35,7 @@ class DraftPool:
 
     gives_priors: a stream of which nothing is known begins with what is known of its draft model.
     lookup: guesses from the streams' own texts; as a draft node it is always there.
-    load: streams of all targets, which the pools of these targets share.
+    load: streams of all targets, which the pools of these targets share. way: to the target.
     """
 
     def __init__(
@@ -43,7 +44,9 @@ class DraftPool:
         gives_priors: bool = True,
         lookup: Lookup | None = None,
         load: DraftLoad | None = None,
+        way: TargetWay | None = None,
     ) -> None:
+        self.way = TargetWay() if way is None else way
         self._nodes: dict[str, DraftNode] = {}
         # By their hashes, and longer than any node.
         self._models: dict[str, DraftModel] = {}
@@ -63,13 +66,14 @@ class DraftPool:
     def __getitem__(self, name: str) -> DraftNode:
         return self._by_lookup if name == LOOKUP else self._nodes[name]
 
-    def target_is_at(self, rtt_s: float) -> None:
-        """What is known by now of the way to the target and back."""
+    def target_is_at(self, link: Link) -> None:
+        """What is known by now of the way to the target."""
+        self.way.link = link
         for node in (self._by_lookup, *self):
-            node.target_rtt_s = rtt_s
+            node.target_rtt_s = link.rtt_s
 
     def add(self, node: DraftNode) -> None:
-        node.target_rtt_s = self._by_lookup.target_rtt_s
+        node.target_rtt_s = self.way.link.rtt_s
         self._nodes[node.name] = node
 
     def model(self, model_hash: str) -> DraftModel:
@@ -86,14 +90,18 @@ class DraftPool:
     def remove(self, name: str) -> bool:
         return self._nodes.pop(name, None) is not None
 
-    def views(self, now: float) -> tuple[DraftView, ...]:
-        """The nodes as policies see them, each with what texts leave of its medium."""
+    def views(self, now: float) -> tuple[tuple[DraftView, ...], Link]:
+        """The nodes as policies see them, and the way to the target, each with what texts leave of
+        its medium."""
         shares: defaultdict[str, float] = defaultdict(float)
         for node in self:
             node.note_told(now)
             shares[node.link.medium or node.name] += node.pace.told.share(now)
+        # No node is called "": there the target has its own.
+        shares[self.way.link.medium] += self.way.told.share(now)
         views = [node.view(shares[node.link.medium or node.name]) for node in self]
-        return (*views, self._by_lookup.view()) if self._by_lookup.num_streams else tuple(views)
+        views += [self._by_lookup.view()] if self._by_lookup.num_streams else []
+        return tuple(views), self.way.view(shares[self.way.link.medium])
 
     def choose(self, refused: Set[str], stream: Stream | None = None) -> DraftNode | None:
         """The node that would answer a typical round of one stream more soonest; what telling it
@@ -122,18 +130,19 @@ class DraftPool:
     def taker_of(self, stream: Stream) -> DraftNode | None:
         """The node that would take in a stream that is under way; none that is silent: who has just
         come finds out whether it has come back."""
-        node = None if stream.fixed_gamma == 0 else self._choose_for(stream)
+        node = self.chosen_for(stream)
         return None if node is None or node.is_silent else node
 
-    def _choose_for(self, stream: Stream) -> DraftNode | None:
-        return None if stream.is_off_drafts else self.choose(stream.refused_by, stream)
+    def chosen_for(self, stream: Stream) -> DraftNode | None:
+        """The node that suits a stream best; none if it makes no guesses."""
+        if not stream.wants_draft:
+            return None
+        return self.choose(stream.refused_by, stream)
 
     def place(self, stream: Stream) -> list[Instruction]:
         """Open a stream on the node that suits it best; on none if it makes no guesses."""
-        node = None if stream.fixed_gamma == 0 else self._choose_for(stream)
-        if node is None:
-            return self.place_by_lookup(stream)
-        return self._place_on(node, stream)
+        node = self.chosen_for(stream)
+        return self.place_by_lookup(stream) if node is None else self._place_on(node, stream)
 
     def place_by_lookup(self, stream: Stream) -> list[Instruction]:
         """Let lookup guess for a stream, where there is lookup and it makes guesses."""

@@ -31,21 +31,26 @@ def expect(
     tries.expect(
         1.0 if node.acceptance.is_untried else gain,
         at_best=plain_s / token_s(target, view, _BEST, num_streams),
-        is_known=is_known(node),
+        is_known=_is_known(node),
     )
 
 
-def is_known(node: DraftNode) -> bool:
+def _is_known(node: DraftNode) -> bool:
     """Whether its model is known by so many guesses that plans can go by them."""
     return node.acceptance.judged[1] >= _KNOWN_GUESSES
 
 
 def pays_nobody(node: DraftNode, target: CostTable, num_streams: int) -> bool:
-    """Whether even a stream that suits its model far better than most would gain nothing."""
-    if not is_known(node):
+    """Whether even a stream that suits its model far better than most would gain nothing, alone or
+    among others that all guess, once the node has read all texts."""
+    if not _is_known(node):
         return False
-    alpha, weight = node.acceptance.alpha, node.model.population.weight
-    spread = math.sqrt(alpha * (1.0 - alpha) / (weight + 1.0))
-    likely = min(1.0, alpha + _DEVIATIONS * spread)
-    best = AcceptanceEstimate(likely, 1.0 - likely)
-    return token_s(target, node.view(), best, num_streams) >= plain_token_s(target, num_streams)
+    known = node.acceptance
+    spread = math.sqrt(known.alpha * (1.0 - known.alpha) / (node.model.population.weight + 1.0))
+    likely = min(1.0, known.alpha + _DEVIATIONS * spread)
+    best = AcceptanceEstimate(likely, 1.0 - likely).told(max(likely, known.kept))
+    view = node.view(is_reading=False)
+    return all(
+        token_s(target, view, best, together) >= plain_token_s(target, together)
+        for together in {1, num_streams}
+    )

@@ -90,11 +90,15 @@ class Watch:
         if self._recorder is not None:
             self._recorder.given_up(current.round_id, names, now)
 
+    def predicted_pass_s(self, request: VerifyRequest) -> float:
+        """Seconds of the pass that it asks for; 0.0 if that is not known."""
+        return self._predict_pass_s(*pass_size(request.entries))
+
     def verify_sent(self, request: VerifyRequest, now: float) -> None:
         if self._recorder is not None:
-            size = pass_size(request.entries)
-            predicted_s = self._predict_pass_s(*size)
-            self._recorder.verify_sent(request.round, size[0], predicted_s, now)
+            num_tokens, _ = pass_size(request.entries)
+            predicted_s = self.predicted_pass_s(request)
+            self._recorder.verify_sent(request.round, num_tokens, predicted_s, now)
 
     def committed(
         self,

@@ -1,5 +1,7 @@
 """The edge cell in virtual time: repeatable, and near what plans promise."""
 
+from dataclasses import replace
+
 from click.testing import CliRunner
 
 from bench.__main__ import bench
@@ -41,6 +43,17 @@ def test_a_narrow_cell_gives_about_what_plans_promise_and_the_same_each_time() -
     for figures in (ad, alternating):
         assert 0.85 < figures.tokens_per_s / figures.planned_tokens_per_s < 1.15
     assert 0.7 < alternating.acceptance < 0.95
+
+
+def test_a_target_on_the_cell_gives_about_what_plans_promise() -> None:
+    on_air = replace(NARROW, rate_bps=2e6, warm_up_s=8.0, is_target_on_air=True)
+    wired, air = (
+        dict(run_edge([s], ["ad", "joint"], 1, 1))[s]
+        for s in (replace(on_air, is_target_on_air=False), on_air)
+    )
+    for figures in air.values():
+        assert 0.9 < figures.tokens_per_s / figures.planned_tokens_per_s < 1.1
+    assert air["ad"].tokens_per_s < air["joint"].tokens_per_s < wired["joint"].tokens_per_s
 
 
 def test_the_command_says_how_joint_stands() -> None:

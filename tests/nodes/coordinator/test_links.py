@@ -13,7 +13,9 @@ from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.state import Send
 from nodes.messages import CloseStreamNotice, EngineProfile, LinkFields
-from tests.nodes.builders import make_profile
+from nodes.scheduler.instructions import open_request
+from policies.plan import Link
+from tests.nodes.builders import make_profile, make_spec
 from tests.nodes.coordinator.script import DRAFT, Mesh, make_mesh
 
 RTT_S = 0.02
@@ -122,3 +124,55 @@ def test_a_target_that_joins_knows_the_ways_to_the_draft_nodes() -> None:
         node = scheduler._drafts[DRAFT.decode()]
         assert node.link.rtt_s == pytest.approx(RTT_S)
         assert node.pace is record.pace
+
+
+TARGET = b"target-2"
+
+
+def target_joined(link: LinkFields) -> tuple[Mesh, NodeRecord]:
+    mesh = make_mesh()
+    mesh.join(TARGET, "target", replace(make_profile(), link=link))
+    record = mesh.state._roster.node(TARGET.decode())
+    assert record is not None
+    assert record.scheduler is not None
+    return mesh, record
+
+
+@pytest.mark.parametrize(
+    ("declared", "known"),
+    [
+        (LinkFields("", 0.0, 0.001), Link(rtt_s=RTT_S)),
+        (LinkFields("", 0.0, 0.001, rtt_s=0.3), Link(rtt_s=0.3)),
+        (LinkFields("cell-a", 200e3, 0.001, rtt_s=0.3), Link(200e3, 0.3, "cell-a", 0.001)),
+        (LinkFields("", 200e3, 0.0, rtt_s=0.3), Link(200e3, 0.3)),
+    ],
+)
+def test_what_a_target_declares_is_the_way_to_it(declared: LinkFields, known: Link) -> None:
+    """One that declares neither air nor rate is on a wire, whatever its messages take there."""
+    mesh, record = target_joined(declared)
+    assert record.scheduler is not None
+    way = record.scheduler._drafts.way
+    if declared.rtt_s:
+        # From the first plan on.
+        assert way.link == known
+    pings = [s.message for s in mesh.state.tick(1.0) if s.peer == TARGET]
+    (ping,) = (message for message in pings if isinstance(message, Ping))
+    mesh.hear(TARGET, Pong(ping.seq, 0), 1.0 + RTT_S)
+    assert way.link.rtt_s == pytest.approx(known.rtt_s)
+    assert replace(way.link, rtt_s=known.rtt_s) == known
+
+
+@pytest.mark.parametrize("role", ["target", "draft"])
+def test_others_have_turns_after_a_text_that_is_on_its_way(role: str) -> None:
+    mesh, peer = make_mesh(), b"node"
+    link = LinkFields("cell-a", 200e3, 0.001)
+    mesh.join(peer, role, replace(make_profile(0.8), link=link))
+    text = open_request(make_spec(1, prompt=(5,) * 500))
+    mesh.state.sent(Send(peer, text), 2000, 1.0)
+    told_s = 0.001 + (8 * 2000 + 1224) / 200e3
+    medium = mesh.state._air["cell-a"]
+    assert medium.reserved_s == pytest.approx(told_s)
+    assert not medium.is_free(1.0, told_s / 2)
+    # Nothing but texts is reserved for when it is sent.
+    mesh.state.sent(Send(peer, CloseStreamNotice(1, 1)), 2000, 1.0)
+    assert medium.reserved_s == pytest.approx(told_s)

@@ -6,6 +6,7 @@ from nodes.messages import CommitEntry, CommitReply
 from nodes.scheduler import LEASE_TOKENS
 from nodes.scheduler.instructions import Instruction, leases_of
 from nodes.scheduler.stream import Leased
+from policies.plan import Link
 from tests.nodes.builders import make_spec
 from tests.nodes.scheduler.script import (
     FOUR,
@@ -157,7 +158,7 @@ def test_leases_of_plain_streams_last_for_the_way_to_the_target(draft: str, rtt_
     """A draft node that is not used costs nothing, however far away the target is."""
     drafts = [] if draft == "none" else ["a"]
     scheduler = make_scheduler(*drafts, policy=PlainPolicy())
-    scheduler.target_link(rtt_s)
+    scheduler.target_link(Link(rtt_s=rtt_s))
     open_stream(scheduler, ONE, "a" if draft == "is behind" else "")
     stream = scheduler.stream(ONE)
     assert stream is not None

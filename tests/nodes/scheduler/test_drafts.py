@@ -82,7 +82,7 @@ def test_a_request_and_its_answer_take_the_medium_and_the_way() -> None:
 def test_rounds_of_every_draft_wait_for_the_way_to_the_target() -> None:
     pool = DraftPool(lookup=Lookup())
     pool.add(DraftNode("early", COSTS, Link(rtt_s=0.02, medium="cell")))
-    pool.target_is_at(0.1)
+    pool.target_is_at(Link(rtt_s=0.1))
     pool.add(DraftNode("late", COSTS))
     views = {name: pool[name].view() for name in ("early", "late", LOOKUP)}
     rtts = {name: view.link.rtt_s for name, view in views.items()}
@@ -300,20 +300,20 @@ def test_rounds_have_what_texts_leave_of_a_medium() -> None:
     pool = DraftPool()
     for name, medium in (("a", "cell"), ("b", "cell"), ("c", "")):
         pool.add(DraftNode(name, DRAFT_COSTS, Link(20e3, medium=medium, frame_s=1e-3)))
-    assert {view.link.rate_bps for view in pool.views(0.0)} == {20e3}
+    assert {view.link.rate_bps for view in pool.views(0.0)[0]} == {20e3}
     spec = make_spec(1, prompt=(5,) * 300)
     stream = Stream(spec, list(spec.token_ids), None)
     (opened,) = [told.node for told in pool.place(stream) if isinstance(told, ToDraft)]
     told_s = pool[opened].message_s(1, 300)
     assert told_s > 0.4
-    links = {view.name: view.link for view in pool.views(10.0)}
+    links = {view.name: view.link for view in pool.views(10.0)[0]}
     sharing = {"a", "b"} if opened in ("a", "b") else {"c"}
     for name, link in links.items():
         # Of the last ten seconds or so.
         free = 1.0 - told_s / 10.0 if name in sharing else 1.0
         assert link.rate_bps == pytest.approx(20e3 * free)
         assert link.frame_s == pytest.approx(1e-3 / free)
-    later = {view.name: view.link.rate_bps for view in pool.views(100.0)}
+    later = {view.name: view.link.rate_bps for view in pool.views(100.0)[0]}
     assert min(later.values()) > 0.999 * 20e3
 
 

@@ -16,7 +16,7 @@ from nodes.scheduler.drafting.tolls import Found, Tolls, tolls_of
 from nodes.scheduler.instructions import Instruction, ToTarget
 from nodes.scheduler.stream import Leased
 from policies.latency import CostTable, NodeCosts
-from policies.plan import Observation, StreamView
+from policies.plan import Link, Observation, StreamView
 from tests.nodes.builders import make_spec
 from tests.nodes.scheduler.script import ONE, TWO, FixedPolicy, commit, length_of, verify_requests
 
@@ -156,7 +156,7 @@ def test_a_stream_without_a_match_goes_on_by_leases_until_there_is_one(
     scheduler = SchedulerState(FixedPolicy(gamma=16), NodeCosts(STEP, STEP), lookup=True)
     spec = make_spec(ONE, prompt=COPY, max_tokens=400)
     scheduler.admit(spec, None)
-    scheduler.target_link(rtt_s)
+    scheduler.target_link(Link(rtt_s=rtt_s))
     out = scheduler.target_ready(ONE, 1, 0.0)
     stream = scheduler.stream(ONE)
     assert stream is not None

@@ -324,8 +324,8 @@ def test_of_a_draft_that_guesses_in_vain_one_stream_at_a_time_finds_out() -> Non
     scheduler = make()
     for _ in range(400):
         scheduler._drafts["a"].acceptance.observe(4, 0, 4)
-    assert opened_on_draft(scheduler.admit(make_spec(ONE, max_tokens=400), None)) == [ONE]
-    assert opened_on_draft(scheduler.admit(make_spec(TWO, max_tokens=400), None)) == []
+    assert opened_on_draft(scheduler.admit(make_spec(ONE, max_tokens=600), None)) == [ONE]
+    assert opened_on_draft(scheduler.admit(make_spec(TWO, max_tokens=600), None)) == []
     stream = scheduler.stream(TWO)
     assert stream is not None
     assert stream.plain_reason == "draft off: a guesses in vain"
@@ -337,7 +337,10 @@ def test_of_a_draft_that_guesses_in_vain_one_stream_at_a_time_finds_out() -> Non
     while not told:
         told = opened_on_draft(commit_one(scheduler, TWO))
     assert told == [TWO]
-    assert 128 <= stream.num_output < 144
+    assert 256 <= stream.num_output < 272
+    # It is tried as soon as it has been read.
+    assert stream.tries is not None
+    assert stream.tries.is_due(len(stream.token_ids))
     assert stream.plain_reason == "draft off: a still reads the text"
 
 
@@ -348,20 +351,29 @@ def test_who_comes_after_the_one_that_was_tried_is_the_next_to_find_out() -> Non
     scheduler.admit(make_spec(ONE, max_tokens=400), None)
     first = scheduler.stream(ONE)
     assert first is not None
-    assert first.tries is not None
-    first.tries.num_done = 1
+    first.acceptance.observe(4, 0, 4)
     assert opened_on_draft(scheduler.admit(make_spec(TWO, max_tokens=400), None)) == [TWO]
 
 
-def test_where_streams_differ_a_draft_that_is_bad_for_most_is_not_in_vain() -> None:
+def test_a_silent_node_that_guesses_in_vain_is_told_of_no_more_streams() -> None:
     scheduler = make()
-    node = scheduler._drafts["a"]
-    for rate in (0.0, 1.0) * 10:
-        node.model.population.ended(40 * rate, 40)
-    for _ in range(60):
-        node.acceptance.observe(4, 1, 4)
+    for _ in range(400):
+        scheduler._drafts["a"].acceptance.observe(4, 0, 4)
+    scheduler.admit(make_spec(ONE), None)
+    scheduler._drafts["a"].is_silent = True
+    assert opened_on_draft(scheduler.admit(make_spec(TWO), None)) == []
+
+
+def test_a_stream_that_its_draft_node_suited_is_told_to_it_again() -> None:
+    scheduler = make()
+    for _ in range(400):
+        scheduler._drafts["a"].acceptance.observe(4, 0, 4)
     for stream_id in (ONE, TWO):
-        assert opened_on_draft(scheduler.admit(make_spec(stream_id), None)) == [stream_id]
+        scheduler.admit(make_spec(stream_id), None)
+    stream = scheduler.stream(TWO)
+    assert stream is not None
+    stream.known["a"] = AcceptanceEstimate(9.0, 1.0)
+    assert opened_on_draft(scheduler._draft_side.place(stream)) == [TWO]
 
 
 def test_a_draft_node_with_little_to_gain_at_best_is_tried_once() -> None:

@@ -9,6 +9,7 @@ from policies.plan import (
     ENTRY_BITS,
     HEADER_BITS,
     DraftView,
+    Link,
     Observation,
 )
 from tests.policies.explain.cases import (
@@ -37,6 +38,22 @@ def test_one_batch_goes_round_and_round():
         "draft a": [(1, 5, 25), (1, 77, 97)],
         "air link of a": [(1, 25, 27), (1, 97, 99)],
         "target": [(1, 32, 72), (1, 104, 144)],
+    }
+
+
+def test_a_target_on_the_air_is_told_and_answers_there():
+    """As above, and 3 ms on the air before the pass and after it, in nobody's way."""
+    observation = Observation(
+        (stream(1),), flat(0.040), (NODE,), target_link=Link(frame_s=0.003, medium="cell")
+    )
+    plan, timeline = played(observation, "max-batch")
+    assert plan.prediction.cycle_s == pytest.approx(0.078)
+    assert timeline.cycle_s == pytest.approx(0.078)
+    assert in_ms(timeline) == {
+        "draft a": [(1, 5, 25), (1, 83, 103)],
+        "air link of a": [(1, 25, 27), (1, 103, 105)],
+        "air cell": [(1, 32, 35), (1, 75, 78), (1, 110, 113), (1, 153, 156)],
+        "target": [(1, 35, 75), (1, 113, 153)],
     }
 
 
