@@ -51,7 +51,7 @@ class Dispatcher:
         plain = [s for k in self._cycle.plain if (s := self._streams.get(StreamId(k))) is not None]
         for stream in plain:
             stream.has_no_match = False
-            leases += self.leases.extend(stream, shall_guess=False)
+        leases += self.leases.extend_all(plain)
         rounds: list[Instruction] = []
         behind: list[Stream] = []
         num_started = 0

@@ -61,8 +61,10 @@ class Forecast:
         seen = self._observation(now)
         node = self.drafts.choose(set())
         num_tokens = sum(len(stream.token_ids) for stream in newcomers)
+        is_new = node is not None and all(view.name != node.name for view in seen.drafts)
         seen = replace(
             seen,
+            drafts=(*seen.drafts, node.view()) if node is not None and is_new else seen.drafts,
             streams=(*seen.streams, *(self._view(stream, node) for stream in newcomers)),
             used_cells=seen.used_cells + num_tokens,
         )

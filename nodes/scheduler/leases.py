@@ -2,7 +2,8 @@
 
 A lease is renewed before it has run out, so that the target never waits for the next one. What
 begins anew when a pass has ended (a round, or a lease after it) is there only after the way to the
-target and back: where others go on meanwhile it has missed a pass by then. Streams that are guessed
+target and back: where others go on meanwhile it has missed a pass by then. Where a lease takes the
+air of a target that is on some, leases are longer, and renewed together. Streams that are guessed
 by lookup therefore keep step where nobody else decodes: while any of them has guesses, all run out
 together, and then go on together; for that the target waits for the way once a pass.
 """
@@ -16,6 +17,7 @@ from nodes.messages import LeaseEntry
 from nodes.scheduler.stream import Leased, Opening, Stream
 from nodes.scheduler.watching.counts import MOST_S
 from nodes.stream import StreamId
+from policies.plan import ENTRY_BITS, HEADER_BITS, Link
 
 LEASE_TOKENS = 8
 # Renewed this early, so that the target never waits for the next lease.
@@ -30,12 +32,14 @@ _LEAST_PASS_S = 1e-6
 _NEAR_PASSES = 0.5
 # Of a target that is very far away for its passes: what a client that leaves it has in vain.
 _MOST_WAY_TOKENS = 256
+# Of the air, that leases may take; and of leases, that are no longer for it.
+_MOST_AIR_SHARE, _MOST_AIR_TOKENS = 0.05, 32
 
 
 class Leases:
     """Of the streams of one target, which it shares with the scheduler.
 
-    target_rtt_s: of the way to the target and back.
+    target_rtt_s: of the way to the target and back; link: all of it.
     """
 
     def __init__(
@@ -44,10 +48,14 @@ class Leases:
         """prompts_s: seconds that prompts add now to a pass of so many other tokens."""
         self._streams = streams
         self._prompts_s = prompts_s
-        self.target_rtt_s = 0.0
+        self.link = Link()
         # Of its passes of late, and of the last one.
         self._pass_s = self._last_pass_s = 0.0
         self._way_s = 0.0
+
+    @property
+    def target_rtt_s(self) -> float:
+        return self.link.rtt_s
 
     def pass_done(self, seconds: float) -> None:
         """The target ran a pass, which a lease has to last for; seconds: as it says."""
@@ -75,11 +83,24 @@ class Leases:
         way = math.ceil(self.target_rtt_s / self._pass_s)
         return min(max(1, way), _MOST_WAY_TOKENS)
 
-    def extend(self, stream: Stream, *, shall_guess: bool) -> list[LeaseEntry]:
-        """Of a stream that is decoded plainly. shall_guess: as soon as it can, by the plan."""
+    def extend_all(self, streams: Sequence[Stream]) -> list[LeaseEntry]:
+        """Of all that are decoded plainly, for which the plan has no guesses."""
+        made = [(s, self.extend(s, shall_guess=False)) for s in streams]
+        if self.link.is_free or not any(entries for _, entries in made):
+            return [entry for _, entries in made for entry in entries]
+        # One message takes less of the air than one after the other.
+        every = [entries or self.extend(s, shall_guess=False, beside=True) for s, entries in made]
+        return [entry for entries in every for entry in entries]
+
+    def extend(
+        self, stream: Stream, *, shall_guess: bool, beside: bool = False
+    ) -> list[LeaseEntry]:
+        """Of a stream that is decoded plainly. shall_guess: as soon as it can, by the plan. beside:
+        others are renewed now, and this one may as well be."""
         num_tokens = self._num_tokens(stream, shall_guess=shall_guess)
         # However far away the target is, a lease is renewed before it has run out.
         low = max(self.way_tokens, min(LEASE_LOW_TOKENS, num_tokens // 2))
+        low = max(low, num_tokens - 1) if beside else low
         # A pass of its own may be one that a round waits for, with all its streams.
         return stream.extend_lease(max(num_tokens, low + 1), low, beside_rounds=shall_guess)
 
@@ -90,11 +111,20 @@ class Leases:
         opening = placement is not None and not (placement.is_ready or placement.is_late)
         if opening or stream.is_on_probation or (shall_guess and stream.is_behind):
             return LEASE_WHILE_OPENING_TOKENS
-        longest = max(LEASE_TOKENS, 2 * self.way_tokens)
+        longest = max(LEASE_TOKENS, 2 * self.way_tokens, self._air_tokens)
         if not stream.can_guess or self._pass_s <= 0.0:
             return longest
         lasting = math.ceil((_LEASE_S + self.target_rtt_s) / self._pass_s)
-        return min(longest, LEASE_WHILE_OPENING_TOKENS + lasting)
+        return min(longest, max(self._air_tokens, LEASE_WHILE_OPENING_TOKENS + lasting))
+
+    @property
+    def _air_tokens(self) -> int:
+        """Tokens of leases that take but a small part of the air; 0 where they take none."""
+        if self.link.is_free or self._pass_s <= 0.0:
+            return 0
+        lease_s = self.link.airtime_s(HEADER_BITS + len(self._streams) * ENTRY_BITS, 1)
+        tokens = math.ceil(lease_s / (_MOST_AIR_SHARE * self._pass_s))
+        return min(_MOST_AIR_TOKENS, LEASE_LOW_TOKENS + tokens)
 
     # -- streams that are guessed by lookup ------------------------------------------------
 

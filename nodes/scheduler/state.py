@@ -299,7 +299,7 @@ class SchedulerState:
 
     def target_link(self, link: Link) -> None:
         """What is known by now of the way to the target."""
-        self._dispatcher.leases.target_rtt_s = link.rtt_s
+        self._dispatcher.leases.link = link
         self._drafts.target_is_at(link)
 
     def text_told(self, num_tokens: int, now: float) -> None:

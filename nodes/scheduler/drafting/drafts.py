@@ -91,15 +91,16 @@ class DraftPool:
         return self._nodes.pop(name, None) is not None
 
     def views(self, now: float) -> tuple[tuple[DraftView, ...], Link]:
-        """The nodes as policies see them, and the way to the target, each with what texts leave of
-        its medium."""
+        """The nodes that hold streams, as policies see them, and the way to the target, each with
+        what texts leave of its medium. Of a large pool a target's plans know its own nodes only."""
         shares: defaultdict[str, float] = defaultdict(float)
         for node in self:
             node.note_told(now)
             shares[node.link.medium or node.name] += node.pace.told.share(now)
         # No node is called "": there the target has its own.
         shares[self.way.link.medium] += self.way.told.share(now)
-        views = [node.view(shares[node.link.medium or node.name]) for node in self]
+        held = (node for node in self if node.num_streams)
+        views = [node.view(shares[node.link.medium or node.name]) for node in held]
         views += [self._by_lookup.view()] if self._by_lookup.num_streams else []
         return tuple(views), self.way.view(shares[self.way.link.medium])
 

@@ -9,6 +9,7 @@ import pytest
 from nodes.scheduler import SchedulerState
 from nodes.scheduler.leases import Leases
 from nodes.scheduler.stream import Idle, Leased, Stream
+from policies.plan import Link
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.pure_mesh import TARGET_COSTS
 from tests.nodes.scheduler.script import (
@@ -24,7 +25,7 @@ from tests.nodes.scheduler.script import (
 
 def make_leases(rtt_s: float = 0.001) -> Leases:
     leases = Leases({}, lambda: 0.0)
-    leases.target_rtt_s = rtt_s
+    leases.link = Link(rtt_s=rtt_s)
     leases.pass_done(0.02)
     return leases
 
