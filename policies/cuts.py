@@ -103,7 +103,10 @@ def _best_single(problem: CycleProblem, best: Found) -> Found:
         for place, mine in enumerate(places)
     ]
     if way is not None:
-        sums[num_nodes + way.medium] = sums[num_nodes + way.medium] + way_s.sum(axis=1)
+        stretch = problem.stretch(num_plain)
+        there_s = way_s + air_s * (problem.media[nodes] == way.medium)
+        laps_s += there_s * (stretch - 1.0)[:, None]
+        sums[num_nodes + way.medium] = there_s.sum(axis=1) * stretch
     price_s, _ = price_of_totals(
         Totals(
             busy_s=np.max(sums, axis=0),
@@ -208,7 +211,7 @@ def _priced(
     some = (runs.stages.num_streams[at] > 0) & real
     chosen = runs.stages.at(*at, only=some)
     verify_s, lap_s = verify_times(problem, chosen, num_plain[:, None])
-    air_s = chosen.air_s.sum(axis=2).max(axis=0)
+    air_s = problem.busiest_air_s(chosen.air_s.sum(axis=2), num_plain)
     totals = Totals(
         busy_s=np.maximum(chosen.draft_s.sum(axis=2).max(axis=0), air_s),
         air_s=air_s,

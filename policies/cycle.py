@@ -11,7 +11,8 @@ streams, batches m of T_m tokens and v(t) seconds for a pass of t tokens,
 
 Where messages to and from the target take of a medium, A_m and head have those of the batch as
 well: they are before and after its pass, and in nobody's way but on that medium. Plain passes are
-no shorter than their answers then, for these follow one another as passes do.
+no shorter than their answers r(P) then, for these follow one another as passes do; and as these
+have r(P) / v(P) of that medium, what batches send there takes 1 / (1 - r(P) / v(P)) times as long.
 
 a and A_m are seconds on the air: of a draft node's messages, and of all those of the batch on its
 medium. One node drafts while the messages of another are on the air: half of what is theirs is
@@ -219,8 +220,11 @@ def verify_times(problem: CycleProblem, stages: Stages, num_plain: Ints) -> tupl
         # Only a guess at num_plain, in the dynamic program, can add up to more than there is.
         num_tokens = np.minimum(stages.num_tokens + num_plain, last)
         verify_s = seconds_at(problem.target_s, num_tokens) * some
-    lap_s = (stages.head_s + verify_s + problem.target_s[num_plain] / 2) * some
-    return verify_s, lap_s
+    lap_s = stages.head_s + verify_s + problem.target_s[num_plain] / 2
+    if problem.target_air is not None:
+        waits = problem.stretch(num_plain) - 1.0
+        lap_s = lap_s + stages.air_s[problem.target_air.medium] * waits
+    return verify_s, lap_s * some
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,7 +350,7 @@ def evaluate(
         stages = _with_equal_shares(problem, counts[0], guesses, stages)
     num_plain = int(sums.num_plain[-1, 0])
     verify_s, lap_s = verify_times(problem, stages, np.array(num_plain))
-    air_s = stages.air_s.sum(axis=1).max()
+    air_s = float(problem.busiest_air_s(stages.air_s.sum(axis=1), num_plain))
     totals = Totals(
         busy_s=np.array(max(stages.draft_s.sum(axis=1).max(), air_s)),
         air_s=np.array(air_s if overlap else 0.0),

@@ -173,9 +173,10 @@ def _only(labels: _Labels, keep: Ints | npt.NDArray[np.bool_]) -> _Labels:
 def _totals(problem: CycleProblem, labels: _Labels, num_plain: int, width: int) -> Totals:
     sums = labels.sums
     num_nodes = len(problem.node_names)
+    air_s = problem.busiest_air_s(sums[:, num_nodes:width].T, num_plain)
     return Totals(
-        busy_s=sums[:, :width].max(axis=1),
-        air_s=sums[:, num_nodes:width].max(axis=1),
+        busy_s=np.maximum(sums[:, :num_nodes].max(axis=1), air_s),
+        air_s=air_s,
         verify_s=sums[:, width],
         lap_s=labels.lap_s,
         num_batches=sums[:, width + 3],

@@ -168,11 +168,14 @@ def played_lap_s(problem: CycleProblem, plan: CyclePlan, cost: CycleCost) -> flo
 
 def _batches(problem: CycleProblem, plan: CyclePlan, cost: CycleCost) -> list[_Batch]:
     made = []
-    way_s = np.zeros(len(plan.bounds) - 1)
-    if problem.target_air is not None:
-        way_s = problem.target_air.of(cost.stages.num_streams, cost.stages.num_guesses) / 2
+    way_s, stretch = np.zeros(len(plan.bounds) - 1), np.ones(len(problem.node_names))
+    way = problem.target_air
+    if way is not None:
+        longer = float(problem.stretch(int((plan.gammas == 0).sum())))
+        way_s = way.of(cost.stages.num_streams, cost.stages.num_guesses) / 2 * longer
+        stretch[problem.media == way.medium] = longer
     for m in np.flatnonzero(cost.verify_s > 0).tolist():
-        air_s = messages_air_s(problem, plan, m) / 2
+        air_s = messages_air_s(problem, plan, m) / 2 * stretch
         nodes = np.flatnonzero(cost.stages.draft_s[:, m] > 0)
         nodes = nodes[np.argsort(air_s[nodes], kind="stable")]
         draft_s = cost.stages.draft_s[nodes, m]

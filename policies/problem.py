@@ -28,6 +28,8 @@ Counts = npt.NDArray[Any]
 # After a round in which every guess was accepted, a draft node has two tokens to catch up with.
 CATCH_UP_TOKENS = 2
 _NEVER = 1e-300
+# Of a target's medium that answers of plain passes are taken to have at most: more would stop all.
+_MOST_PLAIN_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,25 @@ class CycleProblem:
             return seconds
         longer: Floats = np.maximum(seconds, self.target_air.answers_s[num_plain])
         return longer
+
+    def stretch(self, num_plain: Ints | int) -> Floats:
+        """(...) how many times as long messages take on the target's medium beside the answers of
+        passes of so many plain streams."""
+        assert self.target_air is not None
+        pass_s = np.maximum(self.plain_pass_s(num_plain), _NEVER)
+        share = np.minimum(_MOST_PLAIN_SHARE, self.target_air.answers_s[num_plain] / pass_s)
+        longer: Floats = 1.0 / (1.0 - share)
+        return longer
+
+    def busiest_air_s(self, air_s: Floats, num_plain: Ints | int) -> Floats:
+        """(...) seconds of the medium that works longest for batches; air_s: (I, ...) of each."""
+        busiest: Floats = air_s.max(axis=0)
+        if self.target_air is None:
+            return busiest
+        longest: Floats = np.maximum(
+            busiest, air_s[self.target_air.medium] * self.stretch(num_plain)
+        )
+        return longest
 
     @property
     def max_gamma(self) -> int:

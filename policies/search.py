@@ -197,7 +197,8 @@ def best_equal(
     plain_weight = plain_weight + np.where(has_head, runs.plain_weight[cuts.heads, 0][:, None], 0.0)
     picked = stages.at(cuts.runs, slice(None))
     verify_s, lap_s = verify_times(problem, picked, num_plain[cuts.owner])
-    air_s = np.add.reduceat(picked.air_s, cuts.groups, axis=1).max(axis=0)
+    by_medium = np.add.reduceat(picked.air_s, cuts.groups, axis=1)
+    air_s = problem.busiest_air_s(by_medium, num_plain)
     totals = Totals(
         busy_s=np.maximum(np.add.reduceat(picked.draft_s, cuts.groups, axis=1).max(axis=0), air_s),
         air_s=air_s,

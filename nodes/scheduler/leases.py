@@ -32,8 +32,9 @@ _LEAST_PASS_S = 1e-6
 _NEAR_PASSES = 0.5
 # Of a target that is very far away for its passes: what a client that leaves it has in vain.
 _MOST_WAY_TOKENS = 256
-# Of the air, that leases may take; and of leases, that are no longer for it.
-_MOST_AIR_SHARE, _MOST_AIR_TOKENS = 0.05, 32
+# Of the air, that leases may take; what one may wait there for others' messages; and of leases, that
+# are no longer for either.
+_MOST_AIR_SHARE, _AIR_WAIT_S, _MOST_AIR_TOKENS = 0.05, 0.2, 32
 
 
 class Leases:
@@ -100,6 +101,8 @@ class Leases:
         num_tokens = self._num_tokens(stream, shall_guess=shall_guess)
         # However far away the target is, a lease is renewed before it has run out.
         low = max(self.way_tokens, min(LEASE_LOW_TOKENS, num_tokens // 2))
+        if num_tokens > LEASE_WHILE_OPENING_TOKENS:
+            low = max(low, min(self._air_tokens(_AIR_WAIT_S), num_tokens // 2))
         low = max(low, num_tokens - 1) if beside else low
         # A pass of its own may be one that a round waits for, with all its streams.
         return stream.extend_lease(max(num_tokens, low + 1), low, beside_rounds=shall_guess)
@@ -111,20 +114,19 @@ class Leases:
         opening = placement is not None and not (placement.is_ready or placement.is_late)
         if opening or stream.is_on_probation or (shall_guess and stream.is_behind):
             return LEASE_WHILE_OPENING_TOKENS
-        longest = max(LEASE_TOKENS, 2 * self.way_tokens, self._air_tokens)
+        lease_s = self.link.airtime_s(HEADER_BITS + len(self._streams) * ENTRY_BITS, 1)
+        on_air = self._air_tokens(_AIR_WAIT_S + lease_s / _MOST_AIR_SHARE)
+        longest = max(LEASE_TOKENS, 2 * self.way_tokens, on_air)
         if not stream.can_guess or self._pass_s <= 0.0:
             return longest
         lasting = math.ceil((_LEASE_S + self.target_rtt_s) / self._pass_s)
-        return min(longest, max(self._air_tokens, LEASE_WHILE_OPENING_TOKENS + lasting))
+        return min(longest, max(on_air, LEASE_WHILE_OPENING_TOKENS + lasting))
 
-    @property
-    def _air_tokens(self) -> int:
-        """Tokens of leases that take but a small part of the air; 0 where they take none."""
+    def _air_tokens(self, seconds: float) -> int:
+        """Tokens that last for so long, of a target that is on the air; 0 of one that is not."""
         if self.link.is_free or self._pass_s <= 0.0:
             return 0
-        lease_s = self.link.airtime_s(HEADER_BITS + len(self._streams) * ENTRY_BITS, 1)
-        tokens = math.ceil(lease_s / (_MOST_AIR_SHARE * self._pass_s))
-        return min(_MOST_AIR_TOKENS, LEASE_LOW_TOKENS + tokens)
+        return min(_MOST_AIR_TOKENS, math.ceil(seconds / self._pass_s))
 
     # -- streams that are guessed by lookup ------------------------------------------------
 

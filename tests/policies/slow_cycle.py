@@ -90,6 +90,15 @@ class SlowCycle:
         answer_s = link.frame_s + bits / link.rate_bps if num_plain else 0.0
         return max(self.verify_s(num_plain), answer_s)
 
+    def stretch(self, num_plain: int) -> float:
+        """How many times as long messages on the target's medium take beside plain answers."""
+        if not num_plain:
+            return 1.0
+        link, bits = self.observation.target_link, HEADER_BITS
+        bits += num_plain * (ENTRY_BITS + self.observation.token_bits + TEXT_BITS)
+        answer_s = link.frame_s + bits / link.rate_bps
+        return 1 / (1 - min(0.9, answer_s / self.plain_pass_s(num_plain)))
+
     def step_s(self, draft: DraftView, num_tokens: float) -> float:
         """A pass of a draft node; of expected numbers of streams, if some may have stopped."""
         return between(lambda n: self._step_s(draft, n), num_tokens)
@@ -218,6 +227,7 @@ class SlowCycle:
     def played_s(self, batches: Sequence[Members], price: Price) -> float:
         """Seconds of a lap where each stage serves who asks first."""
         made = []
+        stretch = self.stretch(sum(1 for batch in batches for _, g in batch if not g))
         for batch, part in zip(batches, price.batches, strict=True):
             if not part[5]:
                 continue
@@ -225,9 +235,11 @@ class SlowCycle:
             for name, draft_s in part[0].items():
                 mine = [(k, g) for k, g in batch if g and self.streams[k].draft == name]
                 (message_s,) = self.guessing(mine)[1].values()
+                if self.medium(name) == self.target_medium():
+                    message_s *= stretch
                 rtt_s = self.drafts[name].link.rtt_s
                 nodes.append((name, self.medium(name), rtt_s, message_s / 2, draft_s))
-            way_s = self.way_s(self.stages(batch)[3]) / 2
+            way_s = self.way_s(self.stages(batch)[3]) / 2 * stretch
             made.append(Batch(nodes, part[3], (self.target_medium(), way_s)))
         num_plain = sum(1 for batch in batches for _, g in batch if not g)
         return Play(made, self.verify_s(num_plain) / 2, price.natural_s / len(made)).lap_s()
@@ -249,6 +261,7 @@ class SlowCycle:
                 if likely:
                     verify_s += likely * self.verify_s(alone + num_tokens.guesses / likely)
                 alone_s = head_s + verify_s + self.verify_s(len(plain)) / 2
+                alone_s += air_s.get(self.target_medium(), 0.0) * (self.stretch(len(plain)) - 1)
                 total = num_tokens.streams + num_tokens.guesses
                 parts.append((draft_s, air_s, head_s, verify_s, alone_s, total))
             else:
@@ -258,6 +271,8 @@ class SlowCycle:
             for kind, seconds in (("draft", draft_s), ("air", air_s)):
                 for name, stage_s in seconds.items():
                     busy[kind, name] = busy.get((kind, name), 0.0) + stage_s
+        if ("air", self.target_medium()) in busy:
+            busy["air", self.target_medium()] *= self.stretch(len(plain))
         target_s = sum(part[3] for part in parts)
         laps = [part[4] for part in parts]
         num_batches = sum(1 for part in parts if part[5])

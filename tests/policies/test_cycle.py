@@ -141,6 +141,9 @@ def test_a_target_on_the_air_by_hand():
     assert slow.target_s[1] == 0.100
     assert slow.plain_pass_s(1) == pytest.approx(0.002 + (1224 + 80 + 48) / 5e3)
     assert slow.medium_names == ("cell", "the target's link")
+    # Beside these a message takes the longer the more of the time they have.
+    assert problem.stretch(1) == pytest.approx(1 / (1 - (0.002 + (1224 + 80 + 48) / 5e4) / 0.1))
+    assert (problem.stretch(0), slow.stretch(1)) == (1.0, pytest.approx(10.0))
 
 
 def test_equal_shares_wait_for_the_largest_and_no_overlap_for_every_lap():

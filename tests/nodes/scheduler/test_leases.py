@@ -6,17 +6,22 @@ from dataclasses import replace
 
 import pytest
 
+from nodes.messages import CommitReply
 from nodes.scheduler import SchedulerState
+from nodes.scheduler.instructions import leases_of
 from nodes.scheduler.leases import Leases
 from nodes.scheduler.stream import Idle, Leased, Stream
+from nodes.stream import StreamId
 from policies.plan import Link
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.pure_mesh import TARGET_COSTS
 from tests.nodes.scheduler.script import (
     ONE,
     FixedPolicy,
+    PlainPolicy,
     commit,
     guesses,
+    length_of,
     make_scheduler,
     open_stream,
     verify_requests,
@@ -100,3 +105,37 @@ def test_who_has_no_match_goes_along_with_a_draft_nodes_round(some_drafted: bool
         [stream], keep_step=False, some_go=False, some_drafted=some_drafted
     )
     assert found == ((1, 0, True) if some_drafted else (2, 1, False))
+
+
+def lease_messages(link: Link) -> tuple[int, int]:
+    """LeaseRequests in 60 passes of four streams that began one after the other, and the fewest
+    tokens that a lease had left."""
+    scheduler = make_scheduler(policy=PlainPolicy())
+    scheduler.target_link(link)
+    numbers = [StreamId(number) for number in (1, 2, 3, 4)]
+    for count, stream_id in enumerate(numbers, 1):
+        open_stream(scheduler, stream_id, max_tokens=500)
+        run_passes(scheduler, numbers[:count], 3)
+    return run_passes(scheduler, numbers, 60)
+
+
+def run_passes(scheduler: SchedulerState, numbers: list[StreamId], count: int) -> tuple[int, int]:
+    num_messages, least = 0, 500
+    for _ in range(count):
+        entries = [commit(k, length_of(scheduler, k), [9]).entries[0] for k in numbers]
+        reply = CommitReply(0.04, tuple(entries), (9,) * len(numbers))
+        num_messages += bool(leases_of(scheduler.committed(reply, 0.0)))
+        for stream_id in numbers:
+            stream = scheduler.stream(stream_id)
+            assert stream is not None
+            assert isinstance(stream.phase, Leased)
+            least = min(least, stream.phase.end - len(stream.token_ids))
+    return num_messages, least
+
+
+def test_leases_of_a_target_on_the_air_are_few_and_long() -> None:
+    by_wire, least_by_wire = lease_messages(Link(rtt_s=0.002))
+    on_air, least_on_air = lease_messages(Link(200e3, 0.002, "cell", 0.0005))
+    assert by_wire > 3 * on_air > 0
+    # A lease may wait on the air for 0.2 s, five passes.
+    assert least_on_air >= 5 > least_by_wire
