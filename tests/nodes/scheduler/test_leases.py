@@ -137,5 +137,5 @@ def test_leases_of_a_target_on_the_air_are_few_and_long() -> None:
     by_wire, least_by_wire = lease_messages(Link(rtt_s=0.002))
     on_air, least_on_air = lease_messages(Link(200e3, 0.002, "cell", 0.0005))
     assert by_wire > 3 * on_air > 0
-    # A lease may wait on the air for 0.2 s, five passes.
-    assert least_on_air >= 5 > least_by_wire
+    # A lease may wait on the air for 0.2 s: five passes.
+    assert least_on_air > 5 >= least_by_wire
