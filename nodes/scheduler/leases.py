@@ -32,8 +32,8 @@ _LEAST_PASS_S = 1e-6
 _NEAR_PASSES = 0.5
 # Of a target that is very far away for its passes: what a client that leaves it has in vain.
 _MOST_WAY_TOKENS = 256
-# Of the air, that leases may take; what one may wait there for others' messages; and of leases, that
-# are no longer for either.
+# Of the air, that leases may take; what one may wait there for others' messages; and tokens of
+# leases, that are no longer for either.
 _MOST_AIR_SHARE, _AIR_WAIT_S, _MOST_AIR_TOKENS = 0.05, 0.2, 32
 
 
