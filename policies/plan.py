@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TypeAlias
 
@@ -19,7 +19,7 @@ MAX_FREE_GAMMA = 16
 HEADER_BITS = 8 * 153
 ENTRY_BITS = 8 * 10
 # Of a medium, that texts may take from the messages of rounds in what is planned.
-MOST_TOLD_SHARE = 0.5
+_MOST_TOLD_SHARE = 0.5
 # Text that comes with a committed token, on average.
 TEXT_BITS = 8 * 4
 
@@ -50,6 +50,11 @@ class Link:
     def is_free(self) -> bool:
         """Whether messages take nothing of its medium."""
         return self.rate_bps == math.inf and self.frame_s == 0.0
+
+    def beside_texts(self, share: float) -> Link:
+        """What messages of rounds have of it where texts take a share of its medium."""
+        free = 1.0 - min(_MOST_TOLD_SHARE, share)
+        return replace(self, rate_bps=self.rate_bps * free, frame_s=self.frame_s / free)
 
     def airtime_s(self, bits: float, num_frames: int) -> float:
         """Seconds of the medium that messages take: f o + D / R, of f frames, D bits."""

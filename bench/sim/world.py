@@ -13,25 +13,17 @@ from bench.sim.devices import Engine, Text
 from bench.sim.draft import SimDraft
 from bench.sim.events import Clock, Medium
 from bench.sim.target import SimTarget
+from bench.sim.wire import bits_of
 from nodes.engine.sampling import Sampling
-from nodes.messages import (
-    CommitReply,
-    DraftReply,
-    DraftRequest,
-    LeaseRequest,
-    OpenStreamRequest,
-    StreamReadyNotice,
-    VerifyRequest,
-)
+from nodes.messages import DraftReply, OpenStreamRequest, StreamReadyNotice
 from nodes.scheduler import SchedulerState
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
 from nodes.stream import StreamId, StreamSpec
 from policies.acceptance import AcceptanceEstimate
 from policies.confidence import Spread
 from policies.latency import NodeCosts
-from policies.plan import ENTRY_BITS, TEXT_BITS, Link, Plan, Policy
+from policies.plan import Link, Plan, Policy
 
-_TOKEN_BITS = 32
 # Between looks at the plan in force.
 _LOOK_S = 0.1
 
@@ -251,7 +243,7 @@ class World:
         medium = self._media.setdefault(link.medium or name, Medium())
 
         def send(message: Any) -> None:
-            bits = _bits_of(message)
+            bits = bits_of(message)
             medium.send(self._clock, link, bits, lambda: self._from_draft(name, message))
 
         self._drafts[name] = SimDraft(engine, self._texts, send)
@@ -334,7 +326,7 @@ class World:
             self._clock.after(self._scenario.target_delay_s, action)
         else:
             medium = self._media.setdefault(link.medium or "target", Medium())
-            medium.send(self._clock, link, _bits_of(message), action)
+            medium.send(self._clock, link, bits_of(message), action)
 
     def _on_target(self, message: Any) -> None:
         now = self._clock.now
@@ -390,21 +382,4 @@ class World:
         draft = self._drafts.get(name)
         if draft is not None:
             medium = self._media[link.medium or name]
-            medium.send(self._clock, link, _bits_of(message), partial(draft.receive, message))
-
-
-def _bits_of(message: Any) -> int:
-    match message:
-        case DraftRequest(entries=entries, new_token_ids=ids):
-            return len(entries) * ENTRY_BITS + len(ids) * _TOKEN_BITS
-        case DraftReply(entries=entries, draft_token_ids=ids):
-            return len(entries) * ENTRY_BITS + len(ids) * _TOKEN_BITS
-        case VerifyRequest(entries=entries, draft_token_ids=ids):
-            return len(entries) * ENTRY_BITS + len(ids) * _TOKEN_BITS
-        case CommitReply(entries=entries, token_ids=ids):
-            return len(entries) * ENTRY_BITS + len(ids) * (_TOKEN_BITS + TEXT_BITS)
-        case LeaseRequest(entries=entries):
-            return len(entries) * ENTRY_BITS
-        case OpenStreamRequest(token_ids=ids):
-            return ENTRY_BITS + len(ids) * _TOKEN_BITS
-    return ENTRY_BITS
+            medium.send(self._clock, link, bits_of(message), partial(draft.receive, message))

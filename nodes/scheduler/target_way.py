@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from mesh.grants import Air
 from nodes.scheduler.air import Reservation
 from policies.latency import Load
-from policies.plan import ENTRY_BITS, HEADER_BITS, MOST_TOLD_SHARE, TEXT_BITS, Link
+from policies.plan import ENTRY_BITS, HEADER_BITS, TEXT_BITS, Link
 
 
 @dataclass(slots=True)
@@ -22,12 +22,6 @@ class TargetWay:
     link: Link = field(default_factory=Link)
     told: Load = field(default_factory=Load)
     busy_until: float = 0.0
-
-    def view(self, share: float) -> Link:
-        """As policies see it; share: part of its medium that texts take."""
-        free = 1.0 - min(MOST_TOLD_SHARE, share)
-        rate_bps, frame_s = self.link.rate_bps * free, self.link.frame_s / free
-        return replace(self.link, rate_bps=rate_bps, frame_s=frame_s)
 
     def text_s(self, num_tokens: int) -> float:
         """Predicted seconds on the air of a text that the target is told."""

@@ -13,14 +13,7 @@ from nodes.scheduler.drafting.punctuality import Punctuality
 from nodes.stream import PROMPT_PIECE_TOKENS
 from policies.acceptance import AcceptanceEstimate
 from policies.latency import CostTable, NodeCosts
-from policies.plan import (
-    ENTRY_BITS,
-    HEADER_BITS,
-    MAX_AUTO_GAMMA,
-    MOST_TOLD_SHARE,
-    DraftView,
-    Link,
-)
+from policies.plan import ENTRY_BITS, HEADER_BITS, MAX_AUTO_GAMMA, DraftView, Link
 
 _TYPICAL_GAMMA = 4
 # A text goes to a draft node in pieces, or the messages of rounds would wait behind it.
@@ -84,13 +77,8 @@ class DraftNode:
         slow = 1.0 / (1.0 - self._reading_share(costs.prefill)) if is_reading else 1.0
         decode = costs.decode.with_own(self.own_cells)
         slowed = NodeCosts(decode.scaled(slow) if slow > 1.0 else decode, costs.prefill)
-        free = 1.0 - min(MOST_TOLD_SHARE, air_share)
-        whole = replace(
-            self.link,
-            rate_bps=self.link.rate_bps * free,
-            rtt_s=self.rtt_s + self.target_rtt_s,
-            frame_s=self.link.frame_s / free,
-        )
+        left = self.link.beside_texts(air_share)
+        whole = replace(left, rtt_s=self.rtt_s + self.target_rtt_s)
         return DraftView(self.name, slowed, whole, self.used_cells, self.max_gamma)
 
     def _reading_share(self, prefill: CostTable) -> float:

@@ -102,7 +102,7 @@ class DraftPool:
         held = (node for node in self if node.num_streams)
         views = [node.view(shares[node.link.medium or node.name]) for node in held]
         views += [self._by_lookup.view()] if self._by_lookup.num_streams else []
-        return tuple(views), self.way.view(shares[self.way.link.medium])
+        return tuple(views), self.way.link.beside_texts(shares[self.way.link.medium])
 
     def choose(self, refused: Set[str], stream: Stream | None = None) -> DraftNode | None:
         """The node that would answer a typical round of one stream more soonest; what telling it

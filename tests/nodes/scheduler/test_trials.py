@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from nodes.messages import OpenStreamRequest
 from nodes.scheduler import LEASE_WHILE_OPENING_TOKENS, SchedulerState
 from nodes.scheduler.drafting.tries import Trial, Tries
-from nodes.scheduler.instructions import Instruction, ToDraft, leases_of
+from nodes.scheduler.instructions import Instruction, leases_of
 from nodes.stream import StreamId
 from policies.acceptance import AcceptanceEstimate
 from policies.baselines import POLICIES
@@ -18,7 +17,6 @@ from policies.plan import Observation, Plan
 from tests.nodes.builders import make_spec
 from tests.nodes.pure_mesh import DRAFT_COSTS, TARGET_COSTS
 from tests.nodes.scheduler.script import (
-    FOUR,
     LONG,
     ONE,
     TWO,
@@ -311,69 +309,6 @@ def test_where_enough_is_known_of_a_draft_node_the_plan_goes_by_that() -> None:
     assert not stream.is_on_probation
     # It is looked at again later, for streams differ.
     assert stream.tries.is_due(INTERVAL)
-
-
-def opened_on_draft(out: Sequence[Instruction]) -> list[int]:
-    """Streams of which a draft node is told."""
-    asked = [i.message for i in out if isinstance(i, ToDraft)]
-    return [message.stream_id for message in asked if isinstance(message, OpenStreamRequest)]
-
-
-def test_of_a_draft_that_guesses_in_vain_one_stream_at_a_time_finds_out() -> None:
-    """Reading texts in vain would take time of the target's where they share cores."""
-    scheduler = make()
-    for _ in range(400):
-        scheduler._drafts["a"].acceptance.observe(4, 0, 4)
-    assert opened_on_draft(scheduler.admit(make_spec(ONE, max_tokens=600), None)) == [ONE]
-    assert opened_on_draft(scheduler.admit(make_spec(TWO, max_tokens=600), None)) == []
-    stream = scheduler.stream(TWO)
-    assert stream is not None
-    assert stream.plain_reason == "draft off: a guesses in vain"
-    # Whose client chose the guesses gets them.
-    assert opened_on_draft(scheduler.admit(make_spec(FOUR, max_tokens=400), 3)) == [FOUR]
-    # A long text is looked at by itself.
-    scheduler.target_ready(TWO, 1, 0.0)
-    told: list[int] = []
-    while not told:
-        told = opened_on_draft(commit_one(scheduler, TWO))
-    assert told == [TWO]
-    assert 256 <= stream.num_output < 272
-    # It is tried as soon as it has been read.
-    assert stream.tries is not None
-    assert stream.tries.is_due(len(stream.token_ids))
-    assert stream.plain_reason == "draft off: a still reads the text"
-
-
-def test_who_comes_after_the_one_that_was_tried_is_the_next_to_find_out() -> None:
-    scheduler = make()
-    for _ in range(400):
-        scheduler._drafts["a"].acceptance.observe(4, 0, 4)
-    scheduler.admit(make_spec(ONE, max_tokens=400), None)
-    first = scheduler.stream(ONE)
-    assert first is not None
-    first.acceptance.observe(4, 0, 4)
-    assert opened_on_draft(scheduler.admit(make_spec(TWO, max_tokens=400), None)) == [TWO]
-
-
-def test_a_silent_node_that_guesses_in_vain_is_told_of_no_more_streams() -> None:
-    scheduler = make()
-    for _ in range(400):
-        scheduler._drafts["a"].acceptance.observe(4, 0, 4)
-    scheduler.admit(make_spec(ONE), None)
-    scheduler._drafts["a"].is_silent = True
-    assert opened_on_draft(scheduler.admit(make_spec(TWO), None)) == []
-
-
-def test_a_stream_that_its_draft_node_suited_is_told_to_it_again() -> None:
-    scheduler = make()
-    for _ in range(400):
-        scheduler._drafts["a"].acceptance.observe(4, 0, 4)
-    for stream_id in (ONE, TWO):
-        scheduler.admit(make_spec(stream_id), None)
-    stream = scheduler.stream(TWO)
-    assert stream is not None
-    stream.known["a"] = AcceptanceEstimate(9.0, 1.0)
-    assert opened_on_draft(scheduler._draft_side.place(stream)) == [TWO]
 
 
 def test_a_draft_node_with_little_to_gain_at_best_is_tried_once() -> None:

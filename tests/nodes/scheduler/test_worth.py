@@ -1,12 +1,21 @@
-"""Of which draft models nothing is to be had, by what is known of them."""
+"""Of which draft models nothing is to be had by what is known of them, and who is told to them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
+from nodes.messages import OpenStreamRequest
+from nodes.scheduler import SchedulerState
 from nodes.scheduler.drafting.draft_node import DraftNode
 from nodes.scheduler.drafting.worth import pays_nobody
+from nodes.scheduler.instructions import Instruction, ToDraft
+from policies.acceptance import AcceptanceEstimate
 from policies.latency import CostTable, NodeCosts
+from tests.nodes.builders import make_spec
+from tests.nodes.pure_mesh import DRAFT_COSTS, TARGET_COSTS
+from tests.nodes.scheduler.script import FOUR, ONE, TWO, FixedPolicy, commit_one
 
 # Passes hardly longer with more tokens.
 TARGET = CostTable((1, 32), (0.010, 0.012))
@@ -56,3 +65,67 @@ def test_a_draft_that_pays_a_stream_alone_is_worth_telling_of_all() -> None:
     steep = CostTable((1, 16, 32, 80), (0.010, 0.012, 0.030, 0.075))
     node = make_node(0.003, *[(4, 2)] * 200)
     assert not pays_nobody(node, steep, 16)
+
+
+def in_vain() -> SchedulerState:
+    """Its draft node's guesses have all been wrong."""
+    scheduler = SchedulerState(FixedPolicy(), TARGET_COSTS, trials=True)
+    scheduler.draft_joined("a", DRAFT_COSTS)
+    for _ in range(400):
+        scheduler._drafts["a"].acceptance.observe(4, 0, 4)
+    return scheduler
+
+
+def opened_on_draft(out: Sequence[Instruction]) -> list[int]:
+    """Streams of which a draft node is told."""
+    asked = [i.message for i in out if isinstance(i, ToDraft)]
+    return [message.stream_id for message in asked if isinstance(message, OpenStreamRequest)]
+
+
+def test_of_a_draft_that_guesses_in_vain_one_stream_at_a_time_finds_out() -> None:
+    """Reading texts in vain would take time of the target's where they share cores."""
+    scheduler = in_vain()
+    assert opened_on_draft(scheduler.admit(make_spec(ONE, max_tokens=600), None)) == [ONE]
+    assert opened_on_draft(scheduler.admit(make_spec(TWO, max_tokens=600), None)) == []
+    stream = scheduler.stream(TWO)
+    assert stream is not None
+    assert stream.plain_reason == "draft off: a guesses in vain"
+    # Whose client chose the guesses gets them.
+    assert opened_on_draft(scheduler.admit(make_spec(FOUR, max_tokens=400), 3)) == [FOUR]
+    # A long text is looked at by itself.
+    scheduler.target_ready(TWO, 1, 0.0)
+    told: list[int] = []
+    while not told:
+        told = opened_on_draft(commit_one(scheduler, TWO))
+    assert told == [TWO]
+    assert 256 <= stream.num_output < 272
+    # It is tried as soon as it has been read.
+    assert stream.tries is not None
+    assert stream.tries.is_due(len(stream.token_ids))
+    assert stream.plain_reason == "draft off: a still reads the text"
+
+
+def test_who_comes_after_the_one_that_was_tried_is_the_next_to_find_out() -> None:
+    scheduler = in_vain()
+    scheduler.admit(make_spec(ONE, max_tokens=400), None)
+    first = scheduler.stream(ONE)
+    assert first is not None
+    first.acceptance.observe(4, 0, 4)
+    assert opened_on_draft(scheduler.admit(make_spec(TWO, max_tokens=400), None)) == [TWO]
+
+
+def test_a_silent_node_that_guesses_in_vain_is_told_of_no_more_streams() -> None:
+    scheduler = in_vain()
+    scheduler.admit(make_spec(ONE), None)
+    scheduler._drafts["a"].is_silent = True
+    assert opened_on_draft(scheduler.admit(make_spec(TWO), None)) == []
+
+
+def test_a_stream_that_its_draft_node_suited_is_told_to_it_again() -> None:
+    scheduler = in_vain()
+    for stream_id in (ONE, TWO):
+        scheduler.admit(make_spec(stream_id), None)
+    stream = scheduler.stream(TWO)
+    assert stream is not None
+    stream.known["a"] = AcceptanceEstimate(9.0, 1.0)
+    assert opened_on_draft(scheduler._draft_side.place(stream)) == [TWO]

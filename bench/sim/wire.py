@@ -1,0 +1,35 @@
+"""What the simulator's messages take of a link, beside their headers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nodes.messages import (
+    CommitReply,
+    DraftReply,
+    DraftRequest,
+    LeaseRequest,
+    OpenStreamRequest,
+    VerifyRequest,
+)
+from policies.plan import ENTRY_BITS, TEXT_BITS
+
+_TOKEN_BITS = 32
+
+
+def bits_of(message: Any) -> int:
+    """Of the entries and tokens of a message."""
+    match message:
+        case DraftRequest(entries=entries, new_token_ids=ids):
+            return len(entries) * ENTRY_BITS + len(ids) * _TOKEN_BITS
+        case DraftReply(entries=entries, draft_token_ids=ids):
+            return len(entries) * ENTRY_BITS + len(ids) * _TOKEN_BITS
+        case VerifyRequest(entries=entries, draft_token_ids=ids):
+            return len(entries) * ENTRY_BITS + len(ids) * _TOKEN_BITS
+        case CommitReply(entries=entries, token_ids=ids):
+            return len(entries) * ENTRY_BITS + len(ids) * (_TOKEN_BITS + TEXT_BITS)
+        case LeaseRequest(entries=entries):
+            return len(entries) * ENTRY_BITS
+        case OpenStreamRequest(token_ids=ids):
+            return ENTRY_BITS + len(ids) * _TOKEN_BITS
+    return ENTRY_BITS
