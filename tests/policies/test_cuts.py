@@ -7,13 +7,13 @@ from random import Random
 import numpy as np
 import pytest
 
-from policies.cuts import best_plan, mixed_plans
+from policies.cuts import _best_single, best_plan, mixed_plans
 from policies.cycle import CyclePlan, block_sums, evaluate
 from policies.exact import exact_plan
 from policies.latency import CostTable, NodeCosts
 from policies.plan import DraftView, Link, Observation, StreamView
 from policies.problem import problem_of
-from policies.search import best_equal, block_bounds, options_of, runs_of
+from policies.search import Found, best_equal, block_bounds, options_of, runs_of
 from tests.policies.instances import observation, plain_price_s
 from tests.policies.slow_cycle import SlowCycle
 
@@ -24,10 +24,11 @@ def flat(first_s, last_s=None):
     return NodeCosts(costs, costs)
 
 
+@pytest.mark.parametrize("target_on_air", [False, True])
 @pytest.mark.parametrize("num_streams", [1, 3, 8, 20, 70])
-def test_a_plan_found_costs_what_it_says_and_keeps_every_bound(num_streams):
+def test_a_plan_found_costs_what_it_says_and_keeps_every_bound(num_streams, target_on_air):
     for seed in range(25):
-        seen = observation(seed, num_streams)
+        seen = observation(seed, num_streams, target_on_air=target_on_air)
         problem = problem_of(seen)
         found = best_plan(problem)
         bounds, gammas = found.plan.bounds, found.plan.gammas
@@ -38,6 +39,19 @@ def test_a_plan_found_costs_what_it_says_and_keeps_every_bound(num_streams):
         members = list(zip(problem.stream_ids, gammas.tolist(), strict=True))
         slow = SlowCycle(seen).price([members[first:end] for first, end in pairwise(bounds)])
         assert found.price_s == pytest.approx(slow.price_s, rel=1e-9), seed
+
+
+@pytest.mark.parametrize("target_on_air", [False, True])
+def test_batches_of_one_stream_cost_what_they_say(target_on_air):
+    num_beside = 0
+    for seed in range(60):
+        seen = observation(seed, 2 + seed % 9, stopping=True, target_on_air=target_on_air)
+        problem = problem_of(seen)
+        dear = Found(float("inf"), CyclePlan((0, problem.num_streams), problem.least))
+        found = _best_single(problem, dear)
+        assert found.price_s == pytest.approx(evaluate(problem, found.plan).price_s, rel=1e-9), seed
+        num_beside += 0 < np.count_nonzero(found.plan.gammas) < problem.num_streams
+    assert num_beside > 5
 
 
 def test_plain_decoding_is_never_cheaper_and_the_mix_never_dearer_than_equal_batches():

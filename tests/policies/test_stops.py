@@ -76,6 +76,21 @@ def test_a_guess_to_a_target_on_the_air_takes_its_seconds_there(gamma):
     assert stop_chances(problem, plan, cost).tolist() == [pytest.approx(expected, abs=0.01)]
 
 
+def test_a_guess_counts_where_the_target_s_medium_is_what_is_busy():
+    """Two batches of a stream, for which nothing but that takes time: C = 2 way, F = C sum 1/E."""
+    views = tuple(StreamView(k, 0.5, 500, None, "a") for k in (1, 2))
+    draft = DraftView("a", linear(1e-6, 0.0))
+    seen = Observation(views, linear(1e-6, 0.0), (draft,), target_link=Link(1e5))
+    problem = problem_of(seen)
+    plan = CyclePlan((0, 1, 2), np.array([1, 1]))
+    cost = evaluate(problem, plan)
+    way_bits = 2 * 1224 + 2 * 80 + 64 + 96
+    assert cost.natural_s == pytest.approx(2 * way_bits / 1e5, rel=1e-3)
+    expected = round(96 / way_bits * 1.5, 2)
+    assert expected > 0
+    assert stop_chances(problem, plan, cost).tolist() == [expected, expected]
+
+
 def test_chances_are_whole_percent_and_only_of_streams_that_guess():
     guessing = 0
     for seed in range(200):

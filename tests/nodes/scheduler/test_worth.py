@@ -49,15 +49,18 @@ def test_where_streams_differ_a_draft_that_is_bad_for_most_pays_some() -> None:
 
 @pytest.mark.parametrize("num_streams", [1, 16])
 def test_texts_that_a_node_has_yet_to_read_are_no_reason(num_streams: int) -> None:
-    node = make_node(0.001, *[(4, 3)] * 100)
+    node = make_node(0.003, *[(4, 3)] * 100)
+    # It would take five times as long for a guess.
     node.num_unread = 10**6
     assert not pays_nobody(node, TARGET, num_streams)
 
 
 def test_a_draft_that_stops_early_is_not_charged_for_guesses_it_does_not_make() -> None:
-    """One guess, right mostly, then it stops: three more steps would cost more than they earn."""
-    node = make_node(0.0045, *[(1, 1), (1, 1), (0, 0)] * 100)
-    assert not pays_nobody(node, TARGET, 1)
+    """Each token of a pass takes 6 ms: too much for a guess that is always made, not for one that
+    is made where it is likely."""
+    steep = CostTable((1, 2, 32), (0.010, 0.016, 0.196))
+    node = make_node(0.002, *[(1, 1), (1, 1), (0, 0)] * 200)
+    assert not pays_nobody(node, steep, 1)
 
 
 def test_a_draft_that_pays_a_stream_alone_is_worth_telling_of_all() -> None:
@@ -65,6 +68,14 @@ def test_a_draft_that_pays_a_stream_alone_is_worth_telling_of_all() -> None:
     steep = CostTable((1, 16, 32, 80), (0.010, 0.012, 0.030, 0.075))
     node = make_node(0.003, *[(4, 2)] * 200)
     assert not pays_nobody(node, steep, 16)
+
+
+def test_a_draft_that_pays_many_together_is_worth_telling_of() -> None:
+    """A step that takes as long for one stream as for 16 is too long beside a pass of one."""
+    wide = CostTable((1, 16, 64), (0.010, 0.100, 0.110))
+    node = make_node(0.012, *[(4, 1)] * 200)
+    assert pays_nobody(node, wide, 1)
+    assert not pays_nobody(node, wide, 16)
 
 
 def in_vain() -> SchedulerState:
