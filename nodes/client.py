@@ -9,6 +9,8 @@ import math
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Self
 
 from mesh.errors import LocalProtocolError
@@ -200,7 +202,9 @@ class Client:
         loop = asyncio.get_running_loop()
         # A text comes again only by its seed.
         seed = secrets.randbits(_SEED_BITS) if options.seed is None else options.seed
-        journal = Journal(submit_of(prompt, options, seed))
+        # Said once, so that a request that goes on tomorrow is the same request.
+        date = options.date or datetime.now(UTC).date().isoformat()
+        journal = Journal(submit_of(prompt, replace(options, date=date), seed))
         limit, backoff = TimeLimit(options.timeout_s, loop.time()), Backoff()
         was_lost = False
         # A coordinator that is back may be there before its nodes: who waited for it waits on.

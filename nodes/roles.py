@@ -33,6 +33,7 @@ from nodes.engine.llama_abi import hash_file
 from nodes.engine.load import OpenedModel, OpenedToy, open_model
 from nodes.engine.protocol import Tokenizer
 from nodes.engine.replay import ReplayModel
+from nodes.engine.sandbox.users import GrammarCheck
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.keyring import Keyring, default_keyring
 from nodes.messages import LinkFields
@@ -97,17 +98,22 @@ async def run_target(
         raise ConfigError(
             f"engine.model = {config.engine.model!r}: a target has no key draft there"
         )
-    with contextlib.closing(opened.model), ZmqContext() as context:
+    tokenizer = tokenizer_of(opened)
+    if isinstance(opened, OpenedModel):
+        opened.model.tokenizer.start()
+    check = GrammarCheck(tokenizer, opened.model.info)
+    with contextlib.closing(opened.model), contextlib.closing(check), ZmqContext() as context:
         node = TargetNode(
             context.connect(endpoint, keys, interactive=bool(config.link.air)),
             opened.model,
-            tokenizer_of(opened),
+            tokenizer,
             opened.costs,
             endpoint=endpoint,
             node=config.name,
             join_timeout_s=config.join_timeout_s,
             declared=declared(config.link),
             prefix_cache_bytes=config.engine.prefix_cache_mb * 1_000_000,
+            grammars=Grammars(tokenizer, opened.model.info, check),
         )
         await _serve(node, supervised)
 
@@ -127,8 +133,9 @@ async def run_draft(
             f"engine.model = {config.engine.model!r}: a draft needs the key draft there"
         )
     calibration = calibration_of(opened.model)
-    grammars = Grammars(tokenizer_of(opened), opened.model.info)
-    with contextlib.closing(opened.model), ZmqContext() as context:
+    check = GrammarCheck(tokenizer_of(opened), opened.model.info)
+    grammars = Grammars(tokenizer_of(opened), opened.model.info, check)
+    with contextlib.closing(opened.model), contextlib.closing(check), ZmqContext() as context:
         node = DraftNode(
             context.connect(endpoint, keys, interactive=bool(config.link.air)),
             ModelDrafter(opened.model, calibration, grammars),

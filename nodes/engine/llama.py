@@ -34,6 +34,7 @@ from nodes.engine.protocol import (
     Span,
     check_spans,
 )
+from nodes.engine.sandbox.users import SandboxedTokenizer
 from nodes.engine.vocab import LlamaTokenizer
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,9 @@ class LlamaModel:
         self._model = load_model(config.path, gpu_layers=config.gpu_layers, repack=config.repack)
         try:
             self._open_context()
-            self.tokenizer = LlamaTokenizer(self._model)
+            # For texts that are no stranger's; it runs in this process.
+            self.vocabulary = LlamaTokenizer(self._model)
+            self.tokenizer = SandboxedTokenizer(config.path, self.vocabulary)
             self._closing.callback(self.tokenizer.close)
             self._info = self._describe(model_hash or hash_file(config.path))
         except BaseException:
@@ -135,13 +138,13 @@ class LlamaModel:
             engine="llama.cpp",
             model=config.path.name,
             model_hash=model_hash,
-            vocab_hash=self.tokenizer.content_hash(),
-            num_vocab=self.tokenizer.num_vocab,
+            vocab_hash=self.vocabulary.content_hash(),
+            num_vocab=self.vocabulary.num_vocab,
             num_cells=int(llama.llama_n_ctx(self._context)),
             max_sequences=config.max_sequences,
             max_batch_tokens=min(config.max_batch_tokens, int(llama.llama_n_batch(self._context))),
             context_length=int(llama.llama_model_n_ctx_train(self._model)),
-            eog_token_ids=self.tokenizer.eog_token_ids(),
+            eog_token_ids=self.vocabulary.eog_token_ids(),
             exact=False,
             numerics_class=numerics,
             can_roll_back=self._probe_roll_back(),

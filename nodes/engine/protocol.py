@@ -133,11 +133,12 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> list[int]:
         """Prompt ids of a text as it is; nothing in it names control tokens."""
 
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Message], *, date: str = "") -> list[int]:
         """Prompt ids of a conversation in the model's chat template, up to where it is answered.
 
-        Only the template names control tokens. Both raise InvalidInputError, one line for who
-        asked; this one may take some seconds.
+        Only the template names control tokens. date: what it takes for today, as YYYY-MM-DD; ""
+        where that is not known. Both raise InvalidInputError, one line for who asked; they may take
+        some seconds.
         """
 
     def piece(self, token_id: int) -> bytes:

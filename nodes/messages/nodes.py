@@ -17,6 +17,7 @@ from nodes.messages.fields import (
     ChatMessage,
     Code,
     Count,
+    Date,
     Gamma,
     Id,
     Name,
@@ -32,11 +33,15 @@ from nodes.messages.fields import (
 
 @message(16, max_bytes=MAX_SUBMIT_BYTES)
 class TokenizeRequest:
-    """messages: a conversation, for the model's chat template; without one, the prompt as it is."""
+    """messages: a conversation, for the model's chat template; without one, the prompt as it is.
+
+    date: as in SubmitRequest.
+    """
 
     request_id: Id
     prompt: PromptText
     messages: Annotated[tuple[ChatMessage, ...], MaxLen(MAX_MESSAGES)] = ()
+    date: Date = ""
 
 
 @message(17, max_bytes=MAX_REASON_BYTES, max_tokens=MAX_PROMPT_TOKENS)

@@ -73,12 +73,15 @@ class TargetNode:
         join_timeout_s: float | None = 10.0,
         declared: LinkFields | None = None,
         prefix_cache_bytes: int = 0,
+        grammars: Grammars | None = None,
     ) -> None:
-        """declared: what is known of the link beforehand."""
+        """declared: what is known of the link beforehand. grammars: None for those of the model,
+        compiled in this process at its own risk."""
         self._model = model
         self._tokenizer = tokenizer
         self._prefix_cache_bytes = prefix_cache_bytes
         self._costs = costs
+        self._grammars = grammars or Grammars(tokenizer, model.info)
         self._midway_tokens = midway_tokens(costs.decode)
         self._make_link: Callable[[], Link] = lambda: Link(
             transport,
@@ -97,17 +100,16 @@ class TargetNode:
 
         Then the pass that is under way is finished and told: its streams go on behind it elsewhere.
         """
-        grammars = Grammars(self._tokenizer, self._model.info)
         state = TargetState(
             self._model,
             self._tokenizer,
             self._prefix_cache_bytes,
-            grammars,
+            self._grammars,
             midway_tokens=self._midway_tokens,
         )
         self._pace = RoundPace(self._costs.decode)
         self._engine = EngineThread(state, self._on_events, pace=self._pace)
-        self._opening = Opening(grammars, self._open)
+        self._opening = Opening(self._grammars, self._open)
         self._texts = TextReader(self._tokenizer, lambda reply: self._link.send(reply))
         self._link = self._make_link()
         try:

@@ -99,7 +99,7 @@ class Bare:
 
     def __init__(self, opened: OpenedModel) -> None:
         self.model = opened.model
-        self.tokenizer = opened.model.tokenizer
+        self.tokenizer = opened.model.vocabulary
         self._grammars = Grammars(self.tokenizer, self.model.info)
 
     def text(self, token_ids: Sequence[int], max_tokens: int, sampling: Sampling) -> str:
@@ -143,8 +143,6 @@ def bare() -> Iterator[Bare]:
     assert path is not None
     cache = default_cache_dir(os.environ) / "calibration"
     opened = open_model(LlamaConfig(path=path, num_cells=1024, max_sequences=2), cache)
-    # Templates are rendered in a process that stays until the end.
-    opened.model.tokenizer.encode_chat([("user", "hi")])
     yield Bare(opened)
     opened.model.close()
 

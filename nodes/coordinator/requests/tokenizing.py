@@ -101,7 +101,8 @@ class Tokenizing:
                 if text.suspicion is not None:
                     self._alone[target] = text.number
                 submit = text.request.submit
-                out.append((target, TokenizeRequest(text.number, submit.prompt, submit.messages)))
+                asked = TokenizeRequest(text.number, submit.prompt, submit.messages, submit.date)
+                out.append((target, asked))
         return out
 
     def answered(self, target: str, number: int) -> tuple[Request | None, bool]:

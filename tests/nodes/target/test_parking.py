@@ -262,7 +262,7 @@ def test_a_real_models_text_is_the_same_whether_it_was_parked_or_not(
     with contextlib.closing(LlamaModel(config)) as model:
         texts = []
         for together in (specs[:1], specs[1:], specs):
-            state = TargetState(model, model.tokenizer, prefix_cache_bytes)
+            state = TargetState(model, model.vocabulary, prefix_cache_bytes)
             for spec in together:
                 state.open(spec)
             events = run_all(state)
