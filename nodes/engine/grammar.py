@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from nodes.engine.protocol import EngineError
+from nodes.engine.protocol import StreamError
 from nodes.engine.rules import Grammar
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
@@ -45,7 +45,7 @@ _JSON_OPTIONS: Final = {
 _HEADER: Final = '%llguidance {"no_forcing": true}\n'
 
 
-class GrammarError(EngineError):
+class GrammarError(StreamError):
     """A grammar cannot be used, or a text cannot go on by it; one line for who asked for it.
 
     is_request_bad: False where the node is what lacks.
@@ -54,6 +54,7 @@ class GrammarError(EngineError):
     def __init__(self, reason: str, *, is_request_bad: bool = True) -> None:
         super().__init__(reason)
         self.is_request_bad = is_request_bad
+        self.code = "bad_request" if is_request_bad else "unavailable"
 
 
 class GrammarState:

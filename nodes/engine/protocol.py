@@ -19,6 +19,15 @@ class EngineError(Exception):
     """The engine cannot go on; the message is one line for the operator."""
 
 
+class StreamError(EngineError):
+    """One stream cannot go on, others can; the message is one line for who asked for it.
+
+    code: as in StreamFailedNotice.
+    """
+
+    code = "internal"
+
+
 class ModelFileError(EngineError):
     """A model file is missing, damaged or of an unknown kind."""
 

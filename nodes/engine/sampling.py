@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nodes.engine.protocol import EngineError, Logits
+from nodes.engine.protocol import Logits, StreamError
 from nodes.engine.rules import NO_RULES, LogitRules
 
 _U64 = np.uint64
@@ -226,11 +226,12 @@ def sample(logits: Logits, sampling: Sampling, position: int) -> int:
     """The token of one position, law 1.
 
     logits: (num_vocab,) float32, raw or, where the stream has rules, by these. position: absolute
-    index of the token to be chosen in prompt + output. Returns its id.
+    index of the token to be chosen in prompt + output. Returns its id. Raises StreamError for
+    logits that are not numbers.
     """
     best_id = int(logits.argmax())
     if np.isnan(logits[best_id]):
-        raise EngineError("the engine computed logits that are not numbers: check the model file")
+        raise StreamError("the engine computed logits that are not numbers: check the model file")
     if sampling.temperature == 0.0:
         return best_id
     cuts_off = 0 < sampling.top_k < len(logits)

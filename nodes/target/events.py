@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nodes.engine.grammar import GrammarError
+from nodes.engine.protocol import StreamError
 from nodes.messages import TokenScores
 from nodes.stream import StreamId, StreamSpec
 
@@ -73,7 +73,6 @@ class ReadBeside:
 Event = Ready | Failed | Parked | PromptScored | Committed | ReadBeside
 
 
-def failed_by(spec: StreamSpec, generation: int, error: GrammarError) -> Failed:
-    """A stream whose grammar cannot be used, or cannot go on."""
-    code = "bad_request" if error.is_request_bad else "unavailable"
-    return Failed(spec.stream_id, generation, str(error), code)
+def failed_by(spec: StreamSpec, generation: int, error: StreamError) -> Failed:
+    """A stream that cannot go on, such as one whose grammar cannot be used."""
+    return Failed(spec.stream_id, generation, str(error), error.code)
