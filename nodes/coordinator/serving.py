@@ -74,7 +74,9 @@ class Serving:
             reason = "the prompt reads otherwise than when the request began: ask anew"
             return self.fail(request, "internal", reason, now)
         self._next_id += len(specs)
+        committed = request.committed
         request.forget_text()
+        self.ledger.holdings.charge(request, sum(len(ids or ()) for ids in committed) + len(prompt))
         request.model_hash = target.profile.model_hash
         request.num_prompt_tokens = len(prompt)
         for spec in specs:

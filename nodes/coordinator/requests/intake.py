@@ -9,10 +9,10 @@ from nodes.config import LimitSettings
 from nodes.coordinator.members.access import GATEWAY
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
+from nodes.coordinator.requests.holdings import num_held_by
 from nodes.coordinator.requests.models import KnownModels, shown_name
 from nodes.coordinator.requests.readers import reader_of
 from nodes.coordinator.requests.request import BadRequestError, Request, new_request
-from nodes.coordinator.requests.tokenizing import MAX_CHARS, num_chars_of
 from nodes.coordinator.sends import Send
 from nodes.coordinator.serving import Serving
 from nodes.messages import RequestFailedNotice, SubmitRequest
@@ -111,10 +111,8 @@ class Intake:
         request.owner = owner_of(who, submit.user)
         # The users of a client are its own invention: they get it no more turns.
         request.party = request.owner if is_gateway else who
-        if not serving.ledger.tokenizing.has_room(client, num_chars_of(request)):
-            raise RefusedRequestError(
-                "overloaded", f"{MAX_CHARS} characters of this {role} wait to be read: try later"
-            )
+        if full := serving.ledger.holdings.what_is_full(request, num_held_by(request)):
+            raise RefusedRequestError("overloaded", f"{full} here already: try later")
         return request, self._target_for(request)
 
     def _target_for(self, request: Request) -> NodeRecord | None:

@@ -263,9 +263,6 @@ def specs_of(
         )
         for number, (index, ids) in enumerate(left)
     ]
-    if request.is_resumed:
-        # It fitted where it began: a target as large may still come.
-        return specs
     wanted = f"context overflow: {len(prompt)} prompt tokens + {submit.max_tokens} to generate"
     if len(prompt) + submit.max_tokens > target.context_length:
         raise BadRequestError(
@@ -278,7 +275,8 @@ def specs_of(
             f"{wanted} exceed the {MAX_PROMPT_TOKENS} tokens of a message: "
             f"shorten the prompt or lower --max-tokens"
         )
-    if cells_needed(specs[0]) > target.num_cells:
+    # One that began elsewhere fitted there: a target with as many cells may still come.
+    if not request.is_resumed and cells_needed(specs[0]) > target.num_cells:
         raise BadRequestError(
             f"{wanted} + {MAX_GAMMA} guesses exceed the {target.num_cells} cells of "
             f"{target.model}: shorten the prompt, lower --max-tokens or raise --cells"

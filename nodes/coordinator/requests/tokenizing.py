@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from nodes.coordinator.placing.suspects import Suspicion
+from nodes.coordinator.requests.holdings import num_held_by
 from nodes.coordinator.requests.request import Request
 from nodes.messages import TokenizeRequest
 from nodes.scheduler.silences import Silences
 
 # A target reads one text at a time; the others are on their way meanwhile.
 MAX_AT_ONCE = 4
-# Characters of one connection's texts that wait to be read: 64 of the longest.
-MAX_CHARS = 1 << 24
 # A text is asked for again after so much silence, longer each time, and what all texts on their way
 # may take on a slow machine.
 _SILENT_S = 10.0
@@ -48,7 +47,6 @@ class Tokenizing:
         self._under_way: Counter[str] = Counter()
         # By target, a suspect that it reads.
         self._alone: dict[str, int] = {}
-        self._num_chars: Counter[bytes] = Counter()
         self._num_of_role: Counter[str] = Counter()
         self._next_number = 1
         self._silences = Silences[int]()
@@ -60,18 +58,13 @@ class Tokenizing:
         """Texts of clients that joined in a role."""
         return self._num_of_role[role]
 
-    def has_room(self, client: bytes, num_chars: int) -> bool:
-        """Whether a connection may have so many characters more in here."""
-        return self._num_chars[client] + num_chars <= MAX_CHARS
-
     def add(self, request: Request, target: str) -> None:
         """Queue the text of a request for the target of that name; "" for one that is to come."""
         number = self._next_number
         self._next_number += 1
-        text = Text(number, request, target, num_chars_of(request))
+        text = Text(number, request, target, num_held_by(request))
         self._texts[number] = text
         self._number_of[request.client, request.request_id] = number
-        self._num_chars[request.client] += text.num_chars
         self._num_of_role[request.role] += 1
         if target:
             self._queue(text)
@@ -129,9 +122,6 @@ class Tokenizing:
         del self._texts[text.number]
         del self._number_of[request.client, request.request_id]
         self._num_of_role[request.role] -= 1
-        self._num_chars[request.client] -= text.num_chars
-        if not self._num_chars[request.client]:
-            del self._num_chars[request.client]
 
     def unsent(self, number: int) -> Request | None:
         """A text did not go out: the request that it is of, if that has not ended yet."""
@@ -210,8 +200,3 @@ class Tokenizing:
     def __iter__(self) -> Iterator[tuple[Request, str]]:
         """Requests, and the target whose turn it is with their texts, "" for none."""
         return iter([(text.request, text.target) for text in self._texts.values()])
-
-
-def num_chars_of(request: Request) -> int:
-    submit = request.submit
-    return len(submit.prompt) + sum(len(message.content) for message in submit.messages)

@@ -6,8 +6,7 @@ import pytest
 
 from nodes.coordinator.placing.suspects import Suspicion
 from nodes.coordinator.requests.request import Request
-from nodes.coordinator.requests.tokenizing import MAX_AT_ONCE, MAX_CHARS, Tokenizing, num_chars_of
-from nodes.messages import ChatMessage
+from nodes.coordinator.requests.tokenizing import MAX_AT_ONCE, Tokenizing
 from tests.nodes.builders import make_submit
 
 
@@ -188,20 +187,6 @@ def test_a_text_that_goes_to_another_target_is_asked_for_there_as_often(desk: De
     desk.tokenizing.targets_changed(lambda _: "u", "t")
     assert desk.due() == [1]
     assert text.num_asked == 1
-
-
-def test_what_one_connection_has_here_is_bounded(desk: Desk) -> None:
-    request = desk.add()
-    assert desk.tokenizing.has_room(b"c", MAX_CHARS - 4)
-    assert not desk.tokenizing.has_room(b"c", MAX_CHARS - 3)
-    assert desk.tokenizing.has_room(b"d", MAX_CHARS)
-    desk.tokenizing.drop(request)
-    assert desk.tokenizing.has_room(b"c", MAX_CHARS)
-
-
-def test_characters_of_conversations_count() -> None:
-    messages = (ChatMessage("user", "abc"), ChatMessage("assistant", "de"))
-    assert num_chars_of(Request(b"c", make_submit(messages=messages), 7)) == 5
 
 
 def test_who_asks_and_cancels_all_the_time_leaves_nothing(desk: Desk) -> None:
