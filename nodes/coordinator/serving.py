@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 
 from mesh.messages import Ping
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import PROOF, NodeOut, Roster
-from nodes.coordinator.placing.accusing import accuse
+from nodes.coordinator.placing.accusing import (
+    Held,
+    accuse,
+    cleared_by_return,
+    cleared_by_verdict,
+)
 from nodes.coordinator.placing.placement import Placed, Placement
 from nodes.coordinator.placing.rebalancing import Move, Rebalancing
+from nodes.coordinator.placing.remembered import Remembered
 from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
 from nodes.coordinator.placing.suspects import Deaths
 from nodes.coordinator.requests.ledger import Ledger
@@ -50,6 +57,7 @@ class Serving:
         # Somebody left the line without a place: who stood behind may fit where that one did not.
         self._has_line_moved = False
         self.deaths = Deaths()
+        self.remembered = Remembered()
 
     def num_waiting(self, role: str) -> int:
         """Streams without a place, and requests whose texts are not tokenized yet or whose targets
@@ -81,6 +89,8 @@ class Serving:
         request.num_prompt_tokens = len(prompt)
         for spec in specs:
             choice = Choice(spec, num_tokens=spec.num_committed)
+            # Each has its own, for each is cleared by its own tokens.
+            choice.suspicion = deepcopy(request.suspicion)
             request.choices[spec.stream_id] = choice
             self.ledger.streams[spec.stream_id] = request
             # The client has the scores of the prompt before any token, whoever serves the others.
@@ -183,10 +193,13 @@ class Serving:
         lost = [self.ledger.streams[stream.spec.stream_id] for stream in streams]
         choices = [r.choices[s.spec.stream_id] for s, r in zip(streams, lost, strict=True)]
         held = list(zip(lost, choices, strict=True))
-        texts, num_texts = self.ledger.tokenizing.sent_to(target.name)
-        accused = accuse(
-            gone, held, texts, num_texts, self.deaths, len(self._roster.nodes("target")) + 1, now
-        )
+        num_targets = len(self._roster.nodes("target")) + 1
+        accused = accuse(gone, held, self.deaths, num_targets, now)
+        if gone.has_died:
+            self.remembered.target_died(target.name, target.incarnation, now)
+        for _, convicted, (code, _) in accused:
+            if code == "internal":
+                self._clear(cleared_by_verdict(self.placement.waiting, convicted), now)
         for request, choice in held:
             request.unbind()
             self.placement.wait(request, choice, now)
@@ -194,10 +207,23 @@ class Serving:
         for request in {id(request): request for request in lost}.values():
             request.num_losses += 1
             request.last_loss = f"target {target.name} left: {gone.reason}"
-        for request, (code, line) in accused:
+            if request.is_confined:
+                request.last_loss += ", perhaps by this request, which is tried nowhere else"
+        for request, _, (code, line) in accused:
             if self.ledger.holds(request):
                 out += self.fail(request, code, line, now)
         return [*out, *self.admit_waiting(now)]
+
+    def target_came(self, target: NodeRecord, now: float) -> None:
+        """Its process may be one that was taken for dead."""
+        self._clear(cleared_by_return(self.placement.waiting, target), now)
+
+    def _clear(self, held: Iterable[Held], now: float) -> None:
+        """Take the suspicion from streams that wait."""
+        for request, choice in held:
+            self.placement.waiting.remove(request, choice)
+            choice.suspicion = None
+            self.placement.wait(request, choice, now)
 
     def evacuate(self, now: float) -> list[Send]:
         """Move streams off targets that are drained, where others have room for them."""
@@ -318,6 +344,7 @@ class Serving:
         return [Send(request.client, notice)]
 
     def cancel(self, request: Request, now: float) -> list[Send]:
+        self._remember(request, now)
         out: list[Send] = []
         for stream_id, choice in list(request.choices.items()):
             target = self._roster.node(choice.target)
@@ -330,6 +357,7 @@ class Serving:
 
     def fail(self, request: Request, code: str, reason: str, now: float) -> list[Send]:
         """End a whole request with an error; whatever still runs of it is closed."""
+        self._remember(request, now, is_proven=code == "internal")
         self._forget(request, code)
         out: list[Send] = []
         choices = dict(request.choices)
@@ -347,6 +375,14 @@ class Serving:
             )
         )
         return out
+
+    def _remember(self, request: Request, now: float, *, is_proven: bool = False) -> None:
+        """A request ends before its text does: of what it may be the cause when it comes again."""
+        for choice in request.choices.values():
+            if choice.suspicion is not None and choice.suspicion.new_on:
+                self.remembered.note(request.digest, choice.suspicion, now, is_proven=is_proven)
+            elif choice.target and choice.is_new:
+                self.remembered.cancelled(request.digest, choice.target, now)
 
     def client_gone(self, client: bytes, now: float) -> list[Send]:
         """End all that a client asked for: first what waits, so that none of it gets a place."""

@@ -354,6 +354,7 @@ class CoordinatorState:
                     draft.draft_for(node.scheduler)
             self._tracing.target_joined(node, node.scheduler, now)
             self._intake.target_came(node)
+            self._serving.target_came(node, now)
             self._serving.targets_changed(now)
             taken_up = self._intake.take_up(now)
             asked = self._intake.ask_tokenizers()

@@ -146,6 +146,7 @@ class Placement:
             if is_of_kind(n, request)
             and request.is_exact in (None, n.profile.exact)
             and can_hold(n, choice.spec)
+            and (choice.suspicion is None or choice.suspicion.may_go_to(n.name))
         ]
         staying = [n for n in able if not n.is_draining]
         return staying or (able if request.has_started or request.is_resumed else [])

@@ -111,6 +111,9 @@ class Intake:
         request.owner = owner_of(who, submit.user)
         # The users of a client are its own invention: they get it no more turns.
         request.party = request.owner if is_gateway else who
+        if verdict := serving.remembered.verdict(request.digest, now):
+            raise RefusedRequestError("bad_request", verdict)
+        request.suspicion = serving.remembered.suspicion(request.digest, now)
         if full := serving.ledger.holdings.what_is_full(request, num_held_by(request)):
             raise RefusedRequestError("overloaded", f"{full} here already: try later")
         return request, self._target_for(request)

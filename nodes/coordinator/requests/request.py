@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from nodes.coordinator.placing.remembered import digest_of
 from nodes.coordinator.placing.suspects import Suspicion
 from nodes.engine.sampling import Sampling
 from nodes.messages import (
@@ -111,6 +112,9 @@ class Request:
     next_score: int = 1
     num_prompt_tokens: int = 0
     prompt_hash: str = ""
+    # What it is known by when it is asked again, and with what its choices begin.
+    digest: bytes = b""
+    suspicion: Suspicion | None = None
     # What a prompt of token ids is, and what its client has of each choice, until they are streams.
     prompt: tuple[int, ...] = ()
     committed: tuple[Committed, ...] = ()
@@ -133,6 +137,12 @@ class Request:
     def is_resumed(self) -> bool:
         """Whether it began with another coordinator."""
         return bool(self.submit.resume_from)
+
+    @property
+    def is_confined(self) -> bool:
+        """Whether some choice of it may be tried only where it may have ended a target."""
+        suspicions = (choice.suspicion for choice in self.choices.values())
+        return any(suspicion is not None and suspicion.new_on for suspicion in suspicions)
 
     @property
     def weight(self) -> float:
@@ -181,6 +191,7 @@ def new_request(client: bytes, submit: SubmitRequest) -> Request:
         # Of the prompt all was told before the first token.
         submit = replace(submit, scores_prompt=False)
     request = Request(client, submit, seed, prompt=prompt, committed=committed)
+    request.digest = digest_of(submit)
     if request.is_resumed:
         request.model_hash, request.numerics_class = submit.model_hash, submit.numerics_class
         # What was told as exact stays so; what was not may come out better.

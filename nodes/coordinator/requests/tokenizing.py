@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from nodes.coordinator.placing.suspects import Suspicion
 from nodes.coordinator.requests.holdings import num_held_by
 from nodes.coordinator.requests.request import Request
 from nodes.messages import TokenizeRequest
@@ -30,7 +29,6 @@ class Text:
     target: str
     num_chars: int
     num_asked: int = 0
-    suspicion: Suspicion | None = None
 
 
 class Tokenizing:
@@ -45,8 +43,6 @@ class Tokenizing:
         # still reads them.
         self._sent: dict[int, Text] = {}
         self._under_way: Counter[str] = Counter()
-        # By target, a suspect that it reads.
-        self._alone: dict[str, int] = {}
         self._num_of_role: Counter[str] = Counter()
         self._next_number = 1
         self._silences = Silences[int]()
@@ -80,10 +76,6 @@ class Tokenizing:
             while parties and self._under_way[target] < MAX_AT_ONCE:
                 party = next(iter(parties))
                 text = self._texts[next(iter(parties[party]))]
-                # A suspect is read alone: if the target dies of it, it did it.
-                is_alone = text.suspicion is not None or target in self._alone
-                if is_alone and self._under_way[target]:
-                    break
                 numbers = parties.pop(party)
                 del numbers[text.number]
                 if numbers:
@@ -91,8 +83,6 @@ class Tokenizing:
                 self._under_way[target] += 1
                 self._sent[text.number] = text
                 text.num_asked += 1
-                if text.suspicion is not None:
-                    self._alone[target] = text.number
                 submit = text.request.submit
                 asked = TokenizeRequest(text.number, submit.prompt, submit.messages, submit.date)
                 out.append((target, asked))
@@ -160,14 +150,6 @@ class Tokenizing:
         if text is None:
             return
         self._under_way[text.target] -= 1
-        if self._alone.get(text.target) == number:
-            del self._alone[text.target]
-
-    def sent_to(self, target: str) -> tuple[list[Text], int]:
-        """Texts that a target has been sent and has not answered; how many there are with those of
-        requests that have ended meanwhile."""
-        sent = [text for text in self._sent.values() if text.target == target]
-        return [text for text in sent if text.number in self._texts], len(sent)
 
     def drop(self, request: Request) -> None:
         """The request has ended: its text is not sent, an answer that comes yet is for nobody."""
