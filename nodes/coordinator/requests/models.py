@@ -7,30 +7,20 @@ from collections.abc import Iterable, Sequence
 
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import MAX_MODEL_CHARS
-from nodes.fingerprint import is_beginning, model_id
+from nodes.fingerprint import is_named, model_ids
 from nodes.messages import EngineProfile
-
-_SUFFIX = ".gguf"
-
-
-def _shown_name(profile: EngineProfile) -> str:
-    """A model's name as clients see it."""
-    return profile.model[:MAX_MODEL_CHARS]
 
 
 def _is_named(profile: EngineProfile, name: str) -> bool:
-    """By its whole name, as it is shown, or without the ending of its file; alone, or with the
-    first digits of the hash of its content behind an @."""
-    names = (profile.model, _shown_name(profile), profile.model.removesuffix(_SUFFIX))
-    alone, _, digits = name.rpartition("@")
-    return name in names or (alone in names and is_beginning(digits, profile.model_hash))
+    """By its whole name, or as it is shown."""
+    shown = profile.model[:MAX_MODEL_CHARS]
+    return any(is_named(name, (found, profile.model_hash)) for found in (profile.model, shown))
 
 
-def shown_ids(profiles: Sequence[EngineProfile]) -> list[str]:
-    """What names each model: its file's name, with its hash where several are called so."""
-    models = {(_shown_name(profile), profile.model_hash) for profile in profiles}
-    num_of_name = Counter(name for name, _ in models)
-    return sorted(name if num_of_name[name] == 1 else model_id(name, h) for name, h in models)
+def shown_ids(profiles: Iterable[EngineProfile]) -> list[str]:
+    """What names the models of these, as clients see them."""
+    models = {(profile.model[:MAX_MODEL_CHARS], profile.model_hash) for profile in profiles}
+    return sorted(model_ids(models).values())
 
 
 def hashes_in_order(known: Sequence[EngineProfile], name: str) -> list[str]:
