@@ -199,7 +199,8 @@ class Serving:
         return [*out, *self.admit_waiting(now)]
 
     def evacuate(self, now: float) -> list[Send]:
-        """Move streams off targets that are drained, where others have room for them."""
+        """Move streams off targets that are drained, where others have room for them. What waits
+        for a numerics class that takes nothing new goes to the next one."""
         out: list[Send] = []
         for request in list(self.ledger.requests.values()):
             for stream_id, choice in list(request.choices.items()):
@@ -207,7 +208,7 @@ class Serving:
                 if request.choices.get(stream_id) is choice:
                     move = self.placement.evacuated(request, choice, now)
                     out += [] if move is None else self._move(move, now)
-        return out
+        return out + self.admit_waiting(now)
 
     def targets_changed(self, now: float, gone: str = "") -> list[Request]:
         """A target came, or is gone; returns those whose texts it was to tokenize."""
