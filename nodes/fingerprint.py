@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TypeAlias
 
 # Long hexadecimal numbers, such as the SHA-256 of a file, are told by their first digits.
@@ -16,6 +17,7 @@ _LONG_NUMBER = re.compile(rf"([0-9a-f]{{{NUM_DIGITS}}})[0-9a-f]+")
 _FORM = re.compile(r"fp_([!-~]{1,256})_([!-^`-~]{1,256})")
 
 
+@lru_cache(maxsize=1024)
 def shortened(name: str) -> str:
     """The hash of a model, or the name of a numerics class, as fingerprints have it."""
     return _LONG_NUMBER.sub(r"\1", name)
@@ -43,7 +45,7 @@ def is_fingerprint(text: str) -> bool:
 
 def is_meant(wanted: str, found: str) -> bool:
     """Whether a hash or class is the one that is wanted, which may be shortened; "": any."""
-    return wanted in ("", found, shortened(found))
+    return not wanted or wanted == found or wanted == shortened(found)
 
 
 def model_ids(models: Iterable[Model]) -> dict[Model, str]:

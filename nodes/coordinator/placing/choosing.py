@@ -10,7 +10,12 @@ from collections.abc import Mapping, Sequence
 
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
-from nodes.coordinator.placing.classes import ambiguous, classes_in_order
+from nodes.coordinator.placing.classes import (
+    Standings,
+    ambiguous,
+    classes_in_order,
+    standings_of,
+)
 from nodes.coordinator.placing.room import is_of_kind
 from nodes.coordinator.requests.models import suits
 from nodes.coordinator.requests.request import Request
@@ -31,6 +36,8 @@ class Choosing:
         self._weights = weights
         # By name, what targets had that left, and when that was.
         self._left: dict[str, tuple[EngineProfile, float]] = {}
+        self._known: list[EngineProfile] = []
+        self._known_standings: Standings = {}
 
     def came(self) -> None:
         """A target joined: say so where its class has a weight that was meant for another one."""
@@ -60,6 +67,13 @@ class Choosing:
         ]
         return [*(node.profile for node in here), *lately]
 
+    def _standings(self, now: float) -> Standings:
+        """Of all classes; kept while targets are the same, for many requests may wait."""
+        known = self.known(now)
+        if known != self._known:
+            self._known, self._known_standings = known, standings_of(known)
+        return self._known_standings
+
     def of_first_class(
         self, targets: Sequence[NodeRecord], request: Request, now: float
     ) -> list[NodeRecord]:
@@ -67,8 +81,8 @@ class Choosing:
         names = {target.profile.numerics_class for target in targets}
         if len(names) > 1:
             model_hash = targets[0].profile.model_hash
-            kin = [p for p in self.known(now) if p.model_hash == model_hash]
-            ordered = classes_in_order(kin, request.conversation, self._weights)
+            wanted = model_hash, request.conversation, self._weights
+            ordered = classes_in_order(self._standings(now), *wanted)
             names = {next(name for name in ordered if name in names)}
         return [target for target in targets if target.profile.numerics_class in names]
 

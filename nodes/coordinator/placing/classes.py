@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeAlias
 
 from nodes.class_weights import weight_of
 from nodes.messages import EngineProfile
@@ -19,28 +21,46 @@ _TICKET_BYTES = 8
 _MOST_REMEMBERED = 65_536
 
 
-def classes_in_order(
-    profiles: Iterable[EngineProfile], conversation: bytes, weights: Mapping[str, int]
-) -> list[str]:
-    """The numerics classes of one model, the one first that a request goes to.
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is known of a class of one model by the targets that have it. pass_s: of one token, on
+    the fastest of them, as it was measured when that was calibrated."""
 
-    profiles: of targets of the model. conversation: as conversation_of() gives it. weights: by the
-    beginnings of names. Classes with a weight go first, by score. The others follow: exact ones,
-    then those whose fastest target takes the least for a pass of one token, as it was measured.
-    """
-    kin: dict[str, list[EngineProfile]] = {}
+    is_exact: bool
+    pass_s: float
+
+
+# By model hash and name of the class.
+Standings: TypeAlias = dict[str, dict[str, Standing]]
+
+
+def standings_of(profiles: Iterable[EngineProfile]) -> Standings:
+    found: Standings = {}
     for profile in profiles:
-        kin.setdefault(profile.numerics_class, []).append(profile)
+        mine = Standing(profile.exact, costs_of(profile).decode.at(1))
+        classes = found.setdefault(profile.model_hash, {})
+        other = classes.get(profile.numerics_class, mine)
+        pass_s = min(mine.pass_s, other.pass_s)
+        classes[profile.numerics_class] = Standing(mine.is_exact and other.is_exact, pass_s)
+    return found
+
+
+def classes_in_order(
+    standings: Standings, model_hash: str, conversation: bytes, weights: Mapping[str, int]
+) -> list[str]:
+    """The numerics classes of a model, the one first that a request goes to.
+
+    conversation: as conversation_of() gives it. weights: by the beginnings of names. Classes with a
+    weight go first, by score. The others follow: exact ones, then fast ones, then by name.
+    """
+    classes = standings[model_hash]
 
     def place(name: str) -> tuple[int, bool, float, str]:
-        score = 0
-        if weight := weight_of(name, weights):
-            score = score_of(weight, kin[name][0].model_hash, conversation, name)
-        is_exact = all(profile.exact for profile in kin[name])
-        pass_s = min(costs_of(profile).decode.at(1) for profile in kin[name])
-        return -score, not is_exact, pass_s, name
+        weight, standing = weight_of(name, weights), classes[name]
+        score = score_of(weight, model_hash, conversation, name) if weight else 0
+        return -score, not standing.is_exact, standing.pass_s, name
 
-    return sorted(kin, key=place)
+    return sorted(classes, key=place)
 
 
 @lru_cache(maxsize=_MOST_REMEMBERED)

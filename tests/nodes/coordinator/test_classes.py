@@ -12,7 +12,12 @@ import pytest
 
 from nodes.config import LimitSettings
 from nodes.coordinator.placing.choosing import LATELY_S
-from nodes.coordinator.placing.classes import ambiguous, classes_in_order, score_of
+from nodes.coordinator.placing.classes import (
+    ambiguous,
+    classes_in_order,
+    score_of,
+    standings_of,
+)
 from nodes.coordinator.requests.conversation import conversation_of
 from nodes.coordinator.sends import Send
 from nodes.messages import (
@@ -44,6 +49,12 @@ def profile(numerics_class: str, pass_ms: float = 10.0, **changes: Any) -> Engin
     return replace(made, decode=replace(made.decode, sizes=(1, 11), seconds=seconds))
 
 
+def order_of(
+    profiles: Sequence[EngineProfile], conversation: bytes, weights: dict[str, int]
+) -> list[str]:
+    return classes_in_order(standings_of(profiles), "content", conversation, weights)
+
+
 def text(number: int) -> bytes:
     return b"conversation %d" % number
 
@@ -61,13 +72,13 @@ def test_exact_classes_go_first_then_fast_ones_then_by_name() -> None:
         profile("e", 1),
         profile("e", 1, exact=False),
     ]
-    assert classes_in_order(profiles, b"", {}) == ["d", "b", "c", "a", "e"]
-    assert classes_in_order(reversed(profiles), b"x", {}) == ["d", "b", "c", "a", "e"]
+    assert order_of(profiles, b"", {}) == ["d", "b", "c", "a", "e"]
+    assert order_of(profiles[::-1], b"x", {}) == ["d", "b", "c", "a", "e"]
 
 
 def test_conversations_are_shared_by_weight_and_the_others_serve_in_their_place() -> None:
     profiles = [profile("a1"), profile("b1", 90), profile("c1", 1), profile("d1", 2, exact=False)]
-    orders = [classes_in_order(profiles, text(n), WEIGHTS) for n in range(4000)]
+    orders = [order_of(profiles, text(n), WEIGHTS) for n in range(4000)]
     first = Counter(order[0] for order in orders)
     # Drawn once and for all: 1000 and 3000 are expected, with a deviation of 27.
     assert abs(first["a1"] - 1000) < 100
@@ -79,11 +90,11 @@ def test_a_class_that_goes_changes_the_place_of_no_other() -> None:
     profiles = [profile(name) for name in ("a", "b", "c")]
     weights = {"a": 2, "b": 1, "c": 5}
     for number in range(200):
-        order = classes_in_order(profiles, text(number), weights)
+        order = order_of(profiles, text(number), weights)
         for gone in order:
             left = [p for p in profiles if p.numerics_class != gone]
             expected = [name for name in order if name != gone]
-            assert classes_in_order(left, text(number), weights) == expected
+            assert order_of(left, text(number), weights) == expected
 
 
 def test_the_scores_are_the_same_everywhere() -> None:
