@@ -229,6 +229,9 @@ class Exchange:
     async def _ask_all(self, on_event: _OnEvent) -> None:
         """All prompts of a body are answered by the numerics class that the first one goes to."""
         (first, *others), options = self._job.prompts, self._job.options
+        if not others:
+            await self._ask(0, first, options, on_event)
+            return
         placed: asyncio.Future[StartedNotice] = asyncio.get_running_loop().create_future()
 
         def on_first(index: int, event: Event) -> None:
@@ -238,9 +241,8 @@ class Exchange:
 
         async with asyncio.TaskGroup() as group:
             asking = group.create_task(self._ask(0, first, options, on_first))
-            if others:
-                either: set[asyncio.Future[Any]] = {asking, placed}
-                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {asking, placed}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not placed.done():
                 return
             kind = placed.result()
