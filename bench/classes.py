@@ -236,7 +236,7 @@ async def _while_down(
         try:
             found.refusals.append(f"answered by {(await _ask(client, case))[1]}")
         except APIStatusError as error:
-            found.refusals.append(f"{error.status_code}, {error.message}")
+            found.refusals.append(error.message)
 
 
 def _fingerprint(node: NodeFields) -> str:
