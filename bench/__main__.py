@@ -125,6 +125,24 @@ def law1(prompts: int, max_tokens: int, gammas: str, streams: str, draft: str | 
 
 
 @bench.command()
+@click.option("--requests", type=click.IntRange(3), default=200, show_default=True)
+@click.option("--max-tokens", type=click.IntRange(2), default=32, show_default=True)
+@click.option("--at-once", type=click.IntRange(1), default=24, show_default=True)
+def classes(requests: int, max_tokens: int, at_once: int) -> None:
+    """Seeded requests, three times each, to targets of two classes and two files of one name.
+
+    \b
+    Example:
+      python -m bench classes --requests 30 --max-tokens 16
+    """
+    from bench.classes import run_classes
+
+    found = run_classes(requests, max_tokens, at_once, lambda line: click.echo(line, err=True))
+    click.echo(found.table())
+    sys.exit(1 if found.num_wrong else 0)
+
+
+@bench.command()
 @click.option("--target", default="smollm2-135m", show_default=True, help="Name or path.")
 @click.option(
     "--draft",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
+from nodes.class_weights import parsed_weights
 
 T = TypeVar("T")
 
@@ -114,6 +115,24 @@ class LimitSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClassSettings:
+    """Which numerics class of a model serves a request, where targets have several.
+
+    weights: "" for the first one, exact ones and then fast ones going first; or how many of the
+    conversations each is to have beside the others, as "3fa9=2, 77bc=1": beginnings of the names
+    that `airdraft nodes list` shows, and whole numbers from 1 to 100.
+    """
+
+    weights: str = ""
+
+    def __post_init__(self) -> None:
+        try:
+            parsed_weights(self.weights)
+        except ValueError as error:
+            raise ConfigError(f"classes.weights = {self.weights!r}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CoordinatorConfig:
     """prompt_lookup: guess from the streams' own texts where that is worth more than a draft.
 
@@ -131,6 +150,7 @@ class CoordinatorConfig:
     pad_messages: bool = False
     mark_air: bool = False
     limits: LimitSettings = field(default_factory=LimitSettings)
+    classes: ClassSettings = field(default_factory=ClassSettings)
 
     def __post_init__(self) -> None:
         _in_range("heartbeat_interval_s", self.heartbeat_interval_s, 0.05, 60)

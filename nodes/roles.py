@@ -12,6 +12,7 @@ from mesh.endpoints import check_connect
 from mesh.keys import ClientKeys
 from mesh.zmq_transport import ZmqContext
 from nodes.catalog import Catalog, CatalogError, default_cache_dir
+from nodes.class_weights import parsed_weights
 from nodes.config import (
     ConfigError,
     CoordinatorConfig,
@@ -79,6 +80,7 @@ async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], N
             next_key=ring.next_key_reader(secured),
             pads=config.pad_messages,
             limits=config.limits,
+            class_weights=parsed_weights(config.classes.weights),
         )
         on_bound(coordinator.endpoint)
         async with Manager(environment()).attending(lambda: True):

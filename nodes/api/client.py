@@ -23,6 +23,7 @@ from nodes.api.errors import (
 )
 from nodes.client import Client, Event, RequestFailedError
 from nodes.config import ConfigError, LinkSettings, environment
+from nodes.fingerprint import parts_of
 from nodes.generation import GenerateOptions, Prompt
 from nodes.keyring import Keyring, default_keyring
 from nodes.messages import ChatMessage, LinkFields, NodeFields
@@ -35,6 +36,7 @@ class Options(TypedDict, total=False):
     """What may be asked for; what is left out is as for `airdraft generate`.
 
     gamma: guesses a round, None for what pays. stops: the text ends before any of these.
+    fingerprint: of an earlier answer, so that exactly such a target serves this one, too.
     """
 
     max_tokens: int
@@ -50,6 +52,7 @@ class Options(TypedDict, total=False):
     ignore_eog: bool
     model: str
     user: str
+    fingerprint: str
 
 
 class MeshClient:
@@ -116,7 +119,7 @@ class MeshClient:
     def _ask(
         self, prompt: Prompt, timeout_s: float | None, *, is_chat: bool, options: Options
     ) -> Stream:
-        wanted = GenerateOptions(chat=is_chat, timeout_s=timeout_s, **options)
+        wanted = _wanted(options, chat=is_chat, timeout_s=timeout_s)
         return Stream(self, self._client.generate(prompt, wanted), wanted.num_choices, timeout_s)
 
     def _error(self, error: RequestFailedError) -> Exception:
@@ -207,6 +210,23 @@ class Stream(AsyncIterator[Piece]):
 
     async def __aexit__(self, *_exc: object) -> None:
         await self.aclose()
+
+
+def _wanted(options: Options, *, chat: bool, timeout_s: float | None) -> GenerateOptions:
+    """Raises InvalidRequestError for what is no fingerprint."""
+    given = dict(options)
+    try:
+        told = str(given.pop("fingerprint", ""))
+        model_hash, numerics_class = parts_of(told) if told else ("", "")
+    except ValueError as error:
+        raise InvalidRequestError(f"fingerprint = {told!r}: {error}") from None
+    return GenerateOptions(
+        chat=chat,
+        timeout_s=timeout_s,
+        model_hash=model_hash,
+        numerics_class=numerics_class,
+        **given,  # type: ignore[arg-type]
+    )
 
 
 def _message(item: Any) -> ChatMessage:

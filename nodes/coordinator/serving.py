@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 
 from mesh.messages import Ping
@@ -21,7 +21,6 @@ from nodes.coordinator.placing.remembered import Remembered
 from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
 from nodes.coordinator.placing.suspects import Deaths
 from nodes.coordinator.requests.ledger import Ledger
-from nodes.coordinator.requests.readers import reader_of
 from nodes.coordinator.requests.request import (
     BadRequestError,
     Choice,
@@ -46,9 +45,10 @@ _MAX_REASON = 1024
 class Serving:
     """Every request that has been taken in, and its streams."""
 
-    def __init__(self, roster: Roster) -> None:
+    def __init__(self, roster: Roster, class_weights: Mapping[str, int]) -> None:
         self.ledger = Ledger()
-        self.placement = Placement(roster)
+        self.placement = Placement(roster, class_weights)
+        self.choosing = self.placement.choosing
         self._rebalancing = Rebalancing(roster)
         self._roster = roster
         self._next_id = 1
@@ -73,7 +73,7 @@ class Serving:
         self, request: Request, target: NodeRecord, prompt: tuple[int, ...], now: float
     ) -> list[Send]:
         try:
-            widest = self.placement.widest_of(target)
+            widest = self.placement.widest_for(request, target)
             specs = specs_of(request, request.owner, self._next_id, prompt, widest)
         except BadRequestError as error:
             return self.fail(request, "bad_request", str(error), now)
@@ -184,6 +184,7 @@ class Serving:
         """Its streams go on elsewhere: their journals are here."""
         target = gone.record
         assert target.scheduler is not None
+        self.choosing.left(target, now)
         released, told = target.scheduler.release_all(now)
         out = self.carry_out(target, told, now)
         # A client that fell silent with it took its requests along, which nobody told this target.
@@ -226,7 +227,8 @@ class Serving:
             self.placement.wait(request, choice, now)
 
     def evacuate(self, now: float) -> list[Send]:
-        """Move streams off targets that are drained, where others have room for them."""
+        """Move streams off targets that are drained, where others have room for them. What waits
+        for a numerics class that takes nothing new goes to the next one."""
         out: list[Send] = []
         for request in list(self.ledger.requests.values()):
             for stream_id, choice in list(request.choices.items()):
@@ -234,24 +236,26 @@ class Serving:
                 if request.choices.get(stream_id) is choice:
                     move = self.placement.evacuated(request, choice, now)
                     out += [] if move is None else self._move(move, now)
-        return out
+        return out + self.admit_waiting(now)
 
     def targets_changed(self, now: float, gone: str = "") -> list[Request]:
         """A target came, or is gone; returns those whose texts it was to tokenize."""
         self.deaths.begin(now)
-        lost = self.ledger.tokenizing.targets_changed(self._tokenizer_of, gone)
+
+        def tokenizer_of(request: Request) -> str:
+            target = self.choosing.reader_of(request, now)
+            return "" if target is None else target.name
+
+        lost = self.ledger.tokenizing.targets_changed(tokenizer_of, gone)
         for request, name in self.ledger.tokenizing:
             self.placement.stranded.note(request, is_able=bool(name), now=now)
         self.placement.targets_changed(now)
         return lost
 
-    def _tokenizer_of(self, request: Request) -> str:
-        target = reader_of(self._roster, request)
-        return "" if target is None else target.name
-
-    def returned(self) -> list[tuple[Request, NodeRecord]]:
+    def returned(self, now: float) -> list[tuple[Request, NodeRecord]]:
         """Requests that waited for a target, and have one now."""
-        found = [(request, reader_of(self._roster, request)) for request in self.ledger.returning]
+        waiting = self.ledger.returning
+        found = [(request, self.choosing.reader_of(request, now)) for request in waiting]
         out = [(request, target) for request, target in found if target is not None]
         for request, _ in out:
             self.ledger.returning.drop(request)

@@ -6,7 +6,7 @@ Messages and `now` in, messages to send out. Nothing here waits or reads a clock
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -85,6 +85,7 @@ class CoordinatorState:
         heartbeat_interval_s: float,
         heartbeat_timeout_s: float,
         limits: LimitSettings | None = None,
+        class_weights: Mapping[str, int] | None = None,
         lookup: bool = False,
         trials: bool = False,
         pads: bool = False,
@@ -104,7 +105,7 @@ class CoordinatorState:
         self._has_lookup = lookup
         self._has_trials = trials
         self._roster = Roster(heartbeat_interval_s, heartbeat_timeout_s, pads=pads)
-        self._serving = Serving(self._roster)
+        self._serving = Serving(self._roster, class_weights or {})
         self._intake = Intake(self._roster, self._serving, limits or LimitSettings())
         self._drains = Drains(self._roster, self._serving)
         # Draft nodes serve all targets.

@@ -20,7 +20,8 @@ class NodesRequest:
 
 @struct
 class NodeFields:
-    """num_streams: of a target. rtt_us: round trip of a Ping, 0 if not known."""
+    """num_streams: of a target. rtt_us: round trip of a Ping, 0 if not known. model_hash,
+    numerics_class: as in its profile, the first characters of long ones."""
 
     node: Name
     role: Name
@@ -30,9 +31,11 @@ class NodeFields:
     num_streams: Count
     is_draining: bool = False
     rtt_us: Count = 0
+    model_hash: Name = ""
+    numerics_class: Name = ""
 
 
-@message(39, max_bytes=65_536)
+@message(39, max_bytes=98_304)
 class NodesReply:
     request_id: Id
     nodes: Annotated[tuple[NodeFields, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]

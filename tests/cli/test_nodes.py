@@ -71,19 +71,21 @@ def test_what_cannot_be_done_is_a_line(
 
 def test_the_table_says_what_is_special() -> None:
     nodes = (
-        NodeFields("a/target", "target", "big", False, True, 3, True, 1500),
-        NodeFields("d", "draft", "small", False, False, 0, False, 0),
+        NodeFields("a/target", "target", "big", False, True, 3, True, 1500, "aa" * 32, "3fa9c1d2"),
+        NodeFields("b/target", "target", "big", True, False, 0, False, 0, "bb" * 32, "77bc0011"),
+        NodeFields("d", "draft", "small", False, False, 0, False, 0, "cc" * 32, "unused"),
     )
     assert table_of(nodes).splitlines() == [
-        "node      role    state     model  streams  rtt     notes",
-        "a/target  target  draining  big    3        1.5 ms  emulated, not exact",
-        "d         draft   up        small  -        -",
+        "node      role    state     model         class     streams  rtt     notes",
+        "a/target  target  draining  big@aaaaaaaa  3fa9c1d2  3        1.5 ms  emulated, not exact",
+        "b/target  target  up        big@bbbbbbbb  77bc0011  0        -",
+        "d         draft   up        small         -         -        -",
     ]
 
 
 def test_names_that_nodes_choose_give_the_terminal_no_commands() -> None:
     node = NodeFields("a", "draft", "\x1b]0;x\x07", False, False, 0, False, 0)
-    assert table_of([node]).splitlines()[1].split() == ["a", "draft", "up", "?]0;x?", "-", "-"]
+    assert table_of([node]).splitlines()[1].split() == ["a", "draft", "up", "?]0;x?", "-", "-", "-"]
 
 
 def test_who_drains_is_told_that_somebody_took_it_back(

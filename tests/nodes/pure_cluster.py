@@ -15,7 +15,6 @@ from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Welcome
 from nodes.coordinator.members.record import PROGRESS_TIMEOUT_S
 from nodes.coordinator.placing.rebalancing import LOOK_S, Move
 from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
-from nodes.coordinator.requests.readers import reader
 from nodes.coordinator.sends import Send
 from nodes.coordinator.state import CoordinatorState, DuePlan
 from nodes.messages import (
@@ -151,7 +150,7 @@ class PureCluster:
         client = self.client
         if client.inbox:
             moves.append(client.read)
-        if reader(self.state._roster, ""):
+        if any(not node.is_draining for node, _ in self.state._roster.schedulers()):
             moves += [client.submit] if client.to_submit else []
             moves += [partial(client.upload, index) for index in client.uploads]
         if self.planning is not None or self.state.is_plan_due:

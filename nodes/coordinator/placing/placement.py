@@ -1,16 +1,18 @@
 """Which target serves a stream that waits for one or has to leave its own, by seconds a token.
 
-A stream that has begun stays with engines of one numerics class, which compute equal bits; before
-its first token it may go to any target of its model. Here is only decided; nothing is sent.
+A request has one numerics class, whose engines compute equal bits: before its first token the one
+that it goes to of those that are there (choosing.py), then that one. Here is only decided; nothing
+is sent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
+from nodes.coordinator.placing.choosing import Choosing
 from nodes.coordinator.placing.rebalancing import Move
 from nodes.coordinator.placing.room import can_hold, cells_of, has_room, is_of_kind, kind_of
 from nodes.coordinator.placing.stranded import Stranded
@@ -43,22 +45,24 @@ def _journal_of(request: Request, choice: Choice) -> Stream:
 class Placement:
     """Streams that wait, and what targets would give them."""
 
-    def __init__(self, roster: Roster) -> None:
+    def __init__(self, roster: Roster, class_weights: Mapping[str, int]) -> None:
+        self.choosing = Choosing(roster, class_weights)
         self.waiting = Waiting()
         self.stranded = Stranded()
         self._roster = roster
         # The last suspect that each target was given.
         self._tried: dict[str, Choice] = {}
 
-    def widest_of(self, target: NodeRecord) -> EngineProfile:
-        """Of all targets of the same model, the one that holds the longest text."""
+    def widest_for(self, request: Request, target: NodeRecord) -> EngineProfile:
+        """Of all targets of the same model that may serve a request, the one that holds the longest
+        text."""
         model = target.profile.model_hash
-        targets = [n for n in self._targets() if not n.is_draining]
-        kin = [n.profile for n in targets if n.profile.model_hash == model]
+        able = [n for n in self._targets() if not n.is_draining and is_of_kind(n, request)]
+        kin = [n.profile for n in able if n.profile.model_hash == model]
         return max(kin, key=lambda p: min(p.num_cells, p.context_length), default=target.profile)
 
     def wait(self, request: Request, choice: Choice, now: float) -> None:
-        kinds = _kinds(self._able(request, choice))
+        kinds = _kinds(self._able(request, choice, now))
         self.waiting.add(request, choice, kinds)
         self.stranded.note(request, is_able=bool(kinds), now=now)
 
@@ -66,18 +70,14 @@ class Placement:
         """A waiting stream gets its place; the request's others stay with engines of its kind."""
         request, profile = placed.request, placed.target.profile
         self.waiting.serve(request, placed.choice, now)
-        is_bound = request.numerics_class == profile.numerics_class
         request.numerics_class = profile.numerics_class
         if request.is_exact is None:
             request.is_exact = profile.exact
-        for choice in () if is_bound else request.choices.values():
-            if choice.spec.stream_id in self.waiting:
-                self.waiting.change(choice, _kinds(self._able(request, choice)))
 
     def targets_changed(self, now: float) -> None:
         """See anew who may serve whom, and note who waits for a target that is not there."""
         for request, choice in self.waiting:
-            kinds = _kinds(self._able(request, choice))
+            kinds = _kinds(self._able(request, choice, now))
             self.waiting.change(choice, kinds)
             self.stranded.note(request, is_able=bool(kinds), now=now)
 
@@ -95,12 +95,12 @@ class Placement:
             if head.kinds <= blocked:
                 continue
             request, choice = head.request, head.choice
-            free = [n for n in self._able(request, choice) if kind_of(n) not in blocked]
+            free = [n for n in self._able(request, choice, now) if kind_of(n) not in blocked]
             if choice.suspicion is not None:
                 free = [n for n in free if not self._is_trying(n)]
                 if not free:
                     kept = [
-                        (_kinds(self._able(r, c)), _journal_of(r, c))
+                        (_kinds(self._able(r, c, now)), _journal_of(r, c))
                         for r, c in self.waiting
                         if c.suspicion is not None
                     ]
@@ -135,7 +135,7 @@ class Placement:
     def _targets(self) -> list[NodeRecord]:
         return self._roster.nodes("target")
 
-    def _able(self, request: Request, choice: Choice) -> list[NodeRecord]:
+    def _able(self, request: Request, choice: Choice, now: float) -> list[NodeRecord]:
         """Targets, crowded or not, that may serve a stream without a change of its text.
 
         One that is drained only where there is no other, and for what has begun.
@@ -144,12 +144,13 @@ class Placement:
             n
             for n in self._targets()
             if is_of_kind(n, request)
-            and request.is_exact in (None, n.profile.exact)
             and can_hold(n, choice.spec)
             and (choice.suspicion is None or choice.suspicion.may_go_to(n.name))
         ]
         staying = [n for n in able if not n.is_draining]
-        return staying or (able if request.has_started or request.is_resumed else [])
+        if not staying and (request.has_started or request.is_resumed):
+            staying = able
+        return self.choosing.of_first_class(staying, request, now)
 
     def _best(
         self, request: Request, stream: Stream, targets: Sequence[NodeRecord], now: float
@@ -178,7 +179,7 @@ class Placement:
         stream = source.scheduler.stream(choice.spec.stream_id)
         if stream is None:
             return None
-        able = [n for n in self._able(request, choice) if not n.is_draining]
+        able = [n for n in self._able(request, choice, now) if not n.is_draining]
         fitting = [n for n in able if has_room(n, [stream])]
         if not fitting:
             return None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from nodes.coordinator.placing.remembered import digest_of
 from nodes.coordinator.placing.suspects import Suspicion
+from nodes.coordinator.requests.conversation import conversation_of
 from nodes.engine.sampling import Sampling
 from nodes.messages import (
     DEFAULT_PRIORITY,
@@ -95,9 +96,12 @@ class Request:
     # The numerics class that its StartedNotice told.
     told_class: str | None = None
     arrived_at: float = 0.0
+    # What its targets must have, perhaps shortened as in fingerprints; "" for any, as yet.
+    # All choices stay with engines of one class, which compute equal bits (law 1).
     model_hash: str = ""
-    # All choices stay with engines that compute equal bits (law 1); "" until one has begun.
     numerics_class: str = ""
+    # What is the same in all turns of a conversation: a class is drawn by it.
+    conversation: bytes = b""
     # What the client was told.
     is_exact: bool | None = None
     moved_at: float = -math.inf
@@ -145,6 +149,12 @@ class Request:
         return any(suspicion is not None and suspicion.new_on for suspicion in suspicions)
 
     @property
+    def is_pinned(self) -> bool:
+        """Whether it asks for one numerics class, or went on with what it had when it began
+        elsewhere."""
+        return bool(self.submit.numerics_class)
+
+    @property
     def weight(self) -> float:
         return self.submit.priority / DEFAULT_PRIORITY
 
@@ -176,8 +186,10 @@ class Request:
         has_begun = self.next_score > 1 or any(
             choice.target or choice.num_tokens for choice in self.choices.values()
         )
-        if is_whole and not has_begun and not (self.is_resumed and self.submit.numerics_class):
+        if is_whole and not has_begun and not self.is_pinned:
             self.numerics_class = ""
+            # What was not said to be exact may come out better.
+            self.is_exact = self.is_exact or None
 
 
 def new_request(client: bytes, submit: SubmitRequest) -> Request:
@@ -192,8 +204,9 @@ def new_request(client: bytes, submit: SubmitRequest) -> Request:
         submit = replace(submit, scores_prompt=False)
     request = Request(client, submit, seed, prompt=prompt, committed=committed)
     request.digest = digest_of(submit)
+    request.model_hash, request.numerics_class = submit.model_hash, submit.numerics_class
+    request.conversation = conversation_of(submit, prompt)
     if request.is_resumed:
-        request.model_hash, request.numerics_class = submit.model_hash, submit.numerics_class
         # What was told as exact stays so; what was not may come out better.
         request.is_exact = True if submit.is_exact else None
     sampling_of(request, 0)

@@ -155,7 +155,8 @@ def test_an_answer_that_has_to_wait_for_the_coordinator_says_so(mesh: ToyMesh) -
 def test_figures() -> None:
     def line(drafted: int, accepted: int, finish: str = "stop", why: str = "") -> str:
         usage = Usage(3, 10, drafted, accepted, 2, 2.0)
-        return figures_line(Completion((Choice("", (), finish),), 7, usage, "t", True, why))
+        answer = Completion((Choice("", (), finish),), 7, usage, "t", True, why, "hash", "class")
+        return figures_line(answer)
 
     assert line(0, 0) == "[10 tokens, 5.0 tokens/s, seed 7]"
     assert line(8, 6) == "[10 tokens, 5.0 tokens/s, acceptance 0.75 of 8 guesses, seed 7]"

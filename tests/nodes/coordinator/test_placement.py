@@ -83,13 +83,13 @@ def test_choices_of_a_request_stay_where_their_prompt_is_read() -> None:
     assert len(set(where(mesh.hear(CLIENT, long)))) == 1
 
 
-def test_a_new_request_may_go_to_any_class_of_its_model_and_stays_in_it() -> None:
+def test_a_request_goes_to_one_class_of_its_model_and_stays_in_it() -> None:
     first = profile(10, numerics_class="a", max_streams=1)
     mesh = make_mesh(a=first, b=profile(30, numerics_class="b"), c=profile(10, model_hash="else"))
     sends = mesh.hear(CLIENT, make_submit(1, num_choices=2))
-    # The second choice waits for the class of the first.
+    # The second choice waits for the class of the first, and so does everybody else.
     assert where(sends) == ["a"]
-    assert where(mesh.hear(CLIENT, make_submit(2))) == ["b"]
+    assert where(mesh.hear(CLIENT, make_submit(2))) == []
     mesh.hear(b"a", StreamReadyNotice(1, 1))
     finish = CommitEntry(1, 1, 3, 1, 0, 0, "stop", b"a")
     assert where(mesh.hear(b"a", CommitReply(0.0, (finish,), (9,)))) == ["a"]

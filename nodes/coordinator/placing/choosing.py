@@ -1,0 +1,100 @@
+"""Which targets a request goes to by what it is: those of one model and one numerics class. Pure.
+
+How busy they are does not matter here: texts do not depend on it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from nodes.coordinator.members.record import NodeRecord
+from nodes.coordinator.members.roster import Roster
+from nodes.coordinator.placing.classes import (
+    Standings,
+    ambiguous,
+    classes_in_order,
+    standings_of,
+)
+from nodes.coordinator.placing.room import is_of_kind
+from nodes.coordinator.requests.models import suits
+from nodes.coordinator.requests.request import Request
+from nodes.messages import EngineProfile
+
+logger = logging.getLogger(__name__)
+
+# A target that left is counted for so long as if it were here: it may only be starting anew.
+LATELY_S = 300.0
+_MOST_LEFT = 256
+
+
+class Choosing:
+    """weights: of numerics classes, by the beginnings of their names."""
+
+    def __init__(self, roster: Roster, weights: Mapping[str, int]) -> None:
+        self._roster = roster
+        self._weights = weights
+        # By name, what targets had that left, and when that was.
+        self._left: dict[str, tuple[EngineProfile, float]] = {}
+        self._known: list[EngineProfile] = []
+        self._known_standings: Standings = {}
+
+    def came(self) -> None:
+        """A target joined: say so where its class has a weight that was meant for another one."""
+        names = [node.profile.numerics_class for node in self._roster.nodes("target")]
+        for beginning, several in ambiguous(names, self._weights).items():
+            logger.warning(
+                "classes.weights: %s is the beginning of %s, and each has this weight: give more "
+                "of the names",
+                beginning,
+                " and ".join(several),
+            )
+
+    def left(self, target: NodeRecord, now: float) -> None:
+        self._left.pop(target.name, None)
+        self._left[target.name] = target.profile, now
+        if len(self._left) > _MOST_LEFT:
+            del self._left[next(iter(self._left))]
+
+    def known(self, now: float) -> list[EngineProfile]:
+        """Profiles of the targets that are here, or were here lately."""
+        here = self._roster.nodes("target")
+        names = {node.name for node in here}
+        lately = [
+            profile
+            for name, (profile, at) in self._left.items()
+            if name not in names and now - at <= LATELY_S
+        ]
+        return [*(node.profile for node in here), *lately]
+
+    def _standings(self, now: float) -> Standings:
+        """Of all classes; kept while targets are the same, for many requests may wait."""
+        known = self.known(now)
+        if known != self._known:
+            self._known, self._known_standings = known, standings_of(known)
+        return self._known_standings
+
+    def of_first_class(
+        self, targets: Sequence[NodeRecord], request: Request, now: float
+    ) -> list[NodeRecord]:
+        """Those of the targets, all of one model, that have the class which the request goes to."""
+        names = {target.profile.numerics_class for target in targets}
+        if len(names) > 1:
+            model_hash = targets[0].profile.model_hash
+            wanted = model_hash, request.conversation, self._weights
+            ordered = classes_in_order(self._standings(now), *wanted)
+            names = {next(name for name in ordered if name in names)}
+        return [target for target in targets if target.profile.numerics_class in names]
+
+    def reader_of(self, request: Request, now: float) -> NodeRecord | None:
+        """The target that reads the prompt of a request, if there is one."""
+        # Who takes the place of a lost one of its name has not been welcomed before that is heard.
+        able = [n for n, _ in self._roster.schedulers() if is_of_kind(n, request)]
+        staying = [n for n in able if not n.is_draining]
+        if request.is_resumed and request.model_hash:
+            # It began as it has to go on, and a target that is being drained does for that.
+            staying = staying or able
+        else:
+            staying = suits(staying, self.known(now), request.submit.model)
+        found = self.of_first_class(staying, request, now)
+        return min(found, key=lambda n: n.used_cells, default=None)
