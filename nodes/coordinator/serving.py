@@ -209,7 +209,7 @@ class Serving:
             request.num_losses += 1
             request.last_loss = f"target {target.name} left: {gone.reason}"
             if request.is_confined:
-                request.last_loss += ", perhaps by this request, which is tried nowhere else"
+                request.last_loss += ", perhaps by this request: it goes to no other"
         for request, _, (code, line) in accused:
             if self.ledger.holds(request):
                 out += self.fail(request, code, line, now)
@@ -383,7 +383,7 @@ class Serving:
     def _remember(self, request: Request, now: float, *, is_proven: bool = False) -> None:
         """A request ends before its text does: of what it may be the cause when it comes again."""
         for choice in request.choices.values():
-            if choice.suspicion is not None and choice.suspicion.new_on:
+            if choice.suspicion is not None and choice.is_confined:
                 self.remembered.note(request.digest, choice.suspicion, now, is_proven=is_proven)
             elif choice.target and choice.is_new:
                 self.remembered.cancelled(request.digest, choice.target, now)

@@ -121,8 +121,9 @@ class PureCluster:
                 moves[self.choose.below(len(moves))]()
             elif (deadline := self.state.next_deadline()) is not None:
                 self._tick(deadline)
-            elif self._has_requests() and not self._alive(self.targets):
-                self._start(self.targets[0])
+            elif self._has_requests() and (gone := [n for n in self.targets if not n.peer]):
+                # Some requests may wait for one of them alone.
+                self._start(gone[0])
             elif self.lost_left < self.case.num_lost and self._has_requests():
                 # What was lost shows by silence.
                 self._tick(self.now + LOOK_EACH_S)

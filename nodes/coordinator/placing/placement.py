@@ -31,7 +31,10 @@ class Placed:
     target: NodeRecord
 
 
-def _kinds(targets: Iterable[NodeRecord]) -> frozenset[Kind]:
+def _kinds(choice: Choice, targets: Iterable[NodeRecord]) -> frozenset[Kind]:
+    """What it waits for: a kind of target, or certain ones where it may have ended these."""
+    if choice.is_confined:
+        return frozenset((*kind_of(target), target.name) for target in targets)
     return frozenset(kind_of(target) for target in targets)
 
 
@@ -62,7 +65,7 @@ class Placement:
         return max(kin, key=lambda p: min(p.num_cells, p.context_length), default=target.profile)
 
     def wait(self, request: Request, choice: Choice, now: float) -> None:
-        kinds = _kinds(self._able(request, choice, now))
+        kinds = _kinds(choice, self._able(request, choice, now))
         self.waiting.add(request, choice, kinds)
         self.stranded.note(request, is_able=bool(kinds), now=now)
 
@@ -77,7 +80,7 @@ class Placement:
     def targets_changed(self, now: float) -> None:
         """See anew who may serve whom, and note who waits for a target that is not there."""
         for request, choice in self.waiting:
-            kinds = _kinds(self._able(request, choice, now))
+            kinds = _kinds(choice, self._able(request, choice, now))
             self.waiting.change(choice, kinds)
             self.stranded.note(request, is_able=bool(kinds), now=now)
 
@@ -88,31 +91,36 @@ class Placement:
         out for ever.
         """
         blocked: set[Kind] = set()
-        # What suspects will take that wait for others of them: nobody else gets it meanwhile.
-        kept: list[tuple[frozenset[Kind], Stream]] = []
+        # What suspects will take that wait for a target: nobody else gets it meanwhile.
+        kept: list[tuple[frozenset[str], Stream]] = []
         # Whoever is behind the first of a line waits for targets of the same kinds.
         for head in self.waiting.heads():
             if head.kinds <= blocked:
                 continue
             request, choice = head.request, head.choice
-            free = [n for n in self._able(request, choice, now) if kind_of(n) not in blocked]
+            able = self._able(request, choice, now)
+            free = [n for n in able if not _kinds(choice, [n]) <= blocked]
             if choice.suspicion is not None:
                 free = [n for n in free if not self._is_trying(n)]
                 if not free:
                     kept = [
-                        (_kinds(self._able(r, c, now)), _journal_of(r, c))
+                        (frozenset(n.name for n in self._able(r, c, now)), _journal_of(r, c))
                         for r, c in self.waiting
                         if c.suspicion is not None
                     ]
                     continue
             stream, fitting = _journal_of(request, choice), list[NodeRecord]()
             for target in free:
-                others = [] if choice.suspicion else [s for k, s in kept if kind_of(target) in k]
+                others = (
+                    [] if choice.suspicion else [s for names, s in kept if target.name in names]
+                )
                 if target.has_room(cells_of([stream, *others]), 1 + len(others)):
                     fitting.append(target)
             if fitting:
                 return Placed(request, choice, self._best(request, stream, fitting, now))
-            blocked |= _kinds(free)
+            blocked |= _kinds(choice, free)
+            if choice.is_confined:
+                kept.append((frozenset(n.name for n in free), stream))
         return None
 
     def opened(self, choice: Choice, target: NodeRecord) -> None:

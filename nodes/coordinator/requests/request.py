@@ -70,6 +70,11 @@ class Choice:
     opened_at: float = 0.0
     suspicion: Suspicion | None = None
 
+    @property
+    def is_confined(self) -> bool:
+        """Whether it may be tried only where it may have ended a target."""
+        return self.suspicion is not None and bool(self.suspicion.new_on)
+
     def has_come(self, num_tokens: int) -> bool:
         """So many tokens of it came from where it is: whether that takes a suspicion from it."""
         if not num_tokens:
@@ -144,9 +149,8 @@ class Request:
 
     @property
     def is_confined(self) -> bool:
-        """Whether some choice of it may be tried only where it may have ended a target."""
-        suspicions = (choice.suspicion for choice in self.choices.values())
-        return any(suspicion is not None and suspicion.new_on for suspicion in suspicions)
+        """Whether this is so of some choice of it."""
+        return any(choice.is_confined for choice in self.choices.values())
 
     @property
     def is_pinned(self) -> bool:

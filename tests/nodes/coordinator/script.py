@@ -46,10 +46,13 @@ class Mesh:
         profile: EngineProfile | None = None,
         name: str = "",
         now: float = 0.0,
+        incarnation: int | None = None,
     ) -> list[Send]:
+        """incarnation: of its process; None for the same one each time."""
         data = b"" if profile is None else encode_struct(profile)
         name = name or peer.decode()
-        return self.hear(peer, Hello(name, role, hash(peer) % 2**60, PROTOCOL_VERSION, data), now)
+        process = hash(peer) % 2**60 if incarnation is None else incarnation
+        return self.hear(peer, Hello(name, role, process, PROTOCOL_VERSION, data), now)
 
 
 def make_mesh(*, with_draft: bool = False, policy: Policy = one_batch, **changes: Any) -> Mesh:

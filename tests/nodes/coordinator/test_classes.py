@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mesh.messages import Bye
 from nodes.config import LimitSettings
 from nodes.coordinator.placing.choosing import LATELY_S
 from nodes.coordinator.placing.classes import (
@@ -195,9 +196,10 @@ class Fleet:
         self.take(self.mesh.join(name.encode(), "target", its_profile, now=self.now))
 
     def lose(self, name: str) -> None:
+        """A target stops in good order: nothing that it had is to blame."""
         peer = name.encode()
         self.opened = [(at, message) for at, message in self.opened if at != peer]
-        self.take(self.mesh.state.peer_gone(peer, self.now))
+        self.take(self.mesh.hear(peer, Bye("over"), self.now))
 
     def drain(self, name: str) -> None:
         self.take(self.mesh.hear(ADMIN, NodeCommandRequest(9**9, "drain", name), self.now))

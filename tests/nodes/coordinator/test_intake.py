@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mesh.messages import Bye
 from nodes.config import LimitSettings
 from nodes.coordinator.members.access import Caller
 from nodes.coordinator.requests.holdings import MAX_OF_CONNECTION
@@ -114,7 +115,7 @@ def test_who_waits_for_a_model_that_is_away_goes_to_no_other_and_new_ones_are_to
     mesh = two_models()
     mesh.hear(CLIENT, make_submit(1, model="large"))
     mesh.hear(CLIENT, make_submit(2, prompt="x", prompt_token_ids=(), model="large"))
-    sends = mesh.state.peer_gone(LARGE, 0.0)
+    sends = mesh.hear(LARGE, Bye("over"))
     assert (to(CLIENT, sends), where(sends), where(sends, TokenizeRequest)) == ([], [], [])
     assert failure(mesh.hear(CLIENT, make_submit(3, model="large"))) == (
         "unavailable",

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mesh.messages import Bye
 from nodes.coordinator.sends import Send
 from nodes.messages import (
     CommitEntry,
@@ -102,7 +103,7 @@ def test_only_a_request_without_any_token_may_change_its_class(has_begun: bool) 
     mesh.hear(b"a", StreamReadyNotice(1, 1))
     if has_begun:
         mesh.hear(b"a", commit(1, 3))
-    sends = mesh.state.peer_gone(b"a", 0.0)
+    sends = mesh.hear(b"a", Bye("over"))
     assert where(sends) == ([] if has_begun else ["b"])
     # The client is told of another class, which holds should it go on with another coordinator.
     told = [m.numerics_class for m in to(CLIENT, sends) if isinstance(m, StartedNotice)]
