@@ -44,7 +44,8 @@ def golden_logits(position: int) -> Logits:
     """(3000,) float32 between 0 and 12 in steps of 1/1024, with a peak: exact on every machine."""
     bits = hash_bits(position, np.arange(_NUM_VOCAB, dtype=np.uint64))
     parts = [bits >> np.uint64(shift) & np.uint64(4095) for shift in (0, 12, 24)]
-    return np.sum(parts, axis=0).astype(np.float32) / np.float32(1024.0)
+    logits: Logits = np.sum(parts, axis=0).astype(np.float32) / np.float32(1024.0)
+    return logits
 
 
 def golden_tokens(sampling: Sampling) -> list[int]:

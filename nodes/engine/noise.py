@@ -68,3 +68,13 @@ def gumbel_noise(
     """Standard Gumbel noise of (n,) token ids at an absolute position of a stream, (n,) float64."""
     ids = np.asarray(token_ids, dtype=np.uint64)
     return gumbel_of_bits(hash_bits(position_key(seed, choice, position), ids))
+
+
+def drawn_ids(seed: int, num_ids: int, num_vocab: int) -> list[int]:
+    """Pseudo-random token ids, the same in every version: hash i of `seed`, modulo num_vocab.
+
+    seed: 0 to 2^64 - 1. For probes; numpy's generators may change from version to version.
+    """
+    bits = hash_bits(seed, np.arange(num_ids, dtype=np.uint64))
+    ids: list[int] = (bits % np.uint64(num_vocab)).tolist()
+    return ids
