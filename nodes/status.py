@@ -53,6 +53,7 @@ class NodeStatus:
     bytes_in: int
     bytes_out: int
     costs: tuple[CostPoint, ...]
+    numerics_class: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,8 @@ def _row(node: NodeFields) -> tuple[str, ...]:
     notes = ["emulated"] if node.emulated else []
     if is_target and not node.exact:
         notes.append("not exact")
+    if node.is_apart:
+        notes.append("computes other bits than its class")
     return (
         shown(node.node),
         shown(node.role),

@@ -20,7 +20,8 @@ class NodesRequest:
 
 @struct
 class NodeFields:
-    """num_streams: of a target. rtt_us: round trip of a Ping, 0 if not known."""
+    """num_streams: of a target. rtt_us: round trip of a Ping, 0 if not known. is_apart: it computes
+    other bits than the numerics class that it says it is of."""
 
     node: Name
     role: Name
@@ -30,6 +31,7 @@ class NodeFields:
     num_streams: Count
     is_draining: bool = False
     rtt_us: Count = 0
+    is_apart: bool = False
 
 
 @message(39, max_bytes=65_536)

@@ -56,17 +56,17 @@ class Members:
         )
         self.tasks["coordinator"] = asyncio.create_task(coordinator.run())
 
-    def start_target(self) -> None:
+    def start_target(self, name: str = "target", model: ToyModel | None = None) -> None:
         target = TargetNode(
-            self._connect("target"),
-            self.model,
+            self._connect(name),
+            model or self.model,
             ToyTokenizer(self.config.num_vocab),
             TOY_COSTS,
             endpoint="memory",
-            node="target",
+            node=name,
             prefix_cache_bytes=100_000,
         )
-        self.tasks["target"] = asyncio.create_task(target.run())
+        self.tasks[name] = asyncio.create_task(target.run())
 
     def start_draft(self, name: str, agreement: float = 0.8) -> None:
         model = ToyModel(ToyConfig(agreement=agreement))

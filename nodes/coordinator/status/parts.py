@@ -98,6 +98,7 @@ def node_status(
         bytes_in=node.traffic.bytes_in,
         bytes_out=node.traffic.bytes_out,
         costs=points,
+        numerics_class=cut(profile.numerics_class),
     )
 
 

@@ -14,6 +14,8 @@ from nodes.messages import (
     CommitReply,
     EngineProfile,
     OpenStreamRequest,
+    ProbeReply,
+    ProbeRequest,
     RequestFailedNotice,
 )
 from policies.plan import Policy
@@ -47,6 +49,23 @@ class Mesh:
         name: str = "",
         now: float = 0.0,
     ) -> list[Send]:
+        """Say Hello; a target answers its probe as all do, so what this returns is of both."""
+        sends = self.greet(peer, role, profile, name, now)
+        for message in to(peer, sends):
+            if isinstance(message, ProbeRequest):
+                sends = [send for send in sends if send.message is not message]
+                sends += self.hear(peer, ProbeReply(message.seed, "d" * 64), now)
+        return sends
+
+    def greet(
+        self,
+        peer: bytes,
+        role: str,
+        profile: EngineProfile | None = None,
+        name: str = "",
+        now: float = 0.0,
+    ) -> list[Send]:
+        """Say Hello, and nothing else."""
         data = b"" if profile is None else encode_struct(profile)
         name = name or peer.decode()
         return self.hear(peer, Hello(name, role, hash(peer) % 2**60, PROTOCOL_VERSION, data), now)
