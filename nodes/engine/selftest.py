@@ -20,8 +20,8 @@ PREFIX_LENS = (24, 520)
 class SelfTest:
     """exact: every probe gave the bits of plain single steps; failure names one that did not.
 
-    digest: of those bits, after every prefix that has room: builds of one name may compute others.
-    "" where none has.
+    digest: of those bits, after every prefix that has room, up to one that failed: builds of one
+    name may compute others. "" where none has room.
     """
 
     exact: bool
