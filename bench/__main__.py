@@ -188,6 +188,29 @@ def sampling() -> None:
 
 
 @bench.command()
+@click.option(
+    "--arm-root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder with an arm64 Python and numpy; CONTRIBUTING.md says how to make it.",
+)
+def portable(arm_root: Path | None) -> None:
+    """Whether sampling gives the same bits on CPUs that QEMU emulates.
+
+    \b
+    Example:
+      python -m bench portable
+    """
+    from bench.portable import PortableError, run_portable
+
+    try:
+        text, is_equal = run_portable(arm_root)
+    except PortableError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(text)
+    sys.exit(0 if is_equal else 1)
+
+
+@bench.command()
 def memory() -> None:
     """Resident memory of a target and a coordinator against their budgets.
 

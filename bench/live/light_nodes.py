@@ -33,6 +33,8 @@ from nodes.messages import (
     GuessEntry,
     LeaseRequest,
     OpenStreamRequest,
+    ProbeReply,
+    ProbeRequest,
     StreamReadyNotice,
     VerifyRequest,
 )
@@ -90,6 +92,8 @@ class LightTarget:
     def hear(self, message: Any) -> list[Any]:
         """Returns what is answered at once."""
         match message:
+            case ProbeRequest(seed=seed):
+                return [ProbeReply(seed, f"{seed:x}")]
             case OpenStreamRequest(stream_id=stream_id, generation=generation):
                 length, end = len(message.token_ids), message.num_prompt_tokens + message.max_tokens
                 self._texts[stream_id] = _Text(_key_of(message), generation, length, end)

@@ -15,7 +15,7 @@ from nodes.cli.keyring import run_to_result
 from nodes.cli.options import keys_option
 from nodes.client import Client, RequestFailedError
 from nodes.fingerprint import model_ids
-from nodes.messages import NodeFields
+from nodes.messages import APART, NodeFields
 from nodes.runtime import set_up_logging
 
 _POLL_S = 0.25
@@ -73,6 +73,8 @@ def _row(node: NodeFields, model: str) -> tuple[str, ...]:
     notes = ["emulated"] if node.emulated else []
     if is_target and not node.exact:
         notes.append("not exact")
+    if APART in node.numerics_class:
+        notes.append("computes other bits than its class")
     return (
         shown(node.node),
         shown(node.role),

@@ -16,6 +16,7 @@ from mesh.messages import NOT_ALLOWED, Bye, Credit, Hello, Ping, Pong, Refuse, W
 from nodes.config import LimitSettings
 from nodes.coordinator.client_messages import ClientMessages
 from nodes.coordinator.members.access import ANYBODY, ROLES, Caller, ForbiddenError
+from nodes.coordinator.members.challenge import Challenges
 from nodes.coordinator.members.drains import Drains
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import (
@@ -40,6 +41,7 @@ from nodes.messages import (
     NodesReply,
     NodesRequest,
     OpenStreamRequest,
+    ProbeReply,
     StatusRequest,
     TokenizeRequest,
     TraceRequest,
@@ -108,6 +110,7 @@ class CoordinatorState:
         self._serving = Serving(self._roster, class_weights or {})
         self._intake = Intake(self._roster, self._serving, limits or LimitSettings())
         self._drains = Drains(self._roster, self._serving)
+        self._challenges = Challenges(epoch)
         # Draft nodes serve all targets.
         self._air = Air()
         self._uploads = Uploads(self._air, self._roster.client_rtt_s, pads=pads)
@@ -180,6 +183,8 @@ class CoordinatorState:
         node = self._roster.node_of(member)
         if node is not None:
             node.traffic.bytes_in += num_bytes
+            if isinstance(message, ProbeReply):
+                return self._on_probed(node, message, now)
             return self._node_messages.take(node, message, num_bytes, now)
         # Prefixes are shared by the requests of one user of a key, wherever they come from.
         who = caller.name or peer.hex()
@@ -230,6 +235,9 @@ class CoordinatorState:
         out += self._uploads.grants(now) + self._serving.tick(now)
         out += self._intake.ask_tokenizers()
         moved, events = self._drains.tick(now)
+        for node in self._challenges.overdue(self._roster.nodes(), now):
+            events += self._roster.expel(node, "its probe is not answered", now)
+        moved += self._challenges.due(self._roster.nodes(), now)
         return [*out, *moved, *self._on_roster(events, now)]
 
     @property
@@ -358,13 +366,22 @@ class CoordinatorState:
             self._serving.target_came(node, now)
             self._serving.targets_changed(now)
             taken_up = self._intake.take_up(now)
-            asked = self._intake.ask_tokenizers()
-            return [*taken_up, *asked, *self._serving.admit_waiting(now)]
+            return [self._challenges.ask(node, now), *taken_up, *self._intake.ask_tokenizers()]
         out: list[Send] = []
         for target, scheduler in self._roster.schedulers():
             if node.can_draft_for(target):
                 out += self._carry_out(target, node.draft_for(scheduler), now)
         return out
+
+    def _on_probed(self, node: NodeRecord, reply: ProbeReply, now: float) -> list[Send]:
+        """Streams may go to a target that has answered, by what it has shown to compute."""
+        if not self._challenges.answered(node, reply):
+            self._num_stale += 1
+            return []
+        self._serving.targets_changed(now)
+        taken_up = self._intake.take_up(now)
+        asked = self._intake.ask_tokenizers()
+        return [*taken_up, *asked, *self._serving.admit_waiting(now)]
 
     def _on_node_out(self, event: NodeOut, now: float) -> list[Send]:
         out: list[Send] = []

@@ -174,13 +174,15 @@ class LlamaModel:
             return ""
         return buffer.value.decode("utf-8", "replace")
 
-    def set_tested(self, *, exact: bool, digest: str) -> None:
+    def set_tested(self, *, exact: bool, digest: str, software: str = "") -> None:
         """Record the verdict of the self-test, once. digest: of the bits that it saw, which makes
-        the numerics class another where another build of the same name computes others.
+        the numerics class another where another build of the same name computes others. software:
+        digest of what else a text depends on.
         """
         numerics = self._info.numerics_class
-        if digest:
-            numerics = hashlib.sha256(f"{numerics} {digest}".encode()).hexdigest()[:16]
+        if digest or software:
+            numerics = f"{numerics} {digest} {software}"
+            numerics = hashlib.sha256(numerics.encode()).hexdigest()[:16]
         self._info = replace(self._info, exact=exact, numerics_class=numerics)
 
     def forward(self, spans: Sequence[Span]) -> Logits:

@@ -11,6 +11,7 @@ from nodes.engine.calibrate import Progress, about, cache_key, calibrate, load_c
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.llama_abi import build_name, library_hash
 from nodes.engine.selftest import SelfTest, run_self_test
+from nodes.engine.software import software_digest
 from nodes.engine.toy import ToyModel, ToyTokenizer
 from policies.latency import CostTable, NodeCosts
 
@@ -93,7 +94,9 @@ def _open_once(
                 logger.warning("calibration not kept in %s: %s", cache, error.strerror)
     else:
         self_test, costs = known
-    model.set_tested(exact=self_test.exact, digest=self_test.digest)
+    # Not kept with the rest: it is about this process and its packages.
+    software = software_digest()
+    model.set_tested(exact=self_test.exact, digest=self_test.digest, software=software)
     return OpenedModel(model, self_test, costs)
 
 

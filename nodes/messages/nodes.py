@@ -1,4 +1,4 @@
-"""The messages between coordinator and nodes, tags 16 to 28."""
+"""The messages between coordinator and nodes, tags 16 to 30."""
 
 from __future__ import annotations
 
@@ -244,3 +244,18 @@ class PromptScoresNotice:
     generation: Id
     position: Position
     scores: Annotated[tuple[TokenScores, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
+
+
+@message(29)
+class ProbeRequest:
+    """Compute the probe of this seed: nobody has streams on a target that has not answered it."""
+
+    seed: Id
+
+
+@message(30)
+class ProbeReply:
+    """digest: SHA-256 in hex of logits and sampled tokens, see nodes/engine/probe.py."""
+
+    seed: Id
+    digest: Annotated[str, MaxLen(64)]

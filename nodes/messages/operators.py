@@ -18,10 +18,15 @@ class NodesRequest:
     request_id: Id
 
 
+# In the name of a numerics class: behind it is what a target answered to its probe.
+APART: Final = "~"
+
+
 @struct
 class NodeFields:
     """num_streams: of a target. rtt_us: round trip of a Ping, 0 if not known. model_hash,
-    numerics_class: as in its profile, the first characters of long ones."""
+    numerics_class: as in its profile, the first characters of long ones; with APART in it the class
+    of a target that computes other bits than the one which it says it is of."""
 
     node: Name
     role: Name

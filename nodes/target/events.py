@@ -70,7 +70,15 @@ class ReadBeside:
     num_tokens: int
 
 
-Event = Ready | Failed | Parked | PromptScored | Committed | ReadBeside
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """Fields as in ProbeReply."""
+
+    seed: int
+    digest: str
+
+
+Event = Ready | Failed | Parked | PromptScored | Committed | ReadBeside | Probed
 
 
 def failed_by(spec: StreamSpec, generation: int, error: StreamError) -> Failed:

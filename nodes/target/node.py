@@ -20,6 +20,8 @@ from nodes.messages import (
     LeaseRequest,
     LinkFields,
     OpenStreamRequest,
+    ProbeReply,
+    ProbeRequest,
     PromptScoresNotice,
     StreamFailedNotice,
     StreamParkedNotice,
@@ -30,7 +32,16 @@ from nodes.messages import (
 from nodes.opening import Opening
 from nodes.profile import encode_profile
 from nodes.stream import StreamId, StreamSpec
-from nodes.target.events import Committed, Event, Failed, Parked, PromptScored, ReadBeside, Ready
+from nodes.target.events import (
+    Committed,
+    Event,
+    Failed,
+    Parked,
+    Probed,
+    PromptScored,
+    ReadBeside,
+    Ready,
+)
 from nodes.target.rhythm import RoundPace
 from nodes.target.state import TargetState
 from nodes.target.stream import midway_tokens
@@ -150,6 +161,8 @@ class TargetNode:
                 self._engine.post(lambda state: _close(state, stream_id, generation))
             case TokenizeRequest():
                 self._texts.ask(message)
+            case ProbeRequest(seed=seed):
+                self._engine.post(lambda state: state.probe(seed))
             case _:
                 logger.warning("unexpected %s", type(message).__name__)
 
@@ -193,6 +206,8 @@ class TargetNode:
                     )
                 case Parked(stream_id=stream_id, generation=generation):
                     self._link.send(StreamParkedNotice(stream_id, generation))
+                case Probed(seed=seed, digest=digest):
+                    self._link.send(ProbeReply(seed, digest))
         if entries:
             self._link.send(CommitReply(seconds, tuple(entries), tuple(token_ids), num_read))
 

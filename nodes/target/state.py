@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Sequence
 
 from nodes.engine.grammar import Grammars
+from nodes.engine.probe import probe_digest
 from nodes.engine.protocol import Logits, Model, Span, StreamError, Tokenizer
 from nodes.messages import MAX_GAMMA, MAX_TOP_LOGPROBS, TokenScores
 from nodes.stream import PROMPT_PIECE_TOKENS, StopMatcher, StreamId, StreamSpec
@@ -18,6 +19,7 @@ from nodes.target.events import (
     Event,
     Failed,
     Parked,
+    Probed,
     PromptScored,
     ReadBeside,
     Ready,
@@ -118,6 +120,13 @@ class TargetState:
             self.num_stale += 1
             return
         self._forget(stream)
+
+    def probe(self, seed: int) -> list[Event]:
+        """Compute what a coordinator asks for before it gives any streams.
+
+        With streams this is a question that came twice, and was answered.
+        """
+        return [] if self._streams else [Probed(seed, probe_digest(self._model, seed))]
 
     def forget_all(self) -> None:
         """Drop every stream: a coordinator that welcomes this node anew knows none of them.

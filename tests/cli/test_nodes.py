@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,12 @@ def commands(tmp_path: Path) -> Iterator[Commands]:
 def mesh() -> Iterator[ToyMesh]:
     with toy_mesh(num_targets=2) as made:
         yield made
+
+
+def test_a_target_that_computes_other_bits_than_its_class_is_marked() -> None:
+    apart = NodeFields("t", "target", "big", True, False, 0, numerics_class="c~12")
+    assert "computes other bits than its class" in table_of([apart])
+    assert "other bits" not in table_of([replace(apart, numerics_class="c")])
 
 
 def test_nodes_are_listed_drained_and_dropped(commands: Commands, mesh: ToyMesh) -> None:

@@ -13,6 +13,7 @@ from nodes.messages import (
     DraftReply,
     NodeCommandRequest,
     NodesRequest,
+    ProbeReply,
     PromptScoresNotice,
     StatusRequest,
     StreamFailedNotice,
@@ -48,7 +49,7 @@ _OF_CLIENTS: Final = _OF_MEMBERS | {
 MAY_SEND: Final[Mapping[str, frozenset[type]]] = {
     "target": _OF_MEMBERS
     | {CommitReply, TokenizeReply, StreamReadyNotice, StreamFailedNotice, EnrolRequest}
-    | {StreamParkedNotice, PromptScoresNotice},
+    | {StreamParkedNotice, PromptScoresNotice, ProbeReply},
     "draft": _OF_MEMBERS | {DraftReply, StreamReadyNotice, StreamFailedNotice, EnrolRequest},
     "client": _OF_CLIENTS,
     GATEWAY: _OF_CLIENTS,

@@ -269,10 +269,13 @@ class Roster:
             member = self._membership.by_peer(node.peer)
             stuck_s = now - member.progress_at if member is not None else 0.0
             if stuck_s > node.progress_timeout_s:
-                events = self._membership.on_gone(node.peer, now)
-                reason = f"no progress for {stuck_s:.1f} s"
-                out += self._left([replace(event, reason=reason) for event in events])
+                out += self.expel(node, f"no progress for {stuck_s:.1f} s", now)
         return out
+
+    def expel(self, record: NodeRecord, reason: str, now: float) -> list[RosterEvent]:
+        """End the membership of a node that does not do its part; it may join again."""
+        events = self._membership.on_gone(record.peer, now)
+        return self._left([replace(event, reason=reason) for event in events])
 
     def pings(self, now: float) -> list[tuple[bytes, Ping]]:
         """Who is to be pinged now."""
