@@ -26,6 +26,7 @@ from mesh.keys import (
     write_private,
 )
 from mesh.security import ServerKeys, new_key_pair
+from mesh.whole_files import sync_directory
 from nodes.config import DEFAULT_ENDPOINT
 from nodes.coordinator.members.access import ROLES
 
@@ -149,6 +150,7 @@ class Keyring:
             raise KeysError("no rotation was begun: `airdraft keys rotate-coordinator` first")
         # In one step: whoever looks sees the key as the next or as the present one.
         path.replace(self.directory / COORDINATOR_KEY_FILE)
+        sync_directory(self.directory)
         return pair
 
     def drop_next_coordinator_pair(self) -> None:
