@@ -161,11 +161,11 @@ async def send_error(error: ApiError, send: Send) -> None:
 
 
 def key_of(scope: Scope, wanted: str) -> ApiKey:
-    """The key of a request. Raises ApiError where it has not the scope."""
+    """The key of a request. Raises ApiError where it lacks the scope."""
     key: ApiKey = scope["state"]["key"]
     if wanted not in key.scopes:
         raise ApiError(
-            403, f"this API key has not the scope {wanted}", kind="permission_error", code="scope"
+            403, f"this API key lacks the scope {wanted!r}", kind="permission_error", code="scope"
         )
     return key
 

@@ -146,10 +146,11 @@ async def test_a_fault_is_a_500_without_its_text(
     assert "CANARY" not in caplog.text
 
 
-async def test_a_scope_that_a_key_has_not() -> None:
+async def test_a_scope_that_a_key_lacks() -> None:
     entry = ApiKey(name="a", sha256="0" * 64, scopes=("infer",))
     scope: dict[str, Any] = {"state": {"key": entry}}
     assert key_of(scope, "infer") == entry
     with pytest.raises(ApiError) as caught:
         key_of(scope, "admin")
     assert caught.value.status == 403
+    assert str(caught.value) == "this API key lacks the scope 'admin'"
