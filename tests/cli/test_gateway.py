@@ -330,7 +330,7 @@ def test_a_key_that_is_no_gateways_is_refused_in_one_line(
                     assert process.wait(20) == 77
                     assert process.stderr is not None
                     (line,) = process.stderr.read().splitlines()
-                    assert "authorized as client, not as gateway" in line
+                    assert "lacks the role 'gateway' (it has client)" in line
 
 
 def test_the_coordinator_of_up_has_limits(commands: Commands) -> None:

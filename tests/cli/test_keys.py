@@ -107,6 +107,31 @@ def test_a_token_may_come_by_standard_input(commands: Commands, tmp_path: Path) 
     assert not (tmp_path / "there").exists()
 
 
+def test_a_client_may_not_observe_the_mesh_until_it_is_invited_as_admin(
+    commands: Commands, tmp_path: Path
+) -> None:
+    here, there = str(tmp_path / "here"), str(tmp_path / "there")
+    observing = (("top", "--json"), ("trace", "--seconds", "0.1", "--raw", str(tmp_path / "raw")))
+    printed(commands, "keys", "init", "--keys", here, "--name", "hub")
+    with coordinator(commands, tmp_path / "here") as endpoint:
+
+        def joined(role: str) -> None:
+            invite = ("keys", "invite", "--role", role, "--endpoint", endpoint, "--keys", here)
+            token = printed(commands, *invite)
+            printed(commands, "join", token, "--name", "nano", "--keys", there)
+
+        joined("client")
+        for command in observing:
+            done = commands.run(*command, "--keys", there)
+            assert done.returncode == 77
+            line = error_line(done)
+            assert "the key of nano lacks the role 'admin' (it has client)" in line
+            assert "`airdraft keys invite --role admin`" in line
+        joined("admin")
+        for command in observing:
+            assert commands.run(*command, "--keys", there).returncode == 0
+
+
 def test_keys_change_hands_by_hand_too(commands: Commands, tmp_path: Path) -> None:
     here, there = str(tmp_path / "here"), str(tmp_path / "there")
     printed(commands, "keys", "init", "--keys", here, "--name", "hub")
