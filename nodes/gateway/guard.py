@@ -33,7 +33,8 @@ _SECURITY: Final[Headers] = [
 class Guard:
     """allowed_hosts: names in Host; None for any. allowed_origins: of pages of other sites.
 
-    is_open: without a file of keys anybody may ask; once there was one, it never is again.
+    is_open: anybody may ask until there is a file of keys; once there was one, nobody without a key
+    may, whatever becomes of it.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Guard:
         if scope["path"] in _PUBLIC:
             return ANYBODY
         if self._is_open:
-            if not self._keys.path.exists():
+            if not self._keys.is_there():
                 return ANYBODY
             self._is_open = False
         kind, _, text = headers.get(b"authorization", b"").decode("latin-1").partition(" ")

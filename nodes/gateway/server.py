@@ -64,7 +64,7 @@ class HttpServer:
         at_home = is_loopback(f"tcp://{f'[{host}]' if ':' in host else host}:{port}")
         path = Path(config.apikeys) if config.apikeys else keys_directory / FILE_NAME
         keys = ApiKeys(path)
-        check_keys(keys, config.listen, at_home=at_home, is_named=bool(config.apikeys))
+        is_open = admits_anybody(keys, config, at_home=at_home)
         self._limits = config.limits
         self.max_connections = connections_allowed(config.limits.max_connections)
         self.gateway = Gateway(mesh, config.limits)
@@ -74,7 +74,7 @@ class HttpServer:
         guarded = Guard(
             self.gateway.router(),
             keys,
-            is_open=at_home and not config.apikeys,
+            is_open=is_open,
             allowed_hosts=hosts or None,
             allowed_origins=names(config.cors_origins),
         )
@@ -162,15 +162,29 @@ def _on_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         loop.default_exception_handler(context)
 
 
-def check_keys(keys: ApiKeys, listen: str, *, at_home: bool, is_named: bool) -> None:
-    """Raises KeysError where anybody off this machine could ask, or nobody at all."""
-    if at_home and not is_named and not keys.path.exists():
-        return
+def admits_anybody(keys: ApiKeys, config: GatewayConfig, *, at_home: bool) -> bool:
+    """Whether nobody needs a key: on loopback, as long as no setting asks for keys and none exist.
+
+    Raises KeysError where keys are needed and there are none.
+    """
+    needing = [
+        (not at_home, f"listen = {config.listen!r}", "listen on loopback"),
+        (bool(config.allowed_hosts), "allowed_hosts", "leave it out"),
+        (bool(config.cors_origins), "cors_origins", "leave it out"),
+        (config.require_keys, "require_keys", "leave it out"),
+        (bool(config.apikeys), "apikeys", "leave it out"),
+        (keys.is_there(), "the file itself", "remove it"),
+    ]
+    reason = next(((setting, remedy) for is_so, setting, remedy in needing if is_so), None)
+    if reason is None:
+        return True
     if not keys.all():
+        setting, remedy = reason
         raise KeysError(
-            f"{listen} needs API keys and {keys.path} has none: "
-            f"`airdraft apikeys add NAME` first, or listen on loopback"
+            f"{keys.path} has no API keys, and {setting} asks for some: "
+            f"`airdraft apikeys add NAME` first, or {remedy}"
         )
+    return False
 
 
 def _tls(config: GatewayConfig) -> ssl.SSLContext:

@@ -73,6 +73,20 @@ async def test_a_file_of_keys_that_comes_later_closes_for_good(tmp_path: Path) -
     assert (await get(made, "/v1/models")).status == 401
 
 
+async def test_a_file_of_keys_that_nobody_can_look_for_lets_nobody_in(tmp_path: Path) -> None:
+    folder = tmp_path / "keys"
+    made = Guard(Inner(), ApiKeys(folder / "apikeys.toml"), is_open=True, allowed_hosts=None)
+    assert (await get(made, "/v1/models")).status == 200
+    # As when a directory may not be entered any more, which would stop nobody who tests as root.
+    folder.touch()
+    assert (await get(made, "/v1/models")).status == 503
+
+
+async def test_a_file_of_keys_that_is_a_broken_link_lets_nobody_in(tmp_path: Path) -> None:
+    (tmp_path / "apikeys.toml").symlink_to(tmp_path / "none")
+    assert (await get(guard(Inner(), tmp_path), "/v1/models")).status == 401
+
+
 async def test_a_broken_file_of_keys_lets_nobody_in(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

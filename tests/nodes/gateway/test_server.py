@@ -9,6 +9,7 @@ import ssl
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -26,7 +27,7 @@ STREAM = json.dumps({"prompt": "hi", "stream": True}).encode()
 Eventually = Callable[..., "asyncio.Future[None]"]
 
 
-def make(tmp_path: Path, **changes: str) -> HttpServer:
+def make(tmp_path: Path, **changes: Any) -> HttpServer:
     return HttpServer(FakeMesh(), GatewayConfig(**changes), tmp_path)
 
 
@@ -37,6 +38,39 @@ def test_off_loopback_it_does_not_start_without_keys(tmp_path: Path) -> None:
     # A file that was named must be there on loopback, too.
     with pytest.raises(KeysError, match="apikeys add"):
         make(tmp_path, listen="127.0.0.1:0", apikeys=str(tmp_path / "none.toml"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("allowed_hosts", "airdraft.lan"),
+        ("cors_origins", "https://a.example"),
+        ("require_keys", True),
+    ],
+)
+def test_where_others_may_ask_it_does_not_start_without_keys(
+    tmp_path: Path, setting: str, value: str | bool
+) -> None:
+    settings = {"listen": "127.0.0.1:0", setting: value}
+    with pytest.raises(KeysError, match=f"has no API keys, and {setting} asks for some: .*add NAME"):
+        make(tmp_path, **settings)
+    keys = ApiKeys(tmp_path / "apikeys.toml")
+    keys.add(ApiKey(name="a", sha256=digest("ad-1")))
+    make(tmp_path, **settings)
+    keys.remove("a")
+    with pytest.raises(KeysError, match="has no API keys"):
+        make(tmp_path, **settings)
+
+
+async def test_keys_that_vanish_before_anybody_asked_let_nobody_in(tmp_path: Path) -> None:
+    keys = ApiKeys(tmp_path / "apikeys.toml")
+    keys.add(ApiKey(name="a", sha256=digest("ad-1")))
+    async with (
+        serving(FakeMesh(), tmp_path, listen="127.0.0.1:0") as server,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port_of(server)}") as client,
+    ):
+        keys.path.unlink()
+        assert (await client.get("/v1/models")).status_code == 401
 
 
 async def test_off_loopback_with_keys_any_name_will_do(tmp_path: Path) -> None:
