@@ -86,8 +86,9 @@ class Client:
     ) -> None:
         """rejoins: requests go on with the next coordinator when theirs is lost. role: client;
         gateway for one that asks for many users, admin for one that observes the mesh or gives
-        commands about nodes. A key needs it, too. declared: what is known of the link. On a shared medium large requests
-        take turns. on_waiting: called when a request has to wait for the next coordinator.
+        commands about nodes. A key needs it, too. declared: what is known of the link. On a shared
+        medium large requests take turns. on_waiting: called when a request has to wait for the next
+        coordinator.
         """
         self._declared = declared
         self._rejoins = rejoins

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import resource
 import socket
-import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +24,7 @@ from nodes.gateway.counting import Counted
 from nodes.gateway.errors import stopping
 from nodes.gateway.guard import Guard
 from nodes.gateway.models import Mesh
+from nodes.gateway.tls import Handshake, tls_context
 
 logger = logging.getLogger(__name__)
 
@@ -81,11 +81,7 @@ class HttpServer:
         self._server: _Server | None = None
         self._uvicorn = uvicorn.Config(
             Counted(guarded, self.gateway.metrics),
-            http=type(
-                "_Connection",
-                (Connection,),
-                {"limits": config.limits, "max_connections": self.max_connections},
-            ),
+            http=self._protocol(config),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -100,12 +96,19 @@ class HttpServer:
             timeout_graceful_shutdown=_CLOSING_S,
         )
         self._uvicorn.load()
-        if config.tls_cert:
-            self._uvicorn.ssl = _tls(config)
         self._address = host, port
         self._given = bound
         self._scheme = "https" if config.tls_cert else "http"
         self.url = ""
+
+    def _protocol(self, config: GatewayConfig) -> type[asyncio.Protocol]:
+        """What each connection begins with. Raises ConfigError."""
+        limits = {"limits": config.limits, "max_connections": self.max_connections}
+        connection = type("_Connection", (Connection,), limits)
+        if not config.tls_cert:
+            return connection
+        secured = {"context": tls_context(config), "connection": connection}
+        return type("_Handshake", (Handshake,), secured)
 
     @property
     def num_connections(self) -> int:
@@ -185,19 +188,6 @@ def admits_anybody(keys: ApiKeys, config: GatewayConfig, *, at_home: bool) -> bo
             f"`airdraft apikeys add NAME` first, or {remedy}"
         )
     return False
-
-
-def _tls(config: GatewayConfig) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(config.tls_cert, config.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            f"tls_cert = {config.tls_cert!r}, tls_key = {config.tls_key!r}: "
-            f"PEM files of one pair are accepted ({error.strerror or 'they are none'})"
-        ) from None
-    return context
 
 
 def _bound(host: str, port: int) -> socket.socket:
