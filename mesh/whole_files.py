@@ -7,8 +7,10 @@ import secrets
 from pathlib import Path
 
 
-def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:
+def write_whole(path: Path, data: bytes, mode: int = 0o600, *, masked: bool = True) -> None:
     """Put a file in the place of a path, to outlast a power cut; a link is replaced, not followed.
+
+    masked: the umask takes from the mode, as it does of any new file.
 
     Raises OSError. On a full disk, say, nothing of it is left then; where only the directory cannot
     be made to last, the file is there all the same.
@@ -17,6 +19,8 @@ def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            if not masked:
+                os.fchmod(descriptor, mode)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

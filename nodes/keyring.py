@@ -13,17 +13,21 @@ from mesh.errors import KeysError
 from mesh.keys import (
     COORDINATOR_FILE,
     COORDINATOR_KEY_FILE,
+    COORDINATOR_PUBLIC_FILE,
     NEXT_COORDINATOR_KEY_FILE,
     NEXT_KEY_FILE,
     OWN_KEY_FILE,
     ClientKeys,
+    CoordinatorPublic,
     KeyPair,
     KnownCoordinator,
     read_coordinator,
     read_key_pair,
+    read_public,
     write_coordinator,
     write_key_pair,
     write_private,
+    write_public,
 )
 from mesh.security import ServerKeys, new_key_pair
 from mesh.whole_files import sync_directory
@@ -43,15 +47,29 @@ def default_keys_dir(environ: Mapping[str, str]) -> Path:
     return Path(config) / "airdraft" / "keys"
 
 
+def default_public_dir(environ: Mapping[str, str]) -> Path | None:
+    """The directory `public` beside the state directory that systemd gave, None if there is none.
+
+    Services of one machine have a user and a state directory each, and this one in common.
+    """
+    state = environ.get("STATE_DIRECTORY")
+    if not state or environ.get("AIRDRAFT_KEYS"):
+        return None
+    public = Path(state.split(":")[0]).with_name("public")
+    return public if public.is_dir() else None
+
+
 @dataclass(frozen=True, slots=True)
 class Keyring:
     """The key files of one directory; each is read when it is asked for.
 
-    credentials: where systemd has put copies of secret files, read-only; they go first.
+    credentials: where systemd has put copies of secret files, read-only; they go first. public:
+    directory of what others on this machine may read; None where there are none.
     """
 
     directory: Path
     credentials: Path | None = None
+    public: Path | None = None
 
     def own(self) -> KeyPair | None:
         return self._pair(OWN_KEY_FILE)
@@ -110,7 +128,38 @@ class Keyring:
     def make_coordinator_pair(self) -> KeyPair:
         pair = new_key_pair()
         self._keep_pair(COORDINATOR_KEY_FILE, pair)
+        self.publish()
         return pair
+
+    # -- the coordinator's public key ----------------------------------------------------------
+
+    @property
+    def public_path(self) -> Path:
+        return (self.public or self.directory) / COORDINATOR_PUBLIC_FILE
+
+    def coordinator_public(self) -> CoordinatorPublic | None:
+        """What this machine's coordinator is known by, None where it has none. Raises KeysError.
+
+        Its secret file is asked only where the public one has not been written yet.
+        """
+        return read_public(self.public_path) or self._public_of_pair()
+
+    def _public_of_pair(self) -> CoordinatorPublic | None:
+        pair = self.coordinator_pair()
+        if pair is None:
+            return None
+        return CoordinatorPublic(pair.public, self.next_coordinator_key(pair.public))
+
+    def publish(self) -> None:
+        """Make the public file say what the secret ones do. Raises KeysError.
+
+        For the owner of the coordinator's key: without one there, the file goes.
+        """
+        public = self._public_of_pair()
+        if public is None:
+            self.public_path.unlink(missing_ok=True)
+        elif public != read_public(self.public_path):
+            write_public(self.public_path, public)
 
     def check_room(self) -> None:
         """Raise KeysError where nothing could be kept now; before what cannot be done twice."""
@@ -127,7 +176,9 @@ class Keyring:
                 f"{COORDINATOR_KEY_FILE} is a credential of this service: rotate it where its "
                 f"unit loads it from"
             )
-        return self._drawn(NEXT_COORDINATOR_KEY_FILE)
+        pair = self._drawn(NEXT_COORDINATOR_KEY_FILE)
+        self.publish()
+        return pair
 
     def next_coordinator_key(self, in_use: str) -> str:
         """The public key that a coordinator that uses `in_use` will change to, "" if none."""
@@ -151,10 +202,12 @@ class Keyring:
         # In one step: whoever looks sees the key as the next or as the present one.
         path.replace(self.directory / COORDINATOR_KEY_FILE)
         sync_directory(self.directory)
+        self.publish()
         return pair
 
     def drop_next_coordinator_pair(self) -> None:
         (self.directory / NEXT_COORDINATOR_KEY_FILE).unlink(missing_ok=True)
+        self.publish()
 
     def _keeper(self, endpoint: str) -> Callable[[str, str], None]:
         """Remembers what the coordinator of an endpoint says of its keys."""
@@ -188,13 +241,12 @@ class Keyring:
         """
         if ipc_path(endpoint) is not None:
             return None
-        own, server = self.own(), self.coordinator_pair()
+        own, server = self.own(), self.coordinator_public()
         known = self.known_coordinator()
         if own is not None and known is not None and known.endpoint == endpoint:
             return ClientKeys(own, known.key, known.next_key, self._keeper(endpoint))
         if own is not None and server is not None:
-            # The coordinator of this machine: it may be about to change, or have just changed.
-            return ClientKeys(own, server.public, self.next_coordinator_key(server.public))
+            return ClientKeys(own, server.key, server.next_key)
         if own is not None and known is not None and not is_loopback(endpoint):
             # The one that was joined, by another of its addresses.
             return ClientKeys(own, known.key, known.next_key, self._keeper(known.endpoint))
@@ -227,4 +279,8 @@ class Keyring:
 def default_keyring(environ: Mapping[str, str]) -> Keyring:
     """Of the environment: systemd's credentials before what is in the default directory."""
     credentials = environ.get("CREDENTIALS_DIRECTORY")
-    return Keyring(default_keys_dir(environ), Path(credentials) if credentials else None)
+    return Keyring(
+        default_keys_dir(environ),
+        Path(credentials) if credentials else None,
+        default_public_dir(environ),
+    )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mesh.endpoints import check_connect
+from mesh.errors import KeysError
 from mesh.keys import ClientKeys
 from mesh.zmq_transport import ZmqContext
 from nodes.catalog import Catalog, CatalogError, default_cache_dir
@@ -66,6 +67,7 @@ async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], N
     fd = inherited(environment(), SOCKET_NAME)
     listen = config.listen if fd is None else endpoint_of(fd)
     secured = ring.server_keys(listen)
+    _publish(ring)
     with ZmqContext() as context:
         coordinator = Coordinator(
             context.bind(listen, secured, interactive=config.mark_air, fd=fd),
@@ -85,6 +87,14 @@ async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], N
                 await coordinator.run()
             finally:
                 coordinator.say_bye()
+
+
+def _publish(ring: Keyring) -> None:
+    """Nodes of this machine find the key that the coordinator has now, however it came to it."""
+    try:
+        ring.publish()
+    except (KeysError, OSError) as error:
+        logger.warning("nodes of this machine may not find the coordinator's key: %s", error)
 
 
 async def run_target(

@@ -19,13 +19,15 @@ _FOR_USERS = frozenset(
         *("Type", "NotifyAccess", "ExecStart", "Environment", "KillMode", "WatchdogSec"),
         *("Restart", "RestartSec", "RestartSteps", "RestartMaxDelaySec"),
         *("RestartPreventExitStatus", "TimeoutStartSec", "TimeoutStopSec"),
-        # No state directory: keys are where the user's own commands look for them.
-        *("UMask", "CacheDirectory", "CacheDirectoryMode", "ConfigurationDirectory"),
-        *("ConfigurationDirectoryMode", "NoNewPrivileges", "LimitCORE", "MemoryMax"),
-        *("MemorySwapMax", "TasksMax"),
+        # No state and cache directories: keys and models are where the user's own commands look for
+        # them.
+        *("UMask", "ConfigurationDirectory", "ConfigurationDirectoryMode", "NoNewPrivileges"),
+        *("LimitCORE", "MemoryMax", "MemorySwapMax", "TasksMax"),
         *("ListenStream", "FileDescriptorName", "Backlog", "NoDelay", "WantedBy", "Also"),
     }
 )
+# Of one role's user alone.
+_ROLE_CACHE = "Environment=AIRDRAFT_CACHE="
 _SYSTEM_TARGETS = ("network-online.target", "multi-user.target")
 
 
@@ -99,7 +101,7 @@ def _without_privileges(text: str) -> Iterator[str]:
             if line.startswith("[") or not line:
                 yield line
             continue
-        if key not in _FOR_USERS:
+        if key not in _FOR_USERS or line.startswith(_ROLE_CACHE):
             continue
         words = [word for word in value.split() if word not in _SYSTEM_TARGETS]
         if key == "WantedBy" and "multi-user.target" in value:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -88,6 +91,92 @@ def test_a_machine_that_joined_knows_where_to_go(tmp_path: Path) -> None:
         keys = ring.client_keys(endpoint)
         assert keys is not None
         assert keys.server_key == key
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Callable[[str], Keyring]:
+    """Keyrings of services with a state directory each, of which one cannot read another's."""
+    (tmp_path / "public").mkdir()
+
+    def ring(role: str) -> Keyring:
+        return default_keyring({"STATE_DIRECTORY": str(tmp_path / role)})
+
+    return ring
+
+
+def test_services_know_the_coordinator_of_their_machine_without_its_secret(
+    tmp_path: Path, services: Callable[[str], Keyring]
+) -> None:
+    hub, target = services("coordinator"), services("target")
+    own, before = target.make_own(), hub.make_coordinator_pair()
+
+    def known() -> tuple[str, str]:
+        keys = services("target").client_keys(LOOPBACK)
+        assert keys is not None
+        assert keys.own == own
+        return keys.server_key, keys.next_server_key
+
+    assert known() == (before.public, "")
+    after = hub.make_next_coordinator_pair()
+    assert known() == (before.public, after.public)
+    hub.drop_next_coordinator_pair()
+    assert known() == (before.public, "")
+    after = hub.make_next_coordinator_pair()
+    hub.adopt_next_coordinator_pair()
+    assert known() == (after.public, "")
+    secrets = {"coordinator.key", "coordinator.key.next", "node.key"}
+    assert not secrets & {path.name for path in (tmp_path / "public").iterdir()}
+
+
+def test_what_is_public_can_be_read_by_others_and_changed_by_nobody(
+    tmp_path: Path, services: Callable[[str], Keyring]
+) -> None:
+    before = os.umask(0o077)
+    try:
+        services("coordinator").make_coordinator_pair()
+    finally:
+        os.umask(before)
+    path = tmp_path / "public" / "coordinator.pub"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    services("target").make_own()
+    path.chmod(0o664)
+    with pytest.raises(KeysError, match="can be changed by others"):
+        services("target").client_keys(LOOPBACK)
+
+
+@pytest.mark.parametrize("text", ["key = 1", 'key = "short"', "[[", 'next_key = "x"'])
+def test_a_public_file_that_is_none_is_said(tmp_path: Path, text: str) -> None:
+    ring = Keyring(tmp_path)
+    ring.make_own()
+    (tmp_path / "coordinator.pub").write_text(text)
+    with pytest.raises(KeysError, match=r"coordinator\.pub"):
+        ring.client_keys(LOOPBACK)
+
+
+def test_a_machine_of_an_earlier_version_has_no_public_file_yet(tmp_path: Path) -> None:
+    ring = Keyring(tmp_path)
+    ring.make_own()
+    pair = ring.make_coordinator_pair()
+    (tmp_path / "coordinator.pub").unlink()
+    keys = ring.client_keys(LOOPBACK)
+    assert keys is not None
+    assert keys.server_key == pair.public
+
+
+def test_a_public_file_follows_the_secret_one(tmp_path: Path) -> None:
+    ring, other = Keyring(tmp_path / "a"), Keyring(tmp_path / "b")
+    pair, restored = ring.make_coordinator_pair(), other.make_coordinator_pair()
+    (tmp_path / "b" / "coordinator.key").replace(tmp_path / "a" / "coordinator.key")
+    public = ring.coordinator_public()
+    assert public is not None
+    assert public.key == pair.public
+    ring.publish()
+    public = ring.coordinator_public()
+    assert public is not None
+    assert public.key == restored.public
+    (tmp_path / "a" / "coordinator.key").unlink()
+    ring.publish()
+    assert ring.coordinator_public() is None
 
 
 def test_the_next_pair_is_kept_before_it_is_used(tmp_path: Path) -> None:
