@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mesh.authorized import AuthorizedNodes
-from mesh.endpoints import check_secure, ipc_path, is_loopback
+from mesh.endpoints import check_secure, ipc_path, is_loopback, listens
 from mesh.errors import KeysError
 from mesh.keys import (
     COORDINATOR_FILE,
@@ -31,8 +31,9 @@ from mesh.keys import (
 )
 from mesh.security import ServerKeys, new_key_pair
 from mesh.whole_files import sync_directory
-from nodes.config import DEFAULT_ENDPOINT
+from nodes.config import LOOPBACK_ENDPOINT
 from nodes.coordinator.members.access import ROLES
+from nodes.home import private_endpoint
 
 logger = logging.getLogger(__name__)
 
@@ -64,12 +65,14 @@ class Keyring:
     """The key files of one directory; each is read when it is asked for.
 
     credentials: where systemd has put copies of secret files, read-only; they go first. public:
-    directory of what others on this machine may read; None where there are none.
+    directory of what others on this machine may read; None where there are none. private: endpoint
+    of a mesh that only this user can reach; "" where several users make one.
     """
 
     directory: Path
     credentials: Path | None = None
     public: Path | None = None
+    private: str = ""
 
     def own(self) -> KeyPair | None:
         return self._pair(OWN_KEY_FILE)
@@ -228,11 +231,26 @@ class Keyring:
         return AuthorizedNodes(self.directory, ROLES)
 
     def endpoint(self, wanted: str) -> str:
-        """Where to connect: as wanted, else where this machine joined, else on this machine."""
+        """Where to connect: as wanted, else where this machine joined, else on this machine.
+
+        Without keys nobody but this user may be at the other end: no other place is looked at.
+        """
         if wanted:
             return wanted
-        known = self.known_coordinator()
-        return known.endpoint if known is not None else DEFAULT_ENDPOINT
+        if (known := self.known_coordinator()) is not None:
+            return known.endpoint
+        path = ipc_path(self.private) if self.private else None
+        if path is not None and (self.coordinator_public() is None or listens(path)):
+            return self.private
+        return LOOPBACK_ENDPOINT
+
+    def listen(self, wanted: str) -> str:
+        """Where a coordinator binds: as wanted, else where only who may come in can connect."""
+        if wanted:
+            return wanted
+        if self.private and self.coordinator_pair() is None:
+            return self.private
+        return LOOPBACK_ENDPOINT
 
     def client_keys(self, endpoint: str) -> ClientKeys | None:
         """Keys of a link to the coordinator; None where it needs none.
@@ -276,6 +294,13 @@ class Keyring:
         return ServerKeys(pair, lambda key: key in door.nodes() or key in door.invitations())
 
 
+def keyring_of(directory: str, environ: Mapping[str, str]) -> Keyring:
+    """Of a directory, or of the environment where that is ""."""
+    if directory:
+        return Keyring(Path(directory), private=private_endpoint(environ))
+    return default_keyring(environ)
+
+
 def default_keyring(environ: Mapping[str, str]) -> Keyring:
     """Of the environment: systemd's credentials before what is in the default directory."""
     credentials = environ.get("CREDENTIALS_DIRECTORY")
@@ -283,4 +308,5 @@ def default_keyring(environ: Mapping[str, str]) -> Keyring:
         default_keys_dir(environ),
         Path(credentials) if credentials else None,
         default_public_dir(environ),
+        private_endpoint(environ),
     )

@@ -26,6 +26,14 @@ _FOR_USERS = frozenset(
         *("ListenStream", "FileDescriptorName", "Backlog", "NoDelay", "WantedBy", "Also"),
     }
 )
+# Where commands of a user look for a mesh without keys; nobody else can reach it.
+_MESH_LISTENS = "ListenStream=127.0.0.1:7411"
+_PRIVATE = (
+    "ListenStream=%t/airdraft/mesh.sock",
+    "DirectoryMode=0700",
+    "SocketMode=0600",
+    "RemoveOnStop=yes",
+)
 # Of one role's user alone.
 _ROLE_CACHE = "Environment=AIRDRAFT_CACHE="
 _SYSTEM_TARGETS = ("network-online.target", "multi-user.target")
@@ -100,6 +108,9 @@ def _without_privileges(text: str) -> Iterator[str]:
             # What is said of settings that are left out would mislead.
             if line.startswith("[") or not line:
                 yield line
+            continue
+        if line == _MESH_LISTENS:
+            yield from _PRIVATE
             continue
         if key not in _FOR_USERS or line.startswith(_ROLE_CACHE):
             continue

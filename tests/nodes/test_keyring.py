@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,11 @@ from mesh.authorized import Entry
 from mesh.errors import InsecureEndpointError, KeysError
 from mesh.keys import KnownCoordinator
 from mesh.security import new_key_pair
-from nodes.config import DEFAULT_ENDPOINT
+from nodes.config import LOOPBACK_ENDPOINT
 from nodes.coordinator.members.access import ROLES
 from nodes.enrol import Invitation
-from nodes.keyring import Keyring, default_keyring, default_keys_dir
+from nodes.home import make_private
+from nodes.keyring import Keyring, default_keyring, default_keys_dir, keyring_of
 
 LOOPBACK, WIFI, IPC = "tcp://127.0.0.1:7411", "tcp://10.0.0.1:7411", "ipc:///tmp/x.sock"
 
@@ -72,7 +74,7 @@ def test_a_coordinator_that_nobody_may_connect_to_says_so(tmp_path: Path) -> Non
 
 def test_a_machine_that_joined_knows_where_to_go(tmp_path: Path) -> None:
     ring = Keyring(tmp_path)
-    assert ring.endpoint("") == DEFAULT_ENDPOINT
+    assert ring.endpoint("") == LOOPBACK_ENDPOINT
     own, far = ring.make_own(), new_key_pair().public
     ring.keep_coordinator(KnownCoordinator(WIFI, far))
     assert ring.endpoint("") == WIFI
@@ -91,6 +93,29 @@ def test_a_machine_that_joined_knows_where_to_go(tmp_path: Path) -> None:
         keys = ring.client_keys(endpoint)
         assert keys is not None
         assert keys.server_key == key
+
+
+def test_a_mesh_without_keys_is_its_users_alone(tmp_path: Path) -> None:
+    """Of several users of a machine each has its own; keys are for what they share."""
+    environ = {"XDG_CONFIG_HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
+    private = f"ipc://{tmp_path}/airdraft/mesh.sock"
+    for ring in (default_keyring(environ), keyring_of(str(tmp_path / "other"), environ)):
+        assert ring.endpoint("") == ring.listen("") == private
+        assert ring.endpoint(LOOPBACK) == ring.listen(LOOPBACK) == LOOPBACK
+    # Services are several users.
+    service = default_keyring({**environ, "STATE_DIRECTORY": str(tmp_path)})
+    assert service.endpoint("") == service.listen("") == LOOPBACK_ENDPOINT
+    # With keys others may join, and the link is safe from those who may not.
+    ring.make_own()
+    ring.make_coordinator_pair()
+    assert ring.endpoint("") == ring.listen("") == LOOPBACK_ENDPOINT
+    # As a socket unit of a user does, keys or not.
+    make_private(private)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(private.removeprefix("ipc://"))
+        listening.listen()
+        assert ring.endpoint("") == private
+    assert ring.endpoint("") == LOOPBACK_ENDPOINT
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 
 from nodes.config import CoordinatorConfig, DraftConfig, TargetConfig, load
 from nodes.gateway.config import GatewayConfig
+from nodes.home import private_endpoint
 from nodes.service.units import SYSTEM, files_for, of_user, shipped_directory, unit_for
 
 SHIPPED = shipped_directory()
@@ -261,6 +262,15 @@ def test_units_of_a_user_need_no_privileges():
         assert "AIRDRAFT_CACHE" not in shipped.text
         assert "multi-user.target" not in shipped.text
         assert "network-online.target" not in shipped.text
+
+
+def test_a_user_s_mesh_is_where_his_commands_look_and_nobody_else_gets():
+    text = (SHIPPED / "airdraft-coordinator.socket").read_text()
+    lines = unit_for(text, COMMAND, is_user=True).splitlines()
+    endpoint = private_endpoint({"XDG_RUNTIME_DIR": "/run/user/1000"})
+    streams = [line.partition("=")[2] for line in lines if line.startswith("ListenStream=")]
+    assert [f"ipc://{s.replace('%t', '/run/user/1000')}" for s in streams] == [endpoint]
+    assert {"DirectoryMode=0700", "SocketMode=0600"} <= set(lines)
 
 
 def test_a_user_s_target_is_wanted_by_the_default_one():
