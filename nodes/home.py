@@ -1,4 +1,4 @@
-"""The endpoint of a mesh that only one user of a machine can reach."""
+"""Where a user, or a service, has its keys and its own mesh."""
 
 from __future__ import annotations
 
@@ -11,6 +11,28 @@ from mesh.endpoints import ipc_path
 from mesh.errors import EndpointError
 
 _SOCKET = "mesh.sock"
+
+
+def default_keys_dir(environ: Mapping[str, str]) -> Path:
+    """AIRDRAFT_KEYS, else the state directory that systemd gave, else the user's config."""
+    if chosen := environ.get("AIRDRAFT_KEYS"):
+        return Path(chosen)
+    if state := environ.get("STATE_DIRECTORY"):
+        return Path(state.split(":")[0]) / "keys"
+    config = environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(config) / "airdraft" / "keys"
+
+
+def default_public_dir(environ: Mapping[str, str]) -> Path | None:
+    """The directory `public` beside the state directory that systemd gave, None if there is none.
+
+    Services of one machine have a user and a state directory each, and this one in common.
+    """
+    state = environ.get("STATE_DIRECTORY")
+    if not state or environ.get("AIRDRAFT_KEYS"):
+        return None
+    public = Path(state.split(":")[0]).with_name("public")
+    return public if public.is_dir() else None
 
 
 def private_endpoint(environ: Mapping[str, str]) -> str:

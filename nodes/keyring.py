@@ -33,31 +33,9 @@ from mesh.security import ServerKeys, new_key_pair
 from mesh.whole_files import sync_directory
 from nodes.config import LOOPBACK_ENDPOINT
 from nodes.coordinator.members.access import ROLES
-from nodes.home import private_endpoint
+from nodes.home import default_keys_dir, default_public_dir, private_endpoint
 
 logger = logging.getLogger(__name__)
-
-
-def default_keys_dir(environ: Mapping[str, str]) -> Path:
-    """AIRDRAFT_KEYS, else the state directory that systemd gave, else the user's config."""
-    if chosen := environ.get("AIRDRAFT_KEYS"):
-        return Path(chosen)
-    if state := environ.get("STATE_DIRECTORY"):
-        return Path(state.split(":")[0]) / "keys"
-    config = environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return Path(config) / "airdraft" / "keys"
-
-
-def default_public_dir(environ: Mapping[str, str]) -> Path | None:
-    """The directory `public` beside the state directory that systemd gave, None if there is none.
-
-    Services of one machine have a user and a state directory each, and this one in common.
-    """
-    state = environ.get("STATE_DIRECTORY")
-    if not state or environ.get("AIRDRAFT_KEYS"):
-        return None
-    public = Path(state.split(":")[0]).with_name("public")
-    return public if public.is_dir() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +137,14 @@ class Keyring:
         For the owner of the coordinator's key: without one there, the file goes.
         """
         public = self._public_of_pair()
+        try:
+            is_said = public == read_public(self.public_path)
+        except KeysError:
+            # Broken, or others might have changed it.
+            is_said = False
         if public is None:
             self.public_path.unlink(missing_ok=True)
-        elif public != read_public(self.public_path):
+        elif not is_said:
             write_public(self.public_path, public)
 
     def check_room(self) -> None:

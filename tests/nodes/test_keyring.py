@@ -17,8 +17,8 @@ from mesh.security import new_key_pair
 from nodes.config import LOOPBACK_ENDPOINT
 from nodes.coordinator.members.access import ROLES
 from nodes.enrol import Invitation
-from nodes.home import make_private
-from nodes.keyring import Keyring, default_keyring, default_keys_dir, keyring_of
+from nodes.home import default_keys_dir, make_private
+from nodes.keyring import Keyring, default_keyring, keyring_of
 
 LOOPBACK, WIFI, IPC = "tcp://127.0.0.1:7411", "tcp://10.0.0.1:7411", "ipc:///tmp/x.sock"
 
@@ -199,6 +199,11 @@ def test_a_public_file_follows_the_secret_one(tmp_path: Path) -> None:
     public = ring.coordinator_public()
     assert public is not None
     assert public.key == restored.public
+    # So it does where it is broken, or might have been changed by others.
+    (tmp_path / "a" / "coordinator.pub").write_text("[[")
+    (tmp_path / "a" / "coordinator.pub").chmod(0o666)
+    ring.publish()
+    assert ring.coordinator_public() == public
     (tmp_path / "a" / "coordinator.key").unlink()
     ring.publish()
     assert ring.coordinator_public() is None
