@@ -107,6 +107,8 @@ def test_a_token_may_come_by_standard_input(commands: Commands, tmp_path: Path) 
     assert not (tmp_path / "there").exists()
 
 
+# A dozen commands, each a process.
+@pytest.mark.timeout(240)
 def test_a_client_may_not_observe_the_mesh_until_it_is_invited_as_admin(
     commands: Commands, tmp_path: Path
 ) -> None:
@@ -132,6 +134,8 @@ def test_a_client_may_not_observe_the_mesh_until_it_is_invited_as_admin(
             assert commands.run(*command, "--keys", there).returncode == 0
 
 
+# A dozen commands, each a process.
+@pytest.mark.timeout(240)
 def test_services_of_one_machine_have_a_key_each(commands: Commands, tmp_path: Path) -> None:
     """As docs/deploy.md has it, without the users."""
     (tmp_path / "public").mkdir()

@@ -207,6 +207,7 @@ def runtime() -> Iterator[dict[str, str]]:
         yield {"XDG_RUNTIME_DIR": folder}
 
 
+@pytest.mark.timeout(240)
 def test_a_mesh_without_keys_is_at_a_socket_of_its_user_where_all_commands_look(
     commands: Commands, runtime: dict[str, str]
 ) -> None:
@@ -229,6 +230,7 @@ def test_a_mesh_without_keys_is_at_a_socket_of_its_user_where_all_commands_look(
         assert "every user" not in said
 
 
+@pytest.mark.timeout(240)
 def test_where_every_user_of_the_machine_may_join_it_is_said(
     commands: Commands, tmp_path: Path
 ) -> None:
