@@ -87,9 +87,10 @@ class Client:
         on_waiting: Callable[[], object] = lambda: None,
     ) -> None:
         """rejoins: requests go on with the next coordinator when theirs is lost. role: client;
-        gateway for one that asks for many users, admin for one that gives commands about nodes. A
-        key needs it, too. declared: what is known of the link. On a shared medium large requests
-        take turns. on_waiting: called when a request has to wait for the next coordinator.
+        gateway for one that asks for many users, admin for one that observes the mesh or gives
+        commands about nodes. A key needs it, too. declared: what is known of the link. On a shared
+        medium large requests take turns. on_waiting: called when a request has to wait for the next
+        coordinator.
         """
         self._declared = declared
         self._rejoins = rejoins
@@ -172,7 +173,10 @@ class Client:
             return reply.num_streams
 
     async def trace(self, after: int) -> TraceReply:
-        """What was recorded after a number; -1 begins. Recording ends some seconds later."""
+        """What was recorded after a number; -1 begins. Recording ends some seconds later.
+
+        For role admin; without keys for every client.
+        """
         async with _Asked(self) as asked:
             self._link.send(TraceRequest(asked.request_id, after))
             reply = await self._next(asked)
@@ -180,7 +184,10 @@ class Client:
             return reply
 
     async def status(self) -> Status:
-        """What the mesh does. Raises RequestFailedError where this side does not understand it."""
+        """What the mesh does; for roles admin and gateway, without keys for every client.
+
+        Raises RequestFailedError where this side does not understand it.
+        """
         async with _Asked(self) as asked:
             self._link.send(StatusRequest(asked.request_id))
             reply = await self._next(asked)

@@ -20,7 +20,8 @@ from nodes.class_weights import parsed_weights
 T = TypeVar("T")
 
 
-DEFAULT_ENDPOINT = "tcp://127.0.0.1:7411"
+# Of a mesh of several users of one machine: its services, and whoever has keys.
+LOOPBACK_ENDPOINT = "tcp://127.0.0.1:7411"
 # Four Pings, and what a retransmission takes: a stopped process is noticed within 2.5 s, and a link
 # whose tail is a second long loses nobody.
 HEARTBEAT_INTERVAL_S = 0.5
@@ -134,14 +135,16 @@ class ClassSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoordinatorConfig:
-    """prompt_lookup: guess from the streams' own texts where that is worth more than a draft.
+    """listen: "" for a socket that only this user can reach or, where there are keys, loopback.
+
+    prompt_lookup: guess from the streams' own texts where that is worth more than a draft.
 
     keys: directory of key files; "" for the usual one. pad_messages: send messages of a few sizes
     only, nodes and clients too, so that lengths tell less of prompts. mark_air: mark packets for
     the Wi-Fi access class of interactive media, where nodes are on air.
     """
 
-    listen: str = DEFAULT_ENDPOINT
+    listen: str = ""
     cluster: str = "airdraft"
     heartbeat_interval_s: float = HEARTBEAT_INTERVAL_S
     heartbeat_timeout_s: float = HEARTBEAT_TIMEOUT_S

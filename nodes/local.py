@@ -24,6 +24,7 @@ from nodes.config import CoordinatorConfig, EngineSettings, LimitSettings, envir
 from nodes.coordinator.careful import careful
 from nodes.coordinator.service import Coordinator
 from nodes.keyring import default_keyring
+from nodes.roles import warn_of_others
 from nodes.runtime import last_act
 from policies.joint import joint_plan
 from policies.plan import Policy
@@ -190,6 +191,8 @@ async def local_mesh(
     with tempfile.TemporaryDirectory(prefix="airdraft-") as folder, ZmqContext() as context:
         endpoint = listen or f"ipc://{Path(folder) / secrets.token_hex(4)}"
         secured = ring.server_keys(endpoint)
+        if secured is None:
+            warn_of_others(endpoint)
         coordinator = Coordinator(
             context.bind(endpoint, secured),
             careful(policy),

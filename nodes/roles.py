@@ -8,7 +8,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from mesh.endpoints import check_connect
+from mesh.endpoints import check_connect, ipc_path
+from mesh.errors import KeysError
 from mesh.keys import ClientKeys
 from mesh.zmq_transport import ZmqContext
 from nodes.catalog import Catalog, CatalogError, default_cache_dir
@@ -36,7 +37,8 @@ from nodes.engine.protocol import Tokenizer
 from nodes.engine.replay import ReplayModel
 from nodes.engine.sandbox.users import GrammarCheck
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.keyring import Keyring, default_keyring
+from nodes.home import make_private
+from nodes.keyring import Keyring, keyring_of
 from nodes.messages import LinkFields
 from nodes.runtime import raise_file_limit, stdin_closed
 from nodes.service.manager import Manager
@@ -66,8 +68,11 @@ async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], N
     raise_file_limit()
     ring = keyring(config.keys)
     fd = inherited(environment(), SOCKET_NAME)
-    listen = config.listen if fd is None else endpoint_of(fd)
+    listen = endpoint_to_bind(ring, config.listen) if fd is None else endpoint_of(fd)
     secured = ring.server_keys(listen)
+    if secured is None:
+        warn_of_others(listen)
+    _publish(ring)
     with ZmqContext() as context:
         coordinator = Coordinator(
             context.bind(listen, secured, interactive=config.mark_air, fd=fd),
@@ -88,6 +93,32 @@ async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], N
                 await coordinator.run()
             finally:
                 coordinator.say_bye()
+
+
+def endpoint_to_bind(ring: Keyring, wanted: str) -> str:
+    """Where a coordinator binds, made ready for it. Raises EndpointError or KeysError."""
+    listen = ring.listen(wanted)
+    if listen == ring.private:
+        make_private(listen)
+    return listen
+
+
+def warn_of_others(listen: str) -> None:
+    """Say who may join a coordinator that asks for no keys, where that is not its user alone."""
+    if ipc_path(listen) is None:
+        logger.warning(
+            "every user of this machine may join the mesh at %s, as a node or as its admin: "
+            "`airdraft keys init`, or a private socket instead (no --listen)",
+            listen,
+        )
+
+
+def _publish(ring: Keyring) -> None:
+    """Nodes of this machine find the key that the coordinator has now, however it came to it."""
+    try:
+        ring.publish()
+    except (KeysError, OSError) as error:
+        logger.warning("nodes of this machine may not find the coordinator's key: %s", error)
 
 
 async def run_target(
@@ -153,7 +184,7 @@ async def run_draft(
 
 
 def keyring(directory: str) -> Keyring:
-    return Keyring(Path(directory)) if directory else default_keyring(environment())
+    return keyring_of(directory, environment())
 
 
 def link_of(connect: str, directory: str) -> tuple[str, ClientKeys | None]:

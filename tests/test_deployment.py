@@ -58,18 +58,27 @@ def blocks(text):
     ]
 
 
+def split(line):
+    """Words of a line of shell, a pipe one of them."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars="|")
+    lexer.whitespace_split = True
+    return lexer
+
+
 def airdraft_commands(text):
     """Arguments of each airdraft command in code blocks, and in `single quotes` of the prose."""
     said = code_lines(text) + re.findall(r"`(airdraft [^`]+)`", text)
     for line in said:
         try:
-            words = shlex.split(line, comments=True)
+            words = list(split(line))
         except ValueError:  # A quote that a later line closes: no command of ours has one.
             continue
         for index, word in enumerate(words):
-            is_first = index == 0 or words[index - 1] in ("as_service", "sudo")
+            before = words[:index]
+            is_first = not before or before[-1] == "sudo" or before[-2:-1] == ["as_role"]
             if word in _COMMANDS and is_first:
-                yield words[index + 1 :]
+                rest = words[index + 1 :]
+                yield rest[: rest.index("|")] if "|" in rest else rest
 
 
 def parse(arguments):

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any, Self, TypedDict, Unpack
 
 from mesh.endpoints import check_connect
@@ -25,7 +24,7 @@ from nodes.client import Client, Event, RequestFailedError
 from nodes.config import ConfigError, LinkSettings, environment
 from nodes.fingerprint import parts_of
 from nodes.generation import GenerateOptions, Prompt
-from nodes.keyring import Keyring, default_keyring
+from nodes.keyring import keyring_of
 from nodes.messages import ChatMessage, LinkFields, NodeFields
 
 # Messages as ChatMessage, as (role, content), or as mappings with these two keys.
@@ -251,7 +250,7 @@ def link_keys(
         if isinstance(key, ClientKeys):
             check_connect(endpoint)
             return endpoint, key
-        ring = default_keyring(environment()) if key is None else Keyring(Path(key))
+        ring = keyring_of("" if key is None else os.fspath(key), environment())
         endpoint = ring.endpoint(endpoint)
         check_connect(endpoint)
         return endpoint, ring.client_keys(endpoint)
@@ -273,7 +272,7 @@ async def connect(
 
     When the coordinator is lost, requests wait for it to be back and go on where they were.
 
-    endpoint: such as tcp://127.0.0.1:7411; "" for the mesh this machine joined, else the one on it.
+    endpoint: such as tcp://10.0.0.1:7411; "" for the mesh this machine joined, else the one on it.
     key: directory of key files, as `airdraft join` fills it; None for the usual one. timeout_s: to
     be let in. on_waiting: called when a request has to wait. air, rate_kbps: the shared medium that
     this machine is on, as nodes declare it, and what it carries for this machine alone; 0 where

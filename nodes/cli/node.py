@@ -19,16 +19,19 @@ from nodes.cli.progress import Progress
 from nodes.cli.run import engine_options, settings_of, status_of
 from nodes.client import Client
 from nodes.config import (
+    LOOPBACK_ENDPOINT,
     CoordinatorConfig,
     DraftConfig,
     EngineSettings,
     LimitSettings,
     TargetConfig,
+    environment,
     load,
 )
 from nodes.coordinator.members.access import GATEWAY
+from nodes.keyring import default_keyring
 from nodes.local import local_mesh
-from nodes.roles import run_coordinator, run_draft, run_target
+from nodes.roles import endpoint_to_bind, run_coordinator, run_draft, run_target
 from nodes.runtime import run, set_up_logging
 
 if TYPE_CHECKING:
@@ -110,7 +113,7 @@ def target_command(**values: Any) -> None:
 
     \b
     Example:
-      airdraft target --connect tcp://127.0.0.1:7411 --model smollm2-135m
+      airdraft target --model smollm2-135m
     """
     _start(TargetConfig, values, run_target)
 
@@ -124,11 +127,15 @@ def draft_command(**values: Any) -> None:
 
     \b
     Example:
-      airdraft draft --connect tcp://127.0.0.1:7411 --model smollm2-draft
+      airdraft draft --model smollm2-draft
     """
     _start(DraftConfig, values, run_draft)
 
 
+_LISTEN = (
+    "Where clients and nodes connect.  [default: a socket that only this user can reach, or "
+    f"{LOOPBACK_ENDPOINT} with keys]"
+)
 _LIMITS = {
     "max_requests": "Requests of one client at a time.",
     "max_waiting": "Streams of clients that may wait for a place.",
@@ -149,7 +156,7 @@ def _limit_options(function: Any) -> Any:
 
 @click.command("coordinator")
 @_config_option
-@click.option("--listen", metavar="ENDPOINT", help="Endpoint to bind.")
+@click.option("--listen", metavar="ENDPOINT", help=_LISTEN)
 @click.option("--cluster", help="Name of the mesh.")
 @keys_option
 @_limit_options
@@ -159,7 +166,7 @@ def coordinator_command(**values: Any) -> None:
 
     \b
     Example:
-      airdraft coordinator --listen tcp://127.0.0.1:7411
+      airdraft coordinator
     """
     set_up_logging(values["verbose"])
     overrides = {key: values[key] for key in ("listen", "cluster", "keys")}
@@ -178,10 +185,9 @@ def _announce(endpoint: str) -> None:
 @engine_options
 @click.option(
     "--listen",
-    default=CoordinatorConfig().listen,
-    show_default=True,
+    default="",
     metavar="ENDPOINT",
-    help="Endpoint that clients and further nodes connect to.",
+    help=_LISTEN,
 )
 @click.option("--max-streams", type=click.IntRange(1, 255), default=16, show_default=True)
 @click.option(
@@ -234,7 +240,7 @@ async def _up(
             target,
             draft,
             lookup=lookup,
-            listen=listen,
+            listen=endpoint_to_bind(default_keyring(environment()), listen),
             limits=limits,
             role="client" if http is None else GATEWAY,
             status=status,

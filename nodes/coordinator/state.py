@@ -63,7 +63,10 @@ def _why_not(caller: Caller, role: str) -> str:
     if role not in ROLES:
         return f"unknown role {role}"[:_MAX_SHORT_REASON]
     roles = ", ".join(sorted(caller.roles or ()))
-    return f"the key of {caller.name} is authorized as {roles}, not as {role}"[:_MAX_SHORT_REASON]
+    return (
+        f"the key of {caller.name} lacks the role {role!r} (it has {roles}): at the "
+        f"coordinator, invite this machine again with `airdraft keys invite --role {role}`"
+    )[:_MAX_SHORT_REASON]
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,13 +34,15 @@ class Commands:
         keys = {"AIRDRAFT_KEYS": str(self.tmp / "keys")}
         return {**clean, **keys, "TMPDIR": str(self.tmp), **changes}
 
-    def run(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
+    def run(
+        self, *arguments: str, given: str = "", **environ: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end. given: what it reads."""
         return subprocess.run(
             self._command(arguments),
             cwd=ROOT,
             env=self._environment(environ),
-            stdin=subprocess.DEVNULL,
+            input=given,
             capture_output=True,
             text=True,
             timeout=LIMIT_S,

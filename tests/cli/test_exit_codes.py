@@ -71,8 +71,7 @@ def test_versions_that_do_not_match_are_refused_in_a_line_on_both_sides(
         reason = f"it speaks protocol {theirs}, the coordinator {ours}: use one version of airdraft"
         (line,) = done.stderr.splitlines()
         assert line.startswith(f"error: {reason}")
-        (logged,) = stopped(coordinator).splitlines()
-        assert reason in logged
+        assert [reason in line for line in stopped(coordinator).splitlines()].count(True) == 1
 
 
 @pytest.mark.parametrize(("role", "command"), [("target", "drop"), ("draft", "drain")])

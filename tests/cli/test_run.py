@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,58 @@ def test_a_port_in_use_is_named(commands: Commands) -> None:
         endpoint = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
         for arguments in (("coordinator",), ("up", *TOYS, "--http", "off")):
             assert endpoint in error_line(commands.run(*arguments, "--listen", endpoint))
+
+
+@pytest.fixture
+def runtime() -> Iterator[dict[str, str]]:
+    """A user's runtime directory, with a path as short as it is."""
+    with tempfile.TemporaryDirectory(prefix="run-") as folder:
+        yield {"XDG_RUNTIME_DIR": folder}
+
+
+@pytest.mark.timeout(240)
+def test_a_mesh_without_keys_is_at_a_socket_of_its_user_where_all_commands_look(
+    commands: Commands, runtime: dict[str, str]
+) -> None:
+    endpoint = f"ipc://{runtime['XDG_RUNTIME_DIR']}/airdraft/mesh.sock"
+    # Whichever is first.
+    with (
+        commands.started("target", "--model", "toy:1", **runtime),
+        commands.started("coordinator", **runtime) as coordinator,
+    ):
+        assert coordinator.stdout is not None
+        assert coordinator.stdout.readline() == f"listening on {endpoint}\n"
+        wait_until(lambda: "target" in commands.run("nodes", "list", **runtime).stdout)
+        ask = ("generate", "--prompt", "x", "--raw", "--max-tokens", "4")
+        assert commands.run(*ask, **runtime).returncode == 0
+        assert commands.run("top", "--json", **runtime).returncode == 0
+        # A second one does not take its place.
+        assert endpoint in error_line(commands.run("coordinator", **runtime))
+        coordinator.terminate()
+        _, said = coordinator.communicate(timeout=20)
+        assert "every user" not in said
+
+
+@pytest.mark.timeout(240)
+def test_where_every_user_of_the_machine_may_join_it_is_said(
+    commands: Commands, tmp_path: Path
+) -> None:
+    listen = ("--listen", "tcp://127.0.0.1:*")
+    for command in (("coordinator",), ("up", *TOYS, "--http", "off")):
+        with commands.started(*command, *listen) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("listening on tcp://127.0.0.1:")
+            process.terminate()
+            _, said = process.communicate(timeout=20)
+            lines = [line for line in said.splitlines() if "every user of this machine" in line]
+            assert len(lines) == 1
+    keys = ("--keys", str(tmp_path / "keys"))
+    assert commands.run("keys", "init", *keys).returncode == 0
+    with commands.started("coordinator", *listen, *keys) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.terminate()
+        assert "every user" not in process.communicate(timeout=20)[1]
 
 
 @pytest.mark.parametrize("role", ["target", "draft"])

@@ -72,7 +72,7 @@ function refused(error) {
   if (error.status === 403) {
     shownParts({ operate: false });
     state("", "playground only");
-    notice("This key has not the scope admin: the mesh is not shown to it.");
+    notice("This key lacks the scope 'admin': the mesh is not shown to it.");
     showModels(["?"]);
     return 0;
   }

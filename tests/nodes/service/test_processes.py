@@ -8,12 +8,14 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from nodes.gateway.role import SOCKET_NAME as HTTP
+from nodes.home import make_private, private_endpoint
 from nodes.roles import SOCKET_NAME as MESH
 from nodes.service.units import shipped_directory
 from tests.nodes.service.fake_manager import FakeManager
@@ -114,6 +116,32 @@ async def test_a_coordinator_serves_on_the_socket_that_it_is_handed(tmp_path, fa
                 async with started(command, environ) as target:
                     await node_manager.until("READY=1")
                     await node_manager.until("WATCHDOG=1")
+                    assert await ended(target, node_manager) == 0
+            finally:
+                node_manager.close()
+            assert await ended(coordinator, fake) == 0
+
+
+async def test_services_of_a_user_meet_at_the_socket_that_nobody_else_reaches(
+    tmp_path, fake, settings
+):
+    with tempfile.TemporaryDirectory(prefix="run-") as runtime, socket.socket(socket.AF_UNIX) as at:
+        own = {"AIRDRAFT_KEYS": str(tmp_path / "keys"), "XDG_RUNTIME_DIR": runtime}
+        endpoint = private_endpoint(own)
+        make_private(endpoint)
+        # As the socket unit of a user's manager does.
+        at.bind(endpoint.removeprefix("ipc://"))
+        at.listen()
+        (settings / "one.toml").write_text('join_timeout_s = 3600.0\n[engine]\nmodel = "toy:0.8"\n')
+        command = arguments_of("airdraft-coordinator.service", settings)
+        environ = {**own, **fake.environ(), **passed(MESH)}
+        async with started(command, environ, at) as coordinator:
+            await fake.until("READY=1")
+            node_manager = FakeManager(tmp_path / "notify-target")
+            try:
+                command = arguments_of("airdraft-target@.service", settings)
+                async with started(command, {**own, **node_manager.environ()}) as target:
+                    await node_manager.until("READY=1")
                     assert await ended(target, node_manager) == 0
             finally:
                 node_manager.close()
