@@ -11,8 +11,8 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     "It serves until its owner cancels it.": (
         "nodes/api/blocking.py SyncClient._serve async with connecting",
         "nodes/api/blocking.py SyncClient._serve await self._stop.wait",
-        "nodes/cli/node.py _served await asyncio.Event().wait",
-        "nodes/cli/node.py _up async with local",
+        "nodes/cli/up.py _served await asyncio.Event().wait",
+        "nodes/cli/up.py _up async with local",
         "nodes/cli/run.py _run async with local",
         "nodes/cli/keyring.py run_to_result.keep await work",
         "nodes/coordinator/service.py Coordinator._keep_planning await self._plan_due.wait",

@@ -230,8 +230,10 @@ class Serving:
         return out
 
     def wait_for_return(self, request: Request, now: float) -> None:
-        """A request that began elsewhere waits for a target, as those do that lost theirs."""
-        request.last_loss = "no target that could go on with it is there"
+        """A request waits for a target, as those do that lost theirs."""
+        request.last_loss = "the target for it has left"
+        if request.is_resumed:
+            request.last_loss = "no target that could go on with it is there"
         if request.prompt:
             self.ledger.returning.add(request)
         else:

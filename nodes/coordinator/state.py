@@ -373,6 +373,7 @@ class CoordinatorState:
                 lost = scheduler.draft_lost(node.name, now, has_died=event.has_died)
                 out += self._carry_out(target, lost, now)
             return out
+        self._intake.target_left(event, now)
         return [*self._serving.target_gone(event, now), *self._intake.ask_tokenizers()]
 
     def _carry_out(

@@ -8,7 +8,8 @@ import math
 from nodes.config import LimitSettings
 from nodes.coordinator.members.access import GATEWAY
 from nodes.coordinator.members.record import NodeRecord
-from nodes.coordinator.members.roster import Roster
+from nodes.coordinator.members.roster import NodeOut, Roster
+from nodes.coordinator.requests.absent import Absent
 from nodes.coordinator.requests.models import KnownModels, shown_name
 from nodes.coordinator.requests.readers import reader_of
 from nodes.coordinator.requests.request import BadRequestError, Request, new_request
@@ -47,9 +48,14 @@ class Intake:
         self._serving = serving
         self._limits = limits
         self._models = KnownModels()
+        self._absent = Absent()
 
     def target_came(self, target: NodeRecord) -> None:
         self._models.note(target.profile)
+        self._absent.came(target)
+
+    def target_left(self, gone: NodeOut, now: float) -> None:
+        self._absent.left(gone, now)
 
     def submit(
         self, client: bytes, role: str, who: str, submit: SubmitRequest, now: float
@@ -82,7 +88,7 @@ class Intake:
     def _checked(
         self, client: bytes, role: str, who: str, submit: SubmitRequest, now: float
     ) -> tuple[Request, NodeRecord | None]:
-        """The request, and the target that tokenizes it; none yet for one that began elsewhere.
+        """The request, and the target that tokenizes it; None where that is waited for.
 
         Raises RefusedRequestError.
         """
@@ -115,12 +121,12 @@ class Intake:
             raise RefusedRequestError(
                 "overloaded", f"{MAX_CHARS} characters of this {role} wait to be read: try later"
             )
-        return request, self._target_for(request)
+        return request, self._target_for(request, now)
 
-    def _target_for(self, request: Request) -> NodeRecord | None:
+    def _target_for(self, request: Request, now: float) -> NodeRecord | None:
         model, target = request.submit.model, reader_of(self._roster, request)
         # After a restart of the coordinator nodes are still coming back.
-        if target is not None or request.is_resumed:
+        if target is not None or request.is_resumed or self._absent.has(model, now):
             return target
         targets = self._roster.nodes("target")
         if not targets:
