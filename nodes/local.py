@@ -194,7 +194,13 @@ async def local_mesh(
             on_this_machine(coordinator.endpoint), restarts=restarts, tell=tell, status=status
         )
         keys = ring.client_keys(mesh.endpoint) if secured is not None else None
-        client = Client(context.connect(mesh.endpoint, keys), endpoint=mesh.endpoint, role=role)
+        # What is to stay must not end because its own event loop was late once.
+        client = Client(
+            context.connect(mesh.endpoint, keys),
+            endpoint=mesh.endpoint,
+            role=role,
+            rejoins=restarts,
+        )
         mesh.serving += [asyncio.create_task(coordinator.run()), asyncio.create_task(client.run())]
         with last_act(mesh.kill):
             try:
