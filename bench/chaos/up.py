@@ -248,8 +248,7 @@ async def _up(
 
 async def _read(process: asyncio.subprocess.Process, lines: list[str]) -> None:
     assert process.stderr is not None
-    async for line in process.stderr:
-        lines.append(line.decode("utf-8", "replace").rstrip())
+    lines += [line.decode("utf-8", "replace").rstrip() async for line in process.stderr]
 
 
 def _is_there(pid: int) -> bool:
