@@ -13,7 +13,7 @@ from typing import Final
 WAITS_S: Final = (0.0, 0.5, 1.0, 2.0, 4.0, 5.0)
 # A node that was in the mesh for so many seconds is well: its next death is a first one again. What
 # a node dies of while it serves, such as a request that comes back, it dies of within seconds.
-HEALTHY_S: Final = 10.0
+HEALTHY_S: Final = 5.0
 # Before the mesh has ever been ready somebody waits for it, who is to read what is wrong.
 MOST_FAILED_STARTS: Final = 5
 # Exit codes after which another start ends alike (docs/exit-codes.md).

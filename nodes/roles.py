@@ -225,6 +225,7 @@ async def _opened(
         loading = asyncio.ensure_future(work)
         await asyncio.wait({loading, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not loading.done():
+            gone.result()
             # A thread that loads cannot be interrupted, and nobody has to be told.
             end_at_once(0)
         return loading.result()

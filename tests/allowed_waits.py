@@ -23,6 +23,8 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/link.py Link._read await self._transport.recv",
         "nodes/opening.py Opening.run await self._is_asked.wait",
         "nodes/roles.py _serve await asyncio.wait",
+        # The life of a node; stop() waits for it no longer than its limit.
+        "nodes/child.py Child.ended await self._process.wait",
         "nodes/runtime.py _until_signal await task",
         "nodes/runtime.py stdin_closed await loop.connect_read_pipe",
         "nodes/runtime.py stdin_closed await reader.read",
@@ -57,6 +59,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/local.py LocalMesh.beside await task",
         "nodes/local.py local_mesh await asyncio.gather",
         "nodes/roles.py _serve await asyncio.gather",
+        "nodes/supervision.py parent_gone await asyncio.gather",
         "nodes/service/manager.py Manager.attending await asyncio.gather",
         "nodes/service/manager.py Manager.patient await asyncio.gather",
     ),
@@ -100,17 +103,17 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/gateway/guard.py send_error await send",
     ),
     "A thread or the kernel does it: it cannot be interrupted, and ends.": (
+        "nodes/child.py start_child await asyncio.create_subprocess_exec",
         "nodes/coordinator/service.py Coordinator._enrol await asyncio.to_thread",
         "nodes/coordinator/service.py Coordinator._keep_planning await loop.run_in_executor",
         "nodes/engine_thread.py EngineThread.run await asyncio.to_thread",
-        "nodes/local.py LocalMesh.start await asyncio.create_subprocess_exec",
         "nodes/opening.py Opening._compile await asyncio.shield",
         "nodes/opening.py Opening._compile await asyncio.wait",
-        "nodes/roles.py _opened await asyncio.to_thread",
+        "nodes/roles.py _opened await asyncio.wait",
         "nodes/target/texts.py TextReader.run await asyncio.shield",
         "nodes/target/texts.py TextReader.run await asyncio.wait",
     ),
     "The node's standard error: stop() waits for its end no longer than its limit.": (
-        "nodes/local.py LocalMesh._relay async for child.process.stderr",
+        "nodes/child.py Child._read async for self._process.stderr",
     ),
 }

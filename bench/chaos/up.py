@@ -158,6 +158,7 @@ class _Asker:
         from openai import APIError, APIStatusError
 
         found, text, reason = self._found, "", None
+        num_kills = len(found.ready_s)
         try:
             async with asyncio.timeout(_REQUEST_LIMIT_S):
                 text, reason = await self._answer(case)
@@ -174,7 +175,8 @@ class _Asker:
             found.errors[f"in a stream, {error.code}: {error.message}"] += 1
             return
         except TimeoutError:
-            found.faults.append(f"no end within {_REQUEST_LIMIT_S:g} s")
+            kills = f"kills {num_kills + 1} to {len(found.ready_s)}"
+            found.faults.append(f"no end within {_REQUEST_LIMIT_S:g} s, which had {kills}")
             return
         (expected,) = case.expected
         wanted = expected.text.decode("utf-8", "replace"), expected.finish_reason
