@@ -7,9 +7,11 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
+from mesh.zmq_transport import ZmqContext
 from nodes import local
 from nodes.client import Client
 from nodes.config import EngineSettings
@@ -163,3 +165,39 @@ async def test_a_mesh_ends_while_a_node_is_waited_for(
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+class _Deaf:
+    """A transport of a client that hears nothing while `is_deaf`."""
+
+    is_deaf = False
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    async def recv(self) -> Any:
+        while True:
+            frames = await self._transport.recv()
+            if not _Deaf.is_deaf:
+                return frames
+
+
+class _DeafContext(ZmqContext):
+    def connect(self, *arguments: Any, **options: Any) -> Any:
+        return _Deaf(super().connect(*arguments, **options))
+
+
+async def test_a_mesh_that_stays_does_not_end_because_its_own_client_heard_nothing_for_a_while(
+    monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    """On a machine that is too busy the client of `airdraft up` may give its coordinator up."""
+    monkeypatch.setattr(local, "ZmqContext", _DeafContext)
+    options = GenerateOptions(max_tokens=20)
+    async with local_mesh(TOY, None, restarts=True) as (mesh, client):
+        monkeypatch.setattr(_Deaf, "is_deaf", True)
+        await mesh.beside(eventually(lambda: not client.is_joined, LIMIT_S))
+        monkeypatch.setattr(_Deaf, "is_deaf", False)
+        check(await mesh.beside(ask(client, options)), options, PROMPT)
