@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _STOP_LIMIT_S = 3.0
-_LAST_WORDS_S = 0.2
+_LAST_WORDS_S = 1.0
 _POLL_S = 0.02
 
 
@@ -98,7 +98,7 @@ class LocalMesh:
                 role, engine, hashed=hashed, on_joined=lambda: deaths.joined(loop.time())
             )
             exit_code = await child.ended()
-            hashed = child.hashed
+            hashed = child.hashed or hashed
             # What it said last is on its way. What it has started may never end that.
             await asyncio.wait({child.reader}, timeout=_LAST_WORDS_S)
             how = f"the {role} node ended ({child.last_error() or child.how_it_ended()})"

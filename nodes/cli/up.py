@@ -47,6 +47,8 @@ _HTTP = "127.0.0.1:8080"
 def up_command(**values: Any) -> None:
     """Run a whole mesh on this machine in the foreground, until Ctrl-C.
 
+    Nodes that end are started again.
+
     \b
     Example:
       airdraft up --model smollm2-135m
