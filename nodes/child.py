@@ -17,6 +17,7 @@ from nodes.supervision import HASHED, JOINED, PROGRESS
 logger = logging.getLogger(__name__)
 
 _MOST_LINES = 20
+_POLL_S = 0.02
 
 
 def node_command(role: str, endpoint: str, engine: EngineSettings, hashed: str = "") -> list[str]:
@@ -89,8 +90,16 @@ class Child:
         return self._process.stderr.at_eof()
 
     async def ended(self) -> int:
-        """Wait for its exit code."""
-        return await self._process.wait()
+        """Wait for its exit code.
+
+        Process.wait() waits for the end of standard error as well in some versions of asyncio, and
+        that may be held by what the node has started.
+        """
+        exit_code = self.exit_code
+        while exit_code is None:
+            await asyncio.sleep(_POLL_S)
+            exit_code = self.exit_code
+        return exit_code
 
     def last_error(self) -> str:
         """Its own last error line; "" where it did not come to say one."""

@@ -23,8 +23,6 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/link.py Link._read await self._transport.recv",
         "nodes/opening.py Opening.run await self._is_asked.wait",
         "nodes/roles.py _serve await asyncio.wait",
-        # The life of a node; stop() waits for it no longer than its limit.
-        "nodes/child.py Child.ended await self._process.wait",
         "nodes/runtime.py _until_signal await task",
         "nodes/runtime.py stdin_closed await loop.connect_read_pipe",
         "nodes/runtime.py stdin_closed await reader.read",

@@ -109,6 +109,30 @@ async def test_a_mesh_that_never_comes_up_ends_with_its_nodes_own_last_line(
         assert set(lines[1:]) == {"the target node ended (no luck): starting it again in 0.25 s"}
 
 
+async def test_what_a_node_has_started_does_not_keep_the_next_node_from_starting(
+    monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    """It holds the standard error of the node that ended."""
+    code = (
+        "import subprocess, sys\n"
+        "child = subprocess.Popen(['sleep', '600'])\n"
+        "print('progress:', child.pid, file=sys.stderr, flush=True)\n"
+        "sys.exit(1)\n"
+    )
+    monkeypatch.setattr(local, "node_command", lambda *_: [sys.executable, "-c", code])
+    monkeypatch.setattr("nodes.restarting.WAITS_S", (3600.0,))
+    said: list[str] = []
+    lines: list[str] = []
+    mesh = LocalMesh("nowhere", restarts=True, tell=lines.append, status=said.append)
+    keeping = asyncio.create_task(mesh.keep("target", TOY))
+    await eventually(lambda: lines, LIMIT_S)
+    assert lines == ["the target node ended (exit code 1): starting it again in 3600 s"]
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    os.kill(int(said[0]), signal.SIGKILL)
+    await mesh.stop()
+
+
 async def test_without_restarts_the_first_failed_start_ends_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
