@@ -26,7 +26,8 @@ def up_command(kills: int, gap_s: float, streams: int, seed: int | None, *, toy:
       python -m bench chaos up --kills 3 --gap-s 5
     """
     from bench.chaos.fleet.real import real_cases
-    from bench.chaos.up import TOYS, run_up, simple_toy_cases
+    from bench.chaos.up import TOYS, run_up
+    from bench.chaos.up_asking import simple_toy_cases
 
     seed = random.randrange(1 << 31) if seed is None else seed
     click.echo(f"seed {seed}", err=True)

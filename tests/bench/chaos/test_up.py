@@ -6,7 +6,8 @@ from random import Random
 
 import pytest
 
-from bench.chaos.up import TOYS, Upheaval, run_up, simple_toy_cases
+from bench.chaos.up import TOYS, run_up
+from bench.chaos.up_asking import Upheaval, simple_toy_cases
 
 
 @pytest.mark.timeout(300)
