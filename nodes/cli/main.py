@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections import UserDict
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Final
 
@@ -18,7 +20,7 @@ from nodes.runtime import (
 
 # Where each command is. A module is imported when its command is wanted: a node that is started
 # again is there a second earlier without those of all others, on a small machine several.
-_COMMANDS: Final = {
+_PLACES: Final = {
     "run": "run.run_command",
     "up": "up.up_command",
     "generate": "generate.generate_command",
@@ -41,21 +43,28 @@ _COMMANDS: Final = {
 }
 
 
-class _Commands(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(_COMMANDS)
+class _Commands(UserDict[str, click.Command]):
+    """The commands by name, each imported when it is looked up."""
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        place = _COMMANDS.get(cmd_name)
-        if place is None:
-            return None
-        module, _, name = place.rpartition(".")
-        command = getattr(import_module(f"nodes.cli.{module}"), name)
-        assert isinstance(command, click.Command)
-        return command
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in self.data:
+            module, _, variable = _PLACES[name].rpartition(".")
+            command = getattr(import_module(f"nodes.cli.{module}"), variable)
+            assert isinstance(command, click.Command)
+            self.data[name] = command
+        return self.data[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_PLACES)
+
+    def __len__(self) -> int:
+        return len(_PLACES)
+
+    def __contains__(self, name: object) -> bool:
+        return name in _PLACES
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(commands=_Commands(), context_settings={"help_option_names": ["-h", "--help"]})
 @version_option
 def cli() -> None:
     """Several edge devices as one private LLM endpoint.
