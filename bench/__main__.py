@@ -13,6 +13,7 @@ from bench.chaos.detect_command import detect
 from bench.chaos.endurance.commands import COMMANDS as ENDURANCE
 from bench.chaos.links.command import COMMANDS as LINK_COMMANDS
 from bench.chaos.rolling.command import rolling_command
+from bench.chaos.up_command import up_command
 from bench.commands import COMMANDS as PARTS
 from bench.distill.commands import distill
 from bench.emulate.command import air_command
@@ -255,6 +256,7 @@ def speed(streams: str, prompts: int, max_tokens: int, temperature: float, draft
 bench.add_command(chaos)
 chaos.add_command(detect)
 chaos.add_command(rolling_command)
+chaos.add_command(up_command)
 for chaos_command in (*LINK_COMMANDS, *ENDURANCE):
     chaos.add_command(chaos_command)
 bench.add_command(distill)

@@ -184,7 +184,7 @@ class Serving:
         """Its streams go on elsewhere: their journals are here."""
         target = gone.record
         assert target.scheduler is not None
-        self.choosing.left(target, now)
+        self.choosing.left(gone, now)
         released, told = target.scheduler.release_all(now)
         out = self.carry_out(target, told, now)
         # A client that fell silent with it took its requests along, which nobody told this target.
@@ -262,8 +262,10 @@ class Serving:
         return out
 
     def wait_for_return(self, request: Request, now: float) -> None:
-        """A request that began elsewhere waits for a target, as those do that lost theirs."""
-        request.last_loss = "no target that could go on with it is there"
+        """A request waits for a target, as those do that lost theirs."""
+        request.last_loss = "the target for it has left"
+        if request.is_resumed:
+            request.last_loss = "no target that could go on with it is there"
         if request.prompt:
             self.ledger.returning.add(request)
         else:

@@ -106,8 +106,8 @@ class Generate:
                 job = _as_before(job, told, shared.keyed.fingerprint_of(keyed))
             # What is left of it is the answer's, not the question's.
             del body, content
-            # Whether there is such a model the coordinator knows best.
-            await shared.models.check_ready()
+            # Whether there is such a model, or soon will be, the coordinator knows best.
+            await shared.models.served()
             exchange = record.exchange = Exchange(
                 shared.mesh,
                 job,

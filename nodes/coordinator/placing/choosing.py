@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from nodes.coordinator.members.record import NodeRecord
-from nodes.coordinator.members.roster import Roster
+from nodes.coordinator.members.roster import DRAINED, DROPPED, NodeOut, Roster
 from nodes.coordinator.placing.classes import (
     Standings,
     ambiguous,
     classes_in_order,
     standings_of,
 )
-from nodes.coordinator.placing.room import is_of_kind
-from nodes.coordinator.requests.models import suits
+from nodes.coordinator.placing.room import is_meant_by, is_of_kind
+from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
+from nodes.coordinator.requests.models import hashes_in_order, suits
 from nodes.coordinator.requests.request import Request
 from nodes.messages import EngineProfile
 
@@ -28,14 +30,23 @@ LATELY_S = 300.0
 _MOST_LEFT = 256
 
 
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """is_expected: no operator took it out, so it may be back soon."""
+
+    profile: EngineProfile
+    at: float
+    is_expected: bool
+
+
 class Choosing:
     """weights: of numerics classes, by the beginnings of their names."""
 
     def __init__(self, roster: Roster, weights: Mapping[str, int]) -> None:
         self._roster = roster
         self._weights = weights
-        # By name, what targets had that left, and when that was.
-        self._left: dict[str, tuple[EngineProfile, float]] = {}
+        # By name, targets that left.
+        self._left: dict[str, _Left] = {}
         self._known: list[EngineProfile] = []
         self._known_standings: Standings = {}
 
@@ -50,9 +61,11 @@ class Choosing:
                 " and ".join(several),
             )
 
-    def left(self, target: NodeRecord, now: float) -> None:
+    def left(self, gone: NodeOut, now: float) -> None:
+        target = gone.record
         self._left.pop(target.name, None)
-        self._left[target.name] = target.profile, now
+        is_expected = gone.reason not in (DRAINED, DROPPED)
+        self._left[target.name] = _Left(target.profile, now, is_expected)
         if len(self._left) > _MOST_LEFT:
             del self._left[next(iter(self._left))]
 
@@ -61,11 +74,22 @@ class Choosing:
         here = self._roster.nodes("target")
         names = {node.name for node in here}
         lately = [
-            profile
-            for name, (profile, at) in self._left.items()
-            if name not in names and now - at <= LATELY_S
+            left.profile
+            for name, left in self._left.items()
+            if name not in names and now - left.at <= LATELY_S
         ]
         return [*(node.profile for node in here), *lately]
+
+    def expects_for(self, request: Request, now: float) -> bool:
+        """Whether a target that could serve a request left so short a time ago that the request may
+        wait for it, as those do that have begun."""
+        expected = [
+            left.profile
+            for left in self._left.values()
+            if left.is_expected and now - left.at < STRANDED_LIMIT_S
+            if is_meant_by(request, left.profile)
+        ]
+        return bool(hashes_in_order(expected, request.submit.model))
 
     def _standings(self, now: float) -> Standings:
         """Of all classes; kept while targets are the same, for many requests may wait."""

@@ -8,6 +8,7 @@ from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.placing.waiting import Kind
 from nodes.coordinator.requests.request import Request
 from nodes.fingerprint import is_meant
+from nodes.messages import EngineProfile
 from nodes.scheduler.stream import Stream
 from nodes.stream import StreamSpec
 from nodes.target.stream import cells_needed, cells_soon
@@ -21,7 +22,11 @@ def can_hold(target: NodeRecord, spec: StreamSpec) -> bool:
 
 def is_of_kind(target: NodeRecord, request: Request) -> bool:
     """Whether a text would be there what its request asks for, and go on as it began."""
-    profile = target.profile
+    return is_meant_by(request, target.profile)
+
+
+def is_meant_by(request: Request, profile: EngineProfile) -> bool:
+    """The same of a target that has this profile."""
     is_same = is_meant(request.model_hash, profile.model_hash)
     is_same = is_same and is_meant(request.numerics_class, profile.numerics_class)
     return is_same and request.is_exact in (None, profile.exact)

@@ -84,7 +84,7 @@ class Intake:
     def _checked(
         self, client: bytes, role: str, who: str, submit: SubmitRequest, now: float
     ) -> tuple[Request, NodeRecord | None]:
-        """The request, and the target that tokenizes it; none yet for one that began elsewhere.
+        """The request, and the target that tokenizes it; None where that is waited for.
 
         Raises RefusedRequestError.
         """
@@ -121,9 +121,10 @@ class Intake:
         return request, self._target_for(request, now)
 
     def _target_for(self, request: Request, now: float) -> NodeRecord | None:
-        model, target = request.submit.model, self._serving.choosing.reader_of(request, now)
+        serving = self._serving
+        model, target = request.submit.model, serving.choosing.reader_of(request, now)
         # After a restart of the coordinator nodes are still coming back.
-        if target is not None or request.is_resumed:
+        if target is not None or request.is_resumed or serving.choosing.expects_for(request, now):
             return target
         targets = self._roster.nodes("target")
         if not targets:

@@ -13,7 +13,7 @@ import pytest
 
 from nodes.client import Client, Event
 from nodes.engine.sampling import Sampling
-from nodes.engine.toy import ToyConfig, ToyTokenizer
+from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.gateway import app, models
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
 from nodes.generation import GenerateOptions, Prompt
@@ -82,6 +82,35 @@ async def test_what_the_mesh_refuses_is_a_400(tmp_path: Path) -> None:
             error = answer.json()["error"]
             found = answer.status_code, error["code"], error["param"]
             assert found == (404, "model_not_found", "model")
+
+
+async def test_what_is_asked_while_the_target_is_away_waits_for_it(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as (made, server, http):
+        body = {"prompt": PROMPT, "max_tokens": 60, "temperature": 0}
+        ready = server.http.url.removesuffix("/v1") + "/readyz"
+        assert (await http.get(ready)).status_code == 200
+        await made.kill("target")
+        await made.wait_for(made.clients["gateway"], {"draft-0"})
+        away = await http.get(ready)
+        while away.status_code == 200:
+            # What is known may be a moment old.
+            away = await http.get(ready)
+        assert (away.status_code, away.headers["retry-after"]) == (503, "2")
+        asking = [
+            asyncio.create_task(http.post("/completions", json=asked))
+            for asked in (body, {**body, "stream": True})
+        ]
+        num_waiting = 0
+        while num_waiting < len(asking):
+            await asyncio.sleep(0.001)
+            assert not any(answer.done() for answer in asking)
+            num_waiting = (await made.clients["gateway"].status()).waiting.num_tokenizing
+        made.model = ToyModel(made.config)
+        made.start_target()
+        whole, streamed = [await answer for answer in asking]
+        assert whole.json()["choices"][0]["text"] == alone(60).text.decode()
+        assert streamed.status_code == 200
+        assert streamed.text.endswith("data: [DONE]\n\n")
 
 
 @pytest.mark.parametrize("num_read", [1, 3, 9])
