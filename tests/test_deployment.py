@@ -130,7 +130,6 @@ def test_units_that_the_guide_names_are_shipped():
         assert whole in shipped or template in shipped, name
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here")
 def test_drop_ins_of_the_guide_are_what_systemd_knows(tmp_path):
     """Each with the unit that it changes."""

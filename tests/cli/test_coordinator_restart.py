@@ -18,10 +18,8 @@ from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyTokenizer
 from nodes.generation import GenerateOptions
 from nodes.messages import FinishedNotice, StartedNotice, TokensNotice
-from tests.cli.commands import Commands
+from tests.cli.commands import LIMIT_S, Commands
 from tests.nodes.reference import Reference, reference
-
-pytestmark = pytest.mark.timeout(120)
 
 Eventually = Callable[..., Any]
 CELLS = 65_536
@@ -150,7 +148,7 @@ async def test_a_coordinator_that_is_killed_costs_stalls_and_no_token(
             await asyncio.gather(*asking)
         for process in (*nodes, coordinator):
             process.terminate()
-            process.communicate(timeout=20)
+            process.communicate(timeout=LIMIT_S)
     assert {reader.num_starts for reader in readers} == {1}
     for reader, (prompt, options) in zip(readers, REQUESTS.items(), strict=True):
         whole = alone(prompt, options)

@@ -19,10 +19,8 @@ import pytest
 
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyTokenizer
-from tests.cli.commands import Commands, wait_until
+from tests.cli.commands import LIMIT_S, Commands, wait_until
 from tests.nodes.reference import Reference, reference
-
-pytestmark = pytest.mark.timeout(60)
 
 UP = ("up", "--model", "toy:1", "--draft", "toy:0.8", "--listen", "tcp://127.0.0.1:*")
 CANARY = "CANARY-7f3a"
@@ -53,7 +51,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, P
         assert url.startswith("http://127.0.0.1:"), log.read_text()
         yield endpoint, url, log
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(LIMIT_S) == 0
         assert commands.alive() == {}
         # After everything that this file has asked.
         assert CANARY not in log.read_text()
@@ -239,7 +237,7 @@ def test_a_gateway_of_its_own_with_keys(commands: Commands, mesh: tuple[str, str
                 client.models.list()
         assert httpx.get(f"{root}/healthz").status_code == 200
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(LIMIT_S) == 0
 
 
 def test_a_gateway_without_a_coordinator_says_so(commands: Commands) -> None:
@@ -247,7 +245,7 @@ def test_a_gateway_without_a_coordinator_says_so(commands: Commands) -> None:
         answer = httpx.post(f"{url}/completions", json={"prompt": "hi"})
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 128 + signal.SIGINT
+        assert process.wait(LIMIT_S) == 128 + signal.SIGINT
 
 
 def test_a_stream_is_told_that_the_gateway_stops(
@@ -265,7 +263,7 @@ def test_a_stream_is_told_that_the_gateway_stops(
             process.terminate()
             rest = [line for line in lines if line]
         assert "the gateway is being stopped" in rest[-1]
-        assert process.wait(20) == 0
+        assert process.wait(LIMIT_S) == 0
 
 
 def test_a_second_signal_ends_it_at_once(
@@ -282,7 +280,7 @@ def test_a_second_signal_ends_it_at_once(
                 process.terminate()
                 wait_until(lambda: refuses(url))
                 os.kill(process.pid, signal.SIGTERM)
-                assert process.wait(20) == 128 + signal.SIGTERM
+                assert process.wait(LIMIT_S) == 128 + signal.SIGTERM
             rest: list[str] = []
             with pytest.raises(httpx.HTTPError):
                 rest.extend(lines)
@@ -325,9 +323,9 @@ def test_a_key_that_is_no_gateways_is_refused_in_one_line(
                     models = f"{url}/models"
                     wait_until(lambda url=models: httpx.get(url).status_code == 200)
                     process.terminate()
-                    assert process.wait(20) == 0
+                    assert process.wait(LIMIT_S) == 0
                 else:
-                    assert process.wait(20) == 77
+                    assert process.wait(LIMIT_S) == 77
                     assert process.stderr is not None
                     (line,) = process.stderr.read().splitlines()
                     assert "authorized as client, not as gateway" in line
@@ -343,7 +341,7 @@ def test_the_coordinator_of_up_has_limits(commands: Commands) -> None:
         refused = httpx.post(f"{url}/completions", json={"prompt": ["a", "b"]})
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(LIMIT_S) == 0
     done = commands.run(*UP, "--max-waiting", "0")
     assert done.returncode == 78
     (line,) = done.stderr.splitlines()

@@ -14,10 +14,8 @@ import pytest
 from nodes.catalog import DEFAULT_TARGET, Catalog, CatalogError, default_cache_dir
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyTokenizer
-from tests.cli.commands import Commands, wait_until
+from tests.cli.commands import LIMIT_S, Commands, wait_until
 from tests.nodes.reference import Reference, reference
-
-pytestmark = pytest.mark.timeout(60)
 
 TOYS = ("--model", "toy:1", "--draft", "toy:0.8")
 FIGURES = {
@@ -255,7 +253,7 @@ def test_a_signal_ends_all_processes_of_a_run(commands: Commands, number: signal
         begin(process)
         assert sorted(commands.alive().values()) == ["draft", "run", "target"]
         process.send_signal(number)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=LIMIT_S)
         assert process.returncode == 128 + number
         assert errors == ""
 
@@ -265,7 +263,7 @@ def test_a_draft_that_is_killed_costs_no_token(commands: Commands) -> None:
         text = begin(process)
         os.kill(one_pid(commands, "draft"), signal.SIGKILL)
         wait_until(lambda: not commands.alive("draft"))
-        rest, errors = process.communicate(timeout=30)
+        rest, errors = process.communicate(timeout=LIMIT_S)
         assert process.returncode == 0
         assert (text + rest).encode() == alone("hi", LONG).text + b"\n"
         assert "the draft node ended (SIGKILL)" in errors
@@ -276,7 +274,7 @@ def test_a_target_that_is_killed_ends_the_run_with_a_line(commands: Commands) ->
     with commands.started(*LONG_RUN) as process:
         begin(process)
         os.kill(one_pid(commands, "target"), signal.SIGKILL)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=LIMIT_S)
         assert process.returncode == 1
         # Its link breaks and its process ends at the same time: whichever is seen first.
         assert errors in (
@@ -289,7 +287,7 @@ def test_the_nodes_of_a_run_that_is_killed_end_by_themselves(commands: Commands)
     with commands.started(*LONG_RUN) as process:
         begin(process)
         process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=LIMIT_S)
         wait_until(lambda: not commands.alive())
     # A killed process cannot remove its socket's folder.
     for folder in commands.tmp.iterdir():
@@ -331,7 +329,7 @@ def test_a_mesh_that_is_up_answers_one_client_after_the_other(commands: Commands
         )
         assert error_line(late) == "the request was not done within its 0.01 s"
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=LIMIT_S)
         assert process.returncode == 130
 
 
@@ -348,7 +346,7 @@ def test_a_second_signal_ends_the_nodes_at_once_and_leaves_nothing(commands: Com
         # It has heard it when it has closed the pipes by which its nodes know.
         wait_until(lambda: len(list(files.iterdir())) < num_open)
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=LIMIT_S)
         assert process.returncode == 130
         assert commands.alive() == {}
         assert list(commands.tmp.glob("airdraft-*")) == []
@@ -376,5 +374,5 @@ def test_three_nodes_with_config_files(commands: Commands, tmp_path: Path) -> No
             assert found["num_rounds"] > 0
             for process in (draft, target, coordinator):
                 process.send_signal(signal.SIGTERM)
-                process.communicate(timeout=30)
+                process.communicate(timeout=LIMIT_S)
                 assert process.returncode == 0

@@ -15,10 +15,8 @@ from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyTokenizer
 from nodes.generation import GenerateOptions
 from nodes.messages import FinishedNotice, TokensNotice
-from tests.cli.commands import Commands
+from tests.cli.commands import LIMIT_S, Commands
 from tests.nodes.reference import reference
-
-pytestmark = pytest.mark.timeout(60)
 
 TEXTS = ("one", "two", "three", "four")
 LONG = 6000
@@ -93,7 +91,7 @@ async def test_a_target_that_is_killed_costs_a_stall_and_no_token(commands: Comm
             answers = await asyncio.gather(*asking)
         for process in (left, coordinator):
             process.terminate()
-            process.communicate(timeout=20)
+            process.communicate(timeout=LIMIT_S)
     config = ToyConfig(num_cells=65536)
     for text, (token_ids, shown) in zip(TEXTS, answers, strict=True):
         ids = ToyTokenizer(config.num_vocab).encode(text)

@@ -16,10 +16,8 @@ from nodes.cli.trace import Recording, poll
 from nodes.messages import TraceReply
 from nodes.trace.records import DraftRecord, PlanRecord, from_line, to_line
 from policies.baselines import POLICIES
-from tests.cli.commands import Commands
+from tests.cli.commands import LIMIT_S, Commands
 from tests.nodes.trace.examples import ROUND, guessing, plan_record
-
-pytestmark = pytest.mark.timeout(60)
 
 CANARY = "zebra-4711"
 
@@ -59,13 +57,13 @@ def test_a_mesh_at_work_is_recorded_drawn_and_planned_anew(
                 done = commands.run("generate", "--connect", endpoint, *asked, "--raw")
                 assert done.returncode == 0
                 texts.add(done.stdout)
-            _, summary = process.communicate(timeout=30)
+            _, summary = process.communicate(timeout=LIMIT_S)
             assert process.returncode == 0
         assert " records: " in summary
         # No text is another for being recorded.
         assert len(texts) == 1
         mesh.send_signal(signal.SIGINT)
-        mesh.communicate(timeout=30)
+        mesh.communicate(timeout=LIMIT_S)
     records = [from_line(line) for line in raw.read_bytes().splitlines()]
     kinds = {type(record).__name__ for record in records}
     assert {"PlanRecord", "RoundRecord", "DraftRecord", "VerifyRecord", "PassRecord"} <= kinds

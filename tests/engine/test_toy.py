@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nodes.engine.protocol import CacheFullError, InvalidInputError, Span
@@ -17,7 +17,6 @@ def rows_of(model, seq_id, token_ids):
 
 
 @given(tokens, st.data())
-@settings(deadline=None)
 def test_logits_depend_on_the_tokens_before_and_on_nothing_else(token_ids, data):
     plain = rows_of(ToyModel(), 0, token_ids)
     model = ToyModel()

@@ -112,7 +112,6 @@ async def join(context: ZmqContext, endpoint: str) -> tuple[ZmqClient, Any]:
     return client, decode(await client.recv())
 
 
-@pytest.mark.timeout(60)
 async def test_a_process_that_was_stopped_finds_out_and_its_old_messages_change_nothing(
     eventually: Eventually,
 ) -> None:
@@ -189,7 +188,6 @@ async def test_a_member_leaves_a_connection_that_nothing_comes_over(
                 await asyncio.gather(task, return_exceptions=True)
 
 
-@pytest.mark.timeout(30)
 async def test_who_sends_a_large_message_over_a_slow_link_is_not_silent(
     eventually: Eventually,
 ) -> None:
@@ -209,7 +207,6 @@ async def test_who_sends_a_large_message_over_a_slow_link_is_not_silent(
                     await asyncio.gather(task, return_exceptions=True)
 
 
-@pytest.mark.timeout(30)
 async def test_a_coordinator_that_ends_and_begins_anew_is_noticed_and_found(
     eventually: Eventually,
 ) -> None:

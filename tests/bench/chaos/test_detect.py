@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import pytest
-
 from bench.chaos.detect import FAULTS, KEYED, MEMBERS, detect_coordinator, detect_members, rows
 
-pytestmark = pytest.mark.timeout(180)
 # Far more than is measured: machines that run tests are busy with other things.
 MOST_S = 15.0
 

@@ -18,8 +18,6 @@ from nodes.generation import GenerateOptions
 from nodes.keyring import Keyring
 from nodes.messages import TokensNotice
 
-pytestmark = pytest.mark.timeout(60)
-
 Eventually = Callable[..., "asyncio.Future[None]"]
 SMALL = Setup(num_targets=1, num_drafts=1)
 

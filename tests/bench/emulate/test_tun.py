@@ -27,7 +27,6 @@ def why_not() -> str:
 
 pytestmark = [
     pytest.mark.skipif(bool(why_not()), reason=why_not()),
-    pytest.mark.timeout(60),
 ]
 
 CELL = Cell(

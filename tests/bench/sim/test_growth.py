@@ -26,7 +26,6 @@ def test_streams_spread_over_the_targets() -> None:
     assert world.num_plans > 0
 
 
-@pytest.mark.timeout(60)
 def test_a_size_of_its_own_has_the_memory_of_its_own() -> None:
     grown = grow_apart(STREAMS_A_CELL, "apart", 0.1, 0.1)
     assert 0 < grown.bytes < 1 << 28

@@ -18,10 +18,8 @@ from nodes.api import ConnectError, ConnectionLostError, Piece, SyncClient, open
 from nodes.api.answers import Choice, Completion, Usage
 from nodes.cli.chat.conversation import Conversation
 from nodes.cli.chat.terminal import Terminal, figures_line
-from tests.cli.commands import ROOT
+from tests.cli.commands import LIMIT_S, ROOT
 from tests.nodes.api.toy_mesh import ToyMesh, toy_mesh
-
-pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture
@@ -239,6 +237,6 @@ def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves(mesh: ToyMesh, tmp_path: Path
         # Between two prompts the terminal reads lines, and a Ctrl-D there may be lost.
         chat.wait_for("> ")
         chat.type("\x04")
-        assert chat.process.wait(timeout=30) == 0
+        assert chat.process.wait(LIMIT_S) == 0
     finally:
         chat.close()

@@ -21,8 +21,6 @@ from nodes.api import (
 from nodes.api.client import Stream
 from tests.nodes.api.toy_mesh import ToyMesh, toy_mesh
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture
 def mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ToyMesh]:

@@ -20,7 +20,6 @@ from nodes.engine.toy import ToyConfig, ToyTokenizer
 from tests.nodes.api.toy_mesh import ToyMesh, toy_mesh
 from tests.nodes.reference import reference
 
-pytestmark = pytest.mark.timeout(60)
 Eventually = Callable[..., Any]
 
 

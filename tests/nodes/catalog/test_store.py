@@ -204,7 +204,6 @@ def test_two_pulls_at_once_do_the_work_once(root: Path, entries: dict[str, Entry
     assert len(calls) == 1
 
 
-@pytest.mark.timeout(30)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_during_a_requantisation_leaves_nothing(
     tmp_path: Path, number: signal.Signals

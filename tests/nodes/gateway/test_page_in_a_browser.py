@@ -21,7 +21,6 @@ DRIVER = shutil.which("chromedriver")
 LIMIT_S = 20.0
 
 pytestmark = [
-    pytest.mark.timeout(60),
     pytest.mark.skipif(
         not (CHROMIUM and DRIVER),
         reason="no browser: apt-get install chromium chromium-driver",

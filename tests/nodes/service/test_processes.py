@@ -19,7 +19,6 @@ from nodes.service.units import shipped_directory
 from tests.nodes.service.fake_manager import FakeManager
 
 ROOT = Path(__file__).parents[3]
-pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from bench.chaos.links.clients import Heard
 from bench.chaos.links.draftless import HEAD, DraftlessFigures, Loss, loss_of, run_draftless
 
@@ -39,7 +37,6 @@ def test_each_fault_is_said() -> None:
     ]
 
 
-@pytest.mark.timeout(240)
 async def test_streams_go_on_without_any_draft_node() -> None:
     lines: list[str] = []
     (figures,) = await run_draftless(["kill"], 1, 4, 1, "auto", lines.append)
