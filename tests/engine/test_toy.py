@@ -182,3 +182,14 @@ def test_the_tokenizer_tells_tokens_apart_and_refuses_nothing_to_say():
     assert tokenizer.piece(TOY_EOG) == b""
     with pytest.raises(InvalidInputError):
         tokenizer.encode("")
+
+
+def test_each_pass_takes_as_long_as_its_pace_says():
+    naps = []
+    rows_of(ToyModel(ToyConfig(), sleep=naps.append), 0, [1, 2])
+    assert naps == []
+    model = ToyModel(ToyConfig(pass_s=0.25), sleep=naps.append)
+    fast = rows_of(ToyModel(), 0, [1, 2])
+    assert np.array_equal(rows_of(model, 0, [1, 2]), fast)
+    rows_of(model, 1, [1] * 50)
+    assert naps == [0.25, 0.25]
