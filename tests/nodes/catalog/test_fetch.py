@@ -172,4 +172,4 @@ def test_growth_is_watched(tmp_path: Path) -> None:
     grown = threading.Event()
     with watched(tmp_path, lambda size_bytes: grown.set() if size_bytes == 9 else None):
         (tmp_path / "file").write_bytes(bytes(9))
-        assert grown.wait(5)
+        assert grown.wait(60)

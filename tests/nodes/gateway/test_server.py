@@ -125,7 +125,7 @@ async def test_stopping_lets_streams_end_by_themselves(
     gate = asyncio.Event()
     script = text_answer("a", "b")
     mesh = FakeMesh([*script[:2], gate, *script[2:]])
-    limits = {"stop_timeout_s": 5.0}
+    limits = {"stop_timeout_s": 120.0}
     async with serving(mesh, tmp_path, limits=limits) as server, connected(server) as raw:
         await raw.send(request(STREAM))
         await raw.until(b'"text":"a"')
