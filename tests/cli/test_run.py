@@ -18,6 +18,8 @@ from tests.cli.commands import LIMIT_S, Commands, wait_until
 from tests.nodes.reference import Reference, reference
 
 TOYS = ("--model", "toy:1", "--draft", "toy:0.8")
+# A text takes seconds, and the draft node is ready while most of it is still to come.
+SLOW = ("--model", "toy:1@10ms", "--draft", "toy:0.8")
 FIGURES = {
     "num_rounds",
     "num_draft_tokens",
@@ -67,10 +69,9 @@ def error_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_every_gamma_gives_the_tokens_of_plain_decoding(commands: Commands) -> None:
-    # Long enough that the draft is ready while most of it is still to come.
-    expected = alone("hi", 500)
+    expected = alone("hi", 400)
     for gamma in ("0", "1", "4", "8", "auto"):
-        found = answer(commands, *TOYS, "--prompt", "hi", "--max-tokens", "500", "--gamma", gamma)
+        found = answer(commands, *SLOW, "--prompt", "hi", "--max-tokens", "400", "--gamma", gamma)
         assert tuple(found["token_ids"]) == expected.token_ids
         assert found["text"].encode() == expected.text
         assert set(found) >= FIGURES
@@ -357,7 +358,7 @@ def test_three_nodes_with_config_files(commands: Commands, tmp_path: Path) -> No
     config = str(tmp_path / "coordinator.toml")
     with commands.started("coordinator", "--config", config) as coordinator:
         endpoint = endpoint_of(coordinator)
-        for role, model in (("target", "toy:1"), ("draft", "toy:0.8")):
+        for role, model in (("target", "toy:1@10ms"), ("draft", "toy:0.8")):
             (tmp_path / f"{role}.toml").write_text(
                 f'connect = "{endpoint}"\nname = "my-{role}"\n[engine]\nmodel = "{model}"\n'
             )
@@ -368,9 +369,9 @@ def test_three_nodes_with_config_files(commands: Commands, tmp_path: Path) -> No
             for node, name in ((target, "my-target"), (draft, "my-draft")):
                 assert node.stderr is not None
                 assert f"joined cluster home as {name}" in node.stderr.readline()
-            options = ("--prompt", "hi", "--max-tokens", "500", "--gamma", "4")
+            options = ("--prompt", "hi", "--max-tokens", "400", "--gamma", "4")
             found = generate(commands, endpoint, *options)
-            assert tuple(found["token_ids"]) == alone("hi", 500).token_ids
+            assert tuple(found["token_ids"]) == alone("hi", 400).token_ids
             assert found["num_rounds"] > 0
             for process in (draft, target, coordinator):
                 process.send_signal(signal.SIGTERM)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from nodes.api import open_client
 from nodes.cli.main import cli
 from nodes.cli.trace import Recording, poll
 from nodes.messages import TraceReply
@@ -40,23 +41,22 @@ def error_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_a_mesh_at_work_is_recorded_drawn_and_planned_anew(
-    commands: Commands, tmp_path: Path
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("AIRDRAFT_KEYS", str(tmp_path / "keys"))
     output, raw = tmp_path / "trace.json", tmp_path / "trace.jsonl"
-    toys = ("--model", "toy:1", "--draft", "toy:0.8", "--listen", "tcp://127.0.0.1:*")
+    # Slow enough for the draft node to be ready in time.
+    toys = ("--model", "toy:1@5ms", "--draft", "toy:0.8", "--listen", "tcp://127.0.0.1:*")
     with commands.started("up", *toys) as mesh:
         assert mesh.stdout is not None
         endpoint = mesh.stdout.readline().removeprefix("listening on ").strip()
         files = ("--output", str(output), "--raw", str(raw))
         tracing = commands.started("trace", "--connect", endpoint, "--seconds", "5", *files)
         texts = set()
-        with tracing as process:
+        with tracing as process, open_client(endpoint) as client:
             # Asked again and again until the recording has ended.
             while process.poll() is None:
-                asked = ("--prompt", CANARY, "--max-tokens", "400", "--gamma", "4")
-                done = commands.run("generate", "--connect", endpoint, *asked, "--raw")
-                assert done.returncode == 0
-                texts.add(done.stdout)
+                texts.add(client.complete(CANARY, max_tokens=400, gamma=4).text)
             _, summary = process.communicate(timeout=LIMIT_S)
             assert process.returncode == 0
         assert " records: " in summary
