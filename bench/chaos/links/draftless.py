@@ -159,8 +159,10 @@ async def _lose(mesh: LinkMesh, live: LiveCell, how: str) -> float:
 async def _until_guesses(clients: Clients) -> None:
     """Wait until tokens come several at a time, which they do only where guesses were right."""
     async with asyncio.timeout(_LIMIT_S):
-        while all(count == 1 for _, count in (await clients.heard()).tokens_at):
+        counts: set[int] = set()
+        while not counts - {1}:
             await asyncio.sleep(_POLL_S)
+            counts = {count for _, count in (await clients.heard()).tokens_at}
 
 
 async def _bring_back(mesh: LinkMesh, live: LiveCell, how: str, *, is_first: bool) -> None:
