@@ -181,8 +181,8 @@ async def test_a_member_leaves_a_connection_that_nothing_comes_over(
                 await eventually(lambda: node.link.is_joined)
                 wire.cut()
                 await eventually(lambda: not node.link.is_joined)
-                await eventually(lambda: node.num_joins == 2)
-                assert len(coordinator.state.peers()) == 1
+                await eventually(lambda: node.num_joins >= 2)
+                await eventually(lambda: len(coordinator.state.peers()) == 1)
             finally:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
