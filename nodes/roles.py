@@ -28,11 +28,11 @@ from nodes.engine.calibrate import Progress
 from nodes.engine.emulation import OpenedReplay, open_replay
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.llama_abi import hash_file
-from nodes.engine.load import OpenedModel, OpenedToy, open_model
+from nodes.engine.load import OpenedModel, OpenedToy, open_model, open_toy
 from nodes.engine.protocol import Tokenizer
 from nodes.engine.replay import ReplayModel
 from nodes.engine.sandbox.users import GrammarCheck
-from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from nodes.engine.toy import ToyConfig, ToyModel
 from nodes.home import make_private
 from nodes.keyring import Keyring, keyring_of
 from nodes.messages import LinkFields
@@ -50,6 +50,7 @@ logger = logging.getLogger(__name__)
 
 NGRAM = "ngram"
 _TOY = "toy:"
+_SLOWEST_TOY_MS = 10_000.0
 _REPLAY = "replay:"
 # Engines that are no model file of the catalogue's kind.
 EMULATED = (_TOY, _REPLAY)
@@ -305,14 +306,21 @@ def open_engine(
     hash_of: Callable[[Path], str] = hash_file,
 ) -> OpenedModel | OpenedToy | OpenedReplay:
     """The engine a config names: a catalogue model, a GGUF path, `replay:FILE.toml` for an emulated
-    node, or `toy:AGREEMENT` for tests. hash_of: SHA-256 of a file."""
+    node, or `toy:AGREEMENT` or `toy:AGREEMENT@NUMBERms` for tests.
+
+    hash_of: SHA-256 of a file. Raises ConfigError for a toy that there is not, and what those raise
+    who open the others.
+    """
     if settings.model.startswith(_TOY):
-        toy = ToyConfig(
-            agreement=_agreement(settings.model),
-            max_sequences=settings.max_streams,
-            num_cells=settings.cells,
+        agreement, pass_s = _toy(settings.model)
+        return open_toy(
+            ToyConfig(
+                agreement=agreement,
+                pass_s=pass_s,
+                max_sequences=settings.max_streams,
+                num_cells=settings.cells,
+            )
         )
-        return OpenedToy(ToyModel(toy), ToyTokenizer(toy.num_vocab))
     if settings.model.startswith(_REPLAY):
         return open_replay(
             Path(settings.model.removeprefix(_REPLAY)),
@@ -332,14 +340,21 @@ def open_engine(
     return open_model(config, cache / "calibration", progress, model_hash=model_hash)
 
 
-def _agreement(model: str) -> float:
+def _toy(model: str) -> tuple[float, float]:
+    """Agreement of a toy, and seconds that each of its passes takes at the least."""
+    share, has_pace, pace = model.removeprefix(_TOY).partition("@")
     try:
-        agreement = float(model.removeprefix(_TOY))
+        agreement = float(share)
+        pass_ms = float(pace.removesuffix("ms")) if has_pace else 0.0
     except ValueError:
-        agreement = -1.0
-    if not 0.0 <= agreement <= 1.0:
-        raise ConfigError(f"engine.model = {model!r}: toy:0 to toy:1 is accepted")
-    return agreement
+        agreement, pass_ms = -1.0, 0.0
+    is_pace = pace.endswith("ms") and 0.0 < pass_ms <= _SLOWEST_TOY_MS if has_pace else True
+    if not (0.0 <= agreement <= 1.0 and is_pace):
+        raise ConfigError(
+            f"engine.model = {model!r}: toy:0 to toy:1 is accepted, alone or with a "
+            f"pace of up to {_SLOWEST_TOY_MS:g} ms a pass: toy:0.8@5ms"
+        )
+    return agreement, pass_ms / 1e3
 
 
 def checked_model(

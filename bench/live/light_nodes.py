@@ -46,7 +46,7 @@ _MASK = _SIZE - 1
 _WRONG_IN = 10
 _STREAMS, _CONTEXT = 256, 1 << 20
 _LEAST_PASS_S = 1e-4
-_JOIN_LIMIT_S = 30.0
+_JOIN_LIMIT_S = 120.0
 _random = Random(1)
 _TOKENS = array("H", (_random.randrange(_NUM_VOCAB) for _ in range(_SIZE)))
 # A draft is wrong where this is.

@@ -12,7 +12,7 @@ from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.llama_abi import build_name, library_hash
 from nodes.engine.selftest import SelfTest, run_self_test
 from nodes.engine.software import software_digest
-from nodes.engine.toy import ToyModel, ToyTokenizer
+from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from policies.latency import CostTable, NodeCosts
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,18 @@ class OpenedModel:
 class OpenedToy:
     model: ToyModel
     tokenizer: ToyTokenizer
-    costs: NodeCosts = TOY_COSTS
+    costs: NodeCosts
+
+
+def open_toy(config: ToyConfig) -> OpenedToy:
+    """A toy, its tokenizer, and what its passes cost: next to nothing, or what its pace says."""
+    costs = TOY_COSTS
+    if slow_s := config.pass_s:
+        costs = NodeCosts(
+            CostTable((1, 32), (slow_s + 1e-4, slow_s + 1e-3)),
+            CostTable((32, 256), (slow_s + 1e-3, slow_s + 8e-3)),
+        )
+    return OpenedToy(ToyModel(config), ToyTokenizer(config.num_vocab), costs)
 
 
 def open_model(

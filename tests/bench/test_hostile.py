@@ -15,7 +15,6 @@ from bench.hostile.two_machines import mesh_by_invitation
 from mesh.codec import decode
 from tests.nodes.coordinator.examples import MESSAGES
 
-pytestmark = pytest.mark.timeout(120)
 HAS_NAMESPACES = os.geteuid() == 0 and shutil.which("ip") is not None
 
 

@@ -11,8 +11,6 @@ from nodes.cli.main import cli
 from nodes.cli.version import version_text
 from tests.cli.commands import Commands
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_each_shell_has_a_script(tmp_path: Path, shell: str) -> None:

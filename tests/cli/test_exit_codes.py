@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 
 from mesh.messages import PROTOCOL_VERSION
-from tests.cli.commands import Commands, wait_until
-
-pytestmark = pytest.mark.timeout(60)
+from tests.cli.commands import LIMIT_S, Commands, wait_until
 
 LISTEN = ("coordinator", "--listen", "tcp://127.0.0.1:*")
 # Before anything else has it.
@@ -50,7 +48,7 @@ def endpoint_of(process: subprocess.Popen[str]) -> str:
 def stopped(process: subprocess.Popen[str]) -> str:
     """What a service has logged that is stopped in good order."""
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0
     return errors
 
@@ -83,7 +81,7 @@ def test_a_node_that_an_operator_sent_away_is_not_to_be_started_again(
         with commands.started(role, "--connect", endpoint, "--model", "toy:1") as node:
             ask = ("nodes", command, role, "--connect", endpoint)
             wait_until(lambda: commands.run(*ask).returncode == 0)
-            _, errors = node.communicate(timeout=30)
+            _, errors = node.communicate(timeout=LIMIT_S)
             assert node.returncode == 79
             (line,) = errors.splitlines()
             assert "by an operator" in line

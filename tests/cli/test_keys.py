@@ -11,10 +11,8 @@ from pathlib import Path
 import pytest
 
 from mesh.keys import KeyPair, read_key_pair
-from tests.cli.commands import Commands, wait_until
+from tests.cli.commands import LIMIT_S, Commands, wait_until
 from tests.cli.test_run import error_line
-
-pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture
@@ -38,7 +36,7 @@ def coordinator(commands: Commands, keys: Path) -> Iterator[str]:
         assert process.stdout is not None
         yield process.stdout.readline().split()[-1]
         process.terminate()
-        _, logged = process.communicate(timeout=20)
+        _, logged = process.communicate(timeout=LIMIT_S)
         assert "joined with" in logged or "authorized" in logged
         for pair in pairs(keys):
             assert pair.secret not in logged

@@ -15,8 +15,6 @@ from nodes.messages import NodeFields, NodesReply
 from tests.cli.commands import Commands
 from tests.nodes.api.toy_mesh import ToyMesh, toy_mesh
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture
 def commands(tmp_path: Path) -> Iterator[Commands]:

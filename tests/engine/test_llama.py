@@ -12,8 +12,6 @@ from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.protocol import InvalidInputError, Span
 from tests.engine.llama_texts import NUM_CELLS, PROMPT, needs_model, step
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @needs_model
 @pytest.mark.parametrize(

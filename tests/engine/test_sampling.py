@@ -183,7 +183,7 @@ def test_three_choices_of_one_seed_differ():
 
 
 @given(logits_rows(), samplings, positions)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_sample_equals_the_full_computation(logits, sampling, position):
     chosen = sample(logits, sampling, position)
     assert chosen == reference_sample(logits, sampling, position)
@@ -191,7 +191,7 @@ def test_sample_equals_the_full_computation(logits, sampling, position):
 
 
 @given(logits_rows(), temperatures, st.integers(0, 2**40), positions)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_noisy_argmax_equals_the_full_computation(logits, temperature, seed, position):
     noise = gumbel_noise(seed, 0, position, np.arange(len(logits)))
     scores = logits.astype(np.float64) / temperature + noise
@@ -243,7 +243,7 @@ def test_noisy_argmax_finds_winners_far_below_the_best():
 
 
 @given(logits_rows(), st.integers(1, 2600))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_top_k_equals_a_full_sort_with_ties(logits, k):
     assert top_k_ids(logits, k).tolist() == sorted_ids(logits)[:k].tolist()
 
@@ -256,7 +256,7 @@ def test_top_k_takes_positive_and_negative_zero_as_equal():
 
 
 @given(logits_rows(), samplings)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_kept_ids_equal_the_filters_on_a_sorted_vocabulary(logits, sampling):
     if sampling.top_k == 0 and sampling.top_p == 1.0 and sampling.min_p == 0.0:
         return

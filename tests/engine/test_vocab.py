@@ -11,8 +11,6 @@ from nodes.engine.protocol import InvalidInputError
 from nodes.engine.vocab import LlamaTokenizer
 from tests.engine.llama_texts import needs_model
 
-pytestmark = pytest.mark.timeout(120)
-
 # Not control characters and unassigned planes: SmolLM2 has no token for some of their bytes.
 written = st.sampled_from("\n\t") | st.characters(
     exclude_categories=["Cc", "Cs", "Cn", "Co"], max_codepoint=0x1FFFF
@@ -41,7 +39,7 @@ def test_raw_text_is_not_put_into_a_template_and_names_no_control_tokens(model):
 
 @needs_model
 @given(text=st.text(written, min_size=1, max_size=60))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_pieces_put_together_are_the_text(loaded, text):
     tokenizer = loaded.vocabulary
     token_ids = tokenizer.encode(text)

@@ -50,7 +50,7 @@ def test_modules_of_the_folder_it_is_started_in_are_not_those_of_a_node(tmp_path
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

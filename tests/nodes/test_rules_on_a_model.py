@@ -95,7 +95,6 @@ def check_json(text: bytes) -> None:
     assert set(found["sizes"]) <= {"small", "large"}
 
 
-@pytest.mark.timeout(120)
 def test_what_a_schema_asks_for_is_what_comes(model: LlamaModel, grammars: Grammars) -> None:
     texts = set()
     for spec in make_specs(model, 6):
@@ -106,7 +105,6 @@ def test_what_a_schema_asks_for_is_what_comes(model: LlamaModel, grammars: Gramm
     assert len(texts) == 6
 
 
-@pytest.mark.timeout(120)
 def test_guesses_change_no_token_of_a_text_with_rules(
     model: LlamaModel, grammars: Grammars
 ) -> None:
@@ -148,7 +146,6 @@ def test_guesses_change_no_token_of_a_text_with_rules(
         other.close()
 
 
-@pytest.mark.timeout(60)
 def test_scores_of_a_prompt_are_those_of_the_bare_engine(model: LlamaModel) -> None:
     token_ids = model.vocabulary.encode(TEXT)
     expected = []

@@ -15,7 +15,6 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
 CALLS = ("open_client(", "connect(")
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("index", range(len(EXAMPLES)))
 def test_an_example_runs(
     index: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

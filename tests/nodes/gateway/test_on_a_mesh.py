@@ -19,6 +19,7 @@ from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
 from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import TokensNotice
 from tests.nodes.gateway.served import Served, serving
+from tests.nodes.held import held
 from tests.nodes.memory_mesh import Members, mesh
 from tests.nodes.reference import Reference, reference
 
@@ -33,7 +34,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[tuple[Members, Served, httpx.
         await made.wait_for(client, {"target", "draft-0"})
         async with (
             serving(client, tmp_path) as server,
-            httpx.AsyncClient(base_url=server.http.url, timeout=20) as http,
+            httpx.AsyncClient(base_url=server.http.url, timeout=120) as http,
         ):
             yield made, server, http
 
@@ -189,14 +190,15 @@ async def test_requests_have_the_owner_that_their_key_and_user_make(tmp_path: Pa
     async with gateway(tmp_path) as (made, _server, http):
         admin = made.start_client("admin", role="admin")
         http.headers["authorization"] = "Bearer ad-1"
-        body = {"prompt": PROMPT, "max_tokens": 3000, "stream": True, "user": "bob"}
-        async with http.stream("POST", "/completions", json=body) as answer:
-            await anext(answer.aiter_lines())
+        body = {"prompt": PROMPT, "max_tokens": 30, "user": "bob"}
+        with held(made.model):
+            asking = asyncio.create_task(http.post("/completions", json=body))
             status = await admin.status()
             while not status.streams:
                 await asyncio.sleep(0.01)
                 status = await admin.status()
             users = {stream.user for stream in status.streams}
+        assert (await asking).status_code == 200
         # A digest: nobody in the mesh has a use for names.
         assert len(users) == 1
         assert not users & {"", "ann", "bob", "ann/bob"}
@@ -211,21 +213,23 @@ async def test_it_is_not_ready_while_all_targets_are_drained(
         admin = made.start_client("admin", role="admin")
         root = server.http.url.removesuffix("/v1")
         assert (await http.get(f"{root}/readyz")).status_code == 200
-        body = {"prompt": PROMPT, "max_tokens": 1500, "n": 4, "ignore_eos": True}
-        asking = asyncio.create_task(http.post("/completions", json=body))
-        num_streams = 0
-        while not num_streams:
-            await asyncio.sleep(0.001)
-            num_streams = sum(n.num_streams for n in (await admin.nodes()).nodes)
-        await admin.command_node("drain", "target")
-        answer = await http.get(f"{root}/readyz")
-        assert answer.status_code == 503
-        assert "being drained" in answer.json()["error"]["message"]
-        assert (await http.get("/models")).json()["data"] == []
-        refused = await http.post("/completions", json={"prompt": "a", "max_tokens": 2})
-        assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
-        await admin.command_node("undrain", "target")
-        assert (await http.get(f"{root}/readyz")).status_code == 200
+        body = {"prompt": PROMPT, "max_tokens": 60, "n": 4, "ignore_eos": True}
+        # A target that is drained leaves when it has nothing more to do.
+        with held(made.model):
+            asking = asyncio.create_task(http.post("/completions", json=body))
+            num_streams = 0
+            while not num_streams:
+                await asyncio.sleep(0.001)
+                num_streams = sum(n.num_streams for n in (await admin.nodes()).nodes)
+            await admin.command_node("drain", "target")
+            answer = await http.get(f"{root}/readyz")
+            assert answer.status_code == 503
+            assert "being drained" in answer.json()["error"]["message"]
+            assert (await http.get("/models")).json()["data"] == []
+            refused = await http.post("/completions", json={"prompt": "a", "max_tokens": 2})
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+            await admin.command_node("undrain", "target")
+            assert (await http.get(f"{root}/readyz")).status_code == 200
         assert (await asking).status_code == 200
 
 

@@ -21,7 +21,6 @@ from nodes.service.units import shipped_directory
 from tests.nodes.service.fake_manager import FakeManager
 
 ROOT = Path(__file__).parents[3]
-pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture
@@ -95,7 +94,7 @@ def node_settings(folder: Path, endpoint: str) -> None:
 async def ended(process: asyncio.subprocess.Process, fake: FakeManager) -> int:
     process.send_signal(signal.SIGTERM)
     await fake.until("STOPPING=1")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return await process.wait()
 
 
@@ -180,7 +179,7 @@ async def test_a_gateway_serves_on_the_socket_that_it_is_handed(tmp_path, fake, 
             await fake.until("READY=1")
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 answer = await reader.read()
             writer.close()
             assert answer.startswith(b"HTTP/1.1 200 ")

@@ -196,8 +196,7 @@ streams = st.builds(
 )
 
 
-@pytest.mark.timeout(120)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     specs=st.lists(streams, min_size=2, max_size=6),
     spare=st.integers(0, 60),
@@ -248,7 +247,6 @@ def test_with_few_cells_all_streams_end_as_they_would_alone(
 
 
 @pytest.mark.model
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("prefix_cache_bytes", [0, 100_000_000])
 def test_a_real_models_text_is_the_same_whether_it_was_parked_or_not(
     prefix_cache_bytes: int,

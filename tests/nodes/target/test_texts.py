@@ -27,7 +27,7 @@ class HeldTokenizer(ToyTokenizer):
 
     def encode(self, text: str) -> list[int]:
         self.texts.append(text)
-        assert self.may_go.wait(10)
+        assert self.may_go.wait(60)
         return super().encode(text)
 
 
