@@ -8,14 +8,25 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
+
+from tests.slow import is_left_out, mark_slow, no_processes
+
+__all__ = ["no_processes"]
 
 _SETTLE_LIMIT_S = 2.0
 _WATCHED_FDS = ("socket:", "pipe:", "anon_inode:")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return is_left_out(collection_path, config) or None
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mark_slow(items)
     for item in items:
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.function):
             # Inside the fixture for threads, which must look after the event loop has ended.
