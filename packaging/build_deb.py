@@ -1,8 +1,8 @@
 """Builds build/airdraft_VERSION_ARCH.deb for the Python that runs this: `make deb`.
 
-llama.cpp is compiled into build/deb/wheels once for each set of flags, some minutes. The same commit
-and the same compiler give the same bytes, in whatever folder: versions and hashes are those of
-requirements/, files have the time of the last commit (or SOURCE_DATE_EPOCH).
+llama.cpp is compiled into build/deb/wheels once for each set of flags, some minutes. One commit and
+one compiler give the same bytes in whatever folder: versions and hashes are those of requirements/,
+and all files have the time of the last commit, or SOURCE_DATE_EPOCH.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def main() -> None:
         _copy(source, stage / there)
     _run(stage / debian.HOME / "bin" / "python3", "-I", "-B", "-c", _PROBE)
     _compile(stage)
-    made = _pack(stage, version, architecture, made_at)
+    made = ROOT / "build" / f"airdraft_{version}_{architecture}.deb"
+    pack(stage, made, version, architecture, made_at)
     print(f"{made.relative_to(ROOT)}: {made.stat().st_size} bytes, llama.cpp with {flags}")
 
 
@@ -162,7 +163,8 @@ def _compile(stage: Path) -> None:
     _run(sys.executable, "-m", "compileall", "-q", "-f", *shown, stage / debian.HOME / "lib")
 
 
-def _pack(stage: Path, version: str, architecture: str, made_at_s: int) -> Path:
+def pack(stage: Path, to: Path, version: str, architecture: str, made_at_s: int) -> None:
+    """Writes the package of a tree, where each file gets the one time, in seconds since 1970."""
     files = [path for path in stage.rglob("*") if path.is_file() and not path.is_symlink()]
     for path in [stage, *stage.rglob("*")]:
         if not path.is_symlink():
@@ -178,9 +180,10 @@ def _pack(stage: Path, version: str, architecture: str, made_at_s: int) -> Path:
         _copy(ROOT / "packaging" / name, folder / name)
     for path in [stage, *stage.rglob("*")]:
         os.utime(path, (made_at_s, made_at_s), follow_symlinks=False)
-    made = ROOT / "build" / f"airdraft_{version}_{architecture}.deb"
-    _run("dpkg-deb", "--root-owner-group", "--build", stage, made)
-    return made
+    # dpkg-deb sorts the files, and says this time of the archive's own members.
+    environ = {**os.environ, "SOURCE_DATE_EPOCH": str(made_at_s)}
+    command = ["dpkg-deb", "--root-owner-group", "--build", str(stage), str(to)]
+    subprocess.run(command, check=True, env=environ)
 
 
 def _output(*command: str) -> str:
