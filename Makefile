@@ -5,6 +5,7 @@
 #   make check   what CI does, for every push: the tests and `make lint`
 #   make fix     let ruff put right what it can
 #   make bench   the measurements of bench/
+#   make install VENV=/opt/airdraft   a virtual environment that does without this checkout
 #   make deb     build/airdraft_VERSION_ARCH.deb for the system's Python (docs/deploy.md)
 #   make lock    requirements/*.txt anew from pyproject.toml and *.in; UPGRADE=1 takes newer versions
 # Another Python: make demo PYTHON=python3.12
@@ -26,12 +27,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Versions and hashes are those of requirements/; nothing is fetched for a build beside them.
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
-LOCKED := $(PIP_INSTALL) --require-hashes --no-build-isolation
+LOCKED := $(PIP_INSTALL) --no-build-isolation --require-hashes
+OURS := $(PIP_INSTALL) --no-build-isolation --no-deps
 RELOCK := build/lock/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 \
 	--generate-hashes --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 
 .DELETE_ON_ERROR:
-.PHONY: demo test quick lint check fix bench deb lock models
+.PHONY: demo test quick lint check fix bench install deb lock models
 
 demo: $(VENV)/installed models
 	@$(BIN)/airdraft run --prompt "$(PROMPT)" --max-tokens 64
@@ -76,12 +78,18 @@ lock:
 models: | $(VENV)/installed
 	@$(BIN)/airdraft models pull
 
-$(VENV)/installed: pyproject.toml requirements/build.txt requirements/run.txt | $(VENV)/made
+$(VENV)/locked: requirements/build.txt requirements/run.txt | $(VENV)/made
 	@echo "Installing; compiling llama.cpp takes about three minutes on two cores."
 	$(LOCKED) -r requirements/build.txt
 	$(LOCKED) -r requirements/run.txt
-	$(PIP_INSTALL) --no-build-isolation --no-deps -e .
 	@touch $@
+
+$(VENV)/installed: pyproject.toml $(VENV)/locked
+	$(OURS) -e .
+	@touch $@
+
+install: $(VENV)/locked
+	$(OURS) .
 
 $(VENV)/installed-dev: requirements/dev.txt $(VENV)/installed
 	$(LOCKED) -r requirements/dev.txt

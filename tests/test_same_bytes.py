@@ -2,17 +2,13 @@
 
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from tests.test_deployment import PACKAGING, ROOT, build_deb, debian
+from tests.test_llama_changes import CMAKE, COMPILER
 
 __all__ = ["build_deb", "debian"]
-
-COMPILER = shutil.which("c++")
-CMAKE = shutil.which("cmake") or shutil.which("cmake", path=Path(sys.executable).parent)
 
 LOCK = """\
 # This file was made by a command
