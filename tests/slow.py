@@ -1,7 +1,8 @@
 """Which tests are slow: `make quick` leaves them out, and no other test may start a process.
 
-A test is slow if its file or a helper that the file imports starts processes, if it needs model
-files, or if it carries the mark `slow` because it takes longer than a second or two.
+A test is slow if it is one of bench's, if its file or a helper that the file imports starts
+processes, if it needs model files, or if it carries the mark `slow` because it takes longer than a
+second or two.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import pytest
 
 QUICK: Final = "not slow"
 _ROOT: Final = Path(__file__).parents[1]
+_BENCH: Final = _ROOT / "tests" / "bench"
 _STARTS = re.compile(
     r"^\s*import (subprocess|multiprocessing)|create_subprocess_\w+\(", flags=re.MULTILINE
 )
@@ -28,13 +30,17 @@ _started: list[str] = []
 def is_left_out(path: Path, config: pytest.Config) -> bool:
     """Whether a file need not even be imported, because all of its tests are slow."""
     chosen: str = config.option.markexpr
-    return chosen == QUICK and path.suffix == ".py" and starts_processes(path)
+    return chosen == QUICK and _is_slow(path)
 
 
 def mark_slow(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.get_closest_marker("model") or starts_processes(item.path):
+        if item.get_closest_marker("model") or _is_slow(item.path):
             item.add_marker("slow")
+
+
+def _is_slow(path: Path) -> bool:
+    return path.is_relative_to(_BENCH) or (path.suffix == ".py" and starts_processes(path))
 
 
 @functools.cache
