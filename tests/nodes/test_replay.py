@@ -36,6 +36,7 @@ streams_of_toys = st.builds(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(
@@ -123,6 +124,7 @@ def node_files(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 async def test_processes_give_recorded_texts(node_files: Path) -> None:
     target, draft = (

