@@ -1,10 +1,13 @@
 # Two commands do all the set-up: `make demo` and `make test`.
 #   make demo    virtual environment, install, models, then the main job on them
 #   make test    the same set-up, then the tests
-#   make check   what CI does: the tests and `make lint`
+#   make quick   for every save: the tests that start no process and need no model, under 2 minutes
+#   make check   what CI does, for every push: the tests and `make lint`
 #   make fix     let ruff put right what it can
 #   make bench   the measurements of bench/
+#   make install VENV=/opt/airdraft   a virtual environment that does without this checkout
 #   make deb     build/airdraft_VERSION_ARCH.deb for the system's Python (docs/deploy.md)
+#   make lock    requirements/*.txt anew from pyproject.toml and *.in; UPGRADE=1 takes newer versions
 # Another Python: make demo PYTHON=python3.12
 
 PYTHON ?= python3
@@ -22,16 +25,24 @@ export CFLAGS CXXFLAGS CMAKE_ARGS CMAKE_BUILD_PARALLEL_LEVEL
 
 VENV := .venv
 BIN := $(VENV)/bin
+# Versions and hashes are those of requirements/; nothing is fetched for a build beside them.
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
+LOCKED := $(PIP_INSTALL) --no-build-isolation --require-hashes
+OURS := $(PIP_INSTALL) --no-build-isolation --no-deps
+RELOCK := build/lock/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 \
+	--generate-hashes --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint check fix bench deb models
+.PHONY: demo test quick lint check fix bench install deb lock models
 
 demo: $(VENV)/installed models
 	@$(BIN)/airdraft run --prompt "$(PROMPT)" --max-tokens 64
 
 test: $(VENV)/installed-dev models
 	$(BIN)/python -m pytest -q
+
+quick: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -q -n auto -m "not slow"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -52,24 +63,43 @@ bench: $(VENV)/installed-bench models
 deb:
 	@/usr/bin/python3 packaging/build_deb.py --cmake-args="$(DEB_CMAKE_ARGS)"
 
+lock:
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	$(RELOCK) requirements/build.in -o requirements/build.txt
+	$(RELOCK) -c requirements/build.txt --extra gateway --extra grammar \
+		pyproject.toml requirements/run.in -o requirements/run.txt
+	$(RELOCK) -c requirements/build.txt -c requirements/run.txt --extra dev \
+		pyproject.toml -o requirements/dev.txt
+	$(RELOCK) -c requirements/build.txt -c requirements/run.txt -c requirements/dev.txt --extra bench \
+		pyproject.toml -o requirements/bench.txt
+
 # Order only: with `make demo` the base installation comes first, with `make test` that of the tools.
 models: | $(VENV)/installed
 	@$(BIN)/airdraft models pull
 
-$(VENV)/installed: pyproject.toml | $(VENV)/made
+$(VENV)/locked: requirements/build.txt requirements/run.txt | $(VENV)/made
 	@echo "Installing; compiling llama.cpp takes about three minutes on two cores."
-	$(PIP_INSTALL) -e '.[gateway]'
+	$(LOCKED) -r requirements/build.txt
+	$(LOCKED) -r requirements/run.txt
 	@touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed
-	$(PIP_INSTALL) -e '.[dev]'
+$(VENV)/installed: pyproject.toml $(VENV)/locked
+	$(OURS) -e .
 	@touch $@
 
-$(VENV)/installed-bench: $(VENV)/installed
-	$(PIP_INSTALL) -e '.[bench]'
+install: $(VENV)/locked
+	$(OURS) .
+
+$(VENV)/installed-dev: requirements/dev.txt $(VENV)/installed
+	$(LOCKED) -r requirements/dev.txt
 	@touch $@
 
-# CMake is not asked for: where it is missing, the build brings its own.
+$(VENV)/installed-bench: requirements/bench.txt $(VENV)/installed
+	$(LOCKED) -r requirements/bench.txt
+	@touch $@
+
+# CMake is not asked for: requirements/build.txt brings it.
 $(VENV)/made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "airdraft needs Python 3.11 or newer as $(PYTHON): sudo apt-get install python3 python3-venv, or make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "airdraft needs Python's venv module: sudo apt-get install python3-venv" >&2; exit 1; }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
 
 # A virtual environment of the system's Python; everything airdraft imports lies in it.
@@ -96,3 +98,24 @@ def least_glibc(libraries: Iterable[bytes]) -> str:
         for match in re.finditer(rb"\bGLIBC_(\d+)\.(\d+)\b", library):
             found.add((int(match[1]), int(match[2])))
     return ".".join(str(part) for part in max(found))
+
+
+def split_lock(text: str, name: str) -> tuple[str, str]:
+    """A lock file as two: the requirements of that name, and all the others. Raises LookupError."""
+    # A requirement begins a line; its hashes and comments are indented below it.
+    entries = re.findall(r"^[\w.-]+(?:\[.*?\])?==.*\n(?:[ \t].*\n)*", text, flags=re.MULTILINE)
+    own = [entry for entry in entries if entry.startswith(f"{name}==")]
+    if not own:
+        raise LookupError(f"no version of {name} is locked")
+    return "".join(own), "".join(entry for entry in entries if entry not in own)
+
+
+def record_of(text: str, is_there: Callable[[str], bool]) -> str:
+    """A RECORD of installed files without those that are not there.
+
+    The lines of files that were left out hold hashes of texts with paths of the build in them.
+    """
+    out = io.StringIO()
+    rows = sorted(row for row in csv.reader(io.StringIO(text)) if row and is_there(row[0]))
+    csv.writer(out, lineterminator="\n").writerows(rows)
+    return out.getvalue()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ import pytest
 CHANGES = Path(__file__).parents[1] / "packaging" / "llama.cpp"
 
 COMPILER = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-CMAKE = shutil.which("cmake")
+# That of requirements/build.txt, or the machine's.
+CMAKE = shutil.which("cmake", path=Path(sys.executable).parent) or shutil.which("cmake")
 
 # Each line of input: a length and the cells seen; or planes, queries and heads.
 PROGRAM = """

@@ -115,3 +115,6 @@ ${rows}")
         file(WRITE "${path_of_${name}}" "${text_of_${name}}")
     endforeach()
 endif()
+
+# What llama.cpp's own commands share is not needed by a library: minutes less to compile.
+set(LLAMA_BUILD_COMMON OFF CACHE BOOL "" FORCE)

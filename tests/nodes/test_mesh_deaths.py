@@ -34,6 +34,7 @@ async def test_a_draft_that_dies_in_the_middle_changes_no_token() -> None:
         assert all(a.figures is not None and a.figures.num_rounds > 0 for a in answers)
 
 
+@pytest.mark.slow
 async def test_requests_outlive_their_coordinators(eventually: Eventually) -> None:
     toy = {"eog_rate": 0.0005, "num_cells": 20_000}
     rules = LogitRules((LogitBias(2, 1.0),), 0.5, 0.1)

@@ -51,6 +51,7 @@ def test_what_refers_to_a_request_is_found() -> None:
     assert any(item is spec for item in reachable({"a": [(lambda: spec)]}))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(max(300, NUM_CASES // 2))
 @settings(
     max_examples=NUM_CASES // 10,

@@ -36,6 +36,7 @@ streams_of_toys = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=100, suppress_health_check=list(HealthCheck), database=None)
 @given(
     streams=st.lists(streams_of_toys, min_size=1, max_size=5),
@@ -122,6 +123,7 @@ def node_files(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 async def test_processes_give_recorded_texts(node_files: Path) -> None:
     target, draft = (
         EngineSettings(model=f"replay:{node_files / name}")

@@ -84,6 +84,7 @@ def test_a_link_that_is_never_ready_is_refused(ready_s):
         release_shares([1, 1], [0, ready_s])
 
 
+@pytest.mark.slow
 def test_batch_shares_finish_as_soon_as_a_linear_program_can():
     """In 1/T: the most finishes a second, with no share less than its link then needs."""
     for _, airtimes in random_airtimes(1):
@@ -99,6 +100,7 @@ def test_batch_shares_finish_as_soon_as_a_linear_program_can():
         assert batch_shares(airtimes) == pytest.approx(best.x[:num_links], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_weighted_shares_cost_as_little_as_a_descent_over_the_simplex_finds():
     for rng, airtimes in random_airtimes(2, max_links=8):
         weights = 10 ** rng.uniform(-2, 2, len(airtimes))
@@ -123,6 +125,7 @@ def descend(airtimes, weights):
     return math.exp(best.fun), np.exp(best.x) / np.exp(best.x).sum()
 
 
+@pytest.mark.slow
 def test_release_shares_finish_as_soon_as_a_constrained_search_finds():
     for rng, airtimes in random_airtimes(3):
         ready = rng.uniform(0, 1, len(airtimes)) * 10 ** rng.uniform(-2, 1)

@@ -148,6 +148,7 @@ def test_every_policy_answers_with_all_streams_and_a_true_prediction(name):
         assert plan.prediction.cycle_s == pytest.approx(price.cycle_s, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["uniform-air", "no-overlap"])
 def test_a_handicap_never_makes_the_joint_plan_cheaper(name):
     dearer = 0

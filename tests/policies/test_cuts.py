@@ -143,6 +143,7 @@ def gaps(seeds, sizes, weighted):
     return np.array(out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
 def test_the_live_plan_is_close_to_the_exact_one(part):
     """Of streams of equal weight, as the coordinator's are."""
@@ -152,6 +153,7 @@ def test_the_live_plan_is_close_to_the_exact_one(part):
     assert found.max() <= 0.15
 
 
+@pytest.mark.slow
 def test_a_plan_for_streams_of_unequal_weight_is_not_far_off():
     found = gaps(range(100), (2, 3, 4, 5), weighted=True)
     assert found.min() >= -1e-9

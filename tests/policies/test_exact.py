@@ -16,6 +16,8 @@ from policies.search import options_of
 from tests.policies.instances import BETTER, better, observation, plain_price_s
 from tests.policies.slow_cycle import SlowCycle
 
+pytestmark = pytest.mark.slow
+
 # Options by number of streams, so that the search stays in the low thousands of plans.
 NUM_OPTIONS = {1: 17, 2: 17, 3: 9, 4: 5, 5: 4}
 

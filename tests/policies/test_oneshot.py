@@ -188,6 +188,7 @@ def followed(p, cuts, gammas):
     return trail, cost
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [plausible, wild])
 @pytest.mark.parametrize("num_thetas", [0, 2])
 @pytest.mark.parametrize("objective", ["sum", "makespan"])
@@ -225,6 +226,7 @@ def test_no_clock_may_be_left_out_of_dominance(objective, n, max_gamma, seed):
     assert solve_exact(problem).cost == pytest.approx(exhaustive(problem), rel=0, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["sum", "makespan"])
 def test_few_labels_stay_close_to_the_exact_plan_and_never_below_it(objective):
     gaps = []

@@ -231,6 +231,7 @@ def places(value, path=()):
             yield from places(child, (*path, key))
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(st.data())
 def test_whatever_a_file_holds_it_is_refused_in_one_line_or_can_be_planned(data):

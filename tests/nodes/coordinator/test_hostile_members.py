@@ -6,6 +6,8 @@ import contextlib
 import os
 import random
 
+import pytest
+
 from bench.hostile.frames import Generator
 from mesh.codec import decode
 from mesh.messages import Hello, Pong
@@ -17,6 +19,7 @@ ROLES = {b"t1": "target", b"t2": "target", b"d1": "draft", b"d2": "draft", b"c":
 STEPS = int(os.environ.get("AIRDRAFT_HOSTILE_STEPS", "4000"))
 
 
+@pytest.mark.slow
 def test_no_message_of_a_member_ends_the_coordinator() -> None:
     generator, choice = Generator(5), random.Random(5)
     mesh, now, num_taken = Mesh(lookup=True, trials=True), 0.0, 0

@@ -407,6 +407,7 @@ def test_a_poison_request_ends_few_targets_and_no_other_request(seed: int) -> No
     assert cluster.num_killed <= 3
 
 
+@pytest.mark.slow
 def test_where_targets_die_at_random_nobody_is_accused() -> None:
     num_deaths = 0
     for seed in range(6):

@@ -245,6 +245,7 @@ async def test_who_hangs_up_frees_cells_on_the_target(
         await eventually(lambda: made.model.free_cells() == made.config.num_cells)
 
 
+@pytest.mark.slow
 async def test_a_coordinator_that_is_lost_and_comes_back(
     tmp_path: Path, eventually: Eventually
 ) -> None:

@@ -196,6 +196,7 @@ streams = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(
     specs=st.lists(streams, min_size=2, max_size=6),
