@@ -52,7 +52,7 @@ class Members:
     def start_coordinator(self) -> None:
         self.server = self.hub.server()
         coordinator = Coordinator(
-            self.server, joint_plan, heartbeat_interval_s=0.05, heartbeat_timeout_s=0.5
+            self.server, joint_plan, heartbeat_interval_s=0.05, heartbeat_timeout_s=60.0
         )
         self.tasks["coordinator"] = asyncio.create_task(coordinator.run())
 
