@@ -71,7 +71,7 @@ class Members:
             self.server,
             joint_plan,
             heartbeat_interval_s=0.05,
-            heartbeat_timeout_s=0.5,
+            heartbeat_timeout_s=60.0,
             class_weights=parsed_weights(weights),
         )
         self.tasks["coordinator"] = asyncio.create_task(coordinator.run())

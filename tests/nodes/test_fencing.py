@@ -130,7 +130,7 @@ async def test_a_target_that_was_stopped_changes_no_text_when_it_goes_on(
 ) -> None:
     hub = MemoryHub()
     coordinator = Coordinator(
-        hub.server(), joint_plan, heartbeat_interval_s=0.05, heartbeat_timeout_s=0.4
+        hub.server(), joint_plan, heartbeat_interval_s=0.05, heartbeat_timeout_s=2.0
     )
     lines = {name: Stoppable(hub.client()) for name in ("a", "b")}
     client = Client(hub.client(), endpoint="memory", rejoins=True)

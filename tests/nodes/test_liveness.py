@@ -191,15 +191,15 @@ async def test_a_member_leaves_a_connection_that_nothing_comes_over(
 async def test_who_sends_a_large_message_over_a_slow_link_is_not_silent(
     eventually: Eventually,
 ) -> None:
-    async with serving(timeout_s=0.5) as coordinator:
+    async with serving(timeout_s=2.0) as coordinator:
         with ZmqContext() as context:
             async with Wire(coordinator.endpoint, piece_s=0.15) as wire:
                 node = Node(context.connect(wire.endpoint), wire.endpoint)
                 task = asyncio.create_task(node.link.run())
                 try:
                     await eventually(lambda: node.link.is_joined)
-                    # Some two seconds, in which nothing else of this member comes.
-                    node.link.send(make_submit(prompt="x" * 60_000))
+                    # Some four seconds, in which nothing else of this member comes.
+                    node.link.send(make_submit(prompt="x" * 120_000))
                     await eventually(lambda: node.messages)
                     assert node.num_joins == 1
                 finally:

@@ -18,7 +18,7 @@ from nodes.engine.rules import Grammar
 from nodes.engine.sandbox.users import GrammarCheck, SandboxedTokenizer
 from nodes.engine.vocab import LlamaTokenizer
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 NUMBER = Grammar("json_schema", '{"type": "integer"}')
 # A conversation chooses what the template does.

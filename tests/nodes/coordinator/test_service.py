@@ -86,11 +86,11 @@ async def test_a_coordinator_that_stood_still_takes_nobody_for_silent(
     eventually: Eventually,
 ) -> None:
     hub = MemoryHub()
-    async with serving(hub, interval_s=0.05, timeout_s=0.4) as coordinator:
+    async with serving(hub, interval_s=0.05, timeout_s=2.0) as coordinator:
         client, welcome = await join(hub, "a")
         where = {"cluster": welcome.cluster, "epoch": welcome.epoch}
         await hear(client, Ping)
-        time.sleep(1.0)  # noqa: ASYNC251 - the event loop stands still: that is the matter
+        time.sleep(4.0)  # noqa: ASYNC251 - the event loop stands still: that is the matter
         for _ in range(4):
             ping = (await hear(client, Ping)).message
             client.send(encode(Pong(ping.seq, 0), **where))
