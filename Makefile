@@ -32,6 +32,9 @@ OURS := $(PIP_INSTALL) --no-build-isolation --no-deps
 RELOCK := build/lock/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 \
 	--generate-hashes --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 
+# On all cores: who is done takes tests from the others.
+PYTEST := $(BIN)/python -m pytest -q -n auto --dist worksteal
+
 .DELETE_ON_ERROR:
 .PHONY: demo test quick lint check fix bench install deb lock models
 
@@ -39,10 +42,10 @@ demo: $(VENV)/installed models
 	@$(BIN)/airdraft run --prompt "$(PROMPT)" --max-tokens 64
 
 test: $(VENV)/installed-dev models
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 quick: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -q -n auto -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
