@@ -20,7 +20,8 @@ def can_hold(target: NodeRecord, spec: StreamSpec) -> bool:
 
 
 def is_of_kind(target: NodeRecord, request: Request) -> bool:
-    """Whether a text would be there what its request asks for, and go on as it began."""
+    """Returns whether a target has the model and class that a request asks for or began with, and
+    is as exact as its client was told."""
     profile = target.profile
     is_same = is_meant(request.model_hash, profile.model_hash)
     is_same = is_same and is_meant(request.numerics_class, profile.numerics_class)
