@@ -38,7 +38,7 @@ Note = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class _Case:
+class Case:
     """A request and what it asks for beside its text: a model, or a fingerprint."""
 
     kind: str
@@ -56,7 +56,7 @@ class Found:
     """Answers by case; a case is right where all of them are one, with the fingerprint it is to
     have."""
 
-    answers: dict[_Case, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
+    answers: dict[Case, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
     wanted: dict[str, str] = field(default_factory=dict)
     # While the first class was down: what was told, and whether naming it was refused.
     told_while_down: list[str] = field(default_factory=list)
@@ -93,7 +93,7 @@ class Found:
         return "\n".join(rows)
 
 
-async def _ask(client: AsyncOpenAI, case: _Case) -> tuple[str, str]:
+async def _ask(client: AsyncOpenAI, case: Case) -> tuple[str, str]:
     """Text and fingerprint."""
     common: dict[str, Any] = {
         "model": case.model,
@@ -114,7 +114,7 @@ async def _ask(client: AsyncOpenAI, case: _Case) -> tuple[str, str]:
     return text, " ".join(sorted(told))
 
 
-def _cases(count: int, max_tokens: int, kinds: Sequence[tuple[str, str, str]]) -> list[_Case]:
+def make_cases(count: int, max_tokens: int, kinds: Sequence[tuple[str, str, str]]) -> list[Case]:
     """kinds: name, model and fingerprint to ask for, in turns."""
     order = random.Random(count)
     prompts = make_prompts(_NUM_LONG + count, seed=7)[_NUM_LONG:]
@@ -124,12 +124,12 @@ def _cases(count: int, max_tokens: int, kinds: Sequence[tuple[str, str, str]]) -
         temperature = 0.8 if number % 4 else 0.0
         size = order.randrange(max_tokens // 2, max_tokens + 1)
         streams = number % 2 == 0
-        made.append(_Case(kind, prompt, number, temperature, size, streams, model, pinned))
+        made.append(Case(kind, prompt, number, temperature, size, streams, model, pinned))
     return made
 
 
 async def _attempt(
-    client: AsyncOpenAI, cases: Sequence[_Case], found: Found, order: random.Random, at_once: int
+    client: AsyncOpenAI, cases: Sequence[Case], found: Found, order: random.Random, at_once: int
 ) -> None:
     """Ask all, in some order, while others come and go."""
     todo = iter(order.sample(cases, len(cases)))
@@ -213,7 +213,7 @@ async def _measure(
                 kinds[2][0]: _fingerprint(exact),
                 "fast": _fingerprint(fast),
             }
-            cases = _cases(count, max_tokens, kinds)
+            cases = make_cases(count, max_tokens, kinds)
             for attempt in range(_ATTEMPTS):
                 if attempt == _ATTEMPTS - 1:
                     await _while_down(mesh, client, cases, found)
@@ -225,7 +225,7 @@ async def _measure(
 
 
 async def _while_down(
-    mesh: Fleet, client: AsyncOpenAI, cases: Sequence[_Case], found: Found
+    mesh: Fleet, client: AsyncOpenAI, cases: Sequence[Case], found: Found
 ) -> None:
     await mesh.kill("target-0")
     by_name = [case for case in cases if case.kind == "the name alone"]

@@ -1,4 +1,4 @@
-"""How an operator shares requests among numerics classes: the setting `classes.weights` as text."""
+"""The setting `classes.weights`, by which an operator shares requests among numerics classes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MOST_WEIGHT = 100
 
 
 def parsed_weights(text: str) -> dict[str, int]:
-    """Weights by the beginnings of class names, from "3fa9=2, 77bc=1"; {} from "".
+    """Returns weights by the beginnings of class names, from "3fa9=2, 77bc=1"; {} from "".
 
     Raises ValueError for what is malformed, and where one beginning is that of another.
     """
@@ -34,5 +34,5 @@ def parsed_weights(text: str) -> dict[str, int]:
 
 
 def weight_of(numerics_class: str, weights: Mapping[str, int]) -> int:
-    """0 for a class that is not listed."""
+    """Returns the weight of a class, 0 for one that is not listed."""
     return next((w for name, w in weights.items() if numerics_class.startswith(name)), 0)

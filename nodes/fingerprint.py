@@ -1,4 +1,4 @@
-"""What a text depends on beside its request, named: the model's content and the numerics class."""
+"""Fingerprints name what a text depends on beside its request: model and numerics class."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ _FORM = re.compile(r"fp_([!-~]{1,256})_([!-^`-~]{1,256})")
 
 @lru_cache(maxsize=1024)
 def shortened(name: str) -> str:
-    """The hash of a model, or the name of a numerics class, as fingerprints have it."""
+    """Returns the hash of a model, or the name of a numerics class, as fingerprints have it."""
     return _LONG_NUMBER.sub(r"\1", name)
 
 
 def fingerprint(model_hash: str, numerics_class: str) -> str:
-    """The same for equal bits: with it, a request and its seed become the same text."""
+    """Returns what an answer says of its target.
+
+    Where it is the same, the same request with the same seed becomes the same text.
+    """
     return f"fp_{shortened(model_hash)}_{shortened(numerics_class)}"
 
 
 def parts_of(text: str) -> tuple[str, str]:
-    """Model hash and numerics class of a fingerprint, shortened as they are there.
+    """Returns model hash and numerics class of a fingerprint, shortened as they are there.
 
     Raises ValueError for what has another form.
     """
@@ -44,12 +47,15 @@ def is_fingerprint(text: str) -> bool:
 
 
 def is_meant(wanted: str, found: str) -> bool:
-    """Whether a hash or class is the one that is wanted, which may be shortened; "": any."""
+    """Returns whether a hash or class is the one that is wanted.
+
+    wanted: in full or shortened; "" for any.
+    """
     return not wanted or wanted == found or wanted == shortened(found)
 
 
 def model_ids(models: Iterable[Model]) -> dict[Model, str]:
-    """What names each model: the name of its file, with its hash where several are called alike."""
+    """Returns the id of each model: the name of its file, with the hash where several share it."""
     found = set(models)
     num_of_name = Counter(name for name, _ in found)
     return {
@@ -59,8 +65,11 @@ def model_ids(models: Iterable[Model]) -> dict[Model, str]:
 
 
 def is_named(wanted: str, model: Model) -> bool:
-    """Whether an id names a model: by its file's name, with or without the ending, alone or with
-    the first digits of its hash, eight or more, behind an @."""
+    """Returns whether an id names a model.
+
+    An id is the file's name with or without its ending, alone or with an @ and the first digits of
+    the hash, eight or more.
+    """
     name, model_hash = model
     names = (name, name.removesuffix(_SUFFIX))
     alone, _, digits = wanted.rpartition("@")

@@ -78,6 +78,8 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/api/client.py Stream.completed async with self",
         "nodes/cli/top.py _live await screen.wait",
         "nodes/gateway/exchange.py Exchange.whole await asyncio.wait",
+        # The first prompt is placed, or its request ends.
+        "nodes/gateway/exchange.py Exchange._ask_all await asyncio.wait",
         # A context of ours, whose waits are looked at there.
         "nodes/gateway/generate.py Generate._answer async with contextlib.AsyncExitStack",
         "nodes/gateway/generate.py Generate._answer await stack.enter_async_context",

@@ -1,6 +1,6 @@
-"""Which targets a request goes to by what it is: those of one model and one numerics class. Pure.
+"""Chooses the model and the numerics class that a request goes to. Pure.
 
-How busy they are does not matter here: texts do not depend on it.
+How busy targets are does not matter here, because texts must not depend on it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ class _Left:
 
 
 class Choosing:
-    """weights: of numerics classes, by the beginnings of their names."""
+    """Knows the targets that are here and those that were here lately.
+
+    weights: of numerics classes, by the beginnings of their names.
+    """
 
     def __init__(self, roster: Roster, weights: Mapping[str, int]) -> None:
         self._roster = roster
@@ -62,6 +65,7 @@ class Choosing:
             )
 
     def left(self, gone: NodeOut, now: float) -> None:
+        """A target is gone; what it had counts for a while."""
         target = gone.record
         self._left.pop(target.name, None)
         is_expected = gone.reason not in (DRAINED, DROPPED)
@@ -70,7 +74,7 @@ class Choosing:
             del self._left[next(iter(self._left))]
 
     def known(self, now: float) -> list[EngineProfile]:
-        """Profiles of the targets that are here, or were here lately."""
+        """Returns the profiles of the targets that are here, or were here lately."""
         here = self._roster.nodes("target")
         names = {node.name for node in here}
         lately = [
@@ -92,7 +96,7 @@ class Choosing:
         return bool(hashes_in_order(expected, request.submit.model))
 
     def _standings(self, now: float) -> Standings:
-        """Of all classes; kept while targets are the same, for many requests may wait."""
+        # Many requests may wait when a target comes or goes: they are made once for all of these.
         known = self.known(now)
         if known != self._known:
             self._known, self._known_standings = known, standings_of(known)
@@ -101,7 +105,10 @@ class Choosing:
     def of_first_class(
         self, targets: Sequence[NodeRecord], request: Request, now: float
     ) -> list[NodeRecord]:
-        """Those of the targets, all of one model, that have the class which the request goes to."""
+        """Returns those of the targets that have the class which a request goes to.
+
+        targets: all of one model.
+        """
         names = {target.profile.numerics_class for target in targets}
         if len(names) > 1:
             model_hash = targets[0].profile.model_hash
@@ -111,7 +118,7 @@ class Choosing:
         return [target for target in targets if target.profile.numerics_class in names]
 
     def reader_of(self, request: Request, now: float) -> NodeRecord | None:
-        """The target that reads the prompt of a request, if there is one."""
+        """Returns the target that reads the prompt of a request, if there is one."""
         # Who takes the place of a lost one of its name has not been welcomed before that is heard.
         able = [n for n, _ in self._roster.schedulers() if is_of_kind(n, request)]
         staying = [n for n in able if not n.is_draining]

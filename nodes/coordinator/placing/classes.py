@@ -1,7 +1,7 @@
-"""Which numerics class of a model serves a request. Pure.
+"""The order in which a request goes to the numerics classes of its model. Pure.
 
-It follows from the classes that are there and from the request, never from load: a text depends on
-its class. So whoever asks again, or goes on with a conversation, is served by the same one.
+It follows from the classes that are there and from the request, never from load, because a text
+depends on its class. Whoever asks again, or goes on with a conversation, is served by the same one.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from nodes.messages import EngineProfile
 from nodes.profile import costs_of
 
 _TICKET_BYTES = 8
-# Scores are asked for again and again while requests wait.
+# The scores of a request are asked for each time that targets come and go while it waits: as many
+# are kept as requests of some gateways may wait, with a few classes each.
 _MOST_REMEMBERED = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is known of a class of one model by the targets that have it. pass_s: of one token, on
-    the fastest of them, as it was measured when that was calibrated."""
+    """What the targets of a class told of themselves. is_exact: all of them are. pass_s: seconds
+    of a pass of one token on the fastest of them, as it was calibrated."""
 
     is_exact: bool
     pass_s: float
@@ -35,6 +36,7 @@ Standings: TypeAlias = dict[str, dict[str, Standing]]
 
 
 def standings_of(profiles: Iterable[EngineProfile]) -> Standings:
+    """Returns the standing of each class of each model that targets with these profiles have."""
     found: Standings = {}
     for profile in profiles:
         mine = Standing(profile.exact, costs_of(profile).decode.at(1))
@@ -48,10 +50,10 @@ def standings_of(profiles: Iterable[EngineProfile]) -> Standings:
 def classes_in_order(
     standings: Standings, model_hash: str, conversation: bytes, weights: Mapping[str, int]
 ) -> list[str]:
-    """The numerics classes of a model, the one first that a request goes to.
+    """Returns the numerics classes of a model, the one first that a request goes to.
 
     conversation: as conversation_of() gives it. weights: by the beginnings of names. Classes with a
-    weight go first, by score. The others follow: exact ones, then fast ones, then by name.
+    weight go first, by score. The others follow: exact ones first, then by pass_s, then by name.
     """
     classes = standings[model_hash]
 
@@ -65,11 +67,12 @@ def classes_in_order(
 
 @lru_cache(maxsize=_MOST_REMEMBERED)
 def score_of(weight: int, model_hash: str, conversation: bytes, numerics_class: str) -> int:
-    """The highest of as many tickets as a class has weight, each a hash; above 0.
+    """Returns the highest of as many tickets as a class has weight; a ticket is a hash above 0.
 
-    Of classes that draw for a conversation each has the highest ticket with a probability that is
-    its share of all weights, and one that comes or goes changes the order of no others. Integers
-    only, so that all coordinators agree.
+    Each class has the highest ticket for a share of the conversations that is its share of all
+    weights, and a class that comes or goes changes the order of no others. This is rendezvous
+    hashing with integers alone: the usual weights need logarithms, whose last bit differs between
+    machines, and then coordinators would not agree.
     """
     drawn = hashlib.blake2b(digest_size=_TICKET_BYTES)
     for part in (model_hash.encode(), conversation, numerics_class.encode()):
@@ -84,7 +87,7 @@ def score_of(weight: int, model_hash: str, conversation: bytes, numerics_class: 
 
 
 def ambiguous(names: Sequence[str], weights: Mapping[str, int]) -> dict[str, list[str]]:
-    """Beginnings that several of these classes have, each of which then has the weight."""
+    """Returns the beginnings that several of these classes have, with the names of these."""
     found = {
         beginning: sorted(name for name in set(names) if name.startswith(beginning))
         for beginning in weights

@@ -21,7 +21,8 @@ def can_hold(target: NodeRecord, spec: StreamSpec) -> bool:
 
 
 def is_of_kind(target: NodeRecord, request: Request) -> bool:
-    """Whether a text would be there what its request asks for, and go on as it began."""
+    """Returns whether a target has the model and class that a request asks for or began with, and
+    is as exact as its client was told."""
     return is_meant_by(request, target.profile)
 
 

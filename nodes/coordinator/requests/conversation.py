@@ -1,4 +1,4 @@
-"""What is the same in all turns of a conversation: by it a numerics class is drawn. Pure."""
+"""Tells conversations apart by what is the same in all of their turns. Pure."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _USER = "user"
 
 
 def conversation_of(submit: SubmitRequest, prompt: Sequence[int]) -> bytes:
-    """A digest of the beginning of what is asked, the same in every coordinator.
+    """Returns a digest of the beginning of what is asked, the same in every coordinator.
 
-    Of a conversation the messages up to and with the first one of the user, of a text its first 256
-    characters, of token ids (prompt) the first 64.
+    The beginning of a conversation is its messages up to and with the first one of the user; that
+    of a text is its first 256 characters, that of token ids (prompt) the first 64.
     """
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     for message in submit.messages:

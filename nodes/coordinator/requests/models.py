@@ -1,4 +1,4 @@
-"""Which models a request may go to by the name it gives. A model is the content of its file."""
+"""Finds the model that a request names. A model is the content of a file. Pure."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def _is_named(profile: EngineProfile, name: str) -> bool:
 
 
 def shown_ids(profiles: Iterable[EngineProfile]) -> list[str]:
-    """What names the models of these, as clients see them."""
+    """Returns the ids of the models of these profiles, as clients see them."""
     models = {(profile.model[:MAX_MODEL_CHARS], profile.model_hash) for profile in profiles}
     return sorted(model_ids(models).values())
 
 
 def hashes_in_order(known: Sequence[EngineProfile], name: str) -> list[str]:
-    """Hashes of the models that a name may mean, the one first that it means if it is there.
+    """Returns hashes of the models that a name may mean, the one first that it means if present.
 
     name: "" for any. known: profiles of targets that are here or were here lately. The model whose
     targets have the most cells goes first, whatever the load is, and while one of these is away for
@@ -43,7 +43,7 @@ def hashes_in_order(known: Sequence[EngineProfile], name: str) -> list[str]:
 def suits(
     targets: Iterable[NodeRecord], known: Sequence[EngineProfile], name: str
 ) -> list[NodeRecord]:
-    """Those of the targets that have the first of the models that a name may mean."""
+    """Returns those of the targets that have the first of the models that a name may mean."""
     by_hash: dict[str, list[NodeRecord]] = {}
     for target in targets:
         by_hash.setdefault(target.profile.model_hash, []).append(target)

@@ -138,14 +138,14 @@ async def test_requests_have_one_text_and_fingerprint_whatever_the_load(tmp_path
         asked = bodies(200)
         found = await ask_thrice(http, asked)
         assert found == [{(A.text(body), A.fingerprint)} for body in asked]
-        asked = [{**body, "system_fingerprint": B.fingerprint} for body in bodies(60)]
+        asked = [{**body, "system_fingerprint": B.fingerprint} for body in bodies(30)]
         found = await ask_thrice(http, asked)
         assert found == [{(B.text(body), B.fingerprint)} for body in asked]
 
 
 async def test_the_next_class_takes_over_and_the_fingerprint_tells(tmp_path: Path) -> None:
     async with gateway(tmp_path, A, B) as (made, http):
-        asked = bodies(60)
+        asked = bodies(40)
         await made.kill(A.numerics_class)
         await made.wait_for(made.clients["gateway"], {B.numerics_class})
         found = await ask_thrice(http, asked)
@@ -187,7 +187,7 @@ async def test_a_conversation_of_several_turns_stays_in_its_class(tmp_path: Path
 
 async def test_with_weights_a_request_has_one_text(tmp_path: Path) -> None:
     async with gateway(tmp_path, A, B, weights="aaaa=1, bbbb=2") as (_made, http):
-        asked = bodies(200)
+        asked = bodies(80)
         found = await ask_thrice(http, asked)
         shares = {A.fingerprint: 0, B.fingerprint: 0}
         for body, answers in zip(asked, found, strict=True):
@@ -210,10 +210,10 @@ async def test_files_of_one_name_are_told_apart(
             assert (await http.get(f"/models/{entry['id']}")).json() == entry
         assert (await http.get("/models/toy-1")).json()["airdraft"]["num_targets"] == 2
         # A name alone is the one with more cells.
-        asked = [{**body, "model": "toy-1"} for body in bodies(100)]
+        asked = [{**body, "model": "toy-1"} for body in bodies(40)]
         found = await ask_thrice(http, asked)
         assert found == [{(A.text(body), A.fingerprint)} for body in asked]
-        asked = [{**body, "model": "toy-1@22222222"} for body in bodies(100)]
+        asked = [{**body, "model": "toy-1@22222222"} for body in bodies(40)]
         found = await ask_thrice(http, asked)
         assert found == [{(OTHER.text(body), OTHER.fingerprint)} for body in asked]
         both = {**asked[0], "system_fingerprint": A.fingerprint}
@@ -291,7 +291,7 @@ async def test_what_outlives_its_coordinator_stays_in_its_class(
 ) -> None:
     async with gateway(tmp_path, B) as (made, http):
         client = made.clients["gateway"]
-        body = {"prompt": "long", "max_tokens": 3000, "seed": 5, "temperature": 0.9}
+        body = {"prompt": "long", "max_tokens": 1500, "seed": 5, "temperature": 0.9}
         pinned = {**body, "system_fingerprint": B.fingerprint, "stream": True}
         async with http.stream("POST", "/completions", json=pinned) as answer:
             reading = aiter(answer.aiter_lines())
