@@ -74,6 +74,34 @@ def hostile(
         click.echo(str(decoder.decode_hostile(frames, seed)))
 
 
+@bench.command("hostile-requests")
+@click.option("--schemas", default=200, show_default=True, help="Generated JSON schemas.")
+@click.option("--words/--no-words", default=True, help="Of 60,000 letters, in all vocabularies.")
+def hostile_requests(schemas: int, words: bool) -> None:
+    """Requests that want to hurt, against a mesh with 4 GB of address space a process.
+
+    \b
+    Example:
+      python -m bench hostile-requests --schemas 20 --no-words
+    """
+    import asyncio
+
+    from bench.hostile.requests import run_hostile
+    from bench.hostile.words import read_words
+    from nodes.catalog import DEFAULT_DRAFT, Catalog, default_cache_dir
+    from nodes.config import environment
+
+    if words:
+        model = Catalog(default_cache_dir(environment())).ensure(DEFAULT_DRAFT)
+        for line in read_words(model):
+            click.echo(line)
+    found = asyncio.run(run_hostile(schemas, lambda line: click.echo(line, err=True)))
+    for line in found.lines():
+        click.echo(line)
+    if found.faults:
+        sys.exit(1)
+
+
 @bench.command("two-machines")
 @click.option("--airdraft", default="", help="The command to try; default this installation's.")
 @click.option("--target", default="", help="Default: the catalogue's default target.")

@@ -44,7 +44,7 @@ async def run_up(
 
     found = Upheaval()
     async with (
-        _up(arguments, found) as (process, url),
+        running_up(arguments, found) as (process, url),
         AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=REQUEST_LIMIT_S) as client,
     ):
         model = (await client.models.list()).data[0].id
@@ -67,13 +67,16 @@ async def run_up(
 
 
 @contextlib.asynccontextmanager
-async def _up(
-    arguments: Sequence[str], found: Upheaval
+async def running_up(
+    arguments: Sequence[str], found: Upheaval, prefix: Sequence[str] = ()
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """`airdraft up` and the URL of its API; at the end it stops in good order."""
+    """`airdraft up` and the URL of its API; at the end it stops in good order.
+
+    prefix: of its command, such as one that limits its memory.
+    """
     with tempfile.TemporaryDirectory(prefix="airdraft-bench-") as keys:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "nodes.cli", "up", *arguments),
+            *(*prefix, sys.executable, "-m", "nodes.cli", "up", *arguments),
             *("--listen", "tcp://127.0.0.1:*", "--http", "127.0.0.1:0"),
             cwd=_ROOT,
             env={**os.environ, "AIRDRAFT_KEYS": keys},
