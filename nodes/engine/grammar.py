@@ -21,7 +21,7 @@ from nodes.engine.rules import Grammar
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
 # What compiled grammars may take together, and one at least (its text, and what points to it).
-_MAX_COMPILED_BYTES: Final = 128 << 20
+_MAX_COMPILED_BYTES: Final = 64 << 20
 _LEAST_BYTES: Final = 32 << 10
 # The translation of GBNF is Python: 1.7 s for 60,000 characters, and rules squared.
 _MAX_GBNF_CHARS: Final = 16_384

@@ -183,7 +183,7 @@ def test_grammars_are_kept_by_what_they_take_the_last_ones_used() -> None:
 
     def check(grammar: Grammar) -> int:
         asked.append(grammar.text)
-        return 30 << 20
+        return 15 << 20
 
     grammars = Grammars(Pieces(), INFO, check)
     texts = [gbnf(f'root ::= "a"{{{i}}}') for i in range(1, 8)]
