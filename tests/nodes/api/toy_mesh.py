@@ -55,7 +55,10 @@ def toy_mesh(num_targets: int = 1, **changes: Any) -> Iterator[ToyMesh]:
         stop = asyncio.Event()
         with ZmqContext() as context:
             coordinator = Coordinator(
-                context.bind("tcp://127.0.0.1:0"), joint_plan, heartbeat_interval_s=0.05
+                context.bind("tcp://127.0.0.1:0"),
+                joint_plan,
+                heartbeat_interval_s=0.05,
+                heartbeat_timeout_s=60.0,
             )
             endpoint = coordinator.endpoint
             serving = asyncio.create_task(coordinator.run())
