@@ -15,9 +15,9 @@ import struct
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_SECCOMP: Final = 22
 _PR_SET_NO_NEW_PRIVS: Final = 38
-_SECCOMP_SET_MODE_FILTER: Final = 1
-_SECCOMP_FILTER_FLAG_TSYNC: Final = 1
+_SECCOMP_MODE_FILTER: Final = 2
 _RET_ALLOW: Final = 0x7FFF_0000
 _RET_ERRNO_EPERM: Final = 0x0005_0001
 # Instructions of classic BPF: load a word, jump if equal, jump if at least, return.
@@ -27,8 +27,7 @@ _SYSCALL_NUMBER, _ARCHITECTURE = 0, 4
 # From here on are the calls of x86-64's other ABI (x32), which nobody here uses.
 _X32_CALLS: Final = 0x4000_0000
 
-# Of linux/audit.h: the architecture's mark, the number of the call seccomp(2), and the numbers of
-# the calls that are refused, by name (the kernel's tables of system calls).
+# The numbers of the calls that are refused, by name (the kernel's tables of system calls).
 _X86_64_REFUSED: Final = {
     **{"open": 2, "creat": 85, "openat": 257, "openat2": 437, "memfd_create": 319},
     **{"unlink": 87, "unlinkat": 263, "rename": 82, "renameat": 264, "renameat2": 316},
@@ -55,9 +54,10 @@ _AARCH64_REFUSED: Final = {
     **{"bpf": 280, "perf_event_open": 241, "userfaultfd": 282},
     **{"add_key": 217, "request_key": 218, "keyctl": 219},
 }
+# With the architecture's mark in linux/audit.h.
 _MACHINES: Final = {
-    "x86_64": (0xC000_003E, 317, _X86_64_REFUSED),
-    "aarch64": (0xC000_00B7, 277, _AARCH64_REFUSED),
+    "x86_64": (0xC000_003E, _X86_64_REFUSED),
+    "aarch64": (0xC000_00B7, _AARCH64_REFUSED),
 }
 
 
@@ -105,22 +105,21 @@ def _set(kind: int, value: int) -> None:
 
 
 def refuse_calls() -> bool:
-    """Give up the system calls named above, in all threads, for good.
+    """Give up the system calls named above for good: this thread, and all that it starts.
 
     Returns False where this kernel or machine has no such filter.
     """
     known = _MACHINES.get(platform.machine())
     if known is None or os.name != "posix":
         return False
-    architecture, seccomp, refused = known
+    architecture, refused = known
     code = _filter(architecture, sorted(refused.values()))
     libc = _libc()
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         return False
     program = _Program(len(code) // 8, code)
-    flags = ctypes.c_uint(_SECCOMP_FILTER_FLAG_TSYNC)
-    call = ctypes.c_long(seccomp)
-    return bool(libc.syscall(call, _SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(program)) == 0)
+    given = _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0
+    return bool(libc.prctl(_PR_SET_SECCOMP, *given) == 0)
 
 
 def _filter(architecture: int, refused: list[int]) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from nodes.engine.protocol import InvalidInputError
+
+logger = logging.getLogger(__name__)
 
 # Python, libllama and a vocabulary on a small board that has other things to do.
 START_LIMIT_S: Final = 60.0
@@ -109,6 +112,11 @@ class SandboxProcess:
         if "ended" in ready:
             raise RuntimeError(f"the process for {self._setup['duty']} does not start")
         self._error = ready.get("error", "")
+        if not ready.get("is_filtered", True):
+            logger.warning(
+                "this machine has no filter of system calls: the process for %s could open files",
+                self._setup["duty"],
+            )
         if self._error:
             raise InvalidInputError(self._error)
 

@@ -1,9 +1,10 @@
 """The process that answers questions about what strangers send: JSON lines in and out.
 
-The first line is the setup of a duty, with its name; the answer is {}, or {"error"} if it cannot be
-done. Each other line is a question. The answer is what the duty makes of it, or {"error"} with one
-line for who asked, or {"ended": N} if a forked process was ended by signal N (0: otherwise). It
-ends with its standard input, so nothing is left of it, however the node ends.
+The first line is the setup of a duty, with its name; the answer is {"is_filtered"}, which says
+whether system calls are refused from now on, or {"error"} if it cannot be done. Each other line is
+a question. The answer is what the duty makes of it, or {"error"} with one line for who asked, or
+{"ended": N} if a forked process was ended by signal N (0: otherwise). It ends with its standard
+input, so nothing is left of it, however the node ends.
 """
 
 from __future__ import annotations
@@ -94,8 +95,8 @@ def main() -> None:
     except InvalidInputError as error:
         _say(json.dumps({"error": str(error)}).encode())
         return
-    jail.refuse_calls()
-    _say(b"{}")
+    # Before there is any other thread, which would go without.
+    _say(json.dumps({"is_filtered": jail.refuse_calls()}).encode())
     for line in lines:
         _say(worker.answer(line))
 
