@@ -32,6 +32,7 @@ from nodes.coordinator.requests.request import (
 )
 from nodes.coordinator.requests.resuming import prompt_hash
 from nodes.coordinator.sends import Send, streams_of
+from nodes.fingerprint import fingerprint
 from nodes.messages import PromptScoresNotice, RequestFailedNotice
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
 from nodes.scheduler.stream import Stream
@@ -266,6 +267,9 @@ class Serving:
         request.last_loss = "the target for it has left"
         if request.is_resumed:
             request.last_loss = "no target that could go on with it is there"
+        elif request.is_pinned:
+            told = fingerprint(request.model_hash, request.numerics_class)
+            request.last_loss = f"no target with fingerprint {told} is there"
         if request.prompt:
             self.ledger.returning.add(request)
         else:

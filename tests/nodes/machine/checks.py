@@ -71,7 +71,10 @@ def check_waiting(serving: Serving) -> None:
     tokenizing = serving.ledger.tokenizing
     texts = tokenizing._texts.values()
     assert Counter(text.request.role for text in texts) == +tokenizing._num_of_role
-    assert {t.request.client for t in texts} == set(tokenizing._num_chars)
+    holdings = serving.ledger.holdings
+    assert set(holdings._of_request) == set(serving.ledger.requests)
+    assert sum(holdings._of_request.values()) == holdings._of_all
+    assert set(holdings._of_connection) == {client for client, _ in serving.ledger.requests}
     assert all(num >= 0 for num in tokenizing._under_way.values())
 
 
