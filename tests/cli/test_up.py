@@ -50,9 +50,9 @@ def kill_target(commands: Commands) -> None:
 
 
 def said(process: subprocess.Popen[str]) -> str:
-    """The next line on standard error."""
+    """The next line on standard error that is no warning of who else may join."""
     assert process.stderr is not None
-    return process.stderr.readline()
+    return next(line for line in process.stderr if " WARNING " not in line)
 
 
 def alone(prompt: str, max_tokens: int, seed: int) -> str:

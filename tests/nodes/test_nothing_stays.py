@@ -80,4 +80,6 @@ def test_nothing_of_a_request_stays(case: ClusterCase) -> None:
     assert state._serving.ledger._ids_of_client == {}
     tokenizing = state._serving.ledger.tokenizing
     assert not any(tokenizing._queues.values())
-    assert len(tokenizing._number_of) + len(tokenizing._num_chars) == 0
+    assert tokenizing._number_of == {}
+    holdings = state._serving.ledger.holdings
+    assert holdings._of_request == {} == +holdings._of_connection == +holdings._of_party
