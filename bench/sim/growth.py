@@ -148,6 +148,10 @@ class CellsWorld:
             self._join(f"target-{cell}", "target", family)
             for number in range(_DRAFTS_A_CELL):
                 self._join(f"draft-{cell}-{number}", "draft", family)
+        # Targets get nothing before they have answered their probes.
+        while self._events:
+            self.now, _, action = heapq.heappop(self._events)
+            action()
         self._step = "admission"
         for cell in range(num_cells):
             peer = f"client-{cell}"
@@ -157,7 +161,7 @@ class CellsWorld:
             for number in range(STREAMS_A_CELL):
                 self._hear(peer.encode(), _submit(number, model))
         self._step = "rounds"
-        self._at(_TICK_S, self._tick)
+        self._at(self.now + _TICK_S, self._tick)
 
     def run(self, until_s: float) -> None:
         while self._events and self._events[0][0] <= until_s:
