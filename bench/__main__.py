@@ -13,6 +13,7 @@ from bench.chaos.detect_command import detect
 from bench.chaos.endurance.commands import COMMANDS as ENDURANCE
 from bench.chaos.links.command import COMMANDS as LINK_COMMANDS
 from bench.chaos.rolling.command import rolling_command
+from bench.chaos.up_command import up_command
 from bench.commands import COMMANDS as PARTS
 from bench.distill.commands import distill
 from bench.emulate.command import air_command
@@ -73,6 +74,34 @@ def hostile(
         click.echo(str(decoder.decode_hostile(frames, seed)))
 
 
+@bench.command("hostile-requests")
+@click.option("--schemas", default=200, show_default=True, help="Generated JSON schemas.")
+@click.option("--words/--no-words", default=True, help="Of 60,000 letters, in all vocabularies.")
+def hostile_requests(schemas: int, words: bool) -> None:
+    """Requests that want to hurt, against a mesh with 4 GB of address space a process.
+
+    \b
+    Example:
+      python -m bench hostile-requests --schemas 20 --no-words
+    """
+    import asyncio
+
+    from bench.hostile.requests import run_hostile
+    from bench.hostile.words import read_words
+    from nodes.catalog import DEFAULT_DRAFT, Catalog, default_cache_dir
+    from nodes.config import environment
+
+    if words:
+        model = Catalog(default_cache_dir(environment())).ensure(DEFAULT_DRAFT)
+        for line in read_words(model):
+            click.echo(line)
+    found = asyncio.run(run_hostile(schemas, lambda line: click.echo(line, err=True)))
+    for line in found.lines():
+        click.echo(line)
+    if found.faults:
+        sys.exit(1)
+
+
 @bench.command("two-machines")
 @click.option("--airdraft", default="", help="The command to try; default this installation's.")
 @click.option("--target", default="", help="Default: the catalogue's default target.")
@@ -125,6 +154,24 @@ def law1(prompts: int, max_tokens: int, gammas: str, streams: str, draft: str | 
 
 
 @bench.command()
+@click.option("--requests", type=click.IntRange(3), default=200, show_default=True)
+@click.option("--max-tokens", type=click.IntRange(2), default=32, show_default=True)
+@click.option("--at-once", type=click.IntRange(1), default=24, show_default=True)
+def classes(requests: int, max_tokens: int, at_once: int) -> None:
+    """Seeded requests, three times each, to targets of two classes and two files of one name.
+
+    \b
+    Example:
+      python -m bench classes --requests 30 --max-tokens 16
+    """
+    from bench.classes import run_classes
+
+    found = run_classes(requests, max_tokens, at_once, lambda line: click.echo(line, err=True))
+    click.echo(found.table())
+    sys.exit(1 if found.num_wrong else 0)
+
+
+@bench.command()
 @click.option("--target", default="smollm2-135m", show_default=True, help="Name or path.")
 @click.option(
     "--draft",
@@ -167,6 +214,29 @@ def sampling() -> None:
     from bench.sampling import run_sampling
 
     click.echo(run_sampling())
+
+
+@bench.command()
+@click.option(
+    "--arm-root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder with an arm64 Python and numpy; CONTRIBUTING.md says how to make it.",
+)
+def portable(arm_root: Path | None) -> None:
+    """Whether sampling gives the same bits on CPUs that QEMU emulates.
+
+    \b
+    Example:
+      python -m bench portable
+    """
+    from bench.portable import PortableError, run_portable
+
+    try:
+        text, is_equal = run_portable(arm_root)
+    except PortableError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(text)
+    sys.exit(0 if is_equal else 1)
 
 
 @bench.command()
@@ -214,6 +284,7 @@ def speed(streams: str, prompts: int, max_tokens: int, temperature: float, draft
 bench.add_command(chaos)
 chaos.add_command(detect)
 chaos.add_command(rolling_command)
+chaos.add_command(up_command)
 for chaos_command in (*LINK_COMMANDS, *ENDURANCE):
     chaos.add_command(chaos_command)
 bench.add_command(distill)

@@ -29,8 +29,9 @@ def cores_at_once() -> float:
     """Between 1 and the number of cores of this process; takes about a second."""
     loops = [_loop() for _ in os.sched_getaffinity(0)]
     try:
-        alone = _count(loops[:1])
-        return max(1.0, _count(loops) / alone)
+        alone = max(1, _count(loops[:1]))
+        # What disturbs the one alone makes no more cores than there are.
+        return min(max(1.0, _count(loops) / alone), float(len(loops)))
     finally:
         for loop in loops:
             loop.communicate()

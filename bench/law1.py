@@ -99,7 +99,7 @@ def _references(
     """Prompt ids, and for each temperature the token ids of the plain loop."""
     model = LlamaModel(LlamaConfig(path=path, num_cells=4096, max_sequences=1))
     try:
-        prompts = [tuple(model.tokenizer.encode(text)) for text in texts]
+        prompts = [tuple(model.vocabulary.encode(text)) for text in texts]
         references: dict[float, list[tuple[int, ...]]] = {0.0: [], 0.8: []}
         for prompt in prompts:
             for start in range(0, len(prompt) - 1, 256):

@@ -69,12 +69,12 @@ def _measure(name: str, model: LlamaModel) -> list[str]:
         model.truncate(seq_id, 1)
     logits = model.forward([Span(s, 1, [t], 1) for s, t in enumerate(token_ids)]).copy()
     work: dict[str, Callable[[], object]] = {}
-    grammars = Grammars(model.tokenizer, model.info)
+    grammars = Grammars(model.vocabulary, model.info)
     for kind, sampling in _KINDS.items():
         samplers = [_sampler(sampling, model.info.num_vocab, grammars) for _ in token_ids]
         work[kind] = partial(_draw, samplers, logits)
     work["log-probabilities, best 5"] = partial(
-        score_rows, logits, token_ids, 5, model.tokenizer.piece
+        score_rows, logits, token_ids, 5, model.vocabulary.piece
     )
     rows = []
     for kind, run in work.items():

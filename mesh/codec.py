@@ -12,6 +12,7 @@ from mesh.errors import DecodeError, LocalProtocolError, VersionError
 from mesh.messages import PROTOCOL_VERSION, MessageSpec, spec_of_class, spec_of_tag
 from mesh.padding import unpad
 from mesh.schema import INT_MAX, Layout, Reader, struct_layout
+from mesh.shared_numbers import shared
 
 __all__ = [
     "MAX_CLUSTER_CHARS",
@@ -202,7 +203,7 @@ def _decode_tokens(frame: bytes, width: int, spec: MessageSpec) -> tuple[int, ..
     num_tokens, rest = divmod(len(frame), width)
     if rest or num_tokens > spec.max_tokens:
         raise DecodeError(f"{spec.layout.cls.__name__}: token frame of {len(frame)} bytes")
-    return struct.unpack(f"<{num_tokens}{_TOKEN_FORMATS[width]}", frame)
+    return shared(struct.unpack(f"<{num_tokens}{_TOKEN_FORMATS[width]}", frame))
 
 
 def _reason(error: Exception) -> str:

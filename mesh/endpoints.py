@@ -74,6 +74,13 @@ def ipc_path(endpoint: str) -> str | None:
     return match[1]
 
 
+def listens(path: str) -> bool:
+    """Whether somebody accepts connections at a socket file."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_LIVENESS_PROBE_S)
+        return probe.connect_ex(path) in (0, errno.EAGAIN)
+
+
 def clear_stale_socket(endpoint: str, path: str) -> None:
     """Remove the socket file of a dead process; AddressInUseError if somebody still listens.
 

@@ -22,6 +22,8 @@ OWN_KEY_FILE: Final = "node.key"
 NEXT_KEY_FILE: Final = "node.key.next"
 COORDINATOR_KEY_FILE: Final = "coordinator.key"
 NEXT_COORDINATOR_KEY_FILE: Final = "coordinator.key.next"
+# What nodes of the coordinator's own machine know it by.
+COORDINATOR_PUBLIC_FILE: Final = "coordinator.pub"
 COORDINATOR_FILE: Final = "coordinator.toml"
 AUTHORIZED_FILE: Final = "authorized_nodes.toml"
 INVITATIONS_FILE: Final = "invitations.toml"
@@ -43,6 +45,14 @@ class KnownCoordinator:
     """
 
     endpoint: str
+    key: str
+    next_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorPublic:
+    """The public key of a coordinator, and the one that it is to change to, "" if none."""
+
     key: str
     next_key: str = ""
 
@@ -103,6 +113,39 @@ def write_key_pair(path: Path, pair: KeyPair) -> None:
     """Keep a pair where only its owner can read it; an existing file is replaced whole."""
     text = f'public = "{pair.public}"\nsecret = "{pair.secret}"\n'
     write_private(path, "# Secret: whoever can read this file can act as this node.\n" + text)
+
+
+def read_public(path: Path) -> CoordinatorPublic | None:
+    """What `write_public` has kept, None if there is none. Raises KeysError.
+
+    Whoever can write the file can lead nodes to another coordinator: it is its owner's alone.
+    """
+    try:
+        mode = path.stat().st_mode
+        table = read_toml(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise KeysError(f"{path}: {error.strerror}") from error
+    if mode & 0o022:
+        raise KeysError(f"{path} can be changed by others: chmod 644 it")
+    key, next_key = table.get("key"), table.get("next_key", "")
+    if not isinstance(key, str) or not isinstance(next_key, str):
+        raise KeysError(f"{path}: expected key and next_key")
+    if not is_key(key) or (next_key and not is_key(next_key)):
+        raise KeysError(f"{path}: a key is 40 characters of Z85")
+    return CoordinatorPublic(key, next_key)
+
+
+def write_public(path: Path, public: CoordinatorPublic) -> None:
+    """Keep public keys where everybody on this machine who finds the directory can read them."""
+    text = "# Written by `airdraft keys` and by the coordinator when it starts; no secret.\n"
+    text += f'key = "{public.key}"\n'
+    text += f'next_key = "{public.next_key}"\n' if public.next_key else ""
+    try:
+        write_whole(path, text.encode(), 0o644, masked=False)
+    except OSError as error:
+        raise KeysError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def read_coordinator(path: Path) -> KnownCoordinator | None:

@@ -9,6 +9,8 @@ import math
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Self
 
 from mesh.errors import LocalProtocolError
@@ -85,9 +87,10 @@ class Client:
         on_waiting: Callable[[], object] = lambda: None,
     ) -> None:
         """rejoins: requests go on with the next coordinator when theirs is lost. role: client;
-        gateway for one that asks for many users, admin for one that gives commands about nodes. A
-        key needs it, too. declared: what is known of the link. On a shared medium large requests
-        take turns. on_waiting: called when a request has to wait for the next coordinator.
+        gateway for one that asks for many users, admin for one that observes the mesh or gives
+        commands about nodes. A key needs it, too. declared: what is known of the link. On a shared
+        medium large requests take turns. on_waiting: called when a request has to wait for the next
+        coordinator.
         """
         self._declared = declared
         self._rejoins = rejoins
@@ -170,7 +173,10 @@ class Client:
             return reply.num_streams
 
     async def trace(self, after: int) -> TraceReply:
-        """What was recorded after a number; -1 begins. Recording ends some seconds later."""
+        """What was recorded after a number; -1 begins. Recording ends some seconds later.
+
+        For role admin; without keys for every client.
+        """
         async with _Asked(self) as asked:
             self._link.send(TraceRequest(asked.request_id, after))
             reply = await self._next(asked)
@@ -178,7 +184,10 @@ class Client:
             return reply
 
     async def status(self) -> Status:
-        """What the mesh does. Raises RequestFailedError where this side does not understand it."""
+        """What the mesh does; for roles admin and gateway, without keys for every client.
+
+        Raises RequestFailedError where this side does not understand it.
+        """
         async with _Asked(self) as asked:
             self._link.send(StatusRequest(asked.request_id))
             reply = await self._next(asked)
@@ -200,7 +209,9 @@ class Client:
         loop = asyncio.get_running_loop()
         # A text comes again only by its seed.
         seed = secrets.randbits(_SEED_BITS) if options.seed is None else options.seed
-        journal = Journal(submit_of(prompt, options, seed))
+        # Said once, so that a request that goes on tomorrow is the same request.
+        date = options.date or datetime.now(UTC).date().isoformat()
+        journal = Journal(submit_of(prompt, replace(options, date=date), seed))
         limit, backoff = TimeLimit(options.timeout_s, loop.time()), Backoff()
         was_lost = False
         # A coordinator that is back may be there before its nodes: who waited for it waits on.

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
+from nodes.class_weights import parsed_weights
 
 T = TypeVar("T")
 
 
-DEFAULT_ENDPOINT = "tcp://127.0.0.1:7411"
+# Of a mesh of several users of one machine: its services, and whoever has keys.
+LOOPBACK_ENDPOINT = "tcp://127.0.0.1:7411"
 # Four Pings, and what a retransmission takes: a stopped process is noticed within 2.5 s, and a link
 # whose tail is a second long loses nobody.
 HEARTBEAT_INTERVAL_S = 0.5
@@ -114,15 +116,35 @@ class LimitSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClassSettings:
+    """Which numerics class of a model serves a request, where targets have several.
+
+    weights: "" for the first one, exact ones and then fast ones going first; or how many of the
+    conversations each is to have beside the others, as "3fa9=2, 77bc=1": beginnings of the names
+    that `airdraft nodes list` shows, and whole numbers from 1 to 100.
+    """
+
+    weights: str = ""
+
+    def __post_init__(self) -> None:
+        try:
+            parsed_weights(self.weights)
+        except ValueError as error:
+            raise ConfigError(f"classes.weights = {self.weights!r}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CoordinatorConfig:
-    """prompt_lookup: guess from the streams' own texts where that is worth more than a draft.
+    """listen: "" for a socket that only this user can reach or, where there are keys, loopback.
+
+    prompt_lookup: guess from the streams' own texts where that is worth more than a draft.
 
     keys: directory of key files; "" for the usual one. pad_messages: send messages of a few sizes
     only, nodes and clients too, so that lengths tell less of prompts. mark_air: mark packets for
     the Wi-Fi access class of interactive media, where nodes are on air.
     """
 
-    listen: str = DEFAULT_ENDPOINT
+    listen: str = ""
     cluster: str = "airdraft"
     heartbeat_interval_s: float = HEARTBEAT_INTERVAL_S
     heartbeat_timeout_s: float = HEARTBEAT_TIMEOUT_S
@@ -131,6 +153,7 @@ class CoordinatorConfig:
     pad_messages: bool = False
     mark_air: bool = False
     limits: LimitSettings = field(default_factory=LimitSettings)
+    classes: ClassSettings = field(default_factory=ClassSettings)
 
     def __post_init__(self) -> None:
         _in_range("heartbeat_interval_s", self.heartbeat_interval_s, 0.05, 60)

@@ -18,7 +18,10 @@ class GenerateOptions:
     chat: a prompt that is text is one message of a user, for the model's chat template. model: ""
     for any. user: owner of the request among those of this client. num_logprobs: None for none, or
     how many alternatives to each token. scores_prompt: log-probabilities of the prompt as well.
-    timeout_s: for all of it, waiting included; None for the coordinator's limit.
+    timeout_s: for all of it, waiting included; None for the coordinator's limit. model_hash,
+    numerics_class: what its target must have, in full or as a fingerprint has them; "" for any.
+    date: what the model's chat template takes for today, as YYYY-MM-DD; "" for the day of this
+    machine, in UTC.
     """
 
     max_tokens: int = 128
@@ -39,6 +42,9 @@ class GenerateOptions:
     num_logprobs: int | None = None
     scores_prompt: bool = False
     timeout_s: float | None = None
+    date: str = ""
+    model_hash: str = ""
+    numerics_class: str = ""
 
 
 def _kinds(prompt: Prompt, is_chat: bool) -> tuple[str, tuple[int, ...], tuple[ChatMessage, ...]]:
@@ -72,4 +78,7 @@ def submit_of(prompt: Prompt, options: GenerateOptions, seed: int) -> SubmitRequ
         rules=options.rules,
         num_logprobs=-1 if options.num_logprobs is None else options.num_logprobs,
         scores_prompt=options.scores_prompt,
+        date=options.date,
+        model_hash=options.model_hash,
+        numerics_class=options.numerics_class,
     )

@@ -145,10 +145,14 @@ class Journal:
             prompt_token_ids=(*submit.prompt_token_ids, *committed),
             scores_prompt=submit.scores_prompt and self._awaits_scores,
             resume_from=tuple(resume_from),
-            # Until something has come of it any class will do, as it would have for who lost a
-            # target: the one that was told of may never come back.
-            numerics_class="" if started is None or not self._has_begun else started.numerics_class,
-            model_hash="" if started is None else started.model_hash,
+            # Until something has come of it any class that was asked for will do, as it would have
+            # for who lost a target: the one that was told of may never come back.
+            numerics_class=(
+                submit.numerics_class
+                if started is None or not self._has_begun
+                else started.numerics_class
+            ),
+            model_hash=submit.model_hash if started is None else started.model_hash,
             is_exact=started is not None and started.exact,
             prompt_hash="" if started is None else started.prompt_hash,
         )
@@ -207,9 +211,11 @@ class Journal:
         ):
             if not same:
                 raise ForeignAnswerError(f"{what} is another than when the request began")
-        # As it has to go on; of another class only where a target was lost that had told nothing.
-        self._started = replace(known, numerics_class=event.numerics_class)
-        return ()
+        if event.numerics_class == known.numerics_class:
+            return ()
+        # A target was lost that had told nothing: one of another class begins anew.
+        self._started = event
+        return (event,)
 
     def _on_scores(self, event: PromptLogprobsNotice) -> tuple[Event, ...]:
         # The first token of a prompt has no score.

@@ -8,49 +8,49 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mesh.authorized import AuthorizedNodes
-from mesh.endpoints import check_secure, ipc_path, is_loopback
+from mesh.endpoints import check_secure, ipc_path, is_loopback, listens
 from mesh.errors import KeysError
 from mesh.keys import (
     COORDINATOR_FILE,
     COORDINATOR_KEY_FILE,
+    COORDINATOR_PUBLIC_FILE,
     NEXT_COORDINATOR_KEY_FILE,
     NEXT_KEY_FILE,
     OWN_KEY_FILE,
     ClientKeys,
+    CoordinatorPublic,
     KeyPair,
     KnownCoordinator,
     read_coordinator,
     read_key_pair,
+    read_public,
     write_coordinator,
     write_key_pair,
     write_private,
+    write_public,
 )
 from mesh.security import ServerKeys, new_key_pair
-from nodes.config import DEFAULT_ENDPOINT
+from mesh.whole_files import sync_directory
+from nodes.config import LOOPBACK_ENDPOINT
 from nodes.coordinator.members.access import ROLES
+from nodes.home import default_keys_dir, default_public_dir, private_endpoint
 
 logger = logging.getLogger(__name__)
-
-
-def default_keys_dir(environ: Mapping[str, str]) -> Path:
-    """AIRDRAFT_KEYS, else the state directory that systemd gave, else the user's config."""
-    if chosen := environ.get("AIRDRAFT_KEYS"):
-        return Path(chosen)
-    if state := environ.get("STATE_DIRECTORY"):
-        return Path(state.split(":")[0]) / "keys"
-    config = environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return Path(config) / "airdraft" / "keys"
 
 
 @dataclass(frozen=True, slots=True)
 class Keyring:
     """The key files of one directory; each is read when it is asked for.
 
-    credentials: where systemd has put copies of secret files, read-only; they go first.
+    credentials: where systemd has put copies of secret files, read-only; they go first. public:
+    directory of what others on this machine may read; None where there are none. private: endpoint
+    of a mesh that only this user can reach; "" where several users make one.
     """
 
     directory: Path
     credentials: Path | None = None
+    public: Path | None = None
+    private: str = ""
 
     def own(self) -> KeyPair | None:
         return self._pair(OWN_KEY_FILE)
@@ -109,7 +109,43 @@ class Keyring:
     def make_coordinator_pair(self) -> KeyPair:
         pair = new_key_pair()
         self._keep_pair(COORDINATOR_KEY_FILE, pair)
+        self.publish()
         return pair
+
+    # -- the coordinator's public key ----------------------------------------------------------
+
+    @property
+    def public_path(self) -> Path:
+        return (self.public or self.directory) / COORDINATOR_PUBLIC_FILE
+
+    def coordinator_public(self) -> CoordinatorPublic | None:
+        """What this machine's coordinator is known by, None where it has none. Raises KeysError.
+
+        Its secret file is asked only where the public one has not been written yet.
+        """
+        return read_public(self.public_path) or self._public_of_pair()
+
+    def _public_of_pair(self) -> CoordinatorPublic | None:
+        pair = self.coordinator_pair()
+        if pair is None:
+            return None
+        return CoordinatorPublic(pair.public, self.next_coordinator_key(pair.public))
+
+    def publish(self) -> None:
+        """Make the public file say what the secret ones do. Raises KeysError.
+
+        For the owner of the coordinator's key: without one there, the file goes.
+        """
+        public = self._public_of_pair()
+        try:
+            is_said = public == read_public(self.public_path)
+        except KeysError:
+            # Broken, or others might have changed it.
+            is_said = False
+        if public is None:
+            self.public_path.unlink(missing_ok=True)
+        elif not is_said:
+            write_public(self.public_path, public)
 
     def check_room(self) -> None:
         """Raise KeysError where nothing could be kept now; before what cannot be done twice."""
@@ -126,7 +162,9 @@ class Keyring:
                 f"{COORDINATOR_KEY_FILE} is a credential of this service: rotate it where its "
                 f"unit loads it from"
             )
-        return self._drawn(NEXT_COORDINATOR_KEY_FILE)
+        pair = self._drawn(NEXT_COORDINATOR_KEY_FILE)
+        self.publish()
+        return pair
 
     def next_coordinator_key(self, in_use: str) -> str:
         """The public key that a coordinator that uses `in_use` will change to, "" if none."""
@@ -149,10 +187,13 @@ class Keyring:
             raise KeysError("no rotation was begun: `airdraft keys rotate-coordinator` first")
         # In one step: whoever looks sees the key as the next or as the present one.
         path.replace(self.directory / COORDINATOR_KEY_FILE)
+        sync_directory(self.directory)
+        self.publish()
         return pair
 
     def drop_next_coordinator_pair(self) -> None:
         (self.directory / NEXT_COORDINATOR_KEY_FILE).unlink(missing_ok=True)
+        self.publish()
 
     def _keeper(self, endpoint: str) -> Callable[[str, str], None]:
         """Remembers what the coordinator of an endpoint says of its keys."""
@@ -173,11 +214,26 @@ class Keyring:
         return AuthorizedNodes(self.directory, ROLES)
 
     def endpoint(self, wanted: str) -> str:
-        """Where to connect: as wanted, else where this machine joined, else on this machine."""
+        """Where to connect: as wanted, else where this machine joined, else on this machine.
+
+        Without keys nobody but this user may be at the other end: no other place is looked at.
+        """
         if wanted:
             return wanted
-        known = self.known_coordinator()
-        return known.endpoint if known is not None else DEFAULT_ENDPOINT
+        if (known := self.known_coordinator()) is not None:
+            return known.endpoint
+        path = ipc_path(self.private) if self.private else None
+        if path is not None and (self.coordinator_public() is None or listens(path)):
+            return self.private
+        return LOOPBACK_ENDPOINT
+
+    def listen(self, wanted: str) -> str:
+        """Where a coordinator binds: as wanted, else where only who may come in can connect."""
+        if wanted:
+            return wanted
+        if self.private and self.coordinator_pair() is None:
+            return self.private
+        return LOOPBACK_ENDPOINT
 
     def client_keys(self, endpoint: str) -> ClientKeys | None:
         """Keys of a link to the coordinator; None where it needs none.
@@ -186,13 +242,12 @@ class Keyring:
         """
         if ipc_path(endpoint) is not None:
             return None
-        own, server = self.own(), self.coordinator_pair()
+        own, server = self.own(), self.coordinator_public()
         known = self.known_coordinator()
         if own is not None and known is not None and known.endpoint == endpoint:
             return ClientKeys(own, known.key, known.next_key, self._keeper(endpoint))
         if own is not None and server is not None:
-            # The coordinator of this machine: it may be about to change, or have just changed.
-            return ClientKeys(own, server.public, self.next_coordinator_key(server.public))
+            return ClientKeys(own, server.key, server.next_key)
         if own is not None and known is not None and not is_loopback(endpoint):
             # The one that was joined, by another of its addresses.
             return ClientKeys(own, known.key, known.next_key, self._keeper(known.endpoint))
@@ -222,7 +277,19 @@ class Keyring:
         return ServerKeys(pair, lambda key: key in door.nodes() or key in door.invitations())
 
 
+def keyring_of(directory: str, environ: Mapping[str, str]) -> Keyring:
+    """Of a directory, or of the environment where that is ""."""
+    if directory:
+        return Keyring(Path(directory), private=private_endpoint(environ))
+    return default_keyring(environ)
+
+
 def default_keyring(environ: Mapping[str, str]) -> Keyring:
     """Of the environment: systemd's credentials before what is in the default directory."""
     credentials = environ.get("CREDENTIALS_DIRECTORY")
-    return Keyring(default_keys_dir(environ), Path(credentials) if credentials else None)
+    return Keyring(
+        default_keys_dir(environ),
+        Path(credentials) if credentials else None,
+        default_public_dir(environ),
+        private_endpoint(environ),
+    )

@@ -8,22 +8,22 @@ import logging
 import os
 import secrets
 import shutil
-import signal
-import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass, fields
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mesh.endpoints import on_this_machine
 from mesh.zmq_transport import ZmqContext
+from nodes.child import Child, node_command, start_child
 from nodes.client import Client
 from nodes.config import CoordinatorConfig, EngineSettings, LimitSettings, environment
 from nodes.coordinator.careful import careful
 from nodes.coordinator.service import Coordinator
 from nodes.keyring import default_keyring
+from nodes.restarting import Restarts
+from nodes.roles import warn_of_others
 from nodes.runtime import last_act
 from policies.joint import joint_plan
 from policies.plan import Policy
@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _STOP_LIMIT_S = 3.0
+_LAST_WORDS_S = 1.0
 _POLL_S = 0.02
 
 
@@ -40,131 +41,119 @@ class NodeFailedError(OSError):
     """A node of the private mesh ended; the text is its own last line."""
 
 
-@dataclass(slots=True)
-class _Child:
-    role: str
-    process: asyncio.subprocess.Process
-    errors: list[str]
-
-
-def node_command(role: str, endpoint: str, engine: EngineSettings) -> list[str]:
-    """The command line that starts a supervised node of this installation.
-
-    -P: not of modules that the folder it is started in happens to hold.
-    """
-    command = [sys.executable, "-P", "-m", "nodes.cli", role, "--supervised", "--connect", endpoint]
-    for item in fields(engine):
-        if (value := getattr(engine, item.name)) != "":
-            command += ["--" + item.name.replace("_", "-"), str(value)]
-    return command
-
-
 class LocalMesh:
-    """The coordinator of this process and the nodes it started."""
+    """The coordinator of this process and the nodes it started.
 
-    def __init__(self, endpoint: str) -> None:
+    restarts: nodes that end are started again. tell: gets a line about each node that ended.
+    status: gets the nodes' progress, and "" when there is none any more.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        restarts: bool = False,
+        tell: Callable[[str], None] = logger.warning,
+        status: Callable[[str], None] = lambda _line: None,
+    ) -> None:
         self.endpoint = endpoint
-        self._children: list[_Child] = []
-        self._readers: list[asyncio.Task[None]] = []
-        self.status: Callable[[str], None] = lambda _line: None
         self.serving: list[asyncio.Task[None]] = []
         self.is_up = False
-
-    async def start(self, role: str, engine: EngineSettings) -> None:
-        process = await asyncio.create_subprocess_exec(
-            *node_command(role, self.endpoint, engine),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            # A terminal's Ctrl-C goes to every process in front: the nodes stop when we say so.
-            start_new_session=True,
-        )
-        child = _Child(role, process, [])
-        self._children.append(child)
-        self._readers.append(asyncio.create_task(self._relay(child)))
-
-    async def _relay(self, child: _Child) -> None:
-        """Keep a node's last lines, and show its progress."""
-        assert child.process.stderr is not None
-        async for raw in child.process.stderr:
-            line = raw.decode("utf-8", "replace").rstrip()
-            if line.startswith("progress: "):
-                self.status(line.removeprefix("progress: "))
-            elif line:
-                child.errors.append(line)
-                del child.errors[:-20]
-                level = logging.WARNING if " WARNING " in line else logging.INFO
-                logger.log(level, "%s: %s", child.role, line)
+        self._restarts = restarts
+        self._tell = tell
+        self._status = status
+        self._children: dict[str, Child] = {}
+        # One for each node that was ever started, as long as its standard error is open.
+        self._readers: set[asyncio.Task[None]] = set()
 
     def pid(self, role: str) -> int:
-        """Process id of the first node of a role."""
-        return next(c.process.pid for c in self._children if c.role == role)
+        """Process id of the node of a role."""
+        return self._children[role].pid
 
-    async def watch(self) -> None:
-        """Raise NodeFailedError when the target ends, or any node before the mesh is up.
+    async def start(
+        self,
+        role: str,
+        engine: EngineSettings,
+        *,
+        hashed: str = "",
+        on_joined: Callable[[], None] = lambda: None,
+    ) -> Child:
+        """Start the node of a role. hashed, on_joined: as in Child, hashed of the one before it."""
+        command = node_command(role, self.endpoint, engine, hashed)
+        child = await start_child(role, command, self._status, on_joined)
+        self._children[role] = child
+        self._readers.add(child.reader)
+        child.reader.add_done_callback(self._readers.discard)
+        return child
 
-        After that a draft node may go at any time: it costs speed only.
+    async def keep(self, role: str, engine: EngineSettings) -> None:
+        """Run the node of a role, and with `restarts` the next one whenever it has ended.
+
+        Returns when there is to be none any more but the mesh goes on. Raises NodeFailedError
+        where it cannot: a node does not come up, or the target ends and is not started again.
         """
+        loop = asyncio.get_running_loop()
+        deaths, hashed = Restarts(), ""
         while True:
-            for child in list(self._children):
-                if child.process.returncode is None:
-                    continue
-                await asyncio.sleep(_POLL_S)
-                self._children.remove(child)
-                error = self._last_error(child)
-                if child.role == "target" or not self.is_up:
-                    raise NodeFailedError(error)
-                logger.warning("%s", error)
-            await asyncio.sleep(_POLL_S)
+            child = await self.start(
+                role, engine, hashed=hashed, on_joined=lambda: deaths.joined(loop.time())
+            )
+            exit_code = await child.ended()
+            hashed = child.hashed or hashed
+            # What it said last is on its way. What it has started may never end that.
+            await asyncio.wait({child.reader}, timeout=_LAST_WORDS_S)
+            how = f"the {role} node ended ({child.last_error() or child.how_it_ended()})"
+            wait_s = None
+            if self._restarts:
+                wait_s = deaths.ended(exit_code, loop.time(), was_ready=self.is_up)
+            if wait_s is not None:
+                self._tell(f"{how}: starting it again" + (f" in {wait_s:g} s" if wait_s else ""))
+                await asyncio.sleep(wait_s)
+            elif not self.is_up or (role == "target" and not self._restarts):
+                raise NodeFailedError(child.last_error() or how)
+            else:
+                self._tell(f"{how}: it is not started again")
+                return
 
     async def beside(self, work: Coroutine[Any, Any, T]) -> T:
         """Await `work`, but raise at once what ends the mesh while it runs."""
         task = asyncio.ensure_future(work)
         try:
-            await asyncio.wait([task, *self.serving], return_when=asyncio.FIRST_COMPLETED)
-            for other in self.serving:
-                if other.done():
-                    other.result()
+            while not task.done():
+                running = [other for other in self.serving if not other.done()]
+                await asyncio.wait([task, *running], return_when=asyncio.FIRST_COMPLETED)
+                for other in self.serving:
+                    if other.done():
+                        other.result()
             return await task
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    def _last_error(self, child: _Child) -> str:
-        for line in reversed(child.errors):
-            if line.startswith("error: "):
-                return line.removeprefix("error: ")
-        code = child.process.returncode
-        how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-        return f"the {child.role} node ended ({how})"
-
     def kill(self) -> None:
         """End the nodes at once, and what they have started."""
-        pids = [c.process.pid for c in self._children if c.process.returncode is None]
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
-        for pid in pids:
+        running = [child for child in self._children.values() if child.exit_code is None]
+        for child in running:
+            child.kill()
+        for child in running:
             # Whoever watches it takes its exit code.
             with contextlib.suppress(ChildProcessError):
-                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+                os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
 
     async def stop(self) -> None:
         """End the nodes: they stop by themselves when their standard input closes."""
-        for child in self._children:
-            if child.process.returncode is None:
-                assert child.process.stdin is not None
-                child.process.stdin.close()
-        waits = [c.process.wait() for c in self._children]
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.gather(*waits), _STOP_LIMIT_S)
-        for child in self._children:
-            if child.process.returncode is None:
-                child.process.kill()
+        children = self._children.values()
+        for child in children:
+            child.close_stdin()
         # What a node has started may hold its standard error open, whoever has ended.
-        ended = [child.process.wait() for child in self._children]
         with contextlib.suppress(TimeoutError):
-            rest = asyncio.gather(*ended, *self._readers, return_exceptions=True)
+            waits = [child.ended() for child in children]
+            await asyncio.wait_for(asyncio.gather(*waits), _STOP_LIMIT_S)
+        for child in children:
+            child.kill()
+        with contextlib.suppress(TimeoutError):
+            waits = [child.ended() for child in children]
+            rest = asyncio.gather(*waits, *self._readers, return_exceptions=True)
             await asyncio.wait_for(rest, _STOP_LIMIT_S)
 
 
@@ -179,17 +168,22 @@ async def local_mesh(
     role: str = "client",
     policy: Policy = joint_plan,
     status: Callable[[str], None] = lambda _line: None,
+    restarts: bool = False,
+    tell: Callable[[str], None] = logger.warning,
 ) -> AsyncIterator[tuple[LocalMesh, Client]]:
     """Start a mesh, wait until it can serve, and end it whatever happens inside.
 
     lookup: guess from the texts so far, too. listen: endpoint to bind; None binds a socket file in
     a directory only we can enter. limits: of the coordinator. role: what the client joins as.
-    Raises NodeFailedError if a node does not come up.
+    status, restarts, tell: as in LocalMesh. Raises NodeFailedError if a node does not come up.
     """
     ring = default_keyring(environment())
-    with tempfile.TemporaryDirectory(prefix="airdraft-") as folder, ZmqContext() as context:
-        endpoint = listen or f"ipc://{Path(folder) / secrets.token_hex(4)}"
+    with contextlib.ExitStack() as stack:
+        endpoint = listen or f"ipc://{stack.enter_context(_folder()) / secrets.token_hex(4)}"
+        context = stack.enter_context(ZmqContext())
         secured = ring.server_keys(endpoint)
+        if secured is None:
+            warn_of_others(endpoint)
         coordinator = Coordinator(
             context.bind(endpoint, secured),
             careful(policy),
@@ -199,20 +193,24 @@ async def local_mesh(
             next_key=ring.next_key_reader(secured),
             limits=limits,
         )
-        mesh = LocalMesh(on_this_machine(coordinator.endpoint))
-        mesh.status = status
+        mesh = LocalMesh(
+            on_this_machine(coordinator.endpoint), restarts=restarts, tell=tell, status=status
+        )
         keys = ring.client_keys(mesh.endpoint) if secured is not None else None
-        client = Client(context.connect(mesh.endpoint, keys), endpoint=mesh.endpoint, role=role)
+        # What is to stay must not end because its own event loop was late once.
+        client = Client(
+            context.connect(mesh.endpoint, keys),
+            endpoint=mesh.endpoint,
+            role=role,
+            rejoins=restarts,
+        )
         mesh.serving += [asyncio.create_task(coordinator.run()), asyncio.create_task(client.run())]
-        remove = partial(shutil.rmtree, folder, ignore_errors=True)
-        with last_act(remove), last_act(mesh.kill):
+        with last_act(mesh.kill):
             try:
-                await mesh.start("target", target)
-                if draft is not None:
-                    await mesh.start("draft", draft)
-                mesh.serving.append(asyncio.create_task(mesh.watch()))
-                wanted = {"target"} if draft is None else {"target", "draft"}
-                await mesh.beside(_until_joined(client, wanted))
+                engines = {"target": target} | ({} if draft is None else {"draft": draft})
+                for name, engine in engines.items():
+                    mesh.serving.append(asyncio.create_task(mesh.keep(name, engine)))
+                await mesh.beside(_until_joined(client, set(engines)))
                 mesh.is_up = True
                 yield mesh, client
             finally:
@@ -221,6 +219,14 @@ async def local_mesh(
                     task.cancel()
                 await asyncio.gather(*mesh.serving, return_exceptions=True)
                 await mesh.stop()
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    """A directory that only we can enter, which goes even where this process is ended at once."""
+    made = tempfile.TemporaryDirectory(prefix="airdraft-")
+    with made as name, last_act(partial(shutil.rmtree, name, ignore_errors=True)):
+        yield Path(name)
 
 
 async def _until_joined(client: Client, wanted: set[str]) -> None:

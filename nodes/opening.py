@@ -21,8 +21,9 @@ class Opening:
     ) -> None:
         self._grammars = grammars
         self._open = open_stream
-        # In the order of their turns; one that is closed is forgotten at once.
-        self._waiting: dict[int, OpenStreamRequest] = {}
+        # By owner, whose turn is next first, then by stream. One that is closed is forgotten.
+        self._waiting: dict[str, dict[int, OpenStreamRequest]] = {}
+        self._owner_of: dict[int, str] = {}
         self._is_asked = asyncio.Event()
         self.num_compiled = 0
 
@@ -32,7 +33,11 @@ class Opening:
             await self._is_asked.wait()
             self._is_asked.clear()
             while self._waiting:
-                await self._compile(next(iter(self._waiting.values())))
+                owner, requests = next(iter(self._waiting.items()))
+                await self._compile(next(iter(requests.values())))
+                if owner in self._waiting:
+                    # Nobody's grammars keep those of others waiting for more than one of them.
+                    self._waiting[owner] = self._waiting.pop(owner)
 
     async def _compile(self, request: OpenStreamRequest) -> None:
         assert self._grammars is not None
@@ -46,8 +51,8 @@ class Opening:
             # The model whose vocabulary it reads must not be closed under its thread.
             await asyncio.wait([compiling])
             self.num_compiled += 1
-        if self._waiting.get(request.stream_id) is request:
-            del self._waiting[request.stream_id]
+        if self._found(request.stream_id) is request:
+            self._forget(request.stream_id)
             self._open(request)
 
     def open(self, request: OpenStreamRequest) -> None:
@@ -56,14 +61,28 @@ class Opening:
             self._open(request)
             return
         # A later generation replaces the one that waits.
-        self._waiting[request.stream_id] = request
+        self._forget(request.stream_id)
+        self._waiting.setdefault(request.owner, {})[request.stream_id] = request
+        self._owner_of[request.stream_id] = request.owner
         self._is_asked.set()
 
     def close(self, stream_id: int, generation: int) -> None:
         """Forget a stream that waits; the engine may know it, too."""
-        waiting = self._waiting.get(stream_id)
+        waiting = self._found(stream_id)
         if waiting is not None and waiting.generation == generation:
-            del self._waiting[stream_id]
+            self._forget(stream_id)
 
     def forget_all(self) -> None:
         self._waiting.clear()
+        self._owner_of.clear()
+
+    def _found(self, stream_id: int) -> OpenStreamRequest | None:
+        return self._waiting.get(self._owner_of.get(stream_id, ""), {}).get(stream_id)
+
+    def _forget(self, stream_id: int) -> None:
+        owner = self._owner_of.pop(stream_id, None)
+        if owner is None:
+            return
+        del self._waiting[owner][stream_id]
+        if not self._waiting[owner]:
+            del self._waiting[owner]

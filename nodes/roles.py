@@ -7,11 +7,14 @@ import contextlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from mesh.endpoints import check_connect
+from mesh.endpoints import check_connect, ipc_path
+from mesh.errors import KeysError
 from mesh.keys import ClientKeys
 from mesh.zmq_transport import ZmqContext
 from nodes.catalog import Catalog, CatalogError, default_cache_dir
+from nodes.class_weights import parsed_weights
 from nodes.config import (
     ConfigError,
     CoordinatorConfig,
@@ -21,36 +24,37 @@ from nodes.config import (
     TargetConfig,
     environment,
 )
-from nodes.coordinator.careful import careful
-from nodes.coordinator.service import Coordinator
-from nodes.draft.node import DraftNode
-from nodes.draft.state import ModelDrafter
 from nodes.engine.calibrate import Progress
 from nodes.engine.emulation import OpenedReplay, open_replay
-from nodes.engine.grammar import Grammars
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.llama_abi import hash_file
-from nodes.engine.load import OpenedModel, OpenedToy, open_model
+from nodes.engine.load import OpenedModel, OpenedToy, open_model, open_toy
 from nodes.engine.protocol import Tokenizer
 from nodes.engine.replay import ReplayModel
-from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.keyring import Keyring, default_keyring
+from nodes.engine.sandbox.users import GrammarCheck
+from nodes.engine.toy import ToyConfig, ToyModel
+from nodes.home import make_private
+from nodes.keyring import Keyring, keyring_of
 from nodes.messages import LinkFields
-from nodes.runtime import raise_file_limit, stdin_closed
+from nodes.runtime import end_at_once, raise_file_limit
 from nodes.service.manager import Manager
 from nodes.service.sockets import endpoint_of, inherited
-from nodes.target.node import TargetNode
+from nodes.supervision import Parent, parent_gone
 from policies.confidence import CALIBRATION_KEY, DraftCalibration
-from policies.joint import joint_plan
+
+if TYPE_CHECKING:
+    from nodes.draft.node import DraftNode
+    from nodes.target.node import TargetNode
 
 logger = logging.getLogger(__name__)
 
 NGRAM = "ngram"
 _TOY = "toy:"
+_SLOWEST_TOY_MS = 10_000.0
 _REPLAY = "replay:"
 # Engines that are no model file of the catalogue's kind.
 EMULATED = (_TOY, _REPLAY)
-
+_POLL_S = 0.02
 
 # FileDescriptorName= of the coordinator's socket unit.
 SOCKET_NAME = "mesh"
@@ -61,11 +65,18 @@ async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], N
 
     A socket that the service manager has opened takes the place of config.listen.
     """
+    from nodes.coordinator.careful import careful
+    from nodes.coordinator.service import Coordinator
+    from policies.joint import joint_plan
+
     raise_file_limit()
     ring = keyring(config.keys)
     fd = inherited(environment(), SOCKET_NAME)
-    listen = config.listen if fd is None else endpoint_of(fd)
+    listen = endpoint_to_bind(ring, config.listen) if fd is None else endpoint_of(fd)
     secured = ring.server_keys(listen)
+    if secured is None:
+        warn_of_others(listen)
+    _publish(ring)
     with ZmqContext() as context:
         coordinator = Coordinator(
             context.bind(listen, secured, interactive=config.mark_air, fd=fd),
@@ -78,6 +89,7 @@ async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], N
             next_key=ring.next_key_reader(secured),
             pads=config.pad_messages,
             limits=config.limits,
+            class_weights=parsed_weights(config.classes.weights),
         )
         on_bound(coordinator.endpoint)
         async with Manager(environment()).attending(lambda: True):
@@ -87,48 +99,107 @@ async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], N
                 coordinator.say_bye()
 
 
+def endpoint_to_bind(ring: Keyring, wanted: str) -> str:
+    """Where a coordinator binds, made ready for it. Raises EndpointError or KeysError."""
+    listen = ring.listen(wanted)
+    if listen == ring.private:
+        make_private(listen)
+    return listen
+
+
+def warn_of_others(listen: str) -> None:
+    """Say who may join a coordinator that asks for no keys, where that is not its user alone."""
+    if ipc_path(listen) is None:
+        logger.warning(
+            "every user of this machine may join the mesh at %s, as a node or as its admin: "
+            "`airdraft keys init`, or a private socket instead (no --listen)",
+            listen,
+        )
+
+
+def _publish(ring: Keyring) -> None:
+    """Nodes of this machine find the key that the coordinator has now, however it came to it."""
+    try:
+        ring.publish()
+    except (KeysError, OSError) as error:
+        logger.warning("nodes of this machine may not find the coordinator's key: %s", error)
+
+
 async def run_target(
-    config: TargetConfig, *, supervised: bool = False, progress: Progress | None = None
+    config: TargetConfig, *, parent: Parent | None = None, progress: Progress | None = None
 ) -> None:
-    """Load the model, join, serve until cancelled (or until stdin ends, if supervised)."""
+    """Load the model, join, serve until cancelled, or until the parent is gone."""
+    async with parent_gone(parent) as gone:
+        await _run_target(config, parent, progress, gone)
+
+
+async def _run_target(
+    config: TargetConfig,
+    parent: Parent | None,
+    progress: Progress | None,
+    gone: asyncio.Future[Any],
+) -> None:
+    from nodes.engine.grammar import Grammars
+    from nodes.target.node import TargetNode
+
     endpoint, keys = link_of(config.connect, config.keys)
-    opened = await _opened(config.engine, progress)
+    opened = await _opened(config.engine, progress, parent, gone)
     if isinstance(opened, OpenedReplay) and opened.model.config.draft:
         raise ConfigError(
             f"engine.model = {config.engine.model!r}: a target has no key draft there"
         )
-    with contextlib.closing(opened.model), ZmqContext() as context:
+    tokenizer = tokenizer_of(opened)
+    if isinstance(opened, OpenedModel):
+        opened.model.tokenizer.start()
+    check = GrammarCheck(tokenizer, opened.model.info)
+    with contextlib.closing(opened.model), contextlib.closing(check), ZmqContext() as context:
         node = TargetNode(
             context.connect(endpoint, keys, interactive=bool(config.link.air)),
             opened.model,
-            tokenizer_of(opened),
+            tokenizer,
             opened.costs,
             endpoint=endpoint,
             node=config.name,
             join_timeout_s=config.join_timeout_s,
             declared=declared(config.link),
             prefix_cache_bytes=config.engine.prefix_cache_mb * 1_000_000,
+            grammars=Grammars(tokenizer, opened.model.info, check),
         )
-        await _serve(node, supervised)
+        await _serve(node, parent, gone)
 
 
 async def run_draft(
-    config: DraftConfig, *, supervised: bool = False, progress: Progress | None = None
+    config: DraftConfig, *, parent: Parent | None = None, progress: Progress | None = None
 ) -> None:
-    """Load the model, join, serve until cancelled."""
+    """Load the model, join, serve until cancelled, or until the parent is gone."""
+    async with parent_gone(parent) as gone:
+        await _run_draft(config, parent, progress, gone)
+
+
+async def _run_draft(
+    config: DraftConfig,
+    parent: Parent | None,
+    progress: Progress | None,
+    gone: asyncio.Future[Any],
+) -> None:
+    from nodes.draft.node import DraftNode
+    from nodes.draft.state import ModelDrafter
+    from nodes.engine.grammar import Grammars
+
     if config.engine.model == NGRAM:
         raise ConfigError(
             f"engine.model = {NGRAM!r}: the coordinator looks guesses up itself, no node is needed"
         )
     endpoint, keys = link_of(config.connect, config.keys)
-    opened = await _opened(config.engine, progress)
+    opened = await _opened(config.engine, progress, parent, gone)
     if isinstance(opened, OpenedReplay) and not opened.model.config.draft:
         raise ConfigError(
             f"engine.model = {config.engine.model!r}: a draft needs the key draft there"
         )
     calibration = calibration_of(opened.model)
-    grammars = Grammars(tokenizer_of(opened), opened.model.info)
-    with contextlib.closing(opened.model), ZmqContext() as context:
+    check = GrammarCheck(tokenizer_of(opened), opened.model.info)
+    grammars = Grammars(tokenizer_of(opened), opened.model.info, check)
+    with contextlib.closing(opened.model), contextlib.closing(check), ZmqContext() as context:
         node = DraftNode(
             context.connect(endpoint, keys, interactive=bool(config.link.air)),
             ModelDrafter(opened.model, calibration, grammars),
@@ -140,11 +211,11 @@ async def run_draft(
             join_timeout_s=config.join_timeout_s,
             declared=declared(config.link),
         )
-        await _serve(node, supervised)
+        await _serve(node, parent, gone)
 
 
 def keyring(directory: str) -> Keyring:
-    return Keyring(Path(directory)) if directory else default_keyring(environment())
+    return keyring_of(directory, environment())
 
 
 def link_of(connect: str, directory: str) -> tuple[str, ClientKeys | None]:
@@ -184,41 +255,72 @@ def calibration_of(model: LlamaModel | ToyModel | ReplayModel) -> DraftCalibrati
 
 
 async def _opened(
-    settings: EngineSettings, progress: Progress | None
+    settings: EngineSettings,
+    progress: Progress | None,
+    parent: Parent | None,
+    gone: asyncio.Future[Any],
 ) -> OpenedModel | OpenedToy | OpenedReplay:
-    """Load the engine, however long that takes: a service manager waits."""
+    """Load the engine, however long that takes: a service manager waits, a parent may go."""
+    hash_of = hash_file if parent is None else parent.hash_file
     async with Manager(environment()).patient("loading the model"):
-        return await asyncio.to_thread(open_engine, settings, progress)
+        work = asyncio.to_thread(open_engine, settings, progress, hash_of)
+        loading = asyncio.ensure_future(work)
+        await asyncio.wait({loading, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not loading.done():
+            gone.result()
+            # A thread that loads cannot be interrupted, and nobody has to be told.
+            end_at_once(0)
+        return loading.result()
 
 
-async def _serve(node: TargetNode | DraftNode, supervised: bool) -> None:
-    """Await a node; a supervised one also ends when its parent closes its standard input."""
-    tasks = [asyncio.ensure_future(node.run())]
-    if supervised:
-        tasks.append(asyncio.ensure_future(stdin_closed()))
+async def _serve(
+    node: TargetNode | DraftNode, parent: Parent | None, gone: asyncio.Future[Any]
+) -> None:
+    """Await a node; it also ends when its parent is gone."""
+    serving = asyncio.ensure_future(node.run())
+    tasks = [serving]
+    if parent is not None:
+        tasks.append(asyncio.ensure_future(_tell_joined(node, parent)))
     try:
         async with Manager(environment()).attending(lambda: node.is_joined, node.is_well):
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({serving, gone}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()
+    if not serving.cancelled():
+        serving.result()
+
+
+async def _tell_joined(node: TargetNode | DraftNode, parent: Parent) -> None:
+    is_joined = node.is_joined
+    while not is_joined:
+        await asyncio.sleep(_POLL_S)
+        is_joined = node.is_joined
+    parent.joined()
 
 
 def open_engine(
-    settings: EngineSettings, progress: Progress | None = None
+    settings: EngineSettings,
+    progress: Progress | None = None,
+    hash_of: Callable[[Path], str] = hash_file,
 ) -> OpenedModel | OpenedToy | OpenedReplay:
     """The engine a config names: a catalogue model, a GGUF path, `replay:FILE.toml` for an emulated
-    node, or `toy:AGREEMENT` for tests."""
+    node, or `toy:AGREEMENT` or `toy:AGREEMENT@NUMBERms` for tests.
+
+    hash_of: SHA-256 of a file. Raises ConfigError for a toy that there is not, and what those raise
+    who open the others.
+    """
     if settings.model.startswith(_TOY):
-        toy = ToyConfig(
-            agreement=_agreement(settings.model),
-            max_sequences=settings.max_streams,
-            num_cells=settings.cells,
+        agreement, pass_s = _toy(settings.model)
+        return open_toy(
+            ToyConfig(
+                agreement=agreement,
+                pass_s=pass_s,
+                max_sequences=settings.max_streams,
+                num_cells=settings.cells,
+            )
         )
-        return OpenedToy(ToyModel(toy), ToyTokenizer(toy.num_vocab))
     if settings.model.startswith(_REPLAY):
         return open_replay(
             Path(settings.model.removeprefix(_REPLAY)),
@@ -226,7 +328,7 @@ def open_engine(
             max_sequences=settings.max_streams,
         )
     cache = default_cache_dir(environment())
-    path, model_hash = checked_model(settings, cache)
+    path, model_hash = checked_model(settings, cache, hash_of)
     config = LlamaConfig(
         path=path,
         profile="exact" if settings.profile == "exact" else "fast",
@@ -238,17 +340,26 @@ def open_engine(
     return open_model(config, cache / "calibration", progress, model_hash=model_hash)
 
 
-def _agreement(model: str) -> float:
+def _toy(model: str) -> tuple[float, float]:
+    """Agreement of a toy, and seconds that each of its passes takes at the least."""
+    share, has_pace, pace = model.removeprefix(_TOY).partition("@")
     try:
-        agreement = float(model.removeprefix(_TOY))
+        agreement = float(share)
+        pass_ms = float(pace.removesuffix("ms")) if has_pace else 0.0
     except ValueError:
-        agreement = -1.0
-    if not 0.0 <= agreement <= 1.0:
-        raise ConfigError(f"engine.model = {model!r}: toy:0 to toy:1 is accepted")
-    return agreement
+        agreement, pass_ms = -1.0, 0.0
+    is_pace = pace.endswith("ms") and 0.0 < pass_ms <= _SLOWEST_TOY_MS if has_pace else True
+    if not (0.0 <= agreement <= 1.0 and is_pace):
+        raise ConfigError(
+            f"engine.model = {model!r}: toy:0 to toy:1 is accepted, alone or with a "
+            f"pace of up to {_SLOWEST_TOY_MS:g} ms a pass: toy:0.8@5ms"
+        )
+    return agreement, pass_ms / 1e3
 
 
-def checked_model(settings: EngineSettings, cache: Path) -> tuple[Path, str]:
+def checked_model(
+    settings: EngineSettings, cache: Path, hash_of: Callable[[Path], str] = hash_file
+) -> tuple[Path, str]:
     """A node's model file and its SHA-256, before libllama sees it.
 
     Raises CatalogError for what is neither an installed catalogue name nor a good file, lies
@@ -261,7 +372,7 @@ def checked_model(settings: EngineSettings, cache: Path) -> tuple[Path, str]:
         allowed = Path(settings.model_dir).resolve()
         if not path.resolve().is_relative_to(allowed):
             raise CatalogError(f"model file {path} is not in engine.model_dir = {allowed}")
-    found = hash_file(path)
+    found = hash_of(path)
     for known in (wanted, settings.model_sha256 or None):
         if known is not None and found != known.lower():
             raise CatalogError(

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from typing import NoReturn
 
 from mesh import failpoints
 from mesh.errors import EndpointError, InsecureEndpointError, KeysError, MeshError
@@ -182,7 +183,8 @@ def last_act(act: Callable[[], None]) -> Iterator[None]:
         _last_acts.remove(act)
 
 
-def _end_at_once(code: int) -> None:
+def end_at_once(code: int) -> NoReturn:
+    """End the process without a stop phase; only the last acts are done."""
     for act in reversed(_last_acts):
         with contextlib.suppress(Exception):
             act()
@@ -249,12 +251,12 @@ async def _until_signal(main: Callable[[], Awaitable[None]], stop_limit_s: float
 
     def on_signal(number: int) -> None:
         if stopped:
-            _end_at_once(128 + number)
+            end_at_once(128 + number)
         stopped.append(number)
         Manager(environment()).stopping(stop_limit_s)
         task.cancel()
         # Whatever hangs in the stop phase must not outlive its limit.
-        timer = threading.Timer(stop_limit_s, _end_at_once, (128 + number,))
+        timer = threading.Timer(stop_limit_s, end_at_once, (128 + number,))
         timer.daemon = True
         timer.start()
 

@@ -53,6 +53,8 @@ class NodeStatus:
     bytes_in: int
     bytes_out: int
     costs: tuple[CostPoint, ...]
+    model_hash: str
+    numerics_class: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     "It serves until its owner cancels it.": (
         "nodes/api/blocking.py SyncClient._serve async with connecting",
         "nodes/api/blocking.py SyncClient._serve await self._stop.wait",
-        "nodes/cli/node.py _served await asyncio.Event().wait",
-        "nodes/cli/node.py _up async with local",
+        "nodes/cli/up.py _served await asyncio.Event().wait",
+        "nodes/cli/up.py _up async with local",
         "nodes/cli/run.py _run async with local",
         "nodes/cli/keyring.py run_to_result.keep await work",
         "nodes/coordinator/service.py Coordinator._keep_planning await self._plan_due.wait",
@@ -57,6 +57,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/local.py LocalMesh.beside await task",
         "nodes/local.py local_mesh await asyncio.gather",
         "nodes/roles.py _serve await asyncio.gather",
+        "nodes/supervision.py parent_gone await asyncio.gather",
         "nodes/service/manager.py Manager.attending await asyncio.gather",
         "nodes/service/manager.py Manager.patient await asyncio.gather",
     ),
@@ -77,6 +78,8 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/api/client.py Stream.completed async with self",
         "nodes/cli/top.py _live await screen.wait",
         "nodes/gateway/exchange.py Exchange.whole await asyncio.wait",
+        # The first prompt is placed, or its request ends.
+        "nodes/gateway/exchange.py Exchange._ask_all await asyncio.wait",
         # A context of ours, whose waits are looked at there.
         "nodes/gateway/generate.py Generate._answer async with contextlib.AsyncExitStack",
         "nodes/gateway/generate.py Generate._answer await stack.enter_async_context",
@@ -100,17 +103,17 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/gateway/guard.py send_error await send",
     ),
     "A thread or the kernel does it: it cannot be interrupted, and ends.": (
+        "nodes/child.py start_child await asyncio.create_subprocess_exec",
         "nodes/coordinator/service.py Coordinator._enrol await asyncio.to_thread",
         "nodes/coordinator/service.py Coordinator._keep_planning await loop.run_in_executor",
         "nodes/engine_thread.py EngineThread.run await asyncio.to_thread",
-        "nodes/local.py LocalMesh.start await asyncio.create_subprocess_exec",
         "nodes/opening.py Opening._compile await asyncio.shield",
         "nodes/opening.py Opening._compile await asyncio.wait",
-        "nodes/roles.py _opened await asyncio.to_thread",
+        "nodes/roles.py _opened await asyncio.wait",
         "nodes/target/texts.py TextReader.run await asyncio.shield",
         "nodes/target/texts.py TextReader.run await asyncio.wait",
     ),
     "The node's standard error: stop() waits for its end no longer than its limit.": (
-        "nodes/local.py LocalMesh._relay async for child.process.stderr",
+        "nodes/child.py Child._read async for self._process.stderr",
     ),
 }

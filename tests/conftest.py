@@ -5,19 +5,35 @@ import contextlib
 import gc
 import inspect
 import os
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.slow import is_left_out, mark_slow, no_processes
 
 __all__ = ["no_processes"]
 
-_SETTLE_LIMIT_S = 2.0
+# For what comes soon on an idle machine. Only a test that fails waits as long.
+_LIMIT_S = 60.0
 _WATCHED_FDS = ("socket:", "pipe:", "anon_inode:")
+
+# How long an example takes to make or to run says more of the machine than of the code.
+settings.register_profile("airdraft", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("airdraft")
+
+
+def pytest_configure() -> None:
+    """Take SIGINT where a shell has started the tests in the background, and thus without it.
+
+    The processes of tests inherit whether it is ignored, and some of them are sent it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -57,7 +73,7 @@ def no_leaked_threads_and_fds() -> Iterator[None]:
         return [*map(repr, threads), *sorted(_open_fds() - fds_before)]
 
     # Threads and ZeroMQ's file descriptors end a moment after they were told to.
-    give_up_at = time.monotonic() + _SETTLE_LIMIT_S
+    give_up_at = time.monotonic() + _LIMIT_S
     while (left := leaks()) and time.monotonic() < give_up_at:
         gc.collect()
         time.sleep(0.01)
@@ -68,7 +84,7 @@ def no_leaked_threads_and_fds() -> Iterator[None]:
 def eventually() -> Callable[..., object]:
     """Wait for a condition with a limit: `await eventually(lambda: queue.empty())`."""
 
-    async def wait(condition: Callable[[], object], limit_s: float = 5.0) -> None:
+    async def wait(condition: Callable[[], object], limit_s: float = _LIMIT_S) -> None:
         give_up_at = time.monotonic() + limit_s
         while not condition():
             assert time.monotonic() < give_up_at, "the condition did not come true in time"

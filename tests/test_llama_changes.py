@@ -58,7 +58,7 @@ def answer(tmp_path_factory):
     subprocess.run(command, check=True, timeout=120)
 
     def ask(line: str) -> list[int]:
-        made = subprocess.run([program], input=line, capture_output=True, text=True, timeout=10)
+        made = subprocess.run([program], input=line, capture_output=True, text=True, timeout=120)
         return [int(part) for part in made.stdout.split()]
 
     return ask
@@ -132,7 +132,7 @@ def sources(tmp_path):
 def change(folder: Path) -> subprocess.CompletedProcess[str]:
     assert CMAKE is not None
     command = [CMAKE, "-P", str(CHANGES / "changes.cmake")]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.skipif(CMAKE is None, reason="no CMake")

@@ -51,7 +51,7 @@ def test_no_bit_differs(tmp_path, wanted, kernels):
     assert made.returncode == 0, made.stderr
     assert "warning" not in made.stderr, made.stderr
 
-    told = subprocess.run([program], capture_output=True, text=True, timeout=60, check=True).stdout
+    told = subprocess.run([program], capture_output=True, text=True, timeout=120, check=True).stdout
 
     rows = [line.split() for line in told.splitlines()]
     assert [name for name, _, _ in rows] == kernels

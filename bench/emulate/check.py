@@ -20,7 +20,7 @@ from bench.emulate.tun import HUB
 RATIOS = (1, 4, 10)
 BATCH_BYTES = 6 * SEGMENT_BYTES
 WITHIN = 0.10
-_START_LIMIT_S = 20.0
+_START_LIMIT_S = 120.0
 _QUIET_S = 0.1
 
 

@@ -57,7 +57,7 @@ def record_models(
     out.parent.mkdir(parents=True, exist_ok=True)
     with Reporter() as reporter, _opened(target, "exact") as model:
         prompts = prompts_to_record(num_texts)
-        texts = record_texts(model, model.tokenizer, prompts, max_tokens, reporter)
+        texts = record_texts(model, model.vocabulary, prompts, max_tokens, reporter)
         described = []
         for name in drafts:
             with _opened(name, "fast") as draft:
@@ -69,7 +69,7 @@ def record_models(
             RecordedModel(Path(target).name, model.info.model_hash),
             described,
             texts,
-            model.tokenizer,
+            model.vocabulary,
             model.info.eog_token_ids,
         )
     out.write_bytes(to_bytes(recording))

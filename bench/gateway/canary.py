@@ -22,7 +22,7 @@ from bench.gateway.meshes import started
 # In no source file as it is written into prompts.
 CANARY: Final = "".join(("kestrel", "-", "0d7e", "91", "b4"))
 _MODEL: Final = ("--model", "toy:1")
-_LIMIT_S: Final = 30.0
+_LIMIT_S: Final = 120.0
 _COMPLETIONS: Final = "/completions"
 _CHAT: Final = "/chat/completions"
 # What operators look at.

@@ -20,7 +20,7 @@ from nodes.client import Client
 # Where clients leave: within head or body, before an answer, within an answer, streamed or whole.
 POINTS: Final = ("head", "body", "waiting", "streaming", "whole")
 _AT_A_TIME: Final = 50
-_LIMIT_S: Final = 30.0
+_LIMIT_S: Final = 120.0
 _POLL_S: Final = 0.01
 _CHECK: Final = {"prompt": "still here", "max_tokens": 24, "temperature": 0}
 

@@ -39,7 +39,7 @@ class SteadyMesh:
         self._num_tokens = num_tokens
 
     async def generate(self, prompt: Prompt, _options: GenerateOptions) -> AsyncIterator[Event]:
-        yield StartedNotice(1, 1, 3, True, "steady", "", True)
+        yield StartedNotice(1, 1, 3, True, "steady", "", True, "steady", "steady")
         num_tokens = 1 if prompt == "quick" else self._num_tokens
         for position in range(num_tokens):
             if position:

@@ -17,7 +17,7 @@ from nodes.client import Client
 from nodes.coordinator.members.access import ROLES
 from nodes.keyring import Keyring
 
-_START_LIMIT_S = 20.0
+_START_LIMIT_S = 120.0
 _ASK_EVERY_S = 0.02
 
 

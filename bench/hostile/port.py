@@ -37,7 +37,7 @@ OPENINGS = (
 _AT_ONCE = 200
 _QUEUE = 1_000
 _SETTLE_S = 1.5
-_PING_LIMIT_S = 3.0
+_PING_LIMIT_S, _POLL_S = 30.0, 0.1
 _PEERS_A_CONTEXT = 250
 
 
@@ -240,12 +240,7 @@ async def crowd(count: int, seconds: float) -> Found:
                 await asyncio.sleep(seconds)
                 cpu = (live.cpu_s() - cpu_s) / seconds
             rss_mb = live.rss_mb()
-            # Who is not a member any more is not pinged.
-            late = time.perf_counter() - _PING_LIMIT_S
-            num_dead = sum(
-                task.done() or peer.pinged_at < late
-                for task, peer in zip(tasks, peers, strict=True)
-            )
+            num_dead = await _num_dead(peers, tasks)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -255,6 +250,20 @@ async def crowd(count: int, seconds: float) -> Found:
         f"one more client: {asked}"
     )
     return Found(text, num_answers=len(asked.times_s), num_lost=num_dead)
+
+
+async def _num_dead(peers: list[_Peer], tasks: list[asyncio.Task[None]]) -> int:
+    """How many are no members any more, and thus not pinged again."""
+    now = asked_at = time.perf_counter()
+    while now < asked_at + _PING_LIMIT_S:
+        pairs = zip(peers, tasks, strict=True)
+        if all(task.done() or peer.pinged_at > asked_at for peer, task in pairs):
+            break
+        await asyncio.sleep(_POLL_S)
+        now = time.perf_counter()
+    return sum(
+        task.done() or peer.pinged_at <= asked_at for peer, task in zip(peers, tasks, strict=True)
+    )
 
 
 def _connected(context: ZmqContext, live: Live, own: KeyPair) -> ZmqClient:

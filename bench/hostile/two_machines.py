@@ -23,7 +23,7 @@ from pathlib import Path
 from bench.netns import NamespacesError, inside, ip, namespaces
 
 HERE, THERE = "10.99.7.1", "10.99.7.2"
-_START_LIMIT_S = 30.0
+_START_LIMIT_S = 120.0
 
 
 @dataclass

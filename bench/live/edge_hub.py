@@ -29,9 +29,9 @@ from nodes.runtime import set_engine_environment
 from nodes.trace.recorder import RingRecorder
 from policies.baselines import POLICIES
 
-_START_LIMIT_S = 40.0
+_START_LIMIT_S = 120.0
 _POLL_S = 0.1
-_JOIN_LIMIT_S = 30.0
+_JOIN_LIMIT_S = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

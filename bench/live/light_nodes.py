@@ -33,6 +33,8 @@ from nodes.messages import (
     GuessEntry,
     LeaseRequest,
     OpenStreamRequest,
+    ProbeReply,
+    ProbeRequest,
     StreamReadyNotice,
     VerifyRequest,
 )
@@ -44,7 +46,7 @@ _MASK = _SIZE - 1
 _WRONG_IN = 10
 _STREAMS, _CONTEXT = 256, 1 << 20
 _LEAST_PASS_S = 1e-4
-_JOIN_LIMIT_S = 30.0
+_JOIN_LIMIT_S = 120.0
 _random = Random(1)
 _TOKENS = array("H", (_random.randrange(_NUM_VOCAB) for _ in range(_SIZE)))
 # A draft is wrong where this is.
@@ -90,6 +92,8 @@ class LightTarget:
     def hear(self, message: Any) -> list[Any]:
         """Returns what is answered at once."""
         match message:
+            case ProbeRequest(seed=seed):
+                return [ProbeReply(seed, f"{seed:x}")]
             case OpenStreamRequest(stream_id=stream_id, generation=generation):
                 length, end = len(message.token_ids), message.num_prompt_tokens + message.max_tokens
                 self._texts[stream_id] = _Text(_key_of(message), generation, length, end)

@@ -20,7 +20,7 @@ from bench.live.scale import running, streams_on
 from mesh.zmq_transport import ZmqContext
 
 _QUANTILES = (0.5, 0.9, 0.99, 1.0)
-_START_LIMIT_S = 30.0
+_START_LIMIT_S = 120.0
 # Large commits, which a plan must not hold up.
 _STREAMS_A_TARGET = 128
 _ROWS = (

@@ -25,7 +25,7 @@ _CHOICES = 64
 # More than is decoded while it is measured.
 _MAX_TOKENS = 16_000
 _POLL_S = 0.05
-_START_LIMIT_S = 30.0
+_START_LIMIT_S = 120.0
 _SETTLE_S = 2.0
 _LONGEST_LINE = 1 << 26
 

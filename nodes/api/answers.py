@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 from dataclasses import dataclass
 
+from nodes.fingerprint import fingerprint
 from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
 
 
@@ -50,8 +51,9 @@ class Usage:
 class Completion:
     """An answer. text, token_ids and finish_reason are those of its first choice.
 
-    seed: with it, the same request becomes the same text. is_exact: whether that holds, whatever
-    else the mesh does. plain_reason: why it was decoded without guesses at the end, or "".
+    seed: with it, the same request becomes the same text wherever the fingerprint is the same. It
+    names model_hash and numerics_class. is_exact: whether that holds, whatever else the mesh does.
+    plain_reason: why it was decoded without guesses at the end, or "".
     """
 
     choices: tuple[Choice, ...]
@@ -60,6 +62,13 @@ class Completion:
     target: str
     is_exact: bool
     plain_reason: str
+    model_hash: str
+    numerics_class: str
+
+    @property
+    def fingerprint(self) -> str:
+        """As the option of this name takes it."""
+        return fingerprint(self.model_hash, self.numerics_class)
 
     @property
     def text(self) -> str:
@@ -143,4 +152,6 @@ class Assembly:
             target=started.target,
             is_exact=started.exact,
             plain_reason=reasons[0] if reasons else "",
+            model_hash=started.model_hash,
+            numerics_class=started.numerics_class,
         )

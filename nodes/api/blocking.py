@@ -215,7 +215,7 @@ def open_client(
     air: str = "",
     rate_kbps: float = 0.0,
 ) -> SyncClient:
-    """`with open_client("tcp://127.0.0.1:7411") as client:`; arguments are those of connect()."""
+    """`with open_client() as client:`; arguments are those of connect()."""
     return SyncClient(
         endpoint,
         key=key,

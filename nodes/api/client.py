@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any, Self, TypedDict, Unpack
 
 from mesh.endpoints import check_connect
@@ -23,8 +22,9 @@ from nodes.api.errors import (
 )
 from nodes.client import Client, Event, RequestFailedError
 from nodes.config import ConfigError, LinkSettings, environment
+from nodes.fingerprint import parts_of
 from nodes.generation import GenerateOptions, Prompt
-from nodes.keyring import Keyring, default_keyring
+from nodes.keyring import keyring_of
 from nodes.messages import ChatMessage, LinkFields, NodeFields
 
 # Messages as ChatMessage, as (role, content), or as mappings with these two keys.
@@ -35,6 +35,7 @@ class Options(TypedDict, total=False):
     """What may be asked for; what is left out is as for `airdraft generate`.
 
     gamma: guesses a round, None for what pays. stops: the text ends before any of these.
+    fingerprint: of an earlier answer, so that exactly such a target serves this one, too.
     """
 
     max_tokens: int
@@ -50,6 +51,7 @@ class Options(TypedDict, total=False):
     ignore_eog: bool
     model: str
     user: str
+    fingerprint: str
 
 
 class MeshClient:
@@ -116,7 +118,7 @@ class MeshClient:
     def _ask(
         self, prompt: Prompt, timeout_s: float | None, *, is_chat: bool, options: Options
     ) -> Stream:
-        wanted = GenerateOptions(chat=is_chat, timeout_s=timeout_s, **options)
+        wanted = _wanted(options, chat=is_chat, timeout_s=timeout_s)
         return Stream(self, self._client.generate(prompt, wanted), wanted.num_choices, timeout_s)
 
     def _error(self, error: RequestFailedError) -> Exception:
@@ -209,6 +211,23 @@ class Stream(AsyncIterator[Piece]):
         await self.aclose()
 
 
+def _wanted(options: Options, *, chat: bool, timeout_s: float | None) -> GenerateOptions:
+    """Raises InvalidRequestError for what is no fingerprint."""
+    given = dict(options)
+    try:
+        told = str(given.pop("fingerprint", ""))
+        model_hash, numerics_class = parts_of(told) if told else ("", "")
+    except ValueError as error:
+        raise InvalidRequestError(f"fingerprint = {told!r}: {error}") from None
+    return GenerateOptions(
+        chat=chat,
+        timeout_s=timeout_s,
+        model_hash=model_hash,
+        numerics_class=numerics_class,
+        **given,  # type: ignore[arg-type]
+    )
+
+
 def _message(item: Any) -> ChatMessage:
     """Raises TypeError or ValueError for what is no message."""
     if isinstance(item, ChatMessage):
@@ -231,7 +250,7 @@ def link_keys(
         if isinstance(key, ClientKeys):
             check_connect(endpoint)
             return endpoint, key
-        ring = default_keyring(environment()) if key is None else Keyring(Path(key))
+        ring = keyring_of("" if key is None else os.fspath(key), environment())
         endpoint = ring.endpoint(endpoint)
         check_connect(endpoint)
         return endpoint, ring.client_keys(endpoint)
@@ -253,7 +272,7 @@ async def connect(
 
     When the coordinator is lost, requests wait for it to be back and go on where they were.
 
-    endpoint: such as tcp://127.0.0.1:7411; "" for the mesh this machine joined, else the one on it.
+    endpoint: such as tcp://10.0.0.1:7411; "" for the mesh this machine joined, else the one on it.
     key: directory of key files, as `airdraft join` fills it; None for the usual one. timeout_s: to
     be let in. on_waiting: called when a request has to wait. air, rate_kbps: the shared medium that
     this machine is on, as nodes declare it, and what it carries for this machine alone; 0 where

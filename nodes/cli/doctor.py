@@ -15,7 +15,7 @@ from nodes.cli.cells import shown
 from nodes.cli.connection import connect_option, with_client
 from nodes.cli.options import keys_option
 from nodes.client import RequestFailedError
-from nodes.config import DEFAULT_ENDPOINT, environment
+from nodes.config import LOOPBACK_ENDPOINT, environment
 from nodes.doctor import hops, ports
 from nodes.doctor.checks import Asked, all_local
 from nodes.doctor.finding import Finding, Level, fail, has_failed
@@ -82,11 +82,13 @@ def doctor_command(
 
 def _mesh(connect: str, keys: str | None) -> list[Finding]:
     try:
-        endpoint = keyring(keys or "").endpoint(connect)
+        ring = keyring(keys or "")
+        endpoint = ring.endpoint(connect)
     except MeshError:
         # Said among the keys.
         return []
-    if endpoint == DEFAULT_ENDPOINT and not connect and ports.is_free(endpoint):
+    at_home = not connect and endpoint in (ring.private, LOOPBACK_ENDPOINT)
+    if at_home and ports.is_free(endpoint):
         return [hops.check_absent(endpoint)]
     return asyncio.run(_hops(endpoint, keys))
 

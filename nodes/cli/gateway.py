@@ -48,7 +48,7 @@ def gateway_command(**values: Any) -> None:
 
     \b
     Examples:
-      airdraft gateway --connect tcp://127.0.0.1:7411
+      airdraft gateway
       airdraft apikeys add laptop
       airdraft gateway --listen 0.0.0.0:8080 --tls-cert chain.pem --tls-key key.pem
     """

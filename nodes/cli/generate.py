@@ -41,7 +41,7 @@ def generate_command(**values: Any) -> None:
 
     \b
     Example:
-      airdraft generate --connect tcp://127.0.0.1:7411 --prompt "Why is the sky blue?"
+      airdraft generate --prompt "Why is the sky blue?"
     """
     set_up_logging(values["verbose"])
     prompt = read_prompt(values["source"], values["prompt"], values["prompt_file"])

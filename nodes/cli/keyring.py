@@ -25,7 +25,8 @@ def run_to_result(work: Any) -> Any:
 
 
 def coordinator_keyring(keys: str | None) -> Keyring:
+    """Of the machine's coordinator; its secret key may be one that only its service is handed."""
     ring = keyring(keys or "")
-    if ring.coordinator_pair() is None:
+    if ring.coordinator_public() is None:
         raise KeysError(f"{ring.directory} has no coordinator's key: `airdraft keys init` first")
     return ring

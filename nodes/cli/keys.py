@@ -23,6 +23,7 @@ from nodes.roles import keyring
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _MAX_EXPIRY_S = 30 * 86400
+_MAX_SHOWN_BYTES = 1024
 _roles_option = click.option(
     "--role",
     "roles",
@@ -66,8 +67,8 @@ def init_command(keys: str | None, name: str | None) -> None:
       airdraft keys init
     """
     ring = keyring(keys or "")
-    if ring.coordinator_pair() is not None:
-        raise KeysError(f"{ring.directory} has a coordinator's key already")
+    if (public := ring.coordinator_public()) is not None:
+        raise KeysError(f"{ring.directory} has a coordinator's key already: {public.key}")
     own, authorized = ring.make_own(), ring.authorized()
     # An earlier attempt may have come so far, and then there was no room for the next file.
     if own.public not in authorized.nodes():
@@ -87,9 +88,9 @@ def show_public_command(keys: str | None) -> None:
     """
     ring = keyring(keys or "")
     click.echo(f"node {ring.make_own().public}")
-    pair = ring.coordinator_pair()
-    if pair is not None:
-        click.echo(f"coordinator {pair.public}")
+    public = ring.coordinator_public()
+    if public is not None:
+        click.echo(f"coordinator {public.key}")
 
 
 @keys_group.command("add", context_settings=_WITH_KEYS)
@@ -98,12 +99,15 @@ def show_public_command(keys: str | None) -> None:
 @_roles_option
 @keys_option
 def add_command(public_key: str, name: str, roles: tuple[str, ...], keys: str | None) -> None:
-    """Authorize a machine's public key, as `airdraft keys show-public` prints it there.
+    """Authorize a machine's public key, as `airdraft keys show-public` prints it there; - reads
+    what that printed from stdin.
 
     \b
     Example:
       airdraft keys add 'Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID' --name nano --role draft
     """
+    if public_key == "-":
+        public_key = _own_of(sys.stdin.buffer.read(_MAX_SHOWN_BYTES).decode(errors="replace"))
     coordinator_keyring(keys).authorized().add(Entry(public_key, name, frozenset(roles)))
     click.echo(f"{name} is authorized as {', '.join(sorted(roles))}")
 
@@ -131,14 +135,14 @@ def invite_command(
       airdraft keys invite --role draft --endpoint tcp://10.0.0.1:7411
     """
     ring = coordinator_keyring(keys)
-    server = ring.coordinator_pair()
+    server = ring.coordinator_public()
     assert server is not None
     check_connect(endpoint)
     pair = new_key_pair()
     deadline = int(time.time()) + _seconds(expires)
     for replaced in ring.authorized().invite(Entry(pair.public, name, frozenset(roles), deadline)):
         click.echo(f"the earlier invitation of {replaced.name} cannot be used any more", err=True)
-    click.echo(Invitation(endpoint, server.public, pair).token())
+    click.echo(Invitation(endpoint, server.key, pair).token())
 
 
 @keys_group.command("revoke", context_settings=_WITH_KEYS)
@@ -205,6 +209,12 @@ def join_command(token: str, name: str | None, keys: str | None) -> None:
     )
     ring.keep_coordinator(KnownCoordinator(invitation.endpoint, invitation.server_key))
     click.echo(f"joined {invitation.endpoint} as {reply.name}, for {', '.join(reply.roles)}")
+
+
+def _own_of(shown: str) -> str:
+    """The machine's own key among what `keys show-public` prints; "" where it is not there."""
+    words = (line.split() for line in shown.splitlines())
+    return next((line[1] for line in words if len(line) == 2 and line[0] == "node"), "")
 
 
 def _seconds(text: str) -> int:

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections import UserDict
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Final
 
 import click
 
-from nodes.cli.apikeys import apikeys_group
-from nodes.cli.chat.command import chat_command
-from nodes.cli.completion import completion_command
-from nodes.cli.doctor import doctor_command
-from nodes.cli.gateway import gateway_command
-from nodes.cli.generate import generate_command
-from nodes.cli.keys import join_command, keys_group
-from nodes.cli.models import models
-from nodes.cli.node import coordinator_command, draft_command, target_command, up_command
-from nodes.cli.nodes import nodes_group
-from nodes.cli.plan import plan_command
-from nodes.cli.run import run_command
-from nodes.cli.top import top_command
-from nodes.cli.trace import trace_group
-from nodes.cli.units import install_units_command
 from nodes.cli.version import version_option
 from nodes.runtime import (
     hold_standard_files,
@@ -29,8 +18,53 @@ from nodes.runtime import (
     set_engine_environment,
 )
 
+# Where each command is. A module is imported when its command is wanted: a node that is started
+# again is there a second earlier without those of all others, on a small machine several.
+_PLACES: Final = {
+    "run": "run.run_command",
+    "up": "up.up_command",
+    "generate": "generate.generate_command",
+    "chat": "chat.command.chat_command",
+    "coordinator": "node.coordinator_command",
+    "draft": "node.draft_command",
+    "target": "node.target_command",
+    "gateway": "gateway.gateway_command",
+    "apikeys": "apikeys.apikeys_group",
+    "models": "models.models",
+    "nodes": "nodes.nodes_group",
+    "plan": "plan.plan_command",
+    "top": "top.top_command",
+    "trace": "trace.trace_group",
+    "keys": "keys.keys_group",
+    "join": "keys.join_command",
+    "doctor": "doctor.doctor_command",
+    "completion": "completion.completion_command",
+    "install-units": "units.install_units_command",
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class _Commands(UserDict[str, click.Command]):
+    """The commands by name, each imported when it is looked up."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in self.data:
+            module, _, variable = _PLACES[name].rpartition(".")
+            command = getattr(import_module(f"nodes.cli.{module}"), variable)
+            assert isinstance(command, click.Command)
+            self.data[name] = command
+        return self.data[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_PLACES)
+
+    def __len__(self) -> int:
+        return len(_PLACES)
+
+    def __contains__(self, name: object) -> bool:
+        return name in _PLACES
+
+
+@click.group(commands=_Commands(), context_settings={"help_option_names": ["-h", "--help"]})
 @version_option
 def cli() -> None:
     """Several edge devices as one private LLM endpoint.
@@ -39,27 +73,6 @@ def cli() -> None:
     Example:
       airdraft run --prompt "Why is the sky blue?"
     """
-
-
-cli.add_command(run_command)
-cli.add_command(up_command)
-cli.add_command(generate_command)
-cli.add_command(chat_command)
-cli.add_command(coordinator_command)
-cli.add_command(draft_command)
-cli.add_command(target_command)
-cli.add_command(gateway_command)
-cli.add_command(apikeys_group)
-cli.add_command(models)
-cli.add_command(nodes_group)
-cli.add_command(plan_command)
-cli.add_command(top_command)
-cli.add_command(trace_group)
-cli.add_command(keys_group)
-cli.add_command(join_command)
-cli.add_command(doctor_command)
-cli.add_command(completion_command)
-cli.add_command(install_units_command)
 
 
 def main() -> None:

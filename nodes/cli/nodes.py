@@ -14,11 +14,12 @@ from nodes.cli.connection import connect_option, with_client
 from nodes.cli.keyring import run_to_result
 from nodes.cli.options import keys_option
 from nodes.client import Client, RequestFailedError
-from nodes.messages import NodeFields
+from nodes.fingerprint import model_ids
+from nodes.messages import APART, NodeFields
 from nodes.runtime import set_up_logging
 
 _POLL_S = 0.25
-_HEADS = ("node", "role", "state", "model", "streams", "rtt", "notes")
+_HEADS = ("node", "role", "state", "model", "class", "streams", "rtt", "notes")
 
 
 @click.group("nodes")
@@ -60,22 +61,26 @@ def list_command(connect: str, keys: str | None, as_json: bool) -> None:
 
 
 def table_of(nodes: Sequence[NodeFields]) -> str:
-    rows = [_HEADS, *(_row(node) for node in nodes)]
+    ids = model_ids((node.model, node.model_hash) for node in nodes)
+    rows = [_HEADS, *(_row(node, ids[node.model, node.model_hash]) for node in nodes)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS))]
     lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
     return "\n".join(lines)
 
 
-def _row(node: NodeFields) -> tuple[str, ...]:
+def _row(node: NodeFields, model: str) -> tuple[str, ...]:
     is_target = node.role == "target"
     notes = ["emulated"] if node.emulated else []
     if is_target and not node.exact:
         notes.append("not exact")
+    if APART in node.numerics_class:
+        notes.append("computes other bits than its class")
     return (
         shown(node.node),
         shown(node.role),
         "draining" if node.is_draining else "up",
-        shown(node.model),
+        shown(model),
+        shown(node.numerics_class) if is_target else "-",
         str(node.num_streams) if is_target else "-",
         f"{node.rtt_us / 1000:.1f} ms" if node.rtt_us else "-",
         ", ".join(notes),

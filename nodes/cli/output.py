@@ -14,6 +14,7 @@ import click
 
 from nodes.cli.cells import harmless
 from nodes.client import Client, Event
+from nodes.fingerprint import fingerprint
 from nodes.generation import GenerateOptions
 from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
 
@@ -97,6 +98,9 @@ def _as_object(started: StartedNotice, choices: list[_Choice], seconds: float) -
         "num_prompt_tokens": started.num_prompt_tokens,
         "target": started.target,
         "draft": started.draft,
+        "system_fingerprint": fingerprint(started.model_hash, started.numerics_class),
+        "model_hash": started.model_hash,
+        "numerics_class": started.numerics_class,
     }
     if len(streams) == 1:
         return {**streams[0], **common}

@@ -7,7 +7,7 @@ from dataclasses import replace
 import click
 
 from mesh.errors import KeysError
-from mesh.keys import ClientKeys, KeyPair
+from mesh.keys import COORDINATOR_KEY_FILE, ClientKeys, KeyPair
 from nodes.cli.keyring import coordinator_keyring, run_to_result
 from nodes.cli.options import keys_option
 from nodes.enrol import EnrolError, enrol
@@ -54,6 +54,11 @@ def rotate_coordinator_command(keys: str | None, step: str | None) -> None:
       airdraft keys rotate-coordinator --finish
     """
     ring = coordinator_keyring(keys)
+    if ring.coordinator_pair() is None:
+        raise KeysError(
+            f"{ring.directory} has no {COORDINATOR_KEY_FILE}: rotate it where its unit loads it "
+            f"from"
+        )
     if step == "cancel":
         ring.drop_next_coordinator_pair()
         click.echo("the coordinator keeps its key")

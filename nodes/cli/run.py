@@ -136,9 +136,12 @@ async def _run(
 
 
 def status_of(progress: Progress) -> Any:
-    """Show a node's progress line: `label done total`, total - where unknown."""
+    """Show a node's progress line: `label done total`, total - where unknown; "" ends it."""
 
     def show(line: str) -> None:
+        if not line:
+            progress.clear()
+            return
         label, done, total = line.rsplit(" ", 2)
         progress(label, int(done), None if total == "-" else int(total))
 

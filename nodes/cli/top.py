@@ -42,6 +42,8 @@ Work = Callable[[Client], Awaitable[None]]
 def top_command(**values: Any) -> None:
     """Show nodes, streams, plans and what becomes of them; q ends it.
 
+    Where links have keys, it needs one with the role admin.
+
     \b
     Examples:
       airdraft top
@@ -63,7 +65,7 @@ def top_command(**values: Any) -> None:
 async def _beside(endpoint: str, keys: ClientKeys | None, work: Work) -> None:
     """Work with a client until either ends."""
     with ZmqContext() as context:
-        client = Client(context.connect(endpoint, keys), endpoint=endpoint)
+        client = Client(context.connect(endpoint, keys), endpoint=endpoint, role="admin")
         serving = asyncio.create_task(client.run())
         working = asyncio.ensure_future(work(client))
         try:

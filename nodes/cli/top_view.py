@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from nodes.cli.cells import Column, cut, fitted, shown, table
+from nodes.fingerprint import model_ids
 from nodes.status import NodeStatus, SpanStatus, Status, StreamStatus, TargetStatus
 from nodes.status_history import Point
 
@@ -88,16 +89,18 @@ def _clock(seconds: float) -> str:
 
 
 def _nodes(status: Status, width: int) -> list[str]:
-    return table(_NODES, map(_node, status.nodes), width)
+    ids = model_ids((node.model, node.model_hash) for node in status.nodes)
+    rows = [_node(node, ids[node.model, node.model_hash]) for node in status.nodes]
+    return table(_NODES, rows, width)
 
 
-def _node(node: NodeStatus) -> tuple[str, ...]:
+def _node(node: NodeStatus, model: str) -> tuple[str, ...]:
     state = node.state if node.state == "ok" else f"{node.state} {node.silent_s:.0f} s"
     state += " emulated" if node.emulated else ""
     return (
         node.name,
         node.role,
-        node.model,
+        model,
         state,
         f"{node.busy:.0%}" if node.state != "left" else "",
         f"{node.num_streams}/{node.max_streams}",

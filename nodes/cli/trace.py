@@ -67,7 +67,8 @@ class Recording:
 def trace_group(context: click.Context, /, **values: Any) -> None:
     """Record what the coordinator plans and what rounds take, and draw it.
 
-    Records hold stream ids, counts and times; never text or tokens.
+    Records hold stream ids, counts and times; never text or tokens. Where links have keys, it needs
+    one with the role admin.
 
     \b
     Examples:
@@ -127,7 +128,7 @@ def _summary(records: list[Record], num_lost: int) -> str:
 
 async def _record(endpoint: str, keys: ClientKeys | None, seconds: float) -> Recording:
     with ZmqContext() as context:
-        client = Client(context.connect(endpoint, keys), endpoint=endpoint)
+        client = Client(context.connect(endpoint, keys), endpoint=endpoint, role="admin")
         serving = asyncio.create_task(client.run())
         recording = asyncio.create_task(poll(client, seconds))
         try:

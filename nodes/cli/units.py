@@ -9,13 +9,17 @@ from pathlib import Path, PurePosixPath
 import click
 
 from mesh.whole_files import write_whole
+from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 from nodes.config import environment
 from nodes.service.units import HIDDEN, PACKAGED, SYSTEM, Shipped, files_for, of_user
 
 _NEXT_SYSTEM = """
 next:
   systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload
-  runuser -u airdraft -- env XDG_CACHE_HOME=/var/cache {command} models pull
+  runuser -u airdraft-target -- env AIRDRAFT_CACHE=/var/cache/airdraft/target \
+{command} models pull {target}
+  runuser -u airdraft-draft -- env AIRDRAFT_CACHE=/var/cache/airdraft/draft \
+{command} models pull {draft}
   systemctl enable --now airdraft.target airdraft-coordinator airdraft-target@target \
 airdraft-draft@draft airdraft-gateway
 other machines: docs/deploy.md"""
@@ -62,7 +66,8 @@ def install_units_command(is_user: bool, dry_run: bool, root: str) -> None:
         path = Path(root) / shipped.path.relative_to("/")
         click.echo(f"{_install(shipped, path, dry_run=dry_run)} {path}")
     if not dry_run:
-        click.echo((_NEXT_USER if is_user else _NEXT_SYSTEM).format(command=command))
+        said = _NEXT_USER if is_user else _NEXT_SYSTEM
+        click.echo(said.format(command=command, target=DEFAULT_TARGET, draft=DEFAULT_DRAFT))
 
 
 def _command() -> str:

@@ -23,6 +23,9 @@ from nodes.scheduler import SchedulerState
 from nodes.scheduler.watching.counts import MOST_S
 from nodes.stream import StreamId
 
+# What else a target says of why a stream failed is no more than that it is of no use for it.
+_CODES_OF_TARGETS = frozenset({"bad_request", "internal"})
+
 
 class NodeMessages:
     """num_stale: messages about what is over here."""
@@ -50,8 +53,7 @@ class NodeMessages:
             case StreamFailedNotice(stream_id=s, generation=g, reason=reason) if (
                 node.scheduler is not None
             ):
-                # Of a target's codes only that one says more than that it failed.
-                code = "bad_request" if message.code == "bad_request" else "unavailable"
+                code = message.code if message.code in _CODES_OF_TARGETS else "unavailable"
                 failed = node.scheduler.target_failed(StreamId(s), g, reason, now, code)
                 return self._serving.carry_out(node, failed, now)
             case PromptScoresNotice() if node.scheduler is not None:

@@ -7,7 +7,7 @@ import contextlib
 import importlib.metadata
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from mesh import failpoints
@@ -88,12 +88,14 @@ class Coordinator:
         next_key: Callable[[], str] | None = None,
         pads: bool = False,
         limits: LimitSettings | None = None,
+        class_weights: Mapping[str, int] | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         """authorized: opens the files of authorized keys; None where links need no keys.
 
         next_key: the public key that the coordinator will change to, "" if none; likewise.
-        pads: messages have a few sizes only. clock: seconds; the event loop's unless given.
+        pads: messages have a few sizes only. class_weights: as in ClassSettings, by the beginnings
+        of names. clock: seconds; the event loop's unless given.
         """
         self._clock = clock or _loop_time
         self._pauses = PauseState()
@@ -116,6 +118,7 @@ class Coordinator:
             trials=True,
             pads=pads,
             limits=limits,
+            class_weights=class_weights,
             version=_version(),
             plans_later=True,
         )

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 
 from mesh.messages import Ping
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import PROOF, NodeOut, Roster
-from nodes.coordinator.placing.accusing import accuse
+from nodes.coordinator.placing.accusing import (
+    Held,
+    accuse,
+    cleared_by_return,
+    cleared_by_verdict,
+)
 from nodes.coordinator.placing.placement import Placed, Placement
 from nodes.coordinator.placing.rebalancing import Move, Rebalancing
+from nodes.coordinator.placing.remembered import Remembered
 from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
 from nodes.coordinator.placing.suspects import Deaths
 from nodes.coordinator.requests.ledger import Ledger
-from nodes.coordinator.requests.readers import reader_of
 from nodes.coordinator.requests.request import (
     BadRequestError,
     Choice,
@@ -39,9 +45,10 @@ _MAX_REASON = 1024
 class Serving:
     """Every request that has been taken in, and its streams."""
 
-    def __init__(self, roster: Roster) -> None:
+    def __init__(self, roster: Roster, class_weights: Mapping[str, int]) -> None:
         self.ledger = Ledger()
-        self.placement = Placement(roster)
+        self.placement = Placement(roster, class_weights)
+        self.choosing = self.placement.choosing
         self._rebalancing = Rebalancing(roster)
         self._roster = roster
         self._next_id = 1
@@ -50,6 +57,7 @@ class Serving:
         # Somebody left the line without a place: who stood behind may fit where that one did not.
         self._has_line_moved = False
         self.deaths = Deaths()
+        self.remembered = Remembered()
 
     def num_waiting(self, role: str) -> int:
         """Streams without a place, and requests whose texts are not tokenized yet or whose targets
@@ -65,7 +73,7 @@ class Serving:
         self, request: Request, target: NodeRecord, prompt: tuple[int, ...], now: float
     ) -> list[Send]:
         try:
-            widest = self.placement.widest_of(target)
+            widest = self.placement.widest_for(request, target)
             specs = specs_of(request, request.owner, self._next_id, prompt, widest)
         except BadRequestError as error:
             return self.fail(request, "bad_request", str(error), now)
@@ -74,11 +82,15 @@ class Serving:
             reason = "the prompt reads otherwise than when the request began: ask anew"
             return self.fail(request, "internal", reason, now)
         self._next_id += len(specs)
+        committed = request.committed
         request.forget_text()
+        self.ledger.holdings.charge(request, sum(len(ids or ()) for ids in committed) + len(prompt))
         request.model_hash = target.profile.model_hash
         request.num_prompt_tokens = len(prompt)
         for spec in specs:
             choice = Choice(spec, num_tokens=spec.num_committed)
+            # Each has its own, for each is cleared by its own tokens.
+            choice.suspicion = deepcopy(request.suspicion)
             request.choices[spec.stream_id] = choice
             self.ledger.streams[spec.stream_id] = request
             # The client has the scores of the prompt before any token, whoever serves the others.
@@ -172,6 +184,7 @@ class Serving:
         """Its streams go on elsewhere: their journals are here."""
         target = gone.record
         assert target.scheduler is not None
+        self.choosing.left(gone, now)
         released, told = target.scheduler.release_all(now)
         out = self.carry_out(target, told, now)
         # A client that fell silent with it took its requests along, which nobody told this target.
@@ -181,10 +194,13 @@ class Serving:
         lost = [self.ledger.streams[stream.spec.stream_id] for stream in streams]
         choices = [r.choices[s.spec.stream_id] for s, r in zip(streams, lost, strict=True)]
         held = list(zip(lost, choices, strict=True))
-        texts, num_texts = self.ledger.tokenizing.sent_to(target.name)
-        accused = accuse(
-            gone, held, texts, num_texts, self.deaths, len(self._roster.nodes("target")) + 1, now
-        )
+        num_targets = len(self._roster.nodes("target")) + 1
+        accused = accuse(gone, held, self.deaths, num_targets, now)
+        if gone.has_died:
+            self.remembered.target_died(target.name, target.incarnation, now)
+        for _, convicted, (code, _) in accused:
+            if code == "internal":
+                self._clear(cleared_by_verdict(self.placement.waiting, convicted), now)
         for request, choice in held:
             request.unbind()
             self.placement.wait(request, choice, now)
@@ -192,13 +208,27 @@ class Serving:
         for request in {id(request): request for request in lost}.values():
             request.num_losses += 1
             request.last_loss = f"target {target.name} left: {gone.reason}"
-        for request, (code, line) in accused:
+            if request.is_confined:
+                request.last_loss += ", perhaps by this request: it goes to no other"
+        for request, _, (code, line) in accused:
             if self.ledger.holds(request):
                 out += self.fail(request, code, line, now)
         return [*out, *self.admit_waiting(now)]
 
+    def target_came(self, target: NodeRecord, now: float) -> None:
+        """Its process may be one that was taken for dead."""
+        self._clear(cleared_by_return(self.placement.waiting, target), now)
+
+    def _clear(self, held: Iterable[Held], now: float) -> None:
+        """Take the suspicion from streams that wait."""
+        for request, choice in held:
+            self.placement.waiting.remove(request, choice)
+            choice.suspicion = None
+            self.placement.wait(request, choice, now)
+
     def evacuate(self, now: float) -> list[Send]:
-        """Move streams off targets that are drained, where others have room for them."""
+        """Move streams off targets that are drained, where others have room for them. What waits
+        for a numerics class that takes nothing new goes to the next one."""
         out: list[Send] = []
         for request in list(self.ledger.requests.values()):
             for stream_id, choice in list(request.choices.items()):
@@ -206,32 +236,36 @@ class Serving:
                 if request.choices.get(stream_id) is choice:
                     move = self.placement.evacuated(request, choice, now)
                     out += [] if move is None else self._move(move, now)
-        return out
+        return out + self.admit_waiting(now)
 
     def targets_changed(self, now: float, gone: str = "") -> list[Request]:
         """A target came, or is gone; returns those whose texts it was to tokenize."""
         self.deaths.begin(now)
-        lost = self.ledger.tokenizing.targets_changed(self._tokenizer_of, gone)
+
+        def tokenizer_of(request: Request) -> str:
+            target = self.choosing.reader_of(request, now)
+            return "" if target is None else target.name
+
+        lost = self.ledger.tokenizing.targets_changed(tokenizer_of, gone)
         for request, name in self.ledger.tokenizing:
             self.placement.stranded.note(request, is_able=bool(name), now=now)
         self.placement.targets_changed(now)
         return lost
 
-    def _tokenizer_of(self, request: Request) -> str:
-        target = reader_of(self._roster, request)
-        return "" if target is None else target.name
-
-    def returned(self) -> list[tuple[Request, NodeRecord]]:
+    def returned(self, now: float) -> list[tuple[Request, NodeRecord]]:
         """Requests that waited for a target, and have one now."""
-        found = [(request, reader_of(self._roster, request)) for request in self.ledger.returning]
+        waiting = self.ledger.returning
+        found = [(request, self.choosing.reader_of(request, now)) for request in waiting]
         out = [(request, target) for request, target in found if target is not None]
         for request, _ in out:
             self.ledger.returning.drop(request)
         return out
 
     def wait_for_return(self, request: Request, now: float) -> None:
-        """A request that began elsewhere waits for a target, as those do that lost theirs."""
-        request.last_loss = "no target that could go on with it is there"
+        """A request waits for a target, as those do that lost theirs."""
+        request.last_loss = "the target for it has left"
+        if request.is_resumed:
+            request.last_loss = "no target that could go on with it is there"
         if request.prompt:
             self.ledger.returning.add(request)
         else:
@@ -316,6 +350,7 @@ class Serving:
         return [Send(request.client, notice)]
 
     def cancel(self, request: Request, now: float) -> list[Send]:
+        self._remember(request, now)
         out: list[Send] = []
         for stream_id, choice in list(request.choices.items()):
             target = self._roster.node(choice.target)
@@ -328,6 +363,7 @@ class Serving:
 
     def fail(self, request: Request, code: str, reason: str, now: float) -> list[Send]:
         """End a whole request with an error; whatever still runs of it is closed."""
+        self._remember(request, now, is_proven=code == "internal")
         self._forget(request, code)
         out: list[Send] = []
         choices = dict(request.choices)
@@ -345,6 +381,14 @@ class Serving:
             )
         )
         return out
+
+    def _remember(self, request: Request, now: float, *, is_proven: bool = False) -> None:
+        """A request ends before its text does: of what it may be the cause when it comes again."""
+        for choice in request.choices.values():
+            if choice.suspicion is not None and choice.is_confined:
+                self.remembered.note(request.digest, choice.suspicion, now, is_proven=is_proven)
+            elif choice.target and choice.is_new:
+                self.remembered.cancelled(request.digest, choice.target, now)
 
     def client_gone(self, client: bytes, now: float) -> list[Send]:
         """End all that a client asked for: first what waits, so that none of it gets a place."""

@@ -6,7 +6,7 @@ Messages and `now` in, messages to send out. Nothing here waits or reads a clock
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from mesh.messages import NOT_ALLOWED, Bye, Credit, Hello, Ping, Pong, Refuse, W
 from nodes.config import LimitSettings
 from nodes.coordinator.client_messages import ClientMessages
 from nodes.coordinator.members.access import ANYBODY, ROLES, Caller, ForbiddenError
+from nodes.coordinator.members.challenge import Challenges
 from nodes.coordinator.members.drains import Drains
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import (
@@ -40,6 +41,7 @@ from nodes.messages import (
     NodesReply,
     NodesRequest,
     OpenStreamRequest,
+    ProbeReply,
     StatusRequest,
     TokenizeRequest,
     TraceRequest,
@@ -61,7 +63,10 @@ def _why_not(caller: Caller, role: str) -> str:
     if role not in ROLES:
         return f"unknown role {role}"[:_MAX_SHORT_REASON]
     roles = ", ".join(sorted(caller.roles or ()))
-    return f"the key of {caller.name} is authorized as {roles}, not as {role}"[:_MAX_SHORT_REASON]
+    return (
+        f"the key of {caller.name} lacks the role {role!r} (it has {roles}): at the "
+        f"coordinator, invite this machine again with `airdraft keys invite --role {role}`"
+    )[:_MAX_SHORT_REASON]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,7 @@ class CoordinatorState:
         heartbeat_interval_s: float,
         heartbeat_timeout_s: float,
         limits: LimitSettings | None = None,
+        class_weights: Mapping[str, int] | None = None,
         lookup: bool = False,
         trials: bool = False,
         pads: bool = False,
@@ -104,9 +110,10 @@ class CoordinatorState:
         self._has_lookup = lookup
         self._has_trials = trials
         self._roster = Roster(heartbeat_interval_s, heartbeat_timeout_s, pads=pads)
-        self._serving = Serving(self._roster)
+        self._serving = Serving(self._roster, class_weights or {})
         self._intake = Intake(self._roster, self._serving, limits or LimitSettings())
         self._drains = Drains(self._roster, self._serving)
+        self._challenges = Challenges(epoch)
         # Draft nodes serve all targets.
         self._air = Air()
         self._uploads = Uploads(self._air, self._roster.client_rtt_s, pads=pads)
@@ -179,6 +186,8 @@ class CoordinatorState:
         node = self._roster.node_of(member)
         if node is not None:
             node.traffic.bytes_in += num_bytes
+            if isinstance(message, ProbeReply):
+                return self._on_probed(node, message, now)
             return self._node_messages.take(node, message, num_bytes, now)
         # Prefixes are shared by the requests of one user of a key, wherever they come from.
         who = caller.name or peer.hex()
@@ -229,6 +238,9 @@ class CoordinatorState:
         out += self._uploads.grants(now) + self._serving.tick(now)
         out += self._intake.ask_tokenizers()
         moved, events = self._drains.tick(now)
+        for node in self._challenges.overdue(self._roster.nodes(), now):
+            events += self._roster.expel(node, "its probe is not answered", now)
+        moved += self._challenges.due(self._roster.nodes(), now)
         return [*out, *moved, *self._on_roster(events, now)]
 
     @property
@@ -354,15 +366,25 @@ class CoordinatorState:
                     draft.draft_for(node.scheduler)
             self._tracing.target_joined(node, node.scheduler, now)
             self._intake.target_came(node)
+            self._serving.target_came(node, now)
             self._serving.targets_changed(now)
             taken_up = self._intake.take_up(now)
-            asked = self._intake.ask_tokenizers()
-            return [*taken_up, *asked, *self._serving.admit_waiting(now)]
+            return [self._challenges.ask(node, now), *taken_up, *self._intake.ask_tokenizers()]
         out: list[Send] = []
         for target, scheduler in self._roster.schedulers():
             if node.can_draft_for(target):
                 out += self._carry_out(target, node.draft_for(scheduler), now)
         return out
+
+    def _on_probed(self, node: NodeRecord, reply: ProbeReply, now: float) -> list[Send]:
+        """Streams may go to a target that has answered, by what it has shown to compute."""
+        if not self._challenges.answered(node, reply):
+            self._num_stale += 1
+            return []
+        self._serving.targets_changed(now)
+        taken_up = self._intake.take_up(now)
+        asked = self._intake.ask_tokenizers()
+        return [*taken_up, *asked, *self._serving.admit_waiting(now)]
 
     def _on_node_out(self, event: NodeOut, now: float) -> list[Send]:
         out: list[Send] = []

@@ -47,7 +47,7 @@ def all_local(asked: Asked) -> list[Finding]:
         *_models(configs, build, asked),
         *_machine(asked.root),
         *keys.check_keys(asked.ring),
-        *_ports(configs, asked.root),
+        *_ports(configs, asked),
     ]
 
 
@@ -113,9 +113,9 @@ def _machine(root: Path) -> list[Finding]:
     ]
 
 
-def _ports(configs: list[Config], root: Path) -> list[Finding]:
-    listening = [c.listen for c in configs if isinstance(c, CoordinatorConfig)]
-    return [ports.check_port(endpoint, root) for endpoint in listening]
+def _ports(configs: list[Config], asked: Asked) -> list[Finding]:
+    listening = [asked.ring.listen(c.listen) for c in configs if isinstance(c, CoordinatorConfig)]
+    return [ports.check_port(endpoint, asked.root) for endpoint in listening]
 
 
 def _text(path: Path) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import re
 from pathlib import Path
 
-from mesh.endpoints import ipc_path
+from mesh.endpoints import ipc_path, listens
 from nodes.doctor.finding import Finding, note, ok, warn
 
 _LISTEN = "0A"
@@ -15,8 +15,8 @@ _LISTEN = "0A"
 def check_port(endpoint: str, root: Path = Path("/")) -> Finding:
     """Whether a coordinator can bind there, or who does. root: where /proc is."""
     if (path := ipc_path(endpoint)) is not None:
-        state = "there is" if Path(path).exists() else "there is no"
-        return note(f"{endpoint}: {state} socket file")
+        state = "somebody" if listens(path) else "nobody"
+        return note(f"{endpoint}: {state} listens")
     port = int(endpoint.rpartition(":")[2]) if endpoint.rpartition(":")[2].isdigit() else 0
     inodes = _listeners(port, root)
     if not inodes:
@@ -31,7 +31,9 @@ def check_port(endpoint: str, root: Path = Path("/")) -> Finding:
 
 
 def is_free(endpoint: str, root: Path = Path("/")) -> bool:
-    """Whether nobody on this machine listens on the port."""
+    """Whether nobody on this machine listens there."""
+    if (path := ipc_path(endpoint)) is not None:
+        return not listens(path)
     port = endpoint.rpartition(":")[2]
     return port.isdigit() and not _listeners(int(port), root)
 

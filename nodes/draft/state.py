@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from nodes.draft.passes import Pass
 from nodes.draft.reading import Reading
 from nodes.draft.stream import Drafted, DraftStream, Event, Guess, Job, cells_of
-from nodes.engine.grammar import GrammarError, Grammars
-from nodes.engine.protocol import Logits, Model, Span
+from nodes.engine.grammar import Grammars
+from nodes.engine.protocol import Logits, Model, Span, StreamError
 from nodes.engine.sampling import probability
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.events import Failed, Ready, failed_by
@@ -81,7 +81,7 @@ class ModelDrafter:
             return [Failed(spec.stream_id, spec.generation, reason)]
         try:
             sampler = spec.sampler(info.num_vocab, self.grammars)
-        except GrammarError as error:
+        except StreamError as error:
             return [failed_by(spec, spec.generation, error)]
         stream = DraftStream(spec, self._free_seqs.pop(), list(spec.token_ids), sampler)
         self._streams[spec.stream_id] = stream
@@ -137,7 +137,7 @@ class ModelDrafter:
             num_ahead = stream.ahead.num_drafted
             try:
                 self._catch_up(stream, job)
-            except GrammarError as error:
+            except StreamError as error:
                 events += self._fail(stream, error)
                 continue
             begun.streams.append(stream)
@@ -146,7 +146,7 @@ class ModelDrafter:
         self._rounds.append(begun)
         return events + self._finished_rounds()
 
-    def _fail(self, stream: DraftStream, error: GrammarError) -> list[Event]:
+    def _fail(self, stream: DraftStream, error: StreamError) -> list[Event]:
         """Its target goes on without guesses, or with those of another node."""
         self._forget(stream)
         return [failed_by(stream.spec, stream.spec.generation, error)]
@@ -266,14 +266,14 @@ class ModelDrafter:
 
     def _run(self, work: Pass) -> list[Event]:
         logits = self._model.forward(work.spans)
-        failed: list[tuple[DraftStream, GrammarError]] = []
+        failed: list[tuple[DraftStream, StreamError]] = []
         row = 0
         for stream, span in zip(work.streams, work.spans, strict=True):
             stream.cached += span.token_ids
             if span.num_outputs:
                 try:
                     self._guess(stream, logits[row])
-                except GrammarError as error:
+                except StreamError as error:
                     failed.append((stream, error))
                 row += 1
         return [event for stream, error in failed for event in self._fail(stream, error)]
@@ -310,7 +310,7 @@ class ModelDrafter:
             try:
                 token_id = stream.sampler.sample(row, len(stream.cached))
                 stream.sampler.push(token_id)
-            except GrammarError as error:
+            except StreamError as error:
                 events += self._fail(stream, error)
                 continue
             confidence = probability(row, token_id)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from nodes.engine.device import this_device
 from nodes.engine.protocol import EngineInfo, Model, Span
 from nodes.engine.selftest import SelfTest, fitting_prefixes
 from policies.latency import CostTable, NodeCosts, median
@@ -18,7 +19,7 @@ DECODE_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 PREFILL_SIZES = (32, 64)
 _REPEATS = 3
 _NUM_CELLS = 512
-_FORMAT = 3
+_FORMAT = 4
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -88,17 +89,8 @@ def cache_key(info: EngineInfo, *, num_threads: int, profile: str, library: str 
     # A verdict from fewer probes must not pass for that of all.
     probes = fitting_prefixes(info.num_cells)
     build = info.numerics_class, library
-    parts = (_FORMAT, info.model_hash, *build, _device(), num_threads, profile, probes)
+    parts = (_FORMAT, info.model_hash, *build, this_device(), num_threads, profile, probes)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
-
-
-def _device() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return "unknown"
-    names = {line.partition(":")[2].strip() for line in lines if line.startswith("model name")}
-    return f"{sorted(names)} x{os.cpu_count()}"
 
 
 def load_cached(directory: Path, key: str) -> tuple[SelfTest, NodeCosts] | None:
@@ -122,7 +114,7 @@ def about(model_hash: str, build: str, num_threads: int, profile: str) -> dict[s
     return {
         "model_hash": model_hash,
         "build": build,
-        "device": _device(),
+        "device": this_device(),
         "threads": num_threads,
         "profile": profile,
     }

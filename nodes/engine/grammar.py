@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Collection
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from nodes.engine.protocol import EngineError, EngineInfo, Tokenizer
+from nodes.engine.protocol import StreamError
 from nodes.engine.rules import Grammar
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
-# Some kilobytes to megabytes each.
-_MAX_COMPILED: Final = 32
+# What compiled grammars may take together, and one at least (its text, and what points to it).
+_MAX_COMPILED_BYTES: Final = 64 << 20
+_LEAST_BYTES: Final = 32 << 10
 # The translation of GBNF is Python: 1.7 s for 60,000 characters, and rules squared.
 _MAX_GBNF_CHARS: Final = 16_384
 _MAX_GBNF_RULES: Final = 500
@@ -43,7 +45,7 @@ _JSON_OPTIONS: Final = {
 _HEADER: Final = '%llguidance {"no_forcing": true}\n'
 
 
-class GrammarError(EngineError):
+class GrammarError(StreamError):
     """A grammar cannot be used, or a text cannot go on by it; one line for who asked for it.
 
     is_request_bad: False where the node is what lacks.
@@ -52,6 +54,7 @@ class GrammarError(EngineError):
     def __init__(self, reason: str, *, is_request_bad: bool = True) -> None:
         super().__init__(reason)
         self.is_request_bad = is_request_bad
+        self.code = "bad_request" if is_request_bad else "unavailable"
 
 
 class GrammarState:
@@ -106,24 +109,59 @@ class GrammarState:
             raise GrammarError(f"the grammar cannot go on: {reason}")
 
 
+class Pieces(Protocol):
+    """Where the bytes of a token come from; a Tokenizer is one."""
+
+    def piece(self, token_id: int) -> bytes: ...
+
+
+class Sizes(Protocol):
+    """What is known of a vocabulary beside its pieces; an EngineInfo is one."""
+
+    @property
+    def num_vocab(self) -> int: ...
+
+    @property
+    def eog_token_ids(self) -> frozenset[int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A grammar that was compiled, or why it cannot be, and the bytes that this is counted as."""
+
+    matcher: Any
+    error: str
+    num_bytes: int
+
+
 class Grammars:
     """Compiled grammars of one vocabulary. Any thread may call."""
 
-    def __init__(self, tokenizer: Tokenizer, info: EngineInfo) -> None:
-        self._tokenizer = tokenizer
-        self._num_vocab = info.num_vocab
-        self._eog_ids = info.eog_token_ids
+    def __init__(
+        self, pieces: Pieces, sizes: Sizes, check: Callable[[Grammar], int] | None = None
+    ) -> None:
+        """check: compiles a grammar where that may fail by a crash, and returns the bytes it takes;
+        raises GrammarError. Without it strangers' grammars are compiled here at their own risk.
+        """
+        self._pieces = pieces
+        self._num_vocab = sizes.num_vocab
+        self._eog_ids = sizes.eog_token_ids
+        self._check = check
         self._lock = threading.Lock()
         self._trie: Any = None
-        # Least recently used first; an error is known, too.
-        self._compiled: dict[Grammar, Any] = {}
+        # Least recently used first.
+        self._known: dict[Grammar, _Known] = {}
+
+    def prepare(self) -> None:
+        """Have the vocabulary ready, which takes up to a second. Raises GrammarError."""
+        self._vocabulary(_library())
 
     def knows(self, grammar: Grammar) -> bool:
         """Whether it is compiled, or known to be wrong."""
-        return grammar in self._compiled
+        return grammar in self._known
 
     def compile(self, grammar: Grammar) -> None:
-        """Have a grammar ready, which may take some 0.1 s the first time. Raises GrammarError."""
+        """Have a grammar ready, which may take seconds the first time. Raises GrammarError."""
         self._matcher_of(grammar)
 
     def begin(self, grammar: Grammar) -> GrammarState:
@@ -133,20 +171,30 @@ class Grammars:
 
     def _matcher_of(self, grammar: Grammar) -> Any:
         # Without a lock: two that compile the same at a time waste some work, and nobody waits.
-        found = self._compiled.pop(grammar, None)
+        found = self._known.pop(grammar, None)
         if found is None:
-            try:
-                found = self._compile(grammar)
-            except GrammarError as error:
-                if not error.is_request_bad:
-                    raise
-                found = error
-        self._compiled[grammar] = found
-        for oldest in list(self._compiled)[:-_MAX_COMPILED]:
-            self._compiled.pop(oldest, None)
-        if isinstance(found, GrammarError):
-            raise GrammarError(str(found))
-        return found
+            found = self._compiled(grammar)
+        self._known[grammar] = found
+        total = sum(known.num_bytes for known in self._known.values())
+        for oldest in list(self._known)[:-1]:
+            if total <= _MAX_COMPILED_BYTES:
+                break
+            dropped = self._known.pop(oldest, None)
+            total -= dropped.num_bytes if dropped is not None else 0
+        if found.error:
+            raise GrammarError(found.error)
+        return found.matcher
+
+    def _compiled(self, grammar: Grammar) -> _Known:
+        """Raises GrammarError only where the request is not at fault."""
+        least = _LEAST_BYTES + len(grammar.text)
+        try:
+            num_bytes = 0 if self._check is None else self._check(grammar)
+            return _Known(self._compile(grammar), "", max(least, num_bytes))
+        except GrammarError as error:
+            if not error.is_request_bad:
+                raise
+            return _Known(None, str(error), least)
 
     def _compile(self, grammar: Grammar) -> Any:
         library = _library()
@@ -167,15 +215,15 @@ class Grammars:
         with self._lock:
             if self._trie is None:
                 pieces = [
-                    b"" if token_id in self._eog_ids else self._tokenizer.piece(token_id)
+                    b"" if token_id in self._eog_ids else self._pieces.piece(token_id)
                     for token_id in range(self._num_vocab)
                 ]
-                wrapper = library.TokenizerWrapper(_Pieces(pieces))
+                wrapper = library.TokenizerWrapper(_Spelling(pieces))
                 self._trie = library.LLTokenizer(wrapper, eos_token=self._num_vocab)
             return self._trie
 
 
-class _Pieces:
+class _Spelling:
     """A vocabulary as llguidance wants to see one: with an end token of its own at its end.
 
     Tokens without bytes are never allowed by it.

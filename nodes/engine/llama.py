@@ -34,6 +34,7 @@ from nodes.engine.protocol import (
     Span,
     check_spans,
 )
+from nodes.engine.sandbox.users import SandboxedTokenizer
 from nodes.engine.vocab import LlamaTokenizer
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,9 @@ class LlamaModel:
         self._model = load_model(config.path, gpu_layers=config.gpu_layers, repack=config.repack)
         try:
             self._open_context()
-            self.tokenizer = LlamaTokenizer(self._model)
+            # For texts that are no stranger's; it runs in this process.
+            self.vocabulary = LlamaTokenizer(self._model)
+            self.tokenizer = SandboxedTokenizer(config.path, self.vocabulary)
             self._closing.callback(self.tokenizer.close)
             self._info = self._describe(model_hash or hash_file(config.path))
         except BaseException:
@@ -135,13 +138,13 @@ class LlamaModel:
             engine="llama.cpp",
             model=config.path.name,
             model_hash=model_hash,
-            vocab_hash=self.tokenizer.content_hash(),
-            num_vocab=self.tokenizer.num_vocab,
+            vocab_hash=self.vocabulary.content_hash(),
+            num_vocab=self.vocabulary.num_vocab,
             num_cells=int(llama.llama_n_ctx(self._context)),
             max_sequences=config.max_sequences,
             max_batch_tokens=min(config.max_batch_tokens, int(llama.llama_n_batch(self._context))),
             context_length=int(llama.llama_model_n_ctx_train(self._model)),
-            eog_token_ids=self.tokenizer.eog_token_ids(),
+            eog_token_ids=self.vocabulary.eog_token_ids(),
             exact=False,
             numerics_class=numerics,
             can_roll_back=self._probe_roll_back(),
@@ -171,13 +174,15 @@ class LlamaModel:
             return ""
         return buffer.value.decode("utf-8", "replace")
 
-    def set_tested(self, *, exact: bool, digest: str) -> None:
+    def set_tested(self, *, exact: bool, digest: str, software: str = "") -> None:
         """Record the verdict of the self-test, once. digest: of the bits that it saw, which makes
-        the numerics class another where another build of the same name computes others.
+        the numerics class another where another build of the same name computes others. software:
+        digest of what else a text depends on.
         """
         numerics = self._info.numerics_class
-        if digest:
-            numerics = hashlib.sha256(f"{numerics} {digest}".encode()).hexdigest()[:16]
+        if digest or software:
+            numerics = f"{numerics} {digest} {software}"
+            numerics = hashlib.sha256(numerics.encode()).hexdigest()[:16]
         self._info = replace(self._info, exact=exact, numerics_class=numerics)
 
     def forward(self, spans: Sequence[Span]) -> Logits:

@@ -11,7 +11,8 @@ from nodes.engine.calibrate import Progress, about, cache_key, calibrate, load_c
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.llama_abi import build_name, library_hash
 from nodes.engine.selftest import SelfTest, run_self_test
-from nodes.engine.toy import ToyModel, ToyTokenizer
+from nodes.engine.software import software_digest
+from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from policies.latency import CostTable, NodeCosts
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,18 @@ class OpenedModel:
 class OpenedToy:
     model: ToyModel
     tokenizer: ToyTokenizer
-    costs: NodeCosts = TOY_COSTS
+    costs: NodeCosts
+
+
+def open_toy(config: ToyConfig) -> OpenedToy:
+    """A toy, its tokenizer, and what its passes cost: next to nothing, or what its pace says."""
+    costs = TOY_COSTS
+    if slow_s := config.pass_s:
+        costs = NodeCosts(
+            CostTable((1, 32), (slow_s + 1e-4, slow_s + 1e-3)),
+            CostTable((32, 256), (slow_s + 1e-3, slow_s + 8e-3)),
+        )
+    return OpenedToy(ToyModel(config), ToyTokenizer(config.num_vocab), costs)
 
 
 def open_model(
@@ -93,7 +105,9 @@ def _open_once(
                 logger.warning("calibration not kept in %s: %s", cache, error.strerror)
     else:
         self_test, costs = known
-    model.set_tested(exact=self_test.exact, digest=self_test.digest)
+    # Not kept with the rest: it is about this process and its packages.
+    software = software_digest()
+    model.set_tested(exact=self_test.exact, digest=self_test.digest, software=software)
     return OpenedModel(model, self_test, costs)
 
 

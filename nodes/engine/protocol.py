@@ -19,6 +19,15 @@ class EngineError(Exception):
     """The engine cannot go on; the message is one line for the operator."""
 
 
+class StreamError(EngineError):
+    """One stream cannot go on, others can; the message is one line for who asked for it.
+
+    code: as in StreamFailedNotice.
+    """
+
+    code = "internal"
+
+
 class ModelFileError(EngineError):
     """A model file is missing, damaged or of an unknown kind."""
 
@@ -133,11 +142,12 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> list[int]:
         """Prompt ids of a text as it is; nothing in it names control tokens."""
 
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Message], *, date: str = "") -> list[int]:
         """Prompt ids of a conversation in the model's chat template, up to where it is answered.
 
-        Only the template names control tokens. Both raise InvalidInputError, one line for who
-        asked; this one may take some seconds.
+        Only the template names control tokens. date: what it takes for today, as YYYY-MM-DD; ""
+        where that is not known. Both raise InvalidInputError, one line for who asked; they may take
+        some seconds.
         """
 
     def piece(self, token_id: int) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from nodes.engine.grammar import GrammarError, Grammars, GrammarState
-from nodes.engine.protocol import Logits
+from nodes.engine.protocol import Logits, StreamError
 from nodes.engine.rules import NO_RULES, LogitRules
 from nodes.engine.sampling import Sampling, sample
 
@@ -79,14 +79,14 @@ class Sampler:
 
         logits: (len(guesses) + 1, num_vocab), row j for position + j. Returns the tokens to commit
         (accepted guesses and the target's next token), which the text has from now on, and the
-        number of accepted guesses. Raises GrammarError where the grammar cannot go on at all; where
-        it can with some guesses these are all there is.
+        number of accepted guesses. Raises StreamError where the text cannot go on at all; where it
+        can with some guesses these are all there is.
         """
         token_ids: list[int] = []
         for index, row in enumerate(logits[: len(guesses) + 1]):
             try:
                 token_id = self.sample(row, position + index)
-            except GrammarError:
+            except StreamError:
                 if not token_ids:
                     raise
                 # The text may end with these, by a stop string: without guesses nobody would have

@@ -2,29 +2,53 @@
 
 raw logits -> logit bias -> penalties -> grammar mask (these three: sampler.py) -> / T
 -> top-k -> top-p -> min-p -> + Gumbel noise of (seed, choice, position, token id) -> argmax.
-Two nodes that repeat these steps on equal logits choose equal tokens, whatever else they do.
+Two nodes that repeat these steps on equal logits choose equal tokens, whatever else they do, and
+whatever their CPU is: all that decides is integers, float64 of +, -, *, / and comparisons, and
+portable_math.py. These are the steps; other versions and implementations must keep to them:
+
+- bits: the top 52 of a hash of the four (noise.py). u = (bits + 1/2) / 2^52.
+  The noise is -log(-log(u)), with the portable logarithm.
+- The weight of a token: steps = (best logit - logit) * (2^20 * log2(e) / T), cut to an integer, at
+  most 41 * 2^20; weight = 2^(40 - steps / 2^20) by `power_of_half`, an integer.
+- top-k keeps the k largest logits, ties by the lowest id. Of these, top-p keeps the least number
+  of the best whose weights sum up to at least floor(top_p * sum of all weights), exactly.
+  Of these, min-p keeps those with (best logit - logit) / T <= -log(min_p), the portable logarithm.
+- The token has the largest logit / T + noise of those that are left; ties go to the lowest id.
+
+Exponentials and logarithms of numpy only decide what need not be looked at. For that they must be
+right to one part in 10^10, a million times what any of them is off by.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from nodes.engine.protocol import EngineError, Logits
+from nodes.engine import portable_math
+from nodes.engine.noise import gumbel_of_bits, hash_bits, position_key, rough_gumbel_of_bits
+from nodes.engine.protocol import Logits, StreamError
 from nodes.engine.rules import NO_RULES, LogitRules
 
-_U64 = np.uint64
-_MASK64 = (1 << 64) - 1
-_GOLDEN = 0x9E3779B97F4A7C15
 _BLOCK = 64
 # Below the best logit by more than this, a token is only looked at if its noise is extreme.
 _BULK_GAP = 8.0
 # Top-p sorts this many of the best tokens first, and all of them only where these do not suffice.
 _NUCLEUS_SIZE = 1024
+# The weights of so many tokens are made and summed at once: memory that need not be fresh.
+_SUM_BLOCK = 16_384
 # What a temperature must exceed for logits / T to stay finite and precise.
 _LEAST_TEMPERATURE = 1e-6
+# A change of the steps above makes another number: nodes of two numbers make different texts.
+SAMPLING_VERSION = 2
+_STEPS_PER_NAT = float.fromhex("0x1.71547652b82fep+20")
+_MOST_STEPS = float(portable_math.POWER_BITS + 1 << portable_math.STEP_BITS)
+# Twice what a score by numpy's logarithms may be off by, absolute, and of its size by rounding.
+_DOUBT = 1e-8
+_RELATIVE_DOUBT = 1e-15
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,50 +83,6 @@ class Sampling:
         self.rules.check()
 
 
-def _mix(x: int) -> int:
-    """The finaliser of SplitMix64 (Steele, Lea, Flood 2014) on one 64-bit integer."""
-    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
-    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK64
-    return x ^ (x >> 31)
-
-
-def _position_key(seed: int, choice: int, position: int) -> int:
-    key = _mix((seed + _GOLDEN) & _MASK64)
-    key = _mix((key ^ (choice * _GOLDEN & _MASK64)) & _MASK64)
-    return _mix((key + position * 0xD1342543DE82EF95) & _MASK64)
-
-
-def _hash_bits(key: int, token_ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """(n,) token ids -> (n,) hashes, the top 52 bits of SplitMix64 seeded with `key`."""
-    x = token_ids * _U64(_GOLDEN)
-    x += _U64(key)
-    y = x >> _U64(30)
-    x ^= y
-    x *= _U64(0xBF58476D1CE4E5B9)
-    np.right_shift(x, _U64(27), out=y)
-    x ^= y
-    x *= _U64(0x94D049BB133111EB)
-    np.right_shift(x, _U64(31), out=y)
-    x ^= y
-    x >>= _U64(12)
-    return x
-
-
-def _gumbel_of_bits(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
-    # With 53 bits the largest value plus a half would round up to 1, whose noise is infinite.
-    uniform = (bits.astype(np.float64) + 0.5) * 2.0**-52
-    noise: npt.NDArray[np.float64] = -np.log(-np.log(uniform))
-    return noise
-
-
-def gumbel_noise(
-    seed: int, choice: int, position: int, token_ids: npt.ArrayLike
-) -> npt.NDArray[np.float64]:
-    """Standard Gumbel noise of (n,) token ids at an absolute position of a stream, (n,) float64."""
-    ids = np.asarray(token_ids, dtype=np.uint64)
-    return _gumbel_of_bits(_hash_bits(_position_key(seed, choice, position), ids))
-
-
 def top_k_ids(logits: Logits, k: int) -> npt.NDArray[np.int64]:
     """The k largest of (num_vocab,) logits, best first, ties to the lowest id.
 
@@ -130,61 +110,74 @@ def top_k_ids(logits: Logits, k: int) -> npt.NDArray[np.int64]:
     return chosen
 
 
-def _kept_ids(logits: Logits, sampling: Sampling) -> npt.NDArray[np.int64]:
+def _kept_ids(logits: Logits, best_logit: float, sampling: Sampling) -> npt.NDArray[np.int64]:
     """The ids that top-k, then top-p, then min-p leave, in no certain order; at least one."""
+    temperature, min_p = sampling.temperature, sampling.min_p
     if 0 < sampling.top_k < logits.shape[0]:
         ids = top_k_ids(logits, sampling.top_k)
-        weights = _weights(logits[ids], float(logits[ids[0]]), sampling.temperature)
-        return ids[: _num_kept(weights, float(weights.sum()), sampling)]
-    if sampling.top_p < 1.0:
-        return _nucleus_ids(logits, sampling)
-    best_logit = float(logits.max())
-    floor = best_logit + sampling.temperature * float(np.log(sampling.min_p))
-    # A little lower, for the rounding to float32; the weights decide.
-    ids = np.flatnonzero(logits >= floor - 1e-6 * (abs(floor) + sampling.temperature))
-    weights = _weights(logits[ids], best_logit, sampling.temperature)
-    return ids[weights >= sampling.min_p]
+        if sampling.top_p < 1.0:
+            weights = _weights(logits[ids], best_logit, temperature)
+            ids = ids[: _num_reaching(weights, _share(sampling.top_p, int(weights.sum())))]
+    elif sampling.top_p < 1.0:
+        ids = _nucleus_ids(logits, best_logit, sampling)
+    else:
+        floor = best_logit - temperature * _most_gap(min_p)
+        # A little lower, for the rounding to float32; the gaps decide.
+        ids = np.flatnonzero(logits >= floor - 1e-6 * (abs(floor) + temperature))
+    if min_p > 0.0:
+        gaps = best_logit - logits[ids].astype(np.float64)
+        gaps /= temperature
+        ids = ids[gaps <= _most_gap(min_p)]
+    return ids
 
 
-def _weights(logits: Logits, best_logit: float, temperature: float) -> npt.NDArray[np.float64]:
-    """Probabilities at a temperature relative to that of the best logit."""
-    weights = logits.astype(np.float64)
-    # In place: fresh pages for every step would cost more than the arithmetic.
-    weights /= temperature
-    weights -= best_logit / temperature
-    return np.exp(weights, out=weights)
+@lru_cache(maxsize=64)
+def _most_gap(min_p: float) -> float:
+    return -float(portable_math.log(min_p))
 
 
-def _num_kept(weights: npt.NDArray[np.float64], total: float, sampling: Sampling) -> int:
-    """How many of the weights, best first, top-p of `total` and then min-p leave."""
-    keep = len(weights)
-    if sampling.top_p < 1.0:
-        keep = min(keep, _num_reaching(weights, sampling.top_p * total))
-    if sampling.min_p > 0.0:
-        # weights are relative to the best one, which is what min-p compares with.
-        keep = min(keep, int(np.count_nonzero(weights >= sampling.min_p)))
-    return keep
+def _weights(logits: Logits, best_logit: float, temperature: float) -> npt.NDArray[np.int64]:
+    """Probabilities at a temperature relative to that of the best logit, in units of 2^-40.
 
-
-def _num_reaching(weights: npt.NDArray[np.float64], wanted: float) -> int:
-    """How many of the first weights sum up to `wanted`; one more than there are if all do not."""
-    return int(np.searchsorted(np.cumsum(weights), wanted)) + 1
-
-
-def _nucleus_ids(logits: Logits, sampling: Sampling) -> npt.NDArray[np.int64]:
-    """Top-p and min-p over the whole vocabulary, without the order of the ids.
-
-    Sorting values is many times faster than sorting ids, and equal logits have equal weights. The
-    sums are over the same weights in the same order whatever the number of tokens sorted.
+    Integers, so that sums of up to 2^22 of them are exact in any order.
     """
-    best_logit = float(logits.max())
-    total = float(_weights(logits, best_logit, sampling.temperature).sum())
+    gaps = logits.astype(np.float64)
+    # In place: fresh pages for every step would cost more than the arithmetic.
+    np.subtract(best_logit, gaps, out=gaps)
+    np.multiply(gaps, _STEPS_PER_NAT / temperature, out=gaps)
+    np.minimum(gaps, _MOST_STEPS, out=gaps)
+    return portable_math.power_of_half(gaps.astype(np.int64))
+
+
+def _share(top_p: float, total: int) -> int:
+    """floor(top_p * total), exactly. Down, so that 0.9 of ten equal weights are nine of them:
+    the float64 of 0.9 is a little more.
+    """
+    numerator, denominator = top_p.as_integer_ratio()
+    return numerator * total // denominator
+
+
+def _num_reaching(weights: npt.NDArray[np.int64], wanted: int) -> int:
+    """How many of the first weights sum up to `wanted`; one more than there are if all do not."""
+    return int(weights.cumsum().searchsorted(wanted)) + 1
+
+
+def _nucleus_ids(logits: Logits, best_logit: float, sampling: Sampling) -> npt.NDArray[np.int64]:
+    """Top-p over the whole vocabulary, without the order of the ids.
+
+    Sorting values is many times faster than sorting ids, and equal logits have equal weights.
+    """
+    temperature = sampling.temperature
+    total = 0
+    for start in range(0, len(logits), _SUM_BLOCK):
+        block = logits[start : start + _SUM_BLOCK]
+        total += int(_weights(block, best_logit, temperature).sum())
+    wanted = _share(sampling.top_p, total)
     for size in (min(_NUCLEUS_SIZE, len(logits)), len(logits)):
         best = np.sort(np.partition(logits, -size)[-size:])[::-1]
-        weights = _weights(best, best_logit, sampling.temperature)
-        if _num_reaching(weights, sampling.top_p * total) <= size:
+        keep = _num_reaching(_weights(best, best_logit, temperature), wanted)
+        if keep <= size:
             break
-    keep = _num_kept(weights, total, sampling)
     last = best[keep - 1]
     ids = np.flatnonzero(logits >= last)
     if len(ids) > keep:
@@ -193,53 +186,81 @@ def _nucleus_ids(logits: Logits, sampling: Sampling) -> npt.NDArray[np.int64]:
     return ids
 
 
-def _noisy_argmax(logits: Logits, sampling: Sampling, position: int) -> int:
+def _noisy_argmax(logits: Logits, best_logit: float, sampling: Sampling, position: int) -> int:
     """argmax of logits / T + noise over the whole vocabulary.
 
     Most tokens lie far below the best: for those only the hash is computed, and the logarithms
     only where the hash is large enough to win. The result is that of the full computation.
     """
-    key = _position_key(sampling.seed, sampling.choice, position)
+    key = position_key(sampling.seed, sampling.choice, position)
     temperature = sampling.temperature
-    best_logit = float(logits.max())
     # Rounded to a float32 here, so that the bound below is about exactly what was compared.
     floor = np.float32(best_logit - _BULK_GAP * temperature)
     near = np.flatnonzero(logits >= floor)
     scores = logits[near].astype(np.float64) / temperature
-    scores += _gumbel_of_bits(_hash_bits(key, near.astype(np.uint64)))
-    winner = int(scores.argmax())
-    best_id, best_score = int(near[winner]), float(scores[winner])
-    # A far token scores at most floor/T + noise; turn "may win" into a bound on its hash.
-    needed = best_score - float(floor) / temperature
-    bound = np.exp(-np.exp(-needed)) if needed > -3.0 else 0.0
-    bits = _hash_bits(key, np.arange(logits.shape[0], dtype=np.uint64))
-    far = np.flatnonzero(bits >= _U64(max(0.0, (bound - 1e-9)) * 2.0**52))
-    scores = logits[far].astype(np.float64) / temperature + _gumbel_of_bits(bits[far])
-    if len(far):
-        winner = int(scores.argmax())
-        if scores[winner] > best_score or (scores[winner] == best_score and far[winner] < best_id):
-            best_id = int(far[winner])
-    return best_id
+    scores += rough_gumbel_of_bits(hash_bits(key, near.astype(np.uint64)))
+    least_score = _least_rough_score(scores)
+    # A far token scores at most floor/T + noise; turn "may win" into a bound on its hash. The
+    # exponentials are off by less than 1e-10 of themselves, and the bound by less than 1e-9.
+    needed = least_score - float(floor) / temperature
+    bound = math.exp(-math.exp(-needed)) - 1e-9 if needed > -3.0 else 0.0
+    bits = hash_bits(key, np.arange(logits.shape[0], dtype=np.uint64))
+    far = np.flatnonzero(bits >= np.uint64(max(0.0, bound) * 2.0**52))
+    far = far[logits[far] < floor]
+    ids = np.concatenate([near[scores >= least_score], far])
+    return int(ids[0]) if len(ids) == 1 else _winner(logits, ids, bits[ids], temperature)
+
+
+def _least_rough_score(scores: npt.NDArray[np.float64]) -> float:
+    """What a score must reach to be the best but for the errors of the logarithms in all of them.
+
+    A rough score is off by the noise's error, below 36 * 1e-10, and by one rounding, below 2^-53 of
+    itself. Where the true winner and the roughly best one differ, their rough scores differ by no
+    more than the errors of both.
+    """
+    best = float(scores.max())
+    return best - (_DOUBT + _RELATIVE_DOUBT * abs(best))
+
+
+def _winner(
+    logits: Logits,
+    ids: npt.NDArray[np.int64],
+    bits: npt.NDArray[np.uint64],
+    temperature: float,
+) -> int:
+    """The id of the largest logit / T + noise, the lowest of equal ones. bits: hashes of the ids.
+
+    Numpy's logarithms say which ids can be it, which is one but for some in 10^8 samples; only the
+    portable ones decide between several.
+    """
+    scaled = logits[ids].astype(np.float64) / temperature
+    rough = scaled + rough_gumbel_of_bits(bits)
+    places = np.flatnonzero(rough >= _least_rough_score(rough))
+    if len(places) == 1:
+        return int(ids[places[0]])
+    scores = scaled[places] + gumbel_of_bits(bits[places])
+    return int(ids[places[scores == scores.max()]].min())
 
 
 def sample(logits: Logits, sampling: Sampling, position: int) -> int:
     """The token of one position, law 1.
 
     logits: (num_vocab,) float32, raw or, where the stream has rules, by these. position: absolute
-    index of the token to be chosen in prompt + output. Returns its id.
+    index of the token to be chosen in prompt + output. Returns its id. Raises StreamError for
+    logits that are not numbers.
     """
     best_id = int(logits.argmax())
-    if np.isnan(logits[best_id]):
-        raise EngineError("the engine computed logits that are not numbers: check the model file")
+    best_logit = float(logits[best_id])
+    if not math.isfinite(best_logit):
+        raise StreamError("the engine computed logits that are not numbers: check the model file")
     if sampling.temperature == 0.0:
         return best_id
     cuts_off = 0 < sampling.top_k < len(logits)
     if not cuts_off and sampling.top_p >= 1.0 and sampling.min_p == 0.0:
-        return _noisy_argmax(logits, sampling, position)
-    ids = _kept_ids(logits, sampling)
-    scores = logits[ids].astype(np.float64) / sampling.temperature
-    scores += gumbel_noise(sampling.seed, sampling.choice, position, ids)
-    return int(ids[scores == scores.max()].min())
+        return _noisy_argmax(logits, best_logit, sampling, position)
+    ids = _kept_ids(logits, best_logit, sampling)
+    key = position_key(sampling.seed, sampling.choice, position)
+    return _winner(logits, ids, hash_bits(key, ids.astype(np.uint64)), sampling.temperature)
 
 
 def probability(logits: Logits, token_id: int) -> float:

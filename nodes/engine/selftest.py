@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nodes.engine.noise import drawn_ids
 from nodes.engine.protocol import Logits, Model, Span
 
 _WIDTHS = (2, 5, 9)
@@ -19,8 +20,8 @@ PREFIX_LENS = (24, 520)
 class SelfTest:
     """exact: every probe gave the bits of plain single steps; failure names one that did not.
 
-    digest: of those bits, after the shortest prefix: builds of one name may compute others. "" if
-    the test has not come so far.
+    digest: of those bits, after every prefix that has room, up to one that failed: builds of one
+    name may compute others. "" where none has room.
     """
 
     exact: bool
@@ -39,13 +40,14 @@ def run_self_test(model: Model, *, prefix_lens: tuple[int, ...] = PREFIX_LENS) -
     tested = fitting_prefixes(num_cells, prefix_lens)
     if not tested:
         return SelfTest(False, f"a cache of {num_cells} cells is too small for a test")
-    digest = ""
+    bits = hashlib.sha256()
     for prefix_len in tested:
         failure, plain = _probe(model, prefix_len)
-        digest = digest or hashlib.sha256(plain.tobytes()).hexdigest()[:16]
+        bits.update(plain.tobytes())
         if failure:
-            return SelfTest(False, f"{failure} after {prefix_len} tokens", digest)
-    return SelfTest(True, "", digest)
+            failure = f"{failure} after {prefix_len} tokens"
+            return SelfTest(False, failure, bits.hexdigest()[:16])
+    return SelfTest(True, "", bits.hexdigest()[:16])
 
 
 def fitting_prefixes(num_cells: int, prefix_lens: tuple[int, ...] = PREFIX_LENS) -> tuple[int, ...]:
@@ -55,9 +57,9 @@ def fitting_prefixes(num_cells: int, prefix_lens: tuple[int, ...] = PREFIX_LENS)
 
 def _probe(model: Model, prefix_len: int) -> tuple[str, Logits]:
     """What differed, if anything did, and the logits of plain single steps."""
-    generator = np.random.default_rng(prefix_len)
-    token_ids = generator.integers(0, model.info.num_vocab, prefix_len + _NUM_STEPS).tolist()
-    foreign = generator.integers(0, model.info.num_vocab, 8 * _NUM_STEPS).tolist()
+    num_vocab = model.info.num_vocab
+    token_ids = drawn_ids(prefix_len, prefix_len + _NUM_STEPS, num_vocab)
+    foreign = drawn_ids(prefix_len + 1, 8 * _NUM_STEPS, num_vocab)
     chunk = model.info.max_batch_tokens
     try:
         _prefill(model, 0, token_ids[:prefix_len], chunk)

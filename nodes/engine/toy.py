@@ -1,12 +1,17 @@
 """An exact integer model: the logits of a position are a hash of the tokens before it.
 
 Equality tests on it need no luck: no rounding, no ties that depend on order. A draft of it
-agrees with its target on a chosen share of contexts.
+agrees with its target on a chosen share of contexts. A pass takes as long as the processor needs
+for it, or at least as long as is asked for: a test that wants to act while a text is still being
+written must not depend on how fast the machine is.
+
+`--model toy:AGREEMENT` is one, `toy:AGREEMENT@NUMBERms` one with a pace: `toy:0.8@5ms`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +39,10 @@ def _mix(x: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToyConfig:
-    """agreement: share of contexts where a draft's logits equal the target's (1: the target)."""
+    """agreement: share of contexts where a draft's logits equal the target's (1: the target).
+
+    pass_s: seconds that each pass takes at the least.
+    """
 
     num_vocab: int = 96
     num_cells: int = 4096
@@ -43,13 +51,17 @@ class ToyConfig:
     agreement: float = 1.0
     seed: int = 0
     eog_rate: float = 0.0
+    pass_s: float = 0.0
 
 
 class ToyModel:
     """Model protocol over integers. Token 0 ends a text."""
 
-    def __init__(self, config: ToyConfig | None = None) -> None:
+    def __init__(
+        self, config: ToyConfig | None = None, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
         self.config = config = config or ToyConfig()
+        self._sleep = sleep
         # One hash a position: the state after it. Its length is the sequence's length.
         self._states: list[list[int]] = [[] for _ in range(config.max_sequences)]
         self._ids = np.arange(config.num_vocab, dtype=np.uint64)
@@ -80,6 +92,8 @@ class ToyModel:
         if num_tokens > self.free_cells():
             raise CacheFullError(num_tokens, self.free_cells(), self.config.num_cells)
         self.num_forward_passes += 1
+        if self.config.pass_s:
+            self._sleep(self.config.pass_s)
         rows = []
         for span in spans:
             states = self._states[span.seq_id]
@@ -161,7 +175,7 @@ class ToyTokenizer:
             raise InvalidInputError("the prompt is empty")
         return [1 + byte % (self._num_vocab - 1) for byte in text.encode()]
 
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Message], *, date: str = "") -> list[int]:
         """Its template is the contents, a line each."""
         return self.encode("\n".join(content for _, content in messages))
 

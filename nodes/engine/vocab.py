@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nodes.engine.chat.quoting import ControlTexts, Quotes, check_role
-from nodes.engine.chat.renderer import ChatRenderer
 from nodes.engine.llama_abi import library
 from nodes.engine.protocol import EngineError, InvalidInputError, Message
+
+if TYPE_CHECKING:
+    from nodes.engine.chat.template import ChatTemplate
 
 MAX_PROMPT_BYTES = 1 << 20
 _MAX_PIECE_BYTES = 4096
@@ -20,7 +23,10 @@ _LINE_BREAK = "\n"
 
 
 class LlamaTokenizer:
-    """Tokenizer of a loaded libllama model. Reads the vocabulary only, so any thread may call."""
+    """Tokenizer of a loaded libllama model. Reads the vocabulary only, so any thread may call.
+
+    Strangers' texts are encoded in another process: see SandboxedTokenizer.
+    """
 
     def __init__(self, model: Any) -> None:
         self._llama = library()
@@ -36,13 +42,13 @@ class LlamaTokenizer:
             raise InvalidInputError("the prompt is empty")
         return _some(self._tokens(text, add_special=True, parse_special=False))
 
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Message], *, date: str = "") -> list[int]:
         for role, _ in messages:
             check_role(role)
         quotes = Quotes(self._controls)
         quoted = [(role, quotes.quote(content)) for role, content in messages]
         token_ids: list[int] = []
-        for piece in quotes.split(self._renderer.render(quoted)):
+        for piece in quotes.split(self._template.render(quoted, date)):
             if piece.is_plain:
                 token_ids += self._inner_tokens(piece.text)
             else:
@@ -50,11 +56,11 @@ class LlamaTokenizer:
                 token_ids += self._tokens(piece.text, add_special=False, parse_special=True)
         return _some(token_ids)
 
-    def close(self) -> None:
-        """End what renders conversations."""
-        renderer = self.__dict__.get("_renderer")
-        if renderer is not None:
-            renderer.close()
+    def prepare(self) -> None:
+        """Do what conversations need once. A template that is missing or wrong is told by these."""
+        _ = self._controls
+        with contextlib.suppress(InvalidInputError):
+            _ = self._template
 
     def _inner_tokens(self, text: str) -> list[int]:
         """Of plain text that stands behind other text."""
@@ -79,12 +85,15 @@ class LlamaTokenizer:
         return list(buffer[:count])
 
     @functools.cached_property
-    def _renderer(self) -> ChatRenderer:
-        template = self._llama.llama_model_chat_template(self._model, None)
-        if not template:
+    def _template(self) -> ChatTemplate:
+        text = self._llama.llama_model_chat_template(self._model, None)
+        if not text:
             raise InvalidInputError("the model has no chat template: use --raw")
+        # A node itself never needs Jinja2.
+        from nodes.engine.chat.template import ChatTemplate
+
         variables = {f"{name}_token": self._special(name) for name in ("bos", "eos")}
-        return ChatRenderer(template.decode("utf-8", "replace"), variables)
+        return ChatTemplate(text.decode("utf-8", "replace"), variables)
 
     @functools.cached_property
     def _controls(self) -> ControlTexts:

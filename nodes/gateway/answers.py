@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from nodes.client import Event, RequestFailedError
+from nodes.fingerprint import fingerprint
 from nodes.gateway.fields import Job
 from nodes.generation import Prompt
 from nodes.messages import (
@@ -66,6 +67,8 @@ class Usage:
     num_accepted_tokens: int = 0
     exact: bool = True
     emulated: bool = False
+    model_hash: str = ""
+    numerics_class: str = ""
 
     def as_json(self, seed: int) -> dict[str, object]:
         rejected = self.num_draft_tokens - self.num_accepted_tokens
@@ -83,6 +86,8 @@ class Usage:
                 "exact": self.exact,
                 "seed": seed,
                 "emulated": self.emulated,
+                "model_hash": self.model_hash,
+                "numerics_class": self.numerics_class,
             },
         }
 
@@ -103,8 +108,15 @@ class Answers:
         self._num_choices = job.options.num_choices
         self._choices = [_Choice() for _ in range(len(job.prompts) * self._num_choices)]
         self._prompt_scores: list[list[TokenScores]] = [[] for _ in job.prompts]
+        # By prompt, who answers it.
+        self._started: dict[int, StartedNotice] = {}
         self.model = ""
         self.usage = Usage()
+
+    @property
+    def fingerprint(self) -> str:
+        """Of what answers, once it is known."""
+        return fingerprint(self.usage.model_hash, self.usage.numerics_class)
 
     @property
     def num_tokens(self) -> int:
@@ -129,11 +141,21 @@ class Answers:
             case PromptLogprobsNotice():
                 self._on_prompt_scores(prompt_index, event)
             case StartedNotice():
-                self.model = event.target
-                self.usage.num_prompt_tokens += event.num_prompt_tokens
-                self.usage.exact &= event.exact
-                self.usage.emulated |= event.emulated
+                self._on_started(prompt_index, event)
         return None
+
+    def _on_started(self, prompt_index: int, event: StartedNotice) -> None:
+        """It may come again, where a target was lost before there was any token."""
+        self._started[prompt_index] = event
+        started, usage = self._started.values(), self.usage
+        if len({(each.model_hash, each.numerics_class) for each in started}) > 1:
+            reason = "the numerics class that answers other prompts of this body has left: ask anew"
+            raise RequestFailedError("unavailable", reason)
+        self.model = event.target
+        usage.num_prompt_tokens = sum(each.num_prompt_tokens for each in started)
+        usage.exact = all(each.exact for each in started)
+        usage.emulated = any(each.emulated for each in started)
+        usage.model_hash, usage.numerics_class = event.model_hash, event.numerics_class
 
     def _on_prompt_scores(self, prompt_index: int, event: PromptLogprobsNotice) -> None:
         """The first is of position 1. They may begin anew where a stream has moved."""

@@ -75,6 +75,17 @@ class ApiKeys:
         self._stamp: tuple[int, ...] | None = None
         self._keys: tuple[ApiKey, ...] = ()
 
+    def is_there(self) -> bool:
+        """Whether there is such a file, be it readable or not. Raises KeysError where nobody can
+        tell."""
+        try:
+            self.path.lstat()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise KeysError(f"{self.path}: {error.strerror}") from error
+        return True
+
     def all(self) -> tuple[ApiKey, ...]:
         """Raises KeysError for a file that cannot be understood: nobody is let in then."""
         stamp = _stamp(self.path)

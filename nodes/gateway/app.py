@@ -104,16 +104,12 @@ class Gateway:
 
     async def _models(self, request: Request) -> JSONResponse:
         key_of(request.scope, "infer")
-        served = await self.models.served()
-        data = [served[name].as_json(self._started_unix) for name in sorted(served)]
+        data = [model.as_json(self._started_unix) for model in await self.models.served()]
         return JSONResponse({"object": "list", "data": data})
 
     async def _model(self, request: Request) -> JSONResponse:
         key_of(request.scope, "infer")
-        name = request.path_params["name"]
-        served = await self.models.served()
-        # As the coordinator has it, the ending of a file may be left out.
-        found = served.get(name) or served.get(f"{name}.gguf")
+        found = await self.models.find(request.path_params["name"])
         if found is None:
             raise no_such_model()
         return JSONResponse(found.as_json(self._started_unix))

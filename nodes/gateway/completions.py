@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
+from mesh.shared_numbers import shared
 from nodes.gateway.answers import Delta
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.fields import Job, common_fields, job_of, options_of
@@ -96,7 +97,7 @@ class CompletionFields:
                 raise wrong(f"{path}[{index}]", "an integer is accepted", "invalid_type")
             if not 0 <= token_id <= _MAX_TOKEN_ID:
                 raise wrong(f"{path}[{index}]", f"0 to {_MAX_TOKEN_ID} is accepted")
-        return tuple(value)
+        return shared(value)
 
 
 class CompletionShape:

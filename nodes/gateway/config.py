@@ -74,6 +74,8 @@ class GatewayConfig:
     """listen: HOST:PORT. connect, keys: as of a node. apikeys: file of API keys; "" for
     apikeys.toml beside the key files, if it is there.
 
+    require_keys: serve nobody without an API key, on loopback too.
+
     tls_cert, tls_key: PEM files; "" for plain HTTP. cors_origins: of pages that may use the API,
     with commas between them. allowed_hosts: names in Host that are accepted; "" for those of
     loopback where it is bound there, and any elsewhere. link: its way to the coordinator, as of a
@@ -84,6 +86,7 @@ class GatewayConfig:
     connect: str = ""
     keys: str = ""
     apikeys: str = ""
+    require_keys: bool = False
     tls_cert: str = ""
     tls_key: str = ""
     cors_origins: str = ""

@@ -49,7 +49,10 @@ _TOO_MANY: Final = _error(
 
 
 class Connection(H11Protocol):
-    """limits, max_connections: set by the subclass that a server makes for itself."""
+    """limits, max_connections: set by the subclass that a server makes for itself.
+
+    has_place: whether it was counted, and there was room, before its TLS handshake.
+    """
 
     limits: GatewayLimits
     max_connections: int
@@ -72,6 +75,7 @@ class Connection(H11Protocol):
         self._draining: asyncio.TimerHandle | None = None
         self._ahead = bytearray()
         self._is_refused = False
+        self.has_place = False
         self._was_told = False
 
     def abort(self) -> None:
@@ -87,7 +91,8 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if (num_over := len(self.connections) - self.max_connections) > 0:
+        num_over = len(self.connections) - self.max_connections
+        if num_over > 0 and not self.has_place:
             self._refuse(num_over)
             return
         transport.set_write_buffer_limits(high=_TRANSPORT_BYTES)
@@ -99,14 +104,18 @@ class Connection(H11Protocol):
     def _refuse(self, num_over: int) -> None:
         """One of the last of too many: it is told so when it has asked something."""
         self._is_refused = True
-        cls, now = type(self), self.loop.time()
-        if now - cls._said_at >= _SAY_EVERY_S:
-            cls._said_at = now
-            logger.warning("connections are refused: there are %d", self.max_connections)
+        self.say_refused()
         if num_over > MOST_REFUSED:
             self.transport.abort()
         else:
             self._deadline = self.loop.call_later(_REFUSAL_S, self.transport.abort)
+
+    def say_refused(self) -> None:
+        """Log that there are too many connections, but not for each of them."""
+        cls, now = type(self), self.loop.time()
+        if now - cls._said_at >= _SAY_EVERY_S:
+            cls._said_at = now
+            logger.warning("connections are refused: there are %d", self.max_connections)
 
     def _tell_refusal(self) -> None:
         """Once; what else it sends is read and dropped, or it might not get to see the answer."""

@@ -20,7 +20,7 @@ from nodes.gateway.outbox import Outbox, SlowReaderError
 from nodes.gateway.resuming import Told
 from nodes.gateway.running import Run
 from nodes.gateway.shape import DONE, Head, Shape, Whole
-from nodes.generation import Prompt
+from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import StartedNotice, TokensNotice
 from nodes.metrics.gateway import RequestMetrics
 from nodes.runtime import first_cause
@@ -63,7 +63,11 @@ class Exchange:
         self._end_connection = end_connection
         self._told = told
         self._rest = None if told is None else told.rest()
+        # Prompts that have had a place on a target.
+        self._placed: set[int] = set()
         self.answers = Answers(job)
+        # Whether whoever asked has been told anything of the answer.
+        self.has_told = False
         self.failure: ApiError | None = None
 
     @property
@@ -94,6 +98,7 @@ class Exchange:
             raise self._run.ended_by or ClientLeftError()
         if self.failure is not None:
             raise self.failure
+        self.has_told = True
         return self._shape.whole(self._head(), choices, self.answers.usage.as_json(self._seed))
 
     async def stream(
@@ -127,10 +132,12 @@ class Exchange:
             delta = self.answers.on_event(prompt_index, event)
             if delta is None:
                 return
-            if self._rest is not None:
+            if self._told is not None and self._rest is not None:
                 delta = self._rest.of(delta)
+                self._told.fingerprint = self.answers.fingerprint
             # There is nothing of what was told before.
             if content := self._shape.chunks(self._head(), delta, self._told):
+                self.has_told = True
                 outbox.put(content)
 
         try:
@@ -172,7 +179,8 @@ class Exchange:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _head(self) -> Head:
-        return Head(self._run.request_id, self._created_unix, self.answers.model)
+        answers = self.answers
+        return Head(self._run.request_id, self._created_unix, answers.model, answers.fingerprint)
 
     @contextlib.asynccontextmanager
     async def _started(
@@ -219,15 +227,35 @@ class Exchange:
                 self.failure = internal(cause)
 
     async def _ask_all(self, on_event: _OnEvent) -> None:
-        if len(self._job.prompts) == 1:
-            await self._ask(0, self._job.prompts[0], on_event)
+        """All prompts of a body are answered by the numerics class that the first one goes to."""
+        (first, *others), options = self._job.prompts, self._job.options
+        if not others:
+            await self._ask(0, first, options, on_event)
             return
-        async with asyncio.TaskGroup() as group:
-            for index, prompt in enumerate(self._job.prompts):
-                group.create_task(self._ask(index, prompt, on_event))
+        placed: asyncio.Future[StartedNotice] = asyncio.get_running_loop().create_future()
 
-    async def _ask(self, index: int, prompt: Prompt, on_event: _OnEvent) -> None:
-        events = self._mesh.generate(prompt, self._job.options)
+        def on_first(index: int, event: Event) -> None:
+            if isinstance(event, StartedNotice) and not placed.done():
+                placed.set_result(event)
+            on_event(index, event)
+
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(self._ask(0, first, options, on_first))
+            either: set[asyncio.Future[Any]] = {asking, placed}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not placed.done():
+                return
+            kind = placed.result()
+            options = replace(
+                options, model_hash=kind.model_hash, numerics_class=kind.numerics_class
+            )
+            for index, prompt in enumerate(others, 1):
+                group.create_task(self._ask(index, prompt, options, on_event))
+
+    async def _ask(
+        self, index: int, prompt: Prompt, options: GenerateOptions, on_event: _OnEvent
+    ) -> None:
+        events = self._mesh.generate(prompt, options)
         # Its end frees the request in the mesh; a generator that is only dropped ends later.
         async with contextlib.aclosing(cast(AsyncGenerator[Event, None], events)):
             async for event in events:
@@ -236,7 +264,8 @@ class Exchange:
 
     def _count(self, prompt_index: int, event: Event) -> None:
         match event:
-            case StartedNotice():
+            case StartedNotice() if prompt_index not in self._placed:
+                self._placed.add(prompt_index)
                 self._metrics.started(event.num_prompt_tokens)
             case TokensNotice():
                 choice = prompt_index * self._job.options.num_choices + event.choice

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from nodes.engine.rules import MAX_BIASES, MAX_GRAMMAR_CHARS, NO_RULES, Grammar, LogitBias
 from nodes.engine.rules import LogitRules as Rules
+from nodes.fingerprint import parts_of
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.idempotency import SEED_BITS
 from nodes.gateway.schema import (
@@ -31,6 +32,7 @@ _MAX_STOP_CHARS: Final = 256
 _LEAST_TEMPERATURE: Final = 1e-6
 # Keeps the likeliest token and no other.
 _LEAST_TOP_P: Final = 1e-9
+_MAX_FINGERPRINT_CHARS: Final = 520
 _ANY_OBJECT: Final = '{"type":"object"}'
 
 
@@ -102,6 +104,14 @@ _FORMAT: Final = obj(
 )
 
 
+def _fingerprint(value: Any, path: str) -> tuple[str, str]:
+    text = string(_MAX_FINGERPRINT_CHARS)(value, path)
+    try:
+        return parts_of(text)
+    except ValueError as error:
+        raise wrong(path, str(error)) from None
+
+
 def common_fields(limits: GatewayLimits) -> Fields:
     return {
         "model": string(256),
@@ -122,6 +132,7 @@ def common_fields(limits: GatewayLimits) -> Fields:
         "ignore_eos": boolean,
         "priority": integer(1, MAX_PRIORITY),
         "user": string(200),
+        "system_fingerprint": _fingerprint,
         "airdraft": obj({"tokens": boolean}),
         "metadata": unsupported({}),
         "store": unsupported(False),
@@ -166,6 +177,7 @@ def options_of(
     """Options with OpenAI's defaults; a seed is drawn where none was given."""
     temperature = found.get("temperature", 1.0)
     seed = found.get("seed")
+    model_hash, numerics_class = found.get("system_fingerprint", ("", ""))
     return GenerateOptions(
         max_tokens=max_tokens,
         temperature=temperature if temperature >= _LEAST_TEMPERATURE else 0.0,
@@ -184,6 +196,8 @@ def options_of(
         # Pieces of tokens come with their scores.
         num_logprobs=0 if num_logprobs is None and tells_tokens(found) else num_logprobs,
         scores_prompt=scores_prompt,
+        model_hash=model_hash,
+        numerics_class=numerics_class,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
+from nodes.fingerprint import parts_of
 from nodes.gateway import idempotency, resuming
 from nodes.gateway.apikeys import ApiKey
 from nodes.gateway.config import GatewayLimits
@@ -102,10 +103,11 @@ class Generate:
                 await stack.enter_async_context(under_way)
                 record.request_id = keyed.request_id(self._id_prefix)
                 shared.running.rename(run, record.request_id)
+                job = _as_before(job, told, shared.keyed.fingerprint_of(keyed))
             # What is left of it is the answer's, not the question's.
             del body, content
-            # Whether there is such a model the coordinator knows best.
-            await shared.models.check_ready()
+            # Whether there is such a model, or soon will be, the coordinator knows best.
+            await shared.models.served()
             exchange = record.exchange = Exchange(
                 shared.mesh,
                 job,
@@ -118,6 +120,8 @@ class Generate:
                 end_connection=lambda: end_connection(scope),
                 told=told,
             )
+            if keyed is not None:
+                stack.callback(_remember, exchange, shared.keyed, keyed)
             if job.stream:
                 await exchange.stream(
                     receive, send, limits.max_unsent_bytes, limits.write_timeout_s
@@ -148,6 +152,24 @@ def _told(scope: Scope, keyed: Keyed | None, job: Job, content: bytes) -> Told |
         return None
     tag = keyed.tag(scope["path"], content)
     return Told.of_header(last[0], tag, num_choices) if last else Told(tag, num_choices)
+
+
+def _as_before(job: Job, told: Told | None, answered: str) -> Job:
+    """Served by what answered it before: nothing else makes the same text.
+
+    answered: fingerprint of the last answer with its key, "" if there was none.
+    """
+    before = (told.fingerprint if told is not None else "") or answered
+    if not before or job.options.numerics_class:
+        return job
+    model_hash, numerics_class = parts_of(before)
+    options = replace(job.options, model_hash=model_hash, numerics_class=numerics_class)
+    return replace(job, options=options)
+
+
+def _remember(exchange: Exchange, requests: KeyedRequests, keyed: Keyed) -> None:
+    if exchange.has_told:
+        requests.answered(keyed, exchange.answers.fingerprint)
 
 
 class _Record:

@@ -33,7 +33,8 @@ _SECURITY: Final[Headers] = [
 class Guard:
     """allowed_hosts: names in Host; None for any. allowed_origins: of pages of other sites.
 
-    is_open: without a file of keys anybody may ask; once there was one, it never is again.
+    is_open: anybody may ask until there is a file of keys; once there was one, nobody without a key
+    may, whatever becomes of it.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Guard:
         if scope["path"] in _PUBLIC:
             return ANYBODY
         if self._is_open:
-            if not self._keys.path.exists():
+            if not self._keys.is_there():
                 return ANYBODY
             self._is_open = False
         kind, _, text = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
@@ -161,11 +162,11 @@ async def send_error(error: ApiError, send: Send) -> None:
 
 
 def key_of(scope: Scope, wanted: str) -> ApiKey:
-    """The key of a request. Raises ApiError where it has not the scope."""
+    """The key of a request. Raises ApiError where it lacks the scope."""
     key: ApiKey = scope["state"]["key"]
     if wanted not in key.scopes:
         raise ApiError(
-            403, f"this API key has not the scope {wanted}", kind="permission_error", code="scope"
+            403, f"this API key lacks the scope {wanted!r}", kind="permission_error", code="scope"
         )
     return key
 

@@ -83,6 +83,15 @@ class _Entry:
         self.has_ended = asyncio.Event()
 
 
+@dataclass(slots=True)
+class _Remembered:
+    """A key that was used. body: a digest. fingerprint: of what answered it, "" if nothing has."""
+
+    body: bytes
+    used_at: float
+    fingerprint: str = ""
+
+
 class KeyedRequests:
     """Requests with a key: one at a time under way, and bodies of the last hour as digests."""
 
@@ -92,7 +101,7 @@ class KeyedRequests:
         self._max_remembered = max_remembered
         self._clock = clock
         self._under_way: dict[Keyed, _Entry] = {}
-        self._bodies: OrderedDict[Keyed, tuple[bytes, float]] = OrderedDict()
+        self._remembered: OrderedDict[Keyed, _Remembered] = OrderedDict()
         # Digests say nothing to who has not this.
         self._secret = secrets.token_bytes(32)
 
@@ -145,8 +154,8 @@ class KeyedRequests:
         digest = hashlib.blake2b(path.encode() + b"\0", digest_size=16, key=self._secret)
         digest.update(body)
         self._forget_old(now)
-        known, _ = self._bodies.get(keyed, (None, now))
-        if known not in (None, digest.digest()):
+        known = self._remembered.setdefault(keyed, _Remembered(digest.digest(), now))
+        if known.body != digest.digest():
             raise ApiError(
                 422,
                 f"{HEADER}: this key was used with another body or route: take a new key for a new "
@@ -155,14 +164,24 @@ class KeyedRequests:
                 param=HEADER,
                 code="key_reused",
             )
-        self._bodies[keyed] = digest.digest(), now
-        self._bodies.move_to_end(keyed)
-        if len(self._bodies) > self._max_remembered:
-            self._bodies.popitem(last=False)
+        known.used_at = now
+        self._remembered.move_to_end(keyed)
+        if len(self._remembered) > self._max_remembered:
+            self._remembered.popitem(last=False)
 
     def _forget_old(self, now: float) -> None:
-        while self._bodies:
-            _, used_at = next(iter(self._bodies.values()))
-            if now - used_at < _REMEMBERED_S:
+        while self._remembered:
+            if now - next(iter(self._remembered.values())).used_at < _REMEMBERED_S:
                 return
-            self._bodies.popitem(last=False)
+            self._remembered.popitem(last=False)
+
+    def fingerprint_of(self, keyed: Keyed) -> str:
+        """Of what answered the last request with this key; "" if that is not known here."""
+        known = self._remembered.get(keyed)
+        return "" if known is None else known.fingerprint
+
+    def answered(self, keyed: Keyed, fingerprint: str) -> None:
+        """Who has this key has been told something of an answer with this fingerprint."""
+        known = self._remembered.get(keyed)
+        if known is not None:
+            known.fingerprint = fingerprint

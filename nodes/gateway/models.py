@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from nodes.client import Event, RequestFailedError
+from nodes.fingerprint import Model, is_named, model_ids
 from nodes.gateway.errors import of_failure, unavailable
 from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import NodeFields, NodesReply
@@ -36,16 +37,20 @@ class Mesh(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model that targets take requests for; exact, emulated: whether any of them is not, is."""
+    """A model that targets take requests for; exact, emulated: whether any of them is not, is.
 
-    name: str
+    id: what names it. hashes: of its content; several where id is a name that several files have.
+    """
+
+    id: str
+    hashes: tuple[str, ...]
     exact: bool
     emulated: bool
     num_targets: int
 
     def as_json(self, created_unix: int) -> dict[str, Any]:
         return {
-            "id": self.name,
+            "id": self.id,
             "object": "model",
             "created": created_unix,
             "owned_by": "airdraft",
@@ -53,6 +58,7 @@ class ServedModel:
                 "exact": self.exact,
                 "emulated": self.emulated,
                 "num_targets": self.num_targets,
+                "model_hash": self.hashes[0] if len(self.hashes) == 1 else None,
             },
         }
 
@@ -63,21 +69,40 @@ class Models:
     def __init__(self, mesh: Mesh, clock: Callable[[], float] = time.monotonic) -> None:
         self._mesh = mesh
         self._clock = clock
-        self._known: dict[str, ServedModel] = {}
+        # Targets that take requests.
+        self._known: Sequence[NodeFields] = ()
         self._has_targets = False
         self._asked_at = -math.inf
 
-    async def served(self, max_age_s: float | None = None) -> dict[str, ServedModel]:
-        """By name, but for those whose targets are all being drained. max_age_s: of what is known.
+    async def served(self) -> list[ServedModel]:
+        """All but those whose targets are all being drained, by id. Raises ApiError where nobody
+        can be asked."""
+        targets = await self._targets(_MAX_AGE_S)
+        ids = model_ids(map(_model_of, targets))
+        found = [
+            _served(name, [node for node in targets if _model_of(node) == model])
+            for model, name in ids.items()
+        ]
+        return sorted(found, key=lambda served: served.id)
+
+    async def find(self, name: str) -> ServedModel | None:
+        """What a name stands for, as the coordinator reads it; of several files all together.
 
         Raises ApiError where nobody can be asked.
         """
+        targets = await self._targets(_MAX_AGE_S)
+        ids = model_ids(map(_model_of, targets))
+        named = [node for node in targets if is_named(name, _model_of(node))]
+        known = {ids[_model_of(node)] for node in named}
+        return _served(known.pop() if len(known) == 1 else name, named) if named else None
+
+    async def _targets(self, max_age_s: float) -> Sequence[NodeFields]:
+        """Those that take requests. max_age_s: of what is known."""
         if not self._mesh.is_joined:
             # The next coordinator's targets are others, at first none.
             self._asked_at = -math.inf
             raise unavailable("the coordinator cannot be reached: ask again when it is back")
-        limit_s = _MAX_AGE_S if max_age_s is None else max_age_s
-        if self._clock() - self._asked_at < limit_s:
+        if self._clock() - self._asked_at < max_age_s:
             return self._known
         try:
             async with asyncio.timeout(_ASK_LIMIT_S):
@@ -87,27 +112,28 @@ class Models:
         except RequestFailedError as error:
             raise of_failure(error) from error
         targets = [node for node in reply.nodes if node.role == "target"]
-        self._known = _by_name(node for node in targets if not node.is_draining)
+        self._known = [node for node in targets if not node.is_draining]
         self._has_targets, self._asked_at = bool(targets), self._clock()
         return self._known
 
-    async def check_ready(self, max_age_s: float | None = None) -> None:
+    async def check_ready(self, max_age_s: float = _MAX_AGE_S) -> None:
         """Raises ApiError where no target would take a request, whatever its model."""
-        if not await self.served(max_age_s):
+        if not await self._targets(max_age_s):
             # One may have come since.
             self._asked_at = -math.inf
             what = "all targets are being drained" if self._has_targets else "no target is there"
             raise unavailable(f"{what}: start one, or ask again when it is back")
 
 
-def _by_name(nodes: Iterable[NodeFields]) -> dict[str, ServedModel]:
-    found: dict[str, ServedModel] = {}
-    for node in nodes:
-        known = found.get(node.model, ServedModel(node.model, True, False, 0))
-        found[node.model] = ServedModel(
-            node.model,
-            known.exact and node.exact,
-            known.emulated or node.emulated,
-            known.num_targets + 1,
-        )
-    return found
+def _model_of(node: NodeFields) -> Model:
+    return node.model, node.model_hash
+
+
+def _served(name: str, nodes: Sequence[NodeFields]) -> ServedModel:
+    return ServedModel(
+        name,
+        tuple(sorted({node.model_hash for node in nodes})),
+        exact=all(node.exact for node in nodes),
+        emulated=any(node.emulated for node in nodes),
+        num_targets=len(nodes),
+    )

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from nodes.fingerprint import is_fingerprint
 from nodes.gateway.answers import Delta
 from nodes.gateway.errors import ApiError
 
@@ -51,11 +52,13 @@ class _Position:
 class Told:
     """What the reader of a stream has been told, by the id of the last event.
 
-    tag: of the request. An id is TAG:POSITION,POSITION,... with one for each choice.
+    tag: of the request. An id is TAG@FINGERPRINT:POSITION,POSITION,... with one for each choice.
+    fingerprint: of what answers, "" as long as that is not known; nothing else makes the same text.
     """
 
     def __init__(self, tag: str, num_choices: int) -> None:
         self._tag = tag
+        self.fingerprint = ""
         self._positions = [_Position() for _ in range(num_choices)]
         self._fields = [_NOTHING] * num_choices
         self.has_usage = False
@@ -66,10 +69,12 @@ class Told:
         told = cls(tag, num_choices)
         text = found[:_MAX_ID_CHARS].decode("latin-1")
         told.has_usage = text.endswith(_USAGE)
-        of, _, fields = text.removesuffix(_USAGE).partition(":")
+        whose, _, fields = text.removesuffix(_USAGE).rpartition(":")
+        of, _, told.fingerprint = whose.partition("@")
         positions = [_parsed(field) for field in fields.split(",")]
         known = [position for position in positions if position is not None]
-        if of != tag or len(known) != len(positions) or len(known) != num_choices:
+        is_known = not told.fingerprint or is_fingerprint(told.fingerprint)
+        if of != tag or not is_known or len(known) != len(positions) or len(known) != num_choices:
             raise _refused("the id of an event of this very request is accepted")
         told._positions = known
         told._fields = [str(position) for position in known]
@@ -88,7 +93,8 @@ class Told:
         return self._line(_USAGE)
 
     def _line(self, more: str = "") -> bytes:
-        return f"id: {self._tag}:{','.join(self._fields)}{more}\n".encode()
+        whose = f"{self._tag}@{self.fingerprint}" if self.fingerprint else self._tag
+        return f"id: {whose}:{','.join(self._fields)}{more}\n".encode()
 
     def rest(self) -> Rest:
         """What is to follow this."""

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import resource
 import socket
-import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +24,7 @@ from nodes.gateway.counting import Counted
 from nodes.gateway.errors import stopping
 from nodes.gateway.guard import Guard
 from nodes.gateway.models import Mesh
+from nodes.gateway.tls import Handshake, tls_context
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class HttpServer:
         at_home = is_loopback(f"tcp://{f'[{host}]' if ':' in host else host}:{port}")
         path = Path(config.apikeys) if config.apikeys else keys_directory / FILE_NAME
         keys = ApiKeys(path)
-        check_keys(keys, config.listen, at_home=at_home, is_named=bool(config.apikeys))
+        is_open = admits_anybody(keys, config, at_home=at_home)
         self._limits = config.limits
         self.max_connections = connections_allowed(config.limits.max_connections)
         self.gateway = Gateway(mesh, config.limits)
@@ -74,18 +74,14 @@ class HttpServer:
         guarded = Guard(
             self.gateway.router(),
             keys,
-            is_open=at_home and not config.apikeys,
+            is_open=is_open,
             allowed_hosts=hosts or None,
             allowed_origins=names(config.cors_origins),
         )
         self._server: _Server | None = None
         self._uvicorn = uvicorn.Config(
             Counted(guarded, self.gateway.metrics),
-            http=type(
-                "_Connection",
-                (Connection,),
-                {"limits": config.limits, "max_connections": self.max_connections},
-            ),
+            http=self._protocol(config),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -100,12 +96,19 @@ class HttpServer:
             timeout_graceful_shutdown=_CLOSING_S,
         )
         self._uvicorn.load()
-        if config.tls_cert:
-            self._uvicorn.ssl = _tls(config)
         self._address = host, port
         self._given = bound
         self._scheme = "https" if config.tls_cert else "http"
         self.url = ""
+
+    def _protocol(self, config: GatewayConfig) -> type[asyncio.Protocol]:
+        """What each connection begins with. Raises ConfigError."""
+        limits = {"limits": config.limits, "max_connections": self.max_connections}
+        connection = type("_Connection", (Connection,), limits)
+        if not config.tls_cert:
+            return connection
+        secured = {"context": tls_context(config), "connection": connection}
+        return type("_Handshake", (Handshake,), secured)
 
     @property
     def num_connections(self) -> int:
@@ -162,28 +165,29 @@ def _on_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         loop.default_exception_handler(context)
 
 
-def check_keys(keys: ApiKeys, listen: str, *, at_home: bool, is_named: bool) -> None:
-    """Raises KeysError where anybody off this machine could ask, or nobody at all."""
-    if at_home and not is_named and not keys.path.exists():
-        return
+def admits_anybody(keys: ApiKeys, config: GatewayConfig, *, at_home: bool) -> bool:
+    """Whether nobody needs a key: on loopback, as long as no setting asks for keys and none exist.
+
+    Raises KeysError where keys are needed and there are none.
+    """
+    needing = [
+        (not at_home, f"listen = {config.listen!r}", "listen on loopback"),
+        (bool(config.allowed_hosts), "allowed_hosts", "leave it out"),
+        (bool(config.cors_origins), "cors_origins", "leave it out"),
+        (config.require_keys, "require_keys", "leave it out"),
+        (bool(config.apikeys), "apikeys", "leave it out"),
+        (keys.is_there(), "the file itself", "remove it"),
+    ]
+    reason = next(((setting, remedy) for is_so, setting, remedy in needing if is_so), None)
+    if reason is None:
+        return True
     if not keys.all():
+        setting, remedy = reason
         raise KeysError(
-            f"{listen} needs API keys and {keys.path} has none: "
-            f"`airdraft apikeys add NAME` first, or listen on loopback"
+            f"{keys.path} has no API keys, and {setting} asks for some: "
+            f"`airdraft apikeys add NAME` first, or {remedy}"
         )
-
-
-def _tls(config: GatewayConfig) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(config.tls_cert, config.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            f"tls_cert = {config.tls_cert!r}, tls_key = {config.tls_key!r}: "
-            f"PEM files of one pair are accepted ({error.strerror or 'they are none'})"
-        ) from None
-    return context
+    return False
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 import time
@@ -25,6 +24,7 @@ class Head:
     object_id: str
     created_unix: int
     model: str
+    fingerprint: str
 
     def as_json(self, kind: str) -> dict[str, Any]:
         return {
@@ -32,13 +32,8 @@ class Head:
             "object": kind,
             "created": self.created_unix,
             "model": self.model,
-            "system_fingerprint": fingerprint(self.model),
+            "system_fingerprint": self.fingerprint,
         }
-
-
-def fingerprint(model: str) -> str:
-    """Changes where the same seed may give another text: model file or version."""
-    return "fp_" + hashlib.sha256(f"{VERSION} {model}".encode()).hexdigest()[:12]
 
 
 def new_id(prefix: str) -> str:

@@ -48,6 +48,8 @@ from nodes.messages.nodes import (
     LeaseEntry,
     LeaseRequest,
     OpenStreamRequest,
+    ProbeReply,
+    ProbeRequest,
     PromptScoresNotice,
     StreamFailedNotice,
     StreamParkedNotice,
@@ -57,6 +59,7 @@ from nodes.messages.nodes import (
     VerifyRequest,
 )
 from nodes.messages.operators import (
+    APART,
     MAX_STATUS_BYTES,
     MAX_TRACE_BYTES,
     NodeCommandReply,
@@ -79,6 +82,7 @@ from nodes.messages.uploads import (
 )
 
 __all__ = [
+    "APART",
     "DEFAULT_PRIORITY",
     "MAX_CHOICES",
     "MAX_DEADLINE_S",
@@ -123,6 +127,8 @@ __all__ = [
     "OpenStreamRequest",
     "Piece",
     "Position",
+    "ProbeReply",
+    "ProbeRequest",
     "PromptLogprobsNotice",
     "PromptScoresNotice",
     "PromptText",

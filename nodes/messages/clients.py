@@ -19,6 +19,7 @@ from nodes.messages.fields import (
     ChatMessage,
     Code,
     Count,
+    Date,
     Gamma,
     Id,
     Name,
@@ -44,8 +45,9 @@ class SubmitRequest:
     resume_from: () for a new request; of one that began with another coordinator, for each choice
     the committed tokens that its client has (prompt_token_ids has them after the prompt, in order),
     -1 where the choice is over. model_hash, numerics_class, is_exact, prompt_hash: as its
-    StartedNotice told, so that it goes on as it began; "" and False for any. deadline_s: from now
-    on; 0 for the coordinator's own limit.
+    StartedNotice told, so that it goes on as it began; "" and False for any. A new request may name
+    the first two as well, in full or as fingerprints have them. deadline_s: from now on; 0 for the
+    coordinator's own limit. date: what a chat template takes for today.
     """
 
     request_id: Id
@@ -76,6 +78,7 @@ class SubmitRequest:
     model_hash: Name = ""
     is_exact: bool = False
     prompt_hash: Name = ""
+    date: Date = ""
 
 
 @message(33)

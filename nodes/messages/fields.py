@@ -32,6 +32,8 @@ Count = Annotated[int, Range(0, 2**31 - 1)]
 Position = Annotated[int, Range(0, 2**31 - 1)]
 Gamma = Annotated[int, Range(0, MAX_GAMMA)]
 Name = Annotated[str, MaxLen(256)]
+# A day as YYYY-MM-DD, or "" where it is not known.
+Date = Annotated[str, MaxLen(10)]
 Reason = Annotated[str, MaxLen(1024)]
 Code = Annotated[str, MaxLen(32)]
 Stops = Annotated[tuple[Annotated[str, MaxLen(256)], ...], MaxLen(MAX_STOPS)]

@@ -1,4 +1,4 @@
-"""The messages between coordinator and nodes, tags 16 to 28."""
+"""The messages between coordinator and nodes, tags 16 to 30."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from nodes.messages.fields import (
     ChatMessage,
     Code,
     Count,
+    Date,
     Gamma,
     Id,
     Name,
@@ -32,11 +33,15 @@ from nodes.messages.fields import (
 
 @message(16, max_bytes=MAX_SUBMIT_BYTES)
 class TokenizeRequest:
-    """messages: a conversation, for the model's chat template; without one, the prompt as it is."""
+    """messages: a conversation, for the model's chat template; without one, the prompt as it is.
+
+    date: as in SubmitRequest.
+    """
 
     request_id: Id
     prompt: PromptText
     messages: Annotated[tuple[ChatMessage, ...], MaxLen(MAX_MESSAGES)] = ()
+    date: Date = ""
 
 
 @message(17, max_bytes=MAX_REASON_BYTES, max_tokens=MAX_PROMPT_TOKENS)
@@ -239,3 +244,18 @@ class PromptScoresNotice:
     generation: Id
     position: Position
     scores: Annotated[tuple[TokenScores, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
+
+
+@message(29)
+class ProbeRequest:
+    """Compute the probe of this seed: nobody has streams on a target that has not answered it."""
+
+    seed: Id
+
+
+@message(30)
+class ProbeReply:
+    """digest: SHA-256 in hex of logits and sampled tokens, see nodes/engine/probe.py."""
+
+    seed: Id
+    digest: Annotated[str, MaxLen(64)]

@@ -18,9 +18,15 @@ class NodesRequest:
     request_id: Id
 
 
+# In the name of a numerics class: behind it is what a target answered to its probe.
+APART: Final = "~"
+
+
 @struct
 class NodeFields:
-    """num_streams: of a target. rtt_us: round trip of a Ping, 0 if not known."""
+    """num_streams: of a target. rtt_us: round trip of a Ping, 0 if not known. model_hash,
+    numerics_class: as in its profile, the first characters of long ones; with APART in it the class
+    of a target that computes other bits than the one which it says it is of."""
 
     node: Name
     role: Name
@@ -30,9 +36,11 @@ class NodeFields:
     num_streams: Count
     is_draining: bool = False
     rtt_us: Count = 0
+    model_hash: Name = ""
+    numerics_class: Name = ""
 
 
-@message(39, max_bytes=65_536)
+@message(39, max_bytes=98_304)
 class NodesReply:
     request_id: Id
     nodes: Annotated[tuple[NodeFields, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]

@@ -19,13 +19,23 @@ _FOR_USERS = frozenset(
         *("Type", "NotifyAccess", "ExecStart", "Environment", "KillMode", "WatchdogSec"),
         *("Restart", "RestartSec", "RestartSteps", "RestartMaxDelaySec"),
         *("RestartPreventExitStatus", "TimeoutStartSec", "TimeoutStopSec"),
-        # No state directory: keys are where the user's own commands look for them.
-        *("UMask", "CacheDirectory", "CacheDirectoryMode", "ConfigurationDirectory"),
-        *("ConfigurationDirectoryMode", "NoNewPrivileges", "LimitCORE", "MemoryMax"),
-        *("MemorySwapMax", "TasksMax"),
+        # No state and cache directories: keys and models are where the user's own commands look for
+        # them.
+        *("UMask", "ConfigurationDirectory", "ConfigurationDirectoryMode", "NoNewPrivileges"),
+        *("LimitCORE", "MemoryMax", "MemorySwapMax", "TasksMax"),
         *("ListenStream", "FileDescriptorName", "Backlog", "NoDelay", "WantedBy", "Also"),
     }
 )
+# Where commands of a user look for a mesh without keys; nobody else can reach it.
+_MESH_LISTENS = "ListenStream=127.0.0.1:7411"
+_PRIVATE = (
+    "ListenStream=%t/airdraft/mesh.sock",
+    "DirectoryMode=0700",
+    "SocketMode=0600",
+    "RemoveOnStop=yes",
+)
+# Of one role's user alone.
+_ROLE_CACHE = "Environment=AIRDRAFT_CACHE="
 _SYSTEM_TARGETS = ("network-online.target", "multi-user.target")
 
 
@@ -99,7 +109,10 @@ def _without_privileges(text: str) -> Iterator[str]:
             if line.startswith("[") or not line:
                 yield line
             continue
-        if key not in _FOR_USERS:
+        if line == _MESH_LISTENS:
+            yield from _PRIVATE
+            continue
+        if key not in _FOR_USERS or line.startswith(_ROLE_CACHE):
             continue
         words = [word for word in value.split() if word not in _SYSTEM_TARGETS]
         if key == "WantedBy" and "multi-user.target" in value:

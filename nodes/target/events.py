@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nodes.engine.grammar import GrammarError
+from nodes.engine.protocol import StreamError
 from nodes.messages import TokenScores
 from nodes.stream import StreamId, StreamSpec
 
@@ -70,10 +70,17 @@ class ReadBeside:
     num_tokens: int
 
 
-Event = Ready | Failed | Parked | PromptScored | Committed | ReadBeside
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """Fields as in ProbeReply."""
+
+    seed: int
+    digest: str
 
 
-def failed_by(spec: StreamSpec, generation: int, error: GrammarError) -> Failed:
-    """A stream whose grammar cannot be used, or cannot go on."""
-    code = "bad_request" if error.is_request_bad else "unavailable"
-    return Failed(spec.stream_id, generation, str(error), code)
+Event = Ready | Failed | Parked | PromptScored | Committed | ReadBeside | Probed
+
+
+def failed_by(spec: StreamSpec, generation: int, error: StreamError) -> Failed:
+    """A stream that cannot go on, such as one whose grammar cannot be used."""
+    return Failed(spec.stream_id, generation, str(error), error.code)

@@ -20,6 +20,8 @@ from nodes.messages import (
     LeaseRequest,
     LinkFields,
     OpenStreamRequest,
+    ProbeReply,
+    ProbeRequest,
     PromptScoresNotice,
     StreamFailedNotice,
     StreamParkedNotice,
@@ -30,7 +32,16 @@ from nodes.messages import (
 from nodes.opening import Opening
 from nodes.profile import encode_profile
 from nodes.stream import StreamId, StreamSpec
-from nodes.target.events import Committed, Event, Failed, Parked, PromptScored, ReadBeside, Ready
+from nodes.target.events import (
+    Committed,
+    Event,
+    Failed,
+    Parked,
+    Probed,
+    PromptScored,
+    ReadBeside,
+    Ready,
+)
 from nodes.target.rhythm import RoundPace
 from nodes.target.state import TargetState
 from nodes.target.stream import midway_tokens
@@ -73,12 +84,15 @@ class TargetNode:
         join_timeout_s: float | None = 10.0,
         declared: LinkFields | None = None,
         prefix_cache_bytes: int = 0,
+        grammars: Grammars | None = None,
     ) -> None:
-        """declared: what is known of the link beforehand."""
+        """declared: what is known of the link beforehand. grammars: None for those of the model,
+        compiled in this process at its own risk."""
         self._model = model
         self._tokenizer = tokenizer
         self._prefix_cache_bytes = prefix_cache_bytes
         self._costs = costs
+        self._grammars = grammars or Grammars(tokenizer, model.info)
         self._midway_tokens = midway_tokens(costs.decode)
         self._make_link: Callable[[], Link] = lambda: Link(
             transport,
@@ -97,17 +111,16 @@ class TargetNode:
 
         Then the pass that is under way is finished and told: its streams go on behind it elsewhere.
         """
-        grammars = Grammars(self._tokenizer, self._model.info)
         state = TargetState(
             self._model,
             self._tokenizer,
             self._prefix_cache_bytes,
-            grammars,
+            self._grammars,
             midway_tokens=self._midway_tokens,
         )
         self._pace = RoundPace(self._costs.decode)
         self._engine = EngineThread(state, self._on_events, pace=self._pace)
-        self._opening = Opening(grammars, self._open)
+        self._opening = Opening(self._grammars, self._open)
         self._texts = TextReader(self._tokenizer, lambda reply: self._link.send(reply))
         self._link = self._make_link()
         try:
@@ -148,6 +161,8 @@ class TargetNode:
                 self._engine.post(lambda state: _close(state, stream_id, generation))
             case TokenizeRequest():
                 self._texts.ask(message)
+            case ProbeRequest(seed=seed):
+                self._engine.post(lambda state: state.probe(seed))
             case _:
                 logger.warning("unexpected %s", type(message).__name__)
 
@@ -191,6 +206,8 @@ class TargetNode:
                     )
                 case Parked(stream_id=stream_id, generation=generation):
                     self._link.send(StreamParkedNotice(stream_id, generation))
+                case Probed(seed=seed, digest=digest):
+                    self._link.send(ProbeReply(seed, digest))
         if entries:
             self._link.send(CommitReply(seconds, tuple(entries), tuple(token_ids), num_read))
 

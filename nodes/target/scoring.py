@@ -36,8 +36,10 @@ def _scored(row: Logits, token_id: int, num_top: int, piece: Callable[[int], byt
     norm = float(best) + float(np.log(exact.sum()))
 
     def score(scored_id: int) -> Score:
-        logprob = max(float(row[scored_id]) - norm, _LEAST_LOGPROB)
-        return Score(scored_id, logprob, piece(scored_id))
+        logprob = float(row[scored_id]) - norm
+        # What is no number is no probability either.
+        known = logprob if logprob > _LEAST_LOGPROB else _LEAST_LOGPROB
+        return Score(scored_id, known, piece(scored_id))
 
     top = top_k_ids(row, num_top).tolist() if num_top else []
     return TokenScores(score(token_id), tuple(score(top_id) for top_id in top))

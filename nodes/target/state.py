@@ -8,8 +8,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from nodes.engine.grammar import GrammarError, Grammars
-from nodes.engine.protocol import Logits, Model, Span, Tokenizer
+from nodes.engine.grammar import Grammars
+from nodes.engine.probe import probe_digest
+from nodes.engine.protocol import Logits, Model, Span, StreamError, Tokenizer
 from nodes.messages import MAX_GAMMA, MAX_TOP_LOGPROBS, TokenScores
 from nodes.stream import PROMPT_PIECE_TOKENS, StopMatcher, StreamId, StreamSpec
 from nodes.target.between import BetweenRounds, between_rounds
@@ -18,6 +19,7 @@ from nodes.target.events import (
     Event,
     Failed,
     Parked,
+    Probed,
     PromptScored,
     ReadBeside,
     Ready,
@@ -80,7 +82,7 @@ class TargetState:
             return [Failed(spec.stream_id, spec.generation, reason)]
         try:
             sampler = spec.sampler(self._model.info.num_vocab, self._grammars)
-        except GrammarError as error:
+        except StreamError as error:
             return [failed_by(spec, spec.generation, error)]
         self._num_opened += 1
         stream = TargetStream(
@@ -118,6 +120,13 @@ class TargetState:
             self.num_stale += 1
             return
         self._forget(stream)
+
+    def probe(self, seed: int) -> list[Event]:
+        """Compute what a coordinator asks for before it gives any streams.
+
+        With streams this is a question that came twice, and was answered.
+        """
+        return [] if self._streams else [Probed(seed, probe_digest(self._model, seed))]
 
     def forget_all(self) -> None:
         """Drop every stream: a coordinator that welcomes this node anew knows none of them.
@@ -346,7 +355,7 @@ class TargetState:
         prefix_len = len(stream.token_ids)
         try:
             token_ids, num_accepted = stream.sampler.verify(logits, prefix_len, guesses)
-        except GrammarError as error:
+        except StreamError as error:
             return failed_by(spec, stream.generation, error)
         eog = self._model.info.eog_token_ids
         kept, text, reason = stream.until_end(token_ids, eog, self._tokenizer)

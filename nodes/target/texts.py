@@ -69,7 +69,8 @@ def tokenize(tokenizer: Tokenizer, request: TokenizeRequest) -> TokenizeReply:
     """The ids of a text or conversation, or why there are none."""
     try:
         if request.messages:
-            token_ids = tokenizer.encode_chat([(m.role, m.content) for m in request.messages])
+            messages = [(m.role, m.content) for m in request.messages]
+            token_ids = tokenizer.encode_chat(messages, date=request.date)
         else:
             token_ids = tokenizer.encode(request.prompt)
     except InvalidInputError as error:

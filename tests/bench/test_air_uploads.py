@@ -36,6 +36,8 @@ from nodes.messages import (
     LeaseRequest,
     LinkFields,
     OpenStreamRequest,
+    ProbeReply,
+    ProbeRequest,
     StreamReadyNotice,
     TokensNotice,
     UploadGrant,
@@ -147,6 +149,8 @@ class AirWorld:
 
     def to_target(self, message: Any) -> None:
         match message:
+            case ProbeRequest(seed=seed):
+                self.at(self.now, lambda: self.hear("target", ProbeReply(seed, "")))
             case OpenStreamRequest(stream_id=s, generation=g):
                 self._generation[s] = g
                 self.at(self.now, lambda: self.hear("target", StreamReadyNotice(s, g)))

@@ -9,8 +9,20 @@ from bench.cores import cores_at_once, wait_for_cores
 
 
 def test_all_cores_do_at_least_what_one_does() -> None:
-    # A little more than their number where the one alone was disturbed.
-    assert 1.0 <= cores_at_once() < 3.0 * len(os.sched_getaffinity(0))
+    assert 1.0 <= cores_at_once() <= len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("alone", "together", "cores_seen"),
+    [(100, 150, 1.5), (100, 90, 1.0), (100, 1000, 4.0), (0, 7, 4.0), (0, 0, 1.0)],
+)
+def test_what_cores_do_at_once_is_told_beside_one_alone(
+    monkeypatch: pytest.MonkeyPatch, alone: int, together: int, cores_seen: float
+) -> None:
+    monkeypatch.setattr(cores.os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    counted = {1: alone, 4: together}
+    monkeypatch.setattr(cores, "_count", lambda loops: counted[len(loops)])
+    assert cores_at_once() == cores_seen
 
 
 def test_cores_that_others_have_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,6 @@ def made() -> Measured:
     return Measured("a-model", "exact", 256, tuple(timed), pairs)
 
 
-@pytest.mark.timeout(60)
 def test_all_kinds_of_work_are_timed_and_leave_the_cache_empty() -> None:
     model = ToyModel(ToyConfig(num_cells=512))
     found = measure(model, TOY_COSTS, used_cells=100, prompt_tokens=300, repeats=2)

@@ -12,8 +12,6 @@ from bench.gateway.idle import run_idle
 from bench.gateway.overhead import FirstToken, Rates, run_overhead
 from bench.gateway.schemas import fault_of_city, run_schema
 
-pytestmark = pytest.mark.timeout(60)
-
 
 def test_no_body_makes_a_500_or_a_hang() -> None:
     findings = run_fuzz(40)
@@ -63,7 +61,6 @@ def test_a_word_is_found_where_it_is() -> None:
 
 
 @pytest.mark.model
-@pytest.mark.timeout(120)
 def test_texts_of_a_schema_are_valid() -> None:
     texts = run_schema(6)
     assert texts.faults == []
@@ -86,7 +83,6 @@ def test_texts_are_checked_against_the_schema(text: str, fault: str) -> None:
 
 
 @pytest.mark.model
-@pytest.mark.timeout(120)
 def test_the_gateway_is_measured_beside_a_bare_loop() -> None:
     found: list[object] = []
     run_overhead([2], num_pairs=2, max_tokens=24, prompt_lengths=[40], report=found.append)

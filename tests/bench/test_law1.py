@@ -7,7 +7,7 @@ from bench.prompts import make_prompts
 
 
 @pytest.mark.model
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1800)
 def test_the_real_pair_gives_the_tokens_of_a_plain_loop() -> None:
     # One prompt of some 650 tokens, past the length where attention changes its kernel.
     texts = make_prompts(8)[3:]

@@ -29,7 +29,7 @@ def test_namespaces_go_with_the_processes_in_them() -> None:
             assert process.stdout is not None
             process.stdout.readline()
             remove(names)
-            assert process.wait(5) == -9
+            assert process.wait(60) == -9
     assert not set(names) & there()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from bench.wire import RoundBytes, Sized, measure, round_messages, table
 from mesh.codec import encode
 
@@ -32,7 +30,6 @@ def test_guesses_take_four_bytes_and_a_batch_a_header() -> None:
             )
 
 
-@pytest.mark.timeout(60)
 async def test_what_is_around_a_message_is_counted_on_a_real_connection() -> None:
     (one,) = await measure([3], 2, 1_000, [0.8])
     assert [m.name for m in one.messages] == [

@@ -7,8 +7,6 @@ import pytest
 
 from tests.cli.commands import Commands
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture
 def commands(tmp_path: Path) -> Iterator[Commands]:

@@ -11,8 +11,6 @@ from nodes.cli.main import cli
 from nodes.cli.version import version_text
 from tests.cli.commands import Commands
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_each_shell_has_a_script(tmp_path: Path, shell: str) -> None:
@@ -43,3 +41,14 @@ def test_the_version_names_what_it_stands_on(tmp_path: Path) -> None:
         assert name in done.stdout
     assert "llama-cpp-python" in done.stdout
     assert version_text(lambda _: "1.2").startswith("airdraft 1.2\nPython ")
+
+
+def test_each_command_is_found_and_one_that_is_none_is_not(tmp_path: Path) -> None:
+    with click.Context(cli) as context:
+        for name in cli.list_commands(context):
+            command = cli.get_command(context, name)
+            assert command is not None
+            assert command.name == name
+    done = Commands(tmp_path).run("upp")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: No such command 'upp'.")

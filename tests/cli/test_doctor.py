@@ -11,8 +11,6 @@ from nodes.doctor.finding import note, ok, warn
 from tests.cli.commands import Commands
 from tests.nodes.api.toy_mesh import toy_mesh
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture
 def commands(tmp_path: Path) -> Iterator[Commands]:

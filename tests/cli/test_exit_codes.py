@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 
 from mesh.messages import PROTOCOL_VERSION
-from tests.cli.commands import Commands, wait_until
-
-pytestmark = pytest.mark.timeout(60)
+from tests.cli.commands import LIMIT_S, Commands, wait_until
 
 LISTEN = ("coordinator", "--listen", "tcp://127.0.0.1:*")
 # Before anything else has it.
@@ -50,7 +48,7 @@ def endpoint_of(process: subprocess.Popen[str]) -> str:
 def stopped(process: subprocess.Popen[str]) -> str:
     """What a service has logged that is stopped in good order."""
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0
     return errors
 
@@ -71,8 +69,7 @@ def test_versions_that_do_not_match_are_refused_in_a_line_on_both_sides(
         reason = f"it speaks protocol {theirs}, the coordinator {ours}: use one version of airdraft"
         (line,) = done.stderr.splitlines()
         assert line.startswith(f"error: {reason}")
-        (logged,) = stopped(coordinator).splitlines()
-        assert reason in logged
+        assert [reason in line for line in stopped(coordinator).splitlines()].count(True) == 1
 
 
 @pytest.mark.parametrize(("role", "command"), [("target", "drop"), ("draft", "drain")])
@@ -84,7 +81,7 @@ def test_a_node_that_an_operator_sent_away_is_not_to_be_started_again(
         with commands.started(role, "--connect", endpoint, "--model", "toy:1") as node:
             ask = ("nodes", command, role, "--connect", endpoint)
             wait_until(lambda: commands.run(*ask).returncode == 0)
-            _, errors = node.communicate(timeout=30)
+            _, errors = node.communicate(timeout=LIMIT_S)
             assert node.returncode == 79
             (line,) = errors.splitlines()
             assert "by an operator" in line

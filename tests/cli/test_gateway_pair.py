@@ -25,7 +25,7 @@ from nodes.engine.protocol import Span
 from nodes.engine.rules import Grammar, LogitBias, LogitRules
 from nodes.engine.sampler import Sampler
 from nodes.engine.sampling import Sampling
-from tests.cli.commands import Commands
+from tests.cli.commands import LIMIT_S, Commands
 
 
 def _default_target() -> Path | None:
@@ -37,7 +37,6 @@ def _default_target() -> Path | None:
 
 pytestmark = [
     pytest.mark.model,
-    pytest.mark.timeout(120),
     pytest.mark.skipif(_default_target() is None, reason="the default target is not installed"),
 ]
 UP = ("up", "--listen", "tcp://127.0.0.1:*", "--http", "127.0.0.1:0", "-v", "-v")
@@ -77,7 +76,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         assert lines[1].startswith("OpenAI API at http://127.0.0.1:"), log.read_text()
         yield lines[1].removeprefix("OpenAI API at ").strip()
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(LIMIT_S) == 0
         assert commands.alive() == {}
         # After everything that this file has asked.
         assert CANARY not in log.read_text()
@@ -99,7 +98,7 @@ class Bare:
 
     def __init__(self, opened: OpenedModel) -> None:
         self.model = opened.model
-        self.tokenizer = opened.model.tokenizer
+        self.tokenizer = opened.model.vocabulary
         self._grammars = Grammars(self.tokenizer, self.model.info)
 
     def text(self, token_ids: Sequence[int], max_tokens: int, sampling: Sampling) -> str:
@@ -143,8 +142,6 @@ def bare() -> Iterator[Bare]:
     assert path is not None
     cache = default_cache_dir(os.environ) / "calibration"
     opened = open_model(LlamaConfig(path=path, num_cells=1024, max_sequences=2), cache)
-    # Templates are rendered in a process that stays until the end.
-    opened.model.tokenizer.encode_chat([("user", "hi")])
     yield Bare(opened)
     opened.model.close()
 

@@ -11,10 +11,8 @@ from pathlib import Path
 import pytest
 
 from mesh.keys import KeyPair, read_key_pair
-from tests.cli.commands import Commands, wait_until
+from tests.cli.commands import LIMIT_S, Commands, wait_until
 from tests.cli.test_run import error_line
-
-pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture
@@ -38,7 +36,7 @@ def coordinator(commands: Commands, keys: Path) -> Iterator[str]:
         assert process.stdout is not None
         yield process.stdout.readline().split()[-1]
         process.terminate()
-        _, logged = process.communicate(timeout=20)
+        _, logged = process.communicate(timeout=LIMIT_S)
         assert "joined with" in logged or "authorized" in logged
         for pair in pairs(keys):
             assert pair.secret not in logged
@@ -105,6 +103,66 @@ def test_a_token_may_come_by_standard_input(commands: Commands, tmp_path: Path) 
     assert done.returncode == 78
     assert "that is no invitation" in error_line(done)
     assert not (tmp_path / "there").exists()
+
+
+# A dozen commands, each a process.
+@pytest.mark.timeout(240)
+def test_a_client_may_not_observe_the_mesh_until_it_is_invited_as_admin(
+    commands: Commands, tmp_path: Path
+) -> None:
+    here, there = str(tmp_path / "here"), str(tmp_path / "there")
+    observing = (("top", "--json"), ("trace", "--seconds", "0.1", "--raw", str(tmp_path / "raw")))
+    printed(commands, "keys", "init", "--keys", here, "--name", "hub")
+    with coordinator(commands, tmp_path / "here") as endpoint:
+
+        def joined(role: str) -> None:
+            invite = ("keys", "invite", "--role", role, "--endpoint", endpoint, "--keys", here)
+            token = printed(commands, *invite)
+            printed(commands, "join", token, "--name", "nano", "--keys", there)
+
+        joined("client")
+        for command in observing:
+            done = commands.run(*command, "--keys", there)
+            assert done.returncode == 77
+            line = error_line(done)
+            assert "the key of nano lacks the role 'admin' (it has client)" in line
+            assert "`airdraft keys invite --role admin`" in line
+        joined("admin")
+        for command in observing:
+            assert commands.run(*command, "--keys", there).returncode == 0
+
+
+# A dozen commands, each a process.
+@pytest.mark.timeout(240)
+def test_services_of_one_machine_have_a_key_each(commands: Commands, tmp_path: Path) -> None:
+    """As docs/deploy.md has it, without the users."""
+    (tmp_path / "public").mkdir()
+
+    def state(role: str) -> dict[str, str]:
+        return {"AIRDRAFT_KEYS": "", "STATE_DIRECTORY": str(tmp_path / role)}
+
+    def run(role: str, *arguments: str, given: str = "") -> str:
+        done = commands.run(*arguments, given=given, **state(role))
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("coordinator", "keys", "init", "--name", "hub")
+    add = ("keys", "add", "-", "--name", "hub-target", "--role", "target")
+    run("coordinator", *add, given=run("target", "keys", "show-public"))
+    listen = ("--listen", "tcp://127.0.0.1:0")
+    with commands.started("coordinator", *listen, **state("coordinator")) as hub:
+        assert hub.stdout is not None
+        endpoint = ("--connect", hub.stdout.readline().split()[-1])
+        with commands.started("target", "--model", "toy:1", *endpoint, **state("target")):
+            listed = ("nodes", "list", *endpoint)
+            wait_until(lambda: "hub-target/target" in run("coordinator", *listed))
+            # It is a target and nothing else.
+            done = commands.run(*listed, **state("target"))
+            assert done.returncode == 77
+            assert "lacks the role 'client' (it has target)" in error_line(done)
+    nothing = commands.run(*add, given="coordinator x", **state("coordinator"))
+    assert nothing.returncode == 78
+    assert "40 characters of Z85" in error_line(nothing)
 
 
 def test_keys_change_hands_by_hand_too(commands: Commands, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,6 @@ from nodes.cli.nodes import drain_command, table_of
 from nodes.messages import NodeFields, NodesReply
 from tests.cli.commands import Commands
 from tests.nodes.api.toy_mesh import ToyMesh, toy_mesh
-
-pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture
@@ -31,6 +30,12 @@ def commands(tmp_path: Path) -> Iterator[Commands]:
 def mesh() -> Iterator[ToyMesh]:
     with toy_mesh(num_targets=2) as made:
         yield made
+
+
+def test_a_target_that_computes_other_bits_than_its_class_is_marked() -> None:
+    apart = NodeFields("t", "target", "big", True, False, 0, numerics_class="c~12")
+    assert "computes other bits than its class" in table_of([apart])
+    assert "other bits" not in table_of([replace(apart, numerics_class="c")])
 
 
 def test_nodes_are_listed_drained_and_dropped(commands: Commands, mesh: ToyMesh) -> None:
@@ -71,19 +76,21 @@ def test_what_cannot_be_done_is_a_line(
 
 def test_the_table_says_what_is_special() -> None:
     nodes = (
-        NodeFields("a/target", "target", "big", False, True, 3, True, 1500),
-        NodeFields("d", "draft", "small", False, False, 0, False, 0),
+        NodeFields("a/target", "target", "big", False, True, 3, True, 1500, "aa" * 32, "3fa9c1d2"),
+        NodeFields("b/target", "target", "big", True, False, 0, False, 0, "bb" * 32, "77bc0011"),
+        NodeFields("d", "draft", "small", False, False, 0, False, 0, "cc" * 32, "unused"),
     )
     assert table_of(nodes).splitlines() == [
-        "node      role    state     model  streams  rtt     notes",
-        "a/target  target  draining  big    3        1.5 ms  emulated, not exact",
-        "d         draft   up        small  -        -",
+        "node      role    state     model         class     streams  rtt     notes",
+        "a/target  target  draining  big@aaaaaaaa  3fa9c1d2  3        1.5 ms  emulated, not exact",
+        "b/target  target  up        big@bbbbbbbb  77bc0011  0        -",
+        "d         draft   up        small         -         -        -",
     ]
 
 
 def test_names_that_nodes_choose_give_the_terminal_no_commands() -> None:
     node = NodeFields("a", "draft", "\x1b]0;x\x07", False, False, 0, False, 0)
-    assert table_of([node]).splitlines()[1].split() == ["a", "draft", "up", "?]0;x?", "-", "-"]
+    assert table_of([node]).splitlines()[1].split() == ["a", "draft", "up", "?]0;x?", "-", "-", "-"]
 
 
 def test_who_drains_is_told_that_somebody_took_it_back(

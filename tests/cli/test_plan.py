@@ -169,7 +169,6 @@ def test_a_bad_profile_is_told_with_its_key(
     assert line.startswith(f"{path}: target.device = {message}")
 
 
-@pytest.mark.timeout(60)
 def test_exit_codes_of_the_process(tmp_path: Path) -> None:
     commands = Commands(tmp_path)
     done = commands.run("plan", "bench/scenarios/two-boxes-wifi.toml")

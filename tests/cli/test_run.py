@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ import pytest
 from nodes.catalog import DEFAULT_TARGET, Catalog, CatalogError, default_cache_dir
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyTokenizer
-from tests.cli.commands import Commands, wait_until
+from tests.cli.commands import LIMIT_S, Commands, wait_until
 from tests.nodes.reference import Reference, reference
 
-pytestmark = pytest.mark.timeout(60)
-
 TOYS = ("--model", "toy:1", "--draft", "toy:0.8")
+# A text takes seconds, and the draft node is ready while most of it is still to come.
+SLOW = ("--model", "toy:1@10ms", "--draft", "toy:0.8")
 FIGURES = {
     "num_rounds",
     "num_draft_tokens",
@@ -69,10 +70,9 @@ def error_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_every_gamma_gives_the_tokens_of_plain_decoding(commands: Commands) -> None:
-    # Long enough that the draft is ready while most of it is still to come.
-    expected = alone("hi", 500)
+    expected = alone("hi", 400)
     for gamma in ("0", "1", "4", "8", "auto"):
-        found = answer(commands, *TOYS, "--prompt", "hi", "--max-tokens", "500", "--gamma", gamma)
+        found = answer(commands, *SLOW, "--prompt", "hi", "--max-tokens", "400", "--gamma", gamma)
         assert tuple(found["token_ids"]) == expected.token_ids
         assert found["text"].encode() == expected.text
         assert set(found) >= FIGURES
@@ -199,6 +199,58 @@ def test_a_port_in_use_is_named(commands: Commands) -> None:
             assert endpoint in error_line(commands.run(*arguments, "--listen", endpoint))
 
 
+@pytest.fixture
+def runtime() -> Iterator[dict[str, str]]:
+    """A user's runtime directory, with a path as short as it is."""
+    with tempfile.TemporaryDirectory(prefix="run-") as folder:
+        yield {"XDG_RUNTIME_DIR": folder}
+
+
+@pytest.mark.timeout(240)
+def test_a_mesh_without_keys_is_at_a_socket_of_its_user_where_all_commands_look(
+    commands: Commands, runtime: dict[str, str]
+) -> None:
+    endpoint = f"ipc://{runtime['XDG_RUNTIME_DIR']}/airdraft/mesh.sock"
+    # Whichever is first.
+    with (
+        commands.started("target", "--model", "toy:1", **runtime),
+        commands.started("coordinator", **runtime) as coordinator,
+    ):
+        assert coordinator.stdout is not None
+        assert coordinator.stdout.readline() == f"listening on {endpoint}\n"
+        wait_until(lambda: "target" in commands.run("nodes", "list", **runtime).stdout)
+        ask = ("generate", "--prompt", "x", "--raw", "--max-tokens", "4")
+        assert commands.run(*ask, **runtime).returncode == 0
+        assert commands.run("top", "--json", **runtime).returncode == 0
+        # A second one does not take its place.
+        assert endpoint in error_line(commands.run("coordinator", **runtime))
+        coordinator.terminate()
+        _, said = coordinator.communicate(timeout=20)
+        assert "every user" not in said
+
+
+@pytest.mark.timeout(240)
+def test_where_every_user_of_the_machine_may_join_it_is_said(
+    commands: Commands, tmp_path: Path
+) -> None:
+    listen = ("--listen", "tcp://127.0.0.1:*")
+    for command in (("coordinator",), ("up", *TOYS, "--http", "off")):
+        with commands.started(*command, *listen) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("listening on tcp://127.0.0.1:")
+            process.terminate()
+            _, said = process.communicate(timeout=20)
+            lines = [line for line in said.splitlines() if "every user of this machine" in line]
+            assert len(lines) == 1
+    keys = ("--keys", str(tmp_path / "keys"))
+    assert commands.run("keys", "init", *keys).returncode == 0
+    with commands.started("coordinator", *listen, *keys) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.terminate()
+        assert "every user" not in process.communicate(timeout=20)[1]
+
+
 @pytest.mark.parametrize("role", ["target", "draft"])
 def test_without_a_coordinator_a_node_gives_up_and_names_the_endpoint(
     commands: Commands, role: str
@@ -255,7 +307,7 @@ def test_a_signal_ends_all_processes_of_a_run(commands: Commands, number: signal
         begin(process)
         assert sorted(commands.alive().values()) == ["draft", "run", "target"]
         process.send_signal(number)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=LIMIT_S)
         assert process.returncode == 128 + number
         assert errors == ""
 
@@ -265,7 +317,7 @@ def test_a_draft_that_is_killed_costs_no_token(commands: Commands) -> None:
         text = begin(process)
         os.kill(one_pid(commands, "draft"), signal.SIGKILL)
         wait_until(lambda: not commands.alive("draft"))
-        rest, errors = process.communicate(timeout=30)
+        rest, errors = process.communicate(timeout=LIMIT_S)
         assert process.returncode == 0
         assert (text + rest).encode() == alone("hi", LONG).text + b"\n"
         assert "the draft node ended (SIGKILL)" in errors
@@ -276,7 +328,7 @@ def test_a_target_that_is_killed_ends_the_run_with_a_line(commands: Commands) ->
     with commands.started(*LONG_RUN) as process:
         begin(process)
         os.kill(one_pid(commands, "target"), signal.SIGKILL)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=LIMIT_S)
         assert process.returncode == 1
         # Its link breaks and its process ends at the same time: whichever is seen first.
         assert errors in (
@@ -289,7 +341,7 @@ def test_the_nodes_of_a_run_that_is_killed_end_by_themselves(commands: Commands)
     with commands.started(*LONG_RUN) as process:
         begin(process)
         process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=LIMIT_S)
         wait_until(lambda: not commands.alive())
     # A killed process cannot remove its socket's folder.
     for folder in commands.tmp.iterdir():
@@ -331,7 +383,7 @@ def test_a_mesh_that_is_up_answers_one_client_after_the_other(commands: Commands
         )
         assert error_line(late) == "the request was not done within its 0.01 s"
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=LIMIT_S)
         assert process.returncode == 130
 
 
@@ -348,7 +400,7 @@ def test_a_second_signal_ends_the_nodes_at_once_and_leaves_nothing(commands: Com
         # It has heard it when it has closed the pipes by which its nodes know.
         wait_until(lambda: len(list(files.iterdir())) < num_open)
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=LIMIT_S)
         assert process.returncode == 130
         assert commands.alive() == {}
         assert list(commands.tmp.glob("airdraft-*")) == []
@@ -359,7 +411,7 @@ def test_three_nodes_with_config_files(commands: Commands, tmp_path: Path) -> No
     config = str(tmp_path / "coordinator.toml")
     with commands.started("coordinator", "--config", config) as coordinator:
         endpoint = endpoint_of(coordinator)
-        for role, model in (("target", "toy:1"), ("draft", "toy:0.8")):
+        for role, model in (("target", "toy:1@10ms"), ("draft", "toy:0.8")):
             (tmp_path / f"{role}.toml").write_text(
                 f'connect = "{endpoint}"\nname = "my-{role}"\n[engine]\nmodel = "{model}"\n'
             )
@@ -370,11 +422,11 @@ def test_three_nodes_with_config_files(commands: Commands, tmp_path: Path) -> No
             for node, name in ((target, "my-target"), (draft, "my-draft")):
                 assert node.stderr is not None
                 assert f"joined cluster home as {name}" in node.stderr.readline()
-            options = ("--prompt", "hi", "--max-tokens", "500", "--gamma", "4")
+            options = ("--prompt", "hi", "--max-tokens", "400", "--gamma", "4")
             found = generate(commands, endpoint, *options)
-            assert tuple(found["token_ids"]) == alone("hi", 500).token_ids
+            assert tuple(found["token_ids"]) == alone("hi", 400).token_ids
             assert found["num_rounds"] > 0
             for process in (draft, target, coordinator):
                 process.send_signal(signal.SIGTERM)
-                process.communicate(timeout=30)
+                process.communicate(timeout=LIMIT_S)
                 assert process.returncode == 0

@@ -15,13 +15,13 @@ from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyTokenizer
 from nodes.generation import GenerateOptions
 from nodes.messages import FinishedNotice, TokensNotice
-from tests.cli.commands import Commands
+from tests.cli.commands import LIMIT_S, Commands
 from tests.nodes.reference import reference
 
-pytestmark = pytest.mark.timeout(60)
-
 TEXTS = ("one", "two", "three", "four")
-LONG = 6000
+LONG = 2000
+# A text takes ten seconds: there is something left to be done when the kill comes.
+MODEL = "toy:1@5ms"
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ async def client_of(endpoint: str) -> AsyncIterator[Client]:
 
 async def until_nodes(client: Client, names: set[str], *, busy: bool = False) -> None:
     """Wait until those are there, each with a stream if `busy`."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LIMIT_S):
         while True:
             nodes = (await client.nodes()).nodes
             if {n.node for n in nodes if n.num_streams or not busy} == names:
@@ -77,7 +77,7 @@ async def test_a_target_that_is_killed_costs_a_stall_and_no_token(commands: Comm
         coordinator = stack.enter_context(commands.started(*listen))
         assert coordinator.stdout is not None
         endpoint = coordinator.stdout.readline().removeprefix("listening on ").strip()
-        engine = ("--connect", endpoint, "--model", "toy:1", "--cells", "65536")
+        engine = ("--connect", endpoint, "--model", MODEL, "--cells", "65536")
         killed, left = (
             stack.enter_context(commands.started("target", *engine, "--name", name))
             for name in ("killed", "left")
@@ -93,7 +93,7 @@ async def test_a_target_that_is_killed_costs_a_stall_and_no_token(commands: Comm
             answers = await asyncio.gather(*asking)
         for process in (left, coordinator):
             process.terminate()
-            process.communicate(timeout=20)
+            process.communicate(timeout=LIMIT_S)
     config = ToyConfig(num_cells=65536)
     for text, (token_ids, shown) in zip(TEXTS, answers, strict=True):
         ids = ToyTokenizer(config.num_vocab).encode(text)

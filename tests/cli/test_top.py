@@ -25,8 +25,6 @@ from nodes.cli.main import cli
 from nodes.status import decode_status
 from tests.cli.commands import LIMIT_S, ROOT, Commands
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture
 def commands(tmp_path: Path) -> Iterator[Commands]:

@@ -11,15 +11,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from nodes.api import open_client
 from nodes.cli.main import cli
 from nodes.cli.trace import Recording, poll
 from nodes.messages import TraceReply
 from nodes.trace.records import DraftRecord, PlanRecord, from_line, to_line
 from policies.baselines import POLICIES
-from tests.cli.commands import Commands
+from tests.cli.commands import LIMIT_S, Commands
 from tests.nodes.trace.examples import ROUND, guessing, plan_record
-
-pytestmark = pytest.mark.timeout(60)
 
 CANARY = "zebra-4711"
 
@@ -42,30 +41,29 @@ def error_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_a_mesh_at_work_is_recorded_drawn_and_planned_anew(
-    commands: Commands, tmp_path: Path
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("AIRDRAFT_KEYS", str(tmp_path / "keys"))
     output, raw = tmp_path / "trace.json", tmp_path / "trace.jsonl"
-    toys = ("--model", "toy:1", "--draft", "toy:0.8", "--listen", "tcp://127.0.0.1:*")
+    # Slow enough for the draft node to be ready in time.
+    toys = ("--model", "toy:1@5ms", "--draft", "toy:0.8", "--listen", "tcp://127.0.0.1:*")
     with commands.started("up", *toys) as mesh:
         assert mesh.stdout is not None
         endpoint = mesh.stdout.readline().removeprefix("listening on ").strip()
         files = ("--output", str(output), "--raw", str(raw))
         tracing = commands.started("trace", "--connect", endpoint, "--seconds", "5", *files)
         texts = set()
-        with tracing as process:
+        with tracing as process, open_client(endpoint) as client:
             # Asked again and again until the recording has ended.
             while process.poll() is None:
-                asked = ("--prompt", CANARY, "--max-tokens", "400", "--gamma", "4")
-                done = commands.run("generate", "--connect", endpoint, *asked, "--raw")
-                assert done.returncode == 0
-                texts.add(done.stdout)
-            _, summary = process.communicate(timeout=30)
+                texts.add(client.complete(CANARY, max_tokens=400, gamma=4).text)
+            _, summary = process.communicate(timeout=LIMIT_S)
             assert process.returncode == 0
         assert " records: " in summary
         # No text is another for being recorded.
         assert len(texts) == 1
         mesh.send_signal(signal.SIGINT)
-        mesh.communicate(timeout=30)
+        mesh.communicate(timeout=LIMIT_S)
     records = [from_line(line) for line in raw.read_bytes().splitlines()]
     kinds = {type(record).__name__ for record in records}
     assert {"PlanRecord", "RoundRecord", "DraftRecord", "VerifyRecord", "PassRecord"} <= kinds

@@ -94,7 +94,7 @@ def test_what_is_said_comes_next_starts_all_after_a_reboot(
         (root / "etc/systemd").mkdir(parents=True)
         units = units.rename(root / "etc/systemd/system")
     enabled = ["systemctl", f"--root={root}", "enable", *names]
-    subprocess.run(enabled, check=True, capture_output=True, timeout=30)
+    subprocess.run(enabled, check=True, capture_output=True, timeout=120)
     assert (units / f"{wanted_by}.wants" / "airdraft.target").is_symlink()
     wanted = {path.name for path in (units / "airdraft.target.wants").iterdir()}
     assert {"airdraft-target@target.service", "airdraft-draft@draft.service"} <= wanted

@@ -28,8 +28,6 @@ def model(loaded):
     yield loaded
     for seq_id in range(loaded.config.max_sequences):
         loaded.truncate(seq_id, 0)
-    loaded.tokenizer.close()
-    loaded.tokenizer.__dict__.pop("_renderer", None)
     assert loaded.free_cells() == NUM_CELLS
 
 

@@ -132,7 +132,7 @@ class CellLogMachine(RuleBasedStateMachine):
 
 
 TestCellLog = CellLogMachine.TestCase
-TestCellLog.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestCellLog.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 def test_the_log_only_grows_until_a_tail_is_cut():

@@ -178,12 +178,25 @@ def test_a_node_without_the_library_says_what_to_install(monkeypatch: pytest.Mon
     assert not grammars.knows(gbnf('root ::= "a"'))
 
 
-def test_only_so_many_grammars_are_kept_the_last_ones_used() -> None:
-    grammars = Grammars(Pieces(), INFO)
-    texts = [gbnf(f'root ::= "a"{{{i}}}') for i in range(1, 42)]
+def test_grammars_are_kept_by_what_they_take_the_last_ones_used() -> None:
+    asked: list[str] = []
+
+    def check(grammar: Grammar) -> int:
+        asked.append(grammar.text)
+        return 15 << 20
+
+    grammars = Grammars(Pieces(), INFO, check)
+    texts = [gbnf(f'root ::= "a"{{{i}}}') for i in range(1, 8)]
     for text in texts:
         grammars.compile(text)
         grammars.compile(texts[0])
-    assert grammars.knows(texts[0])
-    assert not grammars.knows(texts[1])
-    assert grammars.knows(texts[-1])
+    assert asked == [text.text for text in texts]
+    assert [grammars.knows(text) for text in texts] == [True, *[False] * 3, *[True] * 3]
+
+
+def test_what_a_check_refuses_is_not_compiled() -> None:
+    def check(grammar: Grammar) -> int:
+        raise GrammarError("the grammar takes too much")
+
+    with pytest.raises(GrammarError, match="takes too much"):
+        Grammars(Pieces(), INFO, check).compile(gbnf('root ::= "a"'))

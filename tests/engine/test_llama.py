@@ -12,8 +12,6 @@ from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.protocol import InvalidInputError, Span
 from tests.engine.llama_texts import NUM_CELLS, PROMPT, needs_model, step
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @needs_model
 @pytest.mark.parametrize(
@@ -107,15 +105,16 @@ def test_info_tells_what_the_model_is(model, model_path):
 
 
 @needs_model
-def test_another_build_of_the_same_name_that_computes_other_bits_is_of_another_class(model_path):
-    def class_of(digest: str) -> str:
+def test_another_build_of_the_same_name_or_other_software_is_of_another_class(model_path):
+    def class_of(digest: str, software: str = "") -> str:
         config = LlamaConfig(path=model_path, num_cells=256, max_sequences=1)
         with contextlib.closing(LlamaModel(config)) as model:
-            model.set_tested(exact=True, digest=digest)
+            model.set_tested(exact=True, digest=digest, software=software)
             return model.info.numerics_class
 
     assert class_of("a") == class_of("a")
-    assert len({class_of(""), class_of("a"), class_of("b")}) == 3
+    classes = {class_of(""), class_of("a"), class_of("b"), class_of("a", "b"), class_of("", "a")}
+    assert len(classes) == 5
 
 
 @needs_model

@@ -13,8 +13,6 @@ from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.protocol import EngineError, ModelFileError
 from tests.engine.llama_texts import needs_model
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def test_a_missing_file_is_told(tmp_path):
     with pytest.raises(ModelFileError, match=r"none\.gguf not found"):

@@ -10,8 +10,6 @@ from nodes.engine.sampling import Sampling, sample
 from nodes.engine.selftest import run_self_test
 from tests.engine.llama_texts import FOREIGN, PROMPT, TEXT, needs_model, step, steps
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @needs_model
 def test_the_self_test_passes(model):

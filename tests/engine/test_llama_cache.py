@@ -15,8 +15,6 @@ from tests.engine.llama_texts import (
     steps,
 )
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @needs_model
 def test_a_forced_compaction_keeps_the_bits(model, alone, monkeypatch):

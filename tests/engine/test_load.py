@@ -29,7 +29,7 @@ class FakeLlama(ToyModel):
         self.verdict = None
         self.opened.append(self)
 
-    def set_tested(self, *, exact, digest):
+    def set_tested(self, *, exact, digest, software):
         self.verdict = exact
         self.digest = digest
 

@@ -41,7 +41,7 @@ def test_a_recording_comes_back(tmp_path):
     assert read_recording(write(tmp_path / "r", recording)) == recording
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.sampled_from([0.0, 0.5, 1.0]), max_size=2), st.sampled_from([0.0, 0.2]))
 def test_recordings_of_toys_come_back_but_for_digits(tmp_path_factory, agreements, eog_rate):
     recording = toy_recording(*agreements, num_texts=2, max_tokens=5, eog_rate=eog_rate)

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nodes.engine.grammar import GrammarError, Grammars
@@ -72,7 +72,6 @@ rules_of_all_kinds = st.builds(
     st.sampled_from([0, 5]),
     st.integers(0, 1000),
 )
-@settings(deadline=None)
 def test_rules_come_one_after_the_other_before_the_temperature(
     rules: LogitRules, prompt: list[int], temperature: float, top_k: int, seed: int
 ) -> None:
@@ -95,7 +94,6 @@ def test_rules_come_one_after_the_other_before_the_temperature(
 
 
 @given(rules_of_all_kinds, st.integers(0, 5), st.integers(0, 5), st.integers(0, 1000))
-@settings(deadline=None)
 def test_a_text_that_was_cut_is_as_if_the_rest_had_never_been(
     rules: LogitRules, num_kept: int, num_gone: int, seed: int
 ) -> None:
@@ -157,7 +155,6 @@ def test_an_engine_without_grammars_has_none_and_says_so() -> None:
     st.sampled_from([0.0, 1.0]),
     st.booleans(),
 )
-@settings(deadline=None)
 def test_verify_gives_the_matching_prefix_and_one_token_more(
     seed: int, num_guesses: int, num_right: int, temperature: float, spare_row: bool
 ) -> None:
@@ -182,7 +179,6 @@ def test_verify_needs_a_row_for_every_guess_and_one_more() -> None:
 
 
 @given(rules_of_all_kinds, st.integers(0, 6), st.integers(0, 1000))
-@settings(deadline=None)
 def test_guesses_that_were_not_accepted_leave_no_trace(
     rules: LogitRules, num_right: int, seed: int
 ) -> None:

@@ -41,13 +41,18 @@ def test_an_exact_model_passes_and_is_left_empty():
     assert model.free_cells() == model.info.num_cells
 
 
-def test_the_digest_is_of_the_bits_and_not_of_the_room():
+def test_the_digest_is_of_the_bits():
     digest = run_self_test(ToyModel()).digest
     assert len(digest) == 16
-    assert run_self_test(ToyModel(ToyConfig(num_cells=200))).digest == digest
+    assert run_self_test(ToyModel(ToyConfig(num_cells=700))).digest == digest
     assert run_self_test(ToyModel(ToyConfig(seed=99))).digest != digest
-    wrong = WrongModel(lambda _, spans: len(spans) > 1)
-    assert run_self_test(wrong).digest == digest
+
+
+def test_the_digest_is_of_bits_far_into_a_text_too():
+    """Two builds that compute the same until attention changes its kernel, and are exact both."""
+    wrong = run_self_test(WrongModel(lambda model, spans: model.length(0) >= 512))
+    assert wrong.exact
+    assert wrong.digest != run_self_test(ToyModel()).digest
 
 
 @pytest.mark.parametrize("width", [2, 5, 9])

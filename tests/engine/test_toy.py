@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nodes.engine.protocol import CacheFullError, InvalidInputError, Span
@@ -17,7 +17,6 @@ def rows_of(model, seq_id, token_ids):
 
 
 @given(tokens, st.data())
-@settings(deadline=None)
 def test_logits_depend_on_the_tokens_before_and_on_nothing_else(token_ids, data):
     plain = rows_of(ToyModel(), 0, token_ids)
     model = ToyModel()
@@ -183,3 +182,14 @@ def test_the_tokenizer_tells_tokens_apart_and_refuses_nothing_to_say():
     assert tokenizer.piece(TOY_EOG) == b""
     with pytest.raises(InvalidInputError):
         tokenizer.encode("")
+
+
+def test_each_pass_takes_as_long_as_its_pace_says():
+    naps = []
+    rows_of(ToyModel(ToyConfig(), sleep=naps.append), 0, [1, 2])
+    assert naps == []
+    model = ToyModel(ToyConfig(pass_s=0.25), sleep=naps.append)
+    fast = rows_of(ToyModel(), 0, [1, 2])
+    assert np.array_equal(rows_of(model, 0, [1, 2]), fast)
+    rows_of(model, 1, [1] * 50)
+    assert naps == [0.25, 0.25]

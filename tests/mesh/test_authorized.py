@@ -256,6 +256,6 @@ def test_two_processes_that_change_the_file_lose_nothing(tmp_path):
         for name in ("a", "b")
     ]
     for process in adding:
-        assert process.wait(timeout=8) == 0
+        assert process.wait(timeout=60) == 0
     assert len(AuthorizedNodes(tmp_path, ROLES).nodes()) == 50
     assert sorted(os.listdir(tmp_path)) == [".lock", AUTHORIZED_FILE]

@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 import socket
-import time
 
 import pytest
 import zmq
 
+from mesh import zmq_transport
 from mesh.errors import InsecureEndpointError, KeysError, SecurityError
 from mesh.keys import ClientKeys
 from mesh.security import ServerKeys, new_key_pair, server_options
@@ -28,22 +28,31 @@ def client_keys(pair, own=None):
     return ClientKeys(own or new_key_pair(), pair.public)
 
 
-async def heard(server, limit_s=SILENCE_S):
-    """All messages that come within the limit."""
-    out = []
+async def hears_nothing(server):
+    """Whether no message comes for a while."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(limit_s):
-            while True:
-                out.append(await server.recv())
-    return out
+        async with asyncio.timeout(SILENCE_S):
+            await server.recv()
+            return False
+    return True
 
 
-async def shout(client, frames, limit_s=SILENCE_S):
-    """Send for a while, connected or not."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(limit_s):
-            await client.writable()
-            client.send(frames)
+async def shout(client, frames):
+    """Send as soon as there is a connection."""
+    await client.writable()
+    client.send(frames)
+
+
+async def turned_away(client, frames):
+    """Try to send until the server has closed a connection of this client."""
+    shouting = asyncio.ensure_future(shout(client, frames))
+    losing = asyncio.ensure_future(client.lost())
+    await asyncio.sleep(0)
+    # The first connection may have been closed before anybody looked.
+    client.retry()
+    await losing
+    shouting.cancel()
+    await asyncio.gather(shouting, return_exceptions=True)
 
 
 async def test_every_message_has_the_key_of_its_sender(contexts):
@@ -74,13 +83,12 @@ async def test_strangers_are_not_heard(contexts, stranger):
         "no keys": None,
     }[stranger]
     client = contexts[1].connect(server.endpoint, keys)
-    await asyncio.gather(shout(client, [b"secret"]), heard(server, 0.0))
-    assert await heard(server) == []
-    # Who is known still is.
+    await turned_away(client, [b"secret"])
+    # Who is known still is, and nobody was heard before.
     friend = contexts[1].connect(server.endpoint, client_keys(pair, known))
-    await friend.writable()
-    friend.send([b"hello"])
-    assert [message.frames for message in await heard(server)] == [[b"hello"]]
+    await shout(friend, [b"hello"])
+    assert (await server.recv()).frames == [b"hello"]
+    assert await hears_nothing(server)
 
 
 async def test_a_key_is_let_in_as_soon_as_it_is_authorized(contexts):
@@ -88,7 +96,7 @@ async def test_a_key_is_let_in_as_soon_as_it_is_authorized(contexts):
     authorized: set[str] = set()
     server = contexts[0].bind(TCP, ServerKeys(pair, authorized.__contains__))
     client = contexts[1].connect(server.endpoint, client_keys(pair, own))
-    await shout(client, [b"early"], 0.3)
+    await turned_away(client, [b"early"])
     authorized.add(own.public)
     # ZeroMQ by itself does not try again, once it was refused.
     client.retry()
@@ -104,8 +112,8 @@ async def test_files_that_cannot_be_read_keep_everybody_out(contexts, caplog):
     pair = new_key_pair()
     server = contexts[0].bind(TCP, ServerKeys(pair, authenticate))
     for _ in range(3):
-        await shout(contexts[1].connect(server.endpoint, client_keys(pair)), [b"x"], 0.2)
-    assert await heard(server, 0.2) == []
+        await turned_away(contexts[1].connect(server.endpoint, client_keys(pair)), [b"x"])
+    assert await hears_nothing(server)
     # Said once, not at every attempt.
     assert [r.message for r in caplog.records if r.levelname == "ERROR"] == [
         "nobody is let in: authorized_nodes.toml is not valid TOML"
@@ -125,14 +133,9 @@ async def test_the_handlers_death_ends_the_server_and_lets_nobody_in(contexts):
     friend = contexts[1].connect(server.endpoint, client_keys(pair, known))
     await friend.writable()
     is_broken = True
-    reading = asyncio.ensure_future(server.recv())
-    for _ in range(10):
-        # On a machine that is busy a handshake may take longer than a stranger stays.
-        await shout(contexts[1].connect(server.endpoint, client_keys(pair)), [b"x"], 0.3)
-        if reading.done():
-            break
+    contexts[1].connect(server.endpoint, client_keys(pair))
     with pytest.raises(SecurityError, match="handler of handshakes ended: RuntimeError: disk"):
-        await asyncio.wait_for(reading, 2.0)
+        await server.recv()
     # Not the next message of a friend either: the process is to end.
     friend.send([b"y"])
     for _ in range(2):
@@ -181,8 +184,10 @@ async def test_other_machines_are_only_served_with_keys(contexts, endpoint):
     contexts[1].connect("tcp://192.0.2.1:7411", client_keys(new_key_pair()))
 
 
-async def test_garbage_on_the_port_keeps_nobody_waiting(contexts):
+async def test_garbage_on_the_port_keeps_nobody_waiting(contexts, monkeypatch):
     """Greetings of other protocols, torn ones, silent ones (CVE-2020-15166 and its kin)."""
+    # Who says nothing stays: whoever had to wait for the end of that would wait for ever.
+    monkeypatch.setitem(zmq_transport._SOCKET_OPTIONS, zmq.HANDSHAKE_IVL, 0)
     pair, known = new_key_pair(), new_key_pair()
     server = contexts[0].bind(TCP, ServerKeys(pair, {known.public}.__contains__))
     port = int(server.endpoint.rpartition(":")[2])
@@ -202,13 +207,11 @@ async def test_garbage_on_the_port_keeps_nobody_waiting(contexts):
             garbage = socket.create_connection(("127.0.0.1", port))
             garbage.sendall(openings[number % len(openings)])
             sockets.append(garbage)
-        started = time.monotonic()
         friend = contexts[1].connect(server.endpoint, client_keys(pair, known))
         await friend.writable()
         friend.send([b"hello"])
         message = await server.recv()
         assert (message.frames, message.key) == ([b"hello"], known.public)
-        assert time.monotonic() - started < 3.0
     finally:
         for garbage in sockets:
             garbage.close()
@@ -241,8 +244,9 @@ async def test_who_waits_for_the_change_finds_the_present_key_again(contexts):
     first, second, own = new_key_pair(), new_key_pair(), new_key_pair()
     server = contexts[0].bind(TCP, ServerKeys(first, {own.public}.__contains__))
     client = contexts[1].connect(server.endpoint, ClientKeys(own, second.public, first.public))
-    await shout(client, [b"x"])
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(SILENCE_S):
+            await shout(client, [b"x"])
     client.retry()
-    await client.writable()
-    client.send([b"y"])
+    await shout(client, [b"y"])
     assert (await server.recv()).frames == [b"y"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from mesh.authorized import AuthorizedNodes, Entry
 from mesh.whole_files import write_whole
 
 
@@ -79,3 +81,52 @@ def test_a_rename_that_fails(path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(OSError, match="Read-only"):
         write_whole(path, b"after")
     assert [p.name for p in path.parent.iterdir()] == ["state.toml"]
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is done to files and directories, in order."""
+    steps: list[str] = []
+    real_sync, real_replace = os.fsync, Path.replace
+
+    def fsync(descriptor: int) -> None:
+        is_directory = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        steps.append("sync directory" if is_directory else "sync file")
+        real_sync(descriptor)
+
+    def replace(path: Path, target: Path) -> Path:
+        steps.append("rename")
+        return real_replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", replace)
+    return steps
+
+
+def test_a_file_outlasts_a_power_cut(path: Path, steps: list[str]) -> None:
+    write_whole(path, b"after")
+    assert steps == ["sync file", "rename", "sync directory"]
+
+
+def test_a_revocation_outlasts_a_power_cut(tmp_path: Path, steps: list[str]) -> None:
+    store = AuthorizedNodes(tmp_path, frozenset({"draft"}))
+    store.add(Entry("a" * 40, "nano", frozenset({"draft"})))
+    steps.clear()
+    store.revoke("nano")
+    assert steps == ["sync file", "rename", "sync directory"]
+
+
+def test_a_directory_that_cannot_be_synced_is_told(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="Input/output error"):
+        write_whole(path, b"after")
+    assert path.read_bytes() == b"after"

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 
 import pytest
 
@@ -22,19 +21,23 @@ async def test_echo_keeps_frames_and_counts_them(context, endpoint):
     assert peer
 
 
-async def test_round_trip_waits_for_no_poll(context, endpoint):
+async def test_round_trip_waits_for_no_poll(context, endpoint, monkeypatch):
     server, client, _ = await joined(context, endpoint)
-    times_s = []
-    async with running(echo(server)):
-        for _ in range(300):
-            start = time.perf_counter()
-            client.send([b"x" * 60])
-            await client.recv()
-            times_s.append(time.perf_counter() - start)
-    assert sorted(times_s)[150] < 0.005, "p50; about 0.2 ms on an idle machine"
+    loop = asyncio.get_running_loop()
+
+    def never(when, callback, *arguments, context=None):
+        """A timer that is never due: what would come by one does not come."""
+        return asyncio.TimerHandle(when, callback, arguments, loop, context)
+
+    async with asyncio.timeout(60.0), running(echo(server)):
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "call_at", never)
+            for _ in range(300):
+                client.send([b"x" * 60])
+                assert await client.recv() == [b"x" * 60]
 
 
-async def test_thousands_both_ways_arrive_in_order_and_at_once(context, endpoint):
+async def test_thousands_both_ways_arrive_in_order(context, endpoint):
     server, client, peer = await joined(context, endpoint)
     num_messages = 5000
 
@@ -48,7 +51,6 @@ async def test_thousands_both_ways_arrive_in_order_and_at_once(context, endpoint
     async def server_receive():
         return (await server.recv())[1]
 
-    start = time.perf_counter()
     _, _, at_client, at_server = await asyncio.gather(
         blast(lambda frames: server.send(peer, frames)),
         blast(client.send),
@@ -56,7 +58,6 @@ async def test_thousands_both_ways_arrive_in_order_and_at_once(context, endpoint
         collect(server_receive),
     )
     assert at_client == at_server == list(range(num_messages))
-    assert time.perf_counter() - start < 5
 
 
 async def test_a_send_does_not_hide_an_arrival(context, endpoint):
@@ -70,16 +71,14 @@ async def test_a_send_does_not_hide_an_arrival(context, endpoint):
             await client.recv()
             received += 1
 
-    async with running(read()):
+    async with asyncio.timeout(60.0), running(read()):
         for i in range(200):
             server.send(peer, [b"down"])
-            give_up_at = time.perf_counter() + 1
             while received <= i:
                 # Hold the loop for a moment, so that the arrival meets a send.
                 client.send([b"up"])
                 await server.recv()
                 await asyncio.sleep(0)
-                assert time.perf_counter() < give_up_at
 
 
 async def test_cancelled_receives_lose_nothing(context, endpoint):

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mesh.memory_transport import MemoryHub, MemoryServer
+from nodes.class_weights import parsed_weights
 from nodes.client import Client
 from nodes.coordinator.service import Coordinator
 from nodes.draft.node import DraftNode
 from nodes.draft.state import ModelDrafter
 from nodes.engine.grammar import Grammars
 from nodes.engine.load import TOY_COSTS
+from nodes.engine.protocol import EngineInfo
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.generation import GenerateOptions, Prompt
@@ -37,6 +39,19 @@ class Answer:
     figures: StreamFigures | None = None
 
 
+class Passing(ToyModel):
+    """A toy that says it is what it is not: so what computes other bits shows in the text."""
+
+    def __init__(self, config: ToyConfig, **said: Any) -> None:
+        """said: fields of its EngineInfo."""
+        super().__init__(config)
+        self._said = said
+
+    @property
+    def info(self) -> EngineInfo:
+        return replace(super().info, **self._said)
+
+
 class Members:
     """Starts and stops members by name."""
 
@@ -49,24 +64,30 @@ class Members:
         self.clients: dict[str, Client] = {}
         self.server: MemoryServer | None = None
 
-    def start_coordinator(self) -> None:
+    def start_coordinator(self, weights: str = "") -> None:
+        """weights: of numerics classes."""
         self.server = self.hub.server()
         coordinator = Coordinator(
-            self.server, joint_plan, heartbeat_interval_s=0.05, heartbeat_timeout_s=0.5
+            self.server,
+            joint_plan,
+            heartbeat_interval_s=0.05,
+            heartbeat_timeout_s=60.0,
+            class_weights=parsed_weights(weights),
         )
         self.tasks["coordinator"] = asyncio.create_task(coordinator.run())
 
-    def start_target(self) -> None:
+    def start_target(self, name: str = "target", model: ToyModel | None = None) -> None:
+        """model: what it computes; otherwise that of the mesh."""
         target = TargetNode(
-            self._connect("target"),
-            self.model,
+            self._connect(name),
+            model or self.model,
             ToyTokenizer(self.config.num_vocab),
             TOY_COSTS,
             endpoint="memory",
-            node="target",
+            node=name,
             prefix_cache_bytes=100_000,
         )
-        self.tasks["target"] = asyncio.create_task(target.run())
+        self.tasks[name] = asyncio.create_task(target.run())
 
     def start_draft(self, name: str, agreement: float = 0.8) -> None:
         model = ToyModel(ToyConfig(agreement=agreement))

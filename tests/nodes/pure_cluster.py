@@ -15,7 +15,6 @@ from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Welcome
 from nodes.coordinator.members.record import PROGRESS_TIMEOUT_S
 from nodes.coordinator.placing.rebalancing import LOOK_S, Move
 from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
-from nodes.coordinator.requests.readers import reader
 from nodes.coordinator.sends import Send
 from nodes.coordinator.state import CoordinatorState, DuePlan
 from nodes.messages import (
@@ -122,8 +121,9 @@ class PureCluster:
                 moves[self.choose.below(len(moves))]()
             elif (deadline := self.state.next_deadline()) is not None:
                 self._tick(deadline)
-            elif self._has_requests() and not self._alive(self.targets):
-                self._start(self.targets[0])
+            elif self._has_requests() and (gone := [n for n in self.targets if not n.peer]):
+                # Some requests may wait for one of them alone.
+                self._start(gone[0])
             elif self.lost_left < self.case.num_lost and self._has_requests():
                 # What was lost shows by silence.
                 self._tick(self.now + LOOK_EACH_S)
@@ -151,7 +151,7 @@ class PureCluster:
         client = self.client
         if client.inbox:
             moves.append(client.read)
-        if reader(self.state._roster, ""):
+        if any(not node.is_draining for node, _ in self.state._roster.schedulers()):
             moves += [client.submit] if client.to_submit else []
             moves += [partial(client.upload, index) for index in client.uploads]
         if self.planning is not None or self.state.is_plan_due:

@@ -15,6 +15,8 @@ from nodes.messages import (
     DraftRequest,
     LeaseRequest,
     OpenStreamRequest,
+    ProbeReply,
+    ProbeRequest,
     PromptScoresNotice,
     StreamParkedNotice,
     StreamReadyNotice,
@@ -23,7 +25,7 @@ from nodes.messages import (
     VerifyRequest,
 )
 from nodes.stream import StreamId
-from nodes.target.events import Committed, Failed, Parked, PromptScored, Ready
+from nodes.target.events import Committed, Failed, Parked, Probed, PromptScored, Ready
 from nodes.target.node import commit_entry, failed_notice, spec_of
 from nodes.target.state import TargetState
 from tests.nodes.reference import toy_grammars
@@ -79,6 +81,8 @@ class PureNode:
         match message:
             case TokenizeRequest(request_id=number, prompt=text):
                 return [TokenizeReply(number, "", self._tokenize(text))]
+            case ProbeRequest(seed=seed):
+                events = engine.probe(seed)
             case OpenStreamRequest():
                 events = engine.open(spec_of(message))
             case CloseStreamNotice(stream_id=s, generation=g):
@@ -127,4 +131,6 @@ def notices(events: Sequence[object]) -> list[Any]:
                 notices.append(PromptScoresNotice(s, g, position, scores))
             case Parked(stream_id=s, generation=g):
                 notices.append(StreamParkedNotice(s, g))
+            case Probed(seed=seed, digest=digest):
+                notices.append(ProbeReply(seed, digest))
     return notices

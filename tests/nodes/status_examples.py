@@ -49,6 +49,8 @@ TARGET_NODE = NodeStatus(
     bytes_in=120_000,
     bytes_out=80_000,
     costs=(CostPoint(1, 0.011, 0.012), CostPoint(4, 0.034, 0.036)),
+    model_hash="a7" * 32,
+    numerics_class="3fa9c1d277bc0011",
 )
 DRAFT_NODE = NodeStatus(
     name="small",
@@ -74,6 +76,8 @@ DRAFT_NODE = NodeStatus(
     bytes_in=9_000,
     bytes_out=7_000,
     costs=(CostPoint(1, 0.002, 0.002),),
+    model_hash="b8" * 32,
+    numerics_class="77bc001122334455",
 )
 GUESSING = StreamStatus(
     stream_id=7,

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
-from nodes import engine_thread
 from nodes.engine_thread import EngineThread, Pace
 
 Eventually = Callable[..., "asyncio.Future[None]"]
@@ -147,7 +147,7 @@ async def test_a_pass_waits_for_another_command_as_long_as_it_has_patience(
     task.cancel()
     # What waits does not keep it from ending.
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(task, 5.0)
+        await task
 
 
 @pytest.mark.parametrize("waits_s", [(0.05,), (0.02, 0.02, 0.02)])
@@ -242,7 +242,9 @@ async def test_what_is_in_hand_at_the_end_is_told(eventually: Eventually, finish
 
 
 async def test_what_is_in_hand_does_not_take_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_thread, "_FINISH_LIMIT_S", 0.02)
+    # The clock goes on by being looked at.
+    looks = itertools.count()
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: next(looks) / 10)
     thread = Running(lambda _worker: True)
     task = asyncio.create_task(thread.engine.run())
     await asyncio.sleep(0)

@@ -82,6 +82,18 @@ def test_the_next_request_goes_on_where_each_choice_is() -> None:
     assert (submit.is_exact, submit.deadline_s, submit.seed) == (True, 5.0, 7)
 
 
+def test_what_was_asked_for_stays_asked_for() -> None:
+    journal = Journal(make_submit(model_hash="short", numerics_class="pinned"))
+    asked = [journal.request(number, 0.0) for number in (1, 2)]
+    assert {(submit.model_hash, submit.numerics_class) for submit in asked} == {("short", "pinned")}
+    journal.take(STARTED)
+    submit = journal.request(3, 0.0)
+    assert (submit.model_hash, submit.numerics_class) == ("hash", "pinned")
+    journal.take(tokens(0, b"a", 8))
+    submit = journal.request(4, 0.0)
+    assert (submit.model_hash, submit.numerics_class) == ("hash", "class")
+
+
 def test_a_text_stays_one_and_its_tokens_follow_nothing() -> None:
     journal = started(prompt="hi", prompt_token_ids=())
     journal.take(tokens(0, b"a", 8))
@@ -188,7 +200,10 @@ def test_a_coordinator_that_goes_on_with_something_else_is_found_out(
 
 def test_what_has_told_nothing_may_begin_anew_with_another_class() -> None:
     journal = started()
-    assert journal.take(replace(STARTED, numerics_class="other")) == ()
+    other = replace(STARTED, numerics_class="other")
+    # Who is told which class answers hears of it, once.
+    assert journal.take(other) == (other,)
+    assert journal.take(other) == ()
     assert journal.request(2, 0.0).numerics_class == ""
     journal.take(tokens(0, b"ab", 8, 9))
     assert journal.request(3, 0.0).numerics_class == "other"

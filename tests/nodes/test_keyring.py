@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,10 +14,11 @@ from mesh.authorized import Entry
 from mesh.errors import InsecureEndpointError, KeysError
 from mesh.keys import KnownCoordinator
 from mesh.security import new_key_pair
-from nodes.config import DEFAULT_ENDPOINT
+from nodes.config import LOOPBACK_ENDPOINT
 from nodes.coordinator.members.access import ROLES
 from nodes.enrol import Invitation
-from nodes.keyring import Keyring, default_keyring, default_keys_dir
+from nodes.home import default_keys_dir, make_private
+from nodes.keyring import Keyring, default_keyring, keyring_of
 
 LOOPBACK, WIFI, IPC = "tcp://127.0.0.1:7411", "tcp://10.0.0.1:7411", "ipc:///tmp/x.sock"
 
@@ -69,7 +74,7 @@ def test_a_coordinator_that_nobody_may_connect_to_says_so(tmp_path: Path) -> Non
 
 def test_a_machine_that_joined_knows_where_to_go(tmp_path: Path) -> None:
     ring = Keyring(tmp_path)
-    assert ring.endpoint("") == DEFAULT_ENDPOINT
+    assert ring.endpoint("") == LOOPBACK_ENDPOINT
     own, far = ring.make_own(), new_key_pair().public
     ring.keep_coordinator(KnownCoordinator(WIFI, far))
     assert ring.endpoint("") == WIFI
@@ -88,6 +93,120 @@ def test_a_machine_that_joined_knows_where_to_go(tmp_path: Path) -> None:
         keys = ring.client_keys(endpoint)
         assert keys is not None
         assert keys.server_key == key
+
+
+def test_a_mesh_without_keys_is_its_users_alone(tmp_path: Path) -> None:
+    """Of several users of a machine each has its own; keys are for what they share."""
+    environ = {"XDG_CONFIG_HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
+    private = f"ipc://{tmp_path}/airdraft/mesh.sock"
+    for ring in (default_keyring(environ), keyring_of(str(tmp_path / "other"), environ)):
+        assert ring.endpoint("") == ring.listen("") == private
+        assert ring.endpoint(LOOPBACK) == ring.listen(LOOPBACK) == LOOPBACK
+    # Services are several users.
+    service = default_keyring({**environ, "STATE_DIRECTORY": str(tmp_path)})
+    assert service.endpoint("") == service.listen("") == LOOPBACK_ENDPOINT
+    # With keys others may join, and the link is safe from those who may not.
+    ring.make_own()
+    ring.make_coordinator_pair()
+    assert ring.endpoint("") == ring.listen("") == LOOPBACK_ENDPOINT
+    # As a socket unit of a user does, keys or not.
+    make_private(private)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(private.removeprefix("ipc://"))
+        listening.listen()
+        assert ring.endpoint("") == private
+    assert ring.endpoint("") == LOOPBACK_ENDPOINT
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Callable[[str], Keyring]:
+    """Keyrings of services with a state directory each, of which one cannot read another's."""
+    (tmp_path / "public").mkdir()
+
+    def ring(role: str) -> Keyring:
+        return default_keyring({"STATE_DIRECTORY": str(tmp_path / role)})
+
+    return ring
+
+
+def test_services_know_the_coordinator_of_their_machine_without_its_secret(
+    tmp_path: Path, services: Callable[[str], Keyring]
+) -> None:
+    hub, target = services("coordinator"), services("target")
+    own, before = target.make_own(), hub.make_coordinator_pair()
+
+    def known() -> tuple[str, str]:
+        keys = services("target").client_keys(LOOPBACK)
+        assert keys is not None
+        assert keys.own == own
+        return keys.server_key, keys.next_server_key
+
+    assert known() == (before.public, "")
+    after = hub.make_next_coordinator_pair()
+    assert known() == (before.public, after.public)
+    hub.drop_next_coordinator_pair()
+    assert known() == (before.public, "")
+    after = hub.make_next_coordinator_pair()
+    hub.adopt_next_coordinator_pair()
+    assert known() == (after.public, "")
+    secrets = {"coordinator.key", "coordinator.key.next", "node.key"}
+    assert not secrets & {path.name for path in (tmp_path / "public").iterdir()}
+
+
+def test_what_is_public_can_be_read_by_others_and_changed_by_nobody(
+    tmp_path: Path, services: Callable[[str], Keyring]
+) -> None:
+    before = os.umask(0o077)
+    try:
+        services("coordinator").make_coordinator_pair()
+    finally:
+        os.umask(before)
+    path = tmp_path / "public" / "coordinator.pub"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    services("target").make_own()
+    path.chmod(0o664)
+    with pytest.raises(KeysError, match="can be changed by others"):
+        services("target").client_keys(LOOPBACK)
+
+
+@pytest.mark.parametrize("text", ["key = 1", 'key = "short"', "[[", 'next_key = "x"'])
+def test_a_public_file_that_is_none_is_said(tmp_path: Path, text: str) -> None:
+    ring = Keyring(tmp_path)
+    ring.make_own()
+    (tmp_path / "coordinator.pub").write_text(text)
+    with pytest.raises(KeysError, match=r"coordinator\.pub"):
+        ring.client_keys(LOOPBACK)
+
+
+def test_a_machine_of_an_earlier_version_has_no_public_file_yet(tmp_path: Path) -> None:
+    ring = Keyring(tmp_path)
+    ring.make_own()
+    pair = ring.make_coordinator_pair()
+    (tmp_path / "coordinator.pub").unlink()
+    keys = ring.client_keys(LOOPBACK)
+    assert keys is not None
+    assert keys.server_key == pair.public
+
+
+def test_a_public_file_follows_the_secret_one(tmp_path: Path) -> None:
+    ring, other = Keyring(tmp_path / "a"), Keyring(tmp_path / "b")
+    pair, restored = ring.make_coordinator_pair(), other.make_coordinator_pair()
+    (tmp_path / "b" / "coordinator.key").replace(tmp_path / "a" / "coordinator.key")
+    public = ring.coordinator_public()
+    assert public is not None
+    assert public.key == pair.public
+    ring.publish()
+    public = ring.coordinator_public()
+    assert public is not None
+    assert public.key == restored.public
+    # So it does where it is broken, or might have been changed by others.
+    (tmp_path / "a" / "coordinator.pub").write_text("[[")
+    (tmp_path / "a" / "coordinator.pub").chmod(0o666)
+    ring.publish()
+    assert ring.coordinator_public() == public
+    (tmp_path / "a" / "coordinator.key").unlink()
+    ring.publish()
+    assert ring.coordinator_public() is None
 
 
 def test_the_next_pair_is_kept_before_it_is_used(tmp_path: Path) -> None:

@@ -160,20 +160,17 @@ def cluster_cases(draw: st.DrawFn) -> ClusterCase:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(max(60, NUM_CASES // 4))
-@settings(
-    max_examples=NUM_CASES, deadline=None, suppress_health_check=list(HealthCheck), database=None
-)
+@pytest.mark.timeout(max(300, NUM_CASES // 4))
+@settings(max_examples=NUM_CASES, suppress_health_check=list(HealthCheck), database=None)
 @given(case=cases())
 def test_every_stream_becomes_what_it_would_alone(case: Case) -> None:
     PureMesh(case).run()
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(max(60, NUM_CASES // 4))
+@pytest.mark.timeout(max(300, NUM_CASES // 4))
 @settings(
     max_examples=NUM_CASES // 4,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
     database=None,
 )

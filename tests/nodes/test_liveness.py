@@ -112,7 +112,6 @@ async def join(context: ZmqContext, endpoint: str) -> tuple[ZmqClient, Any]:
     return client, decode(await client.recv())
 
 
-@pytest.mark.timeout(60)
 async def test_a_process_that_was_stopped_finds_out_and_its_old_messages_change_nothing(
     eventually: Eventually,
 ) -> None:
@@ -130,16 +129,16 @@ async def test_a_process_that_was_stopped_finds_out_and_its_old_messages_change_
                 return node is not None and node.heartbeat.rtt_s is not None
 
             # Not before: it might say Hello once more.
-            await eventually(answers, 30)
+            await eventually(answers)
             process.send_signal(signal.SIGSTOP)
-            await eventually(lambda: not state.roles(), 10)
+            await eventually(lambda: not state.roles())
             num_stale = state.num_stale
             process.send_signal(signal.SIGCONT)
-            await eventually(lambda: "target" in state.roles().values(), 20)
+            await eventually(lambda: "target" in state.roles().values())
             # It answered Pings of a membership that was over, and then learnt that it was.
             assert state.num_stale > num_stale
             process.send_signal(signal.SIGKILL)
-            await eventually(lambda: not state.roles(), 10)
+            await eventually(lambda: not state.roles())
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
@@ -182,34 +181,32 @@ async def test_a_member_leaves_a_connection_that_nothing_comes_over(
                 await eventually(lambda: node.link.is_joined)
                 wire.cut()
                 await eventually(lambda: not node.link.is_joined)
-                await eventually(lambda: node.num_joins == 2)
-                assert len(coordinator.state.peers()) == 1
+                await eventually(lambda: node.num_joins >= 2)
+                await eventually(lambda: len(coordinator.state.peers()) == 1)
             finally:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
 
 
-@pytest.mark.timeout(30)
 async def test_who_sends_a_large_message_over_a_slow_link_is_not_silent(
     eventually: Eventually,
 ) -> None:
-    async with serving(timeout_s=0.5) as coordinator:
+    async with serving(timeout_s=2.0) as coordinator:
         with ZmqContext() as context:
             async with Wire(coordinator.endpoint, piece_s=0.15) as wire:
                 node = Node(context.connect(wire.endpoint), wire.endpoint)
                 task = asyncio.create_task(node.link.run())
                 try:
                     await eventually(lambda: node.link.is_joined)
-                    # Some two seconds, in which nothing else of this member comes.
-                    node.link.send(make_submit(prompt="x" * 60_000))
-                    await eventually(lambda: node.messages, 15)
+                    # Some four seconds, in which nothing else of this member comes.
+                    node.link.send(make_submit(prompt="x" * 120_000))
+                    await eventually(lambda: node.messages)
                     assert node.num_joins == 1
                 finally:
                     task.cancel()
                     await asyncio.gather(task, return_exceptions=True)
 
 
-@pytest.mark.timeout(30)
 async def test_a_coordinator_that_ends_and_begins_anew_is_noticed_and_found(
     eventually: Eventually,
 ) -> None:

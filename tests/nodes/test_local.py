@@ -24,22 +24,20 @@ async def test_what_a_node_has_started_does_not_keep_its_mesh_from_ending(
     code = (
         "import subprocess, sys\n"
         "child = subprocess.Popen(['sleep', '60'])\n"
-        "print('child', child.pid, file=sys.stderr, flush=True)\n"
+        "print('progress:', child.pid, file=sys.stderr, flush=True)\n"
         "sys.stdin.read()\n"
     )
     monkeypatch.setattr(local, "_STOP_LIMIT_S", 0.2)
     monkeypatch.setattr(local, "node_command", lambda *_: [sys.executable, "-c", code])
-    mesh = LocalMesh("nowhere")
-    await mesh.start("target", EngineSettings(model="toy:1"))
-    lines = mesh._children[0].errors
-    await eventually(lambda: lines)
+    said: list[str] = []
+    mesh = LocalMesh("nowhere", status=said.append)
+    child = await mesh.start("target", EngineSettings(model="toy:1"))
+    await eventually(lambda: said)
     await mesh.stop()
-    assert all(reader.done() for reader in mesh._readers)
-    os.kill(int(lines[0].split()[1]), signal.SIGKILL)
+    assert child.reader.done()
+    os.kill(int(said[0]), signal.SIGKILL)
     # Its end closes what it held open.
-    stderr = mesh._children[0].process.stderr
-    assert stderr is not None
-    await eventually(stderr.at_eof)
+    await eventually(child.is_silent)
     await asyncio.sleep(0)
 
 
@@ -52,7 +50,7 @@ def test_modules_of_the_folder_it_is_started_in_are_not_those_of_a_node(tmp_path
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

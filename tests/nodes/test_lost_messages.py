@@ -42,7 +42,7 @@ async def test_texts_of_which_commits_were_lost_are_what_they_are_alone(
 ) -> None:
     hub = MemoryHub()
     coordinator = Coordinator(
-        hub.server(), joint_plan, heartbeat_interval_s=0.05, heartbeat_timeout_s=2.0
+        hub.server(), joint_plan, heartbeat_interval_s=0.05, heartbeat_timeout_s=60.0
     )
     line: Any = Lossy(hub.client(), {5, 12, 13, 40})
     target = TargetNode(

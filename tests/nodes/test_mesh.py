@@ -98,7 +98,8 @@ async def test_streams_that_outgrow_the_cache_are_parked_and_end_as_they_would_a
 
 
 async def test_guesses_save_passes_and_are_counted() -> None:
-    async with mesh(1.0) as made:
+    # Slow enough for the draft node to have read the text before much of it is there.
+    async with mesh(1.0, pass_s=0.01) as made:
         client = made.start_client("client")
         await made.wait_for(client, {"target", "draft-0"})
         options = GenerateOptions(max_tokens=200, gamma=7)
@@ -125,7 +126,7 @@ async def test_rules_and_scores_are_as_they_would_be_alone() -> None:
         num_logprobs=2,
         scores_prompt=True,
     )
-    async with mesh(0.9) as made:
+    async with mesh(0.9, pass_s=0.02) as made:
         client = made.start_client("client")
         await made.wait_for(client, {"target", "draft-0"})
         events = [event async for event in client.generate(PROMPT, options)]

@@ -9,7 +9,6 @@ import pytest
 
 from mesh.codec import decode
 from mesh.messages import Bye
-from nodes.client import RequestFailedError
 from nodes.engine.rules import LogitBias, LogitRules
 from nodes.engine.toy import ToyModel
 from nodes.generation import GenerateOptions
@@ -18,7 +17,7 @@ from tests.nodes.memory_mesh import PROMPT, Eventually, ask, check, mesh
 
 
 async def test_a_draft_that_dies_in_the_middle_changes_no_token() -> None:
-    async with mesh(0.8, 0.9) as made:
+    async with mesh(0.8, 0.9, pass_s=0.005) as made:
         client = made.start_client("client")
         await made.wait_for(client, {"target", "draft-0", "draft-1"})
         options = GenerateOptions(max_tokens=400, gamma=4, num_choices=2, seed=0)
@@ -36,7 +35,6 @@ async def test_a_draft_that_dies_in_the_middle_changes_no_token() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 async def test_requests_outlive_their_coordinators(eventually: Eventually) -> None:
     toy = {"eog_rate": 0.0005, "num_cells": 20_000}
     rules = LogitRules((LogitBias(2, 1.0),), 0.5, 0.1)
@@ -116,11 +114,11 @@ async def test_a_target_that_dies_and_comes_back_goes_on_with_its_requests() -> 
         await seen.wait()
         await made.kill("target")
         await made.wait_for(client, {"draft-0"})
-        with pytest.raises(RequestFailedError, match="no target node has joined"):
-            await ask(client, options)
+        late = asyncio.create_task(ask(client, options))
         made.model = ToyModel(made.config)
         made.start_target()
         check(await asking, options, PROMPT)
+        check(await late, options, PROMPT)
         assert made.model.free_cells() == made.config.num_cells
 
 

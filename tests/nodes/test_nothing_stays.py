@@ -52,10 +52,9 @@ def test_what_refers_to_a_request_is_found() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(max(150, NUM_CASES // 2))
+@pytest.mark.timeout(max(300, NUM_CASES // 2))
 @settings(
     max_examples=NUM_CASES // 10,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
     database=None,
     # To find a smaller one of what fails takes minutes.

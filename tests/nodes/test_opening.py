@@ -29,16 +29,18 @@ class SlowGrammars:
 
     def compile(self, grammar: Grammar) -> None:
         self.num_begun += 1
-        assert self.may_go_on.wait(5.0)
+        assert self.may_go_on.wait(60.0)
         self.compiled.append(grammar.text)
         if grammar.text == "bad":
             raise GrammarError("bad")
 
 
-def request(stream_id: int, text: str = "", generation: int = 1) -> OpenStreamRequest:
+def request(
+    stream_id: int, text: str = "", generation: int = 1, owner: str = "x"
+) -> OpenStreamRequest:
     grammar = Grammar("gbnf", text) if text else Grammar()
     sampling = Sampling(rules=LogitRules(grammar=grammar))
-    return OpenStreamRequest(stream_id, generation, "x", sampling, 4, (), False, 1, (1,))
+    return OpenStreamRequest(stream_id, generation, owner, sampling, 4, (), False, 1, (1,))
 
 
 class Setting:
@@ -102,10 +104,20 @@ async def test_who_is_closed_before_its_turn_is_not_kept(eventually: Eventually)
         for stream_id in range(1, 100):
             setting.opening.open(request(stream_id, f"slow {stream_id}"))
             setting.opening.close(stream_id, 1)
-        assert list(setting.opening._waiting) == [0]
         setting.grammars.may_go_on.set()
         await eventually(lambda: setting.opened == [(0, 1)])
         assert setting.grammars.num_begun == 1
+
+
+async def test_owners_take_turns(eventually: Eventually) -> None:
+    async with Setting() as setting:
+        for stream_id in range(4):
+            setting.opening.open(request(stream_id, f"of the first {stream_id}", owner="first"))
+        await eventually(lambda: setting.grammars.num_begun == 1)
+        setting.opening.open(request(7, "of the second", owner="second"))
+        setting.grammars.may_go_on.set()
+        await eventually(lambda: len(setting.opened) == 5)
+        assert [stream_id for stream_id, _ in setting.opened] == [0, 7, 1, 2, 3]
 
 
 async def test_a_coordinator_that_comes_back_knows_none_of_those_that_wait(

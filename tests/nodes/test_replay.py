@@ -37,8 +37,7 @@ streams_of_toys = st.builds(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=100, suppress_health_check=list(HealthCheck), database=None)
 @given(
     streams=st.lists(streams_of_toys, min_size=1, max_size=5),
     agreements=st.lists(st.sampled_from([0.0, 1.0]), max_size=2),
@@ -125,7 +124,6 @@ def node_files(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 async def test_processes_give_recorded_texts(node_files: Path) -> None:
     target, draft = (
         EngineSettings(model=f"replay:{node_files / name}")

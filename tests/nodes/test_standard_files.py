@@ -16,7 +16,6 @@ from nodes import runtime
 from nodes.client import RequestFailedError
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.timeout(60)
 
 
 def run_python(script: str, how: str = "") -> subprocess.CompletedProcess[str]:

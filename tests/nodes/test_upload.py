@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import nodes.client
+from mesh.messages import Pong
 from nodes.client import Client
 from nodes.generation import GenerateOptions
 from nodes.messages import (
@@ -66,7 +67,7 @@ def test_a_delay_counts_from_when_the_grant_came() -> None:
 
 
 class OnAir:
-    """A client on a shared medium, and the kinds of what it sent."""
+    """A client on a shared medium, and what it sent but for answers to heartbeats."""
 
     def __init__(
         self, members: Members, monkeypatch: pytest.MonkeyPatch, *, rejoins: bool = False
@@ -80,7 +81,8 @@ class OnAir:
         send = self.client._link.send
 
         def noting(message: Any) -> bool:
-            self.sent.append(message)
+            if not isinstance(message, Pong):
+                self.sent.append(message)
             if self.stuck is not None and isinstance(message, self.stuck):
                 self.stuck = None
                 return False

@@ -232,7 +232,7 @@ def places(value, path=()):
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_whatever_a_file_holds_it_is_refused_in_one_line_or_can_be_planned(data):
     mapping = tomllib.loads(GOOD)

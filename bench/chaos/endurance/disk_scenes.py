@@ -30,7 +30,7 @@ from nodes.cli.main import main as airdraft
 from nodes.enrol import EnrolError, Invitation, enrol
 from nodes.keyring import Keyring
 
-_LIMIT_S: Final = 30.0
+_LIMIT_S: Final = 120.0
 _MOST_RECOVERY_S: Final = 1.0
 _BALLAST, _LOG = "ballast", "log"
 _ASKED: Final = json.dumps({"prompt": "on a small disk", "max_tokens": 12, "temperature": 0})

@@ -23,7 +23,7 @@ from mesh.zmq_transport import ZmqContext
 from nodes.client import Client
 from nodes.runtime import raise_file_limit
 
-_LIMIT_S: Final = 20.0
+_LIMIT_S: Final = 120.0
 _POLL_S: Final = 0.02
 _MOST_CPU: Final = 0.3
 _MOST_RECOVERY_S: Final = 1.0

@@ -92,7 +92,8 @@ async def _soak(num_requests: int, first: int, at_once: int, seed: int, says: bo
         environ={"AIRDRAFT_ENGINE__PREFIX_CACHE_MB": "0"},
     )
     began = time.monotonic()
-    async with fleet(setup) as mesh, mesh.clients(_NUM_CLIENTS) as clients:
+    # They look at what the mesh does, too.
+    async with fleet(setup) as mesh, mesh.clients(_NUM_CLIENTS, "admin") as clients:
         port = await gateway_port(mesh)
         await mesh.wait_for(clients[0])
         await _ready(port)

@@ -10,7 +10,7 @@ from nodes.status import Status
 
 _EVERY_S = 0.5
 _ASK_LIMIT_S = 2.0
-_QUIET_LIMIT_S = 20.0
+_QUIET_LIMIT_S = 120.0
 
 
 class Stale:

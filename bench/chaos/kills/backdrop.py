@@ -44,7 +44,11 @@ async def backdrop(
     """
     num_clients = -(-num_streams // _STREAMS_A_CLIENT)
     loop = asyncio.get_running_loop()
-    async with fleet(setup) as made, made.clients(num_clients + 1) as (looking, *clients):
+    async with (
+        fleet(setup) as made,
+        made.clients(1, "admin") as (looking,),
+        made.clients(num_clients) as clients,
+    ):
         await made.wait_for(looking)
         load = Load(
             clients,

@@ -16,7 +16,7 @@ _FAR = "far"
 _NODE = "draft-0"
 _STREAMS = 4
 _TURN_S = 8.0
-_SETTLE_LIMIT_S = 20.0
+_SETTLE_LIMIT_S = 120.0
 _POLL_S = 0.1
 
 

@@ -27,7 +27,7 @@ KINDS: dict[str, tuple[Direction, ...]] = {
 }
 _HALF_OPEN = "half-open"
 _NODE, _PLACES = "draft-0", ("here", "there")
-_LIMIT_S, _STAYS_S, _LIGHT_S = 20.0, 1.0, 2.0
+_LIMIT_S, _STAYS_S, _LIGHT_S = 120.0, 1.0, 2.0
 
 
 @dataclass(slots=True)

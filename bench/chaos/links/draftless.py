@@ -9,7 +9,7 @@ from random import Random
 from statistics import median
 
 from bench.chaos.links.clients import Heard
-from bench.chaos.links.mesh import LinkMesh, link_mesh
+from bench.chaos.links.mesh import Clients, LinkMesh, link_mesh
 from bench.chaos.quantiles import quantiles
 from bench.emulate.open import LiveCell, Means, open_cell
 from bench.emulate.profiles import BOTH, GOOD, cell_of
@@ -20,7 +20,8 @@ LEAST_RATIO = 0.95
 _LEAST_GAIN = 1.1
 HOWS = ("kill", "cut")
 _NODES = ("draft-0", "draft-1")
-_GUESSING_S, _PLAIN_S, _LIMIT_S = 12.0, 4.0, 20.0
+_GUESSING_S, _PLAIN_S, _LIMIT_S = 12.0, 4.0, 120.0
+_POLL_S = 0.2
 # After a loss, until plain decoding is measured for itself: what was lost is long forgotten.
 _REST_S = 6.0
 
@@ -115,7 +116,7 @@ async def run_draftless(
             figures = DraftlessFigures(how, never_drafted)
             for number in range(times):
                 await _bring_back(mesh, live, how, is_first=number == 0)
-                await clients.heard()
+                await _until_guesses(clients)
                 await asyncio.sleep(_GUESSING_S + random.random())
                 lost_at = await _lose(mesh, live, how)
                 await asyncio.sleep(_REST_S + _PLAIN_S)
@@ -153,6 +154,15 @@ async def _lose(mesh: LinkMesh, live: LiveCell, how: str) -> float:
         else:
             live.cut(name, BOTH)
     return at
+
+
+async def _until_guesses(clients: Clients) -> None:
+    """Wait until tokens come several at a time, which they do only where guesses were right."""
+    async with asyncio.timeout(_LIMIT_S):
+        counts: set[int] = set()
+        while not counts - {1}:
+            await asyncio.sleep(_POLL_S)
+            counts = {count for _, count in (await clients.heard()).tokens_at}
 
 
 async def _bring_back(mesh: LinkMesh, live: LiveCell, how: str, *, is_first: bool) -> None:

@@ -18,7 +18,7 @@ from nodes.engine.emulation import open_replay
 STALL_WITHIN_S = 3.0
 HOWS = ("kill", "cut")
 _TARGETS = ("target-0", "target-1")
-_LIGHT_S, _AFTER_S, _LIMIT_S = 5.0, 8.0, 20.0
+_LIGHT_S, _AFTER_S, _LIMIT_S = 5.0, 8.0, 120.0
 # Of a stream that was not on the target, between two notices.
 _USUAL_S = 0.5
 _MANY_TOKENS = 512

@@ -17,7 +17,7 @@ from nodes.client import Client, RequestFailedError
 
 _ROOT: Final = Path(__file__).parents[3]
 # A process that has not ended by then is one fault, and is killed.
-_STOP_LIMIT_S: Final = 20.0
+_STOP_LIMIT_S: Final = 120.0
 _UP_LIMIT_S: Final = 60.0
 _POLL_S: Final = 0.02
 # Streams that last longer are cut at a gateway, and go on at the other one.

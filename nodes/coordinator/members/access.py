@@ -13,6 +13,7 @@ from nodes.messages import (
     DraftReply,
     NodeCommandRequest,
     NodesRequest,
+    ProbeReply,
     PromptScoresNotice,
     StatusRequest,
     StreamFailedNotice,
@@ -39,20 +40,21 @@ _OF_CLIENTS: Final = _OF_MEMBERS | {
     SubmitRequest,
     CancelRequest,
     NodesRequest,
-    StatusRequest,
-    TraceRequest,
     EnrolRequest,
     UploadOffer,
     UploadPiece,
 }
+# What answers them tells of everybody's streams: how many tokens each has had, and when.
+_OBSERVING: Final = frozenset({StatusRequest, TraceRequest})
 MAY_SEND: Final[Mapping[str, frozenset[type]]] = {
     "target": _OF_MEMBERS
     | {CommitReply, TokenizeReply, StreamReadyNotice, StreamFailedNotice, EnrolRequest}
-    | {StreamParkedNotice, PromptScoresNotice},
+    | {StreamParkedNotice, PromptScoresNotice, ProbeReply},
     "draft": _OF_MEMBERS | {DraftReply, StreamReadyNotice, StreamFailedNotice, EnrolRequest},
     "client": _OF_CLIENTS,
-    GATEWAY: _OF_CLIENTS,
-    "admin": _OF_CLIENTS | {NodeCommandRequest},
+    # Its status page and metrics, which it shows to API keys with the scope admin.
+    GATEWAY: _OF_CLIENTS | {StatusRequest},
+    "admin": _OF_CLIENTS | _OBSERVING | {NodeCommandRequest},
     GUEST: frozenset({EnrolRequest}),
 }
 ROLES: Final = frozenset(MAY_SEND) - {GUEST}
@@ -76,7 +78,12 @@ class Caller:
         return role in ROLES and (self.roles is None or role in self.roles)
 
     def may_send(self, role: str, message: object) -> bool:
-        """Whether a member that joined in `role` may send this now."""
+        """Whether a member that joined in `role` may send this now.
+
+        Without keys any client could join as admin as well, and may observe.
+        """
+        if self.roles is None and role in CLIENT_ROLES and type(message) in _OBSERVING:
+            return True
         return self.may_join_as(role) and type(message) in MAY_SEND[role]
 
     def node_name(self, wanted: str) -> str:

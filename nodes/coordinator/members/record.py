@@ -59,6 +59,9 @@ class NodeRecord:
     incarnation: int = 0
     # A target that takes no new streams, and leaves when it has none any more.
     is_draining: bool = False
+    # Until a target has answered its probe: since when it is asked, and when it was asked last.
+    unproved_since: float | None = None
+    probed_at: float = -math.inf
     # When it was last there to die of what came behind a PROOF.
     proved_at: float = -math.inf
 
@@ -121,10 +124,11 @@ class NodeRecord:
         return self.scheduler.cells if self.scheduler is not None else 0
 
     def has_room(self, cells: int, num_streams: int = 1) -> bool:
-        """For streams that need so many cells together."""
+        """For streams that need so many cells together; none before it has answered its probe."""
         scheduler = self.scheduler
         return (
             scheduler is not None
+            and self.unproved_since is None
             and scheduler.num_streams + num_streams <= self.profile.max_streams
             and self.used_cells + cells <= self.profile.num_cells
         )

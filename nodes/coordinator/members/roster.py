@@ -22,7 +22,7 @@ from nodes.scheduler.drafting.lookup import LOOKUP
 logger = logging.getLogger(__name__)
 
 _MAX_REASON = 256
-# 64 nodes with names of four bytes a character are some 37 KB, of 64 allowed.
+# 64 nodes with names of four bytes a character are some 70 KB, of 96 allowed. A SHA-256 is whole.
 _MAX_NODES_SHOWN, MAX_MODEL_CHARS = 64, 64
 # Processes that were told to leave and are remembered.
 _MAX_DISMISSED = 1024
@@ -143,6 +143,8 @@ class Roster:
                 n.scheduler.num_streams if n.scheduler is not None else 0,
                 n.is_draining,
                 round(1e6 * (n.heartbeat.rtt_s or 0.0)),
+                n.profile.model_hash[:MAX_MODEL_CHARS],
+                n.profile.numerics_class[:MAX_MODEL_CHARS],
             )
             for n in nodes[:_MAX_NODES_SHOWN]
         )
@@ -267,10 +269,13 @@ class Roster:
             member = self._membership.by_peer(node.peer)
             stuck_s = now - member.progress_at if member is not None else 0.0
             if stuck_s > node.progress_timeout_s:
-                events = self._membership.on_gone(node.peer, now)
-                reason = f"no progress for {stuck_s:.1f} s"
-                out += self._left([replace(event, reason=reason) for event in events])
+                out += self.expel(node, f"no progress for {stuck_s:.1f} s", now)
         return out
+
+    def expel(self, record: NodeRecord, reason: str, now: float) -> list[RosterEvent]:
+        """End the membership of a node that does not do its part; it may join again."""
+        events = self._membership.on_gone(record.peer, now)
+        return self._left([replace(event, reason=reason) for event in events])
 
     def pings(self, now: float) -> list[tuple[bytes, Ping]]:
         """Who is to be pinged now."""

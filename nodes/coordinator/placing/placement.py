@@ -1,16 +1,18 @@
 """Which target serves a stream that waits for one or has to leave its own, by seconds a token.
 
-A stream that has begun stays with engines of one numerics class, which compute equal bits; before
-its first token it may go to any target of its model. Here is only decided; nothing is sent.
+A request has one numerics class, whose engines compute equal bits: before its first token the one
+that it goes to of those that are there (choosing.py), then that one. Here is only decided; nothing
+is sent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
+from nodes.coordinator.placing.choosing import Choosing
 from nodes.coordinator.placing.rebalancing import Move
 from nodes.coordinator.placing.room import can_hold, cells_of, has_room, is_of_kind, kind_of
 from nodes.coordinator.placing.stranded import Stranded
@@ -29,7 +31,10 @@ class Placed:
     target: NodeRecord
 
 
-def _kinds(targets: Iterable[NodeRecord]) -> frozenset[Kind]:
+def _kinds(choice: Choice, targets: Iterable[NodeRecord]) -> frozenset[Kind]:
+    """What it waits for: a kind of target, or certain ones where it may have ended these."""
+    if choice.is_confined:
+        return frozenset((*kind_of(target), target.name) for target in targets)
     return frozenset(kind_of(target) for target in targets)
 
 
@@ -43,22 +48,24 @@ def _journal_of(request: Request, choice: Choice) -> Stream:
 class Placement:
     """Streams that wait, and what targets would give them."""
 
-    def __init__(self, roster: Roster) -> None:
+    def __init__(self, roster: Roster, class_weights: Mapping[str, int]) -> None:
+        self.choosing = Choosing(roster, class_weights)
         self.waiting = Waiting()
         self.stranded = Stranded()
         self._roster = roster
         # The last suspect that each target was given.
         self._tried: dict[str, Choice] = {}
 
-    def widest_of(self, target: NodeRecord) -> EngineProfile:
-        """Of all targets of the same model, the one that holds the longest text."""
+    def widest_for(self, request: Request, target: NodeRecord) -> EngineProfile:
+        """Of all targets of the same model that may serve a request, the one that holds the longest
+        text."""
         model = target.profile.model_hash
-        targets = [n for n in self._targets() if not n.is_draining]
-        kin = [n.profile for n in targets if n.profile.model_hash == model]
+        able = [n for n in self._targets() if not n.is_draining and is_of_kind(n, request)]
+        kin = [n.profile for n in able if n.profile.model_hash == model]
         return max(kin, key=lambda p: min(p.num_cells, p.context_length), default=target.profile)
 
     def wait(self, request: Request, choice: Choice, now: float) -> None:
-        kinds = _kinds(self._able(request, choice))
+        kinds = _kinds(choice, self._able(request, choice, now))
         self.waiting.add(request, choice, kinds)
         self.stranded.note(request, is_able=bool(kinds), now=now)
 
@@ -66,18 +73,14 @@ class Placement:
         """A waiting stream gets its place; the request's others stay with engines of its kind."""
         request, profile = placed.request, placed.target.profile
         self.waiting.serve(request, placed.choice, now)
-        is_bound = request.numerics_class == profile.numerics_class
         request.numerics_class = profile.numerics_class
         if request.is_exact is None:
             request.is_exact = profile.exact
-        for choice in () if is_bound else request.choices.values():
-            if choice.spec.stream_id in self.waiting:
-                self.waiting.change(choice, _kinds(self._able(request, choice)))
 
     def targets_changed(self, now: float) -> None:
         """See anew who may serve whom, and note who waits for a target that is not there."""
         for request, choice in self.waiting:
-            kinds = _kinds(self._able(request, choice))
+            kinds = _kinds(choice, self._able(request, choice, now))
             self.waiting.change(choice, kinds)
             self.stranded.note(request, is_able=bool(kinds), now=now)
 
@@ -88,31 +91,36 @@ class Placement:
         out for ever.
         """
         blocked: set[Kind] = set()
-        # What suspects will take that wait for others of them: nobody else gets it meanwhile.
-        kept: list[tuple[frozenset[Kind], Stream]] = []
+        # What suspects will take that wait for a target: nobody else gets it meanwhile.
+        kept: list[tuple[frozenset[str], Stream]] = []
         # Whoever is behind the first of a line waits for targets of the same kinds.
         for head in self.waiting.heads():
             if head.kinds <= blocked:
                 continue
             request, choice = head.request, head.choice
-            free = [n for n in self._able(request, choice) if kind_of(n) not in blocked]
+            able = self._able(request, choice, now)
+            free = [n for n in able if not _kinds(choice, [n]) <= blocked]
             if choice.suspicion is not None:
                 free = [n for n in free if not self._is_trying(n)]
                 if not free:
                     kept = [
-                        (_kinds(self._able(r, c)), _journal_of(r, c))
+                        (frozenset(n.name for n in self._able(r, c, now)), _journal_of(r, c))
                         for r, c in self.waiting
                         if c.suspicion is not None
                     ]
                     continue
             stream, fitting = _journal_of(request, choice), list[NodeRecord]()
             for target in free:
-                others = [] if choice.suspicion else [s for k, s in kept if kind_of(target) in k]
+                others = (
+                    [] if choice.suspicion else [s for names, s in kept if target.name in names]
+                )
                 if target.has_room(cells_of([stream, *others]), 1 + len(others)):
                     fitting.append(target)
             if fitting:
                 return Placed(request, choice, self._best(request, stream, fitting, now))
-            blocked |= _kinds(free)
+            blocked |= _kinds(choice, free)
+            if choice.is_confined:
+                kept.append((frozenset(n.name for n in free), stream))
         return None
 
     def opened(self, choice: Choice, target: NodeRecord) -> None:
@@ -135,7 +143,7 @@ class Placement:
     def _targets(self) -> list[NodeRecord]:
         return self._roster.nodes("target")
 
-    def _able(self, request: Request, choice: Choice) -> list[NodeRecord]:
+    def _able(self, request: Request, choice: Choice, now: float) -> list[NodeRecord]:
         """Targets, crowded or not, that may serve a stream without a change of its text.
 
         One that is drained only where there is no other, and for what has begun.
@@ -144,11 +152,13 @@ class Placement:
             n
             for n in self._targets()
             if is_of_kind(n, request)
-            and request.is_exact in (None, n.profile.exact)
             and can_hold(n, choice.spec)
+            and (choice.suspicion is None or choice.suspicion.may_go_to(n.name))
         ]
         staying = [n for n in able if not n.is_draining]
-        return staying or (able if request.has_started or request.is_resumed else [])
+        if not staying and (request.has_started or request.is_resumed):
+            staying = able
+        return self.choosing.of_first_class(staying, request, now)
 
     def _best(
         self, request: Request, stream: Stream, targets: Sequence[NodeRecord], now: float
@@ -177,7 +187,7 @@ class Placement:
         stream = source.scheduler.stream(choice.spec.stream_id)
         if stream is None:
             return None
-        able = [n for n in self._able(request, choice) if not n.is_draining]
+        able = [n for n in self._able(request, choice, now) if not n.is_draining]
         fitting = [n for n in able if has_room(n, [stream])]
         if not fitting:
             return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
-from nodes.coordinator.placing.room import has_room, kind_of
+from nodes.coordinator.placing.room import has_room, is_of_kind, kind_of
 from nodes.coordinator.placing.waiting import Kind
 from nodes.coordinator.requests.request import Choice, Request
 from nodes.scheduler.stream import Opening, Stream
@@ -98,7 +98,9 @@ class Rebalancing:
         units.sort(key=lambda unit: (unit[0].looked_at, -_num_left(unit[1])))
         # Room is counted stream by stream: only until somebody fits somewhere.
         for request, streams in units:
-            if able := [target for target in others if has_room(target, streams)]:
+            # One of its class may not be as exact as was told.
+            suited = [target for target in others if is_of_kind(target, request)]
+            if able := [target for target in suited if has_room(target, streams)]:
                 request.looked_at = now
                 return _moves_of(request, streams, source, able, now)
         return []

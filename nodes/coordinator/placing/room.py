@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.placing.waiting import Kind
 from nodes.coordinator.requests.request import Request
+from nodes.fingerprint import is_meant
+from nodes.messages import EngineProfile
 from nodes.scheduler.stream import Stream
 from nodes.stream import StreamSpec
 from nodes.target.stream import cells_needed, cells_soon
@@ -19,10 +21,16 @@ def can_hold(target: NodeRecord, spec: StreamSpec) -> bool:
 
 
 def is_of_kind(target: NodeRecord, request: Request) -> bool:
-    """Whether a text would go on there as it began; "": nothing of it has come from any class."""
-    profile = target.profile
-    is_same = profile.model_hash == request.model_hash
-    return is_same and request.numerics_class in ("", profile.numerics_class)
+    """Returns whether a target has the model and class that a request asks for or began with, and
+    is as exact as its client was told."""
+    return is_meant_by(request, target.profile)
+
+
+def is_meant_by(request: Request, profile: EngineProfile) -> bool:
+    """The same of a target that has this profile."""
+    is_same = is_meant(request.model_hash, profile.model_hash)
+    is_same = is_same and is_meant(request.numerics_class, profile.numerics_class)
+    return is_same and request.is_exact in (None, profile.exact)
 
 
 def kind_of(target: NodeRecord) -> Kind:

@@ -1,8 +1,9 @@
-"""What targets may die of: streams and texts that were on one, and whether chance explains it.
+"""What targets may die of: streams that were on one, and whether chance explains it. Pure.
 
 When a target dies, all that it had may be the cause. What goes on elsewhere with a token is not.
 The others, suspects, are tried one at a time on a target, so that the next death, if it comes,
-accuses one alone. Pure.
+accuses one alone. A stream of which no token had come from the target that died is the likeliest
+cause: it goes to no other target. It waits for this one, and is tried there alone.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ _MAX_NAMES = 8
 
 @dataclass(slots=True)
 class Suspicion:
-    """Against one stream or text, since it last made progress.
+    """Against one stream, since it last made progress.
 
     targets, died_at: that died with it, and when: the first among others, each later one while
     nothing else was new on it. exposed_s: for each but the first, seconds that it was new on
     targets until then; since_s: since the last one. num_losses: targets that died under it, for
-    whatever reason.
+    whatever reason. new_on: names of those that died before a token of it had come from there, each
+    with its incarnation; where there are some it is tried on these alone.
     """
 
     targets: list[str]
@@ -39,6 +41,10 @@ class Suspicion:
     exposed_s: list[float] = field(default_factory=list)
     since_s: float = 0.0
     num_losses: int = 1
+    new_on: dict[str, int] = field(default_factory=dict)
+
+    def may_go_to(self, target: str) -> bool:
+        return not self.new_on or target in self.new_on
 
     def lost(self, target: str, exposed_s: float, now: float, *, is_alone: bool) -> None:
         """Another target has died. is_alone: it was there, and nothing else was new on it."""
@@ -57,8 +63,9 @@ class Suspicion:
         """
         num = len(self.targets)
         if not is_chance(self.exposed_s, rate_hz):
-            names = ", ".join(self.targets[:_MAX_NAMES])
-            return "internal", f"this request ended {num} target nodes ({names}): not tried again"
+            names = ", ".join(dict.fromkeys(self.targets[:_MAX_NAMES]))
+            line = f"this request ended target nodes {num} times ({names}): it is not tried again"
+            return "internal", line
         if self.num_losses >= MOST_LOSSES:
             line = f"{self.num_losses} target nodes left before this request got a token: try later"
             return "unavailable", line

@@ -19,8 +19,8 @@ STEP_S = 5.0
 # Entries of a heap that may be out of date, beside as many as are not.
 _SPARE_ENTRIES = 16
 
-# Model and numerics class of a target.
-Kind: TypeAlias = tuple[str, str]
+# Model and numerics class of a target, and its name where no other will do.
+Kind: TypeAlias = tuple[str, ...]
 # Whether its text is still to begin, its turn in seconds, and how far priority put that forward.
 _Place: TypeAlias = tuple[bool, float, StreamId, float]
 _Key: TypeAlias = tuple[bool, float, int, StreamId]

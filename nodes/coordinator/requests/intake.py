@@ -9,12 +9,13 @@ from nodes.config import LimitSettings
 from nodes.coordinator.members.access import GATEWAY
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
-from nodes.coordinator.requests.models import KnownModels, shown_name
-from nodes.coordinator.requests.readers import reader_of
+from nodes.coordinator.placing.room import is_of_kind
+from nodes.coordinator.requests.holdings import num_held_by
+from nodes.coordinator.requests.models import KnownModels, shown_ids
 from nodes.coordinator.requests.request import BadRequestError, Request, new_request
-from nodes.coordinator.requests.tokenizing import MAX_CHARS, num_chars_of
 from nodes.coordinator.sends import Send
 from nodes.coordinator.serving import Serving
+from nodes.fingerprint import fingerprint
 from nodes.messages import RequestFailedNotice, SubmitRequest
 
 _MAX_REASON = 1024
@@ -50,6 +51,7 @@ class Intake:
 
     def target_came(self, target: NodeRecord) -> None:
         self._models.note(target.profile)
+        self._serving.choosing.came()
 
     def submit(
         self, client: bytes, role: str, who: str, submit: SubmitRequest, now: float
@@ -75,14 +77,14 @@ class Intake:
     def take_up(self, now: float) -> list[Send]:
         """Begin what waited for a target that is there now."""
         out: list[Send] = []
-        for request, target in self._serving.returned():
+        for request, target in self._serving.returned(now):
             out += self._begin(request, target, now)
         return out
 
     def _checked(
         self, client: bytes, role: str, who: str, submit: SubmitRequest, now: float
     ) -> tuple[Request, NodeRecord | None]:
-        """The request, and the target that tokenizes it; none yet for one that began elsewhere.
+        """The request, and the target that tokenizes it; None where that is waited for.
 
         Raises RefusedRequestError.
         """
@@ -111,16 +113,18 @@ class Intake:
         request.owner = owner_of(who, submit.user)
         # The users of a client are its own invention: they get it no more turns.
         request.party = request.owner if is_gateway else who
-        if not serving.ledger.tokenizing.has_room(client, num_chars_of(request)):
-            raise RefusedRequestError(
-                "overloaded", f"{MAX_CHARS} characters of this {role} wait to be read: try later"
-            )
-        return request, self._target_for(request)
+        if verdict := serving.remembered.verdict(request.digest, now):
+            raise RefusedRequestError("bad_request", verdict)
+        request.suspicion = serving.remembered.suspicion(request.digest, now)
+        if full := serving.ledger.holdings.what_is_full(request, num_held_by(request)):
+            raise RefusedRequestError("overloaded", f"{full} here already: try later")
+        return request, self._target_for(request, now)
 
-    def _target_for(self, request: Request) -> NodeRecord | None:
-        model, target = request.submit.model, reader_of(self._roster, request)
+    def _target_for(self, request: Request, now: float) -> NodeRecord | None:
+        serving = self._serving
+        model, target = request.submit.model, serving.choosing.reader_of(request, now)
         # After a restart of the coordinator nodes are still coming back.
-        if target is not None or request.is_resumed:
+        if target is not None or request.is_resumed or serving.choosing.expects_for(request, now):
             return target
         targets = self._roster.nodes("target")
         if not targets:
@@ -130,12 +134,27 @@ class Intake:
                 "unavailable",
                 "all target nodes are being drained: start another, or take one back",
             )
-        if self._models.has(model):
+        known = self._models.has(model)
+        if request.is_pinned and (known or not model):
+            raise self._not_pinned(request, targets)
+        if known:
             raise RefusedRequestError(
                 "unavailable", f"no target of model {model!r} is there at present: try later"
             )
-        names = ", ".join(sorted({shown_name(n.profile) for n in targets}))
+        names = ", ".join(shown_ids([n.profile for n in targets]))
         raise RefusedRequestError("not_found", f"no target has model {model!r}; there are: {names}")
+
+    def _not_pinned(self, request: Request, targets: list[NodeRecord]) -> RefusedRequestError:
+        """Why no target that is there has the model and the class that a request asks for."""
+        told = fingerprint(request.model_hash, request.numerics_class)
+        if any(is_of_kind(target, request) and not target.is_draining for target in targets):
+            reason = (
+                f"fingerprint {told} is not one of model {request.submit.model!r}: leave one out"
+            )
+            return RefusedRequestError("bad_request", reason)
+        return RefusedRequestError(
+            "unavailable", f"no target with fingerprint {told} is there at present"
+        )
 
     def ask_tokenizers(self) -> list[Send]:
         """The texts that may be sent to targets now."""

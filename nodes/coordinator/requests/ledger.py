@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from nodes.coordinator.requests.deadlines import Deadlines
+from nodes.coordinator.requests.holdings import Holdings, num_held_by
 from nodes.coordinator.requests.request import Request
 from nodes.coordinator.requests.resuming import Returning
 from nodes.coordinator.requests.tokenizing import Tokenizing
@@ -28,6 +29,7 @@ class Ledger:
         self.tokenizing = Tokenizing()
         self.returning = Returning()
         self.deadlines = Deadlines()
+        self.holdings = Holdings()
         self.outcomes = Counter[str]()
         self._ids_of_client: dict[bytes, set[int]] = {}
 
@@ -46,6 +48,7 @@ class Ledger:
         self.requests[request.client, request.request_id] = request
         self._ids_of_client.setdefault(request.client, set()).add(request.request_id)
         self.deadlines.add(request)
+        self.holdings.charge(request, num_held_by(request))
 
     def holds(self, request: Request) -> bool:
         """Whether it is not over: a client may use its number again."""
@@ -56,6 +59,7 @@ class Ledger:
         self.tokenizing.drop(request)
         self.returning.drop(request)
         self.deadlines.forget(request)
+        self.holdings.forget(request)
         if self.requests.pop((request.client, request.request_id), None) is not None:
             self.outcomes[outcome] += 1
             ids = self._ids_of_client[request.client]

@@ -1,40 +1,54 @@
-"""Which targets a request may go to by the model it names."""
+"""Finds the model that a request names. A model is the content of a file. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import MAX_MODEL_CHARS
+from nodes.fingerprint import is_named, model_ids
 from nodes.messages import EngineProfile
-
-_SUFFIX = ".gguf"
-
-
-def shown_name(profile: EngineProfile) -> str:
-    """A model's name as clients see it."""
-    return profile.model[:MAX_MODEL_CHARS]
 
 
 def _is_named(profile: EngineProfile, name: str) -> bool:
-    """By its whole name, as it is shown, or without the ending of its file."""
-    names = (profile.model, shown_name(profile), profile.model.removesuffix(_SUFFIX))
-    return name in names
+    """By its whole name, or as it is shown."""
+    shown = profile.model[:MAX_MODEL_CHARS]
+    return any(is_named(name, (found, profile.model_hash)) for found in (profile.model, shown))
 
 
-def suits(targets: Sequence[NodeRecord], name: str) -> list[NodeRecord]:
-    """The targets of a model; for "" those of the model whose targets have the most cells.
+def shown_ids(profiles: Iterable[EngineProfile]) -> list[str]:
+    """Returns the ids of the models of these profiles, as clients see them."""
+    models = {(profile.model[:MAX_MODEL_CHARS], profile.model_hash) for profile in profiles}
+    return sorted(model_ids(models).values())
 
-    So "" means the same model whatever the load is, and again after a target was away.
+
+def hashes_in_order(known: Sequence[EngineProfile], name: str) -> list[str]:
+    """Returns hashes of the models that a name may mean, the one first that it means if present.
+
+    name: "" for any. known: profiles of targets that are here or were here lately. The model whose
+    targets have the most cells goes first, whatever the load is, and while one of these is away for
+    a moment.
     """
-    if name:
-        return [n for n in targets if _is_named(n.profile, name)]
-    cells: Counter[tuple[str, str]] = Counter()
-    for n in targets:
-        cells[n.profile.model, n.profile.model_hash] += n.profile.num_cells
-    widest = min(cells, key=lambda model: (-cells[model], model), default=None)
-    return [n for n in targets if (n.profile.model, n.profile.model_hash) == widest]
+    cells = Counter[str]()
+    names: dict[str, str] = {}
+    for profile in known:
+        model_hash = profile.model_hash
+        cells[model_hash] += profile.num_cells
+        names[model_hash] = min(profile.model, names.get(model_hash, profile.model))
+    named = {profile.model_hash for profile in known if not name or _is_named(profile, name)}
+    return sorted(named, key=lambda h: (-cells[h], names[h], h))
+
+
+def suits(
+    targets: Iterable[NodeRecord], known: Sequence[EngineProfile], name: str
+) -> list[NodeRecord]:
+    """Returns those of the targets that have the first of the models that a name may mean."""
+    by_hash: dict[str, list[NodeRecord]] = {}
+    for target in targets:
+        by_hash.setdefault(target.profile.model_hash, []).append(target)
+    hashes = hashes_in_order(known, name)
+    return next((by_hash[found] for found in hashes if found in by_hash), [])
 
 
 class KnownModels:
@@ -43,11 +57,12 @@ class KnownModels:
     _MAX = 64
 
     def __init__(self) -> None:
-        self._profiles: dict[str, EngineProfile] = {}
+        self._profiles: dict[tuple[str, str], EngineProfile] = {}
 
     def note(self, profile: EngineProfile) -> None:
-        self._profiles.pop(profile.model, None)
-        self._profiles[profile.model] = profile
+        key = profile.model, profile.model_hash
+        self._profiles.pop(key, None)
+        self._profiles[key] = profile
         if len(self._profiles) > self._MAX:
             del self._profiles[next(iter(self._profiles))]
 

@@ -7,7 +7,9 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from nodes.coordinator.placing.remembered import digest_of
 from nodes.coordinator.placing.suspects import Suspicion
+from nodes.coordinator.requests.conversation import conversation_of
 from nodes.engine.sampling import Sampling
 from nodes.messages import (
     DEFAULT_PRIORITY,
@@ -68,6 +70,11 @@ class Choice:
     opened_at: float = 0.0
     suspicion: Suspicion | None = None
 
+    @property
+    def is_confined(self) -> bool:
+        """Whether it may be tried only where it may have ended a target."""
+        return self.suspicion is not None and bool(self.suspicion.new_on)
+
     def has_come(self, num_tokens: int) -> bool:
         """So many tokens of it came from where it is: whether that takes a suspicion from it."""
         if not num_tokens:
@@ -94,9 +101,12 @@ class Request:
     # The numerics class that its StartedNotice told.
     told_class: str | None = None
     arrived_at: float = 0.0
+    # What its targets must have, perhaps shortened as in fingerprints; "" for any, as yet.
+    # All choices stay with engines of one class, which compute equal bits (law 1).
     model_hash: str = ""
-    # All choices stay with engines that compute equal bits (law 1); "" until one has begun.
     numerics_class: str = ""
+    # What is the same in all turns of a conversation: a class is drawn by it.
+    conversation: bytes = b""
     # What the client was told.
     is_exact: bool | None = None
     moved_at: float = -math.inf
@@ -111,6 +121,9 @@ class Request:
     next_score: int = 1
     num_prompt_tokens: int = 0
     prompt_hash: str = ""
+    # What it is known by when it is asked again, and with what its choices begin.
+    digest: bytes = b""
+    suspicion: Suspicion | None = None
     # What a prompt of token ids is, and what its client has of each choice, until they are streams.
     prompt: tuple[int, ...] = ()
     committed: tuple[Committed, ...] = ()
@@ -133,6 +146,17 @@ class Request:
     def is_resumed(self) -> bool:
         """Whether it began with another coordinator."""
         return bool(self.submit.resume_from)
+
+    @property
+    def is_confined(self) -> bool:
+        """Whether this is so of some choice of it."""
+        return any(choice.is_confined for choice in self.choices.values())
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether it asks for one numerics class, or went on with what it had when it began
+        elsewhere."""
+        return bool(self.submit.numerics_class)
 
     @property
     def weight(self) -> float:
@@ -166,8 +190,10 @@ class Request:
         has_begun = self.next_score > 1 or any(
             choice.target or choice.num_tokens for choice in self.choices.values()
         )
-        if is_whole and not has_begun and not (self.is_resumed and self.submit.numerics_class):
+        if is_whole and not has_begun and not self.is_pinned:
             self.numerics_class = ""
+            # What was not said to be exact may come out better.
+            self.is_exact = self.is_exact or None
 
 
 def new_request(client: bytes, submit: SubmitRequest) -> Request:
@@ -181,8 +207,10 @@ def new_request(client: bytes, submit: SubmitRequest) -> Request:
         # Of the prompt all was told before the first token.
         submit = replace(submit, scores_prompt=False)
     request = Request(client, submit, seed, prompt=prompt, committed=committed)
+    request.digest = digest_of(submit)
+    request.model_hash, request.numerics_class = submit.model_hash, submit.numerics_class
+    request.conversation = conversation_of(submit, prompt)
     if request.is_resumed:
-        request.model_hash, request.numerics_class = submit.model_hash, submit.numerics_class
         # What was told as exact stays so; what was not may come out better.
         request.is_exact = True if submit.is_exact else None
     sampling_of(request, 0)
@@ -263,9 +291,6 @@ def specs_of(
         )
         for number, (index, ids) in enumerate(left)
     ]
-    if request.is_resumed:
-        # It fitted where it began: a target as large may still come.
-        return specs
     wanted = f"context overflow: {len(prompt)} prompt tokens + {submit.max_tokens} to generate"
     if len(prompt) + submit.max_tokens > target.context_length:
         raise BadRequestError(
@@ -278,7 +303,8 @@ def specs_of(
             f"{wanted} exceed the {MAX_PROMPT_TOKENS} tokens of a message: "
             f"shorten the prompt or lower --max-tokens"
         )
-    if cells_needed(specs[0]) > target.num_cells:
+    # One that began elsewhere fitted there: a target with as many cells may still come.
+    if not request.is_resumed and cells_needed(specs[0]) > target.num_cells:
         raise BadRequestError(
             f"{wanted} + {MAX_GAMMA} guesses exceed the {target.num_cells} cells of "
             f"{target.model}: shorten the prompt, lower --max-tokens or raise --cells"

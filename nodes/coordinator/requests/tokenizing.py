@@ -6,15 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from nodes.coordinator.placing.suspects import Suspicion
+from nodes.coordinator.requests.holdings import num_held_by
 from nodes.coordinator.requests.request import Request
 from nodes.messages import TokenizeRequest
 from nodes.scheduler.silences import Silences
 
 # A target reads one text at a time; the others are on their way meanwhile.
 MAX_AT_ONCE = 4
-# Characters of one connection's texts that wait to be read: 64 of the longest.
-MAX_CHARS = 1 << 24
 # A text is asked for again after so much silence, longer each time, and what all texts on their way
 # may take on a slow machine.
 _SILENT_S = 10.0
@@ -31,7 +29,6 @@ class Text:
     target: str
     num_chars: int
     num_asked: int = 0
-    suspicion: Suspicion | None = None
 
 
 class Tokenizing:
@@ -46,9 +43,6 @@ class Tokenizing:
         # still reads them.
         self._sent: dict[int, Text] = {}
         self._under_way: Counter[str] = Counter()
-        # By target, a suspect that it reads.
-        self._alone: dict[str, int] = {}
-        self._num_chars: Counter[bytes] = Counter()
         self._num_of_role: Counter[str] = Counter()
         self._next_number = 1
         self._silences = Silences[int]()
@@ -60,18 +54,13 @@ class Tokenizing:
         """Texts of clients that joined in a role."""
         return self._num_of_role[role]
 
-    def has_room(self, client: bytes, num_chars: int) -> bool:
-        """Whether a connection may have so many characters more in here."""
-        return self._num_chars[client] + num_chars <= MAX_CHARS
-
     def add(self, request: Request, target: str) -> None:
         """Queue the text of a request for the target of that name; "" for one that is to come."""
         number = self._next_number
         self._next_number += 1
-        text = Text(number, request, target, num_chars_of(request))
+        text = Text(number, request, target, num_held_by(request))
         self._texts[number] = text
         self._number_of[request.client, request.request_id] = number
-        self._num_chars[request.client] += text.num_chars
         self._num_of_role[request.role] += 1
         if target:
             self._queue(text)
@@ -87,10 +76,6 @@ class Tokenizing:
             while parties and self._under_way[target] < MAX_AT_ONCE:
                 party = next(iter(parties))
                 text = self._texts[next(iter(parties[party]))]
-                # A suspect is read alone: if the target dies of it, it did it.
-                is_alone = text.suspicion is not None or target in self._alone
-                if is_alone and self._under_way[target]:
-                    break
                 numbers = parties.pop(party)
                 del numbers[text.number]
                 if numbers:
@@ -98,10 +83,9 @@ class Tokenizing:
                 self._under_way[target] += 1
                 self._sent[text.number] = text
                 text.num_asked += 1
-                if text.suspicion is not None:
-                    self._alone[target] = text.number
                 submit = text.request.submit
-                out.append((target, TokenizeRequest(text.number, submit.prompt, submit.messages)))
+                asked = TokenizeRequest(text.number, submit.prompt, submit.messages, submit.date)
+                out.append((target, asked))
         return out
 
     def answered(self, target: str, number: int) -> tuple[Request | None, bool]:
@@ -128,9 +112,6 @@ class Tokenizing:
         del self._texts[text.number]
         del self._number_of[request.client, request.request_id]
         self._num_of_role[request.role] -= 1
-        self._num_chars[request.client] -= text.num_chars
-        if not self._num_chars[request.client]:
-            del self._num_chars[request.client]
 
     def unsent(self, number: int) -> Request | None:
         """A text did not go out: the request that it is of, if that has not ended yet."""
@@ -169,14 +150,6 @@ class Tokenizing:
         if text is None:
             return
         self._under_way[text.target] -= 1
-        if self._alone.get(text.target) == number:
-            del self._alone[text.target]
-
-    def sent_to(self, target: str) -> tuple[list[Text], int]:
-        """Texts that a target has been sent and has not answered; how many there are with those of
-        requests that have ended meanwhile."""
-        sent = [text for text in self._sent.values() if text.target == target]
-        return [text for text in sent if text.number in self._texts], len(sent)
 
     def drop(self, request: Request) -> None:
         """The request has ended: its text is not sent, an answer that comes yet is for nobody."""
@@ -209,8 +182,3 @@ class Tokenizing:
     def __iter__(self) -> Iterator[tuple[Request, str]]:
         """Requests, and the target whose turn it is with their texts, "" for none."""
         return iter([(text.request, text.target) for text in self._texts.values()])
-
-
-def num_chars_of(request: Request) -> int:
-    submit = request.submit
-    return len(submit.prompt) + sum(len(message.content) for message in submit.messages)

@@ -98,6 +98,8 @@ def node_status(
         bytes_in=node.traffic.bytes_in,
         bytes_out=node.traffic.bytes_out,
         costs=points,
+        model_hash=cut(profile.model_hash),
+        numerics_class=cut(profile.numerics_class),
     )
 
 

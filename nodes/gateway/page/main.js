@@ -41,7 +41,24 @@ function show({ status, gateway, history }) {
   showPlans(status);
   showAir(status);
   const targets = status.nodes.filter((node) => node.role === "target" && node.state !== "left");
-  showModels([...new Set(targets.map((node) => node.model))].sort());
+  showModels(idsOf(targets).sort());
+}
+
+// What names each model of these nodes: its file's name, with its hash where several have that name.
+function idsOf(nodes) {
+  const hashes = new Map();
+  for (const node of nodes) {
+    if (!hashes.has(node.model)) hashes.set(node.model, new Set());
+    hashes.get(node.model).add(node.model_hash);
+  }
+  return [...hashes].flatMap(([name, found]) =>
+    found.size === 1 ? [name] : [...found].map((hash) => `${name}@${shortened(hash)}`),
+  );
+}
+
+// As fingerprints have it.
+function shortened(hash) {
+  return hash.replace(/([0-9a-f]{8})[0-9a-f]+/g, "$1");
 }
 
 // What an answer other than 200 means; milliseconds to the next try, 0 for none.
@@ -55,7 +72,7 @@ function refused(error) {
   if (error.status === 403) {
     shownParts({ operate: false });
     state("", "playground only");
-    notice("This key has not the scope admin: the mesh is not shown to it.");
+    notice("This key lacks the scope 'admin': the mesh is not shown to it.");
     showModels(["?"]);
     return 0;
   }

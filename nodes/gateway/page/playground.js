@@ -18,7 +18,7 @@ async function showModels(names) {
   } catch (error) {
     // No model there yet is what the mesh says itself.
     if (error.status === 403) {
-      outcome(["This key has not the scope infer: it cannot ask."], true);
+      outcome(["This key lacks the scope 'infer': it cannot ask."], true);
       $("go").disabled = true;
     }
     if (error.status !== 403) knownModels = "";

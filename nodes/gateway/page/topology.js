@@ -54,6 +54,8 @@ function nodeCard(node) {
   const held = node.max_streams ? `${node.num_streams}/${node.max_streams}` : String(node.num_streams);
   const about = [
     `${node.role} ${node.name}: ${node.model} (${node.engine})`,
+    `model hash ${node.model_hash}`,
+    node.role === "target" ? `numerics class ${node.numerics_class}` : "",
     node.exact ? "exact" : "not exact",
     node.emulated ? "emulated: its times are those of a device that is not there" : "",
     node.rate_bps === null ? "" : `link ${rate(node.rate_bps)}, ${node.rate_is}`,

@@ -14,8 +14,6 @@ from bench.chaos.endurance.clocks import (
     other_monotonic_clocks,
 )
 
-pytestmark = pytest.mark.timeout(150)
-
 
 def test_a_run_without_guesses_shows_nothing() -> None:
     found = Clocked(texts=[("a",), ("b",)])

@@ -6,8 +6,6 @@ import pytest
 
 from bench.chaos.endurance.disk import DiskFound, NoDiskError, run_disk
 
-pytestmark = pytest.mark.timeout(200)
-
 
 def played(*scenes: str) -> DiskFound:
     try:

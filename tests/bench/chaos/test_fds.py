@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
 from bench.chaos.endurance.fds import Starved, coordinator_starved, gateway_starved
-
-pytestmark = pytest.mark.timeout(150)
 
 
 def test_a_coordinator_without_files_serves_who_is_in_and_lets_others_in_later() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from bench.chaos.kills.points import POINTS, points_of, run_points
 from mesh.failpoints import parse
 from mesh.messages import MAX_TAG, spec_of_tag
@@ -21,7 +19,6 @@ def test_every_point_is_one_that_a_process_knows() -> None:
     assert {point.who for point in points_of(("client", "draft"))} == {"client", "draft-0"}
 
 
-@pytest.mark.timeout(180)
 async def test_processes_that_fail_at_a_point_cost_no_token(tmp_path: Path) -> None:
     wanted = (
         "target-0 send.CommitReply",

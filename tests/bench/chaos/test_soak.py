@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import pytest
-
 from bench.chaos.endurance.soak import Soak, run_soak
 from bench.chaos.fleet.figures import Figures
-
-pytestmark = pytest.mark.timeout(300)
 
 
 def test_requests_of_every_kind_leave_nothing_behind() -> None:

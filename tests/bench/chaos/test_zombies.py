@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from bench.chaos.kills.zombies import Zombies, run_zombies
 
 
-@pytest.mark.timeout(180)
 async def test_who_wakes_up_after_being_given_up_changes_nothing(tmp_path: Path) -> None:
     tally = await run_zombies(Zombies(seed=3, num_cycles=6, num_streams=4, folder=tmp_path))
     assert tally.is_good, str(tally)

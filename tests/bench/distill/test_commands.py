@@ -20,7 +20,6 @@ from nodes.roles import calibration_of  # noqa: E402
 from tests.bench.distill.fakes import write_target  # noqa: E402
 
 
-@pytest.mark.timeout(60)
 def test_texts_become_a_draft_with_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "target.gguf"
     write_target(tmp_path / "vocabulary.gguf")

@@ -139,7 +139,6 @@ def test_batches_whose_frames_cannot_be_counted_are_refused(batch_bytes: int) ->
         prediction.load(CELL, batch_bytes)
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     "means",
     [pytest.param("tun", marks=pytest.mark.skipif(bool(why_not()), reason=why_not())), "proxy"],

@@ -100,7 +100,6 @@ def test_a_model_that_is_not_there_is_one_line(tmp_path):
 
 
 @pytest.mark.model
-@pytest.mark.timeout(120)
 def test_the_command_records_real_models(tmp_path):
     out = tmp_path / "new" / "r"
     options = ["--texts", "10", "--max-tokens", "4", "--draft", DEFAULT_DRAFT, "--out", str(out)]

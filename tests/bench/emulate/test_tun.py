@@ -17,6 +17,7 @@ from bench.emulate.cell import DOWN, UP, Cell, Station, Turns
 from bench.emulate.profiles import BOTH, GOOD, cell_of
 from bench.emulate.tun import HUB, TunCell, tun_cell
 from bench.netns import NamespacesError, ip
+from tests.cli.commands import wait_until
 
 
 def why_not() -> str:
@@ -27,7 +28,6 @@ def why_not() -> str:
 
 pytestmark = [
     pytest.mark.skipif(bool(why_not()), reason=why_not()),
-    pytest.mark.timeout(60),
 ]
 
 CELL = Cell(
@@ -47,7 +47,7 @@ with socket.create_server((sys.argv[1], 7400)) as server:
 """
 CALL = """
 import socket, sys
-with socket.create_connection((sys.argv[1], 7400), 10) as link:
+with socket.create_connection((sys.argv[1], 7400), 60) as link:
     link.sendall(bytes(5392))
     link.shutdown(socket.SHUT_WR)
     print(link.recv(100).decode())
@@ -60,7 +60,16 @@ def there() -> set[str]:
 
 def call(live: TunCell, station: str) -> str:
     argv = live.command(station, [sys.executable, "-c", CALL, live.hub_host])
-    return subprocess.run(argv, capture_output=True, text=True, timeout=20, check=True).stdout
+    return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+def sent(live: TunCell, station: str) -> int:
+    """Segments of TCP that a station has sent, some of them again, as its kernel counts them."""
+    argv = live.command(station, ["cat", "/proc/net/snmp"])
+    text = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    names, counts = (line.split() for line in text.splitlines() if line.startswith("Tcp:"))
+    found = dict(zip(names, counts, strict=True))
+    return int(found["OutSegs"]) + int(found["RetransSegs"])
 
 
 def test_stations_reach_the_hub_and_their_air_is_counted() -> None:
@@ -71,7 +80,10 @@ def test_stations_reach_the_hub_and_their_air_is_counted() -> None:
             hub.stdout.readline()
             assert call(live, "far") == "5392 from 10.77.0.2\n"
             assert call(live, "near") == "5392 from 10.77.0.3\n"
-            assert hub.wait(10) == 0
+            assert hub.wait(60) == 0
+        for name in ("far", "near"):
+            # Those that TCP sends again where this machine is slow, too.
+            wait_until(lambda name=name: live.counters()[name, UP].num_frames == sent(live, name))
         assert asyncio.run(live.dial("far", 7400)) == ("10.77.0.1", 7400)
         counters = live.counters()
     for name, rate_bps in (("far", 1e6), ("near", 1e7)):
@@ -82,7 +94,7 @@ def test_stations_reach_the_hub_and_their_air_is_counted() -> None:
             air_s = found.num_frames * 0.001 + found.num_bytes * 8 / rate_bps
             assert found.air_s == pytest.approx(air_s)
         # SYN, its acknowledgement, four segments, FIN, and acknowledgements of what the hub says.
-        assert 7 <= counters[name, UP].num_frames <= 12
+        assert counters[name, UP].num_frames >= 7
     assert not set(live.places.values()) & there()
 
 
@@ -186,4 +198,4 @@ def kill_a_user() -> set[str]:
 
 async def test_nothing_is_left_when_the_user_is_killed(eventually):
     names = kill_a_user()
-    await eventually(lambda: not names & there(), 10.0)
+    await eventually(lambda: not names & there())

@@ -84,7 +84,6 @@ def test_laps_in_which_prompts_come_or_are_through_are_apart() -> None:
     assert others.median == pytest.approx((0.25 + 1.0) / 2)
 
 
-@pytest.mark.timeout(120)
 async def test_the_cell_serves_what_was_recorded() -> None:
     lines: list[str] = []
     setting = Setting(rate_bps=20e6, alpha=0.9, num_streams=4, warm_up_s=0.5, seconds=9.0)

@@ -40,14 +40,13 @@ def test_a_bad_draft_is_a_whole_file_that_differs_only_in_its_weights(tmp_path: 
     assert sum(x != y for x, y in zip(a[-50_000:], b[-50_000:], strict=True)) > 25_000
 
 
-@pytest.mark.timeout(30)
 async def test_streams_asked_together_have_one_rate_and_all_their_figures() -> None:
-    toy = EngineSettings(model="toy:1", cells=4096)
+    slow, toy = (EngineSettings(model=model, cells=4096) for model in ("toy:1@5ms", "toy:1"))
     options = GenerateOptions(max_tokens=400, gamma=3, ignore_eog=True, chat=False)
-    async with local_mesh(toy, toy) as (mesh, client):
+    async with local_mesh(slow, toy) as (mesh, client):
         again = await mesh.beside(ask_together(client, ["one"], options))
         while not again.num_guesses:
-            # Toys decode thousands of tokens a second: a draft node may come too late for one text.
+            # A draft node may come too late for one text.
             again = await mesh.beside(ask_together(client, ["one"], options))
         made = await mesh.beside(ask_together(client, ["one", "two", "three"], options))
     assert [len(ids) for ids in made.token_ids] == [400, 400, 400]
@@ -60,7 +59,6 @@ async def test_streams_asked_together_have_one_rate_and_all_their_figures() -> N
     assert made.num_rounds == rounds + again.num_rounds
 
 
-@pytest.mark.timeout(60)
 async def test_what_a_coordinator_carries_is_counted_from_outside() -> None:
     carried = await measure(8, 1.0, per_target=4)
     assert carried.num_streams == 8

@@ -66,7 +66,6 @@ def test_a_stored_plan_is_given_again_for_the_same_streams() -> None:
     assert (len(made), len(times)) == (1, 2)
 
 
-@pytest.mark.timeout(60)
 async def test_planners_are_measured_beside_one_another() -> None:
     text = await compare(4, 0.5, 2.0, 4)
     assert text.count("| live |") == text.count("| stored |") == 4

@@ -44,7 +44,6 @@ def assert_is_picture(path: Path) -> None:
 
 
 @drawn
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("factor", [1.0, 0.9, 40.0])
 def test_a_suite_has_a_picture_of_ratios_and_one_of_rates(tmp_path: Path, factor: float) -> None:
     made = plots.plot_all(results("peers", "edge (emulated)", factor=factor), tmp_path)
@@ -57,7 +56,6 @@ def test_a_suite_has_a_picture_of_ratios_and_one_of_rates(tmp_path: Path, factor
 
 
 @drawn
-@pytest.mark.timeout(60)
 def test_what_a_suite_has_not_is_not_drawn(tmp_path: Path) -> None:
     plain = Value(metric="plan, median", unit="ms", value=1.0)
     worth = Value(metric="exact price / price", unit="x", value=0.99)
@@ -74,7 +72,6 @@ def test_what_a_suite_has_not_is_not_drawn(tmp_path: Path) -> None:
 
 
 @drawn
-@pytest.mark.timeout(60)
 def test_a_report_links_its_pictures(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     path.write_text(to_json(results("peers")))

@@ -13,7 +13,8 @@ def test_cells_of_sixteen_streams_are_all_served(kind: Kind) -> None:
     assert (grown.num_streams, grown.num_cells) == (32, 2)
     # A pass takes 40 ms, and no stream waits for more than some of them.
     assert grown.num_rounds >= 32 * 0.5 / 0.2
-    assert grown.num_plans >= 0
+    # Plans cost something, and nothing where none was made.
+    assert (grown.num_plans > 0) == (grown.seconds["planner"] > 0.0)
     assert all(seconds >= 0.0 for seconds in grown.seconds.values())
     assert min(grown.seconds[step] for step in ("rounds", "codec", "admission", "joining")) > 0.0
     assert grown.row().count("|") == HEAD.splitlines()[0].count("|")
@@ -26,7 +27,6 @@ def test_streams_spread_over_the_targets() -> None:
     assert world.num_plans > 0
 
 
-@pytest.mark.timeout(60)
 def test_a_size_of_its_own_has_the_memory_of_its_own() -> None:
     grown = grow_apart(STREAMS_A_CELL, "apart", 0.1, 0.1)
     assert 0 < grown.bytes < 1 << 28

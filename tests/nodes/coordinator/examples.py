@@ -33,6 +33,8 @@ from nodes.messages import (
     NodesReply,
     NodesRequest,
     OpenStreamRequest,
+    ProbeReply,
+    ProbeRequest,
     PromptLogprobsNotice,
     PromptScoresNotice,
     RequestFailedNotice,
@@ -80,6 +82,8 @@ MESSAGES: tuple[Any, ...] = (
     DraftReply(1, (), ()),
     VerifyRequest(1, (), ()),
     LeaseRequest(()),
+    ProbeRequest(1),
+    ProbeReply(1, "d"),
     CommitReply(0.0, (CommitEntry(1, 1, 3, 1, 0, 0, "", b"x"),), (9,)),
     make_submit(
         9,

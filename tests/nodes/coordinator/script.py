@@ -14,6 +14,8 @@ from nodes.messages import (
     CommitReply,
     EngineProfile,
     OpenStreamRequest,
+    ProbeReply,
+    ProbeRequest,
     RequestFailedNotice,
 )
 from policies.plan import Policy
@@ -46,10 +48,33 @@ class Mesh:
         profile: EngineProfile | None = None,
         name: str = "",
         now: float = 0.0,
+        incarnation: int | None = None,
     ) -> list[Send]:
+        """Say Hello; a target answers its probe as all do, so what this returns is of both.
+
+        incarnation: of its process; None for the same one each time.
+        """
+        sends = self.greet(peer, role, profile, name, now, incarnation)
+        for message in to(peer, sends):
+            if isinstance(message, ProbeRequest):
+                sends = [send for send in sends if send.message is not message]
+                sends += self.hear(peer, ProbeReply(message.seed, "d" * 64), now)
+        return sends
+
+    def greet(
+        self,
+        peer: bytes,
+        role: str,
+        profile: EngineProfile | None = None,
+        name: str = "",
+        now: float = 0.0,
+        incarnation: int | None = None,
+    ) -> list[Send]:
+        """Say Hello, and nothing else."""
         data = b"" if profile is None else encode_struct(profile)
         name = name or peer.decode()
-        return self.hear(peer, Hello(name, role, hash(peer) % 2**60, PROTOCOL_VERSION, data), now)
+        process = hash(peer) % 2**60 if incarnation is None else incarnation
+        return self.hear(peer, Hello(name, role, process, PROTOCOL_VERSION, data), now)
 
 
 def make_mesh(*, with_draft: bool = False, policy: Policy = one_batch, **changes: Any) -> Mesh:

@@ -20,7 +20,7 @@ from nodes.coordinator.members.access import (
     ForbiddenError,
 )
 from nodes.coordinator.state import CoordinatorState
-from nodes.messages import OpenStreamRequest
+from nodes.messages import OpenStreamRequest, StatusRequest, TraceRequest
 from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.examples import MESSAGES
 from tests.nodes.coordinator.script import CLUSTER, EPOCH, Mesh, make_mesh
@@ -125,6 +125,21 @@ def test_no_key_can_throw_out_anothers_node() -> None:
         caller = Caller(name, frozenset({"client"}))
         mesh.state.on_message(b"%d" % number, "", 0, hello, 10, 0.0, caller)
     assert len(mesh.state.peers()) == 2
+
+
+def may_send(role: str, message: type, *roles: str) -> bool:
+    """Whether a key of these roles, or anybody where there are no keys, may send this."""
+    caller = Caller("nano", frozenset(roles)) if roles else ANYBODY
+    return caller.may_send(role, next(m for m in MESSAGES if type(m) is message))
+
+
+def test_counts_and_times_of_all_streams_are_for_operators() -> None:
+    for message, allowed in ((StatusRequest, {"admin", "gateway"}), (TraceRequest, {"admin"})):
+        assert {role for role in ROLES if may_send(role, message, role)} == allowed
+        # Whatever else the key may be: the role that a member joined in counts.
+        assert not may_send("client", message, "client", "admin")
+        # Without keys a client could say that it is an admin.
+        assert {role for role in ROLES if may_send(role, message)} == CLIENT_ROLES
 
 
 def test_without_keys_a_member_says_itself_what_it_is() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from mesh.authorized import AuthorizedNodes, Entry
 from mesh.codec import decode, encode
 from mesh.credits import WINDOW_MESSAGES
 from mesh.keys import AUTHORIZED_FILE
-from mesh.memory_transport import MemoryClient, MemoryHub
+from mesh.memory_transport import MemoryClient, MemoryHub, MemoryServer
 from mesh.messages import (
     PROTOCOL_VERSION,
     EnrolReply,
@@ -43,6 +42,7 @@ class Peer:
     """One connection, and the membership it has."""
 
     transport: MemoryClient
+    server: MemoryServer
     welcome: Welcome | None = None
 
     def send(self, message: Any) -> None:
@@ -64,25 +64,28 @@ class Peer:
         return answer
 
     async def is_heard(self) -> bool:
-        """Whether a request is answered."""
+        """Whether a request is answered: at once, when the coordinator has read it."""
         self.send(NodesRequest(1))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.2):
-                return isinstance(await self.next(), NodesReply)
-        return False
+        num_sent = self.server.messages_received + len(self.server._inbox.items)
+        while self.server.messages_received < num_sent:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        inbox = self.transport._inbox.items
+        answers = [decode(inbox.popleft().frames).message for _ in range(len(inbox))]
+        return any(isinstance(answer, NodesReply) for answer in answers)
 
 
 class Scene:
     def __init__(self, directory: Path) -> None:
         self.hub = MemoryHub(max_messages=5_000)
+        self.server = self.hub.server()
         self.store = AuthorizedNodes(directory, ROLES)
         self.path = directory / AUTHORIZED_FILE
         self.coordinator = Coordinator(
-            self.hub.server(), joint_plan, authorized=lambda: AuthorizedNodes(directory, ROLES)
+            self.server, joint_plan, authorized=lambda: AuthorizedNodes(directory, ROLES)
         )
 
     def peer(self, key: str) -> Peer:
-        return Peer(self.hub.client(key))
+        return Peer(self.hub.client(key), self.server)
 
     def known(self, name: str, roles: frozenset[str] = CLIENT) -> Peer:
         key = new_key_pair().public

@@ -45,7 +45,9 @@ def test_no_message_of_a_member_ends_the_coordinator() -> None:
     # It still serves.
     mesh.join(b"t9", "target", make_profile(), "t9", now)
     mesh.join(b"c9", "client", None, "c9", now)
-    mesh.state.on_message(b"c9", CLUSTER, EPOCH, make_submit(1), 10, now)
+    # What members died of may be asked again by nobody for a while.
+    other = make_submit(1, prompt_token_ids=(9, 8, 7))
+    mesh.state.on_message(b"c9", CLUSTER, EPOCH, other, 10, now)
     # At the latest when those are gone who do not answer what they were asked before.
     give_up_at = now + 60.0
     request = mesh.state._serving.ledger.requests[b"c9", 1]

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from mesh.messages import Bye
 from nodes.config import LimitSettings
 from nodes.coordinator.members.access import Caller
+from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
+from nodes.coordinator.requests.holdings import MAX_OF_CONNECTION
 from nodes.coordinator.requests.intake import owner_of
-from nodes.coordinator.requests.tokenizing import MAX_CHARS
 from nodes.coordinator.sends import Send
 from nodes.messages import (
     CancelRequest,
@@ -19,6 +21,7 @@ from nodes.messages import (
     NodesReply,
     NodesRequest,
     OpenStreamRequest,
+    RequestFailedNotice,
     TokenizeReply,
     TokenizeRequest,
 )
@@ -110,20 +113,42 @@ def test_a_model_that_nobody_has_is_not_found() -> None:
     assert mesh.state._serving.ledger.requests == {}
 
 
-def test_who_waits_for_a_model_that_is_away_goes_to_no_other_and_new_ones_are_told() -> None:
+def test_who_waits_for_a_model_that_is_away_goes_to_no_other_and_new_ones_wait_as_well() -> None:
     mesh = two_models()
     mesh.hear(CLIENT, make_submit(1, model="large"))
     mesh.hear(CLIENT, make_submit(2, prompt="x", prompt_token_ids=(), model="large"))
-    sends = mesh.state.peer_gone(LARGE, 0.0)
+    sends = mesh.hear(LARGE, Bye("over"))
     assert (to(CLIENT, sends), where(sends), where(sends, TokenizeRequest)) == ([], [], [])
-    assert failure(mesh.hear(CLIENT, make_submit(3, model="large"))) == (
+    for number, text in ((3, {}), (4, {"prompt": "x", "prompt_token_ids": ()})):
+        sends = mesh.hear(CLIENT, make_submit(number, model="large", **text))
+        assert (to(CLIENT, sends), where(sends), where(sends, TokenizeRequest)) == ([], [], [])
+    again = make_profile(model="large.gguf", model_hash="l", numerics_class="l")
+    sends = mesh.join(b"large2", "target", again)
+    assert where(sends) == [b"large2", b"large2"]
+    # One text after the other.
+    assert where(sends, TokenizeRequest) == [b"large2"]
+    (question,) = [m for m in to(b"large2", sends) if isinstance(m, TokenizeRequest)]
+    sends = mesh.hear(b"large2", TokenizeReply(question.request_id, "", (4, 5)))
+    assert where(sends, TokenizeRequest) == [b"large2"]
+
+
+def test_a_new_request_is_refused_where_no_target_is_expected_back() -> None:
+    mesh = two_models()
+    mesh.state.peer_gone(LARGE, 0.0)
+    waiting, late = make_submit(1, model="large"), make_submit(2, model="large")
+    assert mesh.hear(CLIENT, waiting, STRANDED_LIMIT_S - 0.1) == []
+    assert failure(mesh.hear(CLIENT, late, STRANDED_LIMIT_S)) == (
         "unavailable",
         "no target of model 'large' is there at present: try later",
     )
-    again = make_profile(model="large.gguf", model_hash="l", numerics_class="l")
-    sends = mesh.join(b"large2", "target", again)
-    assert where(sends) == [b"large2"]
-    assert where(sends, TokenizeRequest) == [b"large2"]
+    # It is still there itself.
+    mesh.hear(CLIENT, NodesRequest(9), 2 * STRANDED_LIMIT_S - 0.2)
+    given_up = to(CLIENT, mesh.state.tick(2 * STRANDED_LIMIT_S))
+    given_up = [m for m in given_up if isinstance(m, RequestFailedNotice)]
+    assert [(m.request_id, m.code) for m in given_up] == [(1, "unavailable")]
+    assert given_up[0].reason == (
+        "the target for it has left; no other that could go on came within 30 s"
+    )
 
 
 def test_what_waits_for_one_model_does_not_keep_out_another() -> None:
@@ -236,13 +261,12 @@ def test_texts_of_one_connection_are_bounded_together() -> None:
     mesh = make_mesh()
     most = ChatMessage("user", "x" * (1 << 18))
     number = 0
-    for number in range(MAX_CHARS >> 20):
-        mesh.hear(GATEWAY, make_submit(number, messages=(most,) * 4, prompt_token_ids=()))
+    asked: dict[str, Any] = {"messages": (most,) * 4, "prompt_token_ids": ()}
+    for number in range(MAX_OF_CONNECTION >> 20):
+        mesh.hear(GATEWAY, make_submit(number, user=f"u{number % 8}", **asked))
     sends = mesh.hear(GATEWAY, make_submit(number + 1, prompt="x", prompt_token_ids=()))
-    assert failure(sends, GATEWAY) == (
-        "overloaded",
-        f"{MAX_CHARS} characters of this gateway wait to be read: try later",
-    )
+    code, reason = failure(sends, GATEWAY)
+    assert (code, reason.partition(" has ")[0]) == ("overloaded", "this gateway")
     # A text that has become ids is kept no longer.
     mesh.hear(TARGET, TokenizeReply(1, "", (5, 6)))
     assert mesh.state._serving.ledger.requests[GATEWAY, 0].submit.messages == ()

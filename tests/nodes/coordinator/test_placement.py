@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mesh.messages import Bye
 from nodes.coordinator.sends import Send
 from nodes.messages import (
     CommitEntry,
@@ -83,13 +84,13 @@ def test_choices_of_a_request_stay_where_their_prompt_is_read() -> None:
     assert len(set(where(mesh.hear(CLIENT, long)))) == 1
 
 
-def test_a_new_request_may_go_to_any_class_of_its_model_and_stays_in_it() -> None:
+def test_a_request_goes_to_one_class_of_its_model_and_stays_in_it() -> None:
     first = profile(10, numerics_class="a", max_streams=1)
     mesh = make_mesh(a=first, b=profile(30, numerics_class="b"), c=profile(10, model_hash="else"))
     sends = mesh.hear(CLIENT, make_submit(1, num_choices=2))
-    # The second choice waits for the class of the first.
+    # The second choice waits for the class of the first, and so does everybody else.
     assert where(sends) == ["a"]
-    assert where(mesh.hear(CLIENT, make_submit(2))) == ["b"]
+    assert where(mesh.hear(CLIENT, make_submit(2))) == []
     mesh.hear(b"a", StreamReadyNotice(1, 1))
     finish = CommitEntry(1, 1, 3, 1, 0, 0, "stop", b"a")
     assert where(mesh.hear(b"a", CommitReply(0.0, (finish,), (9,)))) == ["a"]
@@ -102,7 +103,7 @@ def test_only_a_request_without_any_token_may_change_its_class(has_begun: bool) 
     mesh.hear(b"a", StreamReadyNotice(1, 1))
     if has_begun:
         mesh.hear(b"a", commit(1, 3))
-    sends = mesh.state.peer_gone(b"a", 0.0)
+    sends = mesh.hear(b"a", Bye("over"))
     assert where(sends) == ([] if has_begun else ["b"])
     # The client is told of another class, which holds should it go on with another coordinator.
     told = [m.numerics_class for m in to(CLIENT, sends) if isinstance(m, StartedNotice)]

@@ -58,6 +58,19 @@ def test_streams_move_to_a_target_that_joins_one_request_at_a_time() -> None:
     assert look(mesh, 3 * LOOK_S) == []
 
 
+def test_what_was_said_to_be_exact_moves_to_no_target_that_is_not() -> None:
+    mesh = crowded()
+    mesh.join(OTHER, "target", profile(10, exact=False))
+    assert look(mesh, LOOK_S) == []
+
+
+def test_streams_move_inside_their_class_only() -> None:
+    mesh = crowded()
+    mesh.join(OTHER, "target", profile(1, numerics_class="other"))
+    mesh.join(THIRD, "target", profile(1, model_hash="other"))
+    assert look(mesh, LOOK_S) == []
+
+
 def test_a_look_takes_a_few_plans_however_many_targets_there_are() -> None:
     """Everybody's messages wait for it; nobody is left out for it in the long run."""
     mesh = crowded()

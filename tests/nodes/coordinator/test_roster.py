@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.codec import encode_struct
+from mesh.codec import decode, encode, encode_struct
 from mesh.messages import PROTOCOL_VERSION, Hello, Pong
 from nodes.coordinator.members.record import PROGRESS_TIMEOUT_S
 from nodes.coordinator.members.roster import NodeOut, Roster, RosterEvent
-from nodes.messages import EngineProfile
+from nodes.messages import EngineProfile, NodesReply
 from nodes.scheduler import SchedulerState
 from tests.nodes.builders import make_profile, make_spec
 from tests.nodes.pure_mesh import TARGET_COSTS
@@ -113,3 +113,15 @@ def test_of_more_nodes_than_are_shown_those_that_drain_come_first() -> None:
     last.is_draining = True
     # Who drains a node waits for it to be gone from here.
     assert [n.node for n in roster.fields()] == ["node-69", *(f"node-{k}" for k in range(63))]
+
+
+def test_as_many_nodes_as_are_shown_fit_into_one_message_whatever_they_are_called() -> None:
+    roster = Roster(0.5, 5.0)
+    name = "\N{GRINNING FACE}" * 256
+    profile = make_profile(model=name, model_hash=name, numerics_class=name)
+    for k in range(70):
+        said = replace(hello(), profile=encode_struct(profile), node=f"{k:02}{name[:62]}")
+        roster.hello(b"%d" % k, said, 0.0)
+    fields = roster.fields()
+    assert len(fields) == 64
+    assert decode(encode(NodesReply(1, fields))).message == NodesReply(1, fields)

@@ -106,7 +106,7 @@ def test_texts_that_a_lost_target_was_to_tokenize_go_to_another() -> None:
 def test_a_target_that_comes_in_time_ends_the_wait() -> None:
     mesh = make_mesh()
     mesh.hear(CLIENT, make_submit())
-    mesh.state.peer_gone(TARGET, 0.0)
+    mesh.hear(TARGET, Bye("over"))
     mesh.join(OTHER, "target", make_profile(model_hash="another"))
     mesh.join(b"late", "target", make_profile())
     assert mesh.state._serving.ledger.requests[CLIENT, 1].stranded_at is None
@@ -204,7 +204,7 @@ def test_a_prompt_that_another_target_scores_anew_is_told_once() -> None:
     mesh.hear(CLIENT, make_submit(scores_prompt=True, num_logprobs=0))
     mesh.hear(TARGET, prompt_scores(1, 1, 1, 1))
     mesh.join(OTHER, "target", make_profile())
-    mesh.state.peer_gone(TARGET, 0.0)
+    mesh.hear(TARGET, Bye("over"))
     (told,) = to(CLIENT, mesh.hear(OTHER, prompt_scores(1, 2, 1, 2)))
     assert (told.position, len(told.scores)) == (2, 1)
 

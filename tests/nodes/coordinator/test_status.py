@@ -9,6 +9,7 @@ import pytest
 from mesh.codec import encode
 from mesh.messages import Bye, Ping
 from mesh.padding import SIZES, pad
+from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
 from nodes.messages import (
     MAX_STATUS_BYTES,
     CancelRequest,
@@ -213,8 +214,9 @@ def test_every_request_ends_as_one_thing() -> None:
     mesh.hear(OTHER, Bye("gone"))
     mesh.hear(CLIENT, make_submit(5))
     mesh.hear(TARGET, Bye("gone"))
-    mesh.hear(CLIENT, make_submit(6))
-    found = ask(mesh, 2.0).totals
+    # So late that the target is not expected back.
+    mesh.hear(CLIENT, make_submit(6), STRANDED_LIMIT_S)
+    found = ask(mesh, STRANDED_LIMIT_S).totals
     assert {name: count for name, count in found.requests.items() if count} == {
         "done": 1,
         "cancelled": 1,

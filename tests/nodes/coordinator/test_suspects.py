@@ -116,7 +116,7 @@ def test_only_deaths_that_it_was_alone_with_count_against_a_suspect() -> None:
     assert suspicion.exposed_s == [2.0]
     assert suspicion.verdict(1 / DAY_S) == (
         "internal",
-        "this request ended 2 target nodes (a, e): not tried again",
+        "this request ended target nodes 2 times (a, e): it is not tried again",
     )
     assert suspicion.verdict(1.0) is None
 
@@ -126,8 +126,8 @@ def test_a_line_names_some_of_the_targets() -> None:
     for number in range(1, 20):
         suspicion.lost(f"t{number}", 0.01, 1.0, is_alone=True)
     code, line = suspicion.verdict(0.1) or ("", "")
-    assert (code, line.count("t")) == ("internal", line.count("t"))
-    assert "20 target nodes (t0, t1, t2, t3, t4, t5, t6, t7)" in line
+    assert code == "internal"
+    assert "target nodes 20 times (t0, t1, t2, t3, t4, t5, t6, t7)" in line
 
 
 def test_who_never_gets_a_token_is_not_tried_for_ever() -> None:

@@ -4,10 +4,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from nodes.coordinator.placing.suspects import Suspicion
 from nodes.coordinator.requests.request import Request
-from nodes.coordinator.requests.tokenizing import MAX_AT_ONCE, MAX_CHARS, Tokenizing, num_chars_of
-from nodes.messages import ChatMessage
+from nodes.coordinator.requests.tokenizing import MAX_AT_ONCE, Tokenizing
 from tests.nodes.builders import make_submit
 
 
@@ -98,44 +96,6 @@ def test_texts_of_a_lost_target_go_to_another_or_wait_for_one(desk: Desk) -> Non
     assert [(name, q.request_id) for name, q in desk.tokenizing.due()] == [("t", 2)]
 
 
-def test_a_suspect_is_read_alone(desk: Desk) -> None:
-    for _ in range(MAX_AT_ONCE + 2):
-        desk.add()
-    desk.due()
-    sent = desk.tokenizing.sent_to("t")[0]
-    assert [text.number for text in sent] == list(range(1, MAX_AT_ONCE + 1))
-    sent[0].suspicion, sent[2].suspicion = Suspicion(["t"], [0.0]), Suspicion(["t"], [0.0])
-    desk.tokenizing.targets_changed(lambda _: "u", "t")
-    assert desk.tokenizing.sent_to("u") == ([], 0)
-    assert desk.due() == [1]
-    assert desk.due() == []
-
-    def answer(number: int) -> list[int]:
-        assert desk.tokenizing.answered("u", number)[1]
-        return desk.due()
-
-    # One that is none goes with others, but not with a suspect.
-    assert answer(1) == [2]
-    assert answer(2) == [3]
-    assert answer(3) == [4, 5, 6]
-    # A suspect that is cancelled is alone until its answer has come.
-    desk.add(target="u")
-    request = desk.add(target="u")
-    for number in (4, 5, 6):
-        answer(number)
-    assert [text.number for text in desk.tokenizing.sent_to("u")[0]] == [7, 8]
-    desk.tokenizing.sent_to("u")[0][1].suspicion = Suspicion(["t"], [0.0])
-    desk.tokenizing.targets_changed(lambda _: "w", "u")
-    assert desk.due() == [7]
-    assert desk.tokenizing.answered("w", 7)[1]
-    assert desk.due() == [8]
-    desk.tokenizing.drop(request)
-    desk.add(target="w")
-    assert desk.due() == []
-    assert desk.tokenizing.answered("w", 8) == (None, True)
-    assert desk.due() == [9]
-
-
 def test_a_text_of_which_nothing_is_heard_is_asked_for_again_and_not_for_ever(desk: Desk) -> None:
     lost = desk.add()
     desk.due()
@@ -169,39 +129,19 @@ def test_who_cancels_what_a_target_never_had_gets_its_place_back(desk: Desk) -> 
     assert desk.due() == [2 * MAX_AT_ONCE + 1]
 
 
-def test_what_a_target_reads_for_nobody_counts_where_it_dies(desk: Desk) -> None:
-    """It may be what it dies of: the others are not accused alone then."""
-    request = desk.add()
-    desk.add()
-    desk.due()
-    desk.tokenizing.drop(request)
-    texts, num_read = desk.tokenizing.sent_to("t")
-    assert [text.number for text in texts] == [2]
-    assert num_read == 2
-
-
 def test_a_text_that_goes_to_another_target_is_asked_for_there_as_often(desk: Desk) -> None:
     desk.add()
-    desk.due()
-    text = desk.tokenizing.sent_to("t")[0][0]
-    text.num_asked = 4
+    asked, second = 0, 0.0
+    while asked < 4:
+        asked += len(desk.due())
+        assert desk.tokenizing.overdue(second) == []
+        second += 1.0
     desk.tokenizing.targets_changed(lambda _: "u", "t")
     assert desk.due() == [1]
-    assert text.num_asked == 1
-
-
-def test_what_one_connection_has_here_is_bounded(desk: Desk) -> None:
-    request = desk.add()
-    assert desk.tokenizing.has_room(b"c", MAX_CHARS - 4)
-    assert not desk.tokenizing.has_room(b"c", MAX_CHARS - 3)
-    assert desk.tokenizing.has_room(b"d", MAX_CHARS)
-    desk.tokenizing.drop(request)
-    assert desk.tokenizing.has_room(b"c", MAX_CHARS)
-
-
-def test_characters_of_conversations_count() -> None:
-    messages = (ChatMessage("user", "abc"), ChatMessage("assistant", "de"))
-    assert num_chars_of(Request(b"c", make_submit(messages=messages), 7)) == 5
+    # It is not given up for what the first one did not answer.
+    while not desk.due():
+        assert desk.tokenizing.overdue(second) == []
+        second += 1.0
 
 
 def test_who_asks_and_cancels_all_the_time_leaves_nothing(desk: Desk) -> None:

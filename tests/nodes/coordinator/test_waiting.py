@@ -251,7 +251,7 @@ class Turns(RuleBasedStateMachine):
 
 
 TestTurns = Turns.TestCase
-TestTurns.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestTurns.settings = settings(max_examples=100, stateful_step_count=40)
 
 
 class Kinds(RuleBasedStateMachine):
@@ -303,7 +303,7 @@ class Kinds(RuleBasedStateMachine):
 
 
 TestKinds = Kinds.TestCase
-TestKinds.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestKinds.settings = settings(max_examples=100, stateful_step_count=40)
 
 
 def test_one_that_comes_back_may_be_as_it_was(line: Line) -> None:

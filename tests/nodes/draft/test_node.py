@@ -49,7 +49,7 @@ async def test_an_answer_is_held_until_its_turn() -> None:
     )
     task = asyncio.create_task(node.run())
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             peer, hello = await hear(server, Hello)
             assert decode_profile(hello.profile).link == DECLARED
 
@@ -92,7 +92,7 @@ async def test_an_answer_that_is_held_is_not_for_the_next_coordinator(
     )
     task = asyncio.create_task(node.run())
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             peer, _ = await hear(server, Hello)
 
             def say(message: Any, epoch: int) -> None:
@@ -126,7 +126,7 @@ async def test_a_node_that_stops_answers_the_round_in_hand_first(eventually: Eve
         hub.client(), ModelDrafter(model), model.info, TOY_COSTS, endpoint="memory", node="a"
     )
     task = asyncio.create_task(node.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         peer, _ = await hear(server, Hello)
 
         def say(message: Any) -> None:

@@ -20,13 +20,16 @@ from nodes.messages import (
 from nodes.status import Status
 from tests.nodes.status_examples import STATUS
 
-MODEL = "toy-1"
+MODEL, MODEL_HASH, NUMERICS = "toy-1", "0123456789abcdef", "fedcba9876543210"
+FINGERPRINT = "fp_01234567_fedcba98"
 # What a script may hold: events, errors to raise, and things to wait for.
 Step = Event | Exception | asyncio.Event
 
 
 def started(num_prompt_tokens: int = 3) -> StartedNotice:
-    return StartedNotice(1, 7, num_prompt_tokens, True, MODEL, "toy-0.8", True)
+    return StartedNotice(
+        1, 7, num_prompt_tokens, True, MODEL, "toy-0.8", True, NUMERICS, MODEL_HASH
+    )
 
 
 def tokens(
@@ -77,6 +80,8 @@ class FakeMesh:
         self._script = script
         self.models = list(models)
         self.draining: set[str] = set()
+        # Of targets whose model has another hash than MODEL_HASH.
+        self.hashes: dict[str, str] = {}
         self.is_joined = True
         self.shown: Status | Exception = STATUS
         self.num_status_requests = 0
@@ -117,7 +122,17 @@ class FakeMesh:
     async def nodes(self) -> NodesReply:
         self.num_node_requests += 1
         targets = [
-            NodeFields(f"target-{i}", "target", model, True, False, 0, model in self.draining)
+            NodeFields(
+                f"target-{i}",
+                "target",
+                model,
+                True,
+                False,
+                0,
+                model in self.draining,
+                model_hash=self.hashes.get(f"target-{i}", MODEL_HASH),
+                numerics_class=NUMERICS,
+            )
             for i, model in enumerate(self.models)
         ]
         draft = NodeFields("draft", "draft", "toy-0.8", True, True, 0)

@@ -9,7 +9,15 @@ from nodes.gateway.answers import Answers, Delta, kinds_of
 from nodes.gateway.completions import CompletionFields
 from nodes.gateway.config import GatewayLimits
 from nodes.messages import PromptLogprobsNotice
-from tests.nodes.gateway.fake_mesh import finished, scored, started, tokens
+from tests.nodes.gateway.fake_mesh import (
+    FINGERPRINT,
+    MODEL_HASH,
+    NUMERICS,
+    finished,
+    scored,
+    started,
+    tokens,
+)
 
 
 def answers(**body: object) -> Answers:
@@ -85,8 +93,11 @@ def test_usage_counts_prompts_once_and_all_choices() -> None:
         "exact": True,
         "seed": 9,
         "emulated": True,
+        "model_hash": MODEL_HASH,
+        "numerics_class": NUMERICS,
     }
     assert made.num_tokens == 4
+    assert made.fingerprint == FINGERPRINT
 
 
 def test_an_echo_of_text_goes_before_each_choice() -> None:

@@ -15,7 +15,7 @@ from nodes.messages import ChatMessage
 from tests.nodes.gateway.fake_mesh import scored
 
 FIELDS = ChatFields(GatewayLimits(max_prompt_chars=50, max_messages=4, max_tokens=99))
-HEAD = Head("chatcmpl-1", 5, "toy")
+HEAD = Head("chatcmpl-1", 5, "toy", "fp_a_b")
 USER = {"role": "user", "content": "hi"}
 
 

@@ -14,7 +14,7 @@ from nodes.gateway.shape import Head, Whole
 from tests.nodes.gateway.fake_mesh import scored
 
 FIELDS = CompletionFields(GatewayLimits(max_prompt_chars=100, max_prompt_tokens=5, max_prompts=3))
-HEAD = Head("cmpl-1", 5, "toy")
+HEAD = Head("cmpl-1", 5, "toy", "fp_a_b")
 
 
 def job(**body: Any) -> Job:

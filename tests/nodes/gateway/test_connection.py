@@ -53,11 +53,15 @@ async def test_who_drips_is_closed_all_the_same(tmp_path: Path, start: bytes) ->
             except ConnectionError:
                 break
             await asyncio.wait({reading}, timeout=0.02)
-        assert (await reading).startswith((b"HTTP/1.1 408 ", b""))
+        answer = await reading
+        # What drips in behind it may take the answer away again.
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 408 ")
+        assert len(server.http.gateway.running) == 0
 
 
 async def test_a_second_request_has_its_own_time(tmp_path: Path) -> None:
-    async with serving(FakeMesh(), tmp_path, limits=SHORT) as server, connected(server) as raw:
+    limits = {"header_timeout_s": 2.0}
+    async with serving(FakeMesh(), tmp_path, limits=limits) as server, connected(server) as raw:
         await raw.send(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
         await raw.until(b'{"status":"ok"}')
         await raw.send(b"GET /heal")
@@ -67,10 +71,10 @@ async def test_a_second_request_has_its_own_time(tmp_path: Path) -> None:
 async def test_a_slow_answer_is_not_half_a_request(tmp_path: Path) -> None:
     gate = asyncio.Event()
     mesh = FakeMesh([started(), gate, *text_answer("a")[1:]])
-    limits = {"header_timeout_s": 0.1, "body_timeout_s": 0.1}
+    limits = {"header_timeout_s": 1.0, "body_timeout_s": 1.0}
     async with serving(mesh, tmp_path, limits=limits) as server, connected(server) as raw:
         await raw.send(request(BODY))
-        asyncio.get_running_loop().call_later(0.3, gate.set)
+        asyncio.get_running_loop().call_later(2.0, gate.set)
         assert b"200 OK" in await raw.until(b"\r\n\r\n")
 
 
@@ -249,7 +253,7 @@ async def test_requests_that_come_before_their_turn_are_answered_in_turn(tmp_pat
 
 
 async def test_a_body_that_nobody_wanted_begins_no_request(tmp_path: Path) -> None:
-    limits = {"header_timeout_s": 0.2, "keep_alive_s": 1}
+    limits = {"header_timeout_s": 1.0, "keep_alive_s": 3}
     async with serving(FakeMesh(), tmp_path, limits=limits) as server, connected(server) as raw:
         head = request(b"", length=len(BODY)).replace(b"application/json", b"text/plain")
         await raw.send(head)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import PromptLogprobsNotice
 from tests.nodes.gateway.calls import Call, gateway_of, open_app, post
 from tests.nodes.gateway.fake_mesh import (
+    FINGERPRINT,
+    MODEL_HASH,
+    NUMERICS,
     FakeMesh,
     Step,
     finished,
@@ -77,6 +81,62 @@ async def test_every_batch_of_tokens_is_sent_when_it_comes(
     assert call.events[-2]["usage"]["completion_tokens"] == 3
     assert call.events[-3]["choices"][0]["finish_reason"] == "stop"
     assert call.is_complete
+
+
+async def test_all_prompts_of_a_body_go_to_the_class_of_the_first(tmp_path: Path) -> None:
+    mesh = FakeMesh(text_answer("x"))
+    call = await post(app_of(mesh, tmp_path), COMPLETIONS, {"prompt": ["a", "b", "c"]})
+    assert call.json["system_fingerprint"] == FINGERPRINT
+    asked = {str(p): (o.model_hash, o.numerics_class) for p, o in mesh.asked}
+    assert asked == {"a": ("", ""), "b": (MODEL_HASH, NUMERICS), "c": (MODEL_HASH, NUMERICS)}
+
+
+async def test_a_body_whose_prompts_cannot_have_one_class_fails(tmp_path: Path) -> None:
+    """The target of the first one is lost before its first token, and another class takes it."""
+    again = asyncio.Event()
+
+    def script(prompt: Prompt, _options: GenerateOptions) -> Sequence[Step]:
+        if prompt != "a":
+            again.set()
+            return text_answer("x")
+        other = replace(started(), numerics_class="other")
+        return [started(), again, other, tokens("a", 0), finished(1)]
+
+    call = await post(app_of(FakeMesh(script), tmp_path), COMPLETIONS, {"prompt": ["a", "b"]})
+    assert (call.status, call.json["error"]["code"]) == (503, "unavailable")
+    assert "has left: ask anew" in call.json["error"]["message"]
+
+
+async def test_the_last_class_that_takes_a_request_is_told(tmp_path: Path) -> None:
+    other = replace(started(5), numerics_class="abcdef0123456789", exact=False)
+    script = [started(5), other, tokens("a", 0), finished(1)]
+    body = {**STREAM, "stream_options": {"include_usage": True}}
+    whole = (await post(app_of(FakeMesh(script), tmp_path), COMPLETIONS, ASK)).json
+    call = await post(app_of(FakeMesh(script), tmp_path), COMPLETIONS, body)
+    chunks = [event for event in call.events if event != "[DONE]"]
+    for told in (whole, *chunks):
+        assert told["system_fingerprint"] == "fp_01234567_abcdef01"
+    for usage in (whole["usage"], chunks[-1]["usage"]):
+        assert usage["prompt_tokens"] == 5
+        found = {name: usage["airdraft"][name] for name in ("model_hash", "numerics_class")}
+        assert found == {"model_hash": MODEL_HASH, "numerics_class": "abcdef0123456789"}
+        assert usage["airdraft"]["exact"] is False
+
+
+async def test_who_names_a_fingerprint_asks_for_that_class(tmp_path: Path) -> None:
+    mesh = FakeMesh(text_answer("x"))
+    app = app_of(mesh, tmp_path)
+    told = (await post(app, COMPLETIONS, ASK)).json["system_fingerprint"]
+    chat = {"messages": [{"role": "user", "content": "hi"}]}
+    for path, body in ((COMPLETIONS, ASK), (CHAT, chat)):
+        call = await post(app, path, {**body, "system_fingerprint": told})
+        assert call.status == 200
+        _, options = mesh.asked[-1]
+        assert (options.model_hash, options.numerics_class) == ("01234567", "fedcba98")
+        for wrong in ("fp_44709d6fcb", "", "x" * 1000, 7, ["fp_a_b"]):
+            call = await post(app, path, {**body, "system_fingerprint": wrong})
+            assert (call.status, call.json["error"]["param"]) == (400, "system_fingerprint")
+        assert (await post(app, path, {**body, "system_fingerprint": None})).status == 200
 
 
 async def test_a_list_of_prompts_is_one_answer(tmp_path: Path) -> None:

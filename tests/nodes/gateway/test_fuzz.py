@@ -22,7 +22,7 @@ def script(_prompt: Prompt, options: GenerateOptions) -> Sequence[Step]:
     return steps
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(requests)
 def test_no_body_is_a_fault_of_ours(request: tuple[str, bytes]) -> None:
     mesh = FakeMesh(script)

@@ -73,6 +73,20 @@ async def test_a_file_of_keys_that_comes_later_closes_for_good(tmp_path: Path) -
     assert (await get(made, "/v1/models")).status == 401
 
 
+async def test_a_file_of_keys_that_nobody_can_look_for_lets_nobody_in(tmp_path: Path) -> None:
+    folder = tmp_path / "keys"
+    made = Guard(Inner(), ApiKeys(folder / "apikeys.toml"), is_open=True, allowed_hosts=None)
+    assert (await get(made, "/v1/models")).status == 200
+    # As when a directory may not be entered any more, which would stop nobody who tests as root.
+    folder.touch()
+    assert (await get(made, "/v1/models")).status == 503
+
+
+async def test_a_file_of_keys_that_is_a_broken_link_lets_nobody_in(tmp_path: Path) -> None:
+    (tmp_path / "apikeys.toml").symlink_to(tmp_path / "none")
+    assert (await get(guard(Inner(), tmp_path), "/v1/models")).status == 401
+
+
 async def test_a_broken_file_of_keys_lets_nobody_in(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -146,10 +160,11 @@ async def test_a_fault_is_a_500_without_its_text(
     assert "CANARY" not in caplog.text
 
 
-async def test_a_scope_that_a_key_has_not() -> None:
+async def test_a_scope_that_a_key_lacks() -> None:
     entry = ApiKey(name="a", sha256="0" * 64, scopes=("infer",))
     scope: dict[str, Any] = {"state": {"key": entry}}
     assert key_of(scope, "infer") == entry
     with pytest.raises(ApiError) as caught:
         key_of(scope, "admin")
     assert caught.value.status == 403
+    assert str(caught.value) == "this API key lacks the scope 'admin'"

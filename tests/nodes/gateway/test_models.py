@@ -15,9 +15,27 @@ from tests.nodes.gateway.fake_mesh import FakeMesh
 async def test_models_are_those_of_targets() -> None:
     mesh = FakeMesh(models=["b", "a", "b"])
     served = await Models(mesh).served()
-    assert {name: entry.num_targets for name, entry in served.items()} == {"b": 2, "a": 1}
-    found = served["b"].as_json(7)
+    assert [(entry.id, entry.num_targets) for entry in served] == [("a", 1), ("b", 2)]
+    found = served[1].as_json(7)
     assert (found["id"], found["object"], found["created"]) == ("b", "model", 7)
+
+
+async def test_files_that_are_called_alike_are_told_apart() -> None:
+    mesh = FakeMesh(models=["a.gguf", "b.gguf", "b.gguf"])
+    mesh.hashes = {"target-2": "ff" * 32}
+    made = Models(mesh)
+    served = {entry.id: entry for entry in await made.served()}
+    assert set(served) == {"a.gguf", "b.gguf@01234567", "b.gguf@ffffffff"}
+    assert served["b.gguf@ffffffff"].as_json(7)["airdraft"]["model_hash"] == "ff" * 32
+    for name in ("b.gguf@ffffffff", "b@FFFFFFFFFF", "b@" + "ff" * 32):
+        assert await made.find(name) == served["b.gguf@ffffffff"]
+    assert await made.find("a") == await made.find("a.gguf@01234567") == served["a.gguf"]
+    both = await made.find("b.gguf")
+    assert both is not None
+    assert (both.id, both.num_targets) == ("b.gguf", 2)
+    assert both.as_json(7)["airdraft"]["model_hash"] is None
+    for name in ("b@ffffff", "b@eeeeeeee", "c", "@ffffffff"):
+        assert await made.find(name) is None
 
 
 async def test_the_mesh_is_asked_once_a_second() -> None:
@@ -51,7 +69,7 @@ async def test_targets_that_are_drained_serve_no_model() -> None:
     mesh.draining = {"a"}
     now = [0.0]
     made = Models(mesh, lambda: now[0])
-    assert set(await made.served()) == {"b"}
+    assert [entry.id for entry in await made.served()] == ["b"]
     await made.check_ready()
     mesh.draining = {"a", "b"}
     now[0] = 1.0

@@ -13,12 +13,13 @@ import pytest
 
 from nodes.client import Client, Event
 from nodes.engine.sampling import Sampling
-from nodes.engine.toy import ToyConfig, ToyTokenizer
+from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.gateway import app, models
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
 from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import TokensNotice
 from tests.nodes.gateway.served import Served, serving
+from tests.nodes.held import held
 from tests.nodes.memory_mesh import Members, mesh
 from tests.nodes.reference import Reference, reference
 
@@ -33,7 +34,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[tuple[Members, Served, httpx.
         await made.wait_for(client, {"target", "draft-0"})
         async with (
             serving(client, tmp_path) as server,
-            httpx.AsyncClient(base_url=server.http.url, timeout=20) as http,
+            httpx.AsyncClient(base_url=server.http.url, timeout=120) as http,
         ):
             yield made, server, http
 
@@ -82,6 +83,35 @@ async def test_what_the_mesh_refuses_is_a_400(tmp_path: Path) -> None:
             error = answer.json()["error"]
             found = answer.status_code, error["code"], error["param"]
             assert found == (404, "model_not_found", "model")
+
+
+async def test_what_is_asked_while_the_target_is_away_waits_for_it(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as (made, server, http):
+        body = {"prompt": PROMPT, "max_tokens": 60, "temperature": 0}
+        ready = server.http.url.removesuffix("/v1") + "/readyz"
+        assert (await http.get(ready)).status_code == 200
+        await made.kill("target")
+        await made.wait_for(made.clients["gateway"], {"draft-0"})
+        away = await http.get(ready)
+        while away.status_code == 200:
+            # What is known may be a moment old.
+            away = await http.get(ready)
+        assert (away.status_code, away.headers["retry-after"]) == (503, "2")
+        asking = [
+            asyncio.create_task(http.post("/completions", json=asked))
+            for asked in (body, {**body, "stream": True})
+        ]
+        num_waiting = 0
+        while num_waiting < len(asking):
+            await asyncio.sleep(0.001)
+            assert not any(answer.done() for answer in asking)
+            num_waiting = (await made.clients["gateway"].status()).waiting.num_tokenizing
+        made.model = ToyModel(made.config)
+        made.start_target()
+        whole, streamed = [await answer for answer in asking]
+        assert whole.json()["choices"][0]["text"] == alone(60).text.decode()
+        assert streamed.status_code == 200
+        assert streamed.text.endswith("data: [DONE]\n\n")
 
 
 @pytest.mark.parametrize("num_read", [1, 3, 9])
@@ -160,14 +190,15 @@ async def test_requests_have_the_owner_that_their_key_and_user_make(tmp_path: Pa
     async with gateway(tmp_path) as (made, _server, http):
         admin = made.start_client("admin", role="admin")
         http.headers["authorization"] = "Bearer ad-1"
-        body = {"prompt": PROMPT, "max_tokens": 3000, "stream": True, "user": "bob"}
-        async with http.stream("POST", "/completions", json=body) as answer:
-            await anext(answer.aiter_lines())
+        body = {"prompt": PROMPT, "max_tokens": 30, "user": "bob"}
+        with held(made.model):
+            asking = asyncio.create_task(http.post("/completions", json=body))
             status = await admin.status()
             while not status.streams:
                 await asyncio.sleep(0.01)
                 status = await admin.status()
             users = {stream.user for stream in status.streams}
+        assert (await asking).status_code == 200
         # A digest: nobody in the mesh has a use for names.
         assert len(users) == 1
         assert not users & {"", "ann", "bob", "ann/bob"}
@@ -182,21 +213,23 @@ async def test_it_is_not_ready_while_all_targets_are_drained(
         admin = made.start_client("admin", role="admin")
         root = server.http.url.removesuffix("/v1")
         assert (await http.get(f"{root}/readyz")).status_code == 200
-        body = {"prompt": PROMPT, "max_tokens": 1500, "n": 4, "ignore_eos": True}
-        asking = asyncio.create_task(http.post("/completions", json=body))
-        num_streams = 0
-        while not num_streams:
-            await asyncio.sleep(0.001)
-            num_streams = sum(n.num_streams for n in (await admin.nodes()).nodes)
-        await admin.command_node("drain", "target")
-        answer = await http.get(f"{root}/readyz")
-        assert answer.status_code == 503
-        assert "being drained" in answer.json()["error"]["message"]
-        assert (await http.get("/models")).json()["data"] == []
-        refused = await http.post("/completions", json={"prompt": "a", "max_tokens": 2})
-        assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
-        await admin.command_node("undrain", "target")
-        assert (await http.get(f"{root}/readyz")).status_code == 200
+        body = {"prompt": PROMPT, "max_tokens": 60, "n": 4, "ignore_eos": True}
+        # A target that is drained leaves when it has nothing more to do.
+        with held(made.model):
+            asking = asyncio.create_task(http.post("/completions", json=body))
+            num_streams = 0
+            while not num_streams:
+                await asyncio.sleep(0.001)
+                num_streams = sum(n.num_streams for n in (await admin.nodes()).nodes)
+            await admin.command_node("drain", "target")
+            answer = await http.get(f"{root}/readyz")
+            assert answer.status_code == 503
+            assert "being drained" in answer.json()["error"]["message"]
+            assert (await http.get("/models")).json()["data"] == []
+            refused = await http.post("/completions", json={"prompt": "a", "max_tokens": 2})
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+            await admin.command_node("undrain", "target")
+            assert (await http.get(f"{root}/readyz")).status_code == 200
         assert (await asking).status_code == 200
 
 

@@ -18,10 +18,9 @@ from selenium.webdriver.common.keys import Keys  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 
 pytestmark = [
-    pytest.mark.timeout(60),
     pytest.mark.skipif(
         not (CHROMIUM and DRIVER),
         reason="no browser: apt-get install chromium chromium-driver",
@@ -67,7 +66,7 @@ def gateways() -> Iterator[Gateways]:
             yield Gateways(process)
             assert process.stdin is not None
             process.stdin.close()
-            assert process.wait(20) == 0
+            assert process.wait(LIMIT_S) == 0
         finally:
             process.kill()
 

@@ -85,6 +85,15 @@ def test_choices_have_positions_of_their_own() -> None:
     )
 
 
+def test_an_id_tells_what_the_text_was_made_by() -> None:
+    told = Told(TAG, 1)
+    told.fingerprint = "fp_01234567_3fa9c1d2~a1b2c3d4"
+    begun = event_id(told.line(0, "c"))
+    assert begun == b"0123456789ab@fp_01234567_3fa9c1d2~a1b2c3d4:1.0.06b9df6f"
+    assert Told.of_header(begun, TAG, 1).fingerprint == told.fingerprint
+    assert Told.of_header(b"0123456789ab:1.0.06b9df6f", TAG, 1).fingerprint == ""
+
+
 def test_a_role_alone_is_a_position() -> None:
     """Of a chat: its first event has no text."""
     told = Told(TAG, 1)
@@ -115,6 +124,9 @@ def test_the_counts_are_told_once() -> None:
         b"0123456789ab:1.0.06b9df6",
         b"0123456789ab:1.0.06b9df6f.ended",
         b"0123456789ab:-1.0.06b9df6f",
+        b"0123456789ab@fp_a:1.0.06b9df6f",
+        b"0123456789ab@x:1.0.06b9df6f",
+        b"0123456789ac@fp_a_b:1.0.06b9df6f",
         b"0123456789ab:1.0.06B9DF6F",
         b"0123456789ab:99999999999.0.06b9df6f",
         "0123456789ab:\u0661.0.06b9df6f".encode(),

@@ -36,7 +36,7 @@ async def test_a_gateway_on_a_shared_medium_sends_long_requests_in_pieces(
         )
         running = asyncio.create_task(run_gateway(config, urls.append))
         await eventually(lambda: urls and "gateway" in mesh.coordinator.state.roles().values())
-        async with httpx.AsyncClient(base_url=urls[0], timeout=20) as http:
+        async with httpx.AsyncClient(base_url=urls[0], timeout=60) as http:
             answer = await http.post("/completions", json=asked)
         assert answer.json()["usage"]["completion_tokens"] == 2
         # Some 3 kB at 50 kB/s, 20 ms each.

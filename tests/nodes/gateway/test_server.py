@@ -4,11 +4,9 @@ import asyncio
 import errno
 import json
 import resource
-import shutil
-import ssl
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -26,7 +24,7 @@ STREAM = json.dumps({"prompt": "hi", "stream": True}).encode()
 Eventually = Callable[..., "asyncio.Future[None]"]
 
 
-def make(tmp_path: Path, **changes: str) -> HttpServer:
+def make(tmp_path: Path, **changes: Any) -> HttpServer:
     return HttpServer(FakeMesh(), GatewayConfig(**changes), tmp_path)
 
 
@@ -39,12 +37,47 @@ def test_off_loopback_it_does_not_start_without_keys(tmp_path: Path) -> None:
         make(tmp_path, listen="127.0.0.1:0", apikeys=str(tmp_path / "none.toml"))
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("allowed_hosts", "airdraft.lan"),
+        ("cors_origins", "https://a.example"),
+        ("require_keys", True),
+    ],
+)
+def test_where_others_may_ask_it_does_not_start_without_keys(
+    tmp_path: Path, setting: str, value: str | bool
+) -> None:
+    settings = {"listen": "127.0.0.1:0", setting: value}
+    with pytest.raises(
+        KeysError, match=f"has no API keys, and {setting} asks for some: .*add NAME"
+    ):
+        make(tmp_path, **settings)
+    keys = ApiKeys(tmp_path / "apikeys.toml")
+    keys.add(ApiKey(name="a", sha256=digest("ad-1")))
+    make(tmp_path, **settings)
+    keys.remove("a")
+    with pytest.raises(KeysError, match="has no API keys"):
+        make(tmp_path, **settings)
+
+
+async def test_keys_that_vanish_before_anybody_asked_let_nobody_in(tmp_path: Path) -> None:
+    keys = ApiKeys(tmp_path / "apikeys.toml")
+    keys.add(ApiKey(name="a", sha256=digest("ad-1")))
+    async with (
+        serving(FakeMesh(), tmp_path, listen="127.0.0.1:0") as server,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port_of(server)}") as client,
+    ):
+        keys.path.unlink()
+        assert (await client.get("/v1/models")).status_code == 401
+
+
 async def test_off_loopback_with_keys_any_name_will_do(tmp_path: Path) -> None:
     ApiKeys(tmp_path / "apikeys.toml").add(ApiKey(name="a", sha256=digest("ad-1")))
     headers = {"host": "box.example", "authorization": "Bearer ad-1"}
     async with (
         serving(FakeMesh(), tmp_path, listen="0.0.0.0:0") as server,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port_of(server)}") as client,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port_of(server)}", timeout=60) as client,
     ):
         assert (await client.get("/v1/models", headers=headers)).status_code == 200
         assert (await client.get("/v1/models")).status_code == 401
@@ -90,42 +123,13 @@ async def test_an_address_that_is_taken(tmp_path: Path) -> None:
             await make(tmp_path, listen=f"127.0.0.1:{port_of(server)}").serve()
 
 
-def test_files_that_are_no_certificate(tmp_path: Path) -> None:
-    (tmp_path / "x").write_text("x")
-    for name in ("x", "none"):
-        file = str(tmp_path / name)
-        with pytest.raises(ConfigError, match="PEM files"):
-            make(tmp_path, listen="127.0.0.1:0", tls_cert=file, tls_key=file)
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[str, str]:
-    cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
-    if (openssl := shutil.which("openssl")) is None:
-        pytest.skip("no openssl to make a certificate")
-    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1")
-    command = [openssl, "req", "-x509", *curve, "-keyout", key, "-out", cert, *names]
-    subprocess.run(command, check=True, capture_output=True)
-    return cert, key
-
-
-async def test_tls(tmp_path: Path, certificate: tuple[str, str]) -> None:
-    cert, key = certificate
-    async with serving(FakeMesh(), tmp_path, tls_cert=cert, tls_key=key) as server:
-        assert server.http.url.startswith("https://")
-        context = ssl.create_default_context(cafile=cert)
-        async with httpx.AsyncClient(base_url=server.http.url, verify=context) as client:
-            assert (await client.get("/models")).status_code == 200
-
-
 async def test_stopping_lets_streams_end_by_themselves(
     tmp_path: Path, eventually: Eventually
 ) -> None:
     gate = asyncio.Event()
     script = text_answer("a", "b")
     mesh = FakeMesh([*script[:2], gate, *script[2:]])
-    limits = {"stop_timeout_s": 5.0}
+    limits = {"stop_timeout_s": 120.0}
     async with serving(mesh, tmp_path, limits=limits) as server, connected(server) as raw:
         await raw.send(request(STREAM))
         await raw.until(b'"text":"a"')
@@ -135,7 +139,7 @@ async def test_stopping_lets_streams_end_by_themselves(
         root = server.http.url.removesuffix("/v1")
         # As long as something is under way whoever comes is told so.
         for _ in range(5):
-            async with httpx.AsyncClient(base_url=root) as client:
+            async with httpx.AsyncClient(base_url=root, timeout=60) as client:
                 refused = [
                     await client.post("/v1/completions", json={"prompt": "hi"}),
                     await client.get("/readyz"),

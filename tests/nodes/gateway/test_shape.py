@@ -3,10 +3,10 @@ from __future__ import annotations
 import json
 
 from nodes.gateway.answers import Delta, ScoredToken
-from nodes.gateway.shape import ChunkWriter, Head, Whole, fingerprint, new_id, whole_body
+from nodes.gateway.shape import ChunkWriter, Head, Whole, new_id, whole_body
 from tests.nodes.gateway.fake_mesh import scored
 
-HEAD = Head("id-1", 5, 'a "model"')
+HEAD = Head("id-1", 5, 'a "model"', "fp_a_b")
 
 
 def test_an_event_is_one_json_object_of_one_line() -> None:
@@ -28,11 +28,11 @@ def test_the_usage_has_an_event_of_its_own() -> None:
     assert (found["choices"], found["usage"]) == ([], {"total_tokens": 3})
 
 
-def test_a_fingerprint_is_of_the_model() -> None:
-    assert fingerprint("a") == fingerprint("a") != fingerprint("b")
-    assert json.loads(whole_body(HEAD, "kind", [], {}))["system_fingerprint"] == fingerprint(
-        HEAD.model
-    )
+def test_every_part_of_an_answer_has_its_fingerprint() -> None:
+    whole = whole_body(HEAD, "kind", [], {})
+    event = ChunkWriter("kind", include_usage=False).choice(HEAD, '{"index":0}')
+    for content in (whole, event[6:]):
+        assert json.loads(content)["system_fingerprint"] == "fp_a_b"
 
 
 def test_ids_are_drawn() -> None:

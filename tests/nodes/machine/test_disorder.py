@@ -27,7 +27,7 @@ from tests.nodes.machine.snapshot import snapshot
 from tests.nodes.machine.world import World
 
 NUM_SEEDS = int(os.environ.get("AIRDRAFT_DISORDER_SEEDS", "12"))
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(60 + 10 * NUM_SEEDS)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 + 10 * NUM_SEEDS)]
 _PROMPTS = ((5, 6, 7), tuple(range(1, 50)), tuple(range(1, 70)))
 # What is said of a membership itself is of no epoch, or ends it.
 _OF_MEMBERSHIPS = (Hello, Welcome, Refuse, Bye)

@@ -262,7 +262,6 @@ def test_whatever_happens_every_request_ends_with_its_text_or_a_reason(
         settings=settings(
             max_examples=max(1, NUM_STEPS // STEPS_A_RUN),
             stateful_step_count=STEPS_A_RUN,
-            deadline=None,
             derandomize=is_short,
             database=None,
             phases=_PHASES,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nodes.messages import MAX_GAMMA, CommitEntry
@@ -91,7 +91,6 @@ def test_tokens_are_told_apart_by_what_made_them() -> None:
 
 
 # A busy machine is not what is tested.
-@settings(deadline=None)
 @given(
     rounds=st.lists(
         st.integers(1, MAX_GAMMA).flatmap(

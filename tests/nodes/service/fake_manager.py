@@ -32,7 +32,7 @@ class FakeManager:
                 self.lines += fresh
                 return fresh
 
-    async def until(self, line: str, limit_s: float = 30.0) -> None:
+    async def until(self, line: str, limit_s: float = 90.0) -> None:
         """Wait for a line that has not been heard yet."""
         async with asyncio.timeout(limit_s):
             heard = self.hear()

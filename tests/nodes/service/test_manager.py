@@ -10,7 +10,7 @@ from tests.nodes.service.fake_manager import FakeManager
 
 
 async def until(condition):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         is_so = condition()
         while not is_so:
             await asyncio.sleep(0.01)
@@ -76,7 +76,7 @@ async def test_a_blocked_event_loop_is_silent_for_as_long(fake):
 
 async def test_without_a_manager_there_is_nothing_to_do():
     manager = Manager({})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await manager.attend(lambda: False)
         async with manager.patient("loading the model"):
             pass

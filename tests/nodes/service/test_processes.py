@@ -8,18 +8,19 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from nodes.gateway.role import SOCKET_NAME as HTTP
+from nodes.home import make_private, private_endpoint
 from nodes.roles import SOCKET_NAME as MESH
 from nodes.service.units import shipped_directory
 from tests.nodes.service.fake_manager import FakeManager
 
 ROOT = Path(__file__).parents[3]
-pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def node_settings(folder: Path, endpoint: str) -> None:
 async def ended(process: asyncio.subprocess.Process, fake: FakeManager) -> int:
     process.send_signal(signal.SIGTERM)
     await fake.until("STOPPING=1")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return await process.wait()
 
 
@@ -114,6 +115,32 @@ async def test_a_coordinator_serves_on_the_socket_that_it_is_handed(tmp_path, fa
                 async with started(command, environ) as target:
                     await node_manager.until("READY=1")
                     await node_manager.until("WATCHDOG=1")
+                    assert await ended(target, node_manager) == 0
+            finally:
+                node_manager.close()
+            assert await ended(coordinator, fake) == 0
+
+
+async def test_services_of_a_user_meet_at_the_socket_that_nobody_else_reaches(
+    tmp_path, fake, settings
+):
+    with tempfile.TemporaryDirectory(prefix="run-") as runtime, socket.socket(socket.AF_UNIX) as at:
+        own = {"AIRDRAFT_KEYS": str(tmp_path / "keys"), "XDG_RUNTIME_DIR": runtime}
+        endpoint = private_endpoint(own)
+        make_private(endpoint)
+        # As the socket unit of a user's manager does.
+        at.bind(endpoint.removeprefix("ipc://"))
+        at.listen()
+        (settings / "one.toml").write_text('join_timeout_s = 3600.0\n[engine]\nmodel = "toy:0.8"\n')
+        command = arguments_of("airdraft-coordinator.service", settings)
+        environ = {**own, **fake.environ(), **passed(MESH)}
+        async with started(command, environ, at) as coordinator:
+            await fake.until("READY=1")
+            node_manager = FakeManager(tmp_path / "notify-target")
+            try:
+                command = arguments_of("airdraft-target@.service", settings)
+                async with started(command, {**own, **node_manager.environ()}) as target:
+                    await node_manager.until("READY=1")
                     assert await ended(target, node_manager) == 0
             finally:
                 node_manager.close()
@@ -152,7 +179,7 @@ async def test_a_gateway_serves_on_the_socket_that_it_is_handed(tmp_path, fake, 
             await fake.until("READY=1")
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 answer = await reader.read()
             writer.close()
             assert answer.startswith(b"HTTP/1.1 200 ")

@@ -31,7 +31,7 @@ def shown(listening: socket.socket, **environ: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=120,
     )
     return made.stdout.strip()
 

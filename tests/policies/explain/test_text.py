@@ -136,7 +136,7 @@ def test_acceptance_by_position_is_shown():
     assert "acceptance 0.90, 0.50 by position (0.60 in all)" in text
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(observations(), NAMES)
 def test_every_text_fits_and_every_object_is_json(observation, policy):
     found = explain(observation, policy)

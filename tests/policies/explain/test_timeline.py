@@ -125,7 +125,7 @@ def test_without_guesses_the_target_is_all_there_is():
 # -- the schedule, whatever the scenario -----------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(observations(), NAMES)
 def test_nobody_does_two_things_at_once_and_nothing_comes_too_early(observation, policy):
     plan, timeline = played(observation, policy, 3)
@@ -156,7 +156,7 @@ def test_nobody_does_two_things_at_once_and_nothing_comes_too_early(observation,
             assert after.start_s == pytest.approx(before.end_s, abs=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(observations(own_media=True).filter(lambda o: all(v.draft for v in o.streams)))
 def test_a_single_batch_takes_the_lap_that_the_price_is_made_of(observation):
     """With nobody to wait for, the schedule and the closed form of the cycle are the same."""
@@ -165,7 +165,7 @@ def test_a_single_batch_takes_the_lap_that_the_price_is_made_of(observation):
         assert timeline.cycle_s == pytest.approx(plan.prediction.cycle_s, rel=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(observations(), NAMES)
 def test_media_are_held_as_long_as_the_bits_take(observation, policy):
     """Seconds of the air of one round, added up from the messages; shares make it longer."""

@@ -44,7 +44,6 @@ def test_a_row_fits_its_head() -> None:
     assert row.count("|") == HEAD.splitlines()[0].count("|")
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     "toxic",
     [

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from bench.chaos.links.clients import Heard
 from bench.chaos.links.cuts import HEAD, KINDS, CutFigures, run_cuts
 
@@ -29,7 +27,6 @@ def test_a_row_fits_its_head() -> None:
     assert row.count("|") == HEAD.splitlines()[0].count("|")
 
 
-@pytest.mark.timeout(240)
 async def test_cuts_are_noticed_and_heal() -> None:
     lines: list[str] = []
     kinds = ["blackout", "half-open"]

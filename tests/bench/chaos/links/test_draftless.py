@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from bench.chaos.links.clients import Heard
 from bench.chaos.links.draftless import HEAD, DraftlessFigures, Loss, loss_of, run_draftless
 
@@ -39,14 +37,15 @@ def test_each_fault_is_said() -> None:
     ]
 
 
-@pytest.mark.timeout(240)
 async def test_streams_go_on_without_any_draft_node() -> None:
     lines: list[str] = []
     (figures,) = await run_draftless(["kill"], 1, 4, 1, "auto", lines.append)
     (loss,) = figures.losses
-    assert loss.after > 0
-    assert loss.plain > 0
-    assert loss.guessing > loss.plain
+    # How fast that is says more of the machine. Only guesses bring several tokens at a time.
+    assert min(loss.guessing, loss.after, loss.plain) > 0
+    counts = [count for _, count in sorted(figures.heard.tokens_at)]
+    last_guessed = max(place for place, count in enumerate(counts) if count > 1)
+    assert len(counts) - last_guessed > 4
     assert figures.heard.num_wrong == 0
     assert figures.heard.failures == {}
     assert lines[0].startswith("*emulated* (T")

@@ -79,7 +79,6 @@ def test_the_share_that_was_lost_is_that_of_the_time() -> None:
 SHORT = Setting(seconds=6.0, near=2, far=2, warm_up_s=1.0)
 
 
-@pytest.mark.timeout(180)
 async def test_texts_are_as_undisturbed_over_a_lossy_link() -> None:
     found = await run_profile(PROFILES["wifi"], SHORT, "auto")
     assert found.kind.startswith(("TUN devices", "TCP proxy"))

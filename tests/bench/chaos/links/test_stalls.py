@@ -34,7 +34,6 @@ def test_each_fault_of_a_stall_is_said() -> None:
     assert "nothing was shown" in StallFigures("cut", 4, 0.001, [10.0]).faults()[0]
 
 
-@pytest.mark.timeout(240)
 async def test_streams_of_a_lost_target_go_on_at_the_other() -> None:
     lines: list[str] = []
     # One after the other: all streams may be on one of them.

@@ -1,31 +1,18 @@
-"""What templates may use, in this process; limits are those of the process itself."""
+"""What chat templates may use, and how they fail."""
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pytest
 
-from nodes.engine.chat import sandbox
+from nodes.engine.chat.template import ChatTemplate
+from nodes.engine.protocol import InvalidInputError, Message
 
-USER = [["user", "hi"]]
-
-
-@pytest.fixture(autouse=True)
-def no_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Limits are for the process of a sandbox, not for that of its tests."""
-    monkeypatch.setattr(sandbox, "_limit", lambda _kind, _value: None)
+USER = [("user", "hi")]
+DAY = "2026-02-01"
 
 
-def answers(template: str, *conversations: list[list[str]], **variables: str) -> list[Any]:
-    first = {"template": template, "variables": variables}
-    lines = [first, *({"messages": messages} for messages in conversations)]
-    return list(sandbox.answers(json.dumps(line).encode() for line in lines))
-
-
-def answer(template: str, messages: list[list[str]] = USER, **variables: str) -> Any:
-    return answers(template, messages, **variables)[-1]
+def text_of(template: str, messages: list[Message] = USER, **variables: str) -> str:
+    return ChatTemplate(template, variables).render(messages, DAY)
 
 
 def test_a_conversation_with_roles_and_variables() -> None:
@@ -33,9 +20,9 @@ def test_a_conversation_with_roles_and_variables() -> None:
         "{{ bos_token }}{% for m in messages %}\n  [{{ m.role }}] {{ m['content'] }}\n{% endfor %}"
         "{% if add_generation_prompt %}>{% endif %}"
     )
-    conversation = [["system", "Be brief."], ["user", "hi"], ["assistant", "yes"], ["user", "so"]]
+    conversation = [("system", "Be brief."), ("user", "hi"), ("assistant", "yes"), ("user", "so")]
     text = "<s>  [system] Be brief.\n  [user] hi\n  [assistant] yes\n  [user] so\n>"
-    assert answer(template, conversation, bos_token="<s>") == {"text": text}
+    assert text_of(template, conversation, bos_token="<s>") == text
 
 
 @pytest.mark.parametrize(
@@ -45,7 +32,7 @@ def test_a_conversation_with_roles_and_variables() -> None:
          "{{ n.x }}", "2"),
         ("{{ {'b': '<é>', 'a': 1} | tojson }}", '{"b": "<é>", "a": 1}'),
         ("{{ [1] | tojson(indent=1) }}", "[\n 1\n]"),
-        ("{{ strftime_now('%%') }}", "%"),
+        ("{{ strftime_now('%d %b %Y') }}", "01 Feb 2026"),
         ("{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}", "01"),
         ("{% generation %}{{ messages[0].content }}{% endgeneration %}", "hi"),
         ("{{ tools is none }} {{ documents is none }} {{ none_such is defined }}",
@@ -54,7 +41,7 @@ def test_a_conversation_with_roles_and_variables() -> None:
     ],
 )  # fmt: skip
 def test_what_templates_expect(template: str, text: str) -> None:
-    assert answer(template) == {"text": text}
+    assert text_of(template) == text
 
 
 @pytest.mark.parametrize(
@@ -74,19 +61,32 @@ def test_what_templates_expect(template: str, text: str) -> None:
     ],
 )  # fmt: skip
 def test_what_a_template_objects_to_and_how_it_fails_is_one_line(template: str, error: str) -> None:
-    found = answer(template)
-    assert list(found) == ["error"]
-    assert error in found["error"]
-    assert len(found["error"].splitlines()) == 1
+    with pytest.raises(InvalidInputError) as failed:
+        text_of(template)
+    assert error in str(failed.value)
+    assert len(str(failed.value).splitlines()) == 1
+
+
+def test_a_template_without_a_date_has_none_to_write() -> None:
+    template = "{% if strftime_now is defined %}{{ strftime_now('%Y') }}{% else %}-{% endif %}"
+    assert ChatTemplate(template, {}).render(USER, "") == "-"
 
 
 def test_after_a_failure_the_next_conversation_is_rendered() -> None:
-    template = "{% if messages | length > 1 %}{{ raise_exception('') }}{% endif %}ok"
-    _ready, refused, fine = answers(template, USER * 2, USER)
-    assert refused == {"error": "the model's chat template refuses the conversation: RefusalError"}
-    assert fine == {"text": "ok"}
+    template = ChatTemplate(
+        "{% if messages | length > 1 %}{{ raise_exception('') }}{% endif %}ok", {}
+    )
+    with pytest.raises(InvalidInputError, match="refuses the conversation: RefusalError"):
+        template.render(USER * 2, DAY)
+    assert template.render(USER, DAY) == "ok"
 
 
-def test_a_template_that_cannot_be_compiled_ends_it() -> None:
-    (only,) = answers("{% for %}", USER)
-    assert "fails" in only["error"]
+def test_a_template_that_cannot_be_compiled_is_told() -> None:
+    with pytest.raises(InvalidInputError, match="chat template fails"):
+        ChatTemplate("{% for %}", {})
+
+
+def test_what_a_template_writes_that_is_no_text_is_made_one() -> None:
+    assert text_of(r"""{{ "a\udc00" }}""") == "a?"
+    with pytest.raises(InvalidInputError, match=r"refuses the conversation: [?]$"):
+        text_of(r"""{{ raise_exception("\ud800") }}""")

@@ -1,0 +1,253 @@
+"""Law 1 between targets of real processes: one request, one text, whichever target serves it.
+
+Three targets have files of one name: one file with profile exact and with profile fast, which are
+two numerics classes, and another file. The official client of the HTTP API asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from openai import APIStatusError, AsyncOpenAI
+
+from bench.chaos.endurance.soak import gateway_port
+from bench.chaos.fleet.fleet import Fleet, Setup
+from bench.chaos.fleet.processes import nursery
+from bench.prompts import make_prompts
+from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
+from nodes.config import environment
+from nodes.messages import NodeFields
+
+_OTHER_FILE = "smollm2-135m-q4_0"
+_TARGETS = "target-0", "target-1", "target-2"
+_ATTEMPTS = 3
+# The first prompts of each hundred are long: all of a run would be spent on reading them.
+_NUM_LONG = 4
+# Of each target: far fewer than ask, so that most requests wait.
+_MAX_STREAMS = 4
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A request and what it asks for beside its text: a model, or a fingerprint."""
+
+    kind: str
+    prompt: str
+    seed: int
+    temperature: float
+    max_tokens: int
+    streams: bool
+    model: str
+    pinned: str = ""
+
+
+@dataclass(slots=True)
+class Found:
+    """Answers by case; a case is right where all of them are one, with the fingerprint it is to
+    have."""
+
+    answers: dict[Case, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
+    wanted: dict[str, str] = field(default_factory=dict)
+    # While the first class was down: what was told, and whether naming it was refused.
+    told_while_down: list[str] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+    num_others: int = 0
+
+    @property
+    def num_wrong(self) -> int:
+        texts = sum(len(set(answers)) > 1 for answers in self.answers.values())
+        told = sum(
+            any(told != self.wanted[case.kind] for _, told in answers)
+            for case, answers in self.answers.items()
+        )
+        down = sum(told != self.wanted["fast"] for told in self.told_while_down)
+        return texts + told + down + sum("no target with" not in line for line in self.refusals)
+
+    def table(self) -> str:
+        rows = ["| asked by | requests | answers | fingerprint | texts differ | told another |"]
+        rows.append("|---|---|---|---|---|---|")
+        for kind in dict.fromkeys(case.kind for case in self.answers):
+            mine = [answers for case, answers in self.answers.items() if case.kind == kind]
+            differ = sum(len({text for text, _ in answers}) > 1 for answers in mine)
+            others = sum(any(t != self.wanted[kind] for _, t in answers) for answers in mine)
+            rows.append(
+                f"| {kind} | {len(mine)} | {sum(map(len, mine))} | {self.wanted[kind]} "
+                f"| {differ} | {others} |"
+            )
+        rows.append(
+            f"\nWith the exact target down: {len(self.told_while_down)} answers, all of "
+            f"{', '.join(sorted(set(self.told_while_down)))}; {len(self.refusals)} requests that "
+            f"named its fingerprint were refused: {self.refusals[0]}. Load beside all this: "
+            f"{self.num_others} requests."
+        )
+        return "\n".join(rows)
+
+
+async def _ask(client: AsyncOpenAI, case: Case) -> tuple[str, str]:
+    """Text and fingerprint."""
+    common: dict[str, Any] = {
+        "model": case.model,
+        "prompt": case.prompt,
+        "seed": case.seed,
+        "temperature": case.temperature,
+        "max_tokens": case.max_tokens,
+    }
+    if case.pinned:
+        common["extra_body"] = {"system_fingerprint": case.pinned}
+    if not case.streams:
+        whole = await client.completions.create(**common)
+        return whole.choices[0].text, whole.system_fingerprint or ""
+    text, told = "", set()
+    async for chunk in await client.completions.create(**common, stream=True):
+        text += chunk.choices[0].text
+        told.add(chunk.system_fingerprint or "")
+    return text, " ".join(sorted(told))
+
+
+def make_cases(count: int, max_tokens: int, kinds: Sequence[tuple[str, str, str]]) -> list[Case]:
+    """kinds: name, model and fingerprint to ask for, in turns."""
+    order = random.Random(count)
+    prompts = make_prompts(_NUM_LONG + count, seed=7)[_NUM_LONG:]
+    made = []
+    for number, prompt in enumerate(prompts):
+        kind, model, pinned = kinds[number % len(kinds)]
+        temperature = 0.8 if number % 4 else 0.0
+        size = order.randrange(max_tokens // 2, max_tokens + 1)
+        streams = number % 2 == 0
+        made.append(Case(kind, prompt, number, temperature, size, streams, model, pinned))
+    return made
+
+
+async def _attempt(
+    client: AsyncOpenAI, cases: Sequence[Case], found: Found, order: random.Random, at_once: int
+) -> None:
+    """Ask all, in some order, while others come and go."""
+    todo = iter(order.sample(cases, len(cases)))
+    is_over = asyncio.Event()
+
+    async def worker() -> None:
+        for case in todo:
+            found.answers[case].append(await _ask(client, case))
+
+    async def other(number: int) -> None:
+        source = random.Random(number + order.randrange(1 << 20))
+        while not is_over.is_set():
+            case = source.choice(cases)
+            pinned = source.choice(("", found.wanted["fast"]))
+            model = "" if pinned else case.model
+            await client.completions.create(
+                model=model,
+                prompt=case.prompt,
+                max_tokens=source.randrange(1, 40),
+                extra_body={"system_fingerprint": pinned} if pinned else {},
+            )
+            found.num_others += 1
+
+    async with asyncio.TaskGroup() as group:
+        others = [group.create_task(other(number)) for number in range(4)]
+        async with asyncio.TaskGroup() as asking:
+            for _ in range(at_once):
+                asking.create_task(worker())
+        is_over.set()
+        await asyncio.wait(others)
+
+
+async def _run(count: int, max_tokens: int, at_once: int, note: Note) -> Found:
+    catalog = Catalog(default_cache_dir(environment()))
+    default = catalog.ensure(DEFAULT_TARGET)
+    setup = Setup(
+        num_targets=len(_TARGETS),
+        num_drafts=0,
+        num_gateways=1,
+        target_model=DEFAULT_TARGET,
+        max_streams=_MAX_STREAMS,
+        fresh=True,
+    )
+    with tempfile.TemporaryDirectory(prefix="airdraft-classes-") as folder:
+        # Another file of the same name, which computes other texts.
+        other = Path(folder) / "other" / default.name
+        other.parent.mkdir()
+        other.symlink_to(catalog.ensure(_OTHER_FILE))
+        (Path(folder) / "mesh").mkdir()
+        async with nursery() as nest:
+            mesh = Fleet(nest, Path(folder) / "mesh", setup)
+            await mesh.start("coordinator")
+            await mesh.start("gateway-0")
+            await mesh.start("target-0")
+            await mesh.start("target-1", "--profile", "fast")
+            await mesh.start("target-2", "--model", str(other), "--cells", "4096")
+            return await _measure(mesh, default.name, count, max_tokens, at_once, note)
+
+
+async def _measure(
+    mesh: Fleet, name: str, count: int, max_tokens: int, at_once: int, note: Note
+) -> Found:
+    found = Found()
+    async with mesh.clients(1) as (member,):
+        await mesh.wait_for(member, limit_s=300)
+        nodes = {node.node: node for node in (await member.nodes()).nodes}
+        exact, fast, other = (nodes[mesh.node(target)] for target in _TARGETS)
+        url = f"http://127.0.0.1:{await gateway_port(mesh)}/v1"
+        async with AsyncOpenAI(base_url=url, api_key="none", timeout=600, max_retries=0) as client:
+            ids = {model.id async for model in await client.models.list()}
+            note(f"models: {', '.join(sorted(ids))}")
+            (of_other,) = (found_id for found_id in ids if _names(found_id, other))
+            kinds = [
+                ("the name alone", name, ""),
+                ("name@hash of the other file", of_other, ""),
+                ("fingerprint", "", _fingerprint(exact)),
+            ]
+            found.wanted = {
+                kinds[0][0]: _fingerprint(exact),
+                kinds[1][0]: _fingerprint(other),
+                kinds[2][0]: _fingerprint(exact),
+                "fast": _fingerprint(fast),
+            }
+            cases = make_cases(count, max_tokens, kinds)
+            for attempt in range(_ATTEMPTS):
+                if attempt == _ATTEMPTS - 1:
+                    await _while_down(mesh, client, cases, found)
+                    await mesh.start("target-0")
+                    await mesh.wait_for(member, limit_s=300)
+                await _attempt(client, cases, found, random.Random(attempt), at_once)
+                note(f"attempt {attempt + 1} of {_ATTEMPTS}: {found.num_wrong} wrong")
+    return found
+
+
+async def _while_down(
+    mesh: Fleet, client: AsyncOpenAI, cases: Sequence[Case], found: Found
+) -> None:
+    await mesh.kill("target-0")
+    by_name = [case for case in cases if case.kind == "the name alone"]
+    for case in by_name[:20]:
+        # The text is that of another class, which need not be exact.
+        found.told_while_down.append((await _ask(client, case))[1])
+    for case in [case for case in cases if case.pinned][:5]:
+        try:
+            found.refusals.append(f"answered by {(await _ask(client, case))[1]}")
+        except APIStatusError as error:
+            found.refusals.append(error.message)
+
+
+def _fingerprint(node: NodeFields) -> str:
+    """Said here once more, from what the coordinator shows of a node."""
+    return f"fp_{node.model_hash[:8]}_{node.numerics_class[:8]}"
+
+
+def _names(model_id: str, node: NodeFields) -> bool:
+    return re.fullmatch(rf"{re.escape(node.model)}@{node.model_hash[:8]}", model_id) is not None
+
+
+def run_classes(count: int, max_tokens: int, at_once: int, note: Note) -> Found:
+    """Ask `count` requests of at most max_tokens three times each, so many at once."""
+    return asyncio.run(_run(count, max_tokens, at_once, note))

@@ -1,0 +1,232 @@
+"""Requests that want to hurt, against `airdraft up` with 4 GB of address space a process.
+
+Each is refused in time or answered; an ordinary chat goes between; no process dies, and memory is
+afterwards about what it was.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from bench.chaos.up import running_up
+from bench.chaos.up_asking import Upheaval
+
+ADDRESS_SPACE_BYTES: Final = 4 << 30
+REFUSAL_LIMIT_S: Final = 5.0
+_ANSWER_LIMIT_S: Final = 300.0
+_MEMORY_LIMIT_MB: Final = 200
+_PREFILL_FACTOR: Final = 1.5
+_WORD_CHARS: Final = 60_000
+# What a review found, and what is like it.
+SCHEMAS: Final[dict[str, Any]] = {
+    "multipleOf 4999999": {"type": "integer", "multipleOf": 4_999_999},
+    "multipleOf 999983": {"type": "integer", "multipleOf": 999_983},
+    "eight of 99991": {"properties": {f"a{i}": {"multipleOf": 99_991 - i} for i in range(8)}},
+    "two that are prime": {"allOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]},
+    "nested repeats": {"type": "string", "pattern": "^((a{1,100}){1,100}){1,100}$"},
+    "700 patterns": {
+        "properties": {f"f{i}": {"type": "string", "pattern": "^(a|b){0,50}$"} for i in range(700)}
+    },
+    "3000 values": {"enum": [f"value{i}" for i in range(3000)]},
+    "long strings": {"type": "string", "minLength": 50_000, "maxLength": 100_000},
+}
+
+
+@dataclass
+class Found:
+    """What became of the requests. codes: by HTTP status. slowest_s: refusals and what was
+    admitted without much to read."""
+
+    codes: Counter[int] = field(default_factory=Counter)
+    slowest_refusal_s: float = 0.0
+    slowest_ratio: float = 0.0
+    num_chats: int = 0
+    memory_mb: tuple[float, float] = (0.0, 0.0)
+    faults: list[str] = field(default_factory=list)
+
+    def lines(self) -> Iterator[str]:
+        told = ", ".join(f"{num} of {code}" for code, num in sorted(self.codes.items()))
+        yield f"{self.codes.total()} requests: {told}"
+        yield f"slowest refusal {self.slowest_refusal_s:.1f} s"
+        yield f"slowest answer {self.slowest_ratio:.2f} of what reading as many tokens takes"
+        yield f"{self.num_chats} ordinary chats between them were answered"
+        yield "memory of all processes {:.0f} MB before, {:.0f} MB after".format(*self.memory_mb)
+        yield from (f"FAULT: {fault}" for fault in self.faults)
+
+
+def generated_schemas(num: int) -> list[Any]:
+    """JSON schemas of all kinds, with numbers of all sizes."""
+    from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis import strategies as st
+
+    size = st.integers(0, 10**7) | st.integers(0, 100)
+    kinds = st.sampled_from(["string", "integer", "number", "boolean", "null", "array", "object"])
+    pattern = st.sampled_from(["^a{0,%d}$", "(a|b|ab){%d}", "^.{%d}x", "[^a]{0,%d}b"])
+    leaf = st.one_of(
+        st.fixed_dictionaries({"type": kinds}),
+        st.fixed_dictionaries({"type": st.just("integer"), "multipleOf": size}),
+        st.fixed_dictionaries({"type": st.just("number"), "multipleOf": st.floats(1e-9, 1e9)}),
+        st.fixed_dictionaries({"minimum": size, "maximum": size, "type": st.just("integer")}),
+        st.fixed_dictionaries({"type": st.just("string"), "minLength": size, "maxLength": size}),
+        st.builds(lambda p, n: {"type": "string", "pattern": p % n}, pattern, size),
+        st.fixed_dictionaries({"enum": st.lists(st.text(max_size=20) | size, max_size=50)}),
+        st.fixed_dictionaries({"type": st.just("string"), "format": st.sampled_from(
+            ["date-time", "uri", "email", "uuid", "ipv6"])}),
+    )  # fmt: skip
+
+    def wider(child: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+        several = st.lists(child, min_size=1, max_size=6)
+        return st.one_of(
+            st.builds(lambda c: {"allOf": c}, several),
+            st.builds(lambda c: {"anyOf": c}, several),
+            st.builds(lambda c: {"oneOf": c}, several),
+            st.builds(lambda c, n: {"type": "array", "items": c, "maxItems": n}, child, size),
+            st.builds(
+                lambda c: {"type": "object", "properties": {f"p{i}": s for i, s in enumerate(c)}},
+                several,
+            ),
+        )
+
+    made: list[Any] = []
+
+    @settings(
+        max_examples=num,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.recursive(leaf, wider, max_leaves=12))
+    def draw(schema: Any) -> None:
+        made.append(schema)
+
+    draw()
+    return made[:num]
+
+
+def bodies(schemas: Sequence[Any], num_vocab: int, context: int) -> list[tuple[str, str, Any]]:
+    """What is asked: a name, the path, and the body."""
+    chat = "/chat/completions"
+    found: list[tuple[str, str, Any]] = []
+    for name, schema in [*SCHEMAS.items(), *((f"generated {i}", s) for i, s in enumerate(schemas))]:
+        asked = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        said = [{"role": "user", "content": "Answer."}]
+        found.append((name, chat, {"messages": said, "max_tokens": 8, "response_format": asked}))
+    for letter in "a!é \n0":
+        said = [{"role": "user", "content": letter * _WORD_CHARS}]
+        found.append((f"a word of {letter!r}", chat, {"messages": said, "max_tokens": 1}))
+    for length in (1, context - 1, context, 131_071, 131_072, 131_073):
+        body = {"prompt": [5] * length, "max_tokens": 1}
+        found.append((f"{length} token ids", "/completions", body))
+    found += [
+        (f"token id {token_id}", "/completions", {"prompt": [token_id] * 9})
+        for token_id in (num_vocab - 1, num_vocab, 2**31 - 1, 2**32, -1)
+    ]
+    random.Random(1).shuffle(found)
+    return found
+
+
+async def run_hostile(num_schemas: int, note: Callable[[str], None]) -> Found:
+    """Ask all of it of one mesh on loopback."""
+    import httpx
+
+    found, upheaval = Found(), Upheaval()
+    prefix = ("prlimit", f"--as={ADDRESS_SPACE_BYTES}", "--")
+    limits = httpx.Timeout(_ANSWER_LIMIT_S)
+    async with running_up((), upheaval, prefix) as (process, url):
+        async with httpx.AsyncClient(base_url=url, timeout=limits) as client:
+            await _chat(client, found)
+            await _ask(client, found, "warm", "/chat/completions", bodies((), 9, 9)[0][2], 1.0)
+            pids, before = _processes(process.pid)
+            reading_s = await _seconds_of_reading(client)
+            asked = bodies(generated_schemas(num_schemas), 49_152, 8192)
+            for number, (name, path, body) in enumerate(asked, 1):
+                num_tokens = _num_tokens(body)
+                usual_s = max(1.0, reading_s * num_tokens)
+                await _ask(client, found, name, path, body, usual_s)
+                await _chat(client, found)
+                if number % 20 == 0:
+                    note(f"{number} of {len(asked)}")
+            pids_after, after = _processes(process.pid)
+        found.memory_mb = (before, after)
+        if after - before > _MEMORY_LIMIT_MB:
+            found.faults.append(f"memory grew by {after - before:.0f} MB")
+        if not pids <= pids_after:
+            found.faults.append("a node or its coordinator is another process than before")
+    found.faults += upheaval.faults
+    return found
+
+
+async def _ask(client: Any, found: Found, name: str, path: str, body: Any, usual_s: float) -> None:
+    """usual_s: seconds that an answer of as many tokens takes to begin with."""
+    begin = time.perf_counter()
+    try:
+        code = (await client.post(path, json=body)).status_code
+    except Exception as error:  # noqa: BLE001 - whatever happened is what is to be told
+        found.faults.append(f"{name}: {type(error).__name__}")
+        return
+    took_s = time.perf_counter() - begin
+    found.codes[code] += 1
+    if 400 <= code < 500:
+        found.slowest_refusal_s = max(found.slowest_refusal_s, took_s)
+        if took_s > REFUSAL_LIMIT_S:
+            found.faults.append(f"{name}: refused after {took_s:.1f} s")
+    elif code == 200:
+        found.slowest_ratio = max(found.slowest_ratio, took_s / usual_s)
+        if took_s > _PREFILL_FACTOR * usual_s + REFUSAL_LIMIT_S:
+            found.faults.append(f"{name}: answered after {took_s:.1f} s, usual are {usual_s:.1f} s")
+    else:
+        found.faults.append(f"{name}: status {code}")
+
+
+async def _chat(client: Any, found: Found) -> None:
+    body = {"messages": [{"role": "user", "content": "Name a colour."}], "max_tokens": 4}
+    try:
+        answer = await client.post("/chat/completions", json=body)
+    except Exception as error:  # noqa: BLE001 - likewise
+        found.faults.append(f"an ordinary chat: {type(error).__name__}")
+        return
+    if answer.status_code == 200:
+        found.num_chats += 1
+    else:
+        found.faults.append(f"an ordinary chat: status {answer.status_code}")
+
+
+async def _seconds_of_reading(client: Any) -> float:
+    """Seconds a token that a long ordinary prompt takes."""
+    begin = time.perf_counter()
+    text = " ".join(f"word{i}" for i in range(1000))
+    answer = await client.post("/completions", json={"prompt": text, "max_tokens": 1})
+    num_tokens: int = answer.json()["usage"]["prompt_tokens"]
+    return (time.perf_counter() - begin) / num_tokens
+
+
+def _num_tokens(body: Any) -> int:
+    prompt = body.get("prompt")
+    return len(prompt) if isinstance(prompt, list) else len(json.dumps(body, ensure_ascii=False))
+
+
+def _processes(pid: int) -> tuple[set[int], float]:
+    """The mesh's processes that must not end, and what all of them have in memory, in MB."""
+    below = [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    all_of_them = [pid, *below]
+    for child in below:
+        path = Path(f"/proc/{child}/task/{child}/children")
+        all_of_them += [int(p) for p in path.read_text().split()]
+    return {pid, *below}, sum(map(_resident_mb, all_of_them))
+
+
+def _resident_mb(pid: int) -> float:
+    try:
+        text = Path(f"/proc/{pid}/statm").read_text()
+    except OSError:
+        return 0.0
+    return int(text.split()[1]) * 4096 / 1e6

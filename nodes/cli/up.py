@@ -1,0 +1,113 @@
+"""`airdraft up`: a whole mesh on this machine, whose nodes are started again when they end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nodes.cli.gateway import announce as announce_api
+from nodes.cli.gateway import gateway_config, is_installed, stop_limit_s
+from nodes.cli.node import LISTEN_HELP, announce, limit_options, limits_of
+from nodes.cli.progress import Progress
+from nodes.cli.run import engine_options, settings_of, status_of
+from nodes.client import Client
+from nodes.config import EngineSettings, LimitSettings, environment
+from nodes.coordinator.members.access import GATEWAY
+from nodes.keyring import default_keyring
+from nodes.local import local_mesh
+from nodes.roles import endpoint_to_bind
+from nodes.runtime import run, set_up_logging
+
+if TYPE_CHECKING:
+    from nodes.gateway.config import GatewayConfig
+
+_HTTP = "127.0.0.1:8080"
+
+
+@click.command("up")
+@engine_options
+@click.option("--listen", default="", metavar="ENDPOINT", help=LISTEN_HELP)
+@click.option("--max-streams", type=click.IntRange(1, 255), default=16, show_default=True)
+@click.option(
+    "--http",
+    metavar="HOST:PORT|off",
+    help=f"Where to serve the OpenAI HTTP API.  [default: {_HTTP}, if its extra is installed]",
+)
+@limit_options
+def up_command(**values: Any) -> None:
+    """Run a whole mesh on this machine in the foreground, until Ctrl-C.
+
+    Nodes that end are started again.
+
+    \b
+    Example:
+      airdraft up --model smollm2-135m
+      airdraft generate --prompt "Why is the sky blue?"
+      curl http://127.0.0.1:8080/v1/models
+    """
+    set_up_logging(values["verbose"])
+    http = _http_config(values["http"])
+    limits = LimitSettings(**limits_of(values))
+    target, draft, lookup = settings_of(values, values["max_streams"])
+    serve: Callable[[], Awaitable[None]] = functools.partial(
+        _up, target, draft, lookup=lookup, listen=values["listen"], limits=limits, http=http
+    )
+    code = run(serve, is_service=True, stop_limit_s=stop_limit_s(http))
+    if code:
+        sys.exit(code)
+
+
+def _http_config(listen: str | None) -> GatewayConfig | None:
+    """Where to serve the API; None for nowhere."""
+    if listen == "off" or (listen is None and not is_installed()):
+        return None
+    return gateway_config(None, {"listen": listen or _HTTP})
+
+
+async def _up(
+    target: EngineSettings,
+    draft: EngineSettings | None,
+    *,
+    lookup: bool,
+    listen: str,
+    limits: LimitSettings,
+    http: GatewayConfig | None,
+) -> None:
+    with Progress() as progress:
+
+        def tell(line: str) -> None:
+            progress.clear()
+            # That nobody reads it any more is no reason to end.
+            with contextlib.suppress(OSError):
+                click.echo(line, err=True)
+
+        local = local_mesh(
+            target,
+            draft,
+            lookup=lookup,
+            listen=endpoint_to_bind(default_keyring(environment()), listen),
+            limits=limits,
+            role="client" if http is None else GATEWAY,
+            status=status_of(progress),
+            restarts=True,
+            tell=tell,
+        )
+        async with local as (mesh, client):
+            progress.clear()
+            announce(mesh.endpoint)
+            await mesh.beside(_served(client, http))
+
+
+async def _served(client: Client, http: GatewayConfig | None) -> None:
+    if http is None:
+        await asyncio.Event().wait()
+        return
+    from nodes.gateway.role import serve_beside
+
+    await serve_beside(client, http, announce_api)

@@ -1,0 +1,31 @@
+"""Tells conversations apart by what is the same in all of their turns. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from nodes.messages import SubmitRequest
+
+_DIGEST_BYTES = 16
+_NUM_CHARS, _NUM_IDS = 256, 64
+_USER = "user"
+
+
+def conversation_of(submit: SubmitRequest, prompt: Sequence[int]) -> bytes:
+    """Returns a digest of the beginning of what is asked, the same in every coordinator.
+
+    The beginning of a conversation is its messages up to and with the first one of the user; that
+    of a text is its first 256 characters, that of token ids (prompt) the first 64.
+    """
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    for message in submit.messages:
+        for part in (message.role.encode(), message.content.encode()):
+            # Each with its length: no two lists of parts are the same bytes.
+            digest.update(len(part).to_bytes(4, "little") + part)
+        if message.role == _USER:
+            break
+    digest.update(submit.prompt[:_NUM_CHARS].encode())
+    for token_id in prompt[:_NUM_IDS]:
+        digest.update(token_id.to_bytes(4, "little"))
+    return digest.digest()

@@ -1,0 +1,86 @@
+"""What sampling makes of fixed inputs on this node, as one digest.
+
+It is in the numerics class: a node whose numpy computes something else, or whose sampling is of
+another version, is of another class.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+
+from nodes.engine import portable_math
+from nodes.engine.noise import gumbel_noise, hash_bits
+from nodes.engine.protocol import Logits
+from nodes.engine.rules import LogitBias, LogitRules
+from nodes.engine.sampler import Sampler
+from nodes.engine.sampling import SAMPLING_VERSION, Sampling
+
+_NUM_VOCAB = 3000
+_NUM_POSITIONS = 4
+_NUM_NOISE = 2000
+_PROMPT = tuple(range(7))
+# Of every way that sampling.py has.
+SAMPLINGS = (
+    Sampling(),
+    Sampling(temperature=0.8, seed=1),
+    Sampling(temperature=1.5, seed=2, choice=1),
+    Sampling(temperature=0.8, top_k=40, seed=3),
+    Sampling(temperature=1.0, top_p=0.9, seed=4),
+    Sampling(temperature=30.0, top_p=0.99, seed=5),
+    Sampling(temperature=0.7, min_p=0.05, seed=6),
+    Sampling(temperature=0.9, top_k=60, top_p=0.95, min_p=0.01, seed=7),
+    Sampling(
+        temperature=1.0,
+        seed=8,
+        rules=LogitRules((LogitBias(9, 2.3),), presence_penalty=0.7, frequency_penalty=0.3),
+    ),
+)
+
+
+def golden_logits(position: int) -> Logits:
+    """(3000,) float32 between 0 and 12 in steps of 1/1024, with a peak: exact on every machine."""
+    bits = hash_bits(position, np.arange(_NUM_VOCAB, dtype=np.uint64))
+    parts = [bits >> np.uint64(shift) & np.uint64(4095) for shift in (0, 12, 24)]
+    logits: Logits = np.sum(parts, axis=0).astype(np.float32) / np.float32(1024.0)
+    return logits
+
+
+def golden_tokens(sampling: Sampling) -> list[int]:
+    """What is sampled of `golden_logits` behind a prompt of seven tokens."""
+    sampler = Sampler(
+        sampling, num_vocab=_NUM_VOCAB, token_ids=_PROMPT, num_prompt_tokens=len(_PROMPT)
+    )
+    token_ids: list[int] = []
+    for position in range(len(_PROMPT), len(_PROMPT) + _NUM_POSITIONS):
+        token_ids.append(sampler.sample(golden_logits(position), position))
+        sampler.push(token_ids[-1])
+    return token_ids
+
+
+def golden_noise() -> npt.NDArray[np.float64]:
+    """(2000,) noise of one position."""
+    return gumbel_noise(11, 2, 345, np.arange(_NUM_NOISE))
+
+
+def sampling_digest() -> str:
+    """16 hex digits, the same on every node whose sampling is that of this version."""
+    steps = np.arange(0, 41 << portable_math.STEP_BITS, 10007, dtype=np.int64)
+    tokens = [golden_tokens(sampling) for sampling in SAMPLINGS]
+    digest = hashlib.sha256(repr((SAMPLING_VERSION, tokens, _is_libm_sound())).encode())
+    digest.update(golden_noise().astype("<f8").tobytes())
+    digest.update(portable_math.power_of_half(steps).astype("<i8").tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _is_libm_sound() -> bool:
+    """Whether numpy's functions are as close as sampling.py relies on where it prunes by them."""
+    x = np.arange(1, 2 * _NUM_NOISE, 2) / (2.0 * _NUM_NOISE)
+    exponent = portable_math.log(x)
+    pairs = (np.log(x), exponent), (np.log(-exponent), portable_math.log(-exponent))
+    return all(
+        bool(np.allclose(rough, exact, rtol=1e-10, atol=0.0))
+        for rough, exact in (*pairs, (np.exp(exponent), x))
+    )

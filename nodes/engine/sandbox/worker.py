@@ -1,0 +1,110 @@
+"""The process that answers questions about what strangers send: JSON lines in and out.
+
+The first line is the setup of a duty, with its name; the answer is {"is_filtered"}, which says
+whether system calls are refused from now on, or {"error"} if it cannot be done. Each other line is
+a question. The answer is what the duty makes of it, or {"error"} with one line for who asked, or
+{"ended": N} if a forked process was ended by signal N (0: otherwise). It ends with its standard
+input, so nothing is left of it, however the node ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+from nodes.engine.protocol import InvalidInputError
+from nodes.engine.sandbox import jail
+from nodes.engine.sandbox.duties import DUTIES, Duty
+
+# Some tokenizers use a std::regex that calls itself once a letter, 310 bytes each time (measured
+# with libstdc++ 12), and a message on the wire holds some 600,000. Only what is used takes memory.
+_STACK_BYTES: Final = 256 << 20
+# Where the machine is so busy that the processor's seconds do not come.
+_WALL_S: Final = 12.0
+
+
+class Worker:
+    """Answers the questions of one duty."""
+
+    def __init__(self, duty: Duty) -> None:
+        self._duty = duty
+        # The stack of the question before may not be given back yet.
+        self._address_space = jail.address_space_bytes() + 2 * _STACK_BYTES + duty.memory_bytes
+
+    def answer(self, line: bytes) -> bytes:
+        return self._in_fork(line) if self._duty.forks else self._here(line)
+
+    def _here(self, line: bytes) -> bytes:
+        jail.limit(address_space=self._address_space, cpu_s=self._duty.cpu_s, wall_s=_WALL_S)
+        made: list[bytes] = []
+        # A thread for each question: its stack is given back.
+        _with_large_stack(lambda: made.append(self._made_of(line)))
+        jail.rest()
+        return made[0] if made else b'{"ended": 0}'
+
+    def _made_of(self, line: bytes) -> bytes:
+        try:
+            answer = self._duty.answer(json.loads(line))
+        except InvalidInputError as error:
+            answer = {"error": str(error)}
+        return json.dumps(answer).encode()
+
+    def _in_fork(self, line: bytes) -> bytes:
+        """Have a process of its own answer: it may die of it, and its memory is its own."""
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                os.close(reading)
+                jail.end_with_parent()
+                with open(writing, "wb") as file:
+                    file.write(self._here(line))
+                code = 0
+            finally:
+                os._exit(code)
+        os.close(writing)
+        with open(reading, "rb") as answer:
+            made = answer.read()
+        status = os.waitpid(child, 0)[1]
+        if status == 0 and made:
+            return made
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        return json.dumps({"ended": number}).encode()
+
+
+def _with_large_stack(work: Callable[[], object]) -> None:
+    threading.stack_size(_STACK_BYTES)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+def main() -> None:
+    # A terminal's Ctrl-C is for the node, at whose end this input ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    lines = iter(sys.stdin.buffer.readline, b"")
+    setup: dict[str, Any] = json.loads(next(lines))
+    try:
+        worker = Worker(DUTIES[setup.pop("duty")](**setup))
+    except InvalidInputError as error:
+        _say(json.dumps({"error": str(error)}).encode())
+        return
+    # Before there is any other thread, which would go without.
+    _say(json.dumps({"is_filtered": jail.refuse_calls()}).encode())
+    for line in lines:
+        _say(worker.answer(line))
+
+
+def _say(answer: bytes) -> None:
+    sys.stdout.buffer.write(answer + b"\n")
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()

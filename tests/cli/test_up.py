@@ -1,0 +1,140 @@
+"""`airdraft up` when its nodes die, and however it ends itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from nodes.engine.sampling import Sampling
+from nodes.engine.toy import ToyConfig, ToyTokenizer
+from tests.cli.commands import Commands, wait_until
+from tests.nodes.reference import reference
+
+# A passing test needs a few seconds of a fast machine.
+pytestmark = pytest.mark.timeout(300)
+
+LIMIT_S = 120.0
+TOYS = ("--model", "toy:1", "--draft", "toy:0.8", "--listen", "tcp://127.0.0.1:*")
+SAYS_AT_ONCE = "the target node ended (SIGKILL): starting it again\n"
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> Iterator[Commands]:
+    """Commands of which nothing may be left at the end, neither processes nor files."""
+    made = Commands(tmp_path)
+    try:
+        yield made
+        wait_until(lambda: made.alive() == {}, LIMIT_S)
+        assert list(made.tmp.iterdir()) == []
+    finally:
+        made.kill_all()
+
+
+def url_of(process: subprocess.Popen[str]) -> str:
+    """Where the API is, once the mesh is ready."""
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("listening on ")
+    return process.stdout.readline().removeprefix("OpenAI API at ").strip()
+
+
+def kill_target(commands: Commands) -> None:
+    (pid,) = commands.alive("target")
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: pid not in commands.alive("target"), LIMIT_S)
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    """The next line on standard error."""
+    assert process.stderr is not None
+    return process.stderr.readline()
+
+
+def alone(prompt: str, max_tokens: int, seed: int) -> str:
+    config = ToyConfig()
+    ids = ToyTokenizer(config.num_vocab).encode(prompt)
+    sampling = Sampling(temperature=1.0, seed=seed)
+    return reference(config, ids, sampling, max_tokens=max_tokens).text.decode()
+
+
+def test_a_target_that_is_killed_is_there_again_and_answers_alike(commands: Commands) -> None:
+    body = {"prompt": "hi", "max_tokens": 400, "seed": 7, "temperature": 1.0}
+    with commands.started("up", *TOYS, "--http", "127.0.0.1:0") as process:
+        with httpx.Client(base_url=url_of(process), timeout=LIMIT_S) as http:
+            ready = http.base_url.join("/readyz")
+            streamed = {**body, "stream": True, "max_tokens": 3000}
+            with http.stream("POST", "/completions", json=streamed) as answer:
+                lines = answer.iter_lines()
+                next(lines)
+                kill_target(commands)
+                assert said(process) == SAYS_AT_ONCE
+                # What is asked while no target is there waits for the next one.
+                whole = http.post("/completions", json=body)
+                *_, last = (line for line in lines if line)
+                assert last == "data: [DONE]"
+            assert whole.status_code == 200
+            assert whole.json()["choices"][0]["text"] == alone("hi", 400, 7)
+            wait_until(lambda: http.get(ready).status_code == 200, LIMIT_S)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=LIMIT_S)
+        assert (process.returncode, errors) == (0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_of_one_that_ends_while_a_node_starts_again(
+    commands: Commands, number: signal.Signals
+) -> None:
+    with commands.started("up", *TOYS, "--http", "off") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        kill_target(commands)
+        assert said(process) == SAYS_AT_ONCE
+        process.send_signal(number)
+        process.communicate(timeout=LIMIT_S)
+        codes = {signal.SIGINT: 130, signal.SIGTERM: 0, signal.SIGKILL: -9}
+        assert process.returncode == codes[number]
+
+
+def test_nothing_is_left_of_one_that_ends_while_it_waits_for_the_next_start(
+    commands: Commands,
+) -> None:
+    with commands.started("up", *TOYS, "--http", "off") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        kill_target(commands)
+        wait = said(process)
+        # One that was well for a while is started at once again, on a slow machine.
+        while " in " not in wait:
+            wait_until(lambda: commands.alive("target"), LIMIT_S)
+            kill_target(commands)
+            wait = said(process)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=LIMIT_S)
+        assert process.returncode == 130
+
+
+def test_a_mesh_that_does_not_come_up_is_tried_five_times(
+    commands: Commands, tmp_path: Path
+) -> None:
+    model = f"replay:{tmp_path}/none.toml"
+    with commands.started("up", "--model", model, "--draft", "none", *TOYS[4:]) as process:
+        output, errors = process.communicate(timeout=LIMIT_S)
+    *tries, end = errors.splitlines()
+    why = f"emulated node {tmp_path}/none.toml: no such file or directory"
+    assert len(tries) == 4
+    assert all(line.startswith(f"the target node ended ({why}") for line in tries)
+    assert end.startswith(f"error: {why}")
+    assert (process.returncode, output) == (1, "")
+
+
+def test_a_mistake_in_a_setting_of_a_node_ends_it_at_once(commands: Commands) -> None:
+    wrong = {"AIRDRAFT_LINK__FRAME_MS": "-1"}
+    with commands.started("up", *TOYS, "--http", "off", **wrong) as process:
+        output, errors = process.communicate(timeout=LIMIT_S)
+    assert errors == "error: link.frame_ms = -1.0: 0 to 1000 is accepted\n"
+    assert (process.returncode, output) == (1, "")

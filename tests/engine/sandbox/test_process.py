@@ -1,0 +1,164 @@
+"""The node's side of a sandboxed process: one that ends, is ended, or is of no use."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from nodes.engine.protocol import InvalidInputError
+from nodes.engine.sandbox.process import EndedError, SandboxProcess
+
+pytestmark = pytest.mark.timeout(120)
+
+SIMPLE = {"kind": "gbnf", "text": 'root ::= "a"'}
+COSTLY = {"kind": "json_schema", "text": '{"type": "integer", "multipleOf": 4999999}'}
+SETUP = {"pieces": [chr(i) for i in range(256)], "eog_ids": [0]}
+Make = Callable[..., SandboxProcess]
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    made: list[SandboxProcess] = []
+
+    def start(duty: str = "grammars", **setup: object) -> SandboxProcess:
+        made.append(SandboxProcess(duty, setup or SETUP))
+        return made[-1]
+
+    yield start
+    for process in made:
+        process.close()
+
+
+def children_of(process: int) -> list[int]:
+    path = Path(f"/proc/{process}/task/{process}/children")
+    return [int(number) for number in path.read_text().split()]
+
+
+def is_running(process: int) -> bool:
+    """Not a zombie that nobody waits for, either."""
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def wait_until(condition: Callable[[], object], limit_s: float = 60.0) -> None:
+    give_up_at = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.01)
+
+
+def test_one_process_answers_one_question_after_the_other(make: Make) -> None:
+    process = make()
+    before = children_of(os.getpid())
+    assert process.ask(SIMPLE)["num_bytes"] > 0
+    (worker,) = set(children_of(os.getpid())) - set(before)
+    assert process.ask(SIMPLE)["num_bytes"] > 0
+    assert worker in children_of(os.getpid())
+
+
+def test_a_process_that_is_started_ahead_is_the_one_that_answers(make: Make) -> None:
+    process = make()
+    before = children_of(os.getpid())
+    process.start()
+    wait_until(lambda: set(children_of(os.getpid())) - set(before))
+    started = children_of(os.getpid())
+    process.ask(SIMPLE)
+    assert children_of(os.getpid()) == started
+
+
+def test_a_question_that_takes_too_much_is_ended_and_the_next_is_answered(make: Make) -> None:
+    process = make()
+    with pytest.raises(EndedError):
+        process.ask(COSTLY)
+    assert process.ask(SIMPLE)["num_bytes"] > 0
+
+
+def test_what_is_wrong_with_a_question_is_told(make: Make) -> None:
+    with pytest.raises(InvalidInputError, match="Invalid type: foo"):
+        make().ask({"kind": "json_schema", "text": '{"type": "foo"}'})
+
+
+def test_a_process_that_was_ended_from_outside_is_started_again(make: Make) -> None:
+    process = make()
+    before = children_of(os.getpid())
+    process.ask(SIMPLE)
+    (worker,) = set(children_of(os.getpid())) - set(before)
+    os.kill(worker, signal.SIGKILL)
+    assert process.ask(SIMPLE)["num_bytes"] > 0
+
+
+def test_a_setup_that_is_wrong_is_told_each_time(make: Make, tmp_path: Path) -> None:
+    process = make("texts", path=str(tmp_path / "missing.gguf"))
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="does not start"):
+            process.ask({"text": "hi"})
+
+
+def test_close_ends_the_process_and_who_waits_for_it(make: Make) -> None:
+    process = make()
+    before = children_of(os.getpid())
+    process.ask(SIMPLE)
+    (worker,) = set(children_of(os.getpid())) - set(before)
+    ends: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            process.ask(COSTLY)
+        except (EndedError, InvalidInputError) as error:
+            ends.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    wait_until(lambda: children_of(worker))
+    (forked,) = children_of(worker)
+    process.close()
+    thread.join()
+    assert len(ends) == 1
+    assert not is_running(worker)
+    wait_until(lambda: not is_running(forked))
+    with pytest.raises(InvalidInputError, match="the node stops"):
+        process.ask(SIMPLE)
+    process.close()
+
+
+def test_nothing_is_left_when_the_parent_is_killed() -> None:
+    """It ends with its standard input, which only the parent holds."""
+    script = (
+        "import os, signal, pathlib\n"
+        "from nodes.engine.sandbox.process import SandboxProcess\n"
+        f"process = SandboxProcess('grammars', {SETUP!r})\n"
+        f"process.ask({SIMPLE!r})\n"
+        "me = os.getpid()\n"
+        "print(pathlib.Path(f'/proc/{me}/task/{me}/children').read_text(), flush=True)\n"
+        "os.kill(me, signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    worker = int(done.stdout)
+    wait_until(lambda: not is_running(worker))
+
+
+def test_it_has_nothing_of_the_nodes_environment(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRDRAFT_SECRET", "x")
+    before = children_of(os.getpid())
+    make().ask(SIMPLE)
+    (worker,) = set(children_of(os.getpid())) - set(before)
+    environ = Path(f"/proc/{worker}/environ").read_bytes().split(b"\0")
+    names = {entry.partition(b"=")[0] for entry in environ if entry}
+    assert names <= {
+        *(b"LD_LIBRARY_PATH", b"LLAMA_CPP_LIB_PATH", b"PYTHONPATH", b"PYTHONDONTWRITEBYTECODE"),
+        *(b"CUDA_VISIBLE_DEVICES", b"OMP_NUM_THREADS", b"OPENBLAS_NUM_THREADS", b"LC_CTYPE"),
+    }
+    assert Path(f"/proc/{worker}/cwd").readlink() == Path("/")

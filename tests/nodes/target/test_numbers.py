@@ -1,0 +1,69 @@
+"""Logits that are not numbers end the stream that they are of, and nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nodes.draft.state import ModelDrafter
+from nodes.draft.stream import Drafted, Job
+from nodes.engine.protocol import Logits, Span
+from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from nodes.stream import StreamId
+from nodes.target.events import Committed, Failed
+from nodes.target.state import TargetState
+from tests.nodes.builders import make_spec
+from tests.nodes.target.script import ONE, TWO, alone, tokens_of
+
+BAD_TOKEN = 9
+
+
+class FaultyModel(ToyModel):
+    """Computes no numbers for texts that begin with BAD_TOKEN."""
+
+    def forward(self, spans: Sequence[Span]) -> Logits:
+        rows = super().forward(spans).copy()
+        row = 0
+        for span in spans:
+            if span.start == 0:
+                self._is_bad[span.seq_id] = span.token_ids[0] == BAD_TOKEN
+            if self._is_bad[span.seq_id]:
+                rows[row : row + span.num_outputs] = np.nan
+            row += span.num_outputs
+        return rows
+
+    def __init__(self, config: ToyConfig) -> None:
+        super().__init__(config)
+        self._is_bad: dict[int, bool] = {}
+
+
+def test_a_target_goes_on_with_the_other_streams() -> None:
+    state = TargetState(FaultyModel(ToyConfig()), ToyTokenizer(96))
+    bad, good = make_spec(1, (BAD_TOKEN, 6, 7)), make_spec(2)
+    for spec in (bad, good):
+        state.open(spec)
+        state.lease(spec.stream_id, 1, 3, 20)
+    events = []
+    while state.has_work():
+        events += state.step()
+    (failed,) = [event for event in events if isinstance(event, Failed)]
+    assert (failed.stream_id, failed.code) == (ONE, "internal")
+    assert "not numbers" in failed.reason
+    commits = [event for event in events if isinstance(event, Committed)]
+    assert tokens_of(commits, TWO) == alone(good).token_ids
+    assert state.num_streams == 0
+
+
+def test_a_draft_goes_on_with_the_other_streams() -> None:
+    drafter = ModelDrafter(FaultyModel(ToyConfig()))
+    drafter.open(make_spec(1, (BAD_TOKEN, 6, 7)))
+    drafter.open(make_spec(2))
+    drafter.draft(1, [Job(StreamId(n), 1, 3, (), 4) for n in (1, 2)])
+    events = []
+    while drafter.has_work():
+        events += drafter.step()
+    assert [event.stream_id for event in events if isinstance(event, Failed)] == [ONE]
+    (drafted,) = [event for event in events if isinstance(event, Drafted)]
+    guessed = {guess.stream_id: guess.token_ids for guess in drafted.guesses}
+    assert guessed == {TWO: alone(make_spec(2)).token_ids[:4]}

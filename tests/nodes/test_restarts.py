@@ -1,0 +1,227 @@
+"""Nodes of a private mesh that end, and are started again or not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from mesh.zmq_transport import ZmqContext
+from nodes import local
+from nodes.client import Client
+from nodes.config import EngineSettings
+from nodes.generation import GenerateOptions
+from nodes.local import LocalMesh, NodeFailedError, local_mesh
+from nodes.restarting import MOST_FAILED_STARTS, WAITS_S
+from tests.nodes.memory_mesh import PROMPT, Answer, ask, check
+
+# Processes are started: a passing test needs a few seconds of a fast machine.
+pytestmark = pytest.mark.timeout(300)
+
+LIMIT_S = 120.0
+TOY = EngineSettings(model="toy:1")
+DRAFT = EngineSettings(model="toy:0.8")
+Eventually = Callable[..., Awaitable[None]]
+
+
+async def until_nodes(client: Client, roles: set[str]) -> None:
+    present: set[str] = set()
+    async with asyncio.timeout(LIMIT_S):
+        while present != roles:
+            await asyncio.sleep(0.01)
+            present = {node.role for node in (await client.nodes()).nodes}
+
+
+@pytest.mark.parametrize("role", ["target", "draft"])
+async def test_texts_go_on_with_the_next_node(role: str, eventually: Eventually) -> None:
+    lines: list[str] = []
+    options = GenerateOptions(max_tokens=600, gamma=4, num_choices=2, seed=3)
+
+    async def killed_twice(mesh: LocalMesh, client: Client) -> list[list[Answer]]:
+        found = []
+        for number in (1, 2):
+            seen = asyncio.Event()
+            asking = asyncio.create_task(ask(client, options, on_tokens=seen.set))
+            await seen.wait()
+            killed = mesh.pid(role)
+            os.kill(killed, signal.SIGKILL)
+            # What is asked before anybody has noticed is answered as well.
+            late = asyncio.create_task(ask(client, options))
+            await eventually(lambda n=number: len(lines) == n, LIMIT_S)
+            found += [await asking, await late]
+            await until_nodes(client, {"target", "draft"})
+            assert mesh.pid(role) != killed
+        return found
+
+    # Toys are fast: a gateway may be told more than it has read yet.
+    started = local_mesh(TOY, DRAFT, role="gateway", restarts=True, tell=lines.append)
+    async with started as (mesh, client):
+        found = await mesh.beside(killed_twice(mesh, client))
+    # This takes so long that the mesh would not wait for it.
+    for answers in found:
+        check(answers, options, PROMPT)
+    first, second = lines
+    assert first == f"the {role} node ended (SIGKILL): starting it again"
+    # It may have been well for long enough, on a slow machine.
+    assert second in (first, f"{first} in {WAITS_S[1]:g} s")
+
+
+async def test_the_next_node_need_not_read_the_whole_model_file_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    commands: list[list[str]] = []
+
+    def command(role: str, endpoint: str, engine: EngineSettings, hashed: str) -> list[str]:
+        commands.append([role, hashed])
+        said = "hashed: 1:2=3" if len(commands) == 1 else "nothing"
+        code = f"import sys; print({said!r}, file=sys.stderr); sys.exit({len(commands)})"
+        return [sys.executable, "-c", code]
+
+    monkeypatch.setattr(local, "node_command", command)
+    monkeypatch.setattr("nodes.restarting.WAITS_S", (0.0,))
+    with pytest.raises(NodeFailedError):
+        await LocalMesh("nowhere", restarts=True).keep("target", TOY)
+    # The second one has the code of a mistake.
+    assert commands == [["target", ""], ["target", "1:2=3"]]
+
+
+@pytest.mark.parametrize(
+    ("code", "num_starts"), [(1, MOST_FAILED_STARTS), (69, MOST_FAILED_STARTS), (78, 1), (2, 1)]
+)
+async def test_a_mesh_that_never_comes_up_ends_with_its_nodes_own_last_line(
+    monkeypatch: pytest.MonkeyPatch, code: int, num_starts: int
+) -> None:
+    lines: list[str] = []
+    says = f"import sys; print('error: no luck', file=sys.stderr); sys.exit({code})"
+    monkeypatch.setattr(local, "node_command", lambda *_: [sys.executable, "-c", says])
+    monkeypatch.setattr("nodes.restarting.WAITS_S", (0.0, 0.25))
+    with pytest.raises(NodeFailedError, match=r"^no luck$"):
+        async with local_mesh(TOY, None, restarts=True, tell=lines.append):
+            pytest.fail("it cannot be up")
+    assert len(lines) == num_starts - 1
+    if lines:
+        assert lines[0] == "the target node ended (no luck): starting it again"
+        assert set(lines[1:]) == {"the target node ended (no luck): starting it again in 0.25 s"}
+
+
+async def test_what_a_node_has_started_does_not_keep_the_next_node_from_starting(
+    monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    """It holds the standard error of the node that ended."""
+    code = (
+        "import subprocess, sys\n"
+        "child = subprocess.Popen(['sleep', '600'])\n"
+        "print('progress:', child.pid, file=sys.stderr, flush=True)\n"
+        "sys.exit(1)\n"
+    )
+    monkeypatch.setattr(local, "node_command", lambda *_: [sys.executable, "-c", code])
+    monkeypatch.setattr("nodes.restarting.WAITS_S", (3600.0,))
+    said: list[str] = []
+    lines: list[str] = []
+    mesh = LocalMesh("nowhere", restarts=True, tell=lines.append, status=said.append)
+    keeping = asyncio.create_task(mesh.keep("target", TOY))
+    await eventually(lambda: lines, LIMIT_S)
+    assert lines == ["the target node ended (exit code 1): starting it again in 3600 s"]
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    os.kill(int(said[0]), signal.SIGKILL)
+    await mesh.stop()
+
+
+async def test_without_restarts_the_first_failed_start_ends_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    killed = "import os; os.kill(os.getpid(), 9)"
+    monkeypatch.setattr(local, "node_command", lambda *_: [sys.executable, "-c", killed])
+    with pytest.raises(NodeFailedError, match=r"^the target node ended \(SIGKILL\)$"):
+        async with local_mesh(TOY, None):
+            pytest.fail("it cannot be up")
+
+
+async def test_a_mesh_that_was_up_starts_a_node_again_however_often_it_fails(
+    monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    """Its model file may be on a disk that comes back."""
+    lines: list[str] = []
+    monkeypatch.setattr("nodes.restarting.WAITS_S", (0.0,))
+    async with local_mesh(TOY, None, restarts=True, tell=lines.append) as (mesh, client):
+        command = local.node_command
+        mistake = [sys.executable, "-c", "raise SystemExit(78)"]
+        monkeypatch.setattr(local, "node_command", lambda *_: mistake)
+        os.kill(mesh.pid("target"), signal.SIGKILL)
+        await eventually(lambda: len(lines) > 2 * MOST_FAILED_STARTS, LIMIT_S)
+        monkeypatch.setattr(local, "node_command", command)
+        await until_nodes(client, {"target"})
+        options = GenerateOptions(max_tokens=20)
+        check(await ask(client, options), options, PROMPT)
+
+
+async def test_a_node_that_an_operator_sent_away_is_not_started_again(
+    eventually: Eventually,
+) -> None:
+    lines: list[str] = []
+    started = local_mesh(TOY, DRAFT, role="admin", restarts=True, tell=lines.append)
+    async with started as (mesh, client):
+        await client.command_node("drop", "draft")
+        await mesh.beside(eventually(lambda: lines, LIMIT_S))
+        (line,) = lines
+        assert line.startswith("the draft node ended (dropped by an operator")
+        assert line.endswith(": it is not started again")
+        options = GenerateOptions(max_tokens=20)
+        check(await mesh.beside(ask(client, options)), options, PROMPT)
+
+
+async def test_a_mesh_ends_while_a_node_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr("nodes.restarting.WAITS_S", (3600.0,))
+    async with local_mesh(TOY, DRAFT, restarts=True, tell=lines.append) as (mesh, _client):
+        pids = [mesh.pid(role) for role in ("target", "draft")]
+        os.kill(pids[0], signal.SIGKILL)
+        await eventually(lambda: lines, LIMIT_S)
+        assert lines == ["the target node ended (SIGKILL): starting it again in 3600 s"]
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+class _Deaf:
+    """A transport of a client that hears nothing while `is_deaf`."""
+
+    is_deaf = False
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    async def recv(self) -> Any:
+        while True:
+            frames = await self._transport.recv()
+            if not _Deaf.is_deaf:
+                return frames
+
+
+class _DeafContext(ZmqContext):
+    def connect(self, *arguments: Any, **options: Any) -> Any:
+        return _Deaf(super().connect(*arguments, **options))
+
+
+async def test_a_mesh_that_stays_does_not_end_because_its_own_client_heard_nothing_for_a_while(
+    monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    """On a machine that is too busy the client of `airdraft up` may give its coordinator up."""
+    monkeypatch.setattr(local, "ZmqContext", _DeafContext)
+    options = GenerateOptions(max_tokens=20)
+    async with local_mesh(TOY, None, restarts=True) as (mesh, client):
+        monkeypatch.setattr(_Deaf, "is_deaf", True)
+        await mesh.beside(eventually(lambda: not client.is_joined, LIMIT_S))
+        monkeypatch.setattr(_Deaf, "is_deaf", False)
+        check(await mesh.beside(ask(client, options)), options, PROMPT)
