@@ -21,7 +21,7 @@ from nodes.restarting import MOST_FAILED_STARTS, WAITS_S
 from tests.nodes.memory_mesh import PROMPT, Answer, ask, check
 
 # Processes are started: a passing test needs a few seconds of a fast machine.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 LIMIT_S = 120.0
 TOY = EngineSettings(model="toy:1")
