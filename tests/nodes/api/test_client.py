@@ -115,6 +115,7 @@ async def test_wrong_requests_are_the_callers(mesh: ToyMesh) -> None:
         assert {node.role for node in await client.nodes()} == {"target", "draft"}
 
 
+@pytest.mark.slow
 async def test_an_answer_goes_on_when_its_coordinator_is_back(mesh: ToyMesh) -> None:
     waits: list[None] = []
     async with connect(mesh.endpoint, on_waiting=lambda: waits.append(None)) as client:

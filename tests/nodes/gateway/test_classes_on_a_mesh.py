@@ -133,6 +133,7 @@ async def ask_thrice(http: httpx.AsyncClient, asked: list[Body]) -> list[set[tup
     return found
 
 
+@pytest.mark.slow
 async def test_requests_have_one_text_and_fingerprint_whatever_the_load(tmp_path: Path) -> None:
     async with gateway(tmp_path, B, A) as (_made, http):
         asked = bodies(200)
@@ -185,6 +186,7 @@ async def test_a_conversation_of_several_turns_stays_in_its_class(tmp_path: Path
         assert set().union(*found) == {A.fingerprint, B.fingerprint}
 
 
+@pytest.mark.slow
 async def test_with_weights_a_request_has_one_text(tmp_path: Path) -> None:
     async with gateway(tmp_path, A, B, weights="aaaa=1, bbbb=2") as (_made, http):
         asked = bodies(80)
@@ -198,6 +200,7 @@ async def test_with_weights_a_request_has_one_text(tmp_path: Path) -> None:
         assert all(shares.values())
 
 
+@pytest.mark.slow
 async def test_files_of_one_name_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

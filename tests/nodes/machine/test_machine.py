@@ -249,6 +249,7 @@ class Mesh(RuleBasedStateMachine):
             del queue[pick % len(queue)]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(max(600, NUM_STEPS // 20))
 def test_whatever_happens_every_request_ends_with_its_text_or_a_reason(
     monkeypatch: pytest.MonkeyPatch,

@@ -265,6 +265,7 @@ def mixed_up(num_targets: int, num_nodes: int) -> list[SchedulerState]:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_targets", "num_nodes"), [(2, 2), (4, 4), (3, 2), (8, 3)])
 def test_targets_that_share_all_draft_nodes_part(num_targets: int, num_nodes: int) -> None:
     made = mixed_up(num_targets, num_nodes)

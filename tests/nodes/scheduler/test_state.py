@@ -317,6 +317,7 @@ def test_a_stream_that_has_begun_is_waited_for_and_not_asked_twice() -> None:
 # -- walks -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=25, database=None)
 @given(seed=st.integers(0, 2**32), num_streams=st.integers(1, 6))
 def test_no_stream_waits_for_ever_and_nothing_leaks(seed: int, num_streams: int) -> None:
