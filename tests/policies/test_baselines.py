@@ -174,6 +174,7 @@ def test_without_streams_or_costs_there_is_nothing_to_plan(name):
     assert dict(blind.reasons) == dict.fromkeys(ids, "draft off: no costs")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(NUM_PARTS))
 def test_no_joint_plan_is_predicted_worse_than_any_scheme(part):
     """Mostly few streams, now and then many: more than the planner has blocks for."""

@@ -29,6 +29,7 @@ def batches_of(problem, plan):
     return [members[first:end] for first, end in pairwise(plan.bounds)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlap", [True, False])
 @pytest.mark.parametrize("equal_shares", [False, True])
 @pytest.mark.parametrize("stopping", [False, True])

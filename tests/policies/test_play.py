@@ -16,6 +16,7 @@ from tests.policies.slow_cycle import SlowCycle
 from tests.policies.test_cycle import batches_of, random_plan
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target_on_air", [False, True])
 @pytest.mark.parametrize("stopping", [False, True])
 def test_played_plans_cost_what_their_definition_says(stopping: bool, target_on_air: bool) -> None:

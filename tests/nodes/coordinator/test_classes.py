@@ -184,6 +184,7 @@ def test_a_target_that_restarts_does_not_change_which_class_is_the_first() -> No
     assert fleet.started[2].numerics_class == "b"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_with_weights_each_request_has_its_class() -> None:
     fleet = two_classes(class_weights=WEIGHTS)

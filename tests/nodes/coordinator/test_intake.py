@@ -245,6 +245,7 @@ def test_what_waits_of_gateways_keeps_no_client_out() -> None:
     assert failure(mesh.hear(CLIENT, make_submit(2)))[0] == "overloaded"
 
 
+@pytest.mark.slow
 def test_ten_thousand_streams_of_a_gateway_may_wait_and_end_with_it() -> None:
     mesh = make_mesh(max_streams=1)
     for number in range(10_001):

@@ -397,6 +397,7 @@ def stream_case(prompt: tuple[int, ...], seed: int) -> StreamCase:
 INNOCENTS = tuple(stream_case((1 + k, 2, 3, 4 + k), k) for k in range(16))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(0, 17, 3))
 def test_a_poison_request_ends_few_targets_and_no_other_request(seed: int) -> None:
     poison = stream_case((*POISON, 5), 99)

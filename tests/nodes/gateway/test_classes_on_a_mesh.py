@@ -24,7 +24,7 @@ from tests.nodes.gateway.served import serving
 from tests.nodes.memory_mesh import Members, Passing
 from tests.nodes.reference import reference
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 Eventually = Callable[..., "asyncio.Future[None]"]
 Body = dict[str, Any]
@@ -133,7 +133,6 @@ async def ask_thrice(http: httpx.AsyncClient, asked: list[Body]) -> list[set[tup
     return found
 
 
-@pytest.mark.slow
 async def test_requests_have_one_text_and_fingerprint_whatever_the_load(tmp_path: Path) -> None:
     async with gateway(tmp_path, B, A) as (_made, http):
         asked = bodies(200)
@@ -186,7 +185,6 @@ async def test_a_conversation_of_several_turns_stays_in_its_class(tmp_path: Path
         assert set().union(*found) == {A.fingerprint, B.fingerprint}
 
 
-@pytest.mark.slow
 async def test_with_weights_a_request_has_one_text(tmp_path: Path) -> None:
     async with gateway(tmp_path, A, B, weights="aaaa=1, bbbb=2") as (_made, http):
         asked = bodies(80)
@@ -200,7 +198,6 @@ async def test_with_weights_a_request_has_one_text(tmp_path: Path) -> None:
         assert all(shares.values())
 
 
-@pytest.mark.slow
 async def test_files_of_one_name_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

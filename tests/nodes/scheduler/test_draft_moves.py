@@ -140,6 +140,7 @@ def test_streams_stay_where_telling_their_texts_would_hold_up_all_on_the_medium(
     assert held(scheduler)["b"] == num_moved
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("here", "there", "num_streams", "expected"),
     [
@@ -281,6 +282,7 @@ def test_targets_that_share_all_draft_nodes_part(num_targets: int, num_nodes: in
     assert [i for s in made for i in decode(s, 128) if isinstance(i, ToDraft)] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(80))
 def test_moves_come_to_an_end(seed: int) -> None:
     """Whatever nodes cost, however far they are and whoever shares them."""
