@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
 from tests.nodes.builders import make_submit
 from tests.nodes.coordinator.fleet import (
     Answer,
@@ -47,7 +48,9 @@ def test_a_name_means_the_same_file_while_one_of_its_targets_restarts() -> None:
     fleet.lose("1b")
     fleet.ask(make_submit(2, model="a"))
     assert fleet.started[2].model_hash == "22" * 32
-    assert failure(fleet.mesh.hear(CLIENT, make_submit(3, model="a.gguf@11111111"))) == (
+    fleet.now += STRANDED_LIMIT_S
+    asked = make_submit(3, model="a.gguf@11111111")
+    assert failure(fleet.mesh.hear(CLIENT, asked, fleet.now)) == (
         "unavailable",
         "no target of model 'a.gguf@11111111' is there at present: try later",
     )

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
 from tests.nodes.builders import make_submit
 from tests.nodes.coordinator.fleet import (
     Answer,
@@ -32,13 +33,14 @@ def test_who_names_a_class_gets_it_or_nothing() -> None:
         fleet.answer_all(random.Random(0))
         assert fleet.found(number).fingerprint == ("0123456789abcdef" * 4, long)
     fleet.lose("b1")
+    fleet.now += STRANDED_LIMIT_S
     wanted = make_submit(7, model_hash="content", numerics_class="b")
-    assert failure(fleet.mesh.hear(CLIENT, wanted)) == (
+    assert failure(fleet.mesh.hear(CLIENT, wanted, fleet.now)) == (
         "unavailable",
         "no target with fingerprint fp_content_b is there at present",
     )
     other = make_submit(8, model_hash="01234567", numerics_class="b", model="toy-1")
-    assert failure(fleet.mesh.hear(CLIENT, other))[0] == "unavailable"
+    assert failure(fleet.mesh.hear(CLIENT, other, fleet.now))[0] == "unavailable"
 
 
 def test_a_name_and_a_class_of_another_model_contradict_each_other() -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mesh.codec import encode_struct
-from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Pong
+from mesh.messages import Bye, Pong
 from nodes.config import LimitSettings
 from nodes.messages import CancelRequest, CloseStreamNotice, CommitEntry, CommitReply, StartedNotice
 from tests.nodes.builders import make_profile, make_submit
@@ -129,8 +128,7 @@ def test_a_client_that_leaves_ends_all_its_requests_whatever_ends_with_them() ->
     mesh.join(CLIENT, "client")
     for number, max_tokens in ((1, 8), (2, 8), (3, 2000), (4, 8)):
         mesh.hear(CLIENT, make_submit(number, max_tokens=max_tokens))
-    smaller = encode_struct(make_profile(max_streams=1, num_cells=200))
-    mesh.hear(TARGET, Hello("target", "target", 99, PROTOCOL_VERSION, smaller))
+    mesh.join(TARGET, "target", make_profile(max_streams=1, num_cells=200), incarnation=99)
     # Those that can be served do not wait behind it.
     first = CommitEntry(1, 2, 3, 1, 0, 0, "stop", b"!")
     assert opened(mesh.hear(TARGET, CommitReply(0.0, (first,), (9,)))) == [2]

@@ -190,7 +190,8 @@ def test_bytes_are_counted_by_node_and_by_kind() -> None:
     mesh.hear(TARGET, StreamReadyNotice(1, 1), num_bytes=40)
     status = ask(mesh)
     target = node(status, TARGET)
-    assert (target.bytes_in, target.bytes_out) == (40, 1000)
+    # With the answer to its probe.
+    assert (target.bytes_in, target.bytes_out) == (50, 1000)
     wire = {(w.kind, w.direction): (w.num_messages, w.num_bytes) for w in status.totals.wire}
     assert wire["SubmitRequest", "in"] == (1, 300)
     assert wire["OpenStreamRequest", "out"] == (1, 1000)
