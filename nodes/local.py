@@ -182,8 +182,6 @@ async def local_mesh(
         endpoint = listen or f"ipc://{stack.enter_context(_folder()) / secrets.token_hex(4)}"
         context = stack.enter_context(ZmqContext())
         secured = ring.server_keys(endpoint)
-        if secured is None:
-            warn_of_others(endpoint)
         coordinator = Coordinator(
             context.bind(endpoint, secured),
             careful(policy),
@@ -193,6 +191,9 @@ async def local_mesh(
             next_key=ring.next_key_reader(secured),
             limits=limits,
         )
+        if secured is None:
+            # Not before it is bound: what keeps it from that is told in one line.
+            warn_of_others(coordinator.endpoint)
         mesh = LocalMesh(
             on_this_machine(coordinator.endpoint), restarts=restarts, tell=tell, status=status
         )
