@@ -74,8 +74,6 @@ async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], N
     fd = inherited(environment(), SOCKET_NAME)
     listen = endpoint_to_bind(ring, config.listen) if fd is None else endpoint_of(fd)
     secured = ring.server_keys(listen)
-    if secured is None:
-        warn_of_others(listen)
     _publish(ring)
     with ZmqContext() as context:
         coordinator = Coordinator(
@@ -91,6 +89,9 @@ async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], N
             limits=config.limits,
             class_weights=parsed_weights(config.classes.weights),
         )
+        if secured is None:
+            # Not before it is bound: what keeps it from that is told in one line.
+            warn_of_others(coordinator.endpoint)
         on_bound(coordinator.endpoint)
         async with Manager(environment()).attending(lambda: True):
             try:
