@@ -57,7 +57,10 @@ async def until_nodes(client: Client, names: set[str], *, busy: bool = False) ->
             await asyncio.sleep(0.01)
 
 
-async def ask(client: Client, prompt: str, options: GenerateOptions) -> tuple[list[int], bytes]:
+async def ask(
+    client: Client, prompt: str, options: GenerateOptions, begun: asyncio.Event
+) -> tuple[list[int], bytes]:
+    """begun: set when the first token has come."""
     token_ids: list[int] = []
     text = b""
     async for event in client.generate(prompt, options):
@@ -66,6 +69,7 @@ async def ask(client: Client, prompt: str, options: GenerateOptions) -> tuple[li
                 assert event.position == len(token_ids)
                 token_ids += event.token_ids
                 text += event.text
+                begun.set()
             case FinishedNotice():
                 assert event.num_tokens == len(token_ids)
     return token_ids, text
@@ -85,8 +89,15 @@ async def test_a_target_that_is_killed_costs_a_stall_and_no_token(commands: Comm
         async with client_of(endpoint) as client:
             await until_nodes(client, {"killed", "left"})
             options = GenerateOptions(max_tokens=LONG, temperature=0.9, seed=5)
-            asking = [asyncio.create_task(ask(client, text, options)) for text in TEXTS]
+            begun = [asyncio.Event() for _ in TEXTS]
+            asking = [
+                asyncio.create_task(ask(client, text, options, first))
+                for text, first in zip(TEXTS, begun, strict=True)
+            ]
             await until_nodes(client, {"killed", "left"}, busy=True)
+            # What a target may have died of, as no token of it has come, goes to no other target.
+            async with asyncio.timeout(LIMIT_S):
+                await asyncio.gather(*(first.wait() for first in begun))
             killed.kill()
             await until_nodes(client, {"left"})
             assert not any(task.done() for task in asking), "nothing was left to be done"
