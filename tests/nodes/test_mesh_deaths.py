@@ -122,6 +122,7 @@ async def test_a_target_that_dies_and_comes_back_goes_on_with_its_requests() -> 
         assert made.model.free_cells() == made.config.num_cells
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["target", "draft-0"])
 async def test_a_node_that_stops_says_so_behind_all_that_it_has_done(name: str) -> None:
     async with mesh(0.8) as made:
