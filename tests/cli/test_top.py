@@ -40,7 +40,7 @@ def commands(tmp_path: Path) -> Iterator[Commands]:
 def toys(commands: Commands) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A mesh, and its endpoint."""
     models = ("--model", "toy:1", "--draft", "toy:0.8", "--listen", "tcp://127.0.0.1:*")
-    with commands.started("up", *models) as mesh:
+    with commands.started("up", *models, "--http", "off") as mesh:
         assert mesh.stdout is not None
         yield mesh, mesh.stdout.readline().removeprefix("listening on ").strip()
         if mesh.poll() is None:

@@ -47,7 +47,7 @@ def test_a_mesh_at_work_is_recorded_drawn_and_planned_anew(
     output, raw = tmp_path / "trace.json", tmp_path / "trace.jsonl"
     # Slow enough for the draft node to be ready in time.
     toys = ("--model", "toy:1@5ms", "--draft", "toy:0.8", "--listen", "tcp://127.0.0.1:*")
-    with commands.started("up", *toys) as mesh:
+    with commands.started("up", *toys, "--http", "off") as mesh:
         assert mesh.stdout is not None
         endpoint = mesh.stdout.readline().removeprefix("listening on ").strip()
         files = ("--output", str(output), "--raw", str(raw))

@@ -127,7 +127,8 @@ def test_a_mesh_that_does_not_come_up_is_tried_five_times(
     commands: Commands, tmp_path: Path
 ) -> None:
     model = f"replay:{tmp_path}/none.toml"
-    with commands.started("up", "--model", model, "--draft", "none", *TOYS[4:]) as process:
+    models = ("--model", model, "--draft", "none", "--http", "off")
+    with commands.started("up", *models, *TOYS[4:]) as process:
         output, errors = process.communicate(timeout=LIMIT_S)
     *tries, end = without_warnings(errors)
     why = f"emulated node {tmp_path}/none.toml: no such file or directory"

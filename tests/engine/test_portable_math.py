@@ -49,7 +49,8 @@ def test_powers_are_near_the_true_ones_and_never_grow_with_the_steps(steps):
     powers = portable_math.power_of_half(np.array(sorted(steps), dtype=np.int64)).tolist()
     for step, power in zip(sorted(steps), powers, strict=True):
         true = 2.0**40 * math.exp(-step / 2**20 * math.log(2))
-        assert power == pytest.approx(true, rel=3e-9, abs=1.0)
+        # Within 2e-9, rounded down, and the reference has errors of its own.
+        assert abs(power - true) <= 3e-9 * true + 1.0
     assert powers == sorted(powers, reverse=True)
 
 
