@@ -32,8 +32,10 @@ OURS := $(PIP_INSTALL) --no-build-isolation --no-deps
 RELOCK := build/lock/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 \
 	--generate-hashes --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 
-# On all cores: who is done takes tests from the others.
-PYTEST := $(BIN)/python -m pytest -q -n auto --dist worksteal
+# One more at a time than there are cores, for some tests wait for a limit to pass. Whoever is done takes
+# tests from the others.
+NUM_WORKERS := $(shell echo $$(($$(nproc 2>/dev/null || echo 1) + 1)))
+PYTEST := $(BIN)/python -m pytest -q -n $(NUM_WORKERS) --dist worksteal
 
 .DELETE_ON_ERROR:
 .PHONY: demo test quick lint check fix bench install deb lock models

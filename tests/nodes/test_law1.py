@@ -20,7 +20,7 @@ from tests.nodes.cluster_case import ClusterCase
 from tests.nodes.pure_cluster import PureCluster
 from tests.nodes.pure_mesh import Case, DraftCase, PureMesh, StreamCase
 
-NUM_CASES = int(os.environ.get("AIRDRAFT_LAW1_CASES", "300"))
+NUM_CASES = int(os.environ.get("AIRDRAFT_LAW1_CASES", "150"))
 
 # What the pieces of the toy's tokens, " 1", " 2" and so on, can spell.
 _grammars = st.sampled_from(

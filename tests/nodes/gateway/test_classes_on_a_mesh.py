@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from nodes.coordinator.placing import choosing, stranded
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyTokenizer
 from nodes.gateway import models
@@ -29,6 +30,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 Eventually = Callable[..., "asyncio.Future[None]"]
 Body = dict[str, Any]
 AT_ONCE = 24
+
+
+@pytest.fixture(autouse=True)
+def _who_left_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (choosing, stranded):
+        monkeypatch.setattr(module, "STRANDED_LIMIT_S", 1.0)
 
 
 @dataclass(frozen=True)

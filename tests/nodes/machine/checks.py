@@ -32,9 +32,10 @@ def check_requests(state: CoordinatorState) -> None:
         assert client in members, "a request of a client that is gone"
         numbers.setdefault(client, set()).add(number)
         of_requests.update(dict.fromkeys(request.choices, request))
-        # Until its text is tokens it has no streams.
-        is_tokenized = (client, number) not in serving.ledger.tokenizing._number_of
-        assert bool(request.choices) == is_tokenized
+        # A request has no streams until its text is tokens, and while it waits for a first target.
+        is_read = (client, number) not in serving.ledger.tokenizing._number_of
+        has_target_to_come = request in list(serving.ledger.returning)
+        assert bool(request.choices) == (is_read and not has_target_to_come)
         is_noted = serving.placement.stranded._requests.get((client, number)) is request
         assert is_noted == (request.stranded_at is not None)
     assert numbers == serving.ledger._ids_of_client

@@ -30,7 +30,7 @@ from tests.nodes.machine.setup import Setup
 from tests.nodes.machine.world import World
 
 STEPS_A_RUN = 40
-DEFAULT_STEPS = 4_000
+DEFAULT_STEPS = 2_000
 NUM_STEPS = int(os.environ.get("AIRDRAFT_MACHINE_STEPS", DEFAULT_STEPS))
 _PHASES = (
     (Phase.generate, Phase.shrink)
