@@ -13,15 +13,11 @@
 PYTHON ?= python3
 PROMPT ?= The three most useful things to carry on a long walk are
 
-# llama.cpp is compiled once, by the installation of llama-cpp-python. With AVX512-FP16 ggml's F16
-# loops take 128 values at a time, and attention heads of 64 are added up one by one (DECISIONS.md).
-NO_FP16 := $(shell $(CXX) -mno-avx512fp16 -E -x c++ /dev/null >/dev/null 2>&1 && echo -mno-avx512fp16)
-CFLAGS += $(NO_FP16)
-CXXFLAGS += $(NO_FP16)
-# Some of it is changed on the way, for several streams on a CPU: packaging/llama.cpp.
-CMAKE_ARGS ?= -DLLAVA_BUILD=OFF '-DCMAKE_PROJECT_ggml_INCLUDE=$(CURDIR)/packaging/llama.cpp/changes.cmake'
+# llama.cpp is compiled once, by the installation of llama-cpp-python. Any flags do: airdraft's own kernels
+# are compiled apart from it (nodes/engine/kernels).
+CMAKE_ARGS ?= -DLLAVA_BUILD=OFF '-DCMAKE_PROJECT_ggml_INCLUDE=$(CURDIR)/packaging/library_only.cmake'
 CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || echo 1)
-export CFLAGS CXXFLAGS CMAKE_ARGS CMAKE_BUILD_PARALLEL_LEVEL
+export CMAKE_ARGS CMAKE_BUILD_PARALLEL_LEVEL
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -89,12 +85,19 @@ $(VENV)/locked: requirements/build.txt requirements/run.txt | $(VENV)/made
 	$(LOCKED) -r requirements/run.txt
 	@touch $@
 
-$(VENV)/installed: pyproject.toml $(VENV)/locked
+$(VENV)/installed: pyproject.toml $(VENV)/kernels
 	$(OURS) -e .
 	@touch $@
 
+$(VENV)/kernels: $(wildcard nodes/engine/kernels/*.cpp nodes/engine/kernels/*.h) $(VENV)/locked
+	@echo "Compiling airdraft's kernels takes about a minute on two cores."
+	$(BIN)/python -m nodes.engine.kernels.build
+	@touch $@
+
+# In another folder, where Python finds what was installed and not this checkout.
 install: $(VENV)/locked
 	$(OURS) .
+	cd $(BIN) && ./python -m nodes.engine.kernels.build
 
 $(VENV)/installed-dev: requirements/dev.txt $(VENV)/installed
 	$(LOCKED) -r requirements/dev.txt

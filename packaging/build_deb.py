@@ -21,7 +21,8 @@ from pathlib import Path
 
 import debian
 
-ROOT = Path(__file__).resolve().parents[1]
+PACKAGING = Path(__file__).resolve().parent
+ROOT = PACKAGING.parent
 BUILD = ROOT / "build" / "deb"
 PYTHON = sys.version_info[:2]
 LOCKS = ROOT / "requirements"
@@ -95,18 +96,17 @@ def _pip() -> list[str]:
 
 def _engine_wheel(pip: Sequence[str], requirement: str, flags: str) -> Path:
     """pip's own cache is not asked: what it holds may have been compiled for this machine only."""
-    changes = ROOT / "packaging" / "llama.cpp"
-    sources = "".join(path.read_text() for path in sorted(changes.iterdir()))
+    includes = {"ggml": PACKAGING / "library_only.cmake", "llama_cpp": PACKAGING / "paths.cmake"}
+    sources = "".join(path.read_text() for path in includes.values())
     name = hashlib.sha256(f"{requirement} {flags} {sources}".encode()).hexdigest()[:12]
     folder = BUILD / "wheels" / name
     if not list(folder.glob("*.whl")):
         print(f"compiling {ENGINE} with {flags}", flush=True)
         locked = _written("engine.txt", requirement)
         options = ["--no-deps", "--no-cache-dir", "--no-build-isolation", f"--no-binary={ENGINE}"]
-        includes = {"ggml": "changes.cmake", "llama_cpp": "paths.cmake"}
         given = [
-            shlex.quote(f"-DCMAKE_PROJECT_{project}_INCLUDE={changes / file}")
-            for project, file in includes.items()
+            shlex.quote(f"-DCMAKE_PROJECT_{project}_INCLUDE={path}")
+            for project, path in includes.items()
         ]
         environ = {**os.environ, "CMAKE_ARGS": " ".join([flags, *given])}
         options += ["--require-hashes", f"--wheel-dir={folder}"]
@@ -121,6 +121,9 @@ def _install(pip: Sequence[str], site: Path, engine: Path, rest: str) -> None:
     locked = _written("rest.txt", rest)
     _run(*into, "--require-hashes", "--only-binary=:all:", "-r", locked)
     _run(*into, "--no-build-isolation", engine, ROOT)
+    # All instruction sets are in it: which one runs is decided where it runs.
+    environ = {**os.environ, "PYTHONPATH": str(site)}
+    _run(pip[0], "-m", "nodes.engine.kernels.build", env=environ, cwd=BUILD)
     for name in debian.LEFT_OUT:
         shutil.rmtree(site / name, ignore_errors=True)
     # Where this was built is nobody's business.

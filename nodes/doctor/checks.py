@@ -18,7 +18,7 @@ from nodes.doctor import calibration, engine, keys, machine, models, ports, sett
 from nodes.doctor.finding import Finding
 from nodes.doctor.settings import Config
 from nodes.engine.calibrate import about
-from nodes.engine.llama_abi import build_name, has_changes
+from nodes.engine.llama_abi import build_name, kernels
 from nodes.gateway.config import GatewayConfig
 from nodes.keyring import Keyring
 
@@ -67,7 +67,7 @@ def _software(asked: Asked) -> tuple[list[Finding], str]:
     if build:
         flags = _cpu_flags(asked.root)
         findings.append(engine.check_isa(build, flags, platform.machine()))
-        findings.append(engine.check_changes(are_there=has_changes()))
+        findings.append(engine.check_kernels(kernels()))
     return [*findings, engine.check_omp(asked.environ)], build
 
 

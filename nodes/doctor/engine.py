@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from nodes.doctor.finding import Finding, fail, note, ok, warn
+from nodes.engine.kernels.library import Kernels
 from nodes.engine.protocol import EngineError
 
 _REINSTALL = "pip install --force-reinstall --no-cache-dir llama-cpp-python==VERSION builds it anew"
@@ -37,14 +38,13 @@ def check_isa(build: str, cpu_flags: frozenset[str], machine: str) -> Finding:
     return ok(f"libllama uses {features}")
 
 
-def check_changes(*, are_there: bool) -> Finding:
-    """Whether attention and Q8_0 are as quick as they can be: packaging/llama.cpp/changes.cmake."""
-    if are_there:
-        return ok("libllama was compiled with airdraft's loops")
+def check_kernels(found: Kernels) -> Finding:
+    """Whether products and attention are those that are fast and exact for any batch."""
+    if not found.missing:
+        return ok(f"airdraft's kernels run, with {found.name}")
     return note(
-        "libllama was compiled without airdraft's loops, or with older ones: a CPU is slower",
-        "in a checkout, CMAKE_ARGS=-DCMAKE_PROJECT_ggml_INCLUDE=$PWD/packaging/llama.cpp/"
-        f"changes.cmake {_REINSTALL}",
+        f"libllama runs without airdraft's kernels, slower and seldom exact: {found.missing}",
+        "python -m nodes.engine.kernels.build",
     )
 
 

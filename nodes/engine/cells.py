@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 # Reading past one garbage cell costs about 0.6 us a query, some 0.03 at most where attention skips
-# them (packaging/llama.cpp), rewriting a live one about 40 us (SmolLM2-135M, one thread):
+# them (kernels/), rewriting a live one about 40 us (SmolLM2-135M, one thread):
 # compacting pays once the first sum reaches the second.
 QUERIES_PER_CELL = 64
 QUERIES_PER_SKIPPED_CELL = 1024

@@ -16,8 +16,8 @@ import numpy as np
 from nodes.engine.cells import QUERIES_PER_CELL, QUERIES_PER_SKIPPED_CELL, CellLog
 from nodes.engine.llama_abi import (
     build_name,
-    has_changes,
     hash_file,
+    kernels,
     library,
     load_model,
     take_last_error,
@@ -40,9 +40,10 @@ from nodes.engine.vocab import LlamaTokenizer
 logger = logging.getLogger(__name__)
 
 Profile = Literal["exact", "fast"]
-# From 64 queries of one stream in a pass the attention kernel changes, and with it the bits.
+# Of ggml's own attention: from 64 queries of one stream in a pass the kernel changes, and with it
+# the bits.
 _EXACT_MICRO_BATCH = 32
-_FAST_MICRO_BATCH = 512
+_MICRO_BATCH = 512
 _MAX_METADATA_BYTES = 8192
 # Of keys and values: ggml's number of F16.
 _CACHE_TYPES = 1, 1
@@ -50,7 +51,7 @@ _CACHE_TYPES = 1, 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlamaConfig:
-    """How one model is run. num_threads counts batch threads; see `_thread_counts`."""
+    """How one model is run. repack: whether weights may lie in other layouts than in the file."""
 
     path: Path
     profile: Profile = "exact"
@@ -70,6 +71,9 @@ class LlamaModel:
         self._llama = library()
         self._context: Any = None
         self._closing = contextlib.ExitStack()
+        found = kernels(keeps_others=config.profile == "fast")
+        # Our products and attention have the same bits for any batch and any number of threads.
+        self._has_kernels = config.repack and not found.missing
         self._model = load_model(config.path, gpu_layers=config.gpu_layers, repack=config.repack)
         try:
             self._open_context()
@@ -81,7 +85,7 @@ class LlamaModel:
         except BaseException:
             self.close()
             raise
-        skips = has_changes() and not config.gpu_layers
+        skips = self._has_kernels and not config.gpu_layers
         per_cell = QUERIES_PER_SKIPPED_CELL if skips else QUERIES_PER_CELL
         self._log = CellLog(self._info.num_cells, config.max_sequences, per_cell)
         # The last sequence id is the graveyard: what lies there is occupied and never read.
@@ -92,13 +96,13 @@ class LlamaModel:
 
     def _context_params(self) -> Any:
         config = self.config
-        exact = config.profile == "exact"
+        is_careful = self._is_careful
         params = self._llama.llama_context_default_params()
         params.n_ctx = config.num_cells
         params.n_batch = config.max_batch_tokens
-        params.n_ubatch = _EXACT_MICRO_BATCH if exact else _FAST_MICRO_BATCH
+        params.n_ubatch = _EXACT_MICRO_BATCH if is_careful else _MICRO_BATCH
         params.n_seq_max = config.max_sequences + 1
-        params.n_threads, params.n_threads_batch = self._thread_counts()
+        params.n_threads, params.n_threads_batch = self._thread_counts(config.num_threads)
         params.flash_attn_type = 1
         params.type_k, params.type_v = _CACHE_TYPES
         params.kv_unified = True
@@ -114,11 +118,15 @@ class LlamaModel:
             raise EngineError(f"no context for {self.config.path.name}: {reason}")
         self._memory = self._llama.llama_get_memory(self._context)
 
-    def _thread_counts(self) -> tuple[int, int]:
-        # A lone query over a long context splits its keys between threads and sums them in
-        # another order; exact keeps that one case on one thread.
-        threads = self.config.num_threads
-        return (1 if self.config.profile == "exact" else threads), threads
+    @property
+    def _is_careful(self) -> bool:
+        """Whether ggml's own kernels have to be kept from adding up in another order."""
+        return self.config.profile == "exact" and not self._has_kernels
+
+    def _thread_counts(self, num_threads: int) -> tuple[int, int]:
+        """Threads of passes of one token, and of others."""
+        # ggml's attention has threads share the keys of a lone query, and joins what they found.
+        return (1 if self._is_careful else num_threads), num_threads
 
     def _describe(self, model_hash: str) -> EngineInfo:
         llama, config = self._llama, self.config
@@ -128,7 +136,7 @@ class LlamaModel:
                     model_hash,
                     build_name(),
                     config.profile,
-                    config.repack,
+                    self._has_kernels,
                     config.gpu_layers,
                     _CACHE_TYPES,
                 )
@@ -297,9 +305,8 @@ class LlamaModel:
         log.compacted()
 
     def set_batch_threads(self, num_threads: int) -> None:
-        """Change the threads of passes with more than one token."""
-        single = 1 if self.config.profile == "exact" else num_threads
-        self._llama.llama_set_n_threads(self._context, single, num_threads)
+        """Change the threads of passes."""
+        self._llama.llama_set_n_threads(self._context, *self._thread_counts(num_threads))
 
     def close(self) -> None:
         self._closing.close()

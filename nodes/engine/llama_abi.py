@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from nodes.engine.kernels.library import Kernels, register
 from nodes.engine.protocol import EngineError, ModelFileError
 
 logger = logging.getLogger(__name__)
@@ -17,8 +18,6 @@ logger = logging.getLogger(__name__)
 # ggml.h as vendored by llama-cpp-python 0.3.36; its own Python map is of an older header.
 _GGML_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, 4: logging.WARNING}
 _MAX_HASHED_BYTES = 1 << 25
-# A name in packaging/llama.cpp/attention.h.
-_CHANGES = b"airdraft_changes_3"
 _FTYPES = {"F16": 1, "Q4_0": 2, "Q8_0": 7}
 
 _last_error = ""
@@ -113,13 +112,6 @@ def _library_files() -> list[Path]:
     return sorted(folder.glob("*.so")) or sorted(folder.glob("*.dylib"))
 
 
-@functools.cache
-def has_changes() -> bool:
-    """Whether libllama was compiled with packaging/llama.cpp/changes.cmake as it is now."""
-    files = [path for path in _library_files() if "ggml-cpu" in path.name]
-    return any(_CHANGES in path.read_bytes() for path in files)
-
-
 def hash_file(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()
@@ -140,8 +132,19 @@ def check_model_file(path: Path) -> None:
             raise ModelFileError(f"model file {path} is not a GGUF file")
 
 
+def kernels(*, keeps_others: bool = False) -> Kernels:
+    """Give libllama our kernels, if they are there; the first call of a process decides.
+
+    keeps_others: as in register().
+    """
+    return register(library().__version__, keeps_others=keeps_others)
+
+
 def load_model(path: Path, *, gpu_layers: int, repack: bool, vocab_only: bool = False) -> Any:
-    """Load a GGUF; returns libllama's model pointer. Raises ModelFileError with its reason."""
+    """Load a GGUF; returns libllama's model pointer. Raises ModelFileError with its reason.
+
+    repack: whether weights may lie in other layouts than in the file, ours among them.
+    """
     check_model_file(path)
     llama_cpp = library()
     params = llama_cpp.llama_model_default_params()

@@ -58,17 +58,23 @@ def open_model(
 
     model_hash: SHA-256 of the file, if it is known.
 
-    Repacked weights are faster but on some CPUs depend on the batch. In profile exact they are
-    kept only if the self-test passes with them, else the plain weights are tried.
+    In profile exact, where the self-test fails with our kernels, ggml's own are tried with the
+    weights as they lie in the file, which are slow. Where that fails, too, the fastest form runs
+    and promises nothing.
     """
     opened = _open_once(config, cache, progress, model_hash)
-    if config.profile == "exact" and config.repack and not opened.self_test.exact:
-        logger.info("self-test with repacked weights: %s; trying without", opened.self_test.failure)
-        model_hash = opened.model.info.model_hash
+    if config.profile == "fast" or opened.self_test.exact:
+        return opened
+    failure, model_hash = opened.self_test.failure, opened.model.info.model_hash
+    if config.repack:
+        logger.info("self-test: %s; trying the weights as they are in the file", failure)
         opened.model.close()
         opened = _open_once(replace(config, repack=False), cache, progress, model_hash)
-    if config.profile == "exact" and not opened.self_test.exact:
-        logger.warning("not exact on this device: %s", opened.self_test.failure)
+        if opened.self_test.exact:
+            return opened
+        opened.model.close()
+        opened = _open_once(config, cache, progress, model_hash)
+    logger.warning("not exact on this device: %s", failure)
     return opened
 
 

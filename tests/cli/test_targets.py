@@ -49,7 +49,9 @@ async def client_of(endpoint: str) -> AsyncIterator[Client]:
 
 async def until_nodes(client: Client, names: set[str]) -> None:
     async with asyncio.timeout(LIMIT_S):
-        while {node.node for node in (await client.nodes()).nodes} != names:
+        while True:
+            if {node.node for node in (await client.nodes()).nodes} == names:
+                return
             await asyncio.sleep(0.01)
 
 

@@ -16,8 +16,7 @@ def model_path():
 
 @pytest.fixture(scope="module")
 def loaded(model_path):
-    # Plain weights: repacked ones are exact on some CPUs only, which is the self-test's subject.
-    config = LlamaConfig(path=model_path, num_cells=NUM_CELLS, max_sequences=4, repack=False)
+    config = LlamaConfig(path=model_path, num_cells=NUM_CELLS, max_sequences=4)
     model = LlamaModel(config)
     yield model
     model.close()

@@ -6,6 +6,7 @@ import pytest
 
 from nodes.doctor import engine, toolchain
 from nodes.doctor.finding import Level, fail, has_failed, note, warn
+from nodes.engine.kernels.library import Kernels
 from nodes.engine.protocol import EngineError
 
 BUILD = "0.3.36 CPU : SSE3 = 1 | AVX2 = 1 | FMA = 1 | F16C = 0 | OPENMP = 1 |"
@@ -41,11 +42,11 @@ def test_cmake_is_never_required() -> None:
     assert toolchain.check_cmake(nothing, is_built=True).level is Level.NOTE
 
 
-def test_a_build_without_our_loops_works_and_is_told() -> None:
-    assert engine.check_changes(are_there=True).level is Level.OK
-    finding = engine.check_changes(are_there=False)
-    assert finding.level is Level.NOTE
-    assert "packaging/llama.cpp/changes.cmake" in finding.mend
+def test_without_our_kernels_all_works_and_it_is_told() -> None:
+    assert engine.check_kernels(Kernels("avx2")).level is Level.OK
+    finding = engine.check_kernels(Kernels("", "not built"))
+    assert (finding.level, finding.mend) == (Level.NOTE, "python -m nodes.engine.kernels.build")
+    assert finding.what.endswith(": not built")
 
 
 def test_a_library_that_cannot_be_loaded() -> None:

@@ -35,8 +35,8 @@ HEARTBEAT_S, TIMEOUT_S = 0.5, 2.5
 _TICK_S, _LEAST_TICK_S = 0.1, 0.001
 _MOVE_S = 1e-3
 _CHECK_EVERY = 16
-# Requests that wait for a target are given up after 30 s. A lost message shows by silence: after 10 s, and
-# each time after twice as long. A random plan may take two minutes for 200 tokens.
+# Requests that wait for a target are given up after 30 s. A lost message shows by silence: after
+# 10 s, and each time after twice as long. A random plan may take two minutes for 200 tokens.
 _END_S = 600.0
 _QUIET_S = 3 * TIMEOUT_S
 _GRANTS_OF_GATEWAY = 8

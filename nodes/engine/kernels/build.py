@@ -1,0 +1,100 @@
+"""Compile the kernels: `python -m nodes.engine.kernels.build`.
+
+It needs a C++ compiler and the headers that llama-cpp-python installs; any build of that will do.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from nodes.engine.kernels.library import PATH
+
+_SOURCES = Path(__file__).parent
+# No fast-math: each operation rounds as it is written.
+_FLAGS = (
+    *("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden"),
+    *("-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno"),
+)
+_AVX2 = ("-mavx2", "-mfma", "-mf16c")
+# What each file may use; which one runs is decided when it runs.
+_OF_X86 = {
+    "products_avx2.cpp": _AVX2,
+    "products_avxvnni.cpp": (*_AVX2, "-mavxvnni"),
+    "products_avx512.cpp": (
+        *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni"),
+        *("-mfma", "-mf16c"),
+    ),
+}
+_EVERYWHERE = {"products_any.cpp": (), "weights.cpp": (), "library.cpp": ()}
+
+
+class BuildError(Exception):
+    """The text says what is missing or what the compiler said."""
+
+
+def build(into: Path = PATH, *, compiler: str = "", headers: Path | None = None) -> None:
+    """Compile all files and link them. Raises BuildError.
+
+    compiler: a command; CXX or c++ unless given. headers: the folder of ggml.h; that of
+    llama-cpp-python unless given.
+    """
+    command = shlex.split(compiler or os.environ.get("CXX", "c++"))
+    headers = headers or _headers()
+    if headers is None or not (headers / "ggml.h").is_file():
+        raise BuildError("there is no ggml.h: install llama-cpp-python first")
+    version = importlib.metadata.version("llama-cpp-python")
+    files = {**_EVERYWHERE, **(_OF_X86 if platform.machine() in ("x86_64", "AMD64") else {})}
+    common = (*_FLAGS, f"-I{headers}", f'-DAIRDRAFT_LLAMA="{version}"')
+    with tempfile.TemporaryDirectory() as folder:
+
+        def compiled(name: str) -> str:
+            out = f"{folder}/{name}.o"
+            _run([*command, *common, *files[name], "-c", str(_SOURCES / name), "-o", out])
+            return out
+
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            # The longest first.
+            objects = list(pool.map(compiled, reversed(files)))
+        linked = f"{folder}/{into.name}"
+        _run([*command, "-shared", "-o", linked, *objects, "-ldl"])
+        into.parent.mkdir(parents=True, exist_ok=True)
+        # Replaced, not written over: a process may have it loaded.
+        temporary = into.with_suffix(".new")
+        temporary.write_bytes(Path(linked).read_bytes())
+        temporary.replace(into)
+
+
+def _headers() -> Path | None:
+    """Where llama-cpp-python puts them."""
+    package = importlib.util.find_spec("llama_cpp")
+    if package is None or package.origin is None:
+        return None
+    return Path(package.origin).parents[1] / "include"
+
+
+def _run(command: list[str]) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise BuildError(f"there is no compiler {command[0]!r}: install g++") from error
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or ["it gave no reason"]
+        reason = next((line for line in lines if "error" in line), lines[0])
+        raise BuildError(f"{command[0]} failed: {reason}")
+
+
+if __name__ == "__main__":
+    try:
+        build()
+    except BuildError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

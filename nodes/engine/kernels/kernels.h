@@ -1,0 +1,70 @@
+// What an instruction set offers; each file products_*.cpp makes one.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "layout.h"
+
+namespace airdraft {
+
+// Tokens for which weights are read once.
+constexpr int TOKENS = 16;
+
+struct Product {
+    size_t block_bytes;
+    int columns;  // of a block
+    int words;    // of the activations of one token for a block
+
+    // Packs one block of one token. x: `columns` floats; tile: where the tile's block begins, whose tokens
+    // lie `width` side by side; t: which of them.
+    void (*pack)(const float * x, int32_t * tile, int width, int t);
+
+    // out[t * stride + row] for the rows of groups first to last - 1 of sixteen each, and all tokens.
+    // weights: (groups, blocks) blocks; x: tiles of `most_tokens` tokens, (blocks, words, tokens) each.
+    // Rows from `rows` on do not exist.
+    void (*multiply)(const void * weights, int first, int last, int blocks, const int32_t * x, int tokens,
+                     float * out, size_t stride, int rows);
+};
+
+// Cells of a piece, the largest head, and the most heads that are given at a time.
+constexpr int PIECE = 64;
+constexpr int MOST_SIZE = 512;
+constexpr int MOST_HEADS = 16;
+
+// Keys and values of the heads that share them, 16-bit floats; strides in bytes from cell to cell.
+struct Cache {
+    const char *keys, *values;
+    size_t key_stride, value_stride;
+    int key_size, value_size;  // floats of a head, multiples of 32
+    float scale;
+};
+
+// Cells that a token sees, and what the mask adds to their scores.
+struct Piece {
+    int count;
+    int32_t cells[PIECE];
+    float biases[PIECE];
+};
+
+// What a head has summed up: the largest score, the sum of e^(score - most), and of the values times that.
+struct alignas(64) Part {
+    float most, sum;
+    alignas(64) float values[MOST_SIZE];
+};
+
+struct Kernels {
+    const char * name;
+    int most_tokens;  // of a tile
+    bool (*runs_here)();
+    Product products[8];  // by Format
+
+    // attention.h
+    void (*attend)(const Cache &, const Piece &, const float * const * queries, int heads, Part * parts);
+    void (*join)(Part & joined, const Part & next, int size);
+    void (*finish)(const Part & joined, int size, float * out);
+};
+
+extern const Kernels any_kernels, avx2_kernels, avxvnni_kernels, avx512_kernels;
+
+}  // namespace airdraft

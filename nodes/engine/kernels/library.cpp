@@ -1,0 +1,462 @@
+// A buffer type of ggml-cpu for weights in our layouts, and the operations on it.
+//
+// llama.cpp asks every such type, in order, whether it takes a weight (supports_op), stores those of the
+// first that does, and has its compute_forward run the product, on the threads of the pass.
+#include <dlfcn.h>
+#include <link.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <string>
+
+#include "internals.h"
+#include "kernels.h"
+#include "weights.h"
+
+namespace airdraft {
+
+namespace {
+
+const Kernels * chosen;
+
+// What is called of ggml's libraries. They are loaded by then, so none is linked to.
+struct Ggml {
+    decltype(&ggml_backend_buft_alloc_buffer) alloc_buffer;
+    decltype(&ggml_backend_buft_is_host) is_host;
+    decltype(&ggml_nbytes) nbytes;
+    decltype(&ggml_backend_reg_dev_get) device_of;
+    ggml_backend_buffer_type_t (*cpu_buffer_type)();
+    ggml_backend_reg_t (*cpu_reg)();
+    extra_buffer_types extra_types;
+    void (*barrier)(struct ggml_threadpool *);
+    void (*chunk_set)(struct ggml_threadpool *, int);
+    int (*chunk_add)(struct ggml_threadpool *, int);
+} called;
+
+// Finds a function in a library of ggml's or llama.cpp's that is loaded already.
+template <class Function> bool find(const char * name, Function & function) {
+    std::vector<std::string> paths;
+    dl_iterate_phdr(
+        [](dl_phdr_info * info, size_t, void * found) {
+            if (strstr(info->dlpi_name, "libggml") || strstr(info->dlpi_name, "libllama")) {
+                ((std::vector<std::string> *) found)->push_back(info->dlpi_name);
+            }
+            return 0;
+        },
+        &paths);
+    function = nullptr;
+    for (const auto & path : paths) {
+        void * library = dlopen(path.c_str(), RTLD_NOW | RTLD_NOLOAD);
+        if (library && !function) function = (Function) dlsym(library, name);
+        if (library) dlclose(library);
+    }
+    return function != nullptr;
+}
+
+ggml_backend_buffer_type_t our_type();
+
+bool is_ours(const ggml_tensor * weights) { return weights->buffer && weights->buffer->buft == our_type(); }
+
+struct Activations {
+    int blocks;  // of columns
+    int64_t columns, tokens;
+};
+
+Activations activations_of(const ggml_tensor * op) {
+    const ggml_tensor *w = op->src[0], *x = op->src[1];
+    return {blocks_of(*format_of(w->type), w->ne[0]), w->ne[0], x->ne[1] * x->ne[2] * x->ne[3]};
+}
+
+const Product & product_of(const Kernels & kernels, const ggml_tensor * weights) {
+    return kernels.products[(int) *format_of(weights->type)];
+}
+
+// Packs blocks `first` to `last` - 1 of the activations of all tokens, counted token by token. row(token): its
+// floats; packed: tiles as kernels.h says.
+template <class Row>
+void pack_activations(const Kernels & kernels, const Product & product, const Activations & s, int64_t first,
+                      int64_t last, int32_t * packed, Row row) {
+    const int most = kernels.most_tokens;
+    alignas(64) float padded[256];
+    for (int64_t at = first; at < last; at++) {
+        const int64_t token = at / s.blocks;
+        const int b = (int) (at % s.blocks);
+        const int64_t begin = token / most * most;
+        const int width = (int) std::min<int64_t>(most, s.tokens - begin);
+        int32_t * tile = packed + (begin * s.blocks + (int64_t) b * width) * product.words;
+        const float * x = row(token) + (int64_t) b * product.columns;
+        const int64_t some = s.columns - (int64_t) b * product.columns;
+        if (some < product.columns) {
+            memset(padded, 0, sizeof padded);
+            memcpy(padded, x, some * sizeof(float));
+            x = padded;
+        }
+        product.pack(x, tile, width, (int) (token - begin));
+    }
+}
+
+class Products : public ggml::cpu::tensor_traits {
+    bool work_size(int, const ggml_tensor * op, size_t & size) override {
+        const Activations s = activations_of(op);
+        size = s.tokens * s.blocks * product_of(*chosen, op->src[0]).words * sizeof(int32_t);
+        return true;
+    }
+
+    bool compute_forward(ggml_compute_params * params, ggml_tensor * op) override {
+        const ggml_tensor *w = op->src[0], *x = op->src[1];
+        const Activations s = activations_of(op);
+        const Product & product = product_of(*chosen, w);
+        const int rows = (int) w->ne[1], groups = (rows + ROWS - 1) / ROWS;
+        auto * packed = (int32_t *) params->wdata;
+
+        const int64_t all = s.tokens * s.blocks;
+        pack_activations(*chosen, product, s, all * params->ith / params->nth, all * (params->ith + 1) / params->nth,
+                         packed, [&](int64_t token) {
+                             const int64_t i1 = token % x->ne[1], rest = token / x->ne[1];
+                             return (const float *) ((const char *) x->data + i1 * x->nb[1] +
+                                                     rest % x->ne[2] * x->nb[2] + rest / x->ne[2] * x->nb[3]);
+                         });
+        if (params->ith == 0) {
+            called.chunk_set(params->threadpool, params->nth);
+        }
+        called.barrier(params->threadpool);
+
+        // Small enough that threads end together, large enough that they seldom ask for more.
+        const int chunk = params->nth == 1 ? groups : std::max(1, groups / (8 * params->nth));
+        for (int at = params->ith; at * chunk < groups; at = called.chunk_add(params->threadpool, 1)) {
+            product.multiply(w->data, at * chunk, std::min(groups, (at + 1) * chunk), s.blocks, packed, (int) s.tokens,
+                             (float *) op->data, op->nb[1] / sizeof(float), rows);
+        }
+        return true;
+    }
+};
+
+// The next cells that a token sees from cell `at` on; `at` moves behind them. mask: what is added to the scores,
+// as 16-bit floats, minus infinity where nothing is seen; null where all is.
+void next_piece(const half_bits * mask, int64_t cells, int64_t & at, Piece & piece) {
+    constexpr half_bits UNSEEN = 0xfc00;
+    constexpr uint64_t ALL_UNSEEN = 0xfc00fc00fc00fc00;
+    piece.count = 0;
+    while (at < cells && piece.count < PIECE) {
+        uint64_t four;
+        if (mask && at + 4 <= cells && (memcpy(&four, mask + at, sizeof four), four == ALL_UNSEEN)) {
+            at += 4;
+        } else if (mask && mask[at] == UNSEEN) {
+            at++;
+        } else {
+            piece.biases[piece.count] = mask ? float_of(mask[at]) : 0.0f;
+            piece.cells[piece.count++] = (int32_t) at++;
+        }
+    }
+}
+
+// Attention of ggml's FLASH_ATTN_EXT. A task is a token with one head of keys and all heads of queries that
+// share it; where there are few tasks, each piece of the keys is a task.
+class Attention : public ggml::cpu::tensor_traits {
+    struct Shape {
+        const ggml_tensor *q, *k, *v, *mask;
+        int tokens, heads, sharing, most_pieces;
+        int64_t tasks;
+        bool is_split;
+
+        Shape(const ggml_tensor * op, int num_threads)
+            : q(op->src[0]),
+              k(op->src[1]),
+              v(op->src[2]),
+              mask(op->src[3]),
+              tokens((int) q->ne[1]),
+              heads((int) k->ne[2]),
+              sharing((int) (q->ne[2] / k->ne[2])),
+              most_pieces((int) ((k->ne[1] + PIECE - 1) / PIECE)),
+              tasks(q->ne[1] * k->ne[2] * q->ne[3]),
+              is_split(num_threads > 1 && tasks < 4 * num_threads) {}
+
+        // Parts that are kept until all pieces are there.
+        int64_t kept() const { return is_split ? tasks * most_pieces * sharing : 0; }
+    };
+
+    struct Task {
+        int64_t token, head, sequence;
+
+        Task(const Shape & s, int64_t number)
+            : token(number / s.heads % s.tokens), head(number % s.heads), sequence(number / s.heads / s.tokens) {}
+    };
+
+    bool work_size(int num_threads, const ggml_tensor * op, size_t & size) override {
+        const Shape s(op, num_threads);
+        size = VECTOR + sizeof(Part) * (s.kept() + (int64_t) num_threads * 2 * s.sharing);
+        return true;
+    }
+
+    bool compute_forward(ggml_compute_params * params, ggml_tensor * op) override {
+        const Shape s(op, params->nth);
+        auto * parts = (Part *) (((uintptr_t) params->wdata + VECTOR - 1) / VECTOR * VECTOR);
+        Part * joined = parts + s.kept() + (int64_t) params->ith * 2 * s.sharing;
+        Part * next = joined + s.sharing;
+        Piece piece;
+        if (params->ith == 0) {
+            called.chunk_set(params->threadpool, params->nth);
+        }
+        called.barrier(params->threadpool);
+        const int64_t tasks = s.is_split ? s.tasks * s.most_pieces : s.tasks;
+        for (int64_t at = params->ith; at < tasks; at = called.chunk_add(params->threadpool, 1)) {
+            if (s.is_split) {
+                const Task task(s, at / s.most_pieces);
+                int64_t cell = 0;
+                for (int i = 0; i <= at % s.most_pieces; i++) next_piece(mask_of(s, task), s.k->ne[1], cell, piece);
+                attend(op, s, task, piece, parts + at * s.sharing);
+            } else {
+                const Task task(s, at);
+                int64_t cell = 0;
+                for (bool is_first = true;; is_first = false) {
+                    next_piece(mask_of(s, task), s.k->ne[1], cell, piece);
+                    if (piece.count == 0) {
+                        if (is_first) clear(s, joined);
+                        break;
+                    }
+                    attend(op, s, task, piece, is_first ? joined : next);
+                    if (!is_first) join(s, joined, next);
+                }
+                finish(op, s, task, joined);
+            }
+        }
+        if (s.is_split) {
+            called.barrier(params->threadpool);
+            for (int64_t number = params->ith; number < s.tasks; number += params->nth) {
+                const Task task(s, number);
+                Part * first = parts + number * s.most_pieces * s.sharing;
+                int64_t cell = 0;
+                for (int i = 0; i < s.most_pieces; i++) {
+                    next_piece(mask_of(s, task), s.k->ne[1], cell, piece);
+                    if (piece.count == 0) {
+                        if (i == 0) clear(s, first);
+                        break;
+                    }
+                    if (i > 0) join(s, first, first + i * s.sharing);
+                }
+                finish(op, s, task, first);
+            }
+        }
+        return true;
+    }
+
+    static const half_bits * mask_of(const Shape & s, const Task & task) {
+        if (!s.mask) return nullptr;
+        return (const half_bits *) ((const char *) s.mask->data + task.token * s.mask->nb[1] +
+                                    task.sequence % s.mask->ne[3] * s.mask->nb[3]);
+    }
+
+    static void attend(const ggml_tensor * op, const Shape & s, const Task & task, const Piece & piece, Part * parts) {
+        if (piece.count == 0) return;
+        Cache cache;
+        cache.keys = (const char *) s.k->data + task.head * s.k->nb[2] + task.sequence * s.k->nb[3];
+        cache.values = (const char *) s.v->data + task.head * s.v->nb[2] + task.sequence * s.v->nb[3];
+        cache.key_stride = s.k->nb[1];
+        cache.value_stride = s.v->nb[1];
+        cache.key_size = (int) s.k->ne[0];
+        cache.value_size = (int) s.v->ne[0];
+        memcpy(&cache.scale, op->op_params, sizeof(float));
+        const float * queries[MOST_HEADS];
+        for (int h = 0; h < s.sharing; h++) {
+            queries[h] = (const float *) ((const char *) s.q->data + task.token * s.q->nb[1] +
+                                          (task.head * s.sharing + h) * s.q->nb[2] + task.sequence * s.q->nb[3]);
+        }
+        chosen->attend(cache, piece, queries, s.sharing, parts);
+    }
+
+    // What a token gets that sees nothing.
+    static void clear(const Shape & s, Part * parts) {
+        for (int h = 0; h < s.sharing; h++) {
+            memset((void *) parts[h].values, 0, sizeof parts[h].values);
+            parts[h].sum = 1.0f;
+        }
+    }
+
+    static void join(const Shape & s, Part * joined, const Part * next) {
+        for (int h = 0; h < s.sharing; h++) chosen->join(joined[h], next[h], (int) s.v->ne[0]);
+    }
+
+    static void finish(ggml_tensor * op, const Shape & s, const Task & task, const Part * parts) {
+        for (int h = 0; h < s.sharing; h++) {
+            auto * out = (float *) ((char *) op->data + (task.head * s.sharing + h) * op->nb[1] +
+                                    task.token * op->nb[2] + task.sequence * op->nb[3]);
+            chosen->finish(parts[h], (int) s.v->ne[0], out);
+        }
+    }
+
+  public:
+    static bool supports(const ggml_tensor * op) {
+        const ggml_tensor *q = op->src[0], *k = op->src[1], *v = op->src[2], *mask = op->src[3];
+        float numbers[3];  // scale, slope of the biases, softcap
+        memcpy(numbers, op->op_params, sizeof numbers);
+        return q->type == GGML_TYPE_F32 && k->type == GGML_TYPE_F16 && v->type == GGML_TYPE_F16 &&
+               op->type == GGML_TYPE_F32 && q->nb[0] == 4 && k->nb[0] == 2 && v->nb[0] == 2 && k->ne[0] % 32 == 0 &&
+               v->ne[0] % 32 == 0 && k->ne[0] <= MOST_SIZE && v->ne[0] <= MOST_SIZE && k->ne[2] == v->ne[2] &&
+               q->ne[2] % k->ne[2] == 0 && q->ne[2] / k->ne[2] <= MOST_HEADS && q->ne[3] == k->ne[3] &&
+               q->ne[3] == v->ne[3] && numbers[1] == 0.0f && numbers[2] == 0.0f && !op->src[4] &&
+               (!mask || (mask->type == GGML_TYPE_F16 && mask->ne[2] == 1));
+    }
+};
+
+class OurType : public ggml::cpu::extra_buffer_type {
+    bool supports_op(ggml_backend_dev_t, const ggml_tensor * op) override {
+        const ggml_tensor *w = op->src[0], *x = op->src[1];
+        return op->op == GGML_OP_MUL_MAT && is_ours(w) && w->ne[2] == 1 && w->ne[3] == 1 && format_of(w->type) &&
+               x->type == GGML_TYPE_F32 && x->nb[0] == sizeof(float) &&
+               (!x->buffer || called.is_host(x->buffer->buft));
+    }
+
+    ggml::cpu::tensor_traits * get_tensor_traits(const ggml_tensor * op) override {
+        static Products products;
+        static Attention attention;
+        if (op->op == GGML_OP_MUL_MAT) return is_ours(op->src[0]) ? &products : nullptr;
+        return op->op == GGML_OP_FLASH_ATTN_EXT && Attention::supports(op) ? &attention : nullptr;
+    }
+};
+
+const char * name_of_type(ggml_backend_buffer_type_t) { return "airdraft"; }
+
+size_t alignment_of(ggml_backend_buffer_type_t) { return VECTOR; }
+
+size_t bytes_of(ggml_backend_buffer_type_t, const ggml_tensor * weights) {
+    const auto format = format_of(weights->type);
+    return format ? packed_bytes(*format, weights->ne[1], weights->ne[0]) : called.nbytes(weights);
+}
+
+void set_weights(ggml_backend_buffer_t, ggml_tensor * weights, const void * data, size_t offset, size_t size) {
+    if (offset != 0 || size != called.nbytes(weights)) {
+        fprintf(stderr, "airdraft kernels: weights come in one piece\n");
+        abort();
+    }
+    pack_weights(*format_of(weights->type), data, weights->nb[1], weights->ne[1], weights->ne[0], weights->data);
+}
+
+ggml_backend_buffer_t new_buffer(ggml_backend_buffer_type_t type, size_t size) {
+    ggml_backend_buffer_t buffer = called.alloc_buffer(called.cpu_buffer_type(), size);
+    if (buffer) {
+        buffer->buft = type;
+        buffer->iface.set_tensor = set_weights;
+        // Nobody reads them back or copies them.
+        buffer->iface.get_tensor = nullptr;
+        buffer->iface.cpy_tensor = nullptr;
+    }
+    return buffer;
+}
+
+ggml_backend_buffer_type_t our_type() {
+    static ggml_backend_buffer_type type = {
+        {name_of_type, new_buffer, alignment_of, nullptr, bytes_of, nullptr},
+        called.device_of(called.cpu_reg(), 0),
+        new OurType,
+    };
+    return &type;
+}
+
+const Kernels * const all_kernels[] = {
+#ifdef __x86_64__
+    &avx512_kernels, &avxvnni_kernels, &avx2_kernels,
+#endif
+    &any_kernels,
+};
+
+// By name, or the best for this processor if it is empty; none if it cannot run here.
+const Kernels * named(const char * name) {
+    for (const Kernels * kernels : all_kernels) {
+        if (kernels->runs_here() && (!*name || !strcmp(name, kernels->name))) return kernels;
+    }
+    return nullptr;
+}
+
+}  // namespace
+
+}  // namespace airdraft
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+using namespace airdraft;
+
+// Makes llama.cpp use these kernels for models that are loaded from now on; before the first one only.
+//
+// kernels: the name of an instruction set, or "" for the best. keeps_others: whether weights that we do not take
+// may go to ggml's own repacked layouts. Returns the name of the instruction set, or null where this processor
+// lacks it or llama.cpp's libraries are not loaded.
+EXPORT const char * airdraft_register(const char * kernels, bool keeps_others) {
+    if (!(chosen = named(kernels)) ||
+        !find("ggml_backend_buft_alloc_buffer", called.alloc_buffer) ||
+        !find("ggml_backend_buft_is_host", called.is_host) ||
+        !find("ggml_nbytes", called.nbytes) ||
+        !find("ggml_backend_reg_dev_get", called.device_of) ||
+        !find("ggml_backend_cpu_buffer_type", called.cpu_buffer_type) ||
+        !find("ggml_backend_cpu_reg", called.cpu_reg) ||
+        !find("_Z39ggml_backend_cpu_get_extra_buffer_typesv", called.extra_types) ||
+        !find("ggml_barrier", called.barrier) ||
+        !find("ggml_threadpool_chunk_set", called.chunk_set) ||
+        !find("ggml_threadpool_chunk_add", called.chunk_add)) {
+        return nullptr;
+    }
+    auto & types = called.extra_types();
+    if (!keeps_others) {
+        types.clear();
+    }
+    if (std::find(types.begin(), types.end(), our_type()) == types.end()) {
+        types.insert(types.begin(), our_type());
+    }
+    return chosen->name;
+}
+
+// The version of llama-cpp-python whose headers this was compiled with.
+EXPORT const char * airdraft_built_for() { return AIRDRAFT_LLAMA; }
+
+// For tests and measurements: what weights take in our layout, or 0 where there is none for that type of ggml's.
+EXPORT size_t airdraft_packed_bytes(int type, int64_t rows, int64_t columns) {
+    const auto format = format_of((ggml_type) type);
+    return format ? packed_bytes(*format, rows, columns) : 0;
+}
+
+// Lays them out. weights: rows as in a file, `stride` bytes apart; packed: at a multiple of 64.
+EXPORT void airdraft_pack(int type, const void * weights, size_t stride, int64_t rows, int64_t columns, void * packed) {
+    pack_weights(*format_of((ggml_type) type), weights, stride, rows, columns, packed);
+}
+
+// Their product with x, (tokens, columns) floats, on this thread. out: (tokens, rows) floats; groups of sixteen
+// rows from `first` to `last` - 1 alone are written. Returns whether such kernels run here.
+EXPORT bool airdraft_multiply(const char * kernels, int type, const void * packed, int64_t rows, int64_t columns,
+                              int first, int last, const float * x, int tokens, float * out) {
+    const Kernels * used = named(kernels);
+    if (!used) {
+        return false;
+    }
+    const Format format = *format_of((ggml_type) type);
+    const Product & product = used->products[(int) format];
+    const int blocks = blocks_of(format, columns);
+    std::vector<int32_t> activations((size_t) tokens * blocks * product.words);
+    pack_activations(*used, product, {blocks, columns, tokens}, 0, (int64_t) tokens * blocks, activations.data(),
+                     [&](int64_t token) { return x + token * columns; });
+    product.multiply(packed, first, last, blocks, activations.data(), tokens, out, rows, (int) rows);
+    return true;
+}
+
+// Attention of one token's heads over a cache, on this thread. q: (heads, key_size) floats; k, v: (cells, size)
+// 16-bit floats; mask: (cells,) 16-bit floats; out: (heads, value_size) floats.
+EXPORT bool airdraft_attend(const char * kernels, const float * q, int heads, const half_bits * k, const half_bits * v,
+                            const half_bits * mask, int64_t cells, int key_size, int value_size, float scale,
+                            float * out) {
+    const Kernels * used = named(kernels);
+    if (!used) {
+        return false;
+    }
+    const Cache cache = {(const char *) k, (const char *) v, key_size * sizeof *k, value_size * sizeof *v,
+                         key_size,         value_size,       scale};
+    std::vector<const float *> queries;
+    for (int h = 0; h < heads; h++) queries.push_back(q + h * key_size);
+    std::vector<Part> joined(heads), next(heads);
+    Piece piece;
+    int64_t cell = 0;
+    for (bool is_first = true; next_piece(mask, cells, cell, piece), piece.count > 0; is_first = false) {
+        used->attend(cache, piece, queries.data(), heads, is_first ? joined.data() : next.data());
+        for (int h = 0; h < heads && !is_first; h++) used->join(joined[h], next[h], value_size);
+    }
+    for (int h = 0; h < heads; h++) used->finish(joined[h], value_size, out + h * value_size);
+    return true;
+}

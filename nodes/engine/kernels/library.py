@@ -1,0 +1,86 @@
+"""The compiled kernels: found, checked, and given to llama.cpp before it loads a model."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+PATH = Path(__file__).parent / "libairdraft-kernels.so"
+# ggml's kernels for types that we leave to it: tiles add up in another order, so that what a row
+# comes to depends on how many there are.
+_TILES = "GGML_CPU_TILED_MM"
+
+
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """name: of the instruction set. missing: why there are no kernels, "" if there are."""
+
+    name: str
+    missing: str = ""
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The library by itself, for tests and measurements; None where it is not built."""
+    if not PATH.is_file():
+        return None
+    found = ctypes.CDLL(str(PATH))
+    pointer, number, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
+    many = ctypes.c_int64
+    found.airdraft_built_for.restype = ctypes.c_char_p
+    found.airdraft_register.restype = ctypes.c_char_p
+    found.airdraft_register.argtypes = [ctypes.c_char_p, ctypes.c_bool]
+    found.airdraft_packed_bytes.restype = size
+    found.airdraft_packed_bytes.argtypes = [number, many, many]
+    found.airdraft_pack.restype = None
+    found.airdraft_pack.argtypes = [number, pointer, size, many, many, pointer]
+    found.airdraft_multiply.restype = ctypes.c_bool
+    found.airdraft_multiply.argtypes = [
+        *(ctypes.c_char_p, number, pointer, many, many),
+        *(number, number, pointer, number, pointer),
+    ]
+    found.airdraft_attend.restype = ctypes.c_bool
+    found.airdraft_attend.argtypes = [
+        *(ctypes.c_char_p, pointer, number, pointer, pointer, pointer),
+        *(many, number, number, ctypes.c_float, pointer),
+    ]
+    return found
+
+
+_registered: Kernels | None = None
+
+
+def register(version: str, *, kernels: str = "", keeps_others: bool = False) -> Kernels:
+    """Have llama.cpp use the kernels for models that this process loads from now on.
+
+    The first call of a process decides. version: of llama-cpp-python, whose libraries are loaded
+    already. kernels: the instruction set, "" for the best that this processor has. keeps_others:
+    whether weights of other types may go to layouts of ggml's own, which are fast and depend on
+    the batch.
+    """
+    global _registered
+    if _registered is None:
+        _registered = _register(version, kernels, keeps_others)
+    return _registered
+
+
+def _register(version: str, kernels: str, keeps_others: bool) -> Kernels:
+    if not keeps_others:
+        os.environ.setdefault(_TILES, "0")
+    found = library()
+    if found is None:
+        return Kernels("", "not built: `python -m nodes.engine.kernels.build`")
+    built_for = found.airdraft_built_for().decode()
+    if built_for != version:
+        return Kernels("", f"built for llama-cpp-python {built_for}, not {version}: build again")
+    name = found.airdraft_register(kernels.encode(), keeps_others)
+    if name is None:
+        return Kernels("", f"no kernels {kernels!r} for this processor and this build of llama.cpp")
+    logger.debug("kernels for %s", name.decode())
+    return Kernels(name.decode())

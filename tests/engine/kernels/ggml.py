@@ -1,0 +1,115 @@
+"""ggml's own quantisation and products of rows, to compare with."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nodes.engine.llama_abi import library
+
+Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+
+# The formats that our kernels have, by ggml's numbers.
+TYPES = {
+    "F32": 0,
+    "F16": 1,
+    "Q4_0": 2,
+    "Q5_0": 6,
+    "Q8_0": 8,
+    "Q4_K": 12,
+    "Q5_K": 13,
+    "Q6_K": 14,
+}
+_POINTER = ctypes.c_void_p
+_CONVERT = ctypes.CFUNCTYPE(None, _POINTER, _POINTER, ctypes.c_int64)
+_DOT = ctypes.CFUNCTYPE(
+    *(None, ctypes.c_int, _POINTER, ctypes.c_size_t, _POINTER, ctypes.c_size_t),
+    *(_POINTER, ctypes.c_size_t, ctypes.c_int),
+)
+
+
+class _Traits(ctypes.Structure):
+    _fields_ = (
+        ("type_name", ctypes.c_char_p),
+        ("block", ctypes.c_int64),
+        ("block_interleave", ctypes.c_int64),
+        ("type_size", ctypes.c_size_t),
+        ("is_quantized", ctypes.c_bool),
+        ("to_float", _CONVERT),
+        ("from_float", _POINTER),
+    )
+
+
+class _CpuTraits(ctypes.Structure):
+    _fields_ = (
+        ("from_float", _CONVERT),
+        ("vec_dot", _DOT),
+        ("vec_dot_type", ctypes.c_int),
+        ("num_rows", ctypes.c_int64),
+    )
+
+
+def _libllama() -> Any:
+    # Functions of ggml's libraries are found through the one that depends on them.
+    found = library().llama_cpp._lib
+    found.ggml_get_type_traits.restype = ctypes.POINTER(_Traits)
+    found.ggml_get_type_traits_cpu.restype = ctypes.POINTER(_CpuTraits)
+    found.ggml_row_size.restype = ctypes.c_size_t
+    found.ggml_row_size.argtypes = [ctypes.c_int, ctypes.c_int64]
+    return found
+
+
+def row_bytes(kind: str, columns: int) -> int:
+    return int(_libllama().ggml_row_size(TYPES[kind], columns))
+
+
+def quantize(kind: str, weights: Floats) -> Bytes:
+    """(rows, bytes of a row) of (rows, columns) floats."""
+    rows, columns = weights.shape
+    out = np.zeros((rows, row_bytes(kind, columns)), dtype=np.uint8)
+    floats = np.ascontiguousarray(weights)
+    many = (ctypes.c_int64(0), ctypes.c_int64(rows), ctypes.c_int64(columns))
+    _libllama().ggml_quantize_chunk(
+        TYPES[kind], _POINTER(floats.ctypes.data), _POINTER(out.ctypes.data), *many, None
+    )
+    return out
+
+
+def floats_of(kind: str, rows: Bytes, columns: int) -> Floats:
+    """(rows, columns) that the bytes stand for."""
+    if kind == "F32":
+        return rows.view(np.float32)
+    out = np.zeros((len(rows), columns), dtype=np.float32)
+    convert = _libllama().ggml_get_type_traits(TYPES[kind]).contents.to_float
+    convert(rows.ctypes.data, out.ctypes.data, out.size)
+    return out
+
+
+def products(kind: str, rows: Bytes, x: Floats) -> Floats:
+    """(tokens, rows) as ggml's CPU backend multiplies one row by one token."""
+    found = _libllama()
+    found.ggml_cpu_init()
+    tokens, columns = x.shape
+    traits = found.ggml_get_type_traits_cpu(TYPES[kind]).contents
+    other = traits.vec_dot_type
+    out = np.zeros((tokens, len(rows)), dtype=np.float32)
+    result = ctypes.c_float()
+    for token in range(tokens):
+        packed = np.zeros(found.ggml_row_size(other, columns) + 64, dtype=np.uint8)
+        floats = np.ascontiguousarray(x[token])
+        if other == TYPES["F32"]:
+            packed[: floats.nbytes] = floats.view(np.uint8)
+        else:
+            convert = found.ggml_get_type_traits_cpu(other).contents.from_float
+            convert(floats.ctypes.data, packed.ctypes.data, columns)
+        for index, row in enumerate(rows):
+            traits.vec_dot(
+                *(columns, ctypes.addressof(result), 0, row.ctypes.data, 0),
+                *(packed.ctypes.data, 0, 1),
+            )
+            out[token, index] = result.value
+    return out

@@ -1,0 +1,72 @@
+"""Our kernels by themselves."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+
+import numpy as np
+import pytest
+
+from nodes.engine.kernels.library import library
+from tests.engine.kernels.ggml import TYPES, Bytes, Floats
+
+NAMES = ("avx512", "avxvnni", "avx2", "any")
+ROWS = 16
+
+
+@functools.cache
+def runnable() -> tuple[str, ...]:
+    """The instruction sets that this processor has."""
+    nothing = np.zeros((1, 64), dtype=np.float32)
+    packed = Packed("F32", nothing.view(np.uint8), 64)
+    return tuple(name for name in NAMES if packed.multiply(name, nothing) is not None)
+
+
+def kernels() -> ctypes.CDLL:
+    found = library()
+    if found is None:
+        pytest.fail("the kernels are not built: `python -m nodes.engine.kernels.build`")
+    return found
+
+
+class Packed:
+    """Rows of weights in our layout."""
+
+    def __init__(self, kind: str, rows: Bytes, columns: int) -> None:
+        self.type, self.num_rows, self.columns = TYPES[kind], len(rows), columns
+        self.num_groups = -(-self.num_rows // ROWS)
+        size = kernels().airdraft_packed_bytes(self.type, self.num_rows, columns)
+        self._memory = np.zeros(size + 64, dtype=np.uint8)
+        self._at = self._memory.ctypes.data + -self._memory.ctypes.data % 64
+        rows = np.ascontiguousarray(rows)
+        shape = (self.num_rows, columns)
+        kernels().airdraft_pack(self.type, rows.ctypes.data, rows.shape[1], *shape, self._at)
+
+    def multiply(self, name: str, x: Floats, *, cut: int = 0) -> Floats | None:
+        """(tokens, rows); None where the processor lacks the instructions.
+
+        cut: groups of rows that a second call computes, as another thread would.
+        """
+        x = np.ascontiguousarray(x, dtype=np.float32)
+        out = np.full((len(x), self.num_rows), np.nan, dtype=np.float32)
+        for first, last in ((0, cut), (cut, self.num_groups)):
+            if not kernels().airdraft_multiply(
+                *(name.encode(), self.type, self._at, self.num_rows, self.columns, first, last),
+                *(x.ctypes.data, len(x), out.ctypes.data),
+            ):
+                return None
+        return out
+
+
+def attend(name: str, q: Floats, k: Floats, v: Floats, mask: Floats, scale: float) -> Floats:
+    """(heads, value size) of (heads, key size) queries and (cells, size) keys and values."""
+    out = np.zeros((len(q), v.shape[1]), dtype=np.float32)
+    q = np.ascontiguousarray(q, dtype=np.float32)
+    keys, values, masks = (np.ascontiguousarray(a, dtype=np.float16) for a in (k, v, mask))
+    done = kernels().airdraft_attend(
+        *(name.encode(), q.ctypes.data, len(q), keys.ctypes.data, values.ctypes.data),
+        *(masks.ctypes.data, len(k), k.shape[1], v.shape[1], scale, out.ctypes.data),
+    )
+    assert done
+    return out

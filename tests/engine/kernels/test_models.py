@@ -1,0 +1,65 @@
+"""Whole models on our kernels: exact, alike on any number of threads, and close to ggml's own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nodes.engine.llama import LlamaConfig, LlamaModel
+from nodes.engine.noise import drawn_ids
+from nodes.engine.protocol import Span
+from nodes.engine.selftest import run_self_test
+from tests.engine.kernels.tiny_models import FILE_TYPES, SHAPES, write_model
+
+# Longer than a second each, and threads need cores of their own.
+pytestmark = pytest.mark.slow
+
+CASES = [(shape, kind) for shape in SHAPES for kind in FILE_TYPES]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]} {case[1]}")
+def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    shape, kind = request.param
+    path = tmp_path_factory.mktemp("models") / "tiny.gguf"
+    write_model(path, SHAPES[shape], kind)
+    return path
+
+
+@contextlib.contextmanager
+def opened(path: Path, *, num_threads: int = 1, repack: bool = True) -> Iterator[LlamaModel]:
+    config = LlamaConfig(
+        path=path, num_cells=1024, max_sequences=2, num_threads=num_threads, repack=repack
+    )
+    with contextlib.closing(LlamaModel(config)) as model:
+        yield model
+
+
+def test_it_is_exact_and_threads_change_no_bit(path: Path) -> None:
+    digests = set()
+    for num_threads in (1, 2):
+        with opened(path, num_threads=num_threads) as model:
+            tested = run_self_test(model)
+        assert tested.exact, tested.failure
+        digests.add(tested.digest)
+    assert len(digests) == 1
+
+
+def test_its_predictions_are_those_of_ggmls_own_products(path: Path) -> None:
+    """Two roundings of the same weights: both are as far from the true ones."""
+    with opened(path) as ours, opened(path, repack=False) as theirs:
+        token_ids = drawn_ids(5, 200, ours.info.num_vocab)
+        (log_p, log_q) = (_log_probabilities(model, token_ids) for model in (ours, theirs))
+    divergence = (np.exp(log_q) * (log_q - log_p)).sum(axis=1)
+    assert divergence.mean() < 2e-4
+    chosen = np.arange(len(token_ids) - 1), token_ids[1:]
+    assert abs((log_p[chosen] - log_q[chosen]).mean()) < 5e-3
+
+
+def _log_probabilities(model: LlamaModel, token_ids: list[int]) -> np.ndarray:
+    logits = model.forward([Span(0, 0, token_ids[:-1], len(token_ids) - 1)]).astype(np.float64)
+    logits -= logits.max(axis=1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))

@@ -1,0 +1,141 @@
+"""Small models of random weights, in any format: what a catalogue's models have not."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nodes.engine.llama_abi import library
+
+_ALIGNMENT = 32
+_U32, _F32, _STRING, _ARRAY, _I32 = 4, 6, 8, 9, 5
+_NUM_VOCAB = 300
+# llama.h: files "mostly" of that format; which tensor gets which is llama.cpp's business.
+FILE_TYPES = {"F16": 1, "Q4_0": 2, "Q8_0": 7, "Q5_0": 8, "Q4_K_M": 15, "Q5_K_M": 17, "Q6_K": 18}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """num_vocab, 300, is no multiple of the sixteen rows that lie side by side."""
+
+    width: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    feed_forward: int
+    layers: int = 2
+
+
+SHAPES = {
+    # K-quants throughout, and heads of 128 that share keys six to one.
+    "width 512": Shape(512, 6, 1, 128, 768),
+    # 896 is no multiple of 256: K-quant files have other formats there.
+    "width 896": Shape(896, 14, 2, 64, 1056),
+}
+
+
+def write_model(path: Path, shape: Shape, file_type: str) -> None:
+    """Write a model of that shape as a GGUF file of that type."""
+    plain = path.with_suffix(".f32")
+    plain.write_bytes(_gguf(_metadata(shape), _tensors(shape)))
+    llama = library()
+    params = llama.llama_model_quantize_default_params()
+    params.ftype = FILE_TYPES[file_type]
+    params.nthread = 1
+    code = llama.llama_model_quantize(os.fsencode(plain), os.fsencode(path), ctypes.byref(params))
+    plain.unlink()
+    assert code == 0
+
+
+def _metadata(shape: Shape) -> dict[str, tuple[int, Any]]:
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokens += [f"word{n}" for n in range(_NUM_VOCAB - len(tokens))]
+    # Unknown, control, bytes, normal ones.
+    kinds = [2, 3, 3, *[6] * 256, *[1] * (_NUM_VOCAB - 259)]
+    return {
+        "general.architecture": (_STRING, "llama"),
+        "general.alignment": (_U32, _ALIGNMENT),
+        "llama.context_length": (_U32, 4096),
+        "llama.embedding_length": (_U32, shape.width),
+        "llama.block_count": (_U32, shape.layers),
+        "llama.feed_forward_length": (_U32, shape.feed_forward),
+        "llama.attention.head_count": (_U32, shape.heads),
+        "llama.attention.head_count_kv": (_U32, shape.kv_heads),
+        "llama.attention.key_length": (_U32, shape.head_size),
+        "llama.attention.value_length": (_U32, shape.head_size),
+        "llama.rope.dimension_count": (_U32, shape.head_size),
+        "llama.attention.layer_norm_rms_epsilon": (_F32, 1e-5),
+        "tokenizer.ggml.model": (_STRING, "llama"),
+        "tokenizer.ggml.tokens": (_STRING | _ARRAY << 8, tokens),
+        "tokenizer.ggml.scores": (_F32 | _ARRAY << 8, [0.0] * _NUM_VOCAB),
+        "tokenizer.ggml.token_type": (_I32 | _ARRAY << 8, kinds),
+        "tokenizer.ggml.bos_token_id": (_U32, 1),
+        "tokenizer.ggml.eos_token_id": (_U32, 2),
+    }
+
+
+def _tensors(shape: Shape) -> dict[str, np.ndarray]:
+    draw = np.random.default_rng(shape.width)
+
+    def matrix(rows: int, columns: int) -> np.ndarray:
+        return (draw.standard_normal((rows, columns)) * columns**-0.5).astype(np.float32)
+
+    def norm() -> np.ndarray:
+        return (1 + draw.standard_normal(shape.width) / 10).astype(np.float32)
+
+    queries, keys = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
+    out = {
+        "token_embd.weight": matrix(_NUM_VOCAB, shape.width),
+        "output_norm.weight": norm(),
+        "output.weight": matrix(_NUM_VOCAB, shape.width),
+    }
+    for layer in range(shape.layers):
+        sizes = {
+            "attn_q": (queries, shape.width),
+            "attn_k": (keys, shape.width),
+            "attn_v": (keys, shape.width),
+            "attn_output": (shape.width, queries),
+            "ffn_gate": (shape.feed_forward, shape.width),
+            "ffn_up": (shape.feed_forward, shape.width),
+            "ffn_down": (shape.width, shape.feed_forward),
+        }
+        out |= {f"blk.{layer}.{name}.weight": matrix(*size) for name, size in sizes.items()}
+        out |= {f"blk.{layer}.{name}.weight": norm() for name in ("attn_norm", "ffn_norm")}
+    return out
+
+
+def _string(text: str) -> bytes:
+    return struct.pack("<Q", len(text)) + text.encode()
+
+
+def _value(kind: int, value: Any) -> bytes:
+    if kind >> 8 == _ARRAY:
+        inner = kind & 0xFF
+        head = struct.pack("<IIQ", _ARRAY, inner, len(value))
+        return head + b"".join(_plain(inner, item) for item in value)
+    return struct.pack("<I", kind) + _plain(kind, value)
+
+
+def _plain(kind: int, value: Any) -> bytes:
+    if kind == _STRING:
+        return _string(value)
+    return struct.pack({_U32: "<I", _I32: "<i", _F32: "<f"}[kind], value)
+
+
+def _gguf(metadata: dict[str, tuple[int, Any]], tensors: dict[str, np.ndarray]) -> bytes:
+    """A file of version 3 with tensors of 32-bit floats."""
+    head = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(metadata))
+    head += b"".join(_string(key) + _value(*value) for key, value in metadata.items())
+    body = b""
+    for name, tensor in tensors.items():
+        sizes = struct.pack(f"<{tensor.ndim}Q", *reversed(tensor.shape))
+        head += _string(name) + struct.pack("<I", tensor.ndim) + sizes
+        head += struct.pack("<IQ", 0, len(body))
+        body += tensor.tobytes() + bytes(-tensor.nbytes % _ALIGNMENT)
+    return head + bytes(-len(head) % _ALIGNMENT) + body
