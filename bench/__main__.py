@@ -87,18 +87,18 @@ def hostile_requests(schemas: int, words: bool) -> None:
     import asyncio
 
     from bench.hostile.requests import run_hostile
-    from bench.hostile.words import read_words
+    from bench.hostile.words import ask_words
     from nodes.catalog import DEFAULT_DRAFT, Catalog, default_cache_dir
     from nodes.config import environment
 
+    faults: list[str] = []
     if words:
         model = Catalog(default_cache_dir(environment())).ensure(DEFAULT_DRAFT)
-        for line in read_words(model):
-            click.echo(line)
+        faults = asyncio.run(ask_words(model, click.echo))
     found = asyncio.run(run_hostile(schemas, lambda line: click.echo(line, err=True)))
-    for line in found.lines():
+    for line in [*found.lines(), *(f"FAULT: {fault}" for fault in faults)]:
         click.echo(line)
-    if found.faults:
+    if found.faults or faults:
         sys.exit(1)
 
 

@@ -18,12 +18,13 @@ from typing import Any, Final
 from bench.chaos.up import running_up
 from bench.chaos.up_asking import Upheaval
 
-ADDRESS_SPACE_BYTES: Final = 4 << 30
+# What each process of a mesh is started with.
+LIMITED: Final = ("prlimit", f"--as={4 << 30}", "--")
 REFUSAL_LIMIT_S: Final = 5.0
-_ANSWER_LIMIT_S: Final = 300.0
+ANSWER_LIMIT_S: Final = 300.0
 _MEMORY_LIMIT_MB: Final = 200
 _PREFILL_FACTOR: Final = 1.5
-_WORD_CHARS: Final = 60_000
+WORD_CHARS: Final = 60_000
 # What a review found, and what is like it.
 SCHEMAS: Final[dict[str, Any]] = {
     "multipleOf 4999999": {"type": "integer", "multipleOf": 4_999_999},
@@ -121,7 +122,7 @@ def bodies(schemas: Sequence[Any], num_vocab: int, context: int) -> list[tuple[s
         said = [{"role": "user", "content": "Answer."}]
         found.append((name, chat, {"messages": said, "max_tokens": 8, "response_format": asked}))
     for letter in "a!é \n0":
-        said = [{"role": "user", "content": letter * _WORD_CHARS}]
+        said = [{"role": "user", "content": letter * WORD_CHARS}]
         found.append((f"a word of {letter!r}", chat, {"messages": said, "max_tokens": 1}))
     for length in (1, context - 1, context, 131_071, 131_072, 131_073):
         body = {"prompt": [5] * length, "max_tokens": 1}
@@ -139,23 +140,22 @@ async def run_hostile(num_schemas: int, note: Callable[[str], None]) -> Found:
     import httpx
 
     found, upheaval = Found(), Upheaval()
-    prefix = ("prlimit", f"--as={ADDRESS_SPACE_BYTES}", "--")
-    limits = httpx.Timeout(_ANSWER_LIMIT_S)
-    async with running_up((), upheaval, prefix) as (process, url):
+    limits = httpx.Timeout(ANSWER_LIMIT_S)
+    async with running_up((), upheaval, LIMITED) as (process, url):
         async with httpx.AsyncClient(base_url=url, timeout=limits) as client:
-            await _chat(client, found)
-            await _ask(client, found, "warm", "/chat/completions", bodies((), 9, 9)[0][2], 1.0)
-            pids, before = _processes(process.pid)
+            await chat(client, found)
+            await ask(client, found, "warm", "/chat/completions", bodies((), 9, 9)[0][2], 1.0)
+            pids, before = processes(process.pid)
             reading_s = await _seconds_of_reading(client)
             asked = bodies(generated_schemas(num_schemas), 49_152, 8192)
             for number, (name, path, body) in enumerate(asked, 1):
                 num_tokens = _num_tokens(body)
                 usual_s = max(1.0, reading_s * num_tokens)
-                await _ask(client, found, name, path, body, usual_s)
-                await _chat(client, found)
+                await ask(client, found, name, path, body, usual_s)
+                await chat(client, found)
                 if number % 20 == 0:
                     note(f"{number} of {len(asked)}")
-            pids_after, after = _processes(process.pid)
+            pids_after, after = processes(process.pid)
         found.memory_mb = (before, after)
         if after - before > _MEMORY_LIMIT_MB:
             found.faults.append(f"memory grew by {after - before:.0f} MB")
@@ -165,7 +165,7 @@ async def run_hostile(num_schemas: int, note: Callable[[str], None]) -> Found:
     return found
 
 
-async def _ask(client: Any, found: Found, name: str, path: str, body: Any, usual_s: float) -> None:
+async def ask(client: Any, found: Found, name: str, path: str, body: Any, usual_s: float) -> None:
     """usual_s: seconds that an answer of as many tokens takes to begin with."""
     begin = time.perf_counter()
     try:
@@ -187,7 +187,7 @@ async def _ask(client: Any, found: Found, name: str, path: str, body: Any, usual
         found.faults.append(f"{name}: status {code}")
 
 
-async def _chat(client: Any, found: Found) -> None:
+async def chat(client: Any, found: Found) -> None:
     body = {"messages": [{"role": "user", "content": "Name a colour."}], "max_tokens": 4}
     try:
         answer = await client.post("/chat/completions", json=body)
@@ -214,7 +214,7 @@ def _num_tokens(body: Any) -> int:
     return len(prompt) if isinstance(prompt, list) else len(json.dumps(body, ensure_ascii=False))
 
 
-def _processes(pid: int) -> tuple[set[int], float]:
+def processes(pid: int) -> tuple[set[int], float]:
     """The mesh's processes that must not end, and what all of them have in memory, in MB."""
     below = [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     all_of_them = [pid, *below]

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from bench.chaos.up import running_up
+from bench.chaos.up_asking import Upheaval
 from bench.hostile.gguf_copies import copy_with
+from bench.hostile.requests import (
+    ANSWER_LIMIT_S,
+    LIMITED,
+    WORD_CHARS,
+    Found,
+    ask,
+    chat,
+    processes,
+)
 from nodes.engine.llama_abi import library, load_model
-from nodes.engine.protocol import InvalidInputError, ModelFileError
-from nodes.engine.sandbox.users import SandboxedTokenizer
-from nodes.engine.vocab import LlamaTokenizer
+from nodes.engine.protocol import ModelFileError
 
-_NUM_CHARS: Final = 60_000
 _CHARS: Final = "aA!é 0\n\u4e2d-"
 # Of src/llama-vocab.cpp; those that a build does not know are left out.
 _PRE_TOKENIZERS: Final = """
@@ -28,31 +35,46 @@ minimax-m2
 """
 
 
-def read_words(model: Path) -> Iterator[str]:
-    """A line for each: seconds of the slowest word, and what was refused."""
+async def ask_words(model: Path, note: Callable[[str], None]) -> list[str]:
+    """Ask a mesh of each such vocabulary for each word; returns what went wrong.
+
+    Raises RuntimeError where a mesh does not come up.
+    """
+    import httpx
+
+    faults: list[str] = []
     for pre in _PRE_TOKENIZERS.split():
+        found, upheaval = Found(), Upheaval()
         with tempfile.TemporaryDirectory(prefix="airdraft-bench-") as folder:
             path = Path(folder) / "copy.gguf"
             copy_with(model, path, "tokenizer.ggml.pre", pre)
-            try:
-                pointer = load_model(path, gpu_layers=0, repack=False, vocab_only=True)
-            except ModelFileError:
-                yield f"{pre}: not known to this build"
+            if not _is_known(path):
+                note(f"{pre}: not known to this build")
                 continue
-            tokenizer = SandboxedTokenizer(path, LlamaTokenizer(pointer))
-            slowest_s, refused = 0.0, []
-            try:
+            arguments = ("--model", str(path), "--draft", "none")
+            async with (
+                running_up(arguments, upheaval, LIMITED) as (process, url),
+                httpx.AsyncClient(base_url=url, timeout=ANSWER_LIMIT_S) as client,
+            ):
+                await chat(client, found)
+                pids, _ = processes(process.pid)
                 for char in _CHARS:
-                    begin = time.perf_counter()
-                    try:
-                        tokenizer.encode(char * _NUM_CHARS)
-                    except InvalidInputError:
-                        refused.append(repr(char))
-                    slowest_s = max(slowest_s, time.perf_counter() - begin)
-                # The next one is read, whatever the ones before were.
-                tokenizer.encode("an ordinary text")
-            finally:
-                tokenizer.close()
-                library().llama_model_free(pointer)
-            said = f"refused {', '.join(refused)}" if refused else "all read"
-            yield f"{pre}: {said}, the slowest took {slowest_s:.1f} s"
+                    said = [{"role": "user", "content": char * WORD_CHARS}]
+                    body = {"messages": said, "max_tokens": 1}
+                    await ask(client, found, f"a word of {char!r}", "/chat/completions", body, 1.0)
+                await chat(client, found)
+                if not pids <= processes(process.pid)[0]:
+                    found.faults.append("a node is another process than before")
+        told = ", ".join(f"{num} of {code}" for code, num in sorted(found.codes.items()))
+        note(f"{pre}: {told}, slowest refusal {found.slowest_refusal_s:.1f} s")
+        faults += [f"{pre}: {fault}" for fault in [*found.faults, *upheaval.faults]]
+    return faults
+
+
+def _is_known(path: Path) -> bool:
+    try:
+        pointer = load_model(path, gpu_layers=0, repack=False, vocab_only=True)
+    except ModelFileError:
+        return False
+    library().llama_model_free(pointer)
+    return True

@@ -12,14 +12,19 @@ from pathlib import Path
 
 from nodes.engine.device import this_device
 from nodes.engine.protocol import EngineInfo, Model, Span
-from nodes.engine.selftest import SelfTest, fitting_prefixes
+from nodes.engine.selftest import PREFIX_LENS, SelfTest, fitting_prefixes
 from policies.latency import CostTable, NodeCosts, median
 
 DECODE_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 PREFILL_SIZES = (32, 64)
 _REPEATS = 3
-_NUM_CELLS = 512
-_FORMAT = 4
+# Passes that take so long together are not repeated: noise is a small part of them, and whoever
+# starts a large model waits for its first token.
+_ENOUGH_S = 0.2
+# Cells that are filled to see what they cost, in about so many seconds.
+_NUM_CELLS, _LEAST_CELLS = 512, 64
+_FILLING_S = 1.0
+_FORMAT = 5
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -37,7 +42,9 @@ def calibrate(model: Model, *, progress: Progress | None = None) -> NodeCosts:
 
     def measured(num_tokens: int, *, outputs: bool, seq_id: int = 0) -> float:
         nonlocal done
-        times = [_time_pass(model, seq_id, num_tokens, outputs) for _ in range(_REPEATS)]
+        times: list[float] = []
+        while len(times) < _REPEATS and sum(times) < _ENOUGH_S:
+            times.append(_time_pass(model, seq_id, num_tokens, outputs))
         seconds = median(times)
         done += 1
         if progress is not None:
@@ -47,7 +54,9 @@ def calibrate(model: Model, *, progress: Progress | None = None) -> NodeCosts:
     _time_pass(model, 0, 1, True)
     decode = [measured(n, outputs=True) for n in sizes]
     prefill = [measured(n, outputs=False) for n in prefill_sizes]
-    per_cells = _per_cells(model, measured)
+    per_token_s = prefill[-1] / prefill_sizes[-1]
+    num_cells = max(_LEAST_CELLS, min(_NUM_CELLS, int(_FILLING_S / per_token_s)))
+    per_cells = _per_cells(model, measured, min(num_cells, model.info.num_cells // 4))
     return NodeCosts(
         decode=CostTable(tuple(sizes), tuple(decode), *per_cells),
         prefill=CostTable(tuple(prefill_sizes), tuple(prefill), *per_cells),
@@ -63,12 +72,11 @@ def _time_pass(model: Model, seq_id: int, num_tokens: int, outputs: bool) -> flo
     return seconds
 
 
-def _per_cells(model: Model, measured: Callable[..., float]) -> tuple[float, float]:
+def _per_cells(model: Model, measured: Callable[..., float], num_cells: int) -> tuple[float, float]:
     """Extra seconds that a used cell, and one of its own sequence, costs each token of a pass.
 
     From passes with the cache empty, with another sequence in it, and of that sequence.
     """
-    num_cells = min(_NUM_CELLS, model.info.num_cells // 4)
     chunk = model.info.max_batch_tokens
     width = min(8, chunk)
     empty = measured(width, outputs=True)
@@ -81,13 +89,21 @@ def _per_cells(model: Model, measured: Callable[..., float]) -> tuple[float, flo
     return max(0.0, (foreign - empty) / tokens_cells), max(0.0, (own - foreign) / tokens_cells)
 
 
-def cache_key(info: EngineInfo, *, num_threads: int, profile: str, library: str = "") -> str:
+def cache_key(
+    info: EngineInfo,
+    *,
+    num_threads: int,
+    profile: str,
+    library: str = "",
+    prefix_lens: tuple[int, ...] = PREFIX_LENS,
+) -> str:
     """Name of a stored calibration: model, build, device, threads and profile.
 
-    library: hash of the files of the build, for two of one name are not equally fast.
+    library: hash of the files of the build, for two of one name are not equally fast. prefix_lens:
+    of the self-test.
     """
     # A verdict from fewer probes must not pass for that of all.
-    probes = fitting_prefixes(info.num_cells)
+    probes = fitting_prefixes(info.num_cells, prefix_lens)
     build = info.numerics_class, library
     parts = (_FORMAT, info.model_hash, *build, this_device(), num_threads, profile, probes)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]

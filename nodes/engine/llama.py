@@ -72,8 +72,8 @@ class LlamaModel:
         self._context: Any = None
         self._closing = contextlib.ExitStack()
         found = kernels(keeps_others=config.profile == "fast")
-        # Our products and attention have the same bits for any batch and any number of threads.
-        self._has_kernels = config.repack and not found.missing
+        # Products and attention of ours have the same bits for any batch and number of threads.
+        self.has_kernels = config.repack and not found.missing
         self._model = load_model(config.path, gpu_layers=config.gpu_layers, repack=config.repack)
         try:
             self._open_context()
@@ -85,7 +85,7 @@ class LlamaModel:
         except BaseException:
             self.close()
             raise
-        skips = self._has_kernels and not config.gpu_layers
+        skips = self.has_kernels and not config.gpu_layers
         per_cell = QUERIES_PER_SKIPPED_CELL if skips else QUERIES_PER_CELL
         self._log = CellLog(self._info.num_cells, config.max_sequences, per_cell)
         # The last sequence id is the graveyard: what lies there is occupied and never read.
@@ -121,7 +121,7 @@ class LlamaModel:
     @property
     def _is_careful(self) -> bool:
         """Whether ggml's own kernels have to be kept from adding up in another order."""
-        return self.config.profile == "exact" and not self._has_kernels
+        return self.config.profile == "exact" and not self.has_kernels
 
     def _thread_counts(self, num_threads: int) -> tuple[int, int]:
         """Threads of passes of one token, and of others."""
@@ -136,7 +136,7 @@ class LlamaModel:
                     model_hash,
                     build_name(),
                     config.profile,
-                    self._has_kernels,
+                    self.has_kernels,
                     config.gpu_layers,
                     _CACHE_TYPES,
                 )

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from nodes.engine.kernels.library import PATH as KERNELS
 from nodes.engine.kernels.library import Kernels, register
 from nodes.engine.protocol import EngineError, ModelFileError
 
@@ -96,7 +97,7 @@ def build_name() -> str:
 
 @functools.cache
 def library_hash() -> str:
-    """Of the files of libllama and ggml: those of one name may have been compiled otherwise."""
+    """Of the files of libllama, ggml and our kernels, which may have been compiled otherwise."""
     digest = hashlib.sha256()
     for path in _library_files():
         size = path.stat().st_size
@@ -109,7 +110,8 @@ def library_hash() -> str:
 def _library_files() -> list[Path]:
     package = Path(library().__file__).parent / "lib"
     folder = Path(os.environ.get("LLAMA_CPP_LIB_PATH") or package)
-    return sorted(folder.glob("*.so")) or sorted(folder.glob("*.dylib"))
+    found = sorted(folder.glob("*.so")) or sorted(folder.glob("*.dylib"))
+    return [*found, *([KERNELS] if KERNELS.is_file() else [])]
 
 
 def hash_file(path: Path) -> str:

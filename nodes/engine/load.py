@@ -10,7 +10,12 @@ from pathlib import Path
 from nodes.engine.calibrate import Progress, about, cache_key, calibrate, load_cached, store
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.llama_abi import build_name, library_hash
-from nodes.engine.selftest import SelfTest, run_self_test
+from nodes.engine.selftest import (
+    PREFIX_LENS,
+    PREFIX_LENS_OF_KERNELS,
+    SelfTest,
+    run_self_test,
+)
 from nodes.engine.software import software_digest
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from policies.latency import CostTable, NodeCosts
@@ -85,8 +90,10 @@ def _open_once(
     model_hash: str | None = None,
 ) -> OpenedModel:
     model = LlamaModel(config, model_hash=model_hash)
+    prefix_lens = PREFIX_LENS_OF_KERNELS if model.has_kernels else PREFIX_LENS
     key = cache_key(
         model.info,
+        prefix_lens=prefix_lens,
         num_threads=config.num_threads,
         profile=config.profile,
         library=library_hash(),
@@ -99,10 +106,10 @@ def _open_once(
             model.close()
             wider = replace(config, max_sequences=_MEASURED_SEQUENCES)
             with contextlib.closing(LlamaModel(wider, model_hash=hashed)) as other:
-                self_test, costs = _measure(other, config.profile, progress)
+                self_test, costs = _measure(other, config.profile, prefix_lens, progress)
             model = LlamaModel(config, model_hash=hashed)
         else:
-            self_test, costs = _measure(model, config.profile, progress)
+            self_test, costs = _measure(model, config.profile, prefix_lens, progress)
         if cache is not None:
             try:
                 kept = about(hashed, build_name(), config.num_threads, config.profile)
@@ -118,13 +125,13 @@ def _open_once(
 
 
 def _measure(
-    model: LlamaModel, profile: str, progress: Progress | None
+    model: LlamaModel, profile: str, prefix_lens: tuple[int, ...], progress: Progress | None
 ) -> tuple[SelfTest, NodeCosts]:
     if progress is not None:
         progress("self-test", 0, None)
     # Profile fast promises nothing, so there is nothing to test.
     if profile == "exact" and model.info.can_roll_back:
-        self_test = run_self_test(model)
+        self_test = run_self_test(model, prefix_lens=prefix_lens)
     else:
         self_test = SelfTest(False, "not promised")
     return self_test, calibrate(model, progress=progress)

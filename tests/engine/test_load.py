@@ -24,6 +24,7 @@ class FakeLlama(ToyModel):
     def __init__(self, config, *, model_hash=None):
         super().__init__()
         self.llama_config = config
+        self.has_kernels = config.repack
         self.model_hash = model_hash
         self.closed = False
         self.verdict = None
@@ -44,7 +45,7 @@ def machine(monkeypatch):
     machine = SimpleNamespace(exact_with={True: True, False: True}, calls=[])
     FakeLlama.opened = []
 
-    def self_test(model):
+    def self_test(model, *, prefix_lens):
         machine.calls.append("self-test")
         exact = machine.exact_with[model.llama_config.repack]
         return SelfTest(exact, "" if exact else "a pass of 2 differs", "bits")
@@ -53,7 +54,7 @@ def machine(monkeypatch):
         machine.calls.append("calibrate")
         return COSTS
 
-    def key(info, *, num_threads, profile, library):
+    def key(info, *, num_threads, profile, library, prefix_lens):
         assert library == "files"
         return f"{FakeLlama.opened[-1].llama_config.repack}-{num_threads}-{profile}"
 
@@ -96,6 +97,9 @@ def test_a_device_without_an_exact_form_is_told(machine, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         opened = open_model(config(tmp_path), None)
     assert opened.model.verdict is False
+    # Nothing is promised, so it may as well be fast.
+    assert opened.model.llama_config.repack
+    assert [model.closed for model in FakeLlama.opened] == [True, True, False]
     assert "not exact on this device: a pass of 2 differs" in caplog.text
 
 
