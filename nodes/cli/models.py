@@ -50,7 +50,7 @@ def list_models(catalog: Catalog) -> None:
     width = max(len(name) for name in catalog.names())
     for name in catalog.names():
         entry, mark = catalog.entry(name), "*" if name in installed else " "
-        megabytes = entry.size_bytes / 1e6
+        megabytes = (entry.size_bytes or 0) / 1e6
         click.echo(
             f"{mark} {name:<{width}}  {megabytes:6.1f} MB  {entry.licence:<18}  {entry.summary}"
         )
@@ -63,12 +63,14 @@ def list_models(catalog: Catalog) -> None:
 def pull(catalog: Catalog, names: tuple[str, ...], accept_terms: bool) -> None:
     """Fetch models, or make them from others; without a NAME the default target and draft.
 
-    What is here already is left alone. Prints the path of each file.
+    What is here already is left alone. Prints the path of each file. hf:OWNER/REPO/FILE is any
+    GGUF file at Hugging Face, whose hash is not known beforehand; so it is named elsewhere, too.
 
     \b
     Examples:
       airdraft models pull
       airdraft models pull gemma-3-270m --accept-terms
+      airdraft models pull hf:Qwen/Qwen2.5-0.5B-Instruct-GGUF/qwen2.5-0.5b-instruct-q4_k_m.gguf
     """
     signal.signal(signal.SIGTERM, _stop)  # unwinds, so that nothing half-fetched stays
     with _errors_as_one_line():
@@ -89,7 +91,7 @@ def path(catalog: Catalog, name: str, verify: bool) -> None:
     """
     with _errors_as_one_line():
         found = catalog.path(name)
-        if verify and name in catalog.names():
+        if verify and catalog.sha256(name):
             catalog.verify(name)
         click.echo(found)
 
@@ -111,7 +113,7 @@ def remove(catalog: Catalog, names: tuple[str, ...]) -> None:
 
 def _pull(catalog: Catalog, name: str, accept_terms: bool) -> None:
     entry = catalog.entry(name)
-    is_new = name not in catalog.installed()
+    is_new = not catalog.has(name)
     if is_new and entry.terms is not None and accept_terms:
         click.echo(entry.terms, err=True)
     with Progress() as progress:

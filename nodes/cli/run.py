@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
+from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.cli.options import generate_options, options_of, read_prompt
 from nodes.cli.output import print_request
 from nodes.cli.progress import Progress
@@ -35,7 +35,7 @@ def engine_options(function: Any) -> Any:
                 metavar="NAME|PATH|ngram|none",
                 help="Draft model; guesses are looked up in the text so far, too, where that is "
                 "better. ngram: looked up only; none: plain decoding."
-                f"  [default: {DEFAULT_DRAFT} for the default target, else ngram]",
+                "  [default: that of the catalogue for the target, else ngram]",
             ),
             click.option(
                 "--profile",
@@ -73,7 +73,7 @@ def settings_of(
     catalog = Catalog(default_cache_dir(environment()))
     draft = values["draft"]
     if draft is None:
-        draft = DEFAULT_DRAFT if values["model"] == DEFAULT_TARGET else NGRAM
+        draft = catalog.draft_of(values["model"]) or NGRAM
 
     def settings(name: str, profile: str) -> EngineSettings:
         sha256 = None

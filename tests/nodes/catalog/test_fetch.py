@@ -94,6 +94,18 @@ def test_a_file_comes_over_http(tmp_path: Path, base_url: str) -> None:
     assert fetched(source, tmp_path) == CONTENT
 
 
+def test_of_a_file_whose_size_is_not_known_the_server_says_it(
+    tmp_path: Path, base_url: str
+) -> None:
+    made, steps = tmp_path / "model.gguf", Steps()
+    fetch(HuggingFaceSource("owner/name", "a", "main", base_url), made, None, steps)
+    assert made.read_bytes() == CONTENT
+    assert steps.steps[-1][1:] == (len(CONTENT), len(CONTENT))
+    made.unlink()
+    with pytest.raises(FetchError, match="it ended after"):
+        fetch(HuggingFaceSource("owner/name", "cut", "main", base_url), made, None, steps)
+
+
 def test_http_failures_say_what_failed(tmp_path: Path, base_url: str) -> None:
     with pytest.raises(FetchError, match=r"http://.*/other/.*: HTTP 404 Not Found"):
         fetched(HuggingFaceSource("other/name", "a", "main", base_url), tmp_path)

