@@ -38,7 +38,7 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """How a node runs its model. threads counts those of passes with several tokens.
+    """How a node runs its model. threads: 0 for one on each physical core that it may use.
 
     model_dir: where model files that are not the catalogue's must lie; "" for anywhere.
     model_sha256: what the file must have; "" for whatever it has.
@@ -51,7 +51,7 @@ class EngineSettings:
     profile: str = "exact"
     cells: int = 8192
     max_streams: int = 16
-    threads: int = 1
+    threads: int = 0
     gpu_layers: int = 0
     prefix_cache_mb: int = 256
 
@@ -63,7 +63,7 @@ class EngineSettings:
         _one_of("engine.profile", self.profile, ("exact", "fast"))
         _in_range("engine.cells", self.cells, 256, 1 << 22)
         _in_range("engine.max_streams", self.max_streams, 1, 255)
-        _in_range("engine.threads", self.threads, 1, 512)
+        _in_range("engine.threads", self.threads, 0, 512)
         _in_range("engine.gpu_layers", self.gpu_layers, -1, 1 << 16)
         _in_range("engine.prefix_cache_mb", self.prefix_cache_mb, 0, 1 << 20)
 

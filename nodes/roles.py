@@ -25,6 +25,7 @@ from nodes.config import (
     environment,
 )
 from nodes.engine.calibrate import Progress
+from nodes.engine.cores import usable_cores
 from nodes.engine.emulation import OpenedReplay, open_replay
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.llama_abi import hash_file
@@ -335,7 +336,7 @@ def open_engine(
         profile="exact" if settings.profile == "exact" else "fast",
         num_cells=settings.cells,
         max_sequences=settings.max_streams,
-        num_threads=settings.threads,
+        num_threads=settings.threads or usable_cores(),
         gpu_layers=settings.gpu_layers,
     )
     return open_model(config, cache / "calibration", progress, model_hash=model_hash)

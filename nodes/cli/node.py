@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from nodes.cli.options import keys_option
+from nodes.cli.options import ThreadsType, keys_option
 from nodes.cli.progress import Progress
 from nodes.config import (
     LOOPBACK_ENDPOINT,
@@ -51,7 +51,11 @@ def _engine_overrides(function: Any) -> Any:
             click.option("--profile", type=click.Choice(["exact", "fast"])),
             click.option("--cells", type=int, help="Tokens the KV cache holds."),
             click.option("--max-streams", type=int, help="Streams at a time."),
-            click.option("--threads", type=int, help="Engine threads."),
+            click.option(
+                "--threads",
+                type=ThreadsType(),
+                help="Engine threads; auto for one on each physical core of the machine.",
+            ),
             click.option("--gpu-layers", type=int, help="Layers on the GPU; -1 for all."),
             click.option(
                 "--prefix-cache-mb",

@@ -22,6 +22,19 @@ keys_option = click.option(
 )
 
 
+class ThreadsType(click.ParamType[int]):
+    """auto, which is 0, or a number of threads."""
+
+    name = "auto|N"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> int:
+        if value in (0, "auto"):
+            return 0
+        return int(click.IntRange(1, 512).convert(value, param, context))
+
+
 class GammaType(click.ParamType[int | None]):
     """A number of guesses a round, or auto (None)."""
 

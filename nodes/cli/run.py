@@ -9,10 +9,11 @@ from typing import Any
 import click
 
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
-from nodes.cli.options import generate_options, options_of, read_prompt
+from nodes.cli.options import ThreadsType, generate_options, options_of, read_prompt
 from nodes.cli.output import print_request
 from nodes.cli.progress import Progress
 from nodes.config import EngineSettings, environment
+from nodes.engine.cores import usable_cores
 from nodes.generation import GenerateOptions
 from nodes.local import local_mesh
 from nodes.roles import EMULATED, NGRAM
@@ -53,10 +54,10 @@ def engine_options(function: Any) -> Any:
             ),
             click.option(
                 "--threads",
-                type=click.IntRange(1, 512),
-                default=1,
+                type=ThreadsType(),
+                default="auto",
                 show_default=True,
-                help="Engine threads of each node; more than 1 only where cores are free.",
+                help="Engine threads of each node; auto shares the physical cores between them.",
             ),
             click.option("-v", "--verbose", count=True, help="Log more; twice for every round."),
         ]
@@ -89,11 +90,12 @@ def settings_of(
             profile=profile,
             cells=values["cells"],
             max_streams=max_streams,
-            threads=values["threads"],
+            threads=threads,
         )
 
-    target = settings(values["model"], values["profile"])
     has_model = draft not in (NGRAM, "none")
+    threads = values["threads"] or max(1, usable_cores() // (2 if has_model else 1))
+    target = settings(values["model"], values["profile"])
     return target, settings(draft, "fast") if has_model else None, draft != "none"
 
 

@@ -18,6 +18,7 @@ from nodes.doctor import calibration, engine, keys, machine, models, ports, sett
 from nodes.doctor.finding import Finding
 from nodes.doctor.settings import Config
 from nodes.engine.calibrate import about
+from nodes.engine.cores import usable_cores
 from nodes.engine.llama_abi import build_name, kernels
 from nodes.gateway.config import GatewayConfig
 from nodes.keyring import Keyring
@@ -88,10 +89,11 @@ def _models(configs: list[Config], build: str, asked: Asked) -> list[Finding]:
         found, path, sha256 = models.check_model(wanted, catalog)
         findings.append(found)
         what = f"model {wanted.model}"
-        findings.append(engine.check_threads(wanted.threads, num_cores, what))
+        num_threads = wanted.threads or usable_cores()
+        findings.append(engine.check_threads(num_threads, num_cores, what))
         if path is not None:
             num_bytes += path.stat().st_size
-            runs = about(sha256, build, wanted.threads, wanted.profile)
+            runs = about(sha256, build, num_threads, wanted.profile)
             as_kept = calibration.Kept(**runs, exact=False)  # type: ignore[arg-type]
             findings.append(calibration.check_calibration(what, as_kept, kept))
     memory = models.memory_of(_text(asked.root / "proc/meminfo"))

@@ -155,7 +155,7 @@ def test_a_wrong_value_in_the_environment_is_told(name, text, accepted):
         (TargetConfig, "engine.cells", 255, "256 to 4194304 is accepted"),
         (TargetConfig, "engine.max_streams", 0, "1 to 255 is accepted"),
         (TargetConfig, "engine.max_streams", 256, "1 to 255 is accepted"),
-        (TargetConfig, "engine.threads", 0, "1 to 512 is accepted"),
+        (TargetConfig, "engine.threads", -1, "0 to 512 is accepted"),
         (DraftConfig, "engine.gpu_layers", -2, "-1 to 65536 is accepted"),
         (TargetConfig, "engine.prefix_cache_mb", -1, "0 to 1048576 is accepted"),
         (TargetConfig, "join_timeout_s", 0.0, "0.1 to 3600 is accepted"),
