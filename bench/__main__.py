@@ -74,6 +74,36 @@ def hostile(
         click.echo(str(decoder.decode_hostile(frames, seed)))
 
 
+@bench.command("kernels")
+@click.option("--model", default="smollm2-135m", show_default=True, help="Name or path.")
+@click.option("--threads", type=click.IntRange(1), multiple=True, default=(1, 2), show_default=True)
+@click.option("--cells", type=click.IntRange(16), default=256, show_default=True)
+@click.option(
+    "--tokens",
+    type=click.IntRange(0),
+    default=2000,
+    show_default=True,
+    help="Of a text whose perplexity both have; 0 for none.",
+)
+def kernels_command(model: str, threads: tuple[int, ...], cells: int, tokens: int) -> None:
+    """Our kernels beside stock llama.cpp: what passes take, and how far predictions differ.
+
+    \b
+    Example:
+      python -m bench kernels --model qwen2.5-coder-1.5b --tokens 20000
+    """
+    from bench.kernels import Asked, compare
+    from nodes.catalog import Catalog, default_cache_dir
+    from nodes.config import environment
+
+    path = Catalog(default_cache_dir(environment())).ensure(model)
+    for index, num_threads in enumerate(threads):
+        # More threads change no bit.
+        asked = Asked(path, num_threads, cells, 0 if index else tokens)
+        click.echo(f"{num_threads} thread(s), {cells} cells:")
+        click.echo(compare(asked, lambda line: click.echo(line, err=True)))
+
+
 @bench.command("hostile-requests")
 @click.option("--schemas", default=200, show_default=True, help="Generated JSON schemas.")
 @click.option("--words/--no-words", default=True, help="Of 60,000 letters, in all vocabularies.")

@@ -1,0 +1,181 @@
+"""Our kernels beside stock llama.cpp on one model: times of passes, and how far predictions differ.
+
+Stock is the same libllama without our kernels, in its fastest form. Each is a process of its own,
+for the kernels of a process are chosen once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+SIZES: Final = (1, 2, 4, 8, 16, 32)
+# Prompts are read in passes of so many tokens, as nodes do.
+_CHUNK: Final = 256
+_REPEATS: Final = 5
+# Probabilities of all words are kept of one position in so many.
+_KEPT_EVERY: Final = 16
+# Texts of Debian's base-files, so that everybody has them.
+_TEXTS: Final = tuple(
+    Path("/usr/share/common-licenses") / name for name in ("GPL-3", "GPL-2", "LGPL-2.1", "MPL-1.1")
+)
+TEXT_SHA256: Final = "9472ca1de8ca428a6eecdb180ae358865dcf15f2721ed9b3ceb3454fbb7d604e"
+SYSTEMS: Final = ("ours", "stock")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One process's work. cells: that are used before a pass is timed."""
+
+    model: Path
+    threads: int
+    cells: int
+    tokens: int
+
+
+def compare(asked: Asked, note: Callable[[str], None]) -> str:
+    """Tables of both systems. Raises CalledProcessError where one cannot run the model."""
+    with tempfile.TemporaryDirectory(prefix="airdraft-bench-") as folder:
+        found = {}
+        for system in SYSTEMS:
+            note(f"{system}, {asked.threads} thread(s)")
+            found[system] = _in_child(system, asked, Path(folder) / system)
+        return "\n".join([*_passes(found), *_predictions(found, Path(folder))])
+
+
+def _in_child(system: str, asked: Asked, out: Path) -> dict[str, Any]:
+    given = [system, asked.model, asked.threads, asked.cells, asked.tokens, out]
+    command = [sys.executable, "-m", "bench.kernels", *map(str, given)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def _passes(found: dict[str, dict[str, Any]]) -> list[str]:
+    header = " | ".join(f"{size}" for size in SIZES)
+    lines = [
+        f"| ms a pass | {header} | prompt, ms a token |",
+        "|---" * (len(SIZES) + 2) + "|",
+    ]
+    for system, figures in found.items():
+        times = figures["passes_ms"]
+        cells = " | ".join(f"{t:.1f} ({t / times[0]:.2f})" for t in times)
+        lines.append(f"| {system} | {cells} | {figures['prompt_ms']:.2f} |")
+    ours, stock = (found[system] for system in SYSTEMS)
+    ratios = [s / o for o, s in zip(ours["passes_ms"], stock["passes_ms"], strict=True)]
+    told = " | ".join(f"{ratio:.2f}" for ratio in ratios)
+    lines.append(f"| stock to ours | {told} | {stock['prompt_ms'] / ours['prompt_ms']:.2f} |")
+    return lines
+
+
+def _predictions(found: dict[str, dict[str, Any]], folder: Path) -> list[str]:
+    if not found["ours"]["num_predicted"]:
+        return []
+    losses = {system: np.load(folder / f"{system}.losses.npy") for system in SYSTEMS}
+    kept = {system: np.load(folder / f"{system}.kept.npy", mmap_mode="r") for system in SYSTEMS}
+    difference = losses["ours"] - losses["stock"]
+    error = difference.std() / np.sqrt(len(difference))
+    perplexity = {system: float(np.exp(loss.mean())) for system, loss in losses.items()}
+    ours, stock = (_log_probabilities(np.asarray(kept[system])) for system in SYSTEMS)
+    divergence = float((np.exp(stock) * (stock - ours)).sum(axis=1).mean())
+    largest = float(abs(kept["ours"] - kept["stock"]).max())
+    return [
+        "",
+        f"Perplexity of {len(difference)} tokens: ours {perplexity['ours']:.4f}, stock "
+        f"{perplexity['stock']:.4f} ({difference.mean() * 100:+.3f} % +- {error * 100:.3f} %); "
+        f"KL {divergence:.2e}, largest difference of a logit {largest:.3f}.",
+    ]
+
+
+def _log_probabilities(logits: Any) -> Any:
+    logits = logits.astype(np.float64)
+    logits -= logits.max(axis=1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+
+def text() -> str:
+    """What is predicted. Raises OSError or ValueError where it is not what it should be."""
+    found = "".join(path.read_text() for path in _TEXTS)
+    sha256 = hashlib.sha256(found.encode()).hexdigest()
+    if sha256 != TEXT_SHA256:
+        raise ValueError(f"the licences of this system have SHA-256 {sha256}, not {TEXT_SHA256}")
+    return found
+
+
+def _work(system: str, asked: Asked, out: Path) -> dict[str, Any]:
+    """Run one system in this process."""
+    from nodes.engine.kernels import library
+    from nodes.engine.llama import LlamaConfig, LlamaModel
+    from nodes.engine.protocol import Span
+
+    if system == "stock":
+        library._registered = library.Kernels("", "left out")
+    config = LlamaConfig(
+        path=asked.model,
+        profile="exact" if system == "ours" else "fast",
+        num_cells=max(1024, 2 * asked.cells),
+        max_sequences=2,
+        num_threads=asked.threads,
+    )
+    model = LlamaModel(config)
+    ids = [7] * asked.cells
+    begin = time.perf_counter()
+    for start in range(0, asked.cells, _CHUNK):
+        model.forward([Span(0, start, ids[start : start + _CHUNK])])
+    figures: dict[str, Any] = {
+        "prompt_ms": (time.perf_counter() - begin) / asked.cells * 1e3,
+        "passes_ms": [_pass_ms(model, size, asked.cells) for size in SIZES],
+        "num_predicted": 0,
+    }
+    model.truncate(0, 0)
+    if asked.tokens:
+        ids = list(model.vocabulary.encode(text()))[: asked.tokens]
+        losses, kept = [], []
+        for start in range(0, len(ids) - 1, _CHUNK):
+            part = ids[start : start + _CHUNK + 1]
+            logits = model.forward([Span(0, 0, part[:-1], len(part) - 1)])
+            rows = _log_probabilities(logits)
+            losses.append(-rows[np.arange(len(part) - 1), part[1:]])
+            kept.append(logits[::_KEPT_EVERY].copy())
+            model.truncate(0, 0)
+        np.save(f"{out}.losses.npy", np.concatenate(losses))
+        np.save(f"{out}.kept.npy", np.concatenate(kept))
+        figures["num_predicted"] = len(ids) - 1
+    model.close()
+    return figures
+
+
+def _pass_ms(model: Any, size: int, cells: int) -> float:
+    from nodes.engine.protocol import Span
+
+    times = []
+    for _ in range(_REPEATS):
+        begin = time.perf_counter()
+        model.forward([Span(0, cells, [7] * size, size)])
+        times.append(time.perf_counter() - begin)
+        model.truncate(0, cells)
+    return float(np.median(times)) * 1e3
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The child's command line."""
+    from nodes.runtime import set_engine_environment
+
+    set_engine_environment()
+    system, model, threads, cells, tokens, out = arguments
+    asked = Asked(Path(model), int(threads), int(cells), int(tokens))
+    print(json.dumps(_work(system, asked, Path(out))))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
