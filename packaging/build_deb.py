@@ -123,7 +123,7 @@ def _install(pip: Sequence[str], site: Path, engine: Path, rest: str) -> None:
     _run(*into, "--no-build-isolation", engine, ROOT)
     # All instruction sets are in it: which one runs is decided where it runs.
     environ = {**os.environ, "PYTHONPATH": str(site)}
-    _run(pip[0], "-m", "nodes.engine.kernels.build", env=environ, cwd=BUILD)
+    _run(pip[0], "-m", "nodes.engine.kernels.build", env=environ)
     for name in debian.LEFT_OUT:
         shutil.rmtree(site / name, ignore_errors=True)
     # Where this was built is nobody's business.
