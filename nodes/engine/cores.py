@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
+
+# How often it is looked what other processes do.
+_LOOK_EVERY_S = 0.5
 
 
 def usable_cores(root: Path = Path("/"), cpus: frozenset[int] | None = None) -> int:
@@ -33,3 +38,52 @@ def _read(path: Path) -> str:
         return path.read_text().strip()
     except OSError:
         return ""
+
+
+class FreeCores:
+    """How many threads are worth having now: as many as there are cores that others leave.
+
+    Threads that wait for one another on a core that another process uses cost several times what
+    they gain. They may change from pass to pass, for no bit depends on them.
+
+    read: seconds that all processes have used of these CPUs, and that this one has used.
+    """
+
+    def __init__(
+        self,
+        most: int,
+        *,
+        read: Callable[[], tuple[float, float]] = lambda: used_seconds(),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._most, self._read, self._clock = most, read, clock
+        self._looked_at, self._used = clock(), read()
+        self.num_threads = most
+
+    def changed(self) -> bool:
+        """Look again, if it is time to; whether `num_threads` is another than before."""
+        now = self._clock()
+        passed_s = now - self._looked_at
+        if passed_s < _LOOK_EVERY_S:
+            return False
+        (all_before, own_before), (all_now, own_now) = self._used, self._read()
+        self._looked_at, self._used = now, (all_now, own_now)
+        others = (all_now - all_before - (own_now - own_before)) / passed_s
+        before = self.num_threads
+        self.num_threads = max(1, min(self._most, round(self._most - others)))
+        return self.num_threads != before
+
+
+def used_seconds(root: Path = Path("/"), cpus: frozenset[int] | None = None) -> tuple[float, float]:
+    """Seconds of processor time: of all processes on these CPUs, and of this one. The first count
+    from the machine's start."""
+    if cpus is None:
+        cpus = frozenset(os.sched_getaffinity(0))
+    names = {f"cpu{cpu}" for cpu in cpus}
+    ticks = 0
+    for line in _read(root / "proc/stat").splitlines():
+        name, *columns = line.split()
+        if name in names:
+            # user, nice, system; then idle and waiting; then irq, softirq. Guests are in user.
+            ticks += sum(map(int, columns[:3])) + sum(map(int, columns[5:7]))
+    return ticks / os.sysconf("SC_CLK_TCK"), time.process_time()

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nodes.engine.cells import QUERIES_PER_CELL, QUERIES_PER_SKIPPED_CELL, CellLog
+from nodes.engine.cores import FreeCores
 from nodes.engine.llama_abi import (
     build_name,
     hash_file,
@@ -93,6 +94,7 @@ class LlamaModel:
         self._batch = PassBatch(self._llama, config.max_batch_tokens)
         self._logits = LogitsView(self._llama, self._context, self._info.num_vocab)
         self._state = np.empty(0, dtype=np.uint8)
+        self._free_cores = FreeCores(config.num_threads) if config.num_threads > 1 else None
 
     def _context_params(self) -> Any:
         config = self.config
@@ -203,6 +205,8 @@ class LlamaModel:
             self._compact(num_tokens)
         rows = self._batch.fill(spans)
         log.read(num_tokens)
+        if self._free_cores is not None and self._free_cores.changed():
+            self.set_threads(self._free_cores.num_threads)
         code = self._llama.llama_decode(self._context, self._batch.native)
         if code != 0:
             raise EngineError(f"llama_decode failed with {code}: {take_last_error()}")
@@ -304,7 +308,7 @@ class LlamaModel:
         logger.debug("compacted %d garbage cells, %d live", log.garbage, log.live)
         log.compacted()
 
-    def set_batch_threads(self, num_threads: int) -> None:
+    def set_threads(self, num_threads: int) -> None:
         """Change the threads of passes."""
         self._llama.llama_set_n_threads(self._context, *self._thread_counts(num_threads))
 

@@ -75,8 +75,8 @@ def truncate_without_burial(log, seq_id, length):
 @needs_model
 def test_batch_threads_change_no_bit(model, alone):
     with contextlib.ExitStack() as stack:
-        stack.callback(model.set_batch_threads, 1)
-        model.set_batch_threads(2)
+        stack.callback(model.set_threads, 1)
+        model.set_threads(2)
         model.forward([Span(0, 0, PROMPT)])
         assert np.array_equal(step(model, 0, TEXT), alone)
 
