@@ -1,5 +1,6 @@
 # Two commands do all the set-up: `make demo` and `make test`.
-#   make demo    virtual environment, install, models, then the main job on them
+#   make demo    virtual environment, install, models, then the main job on them; GPU=cuda or vulkan builds
+#                llama.cpp for a graphics processor
 #   make test    the same set-up, then the tests
 #   make quick   for every save: the tests that start no process and need no model, under 2 minutes
 #   make check   what CI does, for every push: the tests and `make lint`
@@ -16,6 +17,11 @@ PROMPT ?= The three most useful things to carry on a long walk are
 # llama.cpp is compiled once, by the installation of llama-cpp-python. Any flags do: airdraft's own kernels
 # are compiled apart from it (nodes/engine/kernels).
 CMAKE_ARGS ?= -DLLAVA_BUILD=OFF '-DCMAKE_PROJECT_ggml_INCLUDE=$(CURDIR)/packaging/library_only.cmake'
+# GPU=cuda or GPU=vulkan; pip's cache may hold a build without.
+ifdef GPU
+CMAKE_ARGS += -DGGML_$(shell echo $(GPU) | tr a-z A-Z)=on
+export PIP_NO_CACHE_DIR := 1
+endif
 CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || echo 1)
 export CMAKE_ARGS CMAKE_BUILD_PARALLEL_LEVEL
 

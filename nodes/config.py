@@ -39,6 +39,7 @@ class ConfigError(Exception):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
     """How a node runs its model. threads: 0 for one on each physical core that it may use.
+    gpu_layers: -1 for all, where libllama has a backend for a GPU.
 
     model_dir: where model files that are not the catalogue's must lie; "" for anywhere.
     model_sha256: what the file must have; "" for whatever it has.
@@ -52,7 +53,7 @@ class EngineSettings:
     cells: int = 8192
     max_streams: int = 16
     threads: int = 0
-    gpu_layers: int = 0
+    gpu_layers: int = -1
     prefix_cache_mb: int = 256
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from nodes.cli.options import ThreadsType, keys_option
+from nodes.cli.options import GPU_LAYERS, THREADS, keys_option
 from nodes.cli.progress import Progress
 from nodes.config import (
     LOOPBACK_ENDPOINT,
@@ -53,10 +53,14 @@ def _engine_overrides(function: Any) -> Any:
             click.option("--max-streams", type=int, help="Streams at a time."),
             click.option(
                 "--threads",
-                type=ThreadsType(),
+                type=THREADS,
                 help="Engine threads; auto for one on each physical core of the machine.",
             ),
-            click.option("--gpu-layers", type=int, help="Layers on the GPU; -1 for all."),
+            click.option(
+                "--gpu-layers",
+                type=GPU_LAYERS,
+                help="Layers on the GPU; auto for all, where llama.cpp was built for one.",
+            ),
             click.option(
                 "--prefix-cache-mb",
                 type=int,

@@ -22,17 +22,24 @@ keys_option = click.option(
 )
 
 
-class ThreadsType(click.ParamType[int]):
-    """auto, which is 0, or a number of threads."""
+class AutoType(click.ParamType[int]):
+    """auto, which is `auto`, or a number."""
 
     name = "auto|N"
+
+    def __init__(self, auto: int, least: int, most: int) -> None:
+        self._auto, self._range = auto, click.IntRange(least, most)
 
     def convert(
         self, value: Any, param: click.Parameter | None, context: click.Context | None
     ) -> int:
-        if value in (0, "auto"):
-            return 0
-        return int(click.IntRange(1, 512).convert(value, param, context))
+        if value in (self._auto, "auto"):
+            return self._auto
+        return int(self._range.convert(value, param, context))
+
+
+THREADS = AutoType(0, 1, 512)
+GPU_LAYERS = AutoType(-1, 0, 1 << 16)
 
 
 class GammaType(click.ParamType[int | None]):

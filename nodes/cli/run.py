@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
-from nodes.cli.options import ThreadsType, generate_options, options_of, read_prompt
+from nodes.cli.options import GPU_LAYERS, THREADS, generate_options, options_of, read_prompt
 from nodes.cli.output import print_request
 from nodes.cli.progress import Progress
 from nodes.config import EngineSettings, environment
@@ -54,10 +54,17 @@ def engine_options(function: Any) -> Any:
             ),
             click.option(
                 "--threads",
-                type=ThreadsType(),
+                type=THREADS,
                 default="auto",
                 show_default=True,
                 help="Engine threads of each node; auto shares the physical cores between them.",
+            ),
+            click.option(
+                "--gpu-layers",
+                type=GPU_LAYERS,
+                default="auto",
+                show_default=True,
+                help="Layers on the GPU; auto for all, where llama.cpp was built for one.",
             ),
             click.option("-v", "--verbose", count=True, help="Log more; twice for every round."),
         ]
@@ -91,6 +98,7 @@ def settings_of(
             cells=values["cells"],
             max_streams=max_streams,
             threads=threads,
+            gpu_layers=values["gpu_layers"],
         )
 
     has_model = draft not in (NGRAM, "none")

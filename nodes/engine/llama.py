@@ -72,10 +72,12 @@ class LlamaModel:
         self._llama = library()
         self._context: Any = None
         self._closing = contextlib.ExitStack()
+        # Without a backend for a GPU the number means nothing, and must not tell nodes apart.
+        self._gpu_layers = config.gpu_layers if self._llama.llama_supports_gpu_offload() else 0
         found = kernels(keeps_others=config.profile == "fast")
         # Products and attention of ours have the same bits for any batch and number of threads.
-        self.has_kernels = config.repack and not found.missing
-        self._model = load_model(config.path, gpu_layers=config.gpu_layers, repack=config.repack)
+        self.has_kernels = config.repack and not found.missing and not self._gpu_layers
+        self._model = load_model(config.path, gpu_layers=self._gpu_layers, repack=config.repack)
         try:
             self._open_context()
             # For texts that are no stranger's; it runs in this process.
@@ -86,8 +88,7 @@ class LlamaModel:
         except BaseException:
             self.close()
             raise
-        skips = self.has_kernels and not config.gpu_layers
-        per_cell = QUERIES_PER_SKIPPED_CELL if skips else QUERIES_PER_CELL
+        per_cell = QUERIES_PER_SKIPPED_CELL if self.has_kernels else QUERIES_PER_CELL
         self._log = CellLog(self._info.num_cells, config.max_sequences, per_cell)
         # The last sequence id is the graveyard: what lies there is occupied and never read.
         self._graveyard = config.max_sequences
@@ -139,7 +140,7 @@ class LlamaModel:
                     build_name(),
                     config.profile,
                     self.has_kernels,
-                    config.gpu_layers,
+                    self._gpu_layers,
                     _CACHE_TYPES,
                 )
             ).encode()
