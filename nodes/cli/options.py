@@ -33,7 +33,7 @@ class AutoType(click.ParamType[int]):
     def convert(
         self, value: Any, param: click.Parameter | None, context: click.Context | None
     ) -> int:
-        if value in (self._auto, "auto"):
+        if str(value) in (str(self._auto), "auto"):
             return self._auto
         return int(self._range.convert(value, param, context))
 
