@@ -6,7 +6,6 @@ afterwards about what it was.
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections import Counter
@@ -146,12 +145,10 @@ async def run_hostile(num_schemas: int, note: Callable[[str], None]) -> Found:
             await chat(client, found)
             await ask(client, found, "warm", "/chat/completions", bodies((), 9, 9)[0][2], 1.0)
             pids, before = processes(process.pid)
-            reading_s = await _seconds_of_reading(client)
+            reading_s = await seconds_of_reading(client)
             asked = bodies(generated_schemas(num_schemas), 49_152, 8192)
             for number, (name, path, body) in enumerate(asked, 1):
-                num_tokens = _num_tokens(body)
-                usual_s = max(1.0, reading_s * num_tokens)
-                await ask(client, found, name, path, body, usual_s)
+                await ask(client, found, name, path, body, reading_s)
                 await chat(client, found)
                 if number % 20 == 0:
                     note(f"{number} of {len(asked)}")
@@ -165,14 +162,15 @@ async def run_hostile(num_schemas: int, note: Callable[[str], None]) -> Found:
     return found
 
 
-async def ask(client: Any, found: Found, name: str, path: str, body: Any, usual_s: float) -> None:
-    """usual_s: seconds that an answer of as many tokens takes to begin with."""
+async def ask(client: Any, found: Found, name: str, path: str, body: Any, reading_s: float) -> None:
+    """reading_s: seconds that reading a token takes."""
     begin = time.perf_counter()
     try:
-        code = (await client.post(path, json=body)).status_code
+        answer = await client.post(path, json=body)
     except Exception as error:  # noqa: BLE001 - whatever happened is what is to be told
         found.faults.append(f"{name}: {type(error).__name__}")
         return
+    code = answer.status_code
     took_s = time.perf_counter() - begin
     found.codes[code] += 1
     if 400 <= code < 500:
@@ -180,6 +178,7 @@ async def ask(client: Any, found: Found, name: str, path: str, body: Any, usual_
         if took_s > REFUSAL_LIMIT_S:
             found.faults.append(f"{name}: refused after {took_s:.1f} s")
     elif code == 200:
+        usual_s = max(1.0, reading_s * answer.json()["usage"]["prompt_tokens"])
         found.slowest_ratio = max(found.slowest_ratio, took_s / usual_s)
         if took_s > _PREFILL_FACTOR * usual_s + REFUSAL_LIMIT_S:
             found.faults.append(f"{name}: answered after {took_s:.1f} s, usual are {usual_s:.1f} s")
@@ -200,18 +199,13 @@ async def chat(client: Any, found: Found) -> None:
         found.faults.append(f"an ordinary chat: status {answer.status_code}")
 
 
-async def _seconds_of_reading(client: Any) -> float:
+async def seconds_of_reading(client: Any) -> float:
     """Seconds a token that a long ordinary prompt takes."""
     begin = time.perf_counter()
     text = " ".join(f"word{i}" for i in range(1000))
     answer = await client.post("/completions", json={"prompt": text, "max_tokens": 1})
     num_tokens: int = answer.json()["usage"]["prompt_tokens"]
     return (time.perf_counter() - begin) / num_tokens
-
-
-def _num_tokens(body: Any) -> int:
-    prompt = body.get("prompt")
-    return len(prompt) if isinstance(prompt, list) else len(json.dumps(body, ensure_ascii=False))
 
 
 def processes(pid: int) -> tuple[set[int], float]:

@@ -18,6 +18,7 @@ from bench.hostile.requests import (
     ask,
     chat,
     processes,
+    seconds_of_reading,
 )
 from nodes.engine.llama_abi import library, load_model
 from nodes.engine.protocol import ModelFileError
@@ -58,10 +59,13 @@ async def ask_words(model: Path, note: Callable[[str], None]) -> list[str]:
             ):
                 await chat(client, found)
                 pids, _ = processes(process.pid)
+                reading_s = await seconds_of_reading(client)
                 for char in _CHARS:
                     said = [{"role": "user", "content": char * WORD_CHARS}]
                     body = {"messages": said, "max_tokens": 1}
-                    await ask(client, found, f"a word of {char!r}", "/chat/completions", body, 1.0)
+                    await ask(
+                        client, found, f"a word of {char!r}", "/chat/completions", body, reading_s
+                    )
                 await chat(client, found)
                 if not pids <= processes(process.pid)[0]:
                     found.faults.append("a node is another process than before")
