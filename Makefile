@@ -96,7 +96,7 @@ $(VENV)/installed: pyproject.toml $(VENV)/kernels
 	@touch $@
 
 $(VENV)/kernels: $(wildcard nodes/engine/kernels/*.cpp nodes/engine/kernels/*.h) $(VENV)/locked
-	@echo "Compiling airdraft's kernels takes about a minute on two cores."
+	@echo "Compiling airdraft's kernels takes about half a minute on two cores."
 	$(BIN)/python -m nodes.engine.kernels.build
 	@touch $@
 
