@@ -9,6 +9,7 @@ from collections.abc import Callable
 import click
 
 from mesh.zmq_transport import libzmq_version
+from nodes.engine.kernels.library import built_for
 
 # llama-cpp-python brings libllama: its version is read, not the library loaded.
 _LIBRARIES = ("pyzmq", "msgpack", "numpy", "llama-cpp-python")
@@ -23,12 +24,14 @@ def distribution_version(name: str) -> str:
 
 def version_text(version_of: Callable[[str], str] = distribution_version) -> str:
     versions = {name: version_of(name) for name in _LIBRARIES}
+    kernels = built_for()
     versions["pyzmq"] += f" (libzmq {libzmq_version()})"
     lines = [
         f"airdraft {version_of('airdraft')}",
         f"Python {platform.python_version()}, {platform.system()} {platform.release()}, "
         f"{platform.machine()}",
         *(f"{name} {version}" for name, version in versions.items()),
+        f"airdraft's kernels: {f'for llama-cpp-python {kernels}' if kernels else 'not built'}",
     ]
     return "\n".join(lines)
 

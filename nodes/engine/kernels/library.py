@@ -53,6 +53,12 @@ def library() -> ctypes.CDLL | None:
     return found
 
 
+def built_for() -> str:
+    """The version of llama-cpp-python that the library is for; "" where it is not built."""
+    found = library()
+    return found.airdraft_built_for().decode() if found is not None else ""
+
+
 _registered: Kernels | None = None
 
 
@@ -76,9 +82,8 @@ def _register(version: str, kernels: str, keeps_others: bool) -> Kernels:
     found = library()
     if found is None:
         return Kernels("", "not built: `python -m nodes.engine.kernels.build`")
-    built_for = found.airdraft_built_for().decode()
-    if built_for != version:
-        return Kernels("", f"built for llama-cpp-python {built_for}, not {version}: build again")
+    if built_for() != version:
+        return Kernels("", f"built for llama-cpp-python {built_for()}, not {version}: build again")
     name = found.airdraft_register(kernels.encode(), keeps_others)
     if name is None:
         return Kernels("", f"no kernels {kernels!r} for this processor and this build of llama.cpp")
