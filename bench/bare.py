@@ -1,8 +1,9 @@
 """The yardstick: a bare llama.cpp loop, as short as it can be, in a process of its own.
 
 Reads lines `NUM_STREAMS MAX_TOKENS PROMPT_TOKENS` and answers with the tokens/s of its decode
-steps, or, where MAX_TOKENS is 0, with the seconds from such a prompt to the token after it. The
-settings are those of a target node with profile exact; the choice of a token is an argmax.
+steps, or, where MAX_TOKENS is 0, with the seconds from such a prompt to the token after it.
+Settings and kernels are those of a target node with profile exact; the choice of a token is an
+argmax.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+from nodes.engine.kernels.library import register
 from nodes.runtime import set_engine_environment
 
 set_engine_environment()
@@ -28,15 +30,16 @@ def main(path: str, num_threads: int, num_cells: int) -> None:
 
     callback = llama_cpp.llama_log_callback(lambda *_: None)
     llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
+    is_careful = bool(register(llama_cpp.__version__).missing)
     params = llama_cpp.llama_model_default_params()
     params.n_gpu_layers = 0
     model = llama_cpp.llama_model_load_from_file(path.encode(), params)
     context_params = llama_cpp.llama_context_default_params()
     context_params.n_ctx = num_cells
     context_params.n_batch = 256
-    context_params.n_ubatch = 32
+    context_params.n_ubatch = 32 if is_careful else 512
     context_params.n_seq_max = 17
-    context_params.n_threads = 1
+    context_params.n_threads = 1 if is_careful else num_threads
     context_params.n_threads_batch = num_threads
     context_params.flash_attn_type = 1
     context_params.kv_unified = True
