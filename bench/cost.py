@@ -38,7 +38,7 @@ def run_cost(counts: Sequence[int], *, repeats: int, max_tokens: int) -> list[Ro
 
 async def _run(counts: Sequence[int], repeats: int, max_tokens: int) -> list[Row]:
     path = Catalog(default_cache_dir(environment())).ensure(DEFAULT_TARGET)
-    settings = EngineSettings(model=str(path), max_streams=16)
+    settings = EngineSettings(model=str(path), max_streams=16, threads=1)
     rows = []
     for count in counts:
         pairs: list[tuple[float, float]] = []

@@ -98,7 +98,7 @@ def run_good_guesses(
 
 
 async def _of_target(path: Path, num_prompts: int, least: float, max_tokens: int) -> Found:
-    settings = EngineSettings(model=str(path), max_streams=4)
+    settings = EngineSettings(model=str(path), max_streams=4, threads=1)
     options = GenerateOptions(max_tokens=max_tokens, ignore_eog=True, seed=1)
     found = Found()
     async with local_mesh(settings, None, lookup=True) as (mesh, client):

@@ -157,7 +157,7 @@ async def _serve_all(
 ) -> None:
     """Run all texts, num_streams at a time: streams of every gamma and T share the passes."""
     target = EngineSettings(model=str(path), cells=_CELLS, threads=threads)
-    draft = EngineSettings(model=draft_path, cells=_CELLS, profile="fast")
+    draft = EngineSettings(model=draft_path, cells=_CELLS, profile="fast", threads=1)
     todo = iter(work)
     async with local_mesh(target, draft) as (mesh, client):
 

@@ -39,7 +39,10 @@ def run_memory() -> tuple[str, bool]:
 
 async def _target() -> tuple[int, int]:
     path = Catalog(default_cache_dir(environment())).ensure(DEFAULT_TARGET)
-    async with local_mesh(EngineSettings(model=str(path), cells=_CELLS), None) as (mesh, client):
+    async with local_mesh(EngineSettings(model=str(path), cells=_CELLS, threads=1), None) as (
+        mesh,
+        client,
+    ):
 
         async def load() -> None:
             options = GenerateOptions(max_tokens=32, gamma=0, num_choices=16, ignore_eog=True)

@@ -42,7 +42,7 @@ async def _run(
     counts: Sequence[int], num_prompts: int, max_tokens: int, temperature: float, draft: str
 ) -> str:
     catalog = Catalog(default_cache_dir(environment()))
-    target = EngineSettings(model=str(catalog.ensure(DEFAULT_TARGET)), max_streams=16)
+    target = EngineSettings(model=str(catalog.ensure(DEFAULT_TARGET)), max_streams=16, threads=1)
     path = str(catalog.ensure(draft or DEFAULT_DRAFT))
     rows = [
         "| prompts | streams | plain tokens/s | auto / plain (range) | tokens a round | accepted "

@@ -130,10 +130,10 @@ async def _cells(
     report: Callable[[str], None],
 ) -> list[Cell]:
     path, draft_path = files.target(target_name), files.draft(draft_name)
-    target = EngineSettings(model=str(path), max_streams=16)
+    target = EngineSettings(model=str(path), max_streams=16, threads=1)
     draft = None
     if draft_path is not None:
-        draft = EngineSettings(model=str(draft_path), max_streams=16, profile="fast")
+        draft = EngineSettings(model=str(draft_path), max_streams=16, profile="fast", threads=1)
     prompts = HeldOutPrompts(64, COPYING if draft_name == "lookup" else HELD_OUT).texts()
     options = GenerateOptions(max_tokens=max_tokens, ignore_eog=True, seed=1)
     cells = []
