@@ -161,8 +161,11 @@ def two_machines(airdraft: str, target: str, draft: str, max_tokens: int) -> Non
 @click.option("--max-tokens", default=64, show_default=True)
 @click.option("--gammas", default="0,1,3,8", show_default=True)
 @click.option("--streams", default="1,4,8", show_default=True)
+@click.option("--target", default="smollm2-135m", show_default=True)
 @click.option("--draft", default=None, help="Draft model; default the catalogue's.")
-def law1(prompts: int, max_tokens: int, gammas: str, streams: str, draft: str | None) -> None:
+def law1(
+    prompts: int, max_tokens: int, gammas: str, streams: str, target: str, draft: str | None
+) -> None:
     """Token ids of the real pair through the mesh against a plain single-sequence loop.
 
     \b
@@ -177,6 +180,7 @@ def law1(prompts: int, max_tokens: int, gammas: str, streams: str, draft: str | 
         max_tokens=max_tokens,
         gammas=[int(part) for part in gammas.split(",")],
         stream_counts=[int(part) for part in streams.split(",")],
+        target=target,
         draft=draft,
     )
     click.echo(text)

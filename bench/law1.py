@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
+from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.client import Client
 from nodes.config import EngineSettings, environment
 from nodes.engine.llama import LlamaConfig, LlamaModel
@@ -38,17 +38,18 @@ def run_law1(
     max_tokens: int,
     gammas: list[int],
     stream_counts: list[int],
-    draft: str | None,
+    draft: str | None = None,
+    target: str = DEFAULT_TARGET,
 ) -> tuple[str, int]:
     """A table of configurations and how many texts differ from the reference; their number.
 
     The reference is one sequence alone in a fresh engine, one token a pass. In the mesh, foreign
-    sequences are in the cache from the other streams, and passes with several tokens run on 1
-    and on 2 threads in turn.
+    sequences are in the cache from the other streams, and passes run on 1 and on 2 threads in
+    turn. draft: that of the catalogue for the target unless given.
     """
     catalog = Catalog(default_cache_dir(environment()))
-    path = catalog.ensure(DEFAULT_TARGET)
-    draft_path = str(catalog.ensure(draft or DEFAULT_DRAFT))
+    path = catalog.ensure(target)
+    draft_path = str(catalog.ensure(draft or catalog.draft_of(target)))
     started = time.perf_counter()
     prompts, references = _references(path, texts, max_tokens)
     _note(f"reference: {time.perf_counter() - started:.0f} s")
