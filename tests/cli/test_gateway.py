@@ -72,7 +72,8 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     with running(tmp_path_factory.mktemp("mesh"), UP) as made:
         yield made
         # Of a worker that got but one of the tests this may be the only request.
-        assert get(f"{made[1]}/models").status_code == 200
+        asked = {"model": MODEL, "prompt": "hi", "max_tokens": 1}
+        assert post(f"{made[1]}/completions", json=asked).status_code == 200
     # After everything that this file has asked.
     log = made[2].read_text()
     assert CANARY not in log
