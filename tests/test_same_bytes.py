@@ -2,13 +2,18 @@
 
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from tests.test_deployment import PACKAGING, ROOT, build_deb, debian
-from tests.test_llama_changes import CMAKE, COMPILER
 
 __all__ = ["build_deb", "debian"]
+
+COMPILER = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+# That of the virtual environment, which llama.cpp is compiled with, or any.
+CMAKE = shutil.which("cmake", path=Path(sys.executable).parent) or shutil.which("cmake")
 
 LOCK = """\
 # This file was made by a command
@@ -82,7 +87,7 @@ def test_libraries_do_not_say_in_which_folder_they_were_compiled(tmp_path):
         (folder / "vendor" / "inner.cpp").write_text(
             'extern "C" const char *where() { return __FILE__; }'
         )
-        include = f"-DCMAKE_PROJECT_llama_cpp_INCLUDE={PACKAGING / 'llama.cpp' / 'paths.cmake'}"
+        include = f"-DCMAKE_PROJECT_llama_cpp_INCLUDE={PACKAGING / 'paths.cmake'}"
         configure = [CMAKE, "-S", str(folder), "-B", str(folder / "build"), include]
         for command in (configure, [CMAKE, "--build", str(folder / "build")]):
             subprocess.run(command, check=True, capture_output=True, timeout=100)
