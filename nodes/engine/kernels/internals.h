@@ -2,8 +2,7 @@
 //
 // They are those of llama.cpp as llama-cpp-python 0.3.36 carries it (ggml 0.25.3): the interface of
 // a buffer type, of a buffer, and of ggml-cpu's "extra buffer types", which is how ggml itself adds
-// kernels for other layouts of weights. `library.py` refuses any other version, and
-// `python -m bench kernels --headers` compares these declarations with ggml's own.
+// kernels for other layouts of weights. `library.py` refuses any other version.
 #pragma once
 
 #include <cstddef>
