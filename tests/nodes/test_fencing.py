@@ -125,6 +125,7 @@ class Stoppable:
         self._goes_on.set()
 
 
+@pytest.mark.slow
 async def test_a_target_that_was_stopped_changes_no_text_when_it_goes_on(
     eventually: Eventually,
 ) -> None:

@@ -228,6 +228,7 @@ async def test_a_silent_coordinator_is_greeted_anew(eventually: Eventually) -> N
         await eventually(lambda: len(node.welcomes) == 2)
 
 
+@pytest.mark.slow
 async def test_a_coordinator_that_did_not_speak_because_this_side_did_not_run_is_not_silent(
     eventually: Eventually,
 ) -> None:
@@ -241,6 +242,7 @@ async def test_a_coordinator_that_did_not_speak_because_this_side_did_not_run_is
         await desk.hear(Hello)
 
 
+@pytest.mark.slow
 async def test_a_coordinator_whose_bytes_still_come_is_not_silent(eventually: Eventually) -> None:
     async with joined(eventually, timeout_s=1.0) as (node, desk):
         hub = node.link.transport._hub  # type: ignore[attr-defined]

@@ -16,6 +16,7 @@ from nodes.link import STOPS
 from tests.nodes.memory_mesh import PROMPT, Eventually, ask, check, mesh
 
 
+@pytest.mark.slow
 async def test_a_draft_that_dies_in_the_middle_changes_no_token() -> None:
     async with mesh(0.8, 0.9, pass_s=0.005) as made:
         client = made.start_client("client")
@@ -104,6 +105,7 @@ async def test_a_client_that_dies_frees_its_place(eventually: Eventually) -> Non
         await asyncio.gather(asking, return_exceptions=True)
 
 
+@pytest.mark.slow
 async def test_a_target_that_dies_and_comes_back_goes_on_with_its_requests() -> None:
     async with mesh(0.8) as made:
         client = made.start_client("client")

@@ -82,6 +82,7 @@ async def test_who_closes_the_connection_is_gone_at_once(eventually: Eventually)
         assert coordinator.state.peers() == [peer]
 
 
+@pytest.mark.slow
 async def test_a_coordinator_that_stood_still_takes_nobody_for_silent(
     eventually: Eventually,
 ) -> None:

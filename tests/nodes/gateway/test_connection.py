@@ -59,6 +59,7 @@ async def test_who_drips_is_closed_all_the_same(tmp_path: Path, start: bytes) ->
         assert len(server.http.gateway.running) == 0
 
 
+@pytest.mark.slow
 async def test_a_second_request_has_its_own_time(tmp_path: Path) -> None:
     limits = {"header_timeout_s": 2.0}
     async with serving(FakeMesh(), tmp_path, limits=limits) as server, connected(server) as raw:
@@ -68,6 +69,7 @@ async def test_a_second_request_has_its_own_time(tmp_path: Path) -> None:
         assert (await raw.rest()).startswith(b"HTTP/1.1 408 ")
 
 
+@pytest.mark.slow
 async def test_a_slow_answer_is_not_half_a_request(tmp_path: Path) -> None:
     gate = asyncio.Event()
     mesh = FakeMesh([started(), gate, *text_answer("a")[1:]])
@@ -252,6 +254,7 @@ async def test_requests_that_come_before_their_turn_are_answered_in_turn(tmp_pat
             assert other not in await raw.until(expected)
 
 
+@pytest.mark.slow
 async def test_a_body_that_nobody_wanted_begins_no_request(tmp_path: Path) -> None:
     limits = {"header_timeout_s": 1.0, "keep_alive_s": 3}
     async with serving(FakeMesh(), tmp_path, limits=limits) as server, connected(server) as raw:

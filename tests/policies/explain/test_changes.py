@@ -142,6 +142,7 @@ def test_no_acceptance_turns_a_hopeless_link():
 # -- what other policies would do ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(observations(max_streams=6), NAMES)
 def test_every_policy_is_compared_and_the_best_rejected_is_the_cheapest(observation, policy):
