@@ -114,12 +114,14 @@ def text() -> str:
 
 def _work(system: str, asked: Asked, out: Path) -> dict[str, Any]:
     """Run one system in this process."""
-    from nodes.engine.kernels import library
+    from nodes.cli.version import distribution_version
+    from nodes.engine.kernels.library import register
     from nodes.engine.llama import LlamaConfig, LlamaModel
     from nodes.engine.protocol import Span
 
     if system == "stock":
-        library._registered = library.Kernels("", "left out")
+        # There are none of that name, and the first choice of a process stands.
+        register(distribution_version("llama-cpp-python"), kernels="none", keeps_others=True)
     config = LlamaConfig(
         path=asked.model,
         profile="exact" if system == "ours" else "fast",

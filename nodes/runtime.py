@@ -84,7 +84,7 @@ def set_engine_environment() -> None:
     Threads that spin for long beside another busy process cost a factor of 20 to 40. Without any
     spinning two threads take longer for a single token than one. Of a 1.5B model in Q4_K_M on two
     free cores (2-core AMD EPYC), ms a pass of one token by count: 0: 101, 1,000: 66, 10,000: 44,
-    100,000: 46; one thread: 75. A count is some nanoseconds.
+    100,000: 46; one thread: 75.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")

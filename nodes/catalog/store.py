@@ -79,7 +79,14 @@ class Catalog:
 
     def has(self, name: str) -> bool:
         """Whether the file of a name is here, whole."""
-        return self._is_whole(name)
+        manifest, pinned = self._manifest(name), self.entry(name).sha256
+        try:
+            size_bytes = self._file(name).stat().st_size
+        except OSError:
+            return False
+        if manifest is None or manifest.size_bytes != size_bytes:
+            return False
+        return pinned is None or pinned == manifest.sha256
 
     def entry(self, name: str) -> Entry:
         """What the catalogue knows of a name."""
@@ -105,7 +112,7 @@ class Catalog:
         name = str(name_or_path)
         if self._known(name) is None:
             return self._checked_path(name)
-        if self._is_whole(name):
+        if self.has(name):
             return self._file(name)
         state = "damaged" if self._file(name).exists() else "not here yet"
         raise ModelNameError(f"model {name} is {state}: run `airdraft models pull {name}`")
@@ -113,7 +120,7 @@ class Catalog:
     def ensure(self, name_or_path: str | Path, progress: ProgressCallback | None = None) -> Path:
         """As `path`, but pulls what is not here. Terms of use count as not accepted."""
         name = str(name_or_path)
-        if self._known(name) and not self._is_whole(name):
+        if self._known(name) and not self.has(name):
             return self.pull(name, progress)
         return self.path(name)
 
@@ -165,16 +172,6 @@ class Catalog:
         except (OSError, ValueError, TypeError):
             return None
 
-    def _is_whole(self, name: str) -> bool:
-        manifest, pinned = self._manifest(name), self.entry(name).sha256
-        try:
-            size_bytes = self._file(name).stat().st_size
-        except OSError:
-            return False
-        if manifest is None or manifest.size_bytes != size_bytes:
-            return False
-        return pinned is None or pinned == manifest.sha256
-
     def _checked_path(self, name: str) -> Path:
         path = Path(os.path.expanduser(name))
         if not (path.suffix == ".gguf" or os.sep in name):
@@ -193,7 +190,7 @@ class Catalog:
         return path
 
     def _pull_locked(self, entry: Entry, report: ProgressCallback, accept_terms: bool) -> Path:
-        if self._is_whole(entry.name):
+        if self.has(entry.name):
             return self._file(entry.name)
         if entry.terms is not None and not accept_terms:
             raise TermsError(entry.name, entry.terms)

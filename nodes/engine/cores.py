@@ -40,6 +40,21 @@ def _read(path: Path) -> str:
         return ""
 
 
+def used_seconds(root: Path = Path("/"), cpus: frozenset[int] | None = None) -> tuple[float, float]:
+    """Seconds of processor time: of all processes on these CPUs, and of this one. The first count
+    from the machine's start."""
+    if cpus is None:
+        cpus = frozenset(os.sched_getaffinity(0))
+    names = {f"cpu{cpu}" for cpu in cpus}
+    ticks = 0
+    for line in _read(root / "proc/stat").splitlines():
+        name, *columns = line.split()
+        if name in names:
+            # user, nice, system; then idle and waiting; then irq, softirq. Guests are in user.
+            ticks += sum(map(int, columns[:3])) + sum(map(int, columns[5:7]))
+    return ticks / os.sysconf("SC_CLK_TCK"), time.process_time()
+
+
 class FreeCores:
     """How many threads are worth having now: as many as there are cores that others leave.
 
@@ -53,7 +68,7 @@ class FreeCores:
         self,
         most: int,
         *,
-        read: Callable[[], tuple[float, float]] = lambda: used_seconds(),
+        read: Callable[[], tuple[float, float]] = used_seconds,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._most, self._read, self._clock = most, read, clock
@@ -72,18 +87,3 @@ class FreeCores:
         before = self.num_threads
         self.num_threads = max(1, min(self._most, round(self._most - others)))
         return self.num_threads != before
-
-
-def used_seconds(root: Path = Path("/"), cpus: frozenset[int] | None = None) -> tuple[float, float]:
-    """Seconds of processor time: of all processes on these CPUs, and of this one. The first count
-    from the machine's start."""
-    if cpus is None:
-        cpus = frozenset(os.sched_getaffinity(0))
-    names = {f"cpu{cpu}" for cpu in cpus}
-    ticks = 0
-    for line in _read(root / "proc/stat").splitlines():
-        name, *columns = line.split()
-        if name in names:
-            # user, nice, system; then idle and waiting; then irq, softirq. Guests are in user.
-            ticks += sum(map(int, columns[:3])) + sum(map(int, columns[5:7]))
-    return ticks / os.sysconf("SC_CLK_TCK"), time.process_time()

@@ -75,6 +75,45 @@ static inline void add_with_minima(const Block & w, const uint8_t * minima, cons
     }
 }
 
+// These two are inlined whatever their size, or sums go through memory.
+//
+// Calls each(i, weights) for the eight vectors of 32 columns of 4 bits, in order; `low`: four vectors.
+template <class I, class Each>
+__attribute__((always_inline)) static inline void four_bits(const uint8_t (*low)[VECTOR], Each each) {
+    UNROLL for (int i = 0; i < 4; i++) {
+        I::fetch(low[i] + AHEAD);
+        const auto both = I::load(low[i]);
+        each(2 * i, I::bits(both, 15));
+        each(2 * i + 1, I::bits(I::template right<4>(both), 15));
+    }
+}
+
+// The same of 5 bits; `high`: the fifth bits.
+template <class I, class Each>
+__attribute__((always_inline)) static inline void five_bits(const uint8_t (*low)[VECTOR], const uint8_t * high, Each each) {
+    I::fetch(high + AHEAD);
+    const auto fifth = I::load(high);
+    const auto joined = [](auto four, auto shifted) __attribute__((always_inline)) {
+        return I::bits(I::choose(15, four, shifted), 31);
+    };
+    const auto vector = [&](int i) __attribute__((always_inline)) {
+        I::fetch(low[i] + AHEAD);
+        return I::load(low[i]);
+    };
+    auto both = vector(0);
+    each(0, joined(both, I::template left<4>(fifth)));
+    each(1, joined(I::template right<4>(both), I::template left<3>(fifth)));
+    both = vector(1);
+    each(2, joined(both, I::template left<2>(fifth)));
+    each(3, joined(I::template right<4>(both), I::template left<1>(fifth)));
+    both = vector(2);
+    each(4, joined(both, fifth));
+    each(5, joined(I::template right<4>(both), I::template right<1>(fifth)));
+    both = vector(3);
+    each(6, joined(both, I::template right<2>(fifth)));
+    each(7, joined(I::template right<4>(both), I::template right<3>(fifth)));
+}
+
 template <class I> struct Q4K : SuperWords {
     using Block = Q4KBlock;
     static constexpr int times = 0;
@@ -89,15 +128,9 @@ template <class I> struct Q4K : SuperWords {
         for (int group = 0; group < 8; group++) {
             typename I::Dots dots[T];
             UNROLL for (int t = 0; t < T; t++) dots[t] = I::start(0);
-            UNROLL for (int i = 0; i < 4; i++) {
-                const uint8_t * at = w.low[4 * group + i];
-                I::fetch(at + AHEAD);
-                const auto both = I::load(at);
-                const auto first = I::bits(both, 15), second = I::bits(I::template right<4>(both), 15);
-                const int32_t * four = x + (8 * group + 2 * i) * T;
-                UNROLL for (int t = 0; t < T; t++) I::dot(dots[t], first, four[t]);
-                UNROLL for (int t = 0; t < T; t++) I::dot(dots[t], second, four[T + t]);
-            }
+            four_bits<I>(w.low + 4 * group, [&](int i, auto weights) __attribute__((always_inline)) {
+                UNROLL for (int t = 0; t < T; t++) I::dot(dots[t], weights, x[(8 * group + i) * T + t]);
+            });
             const auto scale = I::scale(scales + ROWS * group);
             UNROLL for (int t = 0; t < T; t++) I::add_scaled(products[t], dots[t], scale);
         }
@@ -118,38 +151,18 @@ template <class I> struct Q5K : SuperWords {
 #pragma GCC unroll 1
         for (int group = 0; group < 8; group++) {
             const auto scale = I::scale(scales + ROWS * group);
-            const auto high = I::load(w.high[group]);
-            I::fetch(w.high[group] + AHEAD);
             typename I::Dots dots[T];
             UNROLL for (int t = 0; t < T; t++) dots[t] = I::start(0);
-            const auto four = [&](int i, auto low, auto fifth) {
-                const auto weights = I::bits(I::choose(15, low, fifth), 31);
+            five_bits<I>(w.low + 4 * group, w.high[group], [&](int i, auto weights) __attribute__((always_inline)) {
                 UNROLL for (int t = 0; t < T; t++) I::dot(dots[t], weights, x[(8 * group + i) * T + t]);
-            };
-            const auto low = [&](int i) {
-                const uint8_t * at = w.low[4 * group + i];
-                I::fetch(at + AHEAD);
-                return I::load(at);
-            };
-            auto both = low(0);
-            four(0, both, I::template left<4>(high));
-            four(1, I::template right<4>(both), I::template left<3>(high));
-            both = low(1);
-            four(2, both, I::template left<2>(high));
-            four(3, I::template right<4>(both), I::template left<1>(high));
-            if constexpr (I::narrow) {
-                // 31 * 127 sixteen times does not fit in 16 bits, eight times it does.
-                UNROLL for (int t = 0; t < T; t++) {
-                    I::add_scaled(products[t], dots[t], scale);
-                    dots[t] = I::start(0);
+                if (I::narrow && i == 3) {
+                    // 31 * 127 sixteen times does not fit in 16 bits, eight times it does.
+                    UNROLL for (int t = 0; t < T; t++) {
+                        I::add_scaled(products[t], dots[t], scale);
+                        dots[t] = I::start(0);
+                    }
                 }
-            }
-            both = low(2);
-            four(4, both, high);
-            four(5, I::template right<4>(both), I::template right<1>(high));
-            both = low(3);
-            four(6, both, I::template right<2>(high));
-            four(7, I::template right<4>(both), I::template right<3>(high));
+            });
             UNROLL for (int t = 0; t < T; t++) I::add_scaled(products[t], dots[t], scale);
         }
         add_with_minima<I, T>(w, scales + 2 * VECTOR, x, products, sums);
@@ -215,14 +228,9 @@ template <class I> struct Q40 : PairWords {
         for (int half = 0; half < 2; half++) {
             typename I::Dots dots[T];
             UNROLL for (int t = 0; t < T; t++) dots[t] = I::start(x[(offsets + half) * T + t]);
-            UNROLL for (int i = 0; i < 4; i++) {
-                I::fetch(w.low[half][i] + AHEAD);
-                const auto both = I::load(w.low[half][i]);
-                const auto first = I::bits(both, 15), second = I::bits(I::template right<4>(both), 15);
-                const int32_t * four = x + (8 * half + 2 * i) * T;
-                UNROLL for (int t = 0; t < T; t++) I::dot(dots[t], first, four[t]);
-                UNROLL for (int t = 0; t < T; t++) I::dot(dots[t], second, four[T + t]);
-            }
+            four_bits<I>(w.low[half], [&](int i, auto weights) __attribute__((always_inline)) {
+                UNROLL for (int t = 0; t < T; t++) I::dot(dots[t], weights, x[(8 * half + i) * T + t]);
+            });
             typename I::Ints products[T];
             UNROLL for (int t = 0; t < T; t++) products[t] = I::total(dots[t]);
             add_block<I, T>(w.d[half], half, x, products, sums);
@@ -240,28 +248,9 @@ template <class I> struct Q50 : PairWords {
         for (int half = 0; half < 2; half++) {
             typename I::Dots dots[T];
             UNROLL for (int t = 0; t < T; t++) dots[t] = I::start(x[(offsets + half) * T + t]);
-            const auto high = I::load(w.high[half]);
-            I::fetch(w.high[half] + AHEAD);
-            const auto four = [&](int i, auto low, auto fifth) {
-                const auto weights = I::bits(I::choose(15, low, fifth), 31);
+            five_bits<I>(w.low[half], w.high[half], [&](int i, auto weights) __attribute__((always_inline)) {
                 UNROLL for (int t = 0; t < T; t++) I::dot(dots[t], weights, x[(8 * half + i) * T + t]);
-            };
-            const auto low = [&](int i) {
-                I::fetch(w.low[half][i] + AHEAD);
-                return I::load(w.low[half][i]);
-            };
-            auto both = low(0);
-            four(0, both, I::template left<4>(high));
-            four(1, I::template right<4>(both), I::template left<3>(high));
-            both = low(1);
-            four(2, both, I::template left<2>(high));
-            four(3, I::template right<4>(both), I::template left<1>(high));
-            both = low(2);
-            four(4, both, high);
-            four(5, I::template right<4>(both), I::template right<1>(high));
-            both = low(3);
-            four(6, both, I::template right<2>(high));
-            four(7, I::template right<4>(both), I::template right<3>(high));
+            });
             typename I::Ints products[T];
             UNROLL for (int t = 0; t < T; t++) products[t] = I::total(dots[t]);
             add_block<I, T>(w.d[half], half, x, products, sums);

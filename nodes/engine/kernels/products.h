@@ -43,7 +43,7 @@ static void multiply(const void * weights, int first, int last, int blocks, cons
     // So many groups stay in the second-level cache while all tokens pass by.
     constexpr int GROUPS = 4;
     // Tiles that one pass over a group takes along.
-    constexpr int TILES = TOKENS / M > 0 ? TOKENS / M : 1;
+    constexpr int TILES = TOKENS / M;
     typename I::Floats sums[TOKENS];
     for (int begin = first; begin < last; begin += GROUPS) {
         const int end = begin + GROUPS < last ? begin + GROUPS : last;
