@@ -58,7 +58,7 @@ def test_a_file_of_the_catalogue_that_was_changed_is_not_opened(
     path = model_file(tmp_path / "models", f"{DEFAULT_TARGET}.gguf")
     manifest = {"sha256": SHA256, "size_bytes": len(CONTENT)}
     path.with_suffix(".json").write_text(json.dumps(manifest))
-    monkeypatch.setattr("nodes.catalog.store.Catalog._is_whole", lambda *_: True)
+    monkeypatch.setattr("nodes.catalog.store.Catalog.has", lambda *_: True)
     settings = EngineSettings(model=DEFAULT_TARGET, model_dir="/nowhere")
     assert checked_model(settings, tmp_path) == (path, SHA256)
     path.write_bytes(CONTENT[:-1] + b"!")

@@ -42,7 +42,7 @@ async def test_a_nursery_runs_commands_and_tells_how_they_ended(tmp_path: Path) 
         await fresh.ended.wait()
     assert (good.code, bad.code, fresh.code) == (0, 2, 0)
     text = log.read_text()
-    assert text.count("airdraft") == 2
+    assert text.count("pyzmq") == 2
     assert "error: " in text
     assert not good.signal(signal.SIGKILL)
 
