@@ -15,6 +15,7 @@ import numpy as np
 
 from nodes.engine.cells import QUERIES_PER_CELL, QUERIES_PER_SKIPPED_CELL, CellLog
 from nodes.engine.cores import FreeCores
+from nodes.engine.diagnosis import first_difference
 from nodes.engine.llama_abi import (
     build_name,
     hash_file,
@@ -308,6 +309,14 @@ class LlamaModel:
                 raise EngineError(f"sequence {seq_id} was lost in a compaction")
         logger.debug("compacted %d garbage cells, %d live", log.garbage, log.live)
         log.compacted()
+
+    def first_difference(self) -> str:
+        """Which operation depends on the number of tokens in a pass, with its weights; "" if none
+        does. Takes a context of its own, and some seconds.
+        """
+        return first_difference(
+            self._llama, self._model, self._context_params(), self._info.num_vocab
+        )
 
     def set_threads(self, num_threads: int) -> None:
         """Change the threads of passes."""

@@ -132,6 +132,8 @@ def _measure(
     # Profile fast promises nothing, so there is nothing to test.
     if profile == "exact" and model.info.can_roll_back:
         self_test = run_self_test(model, prefix_lens=prefix_lens)
+        if not self_test.exact and (operation := model.first_difference()):
+            self_test = replace(self_test, failure=f"{self_test.failure}: {operation}")
     else:
         self_test = SelfTest(False, "not promised")
     return self_test, calibrate(model, progress=progress)

@@ -34,6 +34,9 @@ class FakeLlama(ToyModel):
         self.verdict = exact
         self.digest = digest
 
+    def first_difference(self):
+        return "MUL_MAT of blk.0.ffn_up.weight (q4_1)"
+
     def close(self):
         self.closed = True
 
@@ -100,7 +103,7 @@ def test_a_device_without_an_exact_form_is_told(machine, tmp_path, caplog):
     # Nothing is promised, so it may as well be fast.
     assert opened.model.llama_config.repack
     assert [model.closed for model in FakeLlama.opened] == [True, True, False]
-    assert "not exact on this device: a pass of 2 differs" in caplog.text
+    assert "not exact on this device: a pass of 2 differs: MUL_MAT of blk.0" in caplog.text
 
 
 def test_profile_fast_is_not_tested_and_promises_nothing(machine, tmp_path):
