@@ -15,16 +15,18 @@ from nodes.cli.version import distribution_version
 @dataclass(frozen=True, slots=True)
 class Airdraft:
     """drafts: model (the setup's draft on a node, and look-up), lookup, or none. profile: of
-    numerics, exact or fast.
+    numerics, exact or fast. stock_kernels: llama.cpp's, instead of airdraft's own.
     """
 
     drafts: str = "model"
     profile: str = "exact"
+    stock_kernels: bool = False
 
     @property
     def name(self) -> str:
         what = {"model": "as planned", "lookup": "look-up only", "none": "plain"}[self.drafts]
-        return f"airdraft, {what}" + (", fast" if self.profile == "fast" else "")
+        fast = ", fast" if self.profile == "fast" else ""
+        return f"airdraft, {what}{fast}" + (", stock kernels" if self.stock_kernels else "")
 
     @property
     def version(self) -> str:
@@ -43,5 +45,5 @@ class Airdraft:
             *("--max-streams", str(setup.num_slots), "--threads", str(setup.num_threads)),
             *("--cells", str(setup.num_slots * setup.cells_a_slot), "--profile", self.profile),
         ]
-        with up(*arguments) as mesh:
+        with up(*arguments, AIRDRAFT_KERNELS="none" if self.stock_kernels else "") as mesh:
             yield Running(Endpoint(url=mesh.url, model=""), (mesh.process.pid,))

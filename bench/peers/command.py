@@ -15,13 +15,20 @@ _ROOT = Path(__file__).parents[2]
 
 @click.command("peers")
 @click.option("--quick", is_flag=True, help="Two turns of a few cells, in about three minutes.")
-@click.option("--targets", default="Q8_0,Q4_0", show_default=True)
+@click.option(
+    "--targets", default="Q8_0,Q4_0", show_default=True, help='Also "1.5B Q4_K_M", a real pair.'
+)
 @click.option("--workloads", default="chat,copy,code-edit", show_default=True)
 @click.option("--streams", default="1,4,16", show_default=True, help="Stream counts.")
 @click.option("--rates", default="", help="Requests a second of open loops, beside closed ones.")
 @click.option("--turns", default=9, show_default=True, help="Of all systems, in changing order.")
 @click.option("--threads", default=1, show_default=True, help="Engine threads of each system.")
 @click.option("--systems", default="", help="Only those with one of these in their names.")
+@click.option(
+    "--llama-server",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="llama.cpp's server, compiled here (bench/METHODOLOGY.md), instead of the prebuilt one.",
+)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Result as JSON.")
 def peers_command(
     quick: bool,
@@ -32,6 +39,7 @@ def peers_command(
     turns: int,
     threads: int,
     systems: str,
+    llama_server: Path | None,
     out: Path | None,
 ) -> None:
     """airdraft and what people would pick instead over HTTP, the same requests in turns.
@@ -41,21 +49,24 @@ def peers_command(
       python -m bench peers --quick --out quick.json
     """
     from bench.load.workloads import NAMES
-    from bench.peers.run import Plan, all_peers, run_peers
+    from bench.peers.run import Plan, Target, all_peers, run_peers
     from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
     from nodes.config import environment
 
-    known = {"Q8_0": DEFAULT_TARGET, "Q4_0": "smollm2-135m-q4_0"}
+    known = {
+        "Q8_0": (DEFAULT_TARGET, DEFAULT_DRAFT),
+        "Q4_0": ("smollm2-135m-q4_0", DEFAULT_DRAFT),
+        "1.5B Q4_K_M": ("qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b"),
+    }
     kinds = workloads.split(",")
     _among("--targets", targets.split(","), known)
     _among("--workloads", kinds, NAMES)
     catalog = Catalog(default_cache_dir(environment()))
     plan = Plan(
         targets=[
-            (name, catalog.ensure(known[name]))
+            Target(name, *map(catalog.ensure, known[name]))
             for name in (["Q8_0"] if quick else targets.split(","))
         ],
-        draft=catalog.ensure(DEFAULT_DRAFT),
         workloads=kinds[:1] if quick else kinds,
         streams=[1, 4] if quick else [int(part) for part in streams.split(",")],
         rates_per_s=[float(part) for part in rates.split(",") if part],
@@ -64,11 +75,10 @@ def peers_command(
         is_quick=quick,
     )
     wanted = systems.split(",")
-    peers = [
-        peer for peer in all_peers(is_quick=quick) if any(part in peer.name for part in wanted)
-    ]
+    known_peers = all_peers(is_quick=quick, native=llama_server)
+    peers = [peer for peer in known_peers if any(part in peer.name for part in wanted)]
     if not peers:
-        names = ", ".join(peer.name for peer in all_peers(is_quick=quick))
+        names = ", ".join(peer.name for peer in known_peers)
         raise click.UsageError(f"--systems: none has {systems} in its name: {names}")
     results = asyncio.run(run_peers(plan, peers, click.echo))
     if out is not None:

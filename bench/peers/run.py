@@ -15,6 +15,7 @@ from bench.load.workloads import workload
 from bench.peers.airdraft import Airdraft
 from bench.peers.llama_cpp_python import LlamaCppPython
 from bench.peers.llama_server import MODES, LlamaServer
+from bench.peers.native_server import NativeServer
 from bench.peers.peer import Peer, PeerError, Setup
 from bench.peers.tightwad import Tightwad
 from bench.results.cells import cells_of
@@ -30,24 +31,34 @@ FAST = Airdraft(profile="fast")
 _OURS = (OWN.name, FAST.name)
 
 
-def all_peers(*, is_quick: bool = False) -> list[Peer]:
+def all_peers(*, is_quick: bool = False, native: Path | None = None) -> list[Peer]:
     """airdraft first, then the others; is_quick: but for its other numerics and for one that takes
-    minutes for a turn.
+    minutes for a turn. native: llama.cpp's server, compiled on this machine, instead of the
+    prebuilt one; airdraft then also runs on llama.cpp's kernels.
     """
-    servers = [LlamaServer(mode) for mode in MODES]
+    servers: list[Peer] = [LlamaServer(mode) for mode in MODES]
+    if native is not None:
+        servers = [NativeServer(native), NativeServer(native, has_draft=True)]
+        servers += [Airdraft("none", profile, True) for profile in ("exact", "fast")]
     bare = [LlamaCppPython("plain"), LlamaCppPython("lookup")]
     found: list[Peer] = [OWN, Airdraft(drafts="none"), *servers, *bare]
     return found if is_quick else [OWN, FAST, *found[1:], Tightwad()]
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A model file with that of its draft. name: in results."""
+
+    name: str
+    path: Path
+    draft: Path | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is run. targets: a name and file each. rates_per_s: of open loops, with as many slots as
-    the largest of streams.
-    """
+    """What is run. rates_per_s: of open loops, with as many slots as the largest of streams."""
 
-    targets: Sequence[tuple[str, Path]]
-    draft: Path | None
+    targets: Sequence[Target]
     workloads: Sequence[str]
     streams: Sequence[int]
     rates_per_s: Sequence[float] = ()
@@ -62,9 +73,9 @@ async def run_peers(plan: Plan, peers: Sequence[Peer], report: Callable[[str], N
     skipped = [f"{peer.name}: {reason}" for peer in peers if (reason := peer.missing())]
     present = [peer for peer in peers if not peer.missing()]
     cells: list[Cell] = []
-    for name, path in plan.targets:
+    for target in plan.targets:
         for count in plan.streams:
-            cells += await _cells(plan, present, name, path, count, skipped, at_once, report)
+            cells += await _cells(plan, present, target, count, skipped, at_once, report)
     systems = [
         System(
             name=peer.name, version=peer.version, settings=f"{plan.num_threads} engine thread(s)"
@@ -84,14 +95,15 @@ async def run_peers(plan: Plan, peers: Sequence[Peer], report: Callable[[str], N
 async def _cells(
     plan: Plan,
     peers: Sequence[Peer],
-    target: str,
-    path: Path,
+    target: Target,
     count: int,
     skipped: list[str],
     at_once: list[float],
     report: Callable[[str], None],
 ) -> list[Cell]:
-    setup = Setup(target=path, draft=plan.draft, num_slots=count, num_threads=plan.num_threads)
+    setup = Setup(
+        target=target.path, draft=target.draft, num_slots=count, num_threads=plan.num_threads
+    )
     cells: list[Cell] = []
     with contextlib.ExitStack() as stack:
         sides = []
@@ -103,7 +115,7 @@ async def _cells(
                 continue
             sides.append(Side(peer.name, running.endpoint, running.pids))
         for kind, load in _loads(plan, count):
-            place = f"{target}, {kind}, {count} stream{'s' if count > 1 else ''}"
+            place = f"{target.name}, {kind}, {count} stream{'s' if count > 1 else ''}"
             report(f"{place}: {', '.join(side.name for side in sides)}")
             turns = await in_turns(sides, load, plan.num_turns)
             made = cells_of(SUITE, place, [side.name for side in sides], turns, _OURS)

@@ -14,7 +14,7 @@ import click
 from bench.peers.airdraft import Airdraft
 from bench.peers.llama_server import LlamaServer
 from bench.peers.peer import Peer
-from bench.peers.run import OWN, Plan, run_peers
+from bench.peers.run import OWN, Plan, Target, run_peers
 from bench.results.options import keep, out_option
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.config import environment
@@ -26,8 +26,7 @@ from nodes.runtime import set_engine_environment
 def few_peers(out: Path | None) -> None:
     catalog = Catalog(default_cache_dir(environment()))
     plan = Plan(
-        targets=[("Q8_0", catalog.ensure(DEFAULT_TARGET))],
-        draft=catalog.ensure(DEFAULT_DRAFT),
+        targets=[Target("Q8_0", *map(catalog.ensure, (DEFAULT_TARGET, DEFAULT_DRAFT)))],
         workloads=["chat"],
         streams=[1],
         num_turns=2,

@@ -16,7 +16,7 @@ ROLES: Mapping[str, type[Config]] = {
     "coordinator": CoordinatorConfig,
 }
 # Read elsewhere than in a role's configuration.
-_OTHERS = ("AIRDRAFT_CACHE", "AIRDRAFT_KEYS", "AIRDRAFT_LAW1_CASES")
+_OTHERS = ("AIRDRAFT_CACHE", "AIRDRAFT_KERNELS", "AIRDRAFT_KEYS", "AIRDRAFT_LAW1_CASES")
 
 
 def check_config(

@@ -15,6 +15,8 @@ PATH = Path(__file__).parent / "libairdraft-kernels.so"
 # ggml's kernels for types that we leave to it: tiles add up in another order, so that what a row
 # comes to depends on how many there are.
 _TILES = "GGML_CPU_TILED_MM"
+# One instruction set's kernels by name, or none of ours, to compare or to look for a fault.
+VARIABLE = "AIRDRAFT_KERNELS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,8 @@ def register(version: str, *, kernels: str = "", keeps_others: bool = False) -> 
     """Have llama.cpp use the kernels for models that this process loads from now on.
 
     The first call of a process decides. version: of llama-cpp-python, whose libraries are loaded
-    already. kernels: the instruction set, "" for the best that this processor has. keeps_others:
+    already. kernels: the instruction set, or "none"; "" for what the environment says, which is
+    the best that this processor has unless AIRDRAFT_KERNELS names another. keeps_others:
     whether weights of other types may go to layouts of ggml's own, which are fast and depend on
     the batch.
     """
@@ -79,6 +82,9 @@ def register(version: str, *, kernels: str = "", keeps_others: bool = False) -> 
 def _register(version: str, kernels: str, keeps_others: bool) -> Kernels:
     if not keeps_others:
         os.environ.setdefault(_TILES, "0")
+    kernels = kernels or os.environ.get(VARIABLE, "")
+    if kernels == "none":
+        return Kernels("", "none are wanted")
     found = library()
     if found is None:
         return Kernels("", "not built: `python -m nodes.engine.kernels.build`")

@@ -1,0 +1,83 @@
+"""llama.cpp's own server as its users compile it: with all that this processor has."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPConnection
+from pathlib import Path
+
+from bench.load.asking import Endpoint
+from bench.peers.peer import PeerError, Running, Setup, free_port, stop, wait_until_open
+
+_START_LIMIT_S = 120.0
+_NUM_GUESSES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class NativeServer:
+    """Everything but the draft is left as it comes, its cache of prompts included."""
+
+    binary: Path
+    has_draft: bool = False
+
+    @property
+    def name(self) -> str:
+        return "llama.cpp server, native, " + ("draft" if self.has_draft else "plain")
+
+    @property
+    def version(self) -> str:
+        command = [str(self.binary), "--version"]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        return next((line for line in told.splitlines() if line.startswith("version")), "")
+
+    def missing(self) -> str:
+        return ""
+
+    @contextlib.contextmanager
+    def started(self, setup: Setup) -> Iterator[Running]:
+        if self.has_draft and setup.draft is None:
+            raise PeerError(f"{self.name}: needs a draft model")
+        port = free_port()
+        options = {
+            "--model": str(setup.target),
+            "--host": "127.0.0.1",
+            "--port": port,
+            "--parallel": setup.num_slots,
+            "--ctx-size": setup.num_slots * setup.cells_a_slot,
+            "--threads": setup.num_threads,
+            "--threads-batch": setup.num_threads,
+        }
+        if self.has_draft:
+            options |= {
+                "--model-draft": str(setup.draft),
+                "--spec-type": "draft-simple",
+                "--spec-draft-n-max": _NUM_GUESSES,
+            }
+        process = subprocess.Popen(
+            [str(self.binary), *(str(part) for item in options.items() for part in item)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            wait_until_open(self.name, port, process, _START_LIMIT_S)
+            # It listens before the model is there.
+            while _health(port) == HTTPStatus.SERVICE_UNAVAILABLE:
+                time.sleep(0.1)
+            url = f"http://127.0.0.1:{port}/v1"
+            yield Running(Endpoint(url=url, model="model"), (process.pid,))
+        finally:
+            process.terminate()
+            stop(process)
+
+
+def _health(port: int) -> int:
+    """What it says of itself, as a status of HTTP."""
+    with contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=_START_LIMIT_S)) as asking:
+        asking.request("GET", "/health")
+        return asking.getresponse().status
