@@ -273,6 +273,26 @@ def portable(arm_root: Path | None) -> None:
     sys.exit(0 if is_equal else 1)
 
 
+@bench.command("portable-kernels")
+@click.option("--arm-compiler", default="aarch64-linux-gnu-g++", show_default=True)
+def portable_kernels(arm_compiler: str) -> None:
+    """Whether the kernels give the same bits on this processor and on an arm64 that QEMU emulates.
+
+    \b
+    Example:
+      python -m bench portable-kernels
+    """
+    from bench.portable import PortableError
+    from bench.portable_kernels import run_portable_kernels
+
+    try:
+        text, is_equal = run_portable_kernels(arm_compiler)
+    except PortableError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(text)
+    sys.exit(0 if is_equal else 1)
+
+
 @bench.command()
 def memory() -> None:
     """Resident memory of a target and a coordinator against their budgets.

@@ -42,18 +42,21 @@ class BuildError(Exception):
     """The text says what is missing or what the compiler said."""
 
 
-def build(into: Path = PATH, *, compiler: str = "", headers: Path | None = None) -> None:
+def build(
+    into: Path = PATH, *, compiler: str = "", headers: Path | None = None, machine: str = ""
+) -> None:
     """Compile all files and link them. Raises BuildError.
 
     compiler: a command; CXX or c++ unless given. headers: the folder of ggml.h; that of
-    llama-cpp-python unless given.
+    llama-cpp-python unless given. machine: that the compiler is for; this one unless given.
     """
     command = shlex.split(compiler or os.environ.get("CXX", "c++"))
     headers = headers or _headers()
     if headers is None or not (headers / "ggml.h").is_file():
         raise BuildError("there is no ggml.h: install llama-cpp-python first")
     version = importlib.metadata.version("llama-cpp-python")
-    files = {**_EVERYWHERE, **(_OF_X86 if platform.machine() in ("x86_64", "AMD64") else {})}
+    is_x86 = (machine or platform.machine()) in ("x86_64", "AMD64")
+    files = {**_EVERYWHERE, **(_OF_X86 if is_x86 else {})}
     common = (*_FLAGS, f"-I{headers}", f'-DAIRDRAFT_LLAMA="{version}"')
     with tempfile.TemporaryDirectory() as folder:
 
