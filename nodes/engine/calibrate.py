@@ -17,14 +17,18 @@ from policies.latency import CostTable, NodeCosts, median
 
 DECODE_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 PREFILL_SIZES = (32, 64)
+# Whoever starts a large model waits for its first token. Where a pass of one token takes longer
+# than this, fewer sizes are measured, and what lies between is learnt from the passes of requests.
+_SLOW_S = 0.02
+_FEW_DECODE_SIZES = (1, 2, 4, 8, 16, 32)
+_FEW_PREFILL_SIZES = (64,)
 _REPEATS = 3
-# Passes that take so long together are not repeated: noise is a small part of them, and whoever
-# starts a large model waits for its first token.
-_ENOUGH_S = 0.2
+# Passes that take so long together are not repeated: noise is a small part of them.
+_ENOUGH_S = 0.1
 # Cells that are filled to see what they cost, in about so many seconds.
-_NUM_CELLS, _LEAST_CELLS = 512, 64
+_NUM_CELLS = 512
 _FILLING_S = 1.0
-_FORMAT = 5
+_FORMAT = 6
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -35,8 +39,12 @@ def calibrate(model: Model, *, progress: Progress | None = None) -> NodeCosts:
     Costs are those of tokens in a pass, whichever sequences they belong to; a draft step of b
     sequences is a pass of b tokens.
     """
-    sizes = [n for n in DECODE_SIZES if n <= model.info.max_batch_tokens]
-    prefill_sizes = [n for n in PREFILL_SIZES if n <= model.info.max_batch_tokens] or sizes[-1:]
+    most = model.info.max_batch_tokens
+    _time_pass(model, 0, 1, True)
+    is_slow = _time_pass(model, 0, 1, True) > _SLOW_S
+    sizes = [n for n in (_FEW_DECODE_SIZES if is_slow else DECODE_SIZES) if n <= most]
+    prefill_sizes = [n for n in (_FEW_PREFILL_SIZES if is_slow else PREFILL_SIZES) if n <= most]
+    prefill_sizes = prefill_sizes or sizes[-1:]
     total = len(sizes) + len(prefill_sizes) + 3
     done = 0
 
@@ -51,12 +59,12 @@ def calibrate(model: Model, *, progress: Progress | None = None) -> NodeCosts:
             progress("calibrating", done, total)
         return seconds
 
-    _time_pass(model, 0, 1, True)
     decode = [measured(n, outputs=True) for n in sizes]
     prefill = [measured(n, outputs=False) for n in prefill_sizes]
-    per_token_s = prefill[-1] / prefill_sizes[-1]
-    num_cells = max(_LEAST_CELLS, min(_NUM_CELLS, int(_FILLING_S / per_token_s)))
-    per_cells = _per_cells(model, measured, min(num_cells, model.info.num_cells // 4))
+    room = min(_NUM_CELLS, model.info.num_cells // 4)
+    affordable = int(_FILLING_S / prefill[-1]) * prefill_sizes[-1]
+    num_cells = min(room, max(prefill_sizes[-1], affordable))
+    per_cells = _per_cells(model, measured, num_cells)
     return NodeCosts(
         decode=CostTable(tuple(sizes), tuple(decode), *per_cells),
         prefill=CostTable(tuple(prefill_sizes), tuple(prefill), *per_cells),

@@ -15,9 +15,9 @@ _NUM_STEPS = 10
 _NUM_FOREIGN = 128
 # The second lies past 512 keys, where ggml's attention changes its kernel.
 PREFIX_LENS = (24, 520)
-# Our kernels change nothing with the number of keys. This is more than one piece of attention, and
-# reading it takes more than one tile of tokens.
-PREFIX_LENS_OF_KERNELS = (70,)
+# Our kernels change nothing with the number of keys. The steps after so many tokens go from the
+# first piece of attention (64 keys) into the second; reading them takes more than one tile.
+PREFIX_LENS_OF_KERNELS = (60,)
 
 
 @dataclass(frozen=True, slots=True)

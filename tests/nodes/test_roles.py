@@ -1,12 +1,19 @@
-"""Which engine a config names."""
+"""Which engine a config names, and how a node loads it."""
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
 import pytest
 
-from nodes.config import ConfigError, EngineSettings
+from nodes.config import ConfigError, EngineSettings, TargetConfig
 from nodes.engine.load import TOY_COSTS, OpenedToy
-from nodes.roles import open_engine
+from nodes.roles import open_engine, run_target
+
+Eventually = Callable[..., Awaitable[None]]
 
 
 def opened(model: str) -> OpenedToy:
@@ -48,3 +55,19 @@ def test_a_toy_that_there_is_not_is_one_line(model: str) -> None:
         opened(model)
     assert f"engine.model = {model!r}" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+async def test_the_thread_that_loads_a_model_ends_with_it(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    """Helpers that libgomp gave it for passes would make those of the engine's thread sleep."""
+    config = TargetConfig(connect=f"ipc://{tmp_path}/nobody", engine=EngineSettings(model="toy:1"))
+    before = {thread.name for thread in threading.enumerate()}
+    serving = asyncio.create_task(run_target(config))
+
+    def added() -> set[str]:
+        return {thread.name for thread in threading.enumerate()} - before
+
+    await eventually(lambda: added() == {"engine"})
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
