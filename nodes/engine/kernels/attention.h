@@ -3,6 +3,9 @@
 // A piece is the next 64 cells that the token sees, wherever they lie in the cache, so pieces depend on nothing
 // but the sequence itself: not on other sequences, nor on the tokens of the pass or its threads. Each piece has its own
 // maximum, sum and values; they are joined in order.
+//
+// Where several tokens see the same piece, its keys are turned into columns once, and keys take the place that
+// sizes have otherwise: the same sums in the same order, without adding up across a register at the end.
 #pragma once
 
 #include <cmath>
@@ -75,9 +78,12 @@ static void values_of(const Cache & cache, const Piece & piece, const float (*we
 
 // Scores become weights; the piece's maximum and sum go to `part`.
 template <class I> static void weigh(float * scores, int count, Part & part) {
-    float most = -INFINITY;
-    for (int key = 0; key < count; key++) most = scores[key] > most ? scores[key] : most;
     for (int key = count; key < PIECE; key++) scores[key] = -INFINITY;
+    auto larger = I::all(-INFINITY);
+    for (int key = 0; key < PIECE; key += ROWS) larger = I::larger(I::load(scores + key), larger);
+    float lanes[ROWS], most = -INFINITY;
+    I::store(lanes, larger);
+    for (float lane : lanes) most = lane > most ? lane : most;
     auto sums = I::nothing();
     for (int key = 0; key < PIECE; key += ROWS) {
         const auto weights = exponential<I>(I::subtract(I::load(scores + key), I::all(most)));
@@ -131,6 +137,96 @@ template <class I> static void join(Part & joined, const Part & next, int size) 
     }
     joined.sum = __builtin_fmaf(next.sum, both[1], joined.sum * both[0]);
     joined.most = most;
+}
+
+// A piece's keys by columns, (key_size, PIECE), and its values, (PIECE, value_size). The keys of a piece that is not
+// full are 0 beyond its end.
+template <class I> static void unfold(const Cache & cache, const Piece & piece, float * keys, float * values) {
+    static const half_bits nothing[MOST_SIZE] = {};
+    for (int key = 0; key < PIECE; key += ROWS) {
+        const half_bits * rows[ROWS];
+        for (int i = 0; i < ROWS; i++) {
+            const bool is_there = key + i < piece.count;
+            rows[i] = is_there ? (const half_bits *) (cache.keys + piece.cells[key + i] * cache.key_stride) : nothing;
+        }
+        for (int d = 0; d < cache.key_size; d += ROWS) {
+            I::transposed(rows, keys + d * PIECE + key, PIECE);
+            for (auto & row : rows) row += ROWS;
+        }
+    }
+    for (int key = 0; key < piece.count; key++) {
+        const auto * v = (const half_bits *) (cache.values + piece.cells[key] * cache.value_stride);
+        for (int d = 0; d < cache.value_size; d += ROWS) I::store(values + key * cache.value_size + d, I::halves(v + d));
+    }
+}
+
+// As scores_of, of sixteen keys from `key` on. A register's lanes would each add up every sixteenth product; here
+// these sums follow one another, in the order in which I::sum adds lanes up.
+template <class I, int QUERIES>
+static void unfolded_scores(const Cache & cache, const Piece & piece, const float * keys, int key,
+                            const float * const * queries, float (*scores)[PIECE]) {
+    constexpr int LANES[ROWS] = {0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15};
+    // Of one, two, four, eight lanes, and of all.
+    typename I::Floats sums[5][QUERIES];
+    UNROLL for (int n = 0; n < ROWS; n++) {
+        typename I::Floats some[QUERIES];
+        UNROLL for (int q = 0; q < QUERIES; q++) some[q] = I::nothing();
+        for (int d = LANES[n]; d < cache.key_size; d += ROWS) {
+            const auto k = I::load(keys + d * PIECE + key);
+            UNROLL for (int q = 0; q < QUERIES; q++) some[q] = I::multiply_add(I::all(queries[q][d]), k, some[q]);
+        }
+        int level = 0;
+        for (; n >> level & 1; level++) {
+            UNROLL for (int q = 0; q < QUERIES; q++) some[q] = I::add(sums[level][q], some[q]);
+        }
+        UNROLL for (int q = 0; q < QUERIES; q++) sums[level][q] = some[q];
+    }
+    const auto biases = I::load(piece.biases + key);
+    UNROLL for (int q = 0; q < QUERIES; q++) {
+        I::store(scores[q] + key, I::add(I::multiply(sums[4][q], I::all(cache.scale)), biases));
+    }
+}
+
+// As values_of.
+template <class I, int QUERIES>
+static void unfolded_values(const Cache & cache, const Piece & piece, const float * values,
+                            const float (*weights)[PIECE], Part * parts) {
+    for (int d = 0; d < cache.value_size; d += ROWS) {
+        typename I::Floats sums[QUERIES];
+        UNROLL for (int q = 0; q < QUERIES; q++) sums[q] = I::nothing();
+        for (int key = 0; key < piece.count; key++) {
+            const auto v = I::load(values + key * cache.value_size + d);
+            UNROLL for (int q = 0; q < QUERIES; q++) sums[q] = I::multiply_add(I::all(weights[q][key]), v, sums[q]);
+        }
+        UNROLL for (int q = 0; q < QUERIES; q++) I::store(parts[q].values + d, sums[q]);
+    }
+}
+
+template <class I, int QUERIES>
+static void attend_unfolded(const Cache & cache, const Piece & piece, const float * keys, const float * values,
+                            const float * const * queries, Part * joined, bool is_first) {
+    alignas(64) float scores[QUERIES][PIECE];
+    Part next[QUERIES];
+    Part * parts = is_first ? joined : next;
+    for (int key = 0; key < PIECE; key += ROWS) {
+        unfolded_scores<I, QUERIES>(cache, piece, keys, key, queries, scores);
+    }
+    for (int q = 0; q < QUERIES; q++) weigh<I>(scores[q], piece.count, parts[q]);
+    unfolded_values<I, QUERIES>(cache, piece, values, scores, parts);
+    for (int q = 0; q < QUERIES && !is_first; q++) join<I>(joined[q], next[q], cache.value_size);
+}
+
+// Attention of `count` queries, of whatever tokens and heads, over a piece that unfold() gave, joined to what they had
+// before; is_first: they had nothing. joined: (count,).
+template <class I>
+static void attend_many(const Cache & cache, const Piece & piece, const float * keys, const float * values,
+                        const float * const * queries, int count, Part * joined, bool is_first) {
+    constexpr int AT_ONCE = 4;
+    int q = 0;
+    for (; q + AT_ONCE <= count; q += AT_ONCE) {
+        attend_unfolded<I, AT_ONCE>(cache, piece, keys, values, queries + q, joined + q, is_first);
+    }
+    for (; q < count; q++) attend_unfolded<I, 1>(cache, piece, keys, values, queries + q, joined + q, is_first);
 }
 
 // The result of a head.

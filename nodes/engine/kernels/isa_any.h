@@ -139,6 +139,17 @@ struct AnyProcessor {
         for (int row = 0; row < ROWS; row++) a.v[row] = __builtin_fmaf(a.v[row], b.v[row], -c.v[row]);
         return a;
     }
+    // b where either is no number.
+    INLINE Floats larger(const Floats & a, Floats b) {
+        for (int row = 0; row < ROWS; row++) b.v[row] = a.v[row] > b.v[row] ? a.v[row] : b.v[row];
+        return b;
+    }
+    // Sixteen columns of sixteen rows of 16-bit floats: out[column * stride + row].
+    INLINE void transposed(const half_bits * const * rows, float * out, int stride) {
+        for (int row = 0; row < ROWS; row++) {
+            for (int column = 0; column < ROWS; column++) out[column * stride + row] = float_of(rows[row][column]);
+        }
+    }
     // `f`, or 0 where x is below the limit.
     INLINE Floats unless_below(const Floats & x, float limit, Floats f) {
         for (int row = 0; row < ROWS; row++) f.v[row] = x.v[row] < limit ? 0.0f : f.v[row];

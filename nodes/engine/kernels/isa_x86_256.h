@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "isa_x86_transposed.h"
 #include "layout.h"
 
 // Of each file that is compiled with it alone: another is compiled for other instructions.
@@ -148,6 +149,10 @@ struct Avx2 {
     INLINE Floats multiply_subtract(Floats a, Floats b, Floats c) {
         BOTH(TwoFloats, _mm256_fmsub_ps(a.v[i], b.v[i], c.v[i]));
     }
+    // b where either is no number.
+    INLINE Floats larger(Floats a, Floats b) { BOTH(TwoFloats, _mm256_max_ps(a.v[i], b.v[i])); }
+    // Sixteen columns of sixteen rows of 16-bit floats: out[column * stride + row].
+    INLINE void transposed(const half_bits * const * rows, float * out, int stride) { transposed16(rows, out, stride); }
     // `f`, or 0 where x is below the limit.
     INLINE Floats unless_below(Floats x, float limit, Floats f) {
         BOTH(TwoFloats, _mm256_and_ps(_mm256_cmp_ps(x.v[i], _mm256_set1_ps(limit), _CMP_NLT_UQ), f.v[i]));

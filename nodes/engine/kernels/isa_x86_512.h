@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "isa_x86_transposed.h"
 #include "layout.h"
 
 // Of each file that is compiled with it alone: another is compiled for other instructions.
@@ -72,6 +73,10 @@ struct Avx512 {
     INLINE Floats multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
     INLINE Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
     INLINE Floats multiply_subtract(Floats a, Floats b, Floats c) { return _mm512_fmsub_ps(a, b, c); }
+    // b where either is no number.
+    INLINE Floats larger(Floats a, Floats b) { return _mm512_max_ps(a, b); }
+    // Sixteen columns of sixteen rows of 16-bit floats: out[column * stride + row].
+    INLINE void transposed(const half_bits * const * rows, float * out, int stride) { transposed16(rows, out, stride); }
     // `v`, or 0 where x is below the limit.
     INLINE Floats unless_below(Floats x, float limit, Floats v) {
         return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, all(limit), _CMP_NLT_UQ), v);

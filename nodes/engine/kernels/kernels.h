@@ -61,6 +61,9 @@ struct Kernels {
 
     // attention.h
     void (*attend)(const Cache &, const Piece &, const float * const * queries, int heads, Part * parts);
+    void (*unfold)(const Cache &, const Piece &, float * keys, float * values);
+    void (*attend_many)(const Cache &, const Piece &, const float * keys, const float * values,
+                        const float * const * queries, int count, Part * joined, bool is_first);
     void (*join)(Part & joined, const Part & next, int size);
     void (*finish)(const Part & joined, int size, float * out);
 };

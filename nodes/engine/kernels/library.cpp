@@ -138,27 +138,37 @@ void next_piece(const half_bits * mask, int64_t cells, int64_t & at, Piece & pie
     constexpr half_bits UNSEEN = 0xfc00;
     constexpr uint64_t ALL_UNSEEN = 0xfc00fc00fc00fc00;
     piece.count = 0;
+    const auto take = [&](float bias) {
+        piece.biases[piece.count] = bias;
+        piece.cells[piece.count++] = (int32_t) at++;
+    };
     while (at < cells && piece.count < PIECE) {
-        uint64_t four;
-        if (mask && at + 4 <= cells && (memcpy(&four, mask + at, sizeof four), four == ALL_UNSEEN)) {
+        uint64_t four = 1;
+        if (mask && at + 4 <= cells) memcpy(&four, mask + at, sizeof four);
+        if (four == ALL_UNSEEN) {
             at += 4;
+        } else if (four == 0 && piece.count + 4 <= PIECE) {
+            for (int i = 0; i < 4; i++) take(0.0f);
         } else if (mask && mask[at] == UNSEEN) {
             at++;
         } else {
-            piece.biases[piece.count] = mask ? float_of(mask[at]) : 0.0f;
-            piece.cells[piece.count++] = (int32_t) at++;
+            take(mask ? float_of(mask[at]) : 0.0f);
         }
     }
 }
 
-// Attention of ggml's FLASH_ATTN_EXT. A task is a token with one head of keys and all heads of queries that
-// share it; where there are few tasks, each piece of the keys is a task.
+// Attention of ggml's FLASH_ATTN_EXT. A task is one head of keys with all heads of queries that share it, for
+// consecutive tokens: in a prompt most of what they see is the same. Where there is too little for the threads,
+// each piece of a token's keys is a task.
 class Attention : public ggml::cpu::tensor_traits {
+    // Of a task.
+    static constexpr int MOST_TOKENS = 16;
+    // Fewer queries than these are faster without turning the keys into columns (AVX2, heads of 64 and 128).
+    static constexpr int FEW_QUERIES = 12;
+
     struct Shape {
         const ggml_tensor *q, *k, *v, *mask;
-        int tokens, heads, sharing, most_pieces;
-        int64_t tasks;
-        bool is_split;
+        int tokens, heads, sharing, most_pieces, sequences, threads;
 
         Shape(const ggml_tensor * op, int num_threads)
             : q(op->src[0]),
@@ -169,100 +179,191 @@ class Attention : public ggml::cpu::tensor_traits {
               heads((int) k->ne[2]),
               sharing((int) (q->ne[2] / k->ne[2])),
               most_pieces((int) ((k->ne[1] + PIECE - 1) / PIECE)),
-              tasks(q->ne[1] * k->ne[2] * q->ne[3]),
-              is_split(num_threads > 1 && tasks < 4 * num_threads) {}
+              sequences((int) q->ne[3]),
+              threads(num_threads) {}
 
-        // Parts that are kept until all pieces are there.
-        int64_t kept() const { return is_split ? tasks * most_pieces * sharing : 0; }
+        int64_t rows() const { return (int64_t) tokens * sequences; }
+        bool is_split() const { return threads > 1 && rows() * heads < 4 * threads; }
+
+        // Tokens of a task; their number changes no bit.
+        int together() const {
+            const int64_t fair = threads == 1 ? MOST_TOKENS : rows() * heads / (4 * threads);
+            return (int) std::min<int64_t>(MOST_TOKENS, std::max<int64_t>(1, fair));
+        }
+
+        int64_t unfolded_floats() const { return PIECE * (k->ne[0] + v->ne[0]); }
+
+        // Split: a part for each piece, and where each begins. Otherwise, a thread: parts that are joined, the
+        // next one, and a piece as floats.
+        size_t work_bytes() const {
+            if (is_split()) return (sizeof(Part) * heads * sharing + sizeof(int64_t)) * rows() * most_pieces;
+            return threads * thread_bytes();
+        }
+        size_t thread_bytes() const {
+            return sizeof(Part) * (together() + 1) * sharing + unfolded_floats() * sizeof(float);
+        }
     };
 
-    struct Task {
+    // A token of a sequence with one head of keys.
+    struct Place {
         int64_t token, head, sequence;
-
-        Task(const Shape & s, int64_t number)
-            : token(number / s.heads % s.tokens), head(number % s.heads), sequence(number / s.heads / s.tokens) {}
     };
 
     bool work_size(int num_threads, const ggml_tensor * op, size_t & size) override {
-        const Shape s(op, num_threads);
-        size = VECTOR + sizeof(Part) * (s.kept() + (int64_t) num_threads * 2 * s.sharing);
+        size = VECTOR + Shape(op, num_threads).work_bytes();
         return true;
     }
 
     bool compute_forward(ggml_compute_params * params, ggml_tensor * op) override {
         const Shape s(op, params->nth);
-        auto * parts = (Part *) (((uintptr_t) params->wdata + VECTOR - 1) / VECTOR * VECTOR);
-        Part * joined = parts + s.kept() + (int64_t) params->ith * 2 * s.sharing;
-        Part * next = joined + s.sharing;
-        Piece piece;
-        if (params->ith == 0) {
-            called.chunk_set(params->threadpool, params->nth);
-        }
-        called.barrier(params->threadpool);
-        const int64_t tasks = s.is_split ? s.tasks * s.most_pieces : s.tasks;
-        for (int64_t at = params->ith; at < tasks; at = called.chunk_add(params->threadpool, 1)) {
-            if (s.is_split) {
-                const Task task(s, at / s.most_pieces);
-                int64_t cell = 0;
-                for (int i = 0; i <= at % s.most_pieces; i++) next_piece(mask_of(s, task), s.k->ne[1], cell, piece);
-                attend(op, s, task, piece, parts + at * s.sharing);
-            } else {
-                const Task task(s, at);
-                int64_t cell = 0;
-                for (bool is_first = true;; is_first = false) {
-                    next_piece(mask_of(s, task), s.k->ne[1], cell, piece);
-                    if (piece.count == 0) {
-                        if (is_first) clear(s, joined);
-                        break;
-                    }
-                    attend(op, s, task, piece, is_first ? joined : next);
-                    if (!is_first) join(s, joined, next);
-                }
-                finish(op, s, task, joined);
-            }
-        }
-        if (s.is_split) {
-            called.barrier(params->threadpool);
-            for (int64_t number = params->ith; number < s.tasks; number += params->nth) {
-                const Task task(s, number);
-                Part * first = parts + number * s.most_pieces * s.sharing;
-                int64_t cell = 0;
-                for (int i = 0; i < s.most_pieces; i++) {
-                    next_piece(mask_of(s, task), s.k->ne[1], cell, piece);
-                    if (piece.count == 0) {
-                        if (i == 0) clear(s, first);
-                        break;
-                    }
-                    if (i > 0) join(s, first, first + i * s.sharing);
-                }
-                finish(op, s, task, first);
-            }
+        auto * work = (char *) (((uintptr_t) params->wdata + VECTOR - 1) / VECTOR * VECTOR);
+        if (s.is_split()) {
+            by_pieces(params, op, s, work);
+        } else {
+            by_tokens(params, op, s, work + params->ith * s.thread_bytes());
         }
         return true;
     }
 
-    static const half_bits * mask_of(const Shape & s, const Task & task) {
-        if (!s.mask) return nullptr;
-        return (const half_bits *) ((const char *) s.mask->data + task.token * s.mask->nb[1] +
-                                    task.sequence % s.mask->ne[3] * s.mask->nb[3]);
+    static void by_pieces(ggml_compute_params * params, ggml_tensor * op, const Shape & s, char * work) {
+        auto * parts = (Part *) work;
+        auto * begins = (int64_t *) (parts + s.rows() * s.heads * s.most_pieces * s.sharing);
+        Piece piece;
+        for (int64_t row = params->ith; row < s.rows(); row += s.threads) {
+            int64_t cell = 0;
+            for (int i = 0; i < s.most_pieces; i++) {
+                begins[row * s.most_pieces + i] = cell;
+                next_piece(mask_of(s, place_of(s, row, 0)), s.k->ne[1], cell, piece);
+            }
+        }
+        if (params->ith == 0) called.chunk_set(params->threadpool, params->nth);
+        called.barrier(params->threadpool);
+        const auto parts_of = [&](int64_t row, int64_t head, int64_t i) {
+            return parts + ((row * s.heads + head) * s.most_pieces + i) * s.sharing;
+        };
+        const int64_t tasks = s.rows() * s.heads * s.most_pieces;
+        for (int64_t at = params->ith; at < tasks; at = called.chunk_add(params->threadpool, 1)) {
+            const int64_t i = at % s.most_pieces, head = at / s.most_pieces % s.heads;
+            const int64_t row = at / s.most_pieces / s.heads;
+            const Place place = place_of(s, row, head);
+            int64_t cell = begins[row * s.most_pieces + i];
+            next_piece(mask_of(s, place), s.k->ne[1], cell, piece);
+            attend(op, s, place, piece, parts_of(row, head, i));
+        }
+        called.barrier(params->threadpool);
+        for (int64_t at = params->ith; at < s.rows() * s.heads; at += s.threads) {
+            const int64_t row = at / s.heads, head = at % s.heads;
+            const Place place = place_of(s, row, head);
+            for (int i = 0; i < s.most_pieces; i++) {
+                int64_t cell = begins[row * s.most_pieces + i];
+                next_piece(mask_of(s, place), s.k->ne[1], cell, piece);
+                if (piece.count == 0) {
+                    if (i == 0) clear(s, parts_of(row, head, 0));
+                    break;
+                }
+                if (i > 0) join(s, parts_of(row, head, 0), parts_of(row, head, i));
+            }
+            finish(op, s, place, parts_of(row, head, 0));
+        }
     }
 
-    static void attend(const ggml_tensor * op, const Shape & s, const Task & task, const Piece & piece, Part * parts) {
-        if (piece.count == 0) return;
+    static void by_tokens(ggml_compute_params * params, ggml_tensor * op, const Shape & s, char * work) {
+        auto * joined = (Part *) work;
+        Part * next = joined + s.together() * s.sharing;
+        auto * keys = (float *) (next + s.sharing);
+        float * values = keys + PIECE * s.k->ne[0];
+        if (params->ith == 0) called.chunk_set(params->threadpool, params->nth);
+        called.barrier(params->threadpool);
+        const int64_t tiles = (s.tokens + s.together() - 1) / s.together();
+        const int64_t tasks = tiles * s.heads * s.sequences;
+        for (int64_t at = params->ith; at < tasks; at = called.chunk_add(params->threadpool, 1)) {
+            const Place first{at / s.heads % tiles * s.together(), at % s.heads, at / s.heads / tiles};
+            const int tokens = (int) std::min<int64_t>(s.together(), s.tokens - first.token);
+            const int64_t begin = attend_together(op, s, first, tokens, joined, keys, values);
+            for (int t = 0; t < tokens; t++) {
+                const Place place{first.token + t, first.head, first.sequence};
+                attend_alone(op, s, place, begin, joined + t * s.sharing, next);
+                finish(op, s, place, joined + t * s.sharing);
+            }
+        }
+    }
+
+    // Full pieces that all of these tokens see alike, joined for each of them. Returns the cell where the first
+    // piece begins of which that is not known.
+    static int64_t attend_together(const ggml_tensor * op, const Shape & s, const Place & first, int tokens,
+                                   Part * joined, float * keys, float * values) {
+        const int count = tokens * s.sharing;
+        if (count < FEW_QUERIES) return 0;
+        int64_t alike = s.k->ne[1];
+        const half_bits * mask = mask_of(s, first);
+        for (int t = 1; t < tokens && mask; t++) {
+            const half_bits * other = mask_of(s, {first.token + t, first.head, first.sequence});
+            alike = std::mismatch(mask, mask + alike, other).first - mask;
+        }
+        const float * queries[MOST_TOKENS * MOST_HEADS];
+        for (int t = 0; t < tokens; t++) {
+            queries_of(s, {first.token + t, first.head, first.sequence}, queries + t * s.sharing);
+        }
+        const Cache cache = cache_of(op, s, first);
+        Piece piece;
+        for (int64_t begin = 0, cell = 0;; begin = cell) {
+            next_piece(mask, s.k->ne[1], cell, piece);
+            if (piece.count < PIECE || cell > alike) return begin;
+            chosen->unfold(cache, piece, keys, values);
+            chosen->attend_many(cache, piece, keys, values, queries, count, joined, begin == 0);
+        }
+    }
+
+    // The pieces of a token from a cell on, joined to those before it.
+    static void attend_alone(const ggml_tensor * op, const Shape & s, const Place & place, int64_t cell, Part * joined,
+                             Part * next) {
+        Piece piece;
+        for (bool is_first = cell == 0;; is_first = false) {
+            next_piece(mask_of(s, place), s.k->ne[1], cell, piece);
+            if (piece.count == 0) {
+                if (is_first) clear(s, joined);
+                return;
+            }
+            attend(op, s, place, piece, is_first ? joined : next);
+            if (!is_first) join(s, joined, next);
+        }
+    }
+
+    static Place place_of(const Shape & s, int64_t row, int64_t head) {
+        return {row % s.tokens, head, row / s.tokens};
+    }
+
+    static const half_bits * mask_of(const Shape & s, const Place & place) {
+        if (!s.mask) return nullptr;
+        return (const half_bits *) ((const char *) s.mask->data + place.token * s.mask->nb[1] +
+                                    place.sequence % s.mask->ne[3] * s.mask->nb[3]);
+    }
+
+    static Cache cache_of(const ggml_tensor * op, const Shape & s, const Place & place) {
         Cache cache;
-        cache.keys = (const char *) s.k->data + task.head * s.k->nb[2] + task.sequence * s.k->nb[3];
-        cache.values = (const char *) s.v->data + task.head * s.v->nb[2] + task.sequence * s.v->nb[3];
+        cache.keys = (const char *) s.k->data + place.head * s.k->nb[2] + place.sequence * s.k->nb[3];
+        cache.values = (const char *) s.v->data + place.head * s.v->nb[2] + place.sequence * s.v->nb[3];
         cache.key_stride = s.k->nb[1];
         cache.value_stride = s.v->nb[1];
         cache.key_size = (int) s.k->ne[0];
         cache.value_size = (int) s.v->ne[0];
         memcpy(&cache.scale, op->op_params, sizeof(float));
-        const float * queries[MOST_HEADS];
+        return cache;
+    }
+
+    static void queries_of(const Shape & s, const Place & place, const float ** queries) {
         for (int h = 0; h < s.sharing; h++) {
-            queries[h] = (const float *) ((const char *) s.q->data + task.token * s.q->nb[1] +
-                                          (task.head * s.sharing + h) * s.q->nb[2] + task.sequence * s.q->nb[3]);
+            queries[h] = (const float *) ((const char *) s.q->data + place.token * s.q->nb[1] +
+                                          (place.head * s.sharing + h) * s.q->nb[2] + place.sequence * s.q->nb[3]);
         }
-        chosen->attend(cache, piece, queries, s.sharing, parts);
+    }
+
+    static void attend(const ggml_tensor * op, const Shape & s, const Place & place, const Piece & piece,
+                       Part * parts) {
+        if (piece.count == 0) return;
+        const float * queries[MOST_HEADS];
+        queries_of(s, place, queries);
+        chosen->attend(cache_of(op, s, place), piece, queries, s.sharing, parts);
     }
 
     // What a token gets that sees nothing.
@@ -277,10 +378,10 @@ class Attention : public ggml::cpu::tensor_traits {
         for (int h = 0; h < s.sharing; h++) chosen->join(joined[h], next[h], (int) s.v->ne[0]);
     }
 
-    static void finish(ggml_tensor * op, const Shape & s, const Task & task, const Part * parts) {
+    static void finish(ggml_tensor * op, const Shape & s, const Place & place, const Part * parts) {
         for (int h = 0; h < s.sharing; h++) {
-            auto * out = (float *) ((char *) op->data + (task.head * s.sharing + h) * op->nb[1] +
-                                    task.token * op->nb[2] + task.sequence * op->nb[3]);
+            auto * out = (float *) ((char *) op->data + (place.head * s.sharing + h) * op->nb[1] +
+                                    place.token * op->nb[2] + place.sequence * op->nb[3]);
             chosen->finish(parts[h], (int) s.v->ne[0], out);
         }
     }
@@ -438,10 +539,10 @@ EXPORT bool airdraft_multiply(const char * kernels, int type, const void * packe
 }
 
 // Attention of one token's heads over a cache, on this thread. q: (heads, key_size) floats; k, v: (cells, size)
-// 16-bit floats; mask: (cells,) 16-bit floats; out: (heads, value_size) floats.
+// 16-bit floats; mask: (cells,) 16-bit floats; out: (heads, value_size) floats. unfolded: as for many queries.
 EXPORT bool airdraft_attend(const char * kernels, const float * q, int heads, const half_bits * k, const half_bits * v,
                             const half_bits * mask, int64_t cells, int key_size, int value_size, float scale,
-                            float * out) {
+                            bool unfolded, float * out) {
     const Kernels * used = named(kernels);
     if (!used) {
         return false;
@@ -451,9 +552,15 @@ EXPORT bool airdraft_attend(const char * kernels, const float * q, int heads, co
     std::vector<const float *> queries;
     for (int h = 0; h < heads; h++) queries.push_back(q + h * key_size);
     std::vector<Part> joined(heads), next(heads);
+    std::vector<float> keys(PIECE * key_size), values(PIECE * value_size);
     Piece piece;
     int64_t cell = 0;
     for (bool is_first = true; next_piece(mask, cells, cell, piece), piece.count > 0; is_first = false) {
+        if (unfolded) {
+            used->unfold(cache, piece, keys.data(), values.data());
+            used->attend_many(cache, piece, keys.data(), values.data(), queries.data(), heads, joined.data(), is_first);
+            continue;
+        }
         used->attend(cache, piece, queries.data(), heads, is_first ? joined.data() : next.data());
         for (int h = 0; h < heads && !is_first; h++) used->join(joined[h], next[h], value_size);
     }

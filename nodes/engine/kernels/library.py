@@ -50,7 +50,7 @@ def library() -> ctypes.CDLL | None:
     found.airdraft_attend.restype = ctypes.c_bool
     found.airdraft_attend.argtypes = [
         *(ctypes.c_char_p, pointer, number, pointer, pointer, pointer),
-        *(many, number, number, ctypes.c_float, pointer),
+        *(many, number, number, ctypes.c_float, ctypes.c_bool, pointer),
     ]
     return found
 

@@ -79,6 +79,8 @@ template <class I> constexpr Kernels kernels(const char * name, bool (*runs_here
             {product<I, Q4K<I>>(), product<I, Q5K<I>>(), product<I, Q6K<I>>(), product<I, Q40<I>>(),
              product<I, Q50<I>>(), product<I, Q80<I>>(), product<I, F16<I>>(), product<I, F32<I>>()},
             attend<I>,
+            unfold<I>,
+            attend_many<I>,
             join<I>,
             finish<I>};
 }

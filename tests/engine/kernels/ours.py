@@ -59,14 +59,26 @@ class Packed:
         return out
 
 
-def attend(name: str, q: Floats, k: Floats, v: Floats, mask: Floats, scale: float) -> Floats:
-    """(heads, value size) of (heads, key size) queries and (cells, size) keys and values."""
+def attend(
+    name: str,
+    q: Floats,
+    k: Floats,
+    v: Floats,
+    mask: Floats,
+    scale: float,
+    *,
+    unfolded: bool = False,
+) -> Floats:
+    """(heads, value size) of (heads, key size) queries and (cells, size) keys and values.
+
+    unfolded: as many queries are that see the same cells.
+    """
     out = np.zeros((len(q), v.shape[1]), dtype=np.float32)
     q = np.ascontiguousarray(q, dtype=np.float32)
     keys, values, masks = (np.ascontiguousarray(a, dtype=np.float16) for a in (k, v, mask))
     done = kernels().airdraft_attend(
         *(name.encode(), q.ctypes.data, len(q), keys.ctypes.data, values.ctypes.data),
-        *(masks.ctypes.data, len(k), k.shape[1], v.shape[1], scale, out.ctypes.data),
+        *(masks.ctypes.data, len(k), k.shape[1], v.shape[1], scale, unfolded, out.ctypes.data),
     )
     assert done
     return out

@@ -36,7 +36,9 @@ def test_it_is_attention_and_every_instruction_set_has_its_bits(
     found = attend("any", q, k, v, seen, scale)
     np.testing.assert_allclose(found, true_attention(q, k, v, scale), rtol=0, atol=3e-6)
     for name in runnable():
-        assert np.array_equal(attend(name, q, k, v, seen, scale), found), name
+        for unfolded in (False, True):
+            other = attend(name, q, k, v, seen, scale, unfolded=unfolded)
+            assert np.array_equal(other, found), (name, unfolded)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -54,7 +56,9 @@ def test_cells_of_others_change_no_bit(seed: int) -> None:
     mask = np.full(all_cells, UNSEEN)
     mask[ours] = 0
     for name in runnable():
-        assert np.array_equal(attend(name, q, many_k, many_v, mask, 0.125), alone)
+        for unfolded in (False, True):
+            found = attend(name, q, many_k, many_v, mask, 0.125, unfolded=unfolded)
+            assert np.array_equal(found, alone)
 
 
 def test_heads_are_taken_together_for_speed_alone() -> None:
@@ -81,4 +85,9 @@ def test_a_mask_may_add_to_scores() -> None:
     scores = q.astype(np.float64) @ k.T * 0.125 + mask
     weights = np.exp(scores - scores.max(axis=1, keepdims=True))
     true = (weights / weights.sum(axis=1, keepdims=True)) @ v
-    np.testing.assert_allclose(attend("any", q, k, v, mask, 0.125), true, rtol=0, atol=3e-6)
+    found = attend("any", q, k, v, mask, 0.125)
+    np.testing.assert_allclose(found, true, rtol=0, atol=3e-6)
+    for name in runnable():
+        for unfolded in (False, True):
+            other = attend(name, q, k, v, mask, 0.125, unfolded=unfolded)
+            assert np.array_equal(other, found)
