@@ -18,16 +18,17 @@ from policies.latency import CostTable, NodeCosts, median
 DECODE_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 PREFILL_SIZES = (32, 64)
 # Whoever starts a large model waits for its first token. Where a pass of one token takes longer
-# than this, fewer sizes are measured, and what lies between is learnt from the passes of requests.
+# than this, fewer sizes are measured; the others are learnt from the passes of requests. So is what
+# cells add, as a part of the passes that have them: to measure it takes hundreds of cells, and
+# filling those ten seconds.
 _SLOW_S = 0.02
-_FEW_DECODE_SIZES = (1, 2, 4, 8, 16, 32)
-_FEW_PREFILL_SIZES = (64,)
+_FEW_DECODE_SIZES = (1, 2, 4, 8, 16)
+_FEW_PREFILL_SIZES = (32,)
 _REPEATS = 3
 # Passes that take so long together are not repeated: noise is a small part of them.
 _ENOUGH_S = 0.1
-# Cells that are filled to see what they cost, in about so many seconds.
+# Cells that are filled to see what they cost.
 _NUM_CELLS = 512
-_FILLING_S = 1.0
 _FORMAT = 6
 
 Progress = Callable[[str, int, int | None], None]
@@ -45,7 +46,7 @@ def calibrate(model: Model, *, progress: Progress | None = None) -> NodeCosts:
     sizes = [n for n in (_FEW_DECODE_SIZES if is_slow else DECODE_SIZES) if n <= most]
     prefill_sizes = [n for n in (_FEW_PREFILL_SIZES if is_slow else PREFILL_SIZES) if n <= most]
     prefill_sizes = prefill_sizes or sizes[-1:]
-    total = len(sizes) + len(prefill_sizes) + 3
+    total = len(sizes) + len(prefill_sizes) + (0 if is_slow else 3)
     done = 0
 
     def measured(num_tokens: int, *, outputs: bool, seq_id: int = 0) -> float:
@@ -61,10 +62,8 @@ def calibrate(model: Model, *, progress: Progress | None = None) -> NodeCosts:
 
     decode = [measured(n, outputs=True) for n in sizes]
     prefill = [measured(n, outputs=False) for n in prefill_sizes]
-    room = min(_NUM_CELLS, model.info.num_cells // 4)
-    affordable = int(_FILLING_S / prefill[-1]) * prefill_sizes[-1]
-    num_cells = min(room, max(prefill_sizes[-1], affordable))
-    per_cells = _per_cells(model, measured, num_cells)
+    num_cells = min(_NUM_CELLS, model.info.num_cells // 4)
+    per_cells = (0.0, 0.0) if is_slow else _per_cells(model, measured, num_cells)
     return NodeCosts(
         decode=CostTable(tuple(sizes), tuple(decode), *per_cells),
         prefill=CostTable(tuple(prefill_sizes), tuple(prefill), *per_cells),

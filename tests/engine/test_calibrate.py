@@ -155,3 +155,22 @@ def test_the_key_changes_with_all_that_changes_the_costs():
     ]
     assert len(set(keys)) == len(keys)
     assert key() == keys[0]
+
+
+def test_of_a_slow_model_less_is_measured(monkeypatch):
+    model = PricedModel()
+    passes = 0
+
+    def clock():
+        nonlocal passes
+        passes += 1
+        return model.now_s + 0.05 * passes
+
+    monkeypatch.setattr(calibrate_module, "time", SimpleNamespace(perf_counter=clock))
+    seen = []
+    costs = calibrate(model, progress=lambda *step: seen.append(step))
+    assert set(costs.decode.sizes) < set(DECODE_SIZES)
+    assert {1, 8} < set(costs.decode.sizes)
+    assert costs.decode.per_own_cell_s == 0
+    assert model.now_s < 0.1
+    assert [done for _, done, _ in seen] == list(range(1, seen[-1][2] + 1))
