@@ -69,7 +69,7 @@ def build(
             # The longest first.
             objects = list(pool.map(compiled, reversed(files)))
         linked = f"{folder}/{into.name}"
-        _run([*command, "-shared", "-o", linked, *objects, "-ldl"])
+        _run([*command, "-shared", "-o", linked, *objects, "-ldl", "-pthread"])
         into.parent.mkdir(parents=True, exist_ok=True)
         # Replaced, not written over: a process may have it loaded.
         temporary = into.with_suffix(".new")

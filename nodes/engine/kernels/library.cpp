@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstring>
 #include <string>
+#include <thread>
 
 #include "internals.h"
 #include "kernels.h"
@@ -430,7 +431,21 @@ void set_weights(ggml_backend_buffer_t, ggml_tensor * weights, const void * data
         fprintf(stderr, "airdraft kernels: weights come in one piece\n");
         abort();
     }
-    pack_weights(*format_of(weights->type), data, weights->nb[1], weights->ne[1], weights->ne[0], weights->data);
+    // llama.cpp loads with one thread; a gigabyte takes that a second. A thread is worth it from some megabytes on.
+    constexpr size_t WORTH_BYTES = 4 << 20, MOST_THREADS = 8;
+    const size_t threads = std::min<size_t>({std::thread::hardware_concurrency(), MOST_THREADS, size / WORTH_BYTES});
+    const auto pack = [=](int64_t first, int64_t last) {
+        const auto format = *format_of(weights->type);
+        pack_weights(format, (const char *) data + first * weights->nb[1], weights->nb[1], last - first, weights->ne[0],
+                     (char *) weights->data + packed_bytes(format, first, weights->ne[0]));
+    };
+    // Whole groups of rows each.
+    const int64_t rows = weights->ne[1], groups = (rows + ROWS - 1) / ROWS, many = std::max<size_t>(threads, 1);
+    const auto begin = [=](int64_t part) { return std::min(rows, groups * part / many * ROWS); };
+    std::vector<std::thread> helpers;
+    for (int64_t part = 1; part < many; part++) helpers.emplace_back(pack, begin(part), begin(part + 1));
+    pack(0, begin(1));
+    for (auto & helper : helpers) helper.join();
 }
 
 ggml_backend_buffer_t new_buffer(ggml_backend_buffer_type_t type, size_t size) {
