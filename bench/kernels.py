@@ -35,26 +35,62 @@ SYSTEMS: Final = ("ours", "stock")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One process's work. cells: that are used before a pass is timed."""
+    """One process's work. cells: that are used before a pass is timed. text: that is predicted,
+    unless the one that everybody has.
+    """
 
     model: Path
     threads: int
     cells: int
     tokens: int
+    text: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """How two systems predict the same tokens. difference, error: of the mean loss of a token, ours
+    less stock's, in nats, and its standard error. divergence: mean KL of ours from stock.
+    largest: difference of a logit.
+    """
+
+    num_tokens: int
+    ours: float
+    stock: float
+    difference: float
+    error: float
+    divergence: float
+    largest: float
 
 
 def compare(asked: Asked, note: Callable[[str], None]) -> str:
     """Tables of both systems. Raises CalledProcessError where one cannot run the model."""
+    figures, found = measure(asked, note)
+    lines = _passes(figures)
+    if found is not None:
+        lines += [
+            "",
+            f"Perplexity of {found.num_tokens} tokens: ours {np.exp(found.ours):.4f}, stock "
+            f"{np.exp(found.stock):.4f} ({found.difference * 100:+.3f} % +- "
+            f"{found.error * 100:.3f} %); KL {found.divergence:.2e}, largest difference of a "
+            f"logit {found.largest:.3f}.",
+        ]
+    return "\n".join(lines)
+
+
+def measure(
+    asked: Asked, note: Callable[[str], None]
+) -> tuple[dict[str, dict[str, Any]], Predictions | None]:
+    """Times of both systems, and their predictions if any are asked for. Raises as compare()."""
     with tempfile.TemporaryDirectory(prefix="airdraft-bench-") as folder:
         found = {}
         for system in SYSTEMS:
             note(f"{system}, {asked.threads} thread(s)")
             found[system] = _in_child(system, asked, Path(folder) / system)
-        return "\n".join([*_passes(found), *_predictions(found, Path(folder))])
+        return found, _predictions(Path(folder)) if asked.tokens else None
 
 
 def _in_child(system: str, asked: Asked, out: Path) -> dict[str, Any]:
-    given = [system, asked.model, asked.threads, asked.cells, asked.tokens, out]
+    given = [system, asked.model, asked.threads, asked.cells, asked.tokens, asked.text or "", out]
     command = [sys.executable, "-m", "bench.kernels", *map(str, given)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
@@ -78,23 +114,20 @@ def _passes(found: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _predictions(found: dict[str, dict[str, Any]], folder: Path) -> list[str]:
-    if not found["ours"]["num_predicted"]:
-        return []
+def _predictions(folder: Path) -> Predictions:
     losses = {system: np.load(folder / f"{system}.losses.npy") for system in SYSTEMS}
     kept = {system: np.load(folder / f"{system}.kept.npy", mmap_mode="r") for system in SYSTEMS}
     difference = losses["ours"] - losses["stock"]
-    error = difference.std() / np.sqrt(len(difference))
-    perplexity = {system: float(np.exp(loss.mean())) for system, loss in losses.items()}
     ours, stock = (_log_probabilities(np.asarray(kept[system])) for system in SYSTEMS)
-    divergence = float((np.exp(stock) * (stock - ours)).sum(axis=1).mean())
-    largest = float(abs(kept["ours"] - kept["stock"]).max())
-    return [
-        "",
-        f"Perplexity of {len(difference)} tokens: ours {perplexity['ours']:.4f}, stock "
-        f"{perplexity['stock']:.4f} ({difference.mean() * 100:+.3f} % +- {error * 100:.3f} %); "
-        f"KL {divergence:.2e}, largest difference of a logit {largest:.3f}.",
-    ]
+    return Predictions(
+        num_tokens=len(difference),
+        ours=float(losses["ours"].mean()),
+        stock=float(losses["stock"].mean()),
+        difference=float(difference.mean()),
+        error=float(difference.std() / np.sqrt(len(difference))),
+        divergence=float((np.exp(stock) * (stock - ours)).sum(axis=1).mean()),
+        largest=float(abs(kept["ours"] - kept["stock"]).max()),
+    )
 
 
 def _log_probabilities(logits: Any) -> Any:
@@ -137,11 +170,11 @@ def _work(system: str, asked: Asked, out: Path) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "prompt_ms": (time.perf_counter() - begin) / asked.cells * 1e3,
         "passes_ms": [_pass_ms(model, size, asked.cells) for size in SIZES],
-        "num_predicted": 0,
     }
     model.truncate(0, 0)
     if asked.tokens:
-        ids = list(model.vocabulary.encode(text()))[: asked.tokens]
+        predicted = asked.text.read_text() if asked.text is not None else text()
+        ids = list(model.vocabulary.encode(predicted))[: asked.tokens]
         losses, kept = [], []
         for start in range(0, len(ids) - 1, _CHUNK):
             part = ids[start : start + _CHUNK + 1]
@@ -152,7 +185,6 @@ def _work(system: str, asked: Asked, out: Path) -> dict[str, Any]:
             model.truncate(0, 0)
         np.save(f"{out}.losses.npy", np.concatenate(losses))
         np.save(f"{out}.kept.npy", np.concatenate(kept))
-        figures["num_predicted"] = len(ids) - 1
     model.close()
     return figures
 
@@ -174,8 +206,9 @@ def main(arguments: Sequence[str]) -> None:
     from nodes.runtime import set_engine_environment
 
     set_engine_environment()
-    system, model, threads, cells, tokens, out = arguments
-    asked = Asked(Path(model), int(threads), int(cells), int(tokens))
+    system, model, threads, cells, tokens, text_path, out = arguments
+    text_file = Path(text_path) if text_path else None
+    asked = Asked(Path(model), int(threads), int(cells), int(tokens), text_file)
     print(json.dumps(_work(system, asked, Path(out))))
 
 
