@@ -153,7 +153,7 @@ def _work(system: str, asked: Asked, out: Path) -> dict[str, Any]:
     from nodes.engine.protocol import Span
 
     if system == "stock":
-        # There are none of that name, and the first choice of a process stands.
+        # The first choice of a process stands.
         register(distribution_version("llama-cpp-python"), kernels="none", keeps_others=True)
     config = LlamaConfig(
         path=asked.model,

@@ -269,7 +269,7 @@ async def _opened(
     async with Manager(environment()).patient("loading the model"):
         # A thread that ends with it: while another thread keeps helpers of its own for passes,
         # libgomp believes the cores taken, and those of the engine's thread sleep instead of
-        # spinning (a pass of a 1.5B model on two cores: 76 ms instead of 42).
+        # spinning (a pass of a 1.5B model on two cores: 76 ms instead of 46).
         executor = ThreadPoolExecutor(1, "loading")
         work = partial(open_engine, settings, progress, hash_of)
         loading = asyncio.get_running_loop().run_in_executor(executor, work)

@@ -67,7 +67,10 @@ class NativeServer:
         try:
             wait_until_open(self.name, port, process, _START_LIMIT_S)
             # It listens before the model is there.
-            while _health(port) == HTTPStatus.SERVICE_UNAVAILABLE:
+            give_up_at = time.monotonic() + _START_LIMIT_S
+            while _health(port) != HTTPStatus.OK:
+                if time.monotonic() > give_up_at:
+                    raise PeerError(f"{self.name}: not ready within {_START_LIMIT_S:.0f} s")
                 time.sleep(0.1)
             url = f"http://127.0.0.1:{port}/v1"
             yield Running(Endpoint(url=url, model="model"), (process.pid,))

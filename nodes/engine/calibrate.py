@@ -27,8 +27,9 @@ _FEW_PREFILL_SIZES = (32,)
 _REPEATS = 3
 # Passes that take so long together are not repeated: noise is a small part of them.
 _ENOUGH_S = 0.1
-# Cells that are filled to see what they cost.
-_NUM_CELLS = 512
+# Cells that are filled to see what they cost, in about so many seconds.
+_NUM_CELLS, _LEAST_CELLS = 512, 64
+_FILLING_S = 1.0
 _FORMAT = 6
 
 Progress = Callable[[str, int, int | None], None]
@@ -38,7 +39,7 @@ def calibrate(model: Model, *, progress: Progress | None = None) -> NodeCosts:
     """Time passes of one sequence by size, and what cells add. Leaves the cache empty.
 
     Costs are those of tokens in a pass, whichever sequences they belong to; a draft step of b
-    sequences is a pass of b tokens.
+    sequences is a pass of b tokens. Of a slow model fewer sizes are timed, and no cells.
     """
     most = model.info.max_batch_tokens
     _time_pass(model, 0, 1, True)
@@ -62,7 +63,9 @@ def calibrate(model: Model, *, progress: Progress | None = None) -> NodeCosts:
 
     decode = [measured(n, outputs=True) for n in sizes]
     prefill = [measured(n, outputs=False) for n in prefill_sizes]
-    num_cells = min(_NUM_CELLS, model.info.num_cells // 4)
+    per_token_s = prefill[-1] / prefill_sizes[-1]
+    affordable = max(_LEAST_CELLS, min(_NUM_CELLS, int(_FILLING_S / per_token_s)))
+    num_cells = min(affordable, model.info.num_cells // 4)
     per_cells = (0.0, 0.0) if is_slow else _per_cells(model, measured, num_cells)
     return NodeCosts(
         decode=CostTable(tuple(sizes), tuple(decode), *per_cells),

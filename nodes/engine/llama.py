@@ -312,7 +312,7 @@ class LlamaModel:
 
     def first_difference(self) -> str:
         """Which operation depends on the number of tokens in a pass, with its weights; "" if none
-        does. Takes a context of its own, and some seconds.
+        does. Takes a context of its own, and some seconds. Raises EngineError.
         """
         return first_difference(
             self._llama, self._model, self._context_params(), self._info.num_vocab

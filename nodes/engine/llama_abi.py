@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nodes.engine.kernels.library import PATH as KERNELS
-from nodes.engine.kernels.library import Kernels, register
+from nodes.engine.kernels.library import VARIABLE, Kernels, register
 from nodes.engine.protocol import EngineError, ModelFileError
 
 logger = logging.getLogger(__name__)
@@ -97,8 +97,9 @@ def build_name() -> str:
 
 @functools.cache
 def library_hash() -> str:
-    """Of the files of libllama, ggml and our kernels, which may have been compiled otherwise."""
-    digest = hashlib.sha256()
+    """Of the files of libllama, ggml and our kernels, which may have been compiled otherwise, and
+    of what the environment asks for among the kernels."""
+    digest = hashlib.sha256(os.environ.get(VARIABLE, "").encode())
     for path in _library_files():
         size = path.stat().st_size
         # Of a GPU's kernels, which are hundreds of megabytes, the size has to do.

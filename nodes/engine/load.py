@@ -10,6 +10,7 @@ from pathlib import Path
 from nodes.engine.calibrate import Progress, about, cache_key, calibrate, load_cached, store
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.llama_abi import build_name, library_hash
+from nodes.engine.protocol import EngineError
 from nodes.engine.selftest import (
     PREFIX_LENS,
     PREFIX_LENS_OF_KERNELS,
@@ -132,8 +133,19 @@ def _measure(
     # Profile fast promises nothing, so there is nothing to test.
     if profile == "exact" and model.info.can_roll_back:
         self_test = run_self_test(model, prefix_lens=prefix_lens)
-        if not self_test.exact and (operation := model.first_difference()):
-            self_test = replace(self_test, failure=f"{self_test.failure}: {operation}")
+        if not self_test.exact:
+            self_test = replace(self_test, failure=_explained(model, self_test.failure))
     else:
         self_test = SelfTest(False, "not promised")
     return self_test, calibrate(model, progress=progress)
+
+
+def _explained(model: LlamaModel, failure: str) -> str:
+    """What failed, with the operation that is to blame where it can be found."""
+    try:
+        operation = model.first_difference()
+    except EngineError as error:
+        # A node that is not exact serves all the same.
+        logger.debug("no reason found for: %s: %s", failure, error)
+        return failure
+    return f"{failure}: {operation}" if operation else failure

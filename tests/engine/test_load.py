@@ -11,6 +11,7 @@ from nodes.config import environment
 from nodes.engine import llama_abi, load
 from nodes.engine.llama import LlamaConfig
 from nodes.engine.load import open_model
+from nodes.engine.protocol import EngineError
 from nodes.engine.selftest import SelfTest
 from nodes.engine.toy import ToyModel
 from policies.latency import CostTable, NodeCosts
@@ -106,6 +107,19 @@ def test_a_device_without_an_exact_form_is_told(machine, tmp_path, caplog):
     assert "not exact on this device: a pass of 2 differs: MUL_MAT of blk.0" in caplog.text
 
 
+def test_a_model_whose_difference_is_not_found_serves_all_the_same(
+    machine, tmp_path, caplog, monkeypatch
+):
+    def no_context(_model):
+        raise EngineError("no context")
+
+    machine.exact_with = {True: False, False: False}
+    monkeypatch.setattr(FakeLlama, "first_difference", no_context)
+    opened = open_model(config(tmp_path), None)
+    assert opened.model.verdict is False
+    assert "not exact on this device: a pass of 2 differs" in caplog.text
+
+
 def test_profile_fast_is_not_tested_and_promises_nothing(machine, tmp_path):
     opened = open_model(config(tmp_path, profile="fast"), None)
     assert machine.calls == ["calibrate"]
@@ -166,3 +180,6 @@ def test_builds_that_differ_in_a_file_have_other_hashes(monkeypatch, tmp_path):
     assert hash_of_files() == first
     cpu.write_bytes(b"compiled with a flag ...")
     assert hash_of_files() != first
+    second = hash_of_files()
+    monkeypatch.setenv("AIRDRAFT_KERNELS", "any")
+    assert hash_of_files() != second

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstring>
 #include <string>
+#include <system_error>
 #include <thread>
 
 #include "internals.h"
@@ -443,7 +444,14 @@ void set_weights(ggml_backend_buffer_t, ggml_tensor * weights, const void * data
     const int64_t rows = weights->ne[1], groups = (rows + ROWS - 1) / ROWS, many = std::max<size_t>(threads, 1);
     const auto begin = [=](int64_t part) { return std::min(rows, groups * part / many * ROWS); };
     std::vector<std::thread> helpers;
-    for (int64_t part = 1; part < many; part++) helpers.emplace_back(pack, begin(part), begin(part + 1));
+    for (int64_t part = 1; part < many; part++) {
+        try {
+            helpers.emplace_back(pack, begin(part), begin(part + 1));
+        } catch (const std::system_error &) {
+            // A service may have no more threads than its unit allows.
+            pack(begin(part), begin(part + 1));
+        }
+    }
     pack(0, begin(1));
     for (auto & helper : helpers) helper.join();
 }
