@@ -22,8 +22,11 @@ def encode_profile(
     costs: NodeCosts,
     spread: Spread | None = None,
     link: LinkFields | None = None,
+    *,
+    flows: bool = False,
 ) -> bytes:
-    """spread: of a draft's confidence, where it was measured. link: what was declared of it."""
+    """spread: of a draft's confidence, where it was measured. link: what was declared of it.
+    flows: as in EngineProfile."""
     bins = zip(spread.shares, spread.rates, strict=True) if spread is not None else ()
     return encode_struct(
         EngineProfile(
@@ -43,6 +46,7 @@ def encode_profile(
             decode=_to_fields(costs.decode),
             prefill=_to_fields(costs.prefill),
             link=link or LinkFields("", 0.0, 0.0),
+            flows=flows,
         )
     )
 

@@ -46,6 +46,7 @@ from nodes.supervision import Parent, parent_gone
 from policies.confidence import CALIBRATION_KEY, DraftCalibration
 
 if TYPE_CHECKING:
+    from nodes.draft.guessing_node import GuessingNode
     from nodes.draft.node import DraftNode
     from nodes.target.node import TargetNode
 
@@ -168,6 +169,7 @@ async def _run_target(
             declared=declared(config.link),
             prefix_cache_bytes=config.engine.prefix_cache_mb * 1_000_000,
             grammars=Grammars(tokenizer, opened.model.info, check),
+            flows=guesses_flow(),
         )
         await _serve(node, parent, gone)
 
@@ -186,6 +188,8 @@ async def _run_draft(
     progress: Progress | None,
     gone: asyncio.Future[Any],
 ) -> None:
+    from nodes.draft.guessing import GuessingState
+    from nodes.draft.guessing_node import GuessingNode
     from nodes.draft.node import DraftNode
     from nodes.draft.state import ModelDrafter
     from nodes.engine.grammar import Grammars
@@ -204,18 +208,30 @@ async def _run_draft(
     check = GrammarCheck(tokenizer_of(opened), opened.model.info)
     grammars = Grammars(tokenizer_of(opened), opened.model.info, check)
     with contextlib.closing(opened.model), contextlib.closing(check), ZmqContext() as context:
-        node = DraftNode(
-            context.connect(endpoint, keys, interactive=bool(config.link.air)),
-            ModelDrafter(opened.model, calibration, grammars),
-            opened.model.info,
-            opened.costs,
-            endpoint=endpoint,
-            node=config.name,
-            spread=calibration.spread,
-            join_timeout_s=config.join_timeout_s,
-            declared=declared(config.link),
-        )
+        transport = context.connect(endpoint, keys, interactive=bool(config.link.air))
+        known = opened.model.info, opened.costs
+        settings: Any = {
+            "endpoint": endpoint,
+            "node": config.name,
+            "spread": calibration.spread,
+            "join_timeout_s": config.join_timeout_s,
+            "declared": declared(config.link),
+        }
+        node: DraftNode | GuessingNode
+        if guesses_flow():
+            pass_s = opened.costs.decode.at
+            state = GuessingState(opened.model, pass_s, calibration, grammars)
+            node = GuessingNode(transport, state, *known, **settings)
+        else:
+            drafter = ModelDrafter(opened.model, calibration, grammars)
+            node = DraftNode(transport, drafter, *known, **settings)
         await _serve(node, parent, gone)
+
+
+def guesses_flow() -> bool:
+    """Whether guesses flow from the draft nodes of this process's mesh to its targets, rather than
+    being asked for in rounds."""
+    return environment().get("AIRDRAFT_GUESSES", "rounds") == "flow"
 
 
 def keyring(directory: str) -> Keyring:
@@ -283,7 +299,7 @@ async def _opened(
 
 
 async def _serve(
-    node: TargetNode | DraftNode, parent: Parent | None, gone: asyncio.Future[Any]
+    node: TargetNode | DraftNode | GuessingNode, parent: Parent | None, gone: asyncio.Future[Any]
 ) -> None:
     """Await a node; it also ends when its parent is gone."""
     serving = asyncio.ensure_future(node.run())
@@ -301,7 +317,7 @@ async def _serve(
         serving.result()
 
 
-async def _tell_joined(node: TargetNode | DraftNode, parent: Parent) -> None:
+async def _tell_joined(node: TargetNode | DraftNode | GuessingNode, parent: Parent) -> None:
     is_joined = node.is_joined
     while not is_joined:
         await asyncio.sleep(_POLL_S)

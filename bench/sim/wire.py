@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from nodes.messages import (
+    CommitNotice,
     CommitReply,
     DraftReply,
     DraftRequest,
+    GuessNotice,
     LeaseRequest,
     OpenStreamRequest,
     VerifyRequest,
@@ -15,6 +17,7 @@ from nodes.messages import (
 from policies.plan import ENTRY_BITS, TEXT_BITS
 
 _TOKEN_BITS = 32
+_CHANCE_BITS = 8
 
 
 def bits_of(message: Any) -> int:
@@ -28,6 +31,10 @@ def bits_of(message: Any) -> int:
             return len(entries) * ENTRY_BITS + len(ids) * _TOKEN_BITS
         case CommitReply(entries=entries, token_ids=ids):
             return len(entries) * ENTRY_BITS + len(ids) * (_TOKEN_BITS + TEXT_BITS)
+        case CommitNotice(entries=entries, new_token_ids=ids):
+            return len(entries) * ENTRY_BITS + len(ids) * _TOKEN_BITS
+        case GuessNotice(parts=parts, token_ids=ids):
+            return len(parts) * ENTRY_BITS + len(ids) * (_TOKEN_BITS + _CHANCE_BITS)
         case LeaseRequest(entries=entries):
             return len(entries) * ENTRY_BITS
         case OpenStreamRequest(token_ids=ids):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nodes.coordinator.members.record import NodeRecord
@@ -10,9 +10,12 @@ from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.requests.intake import Intake
 from nodes.coordinator.sends import Send
 from nodes.coordinator.serving import Serving
+from nodes.flow.scheduler import FlowScheduler
 from nodes.messages import (
+    ChainPart,
     CommitReply,
     DraftReply,
+    GuessNotice,
     PromptScoresNotice,
     StreamFailedNotice,
     StreamParkedNotice,
@@ -66,7 +69,7 @@ class NodeMessages:
                 )
             case TokenizeReply() if node.role == "target":
                 return self._on_tokenized(node, message, now)
-            case DraftReply() | StreamReadyNotice() | StreamFailedNotice():
+            case DraftReply() | GuessNotice() | StreamReadyNotice() | StreamFailedNotice():
                 return self._on_draft_message(node, message, num_bytes, now)
         self.num_stale += 1
         return []
@@ -85,9 +88,18 @@ class NodeMessages:
                 # of, too: the round waits for it all the same.
                 holders = self._holders(streams) or self._roster.schedulers()
                 for target, scheduler in holders:
+                    if isinstance(scheduler, FlowScheduler):
+                        continue
                     out += self._serving.carry_out(
                         target, scheduler.drafted(node.name, message, now), now
                     )
+            case GuessNotice():
+                streams = [StreamId(part.stream_id) for part in message.parts]
+                self._serving.ledger.charge(streams, num_bytes, to_draft=True)
+                for target, parts in self._by_target(message):
+                    if isinstance(target.scheduler, FlowScheduler):
+                        passed_on = target.scheduler.guessed(node.name, parts)
+                        out += self._serving.carry_out(target, passed_on, now)
             case StreamReadyNotice(stream_id=s, generation=g):
                 for target, scheduler in self._holders([StreamId(s)]):
                     ready = scheduler.draft_ready(node.name, StreamId(s), g, now)
@@ -99,7 +111,25 @@ class NodeMessages:
                     out += self._serving.carry_out(target, failed, now)
         return out
 
-    def _holders(self, streams: Sequence[StreamId]) -> list[tuple[NodeRecord, SchedulerState]]:
+    def _by_target(
+        self, notice: GuessNotice
+    ) -> Iterable[tuple[NodeRecord, list[tuple[ChainPart, tuple[int, ...]]]]]:
+        """The parts of a notice with their guesses, by the target whose streams they are for."""
+        found: dict[str, list[tuple[ChainPart, tuple[int, ...]]]] = {}
+        offset = 0
+        for part in notice.parts:
+            guesses = notice.token_ids[offset : offset + len(part.chances)]
+            offset += len(part.chances)
+            name = self._serving.ledger.target_of(StreamId(part.stream_id))
+            found.setdefault(name, []).append((part, guesses))
+        for name, parts in found.items():
+            target = self._roster.node(name)
+            if target is not None:
+                yield target, parts
+
+    def _holders(
+        self, streams: Sequence[StreamId]
+    ) -> list[tuple[NodeRecord, SchedulerState | FlowScheduler]]:
         """The targets that have any of these streams."""
         names = dict.fromkeys(self._serving.ledger.target_of(stream_id) for stream_id in streams)
         nodes = [self._roster.node(name) for name in names]

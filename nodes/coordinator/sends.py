@@ -20,7 +20,7 @@ class Send:
 
 def streams_of(message: Any) -> tuple[StreamId, ...]:
     """The streams a message to a node is about."""
-    entries = getattr(message, "entries", None)
+    entries = getattr(message, "entries", None) or getattr(message, "parts", None)
     if entries is not None:
         return tuple(StreamId(entry.stream_id) for entry in entries)
     return (StreamId(message.stream_id),)

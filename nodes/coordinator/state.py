@@ -36,6 +36,8 @@ from nodes.coordinator.sends import Send
 from nodes.coordinator.serving import Serving
 from nodes.coordinator.status.document import Reporting
 from nodes.coordinator.tracing import Tracing
+from nodes.flow.drafts import Drafts
+from nodes.flow.scheduler import FlowScheduler
 from nodes.messages import (
     NodeCommandRequest,
     NodesReply,
@@ -74,7 +76,7 @@ class DuePlan:
     """A plan in the making for a target."""
 
     target: str
-    scheduler: SchedulerState
+    scheduler: SchedulerState | FlowScheduler
     planning: Planning
 
 
@@ -119,6 +121,7 @@ class CoordinatorState:
         self._uploads = Uploads(self._air, self._roster.client_rtt_s, pads=pads)
         self._round_ids = RoundIds()
         self._draft_load = DraftLoad()
+        self._drafts = Drafts()
         self._tracing = Tracing()
         self._num_stale = 0
         # Messages that did not come so far, counted by the shell.
@@ -280,7 +283,7 @@ class CoordinatorState:
         return min((d for d in deadlines if d is not None), default=None)
 
     @property
-    def schedulers(self) -> list[SchedulerState]:
+    def schedulers(self) -> list[SchedulerState | FlowScheduler]:
         """Of all targets: what is planned, and how well that was predicted."""
         return [scheduler for _, scheduler in self._roster.schedulers()]
 
@@ -343,23 +346,7 @@ class CoordinatorState:
     def _on_node_in(self, node: NodeRecord, now: float) -> list[Send]:
         self._reporting.node_in(node)
         if node.role == "target":
-            # A target that cannot take guesses back is served plainly.
-            lookup = self._has_lookup and node.profile.can_roll_back
-            due = partial(self._plans_due.setdefault, node.name)
-            node.scheduler = SchedulerState(
-                self._policy,
-                node.costs,
-                lookup=lookup,
-                trials=self._has_trials,
-                air=self._air,
-                token_bits=token_bits(node.profile),
-                round_ids=self._round_ids,
-                draft_load=self._draft_load,
-                name=node.name,
-                counts=self._reporting.counts_of(node.name),
-                num_cells=node.profile.num_cells,
-                plans_later=due if self._plans_later else None,
-            )
+            node.scheduler = self._scheduler_for(node)
             node.scheduler.target_link(node.target_link())
             for draft in self._roster.nodes("draft"):
                 if draft.can_draft_for(node):
@@ -375,6 +362,31 @@ class CoordinatorState:
             if node.can_draft_for(target):
                 out += self._carry_out(target, node.draft_for(scheduler), now)
         return out
+
+    def _scheduler_for(self, node: NodeRecord) -> SchedulerState | FlowScheduler:
+        counts = self._reporting.counts_of(node.name)
+        bits = token_bits(node.profile)
+        if node.profile.flows:
+            return FlowScheduler(
+                node.costs, self._drafts, token_bits=bits, name=node.name, counts=counts
+            )
+        return SchedulerState(
+            self._policy,
+            node.costs,
+            # A target that cannot take guesses back is served plainly.
+            lookup=self._has_lookup and node.profile.can_roll_back,
+            trials=self._has_trials,
+            air=self._air,
+            token_bits=bits,
+            round_ids=self._round_ids,
+            draft_load=self._draft_load,
+            name=node.name,
+            counts=counts,
+            num_cells=node.profile.num_cells,
+            plans_later=partial(self._plans_due.setdefault, node.name)
+            if self._plans_later
+            else None,
+        )
 
     def _on_probed(self, node: NodeRecord, reply: ProbeReply, now: float) -> list[Send]:
         """Streams may go to a target that has answered, by what it has shown to compute."""

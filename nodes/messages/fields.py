@@ -10,6 +10,8 @@ from nodes.engine.sampling import Sampling
 
 MAX_GAMMA: Final = 16
 MAX_STREAMS_PER_MESSAGE: Final = 256
+# Guesses that a draft node is ahead of what it knows to be committed.
+MAX_WINDOW: Final = 32
 MAX_PROMPT_TOKENS: Final = 131_072
 MAX_STOPS: Final = 8
 MAX_CHOICES: Final = 64

@@ -1,4 +1,4 @@
-"""The messages between coordinator and nodes, tags 16 to 30."""
+"""The messages between coordinator and nodes, tags 16 to 31 and 50."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from nodes.messages.fields import (
     MAX_RULES_BYTES,
     MAX_STREAMS_PER_MESSAGE,
     MAX_SUBMIT_BYTES,
+    MAX_WINDOW,
     ChatMessage,
     Code,
     Count,
@@ -58,7 +59,8 @@ class OpenStreamRequest:
     num_logprobs: with each committed token its log-probability and those of so many others; -1 for
     none. scores_prompt: those of the prompt's tokens, too. num_leased: tokens that a target may
     decode as soon as it has read all this. num_known: tokens that there are by now, where a draft
-    node is told the rest of them later; 0 for those that are here.
+    node is told the rest of them later; 0 for those that are here. weight: what its tokens count
+    beside those of others. num_guesses: that its client wants in every pass; -1 for as many as pay.
     """
 
     stream_id: Id
@@ -74,6 +76,8 @@ class OpenStreamRequest:
     scores_prompt: bool = False
     num_leased: Count = 0
     num_known: Count = 0
+    weight: float = 1.0
+    num_guesses: Annotated[int, Range(-1, MAX_GAMMA)] = -1
 
 
 @message(19)
@@ -199,6 +203,8 @@ class CommitEntry:
 
     prefix_len: tokens before the new ones (prompt included). text: bytes they add, cut before a
     stop string and held back where one may begin. finish_reason: "" while the stream goes on.
+    num_compared: guesses, used or not, that are known by now to be right or to be the first wrong
+    one of their chain; num_right of them are right. num_late: that came too late to be used.
     """
 
     stream_id: Id
@@ -210,6 +216,9 @@ class CommitEntry:
     finish_reason: Annotated[str, MaxLen(16)]
     text: Text
     scores: Annotated[tuple[TokenScores, ...], MaxLen(MAX_GAMMA + 1)] = ()
+    num_compared: Count = 0
+    num_right: Count = 0
+    num_late: Count = 0
 
 
 @message(26, max_bytes=1 << 20, max_tokens=(MAX_GAMMA + 1) * MAX_STREAMS_PER_MESSAGE)
@@ -259,3 +268,54 @@ class ProbeReply:
 
     seed: Id
     digest: Annotated[str, MaxLen(64)]
+
+
+# A guess is sent with its chance of being accepted, in 255ths.
+CHANCE_STEPS = 255
+
+
+@struct
+class ChainPart:
+    """Consecutive guesses of a stream from the position `start` on, of one chain.
+
+    follow: number of the following, as in OpenStreamRequest.generation of the draft node. chain:
+    raised by the draft node whenever it goes back; the first guess of a chain stands at its base.
+    chances: of each guess to be accepted if those before it are, in 255ths.
+    """
+
+    stream_id: Id
+    follow: Id
+    chain: Id
+    start: Position
+    chances: Annotated[bytes, MaxLen(MAX_WINDOW)]
+
+
+@message(31, max_bytes=32_768, max_tokens=MAX_WINDOW * MAX_STREAMS_PER_MESSAGE)
+class GuessNotice:
+    """Guesses of a draft node, as it makes them; token_ids: those of all parts in a row."""
+
+    parts: Annotated[tuple[ChainPart, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
+    token_ids: TokenIds
+
+
+@struct
+class AddedEntry:
+    """Tokens that were committed to a stream, for the draft node that follows it.
+
+    prefix_len: tokens before them. num_draft_tokens: guesses of this draft node that the pass
+    took.
+    """
+
+    stream_id: Id
+    follow: Id
+    prefix_len: Position
+    num_tokens: Count
+    num_draft_tokens: Gamma
+
+
+@message(50, max_bytes=32_768, max_tokens=MAX_PROMPT_TOKENS)
+class CommitNotice:
+    """What has been committed to the streams that a draft node follows."""
+
+    entries: Annotated[tuple[AddedEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
+    new_token_ids: TokenIds

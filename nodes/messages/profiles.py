@@ -48,7 +48,8 @@ class LinkFields:
 class EngineProfile:
     """What a node tells of its engine in Hello; fields as in engine.protocol.EngineInfo.
 
-    confidence: of a draft, where it was measured.
+    confidence: of a draft, where it was measured. flows: a target that composes its passes of
+    guesses that are there, a draft node that guesses without being asked.
     """
 
     engine: Name
@@ -67,3 +68,4 @@ class EngineProfile:
     decode: CostFields
     prefill: CostFields
     link: LinkFields = LinkFields("", 0.0, 0.0)
+    flows: bool = False

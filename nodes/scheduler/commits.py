@@ -16,6 +16,7 @@ from nodes.scheduler.healing import MOST_REOPENED, Healing
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToTarget
 from nodes.scheduler.learning import Learning
 from nodes.scheduler.stream import Idle, Leased, Opening, Stream, Verifying
+from nodes.scheduler.watching.counts import plain_label
 from nodes.scheduler.watching.watch import Watch
 from nodes.stream import StreamId
 
@@ -67,7 +68,9 @@ class Commits:
         if len(entry.scores) != (len(token_ids) if stream.spec.num_logprobs >= 0 else 0):
             return self._abort(stream, "the target did not score what it committed", now)
         out: list[Instruction] = []
-        self._watch.counts.committed(entry, len(token_ids), stream)
+        is_in_round = isinstance(stream.phase, Verifying)
+        label = plain_label(stream)
+        self._watch.counts.committed(entry, len(token_ids), label, is_in_round=is_in_round)
         position = stream.num_output
         was_on_probation = stream.is_on_probation
         stream.token_ids += token_ids

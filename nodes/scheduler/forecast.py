@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from nodes.scheduler.cycle import CycleState
 from nodes.scheduler.drafting.draft_node import DraftNode
 from nodes.scheduler.drafting.drafts import DraftPool
+from nodes.scheduler.journal import Journal
 from nodes.scheduler.observe import observe, used_cells
-from nodes.scheduler.stream import Stream
+from nodes.scheduler.stream import Stream, as_round_stream
 from nodes.scheduler.target import TargetCosts
 from nodes.stream import StreamId
 from policies.plan import Observation, Plan, StreamView
@@ -53,7 +54,7 @@ class Forecast:
         """Seconds a token of some of the target's streams, on average."""
         return self._token_s(self._observation(now), stream_ids)
 
-    def token_s_of_newcomers(self, newcomers: Sequence[Stream], now: float) -> float:
+    def token_s_of_newcomers(self, newcomers: Sequence[Journal], now: float) -> float:
         """Seconds a token of streams that are elsewhere, on average, if they were served here.
 
         Each is taken as guessed for by the draft node that would be chosen for it now.
@@ -65,12 +66,15 @@ class Forecast:
         seen = replace(
             seen,
             drafts=(*seen.drafts, node.view()) if node is not None and is_new else seen.drafts,
-            streams=(*seen.streams, *(self._view(stream, node) for stream in newcomers)),
+            streams=(
+                *seen.streams,
+                *(self._view(as_round_stream(each), node) for each in newcomers),
+            ),
             used_cells=seen.used_cells + num_tokens,
         )
         return self._token_s(seen, [stream.spec.stream_id for stream in newcomers])
 
-    def token_s_of_newcomer(self, stream: Stream, now: float) -> float:
+    def token_s_of_newcomer(self, stream: Journal, now: float) -> float:
         """About the same for one stream, in microseconds: many may come at once."""
         pass_s = self.plain_s([stream], now)
         if pass_s == 0.0:
@@ -82,7 +86,7 @@ class Forecast:
             gain = self._gains[stream.fixed_gamma] = _Gain(ratio, num_streams, now)
         return gain.ratio * pass_s
 
-    def plain_s(self, newcomers: Sequence[Stream], now: float) -> float:
+    def plain_s(self, newcomers: Sequence[Journal], now: float) -> float:
         """Seconds of a plain pass of the target's streams and of those: little work, no plan."""
         num_streams = len(self.streams) + len(newcomers)
         if self.target is None or not num_streams:

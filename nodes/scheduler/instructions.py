@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from nodes.messages import (
     CloseStreamNotice,
+    CommitNotice,
     DraftRequest,
+    GuessNotice,
     LeaseEntry,
     LeaseRequest,
     OpenStreamRequest,
@@ -19,13 +21,13 @@ from nodes.stream import StreamId, StreamSpec
 
 @dataclass(frozen=True, slots=True)
 class ToTarget:
-    message: OpenStreamRequest | CloseStreamNotice | VerifyRequest | LeaseRequest
+    message: OpenStreamRequest | CloseStreamNotice | VerifyRequest | LeaseRequest | GuessNotice
 
 
 @dataclass(frozen=True, slots=True)
 class ToDraft:
     node: str
-    message: OpenStreamRequest | CloseStreamNotice | DraftRequest
+    message: OpenStreamRequest | CloseStreamNotice | DraftRequest | CommitNotice
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,8 @@ def open_request(spec: StreamSpec) -> OpenStreamRequest:
         scores_prompt=spec.scores_prompt,
         num_leased=spec.num_leased,
         num_known=spec.num_known,
+        weight=spec.weight,
+        num_guesses=spec.num_guesses,
     )
 
 

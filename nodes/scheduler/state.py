@@ -36,6 +36,7 @@ from nodes.scheduler.healing import Healing
 from nodes.scheduler.instructions import (
     Instruction,
 )
+from nodes.scheduler.journal import Journal
 from nodes.scheduler.learning import Learning
 from nodes.scheduler.leases import is_weighed
 from nodes.scheduler.membership import Membership
@@ -48,6 +49,7 @@ from nodes.scheduler.stream import (
     Opening,
     Stream,
     Verifying,
+    as_round_stream,
 )
 from nodes.scheduler.target import TargetCosts
 from nodes.scheduler.target_side import TargetSide
@@ -226,8 +228,9 @@ class SchedulerState:
         """Place a stream on the target and, if there is one, on the draft node that suits best."""
         return self._membership.admit(spec, fixed_gamma, weight)
 
-    def adopt(self, stream: Stream) -> list[Instruction]:
+    def adopt(self, journal: Journal) -> list[Instruction]:
         """Go on with a stream that another target's scheduler released."""
+        stream = as_round_stream(journal)
         return self._membership.adopt(stream)
 
     def release(self, stream_id: StreamId, now: float) -> tuple[Stream, list[Instruction]]:

@@ -8,6 +8,7 @@ from nodes.messages import MAX_PROMPT_TOKENS, CommitEntry, DraftEntry, LeaseEntr
 from nodes.scheduler.drafting.lookup import LOOKUP
 from nodes.scheduler.drafting.refusals import Refusals
 from nodes.scheduler.drafting.tries import Tries
+from nodes.scheduler.journal import Journal
 from nodes.stream import StreamSpec
 from policies.acceptance import AcceptanceEstimate
 from policies.plan import MAX_AUTO_GAMMA, MAX_FREE_GAMMA, StreamView
@@ -295,3 +296,11 @@ class Stream:
         # What lookup is worth is learnt from the text itself.
         if not self.is_by_lookup:
             self.acceptance.observe(entry.num_draft_tokens, entry.num_accepted_tokens, num_asked)
+
+
+def as_round_stream(journal: Journal) -> Stream:
+    """A stream to go on with here, which another kind of scheduler may have had."""
+    if isinstance(journal, Stream):
+        return journal
+    known = journal.spec, journal.token_ids, journal.fixed_gamma, journal.weight
+    return Stream(*known, figures=journal.figures)

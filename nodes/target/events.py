@@ -61,6 +61,9 @@ class Committed:
     finish_reason: str
     text: bytes
     scores: tuple[TokenScores, ...] = ()
+    num_compared: int = 0
+    num_right: int = 0
+    num_late: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,11 @@ from nodes.engine.protocol import Model, Tokenizer
 from nodes.engine_thread import EngineThread
 from nodes.link import STOPS, Link
 from nodes.messages import (
+    CHANCE_STEPS,
     CloseStreamNotice,
     CommitEntry,
     CommitReply,
+    GuessNotice,
     LeaseRequest,
     LinkFields,
     OpenStreamRequest,
@@ -66,6 +68,8 @@ def spec_of(request: OpenStreamRequest) -> StreamSpec:
         scores_prompt=request.scores_prompt,
         num_leased=request.num_leased,
         num_known=request.num_known,
+        weight=request.weight,
+        num_guesses=request.num_guesses,
     )
 
 
@@ -85,9 +89,10 @@ class TargetNode:
         declared: LinkFields | None = None,
         prefix_cache_bytes: int = 0,
         grammars: Grammars | None = None,
+        flows: bool = False,
     ) -> None:
-        """declared: what is known of the link beforehand. grammars: None for those of the model,
-        compiled in this process at its own risk."""
+        """flows: as in EngineProfile. declared: what is known of the link beforehand. grammars:
+        None for those of the model, compiled in this process at its own risk."""
         self._model = model
         self._tokenizer = tokenizer
         self._prefix_cache_bytes = prefix_cache_bytes
@@ -100,7 +105,7 @@ class TargetNode:
             endpoint=endpoint,
             node=node,
             role="target",
-            profile=encode_profile(model.info, costs, link=declared),
+            profile=encode_profile(model.info, costs, link=declared, flows=flows),
             # Who waits for a grammar has no pass yet.
             progress=lambda: self._engine.num_passes + self._opening.num_compiled,
             join_timeout_s=join_timeout_s,
@@ -117,6 +122,7 @@ class TargetNode:
             self._prefix_cache_bytes,
             self._grammars,
             midway_tokens=self._midway_tokens,
+            costs=self._costs,
         )
         self._pace = RoundPace(self._costs.decode)
         self._engine = EngineThread(state, self._on_events, pace=self._pace)
@@ -159,6 +165,8 @@ class TargetNode:
             case CloseStreamNotice(stream_id=stream_id, generation=generation):
                 self._opening.close(stream_id, generation)
                 self._engine.post(lambda state: _close(state, stream_id, generation))
+            case GuessNotice():
+                self._engine.post(lambda state: take_guesses(state, message))
             case TokenizeRequest():
                 self._texts.ask(message)
             case ProbeRequest(seed=seed):
@@ -227,6 +235,9 @@ def commit_entry(event: Committed) -> CommitEntry:
         finish_reason=event.finish_reason,
         text=event.text,
         scores=event.scores,
+        num_compared=event.num_compared,
+        num_right=event.num_right,
+        num_late=event.num_late,
     )
 
 
@@ -241,6 +252,19 @@ def _verify(state: TargetState, request: VerifyRequest) -> list[StreamId]:
         if state.verify(stream_id, entry.generation, entry.prefix_len, guesses):
             queued.append(stream_id)
     return queued
+
+
+def take_guesses(state: TargetState, notice: GuessNotice) -> Sequence[Event]:
+    """Keep guesses that draft nodes sent."""
+    offset = 0
+    for part in notice.parts:
+        count = len(part.chances)
+        token_ids = notice.token_ids[offset : offset + count]
+        offset += count
+        chances = [step / CHANCE_STEPS for step in part.chances]
+        number = part.follow, part.chain
+        state.guess(StreamId(part.stream_id), number, part.start, token_ids, chances)
+    return ()
 
 
 def _lease(state: TargetState, request: LeaseRequest) -> Sequence[Event]:

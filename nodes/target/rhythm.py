@@ -131,5 +131,6 @@ class RoundPace:
         return self.rhythm.patient_until(now, *waits) - now
 
     def passed(self, worker: TargetState, now: float, seconds: float) -> None:
+        worker.passed(seconds)
         if worker.in_rounds:
             self.rhythm.round_done(now, seconds, worker.in_rounds, worker.num_committed)

@@ -14,6 +14,7 @@ from nodes.engine.protocol import Logits, Model, Span, StreamError, Tokenizer
 from nodes.messages import MAX_GAMMA, MAX_TOP_LOGPROBS, TokenScores
 from nodes.stream import PROMPT_PIECE_TOKENS, StopMatcher, StreamId, StreamSpec
 from nodes.target.between import BetweenRounds, between_rounds
+from nodes.target.composing import PassCosts, compose, note_commit
 from nodes.target.events import (
     Committed,
     Event,
@@ -25,10 +26,12 @@ from nodes.target.events import (
     Ready,
     failed_by,
 )
+from nodes.target.guesses import Seen
 from nodes.target.reading import Reading, is_decoded, num_prompt_tokens
 from nodes.target.residents import Residents
 from nodes.target.scoring import score_rows
 from nodes.target.stream import TargetStream, cells_needed
+from policies.latency import NodeCosts
 
 # Of some 30 bytes, so that what a pass commits is well below a frame.
 _MAX_SCORES_PER_PASS = 12_000
@@ -39,7 +42,8 @@ class TargetState:
     """Streams on one target engine. Each `step` runs at most one forward pass.
 
     prefix_cache_bytes: host memory for what finished and parked streams had in the cache.
-    midway_tokens: of answers that have begun, read in one pass beside others.
+    midway_tokens: of answers that have begun, read in one pass beside others. costs: of passes, by
+    which guesses that draft nodes send are chosen; without them none is.
 
     Streams are in the cache or parked. Who is parked is younger than all that are in, so the
     oldest always go on, end, and make room.
@@ -52,8 +56,12 @@ class TargetState:
         prefix_cache_bytes: int = 0,
         grammars: Grammars | None = None,
         midway_tokens: int = PROMPT_PIECE_TOKENS,
+        costs: NodeCosts | None = None,
     ) -> None:
         self._model = model
+        # Tokens, used cells and cells of a stream of the last pass, if it tells of others.
+        self._last_pass: tuple[int, int, float] | None = None
+        self._costs = PassCosts.of(costs) if costs is not None else None
         self._reading = Reading(midway_tokens)
         self._tokenizer = tokenizer
         self._grammars = grammars or Grammars(tokenizer, model.info)
@@ -208,6 +216,25 @@ class TargetState:
         stream.guesses = tuple(known)
         return True
 
+    def guess(
+        self,
+        stream_id: StreamId,
+        number: tuple[int, int],
+        start: int,
+        token_ids: Sequence[int],
+        chances: Sequence[float],
+    ) -> None:
+        """Keep guesses for the positions from start on, as GuessBuffer.take says."""
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            self.num_stale += 1
+            return
+        # A padded vocabulary of the draft may be larger: such a guess is wrong, not fatal.
+        num_vocab = self._model.info.num_vocab
+        known = list(itertools.takewhile(lambda token_id: token_id < num_vocab, token_ids))
+        taken = stream.buffer.take(number, start, known, chances[: len(known)], stream.token_ids)
+        self.num_stale += not taken
+
     def _current(self, stream_id: StreamId, generation: int) -> TargetStream | None:
         stream = self._streams.get(stream_id)
         if stream is None or stream.generation != generation:
@@ -255,6 +282,11 @@ class TargetState:
             decoding.append(stream)
         rounds = (stream for stream in decoding if stream.guesses is not None)
         self.in_rounds = frozenset(stream.spec.stream_id for stream in rounds)
+        spans = self._with_guesses(spans, decoding, budget, score_budget)
+        for stream in decoding:
+            if stream.guesses is not None and stream.spec.stream_id not in self.in_rounds:
+                budget -= len(stream.guesses)
+                score_budget -= len(stream.guesses) * (1 + stream.spec.num_logprobs)
         is_between_rounds = any(stream.announced for stream in self._streams.values())
         pieces = self._reading.next_pieces(
             self._residents,
@@ -266,7 +298,10 @@ class TargetState:
         reading = [(stream, span) for stream, span in pieces if span is not None]
         num_read = sum(num_prompt_tokens(stream, span) for stream, span in reading)
         spans += [span for _, span in reading]
+        self._last_pass = None
         if spans:
+            if not num_read:
+                self._last_pass = self._pass_size(spans)
             ran = self._run(spans, decoding, [stream for stream, _ in reading])
             events += ran
             commits = [event for event in ran if isinstance(event, Committed)]
@@ -283,6 +318,53 @@ class TargetState:
                 if self._is_alive(stream):
                     self._streams[stream.spec.stream_id] = self._streams.pop(stream.spec.stream_id)
         return events
+
+    def _with_guesses(
+        self,
+        spans: list[Span],
+        decoding: Sequence[TargetStream],
+        budget: int,
+        score_budget: int,
+    ) -> list[Span]:
+        """The spans, with the guesses that are worth it.
+
+        Guesses take free cells only: no stream is parked for them.
+        """
+        if self._costs is None or not any(stream.buffer.token_ids for stream in decoding):
+            return spans
+        missing = sum(map(self._residents.missing, self._residents))
+        free = self._model.free_cells() - missing - len(decoding)
+        chosen = compose(
+            decoding,
+            self._costs,
+            num_read=min(missing, PROMPT_PIECE_TOKENS),
+            used_cells=self._used_cells,
+            room=max(0, min(free, budget, score_budget // (MAX_TOP_LOGPROBS + 1))),
+        )
+        out = []
+        for stream, span, guesses in zip(decoding, spans, chosen, strict=True):
+            if not guesses or stream.guesses is not None:
+                out.append(span)
+                continue
+            stream.guesses = guesses
+            token_ids = [stream.token_ids[-1], *guesses]
+            out.append(Span(span.seq_id, span.start, token_ids, len(token_ids)))
+        return out
+
+    @property
+    def _used_cells(self) -> int:
+        return self._model.info.num_cells - self._model.free_cells()
+
+    def _pass_size(self, spans: Sequence[Span]) -> tuple[int, int, float]:
+        num_tokens = sum(len(span.token_ids) for span in spans)
+        own = sum(span.start * len(span.token_ids) for span in spans)
+        return num_tokens, self._used_cells, own / num_tokens
+
+    def passed(self, seconds: float) -> None:
+        """The last pass took so long; what it tells of those to come is learnt."""
+        if self._costs is not None and self._last_pass is not None:
+            num_tokens, used_cells, own_cells = self._last_pass
+            self._costs.table.observe(num_tokens, seconds, used_cells, own_cells)
 
     def _run(
         self,
@@ -362,8 +444,14 @@ class TargetState:
         scores: tuple[TokenScores, ...] = ()
         if spec.num_logprobs >= 0:
             scores = score_rows(logits, kept, spec.num_logprobs, self._tokenizer.piece)
+        if guesses and self._costs is not None:
+            _, chances = stream.buffer.after(prefix_len)
+            self._costs.judged(chances[: len(guesses)], num_accepted)
         stream.token_ids += kept
         stream.guesses = None
+        note_commit(stream, len(kept))
+        stream.buffer.compare(stream.token_ids)
+        seen, stream.buffer.seen = stream.buffer.seen, Seen()
         return Committed(
             spec.stream_id,
             stream.generation,
@@ -374,6 +462,9 @@ class TargetState:
             reason,
             text,
             scores,
+            seen.num_compared,
+            seen.num_right,
+            seen.num_late,
         )
 
     def _score(self, stream: TargetStream, logits: Logits) -> PromptScored:

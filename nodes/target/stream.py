@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nodes.engine.protocol import Tokenizer
 from nodes.engine.sampler import Sampler
 from nodes.messages import MAX_GAMMA
 from nodes.stream import PROMPT_PIECE_TOKENS, StopMatcher, StreamSpec
+from nodes.target.guesses import GuessBuffer
 from policies.latency import CostTable
 
 # Room that a stream must have to grow before it is taken in: fewer and it would soon be parked
@@ -41,6 +42,9 @@ class TargetStream:
     # As in LeaseEntry, of the last lease.
     beside_rounds: bool = False
     guesses: tuple[int, ...] | None = None
+    # What draft nodes have sent for it, and tokens that a pass commits to it on average.
+    buffer: GuessBuffer = field(default_factory=GuessBuffer)
+    tokens_a_pass: float = 1.0
     announced: bool = False
     num_read: int = 0
     # The first token follows nothing.

@@ -35,7 +35,10 @@ LINK = Link("n", 1.0, ((1, 2), ()))
 EVERYTHING = Everything("r", (1, 2), True, 0.5, None, b"", (), LINK, (LINK,), 7)
 
 
-def frame(*values, version=1):
+VERSION = bytes([PROTOCOL_VERSION])
+
+
+def frame(*values, version=PROTOCOL_VERSION):
     return bytes([version]) + msgpack.packb(list(values))
 
 
@@ -85,7 +88,7 @@ def decodes_or_blames_the_peer(frames):
 
 def test_frame_0_is_version_and_tagged_array():
     frames = encode(Guess(a=5, token_ids=(1, 65535)), cluster="home", epoch=3)
-    assert frames[0][0] == codec.PROTOCOL_VERSION == 1
+    assert frames[0][0] == codec.PROTOCOL_VERSION == 2
     assert msgpack.unpackb(frames[0][1:]) == [241, "home", 3, 2, 5, 0, 0, 0, 0, 0, 0, 0]
     assert frames[1] == b"\x01\x00\xff\xff"
     assert len(encode(Ping(seq=1, progress=2))) == 1
@@ -108,19 +111,19 @@ GUESS = frame(241, "", 0, 2, *range(8))
     [
         [],
         [b""],
-        [b"\x01"],
+        [VERSION],
         [b"\x02" + frame(*PING)[1:]],
         [frame(*PING), b""],
         [frame(*PING), b"", b""],
         [frame(*PING) + b"\x00"],
         [frame(*PING)[:-1]],
-        [b"\x01\xc0"],
-        [b"\x01\x80"],
-        [b"\x01\xa1\x04"],
-        [b"\x01\x91\x04"],
-        [b"\x01\xdc\x00"],
-        [b"\x01\x96\xcc"],
-        [b"\x01\x96\xcd\x00\x04" + frame(*PING)[3:]],
+        [VERSION + b"\xc0"],
+        [VERSION + b"\x80"],
+        [VERSION + b"\xa1\x04"],
+        [VERSION + b"\x91\x04"],
+        [VERSION + b"\xdc\x00"],
+        [VERSION + b"\x96\xcc"],
+        [VERSION + b"\x96\xcd\x00\x04" + frame(*PING)[3:]],
         [frame(*PING[:-1])],
         [frame(*PING, 3)],
         [frame(99, *PING[1:])],
@@ -144,7 +147,7 @@ GUESS = frame(241, "", 0, 2, *range(8))
         [frame(4, "", 0, 0, msgpack.Timestamp(1), 2)],
         [frame(7, "", 0, 0, "r" * 257)],
         [frame(7, "", 0, 0, b"raw")],
-        [b"\x01\x95\x07\xa0\x00\x00\xa1\xff"],
+        [VERSION + b"\x95\x07\xa0\x00\x00\xa1\xff"],
         [frame(2, "", 0, 0, "n", "c", 0, math.nan, 1.0)],
         [frame(2, "", 0, 0, "n", "c", 0, math.inf, 1.0)],
         [frame(2, "", 0, 0, "n", "c", 0, 1, 1.0)],
@@ -157,9 +160,9 @@ GUESS = frame(241, "", 0, 2, *range(8))
         [frame(241, "", 0, 0, *range(8)), b""],
         [frame(241, "", 0, 3, *range(8)), b"abc"],
         [frame(241, "", 0, 4, *range(8)), b"\x01\x00"],
-        [b"\x01\x96\x04\xa0\x00\x00" + b"\x91" * 60 + b"\x00\x00"],
-        [b"\x01\x96\x04\xa0\x00\x00" + b"\xdc\x04\x00" * 1300 + b"\x00"],
-        [b"\x01\x96\x04" + b"\xc0" * 5000],
+        [VERSION + b"\x96\x04\xa0\x00\x00" + b"\x91" * 60 + b"\x00\x00"],
+        [VERSION + b"\x96\x04\xa0\x00\x00" + b"\xdc\x04\x00" * 1300 + b"\x00"],
+        [VERSION + b"\x96\x04" + b"\xc0" * 5000],
     ],
 )
 def test_malformed_frames_are_decode_errors(frames):
@@ -236,7 +239,7 @@ def test_error_text_never_shows_what_was_sent():
         with pytest.raises(DecodeError) as caught:
             decode([frame(4, "", 0, 0, bad, 2)])
         assert "secret" not in str(caught.value)
-    raw = b"\x01\x95\x07\xa0\x00\x00\xb1" + secret.encode() + b"\xff"
+    raw = VERSION + b"\x95\x07\xa0\x00\x00\xb1" + secret.encode() + b"\xff"
     with pytest.raises(DecodeError) as caught:
         decode([raw])
     assert "secret" not in str(caught.value)
@@ -280,7 +283,7 @@ def test_nested_arrays_cost_no_memory(header):
         if spec is None:
             continue
         num_fields = spec.layout.num_fields + 4
-        start = b"\x01" + (
+        start = VERSION + (
             bytes([0x90 | num_fields]) if num_fields < 16 else b"\xdc\0" + bytes([num_fields])
         )
         for before in (b"", encode_tag(tag), encode_tag(tag) + b"\xa0\x00\x00"):

@@ -12,6 +12,8 @@ from mesh.memory_transport import MemoryHub, MemoryServer
 from nodes.class_weights import parsed_weights
 from nodes.client import Client
 from nodes.coordinator.service import Coordinator
+from nodes.draft.guessing import GuessingState
+from nodes.draft.guessing_node import GuessingNode
 from nodes.draft.node import DraftNode
 from nodes.draft.state import ModelDrafter
 from nodes.engine.grammar import Grammars
@@ -21,6 +23,7 @@ from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
+from nodes.roles import guesses_flow
 from nodes.target.node import TargetNode
 from policies.joint import joint_plan
 from tests.nodes.reference import Reference, reference
@@ -86,19 +89,22 @@ class Members:
             endpoint="memory",
             node=name,
             prefix_cache_bytes=100_000,
+            flows=guesses_flow(),
         )
         self.tasks[name] = asyncio.create_task(target.run())
 
     def start_draft(self, name: str, agreement: float = 0.8) -> None:
         model = ToyModel(ToyConfig(agreement=agreement))
-        draft = DraftNode(
-            self._connect(name),
-            ModelDrafter(model, grammars=Grammars(ToyTokenizer(96), model.info)),
-            model.info,
-            TOY_COSTS,
-            endpoint="memory",
-            node=name,
-        )
+        grammars = Grammars(ToyTokenizer(96), model.info)
+        known = model.info, TOY_COSTS
+        where = {"endpoint": "memory", "node": name}
+        draft: DraftNode | GuessingNode
+        if guesses_flow():
+            state = GuessingState(model, TOY_COSTS.decode.at, grammars=grammars)
+            draft = GuessingNode(self._connect(name), state, *known, **where)
+        else:
+            drafter = ModelDrafter(model, grammars=grammars)
+            draft = DraftNode(self._connect(name), drafter, *known, **where)
         self.tasks[name] = asyncio.create_task(draft.run())
 
     def start_client(self, name: str, role: str = "client", *, rejoins: bool = True) -> Client:

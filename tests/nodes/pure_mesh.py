@@ -150,17 +150,11 @@ class PureMesh:
         self.case = case
         self.choose = Chooser(case.moves, case.move_seed)
         self.now = 0.0
-        tame = POLICIES[_TAME[self.choose.below(len(_TAME))]]
-        policy: Policy = WildPolicy(self.choose.below) if case.has_wild_policy else tame
-        self.scheduler = SchedulerState(
-            policy, TARGET_COSTS, lookup=case.has_lookup, trials=case.has_trials
-        )
+        self.scheduler = self._make_scheduler(case)
         self.model, tokenizer = self._target_engine()
         # As many as there are vocabularies in all tests: compiled once.
         self.grammars = toy_grammars(case.target.num_vocab)
-        self.target = TargetState(
-            self.model, tokenizer, case.prefix_cache_bytes, self.grammars, midway_tokens=128
-        )
+        self.target = self._make_target(self.model, tokenizer)
         self.target_inbox: deque[Any] = deque()
         self.target_outbox: deque[Any] = deque()
         self.drafts = [_Draft(d, f"draft-{i}") for i, d in enumerate(case.drafts)]
@@ -181,6 +175,18 @@ class PureMesh:
         for draft in self.drafts:
             if draft.case.starts_alive:
                 self._join(draft)
+
+    # -- who takes part ----------------------------------------------------------------------------
+
+    def _make_scheduler(self, case: Case) -> SchedulerState:
+        tame = POLICIES[_TAME[self.choose.below(len(_TAME))]]
+        policy: Policy = WildPolicy(self.choose.below) if case.has_wild_policy else tame
+        return SchedulerState(policy, TARGET_COSTS, lookup=case.has_lookup, trials=case.has_trials)
+
+    def _make_target(self, model: Model, tokenizer: Tokenizer) -> TargetState:
+        return TargetState(
+            model, tokenizer, self.case.prefix_cache_bytes, self.grammars, midway_tokens=128
+        )
 
     # -- engines -----------------------------------------------------------------------------------
 

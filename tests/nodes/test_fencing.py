@@ -23,6 +23,8 @@ from tests.nodes.coordinator.test_poison import INNOCENTS, make_case
 from tests.nodes.memory_mesh import Eventually, ask, check
 from tests.nodes.pure_cluster import PureCluster
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 # -- pure states -----------------------------------------------------------------------------------
 
 

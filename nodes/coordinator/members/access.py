@@ -11,6 +11,7 @@ from nodes.messages import (
     CancelRequest,
     CommitReply,
     DraftReply,
+    GuessNotice,
     NodeCommandRequest,
     NodesRequest,
     ProbeReply,
@@ -50,7 +51,8 @@ MAY_SEND: Final[Mapping[str, frozenset[type]]] = {
     "target": _OF_MEMBERS
     | {CommitReply, TokenizeReply, StreamReadyNotice, StreamFailedNotice, EnrolRequest}
     | {StreamParkedNotice, PromptScoresNotice, ProbeReply},
-    "draft": _OF_MEMBERS | {DraftReply, StreamReadyNotice, StreamFailedNotice, EnrolRequest},
+    "draft": _OF_MEMBERS
+    | {DraftReply, GuessNotice, StreamReadyNotice, StreamFailedNotice, EnrolRequest},
     "client": _OF_CLIENTS,
     # Its status page and metrics, which it shows to API keys with the scope admin.
     GATEWAY: _OF_CLIENTS | {StatusRequest},

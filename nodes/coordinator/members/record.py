@@ -10,6 +10,7 @@ from mesh.heartbeat import HeartbeatState
 from mesh.padding import SIZES
 from nodes.config import LEAST_INTERVALS
 from nodes.coordinator.status.traffic import NodeTraffic
+from nodes.flow.scheduler import FlowScheduler
 from nodes.messages import EngineProfile
 from nodes.profile import same_vocabulary
 from nodes.scheduler import SchedulerState
@@ -46,7 +47,7 @@ class NodeRecord:
     costs: NodeCosts
     spread: Spread | None
     heartbeat: HeartbeatState
-    scheduler: SchedulerState | None = None
+    scheduler: SchedulerState | FlowScheduler | None = None
     # As declared by the node; what it has not declared is measured.
     link: Link = field(default_factory=Link)
     # What a Ping or a Pong takes of its link.
@@ -133,7 +134,7 @@ class NodeRecord:
             and self.used_cells + cells <= self.profile.num_cells
         )
 
-    def draft_for(self, scheduler: SchedulerState) -> list[Instruction]:
+    def draft_for(self, scheduler: SchedulerState | FlowScheduler) -> list[Instruction]:
         """Have a target's scheduler count on it, with what is known of it by now."""
         profile, link = self.profile, self.measured_link()
         known = self.spread, self.pace, profile.model_hash, profile.max_streams
@@ -141,4 +142,5 @@ class NodeRecord:
 
     def can_draft_for(self, target: NodeRecord) -> bool:
         """A target that cannot take guesses back is served plainly."""
-        return same_vocabulary(self.profile, target.profile) and target.profile.can_roll_back
+        is_of_kind = self.profile.flows == target.profile.flows and target.profile.can_roll_back
+        return is_of_kind and same_vocabulary(self.profile, target.profile)

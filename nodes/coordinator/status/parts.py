@@ -9,10 +9,10 @@ from typing import Final
 
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.requests.request import Choice, Request
-from nodes.scheduler import SchedulerState
-from nodes.scheduler.stream import Figures, Opening, Stream
+from nodes.flow.kinds import AnyReport, AnyScheduler
+from nodes.scheduler.journal import Journal
+from nodes.scheduler.stream import Figures, Opening
 from nodes.scheduler.watching.counts import PLAIN_LABELS, TOKEN_KINDS, Counts
-from nodes.scheduler.watching.report import Report
 from nodes.status import (
     BatchStatus,
     CostPoint,
@@ -47,7 +47,7 @@ def cut(name: str, most: int = _MAX_NAME) -> str:
 # -- nodes -----------------------------------------------------------------------------------------
 
 
-def costs_now(node: NodeRecord, schedulers: Iterable[SchedulerState]) -> NodeCosts | None:
+def costs_now(node: NodeRecord, schedulers: Iterable[AnyScheduler]) -> NodeCosts | None:
     """What its passes take as seen by the scheduler that knows most of it; None if none does."""
     if node.scheduler is not None:
         return node.scheduler.report.target_costs()
@@ -111,7 +111,7 @@ class Placed:
     """What is known of a stream that has a place. gamma: its cap in the plan in force. plain: label
     and line on why it makes no guesses; both empty if it does."""
 
-    stream: Stream
+    stream: Journal
     gamma: int
     tokens_per_s: float
     plain: tuple[str, str]
@@ -147,7 +147,7 @@ def stream_status(
     )
 
 
-def _phase(stream: Stream | None) -> str:
+def _phase(stream: Journal | None) -> str:
     if stream is None:
         return "waiting"
     if isinstance(stream.phase, Opening):
@@ -158,7 +158,7 @@ def _phase(stream: Stream | None) -> str:
 # -- targets ---------------------------------------------------------------------------------------
 
 
-def plan_status(report: Report) -> PlanStatus:
+def plan_status(report: AnyReport) -> PlanStatus:
     plan, made = report.plan, report.plan.prediction
     times = made.batches if made is not None else ()
     batches = [
@@ -194,7 +194,7 @@ def _batch(batch: Batch, times: BatchTimes) -> BatchStatus:
 
 
 def observed_status(
-    report: Report, *, tokens_per_s: float, passes_per_s: float, cycle_s: float
+    report: AnyReport, *, tokens_per_s: float, passes_per_s: float, cycle_s: float
 ) -> ObservedStatus:
     errors = {
         str(stage): ErrorStatus(found.num_seen, number(found.median, 4), number(found.p95, 4))

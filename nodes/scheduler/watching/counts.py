@@ -143,13 +143,15 @@ class Counts:
         batch = self._batch_of.get(round_id, 0)
         self.spans.append(Span("draft", node, batch, round_id, start, end, num_tokens))
 
-    def committed(self, entry: CommitEntry, num_tokens: int, stream: Stream) -> None:
-        """What a pass added to a stream, which has not been told yet."""
+    def committed(
+        self, entry: CommitEntry, num_tokens: int, plain: Plain, *, is_in_round: bool = False
+    ) -> None:
+        """What a pass added to a stream. plain: why it had no guesses, if it had none."""
         made = entry.num_draft_tokens
         if not made:
             self.tokens["plain"] += num_tokens
-            self.gammas[0] += not isinstance(stream.phase, Verifying)
-            self.plain_steps[plain_label(stream)] += 1
+            self.gammas[0] += not is_in_round
+            self.plain_steps[plain] += 1
             return
         accepted = min(entry.num_accepted_tokens, made)
         self.by_made[made] += 1

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from nodes.scheduler.cycle import CycleState
 from nodes.scheduler.drafting.drafts import DraftPool
+from nodes.scheduler.journal import Journal
 from nodes.scheduler.stream import Opening, Stream
 from nodes.scheduler.target import TargetCosts
 from nodes.scheduler.watching.counts import Counts, plain_label
@@ -55,14 +56,16 @@ class Report:
         worth more than its stream's."""
         return {s: gamma for batch in self._cycle.batches for s, gamma in batch.gammas.items()}
 
-    def plain(self, stream: Stream, gamma: int) -> str:
+    def plain(self, stream: Journal, gamma: int) -> str:
         """Why a stream makes no guesses, as a label; "" if it does. gamma: its cap."""
+        assert isinstance(stream, Stream)
         if isinstance(stream.phase, Opening) or (gamma and stream.can_guess):
             return ""
         return plain_label(stream)
 
-    def why_plain(self, stream: Stream) -> str:
+    def why_plain(self, stream: Journal) -> str:
         """The same as a line."""
+        assert isinstance(stream, Stream)
         return stream.plain_reason or self._cycle.why_plain(stream.spec.stream_id)
 
     def target_costs(self) -> NodeCosts | None:

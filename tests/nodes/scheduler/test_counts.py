@@ -77,12 +77,12 @@ def test_every_plain_step_has_one_reason(changes: dict[str, object], label: str)
 def test_tokens_are_told_apart_by_what_made_them() -> None:
     counts = Counts()
     guessing, plain = stream_of(phase=Verifying(1)), stream_of()
-    counts.committed(entry(4, 2, 3), 3, guessing)
-    counts.committed(entry(4, 4, 5), 5, guessing)
-    counts.committed(entry(0, 0, 1), 1, plain)
+    counts.committed(entry(4, 2, 3), 3, plain_label(guessing))
+    counts.committed(entry(4, 4, 5), 5, plain_label(guessing))
+    counts.committed(entry(0, 0, 1), 1, plain_label(plain))
     # A text that ends with its second guess; one whose draft node made none.
-    counts.committed(entry(4, 3, 2), 2, guessing)
-    counts.committed(entry(0, 0, 1), 1, guessing)
+    counts.committed(entry(4, 3, 2), 2, plain_label(guessing))
+    counts.committed(entry(0, 0, 1), 1, plain_label(guessing), is_in_round=True)
     kinds = {kind: counts.tokens[kind] for kind in TOKEN_KINDS}
     assert kinds == {"accepted": 8, "corrected": 1, "bonus": 1, "plain": 2}
     assert counts.num_tokens == 12
@@ -101,7 +101,9 @@ def test_tokens_are_told_apart_by_what_made_them() -> None:
 def test_positions_are_those_of_the_rounds_one_by_one(rounds: list[tuple[int, int]]) -> None:
     counts = Counts()
     for made, accepted in rounds:
-        counts.committed(entry(made, accepted, accepted + 1), accepted + 1, stream_of())
+        counts.committed(
+            entry(made, accepted, accepted + 1), accepted + 1, plain_label(stream_of())
+        )
     found_made, judged, found_accepted = counts.by_position()
     for position in range(1, MAX_GAMMA + 1):
         assert found_made[position - 1] == sum(made >= position for made, _ in rounds)

@@ -1,0 +1,407 @@
+"""One simulated mesh in which guesses flow: the states of real nodes on scripted engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from typing import Any
+
+from bench.sim.devices import Engine, Text
+from bench.sim.events import Clock, Medium
+from bench.sim.scripted import NUM_DIGITS, ScriptedModel, ScriptedTokenizer, guesses_of, prompt_of
+from bench.sim.wire import bits_of
+from bench.sim.world import ClientFigures, Result, Scenario, SimDraftNode
+from nodes.draft.guessing import Guessed, GuessingState
+from nodes.draft.guessing_node import guess_notice, take_commits
+from nodes.draft.outbox import Outbox
+from nodes.engine.sampling import Sampling
+from nodes.flow.drafts import DraftNode, Drafts
+from nodes.flow.state import FlowState
+from nodes.messages import (
+    CloseStreamNotice,
+    CommitNotice,
+    CommitReply,
+    GuessNotice,
+    LeaseRequest,
+    OpenStreamRequest,
+    StreamReadyNotice,
+)
+from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
+from nodes.stream import StreamId, StreamSpec
+from nodes.target.events import Committed, Failed, Ready
+from nodes.target.node import commit_entry, spec_of, take_guesses
+from nodes.target.state import TargetState
+from policies.confidence import Calibration, DraftCalibration
+from policies.plan import Link
+
+_TICK_S = 0.25
+_PREFIX_CACHE_BYTES = 1 << 30
+
+
+@dataclass(slots=True)
+class Identity(Calibration):
+    """A draft model that is as sure as it is right, and known to be."""
+
+    def chance(self, confidence: float) -> float:
+        return confidence
+
+    def observe(self, confidence: float, *, accepted: bool) -> None:
+        pass
+
+
+def identity() -> DraftCalibration:
+    return DraftCalibration(Identity((), (0.5,)), Identity((), (0.5,)))
+
+
+@dataclass(slots=True)
+class _Request:
+    client: int
+    asked_at: float
+    num_tokens: int = 0
+    ready_at: float = -1.0
+
+
+class SimNode:
+    """A real state on a scripted engine: a pass at a time, and what comes meanwhile waits."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        model: ScriptedModel,
+        state: Any,
+        apply: Callable[[Any, Any], Sequence[object]],
+        deliver: Callable[[Sequence[object], float], None],
+    ) -> None:
+        self.engine, self.model, self.state = engine, model, state
+        self._apply, self._deliver = apply, deliver
+        self._inbox: list[Any] = []
+        self.num_passes = 0
+        self.is_alive = True
+
+    def receive(self, message: Any) -> None:
+        if not self.is_alive:
+            return
+        if self.engine.is_busy:
+            self._inbox.append(message)
+            return
+        self._take(message)
+        self._begin()
+
+    def _take(self, message: Any) -> None:
+        events = self._apply(self.state, message)
+        if events:
+            self._deliver(events, 0.0)
+
+    def _begin(self) -> None:
+        while self.is_alive and self.state.has_work():
+            events = self.state.step()
+            work = self.model.take_work()
+            if work is not None:
+                self.num_passes += 1
+                started = self.engine.clock.now
+                sizes = work.num_decoded, work.num_read, work.used_cells
+                self.engine.run_pass(*sizes, partial(self._end, events, started))
+                return
+            if not events:
+                return
+            self._deliver(events, 0.0)
+
+    def _end(self, events: Sequence[object], started: float) -> None:
+        self.engine.is_busy = False
+        if not self.is_alive:
+            return
+        seconds = self.engine.clock.now - started
+        if isinstance(self.state, TargetState):
+            self.state.passed(seconds)
+        self._deliver(events, seconds)
+        waiting, self._inbox = self._inbox, []
+        for message in waiting:
+            self._take(message)
+        self._begin()
+
+
+def _to_target(state: TargetState, message: Any) -> Sequence[object]:
+    match message:
+        case OpenStreamRequest():
+            return state.open(spec_of(message))
+        case CloseStreamNotice(stream_id=stream_id, generation=generation):
+            state.close(StreamId(stream_id), generation)
+        case LeaseRequest(entries=entries):
+            for e in entries:
+                state.lease(StreamId(e.stream_id), e.generation, e.prefix_len, e.num_tokens)
+        case GuessNotice():
+            take_guesses(state, message)
+    return ()
+
+
+class FlowWorld:
+    """Runs a scenario. knows: whether drafts know how likely their guesses are."""
+
+    def __init__(self, scenario: Scenario, **settings: Any) -> None:
+        self._scenario = scenario
+        self._clock = clock = Clock()
+        self._random = Random(scenario.seed)
+        self._clients = [Random(f"{scenario.seed}/{k}") for k in range(len(scenario.clients))]
+        self._figures = [ClientFigures() for _ in scenario.clients]
+        self._num_asked = [0] * len(scenario.clients)
+        self._requests: dict[int, _Request] = {}
+        self._num_requests = 0
+        self._texts: dict[int, Text] = {}
+        self._text_ids: dict[int, int] = {}
+        self._starts: dict[int, int] = {}
+        self._num_guesses = self._num_accepted = 0
+        self._media: dict[str, Medium] = {}
+        self._knows = any(client.believed is not None for client in scenario.clients)
+        self.num_messages = 0
+        self._guess = settings.get("guess", True)
+        engine = Engine(clock, scenario.target, scenario.noise, self._random)
+        model = ScriptedModel(self._starts)
+        state = TargetState(model, ScriptedTokenizer(), _PREFIX_CACHE_BYTES, costs=scenario.target)
+        self._target = SimNode(engine, model, state, _to_target, self._from_target)
+        self._drafts: dict[str, SimNode] = {}
+        self._deadline: float | None = None
+        self._flow = FlowState(Drafts(), scenario.target)
+        self._flow.link = scenario.target_link or Link(rtt_s=2 * scenario.target_delay_s)
+
+    def run(self) -> Result:
+        scenario, clock = self._scenario, self._clock
+        for index, node in enumerate(scenario.drafts):
+            name = f"draft-{index + 1}"
+            if not self._guess:
+                continue
+            self._join(name, node)
+            if node.away is not None:
+                clock.at(node.away[0], partial(self._leave, name))
+                clock.at(node.away[1], partial(self._join, name, node))
+        for number, client in enumerate(scenario.clients):
+            clock.at(client.starts_at, partial(self._ask, number))
+        clock.after(_TICK_S, self._tick)
+        clock.run(scenario.duration_s)
+        for request in self._requests.values():
+            self._book(request)
+        return Result(
+            self._figures,
+            self._target.num_passes,
+            clock.num_events,
+            self._target.engine.busy_s / scenario.duration_s,
+            self._num_guesses,
+            self._num_accepted,
+            self._flow.num_stale,
+        )
+
+    def _tick(self) -> None:
+        self._carry_out(self._flow.tick(self._clock.now))
+        self._clock.after(_TICK_S, self._tick)
+
+    # -- draft nodes ---------------------------------------------------------------------------
+
+    def _join(self, name: str, node: SimDraftNode) -> None:
+        engine = Engine(self._clock, node.costs, self._scenario.noise, self._random)
+        model = ScriptedModel(self._starts, guesses_of(self._texts, self._knows))
+        has_chances = any(c.evenness is not None or c.texts for c in self._scenario.clients)
+        calibration = identity() if self._knows or has_chances else DraftCalibration()
+        believed = node.believed or node.costs
+        state = GuessingState(model, believed.decode.at, calibration)
+        link = node.link
+        medium = self._media.setdefault(link.medium or name, Medium())
+
+        outbox = Outbox()
+        free_at = 0.0
+
+        def send(message: Any) -> float:
+            self.num_messages += 1
+            bits = bits_of(message)
+            medium.send(self._clock, link, bits, partial(self._from_draft, name, message))
+            return medium.free_at
+
+        def flush() -> None:
+            nonlocal free_at
+            if outbox and free_at <= self._clock.now:
+                free_at = send(guess_notice(outbox.take()))
+                self._clock.at(free_at, flush)
+
+        def deliver(events: Sequence[object], _seconds: float) -> None:
+            for event in events:
+                match event:
+                    case Guessed(parts=parts):
+                        outbox.add(parts)
+                    case Ready(stream_id=s, generation=g):
+                        send(StreamReadyNotice(s, g))
+                    case Failed(reason=reason):
+                        raise AssertionError(reason)
+            flush()
+
+        def apply(state: GuessingState, message: Any) -> Sequence[object]:
+            match message:
+                case OpenStreamRequest():
+                    self._note_committed(model, message)
+                    return state.open(spec_of(message))
+                case CloseStreamNotice(stream_id=stream_id, generation=generation):
+                    state.close(StreamId(stream_id), generation)
+                case CommitNotice(entries=entries):
+                    for e in entries:
+                        text_id = self._text_ids[e.stream_id]
+                        model.committed[text_id] = e.prefix_len + e.num_tokens
+                    return take_commits(state, message)
+            return ()
+
+        self._drafts[name] = SimNode(engine, model, state, apply, deliver)
+        record = DraftNode(name, believed, link, 256)
+        self._carry_out(self._flow.draft_joined(record))
+
+    def _note_committed(self, model: ScriptedModel, message: OpenStreamRequest) -> None:
+        text_id = self._text_ids[message.stream_id]
+        model.committed[text_id] = max(len(message.token_ids), message.num_known)
+
+    def _leave(self, name: str) -> None:
+        self._drafts.pop(name).is_alive = False
+        self._carry_out(self._flow.draft_lost(name, self._clock.now, has_died=False))
+
+    # -- clients -------------------------------------------------------------------------------
+
+    def _ask(self, number: int) -> None:
+        client = self._scenario.clients[number]
+        self._num_requests += 1
+        stream_id = StreamId(self._num_requests)
+        self._requests[stream_id] = _Request(number, self._clock.now)
+        text = self._next_text(number)
+        text_id = stream_id if text.prompt is None else text.prompt
+        num_prompt_tokens = max(NUM_DIGITS, text.num_prompt_tokens or client.num_prompt_tokens)
+        # The same text may be asked for with fewer tokens elsewhere.
+        known = self._texts.get(text_id)
+        if known is None or len(known.luck) < len(text.luck):
+            self._texts[text_id] = text
+        self._starts[text_id] = num_prompt_tokens
+        self._text_ids[stream_id] = text_id
+        spec = StreamSpec(
+            stream_id=stream_id,
+            generation=1,
+            owner=f"client-{number}" if text.prompt is None else "all",
+            sampling=Sampling(),
+            max_tokens=len(text.luck),
+            stops=(),
+            ignore_eog=True,
+            num_prompt_tokens=num_prompt_tokens,
+            token_ids=prompt_of(text_id, num_prompt_tokens),
+        )
+        self._carry_out(self._flow.admit(spec, None, client.weight))
+
+    def _next_text(self, number: int) -> Text:
+        """Every policy gets the same requests: they depend on the client and their number alone."""
+        client, random = self._scenario.clients[number], self._clients[number]
+        if client.texts:
+            self._num_asked[number] += 1
+            return client.texts[(self._num_asked[number] - 1) % len(client.texts)]
+        max_tokens = random.randint(*client.max_tokens)
+        luck = tuple(random.random() for _ in range(max_tokens))
+        chances: tuple[float, ...] = ()
+        if client.evenness is not None:
+            a, b = (client.evenness * share for share in (client.alphas[0], 1 - client.alphas[0]))
+            chances = tuple(random.betavariate(a, b) for _ in range(max_tokens))
+        return Text(client.alphas, luck, chances)
+
+    def _finished(self, stream_id: StreamId) -> None:
+        request = self._requests.pop(stream_id)
+        figures, _ = self._flow.take_figures(stream_id)
+        self._num_guesses += figures.num_draft_tokens
+        self._num_accepted += figures.num_accepted_tokens
+        self._book(request)
+        number = request.client
+        think_s = self._scenario.clients[number].think_s
+        pause_s = self._clients[number].expovariate(1.0 / think_s) if think_s else 0.0
+        self._clock.after(pause_s, partial(self._ask, number))
+
+    def _book(self, request: _Request) -> None:
+        if request.ready_at >= 0:
+            since = max(request.ready_at, self._scenario.warm_up_s)
+            figures = self._figures[request.client]
+            figures.seconds += max(0.0, self._clock.now - since)
+            figures.num_tokens += request.num_tokens
+
+    # -- messages ------------------------------------------------------------------------------
+
+    def _from_target(self, events: Sequence[object], seconds: float) -> None:
+        commits = [event for event in events if isinstance(event, Committed)]
+        for event in events:
+            match event:
+                case Ready(stream_id=s, generation=g):
+                    notice = StreamReadyNotice(s, g, event.num_read, event.has_begun)
+                    self._at_target(notice, partial(self._on_ready, notice))
+                case Failed(reason=reason):
+                    raise AssertionError(reason)
+        if commits:
+            token_ids = tuple(t for commit in commits for t in commit.token_ids)
+            reply = CommitReply(seconds, tuple(map(commit_entry, commits)), token_ids)
+            self._at_target(reply, partial(self._on_committed, reply))
+
+    def _at_target(self, message: Any, action: Callable[[], None]) -> None:
+        """Bring a message to the target, or from it; action runs where it arrives."""
+        link = self._scenario.target_link
+        if link is None:
+            self._clock.after(self._scenario.target_delay_s, action)
+        else:
+            medium = self._media.setdefault(link.medium or "target", Medium())
+            medium.send(self._clock, link, bits_of(message), action)
+
+    def _on_ready(self, message: StreamReadyNotice) -> None:
+        request = self._requests.get(message.stream_id)
+        if request is not None and request.ready_at < 0:
+            request.ready_at = self._clock.now
+        self._carry_out(
+            self._flow.target_ready(
+                StreamId(message.stream_id), message.generation, has_begun=message.has_begun
+            )
+        )
+
+    def _on_committed(self, reply: CommitReply) -> None:
+        self._carry_out(self._flow.committed(reply, self._clock.now))
+
+    def _from_draft(self, name: str, message: Any) -> None:
+        if name not in self._flow.drafts:
+            return
+        match message:
+            case GuessNotice(parts=parts, token_ids=ids):
+                told = []
+                for part in parts:
+                    count = len(part.chances)
+                    told.append((part, ids[:count]))
+                    ids = ids[count:]
+                self._carry_out(self._flow.guessed(name, told))
+            case StreamReadyNotice(stream_id=s, generation=g):
+                self._flow.draft_ready(name, StreamId(s), g)
+
+    def _carry_out(self, instructions: Sequence[Instruction]) -> None:
+        for instruction in instructions:
+            match instruction:
+                case ToTarget(message=message):
+                    self._at_target(message, partial(self._target.receive, message))
+                case ToDraft(node=name, message=message):
+                    self._to_draft(name, message)
+                case Emit(stream_id=stream_id, token_ids=token_ids):
+                    if self._clock.now >= self._scenario.warm_up_s:
+                        self._requests[stream_id].num_tokens += len(token_ids)
+                case Finish(stream_id=stream_id):
+                    self._finished(stream_id)
+                case Abort(error=error):
+                    raise AssertionError(f"a stream was given up: {error}")
+        deadline = self._flow.next_deadline()
+        if deadline is not None and deadline != self._deadline:
+            self._deadline = deadline
+            self._clock.at(max(deadline, self._clock.now), partial(self._due, deadline))
+
+    def _due(self, deadline: float) -> None:
+        if deadline == self._deadline:
+            self._deadline = None
+            self._carry_out(self._flow.tell_followers(self._clock.now))
+
+    def _to_draft(self, name: str, message: Any) -> None:
+        index = int(name.rpartition("-")[2]) - 1
+        link = self._scenario.drafts[index].link
+        draft = self._drafts.get(name)
+        if draft is not None:
+            self.num_messages += 1
+            medium = self._media[link.medium or name]
+            medium.send(self._clock, link, bits_of(message), partial(draft.receive, message))
+            self._flow.drafts[name].free_at = max(medium.free_at, self._flow.drafts[name].free_at)

@@ -1,0 +1,210 @@
+"""Engines for simulated meshes: real states run on them, and no token is computed.
+
+A target's next token is always 0. A draft model's guess is 0, which is right, or 1, which is wrong,
+as the text that it guesses has it; after a wrong token all that it guesses is wrong. Which text a
+sequence is of stands in its first tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from bench.sim.devices import Text
+from nodes.engine.protocol import EngineInfo, Logits, SavedPrefix, Span
+
+RIGHT: Final = 0
+_WRONG: Final = 1
+# Ids of texts are written in digits from here on, so many of them.
+_FIRST_DIGIT: Final = 2
+_BASE: Final = 16
+NUM_DIGITS: Final = 5
+_NUM_VOCAB: Final = _FIRST_DIGIT + _BASE
+_SURE: Final = 0.999
+
+
+def prompt_of(text_id: int, num_tokens: int) -> tuple[int, ...]:
+    """The tokens of a prompt whose text has this number; at least NUM_DIGITS."""
+    digits = [_FIRST_DIGIT + text_id // _BASE**k % _BASE for k in range(NUM_DIGITS)]
+    return (*digits, *([RIGHT] * (num_tokens - NUM_DIGITS)))
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a pass ran: tokens of sequences that had outputs, of those that had none, used cells."""
+
+    num_decoded: int
+    num_read: int
+    used_cells: int
+
+
+@dataclass(slots=True)
+class _Sequence:
+    text_id: int = 0
+    length: int = 0
+    # Of the first wrong token.
+    wrong_at: float = math.inf
+
+
+class ScriptedModel:
+    """guesses: whether the guess of an output token is right, and how sure the draft model is of
+    it, by the text's number, the token's place in the output and its place after the last committed
+    token; None for a target. starts: number of prompt tokens by the text's number.
+    """
+
+    def __init__(
+        self,
+        starts: Mapping[int, int],
+        guesses: Callable[[int, int, int], tuple[bool, float]] | None = None,
+        *,
+        num_cells: int = 1 << 22,
+        max_sequences: int = 256,
+        max_batch_tokens: int = 512,
+    ) -> None:
+        self._starts = starts
+        self._guesses = guesses
+        self._sequences = [_Sequence() for _ in range(max_sequences)]
+        self._info = EngineInfo(
+            engine="scripted",
+            model="scripted",
+            model_hash="scripted",
+            vocab_hash="scripted",
+            num_vocab=_NUM_VOCAB,
+            num_cells=num_cells,
+            max_sequences=max_sequences,
+            max_batch_tokens=max_batch_tokens,
+            context_length=num_cells,
+            eog_token_ids=frozenset(),
+            exact=True,
+            numerics_class="scripted",
+            can_roll_back=True,
+            emulated=True,
+        )
+        self._used = 0
+        self._work: Work | None = None
+        # Positions up to which each text is known to be committed.
+        self.committed: dict[int, int] = {}
+        self._row = np.zeros((1, _NUM_VOCAB), dtype=np.float32)
+        self._row[0, RIGHT] = 20.0
+
+    def take_work(self) -> Work | None:
+        """What the last pass ran; None where there was none since this was asked last."""
+        work, self._work = self._work, None
+        return work
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    def forward(self, spans: Sequence[Span]) -> Logits:
+        num_decoded = num_read = num_rows = 0
+        used = self._used
+        rows = []
+        for span in spans:
+            sequence = self._sequences[span.seq_id]
+            self._append(sequence, span)
+            if span.num_outputs:
+                num_decoded += len(span.token_ids)
+                num_rows += span.num_outputs
+                if self._guesses is not None:
+                    rows.append(self._guess(sequence))
+            else:
+                num_read += len(span.token_ids)
+        self._work = Work(num_decoded, num_read, used)
+        if self._guesses is None:
+            return np.broadcast_to(self._row, (num_rows, _NUM_VOCAB))
+        return np.array(rows, dtype=np.float32) if rows else self._row[:0]
+
+    def _append(self, sequence: _Sequence, span: Span) -> None:
+        ids = span.token_ids
+        assert span.start == sequence.length
+        if span.start < NUM_DIGITS:
+            for place, token_id in enumerate(ids[: NUM_DIGITS - span.start], span.start):
+                sequence.text_id += (token_id - _FIRST_DIGIT) * _BASE**place
+        elif self._guesses is not None and sequence.wrong_at == math.inf and _WRONG in ids:
+            sequence.wrong_at = span.start + list(ids).index(_WRONG)
+        sequence.length += len(ids)
+        self._used += len(ids)
+
+    def _guess(self, sequence: _Sequence) -> list[float]:
+        assert self._guesses is not None
+        text_id, length = sequence.text_id, sequence.length
+        place = length - self._starts[text_id]
+        after = length - self.committed.get(text_id, length)
+        is_right, sure = self._guesses(text_id, place, max(0, after))
+        is_right &= length <= sequence.wrong_at
+        sure = min(_SURE, max(2.0 / _NUM_VOCAB, sure))
+        row = [0.0] * _NUM_VOCAB
+        # The probability of the guess is how sure it is: all others are alike.
+        row[RIGHT if is_right else _WRONG] = math.log(sure / (1.0 - sure) * (_NUM_VOCAB - 1))
+        return row
+
+    def truncate(self, seq_id: int, length: int) -> None:
+        sequence = self._sequences[seq_id]
+        self._used -= sequence.length - length
+        sequence.length = length
+        if length <= sequence.wrong_at:
+            sequence.wrong_at = math.inf
+        if length < NUM_DIGITS:
+            assert length == 0
+            sequence.text_id = 0
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        found, sequence = self._sequences[source], self._sequences[target]
+        sequence.text_id, sequence.length = found.text_id, length
+        self._used += length
+
+    def save(self, seq_id: int) -> SavedPrefix:
+        sequence = self._sequences[seq_id]
+        state = np.array([sequence.text_id], dtype=np.int64).view(np.uint8)
+        return SavedPrefix(sequence.length, state)
+
+    def restore(self, seq_id: int, saved: SavedPrefix, length: int) -> None:
+        sequence = self._sequences[seq_id]
+        sequence.text_id = int(saved.state.view(np.int64)[0])
+        sequence.length = length
+        self._used += length
+
+    def length(self, seq_id: int) -> int:
+        return self._sequences[seq_id].length
+
+    def free_cells(self) -> int:
+        return self._info.num_cells - self._used
+
+    def close(self) -> None:
+        pass
+
+
+class ScriptedTokenizer:
+    """Texts have no bytes."""
+
+    def encode(self, text: str) -> list[int]:
+        raise NotImplementedError
+
+    def encode_chat(self, messages: Sequence[tuple[str, str]], *, date: str = "") -> list[int]:
+        raise NotImplementedError
+
+    def piece(self, token_id: int) -> bytes:
+        return b""
+
+
+def guesses_of(
+    texts: Mapping[int, Text], known: bool
+) -> Callable[[int, int, int], tuple[bool, float]]:
+    """What a draft model guesses of these texts. known: whether it is as sure of each guess as it
+    is right; else it only knows what it is told of single tokens, if anything."""
+
+    def guess(text_id: int, place: int, after: int) -> tuple[bool, float]:
+        text = texts[text_id]
+        if place >= len(text.luck):
+            return False, 0.5
+        if text.chances:
+            return text.luck[place] < text.chances[place], text.chances[place]
+        alpha = text.alphas[min(after, len(text.alphas) - 1)]
+        return text.luck[place] < alpha, alpha if known else 0.5
+
+    return guess

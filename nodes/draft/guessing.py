@@ -1,0 +1,285 @@
+"""The draft's side of streams that it follows: guess ahead, and go back where that was wrong.
+
+Pure but for the engine it is given: no clock, no sockets, no asyncio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from nodes.draft.followed import Followed, Guesses
+from nodes.draft.reading import Reading
+from nodes.draft.stream import cells_of
+from nodes.engine.grammar import Grammars
+from nodes.engine.protocol import Model, Span, StreamError
+from nodes.engine.sampling import probability
+from nodes.stream import StreamId, StreamSpec
+from nodes.target.events import Failed, Ready, failed_by
+from nodes.target.stream import cells_needed
+from policies.confidence import DraftCalibration
+from policies.window import Ahead, extended
+
+# Tokens of texts that are read in every step, so that guesses never keep a stream from being
+# followed at all; more of them where nothing is guessed, and all that fits before anybody is.
+_READ_BESIDE: Final = 16
+_READ_BETWEEN: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Guessed:
+    """What a step has guessed, of all its streams."""
+
+    parts: tuple[Guesses, ...]
+
+
+Event = Ready | Failed | Guessed
+
+
+class GuessingState:
+    """Follows streams with a small model, as many of them in each pass as are worth it.
+
+    pass_s: seconds of a pass by its tokens. grammars: None where it has none; such streams go
+    plainly, or to other nodes.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        pass_s: Callable[[int], float],
+        calibration: DraftCalibration | None = None,
+        grammars: Grammars | None = None,
+    ) -> None:
+        self._model = model
+        self._pass_s = pass_s
+        self._calibration = calibration or DraftCalibration()
+        self.grammars = grammars
+        self._streams: dict[StreamId, Followed] = {}
+        self._free_seqs = list(range(model.info.max_sequences))[::-1]
+        self._reading = Reading(model)
+        self.num_stale = 0
+
+    @property
+    def num_streams(self) -> int:
+        return len(self._streams)
+
+    # -- what comes in -------------------------------------------------------------------------
+
+    def open(self, spec: StreamSpec) -> list[Event]:
+        """Follow a stream, or say why not. An older following of it is replaced."""
+        known = self._streams.get(spec.stream_id)
+        if known is not None:
+            if known.spec.generation >= spec.generation:
+                self.num_stale += 1
+                return []
+            self._forget(known)
+        reason, code = self._refusal(spec)
+        if reason:
+            return [Failed(spec.stream_id, spec.generation, reason, code)]
+        try:
+            sampler = spec.sampler(self._model.info.num_vocab, self.grammars)
+        except StreamError as error:
+            return [failed_by(spec, spec.generation, error)]
+        stream = Followed(spec, self._free_seqs.pop(), list(spec.token_ids), sampler)
+        self._streams[spec.stream_id] = stream
+        return self._announce(stream)
+
+    def _refusal(self, spec: StreamSpec) -> tuple[str, str]:
+        info = self._model.info
+        if (most := cells_needed(spec)) > info.num_cells:
+            reason = f"{info.model} has {info.num_cells} cells, this text may need {most}"
+            return reason, "bad_request"
+        needed = cells_of(spec, len(spec.token_ids))
+        held = sum(stream.cells_soon for stream in self._streams.values())
+        if not self._free_seqs or held + needed > info.num_cells:
+            reason = f"{info.model} is full: {self.num_streams} streams, {needed} cells wanted"
+            return reason, "unavailable"
+        if max(spec.token_ids, default=info.num_vocab) >= info.num_vocab:
+            return f"token ids outside the vocabulary of {info.model}", "unavailable"
+        return "", ""
+
+    def close(self, stream_id: StreamId, follow: int) -> None:
+        stream = self._streams.get(stream_id)
+        if stream is not None and stream.spec.generation == follow:
+            self._forget(stream)
+
+    def forget_all(self) -> None:
+        """Drop every stream: a coordinator that welcomes this node anew knows none of them."""
+        for stream in list(self._streams.values()):
+            self._forget(stream)
+
+    def committed(
+        self,
+        stream_id: StreamId,
+        follow: int,
+        prefix_len: int,
+        token_ids: tuple[int, ...],
+        num_used: int = 0,
+    ) -> list[Event]:
+        """Tokens were committed after prefix_len others. num_used: guesses that their pass took.
+
+        Where some are missing in between the stream is given up: its text is not known any more.
+        """
+        stream = self._streams.get(stream_id)
+        if stream is None or stream.spec.generation != follow:
+            self.num_stale += 1
+            return []
+        length = len(stream.token_ids)
+        if prefix_len > length:
+            return self._give_up(stream, f"tokens {length} to {prefix_len} were lost on the way")
+        new = token_ids[length - prefix_len :]
+        if not new:
+            return []
+        if max(new) >= self._model.info.num_vocab:
+            return self._give_up(stream, f"a token outside the vocabulary of {self._model_name}")
+        was_there = stream.sent_to is not None and stream.sent_to > length
+        self._learn(stream, new)
+        try:
+            stream.advance(new)
+        except StreamError as error:
+            self._forget(stream)
+            return [failed_by(stream.spec, follow, error)]
+        stream.note_use(was_there=was_there, num_used=num_used)
+        if self._model.length(stream.seq_id) > len(stream.cached):
+            self._model.truncate(stream.seq_id, len(stream.cached))
+        return []
+
+    def _learn(self, stream: Followed, new: Sequence[int]) -> None:
+        """Guesses are compared with what was committed, whether they were used or not."""
+        calibration = self._calibration.of(stream.spec.sampling.temperature)
+        known = zip(stream.guesses, stream.confidences, new, strict=False)
+        for guess, confidence, token_id in known:
+            is_right = guess == token_id
+            stream.judged(calibration.chance(confidence), is_right=is_right)
+            calibration.observe(confidence, accepted=is_right)
+            if not is_right:
+                break
+
+    @property
+    def _model_name(self) -> str:
+        return self._model.info.model
+
+    def _give_up(self, stream: Followed, reason: str) -> list[Event]:
+        self._forget(stream)
+        return [Failed(stream.spec.stream_id, stream.spec.generation, reason)]
+
+    def _forget(self, stream: Followed) -> None:
+        del self._streams[stream.spec.stream_id]
+        self._model.truncate(stream.seq_id, 0)
+        self._free_seqs.append(stream.seq_id)
+
+    # -- passes --------------------------------------------------------------------------------
+
+    def has_work(self) -> bool:
+        return any(s.is_behind or self._may_guess(s) for s in self._streams.values()) or any(
+            not s.announced and s.is_known for s in self._streams.values()
+        )
+
+    def _may_guess(self, stream: Followed) -> bool:
+        """Whether a guess more is possible and not too unlikely to be of use."""
+        return self._is_ready(stream) and bool(self._extended([stream]))
+
+    def _is_ready(self, stream: Followed) -> bool:
+        if stream.is_behind or not stream.is_known or not stream.has_room or not stream.is_open:
+            return False
+        info = self._model.info
+        has_ended = bool(stream.guesses) and stream.guesses[-1] in info.eog_token_ids
+        return not (has_ended and stream.spec.ends_at_eog)
+
+    def _extended(self, streams: Sequence[Followed]) -> list[Followed]:
+        views = [Ahead(s.chance, len(s.guesses), s.length - len(s.cached)) for s in streams]
+        most = self._model.info.max_batch_tokens
+        return [streams[k] for k in extended(views, self._pass_s, most_tokens=most)]
+
+    def step(self) -> list[Event]:
+        """At most one forward pass."""
+        streams = list(self._streams.values())
+        behind = [stream for stream in streams if stream.is_behind]
+        # First, for what it copies is not run.
+        waiting = self._reading.order(streams)
+        guessing = self._extended([stream for stream in streams if self._is_ready(stream)])
+        events: list[Event] = []
+        while not self._fits(spans := self._spans(guessing, waiting)):
+            if guessing and waiting:
+                # What is read beside guesses can wait for a step of its own.
+                waiting = []
+            elif not self._drop_guesses(guessing):
+                youngest = list(self._streams.values())[-1]
+                reason = f"{self._model_name} is full: {self.num_streams - 1} other streams"
+                events += self._give_up(youngest, f"{reason}, no cells left")
+                guessing = [stream for stream in guessing if stream is not youngest]
+                waiting = [stream for stream in waiting if stream is not youngest]
+            else:
+                guessing = []
+        if spans:
+            events += self._run(spans)
+        for stream in [*behind, *streams]:
+            events += self._announce(stream)
+        return events
+
+    def _spans(
+        self, guessing: Sequence[Followed], waiting: Sequence[Followed]
+    ) -> list[tuple[Followed, Span]]:
+        """Guesses of all, then what is to be read, as far as it goes."""
+        budget = self._model.info.max_batch_tokens
+        spans = []
+        for stream in guessing:
+            start = len(stream.cached)
+            ids = (stream.token_ids[start:] + stream.guesses)[-(stream.length - start) :]
+            spans.append((stream, Span(stream.seq_id, start, ids, 1)))
+            budget -= len(ids)
+        if guessing:
+            budget = min(budget, _READ_BESIDE)
+        elif any(stream.announced for stream in self._streams.values()):
+            budget = min(budget, _READ_BETWEEN)
+        for stream in waiting:
+            start = len(stream.cached)
+            ids = stream.token_ids[start : min(start + budget, len(stream.token_ids) - 1)]
+            if ids:
+                spans.append((stream, Span(stream.seq_id, start, ids, 0)))
+                budget -= len(ids)
+        return spans
+
+    def _fits(self, spans: Sequence[tuple[Followed, Span]]) -> bool:
+        wanted = sum(len(span.token_ids) for _, span in spans)
+        return wanted <= self._model.free_cells()
+
+    def _drop_guesses(self, guessing: Sequence[Followed]) -> bool:
+        """Give up the cells of guesses; False if there were none."""
+        found = bool(guessing)
+        for stream in self._streams.values():
+            if len(stream.cached) >= len(stream.token_ids):
+                stream.drop_guesses()
+                self._model.truncate(stream.seq_id, len(stream.cached))
+                found = True
+        return found
+
+    def _run(self, spans: Sequence[tuple[Followed, Span]]) -> list[Event]:
+        logits = self._model.forward([span for _, span in spans])
+        events: list[Event] = []
+        row = 0
+        for stream, span in spans:
+            stream.cached += span.token_ids
+            if not span.num_outputs:
+                continue
+            calibration = self._calibration.of(stream.spec.sampling.temperature)
+            try:
+                token_id = stream.sampler.sample(logits[row], stream.length)
+                confidence = probability(logits[row], token_id)
+                chance = stream.corrected(calibration.chance(confidence))
+                stream.add(token_id, confidence, chance)
+            except StreamError as error:
+                self._forget(stream)
+                events.append(failed_by(stream.spec, stream.spec.generation, error))
+            row += 1
+        streams = self._streams.values()
+        parts = tuple(part for s in streams if (part := s.unsent()) is not None)
+        return [*events, Guessed(parts)] if parts else events
+
+    def _announce(self, stream: Followed) -> list[Event]:
+        is_alive = self._streams.get(stream.spec.stream_id) is stream
+        if stream.announced or stream.is_behind or not stream.is_known or not is_alive:
+            return []
+        stream.announced = True
+        return [Ready(stream.spec.stream_id, stream.spec.generation)]

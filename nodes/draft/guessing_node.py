@@ -1,0 +1,190 @@
+"""The draft node that follows streams: messages to commands of its engine thread, guesses back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mesh.messages import Welcome
+from mesh.transport import ClientTransport
+from nodes.draft.followed import Guesses
+from nodes.draft.guessing import Guessed, GuessingState
+from nodes.draft.outbox import Outbox
+from nodes.engine.protocol import EngineInfo
+from nodes.engine_thread import EngineThread
+from nodes.link import STOPS, Link
+from nodes.messages import (
+    CHANCE_STEPS,
+    ChainPart,
+    CloseStreamNotice,
+    CommitNotice,
+    GuessNotice,
+    LinkFields,
+    OpenStreamRequest,
+    StreamReadyNotice,
+)
+from nodes.opening import Opening
+from nodes.profile import encode_profile
+from nodes.stream import StreamId
+from nodes.target.events import Failed, Ready
+from nodes.target.node import failed_notice, spec_of
+from policies.confidence import Spread
+from policies.latency import NodeCosts
+
+logger = logging.getLogger(__name__)
+
+
+class GuessingNode:
+    """Serves one draft model to one coordinator."""
+
+    def __init__(
+        self,
+        transport: ClientTransport,
+        state: GuessingState,
+        info: EngineInfo,
+        costs: NodeCosts,
+        *,
+        endpoint: str,
+        node: str,
+        spread: Spread | None = None,
+        join_timeout_s: float | None = 10.0,
+        declared: LinkFields | None = None,
+    ) -> None:
+        """declared: what is known of the link beforehand."""
+        self._state = state
+        self._make_link: Callable[[], Link] = lambda: Link(
+            transport,
+            self,
+            endpoint=endpoint,
+            node=node,
+            role="draft",
+            profile=encode_profile(info, costs, spread, declared, flows=True),
+            progress=lambda: self._engine.num_passes,
+            join_timeout_s=join_timeout_s,
+        )
+        self._outbox = Outbox()
+        self._rate_bps = declared.rate_bps if declared is not None else 0.0
+        self._frame_s = declared.frame_s if declared is not None else 0.0
+        # When the link is through with what was last sent, and who waits for that.
+        self._free_at = 0.0
+        self._waiting: asyncio.TimerHandle | None = None
+
+    async def run(self) -> None:
+        """Serve until cancelled; raises what the link or the engine raises."""
+        self._engine: EngineThread[GuessingState] = EngineThread(self._state, self._on_events)
+        self._opening = Opening(self._state.grammars, self._open)
+        self._link = self._make_link()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._engine.run())
+                group.create_task(self._opening.run())
+                group.create_task(self._link.run())
+        except asyncio.CancelledError:
+            self._link.say_bye(STOPS)
+            raise
+        finally:
+            self._forget_waiting()
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether the coordinator knows this node at present; once run() has begun."""
+        return self._link.is_joined
+
+    def is_well(self, limit_s: float) -> bool:
+        """Whether the engine has not been at one thing for longer than this; likewise."""
+        return not self._engine.is_stuck(limit_s)
+
+    def on_joined(self, welcome: Welcome) -> None:
+        logger.info("joined cluster %s as %s", welcome.cluster, welcome.node)
+        self._opening.forget_all()
+        self._outbox.clear()
+        self._forget_waiting()
+        self._engine.post_anew(_forget_all)
+
+    def on_message(self, message: Any) -> None:
+        match message:
+            case CommitNotice():
+                self._engine.post(lambda state: take_commits(state, message))
+            case OpenStreamRequest():
+                self._opening.open(message)
+            case CloseStreamNotice(stream_id=stream_id, generation=generation):
+                self._opening.close(stream_id, generation)
+                self._engine.post(lambda state: _close(state, stream_id, generation))
+            case _:
+                logger.warning("unexpected %s", type(message).__name__)
+
+    def _open(self, request: OpenStreamRequest) -> None:
+        self._engine.post(lambda state: state.open(spec_of(request)))
+
+    def _on_events(self, events: Sequence[object], _seconds: float) -> None:
+        for event in events:
+            match event:
+                case Guessed(parts=parts):
+                    self._outbox.add(parts)
+                case Ready(stream_id=stream_id, generation=generation):
+                    self._link.send(StreamReadyNotice(stream_id, generation))
+                case Failed():
+                    self._link.send(failed_notice(event))
+        self._send_guesses()
+
+    def _send_guesses(self) -> None:
+        """Send what waits, as soon as the link is through with the guesses before."""
+        if not self._outbox or self._waiting is not None:
+            return
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if now < self._free_at:
+            self._waiting = loop.call_at(self._free_at, self._link_is_free)
+            return
+        notice = guess_notice(self._outbox.take())
+        if self._rate_bps:
+            num_bits = 8 * sum(map(len, self._link.packed(notice)))
+            self._free_at = now + self._frame_s + num_bits / self._rate_bps
+        self._link.send(notice)
+
+    def _link_is_free(self) -> None:
+        self._waiting = None
+        self._send_guesses()
+
+    def _forget_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+
+def guess_notice(parts: Sequence[Guesses]) -> GuessNotice:
+    told = tuple(
+        ChainPart(
+            part.stream_id,
+            part.follow,
+            part.chain,
+            part.start,
+            bytes(round(CHANCE_STEPS * chance) for chance in part.chances),
+        )
+        for part in parts
+    )
+    return GuessNotice(told, tuple(t for part in parts for t in part.token_ids))
+
+
+def take_commits(state: GuessingState, notice: CommitNotice) -> Sequence[object]:
+    """Tell the state of committed tokens."""
+    events: list[object] = []
+    offset = 0
+    for entry in notice.entries:
+        new = notice.new_token_ids[offset : offset + entry.num_tokens]
+        offset += entry.num_tokens
+        told = StreamId(entry.stream_id), entry.follow, entry.prefix_len, new
+        events += state.committed(*told, entry.num_draft_tokens)
+    return events
+
+
+def _close(state: GuessingState, stream_id: int, generation: int) -> Sequence[object]:
+    state.close(StreamId(stream_id), generation)
+    return ()
+
+
+def _forget_all(state: GuessingState) -> Sequence[object]:
+    state.forget_all()
+    return ()

@@ -1,0 +1,1 @@
+"""Guesses that flow: who follows which stream, and what travels between draft nodes and targets."""

@@ -1,0 +1,13 @@
+"""Schedulers of either kind, while some targets still get their guesses in rounds."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from nodes.flow.scheduler import FlowScheduler
+from nodes.flow.scheduler import Report as FlowReport
+from nodes.scheduler import SchedulerState
+from nodes.scheduler.watching.report import Report as RoundReport
+
+AnyScheduler: TypeAlias = SchedulerState | FlowScheduler
+AnyReport: TypeAlias = RoundReport | FlowReport

@@ -1,0 +1,97 @@
+"""One stream at the coordinator: its journal, where it is, and who follows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from nodes.messages import CommitEntry
+from nodes.scheduler.drafting.refusals import Refusals
+from nodes.scheduler.stream import Figures, Opening
+from nodes.stream import StreamSpec
+from policies.acceptance import AcceptanceEstimate
+
+# How fast the average of tokens a pass follows.
+_RATE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The target may decode until the stream has so many tokens."""
+
+    until: int
+
+
+Phase = Opening | Running
+
+
+@dataclass(slots=True)
+class Follow:
+    """The draft node that follows a stream.
+
+    number: of this following, higher than all before it. told: tokens of the stream that it has
+    been told. num_used: guesses that passes took since it was last told anything. compared_at: the
+    stream's length when a guess of it was last compared with what was committed.
+    """
+
+    node: str
+    number: int
+    told: int
+    num_used: int = 0
+    is_ready: bool = False
+    compared_at: int = 0
+
+
+@dataclass(slots=True)
+class Stream:
+    """token_ids: the journal, prompt and committed tokens. last_number: of its followings."""
+
+    spec: StreamSpec
+    token_ids: list[int]
+    fixed_gamma: int | None
+    weight: float = 1.0
+    phase: Phase = field(default_factory=Opening)
+    follow: Follow | None = None
+    last_number: int = 0
+    refusals: Refusals = field(default_factory=Refusals)
+    figures: Figures = field(default_factory=Figures)
+    acceptance: AcceptanceEstimate = field(default_factory=AcceptanceEstimate)
+    # Tokens that a pass commits to it on average, and guesses in the last one.
+    tokens_a_pass: float = 1.0
+    last_gamma: int = 0
+    num_reopened: int = 0
+    # Draft nodes that died with it since one of them sent guesses.
+    num_draft_losses: int = 0
+    is_parked: bool = False
+    plain_reason: str = ""
+
+    @property
+    def num_output(self) -> int:
+        return len(self.token_ids) - self.spec.num_prompt_tokens
+
+    @property
+    def tokens_left(self) -> int:
+        return self.spec.max_tokens - self.num_output
+
+    @property
+    def draft(self) -> Follow | None:
+        """As the coordinator asks for it."""
+        return self.follow
+
+    @property
+    def wants_follower(self) -> bool:
+        return self.fixed_gamma != 0 and self.tokens_left > 1
+
+    def current_spec(self, generation: int) -> StreamSpec:
+        return replace(self.spec, generation=generation, token_ids=tuple(self.token_ids))
+
+    def count(self, entry: CommitEntry) -> None:
+        """Add what a pass did to the figures."""
+        if entry.num_draft_tokens:
+            self.figures.num_rounds += 1
+        else:
+            self.figures.num_plain_steps += 1
+        self.acceptance.observe(entry.num_compared, entry.num_right)
+        self.tokens_a_pass += _RATE * (entry.num_tokens - self.tokens_a_pass)
+        self.last_gamma = entry.num_draft_tokens
+        self.figures.num_draft_tokens += entry.num_draft_tokens
+        self.figures.num_accepted_tokens += entry.num_accepted_tokens

@@ -1,0 +1,200 @@
+"""A draft node that follows streams: it guesses ahead, goes back, reads in between."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from nodes.draft.followed import Guesses
+from nodes.draft.guessing import Event, Guessed, GuessingState
+from nodes.draft.outbox import Outbox
+from nodes.engine.sampling import Sampling
+from nodes.engine.toy import ToyConfig, ToyModel
+from nodes.target.events import Failed, Ready
+from policies.confidence import Calibration, DraftCalibration
+from policies.window import WINDOW
+from tests.nodes.builders import PROMPT, make_spec
+from tests.nodes.draft.script import ONE, SAMPLED, TWO
+from tests.nodes.reference import reference
+
+# Whatever it says of itself, nine of ten guesses are right.
+SURE = DraftCalibration(Calibration((), (0.9,)), Calibration((), (0.9,)))
+
+
+def make(**changes: Any) -> GuessingState:
+    return GuessingState(ToyModel(ToyConfig(**changes)), lambda _: 0.001, SURE)
+
+
+def parts_of(events: list[Event], stream_id: int = ONE) -> list[Guesses]:
+    told = [part for event in events if isinstance(event, Guessed) for part in event.parts]
+    return [part for part in told if part.stream_id == stream_id]
+
+
+def run(state: GuessingState) -> list[Event]:
+    events: list[Event] = []
+    while state.has_work():
+        events += state.step()
+    return events
+
+
+def text_of(sampling: Sampling = SAMPLED, num_tokens: int = 200) -> tuple[int, ...]:
+    """What a target of the same seed says; a draft of agreement 1 guesses it."""
+    return reference(
+        ToyConfig(), PROMPT, sampling, max_tokens=num_tokens, ignore_eog=True
+    ).token_ids
+
+
+def follow(state: GuessingState, **changes: Any) -> list[Event]:
+    spec = make_spec(sampling=SAMPLED, max_tokens=200, ignore_eog=True, **changes)
+    return [*state.open(spec), *run(state)]
+
+
+def test_it_guesses_as_far_ahead_as_a_guess_has_a_chance() -> None:
+    """0.9 to the 23rd is 0.09, to the 33rd 0.03: the window ends it."""
+    parts = parts_of(follow(make()))
+    guessed = tuple(token for part in parts for token in part.token_ids)
+    assert guessed == text_of()[:WINDOW]
+    assert [part.start for part in parts] == [len(PROMPT) + k for k in range(WINDOW)]
+    assert {part.chain for part in parts} == {1}
+
+
+def test_unsure_guesses_end_sooner() -> None:
+    state = GuessingState(
+        ToyModel(ToyConfig()), lambda _: 0.001, DraftCalibration(*[Calibration((), (0.4,))] * 2)
+    )
+    parts = parts_of(follow(state))
+    # 0.4 to the third is 0.064, to the fourth 0.026: that one is still made, none after it.
+    assert sum(len(part.token_ids) for part in parts) == 4
+
+
+def test_what_is_committed_as_guessed_lets_it_go_on_in_the_same_chain() -> None:
+    state = make()
+    follow(state)
+    text = text_of()
+    state.committed(ONE, 1, len(PROMPT), text[:4], 3)
+    parts = parts_of(run(state))
+    assert {part.chain for part in parts} == {1}
+    assert tuple(t for part in parts for t in part.token_ids) == text[WINDOW : WINDOW + 4]
+
+
+def test_where_it_was_wrong_it_goes_back_and_begins_a_new_chain() -> None:
+    state = make()
+    follow(state)
+    text = text_of()
+    other = (text[0], (text[1] + 1) % 95 + 1)
+    state.committed(ONE, 1, len(PROMPT), other, 1)
+    parts = parts_of(run(state))
+    assert {part.chain for part in parts} == {2}
+    assert parts[0].start == len(PROMPT) + 2
+    wanted = reference(
+        ToyConfig(), (*PROMPT, *other), SAMPLED, max_tokens=5, ignore_eog=True
+    ).token_ids
+    assert tuple(t for part in parts for t in part.token_ids)[:5] == wanted
+
+
+def test_tokens_that_are_told_again_change_nothing() -> None:
+    state = make()
+    follow(state)
+    text = text_of()
+    state.committed(ONE, 1, len(PROMPT), text[:4])
+    run(state)
+    assert state.committed(ONE, 1, len(PROMPT), text[:3]) == []
+    assert not state.has_work()
+
+
+def test_missing_tokens_make_it_give_the_stream_up() -> None:
+    state = make()
+    follow(state)
+    (event,) = state.committed(ONE, 1, len(PROMPT) + 2, (1,))
+    assert isinstance(event, Failed)
+    assert "lost on the way" in event.reason
+    assert state.num_streams == 0
+
+
+def test_a_text_in_pieces_is_not_guessed_after_before_all_of_it_is_there() -> None:
+    state = make()
+    events = follow(state, num_known=len(PROMPT) + 3)
+    assert events == []
+    text = text_of()
+    state.committed(ONE, 1, len(PROMPT), text[:3])
+    events = run(state)
+    assert any(isinstance(event, Ready) for event in events)
+    assert parts_of(events)[0].start == len(PROMPT) + 3
+
+
+def test_long_texts_are_read_in_pieces_beside_the_guesses_of_others() -> None:
+    state = make()
+    follow(state)
+    long = tuple(1 + k % 90 for k in range(200))
+    state.open(make_spec(2, prompt=long, sampling=SAMPLED, max_tokens=50, ignore_eog=True))
+    text = text_of()
+    num_steps = 0
+    while not any(isinstance(e, Ready) and e.stream_id == TWO for e in state.step()):
+        num_steps += 1
+        state.committed(ONE, 1, len(PROMPT) + num_steps - 1, text[num_steps - 1 : num_steps], 1)
+    assert num_steps < 199 / 16 + 2
+
+
+def test_an_older_following_is_not_known_any_more() -> None:
+    state = make()
+    follow(state)
+    follow(state, generation=4)
+    assert state.committed(ONE, 1, len(PROMPT), (1,)) == []
+    assert state.num_stale == 1
+    state.close(ONE, 1)
+    assert state.num_streams == 1
+    state.close(ONE, 4)
+    assert state.num_streams == 0
+
+
+def test_a_stream_of_which_no_guess_is_used_is_only_measured() -> None:
+    """The target takes none of its right guesses, pass after pass; then it does again."""
+    state = make(agreement=0.0)
+    follow(state)
+    text = text_of()
+    num_guesses = []
+    for place in range(120):
+        state.committed(ONE, 1, len(PROMPT) + place, text[place : place + 1], 0)
+        parts = parts_of(run(state))
+        num_guesses.append(sum(len(part.token_ids) for part in parts))
+    # One guess in about 8 tokens.
+    assert 5 <= sum(num_guesses[40:]) <= 20
+
+
+def test_cells_that_run_out_cost_guesses_before_streams() -> None:
+    state = make(num_cells=260)
+    events = follow(state, prompt=tuple(range(1, 41)))
+    events += state.open(
+        make_spec(2, prompt=tuple(range(41, 81)), sampling=SAMPLED, max_tokens=40, ignore_eog=True)
+    )
+    events += run(state)
+    assert state.num_streams == 2
+    assert parts_of(events, TWO)
+
+
+@pytest.mark.parametrize("changes", [{"prompt": (200,)}, {"prompt": tuple(range(1, 95)) * 50}])
+def test_what_it_cannot_hold_it_refuses_with_the_reason(changes: dict[str, Any]) -> None:
+    state = make()
+    (event,) = state.open(make_spec(**changes))
+    assert isinstance(event, Failed)
+    assert event.reason
+    assert state.num_streams == 0
+
+
+def test_a_busy_link_takes_later_guesses_along() -> None:
+    outbox = Outbox()
+    outbox.add([Guesses(ONE, 1, 1, 3, (7,), (0.9,))])
+    outbox.add([Guesses(ONE, 1, 1, 4, (8, 9), (0.8, 0.7)), Guesses(TWO, 1, 1, 5, (4,), (0.5,))])
+    assert outbox.take() == (
+        Guesses(ONE, 1, 1, 3, (7, 8, 9), (0.9, 0.8, 0.7)),
+        Guesses(TWO, 1, 1, 5, (4,), (0.5,)),
+    )
+    assert not outbox
+
+
+def test_guesses_of_a_chain_that_is_over_are_not_sent() -> None:
+    outbox = Outbox()
+    outbox.add([Guesses(ONE, 1, 1, 3, (7,), (0.9,))])
+    outbox.add([Guesses(ONE, 1, 2, 5, (8,), (0.9,))])
+    assert outbox.take() == (Guesses(ONE, 1, 2, 5, (8,), (0.9,)),)

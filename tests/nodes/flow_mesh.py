@@ -1,0 +1,135 @@
+"""The pure mesh with guesses that flow; guesses may be lost, repeated and overtaken on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from nodes.draft.guessing import Guessed, GuessingState
+from nodes.draft.guessing_node import guess_notice, take_commits
+from nodes.engine.protocol import Model, Tokenizer
+from nodes.flow.drafts import Drafts
+from nodes.flow.scheduler import FlowScheduler
+from nodes.messages import (
+    ChainPart,
+    CloseStreamNotice,
+    CommitNotice,
+    GuessNotice,
+    OpenStreamRequest,
+    StreamFailedNotice,
+    StreamReadyNotice,
+)
+from nodes.stream import StreamId
+from nodes.target.node import spec_of, take_guesses
+from nodes.target.state import TargetState
+from policies.latency import CostTable
+from tests.nodes.pure_mesh import DRAFT_COSTS, TARGET_COSTS, Case, PureMesh, _Draft
+from tests.nodes.pure_node import notices
+
+
+def parts_of(notice: GuessNotice) -> list[tuple[ChainPart, tuple[int, ...]]]:
+    found = []
+    offset = 0
+    for part in notice.parts:
+        found.append((part, notice.token_ids[offset : offset + len(part.chances)]))
+        offset += len(part.chances)
+    return found
+
+
+class FlowMesh(PureMesh):
+    """num_late_drafts of the case: messages with guesses that are lost, repeated or overtaken."""
+
+    scheduler: Any
+
+    def _make_scheduler(self, case: Case) -> Any:
+        return FlowScheduler(TARGET_COSTS, Drafts())
+
+    def _make_target(self, model: Model, tokenizer: Tokenizer) -> TargetState:
+        return TargetState(
+            model,
+            tokenizer,
+            self.case.prefix_cache_bytes,
+            self.grammars,
+            midway_tokens=128,
+            costs=TARGET_COSTS,
+        )
+
+    # -- what flows --------------------------------------------------------------------------------
+
+    def _rare_moves(self) -> list[Callable[[], None]]:
+        moves = super()._rare_moves()
+        if self.late_left:
+            boxes = [self.target_inbox, *(draft.outbox for draft in self.drafts)]
+            for box in boxes:
+                if any(isinstance(message, GuessNotice) for message in box):
+                    moves.append(partial(self._upset, box))
+        return moves
+
+    def _upset(self, box: Any) -> None:
+        """Lose, repeat or overtake a message with guesses: a lost one must not matter."""
+        self.late_left -= 1
+        places = [k for k, message in enumerate(box) if isinstance(message, GuessNotice)]
+        place = places[self.choose.below(len(places))]
+        message = box[place]
+        match self.choose.below(3):
+            case 0:
+                del box[place]
+            case 1:
+                box.insert(place, message)
+            case 2:
+                del box[place]
+                box.append(message)
+
+    def _deadlines(self) -> list[float]:
+        return []
+
+    def _held_until(self) -> float | None:
+        deadline: float | None = self.scheduler.next_deadline()
+        return deadline
+
+    def _target_takes(self) -> None:
+        if isinstance(self.target_inbox[0], GuessNotice):
+            take_guesses(self.target, self.target_inbox.popleft())
+        else:
+            super()._target_takes()
+
+    # -- the drafts --------------------------------------------------------------------------------
+
+    def _join(self, draft: _Draft) -> None:
+        pass_s: Callable[[int], float] = CostTable((1, 32), (1e-5, 1e-4)).at
+        drafter: Any = GuessingState(
+            self._draft_engine(draft.case),
+            pass_s,
+            grammars=self.grammars if draft.case.has_grammars else None,
+        )
+        draft.drafter = drafter
+        self._carry_out(self.scheduler.draft_joined(draft.name, DRAFT_COSTS))
+
+    def _draft_takes(self, draft: _Draft) -> None:
+        drafter: Any = draft.drafter
+        message = draft.inbox.popleft()
+        match message:
+            case OpenStreamRequest():
+                self._draft_says(draft, drafter.open(spec_of(message)))
+            case CloseStreamNotice(stream_id=s, generation=g):
+                drafter.close(StreamId(s), g)
+            case CommitNotice():
+                self._draft_says(draft, take_commits(drafter, message))
+
+    def _draft_says(self, draft: _Draft, events: Sequence[object]) -> None:
+        draft.outbox.extend(notices(events))
+        guessed = (event for event in events if isinstance(event, Guessed))
+        draft.outbox.extend(guess_notice(event.parts) for event in guessed)
+
+    def _scheduler_takes_from_draft(self, draft: _Draft) -> None:
+        message = draft.outbox.popleft()
+        out: Any = []
+        match message:
+            case GuessNotice():
+                out = self.scheduler.guessed(draft.name, parts_of(message))
+            case StreamReadyNotice(stream_id=s, generation=g):
+                out = self.scheduler.draft_ready(draft.name, StreamId(s), g, self.now)
+            case StreamFailedNotice(stream_id=s, generation=g, reason=reason):
+                out = self.scheduler.draft_failed(draft.name, StreamId(s), g, reason, self.now)
+        self._carry_out(out)

@@ -1,0 +1,94 @@
+"""The guesses that a target keeps of a stream: which are of use, and what becomes of them."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nodes.target.guesses import GuessBuffer, Seen
+
+TEXT = (1, 2, 3)
+
+
+def taken(
+    *parts: tuple[tuple[int, int], int, list[int]], committed: tuple[int, ...] = TEXT
+) -> GuessBuffer:
+    buffer = GuessBuffer()
+    for number, start, token_ids in parts:
+        buffer.take(number, start, token_ids, [0.5] * len(token_ids), committed)
+    return buffer
+
+
+def test_pieces_of_a_chain_follow_one_another() -> None:
+    buffer = taken(((1, 1), 3, [7, 8]), ((1, 1), 5, [9]))
+    assert buffer.after(3) == ([7, 8, 9], [0.5] * 3)
+    assert buffer.after(4) == ([8, 9], [0.5] * 2)
+
+
+def test_a_gap_ends_a_chain_until_a_newer_one_begins() -> None:
+    buffer = taken(((1, 1), 3, [7]), ((1, 1), 5, [9]))
+    assert buffer.after(3)[0] == []
+    assert not buffer.take((1, 1), 4, [8], [0.5], TEXT)
+    assert buffer.take((1, 2), 3, [8], [0.5], TEXT)
+    assert buffer.after(3)[0] == [8]
+
+
+def test_an_older_chain_is_not_listened_to() -> None:
+    buffer = taken(((2, 1), 3, [7]))
+    assert not buffer.take((1, 9), 3, [8], [0.5], TEXT)
+    assert not buffer.take((2, 0), 3, [8], [0.5], TEXT)
+    assert buffer.after(3)[0] == [7]
+
+
+def test_late_guesses_are_used_as_far_as_they_were_right() -> None:
+    """Two of them are for positions that have passed."""
+    buffer = taken(((1, 1), 1, [2, 3, 9]))
+    assert buffer.after(3)[0] == [9]
+    assert buffer.seen == Seen(num_compared=2, num_right=2, num_late=2)
+    wrong = taken(((1, 1), 1, [2, 4, 9]))
+    assert wrong.after(3)[0] == []
+    assert wrong.seen == Seen(num_compared=2, num_right=1, num_late=2)
+
+
+def test_guesses_after_tokens_that_are_not_there_are_of_another_text() -> None:
+    assert taken(((1, 1), 4, [9])).after(4)[0] == []
+
+
+def test_every_guess_is_compared_once_whether_it_was_used_or_not() -> None:
+    buffer = taken(((1, 1), 3, [7, 8, 9]))
+    buffer.compare((*TEXT, 7))
+    assert buffer.seen == Seen(1, 1, 0)
+    buffer.compare((*TEXT, 7, 8, 5))
+    assert buffer.seen == Seen(3, 2, 0)
+    assert buffer.after(6)[0] == []
+    buffer.compare((*TEXT, 7, 8, 5, 6))
+    assert buffer.seen == Seen(3, 2, 0)
+
+
+pieces = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=4), max_size=5)
+
+
+@given(
+    text=st.lists(st.integers(0, 3), min_size=1, max_size=20), parts=pieces, lost=st.integers(0, 6)
+)
+def test_what_it_offers_is_what_the_chain_says(
+    text: list[int], parts: list[list[int]], lost: int
+) -> None:
+    """However the chain and the text arrive, guesses offered for a position are the chain's own for
+    it, and none is offered where the text has taken another way or a piece is missing."""
+    base = len(text) // 2
+    buffer = GuessBuffer()
+    chain: list[int] = []
+    for index, part in enumerate(parts):
+        start = base + len(chain)
+        chain += part
+        if index != lost:
+            buffer.take((1, 1), start, part, [1.0] * len(part), text[:base])
+    before_gap = [token for part in parts[:lost] for token in part]
+    for length in range(base, len(text) + 1):
+        buffer.compare(text[:length])
+        offered = buffer.after(length)[0]
+        if offered:
+            assert offered == chain[length - base : length - base + len(offered)]
+            assert text[base:length] == chain[: length - base]
+            assert lost >= len(parts) - 1 or len(before_gap) == len(chain)

@@ -1,0 +1,93 @@
+"""What goes into a pass, against trying everything."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policies.compose import Offer, composed
+from policies.latency import CostTable
+
+FLAT = CostTable((1, 64), (0.010, 0.011))
+STEEP = CostTable((1, 2, 4, 64), (0.010, 0.020, 0.040, 0.640))
+
+
+def rate_of(
+    offers: Sequence[Offer],
+    counts: Sequence[int],
+    pass_s: Callable[[float], float],
+    num_read: int = 0,
+) -> float:
+    """Weighted tokens a second of a pass with so many guesses of each."""
+    worth = sum(
+        offer.weight * (1.0 + sum(offer.chances[:count]))
+        for offer, count in zip(offers, counts, strict=True)
+    )
+    num = len(offers)
+    reading_s = pass_s(num + num_read) - pass_s(num) if num_read else 0.0
+    return worth / (pass_s(num + sum(counts) + num_read) - reading_s)
+
+
+chains = st.lists(st.floats(0.01, 1.0), max_size=4).map(
+    lambda each: tuple(itertools.accumulate(each, lambda a, b: a * b))
+)
+offers_ = st.lists(st.builds(Offer, st.floats(0.2, 5.0), chains), min_size=1, max_size=4)
+tables = st.lists(st.floats(0.0, 0.01), min_size=4, max_size=4).map(
+    lambda steps: CostTable((1, 2, 4, 8), tuple(0.01 + sum(steps[: k + 1]) for k in range(4)))
+)
+
+
+@given(offers=offers_, table=tables, num_read=st.sampled_from([0, 0, 3, 32]))
+def test_no_choice_of_guesses_gives_more(
+    offers: list[Offer], table: CostTable, num_read: int
+) -> None:
+    found = composed(offers, table.at, num_read=num_read, most=100)
+    every = itertools.product(*(range(len(offer.chances) + 1) for offer in offers))
+    best = max(rate_of(offers, counts, table.at, num_read) for counts in every)
+    assert rate_of(offers, found, table.at, num_read) == pytest.approx(best)
+
+
+@given(offers=offers_, table=tables, most=st.integers(0, 6))
+def test_it_takes_no_more_than_there_is_room_for(
+    offers: list[Offer], table: CostTable, most: int
+) -> None:
+    found = composed(offers, table.at, most=most)
+    assert sum(found) <= most
+    assert all(count <= len(o.chances) for count, o in zip(found, offers, strict=True))
+
+
+def test_sure_guesses_go_where_passes_are_flat_and_do_not_where_each_token_costs_a_pass() -> None:
+    offers = [Offer(1.0, (0.9, 0.8, 0.7))]
+    assert composed(offers, FLAT.at, most=16) == [3]
+    assert composed(offers, STEEP.at, most=16) == [0]
+
+
+def test_what_counts_more_goes_first() -> None:
+    light, heavy = Offer(1.0, (0.9, 0.8)), Offer(3.0, (0.5, 0.4))
+    assert composed([light, heavy], FLAT.at, most=2) == [0, 2]
+
+
+def test_a_piece_of_a_prompt_does_not_change_what_pays() -> None:
+    """Its time has to be spent anyway: where passes get longer evenly the choice is the same."""
+    even = CostTable((1, 100), (0.01, 0.109))
+    offers = [Offer(1.0, (0.8, 0.6, 0.4, 0.2))]
+    alone = composed(offers, even.at, most=16)
+    assert composed(offers, even.at, num_read=32, most=16) == alone
+
+
+def test_guesses_that_cost_something_else_besides_must_be_worth_that_too() -> None:
+    cheap, dear = Offer(1.0, (0.3,)), Offer(1.0, (0.3,), cost_s=1.0)
+    assert composed([cheap], FLAT.at, most=16) == [1]
+    assert composed([dear], FLAT.at, most=16) == [0]
+
+
+def test_guesses_that_go_in_anyway_are_paid_for() -> None:
+    """Where they have made the pass long, others are worth less than in a pass without them."""
+    table = CostTable((1, 4, 5, 64), (0.010, 0.010, 0.030, 0.031))
+    offers = [Offer(1.0, (0.5,))]
+    assert composed(offers, table.at, num_given=3, given_worth=0.0, most=16) == [0]
+    assert composed(offers, table.at, num_given=4, given_worth=0.0, most=16) == [1]
