@@ -112,7 +112,7 @@ GUESS = frame(241, "", 0, 2, *range(8))
         [],
         [b""],
         [VERSION],
-        [b"\x02" + frame(*PING)[1:]],
+        [bytes([PROTOCOL_VERSION + 1]) + frame(*PING)[1:]],
         [frame(*PING), b""],
         [frame(*PING), b"", b""],
         [frame(*PING) + b"\x00"],
