@@ -21,7 +21,7 @@ class StreamSpec:
 
     token_ids: prompt and committed tokens; generation: raised each time the stream is placed anew,
     so that what an earlier placement still says can be dropped. num_logprobs, scores_prompt,
-    num_leased, num_known, weight, num_guesses: as in OpenStreamRequest.
+    num_leased, num_known, weight, num_guesses, looks_up: as in OpenStreamRequest.
     """
 
     stream_id: StreamId
@@ -39,6 +39,7 @@ class StreamSpec:
     num_known: int = 0
     weight: float = 1.0
     num_guesses: int = -1
+    looks_up: bool = False
 
     @property
     def num_committed(self) -> int:

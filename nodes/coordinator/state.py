@@ -368,7 +368,12 @@ class CoordinatorState:
         bits = token_bits(node.profile)
         if node.profile.flows:
             return FlowScheduler(
-                node.costs, self._drafts, token_bits=bits, name=node.name, counts=counts
+                node.costs,
+                self._drafts,
+                token_bits=bits,
+                looks_up=self._has_lookup and node.profile.can_roll_back,
+                name=node.name,
+                counts=counts,
             )
         return SchedulerState(
             self._policy,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 _LONGEST = 4
 _SHORTEST = 2
@@ -32,22 +32,35 @@ class NgramIndex:
                     followers[tuple(self._token_ids[end - length :])] = end
             self._token_ids.append(token_id)
 
-    def propose(self, gamma: int) -> Iterator[tuple[int, int]]:
-        """Up to gamma tokens that followed the longest known run of at most 4, and for each how
-        many tokens before it are those before its model, MAX_MATCH at most."""
-        tokens = self._token_ids
-        for length in range(min(_LONGEST, len(tokens)), _SHORTEST - 1, -1):
-            start = self._followers[length].get(tuple(tokens[-length:]))
-            if start is not None:
-                match = self._match(start, length)
-                for place in range(start, min(start + gamma, len(tokens))):
-                    yield tokens[place], min(MAX_MATCH, match + place - start)
-                return
+    @property
+    def token_ids(self) -> list[int]:
+        """The text; not to be changed."""
+        return self._token_ids
 
-    def _match(self, start: int, length: int) -> int:
-        """How many of the last tokens stand before `start` too; `length` of them are known to."""
+    def find(self, tail: Sequence[int]) -> tuple[int, int] | None:
+        """Where the longest known run of at most 4 last tokens of `tail`, this text or another,
+        ended here before: the index of the token after it, and how many tokens before that one are
+        those of the tail, MAX_MATCH at most."""
+        for length in range(min(_LONGEST, len(tail)), _SHORTEST - 1, -1):
+            start = self._followers[length].get(tuple(tail[-length:]))
+            if start is not None:
+                return start, self._match(tail, start, length)
+        return None
+
+    def propose(self, gamma: int) -> Iterator[tuple[int, int]]:
+        """Up to gamma tokens that followed there, and for each how many tokens before it are those
+        before its model, MAX_MATCH at most."""
+        found = self.find(self._token_ids)
+        if found is None:
+            return
+        start, match = found
+        for place in range(start, min(start + gamma, len(self._token_ids))):
+            yield self._token_ids[place], min(MAX_MATCH, match + place - start)
+
+    def _match(self, tail: Sequence[int], start: int, length: int) -> int:
+        """How many of the tail's last tokens stand before `start` too; `length` of them do."""
         tokens = self._token_ids
-        most = min(start, MAX_MATCH)
-        while length < most and tokens[start - 1 - length] == tokens[-1 - length]:
+        most = min(start, len(tail), MAX_MATCH)
+        while length < most and tokens[start - 1 - length] == tail[-1 - length]:
             length += 1
         return length

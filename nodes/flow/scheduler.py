@@ -36,10 +36,11 @@ class FlowScheduler:
         drafts: Drafts,
         *,
         token_bits: int = 32,
+        looks_up: bool = False,
         name: str = "",
         counts: Counts | None = None,
     ) -> None:
-        self.state = FlowState(drafts, target_costs, token_bits=token_bits)
+        self.state = FlowState(drafts, target_costs, token_bits=token_bits, looks_up=looks_up)
         self._name = name
         self._counts = counts if counts is not None else Counts()
         self._target = TargetCosts(target_costs) if target_costs is not None else None

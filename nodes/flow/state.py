@@ -68,12 +68,13 @@ _SILENT_A_TOKEN_S: Final = 0.1
 @dataclass(slots=True)
 class FlowState:
     """drafts: of the whole mesh. usable: names of those that may draft for this target. costs,
-    link: of the target."""
+    link: of the target. looks_up: it guesses from texts that it has had, too."""
 
     drafts: Drafts
     costs: NodeCosts | None = None
     link: Link = field(default_factory=Link)
     token_bits: int = 32
+    looks_up: bool = False
     streams: dict[StreamId, Stream] = field(default_factory=dict)
     usable: set[str] = field(default_factory=set)
     ended: dict[StreamId, tuple[Figures, str]] = field(default_factory=dict)
@@ -89,7 +90,8 @@ class FlowState:
     ) -> list[Instruction]:
         """Open a stream on the target, and have a draft node follow it."""
         num_guesses = -1 if fixed_gamma is None else fixed_gamma
-        spec = replace(spec, weight=weight, num_guesses=num_guesses)
+        looks_up = self.looks_up and fixed_gamma != 0
+        spec = replace(spec, weight=weight, num_guesses=num_guesses, looks_up=looks_up)
         return self._take_in(Stream(spec, list(spec.token_ids), fixed_gamma, weight))
 
     def adopt(self, stream: Stream) -> list[Instruction]:
@@ -356,7 +358,7 @@ class FlowState:
         stream.count(entry)
         follow = stream.follow
         if follow is not None:
-            follow.num_used += entry.num_draft_tokens
+            follow.num_used += entry.num_draft_tokens - entry.num_looked_up
             if entry.num_compared:
                 follow.compared_at = len(stream.token_ids)
         if token_ids or entry.text:

@@ -61,6 +61,7 @@ class OpenStreamRequest:
     decode as soon as it has read all this. num_known: tokens that there are by now, where a draft
     node is told the rest of them later; 0 for those that are here. weight: what its tokens count
     beside those of others. num_guesses: that its client wants in every pass; -1 for as many as pay.
+    looks_up: a target guesses from this text and others of its owner, too.
     """
 
     stream_id: Id
@@ -78,6 +79,7 @@ class OpenStreamRequest:
     num_known: Count = 0
     weight: float = 1.0
     num_guesses: Annotated[int, Range(-1, MAX_GAMMA)] = -1
+    looks_up: bool = False
 
 
 @message(19)
@@ -205,6 +207,7 @@ class CommitEntry:
     stop string and held back where one may begin. finish_reason: "" while the stream goes on.
     num_compared: guesses, used or not, that are known by now to be right or to be the first wrong
     one of their chain; num_right of them are right. num_late: that came too late to be used.
+    num_looked_up: of num_draft_tokens, those that the target looked up itself.
     """
 
     stream_id: Id
@@ -219,6 +222,7 @@ class CommitEntry:
     num_compared: Count = 0
     num_right: Count = 0
     num_late: Count = 0
+    num_looked_up: Gamma = 0
 
 
 @message(26, max_bytes=1 << 20, max_tokens=(MAX_GAMMA + 1) * MAX_STREAMS_PER_MESSAGE)

@@ -83,6 +83,7 @@ def open_request(spec: StreamSpec) -> OpenStreamRequest:
         num_known=spec.num_known,
         weight=spec.weight,
         num_guesses=spec.num_guesses,
+        looks_up=spec.looks_up,
     )
 
 

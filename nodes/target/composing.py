@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from nodes.messages import MAX_GAMMA
+from nodes.target.lookup import Lookup
 from nodes.target.stream import TargetStream
 from policies.compose import Offer, composed
 from policies.latency import NodeCosts, TableRefit
@@ -49,35 +50,43 @@ class PassCosts:
         self._right = _MEMORY ** len(judged) * self._right + num_right
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Guesses that a stream brings into a pass. chances: (g,) of each by itself, as stated.
+    is_looked_up: they are not a draft node's."""
+
+    token_ids: tuple[int, ...] = ()
+    chances: tuple[float, ...] = ()
+    is_looked_up: bool = False
+
+
 def compose(
     decoding: Sequence[TargetStream],
     costs: PassCosts,
+    lookup: Lookup,
     *,
     num_read: int,
     used_cells: int,
     room: int,
-) -> list[tuple[int, ...]]:
-    """The guesses that each stream brings into the pass; () for none.
+) -> list[Chosen]:
+    """The guesses that each stream brings into the pass.
 
     num_read: tokens of prompts that ride along. used_cells: of the cache. room: guesses that there
     is room for. A stream whose client chose a number of guesses brings that many, if they are here.
     """
-    trust, chosen, offers = costs.trust, list[list[int]](), list[Offer]()
+    trust, chosen, offers = costs.trust, list[Chosen](), list[Offer]()
     num_given, given_worth = 0, 0.0
     weights = weights_of(decoding)
     own = [len(stream.token_ids) for stream in decoding]
     for stream, weight in zip(decoding, weights, strict=True):
         most = min(MAX_GAMMA, stream.tokens_left - 1, room - num_given)
         asked = stream.spec.num_guesses
-        token_ids, chances = stream.buffer.after(len(stream.token_ids))
         if asked >= 0:
             most = min(most, asked)
-        token_ids = token_ids[: max(0, most)]
-        true = (min(1.0, trust * chance) for chance in chances[: len(token_ids)])
-        likely = list(itertools.accumulate(true, lambda a, b: a * b))
-        chosen.append(token_ids)
+        best, likely = _best(stream, lookup, trust, max(0, most))
+        chosen.append(best)
         if asked >= 0:
-            num_given += len(token_ids)
+            num_given += len(best.token_ids)
             given_worth += weight * sum(likely)
             likely = []
         offers.append(Offer(weight, likely))
@@ -91,9 +100,31 @@ def compose(
         most=max(0, room - num_given),
     )
     return [
-        tuple(token_ids if stream.spec.num_guesses >= 0 else token_ids[:count])
-        for stream, token_ids, count in zip(decoding, chosen, counts, strict=True)
+        best
+        if stream.spec.num_guesses >= 0
+        else Chosen(best.token_ids[:count], best.chances[:count], best.is_looked_up)
+        for stream, best, count in zip(decoding, chosen, counts, strict=True)
     ]
+
+
+def _best(
+    stream: TargetStream, lookup: Lookup, trust: float, most: int
+) -> tuple[Chosen, list[float]]:
+    """The guesses of whoever promises the most accepted ones, and the chance that the first,
+    second, ... and all before it are right."""
+    token_ids, chances = stream.buffer.after(len(stream.token_ids))
+    found = lookup.propose(stream.spec.stream_id, most)
+    options = (
+        Chosen(tuple(token_ids[:most]), tuple(chances[:most])),
+        Chosen(tuple(found.token_ids[:most]), tuple(found.chances[:most]), is_looked_up=True),
+    )
+    judged = [(each, _likely(each.chances, trust)) for each in options]
+    return max(judged, key=lambda pair: sum(pair[1]))
+
+
+def _likely(chances: Sequence[float], trust: float) -> list[float]:
+    true = (min(1.0, trust * chance) for chance in chances)
+    return list(itertools.accumulate(true, lambda a, b: a * b))
 
 
 def weights_of(streams: Sequence[TargetStream]) -> list[float]:

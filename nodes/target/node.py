@@ -70,6 +70,7 @@ def spec_of(request: OpenStreamRequest) -> StreamSpec:
         num_known=request.num_known,
         weight=request.weight,
         num_guesses=request.num_guesses,
+        looks_up=request.looks_up,
     )
 
 
@@ -238,6 +239,7 @@ def commit_entry(event: Committed) -> CommitEntry:
         num_compared=event.num_compared,
         num_right=event.num_right,
         num_late=event.num_late,
+        num_looked_up=event.num_looked_up,
     )
 
 

@@ -27,6 +27,7 @@ from nodes.target.events import (
     failed_by,
 )
 from nodes.target.guesses import Seen
+from nodes.target.lookup import Lookup
 from nodes.target.reading import Reading, is_decoded, num_prompt_tokens
 from nodes.target.residents import Residents
 from nodes.target.scoring import score_rows
@@ -62,6 +63,7 @@ class TargetState:
         # Tokens, used cells and cells of a stream of the last pass, if it tells of others.
         self._last_pass: tuple[int, int, float] | None = None
         self._costs = PassCosts.of(costs) if costs is not None else None
+        self._lookup = Lookup()
         self._reading = Reading(midway_tokens)
         self._tokenizer = tokenizer
         self._grammars = grammars or Grammars(tokenizer, model.info)
@@ -106,6 +108,8 @@ class TargetState:
         for token_id in spec.token_ids[spec.num_prompt_tokens :]:
             stream.stops.push(self._tokenizer.piece(token_id))
         self._streams[spec.stream_id] = stream
+        if spec.looks_up:
+            self._lookup.open(spec)
         return [event for resumed in self._resume() for event in self._announce(resumed)]
 
     def _refusal(self, spec: StreamSpec) -> str:
@@ -144,9 +148,11 @@ class TargetState:
         for stream in list(self._streams.values()):
             self._forget(stream, num_valid=0)
         self._residents.forget_saved()
+        self._lookup.clear()
 
     def _forget(self, stream: TargetStream, *, num_valid: int | None = None) -> None:
         del self._streams[stream.spec.stream_id]
+        self._lookup.ended(stream.spec.stream_id)
         self._residents.leave(stream, num_valid=num_valid)
 
     # -- who is in the cache -------------------------------------------------------------------
@@ -330,24 +336,25 @@ class TargetState:
 
         Guesses take free cells only: no stream is parked for them.
         """
-        if self._costs is None or not any(stream.buffer.token_ids for stream in decoding):
+        if self._costs is None:
             return spans
         missing = sum(map(self._residents.missing, self._residents))
         free = self._model.free_cells() - missing - len(decoding)
         chosen = compose(
             decoding,
             self._costs,
+            self._lookup,
             num_read=min(missing, PROMPT_PIECE_TOKENS),
             used_cells=self._used_cells,
             room=max(0, min(free, budget, score_budget // (MAX_TOP_LOGPROBS + 1))),
         )
         out = []
-        for stream, span, guesses in zip(decoding, spans, chosen, strict=True):
-            if not guesses or stream.guesses is not None:
+        for stream, span, each in zip(decoding, spans, chosen, strict=True):
+            if not each.token_ids or stream.guesses is not None:
                 out.append(span)
                 continue
-            stream.guesses = guesses
-            token_ids = [stream.token_ids[-1], *guesses]
+            stream.guesses, stream.chosen = each.token_ids, each
+            token_ids = [stream.token_ids[-1], *each.token_ids]
             out.append(Span(span.seq_id, span.start, token_ids, len(token_ids)))
         return out
 
@@ -444,11 +451,12 @@ class TargetState:
         scores: tuple[TokenScores, ...] = ()
         if spec.num_logprobs >= 0:
             scores = score_rows(logits, kept, spec.num_logprobs, self._tokenizer.piece)
-        if guesses and self._costs is not None:
-            _, chances = stream.buffer.after(prefix_len)
-            self._costs.judged(chances[: len(guesses)], num_accepted)
+        chosen, stream.chosen = stream.chosen, None
+        if chosen is not None and self._costs is not None:
+            self._costs.judged(chosen.chances, num_accepted)
         stream.token_ids += kept
         stream.guesses = None
+        self._lookup.committed(spec.stream_id, kept)
         note_commit(stream, len(kept))
         stream.buffer.compare(stream.token_ids)
         seen, stream.buffer.seen = stream.buffer.seen, Seen()
@@ -465,6 +473,7 @@ class TargetState:
             seen.num_compared,
             seen.num_right,
             seen.num_late,
+            len(guesses) if chosen is not None and chosen.is_looked_up else 0,
         )
 
     def _score(self, stream: TargetStream, logits: Logits) -> PromptScored:

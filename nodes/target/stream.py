@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from nodes.engine.protocol import Tokenizer
 from nodes.engine.sampler import Sampler
@@ -11,6 +12,9 @@ from nodes.messages import MAX_GAMMA
 from nodes.stream import PROMPT_PIECE_TOKENS, StopMatcher, StreamSpec
 from nodes.target.guesses import GuessBuffer
 from policies.latency import CostTable
+
+if TYPE_CHECKING:
+    from nodes.target.composing import Chosen
 
 # Room that a stream must have to grow before it is taken in: fewer and it would soon be parked
 # again, more and cells would wait for tokens that may never come.
@@ -44,6 +48,7 @@ class TargetStream:
     guesses: tuple[int, ...] | None = None
     # What draft nodes have sent for it, and tokens that a pass commits to it on average.
     buffer: GuessBuffer = field(default_factory=GuessBuffer)
+    chosen: Chosen | None = None
     tokens_a_pass: float = 1.0
     announced: bool = False
     num_read: int = 0

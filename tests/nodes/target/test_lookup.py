@@ -1,0 +1,109 @@
+"""Guesses from texts that a target has had: the stream's own, and its owner's others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+from nodes.engine.toy import ToyConfig, ToyTokenizer
+from nodes.stream import StreamId
+from nodes.target.events import Committed
+from nodes.target.lookup import Lookup
+from nodes.target.state import TargetState
+from policies.latency import CostTable, NodeCosts
+from tests.nodes.builders import make_spec
+from tests.nodes.target.script import ONE, TWO, RecordingModel, alone, tokens_of
+
+FLAT = NodeCosts(CostTable((1, 64), (0.010, 0.011)), CostTable((32,), (0.01,)))
+A, B = (11, 12, 13, 14, 15, 16), (21, 22, 23, 24)
+
+
+def opened(prompt: tuple[int, ...], stream_id: int = 1, owner: str = "me") -> Lookup:
+    lookup = Lookup()
+    lookup.open(make_spec(stream_id, prompt=prompt, owner=owner))
+    return lookup
+
+
+def test_what_followed_the_last_tokens_before_is_guessed_again() -> None:
+    found = opened((*A, 1, *A[:3])).propose(ONE, 3)
+    assert found.token_ids == [14, 15, 16]
+    assert opened((*A, 1, 2)).propose(ONE, 3).token_ids == []
+
+
+def test_the_longest_run_decides_and_longer_ones_are_surer() -> None:
+    prompt = (9, 1, 2, 50, 8, 7, 1, 2, 60, 3, 7, 1, 2)
+    found = opened(prompt).propose(ONE, 2)
+    assert found.token_ids[0] == 60
+    assert found.chances == sorted(found.chances)
+
+
+def test_another_text_of_the_owner_is_looked_into_and_a_strangers_is_not() -> None:
+    for owner, expected in (("me", [15, 16]), ("other", [])):
+        lookup = opened(A, owner=owner)
+        lookup.ended(ONE)
+        lookup.open(make_spec(2, prompt=(5, *A[:4]), owner="me"))
+        assert lookup.propose(TWO, 2).token_ids == expected
+
+
+def test_what_a_stream_says_is_known_to_the_owners_others_at_once() -> None:
+    lookup = opened((1, 2))
+    lookup.open(make_spec(2, prompt=(3, *B[:3]), owner="me"))
+    assert lookup.propose(TWO, 2).token_ids == []
+    lookup.committed(ONE, (*B, 30))
+    assert lookup.propose(TWO, 2).token_ids == [24, 30]
+
+
+def test_chances_are_learnt_from_what_comes_whether_it_was_used_or_not() -> None:
+    """A text whose copies always end after two tokens."""
+    lookup = opened((1, 2))
+    random = Random(3)
+    before = None
+    for _ in range(300):
+        run = [random.randrange(50, 90) for _ in range(3)]
+        lookup.committed(ONE, run)
+        lookup.committed(ONE, [random.randrange(50, 90) for _ in range(4)])
+        lookup.committed(ONE, run[:2])
+        found = lookup.propose(ONE, 1)
+        before = before or found.chances[0]
+        lookup.committed(ONE, [0])
+    assert before is not None
+    assert found.chances[0] < before / 2
+
+
+def test_texts_take_no_more_memory_than_they_may() -> None:
+    """A million tokens of ended texts are not kept; those under way are still served."""
+    lookup = Lookup()
+    random = Random(1)
+    for number in range(1, 80):
+        prompt = tuple(random.randrange(1, 1000) for _ in range(16_000))
+        lookup.open(make_spec(number, prompt=prompt, owner=f"owner-{number}"))
+        if number > 3:
+            lookup.ended(StreamId(number))
+    lookup.open(make_spec(100, prompt=(*A, 1, *A[:3]), owner="me"))
+    assert lookup.propose(StreamId(100), 2).token_ids == [14, 15]
+
+
+def test_nothing_is_left_when_another_coordinator_comes() -> None:
+    lookup = opened(A)
+    lookup.ended(ONE)
+    lookup.clear()
+    lookup.open(make_spec(2, prompt=A[:4], owner="me"))
+    assert lookup.propose(TWO, 2).token_ids == []
+
+
+def test_a_target_takes_what_it_looked_up_and_the_text_is_that_of_plain_decoding() -> None:
+    """The first stream's text is the prompt's end of the second: what it is to say is known."""
+    model = RecordingModel(ToyConfig())
+    state = TargetState(model, ToyTokenizer(96), costs=FLAT)
+    first = make_spec(1, max_tokens=60, ignore_eog=True, owner="me")
+    second = replace(first, stream_id=TWO)
+    commits: list[Committed] = []
+    for spec in (first, second):
+        state.open(replace(spec, num_leased=60, looks_up=True))
+        while state.has_work():
+            commits += [e for e in state.step() if isinstance(e, Committed)]
+    expected = alone(first).token_ids
+    assert tokens_of(commits, ONE) == tokens_of(commits, TWO) == expected
+    of_second = [c for c in commits if c.stream_id == TWO]
+    assert sum(c.num_accepted_tokens for c in of_second) > 40
+    assert all(c.num_looked_up == c.num_draft_tokens for c in of_second)
