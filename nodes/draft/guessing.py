@@ -116,8 +116,10 @@ class GuessingState:
         prefix_len: int,
         token_ids: tuple[int, ...],
         num_used: int = 0,
+        num_offered: int = 0,
     ) -> list[Event]:
-        """Tokens were committed after prefix_len others. num_used: guesses that their pass took.
+        """Tokens were committed after prefix_len others. num_used: guesses that their passes took;
+        num_offered: that were there when these began.
 
         Where some are missing in between the stream is given up: its text is not known any more.
         """
@@ -133,14 +135,13 @@ class GuessingState:
             return []
         if max(new) >= self._model.info.num_vocab:
             return self._give_up(stream, f"a token outside the vocabulary of {self._model_name}")
-        was_there = stream.sent_to is not None and stream.sent_to > length
         self._learn(stream, new)
         try:
             stream.advance(new)
         except StreamError as error:
             self._forget(stream)
             return [failed_by(stream.spec, follow, error)]
-        stream.note_use(was_there=was_there, num_used=num_used)
+        stream.note_use(was_there=num_offered > 0, num_used=num_used)
         if self._model.length(stream.seq_id) > len(stream.cached):
             self._model.truncate(stream.seq_id, len(stream.cached))
         return []

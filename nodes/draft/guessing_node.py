@@ -176,7 +176,7 @@ def take_commits(state: GuessingState, notice: CommitNotice) -> Sequence[object]
         new = notice.new_token_ids[offset : offset + entry.num_tokens]
         offset += entry.num_tokens
         told = StreamId(entry.stream_id), entry.follow, entry.prefix_len, new
-        events += state.committed(*told, entry.num_draft_tokens)
+        events += state.committed(*told, entry.num_draft_tokens, entry.num_offered)
     return events
 
 

@@ -359,6 +359,7 @@ class FlowState:
         follow = stream.follow
         if follow is not None:
             follow.num_used += entry.num_draft_tokens - entry.num_looked_up
+            follow.num_offered += entry.num_offered
             if entry.num_compared:
                 follow.compared_at = len(stream.token_ids)
         if token_ids or entry.text:
@@ -408,13 +409,11 @@ class FlowState:
                 if stream is None or follow is None or follow.told >= len(stream.token_ids):
                     continue
                 new = stream.token_ids[follow.told :][: node.piece_tokens]
-                num_used = min(MAX_GAMMA, follow.num_used)
-                entries.append(
-                    AddedEntry(stream_id, follow.number, follow.told, len(new), num_used)
-                )
+                use = min(MAX_GAMMA, follow.num_used), min(MAX_GAMMA, follow.num_offered)
+                entries.append(AddedEntry(stream_id, follow.number, follow.told, len(new), *use))
                 token_ids += new
                 follow.told += len(new)
-                follow.num_used = 0
+                follow.num_used = follow.num_offered = 0
             if entries:
                 out.append(ToDraft(name, CommitNotice(tuple(entries), tuple(token_ids))))
                 node.free_at = now + node.message_s(len(entries), len(token_ids))

@@ -29,7 +29,8 @@ class Follow:
     """The draft node that follows a stream.
 
     number: of this following, higher than all before it. told: tokens of the stream that it has
-    been told. num_used: guesses that passes took since it was last told anything. compared_at: the
+    been told. num_used, num_offered: guesses that passes took, and that were there when they
+    began, since it was last told anything. compared_at: the
     stream's length when a guess of it was last compared with what was committed.
     """
 
@@ -37,6 +38,7 @@ class Follow:
     number: int
     told: int
     num_used: int = 0
+    num_offered: int = 0
     is_ready: bool = False
     compared_at: int = 0
 

@@ -207,7 +207,8 @@ class CommitEntry:
     stop string and held back where one may begin. finish_reason: "" while the stream goes on.
     num_compared: guesses, used or not, that are known by now to be right or to be the first wrong
     one of their chain; num_right of them are right. num_late: that came too late to be used.
-    num_looked_up: of num_draft_tokens, those that the target looked up itself.
+    num_looked_up: of num_draft_tokens, those that the target looked up itself. num_offered: guesses
+    of the draft node that were there when the pass began, 16 at most.
     """
 
     stream_id: Id
@@ -223,6 +224,7 @@ class CommitEntry:
     num_right: Count = 0
     num_late: Count = 0
     num_looked_up: Gamma = 0
+    num_offered: Gamma = 0
 
 
 @message(26, max_bytes=1 << 20, max_tokens=(MAX_GAMMA + 1) * MAX_STREAMS_PER_MESSAGE)
@@ -306,8 +308,8 @@ class GuessNotice:
 class AddedEntry:
     """Tokens that were committed to a stream, for the draft node that follows it.
 
-    prefix_len: tokens before them. num_draft_tokens: guesses of this draft node that the pass
-    took.
+    prefix_len: tokens before them. num_draft_tokens: guesses of this draft node that the passes
+    took; num_offered: that were there when the passes began.
     """
 
     stream_id: Id
@@ -315,6 +317,7 @@ class AddedEntry:
     prefix_len: Position
     num_tokens: Count
     num_draft_tokens: Gamma
+    num_offered: Gamma
 
 
 @message(50, max_bytes=32_768, max_tokens=MAX_PROMPT_TOKENS)

@@ -113,6 +113,7 @@ def _best(
     """The guesses of whoever promises the most accepted ones, and the chance that the first,
     second, ... and all before it are right."""
     token_ids, chances = stream.buffer.after(len(stream.token_ids))
+    stream.num_offered = min(MAX_GAMMA, len(token_ids))
     found = lookup.propose(stream.spec.stream_id, most)
     options = (
         Chosen(tuple(token_ids[:most]), tuple(chances[:most])),

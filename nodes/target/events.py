@@ -65,6 +65,7 @@ class Committed:
     num_right: int = 0
     num_late: int = 0
     num_looked_up: int = 0
+    num_offered: int = 0
 
 
 @dataclass(frozen=True, slots=True)

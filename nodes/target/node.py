@@ -240,6 +240,7 @@ def commit_entry(event: Committed) -> CommitEntry:
         num_right=event.num_right,
         num_late=event.num_late,
         num_looked_up=event.num_looked_up,
+        num_offered=event.num_offered,
     )
 
 

@@ -452,6 +452,7 @@ class TargetState:
         if spec.num_logprobs >= 0:
             scores = score_rows(logits, kept, spec.num_logprobs, self._tokenizer.piece)
         chosen, stream.chosen = stream.chosen, None
+        num_offered, stream.num_offered = stream.num_offered, 0
         if chosen is not None and self._costs is not None:
             self._costs.judged(chosen.chances, num_accepted)
         stream.token_ids += kept
@@ -474,6 +475,7 @@ class TargetState:
             seen.num_right,
             seen.num_late,
             len(guesses) if chosen is not None and chosen.is_looked_up else 0,
+            num_offered,
         )
 
     def _score(self, stream: TargetStream, logits: Logits) -> PromptScored:

@@ -49,6 +49,8 @@ class TargetStream:
     # What draft nodes have sent for it, and tokens that a pass commits to it on average.
     buffer: GuessBuffer = field(default_factory=GuessBuffer)
     chosen: Chosen | None = None
+    # Guesses of a draft node that were there when the pass under way began.
+    num_offered: int = 0
     tokens_a_pass: float = 1.0
     announced: bool = False
     num_read: int = 0

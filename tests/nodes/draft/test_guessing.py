@@ -155,7 +155,7 @@ def test_a_stream_of_which_no_guess_is_used_is_only_measured() -> None:
     text = text_of()
     num_guesses = []
     for place in range(120):
-        state.committed(ONE, 1, len(PROMPT) + place, text[place : place + 1], 0)
+        state.committed(ONE, 1, len(PROMPT) + place, text[place : place + 1], 0, 1)
         parts = parts_of(run(state))
         num_guesses.append(sum(len(part.token_ids) for part in parts))
     # One guess in about 8 tokens.
