@@ -11,7 +11,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # Whole packages, but for the shells in them.
-PACKAGES = ("nodes/coordinator", "nodes/scheduler", "nodes/target", "nodes/draft", "policies")
+PACKAGES = (
+    "nodes/coordinator",
+    "nodes/scheduler",
+    "nodes/flow",
+    "nodes/target",
+    "nodes/draft",
+    "policies",
+)
 SHELLS = {
     "nodes/coordinator/service.py",
     # Files of authorized keys are read at each message.
@@ -20,6 +27,7 @@ SHELLS = {
     "nodes/target/node.py",
     "nodes/target/texts.py",
     "nodes/draft/node.py",
+    "nodes/draft/guessing_node.py",
 }
 # Says so of itself: "... Pure." or "...; pure."
 SAYS_PURE = re.compile(r"[.;:] [Pp]ure\b")

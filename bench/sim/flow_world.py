@@ -17,13 +17,14 @@ from nodes.draft.guessing import Guessed, GuessingState
 from nodes.draft.guessing_node import guess_notice, take_commits
 from nodes.draft.outbox import Outbox
 from nodes.engine.sampling import Sampling
-from nodes.flow.drafts import DraftNode, Drafts
-from nodes.flow.state import FlowState
+from nodes.flow.drafts import Drafts
+from nodes.flow.scheduler import FlowScheduler
 from nodes.messages import (
     CloseStreamNotice,
     CommitNotice,
     CommitReply,
     GuessNotice,
+    HoldRequest,
     LeaseRequest,
     OpenStreamRequest,
     StreamReadyNotice,
@@ -31,9 +32,10 @@ from nodes.messages import (
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.events import Committed, Failed, Ready
-from nodes.target.node import commit_entry, spec_of, take_guesses
+from nodes.target.node import commit_entry, spec_of, take_guesses, take_holds
 from nodes.target.state import TargetState
 from policies.confidence import Calibration, DraftCalibration
+from policies.joint import joint_plan
 from policies.plan import Link
 
 _TICK_S = 0.25
@@ -96,6 +98,12 @@ class SimNode:
 
     def _begin(self) -> None:
         while self.is_alive and self.state.has_work():
+            if isinstance(self.state, TargetState):
+                clock = self.engine.clock
+                patience_s = self.state.patience_s(clock.now)
+                if patience_s > 0.0:
+                    clock.at(clock.now + patience_s + 1e-9, self._wake)
+                    return
             events = self.state.step()
             work = self.model.take_work()
             if work is not None:
@@ -108,13 +116,17 @@ class SimNode:
                 return
             self._deliver(events, 0.0)
 
+    def _wake(self) -> None:
+        if not self.engine.is_busy:
+            self._begin()
+
     def _end(self, events: Sequence[object], started: float) -> None:
         self.engine.is_busy = False
         if not self.is_alive:
             return
         seconds = self.engine.clock.now - started
         if isinstance(self.state, TargetState):
-            self.state.passed(seconds)
+            self.state.passed(seconds, self.engine.clock.now)
         self._deliver(events, seconds)
         waiting, self._inbox = self._inbox, []
         for message in waiting:
@@ -133,6 +145,8 @@ def _to_target(state: TargetState, message: Any) -> Sequence[object]:
                 state.lease(StreamId(e.stream_id), e.generation, e.prefix_len, e.num_tokens)
         case GuessNotice():
             take_guesses(state, message)
+        case HoldRequest():
+            take_holds(state, message)
     return ()
 
 
@@ -162,8 +176,13 @@ class FlowWorld:
         self._target = SimNode(engine, model, state, _to_target, self._from_target)
         self._drafts: dict[str, SimNode] = {}
         self._deadline: float | None = None
-        self._flow = FlowState(Drafts(), scenario.target)
-        self._flow.link = scenario.target_link or Link(rtt_s=2 * scenario.target_delay_s)
+        self._flow = FlowScheduler(
+            scenario.target,
+            Drafts(),
+            policy=settings.get("policy", joint_plan),
+            is_grouped=settings.get("is_grouped"),
+        )
+        self._flow.target_link(scenario.target_link or Link(rtt_s=2 * scenario.target_delay_s))
 
     def run(self) -> Result:
         scenario, clock = self._scenario, self._clock
@@ -248,8 +267,8 @@ class FlowWorld:
             return ()
 
         self._drafts[name] = SimNode(engine, model, state, apply, deliver)
-        record = DraftNode(name, believed, link, 256)
-        self._carry_out(self._flow.draft_joined(record))
+        joined = self._flow.draft_joined(name, believed, link, model_hash=node.model_hash)
+        self._carry_out(joined)
 
     def _note_committed(self, model: ScriptedModel, message: OpenStreamRequest) -> None:
         text_id = self._text_ids[message.stream_id]
@@ -351,7 +370,11 @@ class FlowWorld:
             request.ready_at = self._clock.now
         self._carry_out(
             self._flow.target_ready(
-                StreamId(message.stream_id), message.generation, has_begun=message.has_begun
+                StreamId(message.stream_id),
+                message.generation,
+                self._clock.now,
+                message.num_read,
+                has_begun=message.has_begun,
             )
         )
 
@@ -359,7 +382,7 @@ class FlowWorld:
         self._carry_out(self._flow.committed(reply, self._clock.now))
 
     def _from_draft(self, name: str, message: Any) -> None:
-        if name not in self._flow.drafts:
+        if name not in self._flow.state.drafts:
             return
         match message:
             case GuessNotice(parts=parts, token_ids=ids):
@@ -370,7 +393,7 @@ class FlowWorld:
                     ids = ids[count:]
                 self._carry_out(self._flow.guessed(name, told))
             case StreamReadyNotice(stream_id=s, generation=g):
-                self._flow.draft_ready(name, StreamId(s), g)
+                self._flow.draft_ready(name, StreamId(s), g, self._clock.now)
 
     def _carry_out(self, instructions: Sequence[Instruction]) -> None:
         for instruction in instructions:
@@ -394,7 +417,7 @@ class FlowWorld:
     def _due(self, deadline: float) -> None:
         if deadline == self._deadline:
             self._deadline = None
-            self._carry_out(self._flow.tell_followers(self._clock.now))
+            self._carry_out(self._flow.state.tell_followers(self._clock.now))
 
     def _to_draft(self, name: str, message: Any) -> None:
         index = int(name.rpartition("-")[2]) - 1
@@ -404,4 +427,5 @@ class FlowWorld:
             self.num_messages += 1
             medium = self._media[link.medium or name]
             medium.send(self._clock, link, bits_of(message), partial(draft.receive, message))
-            self._flow.drafts[name].free_at = max(medium.free_at, self._flow.drafts[name].free_at)
+            record = self._flow.state.drafts[name]
+            record.free_at = max(medium.free_at, record.free_at)

@@ -42,7 +42,6 @@ from nodes.coordinator.members.rotation import Rotation
 from nodes.coordinator.sends import Send
 from nodes.coordinator.state import CoordinatorState, DuePlan
 from nodes.messages import NodesReply, StatusReply, TraceReply
-from nodes.scheduler.planning import Made
 from policies.plan import Policy
 
 logger = logging.getLogger(__name__)
@@ -262,7 +261,7 @@ class Coordinator:
         """The plan that is due for longest, if any is: to be made before another one is begun."""
         return self.state.begin_plan(self._clock())
 
-    def take_plan(self, due: DuePlan, made: Made) -> None:
+    def take_plan(self, due: DuePlan, made: object) -> None:
         """Put a plan in force, and send what follows from it."""
         self._hand_over(self.state.take_plan(due, made, self._clock()))
 

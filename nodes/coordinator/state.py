@@ -37,6 +37,7 @@ from nodes.coordinator.serving import Serving
 from nodes.coordinator.status.document import Reporting
 from nodes.coordinator.tracing import Tracing
 from nodes.flow.drafts import Drafts
+from nodes.flow.planning import Planning as FlowPlanning
 from nodes.flow.scheduler import FlowScheduler
 from nodes.messages import (
     NodeCommandRequest,
@@ -52,7 +53,7 @@ from nodes.profile import token_bits
 from nodes.scheduler import SchedulerState
 from nodes.scheduler.drafting.load import DraftLoad
 from nodes.scheduler.instructions import Instruction
-from nodes.scheduler.planning import Made, Planning
+from nodes.scheduler.planning import Planning as RoundPlanning
 from nodes.scheduler.rounds import RoundIds
 from policies.plan import Policy
 
@@ -77,7 +78,7 @@ class DuePlan:
 
     target: str
     scheduler: SchedulerState | FlowScheduler
-    planning: Planning
+    planning: RoundPlanning | FlowPlanning
 
 
 class CoordinatorState:
@@ -269,12 +270,13 @@ class CoordinatorState:
                 return DuePlan(name, node.scheduler, planning)
         return None
 
-    def take_plan(self, due: DuePlan, made: Made, now: float) -> list[Send]:
+    def take_plan(self, due: DuePlan, made: object, now: float) -> list[Send]:
         """What may start by a plan that was made; nothing where its target has left."""
         node = self._roster.node(due.target)
         if node is None or node.scheduler is not due.scheduler:
             return []
-        return self._carry_out(node, due.scheduler.take_plan(due.planning, made, now), now)
+        scheduler: Any = due.scheduler
+        return self._carry_out(node, scheduler.take_plan(due.planning, made, now), now)
 
     def next_deadline(self) -> float | None:
         """When a scheduler or an upload wants a tick, if one does."""
@@ -374,6 +376,10 @@ class CoordinatorState:
                 looks_up=self._has_lookup and node.profile.can_roll_back,
                 name=node.name,
                 counts=counts,
+                policy=self._policy,
+                plans_later=partial(self._plans_due.setdefault, node.name)
+                if self._plans_later
+                else None,
             )
         return SchedulerState(
             self._policy,

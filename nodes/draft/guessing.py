@@ -182,7 +182,10 @@ class GuessingState:
         return self._is_ready(stream) and bool(self._extended([stream]))
 
     def _is_ready(self, stream: Followed) -> bool:
-        if stream.is_behind or not stream.is_known or not stream.has_room or not stream.is_open:
+        # A few tokens are read in the step that guesses what follows them.
+        if stream.num_missing > (_READ_BESIDE if stream.announced else 0):
+            return False
+        if not stream.is_known or not stream.has_room or not stream.is_open:
             return False
         info = self._model.info
         has_ended = bool(stream.guesses) and stream.guesses[-1] in info.eog_token_ids
@@ -200,6 +203,7 @@ class GuessingState:
         # First, for what it copies is not run.
         waiting = self._reading.order(streams)
         guessing = self._extended([stream for stream in streams if self._is_ready(stream)])
+        waiting = [each for each in waiting if not any(each is other for other in guessing)]
         events: list[Event] = []
         while not self._fits(spans := self._spans(guessing, waiting)):
             if guessing and waiting:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from nodes.flow.drafts import DraftNode, Drafts
+from nodes.flow.planning import Choice, Made, Planning, Wait, waits_of
 from nodes.flow.state import FlowState
-from nodes.flow.stream import Stream
+from nodes.flow.stream import Running, Stream
 from nodes.messages import MAX_STREAMS_PER_MESSAGE, ChainPart, CommitReply
 from nodes.scheduler.drafting.pace import Pace
 from nodes.scheduler.instructions import Instruction
 from nodes.scheduler.journal import Journal
-from nodes.scheduler.planning import Made, Planning
 from nodes.scheduler.stream import Figures, Opening
 from nodes.scheduler.target import TargetCosts
 from nodes.scheduler.watching.counts import Counts, Plain
@@ -22,9 +23,22 @@ from nodes.scheduler.watching.stage_errors import ErrorFigures, Stage, StageErro
 from nodes.stream import PROMPT_PIECE_TOKENS, StreamId, StreamSpec
 from policies.confidence import Spread
 from policies.latency import NodeCosts
-from policies.plan import ENTRY_BITS, HEADER_BITS, Link, Plan
+from policies.plan import (
+    ENTRY_BITS,
+    HEADER_BITS,
+    DraftView,
+    Link,
+    Observation,
+    Plan,
+    Policy,
+    StreamView,
+)
+from policies.priced import price_of
 
 _PLAN: Final = Plan(policy="flow")
+_PLAN_EVERY_S: Final = 1.0
+# What other groups must promise beyond those in force.
+_REGROUPING: Final = 0.04
 
 
 class FlowScheduler:
@@ -39,7 +53,19 @@ class FlowScheduler:
         looks_up: bool = False,
         name: str = "",
         counts: Counts | None = None,
+        policy: Policy | None = None,
+        plans_later: Callable[[], None] | None = None,
+        is_grouped: bool | None = None,
     ) -> None:
+        """policy: makes plans in which streams wait for each other; without it none is made.
+        plans_later: told where a plan is due, so that it is made some calls later; without it calls
+        make it. is_grouped: True or False where one way is in force whatever is predicted.
+        """
+        self._policy, self._plans_later = policy, plans_later
+        is_forced = is_grouped is not None
+        self._choice = Choice(is_grouped=bool(is_grouped), is_forced=is_forced)
+        self._plan_at = 0.0
+        self._plan = _PLAN
         self.state = FlowState(drafts, target_costs, token_bits=token_bits, looks_up=looks_up)
         self._name = name
         self._counts = counts if counts is not None else Counts()
@@ -79,7 +105,7 @@ class FlowScheduler:
 
     @property
     def plan_in_force(self) -> Plan:
-        return _PLAN
+        return self._plan
 
     def record(self, recorder: Recorder | None, now: float) -> None:
         self._recorder = recorder
@@ -238,13 +264,90 @@ class FlowScheduler:
         return self.state.next_deadline()
 
     def tick(self, now: float) -> list[Instruction]:
-        return self.state.tick(now)
+        out = self.state.tick(now)
+        if now < self._plan_at or self._policy is None:
+            return out
+        if self._plans_later is not None:
+            self._plans_later()
+            return out
+        planning = self.begin_plan(now)
+        return out if planning is None else [*out, *self.take_plan(planning, planning.make(), now)]
 
     def begin_plan(self, now: float) -> Planning | None:
-        return None
+        """What a plan that is due is to be made of; anybody may make it, and take_plan() has it."""
+        if now < self._plan_at or self._policy is None:
+            return None
+        self._plan_at = now + _PLAN_EVERY_S
+        seen = self._observation(now)
+        if not any(view.draft for view in seen.streams):
+            return None
+        return Planning(seen, self._policy)
 
     def take_plan(self, planning: Planning, made: Made, now: float) -> list[Instruction]:
-        return []
+        """Put a plan in force, whatever has come in since it was begun."""
+        was_grouped = self._choice.is_grouped
+        is_grouped = self._choice.decide(made, self._observed_price_s(), now)
+        if not is_grouped:
+            self._plan = _PLAN
+            return self.state.wait({})
+        if was_grouped and self._plan.batches:
+            # Streams that change groups wait for others: not for a little.
+            kept_s = price_of(made.observation, self._plan)
+            if kept_s * (1.0 - _REGROUPING) < made.grouped_s:
+                return self.state.wait(self._with_newcomers(made.grouped))
+        self._plan = made.grouped
+        return self.state.wait(waits_of(made.grouped))
+
+    def _with_newcomers(self, made: Plan) -> dict[int, Wait]:
+        """The waits in force, without streams that have left; new ones go as a new plan has it, in
+        a group that there is."""
+        new = waits_of(made)
+        groups = {wait.group for wait in self.state.waits.values()}
+        here = self.state.streams
+        kept = {s: wait for s, wait in self.state.waits.items() if StreamId(s) in here}
+        return {s: wait for s, wait in new.items() if wait.group in groups} | kept
+
+    def _observed_price_s(self) -> float:
+        """The weighted sum over streams of seconds a token, of late; 0.0 if too little is known."""
+        streams = [s for s in self.streams() if isinstance(s.phase, Running)]
+        if not streams or not all(stream.interval_s for stream in streams):
+            return 0.0
+        return sum(s.weight * s.interval_s / s.tokens_a_pass for s in streams)
+
+    def _observation(self, now: float) -> Observation:
+        state, target = self.state, self._target
+        streams = [s for s in self.streams() if isinstance(s.phase, Running)]
+        used = sum(len(stream.token_ids) for stream in streams)
+        views, names = [], dict[str, int]()
+        for stream in streams:
+            follow = stream.follow
+            name = follow.node if follow is not None and follow.is_ready else None
+            if name is not None:
+                names[name] = names.get(name, 0) + len(stream.token_ids)
+            views.append(
+                StreamView(
+                    stream_id=stream.spec.stream_id,
+                    alpha=stream.acceptance.alpha,
+                    tokens_left=stream.tokens_left,
+                    fixed_gamma=stream.fixed_gamma,
+                    draft=name,
+                    weight=stream.weight,
+                )
+            )
+        drafts = []
+        for name, cells in names.items():
+            node = state.drafts[name]
+            link = replace(node.link, rtt_s=node.link.rtt_s + state.link.rtt_s)
+            drafts.append(DraftView(name, node.costs, link, cells))
+        return Observation(
+            streams=tuple(views),
+            target=target.now(used / max(1, len(streams))) if target is not None else None,
+            drafts=tuple(drafts),
+            used_cells=used,
+            prefill_share=target.prefill_share(now) if target is not None else 0.0,
+            token_bits=state.token_bits,
+            target_link=state.link,
+        )
 
     @property
     def target(self) -> TargetCosts | None:
@@ -278,7 +381,7 @@ class Report:
 
     @property
     def plan(self) -> Plan:
-        return _PLAN
+        return self._scheduler.plan_in_force
 
     @property
     def cycle_s(self) -> float:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from nodes.flow.drafts import DraftNode, Drafts
+from nodes.flow.planning import NO_WAIT, Wait, changed
 from nodes.flow.stream import Follow, Running, Stream
 from nodes.messages import (
     MAX_GAMMA,
@@ -24,6 +25,8 @@ from nodes.messages import (
     CommitNotice,
     CommitReply,
     GuessNotice,
+    HoldEntry,
+    HoldRequest,
     LeaseEntry,
     LeaseRequest,
 )
@@ -78,6 +81,8 @@ class FlowState:
     streams: dict[StreamId, Stream] = field(default_factory=dict)
     usable: set[str] = field(default_factory=set)
     ended: dict[StreamId, tuple[Figures, str]] = field(default_factory=dict)
+    # What streams wait for by the plan in force.
+    waits: dict[int, Wait] = field(default_factory=dict)
     num_stale: int = 0
     num_parked: int = 0
     num_reopened: int = 0
@@ -135,6 +140,7 @@ class FlowState:
 
     def _detach(self, stream: Stream) -> list[Instruction]:
         del self.streams[stream.spec.stream_id]
+        self.waits.pop(stream.spec.stream_id, None)
         return self._unfollow(stream)
 
     def take_figures(self, stream_id: StreamId) -> tuple[Figures, str]:
@@ -287,11 +293,12 @@ class FlowState:
             return []
         length = len(stream.token_ids)
         stream.is_parked = False
+        known = [stream] if stream_id in self.waits else []
         if has_begun:
             stream.phase = Running(length + min(_LEASE_TOKENS, stream.tokens_left))
-            return []
+            return self._tell_waits(known)
         stream.phase = Running(length)
-        return self._allow([stream])
+        return [*self._tell_waits(known), *self._allow([stream])]
 
     def target_parked(self, stream_id: StreamId, generation: int) -> list[Instruction]:
         """It had no cells left for a stream, and says ready when it goes on."""
@@ -326,7 +333,7 @@ class FlowState:
         for entry in reply.entries:
             token_ids = reply.token_ids[offset : offset + entry.num_tokens]
             offset += entry.num_tokens
-            out += self._commit(entry, token_ids, added)
+            out += self._commit(entry, token_ids, added, now)
         out += self._look_at_followers(added)
         return [*out, *self._allow(added), *self.tell_followers(now)]
 
@@ -335,6 +342,7 @@ class FlowState:
         entry: CommitEntry,
         token_ids: tuple[int, ...],
         added: list[Stream],
+        now: float,
     ) -> list[Instruction]:
         """One entry; streams that go on are added."""
         stream = self._current(StreamId(entry.stream_id), entry.generation)
@@ -355,7 +363,7 @@ class FlowState:
         stream.token_ids += token_ids
         if token_ids:
             stream.num_reopened = 0
-        stream.count(entry)
+        stream.count(entry, now)
         follow = stream.follow
         if follow is not None:
             follow.num_used += entry.num_draft_tokens - entry.num_looked_up
@@ -433,6 +441,25 @@ class FlowState:
             spec = stream.spec
             entries.append(LeaseEntry(spec.stream_id, spec.generation, length, until - length))
         return [ToTarget(LeaseRequest(tuple(entries)))] if entries else []
+
+    def wait(self, waits: dict[int, Wait]) -> list[Instruction]:
+        """Have streams wait for guesses by a new plan, which says so of all that shall."""
+        others = changed(self.waits, waits)
+        self.waits = waits
+        found = (self.streams.get(StreamId(stream_id)) for stream_id in others)
+        return self._tell_waits(stream for stream in found if stream is not None)
+
+    def _tell_waits(self, streams: Iterable[Stream]) -> list[Instruction]:
+        """Tell the target what these wait for, as far as it has read them."""
+        entries = []
+        for stream in streams:
+            if not isinstance(stream.phase, Running):
+                continue
+            spec, wait = stream.spec, self.waits.get(stream.spec.stream_id, NO_WAIT)
+            hold_us = round(wait.most_s * 1e6)
+            known = spec.stream_id, spec.generation
+            entries.append(HoldEntry(*known, wait.group, wait.num_guesses, hold_us))
+        return [ToTarget(HoldRequest(tuple(entries)))] if entries else []
 
     # -- what goes wrong -----------------------------------------------------------------------
 

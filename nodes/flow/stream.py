@@ -60,6 +60,9 @@ class Stream:
     # Tokens that a pass commits to it on average, and guesses in the last one.
     tokens_a_pass: float = 1.0
     last_gamma: int = 0
+    # Seconds from one commit to the next, on average; 0.0 before two. When the last one was.
+    interval_s: float = 0.0
+    committed_at: float | None = None
     num_reopened: int = 0
     # Draft nodes that died with it since one of them sent guesses.
     num_draft_losses: int = 0
@@ -86,8 +89,13 @@ class Stream:
     def current_spec(self, generation: int) -> StreamSpec:
         return replace(self.spec, generation=generation, token_ids=tuple(self.token_ids))
 
-    def count(self, entry: CommitEntry) -> None:
+    def count(self, entry: CommitEntry, now: float) -> None:
         """Add what a pass did to the figures."""
+        if self.committed_at is not None:
+            seconds = now - self.committed_at
+            before = self.interval_s or seconds
+            self.interval_s = before + _RATE * (seconds - before)
+        self.committed_at = now
         if entry.num_draft_tokens:
             self.figures.num_rounds += 1
         else:

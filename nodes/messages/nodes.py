@@ -326,3 +326,23 @@ class CommitNotice:
 
     entries: Annotated[tuple[AddedEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
     new_token_ids: TokenIds
+
+
+@struct
+class HoldEntry:
+    """What a stream waits for before it goes into a pass. group: of the streams that go together,
+    0 for none: it waits no longer. num_guesses: of a draft node. hold_us: microseconds since its
+    last token after which it goes all the same."""
+
+    stream_id: Id
+    generation: Id
+    group: Count
+    num_guesses: Gamma
+    hold_us: Annotated[int, Range(0, 10_000_000)]
+
+
+@message(51, max_bytes=32_768)
+class HoldRequest:
+    """The coordinator's plan has streams wait for their guesses, or go at once again."""
+
+    entries: Annotated[tuple[HoldEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]

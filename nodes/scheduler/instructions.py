@@ -10,6 +10,7 @@ from nodes.messages import (
     CommitNotice,
     DraftRequest,
     GuessNotice,
+    HoldRequest,
     LeaseEntry,
     LeaseRequest,
     OpenStreamRequest,
@@ -21,7 +22,14 @@ from nodes.stream import StreamId, StreamSpec
 
 @dataclass(frozen=True, slots=True)
 class ToTarget:
-    message: OpenStreamRequest | CloseStreamNotice | VerifyRequest | LeaseRequest | GuessNotice
+    message: (
+        OpenStreamRequest
+        | CloseStreamNotice
+        | VerifyRequest
+        | LeaseRequest
+        | GuessNotice
+        | HoldRequest
+    )
 
 
 @dataclass(frozen=True, slots=True)

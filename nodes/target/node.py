@@ -19,6 +19,7 @@ from nodes.messages import (
     CommitEntry,
     CommitReply,
     GuessNotice,
+    HoldRequest,
     LeaseRequest,
     LinkFields,
     OpenStreamRequest,
@@ -44,7 +45,8 @@ from nodes.target.events import (
     ReadBeside,
     Ready,
 )
-from nodes.target.rhythm import RoundPace
+from nodes.target.holding import Hold
+from nodes.target.rhythm import HoldPace, RoundPace
 from nodes.target.state import TargetState
 from nodes.target.stream import midway_tokens
 from nodes.target.texts import TextReader
@@ -95,6 +97,7 @@ class TargetNode:
         """flows: as in EngineProfile. declared: what is known of the link beforehand. grammars:
         None for those of the model, compiled in this process at its own risk."""
         self._model = model
+        self._flows = flows
         self._tokenizer = tokenizer
         self._prefix_cache_bytes = prefix_cache_bytes
         self._costs = costs
@@ -126,7 +129,8 @@ class TargetNode:
             costs=self._costs,
         )
         self._pace = RoundPace(self._costs.decode)
-        self._engine = EngineThread(state, self._on_events, pace=self._pace)
+        pace = HoldPace() if self._flows else self._pace
+        self._engine = EngineThread(state, self._on_events, pace=pace)
         self._opening = Opening(self._grammars, self._open)
         self._texts = TextReader(self._tokenizer, lambda reply: self._link.send(reply))
         self._link = self._make_link()
@@ -168,6 +172,8 @@ class TargetNode:
                 self._engine.post(lambda state: _close(state, stream_id, generation))
             case GuessNotice():
                 self._engine.post(lambda state: take_guesses(state, message))
+            case HoldRequest():
+                self._engine.post(lambda state: take_holds(state, message))
             case TokenizeRequest():
                 self._texts.ask(message)
             case ProbeRequest(seed=seed):
@@ -267,6 +273,14 @@ def take_guesses(state: TargetState, notice: GuessNotice) -> Sequence[Event]:
         chances = [step / CHANCE_STEPS for step in part.chances]
         number = part.follow, part.chain
         state.guess(StreamId(part.stream_id), number, part.start, token_ids, chances)
+    return ()
+
+
+def take_holds(state: TargetState, request: HoldRequest) -> Sequence[Event]:
+    """Have streams wait for guesses, or no longer."""
+    for entry in request.entries:
+        hold = Hold(entry.group, entry.num_guesses, entry.hold_us * 1e-6) if entry.group else None
+        state.hold(StreamId(entry.stream_id), entry.generation, hold)
     return ()
 
 

@@ -107,6 +107,16 @@ class Rhythm:
         return now
 
 
+class HoldPace:
+    """Keeps passes until guesses are there for which streams wait."""
+
+    def patience_s(self, worker: TargetState, now: float) -> float:
+        return worker.patience_s(now)
+
+    def passed(self, worker: TargetState, now: float, seconds: float) -> None:
+        worker.passed(seconds, now)
+
+
 class RoundPace:
     """Keeps what may wait until the next round, where that is soon there."""
 
@@ -131,6 +141,6 @@ class RoundPace:
         return self.rhythm.patient_until(now, *waits) - now
 
     def passed(self, worker: TargetState, now: float, seconds: float) -> None:
-        worker.passed(seconds)
+        worker.passed(seconds, now)
         if worker.in_rounds:
             self.rhythm.round_done(now, seconds, worker.in_rounds, worker.num_committed)

@@ -27,6 +27,7 @@ from nodes.target.events import (
     failed_by,
 )
 from nodes.target.guesses import Seen
+from nodes.target.holding import Hold, eligible_at
 from nodes.target.lookup import Lookup
 from nodes.target.reading import Reading, is_decoded, num_prompt_tokens
 from nodes.target.residents import Residents
@@ -63,6 +64,9 @@ class TargetState:
         # Tokens, used cells and cells of a stream of the last pass, if it tells of others.
         self._last_pass: tuple[int, int, float] | None = None
         self._costs = PassCosts.of(costs) if costs is not None else None
+        # As it was told last, and the streams of the last pass.
+        self._now = 0.0
+        self._in_pass: list[TargetStream] = []
         self._lookup = Lookup()
         self._reading = Reading(midway_tokens)
         self._tokenizer = tokenizer
@@ -222,6 +226,34 @@ class TargetState:
         stream.guesses = tuple(known)
         return True
 
+    def hold(self, stream_id: StreamId, generation: int, hold: Hold | None) -> None:
+        """Have a stream wait for guesses from now on; None: no longer."""
+        stream = self._current(stream_id, generation)
+        if stream is not None:
+            stream.hold = hold
+
+    def patience_s(self, now: float) -> float:
+        """Seconds that the next pass may wait: nothing is to be done but for streams that wait for
+        their guesses. Asked before each pass."""
+        self._now = now
+        if self._next_parked() is not None:
+            return 0.0
+        decoding = []
+        for stream in self._residents:
+            if not stream.announced or self._residents.missing(stream):
+                return 0.0
+            if stream.may_decode:
+                decoding.append(stream)
+        if not all(stream.hold for stream in decoding):
+            return 0.0
+        at = eligible_at(decoding).values()
+        return max(0.0, min(at, default=now) - now)
+
+    def _waiting_groups(self) -> frozenset[int]:
+        """Groups whose guesses are not there yet, and waited for."""
+        able = (s for s in self._residents if s.may_decode and not self._residents.missing(s))
+        return frozenset(group for group, at in eligible_at(able).items() if at > self._now)
+
     def guess(
         self,
         stream_id: StreamId,
@@ -274,9 +306,12 @@ class TargetState:
         spans: list[Span] = []
         decoding: list[TargetStream] = []
         budget, score_budget = self._model.info.max_batch_tokens, _MAX_SCORES_PER_PASS
+        waiting = self._waiting_groups()
         for stream in self._streams.values():
             is_waiting = not stream.may_decode or self._residents.missing(stream)
             if stream.seq_id is None or is_waiting:
+                continue
+            if stream.hold is not None and stream.hold.group in waiting:
                 continue
             token_ids = [stream.token_ids[-1], *stream.useful_guesses]
             if len(token_ids) > budget or stream.num_scores > score_budget:
@@ -305,6 +340,7 @@ class TargetState:
         num_read = sum(num_prompt_tokens(stream, span) for stream, span in reading)
         spans += [span for _, span in reading]
         self._last_pass = None
+        self._in_pass = []
         if spans:
             if not num_read:
                 self._last_pass = self._pass_size(spans)
@@ -367,8 +403,10 @@ class TargetState:
         own = sum(span.start * len(span.token_ids) for span in spans)
         return num_tokens, self._used_cells, own / num_tokens
 
-    def passed(self, seconds: float) -> None:
-        """The last pass took so long; what it tells of those to come is learnt."""
+    def passed(self, seconds: float, now: float = 0.0) -> None:
+        """The last pass took so long and ended now; what it tells of those to come is learnt."""
+        for stream in self._in_pass:
+            stream.last_commit_at = now
         if self._costs is not None and self._last_pass is not None:
             num_tokens, used_cells, own_cells = self._last_pass
             self._costs.table.observe(num_tokens, seconds, used_cells, own_cells)
@@ -459,6 +497,7 @@ class TargetState:
         stream.guesses = None
         self._lookup.committed(spec.stream_id, kept)
         note_commit(stream, len(kept))
+        self._in_pass.append(stream)
         stream.buffer.compare(stream.token_ids)
         seen, stream.buffer.seen = stream.buffer.seen, Seen()
         return Committed(

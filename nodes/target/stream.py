@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from policies.latency import CostTable
 
 if TYPE_CHECKING:
     from nodes.target.composing import Chosen
+    from nodes.target.holding import Hold
 
 # Room that a stream must have to grow before it is taken in: fewer and it would soon be parked
 # again, more and cells would wait for tokens that may never come.
@@ -49,6 +51,9 @@ class TargetStream:
     # What draft nodes have sent for it, and tokens that a pass commits to it on average.
     buffer: GuessBuffer = field(default_factory=GuessBuffer)
     chosen: Chosen | None = None
+    # What it waits for, if it does, and when its last token was committed.
+    hold: Hold | None = None
+    last_commit_at: float = -math.inf
     # Guesses of a draft node that were there when the pass under way began.
     num_offered: int = 0
     tokens_a_pass: float = 1.0

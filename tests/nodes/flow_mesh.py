@@ -16,16 +16,23 @@ from nodes.messages import (
     CloseStreamNotice,
     CommitNotice,
     GuessNotice,
+    HoldRequest,
     OpenStreamRequest,
     StreamFailedNotice,
     StreamReadyNotice,
 )
 from nodes.stream import StreamId
-from nodes.target.node import spec_of, take_guesses
+from nodes.target.node import spec_of, take_guesses, take_holds
 from nodes.target.state import TargetState
+from policies.joint import joint_plan
 from policies.latency import CostTable
 from tests.nodes.pure_mesh import DRAFT_COSTS, TARGET_COSTS, Case, PureMesh, _Draft
 from tests.nodes.pure_node import notices
+from tests.nodes.wild_policy import WildPolicy
+
+_PLANS_ONE_IN = 20
+# Longer than from one plan to the next.
+_PLAN_S = 1.1
 
 
 def parts_of(notice: GuessNotice) -> list[tuple[ChainPart, tuple[int, ...]]]:
@@ -43,7 +50,11 @@ class FlowMesh(PureMesh):
     scheduler: Any
 
     def _make_scheduler(self, case: Case) -> Any:
-        return FlowScheduler(TARGET_COSTS, Drafts())
+        policy = WildPolicy(self.choose.below) if case.has_wild_policy else joint_plan
+        is_grouped = (None, True)[self.choose.below(2)]
+        return FlowScheduler(
+            TARGET_COSTS, Drafts(), looks_up=case.has_lookup, policy=policy, is_grouped=is_grouped
+        )
 
     def _make_target(self, model: Model, tokenizer: Tokenizer) -> TargetState:
         return TargetState(
@@ -54,6 +65,25 @@ class FlowMesh(PureMesh):
             midway_tokens=128,
             costs=TARGET_COSTS,
         )
+
+    # -- streams that wait for guesses -------------------------------------------------------------
+
+    def _moves(self) -> list[Callable[[], None]]:
+        moves = super()._moves()
+        if self.target.has_work() and self.target.patience_s(self.now) > 0.0:
+            moves.remove(self._target_steps)
+        # Plans are made now and then.
+        if self.scheduler.num_streams and self.choose.below(_PLANS_ONE_IN) == 0:
+            moves.append(self._plan)
+        return moves
+
+    def _plan(self) -> None:
+        self.now += _PLAN_S
+        self._carry_out(self.scheduler.tick(self.now))
+
+    def _target_steps(self) -> None:
+        super()._target_steps()
+        self.target.passed(1e-3, self.now)
 
     # -- what flows --------------------------------------------------------------------------------
 
@@ -85,12 +115,16 @@ class FlowMesh(PureMesh):
         return []
 
     def _held_until(self) -> float | None:
-        deadline: float | None = self.scheduler.next_deadline()
-        return deadline
+        deadlines = [self.scheduler.next_deadline()]
+        if self.target.has_work():
+            deadlines.append(self.now + self.target.patience_s(self.now))
+        return min((each for each in deadlines if each is not None), default=None)
 
     def _target_takes(self) -> None:
         if isinstance(self.target_inbox[0], GuessNotice):
             take_guesses(self.target, self.target_inbox.popleft())
+        elif isinstance(self.target_inbox[0], HoldRequest):
+            take_holds(self.target, self.target_inbox.popleft())
         else:
             super()._target_takes()
 

@@ -72,7 +72,7 @@ def test_facts_come_back_equal(changes):
     for name in (f.name for f in dataclasses.fields(profile)):
         if name == "max_streams":
             assert profile.max_streams == info.max_sequences
-        elif name not in ("decode", "prefill", "confidence", "link"):
+        elif name not in ("decode", "prefill", "confidence", "link", "flows"):
             assert getattr(profile, name) == getattr(info, name)
 
 

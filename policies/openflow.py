@@ -1,0 +1,108 @@
+"""What streams get where guesses flow and nobody waits for them, by numbers. Pure.
+
+A stream goes from a wrong guess to the next one in two parts. First its draft node is behind: every
+pass takes a token of the target's own until the guesses, if they are right, have overtaken it. From
+then on each pass has the guesses that were made since the one before, as long as all are right. How
+long a pass takes depends on how many guesses all streams bring, which is found by trying.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Final
+
+from policies.acceptance import expected_tokens
+from policies.plan import ENTRY_BITS, HEADER_BITS, DraftView, Observation, StreamView
+
+# Most guesses of a stream in a pass that are tried.
+_CAPS: Final = (0, 1, 2, 3, 4, 6, 8, 12, 16)
+_NUM_TRIES: Final = 8
+# A draft node that cannot overtake its target within so many passes never does: no run of right
+# guesses lasts as long.
+_MOST_PASSES: Final = 40
+_CHANCE_BITS: Final = 8
+
+
+def open_price_s(observation: Observation) -> float:
+    """Predicted weighted sum over streams of seconds a token, as `Prediction.price_s`; 0.0 where
+    the target's costs are not known."""
+    target = observation.target
+    if target is None or not observation.streams:
+        return 0.0
+    num_streams = len(observation.streams)
+    slow = 1.0 / (1.0 - observation.prefill_share)
+
+    def pass_s(num_tokens: float) -> float:
+        return target.decode.at(num_tokens, observation.used_cells) * slow
+
+    nodes = {draft.name: draft for draft in observation.drafts}
+    followed = Counter(view.draft or "" for view in observation.streams)
+    best = math.inf
+    for cap in _CAPS:
+        longest_s = pass_s(num_streams)
+        for _ in range(_NUM_TRIES):
+            flows = [
+                _flow(view, nodes.get(view.draft or ""), followed, longest_s, cap, observation)
+                for view in observation.streams
+            ]
+            num_guesses = sum(guesses for _, guesses in flows)
+            longest_s = (longest_s + pass_s(num_streams + num_guesses)) / 2.0
+        price_s = sum(
+            view.weight * longest_s / tokens
+            for view, (tokens, _) in zip(observation.streams, flows, strict=True)
+        )
+        best = min(best, price_s)
+    return best
+
+
+def _flow(
+    view: StreamView,
+    node: DraftView | None,
+    followed: Counter[str],
+    pass_s: float,
+    cap: int,
+    observation: Observation,
+) -> tuple[float, float]:
+    """Mean tokens and guesses of a stream in a pass."""
+    if node is None or view.fixed_gamma == 0 or not cap:
+        return 1.0, 0.0
+    num = followed[node.name]
+    step_s = node.costs.decode.at(num, node.used_cells)
+    each_bits = ENTRY_BITS + observation.token_bits
+    up_s = node.link.airtime_s(HEADER_BITS + num * (each_bits + _CHANCE_BITS), 1)
+    down_s = node.link.airtime_s(HEADER_BITS + num * each_bits, 1)
+    # From a commit until the first guess after it is at the target.
+    lag_s = node.link.rtt_s + step_s + up_s + down_s
+    # A link that is busy with one message takes later guesses along in the next one.
+    step_s = max(step_s, node.link.airtime_s(each_bits * num, 0))
+    if step_s >= pass_s:
+        return 1.0, 0.0
+    behind = max(1, math.ceil(lag_s / (pass_s - step_s) - 1e-9))
+    if behind > _MOST_PASSES:
+        return 1.0, 0.0
+    first = min(cap, max(1, math.floor((behind * pass_s - lag_s) / step_s) + 1 - behind))
+    later = min(float(cap), pass_s / step_s)
+    return _renewal(view.alpha, behind, first, later)
+
+
+def _renewal(alpha: float, behind: int, first: float, later: float) -> tuple[float, float]:
+    """Tokens and guesses a pass, from one wrong guess to the next. behind: passes without guesses;
+    first, later: guesses of the pass after them, and of those after that."""
+    alpha = min(alpha, 0.999)
+    overtakes = alpha**behind
+    num_plain = (1.0 - overtakes) / (1.0 - alpha)
+    goes_on = alpha ** (first + 1)
+    num_later = goes_on / (1.0 - alpha ** (later + 1))
+    passes = num_plain + overtakes * (1.0 + num_later)
+    tokens = num_plain + overtakes * (_expected(alpha, first) + num_later * _expected(alpha, later))
+    guesses = overtakes * (first + num_later * later)
+    return tokens / passes, guesses / passes
+
+
+def _expected(alpha: float, gamma: float) -> float:
+    """As expected_tokens, of a mean number of guesses."""
+    low = math.floor(gamma)
+    part = gamma - low
+    above = expected_tokens(alpha, low + 1)
+    return (1.0 - part) * expected_tokens(alpha, low) + part * above
