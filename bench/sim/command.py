@@ -141,7 +141,8 @@ def stops_command(scenarios: int, passes: int) -> None:
 @click.option("--streams", default="1,2,4,8,16", show_default=True)
 @click.option("--rtts-ms", default="0.3,3", show_default=True, help="To the target and back.")
 @click.option("--seeds", default=3, show_default=True, help="Texts of each kind.")
-def copies_command(streams: str, rtts_ms: str, seeds: int) -> None:
+@click.option("--flow", "flows", is_flag=True, help="Looked up by the target, without rounds.")
+def copies_command(streams: str, rtts_ms: str, seeds: int, *, flows: bool) -> None:
     """What lookup gains, in simulated meshes, on texts that partly repeat themselves.
 
     \b
@@ -149,17 +150,19 @@ def copies_command(streams: str, rtts_ms: str, seeds: int) -> None:
       python -m bench copies --streams 1,16 --seeds 2
     """
     from bench.sim.copies import TABLES, TEXTS, Copies, gain
+    from bench.sim.flow_copies import gain_in_flow
 
     counts = [int(part) for part in streams.split(",")]
     click.echo(
         f"| passes | rtt, ms | text | {' | '.join(f'{count} streams' for count in counts)} |"
     )
     click.echo("|---|---|---|" + "---|" * len(counts))
+    gain_of = gain_in_flow if flows else gain
     for table in TABLES:
         for rtt_ms in map(float, rtts_ms.split(",")):
             for text in TEXTS:
                 gains = [
-                    gain(
+                    gain_of(
                         Copies(table=table, text=text, num_streams=count, rtt_s=rtt_ms / 1e3),
                         range(1, seeds + 1),
                     )
@@ -167,6 +170,34 @@ def copies_command(streams: str, rtts_ms: str, seeds: int) -> None:
                 ]
                 shown = " | ".join(f"{each:.2f}" for each in gains)
                 click.echo(f"| {table} | {rtt_ms:g} | {text} | {shown} |")
+
+
+@click.command("flow")
+@click.option("--scenarios", default=40, show_default=True, help="Random scenarios.")
+@click.option("--first-seed", default=0, show_default=True)
+@click.option("--passes", default=300, show_default=True, help="Length of a scenario in passes.")
+@click.option("--beliefs", default="known,learnt", show_default=True, help="Or all.")
+@click.option("--mode", type=click.Choice(("auto", "open", "grouped")), default="auto")
+@click.option("--processes", default=1, show_default=True)
+def flow_command(
+    scenarios: int, first_seed: int, passes: int, beliefs: str, mode: str, processes: int
+) -> None:
+    """Guesses that flow beside guesses in rounds, in the same simulated meshes.
+
+    \b
+    Example:
+      python -m bench flow --scenarios 4 --beliefs known
+    """
+    from bench.sim.flow import BELIEFS, HEAD, compare_seeds, row
+
+    wanted = list(BELIEFS) if beliefs == "all" else beliefs.split(",")
+    if unknown := set(wanted) - set(BELIEFS):
+        names = ", ".join(BELIEFS)
+        raise click.UsageError(f"--beliefs: {', '.join(sorted(unknown))}: not among {names}")
+    seeds = range(first_seed, first_seed + scenarios)
+    click.echo(HEAD)
+    for belief in wanted:
+        click.echo(row(belief, list(compare_seeds(belief, mode, seeds, passes, processes))))
 
 
 @click.command("crowd")
@@ -234,6 +265,7 @@ COMMANDS = (
     edge_command,
     stops_command,
     copies_command,
+    flow_command,
     crowd_command,
     scale_command,
 )

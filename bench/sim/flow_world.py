@@ -6,11 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 from bench.sim.devices import Engine, Text
 from bench.sim.events import Clock, Medium
-from bench.sim.scripted import NUM_DIGITS, ScriptedModel, ScriptedTokenizer, guesses_of, prompt_of
+from bench.sim.scripted import (
+    NUM_DIGITS,
+    ScriptedModel,
+    ScriptedTokenizer,
+    Work,
+    guesses_of,
+    prompt_of,
+)
 from bench.sim.wire import bits_of
 from bench.sim.world import ClientFigures, Result, Scenario, SimDraftNode
 from nodes.draft.guessing import Guessed, GuessingState
@@ -36,7 +43,7 @@ from nodes.target.node import commit_entry, spec_of, take_guesses, take_holds
 from nodes.target.state import TargetState
 from policies.confidence import Calibration, DraftCalibration
 from policies.joint import joint_plan
-from policies.plan import Link
+from policies.plan import Link, Policy
 
 _TICK_S = 0.25
 _PREFIX_CACHE_BYTES = 1 << 30
@@ -65,13 +72,17 @@ class _Request:
     ready_at: float = -1.0
 
 
+class Scripted(Protocol):
+    def take_work(self) -> Work | None: ...
+
+
 class SimNode:
     """A real state on a scripted engine: a pass at a time, and what comes meanwhile waits."""
 
     def __init__(
         self,
         engine: Engine,
-        model: ScriptedModel,
+        model: Scripted,
         state: Any,
         apply: Callable[[Any, Any], Sequence[object]],
         deliver: Callable[[Sequence[object], float], None],
@@ -134,7 +145,7 @@ class SimNode:
         self._begin()
 
 
-def _to_target(state: TargetState, message: Any) -> Sequence[object]:
+def to_target(state: TargetState, message: Any) -> Sequence[object]:
     match message:
         case OpenStreamRequest():
             return state.open(spec_of(message))
@@ -151,9 +162,17 @@ def _to_target(state: TargetState, message: Any) -> Sequence[object]:
 
 
 class FlowWorld:
-    """Runs a scenario. knows: whether drafts know how likely their guesses are."""
+    """Runs a scenario."""
 
-    def __init__(self, scenario: Scenario, **settings: Any) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        policy: Policy = joint_plan,
+        *,
+        is_grouped: bool | None = None,
+        guesses: bool = True,
+    ) -> None:
+        """policy, is_grouped: as of FlowScheduler. guesses: without them draft nodes stay out."""
         self._scenario = scenario
         self._clock = clock = Clock()
         self._random = Random(scenario.seed)
@@ -169,18 +188,18 @@ class FlowWorld:
         self._media: dict[str, Medium] = {}
         self._knows = any(client.believed is not None for client in scenario.clients)
         self.num_messages = 0
-        self._guess = settings.get("guess", True)
+        self._guesses = guesses
         engine = Engine(clock, scenario.target, scenario.noise, self._random)
         model = ScriptedModel(self._starts)
         state = TargetState(model, ScriptedTokenizer(), _PREFIX_CACHE_BYTES, costs=scenario.target)
-        self._target = SimNode(engine, model, state, _to_target, self._from_target)
+        self._target = SimNode(engine, model, state, to_target, self._from_target)
         self._drafts: dict[str, SimNode] = {}
         self._deadline: float | None = None
         self._flow = FlowScheduler(
             scenario.target,
             Drafts(),
-            policy=settings.get("policy", joint_plan),
-            is_grouped=settings.get("is_grouped"),
+            policy=policy,
+            is_grouped=is_grouped,
         )
         self._flow.target_link(scenario.target_link or Link(rtt_s=2 * scenario.target_delay_s))
 
@@ -188,7 +207,7 @@ class FlowWorld:
         scenario, clock = self._scenario, self._clock
         for index, node in enumerate(scenario.drafts):
             name = f"draft-{index + 1}"
-            if not self._guess:
+            if not self._guesses:
                 continue
             self._join(name, node)
             if node.away is not None:
