@@ -18,6 +18,7 @@ from nodes.flow.planning import NO_WAIT, Wait, changed
 from nodes.flow.stream import Follow, Running, Stream
 from nodes.messages import (
     MAX_GAMMA,
+    MAX_STREAMS_PER_MESSAGE,
     AddedEntry,
     ChainPart,
     CloseStreamNotice,
@@ -86,6 +87,8 @@ class FlowState:
     num_stale: int = 0
     num_parked: int = 0
     num_reopened: int = 0
+    # Streams by the draft node that has not been told all of them.
+    _untold: dict[str, dict[StreamId, None]] = field(default_factory=dict)
     _silences: Silences[StreamId] = field(default_factory=Silences)
 
     # -- streams come and go -------------------------------------------------------------------
@@ -170,6 +173,8 @@ class FlowState:
         stream.follow = Follow(node.name, stream.last_number, told, compared_at=length)
         node.followed.add(stream.spec.stream_id)
         node.num_unread += length
+        if told < length:
+            self._untold.setdefault(node.name, {})[stream.spec.stream_id] = None
         stream.plain_reason = f"draft off: {node.name} still reads the text"
         spec = replace(
             stream.spec,
@@ -366,6 +371,7 @@ class FlowState:
         stream.count(entry, now)
         follow = stream.follow
         if follow is not None:
+            self._untold.setdefault(follow.node, {})[stream.spec.stream_id] = None
             follow.num_used += entry.num_draft_tokens - entry.num_looked_up
             follow.num_offered += entry.num_offered
             if entry.num_compared:
@@ -405,27 +411,46 @@ class FlowState:
         """Tell draft nodes what was committed, and of long texts the next piece: one message to
         each whose link is free."""
         out: list[Instruction] = []
-        for name in sorted(self.usable):
-            node = self.drafts[name]
-            if now < node.free_at:
+        for name in list(self._untold):
+            node = self.drafts.get(name)
+            if node is None:
+                del self._untold[name]
+            elif now >= node.free_at:
+                out += self._tell(node, now)
+        return out
+
+    def _tell(self, node: DraftNode, now: float) -> list[Instruction]:
+        """One message with as much of what a draft node has not been told as it may hold."""
+        entries: list[AddedEntry] = []
+        token_ids: list[int] = []
+        waiting = list(self._untold.pop(node.name))
+        # Who has had a piece of a long text comes after all others the next time.
+        rest: list[StreamId] = []
+        again: list[StreamId] = []
+        for place, stream_id in enumerate(waiting):
+            stream = self.streams.get(stream_id)
+            follow = stream.follow if stream is not None else None
+            if stream is None or follow is None or follow.node != node.name:
                 continue
-            entries: list[AddedEntry] = []
-            token_ids: list[int] = []
-            for stream_id in node.followed:
-                stream = self.streams.get(stream_id)
-                follow = stream.follow if stream is not None else None
-                if stream is None or follow is None or follow.told >= len(stream.token_ids):
-                    continue
-                new = stream.token_ids[follow.told :][: node.piece_tokens]
+            most = node.piece_tokens - len(token_ids)
+            if len(entries) == MAX_STREAMS_PER_MESSAGE or most <= 0:
+                rest = waiting[place:]
+                break
+            new = stream.token_ids[follow.told :][:most]
+            if new:
                 use = min(MAX_GAMMA, follow.num_used), min(MAX_GAMMA, follow.num_offered)
                 entries.append(AddedEntry(stream_id, follow.number, follow.told, len(new), *use))
                 token_ids += new
                 follow.told += len(new)
                 follow.num_used = follow.num_offered = 0
-            if entries:
-                out.append(ToDraft(name, CommitNotice(tuple(entries), tuple(token_ids))))
-                node.free_at = now + node.message_s(len(entries), len(token_ids))
-        return out
+            if follow.told < len(stream.token_ids):
+                again.append(stream_id)
+        if rest or again:
+            self._untold[node.name] = dict.fromkeys([*rest, *again])
+        if not entries:
+            return []
+        node.free_at = now + node.message_s(len(entries), len(token_ids))
+        return [ToDraft(node.name, CommitNotice(tuple(entries), tuple(token_ids)))]
 
     def _allow(self, streams: Iterable[Stream]) -> list[Instruction]:
         """Let the target go on with streams before it has come to where it must stop."""
@@ -504,12 +529,8 @@ class FlowState:
 
     def next_deadline(self) -> float | None:
         """When `tick` must be called at the latest."""
-        waiting = (
-            self.drafts[stream.follow.node].free_at
-            for stream in self.streams.values()
-            if stream.follow is not None and stream.follow.told < len(stream.token_ids)
-        )
-        return min(waiting, default=None)
+        nodes = (self.drafts.get(name) for name in self._untold)
+        return min((node.free_at for node in nodes if node is not None), default=None)
 
     # -- what others ask -----------------------------------------------------------------------
 

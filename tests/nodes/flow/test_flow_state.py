@@ -235,6 +235,21 @@ def test_a_long_text_goes_in_pieces_with_gaps_between_them() -> None:
     assert tuple(told) == text
 
 
+def test_a_long_text_on_a_slow_link_does_not_keep_commits_from_others() -> None:
+    state = make(node(link=Link(rate_bps=50_000.0)))
+    admit(state, 1)
+    ready(state)
+    admit(state, 2, prompt=tuple(1 + k % 90 for k in range(2000)))
+    now, told = 0.0, []
+    for token_id in range(5, 15):
+        out = commit(state, token_id, now=now)
+        now = (state.next_deadline() or now) + 1e-6
+        out += state.tick(now)
+        for notice in to_draft(out, CommitNotice):
+            told += [e.num_tokens for e in notice.entries if e.stream_id == ONE]
+    assert sum(told) >= 8
+
+
 def test_the_target_is_told_to_go_on_long_before_it_would_stop() -> None:
     state = make()
     admit(state)
