@@ -64,9 +64,9 @@ class TargetState:
         # Tokens, used cells and cells of a stream of the last pass, if it tells of others.
         self._last_pass: tuple[int, int, float] | None = None
         self._costs = PassCosts.of(costs) if costs is not None else None
-        # As it was told last, and the streams of the last pass.
+        # As it was told last, and who had tokens in the last pass.
         self._now = 0.0
-        self._in_pass: list[TargetStream] = []
+        self._in_pass: list[StreamId] = []
         self._lookup = Lookup()
         self._reading = Reading(midway_tokens)
         self._tokenizer = tokenizer
@@ -405,8 +405,9 @@ class TargetState:
 
     def passed(self, seconds: float, now: float = 0.0) -> None:
         """The last pass took so long and ended now; what it tells of those to come is learnt."""
-        for stream in self._in_pass:
-            stream.last_commit_at = now
+        for stream_id in self._in_pass:
+            if (stream := self._streams.get(stream_id)) is not None:
+                stream.last_commit_at = now
         if self._costs is not None and self._last_pass is not None:
             num_tokens, used_cells, own_cells = self._last_pass
             self._costs.table.observe(num_tokens, seconds, used_cells, own_cells)
@@ -497,7 +498,7 @@ class TargetState:
         stream.guesses = None
         self._lookup.committed(spec.stream_id, kept)
         note_commit(stream, len(kept))
-        self._in_pass.append(stream)
+        self._in_pass.append(spec.stream_id)
         stream.buffer.compare(stream.token_ids)
         seen, stream.buffer.seen = stream.buffer.seen, Seen()
         return Committed(
