@@ -230,8 +230,11 @@ async def _run_draft(
 
 def guesses_flow() -> bool:
     """Whether guesses flow from the draft nodes of this process's mesh to its targets, rather than
-    being asked for in rounds."""
-    return environment().get("AIRDRAFT_GUESSES", "rounds") == "flow"
+    being asked for in rounds. Raises ConfigError for a word that is neither."""
+    way = environment().get("AIRDRAFT_GUESSES", "rounds")
+    if way not in ("flow", "rounds"):
+        raise ConfigError(f"AIRDRAFT_GUESSES = {way!r}: flow or rounds is accepted")
+    return way == "flow"
 
 
 def keyring(directory: str) -> Keyring:
