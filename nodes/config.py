@@ -255,6 +255,15 @@ def environment() -> Mapping[str, str]:
     return os.environ
 
 
+def guesses_flow() -> bool:
+    """Whether guesses flow from the draft nodes of this process's mesh to its targets, rather than
+    being asked for in rounds. Raises ConfigError for a word that is neither."""
+    way = environment().get("AIRDRAFT_GUESSES", "rounds")
+    if way not in ("flow", "rounds"):
+        raise ConfigError(f"AIRDRAFT_GUESSES = {way!r}: flow or rounds is accepted")
+    return way == "flow"
+
+
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:

@@ -25,6 +25,7 @@ from nodes.config import (
     LinkSettings,
     TargetConfig,
     environment,
+    guesses_flow,
 )
 from nodes.engine.calibrate import Progress
 from nodes.engine.cores import usable_cores
@@ -226,15 +227,6 @@ async def _run_draft(
             drafter = ModelDrafter(opened.model, calibration, grammars)
             node = DraftNode(transport, drafter, *known, **settings)
         await _serve(node, parent, gone)
-
-
-def guesses_flow() -> bool:
-    """Whether guesses flow from the draft nodes of this process's mesh to its targets, rather than
-    being asked for in rounds. Raises ConfigError for a word that is neither."""
-    way = environment().get("AIRDRAFT_GUESSES", "rounds")
-    if way not in ("flow", "rounds"):
-        raise ConfigError(f"AIRDRAFT_GUESSES = {way!r}: flow or rounds is accepted")
-    return way == "flow"
 
 
 def keyring(directory: str) -> Keyring:

@@ -16,13 +16,11 @@ class Offer:
     """The guesses that a stream has for its next tokens.
 
     weight: what a token of the stream counts. chances: (g,) chance that the first, second, ...
-    guess *and all before it* are accepted, which never rises. cost_s: seconds that a guess costs
-    beside the longer pass, for each.
+    guess *and all before it* are accepted, which never rises.
     """
 
     weight: float
     chances: Sequence[float]
-    cost_s: float = 0.0
 
 
 def composed(
@@ -46,7 +44,7 @@ def composed(
     the same. No guess is always a candidate: a pass with guesses is never predicted to be worse.
     """
     candidates = [
-        (offer.weight * chance, offer.cost_s, index)
+        (offer.weight * chance, index)
         for index, offer in enumerate(offers)
         for chance in offer.chances
     ]
@@ -57,14 +55,12 @@ def composed(
     reading_s = pass_s(num_own + num_read) - own_s if num_read else 0.0
     worth = sum(offer.weight for offer in offers) + given_worth
     best, num_taken = worth / own_s, 0
-    extra_s = 0.0
-    for count, (gain, cost_s, _) in enumerate(candidates[:most], 1):
+    for count, (gain, _) in enumerate(candidates[:most], 1):
         worth += gain
-        extra_s += cost_s
-        rate = worth / (pass_s(num_own + count + num_read) - reading_s + extra_s)
+        rate = worth / (pass_s(num_own + count + num_read) - reading_s)
         if rate > best:
             best, num_taken = rate, count
     counts = [0] * len(offers)
-    for _, _, index in candidates[:num_taken]:
+    for _, index in candidates[:num_taken]:
         counts[index] += 1
     return counts

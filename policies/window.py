@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-# A guess that is of use less often than this is not made: `bench sim` was best between 0.02 and
-# 0.05.
+# A guess that is of use less often than this is not made. The value is that of a simulation of the
+# rule alone; others were not tried on the real states.
 LEAST_CHANCE: Final = 0.03
 # Guesses beyond what is known to be committed: more than a target takes of a stream in one pass,
 # so that the next ones are there when the pass ends.

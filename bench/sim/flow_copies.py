@@ -17,7 +17,7 @@ import numpy as np
 from bench.sim.copies import TABLES, TEXTS, Copies, copied_text
 from bench.sim.devices import Engine
 from bench.sim.events import Clock
-from bench.sim.flow_world import SimNode, to_target
+from bench.sim.real_nodes import SimNode, to_target
 from bench.sim.scripted import ScriptedTokenizer, Work
 from nodes.engine.protocol import EngineInfo, Logits, SavedPrefix, Span
 from nodes.engine.sampling import Sampling
@@ -145,7 +145,7 @@ class _World:
         state = TargetState(model, ScriptedTokenizer(), costs=costs)
         engine = Engine(self._clock, costs, 0.0, Random(copies.seed))
         self._target = SimNode(engine, model, state, to_target, self._from_target)
-        self._flow = FlowState(Drafts(), costs, Link(rtt_s=copies.rtt_s), looks_up=lookup)
+        self._flow = FlowState(Drafts(), Link(rtt_s=copies.rtt_s), looks_up=lookup)
         self._read_at: dict[int, float] = {}
         self._seconds: list[float] = []
         self._max_tokens = copies.max_tokens

@@ -6,40 +6,41 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
+from bench.sim.clients import Clients, Request
 from bench.sim.devices import Engine, Text
 from bench.sim.events import Clock, Medium
+from bench.sim.real_nodes import SimNode, to_target
 from bench.sim.scripted import (
     NUM_DIGITS,
     ScriptedModel,
     ScriptedTokenizer,
-    Work,
     guesses_of,
     prompt_of,
 )
 from bench.sim.wire import bits_of
-from bench.sim.world import ClientFigures, Result, Scenario, SimDraftNode
+from bench.sim.world import Result, Scenario, SimDraftNode
 from nodes.draft.guessing import Guessed, GuessingState
 from nodes.draft.guessing_node import guess_notice, take_commits
 from nodes.draft.outbox import Outbox
 from nodes.engine.sampling import Sampling
 from nodes.flow.drafts import Drafts
 from nodes.flow.scheduler import FlowScheduler
+from nodes.flow.telling import tell_followers
 from nodes.messages import (
     CloseStreamNotice,
     CommitNotice,
     CommitReply,
     GuessNotice,
-    HoldRequest,
-    LeaseRequest,
     OpenStreamRequest,
     StreamReadyNotice,
+    parts_of,
 )
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.events import Committed, Failed, Ready
-from nodes.target.node import commit_entry, spec_of, take_guesses, take_holds
+from nodes.target.node import commit_entry, spec_of
 from nodes.target.state import TargetState
 from policies.confidence import Calibration, DraftCalibration
 from policies.joint import joint_plan
@@ -64,103 +65,6 @@ def identity() -> DraftCalibration:
     return DraftCalibration(Identity((), (0.5,)), Identity((), (0.5,)))
 
 
-@dataclass(slots=True)
-class _Request:
-    client: int
-    asked_at: float
-    num_tokens: int = 0
-    ready_at: float = -1.0
-
-
-class Scripted(Protocol):
-    def take_work(self) -> Work | None: ...
-
-
-class SimNode:
-    """A real state on a scripted engine: a pass at a time, and what comes meanwhile waits."""
-
-    def __init__(
-        self,
-        engine: Engine,
-        model: Scripted,
-        state: Any,
-        apply: Callable[[Any, Any], Sequence[object]],
-        deliver: Callable[[Sequence[object], float], None],
-    ) -> None:
-        self.engine, self.model, self.state = engine, model, state
-        self._apply, self._deliver = apply, deliver
-        self._inbox: list[Any] = []
-        self.num_passes = 0
-        self.is_alive = True
-
-    def receive(self, message: Any) -> None:
-        if not self.is_alive:
-            return
-        if self.engine.is_busy:
-            self._inbox.append(message)
-            return
-        self._take(message)
-        self._begin()
-
-    def _take(self, message: Any) -> None:
-        events = self._apply(self.state, message)
-        if events:
-            self._deliver(events, 0.0)
-
-    def _begin(self) -> None:
-        while self.is_alive and self.state.has_work():
-            if isinstance(self.state, TargetState):
-                clock = self.engine.clock
-                patience_s = self.state.patience_s(clock.now)
-                if patience_s > 0.0:
-                    clock.at(clock.now + patience_s + 1e-9, self._wake)
-                    return
-            events = self.state.step()
-            work = self.model.take_work()
-            if work is not None:
-                self.num_passes += 1
-                started = self.engine.clock.now
-                sizes = work.num_decoded, work.num_read, work.used_cells
-                self.engine.run_pass(*sizes, partial(self._end, events, started))
-                return
-            if not events:
-                return
-            self._deliver(events, 0.0)
-
-    def _wake(self) -> None:
-        if not self.engine.is_busy:
-            self._begin()
-
-    def _end(self, events: Sequence[object], started: float) -> None:
-        self.engine.is_busy = False
-        if not self.is_alive:
-            return
-        seconds = self.engine.clock.now - started
-        if isinstance(self.state, TargetState):
-            self.state.passed(seconds, self.engine.clock.now)
-        self._deliver(events, seconds)
-        waiting, self._inbox = self._inbox, []
-        for message in waiting:
-            self._take(message)
-        self._begin()
-
-
-def to_target(state: TargetState, message: Any) -> Sequence[object]:
-    match message:
-        case OpenStreamRequest():
-            return state.open(spec_of(message))
-        case CloseStreamNotice(stream_id=stream_id, generation=generation):
-            state.close(StreamId(stream_id), generation)
-        case LeaseRequest(entries=entries):
-            for e in entries:
-                state.lease(StreamId(e.stream_id), e.generation, e.prefix_len, e.num_tokens)
-        case GuessNotice():
-            take_guesses(state, message)
-        case HoldRequest():
-            take_holds(state, message)
-    return ()
-
-
 class FlowWorld:
     """Runs a scenario."""
 
@@ -176,10 +80,8 @@ class FlowWorld:
         self._scenario = scenario
         self._clock = clock = Clock()
         self._random = Random(scenario.seed)
-        self._clients = [Random(f"{scenario.seed}/{k}") for k in range(len(scenario.clients))]
-        self._figures = [ClientFigures() for _ in scenario.clients]
-        self._num_asked = [0] * len(scenario.clients)
-        self._requests: dict[int, _Request] = {}
+        self._clients = Clients(scenario)
+        self._requests: dict[int, Request] = {}
         self._num_requests = 0
         self._texts: dict[int, Text] = {}
         self._text_ids: dict[int, int] = {}
@@ -218,9 +120,9 @@ class FlowWorld:
         clock.after(_TICK_S, self._tick)
         clock.run(scenario.duration_s)
         for request in self._requests.values():
-            self._book(request)
+            self._clients.book(request, self._clock.now)
         return Result(
-            self._figures,
+            self._clients.figures,
             self._target.num_passes,
             clock.num_events,
             self._target.engine.busy_s / scenario.duration_s,
@@ -303,8 +205,8 @@ class FlowWorld:
         client = self._scenario.clients[number]
         self._num_requests += 1
         stream_id = StreamId(self._num_requests)
-        self._requests[stream_id] = _Request(number, self._clock.now)
-        text = self._next_text(number)
+        self._requests[stream_id] = Request(number)
+        text = self._clients.next_text(number)
         text_id = stream_id if text.prompt is None else text.prompt
         num_prompt_tokens = max(NUM_DIGITS, text.num_prompt_tokens or client.num_prompt_tokens)
         # The same text may be asked for with fewer tokens elsewhere.
@@ -326,37 +228,14 @@ class FlowWorld:
         )
         self._carry_out(self._flow.admit(spec, None, client.weight))
 
-    def _next_text(self, number: int) -> Text:
-        """Every policy gets the same requests: they depend on the client and their number alone."""
-        client, random = self._scenario.clients[number], self._clients[number]
-        if client.texts:
-            self._num_asked[number] += 1
-            return client.texts[(self._num_asked[number] - 1) % len(client.texts)]
-        max_tokens = random.randint(*client.max_tokens)
-        luck = tuple(random.random() for _ in range(max_tokens))
-        chances: tuple[float, ...] = ()
-        if client.evenness is not None:
-            a, b = (client.evenness * share for share in (client.alphas[0], 1 - client.alphas[0]))
-            chances = tuple(random.betavariate(a, b) for _ in range(max_tokens))
-        return Text(client.alphas, luck, chances)
-
     def _finished(self, stream_id: StreamId) -> None:
         request = self._requests.pop(stream_id)
         figures, _ = self._flow.take_figures(stream_id)
         self._num_guesses += figures.num_draft_tokens
         self._num_accepted += figures.num_accepted_tokens
-        self._book(request)
+        self._clients.book(request, self._clock.now)
         number = request.client
-        think_s = self._scenario.clients[number].think_s
-        pause_s = self._clients[number].expovariate(1.0 / think_s) if think_s else 0.0
-        self._clock.after(pause_s, partial(self._ask, number))
-
-    def _book(self, request: _Request) -> None:
-        if request.ready_at >= 0:
-            since = max(request.ready_at, self._scenario.warm_up_s)
-            figures = self._figures[request.client]
-            figures.seconds += max(0.0, self._clock.now - since)
-            figures.num_tokens += request.num_tokens
+        self._clock.after(self._clients.pause_s(number), partial(self._ask, number))
 
     # -- messages ------------------------------------------------------------------------------
 
@@ -404,13 +283,8 @@ class FlowWorld:
         if name not in self._flow.state.drafts:
             return
         match message:
-            case GuessNotice(parts=parts, token_ids=ids):
-                told = []
-                for part in parts:
-                    count = len(part.chances)
-                    told.append((part, ids[:count]))
-                    ids = ids[count:]
-                self._carry_out(self._flow.guessed(name, told))
+            case GuessNotice():
+                self._carry_out(self._flow.guessed(name, parts_of(message)))
             case StreamReadyNotice(stream_id=s, generation=g):
                 self._flow.draft_ready(name, StreamId(s), g, self._clock.now)
 
@@ -436,7 +310,7 @@ class FlowWorld:
     def _due(self, deadline: float) -> None:
         if deadline == self._deadline:
             self._deadline = None
-            self._carry_out(self._flow.state.tell_followers(self._clock.now))
+            self._carry_out(tell_followers(self._flow.state, self._clock.now))
 
     def _to_draft(self, name: str, message: Any) -> None:
         index = int(name.rpartition("-")[2]) - 1

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from random import Random
 from statistics import fmean
 from typing import Any
 
+from bench.sim.clients import ClientFigures, Clients, Request
 from bench.sim.devices import Engine, Text
 from bench.sim.draft import SimDraft
 from bench.sim.events import Clock, Medium
@@ -86,18 +87,6 @@ class Scenario:
 
 
 @dataclass(slots=True)
-class ClientFigures:
-    """What a client got after the warm-up: tokens, and seconds in which it waited for some."""
-
-    num_tokens: int = 0
-    seconds: float = 0.0
-
-    @property
-    def tokens_per_s(self) -> float:
-        return self.num_tokens / self.seconds if self.seconds > 0 else 0.0
-
-
-@dataclass(slots=True)
 class Result:
     """Figures of a run. price_s: mean over clients of seconds a token, what policies minimise.
 
@@ -150,14 +139,6 @@ class _Known(AcceptanceEstimate):
         return self.given
 
 
-@dataclass(slots=True)
-class _Request:
-    client: int
-    asked_at: float
-    num_tokens: int = 0
-    ready_at: float = field(default=-1.0)
-
-
 class World:
     """Runs a scenario under a policy."""
 
@@ -165,13 +146,10 @@ class World:
         self._scenario = scenario
         self._clock = Clock()
         self._random = Random(scenario.seed)
-        numbers = range(len(scenario.clients))
-        self._clients = [Random(f"{scenario.seed}/{number}") for number in numbers]
+        self._clients = Clients(scenario)
         self._texts: dict[int, Text] = {}
-        self._requests: dict[int, _Request] = {}
+        self._requests: dict[int, Request] = {}
         self._num_requests = 0
-        self._figures = [ClientFigures() for _ in scenario.clients]
-        self._num_asked = [0] * len(scenario.clients)
         self._promised: list[float] = []
         self._num_guesses = self._num_accepted = self._num_plans = 0
 
@@ -207,9 +185,9 @@ class World:
         clock.at(scenario.warm_up_s, self._note_promise)
         clock.run(scenario.duration_s)
         for request in self._requests.values():
-            self._book(request)
+            self._clients.book(request, self._clock.now)
         return Result(
-            self._figures,
+            self._clients.figures,
             self._target.num_passes,
             clock.num_events,
             self._engine.busy_s / scenario.duration_s,
@@ -262,8 +240,8 @@ class World:
         client = self._scenario.clients[number]
         self._num_requests += 1
         stream_id = StreamId(self._num_requests)
-        self._requests[stream_id] = _Request(number, self._clock.now)
-        text = self._next_text(number)
+        self._requests[stream_id] = Request(number)
+        text = self._clients.next_text(number)
         self._texts[stream_id] = text
         max_tokens = len(text.luck)
         num_prompt_tokens = text.num_prompt_tokens or client.num_prompt_tokens
@@ -280,39 +258,15 @@ class World:
         )
         self._carry_out(self._scheduler.admit(spec, None, client.weight))
 
-    def _next_text(self, number: int) -> Text:
-        """Every policy gets the same requests: they depend on the client and their number alone."""
-        client, random = self._scenario.clients[number], self._clients[number]
-        if client.texts:
-            self._num_asked[number] += 1
-            return client.texts[(self._num_asked[number] - 1) % len(client.texts)]
-        max_tokens = random.randint(*client.max_tokens)
-        luck = tuple(random.random() for _ in range(max_tokens))
-        chances: tuple[float, ...] = ()
-        if client.evenness is not None:
-            a, b = (client.evenness * share for share in (client.alphas[0], 1 - client.alphas[0]))
-            chances = tuple(random.betavariate(a, b) for _ in range(max_tokens))
-        return Text(client.alphas, luck, chances)
-
     def _finished(self, stream_id: StreamId) -> None:
         request = self._requests.pop(stream_id)
         del self._texts[stream_id]
         figures, _ = self._scheduler.take_figures(stream_id)
         self._num_guesses += figures.num_draft_tokens
         self._num_accepted += figures.num_accepted_tokens
-        self._book(request)
+        self._clients.book(request, self._clock.now)
         number = request.client
-        think_s = self._scenario.clients[number].think_s
-        pause_s = self._clients[number].expovariate(1.0 / think_s) if think_s else 0.0
-        self._clock.after(pause_s, partial(self._ask, number))
-
-    def _book(self, request: _Request) -> None:
-        """Count from when the prompt was read: prompts are another matter than decoding."""
-        if request.ready_at >= 0:
-            since = max(request.ready_at, self._scenario.warm_up_s)
-            figures = self._figures[request.client]
-            figures.seconds += max(0.0, self._clock.now - since)
-            figures.num_tokens += request.num_tokens
+        self._clock.after(self._clients.pause_s(number), partial(self._ask, number))
 
     # -- messages ----------------------------------------------------------------------------------
 

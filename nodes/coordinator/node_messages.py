@@ -10,6 +10,7 @@ from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.requests.intake import Intake
 from nodes.coordinator.sends import Send
 from nodes.coordinator.serving import Serving
+from nodes.flow.kinds import AnyScheduler
 from nodes.flow.scheduler import FlowScheduler
 from nodes.messages import (
     ChainPart,
@@ -21,8 +22,8 @@ from nodes.messages import (
     StreamParkedNotice,
     StreamReadyNotice,
     TokenizeReply,
+    parts_of,
 )
-from nodes.scheduler import SchedulerState
 from nodes.scheduler.watching.counts import MOST_S
 from nodes.stream import StreamId
 
@@ -116,10 +117,7 @@ class NodeMessages:
     ) -> Iterable[tuple[NodeRecord, list[tuple[ChainPart, tuple[int, ...]]]]]:
         """The parts of a notice with their guesses, by the target whose streams they are for."""
         found: dict[str, list[tuple[ChainPart, tuple[int, ...]]]] = {}
-        offset = 0
-        for part in notice.parts:
-            guesses = notice.token_ids[offset : offset + len(part.chances)]
-            offset += len(part.chances)
+        for part, guesses in parts_of(notice):
             name = self._serving.ledger.target_of(StreamId(part.stream_id))
             found.setdefault(name, []).append((part, guesses))
         for name, parts in found.items():
@@ -127,9 +125,7 @@ class NodeMessages:
             if target is not None:
                 yield target, parts
 
-    def _holders(
-        self, streams: Sequence[StreamId]
-    ) -> list[tuple[NodeRecord, SchedulerState | FlowScheduler]]:
+    def _holders(self, streams: Sequence[StreamId]) -> list[tuple[NodeRecord, AnyScheduler]]:
         """The targets that have any of these streams."""
         names = dict.fromkeys(self._serving.ledger.target_of(stream_id) for stream_id in streams)
         nodes = [self._roster.node(name) for name in names]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from nodes.messages import GuessNotice
 from nodes.stream import StreamId
 
 
@@ -20,7 +21,8 @@ class Send:
 
 def streams_of(message: Any) -> tuple[StreamId, ...]:
     """The streams a message to a node is about."""
-    entries = getattr(message, "entries", None) or getattr(message, "parts", None)
+    entries = message.parts if isinstance(message, GuessNotice) else None
+    entries = getattr(message, "entries", entries)
     if entries is not None:
         return tuple(StreamId(entry.stream_id) for entry in entries)
     return (StreamId(message.stream_id),)

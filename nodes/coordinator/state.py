@@ -37,6 +37,7 @@ from nodes.coordinator.serving import Serving
 from nodes.coordinator.status.document import Reporting
 from nodes.coordinator.tracing import Tracing
 from nodes.flow.drafts import Drafts
+from nodes.flow.kinds import AnyScheduler
 from nodes.flow.planning import Planning as FlowPlanning
 from nodes.flow.scheduler import FlowScheduler
 from nodes.messages import (
@@ -77,7 +78,7 @@ class DuePlan:
     """A plan in the making for a target."""
 
     target: str
-    scheduler: SchedulerState | FlowScheduler
+    scheduler: AnyScheduler
     planning: RoundPlanning | FlowPlanning
 
 
@@ -285,7 +286,7 @@ class CoordinatorState:
         return min((d for d in deadlines if d is not None), default=None)
 
     @property
-    def schedulers(self) -> list[SchedulerState | FlowScheduler]:
+    def schedulers(self) -> list[AnyScheduler]:
         """Of all targets: what is planned, and how well that was predicted."""
         return [scheduler for _, scheduler in self._roster.schedulers()]
 
@@ -365,38 +366,30 @@ class CoordinatorState:
                 out += self._carry_out(target, node.draft_for(scheduler), now)
         return out
 
-    def _scheduler_for(self, node: NodeRecord) -> SchedulerState | FlowScheduler:
-        counts = self._reporting.counts_of(node.name)
-        bits = token_bits(node.profile)
+    def _scheduler_for(self, node: NodeRecord) -> AnyScheduler:
+        due = partial(self._plans_due.setdefault, node.name)
+        known: Any = {
+            "token_bits": token_bits(node.profile),
+            "name": node.name,
+            "counts": self._reporting.counts_of(node.name),
+            "plans_later": due if self._plans_later else None,
+        }
+        # A target that cannot take guesses back is served plainly.
+        lookup = self._has_lookup and node.profile.can_roll_back
         if node.profile.flows:
             return FlowScheduler(
-                node.costs,
-                self._drafts,
-                token_bits=bits,
-                looks_up=self._has_lookup and node.profile.can_roll_back,
-                name=node.name,
-                counts=counts,
-                policy=self._policy,
-                plans_later=partial(self._plans_due.setdefault, node.name)
-                if self._plans_later
-                else None,
+                node.costs, self._drafts, looks_up=lookup, policy=self._policy, **known
             )
         return SchedulerState(
             self._policy,
             node.costs,
-            # A target that cannot take guesses back is served plainly.
-            lookup=self._has_lookup and node.profile.can_roll_back,
+            lookup=lookup,
             trials=self._has_trials,
             air=self._air,
-            token_bits=bits,
             round_ids=self._round_ids,
             draft_load=self._draft_load,
-            name=node.name,
-            counts=counts,
             num_cells=node.profile.num_cells,
-            plans_later=partial(self._plans_due.setdefault, node.name)
-            if self._plans_later
-            else None,
+            **known,
         )
 
     def _on_probed(self, node: NodeRecord, reply: ProbeReply, now: float) -> list[Send]:

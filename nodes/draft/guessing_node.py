@@ -143,6 +143,7 @@ class GuessingNode:
             num_bits = 8 * sum(map(len, self._link.packed(notice)))
             self._free_at = now + self._frame_s + num_bits / self._rate_bps
         self._link.send(notice)
+        self._send_guesses()
 
     def _link_is_free(self) -> None:
         self._waiting = None

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from nodes.draft.followed import Guesses
+from nodes.messages import MAX_WINDOW
 from nodes.stream import StreamId
 
 
@@ -35,9 +36,21 @@ class Outbox:
             self._parts[part.stream_id] = part
 
     def take(self) -> tuple[Guesses, ...]:
-        """All that waits, which is gone then."""
-        parts, self._parts = tuple(self._parts.values()), {}
-        return parts
+        """All that waits, as far as one message holds it; the rest waits for the next one."""
+        parts, self._parts = self._parts, {}
+        for stream_id, part in parts.items():
+            if len(part.token_ids) > MAX_WINDOW:
+                self._parts[stream_id] = _cut(part, MAX_WINDOW, len(part.token_ids))
+        return tuple(_cut(part, 0, MAX_WINDOW) for part in parts.values())
 
     def clear(self) -> None:
         self._parts.clear()
+
+
+def _cut(part: Guesses, first: int, end: int) -> Guesses:
+    return replace(
+        part,
+        start=part.start + first,
+        token_ids=part.token_ids[first:end],
+        chances=part.chances[first:end],
+    )

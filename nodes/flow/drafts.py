@@ -31,7 +31,6 @@ class DraftNode:
     link: Link = field(default_factory=Link)
     max_streams: int = MAX_STREAMS_PER_MESSAGE
     token_bits: int = 32
-    model_hash: str = ""
     followed: set[StreamId] = field(default_factory=set)
     num_unread: int = 0
     free_at: float = 0.0

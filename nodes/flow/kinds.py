@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from nodes.flow.report import Report as FlowReport
 from nodes.flow.scheduler import FlowScheduler
-from nodes.flow.scheduler import Report as FlowReport
 from nodes.scheduler import SchedulerState
 from nodes.scheduler.watching.report import Report as RoundReport
 

@@ -16,9 +16,10 @@ from nodes.messages import MAX_GAMMA
 from policies.openflow import open_price_s
 from policies.plan import Observation, Plan, Policy
 
-# What groups cost over what the program predicts (natural logarithm): in 40 simulated meshes in
-# which they were forced they gave 0.83 of open flow, where they were predicted to give more.
-# Guesses arrive when they do, and the program's lap leaves out that a group waits for its last.
+# What groups cost over what the program predicts (natural logarithm). In 40 simulated meshes in
+# which they were forced they gave 0.83 of open flow on average: guesses arrive when they do, and
+# the program's lap leaves out that a group waits for its last. It is more than that figure says,
+# for a mesh that tries groups in vain loses some seconds.
 _GROUPED_OFF: Final = 0.3
 # What groups must promise beyond that, and must be seen to give: what is known is noisy, and while
 # streams change over some passes are lost.

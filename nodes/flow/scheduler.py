@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final
 
+from nodes.flow import following
 from nodes.flow.drafts import DraftNode, Drafts
+from nodes.flow.forecast import Forecast
 from nodes.flow.planning import Choice, Made, Planning, Wait, waits_of
+from nodes.flow.report import Report, plain_label
 from nodes.flow.state import FlowState
 from nodes.flow.stream import Running, Stream
+from nodes.flow.telling import next_deadline
 from nodes.messages import MAX_STREAMS_PER_MESSAGE, ChainPart, CommitReply
 from nodes.scheduler.drafting.pace import Pace
 from nodes.scheduler.instructions import Instruction
 from nodes.scheduler.journal import Journal
+from nodes.scheduler.observe import pass_size
 from nodes.scheduler.stream import Figures, Opening
 from nodes.scheduler.target import TargetCosts
-from nodes.scheduler.watching.counts import Counts, Plain
+from nodes.scheduler.watching.counts import Counts
 from nodes.scheduler.watching.recorder import Recorder
-from nodes.scheduler.watching.stage_errors import ErrorFigures, Stage, StageErrors
+from nodes.scheduler.watching.stage_errors import StageErrors
 from nodes.stream import PROMPT_PIECE_TOKENS, StreamId, StreamSpec
 from policies.confidence import Spread
 from policies.latency import NodeCosts
 from policies.plan import (
-    ENTRY_BITS,
-    HEADER_BITS,
     DraftView,
     Link,
     Observation,
@@ -66,7 +68,7 @@ class FlowScheduler:
         self._choice = Choice(is_grouped=bool(is_grouped), is_forced=is_forced)
         self._plan_at = 0.0
         self._plan = _PLAN
-        self.state = FlowState(drafts, target_costs, token_bits=token_bits, looks_up=looks_up)
+        self.state = FlowState(drafts, token_bits=token_bits, looks_up=looks_up)
         self._name = name
         self._counts = counts if counts is not None else Counts()
         self._target = TargetCosts(target_costs) if target_costs is not None else None
@@ -125,13 +127,13 @@ class FlowScheduler:
         return self.state.adopt(Stream(*known, figures=journal.figures))
 
     def release(self, stream_id: StreamId, now: float) -> tuple[Stream, list[Instruction]]:
-        return self.state.release(stream_id, now)
+        return self.state.release(stream_id)
 
     def release_all(self, now: float) -> tuple[list[Stream], list[Instruction]]:
-        return self.state.release_all(now)
+        return self.state.release_all()
 
     def cancel(self, stream_id: StreamId, now: float) -> list[Instruction]:
-        return self.state.cancel(stream_id, now)
+        return self.state.cancel(stream_id)
 
     def take_figures(self, stream_id: StreamId) -> tuple[Figures, str]:
         return self.state.take_figures(stream_id)
@@ -148,10 +150,8 @@ class FlowScheduler:
         model_hash: str = "",
         max_streams: int = MAX_STREAMS_PER_MESSAGE,
     ) -> list[Instruction]:
-        record = DraftNode(
-            node, costs, link or Link(), max_streams, self.state.token_bits, model_hash
-        )
-        return self.state.draft_joined(record)
+        record = DraftNode(node, costs, link or Link(), max_streams, self.state.token_bits)
+        return following.draft_joined(self.state, record)
 
     def draft_link(self, node: str, link: Link) -> None:
         record = self.state.drafts.get(node)
@@ -159,12 +159,12 @@ class FlowScheduler:
             record.link = link
 
     def draft_lost(self, node: str, now: float, *, has_died: bool = True) -> list[Instruction]:
-        return self.state.draft_lost(node, now, has_died=has_died)
+        return following.draft_lost(self.state, node, has_died=has_died)
 
     def draft_ready(
         self, node: str, stream_id: StreamId, generation: int, now: float
     ) -> list[Instruction]:
-        self.state.draft_ready(node, stream_id, generation)
+        following.draft_ready(self.state, node, stream_id, generation)
         return []
 
     def draft_failed(
@@ -178,12 +178,13 @@ class FlowScheduler:
     ) -> list[Instruction]:
         # What is wrong with a request stays wrong.
         for_good = code == "bad_request"
-        return self.state.draft_failed(node, stream_id, generation, reason, for_good=for_good)
+        told = node, stream_id, generation, reason
+        return following.draft_failed(self.state, *told, for_good=for_good)
 
     def guessed(
         self, node: str, parts: Iterable[tuple[ChainPart, tuple[int, ...]]]
     ) -> list[Instruction]:
-        return self.state.guessed(node, parts)
+        return following.guessed(self.state, node, parts)
 
     # -- the target --------------------------------------------------------------------------------
 
@@ -230,7 +231,8 @@ class FlowScheduler:
         before = self.state.num_reopened
         for entry in reply.entries:
             stream = self.stream(StreamId(entry.stream_id))
-            if stream is not None and stream.spec.generation == entry.generation:
+            known = (stream.spec.generation, len(stream.token_ids)) if stream is not None else None
+            if stream is not None and known == (entry.generation, entry.prefix_len):
                 self._counts.committed(entry, entry.num_tokens, plain_label(stream))
         out = self.state.committed(reply, now)
         self._counts.num_reopened += self.state.num_reopened - before
@@ -238,16 +240,12 @@ class FlowScheduler:
 
     def _learn(self, reply: CommitReply, now: float) -> None:
         """What a pass took, and what was predicted of it."""
-        num_tokens = reply.num_read_tokens
-        attended = 0
-        for entry in reply.entries:
-            num_tokens += entry.num_draft_tokens + 1
-            attended += (entry.num_draft_tokens + 1) * entry.prefix_len
+        num_decoded, own = pass_size(reply.entries)
+        num_tokens = num_decoded + reply.num_read_tokens
         self._counts.pass_done(self._name, reply.pass_s, 0, num_tokens, now)
         predicted_s = 0.0
         if self._target is not None and reply.num_read_tokens <= PROMPT_PIECE_TOKENS:
             used = sum(len(stream.token_ids) for stream in self.streams())
-            own = attended / max(1, num_tokens)
             predicted_s = self._target.pass_s(num_tokens, used, own)
             self.stage_errors.observe("pass", reply.pass_s, predicted_s)
             self._counts.ratios["pass"].observe(reply.pass_s, predicted_s)
@@ -261,7 +259,7 @@ class FlowScheduler:
     # -- time --------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
-        return self.state.next_deadline()
+        return next_deadline(self.state)
 
     def tick(self, now: float) -> list[Instruction]:
         out = self.state.tick(now)
@@ -356,102 +354,3 @@ class FlowScheduler:
     @property
     def counts(self) -> Counts:
         return self._counts
-
-
-def plain_label(stream: Stream) -> Plain:
-    """Why a pass took no guesses of a stream."""
-    if stream.fixed_gamma == 0:
-        return "asked"
-    if stream.tokens_left <= 1:
-        return "last_token"
-    if stream.follow is None:
-        return "refused" if stream.refusals.at(len(stream.token_ids)) else "no_draft"
-    return "not_worth" if stream.follow.is_ready else "reading"
-
-
-class Report:
-    """What is shown of streams."""
-
-    def __init__(self, scheduler: FlowScheduler) -> None:
-        self._scheduler = scheduler
-
-    @property
-    def counts(self) -> Counts:
-        return self._scheduler.counts
-
-    @property
-    def plan(self) -> Plan:
-        return self._scheduler.plan_in_force
-
-    @property
-    def cycle_s(self) -> float:
-        return 0.0
-
-    def errors(self) -> Mapping[Stage, ErrorFigures]:
-        return self._scheduler.stage_errors.figures()
-
-    def gammas(self) -> Mapping[StreamId, int]:
-        """Guesses that streams had in their last pass."""
-        return {s: stream.last_gamma for s, stream in self._scheduler.state.streams.items()}
-
-    def plain(self, stream: Journal, gamma: int) -> str:
-        assert isinstance(stream, Stream)
-        return "" if gamma or isinstance(stream.phase, Opening) else plain_label(stream)
-
-    def why_plain(self, stream: Journal) -> str:
-        assert isinstance(stream, Stream)
-        return stream.plain_reason
-
-    def target_costs(self) -> NodeCosts | None:
-        target = self._scheduler.target
-        return target.now() if target is not None else None
-
-    def draft_costs(self, name: str) -> NodeCosts | None:
-        node = self._scheduler.state.drafts.get(name)
-        return node.costs if node is not None else None
-
-
-class Forecast:
-    """What streams get from a target, and would get from it: predicted seconds a token."""
-
-    def __init__(self, scheduler: FlowScheduler) -> None:
-        self._scheduler = scheduler
-
-    def plain_s(self, newcomers: Sequence[Journal], now: float) -> float:
-        """Seconds of a plain pass of the target's streams and of those."""
-        scheduler = self._scheduler
-        num_streams = scheduler.num_streams + len(newcomers)
-        if scheduler.target is None or not num_streams:
-            return 0.0
-        cells = sum(len(stream.token_ids) for stream in [*scheduler.streams(), *newcomers])
-        return scheduler.target.expected_s(num_streams, cells, cells / num_streams, now)
-
-    def token_s(self, stream_ids: Collection[int], now: float) -> float:
-        """Seconds a token of some of the target's streams, on average."""
-        streams = [self._scheduler.stream(StreamId(stream_id)) for stream_id in stream_ids]
-        known = [stream for stream in streams if stream is not None]
-        tokens = _mean(stream.tokens_a_pass for stream in known)
-        return self.plain_s((), now) / tokens
-
-    def token_s_of_newcomers(self, newcomers: Sequence[Journal], now: float) -> float:
-        """The same of streams that are elsewhere, if they were served here: as easy to guess as
-        those that are here."""
-        tokens = _mean(stream.tokens_a_pass for stream in self._scheduler.streams())
-        return self.plain_s(newcomers, now) / tokens
-
-    def token_s_of_newcomer(self, stream: Journal, now: float) -> float:
-        return self.token_s_of_newcomers([stream], now)
-
-    def reading_s(self, num_tokens: int) -> float:
-        """Seconds until the target has been told a text and has read it."""
-        scheduler = self._scheduler
-        if scheduler.target is None:
-            return 0.0
-        bits = HEADER_BITS + ENTRY_BITS + num_tokens * scheduler.state.token_bits
-        told_s = scheduler.state.link.airtime_s(bits, 1)
-        return told_s + scheduler.target.reading_s(num_tokens, scheduler.num_streams)
-
-
-def _mean(values: Iterable[float]) -> float:
-    known = list(values)
-    return math.fsum(known) / len(known) if known else 1.0

@@ -13,21 +13,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from nodes.flow.drafts import DraftNode, Drafts
+from nodes.flow.drafts import Drafts
+from nodes.flow.following import find_follower, leave_silent, rebalance, unfollow
 from nodes.flow.planning import NO_WAIT, Wait, changed
-from nodes.flow.stream import Follow, Running, Stream
+from nodes.flow.stream import Running, Stream
+from nodes.flow.telling import tell_followers
 from nodes.messages import (
-    MAX_GAMMA,
-    MAX_STREAMS_PER_MESSAGE,
-    AddedEntry,
-    ChainPart,
     CloseStreamNotice,
     CommitEntry,
-    CommitNotice,
     CommitReply,
-    GuessNotice,
     HoldEntry,
-    HoldRequest,
+    HoldNotice,
     LeaseEntry,
     LeaseRequest,
 )
@@ -36,7 +32,6 @@ from nodes.scheduler.instructions import (
     Emit,
     Finish,
     Instruction,
-    ToDraft,
     ToTarget,
     open_request,
 )
@@ -44,7 +39,6 @@ from nodes.scheduler.silences import Silences
 from nodes.scheduler.stream import Figures, Opening
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.stream import cells_soon
-from policies.latency import NodeCosts
 from policies.plan import Link
 
 # Tokens that a target may decode without hearing from the coordinator, and how many of them are
@@ -52,30 +46,23 @@ from policies.plan import Link
 # to have decoded in vain when the coordinator or the client is gone.
 _LEASE_TOKENS: Final = 64
 _LEASE_LOW_TOKENS: Final = 32
-# Tokens of a stream without one guess that could be compared, after which its draft node is taken
-# away from it: it is silent, or so late that its guesses begin where the text has long been.
-_SILENT_TOKENS: Final = 64
-# Draft nodes that may die with a stream before it goes without.
-_MOST_DRAFT_LOSSES: Final = 2
 # Without a token in between a stream is opened anew so many times.
 _MOST_REOPENED: Final = 3
 # A stream is reopened under a generation above that of a parking of which nothing was heard yet.
 _GENERATIONS: Final = 2
-# Streams that read their text at another draft node at a time: meanwhile each is decoded plainly.
-_MOST_MOVING: Final = 2
 # Silence of a target about a stream that has been allowed to go on, in seconds: passes of machines
 # that swap take that long.
 _SILENT_S: Final = 60.0
+# And for each token of all texts, which it may have to read first: slow boards take as long.
 _SILENT_A_TOKEN_S: Final = 0.1
 
 
 @dataclass(slots=True)
 class FlowState:
-    """drafts: of the whole mesh. usable: names of those that may draft for this target. costs,
-    link: of the target. looks_up: it guesses from texts that it has had, too."""
+    """drafts: of the whole mesh. usable: names of those that may draft for this target. link: of
+    the target. looks_up: it guesses from texts that it has had, too."""
 
     drafts: Drafts
-    costs: NodeCosts | None = None
     link: Link = field(default_factory=Link)
     token_bits: int = 32
     looks_up: bool = False
@@ -85,10 +72,9 @@ class FlowState:
     # What streams wait for by the plan in force.
     waits: dict[int, Wait] = field(default_factory=dict)
     num_stale: int = 0
-    num_parked: int = 0
     num_reopened: int = 0
     # Streams by the draft node that has not been told all of them.
-    _untold: dict[str, dict[StreamId, None]] = field(default_factory=dict)
+    untold: dict[str, dict[StreamId, None]] = field(default_factory=dict)
     _silences: Silences[StreamId] = field(default_factory=Silences)
 
     # -- streams come and go -------------------------------------------------------------------
@@ -111,25 +97,25 @@ class FlowState:
 
     def _take_in(self, stream: Stream) -> list[Instruction]:
         self.streams[stream.spec.stream_id] = stream
-        return [*self._open(stream), *self._find_follower(stream)]
+        return [*self._open(stream), *find_follower(self, stream)]
 
     def _open(self, stream: Stream) -> list[Instruction]:
         """Open it on the target, which may decode as soon as it has read the text."""
         request = open_request(replace(stream.spec, num_leased=_LEASE_TOKENS))
         return [ToTarget(request)]
 
-    def release(self, stream_id: StreamId, now: float) -> tuple[Stream, list[Instruction]]:
+    def release(self, stream_id: StreamId) -> tuple[Stream, list[Instruction]]:
         """Let a stream go to another target, with its journal. Raises KeyError."""
         stream = self.streams[stream_id]
         notice = CloseStreamNotice(stream_id, stream.spec.generation)
         return stream, [ToTarget(notice), *self._detach(stream)]
 
-    def release_all(self, now: float) -> tuple[list[Stream], list[Instruction]]:
+    def release_all(self) -> tuple[list[Stream], list[Instruction]]:
         """The target is gone: every stream, and what draft nodes are told."""
         streams = list(self.streams.values())
         return streams, [each for stream in streams for each in self._detach(stream)]
 
-    def cancel(self, stream_id: StreamId, now: float) -> list[Instruction]:
+    def cancel(self, stream_id: StreamId) -> list[Instruction]:
         stream = self.streams.get(stream_id)
         if stream is None:
             return []
@@ -144,148 +130,11 @@ class FlowState:
     def _detach(self, stream: Stream) -> list[Instruction]:
         del self.streams[stream.spec.stream_id]
         self.waits.pop(stream.spec.stream_id, None)
-        return self._unfollow(stream)
+        return unfollow(self, stream)
 
     def take_figures(self, stream_id: StreamId) -> tuple[Figures, str]:
         """What an ended stream did and why it was decoded plainly; asked for once."""
         return self.ended.pop(stream_id, (Figures(), ""))
-
-    # -- who follows ---------------------------------------------------------------------------
-
-    def _find_follower(self, stream: Stream) -> list[Instruction]:
-        if stream.follow is not None or not stream.wants_follower:
-            return []
-        if stream.num_draft_losses >= _MOST_DRAFT_LOSSES:
-            stream.plain_reason = "draft off: the draft nodes of this text were lost with it"
-            return []
-        length = len(stream.token_ids)
-        refused = stream.refusals.at(length)
-        node = self.drafts.best_for(self.usable, refused, length, stream.tokens_left)
-        if node is None:
-            stream.plain_reason = "draft off: no draft node has room for this text"
-            return []
-        return self._follow(stream, node)
-
-    def _follow(self, stream: Stream, node: DraftNode) -> list[Instruction]:
-        length = len(stream.token_ids)
-        stream.last_number += 1
-        told = min(length, node.piece_tokens)
-        stream.follow = Follow(node.name, stream.last_number, told, compared_at=length)
-        node.followed.add(stream.spec.stream_id)
-        node.num_unread += length
-        if told < length:
-            self._untold.setdefault(node.name, {})[stream.spec.stream_id] = None
-        stream.plain_reason = f"draft off: {node.name} still reads the text"
-        spec = replace(
-            stream.spec,
-            generation=stream.last_number,
-            token_ids=tuple(stream.token_ids[:told]),
-            num_known=length if told < length else 0,
-        )
-        return [ToDraft(node.name, open_request(spec))]
-
-    def _unfollow(self, stream: Stream) -> list[Instruction]:
-        """Take the draft node away from a stream; what it still sends is stale."""
-        follow, stream.follow = stream.follow, None
-        if follow is None:
-            return []
-        node = self.drafts.get(follow.node)
-        if node is None:
-            return []
-        node.followed.discard(stream.spec.stream_id)
-        if not follow.is_ready:
-            node.num_unread = max(0, node.num_unread - len(stream.token_ids))
-        notice = CloseStreamNotice(stream.spec.stream_id, follow.number)
-        return [ToDraft(node.name, notice)]
-
-    def draft_joined(self, node: DraftNode) -> list[Instruction]:
-        """A draft node may follow streams of this target."""
-        if node.name not in self.drafts:
-            self.drafts.add(node)
-        self.usable.add(node.name)
-        out: list[Instruction] = []
-        for stream in self.streams.values():
-            stream.refusals.forget(node.name)
-            out += self._find_follower(stream)
-        return out + self.rebalance()
-
-    def draft_lost(self, name: str, now: float, *, has_died: bool = True) -> list[Instruction]:
-        """A draft node is gone. has_died: it did not leave of its own accord."""
-        self.usable.discard(name)
-        self.drafts.remove(name)
-        out: list[Instruction] = []
-        for stream in self.streams.values():
-            if stream.follow is not None and stream.follow.node == name:
-                stream.follow = None
-                stream.num_draft_losses += has_died
-                out += self._find_follower(stream)
-        return out
-
-    def rebalance(self) -> list[Instruction]:
-        """Move streams to draft nodes that answer much sooner, a few at a time."""
-        reading = [s for s in self.streams.values() if s.follow and not s.follow.is_ready]
-        out: list[Instruction] = []
-        num_moving = len(reading)
-        for stream in self.streams.values():
-            if num_moving >= _MOST_MOVING:
-                break
-            follow = stream.follow
-            if follow is None or not follow.is_ready:
-                continue
-            refused = stream.refusals.at(len(stream.token_ids))
-            known = len(stream.token_ids), stream.tokens_left
-            present = self.drafts[follow.node]
-            node = self.drafts.better_for(self.usable, refused, present, *known)
-            if node is not None:
-                out += [*self._unfollow(stream), *self._follow(stream, node)]
-                num_moving += 1
-        return out
-
-    def draft_ready(self, name: str, stream_id: StreamId, number: int) -> None:
-        """A draft node has read a text."""
-        stream = self._followed(name, stream_id, number)
-        if stream is None or stream.follow is None or stream.follow.is_ready:
-            return
-        stream.follow.is_ready = True
-        stream.follow.compared_at = len(stream.token_ids)
-        stream.plain_reason = ""
-        node = self.drafts[name]
-        node.num_unread = max(0, node.num_unread - len(stream.token_ids))
-
-    def draft_failed(
-        self, name: str, stream_id: StreamId, number: int, reason: str, *, for_good: bool
-    ) -> list[Instruction]:
-        """A draft node has given a stream up."""
-        stream = self._followed(name, stream_id, number)
-        if stream is None:
-            return []
-        stream.refusals.add(name, len(stream.token_ids), for_good=for_good)
-        self._unfollow(stream)
-        stream.plain_reason = f"draft off: {name}: {reason}"
-        return self._find_follower(stream)
-
-    def guessed(
-        self, name: str, parts: Iterable[tuple[ChainPart, tuple[int, ...]]]
-    ) -> list[Instruction]:
-        """Pass on guesses of streams that the draft node follows."""
-        passed: list[ChainPart] = []
-        token_ids: list[int] = []
-        for part, guesses in parts:
-            stream = self._followed(name, StreamId(part.stream_id), part.follow)
-            if stream is None:
-                continue
-            stream.num_draft_losses = 0
-            passed.append(part)
-            token_ids += guesses
-        return [ToTarget(GuessNotice(tuple(passed), tuple(token_ids)))] if passed else []
-
-    def _followed(self, name: str, stream_id: StreamId, number: int) -> Stream | None:
-        stream = self.streams.get(stream_id)
-        follow = stream.follow if stream is not None else None
-        if follow is None or (follow.node, follow.number) != (name, number):
-            self.num_stale += 1
-            return None
-        return stream
 
     # -- the target ----------------------------------------------------------------------------
 
@@ -311,7 +160,6 @@ class FlowState:
         if stream is not None:
             stream.phase, stream.is_parked = Opening(), True
             stream.spec = replace(stream.spec, generation=generation + 1)
-            self.num_parked += 1
         return []
 
     def target_failed(
@@ -339,8 +187,8 @@ class FlowState:
             token_ids = reply.token_ids[offset : offset + entry.num_tokens]
             offset += entry.num_tokens
             out += self._commit(entry, token_ids, added, now)
-        out += self._look_at_followers(added)
-        return [*out, *self._allow(added), *self.tell_followers(now)]
+        out += leave_silent(self, added)
+        return [*out, *self._allow(added), *tell_followers(self, now)]
 
     def _commit(
         self,
@@ -371,7 +219,7 @@ class FlowState:
         stream.count(entry, now)
         follow = stream.follow
         if follow is not None:
-            self._untold.setdefault(follow.node, {})[stream.spec.stream_id] = None
+            self.untold.setdefault(follow.node, {})[stream.spec.stream_id] = None
             follow.num_used += entry.num_draft_tokens - entry.num_looked_up
             follow.num_offered += entry.num_offered
             if entry.num_compared:
@@ -392,65 +240,6 @@ class FlowState:
             stream.phase, stream.is_parked = Running(length + _LEASE_TOKENS), False
         added.append(stream)
         return out
-
-    def _look_at_followers(self, streams: Iterable[Stream]) -> list[Instruction]:
-        """Take draft nodes away from streams of which they guess nothing that could be used."""
-        out: list[Instruction] = []
-        for stream in streams:
-            follow, length = stream.follow, len(stream.token_ids)
-            if follow is None or not follow.is_ready:
-                continue
-            if length - follow.compared_at > _SILENT_TOKENS:
-                stream.refusals.add(follow.node, length)
-                out += self._unfollow(stream)
-                stream.plain_reason = f"draft off: {follow.node} guesses nothing, or too late"
-                out += self._find_follower(stream)
-        return out
-
-    def tell_followers(self, now: float) -> list[Instruction]:
-        """Tell draft nodes what was committed, and of long texts the next piece: one message to
-        each whose link is free."""
-        out: list[Instruction] = []
-        for name in list(self._untold):
-            node = self.drafts.get(name)
-            if node is None:
-                del self._untold[name]
-            elif now >= node.free_at:
-                out += self._tell(node, now)
-        return out
-
-    def _tell(self, node: DraftNode, now: float) -> list[Instruction]:
-        """One message with as much of what a draft node has not been told as it may hold."""
-        entries: list[AddedEntry] = []
-        token_ids: list[int] = []
-        waiting = list(self._untold.pop(node.name))
-        # Who has had a piece of a long text comes after all others the next time.
-        rest: list[StreamId] = []
-        again: list[StreamId] = []
-        for place, stream_id in enumerate(waiting):
-            stream = self.streams.get(stream_id)
-            follow = stream.follow if stream is not None else None
-            if stream is None or follow is None or follow.node != node.name:
-                continue
-            most = node.piece_tokens - len(token_ids)
-            if len(entries) == MAX_STREAMS_PER_MESSAGE or most <= 0:
-                rest = waiting[place:]
-                break
-            new = stream.token_ids[follow.told :][:most]
-            if new:
-                use = min(MAX_GAMMA, follow.num_used), min(MAX_GAMMA, follow.num_offered)
-                entries.append(AddedEntry(stream_id, follow.number, follow.told, len(new), *use))
-                token_ids += new
-                follow.told += len(new)
-                follow.num_used = follow.num_offered = 0
-            if follow.told < len(stream.token_ids):
-                again.append(stream_id)
-        if rest or again:
-            self._untold[node.name] = dict.fromkeys([*rest, *again])
-        if not entries:
-            return []
-        node.free_at = now + node.message_s(len(entries), len(token_ids))
-        return [ToDraft(node.name, CommitNotice(tuple(entries), tuple(token_ids)))]
 
     def _allow(self, streams: Iterable[Stream]) -> list[Instruction]:
         """Let the target go on with streams before it has come to where it must stop."""
@@ -484,7 +273,7 @@ class FlowState:
             hold_us = round(wait.most_s * 1e6)
             known = spec.stream_id, spec.generation
             entries.append(HoldEntry(*known, wait.group, wait.num_guesses, hold_us))
-        return [ToTarget(HoldRequest(tuple(entries)))] if entries else []
+        return [ToTarget(HoldNotice(tuple(entries)))] if entries else []
 
     # -- what goes wrong -----------------------------------------------------------------------
 
@@ -507,7 +296,7 @@ class FlowState:
 
     def tick(self, now: float) -> list[Instruction]:
         """What is due by now, though nobody said anything."""
-        out = self.tell_followers(now)
+        out = tell_followers(self, now)
         waiting = (
             (stream_id, (s.spec.generation, len(s.token_ids), s.phase))
             for stream_id, s in self.streams.items()
@@ -518,19 +307,14 @@ class FlowState:
             error = "the target did not go on with it, though it was asked to again and again"
             out += self._reopen(self.streams[stream_id], error)
         for stream in self.streams.values():
-            out += self._find_follower(stream)
-        return out + self.rebalance()
+            out += find_follower(self, stream)
+        return out + rebalance(self)
 
     def _patience_s(self, stream_id: StreamId) -> float:
         """Seconds of silence about a stream that its target may need at most."""
         used = sum(len(stream.token_ids) for stream in self.streams.values())
         wanted_s = _SILENT_S + _SILENT_A_TOKEN_S * used
         return float(wanted_s * 2 ** self.streams[stream_id].num_reopened)
-
-    def next_deadline(self) -> float | None:
-        """When `tick` must be called at the latest."""
-        nodes = (self.drafts.get(name) for name in self._untold)
-        return min((node.free_at for node in nodes if node is not None), default=None)
 
     # -- what others ask -----------------------------------------------------------------------
 

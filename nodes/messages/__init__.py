@@ -52,7 +52,7 @@ from nodes.messages.nodes import (
     GuessEntry,
     GuessNotice,
     HoldEntry,
-    HoldRequest,
+    HoldNotice,
     LeaseEntry,
     LeaseRequest,
     OpenStreamRequest,
@@ -65,6 +65,7 @@ from nodes.messages.nodes import (
     TokenizeReply,
     TokenizeRequest,
     VerifyRequest,
+    parts_of,
 )
 from nodes.messages.operators import (
     APART,
@@ -128,7 +129,7 @@ __all__ = [
     "GuessEntry",
     "GuessNotice",
     "HoldEntry",
-    "HoldRequest",
+    "HoldNotice",
     "Id",
     "LeaseEntry",
     "LeaseRequest",
@@ -171,4 +172,5 @@ __all__ = [
     "UploadOffer",
     "UploadPiece",
     "VerifyRequest",
+    "parts_of",
 ]

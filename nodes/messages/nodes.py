@@ -1,7 +1,8 @@
-"""The messages between coordinator and nodes, tags 16 to 31 and 50."""
+"""The messages between coordinator and nodes, tags 16 to 31, 50 and 51."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 from mesh.messages import MaxLen, Range, TokenIds, message, struct
@@ -304,6 +305,15 @@ class GuessNotice:
     token_ids: TokenIds
 
 
+def parts_of(notice: GuessNotice) -> Iterator[tuple[ChainPart, tuple[int, ...]]]:
+    """Each part with its guesses; fewer than it has chances where the sender left some out."""
+    offset = 0
+    for part in notice.parts:
+        count = len(part.chances)
+        yield part, notice.token_ids[offset : offset + count]
+        offset += count
+
+
 @struct
 class AddedEntry:
     """Tokens that were committed to a stream, for the draft node that follows it.
@@ -342,7 +352,7 @@ class HoldEntry:
 
 
 @message(51, max_bytes=32_768)
-class HoldRequest:
+class HoldNotice:
     """The coordinator's plan has streams wait for their guesses, or go at once again."""
 
     entries: Annotated[tuple[HoldEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]

@@ -10,7 +10,7 @@ from nodes.messages import (
     CommitNotice,
     DraftRequest,
     GuessNotice,
-    HoldRequest,
+    HoldNotice,
     LeaseEntry,
     LeaseRequest,
     OpenStreamRequest,
@@ -28,7 +28,7 @@ class ToTarget:
         | VerifyRequest
         | LeaseRequest
         | GuessNotice
-        | HoldRequest
+        | HoldNotice
     )
 
 

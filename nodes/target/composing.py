@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from nodes.engine.protocol import Span
 from nodes.messages import MAX_GAMMA
 from nodes.target.lookup import Lookup
 from nodes.target.stream import TargetStream
 from policies.compose import Offer, composed
 from policies.latency import NodeCosts, TableRefit
 
-# How fast a stream's average of tokens a pass follows, in passes: some 20, as long as a text stays
-# as easy to guess as it is.
+# How fast a stream's average of tokens a pass follows: some 20 passes.
 _RATE: Final = 0.05
 # No stream counts more than twice or less than half the mean: one that gets few tokens a pass must
 # not take all guesses away from the others.
@@ -105,6 +105,21 @@ def compose(
         else Chosen(best.token_ids[:count], best.chances[:count], best.is_looked_up)
         for stream, best, count in zip(decoding, chosen, counts, strict=True)
     ]
+
+
+def with_guesses(
+    spans: Sequence[Span], decoding: Sequence[TargetStream], chosen: Sequence[Chosen]
+) -> list[Span]:
+    """The spans of streams with the guesses chosen for them, which each stream keeps in mind."""
+    out = []
+    for stream, span, each in zip(decoding, spans, chosen, strict=True):
+        if not each.token_ids or stream.guesses is not None:
+            out.append(span)
+            continue
+        stream.guesses, stream.chosen = each.token_ids, each
+        token_ids = [stream.token_ids[-1], *each.token_ids]
+        out.append(Span(span.seq_id, span.start, token_ids, len(token_ids)))
+    return out
 
 
 def _best(

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from nodes.messages import MAX_WINDOW
+
 
 @dataclass(slots=True)
 class Seen:
@@ -24,9 +26,10 @@ class Seen:
 
 @dataclass(slots=True)
 class GuessBuffer:
-    """Guesses of one chain. number: (follow number, chain number), higher is newer. base: position
-    of the first guess. chances: (g,) chance of each to be accepted if all before it are.
-    is_broken: a guess was wrong, or some were lost: nothing of this chain can be used any more.
+    """Guesses of one chain that have not been compared yet. number: (follow number, chain number),
+    higher is newer. base: position of the first of them. chances: (g,) chance of each to be
+    accepted if all before it are. is_broken: a guess was wrong, or some were lost: nothing of this
+    chain can be used any more.
     """
 
     number: tuple[int, int] = (0, 0)
@@ -35,8 +38,6 @@ class GuessBuffer:
     chances: list[float] = field(default_factory=list)
     is_broken: bool = True
     seen: Seen = field(default_factory=Seen)
-    # So many guesses of the chain have been compared with what was committed, and were right.
-    _num_right: int = 0
 
     def take(
         self,
@@ -48,46 +49,44 @@ class GuessBuffer:
     ) -> bool:
         """Add guesses for the positions from start on; False if they are of no use.
 
-        committed: the tokens of the stream. Guesses of an older chain, and what does not follow
-        the guesses that are here, are of no use.
+        committed: the tokens of the stream. Guesses of an older chain, what does not follow the
+        guesses that are here, and what is further ahead than a draft node may be, are of no use.
         """
         if number < self.number:
             return False
         if number > self.number:
             self.number, self.base = number, start
             self.token_ids, self.chances = [], []
-            self._num_right = 0
             # Whoever knows more than is committed here speaks of another text.
             self.is_broken = start > len(committed)
-        if self.is_broken or start != self.base + len(self.token_ids):
-            self.is_broken = True
+        is_next = start == self.base + len(self.token_ids)
+        is_near = start + len(token_ids) <= len(committed) + MAX_WINDOW
+        if self.is_broken or not is_next or not is_near:
+            self._break()
             return False
         self.token_ids += token_ids
         self.chances += chances
-        late = min(len(committed) - start, len(token_ids))
-        self.seen.num_late += max(0, late)
+        self.seen.num_late += max(0, min(len(committed) - start, len(token_ids)))
         self.compare(committed)
         return not self.is_broken
 
     def compare(self, committed: Sequence[int]) -> None:
-        """See what is known by now of the guesses that are here."""
-        known = len(committed) - self.base
-        while not self.is_broken and self._num_right < min(known, len(self.token_ids)):
+        """See what is known by now of the guesses that are here; right ones are used up by it."""
+        num_known = min(len(self.token_ids), len(committed) - self.base)
+        for place in range(num_known):
             self.seen.num_compared += 1
-            if self.token_ids[self._num_right] != committed[self.base + self._num_right]:
-                self.is_broken = True
+            if self.token_ids[place] != committed[self.base + place]:
+                self._break()
                 return
             self.seen.num_right += 1
-            self._num_right += 1
+        if num_known > 0:
+            del self.token_ids[:num_known], self.chances[:num_known]
+            self.base += num_known
 
     def after(self, length: int) -> tuple[list[int], list[float]]:
         """Guesses for the positions from `length` on, the number of committed tokens, and the
         chance of each if all before it are right."""
-        if self.is_broken or not self.base <= length <= self.base + len(self.token_ids):
-            return [], []
-        place = length - self.base
-        return self.token_ids[place:], self.chances[place:]
+        return (self.token_ids, self.chances) if self.base == length else ([], [])
 
-    def clear(self) -> None:
-        """Drop the guesses; later ones of the same chain are of no use either."""
+    def _break(self) -> None:
         self.token_ids, self.chances, self.is_broken = [], [], True

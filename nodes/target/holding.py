@@ -8,7 +8,7 @@ how long at most, is the coordinator's plan.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nodes.target.stream import TargetStream
@@ -43,3 +43,15 @@ def eligible_at(streams: Iterable[TargetStream]) -> dict[int, float]:
             group = stream.hold.group
             found[group] = max(found.get(group, -math.inf), ready_at(stream))
     return found
+
+
+def patience_s(decoding: Sequence[TargetStream], now: float) -> float:
+    """Seconds that a pass of these streams may wait: all of them wait for guesses."""
+    if not all(stream.hold for stream in decoding):
+        return 0.0
+    return max(0.0, min(eligible_at(decoding).values(), default=now) - now)
+
+
+def waiting_groups(decoding: Iterable[TargetStream], now: float) -> frozenset[int]:
+    """Groups whose guesses are not there yet, and waited for."""
+    return frozenset(group for group, at in eligible_at(decoding).items() if at > now)

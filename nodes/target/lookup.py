@@ -19,14 +19,19 @@ from policies.confidence import Calibration, DraftCalibration
 # An indexed token takes some 350 bytes: 23 MB in all. Of a longer prompt the end is indexed.
 _MAX_TOKENS: Final = 1 << 16
 _MAX_PROMPT_TOKENS: Final = 1 << 14
-# Ended texts of an owner that are looked into besides those under way; each costs some microseconds
-# a stream and pass.
+# Ended texts of an owner that are looked into besides those under way: each is up to three more
+# look-ups a stream and pass.
 _MAX_ENDED: Final = 8
 # Tokens that match before a guess, in bins, and the share of guesses that were right there: of the
 # answers that the default draft was trained on. Learnt further for whatever target this is.
 _EDGES: Final = (2.5, 3.5, 4.5, 6.5, 9.5, 13.5, 20.5)
 _GREEDY: Final = (0.56, 0.67, 0.74, 0.77, 0.84, 0.90, 0.93, 0.97)
 _SAMPLED: Final = (0.41, 0.49, 0.65, 0.70, 0.80, 0.85, 0.88, 0.93)
+
+
+def lookup_calibration() -> DraftCalibration:
+    """How likely guesses are by the tokens that match before them."""
+    return DraftCalibration(Calibration(_EDGES, _GREEDY), Calibration(_EDGES, _SAMPLED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +58,7 @@ class Lookup:
     """Texts of one target, by owner: what one owner's texts say is guessed for that owner alone."""
 
     def __init__(self) -> None:
-        self._calibration = DraftCalibration(
-            Calibration(_EDGES, _GREEDY), Calibration(_EDGES, _SAMPLED)
-        )
+        self._calibration = lookup_calibration()
         self._texts: dict[StreamId, _Text] = {}
         # Oldest first, of all owners; and those of each.
         self._ended: OrderedDict[_Text, None] = OrderedDict()

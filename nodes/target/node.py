@@ -19,7 +19,7 @@ from nodes.messages import (
     CommitEntry,
     CommitReply,
     GuessNotice,
-    HoldRequest,
+    HoldNotice,
     LeaseRequest,
     LinkFields,
     OpenStreamRequest,
@@ -31,6 +31,7 @@ from nodes.messages import (
     StreamReadyNotice,
     TokenizeRequest,
     VerifyRequest,
+    parts_of,
 )
 from nodes.opening import Opening
 from nodes.profile import encode_profile
@@ -172,7 +173,7 @@ class TargetNode:
                 self._engine.post(lambda state: _close(state, stream_id, generation))
             case GuessNotice():
                 self._engine.post(lambda state: take_guesses(state, message))
-            case HoldRequest():
+            case HoldNotice():
                 self._engine.post(lambda state: take_holds(state, message))
             case TokenizeRequest():
                 self._texts.ask(message)
@@ -265,20 +266,16 @@ def _verify(state: TargetState, request: VerifyRequest) -> list[StreamId]:
 
 def take_guesses(state: TargetState, notice: GuessNotice) -> Sequence[Event]:
     """Keep guesses that draft nodes sent."""
-    offset = 0
-    for part in notice.parts:
-        count = len(part.chances)
-        token_ids = notice.token_ids[offset : offset + count]
-        offset += count
+    for part, token_ids in parts_of(notice):
         chances = [step / CHANCE_STEPS for step in part.chances]
         number = part.follow, part.chain
         state.guess(StreamId(part.stream_id), number, part.start, token_ids, chances)
     return ()
 
 
-def take_holds(state: TargetState, request: HoldRequest) -> Sequence[Event]:
+def take_holds(state: TargetState, notice: HoldNotice) -> Sequence[Event]:
     """Have streams wait for guesses, or no longer."""
-    for entry in request.entries:
+    for entry in notice.entries:
         hold = Hold(entry.group, entry.num_guesses, entry.hold_us * 1e-6) if entry.group else None
         state.hold(StreamId(entry.stream_id), entry.generation, hold)
     return ()

@@ -14,7 +14,7 @@ from nodes.engine.protocol import Logits, Model, Span, StreamError, Tokenizer
 from nodes.messages import MAX_GAMMA, MAX_TOP_LOGPROBS, TokenScores
 from nodes.stream import PROMPT_PIECE_TOKENS, StopMatcher, StreamId, StreamSpec
 from nodes.target.between import BetweenRounds, between_rounds
-from nodes.target.composing import PassCosts, compose, note_commit
+from nodes.target.composing import PassCosts, compose, note_commit, with_guesses
 from nodes.target.events import (
     Committed,
     Event,
@@ -27,7 +27,7 @@ from nodes.target.events import (
     failed_by,
 )
 from nodes.target.guesses import Seen
-from nodes.target.holding import Hold, eligible_at
+from nodes.target.holding import Hold, patience_s, waiting_groups
 from nodes.target.lookup import Lookup
 from nodes.target.reading import Reading, is_decoded, num_prompt_tokens
 from nodes.target.residents import Residents
@@ -244,15 +244,7 @@ class TargetState:
                 return 0.0
             if stream.may_decode:
                 decoding.append(stream)
-        if not all(stream.hold for stream in decoding):
-            return 0.0
-        at = eligible_at(decoding).values()
-        return max(0.0, min(at, default=now) - now)
-
-    def _waiting_groups(self) -> frozenset[int]:
-        """Groups whose guesses are not there yet, and waited for."""
-        able = (s for s in self._residents if s.may_decode and not self._residents.missing(s))
-        return frozenset(group for group, at in eligible_at(able).items() if at > self._now)
+        return patience_s(decoding, now)
 
     def guess(
         self,
@@ -306,7 +298,8 @@ class TargetState:
         spans: list[Span] = []
         decoding: list[TargetStream] = []
         budget, score_budget = self._model.info.max_batch_tokens, _MAX_SCORES_PER_PASS
-        waiting = self._waiting_groups()
+        able = (s for s in self._residents if s.may_decode and not self._residents.missing(s))
+        waiting = waiting_groups(able, self._now)
         for stream in self._streams.values():
             is_waiting = not stream.may_decode or self._residents.missing(stream)
             if stream.seq_id is None or is_waiting:
@@ -372,7 +365,8 @@ class TargetState:
 
         Guesses take free cells only: no stream is parked for them.
         """
-        if self._costs is None:
+        has_some = any(s.buffer.token_ids or s.spec.looks_up for s in decoding)
+        if self._costs is None or not has_some:
             return spans
         missing = sum(map(self._residents.missing, self._residents))
         free = self._model.free_cells() - missing - len(decoding)
@@ -384,15 +378,7 @@ class TargetState:
             used_cells=self._used_cells,
             room=max(0, min(free, budget, score_budget // (MAX_TOP_LOGPROBS + 1))),
         )
-        out = []
-        for stream, span, each in zip(decoding, spans, chosen, strict=True):
-            if not each.token_ids or stream.guesses is not None:
-                out.append(span)
-                continue
-            stream.guesses, stream.chosen = each.token_ids, each
-            token_ids = [stream.token_ids[-1], *each.token_ids]
-            out.append(Span(span.seq_id, span.start, token_ids, len(token_ids)))
-        return out
+        return with_guesses(spans, decoding, chosen)
 
     @property
     def _used_cells(self) -> int:

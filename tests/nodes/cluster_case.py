@@ -18,7 +18,7 @@ class ClusterCase:
     request. num_restarts: of the coordinator. num_commands: drains, undrains and drops.
     plans_later: as the live coordinator does. ways: how each request comes, as text or as ids,
     whole or in pieces. moves: as in pure_mesh.Case. num_lost: messages that get lost; fewer than it
-    takes to end a stream."""
+    takes to end a stream. flows: guesses do, rather than being asked for in rounds."""
 
     target: ToyConfig
     num_targets: int
@@ -38,6 +38,7 @@ class ClusterCase:
     plans_later: bool = False
     num_lost: int = 0
     role: str = "client"
+    flows: bool = False
     ways: tuple[tuple[bool, bool], ...] = ()
 
 

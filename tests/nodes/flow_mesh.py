@@ -12,14 +12,14 @@ from nodes.engine.protocol import Model, Tokenizer
 from nodes.flow.drafts import Drafts
 from nodes.flow.scheduler import FlowScheduler
 from nodes.messages import (
-    ChainPart,
     CloseStreamNotice,
     CommitNotice,
     GuessNotice,
-    HoldRequest,
+    HoldNotice,
     OpenStreamRequest,
     StreamFailedNotice,
     StreamReadyNotice,
+    parts_of,
 )
 from nodes.stream import StreamId
 from nodes.target.node import spec_of, take_guesses, take_holds
@@ -33,15 +33,6 @@ from tests.nodes.wild_policy import WildPolicy
 _PLANS_ONE_IN = 20
 # Longer than from one plan to the next.
 _PLAN_S = 1.1
-
-
-def parts_of(notice: GuessNotice) -> list[tuple[ChainPart, tuple[int, ...]]]:
-    found = []
-    offset = 0
-    for part in notice.parts:
-        found.append((part, notice.token_ids[offset : offset + len(part.chances)]))
-        offset += len(part.chances)
-    return found
 
 
 class FlowMesh(PureMesh):
@@ -123,7 +114,7 @@ class FlowMesh(PureMesh):
     def _target_takes(self) -> None:
         if isinstance(self.target_inbox[0], GuessNotice):
             take_guesses(self.target, self.target_inbox.popleft())
-        elif isinstance(self.target_inbox[0], HoldRequest):
+        elif isinstance(self.target_inbox[0], HoldNotice):
             take_holds(self.target, self.target_inbox.popleft())
         else:
             super()._target_takes()

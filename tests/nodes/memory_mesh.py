@@ -11,6 +11,7 @@ from typing import Any
 from mesh.memory_transport import MemoryHub, MemoryServer
 from nodes.class_weights import parsed_weights
 from nodes.client import Client
+from nodes.config import guesses_flow
 from nodes.coordinator.service import Coordinator
 from nodes.draft.guessing import GuessingState
 from nodes.draft.guessing_node import GuessingNode
@@ -23,7 +24,6 @@ from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
-from nodes.roles import guesses_flow
 from nodes.target.node import TargetNode
 from policies.joint import joint_plan
 from tests.nodes.reference import Reference, reference

@@ -259,8 +259,11 @@ class PureCluster:
                     max_sequences=draft.max_sequences,
                     max_batch_tokens=draft.max_batch_tokens,
                 )
-            node.engine = PureNode(node.role, config, self._tokenized, self._pass_s)
-        profile = encode_profile(node.engine.model.info, node.costs)
+            node.engine = PureNode(
+                node.role, config, self._tokenized, self._pass_s, flows=self.case.flows
+            )
+        info = node.engine.model.info
+        profile = encode_profile(info, node.costs, flows=self.case.flows)
         node.is_in = False
         hello = Hello(node.name, node.role, self.num_joins, PROTOCOL_VERSION, profile)
         self._say(node.peer, hello)

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from nodes.draft.guessing import Guessed, GuessingState
+from nodes.draft.guessing_node import guess_notice, take_commits
 from nodes.draft.node import draft_reply, jobs_of
 from nodes.draft.state import ModelDrafter
 from nodes.draft.stream import Drafted
+from nodes.engine.load import TOY_COSTS
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.messages import (
     CloseStreamNotice,
+    CommitNotice,
     CommitReply,
     DraftRequest,
+    GuessNotice,
+    HoldNotice,
     LeaseRequest,
     OpenStreamRequest,
     ProbeReply,
@@ -26,7 +32,13 @@ from nodes.messages import (
 )
 from nodes.stream import StreamId
 from nodes.target.events import Committed, Failed, Parked, Probed, PromptScored, Ready
-from nodes.target.node import commit_entry, failed_notice, spec_of
+from nodes.target.node import (
+    commit_entry,
+    failed_notice,
+    spec_of,
+    take_guesses,
+    take_holds,
+)
 from nodes.target.state import TargetState
 from tests.nodes.reference import toy_grammars
 
@@ -44,23 +56,32 @@ class PureNode:
         tokenize: Callable[[str], tuple[int, ...]],
         pass_s: Callable[[], float] = lambda: 0.0,
         prefix_cache_bytes: int = 0,
+        *,
+        flows: bool = False,
     ) -> None:
         self.model = ToyModel(config)
         self._tokenize = tokenize
         self._pass_s = pass_s
         # As many as there are vocabularies in all tests: compiled once.
         grammars = toy_grammars(config.num_vocab)
-        self._engine: TargetState | ModelDrafter
+        self._engine: TargetState | ModelDrafter | GuessingState
         if role == "target":
             tokenizer = ToyTokenizer(config.num_vocab)
             self._engine = TargetState(
-                self.model, tokenizer, prefix_cache_bytes, grammars, midway_tokens=128
+                self.model,
+                tokenizer,
+                prefix_cache_bytes,
+                grammars,
+                midway_tokens=128,
+                costs=TOY_COSTS if flows else None,
             )
+        elif flows:
+            self._engine = GuessingState(self.model, TOY_COSTS.decode.at, grammars=grammars)
         else:
             self._engine = ModelDrafter(self.model, grammars=grammars)
 
     @property
-    def engine(self) -> TargetState | ModelDrafter:
+    def engine(self) -> TargetState | ModelDrafter | GuessingState:
         """The pure state alone, without what tests gave it."""
         return self._engine
 
@@ -100,6 +121,12 @@ class PureNode:
                 for e in entries:
                     guesses, ids = ids[: e.num_draft_tokens], ids[e.num_draft_tokens :]
                     engine.verify(StreamId(e.stream_id), e.generation, e.prefix_len, guesses)
+            case GuessNotice():
+                take_guesses(engine, message)
+            case HoldNotice():
+                take_holds(engine, message)
+            case CommitNotice():
+                events = take_commits(engine, message)
             case DraftRequest():
                 events = engine.draft(message.round, jobs_of(message), ahead=message.ahead)
             case _:
@@ -111,6 +138,7 @@ class PureNode:
 
     def _told(self, events: Sequence[object]) -> list[Any]:
         told = notices(events)
+        told += [guess_notice(event.parts) for event in events if isinstance(event, Guessed)]
         told += [draft_reply(event) for event in events if isinstance(event, Drafted)]
         commits = [event for event in events if isinstance(event, Committed)]
         if commits:

@@ -150,6 +150,7 @@ def cluster_cases(draw: st.DrawFn) -> ClusterCase:
         plans_later=draw(st.booleans()),
         num_lost=draw(st.sampled_from([0, 0, 1, 3])),
         role=draw(st.sampled_from(["client", "gateway"])),
+        flows=draw(st.booleans()),
         ways=tuple((draw(st.booleans()), draw(st.booleans())) for _ in streams),
         has_wild_policy=draw(st.booleans()),
         has_lookup=draw(st.booleans()),

@@ -11,7 +11,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from nodes.coordinator.requests.request import Choice, Request
 from nodes.draft import state as draft_state
+from nodes.draft.followed import Followed
 from nodes.draft.stream import DraftStream
+from nodes.flow import stream as flow_stream
+from nodes.flow.scheduler import FlowScheduler
 from nodes.scheduler.drafting.refusals import Refusals
 from nodes.scheduler.drafting.tries import Trial
 from nodes.scheduler.rounds import Round, Share
@@ -26,6 +29,7 @@ from tests.nodes.test_law1 import NUM_CASES, cluster_cases
 OF_REQUESTS = (
     *(Request, Choice, Stream, StreamSpec, Round, Share, Trial, TargetStream),
     *(DraftStream, draft_state._Round, Refusals),
+    *(flow_stream.Stream, flow_stream.Follow, Followed),
 )
 
 
@@ -76,7 +80,12 @@ def test_nothing_of_a_request_stays(case: ClusterCase) -> None:
     state = cluster.state
     assert state._draft_load.totals == {}
     for scheduler in state.schedulers:
-        assert scheduler._membership.ended == {}
+        if isinstance(scheduler, FlowScheduler):
+            flow = scheduler.state
+            assert flow.ended == flow.waits == {}
+            assert not any(node.followed for node in flow.drafts)
+        else:
+            assert scheduler._membership.ended == {}
     assert state._serving.ledger._ids_of_client == {}
     tokenizing = state._serving.ledger.tokenizing
     assert not any(tokenizing._queues.values())

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from nodes.config import ConfigError, EngineSettings, TargetConfig
+from nodes.config import ConfigError, EngineSettings, TargetConfig, guesses_flow
 from nodes.engine.load import TOY_COSTS, OpenedToy
-from nodes.roles import guesses_flow, open_engine, run_target
+from nodes.roles import open_engine, run_target
 
 Eventually = Callable[..., Awaitable[None]]
 

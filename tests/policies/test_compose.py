@@ -79,12 +79,6 @@ def test_a_piece_of_a_prompt_does_not_change_what_pays() -> None:
     assert composed(offers, even.at, num_read=32, most=16) == alone
 
 
-def test_guesses_that_cost_something_else_besides_must_be_worth_that_too() -> None:
-    cheap, dear = Offer(1.0, (0.3,)), Offer(1.0, (0.3,), cost_s=1.0)
-    assert composed([cheap], FLAT.at, most=16) == [1]
-    assert composed([dear], FLAT.at, most=16) == [0]
-
-
 def test_guesses_that_go_in_anyway_are_paid_for() -> None:
     """Where they have made the pass long, others are worth less than in a pass without them."""
     table = CostTable((1, 4, 5, 64), (0.010, 0.010, 0.030, 0.031))

@@ -10,10 +10,9 @@ from mesh.heartbeat import HeartbeatState
 from mesh.padding import SIZES
 from nodes.config import LEAST_INTERVALS
 from nodes.coordinator.status.traffic import NodeTraffic
-from nodes.flow.scheduler import FlowScheduler
+from nodes.flow.kinds import AnyScheduler
 from nodes.messages import EngineProfile
 from nodes.profile import same_vocabulary
-from nodes.scheduler import SchedulerState
 from nodes.scheduler.drafting.pace import Pace
 from nodes.scheduler.instructions import Instruction
 from policies.confidence import Spread
@@ -47,7 +46,7 @@ class NodeRecord:
     costs: NodeCosts
     spread: Spread | None
     heartbeat: HeartbeatState
-    scheduler: SchedulerState | FlowScheduler | None = None
+    scheduler: AnyScheduler | None = None
     # As declared by the node; what it has not declared is measured.
     link: Link = field(default_factory=Link)
     # What a Ping or a Pong takes of its link.
@@ -134,7 +133,7 @@ class NodeRecord:
             and self.used_cells + cells <= self.profile.num_cells
         )
 
-    def draft_for(self, scheduler: SchedulerState | FlowScheduler) -> list[Instruction]:
+    def draft_for(self, scheduler: AnyScheduler) -> list[Instruction]:
         """Have a target's scheduler count on it, with what is known of it by now."""
         profile, link = self.profile, self.measured_link()
         known = self.spread, self.pace, profile.model_hash, profile.max_streams

@@ -14,10 +14,9 @@ from mesh.membership import Joined, Left, Member, MembershipState, Refused
 from mesh.messages import DISMISSED, OTHER_PROTOCOL, UNSUITABLE, Hello, Ping, Pong
 from nodes.coordinator.members.access import CLIENT_ROLES
 from nodes.coordinator.members.record import NodeRecord, ping_bits
-from nodes.flow.scheduler import FlowScheduler
+from nodes.flow.kinds import AnyScheduler
 from nodes.messages import EngineProfile, NodeFields
 from nodes.profile import costs_of, decode_profile, link_of, same_vocabulary, spread_of
-from nodes.scheduler import SchedulerState
 from nodes.scheduler.drafting.lookup import LOOKUP
 
 logger = logging.getLogger(__name__)
@@ -123,7 +122,7 @@ class Roster:
     def nodes(self, role: str | None = None) -> list[NodeRecord]:
         return [n for n in self._nodes.values() if role in (None, n.role)]
 
-    def schedulers(self) -> list[tuple[NodeRecord, SchedulerState | FlowScheduler]]:
+    def schedulers(self) -> list[tuple[NodeRecord, AnyScheduler]]:
         """Every target with its scheduler."""
         return [(n, n.scheduler) for n in self._nodes.values() if n.scheduler is not None]
 

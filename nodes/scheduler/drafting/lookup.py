@@ -13,8 +13,9 @@ from nodes.draft.outlook import Outlook
 from nodes.engine.ngram import NgramIndex
 from nodes.scheduler.drafting.tolls import Found, Tolls
 from nodes.stream import StreamId, StreamSpec
+from nodes.target.lookup import lookup_calibration
 from policies.acceptance import AcceptanceEstimate
-from policies.confidence import Calibration, DraftCalibration
+from policies.confidence import Calibration
 from policies.latency import CostTable, NodeCosts
 from policies.plan import MAX_FREE_GAMMA
 
@@ -26,15 +27,6 @@ _MAX_TOKENS = 1 << 16
 _MAX_PROMPT_TOKENS = 1 << 14
 # Of what is guessed on trial, until the stream is served by lookup: then it is the plan's.
 _TRIAL_STOP = 0.4
-# Tokens that match before a guess, in bins, and the share of guesses accepted there: of the answers
-# that the default draft was trained on. Learnt further for whatever target this is.
-_EDGES = (2.5, 3.5, 4.5, 6.5, 9.5, 13.5, 20.5)
-_GREEDY = (0.56, 0.67, 0.74, 0.77, 0.84, 0.90, 0.93, 0.97)
-_SAMPLED = (0.41, 0.49, 0.65, 0.70, 0.80, 0.85, 0.88, 0.93)
-
-
-def lookup_calibration() -> DraftCalibration:
-    return DraftCalibration(Calibration(_EDGES, _GREEDY), Calibration(_EDGES, _SAMPLED))
 
 
 @dataclass(slots=True)

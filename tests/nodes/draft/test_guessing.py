@@ -11,6 +11,7 @@ from nodes.draft.guessing import Event, Guessed, GuessingState
 from nodes.draft.outbox import Outbox
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel
+from nodes.messages import MAX_WINDOW
 from nodes.target.events import Failed, Ready
 from policies.confidence import Calibration, DraftCalibration
 from policies.window import WINDOW
@@ -198,3 +199,16 @@ def test_guesses_of_a_chain_that_is_over_are_not_sent() -> None:
     outbox.add([Guesses(ONE, 1, 1, 3, (7,), (0.9,))])
     outbox.add([Guesses(ONE, 1, 2, 5, (8,), (0.9,))])
     assert outbox.take() == (Guesses(ONE, 1, 2, 5, (8,), (0.9,)),)
+
+
+def test_more_guesses_than_a_message_holds_go_in_several() -> None:
+    outbox = Outbox()
+    for start in range(3, 83, 20):
+        outbox.add([Guesses(ONE, 1, 1, start, tuple(range(start, start + 20)), (0.9,) * 20)])
+    told: list[int] = []
+    while outbox:
+        (part,) = outbox.take()
+        assert part.start == 3 + len(told)
+        assert len(part.token_ids) == len(part.chances) <= MAX_WINDOW
+        told += part.token_ids
+    assert told == list(range(3, 83))

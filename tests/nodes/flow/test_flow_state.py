@@ -5,8 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from nodes.flow.drafts import DraftNode, Drafts
+from nodes.flow.following import (
+    draft_failed,
+    draft_joined,
+    draft_lost,
+    draft_ready,
+    guessed,
+)
 from nodes.flow.state import FlowState
 from nodes.flow.stream import Stream
+from nodes.flow.telling import next_deadline, tell_followers
 from nodes.messages import (
     ChainPart,
     CloseStreamNotice,
@@ -41,7 +49,7 @@ def node(name: str = "d", step_s: float = 0.005, **changes: Any) -> DraftNode:
 def make(*nodes: DraftNode) -> FlowState:
     state = FlowState(Drafts())
     for each in nodes:
-        state.draft_joined(each)
+        draft_joined(state, each)
     return state
 
 
@@ -54,7 +62,7 @@ def admit(state: FlowState, stream_id: int = 1, **changes: Any) -> list[Instruct
 def ready(state: FlowState, stream_id: StreamId = ONE, name: str = "d") -> list[Instruction]:
     stream = state.streams[stream_id]
     if stream.follow is not None:
-        state.draft_ready(name, stream_id, stream.follow.number)
+        draft_ready(state, name, stream_id, stream.follow.number)
     return state.target_ready(stream_id, stream.spec.generation)
 
 
@@ -115,7 +123,7 @@ def test_a_stream_moves_to_a_draft_node_that_is_much_quicker() -> None:
     state = make(node("slow", 0.050))
     admit(state)
     ready(state, name="slow")
-    out = state.draft_joined(node("quick", 0.005))
+    out = draft_joined(state, node("quick", 0.005))
     assert follow_of(state.streams[ONE])[0] == "quick"
     assert to_draft(out, CloseStreamNotice)
 
@@ -124,18 +132,18 @@ def test_it_stays_where_another_one_is_hardly_quicker_or_little_is_left() -> Non
     state = make(node("slow", 0.006))
     admit(state)
     ready(state, name="slow")
-    assert not state.draft_joined(node("quick", 0.005))
+    assert not draft_joined(state, node("quick", 0.005))
     short = make(node("slow", 0.050))
     admit(short, max_tokens=3, prompt=tuple(range(1, 90)) * 10)
     ready(short, name="slow")
-    assert not short.draft_joined(node("quick", 0.005))
+    assert not draft_joined(short, node("quick", 0.005))
 
 
 def test_when_its_draft_node_is_lost_another_one_takes_over_under_a_higher_number() -> None:
     state = make(node("a", 0.001), node("b"))
     admit(state)
     name, number = follow_of(state.streams[ONE])
-    state.draft_lost(name, 0.0)
+    draft_lost(state, name)
     assert follow_of(state.streams[ONE]) == ("b", number + 1)
 
 
@@ -143,7 +151,7 @@ def test_a_text_with_which_draft_nodes_die_goes_without() -> None:
     state = make(node("a"), node("b"), node("c"))
     admit(state)
     for _ in range(2):
-        state.draft_lost(follow_of(state.streams[ONE])[0], 0.0)
+        draft_lost(state, follow_of(state.streams[ONE])[0])
     assert state.streams[ONE].follow is None
     assert "were lost with it" in state.streams[ONE].plain_reason
 
@@ -152,7 +160,7 @@ def test_a_refused_stream_is_not_offered_to_that_node_again_soon() -> None:
     state = make(node("a", 0.001), node("b"))
     admit(state)
     _, number = follow_of(state.streams[ONE])
-    state.draft_failed("a", ONE, number, "full", for_good=False)
+    draft_failed(state, "a", ONE, number, "full", for_good=False)
     assert follow_of(state.streams[ONE])[0] == "b"
 
 
@@ -185,9 +193,9 @@ def test_guesses_of_who_follows_go_to_the_target_and_no_others() -> None:
     admit(state)
     _, number = follow_of(state.streams[ONE])
     good, stale, strange = part(1, number), part(1, number + 1), part(7, number)
-    out = state.guessed("d", [(good, (4, 5)), (stale, (6, 7)), (strange, (8, 9))])
+    out = guessed(state, "d", [(good, (4, 5)), (stale, (6, 7)), (strange, (8, 9))])
     assert to_target(out, GuessNotice) == [GuessNotice((good,), (4, 5))]
-    assert state.guessed("other", [(good, (4, 5))]) == []
+    assert guessed(state, "other", [(good, (4, 5))]) == []
     assert state.num_stale == 3
 
 
@@ -212,7 +220,7 @@ def test_commits_that_wait_for_a_busy_link_go_together() -> None:
     assert to_draft(first, CommitNotice)
     assert not to_draft(commit(state, 5, now=10.01), CommitNotice)
     assert not to_draft(commit(state, 6, now=10.02), CommitNotice)
-    at = state.next_deadline()
+    at = next_deadline(state)
     assert at is not None
     (notice,) = to_draft(state.tick(at), CommitNotice)
     assert notice.new_token_ids == (5, 6)
@@ -230,8 +238,8 @@ def test_a_long_text_goes_in_pieces_with_gaps_between_them() -> None:
     while len(told) < len(text):
         (notice,) = to_draft(state.tick(now), CommitNotice)
         told += notice.new_token_ids
-        assert not to_draft(state.tell_followers(now), CommitNotice)
-        now = state.next_deadline() or 0.0
+        assert not to_draft(tell_followers(state, now), CommitNotice)
+        now = next_deadline(state) or 0.0
     assert tuple(told) == text
 
 
@@ -243,7 +251,7 @@ def test_a_long_text_on_a_slow_link_does_not_keep_commits_from_others() -> None:
     now, told = 0.0, []
     for token_id in range(5, 15):
         out = commit(state, token_id, now=now)
-        now = (state.next_deadline() or now) + 1e-6
+        now = (next_deadline(state) or now) + 1e-6
         out += state.tick(now)
         for notice in to_draft(out, CommitNotice):
             told += [e.num_tokens for e in notice.entries if e.stream_id == ONE]
@@ -327,7 +335,7 @@ def test_a_stream_goes_on_with_its_journal_on_another_target() -> None:
     admit(state)
     ready(state)
     commit(state, 5)
-    stream, out = state.release(ONE, 0.0)
+    stream, out = state.release(ONE)
     assert to_target(out, CloseStreamNotice)
     (request,) = to_target(other.adopt(stream), OpenStreamRequest)
     assert request.token_ids == (*PROMPT, 5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nodes.messages import MAX_WINDOW
 from nodes.target.guesses import GuessBuffer, Seen
 
 TEXT = (1, 2, 3)
@@ -22,6 +23,7 @@ def taken(
 def test_pieces_of_a_chain_follow_one_another() -> None:
     buffer = taken(((1, 1), 3, [7, 8]), ((1, 1), 5, [9]))
     assert buffer.after(3) == ([7, 8, 9], [0.5] * 3)
+    buffer.compare((*TEXT, 7))
     assert buffer.after(4) == ([8, 9], [0.5] * 2)
 
 
@@ -48,6 +50,13 @@ def test_late_guesses_are_used_as_far_as_they_were_right() -> None:
     wrong = taken(((1, 1), 1, [2, 4, 9]))
     assert wrong.after(3)[0] == []
     assert wrong.seen == Seen(num_compared=2, num_right=1, num_late=2)
+
+
+def test_a_draft_node_cannot_fill_the_memory_of_a_target() -> None:
+    buffer = GuessBuffer()
+    for start in range(3, 1003, 10):
+        buffer.take((1, 1), start, [7] * 10, [0.5] * 10, TEXT)
+    assert len(buffer.token_ids) <= MAX_WINDOW
 
 
 def test_guesses_after_tokens_that_are_not_there_are_of_another_text() -> None:

@@ -1,0 +1,109 @@
+"""A target or draft node of a simulated mesh: the real state on a scripted engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+from bench.sim.devices import Engine
+from bench.sim.scripted import Work
+from nodes.messages import (
+    CloseStreamNotice,
+    GuessNotice,
+    HoldNotice,
+    LeaseRequest,
+    OpenStreamRequest,
+)
+from nodes.stream import StreamId
+from nodes.target.node import spec_of, take_guesses, take_holds
+from nodes.target.state import TargetState
+
+
+class Scripted(Protocol):
+    def take_work(self) -> Work | None: ...
+
+
+class SimNode:
+    """A real state on a scripted engine: a pass at a time, and what comes meanwhile waits."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        model: Scripted,
+        state: Any,
+        apply: Callable[[Any, Any], Sequence[object]],
+        deliver: Callable[[Sequence[object], float], None],
+    ) -> None:
+        self.engine, self.model, self.state = engine, model, state
+        self._apply, self._deliver = apply, deliver
+        self._inbox: list[Any] = []
+        self.num_passes = 0
+        self.is_alive = True
+
+    def receive(self, message: Any) -> None:
+        if not self.is_alive:
+            return
+        if self.engine.is_busy:
+            self._inbox.append(message)
+            return
+        self._take(message)
+        self._begin()
+
+    def _take(self, message: Any) -> None:
+        events = self._apply(self.state, message)
+        if events:
+            self._deliver(events, 0.0)
+
+    def _begin(self) -> None:
+        while self.is_alive and self.state.has_work():
+            if isinstance(self.state, TargetState):
+                clock = self.engine.clock
+                patience_s = self.state.patience_s(clock.now)
+                if patience_s > 0.0:
+                    clock.at(clock.now + patience_s + 1e-9, self._wake)
+                    return
+            events = self.state.step()
+            work = self.model.take_work()
+            if work is not None:
+                self.num_passes += 1
+                started = self.engine.clock.now
+                sizes = work.num_decoded, work.num_read, work.used_cells
+                self.engine.run_pass(*sizes, partial(self._end, events, started))
+                return
+            if not events:
+                return
+            self._deliver(events, 0.0)
+
+    def _wake(self) -> None:
+        if not self.engine.is_busy:
+            self._begin()
+
+    def _end(self, events: Sequence[object], started: float) -> None:
+        self.engine.is_busy = False
+        if not self.is_alive:
+            return
+        seconds = self.engine.clock.now - started
+        if isinstance(self.state, TargetState):
+            self.state.passed(seconds, self.engine.clock.now)
+        self._deliver(events, seconds)
+        waiting, self._inbox = self._inbox, []
+        for message in waiting:
+            self._take(message)
+        self._begin()
+
+
+def to_target(state: TargetState, message: Any) -> Sequence[object]:
+    match message:
+        case OpenStreamRequest():
+            return state.open(spec_of(message))
+        case CloseStreamNotice(stream_id=stream_id, generation=generation):
+            state.close(StreamId(stream_id), generation)
+        case LeaseRequest(entries=entries):
+            for e in entries:
+                state.lease(StreamId(e.stream_id), e.generation, e.prefix_len, e.num_tokens)
+        case GuessNotice():
+            take_guesses(state, message)
+        case HoldNotice():
+            take_holds(state, message)
+    return ()

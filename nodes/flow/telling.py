@@ -1,0 +1,66 @@
+"""What draft nodes are told of the streams that they follow: commits, and texts in pieces. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nodes.flow.drafts import DraftNode
+from nodes.messages import MAX_GAMMA, MAX_STREAMS_PER_MESSAGE, AddedEntry, CommitNotice
+from nodes.scheduler.instructions import Instruction, ToDraft
+from nodes.stream import StreamId
+
+if TYPE_CHECKING:
+    from nodes.flow.state import FlowState
+
+
+def tell_followers(state: FlowState, now: float) -> list[Instruction]:
+    """Tell draft nodes what was committed, and of long texts the next piece: one message to
+    each whose link is free."""
+    out: list[Instruction] = []
+    for name in list(state.untold):
+        node = state.drafts.get(name)
+        if node is None:
+            del state.untold[name]
+        elif now >= node.free_at:
+            out += _tell(state, node, now)
+    return out
+
+
+def _tell(state: FlowState, node: DraftNode, now: float) -> list[Instruction]:
+    """One message with as much of what a draft node has not been told as it may hold."""
+    entries: list[AddedEntry] = []
+    token_ids: list[int] = []
+    waiting = list(state.untold.pop(node.name))
+    # Who has had a piece of a long text comes after all others the next time.
+    rest: list[StreamId] = []
+    again: list[StreamId] = []
+    for place, stream_id in enumerate(waiting):
+        stream = state.streams.get(stream_id)
+        follow = stream.follow if stream is not None else None
+        if stream is None or follow is None or follow.node != node.name:
+            continue
+        most = node.piece_tokens - len(token_ids)
+        if len(entries) == MAX_STREAMS_PER_MESSAGE or most <= 0:
+            rest = waiting[place:]
+            break
+        new = stream.token_ids[follow.told :][:most]
+        if new:
+            use = min(MAX_GAMMA, follow.num_used), min(MAX_GAMMA, follow.num_offered)
+            entries.append(AddedEntry(stream_id, follow.number, follow.told, len(new), *use))
+            token_ids += new
+            follow.told += len(new)
+            follow.num_used = follow.num_offered = 0
+        if follow.told < len(stream.token_ids):
+            again.append(stream_id)
+    if rest or again:
+        state.untold[node.name] = dict.fromkeys([*rest, *again])
+    if not entries:
+        return []
+    node.free_at = now + node.message_s(len(entries), len(token_ids))
+    return [ToDraft(node.name, CommitNotice(tuple(entries), tuple(token_ids)))]
+
+
+def next_deadline(state: FlowState) -> float | None:
+    """When `tick` must be called at the latest."""
+    nodes = (state.drafts.get(name) for name in state.untold)
+    return min((node.free_at for node in nodes if node is not None), default=None)
