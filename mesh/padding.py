@@ -1,6 +1,6 @@
 """Messages in one frame: of a few sizes where lengths shall tell little, else as long as they are.
 
-Encryption hides contents, not lengths, and how many tokens a round guessed and kept can identify a
+Encryption hides contents, not lengths, and how many tokens a pass guessed and kept can identify a
 prompt (arXiv 2411.01076). Every frame of a message is seen apart, so a padded one has one frame.
 
 What is sent to a connecting socket has one frame in any case: libzmq 4.3.5 aborts a process that is

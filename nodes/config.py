@@ -12,7 +12,7 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 from nodes.class_weights import parsed_weights
@@ -77,15 +77,13 @@ class LinkSettings:
     packets are then marked for the access class of interactive media. rate_kbps: what the link
     carries when it has the medium alone; 0 where it shall be measured. frame_ms: what a message
     takes of the medium at least, whatever its size. rtt_ms: of a small message and its answer; 0
-    where it shall be measured. sharing: turns, where senders can be told to wait for one another;
-    shares, where each has a part of the medium all the time.
+    where it shall be measured.
     """
 
     air: str = ""
     rate_kbps: float = 0.0
     frame_ms: float = 0.0
     rtt_ms: float = 0.0
-    sharing: str = "turns"
 
     def __post_init__(self) -> None:
         if len(self.air) > 64:
@@ -93,7 +91,6 @@ class LinkSettings:
         _in_range("link.rate_kbps", self.rate_kbps, 0, 1e9)
         _in_range("link.frame_ms", self.frame_ms, 0, 1000)
         _in_range("link.rtt_ms", self.rtt_ms, 0, 10_000)
-        _one_of("link.sharing", self.sharing, ("turns", "shares"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +131,30 @@ class ClassSettings:
             raise ConfigError(f"classes.weights = {self.weights!r}: {error}") from None
 
 
+# The names of nodes.scheduler.planning.MODES.
+PLAN_POLICIES: Final = (
+    *("auto", "open", "plain", "grouped", "fixed-gamma", "fixed-gamma-alternating"),
+    *("max-batch", "single-stream", "alternating", "greedy"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanSettings:
+    """Whether streams wait for each other, so that they are verified together.
+
+    policy: "auto" for what promises most. Others are for comparisons: "open" (no stream waits),
+    "plain" (no guesses at all), "grouped" (the joint planner's groups whatever they give), or the
+    groups of a baseline.
+    """
+
+    policy: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.policy not in PLAN_POLICIES:
+            names = ", ".join(PLAN_POLICIES)
+            raise ConfigError(f"plan.policy = {self.policy!r}: one of {names} is accepted")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoordinatorConfig:
     """listen: "" for a socket that only this user can reach or, where there are keys, loopback.
@@ -155,6 +176,7 @@ class CoordinatorConfig:
     mark_air: bool = False
     limits: LimitSettings = field(default_factory=LimitSettings)
     classes: ClassSettings = field(default_factory=ClassSettings)
+    plan: PlanSettings = field(default_factory=PlanSettings)
 
     def __post_init__(self) -> None:
         _in_range("heartbeat_interval_s", self.heartbeat_interval_s, 0.05, 60)
@@ -253,15 +275,6 @@ def known_keys(config_class: type) -> frozenset[str]:
 def environment() -> Mapping[str, str]:
     """The process's environment, for those who may not read it themselves."""
     return os.environ
-
-
-def guesses_flow() -> bool:
-    """Whether guesses flow from the draft nodes of this process's mesh to its targets, rather than
-    being asked for in rounds. Raises ConfigError for a word that is neither."""
-    way = environment().get("AIRDRAFT_GUESSES", "rounds")
-    if way not in ("flow", "rounds"):
-        raise ConfigError(f"AIRDRAFT_GUESSES = {way!r}: flow or rounds is accepted")
-    return way == "flow"
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

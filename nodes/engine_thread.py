@@ -6,7 +6,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from mesh import failpoints
 
@@ -14,14 +14,12 @@ E = TypeVar("E", covariant=True)
 
 
 class Worker(Protocol[E]):
-    """A pure state around an engine: TargetState or ModelDrafter."""
+    """A pure state around an engine: TargetState or DraftState."""
 
     def has_work(self) -> bool: ...
 
     def step(self) -> Sequence[E]: ...
 
-
-_FINISH_LIMIT_S: Final = 1.0
 
 W = TypeVar("W", bound=Worker[object])
 W_contra = TypeVar("W_contra", bound=Worker[object], contravariant=True)
@@ -53,7 +51,6 @@ class EngineThread(Generic[W]):
     """Runs a worker's passes one after the other, commands between them.
 
     deliver: called on the event loop with the events of a command or pass, and its seconds.
-    must_finish: whether a worker that is to stop has something in hand that is to be finished.
     pace: when passes begin.
     """
 
@@ -61,12 +58,10 @@ class EngineThread(Generic[W]):
         self,
         worker: W,
         deliver: Callable[[Sequence[object], float], None],
-        must_finish: Callable[[W], bool] = lambda _worker: False,
         pace: Pace[W] | None = None,
     ) -> None:
         self._worker = worker
         self._deliver = deliver
-        self._must_finish = must_finish
         self._pace: Pace[W] = pace or AtOnce()
         self._commands: queue.SimpleQueue[Command[W] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
@@ -138,7 +133,6 @@ class EngineThread(Generic[W]):
                 continue
             if command is None:
                 self._hand_over(events, 0.0)
-                self._finish_what_is_in_hand()
                 return False
             self._began_at = self._loop.time()
             era = self._era_reached
@@ -168,11 +162,6 @@ class EngineThread(Generic[W]):
         now = self._loop.time()
         self._pace.passed(self._worker, now, now - start)
         return made, now - start
-
-    def _finish_what_is_in_hand(self) -> None:
-        give_up_at = self._loop.time() + _FINISH_LIMIT_S
-        while self._must_finish(self._worker) and self._loop.time() < give_up_at:
-            self._hand_over(*self._pass())
 
     def _hand_over(self, events: Sequence[object], seconds: float) -> None:
         if events:

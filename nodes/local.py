@@ -19,14 +19,12 @@ from mesh.zmq_transport import ZmqContext
 from nodes.child import Child, node_command, start_child
 from nodes.client import Client
 from nodes.config import CoordinatorConfig, EngineSettings, LimitSettings, environment
-from nodes.coordinator.careful import careful
 from nodes.coordinator.service import Coordinator
 from nodes.keyring import default_keyring
 from nodes.restarting import Restarts
 from nodes.roles import warn_of_others
 from nodes.runtime import last_act
-from policies.joint import joint_plan
-from policies.plan import Policy
+from nodes.scheduler.planning import MODES, Mode
 
 logger = logging.getLogger(__name__)
 
@@ -99,9 +97,9 @@ class LocalMesh:
                 role, engine, hashed=hashed, on_joined=lambda: deaths.joined(loop.time())
             )
             exit_code = await child.ended()
-            hashed = child.hashed or hashed
             # What it said last is on its way. What it has started may never end that.
             await asyncio.wait({child.reader}, timeout=_LAST_WORDS_S)
+            hashed = child.hashed or hashed
             how = f"the {role} node ended ({child.last_error() or child.how_it_ended()})"
             wait_s = None
             if self._restarts:
@@ -166,7 +164,7 @@ async def local_mesh(
     listen: str | None = None,
     limits: LimitSettings | None = None,
     role: str = "client",
-    policy: Policy = joint_plan,
+    mode: Mode = MODES["auto"],
     status: Callable[[str], None] = lambda _line: None,
     restarts: bool = False,
     tell: Callable[[str], None] = logger.warning,
@@ -174,7 +172,7 @@ async def local_mesh(
     """Start a mesh, wait until it can serve, and end it whatever happens inside.
 
     lookup: guess from the texts so far, too. listen: endpoint to bind; None binds a socket file in
-    a directory only we can enter. limits: of the coordinator. role: what the client joins as.
+    a directory only we can enter. limits, mode: of the coordinator. role: what the client joins as.
     status, restarts, tell: as in LocalMesh. Raises NodeFailedError if a node does not come up.
     """
     ring = default_keyring(environment())
@@ -184,12 +182,12 @@ async def local_mesh(
         secured = ring.server_keys(endpoint)
         coordinator = Coordinator(
             context.bind(endpoint, secured),
-            careful(policy),
             heartbeat_timeout_s=CoordinatorConfig().heartbeat_timeout_s,
             lookup=lookup,
             authorized=ring.authorized if secured is not None else None,
             next_key=ring.next_key_reader(secured),
             limits=limits,
+            mode=mode,
         )
         if secured is None:
             # Not before it is bound: what keeps it from that is told in one line.

@@ -6,8 +6,7 @@ import math
 
 from mesh.codec import decode_struct, encode_struct
 from nodes.engine.protocol import EngineInfo
-from nodes.messages import ConfidenceBin, CostFields, EngineProfile, LinkFields
-from policies.confidence import Spread
+from nodes.messages import CostFields, EngineProfile, LinkFields
 from policies.latency import CostTable, NodeCosts
 from policies.plan import Link
 
@@ -20,14 +19,9 @@ _LEAST_BPS = 1000.0
 def encode_profile(
     info: EngineInfo,
     costs: NodeCosts,
-    spread: Spread | None = None,
     link: LinkFields | None = None,
-    *,
-    flows: bool = False,
 ) -> bytes:
-    """spread: of a draft's confidence, where it was measured. link: what was declared of it.
-    flows: as in EngineProfile."""
-    bins = zip(spread.shares, spread.rates, strict=True) if spread is not None else ()
+    """link: what was declared of it."""
     return encode_struct(
         EngineProfile(
             engine=info.engine,
@@ -42,11 +36,9 @@ def encode_profile(
             exact=info.exact,
             can_roll_back=info.can_roll_back,
             emulated=info.emulated,
-            confidence=tuple(ConfidenceBin(share, rate) for share, rate in bins),
             decode=_to_fields(costs.decode),
             prefill=_to_fields(costs.prefill),
             link=link or LinkFields("", 0.0, 0.0),
-            flows=flows,
         )
     )
 
@@ -74,16 +66,7 @@ def link_of(profile: EngineProfile) -> Link:
         fields.rtt_s,
         medium=fields.air,
         frame_s=fields.frame_s,
-        shares=fields.shares,
     )
-
-
-def spread_of(profile: EngineProfile) -> Spread | None:
-    """Raises ValueError for shares that no measurement gives."""
-    if not profile.confidence:
-        return None
-    shares = tuple(part.share for part in profile.confidence)
-    return Spread(shares, tuple(part.rate for part in profile.confidence))
 
 
 def token_bits(profile: EngineProfile) -> int:

@@ -25,7 +25,6 @@ from nodes.config import (
     LinkSettings,
     TargetConfig,
     environment,
-    guesses_flow,
 )
 from nodes.engine.calibrate import Progress
 from nodes.engine.cores import usable_cores
@@ -47,7 +46,6 @@ from nodes.supervision import Parent, parent_gone
 from policies.confidence import CALIBRATION_KEY, DraftCalibration
 
 if TYPE_CHECKING:
-    from nodes.draft.guessing_node import GuessingNode
     from nodes.draft.node import DraftNode
     from nodes.target.node import TargetNode
 
@@ -70,9 +68,8 @@ async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], N
 
     A socket that the service manager has opened takes the place of config.listen.
     """
-    from nodes.coordinator.careful import careful
     from nodes.coordinator.service import Coordinator
-    from policies.joint import joint_plan
+    from nodes.scheduler.planning import MODES
 
     raise_file_limit()
     ring = keyring(config.keys)
@@ -83,7 +80,6 @@ async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], N
     with ZmqContext() as context:
         coordinator = Coordinator(
             context.bind(listen, secured, interactive=config.mark_air, fd=fd),
-            careful(joint_plan),
             cluster=config.cluster,
             heartbeat_interval_s=config.heartbeat_interval_s,
             heartbeat_timeout_s=config.heartbeat_timeout_s,
@@ -93,6 +89,7 @@ async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], N
             pads=config.pad_messages,
             limits=config.limits,
             class_weights=parsed_weights(config.classes.weights),
+            mode=MODES[config.plan.policy],
         )
         if secured is None:
             # Not before it is bound: what keeps it from that is told in one line.
@@ -170,7 +167,6 @@ async def _run_target(
             declared=declared(config.link),
             prefix_cache_bytes=config.engine.prefix_cache_mb * 1_000_000,
             grammars=Grammars(tokenizer, opened.model.info, check),
-            flows=guesses_flow(),
         )
         await _serve(node, parent, gone)
 
@@ -189,15 +185,13 @@ async def _run_draft(
     progress: Progress | None,
     gone: asyncio.Future[Any],
 ) -> None:
-    from nodes.draft.guessing import GuessingState
-    from nodes.draft.guessing_node import GuessingNode
     from nodes.draft.node import DraftNode
-    from nodes.draft.state import ModelDrafter
+    from nodes.draft.state import DraftState
     from nodes.engine.grammar import Grammars
 
     if config.engine.model == NGRAM:
         raise ConfigError(
-            f"engine.model = {NGRAM!r}: the coordinator looks guesses up itself, no node is needed"
+            f"engine.model = {NGRAM!r}: targets look guesses up themselves, no node is needed"
         )
     endpoint, keys = link_of(config.connect, config.keys)
     opened = await _opened(config.engine, progress, parent, gone)
@@ -211,21 +205,16 @@ async def _run_draft(
     with contextlib.closing(opened.model), contextlib.closing(check), ZmqContext() as context:
         transport = context.connect(endpoint, keys, interactive=bool(config.link.air))
         known = opened.model.info, opened.costs
-        settings: Any = {
-            "endpoint": endpoint,
-            "node": config.name,
-            "spread": calibration.spread,
-            "join_timeout_s": config.join_timeout_s,
-            "declared": declared(config.link),
-        }
-        node: DraftNode | GuessingNode
-        if guesses_flow():
-            pass_s = opened.costs.decode.at
-            state = GuessingState(opened.model, pass_s, calibration, grammars)
-            node = GuessingNode(transport, state, *known, **settings)
-        else:
-            drafter = ModelDrafter(opened.model, calibration, grammars)
-            node = DraftNode(transport, drafter, *known, **settings)
+        state = DraftState(opened.model, opened.costs.decode.at, calibration, grammars)
+        node = DraftNode(
+            transport,
+            state,
+            *known,
+            endpoint=endpoint,
+            node=config.name,
+            join_timeout_s=config.join_timeout_s,
+            declared=declared(config.link),
+        )
         await _serve(node, parent, gone)
 
 
@@ -246,8 +235,8 @@ def link_of(connect: str, directory: str) -> tuple[str, ClientKeys | None]:
 
 def declared(link: LinkSettings) -> LinkFields:
     """What a node says of its link."""
-    shares, rtt_s = link.sharing == "shares", link.rtt_ms * 1e-3
-    return LinkFields(link.air, link.rate_kbps * 1e3, link.frame_ms * 1e-3, shares, rtt_s)
+    times = link.frame_ms * 1e-3, link.rtt_ms * 1e-3
+    return LinkFields(link.air, link.rate_kbps * 1e3, *times)
 
 
 def tokenizer_of(opened: OpenedModel | OpenedToy | OpenedReplay) -> Tokenizer:
@@ -294,7 +283,7 @@ async def _opened(
 
 
 async def _serve(
-    node: TargetNode | DraftNode | GuessingNode, parent: Parent | None, gone: asyncio.Future[Any]
+    node: TargetNode | DraftNode, parent: Parent | None, gone: asyncio.Future[Any]
 ) -> None:
     """Await a node; it also ends when its parent is gone."""
     serving = asyncio.ensure_future(node.run())
@@ -312,7 +301,7 @@ async def _serve(
         serving.result()
 
 
-async def _tell_joined(node: TargetNode | DraftNode | GuessingNode, parent: Parent) -> None:
+async def _tell_joined(node: TargetNode | DraftNode, parent: Parent) -> None:
     is_joined = node.is_joined
     while not is_joined:
         await asyncio.sleep(_POLL_S)

@@ -59,7 +59,8 @@ class NodeStatus:
 
 @dataclass(frozen=True, slots=True)
 class StreamStatus:
-    """One choice of a request. plain: a label of PLAIN_LABELS, "" while it guesses."""
+    """One choice of a request. gamma: guesses in its last pass. plain: a label of PLAIN_LABELS, ""
+    where that had some. num_rounds: passes with guesses."""
 
     stream_id: int
     client: str
@@ -94,11 +95,10 @@ class WaitingStatus:
 
 @dataclass(frozen=True, slots=True)
 class BatchStatus:
-    """One batch of a plan; seconds as predicted."""
+    """Streams that wait for their guesses and go together; seconds as predicted."""
 
     stream_ids: tuple[int, ...]
     gammas: tuple[int, ...]
-    ahead: bool
     draft_s: float
     air_s: float
     verify_s: float
@@ -108,22 +108,23 @@ class BatchStatus:
 
 @dataclass(frozen=True, slots=True)
 class PlanStatus:
-    """The plan in force and what it promises. rejected: the best plan with guesses where this one
-    has none, without where it has some, and its price beside this one's."""
+    """The plan in force. policy: "flow" where no stream waits for another, else whose groups these
+    are. open_price_s, grouped_price_s: what open flow and the best groups were last predicted to
+    take, as the weighted sum over streams of seconds a token; 0.0 if not known.
+    """
 
     policy: str
     batches: tuple[BatchStatus, ...]
     plain: tuple[int, ...]
-    cycle_s: float
     bound: str
     tokens_per_s: float
-    rejected: str
-    rejected_ratio: float
+    open_price_s: float
+    grouped_price_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorStatus:
-    """|observed - predicted| / predicted of a stage of rounds, over the last 1,000 at most."""
+    """|observed - predicted| / predicted of passes or plans, over the last 1,000 at most."""
 
     num_seen: int
     median: float
@@ -132,11 +133,11 @@ class ErrorStatus:
 
 @dataclass(frozen=True, slots=True)
 class ObservedStatus:
-    """What became of the plan in the last `window_s`; cycle_s: a lap of a batch, 0.0 if none."""
+    """What became of the plan in the last `window_s`. price_s: as in PlanStatus, as seen."""
 
     tokens_per_s: float
     passes_per_s: float
-    cycle_s: float
+    price_s: float
     errors: dict[str, ErrorStatus]
 
 
@@ -152,8 +153,10 @@ class RatioStatus:
 class CountStatus:
     """What a target's streams have come to since the coordinator started.
 
-    made, judged, accepted: guesses by position, the first first. gammas: stream rounds by cap.
-    num_ahead_used, num_ahead_wasted: tokens drafted while the guesses before were verified.
+    made, judged, accepted: guesses that passes took, by position, the first first. gammas: passes
+    of a stream by guesses taken. guesses: what became of them, by a label of FATES. num_compared:
+    guesses of draft nodes, taken or not, that were compared with the text; num_right were right.
+    num_messages: of draft nodes, with guesses.
     """
 
     tokens: Labels
@@ -162,9 +165,10 @@ class CountStatus:
     accepted: tuple[int, ...]
     gammas: tuple[int, ...]
     plain_steps: Labels
-    num_late: int
-    num_ahead_used: int
-    num_ahead_wasted: int
+    guesses: Labels
+    num_compared: int
+    num_right: int
+    num_messages: int
     num_parked: int
     num_reopened: int
     num_texts: int
@@ -173,23 +177,19 @@ class CountStatus:
     tokens_reused: int
     num_passes: int
     pass_s: float
-    num_rounds: int
-    num_laps: int
-    lap_s: float
     ratios: dict[str, RatioStatus]
 
 
 @dataclass(frozen=True, slots=True)
 class SpanStatus:
-    """A stage of a round, on the clock of `at_s`. batch: its number in the plan, 0 for none."""
+    """A pass, or a message with guesses, which takes no time; on the clock of `at_s`."""
 
     stage: str
     node: str
-    batch: int
-    round_id: int
     start_s: float
     end_s: float
     num_tokens: int
+    num_guesses: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +205,8 @@ class TargetStatus:
 
 @dataclass(frozen=True, slots=True)
 class MediumStatus:
-    """A shared medium: seconds reserved on it since the start, and their share of late."""
+    """A shared medium: predicted seconds that texts to nodes and uploads of clients took of it
+    since the start, and their share of late."""
 
     name: str
     reserved_s: float

@@ -95,38 +95,6 @@ def _normalised(values: Floats) -> Floats:
     return values / total if total > 0.0 else np.zeros_like(values)
 
 
-def release_shares(airtime_s: npt.ArrayLike, ready_s: npt.ArrayLike) -> tuple[Floats, float]:
-    """Shares with which links that become ready at r_k finish together, soonest.
-
-    phi_k = s_k / (T - r_k), T the root of sum_k s_k / (T - r_k) = 1.
-    airtime_s: (n,). ready_s: (n,) on any clock. Returns the (n,) shares, which sum to 1, and the
-    time on that clock when all has arrived; a link with nothing to send has arrived when ready.
-    """
-    airtimes, ready = np.broadcast_arrays(
-        amounts("airtimes", airtime_s), np.asarray(ready_s, dtype=np.float64)
-    )
-    if not np.all(np.isfinite(ready)):
-        raise ValueError(f"times of readiness are finite, got {ready.tolist()}")
-    shares = np.zeros(airtimes.shape)
-    sends = airtimes > 0.0
-    if not sends.any():
-        return shares, float(ready.max(initial=-np.inf))
-    sizes = airtimes[sends]
-    # From the last readiness on, so that no digits are lost where the clock's numbers are large.
-    last = ready[sends].max()
-    head_starts = last - ready[sends]
-
-    def step(after_s: float) -> float:
-        """Newton's on 1 / sum_k s_k/(x + d_k) = 1, nearly a straight line in x, and concave."""
-        shares_now = sizes / (after_s + head_starts)
-        total = shares_now.sum()
-        return float((total - 1.0) * total / (shares_now / (after_s + head_starts)).sum())
-
-    after_s = climb(step, float((sizes - head_starts).max()))
-    shares[sends] = sizes / (after_s + head_starts)
-    return shares, float(max(last + after_s, ready.max()))
-
-
 def climb(step: Callable[[float], float], start: float) -> float:
     """A root reached from its left by steps that never pass it, to the last digit."""
     place = start

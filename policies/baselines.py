@@ -7,15 +7,13 @@ planner's plans under a handicap, of the link or of the schedule.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import numpy as np
 
 from policies.cycle import CyclePlan, evaluate
 from policies.describe import describe, trivial_plan
-from policies.joint import joint_plan
+from policies.joint import joint_cycle, joint_plan
 from policies.plan import MAX_AUTO_GAMMA, Observation, Plan, Policy
-from policies.priced import repriced
 from policies.problem import CycleProblem, Ints, problem_of
 
 _FIXED_GAMMA = 4
@@ -116,39 +114,20 @@ def policy_of(name: str, scheme: Scheme) -> Policy:
 
 def uniform_air(observation: Observation) -> Plan:
     """The joint plan where links of a medium send at once with equal shares of it."""
-    plan = replace(joint_plan(observation), policy="uniform-air", equal_shares=True, others=())
-    return repriced(observation, plan) if plan.prediction else plan
+    return _handicapped(observation, "uniform-air", equal_shares=True)
 
 
 def no_overlap(observation: Observation) -> Plan:
     """The joint plan's batches one after another: nothing is drafted while the target works."""
-    plan = replace(joint_plan(observation), policy="no-overlap", overlap=False, others=())
-    return repriced(observation, plan) if plan.prediction else plan
+    return _handicapped(observation, "no-overlap", overlap=False)
 
 
-# A draft that is not likelier than this to be accepted as a whole is sent for verification.
-_SEND_BELOW = 0.3
-
-
-def pipesd_style(observation: Observation) -> Plan:
-    """Every stream for itself, as PipeSD (arXiv 2605.13319) serves each of its users.
-
-    A draft grows until it is less likely than a threshold to be accepted, and is then verified
-    alone; meanwhile the draft node guesses on. What is theirs and not here: guesses go up in
-    pieces, thresholds are tuned for each device, and whole distributions are sent.
-    """
-    early = trivial_plan(observation, "pipesd-style")
+def _handicapped(observation: Observation, name: str, **handicap: bool) -> Plan:
+    early = trivial_plan(observation, name)
     if early is not None:
         return early
     problem = problem_of(observation)
-    gammas = uniform_gammas(problem, MAX_AUTO_GAMMA)
-    alone = CyclePlan(tuple(range(problem.num_streams + 1)), gammas)
-    plan = describe(observation, problem, alone, "pipesd-style")
-    batches = tuple(
-        replace(batch, stops=(_SEND_BELOW,) * len(batch.stream_ids), ahead=True)
-        for batch in plan.batches
-    )
-    return replace(plan, batches=batches)
+    return describe(observation, problem, joint_cycle(problem), name, **handicap)
 
 
 POLICIES: Mapping[str, Policy] = {
@@ -156,5 +135,4 @@ POLICIES: Mapping[str, Policy] = {
     **{name: policy_of(name, scheme) for name, scheme in SCHEMES.items()},
     "uniform-air": uniform_air,
     "no-overlap": no_overlap,
-    "pipesd-style": pipesd_style,
 }

@@ -13,19 +13,13 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 # Where a draft's model file keeps it.
 CALIBRATION_KEY = "airdraft.calibration"
 MAX_BINS = 64
 # How many guesses of a bin what is shipped counts for, and how fast they are forgotten.
 _TRUST = 100.0
-# Products of chances are told apart this finely.
-_GRID = 1000
 _MEMORY = 0.998
 
 
@@ -82,62 +76,12 @@ def unknown_calibration() -> Calibration:
     return Calibration(_EDGES, _UNKNOWN, _LITTLE_TRUST)
 
 
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """How sure a draft is of its guesses: shares of them, which sum to 1, and those accepted.
-
-    shares, rates: (b,) of guesses that are accepted with the same chance.
-    """
-
-    shares: tuple[float, ...]
-    rates: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.shares) != len(self.rates) or not 0 < len(self.shares) <= MAX_BINS:
-            raise ValueError(f"{len(self.shares)} shares for {len(self.rates)} rates")
-        if not all(0.0 <= value <= 1.0 for value in (*self.shares, *self.rates)):
-            raise ValueError("shares and rates are in [0, 1]")
-        if not 0.99 < sum(self.shares) < 1.01:
-            raise ValueError(f"shares sum to {sum(self.shares):g}")
-
-    def expected_round(self, stop: float, gamma: int) -> tuple[float, float]:
-        """Tokens committed and guesses made in a round of at most gamma guesses.
-
-        Guesses end before the product of their chances falls below `stop`; how sure one is tells
-        nothing of the next. That product is the chance that all of them are accepted.
-        """
-        return _expected_round(self, stop, gamma)
-
-
-# A node that comes again is asked the same again.
-@lru_cache(maxsize=256)
-def _expected_round(spread: Spread, stop: float, gamma: int) -> tuple[float, float]:
-    shares, rates = np.array(spread.shares), np.array(spread.rates)
-    values = np.arange(_GRID + 1) / _GRID
-    chances = values[:, None] * rates
-    goes_on = chances >= stop
-    places = np.rint(chances * _GRID).astype(np.int64)
-    reached: npt.NDArray[np.float64] = np.zeros(_GRID + 1)
-    reached[-1] = 1.0
-    earned, sent = 1.0, 0.0
-    for _ in range(gamma):
-        weights = reached[:, None] * shares * goes_on
-        earned += float((weights * chances).sum())
-        reached = np.bincount(places.ravel(), weights.ravel(), _GRID + 1).astype(np.float64)
-        sent += float(reached.sum())
-    return earned, sent
-
-
 @dataclass(slots=True)
 class DraftCalibration:
-    """Calibrations of a draft model for greedy and for sampled streams.
-
-    spread: how sure it was of its guesses where it was measured; None where it never was.
-    """
+    """Calibrations of a draft model for greedy and for sampled streams."""
 
     greedy: Calibration = field(default_factory=unknown_calibration)
     sampled: Calibration = field(default_factory=unknown_calibration)
-    spread: Spread | None = None
 
     def of(self, temperature: float) -> Calibration:
         return self.greedy if temperature == 0.0 else self.sampled
@@ -149,14 +93,9 @@ class DraftCalibration:
             table = json.loads(text)
             edges = _floats(table["edges"])
             greedy, sampled = _floats(table["greedy"]), _floats(table["sampled"])
-            shares = _floats(table["greedy_shares"]), _floats(table["sampled_shares"])
         except (TypeError, KeyError, RecursionError, OverflowError) as error:
             raise ValueError(f"no calibration: {error}") from error
-        # Whether the next stream is sampled is not known: what was measured is as likely.
-        num_measured = sum(any(part) for part in shares)
-        parts = tuple(share / max(1, num_measured) for part in shares for share in part)
-        spread = Spread(parts, greedy + sampled) if num_measured else None
-        return cls(Calibration(edges, greedy), Calibration(edges, sampled), spread)
+        return cls(Calibration(edges, greedy), Calibration(edges, sampled))
 
 
 def _floats(values: Any) -> tuple[float, ...]:
@@ -188,7 +127,7 @@ def binned(confidences: Sequence[float], accepted: Sequence[bool]) -> Binned:
 
 
 def calibration_json(greedy: Binned, sampled: Binned) -> str:
-    """One line, as draft files carry it."""
+    """One line, as draft files carry it; the shares are there for whoever reads it."""
     table = {
         "edges": list(_EDGES),
         "greedy": [round(rate, 4) for rate in greedy.rates],

@@ -21,7 +21,6 @@ from policies.cycle import (
     Totals,
     block_sums,
     price_of_totals,
-    seconds_at,
     verify_times,
 )
 from policies.problem import CATCH_UP_TOKENS, CycleProblem, Ints
@@ -73,27 +72,23 @@ def _best_single(problem: CycleProblem, best: Found) -> Found:
     num_plain = n - some.sum(axis=1)
     plain_pass_s = problem.plain_pass_s(num_plain)
     every = np.arange(n)
-    sent = problem.sent[every, gammas]
-    likely = np.where(some, 1.0 - np.exp(problem.log_none), 1.0)
-    alone = 1 + num_plain[:, None]
-    verify_s = likely * seconds_at(problem.target_s, alone + sent / likely)
-    verify_s = (verify_s + (1.0 - likely) * problem.target_s[np.minimum(alone, n)]) * some
+    verify_s = problem.target_s[1 + num_plain[:, None] + gammas] * some
     worth = problem.weights / problem.earned[every, gammas] * some
     plain_weight = (problem.weights * ~some).sum(axis=1)
     # The target alone takes at least this long: nearly always that is too much already.
     bound_s = verify_s.sum(axis=1) * worth.sum(axis=1) + plain_weight * plain_pass_s
     if bound_s.min() >= best.price_s:
         return best
-    # A further step is run for every guess that is not the cap's last.
-    further = problem.sent[every, np.maximum(0, gammas - 1)]
+    # The first step catches up, and each further guess takes one more.
+    further = np.maximum(0, gammas - 1)
     draft_s = problem.draft_s[nodes, CATCH_UP_TOKENS] + further * problem.draft_s[nodes, 1]
     air_s = (problem.message_air_s + problem.stream_air_s)[nodes]
-    air_s = (air_s + sent * problem.token_air_s[nodes]) * some
+    air_s = (air_s + gammas * problem.token_air_s[nodes]) * some
     draft_s = draft_s * some
     laps_s = draft_s + problem.rtt_s[nodes] + air_s + verify_s
     laps_s += problem.target_s[num_plain][:, None] / 2
     way = problem.target_air
-    way_s = np.zeros(some.shape) if way is None else way.of(some, sent * some)
+    way_s = np.zeros(some.shape) if way is None else way.of(some.astype(np.int64), gammas)
     laps_s += way_s
     places = [nodes == node for node in range(len(problem.node_names))]
     places += [problem.media[nodes] == medium for medium in range(len(problem.medium_names))]
@@ -209,7 +204,7 @@ def _priced(
     at = (run, option[np.arange(len(chains))[:, None], run])
     num_plain = (runs.num_plain[at] * real).sum(axis=1)
     some = (runs.stages.num_streams[at] > 0) & real
-    chosen = runs.stages.at(*at, only=some)
+    chosen = runs.stages.at(*at, only=some.astype(np.int64))
     verify_s, lap_s = verify_times(problem, chosen, num_plain[:, None])
     air_s = problem.busiest_air_s(chosen.air_s.sum(axis=2), num_plain)
     totals = Totals(

@@ -24,13 +24,12 @@ where that makes F smaller.
 Batches wait for one another's messages. Of the seconds A that a medium works in a cycle B =
 A (1 - 1/M) are the others', in 2 (M - 1) bursts; each of a batch's own two bursts meets one with
 the chance B / C and waits for half of it, and the longer the less the others leave free (a target
-on the medium makes that four bursts, of which plans that meet there are played anyway):
+on the medium makes that four bursts):
 
     C = lap + B^2 / (4 (M - 1) (C - B)), of which C is the greater root.
 
 It is half of what bursts that know nothing of each other would wait, for batches that have waited
-once are in step. F never falls when a stage gets slower. Candidates are compared by this; those
-that are left are played through (`policies/play.py`), and the laps of plans are those of the play.
+once are in step. F never falls when a stage gets slower.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ from typing import Any
 import numpy as np
 
 from policies.acceptance import Floats
-from policies.problem import CATCH_UP_TOKENS, Counts, CycleProblem, Ints
+from policies.problem import CATCH_UP_TOKENS, CycleProblem, Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +49,12 @@ class BlockSums:
     """Sums over the blocks before each boundary, for every option: the blocks are consecutive.
 
     counts: (g, J, b + 1, o) streams of each draft node that take step 1, 2, ... g; guesses: (J,
-    b + 1, o) of them all. Whole numbers, or expected ones where drafts may stop before their cap.
-    log_none: (b + 1, o) logarithm of the chance that no stream makes any guess. worth: (b + 1, o)
-    sum of w/E over guessing streams. plain_weight, num_plain: (b + 1, o) of the others.
+    b + 1, o) of them all. worth: (b + 1, o) sum of w/E over guessing streams. plain_weight,
+    num_plain: (b + 1, o) of the others.
     """
 
-    counts: Counts
-    guesses: Counts
-    log_none: Floats
+    counts: Ints
+    guesses: Ints
     worth: Floats
     plain_weight: Floats
     num_plain: Ints
@@ -69,25 +66,23 @@ class Stages:
 
     draft_s: (J, ...). air_s: (I, ...). head_s: (...) of a lap that no pass takes: until the last
     guesses are there, and what messages to and from the target take.
-    num_streams: (...) that guess. num_guesses: (...) that the target verifies, expected ones if not
-    whole. none: (...) chance that no guess is made; all 0 where drafts never stop. worth: (...) sum
-    of w/E.
+    num_streams: (...) that guess. num_guesses: (...) that the target verifies. worth: (...) sum of
+    w/E.
     """
 
     draft_s: Floats
     air_s: Floats
     head_s: Floats
-    num_streams: Counts
-    num_guesses: Counts
-    none: Floats
+    num_streams: Ints
+    num_guesses: Ints
     worth: Floats
 
     @property
-    def num_tokens(self) -> Counts:
+    def num_tokens(self) -> Ints:
         """(...) in the batch's pass."""
         return self.num_streams + self.num_guesses
 
-    def at(self, *index: Any, only: Counts | int = 1) -> Stages:
+    def at(self, *index: Any, only: Ints | int = 1) -> Stages:
         """The same of some batches; index: into the last axes. only: 0 for those taken as empty."""
         place = (..., *index)
         return Stages(
@@ -96,7 +91,6 @@ class Stages:
             self.head_s[place],
             self.num_streams[place] * only,
             self.num_guesses[place] * only,
-            self.none[place],
             self.worth[place] * only,
         )
 
@@ -117,48 +111,34 @@ def block_sums(problem: CycleProblem, gammas: Ints, bounds: Sequence[int] | Ints
     block_of = np.repeat(np.arange(num_blocks), sizes)
     levels = np.arange(1, problem.max_gamma + 1)
     # As floats, because only those are multiplied fast; below 2^24 they count exactly.
-    at_least: Counts = (gammas >= levels[:, None, None]).reshape(-1, n).astype(np.float32)
+    at_least: Ints = (gammas >= levels[:, None, None]).reshape(-1, n).astype(np.float32)
     place = np.zeros((n, num_nodes * num_blocks), dtype=np.float32)
     place[np.arange(n), problem.nodes * num_blocks + block_of] = 1.0
-    kind = np.float64 if problem.has_stops else np.int64
-    counts = np.zeros((len(levels), num_nodes, num_blocks + 1, num_options), dtype=kind)
-    num_guesses = np.zeros((num_nodes, num_blocks + 1, num_options), dtype=kind)
-    if problem.has_stops:
-        at_least = at_least.reshape(-1, num_options, n) * problem.going.T[:, None]
-        sent = (problem.sent[np.arange(n), gammas] @ place).reshape(num_options, num_nodes, -1)
-        np.cumsum(sent.transpose(1, 2, 0), axis=1, out=num_guesses[:, 1:])
+    counts = np.zeros((len(levels), num_nodes, num_blocks + 1, num_options), dtype=np.int64)
     by_block = (at_least @ place).reshape(-1, num_options, num_nodes, num_blocks)
-    np.cumsum(by_block.transpose(0, 2, 3, 1), axis=2, out=counts[:, :, 1:])
-    if not problem.has_stops:
-        counts.sum(axis=0, out=num_guesses)
+    counts[:, :, 1:] = np.cumsum(by_block.transpose(0, 2, 3, 1), axis=2)
     guesses = gammas > 0
     share = problem.weights / problem.earned[np.arange(n), gammas]
     member = np.zeros((n, num_blocks))
     member[np.arange(n), block_of] = 1.0
     columns = [guesses * share, ~guesses * problem.weights, ~guesses]
-    if problem.has_stops:
-        columns.append(guesses * problem.log_none)
-    sums = np.zeros((4, num_blocks + 1, num_options))
+    sums = np.zeros((3, num_blocks + 1, num_options))
     by_row = (np.concatenate(columns) @ member).reshape(len(columns), num_options, -1)
-    np.cumsum(by_row.transpose(0, 2, 1), axis=1, out=sums[: len(columns), 1:])
+    np.cumsum(by_row.transpose(0, 2, 1), axis=1, out=sums[:, 1:])
     num_plain = sums[2].astype(np.int64)
-    return BlockSums(counts, num_guesses, sums[3], sums[0], sums[1], num_plain)
+    return BlockSums(counts, counts.sum(axis=0), sums[0], sums[1], num_plain)
 
 
-def stages_of(
-    problem: CycleProblem, counts: Counts, guesses: Counts, log_none: Floats, worth: Floats
-) -> Stages:
+def stages_of(problem: CycleProblem, counts: Ints, guesses: Ints, worth: Floats) -> Stages:
     """Stage times of batches from counts, (g, J, ...), guesses, (J, ...), and (...) of the rest."""
     num_nodes, num_media = len(problem.node_names), len(problem.medium_names)
     column = (num_nodes, *(1,) * (counts.ndim - 2))
     asked = counts[0]
     some = asked > 0
-    # Differences of sums of fractions: nothing must be left where nobody guesses.
-    guesses = guesses * some
     # One flat look-up; the first step of a draft also catches up, so it takes more tokens.
     places = counts + (np.arange(num_nodes) * problem.draft_s.shape[1]).reshape(column)
     places[0] += (CATCH_UP_TOKENS - 1) * asked
-    draft_s = seconds_at(problem.draft_s.ravel(), places).sum(axis=0)
+    draft_s = problem.draft_s.take(places).sum(axis=0)
     air_s = some * problem.message_air_s.reshape(column)
     air_s += asked * problem.stream_air_s.reshape(column)
     air_s += guesses * problem.token_air_s.reshape(column)
@@ -173,7 +153,6 @@ def stages_of(
         shared_s = by_medium[problem.media]
         arrival_s = rtt_s + np.maximum(shared_s, draft_s + (shared_s + air_s) / 2)
     arrival_s *= some
-    none = np.exp(log_none) if problem.has_stops else np.zeros(1)
     head_s, num_streams, num_guesses = arrival_s.max(axis=0), asked.sum(axis=0), guesses.sum(axis=0)
     if problem.target_air is not None:
         way_s = problem.target_air.of(num_streams, num_guesses)
@@ -185,41 +164,17 @@ def stages_of(
         head_s,
         num_streams,
         num_guesses,
-        np.broadcast_to(none, worth.shape),
         worth,
     )
 
 
-def seconds_at(table: Floats, places: Counts) -> Floats:
-    """Entries of a flat table; between two of them for expected numbers, which are not whole."""
-    if places.dtype.kind == "i":
-        return table.take(places)
-    below = places.astype(np.int64)
-    part = places - below
-    low = table.take(below)
-    step: Floats = table.take(below + 1, mode="clip") - low
-    # A whole number takes nothing of the next entry, which may be that of another node.
-    return low + np.where(part > 0, part * step, 0.0)
-
-
 def verify_times(problem: CycleProblem, stages: Stages, num_plain: Ints) -> tuple[Floats, Floats]:
-    """Seconds of each batch's pass and of its lap; zero for batches without guesses.
-
-    Where drafts may stop: with the chance that there are no guesses at all, the pass is one of the
-    streams alone, else one of as many guesses as are then expected. Tables rise steeply at first.
-    """
+    """Seconds of each batch's pass and of its lap; zero for batches without guesses."""
     some = stages.num_streams > 0
     last = len(problem.target_s) - 1
-    if problem.has_stops:
-        likely = np.where(some, 1.0 - stages.none, 1.0)
-        alone = np.minimum(stages.num_streams + num_plain, last)
-        num_tokens = np.minimum(alone + stages.num_guesses / likely, last)
-        verify_s = likely * seconds_at(problem.target_s, num_tokens)
-        verify_s = (verify_s + (1.0 - likely) * seconds_at(problem.target_s, alone)) * some
-    else:
-        # Only a guess at num_plain, in the dynamic program, can add up to more than there is.
-        num_tokens = np.minimum(stages.num_tokens + num_plain, last)
-        verify_s = seconds_at(problem.target_s, num_tokens) * some
+    # Only a guess at num_plain, in the dynamic program, can add up to more than there is.
+    num_tokens = np.minimum(stages.num_tokens + num_plain, last)
+    verify_s = problem.target_s.take(num_tokens) * some
     lap_s = stages.head_s + verify_s + problem.target_s[num_plain] / 2
     if problem.target_air is not None:
         waits = problem.stretch(num_plain) - 1.0
@@ -232,8 +187,7 @@ class Totals:
     """What the price of a cycle is made of; arrays of one shape (...), see `price_of_totals`.
 
     busy_s: of the draft node or medium that works longest. air_s: of the medium on which batches
-    wait for one another; 0 where one goes at a time. played_s: of a lap, where it is known better
-    than by these sums (`policies.play`); 0 where it is not.
+    wait for one another; 0 where one goes at a time.
     """
 
     busy_s: Floats
@@ -244,14 +198,11 @@ class Totals:
     worth: Floats
     plain_weight: Floats
     plain_pass_s: Floats
-    played_s: float = 0.0
 
     @property
     def natural_s(self) -> Floats:
         """(...) C without waiting for plain streams."""
-        laps_s: Floats | float = self.played_s
-        if not self.played_s:
-            laps_s = laps_with_waits(self.lap_s, self.air_s, self.num_batches)
+        laps_s = laps_with_waits(self.lap_s, self.air_s, self.num_batches)
         longest: Floats = np.maximum(np.maximum(self.busy_s, self.verify_s), laps_s)
         return longest
 
@@ -301,32 +252,6 @@ class CycleCost:
     stages: Stages
     verify_s: Floats
     lap_s: Floats
-    totals: Totals
-
-    def played(self, lap_s: float) -> CycleCost:
-        """The same with laps that are known to take so long, waits included."""
-        totals = replace(self.totals, played_s=lap_s)
-        price_s, cycle_s = price_of_totals(totals)
-        return replace(
-            self,
-            price_s=float(price_s),
-            cycle_s=float(cycle_s),
-            natural_s=float(totals.natural_s),
-            totals=totals,
-        )
-
-    def at_yield(self, slowness: float) -> CycleCost:
-        """The same at the price that it comes to where plans like it take so many times as long
-        as they promise."""
-        return replace(self, price_s=self.price_s * slowness) if slowness != 1.0 else self
-
-    @property
-    def busiest_s(self) -> float:
-        """Seconds of a cycle that the target, a draft node or a medium works at most."""
-        draft_s, air_s = (
-            each.sum(axis=1).max() for each in (self.stages.draft_s, self.stages.air_s)
-        )
-        return float(max(draft_s, air_s, self.verify_s.sum()))
 
 
 def evaluate(
@@ -344,8 +269,7 @@ def evaluate(
     sums = block_sums(problem, plan.gammas[None], plan.bounds)
     counts = np.diff(sums.counts[..., 0], axis=2)
     guesses = np.diff(sums.guesses[..., 0], axis=1)
-    log_none = np.diff(sums.log_none[:, 0])
-    stages = stages_of(problem, counts, guesses, log_none, np.diff(sums.worth[:, 0]))
+    stages = stages_of(problem, counts, guesses, np.diff(sums.worth[:, 0]))
     if equal_shares:
         stages = _with_equal_shares(problem, counts[0], guesses, stages)
     num_plain = int(sums.num_plain[-1, 0])
@@ -363,12 +287,10 @@ def evaluate(
     )
     price_s, cycle_s = price_of_totals(totals)
     natural_s = float(totals.natural_s)
-    return CycleCost(float(price_s), float(cycle_s), natural_s, stages, verify_s, lap_s, totals)
+    return CycleCost(float(price_s), float(cycle_s), natural_s, stages, verify_s, lap_s)
 
 
-def _with_equal_shares(
-    problem: CycleProblem, asked: Counts, guesses: Counts, stages: Stages
-) -> Stages:
+def _with_equal_shares(problem: CycleProblem, asked: Ints, guesses: Ints, stages: Stages) -> Stages:
     air_s = (
         (asked > 0) * problem.message_air_s[:, None]
         + asked * problem.stream_air_s[:, None]

@@ -6,13 +6,10 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from policies.acceptance import Floats
 from policies.airtime import grant_order
-from policies.cycle import CycleCost, CyclePlan, seconds_at
-from policies.plan import Batch, BatchTimes, Observation, Plan, Prediction, Rejected
-from policies.play import messages_air_s, played_cost
+from policies.cycle import CycleCost, CyclePlan, evaluate
+from policies.plan import Batch, BatchTimes, Observation, Plan, Prediction
 from policies.problem import CATCH_UP_TOKENS, CycleProblem
-from policies.stops import stop_chances
 
 
 def trivial_plan(observation: Observation, name: str) -> Plan | None:
@@ -28,32 +25,25 @@ def describe(
     problem: CycleProblem,
     chosen: CyclePlan,
     name: str,
-    cost: CycleCost | None = None,
-    rejected: Rejected | None = None,
     *,
-    ahead: tuple[Floats, float] | None = None,
+    overlap: bool = True,
+    equal_shares: bool = False,
 ) -> Plan:
     """A cycle as a plan: batches without guesses ride along, each plain stream gets its reason.
 
-    ahead: seconds that each batch's lap gains by being drafted ahead, and the part of the cycle
-    that saves; None where nothing is drafted ahead.
+    overlap, equal_shares: as in Plan.
     """
-    if cost is None:
-        cost = played_cost(problem, chosen)
-    gains_s, ahead_gain = ahead or (np.zeros(len(chosen.bounds) - 1), 0.0)
+    cost = evaluate(problem, chosen, equal_shares=equal_shares, overlap=overlap)
     batches, times, grants = [], [], []
     plain: list[int] = []
-    stops = stop_chances(problem, chosen, cost)
     for m, (first, end) in enumerate(zip(chosen.bounds, chosen.bounds[1:], strict=False)):
         gammas = chosen.gammas[first:end].tolist()
-        ids = problem.stream_ids[first:end]
-        members = list(zip(ids, gammas, stops[first:end].tolist(), strict=True))
+        members = list(zip(problem.stream_ids[first:end], gammas, strict=True))
         guessing = [member for member in members if member[1] > 0]
-        plain += [stream_id for stream_id, gamma, _ in members if gamma == 0]
+        plain += [stream_id for stream_id, gamma in members if gamma == 0]
         if guessing:
-            ids, caps, least = zip(*guessing, strict=True)
-            goes_ahead = bool(gains_s[m] > 0)
-            batches.append(Batch(ids, caps, least if any(least) else (), goes_ahead))
+            ids, caps = zip(*guessing, strict=True)
+            batches.append(Batch(ids, caps))
             times.append(_times(cost, m))
             grants.append(_grants(problem, chosen, m))
     return Plan(
@@ -62,6 +52,8 @@ def describe(
         reasons=PlainReasons(observation, problem, chosen) if plain else {},
         policy=name,
         min_cycle_s=cost.cycle_s if batches and cost.cycle_s > cost.natural_s * 1.001 else 0.0,
+        overlap=overlap,
+        equal_shares=equal_shares,
         grants=tuple(grants),
         prediction=Prediction(
             cost.cycle_s,
@@ -69,9 +61,7 @@ def describe(
             cost.price_s,
             _tokens_per_s(problem, chosen, cost),
             tuple(times),
-            ahead_gain,
         ),
-        rejected=rejected,
     )
 
 
@@ -94,7 +84,10 @@ def _grants(problem: CycleProblem, plan: CyclePlan, m: int) -> tuple[str, ...]:
     mine = first + np.flatnonzero(plan.gammas[first:end])
     nodes, num_nodes = problem.nodes[mine], len(problem.node_names)
     weights = np.bincount(nodes, problem.weights[mine], minlength=num_nodes)
-    order = grant_order(messages_air_s(problem, plan, m), weights)
+    streams = np.bincount(nodes, minlength=num_nodes)
+    guesses = np.bincount(nodes, plan.gammas[mine], minlength=num_nodes)
+    air_s = streams * problem.stream_air_s + guesses * problem.token_air_s
+    order = grant_order(air_s + (streams > 0) * problem.message_air_s, weights)
     asked = set(nodes.tolist())
     return tuple(problem.node_names[node] for node in order if node in asked)
 
@@ -162,24 +155,21 @@ def _price_of_guessing(problem: CycleProblem, k: int, num_plain: int) -> str:
     """What the best number of guesses would take and earn if stream k alone made them."""
     node = int(problem.nodes[k])
     gammas = np.arange(1, int(problem.most[k]) + 1)
-    sent = problem.sent[k, gammas]
-    steps_s = problem.sent[k, gammas - 1] * problem.draft_s[node, 1]
+    steps_s = (gammas - 1) * problem.draft_s[node, 1]
     draft_s = problem.draft_s[node, CATCH_UP_TOKENS] + steps_s
     air_s = problem.message_air_s[node] + problem.stream_air_s[node]
-    air_s = air_s + sent * problem.token_air_s[node]
+    air_s = air_s + gammas * problem.token_air_s[node]
     round_s = draft_s + problem.rtt_s[node] + air_s
     if problem.target_air is not None:
-        round_s = round_s + problem.target_air.of(np.ones(1), sent)
+        round_s = round_s + problem.target_air.of(np.ones(1, dtype=np.int64), gammas)
     # It takes its place in the pass of all plain streams, with its guesses.
-    likely = 1.0 - np.exp(problem.log_none[k])
-    round_s += likely * seconds_at(problem.target_s, num_plain + sent / likely)
-    round_s += (1.0 - likely) * problem.target_s[num_plain]
+    round_s += problem.target_s[np.minimum(num_plain + gammas, len(problem.target_s) - 1)]
     earned = problem.earned[k, gammas]
     best = int((round_s / earned).argmin())
     plain_s = float(problem.plain_pass_s(num_plain))
     guesses = f"{best + 1} guesses make" if best else "1 guess makes"
     text = (
-        f"draft off: {guesses} a round of {round_s[best] * 1e3:.0f} ms worth "
+        f"draft off: {guesses} a lap of {round_s[best] * 1e3:.0f} ms worth "
         f"{earned[best]:.2f} tokens at acceptance {problem.alphas[k]:.2f}, "
         f"a plain step takes {plain_s * 1e3:.0f} ms"
     )

@@ -76,14 +76,12 @@ def _runs_of(problem: CycleProblem, options: Ints) -> _Runs:
     starts, stops = np.triu_indices(n + 1, 1)
     counts = sums.counts[:, :, stops] - sums.counts[:, :, starts]
     guesses = sums.guesses[:, stops] - sums.guesses[:, starts]
-    log_none = sums.log_none[stops] - sums.log_none[starts]
     worth = sums.worth[stops] - sums.worth[starts]
     flat = (len(starts) * len(options),)
     stages = stages_of(
         problem,
         counts.reshape(*counts.shape[:2], *flat),
         guesses.reshape(-1, *flat),
-        log_none.reshape(flat),
         worth.reshape(flat),
     )
     return _Runs(

@@ -12,7 +12,6 @@ import numpy as np
 # One stall tells no more than a ratio of this, and no node is corrected further than that.
 _MAX_RATIO = 4.0
 _MAX_FACTOR = 16.0
-_APPLY_STEP = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,48 +87,6 @@ class NodeCosts:
 
     decode: CostTable
     prefill: CostTable
-
-
-@dataclass(slots=True)
-class Speed:
-    """How much slower or faster a node is than its calibration says, with forgetting.
-
-    Learnt from ratios of observed to predicted times, averaged as logarithms: a round that took
-    twice as long and one that took half as long cancel.
-    """
-
-    factor: float = 1.0
-    rate: float = 0.1
-    _applied: float = 1.0
-    _costs: tuple[NodeCosts, NodeCosts] | None = None
-
-    def observe(self, observed_s: float, predicted_s: float, factor: float = 0.0) -> None:
-        """Learn from one pass or round; predicted_s by costs that `apply` gave.
-
-        factor: the one it was predicted with, if others were learnt from since: many rounds that
-        are under way at once would each correct the same error.
-        """
-        if observed_s <= 0 or predicted_s <= 0:
-            return
-        ratio = min(_MAX_RATIO, max(1.0 / _MAX_RATIO, observed_s / predicted_s))
-        ratio *= (factor or self.factor) / self.factor
-        factor = self.factor * ratio**self.rate
-        self.factor = min(_MAX_FACTOR, max(1.0 / _MAX_FACTOR, factor))
-
-    def forget(self, share: float) -> None:
-        """Go part of the way back to the calibration; share: of what was learnt, in [0, 1]."""
-        self.factor **= 1.0 - share
-
-    def apply(self, costs: NodeCosts) -> NodeCosts:
-        """Costs as corrected; tables are made anew only where they have changed by some percent."""
-        changed = abs(self.factor / self._applied - 1.0) > _APPLY_STEP
-        if self._costs is None or self._costs[0] is not costs or changed:
-            self._applied = self.factor
-            scaled = NodeCosts(
-                costs.decode.scaled(self._applied), costs.prefill.scaled(self._applied)
-            )
-            self._costs = (costs, scaled)
-        return self._costs[1]
 
 
 @dataclass(slots=True)

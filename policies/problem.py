@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -14,17 +14,13 @@ from policies.plan import (
     ENTRY_BITS,
     HEADER_BITS,
     TEXT_BITS,
-    UNKNOWN_SLOWNESS,
     DraftView,
     Link,
     Observation,
-    Slowness,
     StreamView,
 )
 
 Ints = npt.NDArray[np.int64]
-# Numbers of streams or tokens: whole, or expected ones (float64).
-Counts = npt.NDArray[Any]
 # After a round in which every guess was accepted, a draft node has two tokens to catch up with.
 CATCH_UP_TOKENS = 2
 _NEVER = 1e-300
@@ -45,21 +41,18 @@ class TargetAir:
     answers_s: Floats
     medium: int
 
-    def of(self, num_streams: Counts, num_guesses: Counts) -> Floats:
+    def of(self, num_streams: Ints, num_guesses: Ints) -> Floats:
         """(...) seconds of batches; nothing where there is no stream."""
         way_s: Floats = np.asarray(num_streams > 0, dtype=np.float64) * self.message_s
-        return way_s + num_streams * self.stream_s + num_guesses * self.guess_s
+        way_s = way_s + num_streams * self.stream_s + num_guesses * self.guess_s
+        return way_s
 
 
 @dataclass(frozen=True, slots=True)
 class CycleProblem:
     """n streams in order of acceptance, J draft nodes, I media; seconds and bits.
 
-    earned: (n, g + 1) expected tokens of a round by gamma. least, most: (n,) bounds of gamma.
-    going: (n, g) chance that step 1, 2, ... g of a draft is run; sent: (n, g + 1) expected guesses
-    by gamma; log_none: (n,) logarithm of the chance that none is made. They are those of drafts
-    that never stop before their cap unless has_stops. extra_s: (n,) seconds that a token takes in a
-    target pass beyond the mean stream's.
+    earned: (n, g + 1) expected tokens of a pass by gamma. least, most: (n,) bounds of gamma.
     nodes: (n,) index of the draft node, 0 where there is none (`most` is 0 then).
     target_s: (t + 1,) seconds of a pass by its tokens, prompts' share included; draft_s likewise
     for each node, (J, t + 1).
@@ -71,12 +64,7 @@ class CycleProblem:
     stream_ids: tuple[int, ...]
     alphas: Floats
     weights: Floats
-    extra_s: Floats
     earned: Floats
-    going: Floats
-    sent: Counts
-    log_none: Floats
-    has_stops: bool
     least: Ints
     most: Ints
     nodes: Ints
@@ -89,7 +77,6 @@ class CycleProblem:
     media: Ints
     node_names: tuple[str, ...]
     medium_names: tuple[str, ...]
-    slowness: Slowness = UNKNOWN_SLOWNESS
     target_air: TargetAir | None = None
 
     @property
@@ -135,11 +122,7 @@ class CycleProblem:
             stream_ids=tuple(self.stream_ids[k] for k in order),
             alphas=self.alphas[order],
             weights=self.weights[order],
-            extra_s=self.extra_s[order],
             earned=self.earned[order],
-            going=self.going[order],
-            sent=self.sent[order],
-            log_none=self.log_none[order],
             least=self.least[order],
             most=self.most[order],
             nodes=self.nodes[order],
@@ -167,25 +150,11 @@ def problem_of(observation: Observation) -> CycleProblem:
     least = np.where(asked >= 0, most, 0)
     max_gamma = max(1, int(most.max(initial=0)))
     sorted_views = [views[k] for k in order]
-    kept = np.array([view.kept for view in sorted_views], dtype=np.float64)
-    starts = np.array([v.kept if v.starts is None else v.starts for v in sorted_views])
-    has_stops = bool((kept < 1.0).any() or (starts < 1.0).any())
-    made: Floats = starts[:, None] * kept[:, None] ** np.arange(max_gamma, dtype=np.float64)
-    # The first step is always run, each other one where the guess before was made.
-    going: Floats = np.concatenate([np.ones((n, 1)), made[:, :-1]], axis=1)
-    sent = np.zeros((n, max_gamma + 1), dtype=np.float64 if has_stops else np.int64)
-    np.cumsum(made, axis=1, out=sent[:, 1:], dtype=np.float64)
     return CycleProblem(
         stream_ids=tuple(ids[order].tolist()),
         alphas=alphas[order],
         weights=np.array([view.weight for view in sorted_views]),
-        extra_s=np.array([view.extra_s for view in sorted_views]),
         earned=expected_token_matrix(_alpha_matrix(alphas[order], sorted_views, max_gamma)),
-        going=going,
-        sent=sent,
-        # Where the first guess is always made it never happens.
-        log_none=np.log(np.maximum(1.0 - starts, _NEVER)),
-        has_stops=has_stops,
         least=least,
         most=most,
         nodes=np.maximum(0, nodes),
@@ -193,7 +162,6 @@ def problem_of(observation: Observation) -> CycleProblem:
             observation.target.decode, n * (max_gamma + 1), observation.used_cells
         )
         / (1.0 - observation.prefill_share),
-        slowness=observation.slowness,
         **_draft_side(drafts, n, observation),
     )
 

@@ -90,11 +90,10 @@ def runs_of(problem: CycleProblem, sums: BlockSums) -> Runs:
     counts -= sums.counts[:, :, starts]
     worth -= sums.worth[starts]
     guesses = sums.guesses[:, stops] - sums.guesses[:, starts]
-    log_none = sums.log_none[stops] - sums.log_none[starts]
     return Runs(
         starts,
         stops,
-        stages_of(problem, counts, guesses, log_none, worth),
+        stages_of(problem, counts, guesses, worth),
         sums.plain_weight[stops] - sums.plain_weight[starts],
         sums.num_plain[stops] - sums.num_plain[starts],
     )

@@ -50,14 +50,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             names.insert(names.index("no_leaked_threads_and_fds") + 1, "no_leaked_tasks")
 
 
-@pytest.fixture(params=["rounds", "flow"])
-def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Guesses that are asked for in rounds, and guesses that flow."""
-    monkeypatch.setenv("AIRDRAFT_GUESSES", request.param)
-    way: str = request.param
-    return way
-
-
 @pytest.fixture
 async def no_leaked_tasks() -> AsyncIterator[None]:
     before = asyncio.all_tasks()

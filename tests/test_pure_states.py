@@ -14,7 +14,6 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = (
     "nodes/coordinator",
     "nodes/scheduler",
-    "nodes/flow",
     "nodes/target",
     "nodes/draft",
     "policies",
@@ -27,7 +26,6 @@ SHELLS = {
     "nodes/target/node.py",
     "nodes/target/texts.py",
     "nodes/draft/node.py",
-    "nodes/draft/guessing_node.py",
 }
 # Says so of itself: "... Pure." or "...; pure."
 SAYS_PURE = re.compile(r"[.;:] [Pp]ure\b")

@@ -34,7 +34,7 @@ Conversation = Iterable[ChatMessage | tuple[str, str] | Mapping[str, str]]
 class Options(TypedDict, total=False):
     """What may be asked for; what is left out is as for `airdraft generate`.
 
-    gamma: guesses a round, None for what pays. stops: the text ends before any of these.
+    gamma: most guesses a pass, None for what pays. stops: the text ends before any of these.
     fingerprint: of an earlier answer, so that exactly such a target serves this one, too.
     """
 

@@ -43,7 +43,7 @@ GPU_LAYERS = AutoType(-1, 0, 1 << 16)
 
 
 class GammaType(click.ParamType[int | None]):
-    """A number of guesses a round, or auto (None)."""
+    """The most guesses a pass, or auto (None)."""
 
     name = "N|auto"
 
@@ -115,7 +115,7 @@ def generate_options(function: F) -> F:
                 type=GammaType(),
                 default="auto",
                 show_default=True,
-                help=f"Guesses a round, 0 to {MAX_GAMMA}; auto takes what pays by measured costs.",
+                help=f"Most guesses a pass, 0 to {MAX_GAMMA}; auto takes what pays.",
             ),
             click.option(
                 "--priority",

@@ -115,7 +115,7 @@ def _as_object(started: StartedNotice, choices: list[_Choice], seconds: float) -
 def _figures_line(started: StartedNotice, choices: list[_Choice], seconds: float) -> str:
     figures = [choice.figures for choice in choices]
     num_tokens = sum(len(choice.token_ids) for choice in choices)
-    num_rounds = sum(f.num_rounds for f in figures)
+    num_guessed = sum(f.num_rounds for f in figures)
     guesses = sum(f.num_draft_tokens for f in figures)
     accepted = sum(f.num_accepted_tokens for f in figures)
     wire = sum(f.draft_wire_bytes + f.target_wire_bytes for f in figures)
@@ -123,10 +123,10 @@ def _figures_line(started: StartedNotice, choices: list[_Choice], seconds: float
     parts = [
         f"{num_tokens} tokens",
         f"{num_tokens / seconds:.1f} tokens/s",
-        f"{num_rounds} rounds + {sum(f.num_plain_steps for f in figures)} plain steps",
+        f"{num_guessed} passes with guesses, {sum(f.num_plain_steps for f in figures)} without",
     ]
-    if num_rounds:
-        parts.append(f"mean acceptance length {1 + accepted / num_rounds:.2f}")
+    if num_guessed:
+        parts.append(f"{1 + accepted / num_guessed:.2f} tokens a pass with guesses")
     if guesses:
         parts.append(f"acceptance {accepted / guesses:.2f}")
     parts.append(f"{wire / max(1, num_tokens):.0f} wire bytes/token ({air} to and from the draft)")

@@ -66,7 +66,7 @@ def engine_options(function: Any) -> Any:
                 show_default=True,
                 help="Layers on the GPU; auto for all, where llama.cpp was built for one.",
             ),
-            click.option("-v", "--verbose", count=True, help="Log more; twice for every round."),
+            click.option("-v", "--verbose", count=True, help="Log more; twice for every pass."),
         ]
     ):
         function = option(function)

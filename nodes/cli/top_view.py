@@ -31,13 +31,13 @@ _STREAMS: Final = (
     Column("DRAFT", 13, spare=1),
     Column("TOKENS", 11, right=True),
     Column("TOK/S", 6, right=True),
-    Column("GAMMA", 5, right=True),
+    Column("GUESS", 5, right=True),
     Column("ACC", 4, right=True),
     Column("PLAIN BECAUSE", 120, needs=24),
 )
 _RAMP: Final = " .:-=+*#%@"
 _TRACK_NAME: Final = 12
-_CYCLES_SHOWN: Final = 10
+_PASSES_SHOWN: Final = 30
 _LEAST_SHOWN_S, _MOST_SHOWN_S = 0.2, 10.0
 
 
@@ -132,23 +132,25 @@ def _target(target: TargetStatus, status: Status, width: int) -> list[str]:
     plan, seen = target.plan, target.observed
     if plan is None or seen is None:
         return []
-    batches = ", ".join(f"{len(b.gammas)} with {_caps(b.gammas)}" for b in plan.batches)
-    lines = [f"PLAN of {shown(target.name)}: {len(plan.plain)} plain; in batches: {batches or '-'}"]
-    if plan.bound:
-        cycle, bound = _ms(plan.cycle_s), shown(plan.bound)
-        lines.append(
-            f"  promised {plan.tokens_per_s:.1f} tokens/s, cycle {cycle}, bound by {bound}"
-        )
+    groups = ", ".join(f"{len(b.gammas)} with {_caps(b.gammas)}" for b in plan.batches)
+    bound = f", bound by {shown(plan.bound)}" if plan.batches and plan.bound else ""
+    in_force = f"groups of streams: {groups}{bound}" if groups else "open flow"
+    lines = [f"PLAN of {shown(target.name)}: {in_force}"]
     off = ", ".join(f"{name} {e.median:.0%}" for name, e in seen.errors.items() if e.num_seen)
-    observed = f"  observed {seen.tokens_per_s:.1f} tokens/s, cycle {_ms(seen.cycle_s)}"
+    observed = f"  observed {seen.tokens_per_s:.1f} tokens/s, {seen.passes_per_s:.1f} passes/s"
     lines.append(f"{observed}; off by {off}" if off else observed)
+    if plan.open_price_s:
+        lines.append(
+            f"  sum of seconds a token: open flow {_ms(plan.open_price_s)}, groups "
+            f"{_ms(plan.grouped_price_s)}, observed {_ms(seen.price_s)}"
+        )
     lines += _learnt(target)
     return lines + _tracks(target.spans, status, _shown_s(target), width)
 
 
 def _caps(gammas: Sequence[int]) -> str:
     low, high = min(gammas, default=0), max(gammas, default=0)
-    return f"gamma {low}" if low == high else f"gamma {low}-{high}"
+    return f"{low} guesses" if low == high else f"{low}-{high} guesses"
 
 
 def _ms(seconds: float) -> str:
@@ -170,20 +172,21 @@ def _learnt(target: TargetStatus) -> list[str]:
     if total := sum(counts.tokens.values()):
         kinds = ", ".join(f"{count / total:.0%} {kind}" for kind, count in counts.tokens.items())
         lines.append(f"  {total} tokens: {kinds}")
+    if total := sum(counts.guesses.values()):
+        fates = (f"{n / total:.0%} {fate.replace('_', ' ')}" for fate, n in counts.guesses.items())
+        lines.append(f"  {total} guesses: {', '.join(fates)}")
     return lines
 
 
 def _shown_s(target: TargetStatus) -> float:
-    """How much of the timeline is worth the width: some cycles, or some passes."""
+    """How much of the timeline is worth the width: some passes."""
     counts = target.counts
-    each_s = counts.lap_s / counts.num_laps if counts.num_laps else 0.0
-    if each_s <= 0.0 and counts.num_passes:
-        each_s = counts.pass_s / counts.num_passes
-    return min(_MOST_SHOWN_S, max(_LEAST_SHOWN_S, _CYCLES_SHOWN * each_s))
+    each_s = counts.pass_s / counts.num_passes if counts.num_passes else 0.0
+    return min(_MOST_SHOWN_S, max(_LEAST_SHOWN_S, _PASSES_SHOWN * each_s))
 
 
 def _tracks(spans: Sequence[SpanStatus], status: Status, shown_s: float, width: int) -> list[str]:
-    """A line a node: the number of the batch that it works for, = for plain passes."""
+    """A line a node: # for passes with guesses, = for plain ones, ^ for messages with guesses."""
     begins = status.at_s - shown_s
     recent = [span for span in spans if span.end_s > begins]
     columns = width - _TRACK_NAME - 4
@@ -192,12 +195,12 @@ def _tracks(spans: Sequence[SpanStatus], status: Status, shown_s: float, width: 
     tracks: dict[str, list[str]] = {}
     for span in recent:
         track = tracks.setdefault(span.node, ["."] * columns)
-        mark = "=" if span.batch == 0 else str(span.batch) if span.batch < 10 else "+"
+        mark = "^" if span.stage == "guesses" else "#" if span.num_guesses else "="
         first = int((span.start_s - begins) / shown_s * columns)
         last = int((span.end_s - begins) / shown_s * columns)
         for column in range(max(0, first), min(columns - 1, max(first, last - 1)) + 1):
             track[column] = mark
-    title = f"  last {shown_s:.1f} s by batch, = plain:"
+    title = f"  last {shown_s:.1f} s: # pass with guesses, = plain pass, ^ guesses come:"
     return [
         title,
         *(f"  {cut(shown(n), _TRACK_NAME):{_TRACK_NAME}} {''.join(t)}" for n, t in tracks.items()),
@@ -224,5 +227,5 @@ def _stream(stream: StreamStatus) -> tuple[str, ...]:
         f"{stream.tokens_per_s:.1f}",
         str(stream.gamma) if stream.phase == "decoding" else "",
         f"{stream.acceptance:.2f}".removeprefix("0") if stream.phase != "waiting" else "",
-        stream.reason.removeprefix("draft off: ") or stream.plain,
+        stream.reason.removeprefix("draft off: ").removeprefix("plain: ") or stream.plain,
     )

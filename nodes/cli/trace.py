@@ -65,7 +65,7 @@ class Recording:
 @click.option("-v", "--verbose", count=True, help="Log more.")
 @click.pass_context
 def trace_group(context: click.Context, /, **values: Any) -> None:
-    """Record what the coordinator plans and what rounds take, and draw it.
+    """Record what the coordinator plans, what passes take and which guesses they had, and draw it.
 
     Records hold stream ids, counts and times; never text or tokens. Where links have keys, it needs
     one with the role admin.
@@ -118,11 +118,11 @@ def _records(recording: Recording) -> list[Record]:
 
 def _summary(records: list[Record], num_lost: int) -> str:
     names = {cls: name for name, cls in KINDS.items()}
-    counts = dict.fromkeys(("plan", "round", "pass"), 0)
+    counts = dict.fromkeys(("plan", "guesses", "pass"), 0)
     for record in records:
         if (name := names[type(record)]) in counts:
             counts[name] += 1
-    text = f"{len(records)} records: " + ", ".join(f"{n} of a {kind}" for kind, n in counts.items())
+    text = f"{len(records)} records: " + ", ".join(f"{n} of {kind}" for kind, n in counts.items())
     return f"{text}; {num_lost} lost" if num_lost else text
 
 
@@ -183,9 +183,9 @@ async def poll(client: Asked, seconds: float) -> Recording:
 def replan_command(path: Path, policy: str) -> None:
     """Plan recorded observations anew, and compare with the plans that were in force.
 
-    Prices are predictions: the sum over streams of seconds a token. A plan that is in force may be
-    dearer than the best one: a change costs something, too, and kinds of plans (with guesses or
-    without, in few batches or many) are compared over some seconds.
+    Prices are predictions: the sum over streams of seconds a token. What was planned is what the
+    joint planner found; it is in force only where it beats open flow, in which no stream waits for
+    another.
 
     \b
     Example:

@@ -1,10 +1,13 @@
-"""A policy that cannot end its coordinator."""
+"""Plans whose making cannot end the coordinator."""
 
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Callable
 
-from policies.plan import Observation, Plan, Policy
+from nodes.scheduler.planning import Made, Planning
+from policies.plan import Plan
 
 logger = logging.getLogger(__name__)
 REASON = "draft off: no plan could be made, the coordinator's log says why"
@@ -12,22 +15,24 @@ REASON = "draft off: no plan could be made, the coordinator's log says why"
 _MOST_TOLD = 16
 
 
-def careful(policy: Policy) -> Policy:
-    """The policy, but where it fails all streams are decoded plainly: a fault of it costs speed.
+def careful(make: Callable[[Planning], Made] = Planning.make) -> Callable[[Planning], Made]:
+    """Make plans, but where that fails no stream waits for another: a fault costs speed.
 
     Guesses never change a text, so no plan is worth the streams of a whole mesh.
     """
     told: set[str] = set()
 
-    def planned(observation: Observation) -> Plan:
+    def made(planning: Planning) -> Made:
         try:
-            return policy(observation)
+            return make(planning)
         except Exception as error:
+            streams = planning.observation.streams
             what = f"{type(error).__name__}: {error}"
             if what not in told and len(told) < _MOST_TOLD:
                 told.add(what)
-                logger.exception("no plan for %d streams: %s", len(observation.streams), what)
-            plain = tuple(view.stream_id for view in observation.streams)
-            return Plan((), plain, dict.fromkeys(plain, REASON))
+                logger.exception("no plan for %d streams: %s", len(streams), what)
+            plain = tuple(view.stream_id for view in streams)
+            plan = Plan((), plain, dict.fromkeys(plain, REASON))
+            return Made(planning.observation, plan, math.inf, 0.0)
 
-    return planned
+    return made

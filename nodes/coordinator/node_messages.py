@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.requests.intake import Intake
 from nodes.coordinator.sends import Send
 from nodes.coordinator.serving import Serving
-from nodes.flow.kinds import AnyScheduler
-from nodes.flow.scheduler import FlowScheduler
 from nodes.messages import (
     ChainPart,
     CommitReply,
-    DraftReply,
     GuessNotice,
     PromptScoresNotice,
     StreamFailedNotice,
@@ -24,9 +21,11 @@ from nodes.messages import (
     TokenizeReply,
     parts_of,
 )
-from nodes.scheduler.watching.counts import MOST_S
+from nodes.scheduler import Scheduler
 from nodes.stream import StreamId
 
+# A peer says what its passes take: one number of it must not drown all others.
+_MOST_BUSY_S: Final = 3600.0
 # What else a target says of why a stream failed is no more than that it is of no use for it.
 _CODES_OF_TARGETS = frozenset({"bad_request", "internal"})
 
@@ -46,7 +45,7 @@ class NodeMessages:
             case CommitReply() if node.scheduler is not None:
                 streams = [StreamId(e.stream_id) for e in message.entries]
                 self._serving.ledger.charge(streams, num_bytes, to_draft=False)
-                node.busy_s += min(max(0.0, message.pass_s), MOST_S)
+                node.busy_s += min(max(0.0, message.pass_s), _MOST_BUSY_S)
                 return self._serving.carry_out(node, node.scheduler.committed(message, now), now)
             case StreamReadyNotice(stream_id=s, generation=g, num_read=num_read) if (
                 node.scheduler is not None
@@ -70,7 +69,7 @@ class NodeMessages:
                 )
             case TokenizeReply() if node.role == "target":
                 return self._on_tokenized(node, message, now)
-            case DraftReply() | GuessNotice() | StreamReadyNotice() | StreamFailedNotice():
+            case GuessNotice() | StreamReadyNotice() | StreamFailedNotice():
                 return self._on_draft_message(node, message, num_bytes, now)
         self.num_stale += 1
         return []
@@ -78,28 +77,15 @@ class NodeMessages:
     def _on_draft_message(
         self, node: NodeRecord, message: Any, num_bytes: int, now: float
     ) -> list[Send]:
-        # Ids of streams and of rounds are unique in the mesh: only those who have them are asked.
         out: list[Send] = []
         match message:
-            case DraftReply():
-                node.busy_s += min(message.draft_us / 1e6, MOST_S)
-                streams = [StreamId(e.stream_id) for e in message.entries]
-                self._serving.ledger.charge(streams, num_bytes, to_draft=True)
-                # Its streams may have been cancelled or moved meanwhile, those that it still speaks
-                # of, too: the round waits for it all the same.
-                holders = self._holders(streams) or self._roster.schedulers()
-                for target, scheduler in holders:
-                    if isinstance(scheduler, FlowScheduler):
-                        continue
-                    out += self._serving.carry_out(
-                        target, scheduler.drafted(node.name, message, now), now
-                    )
             case GuessNotice():
+                node.busy_s += min(message.draft_us / 1e6, _MOST_BUSY_S)
                 streams = [StreamId(part.stream_id) for part in message.parts]
                 self._serving.ledger.charge(streams, num_bytes, to_draft=True)
                 for target, parts in self._by_target(message):
-                    if isinstance(target.scheduler, FlowScheduler):
-                        passed_on = target.scheduler.guessed(node.name, parts)
+                    if target.scheduler is not None:
+                        passed_on = target.scheduler.guessed(node.name, parts, now)
                         out += self._serving.carry_out(target, passed_on, now)
             case StreamReadyNotice(stream_id=s, generation=g):
                 for target, scheduler in self._holders([StreamId(s)]):
@@ -125,7 +111,7 @@ class NodeMessages:
             if target is not None:
                 yield target, parts
 
-    def _holders(self, streams: Sequence[StreamId]) -> list[tuple[NodeRecord, AnyScheduler]]:
+    def _holders(self, streams: Sequence[StreamId]) -> list[tuple[NodeRecord, Scheduler]]:
         """The targets that have any of these streams."""
         names = dict.fromkeys(self._serving.ledger.target_of(stream_id) for stream_id in streams)
         nodes = [self._roster.node(name) for name in names]

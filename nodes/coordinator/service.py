@@ -35,6 +35,7 @@ from mesh.padding import join, pad
 from mesh.pauses import PauseState
 from mesh.transport import Received, ServerTransport
 from nodes.config import HEARTBEAT_INTERVAL_S, HEARTBEAT_TIMEOUT_S, LimitSettings
+from nodes.coordinator.careful import careful
 from nodes.coordinator.members.access import GATEWAY, ForbiddenError
 from nodes.coordinator.members.conduct import Conduct, cost_of
 from nodes.coordinator.members.door import Door
@@ -42,7 +43,7 @@ from nodes.coordinator.members.rotation import Rotation
 from nodes.coordinator.sends import Send
 from nodes.coordinator.state import CoordinatorState, DuePlan
 from nodes.messages import NodesReply, StatusReply, TraceReply
-from policies.plan import Policy
+from nodes.scheduler.planning import MODES, Made, Mode
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,6 @@ class Coordinator:
     def __init__(
         self,
         transport: ServerTransport,
-        policy: Policy,
         *,
         cluster: str = "airdraft",
         heartbeat_interval_s: float = HEARTBEAT_INTERVAL_S,
@@ -89,12 +89,13 @@ class Coordinator:
         limits: LimitSettings | None = None,
         class_weights: Mapping[str, int] | None = None,
         clock: Callable[[], float] | None = None,
+        mode: Mode = MODES["auto"],
     ) -> None:
         """authorized: opens the files of authorized keys; None where links need no keys.
 
         next_key: the public key that the coordinator will change to, "" if none; likewise.
         pads: messages have a few sizes only. class_weights: as in ClassSettings, by the beginnings
-        of names. clock: seconds; the event loop's unless given.
+        of names. clock: seconds; the event loop's unless given. mode: how streams are planned.
         """
         self._clock = clock or _loop_time
         self._pauses = PauseState()
@@ -106,7 +107,7 @@ class Coordinator:
         self._enrolling: set[bytes] = set()
         self._plan_due = asyncio.Event()
         self.state = CoordinatorState(
-            policy,
+            mode,
             cluster=cluster,
             # Drawn, not read from a clock, which may be set back: epochs are equal or they are not.
             # In every message: four bytes tell starts apart as well as eight.
@@ -114,7 +115,6 @@ class Coordinator:
             heartbeat_interval_s=heartbeat_interval_s,
             heartbeat_timeout_s=heartbeat_timeout_s,
             lookup=lookup,
-            trials=True,
             pads=pads,
             limits=limits,
             class_weights=class_weights,
@@ -242,7 +242,7 @@ class Coordinator:
 
     async def _keep_planning(self) -> None:
         """One plan after the other, each when all that has come in by then was read."""
-        loop = asyncio.get_running_loop()
+        loop, make = asyncio.get_running_loop(), careful()
         # A thread for nothing else: what waits for files must not keep plans waiting.
         with ThreadPoolExecutor(1, thread_name_prefix="plans") as thread:
             while True:
@@ -252,7 +252,7 @@ class Coordinator:
                 due = self.begin_plan()
                 if due is not None:
                     # Messages go on meanwhile: for many streams a plan takes milliseconds.
-                    made = await loop.run_in_executor(thread, due.planning.make)
+                    made = await loop.run_in_executor(thread, make, due.planning)
                     self.take_plan(due, made)
                 if not self.state.is_plan_due:
                     self._plan_due.clear()
@@ -261,7 +261,7 @@ class Coordinator:
         """The plan that is due for longest, if any is: to be made before another one is begun."""
         return self.state.begin_plan(self._clock())
 
-    def take_plan(self, due: DuePlan, made: object) -> None:
+    def take_plan(self, due: DuePlan, made: Made) -> None:
         """Put a plan in force, and send what follows from it."""
         self._hand_over(self.state.take_plan(due, made, self._clock()))
 

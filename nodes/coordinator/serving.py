@@ -35,7 +35,7 @@ from nodes.coordinator.sends import Send, streams_of
 from nodes.fingerprint import fingerprint
 from nodes.messages import PromptScoresNotice, RequestFailedNotice
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
-from nodes.scheduler.journal import Journal
+from nodes.scheduler.stream import Stream
 from nodes.stream import StreamId
 
 logger = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ class Serving:
         proof = [Send(target.peer, Ping(PROOF, 0))] if choice.suspicion is not None else []
         return [*proof, *self.carry_out(target, opened, now)]
 
-    def _unplace(self, journal: Journal) -> None:
+    def _unplace(self, journal: Stream) -> None:
         """A target does not serve a stream any more."""
         stream_id = journal.spec.stream_id
         choice = self.ledger.streams[stream_id].choices[stream_id]

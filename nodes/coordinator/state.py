@@ -36,10 +36,6 @@ from nodes.coordinator.sends import Send
 from nodes.coordinator.serving import Serving
 from nodes.coordinator.status.document import Reporting
 from nodes.coordinator.tracing import Tracing
-from nodes.flow.drafts import Drafts
-from nodes.flow.kinds import AnyScheduler
-from nodes.flow.planning import Planning as FlowPlanning
-from nodes.flow.scheduler import FlowScheduler
 from nodes.messages import (
     NodeCommandRequest,
     NodesReply,
@@ -51,12 +47,10 @@ from nodes.messages import (
     TraceRequest,
 )
 from nodes.profile import token_bits
-from nodes.scheduler import SchedulerState
-from nodes.scheduler.drafting.load import DraftLoad
+from nodes.scheduler import Scheduler
+from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.instructions import Instruction
-from nodes.scheduler.planning import Planning as RoundPlanning
-from nodes.scheduler.rounds import RoundIds
-from policies.plan import Policy
+from nodes.scheduler.planning import Made, Mode, Planning
 
 logger = logging.getLogger(__name__)
 
@@ -78,8 +72,8 @@ class DuePlan:
     """A plan in the making for a target."""
 
     target: str
-    scheduler: AnyScheduler
-    planning: RoundPlanning | FlowPlanning
+    scheduler: Scheduler
+    planning: Planning
 
 
 class CoordinatorState:
@@ -87,7 +81,7 @@ class CoordinatorState:
 
     def __init__(
         self,
-        policy: Policy,
+        mode: Mode,
         *,
         cluster: str,
         epoch: int,
@@ -96,7 +90,6 @@ class CoordinatorState:
         limits: LimitSettings | None = None,
         class_weights: Mapping[str, int] | None = None,
         lookup: bool = False,
-        trials: bool = False,
         pads: bool = False,
         version: str = "",
         plans_later: bool = False,
@@ -110,9 +103,8 @@ class CoordinatorState:
         self._plans_due: dict[str, None] = {}
         self.pads = pads
         self.epoch = epoch
-        self._policy = policy
+        self._mode = mode
         self._has_lookup = lookup
-        self._has_trials = trials
         self._roster = Roster(heartbeat_interval_s, heartbeat_timeout_s, pads=pads)
         self._serving = Serving(self._roster, class_weights or {})
         self._intake = Intake(self._roster, self._serving, limits or LimitSettings())
@@ -121,8 +113,6 @@ class CoordinatorState:
         # Draft nodes serve all targets.
         self._air = Air()
         self._uploads = Uploads(self._air, self._roster.client_rtt_s, pads=pads)
-        self._round_ids = RoundIds()
-        self._draft_load = DraftLoad()
         self._drafts = Drafts()
         self._tracing = Tracing()
         self._num_stale = 0
@@ -135,7 +125,7 @@ class CoordinatorState:
             roster=self._roster,
             serving=self._serving,
             air=self._air,
-            draft_load=self._draft_load,
+            drafts=self._drafts,
         )
         self._node_messages = NodeMessages(self._roster, self._serving, self._intake)
         self._client_messages = ClientMessages(
@@ -233,7 +223,7 @@ class CoordinatorState:
         self._roster.message(peer, at)
 
     def tick(self, now: float) -> list[Send]:
-        """Heartbeats, silent members, late rounds; to be called some 20 times a second."""
+        """Heartbeats, silent members, what is due; to be called some 20 times a second."""
         out = self._on_roster(self._roster.tick(now), now)
         out += [Send(peer, ping) for peer, ping in self._roster.pings(now)]
         for node, scheduler in self._roster.schedulers():
@@ -271,13 +261,12 @@ class CoordinatorState:
                 return DuePlan(name, node.scheduler, planning)
         return None
 
-    def take_plan(self, due: DuePlan, made: object, now: float) -> list[Send]:
+    def take_plan(self, due: DuePlan, made: Made, now: float) -> list[Send]:
         """What may start by a plan that was made; nothing where its target has left."""
         node = self._roster.node(due.target)
         if node is None or node.scheduler is not due.scheduler:
             return []
-        scheduler: Any = due.scheduler
-        return self._carry_out(node, scheduler.take_plan(due.planning, made, now), now)
+        return self._carry_out(node, due.scheduler.take_plan(due.planning, made, now), now)
 
     def next_deadline(self) -> float | None:
         """When a scheduler or an upload wants a tick, if one does."""
@@ -286,7 +275,7 @@ class CoordinatorState:
         return min((d for d in deadlines if d is not None), default=None)
 
     @property
-    def schedulers(self) -> list[AnyScheduler]:
+    def schedulers(self) -> list[Scheduler]:
         """Of all targets: what is planned, and how well that was predicted."""
         return [scheduler for _, scheduler in self._roster.schedulers()]
 
@@ -310,7 +299,7 @@ class CoordinatorState:
         if isinstance(send.message, OpenStreamRequest):
             node = self._roster.node_at(send.peer)
             if node is not None:
-                node.text_sent(len(send.message.token_ids), num_bytes, self._air, now)
+                node.text_sent(num_bytes, self._air, now)
         ping = self._roster.sent(send.peer, num_bytes, now, is_ping=is_ping)
         return [Send(send.peer, ping)] if ping is not None else []
 
@@ -366,30 +355,18 @@ class CoordinatorState:
                 out += self._carry_out(target, node.draft_for(scheduler), now)
         return out
 
-    def _scheduler_for(self, node: NodeRecord) -> AnyScheduler:
+    def _scheduler_for(self, node: NodeRecord) -> Scheduler:
         due = partial(self._plans_due.setdefault, node.name)
-        known: Any = {
-            "token_bits": token_bits(node.profile),
-            "name": node.name,
-            "counts": self._reporting.counts_of(node.name),
-            "plans_later": due if self._plans_later else None,
-        }
-        # A target that cannot take guesses back is served plainly.
-        lookup = self._has_lookup and node.profile.can_roll_back
-        if node.profile.flows:
-            return FlowScheduler(
-                node.costs, self._drafts, looks_up=lookup, policy=self._policy, **known
-            )
-        return SchedulerState(
-            self._policy,
+        return Scheduler(
             node.costs,
-            lookup=lookup,
-            trials=self._has_trials,
-            air=self._air,
-            round_ids=self._round_ids,
-            draft_load=self._draft_load,
-            num_cells=node.profile.num_cells,
-            **known,
+            self._drafts,
+            token_bits=token_bits(node.profile),
+            # A target that cannot take guesses back is served plainly.
+            looks_up=self._has_lookup and node.profile.can_roll_back,
+            name=node.name,
+            counts=self._reporting.counts_of(node.name),
+            mode=self._mode,
+            plans_later=due if self._plans_later else None,
         )
 
     def _on_probed(self, node: NodeRecord, reply: ProbeReply, now: float) -> list[Send]:
@@ -407,6 +384,8 @@ class CoordinatorState:
         node = event.record
         self._reporting.node_out(node, event.reason, now)
         if node.role == "draft":
+            # There may be no target whose scheduler would.
+            self._drafts.remove(node.name)
             for target, scheduler in self._roster.schedulers():
                 lost = scheduler.draft_lost(node.name, now, has_died=event.has_died)
                 out += self._carry_out(target, lost, now)

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from nodes.coordinator.members.record import NodeRecord
-from nodes.flow.kinds import AnyScheduler
 from nodes.messages import MAX_TRACE_BYTES, TraceReply, TraceRequest
+from nodes.scheduler import Scheduler
 from nodes.trace.recorder import RingRecorder
 from nodes.trace.ring import Ring
 
@@ -18,7 +18,7 @@ LINGER_S: Final = 5.0
 # some size.
 _SAME_START_S: Final = 1.0
 
-Schedulers = Iterable[tuple[NodeRecord, AnyScheduler]]
+Schedulers = Iterable[tuple[NodeRecord, Scheduler]]
 
 
 class Tracing:
@@ -48,7 +48,7 @@ class Tracing:
         part = self._ring.after(after, MAX_TRACE_BYTES)
         return TraceReply(request.request_id, part.last, part.num_lost, part.has_more, part.lines)
 
-    def target_joined(self, target: NodeRecord, scheduler: AnyScheduler, now: float) -> None:
+    def target_joined(self, target: NodeRecord, scheduler: Scheduler, now: float) -> None:
         if self._until is not None:
             self._record(target, scheduler, now)
 
@@ -60,7 +60,7 @@ class Tracing:
                 scheduler.record(None, now)
             self._ring.clear()
 
-    def _record(self, target: NodeRecord, scheduler: AnyScheduler, now: float) -> None:
+    def _record(self, target: NodeRecord, scheduler: Scheduler, now: float) -> None:
         heartbeat = target.heartbeat
         recorder = RingRecorder(self._ring, target.name, lambda: heartbeat.rtt_s or 0.0)
         scheduler.record(recorder, now)

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Final
 
-from nodes.draft.stream import cells_of
 from nodes.engine.sampler import Sampler
 from nodes.stream import StreamId, StreamSpec
+from nodes.target.stream import cells_soon
 
 # A stream's own guesses correct the calibration of its draft model: what is expected of so many
 # guesses is believed beside them, and newer ones count more.
@@ -188,3 +188,10 @@ class Followed:
         self.guesses, self.confidences, self.chances = [], [], []
         self.sent_to = None
         del self.cached[len(self.token_ids) - 1 :]
+
+
+def cells_of(spec: StreamSpec, num_tokens: int) -> int:
+    """Cells that admission counts for a stream of which so many tokens have been told, some growth
+    and those that are yet to be told included."""
+    known = max(num_tokens, spec.num_prompt_tokens, spec.num_known)
+    return cells_soon(known, spec.max_tokens - (known - spec.num_prompt_tokens))

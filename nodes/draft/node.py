@@ -1,25 +1,26 @@
-"""The draft node: messages to commands of its engine thread, guesses back."""
+"""The draft node: messages to commands of its engine thread, guesses back to messages."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from mesh.messages import Welcome
-from mesh.pacing import Pacer
 from mesh.transport import ClientTransport
-from nodes.draft.state import ModelDrafter
-from nodes.draft.stream import Drafted, Event, Job
+from nodes.draft.followed import Guesses
+from nodes.draft.outbox import Outbox
+from nodes.draft.state import DraftState, Guessed
 from nodes.engine.protocol import EngineInfo
 from nodes.engine_thread import EngineThread
 from nodes.link import STOPS, Link
 from nodes.messages import (
+    CHANCE_STEPS,
+    ChainPart,
     CloseStreamNotice,
-    DraftReply,
-    DraftRequest,
-    GuessEntry,
+    CommitNotice,
+    GuessNotice,
     LinkFields,
     OpenStreamRequest,
     StreamReadyNotice,
@@ -29,60 +30,52 @@ from nodes.profile import encode_profile
 from nodes.stream import StreamId
 from nodes.target.events import Failed, Ready
 from nodes.target.node import failed_notice, spec_of
-from policies.confidence import Spread
 from policies.latency import NodeCosts
 
 logger = logging.getLogger(__name__)
 
-_MOST_US = 2**31 - 1
-_HELD_LIMIT_S = 0.5
+# What CURVE, TCP and IP add to a message.
+_AROUND_BITS: Final = 8 * 97
 
 
 class DraftNode:
-    """Serves one drafter to one coordinator."""
+    """Serves one draft model to one coordinator."""
 
     def __init__(
         self,
         transport: ClientTransport,
-        drafter: ModelDrafter,
+        state: DraftState,
         info: EngineInfo,
         costs: NodeCosts,
         *,
         endpoint: str,
         node: str,
-        spread: Spread | None = None,
         join_timeout_s: float | None = 10.0,
         declared: LinkFields | None = None,
     ) -> None:
         """declared: what is known of the link beforehand."""
-        self._drafter = drafter
+        self._state = state
         self._make_link: Callable[[], Link] = lambda: Link(
             transport,
             self,
             endpoint=endpoint,
             node=node,
             role="draft",
-            profile=encode_profile(info, costs, spread, declared),
+            profile=encode_profile(info, costs, declared),
             progress=lambda: self._engine.num_passes,
             join_timeout_s=join_timeout_s,
         )
-
-        # Before when the answers of rounds must not go out: others have their turns.
-        self._held_until: dict[int, float] = {}
-        # What they keep to on a medium that is shared all the time.
-        self._rates_bps: dict[int, int] = {}
-        self._pacer = Pacer()
-        self._held: set[asyncio.TimerHandle] = set()
+        link = (declared.rate_bps, declared.frame_s) if declared is not None else ()
+        self._outbox = Outbox(*link)
+        # Of the engine, since the last guesses were sent.
+        self._busy_s = 0.0
+        # Who waits until the link is through with what was last sent.
+        self._waiting: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
-        """Serve until cancelled; raises what the link or the engine raises.
-
-        Then the rounds in hand are answered: their streams need not take a plain step.
-        """
-        self._engine: EngineThread[ModelDrafter] = EngineThread(
-            self._drafter, self._on_events, must_finish=lambda drafter: drafter.has_rounds
-        )
-        self._opening = Opening(self._drafter.grammars, self._open)
+        """Serve until cancelled; raises what the link or the engine raises."""
+        self._engine: EngineThread[DraftState] = EngineThread(self._state, self._on_events)
+        self._opening = Opening(self._state.grammars, self._open)
         self._link = self._make_link()
         try:
             async with asyncio.TaskGroup() as group:
@@ -90,15 +83,10 @@ class DraftNode:
                 group.create_task(self._opening.run())
                 group.create_task(self._link.run())
         except asyncio.CancelledError:
-            await self._held_sent()
             self._link.say_bye(STOPS)
             raise
-
-    async def _held_sent(self) -> None:
-        """Wait for answers whose turn is to come."""
-        now = asyncio.get_running_loop().time()
-        turns = [held.when() - now for held in self._held if not held.cancelled()]
-        await asyncio.sleep(min(_HELD_LIMIT_S, max(turns, default=0.0)))
+        finally:
+            self._forget_waiting()
 
     @property
     def is_joined(self) -> bool:
@@ -111,99 +99,99 @@ class DraftNode:
 
     def on_joined(self, welcome: Welcome) -> None:
         logger.info("joined cluster %s as %s", welcome.cluster, welcome.node)
-        self._held_until.clear()
         self._opening.forget_all()
-        self._rates_bps.clear()
-        # Answers that are held back still are nobody's now.
-        for held in self._held:
-            held.cancel()
-        self._held.clear()
+        self._outbox.clear()
+        self._forget_waiting()
         self._engine.post_anew(_forget_all)
 
     def on_message(self, message: Any) -> None:
         match message:
-            case DraftRequest():
-                now = asyncio.get_running_loop().time()
-                # What nobody answered any more is forgotten.
-                self._held_until = {r: t for r, t in self._held_until.items() if t > now}
-                if message.hold_us:
-                    self._held_until[message.round] = now + message.hold_us * 1e-6
+            case CommitNotice():
                 if message.rate_bps:
-                    self._rates_bps[message.round] = message.rate_bps
-                self._engine.post(lambda drafter: _draft(drafter, message, now))
+                    self._outbox.allot(message.rate_bps)
+                self._engine.post(lambda state: take_commits(state, message))
             case OpenStreamRequest():
                 self._opening.open(message)
             case CloseStreamNotice(stream_id=stream_id, generation=generation):
                 self._opening.close(stream_id, generation)
-                self._engine.post(lambda drafter: _close(drafter, stream_id, generation))
+                self._engine.post(lambda state: _close(state, stream_id, generation))
             case _:
                 logger.warning("unexpected %s", type(message).__name__)
 
     def _open(self, request: OpenStreamRequest) -> None:
-        self._engine.post(lambda drafter: drafter.open(spec_of(request)))
+        self._engine.post(lambda state: state.open(spec_of(request)))
 
-    def _on_events(self, events: Sequence[object], _seconds: float) -> None:
+    def _on_events(self, events: Sequence[object], seconds: float) -> None:
+        self._busy_s += seconds
         for event in events:
             match event:
-                case Drafted():
-                    draft_s = asyncio.get_running_loop().time() - event.asked_at
-                    self._send_in_turn(draft_reply(event, draft_s))
+                case Guessed(parts=parts):
+                    self._outbox.add(parts)
                 case Ready(stream_id=stream_id, generation=generation):
                     self._link.send(StreamReadyNotice(stream_id, generation))
                 case Failed():
                     self._link.send(failed_notice(event))
+        self._send_guesses()
 
-    def _send_in_turn(self, reply: DraftReply) -> None:
+    def _send_guesses(self) -> None:
+        """Send what waits, as soon as the link is through with the guesses before."""
+        if not self._outbox or self._waiting is not None:
+            return
         loop = asyncio.get_running_loop()
-        until = self._held_until.pop(reply.round, 0.0)
-        if rate_bps := self._rates_bps.pop(reply.round, 0):
-            num_bytes = sum(map(len, self._link.packed(reply)))
-            until = self._pacer.send_at(num_bytes, rate_bps, max(until, loop.time()))
-        if until > loop.time():
-            self._held = {held for held in self._held if held.when() > loop.time()}
-            self._held.add(loop.call_at(until, self._link.send, reply))
-        else:
-            self._link.send(reply)
+        now = loop.time()
+        if now < self._outbox.free_at:
+            self._waiting = loop.call_at(self._outbox.free_at, self._link_is_free)
+            return
+        notice = guess_notice(self._outbox.take(), self._busy_s)
+        self._busy_s = 0.0
+        if self._outbox.rate_bps:
+            num_bits = _AROUND_BITS + 8 * sum(map(len, self._link.packed(notice)))
+            self._outbox.sent(num_bits, now)
+        self._link.send(notice)
+        self._send_guesses()
+
+    def _link_is_free(self) -> None:
+        self._waiting = None
+        self._send_guesses()
+
+    def _forget_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
 
 
-def jobs_of(request: DraftRequest) -> list[Job]:
-    jobs = []
-    offset = 0
-    for entry in request.entries:
-        new_token_ids = request.new_token_ids[offset : offset + entry.num_new_tokens]
-        offset += entry.num_new_tokens
-        jobs.append(
-            Job(
-                StreamId(entry.stream_id),
-                entry.generation,
-                entry.prefix_len,
-                new_token_ids,
-                entry.gamma,
-                entry.stop_percent / 100.0,
-            )
+def guess_notice(parts: Sequence[Guesses], busy_s: float = 0.0) -> GuessNotice:
+    told = tuple(
+        ChainPart(
+            part.stream_id,
+            part.follow,
+            part.chain,
+            part.start,
+            bytes(round(CHANCE_STEPS * chance) for chance in part.chances),
         )
-    return jobs
-
-
-def draft_reply(event: Drafted, draft_s: float = 0.0) -> DraftReply:
-    entries = tuple(
-        GuessEntry(guess.stream_id, guess.generation, guess.prefix_len, len(guess.token_ids))
-        for guess in event.guesses
+        for part in parts
     )
-    token_ids = tuple(token_id for guess in event.guesses for token_id in guess.token_ids)
-    made_us = min(_MOST_US, round(draft_s * 1e6))
-    return DraftReply(event.round, entries, token_ids, event.num_ready, event.num_wasted, made_us)
+    token_ids = tuple(t for part in parts for t in part.token_ids)
+    return GuessNotice(told, token_ids, round(1e6 * busy_s))
 
 
-def _draft(drafter: ModelDrafter, request: DraftRequest, now: float) -> Sequence[Event]:
-    return drafter.draft(request.round, jobs_of(request), ahead=request.ahead, asked_at=now)
+def take_commits(state: DraftState, notice: CommitNotice) -> Sequence[object]:
+    """Tell the state of committed tokens."""
+    events: list[object] = []
+    offset = 0
+    for entry in notice.entries:
+        new = notice.new_token_ids[offset : offset + entry.num_tokens]
+        offset += entry.num_tokens
+        told = StreamId(entry.stream_id), entry.follow, entry.prefix_len, new
+        events += state.committed(*told, entry.num_draft_tokens, entry.num_offered)
+    return events
 
 
-def _close(drafter: ModelDrafter, stream_id: int, generation: int) -> Sequence[Event]:
-    drafter.close(StreamId(stream_id), generation)
+def _close(state: DraftState, stream_id: int, generation: int) -> Sequence[object]:
+    state.close(StreamId(stream_id), generation)
     return ()
 
 
-def _forget_all(drafter: ModelDrafter) -> Sequence[Event]:
-    drafter.forget_all()
+def _forget_all(state: DraftState) -> Sequence[object]:
+    state.forget_all()
     return ()

@@ -1,7 +1,8 @@
 """Guesses that wait for the link of a draft node. Pure.
 
 A link that is busy with one message takes the next one later; what is guessed until then goes along
-in it. So a slow link carries few large messages instead of many small ones.
+in it. So a slow link, or a small share of a medium, carries few large messages instead of many
+small ones.
 """
 
 from __future__ import annotations
@@ -17,8 +18,15 @@ from nodes.stream import StreamId
 @dataclass(slots=True)
 class Outbox:
     """At most one part a stream: later guesses of its chain join it, those of a newer chain take
-    its place."""
+    its place.
 
+    rate_bps: of the link, as far as guesses may use it; 0 where that is not known or never matters.
+    frame_s: what a message takes whatever its size. free_at: when the next message may go.
+    """
+
+    rate_bps: float = 0.0
+    frame_s: float = 0.0
+    free_at: float = 0.0
     _parts: dict[StreamId, Guesses] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
@@ -42,6 +50,17 @@ class Outbox:
             if len(part.token_ids) > MAX_WINDOW:
                 self._parts[stream_id] = _cut(part, MAX_WINDOW, len(part.token_ids))
         return tuple(_cut(part, 0, MAX_WINDOW) for part in parts.values())
+
+    def allot(self, rate_bps: float) -> None:
+        """Guesses may use so much of the link from now on; messages take as much longer for it."""
+        if self.rate_bps:
+            self.frame_s *= self.rate_bps / rate_bps
+        self.rate_bps = rate_bps
+
+    def sent(self, num_bits: int, now: float) -> None:
+        """A message has gone, with all that is around it on the link."""
+        if self.rate_bps:
+            self.free_at = now + self.frame_s + num_bits / self.rate_bps
 
     def clear(self) -> None:
         self._parts.clear()

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 from nodes.draft.followed import Followed
-from nodes.draft.stream import DraftStream
 from nodes.engine.protocol import Model
 from nodes.target.prefixes import common_prefix
-
-# Both kinds of streams that a draft node may hold.
-S = TypeVar("S", DraftStream, Followed)
 
 # Shorter than that is read as quickly as copied.
 _LEAST_SHARED_TOKENS = 32
@@ -24,7 +19,7 @@ class Reading:
         self._model = model
         self._num_reads = 0
 
-    def order(self, streams: Sequence[S]) -> list[S]:
+    def order(self, streams: Sequence[Followed]) -> list[Followed]:
         """Streams that have something to read in the next pass, of all streams by age.
 
         The oldest comes first and the one with the fewest tokens, in turns: a short text does not
@@ -35,7 +30,7 @@ class Reading:
         behind = [stream for stream in streams if stream.is_behind]
         unread = [stream for stream in behind if not stream.cached and _begins(stream)]
         if unread:
-            alike: dict[object, list[S]] = {}
+            alike: dict[object, list[Followed]] = {}
             for stream in streams:
                 alike.setdefault(_begins(stream), []).append(stream)
             waits = [s for s in unread if not self._may_read(s, alike[_begins(s)])]
@@ -48,7 +43,7 @@ class Reading:
             order.insert(0, behind[0])
         return order
 
-    def _may_read(self, stream: S, alike: Sequence[S]) -> bool:
+    def _may_read(self, stream: Followed, alike: Sequence[Followed]) -> bool:
         """Copy what there is of a text that is not begun; False if there will soon be more.
 
         alike: by age, those that begin like it.
@@ -77,7 +72,7 @@ class Reading:
         return True
 
 
-def _begins(stream: DraftStream | Followed) -> tuple[str, tuple[int, ...]] | None:
+def _begins(stream: Followed) -> tuple[str, tuple[int, ...]] | None:
     """Whose a text is and how it begins; None if it is too short to share anything."""
     first = tuple(stream.token_ids[:_LEAST_SHARED_TOKENS])
     is_short = len(stream.token_ids) <= _LEAST_SHARED_TOKENS

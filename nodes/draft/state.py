@@ -1,58 +1,60 @@
-"""The draft's side of streams: catch up with what was committed, then guess ahead.
+"""The draft's side of streams that it follows: guess ahead, and go back where that was wrong.
 
 Pure but for the engine it is given: no clock, no sockets, no asyncio.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from nodes.draft.passes import Pass
+from nodes.draft.followed import Followed, Guesses, cells_of
 from nodes.draft.reading import Reading
-from nodes.draft.stream import Drafted, DraftStream, Event, Guess, Job, cells_of
 from nodes.engine.grammar import Grammars
-from nodes.engine.protocol import Logits, Model, Span, StreamError
+from nodes.engine.protocol import Model, Span, StreamError
 from nodes.engine.sampling import probability
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.events import Failed, Ready, failed_by
 from nodes.target.stream import cells_needed
 from policies.confidence import DraftCalibration
+from policies.window import Ahead, extended
 
-# A piece beside each step of a round makes it longer for all of its streams; between rounds the
-# next one may come at any moment, and waits for the pass that is under way.
-_PREFILL_TOKENS_BESIDE_DRAFTS = 16
-_PREFILL_TOKENS_BETWEEN_DRAFTS = 32
-
-
-@dataclass(slots=True)
-class _Round:
-    round_id: int
-    streams: list[DraftStream]
-    asked_at: float
-    goes_ahead: bool = False
-    num_ready: int = 0
-    num_wasted: int = 0
+# Tokens of texts that are read in every step, so that guesses never keep a stream from being
+# followed at all; more of them where nothing is guessed, and all that fits before anybody is.
+_READ_BESIDE: Final = 16
+_READ_BETWEEN: Final = 32
 
 
-class ModelDrafter:
-    """Guesses by a small model, all streams of all rounds in one pass a step.
+@dataclass(frozen=True, slots=True)
+class Guessed:
+    """What a step has guessed, of all its streams."""
 
-    One thread owns it.
+    parts: tuple[Guesses, ...]
+
+
+Event = Ready | Failed | Guessed
+
+
+class DraftState:
+    """Follows streams with a small model, as many of them in each pass as are worth it.
+
+    pass_s: seconds of a pass by its tokens. grammars: None where it has none; such streams go
+    plainly, or to other nodes.
     """
 
     def __init__(
         self,
         model: Model,
+        pass_s: Callable[[int], float],
         calibration: DraftCalibration | None = None,
         grammars: Grammars | None = None,
     ) -> None:
-        """grammars: None where it has none; such streams go plainly, or to other nodes."""
         self._model = model
-        self.grammars = grammars
+        self._pass_s = pass_s
         self._calibration = calibration or DraftCalibration()
-        self._streams: dict[StreamId, DraftStream] = {}
-        self._rounds: list[_Round] = []
+        self.grammars = grammars
+        self._streams: dict[StreamId, Followed] = {}
         self._free_seqs = list(range(model.info.max_sequences))[::-1]
         self._reading = Reading(model)
         self.num_stale = 0
@@ -61,132 +63,138 @@ class ModelDrafter:
     def num_streams(self) -> int:
         return len(self._streams)
 
+    # -- what comes in -------------------------------------------------------------------------
+
     def open(self, spec: StreamSpec) -> list[Event]:
+        """Follow a stream, or say why not. An older following of it is replaced."""
         known = self._streams.get(spec.stream_id)
         if known is not None:
             if known.spec.generation >= spec.generation:
                 self.num_stale += 1
                 return []
             self._forget(known)
-        info, needed = self._model.info, cells_of(spec, len(spec.token_ids))
-        if (most := cells_needed(spec)) > info.num_cells:
-            reason = f"{info.model} has {info.num_cells} cells, this text may need {most}"
-            return [Failed(spec.stream_id, spec.generation, reason, "bad_request")]
-        held = sum(stream.cells_soon for stream in self._streams.values())
-        if not self._free_seqs or held + needed > info.num_cells:
-            reason = f"{info.model} is full: {self.num_streams} streams, {needed} cells wanted"
-            return [Failed(spec.stream_id, spec.generation, reason)]
-        if max(spec.token_ids, default=info.num_vocab) >= info.num_vocab:
-            reason = f"token ids outside the vocabulary of {info.model}"
-            return [Failed(spec.stream_id, spec.generation, reason)]
+        reason, code = self._refusal(spec)
+        if reason:
+            return [Failed(spec.stream_id, spec.generation, reason, code)]
         try:
-            sampler = spec.sampler(info.num_vocab, self.grammars)
+            sampler = spec.sampler(self._model.info.num_vocab, self.grammars)
         except StreamError as error:
             return [failed_by(spec, spec.generation, error)]
-        stream = DraftStream(spec, self._free_seqs.pop(), list(spec.token_ids), sampler)
+        stream = Followed(spec, self._free_seqs.pop(), list(spec.token_ids), sampler)
         self._streams[spec.stream_id] = stream
         return self._announce(stream)
 
-    def close(self, stream_id: StreamId, generation: int) -> None:
+    def _refusal(self, spec: StreamSpec) -> tuple[str, str]:
+        info = self._model.info
+        if (most := cells_needed(spec)) > info.num_cells:
+            reason = f"{info.model} has {info.num_cells} cells, this text may need {most}"
+            return reason, "bad_request"
+        needed = cells_of(spec, len(spec.token_ids))
+        held = sum(stream.cells_soon for stream in self._streams.values())
+        if not self._free_seqs or held + needed > info.num_cells:
+            reason = f"{info.model} is full: {self.num_streams} streams, {needed} cells wanted"
+            return reason, "unavailable"
+        if max(spec.token_ids, default=info.num_vocab) >= info.num_vocab:
+            return f"token ids outside the vocabulary of {info.model}", "unavailable"
+        return "", ""
+
+    def close(self, stream_id: StreamId, follow: int) -> None:
         stream = self._streams.get(stream_id)
-        if stream is not None and stream.spec.generation == generation:
+        if stream is not None and stream.spec.generation == follow:
             self._forget(stream)
 
     def forget_all(self) -> None:
         """Drop every stream: a coordinator that welcomes this node anew knows none of them."""
         for stream in list(self._streams.values()):
             self._forget(stream)
-        self._rounds.clear()
 
-    def _forget(self, stream: DraftStream) -> None:
+    def committed(
+        self,
+        stream_id: StreamId,
+        follow: int,
+        prefix_len: int,
+        token_ids: tuple[int, ...],
+        num_used: int = 0,
+        num_offered: int = 0,
+    ) -> list[Event]:
+        """Tokens were committed after prefix_len others. num_used: guesses that their passes took;
+        num_offered: that were there when these began.
+
+        Where some are missing in between the stream is given up: its text is not known any more.
+        """
+        stream = self._streams.get(stream_id)
+        if stream is None or stream.spec.generation != follow:
+            self.num_stale += 1
+            return []
+        length = len(stream.token_ids)
+        if prefix_len > length:
+            return self._give_up(stream, f"tokens {length} to {prefix_len} were lost on the way")
+        new = token_ids[length - prefix_len :]
+        if not new:
+            return []
+        if max(new) >= self._model.info.num_vocab:
+            return self._give_up(stream, f"a token outside the vocabulary of {self._model_name}")
+        self._learn(stream, new)
+        try:
+            stream.advance(new)
+        except StreamError as error:
+            self._forget(stream)
+            return [failed_by(stream.spec, follow, error)]
+        stream.note_use(was_there=num_offered > 0, num_used=num_used)
+        if self._model.length(stream.seq_id) > len(stream.cached):
+            self._model.truncate(stream.seq_id, len(stream.cached))
+        return []
+
+    def _learn(self, stream: Followed, new: Sequence[int]) -> None:
+        """Guesses are compared with what was committed, whether they were used or not."""
+        calibration = self._calibration.of(stream.spec.sampling.temperature)
+        known = zip(stream.guesses, stream.confidences, new, strict=False)
+        for guess, confidence, token_id in known:
+            is_right = guess == token_id
+            stream.judged(calibration.chance(confidence), is_right=is_right)
+            calibration.observe(confidence, accepted=is_right)
+            if not is_right:
+                break
+
+    @property
+    def _model_name(self) -> str:
+        return self._model.info.model
+
+    def _give_up(self, stream: Followed, reason: str) -> list[Event]:
+        self._forget(stream)
+        return [Failed(stream.spec.stream_id, stream.spec.generation, reason)]
+
+    def _forget(self, stream: Followed) -> None:
         del self._streams[stream.spec.stream_id]
         self._model.truncate(stream.seq_id, 0)
         self._free_seqs.append(stream.seq_id)
-        for waiting in self._rounds:
-            waiting.streams = [s for s in waiting.streams if s is not stream]
 
-    def draft(
-        self, round_id: int, jobs: Sequence[Job], *, ahead: bool = False, asked_at: float = 0.0
-    ) -> list[Event]:
-        """Begin a round. A stream whose prefix does not fit what this node knows is left out.
-
-        It ends when all its streams have their guesses; with gamma 0, once they have caught up.
-        ahead: while nothing else is to be done, go on as if all guesses were accepted.
-        asked_at: when it was asked for, by the caller's clock.
-        """
-        begun = _Round(round_id, [], asked_at, goes_ahead=ahead)
-        events: list[Event] = []
-        for job in jobs:
-            stream = self._streams.get(job.stream_id)
-            if stream is None or stream.spec.generation != job.generation:
-                self.num_stale += 1
-                continue
-            if job.prefix_len != len(stream.token_ids):
-                self._forget(stream)
-                reason = f"out of step: at {len(stream.token_ids)} tokens, not {job.prefix_len}"
-                events.append(Failed(job.stream_id, job.generation, reason))
-                continue
-            if max(job.new_token_ids, default=0) >= self._model.info.num_vocab:
-                self._forget(stream)
-                reason = f"a token outside the vocabulary of {self._model.info.model}"
-                events.append(Failed(job.stream_id, job.generation, reason))
-                continue
-            # A stream is in one round at a time; a newer round replaces an abandoned one.
-            for waiting in self._rounds:
-                waiting.streams = [s for s in waiting.streams if s is not stream]
-            num_ahead = stream.ahead.num_drafted
-            try:
-                self._catch_up(stream, job)
-            except StreamError as error:
-                events += self._fail(stream, error)
-                continue
-            begun.streams.append(stream)
-            begun.num_ready += len(stream.guesses)
-            begun.num_wasted += max(0, num_ahead - len(stream.guesses) - bool(stream.guesses))
-        self._rounds.append(begun)
-        return events + self._finished_rounds()
-
-    def _fail(self, stream: DraftStream, error: StreamError) -> list[Event]:
-        """Its target goes on without guesses, or with those of another node."""
-        self._forget(stream)
-        return [failed_by(stream.spec, stream.spec.generation, error)]
-
-    def _catch_up(self, stream: DraftStream, job: Job) -> None:
-        stream.sampler.cut(len(stream.token_ids))
-        stream.sampler.extend(job.new_token_ids)
-        calibration = self._calibration.of(stream.spec.sampling.temperature)
-        stream.outlook.learn(calibration, job.new_token_ids)
-        stream.outlook.begin(job.stop)
-        ready = stream.ahead.after(stream.guesses, job.new_token_ids)
-        stream.token_ids += job.new_token_ids
-        stream.guesses = []
-        stream.gamma = job.gamma
-        for token_id, confidence in ready[: job.gamma]:
-            if not stream.outlook.takes(token_id, confidence, calibration):
-                break
-            stream.guesses.append(token_id)
-            stream.sampler.push(token_id)
-        # What proved right is in the cache already: only the rest is run again. At least the last
-        # token is, because its logits are what the next guess comes from.
-        wanted = stream.token_ids + stream.guesses
-        limit = min(len(stream.cached), len(wanted) - 1)
-        # Up to prefix_len - 1 both are committed tokens and equal.
-        keep = min(max(0, job.prefix_len - 1), limit)
-        while keep < limit and stream.cached[keep] == wanted[keep]:
-            keep += 1
-        if keep < len(stream.cached):
-            self._model.truncate(stream.seq_id, keep)
-            del stream.cached[keep:]
-
-    @property
-    def has_rounds(self) -> bool:
-        """Whether an answer is awaited."""
-        return bool(self._rounds)
+    # -- passes --------------------------------------------------------------------------------
 
     def has_work(self) -> bool:
-        return bool(self._rounds) or any(
-            s.is_behind or s.ahead.goes_on for s in self._streams.values()
+        return any(s.is_behind or self._may_guess(s) for s in self._streams.values()) or any(
+            not s.announced and s.is_known for s in self._streams.values()
         )
+
+    def _may_guess(self, stream: Followed) -> bool:
+        """Whether a guess more is possible and not too unlikely to be of use."""
+        return self._is_ready(stream) and bool(self._extended([stream]))
+
+    def _is_ready(self, stream: Followed) -> bool:
+        # A few tokens are read in the step that guesses what follows them.
+        if stream.num_missing > (_READ_BESIDE if stream.announced else 0):
+            return False
+        if not stream.is_known or not stream.has_room or not stream.is_open:
+            return False
+        info = self._model.info
+        has_ended = bool(stream.guesses) and stream.guesses[-1] in info.eog_token_ids
+        return not (has_ended and stream.spec.ends_at_eog)
+
+    def _extended(self, streams: Sequence[Followed]) -> list[Followed]:
+        views = [Ahead(s.chance, len(s.guesses), s.length - len(s.cached)) for s in streams]
+        # Guesses take free cells only: whoever has to read gives them up again.
+        most = min(self._model.info.max_batch_tokens, self._model.free_cells())
+        return [streams[k] for k in extended(views, self._pass_s, most_tokens=most)]
 
     def step(self) -> list[Event]:
         """At most one forward pass."""
@@ -194,158 +202,89 @@ class ModelDrafter:
         behind = [stream for stream in streams if stream.is_behind]
         # First, for what it copies is not run.
         waiting = self._reading.order(streams)
+        guessing = self._extended([stream for stream in streams if self._is_ready(stream)])
+        waiting = [each for each in waiting if not any(each is other for other in guessing)]
         events: list[Event] = []
-        while not self._fits(work := self._next_pass(waiting)):
-            if work.is_mixed:
-                # What is read beside guesses can wait for a pass of its own.
+        while not self._fits(spans := self._spans(guessing, waiting)):
+            if guessing and waiting:
+                # What is read beside guesses can wait for a step of its own.
                 waiting = []
-            elif not self._drop_ahead():
-                events.append(self._give_up_youngest(work))
-                waiting = [stream for stream in waiting if self._holds(stream)]
-        if work.spans:
-            events += self._run(work)
-        elif not behind:
-            events += self._go_ahead(self._model.info.max_batch_tokens)
-        # Those in a round as well, and those that were copied.
-        for stream in [*work.streams, *behind]:
+            elif not self._drop_guesses(guessing):
+                youngest = list(self._streams.values())[-1]
+                reason = f"{self._model_name} is full: {self.num_streams - 1} other streams"
+                events += self._give_up(youngest, f"{reason}, no cells left")
+                guessing = [stream for stream in guessing if stream is not youngest]
+                waiting = [stream for stream in waiting if stream is not youngest]
+            else:
+                guessing = []
+        if spans:
+            events += self._run(spans)
+        for stream in [*behind, *streams]:
             events += self._announce(stream)
-        return events + self._finished_rounds()
+        return events
 
-    def _next_pass(self, waiting: Sequence[DraftStream]) -> Pass:
-        """Guesses of all rounds, then what is to be read, as far as it goes."""
-        eog = self._model.info.eog_token_ids
-        work = Pass(self._model.info.max_batch_tokens)
-        in_rounds = [s for r in self._rounds for s in r.streams if s.drafting(eog)]
-        for stream in in_rounds:
-            work.add(stream, stream.token_ids + stream.guesses, guess=True)
-        num_guessing = len(work.spans)
-        if num_guessing or any(stream.announced for stream in self._streams.values()):
-            is_beside = num_guessing > 0
-            limit = _PREFILL_TOKENS_BESIDE_DRAFTS if is_beside else _PREFILL_TOKENS_BETWEEN_DRAFTS
-            work.budget = min(work.budget, limit)
+    def _spans(
+        self, guessing: Sequence[Followed], waiting: Sequence[Followed]
+    ) -> list[tuple[Followed, Span]]:
+        """Guesses of all, then what is to be read, as far as it goes."""
+        budget = self._model.info.max_batch_tokens
+        spans = []
+        for stream in guessing:
+            start = len(stream.cached)
+            ids = (stream.token_ids[start:] + stream.guesses)[-(stream.length - start) :]
+            spans.append((stream, Span(stream.seq_id, start, ids, 1)))
+            budget -= len(ids)
+        if guessing:
+            budget = min(budget, _READ_BESIDE)
+        elif any(stream.announced for stream in self._streams.values()):
+            budget = min(budget, _READ_BETWEEN)
         for stream in waiting:
-            if not any(stream is other for other in in_rounds):
-                work.add(stream, stream.token_ids[:-1], guess=False)
-        work.is_mixed = 0 < num_guessing < len(work.spans)
-        return work
+            start = len(stream.cached)
+            ids = stream.token_ids[start : min(start + budget, len(stream.token_ids) - 1)]
+            if ids:
+                spans.append((stream, Span(stream.seq_id, start, ids, 0)))
+                budget -= len(ids)
+        return spans
 
-    # -- cells -----------------------------------------------------------------------------------
+    def _fits(self, spans: Sequence[tuple[Followed, Span]]) -> bool:
+        wanted = sum(len(span.token_ids) for _, span in spans)
+        return wanted <= self._model.free_cells()
 
-    def _holds(self, stream: DraftStream) -> bool:
-        return self._streams.get(stream.spec.stream_id) is stream
-
-    def _fits(self, work: Pass) -> bool:
-        return sum(len(span.token_ids) for span in work.spans) <= self._model.free_cells()
-
-    def _drop_ahead(self) -> bool:
-        """Give up what was drafted ahead; False if nothing was."""
-        found = False
+    def _drop_guesses(self, guessing: Sequence[Followed]) -> bool:
+        """Give up the cells of guesses; False if there were none."""
+        found = bool(guessing)
         for stream in self._streams.values():
-            stream.ahead.stop()
-            keep = len(stream.token_ids) + len(stream.guesses)
-            if keep < len(stream.cached):
-                self._model.truncate(stream.seq_id, keep)
-                del stream.cached[keep:]
+            if len(stream.cached) >= len(stream.token_ids):
+                stream.drop_guesses()
+                self._model.truncate(stream.seq_id, len(stream.cached))
                 found = True
         return found
 
-    def _give_up_youngest(self, work: Pass) -> Failed:
-        """Others may hold it, or this node again when there is room."""
-        of_use = [
-            stream
-            for stream in self._streams.values()
-            if stream.cached or any(stream is other for other in work.streams)
-        ]
-        youngest = of_use[-1]
-        self._forget(youngest)
-        info, spec = self._model.info, youngest.spec
-        reason = f"{info.model} is full: {self.num_streams} other streams, no cells left"
-        return Failed(spec.stream_id, spec.generation, reason)
-
-    # -- passes ----------------------------------------------------------------------------------
-
-    def _run(self, work: Pass) -> list[Event]:
-        logits = self._model.forward(work.spans)
-        failed: list[tuple[DraftStream, StreamError]] = []
-        row = 0
-        for stream, span in zip(work.streams, work.spans, strict=True):
-            stream.cached += span.token_ids
-            if span.num_outputs:
-                try:
-                    self._guess(stream, logits[row])
-                except StreamError as error:
-                    failed.append((stream, error))
-                row += 1
-        return [event for stream, error in failed for event in self._fail(stream, error)]
-
-    def _guess(self, stream: DraftStream, logits: Logits) -> None:
-        sampling = stream.spec.sampling
-        position = len(stream.token_ids) + len(stream.guesses)
-        token_id = stream.sampler.sample(logits, position)
-        calibration = self._calibration.of(sampling.temperature)
-        if stream.outlook.takes(token_id, probability(logits, token_id), calibration):
-            stream.guesses.append(token_id)
-            stream.sampler.push(token_id)
-
-    def _go_ahead(self, budget: int) -> list[Event]:
-        """One step of all streams that are drafted ahead: nothing else is to be done."""
-        going = [s for s in self._streams.values() if s.ahead.goes_on][:budget]
-        if not going:
-            return []
-        spans = []
-        for stream in going:
-            start = len(stream.cached)
-            wanted = stream.token_ids + stream.guesses + stream.ahead.token_ids
-            spans.append(Span(stream.seq_id, start, wanted[start:], 1))
-        # What is not asked for takes nobody's place.
-        if sum(len(span.token_ids) for span in spans) > self._model.free_cells():
-            for stream in going:
-                stream.ahead.stop()
-            return []
-        logits = self._model.forward(spans)
+    def _run(self, spans: Sequence[tuple[Followed, Span]]) -> list[Event]:
+        logits = self._model.forward([span for _, span in spans])
         events: list[Event] = []
-        for stream, span, row in zip(going, spans, logits, strict=True):
+        row = 0
+        for stream, span in spans:
             stream.cached += span.token_ids
-            sampling = stream.spec.sampling
-            try:
-                token_id = stream.sampler.sample(row, len(stream.cached))
-                stream.sampler.push(token_id)
-            except StreamError as error:
-                events += self._fail(stream, error)
+            if not span.num_outputs:
                 continue
-            confidence = probability(row, token_id)
-            chance = self._calibration.of(sampling.temperature).chance(confidence)
-            ends = token_id in self._model.info.eog_token_ids and stream.spec.ends_at_eog
-            stream.ahead.add(token_id, confidence, chance, is_end=ends)
-        return events
+            calibration = self._calibration.of(stream.spec.sampling.temperature)
+            try:
+                token_id = stream.sampler.sample(logits[row], stream.length)
+                confidence = probability(logits[row], token_id)
+                chance = stream.corrected(calibration.chance(confidence))
+                stream.add(token_id, confidence, chance)
+            except StreamError as error:
+                self._forget(stream)
+                events.append(failed_by(stream.spec, stream.spec.generation, error))
+            row += 1
+        streams = self._streams.values()
+        parts = tuple(part for s in streams if (part := s.unsent()) is not None)
+        return [*events, Guessed(parts)] if parts else events
 
-    def _announce(self, stream: DraftStream) -> list[Event]:
+    def _announce(self, stream: Followed) -> list[Event]:
         is_alive = self._streams.get(stream.spec.stream_id) is stream
-        if stream.announced or stream.is_behind or not is_alive:
+        if stream.announced or stream.is_behind or not stream.is_known or not is_alive:
             return []
         stream.announced = True
         return [Ready(stream.spec.stream_id, stream.spec.generation)]
-
-    def _finished_rounds(self) -> list[Event]:
-        eog = self._model.info.eog_token_ids
-        events: list[Event] = []
-        for waiting in list(self._rounds):
-            if any(s.drafting(eog) or s.is_behind for s in waiting.streams):
-                continue
-            self._rounds.remove(waiting)
-            guesses = []
-            for stream in waiting.streams:
-                guesses.append(
-                    Guess(
-                        stream.spec.stream_id,
-                        stream.spec.generation,
-                        len(stream.token_ids),
-                        tuple(stream.guesses),
-                    )
-                )
-                if waiting.goes_ahead and stream.guesses and not stream.has_ended(eog):
-                    stream.ahead.begin(stream.outlook, stream.gamma)
-                stream.gamma = 0
-            figures = waiting.num_ready, waiting.num_wasted, waiting.asked_at
-            events.append(Drafted(waiting.round_id, tuple(guesses), *figures))
-        return events

@@ -1,7 +1,7 @@
 """Recordings of a target and its drafts: what a replay answers with.
 
 By law 1 a greedy text is fixed, and with it what a draft guesses at each of its positions given
-all before. A run needs no more: once a guess is wrong the rest of its round is rejected.
+all before. A run needs no more: once a guess is wrong the rest of them is rejected.
 
 A file is JSON, compressed by zlib. Token ids are renumbered to those that occur.
 """

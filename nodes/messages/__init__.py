@@ -46,10 +46,6 @@ from nodes.messages.nodes import (
     CommitEntry,
     CommitNotice,
     CommitReply,
-    DraftEntry,
-    DraftReply,
-    DraftRequest,
-    GuessEntry,
     GuessNotice,
     HoldEntry,
     HoldNotice,
@@ -64,7 +60,6 @@ from nodes.messages.nodes import (
     StreamReadyNotice,
     TokenizeReply,
     TokenizeRequest,
-    VerifyRequest,
     parts_of,
 )
 from nodes.messages.operators import (
@@ -81,7 +76,7 @@ from nodes.messages.operators import (
     TraceReply,
     TraceRequest,
 )
-from nodes.messages.profiles import ConfidenceBin, CostFields, EngineProfile, LinkFields
+from nodes.messages.profiles import CostFields, EngineProfile, LinkFields
 from nodes.messages.uploads import (
     MAX_PIECE_BYTES,
     MAX_UPLOAD_BYTES,
@@ -117,16 +112,11 @@ __all__ = [
     "CommitEntry",
     "CommitNotice",
     "CommitReply",
-    "ConfidenceBin",
     "CostFields",
     "Count",
-    "DraftEntry",
-    "DraftReply",
-    "DraftRequest",
     "EngineProfile",
     "FinishedNotice",
     "Gamma",
-    "GuessEntry",
     "GuessNotice",
     "HoldEntry",
     "HoldNotice",
@@ -171,6 +161,5 @@ __all__ = [
     "UploadGrant",
     "UploadOffer",
     "UploadPiece",
-    "VerifyRequest",
     "parts_of",
 ]

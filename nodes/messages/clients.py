@@ -128,7 +128,8 @@ class TokensNotice:
 
 @struct
 class StreamFigures:
-    """What a finished choice did: verify rounds, plain steps, guesses, bytes to and from drafts.
+    """What a finished choice did: passes with guesses (rounds) and without (plain steps), guesses,
+    bytes to and from draft nodes.
 
     plain_reason: why it was decoded without guesses at the end, or "".
     """

@@ -85,7 +85,7 @@ class OpenStreamRequest:
 
 @message(19)
 class StreamReadyNotice:
-    """The stream's prefix is in the cache; guesses can be drafted or verified.
+    """The stream's prefix is in the cache; the node goes on with it.
 
     num_read: tokens that a target ran for it; the others it had from before. has_begun: a
     CommitReply of the same pass brings what it was leased when it was opened.
@@ -114,85 +114,13 @@ class CloseStreamNotice:
 
 
 @struct
-class DraftEntry:
-    """One stream of a DraftRequest. prefix_len: tokens that the new ones follow.
-
-    stop_percent: guesses end before the first one whose chance of being accepted, with all before
-    it, is lower.
-    """
-
-    stream_id: Id
-    generation: Id
-    prefix_len: Position
-    num_new_tokens: Count
-    gamma: Gamma
-    stop_percent: Annotated[int, Range(0, 100)]
-
-
-@message(22, max_bytes=32_768, max_tokens=2 * MAX_PROMPT_TOKENS - 1)
-class DraftRequest:
-    """Draft up to gamma tokens for each stream after its newly committed ones.
-
-    ahead: go on after the answer, as if all guesses were accepted, until there are new tokens.
-    hold_us: microseconds after the request before which the answer is not sent: others of the
-    medium have their turns until then. rate_bps: what the answer keeps to, where the medium is
-    shared all the time; 0 for no limit.
-    """
-
-    round: Id
-    entries: Annotated[tuple[DraftEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
-    new_token_ids: TokenIds
-    ahead: bool = False
-    hold_us: Annotated[int, Range(0, 10_000_000)] = 0
-    rate_bps: Count = 0
-
-
-@struct
-class GuessEntry:
-    """One stream's guesses: num_draft_tokens of the message's ids, after prefix_len tokens."""
-
-    stream_id: Id
-    generation: Id
-    prefix_len: Position
-    num_draft_tokens: Gamma
-
-
-@message(23, max_bytes=32_768, max_tokens=MAX_GAMMA * MAX_STREAMS_PER_MESSAGE)
-class DraftReply:
-    """num_ready: guesses that had been made before they were asked for. num_wasted: tokens that
-    had been drafted ahead of these and proved to be of no use. draft_us: microseconds from the
-    request's arrival until the guesses were there; 0 if not known.
-    """
-
-    round: Id
-    entries: Annotated[tuple[GuessEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
-    draft_token_ids: TokenIds
-    num_ready: Count = 0
-    num_wasted: Count = 0
-    draft_us: Count = 0
-
-
-@message(24, max_bytes=32_768, max_tokens=MAX_GAMMA * MAX_STREAMS_PER_MESSAGE)
-class VerifyRequest:
-    """Verify all guesses of all streams in one pass and commit what they earn."""
-
-    round: Id
-    entries: Annotated[tuple[GuessEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
-    draft_token_ids: TokenIds
-
-
-@struct
 class LeaseEntry:
-    """The target may decode num_tokens after prefix_len tokens without asking again.
-
-    beside_rounds: rather in passes with guesses of others than in passes of its own.
-    """
+    """The target may decode num_tokens after prefix_len tokens without asking again."""
 
     stream_id: Id
     generation: Id
     prefix_len: Position
     num_tokens: Count
-    beside_rounds: bool = False
 
 
 @message(25, max_bytes=32_768)
@@ -209,7 +137,8 @@ class CommitEntry:
     num_compared: guesses, used or not, that are known by now to be right or to be the first wrong
     one of their chain; num_right of them are right. num_late: that came too late to be used.
     num_looked_up: of num_draft_tokens, those that the target looked up itself. num_offered: guesses
-    of the draft node that were there when the pass began, 16 at most.
+    of the draft node that were there when the pass began, 16 at most. best_percent: chance of the
+    first guess that there was for the pass, whoever made it.
     """
 
     stream_id: Id
@@ -226,11 +155,12 @@ class CommitEntry:
     num_late: Count = 0
     num_looked_up: Gamma = 0
     num_offered: Gamma = 0
+    best_percent: Annotated[int, Range(0, 100)] = 0
 
 
 @message(26, max_bytes=1 << 20, max_tokens=(MAX_GAMMA + 1) * MAX_STREAMS_PER_MESSAGE)
 class CommitReply:
-    """All that one target pass committed, verified and leased streams together.
+    """All that one target pass committed.
 
     pass_s: seconds of the pass. num_read_tokens: of prompts that the pass read besides.
     """
@@ -299,10 +229,13 @@ class ChainPart:
 
 @message(31, max_bytes=32_768, max_tokens=MAX_WINDOW * MAX_STREAMS_PER_MESSAGE)
 class GuessNotice:
-    """Guesses of a draft node, as it makes them; token_ids: those of all parts in a row."""
+    """Guesses of a draft node, as it makes them; token_ids: those of all parts in a row. draft_us:
+    microseconds that passes of its engine took since its last notice.
+    """
 
     parts: Annotated[tuple[ChainPart, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
     token_ids: TokenIds
+    draft_us: Count = 0
 
 
 def parts_of(notice: GuessNotice) -> Iterator[tuple[ChainPart, tuple[int, ...]]]:
@@ -332,10 +265,12 @@ class AddedEntry:
 
 @message(50, max_bytes=32_768, max_tokens=MAX_PROMPT_TOKENS)
 class CommitNotice:
-    """What has been committed to the streams that a draft node follows."""
+    """What has been committed to the streams that a draft node follows. rate_bps: what its guesses
+    may use of its link from now on, which shares a medium with others; 0: as before."""
 
     entries: Annotated[tuple[AddedEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
     new_token_ids: TokenIds
+    rate_bps: Count = 0
 
 
 @struct

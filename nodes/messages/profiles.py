@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from mesh.messages import MaxLen, Range, struct
+from mesh.messages import Range, struct
 from nodes.messages.fields import MAX_STREAMS_PER_MESSAGE, Count, Name
-from policies.confidence import MAX_BINS
 
 
 @struct
@@ -20,37 +19,23 @@ class CostFields:
 
 
 @struct
-class ConfidenceBin:
-    """A share of a draft's guesses, and the rate at which its target accepted these."""
-
-    share: Annotated[float, Range(0, 1)]
-    rate: Annotated[float, Range(0, 1)]
-
-
-@struct
 class LinkFields:
     """What a node knows of its way to the coordinator.
 
     air: the medium it shares with other nodes that name the same, "" for none. rate_bps: of the
     link alone, 0 where it is to be measured. frame_s: what a message takes of the medium at least.
-    shares: the medium is shared all the time, not in turns. rtt_s: to the coordinator and back, 0
-    where it is to be measured.
+    rtt_s: to the coordinator and back, 0 where it is to be measured.
     """
 
     air: Name
     rate_bps: Annotated[float, Range(0, 1e12)]
     frame_s: Annotated[float, Range(0, 10)]
-    shares: bool = False
     rtt_s: Annotated[float, Range(0, 10)] = 0.0
 
 
 @struct
 class EngineProfile:
-    """What a node tells of its engine in Hello; fields as in engine.protocol.EngineInfo.
-
-    confidence: of a draft, where it was measured. flows: a target that composes its passes of
-    guesses that are there, a draft node that guesses without being asked.
-    """
+    """What a node tells of its engine in Hello; fields as in engine.protocol.EngineInfo."""
 
     engine: Name
     model: Name
@@ -64,8 +49,6 @@ class EngineProfile:
     exact: bool
     can_roll_back: bool
     emulated: bool
-    confidence: Annotated[tuple[ConfidenceBin, ...], MaxLen(MAX_BINS)]
     decode: CostFields
     prefill: CostFields
     link: LinkFields = LinkFields("", 0.0, 0.0)
-    flows: bool = False

@@ -43,19 +43,20 @@ OLDEST: Final = _gauge("waiting_oldest_seconds", "How long the first of them has
 TOKENIZING: Final = _gauge("tokenizing_requests", "Requests whose text is not tokenized yet.")
 
 TOKENS: Final = _counter("tokens", "Committed tokens, by what made them.", *_TARGET, "kind")
-MADE: Final = _counter("guesses", "Guesses verified, by position.", *_TARGET, "position")
+MADE: Final = _counter("guesses", "Guesses taken by passes, by position.", *_TARGET, "position")
 JUDGED: Final = _counter(
     "guesses_judged", "Guesses before which all were accepted.", *_TARGET, "position"
 )
 ACCEPTED: Final = _counter("guesses_accepted", "Guesses accepted.", *_TARGET, "position")
 GAMMAS: Final = _counter(
-    "stream_rounds", "Rounds of a stream by cap on guesses; 0: plain steps.", *_TARGET, "gamma"
+    "stream_passes", "Passes of a stream by guesses taken; 0: plain ones.", *_TARGET, "gamma"
 )
 PLAIN: Final = _counter("plain_steps", "Plain steps of a stream, by why.", *_TARGET, "reason")
-LATE: Final = _counter("drafts_late", "Answers of draft nodes not waited for.", *_TARGET)
-AHEAD: Final = _counter(
-    "ahead_tokens", "Tokens drafted while the guesses before were verified.", *_TARGET, "outcome"
+FATE: Final = _counter("guesses_fate", "Guesses, by what became of them.", *_TARGET, "fate")
+COMPARED: Final = _counter(
+    "guesses_compared", "Guesses compared with the text, taken or not.", *_TARGET, "outcome"
 )
+MESSAGES: Final = _counter("guess_messages", "Messages of draft nodes with guesses.", *_TARGET)
 PARKED: Final = _counter("streams_parked", "Streams parked for want of cells.", *_TARGET)
 REOPENED: Final = _counter(
     "streams_reopened", "Streams opened anew from the journal: a message was lost.", *_TARGET
@@ -67,19 +68,17 @@ PROMPT_TOKENS: Final = _counter(
 )
 PASSES: Final = _counter("passes", "Target passes that committed something.", *_TARGET)
 PASS_S: Final = _counter("pass_seconds", "Seconds of these passes.", *_TARGET)
-ROUNDS: Final = _counter("rounds", "Rounds of a batch that began.", *_TARGET)
-LAPS: Final = _counter("laps", "Rounds of a batch all of which came back.", *_TARGET)
-LAP_S: Final = _counter("lap_seconds", "Seconds of these rounds.", *_TARGET)
 RATIO: Final = Metric(
     "airdraft_stage_time_ratio",
     "histogram",
-    "Observed over predicted seconds, by stage of rounds.",
+    "Observed over predicted seconds, of passes and of plans.",
     (*_TARGET, "stage"),
 )
-BATCHES: Final = _gauge("plan_batches", "Batches of the plan in force.", *_TARGET)
-PLAN_CYCLE: Final = _gauge("plan_cycle_seconds", "Cycle that the plan promises.", *_TARGET)
-PLAN_SPEED: Final = _gauge("plan_tokens_per_second", "Speed that the plan promises.", *_TARGET)
-CYCLE: Final = _gauge("observed_cycle_seconds", "Mean lap of the last 10 s.", *_TARGET)
+BATCHES: Final = _gauge("plan_groups", "Groups of the plan in force; 0: open flow.", *_TARGET)
+PRICE: Final = _gauge(
+    "plan_price_seconds", "Predicted sum of seconds a token, by way.", *_TARGET, "way"
+)
+SEEN_PRICE: Final = _gauge("observed_price_seconds", "The same, as seen of late.", *_TARGET)
 SPEED: Final = _gauge("observed_tokens_per_second", "Speed of the last 10 s.", *_TARGET)
 
 NODE_INFO: Final = _gauge(
@@ -96,8 +95,8 @@ NODE_BUSY: Final = _gauge("node_busy_ratio", "Part of the last 10 s at work.", *
 NODE_BUSY_S: Final = _counter("node_busy_seconds", "Seconds at work.", *_NODE)
 NODE_BYTES: Final = _counter("node_wire_bytes", "Bytes to (out) and from it.", *_NODE, "direction")
 
-AIR_S: Final = _counter("air_reserved_seconds", "Predicted seconds of turns.", *_MEDIUM)
-AIR_BUSY: Final = _gauge("air_busy_ratio", "Part of the last 10 s in turns.", *_MEDIUM)
+AIR_S: Final = _counter("air_reserved_seconds", "Predicted seconds of texts and uploads.", *_MEDIUM)
+AIR_BUSY: Final = _gauge("air_busy_ratio", "Part of the last 10 s that these take.", *_MEDIUM)
 
 METRICS: Final[tuple[Metric, ...]] = tuple(
     value for value in tuple(vars().values()) if isinstance(value, Metric)
@@ -182,9 +181,11 @@ def _of_target(target: TargetStatus, ratio_bounds: tuple[float, ...]) -> Iterato
         yield GAMMAS, count, (*name, str(gamma))
     for reason, count in counts.plain_steps.items():
         yield PLAIN, count, (*name, reason)
-    yield LATE, counts.num_late, name
-    yield AHEAD, counts.num_ahead_used, (*name, "used")
-    yield AHEAD, counts.num_ahead_wasted, (*name, "wasted")
+    for fate, count in counts.guesses.items():
+        yield FATE, count, (*name, fate)
+    yield COMPARED, counts.num_right, (*name, "right")
+    yield COMPARED, counts.num_compared - counts.num_right, (*name, "wrong")
+    yield MESSAGES, counts.num_messages, name
     yield PARKED, counts.num_parked, name
     yield REOPENED, counts.num_reopened, name
     yield TEXTS, counts.num_texts, name
@@ -193,14 +194,11 @@ def _of_target(target: TargetStatus, ratio_bounds: tuple[float, ...]) -> Iterato
     yield PROMPT_TOKENS, counts.tokens_reused, (*name, "cache")
     yield PASSES, counts.num_passes, name
     yield PASS_S, counts.pass_s, name
-    yield ROUNDS, counts.num_rounds, name
-    yield LAPS, counts.num_laps, name
-    yield LAP_S, counts.lap_s, name
     for stage, ratio in counts.ratios.items():
         yield RATIO, Distribution.of(ratio_bounds, ratio.counts, ratio.total), (*name, stage)
     if target.plan is not None and target.observed is not None:
         yield BATCHES, len(target.plan.batches), name
-        yield PLAN_CYCLE, target.plan.cycle_s, name
-        yield PLAN_SPEED, target.plan.tokens_per_s, name
-        yield CYCLE, target.observed.cycle_s, name
+        yield PRICE, target.plan.open_price_s, (*name, "open")
+        yield PRICE, target.plan.grouped_price_s, (*name, "grouped")
+        yield SEEN_PRICE, target.observed.price_s, name
         yield SPEED, target.observed.tokens_per_s, name

@@ -1,11 +1,10 @@
-"""The round scheduler of one target: pure, run by the live coordinator and by the simulator."""
+"""The streams of one target at the coordinator: their journals, who guesses for them, their plan.
 
-from nodes.scheduler.leases import LEASE_LOW_TOKENS, LEASE_TOKENS, LEASE_WHILE_OPENING_TOKENS
-from nodes.scheduler.state import SchedulerState
+A draft node follows a stream and sends guesses ahead of it without being asked. The scheduler
+passes them on to the target, and what the target commits on to the draft node. Everything here is
+pure: events and `now` in, instructions out; the coordinator and the simulator run the same code.
+"""
 
-__all__ = [
-    "LEASE_LOW_TOKENS",
-    "LEASE_TOKENS",
-    "LEASE_WHILE_OPENING_TOKENS",
-    "SchedulerState",
-]
+from nodes.scheduler.scheduler import Scheduler
+
+__all__ = ["Scheduler"]

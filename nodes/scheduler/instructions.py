@@ -8,34 +8,25 @@ from dataclasses import dataclass
 from nodes.messages import (
     CloseStreamNotice,
     CommitNotice,
-    DraftRequest,
     GuessNotice,
     HoldNotice,
     LeaseEntry,
     LeaseRequest,
     OpenStreamRequest,
     TokenScores,
-    VerifyRequest,
 )
 from nodes.stream import StreamId, StreamSpec
 
 
 @dataclass(frozen=True, slots=True)
 class ToTarget:
-    message: (
-        OpenStreamRequest
-        | CloseStreamNotice
-        | VerifyRequest
-        | LeaseRequest
-        | GuessNotice
-        | HoldNotice
-    )
+    message: OpenStreamRequest | CloseStreamNotice | LeaseRequest | GuessNotice | HoldNotice
 
 
 @dataclass(frozen=True, slots=True)
 class ToDraft:
     node: str
-    message: OpenStreamRequest | CloseStreamNotice | DraftRequest | CommitNotice
+    message: OpenStreamRequest | CloseStreamNotice | CommitNotice
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,444 +1,326 @@
-"""The round scheduler of one target: events and `now` in, instructions out.
+"""The streams of one target at the coordinator. Pure.
 
-Who is drafted and verified when. It knows messages, not sockets; the simulator and the live
-coordinator run this same code. The journal of a stream (its tokens) is here: what has been
-committed is what this state holds, whatever a node says later.
-
-The plan in force cuts the guessing streams into batches that circulate, each with at most one
-round of its own in flight. A batch starts when all its members are back; where the target would
-idle, those that are back go and the rest joins the next round. All other streams are leased to
-the target, which decodes them plainly in every pass.
+Events and `now` in, instructions out; the simulator and the live coordinator run this same code.
+The journal of a stream is here: what has been committed is what this state holds, whatever a node
+says later. A draft node follows a stream and guesses ahead of it without being asked; guesses are
+passed on to the target, commits to the draft node. The target decodes as far as it may by itself,
+and decides in every pass which guesses it takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Final
 
-from mesh.grants import Air
 from nodes.messages import (
-    MAX_STREAMS_PER_MESSAGE,
+    CloseStreamNotice,
+    CommitEntry,
     CommitReply,
-    DraftReply,
+    HoldEntry,
+    HoldNotice,
+    LeaseEntry,
+    LeaseRequest,
 )
-from nodes.scheduler.commits import Commits
-from nodes.scheduler.cycle import CycleState
-from nodes.scheduler.dispatch import Dispatcher
-from nodes.scheduler.drafting import probation
-from nodes.scheduler.drafting.draft_side import DraftSide
-from nodes.scheduler.drafting.drafts import DraftPool
-from nodes.scheduler.drafting.load import DraftLoad
-from nodes.scheduler.drafting.lookup import Lookup
-from nodes.scheduler.drafting.pace import Pace
-from nodes.scheduler.drafting.tolls import tolls_of
-from nodes.scheduler.forecast import Forecast
-from nodes.scheduler.healing import Healing
+from nodes.scheduler.commits import tell_followers
+from nodes.scheduler.drafts import Drafts
+from nodes.scheduler.following import find_follower, leave_silent, rebalance, unfollow
 from nodes.scheduler.instructions import (
+    Abort,
+    Emit,
+    Finish,
     Instruction,
+    ToTarget,
+    open_request,
 )
-from nodes.scheduler.journal import Journal
-from nodes.scheduler.learning import Learning
-from nodes.scheduler.leases import is_weighed
-from nodes.scheduler.membership import Membership
-from nodes.scheduler.observe import observe
-from nodes.scheduler.planning import Made, Planning
-from nodes.scheduler.rounds import RoundIds
-from nodes.scheduler.stream import (
-    Figures,
-    Leased,
-    Opening,
-    Stream,
-    Verifying,
-    as_round_stream,
-)
-from nodes.scheduler.target import TargetCosts
-from nodes.scheduler.target_side import TargetSide
-from nodes.scheduler.target_way import TargetWay
-from nodes.scheduler.watching.counts import Counts
-from nodes.scheduler.watching.recorder import Recorder
-from nodes.scheduler.watching.report import Report
-from nodes.scheduler.watching.stage_errors import StageErrors
-from nodes.scheduler.watching.watch import Watch
+from nodes.scheduler.planning import NO_WAIT, Wait, changed
+from nodes.scheduler.silences import Silences
+from nodes.scheduler.stream import Figures, Opening, Running, Stream
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.stream import cells_soon
-from policies.acceptance import AcceptanceEstimate
-from policies.confidence import Spread
-from policies.latency import NodeCosts
-from policies.plan import Link, Plan, Policy
+from policies.plan import Link
+
+# Tokens that a target may decode without hearing from the coordinator, and how many of them are
+# left when it is told to go on: at 20 to 100 tokens a second more than any round trip, and little
+# to have decoded in vain when the coordinator or the client is gone.
+_LEASE_TOKENS: Final = 64
+_LEASE_LOW_TOKENS: Final = 32
+# Without a token in between a stream is opened anew so many times.
+_MOST_REOPENED: Final = 3
+# A stream is reopened under a generation above that of a parking of which nothing was heard yet.
+_GENERATIONS: Final = 2
+# Silence of a target about a stream that has been allowed to go on, in seconds: passes of machines
+# that swap take that long.
+_SILENT_S: Final = 60.0
+# And for each token of all texts, which it may have to read first: slow boards take as long.
+_SILENT_A_TOKEN_S: Final = 0.1
 
 
+@dataclass(slots=True)
 class SchedulerState:
-    """All streams of one target.
+    """drafts: of the whole mesh. usable: names of those that may draft for this target. link: of
+    the target. looks_up: it guesses from texts that it has had, too.
+    has_followers: draft nodes may follow its streams."""
 
-    policy: plans the cycle. acceptance: estimate that a stream begins with, given its draft node's
-    prior; for simulations in which acceptance is known. lookup: guess from the streams' own texts
-    too, where that is better than a draft node or there is none. trials: try a draft node's guesses
-    beside plain passes before they are verified in rounds. air: turns on shared media, of all
-    targets. token_bits: what a token id takes on a link. round_ids, draft_load: what schedulers
-    share whose targets share draft nodes. name: of the target. counts: of what it has done, if it
-    was here before. num_cells: of the target, 0 if not known. plans_later: told where a plan is
-    due, so that it is made by plan_anew() some calls later, when what they gave has been sent;
-    without it each call plans.
-    """
+    drafts: Drafts
+    link: Link = field(default_factory=Link)
+    token_bits: int = 32
+    looks_up: bool = False
+    has_followers: bool = True
+    streams: dict[StreamId, Stream] = field(default_factory=dict)
+    usable: set[str] = field(default_factory=set)
+    ended: dict[StreamId, tuple[Figures, str]] = field(default_factory=dict)
+    # What streams wait for by the plan in force.
+    waits: dict[int, Wait] = field(default_factory=dict)
+    num_stale: int = 0
+    num_reopened: int = 0
+    # Streams by the draft node that has not been told all of them.
+    untold: dict[str, dict[StreamId, None]] = field(default_factory=dict)
+    _silences: Silences[StreamId] = field(default_factory=Silences)
 
-    def __init__(
-        self,
-        policy: Policy,
-        target_costs: NodeCosts | None,
-        acceptance: Callable[[StreamId], AcceptanceEstimate] | None = None,
-        *,
-        lookup: bool = False,
-        trials: bool = False,
-        air: Air | None = None,
-        token_bits: int = 32,
-        round_ids: RoundIds | None = None,
-        draft_load: DraftLoad | None = None,
-        name: str = "",
-        counts: Counts | None = None,
-        num_cells: int = 0,
-        plans_later: Callable[[], None] | None = None,
-    ) -> None:
-        self._plans_later = plans_later
-        self._cycle = CycleState(policy)
-        self._target = TargetCosts(target_costs) if target_costs is not None else None
-        self._streams: dict[StreamId, Stream] = {}
-        # Where acceptance is given, nothing that is learnt takes its place.
-        self._lookup = Lookup() if lookup else None
-        air = air or Air()
-        way = TargetWay(air, token_bits)
-        self._drafts = DraftPool(
-            gives_priors=acceptance is None, lookup=self._lookup, load=draft_load, way=way
-        )
-        self._token_bits = token_bits
-        self._watch = Watch(lambda *size: self._learning.predicted_pass_s(*size), name, counts)
-        self._dispatcher = Dispatcher(
-            self._streams,
-            self._drafts,
-            self._cycle,
-            air,
-            self._watch,
-            round_ids or RoundIds(),
-            lambda num_tokens: self._learning.prompts_s(num_tokens),
-        )
-        self.forecast = Forecast(self._streams, self._drafts, self._cycle, self._target, token_bits)
-        self._rounds = self._dispatcher.rounds
-        self._learning = Learning(
-            self._streams, self._drafts, self._cycle, self._target, self._rounds, self._watch
-        )
-        self._draft_side = DraftSide(
-            self._streams,
-            self._drafts,
-            self._cycle,
-            self._dispatcher,
-            self._target,
-            self._learning,
-            self._watch,
-            token_bits,
-        )
-        self._membership = Membership(
-            self._streams,
-            self._drafts,
-            self._cycle,
-            self._dispatcher,
-            self._draft_side,
-            self._lookup,
-            acceptance,
-            has_trials=trials,
-        )
-        self._target_side = TargetSide(
-            self._streams,
-            self._cycle,
-            self._dispatcher,
-            self._membership,
-            self._target,
-            self._watch,
-        )
-        self._healing = Healing(
-            self._streams,
-            self._drafts,
-            self._cycle,
-            self._target,
-            self._dispatcher,
-            self._watch,
-            num_cells,
-        )
-        self._commits = Commits(
-            self._streams,
-            self._cycle,
-            self._dispatcher,
-            self._draft_side,
-            self._learning,
-            self._healing,
-            self._lookup,
-            self._watch,
-            self._membership.remove,
-        )
-        self.report = Report(self._streams, self._drafts, self._cycle, self._target, self._watch)
-
-    @property
-    def num_stale(self) -> int:
-        """Messages that spoke of what is past."""
-        sides = (self._target_side, self._draft_side, self._commits)
-        return sum(side.num_stale for side in sides)
-
-    @property
-    def num_streams(self) -> int:
-        return len(self._streams)
-
-    @property
-    def stream_ids(self) -> list[StreamId]:
-        return list(self._streams)
-
-    @property
-    def cells(self) -> int:
-        """Cells that admission counts for all streams, those that are parked included."""
-        streams = self._streams.values()
-        return sum(cells_soon(len(s.token_ids), s.tokens_left) for s in streams)
-
-    @property
-    def awaits_target(self) -> bool:
-        """Whether the target has something to do."""
-        streams = self._streams.values()
-        return any(isinstance(s.phase, Opening | Leased | Verifying) for s in streams)
-
-    def streams(self) -> Iterable[Stream]:
-        return self._streams.values()
-
-    def stream(self, stream_id: StreamId) -> Stream | None:
-        return self._streams.get(stream_id)
-
-    @property
-    def plan_in_force(self) -> Plan:
-        return self._cycle.plan
-
-    @property
-    def stage_errors(self) -> StageErrors:
-        """How far predicted times have been from observed ones."""
-        return self._watch.errors
-
-    def record(self, recorder: Recorder | None, now: float) -> None:
-        """Tell a recorder of plans and rounds from now on; None: nobody any more."""
-        self._watch.record(recorder, now)
-
-    # -- streams come and go ---------------------------------------------------------------
+    # -- streams come and go -------------------------------------------------------------------
 
     def admit(
         self, spec: StreamSpec, fixed_gamma: int | None, weight: float = 1.0
     ) -> list[Instruction]:
-        """Place a stream on the target and, if there is one, on the draft node that suits best."""
-        return self._membership.admit(spec, fixed_gamma, weight)
+        """Open a stream on the target, and have a draft node follow it."""
+        num_guesses = -1 if fixed_gamma is None else fixed_gamma
+        looks_up = self.looks_up and fixed_gamma != 0
+        spec = replace(spec, weight=weight, num_guesses=num_guesses, looks_up=looks_up)
+        return self._take_in(Stream(spec, list(spec.token_ids), fixed_gamma, weight))
 
-    def adopt(self, journal: Journal) -> list[Instruction]:
-        """Go on with a stream that another target's scheduler released."""
-        stream = as_round_stream(journal)
-        return self._membership.adopt(stream)
+    def adopt(self, stream: Stream) -> list[Instruction]:
+        """Go on with a stream that another target had."""
+        stream.spec = stream.current_spec(stream.spec.generation + 1)
+        stream.phase, stream.is_parked, stream.num_reopened = Opening(), False, 0
+        stream.refusals.clear()
+        return self._take_in(stream)
 
-    def release(self, stream_id: StreamId, now: float) -> tuple[Stream, list[Instruction]]:
-        """Let a stream go to another target, with its journal; what this one still says of it is
-        stale. Raises KeyError."""
-        stream = self._streams[stream_id]
-        return stream, [*self._membership.release(stream, now), *self.plan(now)]
+    def _take_in(self, stream: Stream) -> list[Instruction]:
+        self.streams[stream.spec.stream_id] = stream
+        return [*self._open(stream), *find_follower(self, stream)]
 
-    def release_all(self, now: float) -> tuple[list[Stream], list[Instruction]]:
-        """The target is gone: every stream, and what draft nodes are to be told."""
-        return self._membership.release_all(now)
+    def _open(self, stream: Stream) -> list[Instruction]:
+        """Open it on the target, which may decode as soon as it has read the text."""
+        request = open_request(replace(stream.spec, num_leased=_LEASE_TOKENS))
+        return [ToTarget(request)]
 
-    def cancel(self, stream_id: StreamId, now: float) -> list[Instruction]:
-        stream = self._streams.get(stream_id)
+    def release(self, stream_id: StreamId) -> tuple[Stream, list[Instruction]]:
+        """Let a stream go to another target, with its journal. Raises KeyError."""
+        stream = self.streams[stream_id]
+        notice = CloseStreamNotice(stream_id, stream.spec.generation)
+        return stream, [ToTarget(notice), *self._detach(stream)]
+
+    def release_all(self) -> tuple[list[Stream], list[Instruction]]:
+        """The target is gone: every stream, and what draft nodes are told."""
+        streams = list(self.streams.values())
+        return streams, [each for stream in streams for each in self._detach(stream)]
+
+    def cancel(self, stream_id: StreamId) -> list[Instruction]:
+        stream = self.streams.get(stream_id)
         if stream is None:
             return []
-        # Others may have waited for a round that held only this stream.
-        return [*self._membership.cancel(stream, now), *self.plan(now)]
+        notice = CloseStreamNotice(stream_id, stream.spec.generation)
+        return [ToTarget(notice), *self._remove(stream), Finish(stream_id, "cancelled")]
+
+    def _remove(self, stream: Stream) -> list[Instruction]:
+        """Take out a stream that has ended, and keep what it did."""
+        self.ended[stream.spec.stream_id] = (stream.figures, stream.plain_reason)
+        return self._detach(stream)
+
+    def _detach(self, stream: Stream) -> list[Instruction]:
+        del self.streams[stream.spec.stream_id]
+        self.waits.pop(stream.spec.stream_id, None)
+        return unfollow(self, stream)
 
     def take_figures(self, stream_id: StreamId) -> tuple[Figures, str]:
-        """What an ended stream did and why it was last decoded plainly; asked for once."""
-        return self._membership.ended.pop(stream_id, (Figures(), ""))
-
-    # -- draft nodes -------------------------------------------------------------------------
-
-    def draft_joined(
-        self,
-        node: str,
-        costs: NodeCosts,
-        link: Link | None = None,
-        spread: Spread | None = None,
-        pace: Pace | None = None,
-        model_hash: str = "",
-        max_streams: int = MAX_STREAMS_PER_MESSAGE,
-    ) -> list[Instruction]:
-        """spread: how sure its draft model was where it was measured, if it was. pace: what the
-        schedulers of other targets know of it. model_hash: of its draft model, if that is known.
-        max_streams: it can hold, of all targets."""
-        known = spread, pace, model_hash, max_streams
-        return self._draft_side.joined(node, costs, link, *known)
-
-    def draft_link(self, node: str, link: Link) -> None:
-        """What is known by now of the way to a draft node."""
-        self._draft_side.link(node, link)
-
-    def draft_lost(self, node: str, now: float, *, has_died: bool = True) -> list[Instruction]:
-        """has_died: it did not leave of its own accord, or by order."""
-        lost = self._draft_side.lost(node, now, has_died=has_died)
-        return [] if lost is None else [*lost, *self.plan(now)]
-
-    def draft_ready(
-        self, node: str, stream_id: StreamId, generation: int, now: float
-    ) -> list[Instruction]:
-        return self.plan(now) if self._draft_side.ready(node, stream_id, generation) else []
-
-    def draft_failed(
-        self,
-        node: str,
-        stream_id: StreamId,
-        generation: int,
-        reason: str,
-        now: float,
-        code: str = "unavailable",
-    ) -> list[Instruction]:
-        """code: as in StreamFailedNotice; what is wrong with a request stays wrong."""
-        for_good = code == "bad_request"
-        placed = self._draft_side.failed(node, stream_id, generation, reason, for_good=for_good)
-        return [] if placed is None else [*placed, *self.plan(now)]
-
-    def target_link(self, link: Link) -> None:
-        """What is known by now of the way to the target."""
-        self._dispatcher.leases.link = link
-        self._drafts.target_is_at(link)
-
-    def text_told(self, num_tokens: int, now: float) -> None:
-        """A text of so many tokens is on its way to the target."""
-        self._drafts.way.text_told(num_tokens, now)
+        """What an ended stream did and why it was decoded plainly; asked for once."""
+        return self.ended.pop(stream_id, (Figures(), ""))
 
     # -- the target ----------------------------------------------------------------------------
 
     def target_ready(
-        self,
-        stream_id: StreamId,
-        generation: int,
-        now: float,
-        num_read: int | None = None,
-        *,
-        has_begun: bool = False,
+        self, stream_id: StreamId, generation: int, *, has_begun: bool = False
     ) -> list[Instruction]:
-        """num_read: tokens the target ran for it; None for all of its text. has_begun: its first
-        token is on the way."""
-        side = self._target_side
-        told = side.ready(stream_id, generation, now, num_read, has_begun=has_begun)
-        return [] if told is None else self.plan(now)
+        """It has read a text. has_begun: it goes on by what it was allowed when it was opened."""
+        stream = self._current(stream_id, generation)
+        if stream is None or not isinstance(stream.phase, Opening):
+            return []
+        length = len(stream.token_ids)
+        stream.is_parked = False
+        known = [stream] if stream_id in self.waits else []
+        if has_begun:
+            stream.phase = Running(length + min(_LEASE_TOKENS, stream.tokens_left))
+            return self._tell_waits(known)
+        stream.phase = Running(length)
+        return [*self._tell_waits(known), *self._allow([stream])]
 
-    def target_parked(self, stream_id: StreamId, generation: int, now: float) -> list[Instruction]:
-        """The target had no cells left for a stream. It says ready when it goes on."""
-        told = self._target_side.parked(stream_id, generation, now)
-        return [] if told is None else [*told, *self.plan(now)]
+    def target_parked(self, stream_id: StreamId, generation: int) -> list[Instruction]:
+        """It had no cells left for a stream, and says ready when it goes on."""
+        stream = self._current(stream_id, generation)
+        if stream is not None:
+            stream.phase, stream.is_parked = Opening(), True
+            stream.spec = replace(stream.spec, generation=generation + 1)
+        return []
 
     def target_failed(
-        self,
-        stream_id: StreamId,
-        generation: int,
-        reason: str,
-        now: float,
-        code: str = "unavailable",
+        self, stream_id: StreamId, generation: int, reason: str, code: str = "unavailable"
     ) -> list[Instruction]:
-        """code: whose fault it is, as in RequestFailedNotice."""
-        told = self._target_side.failed(stream_id, generation, reason, now, code)
-        # Others may have waited for a round that held only this stream.
-        return [] if told is None else [*told, *self.plan(now)]
+        """It cannot serve a stream; code: whose fault it is, as in RequestFailedNotice."""
+        stream = self._current(stream_id, generation)
+        if stream is None:
+            return []
+        return [*self._remove(stream), Abort(stream_id, reason, code)]
+
+    def _current(self, stream_id: StreamId, generation: int) -> Stream | None:
+        stream = self.streams.get(stream_id)
+        if stream is None or stream.spec.generation != generation:
+            self.num_stale += 1
+            return None
+        return stream
 
     def committed(self, reply: CommitReply, now: float) -> list[Instruction]:
-        """Take what one target pass committed; what does not follow the journal is dropped."""
+        """Take what one pass committed; what does not follow the journal is dropped."""
         out: list[Instruction] = []
-        self._dispatcher.leases.pass_done(reply.pass_s)
-        predicted_s = self._learning.pass_done(reply, now)
-        self._watch.committed(reply, predicted_s, self._streams, now)
+        added: list[Stream] = []
         offset = 0
         for entry in reply.entries:
             token_ids = reply.token_ids[offset : offset + entry.num_tokens]
             offset += entry.num_tokens
-            out += self._commits.commit_one(entry, token_ids, now)
-        told = [s for e in reply.entries if (s := self._streams.get(StreamId(e.stream_id)))]
-        alphas = ((s.spec.stream_id, s.acceptance.alpha) for s in told)
-        self._cycle.committed(alphas)
-        # Rounds of lookup are made where they pay, whatever the plan promises of them.
-        if self._lookup is None or not any(map(is_weighed, self._streams.values())):
-            num_opening = sum(isinstance(s.phase, Opening) for s in self._streams.values())
-            waiting = self._dispatcher.num_waiting(), num_opening
-            self._cycle.yielded(len(reply.token_ids), now, *waiting)
-        out += self._draft_side.reconsider(told)
-        return out + self.plan(now)
+            out += self._commit(entry, token_ids, added, now)
+        out += leave_silent(self, added)
+        return [*out, *self._allow(added), *tell_followers(self, now)]
 
-    # -- rounds --------------------------------------------------------------------------------
-
-    def plan(self, now: float) -> list[Instruction]:
-        """Start what may start, then plan anew, while the target is at work."""
-        out = self._dispatcher.start(now)
-        if self._plans_later is None:
-            return out + self.plan_anew(now)
-        if self._cycle.is_due:
-            self._plans_later()
+    def _commit(
+        self,
+        entry: CommitEntry,
+        token_ids: tuple[int, ...],
+        added: list[Stream],
+        now: float,
+    ) -> list[Instruction]:
+        """One entry; streams that go on are added."""
+        stream = self._current(StreamId(entry.stream_id), entry.generation)
+        if stream is None:
+            return []
+        length = len(stream.token_ids)
+        if entry.prefix_len != length:
+            self.num_stale += 1
+            if entry.prefix_len > length:
+                return self._reopen(stream, "tokens of the target were lost on the way")
+            return []
+        if len(token_ids) > stream.tokens_left:
+            return self._abort(stream, "the target committed more tokens than were asked for")
+        if len(entry.scores) != (len(token_ids) if stream.spec.num_logprobs >= 0 else 0):
+            return self._abort(stream, "the target did not score what it committed")
+        out: list[Instruction] = []
+        position = stream.num_output
+        stream.token_ids += token_ids
+        if token_ids:
+            stream.num_reopened = 0
+        stream.count(entry, now)
+        follow = stream.follow
+        if follow is not None:
+            self.untold.setdefault(follow.node, {})[stream.spec.stream_id] = None
+            follow.num_used += max(0, entry.num_draft_tokens - entry.num_looked_up)
+            follow.num_offered += entry.num_offered
+            if entry.num_compared:
+                follow.compared_at = len(stream.token_ids)
+        if token_ids or entry.text:
+            # A guess that ends the text was right and is no token of it.
+            num_accepted = min(entry.num_accepted_tokens, len(token_ids))
+            counts = entry.num_draft_tokens, num_accepted
+            told = token_ids, entry.text, *counts, entry.scores, bool(entry.finish_reason)
+            out.append(Emit(stream.spec.stream_id, position, *told))
+        if entry.finish_reason:
+            finish = Finish(stream.spec.stream_id, entry.finish_reason)
+            return [*out, *self._remove(stream), finish]
+        if stream.tokens_left <= 0:
+            return [*out, *self._abort(stream, "the target did not say how the text ended")]
+        if isinstance(stream.phase, Opening):
+            # That it is ready was lost on the way, or comes behind: this tells it, too.
+            stream.phase, stream.is_parked = Running(length + _LEASE_TOKENS), False
+        added.append(stream)
         return out
 
-    def plan_anew(self, now: float) -> list[Instruction]:
-        """Plan if that is due, and start what the new plan lets start."""
-        planning = self.begin_plan(now)
-        return [] if planning is None else self.take_plan(planning, planning.make(), now)
+    def _allow(self, streams: Iterable[Stream]) -> list[Instruction]:
+        """Let the target go on with streams before it has come to where it must stop."""
+        entries = []
+        for stream in streams:
+            phase, length = stream.phase, len(stream.token_ids)
+            if not isinstance(phase, Running) or phase.until - length > _LEASE_LOW_TOKENS:
+                continue
+            until = length + min(_LEASE_TOKENS, stream.tokens_left)
+            if until <= phase.until:
+                continue
+            stream.phase = Running(until)
+            spec = stream.spec
+            entries.append(LeaseEntry(spec.stream_id, spec.generation, length, until - length))
+        return [ToTarget(LeaseRequest(tuple(entries)))] if entries else []
 
-    def begin_plan(self, now: float) -> Planning | None:
-        """What a plan that is due is to be made of; anybody may make it, and take_plan() has it."""
-        if not self._cycle.is_due:
-            return None
-        streams = self._streams.values()
-        seen = observe(streams, self._drafts, self._target, now)
-        seen = replace(
-            seen,
-            slowness=self._cycle.slowness,
-            ahead_overrun=self._cycle.ahead_overrun(now),
-            token_bits=self._token_bits,
-        )
-        if self._lookup is not None:
-            self._lookup.tolls = tolls_of(seen)
-        hope = probation.hope_for(streams, self._drafts, seen)
-        return self._cycle.begin(seen, now, hope)
+    def wait(self, waits: dict[int, Wait]) -> list[Instruction]:
+        """Have streams wait for guesses by a new plan, which says so of all that shall."""
+        # Some may have left while it was made.
+        waits = {s: wait for s, wait in waits.items() if StreamId(s) in self.streams}
+        others = changed(self.waits, waits)
+        self.waits = waits
+        return self._tell_waits(self.streams[StreamId(stream_id)] for stream_id in others)
 
-    def take_plan(self, planning: Planning, made: Made, now: float) -> list[Instruction]:
-        """Put a plan in force, whatever has come in since it was begun, and start what may start.
+    def _tell_waits(self, streams: Iterable[Stream]) -> list[Instruction]:
+        """Tell the target what these wait for, as far as it has read them."""
+        entries = []
+        for stream in streams:
+            if not isinstance(stream.phase, Running):
+                continue
+            spec, wait = stream.spec, self.waits.get(stream.spec.stream_id, NO_WAIT)
+            hold_us = round(wait.most_s * 1e6)
+            known = spec.stream_id, spec.generation
+            entries.append(HoldEntry(*known, wait.group, wait.num_guesses, hold_us))
+        return [ToTarget(HoldNotice(tuple(entries)))] if entries else []
 
-        Streams that have come since are in the plan after it, which is due.
-        """
-        if made.is_hopeful and planning.hope is not None:
-            probation.end(self._streams.values(), planning.hope)
-        self._cycle.take(made)
-        self._watch.planned(made.observation, made.plan, now)
-        return self._dispatcher.start(now)
+    # -- what goes wrong -----------------------------------------------------------------------
 
-    def drafted(self, node: str, reply: DraftReply, now: float) -> list[Instruction]:
-        current = self._rounds.get(reply.round)
-        if current is not None and node in current.shares:
-            return self._draft_side.drafted(current, node, reply, now)
-        return self.plan(now) if self._draft_side.other_answer(node, reply, now) else []
+    def _reopen(self, stream: Stream, error: str) -> list[Instruction]:
+        """Go on from the journal, or end with an error where that has not helped."""
+        if stream.num_reopened >= _MOST_REOPENED:
+            return self._abort(stream, error)
+        stream_id, generation = stream.spec.stream_id, stream.spec.generation
+        stream.spec = stream.current_spec(generation + _GENERATIONS)
+        stream.phase, stream.is_parked = Opening(), False
+        stream.num_reopened += 1
+        self.num_reopened += 1
+        # The target may have parked it: it closes a later generation than it was told of, too.
+        return [ToTarget(CloseStreamNotice(stream_id, generation)), *self._open(stream)]
 
-    def next_deadline(self) -> float | None:
-        """When `tick` must be called at the latest."""
-        return self._dispatcher.next_deadline()
+    def _abort(self, stream: Stream, error: str) -> list[Instruction]:
+        stream_id = stream.spec.stream_id
+        notice = CloseStreamNotice(stream_id, stream.spec.generation)
+        return [ToTarget(notice), *self._remove(stream), Abort(stream_id, error)]
 
     def tick(self, now: float) -> list[Instruction]:
-        """Leave late draft nodes behind, start batches that were held back for plain streams, end
-        waits for what was lost."""
-        out: list[Instruction] = []
-        for current in list(self._rounds.values()):
-            if current.shares and now >= current.deadline:
-                out += self._draft_side.left_behind(current)
-                self._watch.given_up(current, current.shares, now)
-                current.give_up(now)
-                out += self._dispatcher.verify_if_complete(current, now)
-        silent, unread = self._healing.overdue(now)
-        for stream in silent:
+        """What is due by now, though nobody said anything."""
+        out = tell_followers(self, now)
+        waiting = (
+            (stream_id, (s.spec.generation, len(s.token_ids), s.phase))
+            for stream_id, s in self.streams.items()
+        )
+        if not self._silences.is_due(now):
+            return out
+        for stream_id in self._silences.overdue(waiting, self._patience_s, now):
             error = "the target did not go on with it, though it was asked to again and again"
-            out += self._commits.reopen(stream, error, now)
-        for stream in unread:
-            # One that has just been ended may be in here, too.
-            if stream.draft is not None:
-                out += self._draft_side.given_up(stream)
-        due = [b for b in self._cycle.batches if b.not_before and now >= b.not_before]
-        for batch in due:
-            batch.not_before = 0.0
-        return [*out, *self.plan(now)] if due or out else out
+            out += self._reopen(self.streams[stream_id], error)
+        for stream in self.streams.values():
+            out += find_follower(self, stream)
+        return out + rebalance(self)
+
+    def _patience_s(self, stream_id: StreamId) -> float:
+        """Seconds of silence about a stream that its target may need at most."""
+        used = sum(len(stream.token_ids) for stream in self.streams.values())
+        wanted_s = _SILENT_S + _SILENT_A_TOKEN_S * used
+        return float(wanted_s * 2 ** self.streams[stream_id].num_reopened)
+
+    # -- what others ask -----------------------------------------------------------------------
+
+    @property
+    def cells(self) -> int:
+        """Cells that admission counts for all streams, those that are parked included."""
+        return sum(cells_soon(len(s.token_ids), s.tokens_left) for s in self.streams.values())

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from nodes.engine.protocol import Span
 from nodes.messages import MAX_GAMMA
 from nodes.target.lookup import Lookup
 from nodes.target.stream import TargetStream
@@ -53,11 +52,17 @@ class PassCosts:
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """Guesses that a stream brings into a pass. chances: (g,) of each by itself, as stated.
-    is_looked_up: they are not a draft node's."""
+    is_looked_up: they are not a draft node's. num_offered: guesses of the draft node that were
+    there; best_chance: of the first guess that there was, taken or not."""
 
     token_ids: tuple[int, ...] = ()
     chances: tuple[float, ...] = ()
     is_looked_up: bool = False
+    num_offered: int = 0
+    best_chance: float = 0.0
+
+
+NOTHING: Final = Chosen()
 
 
 def compose(
@@ -102,24 +107,9 @@ def compose(
     return [
         best
         if stream.spec.num_guesses >= 0
-        else Chosen(best.token_ids[:count], best.chances[:count], best.is_looked_up)
+        else replace(best, token_ids=best.token_ids[:count], chances=best.chances[:count])
         for stream, best, count in zip(decoding, chosen, counts, strict=True)
     ]
-
-
-def with_guesses(
-    spans: Sequence[Span], decoding: Sequence[TargetStream], chosen: Sequence[Chosen]
-) -> list[Span]:
-    """The spans of streams with the guesses chosen for them, which each stream keeps in mind."""
-    out = []
-    for stream, span, each in zip(decoding, spans, chosen, strict=True):
-        if not each.token_ids or stream.guesses is not None:
-            out.append(span)
-            continue
-        stream.guesses, stream.chosen = each.token_ids, each
-        token_ids = [stream.token_ids[-1], *each.token_ids]
-        out.append(Span(span.seq_id, span.start, token_ids, len(token_ids)))
-    return out
 
 
 def _best(
@@ -128,14 +118,15 @@ def _best(
     """The guesses of whoever promises the most accepted ones, and the chance that the first,
     second, ... and all before it are right."""
     token_ids, chances = stream.buffer.after(len(stream.token_ids))
-    stream.num_offered = min(MAX_GAMMA, len(token_ids))
     found = lookup.propose(stream.spec.stream_id, most)
     options = (
         Chosen(tuple(token_ids[:most]), tuple(chances[:most])),
         Chosen(tuple(found.token_ids[:most]), tuple(found.chances[:most]), is_looked_up=True),
     )
     judged = [(each, _likely(each.chances, trust)) for each in options]
-    return max(judged, key=lambda pair: sum(pair[1]))
+    best, likely = max(judged, key=lambda pair: sum(pair[1]))
+    num_offered = min(MAX_GAMMA, len(token_ids))
+    return replace(best, num_offered=num_offered, best_chance=likely[0] if likely else 0.0), likely
 
 
 def _likely(chances: Sequence[float], trust: float) -> list[float]:

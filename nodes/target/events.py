@@ -66,6 +66,7 @@ class Committed:
     num_late: int = 0
     num_looked_up: int = 0
     num_offered: int = 0
+    best_chance: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,6 @@ from nodes.messages import (
     StreamParkedNotice,
     StreamReadyNotice,
     TokenizeRequest,
-    VerifyRequest,
     parts_of,
 )
 from nodes.opening import Opening
@@ -47,7 +46,6 @@ from nodes.target.events import (
     Ready,
 )
 from nodes.target.holding import Hold
-from nodes.target.rhythm import HoldPace, RoundPace
 from nodes.target.state import TargetState
 from nodes.target.stream import midway_tokens
 from nodes.target.texts import TextReader
@@ -77,6 +75,16 @@ def spec_of(request: OpenStreamRequest) -> StreamSpec:
     )
 
 
+class _HoldPace:
+    """Keeps passes until guesses are there for which streams wait."""
+
+    def patience_s(self, worker: TargetState, now: float) -> float:
+        return worker.patience_s(now)
+
+    def passed(self, worker: TargetState, now: float, seconds: float) -> None:
+        worker.passed(seconds, now)
+
+
 class TargetNode:
     """Serves one target model to one coordinator."""
 
@@ -93,12 +101,10 @@ class TargetNode:
         declared: LinkFields | None = None,
         prefix_cache_bytes: int = 0,
         grammars: Grammars | None = None,
-        flows: bool = False,
     ) -> None:
-        """flows: as in EngineProfile. declared: what is known of the link beforehand. grammars:
-        None for those of the model, compiled in this process at its own risk."""
+        """declared: what is known of the link beforehand. grammars: None for those of the model,
+        compiled in this process at its own risk."""
         self._model = model
-        self._flows = flows
         self._tokenizer = tokenizer
         self._prefix_cache_bytes = prefix_cache_bytes
         self._costs = costs
@@ -110,7 +116,7 @@ class TargetNode:
             endpoint=endpoint,
             node=node,
             role="target",
-            profile=encode_profile(model.info, costs, link=declared, flows=flows),
+            profile=encode_profile(model.info, costs, link=declared),
             # Who waits for a grammar has no pass yet.
             progress=lambda: self._engine.num_passes + self._opening.num_compiled,
             join_timeout_s=join_timeout_s,
@@ -129,9 +135,7 @@ class TargetNode:
             midway_tokens=self._midway_tokens,
             costs=self._costs,
         )
-        self._pace = RoundPace(self._costs.decode)
-        pace = HoldPace() if self._flows else self._pace
-        self._engine = EngineThread(state, self._on_events, pace=pace)
+        self._engine = EngineThread(state, self._on_events, pace=_HoldPace())
         self._opening = Opening(self._grammars, self._open)
         self._texts = TextReader(self._tokenizer, lambda reply: self._link.send(reply))
         self._link = self._make_link()
@@ -158,12 +162,10 @@ class TargetNode:
         logger.info("joined cluster %s as %s", welcome.cluster, welcome.node)
         self._opening.forget_all()
         self._texts.forget_all()
-        self._engine.post_anew(self._forget_all)
+        self._engine.post_anew(_forget_all)
 
     def on_message(self, message: Any) -> None:
         match message:
-            case VerifyRequest():
-                self._engine.post(self._to_verify(message))
             case LeaseRequest():
                 self._engine.post(lambda state: _lease(state, message))
             case OpenStreamRequest():
@@ -181,21 +183,6 @@ class TargetNode:
                 self._engine.post(lambda state: state.probe(seed))
             case _:
                 logger.warning("unexpected %s", type(message).__name__)
-
-    def _to_verify(self, request: VerifyRequest) -> Callable[[TargetState], Sequence[Event]]:
-        came_at = asyncio.get_running_loop().time()
-
-        def verify(state: TargetState) -> Sequence[Event]:
-            if queued := _verify(state, request):
-                self._pace.rhythm.round_came(came_at, queued)
-            return ()
-
-        return verify
-
-    def _forget_all(self, state: TargetState) -> Sequence[Event]:
-        self._pace.begin_anew()
-        state.forget_all()
-        return ()
 
     def _open(self, request: OpenStreamRequest) -> None:
         self._engine.post(lambda state: state.open(spec_of(request)))
@@ -248,20 +235,8 @@ def commit_entry(event: Committed) -> CommitEntry:
         num_late=event.num_late,
         num_looked_up=event.num_looked_up,
         num_offered=event.num_offered,
+        best_percent=round(100 * event.best_chance),
     )
-
-
-def _verify(state: TargetState, request: VerifyRequest) -> list[StreamId]:
-    """Streams that wait for the next pass with these guesses."""
-    offset = 0
-    queued = []
-    for entry in request.entries:
-        guesses = request.draft_token_ids[offset : offset + entry.num_draft_tokens]
-        offset += entry.num_draft_tokens
-        stream_id = StreamId(entry.stream_id)
-        if state.verify(stream_id, entry.generation, entry.prefix_len, guesses):
-            queued.append(stream_id)
-    return queued
 
 
 def take_guesses(state: TargetState, notice: GuessNotice) -> Sequence[Event]:
@@ -283,14 +258,13 @@ def take_holds(state: TargetState, notice: HoldNotice) -> Sequence[Event]:
 
 def _lease(state: TargetState, request: LeaseRequest) -> Sequence[Event]:
     for entry in request.entries:
-        stream_id = StreamId(entry.stream_id)
-        state.lease(
-            stream_id,
-            entry.generation,
-            entry.prefix_len,
-            entry.num_tokens,
-            beside_rounds=entry.beside_rounds,
-        )
+        told = entry.generation, entry.prefix_len, entry.num_tokens
+        state.lease(StreamId(entry.stream_id), *told)
+    return ()
+
+
+def _forget_all(state: TargetState) -> Sequence[Event]:
+    state.forget_all()
     return ()
 
 

@@ -7,8 +7,8 @@ from nodes.stream import PROMPT_PIECE_TOKENS
 from nodes.target.residents import Residents
 from nodes.target.stream import TargetStream
 
-# Guesses of others may come at any moment, and wait for the pass that is under way.
-_PREFILL_TOKENS_BETWEEN_ROUNDS = 32
+# Others may want to go on at any moment, and wait for the pass that is under way.
+_PIECE_BETWEEN_PASSES = 32
 # A row of logits for each token of a prompt that is scored: of all such prompts in a pass.
 _SCORED_TOKENS = 32
 
@@ -28,7 +28,7 @@ class Reading:
         score_budget: int,
         *,
         is_beside_others: bool,
-        is_between_rounds: bool,
+        has_others: bool,
     ) -> list[tuple[TargetStream, Span | None]]:
         """Pieces of waiting prompts, small ones where others decode, and whose they are.
 
@@ -42,8 +42,8 @@ class Reading:
         prompt_budget = budget
         if is_beside_others:
             prompt_budget = PROMPT_PIECE_TOKENS
-        elif is_between_rounds:
-            prompt_budget = _PREFILL_TOKENS_BETWEEN_ROUNDS
+        elif has_others:
+            prompt_budget = _PIECE_BETWEEN_PASSES
         midway = sum(residents.missing(stream) for stream in waiting if stream.num_output)
         budget = min(budget, max(prompt_budget, min(midway, self._midway_tokens)))
         self._num_reads += 1
@@ -81,7 +81,7 @@ class Reading:
             reader.num_read += count
             is_whole = count == residents.missing(reader) and not reader.scores_left
             has_room = count < budget and reader.num_scores <= score_budget
-            if is_whole and has_room and reader.is_leased:
+            if is_whole and has_room and reader.may_decode:
                 # Its first token is decoded in the pass that reads the last ones before it.
                 score_budget -= reader.num_scores
                 count, num_outputs = count + 1, 1

@@ -59,7 +59,7 @@ class Residents:
         for stream in self._streams.values():
             wanted += self.missing(stream)
             if stream.may_decode:
-                wanted += 1 + len(stream.useful_guesses)
+                wanted += 1
         return wanted - self._model.free_cells()
 
     def enter(self, stream: TargetStream) -> None:

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from nodes.engine.grammar import Grammars
 from nodes.engine.probe import probe_digest
 from nodes.engine.protocol import Logits, Model, Span, StreamError, Tokenizer
-from nodes.messages import MAX_GAMMA, MAX_TOP_LOGPROBS, TokenScores
+from nodes.messages import MAX_TOP_LOGPROBS, TokenScores
 from nodes.stream import PROMPT_PIECE_TOKENS, StopMatcher, StreamId, StreamSpec
-from nodes.target.between import BetweenRounds, between_rounds
-from nodes.target.composing import PassCosts, compose, note_commit, with_guesses
+from nodes.target.composing import NOTHING, Chosen, PassCosts, compose, note_commit
 from nodes.target.events import (
     Committed,
     Event,
@@ -37,7 +36,6 @@ from policies.latency import NodeCosts
 
 # Of some 30 bytes, so that what a pass commits is well below a frame.
 _MAX_SCORES_PER_PASS = 12_000
-_MOST_SCORES_PER_STREAM = (MAX_GAMMA + 1) * (MAX_TOP_LOGPROBS + 1)
 
 
 class TargetState:
@@ -75,9 +73,6 @@ class TargetState:
         self._residents = Residents(model, prefix_cache_bytes)
         self._num_opened = 0
         self.num_stale = 0
-        # Streams of rounds in the last pass, and tokens that it committed to them.
-        self.in_rounds: frozenset[StreamId] = frozenset()
-        self.num_committed = 0
 
     @property
     def num_streams(self) -> int:
@@ -187,19 +182,8 @@ class TargetState:
 
     # -- what streams are asked to do ----------------------------------------------------------
 
-    def lease(
-        self,
-        stream_id: StreamId,
-        generation: int,
-        prefix_len: int,
-        num_tokens: int,
-        *,
-        beside_rounds: bool = False,
-    ) -> None:
-        """Let a stream decode plainly until it has prefix_len + num_tokens tokens.
-
-        beside_rounds: as in LeaseEntry.
-        """
+    def lease(self, stream_id: StreamId, generation: int, prefix_len: int, num_tokens: int) -> None:
+        """Let a stream decode until it has prefix_len + num_tokens tokens."""
         stream = self._current(stream_id, generation)
         if stream is None:
             return
@@ -208,23 +192,6 @@ class TargetState:
             return
         # Positions, not increments: a repeated lease adds nothing.
         stream.lease = max(stream.lease, prefix_len + num_tokens)
-        stream.beside_rounds = beside_rounds
-
-    def verify(
-        self, stream_id: StreamId, generation: int, prefix_len: int, guesses: Sequence[int]
-    ) -> bool:
-        """Queue guesses that follow exactly the stream's committed tokens; False if they do not."""
-        stream = self._current(stream_id, generation)
-        if stream is None:
-            return False
-        if prefix_len != len(stream.token_ids) or len(guesses) > MAX_GAMMA:
-            self.num_stale += 1
-            return False
-        # A padded vocabulary of the draft may be larger: such a guess is wrong, not fatal.
-        num_vocab = self._model.info.num_vocab
-        known = itertools.takewhile(lambda token_id: token_id < num_vocab, guesses)
-        stream.guesses = tuple(known)
-        return True
 
     def hold(self, stream_id: StreamId, generation: int, hold: Hold | None) -> None:
         """Have a stream wait for guesses from now on; None: no longer."""
@@ -287,47 +254,40 @@ class TargetState:
         """Whether nothing of a text is to be read, nor decoded yet, and nobody has been told."""
         return not (stream.announced or stream.may_decode or self._residents.missing(stream))
 
-    def between_rounds(self) -> BetweenRounds | None:
-        """What there is to do where all of it may go along with others' guesses; else None."""
-        return between_rounds(self._residents) if self._next_parked() is None else None
-
     def step(self) -> list[Event]:
         """One pass: every stream that may decode, and pieces of waiting prompts."""
         resumed = self._resume()
         events = self._make_room()
-        spans: list[Span] = []
         decoding: list[TargetStream] = []
         budget, score_budget = self._model.info.max_batch_tokens, _MAX_SCORES_PER_PASS
-        able = (s for s in self._residents if s.may_decode and not self._residents.missing(s))
+        able = [s for s in self._streams.values() if self._is_able(s)]
         waiting = waiting_groups(able, self._now)
-        for stream in self._streams.values():
-            is_waiting = not stream.may_decode or self._residents.missing(stream)
-            if stream.seq_id is None or is_waiting:
-                continue
+        is_full = False
+        for stream in able:
             if stream.hold is not None and stream.hold.group in waiting:
                 continue
-            token_ids = [stream.token_ids[-1], *stream.useful_guesses]
-            if len(token_ids) > budget or stream.num_scores > score_budget:
+            if not budget or stream.num_scores > score_budget:
+                is_full = True
                 break
-            budget -= len(token_ids)
+            budget -= 1
             score_budget -= stream.num_scores
-            start = len(stream.token_ids) - 1
-            spans.append(Span(stream.seq_id, start, token_ids, len(token_ids)))
             decoding.append(stream)
-        rounds = (stream for stream in decoding if stream.guesses is not None)
-        self.in_rounds = frozenset(stream.spec.stream_id for stream in rounds)
-        spans = self._with_guesses(spans, decoding, budget, score_budget)
-        for stream in decoding:
-            if stream.guesses is not None and stream.spec.stream_id not in self.in_rounds:
-                budget -= len(stream.guesses)
-                score_budget -= len(stream.guesses) * (1 + stream.spec.num_logprobs)
-        is_between_rounds = any(stream.announced for stream in self._streams.values())
+        spans: list[Span] = []
+        for stream, chosen in zip(
+            decoding, self._choose(decoding, budget, score_budget), strict=True
+        ):
+            stream.chosen = chosen
+            assert stream.seq_id is not None
+            token_ids = [stream.token_ids[-1], *chosen.token_ids]
+            spans.append(Span(stream.seq_id, len(stream.token_ids) - 1, token_ids, len(token_ids)))
+            budget -= len(chosen.token_ids)
+            score_budget -= len(chosen.token_ids) * stream.num_scores
         pieces = self._reading.next_pieces(
             self._residents,
             budget,
             score_budget,
             is_beside_others=bool(spans),
-            is_between_rounds=is_between_rounds,
+            has_others=any(stream.announced for stream in self._streams.values()),
         )
         reading = [(stream, span) for stream, span in pieces if span is not None]
         num_read = sum(num_prompt_tokens(stream, span) for stream, span in reading)
@@ -339,38 +299,36 @@ class TargetState:
                 self._last_pass = self._pass_size(spans)
             ran = self._run(spans, decoding, [stream for stream, _ in reading])
             events += ran
-            commits = [event for event in ran if isinstance(event, Committed)]
-            to_rounds = (c.token_ids for c in commits if c.stream_id in self.in_rounds)
-            self.num_committed = sum(map(len, to_rounds))
-            if num_read and commits:
+            if num_read and any(isinstance(event, Committed) for event in ran):
                 events.append(ReadBeside(num_read))
         known = [stream for stream in self._residents if self._is_known(stream)]
         for stream in [*(stream for stream, _ in pieces), *resumed, *known]:
             events += self._announce(stream)
-        # Move those served to the back: a pass that cannot hold all must not starve the rest.
-        if budget < MAX_GAMMA + 1 or score_budget < _MOST_SCORES_PER_STREAM:
+        if is_full:
+            # Those served go to the back: a pass that cannot hold all must not starve the rest.
             for stream in decoding:
                 if self._is_alive(stream):
                     self._streams[stream.spec.stream_id] = self._streams.pop(stream.spec.stream_id)
         return events
 
-    def _with_guesses(
-        self,
-        spans: list[Span],
-        decoding: Sequence[TargetStream],
-        budget: int,
-        score_budget: int,
-    ) -> list[Span]:
-        """The spans, with the guesses that are worth it.
+    def _is_able(self, stream: TargetStream) -> bool:
+        """Whether it may decode, and all before that is in the cache."""
+        is_here = stream.seq_id is not None and not self._residents.missing(stream)
+        return is_here and stream.may_decode
+
+    def _choose(
+        self, decoding: Sequence[TargetStream], budget: int, score_budget: int
+    ) -> list[Chosen]:
+        """The guesses that each stream brings into the pass.
 
         Guesses take free cells only: no stream is parked for them.
         """
         has_some = any(s.buffer.token_ids or s.spec.looks_up for s in decoding)
         if self._costs is None or not has_some:
-            return spans
+            return [NOTHING] * len(decoding)
         missing = sum(map(self._residents.missing, self._residents))
         free = self._model.free_cells() - missing - len(decoding)
-        chosen = compose(
+        return compose(
             decoding,
             self._costs,
             self._lookup,
@@ -378,7 +336,6 @@ class TargetState:
             used_cells=self._used_cells,
             room=max(0, min(free, budget, score_budget // (MAX_TOP_LOGPROBS + 1))),
         )
-        return with_guesses(spans, decoding, chosen)
 
     @property
     def _used_cells(self) -> int:
@@ -476,12 +433,10 @@ class TargetState:
         scores: tuple[TokenScores, ...] = ()
         if spec.num_logprobs >= 0:
             scores = score_rows(logits, kept, spec.num_logprobs, self._tokenizer.piece)
-        chosen, stream.chosen = stream.chosen, None
-        num_offered, stream.num_offered = stream.num_offered, 0
-        if chosen is not None and self._costs is not None:
+        chosen, stream.chosen = stream.chosen or NOTHING, None
+        if self._costs is not None:
             self._costs.judged(chosen.chances, num_accepted)
         stream.token_ids += kept
-        stream.guesses = None
         self._lookup.committed(spec.stream_id, kept)
         note_commit(stream, len(kept))
         self._in_pass.append(spec.stream_id)
@@ -500,8 +455,9 @@ class TargetState:
             seen.num_compared,
             seen.num_right,
             seen.num_late,
-            len(guesses) if chosen is not None and chosen.is_looked_up else 0,
-            num_offered,
+            len(guesses) if chosen.is_looked_up else 0,
+            chosen.num_offered,
+            chosen.best_chance,
         )
 
     def _score(self, stream: TargetStream, logits: Logits) -> PromptScored:

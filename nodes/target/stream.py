@@ -45,17 +45,13 @@ class TargetStream:
     sampler: Sampler
     seq_id: int | None = None
     lease: int = 0
-    # As in LeaseEntry, of the last lease.
-    beside_rounds: bool = False
-    guesses: tuple[int, ...] | None = None
-    # What draft nodes have sent for it, and tokens that a pass commits to it on average.
+    # What draft nodes have sent for it, and what of that is in the pass under way.
     buffer: GuessBuffer = field(default_factory=GuessBuffer)
     chosen: Chosen | None = None
     # What it waits for, if it does, and when its last token was committed.
     hold: Hold | None = None
     last_commit_at: float = -math.inf
-    # Guesses of a draft node that were there when the pass under way began.
-    num_offered: int = 0
+    # Tokens that a pass commits to it on average.
     tokens_a_pass: float = 1.0
     announced: bool = False
     num_read: int = 0
@@ -89,34 +85,23 @@ class TargetStream:
 
     @property
     def num_scores(self) -> int:
-        """Scores that its next decode makes: of each token, and of those in its place."""
-        return (1 + len(self.useful_guesses)) * (1 + self.spec.num_logprobs)
+        """Scores that a token makes: its own, and of those in its place."""
+        return 1 + self.spec.num_logprobs
 
     @property
     def cells(self) -> int:
         return cells_soon(len(self.token_ids), self.tokens_left)
 
     @property
-    def useful_guesses(self) -> tuple[int, ...]:
-        """Guesses that may be committed: the last token of a stream is never a guess."""
-        return (self.guesses or ())[: max(0, self.tokens_left - 1)]
-
-    @property
     def may_decode(self) -> bool:
         """Whether it is asked to go on, once its prefix is in the cache."""
-        return self.guesses is not None or self.lease > len(self.token_ids)
-
-    @property
-    def is_leased(self) -> bool:
-        """Whether it is to go on without guesses."""
-        return self.guesses is None and self.may_decode
+        return self.lease > len(self.token_ids)
 
     def park(self) -> None:
         """Give up its place in the cache: what it was asked to do is void.
 
         But not what it may do as soon as it has been read, which nobody asks for again.
         """
-        self.guesses = None
         self.num_read = 0
         if self.announced:
             self.lease = 0

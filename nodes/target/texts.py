@@ -1,4 +1,4 @@
-"""Texts become token ids in a thread, one after the other: no round waits for a long one."""
+"""Texts become token ids in a thread, one after the other: no pass waits for a long one."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from nodes.trace.records import PassRecord, Record
-from nodes.trace.spans import Round, Span, Track, coordinator_track, spans_of
+from nodes.trace.spans import Span, Track, coordinator_track, spans_of
 
 _COUNTER_S: Final = 0.25
 _ABOUT: Final = (
@@ -18,14 +18,14 @@ Event = dict[str, Any]
 
 
 def chrome_trace(records: Sequence[Record]) -> dict[str, Any]:
-    """One track for each stage and node, counters, and arrows along the stages of a round."""
+    """Tracks for passes, guesses, plans and who follows which stream, and counters."""
     spans = spans_of(records)
     origin_s = min((span.start_s for span in spans), default=0.0)
     drawing = _Drawing(origin_s)
     # Of spans that begin together the longer one comes first, so that others may lie beneath it.
     for span in sorted(spans, key=lambda span: (span.start_s, -span.end_s)):
         drawing.add(span)
-    events = [*drawing.events, *drawing.arrows()]
+    events = list(drawing.events)
     for target in dict.fromkeys(record.target for record in records):
         passes = [r for r in records if isinstance(r, PassRecord) and r.target == target]
         events += drawing.counters(target, passes)
@@ -42,14 +42,9 @@ class _Drawing:
         self._processes: dict[str, int] = {}
         self._threads: dict[tuple[str, str], int] = {}
         self._lane_ends: dict[Track, list[float]] = {}
-        self._steps: dict[Round, list[Event]] = {}
 
     def add(self, span: Span) -> None:
-        event = self._event(span, self._lane(span))
-        for round_key in span.rounds:
-            self._steps.setdefault(round_key, []).append(event)
-
-    def _event(self, span: Span, place: Event) -> Event:
+        place = self._lane(span)
         event = {"name": span.name, "cat": "airdraft", "ts": self._us(span.start_s), **place}
         if span.end_s > span.start_s:
             event |= {"ph": "X", "dur": self._us(span.end_s) - event["ts"]}
@@ -58,10 +53,6 @@ class _Drawing:
         if span.notes:
             event["args"] = dict(span.notes)
         self.events.append(event)
-        for part in span.parts:
-            if part.end_s > part.start_s:
-                self._event(part, place)
-        return event
 
     def _us(self, at_s: float) -> int:
         # Whole ones: spans that touch do so in the file, too.
@@ -97,23 +88,6 @@ class _Drawing:
         for (process, thread), tid in self._threads.items():
             common = {"ph": "M", "ts": 0, "pid": self._processes[process], "tid": tid}
             events.append({"name": "thread_name", "args": {"name": thread}, **common})
-        return events
-
-    def arrows(self) -> list[Event]:
-        """Along the spans of each round that has several."""
-        events: list[Event] = []
-        for (target, round_id), steps in self._steps.items():
-            for k, step in enumerate(steps):
-                arrow = {name: step[name] for name in ("ts", "pid", "tid")}
-                arrow |= {"name": "round", "cat": "round", "id": f"{target}/{round_id}"}
-                if k == 0:
-                    arrow["ph"] = "s"
-                elif k < len(steps) - 1:
-                    arrow["ph"] = "t"
-                else:
-                    arrow |= {"ph": "f", "bp": "e"}
-                if len(steps) > 1:
-                    events.append(arrow)
         return events
 
     def counters(self, target: str, passes: Iterable[PassRecord]) -> list[Event]:

@@ -28,12 +28,7 @@ class Replanned:
     @property
     def ratio(self) -> float:
         """The other plan's price to the recorded one's: below 1.0 it is the cheaper one."""
-        return _price_s(self.planned) / _price_s(self.recorded)
-
-
-def _price_s(prediction: Prediction) -> float:
-    """With what drafting ahead saves."""
-    return prediction.price_s * (1.0 - prediction.ahead_gain)
+        return self.planned.price_s / self.recorded.price_s
 
 
 def replan(records: Iterable[PlanRecord], policy: Policy) -> list[Replanned]:
@@ -70,7 +65,7 @@ def table_of(replanned: Sequence[Replanned], policy: str) -> str:
 
 
 def _row(name: str, prediction: Prediction, ratio: float) -> str:
-    return f"{name:<25}{_price_s(prediction) * 1e3:>9.2f} {ratio:>6.3f}"
+    return f"{name:<25}{prediction.price_s * 1e3:>9.2f} {ratio:>6.3f}"
 
 
 def _with_batches(head: str, batches: Sequence[Batch], plain: Sequence[int]) -> list[str]:

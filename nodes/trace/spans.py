@@ -2,7 +2,7 @@
 
 All times are the coordinator's. What a node did is put before its answer by half the round trip of
 its link, as far as it then lies between what the coordinator sent and heard: where it lies is an
-estimate (a wait for a turn on the air is not known of), how long it took is what the node says.
+estimate, how long it took is what the node says.
 """
 
 from __future__ import annotations
@@ -11,21 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nodes.trace.records import (
-    DraftRecord,
-    GivenUpRecord,
-    LapRecord,
-    PassRecord,
-    PlanRecord,
-    Record,
-    RoundRecord,
-    TrialRecord,
-    TrialResultRecord,
-    VerifyRecord,
-)
+from nodes.trace.records import FollowRecord, GuessRecord, PassRecord, PlanRecord, Record
 from policies.plan import Batch
-
-Round = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +25,13 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """parts: spans inside it. rounds: that it is a step of. No length: a moment."""
+    """No length: a moment."""
 
     track: Track
     name: str
     start_s: float
     end_s: float
     notes: Mapping[str, Any] = field(default_factory=dict)
-    parts: tuple[Span, ...] = ()
-    rounds: tuple[Round, ...] = ()
 
 
 def coordinator_track(target: str, thread: str) -> Track:
@@ -64,9 +49,9 @@ def spans_of(records: Iterable[Record]) -> list[Span]:
 class _Builder:
     def __init__(self) -> None:
         self._spans: list[Span] = []
-        self._rounds: dict[Round, RoundRecord | TrialRecord] = {}
-        self._verified_at: dict[Round, float] = {}
         self._plans: dict[str, PlanRecord] = {}
+        # Who follows a stream of a target, and since when.
+        self._following: dict[tuple[str, int], FollowRecord] = {}
         self._pass_ends: dict[str, float] = {}
         self._last_s = 0.0
 
@@ -76,34 +61,24 @@ class _Builder:
             case PlanRecord(target=target):
                 self._end_plan(target)
                 self._plans[target] = record
-            case RoundRecord() | TrialRecord():
-                self._rounds[record.target, record.round_id] = record
-            case DraftRecord():
-                self._draft(record)
-            case GivenUpRecord():
-                for node in record.nodes:
-                    name = f"round {record.round_id} goes on without it"
-                    self._moment(Track(f"draft node {node}", "draft"), name, record.at_s)
-            case VerifyRecord(target=target, round_id=round_id, at_s=at_s):
-                self._verified_at[target, round_id] = at_s
+            case FollowRecord(target=target, stream_id=stream_id):
+                self._end_following(target, stream_id, record.reason)
+                if record.node:
+                    self._following[target, stream_id] = record
+            case GuessRecord():
+                notes = {"streams": record.num_streams, "for": record.target}
+                track = Track(f"draft node {record.node}", "guesses")
+                name = f"{record.num_tokens} guesses"
+                self._spans.append(Span(track, name, record.at_s, record.at_s, notes))
             case PassRecord():
                 self._pass(record)
-            case LapRecord():
-                self._lap(record)
-            case TrialResultRecord():
-                name = (
-                    f"stream {record.stream_id}: {record.num_right} of "
-                    f"{record.num_draft_tokens} guesses right"
-                )
-                self._moment(coordinator_track(record.target, "trials"), name, record.at_s)
 
     def finished(self) -> list[Span]:
         for target in list(self._plans):
             self._end_plan(target)
+        for target, stream_id in list(self._following):
+            self._end_following(target, stream_id, "")
         return self._spans
-
-    def _moment(self, track: Track, name: str, at_s: float) -> None:
-        self._spans.append(Span(track, name, at_s, at_s))
 
     def _end_plan(self, target: str) -> None:
         record = self._plans.pop(target, None)
@@ -111,106 +86,56 @@ class _Builder:
             return
         notes: dict[str, Any] = {
             "policy": record.policy,
-            "batches": [dict(zip(b.stream_ids, b.gammas, strict=True)) for b in record.batches],
+            "in_force": "groups" if record.is_grouped else "open flow",
+            "groups": [dict(zip(b.stream_ids, b.gammas, strict=True)) for b in record.batches],
             "plain": list(record.plain),
+            "open_price_ms": _ms(record.open_price_s),
         }
         if (prediction := record.prediction) is not None:
             notes |= {
-                "price_ms": _ms(prediction.price_s),
-                "cycle_ms": _ms(prediction.cycle_s),
+                "groups_price_ms": _ms(prediction.price_s),
                 "bound": prediction.bound,
                 "tokens_per_s": prediction.tokens_per_s,
             }
-        name = f"plan: gammas {' | '.join(map(_gammas, record.batches)) or 'none'}"
-        if record.plain:
-            name += f", {len(record.plain)} plain"
+        name = "open flow"
+        if record.is_grouped:
+            name = f"groups: {' | '.join(map(_gammas, record.batches)) or 'none'}"
         track = coordinator_track(target, "plan in force")
         self._spans.append(Span(track, name, record.at_s, self._last_s, notes))
 
-    def _draft(self, record: DraftRecord) -> None:
-        round_key = record.target, record.round_id
-        begun = self._rounds.get(round_key)
-        if begun is None:
-            # It began before anybody recorded.
+    def _end_following(self, target: str, stream_id: int, reason: str) -> None:
+        record = self._following.pop((target, stream_id), None)
+        if record is None:
             return
-        way_s = max(0.0, record.at_s - begun.at_s - record.draft_s)
-        # Heartbeats wait for the event loop, too: a round's whole way may take less.
-        back_s = record.rtt_s / 2 if record.rtt_s <= way_s else way_s / 2
-        end_s = record.at_s - back_s
-        start_s = max(begun.at_s, end_s - record.draft_s)
-        notes: dict[str, Any] = {"draft_ms": _ms(record.draft_s)}
-        if record.num_ready or record.num_wasted:
-            notes |= {"drafted_ahead": record.num_ready, "ahead_wasted": record.num_wasted}
-        kind = "trial" if isinstance(begun, TrialRecord) else "round"
-        name = f"{kind} {record.round_id}"
-        rounds: tuple[Round, ...] = ()
-        link_notes: dict[str, Any] = {}
-        if isinstance(begun, RoundRecord):
-            rounds = (round_key,)
-            part = next((node for node in begun.nodes if node.node == record.node), None)
-            if part is not None:
-                predicted_s = record.predicted_s or part.draft_s
-                notes |= {"predicted_ms": _ms(predicted_s), "streams": list(part.stream_ids)}
-                link_notes = {"link_ms": _ms(way_s), "predicted_ms": _ms(part.link_s)}
-        process = f"draft node {record.node}"
-        draft, link = Track(process, "draft"), Track(process, f"link to {record.node}")
-        self._spans += [
-            Span(link, f"{name}: request", begun.at_s, start_s, link_notes),
-            Span(draft, name, start_s, end_s, notes, rounds=rounds),
-            Span(link, f"{name}: answer", end_s, record.at_s, link_notes),
-        ]
+        track = coordinator_track(target, f"stream {stream_id}")
+        name = f"followed by {record.node}"
+        notes = {"until": reason} if reason else {}
+        self._spans.append(Span(track, name, record.at_s, self._last_s, notes))
 
     def _pass(self, record: PassRecord) -> None:
-        num_tokens = sum(stream.num_draft_tokens + 1 for stream in record.streams)
-        round_ids = sorted({stream.round_id for stream in record.streams} - {0})
+        streams = record.streams
+        num_tokens = sum(stream.num_draft_tokens + 1 for stream in streams)
         notes = {
             "pass_ms": _ms(record.pass_s),
             "predicted_ms": _ms(record.predicted_s),
-            "streams": [stream.stream_id for stream in record.streams],
-            "on_lease": sum(stream.round_id == 0 for stream in record.streams),
-            "committed": sum(stream.num_tokens for stream in record.streams),
-            "guesses": sum(stream.num_draft_tokens for stream in record.streams),
-            "accepted": sum(stream.num_accepted_tokens for stream in record.streams),
+            "streams": [stream.stream_id for stream in streams],
+            "committed": sum(stream.num_tokens for stream in streams),
+            "guesses": sum(stream.num_draft_tokens for stream in streams),
+            "accepted": sum(stream.num_accepted_tokens for stream in streams),
+            "looked_up": sum(stream.num_looked_up for stream in streams),
+            "offered": sum(stream.num_offered for stream in streams),
+            "late": sum(stream.num_late for stream in streams),
+            "best_chances": {s.stream_id: s.best_percent / 100 for s in streams if s.best_percent},
             "prompt_tokens": record.num_read,
         }
-        rounds = tuple((record.target, round_id) for round_id in round_ids)
-        # Passes follow one another, and what they were asked for.
-        earliest_s = max(
-            self._pass_ends.get(record.target, 0.0),
-            *(self._verified_at.get(round_key, 0.0) for round_key in rounds),
-            0.0,
-        )
+        # Passes follow one another.
+        earliest_s = self._pass_ends.get(record.target, 0.0)
         start_s = max(record.at_s - record.rtt_s / 2 - record.pass_s, earliest_s)
-        end_s = self._pass_ends[record.target] = max(
-            start_s, min(record.at_s, start_s + record.pass_s)
-        )
+        end_s = max(start_s, min(record.at_s, start_s + record.pass_s))
+        self._pass_ends[record.target] = end_s
         track = Track(f"target {record.target}", "pass")
         name = f"{num_tokens + record.num_read} tokens"
-        self._spans.append(Span(track, name, start_s, end_s, notes, rounds=rounds))
-
-    def _lap(self, record: LapRecord) -> None:
-        round_key = record.target, record.round_id
-        begun, verified_at = self._rounds.pop(round_key, None), self._verified_at.pop(round_key, 0)
-        if not isinstance(begun, RoundRecord):
-            return
-        thread = f"batch {begun.batch}" if begun.batch else "batches of older plans"
-        track = coordinator_track(record.target, thread)
-        parts: tuple[Span, ...] = ()
-        if begun.at_s <= verified_at <= record.at_s:
-            parts = (
-                Span(track, "draft", begun.at_s, verified_at),
-                Span(track, "verify", verified_at, record.at_s),
-            )
-        notes = {
-            "lap_ms": _ms(record.lap_s),
-            "predicted_ms": _ms(record.predicted_s),
-            "gammas": {stream.stream_id: stream.gamma for stream in begun.streams},
-            "stops": {stream.stream_id: stream.stop for stream in begun.streams if stream.stop},
-        }
-        name = f"round {record.round_id}"
-        self._spans.append(
-            Span(track, name, begun.at_s, record.at_s, notes, parts, rounds=(round_key,))
-        )
+        self._spans.append(Span(track, name, start_s, end_s, notes))
 
 
 def _gammas(batch: Batch) -> str:

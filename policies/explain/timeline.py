@@ -19,7 +19,7 @@ import numpy as np
 
 from policies.cycle import stages_of
 from policies.plan import Plan
-from policies.problem import Counts, CycleProblem
+from policies.problem import CycleProblem, Ints
 
 # Cycles until a schedule has settled, and how many more may be played to find a batch's start.
 _WARM_UP_CYCLES = 4
@@ -102,19 +102,18 @@ def _between(spans: list[Span], start_s: float, end_s: float) -> tuple[Span, ...
     )
 
 
-def node_counts(problem: CycleProblem, plan: Plan) -> tuple[Counts, Counts]:
+def node_counts(problem: CycleProblem, plan: Plan) -> tuple[Ints, Ints]:
     """(g, J, m) streams of each draft node in each batch that take step 1, 2, ... g of a draft,
-    and (J, m) their guesses; expected numbers where drafts may stop before their cap."""
+    and (J, m) their guesses."""
     at = {stream_id: k for k, stream_id in enumerate(problem.stream_ids)}
     shape = (problem.max_gamma, len(problem.node_names), len(plan.batches))
-    counts = np.zeros(shape, dtype=problem.sent.dtype)
-    guesses = np.zeros(shape[1:], dtype=problem.sent.dtype)
+    counts = np.zeros(shape, dtype=np.int64)
+    guesses = np.zeros(shape[1:], dtype=np.int64)
     for m, batch in enumerate(plan.batches):
         for stream_id, gamma in zip(batch.stream_ids, batch.gammas, strict=True):
             k = at[stream_id]
-            going = problem.going[k, :gamma]
-            counts[:gamma, problem.nodes[k], m] += going.astype(counts.dtype)
-            guesses[problem.nodes[k], m] += problem.sent[k, gamma]
+            counts[:gamma, problem.nodes[k], m] += 1
+            guesses[problem.nodes[k], m] += gamma
     return counts, guesses
 
 
@@ -123,7 +122,7 @@ def _works(problem: CycleProblem, plan: Plan) -> list[_Work]:
     counts, guesses = node_counts(problem, plan)
     asked = counts[0]
     nothing = np.zeros(len(plan.batches))
-    draft_s = stages_of(problem, counts, guesses, nothing, nothing).draft_s
+    draft_s = stages_of(problem, counts, guesses, nothing).draft_s
     air_s = (
         problem.message_air_s[:, None]
         + asked * problem.stream_air_s[:, None]

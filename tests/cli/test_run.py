@@ -106,9 +106,9 @@ def test_without_a_draft_model(commands: Commands, draft: str) -> None:
     found = answer(commands, "--model", "toy:1", "--draft", draft, *options)
     assert tuple(found["token_ids"]) == alone("hi", 48).token_ids
     if draft == "none":
-        assert found["plain_reason"] == "draft off: no draft node holds the stream"
+        assert found["plain_reason"] == "draft off: there is no draft node"
     else:
-        # Guesses come from the coordinator: nothing goes to a draft node.
+        # Guesses come from the target: nothing goes to a draft node.
         assert found["num_rounds"] > 0
     assert found["draft_wire_bytes"] == 0
 

@@ -34,11 +34,12 @@ def test_a_small_terminal_shows_all_kinds_of_things() -> None:
     found = "\n".join(lines)
     for part in (
         "silent 2 s emulated",
-        "PLAN of big: 1 plain; in batches: 1 with gamma 4",
-        "promised 61.0 tokens/s, cycle 50.0 ms, bound by lap of batch 1",
-        "observed 55.5 tokens/s, cycle 53.0 ms; off by draft 4%",
+        "PLAN of big: groups of streams: 1 with 4 guesses, bound by lap of batch 1",
+        "observed 55.5 tokens/s, 20.0 passes/s; off by pass 4%, plan 4%",
+        "sum of seconds a token: open flow 49.0 ms, groups 41.0 ms, observed 53.0 ms",
         "accepted by position: 1 83%, 2 80%, 3 75%, 4 80%",
         "44 tokens: 64% accepted, 20% corrected, 7% bonus, 9% plain",
+        "60 guesses: 67% taken, 22% not chosen, 5% late, 7% looked up",
         "no draft node holds the str~",
         "... 3 more",
     ):
@@ -96,17 +97,54 @@ def test_a_target_that_has_left_has_no_plan_to_show() -> None:
     assert "PLAN of" not in text(left)
 
 
+def test_where_nobody_waits_the_plan_is_open_flow() -> None:
+    assert TARGET.plan is not None
+    plan = replace(TARGET.plan, policy="flow", batches=(), grouped_price_s=0.0)
+    shown = text(replace(STATUS, targets=(replace(TARGET, plan=plan),)))
+    assert "PLAN of big: open flow\n" in shown
+    assert "open flow 49.0 ms, groups -, observed 53.0 ms" in shown
+    # Before there is a plan there is nothing to compare.
+    none = replace(plan, open_price_s=0.0)
+    assert "sum of seconds" not in text(replace(STATUS, targets=(replace(TARGET, plan=none),)))
+
+
+def test_groups_with_caps_of_their_own_are_told_apart() -> None:
+    assert TARGET.plan is not None
+    other = replace(TARGET.plan.batches[0], stream_ids=(1, 2), gammas=(3, 6))
+    plan = replace(TARGET.plan, batches=(*TARGET.plan.batches, other), bound="")
+    shown = text(replace(STATUS, targets=(replace(TARGET, plan=plan),)))
+    assert "groups of streams: 1 with 4 guesses, 2 with 3-6 guesses\n" in shown
+
+
+def test_a_plain_stream_says_why_without_saying_so_twice() -> None:
+    reasons = {
+        "plain: the best guess had a chance of 0.41": "the best guess had",
+        "draft off: small still reads the text": "small still reads",
+        "": "not_worth",
+    }
+    for reason, shown in reasons.items():
+        stream = replace(PLAIN, reason=reason, plain="not_worth")
+        *_, last = frame(replace(STATUS, streams=(stream,), num_streams=1), 160, 100)
+        assert shown in last
+        assert "plain:" not in last
+        assert "draft off:" not in last
+
+
 def test_spans_are_drawn_where_they_were() -> None:
-    # Ten laps of 0.9 / 11 s are shown, up to now.
+    # Thirty passes of 0.6 / 15 s are shown, up to now.
     end = STATUS.at_s
-    shown_s = 10 * 0.9 / 11
-    first = SpanStatus("pass", "big", 0, 1, end - shown_s, end - shown_s / 2, 3)
-    second = SpanStatus("pass", "big", 2, 1, end - shown_s / 2, end, 3)
-    lines = frame(with_spans(first, second), 116, 50)
+    shown_s = 30 * 0.6 / 15
+    plain = SpanStatus("pass", "big", end - shown_s, end - shown_s / 2, 3, 0)
+    guessed = SpanStatus("pass", "big", end - shown_s / 2, end, 5, 3)
+    at_s = end - shown_s / 2
+    message = SpanStatus("guesses", "small", at_s, at_s, 3, 3)
+    lines = frame(with_spans(plain, message, guessed), 116, 50)
     (track,) = [line for line in lines if line.startswith("  big ")]
-    assert track == "  big          " + "=" * 50 + "2" * 50
-    gone = SpanStatus("pass", "big", 2, 1, end - 9.0, end - 8.0, 3)
-    assert "by batch" not in text(with_spans(gone))
+    assert track == "  big          " + "=" * 50 + "#" * 50
+    (track,) = [line for line in lines if line.startswith("  small ") and "^" in line]
+    assert track == "  small        " + "." * 50 + "^" + "." * 49
+    gone = SpanStatus("pass", "big", end - 9.0, end - 8.0, 3, 0)
+    assert "pass with guesses" not in text(with_spans(gone))
 
 
 @pytest.mark.parametrize("name", ["\x1b]0;title\x07", "a\nb", "\u202ename"])

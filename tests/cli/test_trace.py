@@ -15,10 +15,10 @@ from nodes.api import open_client
 from nodes.cli.main import cli
 from nodes.cli.trace import Recording, poll
 from nodes.messages import TraceReply
-from nodes.trace.records import DraftRecord, PlanRecord, from_line, to_line
+from nodes.trace.records import PassRecord, PlanRecord, from_line, to_line
 from policies.baselines import POLICIES
 from tests.cli.commands import LIMIT_S, Commands
-from tests.nodes.trace.examples import ROUND, guessing, plan_record
+from tests.nodes.trace.examples import FLOW, guessing, plan_record
 
 CANARY = "zebra-4711"
 
@@ -66,12 +66,15 @@ def test_a_mesh_at_work_is_recorded_drawn_and_planned_anew(
         mesh.communicate(timeout=LIMIT_S)
     records = [from_line(line) for line in raw.read_bytes().splitlines()]
     kinds = {type(record).__name__ for record in records}
-    assert {"PlanRecord", "RoundRecord", "DraftRecord", "VerifyRecord", "PassRecord"} <= kinds
-    # Nodes say how long they took.
-    assert all(record.draft_s > 0 for record in records if isinstance(record, DraftRecord))
+    assert kinds == {"PlanRecord", "FollowRecord", "GuessRecord", "PassRecord"}
+    # Targets say how long passes took, and which guesses they had.
+    passes = [record for record in records if isinstance(record, PassRecord)]
+    assert all(record.pass_s > 0 for record in passes)
+    assert any(stream.num_draft_tokens for record in passes for stream in record.streams)
     trace = json.loads(output.read_text())
     threads = {e["args"]["name"] for e in trace["traceEvents"] if e["name"] == "thread_name"}
-    assert {"plan in force", "batch 1", "draft", "link to draft", "pass"} <= threads
+    assert {"plan in force", "guesses", "pass"} <= threads
+    assert any(thread.startswith("stream ") for thread in threads)
     spans = [e for e in trace["traceEvents"] if e["ph"] == "X"]
     assert all(span["dur"] >= 0 for span in spans)
     for file in (output, raw):
@@ -90,7 +93,7 @@ def replan(*arguments: str | Path) -> Result:
 @pytest.mark.parametrize("policy", POLICIES)
 def test_every_policy_plans_a_recording(tmp_path: Path, policy: str) -> None:
     file = tmp_path / "trace.jsonl"
-    records = [*ROUND, plan_record(guessing(3), 11.0)]
+    records = [*FLOW, plan_record(guessing(3), 11.0)]
     file.write_bytes(b"".join(to_line(n, record) for n, record in enumerate(records)))
     result = replan(file, "--policy", policy)
     assert (result.exit_code, result.stderr) == (0, "")
@@ -100,7 +103,7 @@ def test_every_policy_plans_a_recording(tmp_path: Path, policy: str) -> None:
 def test_bad_input_is_one_line_that_names_it(commands: Commands, tmp_path: Path) -> None:
     (tmp_path / "text.jsonl").write_text("this is no record\n")
     (tmp_path / "empty.jsonl").write_text("")
-    (tmp_path / "cut.jsonl").write_bytes(to_line(1, ROUND[0]) + to_line(2, ROUND[1])[:-20])
+    (tmp_path / "cut.jsonl").write_bytes(to_line(1, FLOW[0]) + to_line(2, FLOW[1])[:-20])
     none = tmp_path / "none"
     cases = [
         ((), "nothing to write: give --output", 2),

@@ -11,18 +11,8 @@ from nodes.engine.toy import ToyConfig, ToyModel
 from nodes.messages import EngineProfile, SubmitRequest
 from nodes.profile import decode_profile, encode_profile
 from nodes.stream import StreamId, StreamSpec
-from policies.plan import Batch, Observation, Plan
 
 PROMPT = (5, 6, 7)
-
-
-def one_batch(observation: Observation) -> Plan:
-    """All streams that a draft node holds in one batch, 4 guesses or what was asked for."""
-    guessing = [v for v in observation.streams if v.draft is not None]
-    plain = [v.stream_id for v in observation.streams if v.draft is None]
-    gammas = tuple(4 if v.fixed_gamma is None else v.fixed_gamma for v in guessing)
-    batch = Batch(tuple(v.stream_id for v in guessing), gammas)
-    return Plan((batch,) if guessing else (), tuple(plain))
 
 
 def make_spec(stream_id: int = 1, prompt: tuple[int, ...] = PROMPT, **changes: Any) -> StreamSpec:

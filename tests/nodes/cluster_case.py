@@ -18,7 +18,7 @@ class ClusterCase:
     request. num_restarts: of the coordinator. num_commands: drains, undrains and drops.
     plans_later: as the live coordinator does. ways: how each request comes, as text or as ids,
     whole or in pieces. moves: as in pure_mesh.Case. num_lost: messages that get lost; fewer than it
-    takes to end a stream. flows: guesses do, rather than being asked for in rounds."""
+    takes to end a stream."""
 
     target: ToyConfig
     num_targets: int
@@ -30,7 +30,6 @@ class ClusterCase:
     num_moves: int
     has_wild_policy: bool
     has_lookup: bool
-    has_trials: bool
     moves: bytes
     move_seed: int
     num_restarts: int = 0
@@ -38,7 +37,6 @@ class ClusterCase:
     plans_later: bool = False
     num_lost: int = 0
     role: str = "client"
-    flows: bool = False
     ways: tuple[tuple[bool, bool], ...] = ()
 
 

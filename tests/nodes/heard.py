@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from nodes.messages import FinishedNotice, PromptLogprobsNotice, TokenScores, TokensNotice
@@ -48,6 +48,12 @@ class Heard:
                     assert reason == expected.finish_reason
             case _:
                 raise AssertionError(f"unexpected {message}")
+
+    def check_journal(self, choice: int, output: Sequence[int]) -> None:
+        """output: all that the mesh has of a choice by now."""
+        assert tuple(output) == self._alone(choice).token_ids[: len(output)]
+        heard = self.token_ids[choice]
+        assert heard == list(output[: len(heard)]), "the client has what the mesh has not"
 
     def _take_tokens(self, message: TokensNotice) -> None:
         choice = message.choice

@@ -11,12 +11,9 @@ from typing import Any
 from mesh.memory_transport import MemoryHub, MemoryServer
 from nodes.class_weights import parsed_weights
 from nodes.client import Client
-from nodes.config import guesses_flow
 from nodes.coordinator.service import Coordinator
-from nodes.draft.guessing import GuessingState
-from nodes.draft.guessing_node import GuessingNode
 from nodes.draft.node import DraftNode
-from nodes.draft.state import ModelDrafter
+from nodes.draft.state import DraftState
 from nodes.engine.grammar import Grammars
 from nodes.engine.load import TOY_COSTS
 from nodes.engine.protocol import EngineInfo
@@ -25,7 +22,6 @@ from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
 from nodes.target.node import TargetNode
-from policies.joint import joint_plan
 from tests.nodes.reference import Reference, reference
 
 PROMPT = "several devices"
@@ -72,7 +68,6 @@ class Members:
         self.server = self.hub.server()
         coordinator = Coordinator(
             self.server,
-            joint_plan,
             heartbeat_interval_s=0.05,
             heartbeat_timeout_s=60.0,
             class_weights=parsed_weights(weights),
@@ -89,7 +84,6 @@ class Members:
             endpoint="memory",
             node=name,
             prefix_cache_bytes=100_000,
-            flows=guesses_flow(),
         )
         self.tasks[name] = asyncio.create_task(target.run())
 
@@ -98,13 +92,8 @@ class Members:
         grammars = Grammars(ToyTokenizer(96), model.info)
         known = model.info, TOY_COSTS
         where = {"endpoint": "memory", "node": name}
-        draft: DraftNode | GuessingNode
-        if guesses_flow():
-            state = GuessingState(model, TOY_COSTS.decode.at, grammars=grammars)
-            draft = GuessingNode(self._connect(name), state, *known, **where)
-        else:
-            drafter = ModelDrafter(model, grammars=grammars)
-            draft = DraftNode(self._connect(name), drafter, *known, **where)
+        state = DraftState(model, TOY_COSTS.decode.at, grammars=grammars)
+        draft = DraftNode(self._connect(name), state, *known, **where)
         self.tasks[name] = asyncio.create_task(draft.run())
 
     def start_client(self, name: str, role: str = "client", *, rejoins: bool = True) -> Client:

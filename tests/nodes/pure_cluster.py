@@ -19,6 +19,7 @@ from nodes.coordinator.sends import Send
 from nodes.coordinator.state import CoordinatorState, DuePlan
 from nodes.messages import (
     CommitReply,
+    GuessNotice,
     LeaseRequest,
     NodeCommandReply,
     NodeCommandRequest,
@@ -27,15 +28,13 @@ from nodes.messages import (
     StreamReadyNotice,
     TokenizeReply,
     TokenizeRequest,
-    VerifyRequest,
 )
 from nodes.profile import encode_profile
+from nodes.scheduler.planning import MODES, Mode
 from nodes.scheduler.silences import LOOK_S as LOOK_EACH_S
 from nodes.status import Status, decode_status, encode_status
 from nodes.target.stream import cells_needed
-from policies.baselines import POLICIES
 from policies.latency import NodeCosts
-from policies.plan import Policy
 from tests.nodes.cluster_case import ClusterCase, NodeProcess
 from tests.nodes.pure_client import PureClient
 from tests.nodes.pure_mesh import (
@@ -51,7 +50,7 @@ _MAX_MOVES = 60_000
 _RARE_ONE_IN = 24
 # Messages that may be lost between the coordinator and a node that is there, and how often.
 _LOSSY = (
-    *(OpenStreamRequest, StreamReadyNotice, LeaseRequest, VerifyRequest, CommitReply),
+    *(OpenStreamRequest, StreamReadyNotice, LeaseRequest, GuessNotice, CommitReply),
     *(TokenizeRequest, TokenizeReply),
 )
 _LOST_ONE_IN = 12
@@ -93,15 +92,16 @@ class PureCluster:
                 self._start(node)
 
     def _new_state(self) -> CoordinatorState:
-        policy: Policy = POLICIES["joint"]
+        mode = MODES["auto"]
+        if self.case.has_wild_policy:
+            mode = Mode(WildPolicy(self.choose.below), (None, True)[self.choose.below(2)])
         return CoordinatorState(
-            WildPolicy(self.choose.below) if self.case.has_wild_policy else policy,
+            mode,
             cluster="",
             epoch=0,
             heartbeat_interval_s=1e9,
             heartbeat_timeout_s=1e9,
             lookup=self.case.has_lookup,
-            trials=self.case.has_trials,
             plans_later=self.case.plans_later,
         )
 
@@ -119,6 +119,8 @@ class PureCluster:
                 rare[self.choose.below(len(rare))]()
             elif moves:
                 moves[self.choose.below(len(moves))]()
+            elif (next_step := self._next_step()) is not None:
+                self.now = next_step
             elif (deadline := self.state.next_deadline()) is not None:
                 self._tick(deadline)
             elif self._has_requests() and (gone := [n for n in self.targets if not n.peer]):
@@ -135,6 +137,12 @@ class PureCluster:
         else:
             raise AssertionError("the run does not end")
         self._check_end()
+
+    def _next_step(self) -> float | None:
+        """When a node makes a pass that waits for the one before it, or for guesses."""
+        engines = [node.engine for node in self._alive(self.nodes) if node.engine is not None]
+        times = [engine.next_step(self.now) for engine in engines]
+        return min((each for each in times if each is not None), default=None)
 
     def _has_requests(self) -> bool:
         waiting = self.client.to_submit or self.client.uploads
@@ -161,7 +169,8 @@ class PureCluster:
                 moves.append(partial(self._node_takes, node))
             if node.outbox:
                 moves.append(partial(self._coordinator_takes, node))
-            if node.engine is not None and node.engine.has_work():
+            next_step = node.engine.next_step(self.now) if node.engine is not None else None
+            if next_step is not None and next_step <= self.now:
                 moves.append(partial(self._node_steps, node))
         return moves
 
@@ -259,11 +268,9 @@ class PureCluster:
                     max_sequences=draft.max_sequences,
                     max_batch_tokens=draft.max_batch_tokens,
                 )
-            node.engine = PureNode(
-                node.role, config, self._tokenized, self._pass_s, flows=self.case.flows
-            )
+            node.engine = PureNode(node.role, config, self._tokenized, self._pass_s)
         info = node.engine.model.info
-        profile = encode_profile(info, node.costs, flows=self.case.flows)
+        profile = encode_profile(info, node.costs)
         node.is_in = False
         hello = Hello(node.name, node.role, self.num_joins, PROTOCOL_VERSION, profile)
         self._say(node.peer, hello)
@@ -347,7 +354,7 @@ class PureCluster:
         serving = self.state._serving
         assert serving.ledger.requests == {} == serving.ledger.streams
         assert len(serving.placement.waiting) == 0
-        assert self.state._draft_load.totals == {}
+        assert not any(draft.followed for draft in self.state._drafts)
         for record in self.state._roster.nodes("target"):
             assert (record.used_cells, record.scheduler.num_streams) == (0, 0)  # type: ignore[union-attr]
         for node in self._alive(self.nodes):
@@ -387,7 +394,7 @@ class PureCluster:
 
     def _node_steps(self, node: NodeProcess) -> None:
         assert node.engine is not None
-        self._node_says(node, node.engine.step())
+        self._node_says(node, node.engine.step(self.now))
 
     @staticmethod
     def _node_says(node: NodeProcess, messages: Sequence[Any]) -> None:

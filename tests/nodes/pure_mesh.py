@@ -9,33 +9,33 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from nodes.draft.node import draft_reply, jobs_of
-from nodes.draft.state import ModelDrafter
-from nodes.draft.stream import Drafted
+from nodes.draft.node import guess_notice, take_commits
+from nodes.draft.state import DraftState, Guessed
 from nodes.engine.protocol import Model, Tokenizer
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.messages import (
     CloseStreamNotice,
+    CommitNotice,
     CommitReply,
-    DraftReply,
-    DraftRequest,
+    GuessNotice,
+    HoldNotice,
     LeaseRequest,
     OpenStreamRequest,
     StreamFailedNotice,
     StreamParkedNotice,
     StreamReadyNotice,
-    VerifyRequest,
+    parts_of,
 )
-from nodes.scheduler import SchedulerState
+from nodes.scheduler import Scheduler
+from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
+from nodes.scheduler.planning import MODES, Mode
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.events import Committed
-from nodes.target.node import commit_entry, spec_of
+from nodes.target.node import commit_entry, spec_of, take_guesses, take_holds
 from nodes.target.state import TargetState
-from policies.baselines import POLICIES
 from policies.latency import CostTable, NodeCosts
-from policies.plan import Policy
 from tests.nodes.pure_node import notices
 from tests.nodes.reference import Reference, reference, toy_grammars
 from tests.nodes.wild_policy import WildPolicy
@@ -47,8 +47,10 @@ _MAX_MOVES = 50_000
 # Changes come now and then, so that most of a run lies between them.
 _RARE_ONE_IN = 24
 _MOVE_S = 1e-4
-# One batch or several, with and without overlap.
-_TAME = ("joint", "alternating", "single-stream", "single-stream", "no-overlap")
+_PLANS_ONE_IN = 20
+# Longer than from one plan to the next.
+_PLAN_S = 1.1
+_TAME = ("auto", "auto", "open", "grouped", "alternating", "single-stream")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,19 +80,49 @@ class StreamCase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A run; moves: the first choices of who goes next, later ones come from move_seed."""
+    """A run; moves: the first choices of who goes next, later ones come from move_seed.
+    num_upset: messages with guesses that are lost, repeated or overtaken. pass_moves: that others
+    may make while the target is at a pass."""
 
     target: ToyConfig
     drafts: tuple[DraftCase, ...]
     streams: tuple[StreamCase, ...]
     num_churns: int
-    num_late_drafts: int
+    num_upset: int
     has_wild_policy: bool
     has_lookup: bool
-    has_trials: bool
     prefix_cache_bytes: int = 0
+    pass_moves: int = 0
     moves: bytes
     move_seed: int
+
+
+def guessed_case(*, has_lookup: bool = False) -> Case:
+    """Two streams, and a good draft node that has time to guess for them."""
+    draft = DraftCase(
+        agreement=0.9, num_cells=1000, max_sequences=5, max_batch_tokens=64, starts_alive=True
+    )
+    stream = StreamCase(
+        prompt=(5, 6, 7),
+        max_tokens=200,
+        sampling=Sampling(),
+        stops=(),
+        ignore_eog=True,
+        gamma=None,
+        is_cancelled=False,
+    )
+    return Case(
+        target=ToyConfig(num_cells=1000, max_sequences=5, max_batch_tokens=64),
+        drafts=(draft,),
+        streams=(stream, stream),
+        num_churns=0,
+        num_upset=0,
+        has_wild_policy=False,
+        has_lookup=has_lookup,
+        pass_moves=30,
+        moves=b"",
+        move_seed=1,
+    )
 
 
 class Chooser:
@@ -109,7 +141,7 @@ class Chooser:
 class _Draft:
     case: DraftCase
     name: str
-    drafter: ModelDrafter | None = None
+    drafter: DraftState | None = None
     inbox: deque[Any] = field(default_factory=deque)
     outbox: deque[Any] = field(default_factory=deque)
 
@@ -155,6 +187,7 @@ class PureMesh:
         # As many as there are vocabularies in all tests: compiled once.
         self.grammars = toy_grammars(case.target.num_vocab)
         self.target = self._make_target(self.model, tokenizer)
+        self._free_at = 0.0
         self.target_inbox: deque[Any] = deque()
         self.target_outbox: deque[Any] = deque()
         self.drafts = [_Draft(d, f"draft-{i}") for i, d in enumerate(case.drafts)]
@@ -170,7 +203,7 @@ class PureMesh:
         self.text: dict[StreamId, bytes] = dict.fromkeys(self.specs, b"")
         self.finished: dict[StreamId, str] = {}
         self.churns_left = case.num_churns
-        self.late_left = case.num_late_drafts
+        self.upset_left = case.num_upset
         self.num_parked = 0
         for draft in self.drafts:
             if draft.case.starts_alive:
@@ -178,14 +211,20 @@ class PureMesh:
 
     # -- who takes part ----------------------------------------------------------------------------
 
-    def _make_scheduler(self, case: Case) -> SchedulerState:
-        tame = POLICIES[_TAME[self.choose.below(len(_TAME))]]
-        policy: Policy = WildPolicy(self.choose.below) if case.has_wild_policy else tame
-        return SchedulerState(policy, TARGET_COSTS, lookup=case.has_lookup, trials=case.has_trials)
+    def _make_scheduler(self, case: Case) -> Scheduler:
+        mode = MODES[_TAME[self.choose.below(len(_TAME))]]
+        if case.has_wild_policy:
+            mode = Mode(WildPolicy(self.choose.below), (None, True)[self.choose.below(2)])
+        return Scheduler(TARGET_COSTS, Drafts(), looks_up=case.has_lookup, mode=mode)
 
     def _make_target(self, model: Model, tokenizer: Tokenizer) -> TargetState:
         return TargetState(
-            model, tokenizer, self.case.prefix_cache_bytes, self.grammars, midway_tokens=128
+            model,
+            tokenizer,
+            self.case.prefix_cache_bytes,
+            self.grammars,
+            midway_tokens=128,
+            costs=TARGET_COSTS,
         )
 
     # -- engines -----------------------------------------------------------------------------------
@@ -218,10 +257,10 @@ class PureMesh:
             elif moves:
                 moves[self.choose.below(len(moves))]()
             elif self._held_until() is not None:
-                self._wait_for_batch()
+                self._wait()
             else:
-                # No message is ever lost here: only a batch that is held back may need a tick,
-                # no stream may need a deadline to go on.
+                # Only streams that wait for guesses may need time to pass: no message that a text
+                # depends on is ever lost here.
                 break
         else:
             raise AssertionError("the run does not end")
@@ -233,8 +272,12 @@ class PureMesh:
             moves.append(self._target_takes)
         if self.target_outbox:
             moves.append(self._scheduler_takes_from_target)
-        if self.target.has_work():
+        next_step = self._next_step()
+        if next_step is not None and next_step <= self.now:
             moves.append(self._target_steps)
+        # Plans are made now and then.
+        if self.scheduler.num_streams and self.choose.below(_PLANS_ONE_IN) == 0:
+            moves.append(self._plan)
         if self.waiting and self._has_room():
             moves.append(self._admit)
         for draft in self.drafts:
@@ -251,31 +294,49 @@ class PureMesh:
         # Once all streams have ended nothing is to be seen of a change any more.
         if self.churns_left and len(self.finished) < len(self.specs):
             moves += [partial(self._churn, draft) for draft in self.drafts]
-        if self.late_left and self._deadlines():
-            moves.append(self._be_late)
+        if self.upset_left:
+            for box in (self.target_inbox, *(draft.outbox for draft in self.drafts)):
+                if any(isinstance(message, GuessNotice) for message in box):
+                    moves.append(partial(self._upset, box))
         if self._held_until() is not None:
-            moves.append(self._wait_for_batch)
+            moves.append(self._wait)
         moves += [
             partial(self._cancel, s) for s in self.to_cancel if self.scheduler.stream(s) is not None
         ]
         return moves
 
-    def _be_late(self) -> None:
-        self.late_left -= 1
-        self.now = max(self.now, min(self._deadlines()))
+    def _plan(self) -> None:
+        self.now += _PLAN_S
         self._carry_out(self.scheduler.tick(self.now))
 
-    def _deadlines(self) -> list[float]:
-        return [r.deadline for r in self.scheduler._rounds.values() if r.shares]
+    def _upset(self, box: deque[Any]) -> None:
+        """Lose, repeat or overtake a message with guesses: a lost one must not matter."""
+        self.upset_left -= 1
+        places = [k for k, message in enumerate(box) if isinstance(message, GuessNotice)]
+        place = places[self.choose.below(len(places))]
+        message = box[place]
+        match self.choose.below(3):
+            case 0:
+                del box[place]
+            case 1:
+                box.insert(place, message)
+            case 2:
+                del box[place]
+                box.append(message)
 
     def _held_until(self) -> float | None:
-        """When the first batch that is held back may start; it may be past, but needs a tick."""
-        rounds = self.scheduler._rounds
-        batches = self.scheduler._cycle.batches
-        times = [b.not_before for b in batches if b.not_before and b.round_id not in rounds]
-        return min(times, default=None)
+        """When something is due though nobody says anything: a link is free, the target has made
+        a pass, or streams have waited for their guesses for long enough."""
+        deadlines = [self.scheduler.next_deadline(), self._next_step()]
+        return min((each for each in deadlines if each is not None), default=None)
 
-    def _wait_for_batch(self) -> None:
+    def _next_step(self) -> float | None:
+        """When the target makes its next pass, if there is anything to be done."""
+        if not self.target.has_work():
+            return None
+        return max(self._free_at, self.now + self.target.patience_s(self.now))
+
+    def _wait(self) -> None:
         until = self._held_until()
         assert until is not None
         self.now = max(self.now, until)
@@ -358,21 +419,18 @@ class PureMesh:
             case CloseStreamNotice(stream_id=s, generation=g):
                 self.target.close(StreamId(s), g)
             case LeaseRequest(entries=leases):
-                for lease in leases:
-                    self.target.lease(
-                        StreamId(lease.stream_id),
-                        lease.generation,
-                        lease.prefix_len,
-                        lease.num_tokens,
-                        beside_rounds=lease.beside_rounds,
-                    )
-            case VerifyRequest(entries=entries, draft_token_ids=ids):
-                for e in entries:
-                    guesses, ids = ids[: e.num_draft_tokens], ids[e.num_draft_tokens :]
-                    self.target.verify(StreamId(e.stream_id), e.generation, e.prefix_len, guesses)
+                for e in leases:
+                    told = e.generation, e.prefix_len, e.num_tokens
+                    self.target.lease(StreamId(e.stream_id), *told)
+            case GuessNotice():
+                take_guesses(self.target, message)
+            case HoldNotice():
+                take_holds(self.target, message)
 
     def _target_steps(self) -> None:
         self._target_says(self.target.step())
+        self._free_at = self.now + self.case.pass_moves * _MOVE_S
+        self.target.passed(1e-3, self._free_at)
 
     def _target_says(self, events: Sequence[object]) -> None:
         commits = [event for event in events if isinstance(event, Committed)]
@@ -401,8 +459,9 @@ class PureMesh:
     # -- the drafts --------------------------------------------------------------------------------
 
     def _join(self, draft: _Draft) -> None:
-        draft.drafter = ModelDrafter(
+        draft.drafter = DraftState(
             self._draft_engine(draft.case),
+            DRAFT_COSTS.decode.at,
             grammars=self.grammars if draft.case.has_grammars else None,
         )
         self._carry_out(self.scheduler.draft_joined(draft.name, DRAFT_COSTS))
@@ -431,8 +490,8 @@ class PureMesh:
                 self._draft_says(draft, draft.drafter.open(spec_of(message)))
             case CloseStreamNotice(stream_id=s, generation=g):
                 draft.drafter.close(StreamId(s), g)
-            case DraftRequest():
-                self._draft_says(draft, draft.drafter.draft(message.round, jobs_of(message)))
+            case CommitNotice():
+                self._draft_says(draft, take_commits(draft.drafter, message))
 
     def _draft_steps(self, draft: _Draft) -> None:
         assert draft.drafter is not None
@@ -440,13 +499,13 @@ class PureMesh:
 
     def _draft_says(self, draft: _Draft, events: Sequence[object]) -> None:
         draft.outbox.extend(notices(events))
-        draft.outbox.extend(draft_reply(e) for e in events if isinstance(e, Drafted))
+        draft.outbox.extend(guess_notice(e.parts) for e in events if isinstance(e, Guessed))
 
     def _scheduler_takes_from_draft(self, draft: _Draft) -> None:
         message = draft.outbox.popleft()
         match message:
-            case DraftReply():
-                out = self.scheduler.drafted(draft.name, message, self.now)
+            case GuessNotice():
+                out = self.scheduler.guessed(draft.name, list(parts_of(message)), self.now)
             case StreamReadyNotice(stream_id=s, generation=g):
                 out = self.scheduler.draft_ready(draft.name, StreamId(s), g, self.now)
             case StreamFailedNotice(stream_id=s, generation=g, reason=reason):

@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nodes.draft.guessing import Guessed, GuessingState
-from nodes.draft.guessing_node import guess_notice, take_commits
-from nodes.draft.node import draft_reply, jobs_of
-from nodes.draft.state import ModelDrafter
-from nodes.draft.stream import Drafted
+from nodes.draft.node import guess_notice, take_commits
+from nodes.draft.state import DraftState, Guessed
 from nodes.engine.load import TOY_COSTS
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.messages import (
     CloseStreamNotice,
     CommitNotice,
     CommitReply,
-    DraftRequest,
     GuessNotice,
     HoldNotice,
     LeaseRequest,
@@ -28,7 +24,6 @@ from nodes.messages import (
     StreamReadyNotice,
     TokenizeReply,
     TokenizeRequest,
-    VerifyRequest,
 )
 from nodes.stream import StreamId
 from nodes.target.events import Committed, Failed, Parked, Probed, PromptScored, Ready
@@ -46,7 +41,7 @@ from tests.nodes.reference import toy_grammars
 class PureNode:
     """A target or draft node on a toy engine: messages in, messages out.
 
-    tokenize: what a target makes of a text. pass_s: how long it says that a pass took.
+    tokenize: what a target makes of a text. pass_s: how long its next pass takes.
     """
 
     def __init__(
@@ -56,15 +51,14 @@ class PureNode:
         tokenize: Callable[[str], tuple[int, ...]],
         pass_s: Callable[[], float] = lambda: 0.0,
         prefix_cache_bytes: int = 0,
-        *,
-        flows: bool = False,
     ) -> None:
         self.model = ToyModel(config)
         self._tokenize = tokenize
         self._pass_s = pass_s
+        self._free_at = 0.0
         # As many as there are vocabularies in all tests: compiled once.
         grammars = toy_grammars(config.num_vocab)
-        self._engine: TargetState | ModelDrafter | GuessingState
+        self._engine: TargetState | DraftState
         if role == "target":
             tokenizer = ToyTokenizer(config.num_vocab)
             self._engine = TargetState(
@@ -73,15 +67,13 @@ class PureNode:
                 prefix_cache_bytes,
                 grammars,
                 midway_tokens=128,
-                costs=TOY_COSTS if flows else None,
+                costs=TOY_COSTS,
             )
-        elif flows:
-            self._engine = GuessingState(self.model, TOY_COSTS.decode.at, grammars=grammars)
         else:
-            self._engine = ModelDrafter(self.model, grammars=grammars)
+            self._engine = DraftState(self.model, TOY_COSTS.decode.at, grammars=grammars)
 
     @property
-    def engine(self) -> TargetState | ModelDrafter | GuessingState:
+    def engine(self) -> TargetState | DraftState:
         """The pure state alone, without what tests gave it."""
         return self._engine
 
@@ -89,8 +81,18 @@ class PureNode:
     def num_streams(self) -> int:
         return self._engine.num_streams
 
-    def has_work(self) -> bool:
-        return self._engine.has_work()
+    def texts(self) -> dict[StreamId, list[int]]:
+        """What it knows by now of each of its streams."""
+        return {stream_id: s.token_ids for stream_id, s in self._engine._streams.items()}
+
+    def next_step(self, now: float) -> float | None:
+        """When it makes its next pass: at once, after the one before it, or when guesses have been
+        waited for long enough. None while there is nothing to be done."""
+        if not self._engine.has_work():
+            return None
+        if isinstance(self._engine, DraftState):
+            return now
+        return max(self._free_at, now + self._engine.patience_s(now))
 
     def forget_all(self) -> None:
         """It is welcomed anew."""
@@ -110,40 +112,35 @@ class PureNode:
                 engine.close(StreamId(s), g)
             case LeaseRequest(entries=leases):
                 for e in leases:
-                    engine.lease(
-                        StreamId(e.stream_id),
-                        e.generation,
-                        e.prefix_len,
-                        e.num_tokens,
-                        beside_rounds=e.beside_rounds,
-                    )
-            case VerifyRequest(entries=entries, draft_token_ids=ids):
-                for e in entries:
-                    guesses, ids = ids[: e.num_draft_tokens], ids[e.num_draft_tokens :]
-                    engine.verify(StreamId(e.stream_id), e.generation, e.prefix_len, guesses)
+                    told = e.generation, e.prefix_len, e.num_tokens
+                    engine.lease(StreamId(e.stream_id), *told)
             case GuessNotice():
                 take_guesses(engine, message)
             case HoldNotice():
                 take_holds(engine, message)
             case CommitNotice():
                 events = take_commits(engine, message)
-            case DraftRequest():
-                events = engine.draft(message.round, jobs_of(message), ahead=message.ahead)
             case _:
                 raise AssertionError(f"unexpected {message}")
         return self._told(events)
 
-    def step(self) -> list[Any]:
-        return self._told(self._engine.step())
+    def step(self, now: float) -> list[Any]:
+        """One pass. What comes of it is told when it begins; those of a target take their time."""
+        events = self._engine.step()
+        seconds = 0.0
+        if isinstance(self._engine, TargetState):
+            seconds = self._pass_s()
+            self._free_at = now + seconds
+            self._engine.passed(seconds, self._free_at)
+        return self._told(events, seconds)
 
-    def _told(self, events: Sequence[object]) -> list[Any]:
+    def _told(self, events: Sequence[object], pass_s: float = 0.0) -> list[Any]:
         told = notices(events)
         told += [guess_notice(event.parts) for event in events if isinstance(event, Guessed)]
-        told += [draft_reply(event) for event in events if isinstance(event, Drafted)]
         commits = [event for event in events if isinstance(event, Committed)]
         if commits:
             token_ids = tuple(t for commit in commits for t in commit.token_ids)
-            told.append(CommitReply(self._pass_s(), tuple(map(commit_entry, commits)), token_ids))
+            told.append(CommitReply(pass_s, tuple(map(commit_entry, commits)), token_ids))
         return told
 
 

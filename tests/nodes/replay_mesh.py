@@ -100,10 +100,10 @@ def mesh_case(
         "drafts": tuple(drafts),
         "streams": tuple(streams),
         "num_churns": 0,
-        "num_late_drafts": 0,
+        "num_upset": 0,
         "has_wild_policy": False,
         "has_lookup": False,
-        "has_trials": False,
+        "pass_moves": 30,
         "moves": b"",
         "move_seed": 1,
     }

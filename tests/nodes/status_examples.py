@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from nodes.coordinator.requests.ledger import OUTCOMES
 from nodes.messages import MAX_GAMMA
-from nodes.scheduler.watching.counts import PLAIN_LABELS, RATIO_BOUNDS, TOKEN_KINDS
-from nodes.scheduler.watching.stage_errors import STAGES
+from nodes.scheduler.counts import FATES, PLAIN_LABELS, RATIO_BOUNDS, TOKEN_KINDS
+from nodes.scheduler.stage_errors import STAGES
 from nodes.status import (
     BatchStatus,
     CostPoint,
@@ -126,11 +126,12 @@ COUNTS = CountStatus(
     made=(12, 12, 11, 9, *(0,) * (MAX_GAMMA - 4)),
     judged=(12, 10, 8, 5, *(0,) * (MAX_GAMMA - 4)),
     accepted=(10, 8, 6, 4, *(0,) * (MAX_GAMMA - 4)),
-    gammas=(4, 0, 0, 0, 12, *(0,) * (MAX_GAMMA - 4)),
+    gammas=(4, 0, 1, 2, 9, *(0,) * (MAX_GAMMA - 4)),
     plain_steps={label: int(label == "no_draft") * 4 for label in PLAIN_LABELS},
-    num_late=1,
-    num_ahead_used=6,
-    num_ahead_wasted=2,
+    guesses=dict(zip(FATES, (40, 13, 3, 4), strict=True)),
+    num_compared=50,
+    num_right=35,
+    num_messages=21,
     num_parked=2,
     num_reopened=1,
     num_texts=3,
@@ -139,9 +140,6 @@ COUNTS = CountStatus(
     tokens_reused=20,
     num_passes=15,
     pass_s=0.6,
-    num_rounds=12,
-    num_laps=11,
-    lap_s=0.9,
     ratios={stage: RatioStatus((0, 0, 0, 1, 2, 3, 2, 1, 0, 0, 0, 0, 1), 11.5) for stage in STAGES},
 )
 STATUS = Status(
@@ -162,21 +160,20 @@ STATUS = Status(
             name="big",
             plan=PlanStatus(
                 policy="joint",
-                batches=(BatchStatus((7,), (4,), False, 0.008, 0.002, 0.034, 0.048, 5),),
+                batches=(BatchStatus((7,), (4,), 0.008, 0.002, 0.034, 0.048, 5),),
                 plain=(8,),
-                cycle_s=0.05,
                 bound="lap of batch 1",
                 tokens_per_s=61.0,
-                rejected="plain",
-                rejected_ratio=1.21,
+                open_price_s=0.049,
+                grouped_price_s=0.041,
             ),
             observed=ObservedStatus(
                 55.5, 20.0, 0.053, {stage: ErrorStatus(11, 0.04, 0.2) for stage in STAGES}
             ),
             counts=COUNTS,
             spans=(
-                SpanStatus("draft", "small", 1, 40, 1000.40, 1000.41, 4),
-                SpanStatus("pass", "big", 1, 40, 1000.42, 1000.45, 6),
+                SpanStatus("guesses", "small", 1000.41, 1000.41, 4, 4),
+                SpanStatus("pass", "big", 1000.42, 1000.45, 6, 4),
             ),
         ),
     ),
@@ -187,6 +184,6 @@ STATUS = Status(
         num_moved=1,
         num_stale=4,
         num_dropped=2,
-        wire=(WireTotal("DraftReply", "in", 12, 900), WireTotal("DraftRequest", "out", 12, 1200)),
+        wire=(WireTotal("GuessNotice", "in", 12, 900), WireTotal("CommitNotice", "out", 12, 1200)),
     ),
 )

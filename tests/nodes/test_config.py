@@ -4,6 +4,7 @@ import pytest
 
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 from nodes.config import (
+    PLAN_POLICIES,
     ClientConfig,
     ConfigError,
     CoordinatorConfig,
@@ -12,6 +13,7 @@ from nodes.config import (
     load,
 )
 from nodes.roles import declared
+from nodes.scheduler.planning import MODES
 
 
 @pytest.fixture
@@ -223,8 +225,16 @@ def test_limits_of_the_coordinator_have_a_section_of_their_own(toml):
 
 
 def test_a_client_says_what_its_link_shares(toml):
-    path = toml('[link]\nair = "cell-a"\nrate_kbps = 6000\nsharing = "shares"\n')
+    path = toml('[link]\nair = "cell-a"\nrate_kbps = 6000\n')
     fields = declared(load(ClientConfig, path, {"connect": None, "keys": None}, {}).link)
-    assert (fields.air, fields.rate_bps, fields.shares) == ("cell-a", 6e6, True)
-    text = refused(ClientConfig, toml('[link]\nsharing = "luck"\n'), {}, {})
-    assert text == "link.sharing = 'luck': one of turns, shares is accepted"
+    assert (fields.air, fields.rate_bps) == ("cell-a", 6e6)
+    text = refused(ClientConfig, toml("[link]\nrate_kbps = -1\n"), {}, {})
+    assert text.startswith("link.rate_kbps = -1")
+
+
+def test_every_mode_of_planning_has_a_name_in_the_settings(toml):
+    assert tuple(MODES) == PLAN_POLICIES
+    found = load(CoordinatorConfig, toml('[plan]\npolicy = "open"\n'), {}, {})
+    assert found.plan.policy == "open"
+    text = refused(CoordinatorConfig, toml('[plan]\npolicy = "luck"\n'), {}, {})
+    assert text.startswith("plan.policy = 'luck': one of auto, open, plain")

@@ -32,10 +32,6 @@ def test_it_speaks_with_its_targets_tokens(draft: LlamaModel) -> None:
 
 def test_its_file_says_how_sure_it_is(draft: LlamaModel) -> None:
     calibration = calibration_of(draft)
-    spread = calibration.spread
-    assert spread is not None
-    acceptance = sum(s * r for s, r in zip(spread.shares, spread.rates, strict=True))
-    assert 0.3 < acceptance < 0.7
     for table in (calibration.greedy, calibration.sampled):
         assert table.chance(0.99) > 0.8 > 0.3 > table.chance(0.01)
 

@@ -18,12 +18,9 @@ from nodes.engine.load import TOY_COSTS
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.generation import GenerateOptions
 from nodes.target.node import TargetNode
-from policies.joint import joint_plan
 from tests.nodes.coordinator.test_poison import INNOCENTS, make_case
 from tests.nodes.memory_mesh import Eventually, ask, check
 from tests.nodes.pure_cluster import PureCluster
-
-pytestmark = pytest.mark.usefixtures("both_ways")
 
 # -- pure states -----------------------------------------------------------------------------------
 
@@ -69,7 +66,7 @@ class ZombieCluster(PureCluster):
         node.inbox, node.outbox = zombie.inbox, zombie.outbox
         while node.inbox:
             self._node_takes(node)
-        while node.engine.has_work():
+        while node.engine.next_step(self.now) is not None:
             self._node_steps(node)
         node.peer, node.is_in, node.engine, node.inbox, node.outbox = real
         for message in zombie.outbox:
@@ -132,9 +129,7 @@ async def test_a_target_that_was_stopped_changes_no_text_when_it_goes_on(
     eventually: Eventually,
 ) -> None:
     hub = MemoryHub()
-    coordinator = Coordinator(
-        hub.server(), joint_plan, heartbeat_interval_s=0.05, heartbeat_timeout_s=2.0
-    )
+    coordinator = Coordinator(hub.server(), heartbeat_interval_s=0.05, heartbeat_timeout_s=2.0)
     lines = {name: Stoppable(hub.client()) for name in ("a", "b")}
     client = Client(hub.client(), endpoint="memory", rejoins=True)
 

@@ -17,7 +17,7 @@ from nodes.config import EngineSettings
 from nodes.coordinator.service import Coordinator
 from nodes.link import Link
 from nodes.local import node_command
-from tests.nodes.builders import make_submit, one_batch
+from tests.nodes.builders import make_submit
 
 Eventually = Callable[..., "asyncio.Future[None]"]
 
@@ -27,7 +27,6 @@ async def serving(timeout_s: float) -> AsyncIterator[Coordinator]:
     with ZmqContext() as context:
         coordinator = Coordinator(
             context.bind("tcp://127.0.0.1:0"),
-            one_batch,
             heartbeat_interval_s=0.1,
             heartbeat_timeout_s=timeout_s,
         )
@@ -223,7 +222,7 @@ async def test_a_coordinator_that_ends_and_begins_anew_is_noticed_and_found(
         try:
             await eventually(lambda: not node.link.is_joined)
             with ZmqContext() as again:
-                coordinator = Coordinator(again.bind(endpoint), one_batch)
+                coordinator = Coordinator(again.bind(endpoint))
                 serving_again = asyncio.create_task(coordinator.run())
                 await eventually(lambda: node.num_joins == 2)
                 serving_again.cancel()

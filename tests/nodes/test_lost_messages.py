@@ -14,7 +14,6 @@ from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.generation import GenerateOptions
 from nodes.messages import CommitReply
 from nodes.target.node import TargetNode
-from policies.joint import joint_plan
 from tests.nodes.memory_mesh import Eventually, ask, check
 
 
@@ -41,13 +40,12 @@ async def test_texts_of_which_commits_were_lost_are_what_they_are_alone(
     eventually: Eventually,
 ) -> None:
     hub = MemoryHub()
-    coordinator = Coordinator(
-        hub.server(), joint_plan, heartbeat_interval_s=0.05, heartbeat_timeout_s=60.0
-    )
+    coordinator = Coordinator(hub.server(), heartbeat_interval_s=0.05, heartbeat_timeout_s=60.0)
     line: Any = Lossy(hub.client(), {5, 12, 13, 40})
     target = TargetNode(
         line,
-        ToyModel(ToyConfig()),
+        # So slow that the coordinator mostly hears of a loss before the next one.
+        ToyModel(ToyConfig(pass_s=0.002)),
         ToyTokenizer(96),
         TOY_COSTS,
         endpoint="memory",
@@ -65,8 +63,9 @@ async def test_texts_of_which_commits_were_lost_are_what_they_are_alone(
         )
         check(await ask(client, options), options, "several devices")
         (scheduler,) = coordinator.state.schedulers
-        # Of both choices, or of those that were in the pass; a text may lose two in a row.
-        assert 3 <= scheduler.report.counts.num_reopened <= 8
+        # Of both choices, or of those that were in the pass; what a target says of a text until it
+        # hears that it is opened anew may be lost for nothing.
+        assert 1 <= scheduler.counts.num_reopened <= 8
     finally:
         for task in tasks:
             task.cancel()

@@ -13,8 +13,6 @@ from nodes.generation import GenerateOptions
 from nodes.messages import ChatMessage, PromptLogprobsNotice, TokensNotice
 from tests.nodes.memory_mesh import PROMPT, ask, check, expected, mesh
 
-pytestmark = pytest.mark.usefixtures("both_ways")
-
 
 async def test_a_client_is_told_what_the_mesh_does() -> None:
     async with mesh(0.8) as members:

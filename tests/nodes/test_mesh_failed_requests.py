@@ -14,8 +14,6 @@ from nodes.messages import TokensNotice
 from tests.nodes.held import held
 from tests.nodes.memory_mesh import PROMPT, Eventually, ask, check, mesh
 
-pytestmark = pytest.mark.usefixtures("both_ways")
-
 BAD = Grammar("gbnf", "root ::= (")
 
 

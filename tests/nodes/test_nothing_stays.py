@@ -10,16 +10,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from nodes.coordinator.requests.request import Choice, Request
-from nodes.draft import state as draft_state
 from nodes.draft.followed import Followed
-from nodes.draft.stream import DraftStream
-from nodes.flow import stream as flow_stream
-from nodes.flow.scheduler import FlowScheduler
-from nodes.scheduler.drafting.refusals import Refusals
-from nodes.scheduler.drafting.tries import Trial
-from nodes.scheduler.rounds import Round, Share
-from nodes.scheduler.stream import Stream
+from nodes.scheduler.planning import Wait
+from nodes.scheduler.refusals import Refusals
+from nodes.scheduler.stream import Figures, Follow, Stream
 from nodes.stream import StreamSpec
+from nodes.target.composing import Chosen
+from nodes.target.guesses import GuessBuffer
+from nodes.target.holding import Hold
 from nodes.target.stream import TargetStream
 from tests.nodes.cluster_case import ClusterCase
 from tests.nodes.pure_cluster import PureCluster
@@ -27,9 +25,8 @@ from tests.nodes.test_law1 import NUM_CASES, cluster_cases
 
 # What is made for a request and is of no use after it.
 OF_REQUESTS = (
-    *(Request, Choice, Stream, StreamSpec, Round, Share, Trial, TargetStream),
-    *(DraftStream, draft_state._Round, Refusals),
-    *(flow_stream.Stream, flow_stream.Follow, Followed),
+    *(Request, Choice, StreamSpec, Stream, Follow, Figures, Refusals, Wait),
+    *(TargetStream, GuessBuffer, Hold, Chosen, Followed),
 )
 
 
@@ -78,14 +75,9 @@ def test_nothing_of_a_request_stays(case: ClusterCase) -> None:
     }
     assert left == set()
     state = cluster.state
-    assert state._draft_load.totals == {}
+    assert not any(node.followed or node.num_unread for node in state._drafts)
     for scheduler in state.schedulers:
-        if isinstance(scheduler, FlowScheduler):
-            flow = scheduler.state
-            assert flow.ended == flow.waits == {}
-            assert not any(node.followed for node in flow.drafts)
-        else:
-            assert scheduler._membership.ended == {}
+        assert scheduler.state.ended == scheduler.state.waits == {}
     assert state._serving.ledger._ids_of_client == {}
     tokenizing = state._serving.ledger.tokenizing
     assert not any(tokenizing._queues.values())

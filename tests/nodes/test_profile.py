@@ -10,17 +10,15 @@ from hypothesis import strategies as st
 from mesh.codec import encode_struct
 from mesh.errors import DecodeError
 from nodes.engine.toy import ToyModel
-from nodes.messages import ConfidenceBin, CostFields, LinkFields
+from nodes.messages import CostFields, LinkFields
 from nodes.profile import (
     costs_of,
     decode_profile,
     encode_profile,
     link_of,
     same_vocabulary,
-    spread_of,
     token_bits,
 )
-from policies.confidence import Spread
 from policies.latency import CostTable, NodeCosts
 from policies.plan import Link
 
@@ -72,21 +70,8 @@ def test_facts_come_back_equal(changes):
     for name in (f.name for f in dataclasses.fields(profile)):
         if name == "max_streams":
             assert profile.max_streams == info.max_sequences
-        elif name not in ("decode", "prefill", "confidence", "link", "flows"):
+        elif name not in ("decode", "prefill", "link"):
             assert getattr(profile, name) == getattr(info, name)
-
-
-@pytest.mark.parametrize("spread", [None, Spread((0.25, 0.75), (0.9, 0.1))])
-def test_how_sure_a_draft_is_is_told_where_it_was_measured(spread):
-    assert spread_of(decode_profile(encode_profile(INFO, COSTS, spread))) == spread
-
-
-def test_shares_that_no_measurement_gives_are_refused():
-    profile = decode_profile(encode_profile(INFO, COSTS))
-    for bins in (((0.5, 0.9),), ((0.5, 0.9), (0.6, 0.1))):
-        wrong = dataclasses.replace(profile, confidence=tuple(ConfidenceBin(*b) for b in bins))
-        with pytest.raises(ValueError, match="shares sum to"):
-            spread_of(wrong)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 10, -1])

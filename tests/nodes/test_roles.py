@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nodes.config import ConfigError, EngineSettings, TargetConfig, guesses_flow
+from nodes.config import ConfigError, EngineSettings, TargetConfig
 from nodes.engine.load import TOY_COSTS, OpenedToy
 from nodes.roles import open_engine, run_target
 
@@ -71,17 +71,3 @@ async def test_the_thread_that_loads_a_model_ends_with_it(
     await eventually(lambda: added() == {"engine"})
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
-
-
-@pytest.mark.parametrize(("way", "flows"), [("flow", True), ("rounds", False)])
-def test_how_guesses_travel_is_chosen(
-    way: str, flows: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AIRDRAFT_GUESSES", way)
-    assert guesses_flow() is flows
-
-
-def test_another_way_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIRDRAFT_GUESSES", "trickle")
-    with pytest.raises(ConfigError, match="AIRDRAFT_GUESSES = 'trickle': flow or rounds"):
-        guesses_flow()

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from nodes.draft.state import ModelDrafter
-from nodes.draft.stream import Drafted, Job
+from nodes.draft.state import DraftState
 from nodes.engine.rules import Grammar, LogitBias, LogitRules
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel
@@ -17,9 +16,12 @@ from nodes.messages import MAX_GAMMA, MAX_TOP_LOGPROBS
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.events import Committed, Event, Failed, PromptScored, Ready
 from nodes.target.state import TargetState
+from policies.confidence import Calibration, DraftCalibration
 from tests.nodes.builders import PROMPT, make_spec
+from tests.nodes.draft.script import guessed_of
+from tests.nodes.draft.script import run as run_draft
 from tests.nodes.reference import Reference, reference, toy_grammars
-from tests.nodes.target.script import ONE, TWO, make_state, run, tokens_of
+from tests.nodes.target.script import ONE, TWO, make_state, run, tokens_of, verify
 from tests.nodes.target.test_parking import run_all
 
 ENDING = Grammar("gbnf", 'root ::= (" 1" | " 2"){4} " 3"')
@@ -31,6 +33,13 @@ LONG = tuple(range(1, 91))
 
 def spec_with(grammar: Grammar, **changes: Any) -> StreamSpec:
     return make_spec(sampling=Sampling(rules=LogitRules(grammar=grammar)), **changes)
+
+
+def make_draft() -> DraftState:
+    sure = Calibration((), (0.9,))
+    return DraftState(
+        ToyModel(ToyConfig()), lambda _: 0.001, DraftCalibration(sure, sure), toy_grammars(96)
+    )
 
 
 def alone(spec: StreamSpec) -> Reference:
@@ -96,24 +105,17 @@ def test_guesses_of_a_draft_with_the_same_rules_are_accepted() -> None:
     sampling = Sampling(temperature=1.0, seed=3, rules=rules)
     spec = make_spec(sampling=sampling, max_tokens=20)
     state, _ = make_state()
-    drafter = ModelDrafter(ToyModel(ToyConfig()), grammars=toy_grammars(96))
+    drafter = make_draft()
     for node in (state, drafter):
         node.open(spec)
     run(state)
-    while drafter.has_work():
-        drafter.step()
-    drafter.draft(1, [Job(ONE, 1, 3, (), 4)])
-    drafted: list[Any] = []
-    while drafter.has_work():
-        drafted += [e for e in drafter.step() if isinstance(e, Drafted)]
-    (guess,) = drafted[0].guesses
-    state.verify(ONE, 1, 3, guess.token_ids)
+    guesses = guessed_of(run_draft(drafter))
+    # The last one ends the text: after it there is none.
+    assert guesses == (*alone(spec).token_ids, 0)
+    verify(state, ONE, 1, 3, guesses)
     (commit,) = run(state)
-    assert commit.num_accepted_tokens == commit.num_draft_tokens == 4
-    # The next round's first guess ends the text: after it there is none.
-    drafter.draft(2, [Job(ONE, 1, 3, commit.token_ids, 4)])
-    (done,) = [e for e in drafter.step() if isinstance(e, Drafted)]
-    assert done.guesses[0].token_ids == (0,)
+    assert commit.num_accepted_tokens == commit.num_draft_tokens == len(guesses)
+    assert (commit.token_ids, commit.finish_reason) == (alone(spec).token_ids, "stop")
 
 
 def test_a_bad_grammar_is_the_fault_of_the_request() -> None:
@@ -150,7 +152,7 @@ def test_a_stop_string_before_a_dead_end_ends_the_text_whoever_guessed(
     state, model = make_state()
     state.open(spec_with(DEAD, stops=("7",)))
     run(state)
-    state.verify(ONE, 1, 3, guesses)
+    verify(state, ONE, 1, 3, guesses)
     (commit,) = [e for e in steps(state) if isinstance(e, Committed)]
     assert (commit.token_ids, commit.finish_reason, commit.text) == ((7,), "stop", b" ")
     assert (state.num_streams, model.free_cells()) == (0, model.config.num_cells)
@@ -160,7 +162,7 @@ def test_guesses_before_a_dead_end_are_committed_before_it_is_told() -> None:
     state, _ = make_state()
     state.open(spec_with(DEAD))
     run(state)
-    state.verify(ONE, 1, 3, (7,))
+    verify(state, ONE, 1, 3, (7,))
     (commit,) = [e for e in steps(state) if isinstance(e, Committed)]
     assert (commit.token_ids, commit.num_accepted_tokens, commit.finish_reason) == ((7,), 1, "")
     state.lease(ONE, 1, 4, 1)
@@ -182,39 +184,34 @@ def test_without_the_library_only_streams_with_grammars_fail(
 
 
 def test_a_draft_without_grammars_refuses_the_stream_and_keeps_its_room() -> None:
-    drafter = ModelDrafter(ToyModel(ToyConfig(max_sequences=1)))
+    drafter = DraftState(ToyModel(ToyConfig(max_sequences=1)), lambda _: 0.001)
     reason = "this engine has no grammars"
     assert drafter.open(spec_with(ENDING)) == [Failed(ONE, 1, reason, "unavailable")]
     assert drafter.open(make_spec(2, prompt=(9,))) == [Ready(TWO, 1)]
 
 
 def test_a_draft_that_was_told_of_another_text_gives_the_stream_up() -> None:
-    drafter = ModelDrafter(ToyModel(ToyConfig()), grammars=toy_grammars(96))
+    drafter = make_draft()
     drafter.open(spec_with(ENDING))
-    while drafter.has_work():
-        drafter.step()
-    failed, done = drafter.draft(1, [Job(ONE, 1, 3, (50,), 4)])
+    run_draft(drafter)
+    (failed,) = drafter.committed(ONE, 1, 3, (50,))
     assert isinstance(failed, Failed)
     assert failed.reason.startswith("the grammar cannot go on")
-    assert done == Drafted(1, ())
     assert drafter.num_streams == 0
 
 
 def test_a_draft_whose_grammar_cannot_go_on_leaves_the_others_their_guesses() -> None:
     grammar = Grammar("gbnf", 'root ::= " 5" "x" | " 6" " 6"')
-    drafter = ModelDrafter(ToyModel(ToyConfig()), grammars=toy_grammars(96))
+    drafter = make_draft()
     bias = LogitRules((LogitBias(5, 100.0),), grammar=grammar)
     drafter.open(make_spec(1, sampling=Sampling(rules=bias)))
-    drafter.open(make_spec(2))
-    while drafter.has_work():
-        drafter.step()
-    events: list[Any] = drafter.draft(1, [Job(ONE, 1, 3, (), 4), Job(TWO, 1, 3, (), 4)])
-    while drafter.has_work():
-        events += drafter.step()
-    failed, drafted = events
+    other = make_spec(2)
+    drafter.open(other)
+    events = run_draft(drafter)
+    (failed,) = [event for event in events if isinstance(event, Failed)]
     assert failed.stream_id == ONE
-    assert [guess.stream_id for guess in drafted.guesses] == [TWO]
-    assert len(drafted.guesses[0].token_ids) == 4
+    # All but the last token, which is never guessed.
+    assert guessed_of(events, TWO) == alone(other).token_ids[:-1]
 
 
 # -- log-probabilities -----------------------------------------------------------------------------
@@ -230,7 +227,7 @@ def test_what_is_committed_is_scored_whatever_the_rules_and_guesses(num_right: i
     state.open(spec)
     run(state)
     guesses = [*expected.token_ids[:num_right], *[95] * (4 - num_right)]
-    state.verify(ONE, 1, 3, guesses)
+    verify(state, ONE, 1, 3, guesses)
     commits = run(state)
     state.lease(ONE, 1, 3, 99)
     commits += run(state)
@@ -253,20 +250,39 @@ def test_scores_end_where_the_text_does_and_an_end_token_has_none() -> None:
 
 def test_a_pass_makes_so_many_scores_that_they_fit_a_message_and_starves_nobody() -> None:
     state, model = make_state(max_sequences=64, max_batch_tokens=2000)
-    most = (MAX_GAMMA + 1) * (MAX_TOP_LOGPROBS + 1)
-    num_streams = 12_000 // most + 3
+    num_scores = MAX_TOP_LOGPROBS + 1
+    # If all of their guesses were scored it would be too much.
+    num_streams = 12_000 // ((MAX_GAMMA + 1) * num_scores) + 3
+    open_scored(state, num_streams)
+    for number in range(1, num_streams + 1):
+        verify(state, StreamId(number), 1, 3, (1,) * MAX_GAMMA)
+    model.passes.clear()
+    commits = [event for event in state.step() if isinstance(event, Committed)]
+    assert {commit.stream_id for commit in commits} == ids_to(num_streams)
+    (spans,) = model.passes
+    assert num_streams < sum(span.num_outputs for span in spans) <= 12_000 // num_scores
+
+
+def test_streams_whose_scores_fit_no_pass_go_into_the_next_one() -> None:
+    num_streams = 12_000 // (MAX_TOP_LOGPROBS + 1) + 3
+    state, _ = make_state(max_sequences=num_streams, max_batch_tokens=2000, num_cells=100_000)
+    open_scored(state, num_streams)
+    for number in range(1, num_streams + 1):
+        state.lease(StreamId(number), 1, 3, 9)
+    first, second = ([e for e in state.step() if isinstance(e, Committed)] for _ in range(2))
+    assert len(first) == num_streams - 3
+    assert {c.stream_id for c in [*first, *second]} == ids_to(num_streams)
+
+
+def open_scored(state: TargetState, num_streams: int) -> None:
     for number in range(1, num_streams + 1):
         spec = make_spec(number, max_tokens=90, num_logprobs=MAX_TOP_LOGPROBS)
         state.open(replace(spec, owner="one"))
     run(state)
-    for number in range(1, num_streams + 1):
-        state.verify(StreamId(number), 1, 3, (1,) * MAX_GAMMA)
-    model.passes.clear()
-    first, second = ([e for e in state.step() if isinstance(e, Committed)] for _ in range(2))
-    assert len(first) == num_streams - 3
-    assert {c.stream_id for c in first} | {c.stream_id for c in second} == {
-        StreamId(n) for n in range(1, num_streams + 1)
-    }
+
+
+def ids_to(number: int) -> set[StreamId]:
+    return {StreamId(n) for n in range(1, number + 1)}
 
 
 # -- prompts ---------------------------------------------------------------------------------------

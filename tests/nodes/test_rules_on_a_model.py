@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from nodes.catalog import Catalog, default_cache_dir
-from nodes.draft.state import ModelDrafter
-from nodes.draft.stream import Drafted, Job
+from nodes.draft.state import DraftState
 from nodes.engine.grammar import Grammars
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.protocol import Span
@@ -22,6 +21,8 @@ from nodes.stream import StreamId, StreamSpec
 from nodes.target.events import Committed, PromptScored
 from nodes.target.state import TargetState
 from tests.nodes.builders import make_spec
+from tests.nodes.draft.script import parts_of, run
+from tests.nodes.target.script import FLAT, verify
 
 pytestmark = pytest.mark.model
 
@@ -108,34 +109,34 @@ def test_what_a_schema_asks_for_is_what_comes(model: LlamaModel, grammars: Gramm
 def test_guesses_change_no_token_of_a_text_with_rules(
     model: LlamaModel, grammars: Grammars
 ) -> None:
-    """The model drafts for itself, with grammars of its own, and each third round is spoilt."""
+    """The model drafts for itself, with its own grammars; each third pass gets a wrong guess."""
     (spec,) = make_specs(model, 1)
     expected = plain_loop(model, spec, grammars)
     path = model.config.path
     other = LlamaModel(LlamaConfig(path=path, num_cells=512, max_sequences=1, repack=False))
     try:
-        drafter = ModelDrafter(other, grammars=Grammars(other.tokenizer, other.info))
-        state = TargetState(model, model.vocabulary, grammars=grammars)
+        own = Grammars(other.tokenizer, other.info)
+        drafter = DraftState(other, lambda _: 0.01, grammars=own)
+        state = TargetState(model, model.vocabulary, grammars=grammars, costs=FLAT)
         for node in (drafter, state):
             node.open(spec)
-            while node.has_work():
-                node.step()
-        known, fresh = len(spec.token_ids), ()
+        while state.has_work():
+            state.step()
+        length = len(spec.token_ids)
         commits: list[Committed] = []
-        for number in range(200):
-            drafter.draft(number, [Job(ONE, 1, known, fresh, 4)])
-            drafted: list[Drafted] = []
-            while drafter.has_work():
-                drafted += [e for e in drafter.step() if isinstance(e, Drafted)]
-            (guess,) = drafted[-1].guesses
-            guesses = (*guess.token_ids[:2], 9) if number % 3 == 2 else guess.token_ids
-            known += len(fresh)
-            state.verify(ONE, 1, known, guesses)
+        # By position.
+        guessed: dict[int, int] = {}
+        while not (commits and commits[-1].finish_reason):
+            for part in parts_of(run(drafter)):
+                guessed.update(enumerate(part.token_ids, part.start))
+            guesses = [guessed[p] for p in range(length, length + 4) if p in guessed]
+            if len(commits) % 3 == 2:
+                guesses[2:] = [9]
+            verify(state, ONE, 1, length, guesses)
             (commit,) = [e for e in state.step() if isinstance(e, Committed)]
             commits.append(commit)
-            fresh = commit.token_ids
-            if commit.finish_reason:
-                break
+            drafter.committed(ONE, 1, length, commit.token_ids)
+            length += len(commit.token_ids)
         token_ids = tuple(t for c in commits for t in c.token_ids)
         assert token_ids == expected
         assert commits[-1].finish_reason == "stop"

@@ -55,7 +55,6 @@ class Traits:
     asked: bool
     short: bool
     positional: bool
-    stopping: bool = False
 
 
 def stream(random: Random, stream_id: int, names: list[str], traits: Traits) -> StreamView:
@@ -67,7 +66,7 @@ def stream(random: Random, stream_id: int, names: list[str], traits: Traits) -> 
         alphas = tuple(min(1.0, alpha * decay**i) for i in range(random.randint(1, 10)))
     is_short = traits.short and random.random() < 0.3
     is_asked = traits.asked and random.random() < 0.3
-    view = StreamView(
+    return StreamView(
         stream_id,
         alpha,
         tokens_left=random.randint(0, 6) if is_short else random.randint(7, 500),
@@ -75,11 +74,7 @@ def stream(random: Random, stream_id: int, names: list[str], traits: Traits) -> 
         draft=random.choice(names) if names and random.random() < 0.95 else None,
         weight=10 ** random.uniform(-1, 1) if traits.weighted else 1.0,
         alphas=alphas,
-        kept=random.choice((1.0, random.uniform(0.05, 1.0))) if traits.stopping else 1.0,
     )
-    # Others' rounds are all or nothing.
-    starts = 0.02 + stream_id * 0.37 % 0.98
-    return replace(view, starts=starts) if traits.stopping and stream_id % 3 == 0 else view
 
 
 def observation(
@@ -87,19 +82,18 @@ def observation(
     num_streams: int,
     max_drafts: int = 4,
     *,
-    stopping: bool = False,
     target_on_air: bool = False,
 ) -> Observation:
     """num_streams streams on up to max_drafts draft nodes; stream ids in no order.
 
-    stopping: some of their drafts may stop before their cap. target_on_air: it may be.
+    target_on_air: the target may be.
     """
     random = Random(f"{seed} {num_streams} {max_drafts}")
     first_s = 10 ** random.uniform(-2.3, -0.7)
     names = [f"draft-{j}" for j in range(random.randint(1, max_drafts))]
     if random.random() < 0.03:
         names = []
-    traits = Traits(*(random.random() < chance for chance in (0.25, 0.25, 0.4, 0.4)), stopping)
+    traits = Traits(*(random.random() < chance for chance in (0.25, 0.25, 0.4, 0.4)))
     target = table(random, first_s)
     return Observation(
         streams=tuple(

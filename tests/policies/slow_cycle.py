@@ -9,7 +9,6 @@ from itertools import pairwise, product
 
 from policies.latency import CostTable
 from policies.plan import DraftView, Observation, StreamView
-from tests.policies.slow_play import Batch, Play
 
 HEADER_BITS, ENTRY_BITS, TEXT_BITS = 1224, 80, 32
 GOLDEN = (5**0.5 - 1) / 2
@@ -51,14 +50,10 @@ def pass_s(table: CostTable, num_tokens: int, used_cells: int) -> float:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Of a batch: its guessing streams, their expected guesses, the chance that there are none."""
+    """Of a batch: its guessing streams and their guesses."""
 
     streams: int = 0
-    guesses: float = 0.0
-    none: float = 1.0
-
-    def with_stream(self, sent: float, none: float) -> "Tokens":
-        return Tokens(self.streams + 1, self.guesses + sent, self.none * none)
+    guesses: int = 0
 
 
 class SlowCycle:
@@ -71,11 +66,8 @@ class SlowCycle:
         self._verify: dict[int, float] = {}
         self._draft: dict[tuple[str, int], float] = {}
 
-    def verify_s(self, num_tokens: float) -> float:
+    def verify_s(self, num_tokens: int) -> float:
         """A pass of the target, with the prompts' share of its time."""
-        return between(self._verify_s, num_tokens)
-
-    def _verify_s(self, num_tokens: int) -> float:
         if num_tokens not in self._verify:
             target = self.observation.target
             assert target is not None
@@ -99,11 +91,8 @@ class SlowCycle:
         answer_s = link.frame_s + bits / link.rate_bps
         return 1 / (1 - min(0.9, answer_s / self.plain_pass_s(num_plain)))
 
-    def step_s(self, draft: DraftView, num_tokens: float) -> float:
-        """A pass of a draft node; of expected numbers of streams, if some may have stopped."""
-        return between(lambda n: self._step_s(draft, n), num_tokens)
-
-    def _step_s(self, draft: DraftView, num_tokens: int) -> float:
+    def step_s(self, draft: DraftView, num_tokens: int) -> float:
+        """A pass of a draft node."""
         key = (draft.name, num_tokens)
         if key not in self._draft:
             self._draft[key] = pass_s(draft.costs.decode, num_tokens, draft.used_cells)
@@ -116,11 +105,6 @@ class SlowCycle:
             cap = self.drafts[view.draft].max_gamma if view.draft in self.drafts else 0
             return 0, min(cap, most)
         return min(view.fixed_gamma, most), min(view.fixed_gamma, most)
-
-    def first_of(self, stream_id: int) -> float:
-        """Chance that a stream's first guess is made."""
-        view = self.streams[stream_id]
-        return view.kept if view.starts is None else view.starts
 
     def earned(self, stream_id: int, gamma: int) -> float:
         """1 + a_1 + a_1 a_2 + ..."""
@@ -161,28 +145,19 @@ class SlowCycle:
         """The same without what goes to the target."""
         draft_s, sends, head_s, num_tokens = {}, {}, 0.0, Tokens()
         for draft in self.observation.drafts:
-            mine = [
-                (g, self.first_of(k), self.streams[k].kept)
-                for k, g in members
-                if g and self.streams[k].draft == draft.name
-            ]
+            mine = [g for k, g in members if g and self.streams[k].draft == draft.name]
             if not mine:
                 continue
             # The first step eats two tokens a stream: what was committed and not yet seen.
             seconds = self.step_s(draft, 2 * len(mine))
-            for step in range(2, max(mine)[0] + 1):
-                # Those that have not stopped: all guesses before were likely enough.
-                seconds += self.step_s(
-                    draft,
-                    sum(first * kept ** (step - 2) for g, first, kept in mine if g >= step),
-                )
+            for step in range(2, max(mine) + 1):
+                seconds += self.step_s(draft, sum(g >= step for g in mine))
             draft_s[draft.name] = seconds
-            # One message each way; every stream's entry in both, sent + 1 token ids out, sent back.
+            # One message each way; every stream's entry in both, g + 1 token ids out, g back.
             bits = 2 * HEADER_BITS
-            for g, first, kept in mine:
-                sent = sum(first * kept**position for position in range(g))
-                bits += 2 * ENTRY_BITS + (2 * sent + 1) * self.observation.token_bits
-                num_tokens = num_tokens.with_stream(sent, 1 - first)
+            for g in mine:
+                bits += 2 * ENTRY_BITS + (2 * g + 1) * self.observation.token_bits
+            num_tokens = Tokens(num_tokens.streams + len(mine), num_tokens.guesses + sum(mine))
             sends[draft.name] = 2 * draft.link.frame_s + bits / draft.link.rate_bps
         air_s: dict[str, list[float]] = {}
         for name, seconds in sends.items():
@@ -202,51 +177,15 @@ class SlowCycle:
         return self.drafts[name].link.medium or f"own of {name}"
 
     def price(
-        self,
-        batches: Sequence[Members],
-        *,
-        equal_shares: bool = False,
-        overlap: bool = True,
-        played: bool = False,
+        self, batches: Sequence[Members], *, equal_shares: bool = False, overlap: bool = True
     ) -> Price:
-        """Price of batches that together hold every stream. played: where they meet on the air."""
+        """Price of batches that together hold every stream."""
         members = [pair for batch in batches for pair in batch]
         assert sorted(k for k, _ in members) == sorted(self.streams)
         staged = [self.stages(batch, equal_shares) for batch in batches]
-        price = self.price_of_stages(staged, members, overlap)
-        air_s: dict[str, float] = {}
-        for part in price.batches:
-            for medium, seconds in part[1].items():
-                air_s[medium] = air_s.get(medium, 0.0) + seconds
-        meet = sum(1 for part in price.batches if part[5]) > 1
-        meet = meet and max(air_s.values()) > 0.1 * price.natural_s
-        if not played or equal_shares or not overlap or not meet:
-            return price
-        return self.price_of_stages(staged, members, lap_s=self.played_s(batches, price))
+        return self.price_of_stages(staged, members, overlap)
 
-    def played_s(self, batches: Sequence[Members], price: Price) -> float:
-        """Seconds of a lap where each stage serves who asks first."""
-        made = []
-        stretch = self.stretch(sum(1 for batch in batches for _, g in batch if not g))
-        for batch, part in zip(batches, price.batches, strict=True):
-            if not part[5]:
-                continue
-            nodes = []
-            for name, draft_s in part[0].items():
-                mine = [(k, g) for k, g in batch if g and self.streams[k].draft == name]
-                (message_s,) = self.guessing(mine)[1].values()
-                if self.medium(name) == self.target_medium():
-                    message_s *= stretch
-                rtt_s = self.drafts[name].link.rtt_s
-                nodes.append((name, self.medium(name), rtt_s, message_s / 2, draft_s))
-            way_s = self.way_s(self.stages(batch)[3]) / 2 * stretch
-            made.append(Batch(nodes, part[3], (self.target_medium(), way_s)))
-        num_plain = sum(1 for batch in batches for _, g in batch if not g)
-        return Play(made, self.verify_s(num_plain) / 2, price.natural_s / len(made)).lap_s()
-
-    def price_of_stages(
-        self, staged, members: Members, overlap: bool = True, lap_s: float | None = None
-    ) -> Price:
+    def price_of_stages(self, staged, members: Members, overlap: bool = True) -> Price:
         plain = [k for k, g in members if not g]
         plain_weight = sum(self.streams[k].weight for k in plain)
         worth = sum(self.streams[k].weight / self.earned(k, g) for k, g in members if g)
@@ -254,15 +193,10 @@ class SlowCycle:
         parts = []
         for draft_s, air_s, head_s, num_tokens in staged:
             if num_tokens.streams:
-                # Either nobody makes a guess, or as many are made as are then expected.
-                alone = num_tokens.streams + len(plain)
-                verify_s = num_tokens.none * self.verify_s(alone)
-                likely = 1 - num_tokens.none
-                if likely:
-                    verify_s += likely * self.verify_s(alone + num_tokens.guesses / likely)
+                total = num_tokens.streams + num_tokens.guesses
+                verify_s = self.verify_s(total + len(plain))
                 alone_s = head_s + verify_s + self.verify_s(len(plain)) / 2
                 alone_s += air_s.get(self.target_medium(), 0.0) * (self.stretch(len(plain)) - 1)
-                total = num_tokens.streams + num_tokens.guesses
                 parts.append((draft_s, air_s, head_s, verify_s, alone_s, total))
             else:
                 parts.append(({}, {}, 0.0, 0.0, 0.0, 0))
@@ -276,9 +210,7 @@ class SlowCycle:
         target_s = sum(part[3] for part in parts)
         laps = [part[4] for part in parts]
         num_batches = sum(1 for part in parts if part[5])
-        if lap_s is not None:
-            longest_s = lap_s
-        elif overlap:
+        if overlap:
             air_s = max((busy[key] for key in busy if key[0] == "air"), default=0.0)
             longest_s = with_waits(max(laps), air_s, num_batches)
         else:
@@ -333,13 +265,6 @@ def with_waits(lap_s: float, air_s: float, num_batches: int) -> float:
         waits_s = others_s**2 / (4 * (num_batches - 1) * free_s) if free_s else float("inf")
         low, high = (low, middle) if lap_s + waits_s <= middle else (middle, high)
     return high
-
-
-def between(seconds, number: float) -> float:
-    """A function of whole numbers, taken as straight between them."""
-    low = int(number + 1e-9)
-    part = max(0.0, number - low)
-    return seconds(low) if part < 1e-9 else (1 - part) * seconds(low) + part * seconds(low + 1)
 
 
 def _least(price, low: float, high: float) -> float:

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -17,7 +16,6 @@ from policies.airtime import (
     batch_time_s,
     equal_share_time_s,
     grant_order,
-    release_shares,
     turn_times_s,
     weighted_shares,
     weighted_time_s,
@@ -61,29 +59,6 @@ def test_a_dead_link_without_a_name_is_refused_by_its_place():
         airtime_s([8, 0], [1, 0], [1e6, 0.0], 0.0)
 
 
-@pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf])
-@pytest.mark.parametrize(
-    ("what", "call"),
-    [
-        ("bits", lambda bad: airtime_s([1, bad], [1, 1], [1, 1], 0)),
-        ("frames", lambda bad: airtime_s([1, 1], [1, bad], [1, 1], 0)),
-        ("seconds a frame", lambda bad: airtime_s([1, 1], [1, 1], [1, 1], bad)),
-        ("airtimes", lambda bad: batch_shares([1, bad])),
-        ("weights", lambda bad: weighted_shares([1, 1], [1, bad])),
-        ("airtimes", lambda bad: release_shares([1, bad], [0, 0])),
-    ],
-)
-def test_amounts_that_cannot_be_are_refused(what, call, bad):
-    with pytest.raises(ValueError, match=f"^{what} are finite and not negative"):
-        call(bad)
-
-
-@pytest.mark.parametrize("ready_s", [math.nan, math.inf, -math.inf])
-def test_a_link_that_is_never_ready_is_refused(ready_s):
-    with pytest.raises(ValueError, match=r"^times of readiness are finite"):
-        release_shares([1, 1], [0, ready_s])
-
-
 @pytest.mark.slow
 def test_batch_shares_finish_as_soon_as_a_linear_program_can():
     """In 1/T: the most finishes a second, with no share less than its link then needs."""
@@ -125,16 +100,6 @@ def descend(airtimes, weights):
     return math.exp(best.fun), np.exp(best.x) / np.exp(best.x).sum()
 
 
-@pytest.mark.slow
-def test_release_shares_finish_as_soon_as_a_constrained_search_finds():
-    for rng, airtimes in random_airtimes(3):
-        ready = rng.uniform(0, 1, len(airtimes)) * 10 ** rng.uniform(-2, 1)
-        finish, shares = search_finish(airtimes, ready)
-        closed, closed_finish = release_shares(airtimes, ready)
-        assert closed_finish == pytest.approx(finish, rel=1e-6)
-        assert closed == pytest.approx(shares, abs=1e-6)
-
-
 def search_finish(airtimes, ready):
     """SLSQP for the least T with r + s/phi <= T and sum(phi) <= 1, in log(phi): convex there."""
     num_links, last = len(airtimes), ready.max()
@@ -162,55 +127,6 @@ def search_finish(airtimes, ready):
     return last + scale * best.x[-1], np.exp(best.x[:-1])
 
 
-@given(
-    st.lists(st.tuples(AIRTIMES, st.floats(-1e6, 1e6)), min_size=1, max_size=6),
-    st.sampled_from([0.0, 1e-9, 1.0]),
-    st.sampled_from([0.0, 1.7e9]),
-)
-def test_release_shares_let_all_links_finish_at_once_whatever_the_clock(links, spread, epoch_s):
-    airtimes = [size for size, _ in links]
-    ready = [epoch_s + spread * at for _, at in links]
-    shares, finish = release_shares(airtimes, ready)
-    sends = [k for k, size in enumerate(airtimes) if size > 0]
-    assert all(shares[k] == 0.0 for k in range(len(links)) if k not in sends)
-    assert all(shares[k] > 0.0 for k in sends)
-    assert shares.sum() == pytest.approx(1.0 if sends else 0.0, abs=1e-12)
-    assert finish >= max(ready)
-    # In fractions, since a clock since 1970 shows no nanoseconds in a float.
-    spans = {k: Fraction(airtimes[k]) / Fraction(shares[k]) for k in sends}
-    if sends:
-        last = min(spans, key=spans.__getitem__)
-        end = Fraction(ready[last]) + spans[last]
-        for k, span in spans.items():
-            assert abs(Fraction(ready[k]) + span - end) <= Fraction(1e-12) * span
-        assert finish == pytest.approx(
-            max(float(end), *ready), rel=1e-14, abs=1e-14 * abs(ready[last])
-        )
-
-
-@pytest.mark.parametrize("epoch_s", [0.0, -3.0, 1e5])
-def test_two_equal_links_of_which_one_is_later(epoch_s):
-    """1/T + 1/(T - 1) = 1 gives the golden ratio squared."""
-    shares, finish = release_shares([1, 1], [epoch_s, epoch_s + 1])
-    golden = (1 + math.sqrt(5)) / 2
-    assert finish - epoch_s == pytest.approx(golden**2)
-    assert shares == pytest.approx([1 / golden**2, 1 / golden])
-
-
-def test_a_tiny_message_ready_as_a_large_one_would_end():
-    """Sizes 24 decades apart: s/x + 1/(x + 1) = 1 has the root sqrt(s), nearly."""
-    shares, finish = release_shares([1e-24, 1.0], [1.0, 0.0])
-    assert finish == pytest.approx(1.0)
-    assert shares[0] == pytest.approx(1e-12, rel=1e-3)
-
-
-@given(SOME_AIRTIMES, st.floats(-1e3, 1e3))
-def test_links_ready_at_once_share_as_a_batch_does(airtimes, ready_s):
-    shares, finish = release_shares(airtimes, [ready_s] * len(airtimes))
-    assert shares == pytest.approx(batch_shares(airtimes), rel=1e-9)
-    assert finish == pytest.approx(ready_s + batch_time_s(airtimes), rel=1e-9, abs=1e-9)
-
-
 @given(SOME_AIRTIMES, st.data())
 def test_shares_are_parts_of_one(airtimes, data):
     weights = data.draw(
@@ -219,21 +135,6 @@ def test_shares_are_parts_of_one(airtimes, data):
     for shares in (batch_shares(airtimes), weighted_shares(airtimes, weights)):
         assert np.all(shares >= 0.0)
         assert shares.sum() == pytest.approx(1.0)
-
-
-def test_nothing_to_send_needs_no_share_and_no_time():
-    assert batch_shares([0.0, 0.0]).tolist() == [0.0, 0.0]
-    assert weighted_shares([1.0, 2.0], [0.0, 0.0]).tolist() == [0.0, 0.0]
-    shares, finish = release_shares([0.0, 0.0], [3.0, 5.0])
-    assert (shares.tolist(), finish) == ([0.0, 0.0], 5.0)
-    assert (batch_time_s([]), equal_share_time_s([]), batch_shares([]).size) == (0.0, 0.0, 0)
-
-
-def test_a_link_that_has_nothing_to_send_until_much_later_changes_no_share():
-    shares, finish = release_shares([1e-6, 2e-6, 0.0], [0.0, 1e-6, 1e9])
-    alone, _ = release_shares([1e-6, 2e-6], [0.0, 1e-6])
-    assert shares == pytest.approx([*alone, 0.0], rel=1e-12)
-    assert finish == 1e9
 
 
 def test_a_weight_of_0_gets_no_share():
@@ -287,3 +188,25 @@ def test_ties_stay_in_order_and_weight_0_comes_last():
 
 def test_turn_times_stand_at_their_links():
     assert turn_times_s([5.0, 1.0, 2.0], [1, 2, 0]).tolist() == [8.0, 1.0, 3.0]
+
+
+@pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf])
+@pytest.mark.parametrize(
+    ("what", "call"),
+    [
+        ("bits", lambda bad: airtime_s([1, bad], [1, 1], [1, 1], 0)),
+        ("frames", lambda bad: airtime_s([1, 1], [1, bad], [1, 1], 0)),
+        ("seconds a frame", lambda bad: airtime_s([1, 1], [1, 1], [1, 1], bad)),
+        ("airtimes", lambda bad: batch_shares([1, bad])),
+        ("weights", lambda bad: weighted_shares([1, 1], [1, bad])),
+    ],
+)
+def test_amounts_that_cannot_be_are_refused(what, call, bad):
+    with pytest.raises(ValueError, match=f"^{what} are finite and not negative"):
+        call(bad)
+
+
+def test_nothing_to_send_needs_no_share_and_no_time():
+    assert batch_shares([0.0, 0.0]).tolist() == [0.0, 0.0]
+    assert weighted_shares([1.0, 2.0], [0.0, 0.0]).tolist() == [0.0, 0.0]
+    assert (batch_time_s([]), equal_share_time_s([]), batch_shares([]).size) == (0.0, 0.0, 0)

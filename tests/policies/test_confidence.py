@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from policies.confidence import (
     Calibration,
     DraftCalibration,
-    Spread,
     binned,
     calibration_json,
 )
@@ -53,9 +52,6 @@ def test_what_is_measured_comes_back_from_a_file():
     found = binned(confidences, accepted)
     other = replace(found, rates=(0.5,) * len(found.rates))
     read = DraftCalibration.from_json(calibration_json(found, other))
-    assert read.spread is not None
-    overall = sum(s * r for s, r in zip(read.spread.shares, read.spread.rates, strict=True))
-    assert overall == pytest.approx((1 / 3 + 1 / 2) / 2, abs=0.01)
     for confidence in (0.08, 0.25, 0.45, 0.65, 0.85):
         assert read.of(0.0).chance(confidence) == pytest.approx(confidence**2, abs=0.05)
         assert read.of(0.8).chance(confidence) == 0.5
@@ -65,8 +61,6 @@ GOOD = {
     "edges": [0.5],
     "greedy": [0.1, 0.9],
     "sampled": [0.1, 0.8],
-    "greedy_shares": [0.5, 0.5],
-    "sampled_shares": [0.6, 0.4],
 }
 
 
@@ -83,57 +77,17 @@ GOOD = {
         {"greedy": [0.1, None]},
         {"sampled": [0.1]},
         {"sampled": {"0": 1}},
-        {"greedy_shares": [0.5, 1.5]},
-        {"greedy_shares": None},
-        {"greedy_shares": [0.4, 0.5]},
-        {"sampled_shares": [1.0]},
         {"greedy": [0.1, 10**400]},
         {"edges": list(range(99)), "greedy": [0.1] * 100, "sampled": [0.1] * 100},
     ],
 )
 def test_what_no_measurement_gives_is_refused(changes):
-    assert DraftCalibration.from_json(json.dumps(GOOD)).spread is not None
+    DraftCalibration.from_json(json.dumps(GOOD))
     with pytest.raises(ValueError, match=r"."):
         DraftCalibration.from_json(json.dumps(GOOD | changes))
-
-
-def test_what_was_only_measured_greedily_is_all_that_is_known():
-    found = binned([0.3, 0.9], [False, True])
-    read = DraftCalibration.from_json(calibration_json(found, binned([], [])))
-    assert read.spread is not None
-    assert sum(read.spread.shares) == pytest.approx(1.0)
-    assert (
-        DraftCalibration.from_json(calibration_json(binned([], []), binned([], []))).spread is None
-    )
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", "null", '{"edges": [1]}', "[" * 5000])
 def test_a_file_that_says_anything_else_is_refused(text):
     with pytest.raises(ValueError, match=r"."):
         DraftCalibration.from_json(text)
-
-
-SPREAD = Spread((0.3, 0.2, 0.5), (0.95, 0.6, 0.1))
-
-
-@pytest.mark.parametrize("stop", [0.0, 0.09, 0.3, 0.55, 0.8, 1.0])
-@pytest.mark.parametrize("gamma", [1, 3, 8])
-def test_a_round_is_expected_to_be_what_rounds_are_on_average(gamma, stop):
-    """Played out: each guess is as sure as one of a kind drawn at random."""
-    source = random.Random(5)
-    tokens = made = 0
-    num_rounds = 20_000
-    for _ in range(num_rounds):
-        chance, is_right = 1.0, True
-        tokens += 1
-        for _ in range(gamma):
-            rate = source.choices(SPREAD.rates, SPREAD.shares)[0]
-            chance *= rate
-            if chance < stop:
-                break
-            made += 1
-            is_right = is_right and source.random() < rate
-            tokens += is_right
-    earned, sent = SPREAD.expected_round(stop, gamma)
-    assert earned == pytest.approx(tokens / num_rounds, rel=0.02)
-    assert sent == pytest.approx(made / num_rounds, rel=0.02, abs=0.015)

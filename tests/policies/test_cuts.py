@@ -45,7 +45,7 @@ def test_a_plan_found_costs_what_it_says_and_keeps_every_bound(num_streams, targ
 def test_batches_of_one_stream_cost_what_they_say(target_on_air):
     num_beside = 0
     for seed in range(60):
-        seen = observation(seed, 2 + seed % 9, stopping=True, target_on_air=target_on_air)
+        seen = observation(seed, 2 + seed % 9, target_on_air=target_on_air)
         problem = problem_of(seen)
         dear = Found(float("inf"), CyclePlan((0, problem.num_streams), problem.least))
         found = _best_single(problem, dear)

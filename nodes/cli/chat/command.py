@@ -39,7 +39,7 @@ _MAX_TOKENS = 512
 @click.option("--min-p", type=click.FloatRange(0, 1), default=0.0, hidden=True)
 @click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), help="Repeats a text.")
 @click.option(
-    "--gamma", type=GammaType(), default="auto", show_default=True, help="Guesses a round."
+    "--gamma", type=GammaType(), default="auto", show_default=True, help="Guesses a pass, at most."
 )
 @click.option("--stats", is_flag=True, help="Show speed and acceptance after each answer.")
 @connect_option

@@ -10,7 +10,6 @@ from mesh.messages import Bye, Credit, EnrolRequest, Hello, Ping, Pong
 from nodes.messages import (
     CancelRequest,
     CommitReply,
-    DraftReply,
     GuessNotice,
     NodeCommandRequest,
     NodesRequest,
@@ -51,8 +50,7 @@ MAY_SEND: Final[Mapping[str, frozenset[type]]] = {
     "target": _OF_MEMBERS
     | {CommitReply, TokenizeReply, StreamReadyNotice, StreamFailedNotice, EnrolRequest}
     | {StreamParkedNotice, PromptScoresNotice, ProbeReply},
-    "draft": _OF_MEMBERS
-    | {DraftReply, GuessNotice, StreamReadyNotice, StreamFailedNotice, EnrolRequest},
+    "draft": _OF_MEMBERS | {GuessNotice, StreamReadyNotice, StreamFailedNotice, EnrolRequest},
     "client": _OF_CLIENTS,
     # Its status page and metrics, which it shows to API keys with the scope admin.
     GATEWAY: _OF_CLIENTS | {StatusRequest},

@@ -10,12 +10,10 @@ from mesh.heartbeat import HeartbeatState
 from mesh.padding import SIZES
 from nodes.config import LEAST_INTERVALS
 from nodes.coordinator.status.traffic import NodeTraffic
-from nodes.flow.kinds import AnyScheduler
 from nodes.messages import EngineProfile
 from nodes.profile import same_vocabulary
-from nodes.scheduler.drafting.pace import Pace
+from nodes.scheduler import Scheduler
 from nodes.scheduler.instructions import Instruction
-from policies.confidence import Spread
 from policies.latency import NodeCosts
 from policies.plan import HEADER_BITS, Link
 
@@ -44,15 +42,12 @@ class NodeRecord:
     peer: bytes
     profile: EngineProfile
     costs: NodeCosts
-    spread: Spread | None
     heartbeat: HeartbeatState
-    scheduler: AnyScheduler | None = None
+    scheduler: Scheduler | None = None
     # As declared by the node; what it has not declared is measured.
     link: Link = field(default_factory=Link)
     # What a Ping or a Pong takes of its link.
     ping_bits: int = 0
-    # Of a draft node: what rounds of all targets have told.
-    pace: Pace = field(default_factory=Pace)
     # Seconds of work that it has told of, and bytes of its messages.
     busy_s: float = 0.0
     traffic: NodeTraffic = field(default_factory=NodeTraffic)
@@ -96,14 +91,12 @@ class NodeRecord:
             return self.measured_link()
         return Link(rtt_s=declared.rtt_s or self.heartbeat.rtt_s or 0.0)
 
-    def text_sent(self, num_tokens: int, num_bytes: int, air: Air, now: float) -> None:
+    def text_sent(self, num_bytes: int, air: Air, now: float) -> None:
         """A text is on its way to it, whole or its first piece: on its medium others have turns
         after that."""
         if self.link.medium:
             bits = 8 * num_bytes + HEADER_BITS
             air[self.link.medium].reserve(now, now, self.measured_link().airtime_s(bits, 1))
-        if self.scheduler is not None:
-            self.scheduler.text_told(num_tokens, now)
 
     def pace_heartbeats(self, interval_s: float, timeout_s: float) -> None:
         """Have heartbeats take a small part of the link, however narrow that is: on one of 50
@@ -133,13 +126,12 @@ class NodeRecord:
             and self.used_cells + cells <= self.profile.num_cells
         )
 
-    def draft_for(self, scheduler: AnyScheduler) -> list[Instruction]:
+    def draft_for(self, scheduler: Scheduler) -> list[Instruction]:
         """Have a target's scheduler count on it, with what is known of it by now."""
-        profile, link = self.profile, self.measured_link()
-        known = self.spread, self.pace, profile.model_hash, profile.max_streams
-        return scheduler.draft_joined(self.name, self.costs, link, *known)
+        known = self.costs, self.measured_link(), self.profile.max_streams
+        return scheduler.draft_joined(self.name, *known)
 
     def can_draft_for(self, target: NodeRecord) -> bool:
         """A target that cannot take guesses back is served plainly."""
-        is_of_kind = self.profile.flows == target.profile.flows and target.profile.can_roll_back
-        return is_of_kind and same_vocabulary(self.profile, target.profile)
+        can_take_back = target.profile.can_roll_back
+        return can_take_back and same_vocabulary(self.profile, target.profile)

@@ -14,10 +14,9 @@ from mesh.membership import Joined, Left, Member, MembershipState, Refused
 from mesh.messages import DISMISSED, OTHER_PROTOCOL, UNSUITABLE, Hello, Ping, Pong
 from nodes.coordinator.members.access import CLIENT_ROLES
 from nodes.coordinator.members.record import NodeRecord, ping_bits
-from nodes.flow.kinds import AnyScheduler
 from nodes.messages import EngineProfile, NodeFields
-from nodes.profile import costs_of, decode_profile, link_of, same_vocabulary, spread_of
-from nodes.scheduler.drafting.lookup import LOOKUP
+from nodes.profile import costs_of, decode_profile, link_of, same_vocabulary
+from nodes.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +121,7 @@ class Roster:
     def nodes(self, role: str | None = None) -> list[NodeRecord]:
         return [n for n in self._nodes.values() if role in (None, n.role)]
 
-    def schedulers(self) -> list[tuple[NodeRecord, AnyScheduler]]:
+    def schedulers(self) -> list[tuple[NodeRecord, Scheduler]]:
         """Every target with its scheduler."""
         return [(n, n.scheduler) for n in self._nodes.values() if n.scheduler is not None]
 
@@ -163,7 +162,7 @@ class Roster:
         if hello.role in ("target", "draft"):
             try:
                 profile = decode_profile(hello.profile)
-                costs, spread = costs_of(profile), spread_of(profile)
+                costs = costs_of(profile)
                 link = link_of(profile)
             except (DecodeError, ValueError) as error:
                 reason = f"malformed profile: {error}"[:_MAX_REASON]
@@ -171,9 +170,6 @@ class Roster:
             reason = self._mismatch(profile) if hello.role == "draft" else ""
             if reason:
                 return [Rejected(peer, reason[:_MAX_REASON], UNSUITABLE)]
-            if hello.node == LOOKUP:
-                reason = f"the name {LOOKUP} is taken: choose another"
-                return [Rejected(peer, reason, UNSUITABLE)]
         elif hello.role in CLIENT_ROLES and hello.profile:
             return [Rejected(peer, f"a {hello.role} has no profile")]
         elif hello.role not in CLIENT_ROLES:
@@ -194,7 +190,7 @@ class Roster:
                     self._clients[peer] = heartbeat
                     continue
                 logger.info("%s %s joined with %s", hello.role, hello.node, profile.model)
-                record = NodeRecord(hello.node, hello.role, peer, profile, costs, spread, heartbeat)
+                record = NodeRecord(hello.node, hello.role, peer, profile, costs, heartbeat)
                 record.link = link
                 record.ping_bits = ping_bits(pads=self._pads)
                 record.pace_heartbeats(self.heartbeat_interval_s, self.heartbeat_timeout_s)

@@ -18,9 +18,8 @@ from nodes.coordinator.placing.room import can_hold, cells_of, has_room, is_of_k
 from nodes.coordinator.placing.stranded import Stranded
 from nodes.coordinator.placing.waiting import Kind, Waiting
 from nodes.coordinator.requests.request import Choice, Request
-from nodes.flow.stream import Stream
 from nodes.messages import EngineProfile
-from nodes.scheduler.journal import Journal
+from nodes.scheduler.stream import Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ def _kinds(choice: Choice, targets: Iterable[NodeRecord]) -> frozenset[Kind]:
     return frozenset(kind_of(target) for target in targets)
 
 
-def _journal_of(request: Request, choice: Choice) -> Journal:
+def _journal_of(request: Request, choice: Choice) -> Stream:
     if choice.journal is not None:
         return choice.journal
     spec = choice.spec
@@ -93,7 +92,7 @@ class Placement:
         """
         blocked: set[Kind] = set()
         # What suspects will take that wait for a target: nobody else gets it meanwhile.
-        kept: list[tuple[frozenset[str], Journal]] = []
+        kept: list[tuple[frozenset[str], Stream]] = []
         # Whoever is behind the first of a line waits for targets of the same kinds.
         for head in self.waiting.heads():
             if head.kinds <= blocked:
@@ -162,7 +161,7 @@ class Placement:
         return self.choosing.of_first_class(staying, request, now)
 
     def _best(
-        self, request: Request, stream: Journal, targets: Sequence[NodeRecord], now: float
+        self, request: Request, stream: Stream, targets: Sequence[NodeRecord], now: float
     ) -> NodeRecord:
         if len(targets) == 1:
             return targets[0]

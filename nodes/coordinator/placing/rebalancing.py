@@ -10,8 +10,7 @@ from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.placing.room import has_room, is_of_kind, kind_of
 from nodes.coordinator.placing.waiting import Kind
 from nodes.coordinator.requests.request import Choice, Request
-from nodes.scheduler.journal import Journal
-from nodes.scheduler.stream import Opening
+from nodes.scheduler.stream import Opening, Stream
 from nodes.stream import StreamId
 
 # Between two looks at who on a target is better off elsewhere, one target at a time, and at least
@@ -109,7 +108,7 @@ class Rebalancing:
 
 def _moves_of(
     request: Request,
-    streams: Sequence[Journal],
+    streams: Sequence[Stream],
     source: NodeRecord,
     able: Iterable[NodeRecord],
     now: float,
@@ -134,19 +133,19 @@ def _moves_of(
     return moves
 
 
-def _plain_s(target: NodeRecord, newcomers: Sequence[Journal], now: float) -> float:
+def _plain_s(target: NodeRecord, newcomers: Sequence[Stream], now: float) -> float:
     assert target.scheduler is not None
     return target.scheduler.forecast.plain_s(newcomers, now)
 
 
-def _num_left(streams: Iterable[Journal]) -> int:
+def _num_left(streams: Iterable[Stream]) -> int:
     return sum(stream.tokens_left for stream in streams)
 
 
-def _unit(request: Request, source: NodeRecord) -> list[Journal]:
+def _unit(request: Request, source: NodeRecord) -> list[Stream]:
     """What would go together: a request's streams on a target; none while one is being read."""
     assert source.scheduler is not None
     ids = [s for s, choice in request.choices.items() if choice.target == source.name]
     streams = [source.scheduler.stream(stream_id) for stream_id in ids]
-    known: list[Journal] = [stream for stream in streams if stream is not None]
+    known: list[Stream] = [stream for stream in streams if stream is not None]
     return [] if any(isinstance(stream.phase, Opening) for stream in known) else known

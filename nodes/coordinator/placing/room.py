@@ -9,7 +9,7 @@ from nodes.coordinator.placing.waiting import Kind
 from nodes.coordinator.requests.request import Request
 from nodes.fingerprint import is_meant
 from nodes.messages import EngineProfile
-from nodes.scheduler.journal import Journal
+from nodes.scheduler.stream import Stream
 from nodes.stream import StreamSpec
 from nodes.target.stream import cells_needed, cells_soon
 
@@ -37,11 +37,11 @@ def kind_of(target: NodeRecord) -> Kind:
     return target.profile.model_hash, target.profile.numerics_class
 
 
-def has_room(target: NodeRecord, streams: Sequence[Journal]) -> bool:
+def has_room(target: NodeRecord, streams: Sequence[Stream]) -> bool:
     holds = all(can_hold(target, stream.spec) for stream in streams)
     return holds and target.has_room(cells_of(streams), len(streams))
 
 
-def cells_of(streams: Iterable[Journal]) -> int:
+def cells_of(streams: Iterable[Stream]) -> int:
     """What streams take at first, as their target counts it."""
     return sum(cells_soon(len(s.token_ids), s.tokens_left) for s in streams)

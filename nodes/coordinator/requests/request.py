@@ -26,8 +26,7 @@ from nodes.messages import (
     TokensNotice,
 )
 from nodes.scheduler.instructions import Emit
-from nodes.scheduler.journal import Journal
-from nodes.scheduler.stream import Figures
+from nodes.scheduler.stream import Figures, Stream
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.stream import cells_needed
 
@@ -64,7 +63,7 @@ class Choice:
     spec: StreamSpec
     target: str = ""
     num_tokens: int = 0
-    journal: Journal | None = None
+    journal: Stream | None = None
     wire: Wire = field(default_factory=Wire)
     # Whether there has been no token of it where it is, and since when.
     is_new: bool = True

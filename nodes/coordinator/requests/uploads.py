@@ -1,8 +1,8 @@
 """Large requests of clients on shared media: who may send which piece, and when. Pure.
 
-On each medium one client sends at a time, pieces in the gaps between the turns of rounds, first
-whose rest takes least of the medium for its weight. The next grant is on its way while a piece is
-sent. Grants bind nobody but those who wait for them: what comes without one is taken as well.
+On each medium one client sends a piece at a time, between texts to draft nodes. The first is the
+one whose rest takes least of the medium for its weight. The next grant is on its way while a piece
+is sent. Grants bind nobody but those who wait for them: what comes without one is taken as well.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the coordinator knows, as one document for whoever asks. Pure; reading changes nothing.
 
-What happens is counted where it happens: by schedulers (`scheduler/watching/counts.py`), with
+What happens is counted where it happens: by schedulers (`scheduler/counts.py`), with
 requests (`requests/ledger.py`) and bytes (`traffic.py`). Here it is put together.
 """
 
@@ -23,8 +23,8 @@ from nodes.coordinator.status import parts
 from nodes.coordinator.status.recent import WINDOW_S, Recent
 from nodes.coordinator.status.traffic import Traffic
 from nodes.messages import StatusReply, StatusRequest
-from nodes.scheduler.drafting.load import DraftLoad
-from nodes.scheduler.watching.counts import RATIO_BOUNDS, Counts
+from nodes.scheduler.counts import RATIO_BOUNDS, Counts
+from nodes.scheduler.drafts import Drafts
 from nodes.status import (
     MediumStatus,
     NodeStatus,
@@ -58,11 +58,11 @@ class Reporting:
         roster: Roster,
         serving: Serving,
         air: Air,
-        draft_load: DraftLoad,
+        drafts: Drafts,
     ) -> None:
         self._cluster, self._epoch, self._version = cluster, epoch, version
         self._roster, self._serving, self._air = roster, serving, air
-        self._draft_load = draft_load
+        self._drafts = drafts
         self.traffic = Traffic()
         self.num_submitted = 0
         self._counts: dict[str, Counts] = {}
@@ -111,8 +111,6 @@ class Reporting:
         for name, counts in self._counts.items():
             yield ("tokens", name), counts.num_tokens
             yield ("passes", name), counts.num_passes
-            yield ("laps", name), counts.num_laps
-            yield ("lap_s", name), counts.lap_s
         for _, scheduler in self._roster.schedulers():
             for stream in scheduler.streams():
                 yield stream.spec.stream_id, len(stream.token_ids)
@@ -171,7 +169,8 @@ class Reporting:
     def _num_streams(self, node: NodeRecord) -> int:
         if node.scheduler is not None:
             return node.scheduler.num_streams
-        return self._draft_load.of(node.name)
+        record = self._drafts.get(node.name)
+        return len(record.followed) if record is not None else 0
 
     def _streams(self, now: float) -> list[StreamStatus]:
         """Those that have a place first."""
@@ -190,7 +189,7 @@ class Reporting:
                     waiting.append(parts.stream_status(request, choice, whose, age_s, None))
                 continue
             gamma = gammas[choice.target].get(stream_id, 0)
-            plain = scheduler.report.plain(stream, gamma)
+            plain = scheduler.report.plain(stream)
             # Making the line is most of the work.
             reason = scheduler.report.why_plain(stream) if plain and len(found) < _MAX_WHY else ""
             rate = self._recent.rate(stream_id, len(stream.token_ids), now)
@@ -222,8 +221,6 @@ class Reporting:
         here = {node.name: scheduler for node, scheduler in self._roster.schedulers()}
         for name, counts in self._counts.items():
             scheduler = here.get(name)
-            laps_per_s = self._recent.rate(("laps", name), counts.num_laps, now)
-            lap_share = self._recent.rate(("lap_s", name), counts.lap_s, now)
             plan = observed = None
             if scheduler is not None:
                 plan = parts.plan_status(scheduler.report)
@@ -231,7 +228,6 @@ class Reporting:
                     scheduler.report,
                     tokens_per_s=self._recent.rate(("tokens", name), counts.num_tokens, now),
                     passes_per_s=self._recent.rate(("passes", name), counts.num_passes, now),
-                    cycle_s=lap_share / laps_per_s if laps_per_s > 0.0 else 0.0,
                 )
             yield TargetStatus(
                 name=parts.cut(name),

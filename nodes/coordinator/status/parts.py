@@ -9,10 +9,10 @@ from typing import Final
 
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.requests.request import Choice, Request
-from nodes.flow.kinds import AnyReport, AnyScheduler
-from nodes.scheduler.journal import Journal
-from nodes.scheduler.stream import Figures, Opening
-from nodes.scheduler.watching.counts import PLAIN_LABELS, TOKEN_KINDS, Counts
+from nodes.scheduler import Scheduler
+from nodes.scheduler.counts import FATES, PLAIN_LABELS, TOKEN_KINDS, Counts
+from nodes.scheduler.report import Report
+from nodes.scheduler.stream import Figures, Opening, Stream
 from nodes.status import (
     BatchStatus,
     CostPoint,
@@ -47,7 +47,7 @@ def cut(name: str, most: int = _MAX_NAME) -> str:
 # -- nodes -----------------------------------------------------------------------------------------
 
 
-def costs_now(node: NodeRecord, schedulers: Iterable[AnyScheduler]) -> NodeCosts | None:
+def costs_now(node: NodeRecord, schedulers: Iterable[Scheduler]) -> NodeCosts | None:
     """What its passes take as seen by the scheduler that knows most of it; None if none does."""
     if node.scheduler is not None:
         return node.scheduler.report.target_costs()
@@ -108,10 +108,10 @@ def node_status(
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """What is known of a stream that has a place. gamma: its cap in the plan in force. plain: label
-    and line on why it makes no guesses; both empty if it does."""
+    """What is known of a stream that has a place. gamma: guesses in its last pass. plain: label and
+    line on why it had none; both empty if it had some."""
 
-    stream: Journal
+    stream: Stream
     gamma: int
     tokens_per_s: float
     plain: tuple[str, str]
@@ -130,7 +130,7 @@ def stream_status(
         user=whose[1],
         priority=request.submit.priority,
         target=cut(choice.target) if placed is not None else "",
-        draft=cut(stream.draft.node) if stream is not None and stream.draft is not None else "",
+        draft=cut(stream.follow.node) if stream is not None and stream.follow is not None else "",
         phase=_phase(stream),
         num_prompt_tokens=spec.num_prompt_tokens,
         num_tokens=choice.num_tokens,
@@ -147,7 +147,7 @@ def stream_status(
     )
 
 
-def _phase(stream: Journal | None) -> str:
+def _phase(stream: Stream | None) -> str:
     if stream is None:
         return "waiting"
     if isinstance(stream.phase, Opening):
@@ -158,25 +158,21 @@ def _phase(stream: Journal | None) -> str:
 # -- targets ---------------------------------------------------------------------------------------
 
 
-def plan_status(report: AnyReport) -> PlanStatus:
+def plan_status(report: Report) -> PlanStatus:
     plan, made = report.plan, report.plan.prediction
     times = made.batches if made is not None else ()
     batches = [
         _batch(batch, times[k] if k < len(times) else _NO_TIMES)
         for k, batch in enumerate(plan.batches)
     ]
-    ratio = 0.0
-    if plan.rejected is not None and plan.price_s > 0.0:
-        ratio = plan.rejected.price_s / plan.price_s
     return PlanStatus(
         policy=cut(plan.policy),
         batches=tuple(batches),
         plain=tuple(map(int, plan.plain)),
-        cycle_s=number(report.cycle_s, 6),
         bound=cut(made.bound, _MAX_LINE) if made is not None else "",
         tokens_per_s=number(made.tokens_per_s, 3) if made is not None else 0.0,
-        rejected=cut(plan.rejected.name) if plan.rejected is not None else "",
-        rejected_ratio=number(ratio, 4),
+        open_price_s=number(report.prices_s[0], 6),
+        grouped_price_s=number(report.prices_s[1], 6),
     )
 
 
@@ -184,7 +180,6 @@ def _batch(batch: Batch, times: BatchTimes) -> BatchStatus:
     return BatchStatus(
         stream_ids=tuple(map(int, batch.stream_ids)),
         gammas=tuple(map(int, batch.gammas)),
-        ahead=batch.ahead,
         draft_s=number(times.draft_s, 6),
         air_s=number(times.air_s, 6),
         verify_s=number(times.verify_s, 6),
@@ -193,15 +188,13 @@ def _batch(batch: Batch, times: BatchTimes) -> BatchStatus:
     )
 
 
-def observed_status(
-    report: AnyReport, *, tokens_per_s: float, passes_per_s: float, cycle_s: float
-) -> ObservedStatus:
+def observed_status(report: Report, *, tokens_per_s: float, passes_per_s: float) -> ObservedStatus:
     errors = {
         str(stage): ErrorStatus(found.num_seen, number(found.median, 4), number(found.p95, 4))
         for stage, found in report.errors().items()
     }
     rates = number(tokens_per_s, 3), number(passes_per_s, 3)
-    return ObservedStatus(*rates, number(cycle_s, 6), errors)
+    return ObservedStatus(*rates, number(report.observed_price_s, 6), errors)
 
 
 def count_status(counts: Counts) -> CountStatus:
@@ -211,11 +204,12 @@ def count_status(counts: Counts) -> CountStatus:
         made=made,
         judged=judged,
         accepted=accepted,
-        gammas=tuple(counts.gammas),
+        gammas=tuple(counts.by_made),
         plain_steps={label: counts.plain_steps[label] for label in PLAIN_LABELS},
-        num_late=counts.num_late,
-        num_ahead_used=counts.num_ahead_used,
-        num_ahead_wasted=counts.num_ahead_wasted,
+        guesses={fate: counts.guesses[fate] for fate in FATES},
+        num_compared=counts.num_compared,
+        num_right=counts.num_right,
+        num_messages=counts.num_messages,
         num_parked=counts.num_parked,
         num_reopened=counts.num_reopened,
         num_texts=counts.num_texts,
@@ -224,9 +218,6 @@ def count_status(counts: Counts) -> CountStatus:
         tokens_reused=counts.tokens_reused,
         num_passes=counts.num_passes,
         pass_s=number(counts.pass_s, 6),
-        num_rounds=counts.num_rounds,
-        num_laps=counts.num_laps,
-        lap_s=number(counts.lap_s, 6),
         ratios={
             stage: RatioStatus(tuple(ratios.counts), number(ratios.total, 4))
             for stage, ratios in counts.ratios.items()
@@ -240,11 +231,10 @@ def spans_of(counts: Counts, now: float) -> tuple[SpanStatus, ...]:
         SpanStatus(
             span.stage,
             cut(span.node),
-            span.batch,
-            span.round_id,
             number(span.start, 6),
             number(span.end, 6),
             span.num_tokens,
+            span.num_guesses,
         )
         for span in counts.spans
         if span.end >= now - _SPANS_S

@@ -1,7 +1,7 @@
-// What changes with time: the last minutes, and the stages of the last seconds.
+// What changes with time: the last minutes, and the passes and guesses of the last seconds.
 
 const SHOWN_S = 300;
-const CYCLES_SHOWN = 10;
+const PASSES_SHOWN = 30;
 
 function showHistory(history, now) {
   const speeds = history.map(([at, speed]) => [at, speed]);
@@ -36,19 +36,17 @@ function line(box, points, now, most, topLabel, what) {
     h("div", { class: "ends" }, h("span", {}, "−5 min"), h("span", {}, "now")));
 }
 
-// How much of the stages is worth the width: some cycles, or some passes.
-function windowOf(target) {
-  const counts = target.counts;
-  const each = counts.num_laps ? counts.lap_s / counts.num_laps
-    : counts.num_passes ? counts.pass_s / counts.num_passes : 0;
-  return Math.min(10, Math.max(0.2, each * CYCLES_SHOWN));
+// How much of the timeline is worth the width: some passes.
+function windowOf({ counts }) {
+  const each = counts.num_passes ? counts.pass_s / counts.num_passes : 0;
+  return Math.min(10, Math.max(0.2, each * PASSES_SHOWN));
 }
 
 function showTimeline(status) {
   const spans = status.targets.flatMap((target) => target.spans);
   if (!spans.length) {
     say($("timeline-span"), "");
-    fill($("timeline"), none("Nothing was drafted or verified in the last ten seconds."));
+    fill($("timeline"), none("Nothing was guessed or decoded in the last ten seconds."));
     return;
   }
   const last = Math.max(...spans.map((span) => span.end_s));
@@ -61,7 +59,9 @@ function showTimeline(status) {
   const rows = names.flatMap((name) => {
     const own = recent.filter((span) => span.node === name);
     const busy = sum(own.map((span) => span.end_s - Math.max(begins, span.start_s))) / shown;
-    const label = `${name}: ${plural(own.length, "stage")}, at work ${percent(Math.min(1, busy))} of the time`;
+    const label = isTarget.has(name)
+      ? `${name}: ${plural(own.length, "pass", "passes")}, at work ${percent(Math.min(1, busy))} of the time`
+      : `${name}: ${plural(own.length, "message")} with guesses`;
     return [
       h("span", { class: "track-name", title: name }, name),
       svg("svg", { viewBox: "0 0 1000 20", preserveAspectRatio: "none", role: "img", "aria-label": label },
@@ -75,10 +75,10 @@ function showTimeline(status) {
 function stage(span, begins, shown) {
   const x = Math.max(0, ((span.start_s - begins) / shown) * 1000);
   const width = Math.max(1.5, ((span.end_s - begins) / shown) * 1000 - x);
-  const kind = span.stage === "draft" ? "draft" : span.batch ? "pass" : "plain";
-  const batch = span.batch ? ` of batch ${span.batch}` : " of plain streams";
+  const kind = span.stage === "guesses" ? "draft" : span.num_guesses ? "pass" : "plain";
   const tall = kind === "plain" ? { y: 6, height: 8 } : { y: 2, height: 16 };
-  return titled(
-    svg("rect", { class: span.batch % 2 ? kind : `${kind} odd`, x: x.toFixed(1), width: width.toFixed(1), ...tall }),
-    `${span.stage}${batch}: ${plural(span.num_tokens, "token")} in ${duration(span.end_s - span.start_s)}`);
+  const title = span.stage === "guesses"
+    ? `message with ${plural(span.num_guesses, "guess", "guesses")}`
+    : `pass of ${plural(span.num_tokens, "token")}, ${count(span.num_guesses)} guessed, in ${duration(span.end_s - span.start_s)}`;
+  return titled(svg("rect", { class: kind, x: x.toFixed(1), width: width.toFixed(1), ...tall }), title);
 }

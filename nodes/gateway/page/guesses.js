@@ -11,12 +11,15 @@ const PLAIN = {
   no_draft: "no draft node holds the stream",
   refused: "refused by draft nodes",
   reading: "the draft node reads the text",
-  behind: "the draft node is behind",
-  late: "the draft node is late",
-  trial: "guesses are tried beside it",
   last_token: "one token is left",
+  none_there: "no guess was there in time",
   not_worth: "guesses would not gain",
-  unsure: "no guess was likely enough",
+};
+const FATES = {
+  taken: "taken by a pass",
+  not_chosen: "there but not worth taking",
+  late: "late",
+  looked_up: "looked up by the target",
 };
 
 function showGuesses(status) {
@@ -37,9 +40,19 @@ function showGuesses(status) {
   $("gammas").classList.add("gammas");
   fill($("gammas"), used
     ? gammas.slice(0, Math.max(used, 2)).map((value, at) => bar(value / most, value ? brief(value / total) : "", at,
-      `gamma ${at}: ${count(value)} of ${count(total)} rounds and plain steps`))
-    : none("No round was run yet."));
+      `${plural(at, "guess", "guesses")}: ${count(value)} of ${count(total)} passes of a stream`))
+    : none("No pass was run yet."));
   showKinds(all);
+  showFates(all);
+}
+
+function showFates(all) {
+  const of = (fate) => sum(all.map((counts) => counts.guesses[fate] || 0));
+  const total = sum(Object.keys(FATES).map(of));
+  const compared = sum(all.map((counts) => counts.num_compared));
+  const right = sum(all.map((counts) => counts.num_right));
+  const parts = Object.entries(FATES).filter(([fate]) => of(fate)).map(([fate, words]) => `${words} ${percent(of(fate) / total)}`);
+  say($("fates"), total ? `Guesses: ${parts.join(", ")}. Compared with the text, taken or not: ${count(right)} of ${count(compared)} right.` : "");
 }
 
 // Percent, where there is room for two digits.
@@ -68,5 +81,5 @@ function showKinds(all) {
     .filter(([, steps]) => steps > 0)
     .sort((a, b) => b[1] - a[1]);
   const steps = sum(reasons.map(([, number]) => number));
-  say($("why-plain"), steps ? `Plain steps because: ${reasons.slice(0, 4).filter(([, number]) => number >= steps / 200).map(([words, number]) => `${words} (${percent(number / steps)})`).join(", ")}.` : "");
+  say($("why-plain"), steps ? `Passes without guesses because: ${reasons.slice(0, 4).filter(([, number]) => number >= steps / 200).map(([words, number]) => `${words} (${percent(number / steps)})`).join(", ")}.` : "");
 }

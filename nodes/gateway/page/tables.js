@@ -2,7 +2,6 @@
 
 function showTiles(status, history) {
   const speed = sum(status.targets.map((target) => (target.observed ? target.observed.tokens_per_s : 0)));
-  const promised = sum(status.targets.map((target) => (target.plan ? target.plan.tokens_per_s : 0)));
   const made = sum(status.targets.map((target) => sum(target.counts.made)));
   const accepted = sum(status.targets.map((target) => sum(target.counts.accepted)));
   const waiting = status.waiting.num_streams + status.waiting.num_tokenizing;
@@ -12,7 +11,7 @@ function showTiles(status, history) {
   const rate = recent.length ? sum(recent) / recent.length : made ? accepted / made : null;
   const [up, unit] = uptime(status.uptime_s);
   fill($("tiles"),
-    tile("Speed", fixed(speed, 1), "tokens/s", promised > 0 ? `${fixed(promised, 1)} by plan` : "nothing planned"),
+    tile("Speed", fixed(speed, 1), "tokens/s", "last ten seconds"),
     tile("Guesses accepted", percent(rate), "", recent.length ? "last minute" : "since the start"),
     tile("Streams", count(status.num_streams - status.waiting.num_streams), "", `${count(waiting)} waiting`),
     tile("Requests", count(requests.done || 0), "done", failed ? `${count(failed)} failed` : "none failed"),
@@ -35,8 +34,8 @@ function table(element, columns, rows) {
 }
 
 const STREAM_COLUMNS = [
-  ["Stream", "number"], ["Phase", "name"], ["Tokens", "number"], ["Tokens/s", "number"], ["Gamma", "number"],
-  ["Accepted", "number"], ["Target", "name spare"], ["Draft", "name spare"], ["Plain because", "why"],
+  ["Stream", "number"], ["Phase", "name"], ["Tokens", "number"], ["Tokens/s", "number"], ["Guesses", "number"],
+  ["Accepted", "number"], ["Target", "name spare"], ["Draft", "name spare"], ["Without guesses because", "why"],
 ];
 
 function showStreams(status) {
@@ -57,13 +56,14 @@ function showStreams(status) {
     stream.num_draft_tokens ? percent(stream.num_accepted_tokens / stream.num_draft_tokens) : MISSING,
     stream.target || MISSING,
     stream.draft || MISSING,
-    stream.reason.replace(/^draft off: /, "") || PLAIN[stream.plain] || stream.plain || MISSING,
+    stream.reason.replace(/^(draft off|plain): /, "") || PLAIN[stream.plain] || stream.plain || MISSING,
   ]));
 }
 
 const PLAN_COLUMNS = [
-  ["Target", "name"], ["Promised tokens/s", "number"], ["Observed tokens/s", "number"], ["Promised cycle", "number"], ["Observed cycle", "number"],
-  ["Draft off by", "number"], ["Link off by", "number"], ["Pass off by", "number"],
+  ["Target", "name"], ["In force", "name"], ["Tokens/s", "number"],
+  ["Open flow, predicted", "number"], ["Groups, predicted", "number"], ["Observed", "number"],
+  ["Plan off by", "number"], ["Pass off by", "number"],
 ];
 
 function showPlans(status) {
@@ -79,11 +79,12 @@ function showPlans(status) {
   };
   table($("plan-table"), PLAN_COLUMNS, planned.map((target) => [
     target.name,
-    fixed(target.plan.tokens_per_s || null, 1),
+    target.plan.batches.length ? "groups" : "open flow",
     fixed(target.observed.tokens_per_s, 1),
-    duration(target.plan.cycle_s),
-    duration(target.observed.cycle_s),
-    off(target, "draft"), off(target, "link"), off(target, "pass"),
+    duration(target.plan.open_price_s),
+    duration(target.plan.grouped_price_s),
+    duration(target.observed.price_s),
+    off(target, "plan"), off(target, "pass"),
   ]));
   fill($("plan-notes"), planned.map((target) => h("li", {}, planLine(target))));
 }
@@ -92,13 +93,11 @@ function planLine({ name, plan }) {
   const batches = plan.batches.map((batch) => {
     const low = Math.min(...batch.gammas);
     const high = Math.max(...batch.gammas);
-    return `${plural(batch.gammas.length, "stream")} with gamma ${low === high ? low : `${low} to ${high}`}`;
+    return `${plural(batch.gammas.length, "stream")} with ${low === high ? low : `${low} to ${high}`} guesses`;
   });
-  if (!batches.length && !plan.plain.length) return `${name}: no stream to plan for.`;
-  const parts = [batches.length ? `in batches: ${batches.join("; ")}` : "no batch", `${count(plan.plain.length)} plain`];
-  if (plan.bound) parts.push(`bound by ${plan.bound}`);
-  if (plan.rejected) parts.push(`next best: ${plan.rejected}, ${fixed(plan.rejected_ratio, 2)} times the price`);
-  return `${name}: ${parts.join(", ")}.`;
+  if (!batches.length) return `${name}: open flow, no stream waits for another.`;
+  const bound = plan.bound ? `, bound by ${plan.bound}` : "";
+  return `${name}: groups that wait for their guesses (${plan.policy}): ${batches.join("; ")}${bound}.`;
 }
 
 function showAir(status) {

@@ -15,11 +15,10 @@ from mesh.zmq_transport import ZmqContext
 from nodes.coordinator.sends import Send
 from nodes.coordinator.service import Coordinator
 from nodes.draft.node import DraftNode
-from nodes.draft.state import ModelDrafter
+from nodes.draft.state import DraftState
 from nodes.engine.load import TOY_COSTS
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.target.node import TargetNode
-from policies.joint import joint_plan
 
 
 @dataclass(slots=True)
@@ -56,7 +55,6 @@ def toy_mesh(num_targets: int = 1, **changes: Any) -> Iterator[ToyMesh]:
         with ZmqContext() as context:
             coordinator = Coordinator(
                 context.bind("tcp://127.0.0.1:0"),
-                joint_plan,
                 heartbeat_interval_s=0.05,
                 heartbeat_timeout_s=60.0,
             )
@@ -79,7 +77,7 @@ def toy_mesh(num_targets: int = 1, **changes: Any) -> Iterator[ToyMesh]:
             model = ToyModel(ToyConfig(agreement=0.8))
             draft = DraftNode(
                 context.connect(endpoint),
-                ModelDrafter(model),
+                DraftState(model, TOY_COSTS.decode.at),
                 model.info,
                 TOY_COSTS,
                 endpoint=endpoint,

@@ -26,8 +26,6 @@ from nodes.messages import (
     CommitEntry,
     CommitNotice,
     CommitReply,
-    DraftReply,
-    DraftRequest,
     FinishedNotice,
     GuessNotice,
     HoldEntry,
@@ -61,7 +59,6 @@ from nodes.messages import (
     UploadGrant,
     UploadOffer,
     UploadPiece,
-    VerifyRequest,
 )
 from tests.nodes.builders import make_submit
 
@@ -84,12 +81,9 @@ MESSAGES: tuple[Any, ...] = (
     StreamFailedNotice(1, 1, "full"),
     StreamParkedNotice(1, 1),
     CloseStreamNotice(1, 1),
-    DraftRequest(1, (), ()),
-    DraftReply(1, (), ()),
     GuessNotice((ChainPart(1, 1, 1, 3, b"\xff"),), (7,)),
     HoldNotice((HoldEntry(1, 1, 1, 2, 3),)),
     CommitNotice((AddedEntry(1, 1, 3, 1, 0, 0),), (7,)),
-    VerifyRequest(1, (), ()),
     LeaseRequest(()),
     ProbeRequest(1),
     ProbeReply(1, "d"),

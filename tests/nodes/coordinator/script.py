@@ -18,8 +18,8 @@ from nodes.messages import (
     ProbeRequest,
     RequestFailedNotice,
 )
-from policies.plan import Policy
-from tests.nodes.builders import make_profile, one_batch
+from nodes.scheduler.planning import MODES, Mode
+from tests.nodes.builders import make_profile
 
 TARGET, DRAFT, CLIENT, OTHER = b"target", b"draft", b"client", b"other"
 CLUSTER, EPOCH = "test", 5
@@ -28,9 +28,9 @@ CLUSTER, EPOCH = "test", 5
 class Mesh:
     """A coordinator and what it last sent."""
 
-    def __init__(self, policy: Policy = one_batch, **changes: Any) -> None:
+    def __init__(self, mode: Mode = MODES["auto"], **changes: Any) -> None:
         self.state = CoordinatorState(
-            policy,
+            mode,
             cluster=CLUSTER,
             epoch=EPOCH,
             heartbeat_interval_s=0.5,
@@ -77,9 +77,9 @@ class Mesh:
         return self.hear(peer, Hello(name, role, process, PROTOCOL_VERSION, data), now)
 
 
-def make_mesh(*, with_draft: bool = False, policy: Policy = one_batch, **changes: Any) -> Mesh:
+def make_mesh(*, with_draft: bool = False, mode: Mode = MODES["auto"], **changes: Any) -> Mesh:
     """One target (changes are fields of its profile), perhaps a draft, one client."""
-    mesh = Mesh(policy)
+    mesh = Mesh(mode)
     mesh.join(TARGET, "target", make_profile(**changes))
     if with_draft:
         mesh.join(DRAFT, "draft", make_profile(0.8))

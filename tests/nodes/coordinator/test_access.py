@@ -48,7 +48,7 @@ def seen(state: CoordinatorState) -> Any:
     ]
     streams = {
         key: (list(stream.token_ids), repr(stream.phase))
-        for key, stream in scheduler._streams.items()
+        for key, stream in scheduler.state.streams.items()
     }
     serving = state._serving
     waiting = [choice.spec.stream_id for _, choice in serving.placement.waiting]
@@ -111,7 +111,7 @@ def test_a_key_that_lost_a_role_is_not_heard_in_it() -> None:
                 PEERS["draft"],
                 CLUSTER,
                 EPOCH,
-                next(m for m in MESSAGES if type(m).__name__ == "DraftReply"),
+                next(m for m in MESSAGES if type(m).__name__ == "GuessNotice"),
                 10,
                 0.0,
                 Caller("nano", roles),

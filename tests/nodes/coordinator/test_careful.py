@@ -1,4 +1,4 @@
-"""A planner that fails: streams go on plainly, and the log says why once."""
+"""A planner that fails: no stream waits for another, and the log says why once."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ import logging
 import pytest
 
 from nodes.coordinator.careful import REASON, careful
-from nodes.scheduler import SchedulerState
+from nodes.scheduler.planning import Choice, Planning
 from policies.joint import joint_plan
 from policies.plan import Observation, Plan, StreamView
-from tests.nodes.builders import make_spec
-from tests.nodes.pure_mesh import TARGET_COSTS
-from tests.nodes.scheduler.script import ONE, commit_one
 from tests.policies.instances import observation
 
 
@@ -21,31 +18,21 @@ def failing(_: Observation) -> Plan:
 
 
 def test_a_plan_that_is_made_is_passed_on() -> None:
-    seen = observation(3, 5)
-    assert careful(joint_plan)(seen) == joint_plan(seen)
+    planning = Planning(observation(3, 5), joint_plan)
+    assert careful()(planning) == planning.make()
 
 
 def test_a_policy_that_fails_leaves_all_plain(caplog: pytest.LogCaptureFixture) -> None:
-    policy = careful(failing)
+    make = careful()
     seen = Observation((StreamView(1, 0.5, 9), StreamView(2, 0.5, 9)))
     with caplog.at_level(logging.ERROR):
-        plans = [policy(seen) for _ in range(3)]
-    assert {plan.plain for plan in plans} == {(1, 2)}
-    assert plans[0].reasons == {1: REASON, 2: REASON}
+        made = [make(Planning(seen, failing)) for _ in range(3)]
+    assert {each.grouped.plain for each in made} == {(1, 2)}
+    assert made[0].grouped.reasons == {1: REASON, 2: REASON}
     (record,) = caplog.records
     assert "2 streams: IndexError: index 203" in record.message
     assert record.exc_info
-
-
-def test_streams_go_on_without_a_plan() -> None:
-    scheduler = SchedulerState(careful(failing), TARGET_COSTS, lookup=True)
-    scheduler.admit(make_spec(ONE, max_tokens=9), None)
-    scheduler.target_ready(ONE, 1, 0.0)
-    for _ in range(5):
-        commit_one(scheduler, ONE)
-    stream = scheduler.stream(ONE)
-    assert stream is not None
-    assert len(stream.token_ids) == len(stream.spec.token_ids) + 5
+    assert not Choice(is_grouped=True).decide(made[0], 1.0, 0.0)
 
 
 def test_what_ends_processes_is_not_held_up() -> None:
@@ -53,4 +40,4 @@ def test_what_ends_processes_is_not_held_up() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        careful(interrupted)(Observation(()))
+        careful()(Planning(Observation(()), interrupted))

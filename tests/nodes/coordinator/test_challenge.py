@@ -17,8 +17,9 @@ from nodes.messages import (
     StatusReply,
     StatusRequest,
 )
+from nodes.scheduler.planning import MODES
 from nodes.status import decode_status
-from tests.nodes.builders import make_profile, make_submit, one_batch
+from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.script import CLIENT, OTHER, TARGET, Mesh, finish, opened, to
 
 CLASS = "class"
@@ -61,7 +62,11 @@ def test_targets_of_one_class_are_asked_the_same_and_others_are_not():
 def test_what_is_asked_is_not_known_before_the_coordinator_has_started():
     def seed(epoch):
         state = CoordinatorState(
-            one_batch, cluster="", epoch=epoch, heartbeat_interval_s=0.5, heartbeat_timeout_s=5.0
+            MODES["auto"],
+            cluster="",
+            epoch=epoch,
+            heartbeat_interval_s=0.5,
+            heartbeat_timeout_s=5.0,
         )
         hello = Hello("t", "target", 1, PROTOCOL_VERSION, encode_struct(make_profile()))
         sends = state.on_message(TARGET, "", 0, hello, 10, 0.0)

@@ -30,7 +30,6 @@ from nodes.coordinator.members.access import ROLES
 from nodes.coordinator.members.conduct import MAX_OFFENCES
 from nodes.coordinator.service import Coordinator
 from nodes.messages import NodesReply, NodesRequest
-from policies.joint import joint_plan
 from tests.nodes.coordinator.examples import MESSAGES
 
 CLIENT = frozenset({"client"})
@@ -81,7 +80,7 @@ class Scene:
         self.store = AuthorizedNodes(directory, ROLES)
         self.path = directory / AUTHORIZED_FILE
         self.coordinator = Coordinator(
-            self.server, joint_plan, authorized=lambda: AuthorizedNodes(directory, ROLES)
+            self.server, authorized=lambda: AuthorizedNodes(directory, ROLES)
         )
 
     def peer(self, key: str) -> Peer:

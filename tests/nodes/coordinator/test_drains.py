@@ -156,7 +156,7 @@ def test_a_drained_draft_node_leaves_at_once_and_its_streams_find_another() -> N
     mesh = drained_mesh(with_draft=True)
     mesh.join(b"d2", "draft", make_profile(0.8))
     mesh.hear(CLIENT, make_submit())
-    (holder,) = {peer for peer in (DRAFT, b"d2") if mesh.state._draft_load.of(peer.decode())}
+    (holder,) = {peer for peer in (DRAFT, b"d2") if mesh.state._drafts[peer.decode()].followed}
     (other,) = {DRAFT, b"d2"} - {holder}
     sends = say(mesh, "drain", holder.decode())
     assert isinstance(to(holder, sends)[0], Bye)

@@ -22,7 +22,7 @@ STEPS = int(os.environ.get("AIRDRAFT_HOSTILE_STEPS", "4000"))
 @pytest.mark.slow
 def test_no_message_of_a_member_ends_the_coordinator() -> None:
     generator, choice = Generator(5), random.Random(5)
-    mesh, now, num_taken = Mesh(lookup=True, trials=True), 0.0, 0
+    mesh, now, num_taken = Mesh(lookup=True), 0.0, 0
     for step in range(STEPS):
         now += choice.choice((0.0, 0.01, 0.2))
         peer = choice.choice(list(ROLES))

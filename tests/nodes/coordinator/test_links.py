@@ -118,12 +118,11 @@ def test_what_padding_adds_to_a_ping_is_counted() -> None:
 
 
 def test_a_target_that_joins_knows_the_ways_to_the_draft_nodes() -> None:
-    mesh, record = joined(make_profile(0.8))
+    mesh, _ = joined(make_profile(0.8))
     mesh.join(b"target-2", "target", make_profile())
     for scheduler in mesh.state.schedulers:
-        node = scheduler._drafts[DRAFT.decode()]
+        node = scheduler.state.drafts[DRAFT.decode()]
         assert node.link.rtt_s == pytest.approx(RTT_S)
-        assert node.pace is record.pace
 
 
 TARGET = b"target-2"
@@ -151,15 +150,15 @@ def test_what_a_target_declares_is_the_way_to_it(declared: LinkFields, known: Li
     """One that declares neither air nor rate is on a wire, whatever its messages take there."""
     mesh, record = target_joined(declared)
     assert record.scheduler is not None
-    way = record.scheduler._drafts.way
+    state = record.scheduler.state
     if declared.rtt_s:
         # From the first plan on.
-        assert way.link == known
+        assert state.link == known
     pings = [s.message for s in mesh.state.tick(1.0) if s.peer == TARGET]
     (ping,) = (message for message in pings if isinstance(message, Ping))
     mesh.hear(TARGET, Pong(ping.seq, 0), 1.0 + RTT_S)
-    assert way.link.rtt_s == pytest.approx(known.rtt_s)
-    assert replace(way.link, rtt_s=known.rtt_s) == known
+    assert state.link.rtt_s == pytest.approx(known.rtt_s)
+    assert replace(state.link, rtt_s=known.rtt_s) == known
 
 
 @pytest.mark.parametrize("role", ["target", "draft"])

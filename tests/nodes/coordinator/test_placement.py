@@ -18,10 +18,8 @@ from nodes.messages import (
     StartedNotice,
     StreamReadyNotice,
 )
-from policies.joint import joint_plan
 from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.script import CLIENT, TARGET, Mesh, opened, to
-from tests.nodes.scheduler.script import FixedPolicy
 
 
 def profile(pass_ms: float, **changes: Any) -> EngineProfile:
@@ -34,7 +32,7 @@ def profile(pass_ms: float, **changes: Any) -> EngineProfile:
 
 def make_mesh(**targets: EngineProfile) -> Mesh:
     """Targets by name, in the order of joining, and a client."""
-    mesh = Mesh(joint_plan)
+    mesh = Mesh()
     for name, its_profile in targets.items():
         mesh.join(name.encode(), "target", its_profile)
     mesh.join(CLIENT, "client")
@@ -141,13 +139,3 @@ def test_higher_priorities_go_first_and_nobody_waits_for_ever() -> None:
         (stream_id,) = opened(mesh.hear(TARGET, CommitReply(0.0, (finish,), (9,)), now=46.0))
         served.append(stream_id)
     assert served == [3, 4, 2, 5]
-
-
-def test_the_policy_is_told_the_weight_of_a_stream() -> None:
-    policy = FixedPolicy()
-    mesh = Mesh(policy)
-    mesh.join(TARGET, "target", make_profile())
-    mesh.join(CLIENT, "client")
-    mesh.hear(CLIENT, make_submit(priority=10))
-    mesh.hear(TARGET, StreamReadyNotice(1, 1))
-    assert [view.weight for view in policy.seen[-1].streams] == [2.0]

@@ -374,7 +374,6 @@ def make_case(seed: int, streams: tuple[StreamCase, ...], num_deaths: int) -> Cl
         num_moves=0,
         has_wild_policy=False,
         has_lookup=False,
-        has_trials=bool(seed % 2),
         moves=b"",
         move_seed=seed,
         plans_later=bool(seed % 3),

@@ -17,8 +17,6 @@ from nodes.messages import (
     StreamReadyNotice,
     TokensNotice,
 )
-from policies.joint import joint_plan
-from policies.plan import Observation, Plan
 from tests.nodes.builders import PROMPT, make_submit
 from tests.nodes.coordinator.script import CLIENT, OTHER, TARGET, Mesh, opened, to
 from tests.nodes.coordinator.test_placement import commit, make_mesh, profile, where
@@ -69,29 +67,6 @@ def test_streams_move_inside_their_class_only() -> None:
     mesh.join(OTHER, "target", profile(1, numerics_class="other"))
     mesh.join(THIRD, "target", profile(1, model_hash="other"))
     assert look(mesh, LOOK_S) == []
-
-
-def test_a_look_takes_a_few_plans_however_many_targets_there_are() -> None:
-    """Everybody's messages wait for it; nobody is left out for it in the long run."""
-    mesh = crowded()
-    for number in range(8):
-        name = f"other-{number}".encode()
-        # Nearly as slow: nobody moves.
-        mesh.join(name, "target", profile(40 + number))
-    planned: list[int] = []
-
-    def counting(seen: Observation) -> Plan:
-        planned.append(len(seen.streams))
-        return joint_plan(seen)
-
-    for scheduler in mesh.state.schedulers:
-        scheduler.forecast.cycle.policy = counting
-    most = 0
-    for step in range(1, 20):
-        del planned[:]
-        assert look(mesh, step * LOOK_S / 9 + 1e-6) == []
-        most = max(most, len(planned))
-    assert 0 < most <= 3
 
 
 def test_no_target_is_left_out_for_slower_ones() -> None:

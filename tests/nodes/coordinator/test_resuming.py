@@ -128,7 +128,7 @@ def test_it_goes_on_where_its_client_is() -> None:
     mesh = make_mesh()
     sends = mesh.hear(CLIENT, resumed(2, committed=(8, 9)))
     (there,) = openings(sends)
-    assert (there.token_ids, there.num_prompt_tokens, there.num_leased) == ((*PROMPT, 8, 9), 3, 1)
+    assert (there.token_ids, there.num_prompt_tokens) == ((*PROMPT, 8, 9), 3)
     started = to(CLIENT, sends)[0]
     assert isinstance(started, StartedNotice)
     assert (started.num_prompt_tokens, started.numerics_class, started.model_hash) == (

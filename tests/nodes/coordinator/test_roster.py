@@ -12,10 +12,10 @@ from mesh.messages import PROTOCOL_VERSION, Hello, Pong
 from nodes.coordinator.members.record import PROGRESS_TIMEOUT_S
 from nodes.coordinator.members.roster import NodeOut, Roster, RosterEvent
 from nodes.messages import EngineProfile, NodesReply
-from nodes.scheduler import SchedulerState
+from nodes.scheduler import Scheduler
+from nodes.scheduler.drafts import Drafts
 from tests.nodes.builders import make_profile, make_spec
 from tests.nodes.pure_mesh import TARGET_COSTS
-from tests.nodes.scheduler.script import FixedPolicy
 
 PEER, OTHER = b"peer", b"other"
 
@@ -30,7 +30,7 @@ def make_roster(profile: EngineProfile | None = None, *, is_busy: bool = True) -
     roster.hello(PEER, hello(profile), 0.0)
     node = roster.node("node")
     assert node is not None
-    node.scheduler = SchedulerState(FixedPolicy(), TARGET_COSTS)
+    node.scheduler = Scheduler(TARGET_COSTS, Drafts())
     if is_busy:
         node.scheduler.admit(make_spec(), None)
     return roster

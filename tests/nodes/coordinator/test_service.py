@@ -20,27 +20,28 @@ from nodes.messages import (
     MAX_STATUS_BYTES,
     CloseStreamNotice,
     FinishedNotice,
-    GuessEntry,
+    LeaseEntry,
+    LeaseRequest,
     RequestFailedNotice,
     StatusReply,
     StreamFigures,
     TokensNotice,
-    VerifyRequest,
 )
-from policies.plan import Observation, Plan, Policy
-from tests.nodes.builders import make_profile, one_batch
+from nodes.scheduler.planning import Planning
+from policies.plan import Observation, Plan
+from tests.nodes.builders import make_profile
 
 Eventually = Callable[..., "asyncio.Future[None]"]
 
 
 @contextlib.asynccontextmanager
 async def serving(
-    hub: MemoryHub, interval_s: float = 1e4, timeout_s: float = 8e4, policy: Policy = one_batch
+    hub: MemoryHub, interval_s: float = 1e4, timeout_s: float = 8e4
 ) -> AsyncIterator[Coordinator]:
     """A coordinator that runs; unless told otherwise it does not look at times."""
     times = {"heartbeat_interval_s": interval_s, "heartbeat_timeout_s": timeout_s}
     with contextlib.closing(hub.server()) as server:
-        coordinator = Coordinator(server, policy, **times)
+        coordinator = Coordinator(server, **times)
         task = asyncio.create_task(coordinator.run())
         try:
             yield coordinator
@@ -121,14 +122,14 @@ async def test_epochs_do_not_come_from_a_clock(monkeypatch: pytest.MonkeyPatch) 
     epochs = []
     for _ in range(2):
         with contextlib.closing(MemoryHub().server()) as server:
-            epochs.append(Coordinator(server, one_batch).state.epoch)
+            epochs.append(Coordinator(server).state.epoch)
     assert epochs[0] != epochs[1]
     assert all(0 < epoch < 2**63 for epoch in epochs)
 
 
 async def test_nodes_are_told_before_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     with contextlib.closing(MemoryHub().server()) as server:
-        coordinator = Coordinator(server, one_batch)
+        coordinator = Coordinator(server)
         done: list[str] = []
         monkeypatch.setattr(server, "send", lambda peer, _frames: done.append(peer.decode()))
         monkeypatch.setattr(coordinator._credits, "take", lambda *_: True)
@@ -159,7 +160,7 @@ class SlowPolicy:
     def __call__(self, observation: Observation) -> Plan:
         self.num_begun += 1
         assert self.may_go_on.wait(10.0)
-        return one_batch(observation)
+        return Plan()
 
 
 @pytest.fixture
@@ -178,31 +179,25 @@ async def join_target(hub: MemoryHub, name: str) -> tuple[MemoryClient, Envelope
 
 
 async def test_messages_are_dealt_with_while_a_plan_is_made(
-    slow: SlowPolicy, eventually: Eventually
+    slow: SlowPolicy, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub = MemoryHub()
-    async with serving(hub, policy=slow) as coordinator:
+    async with serving(hub) as coordinator:
         target, welcome = await join_target(hub, "t")
         client, _ = await join(hub, "a")
         ping = encode(Ping(0, 0), cluster=welcome.message.cluster, epoch=welcome.message.epoch)
         (scheduler,) = coordinator.state.schedulers
-
-        def a_plan_is_due() -> None:
-            scheduler._cycle.members_changed()
-            coordinator.state._plans_due["t"] = None
-            coordinator._send_all([])
-
-        a_plan_is_due()
+        # Each tick finds that one is due.
+        monkeypatch.setattr(scheduler, "begin_plan", lambda _: Planning(Observation(()), slow))
         await eventually(lambda: slow.num_begun == 1)
         for _ in range(3):
             client.send(ping)
             await hear(client, Pong)
         # One that is due meanwhile waits for this one, whatever comes in.
-        a_plan_is_due()
+        await eventually(lambda: coordinator.state.is_plan_due)
         client.send(ping)
         await hear(client, Pong)
         assert slow.num_begun == 1
-        assert coordinator.state.is_plan_due
         target.close()
         await eventually(lambda: len(coordinator.state.peers()) == 1)
         slow.may_go_on.set()
@@ -217,7 +212,7 @@ async def test_a_gateway_may_be_told_at_once_that_all_its_requests_have_ended(
 ) -> None:
     """Others that do not read are gone after a thousand messages."""
     with contextlib.closing(MemoryHub().server()) as server:
-        coordinator = Coordinator(server, one_batch)
+        coordinator = Coordinator(server)
         monkeypatch.setattr(server, "send", lambda _peer, _frames: None)
         welcome = Welcome("n", "c", 1, 1.0, 5.0, False)
         told = {}
@@ -242,7 +237,7 @@ async def test_who_speaks_another_protocol_is_told_so_in_its_own(
 ) -> None:
     hub = MemoryHub()
     with contextlib.closing(hub.server()) as server, contextlib.closing(hub.client()) as client:
-        coordinator = Coordinator(server, one_batch)
+        coordinator = Coordinator(server)
         task = asyncio.create_task(coordinator.run())
         try:
             async with asyncio.timeout(60):
@@ -267,7 +262,7 @@ async def test_who_speaks_another_protocol_is_told_so_in_its_own(
 async def test_what_is_no_hello_of_another_protocol_is_not_answered() -> None:
     hub = MemoryHub()
     with contextlib.closing(hub.server()) as server, contextlib.closing(hub.client()) as client:
-        coordinator = Coordinator(server, one_batch)
+        coordinator = Coordinator(server)
         task = asyncio.create_task(coordinator.run())
         try:
             async with asyncio.timeout(60):
@@ -288,21 +283,21 @@ async def test_every_message_to_a_member_is_one_frame(
 ) -> None:
     """Of two ZeroMQ may take the second away, and abort who has read the first."""
     with contextlib.closing(MemoryHub().server()) as server:
-        coordinator = Coordinator(server, one_batch, pads=pads)
+        coordinator = Coordinator(server, pads=pads)
         sent: list[list[bytes]] = []
         monkeypatch.setattr(server, "send", lambda _peer, frames: sent.append(frames))
         monkeypatch.setattr(coordinator._credits, "take", lambda *_: True)
-        verify = VerifyRequest(1, (GuessEntry(1, 1, 3, 2),), (7, 8))
-        coordinator._send_all([Send(b"node", verify), Send(b"node", CloseStreamNotice(1, 1))])
+        lease = LeaseRequest((LeaseEntry(1, 1, 3, 2),))
+        coordinator._send_all([Send(b"node", lease), Send(b"node", CloseStreamNotice(1, 1))])
     assert [len(frames) for frames in sent] == [1, 1]
-    assert decode(sent[0]).message == verify
+    assert decode(sent[0]).message == lease
 
 
 async def test_who_is_out_of_credit_is_told_no_end_of_a_text_of_which_a_part_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with contextlib.closing(MemoryHub().server()) as server:
-        coordinator, peer = Coordinator(server, one_batch), b"client"
+        coordinator, peer = Coordinator(server), b"client"
         told: list[object] = []
         monkeypatch.setattr(
             server, "send", lambda _peer, frames: told.append(decode(frames).message)
@@ -322,7 +317,7 @@ async def test_who_asks_and_does_not_read_is_out_of_credit_soon(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with contextlib.closing(MemoryHub().server()) as server:
-        coordinator, peer = Coordinator(server, one_batch), b"client"
+        coordinator, peer = Coordinator(server), b"client"
         num_told: list[int] = []
         monkeypatch.setattr(
             server, "send", lambda _peer, frames: num_told.append(sum(map(len, frames)))

@@ -11,11 +11,13 @@ from mesh.messages import Ping, Pong
 from nodes.coordinator.requests.resuming import prompt_hash
 from nodes.coordinator.sends import Send, streams_of
 from nodes.messages import (
+    ChainPart,
     CloseStreamNotice,
     CommitEntry,
     CommitReply,
     FinishedNotice,
-    GuessEntry,
+    GuessNotice,
+    LeaseEntry,
     LeaseRequest,
     OpenStreamRequest,
     RequestFailedNotice,
@@ -24,10 +26,8 @@ from nodes.messages import (
     StreamParkedNotice,
     StreamReadyNotice,
     TokensNotice,
-    VerifyRequest,
 )
-from policies.joint import joint_plan
-from tests.nodes.builders import PROMPT, make_profile, make_submit, one_batch
+from tests.nodes.builders import PROMPT, make_profile, make_submit
 from tests.nodes.coordinator.script import (
     CLIENT,
     OTHER,
@@ -42,7 +42,7 @@ from tests.nodes.coordinator.script import (
 
 
 def test_a_request_runs_from_submit_to_finish() -> None:
-    mesh = make_mesh(with_draft=True, policy=joint_plan)
+    mesh = make_mesh(with_draft=True)
     sends = mesh.hear(CLIENT, make_submit(gamma=0))
     kind = "integers", "toy-0-1", prompt_hash(PROMPT)
     started = StartedNotice(1, 7, 3, True, "toy-1", "toy-0.8", True, *kind, limit_s=3600.0)
@@ -104,14 +104,15 @@ def test_without_a_target_a_request_is_refused() -> None:
 
 
 def test_only_what_a_target_read_of_a_prompt_counts_as_its_load() -> None:
-    seen = []
-    mesh = make_mesh(
-        policy=lambda observation: (seen.append(observation), one_batch(observation))[1]
-    )
+    mesh = make_mesh()
+    (scheduler,) = mesh.state.schedulers
+    shares = []
     for request_id, num_read in ((1, 0), (2, 3)):
         (stream_id,) = opened(mesh.hear(CLIENT, make_submit(request_id)))
         mesh.hear(TARGET, StreamReadyNotice(stream_id, 1, num_read), 1.0)
-    assert seen[0].prefill_share == 0 < seen[-1].prefill_share
+        assert scheduler.target is not None
+        shares.append(scheduler.target.prefill_share(1.0))
+    assert shares[0] == 0 < shares[-1]
 
 
 def test_a_parked_stream_goes_on_in_its_next_generation() -> None:
@@ -161,7 +162,8 @@ def test_a_stream_that_the_target_refuses_fails_its_request() -> None:
 
 def test_the_streams_of_a_message() -> None:
     assert streams_of(CloseStreamNotice(4, 1)) == (4,)
-    assert streams_of(VerifyRequest(1, (GuessEntry(2, 1, 3, 0),), ())) == (2,)
+    assert streams_of(LeaseRequest((LeaseEntry(2, 1, 3, 1),))) == (2,)
+    assert streams_of(GuessNotice((ChainPart(3, 1, 1, 5, b"\xff"),), (9,))) == (3,)
 
 
 def test_a_message_that_breaks_the_limits_of_the_wire_ends_its_request_only() -> None:

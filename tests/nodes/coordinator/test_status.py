@@ -13,16 +13,17 @@ from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
 from nodes.messages import (
     MAX_STATUS_BYTES,
     CancelRequest,
+    ChainPart,
     CommitEntry,
     CommitReply,
-    DraftReply,
-    DraftRequest,
+    GuessNotice,
     LinkFields,
     StatusReply,
     StatusRequest,
     StreamParkedNotice,
     StreamReadyNotice,
 )
+from nodes.scheduler.planning import MODES
 from nodes.status import NodeStatus, Status, StreamStatus, decode_status
 from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.script import (
@@ -35,9 +36,31 @@ from tests.nodes.coordinator.script import (
     Mesh,
     finish,
     make_mesh,
-    to,
 )
-from tests.nodes.coordinator.test_tracing import CANARY, busy_mesh, go_on
+
+CANARY = (41_417, 42_428, 43_439)
+
+
+def plain_mesh() -> Mesh:
+    """One stream that is decoded plainly; its tokens are canaries."""
+    mesh = make_mesh(num_vocab=50_000)
+    mesh.hear(CLIENT, make_submit(1, prompt_token_ids=CANARY, max_tokens=100))
+    mesh.hear(TARGET, StreamReadyNotice(1, 1))
+    return mesh
+
+
+def guessing_mesh(mode: str = "auto", gamma: int = -1) -> Mesh:
+    """One stream that a draft node follows."""
+    mesh = make_mesh(with_draft=True, mode=MODES[mode])
+    mesh.hear(CLIENT, make_submit(1, max_tokens=100, gamma=gamma))
+    mesh.hear(DRAFT, StreamReadyNotice(1, 1))
+    mesh.hear(TARGET, StreamReadyNotice(1, 1))
+    return mesh
+
+
+def go_on(mesh: Mesh, position: int, now: float = 0.0) -> None:
+    entry = CommitEntry(1, 1, position, 1, 0, 0, "", b"canary")
+    mesh.hear(TARGET, CommitReply(0.01, (entry,), (CANARY[0],)), now)
 
 
 def data(mesh: Mesh, now: float = 0.0) -> bytes:
@@ -140,7 +163,7 @@ def test_who_waits_is_told_by_priority() -> None:
 
 
 def test_rates_are_of_the_last_seconds() -> None:
-    mesh = busy_mesh()
+    mesh = plain_mesh()
     position = 3
     for second in range(4):
         live(mesh, float(second), TARGET, CLIENT)
@@ -162,25 +185,60 @@ def test_rates_are_of_the_last_seconds() -> None:
     assert status.uptime_s == 4.0
 
 
-def test_the_plan_in_force_and_what_draft_nodes_did() -> None:
-    mesh = make_mesh(with_draft=True)
-    sends = mesh.hear(CLIENT, make_submit(1, max_tokens=100))
-    sends += mesh.hear(DRAFT, StreamReadyNotice(1, 1))
-    sends += mesh.hear(TARGET, StreamReadyNotice(1, 1))
-    (request,) = (m for m in to(DRAFT, sends) if isinstance(m, DraftRequest))
-    mesh.hear(DRAFT, DraftReply(request.round, (), (), draft_us=250_000), 0.5)
+def test_what_draft_nodes_did_and_what_became_of_it() -> None:
+    mesh = guessing_mesh()
+    part = ChainPart(1, 1, 1, 3, bytes([200, 150]))
+    mesh.hear(DRAFT, GuessNotice((part,), (8, 9), draft_us=250_000), 0.5)
+    guesses = {"num_compared": 2, "num_right": 1, "num_offered": 2, "best_percent": 78}
+    entry = CommitEntry(1, 1, 3, 2, 2, 1, "", b"", **guesses)
+    mesh.hear(TARGET, CommitReply(0.01, (entry,), (8, 7)), 0.75)
     status = ask(mesh, 1.0)
-    (target,) = status.targets
-    assert target.plan is not None
-    assert target.plan.batches[0].stream_ids == (1,)
-    assert target.plan.batches[0].gammas == (4,)
-    assert (only_stream(status).gamma, only_stream(status).draft) == (4, "draft")
-    assert (only_stream(status).plain, only_stream(status).reason) == ("", "")
+    stream, (target,) = only_stream(status), status.targets
+    assert (stream.gamma, stream.draft) == (2, "draft")
+    assert (stream.plain, stream.reason) == ("", "")
+    assert (stream.num_rounds, stream.num_draft_tokens, stream.num_accepted_tokens) == (1, 2, 1)
     draft = node(status, DRAFT)
     assert (draft.busy_s, draft.num_streams) == (0.25, 1)
-    (span,) = target.spans
-    assert (span.node, span.batch) == ("draft", 1)
-    assert span.end_s - span.start_s == pytest.approx(0.25)
+    message, verified = target.spans
+    assert (message.stage, message.node, message.num_guesses) == ("guesses", "draft", 2)
+    assert (verified.stage, verified.node, verified.num_guesses) == ("pass", "target", 2)
+    assert message.start_s == message.end_s < verified.end_s
+    counts = target.counts
+    assert counts.guesses == {"taken": 2, "not_chosen": 0, "late": 0, "looked_up": 0}
+    assert (counts.num_compared, counts.num_right, counts.num_messages) == (2, 1, 1)
+    assert (counts.tokens["accepted"], counts.tokens["corrected"]) == (1, 1)
+
+
+def test_a_stream_whose_guesses_would_not_gain_says_so_with_figures() -> None:
+    mesh = guessing_mesh()
+    entry = CommitEntry(1, 1, 3, 1, 0, 0, "", b"", num_offered=2, best_percent=41)
+    mesh.hear(TARGET, CommitReply(0.01, (entry,), (8,)), 0.5)
+    stream = only_stream(ask(mesh, 1.0))
+    assert (stream.plain, stream.gamma) == ("not_worth", 0)
+    assert stream.reason.startswith("plain: the best guess had a chance of 0.41, and one token")
+
+
+@pytest.mark.parametrize(
+    ("mode", "policy", "groups"), [("open", "flow", []), ("grouped", "joint", [((1,), (4,))])]
+)
+def test_the_plan_in_force_and_the_prices_of_both_ways(
+    mode: str, policy: str, groups: list[tuple[tuple[int, ...], tuple[int, ...]]]
+) -> None:
+    mesh = guessing_mesh(mode, gamma=4)
+    for number in range(3):
+        go_on(mesh, 3 + number, number / 4)
+    mesh.state.tick(1.0)
+    (target,) = ask(mesh, 1.0).targets
+    assert target.plan is not None
+    assert target.observed is not None
+    found = [(batch.stream_ids, batch.gammas) for batch in target.plan.batches]
+    assert (target.plan.policy, found) == (policy, groups)
+    assert (target.plan.tokens_per_s > 0.0) == bool(groups)
+    assert target.plan.open_price_s > 0.0
+    assert target.plan.grouped_price_s > 0.0
+    # A token every quarter of a second.
+    assert target.observed.price_s == pytest.approx(0.25)
+    assert target.observed.errors["plan"].num_seen > 0
 
 
 def test_bytes_are_counted_by_node_and_by_kind() -> None:
@@ -230,7 +288,7 @@ def test_every_request_ends_as_one_thing() -> None:
 
 
 def test_counts_of_a_target_outlive_it() -> None:
-    mesh = busy_mesh()
+    mesh = plain_mesh()
     go_on(mesh, 3)
     go_on(mesh, 3)
     stale = ask(mesh).totals.num_stale
@@ -247,7 +305,7 @@ def test_counts_of_a_target_outlive_it() -> None:
 
 
 def test_the_document_is_not_made_anew_for_each_who_asks() -> None:
-    mesh = busy_mesh()
+    mesh = plain_mesh()
     first = data(mesh, 1.0)
     assert data(mesh, 1.1) is first
     assert data(mesh, 1.6) is not first
@@ -279,7 +337,7 @@ def test_the_largest_status_fits_a_message_even_a_padded_one() -> None:
 
 
 def test_nothing_a_peer_says_makes_a_status_that_is_no_json() -> None:
-    mesh = busy_mesh()
+    mesh = plain_mesh()
     mesh.state.tick(0.0)
     for position, pass_s in enumerate((1e308, 1e308, -1e308), 3):
         entry = CommitEntry(1, 1, position, 1, 0, 0, "", b"x")

@@ -16,7 +16,7 @@ from nodes.messages import (
     TraceRequest,
 )
 from tests.nodes.builders import make_profile, make_submit
-from tests.nodes.coordinator.script import CLIENT, OTHER, TARGET, Mesh, make_mesh
+from tests.nodes.coordinator.script import CLIENT, DRAFT, OTHER, TARGET, Mesh, make_mesh
 
 CANARY = (41_417, 42_428, 43_439)
 
@@ -37,11 +37,14 @@ def kinds(reply: TraceReply) -> list[str]:
 
 
 def busy_mesh() -> Mesh:
-    """One stream that is decoded plainly; its tokens are canaries."""
+    """One stream that a draft node follows, and a plan for it; its tokens are canaries."""
     mesh = make_mesh(num_vocab=50_000)
+    mesh.join(DRAFT, "draft", make_profile(0.8, num_vocab=50_000))
     submit = make_submit(1, prompt_token_ids=CANARY, max_tokens=100)
     mesh.hear(CLIENT, submit)
+    mesh.hear(DRAFT, StreamReadyNotice(1, 1))
     mesh.hear(TARGET, StreamReadyNotice(1, 1))
+    mesh.state.tick(0.0)
     return mesh
 
 
@@ -50,13 +53,15 @@ def go_on(mesh: Mesh, position: int, now: float = 0.0) -> None:
     mesh.hear(TARGET, CommitReply(0.01, (entry,), (CANARY[0],)), now)
 
 
-def test_recording_begins_with_the_first_request_and_the_plan_in_force() -> None:
+def test_recording_begins_with_the_first_request_the_plan_in_force_and_who_follows() -> None:
     mesh = busy_mesh()
     go_on(mesh, 3)
     first = ask(mesh, -1)
-    assert kinds(first) == ["plan"]
-    (plan,) = records(first)
-    assert (plan["plain"], plan["target"]) == ([1], "target")
+    assert kinds(first) == ["plan", "follow"]
+    plan, follow = records(first)
+    assert (follow["stream_id"], follow["node"]) == (1, "draft")
+    assert (plan["is_grouped"], plan["target"]) == (False, "target")
+    assert [stream["draft"] for stream in plan["observation"]["streams"]] == ["draft"]
     go_on(mesh, 4)
     go_on(mesh, 5)
     second = ask(mesh, first.last)
@@ -95,10 +100,10 @@ def test_two_clients_are_told_the_same_each_from_its_own_beginning() -> None:
     one = ask(mesh, -1)
     go_on(mesh, 3)
     two = ask(mesh, -1, 1.0, peer=OTHER)
-    assert kinds(two) == ["plan"]
+    assert kinds(two) == ["plan", "follow"]
     go_on(mesh, 4)
     assert kinds(ask(mesh, two.last, peer=OTHER)) == ["pass"]
-    assert kinds(ask(mesh, one.last)) == ["pass", "plan", "pass"]
+    assert kinds(ask(mesh, one.last)) == ["pass", "plan", "follow", "pass"]
 
 
 def test_who_begins_again_and_again_fills_the_ring_with_no_plans() -> None:
@@ -107,9 +112,9 @@ def test_who_begins_again_and_again_fills_the_ring_with_no_plans() -> None:
     go_on(mesh, 3, 0.5)
     for _ in range(100):
         again = ask(mesh, -1, 0.9)
-        assert kinds(again) == ["plan", "pass"]
+        assert kinds(again) == ["plan", "follow", "pass"]
     assert again.last == first.last + 1
-    assert kinds(ask(mesh, -1, 1.0)) == ["plan"]
+    assert kinds(ask(mesh, -1, 1.0)) == ["plan", "follow"]
 
 
 def test_targets_that_join_later_are_recorded_too() -> None:

@@ -1,16 +1,17 @@
-"""A drafter on a toy model that keeps the sizes of its passes."""
+"""A draft node's state on a toy model that keeps the sizes of its passes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from nodes.draft.state import ModelDrafter
-from nodes.draft.stream import Event
+from nodes.draft.followed import Guesses
+from nodes.draft.state import DraftState, Event, Guessed
 from nodes.engine.protocol import Logits, Span
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel
 from nodes.stream import StreamId
+from policies.confidence import Calibration, DraftCalibration
 from tests.nodes.builders import PROMPT
 from tests.nodes.reference import reference
 
@@ -31,18 +32,37 @@ class RecordingModel(ToyModel):
         return super().forward(spans)
 
 
-def make_drafter(**changes: Any) -> tuple[ModelDrafter, RecordingModel]:
+def make_draft(**changes: Any) -> tuple[DraftState, RecordingModel]:
+    """Whatever the model says of itself, nine of ten guesses are taken to be right at first."""
     model = RecordingModel(ToyConfig(**changes))
-    return ModelDrafter(model), model
+    sure = DraftCalibration(Calibration((), (0.9,)), Calibration((), (0.9,)))
+    return DraftState(model, lambda _: 0.001, sure), model
 
 
-def run(drafter: ModelDrafter) -> list[Event]:
+def run(state: DraftState) -> list[Event]:
+    """All passes there are to run."""
     events: list[Event] = []
-    while drafter.has_work():
-        events += drafter.step()
+    while state.has_work():
+        events += state.step()
     return events
 
 
-def expected(prompt: tuple[int, ...] = PROMPT, sampling: Sampling = SAMPLED) -> tuple[int, ...]:
+def guessed_of(events: Sequence[object], stream_id: int = ONE) -> tuple[int, ...]:
+    """The tokens that were guessed for a stream, of the last chain of it."""
+    parts = parts_of(events, stream_id)
+    last = max((part.chain for part in parts), default=0)
+    return tuple(t for part in parts if part.chain == last for t in part.token_ids)
+
+
+def parts_of(events: Sequence[object], stream_id: int = ONE) -> list[Guesses]:
+    told = [part for event in events if isinstance(event, Guessed) for part in event.parts]
+    return [part for part in told if part.stream_id == stream_id]
+
+
+def text_of(
+    prompt: tuple[int, ...] = PROMPT, sampling: Sampling = SAMPLED, num_tokens: int = 200
+) -> tuple[int, ...]:
     """What a target of the same seed says; a draft of agreement 1 guesses it."""
-    return reference(ToyConfig(), prompt, sampling, max_tokens=20).token_ids
+    return reference(
+        ToyConfig(), prompt, sampling, max_tokens=num_tokens, ignore_eog=True
+    ).token_ids

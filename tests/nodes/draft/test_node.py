@@ -1,149 +1,127 @@
-"""A draft node waits for its turn on the air, and not a moment if it is late for it."""
+"""A draft node's messages: guesses as they are made, as fast as its link takes them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from mesh.codec import decode, encode
 from mesh.memory_transport import MemoryHub, MemoryServer
 from mesh.messages import Bye, Hello, Welcome
-from mesh.pacing import DEPTH_BYTES
 from nodes.draft.node import DraftNode
-from nodes.draft.state import ModelDrafter
 from nodes.engine.load import TOY_COSTS
-from nodes.engine.toy import ToyModel
-from nodes.messages import DraftEntry, DraftReply, DraftRequest, LinkFields, StreamReadyNotice
+from nodes.messages import (
+    AddedEntry,
+    CommitNotice,
+    GuessNotice,
+    LinkFields,
+    StreamFailedNotice,
+    StreamReadyNotice,
+    parts_of,
+)
 from nodes.profile import decode_profile
 from nodes.scheduler.instructions import open_request
 from tests.nodes.builders import PROMPT, make_spec
+from tests.nodes.draft.script import SAMPLED, make_draft, text_of
 
 Eventually = Callable[..., "asyncio.Future[None]"]
-
-HOLD_S = 0.05
-PACED_BPS = 20_000
-DECLARED = LinkFields("cell-a", 1e6, 0.0)
+# A message of some hundred bytes takes a tenth of a second.
+NARROW = LinkFields("cell-a", 8_000.0, 0.0)
 
 
-async def hear(server: MemoryServer, kind: type) -> Any:
-    while True:
-        received = await server.recv()
-        message = decode(received.frames).message
-        if isinstance(message, kind):
-            return received.peer, message
+class Coordinator:
+    """What a coordinator says to a draft node and hears from it."""
+
+    def __init__(self, server: MemoryServer) -> None:
+        self._server = server
+        self.peer = b""
+        self.epoch = 1
+
+    async def hear(self, *kinds: type) -> Any:
+        while True:
+            received = await self._server.recv()
+            message = decode(received.frames).message
+            if isinstance(message, kinds):
+                self.peer = received.peer
+                return message
+
+    def say(self, message: Any) -> None:
+        self._server.send(self.peer, encode(message, cluster="c", epoch=self.epoch))
+
+    async def welcome(self) -> Hello:
+        hello = await self.hear(Hello)
+        self.say(Welcome("a", "c", self.epoch, 1.0, 5.0, False))
+        return hello
 
 
-async def test_an_answer_is_held_until_its_turn() -> None:
-    hub, model = MemoryHub(), ToyModel()
-    server = hub.server()
-    node = DraftNode(
-        hub.client(),
-        ModelDrafter(model),
-        model.info,
-        TOY_COSTS,
-        endpoint="memory",
-        node="a",
-        declared=DECLARED,
-    )
+@contextlib.asynccontextmanager
+async def serving(declared: LinkFields | None = None) -> AsyncIterator[Coordinator]:
+    hub = MemoryHub()
+    coordinator = Coordinator(hub.server())
+    state, model = make_draft()
+    known = model.info, TOY_COSTS
+    node = DraftNode(hub.client(), state, *known, endpoint="memory", node="a", declared=declared)
     task = asyncio.create_task(node.run())
     try:
         async with asyncio.timeout(60):
-            peer, hello = await hear(server, Hello)
-            assert decode_profile(hello.profile).link == DECLARED
-
-            def say(message: Any) -> None:
-                server.send(peer, encode(message, cluster="c", epoch=1))
-
-            say(Welcome("a", "c", 1, 1.0, 5.0, False))
-            say(open_request(make_spec()))
-            await hear(server, StreamReadyNotice)
-            loop = asyncio.get_running_loop()
-            for round_id, hold_s in ((1, HOLD_S), (2, 0.0)):
-                entry = DraftEntry(1, 1, len(PROMPT), 0, 3, 0)
-                asked = loop.time()
-                say(DraftRequest(round_id, (entry,), (), hold_us=round(hold_s * 1e6)))
-                _, reply = await hear(server, DraftReply)
-                assert reply.round == round_id
-                assert loop.time() - asked >= hold_s
-            # Small answers go at once until a frame's worth has gone; then they have to be earned.
-            entry = DraftEntry(1, 1, len(PROMPT), 0, 8, 0)
-            size, round_id, began = 0, 3, loop.time()
-            while size < DEPTH_BYTES + 200:
-                say(DraftRequest(round_id, (entry,), (), rate_bps=PACED_BPS))
-                _, reply = await hear(server, DraftReply)
-                size += sum(map(len, encode(reply, cluster="c", epoch=1)))
-                round_id += 1
-            assert loop.time() - began >= 8 * (size - DEPTH_BYTES) / PACED_BPS
+            yield coordinator
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
 
-async def test_an_answer_that_is_held_is_not_for_the_next_coordinator(
+def opening(**changes: Any) -> Any:
+    spec = make_spec(sampling=SAMPLED, max_tokens=200, ignore_eog=True, **changes)
+    return open_request(spec)
+
+
+async def test_it_guesses_what_the_target_will_say_without_being_asked() -> None:
+    async with serving(NARROW) as coordinator:
+        hello = await coordinator.welcome()
+        assert decode_profile(hello.profile).link == NARROW
+        coordinator.say(opening())
+        await coordinator.hear(StreamReadyNotice)
+        guessed: dict[int, int] = {}
+        while len(guessed) < 8:
+            for part, token_ids in parts_of(await coordinator.hear(GuessNotice)):
+                guessed |= dict(enumerate(token_ids, part.start - len(PROMPT)))
+        assert [guessed[k] for k in range(8)] == list(text_of()[:8])
+
+
+async def test_a_busy_link_takes_few_large_messages() -> None:
+    async with serving(NARROW) as coordinator:
+        await coordinator.welcome()
+        coordinator.say(opening())
+        await coordinator.hear(StreamReadyNotice)
+        first, second = [await coordinator.hear(GuessNotice) for _ in range(2)]
+        # What is guessed while the first one is on its way goes along in the second.
+        assert len(second.token_ids) > len(first.token_ids)
+
+
+async def test_a_draft_node_that_missed_tokens_gives_the_stream_up() -> None:
+    async with serving() as coordinator:
+        await coordinator.welcome()
+        coordinator.say(opening())
+        await coordinator.hear(StreamReadyNotice)
+        entry = AddedEntry(1, 1, len(PROMPT) + 5, 1, 0, 0)
+        coordinator.say(CommitNotice((entry,), (7,)))
+        failed = await coordinator.hear(StreamFailedNotice)
+        assert "tokens 3 to 8 were lost on the way" in failed.reason
+
+
+async def test_guesses_for_one_coordinator_are_not_sent_to_the_next(
     eventually: Eventually,
 ) -> None:
-    hub, model = MemoryHub(), ToyModel()
-    server = hub.server()
-    node = DraftNode(
-        hub.client(), ModelDrafter(model), model.info, TOY_COSTS, endpoint="memory", node="a"
-    )
-    task = asyncio.create_task(node.run())
-    try:
-        async with asyncio.timeout(60):
-            peer, _ = await hear(server, Hello)
-
-            def say(message: Any, epoch: int) -> None:
-                server.send(peer, encode(message, cluster="c", epoch=epoch))
-
-            say(Welcome("a", "c", 1, 1.0, 5.0, False), 1)
-            say(open_request(make_spec()), 1)
-            await hear(server, StreamReadyNotice)
-            entry = DraftEntry(1, 1, len(PROMPT), 0, 3, 0)
-            say(DraftRequest(1, (entry,), (), hold_us=round(HOLD_S * 1e6)), 1)
-            await eventually(lambda: node._held)
-            say(Bye("restart"), 1)
-            await hear(server, Hello)
-            say(Welcome("a", "c", 2, 1.0, 5.0, False), 2)
-            say(open_request(make_spec()), 2)
-            await hear(server, StreamReadyNotice)
-            assert not node._held
-            say(DraftRequest(2, (entry,), (), hold_us=round(2 * HOLD_S * 1e6)), 2)
-            _, reply = await hear(server, DraftReply)
-            assert reply.round == 2
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-async def test_a_node_that_stops_answers_the_round_in_hand_first(eventually: Eventually) -> None:
-    hub, model = MemoryHub(), ToyModel()
-    server = hub.server()
-    node = DraftNode(
-        hub.client(), ModelDrafter(model), model.info, TOY_COSTS, endpoint="memory", node="a"
-    )
-    task = asyncio.create_task(node.run())
-    async with asyncio.timeout(60):
-        peer, _ = await hear(server, Hello)
-
-        def say(message: Any) -> None:
-            server.send(peer, encode(message, cluster="c", epoch=1))
-
-        say(Welcome("a", "c", 1, 1.0, 5.0, False))
-        say(open_request(make_spec()))
-        await hear(server, StreamReadyNotice)
-        entry = DraftEntry(1, 1, len(PROMPT), 0, 3, 0)
-        say(DraftRequest(1, (entry,), (), hold_us=round(HOLD_S * 1e6)))
-        # Guessed, but its turn on the air is to come.
-        await eventually(lambda: node._held)
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        kinds = []
-        while not kinds or kinds[-1] is not Bye:
-            received = await server.recv()
-            kinds.append(type(decode(received.frames).message))
-    assert kinds[-2:] == [DraftReply, Bye]
+    async with serving(NARROW) as coordinator:
+        await coordinator.welcome()
+        coordinator.say(opening())
+        await coordinator.hear(GuessNotice)
+        coordinator.say(Bye("restart"))
+        coordinator.epoch = 2
+        await coordinator.welcome()
+        coordinator.say(opening(stream_id=2))
+        notice = await coordinator.hear(GuessNotice)
+        assert {part.stream_id for part, _ in parts_of(notice)} == {2}

@@ -1,203 +1,203 @@
+"""A draft node that follows streams: it guesses ahead, goes back, reads in between."""
+
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
-from nodes.draft.state import ModelDrafter
-from nodes.draft.stream import Drafted, Guess, Job
-from nodes.engine.toy import TOY_EOG, ToyConfig, ToyModel
+from nodes.draft.followed import Guesses
+from nodes.draft.outbox import Outbox
+from nodes.draft.state import DraftState, Event
+from nodes.engine.toy import ToyConfig, ToyModel
+from nodes.messages import MAX_WINDOW
 from nodes.target.events import Failed, Ready
 from policies.confidence import Calibration, DraftCalibration
+from policies.window import WINDOW
 from tests.nodes.builders import PROMPT, make_spec
-from tests.nodes.draft.script import (
-    ONE,
-    SAMPLED,
-    TWO,
-    RecordingModel,
-    expected,
-    make_drafter,
-    run,
-)
+from tests.nodes.draft.script import ONE, SAMPLED, TWO, make_draft, parts_of, run, text_of
+from tests.nodes.reference import reference
 
 
-def test_guesses_come_of_the_same_noise_as_the_targets_tokens() -> None:
-    drafter, model = make_drafter()
-    assert drafter.open(make_spec(sampling=SAMPLED)) == []
-    assert run(drafter) == [Ready(ONE, 1)]
-    assert drafter.draft(7, [Job(ONE, 1, 3, (), 4)]) == []
-    assert run(drafter) == [Drafted(7, (Guess(ONE, 1, 3, expected()[:4]),))]
-    assert model.sizes == [[2], [1], [1], [1], [1]]
+def make(**changes: Any) -> DraftState:
+    return make_draft(**changes)[0]
 
 
-def test_all_streams_of_a_round_are_guessed_in_the_same_passes() -> None:
-    drafter, model = make_drafter()
-    drafter.open(make_spec(1, sampling=SAMPLED))
-    drafter.open(make_spec(2, prompt=(8, 9), sampling=SAMPLED))
-    run(drafter)
-    del model.sizes[:]
-    drafter.draft(1, [Job(ONE, 1, 3, (), 2), Job(TWO, 1, 2, (), 4)])
-    guesses = (Guess(ONE, 1, 3, expected()[:2]), Guess(TWO, 1, 2, expected((8, 9))[:4]))
-    assert run(drafter) == [Drafted(1, guesses)]
-    assert model.sizes == [[1, 1], [1, 1], [1], [1]]
+def follow(state: DraftState, **changes: Any) -> list[Event]:
+    spec = make_spec(sampling=SAMPLED, max_tokens=200, ignore_eog=True, **changes)
+    return [*state.open(spec), *run(state)]
 
 
-def test_guesses_that_proved_right_are_not_run_again() -> None:
-    drafter, model = make_drafter()
-    drafter.open(make_spec(sampling=SAMPLED))
-    drafter.draft(1, [Job(ONE, 1, 3, (), 4)])
-    run(drafter)
-    del model.sizes[:]
-    # Two of the four guesses were right, then came the target's own token.
-    right = expected()[:2]
-    other = 1 + expected()[2] % 90
-    drafter.draft(2, [Job(ONE, 1, 3, (*right, other), 3)])
-    prefix = (*PROMPT, *right, other)
-    guessed = expected(prefix)[:3]
-    assert run(drafter) == [Drafted(2, (Guess(ONE, 1, 6, guessed),))]
-    # Only the token that replaced the wrong guess had to be caught up with.
-    assert model.sizes == [[1], [1], [1]]
+def test_it_guesses_as_far_ahead_as_a_guess_has_a_chance() -> None:
+    """0.9 to the 23rd is 0.09, to the 33rd 0.03: the window ends it."""
+    parts = parts_of(follow(make()))
+    guessed = tuple(token for part in parts for token in part.token_ids)
+    assert guessed == text_of()[:WINDOW]
+    assert [part.start for part in parts] == [len(PROMPT) + k for k in range(WINDOW)]
+    assert {part.chain for part in parts} == {1}
 
 
-def test_a_round_of_gamma_0_is_answered_once_the_stream_has_caught_up() -> None:
-    drafter, _ = make_drafter()
-    drafter.open(make_spec())
-    assert drafter.draft(1, [Job(ONE, 1, 3, (9,), 0)]) == []
-    answer = Drafted(1, (Guess(ONE, 1, 4, ()),))
-    assert drafter.step() == [Ready(ONE, 1), answer]
-    # Nothing is left to read: the last token waits for a guess to be asked for.
-    assert drafter.draft(2, [Job(ONE, 1, 4, (), 0)]) == [Drafted(2, (Guess(ONE, 1, 4, ()),))]
+def test_unsure_guesses_end_sooner() -> None:
+    state = DraftState(
+        ToyModel(ToyConfig()), lambda _: 0.001, DraftCalibration(*[Calibration((), (0.4,))] * 2)
+    )
+    parts = parts_of(follow(state))
+    # 0.4 to the third is 0.064, to the fourth 0.026: that one is still made, none after it.
+    assert sum(len(part.token_ids) for part in parts) == 4
 
 
-def test_guessing_ends_at_an_end_of_text() -> None:
-    drafter, _ = make_drafter(eog_rate=1.0)
-    drafter.open(make_spec())
-    drafter.draft(1, [Job(ONE, 1, 3, (), 8)])
-    assert run(drafter)[-1] == Drafted(1, (Guess(ONE, 1, 3, (TOY_EOG,)),))
+def test_what_is_committed_as_guessed_lets_it_go_on_in_the_same_chain() -> None:
+    state = make()
+    follow(state)
+    text = text_of()
+    state.committed(ONE, 1, len(PROMPT), text[:4], 3)
+    parts = parts_of(run(state))
+    assert {part.chain for part in parts} == {1}
+    assert tuple(t for part in parts for t in part.token_ids) == text[WINDOW : WINDOW + 4]
 
 
-def test_an_answer_says_when_it_was_asked_for() -> None:
-    drafter, _ = make_drafter()
-    drafter.open(make_spec())
-    drafter.draft(1, [Job(ONE, 1, 3, (), 1)], asked_at=7.5)
-    answers = [event for event in run(drafter) if isinstance(event, Drafted)]
-    assert [(answer.round, answer.asked_at) for answer in answers] == [(1, 7.5)]
+def test_where_it_was_wrong_it_goes_back_and_begins_a_new_chain() -> None:
+    state = make()
+    follow(state)
+    text = text_of()
+    other = (text[0], (text[1] + 1) % 95 + 1)
+    state.committed(ONE, 1, len(PROMPT), other, 1)
+    parts = parts_of(run(state))
+    assert {part.chain for part in parts} == {2}
+    assert parts[0].start == len(PROMPT) + 2
+    wanted = reference(
+        ToyConfig(), (*PROMPT, *other), SAMPLED, max_tokens=5, ignore_eog=True
+    ).token_ids
+    assert tuple(t for part in parts for t in part.token_ids)[:5] == wanted
 
 
-def test_unknown_streams_and_generations_are_counted_and_left_out_of_the_answer() -> None:
-    drafter, _ = make_drafter()
-    drafter.open(make_spec(generation=2))
-    assert drafter.open(make_spec(generation=2)) == []
-    events = drafter.draft(5, [Job(ONE, 1, 3, (), 4), Job(TWO, 1, 3, (), 4)])
-    assert events == [Drafted(5, ())]
-    assert drafter.num_stale == 3
-    drafter.close(ONE, 1)
-    assert drafter.num_streams == 1
-    assert drafter.open(make_spec(prompt=(4,), generation=3)) == [Ready(ONE, 3)]
-    assert drafter.num_streams == 1
+def test_tokens_that_are_told_again_change_nothing() -> None:
+    state = make()
+    follow(state)
+    text = text_of()
+    state.committed(ONE, 1, len(PROMPT), text[:4])
+    run(state)
+    assert state.committed(ONE, 1, len(PROMPT), text[:3]) == []
+    assert not state.has_work()
 
 
-def test_a_stream_out_of_step_is_given_up_with_the_reason() -> None:
-    drafter, _ = make_drafter()
-    drafter.open(make_spec())
-    reason = "out of step: at 3 tokens, not 5"
-    assert drafter.draft(1, [Job(ONE, 1, 5, (), 4)]) == [Failed(ONE, 1, reason), Drafted(1, ())]
-    assert drafter.num_streams == 0
+def test_missing_tokens_make_it_give_the_stream_up() -> None:
+    state = make()
+    follow(state)
+    (event,) = state.committed(ONE, 1, len(PROMPT) + 2, (1,))
+    assert isinstance(event, Failed)
+    assert "lost on the way" in event.reason
+    assert state.num_streams == 0
 
 
-def test_a_newer_round_takes_a_stream_out_of_an_abandoned_one() -> None:
-    drafter, _ = make_drafter()
-    drafter.open(make_spec(1))
-    drafter.open(make_spec(2))
-    run(drafter)
-    drafter.draft(1, [Job(ONE, 1, 3, (), 4), Job(TWO, 1, 3, (), 2)])
-    drafter.step()
-    drafter.draft(2, [Job(ONE, 1, 3, (9,), 1)])
-    events = run(drafter)
-    rounds = {e.round: [g.stream_id for g in e.guesses] for e in events if isinstance(e, Drafted)}
-    assert rounds == {1: [TWO], 2: [ONE]}
+def test_a_text_in_pieces_is_not_guessed_after_before_all_of_it_is_there() -> None:
+    state = make()
+    events = follow(state, num_known=len(PROMPT) + 3)
+    assert events == []
+    text = text_of()
+    state.committed(ONE, 1, len(PROMPT), text[:3])
+    events = run(state)
+    assert any(isinstance(event, Ready) for event in events)
+    assert parts_of(events)[0].start == len(PROMPT) + 3
 
 
-def test_a_stream_closed_in_mid_round_leaves_the_others_their_round() -> None:
-    drafter, _ = make_drafter()
-    drafter.open(make_spec(1))
-    drafter.open(make_spec(2))
-    run(drafter)
-    drafter.draft(1, [Job(ONE, 1, 3, (), 4), Job(TWO, 1, 3, (), 4)])
-    drafter.step()
-    drafter.close(ONE, 1)
-    (drafted,) = run(drafter)
-    assert isinstance(drafted, Drafted)
-    assert [g.stream_id for g in drafted.guesses] == [TWO]
-    drafter.draft(2, [Job(TWO, 1, 3, (), 4)])
-    drafter.close(TWO, 1)
-    assert run(drafter) == [Drafted(2, ())]
+def test_long_texts_are_read_in_pieces_beside_the_guesses_of_others() -> None:
+    state = make()
+    follow(state)
+    long = tuple(1 + k % 90 for k in range(200))
+    state.open(make_spec(2, prompt=long, sampling=SAMPLED, max_tokens=50, ignore_eog=True))
+    text = text_of()
+    num_steps = 0
+    while not any(isinstance(e, Ready) and e.stream_id == TWO for e in state.step()):
+        num_steps += 1
+        state.committed(ONE, 1, len(PROMPT) + num_steps - 1, text[num_steps - 1 : num_steps], 1)
+    assert num_steps < 199 / 16 + 2
 
 
-def test_a_long_prompt_stalls_a_round_only_a_little() -> None:
-    drafter, model = make_drafter()
-    drafter.open(make_spec(1))
-    run(drafter)
-    drafter.open(make_spec(2, prompt=tuple(range(1, 91))))
-    drafter.draft(1, [Job(ONE, 1, 3, (), 4)])
-    del model.sizes[:]
-    run(drafter)
-    assert model.sizes == [[1, 16], [1, 16], [1, 16], [1, 16], [25]]
+def test_an_older_following_is_not_known_any_more() -> None:
+    state = make()
+    follow(state)
+    follow(state, generation=4)
+    assert state.committed(ONE, 1, len(PROMPT), (1,)) == []
+    assert state.num_stale == 1
+    state.close(ONE, 1)
+    assert state.num_streams == 1
+    state.close(ONE, 4)
+    assert state.num_streams == 0
 
 
-def test_a_prompt_longer_than_a_pass_is_caught_up_with_in_pieces() -> None:
-    drafter, model = make_drafter(max_batch_tokens=16)
-    prompt = tuple(range(1, 41))
-    drafter.open(make_spec(prompt=prompt, sampling=SAMPLED))
-    drafter.draft(1, [Job(ONE, 1, 40, (), 2)])
-    drafted = Drafted(1, (Guess(ONE, 1, 40, expected(prompt)[:2]),))
-    assert run(drafter) == [Ready(ONE, 1), drafted]
-    assert model.sizes == [[16], [16], [8], [1]]
+def test_a_stream_of_which_no_guess_is_used_is_only_measured() -> None:
+    """The target takes none of its right guesses, pass after pass; then it does again."""
+    state = make(agreement=0.0)
+    follow(state)
+    text = text_of()
+    num_guesses = []
+    for place in range(120):
+        state.committed(ONE, 1, len(PROMPT) + place, text[place : place + 1], 0, 1)
+        parts = parts_of(run(state))
+        num_guesses.append(sum(len(part.token_ids) for part in parts))
+    # One guess in about 8 tokens.
+    assert 5 <= sum(num_guesses[40:]) <= 20
 
 
-def test_nothing_is_left_after_forget_all() -> None:
-    drafter, model = make_drafter()
-    drafter.open(make_spec())
-    drafter.draft(1, [Job(ONE, 1, 3, (), 4)])
-    drafter.step()
-    drafter.forget_all()
-    assert not drafter.has_work()
-    assert (drafter.num_streams, model.free_cells()) == (0, 4096)
+def test_cells_that_run_out_cost_guesses_before_streams() -> None:
+    state = make(num_cells=260)
+    events = follow(state, prompt=tuple(range(1, 41)))
+    events += state.open(
+        make_spec(2, prompt=tuple(range(41, 81)), sampling=SAMPLED, max_tokens=40, ignore_eog=True)
+    )
+    events += run(state)
+    assert state.num_streams == 2
+    assert parts_of(events, TWO)
 
 
-def always(chance: float) -> DraftCalibration:
-    """Whatever the draft says of its guesses, they are accepted with this chance."""
-    same = Calibration((), (chance,), trust=1e9)
-    return DraftCalibration(same, same)
+@pytest.mark.parametrize("changes", [{"prompt": (200,)}, {"prompt": tuple(range(1, 95)) * 50}])
+def test_what_it_cannot_hold_it_refuses_with_the_reason(changes: dict[str, Any]) -> None:
+    state = make()
+    (event,) = state.open(make_spec(**changes))
+    assert isinstance(event, Failed)
+    assert event.reason
+    assert state.num_streams == 0
 
 
-@pytest.mark.parametrize(
-    ("stop", "num_guesses"), [(0.0, 6), (0.13, 2), (0.25, 2), (0.5, 1), (0.51, 0), (1.0, 0)]
-)
-def test_guesses_end_before_the_first_that_is_not_likely_enough(
-    stop: float, num_guesses: int
-) -> None:
-    """Half of the guesses are accepted: a quarter of the second ones, an eighth of the third."""
-    model = RecordingModel(ToyConfig())
-    drafter = ModelDrafter(model, always(0.5))
-    drafter.open(make_spec(sampling=SAMPLED))
-    run(drafter)
-    del model.sizes[:]
-    drafter.draft(1, [Job(ONE, 1, 3, (), 6, stop)])
-    guesses = Guess(ONE, 1, 3, expected()[:num_guesses])
-    assert run(drafter) == [Drafted(1, (guesses,))]
-    # The guess that is kept back has cost a step all the same.
-    assert len(model.sizes) == min(6, num_guesses + 1)
-    # The next round begins anew, with what the target said instead.
-    drafter.draft(2, [Job(ONE, 1, 3, (expected()[0],), 2)])
-    assert run(drafter) == [Drafted(2, (Guess(ONE, 1, 4, expected()[1:3]),))]
+def test_a_busy_link_takes_later_guesses_along() -> None:
+    outbox = Outbox()
+    outbox.add([Guesses(ONE, 1, 1, 3, (7,), (0.9,))])
+    outbox.add([Guesses(ONE, 1, 1, 4, (8, 9), (0.8, 0.7)), Guesses(TWO, 1, 1, 5, (4,), (0.5,))])
+    assert outbox.take() == (
+        Guesses(ONE, 1, 1, 3, (7, 8, 9), (0.9, 0.8, 0.7)),
+        Guesses(TWO, 1, 1, 5, (4,), (0.5,)),
+    )
+    assert not outbox
 
 
-def test_what_is_committed_teaches_how_far_guesses_can_be_trusted() -> None:
-    calibration = DraftCalibration(always(0.5).greedy, Calibration((), (0.5,), trust=2.0))
-    drafter = ModelDrafter(ToyModel(ToyConfig()), calibration)
-    drafter.open(make_spec(sampling=SAMPLED))
-    drafter.draft(1, [Job(ONE, 1, 3, (), 4, 0.2)])
-    run(drafter)
-    # One of the two guesses made was right; the third, kept back, is not judged after a wrong one.
-    drafter.draft(2, [Job(ONE, 1, 3, (expected()[0], 1 + expected()[1] % 90), 0)])
-    assert calibration.sampled.chance(0.7) == pytest.approx((2.0 * 0.5 + 0.998) / (2.0 + 1.998))
-    assert calibration.greedy.chance(0.7) == 0.5
+def test_guesses_of_a_chain_that_is_over_are_not_sent() -> None:
+    outbox = Outbox()
+    outbox.add([Guesses(ONE, 1, 1, 3, (7,), (0.9,))])
+    outbox.add([Guesses(ONE, 1, 2, 5, (8,), (0.9,))])
+    assert outbox.take() == (Guesses(ONE, 1, 2, 5, (8,), (0.9,)),)
+
+
+def test_more_guesses_than_a_message_holds_go_in_several() -> None:
+    outbox = Outbox()
+    for start in range(3, 83, 20):
+        outbox.add([Guesses(ONE, 1, 1, start, tuple(range(start, start + 20)), (0.9,) * 20)])
+    told: list[int] = []
+    while outbox:
+        (part,) = outbox.take()
+        assert part.start == 3 + len(told)
+        assert len(part.token_ids) == len(part.chances) <= MAX_WINDOW
+        told += part.token_ids
+    assert told == list(range(3, 83))
+
+
+def test_a_message_takes_the_longer_the_smaller_the_share_of_the_link_is() -> None:
+    outbox = Outbox(rate_bps=1000.0, frame_s=0.5)
+    outbox.sent(500, now=10.0)
+    assert outbox.free_at == pytest.approx(11.0)
+    outbox.allot(250.0)
+    outbox.sent(500, now=20.0)
+    assert outbox.free_at == pytest.approx(24.0)
+    free = Outbox()
+    free.sent(10**9, now=5.0)
+    assert free.free_at == 0.0

@@ -54,7 +54,7 @@ def hostile() -> Status:
     stream = replace(PLAIN, target=HOSTILE, draft=HOSTILE, reason=HOSTILE, phase=HOSTILE)
     target = STATUS.targets[0]
     assert target.plan is not None
-    plan = replace(target.plan, bound=HOSTILE, rejected=HOSTILE)
+    plan = replace(target.plan, policy=HOSTILE, bound=HOSTILE)
     spans = tuple(replace(span, node=HOSTILE, stage=HOSTILE) for span in target.spans)
     media = tuple(replace(medium, name=HOSTILE) for medium in STATUS.media)
     return replace(

@@ -12,6 +12,7 @@ import pytest
 
 from nodes.gateway import page as page_module
 from nodes.gateway.page import SCRIPTS, STYLE, page
+from nodes.scheduler.counts import FATES, PLAIN_LABELS, TOKEN_KINDS
 from tests.nodes.gateway.calls import gateway_of, get, open_app
 from tests.nodes.gateway.fake_mesh import FakeMesh
 
@@ -58,6 +59,19 @@ def test_texts_never_become_markup_or_code(name: str) -> None:
     for way in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(", "Function("):
         assert way not in script
     assert len(script.splitlines()) <= 250
+
+
+def words_of(name: str) -> set[str]:
+    """The labels that guesses.js has words for, in an object of this name."""
+    script = (_FOLDER / "guesses.js").read_text()
+    (found,) = re.findall(rf"const {name} = {{(.*?)}};", script, re.DOTALL)
+    return set(re.findall(r"^\s*(\w+): \"", found, re.MULTILINE))
+
+
+def test_it_has_words_for_every_label_of_the_status_document() -> None:
+    assert words_of("KINDS") == set(TOKEN_KINDS)
+    assert words_of("PLAIN") == set(PLAIN_LABELS)
+    assert words_of("FATES") == set(FATES)
 
 
 def test_the_key_is_kept_in_the_session_only() -> None:

@@ -11,7 +11,6 @@ from nodes.config import LinkSettings
 from nodes.coordinator.service import Coordinator
 from nodes.gateway.config import GatewayConfig
 from nodes.gateway.role import run_gateway
-from policies.joint import joint_plan
 from tests.nodes.api.toy_mesh import toy_mesh
 
 Eventually = Callable[..., "asyncio.Future[None]"]
@@ -51,7 +50,7 @@ async def test_a_gateway_joins_as_one_who_asks_for_many(
     endpoint = f"ipc://{tmp_path}/c"
     config = GatewayConfig(listen="127.0.0.1:0", connect=endpoint, keys=str(tmp_path))
     with ZmqContext() as context:
-        coordinator = Coordinator(context.bind(endpoint), joint_plan)
+        coordinator = Coordinator(context.bind(endpoint))
         tasks = [
             asyncio.create_task(coordinator.run()),
             asyncio.create_task(run_gateway(config, lambda _url: None)),

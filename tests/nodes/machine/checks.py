@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from nodes.coordinator.service import Coordinator
 from nodes.coordinator.serving import Serving
 from nodes.coordinator.state import CoordinatorState
-from nodes.scheduler import SchedulerState
-from nodes.scheduler.drafting.lookup import LOOKUP
-from nodes.scheduler.stream import Drafting, Verifying
+from nodes.scheduler.state import SchedulerState
+from nodes.scheduler.stream import Running, Stream
+from nodes.stream import StreamId
+from tests.nodes.machine.processes import ClientProcess, NodeProcess
 
 
 def check(coordinator: Coordinator) -> None:
@@ -18,7 +20,7 @@ def check(coordinator: Coordinator) -> None:
     check_waiting(state._serving)
     check_drafts(state)
     for scheduler in state.schedulers:
-        check_rounds(scheduler)
+        check_streams(scheduler.state)
     check_credits(coordinator)
 
 
@@ -80,39 +82,87 @@ def check_waiting(serving: Serving) -> None:
 
 
 def check_drafts(state: CoordinatorState) -> None:
-    """Loads of draft nodes are the streams that are placed on them."""
+    """Draft nodes and the streams that they follow know each other, of whichever target."""
+    drafts = state._drafts
     names = {node.name for node in state._roster.nodes("draft")}
-    loads: Counter[str] = Counter()
+    followers: dict[str, set[StreamId]] = {}
+    is_reading: set[str] = set()
     for scheduler in state.schedulers:
-        pool = scheduler._drafts
-        assert {node.name for node in pool} <= names
-        placements = [s.draft for s in scheduler.streams() if s.draft is not None]
-        here = Counter(placement.node for placement in placements)
-        assert here.pop(LOOKUP, 0) == pool._by_lookup.num_streams
-        assert here == +Counter({node.name: node.num_streams for node in pool})
-        loads += here
-    assert loads == Counter(state._draft_load.totals)
-    assert all(load > 0 for load in state._draft_load.totals.values())
+        held = scheduler.state
+        assert held.drafts is drafts
+        assert held.usable <= names
+        for stream in scheduler.streams():
+            follow = stream.follow
+            if follow is None:
+                assert stream.plain_reason or not stream.wants_follower
+                continue
+            assert follow.node in held.usable
+            followers.setdefault(follow.node, set()).add(stream.spec.stream_id)
+            if not follow.is_ready:
+                is_reading.add(follow.node)
+    assert {node.name for node in drafts} <= names
+    for node in drafts:
+        assert node.followed == followers.pop(node.name, set())
+        assert len(node.followed) <= node.max_streams
+        assert node.num_unread == 0 or node.name in is_reading
+    assert followers == {}, "a draft node that is gone follows streams"
 
 
-def check_rounds(scheduler: SchedulerState) -> None:
-    """Rounds and their streams know each other, and nodes the rounds they draft for."""
-    rounds = scheduler._rounds
-    away = {
-        (stream.phase.round_id, stream.spec.stream_id)
-        for stream in scheduler.streams()
-        if isinstance(stream.phase, Drafting | Verifying)
-    }
-    assert away == {(number, s) for number, r in rounds.items() for s in r.stream_ids}
-    asked = Counter(name for r in rounds.values() for name in r.shares)
-    assert asked == +Counter({node.name: node.num_waiting for node in scheduler._drafts})
-    for current in rounds.values():
-        is_verifying = [
-            isinstance(scheduler.stream(s).phase, Verifying)  # type: ignore[union-attr]
-            for s in current.stream_ids
-        ]
-        assert set(is_verifying) == {current.is_verifying}
-        assert not (current.is_verifying and current.shares)
+def check_streams(state: SchedulerState) -> None:
+    """No stream waits for what nobody will say: its target may go on, its draft node is told."""
+    assert state.waits.keys() <= state.streams.keys(), "a stream waits that is not here"
+    assert state.ended == {}, "what an ended stream did was not asked for"
+    for stream in state.streams.values():
+        length = len(stream.token_ids)
+        phase, follow = stream.phase, stream.follow
+        assert stream.tokens_left > 0 or not stream.num_output
+        if isinstance(phase, Running):
+            assert phase.until > length, "the target may not go on"
+        if follow is None:
+            continue
+        assert follow.number == stream.last_number
+        assert follow.compared_at <= length
+        assert follow.told <= length, "a draft node was told more than there is"
+        is_noted = stream.spec.stream_id in state.untold.get(follow.node, {})
+        assert follow.told == length or is_noted, "nobody tells a draft node the rest"
+
+
+def journals_of(state: CoordinatorState) -> dict[StreamId, Stream]:
+    """All streams, those that wait for another target included."""
+    found = {s.spec.stream_id: s for scheduler in state.schedulers for s in scheduler.streams()}
+    for request in state._serving.ledger.requests.values():
+        for stream_id, choice in request.choices.items():
+            if choice.journal is not None:
+                assert choice.journal.follow is None, "a draft node follows what nobody decodes"
+                found[stream_id] = choice.journal
+    return found
+
+
+def check_texts(
+    coordinator: Coordinator, nodes: Iterable[NodeProcess], clients: Iterable[ClientProcess]
+) -> None:
+    """A journal is what its stream becomes alone; clients and draft nodes know none but its first
+    tokens, a target may be ahead of it."""
+    state = coordinator.state
+    journals = journals_of(state)
+    for node in nodes:
+        # In another life of the coordinator other streams had these numbers.
+        if node.welcome is None or node.welcome.epoch != state.epoch:
+            continue
+        for stream_id, token_ids in node.node.texts().items():
+            if (journal := journals.get(stream_id)) is not None:
+                known = journal.token_ids
+                assert token_ids[: len(known)] == known[: len(token_ids)]
+                assert node.role == "target" or len(token_ids) <= len(known)
+    requests = state._serving.ledger.requests
+    for client in clients:
+        for asked in client.open_requests():
+            request = requests.get((client.connection.peer, asked.submit.request_id))
+            for stream_id, choice in request.choices.items() if request is not None else ():
+                journal = journals.get(stream_id)
+                output = journal.token_ids[journal.spec.num_prompt_tokens :] if journal else []
+                assert choice.num_tokens == len(output)
+                asked.heard.check_journal(choice.spec.sampling.choice, output)
 
 
 def check_credits(coordinator: Coordinator) -> None:
@@ -131,10 +181,8 @@ def check_empty(coordinator: Coordinator) -> None:
     assert len(serving.ledger.tokenizing) == 0
     assert not +serving.ledger.tokenizing._under_way
     assert not any(serving.ledger.tokenizing._queues.values())
-    assert state._draft_load.totals == {}
+    assert not any(node.followed or node.num_unread for node in state._drafts)
     assert state._uploads.num_under_way == 0
     for scheduler in state.schedulers:
         assert scheduler.num_streams == 0
-        assert scheduler._rounds == {} == scheduler._membership.ended
-        assert scheduler._lookup is None or scheduler._lookup._texts == {}
-        assert all(node.num_waiting == node.num_streams == 0 for node in scheduler._drafts)
+        assert scheduler.state.waits == {} == scheduler.state.ended

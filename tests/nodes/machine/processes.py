@@ -52,11 +52,15 @@ class NodeProcess(Process):
             self.send(answer)
 
     def can_step(self) -> bool:
-        return not self.is_stopped and self.node.has_work()
+        next_step = self.next_step()
+        return next_step is not None and next_step <= self.clock()
+
+    def next_step(self) -> float | None:
+        return None if self.is_stopped else self.node.next_step(self.clock())
 
     def step(self) -> None:
         self._num_passes += 1
-        for message in self.node.step():
+        for message in self.node.step(self.clock()):
             self.send(message)
 
 

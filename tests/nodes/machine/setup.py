@@ -16,10 +16,12 @@ _TOKENIZER = ToyTokenizer(_NUM_VOCAB)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """num_cells: of each target. agreements: of each draft node with them."""
+    """num_cells: of each target. agreements: of each draft node with them. draft_bps: of the links
+    of draft nodes, as they declare it; 0.0 where they declare nothing."""
 
     num_cells: tuple[int, ...]
     agreements: tuple[float, ...]
+    draft_bps: float = 0.0
     max_sequences: int = 4
     has_wild_policy: bool = False
     has_lookup: bool = False

@@ -18,7 +18,7 @@ from mesh.messages import Bye, Hello, Refuse, Welcome
 from mesh.transport import Frames
 from nodes.link import Link
 from tests.nodes.builders import make_submit
-from tests.nodes.machine.checks import check, check_empty
+from tests.nodes.machine.checks import check_empty
 from tests.nodes.machine.network import Connection, Disorder
 from tests.nodes.machine.process import Process
 from tests.nodes.machine.processes import ClientProcess
@@ -41,7 +41,8 @@ def _world(
     setup = Setup(
         num_cells=((200, 200), (130,), (600, 150, 150))[seed % 3],
         agreements=((1.0,), (0.8, 0.8))[seed % 2],
-        has_lookup=seed % 4 > 1,
+        draft_bps=(0.0, 20e3)[seed % 4 // 2],
+        has_lookup=seed % 8 > 3,
         has_wild_policy=seed % 5 == 0,
         seed=seed,
         **changes,
@@ -98,7 +99,7 @@ def test_messages_that_are_repeated_and_out_of_order_make_no_text_wrong() -> Non
         for _ in range(3):
             _ask(world, client)
             world.pass_by(3.0)
-            check(world.coordinator)
+            world.check()
         num_whole += _give_up(world, client)
     assert num_whole > NUM_SEEDS
 
@@ -197,6 +198,6 @@ def test_what_was_said_in_an_earlier_membership_makes_no_text_wrong() -> None:
                 connections[key].send_down(frames, world.now)
         _ask(world, client)
         world.pass_by(6.0)
-        check(world.coordinator)
+        world.check()
         num_whole += _give_up(world, client)
     assert num_whole > NUM_SEEDS

@@ -17,12 +17,12 @@ from mesh.transport import Frames, Received
 from nodes.coordinator.placing.rebalancing import Move
 from nodes.coordinator.service import Coordinator
 from nodes.coordinator.state import DuePlan
-from nodes.messages import NodeCommandRequest, SubmitRequest
+from nodes.messages import LinkFields, NodeCommandRequest, SubmitRequest
 from nodes.profile import encode_profile
+from nodes.scheduler.planning import MODES, Mode
 from nodes.target.stream import cells_needed
-from policies.baselines import POLICIES
 from tests.nodes.builders import make_submit
-from tests.nodes.machine.checks import check, check_empty
+from tests.nodes.machine.checks import check, check_empty, check_texts
 from tests.nodes.machine.network import Connection, Disorder, Network
 from tests.nodes.machine.process import Process
 from tests.nodes.machine.processes import Asked, ClientProcess, NodeProcess
@@ -40,6 +40,7 @@ _CHECK_EVERY = 16
 _END_S = 600.0
 _QUIET_S = 3 * TIMEOUT_S
 _GRANTS_OF_GATEWAY = 8
+_TAME = ("auto", "auto", "open", "grouped", "alternating")
 
 
 class World:
@@ -73,10 +74,12 @@ class World:
         return self.now
 
     def _new_coordinator(self) -> Coordinator:
-        wild = WildPolicy(self.random.randrange)
+        mode = MODES[self.random.choice(_TAME)]
+        if self.setup.has_wild_policy:
+            mode = Mode(WildPolicy(self.random.randrange), self.random.choice((None, True, True)))
         return Coordinator(
             self.network,
-            wild if self.setup.has_wild_policy else POLICIES["joint"],
+            mode=mode,
             cluster="virtual",
             heartbeat_interval_s=HEARTBEAT_S,
             heartbeat_timeout_s=TIMEOUT_S,
@@ -102,7 +105,9 @@ class World:
         else:
             changes["agreement"] = setup.agreements[index]
         node = PureNode(role, replace(config, **changes), tokenized, self._pass_s, cache_bytes)
-        hello = self._hello(f"{role}-{index}", role, encode_profile(node.model.info, costs))
+        link = LinkFields("", setup.draft_bps if role == "draft" else 0.0, 0.0)
+        profile = encode_profile(node.model.info, costs, link=link)
+        hello = self._hello(f"{role}-{index}", role, profile)
         process = NodeProcess(self.network, self.clock, hello, node)
         self.processes.append(process)
         return process
@@ -177,7 +182,12 @@ class World:
         self.now += _MOVE_S
         self.num_moves += 1
         if self.num_moves % _CHECK_EVERY == 0:
-            check(self.coordinator)
+            self.check()
+
+    def check(self) -> None:
+        check(self.coordinator)
+        # Where what clients send is repeated they may be answered anew.
+        check_texts(self.coordinator, self.nodes(), () if self.is_lenient else self.clients)
 
     def _moves(self) -> Iterator[tuple[Callable[[Any], None], Any]]:
         for connection in self.network.arrived():
@@ -225,6 +235,7 @@ class World:
     def _next_event(self) -> float:
         events = [self._tick_due(), self.network.next_arrival()]
         events += [process.next_read() for process in self.processes]
+        events += [node.next_step() for node in self.nodes()]
         return max(self.now, min(at for at in events if at is not None))
 
     def move_a_request(self, pick: int) -> None:
@@ -281,7 +292,7 @@ class World:
             connection.delay_s = 0.0
         self._end_all()
         self.pass_by(_QUIET_S)
-        check(self.coordinator)
+        self.check()
         check_empty(self.coordinator)
         names = [process.name for process in self.processes]
         assert len(names) == len(set(names)), "two processes of one name go on"

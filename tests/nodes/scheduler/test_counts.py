@@ -1,115 +1,105 @@
-"""What is counted of rounds, against what is known of them one by one."""
+"""What is counted of passes and guesses, against what is known of them one by one."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nodes.messages import MAX_GAMMA, CommitEntry
-from nodes.scheduler.drafting.refusals import Refusals
-from nodes.scheduler.drafting.tries import Tries
-from nodes.scheduler.stream import DraftPlacement, Leased, Stream, Verifying
-from nodes.scheduler.watching.counts import (
+from nodes.scheduler import Scheduler
+from nodes.scheduler.counts import (
+    FATES,
     MAX_SPANS,
-    MOST_S,
     PLAIN_LABELS,
     RATIO_BOUNDS,
     TOKEN_KINDS,
     Counts,
     Ratios,
-    plain_label,
 )
-from tests.nodes.builders import make_spec
-from tests.nodes.scheduler.script import (
-    ONE,
-    TWO,
-    answer,
+from nodes.stream import StreamId
+from tests.nodes.builders import PROMPT
+from tests.nodes.scheduler.watched import (
+    PASS_S,
+    admit,
     commit,
-    commit_one,
-    draft_requests,
-    guesses,
-    length_of,
+    decoding,
+    fail,
+    guess,
     make_scheduler,
-    open_stream,
 )
 
-
-def stream_of(**changes: object) -> Stream:
-    spec = make_spec(max_tokens=100)
-    stream = Stream(spec, list(spec.token_ids), None, phase=Leased(10))
-    stream.draft = DraftPlacement("d", 1, len(spec.token_ids), is_ready=True)
-    for name, value in changes.items():
-        setattr(stream, name, value)
-    return stream
+ONE = StreamId(1)
 
 
-def refused(node: str) -> Refusals:
-    refusals = Refusals()
-    refusals.add(node, 3)
-    return refusals
+def entry(made: int, accepted: int, num_tokens: int, **changes: Any) -> CommitEntry:
+    return CommitEntry(1, 1, 3, num_tokens, made, accepted, "", b"", **changes)
 
 
-def entry(made: int, accepted: int, num_tokens: int) -> CommitEntry:
-    return CommitEntry(1, 1, 3, num_tokens, made, accepted, "", b"")
-
-
-@pytest.mark.parametrize(
-    ("changes", "label"),
-    [
-        ({"fixed_gamma": 0}, "asked"),
-        ({"draft": None}, "no_draft"),
-        ({"draft": None, "refusals": refused("d")}, "refused"),
-        ({"draft": DraftPlacement("d", 1, 3, is_ready=True, is_late=True)}, "late"),
-        ({"draft": DraftPlacement("d", 1, 3)}, "reading"),
-        ({"draft": DraftPlacement("d", 1, 3, is_ready=True, catching_up=True)}, "behind"),
-        ({"tries": Tries()}, "trial"),
-        ({"phase": Verifying(1)}, "unsure"),
-        ({"spec": make_spec(max_tokens=1)}, "last_token"),
-        ({}, "not_worth"),
-    ],
-)
-def test_every_plain_step_has_one_reason(changes: dict[str, object], label: str) -> None:
-    assert plain_label(stream_of(**changes)) == label
-    assert label in PLAIN_LABELS
+def counted(*entries: CommitEntry) -> Counts:
+    counts = Counts()
+    for each in entries:
+        counts.committed(each, each.num_tokens, "not_worth")
+    return counts
 
 
 def test_tokens_are_told_apart_by_what_made_them() -> None:
-    counts = Counts()
-    guessing, plain = stream_of(phase=Verifying(1)), stream_of()
-    counts.committed(entry(4, 2, 3), 3, plain_label(guessing))
-    counts.committed(entry(4, 4, 5), 5, plain_label(guessing))
-    counts.committed(entry(0, 0, 1), 1, plain_label(plain))
-    # A text that ends with its second guess; one whose draft node made none.
-    counts.committed(entry(4, 3, 2), 2, plain_label(guessing))
-    counts.committed(entry(0, 0, 1), 1, plain_label(guessing), is_in_round=True)
+    # Of the fourth the text ends with its second guess.
+    passes = entry(4, 2, 3), entry(4, 4, 5), entry(0, 0, 1), entry(4, 3, 2)
+    counts = counted(*passes)
     kinds = {kind: counts.tokens[kind] for kind in TOKEN_KINDS}
-    assert kinds == {"accepted": 8, "corrected": 1, "bonus": 1, "plain": 2}
-    assert counts.num_tokens == 12
-    assert counts.plain_steps == {"not_worth": 1, "unsure": 1}
-    assert counts.gammas[0] == 1
+    assert kinds == {"accepted": 8, "corrected": 1, "bonus": 1, "plain": 1}
+    assert counts.num_tokens == 11
+    assert counts.plain_steps == {"not_worth": 1}
+    assert (counts.by_made[0], counts.by_made[4]) == (1, 3)
 
 
-# A busy machine is not what is tested.
+def test_every_guess_has_a_fate() -> None:
+    # Three of five that were there are taken; the target looks four up instead of two; one is late.
+    counts = counted(
+        entry(3, 1, 2, num_offered=5),
+        entry(4, 4, 5, num_looked_up=4, num_offered=2),
+        entry(0, 0, 1, num_late=1),
+    )
+    assert counts.guesses == {"taken": 3, "not_chosen": 4, "late": 1, "looked_up": 4}
+    assert set(counts.guesses) == set(FATES)
+
+
+def test_guesses_are_compared_whether_they_were_taken_or_not() -> None:
+    counts = counted(entry(0, 0, 1, num_compared=3, num_right=2), entry(2, 2, 3, num_compared=1))
+    assert (counts.num_compared, counts.num_right) == (4, 2)
+
+
+def test_no_counter_falls_whatever_a_target_says() -> None:
+    counts = counted(entry(1, 9, 2, num_looked_up=9, num_compared=1, num_right=5))
+    assert counts.guesses == {"taken": 0, "not_chosen": 0, "late": 0, "looked_up": 1}
+    assert counts.num_right <= counts.num_compared
+    assert counts.tokens["accepted"] == 1
+
+
+def test_a_text_that_had_no_token_to_come_had_no_pass() -> None:
+    counts = Counts()
+    counts.committed(CommitEntry(1, 1, 3, 0, 0, 0, "length", b""), 0, "last_token")
+    assert (counts.by_made[0], counts.plain_steps) == (0, {})
+
+
 @given(
-    rounds=st.lists(
+    passes=st.lists(
         st.integers(1, MAX_GAMMA).flatmap(
             lambda made: st.tuples(st.just(made), st.integers(0, made))
         )
     )
 )
-def test_positions_are_those_of_the_rounds_one_by_one(rounds: list[tuple[int, int]]) -> None:
-    counts = Counts()
-    for made, accepted in rounds:
-        counts.committed(
-            entry(made, accepted, accepted + 1), accepted + 1, plain_label(stream_of())
-        )
+def test_positions_are_those_of_the_passes_one_by_one(passes: list[tuple[int, int]]) -> None:
+    counts = counted(*(entry(made, accepted, accepted + 1) for made, accepted in passes))
     found_made, judged, found_accepted = counts.by_position()
     for position in range(1, MAX_GAMMA + 1):
-        assert found_made[position - 1] == sum(made >= position for made, _ in rounds)
-        assert found_accepted[position - 1] == sum(right >= position for _, right in rounds)
+        assert found_made[position - 1] == sum(made >= position for made, _ in passes)
+        assert found_accepted[position - 1] == sum(right >= position for _, right in passes)
         assert judged[position - 1] == sum(
-            made >= position and right >= position - 1 for made, right in rounds
+            made >= position and right >= position - 1 for made, right in passes
         )
 
 
@@ -120,72 +110,123 @@ def test_ratios_are_sorted_by_their_bounds() -> None:
     assert (ratios.counts[0], ratios.counts[1], ratios.counts[-1]) == (2, 1, 1)
     assert ratios.counts[RATIO_BOUNDS.index(1.0)] == 1
     assert ratios.total == pytest.approx(101.11)
-    ratios.observe(0.0, 1.0)
-    ratios.observe(1.0, 0.0)
+    for observed_s, predicted_s in ((0.0, 1.0), (1.0, 0.0), (1.0, float("inf"))):
+        ratios.observe(observed_s, predicted_s)
     assert sum(ratios.counts) == 5
 
 
-def test_a_round_leaves_its_spans_and_counts() -> None:
-    scheduler = make_scheduler("d")
-    counts = scheduler.report.counts
-    ((_, request),) = draft_requests(open_stream(scheduler, ONE, "d"))
-    reply = guesses(request.round, ONE, 3, 5, 6, 7, 8)
-    scheduler.drafted("d", reply, 1.0)
-    scheduler.committed(commit(ONE, 3, [5, 6, 9], num_draft_tokens=4, pass_s=0.25), 2.0)
-    draft, verify = counts.spans
-    assert (draft.stage, draft.node, draft.batch, draft.num_tokens) == ("draft", "d", 1, 4)
-    assert (draft.start, draft.end) == (0.0, 1.0)
-    assert (verify.stage, verify.batch, verify.round_id) == ("pass", 1, request.round)
-    assert (verify.start, verify.end, verify.num_tokens) == (1.75, 2.0, 5)
-    assert (counts.num_rounds, counts.num_passes, counts.pass_s) == (2, 1, 0.25)
-    assert (counts.num_laps, counts.lap_s) == (1, 2.0)
-    assert counts.gammas[4] == 2
+def test_spans_do_not_grow_for_ever() -> None:
+    counts = Counts()
+    for number in range(3 * MAX_SPANS):
+        counts.guessed("d", 4, float(number))
+        counts.pass_done("t", 0.01, 5, 4, float(number))
+    assert len(counts.spans) == MAX_SPANS
+    assert counts.num_messages == counts.num_passes == 3 * MAX_SPANS
+
+
+# -- of a scheduler -------------------------------------------------------------------------------
+
+
+def test_a_message_and_the_pass_that_took_its_guesses_leave_spans() -> None:
+    scheduler = decoding("d")
+    guess(scheduler, "d", 4, now=1.0)
+    commit(scheduler, 5, 6, 9, num_draft_tokens=4, num_accepted_tokens=2, now=2.0)
+    counts = scheduler.counts
+    message, verified = counts.spans
+    assert (message.stage, message.node, message.start, message.end) == ("guesses", "d", 1.0, 1.0)
+    assert (message.num_tokens, message.num_guesses) == (4, 4)
+    assert (verified.stage, verified.node) == ("pass", "big")
+    assert (verified.start, verified.end) == (2.0 - PASS_S, 2.0)
+    assert (verified.num_tokens, verified.num_guesses) == (5, 4)
+    assert (counts.num_messages, counts.num_passes, counts.pass_s) == (1, 1, PASS_S)
     assert counts.by_position()[2][:3] == (1, 1, 0)
 
 
 def test_what_does_not_follow_the_journal_is_not_counted() -> None:
-    scheduler = make_scheduler()
-    open_stream(scheduler, ONE)
-    commit_one(scheduler, ONE)
-    stale = commit(ONE, 3, [9])
-    scheduler.committed(stale, 0.0)
-    assert scheduler.report.counts.num_tokens == 1
-    assert length_of(scheduler, ONE) == 4
+    scheduler = decoding()
+    commit(scheduler, 5)
+    commit(scheduler, 9, prefix_len=len(PROMPT))
+    assert scheduler.counts.num_tokens == 1
 
 
-def test_late_drafts_parked_streams_and_texts_that_were_there() -> None:
+def test_parked_and_reopened_streams_and_texts_that_were_there() -> None:
+    scheduler = decoding()
+    counts = scheduler.counts
+    scheduler.target_parked(ONE, 1, 0.0)
+    scheduler.target_ready(ONE, 2, 0.0, 1)
+    assert (counts.num_parked, counts.num_texts, counts.num_texts_reused) == (1, 2, 1)
+    assert (counts.tokens_read, counts.tokens_reused) == (len(PROMPT) + 1, len(PROMPT) - 1)
+    commit(scheduler, 5, prefix_len=99)
+    assert counts.num_reopened == 1
+
+
+@pytest.mark.parametrize(("pass_s", "counted_s"), [(-1.0, 0.0), (1e308, 3600.0)])
+def test_no_pass_takes_less_than_nothing_or_for_ever(pass_s: float, counted_s: float) -> None:
+    scheduler = decoding()
+    commit(scheduler, 5, pass_s=pass_s)
+    assert scheduler.counts.pass_s == counted_s
+    # One hour is what is beside the prediction, too.
+    ratios = scheduler.counts.ratios["pass"]
+    assert sum(ratios.counts) == (counted_s > 0.0)
+    assert ratios.total < 1e9
+
+
+# -- why there were no guesses --------------------------------------------------------------------
+
+
+def label_of(scheduler: Scheduler) -> str:
+    """Of the pass that has just been counted."""
+    (label,) = (label for label, count in scheduler.counts.plain_steps.items() if count)
+    assert label in PLAIN_LABELS
+    return label
+
+
+def test_the_client_asked_for_none() -> None:
+    scheduler = decoding("d", gamma=0)
+    commit(scheduler, 5)
+    assert label_of(scheduler) == "asked"
+
+
+def test_one_token_is_left() -> None:
+    scheduler = decoding("d", max_tokens=1)
+    commit(scheduler, 5, finish_reason="length")
+    assert label_of(scheduler) == "last_token"
+
+
+def test_there_is_no_draft_node() -> None:
+    scheduler = decoding()
+    commit(scheduler, 5)
+    assert label_of(scheduler) == "no_draft"
+
+
+def test_the_draft_node_refused() -> None:
+    scheduler = decoding("d")
+    fail(scheduler, "d", "full")
+    commit(scheduler, 5)
+    assert label_of(scheduler) == "refused"
+
+
+def test_the_draft_node_still_reads() -> None:
     scheduler = make_scheduler("d")
-    counts = scheduler.report.counts
-    open_stream(scheduler, ONE, "d")
-    scheduler.tick(1e6)
-    assert counts.num_late == 1
-    scheduler.target_parked(ONE, 1, 1e6)
-    assert counts.num_parked == 1
-    scheduler.target_ready(ONE, 2, 1e6, 1)
-    assert (counts.num_texts, counts.num_texts_reused) == (2, 1)
-    assert (counts.tokens_read, counts.tokens_reused) == (4, 2)
+    admit(scheduler)
+    scheduler.target_ready(ONE, 1, 0.0)
+    commit(scheduler, 5)
+    assert label_of(scheduler) == "reading"
 
 
-def test_spans_and_numbers_of_batches_do_not_grow_for_ever() -> None:
-    counts = Counts()
-    for number in range(3 * MAX_SPANS):
-        counts.round_started(number, 1, (4,))
-        counts.pass_done("t", 0.01, number, 5, float(number))
-    assert len(counts.spans) == MAX_SPANS
-    assert len(counts._batch_of) <= MAX_SPANS
-    assert all(span.batch == 1 for span in counts.spans)
+def test_no_guess_was_there() -> None:
+    scheduler = decoding("d")
+    commit(scheduler, 5)
+    assert label_of(scheduler) == "none_there"
 
 
-def test_no_pass_takes_less_than_nothing_or_for_ever() -> None:
-    counts = Counts()
-    counts.pass_done("t", -1.0, 0, 1, 0.0)
-    counts.pass_done("t", 1e308, 0, 1, 0.0)
-    assert counts.pass_s == MOST_S
+def test_those_that_were_there_would_not_gain() -> None:
+    scheduler = decoding("d")
+    commit(scheduler, 5, num_offered=4, best_percent=41)
+    assert label_of(scheduler) == "not_worth"
 
 
-def test_streams_without_guesses_in_a_round_took_a_plain_step() -> None:
-    scheduler = make_scheduler("d")
-    ((_, request),) = draft_requests(open_stream(scheduler, TWO, "d"))
-    answer(scheduler, request.round, "d")
-    commit_one(scheduler, TWO)
-    assert scheduler.report.counts.plain_steps == {"unsure": 1}
+def test_a_pass_with_guesses_has_no_reason() -> None:
+    scheduler = decoding("d")
+    commit(scheduler, 5, 6, num_draft_tokens=2, num_accepted_tokens=1, num_offered=4)
+    assert not scheduler.counts.plain_steps.total()

@@ -1,348 +1,412 @@
+"""Streams of one target: who follows, what is passed on, what goes wrong."""
+
 from __future__ import annotations
 
-import math
-from dataclasses import replace
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from nodes.messages import (
+    ChainPart,
     CloseStreamNotice,
     CommitEntry,
+    CommitNotice,
     CommitReply,
-    DraftRequest,
-    LeaseEntry,
-    VerifyRequest,
+    GuessNotice,
+    OpenStreamRequest,
 )
-from nodes.scheduler import (
-    LEASE_LOW_TOKENS,
-    LEASE_TOKENS,
-    LEASE_WHILE_OPENING_TOKENS,
-    SchedulerState,
+from nodes.scheduler.commits import next_deadline, tell_followers
+from nodes.scheduler.drafts import DraftRecord, Drafts
+from nodes.scheduler.following import (
+    draft_failed,
+    draft_joined,
+    draft_lost,
+    draft_ready,
+    guessed,
 )
-from nodes.scheduler.instructions import Abort, Emit, Finish, ToDraft, ToTarget, leases_of
-from policies.acceptance import AcceptanceEstimate
-from policies.joint import joint_plan
-from policies.latency import NodeCosts
+from nodes.scheduler.instructions import (
+    Abort,
+    Emit,
+    Finish,
+    Instruction,
+    ToDraft,
+    ToTarget,
+    leases_of,
+)
+from nodes.scheduler.state import SchedulerState
+from nodes.scheduler.stream import Stream
+from nodes.stream import StreamId
+from policies.latency import CostTable, NodeCosts
+from policies.plan import Link
 from tests.nodes.builders import PROMPT, make_spec
-from tests.nodes.pure_mesh import DRAFT_COSTS, TARGET_COSTS
-from tests.nodes.scheduler.script import (
-    FOUR,
-    LONG,
-    ONE,
-    THREE,
-    TWO,
-    FixedPolicy,
-    answer,
-    commit,
-    commit_one,
-    draft_requests,
-    guesses,
-    make_scheduler,
-    open_stream,
-    started,
-    verify_requests,
-)
-from tests.nodes.scheduler.walk import Walk, replayed
 
-# -- leases ----------------------------------------------------------------------------------------
+ONE, TWO = StreamId(1), StreamId(2)
 
 
-def test_plain_streams_decode_on_leases_that_are_renewed_before_they_end() -> None:
-    scheduler = make_scheduler()
-    assert leases_of(open_stream(scheduler, ONE)) == [LeaseEntry(ONE, 1, 3, LEASE_TOKENS)]
-    until_low = LEASE_TOKENS - LEASE_LOW_TOKENS
-    for renewal in (1, 2, 3):
-        for _ in range(until_low - 1):
-            assert leases_of(commit_one(scheduler, ONE)) == []
-        length = 3 + renewal * until_low
-        assert leases_of(commit_one(scheduler, ONE)) == [LeaseEntry(ONE, 1, length, LEASE_TOKENS)]
+def node(name: str = "d", step_s: float = 0.005, **changes: Any) -> DraftRecord:
+    costs = NodeCosts(CostTable((1,), (step_s,)), CostTable((32,), (step_s,)))
+    return DraftRecord(name, costs, **changes)
 
 
-def test_a_lease_ends_with_the_stream_and_is_not_renewed_there() -> None:
-    scheduler = make_scheduler()
-    assert leases_of(open_stream(scheduler, ONE, max_tokens=5)) == [LeaseEntry(ONE, 1, 3, 5)]
-    assert commit_one(scheduler, ONE) == [Emit(ONE, 0, (9,), b"x")]
+def make(*nodes: DraftRecord) -> SchedulerState:
+    state = SchedulerState(Drafts())
+    for each in nodes:
+        draft_joined(state, each)
+    return state
 
 
-def test_leases_are_short_while_the_draft_opens_the_stream() -> None:
-    scheduler = make_scheduler("a")
-    out = open_stream(scheduler, ONE)
-    assert leases_of(out) == [LeaseEntry(ONE, 1, 3, LEASE_WHILE_OPENING_TOKENS, True)]
+def admit(state: SchedulerState, stream_id: int = 1, **changes: Any) -> list[Instruction]:
+    gamma = changes.pop("gamma", None)
+    changes.setdefault("max_tokens", 1000)
+    return state.admit(make_spec(stream_id, **changes), gamma)
 
 
-def test_the_last_token_is_left_to_the_target() -> None:
-    scheduler = make_scheduler("a")
-    out = open_stream(scheduler, ONE, "a", max_tokens=4)
-    (request,) = [i.message for i in out if isinstance(i, ToDraft)]
-    assert isinstance(request, DraftRequest)
-    # The target's own token is one of the 4.
-    assert request.entries[0].gamma == 3
-    answer(scheduler, 1, "a")
-    out = scheduler.committed(commit(ONE, 3, [9, 9, 9], num_draft_tokens=3), 0.0)
-    assert leases_of(out) == [LeaseEntry(ONE, 1, 6, 1, True)]
-    assert started(out) == {}
+def ready(state: SchedulerState, stream_id: StreamId = ONE, name: str = "d") -> list[Instruction]:
+    stream = state.streams[stream_id]
+    if stream.follow is not None:
+        draft_ready(state, name, stream_id, stream.follow.number)
+    return state.target_ready(stream_id, stream.spec.generation)
 
 
-# -- commits ---------------------------------------------------------------------------------------
+def commit(
+    state: SchedulerState,
+    *token_ids: int,
+    stream_id: StreamId = ONE,
+    now: float = 0.0,
+    **changes: Any,
+) -> list[Instruction]:
+    stream = state.streams.get(stream_id)
+    known = (stream.spec.generation, len(stream.token_ids)) if stream is not None else (1, 3)
+    fields: dict[str, Any] = {
+        "generation": known[0],
+        "prefix_len": known[1],
+        "num_draft_tokens": 0,
+        "num_accepted_tokens": 0,
+        "finish_reason": "",
+        "text": b"",
+    } | changes
+    entry = CommitEntry(stream_id=stream_id, num_tokens=len(token_ids), **fields)
+    return state.committed(CommitReply(0.01, (entry,), token_ids), now)
 
 
-def test_a_commit_that_does_not_follow_the_journal_is_counted_and_dropped() -> None:
-    scheduler = make_scheduler()
-    open_stream(scheduler, ONE)
-    commit_one(scheduler, ONE)
-    for stale in (commit(ONE, 3, [9]), commit(TWO, 4, [9])):
-        assert scheduler.committed(stale, 0.0) == []
-    other = CommitReply(0.0, (CommitEntry(ONE, 2, 4, 1, 0, 0, "", b""),), (9,))
-    assert scheduler.committed(other, 0.0) == []
-    assert scheduler.num_stale == 3
-    stream = scheduler.stream(ONE)
-    assert stream is not None
-    assert stream.token_ids == [*PROMPT, 9]
+def to_draft(out: list[Instruction], kind: type) -> list[Any]:
+    return [i.message for i in out if isinstance(i, ToDraft) and isinstance(i.message, kind)]
 
 
-def test_a_target_that_commits_too_much_ends_the_stream_with_an_error() -> None:
-    scheduler = make_scheduler()
-    open_stream(scheduler, ONE)
-    out = scheduler.committed(commit(ONE, 3, [9] * (LONG + 1)), 0.0)
-    assert isinstance(out[1], Abort)
-    assert not any(isinstance(i, Emit) for i in out)
+def to_target(out: list[Instruction], kind: type) -> list[Any]:
+    return [i.message for i in out if isinstance(i, ToTarget) and isinstance(i.message, kind)]
 
 
-def test_one_pass_commits_for_many_streams_each_from_its_own_tokens() -> None:
-    scheduler = make_scheduler()
-    for stream_id in (ONE, TWO):
-        open_stream(scheduler, stream_id)
-    entries = (
-        CommitEntry(TWO, 1, 3, 1, 0, 0, "", b"b"),
-        CommitEntry(ONE, 1, 3, 2, 0, 0, "stop", b"a"),
-    )
-    out = scheduler.committed(CommitReply(0.0, entries, (7, 8, 9)), 0.0)
-    assert out == [
-        Emit(TWO, 0, (7,), b"b"),
-        Emit(ONE, 0, (8, 9), b"a", is_last=True),
-        Finish(ONE, "stop"),
-    ]
+def follow_of(stream: Stream) -> tuple[str, int]:
+    assert stream.follow is not None
+    return stream.follow.node, stream.follow.number
 
 
-def test_figures_of_an_ended_stream_are_given_once() -> None:
-    scheduler = make_scheduler("a")
-    open_stream(scheduler, ONE, "a")
-    scheduler.drafted("a", guesses(1, ONE, 3, 8, 9), 0.0)
-    scheduler.committed(commit(ONE, 3, [8, 4], num_draft_tokens=2), 0.0)
-    scheduler.draft_lost("a", 0.0)
-    commit_one(scheduler, ONE)
-    commit_one(scheduler, ONE)
-    scheduler.committed(commit(ONE, 7, [9], finish_reason="length"), 0.0)
-    figures, reason = scheduler.take_figures(ONE)
-    # The round that was being drafted when the node was lost was verified without guesses.
-    assert (figures.num_rounds, figures.num_plain_steps) == (2, 2)
+# -- following ------------------------------------------------------------------------------------
+
+
+def test_a_stream_is_opened_on_the_target_and_followed_at_once() -> None:
+    out = admit(make(node()))
+    (on_target,) = to_target(out, OpenStreamRequest)
+    (on_draft,) = to_draft(out, OpenStreamRequest)
+    assert on_target.token_ids == on_draft.token_ids == PROMPT
+    assert on_target.num_leased > 0
+
+
+def test_nobody_follows_where_the_client_wants_no_guesses() -> None:
+    assert not to_draft(admit(make(node()), gamma=0), OpenStreamRequest)
+
+
+def test_the_draft_node_that_answers_sooner_follows_until_it_has_too_many() -> None:
+    state = make(node("slow", 0.006), node("quick", 0.005, max_streams=1))
+    admit(state, 1)
+    admit(state, 2)
+    assert follow_of(state.streams[ONE])[0] == "quick"
+    assert follow_of(state.streams[TWO])[0] == "slow"
+
+
+def test_a_stream_moves_to_a_draft_node_that_is_much_quicker() -> None:
+    state = make(node("slow", 0.050))
+    admit(state)
+    ready(state, name="slow")
+    out = draft_joined(state, node("quick", 0.005))
+    assert follow_of(state.streams[ONE])[0] == "quick"
+    assert to_draft(out, CloseStreamNotice)
+
+
+def test_it_stays_where_another_one_is_hardly_quicker_or_little_is_left() -> None:
+    state = make(node("slow", 0.006))
+    admit(state)
+    ready(state, name="slow")
+    assert not draft_joined(state, node("quick", 0.005))
+    short = make(node("slow", 0.050))
+    admit(short, max_tokens=3, prompt=tuple(range(1, 90)) * 10)
+    ready(short, name="slow")
+    assert not draft_joined(short, node("quick", 0.005))
+
+
+def test_when_its_draft_node_is_lost_another_one_takes_over_under_a_higher_number() -> None:
+    state = make(node("a", 0.001), node("b"))
+    admit(state)
+    name, number = follow_of(state.streams[ONE])
+    draft_lost(state, name)
+    assert follow_of(state.streams[ONE]) == ("b", number + 1)
+
+
+def test_a_text_with_which_draft_nodes_die_goes_without() -> None:
+    state = make(node("a"), node("b"), node("c"))
+    admit(state)
+    for _ in range(2):
+        draft_lost(state, follow_of(state.streams[ONE])[0])
+    assert state.streams[ONE].follow is None
+    assert "were lost with it" in state.streams[ONE].plain_reason
+
+
+def test_a_refused_stream_is_not_offered_to_that_node_again_soon() -> None:
+    state = make(node("a", 0.001), node("b"))
+    admit(state)
+    _, number = follow_of(state.streams[ONE])
+    draft_failed(state, "a", ONE, number, "full", for_good=False)
+    assert follow_of(state.streams[ONE])[0] == "b"
+
+
+def test_a_draft_node_that_never_has_a_guess_in_time_loses_the_stream() -> None:
+    state = make(node())
+    admit(state)
+    ready(state)
+    out: list[Instruction] = []
+    for _ in range(70):
+        out += commit(state, 5)
+    assert to_draft(out, CloseStreamNotice)
+    assert state.streams[ONE].follow is None
+    measured = make(node())
+    admit(measured)
+    ready(measured)
+    for k in range(140):
+        commit(measured, 5, num_compared=int(k % 8 == 0))
+    assert measured.streams[ONE].follow is not None
+
+
+# -- what is passed on ----------------------------------------------------------------------------
+
+
+def part(stream_id: int, follow: int, start: int = 3, num: int = 2) -> ChainPart:
+    return ChainPart(stream_id, follow, 1, start, bytes([200] * num))
+
+
+def test_guesses_of_who_follows_go_to_the_target_and_no_others() -> None:
+    state = make(node())
+    admit(state)
+    _, number = follow_of(state.streams[ONE])
+    good, stale, strange = part(1, number), part(1, number + 1), part(7, number)
+    out = guessed(state, "d", [(good, (4, 5)), (stale, (6, 7)), (strange, (8, 9))])
+    assert to_target(out, GuessNotice) == [GuessNotice((good,), (4, 5))]
+    assert guessed(state, "other", [(good, (4, 5))]) == []
+    assert state.num_stale == 3
+
+
+def test_commits_go_to_the_client_and_to_who_follows() -> None:
+    state = make(node())
+    admit(state)
+    ready(state)
+    out = commit(state, 8, 9, num_draft_tokens=3, num_accepted_tokens=1, text=b"x")
+    (emit,) = (i for i in out if isinstance(i, Emit))
+    assert (emit.position, emit.token_ids, emit.text) == (0, (8, 9), b"x")
+    (notice,) = to_draft(out, CommitNotice)
+    assert notice.new_token_ids == (8, 9)
+    assert notice.entries[0].num_draft_tokens == 3
+
+
+def test_commits_that_wait_for_a_busy_link_go_together() -> None:
+    """10 kbit/s: what a message takes is longer than a pass."""
+    state = make(node(link=Link(rate_bps=10_000.0)))
+    admit(state)
+    ready(state)
+    first = commit(state, 4, now=10.0)
+    assert to_draft(first, CommitNotice)
+    assert not to_draft(commit(state, 5, now=10.01), CommitNotice)
+    assert not to_draft(commit(state, 6, now=10.02), CommitNotice)
+    at = next_deadline(state)
+    assert at is not None
+    (notice,) = to_draft(state.tick(at), CommitNotice)
+    assert notice.new_token_ids == (5, 6)
+    assert notice.entries[0].prefix_len == len(PROMPT) + 1
+
+
+def test_a_long_text_goes_in_pieces_with_gaps_between_them() -> None:
+    text = tuple(1 + k % 90 for k in range(200))
+    state = make(node(link=Link(rate_bps=50_000.0)))
+    (opened,) = to_draft(admit(state, prompt=text), OpenStreamRequest)
+    told = list(opened.token_ids)
+    assert len(told) < 100
+    assert opened.num_known == len(text)
+    now = 0.0
+    while len(told) < len(text):
+        (notice,) = to_draft(state.tick(now), CommitNotice)
+        told += notice.new_token_ids
+        assert not to_draft(tell_followers(state, now), CommitNotice)
+        now = next_deadline(state) or 0.0
+    assert tuple(told) == text
+
+
+def test_a_long_text_on_a_slow_link_does_not_keep_commits_from_others() -> None:
+    state = make(node(link=Link(rate_bps=50_000.0)))
+    admit(state, 1)
+    ready(state)
+    admit(state, 2, prompt=tuple(1 + k % 90 for k in range(2000)))
+    now, told = 0.0, []
+    for token_id in range(5, 15):
+        out = commit(state, token_id, now=now)
+        now = (next_deadline(state) or now) + 1e-6
+        out += state.tick(now)
+        for notice in to_draft(out, CommitNotice):
+            told += [e.num_tokens for e in notice.entries if e.stream_id == ONE]
+    assert sum(told) >= 8
+
+
+def test_the_target_is_told_to_go_on_long_before_it_would_stop() -> None:
+    state = make()
+    admit(state)
+    (lease,) = leases_of(ready(state))
+    entries = []
+    for _ in range(200):
+        entries += leases_of(commit(state, 5))
+    ends = [e.prefix_len + e.num_tokens for e in [lease, *entries]]
+    begins = [e.prefix_len for e in entries]
+    assert entries
+    assert all(begin < end - 16 for begin, end in zip(begins, ends, strict=False))
+
+
+# -- ends and errors ------------------------------------------------------------------------------
+
+
+def test_a_text_that_ends_is_closed_at_its_draft_node() -> None:
+    state = make(node())
+    admit(state)
+    ready(state)
+    out = commit(state, 5, finish_reason="stop", num_draft_tokens=2, num_accepted_tokens=1)
+    assert [i.reason for i in out if isinstance(i, Finish)] == ["stop"]
+    assert to_draft(out, CloseStreamNotice)
+    figures, _ = state.take_figures(ONE)
     assert (figures.num_draft_tokens, figures.num_accepted_tokens) == (2, 1)
-    assert reason == "draft off: no draft node holds it"
-    figures, reason = scheduler.take_figures(ONE)
-    assert (figures.num_rounds, reason) == (0, "")
+    assert not state.streams
 
 
-# -- streams that go -------------------------------------------------------------------------------
+def test_a_commit_that_is_missing_makes_it_open_the_stream_anew() -> None:
+    state = make()
+    admit(state)
+    ready(state)
+    out = commit(state, 5, prefix_len=9)
+    (request,) = to_target(out, OpenStreamRequest)
+    assert request.generation > 1
+    assert request.token_ids == PROMPT
+    while state.streams:
+        out = commit(state, 5, prefix_len=9)
+    assert any(isinstance(i, Abort) for i in out)
 
 
-def test_cancelling_closes_the_stream_wherever_it_is() -> None:
-    scheduler = make_scheduler("a")
-    open_stream(scheduler, ONE, "a")
-    notice = CloseStreamNotice(ONE, 1)
-    out = [ToTarget(notice), ToDraft("a", notice), Finish(ONE, "cancelled")]
-    assert scheduler.cancel(ONE, 0.0) == out
-    assert scheduler.cancel(ONE, 0.0) == []
-    assert (scheduler.num_streams, scheduler.next_deadline()) == (0, None)
+def test_a_commit_that_comes_twice_is_taken_once() -> None:
+    state = make()
+    admit(state)
+    ready(state)
+    commit(state, 5)
+    assert commit(state, 5, prefix_len=len(PROMPT)) == []
+    assert state.streams[ONE].token_ids == [*PROMPT, 5]
 
 
-def test_cancelling_the_only_stream_of_a_round_starts_those_who_waited_for_it() -> None:
-    scheduler = make_scheduler("a")
-    open_stream(scheduler, ONE, "a")
-    answer(scheduler, 1, "a")
-    # Once the first is being verified the second, of the same batch, waits for it.
-    assert open_stream(scheduler, TWO, "a") == []
-    assert started(scheduler.cancel(ONE, 0.0)) == {2: [TWO]}
+def test_a_parked_stream_goes_on_when_it_is_ready_again() -> None:
+    state = make(node())
+    admit(state)
+    ready(state)
+    number = follow_of(state.streams[ONE])[1]
+    state.target_parked(ONE, 1)
+    assert state.target_ready(ONE, 1) == []
+    assert leases_of(state.target_ready(ONE, 2))
+    assert follow_of(state.streams[ONE])[1] == number
 
 
-def test_a_draft_whose_only_stream_of_a_round_was_cancelled_is_not_waited_for() -> None:
-    scheduler = make_scheduler("a", "b")
-    open_stream(scheduler, ONE, "a")
-    answer(scheduler, 1, "a")
-    open_stream(scheduler, TWO, "b")
-    assert started(commit_one(scheduler, ONE)) == {2: [ONE, TWO]}
-    assert scheduler.drafted("b", guesses(2, TWO, 3, 7), 0.0) == []
-    (verify,) = verify_requests(scheduler.cancel(ONE, 0.0))
-    assert verify == VerifyRequest(2, guesses(2, TWO, 3, 7).entries, (7,))
+def test_silence_of_the_target_about_a_stream_ends() -> None:
+    state = make()
+    admit(state)
+    ready(state)
+    out: list[Instruction] = []
+    for second in range(2000):
+        out += state.tick(float(second))
+    assert to_target(out, OpenStreamRequest)
+    assert any(isinstance(i, Abort) for i in out)
 
 
-def test_a_stream_that_the_target_refuses_is_aborted_with_its_reason() -> None:
-    scheduler = make_scheduler("a")
-    scheduler.admit(make_spec(), None)
-    assert scheduler.target_failed(ONE, 2, "other", 0.0) == []
-    closed = ToDraft("a", CloseStreamNotice(ONE, 1))
-    assert scheduler.target_failed(ONE, 1, "full", 0.0) == [closed, Abort(ONE, "full")]
-    assert scheduler.target_ready(ONE, 1, 0.0) == []
-    assert scheduler.num_stale == 2
+def test_a_stream_goes_on_with_its_journal_on_another_target() -> None:
+    state, other = make(node()), make(node())
+    admit(state)
+    ready(state)
+    commit(state, 5)
+    stream, out = state.release(ONE)
+    assert to_target(out, CloseStreamNotice)
+    (request,) = to_target(other.adopt(stream), OpenStreamRequest)
+    assert request.token_ids == (*PROMPT, 5)
+    assert request.generation == 2
 
 
-# -- what the policy sees --------------------------------------------------------------------------
+# -- the air --------------------------------------------------------------------------------------
 
 
-def test_the_policy_sees_all_active_streams_wherever_they_are() -> None:
-    policy = FixedPolicy()
-    scheduler = make_scheduler("a", policy=policy)
-    open_stream(scheduler, ONE, "a")
-    for stream_id, gamma in ((TWO, None), (THREE, 3), (FOUR, 0)):
-        scheduler.admit(make_spec(stream_id), gamma)
-    scheduler.target_ready(THREE, 1, 0.0)
-    commit_one(scheduler, THREE)
-    scheduler.target_ready(FOUR, 1, 0.0)
-    seen = policy.seen[-1]
-    # The first in a round, the third on a lease; the target still reads the prompt of the second.
-    first, third, fourth = seen.streams
-    assert (first.stream_id, first.draft, first.fixed_gamma) == (ONE, "a", None)
-    # It will guess once its node has read the prompt.
-    assert (third.stream_id, third.draft, third.fixed_gamma) == (THREE, "a", 3)
-    assert (fourth.stream_id, fourth.draft, fourth.fixed_gamma) == (FOUR, None, 0)
-    assert [view.tokens_left for view in seen.streams] == [LONG, 7, 8]
-    assert (seen.target, seen.used_cells) == (TARGET_COSTS, 3 + 3 + 4 + 3)
-    (draft,) = seen.drafts
-    # It holds the first; the prompts of the second and third it still reads.
-    assert (draft.name, draft.used_cells) == ("a", 3)
-    assert scheduler._drafts["a"].num_unread == 3 + 3
-    reading_s = 6 / 32 * DRAFT_COSTS.prefill.at(32)
-    slower = DRAFT_COSTS.decode.at(1) / (1 - reading_s / 2.0)
-    assert draft.costs.decode.at(1) == pytest.approx(slower, rel=1e-9)
+def on_air(name: str, rate_bps: float, medium: str = "cell") -> DraftRecord:
+    return node(name, link=Link(rate_bps, 0.001, medium, 0.001))
 
 
-def test_the_policy_sees_what_the_length_of_texts_costs() -> None:
-    policy = FixedPolicy()
-    costs = NodeCosts(replace(TARGET_COSTS.decode, per_own_cell_s=1e-3), TARGET_COSTS.prefill)
-    scheduler = SchedulerState(policy, costs)
-    for stream_id, num_tokens in ((ONE, 3), (TWO, 11)):
-        scheduler.admit(make_spec(stream_id, token_ids=tuple(range(num_tokens))), None)
-        scheduler.target_ready(stream_id, 1, 0.0)
-    seen = policy.seen[-1]
-    assert seen.target is not None
-    # The mean stream has 7 tokens.
-    assert seen.target.decode.at(4) == pytest.approx(TARGET_COSTS.decode.at(4) + 4 * 7e-3)
-    assert [view.extra_s for view in seen.streams] == pytest.approx([-4e-3, 4e-3])
+def test_nodes_of_a_medium_share_it_by_what_their_messages_take_and_their_streams() -> None:
+    nodes = [on_air("a", 1e5), on_air("b", 4e5), on_air("c", 1e5, "other"), node("wired")]
+    state = make(*nodes)
+    for number in range(1, 9):
+        admit(state, number)
+    drafts = state.drafts
+    a, b = drafts["a"], drafts["b"]
+    assert a.followed
+    assert b.followed
+    shares = [a.share_up, a.share_down, b.share_up, b.share_down]
+    # Some is left free, so that messages do not queue.
+    assert 0.5 < sum(shares) < 1.0
+    # Guesses of a step are more than the tokens that are told.
+    assert a.share_up > a.share_down
+    assert drafts["c"].share_up + drafts["c"].share_down == pytest.approx(sum(shares))
+    assert drafts["wired"].rate_up_bps == 0
 
 
-def test_prompts_take_a_share_of_the_target_that_fades() -> None:
-    policy = FixedPolicy()
-    scheduler = make_scheduler(policy=policy)
-    scheduler.admit(make_spec(ONE, prompt=(5,) * 6400), None)
-    scheduler.target_ready(ONE, 1, 100.0)
-    # 200 pieces of 32 tokens that make passes longer by 1/31 ms a token, over the last 10 s or so.
-    share = 200 * 32 * (1e-3 / 31) / 10
-    assert policy.seen[-1].prefill_share == pytest.approx(share)
-    open_stream(scheduler, TWO, now=110.0)
-    assert policy.seen[-1].prefill_share == pytest.approx(share / math.e, rel=0.01)
-    scheduler.admit(make_spec(THREE, prompt=(5,) * 1_000_000), None)
-    scheduler.target_ready(THREE, 1, 110.0)
-    assert policy.seen[-1].prefill_share == 0.8
+def test_a_target_on_the_medium_comes_before_guesses_and_hears_them_over_it() -> None:
+    state = make(on_air("d", 1e5), on_air("elsewhere", 1e5, "other"))
+    for number in range(1, 9):
+        admit(state, number)
+    drafts = state.drafts
+    node, other = drafts["d"], drafts["elsewhere"]
+    alone = node.share_up + node.share_down
+    drafts.take("target", "cell", 0.3)
+    # A guess takes the medium twice: to the coordinator, and from there to the target.
+    assert 2 * node.share_up + node.share_down == pytest.approx(alone - 0.3)
+    assert other.share_up + other.share_down == pytest.approx(alone)
+    drafts.take("target", "cell", 0.9)
+    assert 0 < 2 * node.share_up + node.share_down < 0.1
 
 
-def test_what_a_target_had_of_a_prompt_takes_no_share_of_it() -> None:
-    policy = FixedPolicy()
-    scheduler = make_scheduler(policy=policy)
-    scheduler.admit(make_spec(ONE, prompt=(5,) * 6400), None)
-    scheduler.target_ready(ONE, 1, 100.0, 3200)
-    share = 100 * 32 * (1e-3 / 31) / 10
-    assert policy.seen[-1].prefill_share == pytest.approx(share)
-    scheduler.target_parked(ONE, 1, 100.0)
-    scheduler.target_ready(ONE, 2, 100.0, 0)
-    assert policy.seen[-1].prefill_share == pytest.approx(share)
+def test_what_a_draft_node_may_use_of_the_air_goes_with_what_it_is_told() -> None:
+    state = make(on_air("d", 1e5))
+    admit(state)
+    ready(state)
+    (notice,) = to_draft(commit(state, 7), CommitNotice)
+    assert notice.rate_bps == state.drafts["d"].rate_up_bps
+    assert 0 < notice.rate_bps < 1e5
 
 
-def test_the_targets_costs_follow_what_its_passes_take() -> None:
-    policy = FixedPolicy()
-    scheduler = make_scheduler(policy=policy)
-    open_stream(scheduler, ONE)
-    for length in range(3, 103):
-        scheduler.committed(commit(ONE, length, [9], pass_s=3e-3), 0.0)
-    # One in which a stream ends, which is saved, tells nothing of what decoding takes, nor do
-    # those in which a prompt is read.
-    scheduler.admit(make_spec(TWO, max_tokens=200), None)
-    scheduler.target_ready(TWO, 1, 0.0)
-    scheduler.committed(commit(TWO, 3, [9], finish_reason="stop", pass_s=9e-3), 0.0)
-    scheduler.admit(make_spec(TWO), None)
-    for length in range(103, 153):
-        reading = replace(commit(ONE, length, [9], pass_s=9e-3), num_read_tokens=32)
-        scheduler.committed(reading, 0.0)
-    # Nor that of a prompt's end, which is told when the stream is ready already.
-    scheduler.target_ready(TWO, 1, 0.0)
-    for length in range(153, 203):
-        reading = replace(commit(ONE, length, [9], pass_s=9e-3), num_read_tokens=31)
-        scheduler.committed(reading, 0.0)
-    target = policy.seen[-1].target
-    assert target is not None
-    assert target.decode.at(1) == pytest.approx(3e-3, rel=0.01)
-    assert target.decode.at(32) == TARGET_COSTS.decode.at(32)
-    assert target.prefill == TARGET_COSTS.prefill
-
-
-def test_acceptance_may_be_given_from_outside() -> None:
-    policy = FixedPolicy()
-    given_alpha = AcceptanceEstimate(1.0, 3.0)
-    scheduler = SchedulerState(policy, TARGET_COSTS, lambda stream_id: given_alpha)
-    scheduler.draft_joined("a", DRAFT_COSTS)
-    open_stream(scheduler, ONE, "a")
-    assert policy.seen[-1].streams[0].alpha == 0.25
-
-
-def test_a_target_of_unknown_costs_is_decoded_on_plainly() -> None:
-    scheduler = SchedulerState(joint_plan, None)
-    scheduler.draft_joined("a", DRAFT_COSTS)
-    out = open_stream(scheduler, ONE, "a")
-    assert leases_of(out) == [LeaseEntry(ONE, 1, 3, LEASE_TOKENS)]
-    scheduler.committed(commit(ONE, 3, [9], finish_reason="stop", pass_s=1.0), 0.0)
-    assert scheduler.take_figures(ONE)[1] == "draft off: no costs"
-
-
-def test_a_stream_that_has_begun_is_waited_for_and_not_asked_twice() -> None:
-    scheduler = make_scheduler("a")
-    scheduler.admit(make_spec(ONE), None)
-    scheduler.draft_ready("a", ONE, 1, 0.0)
-    # Its guesses would follow a token that is not known yet.
-    assert draft_requests(scheduler.target_ready(ONE, 1, 0.0, 2, has_begun=True)) == []
-    out = scheduler.committed(commit(ONE, 3, [9]), 0.0)
-    ((_, request),) = draft_requests(out)
-    assert request.entries[0].prefix_len + request.entries[0].num_new_tokens == 4
-
-
-# -- walks -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@settings(max_examples=25, database=None)
-@given(seed=st.integers(0, 2**32), num_streams=st.integers(1, 6))
-def test_no_stream_waits_for_ever_and_nothing_leaks(seed: int, num_streams: int) -> None:
-    walk = Walk(seed, num_streams, num_events=400)
-    walk.run()
-    assert set(walk.ended) == set(walk.lengths)
-    scheduler = walk.scheduler
-    assert (scheduler.num_streams, scheduler.next_deadline()) == (0, None)
-    assert not scheduler._membership.ended
-    assert all(node.num_streams == node.num_waiting == 0 for node in scheduler._drafts)
-    assert replayed(walk, walk.told), "not a function of what it was told"
-
-
-def test_a_scheduler_that_plans_later_starts_nothing_new_before_it_does() -> None:
-    policy = FixedPolicy(gamma=4)
-    due: list[bool] = []
-    at_once = SchedulerState(policy, TARGET_COSTS)
-    later = SchedulerState(policy, TARGET_COSTS, plans_later=lambda: due.append(True))
-    for scheduler in (at_once, later):
-        scheduler.draft_joined("a", DRAFT_COSTS)
-        scheduler.admit(make_spec(ONE), None)
-        scheduler.draft_ready("a", ONE, 1, 0.0)
-    together = at_once.target_ready(ONE, 1, 0.0)
-    assert together
-    assert later.target_ready(ONE, 1, 0.0) == []
-    assert due
-    assert later.plan_anew(0.0) == together
-    assert later.plan_anew(0.0) == []
+def test_commits_wait_for_the_share_of_the_air_that_they_have_and_merge() -> None:
+    state = make(on_air("d", 2e4))
+    admit(state)
+    ready(state)
+    assert to_draft(commit(state, 7, now=1.0), CommitNotice)
+    assert not to_draft(commit(state, 8, now=1.001), CommitNotice)
+    assert not to_draft(commit(state, 9, now=1.002), CommitNotice)
+    deadline = next_deadline(state)
+    assert deadline is not None
+    alone_s = state.drafts["d"].message_s(1, 1)
+    assert deadline == pytest.approx(1.0 + alone_s / state.drafts["d"].share_down)
+    (notice,) = to_draft(tell_followers(state, deadline), CommitNotice)
+    assert notice.new_token_ids == (8, 9)

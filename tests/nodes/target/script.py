@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,10 +11,23 @@ from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.events import Committed
 from nodes.target.state import TargetState
+from policies.latency import CostTable, NodeCosts
 from tests.nodes.reference import Reference, reference
 
 ONE = StreamId(1)
 TWO = StreamId(2)
+# Passes take as long whatever is in them: all guesses that are there are worth it.
+FLAT = NodeCosts(CostTable((1, 512), (0.01, 0.01)), CostTable((32,), (0.01,)))
+_chains = itertools.count(1)
+
+
+def verify(
+    state: TargetState, stream_id: StreamId, generation: int, start: int, guesses: Sequence[int]
+) -> None:
+    """Send guesses of a chain of its own for the positions from start on, and allow a pass."""
+    chances = [0.99] * len(guesses)
+    state.guess(stream_id, (1, next(_chains)), start, guesses, chances)
+    state.lease(stream_id, generation, start, 1)
 
 
 class RecordingModel(ToyModel):
@@ -31,7 +45,8 @@ class RecordingModel(ToyModel):
 def make_state(prefix_cache_bytes: int = 0, **changes: Any) -> tuple[TargetState, RecordingModel]:
     config = ToyConfig(**changes)
     model = RecordingModel(config)
-    return TargetState(model, ToyTokenizer(config.num_vocab), prefix_cache_bytes), model
+    tokenizer = ToyTokenizer(config.num_vocab)
+    return TargetState(model, tokenizer, prefix_cache_bytes, costs=FLAT), model
 
 
 def alone(spec: StreamSpec, **changes: Any) -> Reference:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nodes.target.events import Committed
 from tests.nodes.builders import PROMPT, make_spec
-from tests.nodes.target.script import ONE, alone, make_state, run, text_of, tokens_of
+from tests.nodes.target.script import ONE, alone, make_state, run, text_of, tokens_of, verify
 
 
 def test_a_stop_string_ends_the_text_before_it() -> None:
@@ -58,8 +57,11 @@ def test_max_tokens_ends_a_stream_whatever_was_guessed() -> None:
     expected = alone(make_spec(max_tokens=9)).token_ids
     state.open(spec)
     run(state)
-    state.verify(ONE, 1, 3, expected[:8])
-    assert run(state) == [Committed(ONE, 1, 3, expected[:3], 2, 2, "length", text_of(expected[:3]))]
+    verify(state, ONE, 1, 3, expected[:8])
+    (commit,) = run(state)
+    assert (commit.token_ids, commit.text) == (expected[:3], text_of(expected[:3]))
+    assert (commit.num_draft_tokens, commit.num_accepted_tokens) == (2, 2)
+    assert commit.finish_reason == "length"
     assert state.num_streams == 0
 
 

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nodes.draft.state import ModelDrafter
-from nodes.draft.stream import Drafted, Job
+from nodes.draft.state import DraftState, Guessed
 from nodes.engine.protocol import Logits, Span
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.stream import StreamId
 from nodes.target.events import Committed, Failed
 from nodes.target.state import TargetState
 from tests.nodes.builders import make_spec
@@ -56,14 +54,14 @@ def test_a_target_goes_on_with_the_other_streams() -> None:
 
 
 def test_a_draft_goes_on_with_the_other_streams() -> None:
-    drafter = ModelDrafter(FaultyModel(ToyConfig()))
+    drafter = DraftState(FaultyModel(ToyConfig()), lambda _: 0.001)
     drafter.open(make_spec(1, (BAD_TOKEN, 6, 7)))
     drafter.open(make_spec(2))
-    drafter.draft(1, [Job(StreamId(n), 1, 3, (), 4) for n in (1, 2)])
     events = []
     while drafter.has_work():
         events += drafter.step()
     assert [event.stream_id for event in events if isinstance(event, Failed)] == [ONE]
-    (drafted,) = [event for event in events if isinstance(event, Drafted)]
-    guessed = {guess.stream_id: guess.token_ids for guess in drafted.guesses}
-    assert guessed == {TWO: alone(make_spec(2)).token_ids[:4]}
+    parts = [part for event in events if isinstance(event, Guessed) for part in event.parts]
+    assert {part.stream_id for part in parts} == {TWO}
+    guessed = tuple(token for part in parts for token in part.token_ids)
+    assert guessed == alone(make_spec(2)).token_ids[: len(guessed)]

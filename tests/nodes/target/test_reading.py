@@ -17,6 +17,7 @@ from tests.nodes.target.script import (
     run,
     text_of,
     tokens_of,
+    verify,
 )
 
 
@@ -123,7 +124,8 @@ def test_the_next_turn_of_a_conversation_is_not_read_from_its_beginning() -> Non
     for spec in (second, stranger):
         del model.passes[:]
         state.open(spec)
-        state.verify(spec.stream_id, 1, 103, (1, 2, 3))
+        run(state)
+        verify(state, spec.stream_id, 1, 103, (1, 2, 3))
         run(state)
         state.lease(spec.stream_id, 1, 104, 100)
         read.append(sum(sum(piece.values()) for piece in pieces_of(model)))
@@ -140,7 +142,7 @@ def test_guesses_that_were_rejected_at_the_end_are_not_saved() -> None:
     state, _ = make_state(100_000)
     state.open(spec)
     run(state)
-    state.verify(ONE, 1, 80, (*whole[:5], 1 + whole[5] % 90, 7))
+    verify(state, ONE, 1, 80, (*whole[:5], 1 + whole[5] % 90, 7))
     (commit,) = run(state)
     assert (commit.token_ids, commit.finish_reason) == (whole[:6], "stop")
     second = make_spec(2, prompt=(*prompt, *whole[:6], 4), owner="me", max_tokens=20)

@@ -203,8 +203,8 @@ def test_room_is_counted_with_growth_and_shortage_with_what_is_unread() -> None:
     assert not residents.fits(third)
     assert residents.shortage() == 2 * 266 - 600
     setting.read(first, 266)
-    first.guesses = (1, 2, 3)
-    assert residents.shortage() == 266 + 4 - 334
+    first.lease = 300
+    assert residents.shortage() == 266 + 1 - 334
     residents.leave(second)
     assert residents.fits(third)
     assert [stream.number for stream in residents.by_age()] == [1]

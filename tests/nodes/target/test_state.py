@@ -8,7 +8,7 @@ from nodes.messages import MAX_GAMMA
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.events import Committed, Failed, Ready
 from tests.nodes.builders import PROMPT, make_spec
-from tests.nodes.target.script import ONE, TWO, alone, make_state, run, text_of, tokens_of
+from tests.nodes.target.script import ONE, TWO, alone, make_state, run, text_of, tokens_of, verify
 
 
 def test_a_stream_is_ready_once_its_prefix_is_in_the_cache() -> None:
@@ -37,10 +37,9 @@ def test_messages_of_another_generation_or_stream_change_nothing() -> None:
     state.open(make_spec(generation=2))
     run(state)
     state.lease(ONE, 1, 3, 5)
-    state.verify(ONE, 3, 3, (1,))
     state.close(ONE, 1)
     state.close(TWO, 1)
-    assert state.num_stale == 4
+    assert state.num_stale == 3
     assert state.num_streams == 1
     assert not state.has_work()
 
@@ -76,9 +75,11 @@ def test_right_guesses_and_one_more_token_come_of_one_pass() -> None:
     state.open(spec)
     run(state)
     passes = model.num_forward_passes
-    state.verify(ONE, 1, 3, expected[:4])
-    commit = Committed(ONE, 1, 3, expected[:5], 4, 4, "", text_of(expected[:5]))
-    assert run(state) == [commit]
+    verify(state, ONE, 1, 3, expected[:4])
+    (commit,) = run(state)
+    assert (commit.token_ids, commit.text) == (expected[:5], text_of(expected[:5]))
+    assert (commit.num_draft_tokens, commit.num_accepted_tokens) == (4, 4)
+    assert (commit.num_compared, commit.num_right, commit.num_offered) == (4, 4, 4)
     assert model.num_forward_passes == passes + 1
     assert model.length(0) == len(PROMPT) + 4
 
@@ -90,30 +91,37 @@ def test_guesses_are_taken_up_to_the_first_wrong_one() -> None:
     state.open(spec)
     run(state)
     wrong = 1 + expected[2] % 90
-    state.verify(ONE, 1, 3, (*expected[:2], wrong, *expected[3:5]))
-    assert run(state) == [Committed(ONE, 1, 3, expected[:3], 5, 2, "", text_of(expected[:3]))]
+    verify(state, ONE, 1, 3, (*expected[:2], wrong, *expected[3:5]))
+    (commit,) = run(state)
+    assert (commit.token_ids, commit.text) == (expected[:3], text_of(expected[:3]))
+    assert (commit.num_draft_tokens, commit.num_accepted_tokens) == (5, 2)
+    assert (commit.num_compared, commit.num_right) == (3, 2)
     assert model.length(0) == len(PROMPT) + 2
-    state.verify(ONE, 1, 6, ())
+    state.lease(ONE, 1, 6, 1)
     assert tokens_of(run(state)) == expected[3:4]
 
 
-def test_guesses_that_do_not_follow_or_are_too_many_are_counted() -> None:
+def test_guesses_that_do_not_follow_are_counted_and_not_used() -> None:
     state, _ = make_state()
-    state.open(make_spec())
+    spec = make_spec()
+    state.open(spec)
     run(state)
-    state.verify(ONE, 1, 2, (1,))
-    state.verify(ONE, 1, 4, (1,))
-    state.verify(ONE, 1, 3, (1,) * (MAX_GAMMA + 1))
-    assert state.num_stale == 3
+    state.guess(ONE, (1, 1), 4, (1,), (0.9,))
+    state.guess(ONE, (1, 2), 2, (1,), (0.9,))
+    assert state.num_stale == 2
     assert not state.has_work()
+    state.lease(ONE, 1, 3, 1)
+    (commit,) = run(state)
+    assert (commit.token_ids, commit.num_draft_tokens) == (alone(spec).token_ids[:1], 0)
 
 
 def test_guesses_outside_the_vocabulary_are_wrong_not_fatal() -> None:
     spec = make_spec(max_tokens=4)
     state, model = make_state()
     state.open(spec)
+    run(state)
     right = alone(spec).token_ids[0]
-    state.verify(ONE, 1, 3, (right, model.info.num_vocab, right))
+    verify(state, ONE, 1, 3, (right, model.info.num_vocab, right))
     (commit,) = run(state)
     assert commit.token_ids == alone(spec).token_ids[:2]
     assert (commit.num_draft_tokens, commit.num_accepted_tokens) == (1, 1)
@@ -155,6 +163,6 @@ def test_a_pass_too_small_for_all_starves_nobody() -> None:
         state.open(make_spec(stream_id, max_tokens=40))
     run(state)
     for stream_id in (1, 2, 3):
-        state.verify(StreamId(stream_id), 1, 3, (1,) * 8)
+        verify(state, StreamId(stream_id), 1, 3, (1,) * 8)
     served = [e.stream_id for _ in range(3) for e in state.step() if isinstance(e, Committed)]
     assert sorted(served) == [1, 2, 3]

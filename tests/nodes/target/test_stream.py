@@ -45,16 +45,14 @@ def test_a_stream_of_no_tokens_is_over_once_its_prompt_is_scored() -> None:
     assert not make_stream(make_spec()).is_over
 
 
-def test_a_decode_makes_scores_of_each_token_and_of_those_in_its_place() -> None:
+def test_a_token_makes_its_own_score_and_those_of_others_in_its_place() -> None:
     assert make_stream(make_spec()).num_scores == 0
-    stream = make_stream(make_spec(num_logprobs=4))
-    stream.guesses = (1, 2)
-    assert stream.num_scores == 3 * 5
+    assert make_stream(make_spec(num_logprobs=4)).num_scores == 5
 
 
 def test_parking_voids_what_was_asked_and_begins_a_generation() -> None:
     stream = make_stream(make_spec(), 9)
-    stream.lease, stream.guesses, stream.announced = 20, (1, 2), True
+    stream.lease, stream.announced = 20, True
     assert stream.may_decode
     stream.park()
     assert not stream.may_decode
@@ -62,14 +60,6 @@ def test_parking_voids_what_was_asked_and_begins_a_generation() -> None:
     # Who has not been told that it is ready was asked nothing yet.
     stream.park()
     assert stream.generation == 2
-
-
-def test_the_last_token_is_never_a_guess() -> None:
-    stream = make_stream(make_spec(max_tokens=4), 9)
-    stream.guesses = (1, 2, 3, 4)
-    assert stream.useful_guesses == (1, 2)
-    stream.guesses = ()
-    assert stream.may_decode
 
 
 def test_a_text_ends_by_length_stop_string_or_end_token() -> None:

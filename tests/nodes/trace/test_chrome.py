@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nodes.trace.chrome import chrome_trace
-from nodes.trace.records import LapRecord, PassRecord, Record, RoundRecord
-from tests.nodes.trace.examples import OTHERS, ROUND
+from nodes.trace.records import GuessRecord, PassRecord, Record
+from tests.nodes.trace.examples import FLOW, FOLLOWED, GUESSES, OTHERS, PASS
 
 Event = dict[str, Any]
 
@@ -28,7 +28,7 @@ def check(events: list[Event]) -> None:
     processes = {e["pid"] for e in events if e["name"] == "process_name"}
     spans = defaultdict[tuple[int, int], list[tuple[int, int]]](list)
     for event in events:
-        assert event["ph"] in "XiCMstf"
+        assert event["ph"] in "XiCM"
         assert type(event["pid"]) is type(event["tid"]) is type(event["ts"]) is int
         assert event["ts"] >= 0
         if event["ph"] != "M":
@@ -48,27 +48,33 @@ def check(events: list[Event]) -> None:
                 assert is_apart or is_inside or holds
 
 
-def thread_names(events: list[Event]) -> set[str]:
-    return {e["args"]["name"] for e in events if e["name"] == "thread_name"}
+def names(events: list[Event], kind: str) -> set[str]:
+    return {event["args"]["name"] for event in events if event["name"] == kind}
 
 
-def test_a_round_has_tracks_spans_and_arrows() -> None:
-    events = events_of((*ROUND, *OTHERS))
+def test_passes_guesses_plans_and_followers_have_tracks() -> None:
+    events = events_of((*FLOW, *OTHERS))
     check(events)
-    expected = {"plan in force", "batch 1", "draft", "link to a", "pass", "trials"}
-    assert thread_names(events) == expected
-    arrows = [e for e in events if e["ph"] in "stf"]
-    assert [(a["ph"], a["id"]) for a in arrows] == [("s", "t/7"), ("t", "t/7"), ("f", "t/7")]
-    starts = {(e["pid"], e["tid"], e["ts"]) for e in events if e["ph"] == "X"}
-    assert {(a["pid"], a["tid"], a["ts"]) for a in arrows} <= starts
-    assert [a["ts"] for a in arrows] == sorted(a["ts"] for a in arrows)
-    # The round's first span begins everything.
+    expected = {"plan in force", "stream 1", "stream 2", "guesses", "pass"}
+    assert names(events, "thread_name") == expected
+    expected = {"coordinator, for t", "draft node a", "target t"}
+    assert names(events, "process_name") == expected
+    # The plan begins everything.
     assert min(e["ts"] for e in events if e["ph"] == "X") == 0
+
+
+def test_messages_with_guesses_are_moments_and_passes_last() -> None:
+    events = events_of(FLOW)
+    (message,) = [event for event in events if event["name"] == "7 guesses"]
+    assert (message["ph"], message["ts"]) == ("i", 20_000)
+    (verified,) = [event for event in events if event["name"] == "9 tokens"]
+    assert (verified["ph"], verified["dur"]) == ("X", 60_000)
+    assert verified["args"]["guesses"] == 7
 
 
 def test_counters_are_sums_of_a_quarter_of_a_second() -> None:
     """Steps begin at 10.0: four tokens by 10.12, one by 10.3."""
-    events = events_of((*ROUND, *OTHERS))
+    events = events_of((*FLOW, *OTHERS))
     rates = [(e["ts"], e["args"]["tokens/s"]) for e in events if e["name"] == "tokens/s"]
     assert rates == [(0, 16.0), (250_000, 4.0), (500_000, 0.0)]
     shares = [(e["ts"], e["args"]["acceptance"]) for e in events if e["name"] == "acceptance"]
@@ -79,26 +85,36 @@ def test_an_empty_trace_is_a_file_too() -> None:
     assert events_of(()) == []
 
 
-def test_rounds_that_overlap_get_lanes() -> None:
-    begun = ROUND[1]
-    assert isinstance(begun, RoundRecord)
-    lap = LapRecord(10.2, "t", 7, 0.2, 0.2)
-    later = (replace(begun, at_s=10.1, round_id=8), replace(lap, at_s=10.3, round_id=8))
-    last = (replace(begun, at_s=10.2, round_id=9), replace(lap, at_s=10.4, round_id=9))
-    events = events_of((begun, later[0], lap, last[0], later[1], last[1]))
+def test_processes_are_in_the_order_of_the_way_of_a_guess() -> None:
+    events = events_of(FLOW)
+    pids = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
+    order = {e["pid"]: e["args"]["sort_index"] for e in events if e["name"] == "process_sort_index"}
+    assert [pids[pid] for pid in sorted(order, key=lambda pid: order[pid])] == [
+        "coordinator, for t",
+        "draft node a",
+        "target t",
+    ]
+
+
+def test_a_draft_node_and_two_targets_share_no_track() -> None:
+    other = [replace(record, target="u") for record in (FOLLOWED, GUESSES, PASS)]
+    events = events_of((*FLOW, *other))
     check(events)
-    tracks = {e["name"]: e["tid"] for e in events if e["ph"] == "X"}
-    assert tracks["round 7"] == tracks["round 9"] != tracks["round 8"]
-    assert thread_names(events) == {"batch 1", "batch 1 (2)"}
+    assert names(events, "process_name") == {
+        *("coordinator, for t", "coordinator, for u"),
+        *("draft node a", "target t", "target u"),
+    }
+    moments = [e for e in events if e["ph"] == "i"]
+    assert [moment["args"]["for"] for moment in moments] == ["t", "u"]
 
 
 @given(data=st.data())
 def test_any_records_make_a_file(data: st.DataObject) -> None:
-    """Rounds in any order and with any times, as nodes may say what they like."""
+    """Records in any order and with any times, as nodes may say what they like."""
     seconds = st.floats(0, 2)
     records = [
         replace(record, at_s=10.0 + data.draw(seconds))
-        for record in data.draw(st.lists(st.sampled_from((*ROUND, *OTHERS)), max_size=12))
+        for record in data.draw(st.lists(st.sampled_from((*FLOW, *OTHERS)), max_size=12))
     ]
     records = [
         replace(r, pass_s=data.draw(seconds), rtt_s=data.draw(seconds))
@@ -107,3 +123,11 @@ def test_any_records_make_a_file(data: st.DataObject) -> None:
         for r in records
     ]
     check(events_of(tuple(sorted(records, key=lambda record: record.at_s))))
+
+
+def test_a_pass_of_an_hour_lies_in_the_past() -> None:
+    events = events_of((GUESSES, replace(PASS, pass_s=3600.0, rtt_s=3600.0)))
+    check(events)
+    assert isinstance(GUESSES, GuessRecord)
+    (verified,) = [event for event in events if event["name"] == "9 tokens"]
+    assert verified["ts"] == 0

@@ -36,9 +36,9 @@ def through_text(value: Any) -> Any:
     return json.loads(json.dumps(as_object(value), allow_nan=False))
 
 
-@given(seed=st.integers(0, 2**32), num_streams=st.integers(0, 8), stopping=st.booleans())
-def test_observations_come_back_equal(seed: int, num_streams: int, stopping: bool) -> None:
-    seen = observation(seed, num_streams, stopping=stopping)
+@given(seed=st.integers(0, 2**32), num_streams=st.integers(0, 8), target_on_air=st.booleans())
+def test_observations_come_back_equal(seed: int, num_streams: int, target_on_air: bool) -> None:
+    seen = observation(seed, num_streams, target_on_air=target_on_air)
     assert from_object(Observation, through_text(seen)) == seen
 
 

@@ -7,9 +7,9 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from nodes.trace.records import KINDS, PlanRecord, from_line, num_entries, to_line
-from tests.nodes.trace.examples import OTHERS, ROUND, guessing, plan_record
+from tests.nodes.trace.examples import FLOW, OTHERS, guessing, plan_record
 
-ALL = (*ROUND, *OTHERS)
+ALL = (*FLOW, *OTHERS)
 
 
 def test_there_is_an_example_of_each_kind() -> None:
@@ -26,8 +26,8 @@ def test_lines_come_back_equal(record: Any) -> None:
 
 
 def test_no_field_could_hold_a_token_or_a_text() -> None:
-    """Texts are names of nodes, targets, policies, links and bounds; no list of numbers is one of
-    token ids."""
+    """Texts are names of nodes, targets, policies, links and bounds, and reasons of draft nodes; no
+    list of numbers is one of token ids."""
     texts, numbers = set(), set()
 
     def look(cls: Any) -> None:
@@ -45,14 +45,14 @@ def test_no_field_could_hold_a_token_or_a_text() -> None:
 
     for cls in KINDS.values():
         look(cls)
-    assert texts == {"target", "policy", "bound", "node", "nodes", "name", "draft", "medium"}
+    assert texts == {"target", "policy", "bound", "node", "reason", "name", "draft", "medium"}
     assert numbers == {"stream_ids", "gammas", "plain", "sizes"}
 
 
 def test_a_record_weighs_more_the_more_streams_it_tells_of() -> None:
     assert num_entries(plan_record(guessing(9))) == 10
-    assert [num_entries(record) for record in ROUND] == [3, 3, 1, 1, 3, 1]
-    assert [num_entries(record) for record in OTHERS] == [1, 2, 1, 1, 2]
+    assert [num_entries(record) for record in FLOW] == [3, 1, 1, 3]
+    assert [num_entries(record) for record in OTHERS] == [1, 2, 1]
 
 
 @pytest.mark.parametrize(
@@ -61,11 +61,11 @@ def test_a_record_weighs_more_the_more_streams_it_tells_of() -> None:
         ("", "not a line of JSON"),
         ("[" * 100_000, "not a line of JSON"),
         ("[]", "not an object"),
-        ("{}", "kind is none of plan, round,"),
-        ('{"kind": "plans"}', "kind is none of plan, round,"),
-        ('{"kind": ["plan"]}', "kind is none of plan, round,"),
-        ('{"kind": "lap", "at_s": "x"}', "at_s is not a number"),
-        ('{"kind": "lap", "at_s": 1}', "target is missing"),
+        ("{}", "kind is none of plan, follow,"),
+        ('{"kind": "plans"}', "kind is none of plan, follow,"),
+        ('{"kind": ["plan"]}', "kind is none of plan, follow,"),
+        ('{"kind": "guesses", "at_s": "x"}', "at_s is not a number"),
+        ('{"kind": "guesses", "at_s": 1}', "target is missing"),
     ],
 )
 def test_lines_that_are_no_records_are_refused(line: str, message: str) -> None:

@@ -31,14 +31,6 @@ def test_every_policy_is_priced_beside_the_recorded_plan(name: str) -> None:
     assert f"{name} to recorded, 1 plans: prices {item.ratio:.3f} on average" in table
 
 
-def test_what_drafting_ahead_saves_is_part_of_the_price() -> None:
-    record = plan_record(guessing(2))
-    assert record.prediction is not None
-    ahead = replace(record, prediction=replace(record.prediction, ahead_gain=0.2))
-    (item,) = replan([ahead], POLICIES["joint"])
-    assert item.ratio == pytest.approx((1.0 - record.prediction.ahead_gain) / 0.8)
-
-
 def test_where_nothing_was_planned_nothing_is_compared() -> None:
     empty = plan_record(Observation(()))
     no_costs = plan_record(replace(guessing(), target=None))
@@ -46,7 +38,8 @@ def test_where_nothing_was_planned_nothing_is_compared() -> None:
 
 
 def test_a_table_shows_both_plans_of_each_record() -> None:
-    records = [plan_record(guessing(2), 5.0), plan_record(guessing(3, 0.01), 7.5)]
+    together = replace(plan_record(guessing(2), 5.0), batches=(Batch((1, 2), (8, 8)),))
+    records = [together, plan_record(guessing(3, 0.01), 7.5)]
     lines = table_of(replan(records, POLICIES["ad"]), "ad").splitlines()
     assert all(line.isascii() for line in lines)
     assert lines[0].split() == ["at", "s", "streams", "plan", "price", "ms", "ratio", "batches"]

@@ -1,0 +1,206 @@
+"""Which draft node follows which stream of a target, and what it guesses. Pure.
+
+A draft node is chosen by how soon it would answer, and left where it is lost, refuses, or never has
+a guess in time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from nodes.messages import ChainPart, CloseStreamNotice, GuessNotice
+from nodes.scheduler.drafts import DraftRecord
+from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget, open_request
+from nodes.scheduler.stream import Follow, Stream
+from nodes.stream import StreamId
+
+if TYPE_CHECKING:
+    from nodes.scheduler.state import SchedulerState
+
+# Tokens of a stream without one guess that could be compared, after which its draft node is taken
+# away from it: it is silent, or so late that its guesses begin where the text has long been.
+_SILENT_TOKENS: Final = 64
+# Draft nodes that may die with a stream before it goes without.
+_MOST_DRAFT_LOSSES: Final = 2
+# Streams that read their text at another draft node at a time: meanwhile each is decoded plainly.
+_MOST_MOVING: Final = 2
+
+
+def find_follower(state: SchedulerState, stream: Stream) -> list[Instruction]:
+    if stream.fixed_gamma == 0:
+        stream.plain_reason = "draft off: gamma 0 was asked for"
+    if stream.follow is not None or not (state.has_followers and stream.wants_follower):
+        return []
+    if stream.num_draft_losses >= _MOST_DRAFT_LOSSES:
+        stream.plain_reason = "draft off: the draft nodes of this text were lost with it"
+        return []
+    length = len(stream.token_ids)
+    refused = stream.refusals.at(length)
+    node = state.drafts.best_for(state.usable, refused, length, stream.tokens_left)
+    if node is None:
+        # Where one has refused it, or was given up, that is why.
+        if not state.usable:
+            stream.plain_reason = "draft off: there is no draft node"
+        elif not refused or not stream.plain_reason:
+            stream.plain_reason = "draft off: no draft node has room for this text"
+        return []
+    return _follow(state, stream, node)
+
+
+def _follow(state: SchedulerState, stream: Stream, node: DraftRecord) -> list[Instruction]:
+    length = len(stream.token_ids)
+    stream.last_number += 1
+    told = min(length, node.piece_tokens)
+    stream.follow = Follow(node.name, stream.last_number, told, compared_at=length)
+    node.followed.add(stream.spec.stream_id)
+    state.drafts.allot(node.link.medium)
+    node.num_unread += length
+    if told < length:
+        state.untold.setdefault(node.name, {})[stream.spec.stream_id] = None
+    stream.plain_reason = f"draft off: {node.name} still reads the text"
+    spec = replace(
+        stream.spec,
+        generation=stream.last_number,
+        token_ids=tuple(stream.token_ids[:told]),
+        num_known=length if told < length else 0,
+    )
+    return [ToDraft(node.name, open_request(spec))]
+
+
+def unfollow(state: SchedulerState, stream: Stream) -> list[Instruction]:
+    """Take the draft node away from a stream; what it still sends is stale."""
+    follow, stream.follow = stream.follow, None
+    if follow is None:
+        return []
+    node = state.drafts.get(follow.node)
+    if node is None:
+        return []
+    node.followed.discard(stream.spec.stream_id)
+    state.drafts.allot(node.link.medium)
+    if not follow.is_ready:
+        node.num_unread = max(0, node.num_unread - len(stream.token_ids))
+    notice = CloseStreamNotice(stream.spec.stream_id, follow.number)
+    return [ToDraft(node.name, notice)]
+
+
+def draft_joined(state: SchedulerState, node: DraftRecord) -> list[Instruction]:
+    """A draft node may follow streams of this target."""
+    if node.name not in state.drafts:
+        state.drafts.add(node)
+    state.usable.add(node.name)
+    out: list[Instruction] = []
+    for stream in state.streams.values():
+        stream.refusals.forget(node.name)
+        out += find_follower(state, stream)
+    return out + rebalance(state)
+
+
+def draft_lost(state: SchedulerState, name: str, *, has_died: bool = True) -> list[Instruction]:
+    """A draft node is gone. has_died: it did not leave of its own accord."""
+    state.usable.discard(name)
+    node = state.drafts.remove(name)
+    if node is not None:
+        state.drafts.allot(node.link.medium)
+    out: list[Instruction] = []
+    for stream in state.streams.values():
+        if stream.follow is not None and stream.follow.node == name:
+            stream.follow = None
+            stream.num_draft_losses += has_died
+            out += find_follower(state, stream)
+    return out
+
+
+def rebalance(state: SchedulerState) -> list[Instruction]:
+    """Move streams to draft nodes that answer much sooner, a few at a time."""
+    reading = [s for s in state.streams.values() if s.follow and not s.follow.is_ready]
+    out: list[Instruction] = []
+    num_moving = len(reading)
+    for stream in state.streams.values():
+        if num_moving >= _MOST_MOVING:
+            break
+        follow = stream.follow
+        if follow is None or not follow.is_ready:
+            continue
+        refused = stream.refusals.at(len(stream.token_ids))
+        known = len(stream.token_ids), stream.tokens_left
+        present = state.drafts[follow.node]
+        node = state.drafts.better_for(state.usable, refused, present, *known)
+        if node is not None:
+            out += [*unfollow(state, stream), *_follow(state, stream, node)]
+            num_moving += 1
+    return out
+
+
+def draft_ready(state: SchedulerState, name: str, stream_id: StreamId, number: int) -> None:
+    """A draft node has read a text."""
+    stream = _followed(state, name, stream_id, number)
+    if stream is None or stream.follow is None or stream.follow.is_ready:
+        return
+    stream.follow.is_ready = True
+    stream.follow.compared_at = len(stream.token_ids)
+    stream.plain_reason = ""
+    node = state.drafts[name]
+    node.num_unread = max(0, node.num_unread - len(stream.token_ids))
+
+
+def draft_failed(
+    state: SchedulerState,
+    name: str,
+    stream_id: StreamId,
+    number: int,
+    reason: str,
+    *,
+    for_good: bool,
+) -> list[Instruction]:
+    """A draft node has given a stream up."""
+    stream = _followed(state, name, stream_id, number)
+    if stream is None:
+        return []
+    stream.refusals.add(name, len(stream.token_ids), for_good=for_good)
+    unfollow(state, stream)
+    out = find_follower(state, stream)
+    if not out:
+        stream.plain_reason = f"draft off: {reason}"
+    return out
+
+
+def guessed(
+    state: SchedulerState, name: str, parts: Iterable[tuple[ChainPart, tuple[int, ...]]]
+) -> list[Instruction]:
+    """Pass on guesses of streams that the draft node follows."""
+    passed: list[ChainPart] = []
+    token_ids: list[int] = []
+    for part, guesses in parts:
+        stream = _followed(state, name, StreamId(part.stream_id), part.follow)
+        if stream is None:
+            continue
+        stream.num_draft_losses = 0
+        passed.append(part)
+        token_ids += guesses
+    return [ToTarget(GuessNotice(tuple(passed), tuple(token_ids)))] if passed else []
+
+
+def _followed(state: SchedulerState, name: str, stream_id: StreamId, number: int) -> Stream | None:
+    stream = state.streams.get(stream_id)
+    follow = stream.follow if stream is not None else None
+    if follow is None or (follow.node, follow.number) != (name, number):
+        state.num_stale += 1
+        return None
+    return stream
+
+
+def leave_silent(state: SchedulerState, streams: Iterable[Stream]) -> list[Instruction]:
+    """Take draft nodes away from streams of which they guess nothing that could be used."""
+    out: list[Instruction] = []
+    for stream in streams:
+        follow, length = stream.follow, len(stream.token_ids)
+        if follow is None or not follow.is_ready:
+            continue
+        if length - follow.compared_at > _SILENT_TOKENS:
+            stream.refusals.add(follow.node, length)
+            out += unfollow(state, stream)
+            stream.plain_reason = f"draft off: {follow.node} guesses nothing, or too late"
+            out += find_follower(state, stream)
+    return out

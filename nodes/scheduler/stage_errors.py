@@ -1,0 +1,54 @@
+"""How far predicted times are from the observed ones, stage by stage."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+
+# pass: seconds of a pass of the target. plan: the weighted sum over streams of seconds a token,
+# which is what plans are compared by.
+Stage = Literal["pass", "plan"]
+STAGES: Final[tuple[Stage, ...]] = ("pass", "plan")
+# Enough for a 95th percentile, and little to keep for each target.
+_MEMORY: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorFigures:
+    """|observed - predicted| / predicted of one stage, over the last 1,000 at most.
+
+    num_seen: since the start. 0.0 where nothing was seen yet.
+    """
+
+    num_seen: int = 0
+    median: float = 0.0
+    p95: float = 0.0
+
+
+class StageErrors:
+    """Running errors of the predictions of each stage; cheap enough to be always there."""
+
+    def __init__(self) -> None:
+        self._errors: dict[Stage, deque[float]] = {stage: deque(maxlen=_MEMORY) for stage in STAGES}
+        self._num_seen = dict.fromkeys(STAGES, 0)
+
+    def observe(self, stage: Stage, observed_s: float, predicted_s: float) -> None:
+        """Note one; what took or was to take no time, or for ever, is taken as not known."""
+        if observed_s > 0.0 and 0.0 < predicted_s < math.inf:
+            self._errors[stage].append(abs(observed_s - predicted_s) / predicted_s)
+            self._num_seen[stage] += 1
+
+    def figures(self) -> Mapping[Stage, ErrorFigures]:
+        return {stage: self._figures(stage) for stage in STAGES}
+
+    def _figures(self, stage: Stage) -> ErrorFigures:
+        errors = self._errors[stage]
+        if not errors:
+            return ErrorFigures()
+        median, p95 = np.quantile(np.array(errors), (0.5, 0.95))
+        return ErrorFigures(self._num_seen[stage], float(median), float(p95))

@@ -1,0 +1,38 @@
+"""How many modules run for a stream whose tokens are guessed, from its request to its last commit.
+
+The idea of each is to be held by somebody who has to follow a guess through all of them.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import FrameType
+
+from tests.nodes.pure_mesh import PureMesh, guessed_case
+
+_ROOT = Path(__file__).parents[2]
+# What decides which token is guessed, sent, verified and committed; not how logits are computed.
+_FOLDERS = ("nodes/scheduler/", "nodes/draft/", "nodes/target/", "policies/")
+# Rounds had some 80. Eight of these are the planner, which runs once a second.
+_MOST_MODULES = 41
+
+
+def test_a_guess_goes_through_few_modules() -> None:
+    mesh = PureMesh(guessed_case(has_lookup=True))
+    seen: set[str] = set()
+
+    def note(frame: FrameType, event: str, _arg: object) -> None:
+        if event == "call":
+            seen.add(frame.f_code.co_filename)
+
+    sys.setprofile(note)
+    try:
+        mesh.run()
+    finally:
+        sys.setprofile(None)
+    assert mesh.scheduler.counts.tokens["accepted"] > 10
+    ours = [Path(name) for name in seen if name.startswith(str(_ROOT))]
+    paths = {path.relative_to(_ROOT).as_posix() for path in ours}
+    modules = sorted(path for path in paths if path.startswith(_FOLDERS))
+    assert len(modules) <= _MOST_MODULES, "\n".join(modules)
