@@ -353,11 +353,11 @@ for _command in (*PARTS, *SIMULATED, *_RESULTS):
 
 
 @bench.command()
-@click.option("--streams", default="1,4,16", show_default=True, help="Of a round.")
-@click.option("--gamma", default=4, show_default=True, type=click.IntRange(1, 32))
+@click.option("--streams", default="1,4,16", show_default=True, help="Of a pass.")
+@click.option("--gamma", default=4, show_default=True, type=click.IntRange(1, 16))
 @click.option("--vocab", default=49_152, show_default=True, help="Tokens of the vocabulary.")
 def wire(streams: str, gamma: int, vocab: int) -> None:
-    """Bytes of the messages of a round, with ZeroMQ and CURVE, a guess and a committed token.
+    """Bytes of the messages around a pass, with ZeroMQ and CURVE, a guess and a committed token.
 
     \b
     Example:

@@ -22,7 +22,7 @@ from nodes.generation import GenerateOptions
 from nodes.local import local_mesh
 
 _KINDS = ("code-edit", "copy", "long-answer", "chat")
-# Guesses a round while prompts are chosen: enough that one wrong one shows.
+# Guesses a pass while prompts are chosen: enough that one wrong one shows.
 _GAMMA = 4
 # A text with fewer says nothing of how good they are.
 _LEAST_GUESSES = 16
@@ -60,9 +60,9 @@ class Found:
     def row(self, target: str) -> str:
         share = self.num_rounds / max(1, self.num_rounds + self.num_steps)
         accepted = self.num_accepted / max(1, self.num_guesses)
-        # A round commits what was accepted and one token of the target's own.
-        in_rounds = self.num_accepted + self.num_rounds
-        of_tokens = in_rounds / max(1, in_rounds + self.num_steps)
+        # A pass with guesses commits what was accepted and one token of the target's own.
+        by_guesses = self.num_accepted + self.num_rounds
+        of_tokens = by_guesses / max(1, by_guesses + self.num_steps)
         return (
             f"| {target} | {len(self.pairs)} of {self.num_tried} "
             f"| {median(self.acceptances):.2f} | {median(p for p, _ in self.pairs):.1f} "

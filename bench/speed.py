@@ -45,8 +45,8 @@ async def _run(
     target = EngineSettings(model=str(catalog.ensure(DEFAULT_TARGET)), max_streams=16, threads=1)
     path = str(catalog.ensure(draft or DEFAULT_DRAFT))
     rows = [
-        "| prompts | streams | plain tokens/s | auto / plain (range) | tokens a round | accepted "
-        "| same texts |",
+        "| prompts | streams | plain tokens/s | auto / plain (range) | tokens a pass with guesses "
+        "| accepted | same texts |",
         "|---|---|---|---|---|---|---|",
     ]
     options = GenerateOptions(max_tokens=max_tokens, temperature=temperature, seed=1, top_p=0.95)

@@ -1,4 +1,4 @@
-"""What messages of rounds take on a link: as they are encoded, and with ZeroMQ and CURVE around.
+"""What guesses and commits take on a link: as they are encoded, and with ZeroMQ and CURVE around.
 
 Bytes on the connection are counted by a relay between two sockets with keys on loopback TCP:
 those of the TCP stream, without the headers of its packets.
@@ -19,19 +19,18 @@ from mesh.messages import Ping
 from mesh.security import ServerKeys, new_key_pair
 from mesh.zmq_transport import ZmqContext
 from nodes.messages import (
+    AddedEntry,
+    ChainPart,
     CommitEntry,
+    CommitNotice,
     CommitReply,
-    DraftEntry,
-    DraftReply,
-    DraftRequest,
-    GuessEntry,
-    VerifyRequest,
+    GuessNotice,
 )
 from policies.acceptance import expected_tokens
 
 ALPHAS = (0.6, 0.8, 0.9)
-# What is typical of a mesh at work: ids of streams and rounds, lengths of texts, bytes of a token.
-_IDS, _ROUNDS, _LENGTHS = (1_000, 1_200), (40_000, 50_000), (700, 900)
+# What is typical of a mesh at work: ids of streams, lengths of texts, bytes of a token.
+_IDS, _LENGTHS = (1_000, 1_200), (700, 900)
 _TOKEN_BYTES = 4
 # Each message so many times, so that a keep-alive between them says nothing.
 _TIMES = 50
@@ -51,8 +50,8 @@ class Sized:
 
 
 @dataclass(frozen=True, slots=True)
-class RoundBytes:
-    """The messages of a round of so many streams, each with gamma guesses, at an acceptance."""
+class PassBytes:
+    """The messages around a pass of so many streams, each with gamma guesses, at an acceptance."""
 
     num_streams: int
     gamma: int
@@ -69,20 +68,22 @@ class RoundBytes:
 
     def drafting(self) -> float:
         """Bytes between coordinator and draft node, both ways."""
-        return sum(m.on_link for m in self.messages if m.name.startswith("Draft"))
+        return sum(m.on_link for m in self.messages if m.name in ("GuessNotice", "CommitNotice"))
 
     def whole(self) -> float:
-        return sum(message.on_link for message in self.messages)
+        guesses = sum(m.on_link for m in self.messages if m.name == "GuessNotice")
+        # Guesses are passed on as they came.
+        return guesses + sum(message.on_link for message in self.messages)
 
 
 def _committed(alpha: float, gamma: int) -> int:
     return max(1, round(expected_tokens(alpha, gamma)))
 
 
-def round_messages(
+def pass_messages(
     num_streams: int, gamma: int, alpha: float, num_vocab: int, seed: int = 1
 ) -> list[Any]:
-    """What a round says, drawn: the tokens of the last one to the draft node, and so on."""
+    """What is said around a pass, drawn: guesses, what the pass commits, and that to the draft."""
     random = Random(seed)
 
     def tokens(count: int) -> tuple[int, ...]:
@@ -91,35 +92,36 @@ def round_messages(
     num_new = _committed(alpha, gamma)
     streams = [random.randrange(*_IDS) for _ in range(num_streams)]
     lengths = [random.randrange(*_LENGTHS) for _ in range(num_streams)]
-    round_id = random.randrange(*_ROUNDS)
-    asked = [DraftEntry(s, 1, n, num_new, gamma, 0) for s, n in zip(streams, lengths, strict=True)]
-    guessed = [GuessEntry(s, 1, n + num_new, gamma) for s, n in zip(streams, lengths, strict=True)]
-    guesses = tokens(num_streams * gamma)
+    guessed = [
+        ChainPart(stream, 3, 40, length + num_new, bytes([200] * gamma))
+        for stream, length in zip(streams, lengths, strict=True)
+    ]
     committed = [
-        CommitEntry(
-            s, 1, n + num_new, num_new, gamma, num_new - 1, "", b"x" * _TOKEN_BYTES * num_new
-        )
+        CommitEntry(s, 1, n, num_new, gamma, num_new - 1, "", b"x" * _TOKEN_BYTES * num_new)
         for s, n in zip(streams, lengths, strict=True)
     ]
+    added = [
+        AddedEntry(s, 3, n, num_new, gamma, gamma) for s, n in zip(streams, lengths, strict=True)
+    ]
+    new = tokens(num_streams * num_new)
     return [
-        DraftRequest(round_id, tuple(asked), tokens(num_streams * num_new)),
-        DraftReply(round_id, tuple(guessed), guesses, draft_us=31_234),
-        VerifyRequest(round_id, tuple(guessed), guesses),
-        CommitReply(0.0391, tuple(committed), tokens(num_streams * num_new)),
+        GuessNotice(tuple(guessed), tokens(num_streams * gamma), draft_us=31_234),
+        CommitReply(0.0391, tuple(committed), new),
+        CommitNotice(tuple(added), new),
     ]
 
 
 async def measure(
     counts: Sequence[int], gamma: int, num_vocab: int, alphas: Sequence[float] = ALPHAS
-) -> list[RoundBytes]:
+) -> list[PassBytes]:
     """Every count of streams at every acceptance, over one link."""
     async with asyncio.timeout(_LIMIT_S * len(counts) * len(alphas)):
         found = []
         for count in counts:
             for alpha in alphas:
-                messages = round_messages(count, gamma, alpha, num_vocab)
+                messages = pass_messages(count, gamma, alpha, num_vocab)
                 sized = await _sized(count, messages)
-                found.append(RoundBytes(count, gamma, alpha, tuple(sized)))
+                found.append(PassBytes(count, gamma, alpha, tuple(sized)))
         return found
 
 
@@ -184,8 +186,8 @@ class _Relay:
         await asyncio.gather(*self._pumps, return_exceptions=True)
 
 
-def table(found: Sequence[RoundBytes], num_vocab: int) -> str:
-    """Messages of the middle acceptance, then a round's bytes beside probabilities on the wire."""
+def table(found: Sequence[PassBytes], num_vocab: int) -> str:
+    """Messages of the middle acceptance, then a pass's bytes beside probabilities on the wire."""
     lines = [
         "| streams | message | bytes | with ZeroMQ and CURVE | of it a guess (a committed token) |",
         "|---|---|---|---|---|",
@@ -203,7 +205,7 @@ def table(found: Sequence[RoundBytes], num_vocab: int) -> str:
     others = num_vocab * _FLOAT_BYTES
     lines += [
         "",
-        f"Gamma {found[0].gamma}, {num_vocab} tokens. Bytes on the links of a round, both ways; "
+        f"Gamma {found[0].gamma}, {num_vocab} tokens. Bytes on the links for a pass, both ways; "
         f"a vector of probabilities a guess, as msgpack's float64, would be {others:,} bytes.",
         "",
         "| streams | acceptance | draft node's link, a guess | a committed token "

@@ -28,7 +28,6 @@ from nodes.coordinator.members.access import ROLES
 from nodes.coordinator.service import Coordinator
 from nodes.keyring import Keyring
 from nodes.link import Link
-from policies.joint import joint_plan
 
 MEMBERS: Final = ("target", "draft", "client")
 # What each must be noticed within, seconds.
@@ -78,7 +77,6 @@ async def detect_members(
     with ZmqContext() as context, _quiet_links():
         coordinator = Coordinator(
             context.bind(endpoint, ring.server_keys(endpoint)),
-            joint_plan,
             authorized=ring.authorized if over == KEYED else None,
         )
         serving = asyncio.create_task(coordinator.run())

@@ -20,8 +20,8 @@ import sys
 import time
 from collections.abc import Sequence
 
+from bench.emulate.pacing import Pacer
 from bench.emulate.proxy import SEGMENT_BYTES
-from mesh.pacing import Pacer
 
 GRANT = b"g"
 _LIMIT_S = 60.0

@@ -155,9 +155,9 @@ def _serve(
     text, figures = "", ""
     give_up_at = time.monotonic() + _START_LIMIT_S
     # Both nodes load their models first.
-    while "rounds" not in figures:
+    while not figures:
         if time.monotonic() > give_up_at:
-            raise NamespacesError("no round with guesses within the limit")
+            raise NamespacesError("no pass with guesses within the limit")
         with contextlib.suppress(NamespacesError):
             answer = nano.run(*ask, "--json")
             text, figures = _read(answer)
@@ -175,8 +175,8 @@ def _serve(
 
 def _read(answer: str) -> tuple[str, str]:
     found = json.loads(answer)
-    rounds, accepted = found["num_rounds"], found["num_accepted_tokens"]
-    return found["text"], f"{rounds} rounds with {accepted} guesses accepted" if rounds else ""
+    passes, accepted = found["num_rounds"], found["num_accepted_tokens"]
+    return found["text"], f"{passes} passes with {accepted} guesses accepted" if passes else ""
 
 
 def _pieces(prompt: str, text: str) -> list[bytes]:

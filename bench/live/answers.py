@@ -17,7 +17,8 @@ SKIPPED_TOKENS = 8
 
 @dataclass(slots=True)
 class Together:
-    """Answers to prompts asked at once. tokens_per_s: of all, while all decode."""
+    """Answers to prompts asked at once. tokens_per_s: of all, while all decode. num_rounds: passes
+    of a stream with guesses, num_plain_steps: without, as in StreamFigures."""
 
     tokens_per_s: float = 0.0
     token_ids: list[tuple[int, ...]] = field(default_factory=list)
@@ -37,7 +38,7 @@ class Together:
 
     @property
     def guessing_share(self) -> float:
-        """Part of the streams' passes in which they had guesses or had asked for some."""
+        """Part of the streams' passes that took guesses."""
         return self.num_rounds / max(1, self.num_rounds + self.num_plain_steps)
 
 

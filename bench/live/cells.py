@@ -44,7 +44,7 @@ def machine_cells(rows: Sequence[machine.Cell]) -> Iterator[Cell]:
 
 
 def edge_cells(found: Mapping[Setting, Mapping[str, Figures]]) -> Iterator[Cell]:
-    """Each policy, and joint beside each other one: a single run of each, so without intervals."""
+    """Each mode, and auto beside each other one: a single run of each, so without intervals."""
     for setting, by_policy in found.items():
         place = f"{setting.place}, {_streams(setting.num_streams)}"
         for policy, figures in by_policy.items():
@@ -55,15 +55,15 @@ def edge_cells(found: Mapping[Setting, Mapping[str, Figures]]) -> Iterator[Cell]
                 values=tuple(_edge_values(figures)),
                 note=_wrong_texts(figures.num_wrong, figures.num_texts),
             )
-        joint = by_policy.get("joint")
+        auto = by_policy.get("auto")
         for policy, figures in by_policy.items():
-            if joint is None or policy == "joint" or figures.tokens_per_s <= 0:
+            if auto is None or policy == "auto" or figures.tokens_per_s <= 0:
                 continue
-            ratio = joint.tokens_per_s / figures.tokens_per_s
+            ratio = auto.tokens_per_s / figures.tokens_per_s
             yield Cell(
                 suite=EDGE,
                 place=place,
-                system="joint",
+                system="auto",
                 reference=policy,
                 ratios=(Value(metric=_ALL, unit="x", value=ratio),),
             )
@@ -71,7 +71,7 @@ def edge_cells(found: Mapping[Setting, Mapping[str, Figures]]) -> Iterator[Cell]
 
 def _edge_values(figures: Figures) -> Iterator[Value]:
     yield Value(metric=_ALL, unit="1/s", value=figures.tokens_per_s)
-    yield Value(metric="planned tokens/s", unit="1/s", value=figures.planned_tokens_per_s)
+    yield Value(metric="price seen to predicted", unit="", value=figures.promised)
     yield Value(metric="passes with guesses", unit="", value=figures.guessing_share)
     if figures.num_guesses:
         yield Value(metric="accepted", unit="", value=figures.acceptance)
@@ -87,7 +87,7 @@ def scale_cells(rows: Sequence[Carried], settings: str) -> Iterator[Cell]:
             system="coordinator",
             values=(
                 Value(metric=_ALL, unit="1/s", value=row.tokens_per_s),
-                Value(metric="stream-rounds/s", unit="1/s", value=row.rounds_per_s),
+                Value(metric="stream passes/s", unit="1/s", value=row.passes_per_s),
                 Value(metric="Ping p50", unit="s", value=p50),
                 Value(metric="Ping p99", unit="s", value=p99),
                 Value(metric="share of its core", unit="", value=row.coordinator_busy),

@@ -63,8 +63,8 @@ def machine(
 @live.command("scale")
 @click.option("--streams", default="16,64,256", show_default=True, help="Stream counts.")
 @click.option("--seconds", default=10.0, show_default=True)
-@click.option("--gamma", default=4, show_default=True)
-@click.option("--pass-ms", default=0.0, show_default=True, help="A pass of a node; 0: all it can.")
+@click.option("--gamma", default=4, show_default=True, type=click.IntRange(1, 16))
+@click.option("--pass-ms", default=40.0, show_default=True, help="A pass of a target.")
 @click.option("--per-target", default=32, show_default=True, help="Streams that a target has.")
 @quick_option
 @out_option
@@ -102,30 +102,10 @@ def scale(
     sys.exit(1 if any(row.num_wrong for row in rows) else 0)
 
 
-@live.command("planning")
-@click.option("--streams", default=64, show_default=True)
-@click.option("--seconds", default=10.0, show_default=True, help="Of each planner.")
-@click.option("--pass-ms", default=20.0, show_default=True, help="A pass of a node.")
-@click.option("--gamma", default=-1, show_default=True, help="Guesses a round; -1: as planned.")
-def planning(streams: int, seconds: float, pass_ms: float, gamma: int) -> None:
-    """What planning adds between a commit and what its streams do next.
-
-    \b
-    Example:
-      python -m bench live planning --streams 16 --seconds 5
-    """
-    import asyncio
-
-    from bench.live.planning import compare
-
-    fixed = None if gamma < 0 else gamma
-    click.echo(asyncio.run(compare(streams, seconds, pass_ms, fixed)))
-
-
 @live.command("edge")
 @click.option("--rates-kbps", default="200,2000,20000", show_default=True, help="Of the cell.")
 @click.option("--alphas", default="0.4,0.6,0.7,0.8,0.9", show_default=True)
-@click.option("--policies", default="", help="Default: joint and every baseline.")
+@click.option("--policies", default="", help="Default: plain and every other.")
 @click.option("--streams", default=16, show_default=True)
 @click.option("--seconds", default=16.0, show_default=True, help="Of each policy, measured.")
 @click.option("--warm-up", default=8.0, show_default=True, help="Seconds before these.")
@@ -151,7 +131,7 @@ def edge(
 
     \b
     Example:
-      python -m bench live edge --rates-kbps 2000 --alphas 0.8 --policies ad,joint
+      python -m bench live edge --rates-kbps 2000 --alphas 0.8 --policies plain,auto
     """
     import asyncio
 
@@ -161,14 +141,17 @@ def edge(
     from bench.live.edge_setting import ALPHAS, Setting
     from bench.results.making import airdraft_system, result_of
     from bench.sim.closed_loop import COMPARED
+    from nodes.scheduler.planning import MODES
 
     if quick:
-        rates_kbps, alphas, policies = "2000", "0.9", "ad,joint,alternating"
+        rates_kbps, alphas, policies = "2000", "0.9", "plain,auto,grouped"
         warm_up, seconds = 2.0, 4.0
     wanted = [float(part) for part in alphas.split(",")]
     if unknown := set(wanted) - set(ALPHAS):
         raise click.UsageError(f"--alphas: {unknown} not among {', '.join(map(str, ALPHAS))}")
-    names = policies.split(",") if policies else ["ad", *(p for p in COMPARED if p != "ad")]
+    names = policies.split(",") if policies else ["plain", *(p for p in COMPARED if p != "plain")]
+    if unnamed := set(names) - set(MODES):
+        raise click.UsageError(f"--policies: {', '.join(sorted(unnamed))}: not a policy")
     where = ", the target on it" if target_on_air else ""
     click.echo(f"emulated devices, emulated air{where}\n{HEAD}")
     found = {}

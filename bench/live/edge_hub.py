@@ -1,4 +1,4 @@
-"""The hub of the edge cell, in a process of its own: a coordinator with some policy, and clients.
+"""The hub of the edge cell, in a process of its own: a coordinator in some mode, and clients.
 
 Reads one JSON object, a Task, from standard input; prints one, a Figures. A closed loop: each
 stream asks for its next text as soon as it has one. First texts are of unequal lengths, for streams
@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bench.live.edge_setting import first_length
-from bench.live.laps import LapRing, lap_errors
 from mesh.zmq_transport import ZmqContext
 from nodes.client import Client
 from nodes.coordinator.service import Coordinator
@@ -26,8 +25,7 @@ from nodes.generation import GenerateOptions
 from nodes.keyring import Keyring
 from nodes.messages import FinishedNotice, TokensNotice
 from nodes.runtime import set_engine_environment
-from nodes.trace.recorder import RingRecorder
-from policies.baselines import POLICIES
+from nodes.scheduler.planning import MODES
 
 _START_LIMIT_S = 120.0
 _POLL_S = 0.1
@@ -51,16 +49,14 @@ class Task:
 
 @dataclass(slots=True)
 class Figures:
-    """tokens_per_s, planned_tokens_per_s: of all streams, the latter as the plans in force promise.
-
-    token_s: mean over streams of seconds a token, what plans make least. guessing_share: of the
-    streams' passes. errors: by stage, median and p95 of how far observed times were from predicted
-    ones, and their number. steady_laps, other_laps: the same of laps in which no prompt came or was
-    through, and of those in which one did.
+    """tokens_per_s: of all streams. promised: price as seen over the one predicted of the plan in
+    force. token_s: mean over streams of seconds a token, what plans make least. num_rounds: passes
+    of a stream with guesses, num_plain_steps: without, as in StreamFigures. errors: by stage,
+    median and p95 of how far observed times were from predicted ones, and their number.
     """
 
     tokens_per_s: float = 0.0
-    planned_tokens_per_s: float = 0.0
+    promised: float = 0.0
     token_s: float = 0.0
     num_rounds: int = 0
     num_plain_steps: int = 0
@@ -70,8 +66,6 @@ class Figures:
     num_wrong: int = 0
     wire_bytes: int = 0
     errors: dict[str, tuple[float, float, int]] | None = None
-    steady_laps: tuple[float, float, int] = (0.0, 0.0, 0)
-    other_laps: tuple[float, float, int] = (0.0, 0.0, 0)
     reasons: dict[str, int] = field(default_factory=dict)
     # Tokens/s of each turn, where these are of several.
     by_turn: list[float] = field(default_factory=list)
@@ -92,8 +86,6 @@ class _Loop:
         self._client, self._texts = client, texts
         # By stream.
         self.num_tokens = Counter[int]()
-        # When prompts came, and when they were through.
-        self.changed_at: list[float] = []
         self.figures = Figures()
 
     async def stream(self, number: int, num_streams: int) -> None:
@@ -106,20 +98,14 @@ class _Loop:
             turn += num_streams
             options = GenerateOptions(max_tokens=len(expected), ignore_eog=True)
             got: list[int] = []
-            self._note_change()
             async for event in self._client.generate(text.prompt_ids, options):
                 if isinstance(event, TokensNotice):
-                    if not got:
-                        self._note_change()
                     got += event.token_ids
                     self.num_tokens[number] += len(event.token_ids)
                 elif isinstance(event, FinishedNotice):
                     self._finished(event)
             self.figures.num_texts += 1
             self.figures.num_wrong += got != list(expected)
-
-    def _note_change(self) -> None:
-        self.changed_at.append(asyncio.get_running_loop().time())
 
     def _finished(self, event: FinishedNotice) -> None:
         made, of_stream = self.figures, event.figures
@@ -140,9 +126,9 @@ async def serve(task: Task) -> Figures:
     with ZmqContext() as context, ZmqContext() as clients:
         coordinator = Coordinator(
             context.bind(task.listen, ring.server_keys(task.listen)),
-            POLICIES[task.policy],
             authorized=ring.authorized,
             heartbeat_timeout_s=5.0,
+            mode=MODES[task.policy],
         )
         keys = ring.client_keys(task.listen)
         client = Client(clients.connect(task.listen, keys), endpoint=task.listen)
@@ -154,19 +140,10 @@ async def serve(task: Task) -> Figures:
                     await asyncio.sleep(_POLL_S)
                     present = len((await client.nodes()).nodes)
             loop = _Loop(client, texts)
-            traced = LapRing()
-            for scheduler in coordinator.state.schedulers:
-                now = asyncio.get_running_loop().time()
-                scheduler.record(RingRecorder(traced, "", lambda: 0.0), now)
             count = task.num_streams
             serving += [asyncio.create_task(loop.stream(k, count)) for k in range(count)]
             await asyncio.sleep(task.warm_up_s)
-            figures = await _measured(coordinator, loop, task, serving)
-            figures.steady_laps, figures.other_laps = (
-                (made.median, made.p95, made.num_seen)
-                for made in lap_errors(traced.laps, loop.changed_at)
-            )
-            return figures
+            return await _measured(coordinator, loop, task, serving)
         finally:
             coordinator.say_bye()
             for running in serving:
@@ -179,20 +156,22 @@ async def _measured(
 ) -> Figures:
     clock = asyncio.get_running_loop().time
     before, began = loop.num_tokens.copy(), clock()
-    planned = []
+    promised = []
     while clock() < began + task.seconds:
         await asyncio.sleep(_POLL_S)
         for running in serving:
             if running.done():
                 running.result()
-        made = [s.plan_in_force.prediction for s in coordinator.state.schedulers]
-        planned.append(sum(p.tokens_per_s / (1.0 - p.ahead_gain) for p in made if p is not None))
+        for report in (scheduler.report for scheduler in coordinator.state.schedulers):
+            predicted_s = report.prices_s[bool(report.plan.batches)]
+            if predicted_s and report.observed_price_s:
+                promised.append(report.observed_price_s / predicted_s)
     figures = loop.figures
     seconds = clock() - began
     got = [loop.num_tokens[k] - before[k] for k in range(task.num_streams)]
     figures.tokens_per_s = sum(got) / seconds
     figures.token_s = sum(seconds / max(1, num) for num in got) / len(got)
-    figures.planned_tokens_per_s = sum(planned) / len(planned)
+    figures.promised = sum(promised) / len(promised) if promised else 0.0
     figures.errors = {
         stage: (error.median, error.p95, error.num_seen)
         for scheduler in coordinator.state.schedulers

@@ -3,8 +3,8 @@
     python -m bench.live.light_nodes target|draft ENDPOINT NAME PASS_MS MOST_STREAMS
 
 A token is a function of a stream's prompt, seed, choice and the position alone, as law 1 wants, and
-costs an index into a table. What is left of a round is messages, so it is the coordinator's limit
-that shows. A pass of the target, and a draft node's answer, take PASS_MS.
+costs an index into a table. What is left is messages, so it is the coordinator's limit that shows.
+A pass of the target, and one of a draft node, take PASS_MS.
 """
 
 from __future__ import annotations
@@ -25,25 +25,30 @@ from mesh.zmq_transport import ZmqContext
 from nodes.engine.protocol import EngineInfo
 from nodes.link import Link, LostCoordinatorError
 from nodes.messages import (
+    CHANCE_STEPS,
+    ChainPart,
     CloseStreamNotice,
     CommitEntry,
+    CommitNotice,
     CommitReply,
-    DraftReply,
-    DraftRequest,
-    GuessEntry,
+    GuessNotice,
     LeaseRequest,
     OpenStreamRequest,
     ProbeReply,
     ProbeRequest,
     StreamReadyNotice,
-    VerifyRequest,
+    parts_of,
 )
 from nodes.profile import encode_profile
+from nodes.target.guesses import GuessBuffer, Seen
 from policies.latency import CostTable, NodeCosts
 
 _NUM_VOCAB, _SIZE = 1000, 4096
 _MASK = _SIZE - 1
 _WRONG_IN = 10
+# Guesses that a draft node keeps ahead of a stream.
+_AHEAD = 6
+_CHANCE = bytes([CHANCE_STEPS * (_WRONG_IN - 1) // _WRONG_IN])
 _STREAMS, _CONTEXT = 256, 1 << 20
 _LEAST_PASS_S = 1e-4
 _JOIN_LIMIT_S = 120.0
@@ -75,11 +80,15 @@ def _key_of(request: OpenStreamRequest) -> int:
 
 @dataclass(slots=True)
 class _Text:
+    """token_ids: committed ones, prompt included. most_guesses: that a pass takes."""
+
     key: int
     generation: int
-    length: int
+    token_ids: list[int]
     end: int
+    most_guesses: int
     lease: int = 0
+    buffer: GuessBuffer = field(default_factory=GuessBuffer)
 
 
 @dataclass(slots=True)
@@ -87,7 +96,6 @@ class LightTarget:
     """What a target does with messages; run_pass() answers what has come since the last one."""
 
     _texts: dict[int, _Text] = field(default_factory=dict)
-    _verifies: list[tuple[int, int, tuple[int, ...]]] = field(default_factory=list)
 
     def hear(self, message: Any) -> list[Any]:
         """Returns what is answered at once."""
@@ -96,50 +104,41 @@ class LightTarget:
                 return [ProbeReply(seed, f"{seed:x}")]
             case OpenStreamRequest(stream_id=stream_id, generation=generation):
                 length, end = len(message.token_ids), message.num_prompt_tokens + message.max_tokens
-                self._texts[stream_id] = _Text(_key_of(message), generation, length, end)
-                return [StreamReadyNotice(stream_id, generation, length)]
+                most = message.num_guesses if message.num_guesses >= 0 else _AHEAD
+                text = _Text(_key_of(message), generation, list(message.token_ids), end, most)
+                text.lease = min(end, length + message.num_leased)
+                self._texts[stream_id] = text
+                return [StreamReadyNotice(stream_id, generation, length, has_begun=True)]
             case CloseStreamNotice(stream_id=stream_id):
                 self._texts.pop(stream_id, None)
-            case VerifyRequest():
-                offset = 0
-                for entry in message.entries:
-                    end = offset + entry.num_draft_tokens
-                    guesses = message.draft_token_ids[offset:end]
-                    self._verifies.append((entry.stream_id, entry.prefix_len, guesses))
-                    offset = end
+            case GuessNotice():
+                for part, guesses in parts_of(message):
+                    if (found := self._texts.get(part.stream_id)) is not None:
+                        number, chances = (part.follow, part.chain), [1.0] * len(guesses)
+                        found.buffer.take(number, part.start, guesses, chances, found.token_ids)
             case LeaseRequest():
                 for lease in message.entries:
-                    if (text := self._texts.get(lease.stream_id)) is not None:
-                        text.lease = max(text.lease, lease.prefix_len + lease.num_tokens)
+                    if (leased := self._texts.get(lease.stream_id)) is not None:
+                        leased.lease = max(leased.lease, lease.prefix_len + lease.num_tokens)
         return []
 
     @property
     def has_work(self) -> bool:
-        return bool(self._verifies) or any(t.lease > t.length for t in self._texts.values())
+        return any(text.lease > len(text.token_ids) for text in self._texts.values())
 
     def run_pass(self, pass_s: float) -> CommitReply:
         entries: list[CommitEntry] = []
         token_ids: list[int] = []
-        waiting, self._verifies = self._verifies, []
-        for stream_id, prefix_len, guesses in waiting:
-            text = self._texts.get(stream_id)
-            if text is not None and text.length == prefix_len:
-                self._commit(stream_id, text, guesses, entries, token_ids)
-        verified = {stream_id for stream_id, _, _ in waiting}
         for stream_id, text in list(self._texts.items()):
-            if text.lease > text.length and stream_id not in verified:
-                self._commit(stream_id, text, (), entries, token_ids)
+            if text.lease > len(text.token_ids):
+                self._commit(stream_id, text, entries, token_ids)
         return CommitReply(pass_s, tuple(entries), tuple(token_ids))
 
     def _commit(
-        self,
-        stream_id: int,
-        text: _Text,
-        guesses: tuple[int, ...],
-        entries: list[CommitEntry],
-        token_ids: list[int],
+        self, stream_id: int, text: _Text, entries: list[CommitEntry], token_ids: list[int]
     ) -> None:
-        prefix_len, num_accepted = text.length, 0
+        prefix_len, num_accepted = len(text.token_ids), 0
+        guesses = text.buffer.after(prefix_len)[0][: text.most_guesses]
         for guess in guesses:
             if guess != token_at(text.key, prefix_len + num_accepted):
                 break
@@ -147,8 +146,10 @@ class LightTarget:
         num_tokens = min(num_accepted + 1, text.end - prefix_len)
         num_accepted = min(num_accepted, num_tokens)
         made = [token_at(text.key, prefix_len + k) for k in range(num_tokens)]
-        text.length += num_tokens
-        reason = "length" if text.length == text.end else ""
+        text.token_ids += made
+        text.buffer.compare(text.token_ids)
+        seen, text.buffer.seen = text.buffer.seen, Seen()
+        reason = "length" if len(text.token_ids) == text.end else ""
         if reason:
             del self._texts[stream_id]
         token_ids += made
@@ -162,42 +163,68 @@ class LightTarget:
                 num_accepted,
                 reason,
                 b" a" * num_tokens,
+                num_compared=seen.num_compared,
+                num_right=seen.num_right,
+                num_late=seen.num_late,
+                num_offered=len(guesses),
             )
         )
 
 
 @dataclass(slots=True)
-class LightDraft:
-    """What a draft node does with messages."""
+class _Followed:
+    """length: committed tokens. end: position up to which guesses of the chain were made."""
 
-    _keys: dict[int, int] = field(default_factory=dict)
-    _asked: list[DraftRequest] = field(default_factory=list)
+    key: int
+    number: int
+    length: int
+    end: int
+    chain: int = 1
+
+
+@dataclass(slots=True)
+class LightDraft:
+    """What a draft node does with messages; each run_pass() is one guess more for each stream that
+    lacks some."""
+
+    _streams: dict[int, _Followed] = field(default_factory=dict)
 
     def hear(self, message: Any) -> list[Any]:
         match message:
             case OpenStreamRequest(stream_id=stream_id, generation=generation):
-                self._keys[stream_id] = _key_of(message)
-                return [StreamReadyNotice(stream_id, generation, len(message.token_ids))]
+                length = len(message.token_ids)
+                followed = _Followed(_key_of(message), generation, length, length)
+                self._streams[stream_id] = followed
+                return [StreamReadyNotice(stream_id, generation, length)]
             case CloseStreamNotice(stream_id=stream_id):
-                self._keys.pop(stream_id, None)
-            case DraftRequest():
-                self._asked.append(message)
+                self._streams.pop(stream_id, None)
+            case CommitNotice(entries=entries):
+                for entry in entries:
+                    if (stream := self._streams.get(entry.stream_id)) is not None:
+                        self._advance(stream, entry.prefix_len + entry.num_tokens)
         return []
+
+    def _advance(self, stream: _Followed, length: int) -> None:
+        key, known = stream.key, range(stream.length, min(stream.end, length))
+        is_right = all(guess_at(key, k) == token_at(key, k) for k in known)
+        stream.length = length
+        if not is_right or stream.end < length:
+            stream.end = length
+            stream.chain += 1
 
     @property
     def has_work(self) -> bool:
-        return bool(self._asked)
+        return any(stream.end < stream.length + _AHEAD for stream in self._streams.values())
 
-    def run_pass(self, pass_s: float) -> DraftReply:
-        asked = self._asked.pop(0)
-        entries, token_ids = [], []
-        for entry in asked.entries:
-            key, length = self._keys.get(entry.stream_id), entry.prefix_len + entry.num_new_tokens
-            if key is not None:
-                token_ids += [guess_at(key, length + k) for k in range(entry.gamma)]
-                entries.append(GuessEntry(entry.stream_id, entry.generation, length, entry.gamma))
-        made_us = round(pass_s * 1e6)
-        return DraftReply(asked.round, tuple(entries), tuple(token_ids), draft_us=made_us)
+    def run_pass(self, pass_s: float) -> GuessNotice:
+        parts, token_ids = [], []
+        for stream_id, stream in self._streams.items():
+            if stream.end < stream.length + _AHEAD:
+                place = stream_id, stream.number, stream.chain, stream.end
+                parts.append(ChainPart(*place, _CHANCE))
+                token_ids.append(guess_at(stream.key, stream.end))
+                stream.end += 1
+        return GuessNotice(tuple(parts), tuple(token_ids), round(pass_s * 1e6))
 
 
 class LightNode:
@@ -275,9 +302,7 @@ def light_profile(
         can_roll_back=True,
         emulated=True,
     )
-    # A draft node answers in one pass, however many guesses.
-    decode_s = seconds if role == "target" else seconds / 4
-    costs = NodeCosts(CostTable((1, 2048), (decode_s, decode_s)), CostTable((32,), (1e-4,)))
+    costs = NodeCosts(CostTable((1, 2048), (seconds, seconds)), CostTable((32,), (1e-4,)))
     return encode_profile(info, costs)
 
 

@@ -26,7 +26,7 @@ from nodes.status import ErrorStatus
 
 TARGETS = ("Q8_0", "Q4_0", "F16")
 DRAFTS = ("good", "bad", "lookup", "none")
-# Of a whole row of pairs; a stream's first rounds are its trials.
+# Before a row of pairs: draft nodes read their first texts, and what is learnt settles.
 _WARM_UP_TOKENS = 48
 
 
@@ -57,7 +57,7 @@ class Cell:
         return (
             f"| {self.target} | {self.draft} | {self.num_streams} | {self.bare_tokens_per_s:.1f} "
             f"| {self.ratio} | {made.guessing_share:.2f} | {accepted} | {self._error('pass')} "
-            f"| {self._error('lap')} | {reason}{times}{short} |"
+            f"| {self._error('plan')} | {reason}{times}{short} |"
         )
 
     def _error(self, stage: str) -> str:
@@ -67,7 +67,7 @@ class Cell:
 
 HEAD = (
     "| target | draft | streams | bare tokens/s | mesh / bare (95 %) | passes with guesses | "
-    "accepted | pass error | lap error | why plain, most often |\n"
+    "accepted | pass error | plan error | why plain, most often |\n"
     "|---|---|---|---|---|---|---|---|---|---|"
 )
 

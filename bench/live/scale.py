@@ -32,14 +32,15 @@ _LONGEST_LINE = 1 << 26
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """rounds_per_s: of all streams. delay_s: of Pings answered between messages, p50 p99 most.
+    """passes_per_s: of all streams, each counted alone. delay_s: of Pings answered between
+    messages, p50 p99 most.
 
     num_wrong: notices with tokens that are not those of law 1. is_probe_first: whether Pings went
     before all else on their core; else their delays hold waits for it.
     """
 
     num_streams: int
-    rounds_per_s: float
+    passes_per_s: float
     tokens_per_s: float
     delay_s: tuple[float, float, float]
     coordinator_busy: float
@@ -49,7 +50,7 @@ class Carried:
     def __str__(self) -> str:
         p50, p99, most = (f"{seconds * 1e3:.1f}" for seconds in self.delay_s)
         return (
-            f"{self.num_streams} streams: {self.rounds_per_s:.0f} stream-rounds/s, "
+            f"{self.num_streams} streams: {self.passes_per_s:.0f} stream passes/s, "
             f"{self.tokens_per_s:.0f} tokens/s; a Ping between them is answered after {p50} ms "
             f"(median), {p99} ms (p99), {most} ms (most); coordinator busy "
             f"{self.coordinator_busy:.0%} of its core; {self.num_wrong} wrong texts"
@@ -58,12 +59,13 @@ class Carried:
 
 
 async def measure(
-    num_streams: int, seconds: float, *, per_target: int, gamma: int = 4, pass_ms: float = 0.0
+    num_streams: int, seconds: float, *, per_target: int, gamma: int, pass_ms: float
 ) -> Carried:
     """Run num_streams streams for some seconds after all have begun, per_target on each target.
 
-    pass_ms: what a pass of a target takes, and a draft node's answer; 0: nothing but messages. The
-    coordinator has the first core for itself where there are two; all else shares the others.
+    pass_ms: what a pass of a target takes; a draft node's takes half of that. gamma: guesses that a
+    pass takes at most. The coordinator has the first core for itself where there are two; all else
+    shares the others.
     """
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, set(cores[1:]) or set(cores))
@@ -92,17 +94,17 @@ async def _beside(
         endpoint = f"ipc://{folder}/mesh.sock"
         async with contextlib.AsyncExitStack() as stack:
             coordinator = await stack.enter_async_context(
-                running("nodes.cli", "coordinator", "--listen", endpoint, core=core)
+                _running("nodes.cli", "coordinator", "--listen", endpoint, core=core)
             )
             # Before there is any load: a process takes long to start beside that.
             asking = "bench.live.probe", endpoint, str(seconds)
-            probe = await stack.enter_async_context(running(*asking, piped=True))
+            probe = await stack.enter_async_context(_running(*asking, piped=True))
             for number in range(num_targets):
-                for role in ("target", "draft"):
-                    told = role, endpoint, f"{role}-{number}", str(pass_ms), str(per_target)
-                    await stack.enter_async_context(running("bench.live.light_nodes", *told))
+                for role, ms in (("target", pass_ms), ("draft", pass_ms / 2)):
+                    told = role, endpoint, f"{role}-{number}", str(ms), str(per_target)
+                    await stack.enter_async_context(_running("bench.live.light_nodes", *told))
             context = stack.enter_context(ZmqContext())
-            asked = streams_on(
+            asked = _streams(
                 context, endpoint, 2 * num_targets, num_streams, gamma, min(_CHOICES, per_target)
             )
             counts = await stack.enter_async_context(asked)
@@ -110,7 +112,7 @@ async def _beside(
 
 
 @contextlib.asynccontextmanager
-async def running(
+async def _running(
     module: str, *arguments: str, core: int | None = None, piped: bool = False
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """A module that runs. piped: its standard streams are here."""
@@ -132,28 +134,28 @@ async def running(
 
 
 @dataclass(slots=True)
-class Counts:
+class _Counts:
     """What clients were sent. wrong: notices whose tokens are not those of law 1."""
 
-    rounds: int = 0
+    passes: int = 0
     tokens: int = 0
     wrong: int = 0
 
 
 @contextlib.asynccontextmanager
-async def streams_on(
+async def _streams(
     context: ZmqContext,
     endpoint: str,
     num_nodes: int,
     num_streams: int,
-    gamma: int | None,
-    most_choices: int = _CHOICES,
-) -> AsyncIterator[Counts]:
+    gamma: int,
+    most_choices: int,
+) -> AsyncIterator[_Counts]:
     """Streams that run until the end, after all have begun and fallen into step.
 
     most_choices: of a request; they stay together where they fit.
     """
-    counts = Counts()
+    counts = _Counts()
     begun: set[tuple[int, int]] = set()
     client = Client(context.connect(endpoint), endpoint=endpoint, join_timeout_s=_START_LIMIT_S)
     all_begun = asyncio.Event()
@@ -171,7 +173,7 @@ async def streams_on(
         keys = [key_of(prompt, number, choice) for choice in range(num_choices)]
         async for event in client.generate(prompt, options):
             if isinstance(event, TokensNotice):
-                counts.rounds += 1
+                counts.passes += 1
                 counts.tokens += len(event.token_ids)
                 key, first = keys[event.choice], len(prompt) + event.position
                 law = tuple(token_at(key, first + k) for k in range(len(event.token_ids)))
@@ -195,7 +197,7 @@ async def streams_on(
 
 
 async def _measure(
-    counts: Counts, num_streams: int, probe: asyncio.subprocess.Process, coordinator: int
+    counts: _Counts, num_streams: int, probe: asyncio.subprocess.Process, coordinator: int
 ) -> Carried:
     assert probe.stdin is not None
     assert probe.stdout is not None
@@ -208,7 +210,7 @@ async def _measure(
     p50, p99, most = np.quantile(probed["delays_s"], [0.5, 0.99, 1.0])
     return Carried(
         num_streams,
-        (counts.rounds - before.rounds) / took_s,
+        (counts.passes - before.passes) / took_s,
         (counts.tokens - before.tokens) / took_s,
         (float(p50), float(p99), float(most)),
         busy_s / took_s,

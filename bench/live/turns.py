@@ -20,7 +20,7 @@ def together(turns: Sequence[Figures]) -> Figures:
         reasons.update(turn.reasons)
     return Figures(
         tokens_per_s=fmean(turn.tokens_per_s for turn in turns),
-        planned_tokens_per_s=fmean(turn.planned_tokens_per_s for turn in turns),
+        promised=fmean(turn.promised for turn in turns),
         token_s=fmean(turn.token_s for turn in turns),
         num_rounds=sum(turn.num_rounds for turn in turns),
         num_plain_steps=sum(turn.num_plain_steps for turn in turns),
@@ -33,8 +33,6 @@ def together(turns: Sequence[Figures]) -> Figures:
             stage: _error([turn.errors[stage] for turn in turns if stage in (turn.errors or {})])  # type: ignore[index]
             for stage in stages
         },
-        steady_laps=_error([turn.steady_laps for turn in turns]),
-        other_laps=_error([turn.other_laps for turn in turns]),
         reasons=dict(reasons),
         by_turn=[turn.tokens_per_s for turn in turns],
     )
@@ -59,14 +57,14 @@ def rate_of(figures: Figures) -> str:
 
 
 def to_best(by_policy: Mapping[str, Figures]) -> tuple[str, float, float] | None:
-    """The policy that gave most tokens beside joint, and what joint gave of its tokens: the mean
+    """The policy that gave most tokens beside auto, and what auto gave of its tokens: the mean
     over turns and its standard error. None without both."""
-    joint = by_policy.get("joint")
-    others = {name: figures for name, figures in by_policy.items() if name != "joint"}
-    if joint is None or not others:
+    auto = by_policy.get("auto")
+    others = {name: figures for name, figures in by_policy.items() if name != "auto"}
+    if auto is None or not others:
         return None
     best = max(others, key=lambda name: others[name].tokens_per_s)
-    pairs = zip(_by_turn(joint), _by_turn(others[best]), strict=True)
+    pairs = zip(_by_turn(auto), _by_turn(others[best]), strict=True)
     return best, *with_error([mine / its for mine, its in pairs])
 
 

@@ -12,17 +12,17 @@ from bench.sim.growth import Grown
 
 
 def sim_cells(outcomes: Sequence[Outcome]) -> Iterator[Cell]:
-    """joint beside every other policy, each scenario a pair; ratios of tokens a second of a client
+    """auto beside every other mode, each scenario a pair; ratios of tokens a second of a client
     on average.
     """
     for policy in COMPARED:
-        if policy == "joint" or not outcomes:
+        if policy == "auto" or not outcomes:
             continue
-        rates = [(1 / o.prices_s[policy], 1 / o.prices_s["joint"]) for o in outcomes]
+        rates = [(1 / o.prices_s[policy], 1 / o.prices_s["auto"]) for o in outcomes]
         yield Cell(
             suite="sim (simulated)",
             place="random scenarios",
-            system="joint",
+            system="auto",
             reference=policy,
             ratios=(ratio_value("tokens/s", paired_ratio(rates)),),
             note=f"{len(outcomes)} scenarios",
@@ -37,7 +37,7 @@ def growth_cells(rows: Sequence[Grown]) -> Iterator[Cell]:
             place=f"{row.num_streams} streams, {row.kind}",
             system="coordinator",
             values=(
-                Value(metric="stream-rounds/s", unit="1/s", value=row.rounds_per_s),
+                Value(metric="stream passes/s", unit="1/s", value=row.passes_per_s),
                 Value(metric="cores", unit="", value=row.num_cores),
                 Value(metric="memory a stream", unit="B", value=row.bytes / row.num_streams),
             ),

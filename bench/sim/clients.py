@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING
 
 from bench.sim.devices import Text
-
-if TYPE_CHECKING:
-    from bench.sim.world import Scenario
+from bench.sim.scenario import Scenario
 
 
 @dataclass(slots=True)
@@ -26,15 +23,20 @@ class ClientFigures:
 
 @dataclass(slots=True)
 class Request:
-    """client: its number. ready_at: when its prompt was read; negative before."""
+    """client: its number. num_wanted, num_sent: tokens of its answer; num_tokens: of these, sent
+    after the warm-up. ready_at: when its prompt was read, negative before; last_at: when it was
+    sent tokens last, or its prompt was read."""
 
     client: int
+    num_wanted: int
+    num_sent: int = 0
     num_tokens: int = 0
     ready_at: float = -1.0
+    last_at: float = -1.0
 
 
 class Clients:
-    """Every policy gets the same requests: they depend on the client and their number alone."""
+    """Every mode of planning gets the same requests: they depend on the client and their number."""
 
     def __init__(self, scenario: Scenario) -> None:
         self._clients = scenario.clients
@@ -55,7 +57,7 @@ class Clients:
         if client.evenness is not None:
             a, b = (client.evenness * share for share in (client.alphas[0], 1 - client.alphas[0]))
             chances = tuple(random.betavariate(a, b) for _ in range(max_tokens))
-        return Text(client.alphas, luck, chances)
+        return Text(client.alphas, luck, chances, client.believed or ())
 
     def pause_s(self, number: int) -> float:
         """Seconds until a client asks again."""

@@ -1,4 +1,4 @@
-"""`python -m bench sim|steady|edge|stops|copies|crowd|scale`: the live scheduler, simulated."""
+"""`python -m bench sim|steady|edge|copies|crowd|scale`: the live scheduler, simulated."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def sim_command(
     quick: bool,
     out: Path | None,
 ) -> None:
-    """The live scheduler in simulated meshes: the joint planner beside every other policy.
+    """The live scheduler in simulated meshes, in every mode of planning.
 
     \b
     Example:
@@ -44,7 +44,7 @@ def sim_command(
             save(outcomes, Path(figures))
         click.echo(
             f"seed {outcome.seed}: {outcome.num_clients} clients, {outcome.num_drafts} draft "
-            f"nodes, joint to the best {outcome.to_best:.3f}, to plain {outcome.to_ad:.3f}",
+            f"nodes, auto to the best {outcome.to_best:.3f}, to plain {outcome.to_plain:.3f}",
             err=True,
         )
     click.echo(report(outcomes))
@@ -70,7 +70,7 @@ def steady_command(scenarios: int, passes: int) -> None:
 @click.command("edge")
 @click.option("--rates-kbps", default="200,2000,20000", show_default=True, help="Of the cell.")
 @click.option("--alphas", default="0.4,0.6,0.7,0.8,0.9", show_default=True)
-@click.option("--policies", default="", help="Default: joint and every baseline.")
+@click.option("--policies", default="", help="Default: plain and every other.")
 @click.option("--seconds", default=32.0, show_default=True, help="Of each policy, virtual.")
 @click.option("--turns", default=3, show_default=True, help="Of each policy, with other texts.")
 @click.option("--processes", default=1, show_default=True)
@@ -88,19 +88,19 @@ def edge_command(
 
     \b
     Example:
-      python -m bench edge --rates-kbps 2000 --alphas 0.8 --policies ad,joint
+      python -m bench edge --rates-kbps 2000 --alphas 0.8 --policies plain,auto
     """
     from bench.live.edge_report import standing
     from bench.live.edge_setting import ALPHAS, Setting
     from bench.sim.closed_loop import COMPARED
     from bench.sim.edge import HEAD, row, run_edge
-    from policies.baselines import POLICIES
+    from nodes.scheduler.planning import MODES
 
     wanted = [float(part) for part in alphas.split(",")]
     if unknown := set(wanted) - set(ALPHAS):
         raise click.UsageError(f"--alphas: {unknown} not among {', '.join(map(str, ALPHAS))}")
-    names = policies.split(",") if policies else ["ad", *(p for p in COMPARED if p != "ad")]
-    if unnamed := set(names) - set(POLICIES):
+    names = policies.split(",") if policies else ["plain", *(p for p in COMPARED if p != "plain")]
+    if unnamed := set(names) - set(MODES):
         raise click.UsageError(f"--policies: {', '.join(sorted(unnamed))}: not a policy")
     settings = [
         Setting(
@@ -122,27 +122,11 @@ def edge_command(
     click.echo("\n".join(standing(found)))
 
 
-@click.command("stops")
-@click.option("--scenarios", default=100, show_default=True, help="Random scenarios.")
-@click.option("--passes", default=400, show_default=True, help="Length of a scenario in passes.")
-def stops_command(scenarios: int, passes: int) -> None:
-    """What it is worth, in simulated meshes, that drafts stop where they are not sure.
-
-    \b
-    Example:
-      python -m bench stops --scenarios 20
-    """
-    from bench.sim.closed_loop import stop_outcome, stop_report
-
-    click.echo(stop_report([stop_outcome(seed, passes) for seed in range(scenarios)]))
-
-
 @click.command("copies")
 @click.option("--streams", default="1,2,4,8,16", show_default=True)
 @click.option("--rtts-ms", default="0.3,3", show_default=True, help="To the target and back.")
 @click.option("--seeds", default=3, show_default=True, help="Texts of each kind.")
-@click.option("--flow", "flows", is_flag=True, help="Looked up by the target, without rounds.")
-def copies_command(streams: str, rtts_ms: str, seeds: int, *, flows: bool) -> None:
+def copies_command(streams: str, rtts_ms: str, seeds: int) -> None:
     """What lookup gains, in simulated meshes, on texts that partly repeat themselves.
 
     \b
@@ -150,19 +134,17 @@ def copies_command(streams: str, rtts_ms: str, seeds: int, *, flows: bool) -> No
       python -m bench copies --streams 1,16 --seeds 2
     """
     from bench.sim.copies import TABLES, TEXTS, Copies, gain
-    from bench.sim.flow_copies import gain_in_flow
 
     counts = [int(part) for part in streams.split(",")]
     click.echo(
         f"| passes | rtt, ms | text | {' | '.join(f'{count} streams' for count in counts)} |"
     )
     click.echo("|---|---|---|" + "---|" * len(counts))
-    gain_of = gain_in_flow if flows else gain
     for table in TABLES:
         for rtt_ms in map(float, rtts_ms.split(",")):
             for text in TEXTS:
                 gains = [
-                    gain_of(
+                    gain(
                         Copies(table=table, text=text, num_streams=count, rtt_s=rtt_ms / 1e3),
                         range(1, seeds + 1),
                     )
@@ -170,34 +152,6 @@ def copies_command(streams: str, rtts_ms: str, seeds: int, *, flows: bool) -> No
                 ]
                 shown = " | ".join(f"{each:.2f}" for each in gains)
                 click.echo(f"| {table} | {rtt_ms:g} | {text} | {shown} |")
-
-
-@click.command("flow")
-@click.option("--scenarios", default=40, show_default=True, help="Random scenarios.")
-@click.option("--first-seed", default=0, show_default=True)
-@click.option("--passes", default=300, show_default=True, help="Length of a scenario in passes.")
-@click.option("--beliefs", default="known,learnt", show_default=True, help="Or all.")
-@click.option("--mode", type=click.Choice(("auto", "open", "grouped")), default="auto")
-@click.option("--processes", default=1, show_default=True)
-def flow_command(
-    scenarios: int, first_seed: int, passes: int, beliefs: str, mode: str, processes: int
-) -> None:
-    """Guesses that flow beside guesses in rounds, in the same simulated meshes.
-
-    \b
-    Example:
-      python -m bench flow --scenarios 4 --beliefs known
-    """
-    from bench.sim.flow import BELIEFS, HEAD, compare_seeds, row
-
-    wanted = list(BELIEFS) if beliefs == "all" else beliefs.split(",")
-    if unknown := set(wanted) - set(BELIEFS):
-        names = ", ".join(BELIEFS)
-        raise click.UsageError(f"--beliefs: {', '.join(sorted(unknown))}: not among {names}")
-    seeds = range(first_seed, first_seed + scenarios)
-    click.echo(HEAD)
-    for belief in wanted:
-        click.echo(row(belief, list(compare_seeds(belief, mode, seeds, passes, processes))))
 
 
 @click.command("crowd")
@@ -214,15 +168,15 @@ def crowd_command(clients: int, seconds: float) -> None:
 
     from bench.sim.random_scenarios import crowded_scenario
     from bench.sim.world import World
-    from policies.joint import joint_plan
 
-    world = World(crowded_scenario(clients, seconds), joint_plan)
+    world = World(crowded_scenario(clients, seconds))
     start_s = time.process_time()
     result = world.run()
     took_s = time.process_time() - start_s
     click.echo(
         f"{clients} clients, {seconds:g} s simulated in {took_s:.0f} s of processor time: "
-        f"{result.num_passes} passes, {result.plans} plans, {result.tokens_per_s:.0f} tokens/s"
+        f"{result.num_passes} passes, {result.num_messages} messages of draft nodes, "
+        f"{result.tokens_per_s:.0f} tokens/s"
     )
 
 
@@ -263,9 +217,7 @@ COMMANDS = (
     sim_command,
     steady_command,
     edge_command,
-    stops_command,
     copies_command,
-    flow_command,
     crowd_command,
     scale_command,
 )

@@ -1,26 +1,34 @@
-"""Texts that partly repeat themselves, guessed by lookup, on a simulated target.
+"""Texts that partly repeat themselves, looked up by a target.
 
-The scheduler and the planner are the live ones, the guesses real: token ids are drawn, some of them
-copied from earlier ones, and the target accepts what its text has. What passes take comes from a
-table; the target begins its next pass as soon as one has ended, as the real one does.
+The states of target and scheduler are the real ones; token ids are drawn, some of them copied from
+earlier ones, and the target accepts what its text has. What passes take comes from a table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
 from statistics import fmean
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
+
+from bench.sim.devices import Engine
 from bench.sim.events import Clock
+from bench.sim.real_nodes import SimNode, to_target
+from bench.sim.scripted import ScriptedTokenizer, Work
+from nodes.engine.protocol import EngineInfo, Logits, SavedPrefix, Span
 from nodes.engine.sampling import Sampling
-from nodes.messages import CommitEntry, CommitReply, LeaseRequest, OpenStreamRequest, VerifyRequest
-from nodes.scheduler import SchedulerState
+from nodes.messages import CommitReply
+from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.instructions import Emit, Finish, Instruction, ToTarget
+from nodes.scheduler.state import SchedulerState
 from nodes.stream import StreamId, StreamSpec
-from policies.joint import joint_plan
+from nodes.target.events import Committed, Ready
+from nodes.target.node import commit_entry
+from nodes.target.state import TargetState
 from policies.latency import CostTable, NodeCosts
 from policies.plan import Link
 
@@ -41,48 +49,25 @@ TABLES = {
 }
 # Tokens of what is copied and of what is new, on average, by turns of a coin.
 TEXTS = {"mostly copied": (15, 8), "partly copied": (6, 15), "hardly copied": (3, 40)}
-_VOCABULARY = 2000
-_PROMPT_TOKENS = 200
-# Messages that are sent one after the other are there together.
-_TOGETHER_S = 1e-5
-_TICK_S = 0.05
-_LIMIT_S = 3600.0
+_PROMPT_TOKENS: Final = 200
+_VOCABULARY: Final = 2000
+# By so many of its first tokens a text is known.
+_KEY_TOKENS: Final = 8
+_NUM_CELLS: Final = 1 << 20
+_LIMIT_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copies:
     """Streams that begin together, each with a text of its own. table, text: names of TABLES and
-    TEXTS. num_plain: so many of them may make no guesses. rtt_s: to the target and back."""
+    TEXTS. rtt_s: to the target and back."""
 
     table: str
     text: str
     num_streams: int
-    num_plain: int = 0
     rtt_s: float = 3e-4
     max_tokens: int = 200
     seed: int = 1
-
-
-@dataclass(slots=True)
-class _Held:
-    text: Sequence[int]
-    length: int
-    lease: int = 0
-    guesses: tuple[int, ...] | None = None
-
-
-@dataclass(slots=True)
-class Outcome:
-    """seconds: from the beginning to each stream's end. texts: what was committed of each."""
-
-    seconds: dict[StreamId, float] = field(default_factory=dict)
-    texts: dict[StreamId, list[int]] = field(default_factory=dict)
-    expected: dict[StreamId, list[int]] = field(default_factory=dict)
-    num_guesses: int = 0
-
-    @property
-    def mean_s(self) -> float:
-        return fmean(self.seconds.values())
 
 
 def copied_text(random: Random, count: int, copied: int, fresh: int) -> list[int]:
@@ -99,130 +84,160 @@ def copied_text(random: Random, count: int, copied: int, fresh: int) -> list[int
     return ids[:count]
 
 
-def run_copies(copies: Copies, *, lookup: bool) -> Outcome:
-    """All streams to their ends. lookup: False decodes plainly."""
+class TextModel:
+    """A target whose texts are given: it says what stands next."""
+
+    def __init__(self, texts: Sequence[Sequence[int]]) -> None:
+        self._texts = {tuple(text[:_KEY_TOKENS]): text for text in texts}
+        self._sequences: list[list[int]] = [[] for _ in texts]
+        self._work: Work | None = None
+        self._info = EngineInfo(
+            engine="texts",
+            model="texts",
+            model_hash="texts",
+            vocab_hash="texts",
+            num_vocab=_VOCABULARY,
+            num_cells=_NUM_CELLS,
+            max_sequences=len(texts),
+            max_batch_tokens=512,
+            context_length=_NUM_CELLS,
+            eog_token_ids=frozenset(),
+            exact=True,
+            numerics_class="texts",
+            can_roll_back=True,
+            emulated=True,
+        )
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    def take_work(self) -> Work | None:
+        work, self._work = self._work, None
+        return work
+
+    def forward(self, spans: Sequence[Span]) -> Logits:
+        used = _NUM_CELLS - self.free_cells()
+        rows = []
+        num_decoded = num_read = 0
+        for span in spans:
+            sequence = self._sequences[span.seq_id]
+            first = len(span.token_ids) - span.num_outputs
+            for index, token_id in enumerate(span.token_ids):
+                sequence.append(token_id)
+                if index >= first:
+                    rows.append(self._row(sequence))
+            if span.num_outputs:
+                num_decoded += len(span.token_ids)
+            else:
+                num_read += len(span.token_ids)
+        self._work = Work(num_decoded, num_read, used)
+        return np.array(rows, dtype=np.float32).reshape(len(rows), _VOCABULARY)
+
+    def _row(self, sequence: Sequence[int]) -> Logits:
+        row = np.zeros(_VOCABULARY, dtype=np.float32)
+        text = self._texts[tuple(sequence[:_KEY_TOKENS])]
+        if len(sequence) < len(text):
+            row[text[len(sequence)]] = 1.0
+        return row
+
+    def truncate(self, seq_id: int, length: int) -> None:
+        del self._sequences[seq_id][length:]
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        self._sequences[target] = self._sequences[source][:length]
+
+    def save(self, seq_id: int) -> SavedPrefix:
+        raise NotImplementedError
+
+    def restore(self, seq_id: int, saved: SavedPrefix, length: int) -> None:
+        raise NotImplementedError
+
+    def length(self, seq_id: int) -> int:
+        return len(self._sequences[seq_id])
+
+    def free_cells(self) -> int:
+        return _NUM_CELLS - sum(map(len, self._sequences))
+
+    def close(self) -> None:
+        pass
+
+
+def run_copies(copies: Copies, *, lookup: bool) -> float:
+    """Mean seconds from a stream's prompt to its end. lookup: False decodes plainly."""
     return _World(copies, lookup=lookup).run()
 
 
 def gain(copies: Copies, seeds: Sequence[int]) -> float:
     """How much sooner the mean stream ends by lookup than plainly, on average over seeds."""
     drawn = [replace(copies, seed=seed) for seed in seeds]
-    return fmean(
-        run_copies(each, lookup=False).mean_s / run_copies(each, lookup=True).mean_s
-        for each in drawn
-    )
+    return fmean(run_copies(each, lookup=False) / run_copies(each, lookup=True) for each in drawn)
 
 
 class _World:
     def __init__(self, copies: Copies, *, lookup: bool) -> None:
-        self._copies = copies
-        self._table = TABLES[copies.table]
-        prefill = CostTable((32,), (self._table.at(32),))
-        self._scheduler = SchedulerState(joint_plan, NodeCosts(self._table, prefill), lookup=lookup)
-        self._scheduler.target_link(Link(rtt_s=copies.rtt_s))
+        self._rtt_s = copies.rtt_s
         self._clock = Clock()
-        self._held: dict[StreamId, _Held] = {}
-        self._is_busy = False
-        self.outcome = Outcome()
+        random, end = Random(copies.seed), _PROMPT_TOKENS + copies.max_tokens
+        streams = range(copies.num_streams)
+        self._texts = [copied_text(random, end, *TEXTS[copies.text]) for _ in streams]
+        table = TABLES[copies.table]
+        costs = NodeCosts(table, CostTable((32,), (table.at(32),)))
+        model = TextModel(self._texts)
+        state = TargetState(model, ScriptedTokenizer(), costs=costs)
+        engine = Engine(self._clock, costs, 0.0, Random(copies.seed))
+        self._target = SimNode(engine, model, state, to_target, self._from_target)
+        self._scheduler = SchedulerState(Drafts(), Link(rtt_s=copies.rtt_s), looks_up=lookup)
+        self._read_at: dict[int, float] = {}
+        self._seconds: list[float] = []
+        self._max_tokens = copies.max_tokens
 
-    def run(self) -> Outcome:
-        copies, random = self._copies, Random(self._copies.seed)
-        end = _PROMPT_TOKENS + copies.max_tokens
-        for number in range(1, copies.num_streams + 1):
-            stream_id = StreamId(number)
-            text = copied_text(random, end, *TEXTS[copies.text])
-            self._held[stream_id] = _Held(text, _PROMPT_TOKENS)
-            self.outcome.texts[stream_id] = []
-            self.outcome.expected[stream_id] = text[_PROMPT_TOKENS:]
+    def run(self) -> float:
+        for number, text in enumerate(self._texts, 1):
             spec = StreamSpec(
-                stream_id=stream_id,
+                stream_id=StreamId(number),
                 generation=1,
-                owner="",
+                owner=f"owner-{number}",
                 sampling=Sampling(),
-                max_tokens=copies.max_tokens,
+                max_tokens=self._max_tokens,
                 stops=(),
                 ignore_eog=True,
                 num_prompt_tokens=_PROMPT_TOKENS,
                 token_ids=tuple(text[:_PROMPT_TOKENS]),
             )
-            gamma = 0 if number <= copies.num_plain else None
-            self._carry_out(self._scheduler.admit(spec, gamma))
-            self._carry_out(self._scheduler.target_ready(stream_id, 1, 0.0))
-        self._clock.after(_TICK_S, self._tick)
-        while len(self.outcome.seconds) < copies.num_streams:
+            self._carry_out(self._scheduler.admit(spec, None))
+        while len(self._seconds) < len(self._texts):
             if self._clock.now > _LIMIT_S:
                 raise RuntimeError("streams do not end")
             self._clock.run(self._clock.now + 1.0)
-        return self.outcome
-
-    def _tick(self) -> None:
-        self._carry_out(self._scheduler.tick(self._clock.now))
-        if self._held:
-            self._clock.after(_TICK_S, self._tick)
+        return fmean(self._seconds)
 
     def _carry_out(self, instructions: Sequence[Instruction]) -> None:
         for instruction in instructions:
             match instruction:
                 case ToTarget(message=message):
-                    self._clock.after(self._copies.rtt_s / 2, partial(self._receive, message))
-                case Emit(stream_id=stream_id, token_ids=token_ids):
-                    self.outcome.texts[stream_id] += token_ids
+                    self._clock.after(self._rtt_s / 2, partial(self._target.receive, message))
+                case Emit(stream_id=stream_id, position=position, token_ids=token_ids):
+                    first = _PROMPT_TOKENS + position
+                    wanted = self._texts[stream_id - 1][first : first + len(token_ids)]
+                    assert list(token_ids) == wanted
                 case Finish(stream_id=stream_id):
-                    self.outcome.seconds[stream_id] = self._clock.now
+                    self._seconds.append(self._clock.now - self._read_at[stream_id])
 
-    def _receive(self, message: Any) -> None:
-        match message:
-            case VerifyRequest(entries=entries, draft_token_ids=draft_token_ids):
-                offset = 0
-                for entry in entries:
-                    guesses = draft_token_ids[offset : offset + entry.num_draft_tokens]
-                    offset += entry.num_draft_tokens
-                    held = self._held.get(StreamId(entry.stream_id))
-                    if held is not None and held.length == entry.prefix_len:
-                        held.guesses = guesses
-            case LeaseRequest(entries=leases):
-                for lease in leases:
-                    held = self._held.get(StreamId(lease.stream_id))
-                    if held is not None:
-                        held.lease = max(held.lease, lease.prefix_len + lease.num_tokens)
-            case OpenStreamRequest():
-                return
-        self._clock.after(_TOGETHER_S, self._begin)
+    def _from_target(self, events: Sequence[object], seconds: float) -> None:
+        for event in events:
+            if isinstance(event, Ready):
+                self._clock.after(self._rtt_s / 2, partial(self._on_ready, event))
+        commits = [event for event in events if isinstance(event, Committed)]
+        if commits:
+            token_ids = tuple(t for commit in commits for t in commit.token_ids)
+            reply: Any = CommitReply(seconds, tuple(map(commit_entry, commits)), token_ids)
+            self._clock.after(self._rtt_s / 2, partial(self._on_committed, reply))
 
-    def _begin(self) -> None:
-        going = [
-            (stream_id, held, held.guesses or ())
-            for stream_id, held in self._held.items()
-            if held.guesses is not None or held.lease > held.length
-        ]
-        if self._is_busy or not going:
-            return
-        self._is_busy = True
-        num_tokens = sum(1 + len(guesses) for _, _, guesses in going)
-        self.outcome.num_guesses += num_tokens - len(going)
-        seconds = self._table.at(num_tokens)
-        self._clock.after(seconds, partial(self._end, going, seconds))
+    def _on_ready(self, event: Ready) -> None:
+        self._read_at[event.stream_id] = self._clock.now
+        told = event.stream_id, event.generation
+        self._carry_out(self._scheduler.target_ready(*told, has_begun=event.has_begun))
 
-    def _end(self, going: list[tuple[StreamId, _Held, tuple[int, ...]]], seconds: float) -> None:
-        self._is_busy = False
-        entries: list[CommitEntry] = []
-        token_ids: list[int] = []
-        for stream_id, held, guesses in going:
-            before, text = held.length, held.text
-            likely = guesses[: max(0, len(text) - before - 1)]
-            wrong = (k for k, guess in enumerate(likely) if text[before + k] != guess)
-            num_accepted = next(wrong, len(likely))
-            held.length += num_accepted + 1
-            held.guesses = None
-            token_ids += text[before : held.length]
-            reason = "length" if held.length == len(text) else ""
-            counts = num_accepted + 1, len(likely), num_accepted
-            entries.append(CommitEntry(stream_id, 1, before, *counts, reason, b"x"))
-            if reason:
-                del self._held[stream_id]
-        reply = CommitReply(seconds, tuple(entries), tuple(token_ids))
-        self._clock.after(self._copies.rtt_s / 2, partial(self._hear, reply))
-        self._begin()
-
-    def _hear(self, reply: CommitReply) -> None:
+    def _on_committed(self, reply: CommitReply) -> None:
         self._carry_out(self._scheduler.committed(reply, self._clock.now))

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from bench.live.edge_hub import Figures
+from bench.live.edge_report import price_ratio
 from bench.live.edge_setting import (
     AIR,
     ALPHAS,
@@ -27,9 +28,10 @@ from bench.live.edge_setting import (
 )
 from bench.live.turns import rate_of, together
 from bench.sim.devices import Text
-from bench.sim.world import Scenario, SimClient, SimDraftNode, World
+from bench.sim.scenario import Scenario, SimClient, SimDraftNode
+from bench.sim.world import World
 from nodes.engine.recording import RecordedText, read_recording
-from policies.baselines import POLICIES
+from nodes.scheduler.planning import MODES
 from policies.confidence import Calibration, unknown_calibration
 from policies.latency import NodeCosts
 from policies.plan import Link
@@ -48,7 +50,7 @@ _TEXTS_APART = 7
 _Job = tuple[Setting, str, int]
 
 HEAD = (
-    "| cell kbit/s | alpha | policy | tokens/s | ms a token | to ad | achieved / planned "
+    "| cell kbit/s | alpha | policy | tokens/s | ms a token | to plain | price seen / predicted "
     "| accepted |\n" + "|---" * 8 + "|"
 )
 
@@ -63,7 +65,7 @@ def edge_scenario(setting: Setting, turn: int) -> Scenario:
     texts = [_text(each, draft, number, known) for number, each in enumerate(wanted)]
     links = [Link(setting.rate_bps * part, _RTT_S, AIR, FRAME_S) for part in RATES]
     on_air = Link(setting.rate_bps, _RTT_S, AIR, FRAME_S)
-    nodes = [SimDraftNode(costs=_costs(*DRAFT), link=link, model_hash=guesses) for link in links]
+    nodes = [SimDraftNode(costs=_costs(*DRAFT), link=link) for link in links]
 
     def client(number: int) -> SimClient:
         first = number + _TEXTS_APART * turn
@@ -89,7 +91,6 @@ def edge_scenario(setting: Setting, turn: int) -> Scenario:
         noise=_NOISE,
         target_delay_s=_TARGET_DELAY_S,
         target_link=on_air if setting.is_target_on_air else None,
-        trials=True,
     )
 
 
@@ -107,20 +108,22 @@ def run_edge(
 
 def row(setting: Setting, policy: str, found: dict[str, Figures]) -> str:
     figures = found[policy]
-    to_ad = figures.tokens_per_s / found["ad"].tokens_per_s if "ad" in found else float("nan")
+    to_plain = (
+        figures.tokens_per_s / found["plain"].tokens_per_s if "plain" in found else float("nan")
+    )
     return (
         f"| {setting.rate_bps / 1e3:g} | {setting.alpha} | {policy} "
-        f"| {rate_of(figures)} | {figures.token_s * 1e3:.2f} | {to_ad:.3f} "
-        f"| {figures.tokens_per_s / figures.planned_tokens_per_s:.2f} | {figures.acceptance:.2f} |"
+        f"| {rate_of(figures)} | {figures.token_s * 1e3:.2f} | {to_plain:.3f} "
+        f"| {price_ratio(figures)} | {figures.acceptance:.2f} |"
     )
 
 
 def _run(job: _Job) -> Figures:
     setting, policy, turn = job
-    made = World(edge_scenario(setting, turn), POLICIES[policy]).run()
+    made = World(edge_scenario(setting, turn), MODES[policy]).run()
     return Figures(
         tokens_per_s=sum(client.num_tokens for client in made.clients) / setting.seconds,
-        planned_tokens_per_s=made.promised_per_s,
+        promised=made.promised,
         token_s=made.price_s,
         num_guesses=made.num_guesses,
         num_accepted=made.num_accepted,
@@ -140,7 +143,7 @@ def calibrated(texts: Sequence[RecordedText], draft: int) -> Calibration:
 def _text(text: RecordedText, draft: int, number: int, known: Calibration) -> Text:
     luck = tuple(0.0 if is_right else 1.0 for is_right in text.accepted(draft))
     chances = tuple(known.chance(each) for each in text.guesses[draft].probabilities)
-    return Text((), luck, chances, len(text.prompt_ids), number)
+    return Text((), luck, chances, num_prompt_tokens=len(text.prompt_ids), prompt=number)
 
 
 @cache

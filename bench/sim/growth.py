@@ -30,7 +30,8 @@ from mesh.messages import PROTOCOL_VERSION, Hello, Ping, Pong
 from nodes.config import LimitSettings
 from nodes.coordinator.sends import Send
 from nodes.coordinator.state import CoordinatorState
-from nodes.messages import CommitReply, DraftReply, SubmitRequest
+from nodes.messages import CommitReply, GuessNotice, SubmitRequest
+from nodes.scheduler.planning import Mode
 from policies.joint import joint_plan
 from policies.plan import Observation, Plan
 
@@ -42,28 +43,29 @@ _TO_TARGET_S, _TO_DRAFT_S = 2e-4, 2e-3
 _TICK_S, _LEAST_TICK_S = 0.05, 0.001
 _CLUSTER, _EPOCH = "growth", 1
 _MAX_TOKENS = 100_000
-_RUNNING = "rounds", "codec", "planner", "tick"
+_RUNNING = "state", "codec", "planner", "tick"
 _STEPS = *_RUNNING, "joining", "admission"
 
 
 @dataclass(frozen=True, slots=True)
 class Grown:
-    """Figures of one size. seconds: of processor time, by what for, while it was measured; joining
-    and admission: of all nodes and all requests. bytes: resident, of all that came with the mesh.
+    """Figures of one size. num_passes: of the streams, each counted alone. seconds: of processor
+    time, by what for, while it was measured; joining and admission: of all nodes and all requests.
+    bytes: resident, of all that came with the mesh.
     """
 
     kind: Kind
     num_streams: int
     num_cells: int
     virtual_s: float
-    num_rounds: int
+    num_passes: int
     num_plans: int
     seconds: dict[str, float]
     bytes: int
 
     @property
-    def rounds_per_s(self) -> float:
-        return self.num_rounds / self.virtual_s
+    def passes_per_s(self) -> float:
+        return self.num_passes / self.virtual_s
 
     @property
     def num_cores(self) -> float:
@@ -71,15 +73,15 @@ class Grown:
         return sum(self.seconds[name] for name in _RUNNING) / self.virtual_s
 
     def row(self) -> str:
-        per_round_us = {
-            name: 1e6 * self.seconds[name] / max(1, self.num_rounds) for name in _RUNNING
+        per_pass_us = {
+            name: 1e6 * self.seconds[name] / max(1, self.num_passes) for name in _RUNNING
         }
         cells = [
             self.kind,
             f"{self.num_streams:,}",
             f"{self.num_cells:,}",
-            f"{self.rounds_per_s:,.0f}",
-            *(f"{us:.0f}" for us in per_round_us.values()),
+            f"{self.passes_per_s:,.0f}",
+            *(f"{us:.0f}" for us in per_pass_us.values()),
             f"{1e3 * self.seconds['planner'] / max(1, self.num_plans):.2f}",
             f"{self.num_cores:.2f}",
             f"{1e3 * self.seconds['admission'] / self.num_streams:.2f}",
@@ -90,7 +92,7 @@ class Grown:
 
 
 HEAD = (
-    "| cells | streams | number of cells | stream-rounds/s | state, us a round | codec | planner | "
+    "| cells | streams | number of cells | stream passes/s | state, us a pass | codec | planner | "
     "ticks | ms a plan | cores | ms to admit a stream | ms to join a node | KiB a stream |\n"
     "|---|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
@@ -128,14 +130,14 @@ class CellsWorld:
     def __init__(self, num_cells: int, kind: Kind) -> None:
         self._costs = _Costs()
         self.now = 0.0
-        self.num_rounds = self.num_plans = 0
+        self.num_passes = self.num_plans = 0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._nodes: dict[bytes, _Node] = {}
         self._num_cells = num_cells
         self._step = "joining"
         self._state = CoordinatorState(
-            self._plan,
+            Mode(self._plan),
             cluster=_CLUSTER,
             epoch=_EPOCH,
             heartbeat_interval_s=0.5,
@@ -160,7 +162,7 @@ class CellsWorld:
             model = f"cell-{cell}-target" if kind == "apart" else ""
             for number in range(STREAMS_A_CELL):
                 self._hear(peer.encode(), _submit(number, model))
-        self._step = "rounds"
+        self._step = "state"
         self._at(self.now + _TICK_S, self._tick)
 
     def run(self, until_s: float) -> None:
@@ -172,7 +174,7 @@ class CellsWorld:
     def measured(self, settle_s: float, virtual_s: float, kind: Kind, own_bytes: int) -> Grown:
         """Figures of virtual_s seconds after the first settle_s."""
         self.run(settle_s)
-        before, began = dict(self._costs.seconds), (self.num_rounds, self.num_plans)
+        before, began = dict(self._costs.seconds), (self.num_passes, self.num_plans)
         self.run(settle_s + virtual_s)
         spent = {name: s - before[name] for name, s in self._costs.seconds.items()}
         whole = {name: before[name] for name in ("joining", "admission")}
@@ -186,7 +188,7 @@ class CellsWorld:
             num_streams,
             self._num_cells,
             virtual_s,
-            self.num_rounds - began[0],
+            self.num_passes - began[0],
             self.num_plans - began[1],
             spent | whole,
             _resident() - own_bytes,
@@ -209,7 +211,7 @@ class CellsWorld:
         with self._costs.of("codec"):
             decode(frames)
         if isinstance(message, CommitReply):
-            self.num_rounds += len(message.entries)
+            self.num_passes += len(message.entries)
         num_bytes = sum(map(len, frames))
         with self._costs.of(self._step):
             heard = self._state.on_message(peer, _CLUSTER, _EPOCH, message, num_bytes, self.now)
@@ -261,7 +263,7 @@ class CellsWorld:
 
     def _to_node(self, peer: bytes, node: _Node, message: Any) -> None:
         if isinstance(message, Ping):
-            pong = Pong(message.seq, self.num_rounds)
+            pong = Pong(message.seq, self.num_passes)
             self._at(self.now + node.delay_s, partial(self._hear, peer, pong))
             return
         for answer in node.state.hear(message):
@@ -275,7 +277,7 @@ class CellsWorld:
 
     def _pass_done(self, peer: bytes, node: _Node) -> None:
         node.is_busy = False
-        reply: CommitReply | DraftReply = node.state.run_pass(node.pass_s)
+        reply: CommitReply | GuessNotice = node.state.run_pass(node.pass_s)
         self._at(self.now + node.delay_s, partial(self._hear, peer, reply))
         self._go_on(peer, node)
 

@@ -5,16 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
-from bench.sim.world import Scenario, SimClient, SimDraftNode
-from policies.confidence import Spread
+from bench.sim.scenario import Scenario, SimClient, SimDraftNode
 from policies.latency import CostTable, NodeCosts
 from policies.plan import Link
 
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-
-
-_DRAWS = 400
-_BINS = 20
 
 
 def table(first_s: float, knee: float, per_token: float) -> CostTable:
@@ -118,23 +113,15 @@ def with_draft_costs_off_by(scenario: Scenario, factor: float) -> Scenario:
 
 
 def with_learnt_acceptance(scenario: Scenario) -> Scenario:
-    """Nothing is known of acceptance but what rounds show."""
+    """Nothing is known of acceptance but what guesses show."""
     clients = tuple(replace(client, believed=None) for client in scenario.clients)
     return replace(scenario, clients=clients)
 
 
 def with_uneven_tokens(scenario: Scenario) -> Scenario:
-    """Some tokens are sure and others are not, as with real drafts; all is learnt from rounds."""
+    """Some tokens are sure and others are not, as with real drafts; all is learnt."""
     clients = tuple(replace(client, believed=None, evenness=1.0) for client in scenario.clients)
-    random = Random(scenario.seed + 2)
-    drawn = []
-    for client in clients:
-        alpha = client.alphas[0]
-        drawn += [random.betavariate(alpha, 1.0 - alpha) for _ in range(_DRAWS)]
-    places = [min(_BINS - 1, int(chance * _BINS)) for chance in drawn]
-    shares = tuple(places.count(place) / len(places) for place in range(_BINS))
-    rates = tuple((place + 0.5) / _BINS for place in range(_BINS))
-    return replace(scenario, clients=clients, spread=Spread(shares, rates))
+    return replace(scenario, clients=clients)
 
 
 def steady(scenario: Scenario) -> Scenario:

@@ -25,6 +25,7 @@ _BASE: Final = 16
 NUM_DIGITS: Final = 5
 _NUM_VOCAB: Final = _FIRST_DIGIT + _BASE
 _SURE: Final = 0.999
+_UNSURE: Final = 0.5
 
 
 def prompt_of(text_id: int, num_tokens: int) -> tuple[int, ...]:
@@ -192,19 +193,22 @@ class ScriptedTokenizer:
         return b""
 
 
-def guesses_of(
-    texts: Mapping[int, Text], known: bool
-) -> Callable[[int, int, int], tuple[bool, float]]:
-    """What a draft model guesses of these texts. known: whether it is as sure of each guess as it
-    is right; else it only knows what it is told of single tokens, if anything."""
+def guesses_of(texts: Mapping[int, Text]) -> Callable[[int, int, int], tuple[bool, float]]:
+    """What a draft model guesses of these texts, and how sure it is: of single tokens where it
+    knows their chances, else as it believes of the whole text, or always the same."""
 
     def guess(text_id: int, place: int, after: int) -> tuple[bool, float]:
         text = texts[text_id]
         if place >= len(text.luck):
-            return False, 0.5
+            return False, _UNSURE
         if text.chances:
             return text.luck[place] < text.chances[place], text.chances[place]
-        alpha = text.alphas[min(after, len(text.alphas) - 1)]
-        return text.luck[place] < alpha, alpha if known else 0.5
+        is_right = text.luck[place] < _at(text.alphas, after)
+        return is_right, _at(text.believed, after) if text.believed else _UNSURE
 
     return guess
+
+
+def _at(values: Sequence[float], place: int) -> float:
+    """What is at a place; beyond the end it is as it was there."""
+    return values[min(place, len(values) - 1)]

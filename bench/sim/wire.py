@@ -7,12 +7,10 @@ from typing import Any
 from nodes.messages import (
     CommitNotice,
     CommitReply,
-    DraftReply,
-    DraftRequest,
     GuessNotice,
+    HoldNotice,
     LeaseRequest,
     OpenStreamRequest,
-    VerifyRequest,
 )
 from policies.plan import ENTRY_BITS, TEXT_BITS
 
@@ -23,19 +21,13 @@ _CHANCE_BITS = 8
 def bits_of(message: Any) -> int:
     """Of the entries and tokens of a message."""
     match message:
-        case DraftRequest(entries=entries, new_token_ids=ids):
-            return len(entries) * ENTRY_BITS + len(ids) * _TOKEN_BITS
-        case DraftReply(entries=entries, draft_token_ids=ids):
-            return len(entries) * ENTRY_BITS + len(ids) * _TOKEN_BITS
-        case VerifyRequest(entries=entries, draft_token_ids=ids):
-            return len(entries) * ENTRY_BITS + len(ids) * _TOKEN_BITS
         case CommitReply(entries=entries, token_ids=ids):
             return len(entries) * ENTRY_BITS + len(ids) * (_TOKEN_BITS + TEXT_BITS)
         case CommitNotice(entries=entries, new_token_ids=ids):
             return len(entries) * ENTRY_BITS + len(ids) * _TOKEN_BITS
         case GuessNotice(parts=parts, token_ids=ids):
             return len(parts) * ENTRY_BITS + len(ids) * (_TOKEN_BITS + _CHANCE_BITS)
-        case LeaseRequest(entries=entries):
+        case LeaseRequest(entries=entries) | HoldNotice(entries=entries):
             return len(entries) * ENTRY_BITS
         case OpenStreamRequest(token_ids=ids):
             return ENTRY_BITS + len(ids) * _TOKEN_BITS

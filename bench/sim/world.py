@@ -1,9 +1,9 @@
-"""One simulated mesh: clients in a closed loop, a target, draft nodes, and the live scheduler."""
+"""One simulated mesh: clients in a closed loop, and real states on scripted engines."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 from statistics import fmean
@@ -11,97 +11,67 @@ from typing import Any
 
 from bench.sim.clients import ClientFigures, Clients, Request
 from bench.sim.devices import Engine, Text
-from bench.sim.draft import SimDraft
 from bench.sim.events import Clock, Medium
-from bench.sim.target import SimTarget
+from bench.sim.real_nodes import SimNode, to_target
+from bench.sim.scenario import Scenario, SimDraftNode
+from bench.sim.scripted import (
+    NUM_DIGITS,
+    ScriptedModel,
+    ScriptedTokenizer,
+    guesses_of,
+    prompt_of,
+)
 from bench.sim.wire import bits_of
+from nodes.draft.node import guess_notice, take_commits
+from nodes.draft.outbox import Outbox
+from nodes.draft.state import DraftState, Guessed
 from nodes.engine.sampling import Sampling
-from nodes.messages import DraftReply, OpenStreamRequest, StreamReadyNotice
-from nodes.scheduler import SchedulerState
+from nodes.messages import (
+    CloseStreamNotice,
+    CommitNotice,
+    CommitReply,
+    GuessNotice,
+    OpenStreamRequest,
+    StreamReadyNotice,
+    parts_of,
+)
+from nodes.scheduler.commits import tell_followers
+from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
+from nodes.scheduler.planning import MODES, Mode
+from nodes.scheduler.scheduler import Scheduler
+from nodes.scheduler.stage_errors import ErrorFigures, Stage
+from nodes.scheduler.stream import Figures
 from nodes.stream import StreamId, StreamSpec
-from policies.acceptance import AcceptanceEstimate
-from policies.confidence import Spread
-from policies.latency import NodeCosts
-from policies.plan import Link, Plan, Policy
+from nodes.target.events import Committed, Failed, Ready
+from nodes.target.node import commit_entry, spec_of
+from nodes.target.state import TargetState
+from policies.confidence import Calibration, DraftCalibration
+from policies.plan import HEADER_BITS, Link
 
-# Between looks at the plan in force.
-_LOOK_S = 0.1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SimDraftNode:
-    """A draft node. believed: what the scheduler is told of its costs, the truth if not given.
-
-    model_hash: "" for a draft model of its own. away: (from, to) seconds in which it is gone.
-    """
-
-    costs: NodeCosts
-    link: Link
-    believed: NodeCosts | None = None
-    model_hash: str = ""
-    away: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SimClient:
-    """A user who asks again some seconds after each answer.
-
-    alphas: acceptance by position. believed: the same as the scheduler knows it; None: it learns.
-    evenness: where given, tokens differ: each has a chance of its own, of a beta distribution with
-    mean alphas[0], and more alike the greater this is; drafts know it. None: all are alike.
-    weight: in the plan's objective. texts: asked for in turns; instead of drawn ones where given.
-    """
-
-    alphas: tuple[float, ...]
-    num_prompt_tokens: int
-    max_tokens: tuple[int, int]
-    think_s: float
-    starts_at: float
-    believed: tuple[float, ...] | None = None
-    evenness: float | None = None
-    weight: float = 1.0
-    texts: tuple[Text, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scenario:
-    """Everything that a run depends on, but for the policy. target_delay_s: one way, where there is
-    no target_link: of a target on a medium.
-
-    spread: how sure drafts are of their guesses, as was measured of them. trials: rounds on trial,
-    as in live meshes, where acceptance is learnt.
-    """
-
-    seed: int
-    target: NodeCosts
-    drafts: tuple[SimDraftNode, ...]
-    clients: tuple[SimClient, ...]
-    spread: Spread | None = None
-    duration_s: float
-    warm_up_s: float = 0.0
-    noise: float = 0.05
-    target_delay_s: float = 1e-4
-    target_link: Link | None = None
-    trials: bool = False
+_TICK_S = 0.25
+_PREFIX_CACHE_BYTES = 1 << 30
 
 
 @dataclass(slots=True)
 class Result:
-    """Figures of a run. price_s: mean over clients of seconds a token, what policies minimise.
-
-    promised_per_s: tokens of all clients as the plans in force promise, on average over time.
+    """Figures of a run. num_finished: answers. price_s: mean over clients of seconds a token, what
+    plans minimise. promised: its ratio to what was predicted of the plans in force, on average over
+    time. num_messages: to draft nodes and from them. longest_gap_s: of all times that a stream
+    waited for its next tokens. errors: of predictions, by stage.
     """
 
     clients: list[ClientFigures]
-    num_passes: int
-    num_events: int
-    target_busy: float
+    num_passes: int = 0
+    num_events: int = 0
+    num_finished: int = 0
+    target_busy: float = 0.0
     num_guesses: int = 0
     num_accepted: int = 0
-    num_stale: int = 0
-    plans: int = 0
-    promised_per_s: float = 0.0
+    num_messages: int = 0
+    promised: float = 0.0
+    longest_gap_s: float = 0.0
+    errors: Mapping[Stage, ErrorFigures] = field(default_factory=dict)
 
     @property
     def price_s(self) -> float:
@@ -120,57 +90,50 @@ class Result:
 
 
 @dataclass(slots=True)
-class _Known(AcceptanceEstimate):
-    """An acceptance that is given and never learnt."""
+class _Identity(Calibration):
+    """Of a draft model whose confidence in a guess is taken for its chance."""
 
-    given: tuple[float, ...] = ()
+    def chance(self, confidence: float) -> float:
+        return confidence
 
-    def observe(
-        self, num_draft_tokens: int, num_accepted_tokens: int, num_asked: int | None = None
-    ) -> None:
+    def observe(self, confidence: float, *, accepted: bool) -> None:
         pass
 
-    @property
-    def alpha(self) -> float:
-        return self.given[0]
 
-    @property
-    def alphas(self) -> tuple[float, ...]:
-        return self.given
+def _identity() -> DraftCalibration:
+    return DraftCalibration(_Identity((), (0.5,)), _Identity((), (0.5,)))
 
 
 class World:
-    """Runs a scenario under a policy."""
+    """Runs a scenario. Raises AssertionError if a stream loses a token or is given up."""
 
-    def __init__(self, scenario: Scenario, policy: Policy) -> None:
+    def __init__(self, scenario: Scenario, mode: Mode = MODES["auto"]) -> None:
+        """mode: how the scheduler plans."""
         self._scenario = scenario
-        self._clock = Clock()
+        self._clock = clock = Clock()
         self._random = Random(scenario.seed)
         self._clients = Clients(scenario)
-        self._texts: dict[int, Text] = {}
         self._requests: dict[int, Request] = {}
         self._num_requests = 0
-        self._promised: list[float] = []
-        self._num_guesses = self._num_accepted = self._num_plans = 0
-
-        def counted(observation: Any) -> Any:
-            self._num_plans += 1
-            return policy(observation)
-
-        knows = any(client.believed is not None for client in scenario.clients)
-        self._scheduler = SchedulerState(
-            counted,
-            scenario.target,
-            self._believed if knows else None,
-            trials=scenario.trials and not knows,
-        )
-        link = scenario.target_link or Link(rtt_s=2 * scenario.target_delay_s)
-        self._scheduler.target_link(link)
-        self._engine = Engine(self._clock, scenario.target, scenario.noise, self._random)
-        self._target = SimTarget(self._engine, self._texts, self._from_target)
+        self._texts: dict[int, Text] = {}
+        self._text_ids: dict[int, int] = {}
+        self._starts: dict[int, int] = {}
+        self._num_guesses = self._num_accepted = self._num_finished = self._num_messages = 0
+        self._longest_gap_s = 0.0
         self._media: dict[str, Medium] = {}
-        self._drafts: dict[str, SimDraft] = {}
+        # Whether draft models are sure of each guess with its chance, or believe so.
+        self._says_chances = any(
+            c.believed is not None or c.evenness is not None or c.texts for c in scenario.clients
+        )
+        self._promised: list[float] = []
+        engine = Engine(clock, scenario.target, scenario.noise, self._random)
+        model = ScriptedModel(self._starts)
+        state = TargetState(model, ScriptedTokenizer(), _PREFIX_CACHE_BYTES, costs=scenario.target)
+        self._target = SimNode(engine, model, state, to_target, self._from_target)
+        self._drafts: dict[str, SimNode] = {}
         self._deadline: float | None = None
+        self._scheduler = Scheduler(scenario.target, Drafts(), mode=mode)
+        self._scheduler.target_link(scenario.target_link or Link(rtt_s=2 * scenario.target_delay_s))
 
     def run(self) -> Result:
         scenario, clock = self._scenario, self._clock
@@ -182,96 +145,169 @@ class World:
                 clock.at(node.away[1], partial(self._join, name, node))
         for number, client in enumerate(scenario.clients):
             clock.at(client.starts_at, partial(self._ask, number))
-        clock.at(scenario.warm_up_s, self._note_promise)
+        clock.after(_TICK_S, self._tick)
         clock.run(scenario.duration_s)
         for request in self._requests.values():
             self._clients.book(request, self._clock.now)
+            if request.ready_at >= 0:
+                self._note_gap(request)
+        for stream in self._scheduler.streams():
+            self._count(stream.figures)
         return Result(
             self._clients.figures,
-            self._target.num_passes,
-            clock.num_events,
-            self._engine.busy_s / scenario.duration_s,
-            self._num_guesses,
-            self._num_accepted,
-            self._scheduler.num_stale,
-            self._num_plans,
-            fmean(self._promised) if self._promised else 0.0,
+            num_passes=self._target.num_passes,
+            num_events=clock.num_events,
+            num_finished=self._num_finished,
+            target_busy=self._target.engine.busy_s / scenario.duration_s,
+            num_guesses=self._num_guesses,
+            num_accepted=self._num_accepted,
+            num_messages=self._num_messages,
+            promised=fmean(self._promised) if self._promised else 0.0,
+            longest_gap_s=self._longest_gap_s,
+            errors=self._scheduler.stage_errors.figures(),
         )
 
-    def _note_promise(self) -> None:
-        made = self.plan.prediction
-        if made is not None:
-            self._promised.append(made.tokens_per_s / (1.0 - made.ahead_gain))
-        self._clock.after(_LOOK_S, self._note_promise)
-
-    @property
-    def plan(self) -> Plan:
-        """The plan in force: now, or when the run has ended."""
-        return self._scheduler.plan_in_force
-
-    def _believed(self, stream_id: StreamId) -> AcceptanceEstimate:
-        client = self._scenario.clients[self._requests[stream_id].client]
-        return _Known(given=client.believed or client.alphas)
+    def _tick(self) -> None:
+        now, report = self._clock.now, self._scheduler.report
+        self._carry_out(self._scheduler.tick(now))
+        predicted_s = report.prices_s[bool(report.plan.batches)]
+        if now >= self._scenario.warm_up_s and predicted_s and report.observed_price_s:
+            self._promised.append(report.observed_price_s / predicted_s)
+        self._clock.after(_TICK_S, self._tick)
 
     # -- draft nodes ---------------------------------------------------------------------------
 
     def _join(self, name: str, node: SimDraftNode) -> None:
         engine = Engine(self._clock, node.costs, self._scenario.noise, self._random)
+        model = ScriptedModel(self._starts, guesses_of(self._texts))
+        calibration = _identity() if self._says_chances else DraftCalibration()
+        believed = node.believed or node.costs
+        state = DraftState(model, believed.decode.at, calibration)
         link = node.link
         medium = self._media.setdefault(link.medium or name, Medium())
 
-        def send(message: Any) -> None:
-            bits = bits_of(message)
-            medium.send(self._clock, link, bits, lambda: self._from_draft(name, message))
+        outbox = Outbox(0 if link.is_free else min(1e15, link.rate_bps), link.frame_s)
 
-        self._drafts[name] = SimDraft(engine, self._texts, send)
-        costs = node.believed or node.costs
-        spread = self._scenario.spread
-        joined = self._scheduler.draft_joined(name, costs, link, spread, model_hash=node.model_hash)
+        def send(message: Any) -> None:
+            self._num_messages += 1
+            bits = bits_of(message)
+            medium.send(self._clock, link, bits, partial(self._from_draft, name, message))
+
+        def flush() -> None:
+            if outbox and outbox.free_at <= self._clock.now:
+                notice = guess_notice(outbox.take())
+                send(notice)
+                outbox.sent(HEADER_BITS + bits_of(notice), self._clock.now)
+                self._clock.at(outbox.free_at, flush)
+
+        def deliver(events: Sequence[object], _seconds: float) -> None:
+            for event in events:
+                match event:
+                    case Guessed(parts=parts):
+                        outbox.add(parts)
+                    case Ready(stream_id=s, generation=g):
+                        send(StreamReadyNotice(s, g))
+                    case Failed(reason=reason):
+                        raise AssertionError(reason)
+            flush()
+
+        def apply(state: DraftState, message: Any) -> Sequence[object]:
+            match message:
+                case OpenStreamRequest():
+                    self._note_committed(model, message)
+                    return state.open(spec_of(message))
+                case CloseStreamNotice(stream_id=stream_id, generation=generation):
+                    state.close(StreamId(stream_id), generation)
+                case CommitNotice(entries=entries):
+                    if message.rate_bps:
+                        outbox.allot(message.rate_bps)
+                    for e in entries:
+                        text_id = self._text_ids[e.stream_id]
+                        model.committed[text_id] = e.prefix_len + e.num_tokens
+                    return take_commits(state, message)
+            return ()
+
+        self._drafts[name] = SimNode(engine, model, state, apply, deliver)
+        joined = self._scheduler.draft_joined(name, believed, link)
         self._carry_out(joined)
+
+    def _note_committed(self, model: ScriptedModel, message: OpenStreamRequest) -> None:
+        text_id = self._text_ids[message.stream_id]
+        model.committed[text_id] = max(len(message.token_ids), message.num_known)
 
     def _leave(self, name: str) -> None:
         self._drafts.pop(name).is_alive = False
-        self._carry_out(self._scheduler.draft_lost(name, self._clock.now))
+        self._carry_out(self._scheduler.draft_lost(name, self._clock.now, has_died=False))
 
-    # -- clients ---------------------------------------------------------------------------------
+    # -- clients -------------------------------------------------------------------------------
 
     def _ask(self, number: int) -> None:
         client = self._scenario.clients[number]
         self._num_requests += 1
         stream_id = StreamId(self._num_requests)
-        self._requests[stream_id] = Request(number)
         text = self._clients.next_text(number)
-        self._texts[stream_id] = text
-        max_tokens = len(text.luck)
-        num_prompt_tokens = text.num_prompt_tokens or client.num_prompt_tokens
+        self._requests[stream_id] = Request(number, len(text.luck))
+        text_id = stream_id if text.prompt is None else text.prompt
+        num_prompt_tokens = max(NUM_DIGITS, text.num_prompt_tokens or client.num_prompt_tokens)
+        # The same text may be asked for with fewer tokens elsewhere.
+        known = self._texts.get(text_id)
+        if known is None or len(known.luck) < len(text.luck):
+            self._texts[text_id] = text
+        self._starts[text_id] = num_prompt_tokens
+        self._text_ids[stream_id] = text_id
         spec = StreamSpec(
             stream_id=stream_id,
             generation=1,
-            owner=f"client-{number}",
+            owner=f"client-{number}" if text.prompt is None else "all",
             sampling=Sampling(),
-            max_tokens=max_tokens,
+            max_tokens=len(text.luck),
             stops=(),
             ignore_eog=True,
             num_prompt_tokens=num_prompt_tokens,
-            token_ids=(0,) * num_prompt_tokens,
+            token_ids=prompt_of(text_id, num_prompt_tokens),
         )
         self._carry_out(self._scheduler.admit(spec, None, client.weight))
 
+    def _emitted(self, request: Request, position: int, num_tokens: int) -> None:
+        assert position == request.num_sent
+        request.num_sent += num_tokens
+        if self._clock.now >= self._scenario.warm_up_s:
+            request.num_tokens += num_tokens
+        self._note_gap(request)
+
+    def _note_gap(self, request: Request) -> None:
+        """A stream has got tokens now, or the run is over."""
+        self._longest_gap_s = max(self._longest_gap_s, self._clock.now - request.last_at)
+        request.last_at = self._clock.now
+
     def _finished(self, stream_id: StreamId) -> None:
         request = self._requests.pop(stream_id)
-        del self._texts[stream_id]
-        figures, _ = self._scheduler.take_figures(stream_id)
-        self._num_guesses += figures.num_draft_tokens
-        self._num_accepted += figures.num_accepted_tokens
+        assert request.num_sent == request.num_wanted
+        self._num_finished += 1
+        self._count(self._scheduler.take_figures(stream_id)[0])
         self._clients.book(request, self._clock.now)
         number = request.client
         self._clock.after(self._clients.pause_s(number), partial(self._ask, number))
 
-    # -- messages ----------------------------------------------------------------------------------
+    def _count(self, figures: Figures) -> None:
+        self._num_guesses += figures.num_draft_tokens
+        self._num_accepted += figures.num_accepted_tokens
 
-    def _from_target(self, message: Any) -> None:
-        self._at_target(message, partial(self._on_target, message))
+    # -- messages ------------------------------------------------------------------------------
+
+    def _from_target(self, events: Sequence[object], seconds: float) -> None:
+        commits = [event for event in events if isinstance(event, Committed)]
+        for event in events:
+            match event:
+                case Ready(stream_id=s, generation=g):
+                    notice = StreamReadyNotice(s, g, event.num_read, event.has_begun)
+                    self._at_target(notice, partial(self._on_ready, notice))
+                case Failed(reason=reason):
+                    raise AssertionError(reason)
+        if commits:
+            token_ids = tuple(t for commit in commits for t in commit.token_ids)
+            reply = CommitReply(seconds, tuple(map(commit_entry, commits)), token_ids)
+            self._at_target(reply, partial(self._on_committed, reply))
 
     def _at_target(self, message: Any, action: Callable[[], None]) -> None:
         """Bring a message to the target, or from it; action runs where it arrives."""
@@ -282,58 +318,64 @@ class World:
             medium = self._media.setdefault(link.medium or "target", Medium())
             medium.send(self._clock, link, bits_of(message), action)
 
-    def _on_target(self, message: Any) -> None:
-        now = self._clock.now
-        if isinstance(message, StreamReadyNotice):
-            request = self._requests[message.stream_id]
-            request.ready_at = now
-            stream_id = StreamId(message.stream_id)
-            ready = stream_id, message.generation, now, message.num_read
-            self._carry_out(self._scheduler.target_ready(*ready))
-        else:
-            self._carry_out(self._scheduler.committed(message, now))
+    def _on_ready(self, message: StreamReadyNotice) -> None:
+        request = self._requests.get(message.stream_id)
+        if request is not None and request.ready_at < 0:
+            request.ready_at = request.last_at = self._clock.now
+        self._carry_out(
+            self._scheduler.target_ready(
+                StreamId(message.stream_id),
+                message.generation,
+                self._clock.now,
+                message.num_read,
+                has_begun=message.has_begun,
+            )
+        )
+
+    def _on_committed(self, reply: CommitReply) -> None:
+        self._carry_out(self._scheduler.committed(reply, self._clock.now))
 
     def _from_draft(self, name: str, message: Any) -> None:
-        now, scheduler = self._clock.now, self._scheduler
-        if isinstance(message, DraftReply):
-            self._carry_out(scheduler.drafted(name, message, now))
-        elif scheduler.stream(StreamId(message.stream_id)) is not None:
-            ready = scheduler.draft_ready(
-                name, StreamId(message.stream_id), message.generation, now
-            )
-            self._carry_out(ready)
+        if name not in self._scheduler.state.drafts:
+            return
+        match message:
+            case GuessNotice():
+                self._carry_out(
+                    self._scheduler.guessed(name, list(parts_of(message)), self._clock.now)
+                )
+            case StreamReadyNotice(stream_id=s, generation=g):
+                self._scheduler.draft_ready(name, StreamId(s), g, self._clock.now)
 
     def _carry_out(self, instructions: Sequence[Instruction]) -> None:
         for instruction in instructions:
             match instruction:
                 case ToTarget(message=message):
-                    if isinstance(message, OpenStreamRequest):
-                        self._scheduler.text_told(len(message.token_ids), self._clock.now)
                     self._at_target(message, partial(self._target.receive, message))
                 case ToDraft(node=name, message=message):
                     self._to_draft(name, message)
-                case Emit(stream_id=stream_id, token_ids=token_ids):
-                    if self._clock.now >= self._scenario.warm_up_s:
-                        self._requests[stream_id].num_tokens += len(token_ids)
+                case Emit(stream_id=stream_id, position=position, token_ids=token_ids):
+                    self._emitted(self._requests[stream_id], position, len(token_ids))
                 case Finish(stream_id=stream_id):
                     self._finished(stream_id)
                 case Abort(error=error):
-                    raise AssertionError(f"the scheduler gave a stream up: {error}")
+                    raise AssertionError(f"a stream was given up: {error}")
         deadline = self._scheduler.next_deadline()
         if deadline is not None and deadline != self._deadline:
             self._deadline = deadline
-            self._clock.at(max(deadline, self._clock.now), partial(self._tick, deadline))
+            self._clock.at(max(deadline, self._clock.now), partial(self._due, deadline))
 
-    def _tick(self, deadline: float) -> None:
-        if deadline != self._deadline:
-            return
-        self._deadline = None
-        self._carry_out(self._scheduler.tick(self._clock.now))
+    def _due(self, deadline: float) -> None:
+        if deadline == self._deadline:
+            self._deadline = None
+            self._carry_out(tell_followers(self._scheduler.state, self._clock.now))
 
     def _to_draft(self, name: str, message: Any) -> None:
         index = int(name.rpartition("-")[2]) - 1
         link = self._scenario.drafts[index].link
         draft = self._drafts.get(name)
         if draft is not None:
+            self._num_messages += 1
             medium = self._media[link.medium or name]
             medium.send(self._clock, link, bits_of(message), partial(draft.receive, message))
+            record = self._scheduler.state.drafts[name]
+            record.free_at = max(medium.free_at, record.free_at)

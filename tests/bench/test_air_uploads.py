@@ -1,4 +1,4 @@
-"""Rounds and an upload on one emulated cell: the upload gives way, in virtual time."""
+"""Guesses and an upload on one emulated cell: the upload gives way, in virtual time."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 from bench.emulate.cell import DOWN, UP, Cell, Contention, Direction, Station, Turns
 from bench.emulate.medium import Medium
 from bench.emulate.proxy import HEADER_BYTES, SEGMENT_BYTES, proxy_cell
+from bench.live.light_nodes import LightDraft, LightTarget, light_profile
 from mesh.codec import encode, encode_struct
 from mesh.messages import PROTOCOL_VERSION, Hello, Ping, Welcome
 from mesh.zmq_transport import ZmqContext
@@ -23,38 +24,22 @@ from nodes.coordinator.sends import Send
 from nodes.coordinator.service import Coordinator
 from nodes.coordinator.state import CoordinatorState
 from nodes.draft.node import DraftNode
-from nodes.draft.state import ModelDrafter
+from nodes.draft.state import DraftState
 from nodes.engine.load import TOY_COSTS
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.generation import GenerateOptions
-from nodes.messages import (
-    CommitEntry,
-    CommitReply,
-    DraftReply,
-    DraftRequest,
-    GuessEntry,
-    LeaseRequest,
-    LinkFields,
-    OpenStreamRequest,
-    ProbeReply,
-    ProbeRequest,
-    StreamReadyNotice,
-    TokensNotice,
-    UploadGrant,
-    UploadPiece,
-    VerifyRequest,
-)
+from nodes.messages import GuessNotice, LinkFields, TokensNotice, UploadGrant, UploadPiece
+from nodes.profile import decode_profile
+from nodes.scheduler.planning import MODES
 from nodes.target.node import TargetNode
 from nodes.upload import Upload
-from policies.joint import joint_plan
-from policies.latency import CostTable
-from tests.nodes.builders import make_profile, make_submit, one_batch
+from tests.nodes.builders import make_submit
 
 RATE_BPS, FRAME_S = 400e3, 0.0005
 # What ZeroMQ and CURVE add to a message.
 ZMTP_BYTES = 70
 AIR = LinkFields("cell-a", RATE_BPS, FRAME_S)
-DRAFT_S, PASS_S = 0.03, 0.04
+PASS_S = {"target": 0.04, "draft": 0.01}
 CLUSTER, EPOCH = "c", 1
 # 12 kB: a quarter of a second of the cell.
 LONG = tuple(k % 50 + 1 for k in range(6000))
@@ -73,29 +58,26 @@ class AirWorld:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self.state = CoordinatorState(
-            one_batch,
+            MODES["open"],
             cluster=CLUSTER,
             epoch=EPOCH,
             heartbeat_interval_s=1e9,
             heartbeat_timeout_s=2e9,
         )
-        self.verified_at: list[float] = []
+        # When guesses came to the coordinator.
+        self.guessed_at: list[float] = []
         self.uploaded_at = math.inf
         self.sender: Upload | None = None
-        self._generation: dict[int, int] = {}
-        costs = make_profile(1.0)
-        slow = CostTable((1, 256), (PASS_S, PASS_S))
-        target = replace(
-            costs, decode=replace(costs.decode, sizes=slow.sizes, seconds=slow.seconds)
-        )
-        draft = replace(
-            costs,
-            decode=replace(costs.decode, sizes=(1, 256), seconds=(DRAFT_S / 4, DRAFT_S / 4)),
-            link=AIR,
-        )
-        for name, profile in (("target", target), ("draft", draft)):
-            hello = Hello(name, name, 1, PROTOCOL_VERSION, encode_struct(profile))
-            self.hear(name, hello)
+        self._nodes: dict[str, LightTarget | LightDraft] = {
+            "target": LightTarget(),
+            "draft": LightDraft(),
+        }
+        self._busy: set[str] = set()
+        for name, pass_s in PASS_S.items():
+            profile = light_profile(name, pass_s)
+            if name == "draft":
+                profile = encode_struct(replace(decode_profile(profile), link=AIR))
+            self.hear(name, Hello(name, name, 1, PROTOCOL_VERSION, profile))
         for name in ("client", "user"):
             self.hear(name, Hello(name, "client", 1, PROTOCOL_VERSION, b""))
 
@@ -131,6 +113,8 @@ class AirWorld:
             assert self.medium.offer(station, way, HEADER_BYTES + size, payload, self.now)
 
     def hear(self, peer: str, message: Any) -> None:
+        if isinstance(message, GuessNotice):
+            self.guessed_at.append(self.now)
         self.carry_out(self.state.on_message(peer.encode(), CLUSTER, EPOCH, message, 100, self.now))
 
     def carry_out(self, sends: list[Send]) -> None:
@@ -139,65 +123,34 @@ class AirWorld:
             if isinstance(message, Welcome | Ping):
                 continue
             if peer == "target":
-                self.to_target(message)
+                self.at(self.now, lambda m=message: self.to_node("target", m))
             elif peer == "draft":
-                self.over("draft", DOWN, message, lambda m=message: self.to_draft(m))
+                self.over("draft", DOWN, message, lambda m=message: self.to_node("draft", m))
             elif peer == "client" and isinstance(message, UploadGrant):
                 self.over("client", DOWN, message, lambda m=message: self.granted(m))
 
     # -- the nodes -----------------------------------------------------------------------------
 
-    def to_target(self, message: Any) -> None:
-        match message:
-            case ProbeRequest(seed=seed):
-                self.at(self.now, lambda: self.hear("target", ProbeReply(seed, "")))
-            case OpenStreamRequest(stream_id=s, generation=g):
-                self._generation[s] = g
-                self.at(self.now, lambda: self.hear("target", StreamReadyNotice(s, g)))
-            case VerifyRequest(entries=entries):
-                self.verified_at.append(self.now)
-                self.at(self.now + PASS_S, lambda: self.commit(entries))
-            case LeaseRequest(entries=entries):
-                self.at(self.now + PASS_S, lambda: self.commit(entries))
+    def to_node(self, name: str, message: Any) -> None:
+        for answer in self._nodes[name].hear(message):
+            self.from_node(name, answer)
+        self.go_on(name)
 
-    def commit(self, entries: Any) -> None:
-        made, token_ids = [], []
-        for entry in entries:
-            guesses = getattr(entry, "num_draft_tokens", 0)
-            num = guesses + 1 if isinstance(entry, GuessEntry) else entry.num_tokens
-            made.append(
-                CommitEntry(
-                    entry.stream_id,
-                    entry.generation,
-                    entry.prefix_len,
-                    num,
-                    guesses,
-                    guesses,
-                    "",
-                    b"",
-                )
-            )
-            token_ids += [1] * num
-        self.hear("target", CommitReply(PASS_S, tuple(made), tuple(token_ids)))
+    def from_node(self, name: str, message: Any) -> None:
+        if name == "draft":
+            self.over("draft", UP, message, lambda: self.hear("draft", message))
+        else:
+            self.at(self.now, lambda: self.hear(name, message))
 
-    def to_draft(self, message: Any) -> None:
-        match message:
-            case OpenStreamRequest(stream_id=s, generation=g):
-                ready = StreamReadyNotice(s, g)
-                self.over("draft", UP, ready, lambda: self.hear("draft", ready))
-            case DraftRequest():
-                gammas = [entry.gamma for entry in message.entries]
-                entries = tuple(
-                    GuessEntry(e.stream_id, e.generation, e.prefix_len + e.num_new_tokens, e.gamma)
-                    for e in message.entries
-                )
-                reply = DraftReply(message.round, entries, (1,) * sum(gammas))
-                made_s = DRAFT_S if any(gammas) else 0.0
-                leaves = max(self.now + made_s, self.now + message.hold_us * 1e-6)
-                self.at(
-                    leaves,
-                    lambda: self.over("draft", UP, reply, lambda: self.hear("draft", reply)),
-                )
+    def go_on(self, name: str) -> None:
+        if name not in self._busy and self._nodes[name].has_work:
+            self._busy.add(name)
+            self.at(self.now + PASS_S[name], lambda: self.pass_done(name))
+
+    def pass_done(self, name: str) -> None:
+        self._busy.remove(name)
+        self.from_node(name, self._nodes[name].run_pass(PASS_S[name]))
+        self.go_on(name)
 
     # -- the client ----------------------------------------------------------------------------
 
@@ -229,50 +182,50 @@ class AirWorld:
         self.over("client", UP, message, arrived)
 
 
-def rounds(begin: Callable[[AirWorld], None] | None) -> tuple[list[float], float]:
-    """Seconds between the verifications of one guessing stream in the half second after what
-    begins, and when that ends."""
+def guesses(begin: Callable[[AirWorld], None] | None) -> tuple[list[float], float]:
+    """Seconds between messages with guesses of one stream in the second after what begins, and
+    when that ends."""
     world = AirWorld()
-    world.hear("user", make_submit(1, max_tokens=4000, gamma=4, ignore_eog=True))
+    world.hear("user", make_submit(1, max_tokens=4000, ignore_eog=True))
     world.run(1.0)
     if begin is not None:
         begin(world)
     world.run(2.0)
-    times = [at for at in world.verified_at if 0.9 < at < 2.0]
+    times = [at for at in world.guessed_at if 0.9 < at < 2.0]
     return [b - a for a, b in itertools.pairwise(times)], world.uploaded_at
 
 
-def test_rounds_are_not_delayed_by_an_upload_that_is_granted() -> None:
-    alone, _ = rounds(None)
-    granted, ended_at = rounds(lambda world: world.offer(make_submit(1, prompt_token_ids=LONG)))
-    whole, whole_at = rounds(lambda w: w.send_whole(make_submit(1, prompt_token_ids=LONG)))
+def test_guesses_are_not_delayed_by_an_upload_that_is_granted() -> None:
+    alone, _ = guesses(None)
+    granted, ended_at = guesses(lambda world: world.offer(make_submit(1, prompt_token_ids=LONG)))
+    whole, whole_at = guesses(lambda w: w.send_whole(make_submit(1, prompt_token_ids=LONG)))
     assert len(alone) >= 8
-    assert max(alone) < 2 * min(alone)
-    # In the gaps of rounds, which go on meanwhile: as many, and none much longer. The piece that is
-    # on the air when a round begins is over soon.
+    # They go on meanwhile. Two pieces at most are on their way at a time: a commit may have to wait
+    # for them, and the guesses after it again.
     assert math.isfinite(ended_at)
     assert ended_at < 2.0
-    assert max(granted) <= max(alone) + PIECE_S
-    assert sum(granted) / len(granted) <= 1.1 * sum(alone) / len(alone)
-    # One that is sent when its client likes holds a round up for all of it.
+    assert max(granted) <= max(alone) + 4 * PIECE_S
+    # An upload that is sent when its client likes holds guesses up for all of it.
     assert math.isfinite(whole_at)
-    assert max(whole) > max(alone) + 5 * PIECE_S
+    assert max(whole) > max(alone) + 8 * PIECE_S
     assert len(whole) < len(granted)
 
 
-async def test_rounds_go_on_between_the_pieces_of_an_upload(eventually: Any) -> None:
+async def test_guesses_go_on_between_the_pieces_of_an_upload(eventually: Any) -> None:
     """Real sockets: draft node and client on a cell of proxies, which count nothing but order."""
     stations = tuple(Station(name=name, rate_bps=RATE_BPS) for name in ("draft", "client"))
     cell = Cell(stations=stations, access=Contention(), frame_s=FRAME_S)
     heard: list[str] = []
     # Room for the whole prompt beside the other stream: an upload of many pieces.
-    config = ToyConfig(agreement=0.9, num_cells=16384)
-    model, drafter = ToyModel(config), ModelDrafter(ToyModel(config))
+    config = ToyConfig(num_cells=16384)
+    # The draft is quicker than the target, or no guess would be in time.
+    model = ToyModel(replace(config, pass_s=0.01))
+    drafter = DraftState(ToyModel(replace(config, agreement=0.9)), TOY_COSTS.decode.at)
     async with contextlib.AsyncExitStack() as stack:
         # Ends after all that uses it.
         context = stack.enter_context(ZmqContext())
         live = await stack.enter_async_context(proxy_cell(cell))
-        coordinator = Coordinator(context.bind("tcp://127.0.0.1:0"), joint_plan)
+        coordinator = Coordinator(context.bind("tcp://127.0.0.1:0"))
         on_message = coordinator.state.on_message
 
         def noting(peer: bytes, cluster: str, epoch: int, message: Any, *rest: Any) -> list[Send]:
@@ -315,7 +268,7 @@ async def test_rounds_go_on_between_the_pieces_of_an_upload(eventually: Any) -> 
                 present = {node.node for node in (await user.nodes()).nodes}
             endless = GenerateOptions(max_tokens=3000, gamma=4, ignore_eog=True)
             serving.append(asyncio.create_task(_count(user, (5, 6), endless, enough=1 << 30)))
-            await eventually(lambda: heard.count("DraftReply") >= 5)
+            await eventually(lambda: heard.count("GuessNotice") >= 5)
             assert await _count(client, LONG, GenerateOptions(max_tokens=2), enough=1) >= 1
         finally:
             for task in serving:
@@ -323,7 +276,7 @@ async def test_rounds_go_on_between_the_pieces_of_an_upload(eventually: Any) -> 
             await asyncio.gather(*serving, return_exceptions=True)
     first, last = heard.index("UploadPiece"), _last(heard, "UploadPiece")
     assert heard.count("UploadPiece") >= 2 * len(LONG) / (PIECE_S * RATE_BPS / 8)
-    assert heard[first:last].count("DraftReply") >= 3
+    assert heard[first:last].count("GuessNotice") >= 3
     assert heard[first:last].count("CommitReply") >= 3
 
 

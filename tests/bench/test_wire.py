@@ -1,43 +1,45 @@
-"""Bytes of a round: what is counted, and that the bounds of the design hold for real messages."""
+"""Bytes around a pass: what is counted, and that real messages stay within the design's bounds."""
 
 from __future__ import annotations
 
-from bench.wire import RoundBytes, Sized, measure, round_messages, table
+from bench.wire import PassBytes, Sized, measure, pass_messages, table
 from mesh.codec import encode
+
+# What a message needs besides its tokens: a header, and some bytes for each of its streams.
+HEADER_BYTES, STREAM_BYTES = 49, 16
+TOKEN_BYTES, CHANCE_BYTES = 2, 1
 
 
 def test_bytes_are_shared_out_among_guesses_and_committed_tokens() -> None:
     messages = tuple(
-        Sized(name, 2, 50, 120.0) for name in ("DraftRequest", "DraftReply", "VerifyRequest")
+        Sized(name, 2, 50, 120.0) for name in ("GuessNotice", "CommitReply", "CommitNotice")
     )
-    one = RoundBytes(2, 4, 0.8, messages)
-    # A round commits 1 + 0.8 + ... + 0.8^4 = 3.36 tokens a stream.
+    one = PassBytes(2, 4, 0.8, messages)
+    # A pass commits 1 + 0.8 + ... + 0.8^4 = 3.36 tokens of a stream.
     assert (one.num_guesses, one.num_committed) == (8, 6)
-    assert (one.drafting(), one.whole()) == (240.0, 360.0)
+    # Guesses go to the coordinator and on to the target; the draft node hears what was committed.
+    assert (one.drafting(), one.whole()) == (240.0, 480.0)
     text = table([one], 1_000)
-    assert "| 2 | DraftReply | 50 | 120 | 15.0 |" in text
+    assert "| 2 | GuessNotice | 50 | 120 | 15.0 |" in text
+    assert "| 2 | CommitReply | 50 | 120 | (20.0) |" in text
     # 9,000 bytes of probabilities to 30 of ours.
-    assert "| 2 | 0.8 | 30.0 | 40.0 | 60.0 | 300 |" in text
+    assert "| 2 | 0.8 | 30.0 | 40.0 | 80.0 | 300 |" in text
 
 
-def test_guesses_take_four_bytes_and_a_batch_a_header() -> None:
-    """The design's bound, but for a byte: 4 a guess and 48 a batch."""
+def test_guesses_and_commits_take_few_bytes_a_token_and_a_stream() -> None:
     for count in (1, 4, 16):
-        _, reply, verify, _ = round_messages(count, 4, 0.8, 49_152)
-        for message in (reply, verify):
-            assert sum(map(len, encode(message, cluster="airdraft", epoch=1 << 61))) <= (
-                4 * 4 * count + 49
-            )
+        guesses, _, commits = pass_messages(count, 4, 0.8, 49_152)
+        for message, num_bytes in (
+            (guesses, 4 * count * (TOKEN_BYTES + CHANCE_BYTES)),
+            (commits, 3 * count * TOKEN_BYTES),
+        ):
+            encoded = sum(map(len, encode(message, cluster="airdraft", epoch=1 << 61)))
+            assert encoded <= num_bytes + STREAM_BYTES * count + HEADER_BYTES
 
 
 async def test_what_is_around_a_message_is_counted_on_a_real_connection() -> None:
     (one,) = await measure([3], 2, 1_000, [0.8])
-    assert [m.name for m in one.messages] == [
-        "DraftRequest",
-        "DraftReply",
-        "VerifyRequest",
-        "CommitReply",
-    ]
+    assert [m.name for m in one.messages] == ["GuessNotice", "CommitReply", "CommitNotice"]
     for message in one.messages:
         # CURVE and ZMTP: nonce, tag, flags and lengths of each frame.
         assert 40 <= message.on_link - message.encoded <= 120

@@ -16,6 +16,9 @@ _FAR = "far"
 _NODE = "draft-0"
 _STREAMS = 4
 _TURN_S = 8.0
+# Until the coordinator has made a plan, which it does each second once there are guesses: that
+# begins a thread.
+_PLAN_S = 3.0
 _SETTLE_LIMIT_S = 120.0
 _POLL_S = 0.1
 
@@ -90,6 +93,8 @@ async def run_toxic(toxic: Toxic, seconds: float, seed: int) -> AilingFigures:
         await mesh.are_in(["target", _NODE])
         near = await mesh.start_clients("near", HUB, _STREAMS, 0)
         far = await mesh.start_clients("clients", _FAR, _STREAMS, _STREAMS)
+        await near.until_guesses()
+        await asyncio.sleep(_PLAN_S)
         before = Held.of(mesh.pid("coordinator"))
         began = mesh.now()
         await _change(cell, toxic)

@@ -9,7 +9,7 @@ from random import Random
 from statistics import median
 
 from bench.chaos.links.clients import Heard
-from bench.chaos.links.mesh import Clients, LinkMesh, link_mesh
+from bench.chaos.links.mesh import LinkMesh, link_mesh
 from bench.chaos.quantiles import quantiles
 from bench.emulate.open import LiveCell, Means, open_cell
 from bench.emulate.profiles import BOTH, GOOD, cell_of
@@ -21,24 +21,23 @@ _LEAST_GAIN = 1.1
 HOWS = ("kill", "cut")
 _NODES = ("draft-0", "draft-1")
 _GUESSING_S, _PLAIN_S, _LIMIT_S = 12.0, 4.0, 120.0
-_POLL_S = 0.2
 # After a loss, until plain decoding is measured for itself: what was lost is long forgotten.
 _REST_S = 6.0
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Tokens/s of all streams: while guesses were made, from a round after all draft nodes were
+    """Tokens/s of all streams: while guesses were made, from one gap after all draft nodes were
     lost, and plainly, some seconds later.
 
-    round_s: between two notices of a stream before, p99. stall_s: of each stream, from the loss to
+    gap_s: between two notices of a stream before, p99. stall_s: of each stream, from the loss to
     its next tokens.
     """
 
     guessing: float
     after: float
     plain: float
-    round_s: float
+    gap_s: float
     stall_s: tuple[float, ...]
 
     @property
@@ -57,7 +56,7 @@ class DraftlessFigures:
         found = []
         ratio = median(loss.ratio for loss in self.losses)
         if ratio < LEAST_RATIO:
-            found.append(f"a round after the loss {ratio:.2f} of what plain decoding gives")
+            found.append(f"a gap after the loss {ratio:.2f} of what plain decoding gives")
         gain = median(loss.guessing / loss.plain for loss in self.losses)
         if gain < _LEAST_GAIN:
             found.append(f"guesses gave {gain:.2f} of plain decoding: nothing was lost")
@@ -70,21 +69,21 @@ class DraftlessFigures:
             for name in ("guessing", "after", "plain")
         )
         ratios = sorted(loss.ratio for loss in self.losses)
-        rounds = f"{median(loss.round_s for loss in self.losses):.2f}"
+        gap = f"{median(loss.gap_s for loss in self.losses):.2f}"
         stalls = " ".join(
             f"{s:.2f}" for s in quantiles([s for loss in self.losses for s in loss.stall_s])
         )
         return (
             f"| {self.how} | {len(self.losses)} | {self.never_drafted:.0f} | {guessing:.0f} "
             f"| {after:.0f} | {plain:.0f} | {median(ratios):.3f} ({ratios[0]:.3f} to "
-            f"{ratios[-1]:.3f}) | {rounds} | {stalls} "
+            f"{ratios[-1]:.3f}) | {gap} | {stalls} "
             f"| {self.heard.num_wrong} | {self.heard.num_failed} |"
         )
 
 
 HEAD = (
     "| draft nodes are | times | tokens/s before there were any | with guesses "
-    "| from a round after | plain | after / plain (least to most) | a round s, p99 "
+    "| from a gap after | plain | after / plain (least to most) | gap s, p99 "
     "| stall s, p50 p99 most | texts wrong | failed |\n|" + "---|" * 11
 )
 
@@ -116,7 +115,7 @@ async def run_draftless(
             figures = DraftlessFigures(how, never_drafted)
             for number in range(times):
                 await _bring_back(mesh, live, how, is_first=number == 0)
-                await _until_guesses(clients)
+                await clients.until_guesses()
                 await asyncio.sleep(_GUESSING_S + random.random())
                 lost_at = await _lose(mesh, live, how)
                 await asyncio.sleep(_REST_S + _PLAIN_S)
@@ -134,14 +133,14 @@ async def run_draftless(
 
 def loss_of(heard: Heard, lost_at: float) -> Loss:
     """heard: from some seconds before the loss to _REST_S and _PLAIN_S after it."""
-    rounds = [gap_s for at, gap_s, _ in heard.gaps_s if lost_at - _PLAIN_S < at <= lost_at]
-    round_s = quantiles(rounds)[1]
-    back_at, plain_at = lost_at + round_s, lost_at + _REST_S
+    gaps = [gap_s for at, gap_s, _ in heard.gaps_s if lost_at - _PLAIN_S < at <= lost_at]
+    gap_s = quantiles(gaps)[1]
+    back_at, plain_at = lost_at + gap_s, lost_at + _REST_S
     return Loss(
         guessing=heard.tokens_per_s(lost_at - _PLAIN_S, lost_at),
         after=heard.tokens_per_s(back_at, back_at + _PLAIN_S),
         plain=heard.tokens_per_s(plain_at, plain_at + _PLAIN_S),
-        round_s=round_s,
+        gap_s=gap_s,
         stall_s=tuple(at - lost_at for at, gap_s, _ in heard.gaps_s if at - gap_s <= lost_at < at),
     )
 
@@ -154,15 +153,6 @@ async def _lose(mesh: LinkMesh, live: LiveCell, how: str) -> float:
         else:
             live.cut(name, BOTH)
     return at
-
-
-async def _until_guesses(clients: Clients) -> None:
-    """Wait until tokens come several at a time, which they do only where guesses were right."""
-    async with asyncio.timeout(_LIMIT_S):
-        counts: set[int] = set()
-        while not counts - {1}:
-            await asyncio.sleep(_POLL_S)
-            counts = {count for _, count in (await clients.heard()).tokens_at}
 
 
 async def _bring_back(mesh: LinkMesh, live: LiveCell, how: str, *, is_first: bool) -> None:

@@ -36,7 +36,9 @@ DRAFT = _EMULATED / "nodes" / "orin-nano-qwen2.5-0.5b.toml"
 MAX_STREAMS = 32
 START_LIMIT_S = 60.0
 _STOP_LIMIT_S = 5.0
+_GUESSES_LIMIT_S = 120.0
 _POLL_S = 0.01
+_GUESSES_POLL_S = 0.2
 # A link may be bad when a node is started. What a text repeats has to do with no link, and makes
 # texts of unequal speed.
 _SETTINGS = {"AIRDRAFT_JOIN_TIMEOUT_S": "60", "AIRDRAFT_PROMPT_LOOKUP": "false"}
@@ -62,6 +64,14 @@ class Clients:
         if not line:
             raise LinkMeshError(f"clients have ended with status {await self.process.wait()}")
         return Heard(**json.loads(line))
+
+    async def until_guesses(self) -> None:
+        """Wait until tokens come several at a time, which they do only where guesses were right."""
+        async with asyncio.timeout(_GUESSES_LIMIT_S):
+            counts: set[int] = set()
+            while not counts - {1}:
+                await asyncio.sleep(_GUESSES_POLL_S)
+                counts = {count for _, count in (await self.heard()).tokens_at}
 
 
 class LinkMesh:

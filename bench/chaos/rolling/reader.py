@@ -15,7 +15,6 @@ import httpx
 # What says that asking again is right.
 _PASSING: Final = frozenset({409, 429, 503, 504})
 _BETWEEN_TRIES_S: Final = 0.05
-_READ_LIMIT_S: Final = 30.0
 
 
 class GivenUpError(Exception):

@@ -1,4 +1,4 @@
-"""Prompt lookup on answers that copy, as the coordinator would use it: rounds, acceptance, time."""
+"""Prompt lookup on answers that copy, as a target uses it: acceptance, tokens a pass, time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from bench.distill.sampling.answers import Answer
 from bench.distill.sampling.prompts import COPYING, HELD_OUT, HeldOutPrompts
 from bench.distill.steps import hash_lines, sample_answers
 from nodes.engine.sampling import Sampling
-from nodes.scheduler.drafting.lookup import Lookup
 from nodes.stream import StreamId, StreamSpec
+from nodes.target.lookup import Lookup, Proposal
 from policies.plan import MAX_AUTO_GAMMA
 
 _STOPS = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -21,9 +21,9 @@ _FILES = {"copy": COPYING, "chat": HELD_OUT}
 
 @dataclass(slots=True)
 class Outcome:
-    """Rounds over some answers. seconds: of guessing and of learning from what was committed."""
+    """Passes over some answers. seconds: of guessing and of learning from what was committed."""
 
-    num_rounds: int = 0
+    num_passes: int = 0
     num_with_guesses: int = 0
     num_guesses: int = 0
     num_accepted: int = 0
@@ -35,14 +35,15 @@ class Outcome:
         return self.num_accepted / max(1, self.num_guesses)
 
     @property
-    def tokens_a_round(self) -> float:
-        return self.num_tokens / max(1, self.num_rounds)
+    def tokens_a_pass(self) -> float:
+        return self.num_tokens / max(1, self.num_passes)
 
 
 def play(answers: Sequence[Answer], stop: float) -> Outcome:
-    """Every answer in rounds of lookup: guesses, those accepted, the target's own token.
+    """Every answer, pass by pass: guesses, those accepted, the target's own token.
 
-    What is learnt from one answer is there for the next, as in a coordinator.
+    stop: least chance of all guesses of a pass at which one more is made; a target sets it by what
+    its passes take. What is learnt from one answer is there for the next, as on a target.
     """
     lookup = Lookup()
     outcome = Outcome()
@@ -53,20 +54,32 @@ def play(answers: Sequence[Answer], stop: float) -> Outcome:
         wanted = answer.answer_ids.tolist()
         while wanted:
             began_s = time.perf_counter()
-            guesses = lookup.propose(stream_id, MAX_AUTO_GAMMA, stop).token_ids
+            guesses = _likely(lookup.propose(stream_id, MAX_AUTO_GAMMA), stop)
             right = 0
             while right < min(len(guesses), len(wanted)) and guesses[right] == wanted[right]:
                 right += 1
-            lookup.commit(stream_id, wanted[: right + 1])
+            lookup.committed(stream_id, wanted[: right + 1])
             outcome.seconds += time.perf_counter() - began_s
-            outcome.num_rounds += 1
+            outcome.num_passes += 1
             outcome.num_with_guesses += bool(guesses)
             outcome.num_guesses += len(guesses)
             outcome.num_accepted += right
             outcome.num_tokens += min(right + 1, len(wanted))
             del wanted[: right + 1]
-        lookup.close(stream_id)
+        lookup.ended(stream_id)
     return outcome
+
+
+def _likely(proposal: Proposal, stop: float) -> list[int]:
+    """The first guesses, while all of them are right with at least this chance."""
+    likely: list[int] = []
+    chance = 1.0
+    for token_id, each in zip(proposal.token_ids, proposal.chances, strict=True):
+        chance *= each
+        if chance < stop:
+            break
+        likely.append(token_id)
+    return likely
 
 
 def _spec(stream_id: StreamId, prompt: tuple[int, ...], answer: Answer) -> StreamSpec:
@@ -89,8 +102,8 @@ def measure_lookup(target: Path, out: Path, *, max_answer: int, seed: int) -> st
     The target's answers are sampled once and kept in folders of `out`.
     """
     rows = [
-        "| prompts | sampling | stop | guesses accepted | rounds with guesses | tokens a round "
-        "| us a round |",
+        "| prompts | sampling | stop | guesses accepted | passes with guesses | tokens a pass "
+        "| us a pass |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, prompts_file in _FILES.items():
@@ -116,7 +129,7 @@ def measure_lookup(target: Path, out: Path, *, max_answer: int, seed: int) -> st
                 o = play(part, stop)
                 rows.append(
                     f"| {name} | {sampling} | {stop} | {o.acceptance:.3f} of {o.num_guesses} "
-                    f"| {o.num_with_guesses / max(1, o.num_rounds):.2f} | {o.tokens_a_round:.2f} "
-                    f"| {o.seconds / max(1, o.num_rounds) * 1e6:.0f} |"
+                    f"| {o.num_with_guesses / max(1, o.num_passes):.2f} | {o.tokens_a_pass:.2f} "
+                    f"| {o.seconds / max(1, o.num_passes) * 1e6:.0f} |"
                 )
     return "\n".join(rows)

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from bench.distill.sampling.answers import Answer
 from bench.distill.sampling.corpus import Progress
-from nodes.draft.outlook import Outlook
 from nodes.engine.protocol import Logits, Model, Span
 from nodes.engine.sampling import Sampling, probability, sample
 from policies.confidence import DraftCalibration
@@ -24,8 +23,8 @@ class Guesses:
     """What a draft guesses at every position of one answer, given all before it.
 
     accepted: (n,) the guess equals the target's token. confidences: (n,) the draft's probability of
-    its guess (T = 1). In a round all guesses before are accepted ones, so these are also the
-    guesses of rounds, of whatever length.
+    its guess (T = 1). A guess counts only where all before it were accepted, so these are also the
+    guesses of passes, however many a pass takes.
     """
 
     kind: str
@@ -82,28 +81,28 @@ def acceptance(guesses: Iterable[Guesses]) -> float:
     return float(flags.mean())
 
 
-def rounds(accepted: Flags, gamma: int) -> tuple[npt.NDArray[np.int64], int, int]:
-    """Cut an answer into rounds of gamma guesses and the target's token after the accepted ones.
+def passes(accepted: Flags, gamma: int) -> tuple[npt.NDArray[np.int64], int, int]:
+    """Cut an answer into passes with gamma guesses and the target's token after the accepted ones.
 
-    Returns how often guess j = 0..gamma-1 was accepted, the number of rounds, tokens committed.
+    Returns how often guess j = 0..gamma-1 was accepted, the number of passes, tokens committed.
     """
     counts = np.zeros(gamma, dtype=np.int64)
-    num_rounds = place = 0
+    num_passes = place = 0
     while place < len(accepted):
         part = accepted[place : place + gamma]
         run = len(part) if part.all() else int(part.argmin())
         counts[:run] += 1
-        num_rounds += 1
+        num_passes += 1
         place += run + 1
-    return counts, num_rounds, min(place, len(accepted))
+    return counts, num_passes, min(place, len(accepted))
 
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """Rounds that end where the chance of all their guesses falls below `stop`.
+    """Passes whose guesses end where the chance of all of them falls below `stop`.
 
     accepted: share of the guesses made that are accepted, once those before them were. made: how
-    many were judged in a round, until the first wrong one. tokens: committed a round.
+    many were judged in a pass, until the first wrong one. tokens: committed a pass.
     """
 
     stop: float
@@ -112,36 +111,39 @@ class Stopped:
     tokens: float
 
 
-def stopped_rounds(
+def stopped_passes(
     guesses: Sequence[Guesses], calibration: DraftCalibration, stop: float, gamma: int
 ) -> Stopped:
-    """Play answers in rounds of at most gamma guesses as a draft node does, learning on the way."""
-    num_accepted = num_judged = num_rounds = num_tokens = 0
+    """Go through answers in passes with at most gamma guesses, and learn how sure the draft is."""
+    num_accepted = num_judged = num_passes = num_tokens = 0
     for answer in guesses:
         table = calibration.of(answer.temperature)
         place = 0
         while place < len(answer.accepted):
-            outlook = Outlook(stop=stop)
-            right = 0
-            for at in range(place, min(place + gamma, len(answer.accepted))):
-                # A token id stands for itself: 0 where the guess is the target's, else 1.
-                guess_id = 0 if answer.accepted[at] else 1
-                if not outlook.takes(guess_id, float(answer.confidences[at]), table):
+            chance, right, end = 1.0, 0, min(place + gamma, len(answer.accepted))
+            tried: list[int] = []
+            while (at := place + right) < end:
+                # One that is not made has a fate, too: otherwise low bins would never be corrected.
+                tried.append(at)
+                chance *= table.chance(float(answer.confidences[at]))
+                if chance < stop:
                     break
                 num_judged += 1
-                if guess_id:
+                if not answer.accepted[at]:
                     break
                 right += 1
-            outlook.learn(table, (0,) * (right + 1))
+            for at in tried:
+                is_right = bool(answer.accepted[at])
+                table.observe(float(answer.confidences[at]), accepted=is_right)
             num_accepted += right
-            num_rounds += 1
+            num_passes += 1
             num_tokens += min(right + 1, len(answer.accepted) - place)
             place += right + 1
     return Stopped(
         stop,
         num_accepted / max(1, num_judged),
-        num_judged / max(1, num_rounds),
-        num_tokens / max(1, num_rounds),
+        num_judged / max(1, num_passes),
+        num_tokens / max(1, num_passes),
     )
 
 

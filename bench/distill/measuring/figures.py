@@ -19,8 +19,8 @@ from bench.distill.measuring.evaluate import (
     calibration,
     find_threshold,
     guess_all,
-    rounds,
-    stopped_rounds,
+    passes,
+    stopped_passes,
 )
 from bench.distill.report import Reporter
 from bench.distill.sampling.prompts import HeldOutPrompts
@@ -77,7 +77,7 @@ def evaluate(
                 (
                     name,
                     [
-                        stopped_rounds(part, calibration_of(models[1]), stop, _MAX_GAMMA)
+                        stopped_passes(part, calibration_of(models[1]), stop, _MAX_GAMMA)
                         for stop in _STOPS
                     ],
                 )
@@ -141,16 +141,16 @@ def _round_table(guesses: Sequence[Guesses]) -> str:
     most = _GAMMAS[-1]
     heads = [f"gamma {gamma}" for gamma in _GAMMAS] + [f"guess {j + 1}" for j in range(most)]
     rows = [
-        "Tokens a round by gamma, and how often guess j is accepted once those before it were:",
+        "Tokens a pass by gamma, and how often guess j is accepted once those before it were:",
         "| | " + " | ".join(heads) + " |",
         "|---" * (len(heads) + 1) + "|",
     ]
     for name, part in _by_temperature(guesses):
         cells = []
         for gamma in _GAMMAS:
-            results = [rounds(g.accepted, gamma) for g in part]
+            results = [passes(g.accepted, gamma) for g in part]
             cells.append(sum(r[2] for r in results) / sum(r[1] for r in results))
-        longest = [rounds(g.accepted, most) for g in part]
+        longest = [passes(g.accepted, most) for g in part]
         counts = np.sum([r[0] for r in longest], axis=0).tolist()
         reached = [sum(r[1] for r in longest), *counts[:-1]]
         cells += [c / max(1, r) for c, r in zip(counts, reached, strict=True)]
@@ -175,8 +175,8 @@ def _confidence_table(guesses: Sequence[Guesses]) -> str:
 
 def _stop_table(stopped: Sequence[tuple[str, Sequence[Stopped]]]) -> str:
     rows = [
-        f"Rounds of at most {_MAX_GAMMA} guesses that end by the draft's calibrated confidence:",
-        "| | stop | accepted of those made | guesses judged a round | tokens a round |",
+        f"Passes with at most {_MAX_GAMMA} guesses, ended by the draft's calibrated confidence:",
+        "| | stop | accepted of those made | guesses judged a pass | tokens a pass |",
         "|---|---|---|---|---|",
     ]
     rows += [
@@ -212,9 +212,9 @@ def _keep(
             "acceptance": acceptance(part),
             "threshold": asdict(find_threshold(part)),
             "calibration": calibration(part),
-            "stopped": [asdict(s) for s in rounds_of],
+            "stopped": [asdict(s) for s in found],
         }
-        for (name, part), (_, rounds_of) in zip(_by_temperature(guesses), stopped, strict=True)
+        for (name, part), (_, found) in zip(_by_temperature(guesses), stopped, strict=True)
     }
     figures = {**parts, "couplings": [asdict(c) for c in couplings], "step_s": list(step_s)}
     path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

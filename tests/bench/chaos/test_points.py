@@ -22,7 +22,7 @@ def test_every_point_is_one_that_a_process_knows() -> None:
 async def test_processes_that_fail_at_a_point_cost_no_token(tmp_path: Path) -> None:
     wanted = (
         "target-0 send.CommitReply",
-        "draft-0 send.DraftReply",
+        "draft-0 send.GuessNotice",
         "client send.Credit",
         "coordinator send.TokensNotice",
     )

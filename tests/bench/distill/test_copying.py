@@ -1,4 +1,4 @@
-"""Prompt lookup on answers that copy: rounds are counted as the mesh makes them."""
+"""Prompt lookup on answers that copy, pass by pass."""
 
 from pathlib import Path
 
@@ -28,17 +28,17 @@ def test_a_copy_is_guessed_and_a_new_text_is_not() -> None:
     passage = list(range(100, 160))
     copied = play([_answer([*passage, 1, 2], passage)] * 3, 0.5)
     assert copied.acceptance > 0.9
-    assert copied.tokens_a_round > 4
+    assert copied.tokens_a_pass > 4
     assert copied.num_tokens == 3 * len(passage)
     fresh = play([_answer([*passage, 1, 2], list(range(500, 560)))], 0.5)
-    assert (fresh.num_guesses, fresh.num_rounds, fresh.tokens_a_round) == (0, 60, 1.0)
+    assert (fresh.num_guesses, fresh.num_passes, fresh.tokens_a_pass) == (0, 60, 1.0)
 
 
 def test_every_guess_is_judged_once() -> None:
     """Without a stop all guesses are made: 8 of them after 1 2, of which 3 come true."""
     prompt = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 1, 2]
     found = play([_answer(prompt, [3, 4, 5, 99])], 0.0)
-    assert (found.num_guesses, found.num_accepted, found.num_rounds) == (8, 3, 1)
+    assert (found.num_guesses, found.num_accepted, found.num_passes) == (8, 3, 1)
     assert found.num_tokens == 4
 
 

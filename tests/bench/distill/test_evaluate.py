@@ -1,4 +1,4 @@
-"""Acceptance: a draft that is the target is always right, and rounds are counted as in the mesh."""
+"""Acceptance: a draft that is the target is always right, and passes are counted as in the mesh."""
 
 import numpy as np
 import pytest
@@ -11,8 +11,8 @@ from bench.distill.measuring.evaluate import (
     find_threshold,
     guess,
     guess_all,
-    rounds,
-    stopped_rounds,
+    passes,
+    stopped_passes,
 )
 from bench.distill.sampling.answers import Answer
 from nodes.engine.protocol import Span
@@ -65,11 +65,11 @@ def test_acceptance_is_the_share_of_contexts_where_the_models_agree() -> None:
     assert acceptance(results) == pytest.approx(0.6, abs=0.06)
 
 
-def test_rounds_end_with_the_targets_token() -> None:
+def test_passes_end_with_the_targets_token() -> None:
     flags = np.array([1, 1, 0, 1, 1, 1, 0, 0, 1], dtype=bool)
-    counts, num_rounds, num_tokens = rounds(flags, 2)
+    counts, num_passes, num_tokens = passes(flags, 2)
     # 1 1 (0) | 1 1 (1) | 0 | 0 | 1 and the end: the brackets are bonus tokens.
-    assert (counts.tolist(), num_rounds, num_tokens) == ([3, 2], 5, 9)
+    assert (counts.tolist(), num_passes, num_tokens) == ([3, 2], 5, 9)
 
 
 def test_a_threshold_is_the_lowest_that_keeps_the_share() -> None:
@@ -83,18 +83,18 @@ def test_a_threshold_is_the_lowest_that_keeps_the_share() -> None:
     assert never.share == 0.0
 
 
-def test_stopped_rounds_make_the_guesses_that_are_likely_enough() -> None:
+def test_stopped_passes_make_the_guesses_that_are_likely_enough() -> None:
     # Whatever the confidence below a half, one of five is accepted; above, all are.
     table = Calibration((0.5,), (0.2, 1.0), trust=1e9)
     flags = np.array([1, 1, 0, 1, 0, 1, 1, 1], dtype=bool)
     confidences = np.array([0.9, 0.9, 0.1, 0.9, 0.9, 0.1, 0.9, 0.1])
     guesses = [Guesses("chat", 0.0, flags, confidences)]
     calibration = DraftCalibration(table, table)
-    # 1 1 | stop (0) | 1 0 (0) | stop (1) | 1 | stop (1): 5 guesses judged, 4 right, in 4 rounds.
-    found = stopped_rounds(guesses, calibration, 0.3, gamma=4)
+    # 1 1 | stop (0) | 1 0 (0) | stop (1) | 1 | stop (1): 5 guesses judged, 4 right, in 4 passes.
+    found = stopped_passes(guesses, calibration, 0.3, gamma=4)
     assert (found.accepted, found.made, found.tokens) == (4 / 5, 5 / 4, 2.0)
     # Without a stop: 1 1 0 | 1 0 | 1 1 1.
-    found = stopped_rounds(guesses, calibration, 0.0, gamma=4)
+    found = stopped_passes(guesses, calibration, 0.0, gamma=4)
     assert (found.accepted, found.made, found.tokens) == (6 / 8, 8 / 3, 8 / 3)
 
 

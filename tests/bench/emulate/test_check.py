@@ -14,9 +14,9 @@ from bench.emulate.cell import DOWN, UP, Cell, Contention, Counters, Shares, Tur
 from bench.emulate.check import BATCH_BYTES, Outcome, measure, narrow_cell, report, schemes
 from bench.emulate.medium import Medium
 from bench.emulate.open import open_cell
+from bench.emulate.pacing import Pacer
 from bench.emulate.proxy import HEADER_BYTES, SEGMENT_BYTES
 from bench.netns import NamespacesError
-from mesh.pacing import Pacer
 from policies.airtime import (
     airtime_s,
     batch_shares,

@@ -1,7 +1,8 @@
-"""Nodes that look their tokens up: law 1 through rounds, leases and stale messages."""
+"""Nodes that look their tokens up: law 1 through guesses, leases and stale messages."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from bench.live.light_nodes import (
@@ -14,25 +15,27 @@ from bench.live.light_nodes import (
 )
 from nodes.engine.sampling import Sampling
 from nodes.messages import (
+    AddedEntry,
+    ChainPart,
     CloseStreamNotice,
+    CommitEntry,
+    CommitNotice,
     CommitReply,
-    DraftEntry,
-    DraftRequest,
-    GuessEntry,
+    GuessNotice,
     LeaseEntry,
     LeaseRequest,
     OpenStreamRequest,
     StreamReadyNotice,
-    VerifyRequest,
+    parts_of,
 )
 from nodes.profile import costs_of, decode_profile
 
 PROMPT = (5, 6)
 
 
-def open_one(choice: int = 0, max_tokens: int = 20) -> OpenStreamRequest:
+def open_one(choice: int = 0, max_tokens: int = 20, **changes: Any) -> OpenStreamRequest:
     sampling = Sampling(seed=3, choice=choice)
-    return OpenStreamRequest(7, 1, "x", sampling, max_tokens, (), True, 2, PROMPT)
+    return OpenStreamRequest(7, 1, "x", sampling, max_tokens, (), True, 2, PROMPT, **changes)
 
 
 def law(choice: int, start: int, count: int) -> tuple[int, ...]:
@@ -40,15 +43,24 @@ def law(choice: int, start: int, count: int) -> tuple[int, ...]:
     return tuple(token_at(key, start + k) for k in range(count))
 
 
-def passes(target: LightTarget) -> CommitReply:
-    assert target.has_work
-    return target.run_pass(0.0)
-
-
 def opened(**changes: Any) -> LightTarget:
     target = LightTarget()
-    assert target.hear(open_one(**changes)) == [StreamReadyNotice(7, 1, 2)]
+    ready = StreamReadyNotice(7, 1, 2, has_begun=True)
+    assert target.hear(open_one(**changes)) == [ready]
     return target
+
+
+def guesses(token_ids: Sequence[int], start: int = 2, stream_id: int = 7) -> GuessNotice:
+    part = ChainPart(stream_id, 1, 1, start, bytes([200] * len(token_ids)))
+    return GuessNotice((part,), tuple(token_ids))
+
+
+def run_pass(target: LightTarget) -> tuple[CommitReply, CommitEntry]:
+    """A pass of a target that has one stream to go on with."""
+    assert target.has_work
+    reply = target.run_pass(0.0)
+    (entry,) = reply.entries
+    return reply, entry
 
 
 def test_texts_differ_by_choice_and_drafts_are_mostly_right() -> None:
@@ -60,47 +72,109 @@ def test_texts_differ_by_choice_and_drafts_are_mostly_right() -> None:
 
 def test_a_lease_is_run_out_token_by_token() -> None:
     target = opened()
+    assert not target.has_work
     target.hear(LeaseRequest((LeaseEntry(7, 1, 2, 2),)))
     for position in (2, 3):
-        reply = passes(target)
+        reply, entry = run_pass(target)
         assert reply.token_ids == law(0, position, 1)
-        assert reply.entries[0].prefix_len == position
+        assert entry.prefix_len == position
+    assert not target.has_work
+
+
+def test_a_stream_begins_with_what_it_was_leased_when_it_was_opened() -> None:
+    target = opened(num_leased=1)
+    assert run_pass(target)[0].token_ids == law(0, 2, 1)
     assert not target.has_work
 
 
 def test_guesses_are_kept_as_far_as_they_are_right() -> None:
-    target = opened()
+    target = opened(num_leased=9)
     first, second, third = law(0, 2, 3)
-    wrong = (third + 1) % 1000
-    target.hear(VerifyRequest(1, (GuessEntry(7, 1, 2, 3),), (first, second, wrong)))
-    reply = passes(target)
+    target.hear(guesses((first, second, (third + 1) % 1000)))
+    # A stream that it does not have is nothing to it.
+    target.hear(guesses((first,), stream_id=9))
+    reply, entry = run_pass(target)
     assert reply.token_ids == (first, second, third)
-    assert (reply.entries[0].num_draft_tokens, reply.entries[0].num_accepted_tokens) == (3, 2)
-    # What does not follow the text is left out.
-    target.hear(VerifyRequest(2, (GuessEntry(7, 1, 2, 0), GuessEntry(9, 1, 2, 0)), ()))
-    assert passes(target).entries == ()
+    assert (entry.num_draft_tokens, entry.num_accepted_tokens) == (3, 2)
+    # The wrong guess is no use to the next pass.
+    reply, entry = run_pass(target)
+    assert reply.token_ids == law(0, 5, 1)
+    assert (entry.prefix_len, entry.num_draft_tokens) == (5, 0)
+
+
+def test_a_pass_takes_as_many_guesses_as_the_client_asked_for() -> None:
+    target = opened(num_leased=9, num_guesses=1)
+    target.hear(guesses(law(0, 2, 3)))
+    for start in (2, 4):
+        reply, entry = run_pass(target)
+        assert reply.token_ids == law(0, start, 2)
+        assert entry.num_draft_tokens == 1
 
 
 def test_a_text_ends_with_its_last_token() -> None:
-    target = opened(max_tokens=2)
-    target.hear(VerifyRequest(1, (GuessEntry(7, 1, 2, 3),), law(0, 2, 3)))
-    (entry,) = passes(target).entries
+    target = opened(max_tokens=2, num_leased=9)
+    target.hear(guesses(law(0, 2, 3)))
+    _, entry = run_pass(target)
     assert (entry.num_tokens, entry.num_accepted_tokens, entry.finish_reason) == (2, 2, "length")
+    assert not target.has_work
+
+
+def test_a_stream_that_is_closed_is_forgotten() -> None:
+    target = opened(num_leased=9)
     target.hear(CloseStreamNotice(7, 1))
     assert not target.has_work
 
 
-def test_a_draft_node_guesses_after_what_it_is_told() -> None:
+def told(draft: LightDraft, prefix_len: int, num_tokens: int) -> None:
+    """Tell a draft node of committed tokens, and of some of a stream that it does not follow."""
+    entries = tuple(AddedEntry(s, 1, prefix_len, num_tokens, 0, 0) for s in (7, 8))
+    draft.hear(CommitNotice(entries, law(0, prefix_len, num_tokens) * 2))
+
+
+def run_out(draft: LightDraft) -> list[GuessNotice]:
+    """Passes until it has guessed as far ahead as it does."""
+    made = []
+    while draft.has_work:
+        made.append(draft.run_pass(0.002))
+    return made
+
+
+def test_a_draft_node_guesses_ahead_without_being_asked() -> None:
     draft = LightDraft()
     assert draft.hear(open_one()) == [StreamReadyNotice(7, 1, 2)]
-    entries = DraftEntry(7, 1, 2, 1, 3, 0), DraftEntry(8, 1, 2, 0, 3, 0)
-    draft.hear(DraftRequest(4, entries, (1,)))
-    assert draft.has_work
-    reply = draft.run_pass(0.002)
+    notices = run_out(draft)
+    assert notices
     key = key_of(PROMPT, 3, 0)
-    assert reply.entries == (GuessEntry(7, 1, 3, 3),)
-    assert reply.draft_token_ids == tuple(guess_at(key, k) for k in (3, 4, 5))
-    assert reply.draft_us == 2000
+    for place, notice in enumerate(notices):
+        ((part, token_ids),) = parts_of(notice)
+        assert (part.stream_id, part.start) == (7, 2 + place)
+        assert token_ids == (guess_at(key, 2 + place),)
+        assert notice.draft_us == 2000
+
+
+def test_a_draft_node_goes_on_after_right_guesses_and_goes_back_after_wrong_ones() -> None:
+    key = key_of(PROMPT, 3, 0)
+    first_wrong = next(k for k in range(2, 1000) if guess_at(key, k) != token_at(key, k))
+    draft = LightDraft()
+    draft.hear(open_one())
+    end = 2 + len(run_out(draft))
+    chains = set()
+    for length in range(2, first_wrong):
+        told(draft, length, 1)
+        (notice,) = run_out(draft)
+        assert notice.parts[0].start == end
+        end += 1
+        chains.add(notice.parts[0].chain)
+    assert len(chains) <= 1
+    told(draft, first_wrong, 1)
+    first, *rest = run_out(draft)
+    assert first.parts[0].start == first_wrong + 1
+    assert all(notice.parts[0].chain not in chains for notice in (first, *rest))
+
+
+def test_a_draft_node_forgets_a_stream_that_is_closed() -> None:
+    draft = LightDraft()
+    draft.hear(open_one())
     draft.hear(CloseStreamNotice(7, 1))
     assert not draft.has_work
 

@@ -127,26 +127,26 @@ def test_the_machine_has_mesh_and_bare_loop() -> None:
     assert (pair.ratios[0].value, pair.ratios[0].low, pair.ratios[0].high) == (1.25, 1.2, 1.3)
 
 
-def test_the_edge_is_said_to_be_emulated_and_has_joint_beside_each_other_policy() -> None:
+def test_the_edge_is_said_to_be_emulated_and_has_auto_beside_each_other_mode() -> None:
     def made(rate: float, num_wrong: int = 0) -> Figures:
         return Figures(tokens_per_s=rate, num_texts=5, num_wrong=num_wrong, num_guesses=4)
 
     setting = Setting(rate_bps=2e6, alpha=0.9)
-    by_policy = {"ad": made(50.0), "joint": made(80.0, 1), "greedy": made(100.0)}
+    by_policy = {"plain": made(50.0), "auto": made(80.0, 1), "greedy": made(100.0)}
     cells = list(edge_cells({setting: by_policy}))
     assert {c.suite for c in cells} == {"edge (emulated)"}
     assert {c.place for c in cells} == {"cell of 2000 kbit/s, alpha 0.9, 16 streams"}
     own = [c for c in cells if not c.reference]
     assert [(c.system, c.note) for c in own] == [
-        ("ad", ""),
-        ("joint", "1 of 5 texts wrong"),
+        ("plain", ""),
+        ("auto", "1 of 5 texts wrong"),
         ("greedy", ""),
     ]
     pairs = {c.reference: c.ratios[0] for c in cells if c.reference}
-    assert {name: ratio.value for name, ratio in pairs.items()} == {"ad": 1.6, "greedy": 0.8}
+    assert {name: ratio.value for name, ratio in pairs.items()} == {"plain": 1.6, "greedy": 0.8}
     # A single run of each: nothing to make an interval of.
     assert all(ratio.low is None for ratio in pairs.values())
-    only = list(edge_cells({setting: {"ad": made(50.0)}}))
+    only = list(edge_cells({setting: {"plain": made(50.0)}}))
     assert [c.reference for c in only] == [""]
 
 
@@ -159,13 +159,13 @@ def test_scale_says_what_its_nodes_do() -> None:
     assert {v.metric: v.value for v in made.values}["Ping p99"] == 0.002
 
 
-def test_simulated_meshes_are_pairs_of_policies() -> None:
-    prices = dict.fromkeys(COMPARED, 0.1) | {"ad": 0.2}
+def test_simulated_meshes_are_pairs_of_modes() -> None:
+    prices = dict.fromkeys(COMPARED, 0.1) | {"plain": 0.2}
     outcomes = [Outcome(seed, 4, 1, prices, {}, 1.0, 1.0, 0) for seed in range(3)]
     cells = list(sim_cells(outcomes))
     assert len(cells) == len(COMPARED) - 1
     by_reference = {c.reference: c.ratios[0].value for c in cells}
-    assert by_reference["ad"] == pytest.approx(2.0)
+    assert by_reference["plain"] == pytest.approx(2.0)
     assert by_reference["greedy"] == pytest.approx(1.0)
     assert cells[0].note == "3 scenarios"
     assert list(sim_cells([])) == []

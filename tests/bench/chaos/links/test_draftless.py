@@ -6,31 +6,31 @@ from bench.chaos.links.clients import Heard
 from bench.chaos.links.draftless import HEAD, DraftlessFigures, Loss, loss_of, run_draftless
 
 
-def test_speed_counts_from_a_round_after_the_loss_and_beside_what_is_plain_later() -> None:
+def test_speed_counts_from_a_gap_after_the_loss_and_beside_what_is_plain_later() -> None:
     # Two streams: 4 tokens each half a second, then 1 each quarter of one, but for a while without.
     before = [(96.0 + 0.5 * step, 4) for step in range(1, 9)]
     after = [(101.5 + 0.25 * step, 1) for step in range(60)]
     gaps = [(at, 0.5, 9) for at, _ in before] + [(101.5, 1.5, 9), (101.75, 1.75, 9)]
     loss = loss_of(Heard(tokens_at=before + after, gaps_s=gaps), 100.0)
     assert loss.guessing == 8.0
-    assert loss.round_s == 0.5
+    assert loss.gap_s == 0.5
     # 3 s of the 4 from 100.5 on have tokens.
     assert (loss.after, loss.plain) == (3.25, 4.0)
     assert loss.stall_s == (1.5, 1.75)
 
 
 def test_each_fault_is_said() -> None:
-    fine = Loss(guessing=150.0, after=98.0, plain=100.0, round_s=0.1, stall_s=(0.2, 0.3, 0.4))
+    fine = Loss(guessing=150.0, after=98.0, plain=100.0, gap_s=0.1, stall_s=(0.2, 0.3, 0.4))
     figures = DraftlessFigures("kill", 101.0, [fine])
     assert figures.faults() == []
     row = figures.row()
     assert row.startswith("| kill | 1 | 101 | 150 | 98 | 100 | 0.980 (0.980 to 0.980) | 0.10 |")
     assert row.endswith("| 0.30 0.40 0.40 | 0 | 0 |")
     assert row.count("|") == HEAD.splitlines()[0].count("|")
-    slow = Loss(guessing=105.0, after=90.0, plain=100.0, round_s=0.1, stall_s=())
+    slow = Loss(guessing=105.0, after=90.0, plain=100.0, gap_s=0.1, stall_s=())
     heard = Heard(num_wrong=2, failures={"gone": 1})
     assert DraftlessFigures("cut", 101.0, [slow], heard).faults() == [
-        "cut: a round after the loss 0.90 of what plain decoding gives",
+        "cut: a gap after the loss 0.90 of what plain decoding gives",
         "cut: guesses gave 1.05 of plain decoding: nothing was lost",
         "cut: 2 wrong texts",
         "cut: requests failed: {'gone': 1}",

@@ -1,0 +1,58 @@
+"""Modes of planning beside each other in random simulated meshes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from bench.sim.closed_loop import (
+    BELIEFS,
+    COMPARED,
+    Outcome,
+    report,
+    run_many,
+    run_seed,
+    save,
+    steady_report,
+)
+
+
+def outcome(seed: int, auto_s: float, plain_s: float, best_s: float) -> Outcome:
+    prices = dict.fromkeys(COMPARED, 9.0) | {"auto": auto_s, "plain": plain_s, "greedy": best_s}
+    believing = dict.fromkeys(BELIEFS, (2 * auto_s, 4 * auto_s))
+    return Outcome(seed, 3, 1, prices, believing, 0.4, 0.9, 10)
+
+
+def test_the_report_compares_with_the_best_of_each_scenario() -> None:
+    text = report([outcome(1, 1.0, 4.0, 1.0), outcome(2, 2.0, 1.0, 1.0)])
+    assert "mean 0.7500, median 0.7500, least 0.500" in text
+    # The geometric mean of 4 and a half.
+    assert "auto to plain decoding: mean 1.414 (geometric), least 0.500" in text
+    assert "more than 3 % behind in 1" in text
+    assert "below 0.5 in 2" in text
+    for name in COMPARED:
+        assert f"\n  {name} " in text
+    for name in BELIEFS:
+        (line,) = (line for line in text.splitlines() if line.startswith(f"  {name} "))
+        assert "mean 0.500  least 0.500; to plain 2.000  least 2.000" in line
+
+
+def test_every_mode_runs_a_random_scenario(tmp_path: Path) -> None:
+    made = run_seed(2, 30)
+    assert set(made.prices_s) == set(COMPARED)
+    assert set(made.believing_s) == set(BELIEFS)
+    assert all(0.0 < price_s < 1.0 for price_s in made.prices_s.values())
+    assert made.to_best <= 1.0
+    assert made.to_plain == made.prices_s["plain"] / made.prices_s["auto"]
+    assert list(run_many([2], 30, 1)) == [made]
+    save([made], tmp_path / "figures.json")
+    (kept,) = json.loads((tmp_path / "figures.json").read_text())
+    assert kept["prices_s"] == made.prices_s
+
+
+def test_steady_meshes_have_their_prices_beside_the_predicted_ones() -> None:
+    lines = steady_report(range(2, 5), 120).splitlines()
+    assert lines[0].startswith("3 simulated steady meshes")
+    counts = [int(line.split(":")[0].split()[-1]) for line in lines[1:]]
+    assert sum(counts) == 3
+    assert any(line.startswith("  with guesses") for line in lines)

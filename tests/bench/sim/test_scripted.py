@@ -1,0 +1,72 @@
+"""Engines that compute nothing: which text a sequence is of, and what follows in it."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.sim.devices import Text
+from bench.sim.scripted import NUM_DIGITS, RIGHT, ScriptedModel, guesses_of, prompt_of
+from nodes.engine.protocol import Span
+from nodes.engine.sampling import probability
+
+
+def test_a_target_goes_on_with_right_tokens_and_tells_what_a_pass_ran() -> None:
+    model = ScriptedModel({}, num_cells=100)
+    prompt = prompt_of(7, 8)
+    assert model.forward([Span(0, 0, prompt, 0)]).shape[0] == 0
+    rows = model.forward([Span(0, 8, [RIGHT] * 3, 3)])
+    assert rows.argmax(axis=1).tolist() == [RIGHT] * 3
+    work = model.take_work()
+    assert work is not None
+    assert (work.num_decoded, work.num_read, work.used_cells) == (3, 0, 8)
+    assert model.take_work() is None
+    assert (model.length(0), model.free_cells()) == (11, 89)
+
+
+def test_a_draft_model_that_guessed_wrong_is_wrong_until_it_goes_back() -> None:
+    starts = {7: NUM_DIGITS}
+    model = ScriptedModel(starts, lambda _text, place, _after: (place != 1, 0.9), num_cells=100)
+    found = []
+    token_ids, start = list(prompt_of(7, NUM_DIGITS)), 0
+    for _ in range(4):
+        row = model.forward([Span(0, start, token_ids, 1)])[0]
+        start += len(token_ids)
+        token_ids = [int(row.argmax())]
+        found.append(token_ids[0] == RIGHT)
+    assert found == [True, False, False, False]
+    model.truncate(0, NUM_DIGITS + 1)
+    model.forward([Span(0, NUM_DIGITS + 1, [RIGHT], 1)])
+    assert model.forward([Span(0, NUM_DIGITS + 2, [RIGHT], 1)])[0].argmax() == RIGHT
+
+
+def test_a_draft_model_is_as_sure_of_a_guess_as_it_says() -> None:
+    model = ScriptedModel({3: NUM_DIGITS}, lambda *_: (True, 0.7))
+    row = model.forward([Span(0, 0, prompt_of(3, NUM_DIGITS), 1)])[0]
+    assert probability(row, RIGHT) == pytest.approx(0.7)
+
+
+def test_guesses_are_right_where_the_luck_of_a_text_is_below_its_chance() -> None:
+    luck = (0.1, 0.6, 0.6)
+    texts = {
+        1: Text((0.5,), luck),
+        2: Text((0.9, 0.5), luck, believed=(0.8, 0.4)),
+        3: Text((), luck, chances=(0.05, 0.7, 0.5)),
+    }
+    guess = guesses_of(texts)
+    assert [guess(1, place, 0) for place in range(3)] == [(True, 0.5), (False, 0.5), (False, 0.5)]
+    # By the place after the last committed token, which goes on as it ends.
+    assert [guess(2, 1, after) for after in range(3)] == [(True, 0.8), (False, 0.4), (False, 0.4)]
+    assert [guess(3, place, 0) for place in range(3)] == [(False, 0.05), (True, 0.7), (False, 0.5)]
+    # After its end nothing is right.
+    assert not guess(1, 3, 0)[0]
+
+
+def test_what_was_saved_of_a_sequence_is_there_again() -> None:
+    model = ScriptedModel({9: NUM_DIGITS}, lambda text_id, *_: (text_id == 9, 0.9))
+    model.forward([Span(0, 0, prompt_of(9, NUM_DIGITS), 1)])
+    saved = model.save(0)
+    model.truncate(0, 0)
+    model.restore(1, saved, NUM_DIGITS)
+    model.copy_prefix(1, 2, NUM_DIGITS)
+    for seq_id in (1, 2):
+        assert model.forward([Span(seq_id, NUM_DIGITS, [RIGHT], 1)])[0].argmax() == RIGHT
