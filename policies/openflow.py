@@ -70,12 +70,12 @@ def _flow(
     num = followed[node.name]
     step_s = node.costs.decode.at(num, node.used_cells)
     each_bits = ENTRY_BITS + observation.token_bits
-    up_s = node.link.airtime_s(HEADER_BITS + num * (each_bits + _CHANCE_BITS), 1)
-    down_s = node.link.airtime_s(HEADER_BITS + num * each_bits, 1)
+    up_s = node.link.airtime_s(HEADER_BITS + num * (each_bits + _CHANCE_BITS), 1) / node.share_up
+    down_s = node.link.airtime_s(HEADER_BITS + num * each_bits, 1) / node.share_down
     # From a commit until the first guess after it is at the target.
     lag_s = node.link.rtt_s + step_s + up_s + down_s
     # A link that is busy with one message takes later guesses along in the next one.
-    step_s = max(step_s, node.link.airtime_s(each_bits * num, 0))
+    step_s = max(step_s, node.link.airtime_s(each_bits * num, 0) / node.share_up)
     if step_s >= pass_s:
         return 1.0, 0.0
     behind = max(1, math.ceil(lag_s / (pass_s - step_s) - 1e-9))

@@ -54,6 +54,7 @@ class DraftView:
     """A draft node as a policy sees it.
 
     used_cells: of its cache, at present. max_gamma: guesses a stream that a plan may ask it for.
+    share_up, share_down: of its medium in open flow, for its guesses and for what it is told.
     """
 
     name: str
@@ -61,6 +62,8 @@ class DraftView:
     link: Link = Link()
     used_cells: int = 0
     max_gamma: int = MAX_AUTO_GAMMA
+    share_up: float = 1.0
+    share_down: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

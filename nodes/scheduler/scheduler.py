@@ -410,7 +410,8 @@ class Scheduler:
         for name, cells in names.items():
             node = state.drafts[name]
             link = replace(node.link, rtt_s=node.link.rtt_s + state.link.rtt_s)
-            drafts.append(DraftView(name, node.costs, link, cells))
+            view = DraftView(name, node.costs, link, cells)
+            drafts.append(replace(view, share_up=node.share_up, share_down=node.share_down))
         return Observation(
             streams=tuple(views),
             target=target.now(used / max(1, len(streams))) if target is not None else None,

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-
-import pytest
 
 from nodes.scheduler.planning import Choice, Made, Planning, Wait, changed, waits_of
 from policies.joint import joint_plan
 from policies.latency import CostTable, NodeCosts
-from policies.openflow import open_price_s
 from policies.plan import DraftView, Link, Observation, Plan, StreamView
 
 
@@ -27,23 +23,6 @@ def seen(alpha: float = 0.8, draft_s: float = 0.002, rtt_s: float = 0.001) -> Ob
 
 def made(grouped_s: float, open_s: float = 1.0) -> Made:
     return Made(seen(), Plan(), grouped_s, open_s)
-
-
-def test_open_flow_is_cheaper_the_quicker_drafts_are_and_never_dearer_than_plain() -> None:
-    prices = [open_price_s(seen(draft_s=each)) for each in (0.001, 0.01, 0.03, 0.2)]
-    assert prices == sorted(prices)
-    plain = replace(seen(), streams=tuple(replace(s, draft=None) for s in seen().streams))
-    assert prices[-1] == pytest.approx(open_price_s(plain))
-    assert prices[0] < 0.5 * prices[-1]
-
-
-def test_open_flow_is_worth_less_where_guesses_are_wrong_or_late() -> None:
-    assert open_price_s(seen(alpha=0.9)) < open_price_s(seen(alpha=0.5))
-    assert open_price_s(seen(rtt_s=0.001)) < open_price_s(seen(rtt_s=0.1))
-
-
-def test_nothing_is_known_of_a_target_without_costs() -> None:
-    assert open_price_s(replace(seen(), target=None)) == 0.0
 
 
 def test_what_streams_wait_for_is_what_the_program_says() -> None:

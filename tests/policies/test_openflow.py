@@ -1,0 +1,110 @@
+"""Predictions of open flow: beside a stream that is played pass by pass, and what changes them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from policies.latency import CostTable, NodeCosts
+from policies.openflow import open_price_s
+from policies.plan import DraftView, Link, Observation, StreamView
+
+PASS_S = 0.1
+SLOW_LINK = Link(20_000.0, 0.01, "cell", 0.001)
+
+
+def costs(seconds: float) -> NodeCosts:
+    """Passes that take as long whatever is in them."""
+    flat = CostTable((1, 64), (seconds, seconds))
+    return NodeCosts(flat, flat)
+
+
+def seen(
+    alpha: float = 0.8, draft_s: float = 0.02, link: Link | None = None, num: int = 1
+) -> Observation:
+    draft = DraftView("d", costs(draft_s), link or Link())
+    streams = tuple(StreamView(k, alpha, 999, draft="d") for k in range(num))
+    return Observation(streams, costs(PASS_S), (draft,))
+
+
+def played_s(alpha: float, draft_s: float, num_tokens: int = 40_000) -> float:
+    """Seconds a token of one stream: guesses are made one after the other, those that are wrong
+    are known to be at the end of the pass, and the draft node goes on from there."""
+    random = Random(1)
+    tokens, now = 0, 0.0
+    # Guesses there are beyond the committed text; when the next one is ready.
+    ahead, ready_at = 0, draft_s
+    while tokens < num_tokens:
+        num_right = 0
+        while num_right < ahead and random.random() < alpha:
+            num_right += 1
+        is_wrong = num_right < ahead
+        now += PASS_S
+        tokens += num_right + 1
+        while ready_at <= now:
+            ahead += 1
+            ready_at += draft_s
+        if is_wrong or random.random() >= alpha:
+            ahead, ready_at = 0, now + draft_s
+        else:
+            # The target's own token was guessed too, as far as the guesses went.
+            ahead = max(0, ahead - num_right - 1)
+    return now / tokens
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.7, 0.9])
+@pytest.mark.parametrize("draft_s", [0.015, 0.03])
+def test_a_stream_gets_about_what_one_that_is_played_gets(alpha: float, draft_s: float) -> None:
+    assert open_price_s(seen(alpha, draft_s)) == pytest.approx(played_s(alpha, draft_s), rel=0.15)
+
+
+def test_without_guesses_a_token_takes_a_pass() -> None:
+    nobody = replace(seen(), streams=(StreamView(1, 0.8, 99),))
+    asked = replace(seen(), streams=(StreamView(1, 0.8, 99, fixed_gamma=0, draft="d"),))
+    slower = seen(draft_s=2 * PASS_S)
+    for each in (nobody, asked, slower):
+        assert open_price_s(each) == pytest.approx(PASS_S)
+
+
+def test_guesses_never_make_it_dearer_than_going_without() -> None:
+    steep = CostTable((1, 64), (PASS_S, 64 * PASS_S))
+    dear = replace(seen(alpha=0.3), target=NodeCosts(steep, steep))
+    assert open_price_s(dear) == pytest.approx(PASS_S)
+
+
+def test_better_guesses_quicker_ones_and_nearer_ones_make_tokens_cheaper() -> None:
+    by_chance = [open_price_s(seen(alpha)) for alpha in (0.3, 0.6, 0.9)]
+    by_speed = [open_price_s(seen(draft_s=each)) for each in (0.08, 0.04, 0.01)]
+    by_way = [open_price_s(seen(link=Link(rtt_s=each))) for each in (0.5, 0.1, 0.0)]
+    for prices in (by_chance, by_speed, by_way):
+        assert prices == sorted(prices, reverse=True)
+        assert prices[-1] < 0.9 * prices[0]
+
+
+def test_a_small_share_of_the_medium_makes_guesses_late() -> None:
+    observation = seen(0.9, 0.01, SLOW_LINK)
+    (draft,) = observation.drafts
+    prices = [
+        open_price_s(replace(observation, drafts=(replace(draft, share_up=up, share_down=0.3),)))
+        for up in (0.05, 0.2, 0.6)
+    ]
+    assert prices == sorted(prices, reverse=True)
+    assert prices[-1] < 0.9 * prices[0]
+
+
+def test_the_price_is_the_weighted_sum_over_streams() -> None:
+    one, four = open_price_s(seen()), open_price_s(seen(num=4))
+    assert four == pytest.approx(4 * one)
+    observation = seen()
+    (view,) = observation.streams
+    heavy = replace(observation, streams=(replace(view, weight=3.0),))
+    assert open_price_s(heavy) == pytest.approx(3 * one)
+
+
+def test_what_is_not_known_has_no_price() -> None:
+    assert open_price_s(Observation((), costs(PASS_S))) == 0.0
+    assert open_price_s(Observation((StreamView(1, 0.5, 9),))) == 0.0
+    assert math.isfinite(open_price_s(seen(alpha=1.0)))
