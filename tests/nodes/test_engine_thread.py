@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 
@@ -41,13 +40,12 @@ class Running:
 
     def __init__(
         self,
-        must_finish: Callable[[Counter], bool] = lambda _worker: False,
         pace: Pace[Counter] | None = None,
     ) -> None:
         self.worker = Counter()
         self.events: list[object] = []
         self.threads: set[str] = set()
-        self.engine = EngineThread(self.worker, self._deliver, must_finish, pace)
+        self.engine = EngineThread(self.worker, self._deliver, pace)
 
     def _deliver(self, events: Sequence[object], seconds: float) -> None:
         assert seconds >= 0.0
@@ -223,9 +221,8 @@ async def test_events_that_cannot_be_told_end_run() -> None:
         await engine.run()
 
 
-@pytest.mark.parametrize("finishes", [False, True])
-async def test_what_is_in_hand_at_the_end_is_told(eventually: Eventually, finishes: bool) -> None:
-    thread = Running((lambda worker: worker.left > 2) if finishes else lambda _worker: False)
+async def test_what_is_in_hand_at_the_end_is_told(eventually: Eventually) -> None:
+    thread = Running()
     thread.worker.gate.clear()
     task = asyncio.create_task(thread.engine.run())
     thread.engine.post(lambda worker: worker.add(5))
@@ -236,19 +233,5 @@ async def test_what_is_in_hand_at_the_end_is_told(eventually: Eventually, finish
     thread.worker.gate.set()
     with pytest.raises(asyncio.CancelledError):
         await task
-    # The pass that was under way, and what must be finished; nothing that came later.
-    passes = ["4 left", "3 left", "2 left"] if finishes else ["4 left"]
-    assert thread.events == ["added 5", *passes]
-
-
-async def test_what_is_in_hand_does_not_take_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The clock goes on by being looked at.
-    looks = itertools.count()
-    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: next(looks) / 10)
-    thread = Running(lambda _worker: True)
-    task = asyncio.create_task(thread.engine.run())
-    await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert thread.engine.num_passes > 0
+    # The pass that was under way; nothing that came later.
+    assert thread.events == ["added 5", "4 left"]

@@ -25,6 +25,7 @@ from nodes.messages import TokensNotice
 DAY_S: Final = 86_400
 _LIMIT_S: Final = 60.0
 _POLL_S: Final = 0.02
+_FRESH_S: Final = 0.6
 _SOURCE: Final = Path(__file__).with_name("wall_clock.c")
 _OPTIONS: Final = GenerateOptions(max_tokens=200, ignore_eog=True, chat=False, gamma=4)
 _PROMPTS: Final = tuple(f"what the clock says, {number}" for number in range(4))
@@ -103,6 +104,8 @@ async def jumping_wall_clocks(
             await _round(c, found)
             members = [(n.name, n.state) for n in (await c.status()).nodes]
             looked_at = time.monotonic()
+            # Who asks within half a second is told the same again.
+            await asyncio.sleep(_FRESH_S)
             for jump_s in jumps_s:
                 asked = asyncio.create_task(_round(c, found))
                 # Amid the requests.

@@ -202,7 +202,7 @@ def _writers(mesh: _Mesh, attempt: int) -> dict[str, list[str]]:
         "apikeys add": ["apikeys", "add", name, *keys],
         "trace": [
             *("trace", "--connect", mesh.endpoint, "--seconds", "0.1", *keys),
-            *("--raw", str(mesh.disk / f"{name}.jsonl")),
+            *("--output", str(mesh.disk / f"{name}.json")),
         ],
     }
 
