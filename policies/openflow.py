@@ -2,8 +2,9 @@
 
 A stream goes from a wrong guess to the next one in two parts. First its draft node is behind: every
 pass takes a token of the target's own until the guesses, if they are right, have overtaken it. From
-then on each pass has the guesses that were made since the one before, as long as all are right. How
-long a pass takes depends on how many guesses all streams bring, which is found by trying.
+then on each pass has the guesses that were made since the one before, as long as all are right, but
+for the one in the place of the target's own token. How long a pass takes depends on how many
+guesses all streams bring, which is found by trying.
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ def _flow(
     if behind > _MOST_PASSES:
         return 1.0, 0.0
     first = min(cap, max(1, math.floor((behind * pass_s - lag_s) / step_s) + 1 - behind))
-    later = min(float(cap), pass_s / step_s)
+    # One of those that are made in a pass is for the place of the target's own token.
+    later = min(float(cap), pass_s / step_s - 1.0)
     return _renewal(view.alpha, behind, first, later)
 
 
