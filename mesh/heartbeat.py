@@ -8,7 +8,8 @@ from mesh.messages import Ping, Pong
 from mesh.rates import MIN_PROBE_BYTES, RateEstimate
 
 _RTT_WEIGHT: Final = 1 / 8  # of a new sample, as in RFC 6298
-_NUM_RECENT: Final = 8
+# Of which the least is the way itself: on a busy radio cell hardly any Ping finds the air free.
+_NUM_RECENT: Final = 64
 _MAX_PINGS_UNDERWAY: Final = 16
 
 

@@ -56,7 +56,8 @@ def _tell(state: SchedulerState, node: DraftRecord, now: float) -> list[Instruct
         state.untold[node.name] = dict.fromkeys([*rest, *again])
     if not entries:
         return []
-    node.free_at = now + node.message_s(len(entries), len(token_ids)) / node.share_down
+    message_s = node.message_s(len(entries), len(token_ids)) + node.owed_s
+    node.free_at, node.owed_s = now + message_s / node.share_down, 0.0
     notice = CommitNotice(tuple(entries), tuple(token_ids), node.rate_up_bps)
     return [ToDraft(node.name, notice)]
 

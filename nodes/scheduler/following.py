@@ -43,10 +43,28 @@ def find_follower(state: SchedulerState, stream: Stream) -> list[Instruction]:
         # Where one has refused it, or was given up, that is why.
         if not state.usable:
             stream.plain_reason = "draft off: there is no draft node"
+        elif _has_no_air(state):
+            stream.plain_reason = "draft off: the answers of targets need the medium"
         elif not refused or not stream.plain_reason:
             stream.plain_reason = "draft off: no draft node has room for this text"
         return []
     return _follow(state, stream, node)
+
+
+def _has_no_air(state: SchedulerState) -> bool:
+    nodes = [state.drafts[name] for name in state.usable]
+    return all(state.drafts.is_full(node.link.medium) for node in nodes)
+
+
+def leave_full(state: SchedulerState) -> list[Instruction]:
+    """Take draft nodes away from streams where their medium is needed for answers."""
+    out: list[Instruction] = []
+    for stream in state.streams.values():
+        if stream.follow is not None:
+            node = state.drafts.get(stream.follow.node)
+            if node is not None and state.drafts.is_full(node.link.medium):
+                out += unfollow(state, stream)
+    return out
 
 
 def _follow(state: SchedulerState, stream: Stream, node: DraftRecord) -> list[Instruction]:
@@ -57,6 +75,7 @@ def _follow(state: SchedulerState, stream: Stream, node: DraftRecord) -> list[In
     node.followed.add(stream.spec.stream_id)
     state.drafts.allot(node.link.medium)
     node.num_unread += length
+    node.owed_s += node.message_s(1, told)
     if told < length:
         state.untold.setdefault(node.name, {})[stream.spec.stream_id] = None
     stream.plain_reason = f"draft off: {node.name} still reads the text"

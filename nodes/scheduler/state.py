@@ -24,7 +24,13 @@ from nodes.messages import (
 )
 from nodes.scheduler.commits import tell_followers
 from nodes.scheduler.drafts import Drafts
-from nodes.scheduler.following import find_follower, leave_silent, rebalance, unfollow
+from nodes.scheduler.following import (
+    find_follower,
+    leave_full,
+    leave_silent,
+    rebalance,
+    unfollow,
+)
 from nodes.scheduler.instructions import (
     Abort,
     Emit,
@@ -308,6 +314,7 @@ class SchedulerState:
         for stream_id in self._silences.overdue(waiting, self._patience_s, now):
             error = "the target did not go on with it, though it was asked to again and again"
             out += self._reopen(self.streams[stream_id], error)
+        out += leave_full(self)
         for stream in self.streams.values():
             out += find_follower(self, stream)
         return out + rebalance(self)

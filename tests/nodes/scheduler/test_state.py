@@ -384,8 +384,20 @@ def test_a_target_on_the_medium_comes_before_guesses_and_hears_them_over_it() ->
     # A guess takes the medium twice: to the coordinator, and from there to the target.
     assert 2 * node.share_up + node.share_down == pytest.approx(alone - 0.3)
     assert other.share_up + other.share_down == pytest.approx(alone)
-    drafts.take("target", "cell", 0.9)
-    assert 0 < 2 * node.share_up + node.share_down < 0.1
+
+
+def test_nobody_guesses_over_a_medium_that_a_target_needs_for_its_answers() -> None:
+    state = make(on_air("d", 1e5))
+    admit(state)
+    ready(state)
+    state.drafts.take("target", "cell", 0.9)
+    out = state.tick(1e6)
+    assert to_draft(out, CloseStreamNotice)
+    stream = state.streams[ONE]
+    assert stream.follow is None
+    assert stream.plain_reason == "draft off: the answers of targets need the medium"
+    state.drafts.take("target", "cell", 0.1)
+    assert to_draft(state.tick(2e6), OpenStreamRequest)
 
 
 def test_what_a_draft_node_may_use_of_the_air_goes_with_what_it_is_told() -> None:
@@ -407,6 +419,8 @@ def test_commits_wait_for_the_share_of_the_air_that_they_have_and_merge() -> Non
     deadline = next_deadline(state)
     assert deadline is not None
     alone_s = state.drafts["d"].message_s(1, 1)
-    assert deadline == pytest.approx(1.0 + alone_s / state.drafts["d"].share_down)
+    # The text, which waited for nobody, is paid for as well.
+    text_s = state.drafts["d"].message_s(1, len(PROMPT))
+    assert deadline == pytest.approx(1.0 + (text_s + alone_s) / state.drafts["d"].share_down)
     (notice,) = to_draft(tell_followers(state, deadline), CommitNotice)
     assert notice.new_token_ids == (8, 9)
