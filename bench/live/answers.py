@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from bench.speed import stranger
 from nodes.client import Client
 from nodes.generation import GenerateOptions
 from nodes.messages import FinishedNotice, TokensNotice
@@ -54,7 +55,7 @@ async def ask_together(
 
     async def one(index: int) -> None:
         nonlocal began, ended, at_begin, at_end
-        async for event in client.generate(prompts[index], options):
+        async for event in client.generate(prompts[index], stranger(options)):
             if isinstance(event, FinishedNotice):
                 figures = event.figures
                 made.num_rounds += figures.num_rounds
