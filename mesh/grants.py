@@ -15,11 +15,10 @@ _MAX_MEDIA: Final = 256
 
 
 class Turn(NamedTuple):
-    """Seconds on the reserving clock. free_from: since when nobody before it has the medium."""
+    """Seconds on the reserving clock."""
 
     start: float
     end: float
-    free_from: float
 
 
 @dataclass(slots=True)
@@ -47,27 +46,11 @@ class Medium:
         end = start + most_s
         if place < len(self._starts):
             end = min(end, self._starts[place])
-        free_from = self._ends[place - 1] if place else now
         self.reserved_s += end - start
         self.last_end = max(self.last_end, end)
         self._starts.insert(place, start)
         self._ends.insert(place, end)
-        return Turn(start, end, free_from)
-
-    def release(self, turn: Turn) -> None:
-        """What the turn was reserved for is over, or will not be: the air is free again."""
-        place = bisect.bisect_left(self._starts, turn.start)
-        # A turn of no length may begin where another one does.
-        while place < len(self._starts) and self._starts[place] == turn.start:
-            if self._ends[place] == turn.end:
-                del self._starts[place], self._ends[place]
-                return
-            place += 1
-
-    def is_free(self, now: float, airtime_s: float) -> bool:
-        """Whether nobody's turn begins before something sent now would be through."""
-        self._forget(now)
-        return not self._starts or self._starts[0] >= now + airtime_s
+        return Turn(start, end)
 
     def _forget(self, now: float) -> None:
         over = bisect.bisect_right(self._ends, now)

@@ -162,6 +162,7 @@ class Scheduler:
 
     def release_all(self, now: float) -> tuple[list[Stream], list[Instruction]]:
         found = self.state.release_all()
+        self.state.drafts.give_back(self._name)
         self._record_followers(now)
         return found
 
@@ -339,8 +340,11 @@ class Scheduler:
         num, link = self.num_streams, self.state.link
         if not link.medium or self._target is None:
             return
+        if not num:
+            self.state.drafts.take(self._name, link.medium, 0.0)
+            return
         num_bits = HEADER_BITS + num * (ENTRY_BITS + self.state.token_bits + TEXT_BITS)
-        pass_s = self._target.expected_s(max(1, num), self.cells, 0.0, now)
+        pass_s = self._target.expected_s(num, self.cells, 0.0, now)
         self.state.drafts.take(self._name, link.medium, link.airtime_s(num_bits, 1) / pass_s)
 
     def _has_guesses(self) -> bool:

@@ -9,46 +9,22 @@ from hypothesis import strategies as st
 from mesh.grants import Air, Medium, Turn
 
 
-def test_turns_follow_one_another_and_say_since_when_they_are_free():
+def test_turns_follow_one_another_and_use_gaps():
     medium = Medium()
-    assert medium.reserve(0.0, 1.0, 0.5) == Turn(1.0, 1.5, 0.0)
-    assert medium.reserve(0.0, 1.2, 0.5) == Turn(1.5, 2.0, 1.5)
+    assert medium.reserve(0.0, 1.0, 0.5) == Turn(1.0, 1.5)
+    assert medium.reserve(0.0, 1.2, 0.5) == Turn(1.5, 2.0)
     # Ready later than all before it are through.
-    assert medium.reserve(0.0, 3.0, 0.5) == Turn(3.0, 3.5, 2.0)
+    assert medium.reserve(0.0, 3.0, 0.5) == Turn(3.0, 3.5)
     # It fits before the first, and between.
-    assert medium.reserve(0.0, 0.0, 0.9) == Turn(0.0, 0.9, 0.0)
-    assert medium.reserve(0.0, 0.5, 0.8) == Turn(2.0, 2.8, 2.0)
-
-
-def test_what_is_sent_in_a_gap_delays_nobody():
-    medium = Medium()
-    assert medium.is_free(0.0, 100.0)
-    medium.reserve(0.0, 1.0, 0.5)
-    assert medium.is_free(0.0, 1.0)
-    assert not medium.is_free(0.1, 1.0)
-    assert not medium.is_free(1.2, 0.01)
-    assert medium.is_free(1.5, 0.01)
-
-
-def test_a_turn_that_is_over_early_leaves_the_air_free():
-    medium = Medium()
-    first, second = medium.reserve(0.0, 1.0, 0.5), medium.reserve(0.0, 1.0, 0.5)
-    nothing = medium.reserve(0.0, 1.5, 0.0)
-    medium.release(first)
-    assert medium.is_free(0.0, 1.5)
-    assert not medium.is_free(0.0, 1.6)
-    medium.release(first)
-    medium.release(nothing)
-    assert not medium.is_free(0.0, 1.6)
-    medium.release(second)
-    assert medium.is_free(0.0, 100.0)
+    assert medium.reserve(0.0, 0.0, 0.9) == Turn(0.0, 0.9)
+    assert medium.reserve(0.0, 0.5, 0.8) == Turn(2.0, 2.8)
 
 
 def test_media_have_nothing_to_do_with_one_another():
     air = Air()
     air["a"].reserve(0.0, 0.0, 9.0)
-    assert air["b"].is_free(0.0, 1.0)
-    assert not air["a"].is_free(0.0, 1.0)
+    assert air["b"].reserve(0.0, 0.0, 1.0) == Turn(0.0, 1.0)
+    assert air["a"].reserve(0.0, 0.0, 1.0) == Turn(9.0, 10.0)
 
 
 def test_what_was_reserved_adds_up_by_medium():
@@ -73,7 +49,6 @@ def test_no_two_turns_overlap_and_none_waits_without_need(wishes):
         ready = now + wait
         turn = medium.reserve(now, ready, airtime_s)
         assert turn.start >= ready
-        assert turn.free_from <= turn.start
         assert turn.end == turn.start + airtime_s
         # Whatever lies between ready and the start leaves no gap that is long enough.
         busy = sorted((t.start, t.end) for t in made if t.end > ready and t.start < turn.start)
@@ -91,10 +66,10 @@ def test_a_gap_is_filled_as_far_as_it_goes():
     medium = Medium()
     medium.reserve(0.0, 1.0, 1.0)
     medium.reserve(0.0, 2.5, 0.5)
-    assert medium.reserve_gap(0.0, 0.9, 0.2, 1.0) == Turn(2.0, 2.5, 2.0)
-    assert medium.reserve_gap(0.0, 0.0, 0.2, 0.5) == Turn(0.0, 0.5, 0.0)
-    assert medium.reserve_gap(0.0, 0.0, 0.6, 2.0) == Turn(3.0, 5.0, 3.0)
-    assert medium.reserve_gap(0.0, 0.0, 0.5, 2.0) == Turn(0.5, 1.0, 0.5)
+    assert medium.reserve_gap(0.0, 0.9, 0.2, 1.0) == Turn(2.0, 2.5)
+    assert medium.reserve_gap(0.0, 0.0, 0.2, 0.5) == Turn(0.0, 0.5)
+    assert medium.reserve_gap(0.0, 0.0, 0.6, 2.0) == Turn(3.0, 5.0)
+    assert medium.reserve_gap(0.0, 0.0, 0.5, 2.0) == Turn(0.5, 1.0)
 
 
 def test_of_many_media_those_that_were_used_last_are_known():

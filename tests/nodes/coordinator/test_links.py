@@ -171,7 +171,7 @@ def test_others_have_turns_after_a_text_that_is_on_its_way(role: str) -> None:
     told_s = 0.001 + (8 * 2000 + 1224) / 200e3
     medium = mesh.state._air["cell-a"]
     assert medium.reserved_s == pytest.approx(told_s)
-    assert not medium.is_free(1.0, told_s / 2)
     # Nothing but texts is reserved for when it is sent.
     mesh.state.sent(Send(peer, CloseStreamNotice(1, 1)), 2000, 1.0)
     assert medium.reserved_s == pytest.approx(told_s)
+    assert medium.reserve(1.0, 1.0, told_s / 2).start == pytest.approx(1.0 + told_s)

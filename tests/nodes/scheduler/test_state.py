@@ -396,7 +396,7 @@ def test_nobody_guesses_over_a_medium_that_a_target_needs_for_its_answers() -> N
     stream = state.streams[ONE]
     assert stream.follow is None
     assert stream.plain_reason == "draft off: the answers of targets need the medium"
-    state.drafts.take("target", "cell", 0.1)
+    state.drafts.give_back("target")
     assert to_draft(state.tick(2e6), OpenStreamRequest)
 
 
