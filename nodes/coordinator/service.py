@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from mesh import failpoints
 from mesh.authorized import AuthorizedNodes
 from mesh.codec import Envelope, decode, encode
-from mesh.credits import MAX_WINDOW_MESSAGES, WINDOW_MESSAGES, Credits
+from mesh.credits import Credits
 from mesh.errors import (
     BackpressureError,
     DecodeError,
@@ -36,7 +36,7 @@ from mesh.pauses import PauseState
 from mesh.transport import Received, ServerTransport
 from nodes.config import HEARTBEAT_INTERVAL_S, HEARTBEAT_TIMEOUT_S, LimitSettings
 from nodes.coordinator.careful import careful
-from nodes.coordinator.members.access import GATEWAY, ForbiddenError
+from nodes.coordinator.members.access import ForbiddenError
 from nodes.coordinator.members.conduct import Conduct, cost_of
 from nodes.coordinator.members.door import Door
 from nodes.coordinator.members.rotation import Rotation
@@ -303,9 +303,7 @@ class Coordinator:
                 frames = encode(send.message, cluster=self.state.cluster, epoch=self.state.epoch)
                 frames = join(pad(frames) if self.state.pads else frames)
                 if isinstance(send.message, Welcome):
-                    is_gateway = self.state.role_of(send.peer) == GATEWAY
-                    window = MAX_WINDOW_MESSAGES if is_gateway else WINDOW_MESSAGES
-                    self._credits.open(send.peer, window)
+                    self._credits.open(send.peer)
                 num_bytes = sum(len(frame) for frame in frames)
                 is_answer = isinstance(send.message, _ANSWERS)
                 if not self._credits.take(send.peer, num_bytes if is_answer else 0):

@@ -5,7 +5,6 @@ import random
 from mesh.credits import (
     GRANT_MESSAGES,
     MAX_ANSWER_BYTES,
-    MAX_WINDOW_MESSAGES,
     WINDOW_MESSAGES,
     Credits,
     Meter,
@@ -17,7 +16,7 @@ PEER = b"p"
 def test_a_peer_that_stopped_reading_gets_a_window_and_no_more():
     credits = Credits()
     credits.open(PEER)
-    assert sum(credits.take(PEER) for _ in range(5000)) == WINDOW_MESSAGES
+    assert sum(credits.take(PEER) for _ in range(40_000)) == WINDOW_MESSAGES
     credits.grant(PEER, 3)
     assert [credits.take(PEER) for _ in range(4)] == [True, True, True, False]
     # A new membership begins anew.
@@ -30,13 +29,13 @@ def test_no_grant_is_worth_more_than_the_window():
     credits.open(PEER)
     for grant in (2**62, 2**62):
         credits.grant(PEER, grant)
-    assert sum(credits.take(PEER) for _ in range(5000)) == WINDOW_MESSAGES
+    assert sum(credits.take(PEER) for _ in range(40_000)) == WINDOW_MESSAGES
 
 
 def test_who_is_no_member_has_no_window():
     credits = Credits()
     credits.grant(PEER, 5)
-    assert all(credits.take(PEER) for _ in range(5000))
+    assert all(credits.take(PEER) for _ in range(40_000))
     credits.open(PEER)
     credits.close(PEER)
     assert len(credits) == 0
@@ -48,7 +47,7 @@ def test_a_peer_that_reads_is_never_out_of_credit():
     credits, meter = Credits(), Meter()
     credits.open(PEER)
     unread = 0
-    for _ in range(20_000):
+    for _ in range(200_000):
         assert credits.take(PEER)
         unread += 1
         if unread > random_lag.randrange(WINDOW_MESSAGES - GRANT_MESSAGES):
@@ -58,14 +57,9 @@ def test_a_peer_that_reads_is_never_out_of_credit():
             unread = 0
 
 
-def test_a_peer_may_have_a_wider_window():
+def test_who_has_left_is_forgotten():
     credits = Credits()
-    credits.open(PEER, MAX_WINDOW_MESSAGES)
-    credits.grant(PEER, 5)
-    assert sum(credits.take(PEER) for _ in range(40_000)) == MAX_WINDOW_MESSAGES
     credits.open(PEER)
-    credits.grant(PEER, 2**40)
-    assert sum(credits.take(PEER) for _ in range(40_000)) == WINDOW_MESSAGES
     credits.keep(())
     assert len(credits) == 0
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from mesh import credits
 from mesh.authorized import AuthorizedNodes, Entry
 from mesh.codec import decode, encode
-from mesh.credits import WINDOW_MESSAGES
 from mesh.keys import AUTHORIZED_FILE
 from mesh.memory_transport import MemoryClient, MemoryHub, MemoryServer
 from mesh.messages import (
@@ -75,7 +75,7 @@ class Peer:
 
 class Scene:
     def __init__(self, directory: Path) -> None:
-        self.hub = MemoryHub(max_messages=5_000)
+        self.hub = MemoryHub()
         self.server = self.hub.server()
         self.store = AuthorizedNodes(directory, ROLES)
         self.path = directory / AUTHORIZED_FILE
@@ -244,16 +244,18 @@ async def test_garbage_is_borne_for_a_while_and_then_the_peer_is_dropped(scene: 
 
 
 async def test_who_does_not_read_is_sent_a_window_and_then_gone(
-    scene: Scene, eventually: Eventually
+    scene: Scene, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each Ping is answered, and none of the answers is said to have been read."""
+    window = 100
+    monkeypatch.setattr(credits, "WINDOW_MESSAGES", window)
     stuck, good = scene.known("stuck"), scene.known("good")
     for peer in (stuck, good):
         await peer.join()
-    for number in range(WINDOW_MESSAGES + 10):
+    for number in range(window + 10):
         stuck.send(Ping(number, 0))
     await eventually(lambda: len(scene.coordinator.state.peers()) == 1)
-    assert len(stuck.transport._inbox.items) <= WINDOW_MESSAGES
+    assert len(stuck.transport._inbox.items) <= window
     assert await good.is_heard()
 
 

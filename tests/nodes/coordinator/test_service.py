@@ -207,30 +207,6 @@ async def test_messages_are_dealt_with_while_a_plan_is_made(
         await hear(client, Pong)
 
 
-async def test_a_gateway_may_be_told_at_once_that_all_its_requests_have_ended(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Others that do not read are gone after a thousand messages."""
-    with contextlib.closing(MemoryHub().server()) as server:
-        coordinator = Coordinator(server)
-        monkeypatch.setattr(server, "send", lambda _peer, _frames: None)
-        welcome = Welcome("n", "c", 1, 1.0, 5.0, False)
-        told = {}
-        for role in ("client", "gateway"):
-            peer = role.encode()
-            monkeypatch.setattr(coordinator.state, "role_of", lambda peer: peer.decode())
-            gone: list[bytes] = []
-            monkeypatch.setattr(
-                coordinator.state,
-                "peer_gone",
-                lambda peer, _now, gone=gone: gone.append(peer) or [],
-            )
-            failed = [Send(peer, RequestFailedNotice(n, "internal", "x")) for n in range(2_000)]
-            coordinator._hand_over([Send(peer, welcome), *failed])
-            told[role] = not gone
-        assert told == {"client": False, "gateway": True}
-
-
 @pytest.mark.parametrize("version", [PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1])
 async def test_who_speaks_another_protocol_is_told_so_in_its_own(
     version: int, caplog: pytest.LogCaptureFixture

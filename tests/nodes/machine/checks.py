@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from mesh import credits
 from nodes.coordinator.service import Coordinator
 from nodes.coordinator.serving import Serving
 from nodes.coordinator.state import CoordinatorState
@@ -166,9 +167,9 @@ def check_texts(
 
 
 def check_credits(coordinator: Coordinator) -> None:
-    credits = coordinator._credits
-    assert all(0 <= each.left <= each.size for each in credits._windows.values())
-    assert all(each.answer_bytes >= 0 for each in credits._windows.values())
+    windows = coordinator._credits._windows.values()
+    assert all(0 <= each.left <= credits.WINDOW_MESSAGES for each in windows)
+    assert all(each.answer_bytes >= 0 for each in windows)
 
 
 def check_empty(coordinator: Coordinator) -> None:

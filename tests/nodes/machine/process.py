@@ -12,11 +12,15 @@ from tests.nodes.machine.network import Connection, Network
 
 _HELLO_S = 0.3
 
+# A small window, so that a member that does not read is out of credit; what it tells to have read.
+WINDOW = 100
+_GRANT = 8
+
 
 class Process:
     """A member. is_stopped: as by SIGSTOP. pace_s: between two messages that it reads.
 
-    grants: it tells that it has read so many. reconnects_at: while its connection is broken.
+    reconnects_at: while its connection is broken.
     """
 
     def __init__(
@@ -26,11 +30,10 @@ class Process:
         hello: Hello,
         *,
         rejoins: bool = True,
-        grants: int = 256,
     ) -> None:
         self._network, self.clock = network, clock
         self.hello = hello
-        self._rejoins, self._grants = rejoins, grants
+        self._rejoins = rejoins
         self.connection = self._dial()
         self.reconnects_at = 0.0
         self.welcome: Welcome | None = None
@@ -77,9 +80,9 @@ class Process:
         envelope = decode(self._network.take(self.connection, "down"))
         self._heard_at = now
         self._num_read += 1
-        if self._num_read >= self._grants:
+        if self._num_read >= _GRANT:
             self._num_read = 0
-            self.send(Credit(self._grants))
+            self.send(Credit(_GRANT))
         self._on_envelope(envelope.cluster, envelope.epoch, envelope.message)
 
     def _on_envelope(self, cluster: str, epoch: int, message: Any) -> None:

@@ -96,11 +96,10 @@ class ClientProcess(Process):
         hello: Hello,
         *,
         rejoins: bool,
-        grants: int,
         on_failure: Callable[[ClientProcess, Asked], None],
         is_lenient: Callable[[], bool],
     ) -> None:
-        super().__init__(network, clock, hello, rejoins=rejoins, grants=grants)
+        super().__init__(network, clock, hello, rejoins=rejoins)
         self.asked: dict[int, Asked] = {}
         self._on_failure = on_failure
         self._is_lenient = is_lenient

@@ -21,9 +21,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from nodes.coordinator import service
+from mesh import credits
 from tests.nodes.machine.asking import LONGEST_PROMPT, MOST_TOKENS, submits
-from tests.nodes.machine.process import Process
+from tests.nodes.machine.process import WINDOW, Process
 from tests.nodes.machine.processes import ClientProcess
 from tests.nodes.machine.setup import Setup
 from tests.nodes.machine.world import World
@@ -37,7 +37,6 @@ _PHASES = (
     else (Phase.generate,)
 )
 _LEAST_CELLS = LONGEST_PROMPT + MOST_TOKENS + 16
-_WINDOW = 100
 _MOST_CLIENTS, _MOST_REQUESTS = 4, 24
 _MOST_OF_A_NAME = 4
 
@@ -261,8 +260,7 @@ class Mesh(RuleBasedStateMachine):
 def test_whatever_happens_every_request_ends_with_its_text_or_a_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Small enough that a gateway that does not read is out of credit.
-    monkeypatch.setattr(service, "MAX_WINDOW_MESSAGES", _WINDOW)
+    monkeypatch.setattr(credits, "WINDOW_MESSAGES", WINDOW)
     is_short = NUM_STEPS == DEFAULT_STEPS
     run_state_machine_as_test(
         Mesh,

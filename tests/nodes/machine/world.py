@@ -39,7 +39,6 @@ _CHECK_EVERY = 16
 # 10 s, and each time after twice as long. A random plan may take two minutes for 200 tokens.
 _END_S = 600.0
 _QUIET_S = 3 * TIMEOUT_S
-_GRANTS_OF_GATEWAY = 8
 _TAME = ("auto", "auto", "open", "grouped", "alternating")
 
 
@@ -123,7 +122,6 @@ class World:
             self.clock,
             self._hello(f"{role}-{self._num_started}", role),
             rejoins=is_gateway or role == "admin",
-            grants=_GRANTS_OF_GATEWAY if is_gateway else 256,
             on_failure=self._check_failure,
             is_lenient=lambda: self.is_lenient,
         )
