@@ -143,6 +143,8 @@ class ZmqEndpoint:
             self._loop.add_reader(self._fd, self._on_edge)
         self._waiters[event] = waiter = self._loop.create_future()
         try:
+            # It may have failed before there was a loop to tell.
+            self._check_open()
             self._wake_waiters()
             await waiter
         finally:

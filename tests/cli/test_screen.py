@@ -27,15 +27,23 @@ def screen_of(its: int) -> Screen:
     return Screen(os.fdopen(its, "w", closefd=False))
 
 
+def shown_until(terminal: int, wanted: bytes) -> bytes:
+    """What was written to a terminal until that was there; it comes in pieces."""
+    shown = b""
+    while wanted not in shown:
+        shown += os.read(terminal, 1000)
+    return shown
+
+
 async def test_it_is_taken_and_given_back(terminal: tuple[int, int]) -> None:
     ours, its = terminal
     before = termios.tcgetattr(its)
     screen = screen_of(its)
     with screen.taken(its):
         assert termios.tcgetattr(its)[3] & termios.ICANON == 0
-        assert os.read(ours, 100).startswith(b"\x1b[?1049h")
+        assert shown_until(ours, b"\x1b[?1049h").startswith(b"\x1b[?1049h")
     assert termios.tcgetattr(its) == before
-    assert os.read(ours, 100).endswith(b"\x1b[?1049l")
+    shown_until(ours, b"\x1b[?1049l")
 
 
 async def test_it_is_given_back_after_an_error(terminal: tuple[int, int]) -> None:
@@ -44,7 +52,7 @@ async def test_it_is_given_back_after_an_error(terminal: tuple[int, int]) -> Non
     with pytest.raises(KeyError), screen_of(its).taken(its):
         raise KeyError
     assert termios.tcgetattr(its) == before
-    assert os.read(ours, 1000).endswith(b"\x1b[?1049l")
+    shown_until(ours, b"\x1b[?1049l")
     loop = asyncio.get_running_loop()
     assert not loop.remove_reader(its)
     assert not loop.remove_signal_handler(signal.SIGWINCH)
