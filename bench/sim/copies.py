@@ -17,7 +17,7 @@ import numpy as np
 
 from bench.sim.devices import Engine
 from bench.sim.events import Clock
-from bench.sim.real_nodes import SimNode, to_target
+from bench.sim.real_nodes import SimNode, reply_of, to_target
 from bench.sim.scripted import ScriptedTokenizer, Work
 from nodes.engine.protocol import EngineInfo, Logits, SavedPrefix, Span
 from nodes.engine.sampling import Sampling
@@ -26,8 +26,7 @@ from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.instructions import Emit, Finish, Instruction, ToTarget
 from nodes.scheduler.state import SchedulerState
 from nodes.stream import StreamId, StreamSpec
-from nodes.target.events import Committed, Ready
-from nodes.target.node import commit_entry
+from nodes.target.events import Ready
 from nodes.target.state import TargetState
 from policies.latency import CostTable, NodeCosts
 from policies.plan import Link
@@ -228,10 +227,8 @@ class _World:
         for event in events:
             if isinstance(event, Ready):
                 self._clock.after(self._rtt_s / 2, partial(self._on_ready, event))
-        commits = [event for event in events if isinstance(event, Committed)]
-        if commits:
-            token_ids = tuple(t for commit in commits for t in commit.token_ids)
-            reply: Any = CommitReply(seconds, tuple(map(commit_entry, commits)), token_ids)
+        reply: Any = reply_of(events, seconds)
+        if reply is not None:
             self._clock.after(self._rtt_s / 2, partial(self._on_committed, reply))
 
     def _on_ready(self, event: Ready) -> None:

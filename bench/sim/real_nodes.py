@@ -10,13 +10,15 @@ from bench.sim.devices import Engine
 from bench.sim.scripted import Work
 from nodes.messages import (
     CloseStreamNotice,
+    CommitReply,
     GuessNotice,
     HoldNotice,
     LeaseRequest,
     OpenStreamRequest,
 )
 from nodes.stream import StreamId
-from nodes.target.node import spec_of, take_guesses, take_holds
+from nodes.target.events import Committed, ReadBeside
+from nodes.target.node import commit_entry, spec_of, take_guesses, take_holds
 from nodes.target.state import TargetState
 
 
@@ -91,6 +93,16 @@ class SimNode:
         for message in waiting:
             self._take(message)
         self._begin()
+
+
+def reply_of(events: Sequence[object], seconds: float) -> CommitReply | None:
+    """What a target says of a pass; None if that committed nothing."""
+    commits = [event for event in events if isinstance(event, Committed)]
+    if not commits:
+        return None
+    token_ids = tuple(token_id for commit in commits for token_id in commit.token_ids)
+    num_read = sum(event.num_tokens for event in events if isinstance(event, ReadBeside))
+    return CommitReply(seconds, tuple(map(commit_entry, commits)), token_ids, num_read)
 
 
 def to_target(state: TargetState, message: Any) -> Sequence[object]:

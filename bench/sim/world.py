@@ -12,7 +12,7 @@ from typing import Any
 from bench.sim.clients import ClientFigures, Clients, Request
 from bench.sim.devices import Engine, Text
 from bench.sim.events import Clock, Medium
-from bench.sim.real_nodes import SimNode, to_target
+from bench.sim.real_nodes import SimNode, reply_of, to_target
 from bench.sim.scenario import Scenario, SimDraftNode
 from bench.sim.scripted import (
     NUM_DIGITS,
@@ -43,8 +43,8 @@ from nodes.scheduler.scheduler import Scheduler
 from nodes.scheduler.stage_errors import ErrorFigures, Stage
 from nodes.scheduler.stream import Figures
 from nodes.stream import StreamId, StreamSpec
-from nodes.target.events import Committed, Failed, Ready
-from nodes.target.node import commit_entry, spec_of
+from nodes.target.events import Failed, Ready
+from nodes.target.node import spec_of
 from nodes.target.state import TargetState
 from policies.confidence import Calibration, DraftCalibration
 from policies.plan import HEADER_BITS, Link
@@ -296,7 +296,6 @@ class World:
     # -- messages ------------------------------------------------------------------------------
 
     def _from_target(self, events: Sequence[object], seconds: float) -> None:
-        commits = [event for event in events if isinstance(event, Committed)]
         for event in events:
             match event:
                 case Ready(stream_id=s, generation=g):
@@ -304,9 +303,8 @@ class World:
                     self._at_target(notice, partial(self._on_ready, notice))
                 case Failed(reason=reason):
                     raise AssertionError(reason)
-        if commits:
-            token_ids = tuple(t for commit in commits for t in commit.token_ids)
-            reply = CommitReply(seconds, tuple(map(commit_entry, commits)), token_ids)
+        reply = reply_of(events, seconds)
+        if reply is not None:
             self._at_target(reply, partial(self._on_committed, reply))
 
     def _at_target(self, message: Any, action: Callable[[], None]) -> None:

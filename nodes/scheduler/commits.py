@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nodes.messages import MAX_GAMMA, MAX_STREAMS_PER_MESSAGE, AddedEntry, CommitNotice
+from nodes.scheduler.comparison import Way
 from nodes.scheduler.drafts import DraftRecord
 from nodes.scheduler.instructions import Instruction, ToDraft
 from nodes.stream import StreamId
@@ -17,6 +18,8 @@ def tell_followers(state: SchedulerState, now: float) -> list[Instruction]:
     """Tell draft nodes what was committed, and of long texts the next piece: one message to
     each whose link is free."""
     out: list[Instruction] = []
+    if state.way is Way.PAUSED:
+        return out
     for name in list(state.untold):
         node = state.drafts.get(name)
         if node is None:
@@ -64,5 +67,7 @@ def _tell(state: SchedulerState, node: DraftRecord, now: float) -> list[Instruct
 
 def next_deadline(state: SchedulerState) -> float | None:
     """When `tick` must be called at the latest."""
+    if state.way is Way.PAUSED:
+        return None
     nodes = (state.drafts.get(name) for name in state.untold)
     return min((node.free_at for node in nodes if node is not None), default=None)

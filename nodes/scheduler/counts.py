@@ -22,7 +22,9 @@ RATIO_BOUNDS: Final = (0.5, 0.67, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.25, 1.5, 2.0
 # Some seconds of passes and guesses, for a timeline.
 MAX_SPANS: Final = 320
 
-Plain = Literal["asked", "last_token", "no_draft", "refused", "reading", "none_there", "not_worth"]
+Plain = Literal[
+    "asked", "last_token", "no_draft", "slower", "refused", "reading", "none_there", "not_worth"
+]
 # Why a pass took no guesses of a stream; docs/status.md explains each.
 PLAIN_LABELS: Final[tuple[Plain, ...]] = get_args(Plain)
 TOKEN_KINDS: Final = ("accepted", "corrected", "bonus", "plain")

@@ -11,6 +11,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from nodes.messages import ChainPart, CloseStreamNotice, GuessNotice
+from nodes.scheduler.commits import tell_followers
+from nodes.scheduler.comparison import Way
 from nodes.scheduler.drafts import DraftRecord
 from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget, open_request
 from nodes.scheduler.stream import Follow, Stream
@@ -32,6 +34,9 @@ def find_follower(state: SchedulerState, stream: Stream) -> list[Instruction]:
     if stream.fixed_gamma == 0:
         stream.plain_reason = "draft off: gamma 0 was asked for"
     if stream.follow is not None or not (state.has_followers and stream.wants_follower):
+        return []
+    if state.way is not Way.GUESSES and stream.fixed_gamma is None:
+        stream.plain_reason = "draft off: without guesses tokens come faster here"
         return []
     if stream.num_draft_losses >= _MOST_DRAFT_LOSSES:
         stream.plain_reason = "draft off: the draft nodes of this text were lost with it"
@@ -102,6 +107,20 @@ def unfollow(state: SchedulerState, stream: Stream) -> list[Instruction]:
         node.num_unread = max(0, node.num_unread - len(stream.token_ids))
     notice = CloseStreamNotice(stream.spec.stream_id, follow.number)
     return [ToDraft(node.name, notice)]
+
+
+def go(state: SchedulerState, way: Way, now: float) -> list[Instruction]:
+    """Have streams guessed for from now on, or not for some passes, or no more."""
+    state.way = way
+    out: list[Instruction] = []
+    for stream in state.streams.values():
+        if way is Way.GUESSES:
+            if stream.follow is not None:
+                stream.follow.compared_at = len(stream.token_ids)
+        elif way is Way.PLAIN and stream.fixed_gamma is None:
+            out += unfollow(state, stream)
+        out += find_follower(state, stream)
+    return [*out, *tell_followers(state, now)]
 
 
 def draft_joined(state: SchedulerState, node: DraftRecord) -> list[Instruction]:

@@ -14,6 +14,7 @@ from nodes.messages import (
 )
 from nodes.scheduler import following
 from nodes.scheduler.commits import next_deadline
+from nodes.scheduler.comparison import Comparison, Way
 from nodes.scheduler.counts import Counts
 from nodes.scheduler.drafts import DraftRecord, Drafts
 from nodes.scheduler.forecast import Forecast
@@ -68,6 +69,8 @@ class Scheduler:
         self._mode, self._plans_later = mode, plans_later
         is_grouped = mode.is_grouped if mode is not None else False
         self._choice = Choice(is_grouped=bool(is_grouped), is_forced=is_grouped is not None)
+        self._compares = mode is not None and is_grouped is None
+        self._comparison = Comparison()
         self._plan_at = 0.0
         self._plan = _PLAN
         self._made: Made | None = None
@@ -249,8 +252,6 @@ class Scheduler:
             length = len(stream.token_ids)
             num_read = length if num_read is None else min(num_read, length)
             self._counts.text_read(num_read, length)
-            if self._target is not None:
-                self._target.prompt_read(num_read, length, self.num_streams - 1, now)
         return self.state.target_ready(stream_id, generation, has_begun=has_begun)
 
     def target_parked(self, stream_id: StreamId, generation: int, now: float) -> list[Instruction]:
@@ -276,10 +277,12 @@ class Scheduler:
             stream = self.stream(StreamId(entry.stream_id))
             known = (stream.spec.generation, len(stream.token_ids)) if stream is not None else None
             if stream is not None and known == (entry.generation, entry.prefix_len):
-                plain = plain_label(stream, entry.num_offered)
+                plain = plain_label(stream, entry.num_offered, self.state.way)
                 self._counts.committed(entry, entry.num_tokens, plain)
         out = self.state.committed(reply, now)
         self._counts.num_reopened += self.state.num_reopened - before
+        if self._comparison.way is not self.state.way:
+            out += following.go(self.state, self._comparison.way, now)
         self._record_followers(now)
         return out
 
@@ -295,11 +298,26 @@ class Scheduler:
             used = sum(len(stream.token_ids) for stream in self.streams())
             predicted_s = self._target.pass_s(num_tokens, used, own)
             self._observe("pass", pass_s, predicted_s)
-            if not reply.num_read_tokens:
+            if reply.num_read_tokens:
+                self._target.read_beside(reply.num_read_tokens, num_decoded, own, now)
+            else:
                 self._target.pass_seen(num_tokens, pass_s, used, own)
+                self._compare(reply, pass_s, used)
         if self._recorder is not None:
             times = pass_s, predicted_s
             self._recorder.committed(*times, reply.entries, now, reply.num_read_tokens)
+
+    def _compare(self, reply: CommitReply, pass_s: float, used: int) -> None:
+        """What a pass gave, with draft nodes or without."""
+        num = len(reply.entries)
+        if not self._compares or self._target is None or not num:
+            return
+        if self.state.way is Way.GUESSES and not any(s.follow for s in self.streams()):
+            return
+        tokens = sum(entry.num_tokens for entry in reply.entries) / num
+        passes = pass_s / self._target.calibrated_s(num, used, used / num)
+        may_pause = not self.state.waits and not any(s.fixed_gamma for s in self.streams())
+        self._comparison.passed(tokens, passes, may_pause=may_pause)
 
     def _observe(self, stage: Stage, observed_s: float, predicted_s: float) -> None:
         self.stage_errors.observe(stage, observed_s, predicted_s)

@@ -129,7 +129,10 @@ class Stream:
             # An end without a token is told of a text that had none to come.
             self.figures.num_plain_steps += 1
         self.acceptance.observe(entry.num_compared, entry.num_right)
-        self.tokens_a_pass += _RATE * (entry.num_tokens - self.tokens_a_pass)
+        # The first passes count alike.
+        num_passes = self.figures.num_rounds + self.figures.num_plain_steps
+        rate = max(_RATE, 1.0 / max(1, num_passes))
+        self.tokens_a_pass += rate * (entry.num_tokens - self.tokens_a_pass)
         seen = entry.num_draft_tokens, entry.num_offered, entry.best_percent / 100
         self.last_pass = LastPass(*seen)
         self.figures.num_draft_tokens += entry.num_draft_tokens

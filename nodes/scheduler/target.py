@@ -15,6 +15,7 @@ class TargetCosts:
     """Costs of one target, refitted from its passes, and the share of its time prompts take."""
 
     def __init__(self, calibrated: NodeCosts) -> None:
+        self._calibrated = calibrated.decode
         self._prefill = calibrated.prefill
         self._decode = TableRefit(calibrated.decode)
         self._prompts = Load()
@@ -26,13 +27,11 @@ class TargetCosts:
     def prefill_share(self, now: float) -> float:
         return min(_MAX_PREFILL_SHARE, self._prompts.share(now))
 
-    def prompt_read(self, num_tokens: int, length: int, num_others: int, now: float) -> None:
-        """Note what the last num_tokens of a text took to read: their pieces went along with
-        passes of num_others streams."""
-        # A piece attends to what is before it: half of these tokens, on average, and all others.
-        own_cells = length - num_tokens / 2
-        piece_s = self._piece_s(PROMPT_PIECE_TOKENS, max(1, num_others), own_cells)
-        self._prompts.add(num_tokens / PROMPT_PIECE_TOKENS * piece_s, now)
+    def read_beside(self, num_tokens: int, num_decoded: int, own_cells: float, now: float) -> None:
+        """Note that a pass which decoded read so many tokens of prompts, too."""
+        decode = self._decode.table.with_own(own_cells)
+        piece_s = decode.at(num_decoded + num_tokens) - decode.at(num_decoded)
+        self._prompts.add(max(0.0, piece_s), now)
 
     def reading_s(self, num_tokens: int, num_others: int) -> float:
         """Seconds until a text has been read, beside passes of so many other streams."""
@@ -51,10 +50,9 @@ class TargetCosts:
         """Seconds of a pass of so many tokens, those of prompts included."""
         return self._decode.table.at(num_tokens, used_cells, own_cells)
 
-    def _piece_s(self, num_tokens: int, num_others: int, own_cells: float) -> float:
-        """Seconds that a piece of a prompt adds to a pass of so many other tokens."""
-        decode = self._decode.table.with_own(own_cells)
-        return max(0.0, decode.at(num_others + num_tokens) - decode.at(num_others))
+    def calibrated_s(self, num_tokens: int, used_cells: int, own_cells: float) -> float:
+        """The same by calibration alone."""
+        return self._calibrated.at(num_tokens, used_cells, own_cells)
 
     def pass_seen(self, num_tokens: int, seconds: float, used_cells: int, own_cells: float) -> None:
         """Learn from a pass that held no piece of a prompt."""

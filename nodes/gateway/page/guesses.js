@@ -9,6 +9,7 @@ const KINDS = {
 const PLAIN = {
   asked: "asked for",
   no_draft: "no draft node holds the stream",
+  slower: "guesses slow the target down",
   refused: "refused by draft nodes",
   reading: "the draft node reads the text",
   last_token: "one token is left",

@@ -103,16 +103,18 @@ def test_without_a_target_a_request_is_refused() -> None:
     assert failure(sends) == ("unavailable", "no target node has joined: start one")
 
 
-def test_only_what_a_target_read_of_a_prompt_counts_as_its_load() -> None:
+def test_what_a_target_reads_of_prompts_beside_its_streams_counts_as_its_load() -> None:
     mesh = make_mesh()
     (scheduler,) = mesh.state.schedulers
+    assert scheduler.target is not None
+    mesh.hear(CLIENT, make_submit(1))
+    mesh.hear(TARGET, StreamReadyNotice(1, 1, 3), 1.0)
     shares = []
-    for request_id, num_read in ((1, 0), (2, 3)):
-        (stream_id,) = opened(mesh.hear(CLIENT, make_submit(request_id)))
-        mesh.hear(TARGET, StreamReadyNotice(stream_id, 1, num_read), 1.0)
-        assert scheduler.target is not None
+    for place, num_read in enumerate((0, 32)):
+        entry = CommitEntry(1, 1, 3 + place, 1, 0, 0, "", b"x")
+        mesh.hear(TARGET, CommitReply(0.01, (entry,), (9,), num_read), 1.0)
         shares.append(scheduler.target.prefill_share(1.0))
-    assert shares[0] == 0 < shares[-1]
+    assert shares[0] == 0 < shares[1]
 
 
 def test_a_parked_stream_goes_on_in_its_next_generation() -> None:

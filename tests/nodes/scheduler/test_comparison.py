@@ -1,0 +1,131 @@
+"""Streams go without draft nodes where these slow their target down by more than guesses gain."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from nodes.messages import CloseStreamNotice, CommitNotice, OpenStreamRequest
+from nodes.scheduler import Scheduler
+from nodes.scheduler.comparison import Comparison, Way
+from nodes.scheduler.instructions import Instruction, ToDraft
+from nodes.scheduler.planning import MODES
+from tests.nodes.scheduler.watched import ONE, TARGET_COSTS, admit, commit, make_scheduler, ready
+
+
+def shares(gain: float, slowdown: float, num_passes: int = 20_000, seed: int = 1) -> dict[Way, int]:
+    """Passes that a target's only stream goes each way. gain: tokens of a pass with guesses.
+    slowdown: what it takes beside a draft node, to one without."""
+    source = random.Random(seed)
+    comparison = Comparison()
+    seen = dict.fromkeys(Way, 0)
+    for _ in range(num_passes):
+        seen[comparison.way] += 1
+        with_guesses = comparison.way is Way.GUESSES
+        tokens = 1.0 + (source.random() < gain - 1.0 if with_guesses else 0.0)
+        passes = source.gauss(1.1, 0.05) * (slowdown if with_guesses else 1.0)
+        comparison.passed(tokens, passes, may_pause=True)
+    return seen
+
+
+@pytest.mark.parametrize("gain", [1.0, 1.1])
+def test_a_draft_node_that_slows_its_target_down_is_left_out_most_of_the_time(gain: float) -> None:
+    seen = shares(gain, slowdown=1.3)
+    assert seen[Way.PLAIN] > 0.9 * 20_000
+
+
+@pytest.mark.parametrize(("gain", "slowdown"), [(1.8, 1.0), (1.8, 1.4), (1.2, 1.0)])
+def test_where_guesses_pay_pauses_are_few(gain: float, slowdown: float) -> None:
+    """However slow passes are, to what calibration says of them."""
+    seen = shares(gain, slowdown)
+    assert seen[Way.PLAIN] == 0
+    assert 0 < seen[Way.PAUSED] < 0.07 * 20_000
+
+
+def test_both_ways_are_tried_again() -> None:
+    """A draft that begins to be good is found, and one that begins to be bad."""
+    comparison = Comparison()
+    ways = []
+    for is_good in (False, True, False):
+        for _ in range(10_000):
+            with_guesses = comparison.way is Way.GUESSES
+            tokens = 2.0 if with_guesses and is_good else 1.0
+            comparison.passed(tokens, 1.2 if with_guesses else 1.0, may_pause=True)
+        ways.append(comparison.way)
+    assert ways == [Way.PLAIN, Way.GUESSES, Way.PLAIN]
+
+
+class Watched:
+    """A stream whose passes take what is said; messages to its draft node."""
+
+    def __init__(self, **asked: int) -> None:
+        self.scheduler: Scheduler = make_scheduler("d", mode=MODES["auto"])
+        self.told: list[object] = []
+        self.take(admit(self.scheduler, max_tokens=10_000, **asked))
+        ready(self.scheduler)
+
+    def take(self, out: list[Instruction]) -> None:
+        self.told += [each.message for each in out if isinstance(each, ToDraft)]
+
+    def decode(self, num_passes: int, *, slowdown: float) -> None:
+        """Passes without an accepted guess, slower while a draft node is told what they commit."""
+        for _ in range(num_passes):
+            is_beside = self.scheduler.state.way is Way.GUESSES
+            pass_s = TARGET_COSTS.decode.at(1) * (slowdown if is_beside else 1.0)
+            num_compared = int(is_beside)
+            self.take(commit(self.scheduler, 7, pass_s=pass_s, num_compared=num_compared))
+
+    @property
+    def follows(self) -> bool:
+        stream = self.scheduler.stream(ONE)
+        assert stream is not None
+        return stream.follow is not None
+
+
+def test_a_stream_is_guessed_for_no_more_and_tells_why() -> None:
+    mesh = Watched()
+    mesh.decode(60, slowdown=1.2)
+    assert not mesh.follows
+    assert isinstance(mesh.told[-1], CloseStreamNotice)
+    stream = mesh.scheduler.stream(ONE)
+    assert stream is not None
+    assert mesh.scheduler.report.plain(stream) == "slower"
+    assert mesh.scheduler.report.why_plain(stream) == (
+        "draft off: without guesses tokens come faster here"
+    )
+    # Nor are those that come later.
+    assert not [i for i in admit(mesh.scheduler, 2) if isinstance(i, ToDraft)]
+
+
+def test_it_is_guessed_for_again_after_a_while() -> None:
+    mesh = Watched()
+    mesh.decode(60, slowdown=1.2)
+    mesh.told.clear()
+    mesh.decode(2_000, slowdown=1.2)
+    assert isinstance(mesh.told[0], OpenStreamRequest)
+
+
+def test_in_a_pause_a_draft_node_hears_nothing_and_then_all_at_once() -> None:
+    mesh = Watched()
+    mesh.decode(32, slowdown=0.99)
+    while mesh.scheduler.state.way is Way.GUESSES:
+        mesh.decode(1, slowdown=0.99)
+    mesh.told.clear()
+    num_passes = 0
+    while mesh.scheduler.state.way is Way.PAUSED:
+        assert mesh.told == []
+        assert mesh.scheduler.next_deadline() is None
+        mesh.decode(1, slowdown=0.99)
+        num_passes += 1
+    (notice,) = mesh.told
+    assert isinstance(notice, CommitNotice)
+    # With what the pass told that ended the last one of both.
+    assert len(notice.new_token_ids) in (num_passes, num_passes + 1)
+    assert mesh.follows
+
+
+def test_who_asks_for_guesses_gets_them_whatever_they_give() -> None:
+    mesh = Watched(gamma=4)
+    mesh.decode(500, slowdown=2.0)
+    assert mesh.follows
