@@ -44,6 +44,7 @@ class EngineSettings:
     model_dir: where model files that are not the catalogue's must lie; "" for anywhere.
     model_sha256: what the file must have; "" for whatever it has.
     prefix_cache_mb: of a target, host memory for texts that have left its KV cache; 0 for none.
+    vocabulary: of a draft, name or file of a model whose tokens its guesses are; "" for its own.
     """
 
     model: str
@@ -55,6 +56,7 @@ class EngineSettings:
     threads: int = 0
     gpu_layers: int = -1
     prefix_cache_mb: int = 256
+    vocabulary: str = ""
 
     def __post_init__(self) -> None:
         if self.model_sha256 and not _SHA256.fullmatch(self.model_sha256):

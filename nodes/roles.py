@@ -29,10 +29,11 @@ from nodes.config import (
 from nodes.engine.calibrate import Progress
 from nodes.engine.cores import usable_cores
 from nodes.engine.emulation import OpenedReplay, open_replay
+from nodes.engine.grammar import Pieces
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.llama_abi import hash_file
-from nodes.engine.load import OpenedModel, OpenedToy, open_model, open_toy
-from nodes.engine.protocol import Tokenizer
+from nodes.engine.load import OpenedModel, OpenedToy, in_tokens_of, open_model, open_toy
+from nodes.engine.protocol import Sequences, Tokenizer
 from nodes.engine.replay import ReplayModel
 from nodes.engine.sandbox.users import GrammarCheck
 from nodes.engine.toy import ToyConfig, ToyModel
@@ -145,6 +146,8 @@ async def _run_target(
     from nodes.engine.grammar import Grammars
     from nodes.target.node import TargetNode
 
+    if config.engine.vocabulary:
+        raise ConfigError("engine.vocabulary is for drafts: a target's tokens are its own")
     endpoint, keys = link_of(config.connect, config.keys)
     opened = await _opened(config.engine, progress, parent, gone)
     if isinstance(opened, OpenedReplay) and opened.model.config.draft:
@@ -200,12 +203,13 @@ async def _run_draft(
             f"engine.model = {config.engine.model!r}: a draft needs the key draft there"
         )
     calibration = calibration_of(opened.model)
-    check = GrammarCheck(tokenizer_of(opened), opened.model.info)
-    grammars = Grammars(tokenizer_of(opened), opened.model.info, check)
+    model, pieces = _in_tokens_of_targets(opened, config.engine)
+    check = GrammarCheck(pieces, model.info)
+    grammars = Grammars(pieces, model.info, check)
     with contextlib.closing(opened.model), contextlib.closing(check), ZmqContext() as context:
         transport = context.connect(endpoint, keys, interactive=bool(config.link.air))
-        known = opened.model.info, opened.costs
-        state = DraftState(opened.model, opened.costs.decode.at, calibration, grammars)
+        known = model.info, opened.costs
+        state = DraftState(model, opened.costs.decode.at, calibration, grammars)
         node = DraftNode(
             transport,
             state,
@@ -216,6 +220,22 @@ async def _run_draft(
             declared=declared(config.link),
         )
         await _serve(node, parent, gone)
+
+
+def _in_tokens_of_targets(
+    opened: OpenedModel | OpenedToy | OpenedReplay, settings: EngineSettings
+) -> tuple[Sequences, Pieces]:
+    """A draft's model, and the pieces of its tokens: those of its targets, where these are others.
+
+    Raises ConfigError, CatalogError or ModelFileError.
+    """
+    name = settings.vocabulary
+    if not name:
+        return opened.model, tokenizer_of(opened)
+    if not isinstance(opened, OpenedModel):
+        raise ConfigError(f"engine.vocabulary = {name!r}: only a model file has tokens of its own")
+    path = model_path(Catalog(default_cache_dir(environment())), name, settings.model_dir)
+    return in_tokens_of(path, opened.model)
 
 
 def keyring(directory: str) -> Keyring:
@@ -366,6 +386,17 @@ def _toy(model: str) -> tuple[float, float]:
     return agreement, pass_ms / 1e3
 
 
+def model_path(catalog: Catalog, name: str, model_dir: str) -> Path:
+    """The file of a catalogue name, or the file itself, which must lie in model_dir if that is
+    set. Raises CatalogError."""
+    path = catalog.path(name)
+    if catalog.sha256(name) is None and model_dir:
+        allowed = Path(model_dir).resolve()
+        if not path.resolve().is_relative_to(allowed):
+            raise CatalogError(f"model file {path} is not in engine.model_dir = {allowed}")
+    return path
+
+
 def checked_model(
     settings: EngineSettings, cache: Path, hash_of: Callable[[Path], str] = hash_file
 ) -> tuple[Path, str]:
@@ -375,12 +406,8 @@ def checked_model(
     outside engine.model_dir where that is set, or is not the file it should be.
     """
     catalog = Catalog(cache)
-    path = catalog.path(settings.model)
+    path = model_path(catalog, settings.model, settings.model_dir)
     wanted = catalog.sha256(settings.model)
-    if wanted is None and settings.model_dir:
-        allowed = Path(settings.model_dir).resolve()
-        if not path.resolve().is_relative_to(allowed):
-            raise CatalogError(f"model file {path} is not in engine.model_dir = {allowed}")
     found = hash_of(path)
     for known in (wanted, settings.model_sha256 or None):
         if known is not None and found != known.lower():

@@ -32,6 +32,9 @@ _BOUNDS = {
     b".vocab_size": (1, _MAX_ARRAY_ITEMS),
 }
 
+# A header begins with a magic number, a version, and two numbers of 64 bits.
+_AT_VERSION, _AT_NUM_TENSORS, _AT_NUM_KEYS = 4, 8, 16
+
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 
@@ -76,6 +79,21 @@ def check_gguf(path: Path) -> None:
                 raise GgufError(f"is truncated: {len(data)} of {num_bytes} B")
 
 
+def vocabulary_of(path: Path) -> bytes:
+    """A GGUF file of what another one says of its model, vocabulary included, without tensors.
+
+    Raises GgufError or OSError.
+    """
+    check_gguf(path)
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+        header = Header(data)
+        header.file_bytes()
+        return data[:_AT_NUM_TENSORS] + _U64.pack(0) + data[_AT_NUM_KEYS : header.keys_end]
+
+
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """Where a tensor lies: offset from the file's start, blocks of block_bytes each."""
@@ -91,7 +109,9 @@ class Header:
 
     def __init__(self, data: mmap.mmap) -> None:
         self._data = data
-        self._at = 4
+        self._at = _AT_VERSION
+        # Where the keys end, after file_bytes().
+        self.keys_end = 0
         self._tensors: list[Tensor] = []
 
     def file_bytes(self) -> int:
@@ -110,6 +130,7 @@ class Header:
             if value_type in _INTEGERS:
                 self._check_bounds(key, value_type)
             self._skip_value(value_type)
+        self.keys_end = self._at
         for _ in range(num_tensors):
             self._tensors.append(self._tensor())
         end = max((t.offset + t.num_blocks * t.block_bytes for t in self._tensors), default=0)

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 import click
@@ -19,6 +20,8 @@ from nodes.catalog import (
     TermsError,
     default_cache_dir,
 )
+from nodes.catalog.gguf import GgufError, vocabulary_of
+from nodes.cli.output_file import write_output
 from nodes.cli.progress import Progress
 from nodes.config import environment
 
@@ -94,6 +97,32 @@ def path(catalog: Catalog, name: str, verify: bool) -> None:
         if verify and catalog.sha256(name):
             catalog.verify(name)
         click.echo(found)
+
+
+@models.command()
+@click.argument("name", metavar="NAME|PATH")
+@click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
+@click.pass_obj
+def vocabulary(catalog: Catalog, name: str, output: Path) -> None:
+    """Write the vocabulary of a model as a small GGUF file.
+
+    A draft node whose model has other tokens than its targets needs it (`airdraft draft
+    --vocabulary FILE`), where the target's own file is not on its machine.
+
+    \b
+    Example:
+      airdraft models vocabulary qwen2.5-coder-1.5b qwen-vocabulary.gguf
+    """
+    with _errors_as_one_line():
+        found = catalog.path(name)
+        try:
+            data = vocabulary_of(found)
+        except (GgufError, OSError) as error:
+            raise CatalogError(f"model file {found}: {error}") from error
+        try:
+            write_output(output, data)
+        except OSError as error:
+            raise CatalogError(f"{output} cannot be written: {error.strerror}") from error
 
 
 @models.command("rm")

@@ -66,6 +66,11 @@ def _engine_overrides(function: Any) -> Any:
                 type=int,
                 help="Memory of a target for texts that have left its KV cache; 0 for none.",
             ),
+            click.option(
+                "--vocabulary",
+                metavar="NAME|PATH",
+                help="Of a draft: a model that has the targets' tokens, where its own are others.",
+            ),
             click.option("--supervised", is_flag=True, hidden=True),
             click.option("--hashed", default="", hidden=True),
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,11 @@ def settings_of(
     has_model = draft not in (NGRAM, "none")
     threads = values["threads"] or max(1, usable_cores() // (2 if has_model else 1))
     target = settings(values["model"], values["profile"])
-    return target, settings(draft, "fast") if has_model else None, draft != "none"
+    if not has_model:
+        return target, None, draft != "none"
+    is_emulated = target.model.startswith(EMULATED) or draft.startswith(EMULATED)
+    vocabulary = "" if is_emulated else target.model
+    return target, replace(settings(draft, "fast"), vocabulary=vocabulary), True
 
 
 @click.command("run")

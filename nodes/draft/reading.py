@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nodes.draft.followed import Followed
-from nodes.engine.protocol import Model
-from nodes.target.prefixes import common_prefix
+from nodes.engine.prefix import common_prefix
+from nodes.engine.protocol import Sequences
 
 # Shorter than that is read as quickly as copied.
 _LEAST_SHARED_TOKENS = 32
@@ -15,7 +15,7 @@ _LEAST_SHARED_TOKENS = 32
 class Reading:
     """Takes turns among the texts that wait."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Sequences) -> None:
         self._model = model
         self._num_reads = 0
 

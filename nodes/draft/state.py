@@ -12,7 +12,7 @@ from typing import Final
 from nodes.draft.followed import Followed, Guesses, cells_of
 from nodes.draft.reading import Reading
 from nodes.engine.grammar import Grammars
-from nodes.engine.protocol import Model, Span, StreamError
+from nodes.engine.protocol import Sequences, Span, StreamError
 from nodes.engine.sampling import probability
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.events import Failed, Ready, failed_by
@@ -45,7 +45,7 @@ class DraftState:
 
     def __init__(
         self,
-        model: Model,
+        model: Sequences,
         pass_s: Callable[[int], float],
         calibration: DraftCalibration | None = None,
         grammars: Grammars | None = None,

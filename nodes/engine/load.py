@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nodes.engine.calibrate import Progress, about, cache_key, calibrate, load_cached, store
+from nodes.engine.grammar import Pieces
 from nodes.engine.llama import LlamaConfig, LlamaModel
-from nodes.engine.llama_abi import build_name, library_hash
-from nodes.engine.protocol import EngineError
+from nodes.engine.llama_abi import build_name, library_hash, load_model
+from nodes.engine.protocol import EngineError, Sequences
 from nodes.engine.selftest import (
     PREFIX_LENS,
     PREFIX_LENS_OF_KERNELS,
@@ -19,6 +20,8 @@ from nodes.engine.selftest import (
 )
 from nodes.engine.software import software_digest
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from nodes.engine.translated import TranslatedModel
+from nodes.engine.vocab import LlamaTokenizer
 from policies.latency import CostTable, NodeCosts
 
 logger = logging.getLogger(__name__)
@@ -82,6 +85,23 @@ def open_model(
         opened = _open_once(config, cache, progress, model_hash)
     logger.warning("not exact on this device: %s", failure)
     return opened
+
+
+def in_tokens_of(path: Path, model: LlamaModel) -> tuple[Sequences, Pieces]:
+    """A draft model in the tokens of another model's file, and their pieces; the model itself
+    where these are its own. Raises ModelFileError."""
+    pointer = load_model(path, gpu_layers=0, repack=False, vocab_only=True)
+    # It holds the vocabulary for as long as the process lives.
+    vocabulary = LlamaTokenizer(pointer)
+    vocab_hash = vocabulary.content_hash()
+    if vocab_hash == model.info.vocab_hash:
+        return model, vocabulary
+    translated = TranslatedModel(model, model.vocabulary, vocabulary, vocab_hash)
+    logger.info(
+        "guesses are told in the tokens of %s: %d of these %d are tokens of %s, too",
+        *(path.name, translated.num_shared, vocabulary.num_vocab, model.info.model),
+    )
+    return translated, vocabulary
 
 
 def _open_once(

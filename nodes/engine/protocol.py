@@ -98,7 +98,7 @@ class EngineInfo:
     emulated: bool = False
 
 
-class Model(Protocol):
+class Sequences(Protocol):
     """A language model with many sequences in one cache. Not thread-safe: one thread owns it."""
 
     @property
@@ -117,6 +117,18 @@ class Model(Protocol):
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         """Give the empty sequence `target` the first `length` positions of `source`."""
 
+    def length(self, seq_id: int) -> int:
+        """Positions of a sequence that are in the cache."""
+
+    def free_cells(self) -> int:
+        """Cells that new tokens could take, after a compaction if need be."""
+
+    def close(self) -> None: ...
+
+
+class Model(Sequences, Protocol):
+    """A language model whose sequences can be kept in host memory."""
+
     def save(self, seq_id: int) -> SavedPrefix:
         """A copy of a sequence that is not empty; it stays in the cache."""
 
@@ -126,14 +138,6 @@ class Model(Protocol):
         Logits after it are those after the sequence that was saved, bit for bit. All of `saved`
         takes cells for a moment: raises CacheFullError when these do not suffice.
         """
-
-    def length(self, seq_id: int) -> int:
-        """Positions of a sequence that are in the cache."""
-
-    def free_cells(self) -> int:
-        """Cells that new tokens could take, after a compaction if need be."""
-
-    def close(self) -> None: ...
 
 
 class Tokenizer(Protocol):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MAX_PROMPT_BYTES = 1 << 20
 _MAX_PIECE_BYTES = 4096
+# Nearly all have less.
+_SHORT_PIECE_BYTES = 32
 # SentencePiece puts a space before a text, but not after this.
 _LINE_BREAK = "\n"
 
@@ -50,7 +52,7 @@ class LlamaTokenizer:
         token_ids: list[int] = []
         for piece in quotes.split(self._template.render(quoted, date)):
             if piece.is_plain:
-                token_ids += self._inner_tokens(piece.text)
+                token_ids += self.inner_tokens(piece.text)
             else:
                 # A template writes the special tokens itself, the first one included.
                 token_ids += self._tokens(piece.text, add_special=False, parse_special=True)
@@ -62,7 +64,7 @@ class LlamaTokenizer:
         with contextlib.suppress(InvalidInputError):
             _ = self._template
 
-    def _inner_tokens(self, text: str) -> list[int]:
+    def inner_tokens(self, text: str) -> list[int]:
         """Of plain text that stands behind other text."""
         plain = functools.partial(self._tokens, add_special=False, parse_special=False)
         if self._llama.llama_vocab_type(self._vocab) == self._llama.LLAMA_VOCAB_TYPE_SPM:
@@ -117,13 +119,30 @@ class LlamaTokenizer:
             # libllama ends the process on an id outside the vocabulary.
             if not 0 <= token_id < self.num_vocab:
                 raise InvalidInputError(f"token id {token_id} outside 0..{self.num_vocab - 1}")
-            buffer = ctypes.create_string_buffer(_MAX_PIECE_BYTES)
-            size = self._llama.llama_token_to_piece(
-                self._vocab, token_id, buffer, _MAX_PIECE_BYTES, 0, False
-            )
+            room = _SHORT_PIECE_BYTES
+            while True:
+                buffer = ctypes.create_string_buffer(room)
+                told = self._vocab, token_id, buffer, room, 0, False
+                size = self._llama.llama_token_to_piece(*told)
+                if size >= 0 or room == _MAX_PIECE_BYTES:
+                    break
+                room = _MAX_PIECE_BYTES
             piece = buffer.raw[:size] if size > 0 else b""
             self._pieces[token_id] = piece
         return piece
+
+    def controls(self) -> dict[bytes, int]:
+        """Control tokens by what templates call them."""
+        is_control = self._llama.LLAMA_TOKEN_ATTR_CONTROL
+        attributes = self._llama.llama_vocab_get_attr
+        ids = range(self.num_vocab)
+        return {self._text(i): i for i in ids if attributes(self._vocab, i) & is_control}
+
+    def first_token_ids(self) -> tuple[int, ...]:
+        """What stands before every text: nothing, or a token that begins one."""
+        if not self._llama.llama_vocab_get_add_bos(self._vocab):
+            return ()
+        return (int(self._llama.llama_vocab_bos(self._vocab)),)
 
     def eog_token_ids(self) -> frozenset[int]:
         is_eog = self._llama.llama_vocab_is_eog

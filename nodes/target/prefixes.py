@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nodes.engine.prefix import common_prefix
 from nodes.engine.protocol import SavedPrefix
 
 
@@ -87,16 +88,3 @@ class PrefixStore:
     def _drop(self, entry: _Entry) -> None:
         del self._entries[entry]
         self.num_bytes -= entry.saved.num_bytes
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens two texts begin with in common."""
-    low, high = 0, min(len(a), len(b))
-    # Comparing slices runs in C: a binary search beats a loop over long prompts.
-    while low < high:
-        middle = (low + high + 1) // 2
-        if a[low:middle] == b[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low

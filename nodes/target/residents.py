@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from nodes.engine.prefix import common_prefix
 from nodes.engine.protocol import Model
-from nodes.target.prefixes import PrefixStore, common_prefix
+from nodes.target.prefixes import PrefixStore
 from nodes.target.stream import TargetStream
 
 # A shorter common prefix is run again rather than waited for.

@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog
 from nodes.catalog.entries import FileSource
+from nodes.catalog.gguf import check_gguf
 from nodes.cli import models as module
 from tests.nodes.catalog.fakes import entry, gguf_bytes
 
@@ -102,3 +103,35 @@ def test_terms_are_asked_on_a_terminal(
 @pytest.mark.parametrize("command", ["list", "pull", "path", "rm"])
 def test_help_has_an_example(command: str) -> None:
     assert f"  airdraft models {command}" in airdraft_models(command, "--help").stdout
+
+
+def test_a_vocabulary_is_all_that_a_file_says_without_its_tensors(tmp_path: Path) -> None:
+    output = tmp_path / "vocabulary.gguf"
+    result = airdraft_models("vocabulary", str(tmp_path / "source.gguf"), str(output))
+    assert (result.exit_code, result.output) == (0, "")
+    check_gguf(output)
+    made = output.read_bytes()
+    assert len(made) < len(CONTENT)
+    # Magic and version, no tensors, then the keys as they were.
+    assert made[:16] == CONTENT[:8] + bytes(8)
+    assert CONTENT[16:].startswith(made[16:])
+
+
+@pytest.mark.parametrize(
+    ("model", "output", "reason"),
+    [
+        ("nobody", "out.gguf", "not found"),
+        ("broken.gguf", "out.gguf", "is truncated"),
+        ("source.gguf", "nowhere/out.gguf", "cannot be written"),
+    ],
+)
+def test_a_vocabulary_that_cannot_be_written_is_one_line(
+    tmp_path: Path, model: str, output: str, reason: str
+) -> None:
+    (tmp_path / "broken.gguf").write_bytes(CONTENT[:-1])
+    result = airdraft_models("vocabulary", str(tmp_path / model), str(tmp_path / output))
+    assert result.exit_code != 0
+    assert result.stderr.startswith("error: ")
+    assert reason in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / output).exists()

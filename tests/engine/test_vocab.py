@@ -136,7 +136,7 @@ def test_sentencepiece_puts_no_space_before_plain_text_inside(tmp_path):
     pointer = llama_abi.load_model(path, gpu_layers=0, repack=False, vocab_only=True)
     try:
         tokenizer = LlamaTokenizer(pointer)
-        text = b"".join(tokenizer.piece(i) for i in tokenizer._inner_tokens("</s>"))
+        text = b"".join(tokenizer.piece(i) for i in tokenizer.inner_tokens("</s>"))
         assert text == b"</s>"
         assert tokenizer._controls.spans("a</s>") == [(1, 5)]
     finally:

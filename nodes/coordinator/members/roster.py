@@ -224,7 +224,8 @@ class Roster:
             return ""
         return (
             f"vocabularies differ: draft model {draft.model} cannot work with "
-            f"target model {targets[0].profile.model}: choose models of one family"
+            f"target model {targets[0].profile.model}: choose models of one family, or start the "
+            f"draft node with --vocabulary"
         )
 
     def message(self, peer: bytes, now: float) -> Member | None:

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nodes.engine.prefix import common_prefix
 from nodes.engine.protocol import SavedPrefix
-from nodes.target.prefixes import PrefixStore, common_prefix
+from nodes.target.prefixes import PrefixStore
 
 
 def saved(length: int) -> SavedPrefix:

@@ -1,0 +1,167 @@
+"""A draft model that speaks the tokens of a target of another vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from nodes.engine.dictionary import MOST_OWN, Dictionary, Vocabulary
+from nodes.engine.prefix import common_prefix
+from nodes.engine.protocol import (
+    EngineInfo,
+    InvalidInputError,
+    Logits,
+    Sequences,
+    Span,
+    check_spans,
+)
+
+
+@dataclass(slots=True)
+class _Text:
+    """A sequence. ends: own tokens that stand for its first k tokens, for k from 0 on. own: tokens
+    in the draft model's cache, which may go one further than the text. rows: logits by the number
+    of own tokens that they follow."""
+
+    ends: list[int] = field(default_factory=lambda: [0])
+    own: list[int] = field(default_factory=list)
+    rows: dict[int, Logits] = field(default_factory=dict)
+
+    @property
+    def length(self) -> int:
+        return len(self.ends) - 1
+
+    def cut(self, num_own: int) -> None:
+        del self.own[num_own:]
+        self.rows = {place: row for place, row in self.rows.items() if place <= num_own}
+
+
+class TranslatedModel:
+    """A draft model in the tokens of its target. One thread owns it, as it does the model.
+
+    A cell is there for each of the two own tokens that a token of the target may take. The model's
+    likeliest next token is run ahead: it may be the first half of one token of the target, and
+    where it is guessed, the next guess is half done.
+    """
+
+    def __init__(self, model: Sequences, own: Vocabulary, target: Vocabulary, hash_: str) -> None:
+        """hash_: of the target's vocabulary, as its EngineInfo has it."""
+        self._model = model
+        self._dictionary = Dictionary(own, target)
+        self._first = own.first_token_ids()
+        self._own_ends = own.eog_token_ids()
+        info = model.info
+        self._ahead = info.max_sequences * (1 + len(self._first))
+        self._info = replace(
+            info,
+            vocab_hash=hash_,
+            num_vocab=target.num_vocab,
+            num_cells=(info.num_cells - self._ahead) // MOST_OWN,
+            max_batch_tokens=info.max_batch_tokens // (MOST_OWN + len(self._first)),
+            context_length=info.context_length // MOST_OWN,
+            eog_token_ids=target.eog_token_ids(),
+        )
+        self._texts = [_Text() for _ in range(info.max_sequences)]
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    @property
+    def num_shared(self) -> int:
+        """Tokens of the target that are tokens of the draft model, too."""
+        return self._dictionary.num_shared
+
+    def forward(self, spans: Sequence[Span]) -> Logits:
+        """As Model.forward; logits are wanted of a span's last token only."""
+        check_spans(spans, self._info, [text.length for text in self._texts])
+        if any(span.num_outputs > 1 for span in spans):
+            raise InvalidInputError("a translated model tells what follows the last token only")
+        self._run([read for span in spans if (read := self._read(span)) is not None])
+        wanted = [self._texts[span.seq_id] for span in spans if span.num_outputs]
+        likeliest = [self._likeliest(text) for text in wanted]
+        seqs = [span.seq_id for span in spans if span.num_outputs]
+        ahead = [
+            Span(seq_id, len(text.own), [token_id], 1)
+            for seq_id, text, token_id in zip(seqs, wanted, likeliest, strict=True)
+            if len(text.own) == text.ends[-1] and token_id not in self._own_ends
+        ]
+        if len(ahead) <= self._model.free_cells():
+            self._run(ahead)
+        rows = np.empty((len(wanted), self._info.num_vocab), dtype=np.float32)
+        for row, text, token_id in zip(rows, wanted, likeliest, strict=True):
+            end = text.ends[-1]
+            row[:] = self._dictionary.translated(
+                self._row(text, end), token_id, text.rows.get(end + 1)
+            )
+            text.rows = {place: kept for place, kept in text.rows.items() if place >= end}
+        return rows
+
+    def _read(self, span: Span) -> Span | None:
+        """What the draft model has to run for a span; None if all of it is there."""
+        text = self._texts[span.seq_id]
+        begin = text.ends[-1]
+        new = [] if text.length else list(self._first)
+        for token_id in span.token_ids:
+            new += self._dictionary.own_tokens(token_id)
+            text.ends.append(begin + len(new))
+        end = text.ends[-1]
+        num_same = common_prefix(new, text.own[begin:])
+        if num_same < len(new):
+            self._cut(span.seq_id, begin + num_same)
+            return Span(span.seq_id, begin + num_same, new[num_same:], span.num_outputs)
+        if not span.num_outputs or not end or end in text.rows:
+            return None
+        # The row after it is not kept: its last token is run once more.
+        last = text.own[end - 1]
+        self._cut(span.seq_id, end - 1)
+        return Span(span.seq_id, end - 1, [last], 1)
+
+    def _run(self, spans: Sequence[Span]) -> None:
+        if not spans:
+            return
+        logits = self._model.forward(spans)
+        row = 0
+        for span in spans:
+            text = self._texts[span.seq_id]
+            text.own += span.token_ids
+            if span.num_outputs:
+                text.rows[len(text.own)] = logits[row].copy()
+                row += 1
+
+    def _row(self, text: _Text, place: int) -> Logits:
+        """Logits after so many own tokens; all alike where there is none."""
+        row = text.rows.get(place)
+        return row if row is not None else np.zeros(self._model.info.num_vocab, dtype=np.float32)
+
+    def _likeliest(self, text: _Text) -> int:
+        end = text.ends[-1]
+        return text.own[end] if len(text.own) > end else int(self._row(text, end).argmax())
+
+    def _cut(self, seq_id: int, num_own: int) -> None:
+        if len(self._texts[seq_id].own) > num_own:
+            self._model.truncate(seq_id, num_own)
+            self._texts[seq_id].cut(num_own)
+
+    def truncate(self, seq_id: int, length: int) -> None:
+        text = self._texts[seq_id]
+        del text.ends[length + 1 :]
+        self._cut(seq_id, text.ends[-1])
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        text = self._texts[source]
+        ends = text.ends[: length + 1]
+        if ends[-1]:
+            self._model.copy_prefix(source, target, ends[-1])
+        self._texts[target] = _Text(ends, text.own[: ends[-1]])
+
+    def length(self, seq_id: int) -> int:
+        return self._texts[seq_id].length
+
+    def free_cells(self) -> int:
+        return max(0, self._model.free_cells() - self._ahead) // MOST_OWN
+
+    def close(self) -> None:
+        self._model.close()

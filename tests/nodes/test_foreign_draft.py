@@ -1,0 +1,64 @@
+"""A draft of another vocabulary in a mesh: its guesses are used, and the text is the target's."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from nodes.catalog import DEFAULT_TARGET
+from nodes.client import Client
+from nodes.config import EngineSettings
+from nodes.generation import GenerateOptions
+from nodes.local import local_mesh
+from nodes.messages import TokensNotice
+from tests.engine.kernels.tiny_models import SHAPES, write_model
+from tests.engine.llama_texts import needs_model
+
+_NUM_TOKENS = 40
+_PROMPTS = ("One, two, three, four", "def add(a, b):\n    return", "été")
+
+
+async def _answer(client: Client, prompt: str, temperature: float, gamma: int | None) -> bytes:
+    options = GenerateOptions(
+        max_tokens=_NUM_TOKENS,
+        temperature=temperature,
+        seed=5,
+        gamma=gamma,
+        chat=False,
+        ignore_eog=True,
+    )
+    text, seen = b"", 0
+    async for event in client.generate(prompt, options):
+        if isinstance(event, TokensNotice):
+            text += event.text
+            seen += event.num_draft_tokens
+    assert gamma != 0 or not seen
+    return text
+
+
+@needs_model
+@pytest.mark.slow
+async def test_texts_are_those_of_the_target_alone(tmp_path: Path) -> None:
+    """Random weights that spell bytes, and a draft that knows words: most guesses are wrong."""
+    path = tmp_path / "bytes.gguf"
+    write_model(path, SHAPES["width 512"], "Q8_0")
+    target = EngineSettings(model=str(path), cells=1024, threads=1)
+    draft = EngineSettings(
+        model=DEFAULT_TARGET,
+        cells=2048,
+        threads=1,
+        profile="fast",
+        vocabulary=str(path),
+    )
+    async with local_mesh(target, draft, lookup=False) as (mesh, client), asyncio.timeout(120):
+        for prompt in _PROMPTS:
+            for temperature in (0.0, 0.8):
+                texts = [
+                    await mesh.beside(_answer(client, prompt, temperature, gamma))
+                    for gamma in (0, 4, None)
+                ]
+                assert texts[0] == texts[1] == texts[2], prompt
+        (target_seen,) = (await client.status()).targets
+        assert target_seen.counts.made
