@@ -313,25 +313,37 @@ def memory() -> None:
 @click.option("--prompts", default=16, show_default=True, help="Prompts of each kind.")
 @click.option("--max-tokens", default=128, show_default=True)
 @click.option("--temperature", default=0.0, show_default=True)
-@click.option("--draft", default="", help="Another draft: a name or a GGUF file.")
-def speed(streams: str, prompts: int, max_tokens: int, temperature: float, draft: str) -> None:
-    """What guesses gain: the default pair, as planned and plainly, on chat and on copied text.
+@click.option("--workloads", default="chat,copy", show_default=True, help="See bench.load.")
+@click.option("--target", default="smollm2-135m", show_default=True, help="A name or a GGUF file.")
+@click.option("--draft", default="", help="Another draft than the catalogue's, or none.")
+@click.option("--lookup/--no-lookup", default=True, help="Whether targets look guesses up, too.")
+def speed(
+    streams: str,
+    prompts: int,
+    max_tokens: int,
+    temperature: float,
+    workloads: str,
+    target: str,
+    draft: str,
+    lookup: bool,
+) -> None:
+    """What guesses gain: a pair, as planned and plainly, in turns.
 
     \b
-    Example:
+    Examples:
       python -m bench speed --streams 1 --prompts 8
+      python -m bench speed --target big.gguf --draft small.gguf --workloads code,json
     """
-    from bench.speed import run_speed
+    from bench.speed import Pair, run_speed
 
-    counts = [int(part) for part in streams.split(",")]
-    click.echo(
-        run_speed(
-            counts,
-            num_prompts=prompts,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            draft=draft,
-        )
+    run_speed(
+        [int(part) for part in streams.split(",")],
+        workloads.split(","),
+        Pair(target, draft, lookup),
+        num_prompts=prompts,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        report=click.echo,
     )
 
 

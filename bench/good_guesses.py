@@ -47,7 +47,7 @@ class Found:
         return paired_ratio(self.pairs)
 
     def add(self, plain: Answer, planned: Answer) -> None:
-        figures = planned.figures
+        (figures,) = planned.figures
         self.pairs.append((rate([plain]), rate([planned])))
         self.num_rounds += figures.num_rounds
         self.num_steps += figures.num_plain_steps
@@ -113,7 +113,7 @@ async def _measured(
     chosen: list[str] = []
     for prompt in _candidates():
         found.num_tried += 1
-        figures = (await ask_one(client, prompt, replace(options, gamma=_GAMMA))).figures
+        (figures,) = (await ask_one(client, prompt, replace(options, gamma=_GAMMA))).figures
         if figures.num_draft_tokens < _LEAST_GUESSES:
             continue
         acceptance = figures.num_accepted_tokens / figures.num_draft_tokens

@@ -1,93 +1,133 @@
-"""What guesses gain: the default pair on one machine, as planned and plainly, in turns."""
+"""What guesses gain: a pair on one machine, as planned and plainly, in turns."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import median
 
-from bench.distill.sampling.prompts import COPYING, HELD_OUT, HeldOutPrompts
+from bench.load.workloads import Workload, turns_of, workload
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.client import Client
 from nodes.config import EngineSettings, environment
-from nodes.generation import GenerateOptions
+from nodes.engine.rules import NO_RULES, Grammar, LogitRules
+from nodes.generation import GenerateOptions, Prompt
 from nodes.local import local_mesh
-from nodes.messages import FinishedNotice, StreamFigures, TokensNotice
-
-_FILES = {"chat": HELD_OUT, "copy": COPYING}
+from nodes.messages import ChatMessage, FinishedNotice, StreamFigures, TokensNotice
 
 _USERS = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One request: its tokens, seconds from the first to the last of them, figures."""
+    """One request, or some: tokens, seconds from the first to the last of them, figures."""
 
     token_ids: tuple[int, ...]
     seconds: float
-    figures: StreamFigures
+    figures: tuple[StreamFigures, ...]
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Models by name or file; draft: "" for the catalogue's, "none" for none."""
+
+    target: str = DEFAULT_TARGET
+    draft: str = ""
+    looks_up: bool = True
+
+    def settings(self) -> tuple[EngineSettings, EngineSettings | None]:
+        """Of both nodes, with a thread each."""
+        catalog = Catalog(default_cache_dir(environment()))
+        path = str(Path(catalog.ensure(self.target)).resolve())
+        target = EngineSettings(model=path, max_streams=16, threads=1)
+        name = self.draft or catalog.draft_of(self.target) or DEFAULT_DRAFT
+        if name == "none":
+            return target, None
+        draft = str(Path(catalog.ensure(name)).resolve())
+        return target, replace(target, model=draft, profile="fast", vocabulary=path)
+
+
+HEAD = (
+    "| prompts | streams | plain tokens/s | auto / plain, median (range) | tokens a pass with "
+    "guesses | accepted | same texts |\n|---|---|---|---|---|---|---|"
+)
 
 
 def run_speed(
-    counts: Sequence[int], *, num_prompts: int, max_tokens: int, temperature: float, draft: str
-) -> str:
-    """A table: for each kind of prompt and number of streams, the ratio of the two rates.
+    counts: Sequence[int],
+    kinds: Sequence[str],
+    pair: Pair,
+    *,
+    num_prompts: int,
+    max_tokens: int,
+    temperature: float,
+    report: Callable[[str], None],
+) -> None:
+    """A table, a row as soon as it is there: for each workload and number of streams, the ratio of
+    the two rates.
 
     The same prompts are answered with gamma auto and with gamma 0, one after the other.
     """
-    return asyncio.run(_run(counts, num_prompts, max_tokens, temperature, draft))
+    options = GenerateOptions(max_tokens=max_tokens, temperature=temperature, seed=1, top_p=0.95)
+    report(HEAD)
+    asyncio.run(_run(counts, kinds, pair, num_prompts, options, report))
 
 
 async def _run(
-    counts: Sequence[int], num_prompts: int, max_tokens: int, temperature: float, draft: str
-) -> str:
-    catalog = Catalog(default_cache_dir(environment()))
-    target = EngineSettings(model=str(catalog.ensure(DEFAULT_TARGET)), max_streams=16, threads=1)
-    path = str(catalog.ensure(draft or DEFAULT_DRAFT))
-    rows = [
-        "| prompts | streams | plain tokens/s | auto / plain (range) | tokens a pass with guesses "
-        "| accepted | same texts |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    options = GenerateOptions(max_tokens=max_tokens, temperature=temperature, seed=1, top_p=0.95)
-    async with local_mesh(target, replace(target, model=path, profile="fast"), lookup=True) as (
-        mesh,
-        client,
-    ):
-        for kind, name in _FILES.items():
-            prompts = HeldOutPrompts(num_prompts, name).texts()
-            await mesh.beside(_together(client, prompts[:1], replace(options, max_tokens=24)))
+    counts: Sequence[int],
+    kinds: Sequence[str],
+    pair: Pair,
+    num_prompts: int,
+    options: GenerateOptions,
+    report: Callable[[str], None],
+) -> None:
+    target, draft = pair.settings()
+    async with local_mesh(target, draft, lookup=pair.looks_up) as (mesh, client):
+        for kind in kinds:
+            made = workload(kind, num_prompts)
+            asked = [
+                (prompt, replace(options, rules=_rules(made, k)))
+                for k, prompt in enumerate(made.prompts)
+            ]
+            warm_up = [(prompt, replace(option, max_tokens=24)) for prompt, option in asked[:1]]
+            await mesh.beside(_together(client, warm_up, None))
             for count in counts:
-                groups = [prompts[at : at + count] for at in range(0, len(prompts), count)]
-                rows.append(await mesh.beside(_row(client, kind, count, groups, options)))
-    return "\n".join(rows)
+                groups = [asked[at : at + count] for at in range(0, len(asked), count)]
+                report(await mesh.beside(_row(client, made.name, count, groups)))
+
+
+def _rules(made: Workload, index: int) -> LogitRules:
+    if not made.schemas:
+        return NO_RULES
+    return LogitRules(grammar=Grammar("json_schema", made.schemas[index]))
 
 
 async def _row(
-    client: Client, kind: str, count: int, groups: Sequence[Sequence[str]], options: GenerateOptions
+    client: Client, kind: str, count: int, groups: Sequence[Sequence[tuple[str, GenerateOptions]]]
 ) -> str:
     ratios, plain_rates = [], []
     equal = num_texts = 0
     num_rounds = num_steps = num_guesses = num_accepted = 0
     for turn, group in enumerate(groups):
-        pair = [replace(options, gamma=None), replace(options, gamma=0)]
         answers = {}
         # Who goes first changes from group to group: machines drift.
-        for option in pair if turn % 2 else pair[::-1]:
-            answers[option.gamma] = await _together(client, group, option)
+        for gamma in (None, 0) if turn % 2 else (0, None):
+            answers[gamma] = await _together(client, group, gamma)
         auto, plain = answers[None], answers[0]
         ratios.append(rate(auto) / rate(plain))
         plain_rates.append(rate(plain))
         equal += sum(a.token_ids == b.token_ids for a, b in zip(auto, plain, strict=True))
         num_texts += len(group)
-        for answer in auto:
-            num_rounds += answer.figures.num_rounds
-            num_steps += answer.figures.num_plain_steps
-            num_guesses += answer.figures.num_draft_tokens
-            num_accepted += answer.figures.num_accepted_tokens
+        for figures in (each for answer in auto for each in answer.figures):
+            num_rounds += figures.num_rounds
+            num_steps += figures.num_plain_steps
+            num_guesses += figures.num_draft_tokens
+            num_accepted += figures.num_accepted_tokens
     tokens = (num_rounds + num_accepted) / max(1, num_rounds)
     accepted = f"{num_accepted / num_guesses:.2f} of {num_guesses}" if num_guesses else "-"
     return (
@@ -105,9 +145,27 @@ def rate(answers: Sequence[Answer]) -> float:
 
 
 async def _together(
-    client: Client, prompts: Sequence[str], options: GenerateOptions
+    client: Client, group: Sequence[tuple[str, GenerateOptions]], gamma: int | None
 ) -> list[Answer]:
-    return await asyncio.gather(*(ask_one(client, prompt, options) for prompt in prompts))
+    return await asyncio.gather(
+        *(_converse(client, prompt, replace(options, gamma=gamma)) for prompt, options in group)
+    )
+
+
+async def _converse(client: Client, prompt: str, options: GenerateOptions) -> Answer:
+    """All turns of a user, each with those before it; the answers to them as if they were one."""
+    options = stranger(options)
+    messages: list[ChatMessage] = []
+    made: list[Answer] = []
+    for turn in turns_of(prompt):
+        messages.append(ChatMessage("user", turn))
+        made.append(await _ask(client, tuple(messages), options))
+        messages.append(ChatMessage("assistant", made[-1].text))
+    return Answer(
+        tuple(token_id for answer in made for token_id in answer.token_ids),
+        sum(answer.seconds for answer in made),
+        tuple(figures for answer in made for figures in answer.figures),
+    )
 
 
 def stranger(options: GenerateOptions) -> GenerateOptions:
@@ -117,9 +175,13 @@ def stranger(options: GenerateOptions) -> GenerateOptions:
 
 
 async def ask_one(client: Client, prompt: str, options: GenerateOptions) -> Answer:
-    """One request from its first to its last event."""
-    options = stranger(options)
+    """One request of a stranger from its first to its last event."""
+    return await _ask(client, prompt, stranger(options))
+
+
+async def _ask(client: Client, prompt: Prompt, options: GenerateOptions) -> Answer:
     token_ids: list[int] = []
+    text = b""
     first = last = 0.0
     figures = None
     async for event in client.generate(prompt, options):
@@ -127,7 +189,9 @@ async def ask_one(client: Client, prompt: str, options: GenerateOptions) -> Answ
             last = time.perf_counter()
             first = first or last
             token_ids += event.token_ids
+            text += event.text
         elif isinstance(event, FinishedNotice):
             figures = event.figures
     assert figures is not None
-    return Answer(tuple(token_ids), max(1e-9, last - first), figures)
+    said = text.decode("utf-8", "replace")
+    return Answer(tuple(token_ids), max(1e-9, last - first), (figures,), said)

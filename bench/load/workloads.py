@@ -11,19 +11,22 @@ from bench.distill.sampling.prompts import COPYING, HELD_OUT, HeldOutPrompts
 _FOLDER = Path(__file__).with_name("prompts")
 # Between prompts of a file; each begins with one line of its source.
 _BREAK = "\n%%\n"
+_NEXT_TURN = "\n--\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
     """prompts: users' turns, cycled through. max_tokens: of each answer, which is never shorter.
 
-    about: for reports.
+    about: for reports. schemas: of JSON, one for each prompt, if there are any. Of a conversation a
+    prompt holds all the user's turns, between lines of `--`.
     """
 
     name: str
     about: str
     prompts: tuple[str, ...]
     max_tokens: int
+    schemas: tuple[str, ...] = ()
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
@@ -52,6 +55,27 @@ def _code_edit(count: int) -> Workload:
     return Workload("code edit", "a source file to be given back with one change", prompts, 192)
 
 
+def _code(count: int) -> Workload:
+    prompts = _cycled(read_prompts(_FOLDER / "code.txt"), count)
+    return Workload("code", "a function or a small program, from scratch", prompts, 128)
+
+
+def _json(count: int) -> Workload:
+    parts = [part.split("\n", 1) for part in read_prompts(_FOLDER / "json.txt")]
+    prompts, schemas = (_cycled([part[k] for part in parts], count) for k in (1, 0))
+    return Workload("JSON", "an answer by a JSON schema", prompts, 128, schemas)
+
+
+def _agentic(count: int) -> Workload:
+    prompts = _cycled(read_prompts(_FOLDER / "agentic.txt"), count)
+    return Workload("agentic", "six turns about one file, which quote each other", prompts, 128)
+
+
+def turns_of(prompt: str) -> list[str]:
+    """The user's turns of a conversation, or the prompt."""
+    return prompt.split(_NEXT_TURN)
+
+
 def _long_short(count: int) -> Workload:
     texts = HeldOutPrompts(4 * count, COPYING).texts()
     joined = ["\n\n".join(texts[4 * k : 4 * k + 4]) for k in range(count)]
@@ -70,8 +94,13 @@ def _cycled(prompts: Sequence[str], count: int) -> tuple[str, ...]:
 _MAKERS = {
     "chat": _chat,
     "copy": _copy,
+    "code": _code,
     "code-edit": _code_edit,
+    "json": _json,
+    "agentic": _agentic,
     "long-prompt": _long_short,
     "long-answer": _short_long,
 }
 NAMES = tuple(_MAKERS)
+# Prompts that are a turn each, and say all there is to say.
+PLAIN_NAMES = tuple(name for name in NAMES if name not in ("json", "agentic"))

@@ -48,7 +48,7 @@ def peers_command(
     Example:
       python -m bench peers --quick --out quick.json
     """
-    from bench.load.workloads import NAMES
+    from bench.load.workloads import PLAIN_NAMES
     from bench.peers.run import Plan, Target, all_peers, run_peers
     from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
     from nodes.config import environment
@@ -60,7 +60,7 @@ def peers_command(
     }
     kinds = workloads.split(",")
     _among("--targets", targets.split(","), known)
-    _among("--workloads", kinds, NAMES)
+    _among("--workloads", kinds, PLAIN_NAMES)
     catalog = Catalog(default_cache_dir(environment()))
     plan = Plan(
         targets=[

@@ -18,7 +18,7 @@ def tell_followers(state: SchedulerState, now: float) -> list[Instruction]:
     """Tell draft nodes what was committed, and of long texts the next piece: one message to
     each whose link is free."""
     out: list[Instruction] = []
-    if state.way is Way.PAUSED:
+    if state.way is not Way.GUESSES:
         return out
     for name in list(state.untold):
         node = state.drafts.get(name)
@@ -67,7 +67,7 @@ def _tell(state: SchedulerState, node: DraftRecord, now: float) -> list[Instruct
 
 def next_deadline(state: SchedulerState) -> float | None:
     """When `tick` must be called at the latest."""
-    if state.way is Way.PAUSED:
+    if state.way is not Way.GUESSES:
         return None
     nodes = (state.drafts.get(name) for name in state.untold)
     return min((node.free_at for node in nodes if node is not None), default=None)

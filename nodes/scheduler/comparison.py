@@ -29,7 +29,8 @@ _MEMORY_PLAIN: Final = 64.0
 
 
 class Way(Enum):
-    """PAUSED: draft nodes are told nothing for some passes. PLAIN: they follow no stream."""
+    """Whether draft nodes guess. In the last two they are told nothing of the streams that they
+    follow, and follow no others. PAUSED: for some passes. PLAIN: until guesses are tried again."""
 
     GUESSES = "guesses"
     PAUSED = "paused"
@@ -54,9 +55,21 @@ class _Seen:
         return self.tokens / self.passes
 
 
+class Comparisons:
+    """Which way a target's streams go: for many another one may be better than for one."""
+
+    def __init__(self) -> None:
+        # By the number of bits of how many streams there are.
+        self._found: dict[int, Comparison] = {}
+
+    def of(self, num_streams: int) -> Comparison:
+        """For so many streams, and for up to twice as many."""
+        return self._found.setdefault(num_streams.bit_length(), Comparison())
+
+
 @dataclass(slots=True)
 class Comparison:
-    """Which way a target's streams go."""
+    """Which way streams go, of which there are about equally many all the time."""
 
     way: Way = Way.GUESSES
     _guesses: _Seen = field(default_factory=lambda: _Seen(_MEMORY))

@@ -26,8 +26,14 @@ if TYPE_CHECKING:
 _SILENT_TOKENS: Final = 64
 # Draft nodes that may die with a stream before it goes without.
 _MOST_DRAFT_LOSSES: Final = 2
+NOT_WORTH_IT: Final = "draft off: without guesses tokens come faster here"
 # Streams that read their text at another draft node at a time: meanwhile each is decoded plainly.
 _MOST_MOVING: Final = 2
+
+
+def still_reads(name: str) -> str:
+    """Why a stream has no guesses yet."""
+    return f"draft off: {name} still reads the text"
 
 
 def find_follower(state: SchedulerState, stream: Stream) -> list[Instruction]:
@@ -36,7 +42,7 @@ def find_follower(state: SchedulerState, stream: Stream) -> list[Instruction]:
     if stream.follow is not None or not (state.has_followers and stream.wants_follower):
         return []
     if state.way is not Way.GUESSES and stream.fixed_gamma is None:
-        stream.plain_reason = "draft off: without guesses tokens come faster here"
+        stream.plain_reason = NOT_WORTH_IT
         return []
     if stream.num_draft_losses >= _MOST_DRAFT_LOSSES:
         stream.plain_reason = "draft off: the draft nodes of this text were lost with it"
@@ -83,7 +89,7 @@ def _follow(state: SchedulerState, stream: Stream, node: DraftRecord) -> list[In
     node.owed_s += node.message_s(1, told)
     if told < length:
         state.untold.setdefault(node.name, {})[stream.spec.stream_id] = None
-    stream.plain_reason = f"draft off: {node.name} still reads the text"
+    stream.plain_reason = still_reads(node.name)
     spec = replace(
         stream.spec,
         generation=stream.last_number,
@@ -110,16 +116,18 @@ def unfollow(state: SchedulerState, stream: Stream) -> list[Instruction]:
 
 
 def go(state: SchedulerState, way: Way, now: float) -> list[Instruction]:
-    """Have streams guessed for from now on, or not for some passes, or no more."""
+    """Have streams guessed for from now on, or no more."""
     state.way = way
     out: list[Instruction] = []
     for stream in state.streams.values():
-        if way is Way.GUESSES:
-            if stream.follow is not None:
-                stream.follow.compared_at = len(stream.token_ids)
-        elif way is Way.PLAIN and stream.fixed_gamma is None:
-            out += unfollow(state, stream)
-        out += find_follower(state, stream)
+        follow = stream.follow
+        if follow is None:
+            out += find_follower(state, stream)
+        elif way is Way.GUESSES:
+            follow.compared_at = len(stream.token_ids)
+            stream.plain_reason = "" if follow.is_ready else still_reads(follow.node)
+        elif stream.fixed_gamma is None:
+            stream.plain_reason = NOT_WORTH_IT
     return [*out, *tell_followers(state, now)]
 
 
@@ -178,7 +186,7 @@ def draft_ready(state: SchedulerState, name: str, stream_id: StreamId, number: i
         return
     stream.follow.is_ready = True
     stream.follow.compared_at = len(stream.token_ids)
-    stream.plain_reason = ""
+    stream.plain_reason = "" if state.way is Way.GUESSES else NOT_WORTH_IT
     node = state.drafts[name]
     node.num_unread = max(0, node.num_unread - len(stream.token_ids))
 
@@ -232,6 +240,8 @@ def _followed(state: SchedulerState, name: str, stream_id: StreamId, number: int
 def leave_silent(state: SchedulerState, streams: Iterable[Stream]) -> list[Instruction]:
     """Take draft nodes away from streams of which they guess nothing that could be used."""
     out: list[Instruction] = []
+    if state.way is not Way.GUESSES:
+        return out
     for stream in streams:
         follow, length = stream.follow, len(stream.token_ids)
         if follow is None or not follow.is_ready:

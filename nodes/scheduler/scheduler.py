@@ -14,7 +14,7 @@ from nodes.messages import (
 )
 from nodes.scheduler import following
 from nodes.scheduler.commits import next_deadline
-from nodes.scheduler.comparison import Comparison, Way
+from nodes.scheduler.comparison import Comparisons, Way
 from nodes.scheduler.counts import Counts
 from nodes.scheduler.drafts import DraftRecord, Drafts
 from nodes.scheduler.forecast import Forecast
@@ -70,7 +70,7 @@ class Scheduler:
         is_grouped = mode.is_grouped if mode is not None else False
         self._choice = Choice(is_grouped=bool(is_grouped), is_forced=is_grouped is not None)
         self._compares = mode is not None and is_grouped is None
-        self._comparison = Comparison()
+        self._comparisons = Comparisons()
         self._plan_at = 0.0
         self._plan = _PLAN
         self._made: Made | None = None
@@ -281,8 +281,10 @@ class Scheduler:
                 self._counts.committed(entry, entry.num_tokens, plain)
         out = self.state.committed(reply, now)
         self._counts.num_reopened += self.state.num_reopened - before
-        if self._comparison.way is not self.state.way:
-            out += following.go(self.state, self._comparison.way, now)
+        if self._compares and self.num_streams:
+            way = self._comparisons.of(self.num_streams).way
+            if way is not self.state.way:
+                out += following.go(self.state, way, now)
         self._record_followers(now)
         return out
 
@@ -317,7 +319,8 @@ class Scheduler:
         tokens = sum(entry.num_tokens for entry in reply.entries) / num
         passes = pass_s / self._target.calibrated_s(num, used, used / num)
         may_pause = not self.state.waits and not any(s.fixed_gamma for s in self.streams())
-        self._comparison.passed(tokens, passes, may_pause=may_pause)
+        comparison = self._comparisons.of(self.num_streams)
+        comparison.passed(tokens, passes, may_pause=may_pause)
 
     def _observe(self, stage: Stage, observed_s: float, predicted_s: float) -> None:
         self.stage_errors.observe(stage, observed_s, predicted_s)
@@ -366,7 +369,9 @@ class Scheduler:
         self.state.drafts.take(self._name, link.medium, link.airtime_s(num_bits, 1) / pass_s)
 
     def _has_guesses(self) -> bool:
-        return any(isinstance(s.phase, Running) and s.is_guessed_for for s in self.streams())
+        return self.state.way is Way.GUESSES and any(
+            isinstance(s.phase, Running) and s.is_guessed_for for s in self.streams()
+        )
 
     def take_plan(self, planning: Planning, made: Made, now: float) -> list[Instruction]:
         """Put a plan in force, whatever has come in since it was begun."""

@@ -21,7 +21,7 @@ def answer(seconds: float, *, num_rounds: int = 0, num_accepted: int = 0) -> Ans
         target_wire_bytes=0,
         plain_reason="",
     )
-    return Answer((1,) * 21, seconds, figures)
+    return Answer((1,) * 21, seconds, (figures,))
 
 
 def test_each_prompt_is_a_pair_of_rates() -> None:

@@ -357,7 +357,7 @@ def test_a_key_that_is_no_gateways_is_refused_in_one_line(
 
 def test_the_coordinator_of_up_has_limits(commands: Commands) -> None:
     limits = ("--max-gateway-requests", "1")
-    with commands.started(*UP, *limits, "--http", "127.0.0.1:0") as process:
+    with commands.started(*SLOW_UP, *limits, "--http", "127.0.0.1:0") as process:
         assert process.stdout is not None
         url = [process.stdout.readline() for _ in range(2)][1].split()[-1]
         assert post(f"{url}/completions", json={"prompt": "a"}).status_code == 200

@@ -29,7 +29,7 @@ def test_unlikely_ones_join_where_the_step_gets_hardly_longer() -> None:
 
 
 def test_unlikely_ones_go_alone_where_nothing_is_due() -> None:
-    streams = [Ahead(0.2, 6), Ahead(0.1, 9)]
+    streams = [Ahead(0.4, 6), Ahead(0.2, 9)]
     assert extended(streams, STEEP, most_tokens=64) == [0, 1]
 
 

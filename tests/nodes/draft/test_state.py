@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from nodes.engine.toy import ToyConfig, ToyModel
 from nodes.messages import MAX_WINDOW
 from nodes.target.events import Failed, Ready
 from policies.confidence import Calibration, DraftCalibration
-from policies.window import WINDOW
+from policies.window import LEAST_CHANCE, WINDOW
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.draft.script import ONE, SAMPLED, TWO, make_draft, parts_of, run, text_of
 from tests.nodes.reference import reference
@@ -28,22 +29,29 @@ def follow(state: DraftState, **changes: Any) -> list[Event]:
     return [*state.open(spec), *run(state)]
 
 
+def ahead(chance: float) -> int:
+    """Guesses of this chance each that are made: the last one is the first that is too unlikely."""
+    return min(WINDOW, 1 + int(math.log(LEAST_CHANCE) / math.log(chance)))
+
+
+# Of the drafts that are made here.
+AHEAD = ahead(0.9)
+
+
 def test_it_guesses_as_far_ahead_as_a_guess_has_a_chance() -> None:
-    """0.9 to the 23rd is 0.09, to the 33rd 0.03: the window ends it."""
     parts = parts_of(follow(make()))
     guessed = tuple(token for part in parts for token in part.token_ids)
-    assert guessed == text_of()[:WINDOW]
-    assert [part.start for part in parts] == [len(PROMPT) + k for k in range(WINDOW)]
+    assert guessed == text_of()[:AHEAD]
+    assert [part.start for part in parts] == [len(PROMPT) + k for k in range(AHEAD)]
     assert {part.chain for part in parts} == {1}
 
 
-def test_unsure_guesses_end_sooner() -> None:
-    state = DraftState(
-        ToyModel(ToyConfig()), lambda _: 0.001, DraftCalibration(*[Calibration((), (0.4,))] * 2)
-    )
+@pytest.mark.parametrize("chance", [0.4, 0.7, 0.98])
+def test_unsure_guesses_end_sooner_and_sure_ones_with_the_window(chance: float) -> None:
+    calibration = DraftCalibration(*[Calibration((), (chance,))] * 2)
+    state = DraftState(ToyModel(ToyConfig()), lambda _: 0.001, calibration)
     parts = parts_of(follow(state))
-    # 0.4 to the third is 0.064, to the fourth 0.026: that one is still made, none after it.
-    assert sum(len(part.token_ids) for part in parts) == 4
+    assert sum(len(part.token_ids) for part in parts) == ahead(chance)
 
 
 def test_what_is_committed_as_guessed_lets_it_go_on_in_the_same_chain() -> None:
@@ -53,7 +61,9 @@ def test_what_is_committed_as_guessed_lets_it_go_on_in_the_same_chain() -> None:
     state.committed(ONE, 1, len(PROMPT), text[:4], 3)
     parts = parts_of(run(state))
     assert {part.chain for part in parts} == {1}
-    assert tuple(t for part in parts for t in part.token_ids) == text[WINDOW : WINDOW + 4]
+    guessed = tuple(t for part in parts for t in part.token_ids)
+    assert len(guessed) >= 4
+    assert guessed == text[AHEAD : AHEAD + len(guessed)]
 
 
 def test_where_it_was_wrong_it_goes_back_and_begins_a_new_chain() -> None:
