@@ -10,6 +10,7 @@ import numpy as np
 from nodes.engine.dictionary import MOST_OWN, Dictionary, Vocabulary
 from nodes.engine.prefix import common_prefix
 from nodes.engine.protocol import (
+    EngineError,
     EngineInfo,
     InvalidInputError,
     Logits,
@@ -47,13 +48,21 @@ class TranslatedModel:
     """
 
     def __init__(self, model: Sequences, own: Vocabulary, target: Vocabulary, hash_: str) -> None:
-        """hash_: of the target's vocabulary, as its EngineInfo has it."""
+        """hash_: of the target's vocabulary, as its EngineInfo has it.
+
+        Raises EngineError where its cells do not suffice.
+        """
         self._model = model
         self._dictionary = Dictionary(own, target)
         self._first = own.first_token_ids()
         self._own_ends = own.eog_token_ids()
         info = model.info
         self._ahead = info.max_sequences * (1 + len(self._first))
+        if info.num_cells < 2 * self._ahead:
+            raise EngineError(
+                f"{info.num_cells} cells are too few for {info.max_sequences} streams of another "
+                f"vocabulary: at least {2 * self._ahead} are needed"
+            )
         self._info = replace(
             info,
             vocab_hash=hash_,

@@ -87,7 +87,8 @@ class Comparison:
         """A pass is over; what follows from it for the next ones is in `way`.
 
         tokens: that each stream got on average. passes: its seconds, to what a pass of the streams'
-        own tokens takes by calibration. may_pause: nobody has asked for guesses whatever they give.
+        own tokens takes by calibration. may_pause: whether streams may do without guesses for a
+        while now.
         """
         self._num_left -= 1
         match self.way:

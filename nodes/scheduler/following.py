@@ -41,7 +41,7 @@ def find_follower(state: SchedulerState, stream: Stream) -> list[Instruction]:
         stream.plain_reason = "draft off: gamma 0 was asked for"
     if stream.follow is not None or not (state.has_followers and stream.wants_follower):
         return []
-    if state.way is not Way.GUESSES and stream.fixed_gamma is None:
+    if state.way is not Way.GUESSES:
         stream.plain_reason = NOT_WORTH_IT
         return []
     if stream.num_draft_losses >= _MOST_DRAFT_LOSSES:
@@ -126,7 +126,7 @@ def go(state: SchedulerState, way: Way, now: float) -> list[Instruction]:
         elif way is Way.GUESSES:
             follow.compared_at = len(stream.token_ids)
             stream.plain_reason = "" if follow.is_ready else still_reads(follow.node)
-        elif stream.fixed_gamma is None:
+        else:
             stream.plain_reason = NOT_WORTH_IT
     return [*out, *tell_followers(state, now)]
 
@@ -160,6 +160,8 @@ def draft_lost(state: SchedulerState, name: str, *, has_died: bool = True) -> li
 
 def rebalance(state: SchedulerState) -> list[Instruction]:
     """Move streams to draft nodes that answer much sooner, a few at a time."""
+    if state.way is not Way.GUESSES:
+        return []
     reading = [s for s in state.streams.values() if s.follow and not s.follow.is_ready]
     out: list[Instruction] = []
     num_moving = len(reading)

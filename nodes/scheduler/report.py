@@ -24,7 +24,7 @@ def plain_label(stream: Stream, num_offered: int, way: Way) -> Plain:
         return "asked"
     if stream.tokens_left <= 1:
         return "last_token"
-    if way is Way.PLAIN and stream.fixed_gamma is None:
+    if way is Way.PLAIN:
         return "slower"
     if stream.follow is None:
         return "refused" if stream.refusals.at(len(stream.token_ids)) else "no_draft"

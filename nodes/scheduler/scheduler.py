@@ -152,7 +152,8 @@ class Scheduler:
     def admit(
         self, spec: StreamSpec, fixed_gamma: int | None, weight: float = 1.0
     ) -> list[Instruction]:
-        return self.state.admit(spec, fixed_gamma, weight)
+        out = self.state.admit(spec, fixed_gamma, weight)
+        return [*out, *self._go(self.state.way, 0.0)] if fixed_gamma else out
 
     def adopt(self, stream: Stream) -> list[Instruction]:
         """Go on with a stream that another target had."""
@@ -282,9 +283,7 @@ class Scheduler:
         out = self.state.committed(reply, now)
         self._counts.num_reopened += self.state.num_reopened - before
         if self._compares and self.num_streams:
-            way = self._comparisons.of(self.num_streams).way
-            if way is not self.state.way:
-                out += following.go(self.state, way, now)
+            out += self._go(self._comparisons.of(self.num_streams).way, now)
         self._record_followers(now)
         return out
 
@@ -316,11 +315,22 @@ class Scheduler:
             return
         if self.state.way is Way.GUESSES and not any(s.follow for s in self.streams()):
             return
+        if self._has_fixed():
+            return
         tokens = sum(entry.num_tokens for entry in reply.entries) / num
         passes = pass_s / self._target.calibrated_s(num, used, used / num)
-        may_pause = not self.state.waits and not any(s.fixed_gamma for s in self.streams())
         comparison = self._comparisons.of(self.num_streams)
-        comparison.passed(tokens, passes, may_pause=may_pause)
+        comparison.passed(tokens, passes, may_pause=not self.state.waits)
+
+    def _has_fixed(self) -> bool:
+        """Whether a client has said how many guesses it wants, whatever they give."""
+        return any(stream.fixed_gamma for stream in self.streams())
+
+    def _go(self, way: Way, now: float) -> list[Instruction]:
+        """Have streams go a way from now on, if they do not yet."""
+        if self._has_fixed():
+            way = Way.GUESSES
+        return following.go(self.state, way, now) if way is not self.state.way else []
 
     def _observe(self, stage: Stage, observed_s: float, predicted_s: float) -> None:
         self.stage_errors.observe(stage, observed_s, predicted_s)

@@ -13,7 +13,7 @@ import pytest
 from nodes.engine.dictionary import Dictionary
 from nodes.engine.llama import LlamaModel
 from nodes.engine.load import in_tokens_of
-from nodes.engine.protocol import InvalidInputError, Span
+from nodes.engine.protocol import EngineError, InvalidInputError, Span
 from nodes.engine.toy import ToyConfig, ToyModel
 from nodes.engine.translated import TranslatedModel
 from tests.engine.kernels.tiny_models import SHAPES, write_model
@@ -185,6 +185,11 @@ def test_guesses_that_come_true_take_one_pass_each() -> None:
         token_id = int(row.argmax())
     # One of them may begin with a token that is not run ahead, such as an end.
     assert toy.num_forward_passes - before <= 11
+
+
+def test_too_few_cells_are_told() -> None:
+    with pytest.raises(EngineError, match="6 cells are too few for 4 streams"):
+        translated(num_cells=6)
 
 
 def test_logits_of_several_tokens_are_refused() -> None:

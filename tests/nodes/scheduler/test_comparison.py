@@ -6,11 +6,12 @@ import random
 
 import pytest
 
-from nodes.messages import CommitNotice
+from nodes.messages import CommitNotice, OpenStreamRequest
 from nodes.scheduler import Scheduler
 from nodes.scheduler.comparison import Comparison, Way
 from nodes.scheduler.instructions import Instruction, ToDraft
 from nodes.scheduler.planning import MODES
+from nodes.stream import StreamId
 from tests.nodes.scheduler.watched import ONE, TARGET_COSTS, admit, commit, make_scheduler, ready
 
 
@@ -144,3 +145,18 @@ def test_who_asks_for_guesses_gets_them_whatever_they_give() -> None:
     mesh = Watched(gamma=4)
     mesh.decode(500, slowdown=2.0)
     assert mesh.is_guessed_for
+
+
+def test_who_asks_for_guesses_gets_them_where_others_do_without() -> None:
+    mesh = Watched()
+    mesh.decode(60, slowdown=1.2)
+    assert not mesh.is_guessed_for
+    mesh.told.clear()
+    mesh.take(admit(mesh.scheduler, 2, gamma=4, max_tokens=100))
+    assert mesh.is_guessed_for
+    assert [type(message) for message in mesh.told] == [OpenStreamRequest, CommitNotice]
+    mesh.decode(100, slowdown=1.2)
+    assert mesh.is_guessed_for
+    mesh.take(mesh.scheduler.cancel(StreamId(2), 0.0))
+    mesh.decode(1, slowdown=1.2)
+    assert not mesh.is_guessed_for
