@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-# Passes of a pause. In the first of them draft nodes still guess, which are left out.
-_PAUSE_PASSES: Final = 20
-_LEFT_OUT: Final = 4
+# Passes of a pause. In the first of them draft nodes still guess as far ahead as they may, on what
+# they have been told: these are left out.
+_PAUSE_PASSES: Final = 24
+_LEFT_OUT: Final = 8
 # Passes with draft nodes until both ways are compared for the first time, and where they did not
 # pay the last time.
 _FIRST_PASSES: Final = 32

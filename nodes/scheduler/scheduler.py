@@ -319,8 +319,10 @@ class Scheduler:
             return
         tokens = sum(entry.num_tokens for entry in reply.entries) / num
         passes = pass_s / self._target.calibrated_s(num, used, used / num)
+        # A draft node that reads a text goes on with that in a pause.
+        is_read = all(s.follow.is_ready for s in self.streams() if s.follow is not None)
         comparison = self._comparisons.of(self.num_streams)
-        comparison.passed(tokens, passes, may_pause=not self.state.waits)
+        comparison.passed(tokens, passes, may_pause=is_read and not self.state.waits)
 
     def _has_fixed(self) -> bool:
         """Whether a client has said how many guesses it wants, whatever they give."""
