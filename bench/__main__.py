@@ -313,7 +313,12 @@ def memory() -> None:
 @click.option("--prompts", default=16, show_default=True, help="Prompts of each kind.")
 @click.option("--max-tokens", default=128, show_default=True)
 @click.option("--temperature", default=0.0, show_default=True)
-@click.option("--workloads", default="chat,copy", show_default=True, help="See bench.load.")
+@click.option(
+    "--workloads",
+    default="chat,copy",
+    show_default=True,
+    help="Kinds of prompts: chat, copy, code, code-edit, json, agentic, ...",
+)
 @click.option("--target", default="smollm2-135m", show_default=True, help="A name or a GGUF file.")
 @click.option("--draft", default="", help="Another draft than the catalogue's, or none.")
 @click.option("--lookup/--no-lookup", default=True, help="Whether targets look guesses up, too.")

@@ -117,8 +117,10 @@ def vocabulary(catalog: Catalog, name: str, output: Path) -> None:
         found = catalog.path(name)
         try:
             data = vocabulary_of(found)
-        except (GgufError, OSError) as error:
-            raise CatalogError(f"model file {found}: {error}") from error
+        except GgufError as error:
+            raise CatalogError(f"model file {found} {error}") from error
+        except OSError as error:
+            raise CatalogError(f"model file {found}: {error.strerror}") from error
         try:
             write_output(output, data)
         except OSError as error:

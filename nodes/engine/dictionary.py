@@ -67,7 +67,7 @@ class Dictionary:
         self._target_ids = np.array([t for t, _ in shared], dtype=np.int64)
         self._own_ids = np.array([o for _, o in shared], dtype=np.int64)
         self._known: dict[int, tuple[int, ...]] = {}
-        self._begin_so: dict[bytes, npt.NDArray[np.int64]] = {}
+        self._starting: dict[bytes, npt.NDArray[np.int64]] = {}
 
     @property
     def num_shared(self) -> int:
@@ -118,7 +118,7 @@ class Dictionary:
             if both is not None:
                 more = self._target.piece(both)[len(piece) :]
                 chances = np.exp(then - then[second])
-                share = float(chances[self._beginning(more)].sum() / chances.sum())
+                share = float(chances[self._starting_with(more)].sum() / chances.sum())
                 found[both] = max(found[both], value + np.log(share))
                 if single is not None:
                     found[single] = value + np.log1p(-min(share, 0.999))
@@ -126,12 +126,12 @@ class Dictionary:
             found[begins] = max(found[begins], value)
         return found
 
-    def _beginning(self, text: bytes) -> npt.NDArray[np.int64]:
+    def _starting_with(self, text: bytes) -> npt.NDArray[np.int64]:
         """Own tokens that begin with a text."""
-        found = self._begin_so.get(text)
+        found = self._starting.get(text)
         if found is None:
             ids = [token_id for piece, token_id in self._own_of.items() if piece.startswith(text)]
-            found = self._begin_so[text] = np.array(ids, dtype=np.int64)
+            found = self._starting[text] = np.array(ids, dtype=np.int64)
         return found
 
     def _longest(self, text: bytes, least: int) -> int | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from nodes.engine.calibrate import Progress, about, cache_key, calibrate, load_cached, store
 from nodes.engine.grammar import Pieces
 from nodes.engine.llama import LlamaConfig, LlamaModel
-from nodes.engine.llama_abi import build_name, library_hash, load_model
+from nodes.engine.llama_abi import build_name, library, library_hash, load_model
 from nodes.engine.protocol import EngineError, Sequences
 from nodes.engine.selftest import (
     PREFIX_LENS,
@@ -90,12 +90,13 @@ def open_model(
 def in_tokens_of(path: Path, model: LlamaModel) -> tuple[Sequences, Pieces]:
     """A draft model in the tokens of another model's file, and their pieces; the model itself
     where these are its own. Raises ModelFileError."""
+    # It is never freed where its vocabulary is used, which is for as long as the process lives.
     pointer = load_model(path, gpu_layers=0, repack=False, vocab_only=True)
-    # It holds the vocabulary for as long as the process lives.
     vocabulary = LlamaTokenizer(pointer)
     vocab_hash = vocabulary.content_hash()
     if vocab_hash == model.info.vocab_hash:
-        return model, vocabulary
+        library().llama_model_free(pointer)
+        return model, model.vocabulary
     translated = TranslatedModel(model, model.vocabulary, vocabulary, vocab_hash)
     logger.info(
         "guesses are told in the tokens of %s: %d of these %d are tokens of %s, too",

@@ -1,4 +1,4 @@
-"""A draft model that speaks the tokens of a target of another vocabulary."""
+"""A draft model that guesses tokens of a target of another vocabulary."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nodes.engine.protocol import (
 
 
 @dataclass(slots=True)
-class _Text:
+class _Sequence:
     """A sequence. ends: own tokens that stand for its first k tokens, for k from 0 on. own: tokens
     in the draft model's cache, which may go one further than the text. rows: logits by the number
     of own tokens that they follow."""
@@ -47,8 +47,10 @@ class TranslatedModel:
     where it is guessed, the next guess is half done.
     """
 
-    def __init__(self, model: Sequences, own: Vocabulary, target: Vocabulary, hash_: str) -> None:
-        """hash_: of the target's vocabulary, as its EngineInfo has it.
+    def __init__(
+        self, model: Sequences, own: Vocabulary, target: Vocabulary, vocab_hash: str
+    ) -> None:
+        """vocab_hash: of the target's vocabulary, as its EngineInfo has it.
 
         Raises EngineError where its cells do not suffice.
         """
@@ -65,14 +67,14 @@ class TranslatedModel:
             )
         self._info = replace(
             info,
-            vocab_hash=hash_,
+            vocab_hash=vocab_hash,
             num_vocab=target.num_vocab,
             num_cells=(info.num_cells - self._ahead) // MOST_OWN,
             max_batch_tokens=info.max_batch_tokens // (MOST_OWN + len(self._first)),
             context_length=info.context_length // MOST_OWN,
             eog_token_ids=target.eog_token_ids(),
         )
-        self._texts = [_Text() for _ in range(info.max_sequences)]
+        self._texts = [_Sequence() for _ in range(info.max_sequences)]
 
     @property
     def info(self) -> EngineInfo:
@@ -140,12 +142,12 @@ class TranslatedModel:
                 text.rows[len(text.own)] = logits[row].copy()
                 row += 1
 
-    def _row(self, text: _Text, place: int) -> Logits:
+    def _row(self, text: _Sequence, place: int) -> Logits:
         """Logits after so many own tokens; all alike where there is none."""
         row = text.rows.get(place)
         return row if row is not None else np.zeros(self._model.info.num_vocab, dtype=np.float32)
 
-    def _likeliest(self, text: _Text) -> int:
+    def _likeliest(self, text: _Sequence) -> int:
         end = text.ends[-1]
         return text.own[end] if len(text.own) > end else int(self._row(text, end).argmax())
 
@@ -164,7 +166,7 @@ class TranslatedModel:
         ends = text.ends[: length + 1]
         if ends[-1]:
             self._model.copy_prefix(source, target, ends[-1])
-        self._texts[target] = _Text(ends, text.own[: ends[-1]])
+        self._texts[target] = _Sequence(ends, text.own[: ends[-1]])
 
     def length(self, seq_id: int) -> int:
         return self._texts[seq_id].length

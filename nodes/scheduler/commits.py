@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nodes.messages import MAX_GAMMA, MAX_STREAMS_PER_MESSAGE, AddedEntry, CommitNotice
-from nodes.scheduler.comparison import Way
+from nodes.scheduler.comparison import Speculation
 from nodes.scheduler.drafts import DraftRecord
 from nodes.scheduler.instructions import Instruction, ToDraft
 from nodes.stream import StreamId
@@ -18,7 +18,7 @@ def tell_followers(state: SchedulerState, now: float) -> list[Instruction]:
     """Tell draft nodes what was committed, and of long texts the next piece: one message to
     each whose link is free."""
     out: list[Instruction] = []
-    if state.way is not Way.GUESSES:
+    if state.speculation is not Speculation.ON:
         return out
     for name in list(state.untold):
         node = state.drafts.get(name)
@@ -67,7 +67,7 @@ def _tell(state: SchedulerState, node: DraftRecord, now: float) -> list[Instruct
 
 def next_deadline(state: SchedulerState) -> float | None:
     """When `tick` must be called at the latest."""
-    if state.way is not Way.GUESSES:
+    if state.speculation is not Speculation.ON:
         return None
     nodes = (state.drafts.get(name) for name in state.untold)
     return min((node.free_at for node in nodes if node is not None), default=None)

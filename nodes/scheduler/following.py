@@ -11,8 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from nodes.messages import ChainPart, CloseStreamNotice, GuessNotice
-from nodes.scheduler.commits import tell_followers
-from nodes.scheduler.comparison import Way
+from nodes.scheduler.comparison import Speculation
 from nodes.scheduler.drafts import DraftRecord
 from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget, open_request
 from nodes.scheduler.stream import Follow, Stream
@@ -26,12 +25,15 @@ if TYPE_CHECKING:
 _SILENT_TOKENS: Final = 64
 # Draft nodes that may die with a stream before it goes without.
 _MOST_DRAFT_LOSSES: Final = 2
-NOT_WORTH_IT: Final = "draft off: without guesses tokens come faster here"
+_WHY_NOT: Final = {
+    Speculation.PAUSED: "draft off: what passes give without guesses is measured",
+    Speculation.OFF: "draft off: without guesses tokens come faster here",
+}
 # Streams that read their text at another draft node at a time: meanwhile each is decoded plainly.
 _MOST_MOVING: Final = 2
 
 
-def still_reads(name: str) -> str:
+def _still_reads(name: str) -> str:
     """Why a stream has no guesses yet."""
     return f"draft off: {name} still reads the text"
 
@@ -41,8 +43,8 @@ def find_follower(state: SchedulerState, stream: Stream) -> list[Instruction]:
         stream.plain_reason = "draft off: gamma 0 was asked for"
     if stream.follow is not None or not (state.has_followers and stream.wants_follower):
         return []
-    if state.way is not Way.GUESSES:
-        stream.plain_reason = NOT_WORTH_IT
+    if state.speculation is not Speculation.ON:
+        stream.plain_reason = _WHY_NOT[state.speculation]
         return []
     if stream.num_draft_losses >= _MOST_DRAFT_LOSSES:
         stream.plain_reason = "draft off: the draft nodes of this text were lost with it"
@@ -89,7 +91,7 @@ def _follow(state: SchedulerState, stream: Stream, node: DraftRecord) -> list[In
     node.owed_s += node.message_s(1, told)
     if told < length:
         state.untold.setdefault(node.name, {})[stream.spec.stream_id] = None
-    stream.plain_reason = still_reads(node.name)
+    stream.plain_reason = _still_reads(node.name)
     spec = replace(
         stream.spec,
         generation=stream.last_number,
@@ -115,20 +117,21 @@ def unfollow(state: SchedulerState, stream: Stream) -> list[Instruction]:
     return [ToDraft(node.name, notice)]
 
 
-def go(state: SchedulerState, way: Way, now: float) -> list[Instruction]:
-    """Have streams guessed for from now on, or no more."""
-    state.way = way
+def speculate(state: SchedulerState, speculation: Speculation) -> list[Instruction]:
+    """Have draft nodes guess from now on, or no more; with their next message they are told what
+    they have missed."""
+    state.speculation = speculation
     out: list[Instruction] = []
     for stream in state.streams.values():
         follow = stream.follow
         if follow is None:
             out += find_follower(state, stream)
-        elif way is Way.GUESSES:
-            follow.compared_at = len(stream.token_ids)
-            stream.plain_reason = "" if follow.is_ready else still_reads(follow.node)
+        elif speculation is not Speculation.ON:
+            stream.plain_reason = _WHY_NOT[speculation]
         else:
-            stream.plain_reason = NOT_WORTH_IT
-    return [*out, *tell_followers(state, now)]
+            follow.compared_at = len(stream.token_ids)
+            stream.plain_reason = "" if follow.is_ready else _still_reads(follow.node)
+    return out
 
 
 def draft_joined(state: SchedulerState, node: DraftRecord) -> list[Instruction]:
@@ -160,7 +163,7 @@ def draft_lost(state: SchedulerState, name: str, *, has_died: bool = True) -> li
 
 def rebalance(state: SchedulerState) -> list[Instruction]:
     """Move streams to draft nodes that answer much sooner, a few at a time."""
-    if state.way is not Way.GUESSES:
+    if state.speculation is not Speculation.ON:
         return []
     reading = [s for s in state.streams.values() if s.follow and not s.follow.is_ready]
     out: list[Instruction] = []
@@ -188,7 +191,7 @@ def draft_ready(state: SchedulerState, name: str, stream_id: StreamId, number: i
         return
     stream.follow.is_ready = True
     stream.follow.compared_at = len(stream.token_ids)
-    stream.plain_reason = "" if state.way is Way.GUESSES else NOT_WORTH_IT
+    stream.plain_reason = _WHY_NOT.get(state.speculation, "")
     node = state.drafts[name]
     node.num_unread = max(0, node.num_unread - len(stream.token_ids))
 
@@ -242,7 +245,7 @@ def _followed(state: SchedulerState, name: str, stream_id: StreamId, number: int
 def leave_silent(state: SchedulerState, streams: Iterable[Stream]) -> list[Instruction]:
     """Take draft nodes away from streams of which they guess nothing that could be used."""
     out: list[Instruction] = []
-    if state.way is not Way.GUESSES:
+    if state.speculation is not Speculation.ON:
         return out
     for stream in streams:
         follow, length = stream.follow, len(stream.token_ids)

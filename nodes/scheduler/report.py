@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from nodes.scheduler.comparison import Way
+from nodes.scheduler.comparison import Speculation
 from nodes.scheduler.counts import Counts, Plain
 from nodes.scheduler.stage_errors import ErrorFigures, Stage
 from nodes.scheduler.stream import Opening, Stream
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from nodes.scheduler.scheduler import Scheduler
 
 
-def plain_label(stream: Stream, num_offered: int, way: Way) -> Plain:
-    """Why a pass took no guesses of a stream. num_offered: guesses that were there for it. way: of
-    all streams of its target."""
+def plain_label(stream: Stream, num_offered: int, speculation: Speculation) -> Plain:
+    """Why a pass took no guesses of a stream. num_offered: guesses that were there for it.
+    speculation: at its target."""
     if stream.fixed_gamma == 0:
         return "asked"
     if stream.tokens_left <= 1:
         return "last_token"
-    if way is Way.PLAIN:
+    if speculation is Speculation.OFF:
         return "slower"
     if stream.follow is None:
         return "refused" if stream.refusals.at(len(stream.token_ids)) else "no_draft"
@@ -72,7 +72,7 @@ class Report:
         if stream.last_pass.num_guesses or isinstance(stream.phase, Opening):
             return ""
         state = self._scheduler.state
-        return plain_label(stream, stream.last_pass.num_offered, state.way)
+        return plain_label(stream, stream.last_pass.num_offered, state.speculation)
 
     def why_plain(self, stream: Stream) -> str:
         """A line on that, with figures where they decided."""

@@ -14,7 +14,7 @@ from nodes.messages import (
 )
 from nodes.scheduler import following
 from nodes.scheduler.commits import next_deadline
-from nodes.scheduler.comparison import Comparisons, Way
+from nodes.scheduler.comparison import Comparisons, Speculation
 from nodes.scheduler.counts import Counts
 from nodes.scheduler.drafts import DraftRecord, Drafts
 from nodes.scheduler.forecast import Forecast
@@ -152,8 +152,7 @@ class Scheduler:
     def admit(
         self, spec: StreamSpec, fixed_gamma: int | None, weight: float = 1.0
     ) -> list[Instruction]:
-        out = self.state.admit(spec, fixed_gamma, weight)
-        return [*out, *self._go(self.state.way, 0.0)] if fixed_gamma else out
+        return self.state.admit(spec, fixed_gamma, weight)
 
     def adopt(self, stream: Stream) -> list[Instruction]:
         """Go on with a stream that another target had."""
@@ -278,12 +277,12 @@ class Scheduler:
             stream = self.stream(StreamId(entry.stream_id))
             known = (stream.spec.generation, len(stream.token_ids)) if stream is not None else None
             if stream is not None and known == (entry.generation, entry.prefix_len):
-                plain = plain_label(stream, entry.num_offered, self.state.way)
+                plain = plain_label(stream, entry.num_offered, self.state.speculation)
                 self._counts.committed(entry, entry.num_tokens, plain)
         out = self.state.committed(reply, now)
         self._counts.num_reopened += self.state.num_reopened - before
         if self._compares and self.num_streams:
-            out += self._go(self._comparisons.of(self.num_streams).way, now)
+            out += self._speculate(self._comparisons.of(self.num_streams).speculation)
         self._record_followers(now)
         return out
 
@@ -313,7 +312,7 @@ class Scheduler:
         num = len(reply.entries)
         if not self._compares or self._target is None or not num:
             return
-        if self.state.way is Way.GUESSES and not any(s.follow for s in self.streams()):
+        if self.state.speculation is Speculation.ON and not any(s.follow for s in self.streams()):
             return
         if self._has_fixed():
             return
@@ -328,11 +327,13 @@ class Scheduler:
         """Whether a client has said how many guesses it wants, whatever they give."""
         return any(stream.fixed_gamma for stream in self.streams())
 
-    def _go(self, way: Way, now: float) -> list[Instruction]:
-        """Have streams go a way from now on, if they do not yet."""
-        if self._has_fixed():
-            way = Way.GUESSES
-        return following.go(self.state, way, now) if way is not self.state.way else []
+    def _speculate(self, wanted: Speculation) -> list[Instruction]:
+        """Have draft nodes guess or not, as wanted, unless a client has decided it or none is
+        there."""
+        state = self.state
+        if self._has_fixed() or not state.usable:
+            wanted = Speculation.ON
+        return following.speculate(state, wanted) if wanted is not state.speculation else []
 
     def _observe(self, stage: Stage, observed_s: float, predicted_s: float) -> None:
         self.stage_errors.observe(stage, observed_s, predicted_s)
@@ -381,7 +382,7 @@ class Scheduler:
         self.state.drafts.take(self._name, link.medium, link.airtime_s(num_bits, 1) / pass_s)
 
     def _has_guesses(self) -> bool:
-        return self.state.way is Way.GUESSES and any(
+        return self.state.speculation is Speculation.ON and any(
             isinstance(s.phase, Running) and s.is_guessed_for for s in self.streams()
         )
 

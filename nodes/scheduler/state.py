@@ -23,7 +23,7 @@ from nodes.messages import (
     LeaseRequest,
 )
 from nodes.scheduler.commits import tell_followers
-from nodes.scheduler.comparison import Way
+from nodes.scheduler.comparison import Speculation
 from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.following import (
     find_follower,
@@ -67,14 +67,14 @@ _SILENT_A_TOKEN_S: Final = 0.1
 class SchedulerState:
     """drafts: of the whole mesh. usable: names of those that may draft for this target. link: of
     the target. looks_up: it guesses from texts that it has had, too.
-    has_followers: draft nodes may follow its streams. way: whether they do at present."""
+    has_followers: draft nodes may follow its streams. speculation: whether they guess now."""
 
     drafts: Drafts
     link: Link = field(default_factory=Link)
     token_bits: int = 32
     looks_up: bool = False
     has_followers: bool = True
-    way: Way = Way.GUESSES
+    speculation: Speculation = Speculation.ON
     streams: dict[StreamId, Stream] = field(default_factory=dict)
     usable: set[str] = field(default_factory=set)
     ended: dict[StreamId, tuple[Figures, str]] = field(default_factory=dict)

@@ -152,9 +152,10 @@ def test_passes_are_predicted_where_costs_are_as_believed() -> None:
 
 
 def test_noise_of_passes_is_seen_as_such() -> None:
-    """Log-normal factors of 0.1: half of them are within 6.7 %, 19 of 20 within some 20 %."""
+    """Log-normal factors of 0.1: half of them are within 6.7 %, 19 of 20 within some 20 %. What is
+    learnt from such passes, at a rate of 0.1, scatters by itself, which makes 6.9 % of it."""
     passes = run(make_scenario([make_client()], [Link(rtt_s=0.02)], noise=0.1)).errors["pass"]
-    assert passes.median == pytest.approx(0.067, rel=0.2)
+    assert passes.median == pytest.approx(0.069, rel=0.1)
     assert passes.p95 == pytest.approx(0.2, rel=0.1)
 
 
