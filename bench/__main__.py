@@ -24,6 +24,7 @@ from bench.paper.command import paper_command
 from bench.peers.command import compare_command, peers_command, readme_command
 from bench.results.command import report_command
 from bench.sim.command import COMMANDS as SIMULATED
+from bench.where.command import where_command
 from bench.whole.command import all_command
 from nodes.runtime import set_engine_environment
 
@@ -161,10 +162,19 @@ def two_machines(airdraft: str, target: str, draft: str, max_tokens: int) -> Non
 @click.option("--max-tokens", default=64, show_default=True)
 @click.option("--gammas", default="0,1,3,8", show_default=True)
 @click.option("--streams", default="1,4,8", show_default=True)
+@click.option("--threads", default="1,2", show_default=True, help="Of the target.")
+@click.option("--longest", default=1500, show_default=True, help="Tokens of the longest prompt.")
 @click.option("--target", default="smollm2-135m", show_default=True)
 @click.option("--draft", default=None, help="Draft model; default the catalogue's.")
 def law1(
-    prompts: int, max_tokens: int, gammas: str, streams: str, target: str, draft: str | None
+    prompts: int,
+    max_tokens: int,
+    gammas: str,
+    streams: str,
+    threads: str,
+    longest: int,
+    target: str,
+    draft: str | None,
 ) -> None:
     """Token ids of the real pair through the mesh against a plain single-sequence loop.
 
@@ -176,10 +186,11 @@ def law1(
     from bench.prompts import make_prompts
 
     text, num_wrong = run_law1(
-        texts=make_prompts(prompts),
+        texts=make_prompts(prompts, longest=longest),
         max_tokens=max_tokens,
         gammas=[int(part) for part in gammas.split(",")],
         stream_counts=[int(part) for part in streams.split(",")],
+        thread_counts=[int(part) for part in threads.split(",")],
         target=target,
         draft=draft,
     )
@@ -364,6 +375,7 @@ bench.add_command(gateway)
 bench.add_command(paper_command, "paper")
 bench.add_command(air_command)
 bench.add_command(good_guesses_command)
+bench.add_command(where_command)
 _RESULTS = (all_command, peers_command, compare_command, report_command, readme_command)
 for _command in (*PARTS, *SIMULATED, *_RESULTS):
     bench.add_command(_command)

@@ -38,14 +38,15 @@ def run_law1(
     max_tokens: int,
     gammas: list[int],
     stream_counts: list[int],
+    thread_counts: list[int],
     draft: str | None = None,
     target: str = DEFAULT_TARGET,
 ) -> tuple[str, int]:
     """A table of configurations and how many texts differ from the reference; their number.
 
-    The reference is one sequence alone in a fresh engine, one token a pass. In the mesh, foreign
-    sequences are in the cache from the other streams, and passes run on 1 and on 2 threads in
-    turn. draft: that of the catalogue for the target unless given.
+    The reference is one sequence alone in a fresh engine, one token a pass, on one thread. In the
+    mesh, foreign sequences are in the cache from the other streams. thread_counts: of the target,
+    each with each number of streams. draft: that of the catalogue for the target unless given.
     """
     catalog = Catalog(default_cache_dir(environment()))
     path = catalog.ensure(target)
@@ -55,28 +56,26 @@ def run_law1(
     _note(f"reference: {time.perf_counter() - started:.0f} s")
     rows = ["| streams | threads | gamma | T | texts | differ | guesses | accepted |"]
     rows.append("|---|---|---|---|---|---|---|---|")
-    tallies: dict[tuple[int, int, float], _Tally] = {}
-    for index, num_streams in enumerate(stream_counts):
+    num_wrong = 0
+    for num_streams, threads in itertools.product(stream_counts, thread_counts):
         began = time.perf_counter()
-        threads = 1 + index % 2
         kinds = list(itertools.product(gammas, references))
         work = [
-            _Work(prompt, references[temperature][number], (num_streams, gamma, temperature))
+            _Work(prompt, references[kind[1]][number], kind)
             for number, prompt in enumerate(prompts)
-            for gamma, temperature in kinds
+            for kind in kinds
         ]
-        for kind in kinds:
-            tallies[num_streams, *kind] = _Tally()
+        tallies = {kind: _Tally() for kind in kinds}
         asyncio.run(_serve_all(path, draft_path, work, tallies, max_tokens, num_streams, threads))
-        _note(f"{num_streams} streams: {time.perf_counter() - began:.0f} s")
-        for kind in kinds:
-            tally = tallies[num_streams, *kind]
+        _note(f"{num_streams} streams, {threads} threads: {time.perf_counter() - began:.0f} s")
+        for kind, tally in tallies.items():
+            num_wrong += tally.num_wrong
             rows.append(
                 f"| {num_streams} | {threads} | {kind[0]} | {kind[1]} | {tally.num_texts} "
                 f"| {tally.num_wrong} | {tally.num_draft_tokens} | {tally.num_accepted_tokens} |"
             )
             _note(rows[-1])
-    return "\n".join(rows), sum(tally.num_wrong for tally in tallies.values())
+    return "\n".join(rows), num_wrong
 
 
 def _note(line: str) -> None:
@@ -140,18 +139,18 @@ def plain_loop(
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """One text to generate, what it must be, and its kind: streams, gamma, temperature."""
+    """One text to generate, what it must be, and its kind: gamma and temperature."""
 
     prompt: tuple[int, ...]
     reference: tuple[int, ...]
-    kind: tuple[int, int, float]
+    kind: tuple[int, float]
 
 
 async def _serve_all(
     path: Path,
     draft_path: str,
     work: list[_Work],
-    tallies: dict[tuple[int, int, float], _Tally],
+    tallies: dict[tuple[int, float], _Tally],
     max_tokens: int,
     num_streams: int,
     threads: int,
@@ -173,7 +172,7 @@ async def _serve_all(
 
 
 async def _one_text(client: Client, item: _Work, max_tokens: int, tally: _Tally) -> None:
-    _, gamma, temperature = item.kind
+    gamma, temperature = item.kind
     options = _options(temperature, max_tokens, gamma)
     token_ids: list[int] = []
     async for event in client.generate(item.prompt, options):

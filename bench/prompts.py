@@ -21,17 +21,20 @@ _TASKS = (
     "Write a short poem about this. ",
     "def mean(values):\n    ",
 )
+_TOKENS_A_SENTENCE = 13
 
 
-def make_prompts(count: int, *, seed: int = 1) -> list[str]:
-    """`count` prompts of about 20 to 60 tokens; among each 100 the first two have about 1,500
-    tokens and the next two 700."""
+def make_prompts(count: int, *, seed: int = 1, longest: int = 1500) -> list[str]:
+    """`count` prompts of about 20 to 60 tokens. Among each 100 the first has about `longest`
+    tokens, the second 1,500, and the next two 700."""
     source = random.Random(seed)
     prompts = []
     for index in range(count):
         place = index % 100
         num_sentences = source.randint(1, 4)
-        if place < 2:
+        if place == 0:
+            num_sentences = longest // _TOKENS_A_SENTENCE
+        elif place == 1:
             num_sentences = 115
         elif place < 4:
             num_sentences = 54

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -34,15 +34,17 @@ def started(
     log: Path | None = None,
     folder: Path | None = None,
     environ: Mapping[str, str] | None = None,
+    module: Sequence[str] = ("nodes.cli",),
 ) -> Iterator[subprocess.Popen[str]]:
     """A command of airdraft that runs until the end of the block.
 
-    log: of its standard error. folder: where it runs, if not here.
+    log: of its standard error. folder: where it runs, if not here. module: that is run, and what it
+    is told before the command.
     """
     with contextlib.ExitStack() as stack:
         errors = stack.enter_context(log.open("w")) if log is not None else None
         process = subprocess.Popen(
-            [sys.executable, "-m", "nodes.cli", command, *arguments],
+            [sys.executable, "-m", *module, command, *arguments],
             cwd=folder,
             env={
                 **os.environ,

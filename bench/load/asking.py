@@ -33,9 +33,16 @@ class Endpoint:
 
 
 async def ask(
-    endpoint: Endpoint, prompt: str, *, max_tokens: int, temperature: float, seed: int
+    endpoint: Endpoint,
+    prompt: str,
+    *,
+    max_tokens: int,
+    temperature: float,
+    seed: int,
+    heard: Callable[[], None] = lambda: None,
 ) -> Asked:
-    """Ask for max_tokens tokens, no fewer; every failure is told in the result."""
+    """Ask for max_tokens tokens, no fewer; every failure is told in the result. heard: is called
+    whenever text comes."""
     began = time.perf_counter()
     body = {
         "model": endpoint.model,
@@ -52,7 +59,7 @@ async def ask(
     texts: list[str] = []
     try:
         async with asyncio.timeout(_LIMIT_S):
-            num_told = await _stream(endpoint, body, times, texts)
+            num_told = await _stream(endpoint, body, times, texts, heard)
     except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError) as error:
         return Asked(began, tuple(times), f"{type(error).__name__}: {error}"[:200])
     if endpoint.count is not None:
@@ -74,7 +81,11 @@ def _spread(times: list[float], num_tokens: int) -> tuple[float, ...]:
 
 
 async def _stream(
-    endpoint: Endpoint, body: dict[str, Any], times: list[float], texts: list[str]
+    endpoint: Endpoint,
+    body: dict[str, Any],
+    times: list[float],
+    texts: list[str],
+    heard: Callable[[], None],
 ) -> int:
     """Note when each event with text came, and its text; tokens that the answer says it has.
 
@@ -112,6 +123,7 @@ async def _stream(
             if text := "".join(map(_text_of, event.get("choices") or ())):
                 times.append(time.perf_counter())
                 texts.append(text)
+                heard()
             if event.get("usage"):
                 num_tokens = int(event["usage"].get("completion_tokens", 0))
         else:

@@ -1,0 +1,74 @@
+"""Clocks around functions: seconds of each, without those of a function in it that has a clock."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from typing import Any
+
+
+class Clocks:
+    """Seconds and calls by name, of one thread; others that call the same functions are not timed.
+
+    The first thread that enters `outermost` is that thread.
+    """
+
+    def __init__(self, outermost: str) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.calls: Counter[str] = Counter()
+        self.thread_id = 0
+        self._outermost = outermost
+        self._open: list[str] = []
+        self._since = 0.0
+
+    def around(self, owner: Any, function: str, name: str) -> None:
+        """Give a function of a class or module a clock. owner: where it is looked up."""
+        timed = getattr(owner, function)
+
+        @functools.wraps(timed)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            if not self._enter(name):
+                return timed(*args, **kwargs)
+            try:
+                return timed(*args, **kwargs)
+            finally:
+                self._leave()
+
+        setattr(owner, function, wrapper)
+
+    def _enter(self, name: str) -> bool:
+        thread_id = threading.get_native_id()
+        if not self.thread_id and name == self._outermost:
+            self.thread_id = thread_id
+        if thread_id != self.thread_id or (not self._open and name != self._outermost):
+            return False
+        self._charge()
+        self._open.append(name)
+        self.calls[name] += 1
+        return True
+
+    def _leave(self) -> None:
+        self._charge()
+        self._open.pop()
+
+    def _charge(self) -> None:
+        now = time.perf_counter()
+        if self._open:
+            self.seconds[self._open[-1]] += now - self._since
+        self._since = now
+
+
+def counted(owner: Any, function: str, count: Callable[..., None]) -> None:
+    """Have `count` called with what a function is given and with its result."""
+    inner = getattr(owner, function)
+
+    @functools.wraps(inner)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        result = inner(*args, **kwargs)
+        count(result, *args, **kwargs)
+        return result
+
+    setattr(owner, function, wrapper)

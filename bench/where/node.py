@@ -1,0 +1,78 @@
+"""A target or draft node with clocks: `python -m bench.where.node FILE ROLE OPTIONS`.
+
+At SIGUSR2 it adds a line of JSON to FILE: what its clocks show, which bench/where/run.py reads.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from bench.where.clock import Clocks, counted
+from nodes.runtime import set_engine_environment
+
+STEP = "step"
+
+
+def main(file: Path, role: str, options: list[str]) -> None:
+    # Before anything that loads llama.cpp.
+    set_engine_environment()
+    import nodes.target.state as target_state
+    from nodes.cli.main import main as airdraft
+    from nodes.draft.state import DraftState
+    from nodes.engine.llama import LlamaModel
+    from nodes.engine.sampler import Sampler
+    from nodes.target.stream import TargetStream
+
+    clocks = Clocks(STEP)
+    tokens: Counter[str] = Counter()
+    clocks.around(LlamaModel, "forward", "model")
+    clocks.around(LlamaModel, "truncate", "cache")
+    clocks.around(Sampler, "verify" if role == "target" else "sample", "sampling")
+    if role == "target":
+        clocks.around(target_state, "compose", "choosing")
+        clocks.around(TargetStream, "until_end", "text")
+        clocks.around(target_state.TargetState, "step", STEP)
+
+        def committed(result: Any, *_: Any) -> None:
+            tokens["committed"] += len(result[0])
+
+        counted(TargetStream, "until_end", committed)
+    else:
+        clocks.around(DraftState, "step", STEP)
+
+    def fed(_result: Any, _model: Any, spans: Any) -> None:
+        tokens["fed"] += sum(len(span.token_ids) for span in spans)
+
+    counted(LlamaModel, "forward", fed)
+
+    def tell(*_: Any) -> None:
+        told = {
+            "at": time.perf_counter(),
+            "seconds": clocks.seconds,
+            "calls": clocks.calls,
+            "tokens": tokens,
+            "engine_cpu_s": _thread_cpu_s(clocks.thread_id),
+            "cpu_s": time.process_time(),
+        }
+        with file.open("a") as out:
+            out.write(json.dumps(told) + "\n")
+
+    signal.signal(signal.SIGUSR2, tell)
+    sys.argv = [sys.argv[0], role, *options]
+    airdraft()
+
+
+def _thread_cpu_s(thread_id: int) -> float:
+    if not thread_id:
+        return 0.0
+    return int(Path(f"/proc/self/task/{thread_id}/schedstat").read_text().split()[0]) * 1e-9
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])

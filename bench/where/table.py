@@ -1,0 +1,139 @@
+"""Windows as a table, and as bars. Pure but for the picture's file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bench.where.node import STEP
+from bench.where.run import Window
+
+# What the target's engine thread does, one after the other: these add up to a token's time.
+PARTS: Final = {
+    "the model's passes": "model",
+    "sampling, checking guesses": "sampling",
+    "choosing guesses": "choosing",
+    "bytes of tokens, stops": "text",
+    "cells of wrong guesses": "cache",
+    "the rest of passes": STEP,
+}
+BETWEEN: Final = "between passes"
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    label: str
+    value: Callable[[Window], float | None]
+    form: str = "{:.2f}"
+
+
+def num_tokens(window: Window) -> int:
+    """That were committed; at least one."""
+    return max(1, window.target.tokens.get("committed", 0))
+
+
+def parts_ms(window: Window) -> dict[str, float]:
+    """Milliseconds of the target for a token, by what it did; all of its time."""
+    each = 1e3 / num_tokens(window)
+    found = {label: window.target.seconds.get(name, 0.0) * each for label, name in PARTS.items()}
+    return {**found, BETWEEN: window.target.at * each - sum(found.values())}
+
+
+def _part(label: str) -> Callable[[Window], float | None]:
+    return lambda window: parts_ms(window)[label]
+
+
+def _draft(name: str) -> Callable[[Window], float | None]:
+    def value(window: Window) -> float | None:
+        draft = window.draft
+        return None if draft is None else 1e3 * draft.seconds.get(name, 0.0) / num_tokens(window)
+
+    return value
+
+
+def _draft_step_ms(window: Window) -> float | None:
+    if window.draft is None or not window.draft.calls.get(STEP):
+        return None
+    return 1e3 * sum(window.draft.seconds.values()) / window.draft.calls[STEP]
+
+
+def _draft_busy(window: Window) -> float | None:
+    if window.draft is None:
+        return None
+    return sum(window.draft.seconds.values()) / window.draft.at
+
+
+def _cpu(role: str) -> Callable[[Window], float | None]:
+    return lambda window: 1e3 * window.cpu_s[role] / num_tokens(window)
+
+
+def _loop_cpu(window: Window) -> float | None:
+    other = window.target.cpu_s - window.target.engine_cpu_s
+    return 1e3 * other / num_tokens(window)
+
+
+def _rtt(role: str) -> Callable[[Window], float | None]:
+    return lambda window: 1e3 * window.rtt_s[role] if role in window.rtt_s else None
+
+
+_ROWS: Final = (
+    _Row("tokens/s, all streams", lambda w: num_tokens(w) / w.target.at, "{:.1f}"),
+    _Row("tokens a pass and stream", lambda w: num_tokens(w) / _passes(w) / w.num_streams),
+    _Row("positions a pass", lambda w: w.target.tokens.get("fed", 0) / _passes(w)),
+    _Row("ms a pass", lambda w: 1e3 * w.target.seconds.get("model", 0.0) / _passes(w)),
+    _Row("**ms a token**", lambda w: 1e3 * w.target.at / num_tokens(w)),
+    *(_Row(f"target: {label}", _part(label)) for label in (*PARTS, BETWEEN)),
+    _Row("beside: draft, its model", _draft("model")),
+    _Row("beside: draft, sampling", _draft("sampling")),
+    _Row("beside: draft, the rest of steps", _draft(STEP)),
+    _Row("draft: ms a step", _draft_step_ms),
+    _Row("draft: share of the time", _draft_busy),
+    _Row("processor: target's messages", _loop_cpu),
+    _Row("processor: coordinator", _cpu("coordinator")),
+    _Row("processor: gateway", _cpu("gateway")),
+    _Row("link: round trip to the target, ms", _rtt("target")),
+    _Row("link: round trip to the draft, ms", _rtt("draft")),
+)
+
+
+def _passes(window: Window) -> int:
+    return max(1, window.target.calls.get("model", 0))
+
+
+def name_of(window: Window) -> str:
+    return f"{window.num_streams}, {'plain' if window.draft is None else 'with guesses'}"
+
+
+def table(windows: Sequence[Window]) -> str:
+    """A column a window; ms a token where nothing else is said."""
+    lines = ["| streams | " + " | ".join(map(name_of, windows)) + " |"]
+    lines.append("|---" * (len(windows) + 1) + "|")
+    for row in _ROWS:
+        values = [row.value(window) for window in windows]
+        told = ["-" if value is None else row.form.format(value) for value in values]
+        lines.append(f"| {row.label} | " + " | ".join(told) + " |")
+    return "\n".join(lines)
+
+
+def plot(windows: Sequence[Window], path: Path, title: str) -> None:
+    """A bar a window, of what the target did for a token. Needs matplotlib."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    mpl.use("Agg")
+    figure = Figure(figsize=(9.0, 1.2 + 0.5 * len(windows)), layout="constrained")
+    axes = figure.subplots()
+    places = range(len(windows))
+    left = [0.0] * len(windows)
+    for label in (*PARTS, BETWEEN):
+        widths = [parts_ms(window)[label] for window in windows]
+        axes.barh(places, widths, left=left, label=label)
+        left = [at + width for at, width in zip(left, widths, strict=True)]
+    axes.set_yticks(places, list(map(name_of, windows)))
+    axes.invert_yaxis()
+    axes.set_xlabel("ms of the target for a token of all streams")
+    axes.set_title(title)
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=120)
