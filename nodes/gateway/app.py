@@ -32,9 +32,10 @@ _READY_MAX_AGE_S: Final = 0.25
 class Gateway:
     """What the routes share."""
 
-    def __init__(self, mesh: Mesh, limits: GatewayLimits) -> None:
+    def __init__(self, mesh: Mesh, limits: GatewayLimits, *, strict_fields: bool = False) -> None:
         self.mesh = mesh
         self.limits = limits
+        self._strict_fields = strict_fields
         self.models = Models(mesh)
         self.running = Running(limits.max_concurrent)
         self.looking = Looking(mesh)
@@ -47,7 +48,9 @@ class Gateway:
             ("/v1/completions", completions.ID_PREFIX, completions.CompletionFields),
             ("/v1/chat/completions", chat.ID_PREFIX, chat.ChatFields),
         ]
-        shared = Shared(self.mesh, self.limits, self.models, self.running, self._keyed)
+        shared = Shared(
+            self.mesh, self.limits, self.models, self.running, self._keyed, self._strict_fields
+        )
         routes = [
             Route("/healthz", self._healthz),
             Route("/readyz", self._readyz),

@@ -15,6 +15,7 @@ from nodes.gateway.schema import (
     Fields,
     boolean,
     check,
+    hint,
     integer,
     obj,
     one_of,
@@ -37,12 +38,12 @@ _UNSUPPORTED: Final[Fields] = {
     "function_call": unsupported("none", "auto"),
     "modalities": unsupported(["text"]),
     "audio": unsupported(),
-    "prediction": unsupported(),
+    "prediction": hint,
     "reasoning_effort": unsupported(),
     "verbosity": unsupported(),
     "web_search_options": unsupported(),
-    "safety_identifier": unsupported(),
-    "prompt_cache_key": unsupported(),
+    "safety_identifier": hint,
+    "prompt_cache_key": hint,
 }
 
 
@@ -55,7 +56,7 @@ class ChatFields:
             {
                 "role": one_of(*_ROLES),
                 "content": self._content,
-                "name": unsupported(""),
+                "name": hint,
                 # Of an answer of ours that is sent back as it came.
                 "refusal": unsupported(),
                 "annotations": unsupported([]),

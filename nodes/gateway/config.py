@@ -78,8 +78,9 @@ class GatewayConfig:
 
     tls_cert, tls_key: PEM files; "" for plain HTTP. cors_origins: of pages that may use the API,
     with commas between them. allowed_hosts: names in Host that are accepted; "" for those of
-    loopback where it is bound there, and any elsewhere. link: its way to the coordinator, as of a
-    node.
+    loopback where it is bound there, and any elsewhere. strict_fields: a field of a body that is
+    not known, or asks for nothing that is done here, is an error. link: its way to the coordinator,
+    as of a node.
     """
 
     listen: str = DEFAULT_LISTEN
@@ -91,6 +92,7 @@ class GatewayConfig:
     tls_key: str = ""
     cors_origins: str = ""
     allowed_hosts: str = ""
+    strict_fields: bool = False
     link: LinkSettings = field(default_factory=LinkSettings)
     limits: GatewayLimits = field(default_factory=GatewayLimits)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from typing import Any, cast
@@ -78,10 +79,14 @@ class Exchange:
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """What every answer says, and a stream without its usage says nowhere else."""
-        return [
+        found = [
             (b"x-request-id", self._run.request_id.encode()),
             (b"x-airdraft-seed", str(self._seed).encode()),
         ]
+        if names := ", ".join(hint.path for hint in self._job.left_aside):
+            # Whatever a client calls its fields is quoted, in the letters that a header may have.
+            found.append((b"warning", f"299 airdraft {json.dumps(f'ignored: {names}')}".encode()))
+        return found
 
     async def whole(self, receive: Receive) -> bytes:
         """The body of an answer. Raises ApiError or ClientLeftError."""

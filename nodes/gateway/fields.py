@@ -14,14 +14,15 @@ from nodes.gateway.config import GatewayLimits
 from nodes.gateway.idempotency import SEED_BITS
 from nodes.gateway.schema import (
     Fields,
+    Hint,
     boolean,
+    hint,
     integer,
     number,
     obj,
     one_of,
     sequence,
     string,
-    unsupported,
     wrong,
 )
 from nodes.generation import GenerateOptions, Prompt
@@ -39,7 +40,8 @@ _ANY_OBJECT: Final = '{"type":"object"}'
 @dataclass(frozen=True, slots=True)
 class Job:
     """A body that has been checked. prompts: each of them is a request to the mesh. tells_tokens:
-    events say what made each token."""
+    events say what made each token. left_aside: fields that mean nothing here.
+    """
 
     prompts: tuple[Prompt, ...]
     options: GenerateOptions
@@ -49,6 +51,7 @@ class Job:
     echo: bool = False
     user: str = ""
     tells_tokens: bool = False
+    left_aside: tuple[Hint, ...] = ()
 
 
 def _stop(value: Any, path: str) -> tuple[str, ...]:
@@ -134,9 +137,9 @@ def common_fields(limits: GatewayLimits) -> Fields:
         "user": string(200),
         "system_fingerprint": _fingerprint,
         "airdraft": obj({"tokens": boolean}),
-        "metadata": unsupported({}),
-        "store": unsupported(False),
-        "service_tier": unsupported("auto", "default"),
+        "metadata": hint,
+        "store": hint,
+        "service_tier": hint,
     }
 
 

@@ -25,7 +25,7 @@ from nodes.gateway.idempotency import Keyed, KeyedRequests
 from nodes.gateway.models import Mesh, Models
 from nodes.gateway.resuming import Told
 from nodes.gateway.running import Running
-from nodes.gateway.schema import parse_json
+from nodes.gateway.schema import Hint, hints, parse_json
 from nodes.gateway.shape import Shape, new_id, now_unix
 
 logger = logging.getLogger(__name__)
@@ -41,13 +41,15 @@ class Fields(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What all requests of a gateway have in common."""
+    """What all requests of a gateway have in common. strict_fields: one that means nothing here is
+    an error."""
 
     mesh: Mesh
     limits: GatewayLimits
     models: Models
     running: Running
     keyed: KeyedRequests
+    strict_fields: bool
 
 
 class Generate:
@@ -86,7 +88,9 @@ class Generate:
             content = await _body(Request(scope, receive), limits.max_body_bytes)
             body = parse_json(content)
             fields: Fields = self._fields(limits)
-            job = fields.job(body)
+            with hints(are_errors=shared.strict_fields) as left_aside:
+                job = fields.job(body)
+            job = replace(job, left_aside=tuple(left_aside))
             if keyed is not None and body.get("seed") is None:
                 job = replace(job, options=replace(job.options, seed=keyed.seed))
             shape = fields.shape(body, job)
@@ -104,6 +108,7 @@ class Generate:
                 record.request_id = keyed.request_id(self._id_prefix)
                 shared.running.rename(run, record.request_id)
                 job = _as_before(job, told, shared.keyed.fingerprint_of(keyed))
+            record.left_aside = job.left_aside
             # What is left of it is the answer's, not the question's.
             del body, content
             # Whether there is such a model, or soon will be, the coordinator knows best.
@@ -180,19 +185,28 @@ class _Record:
         # Until something else is known.
         self.status = 500
         self.exchange: Exchange | None = None
+        self.left_aside: tuple[Hint, ...] = ()
         self._key = key
         self._started = time.monotonic()
 
     def log(self) -> None:
         num_tokens = 0 if self.exchange is None else self.exchange.answers.num_tokens
         logger.info(
-            "request %s of %s: status %d, %d tokens, %.3f s",
+            "request %s of %s: status %d, %d tokens, %.3f s%s",
             self.request_id,
             self._key,
             self.status,
             num_tokens,
             time.monotonic() - self._started,
+            self._ignored(),
         )
+
+    def _ignored(self) -> str:
+        """A name that is not known may be anything, a text, too: these are counted only."""
+        known = [hint.path for hint in self.left_aside if hint.is_known]
+        if num_others := len(self.left_aside) - len(known):
+            known.append(f"{num_others} unknown")
+        return f", ignored fields: {', '.join(known)}" if known else ""
 
 
 def limits_of(limits: GatewayLimits, key: ApiKey) -> GatewayLimits:

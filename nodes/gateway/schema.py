@@ -1,7 +1,8 @@
-"""Bodies checked against a declaration: strict types, ranges, and no field that is not known.
+"""Bodies checked against a declaration: strict types and ranges.
 
 A kind takes a value and the path of its field, and returns the value that the rest works with.
-null stands for a field that is not there.
+null stands for a field that is not there. A field that is not known is a hint that is left aside,
+or an error for who wants to hear of it: hints() decides.
 """
 
 from __future__ import annotations
@@ -9,13 +10,48 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final, NamedTuple
 
 from nodes.gateway.errors import ApiError
 
 Kind = Callable[[Any, str], Any]
 Fields = Mapping[str, Kind]
+
+# Enough to find out what a client sends in vain.
+_MOST_HINTS: Final = 16
+
+
+class Hint(NamedTuple):
+    """A field that was left aside, by its path. is_known: it is one of OpenAI's."""
+
+    path: str
+    is_known: bool
+
+
+# None where each is an error.
+_left_aside: ContextVar[list[Hint] | None] = ContextVar("left_aside", default=None)
+
+
+@contextmanager
+def hints(*, are_errors: bool = False) -> Iterator[list[Hint]]:
+    """Collect the fields that mean nothing here, the first few of them, while a body is checked.
+    are_errors: the first one is an ApiError instead."""
+    found: list[Hint] = []
+    token = _left_aside.set(None if are_errors else found)
+    try:
+        yield found
+    finally:
+        _left_aside.reset(token)
+
+
+def _is_left_aside(path: str, *, is_known: bool) -> bool:
+    found, new = _left_aside.get(), Hint(path, is_known)
+    if found is not None and len(found) < _MOST_HINTS and new not in found:
+        found.append(new)
+    return found is not None
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
@@ -39,7 +75,7 @@ def wrong(path: str, message: str, code: str = "invalid_value") -> ApiError:
 
 def check(value: Any, fields: Fields, path: str = "") -> dict[str, Any]:
     """The fields of an object that are there and not null. Raises ApiError naming the first
-    that is unknown or wrong."""
+    that is wrong, or unknown where that is an error."""
     if not isinstance(value, dict):
         raise wrong(path, "an object is accepted", "invalid_type")
     found: dict[str, Any] = {}
@@ -47,14 +83,19 @@ def check(value: Any, fields: Fields, path: str = "") -> dict[str, Any]:
         where = f"{path}.{name}" if path else name
         kind = fields.get(name)
         if kind is None:
+            if _is_left_aside(_told(where), is_known=False):
+                continue
             near = difflib.get_close_matches(name[:64], fields, n=1)
             hint = f", did you mean {near[0]}?" if near else ""
-            # A name is whatever the client sent: not all of it is repeated.
-            where = where[:128].encode("utf-8", "replace").decode()
-            raise wrong(where, f"unknown field{hint}", "unknown_parameter")
+            raise wrong(_told(where), f"unknown field{hint}", "unknown_parameter")
         if item is not None:
             found[name] = kind(item, where)
     return found
+
+
+def _told(path: str) -> str:
+    """A name is whatever the client sent: not all of it is repeated."""
+    return path[:128].encode("utf-8", "replace").decode()
 
 
 def integer(low: int, high: int) -> Kind:
@@ -133,8 +174,15 @@ def obj(fields: Fields, required: Sequence[str] = ()) -> Kind:
     return kind
 
 
+def hint(value: Any, path: str) -> None:
+    """A field of OpenAI's that asks for nothing that a text depends on."""
+    if not _is_left_aside(path, is_known=True):
+        raise wrong(path, "this is not supported here", "unsupported_parameter")
+
+
 def unsupported(*neutral: Any) -> Kind:
-    """A field of OpenAI's that is not served; the neutral values ask for nothing."""
+    """A field of OpenAI's that a text would depend on, and that is not served; the neutral values
+    ask for nothing."""
 
     def kind(value: Any, path: str) -> None:
         # True == 1 in Python: the types are compared, too.

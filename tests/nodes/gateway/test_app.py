@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
+from nodes.gateway.app import Gateway
+from nodes.gateway.config import GatewayLimits
 from tests.nodes.gateway.calls import Call, gateway_of, get, open_app, post
 from tests.nodes.gateway.fake_mesh import MODEL, FakeMesh, text_answer
 
@@ -107,6 +109,24 @@ async def test_a_line_in_the_log_without_any_text(
     assert len(lines) == 3
     assert f"request {call.json['id']} of anybody: status 200, 2 tokens" in lines[0]
     assert "status 400" in lines[1]
+    assert lines[2].endswith("s, ignored fields: 1 unknown")
+
+
+async def test_ignored_fields_are_told_or_refused_where_that_is_wanted(tmp_path: Path) -> None:
+    body = {**CHAT, "store": True, "über\n": 1}
+    (tmp_path / "lenient").mkdir()
+    app = open_app(gateway_of(FakeMesh(text_answer("a", "b"))), tmp_path / "lenient")
+    call = await post(app, "/v1/chat/completions", body)
+    assert (call.status, call.headers["warning"]) == (
+        200,
+        '299 airdraft "ignored: store, \\u00fcber\\n"',
+    )
+    plain = await post(app, "/v1/chat/completions", CHAT)
+    assert "warning" not in plain.headers
+    mesh = FakeMesh(text_answer("a", "b"))
+    strict = open_app(Gateway(mesh, GatewayLimits(), strict_fields=True), tmp_path)
+    call = await post(strict, "/v1/chat/completions", body)
+    assert (call.status, call.json["error"]["param"]) == (400, "store")
 
 
 async def test_a_model_that_is_not_served(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from nodes.engine.rules import Grammar, LogitBias
 from nodes.gateway.chat import ChatFields
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
+from nodes.gateway.schema import hints
 from nodes.generation import GenerateOptions
+from nodes.messages import ChatMessage
 
 ASK = {"messages": [{"role": "user", "content": "hi"}]}
 
@@ -125,5 +127,31 @@ def test_what_is_refused_is_named(body: dict[str, Any], param: str) -> None:
 
 
 def test_what_asks_for_nothing_is_accepted() -> None:
-    options(tools=[], tool_choice="none", modalities=["text"], store=False, metadata={})
+    options(tools=[], tool_choice="none", modalities=["text"])
     options(tools=None, audio=None, stream_options=None)
+
+
+def test_hints_change_nothing_and_are_told() -> None:
+    body = {"metadata": {"a": "b"}, "store": True, "prompt_cache_key": "x", "keep_alive": "5m"}
+    messages = [{"role": "user", "content": "hi", "name": "nobody", "cached": 1}]
+    with hints() as found:
+        job = ChatFields(GatewayLimits()).job({**ASK, **body, "messages": messages})
+    assert job.prompts == ((ChatMessage("user", "hi"),),)
+    told = dict(found)
+    assert told == {
+        "metadata": True,
+        "store": True,
+        "prompt_cache_key": True,
+        "keep_alive": False,
+        "messages[0].name": True,
+        "messages[0].cached": False,
+    }
+    # What a text would depend on is refused all the same.
+    with pytest.raises(ApiError, match="tools"), hints():
+        ChatFields(GatewayLimits()).job({**ASK, "tools": [{"type": "function"}]})
+
+
+def test_only_the_first_hints_are_kept() -> None:
+    with hints() as found:
+        ChatFields(GatewayLimits()).job({**ASK, **{f"x{number}": 1 for number in range(1000)}})
+    assert len(found) == 16
