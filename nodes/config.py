@@ -45,6 +45,8 @@ class EngineSettings:
     model_sha256: what the file must have; "" for whatever it has.
     prefix_cache_mb: of a target, host memory for texts that have left its KV cache; 0 for none.
     vocabulary: of a draft, name or file of a model whose tokens its guesses are; "" for its own.
+    weights: of a draft, "auto" for a compact copy of its file where that guesses faster,
+    "as-stored" for the file as it is.
     """
 
     model: str
@@ -57,6 +59,7 @@ class EngineSettings:
     gpu_layers: int = -1
     prefix_cache_mb: int = 256
     vocabulary: str = ""
+    weights: str = "auto"
 
     def __post_init__(self) -> None:
         if self.model_sha256 and not _SHA256.fullmatch(self.model_sha256):
@@ -64,6 +67,7 @@ class EngineSettings:
                 f"engine.model_sha256 = {self.model_sha256!r}: 64 hexadecimal digits are accepted"
             )
         _one_of("engine.profile", self.profile, ("exact", "fast"))
+        _one_of("engine.weights", self.weights, ("auto", "as-stored"))
         _in_range("engine.cells", self.cells, 256, 1 << 22)
         _in_range("engine.max_streams", self.max_streams, 1, 255)
         _in_range("engine.threads", self.threads, 0, 512)

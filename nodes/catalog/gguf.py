@@ -96,10 +96,12 @@ def vocabulary_of(path: Path) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """Where a tensor lies: offset from the file's start, blocks of block_bytes each."""
+    """Where a tensor lies: offset from the file's start, blocks of block_bytes each. block_bytes: 0
+    of a type that is not known here."""
 
     name: str
     offset: int
+    num_values: int
     num_blocks: int
     block_bytes: int
 
@@ -219,4 +221,4 @@ class Header:
         tensor_type, offset = self._u32(), self._u64()
         # A type newer than this table still has its offset checked.
         block_values, block_bytes = _BLOCKS.get(tensor_type, (1, 0))
-        return Tensor(name, offset, -(-num_values // block_values), block_bytes)
+        return Tensor(name, offset, num_values, -(-num_values // block_values), block_bytes)

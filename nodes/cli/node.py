@@ -71,6 +71,11 @@ def _engine_overrides(function: Any) -> Any:
                 metavar="NAME|PATH",
                 help="Of a draft: a model that has the targets' tokens, where its own are others.",
             ),
+            click.option(
+                "--weights",
+                type=click.Choice(["auto", "as-stored"]),
+                help="Of a draft: auto for a compact copy of its file where that guesses faster.",
+            ),
             click.option("--supervised", is_flag=True, hidden=True),
             click.option("--hashed", default="", hidden=True),
         ]

@@ -15,9 +15,10 @@ from nodes.cli.output import print_request
 from nodes.cli.progress import Progress
 from nodes.config import EngineSettings, environment
 from nodes.engine.cores import usable_cores
+from nodes.engines import EMULATED
 from nodes.generation import GenerateOptions
 from nodes.local import local_mesh
-from nodes.roles import EMULATED, NGRAM
+from nodes.roles import NGRAM
 from nodes.runtime import run, set_up_logging
 
 

@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 _GGML_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, 4: logging.WARNING}
 _MAX_HASHED_BYTES = 1 << 25
 _FTYPES = {"F16": 1, "Q4_0": 2, "Q8_0": 7}
+_GGML_TYPE_Q4_0 = 2
+# For a type whose embedding and output are of that type, too.
+_ALL = " all"
 
 _last_error = ""
 _callback: Any = None
@@ -163,11 +166,15 @@ def load_model(path: Path, *, gpu_layers: int, repack: bool, vocab_only: bool = 
 
 
 def quantize_model(source: Path, destination: Path, file_type: str) -> None:
-    """Write `source` as F16, Q8_0 or Q4_0; quantised sources are allowed."""
+    """Write `source` as F16, Q8_0, Q4_0, or "Q4_0 all", in which no weights have more bits;
+    quantised sources are allowed."""
     check_model_file(source)
     llama_cpp = library()
     params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype = _FTYPES[file_type]
+    params.ftype = _FTYPES[file_type.removesuffix(_ALL)]
+    if file_type.endswith(_ALL):
+        params.pure = True
+        params.output_tensor_type = params.token_embedding_type = _GGML_TYPE_Q4_0
     params.nthread = os.cpu_count() or 1
     params.allow_requantize = True
     take_last_error()

@@ -10,7 +10,7 @@ import pytest
 
 from nodes.catalog import DEFAULT_TARGET, CatalogError
 from nodes.config import ConfigError, EngineSettings
-from nodes.roles import checked_model
+from nodes.engines import checked_model
 from tests.nodes.catalog.fakes import gguf_bytes
 
 CONTENT = gguf_bytes()

@@ -12,10 +12,11 @@ from nodes.config import ConfigError, DraftConfig, EngineSettings, TargetConfig
 from nodes.engine.recording import read_recording, to_bytes
 from nodes.engine.replay import ReplayConfig, ReplayModel
 from nodes.engine.toy import ToyConfig
+from nodes.engines import calibration_of
 from nodes.generation import GenerateOptions
 from nodes.local import local_mesh
 from nodes.messages import MAX_GAMMA
-from nodes.roles import calibration_of, run_draft, run_target
+from nodes.roles import run_draft, run_target
 from policies.confidence import DraftCalibration
 from tests.engine.recordings import COSTS, toy_recording
 from tests.nodes.memory_mesh import ask

@@ -11,7 +11,8 @@ import pytest
 
 from nodes.config import ConfigError, EngineSettings, TargetConfig
 from nodes.engine.load import TOY_COSTS, OpenedToy
-from nodes.roles import open_engine, run_target
+from nodes.engines import open_engine
+from nodes.roles import run_target
 
 Eventually = Callable[..., Awaitable[None]]
 

@@ -1,0 +1,117 @@
+"""Compact copies of model files: all weights in four bits, for drafts, whose bits nobody sees.
+
+A step of a draft reads all its weights once, and memory is what bounds it: a file with fewer bytes
+guesses faster. Under the cache folder: compact/HASH/NAME, whole because it gets its name last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import mmap
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from nodes.catalog import disk
+from nodes.catalog.errors import CatalogError
+from nodes.catalog.fetch import ProgressCallback, Quantize, quantize_in_child, watched
+from nodes.catalog.gguf import GgufError, Header, check_gguf
+
+logger = logging.getLogger(__name__)
+
+FORM: Final = "Q4_0 all"
+# Q4_0: 32 values in 18 bytes.
+_BYTES_A_VALUE: Final = 18 / 32
+# A copy is worth its place where steps read that much less. Qwen2.5-Coder 0.5B in Q4_K_M, whose
+# widths are no multiples of 256, has 0.72 of it; models of 7B in Q4_K_M would have 0.93.
+_WORTH: Final = 0.85
+# Smaller models stay in a processor's cache, where reading costs little: bytes.
+_LEAST_BYTES: Final = 64_000_000
+# Each is about as large as its draft; more than that many drafts are rarely in use.
+_MOST_COPIES: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A file and the hash that it goes by."""
+
+    path: Path
+    model_hash: str
+
+
+def compact_copy(
+    path: Path,
+    model_hash: str,
+    root: Path,
+    progress: ProgressCallback | None = None,
+    *,
+    quantize: Quantize = quantize_in_child,
+) -> Copy:
+    """The copy of a model file, made if it is not there yet; the file itself where a copy would be
+    no gain or cannot be made. root: the cache folder. model_hash: of the file.
+    """
+    if not _is_worth_it(path):
+        return Copy(path, model_hash)
+    folder = root / "compact"
+    copy_hash = hashlib.sha256(f"{model_hash} {FORM}".encode()).hexdigest()
+    copy = folder / copy_hash[:16] / path.name
+    try:
+        if not _is_whole(copy):
+            report = progress or (lambda *_: None)
+            with disk.locked(folder, report):
+                if not _is_whole(copy):
+                    _make(path, copy, report, quantize)
+                    _remove_oldest(folder)
+        os.utime(copy.parent)
+    except (OSError, CatalogError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        logger.warning("no compact copy of %s, it is used as it is: %s", path.name, reason)
+        return Copy(path, model_hash)
+    return Copy(copy, copy_hash)
+
+
+def _is_worth_it(path: Path) -> bool:
+    """Whether a step would read far fewer bytes of a copy."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        header = Header(data)
+        header.file_bytes()
+        tensors = header.tensors()
+    names = {tensor.name for tensor in tensors}
+    # Of the embedding a row is read, unless it is the output, too.
+    skipped = {"token_embd.weight"} if "output.weight" in names else set()
+    read = [tensor for tensor in tensors if tensor.name not in skipped]
+    num_bytes = sum(tensor.num_blocks * tensor.block_bytes for tensor in read)
+    compact = _BYTES_A_VALUE * sum(tensor.num_values for tensor in read)
+    return num_bytes >= _LEAST_BYTES and compact <= _WORTH * num_bytes
+
+
+def _is_whole(copy: Path) -> bool:
+    try:
+        check_gguf(copy)
+    except (OSError, GgufError):
+        return False
+    return True
+
+
+def _make(path: Path, copy: Path, report: ProgressCallback, quantize: Quantize) -> None:
+    label, total = f"compact copy of {path.stem}", path.stat().st_size
+    if shutil.disk_usage(copy.parents[1]).free < total:
+        raise CatalogError("the disk of the cache folder is nearly full")
+    with disk.workspace(copy.parents[1]) as folder:
+        made = folder / copy.name
+        with watched(made, lambda done: report(label, min(done, total), total)):
+            quantize(path, made, FORM)
+        disk.sync(made)
+        copy.parent.mkdir(exist_ok=True)
+        os.replace(made, copy)
+
+
+def _remove_oldest(folder: Path) -> None:
+    copies = sorted(
+        (each for each in folder.iterdir() if each.is_dir()), key=lambda each: each.stat().st_mtime
+    )
+    for each in copies[:-_MOST_COPIES]:
+        shutil.rmtree(each, ignore_errors=True)

@@ -1,0 +1,114 @@
+"""A compact copy of a draft's file is made once, where it is a gain, and is never in the way."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from nodes.catalog import DEFAULT_TARGET, Catalog, CatalogError, default_cache_dir
+from nodes.catalog.compact import compact_copy
+from nodes.engine.llama import LlamaConfig, LlamaModel
+from nodes.engine.protocol import Span
+from tests.engine.llama_texts import needs_model
+from tests.nodes.catalog.fakes import gguf_bytes
+
+_F32, _Q4_0 = 0, 2
+_MANY = 20_000_000
+
+
+class _Quantizer:
+    """Writes a small file, and counts how often."""
+
+    def __init__(self, reason: str = "") -> None:
+        self.num_made = 0
+        self._reason = reason
+
+    def __call__(self, source: Path, made: Path, file_type: str) -> None:
+        self.num_made += 1
+        made.write_bytes(gguf_bytes())
+        if self._reason:
+            raise CatalogError(self._reason)
+
+
+def _model(folder: Path, num_values: int = _MANY, tensor_type: int = _F32) -> Path:
+    path = folder / "draft.gguf"
+    path.write_bytes(gguf_bytes(num_values, tensor_type=tensor_type))
+    return path
+
+
+def test_a_copy_is_made_once_and_goes_by_the_name_of_its_model(tmp_path: Path) -> None:
+    path, root, quantize = _model(tmp_path), tmp_path / "cache", _Quantizer()
+    copy = compact_copy(path, "abc", root, quantize=quantize)
+    assert copy.path != path
+    assert copy.path.name == path.name
+    assert copy.path.read_bytes() == gguf_bytes()
+    assert copy.model_hash != "abc"
+    assert compact_copy(path, "abc", root, quantize=quantize) == copy
+    assert quantize.num_made == 1
+    # Another model of that name has a copy of its own.
+    assert compact_copy(path, "abd", root, quantize=quantize).path != copy.path
+
+
+@pytest.mark.parametrize(
+    ("num_values", "tensor_type"), [(1000, _F32), (_MANY, _Q4_0)], ids=["small", "compact"]
+)
+def test_a_file_that_a_copy_would_not_make_faster_is_used(
+    tmp_path: Path, num_values: int, tensor_type: int
+) -> None:
+    path, quantize = _model(tmp_path, num_values, tensor_type), _Quantizer()
+    copy = compact_copy(path, "abc", tmp_path / "cache", quantize=quantize)
+    assert copy.path == path
+    assert copy.model_hash == "abc"
+    assert not quantize.num_made
+
+
+def test_where_a_copy_cannot_be_made_the_file_is_used_and_nothing_is_left(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, root = _model(tmp_path), tmp_path / "cache"
+    with caplog.at_level(logging.WARNING):
+        copy = compact_copy(path, "abc", root, quantize=_Quantizer("no such type"))
+    assert copy.path == path
+    assert "no compact copy of draft.gguf" in caplog.text
+    assert "no such type" in caplog.text
+    assert not list(root.rglob("*.gguf"))
+
+
+def test_a_damaged_copy_is_made_again(tmp_path: Path) -> None:
+    path, root, quantize = _model(tmp_path), tmp_path / "cache", _Quantizer()
+    copy = compact_copy(path, "abc", root, quantize=quantize)
+    os.truncate(copy.path, 100)
+    assert compact_copy(path, "abc", root, quantize=quantize) == copy
+    assert copy.path.read_bytes() == gguf_bytes()
+
+
+def test_copies_that_were_not_used_for_long_go(tmp_path: Path) -> None:
+    path, root, quantize = _model(tmp_path), tmp_path / "cache", _Quantizer()
+    first, second, *_ = (
+        compact_copy(path, f"{number}", root, quantize=quantize).path for number in range(4)
+    )
+    for age, copy in enumerate((second, first)):
+        os.utime(copy.parent, (age, age))
+    compact_copy(path, "another", root, quantize=quantize)
+    assert first.exists()
+    assert not second.exists()
+
+
+@needs_model
+def test_a_real_model_predicts_from_its_copy(tmp_path: Path) -> None:
+    path = Catalog(default_cache_dir(os.environ)).path(DEFAULT_TARGET)
+    copy = compact_copy(path, "abc", tmp_path)
+    assert copy.path.stat().st_size < 0.6 * path.stat().st_size
+    model = LlamaModel(LlamaConfig(path=copy.path, num_cells=256, profile="fast"))
+    try:
+        assert model.info.model == path.name
+        # "The capital of France is" and what follows in most texts.
+        ids = model.vocabulary.encode("The capital of France is")
+
+        logits = model.forward([Span(0, 0, list(ids), 1)])
+        assert model.vocabulary.piece(int(logits[0].argmax())) == b" Paris"
+    finally:
+        model.close()
