@@ -333,6 +333,7 @@ def memory() -> None:
 @click.option("--target", default="smollm2-135m", show_default=True, help="A name or a GGUF file.")
 @click.option("--draft", default="", help="Another draft than the catalogue's, or none.")
 @click.option("--lookup/--no-lookup", default=True, help="Whether targets look guesses up, too.")
+@click.option("--weights", type=click.Choice(["auto", "as-stored"]), default="auto")
 def speed(
     streams: str,
     prompts: int,
@@ -342,6 +343,7 @@ def speed(
     target: str,
     draft: str,
     lookup: bool,
+    weights: str,
 ) -> None:
     """What guesses gain: a pair, as planned and plainly, in turns.
 
@@ -355,7 +357,7 @@ def speed(
     run_speed(
         [int(part) for part in streams.split(",")],
         workloads.split(","),
-        Pair(target, draft, lookup),
+        Pair(target, draft, lookup, weights),
         num_prompts=prompts,
         max_tokens=max_tokens,
         temperature=temperature,

@@ -34,11 +34,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Models by name or file; draft: "" for the catalogue's, "none" for none."""
+    """Models by name or file; draft: "" for the catalogue's, "none" for none. weights: of the
+    draft, as in EngineSettings."""
 
     target: str = DEFAULT_TARGET
     draft: str = ""
     looks_up: bool = True
+    weights: str = "auto"
 
     def settings(self) -> tuple[EngineSettings, EngineSettings | None]:
         """Of both nodes, with a thread each."""
@@ -49,7 +51,8 @@ class Pair:
         if name == "none":
             return target, None
         draft = str(Path(catalog.ensure(name)).resolve())
-        return target, replace(target, model=draft, profile="fast", vocabulary=path)
+        fast = replace(target, model=draft, profile="fast")
+        return target, replace(fast, vocabulary=path, weights=self.weights)
 
 
 HEAD = (
