@@ -20,6 +20,7 @@ class GenerateOptions:
     how many alternatives to each token. scores_prompt: log-probabilities of the prompt as well.
     timeout_s: for all of it, waiting included; None for the coordinator's limit. model_hash,
     numerics_class: what its target must have, in full or as a fingerprint has them; "" for any.
+    tools: as in SubmitRequest.
     date: what the model's chat template takes for today, as YYYY-MM-DD; "" for the day of this
     machine, in UTC.
     """
@@ -45,6 +46,7 @@ class GenerateOptions:
     date: str = ""
     model_hash: str = ""
     numerics_class: str = ""
+    tools: str = ""
 
 
 def _kinds(prompt: Prompt, is_chat: bool) -> tuple[str, tuple[int, ...], tuple[ChatMessage, ...]]:
@@ -81,4 +83,5 @@ def submit_of(prompt: Prompt, options: GenerateOptions, seed: int) -> SubmitRequ
         date=options.date,
         model_hash=options.model_hash,
         numerics_class=options.numerics_class,
+        tools=options.tools,
     )

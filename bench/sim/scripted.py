@@ -186,7 +186,9 @@ class ScriptedTokenizer:
     def encode(self, text: str) -> list[int]:
         raise NotImplementedError
 
-    def encode_chat(self, messages: Sequence[tuple[str, str]], *, date: str = "") -> list[int]:
+    def encode_chat(
+        self, messages: Sequence[tuple[str, str]], *, date: str = "", tools: str = ""
+    ) -> list[int]:
         raise NotImplementedError
 
     def piece(self, token_id: int) -> bytes:

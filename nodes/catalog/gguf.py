@@ -79,6 +79,15 @@ def check_gguf(path: Path) -> None:
                 raise GgufError(f"is truncated: {len(data)} of {num_bytes} B")
 
 
+def chat_template_of(path: Path) -> str:
+    """The chat template of a model; "" for none. Raises GgufError or OSError."""
+    check_gguf(path)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        header = Header(data)
+        header.file_bytes()
+        return header.chat_template
+
+
 def vocabulary_of(path: Path) -> bytes:
     """A GGUF file of what another one says of its model, vocabulary included, without tensors.
 
@@ -112,8 +121,9 @@ class Header:
     def __init__(self, data: mmap.mmap) -> None:
         self._data = data
         self._at = _AT_VERSION
-        # Where the keys end, after file_bytes().
+        # Where the keys end, and a key that there need not be; after file_bytes().
         self.keys_end = 0
+        self.chat_template = ""
         self._tensors: list[Tensor] = []
 
     def file_bytes(self) -> int:
@@ -128,6 +138,11 @@ class Header:
             key, value_type = self._string(), self._u32()
             if key == b"general.alignment" and value_type == _TYPE_U32:
                 alignment = self._u32()
+                continue
+            if key == b"tokenizer.chat_template" and value_type == _TYPE_STRING:
+                start = self._at + _U64.size
+                self._skip(self._u64())
+                self.chat_template = self._data[start : self._at].decode("utf-8", "replace")
                 continue
             if value_type in _INTEGERS:
                 self._check_bounds(key, value_type)

@@ -20,10 +20,11 @@ from nodes.catalog import (
     TermsError,
     default_cache_dir,
 )
-from nodes.catalog.gguf import GgufError, vocabulary_of
+from nodes.catalog.gguf import GgufError, chat_template_of, vocabulary_of
 from nodes.cli.output_file import write_output
 from nodes.cli.progress import Progress
 from nodes.config import environment
+from nodes.engine.chat.tools import style_of
 
 
 @click.group()
@@ -43,7 +44,8 @@ def models(context: click.Context) -> None:
 @models.command("list")
 @click.pass_obj
 def list_models(catalog: Catalog) -> None:
-    """List the models that have names; a star marks those on this machine.
+    """List the models that have names; a star marks those on this machine, with the form in which
+    they write calls of tools.
 
     \b
     Example:
@@ -54,9 +56,18 @@ def list_models(catalog: Catalog) -> None:
     for name in catalog.names():
         entry, mark = catalog.entry(name), "*" if name in installed else " "
         megabytes = (entry.size_bytes or 0) / 1e6
+        style = _tool_style(catalog.path(name)) if name in installed else ""
         click.echo(
             f"{mark} {name:<{width}}  {megabytes:6.1f} MB  {entry.licence:<18}  {entry.summary}"
+            + (f"; tools as {style}" if style else "")
         )
+
+
+def _tool_style(path: Path) -> str:
+    try:
+        return style_of(chat_template_of(path))
+    except (GgufError, OSError):
+        return ""
 
 
 @models.command()

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from nodes.engine.protocol import StreamError
 from nodes.engine.rules import Grammar
+from nodes.engine.tool_rules import tool_rules
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
@@ -198,11 +199,7 @@ class Grammars:
 
     def _compile(self, grammar: Grammar) -> Any:
         library = _library()
-        text = _HEADER + (
-            _json_rules(grammar.text)
-            if grammar.kind == "json_schema"
-            else _gbnf_rules(grammar.text)
-        )
+        text = _HEADER + _RULES[grammar.kind](grammar.text)
         limits = library.LLParserLimits(**_LIMITS)
         matcher = library.LLMatcher(self._vocabulary(library), text, log_level=0, limits=limits)
         if matcher.is_error():
@@ -257,7 +254,18 @@ def _json_rules(text: str) -> str:
         raise GrammarError(f"the JSON schema is not JSON: {_first_line(str(error))}") from None
     if not isinstance(schema, dict):
         raise GrammarError("the JSON schema is not an object")
-    return "start: %json " + json.dumps({**schema, "x-guidance": _JSON_OPTIONS})
+    return f"start: {_json_rule(schema)}"
+
+
+def _json_rule(schema: dict[str, Any]) -> str:
+    return "%json " + json.dumps({**schema, "x-guidance": _JSON_OPTIONS})
+
+
+def _tool_rules(text: str) -> str:
+    try:
+        return tool_rules(text, _json_rule)
+    except ValueError as error:
+        raise GrammarError(_first_line(str(error))) from None
 
 
 def _gbnf_rules(text: str) -> str:
@@ -273,6 +281,13 @@ def _gbnf_rules(text: str) -> str:
         raise GrammarError(f"the grammar is not valid: {_first_line(str(error))}") from None
     # Its own header, which is empty.
     return rules.partition("\n")[2]
+
+
+_RULES: Final[dict[str, Callable[[str], str]]] = {
+    "json_schema": _json_rules,
+    "gbnf": _gbnf_rules,
+    "tools": _tool_rules,
+}
 
 
 def _reason(error: str) -> str:

@@ -160,6 +160,7 @@ class LlamaModel:
             exact=False,
             numerics_class=numerics,
             can_roll_back=self._probe_roll_back(),
+            tool_style=self.vocabulary.tool_style,
         )
 
     def _probe_roll_back(self) -> bool:

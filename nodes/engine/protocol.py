@@ -79,7 +79,8 @@ class EngineInfo:
     exact: the start-up self-test found logits that do not depend on batch shape or neighbours.
     numerics_class: engines of one class compute equal bits (law 1, ARCHITECTURE.md).
     can_roll_back: rejected guesses can be taken out of the cache; without it gamma is 0.
-    emulated: answers or their times are not those of a real model on this machine.
+    emulated: answers or their times are not those of a real model on this machine. tool_style: how
+    the model writes calls of functions, one of chat.tools.STYLES; "" where it has no chat template.
     """
 
     engine: str
@@ -96,6 +97,7 @@ class EngineInfo:
     numerics_class: str
     can_roll_back: bool
     emulated: bool = False
+    tool_style: str = ""
 
 
 class Sequences(Protocol):
@@ -146,12 +148,15 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> list[int]:
         """Prompt ids of a text as it is; nothing in it names control tokens."""
 
-    def encode_chat(self, messages: Sequence[Message], *, date: str = "") -> list[int]:
+    def encode_chat(
+        self, messages: Sequence[Message], *, date: str = "", tools: str = ""
+    ) -> list[int]:
         """Prompt ids of a conversation in the model's chat template, up to where it is answered.
 
         Only the template names control tokens. date: what it takes for today, as YYYY-MM-DD; ""
-        where that is not known. Both raise InvalidInputError, one line for who asked; they may take
-        some seconds.
+        where that is not known. tools: functions that may be called, and calls in messages, as
+        chat.tools.parse_tools reads them. Both raise InvalidInputError, one line for who asked;
+        they may take some seconds.
         """
 
     def piece(self, token_id: int) -> bytes:

@@ -168,7 +168,9 @@ class ReplayTokenizer:
     def encode(self, text: str) -> list[int]:
         return self._recorded(text, is_chat=False)
 
-    def encode_chat(self, messages: Sequence[Message], *, date: str = "") -> list[int]:
+    def encode_chat(
+        self, messages: Sequence[Message], *, date: str = "", tools: str = ""
+    ) -> list[int]:
         """What was recorded are single messages of a user."""
         text = messages[0][1] if [role for role, _ in messages] == ["user"] else ""
         return self._recorded(text, is_chat=True)

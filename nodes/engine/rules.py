@@ -8,7 +8,7 @@ from typing import Final
 
 MAX_BIASES: Final = 1024
 MAX_GRAMMAR_CHARS: Final = 1 << 16
-GRAMMAR_KINDS: Final = ("json_schema", "gbnf")
+GRAMMAR_KINDS: Final = ("json_schema", "gbnf", "tools")
 _MAX_BIAS: Final = 100.0
 _MAX_PENALTY: Final = 2.0
 

@@ -175,7 +175,9 @@ class ToyTokenizer:
             raise InvalidInputError("the prompt is empty")
         return [1 + byte % (self._num_vocab - 1) for byte in text.encode()]
 
-    def encode_chat(self, messages: Sequence[Message], *, date: str = "") -> list[int]:
+    def encode_chat(
+        self, messages: Sequence[Message], *, date: str = "", tools: str = ""
+    ) -> list[int]:
         """Its template is the contents, a line each."""
         return self.encode("\n".join(content for _, content in messages))
 

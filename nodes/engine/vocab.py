@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nodes.engine.chat.quoting import ControlTexts, Quotes, check_role
+from nodes.engine.chat.tools import mapped, parse_tools, style_of
 from nodes.engine.llama_abi import library
 from nodes.engine.protocol import EngineError, InvalidInputError, Message
 
@@ -44,19 +45,36 @@ class LlamaTokenizer:
             raise InvalidInputError("the prompt is empty")
         return _some(self._tokens(text, add_special=True, parse_special=False))
 
-    def encode_chat(self, messages: Sequence[Message], *, date: str = "") -> list[int]:
+    def encode_chat(
+        self, messages: Sequence[Message], *, date: str = "", tools: str = ""
+    ) -> list[int]:
+        known, fields = parse_tools(tools)
         for role, _ in messages:
             check_role(role)
         quotes = Quotes(self._controls)
-        quoted = [(role, quotes.quote(content)) for role, content in messages]
+        quoted = [
+            {
+                **mapped(fields.get(place, {}), quotes.quote),
+                "role": role,
+                "content": quotes.quote(content),
+            }
+            for place, (role, content) in enumerate(messages)
+        ]
+        rendered = self._template.render(quoted, date, mapped(known, quotes.quote))
         token_ids: list[int] = []
-        for piece in quotes.split(self._template.render(quoted, date)):
+        for piece in quotes.split(rendered):
             if piece.is_plain:
                 token_ids += self.inner_tokens(piece.text)
             else:
                 # A template writes the special tokens itself, the first one included.
                 token_ids += self._tokens(piece.text, add_special=False, parse_special=True)
         return _some(token_ids)
+
+    @property
+    def tool_style(self) -> str:
+        """In which form the model writes calls (chat/tools.py); "" without a chat template."""
+        text = self._llama.llama_model_chat_template(self._model, None)
+        return style_of(text.decode("utf-8", "replace")) if text else ""
 
     def prepare(self) -> None:
         """Do what conversations need once. A template that is missing or wrong is told by these."""

@@ -25,6 +25,7 @@ from nodes.gateway.schema import (
     string,
     wrong,
 )
+from nodes.gateway.tools import Tools
 from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import DEFAULT_PRIORITY, MAX_PRIORITY, MAX_STOPS
 
@@ -41,6 +42,7 @@ _ANY_OBJECT: Final = '{"type":"object"}'
 class Job:
     """A body that has been checked. prompts: each of them is a request to the mesh. tells_tokens:
     events say what made each token. left_aside: fields that mean nothing here.
+    tools: what the answer may call; tool_style: how its model writes calls, once that is known.
     """
 
     prompts: tuple[Prompt, ...]
@@ -52,6 +54,8 @@ class Job:
     user: str = ""
     tells_tokens: bool = False
     left_aside: tuple[Hint, ...] = ()
+    tools: Tools | None = None
+    tool_style: str = ""
 
 
 def _stop(value: Any, path: str) -> tuple[str, ...]:
@@ -210,6 +214,7 @@ def job_of(
     options: GenerateOptions,
     *,
     echo: bool = False,
+    tools: Tools | None = None,
 ) -> Job:
     streams = found.get("stream", False)
     if "stream_options" in found and not streams:
@@ -225,4 +230,5 @@ def job_of(
         echo=echo,
         user=found.get("user", ""),
         tells_tokens=tells_tokens(found),
+        tools=tools,
     )

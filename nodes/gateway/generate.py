@@ -27,6 +27,7 @@ from nodes.gateway.resuming import Told
 from nodes.gateway.running import Running
 from nodes.gateway.schema import Hint, hints, parse_json
 from nodes.gateway.shape import Shape, new_id, now_unix
+from nodes.gateway.tools import in_style
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +92,10 @@ class Generate:
             with hints(are_errors=shared.strict_fields) as left_aside:
                 job = fields.job(body)
             job = replace(job, left_aside=tuple(left_aside))
+            if job.tools is not None:
+                style = await shared.models.tool_style(job.model)
+                options = in_style(job.options, job.tools, style)
+                job = replace(job, options=options, tool_style=style)
             if keyed is not None and body.get("seed") is None:
                 job = replace(job, options=replace(job.options, seed=keyed.seed))
             shape = fields.shape(body, job)
@@ -153,7 +158,9 @@ def _told(scope: Scope, keyed: Keyed | None, job: Job, content: bytes) -> Told |
     if last:
         has_key = keyed is not None
         resuming.check(has_key=has_key, streams=job.stream, num_choices=num_choices)
-    if keyed is None or not job.stream or num_choices > resuming.MAX_CHOICES:
+        if job.tools is not None:
+            raise ApiError(400, f"{resuming.HEADER}: answers that may call tools have no ids")
+    if keyed is None or not job.stream or num_choices > resuming.MAX_CHOICES or job.tools:
         return None
     tag = keyed.tag(scope["path"], content)
     return Told.of_header(last[0], tag, num_choices) if last else Told(tag, num_choices)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from nodes.client import Event, RequestFailedError
+from nodes.engine.chat.tools import HERMES
 from nodes.fingerprint import Model, is_named, model_ids
-from nodes.gateway.errors import of_failure, unavailable
+from nodes.gateway.errors import ApiError, of_failure, unavailable
 from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import NodeFields, NodesReply
 from nodes.status import Status
@@ -40,6 +41,7 @@ class ServedModel:
     """A model that targets take requests for; exact, emulated: whether any of them is not, is.
 
     id: what names it. hashes: of its content; several where id is a name that several files have.
+    tool_style: how it writes calls of functions, as in NodeFields.
     """
 
     id: str
@@ -47,6 +49,7 @@ class ServedModel:
     exact: bool
     emulated: bool
     num_targets: int
+    tool_style: str
 
     def as_json(self, created_unix: int) -> dict[str, Any]:
         return {
@@ -59,6 +62,7 @@ class ServedModel:
                 "emulated": self.emulated,
                 "num_targets": self.num_targets,
                 "model_hash": self.hashes[0] if len(self.hashes) == 1 else None,
+                "tool_style": self.tool_style or None,
             },
         }
 
@@ -95,6 +99,22 @@ class Models:
         named = [node for node in targets if is_named(name, _model_of(node))]
         known = {ids[_model_of(node)] for node in named}
         return _served(known.pop() if len(known) == 1 else name, named) if named else None
+
+    async def tool_style(self, name: str) -> str:
+        """How a model writes calls of functions, one of chat.tools.STYLES; "" where it cannot be
+        told of any. name: "" for whatever is served.
+
+        Raises ApiError where models of several styles are meant, or nobody can be asked.
+        """
+        targets = await self._targets(_MAX_AGE_S)
+        styles = {
+            node.tool_style for node in targets if not name or is_named(name, _model_of(node))
+        }
+        if len(styles) > 1:
+            reason = "name one model: those that are served write calls of tools in several forms"
+            raise ApiError(400, f"model: {reason}", param="model", code="invalid_value")
+        # Whether there is such a model, or soon will be, the coordinator knows best.
+        return next(iter(styles), HERMES)
 
     async def _targets(self, max_age_s: float) -> Sequence[NodeFields]:
         """Those that take requests. max_age_s: of what is known."""
@@ -136,4 +156,5 @@ def _served(name: str, nodes: Sequence[NodeFields]) -> ServedModel:
         exact=all(node.exact for node in nodes),
         emulated=any(node.emulated for node in nodes),
         num_targets=len(nodes),
+        tool_style=nodes[0].tool_style,
     )

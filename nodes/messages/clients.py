@@ -47,7 +47,8 @@ class SubmitRequest:
     -1 where the choice is over. model_hash, numerics_class, is_exact, prompt_hash: as its
     StartedNotice told, so that it goes on as it began; "" and False for any. A new request may name
     the first two as well, in full or as fingerprints have them. deadline_s: from now on; 0 for the
-    coordinator's own limit. date: what a chat template takes for today.
+    coordinator's own limit. date: what a chat template takes for today. tools: functions that the
+    answer may call, and calls in messages, as engine.chat.tools.parse_tools reads them.
     """
 
     request_id: Id
@@ -79,6 +80,7 @@ class SubmitRequest:
     is_exact: bool = False
     prompt_hash: Name = ""
     date: Date = ""
+    tools: PromptText = ""
 
 
 @message(33)

@@ -36,6 +36,7 @@ Gamma = Annotated[int, Range(0, MAX_GAMMA)]
 Name = Annotated[str, MaxLen(256)]
 # A day as YYYY-MM-DD, or "" where it is not known.
 Date = Annotated[str, MaxLen(10)]
+ToolStyle = Annotated[str, MaxLen(16)]
 Reason = Annotated[str, MaxLen(1024)]
 Code = Annotated[str, MaxLen(32)]
 Stops = Annotated[tuple[Annotated[str, MaxLen(256)], ...], MaxLen(MAX_STOPS)]

@@ -37,13 +37,14 @@ from nodes.messages.fields import (
 class TokenizeRequest:
     """messages: a conversation, for the model's chat template; without one, the prompt as it is.
 
-    date: as in SubmitRequest.
+    date, tools: as in SubmitRequest.
     """
 
     request_id: Id
     prompt: PromptText
     messages: Annotated[tuple[ChatMessage, ...], MaxLen(MAX_MESSAGES)] = ()
     date: Date = ""
+    tools: PromptText = ""
 
 
 @message(17, max_bytes=MAX_REASON_BYTES, max_tokens=MAX_PROMPT_TOKENS)

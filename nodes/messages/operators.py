@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 from mesh.messages import MaxLen, Range, message, struct
-from nodes.messages.fields import MAX_REASON_BYTES, MAX_STREAMS_PER_MESSAGE, Count, Id, Name, Reason
+from nodes.messages.fields import (
+    MAX_REASON_BYTES,
+    MAX_STREAMS_PER_MESSAGE,
+    Count,
+    Id,
+    Name,
+    Reason,
+    ToolStyle,
+)
 
 # A plan of 256 streams is some 60 KB.
 MAX_TRACE_BYTES: Final = 130_000
@@ -26,7 +34,8 @@ APART: Final = "~"
 class NodeFields:
     """num_streams: of a target. rtt_us: round trip of a Ping, 0 if not known. model_hash,
     numerics_class: as in its profile, the first characters of long ones; with APART in it the class
-    of a target that computes other bits than the one which it says it is of."""
+    of a target that computes other bits than the one which it says it is of. tool_style: likewise,
+    as in EngineInfo."""
 
     node: Name
     role: Name
@@ -38,6 +47,7 @@ class NodeFields:
     rtt_us: Count = 0
     model_hash: Name = ""
     numerics_class: Name = ""
+    tool_style: ToolStyle = ""
 
 
 @message(39, max_bytes=98_304)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from mesh.messages import Range, struct
-from nodes.messages.fields import MAX_STREAMS_PER_MESSAGE, Count, Name
+from nodes.messages.fields import MAX_STREAMS_PER_MESSAGE, Count, Name, ToolStyle
 
 
 @struct
@@ -52,3 +52,4 @@ class EngineProfile:
     decode: CostFields
     prefill: CostFields
     link: LinkFields = LinkFields("", 0.0, 0.0)
+    tool_style: ToolStyle = ""

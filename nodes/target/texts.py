@@ -70,7 +70,7 @@ def tokenize(tokenizer: Tokenizer, request: TokenizeRequest) -> TokenizeReply:
     try:
         if request.messages:
             messages = [(m.role, m.content) for m in request.messages]
-            token_ids = tokenizer.encode_chat(messages, date=request.date)
+            token_ids = tokenizer.encode_chat(messages, date=request.date, tools=request.tools)
         else:
             token_ids = tokenizer.encode(request.prompt)
     except InvalidInputError as error:

@@ -29,8 +29,8 @@ _DIGEST_BYTES: Final = 16
 def digest_of(submit: SubmitRequest) -> bytes:
     """Of what a target has to work on: prompt and rules, whatever the seed and whoever asks."""
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    rules = submit.rules
-    digest.update(repr((submit.model, submit.prompt, submit.messages, rules)).encode())
+    told = submit.model, submit.prompt, submit.messages, submit.tools, submit.rules
+    digest.update(repr(told).encode())
     digest.update(array("I", submit.prompt_token_ids).tobytes())
     return digest.digest()
 

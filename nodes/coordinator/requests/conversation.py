@@ -15,16 +15,18 @@ _USER = "user"
 def conversation_of(submit: SubmitRequest, prompt: Sequence[int]) -> bytes:
     """Returns a digest of the beginning of what is asked, the same in every coordinator.
 
-    The beginning of a conversation is its messages up to and with the first one of the user; that
-    of a text is its first 256 characters, that of token ids (prompt) the first 64.
+    The beginning of a conversation is its tools and its messages up to and with the first one of
+    the user; that of a text is its first 256 characters, that of token ids (prompt) the first 64.
     """
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    parts = [submit.tools]
     for message in submit.messages:
-        for part in (message.role.encode(), message.content.encode()):
-            # Each with its length: no two lists of parts are the same bytes.
-            digest.update(len(part).to_bytes(4, "little") + part)
+        parts += [message.role, message.content]
         if message.role == _USER:
             break
+    for part in map(str.encode, parts if submit.messages else ()):
+        # Each with its length: no two lists of parts are the same bytes.
+        digest.update(len(part).to_bytes(4, "little") + part)
     digest.update(submit.prompt[:_NUM_CHARS].encode())
     for token_id in prompt[:_NUM_IDS]:
         digest.update(token_id.to_bytes(4, "little"))

@@ -63,4 +63,4 @@ def num_held_by(request: Request) -> int:
     """Characters and token ids of a request as it is submitted."""
     submit = request.submit
     num_chars = len(submit.prompt) + sum(len(message.content) for message in submit.messages)
-    return num_chars + len(submit.prompt_token_ids)
+    return num_chars + len(submit.tools) + len(submit.prompt_token_ids)

@@ -84,7 +84,9 @@ class Tokenizing:
                 self._sent[text.number] = text
                 text.num_asked += 1
                 submit = text.request.submit
-                asked = TokenizeRequest(text.number, submit.prompt, submit.messages, submit.date)
+                asked = TokenizeRequest(
+                    text.number, submit.prompt, submit.messages, submit.date, submit.tools
+                )
                 out.append((target, asked))
         return out
 

@@ -16,7 +16,8 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from nodes.engine.protocol import InvalidInputError, Message
+from nodes.engine.chat.tools import knows_tools, told_as_text
+from nodes.engine.protocol import InvalidInputError
 
 MAX_TEXT_CHARS: Final = 1 << 20
 _MAX_ERROR_CHARS: Final = 600
@@ -58,21 +59,34 @@ class ChatTemplate:
         Raises InvalidInputError for a template that cannot be compiled.
         """
         self._variables = dict(variables)
+        self._knows_tools = knows_tools(text)
         try:
             self._template = _environment().from_string(text)
         except _FAILURES as error:
             raise InvalidInputError(_error_line(error)) from None
 
-    def render(self, messages: Sequence[Message], date: str) -> str:
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        date: str,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
         """The text of a conversation and of the beginning of its answer.
 
+        messages: with role and content; calls, and what they returned, as OpenAI's API has them,
+        but for arguments, which are no text. A template that knows no tools gets them as text.
         date: what the template takes for today, as YYYY-MM-DD; "" where that is not known. The
         node's own clock is not asked, for then the same request would read otherwise tomorrow, or
         on another node. Raises InvalidInputError with one line: what the template objects to, or
         how it fails.
         """
         variables: dict[str, Any] = {**_ABSENT, **self._variables}
-        variables["messages"] = [{"role": role, "content": text} for role, text in messages]
+        has_tools = tools or any("tool_calls" in m or m["role"] == "tool" for m in messages)
+        if has_tools and not self._knows_tools:
+            messages, tools = told_as_text(messages, tools), ()
+        variables["messages"] = [dict(message) for message in messages]
+        if tools:
+            variables["tools"] = [dict(tool) for tool in tools]
         try:
             if date:
                 variables["strftime_now"] = datetime.fromisoformat(date).strftime

@@ -39,7 +39,8 @@ class Duty(Protocol):
 
 
 class ReadTexts:
-    """Texts and conversations become token ids: {"text"} or {"messages", "date"} to {"token_ids"}.
+    """Texts and conversations become token ids: {"text"}, or {"messages", "date", "tools"}, to
+    {"token_ids"}.
 
     path: the model file, of which only the vocabulary is read.
     """
@@ -61,7 +62,8 @@ class ReadTexts:
         if "text" in question:
             return {"token_ids": self._tokenizer.encode(question["text"])}
         messages = [(role, content) for role, content in question["messages"]]
-        return {"token_ids": self._tokenizer.encode_chat(messages, date=question["date"])}
+        other = {"date": question["date"], "tools": question["tools"]}
+        return {"token_ids": self._tokenizer.encode_chat(messages, **other)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,9 +27,11 @@ class SandboxedTokenizer:
     def encode(self, text: str) -> list[int]:
         return self._read({"text": text}, len(text))
 
-    def encode_chat(self, messages: Sequence[Message], *, date: str = "") -> list[int]:
-        num_chars = sum(len(content) for _, content in messages)
-        return self._read({"messages": list(messages), "date": date}, num_chars)
+    def encode_chat(
+        self, messages: Sequence[Message], *, date: str = "", tools: str = ""
+    ) -> list[int]:
+        num_chars = sum(len(content) for _, content in messages) + len(tools)
+        return self._read({"messages": list(messages), "date": date, "tools": tools}, num_chars)
 
     def _read(self, question: dict[str, object], num_chars: int) -> list[int]:
         # Before it is copied.

@@ -12,7 +12,11 @@ DAY = "2026-02-01"
 
 
 def text_of(template: str, messages: list[Message] = USER, **variables: str) -> str:
-    return ChatTemplate(template, variables).render(messages, DAY)
+    return ChatTemplate(template, variables).render(dicts(messages), DAY)
+
+
+def dicts(messages: list[Message]) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content in messages]
 
 
 def test_a_conversation_with_roles_and_variables() -> None:
@@ -69,7 +73,7 @@ def test_what_a_template_objects_to_and_how_it_fails_is_one_line(template: str, 
 
 def test_a_template_without_a_date_has_none_to_write() -> None:
     template = "{% if strftime_now is defined %}{{ strftime_now('%Y') }}{% else %}-{% endif %}"
-    assert ChatTemplate(template, {}).render(USER, "") == "-"
+    assert ChatTemplate(template, {}).render(dicts(USER), "") == "-"
 
 
 def test_after_a_failure_the_next_conversation_is_rendered() -> None:
@@ -77,8 +81,8 @@ def test_after_a_failure_the_next_conversation_is_rendered() -> None:
         "{% if messages | length > 1 %}{{ raise_exception('') }}{% endif %}ok", {}
     )
     with pytest.raises(InvalidInputError, match="refuses the conversation: RefusalError"):
-        template.render(USER * 2, DAY)
-    assert template.render(USER, DAY) == "ok"
+        template.render(dicts(USER * 2), DAY)
+    assert template.render(dicts(USER), DAY) == "ok"
 
 
 def test_a_template_that_cannot_be_compiled_is_told() -> None:

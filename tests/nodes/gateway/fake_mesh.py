@@ -82,6 +82,8 @@ class FakeMesh:
         self.draining: set[str] = set()
         # Of targets whose model has another hash than MODEL_HASH.
         self.hashes: dict[str, str] = {}
+        # Of targets that write calls in another form than the usual one.
+        self.tool_styles: dict[str, str] = {}
         self.is_joined = True
         self.shown: Status | Exception = STATUS
         self.num_status_requests = 0
@@ -132,6 +134,7 @@ class FakeMesh:
                 model in self.draining,
                 model_hash=self.hashes.get(f"target-{i}", MODEL_HASH),
                 numerics_class=NUMERICS,
+                tool_style=self.tool_styles.get(f"target-{i}", "hermes"),
             )
             for i, model in enumerate(self.models)
         ]

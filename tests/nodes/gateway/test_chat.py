@@ -45,7 +45,7 @@ def test_a_conversation_is_one_prompt() -> None:
 @pytest.mark.parametrize(
     ("message", "param"),
     [
-        ({"role": "tool", "content": "x"}, "messages[0].role"),
+        ({"role": "robot", "content": "x"}, "messages[0].role"),
         ({"role": "user"}, "messages[0].content"),
         ({"role": "user", "content": None}, "messages[0].content"),
         ({"content": "x"}, "messages[0].role"),
@@ -56,7 +56,18 @@ def test_a_conversation_is_one_prompt() -> None:
         ({"role": "user", "content": [{"type": "text"}]}, "messages[0].content[0].text"),
         ({"role": "user", "content": "x" * 51}, "messages[0].content"),
         ({"role": "user", "content": "x", "name": "bob"}, "messages[0].name"),
-        ({"role": "user", "content": "x", "tool_calls": [{}]}, "messages[0].tool_calls"),
+        (
+            {"role": "assistant", "content": "x", "tool_calls": [{}]},
+            "messages[0].tool_calls[0].function",
+        ),
+        (
+            {
+                "role": "user",
+                "content": "x",
+                "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}],
+            },
+            "messages[0].tool_calls",
+        ),
         ({"role": "user", "content": "x", "other": 1}, "messages[0].other"),
         ("hi", "messages[0]"),
     ],

@@ -114,7 +114,7 @@ def test_formats_become_grammars() -> None:
         ({"seed": -1}, "seed"),
         ({"seed": 2**63}, "seed"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
-        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function"),
         ({"functions": [{}]}, "functions"),
         ({"audio": {}}, "audio"),
         ({"modalities": ["text", "audio"]}, "modalities"),

@@ -1,0 +1,122 @@
+"""How models are told of functions that they may call, and how they write a call.
+
+A style is the form in which a model writes calls. It is found in the text of the model's chat
+template, which shows past calls in that form. Templates that know no tools get them as text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from nodes.engine.protocol import InvalidInputError
+
+# <tool_call> and </tool_call> around {"name": ..., "arguments": {...}}: Hermes, Qwen, and others.
+HERMES: Final = "hermes"
+# {"name": ..., "parameters": {...}} as the whole answer.
+LLAMA3: Final = "llama3"
+# [{"name": ..., "arguments": {...}}, ...] behind a control token.
+MISTRAL: Final = "mistral"
+STYLES: Final = (HERMES, LLAMA3, MISTRAL)
+
+_BAD: Final = "tools: an object of tools and fields of messages is accepted"
+_NAMES_TOOLS: Final = re.compile(r"\btools\b")
+_INTRODUCTION: Final = (
+    "You may call functions. To call one, write\n"
+    '<tool_call>\n{"name": "...", "arguments": {...}}\n</tool_call>\n'
+    "and nothing behind it; you are then told what it returned. "
+    "These are the functions, each with the JSON schema of its arguments:"
+)
+
+
+def style_of(template: str) -> str:
+    """The style of a model with this chat template; "" for no template."""
+    if not template:
+        return ""
+    return _known_style(template) or HERMES
+
+
+def knows_tools(template: str) -> bool:
+    """Whether the template itself shows tools and calls, in a style that is known here."""
+    return bool(_known_style(template))
+
+
+def _known_style(template: str) -> str:
+    if not _NAMES_TOOLS.search(template):
+        return ""
+    if "<tool_call>" in template:
+        return HERMES
+    if "[TOOL_CALLS]" in template:
+        return MISTRAL
+    return LLAMA3 if '"parameters":' in template else ""
+
+
+def parse_tools(text: str) -> tuple[list[dict[str, Any]], dict[int, dict[str, Any]]]:
+    """Tools as OpenAI's API has them, and what messages have besides role and content, by their
+    place: `tool_calls`, or the `tool_call_id` and `name` of a result.
+
+    text: {"tools": [...], "messages": {"3": {...}}} as JSON, "" for nothing. Raises
+    InvalidInputError for what is none.
+    """
+    if not text:
+        return [], {}
+    try:
+        found = json.loads(text)
+        tools = [dict(tool) for tool in found["tools"]]
+        places = {int(place): dict(fields) for place, fields in found["messages"].items()}
+        for tool in tools:
+            dict(tool["function"])
+        for call in (call for each in places.values() for call in each.get("tool_calls", ())):
+            _ = call["function"]["name"], call["function"]["arguments"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise InvalidInputError(_BAD) from None
+    return tools, places
+
+
+def mapped(value: Any, change: Callable[[str], str]) -> Any:
+    """A value of JSON with all its texts changed, names of fields included."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [mapped(item, change) for item in value]
+    if isinstance(value, dict):
+        return {change(name): mapped(item, change) for name, item in value.items()}
+    return value
+
+
+def told_as_text(
+    messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """A conversation with tools, for a template that knows none: tools stand in the first message
+    of the system, calls in answers, and what functions returned in messages of the user."""
+    told: list[dict[str, Any]] = []
+    for message in messages:
+        role, content = message["role"], message["content"]
+        if role == "tool":
+            role, content = "user", f"<tool_response>\n{content}\n</tool_response>"
+            # Templates want user and assistant in turns.
+            if told and told[-1]["role"] == "user":
+                told[-1]["content"] += "\n" + content
+                continue
+        for call in message.get("tool_calls", ()):
+            function = call["function"]
+            written = {"name": function["name"], "arguments": function["arguments"]}
+            content += f"{_break(content)}<tool_call>\n{_json(written)}\n</tool_call>"
+        told.append({"role": role, "content": content})
+    if tools:
+        text = "\n".join([_INTRODUCTION, *(_json(tool["function"]) for tool in tools)])
+        if told and told[0]["role"] == "system":
+            told[0]["content"] += f"{_break(told[0]['content'])}\n{text}"
+        else:
+            told.insert(0, {"role": "system", "content": text})
+    return told
+
+
+def _break(content: str) -> str:
+    return "\n" if content else ""
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,85 @@
+"""Calls of functions as a grammar: valid by construction, in the style of the model.
+
+The text of a grammar of kind `tools` is JSON:
+
+    {"style": "hermes", "choice": "auto", "parallel": true,
+     "tools": [{"name": "...", "parameters": {...}}, ...]}
+
+choice: `auto` for an answer that may be free text, or text and then calls; `required` for calls.
+What is free stays free until the first character of a call, and nothing follows the last one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Final
+
+from nodes.engine.chat.tools import HERMES, LLAMA3, MISTRAL
+
+_OPEN: Final = "<tool_call>"
+_CLOSE: Final = "</tool_call>"
+# All text, all that holds no beginning of a call, and all that does not begin as calls do.
+_TEXT: Final = r"TEXT: /(.|\n)*/" + "\n"
+_TAIL: Final = rf"TAIL: /(.|\n)*/ & ~/(.|\n)*{_OPEN}(.|\n)*/" + "\n"
+_PLAIN: Final = {
+    LLAMA3: r"PLAIN: /[^{](.|\n)*/" + "\n",
+    MISTRAL: r"PLAIN: /[^\[](.|\n)*/" + "\n",
+}
+
+
+def tool_rules(text: str, schema: Callable[[dict[str, Any]], str]) -> str:
+    """Rules in llguidance's dialect of Lark. schema: makes a rule's right side of a JSON schema.
+
+    Raises ValueError for a text that is none of this kind.
+    """
+    try:
+        found = json.loads(text)
+        style, is_free = found["style"], found["choice"] == "auto"
+        tools = [(tool["name"], tool["parameters"]) for tool in found["tools"]]
+        parallel = bool(found["parallel"])
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"tools are not described as they should be: {error}") from None
+    if not tools or not all(isinstance(schema, dict) for _, schema in tools):
+        raise ValueError("tools need a name and parameters each, and there must be one at least")
+    names = " | ".join(f"fn_{index}" for index in range(len(tools)))
+    key = "parameters" if style == LLAMA3 else "arguments"
+    rules = "".join(
+        f"fn_{index}: {_quoted(f'{_json(name)}, {_json(key)}: ')} args_{index}\n"
+        f"args_{index}: {schema(parameters)}\n"
+        for index, (name, parameters) in enumerate(tools)
+    )
+    rules += f"object: {_quoted('{' + _json('name') + ': ')} ({names}) {_quoted('}')}\n"
+    if style == HERMES:
+        rules += f"call: {_quoted(chr(10))} object {_quoted(chr(10) + _CLOSE)}\n"
+        more = ""
+        if parallel:
+            rules += f"more: {_quoted(chr(10) + _OPEN)} call\n"
+            more = " more*"
+        if is_free:
+            start = f"tail | lead call{more}"
+            rules += f"lead[lazy]: TEXT {_quoted(_OPEN)}\ntail: TAIL\n{_TEXT}{_TAIL}"
+        else:
+            start = f"{_quoted(_OPEN)} call{more}"
+    elif style in _PLAIN:
+        calls = "object"
+        if style == MISTRAL:
+            more = f" ({_quoted(', ')} object)*" if parallel else ""
+            calls = f"{_quoted('[')} object{more} {_quoted(']')}"
+        start = "calls"
+        rules += f"calls: {calls}\n"
+        if is_free:
+            start = 'calls | plain | ""'
+            rules += f"plain: PLAIN\n{_PLAIN[style]}"
+    else:
+        raise ValueError(f"no style of calls is called {style!r}")
+    return f"start: {start}\n{rules}"
+
+
+def _json(text: str) -> str:
+    return json.dumps(text)
+
+
+def _quoted(text: str) -> str:
+    """A string of Lark, whose escapes are those of JSON."""
+    return json.dumps(text)

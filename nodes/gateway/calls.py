@@ -1,0 +1,167 @@
+"""An answer's text read as content and calls of functions, piece by piece. Pure.
+
+The text is that of a model that was held to a grammar of calls (engine/tool_rules.py), cut off
+anywhere: what is read here is what such a text can be, and what is not stays content.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from nodes.engine.chat.tools import HERMES, LLAMA3, MISTRAL
+
+_OPEN: Final = "<tool_call>"
+# Up to the first character of the arguments.
+_HEAD: Final = re.compile(
+    r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*', re.DOTALL
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a piece of text adds: content, the beginning of a call (its name), or its arguments.
+    number: of the call, from 0 on."""
+
+    content: str = ""
+    number: int = 0
+    name: str = ""
+    arguments: str = ""
+
+
+class _At(Enum):
+    CONTENT = auto()
+    HEAD = auto()
+    ARGUMENTS = auto()
+    BEHIND = auto()
+
+
+class CallReader:
+    """Reads one answer. num_calls: that have begun."""
+
+    def __init__(self, style: str) -> None:
+        self._style = style
+        self._at = _At.CONTENT
+        self._waiting = ""
+        self._begun = False
+        self._value = _Value()
+        self.num_calls = 0
+
+    def read(self, text: str, *, is_last: bool = False) -> Iterator[Part]:
+        """What more text adds; is_last: there is no more of it."""
+        self._waiting += text
+        before = None
+        while self._waiting and before != (self._at, self._waiting):
+            before = self._at, self._waiting
+            yield from self._step(is_last=is_last)
+
+    def _step(self, *, is_last: bool) -> Iterator[Part]:
+        match self._at:
+            case _At.CONTENT:
+                yield from self._content(is_last=is_last)
+            case _At.HEAD:
+                yield from self._head(is_last=is_last)
+            case _At.ARGUMENTS:
+                text = self._value.take(self._waiting)
+                self._waiting = self._waiting[len(text) :]
+                if self._value.is_whole:
+                    self._at = _At.BEHIND
+                if text:
+                    yield Part(number=self.num_calls - 1, arguments=text)
+            case _At.BEHIND:
+                self._behind(is_last=is_last)
+
+    def _content(self, *, is_last: bool) -> Iterator[Part]:
+        if self._style != HERMES:
+            # A call is the whole answer, and begins as nothing else does.
+            begins = {LLAMA3: "{", MISTRAL: "["}[self._style]
+            if not self._begun and self._waiting.startswith(begins):
+                self._waiting = self._waiting[len(begins) if self._style == MISTRAL else 0 :]
+                self._at = _At.HEAD
+                return
+            self._begun = True
+            content, self._waiting = self._waiting, ""
+            yield Part(content=content)
+            return
+        place = self._waiting.find(_OPEN)
+        if place >= 0:
+            content = self._waiting[:place]
+            self._waiting = self._waiting[place + len(_OPEN) :]
+            self._at = _At.HEAD
+        else:
+            kept = 0 if is_last else _begun_of(_OPEN, self._waiting)
+            content = self._waiting[: len(self._waiting) - kept]
+            self._waiting = self._waiting[len(content) :]
+        if content:
+            yield Part(content=content)
+
+    def _head(self, *, is_last: bool) -> Iterator[Part]:
+        found = _HEAD.match(self._waiting)
+        if found is None:
+            if is_last:
+                # Cut off before anybody could say what is called.
+                self._waiting = ""
+            return
+        self._waiting = self._waiting[found.end() :]
+        self._at, self._value = _At.ARGUMENTS, _Value()
+        self.num_calls += 1
+        yield Part(number=self.num_calls - 1, name=json.loads(found[1]))
+
+    def _behind(self, *, is_last: bool) -> None:
+        """What closes a call, and leads to the next."""
+        if self._style == HERMES:
+            opened = self._waiting.find(_OPEN)
+            if opened >= 0:
+                self._waiting = self._waiting[opened + len(_OPEN) :]
+                self._at = _At.HEAD
+            else:
+                kept = 0 if is_last else _begun_of(_OPEN, self._waiting)
+                self._waiting = self._waiting[len(self._waiting) - kept :]
+            return
+        comma = self._waiting.find(",") if self._style == MISTRAL else -1
+        self._waiting = self._waiting[comma + 1 :] if comma >= 0 else ""
+        if comma >= 0:
+            self._at = _At.HEAD
+
+
+class _Value:
+    """Finds the end of one JSON object."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._in_text = False
+        self._is_escaped = False
+        self.is_whole = False
+
+    def take(self, text: str) -> str:
+        """As much of a text as belongs to the object."""
+        for place, letter in enumerate(text):
+            if self._in_text:
+                if self._is_escaped:
+                    self._is_escaped = False
+                elif letter == "\\":
+                    self._is_escaped = True
+                elif letter == '"':
+                    self._in_text = False
+            elif letter == '"':
+                self._in_text = True
+            elif letter in "{[":
+                self._depth += 1
+            elif letter in "}]":
+                self._depth -= 1
+                if self._depth == 0:
+                    self.is_whole = True
+                    return text[: place + 1]
+        return text
+
+
+def _begun_of(mark: str, text: str) -> int:
+    """How many of the last characters of a text may begin a mark."""
+    for size in range(min(len(mark) - 1, len(text)), 0, -1):
+        if text.endswith(mark[:size]):
+            return size
+    return 0

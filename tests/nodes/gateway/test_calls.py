@@ -1,0 +1,81 @@
+"""An answer's text read as content and calls, however it is cut into pieces."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from nodes.gateway.calls import CallReader
+
+ONE = '{"name": "weather", "arguments": {"city": "K\\"}{", "days": [1, {"a": "]"}]}}'
+TWO = '{"name": "mail", "arguments": {}}'
+
+
+def read(style: str, *pieces: str, is_last: bool = True) -> tuple[str, list[tuple[str, str]]]:
+    """The content, and name and arguments of each call."""
+    reader, content = CallReader(style), ""
+    calls: list[tuple[str, str]] = []
+    for index, piece in enumerate(pieces):
+        for part in reader.read(piece, is_last=is_last and index == len(pieces) - 1):
+            content += part.content
+            if part.name:
+                assert part.number == len(calls)
+                calls.append((part.name, ""))
+            elif part.arguments:
+                assert part.number == len(calls) - 1
+                calls[-1] = (calls[-1][0], calls[-1][1] + part.arguments)
+    assert reader.num_calls == len(calls)
+    return content, calls
+
+
+def tagged(*objects: str) -> str:
+    return "\n".join(f"<tool_call>\n{each}\n</tool_call>" for each in objects)
+
+
+CASES = [
+    ("hermes", "Plain text, <tool_cal", "Plain text, <tool_cal", []),
+    ("hermes", tagged(ONE), "", [ONE]),
+    ("hermes", "I see.\n" + tagged(ONE, TWO), "I see.\n", [ONE, TWO]),
+    ("llama3", ONE.replace("arguments", "parameters"), "", [ONE]),
+    ("llama3", 'No {"name"', 'No {"name"', []),
+    ("mistral", f"[{ONE}, {TWO}]", "", [ONE, TWO]),
+    ("mistral", "No [", "No [", []),
+]
+
+
+@pytest.mark.parametrize(("style", "text", "content", "objects"), CASES)
+def test_any_pieces_give_the_same(style: str, text: str, content: str, objects: list[str]) -> None:
+    expected = [json.loads(each) for each in objects]
+    source = random.Random(1)
+    for _ in range(200):
+        cuts = sorted(source.sample(range(len(text) + 1), source.randint(0, min(8, len(text)))))
+        pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+        found_content, calls = read(style, *pieces)
+        assert found_content == content
+        assert [name for name, _ in calls] == [each["name"] for each in expected]
+        assert [json.loads(text) for _, text in calls] == [each["arguments"] for each in expected]
+
+
+@pytest.mark.parametrize(("style", "text", "content", "objects"), CASES)
+def test_a_text_that_is_cut_off_ends_where_it_ends(
+    style: str, text: str, content: str, objects: list[str]
+) -> None:
+    for end in range(len(text) + 1):
+        found_content, calls = read(style, text[:end])
+        assert content.startswith(found_content) or found_content.startswith(content)
+        assert len(calls) <= len(objects)
+
+
+def test_arguments_are_told_as_they_come() -> None:
+    reader = CallReader("hermes")
+    pieces = ("<tool_call>\n{", '"name": "f", ', '"arguments": {"a"', ": 1", "}}\n</tool")
+    told = [[(p.name, p.arguments) for p in reader.read(piece)] for piece in pieces]
+    assert told == [[], [], [("f", ""), ("", '{"a"')], [("", ": 1")], [("", "}")]]
+
+
+def test_what_may_begin_a_call_is_kept_until_it_is_known() -> None:
+    reader = CallReader("hermes")
+    assert [p.content for p in reader.read("a <tool")] == ["a "]
+    assert [p.content for p in reader.read("kit>")] == ["<toolkit>"]

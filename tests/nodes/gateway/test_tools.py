@@ -1,0 +1,208 @@
+"""Tools in bodies and answers: what the mesh is asked for, and what a client is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nodes.gateway.chat import ChatFields
+from nodes.gateway.config import GatewayLimits
+from nodes.gateway.errors import ApiError
+from nodes.gateway.tools import in_style
+from nodes.messages import ChatMessage
+from tests.nodes.gateway.calls import Call, gateway_of, get, open_app, post
+from tests.nodes.gateway.fake_mesh import FakeMesh, text_answer
+
+KEY = {"idempotency-key": "0123456789abcdef"}
+PATH = "/v1/chat/completions"
+USER = {"role": "user", "content": "Is it warm in Köln?"}
+PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+WEATHER = {
+    "type": "function",
+    "function": {"name": "weather", "description": "Of a city", "parameters": PARAMETERS},
+}
+MAIL = {"type": "function", "function": {"name": "mail"}}
+CALL = '{"name": "weather", "arguments": {"city": "Köln"}}'
+TEXT = ("One mo", "ment.", "\n<tool_c", "all>\n", CALL[:40], CALL[40:], "\n</tool_call>")
+
+
+def body(**changes: Any) -> dict[str, Any]:
+    return {"messages": [USER], "tools": [WEATHER, MAIL], **changes}
+
+
+def grammar_of(**changes: Any) -> dict[str, Any]:
+    job = ChatFields(GatewayLimits()).job(body(**changes))
+    assert job.tools is not None
+    rules = in_style(job.options, job.tools, "hermes").rules
+    assert rules.grammar.kind == "tools"
+    found: dict[str, Any] = json.loads(rules.grammar.text)
+    return found
+
+
+def refused(**changes: Any) -> str | None:
+    with pytest.raises(ApiError) as caught:
+        grammar_of(**changes)
+    assert caught.value.status == 400
+    return caught.value.param
+
+
+def test_the_answer_is_held_to_the_schemas_of_its_tools() -> None:
+    found = grammar_of()
+    assert (found["style"], found["choice"], found["parallel"]) == ("hermes", "auto", True)
+    weather, mail = found["tools"]
+    # Arguments that nobody has declared help nobody.
+    assert weather == {
+        "name": "weather",
+        "parameters": {"additionalProperties": False, **PARAMETERS},
+    }
+    assert mail["parameters"]["properties"] == {}
+    assert grammar_of(tool_choice="required")["choice"] == "required"
+    assert not grammar_of(parallel_tool_calls=False)["parallel"]
+
+
+def test_a_named_tool_is_the_only_one() -> None:
+    named = {"type": "function", "function": {"name": "mail"}}
+    found = grammar_of(tool_choice=named)
+    assert [tool["name"] for tool in found["tools"]] == ["mail"]
+    assert (found["choice"], found["parallel"]) == ("required", False)
+
+
+def test_the_template_is_told_of_tools_calls_and_results() -> None:
+    function = {"name": "weather", "arguments": '{"city": "Köln"}'}
+    calls = [{"id": "call_1", "type": "function", "function": function}]
+    answer = {"role": "assistant", "content": None, "tool_calls": calls}
+    result = {"role": "tool", "tool_call_id": "call_1", "content": "21"}
+    job = ChatFields(GatewayLimits()).job(body(messages=[USER, answer, result]))
+    told = json.loads(job.options.tools)
+    assert told["tools"] == [WEATHER, MAIL]
+    assert told["messages"]["1"]["tool_calls"][0]["function"]["arguments"] == {"city": "Köln"}
+    assert told["messages"]["2"] == {"tool_call_id": "call_1"}
+    assert job.prompts[0][1:] == (ChatMessage("assistant", ""), ChatMessage("tool", "21"))
+
+
+def test_where_nothing_may_be_called_the_model_hears_of_no_tools() -> None:
+    for changes in ({"tool_choice": "none"}, {"tools": []}, {"tools": None}):
+        job = ChatFields(GatewayLimits()).job(body(**changes))
+        assert (job.tools, job.options.tools) == (None, "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"tools": [{"type": "function"}]}, "tools[0].function"),
+        ({"tools": [{"type": "other", "function": {"name": "x"}}]}, "tools[0].type"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
+        ({"tools": [MAIL, MAIL]}, "tools"),
+        ({"tools": [MAIL] * 129}, "tools"),
+        (
+            {"tools": [{"type": "function", "function": {"name": "x", "parameters": 1}}]},
+            "tools[0].function.parameters",
+        ),
+        (
+            {
+                "tools": [
+                    {"type": "function", "function": {"name": "x", "parameters": {"type": "array"}}}
+                ]
+            },
+            "tools",
+        ),
+        ({"tool_choice": "some"}, "tool_choice"),
+        ({"tools": None, "tool_choice": "required"}, "tool_choice"),
+        (
+            {"tool_choice": {"type": "function", "function": {"name": "x"}}},
+            "tool_choice.function.name",
+        ),
+        ({"response_format": {"type": "json_object"}}, "tools"),
+        ({"messages": [{"role": "assistant"}]}, "messages[0].content"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "x"}}]}]},
+            "messages[0].tool_calls[0].function.arguments",
+        ),
+    ],
+)
+def test_what_is_refused_is_named(changes: dict[str, Any], param: str) -> None:
+    assert refused(**changes) == param
+
+
+async def _asked(tmp_path: Path, mesh: FakeMesh, **changes: Any) -> Call:
+    return await post(open_app(gateway_of(mesh), tmp_path), PATH, body(**changes))
+
+
+async def test_a_whole_answer_has_content_and_calls(tmp_path: Path) -> None:
+    mesh = FakeMesh(text_answer(*TEXT))
+    call = await _asked(tmp_path, mesh)
+    choice = call.json["choices"][0]
+    (made,) = choice["message"]["tool_calls"]
+    assert choice["message"]["content"] == "One moment.\n"
+    assert choice["finish_reason"] == "tool_calls"
+    assert made["function"]["name"] == "weather"
+    assert json.loads(made["function"]["arguments"]) == {"city": "Köln"}
+    assert (made["type"], made["id"][:5]) == ("function", "call_")
+    assert "index" not in made
+    assert mesh.asked[0][1].rules.grammar.kind == "tools"
+
+
+async def test_a_streamed_answer_tells_calls_as_they_come(tmp_path: Path) -> None:
+    call = await _asked(tmp_path, FakeMesh(text_answer(*TEXT)), stream=True)
+    deltas = [event["choices"][0]["delta"] for event in call.events[:-1]]
+    assert "".join(delta.get("content") or "" for delta in deltas) == "One moment.\n"
+    calls = [part for delta in deltas for part in delta.get("tool_calls", ())]
+    first, *others = calls
+    assert (first["function"]["name"], first["function"]["arguments"]) == ("weather", "")
+    assert all(part["index"] == 0 and "id" not in part for part in others)
+    assert len(others) > 1
+    arguments = "".join(part["function"]["arguments"] for part in others)
+    assert json.loads(arguments) == {"city": "Köln"}
+    assert call.events[-2]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+async def test_an_answer_without_a_call_is_as_any_other(tmp_path: Path) -> None:
+    call = await _asked(tmp_path, FakeMesh(text_answer("Yes", ".")))
+    choice = call.json["choices"][0]
+    assert choice["message"] == {"role": "assistant", "content": "Yes.", "refusal": None}
+    assert choice["finish_reason"] == "stop"
+
+
+async def test_a_call_that_is_cut_off_ends_for_length(tmp_path: Path) -> None:
+    for stream in (False, True):
+        mesh = FakeMesh(text_answer(*TEXT[:5], reason="length"))
+        call = await _asked(tmp_path, mesh, stream=stream)
+        last = call.events[-2] if stream else call.json
+        assert last["choices"][0]["finish_reason"] == "length"
+
+
+async def test_the_style_is_that_of_the_model(tmp_path: Path) -> None:
+    mesh = FakeMesh(text_answer(f"[{CALL}]"))
+    mesh.tool_styles = {"target-0": "mistral"}
+    call = await _asked(tmp_path, mesh)
+    assert call.json["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "weather"
+    mesh.tool_styles = {"target-0": ""}
+    call = await _asked(tmp_path, mesh)
+    assert (call.status, call.json["error"]["param"]) == (400, "tools")
+
+
+async def test_models_of_several_styles_have_to_be_named(tmp_path: Path) -> None:
+    mesh = FakeMesh(text_answer("Yes"), models=["a", "b"])
+    mesh.tool_styles = {"target-1": "llama3"}
+    mesh.hashes = {"target-1": "ff" * 8}
+    call = await _asked(tmp_path, mesh)
+    assert (call.status, call.json["error"]["param"]) == (400, "model")
+    assert (await _asked(tmp_path, mesh, model="b")).status == 200
+
+
+async def test_ids_of_calls_are_the_same_when_an_answer_is_made_again(tmp_path: Path) -> None:
+    ids = []
+    for _ in range(2):
+        app = open_app(gateway_of(FakeMesh(text_answer(*TEXT))), tmp_path)
+        call = await post(app, PATH, body(), **KEY)
+        ids.append(call.json["choices"][0]["message"]["tool_calls"][0]["id"])
+    assert ids[0] == ids[1]
+
+
+async def test_a_model_tells_its_style(tmp_path: Path) -> None:
+    found = await get(open_app(gateway_of(FakeMesh()), tmp_path), "/v1/models")
+    assert found.json["data"][0]["airdraft"]["tool_style"] == "hermes"
