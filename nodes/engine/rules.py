@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Annotated, Final
+
+from mesh.schema import MaxLen
 
 MAX_BIASES: Final = 1024
 MAX_GRAMMAR_CHARS: Final = 1 << 16
@@ -24,7 +26,7 @@ class Grammar:
     """What the text must be. kind: "" for anything, or one of GRAMMAR_KINDS."""
 
     kind: str = ""
-    text: str = ""
+    text: Annotated[str, MaxLen(MAX_GRAMMAR_CHARS)] = ""
 
 
 @dataclass(frozen=True, slots=True)
