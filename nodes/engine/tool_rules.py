@@ -6,12 +6,14 @@ The text of a grammar of kind `tools` is JSON:
      "tools": [{"name": "...", "parameters": {...}}, ...]}
 
 choice: `auto` for an answer that may be free text, or text and then calls; `required` for calls.
-What is free stays free until the first character of a call, and nothing follows the last one.
+What is free stays free until the first character of a call, and nothing follows the last one. A
+name that JSON has to escape is no name of a call without marks.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -21,7 +23,11 @@ _OPEN: Final = "<tool_call>"
 _CLOSE: Final = "</tool_call>"
 # All text, all that holds no beginning of a call, and all that does not begin as calls do.
 _TEXT: Final = r"TEXT: /(.|\n)*/" + "\n"
-_TAIL: Final = rf"TAIL: /(.|\n)*/ & ~/(.|\n)*{_OPEN}(.|\n)*/" + "\n"
+_TAIL: Final = rf"TAIL: /(.|\n)*/ & ~/(.|\n)*{_OPEN}(.|\n)*/"
+# A call without its mark, as some models of this style write it as a whole answer: with other
+# white space, and often fenced. The name tells it from other JSON.
+_GAP: Final = r"[ \n]{0,20}"
+_BARE: Final = rf'(```json\n)?{_GAP}\{{{_GAP}"name"{_GAP}:{_GAP}"'
 _PLAIN: Final = {
     LLAMA3: r"PLAIN: /[^{](.|\n)*/" + "\n",
     MISTRAL: r"PLAIN: /[^\[](.|\n)*/" + "\n",
@@ -57,8 +63,9 @@ def tool_rules(text: str, schema: Callable[[dict[str, Any]], str]) -> str:
             rules += f"more: {_quoted(chr(10) + _OPEN)} call\n"
             more = " more*"
         if is_free:
-            start = f"tail | lead call{more}"
-            rules += f"lead[lazy]: TEXT {_quoted(_OPEN)}\ntail: TAIL\n{_TEXT}{_TAIL}"
+            start = f"tail | lead call{more} | bare"
+            rules += f"lead[lazy]: TEXT {_quoted(_OPEN)}\ntail: TAIL\n{_TEXT}"
+            rules += _bare([name for name, _ in tools])
         else:
             start = f"{_quoted(_OPEN)} call{more}"
     elif style in _PLAIN:
@@ -74,6 +81,17 @@ def tool_rules(text: str, schema: Callable[[dict[str, Any]], str]) -> str:
     else:
         raise ValueError(f"no style of calls is called {style!r}")
     return f"start: {start}\n{rules}"
+
+
+def _bare(names: list[str]) -> str:
+    """Rules for a call without marks, and for text that is none of these."""
+    known = [re.escape(name).replace("/", r"\/") for name in names]
+    rules = "".join(f'bare_{index}[lazy]: /{_BARE}{name}"/\n' for index, name in enumerate(known))
+    calls = " | ".join(f"bare_{index} KEY args_{index}" for index in range(len(known)))
+    rules += f"bare: ({calls}) END\n"
+    rules += f'KEY: /{_GAP},{_GAP}"arguments"{_GAP}:{_GAP}/\n'
+    rules += rf"END: /{_GAP}\}}({_GAP}```)?/" + "\n"
+    return rules + f'{_TAIL} & ~/{_BARE}({"|".join(known)})"(.|\\n)*/\n'
 
 
 def _json(text: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
@@ -20,6 +20,21 @@ _OPEN: Final = "<tool_call>"
 _HEAD: Final = re.compile(
     r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*', re.DOTALL
 )
+
+
+# A call without its mark: what stands before it, and how it begins.
+_FENCE: Final = "```json\n"
+_NAMED: Final = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"]*)"')
+_NAMED_PARTS: Final = (r"\s*", r"\{", r"\s*", *'"name"', r"\s*", ":", r"\s*", '"', '[^"]*')
+
+
+def _begun(parts: tuple[str, ...]) -> str:
+    """A regular expression of what may be the beginning of these parts."""
+    first, *rest = parts
+    return first + (f"(?:{_begun(tuple(rest))})?" if rest else "")
+
+
+_NAMED_BEGUN: Final = re.compile(f"(?:{_begun(_NAMED_PARTS)})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +56,11 @@ class _At(Enum):
 
 
 class CallReader:
-    """Reads one answer. num_calls: that have begun."""
+    """Reads one answer. names: of what may be called. num_calls: that have begun."""
 
-    def __init__(self, style: str) -> None:
+    def __init__(self, style: str, names: Collection[str] = ()) -> None:
         self._style = style
+        self._names = names
         self._at = _At.CONTENT
         self._waiting = ""
         self._begun = False
@@ -87,6 +103,14 @@ class CallReader:
             content, self._waiting = self._waiting, ""
             yield Part(content=content)
             return
+        if not self._begun:
+            is_bare = self._is_bare()
+            if is_bare is None and not is_last:
+                return
+            if is_bare:
+                self._waiting = self._waiting.removeprefix(_FENCE)
+                self._at = _At.HEAD
+                return
         place = self._waiting.find(_OPEN)
         if place >= 0:
             content = self._waiting[:place]
@@ -97,7 +121,19 @@ class CallReader:
             content = self._waiting[: len(self._waiting) - kept]
             self._waiting = self._waiting[len(content) :]
         if content:
+            self._begun = True
             yield Part(content=content)
+
+    def _is_bare(self) -> bool | None:
+        """Whether the answer is a call without its mark; None where that is not known yet."""
+        if not self._names:
+            return False
+        if _FENCE.startswith(self._waiting):
+            return None
+        text = self._waiting.removeprefix(_FENCE)
+        if found := _NAMED.match(text):
+            return found[1] in self._names
+        return None if _NAMED_BEGUN.fullmatch(text) else False
 
     def _head(self, *, is_last: bool) -> Iterator[Part]:
         found = _HEAD.match(self._waiting)

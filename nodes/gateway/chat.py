@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -109,6 +109,7 @@ class ChatFields:
             has_logprobs=bool(body.get("logprobs")),
             tells_tokens=job.tells_tokens,
             tool_style=job.tool_style,
+            tool_names=job.tools.names if job.tools is not None else (),
         )
 
     def _content(self, value: Any, path: str) -> str:
@@ -140,7 +141,8 @@ def _message(found: dict[str, Any], path: str) -> ChatMessage:
 
 
 class ChatShape:
-    """tool_style: how the model writes calls, where it may; "" where it may not."""
+    """tool_style: how the model writes calls, where it may; "" where it may not. tool_names: of
+    what it may call."""
 
     def __init__(
         self,
@@ -149,11 +151,13 @@ class ChatShape:
         has_logprobs: bool,
         tells_tokens: bool = False,
         tool_style: str = "",
+        tool_names: Collection[str] = (),
     ) -> None:
         self._writer = ChunkWriter(_KIND + ".chunk", include_usage=include_usage)
         self._has_logprobs = has_logprobs
         self._tells_tokens = tells_tokens
         self._tool_style = tool_style
+        self._tool_names = tool_names
         # By choice.
         self._readers: dict[int, CallReader] = {}
 
@@ -181,9 +185,12 @@ class ChatShape:
             events += self._event(head, delta.index, "{}", reason=reason)
         return events
 
+    def _reader(self) -> CallReader:
+        return CallReader(self._tool_style, self._tool_names)
+
     def _chunks_of_calls(self, head: Head, delta: Delta) -> bytes:
         """What a piece of text adds to content and calls. Tokens go with its first content."""
-        reader = self._readers.setdefault(delta.index, CallReader(self._tool_style))
+        reader = self._readers.setdefault(delta.index, self._reader())
         is_last = delta.finish_reason is not None
         tokens, events = delta.tokens, b""
         for part in reader.read(delta.text, is_last=is_last):
@@ -232,7 +239,7 @@ class ChatShape:
     def _message(self, head: Head, index: int, choice: Whole) -> dict[str, Any]:
         text, calls = "".join(choice.texts), list[dict[str, Any]]()
         if self._tool_style:
-            reader, contents = CallReader(self._tool_style), list[str]()
+            reader, contents = self._reader(), list[str]()
             for part in reader.read(text, is_last=True):
                 contents.append(part.content)
                 if part.name:

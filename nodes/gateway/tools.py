@@ -31,6 +31,10 @@ class Tools:
     name: str = ""
     parallel: bool = True
 
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(tool["function"]["name"] for tool in self.tools)
+
     def grammar(self, style: str) -> Grammar:
         """What an answer in this style must be. Raises ApiError where it is too long."""
         functions = [tool["function"] for tool in self.tools]

@@ -151,3 +151,25 @@ def test_what_describes_no_tools_is_refused_in_a_line(changes: dict[str, Any]) -
 def test_a_text_that_is_no_description_is_refused(text: str) -> None:
     with pytest.raises(GrammarError):
         GRAMMARS.begin(Grammar("tools", text))
+
+
+PRETTY = '{\n  "name": "weather",\n  "arguments": {\n    "city": "Köln"\n  }\n}'
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (PRETTY, WHOLE),
+        (f"```json\n{PRETTY}\n```", WHOLE),
+        (f"```json\n{PRETTY}", WHOLE),
+        (PRETTY + " And?", NOT),
+        (PRETTY.replace('"Köln"', "1"), NOT),
+        (PRETTY.replace("weather", "somebody") + " as an example", WHOLE),
+        ('```json\n{"name": "Ann"}\n```', WHOLE),
+        (f"So: {PRETTY}, and more", WHOLE),
+    ],
+)
+def test_hermes_without_its_marks(text: str, found: tuple[bool, bool]) -> None:
+    """Some models write JSON only. With the name of a tool it is held to its schema."""
+    assert accepted(grammar("hermes"), text) == found
+    assert accepted(grammar("hermes", "required"), text) == NOT
