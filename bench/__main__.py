@@ -14,6 +14,7 @@ from bench.chaos.endurance.commands import COMMANDS as ENDURANCE
 from bench.chaos.links.command import COMMANDS as LINK_COMMANDS
 from bench.chaos.rolling.command import rolling_command
 from bench.chaos.up_command import up_command
+from bench.clients.command import clients_command
 from bench.commands import COMMANDS as PARTS
 from bench.distill.commands import distill
 from bench.emulate.command import air_command
@@ -378,6 +379,7 @@ bench.add_command(paper_command, "paper")
 bench.add_command(air_command)
 bench.add_command(good_guesses_command)
 bench.add_command(where_command)
+bench.add_command(clients_command)
 _RESULTS = (all_command, peers_command, compare_command, report_command, readme_command)
 for _command in (*PARTS, *SIMULATED, *_RESULTS):
     bench.add_command(_command)

@@ -1,0 +1,94 @@
+"""`python -m bench clients`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import click
+
+_FOLDER: Final = Path(__file__).with_name("scripts")
+_LIMIT_S: Final = 600
+
+
+@dataclass(frozen=True, slots=True)
+class _Client:
+    """packages: what pip installs for it; the first is the one whose version is told."""
+
+    script: str
+    packages: tuple[str, ...]
+
+
+_CLIENTS: Final = (
+    _Client("lang_chain", ("langchain-openai",)),
+    _Client("lite_llm", ("litellm",)),
+    _Client("pydantic_agent", ("pydantic-ai-slim[openai]",)),
+    _Client("openai_agents", ("openai-agents",)),
+)
+
+
+@click.command("clients")
+@click.option("--model", default="qwen2.5-coder-1.5b", show_default=True, help="Of the mesh.")
+@click.option(
+    "--environment",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the clients are installed, and found again; default a folder that goes.",
+)
+def clients_command(model: str, environment: Path | None) -> None:
+    """Everyday clients with their own packages: tools and typed output. Needs a package registry.
+
+    \b
+    Example:
+      python -m bench clients --environment build/clients
+    """
+    from bench.gateway.meshes import up
+    from nodes.catalog import Catalog, default_cache_dir
+    from nodes.config import environment as environ
+
+    Catalog(default_cache_dir(environ())).ensure(model)
+    is_right = True
+    with tempfile.TemporaryDirectory(prefix="airdraft-clients-") as name:
+        python = _installed(environment or Path(name))
+        with up("--model", model) as mesh:
+            for client in _CLIENTS:
+                package = client.packages[0].partition("[")[0]
+                done = subprocess.run(
+                    [python, str(_FOLDER / f"{client.script}.py"), mesh.url, model],
+                    capture_output=True,
+                    text=True,
+                    timeout=_LIMIT_S,
+                    check=False,
+                )
+                lines = done.stdout.strip().splitlines()
+                if done.returncode:
+                    is_right = False
+                    lines += done.stderr.strip().splitlines()[-1:]
+                click.echo(f"{package} {_version(python, package)}")
+                click.echo("".join(f"  {line}\n" for line in lines), nl=False)
+    sys.exit(not is_right)
+
+
+def _installed(folder: Path) -> str:
+    """The Python of an environment that has all clients."""
+    python = str(folder / "bin" / "python")
+    if not Path(python).exists():
+        venv.create(folder, with_pip=True)
+    packages = [package for client in _CLIENTS for package in client.packages]
+    done = subprocess.run(
+        [python, "-m", "pip", "install", "-q", *packages], capture_output=True, text=True
+    )
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
+        raise click.ClickException(f"the clients cannot be installed: {reason}")
+    return python
+
+
+def _version(python: str, package: str) -> str:
+    code = "import sys, importlib.metadata as m; print(m.version(sys.argv[1]))"
+    done = subprocess.run([python, "-c", code, package], capture_output=True, text=True)
+    return done.stdout.strip() or "?"
