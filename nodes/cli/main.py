@@ -22,6 +22,7 @@ from nodes.runtime import (
 # again is there a second earlier without those of all others, on a small machine several.
 _PLACES: Final = {
     "run": "run.run_command",
+    "serve": "up.serve_command",
     "up": "up.up_command",
     "generate": "generate.generate_command",
     "chat": "chat.command.chat_command",

@@ -27,6 +27,7 @@ def engine_options(function: Any) -> Any:
     for option in reversed(
         [
             click.option(
+                "-m",
                 "--model",
                 default=DEFAULT_TARGET,
                 show_default=True,
@@ -34,6 +35,7 @@ def engine_options(function: Any) -> Any:
                 help="Target model: a catalogue name or a GGUF file.",
             ),
             click.option(
+                "-md",
                 "--draft",
                 metavar="NAME|PATH|ngram|none",
                 help="Draft model; guesses are looked up in the text so far, too, where that is "
@@ -48,6 +50,7 @@ def engine_options(function: Any) -> Any:
                 help="exact: equal bits whatever the batch; fast gives that up.",
             ),
             click.option(
+                "-c",
                 "--cells",
                 type=click.IntRange(256, 1 << 22),
                 default=8192,
@@ -55,6 +58,7 @@ def engine_options(function: Any) -> Any:
                 help="Tokens the KV cache of each node holds.",
             ),
             click.option(
+                "-t",
                 "--threads",
                 type=THREADS,
                 default="auto",
@@ -62,6 +66,7 @@ def engine_options(function: Any) -> Any:
                 help="Engine threads of each node; auto shares the physical cores between them.",
             ),
             click.option(
+                "-ngl",
                 "--gpu-layers",
                 type=GPU_LAYERS,
                 default="auto",

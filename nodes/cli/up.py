@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from nodes.cli.gateway import announce as announce_api
 from nodes.cli.gateway import gateway_config, is_installed, stop_limit_s
@@ -30,16 +31,25 @@ if TYPE_CHECKING:
 _HTTP = "127.0.0.1:8080"
 
 
+def _mesh_options(function: Any) -> Any:
+    """What a mesh that stays is, beside its models."""
+    for option in (
+        limit_options,
+        click.option("--max-streams", type=click.IntRange(1, 255), default=16, show_default=True),
+        click.option("--listen", default="", metavar="ENDPOINT", help=LISTEN_HELP),
+    ):
+        function = option(function)
+    return function
+
+
 @click.command("up")
 @engine_options
-@click.option("--listen", default="", metavar="ENDPOINT", help=LISTEN_HELP)
-@click.option("--max-streams", type=click.IntRange(1, 255), default=16, show_default=True)
 @click.option(
     "--http",
     metavar="HOST:PORT|off",
     help=f"Where to serve the OpenAI HTTP API.  [default: {_HTTP}, if its extra is installed]",
 )
-@limit_options
+@_mesh_options
 def up_command(**values: Any) -> None:
     """Run a whole mesh on this machine in the foreground, until Ctrl-C.
 
@@ -51,8 +61,38 @@ def up_command(**values: Any) -> None:
       airdraft generate --prompt "Why is the sky blue?"
       curl http://127.0.0.1:8080/v1/models
     """
+    _run_mesh(values, _http_config(values["http"]))
+
+
+@click.command("serve")
+@click.argument("name", metavar="[MODEL]", required=False)
+@engine_options
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to serve.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=8080, show_default=True)
+@_mesh_options
+def serve_command(name: str | None, host: str, port: int, **values: Any) -> None:
+    """Serve a model to OpenAI's clients: `up` with the options that other servers have.
+
+    The model is pulled if it is not here, and so is the draft that goes with it.
+
+    \b
+    Examples:
+      airdraft serve qwen2.5-coder-1.5b
+      airdraft serve -m my-target.gguf -md my-draft.gguf -c 16384 --port 8000
+    """
+    if name:
+        source = click.get_current_context().get_parameter_source("model")
+        if source is not ParameterSource.DEFAULT and name != values["model"]:
+            raise click.UsageError(f"MODEL {name} and --model {values['model']}: give one of them")
+        values["model"] = name
+    if not is_installed():
+        raise click.ClickException("the HTTP API is not installed: pip install 'airdraft[gateway]'")
+    shown = f"[{host}]" if ":" in host else host
+    _run_mesh(values, _http_config(f"{shown}:{port}"))
+
+
+def _run_mesh(values: dict[str, Any], http: GatewayConfig | None) -> None:
     set_up_logging(values["verbose"])
-    http = _http_config(values["http"])
     limits = LimitSettings(**limits_of(values))
     target, draft, lookup = settings_of(values, values["max_streams"])
     serve: Callable[[], Awaitable[None]] = functools.partial(

@@ -144,3 +144,31 @@ def test_a_mistake_in_a_setting_of_a_node_ends_it_at_once(commands: Commands) ->
         output, errors = process.communicate(timeout=LIMIT_S)
     assert without_warnings(errors) == ["error: link.frame_ms = -1.0: 0 to 1000 is accepted"]
     assert (process.returncode, output) == (1, "")
+
+
+def test_serve_takes_the_options_that_other_servers_have(commands: Commands) -> None:
+    options = ("-md", "toy:0.8", "-c", "4096", "-t", "1", "-ngl", "0", "--port", "0")
+    listen = ("--listen", "tcp://127.0.0.1:*")
+    with commands.started("serve", "toy:1", *options, *listen) as process:
+        found = httpx.get(f"{url_of(process)}/models", timeout=LIMIT_S).json()
+        assert len(found["data"]) == 1
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(LIMIT_S) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("toy:1", "-m", "toy:0.5"), "MODEL toy:1 and --model toy:0.5: give one of them"),
+        (("nothing",), "unknown model 'nothing'"),
+        (("--host", "nowhere.invalid", "toy:1", "-md", "none"), "nowhere.invalid"),
+    ],
+)
+def test_serve_says_what_is_wrong_in_a_line(
+    commands: Commands, arguments: tuple[str, ...], reason: str
+) -> None:
+    done = commands.run("serve", *arguments)
+    assert done.returncode != 0
+    lines = without_warnings(done.stderr)
+    assert len(lines) == 1
+    assert reason in lines[0]
