@@ -82,6 +82,8 @@ class CallReader:
             case _At.HEAD:
                 yield from self._head(is_last=is_last)
             case _At.ARGUMENTS:
+                if not self._value.has_begun:
+                    self._waiting = self._waiting.lstrip()
                 text = self._value.take(self._waiting)
                 self._waiting = self._waiting[len(text) :]
                 if self._value.is_whole:
@@ -172,6 +174,10 @@ class _Value:
         self._in_text = False
         self._is_escaped = False
         self.is_whole = False
+
+    @property
+    def has_begun(self) -> bool:
+        return self._depth > 0
 
     def take(self, text: str) -> str:
         """As much of a text as belongs to the object."""

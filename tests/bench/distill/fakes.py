@@ -17,7 +17,9 @@ class FramedTokenizer:
     def encode(self, text: str) -> list[int]:
         return [10 + byte % (NUM_VOCAB - 10) for byte in text.encode()]
 
-    def encode_chat(self, messages: Sequence[Message], *, date: str = "") -> list[int]:
+    def encode_chat(
+        self, messages: Sequence[Message], *, date: str = "", tools: str = ""
+    ) -> list[int]:
         return [*PREFIX, *(i for _, content in messages for i in self.encode(content)), *SUFFIX]
 
     def piece(self, token_id: int) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 from nodes.gateway.calls import CallReader
 
 ONE = '{"name": "weather", "arguments": {"city": "K\\"}{", "days": [1, {"a": "]"}]}}'
-PRETTY = json.dumps(json.loads(ONE), indent=2)
+PRETTY = json.dumps(json.loads(ONE), indent=2).replace(": {", ":  \n {")
 TWO = '{"name": "mail", "arguments": {}}'
 
 

@@ -118,7 +118,9 @@ async def test_at_the_end_the_text_under_way_is_finished_first(scene, eventually
 
 
 class Unwilling(ToyTokenizer):
-    def encode_chat(self, messages: Sequence[Message], *, date: str = "") -> list[int]:
+    def encode_chat(
+        self, messages: Sequence[Message], *, date: str = "", tools: str = ""
+    ) -> list[int]:
         if len(messages) > 1:
             raise InvalidInputError("the template refuses: " + "x" * 2000)
         return [1] * (MAX_PROMPT_TOKENS + 1)
