@@ -159,47 +159,6 @@ def two_machines(airdraft: str, target: str, draft: str, max_tokens: int) -> Non
 
 
 @bench.command()
-@click.option("--prompts", default=100, show_default=True)
-@click.option("--max-tokens", default=64, show_default=True)
-@click.option("--gammas", default="0,1,3,8", show_default=True)
-@click.option("--streams", default="1,4,8", show_default=True)
-@click.option("--threads", default="1,2", show_default=True, help="Of the target.")
-@click.option("--longest", default=1500, show_default=True, help="Tokens of the longest prompt.")
-@click.option("--target", default="smollm2-135m", show_default=True)
-@click.option("--draft", default=None, help="Draft model; default the catalogue's.")
-def law1(
-    prompts: int,
-    max_tokens: int,
-    gammas: str,
-    streams: str,
-    threads: str,
-    longest: int,
-    target: str,
-    draft: str | None,
-) -> None:
-    """Token ids of the real pair through the mesh against a plain single-sequence loop.
-
-    \b
-    Example:
-      python -m bench law1 --prompts 10 --gammas 0,4 --streams 4
-    """
-    from bench.law1 import run_law1
-    from bench.prompts import make_prompts
-
-    text, num_wrong = run_law1(
-        texts=make_prompts(prompts, longest=longest),
-        max_tokens=max_tokens,
-        gammas=[int(part) for part in gammas.split(",")],
-        stream_counts=[int(part) for part in streams.split(",")],
-        thread_counts=[int(part) for part in threads.split(",")],
-        target=target,
-        draft=draft,
-    )
-    click.echo(text)
-    sys.exit(1 if num_wrong else 0)
-
-
-@bench.command()
 @click.option("--requests", type=click.IntRange(3), default=200, show_default=True)
 @click.option("--max-tokens", type=click.IntRange(2), default=32, show_default=True)
 @click.option("--at-once", type=click.IntRange(1), default=24, show_default=True)

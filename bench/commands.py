@@ -1,7 +1,8 @@
-"""`python -m bench engine|cost|planner`: parts by themselves, as tables and as results."""
+"""`python -m bench engine|cost|planner|law1`: parts by themselves, as tables and as results."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -121,4 +122,49 @@ def planner_command(plans: int, exact: int, quick: bool, out: Path | None) -> No
     keep(result_of(made, systems=[airdraft_system()], is_quick=quick), out)
 
 
-COMMANDS = (engine_command, cost_command, planner_command)
+@click.command("law1")
+@click.option("--prompts", default=100, show_default=True)
+@click.option("--max-tokens", default=64, show_default=True)
+@click.option("--gammas", default="0,1,3,8", show_default=True)
+@click.option("--streams", default="1,4,8", show_default=True)
+@click.option("--threads", default="1,2", show_default=True, help="Of the target.")
+@click.option("--longest", default=1500, show_default=True, help="Tokens of the longest prompt.")
+@click.option("--target", default="smollm2-135m", show_default=True)
+@click.option("--draft", default=None, help="Draft model; default the catalogue's.")
+def law1_command(
+    prompts: int,
+    max_tokens: int,
+    gammas: str,
+    streams: str,
+    threads: str,
+    longest: int,
+    target: str,
+    draft: str | None,
+) -> None:
+    """Token ids of the real pair through the mesh against a plain single-sequence loop.
+
+    \b
+    Example:
+      python -m bench law1 --prompts 10 --gammas 0,4 --streams 4
+    """
+    from bench.law1 import run_law1
+    from bench.prompts import make_prompts
+
+    text, num_wrong = run_law1(
+        texts=make_prompts(prompts, longest=longest),
+        max_tokens=max_tokens,
+        gammas=_numbers(gammas),
+        stream_counts=_numbers(streams),
+        thread_counts=_numbers(threads),
+        target=target,
+        draft=draft,
+    )
+    click.echo(text)
+    sys.exit(1 if num_wrong else 0)
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+COMMANDS = (engine_command, cost_command, planner_command, law1_command)

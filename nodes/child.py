@@ -28,10 +28,14 @@ def node_command(role: str, endpoint: str, engine: EngineSettings, hashed: str =
     command = [sys.executable, "-P", "-m", "nodes.cli", role, "--supervised", "--connect", endpoint]
     if hashed:
         command += ["--hashed", hashed]
-    for item in fields(engine):
-        if (value := getattr(engine, item.name)) != "":
-            command += ["--" + item.name.replace("_", "-"), str(value)]
-    return command
+    return command + engine_options(engine)
+
+
+def engine_options(engine: EngineSettings) -> list[str]:
+    """Settings of an engine as options of the commands that start a node."""
+    values = {item.name: getattr(engine, item.name) for item in fields(engine)}
+    told = {name.replace("_", "-"): value for name, value in values.items() if value != ""}
+    return [text for name, value in told.items() for text in (f"--{name}", str(value))]
 
 
 class Child:

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.gateway.meshes import started
@@ -18,6 +18,7 @@ from bench.load.asking import Endpoint, ask
 from bench.load.processes import cpu_s
 from bench.load.workloads import Workload
 from mesh.zmq_transport import ZmqContext
+from nodes.child import engine_options
 from nodes.client import Client
 from nodes.config import EngineSettings
 
@@ -154,14 +155,7 @@ def _processes(engines: dict[str, EngineSettings], folder: Path) -> Iterator[_Me
         listen = f"ipc://{folder}/mesh"
         endpoint = start("coordinator", "--listen", listen, AIRDRAFT_PROMPT_LOOKUP=looks_up)
         for role, engine in engines.items():
-            values = {item.name: getattr(engine, item.name) for item in fields(engine)}
-            options = [
-                text
-                for key, value in values.items()
-                if value != ""
-                for text in ("--" + key.replace("_", "-"), str(value))
-            ]
-            start(role, "--connect", endpoint, *options)
+            start(role, "--connect", endpoint, *engine_options(engine))
         url = start("gateway", "--connect", endpoint, "--listen", "127.0.0.1:0")
         yield _Mesh(endpoint, url, processes, folder)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import mmap
 import os
 import shutil
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Final
 from nodes.catalog import disk
 from nodes.catalog.errors import CatalogError
 from nodes.catalog.fetch import ProgressCallback, Quantize, quantize_in_child, watched
-from nodes.catalog.gguf import GgufError, Header, check_gguf
+from nodes.catalog.gguf import GgufError, check_gguf, opened
 
 logger = logging.getLogger(__name__)
 
@@ -77,9 +76,7 @@ def compact_copy(
 
 def _is_worth_it(path: Path) -> bool:
     """Whether a step would read far fewer bytes of a copy."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        header = Header(data)
-        header.file_bytes()
+    with opened(path) as (header, _):
         tensors = header.tensors()
     names = {tensor.name for tensor in tensors}
     # Of the embedding a row is read, unless it is the output, too.

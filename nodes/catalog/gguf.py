@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 import mmap
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -79,12 +81,22 @@ def check_gguf(path: Path) -> None:
                 raise GgufError(f"is truncated: {len(data)} of {num_bytes} B")
 
 
-def chat_template_of(path: Path) -> str:
-    """The chat template of a model; "" for none. Raises GgufError or OSError."""
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[Header, mmap.mmap]]:
+    """The header of a whole GGUF file, read to its end, and the file's bytes.
+
+    Raises GgufError or OSError.
+    """
     check_gguf(path)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         header = Header(data)
         header.file_bytes()
+        yield header, data
+
+
+def chat_template_of(path: Path) -> str:
+    """The chat template of a model; "" for none. Raises GgufError or OSError."""
+    with opened(path) as (header, _):
         return header.chat_template
 
 
@@ -93,13 +105,7 @@ def vocabulary_of(path: Path) -> bytes:
 
     Raises GgufError or OSError.
     """
-    check_gguf(path)
-    with (
-        path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-    ):
-        header = Header(data)
-        header.file_bytes()
+    with opened(path) as (header, data):
         return data[:_AT_NUM_TENSORS] + _U64.pack(0) + data[_AT_NUM_KEYS : header.keys_end]
 
 

@@ -6,8 +6,7 @@ The text of a grammar of kind `tools` is JSON:
      "tools": [{"name": "...", "parameters": {...}}, ...]}
 
 choice: `auto` for an answer that may be free text, or text and then calls; `required` for calls.
-What is free stays free until the first character of a call, and nothing follows the last one. A
-name that JSON has to escape is no name of a call without marks.
+What is free stays free until the first character of a call, and nothing follows the last one.
 """
 
 from __future__ import annotations

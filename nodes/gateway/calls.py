@@ -20,21 +20,20 @@ _OPEN: Final = "<tool_call>"
 _HEAD: Final = re.compile(
     r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*', re.DOTALL
 )
-
-
 # A call without its mark: what stands before it, and how it begins.
 _FENCE: Final = "```json\n"
 _NAMED: Final = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"]*)"')
-_NAMED_PARTS: Final = (r"\s*", r"\{", r"\s*", *'"name"', r"\s*", ":", r"\s*", '"', '[^"]*')
+# A name has 64 characters at most: text that only looks like a call is not held back for longer.
+_NAMED_PARTS: Final = (r"\s*", r"\{", r"\s*", *'"name"', r"\s*", ":", r"\s*", '"', '[^"]{0,64}')
 
 
-def _begun(parts: tuple[str, ...]) -> str:
+def _beginning(parts: tuple[str, ...]) -> str:
     """A regular expression of what may be the beginning of these parts."""
     first, *rest = parts
-    return first + (f"(?:{_begun(tuple(rest))})?" if rest else "")
+    return first + (f"(?:{_beginning(tuple(rest))})?" if rest else "")
 
 
-_NAMED_BEGUN: Final = re.compile(f"(?:{_begun(_NAMED_PARTS)})?")
+_NAMED_BEGINNING: Final = re.compile(f"(?:{_beginning(_NAMED_PARTS)})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ class CallReader:
         self._names = names
         self._at = _At.CONTENT
         self._waiting = ""
-        self._begun = False
+        self._has_content = False
         self._value = _Value()
         self.num_calls = 0
 
@@ -97,15 +96,15 @@ class CallReader:
         if self._style != HERMES:
             # A call is the whole answer, and begins as nothing else does.
             begins = {LLAMA3: "{", MISTRAL: "["}[self._style]
-            if not self._begun and self._waiting.startswith(begins):
+            if not self._has_content and self._waiting.startswith(begins):
                 self._waiting = self._waiting[len(begins) if self._style == MISTRAL else 0 :]
                 self._at = _At.HEAD
                 return
-            self._begun = True
+            self._has_content = True
             content, self._waiting = self._waiting, ""
             yield Part(content=content)
             return
-        if not self._begun:
+        if not self._has_content:
             is_bare = self._is_bare()
             if is_bare is None and not is_last:
                 return
@@ -119,11 +118,11 @@ class CallReader:
             self._waiting = self._waiting[place + len(_OPEN) :]
             self._at = _At.HEAD
         else:
-            kept = 0 if is_last else _begun_of(_OPEN, self._waiting)
+            kept = 0 if is_last else _num_begun(_OPEN, self._waiting)
             content = self._waiting[: len(self._waiting) - kept]
             self._waiting = self._waiting[len(content) :]
         if content:
-            self._begun = True
+            self._has_content = True
             yield Part(content=content)
 
     def _is_bare(self) -> bool | None:
@@ -135,7 +134,7 @@ class CallReader:
         text = self._waiting.removeprefix(_FENCE)
         if found := _NAMED.match(text):
             return found[1] in self._names
-        return None if _NAMED_BEGUN.fullmatch(text) else False
+        return None if _NAMED_BEGINNING.fullmatch(text) else False
 
     def _head(self, *, is_last: bool) -> Iterator[Part]:
         found = _HEAD.match(self._waiting)
@@ -157,7 +156,7 @@ class CallReader:
                 self._waiting = self._waiting[opened + len(_OPEN) :]
                 self._at = _At.HEAD
             else:
-                kept = 0 if is_last else _begun_of(_OPEN, self._waiting)
+                kept = 0 if is_last else _num_begun(_OPEN, self._waiting)
                 self._waiting = self._waiting[len(self._waiting) - kept :]
             return
         comma = self._waiting.find(",") if self._style == MISTRAL else -1
@@ -201,7 +200,7 @@ class _Value:
         return text
 
 
-def _begun_of(mark: str, text: str) -> int:
+def _num_begun(mark: str, text: str) -> int:
     """How many of the last characters of a text may begin a mark."""
     for size in range(min(len(mark) - 1, len(text)), 0, -1):
         if text.endswith(mark[:size]):

@@ -28,7 +28,7 @@ from nodes.gateway.schema import (
     wrong,
 )
 from nodes.gateway.shape import ChunkWriter, Head, Whole, whole_body
-from nodes.gateway.tools import CALLS, TOOLS, choice, told, tools_of
+from nodes.gateway.tools import CALLS, TOOLS, choice, for_template, tools_of
 from nodes.messages import MAX_TOP_LOGPROBS, ChatMessage
 
 ID_PREFIX: Final = "chatcmpl"
@@ -88,8 +88,8 @@ class ChatFields:
             raise wrong("messages", "this field is needed", "missing_required_parameter")
         messages = tuple(_message(m, f"messages[{k}]") for k, m in enumerate(found["messages"]))
         tools = tools_of(found)
-        told_tools = told(tools, found["messages"])
-        num_chars = sum(len(m.content) for m in messages) + len(told_tools)
+        tools_text = for_template(tools, found["messages"])
+        num_chars = sum(len(m.content) for m in messages) + len(tools_text)
         if num_chars > self._limits.max_prompt_chars:
             raise wrong("messages", f"{self._limits.max_prompt_chars} characters are accepted")
         if {"max_tokens", "max_completion_tokens"} <= found.keys():
@@ -100,7 +100,7 @@ class ChatFields:
         if "top_logprobs" in found and not has_logprobs:
             raise wrong("top_logprobs", "this goes with logprobs: true only")
         num_logprobs = found.get("top_logprobs", 0) if has_logprobs else None
-        options = replace(options_of(found, max_tokens, num_logprobs), tools=told_tools)
+        options = replace(options_of(found, max_tokens, num_logprobs), tools=tools_text)
         return job_of(found, (messages,), options, tools=tools)
 
     def shape(self, body: dict[str, Any], job: Job) -> ChatShape:

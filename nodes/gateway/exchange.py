@@ -83,7 +83,7 @@ class Exchange:
             (b"x-request-id", self._run.request_id.encode()),
             (b"x-airdraft-seed", str(self._seed).encode()),
         ]
-        if names := ", ".join(hint.path for hint in self._job.left_aside):
+        if names := ", ".join(hint.path for hint in self._job.ignored):
             # Whatever a client calls its fields is quoted, in the letters that a header may have.
             found.append((b"warning", f"299 airdraft {json.dumps(f'ignored: {names}')}".encode()))
         return found

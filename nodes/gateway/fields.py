@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,8 +15,10 @@ from nodes.gateway.schema import (
     Fields,
     Hint,
     boolean,
+    compact,
     hint,
     integer,
+    json_object,
     number,
     obj,
     one_of,
@@ -41,7 +42,7 @@ _ANY_OBJECT: Final = '{"type":"object"}'
 @dataclass(frozen=True, slots=True)
 class Job:
     """A body that has been checked. prompts: each of them is a request to the mesh. tells_tokens:
-    events say what made each token. left_aside: fields that mean nothing here.
+    events say what made each token. ignored: fields that mean nothing here.
     tools: what the answer may call; tool_style: how its model writes calls, once that is known.
     """
 
@@ -53,7 +54,7 @@ class Job:
     echo: bool = False
     user: str = ""
     tells_tokens: bool = False
-    left_aside: tuple[Hint, ...] = ()
+    ignored: tuple[Hint, ...] = ()
     tools: Tools | None = None
     tool_style: str = ""
 
@@ -81,14 +82,7 @@ def _logit_bias(value: Any, path: str) -> tuple[LogitBias, ...]:
 
 
 def _schema_text(value: Any, path: str) -> str:
-    if not isinstance(value, dict):
-        raise wrong(path, "an object is accepted", "invalid_type")
-    try:
-        # The order of properties is that of the text: it must stay.
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        text.encode()
-    except (ValueError, RecursionError):
-        raise wrong(path, "this schema cannot be read") from None
+    text = compact(json_object(value, path))
     if len(text) > MAX_GRAMMAR_CHARS:
         raise wrong(path, f"{MAX_GRAMMAR_CHARS} characters at most are accepted")
     return text

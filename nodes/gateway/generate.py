@@ -89,9 +89,9 @@ class Generate:
             content = await _body(Request(scope, receive), limits.max_body_bytes)
             body = parse_json(content)
             fields: Fields = self._fields(limits)
-            with hints(are_errors=shared.strict_fields) as left_aside:
+            with hints(are_errors=shared.strict_fields) as ignored:
                 job = fields.job(body)
-            job = replace(job, left_aside=tuple(left_aside))
+            job = replace(job, ignored=tuple(ignored))
             if job.tools is not None:
                 style = await shared.models.tool_style(job.model)
                 options = in_style(job.options, job.tools, style)
@@ -113,7 +113,7 @@ class Generate:
                 record.request_id = keyed.request_id(self._id_prefix)
                 shared.running.rename(run, record.request_id)
                 job = _as_before(job, told, shared.keyed.fingerprint_of(keyed))
-            record.left_aside = job.left_aside
+            record.ignored = job.ignored
             # What is left of it is the answer's, not the question's.
             del body, content
             # Whether there is such a model, or soon will be, the coordinator knows best.
@@ -192,7 +192,7 @@ class _Record:
         # Until something else is known.
         self.status = 500
         self.exchange: Exchange | None = None
-        self.left_aside: tuple[Hint, ...] = ()
+        self.ignored: tuple[Hint, ...] = ()
         self._key = key
         self._started = time.monotonic()
 
@@ -210,8 +210,8 @@ class _Record:
 
     def _ignored(self) -> str:
         """A name that is not known may be anything, a text, too: these are counted only."""
-        known = [hint.path for hint in self.left_aside if hint.is_known]
-        if num_others := len(self.left_aside) - len(known):
+        known = [hint.path for hint in self.ignored if hint.is_known]
+        if num_others := len(self.ignored) - len(known):
             known.append(f"{num_others} unknown")
         return f", ignored fields: {', '.join(known)}" if known else ""
 

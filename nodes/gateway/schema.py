@@ -1,8 +1,8 @@
 """Bodies checked against a declaration: strict types and ranges.
 
 A kind takes a value and the path of its field, and returns the value that the rest works with.
-null stands for a field that is not there. A field that is not known is a hint that is left aside,
-or an error for who wants to hear of it: hints() decides.
+null stands for a field that is not there. A field that is not known is ignored, or an error:
+hints() decides.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from nodes.gateway.errors import ApiError
 Kind = Callable[[Any, str], Any]
 Fields = Mapping[str, Kind]
 
-# Enough to find out what a client sends in vain.
+# A client may send thousands; a few tell what it sends in vain.
 _MOST_HINTS: Final = 16
 
 
 class Hint(NamedTuple):
-    """A field that was left aside, by its path. is_known: it is one of OpenAI's."""
+    """An ignored field, by its path. is_known: it is one of OpenAI's."""
 
     path: str
     is_known: bool
 
 
 # None where each is an error.
-_left_aside: ContextVar[list[Hint] | None] = ContextVar("left_aside", default=None)
+_ignored: ContextVar[list[Hint] | None] = ContextVar("ignored", default=None)
 
 
 @contextmanager
@@ -40,15 +40,15 @@ def hints(*, are_errors: bool = False) -> Iterator[list[Hint]]:
     """Collect the fields that mean nothing here, the first few of them, while a body is checked.
     are_errors: the first one is an ApiError instead."""
     found: list[Hint] = []
-    token = _left_aside.set(None if are_errors else found)
+    token = _ignored.set(None if are_errors else found)
     try:
         yield found
     finally:
-        _left_aside.reset(token)
+        _ignored.reset(token)
 
 
-def _is_left_aside(path: str, *, is_known: bool) -> bool:
-    found, new = _left_aside.get(), Hint(path, is_known)
+def _is_ignored(path: str, *, is_known: bool) -> bool:
+    found, new = _ignored.get(), Hint(path, is_known)
     if found is not None and len(found) < _MOST_HINTS and new not in found:
         found.append(new)
     return found is not None
@@ -83,17 +83,17 @@ def check(value: Any, fields: Fields, path: str = "") -> dict[str, Any]:
         where = f"{path}.{name}" if path else name
         kind = fields.get(name)
         if kind is None:
-            if _is_left_aside(_told(where), is_known=False):
+            if _is_ignored(_shortened(where), is_known=False):
                 continue
             near = difflib.get_close_matches(name[:64], fields, n=1)
             hint = f", did you mean {near[0]}?" if near else ""
-            raise wrong(_told(where), f"unknown field{hint}", "unknown_parameter")
+            raise wrong(_shortened(where), f"unknown field{hint}", "unknown_parameter")
         if item is not None:
             found[name] = kind(item, where)
     return found
 
 
-def _told(path: str) -> str:
+def _shortened(path: str) -> str:
     """A name is whatever the client sent: not all of it is repeated."""
     return path[:128].encode("utf-8", "replace").decode()
 
@@ -174,9 +174,25 @@ def obj(fields: Fields, required: Sequence[str] = ()) -> Kind:
     return kind
 
 
+def compact(value: Any) -> str:
+    """A value as JSON; the order of fields is that of the text, which must stay."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def json_object(value: Any, path: str) -> dict[str, Any]:
+    """An object of any JSON that is a text."""
+    if not isinstance(value, dict):
+        raise wrong(path, "an object is accepted", "invalid_type")
+    try:
+        compact(value).encode()
+    except (ValueError, RecursionError):
+        raise wrong(path, "this object cannot be read") from None
+    return value
+
+
 def hint(value: Any, path: str) -> None:
     """A field of OpenAI's that asks for nothing that a text depends on."""
-    if not _is_left_aside(path, is_known=True):
+    if not _is_ignored(path, is_known=True):
         raise wrong(path, "this is not supported here", "unsupported_parameter")
 
 

@@ -7,13 +7,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from nodes.engine.rules import MAX_GRAMMAR_CHARS, NO_RULES, Grammar
+from nodes.engine.rules import MAX_GRAMMAR_CHARS, Grammar
 from nodes.gateway.errors import ApiError
-from nodes.gateway.schema import Kind, boolean, obj, one_of, sequence, string, wrong
+from nodes.gateway.schema import (
+    Kind,
+    boolean,
+    compact,
+    json_object,
+    obj,
+    one_of,
+    sequence,
+    string,
+    wrong,
+)
 from nodes.generation import GenerateOptions
 
 _MAX_TOOLS: Final = 128
 _NAME_CHARS: Final = 64
+# The whole prompt has no more.
+_MAX_ARGUMENT_CHARS: Final = 1 << 18
 _NAME_LETTERS: Final = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-."
 )
@@ -39,7 +51,7 @@ class Tools:
         """What an answer in this style must be. Raises ApiError where it is too long."""
         functions = [tool["function"] for tool in self.tools]
         chosen = [f for f in functions if not self.name or f["name"] == self.name]
-        text = _compact(
+        text = compact(
             {
                 "style": style,
                 "choice": "required" if self.is_required else "auto",
@@ -67,31 +79,11 @@ def _closed(parameters: dict[str, Any] | None) -> dict[str, Any]:
     return schema
 
 
-def _compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
 def _name(value: Any, path: str) -> str:
     name: str = string(_NAME_CHARS, 1)(value, path)
     if not _NAME_LETTERS.issuperset(name):
         raise wrong(path, "letters, digits, and one of _ - . are accepted")
     return name
-
-
-def json_object(value: Any, path: str) -> dict[str, Any]:
-    """An object of any JSON."""
-    if not isinstance(value, dict):
-        raise wrong(path, "an object is accepted", "invalid_type")
-    try:
-        _compact(value).encode()
-    except (ValueError, RecursionError):
-        raise wrong(path, "this object cannot be read") from None
-    return value
-
-
-def _arguments(value: Any, path: str) -> str:
-    text: str = string(1 << 18)(value, path)
-    return text
 
 
 _FUNCTION: Final = obj(
@@ -114,7 +106,8 @@ CALLS: Final[Kind] = sequence(
             "id": string(256),
             "type": one_of("function"),
             "function": obj(
-                {"name": _name, "arguments": _arguments}, required=("name", "arguments")
+                {"name": _name, "arguments": string(_MAX_ARGUMENT_CHARS)},
+                required=("name", "arguments"),
             ),
         },
         required=("function",),
@@ -142,11 +135,10 @@ def tools_of(found: dict[str, Any]) -> Tools | None:
 
     Raises ApiError for a choice that its tools do not offer.
     """
-    tools = tuple(found.get("tools", ()))
-    chosen = found.get("tool_choice", "auto" if tools else "none")
-    if chosen != "none" and not tools and "tool_choice" in found and chosen != "auto":
+    tools, chosen = tuple(found.get("tools", ())), found.get("tool_choice", "auto")
+    if not tools and chosen not in ("none", "auto"):
         raise wrong("tool_choice", "there are no tools to choose from")
-    if chosen == "none" or not tools:
+    if not tools or chosen == "none":
         return None
     names = [tool["function"]["name"] for tool in tools]
     if len(set(names)) < len(names):
@@ -190,12 +182,12 @@ def _read(arguments: str) -> Any:
         return arguments
 
 
-def told(tools: Tools | None, messages: Sequence[dict[str, Any]]) -> str:
+def for_template(tools: Tools | None, messages: Sequence[dict[str, Any]]) -> str:
     """What the chat template needs of tools and of checked messages, as the mesh takes it."""
     places = {str(place): fields for place, m in enumerate(messages) if (fields := fields_of(m))}
     if tools is None and not places:
         return ""
-    return _compact({"tools": tools.tools if tools is not None else (), "messages": places})
+    return compact({"tools": tools.tools if tools is not None else (), "messages": places})
 
 
 def in_style(options: GenerateOptions, tools: Tools, style: str) -> GenerateOptions:
@@ -206,8 +198,6 @@ def in_style(options: GenerateOptions, tools: Tools, style: str) -> GenerateOpti
     if not style:
         reason = "the model has no chat template, and so cannot be told of tools"
         raise ApiError(400, f"tools: {reason}", param="tools", code="unsupported_parameter")
-    rules = options.rules
-    if rules.grammar.kind:
+    if options.rules.grammar.kind:
         raise wrong("tools", "give either tools or response_format or grammar")
-    rules = replace(NO_RULES if rules is None else rules, grammar=tools.grammar(style))
-    return replace(options, rules=rules)
+    return replace(options, rules=replace(options.rules, grammar=tools.grammar(style)))

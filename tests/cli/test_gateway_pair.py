@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import openai
 import pytest
 
 from bench.gateway.schemas import SCHEMA, fault_of_city
-from nodes.catalog import DEFAULT_TARGET, Catalog, CatalogError, default_cache_dir
+from nodes.catalog import default_cache_dir
 from nodes.engine.grammar import Grammars
 from nodes.engine.llama import LlamaConfig
 from nodes.engine.load import OpenedModel, open_model
@@ -25,23 +24,9 @@ from nodes.engine.protocol import Span
 from nodes.engine.rules import Grammar, LogitBias, LogitRules
 from nodes.engine.sampler import Sampler
 from nodes.engine.sampling import Sampling
-from tests.cli.commands import LIMIT_S, Commands
+from tests.cli.default_pair import CANARY, MODEL, NEEDS_PAIR, default_target
 
-
-def _default_target() -> Path | None:
-    try:
-        return Catalog(default_cache_dir(os.environ)).path(DEFAULT_TARGET)
-    except CatalogError:
-        return None
-
-
-pytestmark = [
-    pytest.mark.model,
-    pytest.mark.skipif(_default_target() is None, reason="the default target is not installed"),
-]
-UP = ("up", "--listen", "tcp://127.0.0.1:*", "--http", "127.0.0.1:0", "-v", "-v")
-MODEL = "smollm2-135m"
-CANARY = "CANARY-91c4"
+pytestmark = NEEDS_PAIR
 MESSAGES: list[Any] = [
     {"role": "system", "content": f"You are brief, {CANARY}."},
     {"role": "user", "content": "Name a colour."},
@@ -53,44 +38,6 @@ MESSAGES: list[Any] = [
 ]
 PROMPT = "The quick brown fox jumps over"
 SCORED = ["The quick brown fox jumps over the lazy dog.", "Two and two is four, café 🙂."]
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("pair")
-    commands = Commands(folder)
-    log = folder / "log"
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            commands._command(UP),
-            cwd=Path(__file__).parents[2],
-            env=commands._environment({}),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=file,
-            text=True,
-        )
-    assert process.stdout is not None
-    try:
-        lines = [process.stdout.readline() for _ in range(2)]
-        assert lines[1].startswith("OpenAI API at http://127.0.0.1:"), log.read_text()
-        yield lines[1].removeprefix("OpenAI API at ").strip()
-        process.terminate()
-        assert process.wait(LIMIT_S) == 0
-        assert commands.alive() == {}
-        # After everything that this file has asked.
-        assert CANARY not in log.read_text()
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        commands.kill_all()
-
-
-@pytest.fixture
-def client(url: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as made:
-        yield made
 
 
 class Bare:
@@ -138,7 +85,7 @@ class Bare:
 
 @pytest.fixture(scope="module")
 def bare() -> Iterator[Bare]:
-    path = _default_target()
+    path = default_target()
     assert path is not None
     cache = default_cache_dir(os.environ) / "calibration"
     opened = open_model(LlamaConfig(path=path, num_cells=1024, max_sequences=2), cache)
@@ -357,91 +304,3 @@ def test_curl(url: str, bare: Bare) -> None:
         check=True,
     )
     assert bad.stdout.endswith("400")
-
-
-BOOKING: Any = {
-    "type": "function",
-    "function": {
-        "name": "book",
-        "description": "Book a table at a restaurant.",
-        "parameters": {
-            "type": "object",
-            "properties": {
-                "guests": {"type": "integer", "minimum": 1, "maximum": 12},
-                "place": {"enum": ["inside", "outside"]},
-                "name": {"type": "string", "maxLength": 20},
-                "dishes": {"type": "array", "items": {"type": "string"}, "maxItems": 3},
-                "at": {
-                    "type": "object",
-                    "properties": {"hour": {"type": "integer", "minimum": 0, "maximum": 23}},
-                    "required": ["hour"],
-                    "additionalProperties": False,
-                },
-            },
-            "required": ["guests", "place", "at"],
-        },
-    },
-}
-
-
-def fault_of_booking(text: str) -> str:
-    """What is wrong with arguments; "" for nothing."""
-    found = json.loads(text)
-    known = BOOKING["function"]["parameters"]["properties"]
-    checks = {
-        "unknown names": set(found) <= set(known),
-        "guests": type(found["guests"]) is int and 1 <= found["guests"] <= 12,
-        "place": found["place"] in ("inside", "outside"),
-        "name": len(found.get("name", "")) <= 20,
-        "dishes": len(found.get("dishes", ())) <= 3,
-        "at": set(found["at"]) == {"hour"} and 0 <= found["at"]["hour"] <= 23,
-    }
-    return ", ".join(name for name, is_good in checks.items() if not is_good)
-
-
-def test_calls_of_tools_are_valid_and_the_same_however_they_are_asked_for(
-    client: openai.OpenAI,
-) -> None:
-    asked: Any = {
-        "model": MODEL,
-        "messages": [{"role": "user", "content": "A table for four tonight, please."}],
-        "tools": [BOOKING],
-        "tool_choice": "required",
-        "parallel_tool_calls": False,
-        "temperature": 0.8,
-        "max_tokens": 256,
-    }
-    for seed in range(3):
-        whole = client.chat.completions.create(**asked, seed=seed).choices[0]
-        assert whole.finish_reason == "tool_calls"
-        (call,) = whole.message.tool_calls or ()
-        assert call.type == "function"
-        assert (call.function.name, fault_of_booking(call.function.arguments)) == ("book", "")
-        name, arguments = "", ""
-        for event in client.chat.completions.create(**asked, seed=seed, stream=True):
-            for part in event.choices[0].delta.tool_calls or ():
-                assert part.function is not None
-                name += part.function.name or ""
-                arguments += part.function.arguments or ""
-        assert (name, arguments) == (call.function.name, call.function.arguments)
-
-
-def test_what_a_tool_returned_is_read_and_answered(client: openai.OpenAI) -> None:
-    question: Any = {"role": "user", "content": "A table for four tonight, please."}
-    asked: Any = {"model": MODEL, "tools": [BOOKING], "max_tokens": 200, "temperature": 0}
-    named = {"type": "function", "function": {"name": "book"}}
-    first = client.chat.completions.create(**asked, messages=[question], tool_choice=named)
-    answer = first.choices[0].message
-    (call,) = answer.tool_calls or ()
-    result: Any = {"role": "tool", "tool_call_id": call.id, "content": f"Booked, {CANARY}."}
-    told: Any = [question, answer.model_dump(exclude_none=True), result]
-    second = client.chat.completions.create(**asked, messages=told)
-    choice = second.choices[0]
-    for made in choice.message.tool_calls or ():
-        assert made.type == "function"
-        if choice.finish_reason == "tool_calls":
-            assert fault_of_booking(made.function.arguments) == ""
-    assert choice.message.content or choice.message.tool_calls
-    plain = client.chat.completions.create(**asked, messages=told, tool_choice="none")
-    assert plain.choices[0].message.content
-    assert not plain.choices[0].message.tool_calls

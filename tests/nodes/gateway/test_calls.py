@@ -65,15 +65,21 @@ def test_any_pieces_give_the_same(style: str, text: str, content: str, objects: 
 
 
 @pytest.mark.parametrize(("style", "text", "content", "objects"), CASES)
-def test_a_text_that_is_cut_off_ends_where_it_ends(
+def test_a_text_that_is_cut_off_gives_the_beginning_of_what_the_whole_gives(
     style: str, text: str, content: str, objects: list[str]
 ) -> None:
+    whole = read(style, text)[1]
+    assert len(whole) == len(objects)
     for end in range(len(text) + 1):
-        found_content, calls = read(style, text[:end])
-        is_mark = found_content.startswith(("```", "{"))
-        is_begun = content.startswith(found_content) or found_content.startswith(content)
-        assert is_begun or is_mark
-        assert len(calls) <= len(objects)
+        cut = text[:end]
+        found_content, calls = read(style, cut)
+        # What might have become a call is content where nothing follows.
+        rest = cut.removeprefix(content)
+        assert content.startswith(found_content) or found_content == content + rest
+        for (name, arguments), (whole_name, whole_arguments) in zip(calls, whole, strict=False):
+            assert name == whole_name
+            assert whole_arguments.startswith(arguments)
+        assert len(calls) <= len(whole)
 
 
 def test_arguments_are_told_as_they_come() -> None:

@@ -1,0 +1,26 @@
+"""The default pair, whose tests are left out where its files are not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from nodes.catalog import DEFAULT_TARGET, Catalog, CatalogError, default_cache_dir
+
+
+def default_target() -> Path | None:
+    try:
+        return Catalog(default_cache_dir(os.environ)).path(DEFAULT_TARGET)
+    except CatalogError:
+        return None
+
+
+NEEDS_PAIR = [
+    pytest.mark.model,
+    pytest.mark.skipif(default_target() is None, reason="the default target is not installed"),
+]
+UP = ("up", "--listen", "tcp://127.0.0.1:*", "--http", "127.0.0.1:0", "-v", "-v")
+MODEL = "smollm2-135m"
+CANARY = "CANARY-91c4"
