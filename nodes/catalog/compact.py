@@ -27,9 +27,9 @@ _BYTES_A_VALUE: Final = 18 / 32
 # A copy is worth its place where steps read that much less. Qwen2.5-Coder 0.5B in Q4_K_M, whose
 # widths are no multiples of 256, has 0.72 of it; models of 7B in Q4_K_M would have 0.93.
 _WORTH: Final = 0.85
-# Small models lose by four bits what their steps gain: with SmolLM2-135M in Q8_0 (145 MB) and with
-# its copy a target of 1.5B came to the same tokens a second, with Qwen2.5-Coder 0.5B (370 MB are
-# read) to 1.3 to 1.5 times as many.
+# Bytes. Small models lose by four bits what their steps gain: SmolLM2-135M in Q8_0 (145 MB) gave a
+# target of 1.5B as many tokens a second as its copy did; the copy of Qwen2.5-Coder 0.5B, of which a
+# step reads 370 MB, gave it 1.1 to 1.3 times as many.
 _LEAST_BYTES: Final = 200_000_000
 # Each is about as large as its draft; more than that many drafts are rarely in use.
 _MOST_COPIES: Final = 4

@@ -15,11 +15,9 @@ from typing import Final
 # they have been told: these are left out.
 _PAUSE_PASSES: Final = 24
 _LEFT_OUT: Final = 8
-# Passes of a stream with draft nodes before the first comparison, so many fewer of several streams,
-# but for those in which draft nodes still read the texts; and before each later comparison that
-# follows a time without them.
+# Passes with draft nodes before the first comparison, and before each later one that follows a time
+# without them.
 _FIRST_PASSES: Final = 32
-_LEAST_FIRST: Final = 12
 _AGAIN_PASSES: Final = 64
 # Trying what seems to be worse may cost so much of all tokens.
 _TRIED_AT: Final = 0.01
@@ -68,8 +66,7 @@ class Comparisons:
 
     def of(self, num_streams: int) -> Comparison:
         """The comparison for so many streams."""
-        first = max(_LEAST_FIRST, _FIRST_PASSES / max(1, num_streams))
-        return self._found.setdefault(num_streams.bit_length(), Comparison(_num_left=first))
+        return self._found.setdefault(num_streams.bit_length(), Comparison())
 
 
 @dataclass(slots=True)

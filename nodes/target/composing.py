@@ -52,18 +52,14 @@ class PassCosts:
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """Guesses that a stream brings into a pass. chances: (g,) of each by itself, as stated.
-    num_drafted: of a draft node; those behind them are looked up. num_offered: guesses of the draft
-    node that were there; best_chance: of the first guess that there was, taken or not."""
+    is_looked_up: they are not a draft node's. num_offered: guesses of the draft node that were
+    there; best_chance: of the first guess that there was, taken or not."""
 
     token_ids: tuple[int, ...] = ()
     chances: tuple[float, ...] = ()
-    num_drafted: int = 0
+    is_looked_up: bool = False
     num_offered: int = 0
     best_chance: float = 0.0
-
-    @property
-    def num_looked_up(self) -> int:
-        return max(0, len(self.token_ids) - self.num_drafted)
 
 
 NOTHING: Final = Chosen()
@@ -119,16 +115,13 @@ def compose(
 def _best(
     stream: TargetStream, lookup: Lookup, trust: float, most: int
 ) -> tuple[Chosen, list[float]]:
-    """What promises the most accepted guesses, and the chance that the first, second, ... and all
-    before it are right: what is looked up, or a draft node's guesses with what is looked up behind
-    them, which reaches further than a draft node that is slow."""
+    """The guesses of whoever promises the most accepted ones, and the chance that the first,
+    second, ... and all before it are right."""
     token_ids, chances = stream.buffer.after(len(stream.token_ids))
-    drafted = token_ids[:most]
     found = lookup.propose(stream.spec.stream_id, most)
-    behind = lookup.behind(stream.spec.stream_id, drafted, most - len(drafted))
     options = (
-        Chosen((*drafted, *behind.token_ids), (*chances[:most], *behind.chances), len(drafted)),
-        Chosen(tuple(found.token_ids[:most]), tuple(found.chances[:most])),
+        Chosen(tuple(token_ids[:most]), tuple(chances[:most])),
+        Chosen(tuple(found.token_ids[:most]), tuple(found.chances[:most]), is_looked_up=True),
     )
     judged = [(each, _likely(each.chances, trust)) for each in options]
     best, likely = max(judged, key=lambda pair: sum(pair[1]))

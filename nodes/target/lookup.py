@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from nodes.engine.ngram import MAX_MATCH, NgramIndex
+from nodes.engine.ngram import NgramIndex
 from nodes.stream import StreamId, StreamSpec
 from policies.confidence import Calibration, DraftCalibration
 
@@ -124,18 +124,7 @@ class Lookup:
             return Proposal()
         if text.proposed_at == len(text.index) and len(text.proposed.token_ids) >= most:
             return text.proposed
-        text.proposed = self._found(text, text.index.token_ids, most)
-        text.proposed_at = len(text.index)
-        return text.proposed
-
-    def behind(self, stream_id: StreamId, guesses: Sequence[int], most: int) -> Proposal:
-        """The same for the text with these guesses at its end; nothing without any guess."""
-        text = self._texts.get(stream_id)
-        if text is None or not guesses or most <= 0:
-            return Proposal()
-        return self._found(text, [*text.index.token_ids[-MAX_MATCH:], *guesses], most)
-
-    def _found(self, text: _Text, tail: Sequence[int], most: int) -> Proposal:
+        tail = text.index.token_ids
         best, place, where = text.index.find(tail), 0, text
         length = best[1] if best is not None else 0
         for other in self._by_owner[text.owner]:
@@ -150,4 +139,5 @@ class Lookup:
                 proposal.matches.append(match)
                 proposal.chances.append(text.calibration.chance(match))
                 match += 1
+        text.proposed, text.proposed_at = proposal, len(text.index)
         return proposal

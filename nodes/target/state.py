@@ -455,7 +455,7 @@ class TargetState:
             seen.num_compared,
             seen.num_right,
             seen.num_late,
-            chosen.num_looked_up,
+            len(guesses) if chosen.is_looked_up else 0,
             chosen.num_offered,
             chosen.best_chance,
         )

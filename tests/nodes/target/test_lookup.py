@@ -107,29 +107,3 @@ def test_a_target_takes_what_it_looked_up_and_the_text_is_that_of_plain_decoding
     of_second = [c for c in commits if c.stream_id == TWO]
     assert sum(c.num_accepted_tokens for c in of_second) > 40
     assert all(c.num_looked_up == c.num_draft_tokens for c in of_second)
-
-
-def test_guesses_of_a_draft_node_are_followed_by_what_is_looked_up_behind_them() -> None:
-    lookup = opened((*A, 1, 2, 3))
-    assert lookup.propose(ONE, 4).token_ids == []
-    assert lookup.behind(ONE, (*A[:3],), 4).token_ids == [14, 15, 16, 1]
-    assert lookup.behind(ONE, (), 4).token_ids == []
-    assert lookup.behind(TWO, (*A[:3],), 4).token_ids == []
-
-
-def test_a_pass_takes_drafted_guesses_and_what_is_looked_up_behind_them() -> None:
-    """Another text of the owner has all of the answer, but nothing of what stands before it."""
-    state = TargetState(RecordingModel(ToyConfig()), ToyTokenizer(96), costs=FLAT)
-    spec = make_spec(1, max_tokens=12, ignore_eog=True, owner="me")
-    text = alone(spec).token_ids
-    document = make_spec(2, prompt=(5, *text), owner="me")
-    state.open(replace(document, looks_up=True))
-    state.open(replace(spec, num_leased=12, looks_up=True))
-    state.guess(ONE, (1, 1), len(spec.token_ids), text[:3], [0.9] * 3)
-    commits: list[Committed] = []
-    while state.has_work():
-        commits += [event for event in state.step() if isinstance(event, Committed)]
-    assert tokens_of(commits, ONE) == text
-    mixed = [c for c in commits if 0 < c.num_looked_up < c.num_draft_tokens]
-    assert mixed
-    assert mixed[0].num_accepted_tokens > 2
