@@ -91,7 +91,11 @@ def watched(path: Path, report: Report) -> Iterator[None]:
 
 
 def _size_bytes(path: Path) -> int:
-    files = [path] if path.is_file() else path.rglob("*")
+    """The bytes of a file, or of all files below a folder, while others write and remove them."""
+    if path.is_file():
+        files = iter([path])
+    else:  # os.walk passes over folders removed since they were listed, which Path.rglob does not
+        files = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
     total = 0
     for file in files:
         try:

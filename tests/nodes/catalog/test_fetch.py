@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -183,6 +185,27 @@ def test_a_refused_requantisation_says_why(tmp_path: Path) -> None:
         quantize_in_child(source, tmp_path / "made.gguf", "Q8_0")
     assert "\n" not in str(caught.value)
     assert "Traceback" not in str(caught.value)
+
+
+def test_folders_that_vanish_while_they_are_watched_are_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nodes.catalog.fetch._WATCH_EVERY_S", 0.0)
+    reports = 0
+    enough = threading.Event()
+
+    def count(size_bytes: int) -> None:
+        nonlocal reports
+        reports += 1
+        if reports == 200:
+            enough.set()
+
+    until = time.monotonic() + 30
+    with watched(tmp_path, count):
+        while not enough.is_set() and time.monotonic() < until:
+            (tmp_path / "deep" / "deeper").mkdir(parents=True)
+            shutil.rmtree(tmp_path / "deep")
+    assert enough.is_set()
 
 
 def test_growth_is_watched(tmp_path: Path) -> None:
