@@ -39,7 +39,7 @@ def encode_profile(
             decode=_to_fields(costs.decode),
             prefill=_to_fields(costs.prefill),
             link=link or LinkFields("", 0.0, 0.0),
-            tool_style=info.tool_style,
+            traits=info.traits,
         )
     )
 

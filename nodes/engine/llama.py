@@ -37,6 +37,7 @@ from nodes.engine.protocol import (
     check_spans,
 )
 from nodes.engine.sandbox.users import SandboxedTokenizer
+from nodes.engine.traits import ModelTraits, sampling_of
 from nodes.engine.vocab import LlamaTokenizer
 
 logger = logging.getLogger(__name__)
@@ -160,7 +161,11 @@ class LlamaModel:
             exact=False,
             numerics_class=numerics,
             can_roll_back=self._probe_roll_back(),
-            tool_style=self.vocabulary.tool_style,
+            traits=ModelTraits(
+                self.vocabulary.tool_style,
+                self.vocabulary.thinking,
+                sampling_of(self.metadata),
+            ),
         )
 
     def _probe_roll_back(self) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from nodes.engine.traits import ModelTraits
 
 Logits: TypeAlias = npt.NDArray[np.float32]
 Bytes: TypeAlias = npt.NDArray[np.uint8]
@@ -79,8 +81,7 @@ class EngineInfo:
     exact: the start-up self-test found logits that do not depend on batch shape or neighbours.
     numerics_class: engines of one class compute equal bits (law 1, ARCHITECTURE.md).
     can_roll_back: rejected guesses can be taken out of the cache; without it gamma is 0.
-    emulated: answers or their times are not those of a real model on this machine. tool_style: how
-    the model writes calls of functions, one of chat.tools.STYLES; "" where it has no chat template.
+    emulated: answers or their times are not those of a real model on this machine.
     """
 
     engine: str
@@ -97,7 +98,7 @@ class EngineInfo:
     numerics_class: str
     can_roll_back: bool
     emulated: bool = False
-    tool_style: str = ""
+    traits: ModelTraits = field(default_factory=ModelTraits)
 
 
 class Sequences(Protocol):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nodes.engine.chat.quoting import ControlTexts, Quotes, check_role
+from nodes.engine.chat.thinking import kind_of
 from nodes.engine.chat.tools import mapped, parse_tools, style_of
 from nodes.engine.llama_abi import library
 from nodes.engine.protocol import EngineError, InvalidInputError, Message
@@ -73,8 +74,17 @@ class LlamaTokenizer:
     @property
     def tool_style(self) -> str:
         """In which form the model writes calls (chat/tools.py); "" without a chat template."""
+        return style_of(self._template_text)
+
+    @property
+    def thinking(self) -> str:
+        """How the model thinks before it answers (chat/thinking.py)."""
+        return kind_of(self._template_text)
+
+    @property
+    def _template_text(self) -> str:
         text = self._llama.llama_model_chat_template(self._model, None)
-        return style_of(text.decode("utf-8", "replace")) if text else ""
+        return text.decode("utf-8", "replace") if text else ""
 
     def prepare(self) -> None:
         """Do what conversations need once. A template that is missing or wrong is told by these."""
@@ -106,14 +116,13 @@ class LlamaTokenizer:
 
     @functools.cached_property
     def _template(self) -> ChatTemplate:
-        text = self._llama.llama_model_chat_template(self._model, None)
-        if not text:
+        if not self._template_text:
             raise InvalidInputError("the model has no chat template: use --raw")
         # A node itself never needs Jinja2.
         from nodes.engine.chat.template import ChatTemplate
 
         variables = {f"{name}_token": self._special(name) for name in ("bos", "eos")}
-        return ChatTemplate(text.decode("utf-8", "replace"), variables)
+        return ChatTemplate(self._template_text, variables)
 
     @functools.cached_property
     def _controls(self) -> ControlTexts:

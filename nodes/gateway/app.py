@@ -10,16 +10,19 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nodes.client import RequestFailedError
-from nodes.gateway import chat, completions
+from nodes.gateway.anthropic import MessagesApi
+from nodes.gateway.chat import ChatApi
+from nodes.gateway.completions import CompletionApi
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.counting import ROUTES
 from nodes.gateway.errors import ApiError, no_such_model, of_failure
-from nodes.gateway.generate import Fields, Generate, Shared
+from nodes.gateway.generate import Api, Generate, Shared
 from nodes.gateway.guard import key_of
 from nodes.gateway.idempotency import KeyedRequests
 from nodes.gateway.looking import Looking
 from nodes.gateway.models import Mesh, Models
 from nodes.gateway.page import page
+from nodes.gateway.responses import ResponsesApi
 from nodes.gateway.running import Running
 from nodes.gateway.shape import VERSION, now_unix
 from nodes.metrics.exposition import CONTENT_TYPE, render_metrics
@@ -32,10 +35,18 @@ _READY_MAX_AGE_S: Final = 0.25
 class Gateway:
     """What the routes share."""
 
-    def __init__(self, mesh: Mesh, limits: GatewayLimits, *, strict_fields: bool = False) -> None:
+    def __init__(
+        self,
+        mesh: Mesh,
+        limits: GatewayLimits,
+        *,
+        strict_fields: bool = False,
+        openai_defaults: bool = False,
+    ) -> None:
         self.mesh = mesh
         self.limits = limits
         self._strict_fields = strict_fields
+        self._openai_defaults = openai_defaults
         self.models = Models(mesh)
         self.running = Running(limits.max_concurrent)
         self.looking = Looking(mesh)
@@ -44,12 +55,20 @@ class Gateway:
         self._started_unix = now_unix()
 
     def router(self) -> ASGIApp:
-        kinds: list[tuple[str, str, type[Fields]]] = [
-            ("/v1/completions", completions.ID_PREFIX, completions.CompletionFields),
-            ("/v1/chat/completions", chat.ID_PREFIX, chat.ChatFields),
-        ]
+        apis: dict[str, type[Api]] = {
+            "/v1/completions": CompletionApi,
+            "/v1/chat/completions": ChatApi,
+            "/v1/messages": MessagesApi,
+            "/v1/responses": ResponsesApi,
+        }
         shared = Shared(
-            self.mesh, self.limits, self.models, self.running, self._keyed, self._strict_fields
+            self.mesh,
+            self.limits,
+            self.models,
+            self.running,
+            self._keyed,
+            strict_fields=self._strict_fields,
+            openai_defaults=self._openai_defaults,
         )
         routes = [
             Route("/healthz", self._healthz),
@@ -60,9 +79,8 @@ class Gateway:
             Route("/v1/models", self._models),
             Route("/v1/models/{name:path}", self._model),
         ]
-        for path, prefix, fields in kinds:
-            generate = Generate(shared, prefix, fields)
-            routes.append(Route(path, generate, methods=["POST"]))
+        for path, api in apis.items():
+            routes.append(Route(path, Generate(shared, api), methods=["POST"]))
             routes.append(Route(path + "/{request_id}", self._cancel, methods=["DELETE"]))
         router = Router(routes, redirect_slashes=False)
 

@@ -38,9 +38,10 @@ _NAMED_BEGINNING: Final = re.compile(f"(?:{_beginning(_NAMED_PARTS)})?")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What a piece of text adds: content, the beginning of a call (its name), or its arguments.
-    number: of the call, from 0 on."""
+    """What a piece of text adds: thoughts, content, the beginning of a call (its name), or its
+    arguments. number: of the call, from 0 on."""
 
+    reasoning: str = ""
     content: str = ""
     number: int = 0
     name: str = ""
@@ -118,7 +119,7 @@ class CallReader:
             self._waiting = self._waiting[place + len(_OPEN) :]
             self._at = _At.HEAD
         else:
-            kept = 0 if is_last else _num_begun(_OPEN, self._waiting)
+            kept = 0 if is_last else num_begun(_OPEN, self._waiting)
             content = self._waiting[: len(self._waiting) - kept]
             self._waiting = self._waiting[len(content) :]
         if content:
@@ -156,7 +157,7 @@ class CallReader:
                 self._waiting = self._waiting[opened + len(_OPEN) :]
                 self._at = _At.HEAD
             else:
-                kept = 0 if is_last else _num_begun(_OPEN, self._waiting)
+                kept = 0 if is_last else num_begun(_OPEN, self._waiting)
                 self._waiting = self._waiting[len(self._waiting) - kept :]
             return
         comma = self._waiting.find(",") if self._style == MISTRAL else -1
@@ -200,7 +201,7 @@ class _Value:
         return text
 
 
-def _num_begun(mark: str, text: str) -> int:
+def num_begun(mark: str, text: str) -> int:
     """How many of the last characters of a text may begin a mark."""
     for size in range(min(len(mark) - 1, len(text)), 0, -1):
         if text.endswith(mark[:size]):

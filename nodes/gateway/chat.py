@@ -2,164 +2,175 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+from pydantic import Discriminator, Field, Tag
 
 from nodes.gateway.answers import Delta, ScoredToken
-from nodes.gateway.calls import CallReader, Part
+from nodes.gateway.bodies import LIST, PLAIN, Body, Hint, Text, plain_or_list, read, wrong
+from nodes.gateway.calls import Part
 from nodes.gateway.config import GatewayLimits
-from nodes.gateway.fields import Job, common_fields, job_of, options_of
+from nodes.gateway.errors import ApiError
+from nodes.gateway.fields import Job, OpenAiBody, job_of, options_of
 from nodes.gateway.logprobs import chat_logprobs
+from nodes.gateway.reading import CALL, CONTENT, REASONING, Readers, items_of
 from nodes.gateway.resuming import Told
-from nodes.gateway.schema import (
-    Fields,
-    boolean,
-    check,
-    hint,
-    integer,
-    obj,
-    one_of,
-    sequence,
-    string,
-    unsupported,
-    wrong,
-)
-from nodes.gateway.shape import ChunkWriter, Head, Whole, whole_body
-from nodes.gateway.tools import CALLS, TOOLS, choice, for_template, tools_of
-from nodes.messages import MAX_TOP_LOGPROBS, ChatMessage
+from nodes.gateway.shape import ChunkWriter, Head, Whole, call_id, finish_reason, whole_body
+from nodes.gateway.tools import CallList, ToolChoice, ToolList, call_fields, for_template, tools_of
+from nodes.messages import MAX_MESSAGES, MAX_TOP_LOGPROBS, ChatMessage
 
-ID_PREFIX: Final = "chatcmpl"
 _KIND: Final = "chat.completion"
-_ROLES: Final = ("system", "developer", "user", "assistant", "tool")
-_UNSUPPORTED: Final[Fields] = {
-    "functions": unsupported([]),
-    "function_call": unsupported("none", "auto"),
-    "modalities": unsupported(["text"]),
-    "audio": unsupported(),
-    "prediction": hint,
-    "reasoning_effort": unsupported(),
-    "verbosity": unsupported(),
-    "web_search_options": unsupported(),
-    "safety_identifier": hint,
-    "prompt_cache_key": hint,
-}
 
 
-class ChatFields:
-    """The body of a request under certain limits."""
+class TextPart(Body):
+    type: Literal["text"]
+    text: Text
 
-    def __init__(self, limits: GatewayLimits) -> None:
+
+Content = Annotated[
+    Annotated[Text, Tag(PLAIN)]
+    | Annotated[
+        list[TextPart], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True), Tag(LIST)
+    ],
+    Discriminator(plain_or_list),
+]
+
+
+class Message(Body):
+    """What answers of ours have, and is sent back as it came, is accepted."""
+
+    refused: ClassVar = {"refusal": (), "annotations": ([],), "function_call": (), "audio": ()}
+    # What a model thought is not shown to it again: templates leave it out of past answers.
+    hints: ClassVar = frozenset({"reasoning_content"})
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Content | None = None
+    name: Annotated[Text, Field(max_length=256)] | None = None
+    tool_call_id: Annotated[Text, Field(max_length=256)] | None = None
+    tool_calls: CallList | None = None
+
+    def unused(self) -> tuple[str, ...]:
+        return ("name",) if self.name is not None and self.role != "tool" else ()
+
+    @property
+    def text(self) -> str:
+        if isinstance(self.content, list):
+            return "".join(part.text for part in self.content)
+        return self.content or ""
+
+
+class ChatBody(OpenAiBody):
+    refused: ClassVar = {
+        "functions": ([],),
+        "function_call": ("none", "auto"),
+        "modalities": (["text"],),
+        "audio": (),
+        "reasoning_effort": (),
+        "verbosity": (),
+        "web_search_options": (),
+    }
+    hints: ClassVar = OpenAiBody.hints | {"prediction", "safety_identifier", "prompt_cache_key"}
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
+    tools: ToolList | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+
+
+class ChatApi:
+    """limits: of whoever asks. strict_fields: a field that means nothing is an error."""
+
+    prefix = "chatcmpl"
+    body: type[Body] = ChatBody
+
+    def __init__(self, limits: GatewayLimits, *, strict_fields: bool = False) -> None:
         self._limits = limits
-        message = obj(
-            {
-                "role": one_of(*_ROLES),
-                "content": self._content,
-                "name": string(256),
-                "tool_call_id": string(256),
-                # Of an answer of ours that is sent back as it came.
-                "refusal": unsupported(),
-                "annotations": unsupported([]),
-                "tool_calls": CALLS,
-                "function_call": unsupported(),
-                "audio": unsupported(),
-            },
-            required=("role",),
-        )
-        self._fields: Fields = {
-            **common_fields(limits),
-            **_UNSUPPORTED,
-            "messages": sequence(message, limits.max_messages, 1),
-            "tools": TOOLS,
-            "tool_choice": choice,
-            "parallel_tool_calls": boolean,
-            "max_tokens": integer(1, limits.max_tokens),
-            "max_completion_tokens": integer(1, limits.max_tokens),
-            "logprobs": boolean,
-            "top_logprobs": integer(0, MAX_TOP_LOGPROBS),
-        }
+        self._strict_fields = strict_fields
 
-    def job(self, body: dict[str, Any]) -> Job:
+    def job(self, value: dict[str, Any]) -> Job:
         """Raises ApiError naming the field that is wrong."""
-        found = check(body, self._fields)
-        if "messages" not in found:
-            raise wrong("messages", "this field is needed", "missing_required_parameter")
-        messages = tuple(_message(m, f"messages[{k}]") for k, m in enumerate(found["messages"]))
-        tools = tools_of(found)
-        tools_text = for_template(tools, found["messages"])
-        num_chars = sum(len(m.content) for m in messages) + len(tools_text)
-        if num_chars > self._limits.max_prompt_chars:
-            raise wrong("messages", f"{self._limits.max_prompt_chars} characters are accepted")
-        if {"max_tokens", "max_completion_tokens"} <= found.keys():
-            raise wrong("max_tokens", "give either this or max_completion_tokens")
-        default = min(self._limits.default_max_tokens, self._limits.max_tokens)
-        max_tokens = found.get("max_completion_tokens", found.get("max_tokens", default))
-        has_logprobs = found.get("logprobs", False)
-        if "top_logprobs" in found and not has_logprobs:
-            raise wrong("top_logprobs", "this goes with logprobs: true only")
-        num_logprobs = found.get("top_logprobs", 0) if has_logprobs else None
-        options = replace(options_of(found, max_tokens, num_logprobs), tools=tools_text)
-        return job_of(found, (messages,), options, tools=tools)
+        body, ignored = read(ChatBody, value, strict_fields=self._strict_fields)
+        return job_of_chat(body, ignored, self._limits)
 
-    def shape(self, body: dict[str, Any], job: Job) -> ChatShape:
-        return ChatShape(
-            job.include_usage,
-            has_logprobs=bool(body.get("logprobs")),
-            tells_tokens=job.tells_tokens,
-            tool_style=job.tool_style,
-            tool_names=job.tools.names if job.tools is not None else (),
-        )
-
-    def _content(self, value: Any, path: str) -> str:
-        """A text, or a list of parts that are texts."""
-        text = string(self._limits.max_prompt_chars)
-        if not isinstance(value, list):
-            content: str = text(value, path)
-            return content
-        part = obj({"type": one_of("text"), "text": text}, required=("type", "text"))
-        parts = sequence(part, self._limits.max_messages, 1)(value, path)
-        joined = "".join(entry["text"] for entry in parts)
-        content = text(joined, path)
-        return content
+    def shape(self, job: Job) -> ChatShape:
+        return ChatShape(job)
 
 
-def _message(found: dict[str, Any], path: str) -> ChatMessage:
-    """A checked message, as templates take it."""
-    role = found["role"]
-    if "content" not in found and not (role == "assistant" and found.get("tool_calls")):
+def job_of_chat(body: ChatBody, ignored: tuple[Hint, ...], limits: GatewayLimits) -> Job:
+    """Raises ApiError naming the field that is wrong."""
+    if len(body.messages) > limits.max_messages:
+        raise wrong("messages", f"{limits.max_messages} entries at most are accepted")
+    messages, fields = list[ChatMessage](), dict[int, dict[str, Any]]()
+    for place, message in enumerate(body.messages):
+        _check_message(message, f"messages[{place}]", limits)
+        # Templates know the older name of the role.
+        messages.append(ChatMessage(message.role.replace("developer", "system"), message.text))
+        if found := _template_fields(message):
+            fields[place] = found
+    tools = tools_of(body.tools, body.tool_choice, parallel=body.parallel_tool_calls is not False)
+    tools_text = for_template(tools, fields)
+    if sum(len(m.content) for m in messages) + len(tools_text) > limits.max_prompt_chars:
+        raise wrong("messages", f"{limits.max_prompt_chars} characters are accepted")
+    if body.max_tokens is not None and body.max_completion_tokens is not None:
+        raise wrong("max_tokens", "give either this or max_completion_tokens")
+    max_tokens = body.max_completion_tokens or body.max_tokens
+    if max_tokens is None:
+        max_tokens = min(limits.default_max_tokens, limits.max_tokens)
+    if max_tokens > limits.max_tokens:
+        name = "max_tokens" if body.max_tokens is not None else "max_completion_tokens"
+        raise wrong(name, f"{limits.max_tokens} at most are accepted")
+    has_logprobs = bool(body.logprobs)
+    if body.top_logprobs is not None and not has_logprobs:
+        raise wrong("top_logprobs", "this goes with logprobs: true only")
+    num_logprobs = body.top_logprobs or 0 if has_logprobs else None
+    options = options_of(body, limits, max_tokens, num_logprobs)
+    return job_of(
+        body,
+        ignored,
+        (tuple(messages),),
+        replace(options, tools=tools_text),
+        tools=tools,
+        has_logprobs=has_logprobs,
+    )
+
+
+def _check_message(message: Message, path: str, limits: GatewayLimits) -> None:
+    is_answer = message.role == "assistant"
+    if message.content is None and not (is_answer and message.tool_calls):
         raise wrong(f"{path}.content", "this field is needed", "missing_required_parameter")
-    if role == "tool" and "tool_call_id" not in found:
+    if len(message.text) > limits.max_prompt_chars:
+        raise wrong(f"{path}.content", f"{limits.max_prompt_chars} characters are accepted")
+    if message.role == "tool" and message.tool_call_id is None:
         raise wrong(f"{path}.tool_call_id", "this field is needed", "missing_required_parameter")
-    if found.get("tool_calls") and role != "assistant":
+    if message.tool_calls and not is_answer:
         raise wrong(f"{path}.tool_calls", "this goes with the role assistant only")
-    if "name" in found and role != "tool":
-        hint(found["name"], f"{path}.name")
-    # Templates know the older name of the role.
-    return ChatMessage(role.replace("developer", "system"), found.get("content", ""))
+
+
+def _template_fields(message: Message) -> dict[str, Any]:
+    """What the chat template needs of a message besides role and content."""
+    found: dict[str, Any] = {}
+    if message.role == "tool":
+        found = {"tool_call_id": message.tool_call_id, "name": message.name}
+        found = {name: value for name, value in found.items() if value is not None}
+    if message.tool_calls:
+        found["tool_calls"] = call_fields(message.tool_calls)
+    return found
 
 
 class ChatShape:
-    """tool_style: how the model writes calls, where it may; "" where it may not. tool_names: of
-    what it may call."""
-
-    def __init__(
-        self,
-        include_usage: bool,
-        *,
-        has_logprobs: bool,
-        tells_tokens: bool = False,
-        tool_style: str = "",
-        tool_names: Collection[str] = (),
-    ) -> None:
-        self._writer = ChunkWriter(_KIND + ".chunk", include_usage=include_usage)
-        self._has_logprobs = has_logprobs
-        self._tells_tokens = tells_tokens
-        self._tool_style = tool_style
-        self._tool_names = tool_names
-        # By choice.
-        self._readers: dict[int, CallReader] = {}
+    def __init__(self, job: Job) -> None:
+        self._writer = ChunkWriter(_KIND + ".chunk", include_usage=job.include_usage)
+        self._has_logprobs = job.has_logprobs
+        self._tells_tokens = job.tells_tokens
+        self._job = job
+        self._readers = Readers(job)
 
     def chunks(self, head: Head, delta: Delta, told: Told | None = None) -> bytes:
         events = b""
@@ -167,44 +178,38 @@ class ChatShape:
             if told is not None:
                 events = told.line(delta.index)
             events += self._event(head, delta.index, '{"role":"assistant","content":""}')
-        if self._tool_style:
-            return events + self._chunks_of_calls(head, delta)
+        if self._readers.are_needed:
+            return events + self._chunks_of_parts(head, delta)
         if delta.text or delta.tokens:
             if told is not None:
                 events += told.line(delta.index, delta.text, len(delta.tokens))
-            logprobs = "null"
-            if self._has_logprobs and delta.tokens:
-                logprobs = json.dumps(chat_logprobs(delta.tokens))
             added = f'{{"content":{json.dumps(delta.text)}}}'
-            shown = delta.tokens if self._tells_tokens else ()
-            events += self._event(head, delta.index, added, logprobs, shown=shown)
+            events += self._event(head, delta.index, added, delta.tokens)
         if delta.finish_reason is not None:
             if told is not None:
                 events += told.line(delta.index, ends=True)
-            reason = f'"{delta.finish_reason}"'
-            events += self._event(head, delta.index, "{}", reason=reason)
+            events += self._event(head, delta.index, "{}", reason=delta.finish_reason)
         return events
 
-    def _reader(self) -> CallReader:
-        return CallReader(self._tool_style, self._tool_names)
-
-    def _chunks_of_calls(self, head: Head, delta: Delta) -> bytes:
-        """What a piece of text adds to content and calls. Tokens go with its first content."""
-        reader = self._readers.setdefault(delta.index, self._reader())
-        is_last = delta.finish_reason is not None
+    def _chunks_of_parts(self, head: Head, delta: Delta) -> bytes:
+        """What a piece of text adds to thoughts, content and calls. Tokens go with its first
+        content."""
         tokens, events = delta.tokens, b""
-        for part in reader.read(delta.text, is_last=is_last):
+        for part in self._readers.parts(delta):
             if part.content:
-                logprobs = json.dumps(chat_logprobs(tokens)) if self._has_logprobs else "null"
-                shown, tokens = tokens if self._tells_tokens else (), ()
                 added = f'{{"content":{json.dumps(part.content)}}}'
-                events += self._event(head, delta.index, added, logprobs, shown=shown)
+                events += self._event(head, delta.index, added, tokens)
+                tokens = ()
+            elif part.reasoning:
+                added = json.dumps({"reasoning_content": part.reasoning})
+                events += self._event(head, delta.index, added)
             else:
                 added = json.dumps({"tool_calls": [_call_delta(head, delta.index, part)]})
                 events += self._event(head, delta.index, added)
-        if is_last:
-            reason = _reason(delta.finish_reason, reader.num_calls)
-            events += self._event(head, delta.index, "{}", reason=json.dumps(reason))
+        if delta.finish_reason is not None:
+            num_calls = self._readers.num_calls(delta.index)
+            reason = finish_reason(delta.finish_reason, num_calls)
+            events += self._event(head, delta.index, "{}", reason=reason)
         return events
 
     def _event(
@@ -212,20 +217,25 @@ class ChatShape:
         head: Head,
         index: int,
         added: str,
-        logprobs: str = "null",
-        reason: str = "null",
-        shown: Sequence[ScoredToken] = (),
+        tokens: Sequence[ScoredToken] = (),
+        reason: str | None = None,
     ) -> bytes:
+        has_logprobs = self._has_logprobs and tokens
+        logprobs = json.dumps(chat_logprobs(tokens)) if has_logprobs else "null"
         return self._writer.choice(
             head,
-            f'{{"index":{index},"delta":{added},"logprobs":{logprobs},"finish_reason":{reason}}}',
-            shown,
+            f'{{"index":{index},"delta":{added},"logprobs":{logprobs},'
+            f'"finish_reason":{json.dumps(reason)}}}',
+            tokens if self._tells_tokens else (),
         )
 
-    def usage_chunk(self, head: Head, usage: dict[str, object]) -> bytes:
-        return self._writer.usage(head, usage)
+    def end(self, head: Head, usage: dict[str, Any], told: Told | None = None) -> bytes:
+        return self._writer.end(head, usage, told)
 
-    def whole(self, head: Head, choices: Sequence[Whole], usage: dict[str, object]) -> bytes:
+    def failed(self, error: ApiError) -> bytes:
+        return error.event()
+
+    def whole(self, head: Head, choices: Sequence[Whole], usage: dict[str, Any]) -> bytes:
         written: list[dict[str, Any]] = [
             {
                 "index": index,
@@ -237,38 +247,37 @@ class ChatShape:
         return whole_body(head, _KIND, written, usage)
 
     def _message(self, head: Head, index: int, choice: Whole) -> dict[str, Any]:
-        text, calls = "".join(choice.texts), list[dict[str, Any]]()
-        if self._tool_style:
-            reader, contents = self._reader(), list[str]()
-            for part in reader.read(text, is_last=True):
-                contents.append(part.content)
-                if part.name:
-                    call = _call_delta(head, index, part)
-                    del call["index"]
-                    calls.append(call)
-                elif part.arguments:
-                    calls[-1]["function"]["arguments"] += part.arguments
-            text = "".join(contents)
-        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        items = items_of(self._job, choice.as_delta())
+        content = "".join(item.text for item in items if item.kind == CONTENT)
+        reasoning = "".join(item.text for item in items if item.kind == REASONING)
+        calls = [item for item in items if item.kind == CALL]
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+        if reasoning:
+            message["reasoning_content"] = reasoning
         if calls:
-            message |= {"content": text or None, "tool_calls": calls}
-        reason = _reason(choice.finish_reason, len(calls))
-        return {"message": message, "finish_reason": reason}
-
-
-def _reason(finish_reason: str | None, num_calls: int) -> str | None:
-    return "tool_calls" if finish_reason == "stop" and num_calls else finish_reason
+            message["content"] = content or None
+            message["tool_calls"] = [
+                {
+                    "id": call_id(head, index, place),
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.text},
+                }
+                for place, call in enumerate(calls)
+            ]
+        return {
+            "message": message,
+            "finish_reason": finish_reason(choice.finish_reason, len(calls)),
+        }
 
 
 def _call_delta(head: Head, choice: int, part: Part) -> dict[str, Any]:
-    """A call's beginning, or more of its arguments. Its id is the same however often it is told."""
+    """A call's beginning, or more of its arguments."""
     function = {"arguments": part.arguments}
     if not part.name:
         return {"index": part.number, "function": function}
-    of_all = f"{head.object_id}/{choice}/{part.number}".encode()
     return {
         "index": part.number,
-        "id": f"call_{hashlib.sha256(of_all).hexdigest()[:24]}",
+        "id": call_id(head, choice, part.number),
         "type": "function",
         "function": {"name": part.name, **function},
     }

@@ -4,109 +4,124 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Annotated, Any, ClassVar, Final
+
+from pydantic import Discriminator, Field, Tag
 
 from mesh.shared_numbers import shared
 from nodes.gateway.answers import Delta
+from nodes.gateway.bodies import PLAIN, TEXTS, TOKEN_LISTS, TOKENS, Body, Text, read, wrong
 from nodes.gateway.config import GatewayLimits
-from nodes.gateway.fields import Job, common_fields, job_of, options_of
+from nodes.gateway.errors import ApiError
+from nodes.gateway.fields import Job, OpenAiBody, job_of, options_of
 from nodes.gateway.logprobs import CompletionLogprobs
 from nodes.gateway.resuming import Told
-from nodes.gateway.schema import Fields, boolean, check, integer, string, unsupported, wrong
 from nodes.gateway.shape import ChunkWriter, Head, Whole, whole_body
 from nodes.generation import Prompt
-from nodes.messages import MAX_TOP_LOGPROBS
+from nodes.messages import MAX_PROMPT_TOKENS, MAX_TOP_LOGPROBS
 
-ID_PREFIX: Final = "cmpl"
 _KIND: Final = "text_completion"
 # What OpenAI's API takes where nothing is said.
 _DEFAULT_MAX_TOKENS: Final = 16
-_MAX_TOKEN_ID: Final = 2**31 - 1
+_MAX_PROMPTS: Final = 256
+
+_TextPrompt = Annotated[Text, Field(min_length=1)]
+_TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+_TokenIds = Annotated[
+    list[_TokenId], Field(min_length=1, max_length=MAX_PROMPT_TOKENS, fail_fast=True)
+]
 
 
-class CompletionFields:
-    """The body of a request under certain limits."""
+def _kind_of_prompt(value: object) -> str:
+    if not isinstance(value, list):
+        return PLAIN
+    first = value[0] if value else ""
+    if isinstance(first, str):
+        return TEXTS
+    return TOKEN_LISTS if isinstance(first, list) else TOKENS
 
-    def __init__(self, limits: GatewayLimits) -> None:
+
+class CompletionBody(OpenAiBody):
+    """prompt: a text, token ids, or a list of these."""
+
+    refused: ClassVar = {"best_of": (1,), "suffix": ("",)}
+
+    prompt: Annotated[
+        Annotated[_TextPrompt, Tag(PLAIN)]
+        | Annotated[
+            list[_TextPrompt],
+            Field(min_length=1, max_length=_MAX_PROMPTS, fail_fast=True),
+            Tag(TEXTS),
+        ]
+        | Annotated[_TokenIds, Tag(TOKENS)]
+        | Annotated[
+            list[_TokenIds], Field(max_length=_MAX_PROMPTS, fail_fast=True), Tag(TOKEN_LISTS)
+        ],
+        Discriminator(_kind_of_prompt),
+    ]
+    max_tokens: Annotated[int, Field(ge=0)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    echo: bool | None = None
+
+
+class CompletionApi:
+    """limits: of whoever asks. strict_fields: a field that means nothing is an error."""
+
+    prefix = "cmpl"
+    body: type[Body] = CompletionBody
+
+    def __init__(self, limits: GatewayLimits, *, strict_fields: bool = False) -> None:
         self._limits = limits
-        self._fields: Fields = {
-            **common_fields(limits),
-            "prompt": self._prompts,
-            "max_tokens": integer(0, limits.max_tokens),
-            "logprobs": integer(0, MAX_TOP_LOGPROBS),
-            "echo": boolean,
-            "best_of": unsupported(1),
-            "suffix": unsupported(""),
-        }
+        self._strict_fields = strict_fields
 
-    def job(self, body: dict[str, Any]) -> Job:
+    def job(self, value: dict[str, Any]) -> Job:
         """Raises ApiError naming the field that is wrong."""
-        found = check(body, self._fields)
-        if "prompt" not in found:
-            raise wrong("prompt", "this field is needed", "missing_required_parameter")
-        max_tokens = found.get("max_tokens", _DEFAULT_MAX_TOKENS)
-        max_tokens = min(max_tokens, self._limits.max_tokens)
-        echo = found.get("echo", False)
+        body, ignored = read(CompletionBody, value, strict_fields=self._strict_fields)
+        limits = self._limits
+        max_tokens = _DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
+        max_tokens = min(max_tokens, limits.max_tokens)
+        echo = bool(body.echo)
         if max_tokens == 0 and not echo:
             raise wrong("max_tokens", "0 is accepted with echo: true only")
-        prompts = found["prompt"]
-        num_logprobs = found.get("logprobs")
+        prompts = _prompts_of(body, limits)
         # A prompt of ids is echoed from its scores: they have the bytes of its tokens.
         scores_prompt = echo and (
-            num_logprobs is not None or max_tokens == 0 or not isinstance(prompts[0], str)
+            body.logprobs is not None or max_tokens == 0 or not isinstance(prompts[0], str)
         )
-        options = options_of(
-            found,
-            max_tokens,
-            0 if scores_prompt and num_logprobs is None else num_logprobs,
-            scores_prompt=scores_prompt,
-        )
-        return job_of(found, prompts, options, echo=echo)
-
-    def shape(self, body: dict[str, Any], job: Job) -> CompletionShape:
-        return CompletionShape(
-            job.include_usage,
-            has_logprobs=body.get("logprobs") is not None,
-            tells_tokens=job.tells_tokens,
+        num_logprobs = 0 if scores_prompt and body.logprobs is None else body.logprobs
+        options = options_of(body, limits, max_tokens, num_logprobs, scores_prompt=scores_prompt)
+        return job_of(
+            body, ignored, prompts, options, echo=echo, has_logprobs=body.logprobs is not None
         )
 
-    def _prompts(self, value: Any, path: str) -> tuple[Prompt, ...]:
-        """A text, a list of texts, a list of token ids, or a list of those."""
-        if isinstance(value, str):
-            return (self._text(value, path),)
-        if not isinstance(value, list) or not value:
-            raise wrong(path, "a text, token ids, or a list of these is accepted", "invalid_type")
-        if type(value[0]) is int:
-            return (self._token_ids(value, path),)
-        if len(value) > self._limits.max_prompts:
-            raise wrong(path, f"{self._limits.max_prompts} prompts at most are accepted")
-        kind = self._text if isinstance(value[0], str) else self._token_ids
-        return tuple(kind(entry, f"{path}[{index}]") for index, entry in enumerate(value))
+    def shape(self, job: Job) -> CompletionShape:
+        return CompletionShape(job)
 
-    def _text(self, value: Any, path: str) -> str:
-        text: str = string(self._limits.max_prompt_chars, 1)(value, path)
-        return text
 
-    def _token_ids(self, value: Any, path: str) -> tuple[int, ...]:
-        if not isinstance(value, list) or not value:
-            raise wrong(path, "a list of token ids is accepted", "invalid_type")
-        if len(value) > self._limits.max_prompt_tokens:
-            raise wrong(path, f"{self._limits.max_prompt_tokens} tokens at most are accepted")
-        for index, token_id in enumerate(value):
-            if type(token_id) is not int:
-                raise wrong(f"{path}[{index}]", "an integer is accepted", "invalid_type")
-            if not 0 <= token_id <= _MAX_TOKEN_ID:
-                raise wrong(f"{path}[{index}]", f"0 to {_MAX_TOKEN_ID} is accepted")
-        return shared(value)
+def _prompts_of(body: CompletionBody, limits: GatewayLimits) -> tuple[Prompt, ...]:
+    found, prompts = body.prompt, list[Prompt]()
+    is_one = isinstance(found, str) or isinstance(found[0], int)
+    each: Sequence[Any] = [found] if is_one else found
+    if len(each) > limits.max_prompts:
+        raise wrong("prompt", f"{limits.max_prompts} prompts at most are accepted")
+    for place, prompt in enumerate(each):
+        path = "prompt" if is_one else f"prompt[{place}]"
+        if isinstance(prompt, str):
+            if len(prompt) > limits.max_prompt_chars:
+                raise wrong(path, f"{limits.max_prompt_chars} characters at most are accepted")
+            prompts.append(prompt)
+            continue
+        if len(prompt) > limits.max_prompt_tokens:
+            raise wrong(path, f"{limits.max_prompt_tokens} tokens at most are accepted")
+        prompts.append(shared(prompt))
+    return tuple(prompts)
 
 
 class CompletionShape:
-    def __init__(
-        self, include_usage: bool, *, has_logprobs: bool, tells_tokens: bool = False
-    ) -> None:
-        self._writer = ChunkWriter(_KIND, include_usage=include_usage)
-        self._has_logprobs = has_logprobs
-        self._tells_tokens = tells_tokens
+    def __init__(self, job: Job) -> None:
+        self._writer = ChunkWriter(_KIND, include_usage=job.include_usage)
+        self._has_logprobs = job.has_logprobs
+        self._tells_tokens = job.tells_tokens
         self._logprobs: dict[int, CompletionLogprobs] = {}
 
     def chunks(self, head: Head, delta: Delta, told: Told | None = None) -> bytes:
@@ -130,10 +145,13 @@ class CompletionShape:
         ends = delta.finish_reason is not None
         return told.line(delta.index, delta.text, len(delta.tokens), ends=ends) + event
 
-    def usage_chunk(self, head: Head, usage: dict[str, object]) -> bytes:
-        return self._writer.usage(head, usage)
+    def end(self, head: Head, usage: dict[str, Any], told: Told | None = None) -> bytes:
+        return self._writer.end(head, usage, told)
 
-    def whole(self, head: Head, choices: Sequence[Whole], usage: dict[str, object]) -> bytes:
+    def failed(self, error: ApiError) -> bytes:
+        return error.event()
+
+    def whole(self, head: Head, choices: Sequence[Whole], usage: dict[str, Any]) -> bytes:
         written: list[dict[str, Any]] = [
             {
                 "index": index,

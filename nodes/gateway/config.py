@@ -79,8 +79,9 @@ class GatewayConfig:
     tls_cert, tls_key: PEM files; "" for plain HTTP. cors_origins: of pages that may use the API,
     with commas between them. allowed_hosts: names in Host that are accepted; "" for those of
     loopback where it is bound there, and any elsewhere. strict_fields: a field of a body that is
-    not known, or asks for nothing that is done here, is an error. link: its way to the coordinator,
-    as of a node.
+    not known, or asks for nothing that is done here, is an error. openai_defaults: what a body
+    leaves open of sampling is as OpenAI's API has it (temperature 1, all tokens), not as the
+    model's file has it. link: its way to the coordinator, as of a node.
     """
 
     listen: str = DEFAULT_LISTEN
@@ -93,6 +94,7 @@ class GatewayConfig:
     cors_origins: str = ""
     allowed_hosts: str = ""
     strict_fields: bool = False
+    openai_defaults: bool = False
     link: LinkSettings = field(default_factory=LinkSettings)
     limits: GatewayLimits = field(default_factory=GatewayLimits)
 

@@ -15,10 +15,13 @@ _PREFIXES: Final = {
     "/v1/models/": "/v1/models/{id}",
     "/v1/completions/": "/v1/completions/{id}",
     "/v1/chat/completions/": "/v1/chat/completions/{id}",
+    "/v1/messages/": "/v1/messages/{id}",
+    "/v1/responses/": "/v1/responses/{id}",
 }
 ROUTES: Final = (
     *("/", "/healthz", "/readyz", "/metrics", "/api/status"),
     *("/v1/models", "/v1/completions", "/v1/chat/completions"),
+    *("/v1/messages", "/v1/responses"),
     *_PREFIXES.values(),
 )
 

@@ -49,13 +49,15 @@ class ApiError(Exception):
         self.closes = closes
 
     def body(self) -> dict[str, Any]:
+        """As OpenAI's clients read it, and with its `type` as Anthropic's do."""
         return {
+            "type": "error",
             "error": {
                 "message": self.message,
                 "type": self.kind,
                 "param": self.param,
                 "code": self.code,
-            }
+            },
         }
 
     def content(self) -> bytes:

@@ -20,7 +20,7 @@ from nodes.gateway.models import Mesh
 from nodes.gateway.outbox import Outbox, SlowReaderError
 from nodes.gateway.resuming import Told
 from nodes.gateway.running import Run
-from nodes.gateway.shape import DONE, Head, Shape, Whole
+from nodes.gateway.shape import Head, Shape, Whole
 from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import StartedNotice, TokensNotice
 from nodes.metrics.gateway import RequestMetrics
@@ -148,20 +148,12 @@ class Exchange:
         try:
             await self._ask_all_or_fail(on_event)
             if self.failure is not None:
-                outbox.fail(self.failure)
+                outbox.fail(self.failure, self._shape.failed(self.failure))
                 return
-            if self._job.include_usage:
-                self._put_usage(outbox)
-            outbox.put(DONE)
+            usage = self.answers.usage.as_json(self._seed)
+            outbox.put(self._shape.end(self._head(), usage, self._told))
         except SlowReaderError:
             self._abort()
-
-    def _put_usage(self, outbox: Outbox) -> None:
-        content = self._shape.usage_chunk(self._head(), self.answers.usage.as_json(self._seed))
-        if self._told is None:
-            outbox.put(content)
-        elif not self._told.has_usage:
-            outbox.put(self._told.usage_line() + content)
 
     async def _send(self, outbox: Outbox, send: Send, asking: asyncio.Task[None]) -> None:
         part = await outbox.take()
@@ -185,7 +177,13 @@ class Exchange:
 
     def _head(self) -> Head:
         answers = self.answers
-        return Head(self._run.request_id, self._created_unix, answers.model, answers.fingerprint)
+        return Head(
+            self._run.request_id,
+            self._created_unix,
+            answers.model,
+            answers.fingerprint,
+            answers.usage.num_prompt_tokens,
+        )
 
     @contextlib.asynccontextmanager
     async def _started(

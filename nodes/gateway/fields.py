@@ -1,49 +1,53 @@
-"""What both APIs let a request ask for, as options of a request to the mesh."""
+"""What all APIs let a request ask for, as options of a request to the mesh."""
 
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from nodes.engine.rules import MAX_BIASES, MAX_GRAMMAR_CHARS, NO_RULES, Grammar, LogitBias
 from nodes.engine.rules import LogitRules as Rules
+from nodes.engine.traits import OPENAI_SAMPLING, SAMPLING_NAMES
 from nodes.fingerprint import parts_of
-from nodes.gateway.config import GatewayLimits
-from nodes.gateway.idempotency import SEED_BITS
-from nodes.gateway.schema import (
-    Fields,
+from nodes.gateway.bodies import (
+    LIST,
+    PLAIN,
+    Body,
     Hint,
-    boolean,
+    Object,
+    Text,
     compact,
-    hint,
-    integer,
-    json_object,
-    number,
-    obj,
-    one_of,
-    sequence,
-    string,
+    plain_or_list,
+    refusal,
     wrong,
 )
+from nodes.gateway.config import GatewayLimits
+from nodes.gateway.idempotency import SEED_BITS
 from nodes.gateway.tools import Tools
 from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import DEFAULT_PRIORITY, MAX_PRIORITY, MAX_STOPS
 
-_MAX_STOP_CHARS: Final = 256
 # What the sampler takes for greedy is 0 only; smaller temperatures than this mean it.
 _LEAST_TEMPERATURE: Final = 1e-6
 # Keeps the likeliest token and no other.
 _LEAST_TOP_P: Final = 1e-9
-_MAX_FINGERPRINT_CHARS: Final = 520
 _ANY_OBJECT: Final = '{"type":"object"}'
+
+_Stop = Annotated[Text, Field(min_length=1, max_length=256)]
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """A body that has been checked. prompts: each of them is a request to the mesh. tells_tokens:
-    events say what made each token. ignored: fields that mean nothing here.
+    events say what made each token. ignored: fields that mean nothing here. left_open: options of
+    sampling that the body leaves to the model. has_logprobs: the answer tells them.
     tools: what the answer may call; tool_style: how its model writes calls, once that is known.
+    thinking: how its model thinks before it answers, once that is known. has_ids: a stream that has
+    a key can be resumed at each of its events. echoed: what the answer repeats of the body.
     """
 
     prompts: tuple[Prompt, ...]
@@ -54,148 +58,176 @@ class Job:
     echo: bool = False
     user: str = ""
     tells_tokens: bool = False
+    has_logprobs: bool = False
     ignored: tuple[Hint, ...] = ()
+    left_open: tuple[str, ...] = ()
     tools: Tools | None = None
     tool_style: str = ""
+    thinking: str = ""
+    has_ids: bool = True
+    echoed: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _stop(value: Any, path: str) -> tuple[str, ...]:
-    text = string(_MAX_STOP_CHARS, 1)
-    if isinstance(value, list):
-        stops: tuple[str, ...] = sequence(text, MAX_STOPS)(value, path)
-        return stops
-    return (text(value, path),)
+def _bias(found: dict[str, float]) -> dict[str, float]:
+    if not all(name.isascii() and name.isdigit() and len(name) <= 9 for name in found):
+        raise refusal("the name of each entry is a token id")
+    return found
 
 
-def _logit_bias(value: Any, path: str) -> tuple[LogitBias, ...]:
-    if not isinstance(value, dict):
-        raise wrong(path, "an object of token ids and numbers is accepted", "invalid_type")
-    if len(value) > MAX_BIASES:
-        raise wrong(path, f"{MAX_BIASES} entries at most are accepted")
-    bias = number(-100, 100)
-    found: dict[int, float] = {}
-    for name, item in value.items():
-        if not (name.isascii() and name.isdigit() and len(name) <= 9):
-            raise wrong(path, "the name of each entry is a token id")
-        found[int(name)] = bias(item, f"{path}.{name}")
-    return tuple(LogitBias(token_id, found[token_id]) for token_id in sorted(found))
-
-
-def _schema_text(value: Any, path: str) -> str:
-    text = compact(json_object(value, path))
-    if len(text) > MAX_GRAMMAR_CHARS:
-        raise wrong(path, f"{MAX_GRAMMAR_CHARS} characters at most are accepted")
+def _fingerprint(text: str) -> str:
+    try:
+        parts_of(text)
+    except ValueError as error:
+        raise refusal(str(error)) from None
     return text
 
 
-_FORMAT: Final = obj(
-    {
-        "type": one_of("text", "json_object", "json_schema"),
-        "json_schema": obj(
-            {
-                "name": string(64),
-                "description": string(4096),
-                "schema": _schema_text,
-                "strict": boolean,
-            },
-            required=("schema",),
-        ),
-    },
-    required=("type",),
-)
+class Sampling(Body):
+    """How tokens are drawn, whichever API asks; extensions of OpenAI's are among them."""
+
+    model: Annotated[Text, Field(max_length=256)] | None = None
+    stream: bool | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    logit_bias: (
+        Annotated[
+            dict[str, Annotated[float, Field(ge=-100, le=100)]],
+            Field(max_length=MAX_BIASES),
+            AfterValidator(_bias),
+        ]
+        | None
+    ) = None
+    grammar: Annotated[Text, Field(min_length=1, max_length=MAX_GRAMMAR_CHARS)] | None = None
+    ignore_eos: bool | None = None
+    priority: Annotated[int, Field(ge=1, le=MAX_PRIORITY)] | None = None
+    user: Annotated[Text, Field(max_length=200)] | None = None
+    system_fingerprint: (
+        Annotated[Text, Field(max_length=520), AfterValidator(_fingerprint)] | None
+    ) = None
 
 
-def _fingerprint(value: Any, path: str) -> tuple[str, str]:
-    text = string(_MAX_FINGERPRINT_CHARS)(value, path)
-    try:
-        return parts_of(text)
-    except ValueError as error:
-        raise wrong(path, str(error)) from None
+class StreamOptions(Body):
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
 
 
-def common_fields(limits: GatewayLimits) -> Fields:
-    return {
-        "model": string(256),
-        "stream": boolean,
-        "stream_options": obj({"include_usage": boolean, "include_obfuscation": boolean}),
-        "n": integer(1, limits.max_choices),
-        "seed": integer(0, 2**63 - 1),
-        "stop": _stop,
-        "temperature": number(0, 2),
-        "top_p": number(0, 1),
-        "top_k": integer(0, 2**31 - 1),
-        "min_p": number(0, 1),
-        "presence_penalty": number(-2, 2),
-        "frequency_penalty": number(-2, 2),
-        "logit_bias": _logit_bias,
-        "response_format": _FORMAT,
-        "grammar": string(MAX_GRAMMAR_CHARS, 1),
-        "ignore_eos": boolean,
-        "priority": integer(1, MAX_PRIORITY),
-        "user": string(200),
-        "system_fingerprint": _fingerprint,
-        "airdraft": obj({"tokens": boolean}),
-        "metadata": hint,
-        "store": hint,
-        "service_tier": hint,
-    }
+class JsonSchema(Body):
+    name: Annotated[Text, Field(max_length=64)] | None = None
+    description: Annotated[Text, Field(max_length=4096)] | None = None
+    schema_: Object = Field(alias="schema")
+    strict: bool | None = None
 
 
-def rules_of(found: dict[str, Any]) -> Rules:
+class ResponseFormat(Body):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class Extensions(Body):
+    tokens: bool | None = None
+
+
+class OpenAiBody(Sampling):
+    """What completions and chats have in common."""
+
+    hints: ClassVar = frozenset({"metadata", "store", "service_tier"})
+
+    n: Annotated[int, Field(ge=1)] | None = None
+    stream_options: StreamOptions | None = None
+    stop: (
+        Annotated[
+            Annotated[_Stop, Tag(PLAIN)]
+            | Annotated[list[_Stop], Field(max_length=MAX_STOPS, fail_fast=True), Tag(LIST)],
+            Discriminator(plain_or_list),
+        ]
+        | None
+    ) = None
+    response_format: ResponseFormat | None = None
+    airdraft: Extensions | None = None
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        if self.stop is None:
+            return ()
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+    @property
+    def tells_tokens(self) -> bool:
+        return self.airdraft is not None and bool(self.airdraft.tokens)
+
+
+def as_openai(body: Sampling) -> dict[str, Any]:
+    """The fields that a body of another API shares with OpenAI's."""
+    return {name: getattr(body, name) for name in Sampling.model_fields}
+
+
+def _rules_of(body: OpenAiBody) -> Rules:
     grammar = Grammar()
-    if "grammar" in found:
-        grammar = Grammar("gbnf", found["grammar"])
-    wanted = found.get("response_format", {})
-    kind = wanted.get("type", "text")
-    if ("json_schema" in wanted) != (kind == "json_schema"):
+    if body.grammar is not None:
+        grammar = Grammar("gbnf", body.grammar)
+    wanted = body.response_format
+    kind = "text" if wanted is None else wanted.type
+    schema = None if wanted is None else wanted.json_schema
+    if (schema is not None) != (kind == "json_schema"):
         raise wrong("response_format.json_schema", "this goes with type json_schema, and only so")
     if kind != "text":
         if grammar.kind:
             raise wrong("grammar", "give either grammar or response_format")
-        text = wanted["json_schema"]["schema"] if kind == "json_schema" else _ANY_OBJECT
+        text = _ANY_OBJECT if schema is None else compact(schema.schema_)
+        if len(text) > MAX_GRAMMAR_CHARS:
+            raise wrong(
+                "response_format.json_schema.schema",
+                f"{MAX_GRAMMAR_CHARS} characters at most are accepted",
+            )
         grammar = Grammar("json_schema", text)
+    biases = {int(name): bias for name, bias in (body.logit_bias or {}).items()}
     rules = Rules(
-        found.get("logit_bias", ()),
-        found.get("presence_penalty", 0.0),
-        found.get("frequency_penalty", 0.0),
+        tuple(LogitBias(token_id, biases[token_id]) for token_id in sorted(biases)),
+        body.presence_penalty or 0.0,
+        body.frequency_penalty or 0.0,
         grammar,
     )
     return NO_RULES if rules == NO_RULES else rules
 
 
-def tells_tokens(found: dict[str, Any]) -> bool:
-    told: bool = found.get("airdraft", {}).get("tokens", False)
-    return told
-
-
 def options_of(
-    found: dict[str, Any],
+    body: OpenAiBody,
+    limits: GatewayLimits,
     max_tokens: int,
     num_logprobs: int | None,
     *,
     scores_prompt: bool = False,
 ) -> GenerateOptions:
-    """Options with OpenAI's defaults; a seed is drawn where none was given."""
-    temperature = found.get("temperature", 1.0)
-    seed = found.get("seed")
-    model_hash, numerics_class = found.get("system_fingerprint", ("", ""))
+    """Options of a body; what it leaves open is OpenAI's, and a seed is drawn."""
+    num_choices = body.n or 1
+    if num_choices > limits.max_choices:
+        raise wrong("n", f"{limits.max_choices} at most are accepted")
+    open_ = OPENAI_SAMPLING
+    temperature = open_.temperature if body.temperature is None else body.temperature
+    asked = body.system_fingerprint
+    model_hash, numerics_class = ("", "") if asked is None else parts_of(asked)
     return GenerateOptions(
         max_tokens=max_tokens,
         temperature=temperature if temperature >= _LEAST_TEMPERATURE else 0.0,
-        top_k=found.get("top_k", 0),
-        top_p=max(found.get("top_p", 1.0), _LEAST_TOP_P),
-        min_p=found.get("min_p", 0.0),
+        top_k=open_.top_k if body.top_k is None else body.top_k,
+        top_p=max(open_.top_p if body.top_p is None else body.top_p, _LEAST_TOP_P),
+        min_p=open_.min_p if body.min_p is None else body.min_p,
         # Drawn here, so that all prompts of one body have the same.
-        seed=secrets.randbits(SEED_BITS) if seed is None else seed,
-        priority=found.get("priority", DEFAULT_PRIORITY),
-        num_choices=found.get("n", 1),
-        stops=found.get("stop", ()),
-        ignore_eog=found.get("ignore_eos", False),
+        seed=secrets.randbits(SEED_BITS) if body.seed is None else body.seed,
+        priority=DEFAULT_PRIORITY if body.priority is None else body.priority,
+        num_choices=num_choices,
+        stops=body.stops,
+        ignore_eog=bool(body.ignore_eos),
         chat=False,
-        model=found.get("model", ""),
-        rules=rules_of(found),
+        model=body.model or "",
+        rules=_rules_of(body),
         # Pieces of tokens come with their scores.
-        num_logprobs=0 if num_logprobs is None and tells_tokens(found) else num_logprobs,
+        num_logprobs=0 if num_logprobs is None and body.tells_tokens else num_logprobs,
         scores_prompt=scores_prompt,
         model_hash=model_hash,
         numerics_class=numerics_class,
@@ -203,26 +235,27 @@ def options_of(
 
 
 def job_of(
-    found: dict[str, Any],
+    body: OpenAiBody,
+    ignored: tuple[Hint, ...],
     prompts: tuple[Prompt, ...],
     options: GenerateOptions,
-    *,
-    echo: bool = False,
-    tools: Tools | None = None,
+    **changes: Any,
 ) -> Job:
-    streams = found.get("stream", False)
-    if "stream_options" in found and not streams:
+    """changes: fields of the job that only one API has."""
+    streams = bool(body.stream)
+    if body.stream_options is not None and not streams:
         raise wrong("stream_options", "this goes with stream: true only")
-    if tells_tokens(found) and not streams:
+    if body.tells_tokens and not streams:
         raise wrong("airdraft.tokens", "this goes with stream: true only")
     return Job(
         prompts=prompts,
         options=options,
-        model=found.get("model", ""),
+        model=body.model or "",
         stream=streams,
-        include_usage=found.get("stream_options", {}).get("include_usage", False),
-        echo=echo,
-        user=found.get("user", ""),
-        tells_tokens=tells_tokens(found),
-        tools=tools,
+        include_usage=body.stream_options is not None and bool(body.stream_options.include_usage),
+        user=body.user or "",
+        tells_tokens=body.tells_tokens,
+        ignored=ignored,
+        left_open=tuple(name for name in SAMPLING_NAMES if getattr(body, name) is None),
+        **changes,
     )

@@ -1,4 +1,4 @@
-"""POST of one of the two APIs: from a body that nobody has seen to its answer."""
+"""POST of one of the APIs: from a body that nobody has seen to its answer."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import contextlib
 import logging
 import time
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
+from nodes.engine.chat.tools import HERMES
+from nodes.engine.traits import OPENAI_SAMPLING, ModelTraits, SamplingDefaults
 from nodes.fingerprint import parts_of
 from nodes.gateway import idempotency, resuming
 from nodes.gateway.apikeys import ApiKey
+from nodes.gateway.bodies import Body, Hint, parse_json
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.counting import CLIENT_LEFT, metrics_of
 from nodes.gateway.errors import ApiError
@@ -25,45 +28,54 @@ from nodes.gateway.idempotency import Keyed, KeyedRequests
 from nodes.gateway.models import Mesh, Models
 from nodes.gateway.resuming import Told
 from nodes.gateway.running import Running
-from nodes.gateway.schema import Hint, hints, parse_json
 from nodes.gateway.shape import Shape, new_id, now_unix
 from nodes.gateway.tools import in_style
 
 logger = logging.getLogger(__name__)
 
 
-class Fields(Protocol):
-    """How an API reads bodies; made once for each set of limits."""
+class Api(Protocol):
+    """How an API reads bodies and writes answers; made once for each set of limits.
 
-    def job(self, body: dict[str, Any]) -> Job: ...
+    prefix: of the ids of its answers. body: what it accepts.
+    """
 
-    def shape(self, body: dict[str, Any], job: Job) -> Shape: ...
+    prefix: str
+    body: type[Body]
+
+    def __init__(self, limits: GatewayLimits, *, strict_fields: bool = False) -> None: ...
+
+    def job(self, value: dict[str, Any]) -> Job:
+        """Raises ApiError naming the field that is wrong."""
+
+    def shape(self, job: Job) -> Shape: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
     """What all requests of a gateway have in common. strict_fields: one that means nothing here is
-    an error."""
+    an error. openai_defaults: what a body leaves open of sampling is OpenAI's, not the model's."""
 
     mesh: Mesh
     limits: GatewayLimits
     models: Models
     running: Running
     keyed: KeyedRequests
-    strict_fields: bool
+    strict_fields: bool = False
+    openai_defaults: bool = False
 
 
 class Generate:
-    """The route of one API. id_prefix: of its answers."""
+    """The route of one API."""
 
-    def __init__(self, shared: Shared, id_prefix: str, fields: type[Any]) -> None:
+    def __init__(self, shared: Shared, api: type[Api]) -> None:
         self._shared = shared
-        self._id_prefix = id_prefix
-        self._fields = lru_cache(maxsize=64)(fields)
+        self._prefix = api.prefix
+        self._api = lru_cache(maxsize=64)(partial(api, strict_fields=shared.strict_fields))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         key = key_of(scope, "infer")
-        record = _Record(new_id(self._id_prefix), key.name)
+        record = _Record(new_id(self._prefix), key.name)
         try:
             await self._answer(scope, receive, send, key, record)
         except ApiError as error:
@@ -88,17 +100,12 @@ class Generate:
             run = stack.enter_context(entered)
             content = await _body(Request(scope, receive), limits.max_body_bytes)
             body = parse_json(content)
-            fields: Fields = self._fields(limits)
-            with hints(are_errors=shared.strict_fields) as ignored:
-                job = fields.job(body)
-            job = replace(job, ignored=tuple(ignored))
-            if job.tools is not None:
-                style = await shared.models.tool_style(job.model)
-                options = in_style(job.options, job.tools, style)
-                job = replace(job, options=options, tool_style=style)
+            api: Api = self._api(limits)
+            job = api.job(body)
+            job = _for_model(job, await self._traits(job))
             if keyed is not None and body.get("seed") is None:
                 job = replace(job, options=replace(job.options, seed=keyed.seed))
-            shape = fields.shape(body, job)
+            shape = api.shape(job)
             told = _told(scope, keyed, job, content)
             if keyed is not None:
                 under_way = shared.keyed.entered(
@@ -110,7 +117,7 @@ class Generate:
                     takes_over=bool(_values(scope, resuming.HEADER)),
                 )
                 await stack.enter_async_context(under_way)
-                record.request_id = keyed.request_id(self._id_prefix)
+                record.request_id = keyed.request_id(self._prefix)
                 shared.running.rename(run, record.request_id)
                 job = _as_before(job, told, shared.keyed.fingerprint_of(keyed))
             record.ignored = job.ignored
@@ -140,6 +147,35 @@ class Generate:
                 await _send_whole(await exchange.whole(receive), exchange, send)
         record.status = 200 if exchange.failure is None else exchange.failure.status
 
+    async def _traits(self, job: Job) -> ModelTraits:
+        """Of the model that a job goes to. Raises ApiError where that has to be named first."""
+        found = await self._shared.models.traits(job.model)
+        if job.tools is not None and len({traits.tool_style for traits in found}) > 1:
+            reason = "name one model: those that are served write calls of tools in several forms"
+            raise ApiError(400, f"model: {reason}", param="model", code="invalid_value")
+        # Of whatever may answer; where models differ in how they draw tokens, the usual.
+        traits = found[0] if found else ModelTraits(HERMES)
+        if self._shared.openai_defaults:
+            return replace(traits, sampling=OPENAI_SAMPLING)
+        if len({each.sampling for each in found}) > 1:
+            return replace(traits, sampling=SamplingDefaults())
+        return traits
+
+
+def _for_model(job: Job, traits: ModelTraits) -> Job:
+    """A job whose options are those of its model where the body leaves them open. Raises ApiError
+    where the model cannot be told of tools."""
+    left_open = {name: getattr(traits.sampling, name) for name in job.left_open}
+    options = replace(job.options, **left_open)
+    style = traits.tool_style if job.tools is not None else ""
+    if job.tools is not None:
+        options = in_style(options, job.tools, style)
+    is_chat = not isinstance(job.prompts[0][0], str | int)
+    thinking = traits.thinking if is_chat else ""
+    # What a reader held back is in no event: ids tell how much of the text has been told.
+    has_ids = job.has_ids and not style and not thinking
+    return replace(job, options=options, tool_style=style, thinking=thinking, has_ids=has_ids)
+
 
 def _values(scope: Scope, name: str) -> list[bytes]:
     wanted = name.lower().encode()
@@ -158,9 +194,9 @@ def _told(scope: Scope, keyed: Keyed | None, job: Job, content: bytes) -> Told |
     if last:
         has_key = keyed is not None
         resuming.check(has_key=has_key, streams=job.stream, num_choices=num_choices)
-        if job.tools is not None:
-            raise ApiError(400, f"{resuming.HEADER}: answers that may call tools have no ids")
-    if keyed is None or not job.stream or num_choices > resuming.MAX_CHOICES or job.tools:
+        if not job.has_ids:
+            raise ApiError(400, f"{resuming.HEADER}: this answer is told without ids of its events")
+    if keyed is None or not job.stream or num_choices > resuming.MAX_CHOICES or not job.has_ids:
         return None
     tag = keyed.tag(scope["path"], content)
     return Told.of_header(last[0], tag, num_choices) if last else Told(tag, num_choices)

@@ -100,7 +100,9 @@ class Guard:
                 return ANYBODY
             self._is_open = False
         kind, _, text = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        found = self._keys.find(text.strip()) if kind.lower() == "bearer" else None
+        if kind.lower() != "bearer":  # Anthropic's clients say it so.
+            text = headers.get(b"x-api-key", b"").decode("latin-1")
+        found = self._keys.find(text.strip()) if text.strip() else None
         if found is None:
             raise ApiError(
                 401,

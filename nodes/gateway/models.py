@@ -6,13 +6,13 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol
 
 from nodes.client import Event, RequestFailedError
-from nodes.engine.chat.tools import HERMES
+from nodes.engine.traits import ModelTraits
 from nodes.fingerprint import Model, is_named, model_ids
-from nodes.gateway.errors import ApiError, of_failure, unavailable
+from nodes.gateway.errors import of_failure, unavailable
 from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import NodeFields, NodesReply
 from nodes.status import Status
@@ -41,7 +41,7 @@ class ServedModel:
     """A model that targets take requests for; exact, emulated: whether any of them is not, is.
 
     id: what names it. hashes: of its content; several where id is a name that several files have.
-    tool_style: how it writes calls of functions, as in NodeFields.
+    traits: what its file says of how it is to be used.
     """
 
     id: str
@@ -49,7 +49,7 @@ class ServedModel:
     exact: bool
     emulated: bool
     num_targets: int
-    tool_style: str
+    traits: ModelTraits
 
     def as_json(self, created_unix: int) -> dict[str, Any]:
         return {
@@ -62,7 +62,9 @@ class ServedModel:
                 "emulated": self.emulated,
                 "num_targets": self.num_targets,
                 "model_hash": self.hashes[0] if len(self.hashes) == 1 else None,
-                "tool_style": self.tool_style or None,
+                "tool_style": self.traits.tool_style or None,
+                "thinking": self.traits.thinking or None,
+                "sampling": asdict(self.traits.sampling),
             },
         }
 
@@ -100,21 +102,14 @@ class Models:
         known = {ids[_model_of(node)] for node in named}
         return _served(known.pop() if len(known) == 1 else name, named) if named else None
 
-    async def tool_style(self, name: str) -> str:
-        """How a model writes calls of functions, one of chat.tools.STYLES; "" where it cannot be
-        told of any. name: "" for whatever is served.
+    async def traits(self, name: str) -> list[ModelTraits]:
+        """Of all models that a name may mean; "" for whatever is served. None where there is no
+        such model: whether there soon will be one, the coordinator knows best.
 
-        Raises ApiError where models of several styles are meant, or nobody can be asked.
+        Raises ApiError where nobody can be asked.
         """
         targets = await self._targets(_MAX_AGE_S)
-        styles = {
-            node.tool_style for node in targets if not name or is_named(name, _model_of(node))
-        }
-        if len(styles) > 1:
-            reason = "name one model: those that are served write calls of tools in several forms"
-            raise ApiError(400, f"model: {reason}", param="model", code="invalid_value")
-        # Whether there is such a model, or soon will be, the coordinator knows best.
-        return next(iter(styles), HERMES)
+        return [node.traits for node in targets if not name or is_named(name, _model_of(node))]
 
     async def _targets(self, max_age_s: float) -> Sequence[NodeFields]:
         """Those that take requests. max_age_s: of what is known."""
@@ -156,5 +151,5 @@ def _served(name: str, nodes: Sequence[NodeFields]) -> ServedModel:
         exact=all(node.exact for node in nodes),
         emulated=any(node.emulated for node in nodes),
         num_targets=len(nodes),
-        tool_style=nodes[0].tool_style,
+        traits=nodes[0].traits,
     )

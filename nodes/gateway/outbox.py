@@ -40,12 +40,12 @@ class Outbox:
         self._parts += event
         self._ready.set()
 
-    def fail(self, error: ApiError) -> None:
-        """End with an error: as a status, or as an event where something was sent already."""
+    def fail(self, error: ApiError, event: bytes) -> None:
+        """End with an error: as a status, or as this event where something was sent already."""
         if not self.has_begun:
             self._failure = error
         else:
-            self._parts += error.event()
+            self._parts += event
         self.close()
 
     def close(self) -> None:

@@ -1,7 +1,8 @@
-"""What the answers of both APIs have in common."""
+"""What the answers of all APIs have in common."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 import time
@@ -11,6 +12,7 @@ from importlib.metadata import version
 from typing import Any, Final, Protocol
 
 from nodes.gateway.answers import Delta, ScoredToken
+from nodes.gateway.errors import ApiError
 from nodes.gateway.resuming import Told
 
 DONE: Final = b"data: [DONE]\n\n"
@@ -19,12 +21,13 @@ VERSION: Final = version("airdraft")
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What every part of an answer says of it."""
+    """What every part of an answer says of it. num_prompt_tokens: 0 while that is not known."""
 
     object_id: str
     created_unix: int
     model: str
     fingerprint: str
+    num_prompt_tokens: int = 0
 
     def as_json(self, kind: str) -> dict[str, Any]:
         return {
@@ -44,6 +47,22 @@ def now_unix() -> int:
     return int(time.time())
 
 
+def named_event(kind: str, data: dict[str, Any]) -> bytes:
+    """A server-sent event with a name."""
+    text = json.dumps(data, separators=(",", ":"))
+    return f"event: {kind}\ndata: {text}\n\n".encode()
+
+
+def call_id(head: Head, choice: int, number: int) -> str:
+    """Of a call of a function; the same however often the answer is told."""
+    of_all = f"{head.object_id}/{choice}/{number}".encode()
+    return f"call_{hashlib.sha256(of_all).hexdigest()[:24]}"
+
+
+def finish_reason(reason: str | None, num_calls: int) -> str | None:
+    return "tool_calls" if reason == "stop" and num_calls else reason
+
+
 @dataclass(slots=True)
 class Whole:
     """A choice as it is when all of it is there."""
@@ -57,6 +76,10 @@ class Whole:
         self.tokens += delta.tokens
         self.finish_reason = delta.finish_reason
 
+    def as_delta(self) -> Delta:
+        """The choice as if all of it had come at once."""
+        return Delta(0, "".join(self.texts), (), begins=True, finish_reason=self.finish_reason)
+
 
 class Shape(Protocol):
     """How one API writes an answer."""
@@ -67,9 +90,13 @@ class Shape(Protocol):
         told: gives the events their ids, where they are to have some.
         """
 
-    def usage_chunk(self, head: Head, usage: dict[str, object]) -> bytes: ...
+    def end(self, head: Head, usage: dict[str, Any], told: Told | None = None) -> bytes:
+        """The last events of a stream. usage: as answers.Usage writes it."""
 
-    def whole(self, head: Head, choices: Sequence[Whole], usage: dict[str, object]) -> bytes: ...
+    def failed(self, error: ApiError) -> bytes:
+        """The last event of a stream that has begun and goes wrong."""
+
+    def whole(self, head: Head, choices: Sequence[Whole], usage: dict[str, Any]) -> bytes: ...
 
 
 class ChunkWriter:
@@ -77,6 +104,7 @@ class ChunkWriter:
 
     def __init__(self, kind: str, *, include_usage: bool) -> None:
         self._kind = kind
+        self._has_usage = include_usage
         self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
         self._prefix = b""
 
@@ -92,9 +120,15 @@ class ChunkWriter:
             content += self._tail
         return self._prefix + content
 
-    def usage(self, head: Head, usage: dict[str, object]) -> bytes:
+    def end(self, head: Head, usage: dict[str, Any], told: Told | None = None) -> bytes:
+        """The counts, if they are wanted and not told yet, and that this is all."""
+        if not self._has_usage or (told is not None and told.has_usage):
+            return DONE
         text = json.dumps(usage, separators=(",", ":"))
-        return self._start(head) + b',"choices":[],"usage":' + text.encode() + b"}\n\n"
+        line = b"" if told is None else told.usage_line()
+        return (
+            line + self._start(head) + b',"choices":[],"usage":' + text.encode() + b"}\n\n" + DONE
+        )
 
     def _start(self, head: Head) -> bytes:
         text = json.dumps(head.as_json(self._kind), separators=(",", ":"))

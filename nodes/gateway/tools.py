@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from nodes.engine.rules import MAX_GRAMMAR_CHARS, Grammar
-from nodes.gateway.errors import ApiError
-from nodes.gateway.schema import (
-    Kind,
-    boolean,
+from nodes.gateway.bodies import (
+    OBJECT,
+    PLAIN,
+    Body,
+    Object,
+    Text,
     compact,
-    json_object,
-    obj,
-    one_of,
-    sequence,
-    string,
+    plain_or_object,
+    refusal,
     wrong,
 )
+from nodes.gateway.errors import ApiError
 from nodes.generation import GenerateOptions
 
 _MAX_TOOLS: Final = 128
@@ -74,104 +76,111 @@ def _closed(parameters: dict[str, Any] | None) -> dict[str, Any]:
     schema = parameters or _NO_ARGUMENTS
     if schema.get("type", "object") != "object":
         raise wrong("tools", "parameters are of type object")
-    if schema.get("type", "object") == "object" and "properties" in schema:
-        return {"additionalProperties": False, **schema}
-    return schema
+    return {"additionalProperties": False, **schema} if "properties" in schema else schema
 
 
-def _name(value: Any, path: str) -> str:
-    name: str = string(_NAME_CHARS, 1)(value, path)
+def _no_other_letters(name: str) -> str:
     if not _NAME_LETTERS.issuperset(name):
-        raise wrong(path, "letters, digits, and one of _ - . are accepted")
+        raise refusal("letters, digits, and one of _ - . are accepted")
     return name
 
 
-_FUNCTION: Final = obj(
-    {
-        "name": _name,
-        "description": string(1 << 16),
-        "parameters": json_object,
-        # Arguments are held to their schema either way.
-        "strict": boolean,
-    },
-    required=("name",),
-)
-TOOLS: Final[Kind] = sequence(
-    obj({"type": one_of("function"), "function": _FUNCTION}, required=("type", "function")),
-    _MAX_TOOLS,
-)
-CALLS: Final[Kind] = sequence(
-    obj(
-        {
-            "id": string(256),
-            "type": one_of("function"),
-            "function": obj(
-                {"name": _name, "arguments": string(_MAX_ARGUMENT_CHARS)},
-                required=("name", "arguments"),
-            ),
-        },
-        required=("function",),
-    ),
-    _MAX_TOOLS,
-)
-_CHOICES: Final = one_of("none", "auto", "required")
-_NAMED: Final = obj(
-    {"type": one_of("function"), "function": obj({"name": _name}, required=("name",))},
-    required=("type", "function"),
-)
+Name = Annotated[
+    Text, Field(min_length=1, max_length=_NAME_CHARS), AfterValidator(_no_other_letters)
+]
 
 
-def choice(value: Any, path: str) -> str | dict[str, Any]:
-    """`none`, `auto`, `required`, or the function that is to be called."""
-    if isinstance(value, dict):
-        named: dict[str, Any] = _NAMED(value, path)
-        return named
-    word: str = _CHOICES(value, path)
-    return word
+class Function(Body):
+    """strict: arguments are held to their schema either way."""
+
+    name: Name
+    description: Annotated[Text, Field(max_length=1 << 16)] | None = None
+    parameters: Object | None = None
+    strict: bool | None = None
 
 
-def tools_of(found: dict[str, Any]) -> Tools | None:
-    """What a checked body says of tools; None where nothing may be called.
+class Tool(Body):
+    type: Literal["function"]
+    function: Function
+
+
+class CalledFunction(Body):
+    name: Name
+    arguments: Annotated[Text, Field(max_length=_MAX_ARGUMENT_CHARS)]
+
+
+class ToolCall(Body):
+    id: Annotated[Text, Field(max_length=256)] | None = None
+    type: Literal["function"] | None = None
+    function: CalledFunction
+
+
+class NamedFunction(Body):
+    name: Name
+
+
+class NamedTool(Body):
+    type: Literal["function"]
+    function: NamedFunction
+
+
+ToolList = Annotated[list[Tool], Field(max_length=_MAX_TOOLS, fail_fast=True)]
+CallList = Annotated[list[ToolCall], Field(max_length=_MAX_TOOLS, fail_fast=True)]
+ToolChoice = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag(PLAIN)] | Annotated[NamedTool, Tag(OBJECT)],
+    Discriminator(plain_or_object),
+]
+
+
+def tools_of(
+    tools: Sequence[Tool] | None,
+    choice: str | NamedTool | None,
+    *,
+    parallel: bool,
+) -> Tools | None:
+    """What a body says of tools; None where nothing may be called.
 
     Raises ApiError for a choice that its tools do not offer.
     """
-    tools, chosen = tuple(found.get("tools", ())), found.get("tool_choice", "auto")
-    if not tools and chosen not in ("none", "auto"):
+    name = choice.function.name if isinstance(choice, NamedTool) else ""
+    if not tools and choice not in (None, "none", "auto"):
         raise wrong("tool_choice", "there are no tools to choose from")
-    if not tools or chosen == "none":
+    if not tools or choice == "none":
         return None
-    names = [tool["function"]["name"] for tool in tools]
+    names = [tool.function.name for tool in tools]
     if len(set(names)) < len(names):
         raise wrong("tools", "each function needs a name of its own")
-    name = chosen["function"]["name"] if isinstance(chosen, dict) else ""
     if name and name not in names:
         raise wrong("tool_choice.function.name", f"none of the tools is called {name}")
     return Tools(
-        tools,
-        is_required=bool(name) or chosen == "required",
+        tuple(tool.model_dump(exclude_none=True) for tool in tools),
+        is_required=bool(name) or choice == "required",
         name=name,
-        parallel=found.get("parallel_tool_calls", True),
+        parallel=parallel,
     )
 
 
-def fields_of(message: dict[str, Any]) -> dict[str, Any]:
-    """What the chat template needs of a checked message besides role and content."""
-    found: dict[str, Any] = {}
-    if message["role"] == "tool":
-        found = {key: message[key] for key in ("tool_call_id", "name") if key in message}
-    if calls := message.get("tool_calls"):
-        found["tool_calls"] = [
-            {
-                "id": call.get("id", ""),
-                "type": "function",
-                "function": {
-                    "name": call["function"]["name"],
-                    "arguments": _read(call["function"]["arguments"]),
-                },
-            }
-            for call in calls
-        ]
-    return found
+def for_template(tools: Tools | None, fields: Mapping[int, dict[str, Any]]) -> str:
+    """What the chat template needs of tools, and of messages besides role and content by their
+    place, as the mesh takes it."""
+    if tools is None and not fields:
+        return ""
+    return compact({"tools": tools.tools if tools is not None else (), "messages": fields})
+
+
+def call_fields(calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
+    """Calls as chat templates take them."""
+    return [
+        {
+            "id": call.id or "",
+            "type": "function",
+            "function": {
+                "name": call.function.name,
+                "arguments": _read(call.function.arguments),
+            },
+        }
+        for call in calls
+    ]
 
 
 def _read(arguments: str) -> Any:
@@ -180,14 +189,6 @@ def _read(arguments: str) -> Any:
         return json.loads(arguments) if arguments.strip() else {}
     except (ValueError, RecursionError):
         return arguments
-
-
-def for_template(tools: Tools | None, messages: Sequence[dict[str, Any]]) -> str:
-    """What the chat template needs of tools and of checked messages, as the mesh takes it."""
-    places = {str(place): fields for place, m in enumerate(messages) if (fields := fields_of(m))}
-    if tools is None and not places:
-        return ""
-    return compact({"tools": tools.tools if tools is not None else (), "messages": places})
 
 
 def in_style(options: GenerateOptions, tools: Tools, style: str) -> GenerateOptions:

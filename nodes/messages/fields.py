@@ -7,6 +7,7 @@ from typing import Annotated, Final
 from mesh.messages import MaxLen, Range, struct
 from nodes.engine.rules import MAX_BIASES, MAX_GRAMMAR_CHARS, Grammar, LogitBias, LogitRules
 from nodes.engine.sampling import Sampling
+from nodes.engine.traits import ModelTraits, SamplingDefaults
 
 MAX_GAMMA: Final = 16
 MAX_STREAMS_PER_MESSAGE: Final = 256
@@ -36,7 +37,6 @@ Gamma = Annotated[int, Range(0, MAX_GAMMA)]
 Name = Annotated[str, MaxLen(256)]
 # A day as YYYY-MM-DD, or "" where it is not known.
 Date = Annotated[str, MaxLen(10)]
-ToolStyle = Annotated[str, MaxLen(16)]
 Reason = Annotated[str, MaxLen(1024)]
 Code = Annotated[str, MaxLen(32)]
 Stops = Annotated[tuple[Annotated[str, MaxLen(256)], ...], MaxLen(MAX_STOPS)]
@@ -48,6 +48,8 @@ NumLogprobs = Annotated[int, Range(-1, MAX_TOP_LOGPROBS)]
 struct(LogitBias)
 struct(Grammar)
 struct(LogitRules)
+struct(SamplingDefaults)
+struct(ModelTraits)
 struct(Sampling)
 
 

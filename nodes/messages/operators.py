@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Annotated, Final
 
 from mesh.messages import MaxLen, Range, message, struct
+from nodes.engine.traits import ModelTraits
 from nodes.messages.fields import (
     MAX_REASON_BYTES,
     MAX_STREAMS_PER_MESSAGE,
@@ -12,7 +14,6 @@ from nodes.messages.fields import (
     Id,
     Name,
     Reason,
-    ToolStyle,
 )
 
 # A plan of 256 streams is some 60 KB.
@@ -34,8 +35,8 @@ APART: Final = "~"
 class NodeFields:
     """num_streams: of a target. rtt_us: round trip of a Ping, 0 if not known. model_hash,
     numerics_class: as in its profile, the first characters of long ones; with APART in it the class
-    of a target that computes other bits than the one which it says it is of. tool_style: likewise,
-    as in EngineInfo."""
+    of a target that computes other bits than the one which it says it is of. traits: of its
+    model."""
 
     node: Name
     role: Name
@@ -47,7 +48,7 @@ class NodeFields:
     rtt_us: Count = 0
     model_hash: Name = ""
     numerics_class: Name = ""
-    tool_style: ToolStyle = ""
+    traits: ModelTraits = field(default_factory=ModelTraits)
 
 
 @message(39, max_bytes=98_304)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Annotated
 
 from mesh.messages import Range, struct
-from nodes.messages.fields import MAX_STREAMS_PER_MESSAGE, Count, Name, ToolStyle
+from nodes.engine.traits import ModelTraits
+from nodes.messages.fields import MAX_STREAMS_PER_MESSAGE, Count, Name
 
 
 @struct
@@ -52,4 +54,4 @@ class EngineProfile:
     decode: CostFields
     prefill: CostFields
     link: LinkFields = LinkFields("", 0.0, 0.0)
-    tool_style: ToolStyle = ""
+    traits: ModelTraits = field(default_factory=ModelTraits)

@@ -144,7 +144,7 @@ class Roster:
                 round(1e6 * (n.heartbeat.rtt_s or 0.0)),
                 n.profile.model_hash[:MAX_MODEL_CHARS],
                 n.profile.numerics_class[:MAX_MODEL_CHARS],
-                n.profile.tool_style,
+                n.profile.traits,
             )
             for n in nodes[:_MAX_NODES_SHOWN]
         )

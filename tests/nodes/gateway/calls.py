@@ -130,7 +130,8 @@ class Call:
 
 
 def gateway_of(mesh: FakeMesh, **limits: Any) -> Gateway:
-    return Gateway(mesh, GatewayLimits(**limits))
+    """What bodies leave open of sampling is as OpenAI has it."""
+    return Gateway(mesh, GatewayLimits(**limits), openai_defaults=True)
 
 
 def open_app(gateway: Gateway, tmp_path: Any, **changes: Any) -> ASGIApp:

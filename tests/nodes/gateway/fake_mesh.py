@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from nodes.client import Event, RequestFailedError
+from nodes.engine.traits import ModelTraits
 from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import (
     FinishedNotice,
@@ -134,7 +135,7 @@ class FakeMesh:
                 model in self.draining,
                 model_hash=self.hashes.get(f"target-{i}", MODEL_HASH),
                 numerics_class=NUMERICS,
-                tool_style=self.tool_styles.get(f"target-{i}", "hermes"),
+                traits=ModelTraits(self.tool_styles.get(f"target-{i}", "hermes")),
             )
             for i, model in enumerate(self.models)
         ]

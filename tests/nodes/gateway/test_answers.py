@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from nodes.client import RequestFailedError
 from nodes.gateway.answers import Answers, Delta, kinds_of
-from nodes.gateway.completions import CompletionFields
+from nodes.gateway.completions import CompletionApi
 from nodes.gateway.config import GatewayLimits
 from nodes.messages import PromptLogprobsNotice
 from tests.nodes.gateway.fake_mesh import (
@@ -21,7 +21,7 @@ from tests.nodes.gateway.fake_mesh import (
 
 
 def answers(**body: object) -> Answers:
-    return Answers(CompletionFields(GatewayLimits()).job({"prompt": "hi", **body}))
+    return Answers(CompletionApi(GatewayLimits()).job({"prompt": "hi", **body}))
 
 
 def deltas(made: Answers, *events: object, prompt: int = 0) -> list[Delta]:

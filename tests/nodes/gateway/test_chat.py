@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nodes.gateway.answers import Delta, ScoredToken
-from nodes.gateway.chat import ChatFields
+from nodes.gateway.chat import ChatApi
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.fields import Job
@@ -14,7 +14,9 @@ from nodes.gateway.shape import Head, Whole
 from nodes.messages import ChatMessage
 from tests.nodes.gateway.fake_mesh import scored
 
-FIELDS = ChatFields(GatewayLimits(max_prompt_chars=50, max_messages=4, max_tokens=99))
+FIELDS = ChatApi(
+    GatewayLimits(max_prompt_chars=50, max_messages=4, max_tokens=99), strict_fields=True
+)
 HEAD = Head("chatcmpl-1", 5, "toy", "fp_a_b")
 USER = {"role": "user", "content": "hi"}
 
@@ -117,7 +119,7 @@ def events(data: bytes) -> list[Any]:
 
 
 def test_the_role_comes_first_and_the_reason_last() -> None:
-    shape = FIELDS.shape({}, job(USER, stream=True))
+    shape = FIELDS.shape(job(USER, stream=True))
     first = events(shape.chunks(HEAD, Delta(0, "a", (), True)))
     assert [e["choices"][0]["delta"] for e in first] == [
         {"role": "assistant", "content": ""},
@@ -137,7 +139,7 @@ def test_the_role_comes_first_and_the_reason_last() -> None:
 
 
 def test_logprobs_come_with_their_tokens() -> None:
-    shape = FIELDS.shape({"logprobs": True}, job(USER, logprobs=True, top_logprobs=1))
+    shape = FIELDS.shape(job(USER, logprobs=True, top_logprobs=1))
     token = ScoredToken(scored("a", -0.5, ("a", -0.5)))
     (found,) = events(shape.chunks(HEAD, Delta(0, "", (token,), False)))
     (entry,) = found["choices"][0]["logprobs"]["content"]
@@ -149,6 +151,6 @@ def test_a_whole_answer() -> None:
     choice = Whole()
     choice.add(Delta(0, "hi", (), True))
     choice.add(Delta(0, "", (), False, "stop"))
-    found = json.loads(FIELDS.shape({}, job(USER)).whole(HEAD, [choice], {"total_tokens": 1}))
+    found = json.loads(FIELDS.shape(job(USER)).whole(HEAD, [choice], {"total_tokens": 1}))
     assert found["choices"][0]["message"] == {"role": "assistant", "content": "hi", "refusal": None}
     assert (found["object"], found["model"]) == ("chat.completion", "toy")

@@ -85,7 +85,7 @@ async def gateway(
         client = made.start_client("gateway", role="gateway")
         await made.wait_for(client, {kind.numerics_class for kind in kinds})
         async with (
-            serving(client, tmp_path) as server,
+            serving(client, tmp_path, openai_defaults=True) as server,
             httpx.AsyncClient(base_url=server.http.url, timeout=120) as http,
         ):
             yield made, http
@@ -264,7 +264,7 @@ async def test_what_a_key_began_goes_on_in_its_class(tmp_path: Path) -> None:
         made.start_target(A.numerics_class, A.model)
         other = made.start_client("gateway-2", role="gateway")
         await made.wait_for(other, {A.numerics_class, B.numerics_class})
-        async with serving(other, tmp_path) as second:
+        async with serving(other, tmp_path, openai_defaults=True) as second:
             for url, known, more in (
                 (f"{second.http.url}/completions", text, {"last-event-id": last}),
                 ("/completions", "", {}),

@@ -6,14 +6,16 @@ from typing import Any
 import pytest
 
 from nodes.gateway.answers import Delta, ScoredToken
-from nodes.gateway.completions import CompletionFields
+from nodes.gateway.completions import CompletionApi
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.fields import Job
-from nodes.gateway.shape import Head, Whole
+from nodes.gateway.shape import DONE, Head, Whole
 from tests.nodes.gateway.fake_mesh import scored
 
-FIELDS = CompletionFields(GatewayLimits(max_prompt_chars=100, max_prompt_tokens=5, max_prompts=3))
+FIELDS = CompletionApi(
+    GatewayLimits(max_prompt_chars=100, max_prompt_tokens=5, max_prompts=3), strict_fields=True
+)
 HEAD = Head("cmpl-1", 5, "toy", "fp_a_b")
 
 
@@ -101,7 +103,7 @@ def event(data: bytes) -> Any:
 
 def test_chunks_are_completions_of_one_choice() -> None:
     body = {"prompt": "hi", "stream": True, "stream_options": {"include_usage": True}}
-    shape = FIELDS.shape(body, FIELDS.job(body))
+    shape = FIELDS.shape(FIELDS.job(body))
     found = event(shape.chunks(HEAD, Delta(1, 'a"\n', (), True)))
     assert (found["id"], found["object"], found["created"]) == ("cmpl-1", "text_completion", 5)
     assert found["choices"] == [
@@ -110,13 +112,13 @@ def test_chunks_are_completions_of_one_choice() -> None:
     assert found["usage"] is None
     found = event(shape.chunks(HEAD, Delta(1, "", (), False, "stop")))
     assert found["choices"][0]["finish_reason"] == "stop"
-    found = event(shape.usage_chunk(HEAD, {"total_tokens": 4}))
+    found = event(shape.end(HEAD, {"total_tokens": 4}).removesuffix(DONE))
     assert (found["choices"], found["usage"]) == ([], {"total_tokens": 4})
 
 
 def test_offsets_of_streamed_logprobs_go_on() -> None:
     body = {"prompt": "hi", "logprobs": 0}
-    shape = FIELDS.shape(body, FIELDS.job(body))
+    shape = FIELDS.shape(FIELDS.job(body))
     for text, offset in (("ab", 0), ("c", 2)):
         token = ScoredToken(scored(text, -1.0))
         found = event(shape.chunks(HEAD, Delta(0, text, (token,), False)))
@@ -125,7 +127,7 @@ def test_offsets_of_streamed_logprobs_go_on() -> None:
 
 def test_a_whole_answer() -> None:
     body = {"prompt": "hi"}
-    shape = FIELDS.shape(body, FIELDS.job(body))
+    shape = FIELDS.shape(FIELDS.job(body))
     choice = Whole()
     choice.add(Delta(0, "a", (), True))
     choice.add(Delta(0, "b", (), False, "length"))

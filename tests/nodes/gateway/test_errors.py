@@ -9,15 +9,16 @@ from nodes.client import RequestFailedError
 from nodes.gateway.errors import ApiError, internal, of_failure, stopping
 
 
-def test_an_error_has_the_shape_of_openais() -> None:
+def test_an_error_has_the_shape_of_openais_and_anthropics() -> None:
     error = ApiError(400, "n: 1 to 4 is accepted", param="n", code="invalid_value")
     assert json.loads(error.content()) == {
+        "type": "error",
         "error": {
             "message": "n: 1 to 4 is accepted",
             "type": "invalid_request_error",
             "param": "n",
             "code": "invalid_value",
-        }
+        },
     }
     assert error.event() == b"data: " + error.content() + b"\n\n"
 

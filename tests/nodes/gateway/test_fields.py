@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 
 from nodes.engine.rules import Grammar, LogitBias
-from nodes.gateway.chat import ChatFields
+from nodes.gateway.chat import ChatApi
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
-from nodes.gateway.schema import hints
 from nodes.generation import GenerateOptions
 from nodes.messages import ChatMessage
 
@@ -16,7 +15,7 @@ ASK = {"messages": [{"role": "user", "content": "hi"}]}
 
 
 def options(**body: Any) -> GenerateOptions:
-    return ChatFields(GatewayLimits()).job({**ASK, **body}).options
+    return ChatApi(GatewayLimits(), strict_fields=True).job({**ASK, **body}).options
 
 
 def refused(**body: Any) -> str | None:
@@ -134,11 +133,9 @@ def test_what_asks_for_nothing_is_accepted() -> None:
 def test_hints_change_nothing_and_are_told() -> None:
     body = {"metadata": {"a": "b"}, "store": True, "prompt_cache_key": "x", "keep_alive": "5m"}
     messages = [{"role": "user", "content": "hi", "name": "nobody", "cached": 1}]
-    with hints() as found:
-        job = ChatFields(GatewayLimits()).job({**ASK, **body, "messages": messages})
+    job = ChatApi(GatewayLimits()).job({**ASK, **body, "messages": messages})
     assert job.prompts == ((ChatMessage("user", "hi"),),)
-    told = dict(found)
-    assert told == {
+    assert dict(job.ignored) == {
         "metadata": True,
         "store": True,
         "prompt_cache_key": True,
@@ -147,11 +144,10 @@ def test_hints_change_nothing_and_are_told() -> None:
         "messages[0].cached": False,
     }
     # What a text would depend on is refused all the same.
-    with pytest.raises(ApiError, match="tools"), hints():
-        ChatFields(GatewayLimits()).job({**ASK, "tools": [{"type": "function"}]})
+    with pytest.raises(ApiError, match="tools"):
+        ChatApi(GatewayLimits()).job({**ASK, "tools": [{"type": "function"}]})
 
 
 def test_only_the_first_hints_are_kept() -> None:
-    with hints() as found:
-        ChatFields(GatewayLimits()).job({**ASK, **{f"x{number}": 1 for number in range(1000)}})
-    assert len(found) == 16
+    job = ChatApi(GatewayLimits()).job({**ASK, **{f"x{number}": 1 for number in range(1000)}})
+    assert len(job.ignored) == 16

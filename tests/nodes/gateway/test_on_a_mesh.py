@@ -33,7 +33,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[tuple[Members, Served, httpx.
         client = made.start_client("gateway", role="gateway")
         await made.wait_for(client, {"target", "draft-0"})
         async with (
-            serving(client, tmp_path) as server,
+            serving(client, tmp_path, openai_defaults=True) as server,
             httpx.AsyncClient(base_url=server.http.url, timeout=120) as http,
         ):
             yield made, server, http
@@ -128,7 +128,7 @@ async def test_a_stream_goes_on_at_another_gateway(tmp_path: Path, num_read: int
             lines = answer.aiter_lines()
             for _ in range(num_read):
                 last = await _read_event(lines, texts)
-        async with serving(other, tmp_path) as second:
+        async with serving(other, tmp_path, openai_defaults=True) as second:
             url = f"{second.http.url}/completions"
             headers = {**key, "last-event-id": last}
             async with http.stream("POST", url, json=body, headers=headers) as answer:

@@ -57,11 +57,11 @@ async def test_one_large_event_is_not_too_much() -> None:
 
 async def test_a_failure_is_a_status_before_the_first_byte_and_an_event_after_it() -> None:
     outbox = Outbox(100)
-    outbox.fail(unavailable("gone"))
+    outbox.fail(unavailable("gone"), b"event")
     with pytest.raises(ApiError, match="gone"):
         await outbox.take()
     outbox = Outbox(100)
     outbox.put(b"a")
-    outbox.fail(unavailable("gone"))
+    outbox.fail(unavailable("gone"), b"event")
     (part,) = await everything(outbox)
-    assert part.startswith(b'adata: {"error": {"message": "gone"')
+    assert part == b"aevent"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 from nodes.gateway.answers import Delta, ScoredToken
-from nodes.gateway.shape import ChunkWriter, Head, Whole, new_id, whole_body
+from nodes.gateway.shape import DONE, ChunkWriter, Head, Whole, new_id, whole_body
 from tests.nodes.gateway.fake_mesh import scored
 
 HEAD = Head("id-1", 5, 'a "model"', "fp_a_b")
@@ -23,9 +23,11 @@ def test_an_event_is_one_json_object_of_one_line() -> None:
 
 
 def test_the_usage_has_an_event_of_its_own() -> None:
-    event = ChunkWriter("kind", include_usage=True).usage(HEAD, {"total_tokens": 3})
+    end = ChunkWriter("kind", include_usage=True).end(HEAD, {"total_tokens": 3})
+    event = end.removesuffix(DONE)
     found = json.loads(event[6:])
     assert (found["choices"], found["usage"]) == ([], {"total_tokens": 3})
+    assert ChunkWriter("kind", include_usage=False).end(HEAD, {"total_tokens": 3}) == DONE
 
 
 def test_every_part_of_an_answer_has_its_fingerprint() -> None:

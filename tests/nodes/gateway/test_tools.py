@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nodes.gateway.chat import ChatFields
+from nodes.gateway.chat import ChatApi
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.tools import in_style
@@ -34,7 +34,7 @@ def body(**changes: Any) -> dict[str, Any]:
 
 
 def grammar_of(**changes: Any) -> dict[str, Any]:
-    job = ChatFields(GatewayLimits()).job(body(**changes))
+    job = ChatApi(GatewayLimits(), strict_fields=True).job(body(**changes))
     assert job.tools is not None
     rules = in_style(job.options, job.tools, "hermes").rules
     assert rules.grammar.kind == "tools"
@@ -75,7 +75,7 @@ def test_the_template_is_told_of_tools_calls_and_results() -> None:
     calls = [{"id": "call_1", "type": "function", "function": function}]
     answer = {"role": "assistant", "content": None, "tool_calls": calls}
     result = {"role": "tool", "tool_call_id": "call_1", "content": "21"}
-    job = ChatFields(GatewayLimits()).job(body(messages=[USER, answer, result]))
+    job = ChatApi(GatewayLimits(), strict_fields=True).job(body(messages=[USER, answer, result]))
     told = json.loads(job.options.tools)
     assert told["tools"] == [WEATHER, MAIL]
     assert told["messages"]["1"]["tool_calls"][0]["function"]["arguments"] == {"city": "Köln"}
@@ -85,7 +85,7 @@ def test_the_template_is_told_of_tools_calls_and_results() -> None:
 
 def test_where_nothing_may_be_called_the_model_hears_of_no_tools() -> None:
     for changes in ({"tool_choice": "none"}, {"tools": []}, {"tools": None}):
-        job = ChatFields(GatewayLimits()).job(body(**changes))
+        job = ChatApi(GatewayLimits(), strict_fields=True).job(body(**changes))
         assert (job.tools, job.options.tools) == (None, "")
 
 
