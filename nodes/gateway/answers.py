@@ -5,12 +5,13 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from nodes.client import Event, RequestFailedError
+from nodes.engine.traits import SAMPLING_NAMES
 from nodes.fingerprint import fingerprint
 from nodes.gateway.fields import Job
-from nodes.generation import Prompt
+from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import (
     FinishedNotice,
     PromptLogprobsNotice,
@@ -70,7 +71,8 @@ class Usage:
     model_hash: str = ""
     numerics_class: str = ""
 
-    def as_json(self, seed: int) -> dict[str, object]:
+    def as_json(self, options: GenerateOptions) -> dict[str, Any]:
+        """options: which the answer was made with."""
         rejected = self.num_draft_tokens - self.num_accepted_tokens
         return {
             "prompt_tokens": self.num_prompt_tokens,
@@ -84,7 +86,8 @@ class Usage:
                 "drafted": self.num_draft_tokens,
                 "accepted": self.num_accepted_tokens,
                 "exact": self.exact,
-                "seed": seed,
+                "seed": options.seed,
+                "sampling": {name: getattr(options, name) for name in SAMPLING_NAMES},
                 "emulated": self.emulated,
                 "model_hash": self.model_hash,
                 "numerics_class": self.numerics_class,

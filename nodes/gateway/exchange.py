@@ -104,7 +104,7 @@ class Exchange:
         if self.failure is not None:
             raise self.failure
         self.has_told = True
-        return self._shape.whole(self._head(), choices, self.answers.usage.as_json(self._seed))
+        return self._shape.whole(self._head(), choices, self.answers.usage.as_json(self._job.options))
 
     async def stream(
         self, receive: Receive, send: Send, max_unsent_bytes: int, write_timeout_s: float
@@ -150,7 +150,7 @@ class Exchange:
             if self.failure is not None:
                 outbox.fail(self.failure, self._shape.failed(self.failure))
                 return
-            usage = self.answers.usage.as_json(self._seed)
+            usage = self.answers.usage.as_json(self._job.options)
             outbox.put(self._shape.end(self._head(), usage, self._told))
         except SlowReaderError:
             self._abort()

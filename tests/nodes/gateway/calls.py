@@ -129,6 +129,17 @@ class Call:
         return found
 
 
+def named_events(call: Call) -> list[tuple[str, Any]]:
+    """Events of a stream whose events have names."""
+    found = []
+    for event in call.body.decode().split("\n\n")[:-1]:
+        name, data = event.split("\n")
+        assert name.startswith("event: ")
+        assert data.startswith("data: ")
+        found.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
+    return found
+
+
 def gateway_of(mesh: FakeMesh, **limits: Any) -> Gateway:
     """What bodies leave open of sampling is as OpenAI has it."""
     return Gateway(mesh, GatewayLimits(**limits), openai_defaults=True)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from nodes.client import Event, RequestFailedError
-from nodes.engine.traits import ModelTraits
+from nodes.engine.traits import ModelTraits, SamplingDefaults
 from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import (
     FinishedNotice,
@@ -85,6 +85,8 @@ class FakeMesh:
         self.hashes: dict[str, str] = {}
         # Of targets that write calls in another form than the usual one.
         self.tool_styles: dict[str, str] = {}
+        self.thinking = ""
+        self.sampling = SamplingDefaults()
         self.is_joined = True
         self.shown: Status | Exception = STATUS
         self.num_status_requests = 0
@@ -135,7 +137,9 @@ class FakeMesh:
                 model in self.draining,
                 model_hash=self.hashes.get(f"target-{i}", MODEL_HASH),
                 numerics_class=NUMERICS,
-                traits=ModelTraits(self.tool_styles.get(f"target-{i}", "hermes")),
+                traits=ModelTraits(
+                    self.tool_styles.get(f"target-{i}", "hermes"), self.thinking, self.sampling
+                ),
             )
             for i, model in enumerate(self.models)
         ]

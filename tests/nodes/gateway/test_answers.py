@@ -8,6 +8,7 @@ from nodes.client import RequestFailedError
 from nodes.gateway.answers import Answers, Delta, kinds_of
 from nodes.gateway.completions import CompletionApi
 from nodes.gateway.config import GatewayLimits
+from nodes.generation import GenerateOptions
 from nodes.messages import PromptLogprobsNotice
 from tests.nodes.gateway.fake_mesh import (
     FINGERPRINT,
@@ -77,7 +78,7 @@ def test_usage_counts_prompts_once_and_all_choices() -> None:
         deltas(made, started(5), prompt=prompt)
         for choice in (0, 1):
             deltas(made, tokens("x", 0, choice), finished(1, "stop", choice, 4, 3), prompt=prompt)
-    found = made.usage.as_json(9)
+    found = made.usage.as_json(GenerateOptions(seed=9, temperature=0.5))
     assert (found["prompt_tokens"], found["completion_tokens"], found["total_tokens"]) == (
         10,
         4,
@@ -92,6 +93,7 @@ def test_usage_counts_prompts_once_and_all_choices() -> None:
         "accepted": 12,
         "exact": True,
         "seed": 9,
+        "sampling": {"temperature": 0.5, "top_k": 0, "top_p": 1.0, "min_p": 0.0},
         "emulated": True,
         "model_hash": MODEL_HASH,
         "numerics_class": NUMERICS,

@@ -1,0 +1,175 @@
+"""/v1/responses: what the mesh is asked for, and what OpenAI's newer clients are told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nodes.engine.rules import Grammar
+from nodes.gateway.config import GatewayLimits
+from nodes.gateway.errors import ApiError
+from nodes.gateway.fields import Job
+from nodes.gateway.responses import ResponsesApi
+from nodes.messages import ChatMessage
+from tests.nodes.gateway.calls import Call, gateway_of, named_events, open_app, post
+from tests.nodes.gateway.fake_mesh import FakeMesh, started, text_answer, tokens
+
+PATH = "/v1/responses"
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+WEATHER = {"type": "function", "name": "weather", "description": "Of a city", "parameters": SCHEMA}
+CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Köln"}}\n</tool_call>'
+
+
+def job(**body: Any) -> Job:
+    return ResponsesApi(GatewayLimits(), strict_fields=True).job({"input": "hi", **body})
+
+
+async def asked(tmp_path: Path, mesh: FakeMesh, **body: Any) -> Call:
+    return await post(open_app(gateway_of(mesh), tmp_path), PATH, {"input": "hi", **body})
+
+
+def test_a_text_is_a_message_of_the_user() -> None:
+    found = job(instructions="Be brief.", max_output_tokens=7, temperature=0.5)
+    assert found.prompts == ((ChatMessage("system", "Be brief."), ChatMessage("user", "hi")),)
+    assert (found.options.max_tokens, found.options.temperature) == (7, 0.5)
+
+
+def test_items_are_those_of_a_chat() -> None:
+    items = [
+        {"role": "user", "content": [{"type": "input_text", "text": "Is it warm?"}]},
+        {"type": "reasoning", "id": "rs-1", "summary": []},
+        {"type": "function_call", "call_id": "a", "name": "weather", "arguments": '{"city": "X"}'},
+        {"type": "function_call", "call_id": "b", "name": "weather", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "a", "output": "21"},
+        {"type": "function_call_output", "call_id": "b", "output": "22"},
+        {
+            "type": "message",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "Yes."}],
+        },
+        {"role": "developer", "content": "Be brief."},
+    ]
+    found = ResponsesApi(GatewayLimits()).job({"input": items, "tools": [WEATHER]})
+    assert found.prompts == (
+        (
+            ChatMessage("user", "Is it warm?"),
+            ChatMessage("assistant", ""),
+            ChatMessage("tool", "21"),
+            ChatMessage("tool", "22"),
+            ChatMessage("assistant", "Yes."),
+            ChatMessage("system", "Be brief."),
+        ),
+    )
+    told = json.loads(found.options.tools)
+    assert [call["id"] for call in told["messages"]["1"]["tool_calls"]] == ["a", "b"]
+    assert told["messages"]["3"] == {"tool_call_id": "b"}
+    assert [hint.path for hint in found.ignored] == ["input[1].id", "input[1].summary"]
+
+
+def test_formats_become_grammars() -> None:
+    wanted = {"type": "json_schema", "name": "x", "schema": SCHEMA, "strict": True}
+    grammar = job(text={"format": wanted}).options.rules.grammar
+    assert (grammar.kind, json.loads(grammar.text)) == ("json_schema", SCHEMA)
+    found = job(text={"format": {"type": "json_object"}}).options.rules.grammar
+    assert found == Grammar("json_schema", '{"type":"object"}')
+    assert job(text={"format": {"type": "text"}}).options.rules.grammar == Grammar()
+
+
+def test_a_named_tool_is_the_only_one() -> None:
+    tools = job(tools=[WEATHER], tool_choice={"type": "function", "name": "weather"}).tools
+    assert tools is not None
+    assert (tools.name, tools.is_required) == ("weather", True)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"input": None}, "input"),
+        ({"input": []}, "input"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type"),
+        ({"input": [{"type": "function_call", "name": "x"}]}, "input[0].call_id"),
+        ({"input": [{"role": "user"}]}, "input[0].content"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_image"}]}]},
+            "input[0].content[0].type",
+        ),
+        ({"previous_response_id": "resp-1"}, "previous_response_id"),
+        ({"background": True}, "background"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
+        ({"max_output_tokens": 0}, "max_output_tokens"),
+    ],
+)
+def test_what_is_refused_is_named(body: dict[str, Any], param: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        ResponsesApi(GatewayLimits()).job({"input": "hi", **body})
+    assert caught.value.param == param
+
+
+def test_a_conversation_on_the_server_is_refused_with_what_to_do() -> None:
+    with pytest.raises(ApiError, match="send the whole conversation as input"):
+        job(previous_response_id="resp-1")
+
+
+async def test_a_whole_answer(tmp_path: Path) -> None:
+    mesh = FakeMesh(text_answer("So: ", CALL))
+    found = (await asked(tmp_path, mesh, tools=[WEATHER])).json
+    message, call = found["output"]
+    assert message["content"][0]["text"] == "So: "
+    assert (call["name"], json.loads(call["arguments"])) == ("weather", {"city": "Köln"})
+    assert call["call_id"] != call["id"]
+    assert (found["object"], found["status"], found["model"]) == ("response", "completed", "toy-1")
+    assert found["usage"]["total_tokens"] == 5
+    assert found["tools"][0]["name"] == "weather"
+
+
+async def test_a_streamed_answer_is_the_whole_one_in_pieces(tmp_path: Path) -> None:
+    pieces = ["So", ": ", CALL[:30], CALL[30:50], CALL[50:]]
+    call = await asked(tmp_path, FakeMesh(text_answer(*pieces)), tools=[WEATHER], stream=True)
+    events = named_events(call)
+    assert all(name == event["type"] for name, event in events)
+    assert [event["sequence_number"] for _, event in events] == list(range(len(events)))
+    names = [name for name, _ in events]
+    assert names[:2] == ["response.created", "response.in_progress"]
+    assert names[-1] == "response.completed"
+    by_name: dict[str, list[Any]] = {}
+    for name, event in events:
+        by_name.setdefault(name.removeprefix("response."), []).append(event)
+    assert "".join(e["delta"] for e in by_name["output_text.delta"]) == "So: "
+    assert by_name["output_text.done"][0]["text"] == "So: "
+    arguments = "".join(e["delta"] for e in by_name["function_call_arguments.delta"])
+    assert json.loads(arguments) == {"city": "Köln"}
+    assert by_name["function_call_arguments.done"][0]["arguments"] == arguments
+    done = [event["item"] for event in by_name["output_item.done"]]
+    assert done == events[-1][1]["response"]["output"]
+    assert [e["item"]["id"] for e in by_name["output_item.added"]] == [d["id"] for d in done]
+
+
+async def test_an_answer_that_ends_for_length_is_incomplete(tmp_path: Path) -> None:
+    for stream in (False, True):
+        mesh = FakeMesh(text_answer("a", reason="length"))
+        call = await asked(tmp_path, mesh, stream=stream)
+        found = named_events(call)[-1][1]["response"] if stream else call.json
+        assert found["status"] == "incomplete"
+        assert found["incomplete_details"] == {"reason": "max_output_tokens"}
+
+
+async def test_what_a_model_thinks_is_an_item_of_its_own(tmp_path: Path) -> None:
+    for stream in (False, True):
+        mesh = FakeMesh(text_answer("<think>", "hm", "</think>\n\n", "Yes."))
+        mesh.thinking = "marked"
+        call = await asked(tmp_path, mesh, stream=stream)
+        found = named_events(call)[-1][1]["response"] if stream else call.json
+        thoughts, message = found["output"]
+        assert (thoughts["type"], thoughts["content"][0]["text"]) == ("reasoning", "hm")
+        assert message["content"][0]["text"] == "Yes."
+
+
+async def test_a_stream_that_breaks_ends_with_an_error(tmp_path: Path) -> None:
+    broken = [started(), tokens("a", 0), RuntimeError("x")]
+    call = await asked(tmp_path, FakeMesh(broken), stream=True)
+    name, event = named_events(call)[-1]
+    assert (name, event["code"]) == ("error", "internal")
