@@ -28,6 +28,7 @@ from nodes.messages import (
     NodeCommandRequest,
     NodesReply,
     NodesRequest,
+    ReadNotice,
     RequestFailedNotice,
     StartedNotice,
     StatusReply,
@@ -198,6 +199,24 @@ class Client:
             says = "use the version of airdraft that the coordinator has"
             reason = f"the status is not understood: {error}; {says}"
             raise RequestFailedError("internal", reason) from None
+
+    async def read(self, prompt: Prompt, options: GenerateOptions, wants: str) -> ReadNotice:
+        """What a target says of a prompt, one of messages.WANTS. Of the options only those that say
+        who reads it, for whom, and in how much time. Raises RequestFailedError.
+        """
+        submit = replace(submit_of(prompt, options, 0), wants=wants)
+        limit = TimeLimit(options.timeout_s, asyncio.get_running_loop().time())
+        async with _Asked(self, limit) as asked:
+            has_ended = False
+            try:
+                await self._submit(replace(submit, request_id=asked.request_id), asked)
+                reply = await self._next(asked)
+                assert isinstance(reply, ReadNotice)
+                has_ended = True
+                return reply
+            finally:
+                if not has_ended:
+                    self._cancellations.cancel(asked.request_id)
 
     async def generate(self, prompt: Prompt, options: GenerateOptions) -> AsyncIterator[Event]:
         """Events of one request until all its choices have finished.

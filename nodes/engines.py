@@ -8,9 +8,11 @@ from pathlib import Path
 
 from nodes.catalog import Catalog, CatalogError, default_cache_dir
 from nodes.catalog.compact import Copy, compact_copy
+from nodes.catalog.gguf import traits_of_file
 from nodes.config import ConfigError, EngineSettings, environment
 from nodes.engine.calibrate import Progress
 from nodes.engine.cores import usable_cores
+from nodes.engine.embedding import MOST_EMBEDDED_TOKENS, EmbeddingModel
 from nodes.engine.emulation import OpenedReplay, open_replay
 from nodes.engine.grammar import Pieces
 from nodes.engine.llama import LlamaConfig, LlamaModel
@@ -72,6 +74,30 @@ def open_engine(
         gpu_layers=settings.gpu_layers,
     )
     return open_model(config, cache / "calibration", progress, model_hash=file.model_hash)
+
+
+def open_target(
+    settings: EngineSettings,
+    progress: Progress | None = None,
+    hash_of: Callable[[Path], str] = hash_file,
+) -> OpenedModel | OpenedToy | OpenedReplay | EmbeddingModel:
+    """The same for a target, whose model may be one of embeddings.
+
+    Raises what open_engine raises.
+    """
+    if settings.model.startswith(EMULATED):
+        return open_engine(settings, progress, hash_of)
+    path, model_hash = checked_model(settings, default_cache_dir(environment()), hash_of)
+    if not traits_of_file(path).embeds:
+        # The hash of so large a file takes seconds.
+        return open_engine(settings, progress, lambda _path: model_hash)
+    return EmbeddingModel(
+        path,
+        max_tokens=min(settings.cells, MOST_EMBEDDED_TOKENS),
+        num_threads=settings.threads or usable_cores(),
+        gpu_layers=settings.gpu_layers,
+        model_hash=model_hash,
+    )
 
 
 def _toy(model: str) -> tuple[float, float]:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mesh.endpoints import check_connect, ipc_path
 from mesh.errors import KeysError
@@ -19,17 +19,23 @@ from nodes.config import (
     ConfigError,
     CoordinatorConfig,
     DraftConfig,
-    EngineSettings,
     LinkSettings,
     TargetConfig,
     environment,
 )
 from nodes.engine.calibrate import Progress
+from nodes.engine.embedding import EmbeddingModel
 from nodes.engine.emulation import OpenedReplay
 from nodes.engine.llama_abi import hash_file
-from nodes.engine.load import OpenedModel, OpenedToy
+from nodes.engine.load import OpenedModel
 from nodes.engine.sandbox.users import GrammarCheck
-from nodes.engines import calibration_of, in_tokens_of_targets, open_engine, tokenizer_of
+from nodes.engines import (
+    calibration_of,
+    in_tokens_of_targets,
+    open_engine,
+    open_target,
+    tokenizer_of,
+)
 from nodes.home import make_private
 from nodes.keyring import Keyring, keyring_of
 from nodes.messages import LinkFields
@@ -40,9 +46,12 @@ from nodes.supervision import Parent, parent_gone
 
 if TYPE_CHECKING:
     from nodes.draft.node import DraftNode
+    from nodes.target.embedding import EmbeddingNode
     from nodes.target.node import TargetNode
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 NGRAM = "ngram"
 _POLL_S = 0.02
@@ -136,7 +145,11 @@ async def _run_target(
     if config.engine.vocabulary:
         raise ConfigError("engine.vocabulary is for drafts: a target's tokens are its own")
     endpoint, keys = link_of(config.connect, config.keys)
-    opened = await _opened(config.engine, progress, parent, gone)
+    hash_of = hash_file if parent is None else parent.hash_file
+    opened = await _opened(partial(open_target, config.engine, progress, hash_of), gone)
+    if isinstance(opened, EmbeddingModel):
+        await _run_embedding(config, opened, parent, gone)
+        return
     if isinstance(opened, OpenedReplay) and opened.model.config.draft:
         raise ConfigError(
             f"engine.model = {config.engine.model!r}: a target has no key draft there"
@@ -157,6 +170,25 @@ async def _run_target(
             declared=declared(config.link),
             prefix_cache_bytes=config.engine.prefix_cache_mb * 1_000_000,
             grammars=Grammars(tokenizer, opened.model.info, check),
+        )
+        await _serve(node, parent, gone)
+
+
+async def _run_embedding(
+    config: TargetConfig, model: EmbeddingModel, parent: Parent | None, gone: asyncio.Future[Any]
+) -> None:
+    from nodes.target.embedding import EmbeddingNode
+
+    endpoint, keys = link_of(config.connect, config.keys)
+    model.tokenizer.start()
+    with contextlib.closing(model), ZmqContext() as context:
+        node = EmbeddingNode(
+            context.connect(endpoint, keys, interactive=bool(config.link.air)),
+            model,
+            endpoint=endpoint,
+            node=config.name,
+            join_timeout_s=config.join_timeout_s,
+            declared=declared(config.link),
         )
         await _serve(node, parent, gone)
 
@@ -184,7 +216,10 @@ async def _run_draft(
             f"engine.model = {NGRAM!r}: targets look guesses up themselves, no node is needed"
         )
     endpoint, keys = link_of(config.connect, config.keys)
-    opened = await _opened(config.engine, progress, parent, gone, is_draft=True)
+    hash_of = hash_file if parent is None else parent.hash_file
+    opened = await _opened(
+        partial(open_engine, config.engine, progress, hash_of, is_draft=True), gone
+    )
     if isinstance(opened, OpenedReplay) and not opened.model.config.draft:
         raise ConfigError(
             f"engine.model = {config.engine.model!r}: a draft needs the key draft there"
@@ -230,22 +265,13 @@ def declared(link: LinkSettings) -> LinkFields:
     return LinkFields(link.air, link.rate_kbps * 1e3, *times)
 
 
-async def _opened(
-    settings: EngineSettings,
-    progress: Progress | None,
-    parent: Parent | None,
-    gone: asyncio.Future[Any],
-    *,
-    is_draft: bool = False,
-) -> OpenedModel | OpenedToy | OpenedReplay:
+async def _opened(work: Callable[[], T], gone: asyncio.Future[Any]) -> T:
     """Load the engine, however long that takes: a service manager waits, a parent may go."""
-    hash_of = hash_file if parent is None else parent.hash_file
     async with Manager(environment()).patient("loading the model"):
         # A thread that ends with it: while another thread keeps helpers of its own for passes,
         # libgomp believes the cores taken, and those of the engine's thread sleep instead of
         # spinning (a pass of a 1.5B model on two cores: 76 ms instead of 46).
         executor = ThreadPoolExecutor(1, "loading")
-        work = partial(open_engine, settings, progress, hash_of, is_draft=is_draft)
         loading = asyncio.get_running_loop().run_in_executor(executor, work)
         executor.shutdown(wait=False)
         await asyncio.wait({loading, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -257,7 +283,7 @@ async def _opened(
 
 
 async def _serve(
-    node: TargetNode | DraftNode, parent: Parent | None, gone: asyncio.Future[Any]
+    node: TargetNode | EmbeddingNode | DraftNode, parent: Parent | None, gone: asyncio.Future[Any]
 ) -> None:
     """Await a node; it also ends when its parent is gone."""
     serving = asyncio.ensure_future(node.run())
@@ -275,7 +301,7 @@ async def _serve(
         serving.result()
 
 
-async def _tell_joined(node: TargetNode | DraftNode, parent: Parent) -> None:
+async def _tell_joined(node: TargetNode | EmbeddingNode | DraftNode, parent: Parent) -> None:
     is_joined = node.is_joined
     while not is_joined:
         await asyncio.sleep(_POLL_S)

@@ -19,6 +19,7 @@ from nodes.messages import (
     FinishedNotice,
     NodeFields,
     NodesReply,
+    ReadNotice,
     StartedNotice,
     StreamFigures,
     TokensNotice,
@@ -46,6 +47,9 @@ class SteadyMesh:
                 await (asyncio.sleep(self._gap_s) if self._gap_s else asyncio.Event().wait())
             yield TokensNotice(1, 0, position, _PIECE, (position,))
         yield FinishedNotice(1, 0, num_tokens, "length", StreamFigures(0, 0, 0, 0, 0, 0, ""))
+
+    async def read(self, _prompt: Prompt, _options: GenerateOptions, wants: str) -> ReadNotice:
+        raise RequestFailedError("not_found", f"nothing here tells {wants}")
 
     async def nodes(self) -> NodesReply:
         return NodesReply(1, (NodeFields("t", "target", "steady", True, True, 0),))

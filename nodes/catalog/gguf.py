@@ -13,6 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nodes.engine.metadata import traits_of
+from nodes.engine.traits import ModelTraits
+
 _MAX_KEYS = 1 << 16
 _MAX_TENSORS = 1 << 16
 _MAX_ARRAY_ITEMS = 1 << 22  # the largest vocabularies have a few hundred thousand entries
@@ -44,6 +47,9 @@ _U64 = struct.Struct("<Q")
 _VALUE_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _TYPE_U32, _TYPE_STRING, _TYPE_ARRAY = 4, 8, 9
 _INTEGERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 10: "<Q", 11: "<q"}
+_NUMBERS = {**_INTEGERS, 6: "<f", 7: "<?", 12: "<d"}
+# The longest chat templates have a tenth of this.
+_MAX_TEXT_BYTES = 1 << 18
 
 # Tensor type: (values in a block, bytes of a block); GGML_QUANT_SIZES of gguf-py 0.19.
 # fmt: off
@@ -94,10 +100,10 @@ def opened(path: Path) -> Iterator[tuple[Header, mmap.mmap]]:
         yield header, data
 
 
-def chat_template_of(path: Path) -> str:
-    """The chat template of a model; "" for none. Raises GgufError or OSError."""
+def traits_of_file(path: Path) -> ModelTraits:
+    """What a model's file says of how it is to be used. Raises GgufError or OSError."""
     with opened(path) as (header, _):
-        return header.chat_template
+        return traits_of(lambda key: header.texts.get(key, ""))
 
 
 def vocabulary_of(path: Path) -> bytes:
@@ -127,9 +133,10 @@ class Header:
     def __init__(self, data: mmap.mmap) -> None:
         self._data = data
         self._at = _AT_VERSION
-        # Where the keys end, and a key that there need not be; after file_bytes().
+        # Where the keys end; after file_bytes().
         self.keys_end = 0
-        self.chat_template = ""
+        # Values of keys that are numbers or texts, but for long ones; after file_bytes().
+        self.texts: dict[str, str] = {}
         self._tensors: list[Tensor] = []
 
     def file_bytes(self) -> int:
@@ -145,14 +152,12 @@ class Header:
             if key == b"general.alignment" and value_type == _TYPE_U32:
                 alignment = self._u32()
                 continue
-            if key == b"tokenizer.chat_template" and value_type == _TYPE_STRING:
-                start = self._at + _U64.size
-                self._skip(self._u64())
-                self.chat_template = self._data[start : self._at].decode("utf-8", "replace")
-                continue
             if value_type in _INTEGERS:
                 self._check_bounds(key, value_type)
+            start = self._at
             self._skip_value(value_type)
+            if text := self._text(value_type, start):
+                self.texts[key.decode("utf-8", "replace")] = text
         self.keys_end = self._at
         for _ in range(num_tensors):
             self._tensors.append(self._tensor())
@@ -212,6 +217,14 @@ class Header:
             self._skip_array()
         else:
             self._skip(self._value_bytes(value_type))
+
+    def _text(self, value_type: int, start: int) -> str:
+        """A value that has been skipped; "" for what is neither a number nor a text, or long."""
+        if value_type in _NUMBERS:
+            return str(struct.unpack_from(_NUMBERS[value_type], self._data, start)[0])
+        if value_type != _TYPE_STRING or self._at - start > _MAX_TEXT_BYTES:
+            return ""
+        return self._data[start + _U64.size : self._at].decode("utf-8", "replace")
 
     def _skip_array(self) -> None:
         item_type = self._u32()

@@ -20,11 +20,11 @@ from nodes.catalog import (
     TermsError,
     default_cache_dir,
 )
-from nodes.catalog.gguf import GgufError, chat_template_of, vocabulary_of
+from nodes.catalog.gguf import GgufError, traits_of_file, vocabulary_of
 from nodes.cli.output_file import write_output
 from nodes.cli.progress import Progress
 from nodes.config import environment
-from nodes.engine.chat.tools import style_of
+from nodes.engine.traits import SamplingDefaults
 
 
 @click.group()
@@ -44,8 +44,9 @@ def models(context: click.Context) -> None:
 @models.command("list")
 @click.pass_obj
 def list_models(catalog: Catalog) -> None:
-    """List the models that have names; a star marks those on this machine, with the form in which
-    they write calls of tools.
+    """List the models that have names; a star marks those on this machine, with what their files
+    say: the form in which they write calls of tools, and how tokens are drawn where nobody says it,
+    if that is not as in llama.cpp's server.
 
     \b
     Example:
@@ -56,18 +57,27 @@ def list_models(catalog: Catalog) -> None:
     for name in catalog.names():
         entry, mark = catalog.entry(name), "*" if name in installed else " "
         megabytes = (entry.size_bytes or 0) / 1e6
-        style = _tool_style(catalog.path(name)) if name in installed else ""
+        told = _told(catalog.path(name)) if name in installed else ""
         click.echo(
             f"{mark} {name:<{width}}  {megabytes:6.1f} MB  {entry.licence:<18}  {entry.summary}"
-            + (f"; tools as {style}" if style else "")
+            + told
         )
 
 
-def _tool_style(path: Path) -> str:
+def _told(path: Path) -> str:
+    """What a file says of how its model is used, for the list."""
     try:
-        return style_of(chat_template_of(path))
+        traits = traits_of_file(path)
     except (GgufError, OSError):
         return ""
+    if traits.embeds:
+        return "; embeddings"
+    told = f"; tools as {traits.tool_style}" if traits.tool_style else ""
+    told += "; thinks" if traits.thinking else ""
+    if (drawn := traits.sampling) != SamplingDefaults():
+        told += f"; temperature {drawn.temperature:g}, top-k {drawn.top_k}"
+        told += f", top-p {drawn.top_p:g}, min-p {drawn.min_p:g}"
+    return told
 
 
 @models.command()

@@ -125,4 +125,6 @@ class NodeMessages:
             return out
         if reply.error:
             return [*out, *self._serving.fail(request, "bad_request", reply.error, now)]
+        if request.submit.wants:
+            return [*out, self._serving.was_read(request, node, reply)]
         return [*out, *self._serving.open(request, node, reply.prompt_token_ids, now)]

@@ -8,7 +8,7 @@ from copy import deepcopy
 
 from mesh.messages import Ping
 from nodes.coordinator.members.record import NodeRecord
-from nodes.coordinator.members.roster import PROOF, NodeOut, Roster
+from nodes.coordinator.members.roster import MAX_MODEL_CHARS, PROOF, NodeOut, Roster
 from nodes.coordinator.placing.accusing import (
     Held,
     accuse,
@@ -33,7 +33,7 @@ from nodes.coordinator.requests.request import (
 from nodes.coordinator.requests.resuming import prompt_hash
 from nodes.coordinator.sends import Send, streams_of
 from nodes.fingerprint import fingerprint
-from nodes.messages import PromptScoresNotice, RequestFailedNotice
+from nodes.messages import PromptScoresNotice, ReadNotice, RequestFailedNotice, TokenizeReply
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
 from nodes.scheduler.stream import Stream
 from nodes.stream import StreamId
@@ -98,6 +98,19 @@ class Serving:
             if spec.scores_prompt or not request.awaits_scores:
                 self.placement.wait(request, choice, now)
         return self.admit_waiting(now)
+
+    def was_read(self, request: Request, target: NodeRecord, reply: TokenizeReply) -> Send:
+        """End a request of which only the prompt was to be read."""
+        self._forget(request, "done")
+        notice = ReadNotice(
+            request.request_id,
+            target.profile.model[:MAX_MODEL_CHARS],
+            target.profile.model_hash,
+            reply.prompt_token_ids,
+            reply.text,
+            reply.embedding,
+        )
+        return Send(request.client, notice)
 
     def prompt_scored(
         self, target: NodeRecord, notice: PromptScoresNotice, now: float

@@ -22,9 +22,11 @@ from nodes.engine.llama_abi import (
     kernels,
     library,
     load_model,
+    metadata_of,
     take_last_error,
 )
 from nodes.engine.llama_batch import LogitsView, PassBatch
+from nodes.engine.metadata import traits_of
 from nodes.engine.protocol import (
     Bytes,
     CacheFullError,
@@ -37,7 +39,6 @@ from nodes.engine.protocol import (
     check_spans,
 )
 from nodes.engine.sandbox.users import SandboxedTokenizer
-from nodes.engine.traits import ModelTraits, sampling_of
 from nodes.engine.vocab import LlamaTokenizer
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,6 @@ Profile = Literal["exact", "fast"]
 # the bits.
 _EXACT_MICRO_BATCH = 32
 _MICRO_BATCH = 512
-_MAX_METADATA_BYTES = 8192
 # Of keys and values: ggml's number of F16.
 _CACHE_TYPES = 1, 1
 
@@ -161,11 +161,7 @@ class LlamaModel:
             exact=False,
             numerics_class=numerics,
             can_roll_back=self._probe_roll_back(),
-            traits=ModelTraits(
-                self.vocabulary.tool_style,
-                self.vocabulary.thinking,
-                sampling_of(self.metadata),
-            ),
+            traits=traits_of(self.metadata),
         )
 
     def _probe_roll_back(self) -> bool:
@@ -184,13 +180,7 @@ class LlamaModel:
 
     def metadata(self, key: str) -> str:
         """A text of the model file by its key; "" if there is none, or one of unusual size."""
-        buffer = ctypes.create_string_buffer(_MAX_METADATA_BYTES)
-        count = self._llama.llama_model_meta_val_str(
-            self._model, key.encode(), buffer, _MAX_METADATA_BYTES
-        )
-        if not 0 < count < _MAX_METADATA_BYTES:
-            return ""
-        return buffer.value.decode("utf-8", "replace")
+        return metadata_of(self._model, key)
 
     def set_tested(self, *, exact: bool, digest: str, software: str = "") -> None:
         """Record the verdict of the self-test, once. digest: of the bits that it saw, which makes

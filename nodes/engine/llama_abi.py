@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 _GGML_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, 4: logging.WARNING}
 _MAX_HASHED_BYTES = 1 << 25
 _FTYPES = {"F16": 1, "Q4_0": 2, "Q8_0": 7}
+# The longest chat templates have a tenth of this.
+_MAX_METADATA_BYTES = 1 << 18
 _GGML_TYPE_Q4_0 = 2
 # For a type whose embedding and output are of that type, too.
 _ALL = " all"
@@ -163,6 +165,13 @@ def load_model(path: Path, *, gpu_layers: int, repack: bool, vocab_only: bool = 
         reason = take_last_error() or "libllama gave no reason"
         raise ModelFileError(f"model file {path} cannot be loaded: {reason}")
     return model
+
+
+def metadata_of(model: Any, key: str) -> str:
+    """A text of a loaded model's file by its key; "" if there is none, or one of unusual size."""
+    buffer = ctypes.create_string_buffer(_MAX_METADATA_BYTES)
+    count = library().llama_model_meta_val_str(model, key.encode(), buffer, _MAX_METADATA_BYTES)
+    return buffer.value.decode("utf-8", "replace") if 0 < count < _MAX_METADATA_BYTES else ""
 
 
 def quantize_model(source: Path, destination: Path, file_type: str) -> None:

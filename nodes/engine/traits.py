@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Final
 
@@ -21,12 +20,6 @@ class SamplingDefaults:
     min_p: Annotated[float, Range(0, 1)] = 0.05
 
 
-_KEYS: Final = {
-    "temperature": ("general.sampling.temp", 0.0, 2.0),
-    "top_k": ("general.sampling.top_k", 0, 2**31 - 1),
-    "top_p": ("general.sampling.top_p", 0.0, 1.0),
-    "min_p": ("general.sampling.min_p", 0.0, 1.0),
-}
 SAMPLING_NAMES: Final = tuple(item.name for item in fields(SamplingDefaults))
 # What OpenAI's API takes where nothing is said: all tokens, as likely as the model has them.
 OPENAI_SAMPLING: Final = SamplingDefaults(1.0, 0, 1.0, 0.0)
@@ -36,22 +29,10 @@ OPENAI_SAMPLING: Final = SamplingDefaults(1.0, 0, 1.0, 0.0)
 class ModelTraits:
     """tool_style: how the model writes calls of functions, one of chat.tools.STYLES; "" where it
     has no chat template. thinking: how it thinks before it answers, one of chat.thinking.KINDS.
+    embeds: it makes vectors of texts, and no text.
     """
 
     tool_style: Annotated[str, MaxLen(16)] = ""
     thinking: Annotated[str, MaxLen(16)] = ""
     sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
-
-
-def sampling_of(metadata: Callable[[str], str]) -> SamplingDefaults:
-    """What a model file says by the keys of its metadata; what it leaves out, or says wrongly, is
-    the usual. metadata: the text of a key, "" where the file has none."""
-    found: dict[str, float] = {}
-    for name, (key, low, high) in _KEYS.items():
-        try:
-            value = float(metadata(key))
-        except ValueError:
-            continue
-        if low <= value <= high:
-            found[name] = int(value) if name == "top_k" else value
-    return SamplingDefaults(**found)  # type: ignore[arg-type]
+    embeds: bool = False

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nodes.engine.chat.quoting import ControlTexts, Quotes, check_role
-from nodes.engine.chat.thinking import kind_of
-from nodes.engine.chat.tools import mapped, parse_tools, style_of
+from nodes.engine.chat.tools import mapped, parse_tools
 from nodes.engine.llama_abi import library
 from nodes.engine.protocol import EngineError, InvalidInputError, Message
 
@@ -70,16 +69,6 @@ class LlamaTokenizer:
                 # A template writes the special tokens itself, the first one included.
                 token_ids += self._tokens(piece.text, add_special=False, parse_special=True)
         return _some(token_ids)
-
-    @property
-    def tool_style(self) -> str:
-        """In which form the model writes calls (chat/tools.py); "" without a chat template."""
-        return style_of(self._template_text)
-
-    @property
-    def thinking(self) -> str:
-        """How the model thinks before it answers (chat/thinking.py)."""
-        return kind_of(self._template_text)
 
     @property
     def _template_text(self) -> str:

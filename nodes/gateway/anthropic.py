@@ -61,7 +61,7 @@ _InnerContent = Annotated[
 ]
 
 
-class Block(Body):
+class AnthropicBlock(Body):
     """A piece of a message. What a model thought is not shown to it again."""
 
     hints: ClassVar = frozenset({"cache_control", "citations", "thinking", "signature", "data"})
@@ -76,18 +76,20 @@ class Block(Body):
     is_error: bool | None = None
 
 
-class Message(Body):
+class AnthropicMessage(Body):
     role: Literal["user", "assistant"]
     content: Annotated[
         Annotated[Text, Tag(PLAIN)]
         | Annotated[
-            list[Block], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True), Tag(LIST)
+            list[AnthropicBlock],
+            Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True),
+            Tag(LIST),
         ],
         Discriminator(plain_or_list),
     ]
 
 
-class Tool(Body):
+class AnthropicTool(Body):
     """type: tools that Anthropic's servers run themselves have other ones."""
 
     hints: ClassVar = frozenset({"cache_control"})
@@ -98,7 +100,7 @@ class Tool(Body):
     input_schema: Object
 
 
-class Choice(Body):
+class AnthropicChoice(Body):
     type: Literal["auto", "any", "none", "tool"]
     name: Text | None = None
     disable_parallel_tool_use: bool | None = None
@@ -109,11 +111,13 @@ class MessagesBody(Sampling):
     hints: ClassVar = frozenset({"metadata", "service_tier"})
 
     max_tokens: Annotated[int, Field(ge=1)]
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
+    messages: Annotated[
+        list[AnthropicMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
+    ]
     system: _InnerContent | None = None
     stop_sequences: Annotated[list[Text], Field(max_length=MAX_STOPS, fail_fast=True)] | None = None
-    tools: Annotated[list[Tool], Field(max_length=128, fail_fast=True)] | None = None
-    tool_choice: Choice | None = None
+    tools: Annotated[list[AnthropicTool], Field(max_length=128, fail_fast=True)] | None = None
+    tool_choice: AnthropicChoice | None = None
 
 
 class MessagesApi:
@@ -121,6 +125,7 @@ class MessagesApi:
 
     prefix = "msg"
     body: type[Body] = MessagesBody
+    summary = "The answer to a conversation, as Anthropic's clients ask"
 
     def __init__(self, limits: GatewayLimits, *, strict_fields: bool = False) -> None:
         self._limits = limits
@@ -163,7 +168,7 @@ def _as_chat(body: MessagesBody) -> dict[str, Any]:
     return found
 
 
-def _tool_of(tool: Tool) -> dict[str, Any]:
+def _tool_of(tool: AnthropicTool) -> dict[str, Any]:
     function = {
         "name": tool.name,
         "description": tool.description,
@@ -172,7 +177,7 @@ def _tool_of(tool: Tool) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _messages_of(message: Message, path: str) -> Iterator[dict[str, Any]]:
+def _messages_of(message: AnthropicMessage, path: str) -> Iterator[dict[str, Any]]:
     """The messages of a chat that say the same: what functions returned has one for each."""
     if isinstance(message.content, str):
         yield {"role": message.role, "content": message.content}
@@ -195,7 +200,7 @@ def _messages_of(message: Message, path: str) -> Iterator[dict[str, Any]]:
         yield {**told, "tool_calls": calls} if calls else told
 
 
-def _check_block(block: Block, role: str, path: str) -> None:
+def _check_block(block: AnthropicBlock, role: str, path: str) -> None:
     for name in _NEEDED[block.type]:
         if getattr(block, name) is None:
             raise wrong(f"{path}.{name}", "this field is needed", "missing_required_parameter")

@@ -21,10 +21,12 @@ from nodes.gateway.guard import key_of
 from nodes.gateway.idempotency import KeyedRequests
 from nodes.gateway.looking import Looking
 from nodes.gateway.models import Mesh, Models
+from nodes.gateway.openapi import document
 from nodes.gateway.page import page
 from nodes.gateway.responses import ResponsesApi
 from nodes.gateway.running import Running
 from nodes.gateway.shape import VERSION, now_unix
+from nodes.gateway.texts import Texts
 from nodes.metrics.exposition import CONTENT_TYPE, render_metrics
 from nodes.metrics.gateway import GatewayMetrics
 
@@ -79,6 +81,15 @@ class Gateway:
             Route("/v1/models", self._models),
             Route("/v1/models/{name:path}", self._model),
         ]
+        texts = Texts(shared)
+        routes += [Route(path, route, methods=["POST"]) for path, route in texts.routes.items()]
+        bodies = {path: (api.body, api.summary) for path, api in apis.items()}
+        told = document({**bodies, **texts.bodies}, frozenset(apis), VERSION)
+
+        async def openapi(_request: Request) -> JSONResponse:
+            return JSONResponse(told)
+
+        routes.append(Route("/openapi.json", openapi))
         for path, api in apis.items():
             routes.append(Route(path, Generate(shared, api), methods=["POST"]))
             routes.append(Route(path + "/{request_id}", self._cancel, methods=["DELETE"]))

@@ -39,7 +39,7 @@ Content = Annotated[
 ]
 
 
-class Message(Body):
+class MessageBody(Body):
     """What answers of ours have, and is sent back as it came, is accepted."""
 
     refused: ClassVar = {"refusal": (), "annotations": ([],), "function_call": (), "audio": ()}
@@ -74,7 +74,9 @@ class ChatBody(OpenAiBody):
     }
     hints: ClassVar = OpenAiBody.hints | {"prediction", "safety_identifier", "prompt_cache_key"}
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
+    messages: Annotated[
+        list[MessageBody], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
+    ]
     tools: ToolList | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
@@ -89,6 +91,7 @@ class ChatApi:
 
     prefix = "chatcmpl"
     body: type[Body] = ChatBody
+    summary = "The answer to a conversation"
 
     def __init__(self, limits: GatewayLimits, *, strict_fields: bool = False) -> None:
         self._limits = limits
@@ -141,7 +144,7 @@ def job_of_chat(body: ChatBody, ignored: tuple[Hint, ...], limits: GatewayLimits
     )
 
 
-def _check_message(message: Message, path: str, limits: GatewayLimits) -> None:
+def _check_message(message: MessageBody, path: str, limits: GatewayLimits) -> None:
     is_answer = message.role == "assistant"
     if message.content is None and not (is_answer and message.tool_calls):
         raise wrong(f"{path}.content", "this field is needed", "missing_required_parameter")
@@ -153,7 +156,7 @@ def _check_message(message: Message, path: str, limits: GatewayLimits) -> None:
         raise wrong(f"{path}.tool_calls", "this goes with the role assistant only")
 
 
-def _template_fields(message: Message) -> dict[str, Any]:
+def _template_fields(message: MessageBody) -> dict[str, Any]:
     """What the chat template needs of a message besides role and content."""
     found: dict[str, Any] = {}
     if message.role == "tool":

@@ -23,11 +23,12 @@ from nodes.messages import MAX_PROMPT_TOKENS, MAX_TOP_LOGPROBS
 _KIND: Final = "text_completion"
 # What OpenAI's API takes where nothing is said.
 _DEFAULT_MAX_TOKENS: Final = 16
-_MAX_PROMPTS: Final = 256
+# Of embeddings, too; a gateway's limits may be lower.
+_MAX_PROMPTS: Final = 2048
 
 _TextPrompt = Annotated[Text, Field(min_length=1)]
 _TokenId = Annotated[int, Field(ge=0, lt=2**31)]
-_TokenIds = Annotated[
+TokenIds = Annotated[
     list[_TokenId], Field(min_length=1, max_length=MAX_PROMPT_TOKENS, fail_fast=True)
 ]
 
@@ -41,24 +42,25 @@ def _kind_of_prompt(value: object) -> str:
     return TOKEN_LISTS if isinstance(first, list) else TOKENS
 
 
+Prompts = Annotated[
+    Annotated[_TextPrompt, Tag(PLAIN)]
+    | Annotated[
+        list[_TextPrompt],
+        Field(min_length=1, max_length=_MAX_PROMPTS, fail_fast=True),
+        Tag(TEXTS),
+    ]
+    | Annotated[TokenIds, Tag(TOKENS)]
+    | Annotated[list[TokenIds], Field(max_length=_MAX_PROMPTS, fail_fast=True), Tag(TOKEN_LISTS)],
+    Discriminator(_kind_of_prompt),
+]
+
+
 class CompletionBody(OpenAiBody):
     """prompt: a text, token ids, or a list of these."""
 
     refused: ClassVar = {"best_of": (1,), "suffix": ("",)}
 
-    prompt: Annotated[
-        Annotated[_TextPrompt, Tag(PLAIN)]
-        | Annotated[
-            list[_TextPrompt],
-            Field(min_length=1, max_length=_MAX_PROMPTS, fail_fast=True),
-            Tag(TEXTS),
-        ]
-        | Annotated[_TokenIds, Tag(TOKENS)]
-        | Annotated[
-            list[_TokenIds], Field(max_length=_MAX_PROMPTS, fail_fast=True), Tag(TOKEN_LISTS)
-        ],
-        Discriminator(_kind_of_prompt),
-    ]
+    prompt: Prompts
     max_tokens: Annotated[int, Field(ge=0)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     echo: bool | None = None
@@ -69,6 +71,7 @@ class CompletionApi:
 
     prefix = "cmpl"
     body: type[Body] = CompletionBody
+    summary = "What goes on after a prompt"
 
     def __init__(self, limits: GatewayLimits, *, strict_fields: bool = False) -> None:
         self._limits = limits
@@ -83,7 +86,7 @@ class CompletionApi:
         echo = bool(body.echo)
         if max_tokens == 0 and not echo:
             raise wrong("max_tokens", "0 is accepted with echo: true only")
-        prompts = _prompts_of(body, limits)
+        prompts = prompts_of(body.prompt, "prompt", limits)
         # A prompt of ids is echoed from its scores: they have the bytes of its tokens.
         scores_prompt = echo and (
             body.logprobs is not None or max_tokens == 0 or not isinstance(prompts[0], str)
@@ -98,14 +101,21 @@ class CompletionApi:
         return CompletionShape(job)
 
 
-def _prompts_of(body: CompletionBody, limits: GatewayLimits) -> tuple[Prompt, ...]:
-    found, prompts = body.prompt, list[Prompt]()
+def prompts_of(
+    found: str | Sequence[Any], name: str, limits: GatewayLimits, max_prompts: int | None = None
+) -> tuple[Prompt, ...]:
+    """The prompts of a field. max_prompts: instead of the limit for completions.
+
+    Raises ApiError.
+    """
+    prompts = list[Prompt]()
+    most = limits.max_prompts if max_prompts is None else max_prompts
     is_one = isinstance(found, str) or isinstance(found[0], int)
     each: Sequence[Any] = [found] if is_one else found
-    if len(each) > limits.max_prompts:
-        raise wrong("prompt", f"{limits.max_prompts} prompts at most are accepted")
+    if len(each) > most:
+        raise wrong(name, f"{most} prompts at most are accepted")
     for place, prompt in enumerate(each):
-        path = "prompt" if is_one else f"prompt[{place}]"
+        path = name if is_one else f"{name}[{place}]"
         if isinstance(prompt, str):
             if len(prompt) > limits.max_prompt_chars:
                 raise wrong(path, f"{limits.max_prompt_chars} characters at most are accepted")

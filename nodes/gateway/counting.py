@@ -21,13 +21,16 @@ _PREFIXES: Final = {
 ROUTES: Final = (
     *("/", "/healthz", "/readyz", "/metrics", "/api/status"),
     *("/v1/models", "/v1/completions", "/v1/chat/completions"),
-    *("/v1/messages", "/v1/responses"),
+    *("/v1/messages", "/v1/responses", "/v1/messages/count_tokens", "/v1/embeddings"),
+    *("/tokenize", "/detokenize", "/openapi.json"),
     *_PREFIXES.values(),
 )
 
 
 def route_of(path: str) -> str:
     """The route under which a path is counted; what is none of ours stays as it is."""
+    if path in ROUTES:
+        return path
     for prefix, route in _PREFIXES.items():
         if path.startswith(prefix):
             return route

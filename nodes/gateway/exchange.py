@@ -104,7 +104,9 @@ class Exchange:
         if self.failure is not None:
             raise self.failure
         self.has_told = True
-        return self._shape.whole(self._head(), choices, self.answers.usage.as_json(self._job.options))
+        return self._shape.whole(
+            self._head(), choices, self.answers.usage.as_json(self._job.options)
+        )
 
     async def stream(
         self, receive: Receive, send: Send, max_unsent_bytes: int, write_timeout_s: float

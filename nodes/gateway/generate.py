@@ -37,11 +37,12 @@ logger = logging.getLogger(__name__)
 class Api(Protocol):
     """How an API reads bodies and writes answers; made once for each set of limits.
 
-    prefix: of the ids of its answers. body: what it accepts.
+    prefix: of the ids of its answers. body: what it accepts. summary: what it is for.
     """
 
     prefix: str
     body: type[Body]
+    summary: str
 
     def __init__(self, limits: GatewayLimits, *, strict_fields: bool = False) -> None: ...
 
@@ -98,7 +99,7 @@ class Generate:
                 record.request_id, key.name, limits.max_concurrent_per_key
             )
             run = stack.enter_context(entered)
-            content = await _body(Request(scope, receive), limits.max_body_bytes)
+            content = await body_of(Request(scope, receive), limits.max_body_bytes)
             body = parse_json(content)
             api: Api = self._api(limits)
             job = api.job(body)
@@ -262,7 +263,7 @@ def limits_of(limits: GatewayLimits, key: ApiKey) -> GatewayLimits:
     )
 
 
-async def _body(request: Request, max_bytes: int) -> bytes:
+async def body_of(request: Request, max_bytes: int) -> bytes:
     """The body of a request. Raises ApiError where it is too large or no JSON."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":

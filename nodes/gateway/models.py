@@ -14,7 +14,7 @@ from nodes.engine.traits import ModelTraits
 from nodes.fingerprint import Model, is_named, model_ids
 from nodes.gateway.errors import of_failure, unavailable
 from nodes.generation import GenerateOptions, Prompt
-from nodes.messages import NodeFields, NodesReply
+from nodes.messages import NodeFields, NodesReply, ReadNotice
 from nodes.status import Status
 
 _ASK_LIMIT_S: Final = 2.0
@@ -30,6 +30,9 @@ class Mesh(Protocol):
 
     def generate(self, prompt: Prompt, options: GenerateOptions) -> AsyncIterator[Event]:
         """Must have aclose(), which cancels the request. Raises RequestFailedError."""
+
+    async def read(self, prompt: Prompt, options: GenerateOptions, wants: str) -> ReadNotice:
+        """Raises RequestFailedError."""
 
     async def nodes(self) -> NodesReply: ...
 
@@ -62,6 +65,7 @@ class ServedModel:
                 "emulated": self.emulated,
                 "num_targets": self.num_targets,
                 "model_hash": self.hashes[0] if len(self.hashes) == 1 else None,
+                "embeds": self.traits.embeds,
                 "tool_style": self.traits.tool_style or None,
                 "thinking": self.traits.thinking or None,
                 "sampling": asdict(self.traits.sampling),
@@ -103,13 +107,17 @@ class Models:
         return _served(known.pop() if len(known) == 1 else name, named) if named else None
 
     async def traits(self, name: str) -> list[ModelTraits]:
-        """Of all models that a name may mean; "" for whatever is served. None where there is no
+        """Of all models that make text and that a name may mean; "" for any. None where there is no
         such model: whether there soon will be one, the coordinator knows best.
 
         Raises ApiError where nobody can be asked.
         """
         targets = await self._targets(_MAX_AGE_S)
-        return [node.traits for node in targets if not name or is_named(name, _model_of(node))]
+        return [
+            node.traits
+            for node in targets
+            if not node.traits.embeds and (not name or is_named(name, _model_of(node)))
+        ]
 
     async def _targets(self, max_age_s: float) -> Sequence[NodeFields]:
         """Those that take requests. max_age_s: of what is known."""

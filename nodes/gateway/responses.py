@@ -44,7 +44,7 @@ _NEEDED: Final = {
 }
 
 
-class Part(Body):
+class ResponsesPart(Body):
     hints: ClassVar = frozenset({"annotations", "logprobs", "prompt_cache_breakpoint"})
 
     type: Literal["input_text", "output_text", "text"]
@@ -53,7 +53,7 @@ class Part(Body):
 
 _Content = Annotated[
     Annotated[Text, Tag(PLAIN)]
-    | Annotated[list[Part], Field(max_length=_MAX_ITEMS, fail_fast=True), Tag(LIST)],
+    | Annotated[list[ResponsesPart], Field(max_length=_MAX_ITEMS, fail_fast=True), Tag(LIST)],
     Discriminator(plain_or_list),
 ]
 
@@ -72,7 +72,7 @@ class InputItem(Body):
     output: _Content | None = None
 
 
-class Tool(Body):
+class ResponsesTool(Body):
     """Other types are tools that OpenAI's servers run themselves."""
 
     type: Literal["function"]
@@ -82,12 +82,12 @@ class Tool(Body):
     strict: bool | None = None
 
 
-class NamedTool(Body):
+class ResponsesNamedTool(Body):
     type: Literal["function"]
     name: Text
 
 
-class Format(Body):
+class ResponsesFormat(Body):
     type: Literal["text", "json_object", "json_schema"]
     name: Text | None = None
     description: Text | None = None
@@ -98,7 +98,7 @@ class Format(Body):
 class TextOptions(Body):
     refused: ClassVar = {"verbosity": ("medium",)}
 
-    format: Format | None = None
+    format: ResponsesFormat | None = None
 
 
 class ResponsesBody(Sampling):
@@ -135,11 +135,11 @@ class ResponsesBody(Sampling):
     instructions: Text | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
     text: TextOptions | None = None
-    tools: Annotated[list[Tool], Field(max_length=128, fail_fast=True)] | None = None
+    tools: Annotated[list[ResponsesTool], Field(max_length=128, fail_fast=True)] | None = None
     tool_choice: (
         Annotated[
             Annotated[Literal["none", "auto", "required"], Tag(PLAIN)]
-            | Annotated[NamedTool, Tag(OBJECT)],
+            | Annotated[ResponsesNamedTool, Tag(OBJECT)],
             Discriminator(plain_or_object),
         ]
         | None
@@ -152,6 +152,7 @@ class ResponsesApi:
 
     prefix = "resp"
     body: type[Body] = ResponsesBody
+    summary = "The answer to a conversation, as OpenAI's newer clients ask"
 
     def __init__(self, limits: GatewayLimits, *, strict_fields: bool = False) -> None:
         self._limits = limits
@@ -195,7 +196,7 @@ def _as_chat(body: ResponsesBody) -> dict[str, Any]:
         ]
         or None,
         "tool_choice": {"type": "function", "function": {"name": chosen.name}}
-        if isinstance(chosen, NamedTool)
+        if isinstance(chosen, ResponsesNamedTool)
         else chosen,
         "parallel_tool_calls": body.parallel_tool_calls,
     }
@@ -236,7 +237,7 @@ def _messages_of(items: Sequence[InputItem]) -> Iterator[dict[str, Any]]:
         yield {"role": "assistant", "content": "", "tool_calls": calls}
 
 
-def _text_of(content: str | Sequence[Part] | None) -> str:
+def _text_of(content: str | Sequence[ResponsesPart] | None) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     return "".join(part.text for part in content)
@@ -257,7 +258,9 @@ def _echoed(body: ResponsesBody) -> dict[str, Any]:
         "max_output_tokens": body.max_output_tokens,
         "parallel_tool_calls": body.parallel_tool_calls is not False,
         "text": text,
-        "tool_choice": chosen.model_dump() if isinstance(chosen, NamedTool) else chosen or "auto",
+        "tool_choice": chosen.model_dump()
+        if isinstance(chosen, ResponsesNamedTool)
+        else chosen or "auto",
         "tools": tools,
     }
 

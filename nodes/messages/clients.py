@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from mesh.messages import MaxLen, Range, TokenIds, message, struct
 from nodes.engine.rules import NO_RULES, LogitRules
@@ -13,6 +13,7 @@ from nodes.messages.fields import (
     MAX_MESSAGES,
     MAX_PRIORITY,
     MAX_PROMPT_TOKENS,
+    MAX_READ_BYTES,
     MAX_REASON_BYTES,
     MAX_STREAMS_PER_MESSAGE,
     MAX_SUBMIT_BYTES,
@@ -20,12 +21,14 @@ from nodes.messages.fields import (
     Code,
     Count,
     Date,
+    Embedding,
     Gamma,
     Id,
     Name,
     NumLogprobs,
     Position,
     PromptText,
+    ReadText,
     Reason,
     Stops,
     Text,
@@ -49,6 +52,9 @@ class SubmitRequest:
     the first two as well, in full or as fingerprints have them. deadline_s: from now on; 0 for the
     coordinator's own limit. date: what a chat template takes for today. tools: functions that the
     answer may call, and calls in messages, as engine.chat.tools.parse_tools reads them.
+
+    wants: "" for text that goes on after the prompt; one of WANTS where only the prompt is to be
+    read, which a ReadNotice answers.
     """
 
     request_id: Id
@@ -81,6 +87,7 @@ class SubmitRequest:
     prompt_hash: Name = ""
     date: Date = ""
     tools: PromptText = ""
+    wants: Code = ""
 
 
 @message(33)
@@ -165,6 +172,29 @@ class RequestFailedNotice:
     request_id: Id
     code: Code
     reason: Reason
+
+
+# Its token ids; the text of its token ids; its meaning as a vector.
+TOKENS: Final = "tokens"
+TEXT: Final = "text"
+EMBEDDING: Final = "embedding"
+WANTS: Final = (TOKENS, TEXT, EMBEDDING)
+
+
+@message(52, max_bytes=MAX_READ_BYTES + 8192, max_tokens=MAX_PROMPT_TOKENS)
+class ReadNotice:
+    """Answers a request that wants something else than text. model, model_hash: who read it.
+
+    prompt_token_ids: of the prompt. text: their pieces, where `text` is wanted. embedding: where
+    that is wanted, numbers of 32 bits, the least significant byte first; its length is 1.
+    """
+
+    request_id: Id
+    model: Name
+    model_hash: Name
+    prompt_token_ids: TokenIds
+    text: ReadText = b""
+    embedding: Embedding = b""
 
 
 @message(42, max_bytes=1 << 20)

@@ -43,6 +43,13 @@ Stops = Annotated[tuple[Annotated[str, MaxLen(256)], ...], MaxLen(MAX_STOPS)]
 PromptText = Annotated[str, MaxLen(1 << 18)]
 Text = Annotated[bytes, MaxLen(8192)]
 Piece = Annotated[bytes, MaxLen(4096)]
+# What a prompt is, where that is all that is asked for: its text, or its meaning as little-endian
+# 32-bit numbers.
+MAX_TEXT_BYTES: Final = 1 << 19
+MAX_EMBEDDING_BYTES: Final = 1 << 17
+MAX_READ_BYTES: Final = MAX_TEXT_BYTES + MAX_EMBEDDING_BYTES
+ReadText = Annotated[bytes, MaxLen(MAX_TEXT_BYTES)]
+Embedding = Annotated[bytes, MaxLen(MAX_EMBEDDING_BYTES)]
 NumLogprobs = Annotated[int, Range(-1, MAX_TOP_LOGPROBS)]
 
 struct(LogitBias)

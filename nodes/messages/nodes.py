@@ -11,6 +11,7 @@ from nodes.messages.fields import (
     MAX_GAMMA,
     MAX_MESSAGES,
     MAX_PROMPT_TOKENS,
+    MAX_READ_BYTES,
     MAX_REASON_BYTES,
     MAX_RULES_BYTES,
     MAX_STREAMS_PER_MESSAGE,
@@ -20,12 +21,14 @@ from nodes.messages.fields import (
     Code,
     Count,
     Date,
+    Embedding,
     Gamma,
     Id,
     Name,
     NumLogprobs,
     Position,
     PromptText,
+    ReadText,
     Reason,
     Stops,
     Text,
@@ -33,11 +36,11 @@ from nodes.messages.fields import (
 )
 
 
-@message(16, max_bytes=MAX_SUBMIT_BYTES)
+@message(16, max_bytes=MAX_SUBMIT_BYTES, max_tokens=MAX_PROMPT_TOKENS)
 class TokenizeRequest:
     """messages: a conversation, for the model's chat template; without one, the prompt as it is.
 
-    date, tools: as in SubmitRequest.
+    date, tools, wants: as in SubmitRequest. token_ids: the prompt, instead of a text.
     """
 
     request_id: Id
@@ -45,13 +48,19 @@ class TokenizeRequest:
     messages: Annotated[tuple[ChatMessage, ...], MaxLen(MAX_MESSAGES)] = ()
     date: Date = ""
     tools: PromptText = ""
+    token_ids: TokenIds = ()
+    wants: Code = ""
 
 
-@message(17, max_bytes=MAX_REASON_BYTES, max_tokens=MAX_PROMPT_TOKENS)
+@message(17, max_bytes=MAX_REASON_BYTES + MAX_READ_BYTES, max_tokens=MAX_PROMPT_TOKENS)
 class TokenizeReply:
+    """text, embedding: as in ReadNotice."""
+
     request_id: Id
     error: Reason
     prompt_token_ids: TokenIds
+    text: ReadText = b""
+    embedding: Embedding = b""
 
 
 @message(18, max_bytes=MAX_RULES_BYTES + 16_384, max_tokens=MAX_PROMPT_TOKENS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from mesh.messages import Welcome
@@ -48,7 +49,7 @@ from nodes.target.events import (
 from nodes.target.holding import Hold
 from nodes.target.state import TargetState
 from nodes.target.stream import midway_tokens
-from nodes.target.texts import TextReader
+from nodes.target.texts import TextReader, tokenize
 from policies.latency import NodeCosts
 
 logger = logging.getLogger(__name__)
@@ -137,7 +138,9 @@ class TargetNode:
         )
         self._engine = EngineThread(state, self._on_events, pace=_HoldPace())
         self._opening = Opening(self._grammars, self._open)
-        self._texts = TextReader(self._tokenizer, lambda reply: self._link.send(reply))
+        self._texts = TextReader(
+            partial(tokenize, self._tokenizer), lambda reply: self._link.send(reply)
+        )
         self._link = self._make_link()
         try:
             async with asyncio.TaskGroup() as group:

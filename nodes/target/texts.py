@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 from nodes.engine.protocol import InvalidInputError, Tokenizer
-from nodes.messages import MAX_PROMPT_TOKENS, TokenizeReply, TokenizeRequest
+from nodes.messages import MAX_PROMPT_TOKENS, MAX_TEXT_BYTES, TokenizeReply, TokenizeRequest
 
 logger = logging.getLogger(__name__)
 
+Read = Callable[[TokenizeRequest], TokenizeReply]
 # The coordinator asks for a few at a time.
 MAX_WAITING: Final = 64
 
 
 class TextReader:
-    """Answers TokenizeRequests. run() it in a task; ask() is for the event loop, too."""
+    """Answers TokenizeRequests. run() it in a task; ask() is for the event loop, too.
 
-    def __init__(self, tokenizer: Tokenizer, answer: Callable[[TokenizeReply], object]) -> None:
-        self._tokenizer = tokenizer
+    read: called in a thread. num_read: texts that are done with.
+    """
+
+    def __init__(self, read: Read, answer: Callable[[TokenizeReply], object]) -> None:
+        self._read = read
         self._answer = answer
         self._waiting: deque[TokenizeRequest] = deque()
         self._is_asked = asyncio.Event()
         self._membership = 0
+        self._began_at: float | None = None
+        self.num_read = 0
+
+    def is_stuck(self, limit_s: float) -> bool:
+        """Whether one text has taken longer than this."""
+        return self._began_at is not None and time.monotonic() - self._began_at > limit_s
 
     def ask(self, request: TokenizeRequest) -> None:
         """Queue a text; where too many wait it is refused at once."""
@@ -48,8 +59,9 @@ class TextReader:
             self._is_asked.clear()
             while self._waiting:
                 asked_in = self._membership
+                self._began_at = time.monotonic()
                 reading = asyncio.create_task(
-                    asyncio.to_thread(tokenize, self._tokenizer, self._waiting.popleft())
+                    asyncio.to_thread(self._read, self._waiting.popleft())
                 )
                 try:
                     reply = await asyncio.shield(reading)
@@ -61,6 +73,8 @@ class TextReader:
                 finally:
                     # The tokenizer's model must not be closed under its thread.
                     await asyncio.wait([reading])
+                    self._began_at = None
+                    self.num_read += 1
                 if self._membership == asked_in:
                     self._answer(reply)
 
@@ -68,6 +82,8 @@ class TextReader:
 def tokenize(tokenizer: Tokenizer, request: TokenizeRequest) -> TokenizeReply:
     """The ids of a text or conversation, or why there are none."""
     try:
+        if request.token_ids:
+            return _of_token_ids(tokenizer, request)
         if request.messages:
             messages = [(m.role, m.content) for m in request.messages]
             token_ids = tokenizer.encode_chat(messages, date=request.date, tools=request.tools)
@@ -79,3 +95,11 @@ def tokenize(tokenizer: Tokenizer, request: TokenizeRequest) -> TokenizeReply:
         reason = f"the prompt has {len(token_ids)} tokens, limit {MAX_PROMPT_TOKENS}"
         return TokenizeReply(request.request_id, reason, ())
     return TokenizeReply(request.request_id, "", tuple(token_ids))
+
+
+def _of_token_ids(tokenizer: Tokenizer, request: TokenizeRequest) -> TokenizeReply:
+    """The text of a prompt that is token ids. Raises InvalidInputError."""
+    text = b"".join(map(tokenizer.piece, request.token_ids))
+    if len(text) > MAX_TEXT_BYTES:
+        raise InvalidInputError(f"the text has {len(text)} bytes, limit {MAX_TEXT_BYTES}")
+    return TokenizeReply(request.request_id, "", request.token_ids, text)

@@ -219,8 +219,9 @@ class Roster:
         return out
 
     def _mismatch(self, draft: EngineProfile) -> str:
-        """Why a draft's vocabulary fits no target; "" if it fits one or none is there."""
-        targets = self.nodes("target")
+        """Why a draft's vocabulary fits no target that makes text; "" if it fits one or none is
+        there."""
+        targets = [node for node in self.nodes("target") if not node.profile.traits.embeds]
         if not targets or any(same_vocabulary(draft, n.profile) for n in targets):
             return ""
         return (

@@ -8,7 +8,7 @@ from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.placing.waiting import Kind
 from nodes.coordinator.requests.request import Request
 from nodes.fingerprint import is_meant
-from nodes.messages import EngineProfile
+from nodes.messages import EMBEDDING, EngineProfile
 from nodes.scheduler.stream import Stream
 from nodes.stream import StreamSpec
 from nodes.target.stream import cells_needed, cells_soon
@@ -30,6 +30,9 @@ def is_meant_by(request: Request, profile: EngineProfile) -> bool:
     """The same of a target that has this profile."""
     is_same = is_meant(request.model_hash, profile.model_hash)
     is_same = is_same and is_meant(request.numerics_class, profile.numerics_class)
+    # Any model can tell the tokens of a text.
+    if request.submit.wants in ("", EMBEDDING):
+        is_same = is_same and profile.traits.embeds == (request.submit.wants == EMBEDDING)
     return is_same and request.is_exact in (None, profile.exact)
 
 

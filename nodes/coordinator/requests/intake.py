@@ -11,12 +11,12 @@ from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.placing.room import is_of_kind
 from nodes.coordinator.requests.holdings import num_held_by
-from nodes.coordinator.requests.models import KnownModels, shown_ids
+from nodes.coordinator.requests.models import KnownModels, shown_ids, suits
 from nodes.coordinator.requests.request import BadRequestError, Request, new_request
 from nodes.coordinator.sends import Send
 from nodes.coordinator.serving import Serving
 from nodes.fingerprint import fingerprint
-from nodes.messages import RequestFailedNotice, SubmitRequest
+from nodes.messages import EMBEDDING, RequestFailedNotice, SubmitRequest
 
 _MAX_REASON = 1024
 _DIGEST_BYTES = 16
@@ -69,7 +69,7 @@ class Intake:
         return self._begin(request, target, now)
 
     def _begin(self, request: Request, target: NodeRecord, now: float) -> list[Send]:
-        if request.prompt:
+        if request.prompt and not request.submit.wants:
             return self._serving.open(request, target, request.prompt, now)
         self._serving.ledger.tokenizing.add(request, target.name)
         return self.ask_tokenizers()
@@ -127,6 +127,16 @@ class Intake:
         if target is not None or request.is_resumed or serving.choosing.expects_for(request, now):
             return target
         targets = self._roster.nodes("target")
+        wants_embedding = request.submit.wants == EMBEDDING
+        meant = suits(targets, [target.profile for target in targets], model) if model else []
+        if meant and meant[0].profile.traits.embeds != wants_embedding:
+            makes = "text and no vectors" if wants_embedding else "vectors of texts and no text"
+            raise RefusedRequestError("bad_request", f"model {model!r} makes {makes}")
+        if not any(target.profile.traits.embeds == wants_embedding for target in targets):
+            if targets and wants_embedding:
+                reason = "no target serves a model of embeddings: start one"
+                raise RefusedRequestError("not_found", reason)
+            targets = []
         if not targets:
             raise RefusedRequestError("unavailable", "no target node has joined: start one")
         if all(target.is_draining for target in targets):

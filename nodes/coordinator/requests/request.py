@@ -13,9 +13,12 @@ from nodes.coordinator.requests.conversation import conversation_of
 from nodes.engine.sampling import Sampling
 from nodes.messages import (
     DEFAULT_PRIORITY,
+    EMBEDDING,
     MAX_DEADLINE_S,
     MAX_GAMMA,
     MAX_PROMPT_TOKENS,
+    TEXT,
+    WANTS,
     EngineProfile,
     FinishedNotice,
     PromptLogprobsNotice,
@@ -216,7 +219,12 @@ def new_request(client: bytes, submit: SubmitRequest) -> Request:
     sampling_of(request, 0)
     if not (submit.prompt or prompt or submit.messages):
         raise BadRequestError("the prompt is empty: give some text or token ids")
-    if submit.max_tokens == 0 and not submit.scores_prompt:
+    if submit.wants:
+        if submit.wants not in WANTS:
+            raise BadRequestError(f"wants: one of {', '.join(WANTS)} is accepted")
+        if (submit.wants == TEXT) != bool(prompt) and submit.wants != EMBEDDING:
+            raise BadRequestError("a text is wanted of token ids, and token ids of a text")
+    elif submit.max_tokens == 0 and not submit.scores_prompt:
         raise BadRequestError("max_tokens is 0: at least 1, unless the prompt is scored")
     return request
 

@@ -85,7 +85,13 @@ class Tokenizing:
                 text.num_asked += 1
                 submit = text.request.submit
                 asked = TokenizeRequest(
-                    text.number, submit.prompt, submit.messages, submit.date, submit.tools
+                    text.number,
+                    submit.prompt,
+                    submit.messages,
+                    submit.date,
+                    submit.tools,
+                    submit.prompt_token_ids,
+                    submit.wants,
                 )
                 out.append((target, asked))
         return out

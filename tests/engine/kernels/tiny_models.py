@@ -40,10 +40,16 @@ SHAPES = {
 }
 
 
-def write_model(path: Path, shape: Shape, file_type: str) -> None:
-    """Write a model of that shape as a GGUF file of that type."""
+def write_model(path: Path, shape: Shape, file_type: str, *, pooling: int = 0) -> None:
+    """Write a model of that shape as a GGUF file of that type.
+
+    pooling: how it makes vectors of texts, as llama.h numbers it; 0 for a model that does not.
+    """
     plain = path.with_suffix(".f32")
-    plain.write_bytes(_gguf(_metadata(shape), _tensors(shape)))
+    metadata = _metadata(shape)
+    if pooling:
+        metadata["llama.pooling_type"] = (_U32, pooling)
+    plain.write_bytes(_gguf(metadata, _tensors(shape)))
     llama = library()
     params = llama.llama_model_quantize_default_params()
     params.ftype = FILE_TYPES[file_type]

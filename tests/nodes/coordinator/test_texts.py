@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mesh.codec import encode
 from mesh.messages import Welcome
 from nodes.coordinator.requests.tokenizing import MAX_AT_ONCE
 from nodes.coordinator.sends import Send
+from nodes.engine.traits import ModelTraits
 from nodes.messages import (
+    EMBEDDING,
+    TEXT,
+    TOKENS,
     CancelRequest,
     ChatMessage,
     NodeCommandReply,
     OpenStreamRequest,
+    ReadNotice,
     RequestFailedNotice,
     StreamFailedNotice,
+    SubmitRequest,
     TokenizeReply,
     TokenizeRequest,
 )
@@ -124,3 +131,61 @@ def test_a_target_that_comes_back_is_welcomed_before_it_is_asked_for_texts_again
     # Before its old connection is known to be gone.
     back = mesh.join(OTHER, "target", make_profile(), name="target")
     assert [type(m) for m in to(OTHER, back)] == [Welcome, TokenizeRequest]
+
+
+def read(number: int, wants: str, **changes: Any) -> SubmitRequest:
+    """A request of which only the prompt is to be read."""
+    given = {"prompt": "x", "prompt_token_ids": (), **changes}
+    return make_submit(number, wants=wants, max_tokens=0, **given)
+
+
+def test_what_is_only_read_ends_with_what_the_target_says_of_it() -> None:
+    mesh = make_mesh()
+    (number,) = texts(mesh, mesh.hear(CLIENT, read(1, TOKENS)))
+    (notice,) = to(CLIENT, mesh.hear(TARGET, TokenizeReply(number, "", (5, 6))))
+    assert isinstance(notice, ReadNotice)
+    assert (notice.request_id, notice.prompt_token_ids) == (1, (5, 6))
+    assert mesh.state._serving.ledger.requests == {}
+    # Its number may be used again.
+    assert texts(mesh, mesh.hear(CLIENT, read(1, TOKENS)))
+
+
+def test_the_text_of_token_ids_is_asked_of_a_target() -> None:
+    mesh = make_mesh()
+    sends = mesh.hear(CLIENT, read(1, TEXT, prompt="", prompt_token_ids=(5, 6)))
+    (asked,) = to(TARGET, sends)
+    assert (asked.token_ids, asked.wants) == ((5, 6), TEXT)
+    reply = TokenizeReply(asked.request_id, "", (5, 6), b"ab")
+    (notice,) = to(CLIENT, mesh.hear(TARGET, reply))
+    assert notice.text == b"ab"
+
+
+def test_what_cannot_be_read_is_refused() -> None:
+    mesh = make_mesh()
+    for wants, changes in (
+        ("all", {}),
+        (TEXT, {}),
+        (TOKENS, {"prompt": "", "prompt_token_ids": (5,)}),
+    ):
+        assert failure(mesh.hear(CLIENT, read(1, wants, **changes)))[0] == "bad_request"
+    code, reason = failure(mesh.hear(CLIENT, read(1, EMBEDDING)))
+    assert (code, "no target serves a model of embeddings" in reason) == ("not_found", True)
+
+
+def test_texts_and_vectors_go_to_targets_that_make_them() -> None:
+    mesh = make_mesh()
+    mesh.join(
+        OTHER, "target", make_profile(model="e", model_hash="ee", traits=ModelTraits(embeds=True))
+    )
+    sends = mesh.hear(CLIENT, read(1, EMBEDDING))
+    (number,) = texts(mesh, sends, OTHER)
+    reply = TokenizeReply(number, "", (5,), b"", b"1234")
+    (notice,) = to(CLIENT, mesh.hear(OTHER, reply))
+    assert (notice.embedding, notice.model) == (b"1234", "e")
+    assert texts(mesh, mesh.hear(CLIENT, make_submit(2, prompt="x", prompt_token_ids=())))
+    for asked in (
+        make_submit(3, prompt="x", prompt_token_ids=(), model="e"),
+        read(3, EMBEDDING, model=make_profile().model),
+    ):
+        code, reason = failure(mesh.hear(CLIENT, asked))
+        assert (code, "makes" in reason) == ("bad_request", True), reason

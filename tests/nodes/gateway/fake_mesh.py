@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
+import numpy as np
+
 from nodes.client import Event, RequestFailedError
 from nodes.engine.traits import ModelTraits, SamplingDefaults
 from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import (
+    EMBEDDING,
+    TEXT,
+    ChatMessage,
     FinishedNotice,
     NodeFields,
     NodesReply,
+    ReadNotice,
     Score,
     StartedNotice,
     StreamFigures,
@@ -67,6 +73,10 @@ def text_answer(*texts: str, reason: str = "stop") -> list[Step]:
     return [*steps, finished(len(texts), reason)]
 
 
+def _letters(part: int | ChatMessage) -> str:
+    return chr(part) if isinstance(part, int) else part.content
+
+
 class FakeMesh:
     """script: the steps of the answer to a prompt with options.
 
@@ -116,6 +126,18 @@ class FakeMesh:
         finally:
             self.num_open -= 1
             self.num_cancelled += not done
+
+    async def read(self, prompt: Prompt, options: GenerateOptions, wants: str) -> ReadNotice:
+        """A letter is a token, and a text's vector is that of its length."""
+        self.asked.append((prompt, options))
+        if options.model not in ("", *self.models):
+            raise RequestFailedError("not_found", "no target has that model")
+        text = prompt if isinstance(prompt, str) else "".join(map(_letters, prompt))
+        ids = tuple(map(ord, text))
+        vector = np.array([len(text), 0.5], "<f4").tobytes() if wants == EMBEDDING else b""
+        return ReadNotice(
+            1, MODEL, MODEL_HASH, ids, text.encode() if wants == TEXT else b"", vector
+        )
 
     async def status(self) -> Status:
         self.num_status_requests += 1

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 import pytest
 
@@ -35,7 +36,7 @@ class Scene:
     def __init__(self) -> None:
         self.tokenizer = HeldTokenizer()
         self.replies: list[TokenizeReply] = []
-        self.reader = TextReader(self.tokenizer, self.replies.append)
+        self.reader = TextReader(partial(tokenize, self.tokenizer), self.replies.append)
         self.task = asyncio.create_task(self.reader.run())
 
     def ask(self, *numbers: int) -> None:
@@ -75,7 +76,7 @@ async def test_what_this_machine_lacks_for_a_moment_ends_nothing(eventually, err
             return super().encode(text)
 
     replies: list[TokenizeReply] = []
-    reader = TextReader(LackingTokenizer(96), replies.append)
+    reader = TextReader(partial(tokenize, LackingTokenizer(96)), replies.append)
     task = asyncio.create_task(reader.run())
     reader.ask(TokenizeRequest(1, "lacking"))
     reader.ask(TokenizeRequest(2, "hi"))

@@ -1,0 +1,44 @@
+"""Reads from a model file's metadata how the model is to be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from nodes.engine.chat.thinking import kind_of
+from nodes.engine.chat.tools import style_of
+from nodes.engine.traits import ModelTraits, SamplingDefaults
+
+_KEYS: Final = {
+    "temperature": ("general.sampling.temp", 0.0, 2.0),
+    "top_k": ("general.sampling.top_k", 0, 2**31 - 1),
+    "top_p": ("general.sampling.top_p", 0.0, 1.0),
+    "min_p": ("general.sampling.min_p", 0.0, 1.0),
+}
+# Of a context whose model makes vectors: what libllama calls no pooling, and ranks, make none.
+_POOLINGS: Final = ("1", "2", "3")
+
+
+def traits_of(metadata: Callable[[str], str]) -> ModelTraits:
+    """What a model file says by the keys of its metadata.
+
+    metadata: the text of a key, "" where the file has none.
+    """
+    template = metadata("tokenizer.chat_template")
+    pooling = metadata(f"{metadata('general.architecture')}.pooling_type")
+    return ModelTraits(
+        style_of(template), kind_of(template), _sampling_of(metadata), pooling in _POOLINGS
+    )
+
+
+def _sampling_of(metadata: Callable[[str], str]) -> SamplingDefaults:
+    """What a file leaves out, or says wrongly, is the usual."""
+    found: dict[str, float] = {}
+    for name, (key, low, high) in _KEYS.items():
+        try:
+            value = float(metadata(key))
+        except ValueError:
+            continue
+        if low <= value <= high:
+            found[name] = int(value) if name == "top_k" else value
+    return SamplingDefaults(**found)  # type: ignore[arg-type]

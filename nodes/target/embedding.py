@@ -1,0 +1,111 @@
+"""A target that makes vectors of texts: it reads prompts as others do, and has no streams."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+from mesh.messages import Welcome
+from mesh.transport import ClientTransport
+from nodes.engine.embedding import EmbeddingModel
+from nodes.engine.protocol import InvalidInputError
+from nodes.link import STOPS, Link
+from nodes.messages import (
+    EMBEDDING,
+    LinkFields,
+    ProbeReply,
+    ProbeRequest,
+    TokenizeReply,
+    TokenizeRequest,
+)
+from nodes.profile import encode_profile
+from nodes.target.texts import TextReader, tokenize
+from policies.latency import CostTable, NodeCosts
+
+logger = logging.getLogger(__name__)
+
+_PROBE_TOKENS: Final = 16
+
+
+class EmbeddingNode:
+    """Serves one model of embeddings to one coordinator."""
+
+    def __init__(
+        self,
+        transport: ClientTransport,
+        model: EmbeddingModel,
+        *,
+        endpoint: str,
+        node: str,
+        join_timeout_s: float | None = 10.0,
+        declared: LinkFields | None = None,
+    ) -> None:
+        """declared: what is known of the link beforehand."""
+        self._model = model
+        longest_s = model.pass_s()
+        table = CostTable((1, model.max_tokens), (longest_s / model.max_tokens, longest_s))
+        self._make_link: Callable[[], Link] = lambda: Link(
+            transport,
+            self,
+            endpoint=endpoint,
+            node=node,
+            role="target",
+            profile=encode_profile(model.info, NodeCosts(table, table), link=declared),
+            progress=lambda: self._texts.num_read,
+            join_timeout_s=join_timeout_s,
+        )
+
+    async def run(self) -> None:
+        """Serve until cancelled; raises what the link raises."""
+        self._texts = TextReader(self._read, lambda reply: self._link.send(reply))
+        self._link = self._make_link()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._texts.run())
+                group.create_task(self._link.run())
+        except asyncio.CancelledError:
+            self._link.say_bye(STOPS)
+            raise
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether the coordinator knows this node at present; once run() has begun."""
+        return self._link.is_joined
+
+    def is_well(self, limit_s: float) -> bool:
+        """Whether it has not been at one text for longer than this; likewise."""
+        return not self._texts.is_stuck(limit_s)
+
+    def on_joined(self, welcome: Welcome) -> None:
+        logger.info("joined cluster %s as %s", welcome.cluster, welcome.node)
+        self._texts.forget_all()
+
+    def on_message(self, message: Any) -> None:
+        match message:
+            case TokenizeRequest():
+                self._texts.ask(message)
+            case ProbeRequest(seed=seed):
+                # It promises no equal bits, so nobody compares the answer.
+                drawn = seed.to_bytes(8, "little")
+                self._link.send(ProbeReply(seed, hashlib.sha256(drawn).hexdigest()))
+            case _:
+                logger.warning("unexpected %s", type(message).__name__)
+
+    def _read(self, request: TokenizeRequest) -> TokenizeReply:
+        """In a thread of its own, as all that TextReader reads."""
+        if request.wants != EMBEDDING:
+            return tokenize(self._model.tokenizer, request)
+        reply = TokenizeReply(request.request_id, "", request.token_ids)
+        if not request.token_ids:
+            reply = tokenize(self._model.tokenizer, request)
+        if reply.error:
+            return reply
+        try:
+            vector = self._model.embed(list(reply.prompt_token_ids))
+        except InvalidInputError as error:
+            return TokenizeReply(request.request_id, str(error), ())
+        content = vector.astype("<f4").tobytes()
+        return TokenizeReply(request.request_id, "", reply.prompt_token_ids, b"", content)

@@ -1,0 +1,67 @@
+"""Vectors of texts are those that libllama makes by itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import llama_cpp
+import numpy as np
+import pytest
+
+from nodes.catalog.gguf import traits_of_file
+from nodes.engine.embedding import EmbeddingModel
+from nodes.engine.protocol import InvalidInputError
+from tests.engine.kernels.tiny_models import SHAPES, write_model
+
+MEAN, LAST = 1, 3
+TEXTS = ("word1 word2 word3", "été", "a" * 150)
+
+
+@pytest.mark.parametrize("pooling", [MEAN, LAST])
+@pytest.mark.parametrize("file_type", ["F16", "Q8_0"])
+def test_vectors_are_those_of_libllama(tmp_path: Path, pooling: int, file_type: str) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_model(path, SHAPES["width 512"], file_type, pooling=pooling)
+    assert traits_of_file(path).embeds
+    plain = llama_cpp.Llama(
+        str(path), embedding=True, pooling_type=pooling, n_ctx=512, n_batch=512, verbose=False
+    )
+    model = EmbeddingModel(path, max_tokens=512, num_threads=2)
+    try:
+        assert model.info.traits.embeds
+        vectors = []
+        for text in TEXTS:
+            token_ids = model.vocabulary.encode(text)
+            vector = model.embed(token_ids)
+            expected = np.asarray(plain.embed(text, normalize=True), dtype=np.float32)
+            assert vector.shape == (512,)
+            assert np.linalg.norm(vector) == pytest.approx(1.0, abs=1e-6)
+            # Both round activations to 8 bits where weights have no more, in other places.
+            assert float(vector @ expected) > 0.999
+            if file_type == "F16":
+                np.testing.assert_allclose(vector, expected, atol=2e-3)
+            assert np.array_equal(model.embed(token_ids), vector)
+            vectors.append(vector)
+        # Another text has another vector.
+        assert abs(float(vectors[0] @ vectors[1])) < 0.99
+    finally:
+        model.close()
+        plain.close()
+
+
+def test_what_is_too_long_or_no_token_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_model(path, SHAPES["width 512"], "Q8_0", pooling=MEAN)
+    model = EmbeddingModel(path, max_tokens=16)
+    try:
+        for token_ids in ([], [5] * 17, [300]):
+            with pytest.raises(InvalidInputError):
+                model.embed(token_ids)
+    finally:
+        model.close()
+
+
+def test_a_model_of_text_makes_none(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_model(path, SHAPES["width 512"], "Q8_0")
+    assert not traits_of_file(path).embeds

@@ -1,0 +1,96 @@
+"""Tokens of texts, texts of tokens, vectors of texts, and what is told of all routes."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.types import ASGIApp
+
+from tests.nodes.gateway.calls import Call, gateway_of, get, open_app, post
+from tests.nodes.gateway.fake_mesh import FakeMesh, text_answer
+
+MESSAGES = [{"role": "user", "content": "hi"}]
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> ASGIApp:
+    return open_app(gateway_of(FakeMesh(text_answer("a"))), tmp_path)
+
+
+async def refused(app: ASGIApp, path: str, body: Any) -> tuple[int, str]:
+    call = await post(app, path, body)
+    return call.status, call.json["error"]["param"]
+
+
+async def test_tokens_of_a_text_and_back(app: ASGIApp) -> None:
+    for name in ("content", "prompt"):
+        found = (await post(app, "/tokenize", {name: "abc"})).json
+        assert found == {"tokens": [97, 98, 99], "count": 3, "model": "toy-1"}
+    assert (await post(app, "/tokenize", {"messages": MESSAGES})).json["tokens"] == [104, 105]
+    found = (await post(app, "/detokenize", {"tokens": [97, 98]})).json
+    assert (found["content"], found["prompt"]) == ("ab", "ab")
+
+
+async def test_tokens_of_a_conversation_are_counted(app: ASGIApp) -> None:
+    body = {"model": "toy-1", "messages": MESSAGES, "system": "Be brief."}
+    call = await post(app, "/v1/messages/count_tokens", body)
+    assert call.json == {"input_tokens": len("Be brief.hi")}
+
+
+async def test_vectors(app: ASGIApp) -> None:
+    async def asked(**body: Any) -> Call:
+        return await post(app, "/v1/embeddings", body)
+
+    found = (await asked(input="abc")).json
+    assert found["data"] == [{"object": "embedding", "index": 0, "embedding": [3.0, 0.5]}]
+    assert (found["object"], found["model"]) == ("list", "toy-1")
+    assert found["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
+    several = (await asked(input=["a", "bb", "ccc"], encoding_format="base64")).json["data"]
+    vectors = [np.frombuffer(base64.b64decode(entry["embedding"]), "<f4") for entry in several]
+    assert [float(vector[0]) for vector in vectors] == [1.0, 2.0, 3.0]
+    assert (await asked(input=[[97, 98], [99]])).json["usage"]["prompt_tokens"] == 3
+    assert (await asked(input="abc", dimensions=2)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/tokenize", {}, "content"),
+        ("/tokenize", {"content": "a", "prompt": "b"}, "content"),
+        ("/tokenize", {"content": "a", "add_special": False}, "add_special"),
+        ("/detokenize", {"tokens": ["a"]}, "tokens[0]"),
+        ("/detokenize", {}, "tokens"),
+        ("/v1/embeddings", {"input": ["a"] * 2049}, "input"),
+        ("/v1/embeddings", {"input": ""}, "input"),
+        ("/v1/embeddings", {"input": "abc", "dimensions": 5}, "dimensions"),
+        ("/v1/messages/count_tokens", {"messages": []}, "messages"),
+    ],
+)
+async def test_what_is_refused_is_named(app: ASGIApp, path: str, body: Any, param: str) -> None:
+    assert await refused(app, path, body) == (400, param)
+
+
+async def test_a_model_that_is_not_there(app: ASGIApp) -> None:
+    assert await refused(app, "/v1/embeddings", {"input": "a", "model": "x"}) == (404, "model")
+
+
+async def test_all_that_is_posted_is_described(app: ASGIApp) -> None:
+    told = (await get(app, "/openapi.json")).json
+    assert told["openapi"] == "3.1.0"
+    schemas = told["components"]["schemas"]
+    for path, item in told["paths"].items():
+        if "post" not in item:
+            assert (await get(app, path)).status in (200, 503), path
+            continue
+        content = item["post"]["requestBody"]["content"]["application/json"]["schema"]
+        name = content["$ref"].removeprefix("#/components/schemas/")
+        assert schemas[name]["type"] == "object", path
+        call = await post(app, path, [])
+        assert (call.status, call.json["error"]["code"]) == (400, "invalid_json"), path
+    chat = schemas["ChatBody"]["properties"]
+    assert {"messages", "tools", "temperature", "max_tokens", "seed"} <= set(chat)
+    assert not [name for name in schemas if "__" in name]
