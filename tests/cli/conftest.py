@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import openai
@@ -13,8 +14,17 @@ from tests.cli.commands import LIMIT_S, Commands
 from tests.cli.default_pair import CANARY, UP
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A mesh with its gateway. endpoint: where nodes join it. url: of the API."""
+
+    commands: Commands
+    endpoint: str
+    url: str
+
+
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
     folder = tmp_path_factory.mktemp("pair")
     commands = Commands(folder)
     log = folder / "log"
@@ -32,7 +42,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     try:
         lines = [process.stdout.readline() for _ in range(2)]
         assert lines[1].startswith("OpenAI API at http://127.0.0.1:"), log.read_text()
-        yield lines[1].removeprefix("OpenAI API at ").strip()
+        endpoint = lines[0].removeprefix("listening on ").strip()
+        yield Started(commands, endpoint, lines[1].removeprefix("OpenAI API at ").strip())
         process.terminate()
         assert process.wait(LIMIT_S) == 0
         assert commands.alive() == {}
@@ -43,6 +54,11 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.wait()
         process.stdout.close()
         commands.kill_all()
+
+
+@pytest.fixture(scope="module")
+def url(started: Started) -> str:
+    return started.url
 
 
 @pytest.fixture
