@@ -21,6 +21,7 @@ from openai import APIStatusError, AsyncOpenAI
 from bench.chaos.endurance.soak import gateway_port
 from bench.chaos.fleet.fleet import Fleet, Setup
 from bench.chaos.fleet.processes import nursery
+from bench.gateway.meshes import ALL_TOKENS
 from bench.prompts import make_prompts
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.config import environment
@@ -101,9 +102,10 @@ async def _ask(client: AsyncOpenAI, case: Case) -> tuple[str, str]:
         "seed": case.seed,
         "temperature": case.temperature,
         "max_tokens": case.max_tokens,
+        "extra_body": dict(ALL_TOKENS),
     }
     if case.pinned:
-        common["extra_body"] = {"system_fingerprint": case.pinned}
+        common["extra_body"]["system_fingerprint"] = case.pinned
     if not case.streams:
         whole = await client.completions.create(**common)
         return whole.choices[0].text, whole.system_fingerprint or ""

@@ -140,7 +140,7 @@ class Asker:
             "temperature": options.temperature,
             "top_p": options.top_p,
             "seed": options.seed,
-            "extra_body": {"top_k": options.top_k},
+            "extra_body": {"top_k": options.top_k, "min_p": options.min_p},
         }
         if not self._streams:
             (choice,) = (await self._client.completions.create(**asked)).choices

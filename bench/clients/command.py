@@ -18,10 +18,12 @@ _LIMIT_S: Final = 600
 
 @dataclass(frozen=True, slots=True)
 class _Client:
-    """packages: what pip installs for it; the first is the one whose version is told."""
+    """packages: what pip installs for it; the first is the one whose version is told. place: the
+    environment that it shares with others of the same."""
 
     script: str
     packages: tuple[str, ...]
+    place: str = "shared"
 
 
 _CLIENTS: Final = (
@@ -29,7 +31,13 @@ _CLIENTS: Final = (
     _Client("lite_llm", ("litellm",)),
     _Client("pydantic_agent", ("pydantic-ai-slim[openai]",)),
     _Client("openai_agents", ("openai-agents",)),
+    _Client("anthropic_client", ("anthropic",)),
+    _Client("llm_command", ("llm",)),
+    _Client("home_assistant", ("openai",)),
+    # It asks for one version of each of its hundred packages.
+    _Client("aider_edit", ("aider-chat",), place="aider"),
 )
+_PLACES: Final = tuple(dict.fromkeys(client.place for client in _CLIENTS))
 
 
 @click.command("clients")
@@ -40,7 +48,9 @@ _CLIENTS: Final = (
     help="Where the clients are installed, and found again; default a folder that goes.",
 )
 def clients_command(model: str, environment: Path | None) -> None:
-    """Everyday clients with their own packages: tools and typed output. Needs a package registry.
+    """Everyday clients with their own packages: chats, tools, typed output, an edit.
+
+    Needs a package registry.
 
     \b
     Example:
@@ -53,9 +63,11 @@ def clients_command(model: str, environment: Path | None) -> None:
     Catalog(default_cache_dir(environ())).ensure(model)
     is_right = True
     with tempfile.TemporaryDirectory(prefix="airdraft-clients-") as name:
-        python = _installed(environment or Path(name))
+        folder = environment or Path(name)
+        pythons = {place: _installed(folder / place, place) for place in _PLACES}
         with up("--model", model) as mesh:
             for client in _CLIENTS:
+                python = pythons[client.place]
                 package = client.packages[0].partition("[")[0]
                 done = subprocess.run(
                     [python, str(_FOLDER / f"{client.script}.py"), mesh.url, model],
@@ -73,12 +85,13 @@ def clients_command(model: str, environment: Path | None) -> None:
     sys.exit(not is_right)
 
 
-def _installed(folder: Path) -> str:
-    """The Python of an environment that has all clients."""
+def _installed(folder: Path, place: str) -> str:
+    """The Python of an environment that has all clients of a place."""
     python = str(folder / "bin" / "python")
     if not Path(python).exists():
         venv.create(folder, with_pip=True)
-    packages = [package for client in _CLIENTS for package in client.packages]
+    clients = [client for client in _CLIENTS if client.place == place]
+    packages = [package for client in clients for package in client.packages]
     done = subprocess.run(
         [python, "-m", "pip", "install", "-q", *packages], capture_output=True, text=True
     )

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Final
 
 _ROOT: Final = Path(__file__).parents[2]
+# In a body, so that a text depends on the temperature alone, whatever model answers.
+ALL_TOKENS: Final = {"top_k": 0, "top_p": 1, "min_p": 0}
 TOYS: Final = ("--model", "toy:1", "--draft", "toy:0.8")
 
 

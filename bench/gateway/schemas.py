@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import httpx
 
-from bench.gateway.meshes import up
+from bench.gateway.meshes import ALL_TOKENS, up
 
 SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
@@ -65,6 +65,8 @@ def run_schema(num_texts: int) -> Texts:
                 "messages": [{"role": "user", "content": "A city, its people and sizes, as JSON."}],
                 "max_tokens": _MAX_TOKENS,
                 "seed": seed,
+                "temperature": 1,
+                **ALL_TOKENS,
                 "n": min(_CHOICES, num_texts - texts.num_texts),
                 "response_format": {
                     "type": "json_schema",

@@ -16,7 +16,16 @@ from nodes.runtime import STOP_LIMIT_S, run, set_up_logging
 if TYPE_CHECKING:
     from nodes.gateway.config import GatewayConfig
 
-_OPTIONS = ("listen", "connect", "keys", "apikeys", "tls_cert", "tls_key")
+_OPTIONS = ("listen", "connect", "keys", "apikeys", "api_key", "tls_cert", "tls_key")
+
+
+api_key_option = click.option(
+    "--api-key",
+    metavar="KEY",
+    envvar="AIRDRAFT_API_KEY",
+    show_envvar=True,
+    help="A key that clients need; others of the same machine may read a command line.",
+)
 
 
 @click.command("gateway")
@@ -38,6 +47,7 @@ _OPTIONS = ("listen", "connect", "keys", "apikeys", "tls_cert", "tls_key")
 @click.option(
     "--apikeys", metavar="FILE", help="API keys.  [default: apikeys.toml beside the keys]"
 )
+@api_key_option
 @click.option("--tls-cert", metavar="FILE", help="Certificate chain, PEM; with --tls-key.")
 @click.option("--tls-key", metavar="FILE", help="Its private key, PEM.")
 @click.option("--cors-origin", multiple=True, metavar="URL", help="A page's origin that may ask.")
@@ -77,7 +87,7 @@ def announce(url: str) -> None:
 
 def is_installed() -> bool:
     """Whether the extra is."""
-    names = ("prometheus_client", "starlette", "uvicorn")
+    names = ("prometheus_client", "pydantic", "starlette", "uvicorn")
     return all(importlib.util.find_spec(name) is not None for name in names)
 
 

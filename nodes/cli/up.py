@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import difflib
 import functools
 import sys
+import tomllib
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from nodes.cli.gateway import announce as announce_api
-from nodes.cli.gateway import gateway_config, is_installed, stop_limit_s
+from nodes.cli.gateway import api_key_option, gateway_config, is_installed, stop_limit_s
 from nodes.cli.node import LISTEN_HELP, announce, limit_options, limits_of
 from nodes.cli.progress import Progress
 from nodes.cli.run import engine_options, settings_of, status_of
@@ -37,9 +40,41 @@ def _mesh_options(function: Any) -> Any:
         limit_options,
         click.option("--max-streams", type=click.IntRange(1, 255), default=16, show_default=True),
         click.option("--listen", default="", metavar="ENDPOINT", help=LISTEN_HELP),
+        api_key_option,
+        click.option(
+            "--config",
+            type=click.Path(dir_okay=False, path_type=Path),
+            metavar="FILE.toml",
+            is_eager=True,
+            expose_value=False,
+            callback=_with_defaults,
+            help='Options by their long names, such as `model = "..."`; those given go before.',
+        ),
     ):
         function = option(function)
     return function
+
+
+def _with_defaults(context: click.Context, _option: click.Parameter, path: Path | None) -> None:
+    """Take the options that a file has for those of the command line."""
+    if path is None:
+        return
+    try:
+        found = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise click.BadParameter(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"{path}: {error}") from error
+    defaults = {name.replace("-", "_"): value for name, value in found.items()}
+    known = {parameter.name for parameter in context.command.params} - {"config", "name"}
+    for name, value in zip(found, defaults.items(), strict=True):
+        if value[0] not in known:
+            near = difflib.get_close_matches(value[0], [str(item) for item in known], n=1)
+            meant = f", did you mean {near[0].replace('_', '-')}?" if near else ""
+            raise click.BadParameter(f"{path}: there is no option {name!r}{meant}")
+        if not isinstance(value[1], str | int | float):
+            raise click.BadParameter(f"{path}: {name}: a text or a number is accepted")
+    context.default_map = defaults
 
 
 @click.command("up")
@@ -61,7 +96,7 @@ def up_command(**values: Any) -> None:
       airdraft generate --prompt "Why is the sky blue?"
       curl http://127.0.0.1:8080/v1/models
     """
-    _run_mesh(values, _http_config(values["http"]))
+    _run_mesh(values, _http_config(values["http"], values["api_key"]))
 
 
 @click.command("serve")
@@ -88,7 +123,7 @@ def serve_command(name: str | None, host: str, port: int, **values: Any) -> None
     if not is_installed():
         raise click.ClickException("the HTTP API is not installed: pip install 'airdraft[gateway]'")
     shown = f"[{host}]" if ":" in host else host
-    _run_mesh(values, _http_config(f"{shown}:{port}"))
+    _run_mesh(values, _http_config(f"{shown}:{port}", values["api_key"]))
 
 
 def _run_mesh(values: dict[str, Any], http: GatewayConfig | None) -> None:
@@ -103,11 +138,11 @@ def _run_mesh(values: dict[str, Any], http: GatewayConfig | None) -> None:
         sys.exit(code)
 
 
-def _http_config(listen: str | None) -> GatewayConfig | None:
+def _http_config(listen: str | None, api_key: str | None) -> GatewayConfig | None:
     """Where to serve the API; None for nowhere."""
     if listen == "off" or (listen is None and not is_installed()):
         return None
-    return gateway_config(None, {"listen": listen or _HTTP})
+    return gateway_config(None, {"listen": listen or _HTTP, "api_key": api_key})
 
 
 async def _up(

@@ -3,10 +3,11 @@
 The text of a grammar of kind `tools` is JSON:
 
     {"style": "hermes", "choice": "auto", "parallel": true,
-     "tools": [{"name": "...", "parameters": {...}}, ...]}
+     "tools": [{"name": "...", "parameters": {...}}, ...], "answer": {...}}
 
 choice: `auto` for an answer that may be free text, or text and then calls; `required` for calls.
 What is free stays free until the first character of a call, and nothing follows the last one.
+answer: a JSON schema that an answer without calls has to follow, where there is one.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def tool_rules(text: str, schema: Callable[[dict[str, Any]], str]) -> str:
         found = json.loads(text)
         style, is_free = found["style"], found["choice"] == "auto"
         tools = [(tool["name"], tool["parameters"]) for tool in found["tools"]]
-        parallel = bool(found["parallel"])
+        parallel, answer = bool(found["parallel"]), found.get("answer")
     except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"tools are not described as they should be: {error}") from None
     if not tools or not all(isinstance(schema, dict) for _, schema in tools):
@@ -61,7 +62,9 @@ def tool_rules(text: str, schema: Callable[[dict[str, Any]], str]) -> str:
         if parallel:
             rules += f"more: {_quoted(chr(10) + _OPEN)} call\n"
             more = " more*"
-        if is_free:
+        if is_free and answer is not None:
+            start = f"{_quoted(_OPEN)} call{more} | answer"
+        elif is_free:
             start = f"tail | lead call{more} | bare"
             rules += f"lead[lazy]: TEXT {_quoted(_OPEN)}\ntail: TAIL\n{_TEXT}"
             rules += _bare([name for name, _ in tools])
@@ -74,11 +77,15 @@ def tool_rules(text: str, schema: Callable[[dict[str, Any]], str]) -> str:
             calls = f"{_quoted('[')} object{more} {_quoted(']')}"
         start = "calls"
         rules += f"calls: {calls}\n"
-        if is_free:
+        if is_free and answer is not None:
+            start = "calls | answer"
+        elif is_free:
             start = 'calls | plain | ""'
             rules += f"plain: PLAIN\n{_PLAIN[style]}"
     else:
         raise ValueError(f"no style of calls is called {style!r}")
+    if is_free and answer is not None:
+        rules += f"answer: {schema(answer)}\n"
     return f"start: {start}\n{rules}"
 
 

@@ -68,16 +68,21 @@ def digest(key: str) -> str:
 
 
 class ApiKeys:
-    """The keys of one file."""
+    """The keys of one file, and one that was given beside it, "" for none."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, given: str = "") -> None:
         self.path = path
+        self._given: tuple[ApiKey, ...] = ()
+        if given:
+            self._given = (ApiKey(name="given", sha256=digest(given), scopes=SCOPES),)
         self._stamp: tuple[int, ...] | None = None
         self._keys: tuple[ApiKey, ...] = ()
 
-    def is_there(self) -> bool:
-        """Whether there is such a file, be it readable or not. Raises KeysError where nobody can
-        tell."""
+    def are_needed(self) -> bool:
+        """Whether a key was given, or there is such a file, be it readable or not. Raises KeysError
+        where nobody can tell."""
+        if self._given:
+            return True
         try:
             self.path.lstat()
         except FileNotFoundError:
@@ -100,10 +105,14 @@ class ApiKeys:
         """Whose key this is. All are compared, in the same time wherever they differ."""
         wanted = digest(key)
         found = None
-        for entry in self.all():
+        for entry in (*self._given, *self.all()):
             if hmac.compare_digest(entry.sha256, wanted):
                 found = entry
         return found
+
+    def is_empty(self) -> bool:
+        """Whether nobody could be let in. Raises KeysError as all()."""
+        return not (self._given or self.all())
 
     def add(self, entry: ApiKey) -> None:
         """Raises KeysError where the name is taken."""

@@ -72,7 +72,7 @@ class GatewayLimits:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayConfig:
     """listen: HOST:PORT. connect, keys: as of a node. apikeys: file of API keys; "" for
-    apikeys.toml beside the key files, if it is there.
+    apikeys.toml beside the key files, if it is there. api_key: one that is accepted besides.
 
     require_keys: serve nobody without an API key, on loopback too.
 
@@ -88,6 +88,7 @@ class GatewayConfig:
     connect: str = ""
     keys: str = ""
     apikeys: str = ""
+    api_key: str = ""
     require_keys: bool = False
     tls_cert: str = ""
     tls_key: str = ""

@@ -96,7 +96,7 @@ class Guard:
         if scope["path"] in _PUBLIC:
             return ANYBODY
         if self._is_open:
-            if not self._keys.is_there():
+            if not self._keys.are_needed():
                 return ANYBODY
             self._is_open = False
         kind, _, text = headers.get(b"authorization", b"").decode("latin-1").partition(" ")

@@ -63,7 +63,7 @@ class HttpServer:
         host, port = address_of(config.listen)
         at_home = is_loopback(f"tcp://{f'[{host}]' if ':' in host else host}:{port}")
         path = Path(config.apikeys) if config.apikeys else keys_directory / FILE_NAME
-        keys = ApiKeys(path)
+        keys = ApiKeys(path, config.api_key)
         is_open = admits_anybody(keys, config, at_home=at_home)
         self._limits = config.limits
         self.max_connections = connections_allowed(config.limits.max_connections)
@@ -181,16 +181,17 @@ def admits_anybody(keys: ApiKeys, config: GatewayConfig, *, at_home: bool) -> bo
         (bool(config.cors_origins), "cors_origins", "leave it out"),
         (config.require_keys, "require_keys", "leave it out"),
         (bool(config.apikeys), "apikeys", "leave it out"),
-        (keys.is_there(), "the file itself", "remove it"),
+        (bool(config.api_key), "api_key", "leave it out"),
+        (keys.are_needed(), "the file itself", "remove it"),
     ]
     reason = next(((setting, remedy) for is_so, setting, remedy in needing if is_so), None)
     if reason is None:
         return True
-    if not keys.all():
+    if keys.is_empty():
         setting, remedy = reason
         raise KeysError(
             f"{keys.path} has no API keys, and {setting} asks for some: "
-            f"`airdraft apikeys add NAME` first, or {remedy}"
+            f"`airdraft apikeys add NAME` first, give one with --api-key, or {remedy}"
         )
     return False
 

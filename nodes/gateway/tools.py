@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
+from nodes.engine.chat.tools import LLAMA3
 from nodes.engine.rules import MAX_GRAMMAR_CHARS, Grammar
 from nodes.gateway.bodies import (
     OBJECT,
@@ -49,8 +50,11 @@ class Tools:
     def names(self) -> frozenset[str]:
         return frozenset(tool["function"]["name"] for tool in self.tools)
 
-    def grammar(self, style: str) -> Grammar:
-        """What an answer in this style must be. Raises ApiError where it is too long."""
+    def grammar(self, style: str, answer: dict[str, Any] | None = None) -> Grammar:
+        """What an answer in this style must be. answer: the schema of one without calls.
+
+        Raises ApiError where it is too long.
+        """
         functions = [tool["function"] for tool in self.tools]
         chosen = [f for f in functions if not self.name or f["name"] == self.name]
         text = compact(
@@ -61,6 +65,7 @@ class Tools:
                 "tools": [
                     {"name": f["name"], "parameters": _closed(f.get("parameters"))} for f in chosen
                 ],
+                **({} if answer is None else {"answer": answer}),
             }
         )
         if len(text) > MAX_GRAMMAR_CHARS:
@@ -199,6 +204,13 @@ def in_style(options: GenerateOptions, tools: Tools, style: str) -> GenerateOpti
     if not style:
         reason = "the model has no chat template, and so cannot be told of tools"
         raise ApiError(400, f"tools: {reason}", param="tools", code="unsupported_parameter")
-    if options.rules.grammar.kind:
-        raise wrong("tools", "give either tools or response_format or grammar")
-    return replace(options, rules=replace(options.rules, grammar=tools.grammar(style)))
+    given, answer = options.rules.grammar, None
+    if given.kind == "gbnf":
+        raise wrong("tools", "give either tools or a grammar")
+    if given.kind and not tools.is_required:
+        if style == LLAMA3:
+            reason = "the calls of this model begin as JSON does: give either this or tools"
+            raise wrong("response_format", reason)
+        answer = json.loads(given.text)
+    grammar = tools.grammar(style, answer)
+    return replace(options, rules=replace(options.rules, grammar=grammar))

@@ -7,7 +7,6 @@ import inspect
 import json
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx

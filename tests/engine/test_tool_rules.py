@@ -89,6 +89,16 @@ def test_hermes_with_a_call_that_must_come_or_only_one() -> None:
         assert accepted(alone, f"{TAGGED}\n<tool") == NOT
 
 
+def test_an_answer_without_calls_may_have_a_schema_of_its_own() -> None:
+    answer = {"type": "object", "properties": {"warm": {"type": "boolean"}}, "required": ["warm"]}
+    for style, text in (("hermes", TAGGED), ("mistral", f"[{call()}]")):
+        rules = grammar(style, answer=answer)
+        assert accepted(rules, '{"warm": true}') == WHOLE
+        assert accepted(rules, text) == WHOLE
+        assert accepted(rules, "It is") == NOT
+        assert accepted(grammar(style, "required", answer=answer), '{"warm') == NOT
+
+
 def test_names_are_quoted() -> None:
     odd = '<tool_call>\n{"name": "a\\"b", "arguments": {}}\n</tool_call>'
     assert accepted(grammar("hermes"), odd) == WHOLE

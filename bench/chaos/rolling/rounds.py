@@ -14,6 +14,7 @@ import httpx
 from bench.chaos.quantiles import spread
 from bench.chaos.rolling.members import ROLES, Members, members
 from bench.chaos.rolling.reader import Answer, GivenUpError, Reader
+from bench.gateway.meshes import ALL_TOKENS
 from nodes.client import Client
 
 _NUM_CASES: Final = 24
@@ -111,6 +112,7 @@ def _case(source: Random) -> dict[str, Any]:
         "prompt": "".join(source.choices("abcdefgh ", k=source.randint(4, 200))),
         "max_tokens": source.randint(100, 1000),
         "temperature": 1.0 if sampled else 0.0,
+        **ALL_TOKENS,
         "seed": source.randrange(1 << 40),
         "n": source.choice((1, 1, 1, 2)),
         "stop": source.choice(([], [f" {source.randrange(90)} {source.randrange(9)}"])),

@@ -90,7 +90,7 @@ class Tokenizing:
                     submit.messages,
                     submit.date,
                     submit.tools,
-                    submit.prompt_token_ids,
+                    submit.prompt_token_ids if submit.wants else (),
                     submit.wants,
                 )
                 out.append((target, asked))

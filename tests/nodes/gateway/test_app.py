@@ -43,7 +43,7 @@ async def test_health_and_readiness(tmp_path: Path) -> None:
         ("GET", "/v1/completions", 405),
         ("POST", "/v1/models", 405),
         ("PUT", "/v1/completions", 405),
-        ("POST", "/v1/embeddings", 404),
+        ("POST", "/v1/images", 404),
         ("GET", "/v1/models/", 404),
     ],
 )

@@ -70,6 +70,17 @@ def test_a_named_tool_is_the_only_one() -> None:
     assert (found["choice"], found["parallel"]) == ("required", False)
 
 
+def test_an_answer_without_calls_follows_the_format() -> None:
+    schema = {"type": "object", "properties": {"warm": {"type": "boolean"}}}
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    assert grammar_of(response_format=wanted)["answer"] == schema
+    assert "answer" not in grammar_of(response_format=wanted, tool_choice="required")
+    job = ChatApi(GatewayLimits()).job(body(response_format=wanted))
+    assert job.tools is not None
+    with pytest.raises(ApiError, match="begin as JSON does"):
+        in_style(job.options, job.tools, "llama3")
+
+
 def test_the_template_is_told_of_tools_calls_and_results() -> None:
     function = {"name": "weather", "arguments": '{"city": "Köln"}'}
     calls = [{"id": "call_1", "type": "function", "function": function}]
@@ -115,7 +126,7 @@ def test_where_nothing_may_be_called_the_model_hears_of_no_tools() -> None:
             {"tool_choice": {"type": "function", "function": {"name": "x"}}},
             "tool_choice.function.name",
         ),
-        ({"response_format": {"type": "json_object"}}, "tools"),
+        ({"grammar": 'root ::= "x"'}, "tools"),
         ({"messages": [{"role": "assistant"}]}, "messages[0].content"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
         (
