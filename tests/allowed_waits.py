@@ -72,6 +72,14 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/local.py LocalMesh.beside await asyncio.wait",
     ),
     "What is waited for has a limit itself.": (
+        # The coordinator ends every request after its max_request_s.
+        "nodes/gateway/texts.py Texts._all await self._shared.mesh.read",
+        "nodes/gateway/texts.py Texts._all.one async with turns",
+        "nodes/gateway/texts.py Texts._all.one await self._shared.mesh.read",
+        "nodes/gateway/texts.py Texts._count_tokens await self._shared.mesh.read",
+        "nodes/gateway/texts.py Texts._detokenize await self._shared.mesh.read",
+        "nodes/gateway/texts.py Texts._route.route await answer",
+        "nodes/gateway/texts.py Texts._tokenize await self._shared.mesh.read",
         # Its caller's, for the whole answer.
         "nodes/api/blocking.py SyncStream._next await anext",
         "nodes/api/client.py Stream.completed async for self",

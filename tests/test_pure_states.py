@@ -24,6 +24,7 @@ SHELLS = {
     "nodes/coordinator/members/door.py",
     "nodes/coordinator/members/rotation.py",
     "nodes/target/node.py",
+    "nodes/target/embedding.py",
     "nodes/target/texts.py",
     "nodes/draft/node.py",
 }

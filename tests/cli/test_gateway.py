@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import pytest
 
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyTokenizer
+from nodes.engine.traits import SamplingDefaults
 from tests.cli.commands import LIMIT_S, Commands, wait_until
 from tests.nodes.reference import Reference, reference
 
@@ -93,9 +95,11 @@ def client(mesh: Mesh) -> Iterator[openai.OpenAI]:
 
 
 def alone(prompt: str, max_tokens: int, **sampling: Any) -> Reference:
+    """What is left open of sampling is as of a model whose file says nothing of it."""
     config = ToyConfig()
     ids = ToyTokenizer(config.num_vocab).encode(prompt)
-    return reference(config, ids, Sampling(**sampling), max_tokens=max_tokens)
+    made = Sampling(**{**asdict(SamplingDefaults()), **sampling})
+    return reference(config, ids, made, max_tokens=max_tokens)
 
 
 def test_models(client: openai.OpenAI) -> None:
@@ -196,7 +200,7 @@ async def test_the_async_client_asks_for_many_at_a_time(mesh: Mesh) -> None:
             return "".join([chunk.choices[0].text async for chunk in stream])
 
         texts = await asyncio.gather(*(ask(seed) for seed in range(8)))
-    assert texts == [alone("hi", 30, temperature=1.0, seed=s).text.decode() for s in range(8)]
+    assert texts == [alone("hi", 30, seed=s).text.decode() for s in range(8)]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
@@ -204,7 +208,7 @@ def test_curl(mesh: Mesh) -> None:
     body = json.dumps({"prompt": "hi", "max_tokens": 5, "temperature": 0})
     command = ["curl", "-sS", f"{mesh[1]}/completions", "-H", "Content-Type: application/json"]
     done = subprocess.run([*command, "-d", body], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["choices"][0]["text"] == alone("hi", 5).text.decode()
+    assert json.loads(done.stdout)["choices"][0]["text"] == alone("hi", 5, temperature=0.0).text.decode()
 
 
 def test_one_may_cancel_a_stream_by_its_id(slow_mesh: Mesh) -> None:
@@ -249,7 +253,7 @@ def test_a_gateway_of_its_own_with_keys(commands: Commands, mesh: Mesh) -> None:
         wait_until(lambda: get(f"{root}/readyz", headers=headers).status_code == 200)
         with openai.OpenAI(base_url=url, api_key=key, max_retries=0) as client:
             found = client.completions.create(model=MODEL, prompt="hi", max_tokens=5, temperature=0)
-            assert found.choices[0].text == alone("hi", 5).text.decode()
+            assert found.choices[0].text == alone("hi", 5, temperature=0.0).text.decode()
             commands.run("apikeys", "remove", "laptop")
             with pytest.raises(openai.AuthenticationError):
                 client.models.list()

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,7 @@ import pytest
 
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyTokenizer
+from nodes.engine.traits import SamplingDefaults
 from tests.cli.commands import Commands, wait_until
 from tests.nodes.reference import reference
 
@@ -63,12 +65,12 @@ def said(process: subprocess.Popen[str]) -> str:
 def alone(prompt: str, max_tokens: int, seed: int) -> str:
     config = ToyConfig()
     ids = ToyTokenizer(config.num_vocab).encode(prompt)
-    sampling = Sampling(temperature=1.0, seed=seed)
+    sampling = Sampling(**asdict(SamplingDefaults()), seed=seed)
     return reference(config, ids, sampling, max_tokens=max_tokens).text.decode()
 
 
 def test_a_target_that_is_killed_is_there_again_and_answers_alike(commands: Commands) -> None:
-    body = {"prompt": "hi", "max_tokens": 400, "seed": 7, "temperature": 1.0}
+    body = {"prompt": "hi", "max_tokens": 400, "seed": 7}
     with commands.started("up", *TOYS, "--http", "127.0.0.1:0") as process:
         with httpx.Client(base_url=url_of(process), timeout=LIMIT_S) as http:
             ready = http.base_url.join("/readyz")
