@@ -25,6 +25,7 @@ from bench.paper.command import paper_command
 from bench.peers.command import compare_command, peers_command, readme_command
 from bench.results.command import report_command
 from bench.sim.command import COMMANDS as SIMULATED
+from bench.tools.command import tools_command
 from bench.where.command import where_command
 from bench.whole.command import all_command
 from nodes.runtime import set_engine_environment
@@ -339,6 +340,7 @@ bench.add_command(air_command)
 bench.add_command(good_guesses_command)
 bench.add_command(where_command)
 bench.add_command(clients_command)
+bench.add_command(tools_command)
 _RESULTS = (all_command, peers_command, compare_command, report_command, readme_command)
 for _command in (*PARTS, *SIMULATED, *_RESULTS):
     bench.add_command(_command)

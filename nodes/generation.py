@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nodes.engine.rules import NO_RULES, LogitRules
-from nodes.messages import DEFAULT_PRIORITY, ChatMessage, SubmitRequest
+from nodes.engine.traits import ModelTraits, SamplingDefaults
+from nodes.fingerprint import is_named
+from nodes.messages import DEFAULT_PRIORITY, ChatMessage, NodeFields, SubmitRequest
 
 # Text, token ids, or a conversation for the chat template.
 Prompt = str | tuple[int, ...] | tuple[ChatMessage, ...]
@@ -47,6 +50,22 @@ class GenerateOptions:
     model_hash: str = ""
     numerics_class: str = ""
     tools: str = ""
+
+
+def traits_of_nodes(nodes: Iterable[NodeFields], model: str = "") -> list[ModelTraits]:
+    """Of all models that make text and that a name may mean; "" for any."""
+    return [
+        node.traits
+        for node in nodes
+        if node.role == "target" and not node.traits.embeds
+        if not model or is_named(model, (node.model, node.model_hash))
+    ]
+
+
+def common_sampling(traits: Iterable[ModelTraits]) -> SamplingDefaults:
+    """How models draw tokens where nobody says it: the usual, where they differ."""
+    found = {each.sampling for each in traits}
+    return found.pop() if len(found) == 1 else SamplingDefaults()
 
 
 def _kinds(prompt: Prompt, is_chat: bool) -> tuple[str, tuple[int, ...], tuple[ChatMessage, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from nodes.cli.options import generate_options, keys_option, options_of, read_pr
 from nodes.cli.output import print_request
 from nodes.client import Client
 from nodes.config import ClientConfig, load
+from nodes.engine.traits import SAMPLING_NAMES
 from nodes.generation import GenerateOptions
 from nodes.roles import declared, link_of
 from nodes.runtime import run, set_up_logging
@@ -48,7 +50,8 @@ def generate_command(**values: Any) -> None:
     options = options_of(values)
     given = {key: values[key] for key in ("connect", "keys")}
     config = load(ClientConfig, values["config"], given)
-    code = run(lambda: _ask(config, prompt, options, as_json=values["as_json"]))
+    sampling = {name: values[name] for name in SAMPLING_NAMES}
+    code = run(lambda: _ask(config, prompt, options, sampling, as_json=values["as_json"]))
     if code:
         sys.exit(code)
 
@@ -57,6 +60,7 @@ async def _ask(
     config: ClientConfig,
     prompt: str,
     options: GenerateOptions,
+    sampling: Mapping[str, Any],
     *,
     as_json: bool,
 ) -> None:
@@ -71,7 +75,9 @@ async def _ask(
             on_waiting=lambda: click.echo(_WAITING, err=True),
         )
         serving = asyncio.create_task(client.run())
-        asking = asyncio.create_task(print_request(client, prompt, options, as_json=as_json))
+        asking = asyncio.create_task(
+            print_request(client, prompt, options, sampling, as_json=as_json)
+        )
         try:
             await asyncio.wait([serving, asking], return_when=asyncio.FIRST_COMPLETED)
             if serving.done():

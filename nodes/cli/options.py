@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import click
 
-from nodes.generation import GenerateOptions
-from nodes.messages import MAX_DEADLINE_S, MAX_GAMMA, MAX_PRIORITY
+from nodes.engine.traits import SAMPLING_NAMES
+from nodes.generation import GenerateOptions, common_sampling, traits_of_nodes
+from nodes.messages import MAX_DEADLINE_S, MAX_GAMMA, MAX_PRIORITY, NodeFields
 
 F = TypeVar("F", bound=Callable[..., Any])
 _DEFAULTS = GenerateOptions()
@@ -59,6 +60,38 @@ class GammaType(click.ParamType[int | None]):
         return gamma
 
 
+_SAMPLING = (
+    click.option(
+        "--temperature",
+        type=click.FloatRange(0, 100),
+        help="0 always takes the likeliest token.  [default: as the model's file has it, or 0.8]",
+    ),
+    click.option(
+        "--top-p",
+        type=click.FloatRange(0, 1, min_open=True),
+        help="Least share of probability that is kept.  [default: likewise, or 0.95]",
+    ),
+    click.option(
+        "--top-k",
+        type=click.IntRange(0),
+        help="Likeliest tokens kept; 0 keeps all.  [default: likewise, or 40]",
+    ),
+    click.option(
+        "--min-p",
+        type=click.FloatRange(0, 1),
+        help="Least probability kept, relative to the likeliest token's.  [default: likewise, or "
+        "0.05]",
+    ),
+)
+
+
+def sampling_options(function: F) -> F:
+    """How tokens are drawn; None for what is left to the model."""
+    for option in reversed(_SAMPLING):
+        function = option(function)
+    return function
+
+
 def generate_options(function: F) -> F:
     """What to generate, and how it is printed."""
     for option in reversed(
@@ -77,34 +110,7 @@ def generate_options(function: F) -> F:
                 show_default=True,
                 help="Tokens to generate at most.",
             ),
-            click.option(
-                "--temperature",
-                type=click.FloatRange(0, 100),
-                default=_DEFAULTS.temperature,
-                show_default=True,
-                help="0 always takes the likeliest token.",
-            ),
-            click.option(
-                "--top-p",
-                type=click.FloatRange(0, 1, min_open=True),
-                default=_DEFAULTS.top_p,
-                show_default=True,
-                help="Least share of probability that is kept.",
-            ),
-            click.option(
-                "--top-k",
-                type=click.IntRange(0),
-                default=_DEFAULTS.top_k,
-                show_default=True,
-                help="Likeliest tokens kept; 0 keeps all.",
-            ),
-            click.option(
-                "--min-p",
-                type=click.FloatRange(0, 1),
-                default=_DEFAULTS.min_p,
-                show_default=True,
-                help="Least probability kept, relative to the likeliest token's.",
-            ),
+            *_SAMPLING,
             click.option(
                 "--seed",
                 type=click.IntRange(0, (1 << 63) - 1),
@@ -174,14 +180,19 @@ def read_prompt(source: str | None, prompt: str | None, prompt_file: str | None)
     return prompt
 
 
+def sampling_in(values: Mapping[str, Any], nodes: Iterable[NodeFields]) -> dict[str, Any]:
+    """The options of sampling: as they were given, else as the models of a mesh have them."""
+    usual = common_sampling(traits_of_nodes(nodes))
+    return {
+        name: getattr(usual, name) if values[name] is None else values[name]
+        for name in SAMPLING_NAMES
+    }
+
+
 def options_of(values: dict[str, Any]) -> GenerateOptions:
-    """The options of a request from what click parsed."""
+    """The options of a request from what click parsed, but for those of sampling."""
     return GenerateOptions(
         max_tokens=values["max_tokens"],
-        temperature=values["temperature"],
-        top_k=values["top_k"],
-        top_p=values["top_p"],
-        min_p=values["min_p"],
         seed=values["seed"],
         gamma=values["gamma"],
         priority=values["priority"],

@@ -6,13 +6,14 @@ import codecs
 import json
 import sys
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import click
 
 from nodes.cli.cells import harmless
+from nodes.cli.options import sampling_in
 from nodes.client import Client, Event
 from nodes.fingerprint import fingerprint
 from nodes.generation import GenerateOptions
@@ -30,9 +31,20 @@ class _Choice:
 
 
 async def print_request(
-    client: Client, prompt: str, options: GenerateOptions, *, as_json: bool
+    client: Client,
+    prompt: str,
+    options: GenerateOptions,
+    sampling: Mapping[str, Any],
+    *,
+    as_json: bool,
 ) -> None:
-    """Run one request and print it. Raises RequestFailedError."""
+    """Run one request and print it. sampling: options by name; None where the model's file says it.
+
+    Raises RequestFailedError.
+    """
+    if None in sampling.values():
+        sampling = sampling_in(sampling, (await client.nodes()).nodes)
+    options = replace(options, **sampling)
     start = time.perf_counter()
     choices = [_Choice() for _ in range(options.num_choices)]
     started: StartedNotice | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from nodes.cli.output import print_request
 from nodes.cli.progress import Progress
 from nodes.config import EngineSettings, environment
 from nodes.engine.cores import usable_cores
+from nodes.engine.traits import SAMPLING_NAMES
 from nodes.engines import EMULATED
 from nodes.generation import GenerateOptions
 from nodes.local import local_mesh
@@ -135,7 +137,10 @@ def run_command(**values: Any) -> None:
     options = options_of(values)
     target, draft, lookup = settings_of(values, max_streams=max(16, options.num_choices))
     as_json = values["as_json"]
-    code = run(lambda: _run(prompt, options, target, draft, lookup=lookup, as_json=as_json))
+    sampling = {name: values[name] for name in SAMPLING_NAMES}
+    code = run(
+        lambda: _run(prompt, options, sampling, target, draft, lookup=lookup, as_json=as_json)
+    )
     if code:
         sys.exit(code)
 
@@ -143,6 +148,7 @@ def run_command(**values: Any) -> None:
 async def _run(
     prompt: str,
     options: GenerateOptions,
+    sampling: Mapping[str, Any],
     target: EngineSettings,
     draft: EngineSettings | None,
     *,
@@ -153,7 +159,7 @@ async def _run(
         local = local_mesh(target, draft, lookup=lookup, status=status_of(progress))
         async with local as (mesh, client):
             progress.clear()
-            await mesh.beside(print_request(client, prompt, options, as_json=as_json))
+            await mesh.beside(print_request(client, prompt, options, sampling, as_json=as_json))
 
 
 def status_of(progress: Progress) -> Any:

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
 from nodes.engine.chat.tools import HERMES
-from nodes.engine.traits import OPENAI_SAMPLING, ModelTraits, SamplingDefaults
+from nodes.engine.traits import OPENAI_SAMPLING, ModelTraits
 from nodes.fingerprint import parts_of
 from nodes.gateway import idempotency, resuming
 from nodes.gateway.apikeys import ApiKey
@@ -30,6 +30,7 @@ from nodes.gateway.resuming import Told
 from nodes.gateway.running import Running
 from nodes.gateway.shape import Shape, new_id, now_unix
 from nodes.gateway.tools import in_style
+from nodes.generation import common_sampling
 
 logger = logging.getLogger(__name__)
 
@@ -154,13 +155,10 @@ class Generate:
         if job.tools is not None and len({traits.tool_style for traits in found}) > 1:
             reason = "name one model: those that are served write calls of tools in several forms"
             raise ApiError(400, f"model: {reason}", param="model", code="invalid_value")
-        # Of whatever may answer; where models differ in how they draw tokens, the usual.
+        # Of whatever may answer.
         traits = found[0] if found else ModelTraits(HERMES)
-        if self._shared.openai_defaults:
-            return replace(traits, sampling=OPENAI_SAMPLING)
-        if len({each.sampling for each in found}) > 1:
-            return replace(traits, sampling=SamplingDefaults())
-        return traits
+        usual = OPENAI_SAMPLING if self._shared.openai_defaults else common_sampling(found)
+        return replace(traits, sampling=usual)
 
 
 def _for_model(job: Job, traits: ModelTraits) -> Job:

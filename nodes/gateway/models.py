@@ -13,7 +13,7 @@ from nodes.client import Event, RequestFailedError
 from nodes.engine.traits import ModelTraits
 from nodes.fingerprint import Model, is_named, model_ids
 from nodes.gateway.errors import of_failure, unavailable
-from nodes.generation import GenerateOptions, Prompt
+from nodes.generation import GenerateOptions, Prompt, traits_of_nodes
 from nodes.messages import NodeFields, NodesReply, ReadNotice
 from nodes.status import Status
 
@@ -112,12 +112,7 @@ class Models:
 
         Raises ApiError where nobody can be asked.
         """
-        targets = await self._targets(_MAX_AGE_S)
-        return [
-            node.traits
-            for node in targets
-            if not node.traits.embeds and (not name or is_named(name, _model_of(node)))
-        ]
+        return traits_of_nodes(await self._targets(_MAX_AGE_S), name)
 
     async def _targets(self, max_age_s: float) -> Sequence[NodeFields]:
         """Those that take requests. max_age_s: of what is known."""

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ import pytest
 from nodes.catalog import DEFAULT_TARGET, Catalog, CatalogError, default_cache_dir
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyTokenizer
+from nodes.engine.traits import SamplingDefaults
 from tests.cli.commands import LIMIT_S, Commands, wait_until
 from tests.nodes.reference import Reference, reference
 
+GREEDY = ("--temperature", "0")
 TOYS = ("--model", "toy:1", "--draft", "toy:0.8")
 # A text takes seconds, and the draft node is ready while most of it is still to come.
 SLOW = ("--model", "toy:1@10ms", "--draft", "toy:0.8")
@@ -52,7 +55,7 @@ def alone(prompt: str, max_tokens: int, sampling: Sampling | None = None) -> Ref
 
 
 def answer(commands: Commands, *arguments: str) -> dict[str, Any]:
-    done = commands.run("run", *arguments, "--json")
+    done = commands.run("run", *GREEDY, *arguments, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -92,7 +95,8 @@ def test_several_streams_are_the_choices_of_one_seed(commands: Commands) -> None
     assert set(found) >= FIGURES
     assert found["seed"] == 5
     for choice, stream in enumerate(found["streams"]):
-        expected = alone("hi", 40, Sampling(temperature=0.9, seed=5, choice=choice))
+        left_open = {**asdict(SamplingDefaults()), "temperature": 0.9}
+        expected = alone("hi", 40, Sampling(**left_open, seed=5, choice=choice))
         assert tuple(stream["token_ids"]) == expected.token_ids
         assert stream["text"].encode() == expected.text
     one = answer(commands, *TOYS, *options, "--gamma", "0")
@@ -114,7 +118,7 @@ def test_without_a_draft_model(commands: Commands, draft: str) -> None:
 
 
 def test_a_text_is_printed_as_it_comes_and_figures_go_to_stderr(commands: Commands) -> None:
-    arguments = ("run", *TOYS, "--prompt", "hi", "--max-tokens", "20", "--seed", "3")
+    arguments = ("run", *TOYS, *GREEDY, "--prompt", "hi", "--max-tokens", "20", "--seed", "3")
     done = commands.run(*arguments, "--stop", "15", "--gamma", "4")
     assert done.returncode == 0
     text = alone("hi", 20).text.decode()
@@ -298,7 +302,7 @@ def one_pid(commands: Commands, role: str) -> int:
     return pid
 
 
-LONG_RUN = ("run", *TOYS, "--prompt", "hi", "--max-tokens", str(LONG), "--gamma", "4")
+LONG_RUN = ("run", *TOYS, *GREEDY, "--prompt", "hi", "--max-tokens", str(LONG), "--gamma", "4")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -359,7 +363,7 @@ def endpoint_of(process: subprocess.Popen[str]) -> str:
 
 
 def generate(commands: Commands, endpoint: str, *arguments: str) -> dict[str, Any]:
-    done = commands.run("generate", "--connect", endpoint, "--json", *arguments)
+    done = commands.run("generate", "--connect", endpoint, "--json", *GREEDY, *arguments)
     assert (done.returncode, done.stderr) == (0, "")
     found: dict[str, Any] = json.loads(done.stdout)
     return found

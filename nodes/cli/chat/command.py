@@ -11,7 +11,7 @@ from nodes.api import Options, SyncClient
 from nodes.cli.chat.conversation import CommandError, Conversation
 from nodes.cli.chat.terminal import Terminal, use_readline
 from nodes.cli.connection import connect_option
-from nodes.cli.options import GammaType, keys_option
+from nodes.cli.options import GammaType, keys_option, sampling_options
 from nodes.runtime import set_up_logging
 
 _MAX_TOKENS = 512
@@ -27,16 +27,7 @@ _MAX_TOKENS = 512
     show_default=True,
     help="Tokens of an answer at most.",
 )
-@click.option(
-    "--temperature",
-    type=click.FloatRange(0, 100),
-    default=0.0,
-    show_default=True,
-    help="0 always takes the likeliest token.",
-)
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, hidden=True)
-@click.option("--top-k", type=click.IntRange(0), default=0, hidden=True)
-@click.option("--min-p", type=click.FloatRange(0, 1), default=0.0, hidden=True)
+@sampling_options
 @click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), help="Repeats a text.")
 @click.option(
     "--gamma", type=GammaType(), default="auto", show_default=True, help="Guesses a pass, at most."

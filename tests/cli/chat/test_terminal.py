@@ -164,13 +164,16 @@ def test_figures() -> None:
     )
 
 
+GREEDY = ("--temperature", "0")
+
+
 class Pty:
     """`airdraft chat` at a terminal."""
 
     def __init__(self, endpoint: str, keys: Path, *arguments: str) -> None:
         self._main, there = pty.openpty()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "nodes.cli", "chat", "--connect", endpoint, *arguments],
+            [sys.executable, "-m", "nodes.cli", "chat", *GREEDY, "--connect", endpoint, *arguments],
             cwd=ROOT,
             env={**os.environ, "AIRDRAFT_KEYS": str(keys), "TERM": "dumb"},
             stdin=there,
