@@ -23,6 +23,7 @@ class GenerateOptions:
     how many alternatives to each token. scores_prompt: log-probabilities of the prompt as well.
     timeout_s: for all of it, waiting included; None for the coordinator's limit. model_hash,
     numerics_class: what its target must have, in full or as a fingerprint has them; "" for any.
+    fits: max_tokens is lowered to what a target can hold.
     tools: as in SubmitRequest.
     date: what the model's chat template takes for today, as YYYY-MM-DD; "" for the day of this
     machine, in UTC.
@@ -50,6 +51,7 @@ class GenerateOptions:
     model_hash: str = ""
     numerics_class: str = ""
     tools: str = ""
+    fits: bool = False
 
 
 def traits_of_nodes(nodes: Iterable[NodeFields], model: str = "") -> list[ModelTraits]:
@@ -103,4 +105,5 @@ def submit_of(prompt: Prompt, options: GenerateOptions, seed: int) -> SubmitRequ
         model_hash=options.model_hash,
         numerics_class=options.numerics_class,
         tools=options.tools,
+        fits=options.fits,
     )

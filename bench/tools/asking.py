@@ -93,8 +93,9 @@ async def rates(url: str, model: str) -> tuple[float, float]:
     taken = {True: [0.0, 0.0], False: [0.0, 0.0]}
     async with openai.AsyncOpenAI(base_url=url, api_key="none", timeout=_LIMIT_S) as client:
         for topic in _TOPICS:
-            messages = [{"role": "user", "content": _STORY.format(topic)}]
-            body = {"model": model, "messages": messages, "tools": tools()}
+            messages: Any = [{"role": "user", "content": _STORY.format(topic)}]
+            offered: Any = tools()
+            body = {"model": model, "messages": messages, "tools": offered}
             told = await client.post("/../tokenize", body=body, cast_to=dict[str, Any])
             for offers in (True, False):
                 # Somebody else each time: what a text repeats of another's is looked up faster.
@@ -104,7 +105,7 @@ async def rates(url: str, model: str) -> tuple[float, float]:
                 started = time.perf_counter()
                 if offers:
                     stream: Any = await client.chat.completions.create(
-                        **common, messages=messages, tools=tools(), tool_choice="auto"
+                        **common, messages=messages, tools=offered, tool_choice="auto"
                     )
                 else:
                     stream = await client.completions.create(**common, prompt=told["tokens"])

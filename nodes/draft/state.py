@@ -16,7 +16,6 @@ from nodes.engine.protocol import Sequences, Span, StreamError
 from nodes.engine.sampling import probability
 from nodes.stream import StreamId, StreamSpec
 from nodes.target.events import Failed, Ready, failed_by
-from nodes.target.stream import cells_needed
 from policies.confidence import DraftCalibration
 from policies.window import Ahead, extended
 
@@ -86,10 +85,10 @@ class DraftState:
 
     def _refusal(self, spec: StreamSpec) -> tuple[str, str]:
         info = self._model.info
-        if (most := cells_needed(spec)) > info.num_cells:
-            reason = f"{info.model} has {info.num_cells} cells, this text may need {most}"
-            return reason, "bad_request"
         needed = cells_of(spec, len(spec.token_ids))
+        if needed > info.num_cells:
+            reason = f"{info.model} has {info.num_cells} cells, this text needs {needed}"
+            return reason, "bad_request"
         held = sum(stream.cells_soon for stream in self._streams.values())
         if not self._free_seqs or held + needed > info.num_cells:
             reason = f"{info.model} is full: {self.num_streams} streams, {needed} cells wanted"

@@ -110,6 +110,7 @@ class MessagesBody(Sampling):
     refused: ClassVar = {"thinking": ({"type": "disabled"},), "container": (), "mcp_servers": ([],)}
     hints: ClassVar = frozenset({"metadata", "service_tier"})
 
+    # Clients have to name a number, and name large ones.
     max_tokens: Annotated[int, Field(ge=1)]
     messages: Annotated[
         list[AnthropicMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
@@ -135,7 +136,7 @@ class MessagesApi:
         """Raises ApiError naming the field that is wrong."""
         body, ignored = read(MessagesBody, value, strict_fields=self._strict_fields)
         chat, _ = read(ChatBody, _as_chat(body))
-        return replace(job_of_chat(chat, ignored, self._limits), has_ids=False)
+        return replace(job_of_chat(chat, ignored, self._limits, fits=True), has_ids=False)
 
     def shape(self, job: Job) -> MessagesShape:
         return MessagesShape(job)

@@ -106,8 +106,13 @@ class ChatApi:
         return ChatShape(job)
 
 
-def job_of_chat(body: ChatBody, ignored: tuple[Hint, ...], limits: GatewayLimits) -> Job:
-    """Raises ApiError naming the field that is wrong."""
+def job_of_chat(
+    body: ChatBody, ignored: tuple[Hint, ...], limits: GatewayLimits, *, fits: bool = False
+) -> Job:
+    """fits: the number of tokens that is asked for is a wish; it is, too, where none is asked for.
+
+    Raises ApiError naming the field that is wrong.
+    """
     if len(body.messages) > limits.max_messages:
         raise wrong("messages", f"{limits.max_messages} entries at most are accepted")
     messages, fields = list[ChatMessage](), dict[int, dict[str, Any]]()
@@ -123,22 +128,21 @@ def job_of_chat(body: ChatBody, ignored: tuple[Hint, ...], limits: GatewayLimits
         raise wrong("messages", f"{limits.max_prompt_chars} characters are accepted")
     if body.max_tokens is not None and body.max_completion_tokens is not None:
         raise wrong("max_tokens", "give either this or max_completion_tokens")
-    max_tokens = body.max_completion_tokens or body.max_tokens
-    if max_tokens is None:
-        max_tokens = min(limits.default_max_tokens, limits.max_tokens)
-    if max_tokens > limits.max_tokens:
+    given = body.max_completion_tokens or body.max_tokens
+    if given is not None and given > limits.max_tokens and not fits:
         name = "max_tokens" if body.max_tokens is not None else "max_completion_tokens"
         raise wrong(name, f"{limits.max_tokens} at most are accepted")
     has_logprobs = bool(body.logprobs)
     if body.top_logprobs is not None and not has_logprobs:
         raise wrong("top_logprobs", "this goes with logprobs: true only")
     num_logprobs = body.top_logprobs or 0 if has_logprobs else None
+    max_tokens = min(given or limits.max_tokens, limits.max_tokens)
     options = options_of(body, limits, max_tokens, num_logprobs)
     return job_of(
         body,
         ignored,
         (tuple(messages),),
-        replace(options, tools=tools_text),
+        replace(options, tools=tools_text, fits=fits or given is None),
         tools=tools,
         has_logprobs=has_logprobs,
     )

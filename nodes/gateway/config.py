@@ -19,7 +19,6 @@ _ACCEPTED: Final[dict[str, tuple[float, float]]] = {
     "max_choices": (1, 64),
     "max_prompts": (1, 256),
     "max_tokens": (1, 1 << 20),
-    "default_max_tokens": (1, 1 << 20),
     "max_concurrent": (1, 1 << 20),
     "max_concurrent_per_key": (1, 1 << 20),
     "max_connections": (1, 1 << 20),
@@ -36,10 +35,10 @@ _ACCEPTED: Final[dict[str, tuple[float, float]]] = {
 class GatewayLimits:
     """What one request, one key and all of them may ask for.
 
-    max_prompts: of one completions body, and max_choices of each. default_max_tokens: of a chat
-    that names none. max_unsent_bytes: what waits for the reader of a stream before it is dropped.
-    body_timeout_s: for a body, and a second more for each 64 KiB of it. write_timeout_s: without
-    any progress, after the last token. stop_timeout_s: for streams to end by themselves.
+    max_prompts: of one completions body, and max_choices of each. max_unsent_bytes: what waits for
+    the reader of a stream before it is dropped. body_timeout_s: for a body, and a second more for
+    each 64 KiB of it. write_timeout_s: without any progress, after the last token. stop_timeout_s:
+    for streams to end by themselves.
     """
 
     max_body_bytes: int = 1 << 21
@@ -50,7 +49,6 @@ class GatewayLimits:
     max_choices: int = 16
     max_prompts: int = 64
     max_tokens: int = 32_768
-    default_max_tokens: int = 1024
     max_concurrent: int = 256
     max_concurrent_per_key: int = 64
     max_connections: int = 16_384

@@ -54,7 +54,8 @@ class SubmitRequest:
     answer may call, and calls in messages, as engine.chat.tools.parse_tools reads them.
 
     wants: "" for text that goes on after the prompt; one of WANTS where only the prompt is to be
-    read, which a ReadNotice answers.
+    read, which a ReadNotice answers. fits: max_tokens is a wish, and lowered to what a target can
+    hold beside the prompt.
     """
 
     request_id: Id
@@ -88,6 +89,7 @@ class SubmitRequest:
     date: Date = ""
     tools: PromptText = ""
     wants: Code = ""
+    fits: bool = False
 
 
 @message(33)

@@ -280,6 +280,12 @@ def specs_of(
             raise BadRequestError(
                 f"logit_bias: token id {entry.token_id} is outside the vocabulary of {target.model}"
             )
+    max_tokens = submit.max_tokens
+    if submit.fits:
+        room = min(target.context_length, MAX_PROMPT_TOKENS, target.num_cells - MAX_GAMMA)
+        # What a client has already, it has.
+        least = 1 + max((len(ids or ()) for ids in request.committed), default=0)
+        max_tokens = min(max_tokens, max(room - len(prompt), least))
     left = [(index, ids) for index, ids in enumerate(request.committed) if ids is not None]
     specs = [
         StreamSpec(
@@ -287,7 +293,7 @@ def specs_of(
             generation=1,
             owner=owner,
             sampling=sampling_of(request, index),
-            max_tokens=submit.max_tokens,
+            max_tokens=max_tokens,
             stops=submit.stops,
             ignore_eog=submit.ignore_eog,
             num_prompt_tokens=len(prompt),
@@ -299,13 +305,13 @@ def specs_of(
         )
         for number, (index, ids) in enumerate(left)
     ]
-    wanted = f"context overflow: {len(prompt)} prompt tokens + {submit.max_tokens} to generate"
-    if len(prompt) + submit.max_tokens > target.context_length:
+    wanted = f"context overflow: {len(prompt)} prompt tokens + {max_tokens} to generate"
+    if len(prompt) + max_tokens > target.context_length:
         raise BadRequestError(
             f"{wanted} exceed the {target.context_length} of {target.model}: "
             f"shorten the prompt or lower --max-tokens"
         )
-    if len(prompt) + submit.max_tokens > MAX_PROMPT_TOKENS:
+    if len(prompt) + max_tokens > MAX_PROMPT_TOKENS:
         # Wherever it goes on, one message has all of it.
         raise BadRequestError(
             f"{wanted} exceed the {MAX_PROMPT_TOKENS} tokens of a message: "

@@ -11,6 +11,8 @@ from mesh.messages import Ping, Pong
 from nodes.coordinator.requests.resuming import prompt_hash
 from nodes.coordinator.sends import Send, streams_of
 from nodes.messages import (
+    MAX_GAMMA,
+    CancelRequest,
     ChainPart,
     CloseStreamNotice,
     CommitEntry,
@@ -87,6 +89,20 @@ def test_bad_requests_are_refused_with_a_line_and_leave_nothing(
     sends = mesh.hear(CLIENT, make_submit(**changes))
     assert failure(sends) == ("bad_request", reason)
     assert opened(mesh.hear(CLIENT, make_submit())) != []
+
+
+def test_what_is_to_fit_is_as_long_as_fits() -> None:
+    mesh = make_mesh()
+    profile = make_profile()
+    room = min(profile.context_length, profile.num_cells - MAX_GAMMA) - len(PROMPT)
+    for asked, given in ((5000, room), (room, room), (7, 7)):
+        sends = mesh.hear(CLIENT, make_submit(asked, max_tokens=asked, fits=True))
+        (request,) = [m for m in to(TARGET, sends) if isinstance(m, OpenStreamRequest)]
+        assert request.max_tokens == given
+        mesh.hear(CLIENT, CancelRequest(asked))
+    # A prompt that leaves no room at all is an error all the same.
+    sends = mesh.hear(CLIENT, make_submit(1, prompt_token_ids=(5,) * 5000, fits=True))
+    assert failure(sends)[0] == "bad_request"
 
 
 def test_a_request_id_in_use_is_refused_and_the_first_request_goes_on() -> None:

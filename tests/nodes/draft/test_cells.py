@@ -46,10 +46,10 @@ def test_texts_take_the_cells_that_they_need_soon_not_all_that_they_might() -> N
     assert guessed_of(run(draft))
 
 
-def test_a_text_that_can_never_fit_is_refused_for_good_and_pushes_nobody_out() -> None:
+def test_a_text_that_does_not_fit_is_refused_for_good_and_pushes_nobody_out() -> None:
     draft, _ = make_draft(num_cells=400)
-    reason = "toy-1 has 400 cells, this text may need 419"
-    too_long = make_spec(1, max_tokens=400)
+    reason = "toy-1 has 400 cells, this text needs 419"
+    too_long = make_spec(1, max_tokens=400, num_known=350)
     assert draft.open(too_long) == [Failed(ONE, 1, reason, "bad_request")]
     # Of one that is told in pieces all counts that there is.
     draft.open(make_spec(2, max_tokens=300))

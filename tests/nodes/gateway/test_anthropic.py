@@ -76,6 +76,9 @@ def test_options_reach_the_mesh() -> None:
     found = job(USER, stop_sequences=["a", "b"], temperature=0.5, top_k=3, seed=7, stream=True)
     assert (found.options.stops, found.options.temperature) == (("a", "b"), 0.5)
     assert (found.options.top_k, found.options.seed, found.stream) == (3, 7, True)
+    # Clients have to name a number of tokens: it is a wish.
+    assert (found.options.max_tokens, found.options.fits) == (9, True)
+    assert job(USER, max_tokens=10**9).options.max_tokens == GatewayLimits().max_tokens
 
 
 @pytest.mark.parametrize(

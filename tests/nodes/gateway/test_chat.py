@@ -102,9 +102,13 @@ def test_what_is_refused_is_named(body: dict[str, Any], param: str) -> None:
 
 
 def test_how_many_tokens() -> None:
-    assert job(USER).options.max_tokens == 99
-    assert job(USER, max_tokens=5).options.max_tokens == 5
-    assert job(USER, max_completion_tokens=6).options.max_tokens == 6
+    for body, expected in (
+        ({}, (99, True)),
+        ({"max_tokens": 5}, (5, False)),
+        ({"max_completion_tokens": 6}, (6, False)),
+    ):
+        options = job(USER, **body).options
+        assert (options.max_tokens, options.fits) == expected
 
 
 def test_how_many_logprobs() -> None:
