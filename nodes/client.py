@@ -201,16 +201,20 @@ class Client:
             raise RequestFailedError("internal", reason) from None
 
     async def read(self, prompt: Prompt, options: GenerateOptions, wants: str) -> ReadNotice:
-        """What a target says of a prompt, one of messages.WANTS. Of the options only those that say
-        who reads it, for whom, and in how much time. Raises RequestFailedError.
+        """Lets a target read a prompt without generating; wants is one of messages.WANTS. Of the
+        options only those that say who reads, for whom, with which tools and in how much time are
+        used. Raises RequestFailedError.
         """
-        submit = replace(submit_of(prompt, options, 0), wants=wants)
+        submit = replace(submit_of(prompt, _dated(options), 0), wants=wants)
         limit = TimeLimit(options.timeout_s, asyncio.get_running_loop().time())
         async with _Asked(self, limit) as asked:
             has_ended = False
             try:
                 await self._submit(replace(submit, request_id=asked.request_id), asked)
                 reply = await self._next(asked)
+                while isinstance(reply, Granted):
+                    # Of an upload that did not wait for it any more.
+                    reply = await self._next(asked)
                 assert isinstance(reply, ReadNotice)
                 has_ended = True
                 return reply
@@ -228,9 +232,7 @@ class Client:
         loop = asyncio.get_running_loop()
         # A text comes again only by its seed.
         seed = secrets.randbits(_SEED_BITS) if options.seed is None else options.seed
-        # Said once, so that a request that goes on tomorrow is the same request.
-        date = options.date or datetime.now(UTC).date().isoformat()
-        journal = Journal(submit_of(prompt, replace(options, date=date), seed))
+        journal = Journal(submit_of(prompt, _dated(options), seed))
         limit, backoff = TimeLimit(options.timeout_s, loop.time()), Backoff()
         was_lost = False
         # A coordinator that is back may be there before its nodes: who waited for it waits on.
@@ -340,6 +342,11 @@ class Client:
 
     def close(self) -> None:
         self._link.say_bye("done")
+
+
+def _dated(options: GenerateOptions) -> GenerateOptions:
+    """With today's date, said once, so that a request that goes on tomorrow is the same request."""
+    return replace(options, date=options.date or datetime.now(UTC).date().isoformat())
 
 
 def _news(journal: Journal, message: Any) -> tuple[Event, ...]:

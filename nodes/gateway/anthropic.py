@@ -1,4 +1,5 @@
-"""/v1/messages, as Anthropic's clients send it: a conversation as in chat.py, in other words.
+"""Serves /v1/messages for Anthropic's clients: bodies become those of a chat (chat.py), and answers
+are written in Anthropic's form.
 
 Source: Anthropic's API reference, Messages and streaming of messages.
 """
@@ -6,32 +7,33 @@ Source: Anthropic's API reference, Messages and streaming of messages.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field
 
-from nodes.gateway.answers import Delta
 from nodes.gateway.bodies import (
-    LIST,
-    PLAIN,
     Body,
+    Hint,
     Object,
     Text,
+    TextOr,
     compact,
-    plain_or_list,
+    need,
     read,
+    renamed,
+    text_of,
     wrong,
 )
 from nodes.gateway.chat import ChatBody, job_of_chat
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.fields import Job, Sampling, as_openai
-from nodes.gateway.reading import CALL, CONTENT, Item, ItemReader, Step, items_of
-from nodes.gateway.resuming import Told
-from nodes.gateway.shape import Head, Whole, call_id, named_event
-from nodes.messages import MAX_MESSAGES, MAX_STOPS
+from nodes.gateway.reading import CALL, CONTENT, Item, ItemShape, Step, num_calls
+from nodes.gateway.shape import Api, Head, call_id, finish_reason, named_event
+from nodes.gateway.tools import call_json, named_json, tool_json
+from nodes.messages import MAX_MESSAGES
 
 _STOP_REASONS: Final = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 _CHOICES: Final = {"auto": "auto", "none": "none", "any": "required"}
@@ -54,11 +56,7 @@ class InnerBlock(Body):
     text: Text
 
 
-_InnerBlocks = Annotated[list[InnerBlock], Field(max_length=MAX_MESSAGES, fail_fast=True)]
-_InnerContent = Annotated[
-    Annotated[Text, Tag(PLAIN)] | Annotated[_InnerBlocks, Tag(LIST)],
-    Discriminator(plain_or_list),
-]
+_InnerContent = TextOr[Annotated[list[InnerBlock], Field(max_length=MAX_MESSAGES, fail_fast=True)]]
 
 
 class AnthropicBlock(Body):
@@ -78,19 +76,16 @@ class AnthropicBlock(Body):
 
 class AnthropicMessage(Body):
     role: Literal["user", "assistant"]
-    content: Annotated[
-        Annotated[Text, Tag(PLAIN)]
-        | Annotated[
-            list[AnthropicBlock],
-            Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True),
-            Tag(LIST),
-        ],
-        Discriminator(plain_or_list),
+    content: TextOr[
+        Annotated[
+            list[AnthropicBlock], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
+        ]
     ]
 
 
 class AnthropicTool(Body):
-    """type: tools that Anthropic's servers run themselves have other ones."""
+    """Only tools that the client runs (`custom`) are accepted; those of Anthropic's servers have
+    other types."""
 
     hints: ClassVar = frozenset({"cache_control"})
 
@@ -110,43 +105,41 @@ class MessagesBody(Sampling):
     refused: ClassVar = {"thinking": ({"type": "disabled"},), "container": (), "mcp_servers": ([],)}
     hints: ClassVar = frozenset({"metadata", "service_tier"})
 
-    # Clients have to name a number, and name large ones.
+    # Clients must send a number and often send a very large one: it is lowered to what fits.
     max_tokens: Annotated[int, Field(ge=1)]
     messages: Annotated[
         list[AnthropicMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
     ]
     system: _InnerContent | None = None
-    stop_sequences: Annotated[list[Text], Field(max_length=MAX_STOPS, fail_fast=True)] | None = None
+    stop_sequences: list[Text] | None = None
     tools: Annotated[list[AnthropicTool], Field(max_length=128, fail_fast=True)] | None = None
     tool_choice: AnthropicChoice | None = None
 
 
-class MessagesApi:
-    """limits: of whoever asks. strict_fields: a field that means nothing is an error."""
+# How a field of a chat is called in the body that it was made of.
+_NAMES: Final = (
+    (r"^messages.*", "messages"),
+    (r"^stop\b", "stop_sequences"),
+    (r"\.function\b", ""),
+    (r"\.parameters\b", ".input_schema"),
+)
 
-    prefix = "msg"
-    body: type[Body] = MessagesBody
-    summary = "The answer to a conversation, as Anthropic's clients ask"
 
-    def __init__(self, limits: GatewayLimits, *, strict_fields: bool = False) -> None:
-        self._limits = limits
-        self._strict_fields = strict_fields
-
-    def job(self, value: dict[str, Any]) -> Job:
-        """Raises ApiError naming the field that is wrong."""
-        body, ignored = read(MessagesBody, value, strict_fields=self._strict_fields)
-        chat, _ = read(ChatBody, _as_chat(body))
-        return replace(job_of_chat(chat, ignored, self._limits, fits=True), has_ids=False)
-
-    def shape(self, job: Job) -> MessagesShape:
-        return MessagesShape(job)
+def _job(body: MessagesBody, ignored: tuple[Hint, ...], limits: GatewayLimits) -> Job:
+    asked = _as_chat(body)
+    try:
+        chat, _ = read(ChatBody, asked)
+        job = job_of_chat(chat, ignored, limits, fits=True)
+    except ApiError as error:
+        raise renamed(error, _NAMES) from error
+    return replace(job, has_ids=False)
 
 
 def _as_chat(body: MessagesBody) -> dict[str, Any]:
     """The body of /v1/chat/completions that asks for the same."""
     messages = list[dict[str, Any]]()
     if body.system is not None:
-        messages.append({"role": "system", "content": _text_of(body.system)})
+        messages.append({"role": "system", "content": text_of(body.system)})
     for place, message in enumerate(body.messages):
         messages += _messages_of(message, f"messages[{place}]")
     found: dict[str, Any] = {
@@ -154,32 +147,23 @@ def _as_chat(body: MessagesBody) -> dict[str, Any]:
         "messages": messages,
         "max_tokens": body.max_tokens,
         "stop": body.stop_sequences or None,
-        "tools": [_tool_of(tool) for tool in body.tools or ()] or None,
+        "tools": [
+            tool_json(tool.name, tool.description, tool.input_schema) for tool in body.tools or ()
+        ]
+        or None,
     }
-    if body.tool_choice is not None:
-        chosen = body.tool_choice
+    if (chosen := body.tool_choice) is not None:
         found["parallel_tool_calls"] = not chosen.disable_parallel_tool_use
         if chosen.type == "tool":
-            if chosen.name is None:
-                raise wrong("tool_choice.name", "this field is needed")
-            named = {"type": "function", "function": {"name": chosen.name}}
-            found["tool_choice"] = named
+            need(chosen, ("name",), "tool_choice")
+            found["tool_choice"] = named_json(chosen.name or "")
         else:
             found["tool_choice"] = _CHOICES[chosen.type]
     return found
 
 
-def _tool_of(tool: AnthropicTool) -> dict[str, Any]:
-    function = {
-        "name": tool.name,
-        "description": tool.description,
-        "parameters": tool.input_schema,
-    }
-    return {"type": "function", "function": function}
-
-
 def _messages_of(message: AnthropicMessage, path: str) -> Iterator[dict[str, Any]]:
-    """The messages of a chat that say the same: what functions returned has one for each."""
+    """Yields the equivalent chat messages; each result of a tool becomes a message of its own."""
     if isinstance(message.content, str):
         yield {"role": message.role, "content": message.content}
         return
@@ -190,11 +174,10 @@ def _messages_of(message: AnthropicMessage, path: str) -> Iterator[dict[str, Any
         if block.type == "text":
             texts.append(block.text or "")
         elif block.type == "tool_use":
-            function = {"name": block.name, "arguments": compact(block.input)}
-            calls.append({"id": block.id, "type": "function", "function": function})
+            calls.append(call_json(block.id or "", block.name or "", compact(block.input)))
         elif block.type == "tool_result":
             has_results = True
-            content = "" if block.content is None else _text_of(block.content)
+            content = "" if block.content is None else text_of(block.content)
             yield {"role": "tool", "tool_call_id": block.tool_use_id, "content": content}
     if texts or calls or not has_results:
         told = {"role": message.role, "content": "".join(texts)}
@@ -202,73 +185,53 @@ def _messages_of(message: AnthropicMessage, path: str) -> Iterator[dict[str, Any
 
 
 def _check_block(block: AnthropicBlock, role: str, path: str) -> None:
-    for name in _NEEDED[block.type]:
-        if getattr(block, name) is None:
-            raise wrong(f"{path}.{name}", "this field is needed", "missing_required_parameter")
+    need(block, _NEEDED[block.type], path)
     if (block.type == "tool_result") != (role == "user") and block.type != "text":
-        raise wrong(f"{path}.type", f"a {block.type} is not a part of messages of the {role}")
+        reason = f"a block of type {block.type} is not allowed in a message with the role {role}"
+        raise wrong(f"{path}.type", reason)
 
 
-def _text_of(content: str | Sequence[InnerBlock]) -> str:
-    return content if isinstance(content, str) else "".join(block.text for block in content)
+class MessagesShape(ItemShape):
+    def begun(self, head: Head) -> bytes:
+        message = {**_message(head, [], None), "usage": _usage(head.num_prompt_tokens, 0)}
+        return _event("message_start", message=message)
 
-
-class MessagesShape:
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._reader = ItemReader(job)
-        self._finish_reason: str | None = None
-
-    def chunks(self, head: Head, delta: Delta, told: Told | None = None) -> bytes:
-        events = b""
-        if delta.begins:
-            message = {**_message(head, [], None), "usage": _usage(head.num_prompt_tokens, 0)}
-            events = _event("message_start", message=message)
-        for step in self._reader.read(delta):
-            events += self._event_of(head, step)
-        self._finish_reason = delta.finish_reason
-        return events
-
-    def _event_of(self, head: Head, step: Step) -> bytes:
+    def events_of(self, head: Head, step: Step) -> Iterator[bytes]:
         if step.what == "ends":
-            return _event("content_block_stop", index=step.place)
-        if step.what == "begins":
-            block = _block(head, Item(step.item.kind, step.item.name, "", step.item.number))
-            return _event("content_block_start", index=step.place, content_block=block)
-        if step.item.kind == CALL:
-            added = {"type": "input_json_delta", "partial_json": step.piece}
-        elif step.item.kind == CONTENT:
-            added = {"type": "text_delta", "text": step.piece}
+            yield _event("content_block_stop", index=step.place)
+        elif step.what == "begins":
+            block = _block(head, replace(step.item, text=""))
+            yield _event("content_block_start", index=step.place, content_block=block)
         else:
             added = {"type": "thinking_delta", "thinking": step.piece}
-        return _event("content_block_delta", index=step.place, delta=added)
+            if step.item.kind == CALL:
+                added = {"type": "input_json_delta", "partial_json": step.piece}
+            elif step.item.kind == CONTENT:
+                added = {"type": "text_delta", "text": step.piece}
+            yield _event("content_block_delta", index=step.place, delta=added)
 
-    def end(self, head: Head, usage: dict[str, Any], told: Told | None = None) -> bytes:
-        reason = _stop_reason(self._finish_reason, self._reader.num_calls)
+    def ended(
+        self, head: Head, items: list[Item], reason: str | None, usage: dict[str, Any]
+    ) -> bytes:
         return _event(
             "message_delta",
-            delta={"stop_reason": reason, "stop_sequence": None},
+            delta={"stop_reason": _stop_reason(reason, items), "stop_sequence": None},
             usage=_usage(usage["prompt_tokens"], usage["completion_tokens"]),
             airdraft=usage["airdraft"],
         ) + _event("message_stop")
 
-    def failed(self, error: ApiError) -> bytes:
-        return named_event("error", error.body())
-
-    def whole(self, head: Head, choices: Sequence[Whole], usage: dict[str, Any]) -> bytes:
-        (choice,) = choices
-        items = items_of(self._job, choice.as_delta())
-        num_calls = sum(item.kind == CALL for item in items)
-        message = {
-            **_message(
-                head,
-                [_block(head, item) for item in items],
-                _stop_reason(choice.finish_reason, num_calls),
-            ),
+    def document(
+        self, head: Head, items: list[Item], reason: str | None, usage: dict[str, Any]
+    ) -> dict[str, Any]:
+        blocks = [_block(head, item) for item in items]
+        return {
+            **_message(head, blocks, _stop_reason(reason, items)),
             "usage": _usage(usage["prompt_tokens"], usage["completion_tokens"]),
             "airdraft": usage["airdraft"],
         }
-        return compact(message).encode()
+
+    def failed(self, error: ApiError) -> bytes:
+        return named_event("error", error.body())
 
 
 def _event(kind: str, **fields: Any) -> bytes:
@@ -291,9 +254,8 @@ def _usage(num_prompt_tokens: int, num_tokens: int) -> dict[str, int]:
     return {"input_tokens": num_prompt_tokens, "output_tokens": num_tokens}
 
 
-def _stop_reason(reason: str | None, num_calls: int) -> str | None:
-    if reason == "stop" and num_calls:
-        return "tool_use"
+def _stop_reason(reason: str | None, items: list[Item]) -> str | None:
+    reason = finish_reason(reason, num_calls(items))
     return _STOP_REASONS.get(reason or "", reason)
 
 
@@ -301,7 +263,7 @@ def _block(head: Head, item: Item) -> dict[str, Any]:
     if item.kind == CONTENT:
         return {"type": "text", "text": item.text}
     if item.kind == CALL:
-        # What was cut off is no JSON, and so has no arguments that anybody could use.
+        # Arguments that were cut off are not valid JSON: such a call is told without them.
         try:
             arguments = json.loads(item.text) if item.text else {}
         except ValueError:
@@ -309,3 +271,12 @@ def _block(head: Head, item: Item) -> dict[str, Any]:
         found = {"type": "tool_use", "id": call_id(head, 0, item.number), "name": item.name}
         return {**found, "input": arguments}
     return {"type": "thinking", "thinking": item.text, "signature": ""}
+
+
+MESSAGES: Final = Api(
+    "msg",
+    MessagesBody,
+    "The answer to a conversation, as Anthropic's clients ask",
+    _job,
+    MessagesShape,
+)

@@ -10,23 +10,23 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nodes.client import RequestFailedError
-from nodes.gateway.anthropic import MessagesApi
-from nodes.gateway.chat import ChatApi
-from nodes.gateway.completions import CompletionApi
+from nodes.gateway.anthropic import MESSAGES
+from nodes.gateway.chat import CHAT
+from nodes.gateway.completions import COMPLETIONS
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.counting import ROUTES
 from nodes.gateway.errors import ApiError, no_such_model, of_failure
-from nodes.gateway.generate import Api, Generate, Shared
+from nodes.gateway.generate import Generate, Shared
 from nodes.gateway.guard import key_of
 from nodes.gateway.idempotency import KeyedRequests
 from nodes.gateway.looking import Looking
 from nodes.gateway.models import Mesh, Models
 from nodes.gateway.openapi import document
 from nodes.gateway.page import page
-from nodes.gateway.responses import ResponsesApi
+from nodes.gateway.responses import RESPONSES
 from nodes.gateway.running import Running
 from nodes.gateway.shape import VERSION, now_unix
-from nodes.gateway.texts import Texts
+from nodes.gateway.texts import READINGS, Read
 from nodes.metrics.exposition import CONTENT_TYPE, render_metrics
 from nodes.metrics.gateway import GatewayMetrics
 
@@ -57,11 +57,11 @@ class Gateway:
         self._started_unix = now_unix()
 
     def router(self) -> ASGIApp:
-        apis: dict[str, type[Api]] = {
-            "/v1/completions": CompletionApi,
-            "/v1/chat/completions": ChatApi,
-            "/v1/messages": MessagesApi,
-            "/v1/responses": ResponsesApi,
+        apis = {
+            "/v1/completions": COMPLETIONS,
+            "/v1/chat/completions": CHAT,
+            "/v1/messages": MESSAGES,
+            "/v1/responses": RESPONSES,
         }
         shared = Shared(
             self.mesh,
@@ -81,10 +81,11 @@ class Gateway:
             Route("/v1/models", self._models),
             Route("/v1/models/{name:path}", self._model),
         ]
-        texts = Texts(shared)
-        routes += [Route(path, route, methods=["POST"]) for path, route in texts.routes.items()]
-        bodies = {path: (api.body, api.summary) for path, api in apis.items()}
-        told = document({**bodies, **texts.bodies}, frozenset(apis), VERSION)
+        routes += [
+            Route(path, Read(shared, reading), methods=["POST"])
+            for path, reading in READINGS.items()
+        ]
+        told = document({**apis, **READINGS}, VERSION)
 
         async def openapi(_request: Request) -> JSONResponse:
             return JSONResponse(told)

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Annotated, Any, ClassVar, Final, NamedTuple, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Protocol, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Tag, ValidationError
 from pydantic_core import PydanticCustomError
 
 from nodes.gateway.errors import ApiError
 
 # A client may send thousands of them; a few tell what it sends in vain.
 _MOST_HINTS: Final = 16
+# Of schemas and arguments: no program nests deeper, and what reads them does so step by step.
+_MOST_DEPTH: Final = 64
 # Tags of the alternatives of a union, which are no part of a field's path.
 PLAIN: Final = "~plain"
 LIST: Final = "~list"
@@ -29,13 +32,14 @@ TOKEN_LISTS: Final = "~token lists"
 _TAGS: Final = (PLAIN, LIST, OBJECT, TEXTS, TOKENS, TOKEN_LISTS)
 
 B = TypeVar("B", bound="Body")
+L = TypeVar("L")
 
 
 class Body(BaseModel):
     """An object of JSON.
 
-    refused: fields of OpenAI's API that a text would depend on and that are not served, with the
-    values that ask for nothing. hints: fields of OpenAI's API that no text depends on.
+    refused: fields that would change the text and are not supported, each with the values that are
+    harmless. hints: known fields that never change the text; they are ignored.
     """
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, allow_inf_nan=False)
@@ -102,33 +106,89 @@ def compact(value: Any) -> str:
 
 def readable(value: dict[str, Any]) -> dict[str, Any]:
     """A validator: an object of any JSON that is a text."""
+    if depth_of(value) > _MOST_DEPTH:
+        raise refusal(f"this has more than {_MOST_DEPTH} levels")
     try:
-        compact(value).encode()
-    except (ValueError, RecursionError):
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:
         raise refusal("this object cannot be read") from None
     return value
+
+
+def depth_of(value: object) -> int:
+    """How many lists and objects stand in each other, up to a few more than are accepted."""
+    depth, level = 0, list[object]([value])
+    while depth <= _MOST_DEPTH:
+        inner = [each for each in level if isinstance(each, dict | list)]
+        if not inner:
+            break
+        depth += 1
+        level = [
+            item for each in inner for item in (each.values() if isinstance(each, dict) else each)
+        ]
+    return depth
 
 
 def _encodable(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise refusal("half of a surrogate pair is no text") from None
+        raise refusal("this holds half of a surrogate pair, which is not valid Unicode") from None
     return text
+
+
+def _plain_or_list(value: object) -> str:
+    return LIST if isinstance(value, list) else PLAIN
+
+
+def _plain_or_object(value: object) -> str:
+    return OBJECT if isinstance(value, dict | Body) else PLAIN
 
 
 Text = Annotated[str, AfterValidator(_encodable)]
 Object = Annotated[dict[str, Any], AfterValidator(readable)]
+# A text, or a list of what the brackets say.
+TextOr = Annotated[
+    Annotated[Text, Tag(PLAIN)] | Annotated[L, Tag(LIST)], Discriminator(_plain_or_list)
+]
+# Which function is to be called: in a word, or by its name.
+ChoiceOr = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag(PLAIN)] | Annotated[L, Tag(OBJECT)],
+    Discriminator(_plain_or_object),
+]
 
 
-def plain_or_list(value: object) -> str:
-    """A discriminator: which of two kinds a field is."""
-    return LIST if isinstance(value, list) else PLAIN
+class HasText(Protocol):
+    @property
+    def text(self) -> str: ...
 
 
-def plain_or_object(value: object) -> str:
-    """A discriminator: which of two kinds a field is."""
-    return OBJECT if isinstance(value, dict | Body) else PLAIN
+def text_of(content: str | Sequence[HasText] | None) -> str:
+    """A text that may be given in parts, or not at all."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "".join(part.text for part in content)
+
+
+def need(body: Body, names: Sequence[str], path: str) -> None:
+    """Raises ApiError naming the first of these fields that is not there."""
+    for name in names:
+        if getattr(body, name) is None:
+            where = f"{path}.{name}" if path else name
+            raise wrong(where, "this field is needed", "missing_required_parameter")
+
+
+def renamed(error: ApiError, names: Sequence[tuple[str, str]]) -> ApiError:
+    """An error whose field has another name in the body that a client sent.
+
+    names: regular expressions of what is replaced in its path, one after the other.
+    """
+    if error.param is None:
+        return error
+    path = error.param
+    for old, new in names:
+        path = re.sub(old, new, path)
+    return wrong(path, error.message.removeprefix(f"{error.param}: "), error.code or "")
 
 
 def _of_pydantic(error: ValidationError) -> ApiError:

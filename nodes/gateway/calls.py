@@ -113,18 +113,17 @@ class CallReader:
                 self._waiting = self._waiting.removeprefix(_FENCE)
                 self._at = _At.HEAD
                 return
-        place = self._waiting.find(_OPEN)
-        if place >= 0:
-            content = self._waiting[:place]
-            self._waiting = self._waiting[place + len(_OPEN) :]
-            self._at = _At.HEAD
-        else:
-            kept = 0 if is_last else num_begun(_OPEN, self._waiting)
-            content = self._waiting[: len(self._waiting) - kept]
-            self._waiting = self._waiting[len(content) :]
+        content = self._until_open(is_last=is_last)
         if content:
             self._has_content = True
             yield Part(content=content)
+
+    def _until_open(self, *, is_last: bool) -> str:
+        """What stands before the next mark of a call, which is read, too, if it is there."""
+        before, self._waiting, is_found = until(_OPEN, self._waiting, is_last=is_last)
+        if is_found:
+            self._at = _At.HEAD
+        return before
 
     def _is_bare(self) -> bool | None:
         """Whether the answer is a call without its mark; None where that is not known yet."""
@@ -152,13 +151,7 @@ class CallReader:
     def _behind(self, *, is_last: bool) -> None:
         """What closes a call, and leads to the next."""
         if self._style == HERMES:
-            opened = self._waiting.find(_OPEN)
-            if opened >= 0:
-                self._waiting = self._waiting[opened + len(_OPEN) :]
-                self._at = _At.HEAD
-            else:
-                kept = 0 if is_last else num_begun(_OPEN, self._waiting)
-                self._waiting = self._waiting[len(self._waiting) - kept :]
+            self._until_open(is_last=is_last)
             return
         comma = self._waiting.find(",") if self._style == MISTRAL else -1
         self._waiting = self._waiting[comma + 1 :] if comma >= 0 else ""
@@ -201,9 +194,14 @@ class _Value:
         return text
 
 
-def num_begun(mark: str, text: str) -> int:
-    """How many of the last characters of a text may begin a mark."""
-    for size in range(min(len(mark) - 1, len(text)), 0, -1):
-        if text.endswith(mark[:size]):
-            return size
-    return 0
+def until(mark: str, text: str, *, is_last: bool) -> tuple[str, str, bool]:
+    """What stands before a mark, what is left behind it, and whether it is there. Where it is not,
+    the end of the text that may begin it is left. is_last: no more text comes."""
+    before, found, rest = text.partition(mark)
+    if found:
+        return before, rest, True
+    kept = 0
+    if not is_last:
+        sizes = range(min(len(mark) - 1, len(text)), 0, -1)
+        kept = next((size for size in sizes if text.endswith(mark[:size])), 0)
+    return text[: len(text) - kept], text[len(text) - kept :], False

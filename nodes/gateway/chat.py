@@ -7,19 +7,34 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field
 
 from nodes.gateway.answers import Delta, ScoredToken
-from nodes.gateway.bodies import LIST, PLAIN, Body, Hint, Text, plain_or_list, read, wrong
+from nodes.gateway.bodies import Body, ChoiceOr, Hint, Text, TextOr, text_of, wrong
 from nodes.gateway.calls import Part
 from nodes.gateway.config import GatewayLimits
-from nodes.gateway.errors import ApiError
 from nodes.gateway.fields import Job, OpenAiBody, job_of, options_of
 from nodes.gateway.logprobs import chat_logprobs
 from nodes.gateway.reading import CALL, CONTENT, REASONING, Readers, items_of
 from nodes.gateway.resuming import Told
-from nodes.gateway.shape import ChunkWriter, Head, Whole, call_id, finish_reason, whole_body
-from nodes.gateway.tools import CallList, ToolChoice, ToolList, call_fields, for_template, tools_of
+from nodes.gateway.shape import (
+    Api,
+    ChunkWriter,
+    Head,
+    Whole,
+    call_id,
+    finish_reason,
+    whole_body,
+)
+from nodes.gateway.tools import (
+    CallList,
+    NamedTool,
+    ToolList,
+    call_fields,
+    call_json,
+    for_template,
+    tools_of,
+)
 from nodes.messages import MAX_MESSAGES, MAX_TOP_LOGPROBS, ChatMessage
 
 _KIND: Final = "chat.completion"
@@ -30,17 +45,14 @@ class TextPart(Body):
     text: Text
 
 
-Content = Annotated[
-    Annotated[Text, Tag(PLAIN)]
-    | Annotated[
-        list[TextPart], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True), Tag(LIST)
-    ],
-    Discriminator(plain_or_list),
+Content = TextOr[
+    Annotated[list[TextPart], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
 ]
 
 
 class MessageBody(Body):
-    """What answers of ours have, and is sent back as it came, is accepted."""
+    """A message of a conversation. Fields that our answers have are accepted when they are sent
+    back unchanged."""
 
     refused: ClassVar = {"refusal": (), "annotations": ([],), "function_call": (), "audio": ()}
     # What a model thought is not shown to it again: templates leave it out of past answers.
@@ -57,9 +69,7 @@ class MessageBody(Body):
 
     @property
     def text(self) -> str:
-        if isinstance(self.content, list):
-            return "".join(part.text for part in self.content)
-        return self.content or ""
+        return text_of(self.content)
 
 
 class ChatBody(OpenAiBody):
@@ -78,7 +88,7 @@ class ChatBody(OpenAiBody):
         list[MessageBody], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
     ]
     tools: ToolList | None = None
-    tool_choice: ToolChoice | None = None
+    tool_choice: ChoiceOr[NamedTool] | None = None
     parallel_tool_calls: bool | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -86,32 +96,11 @@ class ChatBody(OpenAiBody):
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
 
 
-class ChatApi:
-    """limits: of whoever asks. strict_fields: a field that means nothing is an error."""
-
-    prefix = "chatcmpl"
-    body: type[Body] = ChatBody
-    summary = "The answer to a conversation"
-
-    def __init__(self, limits: GatewayLimits, *, strict_fields: bool = False) -> None:
-        self._limits = limits
-        self._strict_fields = strict_fields
-
-    def job(self, value: dict[str, Any]) -> Job:
-        """Raises ApiError naming the field that is wrong."""
-        body, ignored = read(ChatBody, value, strict_fields=self._strict_fields)
-        return job_of_chat(body, ignored, self._limits)
-
-    def shape(self, job: Job) -> ChatShape:
-        return ChatShape(job)
-
-
 def job_of_chat(
     body: ChatBody, ignored: tuple[Hint, ...], limits: GatewayLimits, *, fits: bool = False
 ) -> Job:
-    """fits: the number of tokens that is asked for is a wish; it is, too, where none is asked for.
-
-    Raises ApiError naming the field that is wrong.
+    """fits: max_tokens is lowered to what fits beside the prompt, as it is where the body names
+    none. Raises ApiError naming the field that is wrong.
     """
     if len(body.messages) > limits.max_messages:
         raise wrong("messages", f"{limits.max_messages} entries at most are accepted")
@@ -173,81 +162,57 @@ def _template_fields(message: MessageBody) -> dict[str, Any]:
 
 class ChatShape:
     def __init__(self, job: Job) -> None:
-        self._writer = ChunkWriter(_KIND + ".chunk", include_usage=job.include_usage)
-        self._has_logprobs = job.has_logprobs
-        self._tells_tokens = job.tells_tokens
+        self._writer = ChunkWriter(_KIND + ".chunk", job)
         self._job = job
         self._readers = Readers(job)
+        self.end, self.failed = self._writer.end, self._writer.failed
 
     def chunks(self, head: Head, delta: Delta, told: Told | None = None) -> bytes:
-        events = b""
+        """Tokens go with the first thing that their text adds."""
+        index, tokens, events = delta.index, delta.tokens, b""
+        added = [_added(head, index, part) for part in self._readers.parts(delta)]
+        if tokens and not added:
+            added = [{"content": ""}]
         if delta.begins:
+            events = b"" if told is None else told.line(index)
+            events += self._event(head, index, {"role": "assistant", "content": ""})
+        for each in added:
             if told is not None:
-                events = told.line(delta.index)
-            events += self._event(head, delta.index, '{"role":"assistant","content":""}')
-        if self._readers.are_needed:
-            return events + self._chunks_of_parts(head, delta)
-        if delta.text or delta.tokens:
-            if told is not None:
-                events += told.line(delta.index, delta.text, len(delta.tokens))
-            added = f'{{"content":{json.dumps(delta.text)}}}'
-            events += self._event(head, delta.index, added, delta.tokens)
+                # Where events have ids all of a piece of text is one thing.
+                events += told.line(index, delta.text, len(tokens))
+            events += self._event(head, index, each, tokens)
+            tokens = ()
         if delta.finish_reason is not None:
             if told is not None:
-                events += told.line(delta.index, ends=True)
-            events += self._event(head, delta.index, "{}", reason=delta.finish_reason)
-        return events
-
-    def _chunks_of_parts(self, head: Head, delta: Delta) -> bytes:
-        """What a piece of text adds to thoughts, content and calls. Tokens go with its first
-        content."""
-        tokens, events = delta.tokens, b""
-        for part in self._readers.parts(delta):
-            if part.content:
-                added = f'{{"content":{json.dumps(part.content)}}}'
-                events += self._event(head, delta.index, added, tokens)
-                tokens = ()
-            elif part.reasoning:
-                added = json.dumps({"reasoning_content": part.reasoning})
-                events += self._event(head, delta.index, added)
-            else:
-                added = json.dumps({"tool_calls": [_call_delta(head, delta.index, part)]})
-                events += self._event(head, delta.index, added)
-        if delta.finish_reason is not None:
-            num_calls = self._readers.num_calls(delta.index)
-            reason = finish_reason(delta.finish_reason, num_calls)
-            events += self._event(head, delta.index, "{}", reason=reason)
+                events += told.line(index, ends=True)
+            reason = finish_reason(delta.finish_reason, self._readers.num_calls(index))
+            events += self._event(head, index, {}, reason=reason)
         return events
 
     def _event(
         self,
         head: Head,
         index: int,
-        added: str,
+        added: dict[str, Any],
         tokens: Sequence[ScoredToken] = (),
         reason: str | None = None,
     ) -> bytes:
-        has_logprobs = self._has_logprobs and tokens
-        logprobs = json.dumps(chat_logprobs(tokens)) if has_logprobs else "null"
-        return self._writer.choice(
-            head,
-            f'{{"index":{index},"delta":{added},"logprobs":{logprobs},'
-            f'"finish_reason":{json.dumps(reason)}}}',
-            tokens if self._tells_tokens else (),
-        )
-
-    def end(self, head: Head, usage: dict[str, Any], told: Told | None = None) -> bytes:
-        return self._writer.end(head, usage, told)
-
-    def failed(self, error: ApiError) -> bytes:
-        return error.event()
+        has_logprobs = self._job.has_logprobs and tokens
+        choice = {
+            "index": index,
+            "delta": added,
+            "logprobs": chat_logprobs(tokens) if has_logprobs else None,
+            "finish_reason": reason,
+        }
+        return self._writer.choice(head, json.dumps(choice, separators=(",", ":")), tokens)
 
     def whole(self, head: Head, choices: Sequence[Whole], usage: dict[str, Any]) -> bytes:
-        written: list[dict[str, Any]] = [
+        has_logprobs = self._job.has_logprobs
+        written = [
             {
                 "index": index,
                 **self._message(head, index, choice),
-                "logprobs": chat_logprobs(choice.tokens) if self._has_logprobs else None,
+                "logprobs": chat_logprobs(choice.tokens) if has_logprobs else None,
             }
             for index, choice in enumerate(choices)
         ]
@@ -257,34 +222,30 @@ class ChatShape:
         items = items_of(self._job, choice.as_delta())
         content = "".join(item.text for item in items if item.kind == CONTENT)
         reasoning = "".join(item.text for item in items if item.kind == REASONING)
-        calls = [item for item in items if item.kind == CALL]
+        calls = [
+            call_json(call_id(head, index, item.number), item.name, item.text)
+            for item in items
+            if item.kind == CALL
+        ]
         message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
         if reasoning:
             message["reasoning_content"] = reasoning
         if calls:
-            message["content"] = content or None
-            message["tool_calls"] = [
-                {
-                    "id": call_id(head, index, place),
-                    "type": "function",
-                    "function": {"name": call.name, "arguments": call.text},
-                }
-                for place, call in enumerate(calls)
-            ]
-        return {
-            "message": message,
-            "finish_reason": finish_reason(choice.finish_reason, len(calls)),
-        }
+            message |= {"content": content or None, "tool_calls": calls}
+        reason = finish_reason(choice.finish_reason, len(calls))
+        return {"message": message, "finish_reason": reason}
 
 
-def _call_delta(head: Head, choice: int, part: Part) -> dict[str, Any]:
-    """A call's beginning, or more of its arguments."""
-    function = {"arguments": part.arguments}
-    if not part.name:
-        return {"index": part.number, "function": function}
-    return {
-        "index": part.number,
-        "id": call_id(head, choice, part.number),
-        "type": "function",
-        "function": {"name": part.name, **function},
-    }
+def _added(head: Head, choice: int, part: Part) -> dict[str, Any]:
+    """What a part of a choice adds to its message."""
+    if part.content:
+        return {"content": part.content}
+    if part.reasoning:
+        return {"reasoning_content": part.reasoning}
+    call: dict[str, Any] = {"function": {"arguments": part.arguments}}
+    if part.name:
+        call = call_json(call_id(head, choice, part.number), part.name, part.arguments)
+    return {"tool_calls": [{"index": part.number, **call}]}
+
+
+CHAT: Final = Api("chatcmpl", ChatBody, "The answer to a conversation", job_of_chat, ChatShape)

@@ -10,13 +10,12 @@ from pydantic import Discriminator, Field, Tag
 
 from mesh.shared_numbers import shared
 from nodes.gateway.answers import Delta
-from nodes.gateway.bodies import PLAIN, TEXTS, TOKEN_LISTS, TOKENS, Body, Text, read, wrong
+from nodes.gateway.bodies import PLAIN, TEXTS, TOKEN_LISTS, TOKENS, Hint, Text, wrong
 from nodes.gateway.config import GatewayLimits
-from nodes.gateway.errors import ApiError
 from nodes.gateway.fields import Job, OpenAiBody, job_of, options_of
 from nodes.gateway.logprobs import CompletionLogprobs
 from nodes.gateway.resuming import Told
-from nodes.gateway.shape import ChunkWriter, Head, Whole, whole_body
+from nodes.gateway.shape import Api, ChunkWriter, Head, Whole, whole_body
 from nodes.generation import Prompt
 from nodes.messages import MAX_PROMPT_TOKENS, MAX_TOP_LOGPROBS
 
@@ -66,39 +65,22 @@ class CompletionBody(OpenAiBody):
     echo: bool | None = None
 
 
-class CompletionApi:
-    """limits: of whoever asks. strict_fields: a field that means nothing is an error."""
-
-    prefix = "cmpl"
-    body: type[Body] = CompletionBody
-    summary = "What goes on after a prompt"
-
-    def __init__(self, limits: GatewayLimits, *, strict_fields: bool = False) -> None:
-        self._limits = limits
-        self._strict_fields = strict_fields
-
-    def job(self, value: dict[str, Any]) -> Job:
-        """Raises ApiError naming the field that is wrong."""
-        body, ignored = read(CompletionBody, value, strict_fields=self._strict_fields)
-        limits = self._limits
-        max_tokens = _DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
-        max_tokens = min(max_tokens, limits.max_tokens)
-        echo = bool(body.echo)
-        if max_tokens == 0 and not echo:
-            raise wrong("max_tokens", "0 is accepted with echo: true only")
-        prompts = prompts_of(body.prompt, "prompt", limits)
-        # A prompt of ids is echoed from its scores: they have the bytes of its tokens.
-        scores_prompt = echo and (
-            body.logprobs is not None or max_tokens == 0 or not isinstance(prompts[0], str)
-        )
-        num_logprobs = 0 if scores_prompt and body.logprobs is None else body.logprobs
-        options = options_of(body, limits, max_tokens, num_logprobs, scores_prompt=scores_prompt)
-        return job_of(
-            body, ignored, prompts, options, echo=echo, has_logprobs=body.logprobs is not None
-        )
-
-    def shape(self, job: Job) -> CompletionShape:
-        return CompletionShape(job)
+def _job(body: CompletionBody, ignored: tuple[Hint, ...], limits: GatewayLimits) -> Job:
+    max_tokens = _DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
+    max_tokens = min(max_tokens, limits.max_tokens)
+    echo = bool(body.echo)
+    if max_tokens == 0 and not echo:
+        raise wrong("max_tokens", "0 is accepted with echo: true only")
+    prompts = prompts_of(body.prompt, "prompt", limits)
+    # A prompt of ids is echoed from its scores: they have the bytes of its tokens.
+    scores_prompt = echo and (
+        body.logprobs is not None or max_tokens == 0 or not isinstance(prompts[0], str)
+    )
+    num_logprobs = 0 if scores_prompt and body.logprobs is None else body.logprobs
+    options = options_of(body, limits, max_tokens, num_logprobs, scores_prompt=scores_prompt)
+    return job_of(
+        body, ignored, prompts, options, echo=echo, has_logprobs=body.logprobs is not None
+    )
 
 
 def prompts_of(
@@ -129,9 +111,9 @@ def prompts_of(
 
 class CompletionShape:
     def __init__(self, job: Job) -> None:
-        self._writer = ChunkWriter(_KIND, include_usage=job.include_usage)
+        self._writer = ChunkWriter(_KIND, job)
         self._has_logprobs = job.has_logprobs
-        self._tells_tokens = job.tells_tokens
+        self.end, self.failed = self._writer.end, self._writer.failed
         self._logprobs: dict[int, CompletionLogprobs] = {}
 
     def chunks(self, head: Head, delta: Delta, told: Told | None = None) -> bytes:
@@ -148,18 +130,12 @@ class CompletionShape:
             head,
             f'{{"index":{delta.index},"text":{json.dumps(delta.text)},'
             f'"logprobs":{logprobs},"finish_reason":{reason}}}',
-            delta.tokens if self._tells_tokens else (),
+            delta.tokens,
         )
         if told is None:
             return event
         ends = delta.finish_reason is not None
         return told.line(delta.index, delta.text, len(delta.tokens), ends=ends) + event
-
-    def end(self, head: Head, usage: dict[str, Any], told: Told | None = None) -> bytes:
-        return self._writer.end(head, usage, told)
-
-    def failed(self, error: ApiError) -> bytes:
-        return error.event()
 
     def whole(self, head: Head, choices: Sequence[Whole], usage: dict[str, Any]) -> bytes:
         written: list[dict[str, Any]] = [
@@ -172,3 +148,8 @@ class CompletionShape:
             for index, choice in enumerate(choices)
         ]
         return whole_body(head, _KIND, written, usage)
+
+
+COMPLETIONS: Final = Api(
+    "cmpl", CompletionBody, "What goes on after a prompt", _job, CompletionShape
+)

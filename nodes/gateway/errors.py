@@ -7,7 +7,9 @@ import logging
 import traceback
 from typing import Any, Final
 
+from mesh.errors import LocalProtocolError
 from nodes.client import RequestFailedError
+from nodes.runtime import first_cause
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +80,20 @@ def of_failure(error: RequestFailedError) -> ApiError:
         return no_such_model()
     status, kind, retry_after_s = _FAILURES.get(error.code, _FAILURES["internal"])
     return ApiError(status, str(error), kind=kind, code=error.code, retry_after_s=retry_after_s)
+
+
+def of_exception(error: BaseException) -> ApiError:
+    """What went wrong while the mesh was asked, for the client."""
+    cause = first_cause(error)
+    if isinstance(cause, ApiError):
+        return cause
+    if isinstance(cause, RequestFailedError):
+        return of_failure(cause)
+    if isinstance(cause, LocalProtocolError):
+        # A character may take four bytes: not all that a body may have fits.
+        reason = "the request has more bytes than a message of the mesh may"
+        return ApiError(413, reason, code="request_too_large")
+    return internal(cause)
 
 
 def no_such_model() -> ApiError:

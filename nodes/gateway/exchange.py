@@ -5,21 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from typing import Any, cast
 
 from starlette.types import Receive, Send
 
-from mesh.errors import LocalProtocolError
-from nodes.client import Event, RequestFailedError
+from nodes.client import Event
 from nodes.gateway.answers import Answers
-from nodes.gateway.errors import ApiError, internal, of_failure, unavailable
+from nodes.gateway.errors import ApiError, of_exception, unavailable
 from nodes.gateway.fields import Job
 from nodes.gateway.models import Mesh
 from nodes.gateway.outbox import Outbox, SlowReaderError
 from nodes.gateway.resuming import Told
-from nodes.gateway.running import Run
+from nodes.gateway.running import ClientLeftError, Run, started
 from nodes.gateway.shape import Head, Shape, Whole
 from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import StartedNotice, TokensNotice
@@ -27,10 +26,6 @@ from nodes.metrics.gateway import RequestMetrics
 from nodes.runtime import first_cause
 
 _OnEvent = Callable[[int, Event], None]
-
-
-class ClientLeftError(Exception):
-    """Whoever asked is gone, or was too slow to be told more."""
 
 
 class Exchange:
@@ -97,7 +92,7 @@ class Exchange:
             if delta is not None:
                 choices[delta.index].add(delta)
 
-        async with self._started(self._ask_all_or_fail(on_event), receive) as asking:
+        async with started(self._run, self._ask_all_or_fail(on_event), receive) as asking:
             await asyncio.wait({asking})
         if asking.cancelled():
             raise self._run.ended_by or ClientLeftError()
@@ -125,7 +120,7 @@ class Exchange:
             if not is_over:
                 timers.append(loop.call_later(write_timeout_s, self._abort))
 
-        async with self._started(self._fill(outbox), receive) as asking:
+        async with started(self._run, self._fill(outbox), receive) as asking:
             asking.add_done_callback(on_filled)
             try:
                 await self._send(outbox, send, asking)
@@ -187,22 +182,6 @@ class Exchange:
             answers.usage.num_prompt_tokens,
         )
 
-    @contextlib.asynccontextmanager
-    async def _started(
-        self, work: Coroutine[Any, Any, Any], receive: Receive
-    ) -> AsyncIterator[asyncio.Task[Any]]:
-        """A task that ends when it is done, when whoever asked leaves, or with the run."""
-        asking = asyncio.create_task(work)
-        leaving = asyncio.create_task(_left(receive))
-        leaving.add_done_callback(lambda _leaving: asking.cancel())
-        self._run.attach(asking)
-        try:
-            yield asking
-        finally:
-            asking.cancel()
-            leaving.cancel()
-            await asyncio.gather(asking, leaving, return_exceptions=True)
-
     async def _ask_all_or_fail(self, on_event: _OnEvent) -> None:
         """Ask the mesh until all is there or `failure` is set.
 
@@ -220,16 +199,7 @@ class Exchange:
             cause = first_cause(error)
             if isinstance(cause, SlowReaderError):
                 raise cause from None
-            if isinstance(cause, RequestFailedError):
-                self.failure = of_failure(cause)
-            elif isinstance(cause, ApiError):
-                self.failure = cause
-            elif isinstance(cause, LocalProtocolError):
-                # A character may take four bytes: not all that a body may have fits.
-                reason = "the request has more bytes than a message of the mesh may"
-                self.failure = ApiError(413, reason, code="request_too_large")
-            else:
-                self.failure = internal(cause)
+            self.failure = of_exception(cause)
 
     async def _ask_all(self, on_event: _OnEvent) -> None:
         """All prompts of a body are answered by the numerics class that the first one goes to."""
@@ -275,8 +245,3 @@ class Exchange:
             case TokensNotice():
                 choice = prompt_index * self._job.options.num_choices + event.choice
                 self._metrics.tokens_came(choice, len(event.token_ids))
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -4,50 +4,49 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, Field
 
 from nodes.engine.rules import MAX_BIASES, MAX_GRAMMAR_CHARS, NO_RULES, Grammar, LogitBias
 from nodes.engine.rules import LogitRules as Rules
-from nodes.engine.traits import OPENAI_SAMPLING, SAMPLING_NAMES
+from nodes.engine.traits import SAMPLING_NAMES, SamplingDefaults
 from nodes.fingerprint import parts_of
-from nodes.gateway.bodies import (
-    LIST,
-    PLAIN,
-    Body,
-    Hint,
-    Object,
-    Text,
-    compact,
-    plain_or_list,
-    refusal,
-    wrong,
-)
+from nodes.gateway.bodies import Body, Hint, Object, Text, TextOr, compact, refusal, wrong
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.idempotency import SEED_BITS
 from nodes.gateway.tools import Tools
 from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import DEFAULT_PRIORITY, MAX_PRIORITY, MAX_STOPS
 
-# What the sampler takes for greedy is 0 only; smaller temperatures than this mean it.
+# The sampler is greedy at exactly 0 only; a temperature below this is taken as 0.
 _LEAST_TEMPERATURE: Final = 1e-6
 # Keeps the likeliest token and no other.
 _LEAST_TOP_P: Final = 1e-9
 _ANY_OBJECT: Final = '{"type":"object"}'
 
-_Stop = Annotated[Text, Field(min_length=1, max_length=256)]
+_MOST_STOP_CHARS: Final = 256
+_Stop = Annotated[Text, Field(min_length=1, max_length=_MOST_STOP_CHARS)]
+_Stops = Annotated[list[_Stop], Field(max_length=MAX_STOPS, fail_fast=True)]
+
+
+def _checked(stop: str | list[str]) -> str | list[str]:
+    if isinstance(stop, str) and not 1 <= len(stop) <= _MOST_STOP_CHARS:
+        raise refusal(f"1 to {_MOST_STOP_CHARS} characters are accepted")
+    return stop
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A body that has been checked. prompts: each of them is a request to the mesh. tells_tokens:
-    events say what made each token. ignored: fields that mean nothing here. left_open: options of
-    sampling that the body leaves to the model. has_logprobs: the answer tells them.
-    tools: what the answer may call; tool_style: how its model writes calls, once that is known.
-    thinking: how its model thinks before it answers, once that is known. has_ids: a stream that has
-    a key can be resumed at each of its events. echoed: what the answer repeats of the body.
+    """A body that has been checked.
+
+    prompts: each of them is a request to the mesh. sampling: the options of it that the body gives;
+    those of `options` hold once the model is known. tells_tokens: events say what made each token.
+    has_logprobs: the answer tells them. ignored: fields that mean nothing here. tools: what the
+    answer may call. tool_style, thinking: how its model writes calls, and how it thinks before it
+    answers, once that is known. has_ids: a stream that has a key can be resumed at each of its
+    events. echoed: what the answer repeats of the body.
     """
 
     prompts: tuple[Prompt, ...]
@@ -60,7 +59,7 @@ class Job:
     tells_tokens: bool = False
     has_logprobs: bool = False
     ignored: tuple[Hint, ...] = ()
-    left_open: tuple[str, ...] = ()
+    sampling: Mapping[str, float] = field(default_factory=dict)
     tools: Tools | None = None
     tool_style: str = ""
     thinking: str = ""
@@ -139,14 +138,7 @@ class OpenAiBody(Sampling):
 
     n: Annotated[int, Field(ge=1)] | None = None
     stream_options: StreamOptions | None = None
-    stop: (
-        Annotated[
-            Annotated[_Stop, Tag(PLAIN)]
-            | Annotated[list[_Stop], Field(max_length=MAX_STOPS, fail_fast=True), Tag(LIST)],
-            Discriminator(plain_or_list),
-        ]
-        | None
-    ) = None
+    stop: Annotated[TextOr[_Stops], AfterValidator(_checked)] | None = None
     response_format: ResponseFormat | None = None
     airdraft: Extensions | None = None
 
@@ -203,20 +195,14 @@ def options_of(
     *,
     scores_prompt: bool = False,
 ) -> GenerateOptions:
-    """Options of a body; what it leaves open is OpenAI's, and a seed is drawn."""
+    """Options of a body, but for sampling, which with_sampling() adds; a seed is drawn."""
     num_choices = body.n or 1
     if num_choices > limits.max_choices:
         raise wrong("n", f"{limits.max_choices} at most are accepted")
-    open_ = OPENAI_SAMPLING
-    temperature = open_.temperature if body.temperature is None else body.temperature
     asked = body.system_fingerprint
     model_hash, numerics_class = ("", "") if asked is None else parts_of(asked)
     return GenerateOptions(
         max_tokens=max_tokens,
-        temperature=temperature if temperature >= _LEAST_TEMPERATURE else 0.0,
-        top_k=open_.top_k if body.top_k is None else body.top_k,
-        top_p=max(open_.top_p if body.top_p is None else body.top_p, _LEAST_TOP_P),
-        min_p=open_.min_p if body.min_p is None else body.min_p,
         # Drawn here, so that all prompts of one body have the same.
         seed=secrets.randbits(SEED_BITS) if body.seed is None else body.seed,
         priority=DEFAULT_PRIORITY if body.priority is None else body.priority,
@@ -232,6 +218,17 @@ def options_of(
         model_hash=model_hash,
         numerics_class=numerics_class,
     )
+
+
+def with_sampling(
+    options: GenerateOptions, given: Mapping[str, float], usual: SamplingDefaults
+) -> GenerateOptions:
+    """Options with how tokens are drawn: as it was given, else as is usual."""
+    known = {name: given.get(name, getattr(usual, name)) for name in SAMPLING_NAMES}
+    if known["temperature"] < _LEAST_TEMPERATURE:
+        known["temperature"] = 0.0
+    known["top_p"] = max(known["top_p"], _LEAST_TOP_P)
+    return replace(options, **known)
 
 
 def job_of(
@@ -256,6 +253,8 @@ def job_of(
         user=body.user or "",
         tells_tokens=body.tells_tokens,
         ignored=ignored,
-        left_open=tuple(name for name in SAMPLING_NAMES if getattr(body, name) is None),
+        sampling={
+            name: value for name in SAMPLING_NAMES if (value := getattr(body, name)) is not None
+        },
         **changes,
     )

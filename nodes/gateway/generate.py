@@ -6,8 +6,6 @@ import contextlib
 import logging
 import time
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from typing import Any, Protocol
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
@@ -17,40 +15,23 @@ from nodes.engine.traits import OPENAI_SAMPLING, ModelTraits
 from nodes.fingerprint import parts_of
 from nodes.gateway import idempotency, resuming
 from nodes.gateway.apikeys import ApiKey
-from nodes.gateway.bodies import Body, Hint, parse_json
+from nodes.gateway.bodies import Hint, parse_json, read
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.counting import CLIENT_LEFT, metrics_of
 from nodes.gateway.errors import ApiError
-from nodes.gateway.exchange import ClientLeftError, Exchange
-from nodes.gateway.fields import Job
-from nodes.gateway.guard import abort, end_connection, has_left, key_of, send_error
+from nodes.gateway.exchange import Exchange
+from nodes.gateway.fields import Job, with_sampling
+from nodes.gateway.guard import Headers, abort, end_connection, has_left, key_of, send_error
 from nodes.gateway.idempotency import Keyed, KeyedRequests
 from nodes.gateway.models import Mesh, Models
 from nodes.gateway.resuming import Told
-from nodes.gateway.running import Running
-from nodes.gateway.shape import Shape, new_id, now_unix
+from nodes.gateway.running import ClientLeftError, Running
+from nodes.gateway.shape import Api, new_id, now_unix
 from nodes.gateway.tools import in_style
 from nodes.generation import common_sampling
+from nodes.messages import ChatMessage
 
 logger = logging.getLogger(__name__)
-
-
-class Api(Protocol):
-    """How an API reads bodies and writes answers; made once for each set of limits.
-
-    prefix: of the ids of its answers. body: what it accepts. summary: what it is for.
-    """
-
-    prefix: str
-    body: type[Body]
-    summary: str
-
-    def __init__(self, limits: GatewayLimits, *, strict_fields: bool = False) -> None: ...
-
-    def job(self, value: dict[str, Any]) -> Job:
-        """Raises ApiError naming the field that is wrong."""
-
-    def shape(self, job: Job) -> Shape: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +51,13 @@ class Shared:
 class Generate:
     """The route of one API."""
 
-    def __init__(self, shared: Shared, api: type[Api]) -> None:
+    def __init__(self, shared: Shared, api: Api) -> None:
         self._shared = shared
-        self._prefix = api.prefix
-        self._api = lru_cache(maxsize=64)(partial(api, strict_fields=shared.strict_fields))
+        self._api = api
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         key = key_of(scope, "infer")
-        record = _Record(new_id(self._prefix), key.name)
+        record = _Record(new_id(self._api.prefix), key.name)
         try:
             await self._answer(scope, receive, send, key, record)
         except ApiError as error:
@@ -102,8 +82,9 @@ class Generate:
             run = stack.enter_context(entered)
             content = await body_of(Request(scope, receive), limits.max_body_bytes)
             body = parse_json(content)
-            api: Api = self._api(limits)
-            job = api.job(body)
+            api, strict = self._api, shared.strict_fields
+            asked, ignored = read(api.body, body, strict_fields=strict)
+            job = api.job(asked, ignored, limits)
             job = _for_model(job, await self._traits(job))
             if keyed is not None and body.get("seed") is None:
                 job = replace(job, options=replace(job.options, seed=keyed.seed))
@@ -119,7 +100,7 @@ class Generate:
                     takes_over=bool(_values(scope, resuming.HEADER)),
                 )
                 await stack.enter_async_context(under_way)
-                record.request_id = keyed.request_id(self._prefix)
+                record.request_id = keyed.request_id(self._api.prefix)
                 shared.running.rename(run, record.request_id)
                 job = _as_before(job, told, shared.keyed.fingerprint_of(keyed))
             record.ignored = job.ignored
@@ -146,16 +127,17 @@ class Generate:
                     receive, send, limits.max_unsent_bytes, limits.write_timeout_s
                 )
             else:
-                await _send_whole(await exchange.whole(receive), exchange, send)
+                await send_whole(await exchange.whole(receive), exchange.headers(), send)
         record.status = 200 if exchange.failure is None else exchange.failure.status
 
     async def _traits(self, job: Job) -> ModelTraits:
         """Of the model that a job goes to. Raises ApiError where that has to be named first."""
         found = await self._shared.models.traits(job.model)
-        if job.tools is not None and len({traits.tool_style for traits in found}) > 1:
-            reason = "name one model: those that are served write calls of tools in several forms"
+        kinds = {(t.tool_style if job.tools is not None else "", t.thinking) for t in found}
+        if len(kinds) > 1 and not isinstance(job.prompts[0], str):
+            reason = "name one model: those that are served think, or call tools, in several forms"
             raise ApiError(400, f"model: {reason}", param="model", code="invalid_value")
-        # Of whatever may answer.
+        # Where no model is named: the traits of the first that may answer.
         traits = found[0] if found else ModelTraits(HERMES)
         usual = OPENAI_SAMPLING if self._shared.openai_defaults else common_sampling(found)
         return replace(traits, sampling=usual)
@@ -164,14 +146,17 @@ class Generate:
 def _for_model(job: Job, traits: ModelTraits) -> Job:
     """A job whose options are those of its model where the body leaves them open. Raises ApiError
     where the model cannot be told of tools."""
-    left_open = {name: getattr(traits.sampling, name) for name in job.left_open}
-    options = replace(job.options, **left_open)
-    style = traits.tool_style if job.tools is not None else ""
+    options = with_sampling(job.options, job.sampling, traits.sampling)
+    # A grammar leaves no room for thoughts.
+    is_held = bool(options.rules.grammar.kind)
+    style = ""
     if job.tools is not None:
+        is_held = is_held or job.tools.is_required
+        style = traits.tool_style
         options = in_style(options, job.tools, style)
-    is_chat = not isinstance(job.prompts[0][0], str | int)
-    thinking = traits.thinking if is_chat else ""
-    # What a reader held back is in no event: ids tell how much of the text has been told.
+    is_chat = isinstance(job.prompts[0][0], ChatMessage)
+    thinking = traits.thinking if is_chat and not is_held else ""
+    # No ids of events where text is parsed: a parser holds text back, and ids count what was sent.
     has_ids = job.has_ids and not style and not thinking
     return replace(job, options=options, tool_style=style, thinking=thinking, has_ids=has_ids)
 
@@ -252,7 +237,8 @@ class _Record:
 
 
 def limits_of(limits: GatewayLimits, key: ApiKey) -> GatewayLimits:
-    """A key's own limits, where it has some: they may be higher, but for those of all."""
+    """The limits of one key: its own where it has some, else the gateway's. Its own may be higher,
+    except where a limit covers all keys."""
     return replace(
         limits,
         max_concurrent_per_key=key.max_concurrent or limits.max_concurrent_per_key,
@@ -279,11 +265,12 @@ async def body_of(request: Request, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-async def _send_whole(content: bytes, exchange: Exchange, send: Send) -> None:
+async def send_whole(content: bytes, more: Headers, send: Send) -> None:
+    """Answer with JSON and these headers beside."""
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(content)).encode()),
-        *exchange.headers(),
+        *more,
     ]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": content})

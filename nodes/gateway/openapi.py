@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from pydantic.json_schema import models_json_schema
 
-from nodes.gateway.bodies import Body
+from nodes.gateway.shape import Api
+from nodes.gateway.texts import Reading
 
 _REF: Final = "#/components/schemas/{model}"
 _ERROR: Final = {
@@ -34,29 +35,25 @@ _GETS: Final = {
 }
 
 
-def document(
-    bodies: Mapping[str, tuple[type[Body], str]], streams: frozenset[str], version: str
-) -> dict[str, Any]:
-    """An OpenAPI 3.1 document. bodies: what is posted to each path, and what for; streams: the
-    paths that answer with server-sent events where the body says `"stream": true`."""
-    kinds = {kind for kind, _ in bodies.values()}
+def document(posts: Mapping[str, Api | Reading], version: str) -> dict[str, Any]:
+    """An OpenAPI 3.1 document. posts: what is posted to each path."""
     named, schemas = models_json_schema(
-        [(kind, "validation") for kind in sorted(kinds, key=lambda kind: kind.__name__)],
-        ref_template=_REF,
+        [(post.body, "validation") for post in posts.values()], ref_template=_REF
     )
     failed = {"application/json": {"schema": {"$ref": _REF.format(model="Error")}}}
     paths: dict[str, Any] = {
-        path: {"get": {"summary": summary, "responses": {"200": {"description": "It is"}}}}
+        path: {"get": {"summary": summary, "responses": {"200": {"description": "OK"}}}}
         for path, summary in _GETS.items()
     }
-    for path, (kind, summary) in bodies.items():
+    for path, post in posts.items():
         answer: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
-        if path in streams:
+        if isinstance(post, Api):
+            # Where the body says "stream": true.
             answer["text/event-stream"] = {"schema": {"type": "string"}}
-        asked = {"application/json": {"schema": named[kind, "validation"]}}
+        asked = {"application/json": {"schema": named[post.body, "validation"]}}
         paths[path] = {
             "post": {
-                "summary": summary,
+                "summary": post.summary,
                 "requestBody": {"required": True, "content": asked},
                 "responses": {
                     "200": {"description": "The answer", "content": answer},
@@ -68,6 +65,7 @@ def document(
         "openapi": "3.1.0",
         "info": {"title": "airdraft", "version": version},
         "paths": paths,
+        "security": [{"key": []}, {}],
         "components": {
             "schemas": {**schemas.get("$defs", {}), "Error": _ERROR},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from enum import Enum, auto
+from typing import Any, Final, NamedTuple
 
 from nodes.engine.chat.thinking import CLOSE, OPEN, OPENED
 from nodes.gateway.answers import Delta
-from nodes.gateway.calls import CallReader, Part, num_begun
+from nodes.gateway.bodies import compact
+from nodes.gateway.calls import CallReader, Part, until
+from nodes.gateway.errors import ApiError
 from nodes.gateway.fields import Job
+from nodes.gateway.resuming import Told
+from nodes.gateway.shape import Head, Whole
 
 REASONING: Final = "reasoning"
 CONTENT: Final = "content"
@@ -18,8 +24,8 @@ CALL: Final = "call"
 
 @dataclass(slots=True)
 class Item:
-    """A part of an answer: of one kind, and text throughout. name: of the function that a call is
-    of, whose arguments are the text. number: of a call among the answer's calls."""
+    """A part of an answer: thoughts, content or a call. Of a call, name is the function, text its
+    arguments as JSON, and number its place among the calls."""
 
     kind: str
     name: str = ""
@@ -29,12 +35,13 @@ class Item:
 
 class Step(NamedTuple):
     """Something that happens to the item of an answer at a place: it `begins`, `grows` by a piece,
-    or `ends`."""
+    or `ends`. reason: why the answer ends with it, if it does."""
 
     what: str
     place: int
     item: Item
     piece: str = ""
+    reason: str | None = None
 
 
 class ItemReader:
@@ -43,10 +50,6 @@ class ItemReader:
     def __init__(self, job: Job) -> None:
         self._readers = Readers(job)
         self.items: list[Item] = []
-
-    @property
-    def num_calls(self) -> int:
-        return sum(item.kind == CALL for item in self.items)
 
     def read(self, delta: Delta) -> Iterator[Step]:
         for part in self._readers.parts(delta):
@@ -59,11 +62,61 @@ class ItemReader:
                 self.items[-1].text += piece
                 yield Step("grows", len(self.items) - 1, self.items[-1], piece)
         if delta.finish_reason is not None:
-            yield from self._end()
+            yield from self._end(delta.finish_reason)
 
-    def _end(self) -> Iterator[Step]:
+    def _end(self, reason: str | None = None) -> Iterator[Step]:
         if self.items:
-            yield Step("ends", len(self.items) - 1, self.items[-1])
+            yield Step("ends", len(self.items) - 1, self.items[-1], reason=reason)
+
+
+class ItemShape(ABC):
+    """Writes an answer of one choice as items, in an API whose events have names."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._reader = ItemReader(job)
+        self._finish_reason: str | None = None
+
+    def chunks(self, head: Head, delta: Delta, told: Told | None = None) -> bytes:
+        events = self.begun(head) if delta.begins else b""
+        for step in self._reader.read(delta):
+            events += b"".join(self.events_of(head, step))
+        self._finish_reason = delta.finish_reason
+        return events
+
+    def end(self, head: Head, usage: dict[str, Any], told: Told | None = None) -> bytes:
+        return self.ended(head, self._reader.items, self._finish_reason, usage)
+
+    def whole(self, head: Head, choices: Sequence[Whole], usage: dict[str, Any]) -> bytes:
+        (choice,) = choices
+        items = items_of(self._job, choice.as_delta())
+        return compact(self.document(head, items, choice.finish_reason, usage)).encode()
+
+    @abstractmethod
+    def begun(self, head: Head) -> bytes:
+        """The events before the first item."""
+
+    @abstractmethod
+    def events_of(self, head: Head, step: Step) -> Iterator[bytes]: ...
+
+    @abstractmethod
+    def ended(
+        self, head: Head, items: list[Item], reason: str | None, usage: dict[str, Any]
+    ) -> bytes:
+        """The events behind the last item."""
+
+    @abstractmethod
+    def document(
+        self, head: Head, items: list[Item], reason: str | None, usage: dict[str, Any]
+    ) -> dict[str, Any]:
+        """All of an answer."""
+
+    @abstractmethod
+    def failed(self, error: ApiError) -> bytes: ...
+
+
+def num_calls(items: Iterable[Item]) -> int:
+    return sum(item.kind == CALL for item in items)
 
 
 def items_of(job: Job, whole: Delta) -> list[Item]:
@@ -80,17 +133,14 @@ class Readers:
     def __init__(self, job: Job) -> None:
         self._style = job.tool_style
         self._names = job.tools.names if job.tools is not None else frozenset()
-        self._thinking = thinking_of(job)
+        self._thinking = job.thinking
         self._by_choice: dict[int, tuple[ThinkingReader | None, CallReader | None]] = {}
-
-    @property
-    def are_needed(self) -> bool:
-        """Whether an answer can be anything but content."""
-        return bool(self._style or self._thinking)
 
     def parts(self, delta: Delta) -> list[Part]:
         """What a piece of a choice's text adds."""
-        thoughts, calls = self._by_choice.setdefault(delta.index, self._new())
+        if delta.index not in self._by_choice:
+            self._by_choice[delta.index] = self._new()
+        thoughts, calls = self._by_choice[delta.index]
         is_last = delta.finish_reason is not None
         content, parts = delta.text, list[Part]()
         if thoughts is not None:
@@ -115,56 +165,42 @@ class Readers:
         )
 
 
-def thinking_of(job: Job) -> str:
-    """How the answer to a job thinks: not at all where a grammar holds it to something else."""
-    is_held = bool(job.options.rules.grammar.kind)
-    if job.tools is not None:
-        is_held = job.tools.is_required
-    return "" if is_held else job.thinking
+class _At(Enum):
+    START = auto()
+    THOUGHTS = auto()
+    BETWEEN = auto()
+    CONTENT = auto()
 
 
 class ThinkingReader:
     """Tells what a model thinks from what it answers. kind: as chat.thinking has it."""
 
     def __init__(self, kind: str) -> None:
-        self._is_inside = kind == OPENED
-        # Before the first letter of what is thought, or of the answer.
-        self._is_at_start = True
-        self._is_over = False
+        self._at = _At.THOUGHTS if kind == OPENED else _At.START
+        self._has_thought = False
         self._waiting = ""
 
     def read(self, text: str, *, is_last: bool = False) -> tuple[str, str]:
         """What more text adds to the thoughts, and to the content."""
-        if self._is_over and not self._is_at_start:
-            return "", text
         self._waiting += text
-        reasoning = "".join(self._reasoning(is_last=is_last))
-        content = ""
-        if self._is_over:
-            content = self._waiting.lstrip() if self._is_at_start else self._waiting
-            self._waiting = ""
-            self._is_at_start = self._is_at_start and not content
-        return reasoning, content
-
-    def _reasoning(self, *, is_last: bool) -> Iterator[str]:
-        if not self._is_inside and not self._is_over:
+        reasoning = content = ""
+        if self._at is _At.START:
             begun = self._waiting.lstrip()
             if begun.startswith(OPEN):
-                self._is_inside, self._waiting = True, begun[len(OPEN) :]
+                self._at, self._waiting = _At.THOUGHTS, begun.removeprefix(OPEN)
             elif is_last or not OPEN.startswith(begun):
-                # It does not think: every letter of it is content.
-                self._is_over, self._is_at_start = True, False
-        if not self._is_inside:
-            return
-        if self._is_at_start:
+                self._at = _At.CONTENT
+        if self._at is _At.THOUGHTS:
+            if not self._has_thought:
+                self._waiting = self._waiting.lstrip()
+            reasoning, self._waiting, is_over = until(CLOSE, self._waiting, is_last=is_last)
+            self._has_thought |= bool(reasoning)
+            if is_over:
+                self._at = _At.BETWEEN
+        if self._at is _At.BETWEEN:
             self._waiting = self._waiting.lstrip()
-        place = self._waiting.find(CLOSE)
-        kept = 0 if is_last else num_begun(CLOSE, self._waiting)
-        end = place if place >= 0 else len(self._waiting) - kept
-        reasoning, self._waiting = self._waiting[:end], self._waiting[end:]
-        self._is_at_start = self._is_at_start and not reasoning
-        if place >= 0:
-            self._waiting = self._waiting[len(CLOSE) :]
-            self._is_inside, self._is_over, self._is_at_start = False, True, True
-        if reasoning:
-            yield reasoning
+            if self._waiting:
+                self._at = _At.CONTENT
+        if self._at is _At.CONTENT:
+            content, self._waiting = self._waiting, ""
+        return reasoning, content

@@ -1,5 +1,5 @@
-"""/v1/responses, as OpenAI's newer clients send it: a conversation like those of chat.py, in other
-words. Nothing is stored, so a conversation is sent whole each time.
+"""Serves /v1/responses for OpenAI's newer clients: bodies become those of a chat (chat.py), and
+answers are written as items. Nothing is stored, so a conversation is sent whole each time.
 
 Source: OpenAI's API reference, Responses and their streaming events.
 """
@@ -10,32 +10,34 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import AfterValidator, Field
 
-from nodes.gateway.answers import Delta
 from nodes.gateway.bodies import (
-    LIST,
-    OBJECT,
-    PLAIN,
     Body,
+    ChoiceOr,
+    Hint,
     Object,
     Text,
-    compact,
-    plain_or_list,
-    plain_or_object,
+    TextOr,
+    need,
     read,
+    refusal,
+    renamed,
+    text_of,
     wrong,
 )
 from nodes.gateway.chat import ChatBody, job_of_chat
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.fields import Job, Sampling, as_openai
-from nodes.gateway.reading import CALL, CONTENT, Item, ItemReader, Step, items_of
-from nodes.gateway.resuming import Told
-from nodes.gateway.shape import Head, Whole, call_id, named_event
+from nodes.gateway.reading import CALL, CONTENT, Item, ItemShape, Step
+from nodes.gateway.shape import Api, Head, call_id, named_event
+from nodes.gateway.tools import call_json, named_json, tool_json
 from nodes.messages import MAX_MESSAGES
 
-_MAX_ITEMS: Final = MAX_MESSAGES
+_IN_PROGRESS: Final = "in_progress"
+_COMPLETED: Final = "completed"
+_INCOMPLETE: Final = "incomplete"
 _NEEDED: Final = {
     "message": ("role", "content"),
     "function_call": ("call_id", "name", "arguments"),
@@ -45,17 +47,13 @@ _NEEDED: Final = {
 
 
 class ResponsesPart(Body):
-    hints: ClassVar = frozenset({"annotations", "logprobs", "prompt_cache_breakpoint"})
+    hints: ClassVar = frozenset({"annotations", "logprobs", "prompt_cache_breakpoint", "refusal"})
 
-    type: Literal["input_text", "output_text", "text"]
-    text: Text
+    type: Literal["input_text", "output_text", "text", "reasoning_text", "refusal"]
+    text: Text = ""
 
 
-_Content = Annotated[
-    Annotated[Text, Tag(PLAIN)]
-    | Annotated[list[ResponsesPart], Field(max_length=_MAX_ITEMS, fail_fast=True), Tag(LIST)],
-    Discriminator(plain_or_list),
-]
+_Content = TextOr[Annotated[list[ResponsesPart], Field(max_length=MAX_MESSAGES, fail_fast=True)]]
 
 
 class InputItem(Body):
@@ -63,13 +61,17 @@ class InputItem(Body):
 
     hints: ClassVar = frozenset({"id", "status", "summary", "encrypted_content", "phase"})
 
-    type: Literal["message", "function_call", "function_call_output", "reasoning"] = "message"
+    type: Literal["message", "function_call", "function_call_output", "reasoning"] | None = None
     role: Literal["system", "developer", "user", "assistant"] | None = None
     content: _Content | None = None
     call_id: Annotated[Text, Field(max_length=256)] | None = None
     name: Text | None = None
     arguments: Text | None = None
     output: _Content | None = None
+
+    @property
+    def kind(self) -> str:
+        return self.type or "message"
 
 
 class ResponsesTool(Body):
@@ -101,9 +103,13 @@ class TextOptions(Body):
     format: ResponsesFormat | None = None
 
 
+def _not_stored(_response_id: str) -> str:
+    reason = "answers are not stored here: send the whole conversation as input"
+    raise refusal(reason, "unsupported_parameter")
+
+
 class ResponsesBody(Sampling):
     refused: ClassVar = {
-        "previous_response_id": (),
         "conversation": (),
         "background": (False,),
         "prompt": (),
@@ -125,51 +131,35 @@ class ResponsesBody(Sampling):
         }
     )
 
-    input: Annotated[
-        Annotated[Text, Tag(PLAIN)]
-        | Annotated[
-            list[InputItem], Field(min_length=1, max_length=_MAX_ITEMS, fail_fast=True), Tag(LIST)
-        ],
-        Discriminator(plain_or_list),
+    input: TextOr[
+        Annotated[list[InputItem], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     ]
+    previous_response_id: Annotated[str, AfterValidator(_not_stored)] | None = None
     instructions: Text | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
     text: TextOptions | None = None
     tools: Annotated[list[ResponsesTool], Field(max_length=128, fail_fast=True)] | None = None
-    tool_choice: (
-        Annotated[
-            Annotated[Literal["none", "auto", "required"], Tag(PLAIN)]
-            | Annotated[ResponsesNamedTool, Tag(OBJECT)],
-            Discriminator(plain_or_object),
-        ]
-        | None
-    ) = None
+    tool_choice: ChoiceOr[ResponsesNamedTool] | None = None
     parallel_tool_calls: bool | None = None
 
 
-class ResponsesApi:
-    """limits: of whoever asks. strict_fields: a field that means nothing is an error."""
+# How a field of a chat is called in the body that it was made of.
+_NAMES: Final = (
+    (r"^messages.*", "input"),
+    (r"^max_completion_tokens\b", "max_output_tokens"),
+    (r"^response_format\.json_schema\b", "text.format"),
+    (r"\.function\b", ""),
+)
 
-    prefix = "resp"
-    body: type[Body] = ResponsesBody
-    summary = "The answer to a conversation, as OpenAI's newer clients ask"
 
-    def __init__(self, limits: GatewayLimits, *, strict_fields: bool = False) -> None:
-        self._limits = limits
-        self._strict_fields = strict_fields
-
-    def job(self, value: dict[str, Any]) -> Job:
-        """Raises ApiError naming the field that is wrong."""
-        if value.get("previous_response_id") is not None:
-            reason = "answers are not stored here: send the whole conversation as input"
-            raise wrong("previous_response_id", reason, "unsupported_parameter")
-        body, ignored = read(ResponsesBody, value, strict_fields=self._strict_fields)
-        chat, _ = read(ChatBody, _as_chat(body))
-        job = job_of_chat(chat, ignored, self._limits)
-        return replace(job, has_ids=False, echoed=_echoed(body))
-
-    def shape(self, job: Job) -> ResponsesShape:
-        return ResponsesShape(job)
+def _job(body: ResponsesBody, ignored: tuple[Hint, ...], limits: GatewayLimits) -> Job:
+    asked = _as_chat(body)
+    try:
+        chat, _ = read(ChatBody, asked)
+        job = job_of_chat(chat, ignored, limits)
+    except ApiError as error:
+        raise renamed(error, _NAMES) from error
+    return replace(job, has_ids=False, echoed=_echoed(body))
 
 
 def _as_chat(body: ResponsesBody) -> dict[str, Any]:
@@ -188,14 +178,10 @@ def _as_chat(body: ResponsesBody) -> dict[str, Any]:
         "max_completion_tokens": body.max_output_tokens,
         "response_format": _response_format(body.text),
         "tools": [
-            {
-                "type": "function",
-                "function": tool.model_dump(include={"name", "description", "parameters"}),
-            }
-            for tool in body.tools or ()
+            tool_json(tool.name, tool.description, tool.parameters) for tool in body.tools or ()
         ]
         or None,
-        "tool_choice": {"type": "function", "function": {"name": chosen.name}}
+        "tool_choice": named_json(chosen.name)
         if isinstance(chosen, ResponsesNamedTool)
         else chosen,
         "parallel_tool_calls": body.parallel_tool_calls,
@@ -213,131 +199,111 @@ def _response_format(text: TextOptions | None) -> dict[str, Any] | None:
     return {"type": found.type, "json_schema": {"schema": found.schema_}}
 
 
-def _messages_of(items: Sequence[InputItem]) -> Iterator[dict[str, Any]]:
-    """The messages of a chat that say the same: calls that follow each other are of one answer."""
-    calls = list[dict[str, Any]]()
+def _messages_of(items: Sequence[InputItem]) -> list[dict[str, Any]]:
+    """The equivalent chat messages: calls are of the message of the assistant before them."""
+    messages = list[dict[str, Any]]()
     for place, item in enumerate(items):
-        for name in _NEEDED[item.type]:
-            if getattr(item, name) is None:
-                path = f"input[{place}].{name}"
-                raise wrong(path, "this field is needed", "missing_required_parameter")
-        if item.type == "function_call":
-            function = {"name": item.name, "arguments": item.arguments}
-            calls.append({"id": item.call_id, "type": "function", "function": function})
-            continue
-        if calls:
-            yield {"role": "assistant", "content": "", "tool_calls": calls}
-            calls = []
-        if item.type == "message":
-            yield {"role": item.role, "content": _text_of(item.content)}
-        elif item.type == "function_call_output":
-            content = _text_of(item.output)
-            yield {"role": "tool", "tool_call_id": item.call_id, "content": content}
-    if calls:
-        yield {"role": "assistant", "content": "", "tool_calls": calls}
-
-
-def _text_of(content: str | Sequence[ResponsesPart] | None) -> str:
-    if content is None or isinstance(content, str):
-        return content or ""
-    return "".join(part.text for part in content)
+        need(item, _NEEDED[item.kind], f"input[{place}]")
+        if item.kind == "message":
+            messages.append({"role": item.role, "content": text_of(item.content)})
+        elif item.kind == "function_call_output":
+            told = {"role": "tool", "tool_call_id": item.call_id}
+            messages.append({**told, "content": text_of(item.output)})
+        elif item.kind == "function_call":
+            call = call_json(item.call_id or "", item.name or "", item.arguments or "")
+            if not messages or messages[-1]["role"] != "assistant":
+                messages.append({"role": "assistant", "content": ""})
+            messages[-1].setdefault("tool_calls", []).append(call)
+    return messages
 
 
 def _echoed(body: ResponsesBody) -> dict[str, Any]:
-    """What an answer repeats of its request: clients expect these fields."""
-    text = {"format": {"type": "text"}}
-    if body.text is not None and body.text.format is not None:
-        text["format"] = body.text.format.model_dump(exclude_none=True, by_alias=True)
-    tools = [
-        {"strict": True, "parameters": None, "description": None, **tool.model_dump()}
-        for tool in body.tools or ()
-    ]
-    chosen = body.tool_choice
+    """What an answer repeats of its request, declared fields alone: clients expect these."""
+    found = body.text.format if body.text is not None else None
+    told: dict[str, Any] = {"type": "text"}
+    if found is not None:
+        told = {"type": found.type}
+        if found.schema_ is not None:
+            told |= {"name": found.name, "schema": found.schema_, "strict": found.strict}
+    chosen: Any = body.tool_choice or "auto"
+    if isinstance(chosen, ResponsesNamedTool):
+        chosen = {"type": chosen.type, "name": chosen.name}
     return {
         "instructions": body.instructions,
         "max_output_tokens": body.max_output_tokens,
         "parallel_tool_calls": body.parallel_tool_calls is not False,
-        "text": text,
-        "tool_choice": chosen.model_dump()
-        if isinstance(chosen, ResponsesNamedTool)
-        else chosen or "auto",
-        "tools": tools,
+        "text": {"format": told},
+        "tool_choice": chosen,
+        "tools": [
+            {
+                "type": tool.type,
+                "name": tool.name,
+                "description": tool.description,
+                "parameters": tool.parameters,
+                "strict": tool.strict is not False,
+            }
+            for tool in body.tools or ()
+        ],
     }
 
 
-class ResponsesShape:
+class ResponsesShape(ItemShape):
     def __init__(self, job: Job) -> None:
-        self._job = job
-        self._reader = ItemReader(job)
-        self._finish_reason: str | None = None
+        super().__init__(job)
         self._num_events = 0
 
-    def chunks(self, head: Head, delta: Delta, told: Told | None = None) -> bytes:
-        events = b""
-        if delta.begins:
-            begun = self._response(head, "in_progress", [])
-            events = self._event("response.created", response=begun)
-            events += self._event("response.in_progress", response=begun)
-        for step in self._reader.read(delta):
-            item = _item(head, step.item, "completed" if step.what == "ends" else "in_progress")
-            where = {"item_id": item["id"], "output_index": step.place}
-            events += b"".join(self._events_of(step, item, where))
-        self._finish_reason = delta.finish_reason
-        return events
+    def begun(self, head: Head) -> bytes:
+        response = self._response(head, "in_progress", [])
+        created = self._event("response.created", response=response)
+        return created + self._event("response.in_progress", response=response)
 
-    def _events_of(
-        self, step: Step, item: dict[str, Any], where: dict[str, Any]
-    ) -> Iterator[bytes]:
-        kind = step.item.kind
-        place = {"output_index": step.place, "item": item}
-        if kind == CALL:
-            part, named = None, "response.function_call_arguments"
-        else:
-            where = {**where, "content_index": 0}
-            part = item["content"][0] if item["content"] else None
+    def events_of(self, head: Head, step: Step) -> Iterator[bytes]:
+        kind, is_call = step.item.kind, step.item.kind == CALL
+        item = _item(head, step.item, _status(step.reason) if step.what == "ends" else _IN_PROGRESS)
+        where: dict[str, Any] = {"item_id": item["id"], "output_index": step.place}
+        named = "response.function_call_arguments"
+        if not is_call:
+            where["content_index"] = 0
             named = "response.output_text" if kind == CONTENT else "response.reasoning_text"
         more: dict[str, Any] = {"logprobs": []} if kind == CONTENT else {}
         match step.what:
             case "begins":
-                empty = {**item, "arguments": ""} if kind == CALL else {**item, "content": []}
-                yield self._event("response.output_item.added", **{**place, "item": empty})
-                if part is not None:
+                empty = {**item, "arguments": ""} if is_call else {**item, "content": []}
+                yield self._event("response.output_item.added", output_index=step.place, item=empty)
+                if not is_call:
+                    part = item["content"][0]
                     yield self._event("response.content_part.added", **where, part=part)
             case "grows":
                 yield self._event(f"{named}.delta", **where, delta=step.piece, **more)
             case _:
-                if kind == CALL:
+                if is_call:
                     told = {"arguments": step.item.text, "name": step.item.name}
                     yield self._event(f"{named}.done", **where, **told)
                 else:
                     yield self._event(f"{named}.done", **where, text=step.item.text, **more)
+                    part = item["content"][0]
                     yield self._event("response.content_part.done", **where, part=part)
-                yield self._event("response.output_item.done", **place)
+                yield self._event("response.output_item.done", output_index=step.place, item=item)
 
-    def end(self, head: Head, usage: dict[str, Any], told: Told | None = None) -> bytes:
-        items = [_item(head, item, "completed") for item in self._reader.items]
-        response = self._whole(head, items, self._finish_reason, usage)
+    def ended(
+        self, head: Head, items: list[Item], reason: str | None, usage: dict[str, Any]
+    ) -> bytes:
+        response = self.document(head, items, reason, usage)
         return self._event(f"response.{response['status']}", response=response)
 
     def failed(self, error: ApiError) -> bytes:
         told = {"code": error.code, "message": error.message, "param": error.param}
         return self._event("error", **told)
 
-    def whole(self, head: Head, choices: Sequence[Whole], usage: dict[str, Any]) -> bytes:
-        (choice,) = choices
-        items = [_item(head, i, "completed") for i in items_of(self._job, choice.as_delta())]
-        return compact(self._whole(head, items, choice.finish_reason, usage)).encode()
-
-    def _event(self, kind: str, **fields: Any) -> bytes:
-        number, self._num_events = self._num_events, self._num_events + 1
-        return named_event(kind, {"type": kind, "sequence_number": number, **fields})
-
-    def _whole(
-        self, head: Head, items: list[dict[str, Any]], reason: str | None, usage: dict[str, Any]
+    def document(
+        self, head: Head, items: list[Item], reason: str | None, usage: dict[str, Any]
     ) -> dict[str, Any]:
-        is_cut = reason == "length"
-        response = self._response(head, "incomplete" if is_cut else "completed", items)
-        if is_cut:
+        status = _status(reason)
+        # What was cut off is the last one.
+        ends = [*[_COMPLETED] * (len(items) - 1), status]
+        output = [_item(head, item, end) for item, end in zip(items, ends, strict=False)]
+        response = self._response(head, status, output)
+        if status == _INCOMPLETE:
             response["incomplete_details"] = {"reason": "max_output_tokens"}
         response["usage"] = {
             "input_tokens": usage["prompt_tokens"],
@@ -347,6 +313,10 @@ class ResponsesShape:
             "total_tokens": usage["total_tokens"],
         }
         return {**response, "airdraft": usage["airdraft"]}
+
+    def _event(self, kind: str, **fields: Any) -> bytes:
+        number, self._num_events = self._num_events, self._num_events + 1
+        return named_event(kind, {"type": kind, "sequence_number": number, **fields})
 
     def _response(self, head: Head, status: str, items: list[dict[str, Any]]) -> dict[str, Any]:
         options = self._job.options
@@ -370,6 +340,10 @@ class ResponsesShape:
         }
 
 
+def _status(reason: str | None) -> str:
+    return _INCOMPLETE if reason == "length" else _COMPLETED
+
+
 def _item(head: Head, item: Item, status: str) -> dict[str, Any]:
     """An item of the output, with an id that is the same however often the answer is told."""
     if item.kind == CALL:
@@ -389,3 +363,12 @@ def _item(head: Head, item: Item, status: str) -> dict[str, Any]:
     thoughts = [{"type": "reasoning_text", "text": item.text}]
     identity = head.object_id.replace("resp-", "rs-")
     return {"id": identity, "type": "reasoning", "summary": [], "content": thoughts}
+
+
+RESPONSES: Final = Api(
+    "resp",
+    ResponsesBody,
+    "The answer to a conversation, as OpenAI's newer clients ask",
+    _job,
+    ResponsesShape,
+)

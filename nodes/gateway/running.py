@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any, Final, TypeVar
+
+from starlette.types import Receive
 
 from nodes.gateway.errors import ApiError, overloaded
 
 CANCELLED: Final = "cancelled"
+T = TypeVar("T")
 
 
 class Run:
@@ -22,7 +25,7 @@ class Run:
         self.ended_by: ApiError | None = None
         self._cancel: Callable[[], object] = lambda: None
 
-    def attach(self, task: asyncio.Task[None]) -> None:
+    def attach(self, task: asyncio.Task[Any]) -> None:
         """The task that asks the mesh: its end frees the request there."""
         self._cancel = task.cancel
         if self.ended_by is not None:
@@ -32,6 +35,32 @@ class Run:
         if self.ended_by is None:
             self.ended_by = reason
             self._cancel()
+
+
+class ClientLeftError(Exception):
+    """Whoever asked is gone, or was too slow to be told more."""
+
+
+@contextlib.asynccontextmanager
+async def started(
+    run: Run, work: Coroutine[Any, Any, T], receive: Receive
+) -> AsyncIterator[asyncio.Task[T]]:
+    """A task that ends when it is done, when whoever asked leaves, or with the run."""
+    asking = asyncio.create_task(work)
+    leaving = asyncio.create_task(_left(receive))
+    leaving.add_done_callback(lambda _leaving: asking.cancel())
+    run.attach(asking)
+    try:
+        yield asking
+    finally:
+        asking.cancel()
+        leaving.cancel()
+        await asyncio.gather(asking, leaving, return_exceptions=True)
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 class Running:

@@ -6,13 +6,16 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Final, Protocol
 
 from nodes.gateway.answers import Delta, ScoredToken
+from nodes.gateway.bodies import Body, Hint
+from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
+from nodes.gateway.fields import Job
 from nodes.gateway.resuming import Told
 
 DONE: Final = b"data: [DONE]\n\n"
@@ -99,17 +102,33 @@ class Shape(Protocol):
     def whole(self, head: Head, choices: Sequence[Whole], usage: dict[str, Any]) -> bytes: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Api:
+    """How an API reads bodies and writes answers.
+
+    prefix: of the ids of its answers. body: what it accepts. summary: what it is for. job: what a
+    body asks for, under the limits of whoever asks; raises ApiError naming the field that is wrong.
+    """
+
+    prefix: str
+    body: type[Body]
+    summary: str
+    job: Callable[[Any, tuple[Hint, ...], GatewayLimits], Job]
+    shape: Callable[[Job], Shape]
+
+
 class ChunkWriter:
     """Events of one kind for one answer; what is the same in all of them is made once."""
 
-    def __init__(self, kind: str, *, include_usage: bool) -> None:
+    def __init__(self, kind: str, job: Job) -> None:
         self._kind = kind
-        self._has_usage = include_usage
-        self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
+        self._job = job
+        self._tail = b'],"usage":null}\n\n' if job.include_usage else b"]}\n\n"
         self._prefix = b""
 
-    def choice(self, head: Head, choice: str, told: Sequence[ScoredToken] = ()) -> bytes:
-        """An event with one choice, given as JSON. told: its tokens, for who asked for them."""
+    def choice(self, head: Head, choice: str, tokens: Sequence[ScoredToken] = ()) -> bytes:
+        """An event with one choice, given as JSON. tokens: told to who asked for them."""
+        told = tokens if self._job.tells_tokens else ()
         if not self._prefix:
             self._prefix = self._start(head) + b',"choices":['
         content = choice.encode()
@@ -122,13 +141,16 @@ class ChunkWriter:
 
     def end(self, head: Head, usage: dict[str, Any], told: Told | None = None) -> bytes:
         """The counts, if they are wanted and not told yet, and that this is all."""
-        if not self._has_usage or (told is not None and told.has_usage):
+        if not self._job.include_usage or (told is not None and told.has_usage):
             return DONE
         text = json.dumps(usage, separators=(",", ":"))
         line = b"" if told is None else told.usage_line()
         return (
             line + self._start(head) + b',"choices":[],"usage":' + text.encode() + b"}\n\n" + DONE
         )
+
+    def failed(self, error: ApiError) -> bytes:
+        return error.event()
 
     def _start(self, head: Head) -> bytes:
         text = json.dumps(head.as_json(self._kind), separators=(",", ":"))

@@ -7,21 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from nodes.engine.chat.tools import LLAMA3
 from nodes.engine.rules import MAX_GRAMMAR_CHARS, Grammar
-from nodes.gateway.bodies import (
-    OBJECT,
-    PLAIN,
-    Body,
-    Object,
-    Text,
-    compact,
-    plain_or_object,
-    refusal,
-    wrong,
-)
+from nodes.gateway.bodies import Body, Object, Text, compact, readable, refusal, wrong
 from nodes.gateway.errors import ApiError
 from nodes.generation import GenerateOptions
 
@@ -77,7 +68,7 @@ class Tools:
 
 
 def _closed(parameters: dict[str, Any] | None) -> dict[str, Any]:
-    """Arguments that nobody has declared help nobody."""
+    """The schema of a function's arguments, closed: what it does not declare is not generated."""
     schema = parameters or _NO_ARGUMENTS
     if schema.get("type", "object") != "object":
         raise wrong("tools", "parameters are of type object")
@@ -131,10 +122,25 @@ class NamedTool(Body):
 
 ToolList = Annotated[list[Tool], Field(max_length=_MAX_TOOLS, fail_fast=True)]
 CallList = Annotated[list[ToolCall], Field(max_length=_MAX_TOOLS, fail_fast=True)]
-ToolChoice = Annotated[
-    Annotated[Literal["none", "auto", "required"], Tag(PLAIN)] | Annotated[NamedTool, Tag(OBJECT)],
-    Discriminator(plain_or_object),
-]
+
+
+def tool_json(
+    name: str, description: str | None, parameters: dict[str, Any] | None
+) -> dict[str, Any]:
+    """A tool as chat completions have it."""
+    function = {"name": name, "description": description, "parameters": parameters}
+    return {"type": "function", "function": function}
+
+
+def named_json(name: str) -> dict[str, Any]:
+    """The choice of a tool as chat completions have it."""
+    return {"type": "function", "function": {"name": name}}
+
+
+def call_json(call_id: str, name: str, arguments: str) -> dict[str, Any]:
+    """A call as chat completions have it."""
+    function = {"name": name, "arguments": arguments}
+    return {"id": call_id, "type": "function", "function": function}
 
 
 def tools_of(
@@ -158,11 +164,19 @@ def tools_of(
     if name and name not in names:
         raise wrong("tool_choice.function.name", f"none of the tools is called {name}")
     return Tools(
-        tuple(tool.model_dump(exclude_none=True) for tool in tools),
+        tuple(map(_told, tools)),
         is_required=bool(name) or choice == "required",
         name=name,
         parallel=parallel,
     )
+
+
+def _told(tool: Tool) -> dict[str, Any]:
+    """What a model hears of a tool."""
+    function = tool.function
+    told = {"description": function.description, "parameters": function.parameters}
+    known = {name: value for name, value in told.items() if value is not None}
+    return {"type": "function", "function": {"name": function.name, **known}}
 
 
 def for_template(tools: Tools | None, fields: Mapping[int, dict[str, Any]]) -> str:
@@ -189,10 +203,11 @@ def call_fields(calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
 
 
 def _read(arguments: str) -> Any:
-    """Templates write arguments as JSON; what is none stays a text."""
+    """Templates write arguments as JSON; what is none, or is not to be read, stays a text."""
     try:
-        return json.loads(arguments) if arguments.strip() else {}
-    except (ValueError, RecursionError):
+        found = json.loads(arguments) if arguments.strip() else {}
+        return readable(found) if isinstance(found, dict) else arguments
+    except (ValueError, RecursionError, PydanticCustomError):
         return arguments
 
 

@@ -223,7 +223,9 @@ def new_request(client: bytes, submit: SubmitRequest) -> Request:
         if submit.wants not in WANTS:
             raise BadRequestError(f"wants: one of {', '.join(WANTS)} is accepted")
         if (submit.wants == TEXT) != bool(prompt) and submit.wants != EMBEDDING:
-            raise BadRequestError("a text is wanted of token ids, and token ids of a text")
+            raise BadRequestError(
+                "wants: `text` needs token ids as the prompt, `tokens` a text or a conversation"
+            )
     elif submit.max_tokens == 0 and not submit.scores_prompt:
         raise BadRequestError("max_tokens is 0: at least 1, unless the prompt is scored")
     return request
@@ -283,7 +285,7 @@ def specs_of(
     max_tokens = submit.max_tokens
     if submit.fits:
         room = min(target.context_length, MAX_PROMPT_TOKENS, target.num_cells - MAX_GAMMA)
-        # What a client has already, it has.
+        # A client that resumes has these tokens already.
         least = 1 + max((len(ids or ()) for ids in request.committed), default=0)
         max_tokens = min(max_tokens, max(room - len(prompt), least))
     left = [(index, ids) for index, ids in enumerate(request.committed) if ids is not None]

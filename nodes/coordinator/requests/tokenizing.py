@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from nodes.coordinator.requests.holdings import num_held_by
 from nodes.coordinator.requests.request import Request
-from nodes.messages import TokenizeRequest
+from nodes.messages import EMBEDDING, TokenizeRequest
 from nodes.scheduler.silences import Silences
 
 # A target reads one text at a time; the others are on their way meanwhile.
@@ -17,6 +17,8 @@ MAX_AT_ONCE = 4
 # may take on a slow machine.
 _SILENT_S = 10.0
 _CHAR_S = 5e-5
+# A pass over the longest text by a slow device.
+_EMBEDDING_S = 120.0
 _MOST_ASKED_AGAIN = 3
 
 
@@ -134,10 +136,13 @@ class Tokenizing:
         """
         if not self._silences.is_due(now):
             return []
-        num_chars = sum(text.num_chars for text in self._sent.values())
+        sent = self._sent.values()
+        # What all texts on their way may take, one after the other.
+        work_s = _CHAR_S * sum(text.num_chars for text in sent)
+        work_s += _EMBEDDING_S * sum(text.request.submit.wants == EMBEDDING for text in sent)
 
         def limit_s(number: int) -> float:
-            return _SILENT_S * self._sent[number].num_asked + _CHAR_S * num_chars
+            return _SILENT_S * self._sent[number].num_asked + work_s
 
         hopeless = []
         waiting = [(n, (text.target, text.num_asked)) for n, text in self._sent.items()]

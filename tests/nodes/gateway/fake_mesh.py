@@ -96,7 +96,12 @@ class FakeMesh:
         # Of targets that write calls in another form than the usual one.
         self.tool_styles: dict[str, str] = {}
         self.thinking = ""
+        self.thoughts: dict[str, str] = {}
         self.sampling = SamplingDefaults()
+        # Of texts that are only read: what goes wrong with some, and what all wait for.
+        self.failures: dict[str, Exception] = {}
+        self.read_gate: asyncio.Event | None = None
+        self.is_asked = asyncio.Event()
         self.is_joined = True
         self.shown: Status | Exception = STATUS
         self.num_status_requests = 0
@@ -130,9 +135,14 @@ class FakeMesh:
     async def read(self, prompt: Prompt, options: GenerateOptions, wants: str) -> ReadNotice:
         """A letter is a token, and a text's vector is that of its length."""
         self.asked.append((prompt, options))
+        self.is_asked.set()
         if options.model not in ("", *self.models):
             raise RequestFailedError("not_found", "no target has that model")
         text = prompt if isinstance(prompt, str) else "".join(map(_letters, prompt))
+        if self.read_gate is not None:
+            await self.read_gate.wait()
+        if text in self.failures:
+            raise self.failures[text]
         ids = tuple(map(ord, text))
         vector = np.array([len(text), 0.5], "<f4").tobytes() if wants == EMBEDDING else b""
         return ReadNotice(
@@ -160,7 +170,9 @@ class FakeMesh:
                 model_hash=self.hashes.get(f"target-{i}", MODEL_HASH),
                 numerics_class=NUMERICS,
                 traits=ModelTraits(
-                    self.tool_styles.get(f"target-{i}", "hermes"), self.thinking, self.sampling
+                    self.tool_styles.get(f"target-{i}", "hermes"),
+                    self.thoughts.get(f"target-{i}", self.thinking),
+                    self.sampling,
                 ),
             )
             for i, model in enumerate(self.models)

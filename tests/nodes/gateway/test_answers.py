@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from nodes.client import RequestFailedError
 from nodes.gateway.answers import Answers, Delta, kinds_of
-from nodes.gateway.completions import CompletionApi
-from nodes.gateway.config import GatewayLimits
+from nodes.gateway.completions import COMPLETIONS
 from nodes.generation import GenerateOptions
 from nodes.messages import PromptLogprobsNotice
 from tests.nodes.gateway.fake_mesh import (
@@ -19,10 +18,11 @@ from tests.nodes.gateway.fake_mesh import (
     started,
     tokens,
 )
+from tests.nodes.gateway.jobs import Jobs
 
 
 def answers(**body: object) -> Answers:
-    return Answers(CompletionApi(GatewayLimits()).job({"prompt": "hi", **body}))
+    return Answers(Jobs(COMPLETIONS, strict_fields=False).job({"prompt": "hi", **body}))
 
 
 def deltas(made: Answers, *events: object, prompt: int = 0) -> list[Delta]:

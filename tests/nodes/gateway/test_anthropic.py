@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from nodes.gateway.anthropic import MessagesApi
+from nodes.gateway.anthropic import MESSAGES
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.fields import Job
 from nodes.messages import ChatMessage
 from tests.nodes.gateway.calls import gateway_of, named_events, open_app, post
 from tests.nodes.gateway.fake_mesh import FakeMesh, finished, started, text_answer, tokens
+from tests.nodes.gateway.jobs import Jobs
 
 PATH = "/v1/messages"
 USER = {"role": "user", "content": "Is it warm?"}
@@ -25,7 +26,7 @@ CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Köln"}}\n</tool
 
 def job(*messages: Any, **body: Any) -> Job:
     asked = {"max_tokens": 9, "messages": list(messages), **body}
-    return MessagesApi(GatewayLimits(), strict_fields=True).job(asked)
+    return Jobs(MESSAGES).job(asked)
 
 
 def body(**changes: Any) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def test_a_conversation_is_that_of_a_chat() -> None:
     call = {"type": "tool_use", "id": "call_1", "name": "weather", "input": {"city": "Köln"}}
     results = [{"type": "text", "text": "21 "}, {"type": "text", "text": "degrees"}]
     result = {"type": "tool_result", "tool_use_id": "call_1", "content": results}
-    found = MessagesApi(GatewayLimits()).job(
+    found = Jobs(MESSAGES, strict_fields=False).job(
         body(
             system=[{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
             messages=[
@@ -127,11 +128,14 @@ def test_choices_of_tools(choice: Any, required: bool, name: str, parallel: bool
         ({"tools": [WEATHER], "tool_choice": {"type": "tool"}}, "tool_choice.name"),
         ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking"),
         ({"temperature": 3}, "temperature"),
+        ({"stop_sequences": ["a", ""]}, "stop_sequences[1]"),
+        ({"tools": [{**WEATHER, "name": "a b"}]}, "tools[0].name"),
+        ({"system": "x" * (1 << 18), "messages": [USER]}, "messages"),
     ],
 )
 def test_what_is_refused_is_named(changes: dict[str, Any], param: str) -> None:
     with pytest.raises(ApiError) as caught:
-        MessagesApi(GatewayLimits()).job(body(**changes))
+        Jobs(MESSAGES, strict_fields=False).job(body(**changes))
     assert caught.value.param == param
 
 

@@ -6,17 +6,16 @@ from typing import Any
 import pytest
 
 from nodes.gateway.answers import Delta, ScoredToken
-from nodes.gateway.chat import ChatApi
+from nodes.gateway.chat import CHAT
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.fields import Job
 from nodes.gateway.shape import Head, Whole
 from nodes.messages import ChatMessage
 from tests.nodes.gateway.fake_mesh import scored
+from tests.nodes.gateway.jobs import Jobs
 
-FIELDS = ChatApi(
-    GatewayLimits(max_prompt_chars=50, max_messages=4, max_tokens=99), strict_fields=True
-)
+FIELDS = Jobs(CHAT, GatewayLimits(max_prompt_chars=50, max_messages=4, max_tokens=99))
 HEAD = Head("chatcmpl-1", 5, "toy", "fp_a_b")
 USER = {"role": "user", "content": "hi"}
 

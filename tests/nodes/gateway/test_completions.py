@@ -6,16 +6,15 @@ from typing import Any
 import pytest
 
 from nodes.gateway.answers import Delta, ScoredToken
-from nodes.gateway.completions import CompletionApi
+from nodes.gateway.completions import COMPLETIONS
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.fields import Job
 from nodes.gateway.shape import DONE, Head, Whole
 from tests.nodes.gateway.fake_mesh import scored
+from tests.nodes.gateway.jobs import Jobs
 
-FIELDS = CompletionApi(
-    GatewayLimits(max_prompt_chars=100, max_prompt_tokens=5, max_prompts=3), strict_fields=True
-)
+FIELDS = Jobs(COMPLETIONS, GatewayLimits(max_prompt_chars=100, max_prompt_tokens=5, max_prompts=3))
 HEAD = Head("cmpl-1", 5, "toy", "fp_a_b")
 
 

@@ -5,17 +5,17 @@ from typing import Any
 import pytest
 
 from nodes.engine.rules import Grammar, LogitBias
-from nodes.gateway.chat import ChatApi
-from nodes.gateway.config import GatewayLimits
+from nodes.gateway.chat import CHAT
 from nodes.gateway.errors import ApiError
 from nodes.generation import GenerateOptions
 from nodes.messages import ChatMessage
+from tests.nodes.gateway.jobs import Jobs
 
 ASK = {"messages": [{"role": "user", "content": "hi"}]}
 
 
 def options(**body: Any) -> GenerateOptions:
-    return ChatApi(GatewayLimits(), strict_fields=True).job({**ASK, **body}).options
+    return Jobs(CHAT).job({**ASK, **body}).options
 
 
 def refused(**body: Any) -> str | None:
@@ -133,7 +133,7 @@ def test_what_asks_for_nothing_is_accepted() -> None:
 def test_hints_change_nothing_and_are_told() -> None:
     body = {"metadata": {"a": "b"}, "store": True, "prompt_cache_key": "x", "keep_alive": "5m"}
     messages = [{"role": "user", "content": "hi", "name": "nobody", "cached": 1}]
-    job = ChatApi(GatewayLimits()).job({**ASK, **body, "messages": messages})
+    job = Jobs(CHAT, strict_fields=False).job({**ASK, **body, "messages": messages})
     assert job.prompts == ((ChatMessage("user", "hi"),),)
     assert dict(job.ignored) == {
         "metadata": True,
@@ -145,9 +145,11 @@ def test_hints_change_nothing_and_are_told() -> None:
     }
     # What a text would depend on is refused all the same.
     with pytest.raises(ApiError, match="tools"):
-        ChatApi(GatewayLimits()).job({**ASK, "tools": [{"type": "function"}]})
+        Jobs(CHAT, strict_fields=False).job({**ASK, "tools": [{"type": "function"}]})
 
 
 def test_only_the_first_hints_are_kept() -> None:
-    job = ChatApi(GatewayLimits()).job({**ASK, **{f"x{number}": 1 for number in range(1000)}})
+    job = Jobs(CHAT, strict_fields=False).job(
+        {**ASK, **{f"x{number}": 1 for number in range(1000)}}
+    )
     assert len(job.ignored) == 16

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from nodes.engine.rules import Grammar, LogitRules
 from nodes.engine.traits import SamplingDefaults
 from nodes.gateway.app import Gateway
-from nodes.gateway.chat import ChatApi
 from nodes.gateway.config import GatewayLimits
-from nodes.gateway.reading import ThinkingReader, thinking_of
+from nodes.gateway.reading import ThinkingReader
 from tests.nodes.gateway.calls import gateway_of, open_app, post
-from tests.nodes.gateway.fake_mesh import FakeMesh, text_answer
+from tests.nodes.gateway.fake_mesh import (
+    FakeMesh,
+    Step,
+    finished,
+    scored,
+    started,
+    text_answer,
+    tokens,
+)
 
 PATH = "/v1/chat/completions"
 ASK = {"messages": [{"role": "user", "content": "hi"}]}
@@ -49,11 +54,47 @@ def test_thoughts_are_told_apart_wherever_the_text_is_cut(
         assert found == [reasoning, content], cuts
 
 
-def test_what_a_grammar_holds_does_not_think() -> None:
-    job = replace(ChatApi(GatewayLimits()).job(ASK), thinking="opened")
-    assert thinking_of(job) == "opened"
-    rules = LogitRules(grammar=Grammar("json_schema", "{}"))
-    assert thinking_of(replace(job, options=replace(job.options, rules=rules))) == ""
+async def test_what_a_grammar_holds_does_not_think(tmp_path: Path) -> None:
+    mesh = FakeMesh(text_answer('{"a": 1}'))
+    mesh.thinking = "opened"
+    app = open_app(gateway_of(mesh), tmp_path)
+    wanted = {"response_format": {"type": "json_object"}}
+    tool = {"type": "function", "function": {"name": "f"}}
+    for body in (wanted, {**wanted, "tools": [tool]}, {"grammar": 'root ::= "x"'}):
+        message = (await post(app, PATH, {**ASK, **body})).json["choices"][0]["message"]
+        assert message["content"] == '{"a": 1}'
+        assert "reasoning_content" not in message
+
+
+async def test_models_that_think_in_several_forms_have_to_be_named(tmp_path: Path) -> None:
+    mesh = FakeMesh(text_answer("Yes."), models=["a", "b"])
+    mesh.hashes = {"target-1": "ff" * 8}
+    mesh.thoughts = {"target-1": "opened"}
+    app = open_app(gateway_of(mesh), tmp_path)
+    call = await post(app, PATH, ASK)
+    assert (call.status, call.json["error"]["param"]) == (400, "model")
+    assert (await post(app, PATH, {**ASK, "model": "a"})).json["choices"][0]["message"][
+        "content"
+    ] == "Yes."
+    assert (await post(app, "/v1/completions", {"prompt": "hi"})).status == 200
+
+
+async def test_tokens_of_thoughts_and_calls_are_told_in_streams_too(tmp_path: Path) -> None:
+    pieces = ["<think>", "hm", "</think>", "Yes", "."]
+    steps: list[Step] = [started()]
+    steps += [
+        tokens(piece, place, scores=(scored(piece, -0.5),)) for place, piece in enumerate(pieces)
+    ]
+    mesh = FakeMesh([*steps, finished(len(pieces))])
+    mesh.thinking = "marked"
+    app = open_app(gateway_of(mesh), tmp_path)
+    call = await post(app, PATH, {**ASK, "stream": True, "logprobs": True})
+    told = [
+        entry["token"]
+        for event in call.events[:-1]
+        for entry in (event["choices"][0]["logprobs"] or {"content": []})["content"]
+    ]
+    assert told == pieces
 
 
 async def test_chats_have_thoughts_in_a_field_of_their_own(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from nodes.engine.rules import Grammar
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.fields import Job
-from nodes.gateway.responses import ResponsesApi
+from nodes.gateway.responses import RESPONSES
 from nodes.messages import ChatMessage
 from tests.nodes.gateway.calls import Call, gateway_of, named_events, open_app, post
 from tests.nodes.gateway.fake_mesh import FakeMesh, started, text_answer, tokens
+from tests.nodes.gateway.jobs import Jobs
 
 PATH = "/v1/responses"
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -24,7 +25,7 @@ CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Köln"}}\n</tool
 
 
 def job(**body: Any) -> Job:
-    return ResponsesApi(GatewayLimits(), strict_fields=True).job({"input": "hi", **body})
+    return Jobs(RESPONSES).job({"input": "hi", **body})
 
 
 async def asked(tmp_path: Path, mesh: FakeMesh, **body: Any) -> Call:
@@ -52,7 +53,7 @@ def test_items_are_those_of_a_chat() -> None:
         },
         {"role": "developer", "content": "Be brief."},
     ]
-    found = ResponsesApi(GatewayLimits()).job({"input": items, "tools": [WEATHER]})
+    found = Jobs(RESPONSES, strict_fields=False).job({"input": items, "tools": [WEATHER]})
     assert found.prompts == (
         (
             ChatMessage("user", "Is it warm?"),
@@ -84,6 +85,57 @@ def test_a_named_tool_is_the_only_one() -> None:
     assert (tools.name, tools.is_required) == ("weather", True)
 
 
+async def test_an_answer_goes_back_as_it_came(tmp_path: Path) -> None:
+    """Thoughts, text and a call: the next turn is read as it was, but for the thoughts."""
+    mesh = FakeMesh(text_answer("<think>hm</think>So: ", CALL))
+    mesh.thinking = "marked"
+    first = (await asked(tmp_path, mesh, tools=[WEATHER])).json
+    result = {"type": "function_call_output", "call_id": "x", "output": "21"}
+    told = [{"role": "user", "content": "hi"}, *first["output"], result]
+    job_ = Jobs(RESPONSES, strict_fields=False).job({"input": told, "tools": [WEATHER]})
+    assert job_.prompts[0] == (
+        ChatMessage("user", "hi"),
+        ChatMessage("assistant", "So: "),
+        ChatMessage("tool", "21"),
+    )
+    assert len(json.loads(job_.options.tools)["messages"]["1"]["tool_calls"]) == 1
+
+
+async def test_only_what_is_declared_is_echoed(tmp_path: Path) -> None:
+    tool = {**WEATHER, "zz": "\ud800"}
+    wanted = {"format": {"type": "json_schema", "name": "x", "schema": SCHEMA, "zz": "\ud800"}}
+    mesh = FakeMesh(text_answer("{}"))
+    found = await asked(tmp_path, mesh, tools=[tool], text=wanted)
+    assert found.status == 200
+    assert set(found.json["tools"][0]) == {"type", "name", "description", "parameters", "strict"}
+
+
+async def test_a_call_that_is_cut_off_is_incomplete(tmp_path: Path) -> None:
+    for stream in (False, True):
+        mesh = FakeMesh(text_answer(CALL[:50], reason="length"))
+        call = await asked(tmp_path, mesh, tools=[WEATHER], stream=stream)
+        found = named_events(call)[-1][1]["response"] if stream else call.json
+        assert [item["status"] for item in found["output"]] == ["incomplete"]
+        if stream:
+            done = [e for name, e in named_events(call) if name == "response.output_item.done"]
+            assert [event["item"]["status"] for event in done] == ["incomplete"]
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"max_output_tokens": 10**9}, "max_output_tokens"),
+        ({"tools": [{"type": "function", "name": "a b"}]}, "tools[0].name"),
+        ({"input": [{"role": "user", "content": "x" * 60}], "instructions": "y"}, "input"),
+    ],
+)
+def test_errors_name_the_fields_of_this_api(body: dict[str, Any], param: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        Jobs(RESPONSES, GatewayLimits(max_prompt_chars=50)).job({"input": "hi", **body})
+    assert caught.value.param == param
+    assert caught.value.message.startswith(param)
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
@@ -105,7 +157,7 @@ def test_a_named_tool_is_the_only_one() -> None:
 )
 def test_what_is_refused_is_named(body: dict[str, Any], param: str) -> None:
     with pytest.raises(ApiError) as caught:
-        ResponsesApi(GatewayLimits()).job({"input": "hi", **body})
+        Jobs(RESPONSES, strict_fields=False).job({"input": "hi", **body})
     assert caught.value.param == param
 
 

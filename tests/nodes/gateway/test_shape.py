@@ -3,15 +3,22 @@ from __future__ import annotations
 import json
 
 from nodes.gateway.answers import Delta, ScoredToken
+from nodes.gateway.fields import Job
 from nodes.gateway.shape import DONE, ChunkWriter, Head, Whole, new_id, whole_body
+from nodes.generation import GenerateOptions
 from tests.nodes.gateway.fake_mesh import scored
+
+
+def job(include_usage: bool) -> Job:
+    return Job(("x",), GenerateOptions(), include_usage=include_usage, tells_tokens=True)
+
 
 HEAD = Head("id-1", 5, 'a "model"', "fp_a_b")
 
 
 def test_an_event_is_one_json_object_of_one_line() -> None:
     for include_usage in (False, True):
-        writer = ChunkWriter("kind", include_usage=include_usage)
+        writer = ChunkWriter("kind", job(include_usage))
         for text in ('{"index":0}', '{"index":1}'):
             event = writer.choice(HEAD, text)
             assert event.startswith(b"data: ")
@@ -23,16 +30,16 @@ def test_an_event_is_one_json_object_of_one_line() -> None:
 
 
 def test_the_usage_has_an_event_of_its_own() -> None:
-    end = ChunkWriter("kind", include_usage=True).end(HEAD, {"total_tokens": 3})
+    end = ChunkWriter("kind", job(True)).end(HEAD, {"total_tokens": 3})
     event = end.removesuffix(DONE)
     found = json.loads(event[6:])
     assert (found["choices"], found["usage"]) == ([], {"total_tokens": 3})
-    assert ChunkWriter("kind", include_usage=False).end(HEAD, {"total_tokens": 3}) == DONE
+    assert ChunkWriter("kind", job(False)).end(HEAD, {"total_tokens": 3}) == DONE
 
 
 def test_every_part_of_an_answer_has_its_fingerprint() -> None:
     whole = whole_body(HEAD, "kind", [], {})
-    event = ChunkWriter("kind", include_usage=False).choice(HEAD, '{"index":0}')
+    event = ChunkWriter("kind", job(False)).choice(HEAD, '{"index":0}')
     for content in (whole, event[6:]):
         assert json.loads(content)["system_fingerprint"] == "fp_a_b"
 
@@ -56,7 +63,7 @@ def test_tokens_are_told_beside_the_choices() -> None:
         ScoredToken(scored("b", 0.0), is_first=True, kind="prompt"),
     ]
     for include_usage in (False, True):
-        writer = ChunkWriter("kind", include_usage=include_usage)
+        writer = ChunkWriter("kind", job(include_usage))
         found = json.loads(writer.choice(HEAD, '{"index":0}', told)[6:])
         assert found["choices"] == [{"index": 0}]
         assert found["airdraft"]["tokens"] == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 from starlette.types import ASGIApp
 
+from mesh.errors import LocalProtocolError
+from nodes.client import RequestFailedError
 from tests.nodes.gateway.calls import Call, gateway_of, get, open_app, post
-from tests.nodes.gateway.fake_mesh import FakeMesh, text_answer
+from tests.nodes.gateway.fake_mesh import MODEL_HASH, FakeMesh, text_answer
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 
@@ -94,3 +97,37 @@ async def test_all_that_is_posted_is_described(app: ASGIApp) -> None:
     chat = schemas["ChatBody"]["properties"]
     assert {"messages", "tools", "temperature", "max_tokens", "seed"} <= set(chat)
     assert not [name for name in schemas if "__" in name]
+
+
+async def test_what_the_mesh_refuses_of_any_input_is_told(tmp_path: Path) -> None:
+    mesh = FakeMesh()
+    app = open_app(gateway_of(mesh), tmp_path)
+    for given, code, status in (
+        (RequestFailedError("bad_request", "too long"), "bad_request", 400),
+        (RequestFailedError("overloaded", "later"), "overloaded", 429),
+        (LocalProtocolError("too large"), "request_too_large", 413),
+    ):
+        mesh.failures = {"bb": given}
+        for inputs in (["a", "bb", "c"], ["bb", "a"]):
+            call = await post(app, "/v1/embeddings", {"input": inputs})
+            assert (call.status, call.json["error"]["code"]) == (status, code)
+        call = await post(app, "/tokenize", {"content": "bb"})
+        assert call.status == status
+
+
+async def test_all_inputs_are_read_by_the_model_of_the_first(tmp_path: Path) -> None:
+    mesh = FakeMesh()
+    await post(open_app(gateway_of(mesh), tmp_path), "/v1/embeddings", {"input": ["a", "b"]})
+    assert [options.model_hash for _, options in mesh.asked] == ["", MODEL_HASH]
+
+
+async def test_who_hangs_up_is_not_read_for_any_longer(tmp_path: Path) -> None:
+    mesh = FakeMesh()
+    mesh.read_gate = asyncio.Event()
+    app = open_app(gateway_of(mesh), tmp_path)
+    call = Call(app, "POST", "/v1/embeddings", {"input": ["a"] * 40})
+    task = call.start()
+    await mesh.is_asked.wait()
+    call.leave()
+    await task
+    assert (call.status, len(mesh.asked)) == (0, 1)

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from nodes.gateway.chat import ChatApi
-from nodes.gateway.config import GatewayLimits
+from nodes.gateway.chat import CHAT
 from nodes.gateway.errors import ApiError
 from nodes.gateway.tools import in_style
 from nodes.messages import ChatMessage
 from tests.nodes.gateway.calls import Call, gateway_of, get, open_app, post
 from tests.nodes.gateway.fake_mesh import FakeMesh, text_answer
+from tests.nodes.gateway.jobs import Jobs
 
 KEY = {"idempotency-key": "0123456789abcdef"}
 PATH = "/v1/chat/completions"
@@ -34,7 +34,7 @@ def body(**changes: Any) -> dict[str, Any]:
 
 
 def grammar_of(**changes: Any) -> dict[str, Any]:
-    job = ChatApi(GatewayLimits(), strict_fields=True).job(body(**changes))
+    job = Jobs(CHAT).job(body(**changes))
     assert job.tools is not None
     rules = in_style(job.options, job.tools, "hermes").rules
     assert rules.grammar.kind == "tools"
@@ -75,7 +75,7 @@ def test_an_answer_without_calls_follows_the_format() -> None:
     wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     assert grammar_of(response_format=wanted)["answer"] == schema
     assert "answer" not in grammar_of(response_format=wanted, tool_choice="required")
-    job = ChatApi(GatewayLimits()).job(body(response_format=wanted))
+    job = Jobs(CHAT, strict_fields=False).job(body(response_format=wanted))
     assert job.tools is not None
     with pytest.raises(ApiError, match="begin as JSON does"):
         in_style(job.options, job.tools, "llama3")
@@ -86,7 +86,7 @@ def test_the_template_is_told_of_tools_calls_and_results() -> None:
     calls = [{"id": "call_1", "type": "function", "function": function}]
     answer = {"role": "assistant", "content": None, "tool_calls": calls}
     result = {"role": "tool", "tool_call_id": "call_1", "content": "21"}
-    job = ChatApi(GatewayLimits(), strict_fields=True).job(body(messages=[USER, answer, result]))
+    job = Jobs(CHAT).job(body(messages=[USER, answer, result]))
     told = json.loads(job.options.tools)
     assert told["tools"] == [WEATHER, MAIL]
     assert told["messages"]["1"]["tool_calls"][0]["function"]["arguments"] == {"city": "Köln"}
@@ -94,9 +94,33 @@ def test_the_template_is_told_of_tools_calls_and_results() -> None:
     assert job.prompts[0][1:] == (ChatMessage("assistant", ""), ChatMessage("tool", "21"))
 
 
+@pytest.mark.parametrize(
+    "arguments", ['{"a": "\\ud800"}', '{"a": ' * 200 + "1" + "}" * 200, "[1]", "x", '{"a": 1e999}']
+)
+def test_arguments_that_are_not_to_be_read_stay_a_text(arguments: str) -> None:
+    calls = [{"function": {"name": "weather", "arguments": arguments}}]
+    messages = [USER, {"role": "assistant", "tool_calls": calls}]
+    told = json.loads(Jobs(CHAT).job(body(messages=messages)).options.tools)
+    assert told["messages"]["1"]["tool_calls"][0]["function"]["arguments"] == arguments
+
+
+def test_only_what_a_model_is_to_hear_of_a_tool_is_told() -> None:
+    tool = {"type": "function", "function": {**MAIL["function"], "strict": True, "note": "x"}}
+    job = Jobs(CHAT, strict_fields=False).job(body(tools=[tool]))
+    assert json.loads(job.options.tools)["tools"] == [MAIL]
+    assert [hint.path for hint in job.ignored] == ["tools[0].function.note"]
+    deep: Any = {}
+    for _ in range(100):
+        deep = {"type": "object", "properties": {"a": deep}}
+    with pytest.raises(ApiError, match="levels"):
+        Jobs(CHAT).job(
+            body(tools=[{"type": "function", "function": {"name": "x", "parameters": deep}}])
+        )
+
+
 def test_where_nothing_may_be_called_the_model_hears_of_no_tools() -> None:
     for changes in ({"tool_choice": "none"}, {"tools": []}, {"tools": None}):
-        job = ChatApi(GatewayLimits(), strict_fields=True).job(body(**changes))
+        job = Jobs(CHAT).job(body(**changes))
         assert (job.tools, job.options.tools) == (None, "")
 
 

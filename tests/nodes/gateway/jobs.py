@@ -1,0 +1,28 @@
+"""Bodies as jobs, without a gateway: what they leave open of sampling is as OpenAI has it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from nodes.engine.traits import OPENAI_SAMPLING
+from nodes.gateway.bodies import read
+from nodes.gateway.config import GatewayLimits
+from nodes.gateway.fields import Job, with_sampling
+from nodes.gateway.shape import Api, Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    api: Api
+    limits: GatewayLimits = field(default_factory=GatewayLimits)
+    strict_fields: bool = True
+
+    def job(self, value: dict[str, Any]) -> Job:
+        body, ignored = read(self.api.body, value, strict_fields=self.strict_fields)
+        job = self.api.job(body, ignored, self.limits)
+        options = with_sampling(job.options, job.sampling, OPENAI_SAMPLING)
+        return replace(job, options=options)
+
+    def shape(self, job: Job) -> Shape:
+        return self.api.shape(job)
