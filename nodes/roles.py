@@ -148,7 +148,7 @@ async def _run_target(
     hash_of = hash_file if parent is None else parent.hash_file
     opened = await _opened(partial(open_target, config.engine, progress, hash_of), gone)
     if isinstance(opened, EmbeddingModel):
-        await _run_embedding(config, opened, parent, gone)
+        await _run_embedding(config, (endpoint, keys), opened, parent, gone)
         return
     if isinstance(opened, OpenedReplay) and opened.model.config.draft:
         raise ConfigError(
@@ -175,11 +175,15 @@ async def _run_target(
 
 
 async def _run_embedding(
-    config: TargetConfig, model: EmbeddingModel, parent: Parent | None, gone: asyncio.Future[Any]
+    config: TargetConfig,
+    link: tuple[str, ClientKeys | None],
+    model: EmbeddingModel,
+    parent: Parent | None,
+    gone: asyncio.Future[Any],
 ) -> None:
     from nodes.target.embedding import EmbeddingNode
 
-    endpoint, keys = link_of(config.connect, config.keys)
+    endpoint, keys = link
     model.tokenizer.start()
     with contextlib.closing(model), ZmqContext() as context:
         node = EmbeddingNode(

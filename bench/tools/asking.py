@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Any, Final
 
 import openai
 
-from bench.tools.functions import fault_of, tools
+from bench.tools.functions import FUNCTIONS, fault_of, tools
 
 _QUESTIONS: Final = Path(__file__).with_name("questions.txt")
 _LIMIT_S: Final = 600.0
@@ -32,9 +33,11 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """names: of the function that was called first, or none. fault: of the first wrong call."""
+    """name: of the function that was called first, or none. meant: where none was, of the one whose
+    call stands in the text as JSON. fault: of the first wrong call."""
 
-    names: str
+    name: str
+    meant: str
     calls: tuple[tuple[str, str], ...]
     fault: str
 
@@ -84,7 +87,18 @@ async def _ask(client: openai.AsyncOpenAI, model: str, case: Case) -> Answer:
         fault = f"no call, but {choice.message.content!r}"
     if made and choice.finish_reason != "tool_calls":
         fault = f"it ended with {choice.finish_reason}: {made}"
-    return Answer(made[0][0] if made else _NONE, made, fault)
+    name = made[0][0] if made else _NONE
+    return Answer(name, name if made else _meant(choice.message.content or ""), made, fault)
+
+
+def _meant(text: str) -> str:
+    """The function whose call a text is, fenced or not."""
+    text = text.strip().removeprefix("```json").removesuffix("```")
+    try:
+        found = json.loads(text)
+        return found["name"] if found["name"] in FUNCTIONS else _NONE
+    except (ValueError, TypeError, KeyError):
+        return _NONE
 
 
 async def rates(url: str, model: str) -> tuple[float, float]:

@@ -68,13 +68,16 @@ def _tell_rates(url: str, model: str) -> None:
 def _tell_choices(name: str, url: str, model: str, streams: int) -> None:
     asked = questions()
     answers = asyncio.run(ask_all(url, model, asked, streams))
-    wrong = [
-        f"{case.wanted}, not {answer.names}: {case.text}"
-        for case, answer in zip(asked, answers, strict=True)
-        if answer.names != case.wanted
-    ]
-    click.echo(f"{name}: the right function in {len(asked) - len(wrong)} of {len(asked)} cases")
-    click.echo("".join(f"  {line}\n" for line in wrong), nl=False)
+    pairs = list(zip(asked, answers, strict=True))
+    num_right = sum(answer.name == case.wanted for case, answer in pairs)
+    num_meant = sum(answer.meant == case.wanted for case, answer in pairs)
+    click.echo(
+        f"{name}: the right function in {num_right} of {len(pairs)} cases, in {num_meant} if calls "
+        "in the text count"
+    )
+    wrong = [(case, answer) for case, answer in pairs if answer.meant != case.wanted]
+    for case, answer in wrong:
+        click.echo(f"  {case.wanted}, not {answer.meant}: {case.text}")
 
 
 @contextlib.contextmanager

@@ -9,7 +9,8 @@ from typing import IO
 
 
 class Begun:
-    """path: of the bytes; the note lies beside it. Under the lock of the folder."""
+    """path: the bytes so far; a note beside it says where they come from. Callers hold the folder's
+    lock."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -34,12 +35,13 @@ class Begun:
         # -1: all that was written.
         return (num_bytes if kept < 0 else min(kept, num_bytes)), tag
 
-    def open(self, source: str, kept: int, tag: str = "") -> IO[bytes]:
-        """The file behind what is kept of it, for more from this source."""
+    def open(self, source: str, kept: int, tag: str = "", *, all_counts: bool = False) -> IO[bytes]:
+        """The file behind what is kept of it, for more from this source. all_counts: whatever is
+        written is good, and not only what is noted."""
         file = self.path.open("ab")
         file.truncate(kept)
         file.seek(kept)
-        self.note(source, kept, tag)
+        self.note(source, -1 if all_counts else kept, tag)
         return file
 
     def note(self, source: str, kept: int, tag: str = "") -> None:

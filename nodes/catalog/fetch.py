@@ -168,12 +168,16 @@ def _download(
         with urllib.request.urlopen(request, timeout=_HTTP_TIMEOUT_S) as reply:
             kept = kept if reply.status == http.HTTPStatus.PARTIAL_CONTENT else 0
             total = size_bytes or kept + _length_of(reply)
-            with begun.open(url, kept, reply.headers.get("ETag", "")) as out:
-                begun.note(url, -1, reply.headers.get("ETag", ""))
+            tag = reply.headers.get("ETag", "")
+            with begun.open(url, kept, tag, all_counts=True) as out:
                 _copy(reply, out, total, lambda done: report(min(done, total), total))
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            if error.headers.get("Content-Range", "") == f"bytes */{kept}":
+                # All of it is here.
+                report(kept, kept)
+                return
             begun.discard()
         raise FetchError(f"cannot download {url}: HTTP {error.code} {error.reason}") from error
     except (OSError, http.client.HTTPException, FetchError) as error:
@@ -195,7 +199,10 @@ def _from_hub(
     report: Callable[[int, int], None],
 ) -> bool:
     """Let huggingface_hub get the file into its own cache, where that library is installed: it
-    knows of tokens and mirrors, and other programs share what it has. Raises FetchError."""
+    knows of tokens and mirrors, and other programs share what it has. False where it is not.
+
+    Raises FetchError.
+    """
     try:
         hub: Any = importlib.import_module("huggingface_hub")
         cache: str = importlib.import_module("huggingface_hub.constants").HF_HUB_CACHE

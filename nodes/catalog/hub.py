@@ -22,8 +22,8 @@ _MAX_ANSWER_BYTES: Final = 1 << 24
 _REPO: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 # As llama.cpp's server chooses, where nobody says which.
 _USUAL: Final = ("Q4_K_M", "Q8_0", "Q4_0")
-# One of the files that a model is cut into.
-_PIECE: Final = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
+# One of the files that a model is cut into, and what goes beside one that sees pictures.
+_NO_MODEL: Final = re.compile(r"-\d{5}-of-\d{5}\.gguf$|(^|/)mmproj[^/]*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class HubFile:
 def files_of(repo: str) -> list[HubFile]:
     """The GGUF files of a repository, by name. Raises ModelNameError or CatalogError."""
     if not _REPO.fullmatch(repo):
-        raise ModelNameError(f"{repo!r} is no repository: OWNER/REPO is accepted")
+        raise ModelNameError(f"{repo!r} is not a repository name: write OWNER/REPO")
     url = f"{hub_url()}/api/models/{urllib.parse.quote(repo)}/tree/main?recursive=true"
     request = urllib.request.Request(url, headers={"User-Agent": "airdraft"})
     try:
@@ -67,10 +67,10 @@ def name_of(wanted: str) -> str:
     """
     repo, _, quant = wanted.removeprefix("hf:").partition(":")
     files = files_of(repo)
-    whole = [file.name for file in files if not _PIECE.search(file.name)]
+    whole = [file.name for file in files if not _NO_MODEL.search(file.name)]
     if not whole:
-        what = "in one piece " if files else ""
-        raise ModelNameError(f"{repo} has no GGUF file {what}of a model")
+        what = "no GGUF file of a whole model: split files are not supported"
+        raise ModelNameError(f"{repo} has {what if files else 'no GGUF file'}")
     for kind in (quant,) if quant else _USUAL:
         pattern = re.compile(rf"(?<![A-Za-z0-9]){re.escape(kind)}\.gguf$", re.IGNORECASE)
         if found := [name for name in whole if pattern.search(name)]:

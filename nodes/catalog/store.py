@@ -131,7 +131,8 @@ class Catalog:
     ) -> Path:
         """Fetch or make the file unless it is here; returns its path.
 
-        Safe beside other pulls. An error or an interruption leaves nothing behind.
+        Safe beside other pulls. An error or an interruption leaves at most NAME.part, with which
+        the next pull goes on.
         Raises TermsError, or CatalogError: source, hash, disk.
         """
         entry = self.entry(name)
@@ -214,8 +215,10 @@ class Catalog:
                 self._fetch(entry, entry.sources, begun, folder, report)
                 try:
                     self._adopt(entry, begun.path)
-                finally:
+                except CatalogError:
                     begun.discard()
+                    raise
+                begun.discard()
         return self._file(entry.name)
 
     def _fetch(

@@ -22,9 +22,8 @@ _OPTIONS = ("listen", "connect", "keys", "apikeys", "api_key", "tls_cert", "tls_
 api_key_option = click.option(
     "--api-key",
     metavar="KEY",
-    envvar="AIRDRAFT_API_KEY",
-    show_envvar=True,
-    help="A key that clients need; others of the same machine may read a command line.",
+    help="A key that clients must send. Other users of this machine can read it from the command "
+    "line; AIRDRAFT_API_KEY in the environment avoids that.",
 )
 
 

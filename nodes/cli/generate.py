@@ -11,12 +11,10 @@ from typing import Any
 import click
 
 from mesh.zmq_transport import ZmqContext
-from nodes.cli.options import generate_options, keys_option, options_of, read_prompt
+from nodes.cli.options import generate_options, keys_option, read_prompt
 from nodes.cli.output import print_request
 from nodes.client import Client
 from nodes.config import ClientConfig, load
-from nodes.engine.traits import SAMPLING_NAMES
-from nodes.generation import GenerateOptions
 from nodes.roles import declared, link_of
 from nodes.runtime import run, set_up_logging
 
@@ -47,23 +45,14 @@ def generate_command(**values: Any) -> None:
     """
     set_up_logging(values["verbose"])
     prompt = read_prompt(values["source"], values["prompt"], values["prompt_file"])
-    options = options_of(values)
     given = {key: values[key] for key in ("connect", "keys")}
     config = load(ClientConfig, values["config"], given)
-    sampling = {name: values[name] for name in SAMPLING_NAMES}
-    code = run(lambda: _ask(config, prompt, options, sampling, as_json=values["as_json"]))
+    code = run(lambda: _ask(config, prompt, values))
     if code:
         sys.exit(code)
 
 
-async def _ask(
-    config: ClientConfig,
-    prompt: str,
-    options: GenerateOptions,
-    sampling: Mapping[str, Any],
-    *,
-    as_json: bool,
-) -> None:
+async def _ask(config: ClientConfig, prompt: str, values: Mapping[str, Any]) -> None:
     endpoint, keys = link_of(config.connect, config.keys)
     with ZmqContext() as context:
         transport = context.connect(endpoint, keys, interactive=bool(config.link.air))
@@ -75,9 +64,7 @@ async def _ask(
             on_waiting=lambda: click.echo(_WAITING, err=True),
         )
         serving = asyncio.create_task(client.run())
-        asking = asyncio.create_task(
-            print_request(client, prompt, options, sampling, as_json=as_json)
-        )
+        asking = asyncio.create_task(print_request(client, prompt, values))
         try:
             await asyncio.wait([serving, asking], return_when=asyncio.FIRST_COMPLETED)
             if serving.done():

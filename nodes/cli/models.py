@@ -45,9 +45,10 @@ def models(context: click.Context) -> None:
 @models.command("list")
 @click.pass_obj
 def list_models(catalog: Catalog) -> None:
-    """List the models that have names; a star marks those on this machine, with what their files
-    say: the form in which they write calls of tools, and how tokens are drawn where nobody says it,
-    if that is not as in llama.cpp's server.
+    """List the catalogue.
+
+    A star marks the models on this machine; of these it also says in which form they write tool
+    calls, and their sampling defaults where these differ from llama.cpp's.
 
     \b
     Example:

@@ -64,23 +64,24 @@ _SAMPLING = (
     click.option(
         "--temperature",
         type=click.FloatRange(0, 100),
-        help="0 always takes the likeliest token.  [default: as the model's file has it, or 0.8]",
+        help="0 always takes the likeliest token.  [default: from the model's file, else 0.8]",
     ),
     click.option(
         "--top-p",
         type=click.FloatRange(0, 1, min_open=True),
-        help="Least share of probability that is kept.  [default: likewise, or 0.95]",
+        help="Least share of probability that is kept.  [default: from the model's file, else "
+        "0.95]",
     ),
     click.option(
         "--top-k",
         type=click.IntRange(0),
-        help="Likeliest tokens kept; 0 keeps all.  [default: likewise, or 40]",
+        help="Likeliest tokens kept; 0 keeps all.  [default: from the model's file, else 40]",
     ),
     click.option(
         "--min-p",
         type=click.FloatRange(0, 1),
-        help="Least probability kept, relative to the likeliest token's.  [default: likewise, or "
-        "0.05]",
+        help="Least probability kept, relative to the likeliest token's.  [default: from the "
+        "model's file, else 0.05]",
     ),
 )
 
@@ -180,6 +181,11 @@ def read_prompt(source: str | None, prompt: str | None, prompt_file: str | None)
     return prompt
 
 
+def leaves_sampling_open(values: Mapping[str, Any]) -> bool:
+    """Whether an option of sampling is left to the model."""
+    return any(values.get(name, 0) is None for name in SAMPLING_NAMES)
+
+
 def sampling_in(values: Mapping[str, Any], nodes: Iterable[NodeFields]) -> dict[str, Any]:
     """The options of sampling: as they were given, else as the models of a mesh have them."""
     usual = common_sampling(traits_of_nodes(nodes))
@@ -189,7 +195,7 @@ def sampling_in(values: Mapping[str, Any], nodes: Iterable[NodeFields]) -> dict[
     }
 
 
-def options_of(values: dict[str, Any]) -> GenerateOptions:
+def options_of(values: Mapping[str, Any]) -> GenerateOptions:
     """The options of a request from what click parsed, but for those of sampling."""
     return GenerateOptions(
         max_tokens=values["max_tokens"],

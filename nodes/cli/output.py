@@ -13,10 +13,9 @@ from typing import Any
 import click
 
 from nodes.cli.cells import harmless
-from nodes.cli.options import sampling_in
+from nodes.cli.options import leaves_sampling_open, options_of, sampling_in
 from nodes.client import Client, Event
 from nodes.fingerprint import fingerprint
-from nodes.generation import GenerateOptions
 from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
 
 _NO_FIGURES = StreamFigures(0, 0, 0, 0, 0, 0, "")
@@ -30,21 +29,14 @@ class _Choice:
     figures: StreamFigures = _NO_FIGURES
 
 
-async def print_request(
-    client: Client,
-    prompt: str,
-    options: GenerateOptions,
-    sampling: Mapping[str, Any],
-    *,
-    as_json: bool,
-) -> None:
-    """Run one request and print it. sampling: options by name; None where the model's file says it.
+async def print_request(client: Client, prompt: str, values: Mapping[str, Any]) -> None:
+    """Run one request and print it. values: of the options of generate_options.
 
     Raises RequestFailedError.
     """
-    if None in sampling.values():
-        sampling = sampling_in(sampling, (await client.nodes()).nodes)
-    options = replace(options, **sampling)
+    nodes = (await client.nodes()).nodes if leaves_sampling_open(values) else ()
+    options = replace(options_of(values), **sampling_in(values, nodes))
+    as_json = values["as_json"]
     start = time.perf_counter()
     choices = [_Choice() for _ in range(options.num_choices)]
     started: StartedNotice | None = None

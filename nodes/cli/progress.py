@@ -11,7 +11,7 @@ from typing import Self, TextIO
 
 _SHOW_AFTER_S = 1.0
 _REDRAW_EVERY_S = 0.1
-# Fewer are no bytes: passes, or positions.
+# A smaller total counts passes or positions, not bytes.
 _LEAST_BYTES = 1_000_000
 _CLEAR = "\r\x1b[K"
 
@@ -71,12 +71,12 @@ class Progress:
     def _rate(self, done: int, total: int, now_s: float) -> str:
         """Of bytes: how many there are, how fast they come, and how long the others will take."""
         text = f"  {done / 1e6:.0f} of {total / 1e6:.0f} MB"
-        rate_bps = (done - self._began_done) / max(now_s - self._began_s, 1e-3)
-        if rate_bps <= 0:
+        bytes_per_s = (done - self._began_done) / max(now_s - self._began_s, 1e-3)
+        if bytes_per_s <= 0:
             return text
-        left_s = round((total - done) / rate_bps)
+        left_s = round((total - done) / bytes_per_s)
         left = f"{left_s} s" if left_s < 100 else f"{left_s // 60} min"
-        return f"{text}  {rate_bps / 1e6:.1f} MB/s  {left} left"
+        return f"{text}  {bytes_per_s / 1e6:.1f} MB/s  {left} left"
 
     def _draw(self, done: int, total: int | None, now_s: float) -> None:
         text = f"{self._label} ..."

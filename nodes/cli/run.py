@@ -11,14 +11,12 @@ from typing import Any
 import click
 
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
-from nodes.cli.options import GPU_LAYERS, THREADS, generate_options, options_of, read_prompt
+from nodes.cli.options import GPU_LAYERS, THREADS, generate_options, read_prompt
 from nodes.cli.output import print_request
 from nodes.cli.progress import Progress
 from nodes.config import EngineSettings, environment
 from nodes.engine.cores import usable_cores
-from nodes.engine.traits import SAMPLING_NAMES
 from nodes.engines import EMULATED
-from nodes.generation import GenerateOptions
 from nodes.local import local_mesh
 from nodes.roles import NGRAM
 from nodes.runtime import run, set_up_logging
@@ -134,32 +132,25 @@ def run_command(**values: Any) -> None:
     """
     set_up_logging(values["verbose"])
     prompt = read_prompt(values["source"], values["prompt"], values["prompt_file"])
-    options = options_of(values)
-    target, draft, lookup = settings_of(values, max_streams=max(16, options.num_choices))
-    as_json = values["as_json"]
-    sampling = {name: values[name] for name in SAMPLING_NAMES}
-    code = run(
-        lambda: _run(prompt, options, sampling, target, draft, lookup=lookup, as_json=as_json)
-    )
+    target, draft, lookup = settings_of(values, max_streams=max(16, values["streams"]))
+    code = run(lambda: _run(prompt, values, target, draft, lookup=lookup))
     if code:
         sys.exit(code)
 
 
 async def _run(
     prompt: str,
-    options: GenerateOptions,
-    sampling: Mapping[str, Any],
+    values: Mapping[str, Any],
     target: EngineSettings,
     draft: EngineSettings | None,
     *,
     lookup: bool,
-    as_json: bool,
 ) -> None:
     with Progress() as progress:
         local = local_mesh(target, draft, lookup=lookup, status=status_of(progress))
         async with local as (mesh, client):
             progress.clear()
-            await mesh.beside(print_request(client, prompt, options, sampling, as_json=as_json))
+            await mesh.beside(print_request(client, prompt, values))
 
 
 def status_of(progress: Progress) -> Any:

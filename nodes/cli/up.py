@@ -36,7 +36,7 @@ _HTTP = "127.0.0.1:8080"
 
 
 def _mesh_options(function: Any) -> Any:
-    """What a mesh that stays is, beside its models."""
+    """The options that `up` and `serve` share, besides those of models."""
     for option in (
         limit_options,
         click.option("--max-streams", type=click.IntRange(1, 255), default=16, show_default=True),
@@ -66,15 +66,17 @@ def _with_defaults(context: click.Context, _option: click.Parameter, path: Path 
         raise click.BadParameter(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise click.BadParameter(f"{path}: {error}") from error
-    defaults = {name.replace("-", "_"): value for name, value in found.items()}
-    known = {parameter.name for parameter in context.command.params} - {"config", "name"}
-    for name, value in zip(found, defaults.items(), strict=True):
-        if value[0] not in known:
-            near = difflib.get_close_matches(value[0], [str(item) for item in known], n=1)
+    known = {str(parameter.name) for parameter in context.command.params} - {"config", "name"}
+    defaults = {}
+    for name, value in found.items():
+        option = name.replace("-", "_")
+        if option not in known:
+            near = difflib.get_close_matches(option, known, n=1)
             meant = f", did you mean {near[0].replace('_', '-')}?" if near else ""
             raise click.BadParameter(f"{path}: there is no option {name!r}{meant}")
-        if not isinstance(value[1], str | int | float):
-            raise click.BadParameter(f"{path}: {name}: a text or a number is accepted")
+        if not isinstance(value, str | int | float):
+            raise click.BadParameter(f"{path}: {name} must be a string or a number")
+        defaults[option] = value
     context.default_map = defaults
 
 
@@ -126,7 +128,8 @@ def serve_command(
       airdraft serve -hf Qwen/Qwen2.5-0.5B-Instruct-GGUF:Q8_0 --host 0.0.0.0 --api-key KEY
     """
     source = click.get_current_context().get_parameter_source("model")
-    named = None if source is ParameterSource.DEFAULT else values["model"]
+    is_given = source not in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+    named = values["model"] if is_given else None
     given = [each for each in (name, hf_repo, named) if each]
     if len(set(given)) > 1:
         raise click.UsageError(f"{' and '.join(given)}: give one of MODEL, --model and --hf-repo")

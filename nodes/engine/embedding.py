@@ -25,7 +25,7 @@ from nodes.engine.sandbox.users import SandboxedTokenizer
 from nodes.engine.vocab import LlamaTokenizer
 
 Vector = npt.NDArray[np.float32]
-# A pass has all of a text: what its layers hold meanwhile grows with the square of this.
+# A text is read in one pass, whose memory grows with the square of its length.
 MOST_EMBEDDED_TOKENS: Final = 8192
 
 
@@ -97,7 +97,7 @@ class EmbeddingModel:
             )
         if max(token_ids) >= self.info.num_vocab:
             raise InvalidInputError(f"token ids go up to {self.info.num_vocab - 1}")
-        # Of models that decode, too: nothing of the text before it is left.
+        # A model with a KV cache would still see the text before.
         if memory := llama.llama_get_memory(self._context):
             llama.llama_memory_clear(memory, True)
         tokens = (ctypes.c_int32 * len(token_ids))(*token_ids)

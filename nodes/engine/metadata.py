@@ -15,7 +15,8 @@ _KEYS: Final = {
     "top_p": ("general.sampling.top_p", 0.0, 1.0),
     "min_p": ("general.sampling.min_p", 0.0, 1.0),
 }
-# Of a context whose model makes vectors: what libllama calls no pooling, and ranks, make none.
+# Pooling types that give a vector of a text: mean, first token, last token. 0 (none) and 4 (rank)
+# do not.
 _POOLINGS: Final = ("1", "2", "3")
 
 

@@ -28,8 +28,8 @@ OPENAI_SAMPLING: Final = SamplingDefaults(1.0, 0, 1.0, 0.0)
 @dataclass(frozen=True, slots=True)
 class ModelTraits:
     """tool_style: how the model writes calls of functions, one of chat.tools.STYLES; "" where it
-    has no chat template. thinking: how it thinks before it answers, one of chat.thinking.KINDS.
-    embeds: it makes vectors of texts, and no text.
+    has no chat template. thinking: how it thinks before it answers, as chat.thinking has it; "" for
+    not at all. embeds: it makes vectors of texts, and no text.
     """
 
     tool_style: Annotated[str, MaxLen(16)] = ""

@@ -107,8 +107,8 @@ class Models:
         return _served(known.pop() if len(known) == 1 else name, named) if named else None
 
     async def traits(self, name: str) -> list[ModelTraits]:
-        """Of all models that make text and that a name may mean; "" for any. None where there is no
-        such model: whether there soon will be one, the coordinator knows best.
+        """Of all models that make text and that a name may mean; "" for any. The list is empty
+        where there is no such model; whether there soon will be one, the coordinator knows best.
 
         Raises ApiError where nobody can be asked.
         """

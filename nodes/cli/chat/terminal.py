@@ -10,8 +10,7 @@ from typing import Any, TextIO, cast
 from nodes.api import AirdraftError, Completion, ConnectionLostError, Options, SyncClient
 from nodes.cli.cells import harmless
 from nodes.cli.chat.conversation import CommandError, Conversation
-from nodes.cli.options import sampling_in
-from nodes.engine.traits import SAMPLING_NAMES
+from nodes.cli.options import leaves_sampling_open, sampling_in
 
 _PROMPT = "> "
 _WAITING = "[the coordinator was lost: the answer goes on when it is back, Ctrl-C stops it]"
@@ -94,7 +93,7 @@ class Terminal:
             if self._client is None:
                 self._client = self._connect()
             options = self._conversation.options
-            if any(options.get(name, 0) is None for name in SAMPLING_NAMES):
+            if leaves_sampling_open(options):
                 known = sampling_in(cast(dict[str, Any], options), self._client.nodes())
                 options.update(cast(Options, known))
             with self._client.stream_chat(self._conversation.asked(text), **options) as pieces:

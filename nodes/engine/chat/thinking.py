@@ -15,7 +15,6 @@ CLOSE: Final = "</think>"
 MARKED: Final = "marked"
 # The template ends with the opening mark.
 OPENED: Final = "opened"
-KINDS: Final = (MARKED, OPENED)
 
 # Behind the role of the answer, which templates write where they are asked to begin one.
 _BEGINS_ANSWER: Final = re.compile(r"add_generation_prompt.*", re.DOTALL)

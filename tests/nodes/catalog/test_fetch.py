@@ -31,7 +31,13 @@ from tests.nodes.catalog.fakes import write_wheel
 CONTENT = bytes(range(256)) * 5000
 FILES = [
     {"type": "file", "path": name, "size": 10}
-    for name in ("README.md", "m-q4_k_m.gguf", "m-Q8_0.gguf", "big-00001-of-00002.gguf")
+    for name in (
+        "README.md",
+        "m-q4_k_m.gguf",
+        "m-Q8_0.gguf",
+        "big-00001-of-00002.gguf",
+        "mmproj-Q8_0.gguf",
+    )
 ]
 
 
@@ -42,12 +48,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path.startswith("/api/models/owner/name/tree/main"):
-            return self._say(json.dumps(FILES).encode())
+            self._say(json.dumps(FILES).encode())
+            return
         if not self.path.startswith("/owner/name/resolve/"):
-            return self.send_error(404)
+            self.send_error(404)
+            return
         start = 0
         if (wanted := self.headers["Range"]) and self.headers["If-Range"] == '"1"':
             start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+        if start >= len(CONTENT):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
+            self.end_headers()
+            return
         self.asked.append(f"{self.path.rpartition('/')[2]} from {start}")
         is_cut = "/cut" in self.path and start == 0
         self._say(CONTENT[start:], 206 if start else 200, num_missing=9000 if is_cut else 0)
@@ -138,6 +151,9 @@ def test_what_was_cut_off_goes_on_where_it_was(tmp_path: Path, hub: list[str]) -
         assert fetched(source, tmp_path, size_bytes) == CONTENT
         assert hub[-2:] == ["cut from 0", f"cut from {len(CONTENT) - 9000}"]
         Begun(tmp_path / "model.part").discard()
+    # A file that was whole when its process died is not asked for again.
+    assert fetched(source, tmp_path) == CONTENT
+    Begun(tmp_path / "model.part").discard()
     # What is left of one file is no part of another.
     with pytest.raises(FetchError):
         fetched(source, tmp_path)
@@ -216,6 +232,7 @@ def test_the_files_of_a_repository() -> None:
         "big-00001-of-00002.gguf",
         "m-Q8_0.gguf",
         "m-q4_k_m.gguf",
+        "mmproj-Q8_0.gguf",
     ]
 
 
