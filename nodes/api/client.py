@@ -32,7 +32,7 @@ Conversation = Iterable[ChatMessage | tuple[str, str] | Mapping[str, str]]
 
 
 class Options(TypedDict, total=False):
-    """What may be asked for; what is left out is as for `airdraft generate`.
+    """What may be asked for. What is left out of sampling is greedy: temperature 0, all tokens.
 
     gamma: most guesses a pass, None for what pays. stops: the text ends before any of these.
     fingerprint: of an earlier answer, so that exactly such a target serves this one, too.
