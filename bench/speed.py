@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
+from bench.live.pairs import paired_ratio
 from bench.load.workloads import Workload, turns_of, workload
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.client import Client
@@ -56,7 +57,7 @@ class Pair:
 
 
 HEAD = (
-    "| prompts | streams | plain tokens/s | auto / plain, median (range) | tokens a pass with "
+    "| prompts | streams | plain tokens/s | auto / plain, median (95 % interval) | tokens a pass with "
     "guesses | accepted | same texts |\n|---|---|---|---|---|---|---|"
 )
 
@@ -113,7 +114,7 @@ def _rules(made: Workload, index: int) -> LogitRules:
 async def _row(
     client: Client, kind: str, count: int, groups: Sequence[Sequence[tuple[str, GenerateOptions]]]
 ) -> str:
-    ratios, plain_rates = [], []
+    rates = list[tuple[float, float]]()
     equal = num_texts = 0
     num_rounds = num_steps = num_guesses = num_accepted = 0
     for turn, group in enumerate(groups):
@@ -122,8 +123,7 @@ async def _row(
         for gamma in (None, 0) if turn % 2 else (0, None):
             answers[gamma] = await _together(client, group, gamma)
         auto, plain = answers[None], answers[0]
-        ratios.append(rate(auto) / rate(plain))
-        plain_rates.append(rate(plain))
+        rates.append((rate(plain), rate(auto)))
         equal += sum(a.token_ids == b.token_ids for a, b in zip(auto, plain, strict=True))
         num_texts += len(group)
         for figures in (each for answer in auto for each in answer.figures):
@@ -134,8 +134,8 @@ async def _row(
     tokens = (num_rounds + num_accepted) / max(1, num_rounds)
     accepted = f"{num_accepted / num_guesses:.2f} of {num_guesses}" if num_guesses else "-"
     return (
-        f"| {kind} | {count} | {median(plain_rates):.1f} | {median(ratios):.3f} "
-        f"({min(ratios):.3f} to {max(ratios):.3f}) | {tokens:.2f} in "
+        f"| {kind} | {count} | {median(plain for plain, _ in rates):.1f} | "
+        f"{paired_ratio(rates)} | {tokens:.2f} in "
         f"{num_rounds / max(1, num_rounds + num_steps):.2f} of passes | {accepted} "
         f"| {equal} of {num_texts} |"
     )
