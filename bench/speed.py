@@ -57,8 +57,8 @@ class Pair:
 
 
 HEAD = (
-    "| prompts | streams | plain tokens/s | auto / plain, median (95 % interval) | tokens a pass with "
-    "guesses | accepted | same texts |\n|---|---|---|---|---|---|---|"
+    "| prompts | streams | plain tokens/s | auto / plain, median (95 % interval) | tokens a pass "
+    "with guesses | accepted | same texts |\n|---|---|---|---|---|---|---|"
 )
 
 
