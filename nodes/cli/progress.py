@@ -13,6 +13,7 @@ _SHOW_AFTER_S = 1.0
 _REDRAW_EVERY_S = 0.1
 # A smaller total counts passes or positions, not bytes.
 _LEAST_BYTES = 1_000_000
+_BAR_CHARS, _LEAST_BAR_CHARS = 30, 5
 _CLEAR = "\r\x1b[K"
 
 
@@ -80,14 +81,16 @@ class Progress:
 
     def _draw(self, done: int, total: int | None, now_s: float) -> None:
         text = f"{self._label} ..."
+        columns = shutil.get_terminal_size().columns
         if total:
             share = min(done / total, 1.0)
-            width = 30
+            rate = self._rate(done, total, now_s) if total >= _LEAST_BYTES else ""
+            told = f"{share:4.0%}{rate}"
+            # The bar has what the words leave of the line.
+            left = columns - len(f"{self._label} [] {told}") - 1
+            width = min(_BAR_CHARS, max(_LEAST_BAR_CHARS, left))
             filled = "#" * int(share * width)
-            text = f"{self._label} [{filled:.<{width}}] {share:4.0%}"
-            if total >= _LEAST_BYTES:
-                text += self._rate(done, total, now_s)
-        columns = shutil.get_terminal_size().columns
+            text = f"{self._label} [{filled:.<{width}}] {told}"
         self._stream.write(_CLEAR + text[: columns - 1])
         self._stream.flush()
         self._drawn_s, self._is_drawn = now_s, True

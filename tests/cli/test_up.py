@@ -161,7 +161,7 @@ def test_serve_takes_the_options_that_other_servers_have(commands: Commands) -> 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("toy:1", "-m", "toy:0.5"), "MODEL toy:1 and --model toy:0.5: give one of them"),
+        (("toy:1", "-m", "toy:0.5"), "toy:1 and toy:0.5: give one of MODEL, --model and --hf-repo"),
         (("nothing",), "unknown model 'nothing'"),
         (("--host", "nowhere.invalid", "toy:1", "-md", "none"), "nowhere.invalid"),
     ],
