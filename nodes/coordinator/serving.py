@@ -74,8 +74,8 @@ class Serving:
         self, request: Request, target: NodeRecord, prompt: tuple[int, ...], now: float
     ) -> list[Send]:
         try:
-            widest = self.placement.widest_for(request, target)
-            specs = specs_of(request, request.owner, self._next_id, prompt, widest)
+            measure = self.placement.measure_for(request, target, len(prompt))
+            specs = specs_of(request, request.owner, self._next_id, prompt, measure)
         except BadRequestError as error:
             return self.fail(request, "bad_request", str(error), now)
         request.prompt_hash = prompt_hash(prompt)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
@@ -29,6 +30,15 @@ class Placed:
     request: Request
     choice: Choice
     target: NodeRecord
+
+
+# Tokens: nearly all answers of chats are shorter.
+_USUAL_ANSWER: Final = 1024
+
+
+def _room(profile: EngineProfile) -> int:
+    """Tokens of the longest text that a target can hold."""
+    return min(profile.num_cells, profile.context_length)
 
 
 def _kinds(choice: Choice, targets: Iterable[NodeRecord]) -> frozenset[Kind]:
@@ -56,13 +66,20 @@ class Placement:
         # The last suspect that each target was given.
         self._tried: dict[str, Choice] = {}
 
-    def widest_for(self, request: Request, target: NodeRecord) -> EngineProfile:
-        """Of all targets of the same model that may serve a request, the one that holds the longest
-        text."""
+    def measure_for(
+        self, request: Request, target: NodeRecord, num_prompt_tokens: int
+    ) -> EngineProfile:
+        """By which target of its model the length of a request is measured: the one that holds the
+        longest text. What is to fit is to fit on all, so that any can take it over, but for those
+        that leave no room for an answer of usual length."""
         model = target.profile.model_hash
         able = [n for n in self._targets() if not n.is_draining and is_of_kind(n, request)]
         kin = [n.profile for n in able if n.profile.model_hash == model]
-        return max(kin, key=lambda p: min(p.num_cells, p.context_length), default=target.profile)
+        if request.submit.fits:
+            least = num_prompt_tokens + _USUAL_ANSWER
+            if roomy := [profile for profile in kin if _room(profile) >= least]:
+                return min(roomy, key=_room)
+        return max(kin, key=_room, default=target.profile)
 
     def wait(self, request: Request, choice: Choice, now: float) -> None:
         kinds = _kinds(choice, self._able(request, choice, now))

@@ -11,6 +11,7 @@ import pytest
 from mesh.messages import Bye
 from nodes.coordinator.sends import Send
 from nodes.messages import (
+    MAX_GAMMA,
     CommitEntry,
     CommitReply,
     EngineProfile,
@@ -121,6 +122,18 @@ def test_what_was_said_to_be_exact_stays_so() -> None:
 def test_the_longest_text_that_any_target_of_the_model_holds_is_taken() -> None:
     mesh = make_mesh(small=profile(10, num_cells=100), large=profile(20, num_cells=4000))
     assert where(mesh.hear(CLIENT, make_submit(1, max_tokens=500))) == ["large"]
+
+
+def test_what_is_to_fit_fits_on_all_targets_that_leave_room_for_an_answer() -> None:
+    """So that any of them can take it over."""
+    cells = {"tiny": 900, "small": 2000, "large": 8000}
+    mesh = make_mesh(**{name: profile(10, num_cells=n) for name, n in cells.items()})
+    for number, (prompt, expected) in enumerate(((100, 2000), (1500, 8000)), 1):
+        asked = make_submit(number, max_tokens=9000, prompt_token_ids=(5,) * prompt, fits=True)
+        sends = mesh.hear(CLIENT, asked)
+        (request,) = [m for s in sends if isinstance(m := s.message, OpenStreamRequest)]
+        longest = min(expected - MAX_GAMMA, make_profile().context_length)
+        assert request.max_tokens == longest - prompt
 
 
 # -- who waits -------------------------------------------------------------------------------------
