@@ -9,6 +9,21 @@ from hypothesis import strategies as st
 
 COMPLETIONS: Final = "/v1/completions"
 CHAT: Final = "/v1/chat/completions"
+MESSAGES: Final = "/v1/messages"
+RESPONSES: Final = "/v1/responses"
+EMBEDDINGS: Final = "/v1/embeddings"
+TOKENIZE: Final = "/tokenize"
+DETOKENIZE: Final = "/detokenize"
+COUNT: Final = "/v1/messages/count_tokens"
+_PATHS: Final = (
+    *(COMPLETIONS, CHAT, MESSAGES, RESPONSES),
+    *(EMBEDDINGS, TOKENIZE, DETOKENIZE, COUNT),
+)
+# What stands in the last event of a stream, errors included.
+_ENDS: Final = (
+    *(b"data: [DONE]", b'data: {"type": "error"', b"event: error", b"event: message_stop"),
+    *(b"event: response.completed", b"event: response.incomplete"),
+)
 # What an answer to any body may have for a status.
 STATUSES: Final = frozenset({200, 400, 404, 413, 415, 429})
 
@@ -49,7 +64,6 @@ _COMMON: Final[dict[str, st.SearchStrategy[Any]]] = {
     "user": _text,
     "grammar": st.sampled_from(["root ::= [0-9 ]+", 'root ::= "a"', "root ::=", "x"]),
     "response_format": st.sampled_from(_formats),
-    "tools": st.just([]),
     "airdraft": st.fixed_dictionaries({"tokens": st.booleans()}),
 }
 _OF_COMPLETIONS: Final = {
@@ -74,14 +88,108 @@ _messages = st.lists(
     min_size=1,
     max_size=3,
 )
-_OF_CHAT: Final = {**_COMMON, "messages": _messages, "logprobs": st.booleans()}
+_schema = st.fixed_dictionaries({"type": st.just("object")}, optional={"properties": _wild})
+_name = st.sampled_from(["f", "g", "a b", ""])
+_function = st.fixed_dictionaries(
+    {"name": _name}, optional={"parameters": _schema | _wild, "strict": st.booleans()}
+)
+_call = st.fixed_dictionaries(
+    {"function": st.fixed_dictionaries({"name": _name, "arguments": _wild.map(json.dumps)})}
+)
+_OF_CHAT: Final = {
+    **_COMMON,
+    "messages": _messages
+    | st.lists(
+        st.fixed_dictionaries(
+            {"role": st.sampled_from(["assistant", "tool"]), "content": _some_text},
+            optional={"tool_calls": st.lists(_call, max_size=2), "tool_call_id": _text},
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+    "logprobs": st.booleans(),
+    "tools": st.lists(
+        st.fixed_dictionaries({"type": st.just("function"), "function": _function}), max_size=2
+    ),
+    "tool_choice": st.sampled_from(["none", "auto", "required", {"type": "function"}]),
+}
+_SHARED: Final = {name: _COMMON[name] for name in ("model", "seed", "temperature", "top_k", "user")}
+_block = st.fixed_dictionaries(
+    {"type": st.sampled_from(["text", "tool_use", "tool_result", "thinking", "image"])},
+    optional={
+        "text": _some_text,
+        "id": _text,
+        "name": _name,
+        "input": _schema | _wild,
+        "tool_use_id": _text,
+        "content": _some_text,
+    },
+)
+_OF_MESSAGES: Final = {
+    **_SHARED,
+    "max_tokens": st.integers(1, 8),
+    "system": _some_text,
+    "messages": st.lists(
+        st.fixed_dictionaries(
+            {
+                "role": st.sampled_from(["user", "assistant"]),
+                "content": _some_text | st.lists(_block, min_size=1, max_size=3),
+            }
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+    "stop_sequences": st.lists(_text, max_size=9),
+    "tools": st.lists(
+        st.fixed_dictionaries({"name": _name, "input_schema": _schema | _wild}), max_size=2
+    ),
+    "tool_choice": st.sampled_from([{"type": "any"}, {"type": "tool"}, {"type": "auto"}]),
+}
+_item = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": st.sampled_from(
+            ["message", "function_call", "function_call_output", "reasoning", None]
+        ),
+        "role": st.sampled_from(["user", "assistant", "developer"]),
+        "content": _some_text,
+        "call_id": _text,
+        "name": _name,
+        "arguments": _wild.map(json.dumps),
+        "output": _some_text,
+    },
+)
+_OF_RESPONSES: Final = {
+    **_SHARED,
+    "max_output_tokens": st.integers(1, 8),
+    "instructions": _some_text,
+    "input": _some_text | st.lists(_item, min_size=1, max_size=4),
+    "tools": st.lists(
+        st.fixed_dictionaries(
+            {"type": st.just("function"), "name": _name}, optional={"parameters": _wild}
+        ),
+        max_size=2,
+    ),
+    "text": st.fixed_dictionaries(
+        {"format": st.fixed_dictionaries({"type": st.just("json_schema"), "schema": _schema})}
+    ),
+    "previous_response_id": _text,
+}
+_OF_EMBEDDINGS: Final = {
+    "input": _OF_COMPLETIONS["prompt"],
+    "encoding_format": st.sampled_from(["float", "base64", "x"]),
+    "model": _COMMON["model"],
+    "user": _text,
+}
+_OF_TOKENIZE: Final = {"content": _some_text, "messages": _messages, "model": _COMMON["model"]}
+_OF_DETOKENIZE: Final = {"tokens": _token_ids, "model": _COMMON["model"]}
 
 
 @st.composite
-def _body(draw: st.DrawFn, fields: dict[str, st.SearchStrategy[Any]], main: str) -> Any:
+def _body(draw: st.DrawFn, fields: dict[str, st.SearchStrategy[Any]], *main: str) -> Any:
     """A body with some fields; in every second one anything at all stands somewhere."""
     names = draw(st.sets(st.sampled_from(sorted(fields)), max_size=5))
-    body = {name: draw(fields[name]) for name in names | {main, "max_tokens"}}
+    body = {name: draw(fields[name]) for name in names | set(main)}
     if draw(st.booleans()):
         body["stream"] = True
         body["stream_options"] = {"include_usage": draw(st.booleans())}
@@ -92,14 +200,20 @@ def _body(draw: st.DrawFn, fields: dict[str, st.SearchStrategy[Any]], main: str)
 
 
 _json = st.one_of(
-    st.tuples(st.just(COMPLETIONS), _body(_OF_COMPLETIONS, "prompt")),
-    st.tuples(st.just(CHAT), _body(_OF_CHAT, "messages")),
-    st.tuples(st.sampled_from([COMPLETIONS, CHAT]), _wild),
+    st.tuples(st.just(COMPLETIONS), _body(_OF_COMPLETIONS, "prompt", "max_tokens")),
+    st.tuples(st.just(CHAT), _body(_OF_CHAT, "messages", "max_tokens")),
+    st.tuples(st.just(MESSAGES), _body(_OF_MESSAGES, "messages", "max_tokens")),
+    st.tuples(st.just(COUNT), _body(_OF_MESSAGES, "messages")),
+    st.tuples(st.just(RESPONSES), _body(_OF_RESPONSES, "input", "max_output_tokens")),
+    st.tuples(st.just(EMBEDDINGS), _body(_OF_EMBEDDINGS, "input")),
+    st.tuples(st.just(TOKENIZE), _body(_OF_TOKENIZE)),
+    st.tuples(st.just(DETOKENIZE), _body(_OF_DETOKENIZE, "tokens")),
+    st.tuples(st.sampled_from(_PATHS), _wild),
 )
 # Path and bytes of a request.
 requests: Final = st.one_of(
     _json.map(lambda pair: (pair[0], json.dumps(pair[1]).encode())),
-    st.tuples(st.sampled_from([COMPLETIONS, CHAT]), st.binary(max_size=60)),
+    st.tuples(st.sampled_from(_PATHS), st.binary(max_size=60)),
 )
 
 
@@ -108,8 +222,8 @@ def fault_of(status: int, content: bytes, *, is_stream: bool) -> str:
     if status not in STATUSES:
         return f"status {status}"
     if is_stream and status == 200:
-        ends = content.endswith(b"data: [DONE]\n\n") or b'data: {"error":' in content
-        return "" if ends else "a stream without an end"
+        last = content.removesuffix(b"\n\n").rpartition(b"\n\n")[2]
+        return "" if any(mark in last for mark in _ENDS) else "a stream without an end"
     found = json.loads(content)
     if status != 200 and set(found["error"]) != {"message", "type", "param", "code"}:
         return "an error of another shape"
