@@ -14,7 +14,6 @@ from nodes.gateway.anthropic import MESSAGES
 from nodes.gateway.chat import CHAT
 from nodes.gateway.completions import COMPLETIONS
 from nodes.gateway.config import GatewayLimits
-from nodes.gateway.counting import ROUTES
 from nodes.gateway.errors import ApiError, no_such_model, of_failure
 from nodes.gateway.generate import Generate, Shared
 from nodes.gateway.guard import key_of
@@ -30,6 +29,12 @@ from nodes.gateway.texts import READINGS, Read
 from nodes.metrics.exposition import CONTENT_TYPE, render_metrics
 from nodes.metrics.gateway import GatewayMetrics
 
+APIS: Final = {
+    "/v1/completions": COMPLETIONS,
+    "/v1/chat/completions": CHAT,
+    "/v1/messages": MESSAGES,
+    "/v1/responses": RESPONSES,
+}
 # Whoever asks whether it is ready sends requests elsewhere if not: what it hears is not old.
 _READY_MAX_AGE_S: Final = 0.25
 
@@ -47,54 +52,52 @@ class Gateway:
     ) -> None:
         self.mesh = mesh
         self.limits = limits
-        self._strict_fields = strict_fields
-        self._openai_defaults = openai_defaults
         self.models = Models(mesh)
         self.running = Running(limits.max_concurrent)
         self.looking = Looking(mesh)
-        self.metrics = GatewayMetrics(ROUTES)
-        self._keyed = KeyedRequests()
         self._started_unix = now_unix()
-
-    def router(self) -> ASGIApp:
-        apis = {
-            "/v1/completions": COMPLETIONS,
-            "/v1/chat/completions": CHAT,
-            "/v1/messages": MESSAGES,
-            "/v1/responses": RESPONSES,
-        }
         shared = Shared(
-            self.mesh,
-            self.limits,
+            mesh,
+            limits,
             self.models,
             self.running,
-            self._keyed,
-            strict_fields=self._strict_fields,
-            openai_defaults=self._openai_defaults,
+            KeyedRequests(),
+            strict_fields=strict_fields,
+            openai_defaults=openai_defaults,
         )
-        routes = [
-            Route("/healthz", self._healthz),
-            Route("/readyz", self._readyz),
-            Route("/", self._page),
-            Route("/metrics", self._metrics),
-            Route("/api/status", self._status),
-            Route("/v1/models", self._models),
-            Route("/v1/models/{name:path}", self._model),
-        ]
-        routes += [
-            Route(path, Read(shared, reading), methods=["POST"])
-            for path, reading in READINGS.items()
-        ]
-        told = document({**apis, **READINGS}, VERSION)
+        self._routes = self._all_routes(shared)
+        self.metrics = GatewayMetrics([route.path for route in self._routes])
+
+    def _all_routes(self, shared: Shared) -> list[Route]:
+        gets = {
+            "/healthz": (self._healthz, "Whether the process lives"),
+            "/readyz": (self._readyz, "Whether a target takes requests"),
+            "/metrics": (self._metrics, "For Prometheus"),
+            "/api/status": (self._status, "What the status page shows"),
+            "/v1/models": (self._models, "The models that are served now"),
+        }
+        told = document(
+            {path: summary for path, (_, summary) in gets.items()}, {**APIS, **READINGS}, VERSION
+        )
 
         async def openapi(_request: Request) -> JSONResponse:
             return JSONResponse(told)
 
-        routes.append(Route("/openapi.json", openapi))
-        for path, api in apis.items():
+        routes = [
+            Route("/", self._page),
+            Route("/openapi.json", openapi),
+            Route("/v1/models/{name:path}", self._model),
+            *(Route(path, answer) for path, (answer, _) in gets.items()),
+        ]
+        for path, reading in READINGS.items():
+            routes.append(Route(path, Read(shared, reading), methods=["POST"]))
+        for path, api in APIS.items():
             routes.append(Route(path, Generate(shared, api), methods=["POST"]))
             routes.append(Route(path + "/{request_id}", self._cancel, methods=["DELETE"]))
-        router = Router(routes, redirect_slashes=False)
+        return routes
+
+    def router(self) -> ASGIApp:
+        router = Router(self._routes, redirect_slashes=False)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             # Makes the router raise what it finds wrong instead of answering in a shape of its own.

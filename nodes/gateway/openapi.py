@@ -26,24 +26,21 @@ _ERROR: Final = {
         },
     },
 }
-_GETS: Final = {
-    "/v1/models": "The models that are served now",
-    "/healthz": "Whether the process lives",
-    "/readyz": "Whether a target takes requests",
-    "/metrics": "For Prometheus",
-    "/api/status": "What the status page shows",
-}
 
 
-def document(posts: Mapping[str, Api | Reading], version: str) -> dict[str, Any]:
-    """An OpenAPI 3.1 document. posts: what is posted to each path."""
+def document(
+    gets: Mapping[str, str], posts: Mapping[str, Api | Reading], version: str
+) -> dict[str, Any]:
+    """An OpenAPI 3.1 document. gets: what each path that is read tells. posts: what is posted to
+    each path.
+    """
     named, schemas = models_json_schema(
         [(post.body, "validation") for post in posts.values()], ref_template=_REF
     )
     failed = {"application/json": {"schema": {"$ref": _REF.format(model="Error")}}}
     paths: dict[str, Any] = {
         path: {"get": {"summary": summary, "responses": {"200": {"description": "OK"}}}}
-        for path, summary in _GETS.items()
+        for path, summary in gets.items()
     }
     for path, post in posts.items():
         answer: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}

@@ -65,12 +65,15 @@ class _Choice:
 
 
 class GatewayMetrics:
-    """One for a gateway. routes: what requests may be counted under; others are one."""
+    """One for a gateway. routes: the paths it serves, as Starlette writes them; a part in braces is
+    any text and is counted as {id}. Requests for other paths are counted together.
+    """
 
     def __init__(
         self, routes: Collection[str], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._routes = frozenset(routes)
+        self._routes = frozenset(route for route in routes if "{" not in route)
+        self._prefixes = tuple(route.partition("{")[0] for route in routes if "{" in route)
         self.clock = clock
         self.requests = Counter[tuple[str, int]]()
         self.open = Counter[str]()
@@ -80,11 +83,17 @@ class GatewayMetrics:
         self.queue = Distribution(_UP_TO_60_S)
         self.durations: dict[str, Distribution] = {}
 
-    def request_started(self, route: str) -> RequestMetrics:
+    def request_started(self, path: str) -> RequestMetrics:
         """A request has come; say finished() of it, whatever becomes of it."""
-        name = route if route in self._routes else OTHER
-        self.open[name] += 1
-        return RequestMetrics(self, name, self.clock())
+        route = self._route_of(path)
+        self.open[route] += 1
+        return RequestMetrics(self, route, self.clock())
+
+    def _route_of(self, path: str) -> str:
+        if path in self._routes:
+            return path
+        found = next((prefix for prefix in self._prefixes if path.startswith(prefix)), None)
+        return OTHER if found is None else found + "{id}"
 
     def request_over(self, route: str, status: int, seconds: float) -> None:
         self.open[route] -= 1

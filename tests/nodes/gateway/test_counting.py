@@ -9,7 +9,6 @@ import pytest
 
 from nodes.client import RequestFailedError
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
-from nodes.gateway.counting import ROUTES, route_of
 from nodes.metrics.exposition import CONTENT_TYPE
 from tests.nodes.gateway.calls import Call, gateway_of, get, open_app, post
 from tests.nodes.gateway.fake_mesh import FakeMesh, finished, started, text_answer, tokens
@@ -38,19 +37,21 @@ async def exposed(app: Any, **headers: str) -> Exposed:
 
 
 @pytest.mark.parametrize(
-    ("path", "route"),
+    ("path", "route", "status"),
     [
-        ("/", "/"),
-        ("/v1/models", "/v1/models"),
-        ("/v1/models/dir/a", "/v1/models/{id}"),
-        ("/v1/completions/cmpl-1", "/v1/completions/{id}"),
-        ("/v1/chat/completions", "/v1/chat/completions"),
-        ("/v1/chat/completions/x", "/v1/chat/completions/{id}"),
+        ("/", "/", 200),
+        ("/v1/models", "/v1/models", 200),
+        ("/v1/models/dir/a", "/v1/models/{id}", 404),
+        ("/v1/chat/completions/x", "/v1/chat/completions/{id}", 405),
+        ("/v1/messages/count_tokens", "/v1/messages/count_tokens", 405),
+        ("/v1/messages/count_tokens/x", "/v1/messages/{id}", 404),
+        ("/v1", "other", 404),
     ],
 )
-def test_routes(path: str, route: str) -> None:
-    assert route_of(path) == route
-    assert route in ROUTES
+async def test_routes(path: str, route: str, status: int, tmp_path: Path) -> None:
+    app = open_app(gateway_of(FakeMesh()), tmp_path)
+    assert (await get(app, path)).status == status
+    assert (await exposed(app)).requests(route, status) == 1
 
 
 async def test_the_mesh_and_the_gateway_in_one_answer(tmp_path: Path) -> None:
