@@ -326,6 +326,38 @@ def speed(
     )
 
 
+@bench.command("bound")
+@click.option("--prompts", default=10, show_default=True, help="Prompts of each kind.")
+@click.option("--max-tokens", default=128, show_default=True)
+@click.option(
+    "--workloads",
+    default="chat,copy",
+    show_default=True,
+    help="Kinds of prompts of one turn: chat, copy, code, code-edit, json, ...",
+)
+@click.option("--target", default="smollm2-135m", show_default=True, help="A name or a GGUF file.")
+@click.option("--draft", default="", help="Another draft than the catalogue's.")
+def bound(prompts: int, max_tokens: int, workloads: str, target: str, draft: str) -> None:
+    """How near one stream's speed comes to what its draft allows at most.
+
+    \b
+    Example:
+      python -m bench bound --target big.gguf --draft small.gguf --workloads code,json
+    """
+    from bench.bound import run_bound
+    from bench.speed import Pair
+
+    if draft == "none":
+        raise click.ClickException("--draft none: without a draft there is no bound")
+    run_bound(
+        workloads.split(","),
+        Pair(target, draft),
+        num_prompts=prompts,
+        max_tokens=max_tokens,
+        report=click.echo,
+    )
+
+
 bench.add_command(chaos)
 chaos.add_command(detect)
 chaos.add_command(rolling_command)

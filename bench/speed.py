@@ -95,7 +95,7 @@ async def _run(
         for kind in kinds:
             made = workload(kind, num_prompts)
             asked = [
-                (prompt, replace(options, rules=_rules(made, k)))
+                (prompt, replace(options, rules=rules_of(made, k)))
                 for k, prompt in enumerate(made.prompts)
             ]
             warm_up = [(prompt, replace(option, max_tokens=24)) for prompt, option in asked[:1]]
@@ -105,7 +105,8 @@ async def _run(
                 report(await mesh.beside(_row(client, made.name, count, groups)))
 
 
-def _rules(made: Workload, index: int) -> LogitRules:
+def rules_of(made: Workload, index: int) -> LogitRules:
+    """What the answer to one of its prompts has to follow."""
     if not made.schemas:
         return NO_RULES
     return LogitRules(grammar=Grammar("json_schema", made.schemas[index]))

@@ -1,0 +1,300 @@
+"""How near speculation comes to what its draft allows, for one stream.
+
+The bound: all guesses of the draft are known to be right or wrong beforehand, messages take no
+time, and passes begin when it is best. What passes and steps take is measured while the other side
+works, too, for they may share memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from statistics import median
+from typing import Any, Final
+
+import numpy as np
+
+from bench.live.pairs import paired_ratio
+from bench.load.workloads import workload
+from bench.speed import Answer, Pair, ask_one, rate, rules_of
+from nodes.config import EngineSettings
+from nodes.engine.rules import LogitRules
+from nodes.generation import GenerateOptions
+from nodes.local import local_mesh
+from nodes.messages import MAX_GAMMA
+
+PASS_SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16)
+# Of each timing: enough for some dozen passes of each size with a model of 1.5B on a core.
+_TIMED_S: Final = 20.0
+_PIECE: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A prompt and its answer, in tokens; rates of the answer's tokens in the mesh, tokens/s."""
+
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    rules: LogitRules
+    plain_rate: float
+    auto_rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Seconds of a step of the draft, and of passes of the target by their tokens."""
+
+    step_s: float
+    pass_s: Mapping[int, float]
+
+    def of_pass(self, num_tokens: int) -> float:
+        return float(np.interp(num_tokens, list(self.pass_s), list(self.pass_s.values())))
+
+
+def runs_of(right: Sequence[bool]) -> Iterator[tuple[int, int]]:
+    """Tokens up to a wrong guess, which end with one of the target's own: how many, and how many of
+    them were guessed."""
+    num_right = 0
+    for is_right in right:
+        if is_right:
+            num_right += 1
+        else:
+            yield num_right + 1, num_right
+            num_right = 0
+    if num_right:
+        yield num_right, num_right
+
+
+def run_s(num_tokens: int, num_right: int, costs: Costs) -> float:
+    """The least seconds in which a run can be committed.
+
+    Guess k is there k steps after the run began, for what the draft goes on from is right. So the
+    best passes are a shortest way through the tokens: from each, a pass with any number of guesses
+    that begins as soon as they are there.
+    """
+    most = min(num_right, MAX_GAMMA)
+    passes = [costs.of_pass(size) for size in range(1, most + 2)]
+    at = [0.0] + [math.inf] * num_tokens
+    for done in range(num_tokens):
+        for num_guesses in range(min(most, num_right - done) + 1):
+            begins = max(at[done], (done + num_guesses) * costs.step_s if num_guesses else 0.0)
+            end = min(num_tokens, done + num_guesses + 1)
+            at[end] = min(at[end], begins + passes[num_guesses])
+    return at[num_tokens]
+
+
+def bound_rate(right: Sequence[bool], costs: Costs) -> float:
+    """Tokens/s at most, from the first token on. right: of the guess of each token after it."""
+    return len(right) / sum(run_s(*run, costs) for run in runs_of(right))
+
+
+HEAD: Final = (
+    "| prompts | plain tokens/s | with guesses | right | bound | of the bound, median "
+    "(95 % interval) | bound of two such machines | of a free draft |\n|" + "---|" * 8
+)
+
+
+def run_bound(
+    kinds: Sequence[str],
+    pair: Pair,
+    *,
+    num_prompts: int,
+    max_tokens: int,
+    report: Callable[[str], None],
+) -> None:
+    """A table with a row for each workload. The pair must have a draft; nothing is looked up."""
+    target, draft = pair.settings()
+    assert draft is not None
+    options = GenerateOptions(max_tokens=max_tokens, seed=1)
+    texts = asyncio.run(_texts(target, draft, kinds, num_prompts, options))
+    every = [text for found in texts.values() for text in found]
+    cells = round(median(len(text.prompt_ids) + len(text.token_ids) // 2 for text in every))
+    with _worker(_target_work, target) as passes, _worker(_draft_work, draft) as steps:
+        alone, beside = _costs(passes, steps, cells, report)
+        report(HEAD)
+        for kind, found in texts.items():
+            steps.send(("right", found))
+            report(_row(kind, found, steps.recv(), alone, beside))
+
+
+def _row(
+    kind: str, texts: Sequence[Text], right: Sequence[list[bool]], alone: Costs, beside: Costs
+) -> str:
+    """alone, beside: what each side takes when the other does nothing, and while it works."""
+    free = replace(alone, step_s=0.0)
+    bounds = [bound_rate(each, beside) for each in right]
+    pairs = [(bound, text.auto_rate) for text, bound in zip(texts, bounds, strict=True)]
+    return (
+        f"| {kind} | {median(text.plain_rate for text in texts):.1f} "
+        f"| {median(text.auto_rate for text in texts):.1f} "
+        f"| {np.mean([one for each in right for one in each]):.2f} | {median(bounds):.1f} "
+        f"| {paired_ratio(pairs)} | {median(bound_rate(each, alone) for each in right):.1f} "
+        f"| {median(bound_rate(each, free) for each in right):.1f} |"
+    )
+
+
+async def _texts(
+    target: EngineSettings,
+    draft: EngineSettings,
+    kinds: Sequence[str],
+    num_prompts: int,
+    options: GenerateOptions,
+) -> dict[str, list[Text]]:
+    """What a mesh answers, plainly and with guesses in turns."""
+    found: dict[str, list[Text]] = {}
+    async with local_mesh(target, draft, lookup=False) as (mesh, client):
+        for kind in kinds:
+            made = workload(kind, num_prompts)
+            texts = found.setdefault(kind, [])
+            for k, prompt in enumerate(made.prompts):
+                asked = replace(options, rules=rules_of(made, k))
+                if not texts:
+                    await mesh.beside(ask_one(client, prompt, replace(asked, max_tokens=24)))
+                answers: dict[int | None, Answer] = {}
+                for gamma in (None, 0) if k % 2 else (0, None):
+                    work = ask_one(client, prompt, replace(asked, gamma=gamma))
+                    answers[gamma] = await mesh.beside(work)
+                auto, plain = answers[None], answers[0]
+                assert auto.token_ids == plain.token_ids, "guesses changed a text"
+                read = await mesh.beside(client.read(prompt, asked, "tokens"))
+                if len(auto.token_ids) > 1:
+                    known = read.prompt_token_ids, auto.token_ids, asked.rules
+                    texts.append(Text(*known, rate([plain]), rate([auto])))
+    return found
+
+
+# -- each side in a process of its own ------------------------------------------------------------
+
+
+def _costs(
+    passes: Connection, steps: Connection, cells: int, report: Callable[[str], None]
+) -> tuple[Costs, Costs]:
+    """Of each alone, and of both while they work at the same time."""
+    told = []
+    for names in (("passes",), ("steps",), ("passes", "steps")):
+        asked = [passes if name == "passes" else steps for name in names]
+        for each in asked:
+            each.send(("timed", cells))
+        told += [each.recv() for each in asked]
+    alone_passes, alone_step, beside_passes, beside_step = told
+    for name, table, step_s in (
+        ("alone", alone_passes, alone_step),
+        ("at the same time", beside_passes, beside_step),
+    ):
+        sizes = ", ".join(f"{size}: {s * 1e3:.1f}" for size, s in table.items())
+        report(f"{name}: a step {step_s * 1e3:.1f} ms; passes in ms by tokens: {sizes}")
+    report("")
+    return Costs(alone_step, alone_passes), Costs(beside_step, beside_passes)
+
+
+@contextmanager
+def _worker(
+    work: Callable[[Connection, EngineSettings], None], settings: EngineSettings
+) -> Iterator[Connection]:
+    spawning = multiprocessing.get_context("spawn")
+    ours, theirs = spawning.Pipe()
+    process = spawning.Process(target=work, args=(theirs, settings), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        yield ours
+    finally:
+        # It ends when it finds nobody at the other end.
+        ours.close()
+        process.join(10.0)
+        process.kill()
+
+
+def _commands(connection: Connection) -> Iterator[tuple[str, Any]]:
+    while True:
+        try:
+            yield connection.recv()
+        except EOFError:
+            return
+
+
+def _target_work(connection: Connection, settings: EngineSettings) -> None:
+    """Medians of passes by size, of one sequence, for as long as timings last."""
+    from nodes.runtime import set_engine_environment
+
+    set_engine_environment()
+    from nodes.engine.protocol import Span
+    from nodes.engines import open_engine
+
+    model = open_engine(settings).model
+    ids = np.random.default_rng(1).integers(0, model.info.num_vocab, 1 << 13).tolist()
+    for _, cells in _commands(connection):
+        _read(model, ids[:cells])
+        found: dict[int, list[float]] = {size: [] for size in PASS_SIZES}
+        end = time.perf_counter() + _TIMED_S
+        while time.perf_counter() < end:
+            for size, seconds in found.items():
+                began = time.perf_counter()
+                model.forward([Span(0, cells, ids[cells : cells + size], size)])
+                seconds.append(time.perf_counter() - began)
+                model.truncate(0, cells)
+        model.truncate(0, 0)
+        connection.send({size: median(seconds) for size, seconds in found.items()})
+
+
+def _draft_work(connection: Connection, settings: EngineSettings) -> None:
+    """Median of steps; and which of its guesses are right."""
+    from nodes.runtime import set_engine_environment
+
+    set_engine_environment()
+    from nodes.engine.grammar import Grammars
+    from nodes.engine.protocol import Span
+    from nodes.engine.sampler import Sampler
+    from nodes.engine.sampling import Sampling
+    from nodes.engines import in_tokens_of_targets, open_engine
+
+    model, pieces = in_tokens_of_targets(open_engine(settings, is_draft=True), settings)
+    num_vocab = model.info.num_vocab
+    grammars = Grammars(pieces, model.info)
+    ids = np.random.default_rng(1).integers(0, num_vocab, 1 << 13).tolist()
+
+    def right_of(text: Text) -> list[bool]:
+        prompt, answer = text.prompt_ids, text.token_ids
+        _read(model, prompt)
+        sampler = Sampler(
+            Sampling(rules=text.rules),
+            num_vocab=num_vocab,
+            token_ids=prompt,
+            num_prompt_tokens=len(prompt),
+            grammars=grammars,
+        )
+        found = []
+        for place, (token_id, following) in enumerate(itertools.pairwise(answer), len(prompt)):
+            logits = model.forward([Span(0, place, [token_id], 1)])[0]
+            sampler.push(token_id)
+            found.append(sampler.sample(logits, place + 1) == following)
+        model.truncate(0, 0)
+        return found
+
+    for command, given in _commands(connection):
+        if command == "right":
+            connection.send([right_of(text) for text in given])
+            continue
+        _read(model, ids[:given])
+        seconds = []
+        end = time.perf_counter() + _TIMED_S
+        while (began := time.perf_counter()) < end:
+            model.forward([Span(0, given, ids[given : given + 1], 1)])
+            seconds.append(time.perf_counter() - began)
+            model.truncate(0, given)
+        model.truncate(0, 0)
+        connection.send(median(seconds))
+
+
+def _read(model: Any, token_ids: Sequence[int]) -> None:
+    from nodes.engine.protocol import Span
+
+    for start in range(0, len(token_ids), _PIECE):
+        model.forward([Span(0, start, token_ids[start : start + _PIECE], 0)])

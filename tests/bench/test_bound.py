@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from bench.bound import Costs, bound_rate, run_s, runs_of
+
+# A pass takes 10 s and 1 s more for each guess.
+COSTS = Costs(step_s=4.0, pass_s={1: 10.0, 16: 25.0})
+
+
+def least_s(num_tokens: int, num_right: int, costs: Costs, done: int = 0, now: float = 0) -> float:
+    """All ways to commit a run, one after the other."""
+    if done >= num_tokens:
+        return now
+    found = math.inf
+    for num_guesses in range(num_right - done + 1):
+        begins = max(now, (done + num_guesses) * costs.step_s) if num_guesses else now
+        end_s = begins + costs.of_pass(num_guesses + 1)
+        found = min(found, least_s(num_tokens, num_right, costs, done + num_guesses + 1, end_s))
+    return found
+
+
+def test_runs_end_with_a_wrong_guess_or_with_the_text() -> None:
+    assert list(runs_of([True, True, False, False, True])) == [(3, 2), (1, 0), (1, 1)]
+    assert list(runs_of([])) == []
+
+
+@pytest.mark.parametrize("num_right", range(7))
+@pytest.mark.parametrize("step_s", [0.0, 3.0, 9.0, 30.0])
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_run_takes_as_long_as_its_best_passes(num_right: int, step_s: float, ends: bool) -> None:
+    costs = Costs(step_s, COSTS.pass_s)
+    num_tokens = num_right if ends else num_right + 1
+    assert run_s(num_tokens, num_right, costs) == least_s(num_tokens, num_right, costs)
+
+
+def test_without_right_guesses_it_is_plain_decoding() -> None:
+    assert bound_rate([False] * 8, COSTS) == pytest.approx(0.1)
+
+
+def test_a_free_draft_needs_one_pass_a_run() -> None:
+    free = Costs(0.0, COSTS.pass_s)
+    assert bound_rate([True, True, True, False] * 2, free) == pytest.approx(4 / 13)
+
+
+def test_a_draft_that_is_always_right_is_waited_for_at_most() -> None:
+    # Passes with two guesses and three tokens take as long as three steps do.
+    costs = Costs(4.0, {1: 12.0, 16: 12.0})
+    assert bound_rate([True] * 300, costs) == pytest.approx(0.25, rel=0.05)
