@@ -21,6 +21,7 @@ from bench.emulate.command import air_command
 from bench.gateway.command import gateway
 from bench.good_guesses import good_guesses_command
 from bench.live.command import live
+from bench.pair_commands import COMMANDS as PAIRS
 from bench.paper.command import paper_command
 from bench.peers.command import compare_command, peers_command, readme_command
 from bench.results.command import report_command
@@ -280,84 +281,6 @@ def memory() -> None:
     sys.exit(0 if is_within else 1)
 
 
-@bench.command()
-@click.option("--streams", default="1,4", show_default=True, help="Stream counts.")
-@click.option("--prompts", default=16, show_default=True, help="Prompts of each kind.")
-@click.option("--max-tokens", default=128, show_default=True)
-@click.option("--temperature", default=0.0, show_default=True)
-@click.option(
-    "--workloads",
-    default="chat,copy",
-    show_default=True,
-    help="Kinds of prompts: chat, copy, code, code-edit, json, agentic, ...",
-)
-@click.option("--target", default="smollm2-135m", show_default=True, help="A name or a GGUF file.")
-@click.option("--draft", default="", help="Another draft than the catalogue's, or none.")
-@click.option("--lookup/--no-lookup", default=True, help="Whether targets look guesses up, too.")
-@click.option("--weights", type=click.Choice(["auto", "as-stored"]), default="auto")
-def speed(
-    streams: str,
-    prompts: int,
-    max_tokens: int,
-    temperature: float,
-    workloads: str,
-    target: str,
-    draft: str,
-    lookup: bool,
-    weights: str,
-) -> None:
-    """What guesses gain: a pair, as planned and plainly, in turns.
-
-    \b
-    Examples:
-      python -m bench speed --streams 1 --prompts 8
-      python -m bench speed --target big.gguf --draft small.gguf --workloads code,json
-    """
-    from bench.speed import Pair, run_speed
-
-    run_speed(
-        [int(part) for part in streams.split(",")],
-        workloads.split(","),
-        Pair(target, draft, lookup, weights),
-        num_prompts=prompts,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        report=click.echo,
-    )
-
-
-@bench.command("bound")
-@click.option("--prompts", default=10, show_default=True, help="Prompts of each kind.")
-@click.option("--max-tokens", default=128, show_default=True)
-@click.option(
-    "--workloads",
-    default="chat,copy",
-    show_default=True,
-    help="Kinds of prompts of one turn: chat, copy, code, code-edit, json, ...",
-)
-@click.option("--target", default="smollm2-135m", show_default=True, help="A name or a GGUF file.")
-@click.option("--draft", default="", help="Another draft than the catalogue's.")
-def bound(prompts: int, max_tokens: int, workloads: str, target: str, draft: str) -> None:
-    """How near one stream's speed comes to what its draft allows at most.
-
-    \b
-    Example:
-      python -m bench bound --target big.gguf --draft small.gguf --workloads code,json
-    """
-    from bench.bound import run_bound
-    from bench.speed import Pair
-
-    if draft == "none":
-        raise click.ClickException("--draft none: without a draft there is no bound")
-    run_bound(
-        workloads.split(","),
-        Pair(target, draft),
-        num_prompts=prompts,
-        max_tokens=max_tokens,
-        report=click.echo,
-    )
-
-
 bench.add_command(chaos)
 chaos.add_command(detect)
 chaos.add_command(rolling_command)
@@ -374,7 +297,7 @@ bench.add_command(where_command)
 bench.add_command(clients_command)
 bench.add_command(tools_command)
 _RESULTS = (all_command, peers_command, compare_command, report_command, readme_command)
-for _command in (*PARTS, *SIMULATED, *_RESULTS):
+for _command in (*PARTS, *PAIRS, *SIMULATED, *_RESULTS):
     bench.add_command(_command)
 
 

@@ -23,6 +23,7 @@ from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyTokenizer
 from nodes.engine.traits import SamplingDefaults
 from tests.cli.commands import LIMIT_S, Commands, wait_until
+from tests.cli.serving import Serving, serving
 from tests.nodes.reference import Reference, reference
 
 UP = ("up", "--model", "toy:1", "--draft", "toy:0.8", "--listen", "tcp://127.0.0.1:*")
@@ -33,64 +34,29 @@ CANARY = "CANARY-7f3a"
 MODEL = "toy-1"
 
 
-# A coordinator's endpoint, the address of its API, and its log.
-Mesh = tuple[str, str, Path]
-
-
-@contextlib.contextmanager
-def running(folder: Path, up: tuple[str, ...]) -> Iterator[Mesh]:
-    commands = Commands(folder)
-    log = folder / "log"
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            commands._command((*up, "--http", "127.0.0.1:0", "-v", "-v")),
-            cwd=Path(__file__).parents[2],
-            env=commands._environment({}),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=file,
-            text=True,
-        )
-    assert process.stdout is not None
-    (folder / "pid").write_text(str(process.pid))
-    try:
-        endpoint = process.stdout.readline().removeprefix("listening on ").strip()
-        url = process.stdout.readline().removeprefix("OpenAI API at ").strip()
-        assert url.startswith("http://127.0.0.1:"), log.read_text()
-        yield endpoint, url, log
-        process.terminate()
-        assert process.wait(LIMIT_S) == 0
-        assert commands.alive() == {}
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        commands.kill_all()
-
-
 @pytest.fixture(scope="module")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """The mesh that most tests of this file ask."""
-    with running(tmp_path_factory.mktemp("mesh"), UP) as made:
+    with serving(tmp_path_factory.mktemp("mesh"), UP) as made:
         yield made
         # Of a worker that got but one of the tests this may be the only request.
         asked = {"model": MODEL, "prompt": "hi", "max_tokens": 1}
-        assert post(f"{made[1]}/completions", json=asked).status_code == 200
+        assert post(f"{made.url}/completions", json=asked).status_code == 200
     # After everything that this file has asked.
-    log = made[2].read_text()
+    log = made.log.read_text()
     assert CANARY not in log
     assert "status 200" in log
 
 
 @pytest.fixture(scope="module")
-def slow_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    with running(tmp_path_factory.mktemp("slow"), SLOW_UP) as made:
+def slow_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    with serving(tmp_path_factory.mktemp("slow"), SLOW_UP) as made:
         yield made
 
 
 @pytest.fixture
-def client(mesh: Mesh) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=mesh[1], api_key="none", max_retries=0) as made:
+def client(mesh: Serving) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=mesh.url, api_key="none", max_retries=0) as made:
         yield made
 
 
@@ -190,8 +156,8 @@ def test_errors_have_the_classes_of_the_official_client(client: openai.OpenAI) -
         client.chat.completions.create(**{**asked, "model": "gpt-4o"})
 
 
-async def test_the_async_client_asks_for_many_at_a_time(mesh: Mesh) -> None:
-    async with openai.AsyncOpenAI(base_url=mesh[1], api_key="none") as client:
+async def test_the_async_client_asks_for_many_at_a_time(mesh: Serving) -> None:
+    async with openai.AsyncOpenAI(base_url=mesh.url, api_key="none") as client:
 
         async def ask(seed: int) -> str:
             stream = await client.completions.create(
@@ -204,9 +170,9 @@ async def test_the_async_client_asks_for_many_at_a_time(mesh: Mesh) -> None:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
-def test_curl(mesh: Mesh) -> None:
+def test_curl(mesh: Serving) -> None:
     body = json.dumps({"prompt": "hi", "max_tokens": 5, "temperature": 0})
-    command = ["curl", "-sS", f"{mesh[1]}/completions", "-H", "Content-Type: application/json"]
+    command = ["curl", "-sS", f"{mesh.url}/completions", "-H", "Content-Type: application/json"]
     done = subprocess.run([*command, "-d", body], capture_output=True, text=True, check=True)
     assert (
         json.loads(done.stdout)["choices"][0]["text"]
@@ -214,11 +180,11 @@ def test_curl(mesh: Mesh) -> None:
     )
 
 
-def test_one_may_cancel_a_stream_by_its_id(slow_mesh: Mesh) -> None:
-    with openai.OpenAI(base_url=slow_mesh[1], api_key="none", max_retries=0) as client:
+def test_one_may_cancel_a_stream_by_its_id(slow_mesh: Serving) -> None:
+    with openai.OpenAI(base_url=slow_mesh.url, api_key="none", max_retries=0) as client:
         stream = client.completions.create(model=MODEL, prompt="hi", max_tokens=3000, stream=True)
         first = next(stream)
-        assert delete(f"{slow_mesh[1]}/completions/{first.id}").json()["cancelled"] is True
+        assert delete(f"{slow_mesh.url}/completions/{first.id}").json()["cancelled"] is True
         rest: list[Any] = []
         with pytest.raises(openai.APIError, match="cancelled"):
             rest.extend(stream)
@@ -247,9 +213,9 @@ def commands(tmp_path: Path) -> Iterator[Commands]:
         made.kill_all()
 
 
-def test_a_gateway_of_its_own_with_keys(commands: Commands, mesh: Mesh) -> None:
+def test_a_gateway_of_its_own_with_keys(commands: Commands, mesh: Serving) -> None:
     key = commands.run("apikeys", "add", "laptop").stdout.strip()
-    with started(commands, "--coordinator", mesh[0]) as (process, url):
+    with started(commands, "--coordinator", mesh.endpoint) as (process, url):
         wait_until(lambda: get(f"{url}/models").status_code == 401)
         root = url.removesuffix("/v1")
         headers = {"authorization": f"Bearer {key}"}
@@ -274,11 +240,14 @@ def test_a_gateway_without_a_coordinator_says_so(commands: Commands) -> None:
 
 
 def test_a_stream_is_told_that_the_gateway_stops(
-    commands: Commands, slow_mesh: Mesh, tmp_path: Path
+    commands: Commands, slow_mesh: Serving, tmp_path: Path
 ) -> None:
     config = tmp_path / "gateway.toml"
     config.write_text("[limits]\nstop_timeout_s = 0\n")
-    with started(commands, "--connect", slow_mesh[0], "--config", str(config)) as (process, url):
+    with started(commands, "--connect", slow_mesh.endpoint, "--config", str(config)) as (
+        process,
+        url,
+    ):
         root = url.removesuffix("/v1")
         wait_until(lambda: get(f"{root}/readyz").status_code == 200)
         body = {"prompt": "hi", "max_tokens": 3000, "stream": True}
@@ -291,15 +260,15 @@ def test_a_stream_is_told_that_the_gateway_stops(
         assert process.wait(LIMIT_S) == 0
 
 
-def test_a_second_signal_ends_it_at_once(commands: Commands, slow_mesh: Mesh) -> None:
-    with started(commands, "--connect", slow_mesh[0]) as (process, url):
+def test_a_second_signal_ends_it_at_once(commands: Commands, slow_mesh: Serving) -> None:
+    with started(commands, "--connect", slow_mesh.endpoint) as (process, url):
         root = url.removesuffix("/v1")
         wait_until(lambda: get(f"{root}/readyz").status_code == 200)
         body = {"prompt": "hi", "max_tokens": 3000, "stream": True}
         with httpx.stream("POST", f"{url}/completions", json=body, timeout=LIMIT_S) as answer:
             lines = answer.iter_lines()
             next(lines)
-            with paused(pid_of(slow_mesh)):
+            with paused(slow_mesh.pid):
                 process.terminate()
                 wait_until(lambda: refuses(url))
                 os.kill(process.pid, signal.SIGTERM)
@@ -308,11 +277,6 @@ def test_a_second_signal_ends_it_at_once(commands: Commands, slow_mesh: Mesh) ->
             with pytest.raises(httpx.HTTPError):
                 rest.extend(lines)
             assert not any("error" in line or "[DONE]" in line for line in rest)
-
-
-def pid_of(mesh: Mesh) -> int:
-    """Of its coordinator and gateway."""
-    return int(mesh[2].with_name("pid").read_text())
 
 
 @contextlib.contextmanager
@@ -397,8 +361,8 @@ def test_errors_are_one_line(
     assert message in line
 
 
-def test_an_address_that_is_taken(commands: Commands, mesh: Mesh) -> None:
-    address = mesh[1].removeprefix("http://").removesuffix("/v1")
+def test_an_address_that_is_taken(commands: Commands, mesh: Serving) -> None:
+    address = mesh.url.removeprefix("http://").removesuffix("/v1")
     for arguments in (("gateway", "--listen", address), (*UP, "--http", address)):
         done = commands.run(*arguments)
         assert done.returncode == 1

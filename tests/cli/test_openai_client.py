@@ -14,8 +14,9 @@ import openai
 import pydantic
 import pytest
 
-from tests.cli.conftest import Started
+from tests.cli.commands import wait_until
 from tests.cli.default_pair import MODEL, NEEDS_PAIR
+from tests.cli.serving import Serving
 from tests.engine.kernels.tiny_models import SHAPES, write_model
 
 pytestmark = NEEDS_PAIR
@@ -345,7 +346,7 @@ async def errors_of_their_own_classes(client: Client) -> None:
 
 
 @pytest.fixture(scope="module")
-def embedder(started: Started, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def embedder(started: Serving, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A second target, which makes vectors."""
     path = tmp_path_factory.mktemp("model") / f"{EMBEDDER}.gguf"
     write_model(path, SHAPES["width 512"], "Q8_0", pooling=1)
@@ -354,8 +355,7 @@ def embedder(started: Started, tmp_path_factory: pytest.TempPathFactory) -> Iter
     ):
         with httpx.Client(base_url=started.url, timeout=60) as http:
             body = {"model": EMBEDDER, "input": "word1"}
-            while http.post("/embeddings", json=body).status_code != 200:
-                pass
+            wait_until(lambda: http.post("/embeddings", json=body).status_code == 200)
         yield
 
 
