@@ -29,7 +29,7 @@ from bench.sim.command import COMMANDS as SIMULATED
 from bench.tools.command import tools_command
 from bench.where.command import where_command
 from bench.whole.command import all_command
-from nodes.runtime import set_engine_environment
+from nodes.service.runtime import set_engine_environment
 
 set_engine_environment()
 
@@ -98,7 +98,7 @@ def kernels_command(model: str, threads: tuple[int, ...], cells: int, tokens: in
     """
     from bench.kernels import Asked, compare
     from nodes.catalog import Catalog, default_cache_dir
-    from nodes.config import environment
+    from nodes.config.settings import environment
 
     path = Catalog(default_cache_dir(environment())).ensure(model)
     for index, num_threads in enumerate(threads):
@@ -123,7 +123,7 @@ def hostile_requests(schemas: int, words: bool) -> None:
     from bench.hostile.requests import run_hostile
     from bench.hostile.words import ask_words
     from nodes.catalog import DEFAULT_DRAFT, Catalog, default_cache_dir
-    from nodes.config import environment
+    from nodes.config.settings import environment
 
     faults: list[str] = []
     if words:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from nodes.engine.kernels.library import register
-from nodes.runtime import set_engine_environment
+from nodes.service.runtime import set_engine_environment
 
 set_engine_environment()
 

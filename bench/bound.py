@@ -24,11 +24,11 @@ import numpy as np
 from bench.live.pairs import paired_ratio
 from bench.load.workloads import workload
 from bench.speed import Answer, Pair, ask_one, rate, rules_of
-from nodes.config import EngineSettings
+from nodes.client.generation import GenerateOptions
+from nodes.config.settings import EngineSettings
 from nodes.engine.rules import LogitRules
-from nodes.generation import GenerateOptions
-from nodes.local import local_mesh
 from nodes.messages import MAX_GAMMA
+from nodes.service.local import local_mesh
 
 PASS_SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16)
 # Of each timing: enough for some dozen passes of each size with a model of 1.5B on a core.
@@ -222,11 +222,11 @@ def _commands(connection: Connection) -> Iterator[tuple[str, Any]]:
 
 def _target_work(connection: Connection, settings: EngineSettings) -> None:
     """Medians of passes by size, of one sequence, for as long as timings last."""
-    from nodes.runtime import set_engine_environment
+    from nodes.service.runtime import set_engine_environment
 
     set_engine_environment()
     from nodes.engine.protocol import Span
-    from nodes.engines import open_engine
+    from nodes.worker.engines import open_engine
 
     model = open_engine(settings).model
     ids = np.random.default_rng(1).integers(0, model.info.num_vocab, 1 << 13).tolist()
@@ -246,14 +246,14 @@ def _target_work(connection: Connection, settings: EngineSettings) -> None:
 
 def _draft_work(connection: Connection, settings: EngineSettings) -> None:
     """Median of steps; and which of its guesses are right."""
-    from nodes.runtime import set_engine_environment
+    from nodes.service.runtime import set_engine_environment
 
     set_engine_environment()
     from nodes.engine.grammar import Grammars
     from nodes.engine.protocol import Span
     from nodes.engine.sampler import Sampler
     from nodes.engine.sampling import Sampling
-    from nodes.engines import in_tokens_of_targets, open_engine
+    from nodes.worker.engines import in_tokens_of_targets, open_engine
 
     model, pieces = in_tokens_of_targets(open_engine(settings, is_draft=True), settings)
     num_vocab = model.info.num_vocab

@@ -24,7 +24,7 @@ from bench.chaos.fleet.processes import nursery
 from bench.gateway.meshes import ALL_TOKENS
 from bench.prompts import make_prompts
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
-from nodes.config import environment
+from nodes.config.settings import environment
 from nodes.messages import NodeFields
 
 _OTHER_FILE = "smollm2-135m-q4_0"

@@ -46,7 +46,7 @@ def engine_command(
     from bench.results.making import airdraft_system, bare_system, result_of
     from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, CatalogError
     from nodes.catalog import default_cache_dir as cache_dir
-    from nodes.config import environment
+    from nodes.config.settings import environment
     from nodes.engine.protocol import EngineError
 
     folder = cache_dir(environment())

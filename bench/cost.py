@@ -14,11 +14,11 @@ from bench.results.cells import of_turns, ratio_value
 from bench.results.making import BARE
 from bench.results.schema import Cell
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
-from nodes.client import Client
-from nodes.config import EngineSettings, environment
-from nodes.generation import GenerateOptions
-from nodes.local import local_mesh
+from nodes.client.client import Client
+from nodes.client.generation import GenerateOptions
+from nodes.config.settings import EngineSettings, environment
 from nodes.messages import TokensNotice
+from nodes.service.local import local_mesh
 
 _RATE = "decode tokens/s"
 

@@ -16,10 +16,10 @@ from bench.live.machine import TargetFiles
 from bench.live.pairs import Ratio, paired_ratio
 from bench.load.workloads import workload
 from bench.speed import Answer, ask_one, rate
-from nodes.client import Client
-from nodes.config import EngineSettings
-from nodes.generation import GenerateOptions
-from nodes.local import local_mesh
+from nodes.client.client import Client
+from nodes.client.generation import GenerateOptions
+from nodes.config.settings import EngineSettings
+from nodes.service.local import local_mesh
 
 _KINDS = ("code-edit", "copy", "long-answer", "chat")
 # Guesses a pass while prompts are chosen: enough that one wrong one shows.

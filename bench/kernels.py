@@ -203,7 +203,7 @@ def _pass_ms(model: Any, size: int, cells: int) -> float:
 
 def main(arguments: Sequence[str]) -> None:
     """The child's command line."""
-    from nodes.runtime import set_engine_environment
+    from nodes.service.runtime import set_engine_environment
 
     set_engine_environment()
     system, model, threads, cells, tokens, text_path, out = arguments

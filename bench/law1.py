@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
-from nodes.client import Client
-from nodes.config import EngineSettings, environment
+from nodes.client.client import Client
+from nodes.client.generation import GenerateOptions
+from nodes.config.settings import EngineSettings, environment
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.protocol import Span
 from nodes.engine.sampler import Sampler
 from nodes.engine.sampling import Sampling
-from nodes.generation import GenerateOptions
-from nodes.local import local_mesh
 from nodes.messages import FinishedNotice, TokensNotice
+from nodes.service.local import local_mesh
 
 _CELLS = 16_384
 _SEED = 7

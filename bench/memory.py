@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
-from nodes.config import EngineSettings, environment
-from nodes.generation import GenerateOptions
-from nodes.local import local_mesh
+from nodes.client.generation import GenerateOptions
+from nodes.config.settings import EngineSettings, environment
+from nodes.service.local import local_mesh
 
 _MIB = 1 << 20
 _TARGET_SLACK_BYTES = 150 * _MIB

@@ -10,7 +10,7 @@ from statistics import median
 import numpy as np
 
 from nodes.catalog import Catalog, default_cache_dir
-from nodes.config import environment
+from nodes.config.settings import environment
 from nodes.engine.grammar import Grammars
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.protocol import Logits, Span

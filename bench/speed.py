@@ -13,12 +13,12 @@ from statistics import median
 from bench.live.pairs import paired_ratio
 from bench.load.workloads import Workload, turns_of, workload
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
-from nodes.client import Client
-from nodes.config import EngineSettings, environment
+from nodes.client.client import Client
+from nodes.client.generation import GenerateOptions, Prompt
+from nodes.config.settings import EngineSettings, environment
 from nodes.engine.rules import NO_RULES, Grammar, LogitRules
-from nodes.generation import GenerateOptions, Prompt
-from nodes.local import local_mesh
 from nodes.messages import ChatMessage, FinishedNotice, StreamFigures, TokensNotice
+from nodes.service.local import local_mesh
 
 _USERS = itertools.count()
 

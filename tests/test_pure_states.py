@@ -41,8 +41,8 @@ EXCEPTIONS = {
     # A name that no client may know.
     "nodes/coordinator/status/document.py": {"secrets"},
     # Defaults of arguments, which tests replace.
-    "nodes/metrics/gateway.py": {"time"},
-    "nodes/retry.py": {"random"},
+    "nodes/telemetry/metrics/gateway.py": {"time"},
+    "nodes/client/retry.py": {"random"},
 }
 
 

@@ -15,7 +15,7 @@ ALLOWED = {
     "mesh/authorized.py": "an invitation expires at an hour that people were told",
     "nodes/cli/keys.py": "the same, as it is made and shown",
     "nodes/gateway/shape.py": "answers of the API say when they were made",
-    "nodes/client.py": "a request says on which day it was made, for chat templates that ask",
+    "nodes/client/client.py": "a request says on which day it was made, for chat templates",
     "nodes/engine/chat/template.py": "writes that day in the form that a template wants",
 }
 _OF_TIME = frozenset(

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from nodes.client.generation import GenerateOptions, Prompt
 from nodes.engine.protocol import Model, Span
 from nodes.engine.rules import NO_RULES, LogitBias, LogitRules
 from nodes.engine.sampler import Sampler
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.generation import GenerateOptions, Prompt
 
-# What `--model toy:1` is: see nodes.roles.
+# What `--model toy:1` is: see nodes.service.roles.
 _TOY = ToyConfig()
 _REFERENCE_CELLS = 1 << 14
 

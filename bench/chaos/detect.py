@@ -24,10 +24,10 @@ from bench.live.light_nodes import light_profile
 from mesh.authorized import Entry
 from mesh.messages import Welcome
 from mesh.zmq_transport import ZmqContext
-from nodes.coordinator.members.access import ROLES
 from nodes.coordinator.service import Coordinator
-from nodes.keyring import Keyring
-from nodes.link import Link
+from nodes.keys.keyring import Keyring
+from nodes.messages.access import ROLES
+from nodes.worker.link import Link
 
 MEMBERS: Final = ("target", "draft", "client")
 # What each must be noticed within, seconds.
@@ -125,7 +125,7 @@ async def detect_coordinator(
 @contextlib.contextmanager
 def _quiet_links() -> Iterator[None]:
     """That coordinators are lost is what is wanted here."""
-    logger = logging.getLogger("nodes.link")
+    logger = logging.getLogger("nodes.worker.link")
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.chaos.cases import Case, Expected
-from nodes.client import Event
+from nodes.client.client import Event
 from nodes.messages import FinishedNotice, StartedNotice, TokensNotice
 
 # How much after its deadline a request may end.
 GRACE_S = 1.0
-# How reasons of nodes.client begin that are about what it was told.
+# How reasons of nodes.client.client begin that are about what it was told.
 _UNBELIEVED = ("the request cannot go on", "the answer is not whole")
 
 

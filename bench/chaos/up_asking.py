@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bench.chaos.cases import Case, sampling_of, undisturbed
 from bench.chaos.quantiles import spread
+from nodes.client.generation import GenerateOptions
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.generation import GenerateOptions
 
 if TYPE_CHECKING:
     import openai

@@ -12,7 +12,7 @@ from typing import cast
 
 from bench.chaos.cases import Case
 from bench.chaos.history import Record
-from nodes.client import Client, Event, RequestFailedError
+from nodes.client.client import Client, Event, RequestFailedError
 
 # Beyond a deadline: who ends too late is told from who never ends.
 _PATIENCE_S = 3.0

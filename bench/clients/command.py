@@ -58,7 +58,7 @@ def clients_command(model: str, environment: Path | None) -> None:
     """
     from bench.gateway.meshes import up
     from nodes.catalog import Catalog, default_cache_dir
-    from nodes.config import environment as environ
+    from nodes.config.settings import environment as environ
 
     Catalog(default_cache_dir(environ())).ensure(model)
     is_right = True

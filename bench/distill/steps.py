@@ -17,7 +17,7 @@ from bench.distill.sampling.prompts import PromptMaker, PromptSource, read_lines
 from bench.distill.sampling.sample import Sampler
 from bench.distill.sampling.streams import StreamedModel
 from nodes.catalog import Catalog, default_cache_dir
-from nodes.config import environment
+from nodes.config.settings import environment
 from nodes.engine.llama import LlamaConfig
 from nodes.engine.llama_abi import hash_file, load_model
 from nodes.engine.vocab import LlamaTokenizer

@@ -11,7 +11,7 @@ from bench.distill.report import Reporter
 from bench.distill.sampling.prompts import COPYING, HELD_OUT, HeldOutPrompts
 from bench.emulate.record import PromptToRecord, add_guesses, dense_recording, record_texts
 from nodes.catalog import Catalog, default_cache_dir
-from nodes.config import environment
+from nodes.config.settings import environment
 from nodes.engine.llama import LlamaConfig, LlamaModel, Profile
 from nodes.engine.protocol import EngineError
 from nodes.engine.recording import RecordedModel, Recording, to_bytes

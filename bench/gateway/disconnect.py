@@ -15,7 +15,7 @@ import httpx
 
 from bench.gateway.meshes import TOYS, Up, up
 from nodes.cli.connection import with_client
-from nodes.client import Client
+from nodes.client.client import Client
 
 # Where clients leave: within head or body, before an answer, within an answer, streamed or whole.
 POINTS: Final = ("head", "body", "waiting", "streaming", "whole")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from bench.gateway.process import resident_bytes, steady_gateway, stream_request
 from bench.live.pairs import Ratio, paired_ratio
-from nodes.runtime import raise_file_limit
+from nodes.service.runtime import raise_file_limit
 
 _AT_A_TIME = 100
 # Medians of so many requests make a pair.

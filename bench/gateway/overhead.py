@@ -14,7 +14,7 @@ from bench.bare import BareLoop
 from bench.gateway.meshes import up
 from bench.live.pairs import Ratio, paired_ratio
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
-from nodes.config import environment
+from nodes.config.settings import environment
 
 _PROMPT_TOKENS = 16
 _TOKEN_IDS = range(1000, 40_000)

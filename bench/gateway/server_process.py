@@ -11,10 +11,10 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from nodes.client import Event, RequestFailedError
+from nodes.client.client import Event, RequestFailedError
+from nodes.client.generation import GenerateOptions, Prompt
 from nodes.gateway.config import GatewayConfig, GatewayLimits
 from nodes.gateway.server import HttpServer
-from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import (
     FinishedNotice,
     NodeFields,
@@ -24,8 +24,8 @@ from nodes.messages import (
     StreamFigures,
     TokensNotice,
 )
-from nodes.runtime import raise_file_limit
-from nodes.status import Status
+from nodes.service.runtime import raise_file_limit
+from nodes.telemetry.status import Status
 
 _PIECE = b" token"
 

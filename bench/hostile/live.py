@@ -13,9 +13,9 @@ from pathlib import Path
 from mesh.keys import ClientKeys, KeyPair, write_private
 from mesh.security import new_key_pair
 from mesh.zmq_transport import ZmqContext
-from nodes.client import Client
-from nodes.coordinator.members.access import ROLES
-from nodes.keyring import Keyring
+from nodes.client.client import Client
+from nodes.keys.keyring import Keyring
+from nodes.messages.access import ROLES
 
 _START_LIMIT_S = 120.0
 _ASK_EVERY_S = 0.02

@@ -21,7 +21,7 @@ from mesh.messages import PROTOCOL_VERSION, Hello, Ping, Pong, Welcome
 from mesh.security import ServerKeys, client_options, server_options
 from mesh.zmq_sockets import ZmqClient, ZmqServer
 from mesh.zmq_transport import ZmqContext
-from nodes.runtime import raise_file_limit
+from nodes.service.runtime import raise_file_limit
 
 _GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00"
 # Other protocols, torn greetings, the wrong mechanism, a hello of zeros; "" says nothing.

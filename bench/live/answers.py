@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bench.speed import stranger
-from nodes.client import Client
-from nodes.generation import GenerateOptions
+from nodes.client.client import Client
+from nodes.client.generation import GenerateOptions
 from nodes.messages import FinishedNotice, TokensNotice
 
 SKIPPED_TOKENS = 8

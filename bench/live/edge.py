@@ -37,9 +37,9 @@ from bench.live.edge_setting import (
 from bench.live.turns import together
 from mesh.authorized import Entry
 from mesh.keys import KnownCoordinator
-from nodes.coordinator.members.access import ROLES
 from nodes.engine.recording import read_recording
-from nodes.keyring import Keyring
+from nodes.keys.keyring import Keyring
+from nodes.messages.access import ROLES
 
 PORT = 7411
 _HUB_LIMIT_S = 60.0

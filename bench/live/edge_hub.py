@@ -18,14 +18,14 @@ from pathlib import Path
 
 from bench.live.edge_setting import first_length
 from mesh.zmq_transport import ZmqContext
-from nodes.client import Client
+from nodes.client.client import Client
+from nodes.client.generation import GenerateOptions
 from nodes.coordinator.service import Coordinator
 from nodes.engine.recording import RecordedText, read_recording
-from nodes.generation import GenerateOptions
-from nodes.keyring import Keyring
+from nodes.keys.keyring import Keyring
 from nodes.messages import FinishedNotice, TokensNotice
-from nodes.runtime import set_engine_environment
 from nodes.scheduler.planning import MODES
+from nodes.service.runtime import set_engine_environment
 
 _START_LIMIT_S = 120.0
 _POLL_S = 0.1

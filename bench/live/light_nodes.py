@@ -23,7 +23,6 @@ from mesh.messages import Welcome
 from mesh.transport import ClientTransport
 from mesh.zmq_transport import ZmqContext
 from nodes.engine.protocol import EngineInfo
-from nodes.link import Link, LostCoordinatorError
 from nodes.messages import (
     CHANCE_STEPS,
     ChainPart,
@@ -39,8 +38,9 @@ from nodes.messages import (
     StreamReadyNotice,
     parts_of,
 )
-from nodes.profile import encode_profile
 from nodes.target.guesses import GuessBuffer, Seen
+from nodes.worker.link import Link, LostCoordinatorError
+from nodes.worker.profile import encode_profile
 from policies.latency import CostTable, NodeCosts
 
 _NUM_VOCAB, _SIZE = 1000, 4096

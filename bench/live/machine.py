@@ -17,12 +17,12 @@ from bench.live.bad_draft import write_bad_draft
 from bench.live.pairs import Ratio, paired_ratio
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.catalog.fetch import quantize_in_child
-from nodes.client import Client
-from nodes.config import EngineSettings, environment
-from nodes.generation import GenerateOptions
-from nodes.local import local_mesh
+from nodes.client.client import Client
+from nodes.client.generation import GenerateOptions
+from nodes.config.settings import EngineSettings, environment
 from nodes.messages import StartedNotice
-from nodes.status import ErrorStatus
+from nodes.service.local import local_mesh
+from nodes.telemetry.status import ErrorStatus
 
 TARGETS = ("Q8_0", "Q4_0", "F16")
 DRAFTS = ("good", "bad", "lookup", "none")

@@ -17,8 +17,8 @@ import numpy as np
 
 from bench.live.light_nodes import key_of, token_at
 from mesh.zmq_transport import ZmqContext
-from nodes.client import Client
-from nodes.generation import GenerateOptions
+from nodes.client.client import Client
+from nodes.client.generation import GenerateOptions
 from nodes.messages import TokensNotice
 
 _CHOICES = 64

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.paper import uplink
+from bench.paper.labels import solve_fast
 from bench.paper.model import Planner, run_static, run_waves
+from bench.paper.oneshot import OneShot
 from bench.paper.scenario import Scenario
 from bench.paper.tasks import TaskSet
 from bench.paper.world import World
@@ -21,9 +23,7 @@ from policies import baselines
 from policies.acceptance import Floats
 from policies.cuts import best_plan
 from policies.cycle import CyclePlan
-from policies.labels import solve_fast
 from policies.latency import CostTable
-from policies.oneshot import OneShot
 from policies.problem import CATCH_UP_TOKENS, CycleProblem, Ints
 
 REDUCERS: Mapping[str, Callable[[Floats], float]] = {

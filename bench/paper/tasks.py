@@ -13,7 +13,7 @@ from policies.problem import Ints
 
 @dataclass(frozen=True, slots=True)
 class TaskSet:
-    """n tasks, all there at time 0. snr_hz: P h / N0 of each, see policies/ofdma.py."""
+    """n tasks, all there at time 0. snr_hz: P h / N0 of each, see bench/paper/ofdma.py."""
 
     prompts: Ints
     outputs: Ints

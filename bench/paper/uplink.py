@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from bench.paper.ofdma import ofdma_bands, ofdma_rate_bps
 from policies.acceptance import Floats
-from policies.ofdma import ofdma_bands, ofdma_rate_bps
 
 
 def together_s(bits: Floats, snr_hz: Floats, bandwidth_hz: float) -> Floats:

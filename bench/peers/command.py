@@ -51,7 +51,7 @@ def peers_command(
     from bench.load.workloads import PLAIN_NAMES
     from bench.peers.run import Plan, Target, all_peers, run_peers
     from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
-    from nodes.config import environment
+    from nodes.config.settings import environment
 
     known = {
         "Q8_0": (DEFAULT_TARGET, DEFAULT_DRAFT),

@@ -25,9 +25,9 @@ from nodes.messages import CommitReply
 from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.instructions import Emit, Finish, Instruction, ToTarget
 from nodes.scheduler.state import SchedulerState
-from nodes.stream import StreamId, StreamSpec
-from nodes.target.events import Ready
 from nodes.target.state import TargetState
+from nodes.worker.events import Ready
+from nodes.worker.stream import StreamId, StreamSpec
 from policies.latency import CostTable, NodeCosts
 from policies.plan import Link
 

@@ -27,7 +27,7 @@ from typing import Any, Literal
 from bench.live.light_nodes import LightDraft, LightTarget, light_profile
 from mesh.codec import decode, encode
 from mesh.messages import PROTOCOL_VERSION, Hello, Ping, Pong
-from nodes.config import LimitSettings
+from nodes.config.settings import LimitSettings
 from nodes.coordinator.sends import Send
 from nodes.coordinator.state import CoordinatorState
 from nodes.messages import CommitReply, GuessNotice, SubmitRequest

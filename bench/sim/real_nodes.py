@@ -16,10 +16,10 @@ from nodes.messages import (
     LeaseRequest,
     OpenStreamRequest,
 )
-from nodes.stream import StreamId
 from nodes.target.events import Committed, ReadBeside
-from nodes.target.node import commit_entry, spec_of, take_guesses, take_holds
+from nodes.target.node import commit_entry, take_guesses, take_holds
 from nodes.target.state import TargetState
+from nodes.worker.stream import StreamId, spec_of
 
 
 class Scripted(Protocol):

@@ -40,12 +40,11 @@ from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
 from nodes.scheduler.planning import MODES, Mode
 from nodes.scheduler.scheduler import Scheduler
-from nodes.scheduler.stage_errors import ErrorFigures, Stage
 from nodes.scheduler.stream import Figures
-from nodes.stream import StreamId, StreamSpec
-from nodes.target.events import Failed, Ready
-from nodes.target.node import spec_of
 from nodes.target.state import TargetState
+from nodes.telemetry.stage_errors import ErrorFigures, Stage
+from nodes.worker.events import Failed, Ready
+from nodes.worker.stream import StreamId, StreamSpec, spec_of
 from policies.confidence import Calibration, DraftCalibration
 from policies.plan import HEADER_BITS, Link
 

@@ -31,7 +31,7 @@ def tools_command(model: str, num_calls: int, streams: int, native: Path | None)
     """
     from bench.gateway.meshes import up
     from nodes.catalog import Catalog, default_cache_dir
-    from nodes.config import environment
+    from nodes.config.settings import environment
 
     path = Catalog(default_cache_dir(environment())).ensure(model)
     is_right, found = True, dict[str, list[Answer]]()

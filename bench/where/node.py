@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.where.clock import Clocks, counted
-from nodes.runtime import set_engine_environment
+from nodes.service.runtime import set_engine_environment
 
 STEP = "step"
 

@@ -18,9 +18,9 @@ from bench.load.asking import Endpoint, ask
 from bench.load.processes import cpu_s
 from bench.load.workloads import Workload
 from mesh.zmq_transport import ZmqContext
-from nodes.child import engine_options
-from nodes.client import Client
-from nodes.config import EngineSettings
+from nodes.client.client import Client
+from nodes.config.settings import EngineSettings
+from nodes.service.child import engine_options
 
 _STARTS_WITHIN_S = 300.0
 _TELLS_WITHIN_S = 5.0

@@ -17,8 +17,8 @@ from bench.peers.peer import Peer
 from bench.peers.run import OWN, Plan, Target, run_peers
 from bench.results.options import keep, out_option
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
-from nodes.config import environment
-from nodes.runtime import set_engine_environment
+from nodes.config.settings import environment
+from nodes.service.runtime import set_engine_environment
 
 
 @click.command()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import codecs
 from dataclasses import dataclass
 
-from nodes.fingerprint import fingerprint
 from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
+from nodes.messages.fingerprint import fingerprint
 
 
 @dataclass(frozen=True, slots=True)

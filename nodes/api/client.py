@@ -20,12 +20,12 @@ from nodes.api.errors import (
     InvalidRequestError,
     request_error,
 )
-from nodes.client import Client, Event, RequestFailedError
-from nodes.config import ConfigError, LinkSettings, environment
-from nodes.fingerprint import parts_of
-from nodes.generation import GenerateOptions, Prompt
-from nodes.keyring import keyring_of
+from nodes.client.client import Client, Event, RequestFailedError
+from nodes.client.generation import GenerateOptions, Prompt
+from nodes.config.settings import ConfigError, LinkSettings, environment
+from nodes.keys.keyring import keyring_of
 from nodes.messages import ChatMessage, LinkFields, NodeFields
+from nodes.messages.fingerprint import parts_of
 
 # Messages as ChatMessage, as (role, content), or as mappings with these two keys.
 Conversation = Iterable[ChatMessage | tuple[str, str] | Mapping[str, str]]

@@ -10,7 +10,7 @@ import click
 
 from nodes.cli.options import keys_option
 from nodes.gateway.apikeys import FILE_NAME, SCOPES, ApiKey, ApiKeys, digest, new_key
-from nodes.roles import keyring
+from nodes.service.roles import keyring
 
 F = TypeVar("F", bound=Callable[..., Any])
 

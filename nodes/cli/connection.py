@@ -9,8 +9,8 @@ from typing import TypeVar
 import click
 
 from mesh.zmq_transport import ZmqContext
-from nodes.client import Client
-from nodes.roles import link_of
+from nodes.client.client import Client
+from nodes.service.roles import link_of
 
 T = TypeVar("T")
 

@@ -14,14 +14,14 @@ from mesh.errors import MeshError
 from nodes.cli.cells import shown
 from nodes.cli.connection import connect_option, with_client
 from nodes.cli.options import keys_option
-from nodes.client import RequestFailedError
-from nodes.config import LOOPBACK_ENDPOINT, environment
+from nodes.client.client import RequestFailedError
+from nodes.config.settings import LOOPBACK_ENDPOINT, environment
 from nodes.doctor import hops, ports
 from nodes.doctor.checks import Asked, all_local
 from nodes.doctor.finding import Finding, Level, fail, has_failed
 from nodes.doctor.settings import ROLES
-from nodes.roles import keyring
-from nodes.runtime import first_cause, set_up_logging
+from nodes.service.roles import keyring
+from nodes.service.runtime import first_cause, set_up_logging
 
 _HOP_LIMIT_S = 30.0
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nodes.cli.options import keys_option
-from nodes.config import ConfigError, load
-from nodes.runtime import STOP_LIMIT_S, run, set_up_logging
+from nodes.config.settings import ConfigError, load
+from nodes.service.runtime import STOP_LIMIT_S, run, set_up_logging
 
 if TYPE_CHECKING:
     from nodes.gateway.config import GatewayConfig

@@ -13,10 +13,10 @@ import click
 from mesh.zmq_transport import ZmqContext
 from nodes.cli.options import generate_options, keys_option, read_prompt
 from nodes.cli.output import print_request
-from nodes.client import Client
-from nodes.config import ClientConfig, load
-from nodes.roles import declared, link_of
-from nodes.runtime import run, set_up_logging
+from nodes.client.client import Client
+from nodes.config.settings import ClientConfig, load
+from nodes.service.roles import declared, link_of
+from nodes.service.runtime import run, set_up_logging
 
 _WAITING = "[the coordinator was lost: the answer goes on when it is back]"
 

@@ -6,9 +6,9 @@ import sys
 from typing import Any
 
 from mesh.errors import KeysError
-from nodes.keyring import Keyring
-from nodes.roles import keyring
-from nodes.runtime import run
+from nodes.keys.keyring import Keyring
+from nodes.service.roles import keyring
+from nodes.service.runtime import run
 
 
 def run_to_result(work: Any) -> Any:

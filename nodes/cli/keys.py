@@ -17,9 +17,9 @@ from mesh.security import new_key_pair
 from nodes.cli.keyring import coordinator_keyring, run_to_result
 from nodes.cli.options import keys_option
 from nodes.cli.rotate import rotate_command, rotate_coordinator_command
-from nodes.coordinator.members.access import ROLES
-from nodes.enrol import Invitation, enrol
-from nodes.roles import keyring
+from nodes.keys.enrol import Invitation, enrol
+from nodes.messages.access import ROLES
+from nodes.service.roles import keyring
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _MAX_EXPIRY_S = 30 * 86400

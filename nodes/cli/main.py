@@ -11,7 +11,7 @@ from typing import Final
 import click
 
 from nodes.cli.version import version_option
-from nodes.runtime import (
+from nodes.service.runtime import (
     hold_standard_files,
     let_go_of_stderr,
     report,

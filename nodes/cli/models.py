@@ -24,7 +24,7 @@ from nodes.catalog.gguf import GgufError, traits_of_file, vocabulary_of
 from nodes.catalog.hub import files_of
 from nodes.cli.output_file import write_output
 from nodes.cli.progress import Progress
-from nodes.config import environment
+from nodes.config.settings import environment
 from nodes.engine.traits import SamplingDefaults
 
 

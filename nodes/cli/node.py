@@ -12,7 +12,7 @@ import click
 
 from nodes.cli.options import GPU_LAYERS, THREADS, keys_option
 from nodes.cli.progress import Progress
-from nodes.config import (
+from nodes.config.settings import (
     LOOPBACK_ENDPOINT,
     CoordinatorConfig,
     DraftConfig,
@@ -20,9 +20,9 @@ from nodes.config import (
     TargetConfig,
     load,
 )
-from nodes.roles import run_coordinator, run_draft, run_target
-from nodes.runtime import run, set_up_logging
-from nodes.supervision import Parent
+from nodes.service.roles import run_coordinator, run_draft, run_target
+from nodes.service.runtime import run, set_up_logging
+from nodes.service.supervision import Parent
 
 C = TypeVar("C")
 

@@ -13,10 +13,10 @@ from nodes.cli.cells import shown
 from nodes.cli.connection import connect_option, with_client
 from nodes.cli.keyring import run_to_result
 from nodes.cli.options import keys_option
-from nodes.client import Client, RequestFailedError
-from nodes.fingerprint import model_ids
+from nodes.client.client import Client, RequestFailedError
 from nodes.messages import APART, NodeFields
-from nodes.runtime import set_up_logging
+from nodes.messages.fingerprint import model_ids
+from nodes.service.runtime import set_up_logging
 
 _POLL_S = 0.25
 _HEADS = ("node", "role", "state", "model", "class", "streams", "rtt", "notes")

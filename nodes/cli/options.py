@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from nodes.client.generation import GenerateOptions, common_sampling, traits_of_nodes
 from nodes.engine.traits import SAMPLING_NAMES
-from nodes.generation import GenerateOptions, common_sampling, traits_of_nodes
 from nodes.messages import MAX_DEADLINE_S, MAX_GAMMA, MAX_PRIORITY, NodeFields
 
 F = TypeVar("F", bound=Callable[..., Any])

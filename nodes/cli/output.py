@@ -14,9 +14,9 @@ import click
 
 from nodes.cli.cells import harmless
 from nodes.cli.options import leaves_sampling_open, options_of, sampling_in
-from nodes.client import Client, Event
-from nodes.fingerprint import fingerprint
+from nodes.client.client import Client, Event
 from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
+from nodes.messages.fingerprint import fingerprint
 
 _NO_FIGURES = StreamFigures(0, 0, 0, 0, 0, 0, "")
 

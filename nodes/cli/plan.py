@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from nodes.config import ConfigError
+from nodes.config.settings import ConfigError
 from policies.baselines import POLICIES
 from policies.explain import as_object, explain, text_of
 from policies.scenario import ScenarioError, files_named, scenario_from

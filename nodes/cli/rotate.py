@@ -10,8 +10,8 @@ from mesh.errors import KeysError
 from mesh.keys import COORDINATOR_KEY_FILE, ClientKeys, KeyPair
 from nodes.cli.keyring import coordinator_keyring, run_to_result
 from nodes.cli.options import keys_option
-from nodes.enrol import EnrolError, enrol
-from nodes.roles import keyring
+from nodes.keys.enrol import EnrolError, enrol
+from nodes.service.roles import keyring
 
 
 @click.command("rotate")

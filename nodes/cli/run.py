@@ -14,12 +14,12 @@ from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.cli.options import GPU_LAYERS, THREADS, generate_options, read_prompt
 from nodes.cli.output import print_request
 from nodes.cli.progress import Progress
-from nodes.config import EngineSettings, environment
+from nodes.config.settings import EngineSettings, environment
 from nodes.engine.cores import usable_cores
-from nodes.engines import EMULATED
-from nodes.local import local_mesh
-from nodes.roles import NGRAM
-from nodes.runtime import run, set_up_logging
+from nodes.service.local import local_mesh
+from nodes.service.roles import NGRAM
+from nodes.service.runtime import run, set_up_logging
+from nodes.worker.engines import EMULATED
 
 
 def engine_options(function: Any) -> Any:

@@ -15,11 +15,11 @@ from mesh.zmq_transport import ZmqContext
 from nodes.cli.options import keys_option
 from nodes.cli.screen import Screen, keyboard
 from nodes.cli.top_view import frame
-from nodes.client import Client
-from nodes.roles import link_of
-from nodes.runtime import run, set_up_logging
-from nodes.status import encode_status
-from nodes.status_history import History
+from nodes.client.client import Client
+from nodes.service.roles import link_of
+from nodes.service.runtime import run, set_up_logging
+from nodes.telemetry.history import History
+from nodes.telemetry.status import encode_status
 
 _REFRESH_S: Final = 1.0
 # Of a frame for a file or a pipe.

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from nodes.cli.cells import Column, cut, fitted, shown, table
-from nodes.fingerprint import model_ids
-from nodes.status import NodeStatus, SpanStatus, Status, StreamStatus, TargetStatus
-from nodes.status_history import Point
+from nodes.messages.fingerprint import model_ids
+from nodes.telemetry.history import Point
+from nodes.telemetry.status import NodeStatus, SpanStatus, Status, StreamStatus, TargetStatus
 
 _NODES: Final = (
     Column("NODE", 16),

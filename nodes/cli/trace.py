@@ -15,15 +15,15 @@ from mesh.zmq_transport import ZmqContext
 from nodes.cli.keyring import run_to_result
 from nodes.cli.options import keys_option
 from nodes.cli.output_file import write_output
-from nodes.client import Client
-from nodes.config import ConfigError
+from nodes.client.client import Client
+from nodes.config.settings import ConfigError
 from nodes.messages import TraceReply
-from nodes.roles import link_of
-from nodes.runtime import set_up_logging
-from nodes.trace.chrome import chrome_trace
-from nodes.trace.errors import errors_of, errors_text
-from nodes.trace.records import KINDS, PlanRecord, Record, from_line
-from nodes.trace.replan import replan, table_of
+from nodes.service.roles import link_of
+from nodes.service.runtime import set_up_logging
+from nodes.telemetry.trace.chrome import chrome_trace
+from nodes.telemetry.trace.errors import errors_of, errors_text
+from nodes.telemetry.trace.records import KINDS, PlanRecord, Record, from_line
+from nodes.telemetry.trace.replan import replan, table_of
 from policies.baselines import POLICIES
 
 _POLL_S = 0.25

@@ -10,7 +10,7 @@ import click
 
 from mesh.whole_files import write_whole
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
-from nodes.config import environment
+from nodes.config.settings import environment
 from nodes.service.units import HIDDEN, PACKAGED, SYSTEM, Shipped, files_for, of_user
 
 _NEXT_SYSTEM = """

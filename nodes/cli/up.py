@@ -21,13 +21,13 @@ from nodes.cli.gateway import api_key_option, gateway_config, is_installed, stop
 from nodes.cli.node import LISTEN_HELP, announce, limit_options, limits_of
 from nodes.cli.progress import Progress
 from nodes.cli.run import engine_options, settings_of, status_of
-from nodes.client import Client
-from nodes.config import EngineSettings, LimitSettings, environment
-from nodes.coordinator.members.access import GATEWAY
-from nodes.keyring import default_keyring
-from nodes.local import local_mesh
-from nodes.roles import endpoint_to_bind
-from nodes.runtime import run, set_up_logging
+from nodes.client.client import Client
+from nodes.config.settings import EngineSettings, LimitSettings, environment
+from nodes.keys.keyring import default_keyring
+from nodes.messages.access import GATEWAY
+from nodes.service.local import local_mesh
+from nodes.service.roles import endpoint_to_bind
+from nodes.service.runtime import run, set_up_logging
 
 if TYPE_CHECKING:
     from nodes.gateway.config import GatewayConfig

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from mesh.codec import decode
-from nodes.coordinator.members.access import ForbiddenError
 from nodes.coordinator.requests.intake import Intake
 from nodes.coordinator.requests.uploads import Uploads
 from nodes.coordinator.sends import Send
 from nodes.coordinator.serving import Serving
 from nodes.coordinator.status.document import Reporting
 from nodes.messages import CancelRequest, SubmitRequest, UploadOffer, UploadPiece
+from nodes.messages.access import ForbiddenError
 
 
 class ClientMessages:

@@ -22,7 +22,7 @@ from nodes.messages import (
     parts_of,
 )
 from nodes.scheduler import Scheduler
-from nodes.stream import StreamId
+from nodes.worker.stream import StreamId
 
 # A peer says what its passes take: one number of it must not drown all others.
 _MOST_BUSY_S: Final = 3600.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nodes.messages import GuessNotice
-from nodes.stream import StreamId
+from nodes.worker.stream import StreamId
 
 
 @dataclass(frozen=True, slots=True)

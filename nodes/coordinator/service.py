@@ -34,15 +34,15 @@ from mesh.messages import (
 from mesh.padding import join, pad
 from mesh.pauses import PauseState
 from mesh.transport import Received, ServerTransport
-from nodes.config import HEARTBEAT_INTERVAL_S, HEARTBEAT_TIMEOUT_S, LimitSettings
+from nodes.config.settings import HEARTBEAT_INTERVAL_S, HEARTBEAT_TIMEOUT_S, LimitSettings
 from nodes.coordinator.careful import careful
-from nodes.coordinator.members.access import ForbiddenError
 from nodes.coordinator.members.conduct import Conduct, cost_of
 from nodes.coordinator.members.door import Door
 from nodes.coordinator.members.rotation import Rotation
 from nodes.coordinator.sends import Send
 from nodes.coordinator.state import CoordinatorState, DuePlan
 from nodes.messages import NodesReply, StatusReply, TraceReply
+from nodes.messages.access import ForbiddenError
 from nodes.scheduler.planning import MODES, Made, Mode
 
 logger = logging.getLogger(__name__)

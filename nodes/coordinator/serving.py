@@ -32,11 +32,11 @@ from nodes.coordinator.requests.request import (
 )
 from nodes.coordinator.requests.resuming import prompt_hash
 from nodes.coordinator.sends import Send, streams_of
-from nodes.fingerprint import fingerprint
 from nodes.messages import PromptScoresNotice, ReadNotice, RequestFailedNotice, TokenizeReply
+from nodes.messages.fingerprint import fingerprint
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
 from nodes.scheduler.stream import Stream
-from nodes.stream import StreamId
+from nodes.worker.stream import StreamId
 
 logger = logging.getLogger(__name__)
 

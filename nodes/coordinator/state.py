@@ -13,9 +13,8 @@ from typing import Any
 
 from mesh.grants import Air
 from mesh.messages import NOT_ALLOWED, Bye, Credit, Hello, Ping, Pong, Refuse, Welcome
-from nodes.config import LimitSettings
+from nodes.config.settings import LimitSettings
 from nodes.coordinator.client_messages import ClientMessages
-from nodes.coordinator.members.access import ANYBODY, ROLES, Caller, ForbiddenError
 from nodes.coordinator.members.challenge import Challenges
 from nodes.coordinator.members.drains import Drains
 from nodes.coordinator.members.record import NodeRecord
@@ -46,11 +45,12 @@ from nodes.messages import (
     TokenizeRequest,
     TraceRequest,
 )
-from nodes.profile import token_bits
+from nodes.messages.access import ANYBODY, ROLES, Caller, ForbiddenError
 from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.instructions import Instruction
 from nodes.scheduler.planning import Made, Mode, Planning
+from nodes.worker.profile import token_bits
 
 logger = logging.getLogger(__name__)
 

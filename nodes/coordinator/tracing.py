@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from typing import Final
 
 from nodes.coordinator.members.record import NodeRecord
+from nodes.coordinator.recorder import RingRecorder
 from nodes.messages import MAX_TRACE_BYTES, TraceReply, TraceRequest
 from nodes.scheduler import Scheduler
-from nodes.trace.recorder import RingRecorder
-from nodes.trace.ring import Ring
+from nodes.telemetry.trace.ring import Ring
 
 # Recording goes on for so long after the last request.
 LINGER_S: Final = 5.0

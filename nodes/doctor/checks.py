@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nodes.catalog import Catalog, default_cache_dir
-from nodes.config import CoordinatorConfig, EngineSettings, known_keys
+from nodes.config.settings import CoordinatorConfig, EngineSettings, known_keys
 from nodes.doctor import calibration, engine, keys, machine, models, ports, settings, toolchain
 from nodes.doctor.finding import Finding
 from nodes.doctor.settings import Config
@@ -21,7 +21,7 @@ from nodes.engine.calibrate import about
 from nodes.engine.cores import usable_cores
 from nodes.engine.llama_abi import build_name, kernels
 from nodes.gateway.config import GatewayConfig
-from nodes.keyring import Keyring
+from nodes.keys.keyring import Keyring
 
 
 @dataclass(frozen=True, slots=True)

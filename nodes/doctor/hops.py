@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from nodes.client import Event, RequestFailedError
+from nodes.client.client import Event, RequestFailedError
+from nodes.client.generation import GenerateOptions
 from nodes.doctor.finding import Finding, fail, note, ok, warn
-from nodes.generation import GenerateOptions
 from nodes.messages import NodeFields, NodesReply
 
 _NUM_PINGS = 5

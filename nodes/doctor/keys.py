@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mesh.errors import KeysError
 from nodes.doctor.finding import Finding, fail, note, ok, warn
-from nodes.keyring import Keyring
+from nodes.keys.keyring import Keyring
 
 _INIT = "`airdraft keys init` on the coordinator's machine, `airdraft join TOKEN` on others"
 

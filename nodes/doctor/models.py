@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from nodes.catalog import Catalog, CatalogError
-from nodes.config import EngineSettings
+from nodes.config.settings import EngineSettings
 from nodes.doctor.finding import Finding, fail, note, ok, warn
 from nodes.engine.llama_abi import hash_file
 

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
-from nodes.config import ConfigError, CoordinatorConfig, DraftConfig, TargetConfig, load
+from nodes.config.settings import ConfigError, CoordinatorConfig, DraftConfig, TargetConfig, load
 from nodes.doctor.finding import Finding, fail, ok, warn
 
 Config = CoordinatorConfig | TargetConfig | DraftConfig

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from nodes.engine.sampler import Sampler
-from nodes.stream import StreamId, StreamSpec
-from nodes.target.stream import cells_soon
+from nodes.worker.cells import cells_soon
+from nodes.worker.stream import StreamId, StreamSpec
 
 # A stream's own guesses correct the calibration of its draft model: what is expected of so many
 # guesses is believed beside them, and newer ones count more.

@@ -13,8 +13,6 @@ from nodes.draft.followed import Guesses
 from nodes.draft.outbox import Outbox
 from nodes.draft.state import DraftState, Guessed
 from nodes.engine.protocol import EngineInfo
-from nodes.engine_thread import EngineThread
-from nodes.link import STOPS, Link
 from nodes.messages import (
     CHANCE_STEPS,
     ChainPart,
@@ -25,11 +23,12 @@ from nodes.messages import (
     OpenStreamRequest,
     StreamReadyNotice,
 )
-from nodes.opening import Opening
-from nodes.profile import encode_profile
-from nodes.stream import StreamId
-from nodes.target.events import Failed, Ready
-from nodes.target.node import failed_notice, spec_of
+from nodes.worker.engine_thread import EngineThread
+from nodes.worker.events import Failed, Ready, failed_notice
+from nodes.worker.link import STOPS, Link
+from nodes.worker.opening import Opening
+from nodes.worker.profile import encode_profile
+from nodes.worker.stream import StreamId, spec_of
 from policies.latency import NodeCosts
 
 logger = logging.getLogger(__name__)

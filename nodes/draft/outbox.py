@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from nodes.draft.followed import Guesses
 from nodes.messages import MAX_WINDOW
-from nodes.stream import StreamId
+from nodes.worker.stream import StreamId
 
 
 @dataclass(slots=True)

@@ -14,8 +14,8 @@ from nodes.draft.reading import Reading
 from nodes.engine.grammar import Grammars
 from nodes.engine.protocol import Sequences, Span, StreamError
 from nodes.engine.sampling import probability
-from nodes.stream import StreamId, StreamSpec
-from nodes.target.events import Failed, Ready, failed_by
+from nodes.worker.events import Failed, Ready, failed_by
+from nodes.worker.stream import StreamId, StreamSpec
 from policies.confidence import DraftCalibration
 from policies.window import Ahead, extended
 

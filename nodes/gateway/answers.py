@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from nodes.client import Event, RequestFailedError
+from nodes.client.client import Event, RequestFailedError
+from nodes.client.generation import GenerateOptions, Prompt
 from nodes.engine.traits import SAMPLING_NAMES
-from nodes.fingerprint import fingerprint
 from nodes.gateway.fields import Job
-from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import (
     FinishedNotice,
     PromptLogprobsNotice,
@@ -20,6 +19,7 @@ from nodes.messages import (
     TokenScores,
     TokensNotice,
 )
+from nodes.messages.fingerprint import fingerprint
 
 # What follows bytes that begin a character and do not end it becomes one U+FFFD.
 _utf8_decoder: Final = codecs.getincrementaldecoder("utf-8")

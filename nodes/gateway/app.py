@@ -9,12 +9,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from nodes.client import RequestFailedError
+from nodes.client.client import RequestFailedError
 from nodes.gateway.anthropic import MESSAGES
 from nodes.gateway.chat import CHAT
 from nodes.gateway.completions import COMPLETIONS
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError, no_such_model, of_failure
+from nodes.gateway.exposition import CONTENT_TYPE, render_metrics
 from nodes.gateway.generate import Generate, Shared
 from nodes.gateway.guard import key_of
 from nodes.gateway.idempotency import KeyedRequests
@@ -26,8 +27,7 @@ from nodes.gateway.responses import RESPONSES
 from nodes.gateway.running import Running
 from nodes.gateway.shape import VERSION, now_unix
 from nodes.gateway.texts import READINGS, Read
-from nodes.metrics.exposition import CONTENT_TYPE, render_metrics
-from nodes.metrics.gateway import GatewayMetrics
+from nodes.telemetry.metrics.gateway import GatewayMetrics
 
 APIS: Final = {
     "/v1/completions": COMPLETIONS,

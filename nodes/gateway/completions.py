@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Final
 from pydantic import Discriminator, Field, Tag
 
 from mesh.shared_numbers import shared
+from nodes.client.generation import Prompt
 from nodes.gateway.answers import Delta
 from nodes.gateway.bodies import PLAIN, TEXTS, TOKEN_LISTS, TOKENS, Hint, Text, wrong
 from nodes.gateway.config import GatewayLimits
@@ -16,7 +17,6 @@ from nodes.gateway.fields import Job, OpenAiBody, job_of, options_of
 from nodes.gateway.logprobs import CompletionLogprobs
 from nodes.gateway.resuming import Told
 from nodes.gateway.shape import Api, ChunkWriter, Head, Whole, whole_body
-from nodes.generation import Prompt
 from nodes.messages import MAX_PROMPT_TOKENS, MAX_TOP_LOGPROBS
 
 _KIND: Final = "text_completion"

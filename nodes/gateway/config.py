@@ -1,11 +1,11 @@
-"""Settings of a gateway; read by nodes.config like those of the other roles."""
+"""Settings of a gateway; read by nodes.config.settings like those of the other roles."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from typing import Final
 
-from nodes.config import ConfigError, LinkSettings
+from nodes.config.settings import ConfigError, LinkSettings
 
 DEFAULT_LISTEN: Final = "127.0.0.1:8080"
 

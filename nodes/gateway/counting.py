@@ -6,7 +6,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from nodes.metrics.gateway import GatewayMetrics, RequestMetrics
+from nodes.telemetry.metrics.gateway import GatewayMetrics, RequestMetrics
 
 # What logs and metrics say of a client that did not wait for its answer; it gets no status.
 CLIENT_LEFT: Final = 499

@@ -8,8 +8,8 @@ import traceback
 from typing import Any, Final
 
 from mesh.errors import LocalProtocolError
-from nodes.client import RequestFailedError
-from nodes.runtime import first_cause
+from nodes.client.client import RequestFailedError
+from nodes.service.runtime import first_cause
 
 logger = logging.getLogger(__name__)
 

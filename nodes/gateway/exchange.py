@@ -11,7 +11,8 @@ from typing import Any, cast
 
 from starlette.types import Receive, Send
 
-from nodes.client import Event
+from nodes.client.client import Event
+from nodes.client.generation import GenerateOptions, Prompt
 from nodes.gateway.answers import Answers
 from nodes.gateway.errors import ApiError, of_exception, unavailable
 from nodes.gateway.fields import Job
@@ -20,10 +21,9 @@ from nodes.gateway.outbox import Outbox, SlowReaderError
 from nodes.gateway.resuming import Told
 from nodes.gateway.running import ClientLeftError, Run, started
 from nodes.gateway.shape import Head, Shape, Whole
-from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import StartedNotice, TokensNotice
-from nodes.metrics.gateway import RequestMetrics
-from nodes.runtime import first_cause
+from nodes.service.runtime import first_cause
+from nodes.telemetry.metrics.gateway import RequestMetrics
 
 _OnEvent = Callable[[int, Event], None]
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
+from nodes.client.generation import common_sampling
 from nodes.engine.chat.tools import HERMES
 from nodes.engine.traits import OPENAI_SAMPLING, ModelTraits
-from nodes.fingerprint import parts_of
 from nodes.gateway import idempotency, resuming
 from nodes.gateway.apikeys import ApiKey
 from nodes.gateway.bodies import Hint, parse_json, read
@@ -28,8 +28,8 @@ from nodes.gateway.resuming import Told
 from nodes.gateway.running import ClientLeftError, Running
 from nodes.gateway.shape import Api, new_id, now_unix
 from nodes.gateway.tools import in_style
-from nodes.generation import common_sampling
 from nodes.messages import ChatMessage
+from nodes.messages.fingerprint import parts_of
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from nodes.client import RequestFailedError
+from nodes.client.client import RequestFailedError
 from nodes.gateway.models import Mesh
-from nodes.status import Status, encode_status
-from nodes.status_history import History
+from nodes.telemetry.history import History
+from nodes.telemetry.status import Status, encode_status
 
 _MAX_AGE_S: Final = 1.0
 _ASK_LIMIT_S: Final = 2.0

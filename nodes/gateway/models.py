@@ -9,20 +9,20 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol
 
-from nodes.client import Event, RequestFailedError
+from nodes.client.client import Event, RequestFailedError
+from nodes.client.generation import GenerateOptions, Prompt, traits_of_nodes
 from nodes.engine.traits import ModelTraits
-from nodes.fingerprint import Model, is_named, model_ids
 from nodes.gateway.errors import of_failure, unavailable
-from nodes.generation import GenerateOptions, Prompt, traits_of_nodes
 from nodes.messages import NodeFields, NodesReply, ReadNotice
-from nodes.status import Status
+from nodes.messages.fingerprint import Model, is_named, model_ids
+from nodes.telemetry.status import Status
 
 _ASK_LIMIT_S: Final = 2.0
 _MAX_AGE_S: Final = 1.0
 
 
 class Mesh(Protocol):
-    """As nodes.client.Client."""
+    """As nodes.client.client.Client."""
 
     @property
     def is_joined(self) -> bool:

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from nodes.fingerprint import is_fingerprint
 from nodes.gateway.answers import Delta
 from nodes.gateway.errors import ApiError
+from nodes.messages.fingerprint import is_fingerprint
 
 HEADER: Final = "Last-Event-ID"
 # The id of each event tells of all of them.

@@ -9,14 +9,14 @@ from dataclasses import replace
 from typing import Final
 
 from mesh.zmq_transport import ZmqContext
-from nodes.client import Client
-from nodes.config import ConfigError, environment
-from nodes.coordinator.members.access import GATEWAY
+from nodes.client.client import Client
+from nodes.config.settings import ConfigError, environment
 from nodes.gateway.config import GatewayConfig
 from nodes.gateway.server import HttpServer
-from nodes.roles import declared, keyring, link_of
-from nodes.runtime import raise_file_limit
+from nodes.messages.access import GATEWAY
 from nodes.service.manager import Manager
+from nodes.service.roles import declared, keyring, link_of
+from nodes.service.runtime import raise_file_limit
 from nodes.service.sockets import endpoint_of, inherited
 
 # FileDescriptorName= of the gateway's socket unit.

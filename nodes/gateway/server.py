@@ -15,7 +15,7 @@ import uvicorn
 
 from mesh.endpoints import is_loopback
 from mesh.errors import KeysError
-from nodes.config import ConfigError
+from nodes.config.settings import ConfigError
 from nodes.gateway.apikeys import FILE_NAME, ApiKeys
 from nodes.gateway.app import Gateway
 from nodes.gateway.config import GatewayConfig, address_of, names
@@ -42,7 +42,7 @@ class ListenError(OSError):
 
 
 class _Server(uvicorn.Server):
-    """Signals are those of nodes.runtime."""
+    """Signals are those of nodes.service.runtime."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -13,6 +13,7 @@ from pydantic import Field
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
+from nodes.client.generation import GenerateOptions, Prompt
 from nodes.gateway.anthropic import MESSAGES, MessagesBody
 from nodes.gateway.bodies import Body, Text, compact, parse_json, read, wrong
 from nodes.gateway.chat import ChatBody, MessageBody, job_of_chat
@@ -24,7 +25,6 @@ from nodes.gateway.guard import key_of
 from nodes.gateway.running import started
 from nodes.gateway.shape import new_id
 from nodes.gateway.tools import ToolList
-from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import EMBEDDING, MAX_MESSAGES, TEXT, TOKENS, ReadNotice
 
 # As OpenAI's API has it.
@@ -79,7 +79,7 @@ class CountTokensBody(MessagesBody):
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """Who asks, under which limits. read: a prompt by the mesh, as nodes.client.Client does."""
+    """Who asks, under which limits. read: a prompt by the mesh, as nodes.client does."""
 
     limits: GatewayLimits
     owner: str

@@ -13,7 +13,7 @@ from typing import Any
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from nodes.config import ConfigError
+from nodes.config.settings import ConfigError
 from nodes.gateway.config import GatewayConfig
 from nodes.gateway.connection import MOST_REFUSED, Connection
 

@@ -10,11 +10,11 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from nodes.client.generation import GenerateOptions
 from nodes.engine.chat.tools import LLAMA3
 from nodes.engine.rules import MAX_GRAMMAR_CHARS, Grammar
 from nodes.gateway.bodies import Body, Object, Text, compact, readable, refusal, wrong
 from nodes.gateway.errors import ApiError
-from nodes.generation import GenerateOptions
 
 _MAX_TOOLS: Final = 128
 _NAME_CHARS: Final = 64

@@ -8,7 +8,7 @@ from nodes.messages import MAX_GAMMA, MAX_STREAMS_PER_MESSAGE, AddedEntry, Commi
 from nodes.scheduler.comparison import Speculation
 from nodes.scheduler.drafts import DraftRecord
 from nodes.scheduler.instructions import Instruction, ToDraft
-from nodes.stream import StreamId
+from nodes.worker.stream import StreamId
 
 if TYPE_CHECKING:
     from nodes.scheduler.state import SchedulerState

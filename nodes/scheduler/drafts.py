@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from nodes.messages import MAX_PROMPT_TOKENS, MAX_STREAMS_PER_MESSAGE
-from nodes.stream import PROMPT_PIECE_TOKENS, StreamId
+from nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId
 from policies.airtime import weighted_shares
 from policies.latency import NodeCosts
 from policies.plan import ENTRY_BITS, HEADER_BITS, Link

@@ -15,7 +15,7 @@ from nodes.scheduler.comparison import Speculation
 from nodes.scheduler.drafts import DraftRecord
 from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget, open_request
 from nodes.scheduler.stream import Follow, Stream
-from nodes.stream import StreamId
+from nodes.worker.stream import StreamId
 
 if TYPE_CHECKING:
     from nodes.scheduler.state import SchedulerState

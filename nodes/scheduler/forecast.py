@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from nodes.scheduler.stream import Stream
-from nodes.stream import StreamId
+from nodes.worker.stream import StreamId
 from policies.plan import ENTRY_BITS, HEADER_BITS
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from nodes.messages import (
     OpenStreamRequest,
     TokenScores,
 )
-from nodes.stream import StreamId, StreamSpec
+from nodes.worker.stream import StreamId, StreamSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from nodes.messages import CommitEntry
 from nodes.scheduler.planning import Made
-from nodes.stream import StreamId
+from nodes.worker.stream import StreamId
 
 
 class Recorder(Protocol):

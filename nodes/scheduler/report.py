@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from nodes.scheduler.comparison import Speculation
-from nodes.scheduler.counts import Counts, Plain
-from nodes.scheduler.stage_errors import ErrorFigures, Stage
 from nodes.scheduler.stream import Opening, Stream
-from nodes.stream import StreamId
+from nodes.telemetry.counts import Counts, Plain
+from nodes.telemetry.stage_errors import ErrorFigures, Stage
+from nodes.worker.stream import StreamId
 from policies.latency import NodeCosts
 from policies.plan import Plan
 

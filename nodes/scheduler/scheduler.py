@@ -15,18 +15,18 @@ from nodes.messages import (
 from nodes.scheduler import following
 from nodes.scheduler.commits import next_deadline
 from nodes.scheduler.comparison import Comparisons, Speculation
-from nodes.scheduler.counts import Counts
 from nodes.scheduler.drafts import DraftRecord, Drafts
 from nodes.scheduler.forecast import Forecast
 from nodes.scheduler.instructions import Instruction
 from nodes.scheduler.planning import Choice, Made, Mode, Planning, Wait, waits_of
 from nodes.scheduler.recorder import Recorder
 from nodes.scheduler.report import Report, plain_label
-from nodes.scheduler.stage_errors import Stage, StageErrors
 from nodes.scheduler.state import SchedulerState
 from nodes.scheduler.stream import Figures, Opening, Running, Stream
 from nodes.scheduler.target import TargetCosts
-from nodes.stream import PROMPT_PIECE_TOKENS, StreamId, StreamSpec
+from nodes.telemetry.counts import Counts
+from nodes.telemetry.stage_errors import Stage, StageErrors
+from nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId, StreamSpec
 from policies.latency import NodeCosts
 from policies.plan import (
     ENTRY_BITS,

@@ -43,8 +43,8 @@ from nodes.scheduler.instructions import (
 from nodes.scheduler.planning import NO_WAIT, Wait, changed
 from nodes.scheduler.silences import Silences
 from nodes.scheduler.stream import Figures, Opening, Running, Stream
-from nodes.stream import StreamId, StreamSpec
-from nodes.target.stream import cells_soon
+from nodes.worker.cells import cells_soon
+from nodes.worker.stream import StreamId, StreamSpec
 from policies.plan import Link
 
 # Tokens that a target may decode without hearing from the coordinator, and how many of them are

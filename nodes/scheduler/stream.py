@@ -7,7 +7,7 @@ from typing import Final
 
 from nodes.messages import CommitEntry
 from nodes.scheduler.refusals import Refusals
-from nodes.stream import StreamSpec
+from nodes.worker.stream import StreamSpec
 from policies.acceptance import AcceptanceEstimate
 
 # How fast the averages of tokens and of seconds a pass follow: some 20 passes.

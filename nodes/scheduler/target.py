@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from nodes.stream import PROMPT_PIECE_TOKENS
+from nodes.worker.stream import PROMPT_PIECE_TOKENS
 from policies.latency import Load, NodeCosts, TableRefit
 
 # Decoding goes on beside any number of prompts.

@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Mapping
 
-from nodes.config import ConfigError
+from nodes.config.settings import ConfigError
 
 _FIRST_FD = 3
 

@@ -12,7 +12,6 @@ from mesh.messages import Welcome
 from mesh.transport import ClientTransport
 from nodes.engine.embedding import EmbeddingModel
 from nodes.engine.protocol import InvalidInputError
-from nodes.link import STOPS, Link
 from nodes.messages import (
     EMBEDDING,
     LinkFields,
@@ -21,8 +20,9 @@ from nodes.messages import (
     TokenizeReply,
     TokenizeRequest,
 )
-from nodes.profile import encode_profile
 from nodes.target.texts import TextReader, tokenize
+from nodes.worker.link import STOPS, Link
+from nodes.worker.profile import encode_profile
 from policies.latency import CostTable, NodeCosts
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from nodes.engine.ngram import NgramIndex
-from nodes.stream import StreamId, StreamSpec
+from nodes.worker.stream import StreamId, StreamSpec
 from policies.confidence import Calibration, DraftCalibration
 
 # An indexed token takes some 350 bytes: 23 MB in all. Of a longer prompt the end is indexed.

@@ -12,8 +12,6 @@ from mesh.messages import Welcome
 from mesh.transport import ClientTransport
 from nodes.engine.grammar import Grammars
 from nodes.engine.protocol import Model, Tokenizer
-from nodes.engine_thread import EngineThread
-from nodes.link import STOPS, Link
 from nodes.messages import (
     CHANCE_STEPS,
     CloseStreamNotice,
@@ -27,53 +25,25 @@ from nodes.messages import (
     ProbeReply,
     ProbeRequest,
     PromptScoresNotice,
-    StreamFailedNotice,
     StreamParkedNotice,
     StreamReadyNotice,
     TokenizeRequest,
     parts_of,
 )
-from nodes.opening import Opening
-from nodes.profile import encode_profile
-from nodes.stream import StreamId, StreamSpec
-from nodes.target.events import (
-    Committed,
-    Event,
-    Failed,
-    Parked,
-    Probed,
-    PromptScored,
-    ReadBeside,
-    Ready,
-)
+from nodes.target.events import Committed, Event, Parked, Probed, PromptScored, ReadBeside
 from nodes.target.holding import Hold
 from nodes.target.state import TargetState
 from nodes.target.stream import midway_tokens
 from nodes.target.texts import TextReader, tokenize
+from nodes.worker.engine_thread import EngineThread
+from nodes.worker.events import Failed, Ready, failed_notice
+from nodes.worker.link import STOPS, Link
+from nodes.worker.opening import Opening
+from nodes.worker.profile import encode_profile
+from nodes.worker.stream import StreamId, spec_of
 from policies.latency import NodeCosts
 
 logger = logging.getLogger(__name__)
-
-
-def spec_of(request: OpenStreamRequest) -> StreamSpec:
-    return StreamSpec(
-        stream_id=StreamId(request.stream_id),
-        generation=request.generation,
-        owner=request.owner,
-        sampling=request.sampling,
-        max_tokens=request.max_tokens,
-        stops=request.stops,
-        ignore_eog=request.ignore_eog,
-        num_prompt_tokens=request.num_prompt_tokens,
-        token_ids=request.token_ids,
-        num_logprobs=request.num_logprobs,
-        scores_prompt=request.scores_prompt,
-        num_leased=request.num_leased,
-        num_known=request.num_known,
-        weight=request.weight,
-        num_guesses=request.num_guesses,
-        looks_up=request.looks_up,
-    )
 
 
 class _HoldPace:
@@ -216,10 +186,6 @@ class TargetNode:
                     self._link.send(ProbeReply(seed, digest))
         if entries:
             self._link.send(CommitReply(seconds, tuple(entries), tuple(token_ids), num_read))
-
-
-def failed_notice(event: Failed) -> StreamFailedNotice:
-    return StreamFailedNotice(event.stream_id, event.generation, event.reason[:1024], event.code)
 
 
 def commit_entry(event: Committed) -> CommitEntry:

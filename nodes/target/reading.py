@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from nodes.engine.protocol import Span
-from nodes.stream import PROMPT_PIECE_TOKENS
 from nodes.target.residents import Residents
 from nodes.target.stream import TargetStream
+from nodes.worker.stream import PROMPT_PIECE_TOKENS
 
 # Others may want to go on at any moment, and wait for the pass that is under way.
 _PIECE_BETWEEN_PASSES = 32

@@ -9,18 +9,15 @@ from typing import TYPE_CHECKING
 
 from nodes.engine.protocol import Tokenizer
 from nodes.engine.sampler import Sampler
-from nodes.messages import MAX_GAMMA
-from nodes.stream import PROMPT_PIECE_TOKENS, StopMatcher, StreamSpec
 from nodes.target.guesses import GuessBuffer
+from nodes.worker.cells import cells_soon
+from nodes.worker.stream import PROMPT_PIECE_TOKENS, StopMatcher, StreamSpec
 from policies.latency import CostTable
 
 if TYPE_CHECKING:
     from nodes.target.composing import Chosen
     from nodes.target.holding import Hold
 
-# Room that a stream must have to grow before it is taken in: fewer and it would soon be parked
-# again, more and cells would wait for tokens that may never come.
-_GROWTH_TOKENS = 64
 # Where an answer has begun its reader waits in the middle of a sentence: others wait as much longer
 # for their next token as it takes to read what was lost or parked in few passes.
 _MOST_MIDWAY_PIECES = 4
@@ -125,16 +122,6 @@ class TargetStream:
             if len(kept) >= self.tokens_left:
                 return kept, text + self.stops.flush(), "length"
         return kept, text, ""
-
-
-def cells_soon(num_tokens: int, tokens_left: int) -> int:
-    """Cells that admission counts for a stream: what it has, some growth, guesses."""
-    return num_tokens + min(tokens_left, _GROWTH_TOKENS) + MAX_GAMMA
-
-
-def cells_needed(spec: StreamSpec) -> int:
-    """Cells a stream may come to hold: prompt, output, and guesses under verification."""
-    return spec.num_prompt_tokens + spec.max_tokens + MAX_GAMMA
 
 
 def midway_tokens(decode: CostTable) -> int:

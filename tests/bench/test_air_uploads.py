@@ -18,7 +18,9 @@ from bench.live.light_nodes import LightDraft, LightTarget, light_profile
 from mesh.codec import encode, encode_struct
 from mesh.messages import PROTOCOL_VERSION, Hello, Ping, Welcome
 from mesh.zmq_transport import ZmqContext
-from nodes.client import Client
+from nodes.client.client import Client
+from nodes.client.generation import GenerateOptions
+from nodes.client.upload import Upload
 from nodes.coordinator.requests.uploads import PIECE_S
 from nodes.coordinator.sends import Send
 from nodes.coordinator.service import Coordinator
@@ -27,12 +29,10 @@ from nodes.draft.node import DraftNode
 from nodes.draft.state import DraftState
 from nodes.engine.load import TOY_COSTS
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.generation import GenerateOptions
 from nodes.messages import GuessNotice, LinkFields, TokensNotice, UploadGrant, UploadPiece
-from nodes.profile import decode_profile
 from nodes.scheduler.planning import MODES
 from nodes.target.node import TargetNode
-from nodes.upload import Upload
+from nodes.worker.profile import decode_profile
 from tests.nodes.builders import make_submit
 
 RATE_BPS, FRAME_S = 400e3, 0.0005

@@ -8,7 +8,7 @@ import pytest
 
 from bench.kernels import Asked, measure
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
-from nodes.config import environment
+from nodes.config.settings import environment
 
 _TEXT = Path(__file__).parents[2] / "LICENSE"
 _CATALOG = Catalog(default_cache_dir(environment()))

@@ -8,6 +8,7 @@ import pytest
 from scipy.optimize import brentq
 
 from bench.paper.model import pace_of, run_static, run_waves
+from bench.paper.ofdma import ofdma_rate_bps
 from bench.paper.tasks import TaskSet, draw
 from bench.paper.uplink import in_groups_s, together_s, uniform_s
 from bench.paper.world import World, problem_at, whole_problem, world_of
@@ -15,7 +16,6 @@ from policies import baselines
 from policies.analytic import pass_seconds
 from policies.cycle import CyclePlan
 from policies.describe import describe
-from policies.ofdma import ofdma_rate_bps
 from policies.plan import Link, Observation, StreamView
 from tests.bench.paper_tasks import BASE, smaller
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from mesh.zmq_transport import ZmqContext
-from nodes.client import Client, RequestFailedError
+from nodes.client.client import Client, RequestFailedError
+from nodes.client.generation import GenerateOptions
 from nodes.engine.rules import LogitBias, LogitRules
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyTokenizer
-from nodes.generation import GenerateOptions
 from nodes.messages import FinishedNotice, StartedNotice, TokensNotice
 from tests.cli.commands import LIMIT_S, Commands
 from tests.nodes.reference import Reference, reference

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from mesh.zmq_transport import ZmqContext
-from nodes.client import Client
+from nodes.client.client import Client
+from nodes.client.generation import GenerateOptions
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyTokenizer
-from nodes.generation import GenerateOptions
 from nodes.messages import FinishedNotice, TokensNotice
 from tests.cli.commands import LIMIT_S, Commands
 from tests.nodes.reference import reference

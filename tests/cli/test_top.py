@@ -22,7 +22,7 @@ import pytest
 from click.testing import CliRunner
 
 from nodes.cli.main import cli
-from nodes.status import decode_status
+from nodes.telemetry.status import decode_status
 from tests.cli.commands import LIMIT_S, ROOT, Commands
 
 

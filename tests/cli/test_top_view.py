@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from nodes.cli.cells import width_of
 from nodes.cli.top_view import frame
-from nodes.status import SpanStatus, Status
-from nodes.status_history import Point
+from nodes.telemetry.history import Point
+from nodes.telemetry.status import SpanStatus, Status
 from tests.nodes.status_examples import DRAFT_NODE, GUESSING, PLAIN, STATUS
 
 TARGET = STATUS.targets[0]

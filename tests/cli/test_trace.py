@@ -15,10 +15,10 @@ from nodes.api import open_client
 from nodes.cli.main import cli
 from nodes.cli.trace import Recording, poll
 from nodes.messages import TraceReply
-from nodes.trace.records import PassRecord, PlanRecord, from_line, to_line
+from nodes.telemetry.trace.records import PassRecord, PlanRecord, from_line, to_line
 from policies.baselines import POLICIES
 from tests.cli.commands import LIMIT_S, Commands
-from tests.nodes.trace.examples import FLOW, guessing, plan_record
+from tests.nodes.telemetry.trace.examples import FLOW, guessing, plan_record
 
 CANARY = "zebra-4711"
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from nodes.catalog import Catalog, default_cache_dir
-from nodes.config import environment
+from nodes.config.settings import environment
 from nodes.engine import llama_abi, load
 from nodes.engine.llama import LlamaConfig
 from nodes.engine.load import open_model

@@ -9,8 +9,8 @@ from nodes.engine.load import TOY_COSTS
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel
 from nodes.messages import EngineProfile, SubmitRequest
-from nodes.profile import decode_profile, encode_profile
-from nodes.stream import StreamId, StreamSpec
+from nodes.worker.profile import decode_profile, encode_profile
+from nodes.worker.stream import StreamId, StreamSpec
 
 PROMPT = (5, 6, 7)
 

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mesh.memory_transport import MemoryHub, MemoryServer
-from nodes.class_weights import parsed_weights
-from nodes.client import Client
+from nodes.client.client import Client
+from nodes.client.generation import GenerateOptions, Prompt
+from nodes.config.class_weights import parsed_weights
 from nodes.coordinator.service import Coordinator
 from nodes.draft.node import DraftNode
 from nodes.draft.state import DraftState
@@ -19,9 +19,9 @@ from nodes.engine.load import TOY_COSTS
 from nodes.engine.protocol import EngineInfo
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
 from nodes.target.node import TargetNode
+from tests.harness.memory_transport import MemoryHub, MemoryServer
 from tests.nodes.reference import Reference, reference
 
 PROMPT = "several devices"

@@ -9,7 +9,8 @@ from typing import Any
 
 from mesh.codec import encode
 from mesh.messages import Ping, Welcome
-from nodes.journal import Event, Journal
+from nodes.client.journal import Event, Journal
+from nodes.client.upload import Upload
 from nodes.messages import (
     CancelRequest,
     FinishedNotice,
@@ -21,7 +22,6 @@ from nodes.messages import (
     TokensNotice,
     UploadGrant,
 )
-from nodes.upload import Upload
 from tests.nodes.builders import make_submit
 from tests.nodes.cluster_case import ClusterCase
 from tests.nodes.pure_mesh import Chooser, reference_of

@@ -29,11 +29,11 @@ from nodes.messages import (
     TokenizeReply,
     TokenizeRequest,
 )
-from nodes.profile import encode_profile
 from nodes.scheduler.planning import MODES, Mode
 from nodes.scheduler.silences import LOOK_S as LOOK_EACH_S
-from nodes.status import Status, decode_status, encode_status
-from nodes.target.stream import cells_needed
+from nodes.telemetry.status import Status, decode_status, encode_status
+from nodes.worker.cells import cells_needed
+from nodes.worker.profile import encode_profile
 from policies.latency import NodeCosts
 from tests.nodes.cluster_case import ClusterCase, NodeProcess
 from tests.nodes.pure_client import PureClient

@@ -31,10 +31,10 @@ from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
 from nodes.scheduler.planning import MODES, Mode
-from nodes.stream import StreamId, StreamSpec
 from nodes.target.events import Committed
-from nodes.target.node import commit_entry, spec_of, take_guesses, take_holds
+from nodes.target.node import commit_entry, take_guesses, take_holds
 from nodes.target.state import TargetState
+from nodes.worker.stream import StreamId, StreamSpec, spec_of
 from policies.latency import CostTable, NodeCosts
 from tests.nodes.pure_node import notices
 from tests.nodes.reference import Reference, reference, toy_grammars

@@ -25,16 +25,11 @@ from nodes.messages import (
     TokenizeReply,
     TokenizeRequest,
 )
-from nodes.stream import StreamId
-from nodes.target.events import Committed, Failed, Parked, Probed, PromptScored, Ready
-from nodes.target.node import (
-    commit_entry,
-    failed_notice,
-    spec_of,
-    take_guesses,
-    take_holds,
-)
+from nodes.target.events import Committed, Parked, Probed, PromptScored
+from nodes.target.node import commit_entry, take_guesses, take_holds
 from nodes.target.state import TargetState
+from nodes.worker.events import Failed, Ready, failed_notice
+from nodes.worker.stream import StreamId, spec_of
 from tests.nodes.reference import toy_grammars
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from nodes.coordinator.requests.ledger import OUTCOMES
 from nodes.messages import MAX_GAMMA
-from nodes.scheduler.counts import FATES, PLAIN_LABELS, RATIO_BOUNDS, TOKEN_KINDS
-from nodes.scheduler.stage_errors import STAGES
-from nodes.status import (
+from nodes.telemetry.counts import FATES, PLAIN_LABELS, RATIO_BOUNDS, TOKEN_KINDS
+from nodes.telemetry.stage_errors import STAGES
+from nodes.telemetry.status import (
     BatchStatus,
     CostPoint,
     CountStatus,

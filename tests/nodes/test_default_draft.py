@@ -9,7 +9,7 @@ import pytest
 
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.engine.llama import LlamaConfig, LlamaModel
-from nodes.engines import calibration_of
+from nodes.worker.engines import calibration_of
 
 pytestmark = pytest.mark.model
 

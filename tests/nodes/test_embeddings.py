@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nodes.client import RequestFailedError
+from nodes.client.client import RequestFailedError
+from nodes.client.generation import GenerateOptions
 from nodes.engine.embedding import EmbeddingModel
 from nodes.engine.toy import ToyTokenizer
-from nodes.generation import GenerateOptions
 from nodes.messages import EMBEDDING, TEXT, TOKENS
 from nodes.target.embedding import EmbeddingNode
 from tests.engine.kernels.tiny_models import SHAPES, write_model

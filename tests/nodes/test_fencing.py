@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from mesh.memory_transport import MemoryHub
-from nodes.client import Client
+from nodes.client.client import Client
+from nodes.client.generation import GenerateOptions
 from nodes.coordinator.service import Coordinator
 from nodes.engine.load import TOY_COSTS
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.generation import GenerateOptions
 from nodes.target.node import TargetNode
+from tests.harness.memory_transport import MemoryHub
 from tests.nodes.coordinator.test_poison import INNOCENTS, make_case
 from tests.nodes.memory_mesh import Eventually, ask, check
 from tests.nodes.pure_cluster import PureCluster

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from nodes.catalog import DEFAULT_TARGET
-from nodes.client import Client
-from nodes.config import EngineSettings
-from nodes.generation import GenerateOptions
-from nodes.local import local_mesh
+from nodes.client.client import Client
+from nodes.client.generation import GenerateOptions
+from nodes.config.settings import EngineSettings
 from nodes.messages import TokensNotice
+from nodes.service.local import local_mesh
 from tests.engine.kernels.tiny_models import SHAPES, write_model
 from tests.engine.llama_texts import needs_model
 

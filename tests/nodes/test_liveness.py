@@ -13,10 +13,10 @@ import pytest
 from mesh.codec import decode, encode
 from mesh.messages import PROTOCOL_VERSION, Hello, Pong, Welcome
 from mesh.zmq_transport import ZmqClient, ZmqContext
-from nodes.config import EngineSettings
+from nodes.config.settings import EngineSettings
 from nodes.coordinator.service import Coordinator
-from nodes.link import Link
-from nodes.local import node_command
+from nodes.service.local import node_command
+from nodes.worker.link import Link
 from tests.nodes.builders import make_submit
 
 Eventually = Callable[..., "asyncio.Future[None]"]
@@ -171,7 +171,7 @@ async def test_who_comes_over_another_connection_is_let_in_though_the_first_is_b
 async def test_a_member_leaves_a_connection_that_nothing_comes_over(
     monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
-    monkeypatch.setattr("nodes.link._ANSWER_S", 0.3)
+    monkeypatch.setattr("nodes.worker.link._ANSWER_S", 0.3)
     async with serving(timeout_s=0.5) as coordinator, Wire(coordinator.endpoint) as wire:
         with ZmqContext() as context:
             node = Node(context.connect(wire.endpoint), wire.endpoint)

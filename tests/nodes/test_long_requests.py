@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from mesh.codec import decode, encode
+from nodes.client.generation import GenerateOptions, submit_of
 from nodes.engine.rules import GRAMMAR_KINDS, MAX_GRAMMAR_CHARS, Grammar, LogitRules
-from nodes.generation import GenerateOptions, submit_of
 from nodes.messages import ChatMessage, TokenizeRequest
 from nodes.scheduler.instructions import open_request
 from tests.nodes.builders import make_spec

@@ -6,14 +6,14 @@ import asyncio
 from typing import Any
 
 from mesh.codec import decode
-from mesh.memory_transport import MemoryHub
-from nodes.client import Client
+from nodes.client.client import Client
+from nodes.client.generation import GenerateOptions
 from nodes.coordinator.service import Coordinator
 from nodes.engine.load import TOY_COSTS
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.generation import GenerateOptions
 from nodes.messages import CommitReply
 from nodes.target.node import TargetNode
+from tests.harness.memory_transport import MemoryHub
 from tests.nodes.memory_mesh import Eventually, ask, check
 
 

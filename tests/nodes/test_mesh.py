@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from nodes.client import RequestFailedError
+from nodes.client.client import RequestFailedError
+from nodes.client.generation import GenerateOptions
 from nodes.engine.rules import Grammar, LogitBias, LogitRules
 from nodes.engine.toy import ToyTokenizer
-from nodes.generation import GenerateOptions
 from nodes.messages import ChatMessage, PromptLogprobsNotice, TokensNotice
 from tests.nodes.memory_mesh import PROMPT, ask, check, expected, mesh
 

@@ -9,11 +9,11 @@ import pytest
 
 from mesh.codec import decode
 from mesh.messages import Bye
+from nodes.client.generation import GenerateOptions
 from nodes.engine.rules import LogitBias, LogitRules
 from nodes.engine.toy import ToyModel
-from nodes.generation import GenerateOptions
-from nodes.link import STOPS
 from nodes.messages import GuessNotice
+from nodes.worker.link import STOPS
 from tests.nodes.memory_mesh import PROMPT, Eventually, Members, ask, check, mesh
 
 

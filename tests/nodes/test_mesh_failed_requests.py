@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from mesh.errors import BackpressureError
-from nodes.client import RequestFailedError
+from nodes.client.client import RequestFailedError
+from nodes.client.generation import GenerateOptions
 from nodes.engine.rules import Grammar, LogitRules
-from nodes.generation import GenerateOptions
 from nodes.messages import TokensNotice
 from tests.nodes.held import held
 from tests.nodes.memory_mesh import PROMPT, Eventually, ask, check, mesh

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from nodes.catalog import DEFAULT_TARGET, CatalogError
-from nodes.config import ConfigError, EngineSettings
-from nodes.engines import checked_model
+from nodes.config.settings import ConfigError, EngineSettings
+from nodes.worker.engines import checked_model
 from tests.nodes.catalog.fakes import gguf_bytes
 
 CONTENT = gguf_bytes()

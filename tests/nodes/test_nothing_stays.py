@@ -14,11 +14,11 @@ from nodes.draft.followed import Followed
 from nodes.scheduler.planning import Wait
 from nodes.scheduler.refusals import Refusals
 from nodes.scheduler.stream import Figures, Follow, Stream
-from nodes.stream import StreamSpec
 from nodes.target.composing import Chosen
 from nodes.target.guesses import GuessBuffer
 from nodes.target.holding import Hold
 from nodes.target.stream import TargetStream
+from nodes.worker.stream import StreamSpec
 from tests.nodes.cluster_case import ClusterCase
 from tests.nodes.pure_cluster import PureCluster
 from tests.nodes.test_law1 import NUM_CASES, cluster_cases

@@ -2,8 +2,8 @@
 
 import asyncio
 
+from nodes.client.generation import GenerateOptions
 from nodes.engine.toy import ToyModel
-from nodes.generation import GenerateOptions
 from nodes.messages import APART
 from tests.nodes.memory_mesh import ask, mesh
 

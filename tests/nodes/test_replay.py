@@ -8,15 +8,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nodes.config import ConfigError, DraftConfig, EngineSettings, TargetConfig
+from nodes.client.generation import GenerateOptions
+from nodes.config.settings import ConfigError, DraftConfig, EngineSettings, TargetConfig
 from nodes.engine.recording import read_recording, to_bytes
 from nodes.engine.replay import ReplayConfig, ReplayModel
 from nodes.engine.toy import ToyConfig
-from nodes.engines import calibration_of
-from nodes.generation import GenerateOptions
-from nodes.local import local_mesh
 from nodes.messages import MAX_GAMMA
-from nodes.roles import run_draft, run_target
+from nodes.service.local import local_mesh
+from nodes.service.roles import run_draft, run_target
+from nodes.worker.engines import calibration_of
 from policies.confidence import DraftCalibration
 from tests.engine.recordings import COSTS, toy_recording
 from tests.nodes.memory_mesh import ask

@@ -13,9 +13,10 @@ from nodes.engine.rules import Grammar, LogitBias, LogitRules
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel
 from nodes.messages import MAX_GAMMA, MAX_TOP_LOGPROBS
-from nodes.stream import StreamId, StreamSpec
-from nodes.target.events import Committed, Event, Failed, PromptScored, Ready
+from nodes.target.events import Committed, Event, PromptScored
 from nodes.target.state import TargetState
+from nodes.worker.events import Failed, Ready
+from nodes.worker.stream import StreamId, StreamSpec
 from policies.confidence import Calibration, DraftCalibration
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.draft.script import guessed_of

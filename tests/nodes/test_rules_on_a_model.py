@@ -17,9 +17,9 @@ from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.protocol import Span
 from nodes.engine.rules import Grammar, LogitBias, LogitRules
 from nodes.engine.sampling import Sampling
-from nodes.stream import StreamId, StreamSpec
 from nodes.target.events import Committed, PromptScored
 from nodes.target.state import TargetState
+from nodes.worker.stream import StreamId, StreamSpec
 from tests.nodes.builders import make_spec
 from tests.nodes.draft.script import parts_of, run
 from tests.nodes.target.script import FLAT, verify

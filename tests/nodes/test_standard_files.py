@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from nodes import runtime
-from nodes.client import RequestFailedError
+from nodes.client.client import RequestFailedError
+from nodes.service import runtime
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +27,8 @@ def run_python(script: str, how: str = "") -> subprocess.CompletedProcess[str]:
 
 def test_no_socket_gets_the_number_of_a_standard_file_that_is_closed() -> None:
     script = (
-        "import os, sys; from nodes.runtime import hold_standard_files; hold_standard_files();"
+        "import os, sys; from nodes.service.runtime import hold_standard_files;"
+        " hold_standard_files();"
         "print('out'); print('err', file=sys.stderr);"
         "fd = os.open('/dev/zero', 0); sys.exit(0 if fd > 2 else fd + 10)"
     )
@@ -39,7 +40,7 @@ def test_no_socket_gets_the_number_of_a_standard_file_that_is_closed() -> None:
 
 def test_a_log_that_cannot_be_written_does_not_change_the_exit_code() -> None:
     script = (
-        "import sys; from nodes.runtime import let_go_of_stderr\n"
+        "import sys; from nodes.service.runtime import let_go_of_stderr\n"
         "try: print('x', file=sys.stderr)\n"
         "except OSError: pass\n"
         "let_go_of_stderr(); sys.exit(7)"

@@ -21,7 +21,7 @@ from nodes.engine.calibrate import load_cached, store
 from nodes.engine.load import TOY_COSTS
 from nodes.engine.selftest import SelfTest
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
-from nodes.keyring import Keyring
+from nodes.keys.keyring import Keyring
 
 Writer = Callable[[Path], object]
 ENDPOINT = "tcp://10.0.0.1:7411"
@@ -164,7 +164,7 @@ def test_an_invitation_is_not_used_up_where_the_rest_could_not_be_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from nodes.cli import keys as commands
-    from nodes.enrol import Invitation
+    from nodes.keys.enrol import Invitation
 
     Keyring(tmp_path).make_own()
     token = Invitation(ENDPOINT, new_key_pair().public, new_key_pair()).token()

@@ -18,8 +18,8 @@ from typing import Final
 
 from bench.chaos.fleet.keys import free_port
 from mesh.zmq_transport import ZmqContext
-from nodes.client import Client, RequestFailedError
-from nodes.generation import GenerateOptions
+from nodes.client.client import Client, RequestFailedError
+from nodes.client.generation import GenerateOptions
 from nodes.messages import TokensNotice
 
 DAY_S: Final = 86_400

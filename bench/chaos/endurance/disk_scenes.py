@@ -27,8 +27,8 @@ from mesh.errors import EndpointError
 from mesh.keys import ClientKeys
 from mesh.security import new_key_pair
 from nodes.cli.main import main as airdraft
-from nodes.enrol import EnrolError, Invitation, enrol
-from nodes.keyring import Keyring
+from nodes.keys.enrol import EnrolError, Invitation, enrol
+from nodes.keys.keyring import Keyring
 
 _LIMIT_S: Final = 120.0
 _MOST_RECOVERY_S: Final = 1.0

@@ -20,8 +20,8 @@ from bench.gateway.process import cpu_s
 from bench.hostile.live import Asked, Live, asking, live_coordinator, new_pairs
 from mesh.keys import KeyPair
 from mesh.zmq_transport import ZmqContext
-from nodes.client import Client
-from nodes.runtime import raise_file_limit
+from nodes.client.client import Client
+from nodes.service.runtime import raise_file_limit
 
 _LIMIT_S: Final = 120.0
 _POLL_S: Final = 0.02

@@ -13,7 +13,7 @@ from bench.chaos.endurance.soak_load import Load
 from bench.chaos.fleet.figures import Figures, figures_of
 from bench.chaos.fleet.fleet import Fleet, Setup, fleet
 from bench.chaos.http import Connection
-from nodes.client import Client
+from nodes.client.client import Client
 
 GATEWAY: Final = "gateway-0"
 # What may be more at the end than after the first requests; caches of some size are full by then.

@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from bench.chaos.fleet.fleet import Fleet
 from bench.chaos.http import Connection
-from nodes.client import Client, Event, RequestFailedError
+from nodes.client.client import Client, Event, RequestFailedError
+from nodes.client.generation import GenerateOptions
 from nodes.engine.rules import Grammar, LogitRules
-from nodes.generation import GenerateOptions
 from nodes.messages import TokensNotice
 
 _LIMIT_S: Final = 60.0
@@ -134,7 +134,7 @@ class Load:
     async def _wire_left(self, source: random.Random, _connection: Connection) -> str:
         options = replace(_OPTIONS, max_tokens=2000, num_choices=source.choice((1, 1, 3)))
         events = next(self._clients).generate(_prompt(source.randrange(_NUM_PROMPTS)), options)
-        # Generators of nodes.client have aclose, which cancels the request.
+        # Generators of nodes.client.client have aclose, which cancels the request.
         async with contextlib.aclosing(events) as open_events:  # type: ignore[type-var]
             for _ in range(source.choice((1, 1, 1, 2, 10, 40))):
                 await anext(open_events)

@@ -15,8 +15,8 @@ from pathlib import Path
 from bench.chaos.fleet.keys import CLIENT, COORDINATOR, free_port, make_keys
 from bench.chaos.fleet.processes import Nursery, Process, nursery
 from mesh.zmq_transport import ZmqContext
-from nodes.client import Client, RequestFailedError
-from nodes.keyring import Keyring
+from nodes.client.client import Client, RequestFailedError
+from nodes.keys.keyring import Keyring
 
 _UP_LIMIT_S = 60.0
 _POLL_S = 0.02

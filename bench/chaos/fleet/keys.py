@@ -9,8 +9,8 @@ from pathlib import Path
 
 from mesh.authorized import Entry
 from mesh.keys import KnownCoordinator
-from nodes.coordinator.members.access import CLIENT_ROLES
-from nodes.keyring import Keyring
+from nodes.keys.keyring import Keyring
+from nodes.messages.access import CLIENT_ROLES
 
 COORDINATOR = "coordinator"
 CLIENT = "client"

@@ -8,9 +8,9 @@ from bench.chaos.cases import Case, sampling_of, undisturbed
 from bench.chaos.fleet.fleet import Setup
 from bench.prompts import make_prompts
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
-from nodes.config import EngineSettings
-from nodes.engines import open_engine, tokenizer_of
-from nodes.generation import GenerateOptions
+from nodes.client.generation import GenerateOptions
+from nodes.config.settings import EngineSettings
+from nodes.worker.engines import open_engine, tokenizer_of
 
 # The first prompts of each hundred are long: all of a run would be spent on reading them.
 _NUM_LONG = 4

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from nodes.client import Client, RequestFailedError
-from nodes.status import Status
+from nodes.client.client import Client, RequestFailedError
+from nodes.telemetry.status import Status
 
 _EVERY_S = 0.5
 _ASK_LIMIT_S = 2.0

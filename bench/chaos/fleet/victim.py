@@ -16,10 +16,10 @@ import time
 from collections.abc import Awaitable
 
 from mesh.zmq_transport import ZmqContext
-from nodes.client import Client
-from nodes.config import CoordinatorConfig, DraftConfig, EngineSettings, TargetConfig
-from nodes.roles import link_of, run_coordinator, run_draft, run_target
-from nodes.runtime import run
+from nodes.client.client import Client
+from nodes.config.settings import CoordinatorConfig, DraftConfig, EngineSettings, TargetConfig
+from nodes.service.roles import link_of, run_coordinator, run_draft, run_target
+from nodes.service.runtime import run
 
 BOUND = "bound"
 _LIMIT_S = 60.0
@@ -71,7 +71,7 @@ async def _serve(role: str, endpoint: str, keys: str) -> None:
 def main() -> None:
     role, endpoint, keys = sys.argv[1:]
     # That the coordinator is lost is no news here.
-    logging.getLogger("nodes.link").setLevel(logging.ERROR)
+    logging.getLogger("nodes.worker.link").setLevel(logging.ERROR)
     sys.exit(run(lambda: _serve(role, endpoint, keys)))
 
 

@@ -13,7 +13,7 @@ from bench.chaos.fleet.fleet import Fleet, Setup, fleet
 from bench.chaos.fleet.stale import Stale
 from bench.chaos.report import Tally
 from bench.chaos.work import Load
-from nodes.client import Client
+from nodes.client.client import Client
 
 _STREAMS_A_CLIENT = 8
 

@@ -15,7 +15,7 @@ from bench.chaos.fleet.keys import COORDINATOR
 from bench.chaos.kills.backdrop import Backdrop, backdrop
 from bench.chaos.report import Tally
 from mesh.failpoints import ENGINE_PASS, VARIABLE
-from nodes.runtime import EXIT_CONFIG
+from nodes.service.runtime import EXIT_CONFIG
 
 _NUM_CASES = 128
 _REACH_LIMIT_S = 120.0

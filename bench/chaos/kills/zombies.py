@@ -14,7 +14,7 @@ from bench.chaos.fleet.fleet import Setup
 from bench.chaos.fleet.keys import COORDINATOR
 from bench.chaos.kills.backdrop import Backdrop, backdrop
 from bench.chaos.report import Tally
-from nodes.client import RequestFailedError
+from nodes.client.client import RequestFailedError
 
 _POLL_S = 0.05
 _LIMIT_S = 120.0

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from mesh.errors import MeshError
 from mesh.zmq_transport import ZmqContext
-from nodes.client import Client, RequestFailedError
+from nodes.client.client import Client, RequestFailedError
+from nodes.client.generation import GenerateOptions
 from nodes.engine.recording import RecordedText, read_recording
-from nodes.generation import GenerateOptions
-from nodes.keyring import Keyring
+from nodes.keys.keyring import Keyring
 from nodes.messages import FinishedNotice, StreamFigures, TokensNotice
 
 _AGAIN_S = 0.2

@@ -22,8 +22,8 @@ from bench.emulate.open import Places
 from bench.emulate.tun import HUB
 from mesh.authorized import Entry
 from mesh.keys import KnownCoordinator
-from nodes.config import environment
-from nodes.keyring import Keyring
+from nodes.config.settings import environment
+from nodes.keys.keyring import Keyring
 
 T = TypeVar("T")
 Process = asyncio.subprocess.Process

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from mesh.zmq_transport import ZmqContext
-from nodes.client import Client, RequestFailedError
+from nodes.client.client import Client, RequestFailedError
 
 _ROOT: Final = Path(__file__).parents[3]
 # A process that has not ended by then is one fault, and is killed.

@@ -15,7 +15,7 @@ from bench.chaos.quantiles import spread
 from bench.chaos.rolling.members import ROLES, Members, members
 from bench.chaos.rolling.reader import Answer, GivenUpError, Reader
 from bench.gateway.meshes import ALL_TOKENS
-from nodes.client import Client
+from nodes.client.client import Client
 
 _NUM_CASES: Final = 24
 _MAX_FAULTS_SHOWN: Final = 20

@@ -11,8 +11,8 @@ from bench.distill.sampling.answers import Answer
 from bench.distill.sampling.prompts import COPYING, HELD_OUT, HeldOutPrompts
 from bench.distill.steps import hash_lines, sample_answers
 from nodes.engine.sampling import Sampling
-from nodes.stream import StreamId, StreamSpec
 from nodes.target.lookup import Lookup, Proposal
+from nodes.worker.stream import StreamId, StreamSpec
 from policies.plan import MAX_AUTO_GAMMA
 
 _STOPS = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8)

@@ -27,7 +27,7 @@ from bench.distill.sampling.prompts import HeldOutPrompts
 from bench.distill.steps import hash_lines, sample_answers
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.protocol import EngineError, Model, Span
-from nodes.engines import calibration_of
+from nodes.worker.engines import calibration_of
 
 _TEMPERATURES = (0.5, 0.8, 1.0)
 _GAMMAS = (1, 2, 4, 8)

@@ -12,7 +12,7 @@ from nodes.cli.chat.conversation import CommandError, Conversation
 from nodes.cli.chat.terminal import Terminal, use_readline
 from nodes.cli.connection import connect_option
 from nodes.cli.options import GammaType, keys_option, sampling_options
-from nodes.runtime import set_up_logging
+from nodes.service.runtime import set_up_logging
 
 _MAX_TOKENS = 512
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-from nodes.coordinator.members.access import GATEWAY
+from nodes.messages.access import GATEWAY
 
 # Malformed or forbidden messages of a peer before it is dropped.
 MAX_OFFENCES: Final = 16

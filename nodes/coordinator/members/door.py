@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from mesh.authorized import AuthorizedNodes, Entries
 from mesh.errors import KeysError
 from mesh.messages import EnrolReply, EnrolRequest
-from nodes.coordinator.members.access import ANYBODY, GUEST, Caller
+from nodes.messages.access import ANYBODY, GUEST, Caller
 
 logger = logging.getLogger(__name__)
 

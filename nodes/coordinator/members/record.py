@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from mesh.grants import Air
 from mesh.heartbeat import HeartbeatState
 from mesh.padding import SIZES
-from nodes.config import LEAST_INTERVALS
+from nodes.config.settings import LEAST_INTERVALS
 from nodes.coordinator.status.traffic import NodeTraffic
 from nodes.messages import EngineProfile
-from nodes.profile import same_vocabulary
 from nodes.scheduler import Scheduler
 from nodes.scheduler.instructions import Instruction
+from nodes.worker.profile import same_vocabulary
 from policies.latency import NodeCosts
 from policies.plan import HEADER_BITS, Link
 

@@ -12,11 +12,11 @@ from mesh.errors import DecodeError
 from mesh.heartbeat import HeartbeatState
 from mesh.membership import Joined, Left, Member, MembershipState, Refused
 from mesh.messages import DISMISSED, OTHER_PROTOCOL, UNSUITABLE, Hello, Ping, Pong
-from nodes.coordinator.members.access import CLIENT_ROLES
 from nodes.coordinator.members.record import NodeRecord, ping_bits
 from nodes.messages import EngineProfile, NodeFields
-from nodes.profile import costs_of, decode_profile, link_of, same_vocabulary
+from nodes.messages.access import CLIENT_ROLES
 from nodes.scheduler import Scheduler
+from nodes.worker.profile import costs_of, decode_profile, link_of, same_vocabulary
 
 logger = logging.getLogger(__name__)
 

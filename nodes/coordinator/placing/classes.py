@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
 
-from nodes.class_weights import weight_of
+from nodes.config.class_weights import weight_of
 from nodes.messages import EngineProfile
-from nodes.profile import costs_of
+from nodes.worker.profile import costs_of
 
 _TICKET_BYTES = 8
 # The scores of a request are asked for each time that targets come and go while it waits: as many

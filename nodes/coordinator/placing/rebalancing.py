@@ -11,7 +11,7 @@ from nodes.coordinator.placing.room import has_room, is_of_kind, kind_of
 from nodes.coordinator.placing.waiting import Kind
 from nodes.coordinator.requests.request import Choice, Request
 from nodes.scheduler.stream import Opening, Stream
-from nodes.stream import StreamId
+from nodes.worker.stream import StreamId
 
 # Between two looks at who on a target is better off elsewhere, one target at a time, and at least
 # between two moves of requests: what was moved has been read then. And between two of the same one.

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.placing.waiting import Kind
 from nodes.coordinator.requests.request import Request
-from nodes.fingerprint import is_meant
 from nodes.messages import EMBEDDING, EngineProfile
+from nodes.messages.fingerprint import is_meant
 from nodes.scheduler.stream import Stream
-from nodes.stream import StreamSpec
-from nodes.target.stream import cells_needed, cells_soon
+from nodes.worker.cells import cells_needed, cells_soon
+from nodes.worker.stream import StreamSpec
 
 
 def can_hold(target: NodeRecord, spec: StreamSpec) -> bool:

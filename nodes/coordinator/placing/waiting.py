@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from nodes.coordinator.members.access import GATEWAY
 from nodes.coordinator.requests.request import Choice, Request
-from nodes.stream import StreamId
+from nodes.messages.access import GATEWAY
+from nodes.worker.stream import StreamId
 
 # A step of priority goes before who came so much earlier; who has waited longer is not overtaken.
 STEP_S = 5.0

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 
-from nodes.config import LimitSettings
-from nodes.coordinator.members.access import GATEWAY
+from nodes.config.settings import LimitSettings
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.placing.room import is_of_kind
@@ -15,8 +14,9 @@ from nodes.coordinator.requests.models import KnownModels, shown_ids, suits
 from nodes.coordinator.requests.request import BadRequestError, Request, new_request
 from nodes.coordinator.sends import Send
 from nodes.coordinator.serving import Serving
-from nodes.fingerprint import fingerprint
 from nodes.messages import EMBEDDING, RequestFailedNotice, SubmitRequest
+from nodes.messages.access import GATEWAY
+from nodes.messages.fingerprint import fingerprint
 
 _MAX_REASON = 1024
 _DIGEST_BYTES = 16

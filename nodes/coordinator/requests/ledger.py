@@ -11,7 +11,7 @@ from nodes.coordinator.requests.holdings import Holdings, num_held_by
 from nodes.coordinator.requests.request import Request
 from nodes.coordinator.requests.resuming import Returning
 from nodes.coordinator.requests.tokenizing import Tokenizing
-from nodes.stream import StreamId
+from nodes.worker.stream import StreamId
 
 # What becomes of requests: the codes of RequestFailedNotice, and these.
 OUTCOMES: Final = (

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import MAX_MODEL_CHARS
-from nodes.fingerprint import is_named, model_ids
 from nodes.messages import EngineProfile
+from nodes.messages.fingerprint import is_named, model_ids
 
 
 def _is_named(profile: EngineProfile, name: str) -> bool:

@@ -30,8 +30,8 @@ from nodes.messages import (
 )
 from nodes.scheduler.instructions import Emit
 from nodes.scheduler.stream import Figures, Stream
-from nodes.stream import StreamId, StreamSpec
-from nodes.target.stream import cells_needed
+from nodes.worker.cells import cells_needed
+from nodes.worker.stream import StreamId, StreamSpec
 
 # Output tokens of a choice; None of one that is over.
 Committed = tuple[int, ...] | None

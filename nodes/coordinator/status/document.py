@@ -23,9 +23,9 @@ from nodes.coordinator.status import parts
 from nodes.coordinator.status.recent import WINDOW_S, Recent
 from nodes.coordinator.status.traffic import Traffic
 from nodes.messages import StatusReply, StatusRequest
-from nodes.scheduler.counts import RATIO_BOUNDS, Counts
 from nodes.scheduler.drafts import Drafts
-from nodes.status import (
+from nodes.telemetry.counts import RATIO_BOUNDS, Counts
+from nodes.telemetry.status import (
     MediumStatus,
     NodeStatus,
     Status,

@@ -10,10 +10,10 @@ from typing import Final
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.requests.request import Choice, Request
 from nodes.scheduler import Scheduler
-from nodes.scheduler.counts import FATES, PLAIN_LABELS, TOKEN_KINDS, Counts
 from nodes.scheduler.report import Report
 from nodes.scheduler.stream import Figures, Opening, Stream
-from nodes.status import (
+from nodes.telemetry.counts import FATES, PLAIN_LABELS, TOKEN_KINDS, Counts
+from nodes.telemetry.status import (
     BatchStatus,
     CostPoint,
     CountStatus,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from nodes.status import WireTotal
+from nodes.telemetry.status import WireTotal
 
 
 @dataclass(slots=True)

@@ -14,8 +14,8 @@ from bench.chaos.fleet.fleet import Fleet, Setup, fleet
 from bench.chaos.fleet.keys import CLIENT, COORDINATOR, free_port, make_keys
 from bench.chaos.fleet.processes import nursery
 from mesh.failpoints import VARIABLE
-from nodes.generation import GenerateOptions
-from nodes.keyring import Keyring
+from nodes.client.generation import GenerateOptions
+from nodes.keys.keyring import Keyring
 from nodes.messages import TokensNotice
 
 Eventually = Callable[..., "asyncio.Future[None]"]

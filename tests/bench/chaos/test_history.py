@@ -10,7 +10,7 @@ import pytest
 from bench.chaos.cases import Case, Expected
 from bench.chaos.history import Record, Seen, faults_of
 from bench.chaos.report import Tally
-from nodes.generation import GenerateOptions
+from nodes.client.generation import GenerateOptions
 
 CASE = Case(
     (1, 2),

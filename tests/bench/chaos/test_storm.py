@@ -18,8 +18,8 @@ from bench.chaos.kills.storm import Storm, weather
 from bench.chaos.kills.torment import draw
 from bench.chaos.report import Tally
 from bench.chaos.work import Load, ask
-from nodes.client import RequestFailedError
-from nodes.generation import GenerateOptions, Prompt
+from nodes.client.client import RequestFailedError
+from nodes.client.generation import GenerateOptions, Prompt
 from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
 
 Eventually = Callable[..., "asyncio.Future[None]"]

@@ -16,7 +16,7 @@ from bench.distill.training import fit  # noqa: E402
 from bench.distill.training.gguf_files import write_draft  # noqa: E402
 from bench.distill.training.model import DraftModel, Shape  # noqa: E402
 from nodes.engine.llama import LlamaConfig, LlamaModel  # noqa: E402
-from nodes.engines import calibration_of  # noqa: E402
+from nodes.worker.engines import calibration_of  # noqa: E402
 from tests.bench.distill.fakes import write_target  # noqa: E402
 
 

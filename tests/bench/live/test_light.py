@@ -28,7 +28,7 @@ from nodes.messages import (
     StreamReadyNotice,
     parts_of,
 )
-from nodes.profile import costs_of, decode_profile
+from nodes.worker.profile import costs_of, decode_profile
 
 PROMPT = (5, 6)
 

@@ -12,9 +12,9 @@ from bench.live.pairs import paired_ratio
 from bench.live.scale import measure
 from nodes.catalog import DEFAULT_DRAFT, Catalog, default_cache_dir
 from nodes.catalog.gguf import check_gguf
-from nodes.config import EngineSettings, environment
-from nodes.generation import GenerateOptions
-from nodes.local import local_mesh
+from nodes.client.generation import GenerateOptions
+from nodes.config.settings import EngineSettings, environment
+from nodes.service.local import local_mesh
 
 
 def test_a_ratio_is_that_of_pairs_with_an_interval_around_it() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mesh.messages import Bye
-from nodes.config import LimitSettings
+from nodes.config.settings import LimitSettings
 from nodes.coordinator.sends import Send
 from nodes.messages import (
     ChatMessage,

@@ -18,7 +18,7 @@ from nodes.messages import (
     StatusRequest,
 )
 from nodes.scheduler.planning import MODES
-from nodes.status import decode_status
+from nodes.telemetry.status import decode_status
 from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.script import CLIENT, OTHER, TARGET, Mesh, finish, opened, to
 

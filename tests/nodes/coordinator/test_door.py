@@ -14,7 +14,6 @@ from mesh import credits
 from mesh.authorized import AuthorizedNodes, Entry
 from mesh.codec import decode, encode
 from mesh.keys import AUTHORIZED_FILE
-from mesh.memory_transport import MemoryClient, MemoryHub, MemoryServer
 from mesh.messages import (
     PROTOCOL_VERSION,
     EnrolReply,
@@ -26,10 +25,11 @@ from mesh.messages import (
     Welcome,
 )
 from mesh.security import new_key_pair
-from nodes.coordinator.members.access import ROLES
 from nodes.coordinator.members.conduct import MAX_OFFENCES
 from nodes.coordinator.service import Coordinator
 from nodes.messages import NodesReply, NodesRequest
+from nodes.messages.access import ROLES
+from tests.harness.memory_transport import MemoryClient, MemoryHub, MemoryServer
 from tests.nodes.coordinator.examples import MESSAGES
 
 CLIENT = frozenset({"client"})

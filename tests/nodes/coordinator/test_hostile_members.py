@@ -11,7 +11,7 @@ import pytest
 from bench.hostile.frames import Generator
 from mesh.codec import decode
 from mesh.messages import Hello, Pong
-from nodes.coordinator.members.access import ForbiddenError
+from nodes.messages.access import ForbiddenError
 from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.script import CLUSTER, EPOCH, Mesh
 

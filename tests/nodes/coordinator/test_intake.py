@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from mesh.messages import Bye
-from nodes.config import LimitSettings
-from nodes.coordinator.members.access import Caller
+from nodes.config.settings import LimitSettings
 from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
 from nodes.coordinator.requests.holdings import MAX_OF_CONNECTION
 from nodes.coordinator.requests.intake import owner_of
@@ -25,6 +24,7 @@ from nodes.messages import (
     TokenizeReply,
     TokenizeRequest,
 )
+from nodes.messages.access import Caller
 from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.script import (
     CLIENT,

@@ -18,9 +18,9 @@ from mesh.messages import (
     Refuse,
     Welcome,
 )
-from nodes.coordinator.members.access import ForbiddenError
 from nodes.coordinator.sends import Send
 from nodes.messages import NodesReply, NodesRequest
+from nodes.messages.access import ForbiddenError
 from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.script import (
     CLIENT,

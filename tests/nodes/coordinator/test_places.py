@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mesh.messages import Bye, Pong
-from nodes.config import LimitSettings
+from nodes.config.settings import LimitSettings
 from nodes.messages import CancelRequest, CloseStreamNotice, CommitEntry, CommitReply, StartedNotice
 from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.script import (

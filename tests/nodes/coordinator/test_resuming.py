@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mesh.messages import Ping
-from nodes.config import LimitSettings
+from nodes.config.settings import LimitSettings
 from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
 from nodes.coordinator.requests.request import BadRequestError, new_request, specs_of
 from nodes.coordinator.requests.resuming import Returning, prompt_hash
@@ -25,7 +25,7 @@ from nodes.messages import (
     TokenizeRequest,
     TokensNotice,
 )
-from nodes.stream import StreamId
+from nodes.worker.stream import StreamId
 from tests.nodes.builders import PROMPT, make_profile, make_submit
 from tests.nodes.coordinator.script import CLIENT, OTHER, TARGET, Mesh, failure, opened, to
 

@@ -12,7 +12,6 @@ import pytest
 
 from mesh.codec import Envelope, decode, encode, encode_struct
 from mesh.credits import MAX_ANSWER_BYTES, WINDOW_MESSAGES
-from mesh.memory_transport import MemoryClient, MemoryHub
 from mesh.messages import OTHER_PROTOCOL, PROTOCOL_VERSION, Hello, Ping, Pong, Refuse, Welcome
 from nodes.coordinator.sends import Send
 from nodes.coordinator.service import Coordinator
@@ -29,6 +28,7 @@ from nodes.messages import (
 )
 from nodes.scheduler.planning import Planning
 from policies.plan import Observation, Plan
+from tests.harness.memory_transport import MemoryClient, MemoryHub
 from tests.nodes.builders import make_profile
 
 Eventually = Callable[..., "asyncio.Future[None]"]

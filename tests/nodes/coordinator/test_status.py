@@ -24,7 +24,7 @@ from nodes.messages import (
     StreamReadyNotice,
 )
 from nodes.scheduler.planning import MODES
-from nodes.status import NodeStatus, Status, StreamStatus, decode_status
+from nodes.telemetry.status import NodeStatus, Status, StreamStatus, decode_status
 from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.script import (
     CLIENT,

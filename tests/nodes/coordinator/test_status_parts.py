@@ -16,9 +16,9 @@ from nodes.coordinator.status.parts import (
     spans_of,
 )
 from nodes.messages import MAX_GAMMA
-from nodes.scheduler.counts import FATES, PLAIN_LABELS, RATIO_BOUNDS, TOKEN_KINDS, Counts
 from nodes.scheduler.planning import Mode
-from nodes.scheduler.stage_errors import STAGES
+from nodes.telemetry.counts import FATES, PLAIN_LABELS, RATIO_BOUNDS, TOKEN_KINDS, Counts
+from nodes.telemetry.stage_errors import STAGES
 from policies.plan import Batch, BatchTimes, Observation, Plan, Prediction
 from tests.nodes.scheduler.watched import admit, make_scheduler, ready
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from mesh.messages import Ping, Pong
 from nodes.coordinator.status.traffic import Traffic
-from nodes.status import WireTotal
+from nodes.telemetry.status import WireTotal
 
 
 def test_messages_are_counted_by_kind_and_direction() -> None:

@@ -11,7 +11,7 @@ from mesh.codec import encode
 from mesh.errors import DecodeError
 from mesh.grants import Air
 from mesh.padding import SIZES, pad
-from nodes.coordinator.members.access import ForbiddenError
+from nodes.client.upload import Upload
 from nodes.coordinator.requests import uploads
 from nodes.coordinator.requests.uploads import LEAST_PIECE_BYTES, PIECE_S, Uploads
 from nodes.coordinator.sends import Send
@@ -25,7 +25,7 @@ from nodes.messages import (
     UploadOffer,
     UploadPiece,
 )
-from nodes.upload import Upload
+from nodes.messages.access import ForbiddenError
 from tests.nodes.builders import make_submit
 from tests.nodes.coordinator.script import CLIENT, CLUSTER, EPOCH, Mesh, make_mesh, to
 

@@ -8,7 +8,7 @@ from nodes.doctor import checks
 from nodes.doctor.checks import Asked, all_local
 from nodes.doctor.finding import Level
 from nodes.engine.protocol import EngineError
-from nodes.keyring import Keyring
+from nodes.keys.keyring import Keyring
 
 BUILD = "0.3.36 CPU : AVX2 = 1 | FMA = 1 | F16C = 1 |"
 

@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from nodes.client import Event, RequestFailedError
+from nodes.client.client import Event, RequestFailedError
+from nodes.client.generation import GenerateOptions
 from nodes.doctor.finding import Level
 from nodes.doctor.hops import Hop, check_absent, check_clock, check_hop, check_nodes, measure
-from nodes.generation import GenerateOptions
 from nodes.messages import NodeFields, NodesReply
 
 TARGET = NodeFields("target", "target", "big", True, False, 1, False, 2000)

@@ -8,10 +8,10 @@ import pytest
 from mesh.authorized import Entry
 from mesh.keys import KnownCoordinator
 from mesh.security import new_key_pair
-from nodes.coordinator.members.access import ROLES
 from nodes.doctor.finding import Finding, Level
 from nodes.doctor.keys import check_keys
-from nodes.keyring import Keyring
+from nodes.keys.keyring import Keyring
+from nodes.messages.access import ROLES
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nodes.catalog import Catalog
-from nodes.config import EngineSettings
+from nodes.config.settings import EngineSettings
 from nodes.doctor import calibration, models
 from nodes.doctor.calibration import Kept
 from nodes.doctor.finding import Level

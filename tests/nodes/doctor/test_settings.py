@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nodes.config import CoordinatorConfig
+from nodes.config.settings import CoordinatorConfig
 from nodes.doctor.finding import Level
 from nodes.doctor.settings import check_config, check_environment
 

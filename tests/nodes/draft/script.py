@@ -10,7 +10,7 @@ from nodes.draft.state import DraftState, Event, Guessed
 from nodes.engine.protocol import Logits, Span
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel
-from nodes.stream import StreamId
+from nodes.worker.stream import StreamId
 from policies.confidence import Calibration, DraftCalibration
 from tests.nodes.builders import PROMPT
 from tests.nodes.reference import reference

@@ -8,8 +8,8 @@ from random import Random
 import pytest
 
 from nodes.draft.state import Event
-from nodes.stream import StreamId
-from nodes.target.events import Failed, Ready
+from nodes.worker.events import Failed, Ready
+from nodes.worker.stream import StreamId
 from tests.nodes.builders import make_spec
 from tests.nodes.draft.script import (
     ONE,

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from mesh.codec import decode, encode
-from mesh.memory_transport import MemoryHub, MemoryServer
 from mesh.messages import Bye, Hello, Welcome
 from nodes.draft.node import DraftNode
 from nodes.engine.load import TOY_COSTS
@@ -21,8 +20,9 @@ from nodes.messages import (
     StreamReadyNotice,
     parts_of,
 )
-from nodes.profile import decode_profile
 from nodes.scheduler.instructions import open_request
+from nodes.worker.profile import decode_profile
+from tests.harness.memory_transport import MemoryHub, MemoryServer
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.draft.script import SAMPLED, make_draft, text_of
 

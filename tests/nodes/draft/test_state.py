@@ -12,7 +12,7 @@ from nodes.draft.outbox import Outbox
 from nodes.draft.state import DraftState, Event
 from nodes.engine.toy import ToyConfig, ToyModel
 from nodes.messages import MAX_WINDOW
-from nodes.target.events import Failed, Ready
+from nodes.worker.events import Failed, Ready
 from policies.confidence import Calibration, DraftCalibration
 from policies.window import LEAST_CHANCE, WINDOW
 from tests.nodes.builders import PROMPT, make_spec

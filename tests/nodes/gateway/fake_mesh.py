@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import numpy as np
 
-from nodes.client import Event, RequestFailedError
+from nodes.client.client import Event, RequestFailedError
+from nodes.client.generation import GenerateOptions, Prompt
 from nodes.engine.traits import ModelTraits, SamplingDefaults
-from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import (
     EMBEDDING,
     TEXT,
@@ -24,7 +24,7 @@ from nodes.messages import (
     TokenScores,
     TokensNotice,
 )
-from nodes.status import Status
+from nodes.telemetry.status import Status
 from tests.nodes.status_examples import STATUS
 
 MODEL, MODEL_HASH, NUMERICS = "toy-1", "0123456789abcdef", "fedcba9876543210"

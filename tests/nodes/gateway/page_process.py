@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nodes.client import Client, RequestFailedError
+from nodes.client.client import Client, RequestFailedError
+from nodes.client.generation import GenerateOptions
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
-from nodes.generation import GenerateOptions
-from nodes.status import Status, WaitingStatus
+from nodes.telemetry.status import Status, WaitingStatus
 from tests.nodes.gateway.fake_mesh import FakeMesh, finished, scored, started, tokens
 from tests.nodes.gateway.served import Served, serving
 from tests.nodes.memory_mesh import PROMPT, mesh

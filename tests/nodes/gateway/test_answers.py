@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.client import RequestFailedError
+from nodes.client.client import RequestFailedError
+from nodes.client.generation import GenerateOptions
 from nodes.gateway.answers import Answers, Delta, kinds_of
 from nodes.gateway.completions import COMPLETIONS
-from nodes.generation import GenerateOptions
 from nodes.messages import PromptLogprobsNotice
 from tests.nodes.gateway.fake_mesh import (
     FINGERPRINT,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nodes.config import ConfigError, load
+from nodes.config.settings import ConfigError, load
 from nodes.gateway.config import _ACCEPTED, GatewayConfig, GatewayLimits, address_of, names
 
 

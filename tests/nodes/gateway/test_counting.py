@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from nodes.client import RequestFailedError
+from nodes.client.client import RequestFailedError
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
-from nodes.metrics.exposition import CONTENT_TYPE
+from nodes.gateway.exposition import CONTENT_TYPE
 from tests.nodes.gateway.calls import Call, gateway_of, get, open_app, post
 from tests.nodes.gateway.fake_mesh import FakeMesh, finished, started, text_answer, tokens
-from tests.nodes.metrics.exposed import samples_of
+from tests.nodes.telemetry.metrics.exposed import samples_of
 
 CHAT = "/v1/chat/completions"
 ASK = {"messages": [{"role": "user", "content": "hi"}]}

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from nodes.client import RequestFailedError
+from nodes.client.client import RequestFailedError
 from nodes.gateway.errors import ApiError, internal, of_failure, stopping
 
 

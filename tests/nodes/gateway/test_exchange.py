@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from nodes.client import RequestFailedError
+from nodes.client.client import RequestFailedError
+from nodes.client.generation import GenerateOptions, Prompt
 from nodes.gateway.answers import Usage
-from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import PromptLogprobsNotice
 from tests.nodes.gateway.calls import Call, gateway_of, open_app, post
 from tests.nodes.gateway.fake_mesh import (

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
+from nodes.client.generation import GenerateOptions
 from nodes.engine.rules import Grammar, LogitBias
 from nodes.gateway.chat import CHAT
 from nodes.gateway.errors import ApiError
-from nodes.generation import GenerateOptions
 from nodes.messages import ChatMessage
 from tests.nodes.gateway.jobs import Jobs
 

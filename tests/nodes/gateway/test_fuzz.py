@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import given, settings
 
 from bench.gateway.bodies import fault_of, requests
-from nodes.generation import GenerateOptions, Prompt
+from nodes.client.generation import GenerateOptions, Prompt
 from tests.nodes.gateway.calls import gateway_of, open_app, post
 from tests.nodes.gateway.fake_mesh import FakeMesh, Step, finished, started, tokens
 

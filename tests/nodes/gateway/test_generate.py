@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from nodes.client.generation import GenerateOptions, Prompt
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
-from nodes.generation import GenerateOptions, Prompt
 from tests.nodes.gateway.calls import Call, gateway_of, open_app, post
 from tests.nodes.gateway.fake_mesh import (
     FakeMesh,

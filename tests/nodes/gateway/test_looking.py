@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from nodes.client import RequestFailedError
+from nodes.client.client import RequestFailedError
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
 from nodes.gateway.looking import Looking
-from nodes.status import Status, encode_status
+from nodes.telemetry.status import Status, encode_status
 from tests.nodes.gateway.calls import gateway_of, get, open_app
 from tests.nodes.gateway.fake_mesh import FakeMesh
 from tests.nodes.status_examples import STATUS

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from nodes.client import RequestFailedError
+from nodes.client.client import RequestFailedError
 from nodes.gateway import models
 from nodes.gateway.errors import ApiError
 from nodes.gateway.models import Models

@@ -11,12 +11,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from nodes.client import Client, Event
+from nodes.client.client import Client, Event
+from nodes.client.generation import GenerateOptions, Prompt
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.gateway import app, models
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
-from nodes.generation import GenerateOptions, Prompt
 from nodes.messages import TokensNotice
 from tests.nodes.gateway.served import Served, serving
 from tests.nodes.held import held

@@ -12,7 +12,7 @@ import pytest
 
 from nodes.gateway import page as page_module
 from nodes.gateway.page import SCRIPTS, STYLE, page
-from nodes.scheduler.counts import FATES, PLAIN_LABELS, TOKEN_KINDS
+from nodes.telemetry.counts import FATES, PLAIN_LABELS, TOKEN_KINDS
 from tests.nodes.gateway.calls import gateway_of, get, open_app
 from tests.nodes.gateway.fake_mesh import FakeMesh
 

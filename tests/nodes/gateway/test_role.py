@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 
 from mesh.zmq_transport import ZmqContext
-from nodes.config import LinkSettings
+from nodes.config.settings import LinkSettings
 from nodes.coordinator.service import Coordinator
 from nodes.gateway.config import GatewayConfig
 from nodes.gateway.role import run_gateway

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from mesh.errors import KeysError
-from nodes.client import RequestFailedError
-from nodes.config import ConfigError
+from nodes.client.client import RequestFailedError
+from nodes.config.settings import ConfigError
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
 from nodes.gateway.config import GatewayConfig
 from nodes.gateway.server import HttpServer, ListenError, connections_allowed

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import json
 
+from nodes.client.generation import GenerateOptions
 from nodes.gateway.answers import Delta, ScoredToken
 from nodes.gateway.fields import Job
 from nodes.gateway.shape import DONE, ChunkWriter, Head, Whole, new_id, whole_body
-from nodes.generation import GenerateOptions
 from tests.nodes.gateway.fake_mesh import scored
 
 

@@ -12,7 +12,7 @@ import pytest
 from starlette.types import ASGIApp
 
 from mesh.errors import LocalProtocolError
-from nodes.client import RequestFailedError
+from nodes.client.client import RequestFailedError
 from tests.nodes.gateway.calls import Call, gateway_of, get, open_app, post
 from tests.nodes.gateway.fake_mesh import MODEL_HASH, FakeMesh, text_answer
 

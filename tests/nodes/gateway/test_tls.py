@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from nodes.config import ConfigError
+from nodes.config.settings import ConfigError
 from nodes.gateway.config import GatewayConfig
 from nodes.gateway.connection import MOST_REFUSED
 from nodes.gateway.server import HttpServer

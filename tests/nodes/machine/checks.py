@@ -11,7 +11,7 @@ from nodes.coordinator.serving import Serving
 from nodes.coordinator.state import CoordinatorState
 from nodes.scheduler.state import SchedulerState
 from nodes.scheduler.stream import Running, Stream
-from nodes.stream import StreamId
+from nodes.worker.stream import StreamId
 from tests.nodes.machine.processes import ClientProcess, NodeProcess
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from mesh.codec import encode
 from mesh.messages import Hello
+from nodes.client.upload import ANSWER_LIMIT_S, GRANT_LIMIT_S, Upload
 from nodes.messages import (
     CancelRequest,
     FinishedNotice,
@@ -21,7 +22,6 @@ from nodes.messages import (
     TokensNotice,
     UploadGrant,
 )
-from nodes.upload import ANSWER_LIMIT_S, GRANT_LIMIT_S, Upload
 from tests.nodes.heard import Heard
 from tests.nodes.machine.network import Network
 from tests.nodes.machine.process import Process

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from mesh.codec import decode
-from mesh.memory_transport import MemoryHub
 from mesh.messages import Bye, Hello, Refuse, Welcome
 from mesh.transport import Frames
-from nodes.link import Link
+from nodes.worker.link import Link
+from tests.harness.memory_transport import MemoryHub
 from tests.nodes.builders import make_submit
 from tests.nodes.machine.checks import check_empty
 from tests.nodes.machine.network import Connection, Disorder

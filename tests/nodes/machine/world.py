@@ -18,9 +18,9 @@ from nodes.coordinator.placing.rebalancing import Move
 from nodes.coordinator.service import Coordinator
 from nodes.coordinator.state import DuePlan
 from nodes.messages import LinkFields, NodeCommandRequest, SubmitRequest
-from nodes.profile import encode_profile
 from nodes.scheduler.planning import MODES, Mode
-from nodes.target.stream import cells_needed
+from nodes.worker.cells import cells_needed
+from nodes.worker.profile import encode_profile
 from tests.nodes.builders import make_submit
 from tests.nodes.machine.checks import check, check_empty, check_texts
 from tests.nodes.machine.network import Connection, Disorder, Network

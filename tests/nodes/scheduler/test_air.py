@@ -7,7 +7,7 @@ import pytest
 from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import DraftRecord, Drafts
 from nodes.scheduler.planning import MODES
-from nodes.stream import StreamId
+from nodes.worker.stream import StreamId
 from policies.latency import CostTable, NodeCosts
 from policies.plan import Link
 from tests.nodes.builders import make_spec

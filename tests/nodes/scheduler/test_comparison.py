@@ -11,7 +11,7 @@ from nodes.scheduler import Scheduler
 from nodes.scheduler.comparison import Comparison, Speculation
 from nodes.scheduler.instructions import Instruction, ToDraft
 from nodes.scheduler.planning import MODES
-from nodes.stream import StreamId
+from nodes.worker.stream import StreamId
 from tests.nodes.scheduler.watched import ONE, TARGET_COSTS, admit, commit, make_scheduler, ready
 
 

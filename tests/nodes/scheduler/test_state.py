@@ -35,7 +35,7 @@ from nodes.scheduler.instructions import (
 )
 from nodes.scheduler.state import SchedulerState
 from nodes.scheduler.stream import Stream
-from nodes.stream import StreamId
+from nodes.worker.stream import StreamId
 from policies.latency import CostTable, NodeCosts
 from policies.plan import Link
 from tests.nodes.builders import PROMPT, make_spec

@@ -9,7 +9,7 @@ from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.instructions import Instruction, ToTarget
 from nodes.scheduler.planning import Mode
-from nodes.stream import StreamId
+from nodes.worker.stream import StreamId
 from policies.latency import CostTable, NodeCosts
 from policies.plan import Batch, BatchTimes, Observation, Plan, Prediction
 from tests.nodes.builders import make_spec

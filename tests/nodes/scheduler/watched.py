@@ -8,7 +8,7 @@ from nodes.messages import ChainPart, CommitEntry, CommitReply
 from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.instructions import Instruction
-from nodes.stream import StreamId
+from nodes.worker.stream import StreamId
 from policies.latency import CostTable, NodeCosts
 from tests.nodes.builders import make_spec
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from nodes.gateway.role import SOCKET_NAME as HTTP
-from nodes.home import make_private, private_endpoint
-from nodes.roles import SOCKET_NAME as MESH
+from nodes.keys.home import make_private, private_endpoint
+from nodes.service.roles import SOCKET_NAME as MESH
 from nodes.service.units import shipped_directory
 from tests.nodes.service.fake_manager import FakeManager
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from nodes.config import ConfigError
+from nodes.config.settings import ConfigError
 from nodes.service.sockets import endpoint_of, inherited
 
 _SHOW = (

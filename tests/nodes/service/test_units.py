@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from nodes.config import CoordinatorConfig, DraftConfig, TargetConfig, load
+from nodes.config.settings import CoordinatorConfig, DraftConfig, TargetConfig, load
 from nodes.gateway.config import GatewayConfig
-from nodes.home import private_endpoint
+from nodes.keys.home import private_endpoint
 from nodes.service.units import SYSTEM, files_for, of_user, shipped_directory, unit_for
 
 SHIPPED = shipped_directory()

@@ -8,9 +8,9 @@ from typing import Any
 
 from nodes.engine.protocol import Logits, Span
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.stream import StreamId, StreamSpec
 from nodes.target.events import Committed
 from nodes.target.state import TargetState
+from nodes.worker.stream import StreamId, StreamSpec
 from policies.latency import CostTable, NodeCosts
 from tests.nodes.reference import Reference, reference
 

@@ -9,9 +9,9 @@ import pytest
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyTokenizer
 from nodes.messages import MAX_GAMMA
-from nodes.stream import StreamSpec
 from nodes.target.events import Committed
 from nodes.target.state import TargetState
+from nodes.worker.stream import StreamSpec
 from policies.latency import CostTable, NodeCosts
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.target.script import ONE, TWO, RecordingModel, alone, tokens_of

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from nodes.engine.grammar import GrammarError
-from nodes.target.events import Failed, failed_by
+from nodes.worker.events import Failed, failed_by
 from tests.nodes.builders import make_spec
 
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from nodes.engine.toy import ToyConfig, ToyTokenizer
-from nodes.stream import StreamId
 from nodes.target.events import Committed
 from nodes.target.holding import Hold
 from nodes.target.state import TargetState
+from nodes.worker.stream import StreamId
 from policies.latency import CostTable, NodeCosts
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.target.script import ONE, TWO, RecordingModel, alone

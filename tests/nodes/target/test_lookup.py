@@ -6,10 +6,10 @@ from dataclasses import replace
 from random import Random
 
 from nodes.engine.toy import ToyConfig, ToyTokenizer
-from nodes.stream import StreamId
 from nodes.target.events import Committed
 from nodes.target.lookup import Lookup
 from nodes.target.state import TargetState
+from nodes.worker.stream import StreamId
 from policies.latency import CostTable, NodeCosts
 from tests.nodes.builders import make_spec
 from tests.nodes.target.script import ONE, TWO, RecordingModel, alone, tokens_of

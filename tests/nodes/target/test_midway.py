@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from nodes.engine.toy import ToyConfig, ToyTokenizer
-from nodes.stream import StreamId
-from nodes.target.events import Committed, Ready
+from nodes.target.events import Committed
 from nodes.target.state import TargetState
 from nodes.target.stream import midway_tokens
+from nodes.worker.events import Ready
+from nodes.worker.stream import StreamId
 from policies.latency import CostTable
 from tests.nodes.builders import make_spec
 from tests.nodes.target.script import ONE, TWO, RecordingModel, pieces_of, run

@@ -12,9 +12,10 @@ from nodes.messages import (
     StreamReadyNotice,
     TokenScores,
 )
-from nodes.stream import StreamId
-from nodes.target.events import Committed, Failed, PromptScored, ReadBeside, Ready
+from nodes.target.events import Committed, PromptScored, ReadBeside
 from nodes.target.node import TargetNode
+from nodes.worker.events import Failed, Ready
+from nodes.worker.stream import StreamId
 
 SCORES = (TokenScores(Score(9, -0.5, b" 9"), ()),)
 

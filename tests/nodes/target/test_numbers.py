@@ -9,8 +9,9 @@ import numpy as np
 from nodes.draft.state import DraftState, Guessed
 from nodes.engine.protocol import Logits, Span
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.target.events import Committed, Failed
+from nodes.target.events import Committed
 from nodes.target.state import TargetState
+from nodes.worker.events import Failed
 from tests.nodes.builders import make_spec
 from tests.nodes.target.script import ONE, TWO, alone, tokens_of
 

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from nodes.catalog import Catalog, default_cache_dir
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.sampling import Sampling
-from nodes.stream import StreamId, StreamSpec
-from nodes.target.events import Committed, Event, Failed, Parked, Ready
+from nodes.target.events import Committed, Event, Parked
 from nodes.target.state import TargetState
-from nodes.target.stream import cells_needed
+from nodes.worker.cells import cells_needed
+from nodes.worker.events import Failed, Ready
+from nodes.worker.stream import StreamId, StreamSpec
 from tests.nodes.builders import make_spec
 from tests.nodes.target.script import (
     ONE,

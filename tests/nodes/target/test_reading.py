@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nodes.engine.sampling import Sampling
-from nodes.stream import StreamId
-from nodes.target.events import Committed, ReadBeside, Ready
+from nodes.target.events import Committed, ReadBeside
+from nodes.worker.events import Ready
+from nodes.worker.stream import StreamId
 from tests.nodes.builders import make_spec
 from tests.nodes.target.script import (
     ONE,

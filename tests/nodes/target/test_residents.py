@@ -10,9 +10,9 @@ from nodes.engine.protocol import EngineInfo, Span
 from nodes.engine.sampler import Sampler
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel
-from nodes.stream import StopMatcher
 from nodes.target.residents import Residents
 from nodes.target.stream import TargetStream
+from nodes.worker.stream import StopMatcher
 from tests.nodes.builders import make_spec
 
 TEXT = tuple(range(1, 90))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from nodes.messages import MAX_GAMMA
-from nodes.stream import StreamId, StreamSpec
-from nodes.target.events import Committed, Failed, Ready
+from nodes.target.events import Committed
+from nodes.worker.events import Failed, Ready
+from nodes.worker.stream import StreamId, StreamSpec
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.target.script import ONE, TWO, alone, make_state, run, text_of, tokens_of, verify
 

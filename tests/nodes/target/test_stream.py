@@ -2,8 +2,9 @@ from __future__ import annotations
 
 from nodes.engine.toy import TOY_EOG, ToyTokenizer
 from nodes.messages import MAX_GAMMA
-from nodes.stream import StopMatcher, StreamSpec
-from nodes.target.stream import TargetStream, cells_needed, cells_soon
+from nodes.target.stream import TargetStream
+from nodes.worker.cells import cells_needed, cells_soon
+from nodes.worker.stream import StopMatcher, StreamSpec
 from tests.nodes.builders import PROMPT, make_spec
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bench.chaos.links.clients import Heard, Streams
-from nodes.client import Event, RequestFailedError
+from nodes.client.client import Event, RequestFailedError
 from nodes.engine.recording import RecordedText
 from nodes.messages import FinishedNotice, StreamFigures, TokensNotice
 

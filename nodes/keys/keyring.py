@@ -1,0 +1,295 @@
+"""The keys of this machine: where they lie, and which of them a link needs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mesh.authorized import AuthorizedNodes
+from mesh.endpoints import check_secure, ipc_path, is_loopback, listens
+from mesh.errors import KeysError
+from mesh.keys import (
+    COORDINATOR_FILE,
+    COORDINATOR_KEY_FILE,
+    COORDINATOR_PUBLIC_FILE,
+    NEXT_COORDINATOR_KEY_FILE,
+    NEXT_KEY_FILE,
+    OWN_KEY_FILE,
+    ClientKeys,
+    CoordinatorPublic,
+    KeyPair,
+    KnownCoordinator,
+    read_coordinator,
+    read_key_pair,
+    read_public,
+    write_coordinator,
+    write_key_pair,
+    write_private,
+    write_public,
+)
+from mesh.security import ServerKeys, new_key_pair
+from mesh.whole_files import sync_directory
+from nodes.config.settings import LOOPBACK_ENDPOINT
+from nodes.keys.home import default_keys_dir, default_public_dir, private_endpoint
+from nodes.messages.access import ROLES
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Keyring:
+    """The key files of one directory; each is read when it is asked for.
+
+    credentials: where systemd has put copies of secret files, read-only; they go first. public:
+    directory of what others on this machine may read; None where there are none. private: endpoint
+    of a mesh that only this user can reach; "" where several users make one.
+    """
+
+    directory: Path
+    credentials: Path | None = None
+    public: Path | None = None
+    private: str = ""
+
+    def own(self) -> KeyPair | None:
+        return self._pair(OWN_KEY_FILE)
+
+    def coordinator_pair(self) -> KeyPair | None:
+        return self._pair(COORDINATOR_KEY_FILE)
+
+    def _pair(self, name: str) -> KeyPair | None:
+        if self._is_credential(name):
+            assert self.credentials is not None
+            return read_key_pair(self.credentials / name, is_credential=True)
+        return read_key_pair(self.directory / name)
+
+    def _is_credential(self, name: str) -> bool:
+        return self.credentials is not None and (self.credentials / name).exists()
+
+    def _keep_pair(self, name: str, pair: KeyPair) -> None:
+        if self._is_credential(name):
+            raise KeysError(
+                f"{name} is a credential of this service: change it where its unit loads it from"
+            )
+        write_key_pair(self.directory / name, pair)
+
+    def known_coordinator(self) -> KnownCoordinator | None:
+        return read_coordinator(self.directory / COORDINATOR_FILE)
+
+    def keep_coordinator(self, known: KnownCoordinator) -> None:
+        write_coordinator(self.directory / COORDINATOR_FILE, known)
+
+    def keep_own(self, pair: KeyPair) -> None:
+        self._keep_pair(OWN_KEY_FILE, pair)
+
+    def make_next(self) -> KeyPair:
+        """The pair that shall take the place of this machine's own; kept before anybody is told."""
+        return self._drawn(NEXT_KEY_FILE)
+
+    def _drawn(self, name: str) -> KeyPair:
+        pair = read_key_pair(self.directory / name)
+        if pair is None:
+            pair = new_key_pair()
+            write_key_pair(self.directory / name, pair)
+        return pair
+
+    def adopt_next(self, pair: KeyPair) -> None:
+        self.keep_own(pair)
+        (self.directory / NEXT_KEY_FILE).unlink(missing_ok=True)
+
+    def make_own(self) -> KeyPair:
+        """This machine's pair; drawn anew if there is none."""
+        pair = self.own()
+        if pair is None:
+            pair = new_key_pair()
+            self.keep_own(pair)
+        return pair
+
+    def make_coordinator_pair(self) -> KeyPair:
+        pair = new_key_pair()
+        self._keep_pair(COORDINATOR_KEY_FILE, pair)
+        self.publish()
+        return pair
+
+    # -- the coordinator's public key ----------------------------------------------------------
+
+    @property
+    def public_path(self) -> Path:
+        return (self.public or self.directory) / COORDINATOR_PUBLIC_FILE
+
+    def coordinator_public(self) -> CoordinatorPublic | None:
+        """What this machine's coordinator is known by, None where it has none. Raises KeysError.
+
+        Its secret file is asked only where the public one has not been written yet.
+        """
+        return read_public(self.public_path) or self._public_of_pair()
+
+    def _public_of_pair(self) -> CoordinatorPublic | None:
+        pair = self.coordinator_pair()
+        if pair is None:
+            return None
+        return CoordinatorPublic(pair.public, self.next_coordinator_key(pair.public))
+
+    def publish(self) -> None:
+        """Make the public file say what the secret ones do. Raises KeysError.
+
+        For the owner of the coordinator's key: without one there, the file goes.
+        """
+        public = self._public_of_pair()
+        try:
+            is_said = public == read_public(self.public_path)
+        except KeysError:
+            # Broken, or others might have changed it.
+            is_said = False
+        if public is None:
+            self.public_path.unlink(missing_ok=True)
+        elif not is_said:
+            write_public(self.public_path, public)
+
+    def check_room(self) -> None:
+        """Raise KeysError where nothing could be kept now; before what cannot be done twice."""
+        probe = self.directory / ".room"
+        write_private(probe, "#" * 4096)
+        probe.unlink(missing_ok=True)
+
+    # -- the coordinator's next key ------------------------------------------------------------
+
+    def make_next_coordinator_pair(self) -> KeyPair:
+        """The pair that the coordinator will change to; a running one tells its members."""
+        if self._is_credential(COORDINATOR_KEY_FILE):
+            raise KeysError(
+                f"{COORDINATOR_KEY_FILE} is a credential of this service: rotate it where its "
+                f"unit loads it from"
+            )
+        pair = self._drawn(NEXT_COORDINATOR_KEY_FILE)
+        self.publish()
+        return pair
+
+    def next_coordinator_key(self, in_use: str) -> str:
+        """The public key that a coordinator that uses `in_use` will change to, "" if none."""
+        pair = read_key_pair(self.directory / NEXT_COORDINATOR_KEY_FILE)
+        # Where it has been made the present one, the coordinator has not been started anew yet.
+        pair = pair or self.coordinator_pair()
+        return "" if pair is None or pair.public == in_use else pair.public
+
+    def next_key_reader(self, secured: ServerKeys | None) -> Callable[[], str] | None:
+        """Asks for the next key of a coordinator that uses these; None where it has no keys."""
+        if secured is None:
+            return None
+        in_use = secured.own.public
+        return lambda: self.next_coordinator_key(in_use)
+
+    def adopt_next_coordinator_pair(self) -> KeyPair:
+        path = self.directory / NEXT_COORDINATOR_KEY_FILE
+        pair = read_key_pair(path)
+        if pair is None:
+            raise KeysError("no rotation was begun: `airdraft keys rotate-coordinator` first")
+        # In one step: whoever looks sees the key as the next or as the present one.
+        path.replace(self.directory / COORDINATOR_KEY_FILE)
+        sync_directory(self.directory)
+        self.publish()
+        return pair
+
+    def drop_next_coordinator_pair(self) -> None:
+        (self.directory / NEXT_COORDINATOR_KEY_FILE).unlink(missing_ok=True)
+        self.publish()
+
+    def _keeper(self, endpoint: str) -> Callable[[str, str], None]:
+        """Remembers what the coordinator of an endpoint says of its keys."""
+
+        def keep(key: str, next_key: str) -> None:
+            told = KnownCoordinator(endpoint, key, next_key)
+            try:
+                known = self.known_coordinator()
+                # Another process of this machine may have been first.
+                if known is not None and known.endpoint == endpoint and known != told:
+                    self.keep_coordinator(told)
+            except KeysError as error:
+                logger.warning("the coordinator's next key is not kept: %s", error)
+
+        return keep
+
+    def authorized(self) -> AuthorizedNodes:
+        return AuthorizedNodes(self.directory, ROLES)
+
+    def endpoint(self, wanted: str) -> str:
+        """Where to connect: as wanted, else where this machine joined, else on this machine.
+
+        Without keys nobody but this user may be at the other end: no other place is looked at.
+        """
+        if wanted:
+            return wanted
+        if (known := self.known_coordinator()) is not None:
+            return known.endpoint
+        path = ipc_path(self.private) if self.private else None
+        if path is not None and (self.coordinator_public() is None or listens(path)):
+            return self.private
+        return LOOPBACK_ENDPOINT
+
+    def listen(self, wanted: str) -> str:
+        """Where a coordinator binds: as wanted, else where only who may come in can connect."""
+        if wanted:
+            return wanted
+        if self.private and self.coordinator_pair() is None:
+            return self.private
+        return LOOPBACK_ENDPOINT
+
+    def client_keys(self, endpoint: str) -> ClientKeys | None:
+        """Keys of a link to the coordinator; None where it needs none.
+
+        Raises InsecureEndpointError off this machine without them, and KeysError.
+        """
+        if ipc_path(endpoint) is not None:
+            return None
+        own, server = self.own(), self.coordinator_public()
+        known = self.known_coordinator()
+        if own is not None and known is not None and known.endpoint == endpoint:
+            return ClientKeys(own, known.key, known.next_key, self._keeper(endpoint))
+        if own is not None and server is not None:
+            return ClientKeys(own, server.key, server.next_key)
+        if own is not None and known is not None and not is_loopback(endpoint):
+            # The one that was joined, by another of its addresses.
+            return ClientKeys(own, known.key, known.next_key, self._keeper(known.endpoint))
+        check_secure(endpoint)
+        return None
+
+    def server_keys(self, endpoint: str) -> ServerKeys | None:
+        """Keys of a coordinator's endpoint; None where it has none and needs none.
+
+        Raises InsecureEndpointError off this machine without keys, and KeysError where nobody
+        could come in.
+        """
+        pair = self.coordinator_pair()
+        if ipc_path(endpoint) is not None:
+            return None
+        if pair is None:
+            check_secure(endpoint)
+            return None
+        store = self.authorized()
+        if not store.nodes() and not store.invitations():
+            raise KeysError(
+                f"nobody may connect to {endpoint}: `airdraft keys invite --role draft` "
+                f"or `airdraft keys add` first"
+            )
+        # A store of its own: the handshakes have a thread of their own.
+        door = self.authorized()
+        return ServerKeys(pair, lambda key: key in door.nodes() or key in door.invitations())
+
+
+def keyring_of(directory: str, environ: Mapping[str, str]) -> Keyring:
+    """Of a directory, or of the environment where that is ""."""
+    if directory:
+        return Keyring(Path(directory), private=private_endpoint(environ))
+    return default_keyring(environ)
+
+
+def default_keyring(environ: Mapping[str, str]) -> Keyring:
+    """Of the environment: systemd's credentials before what is in the default directory."""
+    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    return Keyring(
+        default_keys_dir(environ),
+        Path(credentials) if credentials else None,
+        default_public_dir(environ),
+        private_endpoint(environ),
+    )

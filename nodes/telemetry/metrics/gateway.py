@@ -1,0 +1,172 @@
+"""What a gateway sees itself: requests over HTTP, and how long their tokens take. Pure.
+
+No label comes from a client: routes and kinds are from fixed sets.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Final
+
+from nodes.telemetry.metrics.families import Distribution, Family, Metric
+
+OTHER: Final = "other"
+_UP_TO_60_S: Final = (
+    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+)
+_A_TOKEN: Final = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
+_UP_TO_600_S: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+
+REQUESTS: Final = Metric(
+    "airdraft_gateway_requests_total",
+    "counter",
+    "HTTP requests that are over.",
+    ("route", "status"),
+)
+TOKENS: Final = Metric(
+    "airdraft_gateway_tokens_total", "counter", "Tokens of prompts and of answers.", ("kind",)
+)
+OPEN: Final = Metric("airdraft_gateway_open_requests", "gauge", "Requests under way.", ("route",))
+STREAMS: Final = Metric("airdraft_gateway_open_streams", "gauge", "Event streams that are open.")
+TTFT: Final = Metric(
+    "airdraft_gateway_time_to_first_token_seconds",
+    "histogram",
+    "From a request's arrival to its first token.",
+)
+TPOT: Final = Metric(
+    "airdraft_gateway_time_per_output_token_seconds",
+    "histogram",
+    "Mean of a choice, its first tokens not counted.",
+)
+QUEUE: Final = Metric(
+    "airdraft_gateway_queue_wait_seconds",
+    "histogram",
+    "From a request's arrival to its place on a target.",
+)
+DURATION: Final = Metric(
+    "airdraft_gateway_request_seconds", "histogram", "From arrival to end.", ("route",)
+)
+METRICS: Final = (REQUESTS, TOKENS, OPEN, STREAMS, TTFT, TPOT, QUEUE, DURATION)
+TOKEN_KINDS: Final = ("prompt", "completion")
+
+
+@dataclass(slots=True)
+class _Choice:
+    """When tokens of a choice came; num_first: with the first of them."""
+
+    first_at: float
+    last_at: float
+    num_first: int
+    num_tokens: int
+
+
+class GatewayMetrics:
+    """One for a gateway. routes: the paths it serves, as Starlette writes them; a part in braces is
+    any text and is counted as {id}. Requests for other paths are counted together.
+    """
+
+    def __init__(
+        self, routes: Collection[str], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._routes = frozenset(route for route in routes if "{" not in route)
+        self._prefixes = tuple(route.partition("{")[0] for route in routes if "{" in route)
+        self.clock = clock
+        self.requests = Counter[tuple[str, int]]()
+        self.open = Counter[str]()
+        self.tokens = Counter[str](dict.fromkeys(TOKEN_KINDS, 0))
+        self.num_streams = 0
+        self.ttft, self.tpot = Distribution(_UP_TO_60_S), Distribution(_A_TOKEN)
+        self.queue = Distribution(_UP_TO_60_S)
+        self.durations: dict[str, Distribution] = {}
+
+    def request_started(self, path: str) -> RequestMetrics:
+        """A request has come; say finished() of it, whatever becomes of it."""
+        route = self._route_of(path)
+        self.open[route] += 1
+        return RequestMetrics(self, route, self.clock())
+
+    def _route_of(self, path: str) -> str:
+        if path in self._routes:
+            return path
+        found = next((prefix for prefix in self._prefixes if path.startswith(prefix)), None)
+        return OTHER if found is None else found + "{id}"
+
+    def request_over(self, route: str, status: int, seconds: float) -> None:
+        self.open[route] -= 1
+        # Not every number is a status: a fault of ours must not make labels without end.
+        self.requests[route, status if 100 <= status <= 599 else 500] += 1
+        self.durations.setdefault(route, Distribution(_UP_TO_600_S)).observe(seconds)
+
+    def families(self) -> list[Family]:
+        found = [Family(metric) for metric in METRICS]
+        requests, tokens, open_, streams, ttft, tpot, queue, duration = found
+        for (route, status), count in self.requests.items():
+            requests.add(count, route, str(status))
+        for kind, count in self.tokens.items():
+            tokens.add(count, kind)
+        for route, count in self.open.items():
+            open_.add(count, route)
+        streams.add(self.num_streams)
+        ttft.add(self.ttft)
+        tpot.add(self.tpot)
+        queue.add(self.queue)
+        for route, distribution in self.durations.items():
+            duration.add(distribution, route)
+        return found
+
+
+@dataclass(slots=True)
+class RequestMetrics:
+    """One request, from its arrival on."""
+
+    _of: GatewayMetrics
+    _route: str
+    _arrived_at: float
+    _choices: dict[int, _Choice] = field(default_factory=dict)
+    _has_place: bool = False
+    _is_stream: bool = False
+    _is_over: bool = False
+
+    def started(self, num_prompt_tokens: int) -> None:
+        """It has a place on a target (StartedNotice); of several prompts the first counts as the
+        end of waiting."""
+        self._of.tokens["prompt"] += num_prompt_tokens
+        if not self._has_place:
+            self._has_place = True
+            self._of.queue.observe(self._of.clock() - self._arrived_at)
+
+    def stream_opened(self) -> None:
+        """It is answered by events."""
+        if not self._is_stream and not self._is_over:
+            self._is_stream = True
+            self._of.num_streams += 1
+
+    def tokens_came(self, choice: int, num_tokens: int) -> None:
+        """choice: any number that tells the request's texts apart."""
+        if num_tokens <= 0:
+            return
+        now = self._of.clock()
+        self._of.tokens["completion"] += num_tokens
+        if not self._choices:
+            self._of.ttft.observe(now - self._arrived_at)
+        seen = self._choices.get(choice)
+        if seen is None:
+            self._choices[choice] = _Choice(now, now, num_tokens, num_tokens)
+        else:
+            seen.last_at = now
+            seen.num_tokens += num_tokens
+
+    def finished(self, status: int) -> None:
+        """status: of HTTP. Said once; what is said later is not heard."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self._of.num_streams -= self._is_stream
+        self._of.request_over(self._route, status, self._of.clock() - self._arrived_at)
+        for seen in self._choices.values():
+            if (num_later := seen.num_tokens - seen.num_first) > 0:
+                self._of.tpot.observe((seen.last_at - seen.first_at) / num_later)

@@ -1,0 +1,204 @@
+"""Metrics over a status document: what the coordinator counted, counted nowhere else. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+from nodes.telemetry.metrics.families import Distribution, Family, Metric
+from nodes.telemetry.status import NodeStatus, Status, TargetStatus
+
+STATES: Final = ("ok", "silent", "left")
+PHASES: Final = ("waiting", "reading", "decoding", "parked")
+_NODE, _TARGET, _MEDIUM = ("node", "role"), ("target",), ("medium",)
+_WIRE = ("kind", "direction")
+
+
+def _counter(name: str, text: str, *labels: str) -> Metric:
+    return Metric(f"airdraft_{name}_total", "counter", text, labels)
+
+
+def _gauge(name: str, text: str, *labels: str) -> Metric:
+    return Metric(f"airdraft_{name}", "gauge", text, labels)
+
+
+UP: Final = _gauge(
+    "coordinator_up", "1 if the coordinator told its status for this answer, else 0."
+)
+INFO: Final = _gauge("info", "1; what the coordinator runs.", "cluster", "version", "protocol")
+UPTIME: Final = _gauge("uptime_seconds", "Since the coordinator started.")
+
+REQUESTS: Final = _counter("requests", "Requests that are over, by how they ended.", "outcome")
+SUBMITTED: Final = _counter("requests_submitted", "Requests that came.")
+MOVED: Final = _counter("requests_moved", "Moves of a request to another target.")
+STALE: Final = _counter("messages_stale", "Messages that spoke of what was past.")
+DROPPED: Final = _counter("messages_dropped", "Messages that did not decode or were not allowed.")
+WIRE_MESSAGES: Final = _counter("wire_messages", "Messages of the coordinator, by kind.", *_WIRE)
+WIRE_BYTES: Final = _counter("wire_bytes", "Bytes of its messages, by kind.", *_WIRE)
+
+STREAMS: Final = _gauge("streams", "Streams that are under way, by phase.", "phase")
+WAITING: Final = _gauge("waiting_streams", "Streams without a place, by priority.", "priority")
+OLDEST: Final = _gauge("waiting_oldest_seconds", "How long the first of them has waited.")
+TOKENIZING: Final = _gauge("tokenizing_requests", "Requests whose text is not tokenized yet.")
+
+TOKENS: Final = _counter("tokens", "Committed tokens, by what made them.", *_TARGET, "kind")
+MADE: Final = _counter("guesses", "Guesses taken by passes, by position.", *_TARGET, "position")
+JUDGED: Final = _counter(
+    "guesses_judged", "Guesses before which all were accepted.", *_TARGET, "position"
+)
+ACCEPTED: Final = _counter("guesses_accepted", "Guesses accepted.", *_TARGET, "position")
+GAMMAS: Final = _counter(
+    "stream_passes", "Passes of a stream by guesses taken; 0: plain ones.", *_TARGET, "gamma"
+)
+PLAIN: Final = _counter("plain_steps", "Plain steps of a stream, by why.", *_TARGET, "reason")
+FATE: Final = _counter("guesses_fate", "Guesses, by what became of them.", *_TARGET, "fate")
+COMPARED: Final = _counter(
+    "guesses_compared", "Guesses compared with the text, taken or not.", *_TARGET, "outcome"
+)
+MESSAGES: Final = _counter("guess_messages", "Messages of draft nodes with guesses.", *_TARGET)
+PARKED: Final = _counter("streams_parked", "Streams parked for want of cells.", *_TARGET)
+REOPENED: Final = _counter(
+    "streams_reopened", "Streams opened anew from the journal: a message was lost.", *_TARGET
+)
+TEXTS: Final = _counter("texts", "Texts that a target took in.", *_TARGET)
+REUSED: Final = _counter("texts_reused", "Texts of which some was in its caches.", *_TARGET)
+PROMPT_TOKENS: Final = _counter(
+    "prompt_tokens", "Tokens of texts, run or found in caches.", *_TARGET, "source"
+)
+PASSES: Final = _counter("passes", "Target passes that committed something.", *_TARGET)
+PASS_S: Final = _counter("pass_seconds", "Seconds of these passes.", *_TARGET)
+RATIO: Final = Metric(
+    "airdraft_stage_time_ratio",
+    "histogram",
+    "Observed over predicted seconds, of passes and of plans.",
+    (*_TARGET, "stage"),
+)
+BATCHES: Final = _gauge("plan_groups", "Groups of the plan in force; 0: open flow.", *_TARGET)
+PRICE: Final = _gauge(
+    "plan_price_seconds", "Predicted sum of seconds a token, by way.", *_TARGET, "way"
+)
+SEEN_PRICE: Final = _gauge("observed_price_seconds", "The same, as seen of late.", *_TARGET)
+SPEED: Final = _gauge("observed_tokens_per_second", "Speed of the last 10 s.", *_TARGET)
+
+NODE_INFO: Final = _gauge(
+    "node_info", "1; what a node is.", *_NODE, "model", "engine", "exact", "emulated"
+)
+NODE_STATE: Final = _gauge("node_state", "1 for the state a node is in, else 0.", *_NODE, "state")
+NODE_SILENT: Final = _gauge("node_silent_seconds", "Since a node was heard of.", *_NODE)
+NODE_RTT: Final = _gauge("node_round_trip_seconds", "Round trip to a node, if known.", *_NODE)
+NODE_RATE: Final = _gauge("node_link_bits_per_second", "Rate of its link, if known.", *_NODE)
+NODE_STREAMS: Final = _gauge("node_streams", "Streams that a node holds.", *_NODE)
+NODE_CELLS: Final = _gauge("node_cells", "Cells of a node's cache.", *_NODE)
+NODE_USED: Final = _gauge("node_cells_used", "Cells taken, of targets.", *_NODE)
+NODE_BUSY: Final = _gauge("node_busy_ratio", "Part of the last 10 s at work.", *_NODE)
+NODE_BUSY_S: Final = _counter("node_busy_seconds", "Seconds at work.", *_NODE)
+NODE_BYTES: Final = _counter("node_wire_bytes", "Bytes to (out) and from it.", *_NODE, "direction")
+
+AIR_S: Final = _counter("air_reserved_seconds", "Predicted seconds of texts and uploads.", *_MEDIUM)
+AIR_BUSY: Final = _gauge("air_busy_ratio", "Part of the last 10 s that these take.", *_MEDIUM)
+
+METRICS: Final[tuple[Metric, ...]] = tuple(
+    value for value in tuple(vars().values()) if isinstance(value, Metric)
+)
+
+
+def families(status: Status | None) -> list[Family]:
+    """All families, in a fixed order; None: the coordinator cannot be asked."""
+    found = {metric.name: Family(metric) for metric in METRICS}
+
+    def add(metric: Metric, value: float | Distribution | None, *labels: str) -> None:
+        if value is not None:
+            found[metric.name].add(value, *labels)
+
+    add(UP, int(status is not None))
+    for metric, value, labels in _values(status) if status is not None else ():
+        add(metric, value, *labels)
+    return list(found.values())
+
+
+_Value = tuple[Metric, float | Distribution | None, tuple[str, ...]]
+
+
+def _values(status: Status) -> Iterator[_Value]:
+    yield INFO, 1, (status.cluster, status.version, str(status.protocol))
+    yield UPTIME, status.uptime_s, ()
+    for node in status.nodes:
+        yield from _of_node(node)
+    for target in status.targets:
+        yield from _of_target(target, status.ratio_bounds)
+    for medium in status.media:
+        yield AIR_S, medium.reserved_s, (medium.name,)
+        yield AIR_BUSY, medium.busy, (medium.name,)
+    phases = Counter(stream.phase for stream in status.streams)
+    # The document may leave streams out, of those that wait first.
+    phases["waiting"] = status.waiting.num_streams
+    for phase in PHASES:
+        yield STREAMS, phases[phase], (phase,)
+    for priority, count in status.waiting.by_priority.items():
+        yield WAITING, count, (priority,)
+    yield OLDEST, status.waiting.oldest_s, ()
+    yield TOKENIZING, status.waiting.num_tokenizing, ()
+    totals = status.totals
+    for outcome, count in totals.requests.items():
+        yield REQUESTS, count, (outcome,)
+    yield SUBMITTED, totals.num_submitted, ()
+    yield MOVED, totals.num_moved, ()
+    yield STALE, totals.num_stale, ()
+    yield DROPPED, totals.num_dropped, ()
+    for wire in totals.wire:
+        yield WIRE_MESSAGES, wire.num_messages, (wire.kind, wire.direction)
+        yield WIRE_BYTES, wire.num_bytes, (wire.kind, wire.direction)
+
+
+def _of_node(node: NodeStatus) -> Iterator[_Value]:
+    labels = node.name, node.role
+    truths = str(node.exact).lower(), str(node.emulated).lower()
+    yield NODE_INFO, 1, (*labels, node.model, node.engine, *truths)
+    for state in STATES:
+        yield NODE_STATE, int(node.state == state), (*labels, state)
+    yield NODE_SILENT, node.silent_s, labels
+    yield NODE_RTT, node.rtt_s, labels
+    yield NODE_RATE, node.rate_bps, labels
+    yield NODE_STREAMS, node.num_streams, labels
+    yield NODE_CELLS, node.num_cells, labels
+    yield NODE_USED, node.used_cells, labels
+    yield NODE_BUSY, node.busy, labels
+    yield NODE_BUSY_S, node.busy_s, labels
+    yield NODE_BYTES, node.bytes_in, (*labels, "in")
+    yield NODE_BYTES, node.bytes_out, (*labels, "out")
+
+
+def _of_target(target: TargetStatus, ratio_bounds: tuple[float, ...]) -> Iterator[_Value]:
+    name, counts = (target.name,), target.counts
+    for kind, count in counts.tokens.items():
+        yield TOKENS, count, (*name, kind)
+    by_position = (MADE, counts.made), (JUDGED, counts.judged), (ACCEPTED, counts.accepted)
+    for metric, numbers in by_position:
+        for position, count in enumerate(numbers, 1):
+            yield metric, count, (*name, str(position))
+    for gamma, count in enumerate(counts.gammas):
+        yield GAMMAS, count, (*name, str(gamma))
+    for reason, count in counts.plain_steps.items():
+        yield PLAIN, count, (*name, reason)
+    for fate, count in counts.guesses.items():
+        yield FATE, count, (*name, fate)
+    yield COMPARED, counts.num_right, (*name, "right")
+    yield COMPARED, counts.num_compared - counts.num_right, (*name, "wrong")
+    yield MESSAGES, counts.num_messages, name
+    yield PARKED, counts.num_parked, name
+    yield REOPENED, counts.num_reopened, name
+    yield TEXTS, counts.num_texts, name
+    yield REUSED, counts.num_texts_reused, name
+    yield PROMPT_TOKENS, counts.tokens_read, (*name, "read")
+    yield PROMPT_TOKENS, counts.tokens_reused, (*name, "cache")
+    yield PASSES, counts.num_passes, name
+    yield PASS_S, counts.pass_s, name
+    for stage, ratio in counts.ratios.items():
+        yield RATIO, Distribution.of(ratio_bounds, ratio.counts, ratio.total), (*name, stage)
+    if target.plan is not None and target.observed is not None:
+        yield BATCHES, len(target.plan.batches), name
+        yield PRICE, target.plan.open_price_s, (*name, "open")
+        yield PRICE, target.plan.grouped_price_s, (*name, "grouped")
+        yield SEEN_PRICE, target.observed.price_s, name
+        yield SPEED, target.observed.tokens_per_s, name

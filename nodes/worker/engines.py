@@ -1,0 +1,183 @@
+"""Engines by the names that settings give them: model files, toys, and emulated nodes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from nodes.catalog import Catalog, CatalogError, default_cache_dir
+from nodes.catalog.compact import Copy, compact_copy
+from nodes.catalog.gguf import traits_of_file
+from nodes.config.settings import ConfigError, EngineSettings, environment
+from nodes.engine.calibrate import Progress
+from nodes.engine.cores import usable_cores
+from nodes.engine.embedding import MOST_EMBEDDED_TOKENS, EmbeddingModel
+from nodes.engine.emulation import OpenedReplay, open_replay
+from nodes.engine.grammar import Pieces
+from nodes.engine.llama import LlamaConfig, LlamaModel
+from nodes.engine.llama_abi import hash_file
+from nodes.engine.load import OpenedModel, OpenedToy, in_tokens_of, open_model, open_toy
+from nodes.engine.protocol import Sequences, Tokenizer
+from nodes.engine.replay import ReplayModel
+from nodes.engine.toy import ToyConfig, ToyModel
+from policies.confidence import CALIBRATION_KEY, DraftCalibration
+
+logger = logging.getLogger(__name__)
+
+_TOY = "toy:"
+_SLOWEST_TOY_MS = 10_000.0
+_REPLAY = "replay:"
+# Engines that are no model file of the catalogue's kind.
+EMULATED = (_TOY, _REPLAY)
+
+
+def open_engine(
+    settings: EngineSettings,
+    progress: Progress | None = None,
+    hash_of: Callable[[Path], str] = hash_file,
+    *,
+    is_draft: bool = False,
+) -> OpenedModel | OpenedToy | OpenedReplay:
+    """The engine a config names: a catalogue model, a GGUF path, `replay:FILE.toml` for an emulated
+    node, or `toy:AGREEMENT` or `toy:AGREEMENT@NUMBERms` for tests.
+
+    hash_of: SHA-256 of a file. is_draft: a compact copy of its file will do. Raises ConfigError for
+    a toy that there is not, and what those raise who open the others.
+    """
+    if settings.model.startswith(_TOY):
+        agreement, pass_s = _toy(settings.model)
+        return open_toy(
+            ToyConfig(
+                agreement=agreement,
+                pass_s=pass_s,
+                max_sequences=settings.max_streams,
+                num_cells=settings.cells,
+            )
+        )
+    if settings.model.startswith(_REPLAY):
+        return open_replay(
+            Path(settings.model.removeprefix(_REPLAY)),
+            num_cells=settings.cells,
+            max_sequences=settings.max_streams,
+        )
+    cache = default_cache_dir(environment())
+    file = Copy(*checked_model(settings, cache, hash_of))
+    if is_draft and settings.weights == "auto":
+        file = compact_copy(file.path, file.model_hash, cache, progress)
+    config = LlamaConfig(
+        path=file.path,
+        profile="exact" if settings.profile == "exact" else "fast",
+        num_cells=settings.cells,
+        max_sequences=settings.max_streams,
+        num_threads=settings.threads or usable_cores(),
+        gpu_layers=settings.gpu_layers,
+    )
+    return open_model(config, cache / "calibration", progress, model_hash=file.model_hash)
+
+
+def open_target(
+    settings: EngineSettings,
+    progress: Progress | None = None,
+    hash_of: Callable[[Path], str] = hash_file,
+) -> OpenedModel | OpenedToy | OpenedReplay | EmbeddingModel:
+    """The same for a target, whose model may be one of embeddings.
+
+    Raises what open_engine raises.
+    """
+    if settings.model.startswith(EMULATED):
+        return open_engine(settings, progress, hash_of)
+    path, model_hash = checked_model(settings, default_cache_dir(environment()), hash_of)
+    if not traits_of_file(path).embeds:
+        # The hash of so large a file takes seconds.
+        return open_engine(settings, progress, lambda _path: model_hash)
+    return EmbeddingModel(
+        path,
+        max_tokens=min(settings.cells, MOST_EMBEDDED_TOKENS),
+        num_threads=settings.threads or usable_cores(),
+        gpu_layers=settings.gpu_layers,
+        model_hash=model_hash,
+    )
+
+
+def _toy(model: str) -> tuple[float, float]:
+    """Agreement of a toy, and seconds that each of its passes takes at the least."""
+    share, has_pace, pace = model.removeprefix(_TOY).partition("@")
+    try:
+        agreement = float(share)
+        pass_ms = float(pace.removesuffix("ms")) if has_pace else 0.0
+    except ValueError:
+        agreement, pass_ms = -1.0, 0.0
+    is_pace = pace.endswith("ms") and 0.0 < pass_ms <= _SLOWEST_TOY_MS if has_pace else True
+    if not (0.0 <= agreement <= 1.0 and is_pace):
+        raise ConfigError(
+            f"engine.model = {model!r}: toy:0 to toy:1 is accepted, alone or with a "
+            f"pace of up to {_SLOWEST_TOY_MS:g} ms a pass: toy:0.8@5ms"
+        )
+    return agreement, pass_ms / 1e3
+
+
+def model_path(catalog: Catalog, name: str, model_dir: str) -> Path:
+    """The file of a catalogue name, or the file itself, which must lie in model_dir if that is
+    set. Raises CatalogError."""
+    path = catalog.path(name)
+    if catalog.sha256(name) is None and model_dir:
+        allowed = Path(model_dir).resolve()
+        if not path.resolve().is_relative_to(allowed):
+            raise CatalogError(f"model file {path} is not in engine.model_dir = {allowed}")
+    return path
+
+
+def checked_model(
+    settings: EngineSettings, cache: Path, hash_of: Callable[[Path], str] = hash_file
+) -> tuple[Path, str]:
+    """A node's model file and its SHA-256, before libllama sees it.
+
+    Raises CatalogError for what is neither an installed catalogue name nor a good file, lies
+    outside engine.model_dir where that is set, or is not the file it should be.
+    """
+    catalog = Catalog(cache)
+    path = model_path(catalog, settings.model, settings.model_dir)
+    wanted = catalog.sha256(settings.model)
+    found = hash_of(path)
+    for known in (wanted, settings.model_sha256 or None):
+        if known is not None and found != known.lower():
+            raise CatalogError(
+                f"model file {path} has SHA-256 {found} instead of {known}: get the file again"
+            )
+    return path, found
+
+
+def tokenizer_of(opened: OpenedModel | OpenedToy | OpenedReplay) -> Tokenizer:
+    return opened.model.tokenizer if isinstance(opened, OpenedModel) else opened.tokenizer
+
+
+def calibration_of(model: LlamaModel | ToyModel | ReplayModel) -> DraftCalibration:
+    """What a draft's file says of how its confidence is to be read, if it says so."""
+    if isinstance(model, ReplayModel):
+        text = model.calibration
+    else:
+        text = model.metadata(CALIBRATION_KEY) if isinstance(model, LlamaModel) else ""
+    if not text:
+        return DraftCalibration()
+    try:
+        return DraftCalibration.from_json(text)
+    except ValueError as error:
+        logger.warning("%s: calibration left aside: %s", model.info.model, error)
+        return DraftCalibration()
+
+
+def in_tokens_of_targets(
+    opened: OpenedModel | OpenedToy | OpenedReplay, settings: EngineSettings
+) -> tuple[Sequences, Pieces]:
+    """A draft's model, and the pieces of its tokens: those of its targets, where these are others.
+
+    Raises ConfigError, CatalogError or ModelFileError.
+    """
+    name = settings.vocabulary
+    if not name:
+        return opened.model, tokenizer_of(opened)
+    if not isinstance(opened, OpenedModel):
+        raise ConfigError(f"engine.vocabulary = {name!r}: only a model file has tokens of its own")
+    path = model_path(Catalog(default_cache_dir(environment())), name, settings.model_dir)
+    return in_tokens_of(path, opened.model)

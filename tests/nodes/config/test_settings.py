@@ -1,0 +1,240 @@
+"""TOML < environment < command line, and every mistake is told with its key."""
+
+import pytest
+
+from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
+from nodes.config.settings import (
+    PLAN_POLICIES,
+    ClientConfig,
+    ConfigError,
+    CoordinatorConfig,
+    DraftConfig,
+    TargetConfig,
+    load,
+)
+from nodes.scheduler.planning import MODES
+from nodes.service.roles import declared
+
+
+@pytest.fixture
+def toml(tmp_path):
+    def write(text):
+        path = tmp_path / "airdraft.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def refused(*args):
+    with pytest.raises(ConfigError) as caught:
+        load(*args)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_defaults_without_any_source():
+    assert load(TargetConfig, None, {}, {}) == TargetConfig()
+    assert load(TargetConfig, None, {}, {}).engine.model == DEFAULT_TARGET
+    assert load(DraftConfig, None, {}, {}).engine.model == DEFAULT_DRAFT
+    assert load(DraftConfig, None, {}, {}).engine.profile == "fast"
+    assert load(CoordinatorConfig, None, {}, {}) == CoordinatorConfig()
+
+
+def test_each_source_overrides_the_one_before(toml):
+    path = toml('name = "toml"\n[engine]\ncells = 1024\nthreads = 2\nmax_streams = 3\n')
+    environ = {"AIRDRAFT_ENGINE__THREADS": "4", "AIRDRAFT_ENGINE__MAX_STREAMS": "5"}
+    config = load(TargetConfig, path, {"engine.max_streams": 6}, environ)
+    assert config.name == "toml"
+    assert (config.engine.cells, config.engine.threads, config.engine.max_streams) == (1024, 4, 6)
+
+
+def test_untouched_settings_of_a_table_keep_the_roles_defaults(toml):
+    config = load(DraftConfig, toml("[engine]\nthreads = 2\n"), {}, {})
+    assert (config.engine.model, config.engine.profile) == (DEFAULT_DRAFT, "fast")
+
+
+def test_overrides_that_were_not_given_change_nothing(toml):
+    config = load(TargetConfig, toml('name = "x"\n'), {"name": None, "engine.cells": None}, {})
+    assert config.name == "x"
+    assert config.engine == TargetConfig().engine
+    assert load(TargetConfig, None, {"engine.gpu_layers": 0, "name": ""}, {}).name == ""
+
+
+def test_numbers_in_the_environment():
+    environ = {"AIRDRAFT_HEARTBEAT_TIMEOUT_S": "7.5", "AIRDRAFT_HEARTBEAT_INTERVAL_S": "2"}
+    config = load(CoordinatorConfig, None, {}, environ)
+    assert (config.heartbeat_timeout_s, config.heartbeat_interval_s) == (7.5, 2.0)
+
+
+def test_a_timeout_of_less_than_three_intervals_is_refused():
+    short = {"heartbeat_interval_s": 0.5, "heartbeat_timeout_s": 1.4}
+    text = refused(CoordinatorConfig, None, short, {})
+    assert text.startswith(
+        "heartbeat_timeout_s = 1.4: at least three times heartbeat_interval_s = 0.5 is accepted"
+    )
+    load(CoordinatorConfig, None, short | {"heartbeat_timeout_s": 1.5}, {})
+
+
+def test_a_whole_number_will_do_for_a_float(toml):
+    config = load(CoordinatorConfig, toml("heartbeat_timeout_s = 7\n"), {}, {})
+    assert type(config.heartbeat_timeout_s) is float
+    assert config.heartbeat_timeout_s == 7.0
+
+
+def test_the_process_environment_is_the_default(monkeypatch):
+    monkeypatch.setenv("AIRDRAFT_CLUSTER", "mine")
+    assert load(CoordinatorConfig, None, {}).cluster == "mine"
+    assert load(CoordinatorConfig, None, {}, {}).cluster == "airdraft"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "near"),
+    [
+        ("nmae = 1\n", "nmae", "name"),
+        ("[engine]\nmodle = 'x'\n", "engine.modle", "engine.model"),
+        ("engine.max_stream = 2\n", "engine.max_stream", "engine.max_streams"),
+    ],
+)
+def test_an_unknown_key_is_told_with_its_path_and_the_nearest(toml, text, key, near):
+    path = toml(text)
+    assert refused(TargetConfig, path, {}, {}) == f"{path}: unknown key {key}, did you mean {near}?"
+
+
+def test_an_unknown_key_like_no_other_is_told_with_all_that_are_known(toml):
+    text = refused(CoordinatorConfig, toml("zzzz = 1\n"), {}, {})
+    assert "unknown key zzzz; known: listen, cluster, heartbeat_interval_s" in text
+
+
+def test_keys_of_another_role_are_unknown(toml):
+    assert "unknown key join_timeout_s" in refused(
+        CoordinatorConfig, toml("join_timeout_s = 1\n"), {}, {}
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "kind"),
+    [
+        ("name = 3\n", "name", "str"),
+        ("[engine]\ncells = '1024'\n", "engine.cells", "int"),
+        ("[engine]\ncells = 1024.0\n", "engine.cells", "int"),
+        ("[engine]\ncells = true\n", "engine.cells", "int"),
+        ("join_timeout_s = true\n", "join_timeout_s", "float"),
+        ("[name]\nfirst = 'x'\n", "name", "str"),
+        ("name = ['x']\n", "name", "str"),
+    ],
+)
+def test_a_wrong_type_is_told_with_key_value_and_type(toml, text, key, kind):
+    message = refused(TargetConfig, toml(text), {}, {})
+    assert f": {key} = " in message
+    assert message.endswith(f"is not of type {kind}")
+
+
+def test_a_value_in_place_of_a_table_is_told(toml):
+    assert "engine" in refused(TargetConfig, toml("engine = 3\n"), {}, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "accepted"),
+    [
+        ("AIRDRAFT_ENGINE__CELLS", "many", "not of type int"),
+        ("AIRDRAFT_ENGINE__CELLS", "", "not of type int"),
+        ("AIRDRAFT_ENGINE__CELLS", "1e3", "not of type int"),
+        ("AIRDRAFT_JOIN_TIMEOUT_S", "soon", "not of type float"),
+    ],
+)
+def test_a_wrong_value_in_the_environment_is_told(name, text, accepted):
+    message = refused(TargetConfig, None, {}, {name: text})
+    assert message.startswith(f"{name} = {text!r}")
+    assert accepted in message
+
+
+@pytest.mark.parametrize(
+    ("config_class", "key", "value", "accepted"),
+    [
+        (TargetConfig, "engine.profile", "quick", "one of exact, fast is accepted"),
+        (TargetConfig, "engine.cells", 255, "256 to 4194304 is accepted"),
+        (TargetConfig, "engine.max_streams", 0, "1 to 255 is accepted"),
+        (TargetConfig, "engine.max_streams", 256, "1 to 255 is accepted"),
+        (TargetConfig, "engine.threads", -1, "0 to 512 is accepted"),
+        (DraftConfig, "engine.gpu_layers", -2, "-1 to 65536 is accepted"),
+        (TargetConfig, "engine.prefix_cache_mb", -1, "0 to 1048576 is accepted"),
+        (TargetConfig, "join_timeout_s", 0.0, "0.1 to 3600 is accepted"),
+        (DraftConfig, "join_timeout_s", float("nan"), "0.1 to 3600 is accepted"),
+        (CoordinatorConfig, "heartbeat_interval_s", 0.0, "0.05 to 60 is accepted"),
+        (CoordinatorConfig, "heartbeat_timeout_s", 601.0, "0.2 to 600 is accepted"),
+        (CoordinatorConfig, "limits.max_requests", 0, "1 to 1048576 is accepted"),
+        (CoordinatorConfig, "limits.max_gateway_waiting", 1 << 21, "1 to 1048576 is accepted"),
+    ],
+)
+def test_a_value_out_of_range_is_told_with_what_is_accepted(config_class, key, value, accepted):
+    message = refused(config_class, None, {key: value}, {})
+    assert message.startswith(f"{key} = ")
+    assert message.endswith(accepted)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("engine.cells", 256),
+        ("engine.max_streams", 255),
+        ("engine.gpu_layers", -1),
+        ("engine.prefix_cache_mb", 0),
+    ],
+)
+def test_the_ends_of_a_range_are_accepted(key, value):
+    config = load(TargetConfig, None, {key: value}, {})
+    assert getattr(config.engine, key.removeprefix("engine.")) == value
+
+
+def test_a_missing_file_is_told(tmp_path):
+    path = tmp_path / "none.toml"
+    assert refused(TargetConfig, path, {}, {}) == f"config file {path} not found"
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path):
+    assert "cannot be read: " in refused(TargetConfig, tmp_path, {}, {})
+
+
+@pytest.mark.parametrize("content", [b"name = \n", b"name = '\xff'\n", b"a = 1\na = 2\n"])
+def test_a_file_that_is_no_toml_is_told(tmp_path, content):
+    path = tmp_path / "airdraft.toml"
+    path.write_bytes(content)
+    assert refused(TargetConfig, path, {}, {}).startswith(f"config file {path} is not valid TOML")
+
+
+def test_a_link_is_declared_in_a_section_of_its_own(toml):
+    path = toml('[link]\nair = "cell-a"\nrate_kbps = 250\n')
+    link = load(DraftConfig, path, {}, {}).link
+    assert (link.air, link.rate_kbps, link.frame_ms) == ("cell-a", 250.0, 0.0)
+    assert "link.rate_kbps = -1.0: 0 to" in refused(DraftConfig, None, {"link.rate_kbps": -1.0}, {})
+    assert "link.rtt_ms = -1.0: 0 to" in refused(DraftConfig, None, {"link.rtt_ms": -1.0}, {})
+    assert "64 characters" in refused(DraftConfig, None, {"link.air": "x" * 65}, {})
+
+
+def test_limits_of_the_coordinator_have_a_section_of_their_own(toml):
+    path = toml("[limits]\nmax_requests = 8\nmax_waiting = 9\n")
+    environ = {"AIRDRAFT_LIMITS__MAX_WAITING": "10", "AIRDRAFT_LIMITS__MAX_GATEWAY_REQUESTS": "11"}
+    limits = load(CoordinatorConfig, path, {"limits.max_gateway_requests": 12}, environ).limits
+    assert (limits.max_requests, limits.max_waiting) == (8, 10)
+    assert (limits.max_gateway_requests, limits.max_gateway_waiting) == (12, 16_384)
+    assert limits.max_request_s == 3600.0
+    environ = {"AIRDRAFT_LIMITS__MAX_REQUEST_S": "60"}
+    assert load(CoordinatorConfig, None, {}, environ).limits.max_request_s == 60.0
+
+
+def test_a_client_says_what_its_link_shares(toml):
+    path = toml('[link]\nair = "cell-a"\nrate_kbps = 6000\n')
+    fields = declared(load(ClientConfig, path, {"connect": None, "keys": None}, {}).link)
+    assert (fields.air, fields.rate_bps) == ("cell-a", 6e6)
+    text = refused(ClientConfig, toml("[link]\nrate_kbps = -1\n"), {}, {})
+    assert text.startswith("link.rate_kbps = -1")
+
+
+def test_every_mode_of_planning_has_a_name_in_the_settings(toml):
+    assert tuple(MODES) == PLAN_POLICIES
+    found = load(CoordinatorConfig, toml('[plan]\npolicy = "open"\n'), {}, {})
+    assert found.plan.policy == "open"
+    text = refused(CoordinatorConfig, toml('[plan]\npolicy = "luck"\n'), {}, {})
+    assert text.startswith("plan.policy = 'luck': one of auto, open, plain")

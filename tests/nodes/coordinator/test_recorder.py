@@ -1,0 +1,234 @@
+"""What is recorded: of single steps of a scheduler, and of whole runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from nodes.coordinator.recorder import RingRecorder
+from nodes.engine.sampling import Sampling
+from nodes.engine.toy import ToyConfig
+from nodes.scheduler import Scheduler
+from nodes.scheduler.planning import MODES
+from nodes.telemetry.trace.records import (
+    FollowRecord,
+    GuessRecord,
+    PassRecord,
+    PassStream,
+    PlanRecord,
+    Record,
+    from_line,
+)
+from nodes.telemetry.trace.ring import Ring
+from nodes.worker.stream import StreamId
+from tests.nodes.pure_mesh import Case, DraftCase, PureMesh, StreamCase
+from tests.nodes.scheduler.watched import (
+    DRAFT_COSTS,
+    ONE,
+    PASS_S,
+    admit,
+    commit,
+    decoding,
+    fail,
+    guess,
+    make_scheduler,
+    ready,
+)
+
+
+def recorded(scheduler: Scheduler, now: float = 0.0) -> Ring:
+    ring = Ring()
+    scheduler.record(RingRecorder(ring, "t", lambda: 0.002), now)
+    return ring
+
+
+def records_of(ring: Ring) -> list[Record]:
+    return [from_line(line) for line in ring.after(0, 10**9).lines.splitlines()]
+
+
+def follows(ring: Ring) -> list[tuple[float, int, str, str]]:
+    return [
+        (record.at_s, record.stream_id, record.node, record.reason)
+        for record in records_of(ring)
+        if isinstance(record, FollowRecord)
+    ]
+
+
+# -- single steps ---------------------------------------------------------------------------------
+
+
+def test_a_message_with_guesses_and_the_pass_that_took_some() -> None:
+    scheduler = decoding("d")
+    ring = recorded(scheduler)
+    guess(scheduler, "d", 4, now=1.0)
+    told = {"num_offered": 4, "num_late": 1, "best_percent": 77}
+    commit(scheduler, 5, 6, now=2.0, num_draft_tokens=3, num_accepted_tokens=1, **told)
+    _, message, verified = records_of(ring)
+    assert message == GuessRecord(1.0, "t", "d", 1, 4)
+    assert isinstance(verified, PassRecord)
+    assert (verified.at_s, verified.pass_s, verified.rtt_s) == (2.0, PASS_S, 0.002)
+    # A pass of four tokens by the tables.
+    assert verified.predicted_s == pytest.approx(0.046)
+    part = PassStream(1, 2, 3, 1, num_offered=4, num_late=1, best_percent=77)
+    assert verified.streams == (part,)
+
+
+def test_who_follows_at_the_beginning_is_told_first() -> None:
+    scheduler = decoding("d")
+    assert follows(recorded(scheduler, 5.0)) == [(5.0, 1, "d", "")]
+
+
+def test_a_draft_node_follows_once_it_has_read_the_text() -> None:
+    scheduler = make_scheduler("d")
+    ring = recorded(scheduler)
+    admit(scheduler)
+    assert follows(ring) == []
+    # What is of a following before is none.
+    scheduler.draft_ready("d", ONE, 99, 1.0)
+    assert follows(ring) == []
+    ready(scheduler, now=2.0)
+    assert follows(ring) == [(2.0, 1, "d", "")]
+
+
+def test_a_draft_node_that_gives_up_is_told_with_its_reason() -> None:
+    scheduler = decoding("d")
+    ring = recorded(scheduler)
+    fail(scheduler, "d", "full", now=3.0)
+    (_, (at_s, stream_id, node, reason)) = follows(ring)
+    assert (at_s, stream_id, node) == (3.0, 1, "")
+    assert "full" in reason
+
+
+def test_a_draft_node_that_dies_follows_nobody_until_another_one_does() -> None:
+    scheduler = decoding("d")
+    scheduler.draft_joined("e", DRAFT_COSTS)
+    ring = recorded(scheduler)
+    scheduler.draft_lost("d", 3.0)
+    stream = scheduler.stream(ONE)
+    assert stream is not None
+    assert stream.follow is not None
+    scheduler.draft_ready("e", ONE, stream.follow.number, 4.0)
+    told = [(at_s, node) for at_s, _, node, _ in follows(ring)]
+    assert told == [(0.0, "d"), (3.0, ""), (4.0, "e")]
+
+
+@pytest.mark.parametrize("way", ["finish", "cancel", "release"])
+def test_who_followed_a_stream_that_ended_follows_it_no_longer(way: str) -> None:
+    scheduler = decoding("d")
+    ring = recorded(scheduler)
+    match way:
+        case "finish":
+            commit(scheduler, 5, now=3.0, finish_reason="stop")
+        case "cancel":
+            scheduler.cancel(ONE, 3.0)
+        case "release":
+            scheduler.release(ONE, 3.0)
+    assert follows(ring)[-1][:3] == (3.0, 1, "")
+
+
+def test_a_plan_is_told_with_what_open_flow_would_take() -> None:
+    scheduler = make_scheduler("d", mode=MODES["grouped"])
+    ring = recorded(scheduler)
+    admit(scheduler)
+    ready(scheduler)
+    scheduler.tick(1.0)
+    (plan,) = (record for record in records_of(ring) if isinstance(record, PlanRecord))
+    assert (plan.at_s, plan.is_grouped) == (1.0, True)
+    assert plan.batches == scheduler.report.plan.batches
+    open_s, grouped_s = scheduler.report.prices_s
+    assert plan.open_price_s == open_s
+    assert plan.prediction is not None
+    assert plan.prediction.price_s == grouped_s
+    # Whoever begins later is told the same first.
+    again = records_of(recorded(scheduler, 2.0))[0]
+    assert isinstance(again, PlanRecord)
+    assert (again.at_s, again.batches) == (2.0, plan.batches)
+
+
+def test_nothing_is_told_once_recording_is_over() -> None:
+    scheduler = decoding("d")
+    ring = recorded(scheduler)
+    scheduler.record(None, 0.0)
+    before = ring.last
+    guess(scheduler, "d", 4)
+    commit(scheduler, 5)
+    assert ring.last == before
+
+
+# -- whole runs -----------------------------------------------------------------------------------
+
+
+def stream(first: int, gamma: int | None) -> StreamCase:
+    return StreamCase(
+        prompt=(first, 6, 7),
+        max_tokens=60,
+        sampling=Sampling(),
+        stops=(),
+        ignore_eog=True,
+        gamma=gamma,
+        is_cancelled=False,
+    )
+
+
+class SlowTarget(PureMesh):
+    """A pass of the target takes as long as some steps of its draft node."""
+
+    def _moves(self) -> list[Callable[[], None]]:
+        moves = super()._moves()
+        others = [move for move in moves if move != self._target_steps]
+        return others if others and self.choose.below(6) else moves
+
+
+def make_case(move_seed: int) -> Case:
+    return Case(
+        target=ToyConfig(num_cells=1000, max_sequences=4),
+        drafts=(
+            DraftCase(
+                agreement=0.8,
+                num_cells=1000,
+                max_sequences=4,
+                max_batch_tokens=64,
+                starts_alive=True,
+            ),
+        ),
+        streams=(stream(3, 4), stream(4, None), stream(5, 0)),
+        num_churns=0,
+        num_upset=2,
+        has_wild_policy=False,
+        has_lookup=False,
+        moves=b"",
+        move_seed=move_seed,
+    )
+
+
+@pytest.mark.parametrize("move_seed", range(5))
+def test_records_of_a_run_add_up(move_seed: int) -> None:
+    """Every token of every text is in one pass, and no text is another for being recorded."""
+    mesh = SlowTarget(make_case(move_seed))
+    ring = recorded(mesh.scheduler)
+    mesh.run()
+    records = records_of(ring)
+    committed, accepted, taken = Counter[int](), Counter[int](), Counter[int]()
+    for record in records:
+        if isinstance(record, PassRecord):
+            for part in record.streams:
+                committed[part.stream_id] += part.num_tokens
+                accepted[part.stream_id] += part.num_accepted_tokens
+                taken[part.stream_id] += part.num_draft_tokens
+                assert part.num_accepted_tokens <= part.num_draft_tokens
+                assert part.num_draft_tokens - part.num_looked_up <= part.num_offered
+    assert committed == {stream_id: len(ids) for stream_id, ids in mesh.token_ids.items()}
+    assert taken[3] == 0
+    assert accepted[1] > 0
+    counts = mesh.scheduler.counts
+    assert sum(committed.values()) == counts.num_tokens
+    assert sum(taken.values()) == counts.guesses["taken"]
+    times = [record.at_s for record in records]
+    assert times == sorted(times)
+    messages = [record for record in records if isinstance(record, GuessRecord)]
+    assert len(messages) == counts.num_messages
+    # The draft node follows until each text ends; nobody follows the stream that wants no guesses.
+    following = {StreamId(k): node for _, k, node, _ in follows(ring)}
+    assert following == {1: "", 2: ""}

@@ -1,0 +1,342 @@
+"""Which keys a link needs, and that it does not come to be without them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mesh.authorized import Entry
+from mesh.errors import InsecureEndpointError, KeysError
+from mesh.keys import KnownCoordinator
+from mesh.security import new_key_pair
+from nodes.config.settings import LOOPBACK_ENDPOINT
+from nodes.keys.enrol import Invitation
+from nodes.keys.home import default_keys_dir, make_private
+from nodes.keys.keyring import Keyring, default_keyring, keyring_of
+from nodes.messages.access import ROLES
+
+LOOPBACK, WIFI, IPC = "tcp://127.0.0.1:7411", "tcp://10.0.0.1:7411", "ipc:///tmp/x.sock"
+
+
+def test_the_directory_is_the_one_asked_for_or_the_users(tmp_path: Path) -> None:
+    home = {"XDG_CONFIG_HOME": "/home/config"}
+    assert default_keys_dir(home) == Path("/home/config/airdraft/keys")
+    assert default_keys_dir(home | {"AIRDRAFT_KEYS": "/other"}) == Path("/other")
+    service = home | {"STATE_DIRECTORY": "/var/lib/airdraft:/var/lib/other"}
+    assert default_keys_dir(service) == Path("/var/lib/airdraft/keys")
+    assert default_keys_dir(service | {"AIRDRAFT_KEYS": "/other"}) == Path("/other")
+
+
+def test_without_keys_only_this_machine_is_reached(tmp_path: Path) -> None:
+    ring = Keyring(tmp_path)
+    for endpoint in (LOOPBACK, IPC):
+        assert ring.client_keys(endpoint) is None
+        assert ring.server_keys(endpoint) is None
+    for endpoint in (WIFI, "tcp://0.0.0.0:7411", "tcp://*:7411", "tcp://nano.local:7411"):
+        with pytest.raises(InsecureEndpointError, match="airdraft join"):
+            ring.client_keys(endpoint)
+        with pytest.raises(InsecureEndpointError, match="airdraft keys init"):
+            ring.server_keys(endpoint)
+
+
+def test_with_keys_every_tcp_link_has_them(tmp_path: Path) -> None:
+    ring = Keyring(tmp_path)
+    own, server = ring.make_own(), ring.make_coordinator_pair()
+    ring.authorized().add(Entry(own.public, "here", ROLES))
+    for endpoint in (LOOPBACK, WIFI):
+        keys, door = ring.client_keys(endpoint), ring.server_keys(endpoint)
+        assert keys is not None
+        assert (keys.own, keys.server_key) == (own, server.public)
+        assert door is not None
+        assert door.own == server
+        assert door.authenticate(own.public)
+        assert not door.authenticate(new_key_pair().public)
+    assert ring.client_keys(IPC) is None
+    assert ring.server_keys(IPC) is None
+
+
+def test_a_coordinator_that_nobody_may_connect_to_says_so(tmp_path: Path) -> None:
+    ring = Keyring(tmp_path)
+    ring.make_coordinator_pair()
+    with pytest.raises(KeysError, match=r"nobody may connect .*airdraft keys invite"):
+        ring.server_keys(WIFI)
+    invited = new_key_pair().public
+    ring.authorized().invite(Entry(invited, "", ROLES, 2**40))
+    door = ring.server_keys(WIFI)
+    assert door is not None
+    assert door.authenticate(invited)
+
+
+def test_a_machine_that_joined_knows_where_to_go(tmp_path: Path) -> None:
+    ring = Keyring(tmp_path)
+    assert ring.endpoint("") == LOOPBACK_ENDPOINT
+    own, far = ring.make_own(), new_key_pair().public
+    ring.keep_coordinator(KnownCoordinator(WIFI, far))
+    assert ring.endpoint("") == WIFI
+    assert ring.endpoint(LOOPBACK) == LOOPBACK
+    keys = ring.client_keys(WIFI)
+    assert keys is not None
+    assert (keys.own, keys.server_key) == (own, far)
+    # A mesh of its own on this machine has nothing to do with the one it joined.
+    assert ring.client_keys(LOOPBACK) is None
+    other = ring.client_keys("tcp://10.0.0.2:7411")
+    assert other is not None
+    assert other.server_key == far
+    # A machine that is a coordinator's itself tells the two apart by the endpoint.
+    here = ring.make_coordinator_pair()
+    for endpoint, key in ((WIFI, far), (LOOPBACK, here.public)):
+        keys = ring.client_keys(endpoint)
+        assert keys is not None
+        assert keys.server_key == key
+
+
+def test_a_mesh_without_keys_is_its_users_alone(tmp_path: Path) -> None:
+    """Of several users of a machine each has its own; keys are for what they share."""
+    environ = {"XDG_CONFIG_HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
+    private = f"ipc://{tmp_path}/airdraft/mesh.sock"
+    for ring in (default_keyring(environ), keyring_of(str(tmp_path / "other"), environ)):
+        assert ring.endpoint("") == ring.listen("") == private
+        assert ring.endpoint(LOOPBACK) == ring.listen(LOOPBACK) == LOOPBACK
+    # Services are several users.
+    service = default_keyring({**environ, "STATE_DIRECTORY": str(tmp_path)})
+    assert service.endpoint("") == service.listen("") == LOOPBACK_ENDPOINT
+    # With keys others may join, and the link is safe from those who may not.
+    ring.make_own()
+    ring.make_coordinator_pair()
+    assert ring.endpoint("") == ring.listen("") == LOOPBACK_ENDPOINT
+    # As a socket unit of a user does, keys or not.
+    make_private(private)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(private.removeprefix("ipc://"))
+        listening.listen()
+        assert ring.endpoint("") == private
+    assert ring.endpoint("") == LOOPBACK_ENDPOINT
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Callable[[str], Keyring]:
+    """Keyrings of services with a state directory each, of which one cannot read another's."""
+    (tmp_path / "public").mkdir()
+
+    def ring(role: str) -> Keyring:
+        return default_keyring({"STATE_DIRECTORY": str(tmp_path / role)})
+
+    return ring
+
+
+def test_services_know_the_coordinator_of_their_machine_without_its_secret(
+    tmp_path: Path, services: Callable[[str], Keyring]
+) -> None:
+    hub, target = services("coordinator"), services("target")
+    own, before = target.make_own(), hub.make_coordinator_pair()
+
+    def known() -> tuple[str, str]:
+        keys = services("target").client_keys(LOOPBACK)
+        assert keys is not None
+        assert keys.own == own
+        return keys.server_key, keys.next_server_key
+
+    assert known() == (before.public, "")
+    after = hub.make_next_coordinator_pair()
+    assert known() == (before.public, after.public)
+    hub.drop_next_coordinator_pair()
+    assert known() == (before.public, "")
+    after = hub.make_next_coordinator_pair()
+    hub.adopt_next_coordinator_pair()
+    assert known() == (after.public, "")
+    secrets = {"coordinator.key", "coordinator.key.next", "node.key"}
+    assert not secrets & {path.name for path in (tmp_path / "public").iterdir()}
+
+
+def test_what_is_public_can_be_read_by_others_and_changed_by_nobody(
+    tmp_path: Path, services: Callable[[str], Keyring]
+) -> None:
+    before = os.umask(0o077)
+    try:
+        services("coordinator").make_coordinator_pair()
+    finally:
+        os.umask(before)
+    path = tmp_path / "public" / "coordinator.pub"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    services("target").make_own()
+    path.chmod(0o664)
+    with pytest.raises(KeysError, match="can be changed by others"):
+        services("target").client_keys(LOOPBACK)
+
+
+@pytest.mark.parametrize("text", ["key = 1", 'key = "short"', "[[", 'next_key = "x"'])
+def test_a_public_file_that_is_none_is_said(tmp_path: Path, text: str) -> None:
+    ring = Keyring(tmp_path)
+    ring.make_own()
+    (tmp_path / "coordinator.pub").write_text(text)
+    with pytest.raises(KeysError, match=r"coordinator\.pub"):
+        ring.client_keys(LOOPBACK)
+
+
+def test_a_machine_of_an_earlier_version_has_no_public_file_yet(tmp_path: Path) -> None:
+    ring = Keyring(tmp_path)
+    ring.make_own()
+    pair = ring.make_coordinator_pair()
+    (tmp_path / "coordinator.pub").unlink()
+    keys = ring.client_keys(LOOPBACK)
+    assert keys is not None
+    assert keys.server_key == pair.public
+
+
+def test_a_public_file_follows_the_secret_one(tmp_path: Path) -> None:
+    ring, other = Keyring(tmp_path / "a"), Keyring(tmp_path / "b")
+    pair, restored = ring.make_coordinator_pair(), other.make_coordinator_pair()
+    (tmp_path / "b" / "coordinator.key").replace(tmp_path / "a" / "coordinator.key")
+    public = ring.coordinator_public()
+    assert public is not None
+    assert public.key == pair.public
+    ring.publish()
+    public = ring.coordinator_public()
+    assert public is not None
+    assert public.key == restored.public
+    # So it does where it is broken, or might have been changed by others.
+    (tmp_path / "a" / "coordinator.pub").write_text("[[")
+    (tmp_path / "a" / "coordinator.pub").chmod(0o666)
+    ring.publish()
+    assert ring.coordinator_public() == public
+    (tmp_path / "a" / "coordinator.key").unlink()
+    ring.publish()
+    assert ring.coordinator_public() is None
+
+
+def test_the_next_pair_is_kept_before_it_is_used(tmp_path: Path) -> None:
+    ring = Keyring(tmp_path)
+    own, pair = ring.make_own(), ring.make_next()
+    # An attempt that failed half-way goes on with the same one.
+    assert ring.make_next() == pair
+    assert ring.own() == own
+    ring.adopt_next(pair)
+    assert ring.own() == pair
+    assert ring.make_next() != pair
+
+
+def test_a_secret_that_others_can_read_is_used_for_nothing(tmp_path: Path) -> None:
+    ring = Keyring(tmp_path)
+    ring.make_own()
+    ring.make_coordinator_pair()
+    (tmp_path / "node.key").chmod(0o644)
+    with pytest.raises(KeysError, match="can be read by others"):
+        ring.client_keys(LOOPBACK)
+    (tmp_path / "coordinator.key").chmod(0o644)
+    with pytest.raises(KeysError, match="can be read by others"):
+        ring.server_keys(LOOPBACK)
+
+
+def test_an_invitation_is_a_line_and_comes_back_whole() -> None:
+    invitation = Invitation(WIFI, new_key_pair().public, new_key_pair())
+    token = invitation.token()
+    assert token.startswith("airdraft1-")
+    assert len(token.split()) == 1
+    assert Invitation.from_token(f"  {token}\n") == invitation
+    assert invitation.pair.secret not in repr(invitation)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: "",
+        lambda t: "x",
+        lambda t: t[:-20],
+        lambda t: t.removeprefix("airdraft1-"),
+        lambda t: t[:20] + "!" + t[20:],
+        lambda t: t + "A" * 4000,
+        lambda t: "airdraft1-bnVsbA",
+        lambda t: "airdraft1-WzEsMiwzLDRd",
+        lambda t: Invitation("tcp://*:0", new_key_pair().public, new_key_pair()).token(),
+    ],
+)
+def test_a_torn_token_is_one_line_that_shows_none_of_it(change: object) -> None:
+    token = Invitation(WIFI, new_key_pair().public, new_key_pair()).token()
+    text = change(token)  # type: ignore[operator]
+    with pytest.raises(KeysError, match="that is no invitation") as caught:
+        Invitation.from_token(text)
+    assert "\n" not in str(caught.value)
+    assert not text or text not in str(caught.value)
+
+
+def test_the_coordinators_next_key_is_its_present_one_in_one_step(tmp_path: Path) -> None:
+    ring = Keyring(tmp_path)
+    ring.make_own()
+    before = ring.make_coordinator_pair()
+    assert ring.next_coordinator_key(before.public) == ""
+    with pytest.raises(KeysError, match="no rotation was begun"):
+        ring.adopt_next_coordinator_pair()
+    after = ring.make_next_coordinator_pair()
+    assert ring.make_next_coordinator_pair() == after
+    assert ring.next_coordinator_key(before.public) == after.public
+    keys = ring.client_keys(LOOPBACK)
+    assert keys is not None
+    assert (keys.server_key, keys.next_server_key) == (before.public, after.public)
+    assert ring.adopt_next_coordinator_pair() == after
+    assert ring.coordinator_pair() == after
+    # A coordinator that has not been started anew goes on telling of it.
+    assert ring.next_coordinator_key(before.public) == after.public
+    assert ring.next_coordinator_key(after.public) == ""
+
+
+def test_a_rotation_can_be_given_up(tmp_path: Path) -> None:
+    ring = Keyring(tmp_path)
+    pair = ring.make_coordinator_pair()
+    ring.make_next_coordinator_pair()
+    ring.drop_next_coordinator_pair()
+    ring.drop_next_coordinator_pair()
+    assert ring.next_coordinator_key(pair.public) == ""
+
+
+def test_what_the_coordinator_says_of_its_keys_is_remembered(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ring = Keyring(tmp_path)
+    ring.make_own()
+    first, second = new_key_pair().public, new_key_pair().public
+    ring.keep_coordinator(KnownCoordinator(WIFI, first))
+    keys = ring.client_keys(WIFI)
+    assert keys is not None
+    keys.keep(first, second)
+    assert ring.known_coordinator() == KnownCoordinator(WIFI, first, second)
+    again = ring.client_keys(WIFI)
+    assert again is not None
+    assert (again.server_key, again.next_server_key) == (first, second)
+    again.keep(second, "")
+    assert ring.known_coordinator() == KnownCoordinator(WIFI, second)
+    # This machine has joined another coordinator meanwhile.
+    ring.keep_coordinator(KnownCoordinator("tcp://10.0.0.9:7411", first))
+    again.keep(second, first)
+    assert ring.known_coordinator() == KnownCoordinator("tcp://10.0.0.9:7411", first)
+    (tmp_path / "coordinator.toml").write_text("half a file")
+    again.keep(second, first)
+    assert "is not kept" in caplog.text
+
+
+def test_credentials_of_a_service_go_before_its_directory(tmp_path: Path) -> None:
+    state, given = tmp_path / "state", tmp_path / "credentials"
+    Keyring(state).make_own()
+    pair = Keyring(given).make_own()
+    path = given / "node.key"
+    # As systemd makes it for a service with a user of its own: an ACL, shown as the group's mode.
+    path.chmod(0o440)
+    ring = default_keyring({"STATE_DIRECTORY": str(tmp_path), "CREDENTIALS_DIRECTORY": str(given)})
+    assert ring.directory == tmp_path / "keys"
+    ring = Keyring(state, given)
+    assert ring.own() == pair
+    assert ring.make_own() == pair
+    with pytest.raises(KeysError, match=r"node\.key is a credential .* its unit loads it from"):
+        ring.adopt_next(ring.make_next())
+    ring.make_coordinator_pair()
+    assert (state / "coordinator.key").exists()
+    Keyring(given).make_coordinator_pair()
+    with pytest.raises(KeysError, match=r"coordinator\.key is a credential"):
+        ring.make_next_coordinator_pair()
+    path.chmod(0o444)
+    with pytest.raises(KeysError, match="can be read by others"):
+        ring.own()

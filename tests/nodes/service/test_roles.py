@@ -1,0 +1,74 @@
+"""Which engine a config names, and how a node loads it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from nodes.config.settings import ConfigError, EngineSettings, TargetConfig
+from nodes.engine.load import TOY_COSTS, OpenedToy
+from nodes.service.roles import run_target
+from nodes.worker.engines import open_engine
+
+Eventually = Callable[..., Awaitable[None]]
+
+
+def opened(model: str) -> OpenedToy:
+    found = open_engine(EngineSettings(model=model, cells=512, max_streams=3))
+    assert isinstance(found, OpenedToy)
+    return found
+
+
+def test_a_toy_has_an_agreement_and_the_room_that_it_is_given() -> None:
+    toy = opened("toy:0.8")
+    config = toy.model.config
+    assert (config.agreement, config.pass_s) == (0.8, 0.0)
+    assert (config.num_cells, config.max_sequences) == (512, 3)
+    assert toy.costs == TOY_COSTS
+
+
+def test_a_toy_with_a_pace_says_what_its_passes_cost_and_is_the_same_model() -> None:
+    toy = opened("toy:0.8@2.5ms")
+    assert toy.model.config.pass_s == 0.0025
+    assert toy.costs.decode.at(1) == pytest.approx(0.0025, rel=0.1)
+    # However many tokens are in it: the pace is that of passes.
+    assert toy.costs.decode.at(32) < 2 * 0.0025
+    assert toy.costs.prefill.at(1) == pytest.approx(toy.costs.prefill.at(32))
+    assert toy.model.info == opened("toy:0.8").model.info
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        *("toy:", "toy:x", "toy:1.1", "toy:-0.1", "toy:nan"),
+        *("toy:1@", "toy:1@5", "toy:1@ms", "toy:1@5s", "toy:1@5ms@5ms"),
+        *("toy:1@0ms", "toy:1@-1ms", "toy:1@nanms", "toy:1@infms", "toy:1@10001ms"),
+    ],
+)
+def test_a_toy_that_there_is_not_is_one_line(model: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"toy:0 to toy:1 is accepted, .* toy:0\.8@5ms$"
+    ) as caught:
+        opened(model)
+    assert f"engine.model = {model!r}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+async def test_the_thread_that_loads_a_model_ends_with_it(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    """Helpers that libgomp gave it for passes would make those of the engine's thread sleep."""
+    config = TargetConfig(connect=f"ipc://{tmp_path}/nobody", engine=EngineSettings(model="toy:1"))
+    before = {thread.name for thread in threading.enumerate()}
+    serving = asyncio.create_task(run_target(config))
+
+    def added() -> set[str]:
+        return {thread.name for thread in threading.enumerate()} - before
+
+    await eventually(lambda: added() == {"engine"})
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from mesh.errors import EndpointError, KeysError, MeshError
+from mesh.messages import DISMISSED, NOT_ALLOWED, OTHER_PROTOCOL, UNSUITABLE
+from nodes.catalog import ModelNameError
+from nodes.client.client import RequestFailedError
+from nodes.config.settings import ConfigError
+from nodes.service.runtime import StoppedError, report
+from nodes.worker.link import LostCoordinatorError, NoCoordinatorError, RefusedError
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (OSError("x"), 1),
+        (MeshError("x"), 1),
+        (RequestFailedError("unavailable", "x"), 1),
+        (ModelNameError("x"), 2),
+        (NoCoordinatorError("tcp://127.0.0.1:1", 1.0), 69),
+        (LostCoordinatorError("tcp://127.0.0.1:1", "stopped"), 69),
+        (RefusedError("x", OTHER_PROTOCOL), 76),
+        (RefusedError("x", NOT_ALLOWED), 77),
+        (RefusedError("x", UNSUITABLE), 78),
+        (RefusedError("x", DISMISSED), 79),
+        # Of a coordinator that knows more of them.
+        (RefusedError("x", "of another version"), 1),
+        (RefusedError("x"), 1),
+        (ConfigError("x"), 78),
+        (EndpointError("nonsense", "x"), 78),
+        (KeysError("x"), 78),
+    ],
+)
+def test_what_a_user_can_cause_is_a_line_and_a_code(
+    error: Exception, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report(ExceptionGroup("", [ExceptionGroup("", [error])])) == code
+    assert capsys.readouterr().err == f"error: {error}\n"
+
+
+def test_a_signal_is_told_by_its_number(capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(StoppedError(signal.SIGINT)) == 130
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,90 @@
+"""A node and the process that started it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from nodes.config.settings import EngineSettings
+from nodes.service.child import node_command
+from nodes.service.supervision import HASHED, Parent
+from tests.cli.commands import wait_until
+
+LIMIT_S = 60.0
+
+
+def said(capfd: pytest.CaptureFixture[str]) -> str:
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(HASHED)
+    return line.removeprefix(HASHED)
+
+
+def test_a_file_that_has_not_changed_is_not_hashed_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"a model")
+    sha256 = hashlib.sha256(b"a model").hexdigest()
+    assert Parent().hash_file(path) == sha256
+    line = said(capfd)
+    assert line.endswith(f"={sha256}")
+    # What it is told is believed, and passed on to the one after it.
+    told = line.replace(sha256, "f" * 64)
+    assert Parent(told).hash_file(path) == "f" * 64
+    assert said(capfd) == told
+
+
+@pytest.mark.parametrize("how", ["written", "replaced", "nonsense"])
+def test_a_file_that_has_changed_is_hashed_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], how: str
+) -> None:
+    path, other = tmp_path / "model.gguf", tmp_path / "other.gguf"
+    path.write_bytes(b"a model")
+    other.write_bytes(b"another")
+    Parent().hash_file(path)
+    told = said(capfd)
+    if how == "written":
+        path.write_bytes(b"another")
+        # A clock may be too coarse to have moved on.
+        os.utime(path, (1, 1))
+    elif how == "replaced":
+        other.replace(path)
+    else:
+        told = "nonsense"
+    assert Parent(told).hash_file(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.timeout(2 * LIMIT_S)
+@pytest.mark.parametrize("role", ["target", "draft"])
+def test_a_node_that_is_still_loading_ends_with_its_parent(tmp_path: Path, role: str) -> None:
+    path = tmp_path / "slow.gguf"
+    # Nothing is written: who reads it waits for ever.
+    os.mkfifo(path)
+    command = node_command(role, f"ipc://{tmp_path}/nobody", EngineSettings(model=str(path)))
+    writers: list[int] = []
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as node:
+        try:
+            wait_until(lambda: _open_to_write(path, writers), LIMIT_S)
+            assert node.poll() is None
+            _, errors = node.communicate(timeout=LIMIT_S)
+            assert (node.returncode, errors) == (0, b"")
+        finally:
+            node.kill()
+            for fd in writers:
+                os.close(fd)
+
+
+def _open_to_write(fifo: Path, writers: list[int]) -> bool:
+    """Be there for who reads it, if somebody does by now."""
+    try:
+        writers.append(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return False
+    return True

@@ -1,0 +1,33 @@
+"""A real exposition of everything, read back by the library's own parser."""
+
+from __future__ import annotations
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from nodes.gateway.exposition import exposition
+from nodes.telemetry.metrics import mesh
+from nodes.telemetry.metrics.gateway import GatewayMetrics
+from tests.nodes.status_examples import STATUS
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def samples_of(text: bytes) -> Samples:
+    found: Samples = {}
+    for family in text_string_to_metric_families(text.decode()):
+        for sample in family.samples:
+            key = sample.name, frozenset(sample.labels.items())
+            assert key not in found, f"{key} twice"
+            found[key] = sample.value
+    return found
+
+
+def everything() -> Samples:
+    """Of a mesh and a gateway that have done something."""
+    gateway = GatewayMetrics(["/v1/completions"])
+    request = gateway.request_started("/v1/completions")
+    request.started(3)
+    request.tokens_came(0, 1)
+    request.finished(200)
+    gateway.request_started("/v1/completions")
+    return samples_of(exposition([*mesh.families(STATUS), *gateway.families()]))

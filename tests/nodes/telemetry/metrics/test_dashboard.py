@@ -1,0 +1,100 @@
+"""docs/grafana.json and docs/metrics.md against what is really exposed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nodes.telemetry.metrics import gateway, mesh
+from nodes.telemetry.metrics.families import Metric
+from tests.nodes.telemetry.metrics.exposed import everything
+from tests.nodes.telemetry.metrics.promql import parse
+
+DOCS = Path(__file__).parents[4] / "docs"
+DASHBOARD = json.loads((DOCS / "grafana.json").read_text())
+METRICS = (*mesh.METRICS, *gateway.METRICS)
+
+
+def targets() -> Iterator[tuple[str, str, str]]:
+    """Title, query and legend of everything that is drawn."""
+    for panel in DASHBOARD["panels"]:
+        for target in panel.get("targets", ()):
+            yield panel["title"], target["expr"], target["legendFormat"]
+
+
+def labels_by_sample() -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for name, labels in everything():
+        found.setdefault(name, set()).update(key for key, _ in labels)
+    return found
+
+
+LABELS = labels_by_sample()
+
+
+@pytest.mark.parametrize(("title", "expr", "legend"), [*targets()], ids=lambda text: text[:40])
+def test_queries_speak_of_metrics_and_labels_that_there_are(
+    title: str, expr: str, legend: str
+) -> None:
+    query = parse(expr)
+    assert query.selectors
+    for selector in query.selectors:
+        assert selector.name in LABELS, title
+        assert selector.labels <= LABELS[selector.name], title
+        assert selector.is_range == selector.name.endswith(("_total", "_bucket", "_sum", "_count"))
+    kept: set[str] = set()
+    for group, selectors in query.groups:
+        for selector in selectors:
+            assert group <= LABELS[selector.name], title
+        kept |= group
+    shown = set(re.findall(r"\{\{(\w+)\}\}", legend))
+    grouped = {selector for _, selectors in query.groups for selector in selectors}
+    for selector in query.selectors:
+        assert shown <= (kept if selector in grouped else LABELS[selector.name]), title
+
+
+def test_every_metric_is_drawn_somewhere_but_those_that_only_tell_what_runs() -> None:
+    drawn = {s.name for _, expr, _ in targets() for s in parse(expr).selectors}
+    left = {m.name for m in METRICS if not any(name.startswith(m.name) for name in drawn)}
+    assert left == {
+        "airdraft_info",
+        "airdraft_uptime_seconds",
+        "airdraft_requests_submitted_total",
+        "airdraft_node_busy_ratio",
+        "airdraft_air_busy_ratio",
+        "airdraft_gateway_tokens_total",
+    }
+
+
+def test_panels_have_numbers_titles_and_places_of_their_own() -> None:
+    panels: list[dict[str, Any]] = DASHBOARD["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    assert len({panel["title"] for panel in panels if panel["type"] != "row"}) == sum(
+        panel["type"] != "row" for panel in panels
+    )
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        taken |= cells
+
+
+def row(metric: Metric) -> str:
+    labels = ", ".join(f"`{label}`" for label in metric.labels)
+    return f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |"
+
+
+def test_the_table_in_the_docs_is_that_of_the_code() -> None:
+    rows = [line for line in (DOCS / "metrics.md").read_text().splitlines() if "| `air" in line]
+    assert rows == [row(metric) for metric in METRICS]

@@ -1,0 +1,232 @@
+"""What is counted of passes and guesses, against what is known of them one by one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nodes.messages import MAX_GAMMA, CommitEntry
+from nodes.scheduler import Scheduler
+from nodes.telemetry.counts import (
+    FATES,
+    MAX_SPANS,
+    PLAIN_LABELS,
+    RATIO_BOUNDS,
+    TOKEN_KINDS,
+    Counts,
+    Ratios,
+)
+from nodes.worker.stream import StreamId
+from tests.nodes.builders import PROMPT
+from tests.nodes.scheduler.watched import (
+    PASS_S,
+    admit,
+    commit,
+    decoding,
+    fail,
+    guess,
+    make_scheduler,
+)
+
+ONE = StreamId(1)
+
+
+def entry(made: int, accepted: int, num_tokens: int, **changes: Any) -> CommitEntry:
+    return CommitEntry(1, 1, 3, num_tokens, made, accepted, "", b"", **changes)
+
+
+def counted(*entries: CommitEntry) -> Counts:
+    counts = Counts()
+    for each in entries:
+        counts.committed(each, each.num_tokens, "not_worth")
+    return counts
+
+
+def test_tokens_are_told_apart_by_what_made_them() -> None:
+    # Of the fourth the text ends with its second guess.
+    passes = entry(4, 2, 3), entry(4, 4, 5), entry(0, 0, 1), entry(4, 3, 2)
+    counts = counted(*passes)
+    kinds = {kind: counts.tokens[kind] for kind in TOKEN_KINDS}
+    assert kinds == {"accepted": 8, "corrected": 1, "bonus": 1, "plain": 1}
+    assert counts.num_tokens == 11
+    assert counts.plain_steps == {"not_worth": 1}
+    assert (counts.by_made[0], counts.by_made[4]) == (1, 3)
+
+
+def test_every_guess_has_a_fate() -> None:
+    # Three of five that were there are taken; the target looks four up instead of two; one is late.
+    counts = counted(
+        entry(3, 1, 2, num_offered=5),
+        entry(4, 4, 5, num_looked_up=4, num_offered=2),
+        entry(0, 0, 1, num_late=1),
+    )
+    assert counts.guesses == {"taken": 3, "not_chosen": 4, "late": 1, "looked_up": 4}
+    assert set(counts.guesses) == set(FATES)
+
+
+def test_guesses_are_compared_whether_they_were_taken_or_not() -> None:
+    counts = counted(entry(0, 0, 1, num_compared=3, num_right=2), entry(2, 2, 3, num_compared=1))
+    assert (counts.num_compared, counts.num_right) == (4, 2)
+
+
+def test_no_counter_falls_whatever_a_target_says() -> None:
+    counts = counted(entry(1, 9, 2, num_looked_up=9, num_compared=1, num_right=5))
+    assert counts.guesses == {"taken": 0, "not_chosen": 0, "late": 0, "looked_up": 1}
+    assert counts.num_right <= counts.num_compared
+    assert counts.tokens["accepted"] == 1
+
+
+def test_a_text_that_had_no_token_to_come_had_no_pass() -> None:
+    counts = Counts()
+    counts.committed(CommitEntry(1, 1, 3, 0, 0, 0, "length", b""), 0, "last_token")
+    assert (counts.by_made[0], counts.plain_steps) == (0, {})
+
+
+@given(
+    passes=st.lists(
+        st.integers(1, MAX_GAMMA).flatmap(
+            lambda made: st.tuples(st.just(made), st.integers(0, made))
+        )
+    )
+)
+def test_positions_are_those_of_the_passes_one_by_one(passes: list[tuple[int, int]]) -> None:
+    counts = counted(*(entry(made, accepted, accepted + 1) for made, accepted in passes))
+    found_made, judged, found_accepted = counts.by_position()
+    for position in range(1, MAX_GAMMA + 1):
+        assert found_made[position - 1] == sum(made >= position for made, _ in passes)
+        assert found_accepted[position - 1] == sum(right >= position for _, right in passes)
+        assert judged[position - 1] == sum(
+            made >= position and right >= position - 1 for made, right in passes
+        )
+
+
+def test_ratios_are_sorted_by_their_bounds() -> None:
+    ratios = Ratios()
+    for ratio in (0.1, 0.5, 0.51, 1.0, 99.0):
+        ratios.observe(ratio, 1.0)
+    assert (ratios.counts[0], ratios.counts[1], ratios.counts[-1]) == (2, 1, 1)
+    assert ratios.counts[RATIO_BOUNDS.index(1.0)] == 1
+    assert ratios.total == pytest.approx(101.11)
+    for observed_s, predicted_s in ((0.0, 1.0), (1.0, 0.0), (1.0, float("inf"))):
+        ratios.observe(observed_s, predicted_s)
+    assert sum(ratios.counts) == 5
+
+
+def test_spans_do_not_grow_for_ever() -> None:
+    counts = Counts()
+    for number in range(3 * MAX_SPANS):
+        counts.guessed("d", 4, float(number))
+        counts.pass_done("t", 0.01, 5, 4, float(number))
+    assert len(counts.spans) == MAX_SPANS
+    assert counts.num_messages == counts.num_passes == 3 * MAX_SPANS
+
+
+# -- of a scheduler -------------------------------------------------------------------------------
+
+
+def test_a_message_and_the_pass_that_took_its_guesses_leave_spans() -> None:
+    scheduler = decoding("d")
+    guess(scheduler, "d", 4, now=1.0)
+    commit(scheduler, 5, 6, 9, num_draft_tokens=4, num_accepted_tokens=2, now=2.0)
+    counts = scheduler.counts
+    message, verified = counts.spans
+    assert (message.stage, message.node, message.start, message.end) == ("guesses", "d", 1.0, 1.0)
+    assert (message.num_tokens, message.num_guesses) == (4, 4)
+    assert (verified.stage, verified.node) == ("pass", "big")
+    assert (verified.start, verified.end) == (2.0 - PASS_S, 2.0)
+    assert (verified.num_tokens, verified.num_guesses) == (5, 4)
+    assert (counts.num_messages, counts.num_passes, counts.pass_s) == (1, 1, PASS_S)
+    assert counts.by_position()[2][:3] == (1, 1, 0)
+
+
+def test_what_does_not_follow_the_journal_is_not_counted() -> None:
+    scheduler = decoding()
+    commit(scheduler, 5)
+    commit(scheduler, 9, prefix_len=len(PROMPT))
+    assert scheduler.counts.num_tokens == 1
+
+
+def test_parked_and_reopened_streams_and_texts_that_were_there() -> None:
+    scheduler = decoding()
+    counts = scheduler.counts
+    scheduler.target_parked(ONE, 1, 0.0)
+    scheduler.target_ready(ONE, 2, 0.0, 1)
+    assert (counts.num_parked, counts.num_texts, counts.num_texts_reused) == (1, 2, 1)
+    assert (counts.tokens_read, counts.tokens_reused) == (len(PROMPT) + 1, len(PROMPT) - 1)
+    commit(scheduler, 5, prefix_len=99)
+    assert counts.num_reopened == 1
+
+
+@pytest.mark.parametrize(("pass_s", "counted_s"), [(-1.0, 0.0), (1e308, 3600.0)])
+def test_no_pass_takes_less_than_nothing_or_for_ever(pass_s: float, counted_s: float) -> None:
+    scheduler = decoding()
+    commit(scheduler, 5, pass_s=pass_s)
+    assert scheduler.counts.pass_s == counted_s
+    # One hour is what is beside the prediction, too.
+    ratios = scheduler.counts.ratios["pass"]
+    assert sum(ratios.counts) == (counted_s > 0.0)
+    assert ratios.total < 1e9
+
+
+# -- why there were no guesses --------------------------------------------------------------------
+
+
+def label_of(scheduler: Scheduler) -> str:
+    """Of the pass that has just been counted."""
+    (label,) = (label for label, count in scheduler.counts.plain_steps.items() if count)
+    assert label in PLAIN_LABELS
+    return label
+
+
+def test_the_client_asked_for_none() -> None:
+    scheduler = decoding("d", gamma=0)
+    commit(scheduler, 5)
+    assert label_of(scheduler) == "asked"
+
+
+def test_one_token_is_left() -> None:
+    scheduler = decoding("d", max_tokens=1)
+    commit(scheduler, 5, finish_reason="length")
+    assert label_of(scheduler) == "last_token"
+
+
+def test_there_is_no_draft_node() -> None:
+    scheduler = decoding()
+    commit(scheduler, 5)
+    assert label_of(scheduler) == "no_draft"
+
+
+def test_the_draft_node_refused() -> None:
+    scheduler = decoding("d")
+    fail(scheduler, "d", "full")
+    commit(scheduler, 5)
+    assert label_of(scheduler) == "refused"
+
+
+def test_the_draft_node_still_reads() -> None:
+    scheduler = make_scheduler("d")
+    admit(scheduler)
+    scheduler.target_ready(ONE, 1, 0.0)
+    commit(scheduler, 5)
+    assert label_of(scheduler) == "reading"
+
+
+def test_no_guess_was_there() -> None:
+    scheduler = decoding("d")
+    commit(scheduler, 5)
+    assert label_of(scheduler) == "none_there"
+
+
+def test_those_that_were_there_would_not_gain() -> None:
+    scheduler = decoding("d")
+    commit(scheduler, 5, num_offered=4, best_percent=41)
+    assert label_of(scheduler) == "not_worth"
+
+
+def test_a_pass_with_guesses_has_no_reason() -> None:
+    scheduler = decoding("d")
+    commit(scheduler, 5, 6, num_draft_tokens=2, num_accepted_tokens=1, num_offered=4)
+    assert not scheduler.counts.plain_steps.total()

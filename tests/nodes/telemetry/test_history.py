@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from nodes.telemetry.history import KEPT_S, STEP_S, History, Point
+from nodes.telemetry.status import Status
+from tests.nodes.status_examples import COUNTS, STATUS
+
+
+def after(second: float, num_tokens: int, made: int = 0, accepted: int = 0) -> Status:
+    """A status of so many seconds later, with so much more in its counters."""
+    counts = replace(
+        COUNTS,
+        tokens={**COUNTS.tokens, "plain": num_tokens},
+        made=(made, *COUNTS.made[1:]),
+        accepted=(accepted, *COUNTS.accepted[1:]),
+    )
+    target = replace(STATUS.targets[0], counts=counts)
+    return replace(STATUS, at_s=second, targets=(target,))
+
+
+def test_points_are_what_came_between_two_statuses() -> None:
+    history = History()
+    for status in (after(0, 0), after(1, 10), after(3, 50, 8, 6)):
+        history.add(status)
+    assert list(history) == [Point(1, 10.0, None), Point(3, 20.0, 0.75)]
+
+
+def test_what_comes_sooner_than_a_step_is_added_to_the_next() -> None:
+    history = History()
+    for status in (after(0, 0), after(0, 0), after(STEP_S / 2, 10), after(STEP_S, 30)):
+        history.add(status)
+    assert [point.tokens_per_s for point in history] == [pytest.approx(30 / STEP_S)]
+
+
+def test_no_more_than_five_minutes_are_kept() -> None:
+    history = History()
+    for second in range(1000):
+        history.add(after(second, 2 * second))
+    assert len(history) == KEPT_S / STEP_S
+    assert {point.tokens_per_s for point in history} == {2.0}
+
+
+def test_a_coordinator_that_starts_anew_begins_anew() -> None:
+    history = History()
+    for second in range(5):
+        history.add(after(second, 100 * second))
+    history.add(replace(after(1, 3), epoch="other"))
+    assert len(history) == 0
+    history.add(replace(after(2, 7), epoch="other"))
+    assert [point.tokens_per_s for point in history] == [4.0]
+
+
+def test_counters_that_shrank_are_no_negative_speed() -> None:
+    history = History()
+    for status in (after(0, 90), after(1, 10)):
+        history.add(status)
+    assert [point.tokens_per_s for point in history] == [0.0]

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+from dataclasses import fields, is_dataclass
+from typing import Any, get_args, get_type_hints
+
+import pytest
+
+from nodes.telemetry.trace.records import KINDS, PlanRecord, from_line, num_entries, to_line
+from tests.nodes.telemetry.trace.examples import FLOW, OTHERS, guessing, plan_record
+
+ALL = (*FLOW, *OTHERS)
+
+
+def test_there_is_an_example_of_each_kind() -> None:
+    assert {type(record) for record in ALL} == set(KINDS.values())
+
+
+@pytest.mark.parametrize("record", ALL, ids=lambda record: type(record).__name__)
+def test_lines_come_back_equal(record: Any) -> None:
+    line = to_line(5, record)
+    assert line.endswith(b"}\n")
+    found = json.loads(line)
+    assert (found["number"], KINDS[found["kind"]]) == (5, type(record))
+    assert from_line(line) == record
+
+
+def test_no_field_could_hold_a_token_or_a_text() -> None:
+    """Texts are names of nodes, targets, policies, links and bounds, and reasons of draft nodes; no
+    list of numbers is one of token ids."""
+    texts, numbers = set(), set()
+
+    def look(cls: Any) -> None:
+        hints = get_type_hints(cls)
+        for field in fields(cls):
+            hint = hints[field.name]
+            for part in (hint, *get_args(hint)):
+                assert part is not bytes
+                if is_dataclass(part):
+                    look(part)
+            if str in (hint, *get_args(hint)):
+                texts.add(field.name)
+            if hint == tuple[int, ...]:
+                numbers.add(field.name)
+
+    for cls in KINDS.values():
+        look(cls)
+    assert texts == {"target", "policy", "bound", "node", "reason", "name", "draft", "medium"}
+    assert numbers == {"stream_ids", "gammas", "plain", "sizes"}
+
+
+def test_a_record_weighs_more_the_more_streams_it_tells_of() -> None:
+    assert num_entries(plan_record(guessing(9))) == 10
+    assert [num_entries(record) for record in FLOW] == [3, 1, 1, 3]
+    assert [num_entries(record) for record in OTHERS] == [1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "not a line of JSON"),
+        ("[" * 100_000, "not a line of JSON"),
+        ("[]", "not an object"),
+        ("{}", "kind is none of plan, follow,"),
+        ('{"kind": "plans"}', "kind is none of plan, follow,"),
+        ('{"kind": ["plan"]}', "kind is none of plan, follow,"),
+        ('{"kind": "guesses", "at_s": "x"}', "at_s is not a number"),
+        ('{"kind": "guesses", "at_s": 1}', "target is missing"),
+    ],
+)
+def test_lines_that_are_no_records_are_refused(line: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        from_line(line)
+
+
+def test_numpy_numbers_are_written_as_numbers() -> None:
+    record = plan_record(guessing(3))
+    assert isinstance(record, PlanRecord)
+    again = from_line(to_line(1, record))
+    assert isinstance(again, PlanRecord)
+    assert again.prediction == record.prediction

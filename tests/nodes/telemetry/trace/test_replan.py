@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from nodes.telemetry.trace.replan import replan, table_of
+from policies.baselines import POLICIES
+from policies.joint import joint_plan
+from policies.plan import Batch, Observation
+from policies.priced import price_of
+from tests.nodes.telemetry.trace.examples import guessing, plan_record
+
+
+def test_the_same_policy_plans_the_same() -> None:
+    records = [plan_record(guessing(n), float(n)) for n in (1, 4, 9)]
+    found = replan(records, POLICIES["joint"])
+    assert [item.ratio for item in found] == [1.0, 1.0, 1.0]
+    assert [item.plan.batches for item in found] == [record.batches for record in records]
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_policy_is_priced_beside_the_recorded_plan(name: str) -> None:
+    record = plan_record(guessing(5))
+    (item,) = replan([record], POLICIES[name])
+    assert record.prediction is not None
+    assert item.planned.price_s == pytest.approx(price_of(record.observation, item.plan))
+    assert item.ratio == pytest.approx(item.planned.price_s / record.prediction.price_s)
+    assert item.ratio >= 1.0 - 1e-9
+    table = table_of([item], name)
+    assert f"{name} to recorded, 1 plans: prices {item.ratio:.3f} on average" in table
+
+
+def test_where_nothing_was_planned_nothing_is_compared() -> None:
+    empty = plan_record(Observation(()))
+    no_costs = plan_record(replace(guessing(), target=None))
+    assert replan([empty, no_costs], POLICIES["joint"]) == []
+
+
+def test_a_table_shows_both_plans_of_each_record() -> None:
+    together = replace(plan_record(guessing(2), 5.0), batches=(Batch((1, 2), (8, 8)),))
+    records = [together, plan_record(guessing(3, 0.01), 7.5)]
+    lines = table_of(replan(records, POLICIES["ad"]), "ad").splitlines()
+    assert all(line.isascii() for line in lines)
+    assert lines[0].split() == ["at", "s", "streams", "plan", "price", "ms", "ratio", "batches"]
+    assert lines[1].split()[:4] == ["0.00", "2", "recorded", "(joint)"]
+    assert lines[1].split()[5] == "1.000"
+    assert lines[1].endswith("  1-2: 8")
+    assert lines[2].split()[0] == "ad"
+    assert lines[2].endswith("plain 1-2")
+    assert lines[3].split()[:2] == ["2.50", "3"]
+    # Guesses that are never accepted are not made.
+    assert lines[3].endswith("plain 1-3")
+    assert lines[4].split()[2] == "1.000"
+
+
+def test_many_batches_are_cut_short() -> None:
+    record = plan_record(guessing(2))
+    many = tuple(Batch((10 + n, 20 + n), (n, 4)) for n in range(1, 7))
+    table = table_of(replan([replace(record, batches=many, plain=(1, 2, 4))], joint_plan), "joint")
+    rows = [line.strip() for line in table.splitlines()]
+    assert rows[1].endswith("  11,21: 1 4")
+    assert rows[2:6] == ["12,22: 2 4", "13,23: 3 4", "14,24: 4", "and 2 more"]
+    assert rows[6] == "plain 1-2,4"

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import pytest
+
+from nodes.worker.engine_thread import EngineThread, Pace
+
+Eventually = Callable[..., "asyncio.Future[None]"]
+
+
+class Counter:
+    """A worker that counts down what it was given."""
+
+    def __init__(self) -> None:
+        self.left = 0
+        self.threads: set[str] = set()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def has_work(self) -> bool:
+        return self.left > 0
+
+    def step(self) -> Sequence[object]:
+        self.gate.wait()
+        self.threads.add(threading.current_thread().name)
+        self.left -= 1
+        return [f"{self.left} left"]
+
+    def add(self, count: int) -> Sequence[object]:
+        self.left += count
+        return [f"added {count}"]
+
+
+class Running:
+    """An engine thread, its worker and what it delivered."""
+
+    def __init__(
+        self,
+        pace: Pace[Counter] | None = None,
+    ) -> None:
+        self.worker = Counter()
+        self.events: list[object] = []
+        self.threads: set[str] = set()
+        self.engine = EngineThread(self.worker, self._deliver, pace)
+
+    def _deliver(self, events: Sequence[object], seconds: float) -> None:
+        assert seconds >= 0.0
+        self.threads.add(threading.current_thread().name)
+        self.events += events
+
+
+@contextlib.asynccontextmanager
+async def running() -> AsyncIterator[Running]:
+    thread = Running()
+    task = asyncio.create_task(thread.engine.run())
+    try:
+        yield thread
+    finally:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_commands_and_passes_run_in_the_thread_and_events_come_on_the_loop(
+    eventually: Eventually,
+) -> None:
+    async with running() as thread:
+        thread.engine.post(lambda worker: worker.add(2))
+        await eventually(lambda: thread.events == ["added 2", "1 left", "0 left"])
+        assert thread.worker.threads == {"engine"}
+        assert thread.threads == {threading.current_thread().name}
+        assert thread.engine.num_passes == 2
+
+
+async def test_commands_come_in_between_passes(eventually: Eventually) -> None:
+    async with running() as thread:
+        thread.worker.gate.clear()
+        thread.engine.post(lambda worker: worker.add(1))
+        await eventually(lambda: thread.worker.left == 1)
+        thread.engine.post(lambda worker: worker.add(3))
+        thread.engine.post(lambda worker: worker.add(5))
+        thread.worker.gate.set()
+        await eventually(lambda: thread.events[-1:] == ["0 left"])
+        assert thread.events[:4] == ["added 1", "0 left", "added 3", "added 5"]
+
+
+async def test_an_engine_without_work_waits_for_commands(eventually: Eventually) -> None:
+    async with running() as thread:
+        thread.engine.post(lambda _worker: ["nothing to do"])
+        await eventually(lambda: thread.events == ["nothing to do"])
+        assert thread.engine.num_passes == 0
+
+
+class Patient:
+    """Waits for so long while there is one thing to do, one wait after the other. ended: what is
+    told of passes."""
+
+    def __init__(self, *waits_s: float) -> None:
+        self.waits_s = list(waits_s)
+        self.ended: list[float] = []
+        self._until = 0.0
+
+    def patience_s(self, worker: Counter, now: float) -> float:
+        if worker.left != 1:
+            return 0.0
+        if now >= self._until and self.waits_s:
+            self._until = now + self.waits_s.pop(0)
+        return max(0.0, self._until - now)
+
+    def passed(self, worker: Counter, now: float, seconds: float) -> None:
+        assert now >= seconds >= 0.0
+        self.ended.append(seconds)
+
+
+def quietly(worker: Counter) -> Sequence[object]:
+    worker.add(1)
+    return ()
+
+
+@pytest.mark.parametrize("with_events", [False, True])
+async def test_a_pass_waits_for_another_command_as_long_as_it_has_patience(
+    eventually: Eventually, with_events: bool
+) -> None:
+    pace = Patient(60.0)
+    thread = Running(pace=pace)
+    task = asyncio.create_task(thread.engine.run())
+    thread.engine.post(quietly)
+    await eventually(lambda: thread.worker.left == 1)
+    await asyncio.sleep(0.05)
+    assert thread.engine.num_passes == 0
+    assert not thread.engine.is_stuck(0.0)
+    if with_events:
+        # They are told at once, and the pass goes on waiting.
+        thread.engine.post(lambda worker: worker.add(0))
+        await eventually(lambda: thread.events == ["added 0"])
+        assert thread.engine.num_passes == 0
+    thread.engine.post(quietly)
+    await eventually(lambda: bool(pace.ended))
+    await eventually(lambda: thread.events[-1] == "1 left")
+    assert thread.worker.left == 1
+    task.cancel()
+    # What waits does not keep it from ending.
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize("waits_s", [(0.05,), (0.02, 0.02, 0.02)])
+async def test_a_pass_begins_when_its_patience_is_over(
+    eventually: Eventually, waits_s: tuple[float, ...]
+) -> None:
+    """There may be something else to wait for by then."""
+    thread = Running(pace=(pace := Patient(*waits_s)))
+    task = asyncio.create_task(thread.engine.run())
+    thread.engine.post(quietly)
+    await eventually(lambda: thread.events == ["0 left"])
+    assert pace.waits_s == []
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_what_the_engine_raises_ends_run() -> None:
+    thread = Running()
+
+    def fail(_worker: Counter) -> Sequence[object]:
+        raise ValueError("broken")
+
+    thread.engine.post(fail)
+    with pytest.raises(ValueError, match="broken"):
+        await thread.engine.run()
+
+
+async def test_cancelling_waits_for_the_pass_under_way(eventually: Eventually) -> None:
+    thread = Running()
+    task = asyncio.create_task(thread.engine.run())
+    thread.worker.gate.clear()
+    thread.engine.post(lambda worker: worker.add(100))
+    await eventually(lambda: thread.worker.left == 100)
+    task.cancel()
+    asyncio.get_running_loop().call_soon(thread.worker.gate.set)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert thread.worker.left < 100
+
+
+async def test_what_was_done_before_a_new_beginning_is_not_told(eventually: Eventually) -> None:
+    async with running() as thread:
+        thread.worker.gate.clear()
+        thread.engine.post(lambda worker: worker.add(1))
+        await eventually(lambda: thread.worker.left == 1)
+        thread.engine.post(lambda worker: worker.add(3))
+        thread.engine.post_anew(lambda _worker: ["anew"])
+        thread.engine.post(lambda _worker: ["after"])
+        thread.worker.gate.set()
+        await eventually(lambda: thread.events[-1:] == ["0 left"])
+        assert thread.events == ["anew", "after", "2 left", "1 left", "0 left"]
+
+
+async def test_an_engine_that_is_at_one_thing_for_long_is_stuck(eventually: Eventually) -> None:
+    async with running() as thread:
+        assert not thread.engine.is_stuck(0.0)
+        thread.worker.gate.clear()
+        thread.engine.post(lambda worker: worker.add(1))
+        await eventually(lambda: thread.engine.is_stuck(0.01))
+        assert not thread.engine.is_stuck(60.0)
+        thread.worker.gate.set()
+        await eventually(lambda: not thread.engine.is_stuck(0.0))
+
+
+async def test_events_that_cannot_be_told_end_run() -> None:
+    def deliver(_events: Sequence[object], _seconds: float) -> None:
+        raise OSError("nobody to tell")
+
+    engine = EngineThread(Counter(), deliver)
+    engine.post(lambda worker: worker.add(1))
+    with pytest.raises(OSError, match="nobody to tell"):
+        await engine.run()
+
+
+async def test_what_is_in_hand_at_the_end_is_told(eventually: Eventually) -> None:
+    thread = Running()
+    thread.worker.gate.clear()
+    task = asyncio.create_task(thread.engine.run())
+    thread.engine.post(lambda worker: worker.add(5))
+    await eventually(lambda: thread.worker.left == 5)
+    task.cancel()
+    await asyncio.sleep(0)
+    thread.engine.post(lambda worker: worker.add(100))
+    thread.worker.gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    # The pass that was under way; nothing that came later.
+    assert thread.events == ["added 5", "4 left"]

@@ -1,0 +1,150 @@
+"""Grammars are compiled beside the engine; whoever has none does not wait for them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import cast
+
+from nodes.engine.grammar import GrammarError, Grammars
+from nodes.engine.rules import Grammar, LogitRules
+from nodes.engine.sampling import Sampling
+from nodes.messages import OpenStreamRequest
+from nodes.worker.opening import Opening
+
+Eventually = Callable[..., "asyncio.Future[None]"]
+
+
+class SlowGrammars:
+    """Compiles when it is told to."""
+
+    def __init__(self) -> None:
+        self.may_go_on = threading.Event()
+        self.compiled: list[str] = []
+        self.num_begun = 0
+
+    def knows(self, grammar: Grammar) -> bool:
+        return grammar.text in self.compiled
+
+    def compile(self, grammar: Grammar) -> None:
+        self.num_begun += 1
+        assert self.may_go_on.wait(60.0)
+        self.compiled.append(grammar.text)
+        if grammar.text == "bad":
+            raise GrammarError("bad")
+
+
+def request(
+    stream_id: int, text: str = "", generation: int = 1, owner: str = "x"
+) -> OpenStreamRequest:
+    grammar = Grammar("gbnf", text) if text else Grammar()
+    sampling = Sampling(rules=LogitRules(grammar=grammar))
+    return OpenStreamRequest(stream_id, generation, owner, sampling, 4, (), False, 1, (1,))
+
+
+class Setting:
+    def __init__(self) -> None:
+        self.grammars = SlowGrammars()
+        self.opened: list[tuple[int, int]] = []
+        self.opening = Opening(
+            cast(Grammars, self.grammars),
+            lambda r: self.opened.append((r.stream_id, r.generation)),
+        )
+
+    async def __aenter__(self) -> Setting:
+        self._task = asyncio.create_task(self.opening.run())
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        self.grammars.may_go_on.set()
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+async def test_who_has_a_grammar_waits_for_it_and_others_do_not(eventually: Eventually) -> None:
+    async with Setting() as setting:
+        setting.opening.open(request(1, "slow"))
+        setting.opening.open(request(2))
+        assert setting.opened == [(2, 1)]
+        setting.grammars.may_go_on.set()
+        await eventually(lambda: setting.opened == [(2, 1), (1, 1)])
+        assert setting.opening.num_compiled == 1
+        # Known by now.
+        setting.opening.open(request(3, "slow"))
+        assert setting.opened[-1] == (3, 1)
+
+
+async def test_a_bad_grammar_is_left_to_the_engines_state_to_tell(eventually: Eventually) -> None:
+    async with Setting() as setting:
+        setting.grammars.may_go_on.set()
+        setting.opening.open(request(1, "bad"))
+        setting.opening.open(request(2, "good"))
+        await eventually(lambda: setting.opened == [(1, 1), (2, 1)])
+
+
+async def test_who_was_closed_or_replaced_meanwhile_is_not_opened(eventually: Eventually) -> None:
+    async with Setting() as setting:
+        for stream_id in (1, 2, 3):
+            setting.opening.open(request(stream_id, f"slow {stream_id}"))
+        setting.opening.close(1, 1)
+        # Of another placement, and of a stream that does not wait.
+        setting.opening.close(2, 7)
+        setting.opening.close(9, 1)
+        setting.opening.open(request(3, "slow 3", generation=2))
+        setting.grammars.may_go_on.set()
+        await eventually(lambda: len(setting.opened) == 2)
+        assert setting.opened == [(2, 1), (3, 2)]
+
+
+async def test_who_is_closed_before_its_turn_is_not_kept(eventually: Eventually) -> None:
+    async with Setting() as setting:
+        setting.opening.open(request(0, "slow"))
+        await eventually(lambda: setting.grammars.num_begun == 1)
+        for stream_id in range(1, 100):
+            setting.opening.open(request(stream_id, f"slow {stream_id}"))
+            setting.opening.close(stream_id, 1)
+        setting.grammars.may_go_on.set()
+        await eventually(lambda: setting.opened == [(0, 1)])
+        assert setting.grammars.num_begun == 1
+
+
+async def test_owners_take_turns(eventually: Eventually) -> None:
+    async with Setting() as setting:
+        for stream_id in range(4):
+            setting.opening.open(request(stream_id, f"of the first {stream_id}", owner="first"))
+        await eventually(lambda: setting.grammars.num_begun == 1)
+        setting.opening.open(request(7, "of the second", owner="second"))
+        setting.grammars.may_go_on.set()
+        await eventually(lambda: len(setting.opened) == 5)
+        assert [stream_id for stream_id, _ in setting.opened] == [0, 7, 1, 2, 3]
+
+
+async def test_a_coordinator_that_comes_back_knows_none_of_those_that_wait(
+    eventually: Eventually,
+) -> None:
+    async with Setting() as setting:
+        setting.opening.open(request(1, "slow"))
+        setting.opening.forget_all()
+        setting.opening.open(request(2, "other"))
+        setting.grammars.may_go_on.set()
+        await eventually(lambda: setting.opened == [(2, 1)])
+
+
+async def test_an_engine_without_grammars_is_asked_at_once() -> None:
+    opened: list[OpenStreamRequest] = []
+    Opening(None, opened.append).open(request(1, "any"))
+    assert len(opened) == 1
+
+
+async def test_who_is_stopped_ends_after_what_is_being_compiled(eventually: Eventually) -> None:
+    async with Setting() as setting:
+        setting.opening.open(request(1, "bad"))
+        await eventually(lambda: setting.grammars.num_begun == 1)
+        setting._task.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not setting._task.done()
+        setting.grammars.may_go_on.set()
+        await asyncio.gather(setting._task, return_exceptions=True)
+        assert setting.grammars.compiled == ["bad"]

@@ -1,0 +1,137 @@
+"""An engine's facts and costs arrive as they were sent."""
+
+import dataclasses
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.codec import encode_struct
+from mesh.errors import DecodeError
+from nodes.engine.toy import ToyModel
+from nodes.messages import CostFields, LinkFields
+from nodes.worker.profile import (
+    costs_of,
+    decode_profile,
+    encode_profile,
+    link_of,
+    same_vocabulary,
+    token_bits,
+)
+from policies.latency import CostTable, NodeCosts
+from policies.plan import Link
+
+INFO = ToyModel().info
+COSTS = NodeCosts(CostTable((1, 4), (0.01, 0.02), 1e-9), CostTable((32,), (0.3,)))
+
+times = st.floats(1e-9, 1e5)
+
+
+@st.composite
+def tables(draw):
+    sizes = sorted(draw(st.sets(st.integers(1, 2**31 - 1), min_size=1, max_size=12)))
+    seconds = draw(st.lists(times, min_size=len(sizes), max_size=len(sizes)))
+    return CostTable(tuple(sizes), tuple(seconds), draw(st.floats(0, 1)))
+
+
+@given(tables(), tables())
+def test_costs_come_back_equal(decode, prefill):
+    costs = NodeCosts(decode, prefill)
+    assert costs_of(decode_profile(encode_profile(INFO, costs))) == costs
+
+
+@pytest.mark.parametrize(
+    ("seconds", "per_cell_s"), [(1e-10, 0.0), (1e6, 0.0), (1e154, 0.0), (0.1, 2.0), (0.1, 1e160)]
+)
+def test_costs_of_no_device_are_refused(seconds, per_cell_s):
+    """The planner computes with them: nothing a peer says may overflow there."""
+    table = CostTable((1, 4), (0.1, max(0.1, seconds)), per_cell_s)
+    if seconds < 0.1:
+        table = CostTable((1, 4), (seconds, 0.1))
+    for costs in (NodeCosts(table, COSTS.prefill), NodeCosts(COSTS.decode, table)):
+        with pytest.raises(ValueError, match=r"a pass takes|a cell costs"):
+            costs_of(decode_profile(encode_profile(INFO, costs)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"exact": False, "emulated": False},
+        {"can_roll_back": False},
+        {"num_cells": 7, "context_length": 8, "num_vocab": 9, "max_sequences": 10},
+        {"engine": "a", "model": "b", "model_hash": "c", "vocab_hash": "d", "numerics_class": "e"},
+    ],
+)
+def test_facts_come_back_equal(changes):
+    info = dataclasses.replace(INFO, **changes)
+    profile = decode_profile(encode_profile(info, COSTS))
+    for name in (f.name for f in dataclasses.fields(profile)):
+        if name == "max_streams":
+            assert profile.max_streams == info.max_sequences
+        elif name not in ("decode", "prefill", "link"):
+            assert getattr(profile, name) == getattr(info, name)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 10, -1])
+def test_a_profile_that_was_cut_is_malformed(cut):
+    data = encode_profile(INFO, COSTS)
+    with pytest.raises(DecodeError):
+        decode_profile(data[:cut])
+
+
+def test_another_struct_is_malformed():
+    with pytest.raises(DecodeError):
+        decode_profile(encode_struct(CostFields((1,), (1.0,), 0.0, 0.0)))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        CostFields((), (), 0.0, 0.0),
+        CostFields((1, 2), (1.0,), 0.0, 0.0),
+        CostFields((2, 1), (1.0, 1.0), 0.0, 0.0),
+        CostFields((1, 1), (1.0, 1.0), 0.0, 0.0),
+        CostFields((0,), (1.0,), 0.0, 0.0),
+        CostFields((1,), (0.0,), 0.0, 0.0),
+        CostFields((1,), (-1.0,), 0.0, 0.0),
+        CostFields((1,), (math.nan,), 0.0, 0.0),
+        CostFields((1, 2), (1.0, math.inf), 0.0, 0.0),
+        CostFields((1,), (1.0,), -1e-9, 0.0),
+        CostFields((1,), (1.0,), math.nan, 0.0),
+        CostFields((1,), (1.0,), 0.0, -1e-9),
+        CostFields((1,), (1.0,), 0.0, 2.0),
+    ],
+)
+@pytest.mark.parametrize("table", ["decode", "prefill"])
+def test_costs_that_no_measurement_gives_are_refused(table, fields):
+    profile = decode_profile(encode_profile(INFO, COSTS))
+    with pytest.raises(ValueError, match=r"."):
+        costs_of(dataclasses.replace(profile, **{table: fields}))
+
+
+def test_guesses_need_the_targets_vocabulary():
+    target = decode_profile(encode_profile(INFO, COSTS))
+
+    def draft(vocab_hash):
+        return dataclasses.replace(target, vocab_hash=vocab_hash)
+
+    assert same_vocabulary(draft(target.vocab_hash), target)
+    assert not same_vocabulary(draft("another"), target)
+
+
+def test_a_declared_link_comes_back_and_another_is_unlimited():
+    declared = LinkFields("cell-a", 250e3, 0.002)
+    profile = decode_profile(encode_profile(INFO, COSTS, link=declared))
+    assert link_of(profile) == Link(250e3, medium="cell-a", frame_s=0.002)
+    assert link_of(decode_profile(encode_profile(INFO, COSTS))) == Link()
+    dead = decode_profile(encode_profile(INFO, COSTS, link=LinkFields("", 1.0, 0.0)))
+    with pytest.raises(ValueError, match="1000 bit/s at least"):
+        link_of(dead)
+
+
+def test_token_ids_take_two_bytes_where_all_of_a_vocabulary_fit():
+    for num_vocab, bits in ((49_152, 16), (65_536, 16), (65_537, 32)):
+        info = dataclasses.replace(INFO, num_vocab=num_vocab)
+        assert token_bits(decode_profile(encode_profile(info, COSTS))) == bits

@@ -1,0 +1,104 @@
+"""Stop strings are found however the text is cut, and nothing of them is ever shown."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nodes.engine.sampling import Sampling
+from nodes.worker.stream import StopMatcher, StreamId, StreamSpec
+
+letters = st.text("ab", min_size=1, max_size=4)
+
+
+@st.composite
+def cut_texts(draw):
+    """A text over few letters and the pieces it arrives in."""
+    text = draw(st.text("abc", max_size=30)).encode()
+    cuts = sorted(draw(st.lists(st.integers(0, len(text)), max_size=8)))
+    return text, [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+
+
+def show(stops, pieces):
+    """What is shown of the pieces one after the other, and whether a stop string came."""
+    matcher = StopMatcher(tuple(stops))
+    shown = []
+    for piece in pieces:
+        text, stopped = matcher.push(piece)
+        shown.append(text)
+        if stopped:
+            return shown, True
+    return [*shown, matcher.flush()], False
+
+
+@given(cut_texts(), st.lists(letters, max_size=3))
+def test_shows_the_text_before_the_stop_that_ends_first_however_it_is_cut(cut, stops):
+    text, pieces = cut
+    found = [stop.encode() for stop in stops if stop.encode() in text]
+    _, start = min(
+        ((text.find(stop) + len(stop), text.find(stop)) for stop in found),
+        default=(0, len(text)),
+    )
+    shown, stopped = show(stops, pieces)
+    assert stopped == bool(found)
+    assert b"".join(shown) == text[:start]
+
+
+@given(cut_texts(), st.lists(letters, min_size=1, max_size=3))
+def test_holds_back_only_what_may_begin_a_stop(cut, stops):
+    _, pieces = cut
+    matcher = StopMatcher(tuple(stops))
+    shown = arrived = b""
+    for piece in pieces:
+        arrived += piece
+        safe, stopped = matcher.push(piece)
+        shown += safe
+        if stopped:
+            return
+        held = arrived[len(shown) :]
+        assert arrived.startswith(shown)
+        assert not held or any(stop.encode().startswith(held) for stop in stops)
+
+
+@pytest.mark.parametrize(
+    ("stops", "pieces", "expected"),
+    [
+        ([], [b"ab", b"c"], ([b"ab", b"c", b""], False)),
+        ([""], [b"ab"], ([b"ab", b""], False)),
+        (["\n\n"], [b"a\n", b"b\n", b"\nc"], ([b"a", b"\nb", b""], True)),
+        (["stop"], [b"say st", b"op now"], ([b"say ", b""], True)),
+        (["stop"], [b"say st", b"ay"], ([b"say ", b"stay", b""], False)),
+        (["stop"], [b"say st"], ([b"say ", b"st"], False)),
+        (["aab"], [b"aa", b"ab"], ([b"", b"a"], True)),
+        (["x", "a"], [b"bax"], ([b"b"], True)),
+    ],
+)
+def test_pieces_and_what_is_shown_of_them(stops, pieces, expected):
+    assert show(stops, pieces) == expected
+
+
+def test_a_stop_may_be_cut_inside_a_character():
+    euro = "€".encode()
+    assert show(["€"], [b"5 " + euro[:2], euro[2:]]) == ([b"5 ", b""], True)
+    assert show(["€"], [b"5 " + euro[:2], b"\x80"]) == ([b"5 ", euro[:2] + b"\x80", b""], False)
+
+
+def test_flush_gives_what_was_held_once():
+    matcher = StopMatcher(("stop",))
+    assert matcher.push(b"sto") == (b"", False)
+    assert matcher.flush() == b"sto"
+    assert matcher.flush() == b""
+
+
+def test_committed_tokens_are_those_after_the_prompt():
+    spec = StreamSpec(
+        stream_id=StreamId(1),
+        generation=0,
+        owner="a",
+        sampling=Sampling(),
+        max_tokens=9,
+        stops=(),
+        ignore_eog=False,
+        num_prompt_tokens=3,
+        token_ids=(5, 6, 7, 8, 9),
+    )
+    assert spec.num_committed == 2
