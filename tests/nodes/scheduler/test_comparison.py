@@ -36,7 +36,7 @@ def shares(gain: float, slowdown: float, num_passes: int = 20_000) -> dict[Specu
 @pytest.mark.parametrize("gain", [1.0, 1.1])
 def test_a_draft_node_that_slows_its_target_down_is_left_out_most_of_the_time(gain: float) -> None:
     seen = shares(gain, slowdown=1.3)
-    assert seen[Speculation.OFF] > 0.9 * 20_000
+    assert seen[Speculation.OFF] > 0.85 * 20_000
 
 
 @pytest.mark.parametrize(("gain", "slowdown"), [(1.8, 1.0), (1.8, 1.4), (1.2, 1.0)])
@@ -111,7 +111,7 @@ def test_after_a_while_it_is_told_all_that_it_missed() -> None:
     mesh.decode(1, slowdown=1.2)
     (notice,) = mesh.told
     assert isinstance(notice, CommitNotice)
-    assert len(notice.new_token_ids) > 200
+    assert len(notice.new_token_ids) > 100
     stream = mesh.scheduler.stream(ONE)
     assert stream is not None
     assert stream.plain_reason == ""
