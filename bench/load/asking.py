@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 from bench.load.figures import Asked
 
 _LIMIT_S = 600.0
+_USERS = itertools.count()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +41,14 @@ async def ask(
     max_tokens: int,
     temperature: float,
     seed: int,
+    schema: str = "",
     heard: Callable[[], None] = lambda: None,
 ) -> Asked:
-    """Ask for max_tokens tokens, no fewer; every failure is told in the result. heard: is called
-    whenever text comes."""
+    """Ask for max_tokens tokens, no fewer; every failure is told in the result.
+
+    schema: of JSON that the answer has to follow, which may then be shorter. heard: is called
+    whenever text comes. Every request is a user's who has asked for nothing before.
+    """
     began = time.perf_counter()
     body = {
         "model": endpoint.model,
@@ -51,10 +57,14 @@ async def ask(
         "temperature": temperature,
         "seed": seed,
         "stream": True,
-        "ignore_eos": True,
+        "ignore_eos": not schema,
+        "user": f"user-{next(_USERS)}",
         "stream_options": {"include_usage": True},
         **dict(endpoint.extra),
     }
+    if schema:
+        named = {"name": "answer", "schema": json.loads(schema)}
+        body["response_format"] = {"type": "json_schema", "json_schema": named}
     times: list[float] = []
     texts: list[str] = []
     try:
@@ -65,7 +75,8 @@ async def ask(
     if endpoint.count is not None:
         num_told = endpoint.count("".join(texts))
     token_s = _spread(times, num_told)
-    is_short = not token_s or (0 < num_told < max_tokens and not endpoint.may_end_early)
+    may_end_early = endpoint.may_end_early or bool(schema)
+    is_short = not token_s or (0 < num_told < max_tokens and not may_end_early)
     return Asked(began, token_s, f"{len(token_s)} of {max_tokens} tokens" if is_short else "")
 
 

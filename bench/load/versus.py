@@ -47,6 +47,7 @@ async def run_once(side: Side, load: Load, turn: int) -> Figures:
     workload = load.workload
     at = turn * load.num_streams % len(workload.prompts)
     prompts = workload.prompts[at:] + workload.prompts[:at]
+    schemas = dict(zip(workload.prompts, workload.schemas, strict=False))
 
     async def one(prompt: str, seed: int) -> Asked:
         return await ask(
@@ -55,6 +56,7 @@ async def run_once(side: Side, load: Load, turn: int) -> Figures:
             max_tokens=workload.max_tokens,
             temperature=load.temperature,
             seed=seed,
+            schema=schemas.get(prompt, ""),
         )
 
     before = side.cpu_s()
@@ -66,7 +68,8 @@ async def run_once(side: Side, load: Load, turn: int) -> Figures:
 
 
 async def in_turns(sides: Sequence[Side], load: Load, num_turns: int) -> list[list[Figures | None]]:
-    """Figures of each turn, in the order of the sides; each side warms up with a turn first.
+    """Figures of each turn, in the order of the sides; each side warms up with one more turn first,
+    whose prompts are not those of the others where the workload has enough of them.
 
     None where a side had no turn: one that takes longer than SLOW_S for a single request has one
     turn, and its warm-up was that request.
@@ -74,10 +77,10 @@ async def in_turns(sides: Sequence[Side], load: Load, num_turns: int) -> list[li
     alone = replace(load, num_streams=1, times=())
     slow = set()
     for side in sides:
-        if (await run_once(side, alone, 0)).seconds > SLOW_S:
+        if (await run_once(side, alone, -1)).seconds > SLOW_S:
             slow.add(side.name)
         else:
-            await run_once(side, load, 0)
+            await run_once(side, load, -1)
     found: list[list[Figures | None]] = []
     for turn in range(num_turns):
         made: dict[str, Figures] = {}

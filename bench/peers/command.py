@@ -60,7 +60,7 @@ def peers_command(
     }
     kinds = workloads.split(",")
     _among("--targets", targets.split(","), known)
-    _among("--workloads", kinds, PLAIN_NAMES)
+    _among("--workloads", kinds, (*PLAIN_NAMES, "json"))
     catalog = Catalog(default_cache_dir(environment()))
     plan = Plan(
         targets=[

@@ -20,14 +20,14 @@ _NUM_GUESSES = 4
 
 @dataclass(frozen=True, slots=True)
 class NativeServer:
-    """Everything but the draft is left as it comes, its cache of prompts included."""
+    """Everything but the mode is left as it comes, its cache of prompts included."""
 
     binary: Path
-    has_draft: bool = False
+    mode: str = "plain"
 
     @property
     def name(self) -> str:
-        return "llama.cpp server, native, " + ("draft" if self.has_draft else "plain")
+        return f"llama.cpp server, native, {self.mode}"
 
     @property
     def version(self) -> str:
@@ -40,7 +40,7 @@ class NativeServer:
 
     @contextlib.contextmanager
     def started(self, setup: Setup) -> Iterator[Running]:
-        if self.has_draft and setup.draft is None:
+        if self.mode == "draft" and setup.draft is None:
             raise PeerError(f"{self.name}: needs a draft model")
         port = free_port()
         options = {
@@ -52,7 +52,9 @@ class NativeServer:
             "--threads": setup.num_threads,
             "--threads-batch": setup.num_threads,
         }
-        if self.has_draft:
+        if self.mode == "ngram":
+            options["--spec-type"] = "ngram-simple"
+        if self.mode == "draft":
             options |= {
                 "--model-draft": str(setup.draft),
                 "--spec-type": "draft-simple",

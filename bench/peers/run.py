@@ -38,7 +38,7 @@ def all_peers(*, is_quick: bool = False, native: Path | None = None) -> list[Pee
     """
     servers: list[Peer] = [LlamaServer(mode) for mode in MODES]
     if native is not None:
-        servers = [NativeServer(native), NativeServer(native, has_draft=True)]
+        servers = [NativeServer(native, mode) for mode in MODES]
         servers += [Airdraft("none", profile, True) for profile in ("exact", "fast")]
     bare = [LlamaCppPython("plain"), LlamaCppPython("lookup")]
     found: list[Peer] = [OWN, Airdraft(drafts="none"), *servers, *bare]
