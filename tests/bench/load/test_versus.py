@@ -16,7 +16,7 @@ def asked(monkeypatch):
     """Who was asked for what; side "slow" takes a minute for each answer."""
     found = []
 
-    async def answer(endpoint, prompt, *, max_tokens, temperature, seed):
+    async def answer(endpoint, prompt, *, max_tokens, temperature, seed, schema):
         found.append((endpoint.url, prompt))
         each_s = 20.0 if endpoint.url == "slow" else 0.1
         return Asked(0.0, tuple(each_s * k for k in range(1, max_tokens + 1)))
@@ -31,7 +31,7 @@ async def test_all_sides_have_the_same_requests_in_changing_order(asked):
     assert [[figures.num_requests for figures in turn] for turn in turns] == [[2, 2]] * 3
     by_side = {name: [prompt for url, prompt in asked if url == name] for name in ("one", "two")}
     # A request, a warm-up turn, and three turns that go on through the prompts.
-    assert by_side["one"] == ["a", "a", "b", "a", "b", "c", "d", "a", "b"]
+    assert by_side["one"] == ["d", "c", "d", "a", "b", "c", "d", "a", "b"]
     assert by_side["two"] == by_side["one"]
     measured = [url for url, _ in asked[6:]]
     assert measured == [*["two"] * 2, *["one"] * 4, *["two"] * 4, *["one"] * 2]
