@@ -1,0 +1,120 @@
+"""The paper's model: passes that are linear in their FLOPs, batches that are padded, two stages.
+
+A decode stage lets every batch be drafted and then verified once; the draft node has the next batch
+while the target has the one before. There are as many stages as the longest output needs, and every
+output is taken for the longest. Before the first stage each batch is read by both models.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.paper.printed.setting import Model, Setting, TaskSet
+from policies.acceptance import Floats
+from policies.problem import Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A draft and a target model by their names."""
+
+    draft: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """What batches take, by the longest input and the number of tasks in them.
+
+    num: decode stages. All seconds are of one stage, but those of reading.
+    """
+
+    setting: Setting
+    draft: Model
+    target: Model
+    length: int
+
+    @property
+    def num(self) -> int:
+        alpha, length = self.setting.tasks.alpha, self.length
+        tokens = (1.0 - alpha ** (1 + length)) / (1.0 - alpha) if alpha < 1.0 else 1.0 + length
+        return math.ceil(self.setting.tasks.max_output / tokens)
+
+    def draft_s(self, longest: Floats, size: Floats) -> Floats:
+        """A pass for each guess."""
+        flops = self.draft.decode_flops(longest + self.setting.tasks.max_output / 2)
+        devices = self.setting.devices
+        return self.length * (flops * size / devices.draft_flops_per_s + self._draft_c2_s)
+
+    def verify_s(self, longest: Floats, size: Floats) -> Floats:
+        """One pass of all guesses and one token more; without guesses a plain one."""
+        flops = self.target.decode_flops(longest + self.setting.tasks.max_output / 2)
+        devices = self.setting.devices
+        return flops * (1 + self.length) * size / devices.target_flops_per_s + self._target_c2_s
+
+    def read_s(self, longest: Floats, size: Floats) -> Floats:
+        """Both models read the prompts of a batch, one after the other."""
+        devices = self.setting.devices
+        target_s: Floats = self.target.prefill_flops(longest) * size / devices.target_flops_per_s
+        if not self.length:
+            return target_s + self._target_c2_s
+        draft_s = self.draft.prefill_flops(longest) * size / devices.draft_flops_per_s
+        return draft_s + target_s + self._draft_c2_s + self._target_c2_s
+
+    def fits(self, longest: Floats, size: Floats) -> np.ndarray:
+        """Whether the draft node holds a batch with every output at its longest."""
+        cells = (longest + self.setting.tasks.max_output) * size
+        used = self.draft.weight_bytes + cells * self.draft.cache_bytes
+        fits: np.ndarray = used <= self.setting.devices.draft_memory_bytes
+        return fits
+
+    @property
+    def _draft_c2_s(self) -> float:
+        devices = self.setting.devices
+        return devices.c2_factor * self.draft.weight_bytes / devices.draft_bytes_per_s
+
+    @property
+    def _target_c2_s(self) -> float:
+        devices = self.setting.devices
+        return devices.c2_factor * self.target.weight_bytes / devices.target_bytes_per_s
+
+
+def scalar(value: float) -> Floats:
+    """A number as the counts of one batch."""
+    return np.asarray(value, dtype=np.float64)
+
+
+def stages_of(setting: Setting, pair: Pair, length: int) -> Stages:
+    return Stages(setting, setting.models[pair.draft], setting.models[pair.target], length)
+
+
+def total_s(
+    stages: Stages, inputs: Ints, bounds: Sequence[int], *, has_pipeline: bool = True
+) -> float:
+    """Seconds from the first prompt to the last token, uploads apart.
+
+    inputs: (K,) in the order in which bounds, from 0 to K, cut them into batches. has_pipeline:
+    the draft node goes on with the next batch while the target verifies.
+    """
+    drafted_s = verified_s = read_s = 0.0
+    for first, last in itertools.pairwise(bounds):
+        longest, size = scalar(inputs[first:last].max()), scalar(last - first)
+        read_s += float(stages.read_s(longest, size))
+        if not has_pipeline:
+            drafted_s = verified_s
+        drafted_s += float(stages.draft_s(longest, size))
+        verified_s = max(verified_s, drafted_s) + float(stages.verify_s(longest, size))
+    return read_s + stages.num * verified_s
+
+
+def upload_s(setting: Setting, tasks: TaskSet, *, is_uniform: bool = False) -> float:
+    """Seconds until the last prompt is there: with bands that let all end together, which is the
+    paper's closed form, or with the same band for all."""
+    hertz_seconds = tasks.inputs * setting.cell.bits_a_token / tasks.efficiency
+    most = len(tasks.inputs) * hertz_seconds.max() if is_uniform else hertz_seconds.sum()
+    return float(most / setting.cell.bandwidth_hz)

@@ -1,0 +1,126 @@
+"""The paper's model and program as printed: against exhaustive search, and its own limits."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bench.paper.printed.model import Pair, stages_of, total_s, upload_s
+from bench.paper.printed.program import (
+    INSIDE,
+    MemoryLimitError,
+    every_bounds,
+    exact_bounds,
+    paper_bounds,
+    serve,
+)
+from bench.paper.printed.setting import TaskSet, draw, load_setting
+
+SETTING = load_setting()
+PAIRS = (Pair("llama-68m", "llama-7b"), Pair("llama-1b", "llama-7b"), Pair("llama-1b", "llama-13b"))
+
+
+def small(**changes):
+    """Few tasks and a draft node that holds about three of them."""
+    tasks = replace(SETTING.tasks, num=8, **changes)
+    return replace(SETTING, tasks=tasks)
+
+
+def with_room_for(setting, pair, num):
+    draft = setting.models[pair.draft]
+    cells = num * (setting.tasks.max_input + setting.tasks.max_output)
+    memory = draft.weight_bytes + cells * draft.cache_bytes
+    return replace(setting, devices=replace(setting.devices, draft_memory_bytes=memory))
+
+
+def exhaustive_s(stages, inputs):
+    def is_allowed(bounds):
+        return all(
+            stages.fits(inputs[first:last].max(), last - first)
+            for first, last in itertools.pairwise(bounds)
+        )
+
+    found = [total_s(stages, inputs, b) for b in every_bounds(len(inputs)) if is_allowed(b)]
+    return min(found)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("room", [2, 3, 8])
+@pytest.mark.parametrize("length", [1, 4, 10])
+def test_the_exact_program_is_as_good_as_every_way_to_cut(pair, room, length):
+    for seed in range(4):
+        setting = with_room_for(small(), pair, room)
+        inputs = np.sort(draw(setting, seed).inputs)
+        stages = stages_of(setting, pair, length)
+        best_s = exhaustive_s(stages, inputs)
+        assert total_s(stages, inputs, exact_bounds(stages, inputs)) == pytest.approx(best_s)
+        # The paper's recursion keeps one way only; it may be worse, and never better.
+        assert total_s(stages, inputs, paper_bounds(stages, inputs)) >= best_s * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("changes", [{}, {"max_input": 1792}, {"max_output": 1024}])
+def test_no_scheme_inside_its_order_and_limits_is_better_than_exact_batches(pair, changes):
+    setting = replace(SETTING, tasks=replace(SETTING.tasks, num=30, **changes))
+    for seed in range(3):
+        inputs = draw(setting, seed).inputs
+        lengths = range(1, setting.tasks.max_length + 1)
+        order = np.sort(inputs)
+        best_s = min(
+            total_s(stages, order, exact_bounds(stages, order))
+            for stages in (stages_of(setting, pair, length) for length in lengths)
+        )
+        for scheme in INSIDE:
+            assert serve(setting, pair, inputs, scheme).seconds >= best_s * (1 - 1e-12), scheme
+
+
+def test_batches_are_within_memory():
+    pair = PAIRS[1]
+    setting = with_room_for(small(), pair, 2)
+    inputs = draw(setting, 0).inputs
+    for scheme in ("joint", "max-batching", "heuristic", "static"):
+        served = serve(setting, pair, inputs, scheme)
+        stages = stages_of(setting, pair, served.length)
+        order = inputs if scheme == "static" else np.sort(inputs)
+        for first, last in zip(served.bounds, served.bounds[1:], strict=False):
+            assert stages.fits(order[first:last].max(), last - first)
+
+
+def test_a_task_that_does_not_fit_is_told():
+    pair = PAIRS[1]
+    setting = with_room_for(small(), pair, 0.5)
+    with pytest.raises(MemoryLimitError, match="do not fit the draft node"):
+        paper_bounds(stages_of(setting, pair, 4), np.array([400]))
+
+
+def test_two_stages_by_hand():
+    """Three batches: draft and target overlap, and the slower one is waited for."""
+    setting = replace(SETTING, tasks=replace(SETTING.tasks, max_output=1))
+    stages = stages_of(setting, PAIRS[0], 2)
+    inputs = np.array([10, 20, 30])
+    d = [float(stages.draft_s(x, 1)) for x in inputs]
+    v = [float(stages.verify_s(x, 1)) for x in inputs]
+    ends = d[0] + v[0]
+    ends = max(ends, d[0] + d[1]) + v[1]
+    ends = max(ends, sum(d)) + v[2]
+    read_s = sum(float(stages.read_s(x, 1)) for x in inputs)
+    assert total_s(stages, inputs, (0, 1, 2, 3)) == pytest.approx(read_s + stages.num * ends)
+    apart_s = total_s(stages, inputs, (0, 1, 2, 3), has_pipeline=False)
+    assert apart_s == pytest.approx(read_s + stages.num * (sum(d) + sum(v)))
+
+
+def test_bands_that_let_all_end_together_are_the_best_of_all_splits():
+    tasks = TaskSet(np.array([100, 300]), np.array([2.0, 5.0]))
+    together_s = upload_s(SETTING, tasks)
+    for share in np.linspace(0.01, 0.99, 99):
+        bits = tasks.inputs * SETTING.cell.bits_a_token
+        each_s = bits / (np.array([share, 1 - share]) * SETTING.cell.bandwidth_hz)
+        assert together_s <= (each_s / tasks.efficiency).max() * (1 + 1e-12)
+    assert together_s <= upload_s(SETTING, tasks, is_uniform=True)
+
+
+def test_stages_are_as_many_as_the_longest_output_needs():
+    stages = stages_of(SETTING, PAIRS[0], 10)
+    tokens = sum(SETTING.tasks.alpha**k for k in range(11))
+    assert stages.num == -(-SETTING.tasks.max_output // tokens)
