@@ -13,6 +13,7 @@ import numpy as np
 from policies.cycle import CyclePlan, evaluate
 from policies.describe import describe, trivial_plan
 from policies.joint import joint_cycle, joint_plan
+from policies.paper import paper_plan
 from policies.plan import MAX_AUTO_GAMMA, Observation, Plan, Policy
 from policies.problem import CycleProblem, Ints, problem_of
 
@@ -133,6 +134,7 @@ def _handicapped(observation: Observation, name: str, **handicap: bool) -> Plan:
 POLICIES: Mapping[str, Policy] = {
     "joint": joint_plan,
     **{name: policy_of(name, scheme) for name, scheme in SCHEMES.items()},
+    "paper": paper_plan,
     "uniform-air": uniform_air,
     "no-overlap": no_overlap,
 }

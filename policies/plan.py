@@ -92,7 +92,7 @@ class Observation:
     prefill_share: part of the target's time that prompts take, in [0, 1).
     token_bits: what a token id takes on a link, 16 or 32. target_link: what messages to and from
     the target take of its medium; its round trip is in the links of the draft nodes, for guesses
-    wait for it and plain passes do not.
+    wait for it and plain passes do not. groups: streams that go together by the plan in force.
     """
 
     streams: tuple[StreamView, ...]
@@ -102,6 +102,7 @@ class Observation:
     prefill_share: float = 0.0
     token_bits: int = 32
     target_link: Link = Link()
+    groups: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

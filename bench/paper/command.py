@@ -29,7 +29,7 @@ _QUICK_SEEDS = 5
     "scenario_path",
     default=PAPER,
     type=click.Path(path_type=Path),
-    help="Instead of bench/scenarios/paper.toml.",
+    help="Instead of bench/scenarios/paper.toml. paper-as-printed: the paper's own model.",
 )
 def paper_command(quick: bool, out: Path, seeds: int | None, scenario_path: Path) -> None:
     """The evaluation of arXiv 2510.11331: sweeps, report, tables and figures.
@@ -37,10 +37,21 @@ def paper_command(quick: bool, out: Path, seeds: int | None, scenario_path: Path
     \b
     Example:
       python -m bench paper --quick --out build/paper
+      python -m bench paper --scenario paper-as-printed --quick
     """
+    from bench.paper.printed.report import quick as fewer
+    from bench.paper.printed.report import run_printed
+    from bench.paper.printed.setting import PRINTED, load_setting
     from bench.paper.report import run_paper
 
     try:
+        if scenario_path in (Path(PRINTED.stem), PRINTED):
+            printed = load_setting()
+            run_printed(
+                fewer(printed) if quick else printed, out, lambda t: click.echo(t, err=True)
+            )
+            click.echo(f"{out / 'printed.md'}")
+            return
         scenario = _shortened(load(scenario_path), quick, seeds)
         run_paper(scenario, out, lambda text: click.echo(text, err=True))
     except ScenarioError as error:

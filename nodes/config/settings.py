@@ -140,7 +140,7 @@ class ClassSettings:
 # The names of nodes.scheduler.planning.MODES.
 PLAN_POLICIES: Final = (
     *("auto", "open", "plain", "grouped", "fixed-gamma", "fixed-gamma-alternating"),
-    *("max-batch", "single-stream", "alternating", "greedy"),
+    *("max-batch", "single-stream", "alternating", "greedy", "paper"),
 )
 
 

@@ -16,6 +16,7 @@ from nodes.messages import MAX_GAMMA
 from policies.baselines import SCHEMES, policy_of
 from policies.joint import joint_plan
 from policies.openflow import open_price_s
+from policies.paper import paper_plan
 from policies.plan import Observation, Plan, Policy
 
 # What groups cost over what the program predicts (natural logarithm). In 40 simulated meshes in
@@ -60,6 +61,7 @@ MODES: Final[Mapping[str, Mode]] = {
         for name, scheme in SCHEMES.items()
         if name != "ad"
     },
+    "paper": Mode(paper_plan, is_grouped=True),
 }
 
 

@@ -460,6 +460,7 @@ class Scheduler:
             prefill_share=target.prefill_share(now) if target is not None else 0.0,
             token_bits=state.token_bits,
             target_link=state.link,
+            groups=tuple(batch.stream_ids for batch in self._plan.batches),
         )
 
     @property

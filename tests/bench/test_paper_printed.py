@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bench.paper.printed.figures import FIGURES
 from bench.paper.printed.model import Pair, stages_of, total_s, upload_s
 from bench.paper.printed.program import (
     INSIDE,
@@ -15,7 +16,9 @@ from bench.paper.printed.program import (
     paper_bounds,
     serve,
 )
-from bench.paper.printed.setting import TaskSet, draw, load_setting
+from bench.paper.printed.report import quick, run_printed
+from bench.paper.printed.setting import PRINTED, TaskSet, draw, load_setting
+from bench.paper.rules import ScenarioError
 
 SETTING = load_setting()
 PAIRS = (Pair("llama-68m", "llama-7b"), Pair("llama-1b", "llama-7b"), Pair("llama-1b", "llama-13b"))
@@ -124,3 +127,22 @@ def test_stages_are_as_many_as_the_longest_output_needs():
     stages = stages_of(SETTING, PAIRS[0], 10)
     tokens = sum(SETTING.tasks.alpha**k for k in range(11))
     assert stages.num == -(-SETTING.tasks.max_output // tokens)
+
+
+def test_the_report_has_every_figure(tmp_path):
+    setting = replace(quick(SETTING), run=replace(SETTING.run, seeds=1))
+    setting = replace(setting, sweep=replace(setting.sweep, bits_a_token=(32.0,), c2_factor=(1.0,)))
+    run_printed(setting, tmp_path, lambda _: None)
+    page = (tmp_path / "printed.md").read_text()
+    for figure in FIGURES:
+        assert f"| {figure.name} | {100 * figure.printed:.1f} % |" in page
+    assert "1.00 : 1.97 : 2.42" in page
+    rows = (tmp_path / "printed.csv").read_text().splitlines()
+    assert len(rows) == 1 + len(FIGURES)
+
+
+def test_a_wrong_value_is_told_with_what_is_accepted(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(PRINTED.read_text().replace("num = 100", "num = 0"))
+    with pytest.raises(ScenarioError, match=r"tasks\.num = 0: a whole number of at least 1"):
+        load_setting(path)

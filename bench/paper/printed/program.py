@@ -110,11 +110,9 @@ def _undominated(labels: Sequence[_Label], num: int) -> list[_Label]:
 
 def every_bounds(num: int) -> list[Bounds]:
     """All ways to cut so many tasks."""
-    found = []
-    for size in range(num):
-        for cuts in itertools.combinations(range(1, num), size):
-            found.append((0, *cuts, num))
-    return found
+    sizes = range(num)
+    cuts = (c for size in sizes for c in itertools.combinations(range(1, num), size))
+    return [(0, *cut, num) for cut in cuts]
 
 
 def max_bounds(stages: Stages, inputs: Ints) -> Bounds:

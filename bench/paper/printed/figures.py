@@ -1,0 +1,80 @@
+"""The eight figures that the paper prints, and the same from this model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from bench.paper.printed.model import Pair, upload_s
+from bench.paper.printed.program import serve
+from bench.paper.printed.setting import Setting, draw
+from policies.acceptance import Floats
+
+SMALL: Final = Pair("llama-68m", "llama-7b")
+MIDDLE: Final = Pair("llama-1b", "llama-7b")
+LARGE: Final = Pair("llama-1b", "llama-13b")
+PAIRS: Final = (SMALL, MIDDLE, LARGE)
+# Of the joint totals with the same upload saved, from the three figures for uniform bands.
+PRINTED_RATIOS: Final = tuple((1 / cut - 1) / (1 / 0.449 - 1) for cut in (0.449, 0.293, 0.252))
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A printed reduction of the total against a scheme. printed: a share of that scheme's.
+    changes: to the setting's tasks; bandwidth_hz: instead of its own."""
+
+    name: str
+    pair: Pair
+    scheme: str
+    printed: float
+    changes: Mapping[str, int]
+    bandwidth_hz: float = 0.0
+
+    def setting_of(self, base: Setting) -> Setting:
+        setting = replace(base, tasks=replace(base.tasks, **self.changes))
+        if self.bandwidth_hz:
+            cell = replace(setting.cell, bandwidth_hz=self.bandwidth_hz)
+            setting = replace(setting, cell=cell)
+        return setting
+
+
+_WIDE_HZ: Final = 25e6
+FIGURES: Final = (
+    Figure("no pipeline, inputs to 512", MIDDLE, "no-pipeline", 0.316, {"max_input": 512}),
+    Figure("no pipeline, outputs to 1792", MIDDLE, "no-pipeline", 0.307, {"max_output": 1792}),
+    Figure("max batching, 90 tasks", MIDDLE, "max-batching", 0.214, {"num": 90}),
+    Figure("heuristic, inputs to 1792", MIDDLE, "heuristic", 0.196, {"max_input": 1792}),
+    Figure("heuristic, outputs to 1024", MIDDLE, "heuristic", 0.205, {"max_output": 1024}),
+    Figure("uniform bands, 68M and 7B", SMALL, "uniform", 0.449, {}, _WIDE_HZ),
+    Figure("uniform bands, 1.1B and 7B", MIDDLE, "uniform", 0.293, {}, _WIDE_HZ),
+    Figure("uniform bands, 1.1B and 13B", LARGE, "uniform", 0.252, {}, _WIDE_HZ),
+)
+
+
+def seconds(setting: Setting, pair: Pair, scheme: str) -> Floats:
+    """(seeds,) upload and inference. scheme: of program.SCHEMES, or "uniform": the joint one with
+    the same band for all."""
+    found = []
+    for seed in range(setting.run.first_seed, setting.run.first_seed + setting.run.seeds):
+        tasks = draw(setting, seed)
+        sent_s = upload_s(setting, tasks, is_uniform=scheme == "uniform")
+        name = "joint" if scheme == "uniform" else scheme
+        found.append(sent_s + serve(setting, pair, tasks.inputs, name).seconds)
+    return np.array(found)
+
+
+def reductions(figure: Figure, base: Setting) -> Floats:
+    """(seeds,) by how much the joint scheme is below another, as a share of the other's."""
+    setting = figure.setting_of(base)
+    ours = seconds(setting, figure.pair, "joint")
+    return 1.0 - ours / seconds(setting, figure.pair, figure.scheme)
+
+
+def joint_ratios(base: Setting) -> tuple[float, ...]:
+    """Joint totals of the three pairs to that of the first, at the band of the last figures."""
+    setting = replace(base, cell=replace(base.cell, bandwidth_hz=_WIDE_HZ))
+    totals = [float(seconds(setting, pair, "joint").mean()) for pair in PAIRS]
+    return tuple(total / totals[0] for total in totals)
