@@ -16,7 +16,6 @@ PROFILES = BENCH / "profiles"
 SCHEMES = (
     "joint",
     "joint-step",
-    "one-shot",
     "ad",
     "fixed-gamma",
     "max-batch",
@@ -111,7 +110,6 @@ class DraftLink:
 class Schemes:
     names: tuple[str, ...] = choice(*SCHEMES, many=True)
     fixed_gamma: int = count(0, 8)
-    oneshot_max_tasks: int = count(0)
     upload_groups: int = count(2)
     upload_share: float = number(0, 1)
 

@@ -10,21 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from bench.paper import uplink
-from bench.paper.labels import solve_fast
 from bench.paper.model import Planner, run_static, run_waves
-from bench.paper.oneshot import OneShot
-from bench.paper.scenario import Scenario
 from bench.paper.tasks import TaskSet
 from bench.paper.world import World
 from policies import baselines
 from policies.acceptance import Floats
 from policies.cuts import best_plan
 from policies.cycle import CyclePlan
-from policies.latency import CostTable
-from policies.problem import CATCH_UP_TOKENS, CycleProblem, Ints
+from policies.problem import CycleProblem
 
 REDUCERS: Mapping[str, Callable[[Floats], float]] = {
     "mean": lambda seconds: float(seconds.mean()),
@@ -59,33 +53,6 @@ def joint_step(problem: CycleProblem) -> CyclePlan:
     return best_plan(problem).plan
 
 
-def one_shot(problem: CycleProblem) -> CyclePlan:
-    """The batches and gammas of the paper's recursion from idle stages, to be repeated."""
-    n = problem.num_streams
-    ones: Ints = np.ones(n, dtype=np.int64)
-    plan = solve_fast(
-        OneShot(
-            weights=problem.weights,
-            alphas=problem.alphas,
-            ready_s=np.zeros(n),
-            contexts=0 * ones,
-            catch_up=CATCH_UP_TOKENS * ones,
-            max_gamma=problem.most,
-            air_fixed_s=np.full(n, problem.stream_air_s[0]),
-            air_per_guess_s=np.full(n, problem.token_air_s[0]),
-            draft=_table(problem.draft_s[0]),
-            target=_table(problem.target_s),
-            rtt_s=float(problem.rtt_s[0]),
-        )
-    )
-    return CyclePlan((0, *plan.cuts), np.array(plan.gammas, dtype=np.int64))
-
-
-def _table(seconds: Floats) -> CostTable:
-    sizes = tuple(range(1, len(seconds)))
-    return CostTable(sizes, tuple(seconds[1:].tolist()))
-
-
 def _fixed(gamma: int) -> Planner:
     def plan(problem: CycleProblem) -> CyclePlan:
         gammas = baselines.uniform_gammas(problem, gamma)
@@ -96,7 +63,6 @@ def _fixed(gamma: int) -> Planner:
 
 _PLANNERS: Mapping[str, Planner] = {
     "joint-step": joint_step,
-    "one-shot": one_shot,
     "max-batch": baselines.max_batch,
     "single-stream": baselines.single_stream,
     "alternating": baselines.alternating,
@@ -128,8 +94,3 @@ def grouped(case: Case, num_groups: int) -> Outcome:
     """The joint planner with the band given to groups of tasks in turn."""
     upload_s = uplink.in_groups_s(*case.channel, num_groups)
     return Outcome(upload_s, run_waves(case.world, case.tasks, upload_s, joint_step))
-
-
-def applies(name: str, scenario: Scenario) -> bool:
-    """Whether a scheme's plans are affordable for so many tasks."""
-    return name != "one-shot" or scenario.tasks.num <= scenario.schemes.oneshot_max_tasks

@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.paper import uplink
 from bench.paper.scenario import Scenario
-from bench.paper.schemes import REDUCERS, Case, Outcome, applies, grouped, run_scheme
+from bench.paper.schemes import REDUCERS, Case, Outcome, grouped, run_scheme
 from bench.paper.tasks import draw
 from bench.paper.world import World, world_of
 from policies.acceptance import Floats
@@ -132,9 +132,7 @@ class Runner:
             scenario.cell.bandwidth_hz,
             scenario.schemes.fixed_gamma,
         )
-        names = [
-            name for name in scenario.schemes.names if name != "joint" and applies(name, scenario)
-        ]
+        names = [name for name in scenario.schemes.names if name != "joint"]
         outcomes = {name: self._outcome(variant, seed, name, case) for name in names}
         values: dict[Key, float] = {}
         for metric in scenario.run.metrics:

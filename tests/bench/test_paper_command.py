@@ -84,7 +84,7 @@ def short_scenario(tmp_path):
             line = f"{key} = [{ends[-1]}]"
         lines.append(line.replace("num_points = 81", "num_points = 5"))
     head = head.replace("num = 100", "num = 3").replace("seeds = 20", "seeds = 5")
-    for name in ("one-shot", "single-stream", "alternating", "greedy", "no-overlap"):
+    for name in ("single-stream", "alternating", "greedy", "no-overlap"):
         head = head.replace(f'"{name}",', "")
     path = tmp_path / "short.toml"
     text = head + "[sweeps]" + "\n".join(lines)

@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 from scipy.stats import sem, t
 
 from bench.paper.delay import delay_curves, prices_s, stream_problem
-from bench.paper.schemes import REDUCERS, joint_step, one_shot
+from bench.paper.schemes import REDUCERS, joint_step
 from bench.paper.sweeps import LATENCY, UPLOAD, Point, Runner, Variant, sweeps_of
 from bench.paper.tables import crossings, estimate
 from bench.paper.tasks import TaskSet, draw
@@ -90,7 +90,7 @@ def test_planners_cover_all_streams() -> None:
     world, tasks = world_of(scenario), draw(scenario, 1)
     left = np.array([0.4, 1.0, 2.5, 9.0, 30.0, 30.0, 30.0, 30.0, 30.0])
     problem = problem_at(world, whole_problem(world, tasks), np.arange(9), left, 3000)
-    for planner in (joint_step, one_shot, *baselines.SCHEMES.values()):
+    for planner in (joint_step, *baselines.SCHEMES.values()):
         plan = planner(problem)
         assert (plan.bounds[0], plan.bounds[-1], len(plan.gammas)) == (0, 9, 9)
         assert (plan.gammas <= [0, 0, 1, 8, 8, 8, 8, 8, 8]).all()
