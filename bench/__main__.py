@@ -23,7 +23,7 @@ from bench.good_guesses import good_guesses_command
 from bench.live.command import live
 from bench.pair_commands import COMMANDS as PAIRS
 from bench.paper.command import paper_command
-from bench.peers.command import compare_command, peers_command, readme_command
+from bench.peers.command import benchmarks_command, compare_command, peers_command
 from bench.results.command import report_command
 from bench.sim.command import COMMANDS as SIMULATED
 from bench.tools.command import tools_command
@@ -296,7 +296,7 @@ bench.add_command(good_guesses_command)
 bench.add_command(where_command)
 bench.add_command(clients_command)
 bench.add_command(tools_command)
-_RESULTS = (all_command, peers_command, compare_command, report_command, readme_command)
+_RESULTS = (all_command, peers_command, compare_command, report_command, benchmarks_command)
 for _command in (*PARTS, *PAIRS, *SIMULATED, *_RESULTS):
     bench.add_command(_command)
 

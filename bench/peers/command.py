@@ -1,4 +1,4 @@
-"""`python -m bench peers|compare|readme`: beside what people would pick instead."""
+"""`python -m bench peers|compare|benchmarks`: beside what people would pick instead."""
 
 from __future__ import annotations
 
@@ -122,19 +122,22 @@ def compare_command(old: Path, new: Path) -> None:
     sys.exit(1 if found.num_worse or found.missing else 0)
 
 
-@click.command("readme")
-@click.argument("result", type=click.Path(path_type=Path))
-@click.option("--file", "path", default=_ROOT / "README.md", type=click.Path(path_type=Path))
-def readme_command(result: Path, path: Path) -> None:
-    """Put a result into the README's section of performance.
+@click.command("benchmarks")
+@click.option("--check", is_flag=True, help="Write nothing; end with 1 if the page is out of date.")
+def benchmarks_command(check: bool) -> None:
+    """Write docs/benchmarks.md from the results that are kept in bench/results/kept.
 
     \b
     Example:
-      python -m bench readme after.json
+      python -m bench benchmarks --check
     """
-    from bench.results.report import readme_with
+    from bench.results.page import PAGE, benchmarks
 
     try:
-        path.write_text(readme_with(path.read_text(), _read(result)))
-    except ValueError as error:
+        made = benchmarks()
+    except (OSError, ResultError) as error:
         raise click.ClickException(str(error)) from None
+    if not check:
+        PAGE.write_text(made)
+    elif PAGE.read_text() != made:
+        raise click.ClickException(f"{PAGE.name} is out of date: python -m bench benchmarks")

@@ -19,7 +19,7 @@ from bench.live.pairs import Ratio
 from bench.live.scale import Carried
 from bench.results.making import BARE, airdraft_system, bare_system, merged, result_of
 from bench.results.options import keep, out_option
-from bench.results.report import markdown, readme_with
+from bench.results.report import markdown, section
 from bench.results.schema import Cell, Results, Value, from_json
 from bench.sim.cells import sim_cells
 from bench.sim.closed_loop import COMPARED, Outcome
@@ -44,8 +44,8 @@ def test_several_suites_become_one_result() -> None:
     assert made.skipped == ("x: missing",)
     assert made.is_quick
     assert merged(one) == one
-    # A README that shows several suites says which is which.
-    text = readme_with("<!-- performance: begin --><!-- performance: end -->", made)
+    # A page that shows several suites says which is which.
+    text = section(made)
     assert "**a**" in text
     assert "**b**" in text
 

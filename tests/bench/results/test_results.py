@@ -9,7 +9,7 @@ from bench.load.figures import Asked, Slo, figures_of
 from bench.results.cells import cells_of
 from bench.results.comparing import compare, table
 from bench.results.machine import this_machine, typed_command
-from bench.results.report import markdown, readme_with
+from bench.results.report import markdown, section
 from bench.results.schema import (
     SCHEMA,
     Cell,
@@ -164,19 +164,7 @@ def test_a_report_names_machine_systems_cells_and_what_was_not_run():
     assert "| here | ours | theirs | 2.00 (2.00 to 2.00) |" in text
 
 
-def test_the_section_of_a_readme_is_replaced_and_nothing_else():
-    readme = "before\n<!-- performance: begin -->\nold\n<!-- performance: end -->\nafter\n"
-    made = readme_with(readme, results(cell(1.5, low=1.4, high=1.6)))
-    assert made.startswith("before\n")
-    assert made.endswith("<!-- performance: end -->\nafter\n")
-    assert "old" not in made
-    assert "1.50 (1.40 to 1.60)" in made
-    assert readme_with(made, results(cell(1.5, low=1.4, high=1.6))) == made
-    with pytest.raises(ValueError, match="no lines"):
-        readme_with("no section", results())
-
-
-def test_a_readme_has_a_row_a_place_and_a_column_for_each_other_system() -> None:
+def test_a_section_has_a_row_a_place_and_a_column_for_each_other_system() -> None:
     turns = [[figures(20.0), figures(10.0), figures(5.0)]]
     names = ["ours", "theirs", "another"]
     made = [
@@ -184,17 +172,17 @@ def test_a_readme_has_a_row_a_place_and_a_column_for_each_other_system() -> None
     ]
     # One did not run at one of the places.
     made = [cell for cell in made if (cell.place, cell.reference) != ("there", "another")]
-    text = readme_with("<!-- performance: begin --><!-- performance: end -->", results(*made))
+    text = section(results(*made))
     assert "| ours: decode tokens/s | | to theirs | to another |\n|---|---|---|---|\n" in text
     assert "| here | 20.0 | 2.00 (2.00 to 2.00) | 4.00 (4.00 to 4.00) |\n" in text
     assert "| there | 20.0 | 2.00 (2.00 to 2.00) | - |\n" in text
     assert "has all rows" not in text
 
 
-def test_a_readme_has_one_of_ours_and_says_which_rows_are_left_out() -> None:
+def test_a_section_has_one_of_ours_and_says_which_rows_are_left_out() -> None:
     turns = [[figures(20.0), figures(16.0), figures(5.0)]]
     made = cells_of("s", "here", ["ours", "ours too", "theirs"], turns, ["ours", "ours too"])
-    text = readme_with("<!-- performance: begin --><!-- performance: end -->", results(*made))
+    text = section(results(*made))
     assert "| here | 20.0 | 1.25 (1.25 to 1.25) | 4.00 (4.00 to 4.00) |\n" in text
     assert "has all rows, *ours too* too." in text
     assert "| here | 16.0 |" not in text
