@@ -21,6 +21,7 @@ from bench.emulate.command import air_command
 from bench.gateway.command import gateway
 from bench.good_guesses import good_guesses_command
 from bench.live.command import live
+from bench.pages.command import pages_command
 from bench.pair_commands import COMMANDS as PAIRS
 from bench.paper.command import paper_command
 from bench.peers.command import benchmarks_command, compare_command, peers_command
@@ -296,6 +297,7 @@ bench.add_command(good_guesses_command)
 bench.add_command(where_command)
 bench.add_command(clients_command)
 bench.add_command(tools_command)
+bench.add_command(pages_command)
 _RESULTS = (all_command, peers_command, compare_command, report_command, benchmarks_command)
 for _command in (*PARTS, *PAIRS, *SIMULATED, *_RESULTS):
     bench.add_command(_command)

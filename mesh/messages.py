@@ -1,4 +1,4 @@
-"""Declaring messages, and the mesh's own. PROTOCOL.md says what each means."""
+"""Declaring messages, and the mesh's own. docs/reference/protocol.md says what each means."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass

@@ -22,6 +22,7 @@ FILES = (
     ("systemd/etc/*.toml", "usr/share/doc/airdraft/examples/"),
     ("systemd/README.md", "usr/share/doc/airdraft/"),
     ("docs/*.md", "usr/share/doc/airdraft/docs/"),
+    ("docs/reference/*.md", "usr/share/doc/airdraft/docs/reference/"),
 )
 MAINTAINER_SCRIPTS = ("postinst", "prerm", "postrm")
 

@@ -1,4 +1,4 @@
-"""PROTOCOL.md has each message with its tag, its fields in their order, and its limits."""
+"""The page of the protocol has each message with its tag, its fields in their order, its limits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 import nodes.messages as _registered
 from mesh.messages import MAX_TAG, MessageSpec, spec_of_tag
 
-TEXT = (Path(__file__).parent.parent / "PROTOCOL.md").read_text(encoding="utf-8")
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "protocol.md"
+TEXT = PAGE.read_text(encoding="utf-8")
 assert _registered
 # Of tests there are other messages, with tags of their own.
 SPECS = tuple(
@@ -20,45 +21,38 @@ SPECS = tuple(
     if (spec := spec_of_tag(tag)) is not None
     and spec.layout.cls.__module__.startswith(("mesh.", "nodes."))
 )
+# Tag, senders, receivers, bytes of frame 0, token ids.
+ROWS = {
+    name: (tag, senders, receivers, num_bytes, num_tokens)
+    for tag, name, senders, receivers, num_bytes, num_tokens in re.findall(
+        r"^\| (\d+) \| `(\w+)` \| ([a-z, ]+) \| ([a-z, ]+) \| ([\d,]+) \| ([\d,]*) \|$",
+        TEXT,
+        flags=re.MULTILINE,
+    )
+}
+# What is said of the fields of a message or struct, over several lines.
+SAID = dict(re.findall(r"^- \*\*(\w+)\*\*: (.*?)\.$", TEXT, flags=re.MULTILINE | re.DOTALL))
 
 
 def name_of(spec: MessageSpec) -> str:
     return spec.layout.cls.__name__
 
 
-def row_of(name: str) -> list[str]:
-    """The cells of the row that has the message's tag and name."""
-    rows = [line.strip("| ").split(" | ") for line in TEXT.splitlines() if line.startswith("| ")]
-    (found,) = [row for row in rows if len(row) >= 4 and row[1] == name]
-    return found
+def number(text: str) -> int:
+    return int(text.replace(",", "") or "0")
+
+
+def test_the_page_has_the_messages_that_there_are() -> None:
+    assert [*ROWS] == [name_of(spec) for spec in SPECS]
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=name_of)
 def test_message_is_described(spec: MessageSpec) -> None:
-    row = row_of(name_of(spec))
-    assert int(row[0]) == spec.tag
-    expected = [f.name for f in fields(spec.layout.cls) if f.name != spec.layout.token_field]
-    # What a list or a struct holds stands in brackets behind its name.
-    shown = re.sub(r"\([^()]*\)", "", row[2])
-    while shown != (shown := re.sub(r"\([^()]*\)", "", shown)):
-        pass
-    assert re.findall(r"`(\w+)`", shown) == expected
-
-
-def sizes(head: str) -> dict[str, int]:
-    """Limits by message, of the table with this head."""
-    rows = TEXT.split(f"| {head} | Messages |\n|---|---|\n")[1].split("\n\n")[0]
-    limits = {}
-    for row in rows.splitlines():
-        limit, names = row.strip("| ").split(" | ")
-        limits |= dict.fromkeys(names.split(", "), int(limit.replace(",", "")))
-    return limits
-
-
-def test_limits_of_nodes_messages() -> None:
-    most = sizes("Frame 0, bytes at most")
-    others = most.pop("all that are not named here")
-    of_nodes = [spec for spec in SPECS if spec.tag >= 16]
-    assert {name_of(s): s.max_bytes for s in of_nodes if s.max_bytes != others} == most
-    tokens = {name_of(s): s.max_tokens for s in SPECS if s.max_tokens}
-    assert tokens == sizes("Frame 1, token ids at most")
+    tag, _, _, num_bytes, num_tokens = ROWS[name_of(spec)]
+    assert int(tag) == spec.tag
+    assert number(num_bytes) == spec.max_bytes
+    assert number(num_tokens) == spec.max_tokens
+    said = SAID[name_of(spec)]
+    assert re.findall(r"`(\w+)`", said) == [field.name for field in fields(spec.layout.cls)]
+    in_frame_1 = re.findall(r"`(\w+)`\s+token\s+frame", said)
+    assert in_frame_1 == [name for name in (spec.layout.token_field,) if name is not None]

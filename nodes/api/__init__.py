@@ -1,6 +1,6 @@
 """The mesh for Python programs: connect, complete, chat, stream; async or not.
 
-docs/library.md shows how. What is not in __all__ may change at any time.
+docs/reference/python-library.md shows how. What is not in __all__ may change at any time.
 """
 
 from nodes.api.answers import Choice, Completion, Piece, Usage

@@ -11,7 +11,13 @@ from nodes.messages.fingerprint import fingerprint
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What is new of one choice. finish_reason: "stop" or "length" in its last piece, else ""."""
+    """What is new of one choice. It never ends inside a character.
+
+    text: The new text.
+    token_ids: The tokens that made it.
+    choice: The number of the choice, from 0.
+    finish_reason: `stop` or `length` in the choice's last piece, otherwise empty.
+    """
 
     text: str
     token_ids: tuple[int, ...] = ()
@@ -21,6 +27,13 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
+    """One of the texts of an answer.
+
+    text: The text.
+    token_ids: Its tokens.
+    finish_reason: `stop` at an end-of-text token or a stop text, `length` at `max_tokens`.
+    """
+
     text: str
     token_ids: tuple[int, ...]
     finish_reason: str
@@ -28,7 +41,15 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Sums over the choices of an answer. time_s: from asking to the end."""
+    """What an answer took, summed over its choices.
+
+    num_prompt_tokens: The tokens of the prompt.
+    num_tokens: The tokens of the choices.
+    num_draft_tokens: The guesses that were verified.
+    num_accepted_tokens: The guesses that were accepted.
+    num_rounds: The passes that took guesses.
+    time_s: The time from asking to the end.
+    """
 
     num_prompt_tokens: int
     num_tokens: int
@@ -39,21 +60,27 @@ class Usage:
 
     @property
     def acceptance_rate(self) -> float | None:
-        """Share of the guesses that were right; None if none were made."""
+        """The share of the guesses that were accepted; None if none were made."""
         return self.num_accepted_tokens / self.num_draft_tokens if self.num_draft_tokens else None
 
     @property
     def tokens_per_s(self) -> float:
+        """The tokens in a second, over the whole time."""
         return self.num_tokens / self.time_s if self.time_s > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """An answer. text, token_ids and finish_reason are those of its first choice.
+    """A whole answer.
 
-    seed: with it, the same request becomes the same text wherever the fingerprint is the same. It
-    names model_hash and numerics_class. is_exact: whether that holds, whatever else the mesh does.
-    plain_reason: why it was decoded without guesses at the end, or "".
+    choices: The texts.
+    seed: The seed. With it the same request gives the same text wherever `fingerprint` is the same.
+    usage: What the answer took.
+    target: The name of the target that served it.
+    is_exact: Whether the text is the one that this model, class, request and seed always give.
+    plain_reason: Why the answer was decoded without guesses at the end, or empty.
+    model_hash: The SHA-256 of the model file.
+    numerics_class: The class of targets that compute the same bits.
     """
 
     choices: tuple[Choice, ...]
@@ -67,19 +94,22 @@ class Completion:
 
     @property
     def fingerprint(self) -> str:
-        """As the option of this name takes it."""
+        """What made the text, in the form that the option of this name takes."""
         return fingerprint(self.model_hash, self.numerics_class)
 
     @property
     def text(self) -> str:
+        """The text of the first choice."""
         return self.choices[0].text
 
     @property
     def token_ids(self) -> tuple[int, ...]:
+        """The tokens of the first choice."""
         return self.choices[0].token_ids
 
     @property
     def finish_reason(self) -> str:
+        """The reason of the first choice."""
         return self.choices[0].finish_reason
 
 

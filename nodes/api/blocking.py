@@ -23,7 +23,7 @@ _CLOSE_LIMIT_S = 5.0
 
 
 class SyncClient:
-    """A connection to a mesh, for use from any thread. close() it, or use it in a with block."""
+    """A connection to a mesh, for use from any thread; a with block or close() ends it."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class SyncClient:
         timeout_s: float | None = None,
         **options: Unpack[Options],
     ) -> Completion:
-        """As MeshClient.complete()."""
+        """Continue a text, or token ids, as MeshClient.complete() does."""
         return self._wait(self._client.complete(prompt, timeout_s=timeout_s, **options))
 
     def chat(
@@ -88,7 +88,7 @@ class SyncClient:
         timeout_s: float | None = None,
         **options: Unpack[Options],
     ) -> Completion:
-        """As MeshClient.chat()."""
+        """Answer a conversation, as MeshClient.chat() does."""
         return self._wait(self._client.chat(messages, timeout_s=timeout_s, **options))
 
     def stream(
@@ -98,7 +98,7 @@ class SyncClient:
         timeout_s: float | None = None,
         **options: Unpack[Options],
     ) -> SyncStream:
-        """As complete(), piece by piece."""
+        """Ask as complete() does, and get the answer piece by piece."""
 
         async def ask() -> Stream:
             return self._client.stream(prompt, timeout_s=timeout_s, **options)
@@ -112,7 +112,7 @@ class SyncClient:
         timeout_s: float | None = None,
         **options: Unpack[Options],
     ) -> SyncStream:
-        """As chat(), piece by piece."""
+        """Ask as chat() does, and get the answer piece by piece."""
 
         async def ask() -> Stream:
             return self._client.stream_chat(messages, timeout_s=timeout_s, **options)
@@ -120,11 +120,11 @@ class SyncClient:
         return SyncStream(self, self._wait(ask()))
 
     def nodes(self) -> tuple[NodeFields, ...]:
-        """Who is in the mesh."""
+        """The nodes that are in the mesh."""
         return self._wait(self._client.nodes())
 
     def close(self) -> None:
-        """End the connection and its thread; what is under way is cancelled."""
+        """End the connection and its thread; requests under way are cancelled."""
         with contextlib.suppress(RuntimeError, AttributeError):
             # The loop may be closed already, or may never have begun.
             self._loop.call_soon_threadsafe(self._stop.set)
@@ -152,7 +152,7 @@ class SyncClient:
 
 
 class SyncStream(Iterator[Piece]):
-    """An answer on its way; as Stream, with `with` and `for`."""
+    """An iterator over the pieces of an answer: as Stream, with `with` and `for`."""
 
     def __init__(self, client: SyncClient, stream: Stream) -> None:
         self._client = client
@@ -161,10 +161,12 @@ class SyncStream(Iterator[Piece]):
 
     @property
     def seed(self) -> int | None:
+        """The seed of the text; None until the first piece is there."""
         return self._stream.seed
 
     @property
     def completion(self) -> Completion | None:
+        """The whole answer, once the last piece has been read."""
         return self._stream.completion
 
     def __next__(self) -> Piece:
@@ -189,7 +191,7 @@ class SyncStream(Iterator[Piece]):
         await self._stream.aclose()
 
     def close(self) -> None:
-        """Cancel the request, if it is still under way."""
+        """Cancel the request if it is still under way."""
         with contextlib.suppress(ConnectionLostError):
             self._client._wait(self._end())
 
@@ -215,7 +217,7 @@ def open_client(
     air: str = "",
     rate_kbps: float = 0.0,
 ) -> SyncClient:
-    """`with open_client() as client:`; arguments are those of connect()."""
+    """Connect without asyncio: `with open_client() as client:`, with the arguments of connect()."""
     return SyncClient(
         endpoint,
         key=key,

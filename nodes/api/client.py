@@ -32,10 +32,24 @@ Conversation = Iterable[ChatMessage | tuple[str, str] | Mapping[str, str]]
 
 
 class Options(TypedDict, total=False):
-    """What may be asked for. What is left out of sampling is greedy: temperature 0, all tokens.
+    """What may be asked for. Sampling that is left out is greedy: temperature 0, all tokens.
 
-    gamma: most guesses a pass, None for what pays. stops: the text ends before any of these.
-    fingerprint: of an earlier answer, so that exactly such a target serves this one, too.
+    max_tokens: The most tokens of a choice.
+    temperature: The temperature of sampling; 0 always takes the likeliest token.
+    top_k: The number of likeliest tokens that are kept; 0 keeps all.
+    top_p: The share of probability that is kept.
+    min_p: The least probability that is kept, relative to the likeliest token's.
+    seed: The seed of sampling. None draws one, and the answer has it.
+    gamma: The most guesses a pass. None takes what pays.
+    priority: The weight of the request's speed beside other requests, 1 to 10.
+    num_choices: The number of texts.
+    stops: Texts before which the answer ends.
+    ignore_eog: Whether the text goes on after an end-of-text token.
+    model: The name of the model; empty for any.
+    user: Whose request it is among those of this client. Prompts are shared in caches only between
+        requests of one user.
+    fingerprint: The fingerprint of an earlier answer. Exactly such a target then serves this
+        request, or the request fails.
     """
 
     max_tokens: int
@@ -55,7 +69,7 @@ class Options(TypedDict, total=False):
 
 
 class MeshClient:
-    """A connection to a mesh; any number of requests at a time. Made by connect()."""
+    """A connection to a mesh, which connect() makes; any number of requests may be under way."""
 
     def __init__(self, client: Client, serving: asyncio.Task[None]) -> None:
         self._client = client
@@ -68,9 +82,10 @@ class MeshClient:
         timeout_s: float | None = None,
         **options: Unpack[Options],
     ) -> Completion:
-        """Go on with a text, or with token ids. timeout_s: for the whole answer.
+        """Continue a text, or token ids.
 
-        Raises RequestError, AnswerTimeoutError or ConnectionLostError.
+        timeout_s bounds the whole answer, waiting included. Raises RequestError,
+        AnswerTimeoutError or ConnectionLostError.
         """
         return await self.stream(prompt, timeout_s=timeout_s, **options).completed()
 
@@ -81,7 +96,10 @@ class MeshClient:
         timeout_s: float | None = None,
         **options: Unpack[Options],
     ) -> Completion:
-        """Answer a conversation, or one message of a user; raises what complete() does."""
+        """Answer a conversation by the model's chat template; a text is one message of a user.
+
+        Raises what complete() raises.
+        """
         return await self.stream_chat(messages, timeout_s=timeout_s, **options).completed()
 
     def stream(
@@ -91,7 +109,7 @@ class MeshClient:
         timeout_s: float | None = None,
         **options: Unpack[Options],
     ) -> Stream:
-        """As complete(), piece by piece."""
+        """Ask as complete() does, and get the answer piece by piece."""
         text = prompt if isinstance(prompt, str) else tuple(prompt)
         return self._ask(text, timeout_s, is_chat=False, options=options)
 
@@ -102,14 +120,14 @@ class MeshClient:
         timeout_s: float | None = None,
         **options: Unpack[Options],
     ) -> Stream:
-        """As chat(), piece by piece."""
+        """Ask as chat() does, and get the answer piece by piece."""
         if isinstance(messages, str):
             messages = (ChatMessage("user", messages),)
         conversation = tuple(_message(item) for item in messages)
         return self._ask(conversation, timeout_s, is_chat=True, options=options)
 
     async def nodes(self) -> tuple[NodeFields, ...]:
-        """Who is in the mesh."""
+        """The nodes that are in the mesh."""
         try:
             return (await self._client.nodes()).nodes
         except RequestFailedError as error:
@@ -129,9 +147,10 @@ class MeshClient:
 
 
 class Stream(AsyncIterator[Piece]):
-    """An answer on its way. Whoever leaves it early cancels the request.
+    """An asynchronous iterator over the pieces of an answer.
 
-    `async with client.stream(...) as pieces:` does so at once, whatever happens inside.
+    Whoever leaves it before its end cancels the request. `async with client.stream(...) as pieces:`
+    does so at once, whatever happens in the block.
     """
 
     def __init__(
@@ -151,7 +170,7 @@ class Stream(AsyncIterator[Piece]):
 
     @property
     def seed(self) -> int | None:
-        """Of the text; None until the first piece is there."""
+        """The seed of the text; None until the first piece is there."""
         return self._assembly.seed
 
     @property
@@ -200,7 +219,7 @@ class Stream(AsyncIterator[Piece]):
         return f"no whole answer within {self._timeout_s:g} s"
 
     async def aclose(self) -> None:
-        """Cancel the request, if it is still under way."""
+        """Cancel the request if it is still under way."""
         if isinstance(self._events, AsyncGenerator):
             await self._events.aclose()
 
@@ -268,15 +287,15 @@ async def connect(
     air: str = "",
     rate_kbps: float = 0.0,
 ) -> AsyncIterator[MeshClient]:
-    """A client of a running mesh; its requests are cancelled when the block is left.
+    """Connect to a running mesh; requests are cancelled when the block is left.
 
-    When the coordinator is lost, requests wait for it to be back and go on where they were.
+    When the coordinator is lost, requests wait until it is back and then go on where they were.
 
-    endpoint: such as tcp://10.0.0.1:7411; "" for the mesh this machine joined, else the one on it.
-    key: directory of key files, as `airdraft join` fills it; None for the usual one. timeout_s: to
-    be let in. on_waiting: called when a request has to wait. air, rate_kbps: the shared medium that
-    this machine is on, as nodes declare it, and what it carries for this machine alone; 0 where
-    that shall be measured. Raises ConnectError.
+    endpoint is such as `tcp://10.0.0.1:7411`; empty means the mesh that this machine joined,
+    otherwise the one on it. key is the directory of key files, as `airdraft join` fills it; None
+    means the usual one. timeout_s is the time to be let in. on_waiting is called when a request has
+    to wait. air is the shared medium that this machine is on, as nodes declare it, and rate_kbps is
+    what it carries for this machine alone; 0 means that it is measured. Raises ConnectError.
     """
     endpoint, keys = link_keys(endpoint, key)
     try:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 
 class AirdraftError(Exception):
-    """Base of all errors of this package."""
+    """The base of all errors of this package."""
 
 
 class ConnectError(AirdraftError):
-    """There is no connection: nobody answers, a key is missing or not authorized there."""
+    """There is no connection: nobody answers, or a key is missing or not authorized."""
 
 
 class ConnectionLostError(AirdraftError):
-    """The connection was there and is not any more; or the client was closed."""
+    """The coordinator does not let this client in any more, or the client was closed."""
 
 
 class RequestError(AirdraftError):
@@ -20,15 +20,15 @@ class RequestError(AirdraftError):
 
 
 class InvalidRequestError(RequestError):
-    """The request itself is at fault: asked again, it fails again."""
+    """The request itself is at fault, or names a model that no target has."""
 
 
 class OverloadedError(RequestError):
-    """Too much is under way: ask again later."""
+    """Too much is under way; the same request may succeed later."""
 
 
 class UnavailableError(RequestError):
-    """No node can serve it now, or the one that did was lost."""
+    """No target can serve it now, and none came back within 30 s."""
 
 
 class InternalError(RequestError):
@@ -36,7 +36,7 @@ class InternalError(RequestError):
 
 
 class AnswerTimeoutError(RequestError, TimeoutError):
-    """The answer was not there in the time allowed; the request was cancelled."""
+    """The answer was not there in the time allowed, and the request was cancelled."""
 
 
 _BY_CODE = {

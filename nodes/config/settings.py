@@ -1,4 +1,8 @@
-"""Settings of each role: TOML file < AIRDRAFT_ environment < command line. Defaults live here."""
+"""Settings of each role: TOML file < AIRDRAFT_ environment < command line. Defaults live here.
+
+docs/reference/settings.md is generated from these classes: a docstring has a line for each setting,
+which begins with its name.
+"""
 
 from __future__ import annotations
 
@@ -38,15 +42,26 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """How a node runs its model. threads: 0 for one on each physical core that it may use.
-    gpu_layers: -1 for all, where libllama has a backend for a GPU.
+    """How a node runs its model.
 
-    model_dir: where model files that are not the catalogue's must lie; "" for anywhere.
-    model_sha256: what the file must have; "" for whatever it has.
-    prefix_cache_mb: of a target, host memory for texts that have left its KV cache; 0 for none.
-    vocabulary: of a draft, name or file of a model whose tokens its guesses are; "" for its own.
-    weights: of a draft, "auto" for a compact copy of its file where that guesses faster,
-    "as-stored" for the file as it is.
+    model: The model that the node runs: a name of the catalogue, a GGUF file, or `replay:FILE.toml`
+        for an emulated node.
+    model_dir: The folder in which model files outside the catalogue must lie. Empty means that they
+        may lie anywhere.
+    model_sha256: The SHA-256 that the model file must have. Empty means that it is not compared.
+    profile: `exact` computes the same bits in every batch; `fast` may be faster and promises no
+        equal texts.
+    cells: The number of tokens that the KV cache holds.
+    max_streams: The number of streams that the node serves at the same time.
+    threads: The number of engine threads. 0 takes one for each physical core that the node may use.
+    gpu_layers: The number of layers that run on a GPU. -1 takes all of them where libllama has a
+        backend for a GPU.
+    prefix_cache_mb: The host memory, in MB, in which a target keeps prompts that have left its KV
+        cache. 0 keeps none.
+    vocabulary: The name or file of a model in whose tokens a draft node guesses, where the targets
+        have other tokens than the draft model. Empty means the draft model's own tokens.
+    weights: With `auto` a draft node makes a compact copy of its model file where that copy guesses
+        faster. With `as-stored` it uses the file as it is.
     """
 
     model: str
@@ -77,13 +92,14 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkSettings:
-    """A node's way to the coordinator, as far as it is known beforehand.
+    """A node's link to the coordinator, as far as it is known beforehand.
 
-    air: name of a medium that it shares with all nodes that give the same, such as a Wi-Fi cell;
-    packets are then marked for the access class of interactive media. rate_kbps: what the link
-    carries when it has the medium alone; 0 where it shall be measured. frame_ms: what a message
-    takes of the medium at least, whatever its size. rtt_ms: of a small message and its answer; 0
-    where it shall be measured.
+    air: The name of the medium that the node shares with all nodes of the same `link.air`, such as
+        a Wi-Fi cell. Packets are then marked for the access class of interactive media.
+    rate_kbps: What the link carries, in kbit/s, while nobody else uses the medium. 0 means that the
+        coordinator measures it.
+    frame_ms: The least time, in ms, that a message takes of the medium, whatever its size.
+    rtt_ms: The round trip, in ms, of a small message. 0 means that the coordinator measures it.
     """
 
     air: str = ""
@@ -101,11 +117,15 @@ class LinkSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitSettings:
-    """How much the coordinator takes in; what is more is refused as overloaded.
+    """How much the coordinator takes in. What is more is refused as overloaded.
 
-    max_requests: of one client's connection at a time. max_waiting: streams without a place, of all
-    clients together. Those of gateways, which ask for many users, are counted apart. max_request_s:
-    from submission to the last token; a request that is not done by then is ended.
+    max_requests: The number of requests that one connection of a client may have under way.
+    max_waiting: The number of streams of all clients together that may wait for a place.
+    max_gateway_requests: The number of requests that one connection of a gateway may have under
+        way.
+    max_gateway_waiting: The number of streams of all gateways together that may wait for a place.
+    max_request_s: The time, in seconds, from the arrival of a request to its last token. A request
+        that is not done by then is ended.
     """
 
     max_requests: int = 64
@@ -123,9 +143,9 @@ class LimitSettings:
 class ClassSettings:
     """Which numerics class of a model serves a request, where targets have several.
 
-    weights: "" for the first one, exact ones and then fast ones going first; or how many of the
-    conversations each is to have beside the others, as "3fa9=2, 77bc=1": beginnings of the names
-    that `airdraft nodes list` shows, and whole numbers from 1 to 100.
+    weights: How many of the conversations each numerics class gets beside the others, such as
+        `3fa9=2, 77bc=1`: beginnings of the class names that `airdraft nodes list` shows, each with
+        a whole number from 1 to 100. Empty means that the first class serves all of them.
     """
 
     weights: str = ""
@@ -148,9 +168,9 @@ PLAN_POLICIES: Final = (
 class PlanSettings:
     """Whether streams wait for each other, so that they are verified together.
 
-    policy: "auto" for what promises most. Others are for comparisons: "open" (no stream waits),
-    "plain" (no guesses at all), "grouped" (the joint planner's groups whatever they give), or the
-    groups of a baseline.
+    policy: `auto` takes the way with the least predicted time. The others are for comparisons: with
+        `open` no stream waits for another, with `plain` nobody guesses, with `grouped` the groups
+        of the joint planner are always in force, and the rest are the groups of a baseline.
     """
 
     policy: str = "auto"
@@ -163,13 +183,21 @@ class PlanSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoordinatorConfig:
-    """listen: "" for a socket that only this user can reach or, where there are keys, loopback.
+    """The coordinator, to which nodes and clients connect.
 
-    prompt_lookup: guess from the streams' own texts where that is worth more than a draft.
-
-    keys: directory of key files; "" for the usual one. pad_messages: send messages of a few sizes
-    only, nodes and clients too, so that lengths tell less of prompts. mark_air: mark packets for
-    the Wi-Fi access class of interactive media, where nodes are on air.
+    listen: The endpoint that the coordinator binds. Empty means a socket that only this user can
+        reach or, where there are keys, port 7411 on loopback.
+    cluster: The name of the mesh.
+    heartbeat_interval_s: The time, in seconds, between two Pings to a member.
+    heartbeat_timeout_s: The time, in seconds, after which a silent member counts as gone. It is at
+        least three times `heartbeat_interval_s`, because one lost packet must not end a membership.
+    prompt_lookup: Whether targets also guess from the texts that the streams already have, where
+        that is worth more than a draft model.
+    keys: The directory of key files. Empty means the usual one.
+    pad_messages: Whether members send messages of a few sizes only, so that lengths reveal less
+        about prompts.
+    mark_air: Whether the coordinator marks its packets for the Wi-Fi access class of interactive
+        media. This is of use where the coordinator itself is on the air.
     """
 
     listen: str = ""
@@ -197,9 +225,13 @@ class CoordinatorConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetConfig:
-    """connect: "" for the coordinator that this machine joined, else the one on it.
+    """A target node, which verifies guesses and decodes.
 
-    keys: as in CoordinatorConfig.
+    connect: The coordinator's endpoint. Empty means the coordinator that this machine joined,
+        otherwise the one on this machine.
+    name: The node's name in the mesh.
+    keys: The directory of key files. Empty means the usual one.
+    join_timeout_s: The time, in seconds, that the node waits for the coordinator to let it in.
     """
 
     connect: str = ""
@@ -215,7 +247,14 @@ class TargetConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DraftConfig:
-    """connect, keys: as in TargetConfig."""
+    """A draft node, which guesses tokens for a target to verify.
+
+    connect: The coordinator's endpoint. Empty means the coordinator that this machine joined,
+        otherwise the one on this machine.
+    name: The node's name in the mesh.
+    keys: The directory of key files. Empty means the usual one.
+    join_timeout_s: The time, in seconds, that the node waits for the coordinator to let it in.
+    """
 
     connect: str = ""
     name: str = "draft"
@@ -232,7 +271,12 @@ class DraftConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientConfig:
-    """connect, keys, link: as in TargetConfig."""
+    """A command or program that asks a mesh.
+
+    connect: The coordinator's endpoint. Empty means the coordinator that this machine joined,
+        otherwise the one on this machine.
+    keys: The directory of key files. Empty means the usual one.
+    """
 
     connect: str = ""
     keys: str = ""

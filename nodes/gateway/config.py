@@ -35,10 +35,28 @@ _ACCEPTED: Final[dict[str, tuple[float, float]]] = {
 class GatewayLimits:
     """What one request, one key and all of them may ask for.
 
-    max_prompts: of one completions body, and max_choices of each. max_unsent_bytes: what waits for
-    the reader of a stream before it is dropped. body_timeout_s: for a body, and a second more for
-    each 64 KiB of it. write_timeout_s: without any progress, after the last token. stop_timeout_s:
-    for streams to end by themselves.
+    max_body_bytes: The size of a request's body. A larger one gets status 413.
+    max_header_bytes: The size of a request's headers. Larger ones get status 400.
+    max_prompt_chars: The number of characters of a prompt, or of the messages and tools of a chat.
+    max_prompt_tokens: The number of tokens of a prompt that is given as token ids.
+    max_messages: The number of messages of a conversation.
+    max_choices: The number of choices (`n`) of a request, for each of its prompts.
+    max_prompts: The number of prompts in one body of `/v1/completions`.
+    max_tokens: The number of tokens of one choice.
+    max_concurrent: The number of requests under way, of all keys together. Others get status 429.
+    max_concurrent_per_key: The number of requests of one API key under way. Others get status 429.
+    max_connections: The number of open connections. Where fewer files may be open it is lower.
+    max_unsent_bytes: The number of bytes of a stream that may wait for its reader. A reader that
+        leaves more than these is dropped.
+    header_timeout_s: The time, in seconds, for the headers of a request, after which it gets status
+        408. A TLS handshake that takes longer has its connection closed.
+    body_timeout_s: The time, in seconds, for the body of a request, after which it gets status 408.
+        Each 64 KiB of the body gives it a second more.
+    write_timeout_s: The time, in seconds, without progress after which the rest of an answer is
+        given up.
+    keep_alive_s: The time, in seconds, for which an idle connection stays open.
+    stop_timeout_s: The time, in seconds, that streams have to end by themselves when the gateway is
+        stopped. A supervisor must wait 10 s longer.
     """
 
     max_body_bytes: int = 1 << 21
@@ -69,17 +87,25 @@ class GatewayLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayConfig:
-    """listen: HOST:PORT. connect, keys: as of a node. apikeys: file of API keys; "" for
-    apikeys.toml beside the key files, if it is there. api_key: one that is accepted besides.
+    """The gateway, which serves the HTTP API of a mesh.
 
-    require_keys: serve nobody without an API key, on loopback too.
-
-    tls_cert, tls_key: PEM files; "" for plain HTTP. cors_origins: of pages that may use the API,
-    with commas between them. allowed_hosts: names in Host that are accepted; "" for those of
-    loopback where it is bound there, and any elsewhere. strict_fields: a field of a body that is
-    not known, or asks for nothing that is done here, is an error. openai_defaults: what a body
-    leaves open of sampling is as OpenAI's API has it (temperature 1, all tokens), not as the
-    model's file has it. link: its way to the coordinator, as of a node.
+    listen: The address, as HOST:PORT, at which the gateway serves.
+    connect: The coordinator's endpoint. Empty means the coordinator that this machine joined,
+        otherwise the one on this machine.
+    keys: The directory of key files. Empty means the usual one.
+    apikeys: The file of API keys. Empty means `apikeys.toml` beside the key files, if it is there.
+    api_key: An API key that is accepted besides those of the file.
+    require_keys: Whether nobody is served without an API key, on loopback too.
+    tls_cert: The PEM file with the certificate chain. Empty means plain HTTP.
+    tls_key: The PEM file with the certificate's private key. It goes with `tls_cert`.
+    cors_origins: The origins of pages of other sites that may use the API, with commas between
+        them.
+    allowed_hosts: The names that are accepted in the header `Host`, with commas between them. Empty
+        means the names of loopback where the gateway listens there, and any name elsewhere.
+    strict_fields: Whether a field that is unknown or has no effect is an error (status 400) instead
+        of being ignored.
+    openai_defaults: Whether sampling that a body leaves open is as in OpenAI's API (temperature 1,
+        all tokens) instead of as in the model's file.
     """
 
     listen: str = DEFAULT_LISTEN

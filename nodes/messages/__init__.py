@@ -1,4 +1,7 @@
-"""The messages about models and streams, tags 16 and up. PROTOCOL.md says what each means."""
+"""The messages about models and streams, tags 16 and up.
+
+docs/reference/protocol.md says what each means.
+"""
 
 from nodes.messages.clients import (
     EMBEDDING,

@@ -62,7 +62,11 @@ struct(Sampling)
 
 @struct
 class ChatMessage:
-    """One message of a conversation; role: as the model's chat template calls it."""
+    """One message of a conversation.
+
+    role: Who said it, as the model's chat template calls it: `system`, `user` or `assistant`.
+    content: The text.
+    """
 
     role: Annotated[str, MaxLen(64)]
     content: PromptText

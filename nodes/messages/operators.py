@@ -91,7 +91,7 @@ class StatusRequest:
 
 @message(44, max_bytes=MAX_STATUS_BYTES + 1024)
 class StatusReply:
-    """The status document (docs/status.md), as JSON; never tokens or text of a stream."""
+    """The status document (nodes.status), as JSON; never tokens or text of a stream."""
 
     request_id: Id
     status: Annotated[bytes, MaxLen(MAX_STATUS_BYTES)]

@@ -16,7 +16,7 @@ WAITS_S: Final = (0.0, 0.5, 1.0, 2.0, 4.0, 5.0)
 HEALTHY_S: Final = 5.0
 # Before the mesh has ever been ready somebody waits for it, who is to read what is wrong.
 MOST_FAILED_STARTS: Final = 5
-# Exit codes after which another start ends alike (docs/exit-codes.md).
+# Exit codes after which another start ends alike (docs/reference/exit-codes.md).
 _MISTAKES: Final = frozenset({2, 76, 77, 78})
 DISMISSED: Final = 79
 

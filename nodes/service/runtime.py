@@ -35,7 +35,7 @@ from nodes.worker.link import LostCoordinatorError, NoCoordinatorError, RefusedE
 
 logger = logging.getLogger(__name__)
 
-# From 64 to 78 as in sysexits.h. docs/exit-codes.md tells which of them a supervisor should heed.
+# From 64 to 78 as in sysexits.h. docs/reference/exit-codes.md says what a supervisor does then.
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_UNAVAILABLE = 69

@@ -25,7 +25,7 @@ MAX_SPANS: Final = 320
 Plain = Literal[
     "asked", "last_token", "no_draft", "slower", "refused", "reading", "none_there", "not_worth"
 ]
-# Why a pass took no guesses of a stream; docs/status.md explains each.
+# Why a pass took no guesses of a stream; docs/reference/metrics-and-status.md explains each.
 PLAIN_LABELS: Final[tuple[Plain, ...]] = get_args(Plain)
 TOKEN_KINDS: Final = ("accepted", "corrected", "bonus", "plain")
 Fate = Literal["taken", "not_chosen", "late", "looked_up"]

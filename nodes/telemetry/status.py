@@ -1,7 +1,8 @@
 """The status document: what a mesh does, as everybody who shows it reads it.
 
-docs/status.md says what the fields mean. It holds names of nodes and models, ids of streams, counts
-and times; never tokens or texts, nor who asked for them.
+docs/reference/metrics-and-status.md is generated from these classes: a docstring has a line for
+each field, which begins with its name. The document holds names of nodes and models, ids of
+streams, counts and times; never tokens or texts, nor who asked for them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,12 @@ Labels = dict[str, int]
 
 @dataclass(frozen=True, slots=True)
 class CostPoint:
-    """A pass of so many tokens: as calibrated, and as seen since."""
+    """What a pass of a given size takes.
+
+    num_tokens: The number of tokens in the pass.
+    calibrated_s: Its time when the node was calibrated.
+    now_s: Its time as observed since.
+    """
 
     num_tokens: int
     calibrated_s: float
@@ -28,7 +34,36 @@ class CostPoint:
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """A node that is in, or has left within some minutes (reason: why)."""
+    """A node that is in the mesh, or left it within the last 300 s.
+
+    name: The node's name in the mesh.
+    role: `target` or `draft`.
+    model: The name of its model.
+    engine: The engine that runs it.
+    exact: Whether it computes the same bits in every batch.
+    emulated: Whether its times are those of a device that is not there.
+    state: `ok`; `silent` after three heartbeat intervals without a message; `left`.
+    reason: Why it left, otherwise empty.
+    silent_s: The time since its last message, or since it left.
+    joined_s: The time since it joined.
+    rtt_s: The round trip to it; null if unknown.
+    rate_bps: The rate of the link to it, in bit/s; null if unknown or without a limit.
+    rate_is: Whether that rate is `declared`, `measured` or `unknown`.
+    medium: The medium that it shares, empty for none.
+    num_streams: The streams that a target serves, or that a draft node follows.
+    max_streams: The most streams that it serves at a time.
+    used_cells: The cells of its cache that are taken; of targets only.
+    num_cells: The cells of its cache.
+    busy: The fraction of the window in which it worked.
+    busy_s: The seconds that it worked, as it reported them: the passes of a target that committed
+        something, and the passes of a draft node up to its last message with guesses.
+    bytes_in: The bytes that came from it.
+    bytes_out: The bytes that went to it.
+    costs: What passes of several sizes take.
+    model_hash: The SHA-256 of its model file.
+    numerics_class: Its numerics class. A `~` in it means that the target's answer to the
+        coordinator's probe was not that of the class; the digits behind it are of that answer.
+    """
 
     name: str
     role: str
@@ -59,8 +94,29 @@ class NodeStatus:
 
 @dataclass(frozen=True, slots=True)
 class StreamStatus:
-    """One choice of a request. gamma: guesses in its last pass. plain: a label of PLAIN_LABELS, ""
-    where that had some. num_rounds: passes with guesses."""
+    """One choice of a request.
+
+    stream_id: The stream's number.
+    client: An alias of the client that asked.
+    user: An alias of the client's user, empty if the request names none.
+    priority: The request's priority.
+    target: The target that serves it, empty while it waits.
+    draft: The draft node that follows it and guesses for it, empty if none does.
+    phase: `waiting` for a place; `reading`, while the target reads the prompt; `decoding`; `parked`
+        when the target took it out of its cache to make room.
+    num_prompt_tokens: The tokens of its prompt.
+    num_tokens: The tokens that were committed.
+    max_tokens: The most tokens that its client wants.
+    gamma: The guesses that its last pass took; 0 for a plain pass.
+    acceptance: The estimated chance that a guess of its draft node is right.
+    plain: Why its last pass took no guesses, as a label; empty if it took some.
+    reason: The same as a line with the figures that decided it, for the first 64 streams.
+    tokens_per_s: Its speed over the window.
+    age_s: The time since its request came.
+    num_rounds: Its passes that took guesses.
+    num_draft_tokens: The guesses that its passes took.
+    num_accepted_tokens: Those of them that were accepted.
+    """
 
     stream_id: int
     client: str
@@ -85,7 +141,13 @@ class StreamStatus:
 
 @dataclass(frozen=True, slots=True)
 class WaitingStatus:
-    """Streams without a place, by priority, and requests whose texts are not tokenized yet."""
+    """What waits for a place on a target.
+
+    num_streams: The streams that have no place.
+    num_tokenizing: The requests whose text is not tokenized yet.
+    oldest_s: How long the first of the streams has waited.
+    by_priority: The waiting streams by priority.
+    """
 
     num_streams: int
     num_tokenizing: int
@@ -95,7 +157,16 @@ class WaitingStatus:
 
 @dataclass(frozen=True, slots=True)
 class BatchStatus:
-    """Streams that wait for their guesses and go together; seconds as predicted."""
+    """A group of streams that wait for each other's guesses and are verified together.
+
+    stream_ids: The streams of the group.
+    gammas: The guesses that each of them takes, in the same order.
+    draft_s: The predicted time in which the guesses are made.
+    air_s: The predicted time that messages take of the links.
+    verify_s: The predicted time of the target's pass.
+    lap_s: The predicted cycle time of the group.
+    num_tokens: The tokens of the pass.
+    """
 
     stream_ids: tuple[int, ...]
     gammas: tuple[int, ...]
@@ -108,9 +179,16 @@ class BatchStatus:
 
 @dataclass(frozen=True, slots=True)
 class PlanStatus:
-    """The plan in force. policy: "flow" where no stream waits for another, else whose groups these
-    are. open_price_s, grouped_price_s: what open flow and the best groups were last predicted to
-    take, as the weighted sum over streams of seconds a token; 0.0 if not known.
+    """The plan in force. A price is the weighted sum over streams of seconds a token.
+
+    policy: `flow` for open flow, in which no stream waits for another, otherwise the policy that
+        made the groups.
+    batches: The groups, empty in open flow.
+    plain: The streams that are decoded plainly beside the groups.
+    bound: What limits the groups; empty in open flow.
+    tokens_per_s: The predicted speed of the groups; 0 in open flow.
+    open_price_s: The last predicted price of open flow; 0 if unknown.
+    grouped_price_s: The last predicted price of the best groups; 0 if unknown.
     """
 
     policy: str
@@ -124,7 +202,12 @@ class PlanStatus:
 
 @dataclass(frozen=True, slots=True)
 class ErrorStatus:
-    """|observed - predicted| / predicted of passes or plans, over the last 1,000 at most."""
+    """How far predictions were off: |observed - predicted| / predicted, of 1,000 cases at most.
+
+    num_seen: The number of cases.
+    median: Their median.
+    p95: Their 95th percentile.
+    """
 
     num_seen: int
     median: float
@@ -133,7 +216,13 @@ class ErrorStatus:
 
 @dataclass(frozen=True, slots=True)
 class ObservedStatus:
-    """What became of the plan in the last `window_s`. price_s: as in PlanStatus, as seen."""
+    """What was observed of a target over the window.
+
+    tokens_per_s: The tokens committed in a second.
+    passes_per_s: The passes in a second.
+    price_s: The price as observed; 0 while too little is known.
+    errors: The errors of predictions by stage: `pass` and `plan`.
+    """
 
     tokens_per_s: float
     passes_per_s: float
@@ -143,7 +232,11 @@ class ObservedStatus:
 
 @dataclass(frozen=True, slots=True)
 class RatioStatus:
-    """Observed / predicted times: how many up to each of `bounds`, and above; and their sum."""
+    """A histogram of observed over predicted times.
+
+    counts: The cases up to each of `ratio_bounds`, and those above the last one.
+    total: The sum of the ratios.
+    """
 
     counts: tuple[int, ...]
     total: float
@@ -151,12 +244,30 @@ class RatioStatus:
 
 @dataclass(frozen=True, slots=True)
 class CountStatus:
-    """What a target's streams have come to since the coordinator started.
+    """Counters of a target since the coordinator started.
 
-    made, judged, accepted: guesses that passes took, by position, the first first. gammas: passes
-    of a stream by guesses taken. guesses: what became of them, by a label of FATES. num_compared:
-    guesses of draft nodes, taken or not, that were compared with the text; num_right were right.
-    num_messages: of draft nodes, with guesses.
+    tokens: The committed tokens by what made them: `accepted` guesses, the target's own token after
+        a wrong guess (`corrected`) or after right ones (`bonus`), and `plain` ones.
+    made: The guesses that passes took, by position in the stream's round.
+    judged: Those before which all guesses of the round were accepted, by position. The acceptance
+        at a position is accepted / judged.
+    accepted: Those that were accepted, by position.
+    gammas: The passes of a stream by the guesses that they took; plain passes are at 0.
+    plain_steps: The passes of a stream without guesses, by label.
+    guesses: What became of guesses, by label.
+    num_compared: The guesses of draft nodes that were compared with the text, whether a pass took
+        them or not; each chain counts up to its first wrong guess.
+    num_right: Those of them that were right.
+    num_messages: The messages with guesses that came from draft nodes.
+    num_parked: The streams that were parked to make room in the cache.
+    num_reopened: The streams that were opened again because a message was lost.
+    num_texts: The prompts that the target took in.
+    num_texts_reused: Those of which a part was in its caches.
+    tokens_read: The prompt tokens that the target computed.
+    tokens_reused: The prompt tokens that it found in its caches.
+    num_passes: The passes that committed something.
+    pass_s: The seconds of these passes.
+    ratios: Histograms of observed over predicted times, by stage: `pass` and `plan`.
     """
 
     tokens: Labels
@@ -182,7 +293,16 @@ class CountStatus:
 
 @dataclass(frozen=True, slots=True)
 class SpanStatus:
-    """A pass, or a message with guesses, which takes no time; on the clock of `at_s`."""
+    """A moment of the last 10 s, on the clock of `at_s`; 320 of a target at most.
+
+    stage: `pass` for a pass of the target, `guesses` for a message of a draft node, which takes no
+        time.
+    node: The node that did it.
+    start_s: When it began.
+    end_s: When it ended.
+    num_tokens: The tokens in it.
+    num_guesses: Those of them that were guesses.
+    """
 
     stage: str
     node: str
@@ -194,7 +314,14 @@ class SpanStatus:
 
 @dataclass(frozen=True, slots=True)
 class TargetStatus:
-    """plan and observed: None once the target has left; its counts stay."""
+    """A target and its streams. One that has left keeps its counters.
+
+    name: The target's name.
+    plan: The plan in force; null when the target has left.
+    observed: What was observed of it; null when the target has left.
+    counts: Its counters.
+    spans: Its passes and the messages with guesses of the last 10 s.
+    """
 
     name: str
     plan: PlanStatus | None
@@ -205,8 +332,12 @@ class TargetStatus:
 
 @dataclass(frozen=True, slots=True)
 class MediumStatus:
-    """A shared medium: predicted seconds that texts to nodes and uploads of clients took of it
-    since the start, and their share of late."""
+    """A medium that several links share.
+
+    name: The medium's name.
+    reserved_s: The predicted seconds of it that prompts to nodes and uploads of clients took.
+    busy: The fraction of the window that these take.
+    """
 
     name: str
     reserved_s: float
@@ -215,7 +346,13 @@ class MediumStatus:
 
 @dataclass(frozen=True, slots=True)
 class WireTotal:
-    """Messages of one kind. direction: in or out, as the coordinator sees it."""
+    """The messages of one kind.
+
+    kind: The message's name in the wire protocol.
+    direction: `in` or `out`, as the coordinator sees it.
+    num_messages: The number of messages.
+    num_bytes: Their size.
+    """
 
     kind: str
     direction: str
@@ -225,7 +362,16 @@ class WireTotal:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Since the coordinator started."""
+    """Counters since the coordinator started.
+
+    requests: The requests that are over, by how they ended: `done`, `cancelled`, `left` (the client
+        did), `bad_request`, `not_found`, `overloaded`, `unavailable`, `deadline`, `internal`.
+    num_submitted: The requests that came.
+    num_moved: The moves of a request to another target.
+    num_stale: The messages that spoke of what was past.
+    num_dropped: The messages that did not decode or were not allowed.
+    wire: The messages by kind and direction.
+    """
 
     requests: Labels
     num_submitted: int
@@ -237,9 +383,23 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """at_s: the coordinator's clock. window_s: what rates and busy fractions are over.
+    """The document.
 
-    num_streams: all that have a place or wait for one; `streams` holds the first of them.
+    cluster: The name of the mesh.
+    epoch: The coordinator's epoch, as text, because it is larger than a browser's numbers.
+    version: The coordinator's version of airdraft.
+    protocol: The version of the wire protocol.
+    at_s: The coordinator's clock, which counts from an unknown moment.
+    uptime_s: The time since the coordinator started.
+    window_s: The time over which rates and busy fractions are taken.
+    ratio_bounds: The upper bounds of the histograms in `ratios`.
+    nodes: The nodes: 64 at most that are in the mesh, and 32 that have left.
+    num_streams: The streams that have a place or wait for one.
+    streams: The first 512 of them, those with a place first.
+    waiting: What waits for a place.
+    targets: The targets.
+    media: The shared media.
+    totals: The counters of the whole mesh.
     """
 
     cluster: str

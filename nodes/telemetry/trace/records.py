@@ -15,9 +15,17 @@ from policies.plan import Batch, Observation, Prediction
 
 @dataclass(frozen=True, slots=True)
 class PlanRecord:
-    """A plan was made for an observation: groups of streams that would wait for their guesses, by
-    `policy`. is_grouped: they are in force, instead of open flow, in which nobody waits;
-    open_price_s: what that was predicted to take, as Prediction.price_s.
+    """A plan was made. Prices are predictions: the sum over streams of seconds a token.
+
+    at_s: The coordinator's clock.
+    target: The target whose streams are planned.
+    observation: What the plan was made from, as `policies.plan.Observation`.
+    policy: The policy that made the groups.
+    batches: The groups of streams that would wait for each other's guesses.
+    plain: The streams beside the groups, which are decoded plainly.
+    prediction: What the groups were predicted to take, with their price; null if unknown.
+    is_grouped: Whether the groups are in force, instead of open flow, in which no stream waits.
+    open_price_s: The predicted price of open flow.
     """
 
     at_s: float
@@ -33,8 +41,14 @@ class PlanRecord:
 
 @dataclass(frozen=True, slots=True)
 class FollowRecord:
-    """A draft node has read a stream's text and guesses for it. node: "" where none does any more,
-    and the reason."""
+    """A draft node follows a stream from now on: it has read the stream's text and guesses for it.
+
+    at_s: The coordinator's clock.
+    target: The target that serves the stream.
+    stream_id: The stream.
+    node: The draft node; empty when none follows the stream any more.
+    reason: Why none does.
+    """
 
     at_s: float
     target: str
@@ -45,7 +59,14 @@ class FollowRecord:
 
 @dataclass(frozen=True, slots=True)
 class GuessRecord:
-    """A message with guesses of a draft node has come to the coordinator."""
+    """A message with guesses of a draft node came to the coordinator.
+
+    at_s: The coordinator's clock.
+    target: The target that the guesses are for.
+    node: The draft node.
+    num_streams: The streams with guesses in the message.
+    num_tokens: The guesses in it.
+    """
 
     at_s: float
     target: str
@@ -56,7 +77,17 @@ class GuessRecord:
 
 @dataclass(frozen=True, slots=True)
 class PassStream:
-    """What a pass committed to a stream; fields as in CommitEntry."""
+    """What a pass committed to a stream, and what became of its guesses.
+
+    stream_id: The stream.
+    num_tokens: The tokens that the pass committed.
+    num_draft_tokens: The guesses that it took.
+    num_accepted_tokens: Those of them that were accepted.
+    num_offered: The guesses of the draft node that were there when the pass began.
+    num_late: The guesses that came too late to be used.
+    num_looked_up: The guesses that the target looked up itself.
+    best_percent: The chance, in percent, of the first guess that there was for the pass.
+    """
 
     stream_id: int
     num_tokens: int
@@ -70,8 +101,16 @@ class PassStream:
 
 @dataclass(frozen=True, slots=True)
 class PassRecord:
-    """A pass of the target is reported. predicted_s: 0.0 where nothing was predicted. rtt_s: of the
-    link to it, as heartbeats measure it. num_read: tokens of texts that it read besides."""
+    """The target reported a pass.
+
+    at_s: The coordinator's clock when the report came.
+    target: The target.
+    pass_s: The time of the pass.
+    predicted_s: Its predicted time; 0 if there was no prediction.
+    rtt_s: The round trip to the target, as heartbeats measure it.
+    streams: The streams to which the pass committed tokens.
+    num_read: The prompt tokens that the pass read besides.
+    """
 
     at_s: float
     target: str

@@ -1,4 +1,4 @@
-"""The examples of docs/library.md, against a toy mesh."""
+"""The examples of docs/reference/python-library.md, against a toy mesh."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 import nodes.api
 from tests.nodes.api.toy_mesh import toy_mesh
 
-TEXT = (Path(__file__).parents[3] / "docs" / "library.md").read_text()
+PAGE = "docs/reference/python-library.md"
+TEXT = (Path(__file__).parents[3] / PAGE).read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
 CALLS = ("open_client(", "connect(")
 
@@ -25,7 +26,7 @@ def test_an_example_runs(
     with toy_mesh() as mesh:
         for call in CALLS:
             example = example.replace(f"{call})", f'{call}"{mesh.endpoint}")')
-        code = compile(example, "docs/library.md", "exec")
+        code = compile(example, PAGE, "exec")
         exec(code, {"__name__": "example"})  # noqa: S102 - our own page
     assert capsys.readouterr().out
 

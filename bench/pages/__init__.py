@@ -1,0 +1,1 @@
+"""The generated parts of docs/reference: what the code declares, as Markdown between markers."""

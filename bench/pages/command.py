@@ -1,0 +1,87 @@
+"""`python -m bench pages`: the generated parts of docs/reference."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import click
+
+from bench.pages.markdown import PageError, Part, with_parts
+
+FOLDER: Final = Path(__file__).parents[2] / "docs" / "reference"
+
+
+def _pages() -> Mapping[str, Mapping[str, Part]]:
+    """Page -> name -> what generates the part of this name."""
+    from bench.pages import commands, http_api, library, observed, protocol, settings
+
+    return {
+        "commands.md": {"commands": commands.commands},
+        "settings.md": {
+            role: functools.partial(settings.settings, role) for role in settings.ROLES
+        },
+        "http-api.md": {
+            "routes": http_api.routes,
+            "sampling": http_api.SAMPLING,
+            "openai": http_api.OPENAI,
+            "completions": http_api.COMPLETIONS,
+            "chat": http_api.CHAT,
+            "responses": http_api.RESPONSES,
+            "messages": http_api.MESSAGES,
+            "embeddings": http_api.EMBEDDINGS,
+            "tokenize": http_api.TOKENIZE,
+            "detokenize": http_api.DETOKENIZE,
+        },
+        "python-library.md": {
+            "calls": library.calls,
+            "options": library.options,
+            "answers": library.answers,
+            "errors": library.errors,
+        },
+        "metrics-and-status.md": {
+            "metrics of the mesh": observed.metrics_of_mesh,
+            "metrics of the gateway": observed.metrics_of_gateway,
+            "status": observed.status_fields,
+        },
+        "trace.md": {"records": observed.trace_records},
+        "protocol.md": {"messages": protocol.messages, "fields": protocol.fields},
+    }
+
+
+def outdated(folder: Path = FOLDER) -> Iterator[tuple[Path, str]]:
+    """The pages that are not as the code says, each with its text as it should be."""
+    for name, parts in _pages().items():
+        path = folder / name
+        text = path.read_text(encoding="utf-8")
+        try:
+            made = with_parts(text, parts)
+        except PageError as error:
+            raise PageError(f"{path}: {error}") from None
+        if made != text:
+            yield path, made
+
+
+@click.command("pages")
+@click.option("--check", is_flag=True, help="Write nothing; name the pages that are out of date.")
+def pages_command(check: bool) -> None:
+    """Write what the code declares into the pages of docs/reference, between their markers.
+
+    \b
+    Example:
+      python -m bench pages --check
+    """
+    try:
+        found = list(outdated())
+    except (OSError, PageError) as error:
+        raise click.ClickException(str(error)) from error
+    for path, text in found:
+        if check:
+            click.echo(f"{path} is out of date: run `python -m bench pages`")
+        else:
+            path.write_text(text, encoding="utf-8")
+            click.echo(f"{path} is written")
+    sys.exit(1 if check and found else 0)

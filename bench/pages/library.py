@@ -1,0 +1,105 @@
+"""The public names of nodes.api, with their signatures and docstrings."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Iterator
+from typing import Any, Final, get_type_hints
+
+import nodes.api
+from bench.pages.dataclass_docs import meanings_of, summary_of
+from bench.pages.markdown import code, item, wrapped
+
+_CALLS: Final = ("open_client", "connect", "SyncClient", "MeshClient", "SyncStream", "Stream")
+_ANSWERS: Final = ("Completion", "Choice", "Usage", "Piece", "ChatMessage")
+_WIDTH: Final = 100
+
+
+def calls() -> str:
+    """The functions and clients by which a program asks."""
+    return "\n\n".join(part for name in _CALLS for part in _described(name))
+
+
+def options() -> str:
+    return "\n".join(_fields(nodes.api.Options))
+
+
+def answers() -> str:
+    return "\n\n".join(part for name in _ANSWERS for part in _described(name))
+
+
+def errors() -> str:
+    found = (getattr(nodes.api, name) for name in nodes.api.__all__)
+    return "\n".join(
+        item(f"{code(kind.__name__)} ({_bases(kind)}): {_doc(kind)}")
+        for kind in found
+        if isinstance(kind, type) and issubclass(kind, Exception)
+    )
+
+
+def _bases(kind: type) -> str:
+    return ", ".join(code(base.__name__) for base in kind.__bases__)
+
+
+def _described(name: str) -> Iterator[str]:
+    value = getattr(nodes.api, name)
+    yield f"### {name}"
+    if not isinstance(value, type):
+        yield _signature(name, value)
+        yield _doc(value)
+        return
+    is_data = dataclasses.is_dataclass(value)
+    yield wrapped(summary_of(value)) if is_data else _doc(value)
+    yield "\n".join([*(_fields(value) if is_data else ()), *_properties(value)])
+    for member, found in vars(value).items():
+        if inspect.isfunction(found) and not member.startswith("_"):
+            yield _signature(f"{name}.{member}", found)
+            yield _doc(found)
+
+
+def _fields(cls: type) -> Iterator[str]:
+    meanings, hints = meanings_of(cls), get_type_hints(cls)
+    for name, written in inspect.get_annotations(cls).items():
+        # A bound on the wire is none of a program's business; a hint of several words stays as it
+        # is written.
+        hint = hints[name].__name__ if hints[name] in (str, int, float, bool) else written
+        hint = getattr(hint, "__forward_arg__", hint)
+        yield item(f"{code(name)} ({code(hint)}): {meanings[name]}")
+
+
+def _properties(cls: type) -> Iterator[str]:
+    for name, found in vars(cls).items():
+        if isinstance(found, property) and found.fget is not None:
+            hint = inspect.get_annotations(found.fget)["return"]
+            yield item(f"{code(name)} ({code(hint)}): {_doc(found)}")
+
+
+def _signature(name: str, function: Any) -> str:
+    """As a call is written, a line for each parameter where it would be long."""
+    parts, kinds = list[str](), set[Any]()
+    found = inspect.signature(function)
+    for parameter in found.parameters.values():
+        if parameter.name == "self":
+            continue
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.kind not in kinds:
+            parts.append("*")
+        kinds.add(parameter.kind)
+        text = f"{parameter.name}: {parameter.annotation}"
+        if parameter.kind is parameter.VAR_KEYWORD:
+            text = f"**{text}"
+        if parameter.default is not parameter.empty:
+            default = parameter.default
+            text += " = " + (repr(default).replace("'", '"') if not callable(default) else "...")
+        parts.append(text)
+    wait = "async " if inspect.iscoroutinefunction(function) else ""
+    head, tail = f"{wait}{name}(", f") -> {found.return_annotation}"
+    line = head + ", ".join(parts) + tail
+    if len(line) > _WIDTH:
+        line = head + "".join(f"\n    {part}," for part in parts) + "\n" + tail
+    return f"```text\n{line}\n```"
+
+
+def _doc(value: Any) -> str:
+    paragraphs = inspect.cleandoc(value.__doc__ or "").split("\n\n")
+    return "\n\n".join(wrapped(paragraph) for paragraph in paragraphs)

@@ -1,0 +1,77 @@
+"""What shows a mesh at work: its metrics, the status document, and the records of a trace."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Iterable, Iterator
+
+from bench.pages.dataclass_docs import meanings_of, summary_of
+from bench.pages.markdown import code, item, table, wrapped
+from nodes import status
+from nodes.metrics import gateway, mesh
+from nodes.metrics.families import Metric
+from nodes.trace import records
+
+
+def metrics(found: Iterable[Metric]) -> str:
+    rows = [
+        (code(each.name), each.kind, ", ".join(code(label) for label in each.labels), each.help)
+        for each in found
+    ]
+    return table(("metric", "kind", "labels", "what it counts"), rows)
+
+
+def metrics_of_mesh() -> str:
+    return metrics(mesh.METRICS)
+
+
+def metrics_of_gateway() -> str:
+    return metrics(gateway.METRICS)
+
+
+def status_fields() -> str:
+    """Every class of the document, from the outside in."""
+    return "\n\n".join(_classes(status.Status, status.Status.__name__, set()))
+
+
+def trace_records() -> str:
+    """The records by their kind."""
+    seen = set[type]()
+    return "\n\n".join(
+        part for kind, cls in records.KINDS.items() for part in _classes(cls, kind, seen)
+    )
+
+
+def _classes(cls: type, title: str, seen: set[type]) -> Iterator[str]:
+    seen.add(cls)
+    yield f"### {title}"
+    yield wrapped(summary_of(cls))
+    meanings = meanings_of(cls)
+    below = list[type]()
+    lines = list[str]()
+    for name, hint in inspect.get_annotations(cls).items():
+        lines.append(item(f"{code(name)} ({_kind(hint)}): {meanings[name]}"))
+        for each in re.findall(r"\w+", hint):
+            inner = vars(inspect.getmodule(cls)).get(each)
+            if dataclasses.is_dataclass(inner) and isinstance(inner, type):
+                below.append(inner)
+    yield "\n".join(lines)
+    for inner in below:
+        if inner.__module__ == cls.__module__ and inner not in seen:
+            yield from _classes(inner, inner.__name__, seen)
+
+
+def _kind(hint: str) -> str:
+    """tuple[X, ...] as a list, and so on: what JSON has."""
+    words = {"str": "text", "int": "integer", "float": "number", "bool": "boolean"}
+    if found := re.fullmatch(r"tuple\[(.*), \.\.\.\]", hint):
+        return f"list of {_kind(found[1])}"
+    if found := re.fullmatch(r"dict\[str, (.*)\]", hint):
+        return f"object of {_kind(found[1])}"
+    if found := re.fullmatch(r"(.*) \| None", hint):
+        return f"{_kind(found[1])} or null"
+    if hint == "Labels":
+        return "object of integer"
+    return words.get(hint) or code(hint)
