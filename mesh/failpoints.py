@@ -5,7 +5,7 @@ nothing else. Actions: `kill` (SIGKILL to itself), `stop` (SIGSTOP), `block:SECO
 sleeps, and all that runs on it with it), `error` (raises FailPointError). WHEN: at the n-th time,
 and then never again (the first one, unless it is given), or with a probability below 1 each time.
 Names: `send.MESSAGE` before a message leaves, `receive.MESSAGE` before one that has come is acted
-on, and the named places below. docs/chaos.md says what each of them stands for.
+on, and the named places below. docs/design/testing.md says what these stand for.
 """
 
 import math

@@ -79,7 +79,7 @@ class EngineInfo:
     """Facts about a loaded engine that placement and admission need.
 
     exact: the start-up self-test found logits that do not depend on batch shape or neighbours.
-    numerics_class: engines of one class compute equal bits (law 1, ARCHITECTURE.md).
+    numerics_class: engines of one class compute equal bits (law 1, docs/design/exactness.md).
     can_roll_back: rejected guesses can be taken out of the cache; without it gamma is 0.
     emulated: answers or their times are not those of a real model on this machine.
     """
