@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 
 from bench.pages.dataclass_docs import meanings_of, summary_of
 from bench.pages.markdown import code, item, table, wrapped
-from nodes import status
-from nodes.metrics import gateway, mesh
-from nodes.metrics.families import Metric
-from nodes.trace import records
+from nodes.telemetry import status
+from nodes.telemetry.metrics import gateway, mesh
+from nodes.telemetry.metrics.families import Metric
+from nodes.telemetry.trace import records
 
 
 def metrics(found: Iterable[Metric]) -> str:

@@ -24,11 +24,11 @@ from mesh.messages import (
     Welcome,
     spec_of_tag,
 )
-from nodes.coordinator.members.access import GUEST, MAY_SEND
+from nodes.messages.access import GUEST, MAY_SEND
 
 _ALL: Final = "all members"
 # What the coordinator sends, by who takes it; who sends what to the coordinator is declared in
-# nodes.coordinator.members.access.
+# nodes.messages.access.
 _TAKERS: Final[dict[type, str]] = {
     **dict.fromkeys((Welcome, Refuse, Ping, Pong, Bye, EnrolReply, KeyNotice), _ALL),
     **dict.fromkeys((of_nodes.OpenStreamRequest, of_nodes.CloseStreamNotice), "target, draft"),

@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.pages.dataclass_docs import meanings_of
 from bench.pages.markdown import code, item
-from nodes.config import (
+from nodes.config.settings import (
     ClientConfig,
     ConfigError,
     CoordinatorConfig,

@@ -10,8 +10,8 @@ import pytest
 from bench.pages.command import FOLDER, outdated
 from bench.pages.markdown import PageError, with_parts
 from bench.pages.settings import ROLES, settings_of
-from nodes import runtime
-from nodes.scheduler.counts import FATES, PLAIN_LABELS
+from nodes.service import runtime
+from nodes.telemetry.counts import FATES, PLAIN_LABELS
 
 
 def rows(page: str) -> set[str]:

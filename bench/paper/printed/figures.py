@@ -73,6 +73,25 @@ def reductions(figure: Figure, base: Setting) -> Floats:
     return 1.0 - ours / seconds(setting, figure.pair, figure.scheme)
 
 
+def needed_bits(figure: Figure, base: Setting) -> float:
+    """Bits of a prompt token with which the mean reduction against uniform bands is the printed
+    one, everything else as in the setting."""
+    setting = figure.setting_of(base)
+    infer_s, together_s, uniform_s = [], [], []
+    for seed in range(setting.run.first_seed, setting.run.first_seed + setting.run.seeds):
+        tasks = draw(setting, seed)
+        infer_s.append(serve(setting, figure.pair, tasks.inputs, "joint").seconds)
+        together_s.append(upload_s(setting, tasks))
+        uniform_s.append(upload_s(setting, tasks, is_uniform=True))
+    ours, theirs, inference = map(np.array, (together_s, uniform_s, infer_s))
+    low, high = 0.0, 1e9
+    while high - low > 1e-6 * high:
+        times = (low + high) / 2
+        cut = 1.0 - (inference + times * ours) / (inference + times * theirs)
+        low, high = (times, high) if cut.mean() < figure.printed else (low, times)
+    return setting.cell.bits_a_token * high
+
+
 def joint_ratios(base: Setting) -> tuple[float, ...]:
     """Joint totals of the three pairs to that of the first, at the band of the last figures."""
     setting = replace(base, cell=replace(base.cell, bandwidth_hz=_WIDE_HZ))
