@@ -26,7 +26,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/service/runtime.py _until_signal await task",
         "nodes/service/runtime.py stdin_closed await loop.connect_read_pipe",
         "nodes/service/runtime.py stdin_closed await reader.read",
-        "nodes/target/texts.py TextReader.run await self._is_asked.wait",
+        "nodes/target/text_reader.py TextReader.run await self._is_asked.wait",
     ),
     "A transport waits for others by its nature: who calls it has the limit, or serves.": (
         "mesh/zmq_monitor.py ZmqMonitor.closed_fds await self._waiter",
@@ -66,14 +66,14 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     ),
     "What is waited for has a limit itself.": (
         # The coordinator ends every request after its max_request_s.
-        "nodes/gateway/texts.py Read.__call__ await asyncio.wait",
-        "nodes/gateway/texts.py Read._answer await self._reading.answer",
-        "nodes/gateway/texts.py _count_tokens await asking.read",
-        "nodes/gateway/texts.py _detokenize await asking.read",
-        "nodes/gateway/texts.py _tokenize await asking.read",
-        "nodes/gateway/texts.py _vectors await asking.read",
-        "nodes/gateway/texts.py _vectors.one async with turns",
-        "nodes/gateway/texts.py _vectors.one await asking.read",
+        "nodes/gateway/text_routes.py Read.__call__ await asyncio.wait",
+        "nodes/gateway/text_routes.py Read._answer await self._reading.answer",
+        "nodes/gateway/text_routes.py _count_tokens await asking.read",
+        "nodes/gateway/text_routes.py _detokenize await asking.read",
+        "nodes/gateway/text_routes.py _tokenize await asking.read",
+        "nodes/gateway/text_routes.py _vectors await asking.read",
+        "nodes/gateway/text_routes.py _vectors.one async with turns",
+        "nodes/gateway/text_routes.py _vectors.one await asking.read",
         # Its caller's, for the whole answer.
         "nodes/api/blocking.py SyncStream._next await anext",
         "nodes/api/client.py Stream.completed async for self",
@@ -114,8 +114,8 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/worker/opening.py Opening._compile await asyncio.shield",
         "nodes/worker/opening.py Opening._compile await asyncio.wait",
         "nodes/service/roles.py _opened await asyncio.wait",
-        "nodes/target/texts.py TextReader.run await asyncio.shield",
-        "nodes/target/texts.py TextReader.run await asyncio.wait",
+        "nodes/target/text_reader.py TextReader.run await asyncio.shield",
+        "nodes/target/text_reader.py TextReader.run await asyncio.wait",
     ),
     "The node's standard error: stop() waits for its end no longer than its limit.": (
         "nodes/service/child.py Child._read async for self._process.stderr",

@@ -21,11 +21,11 @@ PACKAGES = (
 SHELLS = {
     "nodes/coordinator/service.py",
     # Files of authorized keys are read at each message.
-    "nodes/coordinator/members/door.py",
+    "nodes/coordinator/members/authentication.py",
     "nodes/coordinator/members/rotation.py",
     "nodes/target/node.py",
     "nodes/target/embedding.py",
-    "nodes/target/texts.py",
+    "nodes/target/text_reader.py",
     "nodes/draft/node.py",
 }
 # Says so of itself: "... Pure." or "...; pure."

@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Iterator, MutableMapping
 from typing import Any, Final, cast
 
 from bench.pages.markdown import code, item, number, table, wrapped
-from nodes.gateway import anthropic, chat, completions, fields, responses, texts
+from nodes.gateway import anthropic, chat, completions, fields, responses, text_routes
 from nodes.gateway.app import Gateway
 from nodes.gateway.bodies import Body
 from nodes.gateway.config import GatewayLimits
@@ -148,6 +148,6 @@ COMPLETIONS: Final = fields_of(completions.CompletionBody, without=fields.OpenAi
 CHAT: Final = fields_of(chat.ChatBody, without=fields.OpenAiBody)
 RESPONSES: Final = fields_of(responses.ResponsesBody, without=fields.Sampling)
 MESSAGES: Final = fields_of(anthropic.MessagesBody, without=fields.Sampling)
-EMBEDDINGS: Final = fields_of(texts.EmbeddingsBody)
-TOKENIZE: Final = fields_of(texts.TokenizeBody, known=chat.ChatBody)
-DETOKENIZE: Final = fields_of(texts.DetokenizeBody)
+EMBEDDINGS: Final = fields_of(text_routes.EmbeddingsBody)
+TOKENIZE: Final = fields_of(text_routes.TokenizeBody, known=chat.ChatBody)
+DETOKENIZE: Final = fields_of(text_routes.DetokenizeBody)

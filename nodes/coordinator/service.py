@@ -35,9 +35,9 @@ from mesh.padding import join, pad
 from mesh.pauses import PauseState
 from mesh.transport import Received, ServerTransport
 from nodes.config.settings import HEARTBEAT_INTERVAL_S, HEARTBEAT_TIMEOUT_S, LimitSettings
-from nodes.coordinator.careful import careful
-from nodes.coordinator.members.conduct import Conduct, cost_of
-from nodes.coordinator.members.door import Door
+from nodes.coordinator.fallback import with_fallback
+from nodes.coordinator.members.authentication import Authentication
+from nodes.coordinator.members.rate_limits import RateLimits, cost_of
 from nodes.coordinator.members.rotation import Rotation
 from nodes.coordinator.sends import Send
 from nodes.coordinator.state import CoordinatorState, DuePlan
@@ -100,9 +100,9 @@ class Coordinator:
         self._clock = clock or _loop_time
         self._pauses = PauseState()
         self._transport = transport
-        self._door = Door(authorized)
+        self._authentication = Authentication(authorized)
         self._rotation = Rotation(next_key)
-        self._conduct = Conduct()
+        self._rate_limits = RateLimits()
         self._credits = Credits()
         self._enrolling: set[bytes] = set()
         self._plan_due = asyncio.Event()
@@ -154,7 +154,7 @@ class Coordinator:
         """Deal with one message. group: for what it begins that takes time."""
         peer, frames, key = received
         now = self._clock()
-        if not self._conduct.may_speak(peer, now, cost_of(self.state.role_of(peer))):
+        if not self._rate_limits.may_speak(peer, now, cost_of(self.state.role_of(peer))):
             self._send_all(self.state.peer_gone(peer, now))
             return
         try:
@@ -176,7 +176,7 @@ class Coordinator:
         now: float,
     ) -> None:
         """Give the state a message whose sender may send it. Raises ForbiddenError."""
-        caller, message = self._door.caller(peer, key), envelope.message
+        caller, message = self._authentication.caller(peer, key), envelope.message
         if caller is None:
             self.state.num_dropped += 1
             self._send_all(self.state.peer_gone(peer, now))
@@ -197,10 +197,10 @@ class Coordinator:
 
     def _may_join(self, peer: bytes, key: str, now: float) -> bool:
         roles = self.state.roles()
-        if peer not in roles and self._door.is_crowded(key, roles):
+        if peer not in roles and self._authentication.is_crowded(key, roles):
             self._send_all([Send(peer, Refuse("too many members have this key"))])
             return False
-        return self._conduct.may_join(key or peer, now)
+        return self._rate_limits.may_join(key or peer, now)
 
     def _other_version(self, peer: bytes, error: VersionError, now: float) -> None:
         """Say why to who cannot read anything else of ours; an offence all the same."""
@@ -218,8 +218,8 @@ class Coordinator:
 
     def _offence(self, peer: bytes, reason: str, now: float) -> None:
         self.state.num_dropped += 1
-        self._conduct.offended(peer)
-        if self._conduct.is_banned(peer):
+        self._rate_limits.offended(peer)
+        if self._rate_limits.is_banned(peer):
             logger.warning("peer %s is not listened to any more: %s", peer.hex(), reason)
             self._send_all(self.state.peer_gone(peer, now))
         else:
@@ -227,7 +227,7 @@ class Coordinator:
 
     async def _enrol(self, peer: bytes, key: str, request: EnrolRequest) -> None:
         try:
-            reply = await asyncio.to_thread(self._door.enrol, key, request)
+            reply = await asyncio.to_thread(self._authentication.enrol, key, request)
             self._send_all([Send(peer, reply)])
         finally:
             self._enrolling.discard(peer)
@@ -242,7 +242,7 @@ class Coordinator:
 
     async def _keep_planning(self) -> None:
         """One plan after the other, each when all that has come in by then was read."""
-        loop, make = asyncio.get_running_loop(), careful()
+        loop, make = asyncio.get_running_loop(), with_fallback()
         # A thread for nothing else: what waits for files must not keep plans waiting.
         with ThreadPoolExecutor(1, thread_name_prefix="plans") as thread:
             while True:
@@ -270,7 +270,7 @@ class Coordinator:
         now = self._clock()
         self._look_at_silence(self._pauses.looked(now, _TICK_S), now)
         roles = self.state.roles()
-        for peer in self._door.revoked(roles):
+        for peer in self._authentication.revoked(roles):
             self._send_all(self.state.peer_gone(peer, now))
         if notice := self._rotation.changed(now):
             self._send_all([Send(peer, notice) for peer in roles])

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from nodes.coordinator.members.record import NodeRecord
-from nodes.coordinator.recorder import RingRecorder
+from nodes.coordinator.ring_recorder import RingRecorder
 from nodes.messages import MAX_TRACE_BYTES, TraceReply, TraceRequest
 from nodes.scheduler import Scheduler
 from nodes.telemetry.trace.ring import Ring

@@ -26,7 +26,7 @@ from nodes.gateway.page import page
 from nodes.gateway.responses import RESPONSES
 from nodes.gateway.running import Running
 from nodes.gateway.shape import VERSION, now_unix
-from nodes.gateway.texts import READINGS, Read
+from nodes.gateway.text_routes import READINGS, Read
 from nodes.telemetry.metrics.gateway import GatewayMetrics
 
 APIS: Final = {

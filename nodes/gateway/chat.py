@@ -13,10 +13,10 @@ from nodes.gateway.answers import Delta, ScoredToken
 from nodes.gateway.bodies import Body, ChoiceOr, Hint, Text, TextOr, text_of, wrong
 from nodes.gateway.calls import Part
 from nodes.gateway.config import GatewayLimits
+from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job, OpenAiBody, job_of, options_of
 from nodes.gateway.logprobs import chat_logprobs
 from nodes.gateway.reading import CALL, CONTENT, REASONING, Readers, items_of
-from nodes.gateway.resuming import Told
 from nodes.gateway.shape import (
     Api,
     ChunkWriter,

@@ -13,9 +13,9 @@ from nodes.client.generation import Prompt
 from nodes.gateway.answers import Delta
 from nodes.gateway.bodies import PLAIN, TEXTS, TOKEN_LISTS, TOKENS, Hint, Text, wrong
 from nodes.gateway.config import GatewayLimits
+from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job, OpenAiBody, job_of, options_of
 from nodes.gateway.logprobs import CompletionLogprobs
-from nodes.gateway.resuming import Told
 from nodes.gateway.shape import Api, ChunkWriter, Head, Whole, whole_body
 from nodes.messages import MAX_PROMPT_TOKENS, MAX_TOP_LOGPROBS
 

@@ -15,10 +15,10 @@ from nodes.client.client import Event
 from nodes.client.generation import GenerateOptions, Prompt
 from nodes.gateway.answers import Answers
 from nodes.gateway.errors import ApiError, of_exception, unavailable
+from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job
 from nodes.gateway.models import Mesh
 from nodes.gateway.outbox import Outbox, SlowReaderError
-from nodes.gateway.resuming import Told
 from nodes.gateway.running import ClientLeftError, Run, started
 from nodes.gateway.shape import Head, Shape, Whole
 from nodes.messages import StartedNotice, TokensNotice

@@ -13,18 +13,18 @@ from starlette.types import Receive, Scope, Send
 from nodes.client.generation import common_sampling
 from nodes.engine.chat.tools import HERMES
 from nodes.engine.traits import OPENAI_SAMPLING, ModelTraits
-from nodes.gateway import idempotency, resuming
+from nodes.gateway import event_ids, idempotency
 from nodes.gateway.apikeys import ApiKey
 from nodes.gateway.bodies import Hint, parse_json, read
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.counting import CLIENT_LEFT, metrics_of
 from nodes.gateway.errors import ApiError
+from nodes.gateway.event_ids import Told
 from nodes.gateway.exchange import Exchange
 from nodes.gateway.fields import Job, with_sampling
 from nodes.gateway.guard import Headers, abort, end_connection, has_left, key_of, send_error
 from nodes.gateway.idempotency import Keyed, KeyedRequests
 from nodes.gateway.models import Mesh, Models
-from nodes.gateway.resuming import Told
 from nodes.gateway.running import ClientLeftError, Running
 from nodes.gateway.shape import Api, new_id, now_unix
 from nodes.gateway.tools import in_style
@@ -97,7 +97,7 @@ class Generate:
                     content,
                     lambda: has_left(scope),
                     end=lambda: abort(scope),
-                    takes_over=bool(_values(scope, resuming.HEADER)),
+                    takes_over=bool(_values(scope, event_ids.HEADER)),
                 )
                 await stack.enter_async_context(under_way)
                 record.request_id = keyed.request_id(self._api.prefix)
@@ -174,13 +174,15 @@ def _keyed(scope: Scope, key: ApiKey) -> Keyed | None:
 def _told(scope: Scope, keyed: Keyed | None, job: Job, content: bytes) -> Told | None:
     """What the reader of a stream knows already; None where its events have no ids."""
     num_choices = len(job.prompts) * job.options.num_choices
-    last = _values(scope, resuming.HEADER)
+    last = _values(scope, event_ids.HEADER)
     if last:
         has_key = keyed is not None
-        resuming.check(has_key=has_key, streams=job.stream, num_choices=num_choices)
+        event_ids.check(has_key=has_key, streams=job.stream, num_choices=num_choices)
         if not job.has_ids:
-            raise ApiError(400, f"{resuming.HEADER}: this answer is told without ids of its events")
-    if keyed is None or not job.stream or num_choices > resuming.MAX_CHOICES or not job.has_ids:
+            raise ApiError(
+                400, f"{event_ids.HEADER}: this answer is told without ids of its events"
+            )
+    if keyed is None or not job.stream or num_choices > event_ids.MAX_CHOICES or not job.has_ids:
         return None
     tag = keyed.tag(scope["path"], content)
     return Told.of_header(last[0], tag, num_choices) if last else Told(tag, num_choices)

@@ -8,7 +8,7 @@ from typing import Any, Final
 from pydantic.json_schema import models_json_schema
 
 from nodes.gateway.shape import Api
-from nodes.gateway.texts import Reading
+from nodes.gateway.text_routes import Reading
 
 _REF: Final = "#/components/schemas/{model}"
 _ERROR: Final = {

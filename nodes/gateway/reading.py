@@ -13,8 +13,8 @@ from nodes.gateway.answers import Delta
 from nodes.gateway.bodies import compact
 from nodes.gateway.calls import CallReader, Part, until
 from nodes.gateway.errors import ApiError
+from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job
-from nodes.gateway.resuming import Told
 from nodes.gateway.shape import Head, Whole
 
 REASONING: Final = "reasoning"

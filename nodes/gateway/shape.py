@@ -15,8 +15,8 @@ from nodes.gateway.answers import Delta, ScoredToken
 from nodes.gateway.bodies import Body, Hint
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
+from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job
-from nodes.gateway.resuming import Told
 
 DONE: Final = b"data: [DONE]\n\n"
 VERSION: Final = version("airdraft")

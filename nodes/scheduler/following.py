@@ -50,7 +50,7 @@ def find_follower(state: SchedulerState, stream: Stream) -> list[Instruction]:
         stream.plain_reason = "draft off: the draft nodes of this text were lost with it"
         return []
     length = len(stream.token_ids)
-    refused = stream.refusals.at(length)
+    refused = stream.backoff.at(length)
     node = state.drafts.best_for(state.usable, refused, length, stream.tokens_left)
     if node is None:
         # Where one has refused it, or was given up, that is why.
@@ -141,7 +141,7 @@ def draft_joined(state: SchedulerState, node: DraftRecord) -> list[Instruction]:
     state.usable.add(node.name)
     out: list[Instruction] = []
     for stream in state.streams.values():
-        stream.refusals.forget(node.name)
+        stream.backoff.forget(node.name)
         out += find_follower(state, stream)
     return out + rebalance(state)
 
@@ -174,7 +174,7 @@ def rebalance(state: SchedulerState) -> list[Instruction]:
         follow = stream.follow
         if follow is None or not follow.is_ready:
             continue
-        refused = stream.refusals.at(len(stream.token_ids))
+        refused = stream.backoff.at(len(stream.token_ids))
         known = len(stream.token_ids), stream.tokens_left
         present = state.drafts[follow.node]
         node = state.drafts.better_for(state.usable, refused, present, *known)
@@ -209,7 +209,7 @@ def draft_failed(
     stream = _followed(state, name, stream_id, number)
     if stream is None:
         return []
-    stream.refusals.add(name, len(stream.token_ids), for_good=for_good)
+    stream.backoff.add(name, len(stream.token_ids), for_good=for_good)
     unfollow(state, stream)
     out = find_follower(state, stream)
     if not out:
@@ -252,7 +252,7 @@ def leave_silent(state: SchedulerState, streams: Iterable[Stream]) -> list[Instr
         if follow is None or not follow.is_ready:
             continue
         if length - follow.compared_at > _SILENT_TOKENS:
-            stream.refusals.add(follow.node, length)
+            stream.backoff.add(follow.node, length)
             out += unfollow(state, stream)
             stream.plain_reason = f"draft off: {follow.node} guesses nothing, or too late"
             out += find_follower(state, stream)

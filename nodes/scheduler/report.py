@@ -27,7 +27,7 @@ def plain_label(stream: Stream, num_offered: int, speculation: Speculation) -> P
     if speculation is Speculation.OFF:
         return "slower"
     if stream.follow is None:
-        return "refused" if stream.refusals.at(len(stream.token_ids)) else "no_draft"
+        return "refused" if stream.backoff.at(len(stream.token_ids)) else "no_draft"
     if not stream.follow.is_ready:
         return "reading"
     return "not_worth" if num_offered else "none_there"

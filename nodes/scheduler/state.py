@@ -101,7 +101,7 @@ class SchedulerState:
         """Go on with a stream that another target had."""
         stream.spec = stream.current_spec(stream.spec.generation + 1)
         stream.phase, stream.is_parked, stream.num_reopened = Opening(), False, 0
-        stream.refusals.clear()
+        stream.backoff.clear()
         return self._take_in(stream)
 
     def _take_in(self, stream: Stream) -> list[Instruction]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from nodes.messages import CommitEntry
-from nodes.scheduler.refusals import Refusals
+from nodes.scheduler.node_backoff import NodeBackoff
 from nodes.worker.stream import StreamSpec
 from policies.acceptance import AcceptanceEstimate
 
@@ -80,7 +80,7 @@ class Stream:
     phase: Phase = field(default_factory=Opening)
     follow: Follow | None = None
     last_number: int = 0
-    refusals: Refusals = field(default_factory=Refusals)
+    backoff: NodeBackoff = field(default_factory=NodeBackoff)
     figures: Figures = field(default_factory=Figures)
     acceptance: AcceptanceEstimate = field(default_factory=AcceptanceEstimate)
     last_pass: LastPass = LastPass()

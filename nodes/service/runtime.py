@@ -29,7 +29,7 @@ from nodes.catalog import CatalogError, ModelNameError
 from nodes.client.client import RequestFailedError
 from nodes.config.settings import ConfigError, environment
 from nodes.engine.protocol import EngineError
-from nodes.service.journal import JournalFormatter, is_journal
+from nodes.service.journald import JournalFormatter, is_journal
 from nodes.service.manager import Manager
 from nodes.worker.link import LostCoordinatorError, NoCoordinatorError, RefusedError
 

@@ -20,7 +20,7 @@ from nodes.messages import (
     TokenizeReply,
     TokenizeRequest,
 )
-from nodes.target.texts import TextReader, tokenize
+from nodes.target.text_reader import TextReader, tokenize
 from nodes.worker.link import STOPS, Link
 from nodes.worker.profile import encode_profile
 from policies.latency import CostTable, NodeCosts

@@ -34,7 +34,7 @@ from nodes.target.events import Committed, Event, Parked, Probed, PromptScored, 
 from nodes.target.holding import Hold
 from nodes.target.state import TargetState
 from nodes.target.stream import midway_tokens
-from nodes.target.texts import TextReader, tokenize
+from nodes.target.text_reader import TextReader, tokenize
 from nodes.worker.engine_thread import EngineThread
 from nodes.worker.events import Failed, Ready, failed_notice
 from nodes.worker.link import STOPS, Link

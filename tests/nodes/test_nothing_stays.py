@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from nodes.coordinator.requests.request import Choice, Request
 from nodes.draft.followed import Followed
+from nodes.scheduler.node_backoff import NodeBackoff
 from nodes.scheduler.planning import Wait
-from nodes.scheduler.refusals import Refusals
 from nodes.scheduler.stream import Figures, Follow, Stream
 from nodes.target.composing import Chosen
 from nodes.target.guesses import GuessBuffer
@@ -25,7 +25,7 @@ from tests.nodes.test_law1 import NUM_CASES, cluster_cases
 
 # What is made for a request and is of no use after it.
 OF_REQUESTS = (
-    *(Request, Choice, StreamSpec, Stream, Follow, Figures, Refusals, Wait),
+    *(Request, Choice, StreamSpec, Stream, Follow, Figures, NodeBackoff, Wait),
     *(TargetStream, GuessBuffer, Hold, Chosen, Followed),
 )
 
@@ -83,4 +83,4 @@ def test_nothing_of_a_request_stays(case: ClusterCase) -> None:
     assert not any(tokenizing._queues.values())
     assert tokenizing._number_of == {}
     holdings = state._serving.ledger.holdings
-    assert holdings._of_request == {} == +holdings._of_connection == +holdings._of_party
+    assert holdings._of_request == {} == +holdings._of_connection == +holdings._of_tenant

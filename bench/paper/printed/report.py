@@ -138,7 +138,7 @@ def _ratios(setting: Setting, points: Sequence[Point]) -> Iterator[str]:
     yield f"{_ratio(printed)}. Here they stand as {_ratio(ours)}."
     yield ""
     needed = [f"{needed_bits(figure, setting):,.0f}" for figure in FIGURES[-3:]]
-    yield "For each pair there is a number of bits a token with which it has its printed figure here:"
+    yield "Each pair has its printed figure here with a certain number of bits a token:"
     yield f"{', '.join(needed)}. In the sweep, with c2 as it is, the figures are:"
     yield ""
     yield "| bits a token | " + " | ".join(figure.name for figure in FIGURES[-3:]) + " |"

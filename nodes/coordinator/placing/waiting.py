@@ -37,11 +37,11 @@ class Head:
 
 
 @dataclass(slots=True, eq=False)
-class _Party:
+class _Tenant:
     """Who takes turns with others for the targets of a model; it is forgotten with its last stream.
 
     number: of its own, for it may be there anew while what was before is still in heaps. served_at:
-    when a stream of its own got a place. turn: numbers these, of all parties.
+    when a stream of its own got a place. turn: numbers these, of all tenants.
     """
 
     number: int
@@ -51,56 +51,56 @@ class _Party:
 
 
 class _Line:
-    """Those who wait for targets of the same kinds: each party's streams, and whose turn it is."""
+    """Those who wait for targets of the same kinds: each tenant's streams, and whose turn it is."""
 
     def __init__(self) -> None:
-        self._places: dict[_Party, list[_Place]] = {}
-        # A party's entry is never later than its first stream is due; it is put right when seen.
-        self._due: list[tuple[_Key, int, _Party]] = []
+        self._places: dict[_Tenant, list[_Place]] = {}
+        # A tenant's entry is never later than its first stream is due; it is put right when seen.
+        self._due: list[tuple[_Key, int, _Tenant]] = []
 
     def __bool__(self) -> bool:
         return bool(self._places)
 
-    def add(self, party: _Party, place: _Place) -> None:
-        places = self._places.setdefault(party, [])
+    def add(self, tenant: _Tenant, place: _Place) -> None:
+        places = self._places.setdefault(tenant, [])
         bisect.insort(places, place)
         if places[0] is place:
-            heapq.heappush(self._due, (self._key(party), party.number, party))
+            heapq.heappush(self._due, (self._key(tenant), tenant.number, tenant))
             if len(self._due) > 2 * len(self._places) + _SPARE_ENTRIES:
                 # Those behind one that waits for long would never be seen and put right.
                 self._due = [(self._key(each), each.number, each) for each in self._places]
                 heapq.heapify(self._due)
 
-    def remove(self, party: _Party, place: _Place) -> None:
-        places = self._places[party]
+    def remove(self, tenant: _Tenant, place: _Place) -> None:
+        places = self._places[tenant]
         del places[bisect.bisect_left(places, place)]
         if not places:
-            del self._places[party]
+            del self._places[tenant]
 
     def first(self) -> _Key:
         """Of a line that is not empty."""
         while True:
-            key, number, party = self._due[0]
-            if party not in self._places:
+            key, number, tenant = self._due[0]
+            if tenant not in self._places:
                 heapq.heappop(self._due)
-            elif (now_due := self._key(party)) == key:
+            elif (now_due := self._key(tenant)) == key:
                 return key
             else:
-                heapq.heapreplace(self._due, (now_due, number, party))
+                heapq.heapreplace(self._due, (now_due, number, tenant))
 
-    def _key(self, party: _Party) -> _Key:
-        is_new, turn_s, stream_id, lead_s = self._places[party][0]
+    def _key(self, tenant: _Tenant) -> _Key:
+        is_new, turn_s, stream_id, lead_s = self._places[tenant][0]
         if is_new:
-            # As if it had come when the party had its last turn.
-            turn_s = max(turn_s, party.served_at - lead_s)
-        return is_new, turn_s, party.turn if is_new else 0, stream_id
+            # As if it had come when the tenant had its last turn.
+            turn_s = max(turn_s, tenant.served_at - lead_s)
+        return is_new, turn_s, tenant.turn if is_new else 0, stream_id
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
     request: Request
     choice: Choice
-    party: _Party
+    tenant: _Tenant
     kinds: frozenset[Kind]
     place: _Place
     # Suspects have lines of their own: they wait for each other, too.
@@ -114,19 +114,19 @@ class _Entry:
 class Waiting:
     """First those whose clients have read some of their text, then by turns.
 
-    Parties take turns at equal priority: the first stream of each is in the line since it came or
-    since the party's last turn, whichever is later; a party's own go by priority and arrival. So
-    nobody waits for more than one stream of each other party, however many these have; and nobody
+    Tenants take turns at equal priority: the first stream of each is in the line since it came or
+    since the tenant's last turn, whichever is later; a tenant's own go by priority and arrival. So
+    nobody waits for more than one stream of each other tenant, however many these have; and nobody
     who comes, or had a turn, later than 45 s after that can go before it, so that nobody starves.
     """
 
     def __init__(self) -> None:
         self._lines: dict[_LineKey, _Line] = {}
         self._entries: dict[StreamId, _Entry] = {}
-        self._parties: dict[tuple[str, str], _Party] = {}
+        self._tenants: dict[tuple[str, str], _Tenant] = {}
         self._num_of_role: Counter[str] = Counter()
         self._num_turns = 0
-        self._num_parties = 0
+        self._num_tenants = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -146,36 +146,36 @@ class Waiting:
     def add(self, request: Request, choice: Choice, kinds: frozenset[Kind]) -> None:
         """kinds: of the targets that may serve it."""
         stream_id = choice.spec.stream_id
-        party = self._party(request)
-        party.num_waiting += 1
+        tenant = self._tenant(request)
+        tenant.num_waiting += 1
         place, is_suspect = _place(request, choice), choice.suspicion is not None
-        entry = _Entry(request, choice, party, kinds, place, is_suspect)
+        entry = _Entry(request, choice, tenant, kinds, place, is_suspect)
         self._entries[stream_id] = entry
         self._num_of_role[request.role] += 1
-        self._lines.setdefault(entry.line, _Line()).add(party, entry.place)
+        self._lines.setdefault(entry.line, _Line()).add(tenant, entry.place)
 
-    def _party(self, request: Request) -> _Party:
-        whose = request.model_hash, request.party
-        if whose not in self._parties:
-            self._num_parties += 1
-            self._parties[whose] = _Party(self._num_parties)
-        return self._parties[whose]
+    def _tenant(self, request: Request) -> _Tenant:
+        whose = request.model_hash, request.tenant
+        if whose not in self._tenants:
+            self._num_tenants += 1
+            self._tenants[whose] = _Tenant(self._num_tenants)
+        return self._tenants[whose]
 
     def remove(self, request: Request, choice: Choice) -> None:
         """Take out a stream that is in the line."""
         entry = self._entries.pop(choice.spec.stream_id)
         self._leave_line(entry)
         self._num_of_role[request.role] -= 1
-        entry.party.num_waiting -= 1
-        if not entry.party.num_waiting:
-            del self._parties[request.model_hash, request.party]
+        entry.tenant.num_waiting -= 1
+        if not entry.tenant.num_waiting:
+            del self._tenants[request.model_hash, request.tenant]
 
     def serve(self, request: Request, choice: Choice, now: float) -> None:
-        """Take out a stream that gets a place: its party has had its turn."""
-        party = self._entries[choice.spec.stream_id].party
+        """Take out a stream that gets a place: its tenant has had its turn."""
+        tenant = self._entries[choice.spec.stream_id].tenant
         self.remove(request, choice)
         self._num_turns += 1
-        party.served_at, party.turn = now, self._num_turns
+        tenant.served_at, tenant.turn = now, self._num_turns
 
     def change(self, choice: Choice, kinds: frozenset[Kind]) -> None:
         """Other targets may serve a stream now."""
@@ -185,11 +185,11 @@ class Waiting:
         self._leave_line(entry)
         moved = replace(entry, kinds=kinds)
         self._entries[choice.spec.stream_id] = moved
-        self._lines.setdefault(moved.line, _Line()).add(entry.party, entry.place)
+        self._lines.setdefault(moved.line, _Line()).add(entry.tenant, entry.place)
 
     def _leave_line(self, entry: _Entry) -> None:
         line = self._lines[entry.line]
-        line.remove(entry.party, entry.place)
+        line.remove(entry.tenant, entry.place)
         if not line:
             del self._lines[entry.line]
 

@@ -1,4 +1,4 @@
-"""How much of what clients have sent is kept here, by connection, by party and in all. Pure.
+"""How much of what clients have sent is kept here, by connection, by tenant and in all. Pure.
 
 A character and a token id count the same: up to 4 bytes, and 8.
 """
@@ -13,7 +13,7 @@ from nodes.coordinator.requests.request import Request
 # 64 of the longest texts, of whoever asks through one connection.
 MAX_OF_CONNECTION: Final = 1 << 24
 # 32 prompts of the most token ids.
-MAX_OF_PARTY: Final = 1 << 22
+MAX_OF_TENANT: Final = 1 << 22
 # At most 270 MB of token ids.
 MAX_OF_ALL: Final = 1 << 25
 
@@ -24,15 +24,15 @@ class Holdings:
     def __init__(self) -> None:
         self._of_request: dict[tuple[bytes, int], int] = {}
         self._of_connection: Counter[bytes] = Counter()
-        self._of_party: Counter[str] = Counter()
+        self._of_tenant: Counter[str] = Counter()
         self._of_all = 0
 
     def what_is_full(self, request: Request, num: int) -> str:
         """Where there is no room for so many more; "" where there is."""
         if self._of_connection[request.client] + num > MAX_OF_CONNECTION:
             return f"this {request.role} has {MAX_OF_CONNECTION} characters and token ids"
-        if self._of_party[request.party] + num > MAX_OF_PARTY:
-            return f"this owner has {MAX_OF_PARTY} characters and token ids"
+        if self._of_tenant[request.tenant] + num > MAX_OF_TENANT:
+            return f"this owner has {MAX_OF_TENANT} characters and token ids"
         if self._of_all + num > MAX_OF_ALL:
             return f"all together have {MAX_OF_ALL} characters and token ids"
         return ""
@@ -43,7 +43,7 @@ class Holdings:
         more = num - self._of_request.get(key, 0)
         self._of_request[key] = num
         self._of_connection[request.client] += more
-        self._of_party[request.party] += more
+        self._of_tenant[request.tenant] += more
         self._of_all += more
 
     def forget(self, request: Request) -> None:
@@ -55,8 +55,8 @@ class Holdings:
         del self._of_request[key]
         if not self._of_connection[request.client]:
             del self._of_connection[request.client]
-        if not self._of_party[request.party]:
-            del self._of_party[request.party]
+        if not self._of_tenant[request.tenant]:
+            del self._of_tenant[request.tenant]
 
 
 def num_held_by(request: Request) -> int:

@@ -112,7 +112,7 @@ class Intake:
         request.ends_at = now + request.limit_s
         request.owner = owner_of(who, submit.user)
         # The users of a client are its own invention: they get it no more turns.
-        request.party = request.owner if is_gateway else who
+        request.tenant = request.owner if is_gateway else who
         if verdict := serving.remembered.verdict(request.digest, now):
             raise RefusedRequestError("bad_request", verdict)
         request.suspicion = serving.remembered.suspicion(request.digest, now)

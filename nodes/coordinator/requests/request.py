@@ -91,7 +91,7 @@ class Choice:
 class Request:
     """owner: whose other requests may share what a target has computed for this one.
 
-    role: what its client joined as. party: with whose other requests it takes turns.
+    role: what its client joined as. tenant: with whose other requests it takes turns.
     """
 
     client: bytes
@@ -100,7 +100,7 @@ class Request:
     choices: dict[StreamId, Choice] = field(default_factory=dict)
     role: str = "client"
     owner: str = ""
-    party: str = ""
+    tenant: str = ""
     # The numerics class that its StartedNotice told.
     told_class: str | None = None
     arrived_at: float = 0.0

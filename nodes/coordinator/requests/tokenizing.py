@@ -34,12 +34,12 @@ class Text:
 
 
 class Tokenizing:
-    """Requests whose texts targets tokenize, those of each party in turn with the others'."""
+    """Requests whose texts targets tokenize, those of each tenant in turn with the others'."""
 
     def __init__(self) -> None:
         self._texts: dict[int, Text] = {}
         self._number_of: dict[tuple[bytes, int], int] = {}
-        # By target, then by party, those whose turn is next first: numbers of texts, in order.
+        # By target, then by tenant, those whose turn is next first: numbers of texts, in order.
         self._queues: dict[str, dict[str, dict[int, None]]] = {}
         # Sent and not answered yet, those of requests that have ended meanwhile too: the target
         # still reads them.
@@ -68,20 +68,20 @@ class Tokenizing:
             self._queue(text)
 
     def _queue(self, text: Text) -> None:
-        parties = self._queues.setdefault(text.target, {})
-        parties.setdefault(text.request.party, {})[text.number] = None
+        tenants = self._queues.setdefault(text.target, {})
+        tenants.setdefault(text.request.tenant, {})[text.number] = None
 
     def due(self) -> list[tuple[str, TokenizeRequest]]:
         """What is to be sent now, by name of the target."""
         out = []
-        for target, parties in self._queues.items():
-            while parties and self._under_way[target] < MAX_AT_ONCE:
-                party = next(iter(parties))
-                text = self._texts[next(iter(parties[party]))]
-                numbers = parties.pop(party)
+        for target, tenants in self._queues.items():
+            while tenants and self._under_way[target] < MAX_AT_ONCE:
+                tenant = next(iter(tenants))
+                text = self._texts[next(iter(tenants[tenant]))]
+                numbers = tenants.pop(tenant)
                 del numbers[text.number]
                 if numbers:
-                    parties[party] = numbers
+                    tenants[tenant] = numbers
                 self._under_way[target] += 1
                 self._sent[text.number] = text
                 text.num_asked += 1
@@ -113,12 +113,12 @@ class Tokenizing:
 
     def _forget(self, text: Text) -> None:
         request = text.request
-        parties = self._queues.get(text.target, {})
-        numbers = parties.get(request.party, {})
+        tenants = self._queues.get(text.target, {})
+        numbers = tenants.get(request.tenant, {})
         if text.number in numbers:
             del numbers[text.number]
             if not numbers:
-                del parties[request.party]
+                del tenants[request.tenant]
         del self._texts[text.number]
         del self._number_of[request.client, request.request_id]
         self._num_of_role[request.role] -= 1

@@ -9,7 +9,7 @@ import pytest
 from nodes.coordinator.requests.holdings import (
     MAX_OF_ALL,
     MAX_OF_CONNECTION,
-    MAX_OF_PARTY,
+    MAX_OF_TENANT,
     Holdings,
     num_held_by,
 )
@@ -20,8 +20,8 @@ from tests.nodes.coordinator.script import failure, to
 from tests.nodes.coordinator.test_intake import GATEWAY, make_mesh
 
 
-def request(number: int, client: bytes = b"c", party: str = "p", **changes: Any) -> Request:
-    return Request(client, make_submit(number, **changes), 7, party=party)
+def request(number: int, client: bytes = b"c", tenant: str = "p", **changes: Any) -> Request:
+    return Request(client, make_submit(number, **changes), 7, tenant=tenant)
 
 
 def test_characters_and_token_ids_count_the_same() -> None:
@@ -34,7 +34,7 @@ def test_characters_and_token_ids_count_the_same() -> None:
 @pytest.mark.parametrize(
     ("most", "whose", "others"),
     [
-        (MAX_OF_PARTY, "this owner", [(b"c", "q"), (b"d", "q")]),
+        (MAX_OF_TENANT, "this owner", [(b"c", "q"), (b"d", "q")]),
         (MAX_OF_CONNECTION, "this client", [(b"d", "q")]),
         (MAX_OF_ALL, "all together", []),
     ],
@@ -48,9 +48,9 @@ def test_what_is_full_is_named_and_others_have_room(
     while left:
         number += 1
         client = b"c" if most <= MAX_OF_CONNECTION else b"%d" % number
-        party = "p" if most <= MAX_OF_PARTY else str(number)
-        part = min(left, MAX_OF_PARTY)
-        holdings.charge(request(number, client, party), part)
+        tenant = "p" if most <= MAX_OF_TENANT else str(number)
+        part = min(left, MAX_OF_TENANT)
+        holdings.charge(request(number, client, tenant), part)
         left -= part
     assert holdings.what_is_full(request(999), 0) == ""
     assert holdings.what_is_full(request(999), 1).startswith(whose)
@@ -71,7 +71,7 @@ def test_prompts_of_token_ids_are_bounded_until_they_are_over() -> None:
     # They wait for a target that may come back.
     while not (sends := mesh.hear(GATEWAY, make_submit(number, **asked))):
         number += 1
-        assert number <= MAX_OF_PARTY // len(most)
+        assert number <= MAX_OF_TENANT // len(most)
     code, reason = failure(sends, GATEWAY)
     assert (code, reason.partition(" has ")[0]) == ("overloaded", "this owner")
     mesh.hear(GATEWAY, CancelRequest(0))

@@ -14,10 +14,10 @@ class Desk:
     tokenizing: Tokenizing = field(default_factory=Tokenizing)
     num_added: int = 0
 
-    def add(self, party: str = "", target: str = "t", client: bytes = b"c") -> Request:
+    def add(self, tenant: str = "", target: str = "t", client: bytes = b"c") -> Request:
         self.num_added += 1
         submit = make_submit(self.num_added, prompt="text", prompt_token_ids=())
-        request = Request(client, submit, 7, party=party, role="gateway")
+        request = Request(client, submit, 7, tenant=tenant, role="gateway")
         self.tokenizing.add(request, target)
         return request
 
@@ -46,7 +46,7 @@ def test_a_target_has_some_texts_at_a_time(desk: Desk) -> None:
     assert desk.due() == [MAX_AT_ONCE + 3]
 
 
-def test_parties_take_turns(desk: Desk) -> None:
+def test_tenants_take_turns(desk: Desk) -> None:
     for _ in range(50):
         desk.add("many")
     desk.due()

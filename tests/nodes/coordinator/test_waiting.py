@@ -28,14 +28,14 @@ class Line:
         arrived_at: float,
         priority: int = 5,
         num_tokens: int = 0,
-        party: str = "",
+        tenant: str = "",
         kinds: frozenset[Kind] = ONE,
     ) -> Request:
         self.num_added += 1
         request = Request(b"c", make_submit(self.num_added, priority=priority), 7)
         request.arrived_at = arrived_at
-        request.party = party
-        request.role = "gateway" if party else "client"
+        request.tenant = tenant
+        request.role = "gateway" if tenant else "client"
         choice = Choice(make_spec(self.num_added), num_tokens=num_tokens)
         request.choices[choice.spec.stream_id] = choice
         self.waiting.add(request, choice, kinds)
@@ -66,18 +66,18 @@ def num_entries(line: Line) -> int:
 
 
 def test_entries_behind_one_that_waits_for_long_do_not_pile_up(line: Line) -> None:
-    line.add(0.0, party="stuck")
+    line.add(0.0, tenant="stuck")
     for second in range(1, 500):
-        passing = line.add(float(second), party=f"p{second}")
+        passing = line.add(float(second), tenant=f"p{second}")
         line.waiting.remove(passing, next(iter(passing.choices.values())))
     assert num_entries(line) < 40
 
 
 def test_entries_of_one_that_always_waits_do_not_pile_up(line: Line) -> None:
-    line.add(1000.0, party="crowd")
+    line.add(1000.0, tenant="crowd")
     for second in range(500):
-        # Before all others of its party, again and again.
-        line.add(999.0 - second, party="crowd")
+        # Before all others of its tenant, again and again.
+        line.add(999.0 - second, tenant="crowd")
     assert num_entries(line) < 40
     assert len(line.waiting) == 501
     assert line.order() == [*range(501, 0, -1)]
@@ -123,51 +123,51 @@ def test_who_is_taken_out_leaves_the_others_in_order(line: Line) -> None:
     assert line.order() == [3, 1]
 
 
-# -- parties take turns ----------------------------------------------------------------------------
+# -- tenants take turns ----------------------------------------------------------------------------
 
 
-def test_many_streams_of_one_party_do_not_keep_out_another(line: Line) -> None:
+def test_many_streams_of_one_tenant_do_not_keep_out_another(line: Line) -> None:
     for _ in range(1000):
-        line.add(0.0, party="many")
+        line.add(0.0, tenant="many")
     line.serve(1.0)
-    line.add(2.0, party="few")
-    line.add(2.0, party="few")
+    line.add(2.0, tenant="few")
+    line.add(2.0, tenant="few")
     # The first one had come before; from there on they take turns.
-    assert [line.serve(2.0 + n).party for n in range(5)] == ["many", "few", "many", "few", "many"]
+    assert [line.serve(2.0 + n).tenant for n in range(5)] == ["many", "few", "many", "few", "many"]
     assert line.waiting.num_of("gateway") == 996
     assert line.waiting.num_of("client") == 0
 
 
 def test_places_that_become_free_together_are_shared(line: Line) -> None:
-    for party in ("a", "a", "a", "b", "b", "c"):
-        line.add(1.0, party=party)
-    assert [line.serve(1.0).party for _ in range(6)] == ["a", "b", "c", "a", "b", "a"]
+    for tenant in ("a", "a", "a", "b", "b", "c"):
+        line.add(1.0, tenant=tenant)
+    assert [line.serve(1.0).tenant for _ in range(6)] == ["a", "b", "c", "a", "b", "a"]
 
 
-def test_a_party_that_was_away_has_no_turns_in_store(line: Line) -> None:
-    line.add(0.0, party="a")
+def test_a_tenant_that_was_away_has_no_turns_in_store(line: Line) -> None:
+    line.add(0.0, tenant="a")
     line.serve(0.0)
     for _ in range(3):
-        line.add(5.0, party="b")
+        line.add(5.0, tenant="b")
     line.serve(6.0)
-    line.add(7.0, party="a")
-    line.add(7.0, party="a")
-    assert [line.serve(8.0 + n).party for n in range(4)] == ["b", "a", "b", "a"]
+    line.add(7.0, tenant="a")
+    line.add(7.0, tenant="a")
+    assert [line.serve(8.0 + n).tenant for n in range(4)] == ["b", "a", "b", "a"]
 
 
 def test_priority_goes_before_turns_within_its_lead(line: Line) -> None:
     for _ in range(3):
-        line.add(0.0, party="a", priority=9)
-    line.add(0.0, party="b", priority=5)
+        line.add(0.0, tenant="a", priority=9)
+    line.add(0.0, tenant="b", priority=5)
     # 4 steps of 5 s: b's turn comes when a was served more than 20 s later than b came.
-    assert [line.serve(now).party for now in (10.0, 30.0, 31.0)] == ["a", "a", "b"]
+    assert [line.serve(now).tenant for now in (10.0, 30.0, 31.0)] == ["a", "a", "b"]
 
 
 def test_whose_text_has_begun_does_not_wait_for_turns(line: Line) -> None:
-    line.add(0.0, party="b")
+    line.add(0.0, tenant="b")
     for _ in range(2):
-        line.add(9.0, party="a", num_tokens=1)
-    assert [line.serve(10.0).party for _ in range(3)] == ["a", "a", "b"]
+        line.add(9.0, tenant="a", num_tokens=1)
+    assert [line.serve(10.0).tenant for _ in range(3)] == ["a", "a", "b"]
 
 
 def test_lines_are_by_targets_and_those_of_none_are_not_looked_at(line: Line) -> None:
@@ -212,13 +212,13 @@ class Turns(RuleBasedStateMachine):
         self.line = Line(Waiting())
         self.now = 0.0
         self.requests: list[Request] = []
-        # By party: its last turn.
+        # By tenant: its last turn.
         self.served_at: dict[str, float] = {}
 
-    @rule(party=st.sampled_from("abcde"), count=st.integers(1, 6))
-    def come(self, party: str, count: int) -> None:
+    @rule(tenant=st.sampled_from("abcde"), count=st.integers(1, 6))
+    def come(self, tenant: str, count: int) -> None:
         self.now += 1
-        self.requests += [self.line.add(self.now, party=party) for _ in range(count)]
+        self.requests += [self.line.add(self.now, tenant=tenant) for _ in range(count)]
 
     @precondition(lambda self: self.requests)
     @rule(data=st.data())
@@ -234,14 +234,14 @@ class Turns(RuleBasedStateMachine):
     def serve(self) -> None:
         self.now += 1
         request = self.line.serve(self.now)
-        mine = [other for other in self.requests if other.party == request.party]
+        mine = [other for other in self.requests if other.tenant == request.tenant]
         assert request is mine[0], "its own streams are served as they came"
-        last = self.served_at.get(request.party, 0.0)
+        last = self.served_at.get(request.tenant, 0.0)
         for other in self.requests:
-            # Whoever has waited since this party's last turn has had one meanwhile.
-            if other.party != request.party and other.arrived_at < last:
-                assert self.served_at.get(other.party, 0.0) > last, "two turns to another's none"
-        self.served_at[request.party] = self.now
+            # Whoever has waited since this tenant's last turn has had one meanwhile.
+            if other.tenant != request.tenant and other.arrived_at < last:
+                assert self.served_at.get(other.tenant, 0.0) > last, "two turns to another's none"
+        self.served_at[request.tenant] = self.now
         self.requests.remove(request)
 
     @invariant()
@@ -264,10 +264,10 @@ class Kinds(RuleBasedStateMachine):
         self.requests: list[Request] = []
         self.served: list[Request] = []
 
-    @rule(party=st.sampled_from("ab"), count=st.integers(1, 3))
-    def come(self, party: str, count: int) -> None:
+    @rule(tenant=st.sampled_from("ab"), count=st.integers(1, 3))
+    def come(self, tenant: str, count: int) -> None:
         self.now += 1
-        self.requests += [self.line.add(self.now, party=party) for _ in range(count)]
+        self.requests += [self.line.add(self.now, tenant=tenant) for _ in range(count)]
 
     @precondition(lambda self: self.requests)
     @rule(data=st.data(), kinds=st.sampled_from([ONE, OTHER, ONE | OTHER]))
@@ -307,9 +307,9 @@ TestKinds.settings = settings(max_examples=100, stateful_step_count=40)
 
 
 def test_one_that_comes_back_may_be_as_it_was(line: Line) -> None:
-    """What is left of it in a line that it went out of is of a party that is forgotten."""
-    first = line.add(0.0, party="a")
-    second = line.add(1.0, party="b")
+    """What is left of it in a line that it went out of is of a tenant that is forgotten."""
+    first = line.add(0.0, tenant="a")
+    second = line.add(1.0, tenant="b")
     (choice,) = second.choices.values()
     line.waiting.change(choice, ONE | OTHER)
     line.waiting.serve(second, choice, 2.0)

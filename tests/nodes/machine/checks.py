@@ -67,8 +67,8 @@ def check_waiting(serving: Serving) -> None:
     entries = waiting._entries.values()
     roles = Counter(entry.request.role for entry in entries)
     assert roles == +waiting._num_of_role
-    parties = Counter((entry.request.model_hash, entry.request.party) for entry in entries)
-    assert parties == {key: party.num_waiting for key, party in waiting._parties.items()}
+    tenants = Counter((entry.request.model_hash, entry.request.tenant) for entry in entries)
+    assert tenants == {key: tenant.num_waiting for key, tenant in waiting._tenants.items()}
     in_lines = [place for line in waiting._lines.values() for place in line._places.values()]
     assert sum(map(len, in_lines)) == len(waiting)
     assert all(in_lines)

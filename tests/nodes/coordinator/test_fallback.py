@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from nodes.coordinator.careful import REASON, careful
+from nodes.coordinator.fallback import REASON, with_fallback
 from nodes.scheduler.planning import Choice, Planning
 from policies.joint import joint_plan
 from policies.plan import Observation, Plan, StreamView
@@ -19,11 +19,11 @@ def failing(_: Observation) -> Plan:
 
 def test_a_plan_that_is_made_is_passed_on() -> None:
     planning = Planning(observation(3, 5), joint_plan)
-    assert careful()(planning) == planning.make()
+    assert with_fallback()(planning) == planning.make()
 
 
 def test_a_policy_that_fails_leaves_all_plain(caplog: pytest.LogCaptureFixture) -> None:
-    make = careful()
+    make = with_fallback()
     seen = Observation((StreamView(1, 0.5, 9), StreamView(2, 0.5, 9)))
     with caplog.at_level(logging.ERROR):
         made = [make(Planning(seen, failing)) for _ in range(3)]
@@ -40,4 +40,4 @@ def test_what_ends_processes_is_not_held_up() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        careful()(Planning(Observation(()), interrupted))
+        with_fallback()(Planning(Observation(()), interrupted))

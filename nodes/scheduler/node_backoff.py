@@ -9,7 +9,7 @@ _FIRST_TOKENS = 64
 _MOST_TOKENS = 4096
 
 
-class Refusals:
+class NodeBackoff:
     """A node that was full may have room later, one that was late may be quick again; asking costs
     a text on the way each time."""
 

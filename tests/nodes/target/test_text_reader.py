@@ -13,7 +13,7 @@ import pytest
 from nodes.engine.protocol import InvalidInputError, Message
 from nodes.engine.toy import ToyTokenizer
 from nodes.messages import MAX_PROMPT_TOKENS, ChatMessage, TokenizeReply, TokenizeRequest
-from nodes.target.texts import MAX_WAITING, TextReader, tokenize
+from nodes.target.text_reader import MAX_WAITING, TextReader, tokenize
 
 IDS = tuple(ToyTokenizer(96).encode("hi"))
 

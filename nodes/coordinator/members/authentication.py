@@ -19,7 +19,7 @@ _MAX_MEMBERS_OF_KEY = 256
 _NOBODY: Entries = {}
 
 
-class Door:
+class Authentication:
     """What the files of authorized keys say, at each message anew.
 
     open_files: gives a store of its own to each thread; None where links need no keys.

@@ -36,7 +36,7 @@ def cost_of(role: str) -> float:
     return {"target": 1.0, "draft": 1.0, GATEWAY: GATEWAY_COST}.get(role, CLIENT_COST)
 
 
-class Conduct:
+class RateLimits:
     """Of the last _MAX_PEERS peers that sent anything; a new connection is a new peer."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ REASON = "draft off: no plan could be made, the coordinator's log says why"
 _MOST_TOLD = 16
 
 
-def careful(make: Callable[[Planning], Made] = Planning.make) -> Callable[[Planning], Made]:
+def with_fallback(make: Callable[[Planning], Made] = Planning.make) -> Callable[[Planning], Made]:
     """Make plans, but where that fails no stream waits for another: a fault costs speed.
 
     Guesses never change a text, so no plan is worth the streams of a whole mesh.

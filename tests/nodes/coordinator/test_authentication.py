@@ -25,7 +25,7 @@ from mesh.messages import (
     Welcome,
 )
 from mesh.security import new_key_pair
-from nodes.coordinator.members.conduct import MAX_OFFENCES
+from nodes.coordinator.members.rate_limits import MAX_OFFENCES
 from nodes.coordinator.service import Coordinator
 from nodes.messages import NodesReply, NodesRequest
 from nodes.messages.access import ROLES
@@ -212,7 +212,7 @@ async def test_a_change_of_keys_whose_answer_was_lost_can_be_asked_for_again(sce
 async def test_one_key_has_some_members_and_not_all_there_may_be(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nodes.coordinator.members.door._MAX_MEMBERS_OF_KEY", 3)
+    monkeypatch.setattr("nodes.coordinator.members.authentication._MAX_MEMBERS_OF_KEY", 3)
     first = scene.known("many")
     peers = [first, *(scene.peer(first.transport.key) for _ in range(3))]
     answers = [await peer.join(f"c{number}") for number, peer in enumerate(peers)]
@@ -226,7 +226,7 @@ async def test_keys_of_connections_that_are_gone_are_forgotten(
     first = scene.known("many")
     for _ in range(300):
         scene.peer(first.transport.key).send(Ping(1, 1))
-    await eventually(lambda: len(scene.coordinator._door._keys) < 100)
+    await eventually(lambda: len(scene.coordinator._authentication._keys) < 100)
 
 
 async def test_garbage_is_borne_for_a_while_and_then_the_peer_is_dropped(scene: Scene) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from nodes.coordinator.recorder import RingRecorder
+from nodes.coordinator.ring_recorder import RingRecorder
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig
 from nodes.scheduler import Scheduler

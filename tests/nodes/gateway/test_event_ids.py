@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nodes.gateway.answers import Delta, ScoredToken
 from nodes.gateway.errors import ApiError
-from nodes.gateway.resuming import MAX_CHOICES, Told, check
+from nodes.gateway.event_ids import MAX_CHOICES, Told, check
 from tests.nodes.gateway.fake_mesh import scored
 
 TAG = "0123456789ab"
