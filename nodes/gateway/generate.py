@@ -179,9 +179,7 @@ def _told(scope: Scope, keyed: Keyed | None, job: Job, content: bytes) -> Told |
         has_key = keyed is not None
         event_ids.check(has_key=has_key, streams=job.stream, num_choices=num_choices)
         if not job.has_ids:
-            raise ApiError(
-                400, f"{event_ids.HEADER}: this answer is told without ids of its events"
-            )
+            raise ApiError(400, f"{event_ids.HEADER}: the events of this answer have no ids")
     if keyed is None or not job.stream or num_choices > event_ids.MAX_CHOICES or not job.has_ids:
         return None
     tag = keyed.tag(scope["path"], content)
