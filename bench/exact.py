@@ -1,7 +1,7 @@
 """The exact plan for a given order of streams and set of options: the planner's reference.
 
 A label is what a chain of batches has added up to: seconds of every draft node, of every medium
-and of the target, the longest lap, sum w/E, weight of plain streams, number of batches. The price
+and of the target, the longest round, sum w/E, weight of plain streams, number of batches. The price
 never falls when one of them grows, so a label that is no better in any of them than another of as
 many batches is dropped. How many streams ride along is fixed from the outside and tried for every
 number, because each pass carries them all. Slow: for tests and offline bench.
@@ -96,13 +96,13 @@ def _runs_of(problem: CycleProblem, options: Ints) -> _Runs:
 
 @dataclass(slots=True)
 class _Labels:
-    """Chains that end at one position: sums (l, columns), longest lap (l,), where they come from.
+    """Chains that end at one position: sums (l, columns), longest round (l,), where they come from.
 
     Columns: draft nodes, media, then verify, w/E, weight of plain streams, batches, plain count.
     """
 
     sums: Floats
-    lap_s: Floats
+    round_s: Floats
     runs: Ints
     parents: Ints
 
@@ -112,7 +112,7 @@ def _best_with(
 ) -> Found:
     """Improve on `best` by chains in which exactly num_plain streams are plain."""
     n = problem.num_streams
-    verify_s, lap_s = verify_times(problem, runs.stages, np.array(num_plain))
+    verify_s, round_s = verify_times(problem, runs.stages, np.array(num_plain))
     added = np.column_stack(
         [
             runs.stages.draft_s.T,
@@ -131,11 +131,11 @@ def _best_with(
         parts = []
         for run in np.flatnonzero((runs.stops == stop) & (runs.num_plain <= num_plain)):
             old = labels[runs.starts[run]]
-            size = len(old.lap_s)
+            size = len(old.round_s)
             parts.append(
                 _Labels(
                     old.sums + added[run],
-                    np.maximum(old.lap_s, lap_s[run]),
+                    np.maximum(old.round_s, round_s[run]),
                     np.full(size, run),
                     np.arange(size),
                 )
@@ -146,7 +146,7 @@ def _best_with(
         here = _only(here, _bound(problem, here, num_plain, stop, width) < best.price_s)
         labels.append(_only(here, _undominated(here)))
     last = labels[n]
-    if len(last.lap_s) == 0:
+    if len(last.round_s) == 0:
         return best
     price_s, _ = price_of_totals(_totals(problem, last, num_plain, width))
     winner = int(np.argmin(price_s))
@@ -158,14 +158,14 @@ def _best_with(
 def _joined(parts: list[_Labels]) -> _Labels:
     return _Labels(
         np.concatenate([part.sums for part in parts]),
-        np.concatenate([part.lap_s for part in parts]),
+        np.concatenate([part.round_s for part in parts]),
         np.concatenate([part.runs for part in parts]),
         np.concatenate([part.parents for part in parts]),
     )
 
 
 def _only(labels: _Labels, keep: Ints | npt.NDArray[np.bool_]) -> _Labels:
-    return _Labels(labels.sums[keep], labels.lap_s[keep], labels.runs[keep], labels.parents[keep])
+    return _Labels(labels.sums[keep], labels.round_s[keep], labels.runs[keep], labels.parents[keep])
 
 
 def _totals(problem: CycleProblem, labels: _Labels, num_plain: int, width: int) -> Totals:
@@ -176,7 +176,7 @@ def _totals(problem: CycleProblem, labels: _Labels, num_plain: int, width: int) 
         busy_s=np.maximum(sums[:, :num_nodes].max(axis=1), air_s),
         air_s=air_s,
         verify_s=sums[:, width],
-        lap_s=labels.lap_s,
+        round_s=labels.round_s,
         num_batches=sums[:, width + 3],
         worth=sums[:, width + 1],
         plain_weight=sums[:, width + 2],
@@ -188,7 +188,7 @@ def _bound(problem: CycleProblem, labels: _Labels, num_plain: int, stop: int, wi
     """What a chain costs at least when finished: a plain token takes a plain pass or longer."""
     totals = _totals(problem, labels, num_plain, width)
     # Without what batches wait for one another: of more of them it may be less.
-    cycle_s = np.maximum(np.maximum(totals.busy_s, totals.verify_s), totals.lap_s)
+    cycle_s = np.maximum(np.maximum(totals.busy_s, totals.verify_s), totals.round_s)
     pass_s = problem.target_s[num_plain]
     n = problem.num_streams
     weights = problem.weights[stop:]
@@ -203,7 +203,7 @@ def _bound(problem: CycleProblem, labels: _Labels, num_plain: int, stop: int, wi
 
 def _undominated(labels: _Labels) -> Ints:
     """Indices of labels that no other one of as many batches and plain streams beats."""
-    values = np.column_stack([labels.sums[:, :-2], labels.lap_s])
+    values = np.column_stack([labels.sums[:, :-2], labels.round_s])
     kept: list[int] = []
     for alike in np.unique(labels.sums[:, -2:], axis=0):
         mine = np.flatnonzero((labels.sums[:, -2:] == alike).all(axis=1))

@@ -73,7 +73,7 @@ def alternating(problem: CycleProblem) -> CyclePlan:
 def greedy(problem: CycleProblem) -> CyclePlan:
     """Batches of the size at which the target alone verifies a token cheapest.
 
-    It looks at the target's time only, neither at laps nor at draft nodes: the size b and the
+    It looks at the target's time only, neither at rounds nor at draft nodes: the size b and the
     gamma with the least v(b (gamma + 1)) / (b E(gamma)) at the mean acceptance.
     """
     n = problem.num_streams

@@ -7,7 +7,7 @@ plain passes all held fixed, the price F of a plan is, to first order, a sum ove
     w v(P) C / (C - X) + W_p (v(P + 1) - v(P)) C / (C - X)      for plain streams,
 
 (each makes the passes of all the others longer), with prices for seconds of draft nodes and media
-where these bound the cycle, and no batch whose lap is longer than C. A grid of such points around
+where these bound the cycle, and no batch whose round is longer than C. A grid of such points around
 the best candidate is solved at once, and what it finds is priced exactly.
 """
 
@@ -37,7 +37,7 @@ from policies.search import (
 )
 
 _NUM_OPTIONS = 8
-# More batches of one stream each are more messages than any gain in laps is worth.
+# More batches of one stream each are more messages than any gain in rounds is worth.
 _MAX_SINGLES = 48
 _CYCLES = (1.0, 2.0, 0.6)
 
@@ -85,11 +85,11 @@ def _best_single(problem: CycleProblem, best: Found) -> Found:
     air_s = (problem.message_air_s + problem.stream_air_s)[nodes]
     air_s = (air_s + gammas * problem.token_air_s[nodes]) * some
     draft_s = draft_s * some
-    laps_s = draft_s + problem.rtt_s[nodes] + air_s + verify_s
-    laps_s += problem.target_s[num_plain][:, None] / 2
+    rounds_s = draft_s + problem.rtt_s[nodes] + air_s + verify_s
+    rounds_s += problem.target_s[num_plain][:, None] / 2
     way = problem.target_air
     way_s = np.zeros(some.shape) if way is None else way.of(some.astype(np.int64), gammas)
-    laps_s += way_s
+    rounds_s += way_s
     places = [nodes == node for node in range(len(problem.node_names))]
     places += [problem.media[nodes] == medium for medium in range(len(problem.medium_names))]
     num_nodes = len(problem.node_names)
@@ -100,14 +100,14 @@ def _best_single(problem: CycleProblem, best: Found) -> Found:
     if way is not None:
         stretch = problem.stretch(num_plain)
         there_s = way_s + air_s * (problem.media[nodes] == way.medium)
-        laps_s += there_s * (stretch - 1.0)[:, None]
+        rounds_s += there_s * (stretch - 1.0)[:, None]
         sums[num_nodes + way.medium] = there_s.sum(axis=1) * stretch
     price_s, _ = price_of_totals(
         Totals(
             busy_s=np.max(sums, axis=0),
             air_s=np.max(sums[num_nodes:], axis=0),
             verify_s=verify_s.sum(axis=1),
-            lap_s=(laps_s * some).max(axis=1),
+            round_s=(rounds_s * some).max(axis=1),
             num_batches=some.sum(axis=1).astype(np.float64),
             worth=worth.sum(axis=1),
             plain_weight=plain_weight,
@@ -142,14 +142,14 @@ def mixed_plans(
 
 
 def _costs(problem: CycleProblem, runs: Runs, seed: Seed) -> Floats:
-    """(g, r, o) first-order cost of every run; infinite where its lap is too long.
+    """(g, r, o) first-order cost of every run; infinite where its round is too long.
 
     The grid: the seed's number of plain streams and three others, times cycles around
     the seed's, times a price of nothing or of the whole sum w/E for a second of the stages.
     """
     stages, n = runs.stages, problem.num_streams
     riders = np.array([seed.num_plain, n // 4, n // 2, (3 * n) // 4])
-    verify_s, lap_s = verify_times(problem, stages, riders[:, None, None])
+    verify_s, round_s = verify_times(problem, stages, riders[:, None, None])
     cycle_s = (seed.cycle_s * np.array(_CYCLES))[:, None, None]
     free = 1.0 - seed.stolen
     pass_s = problem.plain_pass_s(np.maximum(1, riders))
@@ -163,7 +163,7 @@ def _costs(problem: CycleProblem, runs: Runs, seed: Seed) -> Floats:
     each_s = problem.weights.sum() / n * np.maximum(1, riders) * longer_s / free
     plain += runs.num_plain * each_s[:, None, None]
     free_of_price = cycle_s * stages.worth + slope * extra_s[:, None] + plain[:, None]
-    free_of_price += np.where(lap_s[:, None] > cycle_s, np.inf, 0.0)
+    free_of_price += np.where(round_s[:, None] > cycle_s, np.inf, 0.0)
     priced = free_of_price + seed.worth * (extra_s + stages.busiest_s())[:, None]
     return np.concatenate([free_of_price, priced]).reshape(-1, *stages.worth.shape)
 
@@ -205,13 +205,13 @@ def _priced(
     num_plain = (runs.num_plain[at] * real).sum(axis=1)
     some = (runs.stages.num_streams[at] > 0) & real
     chosen = runs.stages.at(*at, only=some.astype(np.int64))
-    verify_s, lap_s = verify_times(problem, chosen, num_plain[:, None])
+    verify_s, round_s = verify_times(problem, chosen, num_plain[:, None])
     air_s = problem.busiest_air_s(chosen.air_s.sum(axis=2), num_plain)
     totals = Totals(
         busy_s=np.maximum(chosen.draft_s.sum(axis=2).max(axis=0), air_s),
         air_s=air_s,
         verify_s=verify_s.sum(axis=1),
-        lap_s=lap_s.max(axis=1),
+        round_s=round_s.max(axis=1),
         num_batches=some.sum(axis=1).astype(np.float64),
         worth=chosen.worth.sum(axis=1),
         plain_weight=(runs.plain_weight[at] * real).sum(axis=1),

@@ -5,8 +5,8 @@ every pass of the target, and in passes of their own while no guesses are there.
 streams, batches m of T_m tokens and v(t) seconds for a pass of t tokens,
 
     head  = max over its draft nodes (rtt + max(A_m, draft + (A_m + a) / 2)),
-    lap_m = head + v(T_m + P) + v(P) / 2,
-    C     = max(busiest draft node, busiest medium, sum v(T_m + P), max lap_m with its waits),
+    round_m = head + v(T_m + P) + v(P) / 2,
+    C     = max(busiest draft node, busiest medium, sum v(T_m + P), max round_m with its waits),
     F     = C * sum w_k / E_k + sum w_p * C / (M + (C - sum v(T_m + P)) / v(P)).
 
 Where messages to and from the target take of a medium, A_m and head have those of the batch as
@@ -26,7 +26,7 @@ A (1 - 1/M) are the others', in 2 (M - 1) bursts; each of a batch's own two burs
 the chance B / C and waits for half of it, and the longer the less the others leave free (a target
 on the medium makes that four bursts):
 
-    C = lap + B^2 / (4 (M - 1) (C - B)), of which C is the greater root.
+    C = round + B^2 / (4 (M - 1) (C - B)), of which C is the greater root.
 
 It is half of what bursts that know nothing of each other would wait, for batches that have waited
 once are in step. F never falls when a stage gets slower.
@@ -64,7 +64,7 @@ class BlockSums:
 class Stages:
     """Stage times of runs of streams taken as one batch; any shape (...).
 
-    draft_s: (J, ...). air_s: (I, ...). head_s: (...) of a lap that no pass takes: until the last
+    draft_s: (J, ...). air_s: (I, ...). head_s: (...) of a round that no pass takes: until the last
     guesses are there, and what messages to and from the target take.
     num_streams: (...) that guess. num_guesses: (...) that the target verifies. worth: (...) sum of
     w/E.
@@ -169,17 +169,17 @@ def stages_of(problem: CycleProblem, counts: Ints, guesses: Ints, worth: Floats)
 
 
 def verify_times(problem: CycleProblem, stages: Stages, num_plain: Ints) -> tuple[Floats, Floats]:
-    """Seconds of each batch's pass and of its lap; zero for batches without guesses."""
+    """Seconds of each batch's pass and of its round; zero for batches without guesses."""
     some = stages.num_streams > 0
     last = len(problem.target_s) - 1
     # Only a guess at num_plain, in the dynamic program, can add up to more than there is.
     num_tokens = np.minimum(stages.num_tokens + num_plain, last)
     verify_s = problem.target_s.take(num_tokens) * some
-    lap_s = stages.head_s + verify_s + problem.target_s[num_plain] / 2
+    round_s = stages.head_s + verify_s + problem.target_s[num_plain] / 2
     if problem.target_air is not None:
         waits = problem.stretch(num_plain) - 1.0
-        lap_s = lap_s + stages.air_s[problem.target_air.medium] * waits
-    return verify_s, lap_s * some
+        round_s = round_s + stages.air_s[problem.target_air.medium] * waits
+    return verify_s, round_s * some
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ class Totals:
     busy_s: Floats
     air_s: Floats
     verify_s: Floats
-    lap_s: Floats
+    round_s: Floats
     num_batches: Floats
     worth: Floats
     plain_weight: Floats
@@ -202,17 +202,17 @@ class Totals:
     @property
     def natural_s(self) -> Floats:
         """(...) C without waiting for plain streams."""
-        laps_s = laps_with_waits(self.lap_s, self.air_s, self.num_batches)
-        longest: Floats = np.maximum(np.maximum(self.busy_s, self.verify_s), laps_s)
+        rounds_s = laps_with_waits(self.round_s, self.air_s, self.num_batches)
+        longest: Floats = np.maximum(np.maximum(self.busy_s, self.verify_s), rounds_s)
         return longest
 
 
-def laps_with_waits(lap_s: Floats, air_s: Floats, num_batches: Floats) -> Floats:
-    """(...) seconds of the longest lap with what it waits for others' messages (see above)."""
+def laps_with_waits(round_s: Floats, air_s: Floats, num_batches: Floats) -> Floats:
+    """(...) seconds of the longest round with what it waits for others' messages (see above)."""
     others = np.maximum(0.0, num_batches - 1.0)
     others_s = air_s * others / (others + 1.0)
     meeting = others_s * others_s / np.maximum(1.0, others)
-    longer: Floats = (lap_s + others_s + np.sqrt((lap_s - others_s) ** 2 + meeting)) / 2
+    longer: Floats = (round_s + others_s + np.sqrt((round_s - others_s) ** 2 + meeting)) / 2
     return longer
 
 
@@ -243,7 +243,7 @@ class CyclePlan:
 
 @dataclass(frozen=True, slots=True)
 class CycleCost:
-    """The price of one plan in full. natural_s: C without waiting for plain streams. lap_s: (m,)
+    """The price of one plan in full. natural_s: C without waiting for plain streams. round_s: (m,)
     of each batch if no other was on the air."""
 
     price_s: float
@@ -251,7 +251,7 @@ class CycleCost:
     natural_s: float
     stages: Stages
     verify_s: Floats
-    lap_s: Floats
+    round_s: Floats
 
 
 def evaluate(
@@ -273,13 +273,13 @@ def evaluate(
     if equal_shares:
         stages = _with_equal_shares(problem, counts[0], guesses, stages)
     num_plain = int(sums.num_plain[-1, 0])
-    verify_s, lap_s = verify_times(problem, stages, np.array(num_plain))
+    verify_s, round_s = verify_times(problem, stages, np.array(num_plain))
     air_s = float(problem.busiest_air_s(stages.air_s.sum(axis=1), num_plain))
     totals = Totals(
         busy_s=np.array(max(stages.draft_s.sum(axis=1).max(), air_s)),
         air_s=np.array(air_s if overlap else 0.0),
         verify_s=verify_s.sum(),
-        lap_s=lap_s.max() if overlap else lap_s.sum(),
+        round_s=round_s.max() if overlap else round_s.sum(),
         num_batches=np.array((stages.num_streams > 0).sum(), dtype=np.float64),
         worth=stages.worth.sum(),
         plain_weight=sums.plain_weight[-1, 0],
@@ -287,7 +287,7 @@ def evaluate(
     )
     price_s, cycle_s = price_of_totals(totals)
     natural_s = float(totals.natural_s)
-    return CycleCost(float(price_s), float(cycle_s), natural_s, stages, verify_s, lap_s)
+    return CycleCost(float(price_s), float(cycle_s), natural_s, stages, verify_s, round_s)
 
 
 def _with_equal_shares(problem: CycleProblem, asked: Ints, guesses: Ints, stages: Stages) -> Stages:

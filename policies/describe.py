@@ -71,7 +71,7 @@ def _times(cost: CycleCost, m: int) -> BatchTimes:
         float(stages.draft_s[:, m].max()),
         float(stages.air_s[:, m].sum()),
         float(cost.verify_s[m]),
-        float(cost.lap_s[m]),
+        float(cost.round_s[m]),
         round(float(stages.num_tokens[m])),
     )
 
@@ -103,12 +103,12 @@ def _bound(problem: CycleProblem, cost: CycleCost, guesses: bool) -> str:
     terms += [(f"draft node {name}", float(seconds)) for name, seconds in sums]
     air = zip(problem.medium_names, cost.stages.air_s.sum(axis=1), strict=True)
     terms += [(name, float(seconds)) for name, seconds in air]
-    slowest = int(cost.lap_s.argmax())
+    slowest = int(cost.round_s.argmax())
     # Counted as the plan's batches are: without those in which nobody guesses.
     number = int((cost.verify_s[: slowest + 1] > 0).sum())
     name, longest_s = max(terms, key=lambda term: term[1])
-    # What is longer than all of these is a lap with its waits for the air.
-    return name if longest_s * (1.0 + 1e-9) >= cost.natural_s else f"lap of batch {number}"
+    # What is longer than all of these is a round with its waits for the air.
+    return name if longest_s * (1.0 + 1e-9) >= cost.natural_s else f"round of batch {number}"
 
 
 def _tokens_per_s(problem: CycleProblem, chosen: CyclePlan, cost: CycleCost) -> float:
@@ -169,7 +169,7 @@ def _price_of_guessing(problem: CycleProblem, k: int, num_plain: int) -> str:
     plain_s = float(problem.plain_pass_s(num_plain))
     guesses = f"{best + 1} guesses make" if best else "1 guess makes"
     text = (
-        f"draft off: {guesses} a lap of {round_s[best] * 1e3:.0f} ms worth "
+        f"draft off: {guesses} a round of {round_s[best] * 1e3:.0f} ms worth "
         f"{earned[best]:.2f} tokens at acceptance {problem.alphas[k]:.2f}, "
         f"a plain step takes {plain_s * 1e3:.0f} ms"
     )

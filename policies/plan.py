@@ -115,12 +115,12 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class BatchTimes:
-    """Predicted seconds of one batch: the longest draft, all its air, its verify, its lap."""
+    """Predicted seconds of one batch: the longest draft, all its air, its verify, its round."""
 
     draft_s: float
     air_s: float
     verify_s: float
-    lap_s: float
+    round_s: float
     num_tokens: int
 
 

@@ -195,14 +195,14 @@ def best_equal(
     plain_weight = np.add.reduceat(runs.plain_weight[cuts.runs], cuts.groups, axis=0)
     plain_weight = plain_weight + np.where(has_head, runs.plain_weight[cuts.heads, 0][:, None], 0.0)
     picked = stages.at(cuts.runs, slice(None))
-    verify_s, lap_s = verify_times(problem, picked, num_plain[cuts.owner])
+    verify_s, round_s = verify_times(problem, picked, num_plain[cuts.owner])
     by_medium = np.add.reduceat(picked.air_s, cuts.groups, axis=1)
     air_s = problem.busiest_air_s(by_medium, num_plain)
     totals = Totals(
         busy_s=np.maximum(np.add.reduceat(picked.draft_s, cuts.groups, axis=1).max(axis=0), air_s),
         air_s=air_s,
         verify_s=np.add.reduceat(verify_s, cuts.groups, axis=0),
-        lap_s=np.maximum.reduceat(lap_s, cuts.groups, axis=0),
+        round_s=np.maximum.reduceat(round_s, cuts.groups, axis=0),
         num_batches=np.add.reduceat(
             (picked.num_streams > 0).astype(np.float64), cuts.groups, axis=0
         ),

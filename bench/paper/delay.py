@@ -82,9 +82,9 @@ def stream_problem(scenario: Scenario, alpha: float) -> CycleProblem:
 def _curve(scenario: Scenario, alpha: float, rtt_s: Floats) -> DelayCurve:
     problem = stream_problem(scenario, alpha)
     gammas = range(scenario.delay.max_gamma + 1)
-    # The round trip of a single batch is added to its lap, which is what bounds the cycle.
+    # The round trip of a single batch is added to its round, which is what bounds the cycle.
     earned = problem.earned[0]
-    lap_s = prices_s(problem, gammas, 0.0)[1:] * earned[1:]
+    round_s = prices_s(problem, gammas, 0.0)[1:] * earned[1:]
     plain_s = float(problem.target_s[1])
     prices = np.array([prices_s(problem, gammas, rtt) for rtt in rtt_s.tolist()])
     apart = prices[:, 1:].argmin(axis=1) + 1
@@ -95,7 +95,7 @@ def _curve(scenario: Scenario, alpha: float, rtt_s: Floats) -> DelayCurve:
         rtt_s=rtt_s,
         apart=apart,
         one_box=prices.argmin(axis=1),
-        critical_s=max(0.0, float((earned[1:] * plain_s - lap_s).max())),
+        critical_s=max(0.0, float((earned[1:] * plain_s - round_s).max())),
         slope=slope,
         intercept=intercept,
         residual=residual,

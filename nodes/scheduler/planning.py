@@ -21,7 +21,7 @@ from policies.plan import Observation, Plan, Policy
 
 # What groups cost over what the program predicts (natural logarithm). In 40 simulated meshes in
 # which they were forced they gave 0.83 of open flow on average: guesses arrive when they do, and
-# the program's lap leaves out that a group waits for its last. It is more than that figure says,
+# the program's round leaves out that a group waits for its last. It is more than that figure says,
 # for a mesh that tries groups in vain loses some seconds.
 _GROUPED_OFF: Final = 0.3
 # What groups must promise beyond that, and must be seen to give: what is known is noisy, and while
@@ -146,9 +146,9 @@ def waits_of(plan: Plan) -> dict[int, Wait]:
     times = made.batches if made is not None else ()
     found = {}
     for k, batch in enumerate(plan.batches):
-        # Its lap but for the pass, which is no waiting.
-        lap_s = times[k].lap_s - times[k].verify_s if k < len(times) else 0.0
-        most_s = min(_MOST_HOLD_S, _PATIENCE * max(0.0, lap_s))
+        # Its round but for the pass, which is no waiting.
+        round_s = times[k].round_s - times[k].verify_s if k < len(times) else 0.0
+        most_s = min(_MOST_HOLD_S, _PATIENCE * max(0.0, round_s))
         for stream_id, gamma in zip(batch.stream_ids, batch.gammas, strict=True):
             found[stream_id] = Wait(k + 1, min(MAX_GAMMA, gamma), most_s)
     return found

@@ -164,7 +164,7 @@ class BatchStatus:
     draft_s: The predicted time in which the guesses are made.
     air_s: The predicted time that messages take of the links.
     verify_s: The predicted time of the target's pass.
-    lap_s: The predicted cycle time of the group.
+    round_s: The predicted cycle time of the group.
     num_tokens: The tokens of the pass.
     """
 
@@ -173,7 +173,7 @@ class BatchStatus:
     draft_s: float
     air_s: float
     verify_s: float
-    lap_s: float
+    round_s: float
     num_tokens: int
 
 

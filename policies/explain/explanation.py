@@ -29,7 +29,7 @@ class Compared:
 class Explanation:
     """A plan with its reasons.
 
-    expected_tokens: that each batch commits in a lap. plain_pass_s: a pass of the plain streams.
+    expected_tokens: that each batch commits in a round. plain_pass_s: a pass of the plain streams.
     best_rejected: the cheapest policy that comes to another plan. acceptance: mean over streams
     that may guess, None if none may. turning_acceptance: such a mean from which on the policy
     would begin, or down to which it would go on to guess; None if there is none.
@@ -101,8 +101,8 @@ def as_object(explanation: Explanation) -> dict[str, Any]:
     """The explanation for JSON: seconds, streams by number, batches numbered from 1.
 
     policy, price_s, mean_token_s, tokens_per_s, cycle_s, bound: what is predicted (Prediction).
-    batches: for each streams, gammas (side by side), draft_s, air_s, verify_s, lap_s, num_tokens
-    (the target verifies), expected_tokens (committed in a lap), grants (draft nodes in the order
+    batches: for each streams, gammas (side by side), draft_s, air_s, verify_s, round_s, num_tokens
+    (the target verifies), expected_tokens (committed in a round), grants (draft nodes in the order
     of their turns). plain: reason and streams of each group. plain_pass_s.
     policies: of each name, price_s, mean_token_s, tokens_per_s, relative (to the plan's price:
     0.1 is a tenth dearer), same_plan. best_rejected: one of the names, or null.

@@ -75,7 +75,7 @@ def _batch_table(explanation: Explanation) -> list[str]:
         "draft ms",
         "air ms",
         "verify ms",
-        "lap ms",
+        "all ms",
         "tokens",
         "expected",
     )
@@ -100,7 +100,7 @@ def _batch_table(explanation: Explanation) -> list[str]:
 
 
 def _batch_figures(times: BatchTimes, expected: float) -> list[str]:
-    seconds = (times.draft_s, times.air_s, times.verify_s, times.lap_s)
+    seconds = (times.draft_s, times.air_s, times.verify_s, times.round_s)
     return [*map(_ms, seconds), str(times.num_tokens), f"{expected:.1f}"]
 
 

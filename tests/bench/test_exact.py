@@ -85,7 +85,7 @@ def test_the_exact_plan_with_a_target_on_the_air():
         pytest.param(2668, 4, 2, id="second draft node"),
         pytest.param(6994, 4, 1, id="medium"),
         pytest.param(1125, 3, 4, id="medium"),
-        pytest.param(262, 4, 4, id="longest lap"),
+        pytest.param(262, 4, 4, id="longest round"),
     ],
 )
 def test_no_sum_may_be_left_out_of_dominance(seed, num_streams, max_drafts):

@@ -34,7 +34,7 @@ def test_a_small_terminal_shows_all_kinds_of_things() -> None:
     found = "\n".join(lines)
     for part in (
         "silent 2 s emulated",
-        "PLAN of big: groups of streams: 1 with 4 guesses, bound by lap of batch 1",
+        "PLAN of big: groups of streams: 1 with 4 guesses, bound by round of batch 1",
         "observed 55.5 tokens/s, 20.0 passes/s; off by pass 4%, plan 4%",
         "sum of seconds a token: open flow 49.0 ms, groups 41.0 ms, observed 53.0 ms",
         "accepted by position: 1 83%, 2 80%, 3 75%, 4 80%",

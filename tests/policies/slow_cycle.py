@@ -18,7 +18,7 @@ Members = Sequence[tuple[int, int]]
 
 @dataclass
 class Price:
-    """batches: (draft by node, air by medium, head_s, verify_s, lap_s, tokens) of each."""
+    """batches: (draft by node, air by medium, head_s, verify_s, round_s, tokens) of each."""
 
     price_s: float
     cycle_s: float
@@ -208,13 +208,13 @@ class SlowCycle:
         if ("air", self.target_medium()) in busy:
             busy["air", self.target_medium()] *= self.stretch(len(plain))
         target_s = sum(part[3] for part in parts)
-        laps = [part[4] for part in parts]
+        rounds = [part[4] for part in parts]
         num_batches = sum(1 for part in parts if part[5])
         if overlap:
             air_s = max((busy[key] for key in busy if key[0] == "air"), default=0.0)
-            longest_s = with_waits(max(laps), air_s, num_batches)
+            longest_s = with_waits(max(rounds), air_s, num_batches)
         else:
-            longest_s = sum(laps)
+            longest_s = sum(rounds)
         natural_s = max([0.0, *busy.values(), target_s, longest_s])
         if num_batches == 0:
             rate = len(plain) / plain_s
@@ -253,17 +253,17 @@ class SlowCycle:
         return least
 
 
-def with_waits(lap_s: float, air_s: float, num_batches: int) -> float:
-    """The cycle C of which C = lap + B^2 / (4 (M - 1) (C - B)) is true, by bisection."""
+def with_waits(round_s: float, air_s: float, num_batches: int) -> float:
+    """The cycle C of which C = round + B^2 / (4 (M - 1) (C - B)) is true, by bisection."""
     if num_batches < 2:
-        return lap_s
+        return round_s
     others_s = air_s * (1 - 1 / num_batches)
-    low, high = max(lap_s, others_s), lap_s + 2 * others_s
+    low, high = max(round_s, others_s), round_s + 2 * others_s
     for _ in range(100):
         middle = (low + high) / 2
         free_s = middle - others_s
         waits_s = others_s**2 / (4 * (num_batches - 1) * free_s) if free_s else float("inf")
-        low, high = (low, middle) if lap_s + waits_s <= middle else (middle, high)
+        low, high = (low, middle) if round_s + waits_s <= middle else (middle, high)
     return high
 
 

@@ -60,7 +60,7 @@ def test_a_plan_costs_what_its_definition_says(target_on_air, equal_shares, over
             )
             assert cost.stages.head_s[m] == pytest.approx(batch[2], rel=1e-9)
             assert cost.verify_s[m] == pytest.approx(batch[3], rel=1e-9)
-            assert cost.lap_s[m] == pytest.approx(batch[4], rel=1e-9)
+            assert cost.round_s[m] == pytest.approx(batch[4], rel=1e-9)
             assert cost.stages.num_tokens[m] == pytest.approx(batch[5], rel=1e-9)
     assert longer > 20
 
@@ -97,12 +97,12 @@ def test_a_cycle_by_hand():
     shared = air_a + air_b
     head_a = 0.020 + max(shared, draft_a + (shared + air_a) / 2)
     head_b = 0.050 + max(shared, draft_b + (shared + air_b) / 2)
-    laps = [
+    rounds = [
         max(head_a, head_b) + verify[0] + 0.050,
         draft_c + 0.020 + air_c + verify[1] + 0.050,
     ]
     # Of a batch's own two bursts each may meet the other's.
-    longest, others = max(laps), (shared + air_c) / 2
+    longest, others = max(rounds), (shared + air_c) / 2
     longest = (longest + others + ((longest - others) ** 2 + others**2) ** 0.5) / 2
     cycle_s = max(longest, sum(verify), draft_a + draft_c, air_a + air_b + air_c)
     worth = 1 / 1.75 + 1 / 1.6 + 1 / (1 + 0.8 + 0.64 + 0.512)
@@ -110,7 +110,7 @@ def test_a_cycle_by_hand():
     assert cost.stages.draft_s.ravel() == pytest.approx([draft_a, draft_c, draft_b, 0.0])
     assert cost.stages.air_s.tolist() == [pytest.approx([air_a + air_b, air_c])]
     assert cost.verify_s == pytest.approx(verify)
-    assert cost.lap_s == pytest.approx(laps)
+    assert cost.round_s == pytest.approx(rounds)
     assert cost.natural_s == pytest.approx(cycle_s)
     # Two passes with guesses take only 18 ms more than plain ones: nothing to wait for.
     assert cost.cycle_s == pytest.approx(cycle_s)
@@ -162,12 +162,12 @@ def test_equal_shares_wait_for_the_largest_and_no_overlap_for_every_lap():
     assert turns.stages.air_s[0, 0] == pytest.approx(air_a + air_b)
     assert shares.stages.air_s[0, 0] == pytest.approx(2 * air_a)
     # In turns the air is never idle here; shares end when the largest does.
-    assert shares.lap_s[0] == pytest.approx(1e-3 + 2 * air_a + 0.1)
-    assert turns.lap_s[0] == pytest.approx(air_a + air_b + 0.1)
+    assert shares.round_s[0] == pytest.approx(1e-3 + 2 * air_a + 0.1)
+    assert turns.round_s[0] == pytest.approx(air_a + air_b + 0.1)
     split = CyclePlan((0, 1, 3), np.array([1, 1, 1]))
-    laps = evaluate(problem, split).lap_s
+    rounds = evaluate(problem, split).round_s
     assert evaluate(problem, split).natural_s == pytest.approx(0.2)
-    assert evaluate(problem, split, overlap=False).natural_s == pytest.approx(laps.sum())
+    assert evaluate(problem, split, overlap=False).natural_s == pytest.approx(rounds.sum())
 
 
 def test_the_cycle_is_as_long_as_plain_streams_make_worth_while():

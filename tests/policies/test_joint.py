@@ -27,7 +27,7 @@ from tests.policies.instances import observation, plain_price_s
 from tests.policies.slow_cycle import SlowCycle
 
 REASON = re.compile(
-    r"draft off: (1 guess makes|\d+ guesses make) a lap of (\d+) ms worth (\d+\.\d\d) tokens "
+    r"draft off: (1 guess makes|\d+ guesses make) a round of (\d+) ms worth (\d+\.\d\d) tokens "
     r"at acceptance (\d\.\d\d), a plain step takes (\d+) ms(; but they would slow .* down)?"
 )
 
@@ -81,11 +81,11 @@ def test_the_prediction_is_that_of_the_definition():
         assert made.tokens_per_s == pytest.approx(price.tokens_per_s, rel=1e-6)
         assert len(made.batches) == len(plan.batches) == len(plan.grants)
         for times, batch in zip(made.batches, price.batches, strict=False):
-            draft_s, air_s, _, verify_s, lap_s, num_tokens = batch
+            draft_s, air_s, _, verify_s, round_s, num_tokens = batch
             assert times.draft_s == pytest.approx(max(draft_s.values()))
             assert times.air_s == pytest.approx(sum(air_s.values()))
             assert times.verify_s == pytest.approx(verify_s)
-            assert times.lap_s == pytest.approx(lap_s)
+            assert times.round_s == pytest.approx(round_s)
             assert times.num_tokens == num_tokens
 
 
@@ -102,20 +102,20 @@ def test_the_bound_is_the_longest_stage():
             continue
         terms = {"target": sum(batch[3] for batch in price.batches)}
         for m, batch in enumerate(price.batches):
-            terms[f"lap of batch {m + 1}"] = batch[4]
+            terms[f"round of batch {m + 1}"] = batch[4]
             for name, seconds in batch[0].items():
                 key = f"draft node {name}"
                 terms[key] = terms.get(key, 0.0) + seconds
             for name, seconds in batch[1].items():
                 key = name.replace("own of", "link of")
                 terms[key] = terms.get(key, 0.0) + seconds
-        if made.bound.startswith("lap") and price.natural_s > max(terms.values()) * (1 + 1e-9):
-            # With what it waits for others' messages a lap may be the longest of all.
+        if made.bound.startswith("round") and price.natural_s > max(terms.values()) * (1 + 1e-9):
+            # With what it waits for others' messages a round may be the longest of all.
             assert terms[made.bound] == pytest.approx(max(batch[4] for batch in price.batches))
         elif made.bound != "plain streams":
             assert terms[made.bound] == pytest.approx(max(terms.values())), terms
         seen_bounds.add(made.bound.split()[0])
-    assert {"target", "draft", "lap", "plain"} <= seen_bounds
+    assert {"target", "draft", "round", "plain"} <= seen_bounds
 
 
 def test_a_bound_counts_batches_as_the_plan_does():
@@ -125,7 +125,7 @@ def test_a_bound_counts_batches_as_the_plan_does():
     seen = Observation(views, costs, (DraftView("a", costs, Link(rtt_s=1.0)),))
     plan = describe(seen, problem_of(seen), CyclePlan((0, 1, 2), np.array([0, 4])), "any")
     assert len(plan.batches) == 1
-    assert plan.prediction.bound in ("lap of batch 1", "plain streams")
+    assert plan.prediction.bound in ("round of batch 1", "plain streams")
 
 
 def test_batches_wait_only_where_the_cycle_is_longer_than_its_stages():

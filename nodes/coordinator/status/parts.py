@@ -183,7 +183,7 @@ def _batch(batch: Batch, times: BatchTimes) -> BatchStatus:
         draft_s=number(times.draft_s, 6),
         air_s=number(times.air_s, 6),
         verify_s=number(times.verify_s, 6),
-        lap_s=number(times.lap_s, 6),
+        round_s=number(times.round_s, 6),
         num_tokens=int(times.num_tokens),
     )
 

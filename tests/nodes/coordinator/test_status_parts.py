@@ -38,7 +38,7 @@ def test_groups_in_force_are_told_with_their_times() -> None:
     scheduler.tick(0.0)
     found = plan_status(scheduler.report)
     (batch,) = found.batches
-    assert (batch.draft_s, batch.air_s, batch.verify_s, batch.lap_s) == (0.01, 0.002, 0.03, 0.042)
+    assert (batch.draft_s, batch.air_s, batch.verify_s, batch.round_s) == (0.01, 0.002, 0.03, 0.042)
     assert (found.policy, found.bound, found.tokens_per_s) == ("joint", "target", 50.0)
     assert found.grouped_price_s == 0.1
     assert 0.0 < found.open_price_s < 0.1

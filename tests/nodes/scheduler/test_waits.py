@@ -51,7 +51,7 @@ def held(instructions: Sequence[Instruction]) -> dict[int, HoldEntry]:
 
 def test_streams_of_a_group_wait_for_their_guesses() -> None:
     holds = held(decoding(d=2).tick(1.0))
-    # One and a half times the lap without its pass.
+    # One and a half times the round without its pass.
     assert holds == {s: HoldEntry(s, 1, 1, 4, 300_000) for s in (ONE, TWO)}
 
 

@@ -52,7 +52,7 @@ def in_ms(timeline):
 
 
 def lone_price_s(gamma, alpha):
-    """A stream alone on NODE and a target of line(0.040, 0.002): its lap over what it earns."""
+    """A stream alone on NODE and a target of line(0.040, 0.002): its round over what it earns."""
     if gamma == 0:
         return 0.040
     earned = sum(alpha**k for k in range(gamma + 1))

@@ -57,16 +57,16 @@ def test_changes_where_nobody_guesses():
 
 
 def test_changes_of_two_batches():
-    """Cycles by hand: the target or a lap, whichever is longer; drafts are never the longest."""
+    """Cycles by hand: the target or a round, whichever is longer; drafts are never the longest."""
     observation = Observation((free(1, 0.7), free(2, 0.9)), flat(0.040), (NODE,))
     found = explain(observation, "alternating")
     (low,), (high,) = (batch.gammas for batch in found.plan.batches)
 
     def price_s(first, second):
         # Two steps at most 8 each: a node that drafts for both is busy for 10 ms a guess.
-        laps = [0.010 * gamma + 0.012 + 0.040 for gamma in (first, second)]
+        rounds = [0.010 * gamma + 0.012 + 0.040 for gamma in (first, second)]
         # Each waits for the other's two messages of a millisecond if it meets them.
-        longest_s = with_waits(max(laps), 0.004, 2)
+        longest_s = with_waits(max(rounds), 0.004, 2)
         cycle_s = max(0.080, 0.010 * (first + second), longest_s)
         return cycle_s * (
             1 / sum(0.7**k for k in range(first + 1)) + 1 / sum(0.9**k for k in range(second + 1))
@@ -101,10 +101,10 @@ def test_guesses_that_were_asked_for_stay():
     (change,) = [c for c in found.changes if c.what.startswith("no guesses")]
     assert change.what == "no guesses but those asked for"
     # A flat target: three guesses of one stream, and its passes for the others beside it and
-    # between: one a lap, which is 30 + 12 + 40 + half a plain pass, and one of the rest.
-    lap_s = 0.030 + 0.012 + 0.040 + 0.020
-    passes = 1 + (lap_s - 0.040) / 0.040
-    assert change.price_s == pytest.approx(lap_s / 1.875 + 2 * lap_s / passes)
+    # between: one a round, which is 30 + 12 + 40 + half a plain pass, and one of the rest.
+    round_s = 0.030 + 0.012 + 0.040 + 0.020
+    passes = 1 + (round_s - 0.040) / 0.040
+    assert change.price_s == pytest.approx(round_s / 1.875 + 2 * round_s / passes)
 
 
 def test_plain_streams_could_guess_too():

@@ -73,7 +73,7 @@ def test_a_text_says_what_was_planned_and_why():
     times = found.prediction.batches[0]
     row = next(line.split() for line in text.splitlines() if line.startswith("1 "))
     assert row[:3] == ["1", "1-2", str(batch.gammas[0])]
-    in_ms = [1e3 * s for s in (times.draft_s, times.air_s, times.verify_s, times.lap_s)]
+    in_ms = [1e3 * s for s in (times.draft_s, times.air_s, times.verify_s, times.round_s)]
     assert [float(cell) for cell in row[3:7]] == pytest.approx(in_ms, abs=0.051)
     assert row[7] == str(times.num_tokens)
     plain = next(line.split() for line in text.splitlines() if line.startswith("plain "))
@@ -165,7 +165,7 @@ def test_the_object_is_documented_and_agrees_with_the_plan():
     (batch,) = written["batches"]
     plan = found.plan
     assert (batch["streams"], batch["gammas"]) == ([1, 2], list(plan.batches[0].gammas))
-    assert batch["lap_s"] == plan.prediction.batches[0].lap_s
+    assert batch["round_s"] == plan.prediction.batches[0].round_s
     assert batch["grants"] == ["a"]
     assert written["plain"] == [{"streams": [3], "reason": plan.reasons[3]}]
     assert written["mean_token_s"] == pytest.approx(plan.prediction.price_s / 3)

@@ -28,7 +28,7 @@ from tests.policies.explain.cases import (
 
 
 def test_one_batch_goes_round_and_round():
-    """Request 5, two steps 20, air 2, answer 5, verify 40: a lap of 72 ms."""
+    """Request 5, two steps 20, air 2, answer 5, verify 40: a round of 72 ms."""
     observation = Observation((stream(1),), flat(0.040), (NODE,))
     plan, timeline = played(observation, "max-batch")
     assert plan.prediction.cycle_s == pytest.approx(0.072)
