@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.allowed_skips import unexpected
 from tests.slow import is_left_out, mark_slow, no_processes
 
 __all__ = ["no_processes"]
@@ -48,6 +49,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             # Inside the fixture for threads, which must look after the event loop has ended.
             names = item.fixturenames
             names.insert(names.index("no_leaked_threads_and_fds") + 1, "no_leaked_tasks")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail where a test was skipped for a reason that tests/allowed_skips.py does not have."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or hasattr(session.config, "workerinput"):
+        return
+    reports = reporter.stats.get("skipped", [])
+    reasons = [each.longrepr[2] for each in reports if isinstance(each.longrepr, tuple)]
+    if found := unexpected(reasons):
+        reporter.write_line(f"skipped for no reason of tests/allowed_skips.py: {found}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture
