@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-# Patterns of reasons, each with what a machine lacks then.
+# Patterns of reasons.
 ALLOWED: Final = (
     # Another system or another processor.
     r"epoll is Linux's",
